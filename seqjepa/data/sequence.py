@@ -1,0 +1,53 @@
+"""ViewSequence: what every loader yields and every method receives.
+
+Shape letters used throughout: B batch, M context views, T = M + 1 views (the last is the prediction target),
+C, H, W channels and pixels, A action size, P parameters of a view, D feature width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ViewSequence:
+    """A batch of short sequences of views and the actions between them (SPEC A.1, A.3).
+
+    views    uint8 or float [B, T, C, H, W]   a loader yields uint8, strided as channels-last; the last view is the target
+    actions  float32 [B, T-1, A]              actions[:, i] takes view i to view i + 1
+    params   float32 [B, T, P]                absolute transformation parameters of each view, in the shard's units
+    labels   int64 [B]                        -1 where a split has none
+    keys     list[str] of length B            sample keys, for tracing and exact resume
+    """
+
+    views: Tensor
+    actions: Tensor
+    params: Tensor
+    labels: Tensor
+    keys: list[str]
+
+    def __len__(self) -> int:
+        return self.views.shape[0]
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> ViewSequence:
+        """The same batch on `device` (keys stay where they are)."""
+        moved = {
+            name: getattr(self, name).to(device, non_blocking=non_blocking)
+            for name in ("views", "actions", "params", "labels")
+        }
+        return replace(self, **moved)
+
+
+def normalise(
+    views: Tensor, mean: Tensor | tuple[float, ...], std: Tensor | tuple[float, ...], dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """uint8 [..., C, H, W] in 0..255 → (x / 255 − mean) / std in `dtype`, on the device where `views` is.
+
+    mean, std: per channel, for pixels in [0, 1]. One multiply and one add, so that a CPU loader can ship bytes.
+    """
+    std_t = torch.as_tensor(std, dtype=torch.float32, device=views.device).view(-1, 1, 1)
+    mean_t = torch.as_tensor(mean, dtype=torch.float32, device=views.device).view(-1, 1, 1)
+    return torch.addcmul(-mean_t / std_t, views.to(torch.float32), 1.0 / (255.0 * std_t)).to(dtype)

@@ -1,0 +1,63 @@
+"""The contract between a method and everything around it. Methods compose modules; there is no base class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from seqjepa.data.sequence import ViewSequence
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What one forward pass gives the trainer.
+
+    loss      scalar with a graph
+    logs      detached scalars by name
+    features  detached features by name for diagnostics and online probes: "z" [B, V, D] (V views that went through the
+              online encoder), and "z_agg" [B, D'] where the method has an aggregate
+    """
+
+    loss: Tensor
+    logs: dict[str, Tensor] = field(default_factory=dict)
+    features: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Method(Protocol):
+    """An nn.Module with four more names.
+
+    views_needed  None: takes any number of views T ≥ 2; else exactly that many
+    """
+
+    views_needed: int | None
+
+    def step(self, seq: ViewSequence) -> StepOutput:
+        """Loss of a batch whose views are normalised floats on the module's device."""
+        ...
+
+    def embed(self, views: Tensor) -> Tensor:
+        """Frozen features z: [B, C, H, W] → [B, D]."""
+        ...
+
+    def after_step(self, progress: float) -> None:
+        """Called after every optimizer step with progress in (0, 1], for EMA updates."""
+        ...
+
+    def parameters(self) -> object: ...
+
+
+@runtime_checkable
+class Aggregating(Protocol):
+    """A method that also turns a sequence of features and actions into one representation (seq-JEPA, SPEC D.2)."""
+
+    def aggregate(self, z: Tensor, actions: Tensor) -> Tensor:
+        """z [B, M, D], actions [B, M-1, A] (a_1 … a_{M-1}) → z_AGG [B, D']. The last view's action slot is zero."""
+        ...
+
+
+def as_module(method: Method) -> nn.Module:
+    """The same object, typed as the nn.Module that it is."""
+    assert isinstance(method, nn.Module)
+    return method

@@ -1,0 +1,42 @@
+"""What can go wrong, as one small tree.
+
+    SeqJepaError            base of all; the command line prints its text as one line, without a traceback
+    ├── UsageError          bad input: what was found, what is allowed, what to do          exit code 2
+    │   ├── FormatError     a folder, file or set is not what it should be (wrong layout, newer version)
+    │   └── ConfigError     an unknown key, a value out of range, a mismatch between run and shards
+    └── FailureError        the input was fine but the work could not be finished           exit code 1
+        ├── DamageError     stored bytes differ from what the index or a checksum says
+        └── DiskFullError   no space left; what is finished stays, the same command resumes
+"""
+
+from __future__ import annotations
+
+
+class SeqJepaError(Exception):
+    """Base class. `exit_code` is what the command line exits with."""
+
+    exit_code = 1
+
+
+class UsageError(SeqJepaError):
+    exit_code = 2
+
+
+class FormatError(UsageError):
+    pass
+
+
+class ConfigError(UsageError):
+    pass
+
+
+class FailureError(SeqJepaError):
+    exit_code = 1
+
+
+class DamageError(FailureError):
+    pass
+
+
+class DiskFullError(FailureError):
+    pass
