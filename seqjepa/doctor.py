@@ -1,0 +1,123 @@
+"""`seqjepa doctor`: is this machine ready? Each check is one function that returns one Finding."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+Status = Literal["ok", "warn", "fail"]
+GIB = 1024**3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report. `advice` says what to do and is empty when nothing needs doing."""
+
+    name: str
+    status: Status
+    found: str
+    advice: str = ""
+
+
+def check_python() -> Finding:
+    found = sys.version.split()[0]
+    if sys.version_info < (3, 11):
+        return Finding("Python", "fail", found, "install Python 3.11 or newer")
+    return Finding("Python", "ok", f"{found} ({sys.executable})")
+
+
+def check_torch() -> Finding:
+    try:
+        torch = importlib.import_module("torch")
+        importlib.import_module("torchvision")
+    except Exception as error:  # a broken wheel raises OSError, RuntimeError or ImportError
+        advice = "pip install -c constraints.txt torch torchvision (a CPU-only torch does not match torchvision's wheel)"
+        return Finding("PyTorch", "fail", f"{type(error).__name__}: {first_line(error)}", advice)
+    versions = f"torch {torch.__version__}, torchvision {metadata.version('torchvision')}"
+    return Finding("PyTorch", "ok", versions)
+
+
+def check_gpu() -> Finding:
+    try:
+        torch = importlib.import_module("torch")
+    except Exception:
+        return Finding("GPU", "warn", "not looked at: torch does not import")
+    if not torch.cuda.is_available():
+        return Finding("GPU", "warn", "none visible to torch", "training runs on the CPU; check nvidia-smi and CUDA_VISIBLE_DEVICES")
+    cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    found = "; ".join(f"{card.name}, {card.total_memory / GIB:.0f} GiB" for card in cards)
+    if not torch.cuda.is_bf16_supported():
+        return Finding("GPU", "warn", found, "no bf16 here: train with --set train.precision='fp32'")
+    return Finding("GPU", "ok", found)
+
+
+def check_opencv() -> Finding:
+    try:
+        cv2 = importlib.import_module("cv2")
+    except ImportError as error:
+        return Finding("OpenCV", "fail", first_line(error), opencv_advice(str(error)))
+    return Finding("OpenCV", "ok", cv2.__version__)
+
+
+def opencv_advice(message: str) -> str:
+    """What to do about an `import cv2` that failed with `message`: a missing system library or a missing wheel."""
+    headless = "pip uninstall opencv-python && pip install opencv-python-headless"
+    packages = {"libGL": "libgl1", "libgthread": "libglib2.0-0", "libglib": "libglib2.0-0", "libSM": "libsm6", "libXext": "libxext6"}
+    for library, package in packages.items():
+        if library in message:
+            return f"apt-get install {package} (or, without a screen: {headless})"
+    return f"pip install opencv-python (without a screen: {headless})"
+
+
+def check_decoder() -> Finding:
+    try:
+        importlib.import_module("simplejpeg")
+    except ImportError as error:
+        return Finding("JPEG decoder", "fail", first_line(error), "pip install simplejpeg")
+    return Finding("JPEG decoder", "ok", f"simplejpeg {metadata.version('simplejpeg')}")
+
+
+def check_cpus() -> Finding:
+    usable, total = len(os.sched_getaffinity(0)), os.cpu_count() or 1
+    found = f"{usable} of {total} cores usable"
+    if usable < total:
+        return Finding("CPU", "warn", found, "fewer than the machine has: on Slurm ask for --cpus-per-task")
+    return Finding("CPU", "ok", found)
+
+
+def check_disk(folder: Path) -> Finding:
+    free = shutil.disk_usage(folder).free / GIB
+    found = f"{free:.1f} GiB free at {folder}"
+    if free < 15:
+        return Finding("Disk", "warn", found, "3DIEBench at 128 px takes about 10 GiB as shards; use --out on a larger disk")
+    return Finding("Disk", "ok", found)
+
+
+def check_shared_memory(folder: Path = Path("/dev/shm")) -> Finding:
+    if not folder.is_dir():
+        return Finding("/dev/shm", "warn", "missing", "our loader does not need it; DataLoader workers of other libraries do")
+    size = shutil.disk_usage(folder).total / GIB
+    if size < 1:
+        advice = "our loader does not need it; for other libraries start Docker with --shm-size=8g"
+        return Finding("/dev/shm", "warn", f"{size * 1024:.0f} MiB", advice)
+    return Finding("/dev/shm", "ok", f"{size:.1f} GiB")
+
+
+def first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def examine(folder: Path) -> list[Finding]:
+    """Every check, in the order of the report. `folder` is where shards or runs are going to live."""
+    checks: list[Callable[[], Finding]] = [
+        check_python, check_torch, check_gpu, check_opencv, check_decoder, check_cpus,
+        lambda: check_disk(folder), check_shared_memory,
+    ]  # fmt: skip
+    return [check() for check in checks]
