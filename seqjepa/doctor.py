@@ -14,6 +14,7 @@ from typing import Literal
 
 Status = Literal["ok", "warn", "fail"]
 GIB = 1024**3
+MINIMUM_PYTHON = (3, 11)
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Finding:
 
 def check_python() -> Finding:
     found = sys.version.split()[0]
-    if sys.version_info < (3, 11):
+    if tuple(sys.version_info[:2]) < MINIMUM_PYTHON:
         return Finding("Python", "fail", found, "install Python 3.11 or newer")
     return Finding("Python", "ok", f"{found} ({sys.executable})")
 
@@ -38,7 +39,7 @@ def check_torch() -> Finding:
         torch = importlib.import_module("torch")
         importlib.import_module("torchvision")
     except Exception as error:  # a broken wheel raises OSError, RuntimeError or ImportError
-        advice = "pip install -c constraints.txt torch torchvision (a CPU-only torch does not match torchvision's wheel)"
+        advice = "pip install -c constraints.txt torch torchvision (torchvision's wheel needs the CUDA build)"
         return Finding("PyTorch", "fail", f"{type(error).__name__}: {first_line(error)}", advice)
     versions = f"torch {torch.__version__}, torchvision {metadata.version('torchvision')}"
     return Finding("PyTorch", "ok", versions)
@@ -50,7 +51,12 @@ def check_gpu() -> Finding:
     except Exception:
         return Finding("GPU", "warn", "not looked at: torch does not import")
     if not torch.cuda.is_available():
-        return Finding("GPU", "warn", "none visible to torch", "training runs on the CPU; check nvidia-smi and CUDA_VISIBLE_DEVICES")
+        return Finding(
+            "GPU",
+            "warn",
+            "none visible to torch",
+            "training runs on the CPU; check nvidia-smi and CUDA_VISIBLE_DEVICES",
+        )
     cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     found = "; ".join(f"{card.name}, {card.total_memory / GIB:.0f} GiB" for card in cards)
     if not torch.cuda.is_bf16_supported():
@@ -67,9 +73,15 @@ def check_opencv() -> Finding:
 
 
 def opencv_advice(message: str) -> str:
-    """What to do about an `import cv2` that failed with `message`: a missing system library or a missing wheel."""
+    """What to do about an `import cv2` that failed with `message`: a system library or the wheel is missing."""
     headless = "pip uninstall opencv-python && pip install opencv-python-headless"
-    packages = {"libGL": "libgl1", "libgthread": "libglib2.0-0", "libglib": "libglib2.0-0", "libSM": "libsm6", "libXext": "libxext6"}
+    packages = {
+        "libGL": "libgl1",
+        "libgthread": "libglib2.0-0",
+        "libglib": "libglib2.0-0",
+        "libSM": "libsm6",
+        "libXext": "libxext6",
+    }
     for library, package in packages.items():
         if library in message:
             return f"apt-get install {package} (or, without a screen: {headless})"
@@ -96,13 +108,23 @@ def check_disk(folder: Path) -> Finding:
     free = shutil.disk_usage(folder).free / GIB
     found = f"{free:.1f} GiB free at {folder}"
     if free < 15:
-        return Finding("Disk", "warn", found, "3DIEBench at 128 px takes about 10 GiB as shards; use --out on a larger disk")
+        return Finding(
+            "Disk",
+            "warn",
+            found,
+            "3DIEBench at 128 px takes about 10 GiB as shards; use --out on a larger disk",
+        )
     return Finding("Disk", "ok", found)
 
 
 def check_shared_memory(folder: Path = Path("/dev/shm")) -> Finding:
     if not folder.is_dir():
-        return Finding("/dev/shm", "warn", "missing", "our loader does not need it; DataLoader workers of other libraries do")
+        return Finding(
+            "/dev/shm",
+            "warn",
+            "missing",
+            "our loader does not need it; DataLoader workers of other libraries do",
+        )
     size = shutil.disk_usage(folder).total / GIB
     if size < 1:
         advice = "our loader does not need it; for other libraries start Docker with --shm-size=8g"
