@@ -1,8 +1,8 @@
 """The command line: two Typer apps, `seqjepa` and `seqjepa-data`. Parse, build the arguments, call, print.
 
-Heavy imports (torch, pyarrow, OpenCV) stay inside the commands, so that `--help` answers at once. Errors of our
-own tree (shards/errors.py) become one line on stderr and their exit code; anything else is a bug and keeps its
-traceback.
+Heavy imports (torch, pyarrow, OpenCV) stay inside the commands, so that `--help` answers at once. Errors of
+our own tree (shards/errors.py) become one line on stderr and their exit code; anything else is a bug and keeps
+its traceback.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def check_opencv() -> Finding:
 
 
 def opencv_advice(message: str) -> str:
-    """What to do about an `import cv2` that failed with `message`: a system library or the wheel is missing."""
+    """What to do about an `import cv2` that failed with `message`: install a library or the wheel."""
     headless = "pip uninstall opencv-python && pip install opencv-python-headless"
     packages = {
         "libGL": "libgl1",
