@@ -49,15 +49,11 @@ seqjepa_data_app.add_typer(shard_app, name="shard")
 seqjepa_data_app.add_typer(synth_app, name="synth")
 seqjepa_app.add_typer(recipes_app, name="recipes")
 
-Out = Annotated[
-    Path, typer.Option("--out", "-o", help="Folder to write; made if missing, resumed if it is ours.")
-]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write; made if missing, resumed if it is ours.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace what an earlier, different run of ours wrote there.")
 ]
-Workers = Annotated[
-    int | None, typer.Option(min=0, help="Worker processes. Default: one for each usable core.")
-]
+Workers = Annotated[int | None, typer.Option(min=0, help="Worker processes. Default: one for each usable core.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Shards = Annotated[Path, typer.Option("--shards", help="Folder of a shard set.")]
@@ -83,9 +79,7 @@ def print_json(value: object) -> None:
 
 @shard_app.command("3diebench")
 def shard_3diebench_command(
-    source: Annotated[
-        Path, typer.Option(help="Unpacked tree, or 3DIEBench.tar.gz read as a stream (never unpacked).")
-    ],
+    source: Annotated[Path, typer.Option(help="Unpacked tree, or 3DIEBench.tar.gz read as a stream (never unpacked).")],
     out: Out,
     split_lists: Annotated[
         Path | None, typer.Option(help="Folder with the distributed val_images.npy (and train_images.npy).")
@@ -96,9 +90,7 @@ def shard_3diebench_command(
     val_fraction: Annotated[
         float | None, typer.Option(help="Other data: this share of objects, chosen by name.")
     ] = None,
-    split: Annotated[
-        str, typer.Option(help="all, train, val, or ood for the out-of-distribution set.")
-    ] = "all",
+    split: Annotated[str, typer.Option(help="all, train, val, or ood for the out-of-distribution set.")] = "all",
     size: Annotated[int, typer.Option(min=8, max=1024, help="Pixels of a side after resizing.")] = 128,
     encoding: Annotated[str, typer.Option(help="jpeg, or raw pixels.")] = "jpeg",
     jpeg_quality: Annotated[
@@ -108,9 +100,7 @@ def shard_3diebench_command(
     max_bad: Annotated[
         int, typer.Option(min=0, help="How many corrupt views or latents to leave out before giving up.")
     ] = 0,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first so many objects, for a try.")
-    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many objects, for a try.")] = None,
     workers: Workers = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -161,9 +151,7 @@ def synth_3die_command(
     val_fraction: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of objects in the validation split.")
     ] = 0.2,
-    shards: Annotated[
-        bool, typer.Option("--shards", help="Write shards instead of 3DIEBench's own folders.")
-    ] = False,
+    shards: Annotated[bool, typer.Option("--shards", help="Write shards instead of 3DIEBench's own folders.")] = False,
     device: Device = "cpu",
     overwrite: Overwrite = False,
 ) -> None:
@@ -264,15 +252,11 @@ def human_bytes(count: float) -> str:
 def train_command(
     shards: Shards,
     recipe: Annotated[str, typer.Option(help="A name from `seqjepa recipes ls`, or a path to a TOML file.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Run directory. Default: runs/RECIPE.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run directory. Default: runs/RECIPE.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")
     ] = None,
-    fidelity: Annotated[
-        str | None, typer.Option(help="paper, or author: as the released code behaves.")
-    ] = None,
+    fidelity: Annotated[str | None, typer.Option(help="paper, or author: as the released code behaves.")] = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
     extend_epochs: Annotated[

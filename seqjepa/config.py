@@ -54,12 +54,18 @@ class OptimConfig(Section):
 class TrainConfig(Section):
     """How a run is executed; none of these changes what is learned beyond rounding."""
 
-    precision: Literal["auto", "fp32", "bf16"] = Field(default="auto", description="auto: bf16 autocast on CUDA, fp32 on CPU")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="auto: bf16 autocast on CUDA, fp32 on CPU"
+    )
     compile: bool = False
     channels_last: bool = True
-    sync_bn: bool = Field(default=True, description="batch statistics over the global batch when there are several ranks")
+    sync_bn: bool = Field(
+        default=True, description="batch statistics over the global batch when there are several ranks"
+    )
     online_probes: bool = True
-    checkpoint_minutes: float = Field(default=10.0, gt=0, description="also at every epoch's end and on Ctrl-C or SIGTERM")
+    checkpoint_minutes: float = Field(
+        default=10.0, gt=0, description="also at every epoch's end and on Ctrl-C or SIGTERM"
+    )
 
 
 class RunConfig(Section):

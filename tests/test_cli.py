@@ -53,9 +53,7 @@ def test_help_needs_no_heavy_import():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize(
-    ("error", "code"), [(UsageError("found x,\n  allowed y"), 2), (FailureError("disk\nfull"), 1)]
-)
+@pytest.mark.parametrize(("error", "code"), [(UsageError("found x,\n  allowed y"), 2), (FailureError("disk\nfull"), 1)])
 def test_our_errors_are_one_line_and_an_exit_code(monkeypatch, error: Exception, code: int):
     def fail(*_: object) -> None:
         raise error
