@@ -16,7 +16,7 @@ from torch import Tensor
 class ViewSequence:
     """A batch of short sequences of views and the actions between them (SPEC A.1, A.3).
 
-    views    uint8 or float [B, T, C, H, W]   a loader yields uint8, strided as channels-last; the last view is the target
+    views    uint8 or float [B, T, C, H, W]   uint8 from a loader, strided as channels-last; the last view is the target
     actions  float32 [B, T-1, A]              actions[:, i] takes view i to view i + 1
     params   float32 [B, T, P]                absolute transformation parameters of each view, in the shard's units
     labels   int64 [B]                        -1 where a split has none
