@@ -1,0 +1,132 @@
+"""seq-JEPA: predict the next view's features from views and the actions between them (paper §2.2, SPEC A).
+
+Shape letters: B batch, M context views, T = M + 1, A action size, D features, E action embedding, W token width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seqjepa.config import Fidelity, ModelConfig
+from seqjepa.data.sequence import ViewSequence
+from seqjepa.losses import cosine_loss
+from seqjepa.methods.base import StepOutput
+from seqjepa.models.aggregator import Aggregator, token_width
+from seqjepa.models.backbone import build_backbone
+from seqjepa.models.ema import cosine_tau, frozen_copy, update_average
+from seqjepa.models.heads import ActionEmbedding, build_predictor
+
+
+class SeqJEPA(nn.Module):
+    """Online encoder f, target encoder f̄, action embedding, aggregator and predictor.
+
+    action_size  A, values in an action
+    fidelity     how actions are embedded while training (SPEC A.4): "paper" in one call; "author" in two, each with
+                 its own batch statistics. In eval mode the two are the same function of the same weights.
+    ema_tau      τ at the start of training; see `after_step`
+    ConfigError: see build_backbone and token_width.
+    """
+
+    views_needed: int | None = None
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        action_size: int,
+        fidelity: Fidelity = "paper",
+        ema_tau: float = 0.996,
+    ) -> None:
+        super().__init__()
+        self.fidelity = fidelity
+        self.ema_tau = ema_tau
+        self.condition_tokens = model.condition in ("both", "aggregator")
+        self.condition_predictor = model.condition in ("both", "predictor")
+        self.encoder, features = build_backbone(model)
+        self.target_encoder = frozen_copy(self.encoder)
+        width = token_width(features, model)
+        self.aggregator = Aggregator(width, model)
+        if model.condition != "none":
+            self.action_embedding = ActionEmbedding(action_size, model.action_dim)
+        inputs = width + (model.action_dim if self.condition_predictor else 0)
+        self.predictor = build_predictor(inputs, model.predictor_hidden, features)
+
+    def step(self, seq: ViewSequence) -> StepOutput:
+        """Loss of B sequences: views float [B, T, C, H, W], actions [B, M, A]; T ≥ 2.
+
+        features: "z" [B, M, D] of the context views, "z_agg" [B, W]; detached, float32 or wider.
+        """
+        z = self.embed(_fold(seq.views[:, :-1])).unflatten(0, (len(seq), -1))
+        token_actions, last_action = self._embed_actions(seq.actions)
+        z_agg = self.aggregator(self._tokens(z, token_actions))
+        prediction = self.predictor(_join(z_agg, last_action))
+        loss = cosine_loss(prediction, self.embed_target(seq.views[:, -1]))
+        return StepOutput(loss, features={"z": _detached(z), "z_agg": _detached(z_agg)})
+
+    def embed(self, views: Tensor) -> Tensor:
+        """Features z of the online encoder: [B, C, H, W] → [B, D]."""
+        return self.encoder(views)
+
+    @torch.no_grad()
+    def embed_target(self, views: Tensor) -> Tensor:
+        """Features z* of the target encoder, without a graph: [B, C, H, W] → [B, D].
+
+        In train mode it normalises with this batch's statistics and moves its own running ones (SPEC A.7).
+        """
+        return self.target_encoder(views)
+
+    def aggregate(self, z: Tensor, actions: Tensor) -> Tensor:
+        """z [B, M, D] and the actions between those views, a_1 … a_{M-1} [B, M-1, A], to z_AGG [B, W].
+
+        Meant for eval mode. M is free, whatever the training used; with M = 1 there are no actions (zero rows).
+        """
+        known = self.action_embedding(actions) if self.condition_tokens and actions.shape[1] else None
+        return self.aggregator(self._tokens(z, known))
+
+    def predict(self, z_agg: Tensor, action: Tensor) -> Tensor:
+        """ẑ [B, D] of the view that `action` [B, A] leads to, from z_AGG [B, W]. Meant for eval mode."""
+        return self.predictor(_join(z_agg, self.action_embedding(action) if self.condition_predictor else None))
+
+    def after_step(self, progress: float) -> None:
+        """Move the target encoder with τ(progress). schedule_progress gives progress in either fidelity."""
+        update_average(self.target_encoder, self.encoder, cosine_tau(self.ema_tau, progress))
+
+    def _embed_actions(self, actions: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Embeddings [B, M-1, E] for the tokens and [B, E] for the predictor; None where it is not conditioned.
+
+        The author's order of calls matters: both move the same running statistics.
+        """
+        if self.fidelity == "author":
+            last = self.action_embedding(actions[:, -1]) if self.condition_predictor else None
+            tokens = self.action_embedding(actions)[:, :-1] if self.condition_tokens else None
+            return tokens, last
+        if not (self.condition_tokens or self.condition_predictor):
+            return None, None
+        embedded = self.action_embedding(actions)
+        tokens = embedded[:, :-1] if self.condition_tokens else None
+        return tokens, embedded[:, -1] if self.condition_predictor else None
+
+    def _tokens(self, z: Tensor, embedded: Tensor | None) -> Tensor:
+        """[z_i ; e_i] for i < M and [z_M ; 0]: [B, M, W]. The zero is put in after embedding (SPEC G 14)."""
+        if not self.condition_tokens:
+            return z
+        if embedded is None:
+            return F.pad(z, (0, self.aggregator.token.shape[-1] - z.shape[-1]))
+        return torch.cat((z, F.pad(embedded, (0, 0, 0, 1)).to(z.dtype)), dim=-1)
+
+
+def _join(z_agg: Tensor, embedded: Tensor | None) -> Tensor:
+    return z_agg if embedded is None else torch.cat((z_agg, embedded.to(z_agg.dtype)), dim=-1)
+
+
+def _fold(views: Tensor) -> Tensor:
+    """[B, M, C, H, W] → [B·M, C, H, W] with at most one copy, which keeps channels last where they were last."""
+    if views.stride(2) == 1:
+        return views.permute(0, 1, 3, 4, 2).flatten(0, 1).permute(0, 3, 1, 2)
+    return views.flatten(0, 1)
+
+
+def _detached(features: Tensor) -> Tensor:
+    features = features.detach()
+    return features.float() if features.dtype.itemsize < 4 else features

@@ -1,0 +1,88 @@
+"""Image encoders: any torchvision ResNet, at any width, with the standard or the CIFAR stem (SPEC A.2)."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import nn
+from torchvision import models
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+from seqjepa.config import ModelConfig
+from shards.errors import ConfigError
+
+
+def build_backbone(config: ModelConfig) -> tuple[nn.Module, int]:
+    """An encoder [B, 3, H, W] → [B, D] and its feature width D (512 for resnet18 at width 1).
+
+    Random initialisation with the last norm of every residual branch at zero; `fc` is the identity. Features are
+    averages of a rectified map, so never negative. ConfigError: unknown backbone, width that leaves no whole channels.
+    """
+    net = _torchvision_resnet(config.backbone)
+    features = _scaled(net.fc.in_features, config)
+    if config.width != 1.0:
+        _rescale_channels(net, config)
+    if config.stem == "cifar":
+        _use_cifar_stem(net)
+    net.fc = nn.Identity()  # type: ignore[assignment]
+    return net, features
+
+
+def _torchvision_resnet(name: str) -> ResNet:
+    names = models.list_models(module=models)
+    choices = [known for known in names if models.get_model_builder(known).__module__ == ResNet.__module__]
+    if name not in choices:
+        raise ConfigError(f"model.backbone is {name!r}; choose one of {', '.join(sorted(choices))}")
+    return cast(ResNet, models.get_model(name, weights=None, zero_init_residual=True))
+
+
+def _use_cifar_stem(net: ResNet) -> None:
+    """3×3 stride 1 and no pooling, with PyTorch's default initialisation, as released (SPEC A.2)."""
+    net.conv1 = nn.Conv2d(3, net.conv1.out_channels, kernel_size=3, stride=1, padding=1, bias=False)
+    net.maxpool = nn.Identity()  # type: ignore[assignment]
+
+
+def _rescale_channels(net: ResNet, config: ModelConfig) -> None:
+    """Multiply every channel count by `width`.
+
+    torchvision has no width for basic blocks. Equal counts stay equal under rounding, so replacing each convolution
+    and norm by a scaled one keeps every shape consistent, in any ResNet.
+    """
+    for parent in list(net.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Conv2d):
+                setattr(parent, name, _scaled_conv(child, config))
+            elif isinstance(child, nn.BatchNorm2d):
+                setattr(parent, name, nn.BatchNorm2d(_scaled(child.num_features, config)))
+    _zero_last_norms(net)
+
+
+def _scaled_conv(conv: nn.Conv2d, config: ModelConfig) -> nn.Conv2d:
+    """A convolution like `conv` with scaled channels and torchvision's initialisation; the image keeps its three."""
+    inputs = 3 if conv.in_channels == 3 else _scaled(conv.in_channels, config)
+    outputs = _scaled(conv.out_channels, config)
+    if inputs % conv.groups or outputs % conv.groups:
+        raise ConfigError(
+            f"model.width {config.width} gives {config.backbone} {outputs} channels, "
+            f"which its {conv.groups} groups do not divide; choose another width"
+        )
+    # Conv2d types these as tuples of any length.
+    same = {name: getattr(conv, name) for name in ("kernel_size", "stride", "padding", "dilation", "groups")}
+    scaled = nn.Conv2d(inputs, outputs, bias=False, **same)
+    nn.init.kaiming_normal_(scaled.weight, mode="fan_out", nonlinearity="relu")
+    return scaled
+
+
+def _zero_last_norms(net: ResNet) -> None:
+    """What zero_init_residual did before the norms were replaced: each residual branch starts at zero."""
+    for module in net.modules():
+        if isinstance(module, Bottleneck | BasicBlock):
+            last = module.bn3 if isinstance(module, Bottleneck) else module.bn2
+            nn.init.zeros_(cast(nn.BatchNorm2d, last).weight)
+
+
+def _scaled(channels: int, config: ModelConfig) -> int:
+    scaled = round(channels * config.width)
+    if scaled < 1:
+        raise ConfigError(f"model.width {config.width} leaves no channels of {channels}; use at least {1 / 64}")
+    return scaled
