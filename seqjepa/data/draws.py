@@ -1,0 +1,93 @@
+"""Every random number of the data path, as a pure function of (seed, epoch, purpose, sample, position).
+
+Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) encrypts a 128-bit counter
+with the 64-bit seed. The counter holds what the number is for, so nothing depends on worker, rank, batch or where a
+run stopped (SPEC C.9, A.11 #32):
+
+    word 0, 1   sample index, low and high half
+    word 2      epoch
+    word 3      purpose (8 bits) | block (24 bits); a block is four 32-bit numbers
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from shards.errors import ConfigError
+
+_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_LOW = np.uint64(0xFFFFFFFF)
+_SHIFT = np.uint64(32)
+_ROUNDS = 10
+
+
+class Purpose(IntEnum):
+    """What a draw is for. The numbers are part of every run's reproducibility: add, never renumber."""
+
+    SHUFFLE = 1
+    VIEWS = 2
+    FIXATIONS = 3
+    AUGMENT = 4
+    PROBE = 5
+    DROPOUT = 6
+    EVALUATION = 7
+
+
+def philox4x32(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:
+    """Ten rounds of Philox: counter uint64 [4, K] → uint64 [4, K], key two numbers; all are 32-bit words."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(_ROUNDS):
+        product0, product1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0, c2 = (product1 >> _SHIFT) ^ c1 ^ np.uint64(k0), (product0 >> _SHIFT) ^ c3 ^ np.uint64(k1)
+        c1, c3 = product1 & _LOW, product0 & _LOW
+        k0, k1 = (k0 + _WEYL[0]) & 0xFFFFFFFF, (k1 + _WEYL[1]) & 0xFFFFFFFF
+    return np.stack([c0, c1, c2, c3])
+
+
+def draw_u32(seed: int, epoch: int, purpose: Purpose, samples: ArrayLike, n: int) -> NDArray[np.uint32]:
+    """n 32-bit numbers for each sample index: samples int [B] → uint32 [B, n]. A longer draw extends a shorter one.
+
+    Raises ConfigError unless 0 ≤ seed < 2⁶⁴ and 0 ≤ epoch < 2³².
+    """
+    if not 0 <= seed < 2**64:
+        raise ConfigError(f"seed is {seed}; allowed is 0 ≤ seed < 2^64")
+    if not 0 <= epoch < 2**32:
+        raise ConfigError(f"epoch is {epoch}; allowed is 0 ≤ epoch < 2^32")
+    index = np.asarray(samples).astype(np.uint64).reshape(-1, 1)
+    blocks = np.arange(-(-n // 4), dtype=np.uint64).reshape(1, -1)
+    words = (index & _LOW, index >> _SHIFT, np.uint64(epoch), np.uint64(int(purpose) << 24) | blocks)
+    counter = np.stack(np.broadcast_arrays(*words)).reshape(4, -1)
+    numbers = philox4x32(counter, (seed & 0xFFFFFFFF, seed >> 32))
+    return numbers.T.reshape(len(index), -1)[:, :n].astype(np.uint32)
+
+
+def uniform(seed: int, epoch: int, purpose: Purpose, samples: ArrayLike, n: int) -> NDArray[np.float64]:
+    """n uniform numbers in [0, 1) for each sample index: float64 [B, n], multiples of 2⁻³²."""
+    return draw_u32(seed, epoch, purpose, samples, n).astype(np.float64) * 2.0**-32
+
+
+def permutation(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
+    """A uniform order of n samples: int64 [n], the stable argsort of one 64-bit draw per sample."""
+    halves = draw_u32(seed, epoch, Purpose.SHUFFLE, np.arange(n), 2).astype(np.uint64)
+    return np.argsort(halves[:, 0] << _SHIFT | halves[:, 1], kind="stable")
+
+
+def choose_distinct(n_items: ArrayLike, numbers: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """T distinct items of n_items[b] for each row, in random order: int [B], uint32 [B, T] → int64 [B, T].
+
+    A Fisher–Yates shuffle cut off after T swaps, on all rows at once; row b needs n_items[b] ≥ T. Scaling a 32-bit
+    number to [0, n) by multiply and shift favours no item by more than n / 2³².
+    """
+    left = np.asarray(n_items, dtype=np.int64)
+    B, T = numbers.shape
+    pool = np.tile(np.arange(left.max(initial=0), dtype=np.int32), (B, 1))
+    rows = np.arange(B)
+    for t in range(T):
+        pick = t + (numbers[:, t].astype(np.uint64) * (left - t).astype(np.uint64) >> _SHIFT).astype(np.int64)
+        pool[rows, t], pool[rows, pick] = pool[rows, pick], pool[rows, t]
+    return pool[:, :T].astype(np.int64)
