@@ -19,7 +19,7 @@ class DataConfig(Section):
     context: int = Field(default=3, ge=1, le=64, description="M, context views per sequence; one more is the target")
     action: Literal["rotation", "rotation_colour"] = "rotation"
     normalisation: Literal["shards", "3diebench"] = "shards"
-    image_size: int = Field(0, ge=0, le=4096, description="pixels a side the shards must have; 0: as they are")
+    image_size: int = Field(default=0, ge=0, le=4096, description="pixels a side the shards must have; 0: as they are")
 
 
 class ModelConfig(Section):
@@ -47,7 +47,7 @@ class OptimConfig(Section):
     warmup_lr: float = Field(default=1e-5, ge=0)
     final_lr: float = Field(default=1e-5, ge=0)
     schedule: Literal["cosine", "constant"] = "cosine"
-    lr_update: Literal["step", "epoch"] = Field("step", description="how often the schedule is read")
+    lr_update: Literal["step", "epoch"] = Field(default="step", description="how often the schedule is read")
     epochs: int = Field(default=1000, ge=1)
     batch_size: int = Field(default=512, ge=2, description="global: over all ranks")
     ema_tau: float = Field(default=0.996, ge=0, lt=1)
@@ -59,7 +59,7 @@ class TrainConfig(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto: bf16 autocast on CUDA, fp32 on CPU"
     )
-    compile: bool = Field(False, description="torch.compile on CUDA; ignored on the CPU")
+    compile: bool = Field(default=False, description="torch.compile on CUDA; ignored on the CPU")
     channels_last: bool = True
     sync_bn: bool = Field(default=True, description="batch statistics over the global batch of several ranks")
     online_probes: bool = True

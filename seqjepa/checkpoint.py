@@ -1,0 +1,118 @@
+"""What a run keeps on disk: state.pt to go on from, model.safetensors to use, and how to open both.
+
+state.pt holds tensors and primitives only, so that it loads with `weights_only=True`; nothing of ours is unpickled.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from seqjepa.config import RunConfig
+from seqjepa.files import write_atomic
+from seqjepa.methods import build_method
+from seqjepa.methods.base import Method, as_module
+from seqjepa.recipes import read_config
+from shards.errors import DamageError, FormatError
+
+CONFIG, RUN, METRICS, WEIGHTS, STATE = "config.toml", "run.json", "metrics.jsonl", "model.safetensors", "state.pt"
+
+
+class DataInfo(NamedTuple):
+    """What the model was trained on: kept in run.json, needed to feed it again.
+
+    action       "rotation" or "rotation_colour";  action_size A
+    mean, std    per channel, for pixels in [0, 1]
+    height, width  of the views, in pixels
+    """
+
+    action: str
+    action_size: int
+    mean: Sequence[float]
+    std: Sequence[float]
+    height: int
+    width: int
+
+
+class LoadedRun(NamedTuple):
+    config: RunConfig
+    method: Method
+    data: DataInfo
+
+
+def initial_method(config: RunConfig, action_size: int) -> Method:
+    """The method at its initial weights: a function of the configuration and its seed alone, made on the CPU."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return build_method(config, action_size)
+
+
+def load_run(run: Path, device: torch.device | str = "cpu", *, untrained: bool = False) -> LoadedRun:
+    """A run's method in eval mode on `device`, with its weights, or with those that it began with.
+
+    FormatError: not a run directory, or one without a checkpoint yet. DamageError: the weights do not fit or are cut.
+    """
+    info = read_run_json(run)
+    config = read_config(run / CONFIG)
+    data = DataInfo(**info["data"])
+    method = initial_method(config, data.action_size)
+    module = as_module(method)
+    if not untrained:
+        load_weights(module, run / WEIGHTS)
+    module.to(device).eval()
+    return LoadedRun(config, method, data)
+
+
+def read_run_json(run: Path) -> dict[str, Any]:
+    """run.json of a run directory; FormatError where there is none or it is not ours."""
+    try:
+        info = json.loads((run / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise FormatError(f"{run} is not a run directory (no readable {RUN}); `seqjepa train` makes them") from None
+    if not isinstance(info, dict) or info.get("kind") != "seqjepa-run":
+        raise FormatError(f"{run / RUN} was not written by `seqjepa train`")
+    if info.get("format") != 1:
+        raise FormatError(f"{run} has format {info.get('format')!r}, this version reads 1: update seqjepa")
+    return info
+
+
+def save_weights(module: nn.Module, path: Path) -> None:
+    """Parameters and buffers as safetensors, on the CPU, contiguous, in the state dict's names."""
+    tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+    write_atomic(path, safetensors.torch.save(tensors))
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    if not path.exists():
+        raise FormatError(f"{path} is not there: the run has no checkpoint yet; let `seqjepa train` go on")
+    try:
+        module.load_state_dict(safetensors.torch.load_file(path))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise DamageError(f"{path} is damaged or of another model: {error}") from None
+
+
+def save_state(state: Mapping[str, object], path: Path) -> None:
+    """Nested dicts and lists of tensors and primitives → state.pt."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomic(path, buffer.getvalue())
+
+
+def load_state(path: Path) -> dict[str, Any] | None:
+    """What `save_state` wrote, on the CPU; None where there is no such file yet. DamageError when it cannot be read."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        return None
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DamageError(f"{path} is damaged ({reason}); delete it to begin this run again") from None

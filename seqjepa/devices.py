@@ -1,0 +1,28 @@
+"""Which device to use, refused in one line where it is not there."""
+
+from __future__ import annotations
+
+import torch
+
+from shards.errors import UsageError
+
+
+def pick_device(name: str = "auto", local_rank: int | None = None) -> torch.device:
+    """The device for "auto", "cpu", "cuda" or "cuda:N", if it exists.
+
+    local_rank: under torchrun, the GPU that "auto" and "cuda" stand for. Raises UsageError.
+    """
+    try:
+        device = torch.device("cuda" if name == "auto" and torch.cuda.is_available() else name.replace("auto", "cpu"))
+    except RuntimeError:
+        raise UsageError(f"there is no device {name!r}; use auto, cpu, cuda or cuda:N") from None
+    if device.type == "cpu":
+        return torch.device("cpu")
+    if device.type != "cuda":
+        raise UsageError(f"device {name!r} is not supported; use auto, cpu, cuda or cuda:N")
+    if not torch.cuda.is_available():
+        raise UsageError(f"device {name!r}: this torch sees no CUDA GPU; use --device cpu, or see `seqjepa doctor`")
+    number = device.index if device.index is not None else (local_rank or 0)
+    if number >= torch.cuda.device_count():
+        raise UsageError(f"device cuda:{number} is not there; this machine has {torch.cuda.device_count()} GPU(s)")
+    return torch.device("cuda", number)

@@ -1,0 +1,152 @@
+"""Recipes: TOML files that name a run. They are found, overridden with `--set a.b=c` and validated here.
+
+A recipe writes only what differs from the defaults of config.py, which are the paper's (SPEC A.8, A.15).
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from seqjepa import toml_writer
+from seqjepa.config import RunConfig
+from shards.errors import ConfigError
+
+Table = dict[str, object]
+
+# SPEC A.11 #1–2: the released script ignores its optimizer flags and re-assigns lr before every epoch.
+AUTHOR_OPTIM: Mapping[str, object] = {
+    "optimizer": "adam",
+    "weight_decay": 0.0,
+    "schedule": "constant",
+    "lr_update": "epoch",
+}
+
+
+def names() -> list[str]:
+    """Names of the packaged recipes, sorted."""
+    folder = resources.files("seqjepa") / "recipes"
+    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+
+
+def describe_recipes() -> dict[str, str]:
+    """Name → the first line of its comment: the row of the paper's tables that it is for."""
+    return {name: text(name).partition("\n")[0].lstrip("# ") for name in names()}
+
+
+def text(recipe: str | Path) -> str:
+    """The TOML of a packaged recipe, or of a file where `recipe` ends in .toml. ConfigError lists the names."""
+    if str(recipe).endswith(".toml"):
+        try:
+            return Path(recipe).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read the recipe {recipe}: {error}") from None
+    known = names()
+    if recipe not in known:
+        hint = did_you_mean(str(recipe), known)
+        raise ConfigError(f"there is no recipe {str(recipe)!r}{hint}; there are: {', '.join(known)}")
+    return (resources.files("seqjepa") / "recipes" / f"{recipe}.toml").read_text(encoding="utf-8")
+
+
+def load_recipe(recipe: str | Path = "", overrides: Sequence[str] = ()) -> RunConfig:
+    """A recipe (none: the defaults) with `a.b=c` overrides applied in order, validated.
+
+    Values after `=` are TOML; what is not TOML is taken as a string, so that `model.backbone=resnet34` works.
+    Raises ConfigError with every mistake in one line.
+    """
+    table = _parse(text(recipe), str(recipe)) if recipe else {}
+    if recipe:
+        table.setdefault("name", Path(str(recipe)).name.removesuffix(".toml"))
+    mistakes = [m for m in (_override(table, o) for o in overrides) if m]
+    if mistakes:
+        raise ConfigError("; ".join(mistakes))
+    return resolve(table, source=str(recipe) or "the options")
+
+
+def resolve(table: Table, source: str) -> RunConfig:
+    """Validate a nested table. Author fidelity brings the released optimizer trace, except for keys that are given."""
+    optim = table.get("optim", {})
+    if table.get("fidelity") == "author" and isinstance(optim, dict):
+        table = {**table, "optim": {**AUTHOR_OPTIM, **optim}}
+    try:
+        return RunConfig.model_validate(table)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: " + "; ".join(_explain(e) for e in error.errors())) from None
+
+
+def to_toml(config: RunConfig) -> str:
+    """Every setting of a run spelled out; `load_recipe` of it gives an equal configuration."""
+    return toml_writer.dumps(config.model_dump())
+
+
+def read_config(path: Path) -> RunConfig:
+    """The resolved config.toml of a run directory."""
+    return resolve(_parse(text(path), str(path)), source=str(path))
+
+
+def flatten(table: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """{"a": {"b": 1}} → {"a.b": 1}."""
+    flat: dict[str, object] = {}
+    for key, value in table.items():
+        name = f"{prefix}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return flat
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """' (did you mean X?)', or nothing where nothing is close."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _parse(toml: str, source: str) -> Table:
+    try:
+        return tomllib.loads(toml)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source} is not TOML: {error}") from None
+
+
+def _override(table: Table, assignment: str) -> str | None:
+    """Write one `a.b=c` into `table`; returns what is wrong with it, if anything."""
+    key, equals, value = assignment.partition("=")
+    *parents, last = key.strip().split(".")
+    if not equals or not last:
+        return f"--set {assignment!r} has no value; write it as optim.lr=1e-4"
+    for name in parents:
+        child = table.setdefault(name, {})
+        if not isinstance(child, dict):
+            return f"--set {key}: {name} holds a value, not a table"
+        table = child
+    table[last] = _toml_value(value.strip())
+    return None
+
+
+def _toml_value(value: str) -> object:
+    try:
+        parsed = tomllib.loads(f"v = {value}")
+    except tomllib.TOMLDecodeError:
+        return value
+    return parsed["v"] if list(parsed) == ["v"] else value
+
+
+def _explain(error: Mapping) -> str:
+    """One validation error in words: the key, what was found, what is allowed."""
+    path = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        parent, last = error["loc"][:-1], str(error["loc"][-1])
+        allowed = list(_section(parent).model_fields)
+        return f"unknown key {path}{did_you_mean(last, allowed)}, allowed here: {', '.join(allowed)}"
+    message = str(error["msg"]).replace("Input should be", "should be")
+    return f"{path} = {error['input']!r} {message}"
+
+
+def _section(loc: Sequence[object]) -> type[BaseModel]:
+    section: type[BaseModel] = RunConfig
+    for name in loc:
+        section = section.model_fields[str(name)].annotation  # type: ignore[assignment]
+    return section

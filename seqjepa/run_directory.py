@@ -1,0 +1,171 @@
+"""Who owns a run directory: claiming it, recognising one's own run in it, refusing everything else.
+
+config.toml        every setting, resolved
+run.json           versions, shard fingerprints, what the views looked like
+metrics.jsonl      one line an epoch (runlog.py)
+state.pt           what a resumed run needs (checkpoint.py)
+model.safetensors  weights of the last checkpoint
+results.json       written by `seqjepa evaluate`
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from seqjepa import recipes
+from seqjepa.checkpoint import CONFIG, METRICS, RUN, STATE, WEIGHTS, DataInfo, read_run_json
+from seqjepa.config import RunConfig
+from seqjepa.files import TEMPORARY, write_atomic
+from shards.errors import UsageError
+
+OURS = (CONFIG, RUN, METRICS, WEIGHTS, STATE, "results.json")
+# May differ between the calls that make up one run: it changes nothing that is learned or logged.
+FREE_KEYS = {"train.checkpoint_minutes"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked of a run directory: these settings on this training split."""
+
+    config: RunConfig
+    data: DataInfo
+    shards: dict[str, str]  # "name" of the set and "train", the fingerprint of the split
+    extend_epochs: int | None = None
+
+
+@contextmanager
+def claimed(out: Path, plan: Plan, overwrite: bool = False) -> Iterator[None]:
+    """Hold `out` for this process: made when missing, resumed when it holds the run of `plan`, else UsageError."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file; --out needs a folder")
+    ours = (out / RUN).exists()
+    if not ours:
+        _refuse_foreign(out, plan)
+    elif not overwrite:
+        _check_same_run(out, plan)
+    else:
+        read_run_json(out)  # a run.json of someone else's is refused even so
+    with _locked(out):
+        if ours and overwrite:
+            _remove_ours(out)
+        _write_identity(out, plan)
+        yield
+
+
+def mark_finished(out: Path, epochs: int) -> None:
+    info = read_run_json(out)
+    if info.get("finished_epochs") != epochs:
+        _write_json(out / RUN, {**info, "finished_epochs": epochs})
+
+
+def _refuse_foreign(out: Path, plan: Plan) -> None:
+    entries = sorted(p.name for p in out.iterdir() if not p.name.startswith(TEMPORARY)) if out.exists() else []
+    if entries:
+        raise UsageError(f"{out} holds {entries[0]!r} and is not a run directory; choose a new or empty --out")
+    if plan.extend_epochs is not None:
+        raise UsageError(f"--extend-epochs: there is no run in {out} to extend")
+
+
+def _check_same_run(out: Path, plan: Plan) -> None:
+    """UsageError that names every key in which the run there differs from what is asked."""
+    info = read_run_json(out)
+    if not (out / CONFIG).exists():
+        return  # killed between its first two files: nothing was trained
+    there = _identity(recipes.read_config(out / CONFIG), info["shards"])
+    asked = _identity(plan.config, plan.shards)
+    if plan.extend_epochs is not None:
+        planned = there.pop("optim.epochs")
+        if plan.extend_epochs < planned:
+            raise UsageError(f"--extend-epochs {plan.extend_epochs}: {out} is planned to {planned} already")
+    differ = [k for k in {**there, **asked} if k in there and there[k] != asked.get(k)]
+    if differ:
+        diff = ", ".join(f"{k} {_short(there[k])} there, {_short(asked.get(k))} asked" for k in differ)
+        hint = "; --extend-epochs changes the number of epochs" if "optim.epochs" in differ else ""
+        raise UsageError(f"{out} holds another run: {diff}. Ask the same, choose another --out, or --overwrite{hint}")
+
+
+def _identity(config: RunConfig, shards: Mapping[str, str]) -> dict[str, Any]:
+    flat = recipes.flatten(config.model_dump()) | {"shards.train": shards["train"]}
+    return {k: v for k, v in flat.items() if k not in FREE_KEYS}
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) < 40 else text[:12] + "…"
+
+
+def _write_identity(out: Path, plan: Plan) -> None:
+    """run.json first: it is what makes the folder ours. Extending rewrites both and notes it."""
+    if (out / RUN).exists() and (out / CONFIG).exists():
+        info = read_run_json(out)
+        before = recipes.read_config(out / CONFIG)
+        if before.optim.epochs == plan.config.optim.epochs:
+            return
+        note = {"from": before.optim.epochs, "to": plan.config.optim.epochs}
+        extended = [e for e in info.get("extended", []) if e != note]
+        _write_json(out / RUN, {**info, "extended": [*extended, note]})
+    else:
+        _write_json(out / RUN, _new_run_json(plan))
+    write_atomic(out / CONFIG, recipes.to_toml(plan.config).encode())
+
+
+def _new_run_json(plan: Plan) -> dict[str, Any]:
+    return {
+        "kind": "seqjepa-run",
+        "format": 1,
+        "name": plan.config.name,
+        "fidelity": plan.config.fidelity,
+        "data": plan.data._asdict(),
+        "shards": plan.shards,
+        "versions": {"python": platform.python_version(), **_versions("seqjepa", "torch", "torchvision", "numpy")},
+    }
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # run from a checkout that is not installed
+            found[package] = "unknown"
+    return found
+
+
+def _write_json(path: Path, value: object) -> None:
+    write_atomic(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def _remove_ours(out: Path) -> None:
+    # run.json goes last, so that a kill in between leaves a folder that is still known as ours.
+    for name in sorted(OURS, key=lambda n: n == RUN):
+        (out / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Make `out` and keep a second trainer out of it; the kernel lets go of the lock however we end."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        handle = os.open(out, os.O_RDONLY)
+    except OSError as error:
+        raise UsageError(f"cannot use {out} as a run directory: {error.strerror}") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise UsageError(f"{out} is being trained by another process") from None
+    except OSError:
+        pass  # some network file systems have no locks; the run itself does not need one
+    try:
+        yield
+    finally:
+        os.close(handle)
