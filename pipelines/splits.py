@@ -1,0 +1,137 @@
+"""Which object belongs to which split, and which number its class has."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pipelines.sources import ListedObject
+from pipelines.split_lists import SplitLists
+from shards.errors import FormatError, UsageError
+
+log = logging.getLogger(__name__)
+
+Split = Literal["all", "train", "val", "ood"]
+
+THREE_WAYS = (
+    "no split is given: pass --split-lists DIR with the distributed val_images.npy (and train_images.npy), or "
+    "--val-match NAME (objects of that name are validation), or --val-fraction F (chosen by name)"
+)
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """How to tell training from validation: one of the three, or none of them for "ood"."""
+
+    lists: SplitLists | None = None
+    val_match: str | None = None
+    val_fraction: float | None = None
+
+    def describe(self) -> dict:
+        """What of it belongs into a fingerprint and provenance: JSON values."""
+        if self.val_match is not None:
+            return {"val_match": self.val_match}
+        if self.val_fraction is not None:
+            return {"val_fraction": self.val_fraction}
+        return {"lists_sha256": self.lists.sha256} if self.lists else {}
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """`split[i]` and `label[i]` of object i; None where an object is left out. `classes[label]` is a synset."""
+
+    split: list[str | None]
+    label: list[int]
+    classes: tuple[str, ...]
+
+
+def assign(objects: Sequence[ListedObject], rule: SplitRule, split: Split = "all") -> Assignment:
+    """Labels are the rank of the synset in ascending order among all synsets of source and lists (SPEC C.1).
+
+    Raises UsageError or FormatError if the rule does not fit the objects, or disagrees with distributed labels.
+    """
+    synsets = {item.synset for item in objects} | (rule.lists.synsets() if rule.lists else set())
+    classes = tuple(sorted(synsets))
+    rank = {synset: label for label, synset in enumerate(classes)}
+    if rule.lists:
+        rule.lists.check_labels(classes)
+    labels = [rank[item.synset] for item in objects]
+    splits = _ood(objects) if split == "ood" else _train_or_val(objects, rule)
+    if split in ("train", "val"):
+        splits = [name if name == split else None for name in splits]
+    if rule.lists and split in ("all", "train"):
+        _compare_histogram(labels, splits, rule.lists)
+    return Assignment(splits, labels, classes)
+
+
+def _ood(objects: Sequence[ListedObject]) -> list[str | None]:
+    return ["ood"] * len(objects)
+
+
+def _train_or_val(objects: Sequence[ListedObject], rule: SplitRule) -> list[str | None]:
+    if rule.val_match is not None:
+        return _by_name(objects, rule.val_match)
+    if rule.val_fraction is not None:
+        return _by_fraction(objects, rule.val_fraction)
+    if rule.lists is not None:
+        return _by_lists(objects, rule.lists)
+    raise UsageError(THREE_WAYS)
+
+
+def _by_name(objects: Sequence[ListedObject], val_match: str) -> list[str | None]:
+    names = {item.name for item in objects}
+    if val_match not in names:
+        examples = ", ".join(sorted(names)[:5])
+        raise UsageError(f"--val-match {val_match}: no object has this name; there are {examples} …")
+    return ["val" if item.name == val_match else "train" for item in objects]
+
+
+def _by_fraction(objects: Sequence[ListedObject], fraction: float) -> list[str | None]:
+    """An object's split depends on its own name only, so that a grown data set keeps what it had."""
+    if not 0 < fraction < 1:
+        raise UsageError(f"--val-fraction {fraction}: a number between 0 and 1 is needed, e.g. 0.2")
+    return ["val" if _unit_hash(item.path) < fraction else "train" for item in objects]
+
+
+def _unit_hash(text: str) -> float:
+    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48
+
+
+def _by_lists(objects: Sequence[ListedObject], lists: SplitLists) -> list[str | None]:
+    """Listed objects take the split of their list; without a training list, all others are training (SPEC C.1 [R])."""
+    rest = None if "train" in lists.objects else "train"
+    listed = {path: split for split, paths in lists.objects.items() for path in paths}
+    here = {item.path for item in objects}
+    missing = [path for path in listed if path not in here]
+    if len(missing) == len(listed):
+        raise FormatError(
+            f"none of the {len(listed)} objects listed in {lists.folder} is in the source, e.g. {min(listed)}; "
+            "the lists belong to another data set"
+        )
+    if missing:
+        log.warning(
+            "%d of %d listed objects are missing from the source, e.g. %s", len(missing), len(listed), missing[0]
+        )
+    splits = [listed.get(item.path, rest) for item in objects]
+    if left_out := splits.count(None):
+        log.warning("%d objects of the source are in neither list and are left out", left_out)
+    return splits
+
+
+def _compare_histogram(labels: list[int], splits: list[str | None], lists: SplitLists) -> None:
+    """Where only the labels of the training split were distributed, its class counts are all that can be compared."""
+    if "train" in lists.objects or "train" not in lists.labels:
+        return
+    found = Counter(label for label, split in zip(labels, splits, strict=True) if split == "train")
+    if found != Counter(lists.labels["train"].tolist()):
+        log.warning(
+            "class counts of the training split differ from %s: %d objects here, %d there",
+            lists.folder / "train_labels.npy",
+            found.total(),
+            len(lists.labels["train"]),
+        )

@@ -1,0 +1,76 @@
+"""Objects in an unpacked tree. Only names are listed here; the files are read by the workers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pipelines.sources import ListedObject, Listing, ObjectFiles, SpreadSample, ViewCollector, no_layout, view_file
+from shards.errors import FormatError
+
+
+class TreeSource:
+    """`path` is the folder of synsets, or a folder whose only sub-folder is that."""
+
+    def __init__(self, path: Path):
+        self.path = self.root = path
+
+    def list(self) -> Listing:
+        """Objects in ascending order of synset and name. Raises FormatError if there are none."""
+        objects = self._list_root(self.path)
+        if not objects and len(folders := _folders(self.path)) == 1:
+            self.root = self.path / folders[0]
+            objects = self._list_root(self.root)
+        if not any(item.view_ids for item in objects):
+            raise no_layout(self.path)
+        listing = Listing(objects, {"kind": "tree", "name": self.root.resolve().name}, self._sample(objects))
+        listing.identity["listing_sha256"] = listing.sha256()
+        return listing
+
+    def read(self, objects: Sequence[ListedObject], positions: Sequence[int]) -> Iterator[ObjectFiles]:
+        for position in positions:
+            item = objects[position]
+            folder = self.root / item.synset / item.name
+            yield ObjectFiles(
+                position,
+                [folder / f"image_{k}.jpg" for k in item.view_ids],
+                [folder / f"latent_{k}.npy" for k in item.view_ids],
+            )
+
+    def _list_root(self, root: Path) -> list[ListedObject]:
+        names = [(synset, name) for synset in _folders(root) for name in _folders(root / synset)]
+        collector = ViewCollector()
+        objects = []
+        for synset, name in tqdm(names, desc="listing", unit="object", disable=None, leave=False):
+            seen = False
+            for file in _entries(root / synset / name):
+                if (view := view_file(file.name)) is not None:
+                    collector.add(*view)
+                    seen = True
+            if seen:
+                objects.append(collector.close(synset, name))
+        return objects
+
+    def _sample(self, objects: list[ListedObject]) -> list:
+        sample = SpreadSample()
+        for item in objects:
+            for k in item.view_ids:
+                name = f"{item.path}/image_{k}.jpg"
+                if sample.wants(rank := sample.rank(name)):
+                    sample.add(rank, name, self.root / name)
+        return sample.items()
+
+
+def _entries(folder: Path) -> list[os.DirEntry]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise FormatError(f"{folder} cannot be listed: {error.strerror}") from error
+
+
+def _folders(folder: Path) -> list[str]:
+    return [entry.name for entry in _entries(folder) if entry.is_dir()]
