@@ -44,7 +44,7 @@ class SplitLists:
 
 
 def find_split_lists(folder: Path) -> SplitLists | None:
-    """The lists in `folder`; None if it has no val_images.npy. Raises FormatError if a file is not what it should be."""
+    """The lists in `folder`; None if it has no val_images.npy. Raises FormatError for a file that is no such list."""
     if not (folder / "val_images.npy").is_file():
         return None
     objects, labels, sha256 = {}, {}, {}
@@ -85,10 +85,9 @@ def _object_path(text: str, file: Path) -> str:
 
 def _check(lists: SplitLists) -> None:
     for split, paths in lists.objects.items():
-        if split in lists.labels and len(lists.labels[split]) != len(paths):
-            raise FormatError(
-                f"{lists.folder}: {split}_images.npy has {len(paths)} rows, {split}_labels.npy {len(lists.labels[split])}"
-            )
+        labelled = len(lists.labels.get(split, paths))
+        if labelled != len(paths):
+            raise FormatError(f"{lists.folder / split}_images.npy has {len(paths)} rows, its labels file {labelled}")
     both = set(lists.objects.get("train", ())) & set(lists.objects["val"])
     if both:
         raise FormatError(f"{lists.folder}: {len(both)} objects are in both lists, e.g. {min(both)}")
