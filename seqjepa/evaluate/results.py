@@ -1,0 +1,105 @@
+"""results.json of a run, and the same as a table for the terminal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from seqjepa.files import write_atomic
+from shards.errors import FormatError
+
+RESULTS_FILE = "results.json"
+ROWS = {
+    "top1_z": "top-1, z",
+    "top1_agg": "top-1, z_AGG, M_val = {}",
+    "r2_rel_rot_avg": "R² relative rotation, avg",
+    "r2_rel_rot_pool": "R² relative rotation, pooled",
+    "r2_indiv_rot_avg": "R² individual rotation, avg",
+    "r2_indiv_rot_pool": "R² individual rotation, pooled",
+    "r2_hue_avg": "R² hue difference, avg",
+    "r2_hue_pool": "R² hue difference, pooled",
+}
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """What results.json in a run directory holds, by "trained" and "untrained"; empty if there is none.
+
+    Raises FormatError if the file is not a JSON object.
+    """
+    path = folder / RESULTS_FILE
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise FormatError(f"{path} is not JSON ({error}); remove it and evaluate again") from None
+    if not isinstance(found, dict):
+        raise FormatError(f"{path} holds a {type(found).__name__}, not an object; remove it and evaluate again")
+    return found
+
+
+def merge_results(folder: Path, weights: str, results: dict[str, Any]) -> dict[str, Any]:
+    """Puts `results` under the key `weights` of results.json, keeping the rest; returns the whole."""
+    merged = {**read_results(folder), weights: results}
+    ordered = {key: merged[key] for key in sorted(merged)}
+    write_atomic(folder / RESULTS_FILE, (json.dumps(ordered, indent=2) + "\n").encode())
+    return ordered
+
+
+def table_rows(results: dict[str, Any]) -> list[tuple[str, list[float | None]]]:
+    """(label, [trained, untrained, gain]) for each number that either has; None where one has not.
+
+    results: {"trained": {…}, "untrained": {…}}, either of which may be missing.
+    """
+    trained, untrained = (_flat(results.get(key, {})) for key in ("trained", "untrained"))
+    rows: list[tuple[str, list[float | None]]] = []
+    for key in [*trained, *(key for key in untrained if key not in trained)]:
+        a, b = trained.get(key), untrained.get(key)
+        name, _, size = key.partition(".")
+        rows.append((ROWS[name].format(size), [a, b, None if a is None or b is None else a - b]))
+    return rows
+
+
+def format_table(results: dict[str, Any]) -> str:
+    """Lines for the terminal: one per number, then what was measured and what was not."""
+    rows = table_rows(results)
+    heads = ("trained", "untrained", "gain")
+    shown = [k for k, head in enumerate(heads) if head in results or (head == "gain" and len(results) > 1)]
+    width = max((len(label) for label, _ in rows), default=0)
+    lines = [" " * width + "".join(f"{heads[k]:>12}" for k in shown)]
+    lines += [f"{label:<{width}}" + "".join(_cell(heads[k], cells[k]) for k in shown) for label, cells in rows]
+    return "\n".join([*lines, *protocol_lines(results)])
+
+
+def protocol_lines(results: dict[str, Any]) -> list[str]:
+    """Which protocol the numbers follow, and which numbers are missing for what reason."""
+    protocol = next((results[key]["protocol"] for key in ("trained", "untrained") if key in results), None)
+    if protocol is None:
+        return []
+    epochs = protocol["probe_epochs"]
+    lines = [
+        f"{protocol['dataset']} at {protocol['resolution']} px, {protocol['train_samples']} training and "
+        f"{protocol['val_samples']} validation objects; fidelity {protocol['fidelity']}, M_tr {protocol['m_tr']}, "
+        f"{protocol['epochs']} epochs",
+        f"probes: {epochs['classification']} epochs (hue {epochs['hue']}), last epoch, seed {protocol['seed']}; "
+        "avg: mean over dimensions (scikit-learn), pooled: SIE's",
+    ]
+    return lines + [f"not measured: {name} – {reason}" for name, reason in protocol["skipped"].items()]
+
+
+def _flat(results: dict[str, Any]) -> dict[str, float]:
+    flat: dict[str, float] = {}
+    for name in ROWS:
+        value = results.get(name)
+        if isinstance(value, dict):
+            flat |= {f"{name}.{size}": score for size, score in value.items()}
+        elif value is not None:
+            flat[name] = value
+    return flat
+
+
+def _cell(head: str, value: float | None) -> str:
+    if value is None:
+        return f"{'–':>12}"
+    return f"{value:>+12.3f}" if head == "gain" else f"{value:>12.3f}"

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from seqjepa.evaluate.freeze import frozen, state_sha256
+from shards.errors import FailureError
+
+
+def model() -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+
+
+def test_hash_sees_every_parameter_and_buffer():
+    module = model()
+    module.register_buffer("transient", torch.zeros(2), persistent=False)
+    seen = {state_sha256(module)}
+    tensors = [*module.parameters(), *module.buffers()]
+    for tensor in tensors:
+        tensor.data.view(-1)[0] += 1
+        seen.add(state_sha256(module))
+    assert len(seen) == len(tensors) + 1
+
+
+def test_inside_it_is_in_eval_mode_without_gradients_and_afterwards_as_before():
+    module = model()
+    module[0].eval()
+    with frozen(module) as digest:
+        assert digest == state_sha256(module)
+        assert not any(m.training for m in module.modules())
+        assert not module(torch.randn(5, 3)).requires_grad
+    assert [m.training for m in module.modules()] == [True, False, True]
+    assert all(p.requires_grad for p in module.parameters())
+
+
+def test_batch_norm_in_train_mode_is_caught():
+    module = model()
+    with pytest.raises(FailureError, match="changed the model"), frozen(module):
+        module.train()
+        module(torch.randn(8, 3))
+
+
+def test_an_error_inside_is_not_hidden():
+    module = model()
+    with pytest.raises(KeyError), frozen(module):
+        module[0].weight.data += 1
+        raise KeyError("inner")

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+from torch.nn import functional as F
+
+from seqjepa.evaluate.metrics import r2_avg, top1
+from seqjepa.evaluate.probes import Fit, StackedLinear, cross_entropy, fit, mlp, predict
+
+CPU = torch.device("cpu")
+
+
+def fixed(x: torch.Tensor, y: torch.Tensor):
+    return lambda epoch: lambda rows: (x[rows], y[rows])
+
+
+def blobs(overlap: float) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 3, 600)
+    x = rng.normal(size=(3, 2))[labels] * 4 + rng.normal(size=(600, 2)) * overlap
+    return torch.from_numpy(x).float(), torch.from_numpy(labels)
+
+
+def test_separable_classes_reach_one():
+    x, y = blobs(overlap=0.1)
+    head = fit(lambda: nn.Linear(2, 3), fixed(x, y), 600, cross_entropy, Fit(300, seed=0), device=CPU)
+    assert top1(predict(head, x), y) == 1.0
+
+
+def test_linear_probe_ends_where_logistic_regression_does():
+    x, y = blobs(overlap=2.5)
+    how = Fit(1500, seed=0, batch_size=600, lr=1e-2)  # the whole set at once: no minibatch noise left at the end
+    head = fit(lambda: nn.Linear(2, 3), fixed(x, y), 600, cross_entropy, how, device=CPU)
+    ours = predict(head, x).softmax(-1)
+    oracle = LogisticRegression(C=np.inf).fit(x.numpy(), y.numpy()).predict_proba(x.numpy())
+    np.testing.assert_allclose(ours.numpy(), oracle, atol=1e-3)
+
+
+def test_linear_regressor_recovers_a_linear_map():
+    torch.manual_seed(0)
+    x, weight = torch.randn(512, 6), torch.randn(6, 2)
+    y = x @ weight + 1
+    head = fit(lambda: nn.Linear(6, 2), fixed(x, y), 512, F.mse_loss, Fit(400, seed=0, lr=1e-2), device=CPU)
+    assert r2_avg(y, predict(head, x)) > 0.9999
+    torch.testing.assert_close(head.weight.detach().T, weight, atol=1e-2, rtol=0)
+
+
+def test_stacked_heads_take_the_steps_of_separate_ones():
+    x, y = torch.randn(300, 2, 5), torch.randint(0, 3, (300,))
+    how = Fit(5, seed=7)
+    stacked = fit(lambda: StackedLinear(2, 5, 3), fixed(x, y), 300, cross_entropy, how, device=CPU)
+    assert isinstance(stacked, StackedLinear)
+    torch.manual_seed(7)
+    for k, start in enumerate([nn.Linear(5, 3), nn.Linear(5, 3)]):
+        alone = fit(lambda layer=start: layer, fixed(x[:, k], y), 300, cross_entropy, how, device=CPU)
+        torch.testing.assert_close(stacked(x)[:, k], alone(x[:, k]), atol=1e-5, rtol=1e-4)
+
+
+def test_same_seed_same_head_and_global_randomness_untouched():
+    x, y = blobs(overlap=1.0)
+    before = torch.get_rng_state()
+    one, two, other = (
+        fit(lambda: mlp(2, 3, hidden=8), fixed(x, y), 600, cross_entropy, Fit(3, seed=s), device=CPU) for s in (1, 1, 2)
+    )
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(predict(one, x), predict(two, x))
+    assert not torch.equal(predict(one, x), predict(other, x))
+
+
+def test_every_row_is_seen_once_an_epoch_and_every_epoch_is_drawn_once():
+    seen: dict[int, list[int]] = {}
+
+    def inputs(epoch: int):
+        rows_seen = seen.setdefault(epoch, [])
+
+        def gather(rows: torch.Tensor):
+            rows_seen.extend(rows.tolist())
+            return torch.randn(len(rows), 2), torch.zeros(len(rows), dtype=torch.long)
+
+        return gather
+
+    fit(lambda: nn.Linear(2, 2), inputs, 70, cross_entropy, Fit(3, seed=0, batch_size=32), device=CPU)
+    assert [sorted(rows) for rows in seen.values()] == [list(range(70))] * 3
+    assert seen[0] != seen[1]
+
+
+def test_mlp_has_two_hidden_layers_of_1024():
+    assert [tuple(p.shape) for p in mlp(1024, 4).parameters()] == [
+        (1024, 1024),
+        (1024,),
+        (1024, 1024),
+        (1024,),
+        (4, 1024),
+        (4,),
+    ]
+
+
+@pytest.mark.parametrize("rows", [1, 5000])
+def test_predict_in_chunks_is_the_whole(rows):
+    head, x = nn.Linear(3, 2), torch.randn(rows, 3)
+    torch.testing.assert_close(predict(head, x), head(x).detach())
