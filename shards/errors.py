@@ -1,12 +1,12 @@
 """What can go wrong, as one small tree.
 
-    SeqJepaError            base of all; the command line prints its text as one line, without a traceback
-    ├── UsageError          bad input: what was found, what is allowed, what to do          exit code 2
-    │   ├── FormatError     a folder, file or set is not what it should be (wrong layout, newer version)
-    │   └── ConfigError     an unknown key, a value out of range, a mismatch between run and shards
-    └── FailureError        the input was fine but the work could not be finished           exit code 1
-        ├── DamageError     stored bytes differ from what the index or a checksum says
-        └── DiskFullError   no space left; what is finished stays, the same command resumes
+SeqJepaError            base of all; the command line prints its text as one line, without a traceback
+├── UsageError          bad input: what was found, what is allowed, what to do          exit code 2
+│   ├── FormatError     a folder, file or set is not what it should be (wrong layout, newer version)
+│   └── ConfigError     an unknown key, a value out of range, a mismatch between run and shards
+└── FailureError        the input was fine but the work could not be finished           exit code 1
+    ├── DamageError     stored bytes differ from what the index or a checksum says
+    └── DiskFullError   no space left; what is finished stays, the same command resumes
 """
 
 from __future__ import annotations

