@@ -1,0 +1,192 @@
+"""The runner: records in, shards out, over worker processes; killed at any moment, the next run goes on.
+
+The parent reads records in order and writes shards; workers transform. What goes into which shard is settled
+beforehand by position, so that it depends neither on the number of workers nor on what turns out to be bad.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pipelines.pool import map_in_order, sigterm_as_interrupt, usable_cores
+from pipelines.transform import ObjectRecord, Transformed, ViewJob, transform
+from shards.errors import FormatError
+from shards.files import disk_full_named, write_atomic
+from shards.layout import Layout, shard_name
+from shards.writer import SetBuilder, ShardWriter
+
+NAMED_IN_ERRORS = 3
+
+
+@dataclass(frozen=True)
+class PlannedShard:
+    """A shard-to-be: the positions of its objects in the source, ascending."""
+
+    split: str
+    number: int
+    positions: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return shard_name(self.split, self.number)
+
+
+def plan_shards(splits: Sequence[str | None], samples_per_shard: int) -> list[PlannedShard]:
+    """Objects of each split in the source's order, `samples_per_shard` at a time; None is left out."""
+    plan = []
+    for split in sorted({name for name in splits if name is not None}):
+        positions = [position for position, name in enumerate(splits) if name == split]
+        for number, start in enumerate(range(0, len(positions), samples_per_shard)):
+            plan.append(PlannedShard(split, number, tuple(positions[start : start + samples_per_shard])))
+    return plan
+
+
+@dataclass
+class ShardNote:
+    """What a finished shard leaves for the provenance: views written, their PSNR summed in dB, what was left out."""
+
+    views: int = 0
+    psnr_sum: float = 0.0
+    bad: list[str] = field(default_factory=list)
+
+
+class Notes:
+    """ShardNotes beside the parts of a build under way, each written before its shard is published."""
+
+    def __init__(self, layout: Layout):
+        self.layout = layout
+
+    def write(self, name: str, note: ShardNote) -> None:
+        with disk_full_named(self.layout.root, lambda: "free some and run the same command again"):
+            write_atomic(self._path(name), json.dumps(asdict(note)).encode(), self.layout.tmp)
+
+    def read(self, name: str) -> ShardNote:
+        return ShardNote(**json.loads(self._path(name).read_bytes()))
+
+    def _path(self, name: str) -> Path:
+        return self.layout.parts / f"{name}.json"
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """`psnr_db` is the mean over views, None for raw pixels; `bad` is sorted."""
+
+    views: int
+    psnr_db: float | None
+    bad: list[str]
+
+
+class OpenShard:
+    """A shard that is being filled."""
+
+    def __init__(self, builder: SetBuilder, planned: PlannedShard):
+        self.name = planned.name
+        self.awaited = len(planned.positions)
+        self.writer: ShardWriter = builder.open_shard(planned.split, planned.number)
+        self.note = ShardNote()
+        self.samples = 0
+
+    def take(self, result: Transformed) -> None:
+        self.awaited -= 1
+        self.note.bad += result.bad
+        if result.sample is not None:
+            self.writer.add(result.sample, result.stats)
+            self.note.views += len(result.sample.views)
+            self.note.psnr_sum += result.psnr_sum
+            self.samples += 1
+
+    def close(self, notes: Notes) -> None:
+        if not self.samples:
+            raise FormatError(f"every view of {self.name} is bad, e.g. {self.note.bad[0]}; repair the source")
+        notes.write(self.name, self.note)
+        self.writer.close()
+
+
+class BadItems:
+    """Counts what is bad, and gives up when there is more than allowed."""
+
+    def __init__(self, allowed: int):
+        self.allowed = allowed
+        self.names: list[str] = []
+
+    def add(self, names: Sequence[str]) -> None:
+        """Raises FormatError, naming the first few."""
+        self.names += names
+        if len(self.names) > self.allowed:
+            first = "; ".join(self.names[:NAMED_IN_ERRORS])
+            more = f" and {len(self.names) - NAMED_IN_ERRORS} more" if len(self.names) > NAMED_IN_ERRORS else ""
+            raise FormatError(
+                f"{len(self.names)} bad so far, --max-bad allows {self.allowed}: {first}{more}; repair the source, or "
+                "run again with a larger --max-bad to leave them out"
+            )
+
+
+def build_views(
+    builder: SetBuilder,
+    plan: Sequence[PlannedShard],
+    read: Callable[[Sequence[int]], Iterator[ObjectRecord]],
+    job: ViewJob,
+    *,
+    views: int,
+    bad: BadItems,
+    workers: int | None = None,
+) -> BuildReport:
+    """Write the shards of `plan` that are not finished yet. `read(positions)` yields their records, in order.
+
+    views: how many the source has in all planned shards, for the progress bar. `bad` holds what is known already.
+    Raises FormatError if more is bad than allowed, FailureError if a worker fails; what is finished stays.
+    """
+    notes, done = Notes(builder.layout), builder.done()
+    finished = [notes.read(shard.name) for shard in plan if shard.name in done]
+    bad.add([name for note in finished for name in note.bad])
+    todo = {position: shard for shard in plan if shard.name not in done for position in shard.positions}
+    results = map_in_order(
+        partial(transform, job=job),
+        read(sorted(todo)),
+        usable_cores() if workers is None else workers,
+        lambda record: record.name,
+    )
+    with (
+        sigterm_as_interrupt(),
+        tqdm(total=views, initial=sum(note.views for note in finished), unit="img", disable=None) as bar,
+    ):
+        if todo:
+            _write_shards(builder, notes, [todo[position] for position in sorted(todo)], results, bad, bar)
+    return _report([notes.read(shard.name) for shard in plan], bad, job)
+
+
+def _write_shards(
+    builder: SetBuilder,
+    notes: Notes,
+    shard_of: Sequence[PlannedShard],
+    results: Iterator[tuple[ObjectRecord, Transformed]],
+    bad: BadItems,
+    bar: tqdm,
+) -> None:
+    """Splits alternate in a source, so that one shard of each may be open at a time. `results[i]` is of shard_of[i]."""
+    opened: dict[str, OpenShard] = {}
+    with contextlib.ExitStack() as undo, contextlib.closing(results):  # type: ignore[type-var]
+        for planned, (record, result) in zip(shard_of, results, strict=True):
+            if planned.name not in opened:
+                opened[planned.name] = shard = OpenShard(builder, planned)
+                undo.callback(shard.writer.abort)
+            shard = opened[planned.name]
+            shard.take(result)
+            bad.add(result.bad)
+            bar.update(len(record.view_ids))
+            if not shard.awaited:
+                shard.close(notes)
+        undo.pop_all()
+
+
+def _report(notes: Sequence[ShardNote], bad: BadItems, job: ViewJob) -> BuildReport:
+    views = sum(note.views for note in notes)
+    psnr = sum(note.psnr_sum for note in notes) / views if job.setting and views else None
+    return BuildReport(views, psnr, sorted(bad.names))

@@ -1,0 +1,225 @@
+"""3DIEBench, its OOD twin, and any data set in their layout → `views` shards (SPEC C.1, C.2)."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pipelines.encode import encoder_versions
+from pipelines.request import Request, look_first, split_rule
+from pipelines.sources import ListedObject, Source, open_source
+from pipelines.splits import Assignment, Split, assign
+from pipelines.stage import BadItems, BuildReport, PlannedShard, build_views, plan_shards
+from pipelines.survey import Survey, load_survey, save_survey, survey
+from pipelines.transform import ObjectRecord, ViewJob
+from shards.errors import FormatError, UsageError
+from shards.layout import Layout
+from shards.metadata import read_info
+from shards.schema import THREE_DIEBENCH_PARAMS, DatasetInfo, Encoding, ViewSpec
+from shards.writer import SetBuilder
+
+log = logging.getLogger(__name__)
+
+NAMED_IN_PROVENANCE = 1000
+KEY_LENGTH = 80
+
+
+def shard_3diebench(
+    source: Path | str,
+    out: Path | str,
+    *,
+    split_lists: Path | None = None,
+    val_match: str | None = None,
+    val_fraction: float | None = None,
+    split: Split = "all",
+    size: int = 128,
+    encoding: Encoding = "jpeg",
+    jpeg_quality: str = "auto",
+    samples_per_shard: int = 256,
+    max_bad: int = 0,
+    workers: int | None = None,
+    limit: int | None = None,
+    overwrite: bool = False,
+) -> DatasetInfo:
+    """Write a shard set from an unpacked tree or its tar(.gz), which is read as a stream.
+
+    Splits come from the distributed lists (`split_lists`, or lying in the tree's root), or from `val_match` (objects of
+    this name are validation) or `val_fraction`; `split` "ood" takes all objects. Views are resized to size × size as
+    PIL does (bilinear, antialiased) and always encoded anew, also those that have the size already.
+    `limit` takes the first so many objects of each split. `workers` None: one for each usable core; 0 or 1: in this
+    process. Bytes do not depend on it.
+
+    Raises UsageError or FormatError for bad input (also for more than `max_bad` bad views), FailureError if a worker
+    fails. What is finished stays; the same call goes on there. KeyboardInterrupt (also for SIGTERM) passes through.
+    """
+    source, out = Path(source), Path(out)
+    origin = open_source(source)
+    rule = split_rule(source, split_lists, val_match, val_fraction, split)
+    request = Request(source, rule, split, size, encoding, jpeg_quality, samples_per_shard, limit)
+    if look_first(out, request.to_json(), overwrite) and source.is_file():
+        return _finished(out)
+    found = _survey(origin, request, Layout(out))
+    work = plan_work(found, request)
+    fresh = not Layout(out).meta.exists()
+    with SetBuilder(out, overwrite=overwrite, **_identity(work, found, request)) as builder:
+        if builder.info is None:
+            save_survey(builder.layout, found, _survey_key(request))
+            try:
+                report = _build(builder, origin, found, work, request.size, max_bad, workers)
+            except FormatError:
+                if fresh and not builder.done():
+                    _take_back(builder)
+                raise
+            builder.finish(_provenance(request, found, work, report))
+        assert builder.info is not None
+        return builder.info
+
+
+@dataclass(frozen=True)
+class Work:
+    """`views` counts those of all planned objects, `slots` (N) is the most that one has."""
+
+    assignment: Assignment
+    plan: list[PlannedShard]
+    views: int
+    slots: int
+    orphans: list[str]
+
+
+def plan_work(found: Survey, request: Request) -> Work:
+    """Which object goes into which shard. Raises UsageError or FormatError if the split does not fit the source."""
+    objects = found.listing.objects
+    assignment = assign(objects, request.rule, request.split)
+    chosen = _limited(assignment.split, request.limit)
+    orphans = [
+        f"{item.path}/{file}: its {'latent' if file.startswith('image') else 'image'} is missing"
+        for item, name in zip(objects, chosen, strict=True)
+        if name is not None
+        for file in item.orphans
+    ]
+    splits = [name if item.view_ids else None for item, name in zip(objects, chosen, strict=True)]
+    counts = [len(item.view_ids) for item, name in zip(objects, splits, strict=True) if name is not None]
+    if not counts:
+        raise UsageError(f"split {request.split!r} has no objects in {request.source}; nothing to write")
+    return Work(assignment, plan_shards(splits, request.samples_per_shard), sum(counts), max(counts), orphans)
+
+
+def _limited(splits: Sequence[str | None], limit: int | None) -> list[str | None]:
+    """The first `limit` objects of each split."""
+    seen: Counter[str] = Counter()
+    kept: list[str | None] = []
+    for name in splits:
+        seen.update([name] if name else [])
+        kept.append(name if name and (limit is None or seen[name] <= limit) else None)
+    return kept
+
+
+def _survey(source: Source, request: Request, layout: Layout) -> Survey:
+    if (saved := load_survey(layout, _survey_key(request))) is not None and request.source.is_file():
+        return saved
+    return survey(source, request.size, request.encoding, request.jpeg_quality)
+
+
+def _survey_key(request: Request) -> dict[str, Any]:
+    return {"source_mtime_ns": request.source.stat().st_mtime_ns, **request.to_json(), **encoder_versions()}
+
+
+def _identity(work: Work, found: Survey, request: Request) -> dict[str, Any]:
+    """What SetBuilder holds two builds against each other by."""
+    size = request.size
+    origin = {name: value for name, value in found.listing.identity.items() if name != "name"}
+    fingerprint = {**request.to_json(), "source": origin, "encoder": encoder_versions()}
+    if found.setting:
+        fingerprint["jpeg"] = str(found.setting)
+    return {
+        "name": re.sub(r"(\.tar)?(\.gz|\.tgz)?$", "", str(found.listing.identity["name"])),
+        "spec": ViewSpec(work.slots, size, size, request.encoding, THREE_DIEBENCH_PARAMS),
+        "classes": work.assignment.classes,
+        "fingerprint": fingerprint,
+    }
+
+
+def _build(
+    builder: SetBuilder, source: Source, found: Survey, work: Work, size: int, max_bad: int, workers: int | None
+) -> BuildReport:
+    bad = BadItems(max_bad)
+    bad.add(work.orphans)
+    job = ViewJob(size, found.setting, found.source_size, len(THREE_DIEBENCH_PARAMS))
+
+    def read(positions: Sequence[int]) -> Iterator[ObjectRecord]:
+        return _records(source, found.listing.objects, work.assignment, positions)
+
+    return build_views(builder, work.plan, read, job, views=work.views, bad=bad, workers=workers)
+
+
+def _records(
+    source: Source, objects: Sequence[ListedObject], assignment: Assignment, positions: Sequence[int]
+) -> Iterator[ObjectRecord]:
+    for files in source.read(objects, positions):
+        item = objects[files.position]
+        yield ObjectRecord(
+            key=sample_key(item.synset, item.name),
+            label=assignment.label[files.position],
+            split=str(assignment.split[files.position]),
+            view_ids=list(item.view_ids),
+            views=files.images,
+            latents=files.latents,
+            name=item.path,
+            meta={"synset": item.synset, "object": item.name},
+        )
+
+
+def sample_key(synset: str, name: str) -> str:
+    """ "02691156_dc8d9003"; names that a key cannot hold are spelled with "-" and told apart by a hash."""
+    if re.fullmatch(r"[A-Za-z0-9-]+", synset) and re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        key = f"{synset}_{name}"
+        if len(key) <= KEY_LENGTH:
+            return key
+    digest = hashlib.sha256(f"{synset}/{name}".encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    plain = re.sub(r"[^A-Za-z0-9-]", "-", f"{synset}-{name}")
+    return f"{plain[: KEY_LENGTH - 13]}-{digest}"
+
+
+def _take_back(builder: SetBuilder) -> None:
+    """Bad input in the first shard already: leave nothing of a folder that this very call has made."""
+    builder.close()
+    shutil.rmtree(builder.layout.meta)
+    with contextlib.suppress(OSError):
+        builder.layout.root.rmdir()
+
+
+def _provenance(request: Request, found: Survey, work: Work, report: BuildReport) -> dict[str, Any]:
+    """The same in every run of the same command on the same source, on whatever machine."""
+    height, width = found.source_size
+    record: dict[str, Any] = {
+        "command": request.command(),
+        "source": {**found.listing.identity, "objects": len(found.listing.objects), "image_size": [height, width]},
+        "split_rule": request.rule.describe(),
+        "views": report.views,
+        "resize": "PIL bilinear, antialiased" if (height, width) != (request.size,) * 2 else "none, same size",
+        "bad_views": {"count": len(report.bad), "names": report.bad[:NAMED_IN_PROVENANCE]},
+        "versions": {**encoder_versions(), "pyarrow": version("pyarrow")},
+    }
+    if found.setting and report.psnr_db is not None:
+        record |= {"jpeg": str(found.setting), "psnr_db": round(report.psnr_db, 3)}  # mean over views
+    if report.bad:
+        log.warning("%d bad views were left out, e.g. %s", len(report.bad), report.bad[0])
+    return record
+
+
+def _finished(out: Path) -> DatasetInfo:
+    """The set as it is, checked and tidied as SetBuilder does it."""
+    info = read_info(out)
+    log.info("%s is finished already", out)
+    identity = {"name": info.name, "spec": info.spec, "classes": info.classes, "fingerprint": info.fingerprint}
+    with SetBuilder(out, **identity) as builder:
+        return builder.info or info
