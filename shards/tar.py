@@ -6,6 +6,7 @@ Owner, mode and time are constants, so that equal content gives equal bytes (POS
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -45,15 +46,15 @@ def header(name: str, length: int) -> bytes:
     return block[: _CHECKSUM.start] + b"%06o\0 " % sum(block) + block[_CHECKSUM.stop :]
 
 
-def walk(data: bytes | memoryview, *, checksums: bool = True) -> Iterator[Member]:
+def walk(data: bytes | mmap.mmap, *, checksums: bool = True) -> Iterator[Member]:
     """The members of a whole tar in memory (a map, say), in order.
 
     Unlike plain tar readers it never takes a cut for an end: DamageError names the offset of whatever is not a
     regular ustar member, runs past the end, or is missing. `checksums=False` skips the header sums (5× faster).
     """
-    view, at, size = memoryview(data), 0, len(data)
+    at, size = 0, len(data)
     while True:
-        block = bytes(view[at : at + BLOCK])
+        block = data[at : at + BLOCK]
         if len(block) < BLOCK:
             raise DamageError(f"cut at byte {size}: no end marker")
         if not block.strip(b"\0"):
@@ -63,7 +64,7 @@ def walk(data: bytes | memoryview, *, checksums: bool = True) -> Iterator[Member
         if at > size:
             raise DamageError(f"cut at byte {size}: {member.name} ends at {at}")
         yield member
-    if bytes(view[at : at + 3 * BLOCK]) != END:
+    if data[at : at + 3 * BLOCK] != END:
         raise DamageError(f"malformed end marker at byte {at}")
 
 

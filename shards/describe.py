@@ -1,0 +1,52 @@
+"""What is in a set, for `seqjepa-data info`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from shards.layout import Layout
+from shards.reader import ShardSet
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """Contents, sizes in bytes and provenance of a finished set, as JSON values. Errors as ShardSet.open.
+
+    `views` counts the distinct views of each split, from its index; `bytes_total` includes everything in `_meta/`.
+    """
+    shards = ShardSet.open(path)
+    info, spec, layout = shards.info, shards.info.spec, Layout(shards.path)
+    files = [layout.readme, *layout.meta.glob("*")]
+    tar_bytes = sum(split.bytes for split in info.splits.values())
+    return {
+        "path": str(path),
+        "name": info.name,
+        "kind": info.kind,
+        "format_version": info.format_version,
+        "samples": info.samples,
+        "classes": len(info.classes),
+        "view_slots": spec.views,
+        "height": spec.height,
+        "width": spec.width,
+        "encoding": spec.encoding,
+        "params": [{"name": f.name, "unit": f.unit} for f in spec.params],
+        "splits": {name: _describe_split(shards, name) for name in shards.splits},
+        "bytes_total": tar_bytes + sum(file.stat().st_size for file in files if file.is_file()),
+        "normalisation": info.normalisation,
+        **({"psnr_db": info.provenance["psnr_db"]} if "psnr_db" in info.provenance else {}),
+        "fingerprint": info.fingerprint,
+        "provenance": info.provenance,
+    }
+
+
+def _describe_split(shards: ShardSet, name: str) -> dict[str, Any]:
+    entry, index = shards.info.splits[name], shards.split(name)
+    return {
+        "samples": entry.samples,
+        "views": int(index.n_views.sum()),
+        "views_per_sample": {"min": int(index.n_views.min()), "max": int(index.n_views.max())},
+        "classes_present": len(set(index.labels.tolist()) - {-1}),
+        "shards": len(entry.shards),
+        "bytes": entry.bytes,
+        "bytes_per_view": round(float(index.lengths.mean()), 1),
+    }

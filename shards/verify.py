@@ -1,0 +1,146 @@
+"""Is a set what it was when it was built? Every file against its sha256, then index and tars against each other."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from shards.errors import FormatError, SeqJepaError
+from shards.files import sha256_of_file
+from shards.layout import Layout
+from shards.metadata import checksum_fits, json_object, read_info
+from shards.reader import ShardSet, SplitIndex, require_finished
+from shards.schema import DatasetInfo
+from shards.tar import Member, walk
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What verify() found: one line a problem, none if all is well. Counts are of what was checked."""
+
+    problems: list[str] = field(default_factory=list)
+    shards: int = 0
+    samples: int = 0
+    bytes: int = 0
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+@dataclass(frozen=True)
+class _File:
+    name: str
+    path: Path
+    sha256: str
+    size: int | None = None
+
+
+def verify(path: str | Path, *, progress: bool = False) -> VerifyReport:
+    """Reads every byte of the set once. `progress` shows a bar on a terminal.
+
+    FormatError: not a finished set, or one of a newer version; anything else that is wrong is in the report.
+    """
+    layout = Layout(Path(path))
+    require_finished(layout)
+    try:
+        info = read_info(layout.root)
+    except FormatError as error:
+        if checksum_fits(layout.info.read_bytes()):
+            raise
+        return VerifyReport([str(error)])
+    files = list(_files(layout, info))
+    problems = _strays(layout, files) + _damages(files, progress)
+    if not problems:
+        problems = _disagreements(ShardSet(layout.root, info))
+    entries = [entry for split in info.splits.values() for entry in split.shards]
+    return VerifyReport(problems, len(entries), info.samples, sum(entry.bytes for entry in entries))
+
+
+def _files(layout: Layout, info: DatasetInfo) -> Iterator[_File]:
+    yield _File("README.md", layout.readme, info.readme_sha256)
+    for split in info.splits.values():
+        yield _File(split.index, layout.root / split.index, split.index_sha256)
+        for entry in split.shards:
+            yield _File(f"{entry.name}.tar", layout.shard(entry.name), entry.sha256, entry.bytes)
+
+
+def _strays(layout: Layout, files: list[_File]) -> list[str]:
+    """Files that the set does not name; hidden ones (.git, .cache …) are nobody's business."""
+    known = {file.path for file in files} | {layout.info, layout.meta}
+    inside = [*layout.root.iterdir(), *layout.meta.iterdir()]
+    names = (path.relative_to(layout.root) for path in inside if path not in known and path.name[0] != ".")
+    return [f"{name}: not part of this set" for name in sorted(names)]
+
+
+def _damages(files: list[_File], progress: bool) -> list[str]:
+    total = sum(file.path.stat().st_size for file in files if file.path.is_file())
+    bar = tqdm(total=total, unit="B", unit_scale=True, desc="verify", disable=None if progress else True)
+    # Hashing frees the GIL; more threads than this only make a disk seek.
+    with bar, ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        found = pool.map(lambda file: _damage(file, bar.update), files)
+        return [f"{file.name}: {problem}" for file, problem in zip(files, found, strict=True) if problem]
+
+
+def _damage(file: _File, on_bytes: Callable[[int], object]) -> str | None:
+    if not file.path.is_file():
+        return "missing"
+    if file.size is not None and (size := file.path.stat().st_size) != file.size:
+        on_bytes(size)
+        return f"{abs(file.size - size):,} bytes {'short' if size < file.size else 'too long'}"
+    try:
+        return None if sha256_of_file(file.path, on_bytes) == file.sha256 else "sha256 differs"
+    except OSError as error:
+        return f"unreadable: {error.strerror}"
+
+
+def _disagreements(shards: ShardSet) -> list[str]:
+    """With every file as it was written: does each index say what the tars hold?"""
+    problems = []
+    for name in shards.splits:
+        try:
+            index = shards.split(name)
+            problems += [p for number in range(len(index.shard_paths)) for p in _shard_disagreement(index, number)]
+        except SeqJepaError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _shard_disagreement(index: SplitIndex, number: int) -> Iterator[str]:
+    path = index.shard_paths[number]
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        try:
+            members = walk(data, checksums=False)
+            for sample in np.flatnonzero(index.shard == number):
+                if not _agrees(index, int(sample), list(islice(members, index.offsets.shape[1] + 3)), data):
+                    yield f"{path.name}: sample {index.keys[sample]!r} is not what the index says"
+            if any(True for _ in members):
+                yield f"{path.name}: members beyond the last sample of the index"
+        except (SeqJepaError, ValueError) as error:
+            yield f"{path.name}: {error}"
+
+
+def _agrees(index: SplitIndex, sample: int, members: list[Member], data: mmap.mmap) -> bool:
+    *views, params, label, record = members
+    contents = [data[m.offset : m.offset + m.length] for m in (params, label, record)]
+    fields = json_object(contents[2], "JSON")
+    ids = index.view_ids[sample]
+    return (
+        [(m.offset, m.length) for m in views] == list(_places(index, sample))
+        and all(m.name.startswith(f"{index.keys[sample]}.") for m in members)
+        and contents[0].endswith(index.params[sample].tobytes())
+        and contents[1] == b"%d" % index.labels[sample]
+        and fields.get("view_ids") == ids[ids >= 0].tolist()
+    )
+
+
+def _places(index: SplitIndex, sample: int) -> Iterable[tuple[int, int]]:
+    return zip(index.offsets[sample].tolist(), index.lengths[sample].tolist(), strict=True)
