@@ -1,0 +1,78 @@
+"""What a synthetic set is made from, checked before anything is drawn or written."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from pipelines.synth.families import FAMILIES
+from shards.errors import UsageError
+
+MAX_VIEWS = 1000
+SIZES = (16, 1024)
+
+
+@dataclass(frozen=True)
+class SynthConfig:
+    """A 3DIE-Synth set. Object i depends on (seed, i) alone; everything else only says how much of it to render.
+
+    objects       how many objects; object i is of family i mod families, so that the classes are balanced
+    views         images per object
+    size          pixels along a side
+    seed          0 … 2^63 − 1
+    ood           the validation objects only, under rotations with |α| ∈ [π/2, π] (SPEC C.2)
+    families      use the first n families; None means all
+    val_fraction  share of every family's objects that is validation
+    device        "cpu" or "cuda[:n]"; the two differ in the last bit of some pixels
+    """
+
+    objects: int = 384
+    views: int = 16
+    size: int = 64
+    seed: int = 0
+    ood: bool = False
+    families: int | None = None
+    val_fraction: float = 0.2
+    device: str = "cpu"
+
+    @property
+    def family_count(self) -> int:
+        return len(FAMILIES) if self.families is None else self.families
+
+    def identity(self) -> dict[str, int | float | bool | str]:
+        """Everything that decides the pixels, as JSON values without nulls: what a folder is recognised by."""
+        return asdict(self) | {"families": self.family_count, "renderer": RENDERER}
+
+
+# Raised whenever the same configuration would give other pixels, so that a half-made folder is not continued.
+RENDERER = 1
+
+
+def check(cfg: SynthConfig) -> None:
+    """Raise UsageError, in one line, for the first value that is out of range or a device that is not there."""
+    _in_range("families", cfg.family_count, 1, len(FAMILIES))
+    _in_range("views", cfg.views, 1, MAX_VIEWS)
+    _in_range("size", cfg.size, *SIZES)
+    _in_range("seed", cfg.seed, 0, 2**63 - 1)
+    if cfg.objects < cfg.family_count:
+        raise UsageError(
+            f"objects={cfg.objects} is fewer than the {cfg.family_count} families; "
+            f"ask for at least {cfg.family_count} objects or for fewer families"
+        )
+    if not 0 <= cfg.val_fraction < 1:
+        raise UsageError(f"val_fraction={cfg.val_fraction} is out of range; allowed are 0 ≤ val_fraction < 1")
+    _check_device(cfg.device)
+
+
+def _in_range(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise UsageError(f"{name}={value} is out of range; allowed are {low} to {high}")
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdecimal()):
+        raise UsageError(f"device={device!r} is not known; use 'cpu', 'cuda' or 'cuda:0'")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise UsageError(f"device={device!r} is not there (CUDA devices found: {torch.cuda.device_count()}); use 'cpu'")

@@ -1,0 +1,52 @@
+"""Random numbers that depend on nothing but (seed, object, purpose)."""
+
+from __future__ import annotations
+
+import colorsys
+from enum import IntEnum
+from typing import TypeVar
+
+import numpy as np
+
+from pipelines.synth.parts import Colour
+
+T = TypeVar("T")
+
+
+class Purpose(IntEnum):
+    """What a stream of numbers is for. The values are part of what a seed means: never renumber them."""
+
+    SHAPE = 0
+    VIEWS = 1
+    VIEWS_OOD = 2
+
+
+def stream(seed: int, index: int, purpose: Purpose) -> np.random.Generator:
+    """Counter-based generator (Philox 4×64) keyed by the seed, the object's index and the purpose."""
+    key = np.array([seed, index * 8 + purpose], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key))
+
+
+class Dice:
+    """What a family draws its proportions and paints from: `r(low, high)`, `r.pick(a, b)`, `r.paint()`."""
+
+    def __init__(self, generator: np.random.Generator) -> None:
+        # `random()` alone, in order: it is the one method whose numbers NumPy has never changed.
+        self._next = generator.random
+
+    def __call__(self, low: float, high: float) -> float:
+        """Uniform in [low, high)."""
+        return low + (high - low) * float(self._next())
+
+    def pick(self, *options: T) -> T:
+        return options[int(self(0, len(options)))]
+
+    def paint(self) -> Colour:
+        """Any colour that is neither grey nor dark."""
+        return colorsys.hsv_to_rgb(self(0, 1), self(0.45, 0.9), self(0.6, 1.0))
+
+    def pale(self) -> Colour:
+        return colorsys.hsv_to_rgb(self(0, 1), self(0.05, 0.25), self(0.85, 1.0))
+
+    def dark(self) -> Colour:
+        return colorsys.hsv_to_rgb(self(0, 1), self(0.2, 0.6), self(0.12, 0.28))

@@ -1,0 +1,93 @@
+"""Creatures looking towards +x."""
+
+from __future__ import annotations
+
+from math import cos, radians, sin
+
+from pipelines.synth.dice import Dice
+from pipelines.synth.parts import Colour, Part, box, cone, cylinder, ellipsoid, strut
+
+BLACK: Colour = (0.06, 0.06, 0.06)
+
+
+def eyes(x: float, spread: float, z: float, size: float) -> list[Part]:
+    return [ellipsoid((x, side * spread, z), (size, size, size), BLACK) for side in (1, -1)]
+
+
+def paws(length: float, width: float, height: float, thick: float, front: Colour, rear: Colour) -> list[Part]:
+    """Four round legs under a trunk whose belly is at `height`."""
+    spots = [(x, y, paint) for x, paint in ((length, front), (-length, rear)) for y in (width, -width)]
+    return [cylinder((x / 2, y / 2, height / 2), (thick, thick, height), paint) for x, y, paint in spots]
+
+
+def dog(r: Dice) -> list[Part]:
+    coat, head, ear = r.paint(), r.paint(), r.paint()
+    length, leg, fat = r(0.9, 1.3), r(0.35, 0.55), r(0.36, 0.48)
+    top = leg + fat * 0.4
+    parts = paws(length * 0.72, fat * 0.6, leg + 0.1, 0.15, r.paint(), coat)
+    parts += [ellipsoid((0, 0, top), (length, fat, fat), coat)]
+    parts += [ellipsoid((length * 0.5, 0, top + 0.3), (0.42, 0.36, 0.36), head)]
+    parts += [ellipsoid((length * 0.5 + 0.24, 0, top + 0.22), (0.3, 0.18, 0.16), ear)]
+    parts += [ellipsoid((length * 0.46, s * 0.17, top + 0.42), (0.12, 0.08, 0.32), ear, turn=(s * 25, 0, 0)) for s in (1, -1)]
+    parts += eyes(length * 0.5 + 0.16, 0.1, top + 0.36, 0.08)
+    return [*parts, strut((-length * 0.45, 0, top), (-length * 0.45 - 0.3, 0, top + r(0.15, 0.4)), 0.1, ear)]
+
+
+def fish(r: Dice) -> list[Part]:
+    body, fin, length, tall = r.paint(), r.paint(), r(1.2, 1.6), r(0.6, 0.95)
+    parts = [ellipsoid((0, 0, 0), (length, r(0.28, 0.38), tall), body, r.paint())]
+    parts += [cone((-length * 0.58, 0, 0), (0.5, 0.08, tall * r(0.75, 1.0)), fin, axis="x", tip=0.1)]
+    parts += [cone((-0.05, 0, tall * 0.5), (length * 0.5, 0.07, 0.35), fin, turn=(0, -20, 0), tip=0.3)]
+    parts += [box((0.1, s * 0.2, -0.1), (0.34, 0.04, 0.2), r.paint(), turn=(s * 35, 30, 0)) for s in (1, -1)]
+    parts += [ellipsoid((length * 0.33, s * 0.11, tall * 0.13), (0.15, 0.1, 0.15), (0.95, 0.95, 0.95)) for s in (1, -1)]
+    parts += eyes(length * 0.35, 0.15, tall * 0.14, 0.09)
+    return parts
+
+
+def bird(r: Dice) -> list[Part]:
+    coat, wing, beak = r.paint(), r.paint(), r.paint()
+    span, lift = r(0.7, 1.0), r(10, 35)
+    parts = [ellipsoid((0, 0, 0), (0.9, 0.4, 0.38), coat, turn=(0, -12, 0))]
+    parts += [ellipsoid((0.48, 0, 0.22), (0.32, 0.3, 0.3), r.paint()), cone((0.74, 0, 0.2), (0.28, 0.12, 0.12), beak, axis="x")]
+    for side in (1, -1):
+        across, up = cos(radians(lift)) * span / 2, sin(radians(lift)) * span / 2
+        at = (-0.05, side * (0.12 + across), 0.1 + up)
+        parts += [ellipsoid(at, (0.45, span, 0.07), wing, r.paint(), turn=(side * lift, 0, side * 12))]
+    parts += [box((-0.58, 0, -0.06), (0.45, r(0.25, 0.4), 0.05), wing, turn=(0, 10, 0))]
+    return parts + eyes(0.56, 0.11, 0.28, 0.07)
+
+
+def turtle(r: Dice) -> list[Part]:
+    shell, skin, length, dome = r.paint(), r.paint(), r(1.0, 1.25), r(0.5, 0.7)
+    parts = [ellipsoid((0, 0, 0.12), (length, length * 0.85, dome), shell, r.paint())]
+    parts += [cylinder((0, 0, 0.06), (length * 1.06, length * 0.92, 0.12), r.paint())]
+    parts += [ellipsoid((length * 0.68, 0, 0.16), (0.4, 0.26, 0.24), skin)]
+    for x in (0.4, -0.4):
+        for side in (1, -1):
+            parts += [ellipsoid((x * length, side * length * 0.42, 0), (0.36, 0.24, 0.16), skin, turn=(0, 0, 45 * side * (x / 0.4)))]
+    parts += [cone((-length * 0.6, 0, 0.04), (0.25, 0.1, 0.1), skin, axis="-x")]
+    return parts + eyes(length * 0.68 + 0.13, 0.09, 0.22, 0.07)
+
+
+def giraffe(r: Dice) -> list[Part]:
+    coat, spots, leg, neck, lean = r.paint(), r.paint(), r(0.65, 0.85), r(0.75, 1.05), r(0.15, 0.35)
+    parts = paws(0.62, 0.24, leg + 0.1, 0.11, r.paint(), coat)
+    parts += [ellipsoid((0, 0, leg + 0.15), (0.85, 0.36, 0.42), coat, spots)]
+    head = (0.32 + lean, 0.0, leg + 0.2 + neck)
+    parts += [strut((0.3, 0, leg + 0.15), head, 0.18, coat, tip=0.7)]
+    parts += [ellipsoid((head[0] + 0.12, 0, head[2]), (0.42, 0.18, 0.2), spots, turn=(0, 18, 0))]
+    parts += [strut((head[0], s * 0.05, head[2]), (head[0] - 0.04, s * 0.08, head[2] + 0.2), 0.06, BLACK) for s in (1, -1)]
+    parts += [strut((-0.4, 0, leg + 0.2), (-0.55, 0, leg - 0.15), 0.06, spots)]
+    return parts
+
+
+def spider(r: Dice) -> list[Part]:
+    body, leg, reach, knee = r.paint(), r.paint(), r(0.75, 0.95), r(0.3, 0.45)
+    parts = [ellipsoid((-0.35, 0, 0.1), (0.75, 0.58, 0.5), body), ellipsoid((0.15, 0, 0.05), (0.42, 0.36, 0.3), r.paint())]
+    for angle in (35, 68, 105, 140):
+        for side in (1, -1):
+            x, y = cos(radians(angle)), side * sin(radians(angle))
+            middle = (0.1 + x * reach * 0.55, y * reach * 0.55, knee)
+            parts += [strut((0.1, 0, 0.05), middle, 0.08, leg)]
+            parts += [strut(middle, (0.1 + x * reach, y * reach, -0.25), 0.07, leg, tip=0.5)]
+    return parts + eyes(0.34, 0.08, 0.14, 0.09)

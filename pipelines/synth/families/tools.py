@@ -1,0 +1,61 @@
+"""Things that are held, played or wound up. The working end points up or to +x."""
+
+from __future__ import annotations
+
+from pipelines.synth.dice import Dice
+from pipelines.synth.parts import Part, box, cone, cylinder, ellipsoid
+
+
+def hammer(r: Dice) -> list[Part]:
+    long, head, metal = r(1.2, 1.5), r(0.3, 0.38), r.paint()
+    parts = [cylinder((0, 0, long / 2), (0.13, 0.16, long), r.paint())]
+    parts += [cylinder((0, 0, long * 0.17), (0.18, 0.2, long * 0.34), r.paint())]
+    parts += [box((0, 0, long), (r(0.4, 0.5), 0.24, 0.24), metal)]
+    parts += [cylinder((0.32, 0, long), (0.26, head, head), r.paint(), axis="x")]
+    parts += [cone((-0.4, 0, long), (0.45, 0.24, 0.24), metal, axis="-x", turn=(0, -12, 0))]
+    return parts
+
+
+def axe(r: Dice) -> list[Part]:
+    long, blade, steel = r(1.3, 1.6), r(0.5, 0.75), r.pale()
+    parts = [cylinder((0, 0, long / 2), (0.11, 0.15, long), r.paint(), turn=(0, r(-4, 4), 0))]
+    parts += [cylinder((0, 0, 0.14), (0.15, 0.19, 0.28), r.paint())]
+    parts += [cone((0.3, 0, long * 0.88), (0.5, 0.12, blade), steel, axis="-x", tip=0.35)]
+    parts += [box((0, 0, long * 0.88), (0.24, 0.2, blade * 0.36), r.paint())]
+    return parts
+
+
+def guitar(r: Dice) -> list[Part]:
+    wood, neck, lower, upper = r.paint(), r.paint(), r(0.7, 0.85), r(0.5, 0.62)
+    long = r(0.75, 0.95)
+    parts = [cylinder((0, 0, 0), (0.2, lower, lower * 0.9), wood, r.paint(), axis="x")]
+    parts += [cylinder((0, 0, 0.48), (0.2, upper, upper * 0.9), wood, r.paint(), axis="x")]
+    parts += [cylinder((0.1, 0, 0.24), (0.03, 0.25, 0.25), r.dark(), axis="x")]
+    parts += [box((0.1, 0, 0.6 + long / 2), (0.07, 0.12, long), neck), box((0.12, 0, -0.14), (0.06, 0.3, 0.07), neck)]
+    parts += [box((0.09, 0, 0.7 + long), (0.07, 0.22, 0.28), r.paint())]
+    parts += [ellipsoid((0.09, s * 0.16, 0.7 + long), (0.06, 0.12, 0.2), r.pale()) for s in (1, -1)]
+    return parts
+
+
+def camera(r: Dice) -> list[Part]:
+    wide, tall, deep = r(1.1, 1.4), r(0.65, 0.8), r(0.35, 0.45)
+    body, lens, reach = r.paint(), r(0.5, 0.62), r(0.3, 0.55)
+    parts = [box((0, 0, 0), (deep, wide, tall), body, r.paint())]
+    parts += [cylinder((deep / 2 + reach / 2, 0, -0.03), (reach, lens, lens), r.paint(), axis="x")]
+    parts += [cylinder((deep / 2 + reach, 0, -0.03), (0.06, lens * 0.8, lens * 0.8), (0.15, 0.2, 0.35), axis="x")]
+    parts += [box((0.02, 0, tall / 2 + 0.08), (deep * 0.8, 0.36, 0.18), r.paint())]
+    parts += [cylinder((0, wide * 0.36, tall / 2 + 0.05), (0.2, 0.2, 0.12), r.paint())]
+    parts += [box((deep * 0.25, -wide * 0.44, 0), (deep * 0.9, 0.2, tall * 1.02), r.dark())]
+    return parts
+
+
+def robot(r: Dice) -> list[Part]:
+    body, limb, head, eye = r.paint(), r.paint(), r(0.36, 0.5), r.pale()
+    raised = r(-60, 60)
+    parts = [box((0, 0, 0.85), (0.38, 0.6, 0.65), body, r.paint()), box((0, 0, 1.42), (head, head, head * 0.85), r.paint())]
+    parts += [ellipsoid((head / 2, s * head * 0.24, 1.46), (0.09, 0.13, 0.13), eye) for s in (1, -1)]
+    for side, tilt in ((1, raised), (-1, -15)):
+        parts += [cylinder((0, side * 0.17, 0.28), (0.2, 0.2, 0.5), limb), box((0.06, side * 0.17, 0.04), (0.36, 0.22, 0.1), r.paint())]
+        parts += [cylinder((0.25, side * 0.4, 0.98), (0.6, 0.16, 0.16), limb, axis="x", turn=(0, -tilt, 0))]
+    parts += [cylinder((0, 0.08, 1.75), (0.05, 0.05, 0.35), limb), ellipsoid((0, 0.08, 1.92), (0.13, 0.13, 0.13), r.paint())]
+    return [*parts, cylinder((0.2, 0.12, 0.95), (0.05, 0.18, 0.18), r.paint(), axis="x")]

@@ -1,0 +1,148 @@
+"""Light and colour: the floor per pixel, the object per sample.
+
+Surfaces see a white sky (brighter from above), a faint white light at the camera, and the coloured spot light, with a
+soft highlight. Colours are RGB planes in [0, 1], first axis the channel; the swap of red and blue comes last (render.py).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipelines.synth.geometry import MISS, bar_radius, gradient
+from pipelines.synth.pose import Pose
+from pipelines.synth.scene import CAMERA_DISTANCE, FLOOR_Z, Rays, floor_points, hsv
+from pipelines.synth.tiles import Grid
+
+SKY, SKY_FROM_ABOVE, HEADLIGHT, SPOT, SHINE = 0.36, 0.26, 0.26, 0.6, 0.3
+FLOOR_AMBIENT, FLOOR_SPOT = 0.82, 0.5
+_BEAM = (0.86, 0.995)  # cosines from the beam's axis: dark at its rim, full in its middle
+
+
+def floor(latents: np.ndarray, light: np.ndarray, lit: Tensor, size: int) -> Tensor:
+    """Latents [V, 7], light [V, 3], lit [V, S, S] (1: no shadow) → RGB planes float32 [3, V, S, S]."""
+    put = _putter(lit.device)
+    points = put(floor_points(size))
+    x, y = points[..., 0], points[..., 1]
+    lx, ly, lz = put(light.T[:, :, None, None])
+    dx, dy, dz = lx - x, ly - y, lz - FLOOR_Z
+    distance = (dx * dx).add_(dy * dy).add_(dz * dz).sqrt_()
+    far = put(np.linalg.norm(light, axis=1)[:, None, None])
+    along = (dx * lx).add_(dy * ly).add_(dz * lz).div_(distance * far)
+    low, high = _BEAM
+    beam = along.sub_(low).div_(high - low).clamp_(0, 1)
+    spot = (beam * beam).mul_(3 - 2 * beam).mul_(dz / distance).mul_(lit).mul_(FLOOR_SPOT)
+    paint = put(hsv(latents[:, 3], 0.6, 0.6).T[:, :, None, None])
+    glow = put(hsv(latents[:, 6], 1.0, 0.8).T[:, :, None, None])
+    return (glow * spot).add_(FLOOR_AMBIENT).mul_(paint)
+
+
+def solids(
+    pose: Pose, rays: Rays, latents: np.ndarray, light: np.ndarray, grid: Grid, keys: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Depth keys [V · tiles, R] → coverage [V, S, S] and RGB planes [3, V, S, S], already weighted by coverage."""
+    flat = keys.view(-1)
+    miss = int(np.float32(MISS).view(np.int32))
+    hit = _indices(flat < miss)
+    key = flat.index_select(0, hit)
+    part = (key & 63) - 1
+    canvas = torch.zeros((4, flat.numel()), device=keys.device)
+    canvas[0].scatter_(0, hit, 1.0)
+    table = _table(pose, rays, latents, light, keys.device)
+    for kind, parts in pose.solid.groups():
+        mine = _indices((part >= parts.start) & (part < parts.stop))
+        where = hit.index_select(0, mine)
+        depth = (key.index_select(0, mine) & -64).view(torch.float32)
+        rgb = _shade(kind, table, where, part.index_select(0, mine), depth, pose, grid)
+        for plane, colour in zip(canvas[1:], rgb, strict=True):
+            plane.scatter_(0, where, colour)
+    planes = torch.stack([untile(plane, pose.views, grid) for plane in canvas])
+    return planes[0], planes[1:]
+
+
+def _shade(
+    kind: str, table: Tensor, where: Tensor, part: Tensor, depth: Tensor, pose: Pose, grid: Grid
+) -> list[Tensor]:
+    """RGB [N] each of the samples `where` [N] that see parts `part` [N] of one kind at `depth` [N]."""
+    ray = where % len(grid.u)
+    row = where // len(grid.u)
+    tile, view = row % grid.tiles, row // grid.tiles
+    put = _putter(depth.device)
+    u = put(grid.u).index_select(0, ray).add_((tile % grid.across) * grid.side)
+    v = put(grid.v).index_select(0, ray).add_((tile // grid.across) * grid.side)
+    number = part * pose.views + view
+    get = iter([column.index_select(0, number) for column in table])
+
+    point = []
+    for _ in range(3):
+        eye, d, along_u, along_v = next(get), next(get), next(get), next(get)
+        point.append(eye.add_(d.add_(along_u.mul_(u)).add_(along_v.mul_(v)).mul_(depth)))
+    n = gradient(kind, *point, next(get), next(get))
+
+    def dot(vector: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
+        return (next(get) * vector[0]).add_(next(get) * vector[1]).add_(next(get) * vector[2])
+
+    length = dot([c * c for c in n]).sqrt_()
+    to_spot, to_sky, to_eye, to_highlight = (dot(n).div_(length) for _ in range(4))
+    rear = (dot(point) < 0).to(depth.dtype)
+    white = to_sky.mul_(0.5 * SKY_FROM_ABOVE).add_(SKY + 0.5 * SKY_FROM_ABOVE).add_(to_eye.clamp_(min=0), alpha=HEADLIGHT)
+    spot = to_spot.clamp_(min=0).mul_(SPOT)
+    shine = to_highlight.clamp_(min=0)
+    for _ in range(5):
+        shine = shine.square_()
+    shine.mul_(SHINE)
+    rgb = []
+    for _ in range(3):
+        paint, change, glow = next(get), next(get), next(get)
+        paint.add_(change.mul_(rear)).mul_((glow * spot).add_(white))
+        rgb.append(paint.add_(glow.mul_(shine)))
+    return rgb
+
+
+def _table(pose: Pose, rays: Rays, latents: np.ndarray, light: np.ndarray, device: torch.device) -> Tensor:
+    """All that `_shade` needs about a (view, part), one row a quantity in the order it asks: float32 [rows, P · V]."""
+    solid = pose.solid
+    shape = (len(solid), pose.views)
+    to_eye = rays.eye / CAMERA_DISTANCE
+    half_way = _unit(_unit(light) + to_eye)
+    sky = np.broadcast_to([0.0, 0.0, 1.0], to_eye.shape)
+    eye, basis = pose.seen_from(rays)
+    place = np.concatenate([eye[:, :, None], basis], axis=2).swapaxes(2, 3).reshape(*shape, 12)
+    # gradients are covectors of the scaled frame: 1/half turns them, or what they are multiplied with, metric
+    normals = pose.to_local(np.stack([_unit(light), sky, to_eye, half_way], axis=1)).reshape(*shape, 12)
+    per_part = [*bar_radius(solid.tip), *solid.half.T**-2.0]
+    forward = solid.turn[:, 0] * solid.half
+    glow = hsv(latents[:, 6], 1.0, 0.8)
+    change = solid.behind - solid.colour
+    paint = [w for c in range(3) for w in (solid.colour[:, c, None], change[:, c, None], glow[None, :, c])]
+    rows = [*np.moveaxis(place, -1, 0), *(w[:, None] for w in per_part), *np.moveaxis(normals, -1, 0)]
+    rows += [*forward.T[:, :, None], *paint]
+    return _putter(device)(np.stack([np.broadcast_to(row, shape) for row in rows]).reshape(len(rows), -1))
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def untile(samples: Tensor, views: int, grid: Grid) -> Tensor:
+    """[V · tiles · R] in any shape → mean over each pixel's samples, [V, S, S]."""
+    n, side = grid.across, grid.side
+    tiled = samples.view(views, n, n, side, side, grid.samples)
+    pixels = tiled.sum(-1).div_(grid.samples) if grid.samples > 1 else tiled[..., 0]
+    image = pixels.permute(0, 1, 3, 2, 4).reshape(views, n * side, n * side)
+    return image[:, : grid.size, : grid.size]
+
+
+def _indices(mask: Tensor) -> Tensor:
+    """Where a flat mask is true, int64. On the CPU numpy does it several times faster than torch."""
+    if mask.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))
+    return mask.nonzero()[:, 0]
+
+
+def _putter(device: torch.device):
+    def put(array: np.ndarray) -> Tensor:
+        return torch.as_tensor(np.ascontiguousarray(array, dtype=np.float32), device=device)
+
+    return put
