@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +21,9 @@ class ActionEmbedding(nn.Module):
         self.norm = nn.BatchNorm1d(width, affine=False)
 
     def forward(self, actions: Tensor) -> Tensor:
-        with torch.autocast(actions.device.type, enabled=False):
+        # Autocast does not know the meta device, on which flops.py counts.
+        meta = actions.device.type == "meta"
+        with nullcontext() if meta else torch.autocast(actions.device.type, enabled=False):
             rows = self.proj(actions.flatten(0, -2).to(self.proj.weight.dtype))
             return self.norm(rows).unflatten(0, actions.shape[:-1])
 

@@ -1,0 +1,128 @@
+"""Batch norm over the batches of all ranks, on any backend (torch's SyncBatchNorm refuses the CPU)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def convert_sync_batch_norm(module: nn.Module) -> nn.Module:
+    """`module` with every BatchNorm1d and BatchNorm2d normalising over the global batch in train mode.
+
+    Parameters, buffers and state-dict names stay the same, so build the optimizer before or after. Without an
+    initialised process group, or with one rank, the module comes back as it was. Call it on every rank.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return module
+    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        return GlobalBatchNorm(module)
+    for name, child in module.named_children():
+        setattr(module, name, convert_sync_batch_norm(child))
+    return module
+
+
+class GlobalBatchNorm(nn.Module):
+    """Takes over the parameters and buffers of a BatchNorm1d or BatchNorm2d; [N, C] or [N, C, H, W], N ≥ 1 per rank.
+
+    Ranks may hold different numbers of samples: each counts by its size, as if all were one batch. One collective
+    forward and one backward per layer. Under autocast, statistics and arithmetic are float32.
+    """
+
+    def __init__(self, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.eps = norm.eps
+        self.momentum = norm.momentum
+        self.weight = norm.weight
+        self.bias = norm.bias
+        for name, buffer in norm.named_buffers(recurse=False):
+            self.register_buffer(name, buffer)
+        self.training = norm.training
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return F.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+            )
+        y, mean, var, count = _Normalise.apply(x, self.weight, self.bias, self.eps)
+        self._track(mean, var, count)
+        return y
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
+        """Running statistics as nn.BatchNorm keeps them: unbiased variance of the global batch."""
+        self.num_batches_tracked += 1
+        factor = 1.0 / self.num_batches_tracked if self.momentum is None else self.momentum
+        self.running_mean += factor * (mean - self.running_mean)
+        self.running_var += factor * (var * (count / (count - 1)) - self.running_var)
+
+
+def global_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean [C], biased variance [C] and count [1] of x [N, C, ...] over all ranks; no graph.
+
+    Each rank sends its own mean and variance, so nothing cancels (Chan et al. 1979).
+    """
+    local_var, local_mean = torch.var_mean(x, dim=_all_but_channels(x), correction=0)
+    row = torch.cat((local_mean, local_var, x.new_tensor([x.numel() // x.shape[1]])))
+    rows = [torch.empty_like(row) for _ in range(dist.get_world_size())]
+    dist.all_gather(rows, row)
+    means, variances, counts = torch.stack(rows).split([x.shape[1], x.shape[1], 1], dim=1)
+    count = counts.sum(0)
+    mean = (counts * means).sum(0) / count
+    var = (counts * (variances + (means - mean) ** 2)).sum(0) / count
+    return mean, var, count
+
+
+class _Normalise(torch.autograd.Function):
+    """(x − mean) / √(var + eps) · weight + bias with global mean and var. Keeps only x and a few [C] vectors.
+
+    The gradients of weight and bias are this rank's share, which DistributedDataParallel then averages.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        wide = _at_least_float32(x)
+        mean, var, count = global_moments(wide)
+        inverse = torch.rsqrt(var + eps)
+        ctx.save_for_backward(x, weight, mean, inverse, count)
+        ctx.mark_non_differentiable(mean, var, count)
+        y = (wide - _by_channel(mean, x)) * _by_channel(inverse, x)
+        if weight is not None and bias is not None:
+            y = torch.addcmul(_by_channel(bias, x), y, _by_channel(weight, x))
+        return y.to(x.dtype), mean, var, count
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
+        x, weight, mean, inverse, count = ctx.saved_tensors
+        grad = _at_least_float32(grads[0])
+        unit = (_at_least_float32(x) - _by_channel(mean, x)) * _by_channel(inverse, x)
+        axes = _all_but_channels(x)
+        sums = torch.stack((grad.sum(axes), (grad * unit).sum(axes)))
+        grad_bias, grad_weight = sums.clone() if weight is not None else (None, None)
+        dist.all_reduce(sums)
+        shift, slope = (_by_channel(total, x) for total in sums / count)
+        scale = inverse if weight is None else inverse * weight
+        grad_x = (grad - shift - unit * slope) * _by_channel(scale, x)
+        return grad_x.to(x.dtype), grad_weight, grad_bias, None
+
+
+def _all_but_channels(x: Tensor) -> list[int]:
+    return [axis for axis in range(x.ndim) if axis != 1]
+
+
+def _by_channel(values: Tensor, x: Tensor) -> Tensor:
+    """[C] shaped to broadcast over x [N, C, ...]."""
+    return values.view(1, -1, *[1] * (x.ndim - 2))
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.float() if x.dtype.itemsize < 4 else x

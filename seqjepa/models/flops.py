@@ -1,0 +1,61 @@
+"""Multiply–accumulates of a method, counted on the meta device: no data and no time (SPEC A.12, H.2 #11).
+
+The paper's "gigaflops" (Table 6) are these MACs; a MAC is two floating-point operations.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from seqjepa.data.sequence import ViewSequence
+from seqjepa.methods.base import Aggregating, Method, as_module
+
+_BATCH = 2  # the smallest that batch norm trains on
+
+
+@dataclass(frozen=True)
+class SequenceMacs:
+    """MACs for one sequence of M context views.
+
+    forward   context views through the encoder, and the aggregate where the method has one: the paper's Table 6
+    training  one training step as the method runs it: both encoders, predictor, loss and the backward pass
+    """
+
+    forward: int
+    training: int
+
+
+def count_macs(method: Method, action_size: int, image_size: int, context: int) -> SequenceMacs:
+    """MACs of `method` on square images of `image_size` pixels with M = `context`. The method is not changed."""
+    ghost = copy.deepcopy(as_module(method)).to("meta")
+    batch = _empty_batch(action_size, image_size, context)
+    return SequenceMacs(
+        forward=_counted(lambda: _forward(ghost.eval(), batch)),
+        training=_counted(lambda: ghost.train().step(batch).loss.backward()),  # type: ignore[operator]
+    )
+
+
+def _empty_batch(action_size: int, image_size: int, context: int) -> ViewSequence:
+    shape = (_BATCH, context + 1, 3, image_size, image_size)
+    actions = torch.empty(_BATCH, context, action_size, device="meta")
+    labels = torch.empty(_BATCH, dtype=torch.long, device="meta")
+    return ViewSequence(torch.empty(shape, device="meta"), actions, actions, labels, [""] * _BATCH)
+
+
+def _forward(method: nn.Module, batch: ViewSequence) -> None:
+    z: Tensor = method.embed(batch.views[:, :-1].flatten(0, 1))  # type: ignore[operator]
+    if isinstance(method, Aggregating):
+        method.aggregate(z.unflatten(0, (len(batch), -1)), batch.actions[:, :-1])
+
+
+def _counted(run: Callable[[], object]) -> int:
+    """MACs of one sequence: PyTorch's counter, which counts two operations a MAC over the batch."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops() // (2 * _BATCH)

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from seqjepa.config import ModelConfig
+from seqjepa.models.backbone import build_backbone
+from shards.errors import ConfigError
+
+
+def test_resnet18_is_torchvisions_own() -> None:
+    torch.manual_seed(0)
+    net, features = build_backbone(ModelConfig())
+    torch.manual_seed(0)
+    reference = torchvision.models.resnet18(weights=None, zero_init_residual=True)
+    reference.fc = nn.Identity()
+    assert features == 512
+    assert sum(p.numel() for p in net.parameters()) == 11_176_512  # SPEC A.12
+    for (name, ours), (wanted, theirs) in zip(net.named_parameters(), reference.named_parameters(), strict=True):
+        assert name == wanted
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "expected"),
+    [("resnet18", 0.25, 128), ("resnet34", 0.3, 154), ("resnet50", 0.5, 1024), ("wide_resnet50_2", 0.125, 256),
+     ("resnext50_32x4d", 0.5, 1024), ("resnet18", 2.0, 1024)],
+)  # fmt: skip
+def test_width_scales_every_channel_count(name: str, width: float, expected: int) -> None:
+    with torch.device("meta"):
+        net, features = build_backbone(ModelConfig(backbone=name, width=width))
+        whole, _ = build_backbone(ModelConfig(backbone=name))
+        assert net(torch.empty(2, 3, 32, 32)).shape == (2, expected)
+    assert features == expected
+    assert net.state_dict().keys() == whole.state_dict().keys()
+    for ours, theirs in zip(net.modules(), whole.modules(), strict=True):
+        if isinstance(theirs, nn.BatchNorm2d):
+            assert ours.num_features == round(theirs.num_features * width)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_scaled_net_starts_like_torchvisions(name: str) -> None:
+    net, _ = build_backbone(ModelConfig(backbone=name, width=0.5))
+    last = {"resnet18": "bn2", "resnet50": "bn3"}[name]
+    for path, module in net.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert (module.weight == (0.0 if path.endswith(last) else 1.0)).all()
+    conv = net.get_submodule("layer3.0.conv1")
+    fan_out = conv.out_channels * conv.kernel_size[0] * conv.kernel_size[1]
+    assert conv.weight.std().item() == pytest.approx((2.0 / fan_out) ** 0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("width", [1.0, 0.5])
+def test_cifar_stem_keeps_the_resolution(width: float) -> None:
+    net, _ = build_backbone(ModelConfig(stem="cifar", width=width))
+    assert net.conv1.weight.shape == (round(64 * width), 3, 3, 3)
+    assert net.maxpool(net.conv1(torch.zeros(1, 3, 32, 32))).shape[-2:] == (32, 32)
+    if width == 1.0:
+        assert sum(p.numel() for p in net.parameters()) == 11_168_832  # SPEC A.12
+
+
+def test_features_are_never_negative() -> None:
+    net, _ = build_backbone(ModelConfig(width=0.25))
+    assert net(torch.randn(4, 3, 32, 32)).min() >= 0
+
+
+def test_bad_backbones_say_what_is_allowed() -> None:
+    with pytest.raises(ConfigError, match=r"'vit_b_16'; choose one of resnet101, .*wide_resnet50_2"):
+        build_backbone(ModelConfig(backbone="vit_b_16"))
+    with pytest.raises(ConfigError, match="leaves no channels"):
+        build_backbone(ModelConfig(width=0.001))
+    with pytest.raises(ConfigError, match="32 groups"):
+        build_backbone(ModelConfig(backbone="resnext50_32x4d", width=0.3))

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from seqjepa.models.ema import cosine_tau, frozen_copy, schedule_progress, update_average
+
+
+def net() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+
+
+def test_update_is_the_convex_combination_of_parameters_only() -> None:
+    online, target = net(), frozen_copy(net())
+    online(torch.randn(2, 3, 8, 8))
+    before = {name: value.clone() for name, value in target.state_dict().items()}
+    update_average(target, online, 0.996)
+    for name, parameter in target.named_parameters():
+        wanted = 0.996 * before[name].double() + 0.004 * online.get_parameter(name).double()
+        torch.testing.assert_close(parameter.double(), wanted, rtol=1e-6, atol=1e-8)
+    for name, buffer in target.named_buffers():
+        assert torch.equal(buffer, before[name])
+    assert not any(parameter.requires_grad for parameter in target.parameters())
+
+
+def test_tau_rises_along_half_a_cosine() -> None:
+    assert cosine_tau(0.996, 0.0) == pytest.approx(0.996, abs=1e-15)
+    assert cosine_tau(0.996, 0.5) == pytest.approx(0.998, abs=1e-15)
+    assert 1.0 - cosine_tau(0.996, 999 / 1000) == pytest.approx(1e-8, rel=0.02)  # SPEC A.7, last of 1000 epochs
+    assert cosine_tau(0.996, 1.0) == 1.0
+
+
+def test_paper_schedule_moves_every_step() -> None:
+    assert [schedule_progress(step, 4, 2, "paper") for step in (1, 4, 8)] == [1 / 8, 1 / 2, 1.0]
+
+
+def test_author_schedule_equals_assigning_tau_after_each_update() -> None:
+    epochs, steps, tau, used = 5, 3, 0.996, []
+    for epoch in range(epochs):
+        for _ in range(steps):
+            used.append(tau)
+            tau = 1 - (1 - 0.996) * ((math.cos(math.pi * epoch / epochs) + 1) / 2)
+    ours = [cosine_tau(0.996, schedule_progress(k + 1, steps, epochs, "author")) for k in range(epochs * steps)]
+    assert ours == pytest.approx(used, abs=1e-15)
