@@ -313,7 +313,8 @@ def evaluate_command(
       seqjepa evaluate runs/3die-rot-M3 --shards shards/3die
       seqjepa evaluate runs/3die-rot-M3 --shards shards/3die --untrained --json
     """
-    from seqjepa.evaluate.suite import evaluate_run, format_table
+    from seqjepa.evaluate.results import format_table, read_results
+    from seqjepa.evaluate.suite import evaluate_run
 
     results = evaluate_run(
         run, shards, untrained=untrained, device=device, probe_epochs=probe_epochs, seed=seed, out=run
@@ -321,7 +322,7 @@ def evaluate_command(
     if as_json:
         print_json(results)
     else:
-        typer.echo(format_table({"untrained" if untrained else "trained": results}))
+        typer.echo(format_table(read_results(run)))
 
 
 @seqjepa_app.command("demo")

@@ -49,7 +49,6 @@ class FeatureBank:
 def encode_split(
     method: Method,
     index: SplitIndex,
-    param_names: tuple[str, ...],
     pixel_stats: PixelStats,
     device: torch.device,
     *,
@@ -74,7 +73,7 @@ def encode_split(
             bar.update(len(samples))
     assert z is not None, "a split has at least one sample with one view"
     labels = torch.from_numpy(np.asarray(index.labels, np.int64)).to(z.device)
-    return FeatureBank(z, index.n_views.astype(np.int64), index.params, param_names, labels)
+    return FeatureBank(z, index.n_views.astype(np.int64), index.params, index.param_names, labels)
 
 
 @torch.inference_mode()

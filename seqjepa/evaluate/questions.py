@@ -78,9 +78,8 @@ def _classification(
     subject: Subject, m_val: Sequence[int], epochs: int, agg_draws: int | None, skipped: dict[str, str]
 ) -> list[tuple[Question, str | None]]:
     obstacle = None if subject.labelled else "samples without a label"
-    z = Question(
-        "top1_z", tasks.label_of_view, 1, partial(_linear, outputs=subject.classes), cross_entropy, epochs, _top1
-    )
+    linear = partial(_linear, outputs=subject.classes)
+    z = Question("top1_z", tasks.label_of_view, 1, linear, cross_entropy, epochs, _top1)
     if not isinstance(subject.method, Aggregating):
         skipped["top1_agg"] = "the method has no aggregate"
         return [(z, obstacle)]
@@ -107,14 +106,14 @@ def _regression(subject: Subject, epochs: int) -> list[tuple[Question, str | Non
 
     rotation, hue = missing(ROTATION_COLUMNS), missing(HUE_COLUMNS)
     deep, flat = partial(_mlp, outputs=4), partial(_linear, outputs=2)
-    short = linear_epochs(epochs)
+
+    def regress(name: str, task: tasks.Task, views: int, head: Callable[[Tensor], nn.Module], length: int) -> Question:
+        return Question(name, task, views, head, F.mse_loss, length, partial(_r2, name))
+
     return [
-        (Question("rel_rot", tasks.rotation_between, 2, deep, F.mse_loss, epochs, partial(_r2, "rel_rot")), rotation),
-        (
-            Question("indiv_rot", tasks.rotation_of_view, 1, deep, F.mse_loss, epochs, partial(_r2, "indiv_rot")),
-            rotation,
-        ),
-        (Question("hue", tasks.hue_between, 2, flat, F.mse_loss, short, partial(_r2, "hue")), hue),
+        (regress("rel_rot", tasks.rotation_between, 2, deep, epochs), rotation),
+        (regress("indiv_rot", tasks.rotation_of_view, 1, deep, epochs), rotation),
+        (regress("hue", tasks.hue_between, 2, flat, linear_epochs(epochs)), hue),
     ]
 
 

@@ -108,12 +108,9 @@ def _check_views(loaded: LoadedRun, stored: ShardSet) -> None:
 
 
 def _encode(loaded: LoadedRun, stored: ShardSet, split: str, device: torch.device, progress: bool) -> FeatureBank:
-    names = tuple(field.name for field in stored.info.spec.params)
     statistics = (tuple(loaded.data.mean), tuple(loaded.data.std))
     threads = min(16, len(os.sched_getaffinity(0)))
-    return encode_split(
-        loaded.method, stored.split(split), names, statistics, device, threads=threads, progress=progress
-    )
+    return encode_split(loaded.method, stored.split(split), statistics, device, threads=threads, progress=progress)
 
 
 def _subject(loaded: LoadedRun, stored: ShardSet, banks: list[FeatureBank]) -> Subject:

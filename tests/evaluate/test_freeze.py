@@ -36,13 +36,23 @@ def test_inside_it_is_in_eval_mode_without_gradients_and_afterwards_as_before():
 
 def test_batch_norm_in_train_mode_is_caught():
     module = model()
-    with pytest.raises(FailureError, match="changed the model"), frozen(module):
-        module.train()
-        module(torch.randn(8, 3))
+
+    def probe_in_train_mode() -> None:
+        with frozen(module):
+            module.train()
+            module(torch.randn(8, 3))
+
+    with pytest.raises(FailureError, match="changed the model"):
+        probe_in_train_mode()
 
 
 def test_an_error_inside_is_not_hidden():
     module = model()
-    with pytest.raises(KeyError), frozen(module):
-        module[0].weight.data += 1
-        raise KeyError("inner")
+
+    def fail() -> None:
+        with frozen(module):
+            module[0].weight.data += 1
+            raise KeyError("inner")
+
+    with pytest.raises(KeyError, match="inner"):
+        fail()

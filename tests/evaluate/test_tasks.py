@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -73,6 +75,6 @@ def test_prefixes_are_nested_and_carry_the_actions_between_their_views(bank, vie
     assert out[0, 0].tolist() == [0, 1, 0]
     assert out[0, 1, :2].tolist() == [0 + 2 + 1, 3]
     turns = [rotations(bank, views[:, k]) for k in range(3)]
-    actions = sum((a.inv() * b).as_quat(canonical=False) for a, b in zip(turns, turns[1:], strict=False))
+    actions = sum((a.inv() * b).as_quat(canonical=False) for a, b in pairwise(turns))
     np.testing.assert_allclose(out[:, 1, 2].numpy(), actions.sum(-1), atol=1e-5)
     assert labels.tolist() == [0, 0]
