@@ -1,0 +1,167 @@
+"""Decodes stored views into memory. Imported by the loader, and run as a script by the ring's worker processes.
+
+A worker needs numpy and simplejpeg only: no torch, no package of ours, no re-import of the trainer's __main__. It
+reads one Setup (JSON) and then jobs from stdin, decodes into shared memory, and answers on stdout. The end of stdin
+ends it, so that nothing is left behind when the trainer is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import signal
+import struct
+import sys
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import simplejpeg
+
+# One view to decode: where its bytes are.
+ROW = np.dtype([("offset", "<i8"), ("length", "<i4"), ("shard", "<i4")])
+LENGTH = struct.Struct("<q")
+JOB = struct.Struct("<ii")  # slot, rows
+REPLY = struct.Struct("<ii504s")  # slot, row that failed or -1, why in UTF-8; small enough for one atomic write
+_PAGE = 4096
+_MAX_MAPS = 512
+
+
+class RowError(Exception):
+    """The bytes of one row cannot be turned into a view."""
+
+    def __init__(self, row: int, reason: str) -> None:
+        super().__init__(reason)
+        self.row = row
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker has to know. A slot is uint8 [rows, height, width, 3], then the table of `rows` ROWs to decode."""
+
+    shard_paths: list[str]
+    encoding: str
+    height: int
+    width: int
+    rows: int
+    slots: int
+    memory_fd: int = -1
+
+    @property
+    def table_offset(self) -> int:
+        return -(-self.rows * self.height * self.width * 3 // _PAGE) * _PAGE
+
+    @property
+    def slot_bytes(self) -> int:
+        return -(-(self.table_offset + self.rows * ROW.itemsize) // _PAGE) * _PAGE
+
+    def views(self, memory: mmap.mmap, slot: int) -> np.ndarray:
+        """uint8 [rows, height, width, 3] in shared memory."""
+        shape = (self.rows, self.height, self.width, 3)
+        return np.ndarray(shape, np.uint8, memory, slot * self.slot_bytes)
+
+    def table(self, memory: mmap.mmap, slot: int) -> np.ndarray:
+        """ROW [rows] in shared memory."""
+        return np.ndarray((self.rows,), ROW, memory, slot * self.slot_bytes + self.table_offset)
+
+    def to_bytes(self) -> bytes:
+        text = json.dumps(asdict(self)).encode()
+        return LENGTH.pack(len(text)) + text
+
+
+class ShardMaps:
+    """Read-only maps of shard files, opened when first needed, at most `limit` at a time."""
+
+    def __init__(self, paths: list[str], limit: int = _MAX_MAPS) -> None:
+        self._paths = paths
+        self._limit = limit
+        self._open: OrderedDict[int, memoryview] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __getitem__(self, shard: int) -> memoryview:
+        """The bytes of a shard. Raises OSError or ValueError (empty file)."""
+        found = self._open.get(shard)
+        if found is None:
+            with open(self._paths[shard], "rb") as file:
+                found = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            self._open[shard] = found
+            if len(self._open) > self._limit:
+                self._open.popitem(last=False)
+        elif self._limit < len(self._paths):
+            self._open.move_to_end(shard)
+        return found
+
+
+def decode_rows(table: np.ndarray, views: np.ndarray, maps: ShardMaps, encoding: str) -> None:
+    """Fill views uint8 [n, H, W, 3] from the n stored members that `table` (ROW [n]) points at. Raises RowError."""
+    decode = _decode_jpeg if encoding == "jpeg" else _copy_npy
+    row = 0
+    try:
+        for row, data in enumerate(_members(table, maps)):
+            decode(data, views[row])
+    except (ValueError, OSError) as error:
+        raise RowError(row, str(error)) from error
+
+
+def _members(table: np.ndarray, maps: ShardMaps) -> Iterator[memoryview]:
+    for offset, length, shard in table.tolist():
+        data = maps[shard][offset : offset + length]
+        if len(data) != length:
+            raise ValueError(f"the shard ends at byte {len(maps[shard])}, the index wants {offset + length}")
+        yield data
+
+
+def _decode_jpeg(data: memoryview, view: np.ndarray) -> None:
+    image = simplejpeg.decode_jpeg(data, buffer=view)
+    if image.shape != view.shape:
+        raise ValueError(
+            f"the image is {image.shape[0]} × {image.shape[1]}, the set's are {view.shape[0]} × {view.shape[1]}"
+        )
+
+
+def _copy_npy(data: memoryview, view: np.ndarray) -> None:
+    header = len(data) - view.nbytes
+    if header < 10 or data[:6] != b"\x93NUMPY":
+        raise ValueError(f"not a .npy of uint8 {list(view.shape)}")
+    view.reshape(-1)[:] = np.frombuffer(data, np.uint8, view.nbytes, header)
+
+
+def read_exactly(fd: int, size: int) -> bytes:
+    """size bytes, or fewer where the other end has closed."""
+    parts = bytearray()
+    while len(parts) < size and (part := os.read(fd, size - len(parts))):
+        parts += part
+    return bytes(parts)
+
+
+def _serve(setup: Setup, answers: int) -> None:
+    memory = mmap.mmap(setup.memory_fd, setup.slots * setup.slot_bytes)
+    maps = ShardMaps(setup.shard_paths)
+    while len(job := read_exactly(0, JOB.size)) == JOB.size:
+        slot, rows = JOB.unpack(job)
+        failed, reason = -1, ""
+        try:
+            decode_rows(setup.table(memory, slot)[:rows], setup.views(memory, slot), maps, setup.encoding)
+        except RowError as error:
+            failed, reason = error.row, str(error)
+        os.write(answers, REPLY.pack(slot, failed, reason.encode()[:500]))
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to handle
+    answers = os.dup(1)
+    os.dup2(2, 1)  # whatever a library prints must not look like an answer
+    (size,) = LENGTH.unpack(read_exactly(0, LENGTH.size))
+    setup = Setup(**json.loads(read_exactly(0, size)))
+    try:
+        _serve(setup, answers)
+    except BrokenPipeError:
+        sys.exit(0)  # nobody is waiting any more
+
+
+if __name__ == "__main__":
+    main()

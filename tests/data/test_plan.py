@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import itertools
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from seqjepa.data.plan import Planner, Sampling, fixed_views, piece, steps_per_epoch
+from shards.errors import ConfigError
+
+
+def sampling(**changes) -> Sampling:
+    settings = {"views": 3, "action": "rotation", "batch_size": 6, "seed": 1}
+    return Sampling(**(settings | changes))
+
+
+def fake_index(samples: int, views: int, n_views: np.ndarray | None = None) -> SimpleNamespace:
+    rng = np.random.default_rng(0)
+    n = np.full(samples, views, np.int32) if n_views is None else n_views
+    return SimpleNamespace(
+        name="train",
+        keys=[f"k{i}" for i in range(samples)],
+        shard=np.arange(samples, dtype=np.int32) // 10,
+        labels=np.arange(samples),
+        n_views=n,
+        offsets=rng.integers(0, 1 << 40, (samples, views)),
+        lengths=rng.integers(1, 1 << 20, (samples, views)).astype(np.int32),
+        params=rng.normal(size=(samples, views, 3)).astype(np.float32),
+        param_names=("rot_x", "rot_y", "rot_z"),
+    )
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("samples", [6, 7, 11, 12, 23])
+def test_pieces_are_equal_contiguous_and_leave_out_less_than_the_ranks(samples, drop_last, world_size):
+    ranks = [sampling(drop_last=drop_last, rank=r, world_size=world_size) for r in range(world_size)]
+    steps = {steps_per_epoch(samples, s) for s in ranks}
+    assert len(steps) == 1
+    covered = []
+    for step in range(steps.pop()):
+        pieces = [piece(samples, s, step) for s in ranks]
+        assert len({stop - start for start, stop in pieces}) == 1
+        assert all(a[1] == b[0] for a, b in itertools.pairwise(pieces))
+        covered += [i for start, stop in pieces for i in range(start, stop)]
+    assert covered == list(range(len(covered)))
+    left_out = samples % 6 if drop_last else (samples % 6) % world_size
+    assert samples - len(covered) == left_out
+
+
+def test_a_batch_spanning_blocks_is_the_same_as_one_planned_alone(monkeypatch):
+    index = fake_index(100, 9)
+    whole = Planner(index, sampling())
+    monkeypatch.setattr("seqjepa.data.plan._BLOCK_SAMPLES", 13)
+    blocks = Planner(index, sampling())
+    for step in range(whole.steps):
+        a, b = whole.batch(4, step), blocks.batch(4, step)
+        for name in ("samples", "views", "table", "actions", "params", "labels"):
+            assert np.array_equal(getattr(a, name), getattr(b, name))
+        assert len(a.table) == 3 * len(a.samples) == 3 * len(a.labels)
+
+
+def test_the_table_points_at_the_chosen_views():
+    index = fake_index(40, 9)
+    plan = Planner(index, sampling()).batch(2, 3)
+    for sample, views, rows in zip(plan.samples, plan.views, plan.table.reshape(-1, 3), strict=True):
+        assert rows["offset"].tolist() == index.offsets[sample, views].tolist()
+        assert rows["length"].tolist() == index.lengths[sample, views].tolist()
+        assert set(rows["shard"]) == {sample // 10}
+
+
+def test_every_pair_of_first_and_last_view_is_equally_likely_over_epochs():
+    planner = Planner(fake_index(200, 5), sampling(batch_size=200))
+    views = np.concatenate([planner.batch(epoch, 0).views for epoch in range(100)])
+    _, counts = np.unique(views[:, 0] * 5 + views[:, 2], return_counts=True)
+    assert len(counts) == 20
+    assert stats.chisquare(counts).pvalue > 1e-4
+
+
+def test_without_shuffling_samples_come_in_stored_order():
+    planner = Planner(fake_index(20, 5), sampling(shuffle=False))
+    assert np.concatenate([planner.batch(7, s).samples for s in range(planner.steps)]).tolist() == list(range(20))
+
+
+def test_fixed_views_do_not_draw_repeats_and_do_not_change():
+    index = fake_index(3000, 8, np.array([5, 8, 6] * 1000, np.int32))
+    chosen = fixed_views(index, 5, seed=3)
+    assert chosen.shape == (3000, 5)
+    assert (chosen < index.n_views[:, None]).all()
+    assert all(len(set(row)) == 5 for row in chosen.tolist())
+    assert np.array_equal(chosen, fixed_views(index, 5, seed=3))
+    assert np.array_equal(chosen[:, :3], fixed_views(index, 3, seed=3))
+    assert (chosen != fixed_views(index, 5, seed=3, repetition=1)).mean() > 0.7
+    with pytest.raises(ConfigError, match=r"sequences of 6 views .* 'k0' in split 'train' has 5"):
+        fixed_views(index, 6, seed=3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"views": 6}, "sequences of 6 views .* 'k0' in split 'train' has 5"),
+        ({"views": 0}, "views is 0"),
+        ({"action": "jump"}, "unknown action 'jump'"),
+        ({"action": "rotation_colour"}, "no parameter floor_hue, light_hue"),
+        ({"seed": -1}, "seed is -1"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"world_size": 4, "rank": 4}, "rank is 4"),
+        ({"world_size": 4}, "batch_size is 6.*world_size 4"),
+        ({"batch_size": 50, "world_size": 25}, "20 samples: not one batch of 50 over 25 ranks"),
+        ({"batch_size": 50, "drop_last": True}, "not one batch of 50"),
+    ],
+)
+def test_impossible_settings_say_why(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        Planner(fake_index(20, 5), sampling(**changes))
+
+
+def test_an_empty_split_is_refused():
+    with pytest.raises(ConfigError, match="split 'train' holds no samples"):
+        Planner(fake_index(0, 5), sampling())

@@ -1,0 +1,164 @@
+"""What goes wrong around the worker processes: damage, death, and a trainer that is killed."""
+
+from __future__ import annotations
+
+import ast
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from seqjepa.data import decode_worker
+from seqjepa.data.decode_worker import ROW, RowError, ShardMaps, decode_rows
+from seqjepa.data.loader import ViewLoader
+from shards.errors import DamageError, FailureError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def open_loader(index, workers: int) -> ViewLoader:
+    return ViewLoader(index, views=6, action="rotation", batch_size=4, seed=0, workers=workers)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_corrupt_jpeg_is_named_and_the_rest_stays_readable(build_index, overwrite_bytes, workers):
+    index = build_index()
+    overwrite_bytes(index.shard_paths[1], int(index.offsets[9, 2]), b"\0" * int(index.lengths[9, 2]))
+    good, damaged = 0, []
+    with open_loader(index, workers) as loader:
+        for step in range(len(loader)):
+            try:
+                good += len(next(loader.epoch(0, step)))
+            except DamageError as error:
+                damaged.append(str(error))
+    assert good == 23 - 4 or good == 23 - 3
+    assert len(damaged) == 1
+    for part in (str(index.shard_paths[1]), "view 2 of sample 'object-009'", "seqjepa-data verify"):
+        assert part in damaged[0]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_shard_that_was_cut_after_opening_is_named(build_index, workers):
+    index = build_index()
+    os.truncate(index.shard_paths[2], int(index.offsets[20, 0]))
+    with (
+        open_loader(index, workers) as loader,
+        pytest.raises(DamageError, match=r"train-000002\.tar: view .* \(the shard ends at byte"),
+    ):
+        list(loader)
+
+
+def test_a_shard_that_vanished_is_named(build_index):
+    index = build_index()
+    index.shard_paths[0].unlink()
+    with open_loader(index, 1) as loader, pytest.raises(DamageError, match=r"train-000000\.tar.*No such file"):
+        list(loader)
+
+
+def test_a_jpeg_of_another_size_is_damage(tmp_path):
+    import simplejpeg
+
+    data = simplejpeg.encode_jpeg(np.zeros((8, 24, 3), np.uint8))
+    (tmp_path / "s").write_bytes(data)
+    table = np.array([(0, len(data), 0)], ROW)
+    with pytest.raises(RowError, match="the image is 8 × 24, the set's are 16 × 16"):
+        decode_rows(table, np.zeros((1, 16, 16, 3), np.uint8), ShardMaps([str(tmp_path / "s")]), "jpeg")
+
+
+def test_only_so_many_maps_stay_open(tmp_path):
+    paths = [tmp_path / str(i) for i in range(5)]
+    for i, path in enumerate(paths):
+        path.write_bytes(bytes([i]) * 10)
+    maps = ShardMaps([str(p) for p in paths], limit=2)
+    for i in (0, 1, 0, 2, 3, 0, 4, 4):
+        assert bytes(maps[i]) == bytes([i]) * 10
+        assert len(maps) <= 2
+
+
+def test_a_killed_worker_is_an_error_with_its_signal_and_not_a_hang(build_index):
+    with open_loader(build_index(), 2) as loader:
+        batches = loader.epoch(0)
+        next(batches)
+        for pid in worker_pids(os.getpid()):
+            os.kill(pid, signal.SIGKILL)
+        with pytest.raises(FailureError, match=r"decode worker died .* SIGKILL \(exit code -9\).*out-of-memory"):
+            list(batches)
+        assert worker_pids(os.getpid()) == []
+        assert len(list(loader.epoch(0))) == 6  # a new ring
+
+
+def test_workers_end_when_the_trainer_is_killed(build_index, tmp_path):
+    index = build_index()
+    script = """
+        import sys, time
+        from seqjepa.data.loader import ViewLoader
+        from shards.reader import ShardSet
+        loader = ViewLoader(ShardSet.open(sys.argv[1]).split("train"), views=4, action="rotation",
+                            batch_size=4, seed=0, workers=2)
+        batches = iter(loader)
+        next(batches)
+        print(*(w.pid for w in loader._ring._workers), flush=True)
+        time.sleep(60)
+    """
+    trainer = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script), str(index.shard_paths[0].parent)],
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        text=True,
+    )
+    with trainer:
+        assert trainer.stdout is not None
+        pids = [int(pid) for pid in trainer.stdout.readline().split()]
+        assert len(pids) == 2
+        assert all(is_running(pid) for pid in pids)
+        trainer.kill()
+    deadline = time.monotonic() + 20
+    while any(is_running(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(is_running(pid) for pid in pids)
+
+
+def test_a_dropped_loader_leaves_no_worker(build_index):
+    loader = open_loader(build_index(), 2)
+    next(iter(loader))
+    assert len(worker_pids(os.getpid())) == 2
+    del loader
+    assert worker_pids(os.getpid()) == []
+
+
+def test_without_memfd_an_unlinked_file_serves(build_index, monkeypatch, tmp_path):
+    monkeypatch.delattr(os, "memfd_create")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "ring"))
+    (tmp_path / "ring").mkdir()
+    with open_loader(build_index(), 1) as loader:
+        assert sum(len(batch) for batch in loader) == 23
+        assert list((tmp_path / "ring").iterdir()) == []
+
+
+def test_a_worker_imports_nothing_heavy():
+    tree = ast.parse(Path(decode_worker.__file__).read_text())
+    imported = {a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names}
+    imported |= {
+        node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module
+    }
+    assert imported - set(sys.stdlib_module_names) == {"numpy", "simplejpeg"}
+
+
+def worker_pids(parent: int) -> list[int]:
+    """Children of a process that run the decode worker."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [int(pid) for pid in children if b"decode_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
