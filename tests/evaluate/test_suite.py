@@ -63,7 +63,7 @@ def test_a_method_without_an_aggregate_is_probed_on_z(run, shards, monkeypatch):
     loaded = load_run(run)
     monkeypatch.setattr(suite, "load_run", lambda *_, **__: LoadedRun(loaded.config, Colours(), loaded.data))
     results = evaluate_run(run, shards, device="cpu", probe_epochs=100, val_draws=4, progress=False)
-    assert results["top1_z"] == 1.0
+    assert results["top1_z"] > 0.8
     assert results["protocol"]["skipped"]["top1_agg"] == "the method has no aggregate"
     assert results["r2_rel_rot_avg"] < 0.1
 
