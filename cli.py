@@ -187,6 +187,7 @@ def verify_command(folder: ShardFolder, as_json: AsJson = False) -> None:
     """
     from dataclasses import asdict
 
+    from shards.summary import human_bytes
     from shards.verify import verify
 
     report = verify(folder, progress=not as_json)
@@ -230,19 +231,14 @@ def preview_command(
 
 
 def show_contents(folder: Path, as_json: bool) -> None:
-    from shards.describe import describe, format_description
+    from shards.describe import describe
+    from shards.summary import summarise
 
     contents = describe(folder)
     if as_json:
         print_json(contents)
     else:
-        typer.echo(format_description(contents))
-
-
-def human_bytes(count: float) -> str:
-    from shards.describe import human_bytes as spell
-
-    return spell(count)
+        typer.echo(summarise(contents))
 
 
 # ── seqjepa ─────────────────────────────────────────────────────────────────────────────────────────────
