@@ -271,9 +271,8 @@ def train_command(
       seqjepa train --shards shards/3die --recipe 3die-rot-M3 --out runs/b256 --set optim.batch_size=256
       torchrun --nproc-per-node 4 -m cli train --shards shards/3die --recipe 3die-rot-M3
     """
-    from seqjepa.train import train
-
     from seqjepa.recipes import load_recipe
+    from seqjepa.train import train
 
     everyday = {"fidelity": fidelity, "seed": seed, "optim.epochs": epochs}
     settings = [f"{key}={json.dumps(value)}" for key, value in everyday.items() if value is not None]
