@@ -57,8 +57,9 @@ class TreeSource:
     def _sample(self, objects: list[ListedObject]) -> list:
         sample = SpreadSample()
         for item in objects:
-            for k in item.view_ids:
-                name = f"{item.path}/image_{k}.jpg"
+            files = [f"image_{k}.jpg" for k in item.view_ids]
+            for file in files + [orphan for orphan in item.orphans if orphan.startswith("image")]:
+                name = f"{item.path}/{file}"
                 if sample.wants(rank := sample.rank(name)):
                     sample.add(rank, name, self.root / name)
         return sample.items()

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from pipelines.pool import IN_FLIGHT_PER_WORKER, map_in_order, sigterm_as_interrupt
+from shards.errors import FailureError
+
+
+def slower_at_first(item: int) -> int:
+    time.sleep(0.02 * (item < 3))
+    return item * item
+
+
+def fail_at_seven(item: int) -> int:
+    if item == 7:
+        raise ValueError("no sevens")
+    return item
+
+
+def die_at_three(item: int) -> int:
+    if item == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+def imported_torch(item: int) -> bool:
+    import pipelines.transform  # noqa: F401
+
+    return "torch" in sys.modules
+
+
+def pid(item: int) -> int:
+    return os.getpid()
+
+
+def name(item: int) -> str:
+    return f"item {item}"
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_order_is_kept(workers: int) -> None:
+    assert list(map_in_order(slower_at_first, range(20), workers, name)) == [(i, i * i) for i in range(20)]
+
+
+def test_reads_no_further_ahead_than_needed() -> None:
+    taken = 0
+
+    def items() -> Iterator[int]:
+        nonlocal taken
+        for item in range(1000):
+            taken += 1
+            yield item
+
+    results = map_in_order(slower_at_first, items(), 2, name)
+    for count in range(1, 30):
+        next(results)
+        assert taken <= count + 2 * IN_FLIGHT_PER_WORKER
+    results.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_failures_name_the_item(workers: int) -> None:
+    with pytest.raises(FailureError, match="item 7: ValueError: no sevens"):
+        list(map_in_order(fail_at_seven, range(20), workers, name))
+
+
+def test_a_killed_worker_is_an_error_not_a_hang() -> None:
+    with pytest.raises(FailureError, match=r"a worker process was killed near item \d+, perhaps for want of memory"):
+        list(map_in_order(die_at_three, range(20), 2, name))
+
+
+def test_workers_are_gone_when_the_results_are_given_up() -> None:
+    results = map_in_order(pid, range(100), 2, name)
+    pids = {next(results)[1] for _ in range(20)}
+    results.close()  # type: ignore[attr-defined]
+    for worker in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(worker, 0)
+
+
+def test_workers_do_not_import_torch() -> None:
+    assert not any(torch for _, torch in map_in_order(imported_torch, range(4), 2, name))
+
+
+def test_sigterm_interrupts_and_is_restored() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), sigterm_as_interrupt():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
+    assert signal.getsignal(signal.SIGTERM) is before

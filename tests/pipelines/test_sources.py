@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+from small_3die import jpeg, latent, make_tar, make_tree, npy, smooth_image
+
+from pipelines import sources, tar_source
+from pipelines.sources import ListedObject, SpreadSample, open_source, read_content
+from shards.errors import FailureError, FormatError
+
+
+def contents(source, objects: list[ListedObject], positions: list[int]) -> dict:
+    return {
+        objects[files.position].path: (
+            [read_content(c) for c in files.images],
+            [read_content(c) for c in files.latents],
+        )
+        for files in source.read(objects, positions)
+    }
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Gaps in the view numbers, an object with fewer views, orphans, and files that are none of ours."""
+    root = make_tree(tmp_path / "tree", views=3)
+    for k in (5, 12):
+        (root / "0001/o1" / f"image_{k}.jpg").write_bytes(jpeg(smooth_image(k)))
+        (root / "0001/o1" / f"latent_{k}.npy").write_bytes(npy(latent(k)))
+    (root / "0002/o0/latent_1.npy").unlink()
+    (root / "0002/o2/image_0.jpg").unlink()
+    (root / "0002/o2/image_01.jpg").write_text("not a view number")
+    (root / "0002/o2/notes.txt").write_text("hello")
+    (root / "readme.txt").write_text("hello")
+    return root
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+def test_tree_and_tar_hold_the_same(tree: Path, tmp_path: Path, suffix: str) -> None:
+    ours = open_source(tree)
+    streamed = open_source(make_tar(tree, tmp_path / f"set{suffix}"))
+    here, there = ours.list(), streamed.list()
+    assert sorted(there.objects, key=lambda o: o.path) == here.objects
+    listed = {o.path: o for o in here.objects}
+    assert listed["0001/o1"].view_ids == (0, 1, 2, 5, 12)
+    assert listed["0002/o0"] == ListedObject("0002", "o0", (0, 2), ("image_1.jpg",))
+    assert listed["0002/o2"] == ListedObject("0002", "o2", (1, 2), ("latent_0.npy",))
+    everything = list(range(6))
+    assert contents(ours, here.objects, everything) == contents(streamed, there.objects, everything)
+    assert [name for name, _ in here.sample] == [name for name, _ in there.sample]
+
+
+def test_only_wanted_objects_are_delivered(tree: Path, tmp_path: Path) -> None:
+    for source in (open_source(tree), open_source(make_tar(tree, tmp_path / "t.tar"))):
+        objects = source.list().objects
+        assert [files.position for files in source.read(objects, [1, 4])] == [1, 4]
+        assert list(source.read(objects, [])) == []
+
+
+def test_a_folder_around_the_root_does_not_matter(tree: Path) -> None:
+    inner, outer = open_source(tree).list(), open_source(tree.parent).list()
+    assert inner.objects == outer.objects
+    assert inner.identity == outer.identity
+
+
+def test_identity_of_a_tree_changes_with_its_names(tree: Path) -> None:
+    before = open_source(tree).list().identity
+    (tree / "0001/o0/image_2.jpg").unlink()
+    assert open_source(tree).list().identity != before
+
+
+def test_an_object_in_two_places_of_a_tar(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree")
+    with tarfile.open(tmp_path / "t.tar", "w") as tar:
+        for name in ("0001/o0/image_0.jpg", "0001/o1/image_0.jpg", "0001/o1/latent_0.npy", "0001/o0/latent_0.npy"):
+            tar.add(tree / name, f"root/{name}")
+    with pytest.raises(FormatError, match=r"0001/o0 lie in more than one place.*unpack"):
+        open_source(tmp_path / "t.tar").list()
+
+
+def test_two_trees_in_a_tar(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree")
+    with tarfile.open(tmp_path / "t.tar", "w") as tar:
+        tar.add(tree, "one")
+        tar.add(tree, "two")
+    with pytest.raises(FormatError, match="two trees"):
+        open_source(tmp_path / "t.tar").list()
+
+
+def test_no_such_source_and_wrong_layout(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="not there"):
+        open_source(tmp_path / "none")
+    (tmp_path / "empty" / "a" / "b").mkdir(parents=True)
+    with pytest.raises(FormatError, match=r"<synset>/<object>/image_<k>.jpg"):
+        open_source(tmp_path / "empty").list()
+    with tarfile.open(tmp_path / "t.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("a/b/c.txt"), io.BytesIO())
+    with pytest.raises(FormatError, match=r"<synset>/<object>/image_<k>.jpg"):
+        open_source(tmp_path / "t.tar").list()
+
+
+def test_a_tar_that_changed_is_noticed(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree")
+    source = open_source(make_tar(tree, tmp_path / "t.tar", seed=0))
+    objects = source.list().objects
+    make_tar(tree, tmp_path / "t.tar", seed=5)
+    with pytest.raises(FailureError, match="changed"):
+        list(source.read(objects, range(len(objects))))
+
+
+def test_too_large_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = make_tree(tmp_path / "tree", objects=1)
+    (tree / "0001/o0/image_1.jpg").write_bytes(bytes(5000))
+    for module in (sources, tar_source):
+        monkeypatch.setattr(module, "LARGEST_FILE", 4000)
+    for source in (open_source(tree), open_source(make_tar(tree, tmp_path / "t.tar"))):
+        objects = source.list().objects
+        position = [o.path for o in objects].index("0001/o0")
+        (files,) = source.read(objects, [position])
+        assert read_content(files.images[0])
+        with pytest.raises(ValueError, match="larger"):
+            read_content(files.images[1])
+
+
+def test_spread_sample_does_not_depend_on_order() -> None:
+    names = [f"a/b/image_{k}.jpg" for k in range(500)]
+    drawn = []
+    for order in (names, names[::-1]):
+        sample = SpreadSample(20)
+        for name in order:
+            if sample.wants(rank := sample.rank(name)):
+                sample.add(rank, name, name.encode())
+        drawn.append(sample.items())
+    assert drawn[0] == drawn[1]
+    assert [name for name, _ in drawn[0]] == sorted(names, key=sample.rank)[:20]
