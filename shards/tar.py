@@ -17,9 +17,9 @@ END = bytes(2 * BLOCK)
 MAX_MEMBER = 8**11 - 1  # what eleven octal digits hold: 8 GiB
 MAX_NAME = 100
 
-# mode, uid, gid | size, time, checksum (blanks while summing), type, link, magic … devices, prefix
+# mode, uid, gid | size, time, checksum (blanks while summing), type, link, magic, and nothing more
 _OWNER = b"0000644\x000000000\x000000000\x00"
-_REST = b"00000000000\x00        0" + bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\x00" * 2 + bytes(167)
+_REST = b"00000000000\x00        0" + bytes(100) + b"ustar\x0000" + bytes(247)
 _CHECKSUM = slice(148, 156)
 
 
@@ -72,7 +72,7 @@ def _parse(block: bytes, at: int, checksums: bool) -> Member:
     try:
         if block[257:263] != b"ustar\0" or block[156:157] != b"0":
             raise ValueError("not a regular ustar member")
-        if checksums and int(block[148:154], 8) != sum(block) - sum(block[_CHECKSUM]) + 8 * 32:
+        if checksums and block[_CHECKSUM] != b"%06o\0 " % (sum(block) - sum(block[_CHECKSUM]) + 8 * 32):
             raise ValueError("header checksum differs")
         name = block[:MAX_NAME].rstrip(b"\0").decode("ascii")
         return Member(name, at + BLOCK, int(block[124:135], 8))
