@@ -1,0 +1,251 @@
+"""Training: one run from shards to weights, resumable at any step.
+
+    schedule → step → EMA → log → save
+
+Everything random is a function of (seed, step, rank), so a resumed run needs no generator states, and a CPU run that
+was interrupted ends with the same bits as one that was left alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from seqjepa import checkpoint, run_directory, runlog
+from seqjepa.checkpoint import initial_method, load_run
+from seqjepa.config import RunConfig
+from seqjepa.data.feed import feed
+from seqjepa.data.loader import ViewLoader
+from seqjepa.data.sequence import ViewSequence
+from seqjepa.devices import pick_device
+from seqjepa.distributed import World, highest, on_main, process_group
+from seqjepa.epoch_meter import EpochMeter
+from seqjepa.learner import Learner
+from seqjepa.methods.base import Method, as_module
+from seqjepa.models.ema import cosine_tau, schedule_progress
+from seqjepa.online_probes import OnlineProbes
+from seqjepa.optim import lr_at
+from seqjepa.stopping import Interrupted, StopSignals
+from seqjepa.training_data import TrainingData, build_loader, open_training_data
+
+__all__ = ["load_run", "pick_device", "train"]
+logger = logging.getLogger(__name__)
+
+# Several ranks ask each other this often whether one of them was told to stop or a checkpoint is due.
+AGREE_EVERY = 8
+
+
+def train(
+    config: RunConfig,
+    shards: Path,
+    out: Path,
+    *,
+    device: str = "auto",
+    workers: int | None = None,
+    extend_epochs: int | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train `config` on the "train" split of `shards`; `out` is made, or resumed if it holds this run.
+
+    extend_epochs: go on to so many epochs in all; schedules are replanned from the step that was reached.
+    Returns the last epoch's line of metrics.jsonl with "run", "name", "fidelity", "status", "epochs" and "steps".
+    Raises UsageError (then nothing was written), Interrupted after a signal (then the state was saved), FailureError.
+    """
+    world = World.from_environment()
+    where = pick_device(device, world.local_rank)
+    if extend_epochs is not None:
+        config = config.model_copy(update={"optim": config.optim.model_copy(update={"epochs": extend_epochs})})
+    source = open_training_data(Path(shards), config)
+    method = initial_method(config, source.data.action_size)
+    widths = feature_widths(method, config, source)
+    plan = run_directory.Plan(config, source.data, source.names, extend_epochs)
+    with ExitStack() as stack:
+        loader = stack.enter_context(build_loader(source, config, world, workers, pin=where.type == "cuda"))
+        stack.enter_context(process_group(world, where))
+        on_main(world, lambda: stack.enter_context(run_directory.claimed(Path(out), plan, overwrite)))
+        stop = stack.enter_context(StopSignals())
+        trainer = Trainer(config, source, method, widths, loader, Path(out), world, where)
+        trainer.resume()
+        trainer.run(stop, progress)
+        return trainer.finish()
+
+
+def feature_widths(method: Method, config: RunConfig, source: TrainingData) -> dict[str, torch.Size]:
+    """Shapes of the method's features for a batch of two, found by running it once on black views in eval mode."""
+    data, T = source.data, config.data.context + 1
+    blank = ViewSequence(
+        views=torch.zeros(2, T, 3, data.height, data.width),
+        actions=torch.zeros(2, T - 1, data.action_size),
+        params=torch.zeros(2, T, 0),
+        labels=torch.zeros(2, dtype=torch.int64),
+        keys=["", ""],
+    )
+    as_module(method).eval()
+    with torch.no_grad():
+        features = method.step(blank).features
+    return {name: value.shape for name, value in features.items()}
+
+
+class Trainer:
+    """The state of a run – learner, probes, meter, step – and the loop that moves it. Steps and epochs count from 0."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        source: TrainingData,
+        method: Method,
+        widths: dict[str, torch.Size],
+        loader: ViewLoader,
+        out: Path,
+        world: World,
+        device: torch.device,
+    ):
+        self.config, self.data, self.loader = config, source.data, loader
+        self.out, self.world, self.device = out, world, device
+        self.learner = Learner(method, config, world, device)
+        torch.default_generator.manual_seed(config.seed)
+        enabled = config.train.online_probes
+        self.probes = OnlineProbes(widths, source.classes, self.data.action_size, device, enabled)
+        self.meter = EpochMeter(widths, self.data.action_size, device)
+        self.epoch_steps = len(loader)
+        self.total_steps = self.epoch_steps * config.optim.epochs
+        self.step = self.first_step = 0
+        self.saved_at = time.monotonic()
+        self._start_clock()
+
+    def resume(self) -> None:
+        """Go on from state.pt where there is one; metrics of epochs after it are dropped, as they are done again."""
+        state = checkpoint.load_state(self.out / checkpoint.STATE)
+        if state is not None:
+            self.learner.load_state_dict(state["learner"])
+            self.probes.load_state_dict(state["probes"])
+            if self.world.main:  # it holds the sums of all ranks
+                self.meter.load_state_dict(state["meter"])
+            self.step = self.first_step = state["step"]
+            logger.info("%s: going on from step %d of %d", self.out, self.step, self.total_steps)
+        epochs_done = self.step // self.epoch_steps
+        on_main(self.world, lambda: runlog.keep_epochs(self.out / checkpoint.METRICS, epochs_done))
+
+    def run(self, stop: StopSignals, progress: bool = True) -> None:
+        """From `self.step` to the end, or to the first signal."""
+        optim, method, fidelity = self.config.optim, self.learner.method, self.config.fidelity
+        batches = self._batches()
+        self._start_clock()
+        with self._bar(progress) as bar:
+            while self.step < self.total_steps:
+                # schedule
+                lr = lr_at(self.step, self.epoch_steps, optim)
+                # step
+                seq = next(batches)
+                output = self.learner.update(seq, self.step, lr)
+                self.step += 1
+                # EMA
+                done = schedule_progress(self.step, self.epoch_steps, optim.epochs, fidelity)
+                method.after_step(done)
+                # log
+                self.meter.update(output, self.probes.learn(output.features, seq, self.world), len(seq))
+                self.views_seen += seq.views.shape[0] * seq.views.shape[1] * self.world.size
+                bar.update()
+                if self.step % self.epoch_steps == 0:
+                    self._end_epoch(lr, cosine_tau(optim.ema_tau, done), bar)
+                # save
+                self._save_if_due(stop)
+
+    def save(self) -> None:
+        """Write model.safetensors and state.pt. Every rank takes part, rank 0 writes."""
+        self.meter.collect(self.world)
+        self.learner.require_finite()
+        on_main(self.world, self._write)
+        self.saved_at = time.monotonic()
+
+    def finish(self) -> dict[str, Any]:
+        """What `train` returns. A run that was finished before is said to be so."""
+        epochs, idle = self.config.optim.epochs, self.first_step == self.total_steps
+        if idle:
+            logger.warning(
+                "%s: finished already (%d epochs); --extend-epochs goes on, --overwrite anew", self.out, epochs
+            )
+        on_main(self.world, lambda: run_directory.mark_finished(self.out, epochs))
+        return {
+            "run": str(self.out),
+            "name": self.config.name,
+            "fidelity": self.config.fidelity,
+            "status": "finished already" if idle else "finished",
+            "epochs": epochs,
+            "steps": self.total_steps,
+            **runlog.read_epochs(self.out / checkpoint.METRICS)[-1],
+        }
+
+    def _batches(self) -> Iterator[ViewSequence]:
+        first, place = divmod(self.step, self.epoch_steps)
+        epochs = range(first, self.config.optim.epochs)
+        host = (seq for epoch in epochs for seq in self.loader.epoch(epoch, place if epoch == first else 0))
+        data, channels_last = self.data, self.config.train.channels_last
+        return feed(host, self.device, data.mean, data.std, channels_last=channels_last)
+
+    def _end_epoch(self, lr: float, tau: float, bar: tqdm) -> None:
+        """One line in metrics.jsonl; a collapse is said aloud."""
+        self.meter.collect(self.world)
+        if self.world.main:
+            epoch = self.step // self.epoch_steps
+            line = {"epoch": epoch, "step": self.step, "lr": lr, "tau": tau, **self.meter.summary(), **self._timing()}
+            runlog.append_epoch(self.out / checkpoint.METRICS, line)
+            logger.info("%s", line)
+            if "collapse" in line:
+                logger.warning("epoch %d: %s", epoch, line["collapse"])
+            bar.set_postfix(epoch=epoch, loss=f"{line['loss']:.4f}")
+        self.meter.reset()
+        self._start_clock()
+
+    def _save_if_due(self, stop: StopSignals) -> None:
+        """Checkpoint at the end, after a signal, and every `checkpoint_minutes`, with all ranks agreeing when."""
+        at_end = self.step == self.total_steps
+        if self.world.size > 1 and self.step % AGREE_EVERY and not at_end:
+            return
+        overdue = time.monotonic() - self.saved_at > 60 * self.config.train.checkpoint_minutes
+        signal, overdue = highest(self.world, [stop.received, overdue])
+        if signal or overdue or at_end:
+            self.save()
+        if signal and not at_end:
+            where = f"step {self.step} of {self.total_steps}"
+            raise Interrupted(
+                f"stopped and saved at {where} in {self.out}; the same command goes on from there", signal
+            )
+
+    def _write(self) -> None:
+        state = {
+            "format": 1,
+            "step": self.step,
+            "learner": self.learner.state_dict(),
+            "probes": self.probes.state_dict(),
+            "meter": self.meter.state_dict(),
+        }
+        checkpoint.save_weights(self.learner.module, self.out / checkpoint.WEIGHTS)
+        checkpoint.save_state(state, self.out / checkpoint.STATE)
+
+    def _start_clock(self) -> None:
+        self.clock, self.views_seen = time.monotonic(), 0
+
+    def _timing(self) -> dict[str, float]:
+        """The keys of runlog.TIMING, since the epoch began or was resumed."""
+        seconds = time.monotonic() - self.clock
+        return {"views_per_s": round(self.views_seen / seconds, 1), "seconds": round(seconds, 3)}
+
+    def _bar(self, progress: bool) -> tqdm:
+        hidden = None if progress and self.world.main else True
+        return tqdm(
+            total=self.total_steps,
+            initial=self.step,
+            desc=self.config.name,
+            unit="step",
+            smoothing=0.05,
+            disable=hidden,
+        )

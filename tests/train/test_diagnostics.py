@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from seqjepa.diagnostics import FeatureMoments, collapse, effective_rank
+
+
+def moments_of(*batches: torch.Tensor) -> FeatureMoments:
+    moments = FeatureMoments(batches[0].shape[-1])
+    for batch in batches:
+        moments.update(batch)
+    return moments
+
+
+def test_moments_equal_numpy_on_all_rows_at_once():
+    x = torch.randn(300, 7) * torch.arange(1, 8) + 3
+    moments = moments_of(x[:10], x[10:17].reshape(7, 1, 7), x[17:])
+    unit = x.double().numpy() / np.linalg.norm(x.double().numpy(), axis=1, keepdims=True)
+    covariance = np.cov(unit.T, bias=True)
+    np.testing.assert_allclose(moments.scatter / 300, covariance, atol=1e-7)
+    np.testing.assert_allclose(moments.mean, unit.mean(0), atol=1e-7)
+    singular = np.linalg.svd(unit - unit.mean(0), compute_uv=False)
+    p = singular / singular.sum()
+    summary = moments.summary()
+    assert summary["rank"] == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-4)
+    assert summary["std"] == pytest.approx(unit.std(0).mean() * np.sqrt(7), rel=1e-5)
+
+
+def test_merging_is_the_union():
+    x = torch.randn(50, 4)
+    whole, left, right = moments_of(x), moments_of(x[:13]), moments_of(x[13:])
+    left.merge(right.count, right.mean, right.scatter)
+    torch.testing.assert_close(left.scatter, whole.scatter, atol=1e-6, rtol=1e-6)
+    assert left.count == 50
+
+
+def test_known_ranks():
+    assert effective_rank(torch.eye(6)) == pytest.approx(6)
+    assert effective_rank(torch.diag(torch.tensor([1.0, 0, 0]))) == pytest.approx(1)
+    assert effective_rank(torch.zeros(3, 3)) == 1
+
+
+def test_collapse_is_named():
+    torch.manual_seed(0)
+    spread = moments_of(torch.randn(1000, 16)).summary()
+    assert spread["std"] == pytest.approx(1, abs=0.02)
+    assert collapse(spread) is None
+    assert "complete collapse" in str(collapse(moments_of(torch.ones(100, 16) + 1e-5 * torch.randn(100, 16)).summary()))
+    on_a_line = torch.randn(200, 1) * torch.arange(16)
+    assert "dimensional collapse" in str(collapse(moments_of(on_a_line + 1e-6 * torch.randn(200, 16)).summary()))
+    assert collapse({}) is None
+
+
+def test_state_round_trip():
+    moments = moments_of(torch.randn(5, 3))
+    again = FeatureMoments(3)
+    again.load_state_dict(moments.state_dict())
+    assert again.summary() == moments.summary()

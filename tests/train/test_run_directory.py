@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import errno
+import os
+import signal
+
+import pytest
+import torch
+from train_helpers import tiny_config
+
+from seqjepa import checkpoint, runlog
+from seqjepa.checkpoint import DataInfo, load_run
+from seqjepa.config import RunConfig
+from seqjepa.files import write_atomic
+from seqjepa.run_directory import Plan, claimed, mark_finished
+from seqjepa.stopping import StopSignals
+from shards.errors import DamageError, DiskFullError, FormatError, UsageError
+
+DATA = DataInfo("rotation", 4, (0.5, 0.5, 0.5), (0.1, 0.1, 0.1), 32, 32)
+
+
+def plan(*overrides: str, shards: str = "abc", extend: int | None = None) -> Plan:
+    config: RunConfig = tiny_config(*overrides, *([f"optim.epochs={extend}"] if extend else []))
+    return Plan(config, DATA, {"name": "tiny", "train": shards}, extend)
+
+
+def test_a_new_folder_is_claimed_and_the_same_plan_comes_back(tmp_path):
+    out = tmp_path / "deep" / "run"
+    for _ in range(2):
+        with claimed(out, plan("train.checkpoint_minutes=3")):
+            assert {p.name for p in out.iterdir()} == {"config.toml", "run.json"}
+
+
+def test_a_folder_of_someone_else_is_refused_even_with_overwrite(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    for overwrite in (False, True):
+        with pytest.raises(UsageError, match=r"thesis\.tex.*not a run directory"), claimed(tmp_path, plan(), overwrite):
+            pass
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(FormatError), claimed(tmp_path, plan(), overwrite=True):
+        pass
+    assert {p.name for p in tmp_path.iterdir()} == {"thesis.tex", "run.json"}
+    with pytest.raises(UsageError, match="is a file"), claimed(tmp_path / "thesis.tex", plan()):
+        pass
+
+
+def test_other_settings_or_shards_are_refused_with_a_diff(tmp_path):
+    with claimed(tmp_path, plan()):
+        pass
+    with pytest.raises(UsageError) as caught, claimed(tmp_path, plan("optim.lr=1e-3", "seed=7")):
+        pass
+    assert "seed 42 there, 7 asked" in str(caught.value)
+    assert "optim.lr 0.0004 there, 0.001 asked" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UsageError, match=r"shards\.train abc there, xyz asked"), claimed(tmp_path, plan(shards="xyz")):
+        pass
+    with claimed(tmp_path, plan("train.checkpoint_minutes=1")):
+        pass
+
+
+def test_overwrite_begins_anew_and_keeps_what_is_not_ours(tmp_path):
+    with claimed(tmp_path, plan()):
+        (tmp_path / "state.pt").write_text("old")
+        (tmp_path / "notes.txt").write_text("mine")
+    with claimed(tmp_path, plan("seed=7"), overwrite=True):
+        assert {p.name for p in tmp_path.iterdir()} == {"config.toml", "run.json", "notes.txt"}
+    with claimed(tmp_path, plan("seed=7")):
+        pass
+
+
+def test_extending_is_recorded_and_repeatable(tmp_path):
+    with pytest.raises(UsageError, match="no run"), claimed(tmp_path / "none", plan(extend=9)):
+        pass
+    assert not (tmp_path / "none").exists()
+    with claimed(tmp_path, plan()):
+        mark_finished(tmp_path, 3)
+    for _ in range(2):
+        with claimed(tmp_path, plan(extend=9)):
+            info = checkpoint.read_run_json(tmp_path)
+    assert info["extended"] == [{"from": 3, "to": 9}]
+    assert checkpoint.read_config(tmp_path / "config.toml").optim.epochs == 9
+    with pytest.raises(UsageError, match="planned to 9 already"), claimed(tmp_path, plan(extend=5)):
+        pass
+    with pytest.raises(UsageError, match=r"optim.epochs 9 there, 3 asked.*--extend-epochs"), claimed(tmp_path, plan()):
+        pass
+
+
+def test_two_trainers_do_not_share_a_folder(tmp_path):
+    with claimed(tmp_path, plan()), pytest.raises(UsageError, match="another process"), claimed(tmp_path, plan()):
+        pass
+    with claimed(tmp_path, plan()):
+        pass
+
+
+def test_killed_between_the_first_two_files_it_is_still_ours(tmp_path):
+    with claimed(tmp_path, plan()):
+        (tmp_path / "config.toml").unlink()
+    with claimed(tmp_path, plan("seed=9")):
+        assert checkpoint.read_config(tmp_path / "config.toml").seed == 9
+
+
+def test_metrics_are_cut_to_the_checkpoint(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    runlog.keep_epochs(path, 0)
+    for epoch in range(3):
+        runlog.append_epoch(path, {"epoch": epoch})
+    with path.open("a") as file:
+        file.write('{"epoch": 3, "lo')
+    assert [line["epoch"] for line in runlog.read_epochs(path)] == [0, 1, 2]
+    runlog.keep_epochs(path, 2)
+    assert path.read_text() == '{"epoch": 0}\n{"epoch": 1}\n'
+    with pytest.raises(DamageError, match="2 epochs but the checkpoint has done 5"):
+        runlog.keep_epochs(path, 5)
+
+
+def test_state_is_tensors_and_primitives_and_damage_is_named(tmp_path):
+    path = tmp_path / "state.pt"
+    assert checkpoint.load_state(path) is None
+    checkpoint.save_state({"step": 3, "nested": {"t": torch.arange(3), "x": [1.5, "a"]}}, path)
+    loaded = checkpoint.load_state(path)
+    assert loaded is not None
+    assert (loaded["step"], loaded["nested"]["x"]) == (3, [1.5, "a"])
+    whole = path.read_bytes()
+    for cut in (0, 10, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(DamageError, match="damaged"):
+            checkpoint.load_state(path)
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "f"
+    write_atomic(path, b"old")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskFullError, match="run the same command again"):
+        write_atomic(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_load_run_says_what_is_wrong(tmp_path):
+    with pytest.raises(FormatError, match="not a run directory"):
+        load_run(tmp_path)
+    with claimed(tmp_path, plan()):
+        pass
+    with pytest.raises(FormatError, match="no checkpoint yet"):
+        load_run(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0garbage")
+    with pytest.raises(DamageError, match="damaged"):
+        load_run(tmp_path)
+    text = (tmp_path / "run.json").read_text()
+    (tmp_path / "run.json").write_text(text.replace('"format": 1', '"format": 2'))
+    with pytest.raises(FormatError, match="update seqjepa"):
+        load_run(tmp_path)
+
+
+def test_first_signal_is_noted_and_the_second_acts():
+    with StopSignals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.received == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -1,0 +1,316 @@
+from __future__ import annotations
+
+import json
+import logging
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from train_helpers import make_shards, metrics, tiny_config
+
+from seqjepa import learner
+from seqjepa import train as train_module
+from seqjepa.checkpoint import initial_method, load_run
+from seqjepa.learner import Learner
+from seqjepa.methods.base import as_module
+from seqjepa.stopping import Interrupted
+from seqjepa.train import train
+from shards.errors import ConfigError, FailureError, FormatError, UsageError
+
+EVERY_STEP = "train.checkpoint_minutes=1e-9"
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> Path:
+    return make_shards(tmp_path_factory.mktemp("tiny") / "set")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def whole(shards, tmp_path_factory) -> Path:
+    """An uninterrupted run."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    train(tiny_config(), shards, out, workers=0, progress=False)
+    return out
+
+
+def same(a: Path, b: Path) -> bool:
+    weights = (a / "model.safetensors").read_bytes() == (b / "model.safetensors").read_bytes()
+    return weights and metrics(a) == metrics(b)
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed_at(monkeypatch, steps: set[int]) -> None:
+    """Make the run end without any clean-up of ours at the given steps, once each."""
+    update = Learner.update
+
+    def dying(self: Learner, seq, step: int, lr: float):
+        if step in steps:
+            steps.discard(step)
+            raise Killed
+        return update(self, seq, step, lr)
+
+    monkeypatch.setattr(learner.Learner, "update", dying)
+
+
+def test_a_run_leaves_all_that_is_promised(whole: Path):
+    assert {p.name for p in whole.iterdir()} == {
+        "config.toml", "run.json", "metrics.jsonl", "model.safetensors", "state.pt",
+    }  # fmt: skip
+    lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    wanted = {"loss", "lr", "tau", "views_per_s", "z_std", "z_rank", "agg_std", "agg_rank", "probe_top1", "probe_r2"}
+    assert all(wanted <= set(line) for line in lines)
+    assert lines[-1]["samples"] == 22
+    info = json.loads((whole / "run.json").read_text())
+    assert info["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert info["finished_epochs"] == 3
+
+
+def test_a_finished_run_says_so_and_changes_nothing(whole: Path, shards: Path, caplog):
+    before = {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in whole.iterdir()}
+    summary = train(tiny_config(), shards, whole, workers=0, progress=False)
+    assert summary["status"] == "finished already"
+    assert "finished already" in caplog.text
+    assert {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in whole.iterdir()} == before
+
+
+def test_killed_at_every_step_of_a_run_it_ends_with_the_same_bits(whole, shards, tmp_path, monkeypatch):
+    killed_at(monkeypatch, set(range(9)))
+    for workers in (0, 1, 0, 2, 0, 1, 0, 0, 0):
+        with pytest.raises(Killed):
+            train(tiny_config(EVERY_STEP), shards, tmp_path / "run", workers=workers, progress=False)
+    train(tiny_config(), shards, tmp_path / "run", workers=0, progress=False)
+    assert same(tmp_path / "run", whole)
+
+
+def test_killed_between_metrics_and_checkpoint_the_epoch_is_done_again(whole, shards, tmp_path, monkeypatch):
+    killed_at(monkeypatch, {4})
+    with pytest.raises(Killed):  # no checkpoint was due: epoch 1 is in metrics.jsonl only
+        train(tiny_config(), shards, tmp_path / "run", workers=0, progress=False)
+    assert len(metrics(tmp_path / "run")) == 1
+    train(tiny_config(), shards, tmp_path / "run", workers=0, progress=False)
+    assert same(tmp_path / "run", whole)
+
+
+SCRIPT = """
+import os, signal, sys, torch
+sys.path[:0] = [sys.argv[1]]
+torch.set_num_threads(1)
+from train_helpers import tiny_config
+from seqjepa import checkpoint
+from seqjepa.learner import Learner
+from seqjepa.train import train
+from shards.errors import SeqJepaError
+shards, out, number, at = sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
+update, save_state = Learner.update, checkpoint.save_state
+def hit(self, seq, step, lr):
+    if step == at:
+        os.kill(os.getpid(), number)
+    return update(self, seq, step, lr)
+def hit_saving(state, path):
+    if state["step"] == -at:
+        os.kill(os.getpid(), number)
+    save_state(state, path)
+if number:
+    Learner.update, checkpoint.save_state = hit, hit_saving
+try:
+    train(tiny_config("train.checkpoint_minutes=1e-9"), shards, out, workers=1, progress=False)
+except SeqJepaError as error:
+    print(error)
+    sys.exit(error.exit_code)
+"""
+
+
+def run_process(shards: Path, out: Path, number: int, at: int) -> subprocess.CompletedProcess:
+    words = [sys.executable, "-W", "error", "-c", SCRIPT, HERE, shards, out, number, at]
+    return subprocess.run(list(map(str, words)), capture_output=True, text=True, cwd=HERE.parents[1], timeout=120)
+
+
+def kill_and_resume(shards: Path, out: Path, blows: list[tuple[int, int]]) -> None:
+    """blows: signal and step; a negative step means: while its checkpoint is being written."""
+    for number, at in blows:
+        done = run_process(shards, out, number, at)
+        if number == signal.SIGKILL:
+            assert done.returncode == -signal.SIGKILL, done.stderr
+        else:
+            assert done.returncode == 128 + number, done.stderr
+            assert f"stopped and saved at step {at + 1} of 9" in done.stdout
+            assert "the same command goes on" in done.stdout
+    done = run_process(shards, out, 0, 0)
+    assert done.returncode == 0, done.stderr
+
+
+def test_killed_and_terminated_processes_resume_bit_exactly(whole, shards, tmp_path):
+    kill_and_resume(shards, tmp_path / "run", [(signal.SIGKILL, 2), (signal.SIGTERM, 4), (signal.SIGKILL, -7)])
+    assert same(tmp_path / "run", whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_three_blows_at_random_steps(whole, shards, tmp_path, seed: int):
+    rng = random.Random(seed)
+    steps = sorted(rng.sample(range(1, 8), 3))
+    kinds = [rng.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]) for _ in steps]
+    kill_and_resume(shards, tmp_path / "run", list(zip(kinds, steps, strict=True)))
+    assert same(tmp_path / "run", whole)
+
+
+def test_interrupted_has_the_shells_exit_code():
+    assert Interrupted("x", signal.SIGINT).exit_code == 130
+    assert Interrupted("x", signal.SIGTERM).exit_code == 143
+
+
+def test_untrained_is_exactly_what_the_run_began_with(whole, shards, tmp_path, monkeypatch):
+    begun: dict[str, torch.Tensor] = {}
+    make = train_module.initial_method
+
+    def remember(config, action_size):
+        method = make(config, action_size)
+        begun.update({k: v.clone() for k, v in as_module(method).state_dict().items()})
+        return method
+
+    monkeypatch.setattr(train_module, "initial_method", remember)
+    torch.manual_seed(999)
+    train(tiny_config("optim.epochs=1"), shards, tmp_path / "run", workers=0, progress=False)
+    torch.manual_seed(5)
+    config, method, data = load_run(whole, untrained=True)
+    state = as_module(method).state_dict()
+    assert set(state) == set(begun)
+    assert all(torch.equal(state[k], begun[k]) for k in begun)
+    assert not as_module(method).training
+    assert (config.name, data.action_size, data.height) == ("tiny", 4, 32)
+    trained = as_module(load_run(whole).method).state_dict()
+    saved = load_file(whole / "model.safetensors")
+    assert all(torch.equal(trained[k], saved[k]) for k in saved)
+    assert any(not torch.equal(trained[k], begun[k]) for k in begun)
+
+
+def test_initial_weights_leave_the_global_generator_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    initial_method(tiny_config(), 4)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_extending_goes_on_from_where_it_is(whole, shards, tmp_path):
+    out = tmp_path / "run"
+    train(tiny_config(), shards, out, workers=0, progress=False)
+    summary = train(tiny_config(), shards, out, workers=0, extend_epochs=4, progress=False)
+    assert (summary["epochs"], summary["steps"]) == (4, 12)
+    lines = metrics(out)
+    assert lines[:3] == metrics(whole)
+    assert lines[3]["epoch"] == 4
+    assert lines[3]["lr"] < lines[1]["lr"]
+
+
+def test_probes_do_not_change_what_is_learned(whole, shards, tmp_path):
+    train(tiny_config("train.online_probes=false"), shards, tmp_path / "run", workers=0, progress=False)
+    assert (tmp_path / "run/model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert "probe_top1" not in metrics(tmp_path / "run")[0]
+
+
+def test_author_fidelity_and_bf16_run(shards, tmp_path):
+    config = tiny_config("fidelity=author", "train.precision=bf16", "optim.epochs=1", "data.action=rotation_colour")
+    summary = train(config, shards, tmp_path / "run", workers=0, progress=False)
+    assert summary["fidelity"] == "author"
+    assert 0 < summary["loss"] < 2
+    assert 'optimizer = "adam"' in (tmp_path / "run/config.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "options", "error", "match"),
+    [
+        (["data.context=5"], {}, ConfigError, "6 views"),
+        (["data.image_size=128"], {}, ConfigError, "32×32 views, the recipe wants 128×128.*image_size=32"),
+        (["method=nope"], {}, ConfigError, "seq_jepa"),
+        (["model.backbone=resnet5"], {}, ConfigError, "resnet18"),
+        ([], {"device": "cuda"}, UsageError, "no CUDA GPU"),
+        ([], {"device": "tpu9"}, UsageError, "auto, cpu, cuda"),
+        ([], {"extend_epochs": 9}, UsageError, "no run"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(shards, tmp_path, monkeypatch, overrides, options, error, match):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(error, match=match) as caught:
+        train(tiny_config(*overrides), shards, tmp_path / "run", workers=0, progress=False, **options)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_shards_and_too_few_samples(tmp_path):
+    with pytest.raises(FormatError):
+        train(tiny_config(), tmp_path / "none", tmp_path / "run")
+    one = make_shards(tmp_path / "one", objects=1)
+    with pytest.raises(ConfigError, match="fewer than 2 sequences"):
+        train(tiny_config(), one, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_last_batch_of_one_is_dropped(tmp_path):
+    summary = train(
+        tiny_config("optim.epochs=1"),
+        make_shards(tmp_path / "s", objects=17),
+        tmp_path / "r",
+        workers=0,
+        progress=False,
+    )
+    assert (summary["steps"], summary["samples"]) == (2, 16)
+
+
+def test_other_shards_are_refused_on_resume(whole, tmp_path):
+    with pytest.raises(UsageError, match=r"shards\.train"):
+        train(tiny_config(), make_shards(tmp_path / "other", seed=1), whole, workers=0, progress=False)
+
+
+def test_a_run_that_diverges_keeps_its_last_good_checkpoint(shards, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    killed_at(monkeypatch, {2})
+    with pytest.raises(Killed):
+        train(tiny_config(EVERY_STEP), shards, out, workers=0, progress=False)
+    good = (out / "state.pt").read_bytes()
+    update = Learner.update
+
+    def poisoned(self: Learner, seq, step: int, lr: float):
+        output = update(self, seq, step, lr)
+        with torch.no_grad():
+            next(self.module.parameters()).fill_(float("nan"))
+        return output
+
+    monkeypatch.setattr(learner.Learner, "update", poisoned)
+    with pytest.raises(FailureError, match="not finite"):
+        train(tiny_config(EVERY_STEP), shards, out, workers=0, progress=False)
+    assert (out / "state.pt").read_bytes() == good
+
+
+def test_a_collapse_is_said_aloud(shards, tmp_path, monkeypatch, caplog):
+    step = type(initial_method(tiny_config(), 4)).step
+
+    def collapsed(self, seq):
+        output = step(self, seq)
+        output.features["z"] = torch.ones_like(output.features["z"])
+        return output
+
+    monkeypatch.setattr(type(initial_method(tiny_config(), 4)), "step", collapsed)
+    with caplog.at_level(logging.WARNING):
+        train(tiny_config("optim.epochs=1"), shards, tmp_path / "run", workers=0, progress=False)
+    assert "z: complete collapse" in caplog.text
+    assert "complete collapse" in str(metrics(tmp_path / "run")[0]["collapse"])

@@ -1,0 +1,93 @@
+"""Two gloo ranks on the CPU learn what one process learns on the same global batches."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from train_helpers import make_shards, metrics, tiny_config
+
+from seqjepa.train import train
+
+HERE = Path(__file__).parent
+SETTINGS = ["model.dropout=0.0", "optim.epochs=2"]
+SCRIPT = """
+import json, os, signal, sys, torch
+sys.path[:0] = [sys.argv[1]]
+torch.set_num_threads(1)
+from train_helpers import tiny_config
+from seqjepa.learner import Learner
+from seqjepa.train import train
+from shards.errors import SeqJepaError
+shards, out, stop_at, settings = sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5:]
+update = Learner.update
+def hit(self, seq, step, lr):
+    if step == stop_at and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGTERM)
+    return update(self, seq, step, lr)
+Learner.update = hit
+try:
+    train(tiny_config(*settings), shards, out, workers=0, progress=False)
+except SeqJepaError as error:
+    print(error)
+    sys.exit(error.exit_code)
+"""
+
+
+def two_ranks(shards: Path, out: Path, settings: list[str], stop_at: int = -1) -> list[tuple[int, str]]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    words = list(map(str, [sys.executable, "-c", SCRIPT, HERE, shards, out, stop_at, *settings]))
+    ranks = [
+        subprocess.Popen(
+            words,
+            env={"RANK": str(r), "LOCAL_RANK": str(r), **shared},
+            cwd=HERE.parents[1],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for r in range(2)
+    ]
+    outputs = [rank.communicate(timeout=120)[0] for rank in ranks]
+    return [(rank.returncode, text) for rank, text in zip(ranks, outputs, strict=True)]
+
+
+def test_losses_and_weights_equal_one_process(tmp_path):
+    shards = make_shards(tmp_path / "set", objects=22)  # the last batch of an epoch holds 6, three a rank
+    train(tiny_config(*SETTINGS), shards, tmp_path / "one", workers=0, progress=False)
+    done = two_ranks(shards, tmp_path / "two", SETTINGS)
+    assert [code for code, _ in done] == [0, 0], done
+    for one, two in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
+        assert one["samples"] == two["samples"] == 22
+        for key in ("loss", "z_std", "agg_std", "probe_r2"):
+            assert two[key] == pytest.approx(one[key], abs=1e-5 if key == "loss" else 1e-3)
+    one, two = (load_file(tmp_path / run / "model.safetensors") for run in ("one", "two"))
+    assert set(one) == set(two)
+    # AdamW divides by the gradient's own size: where that is nothing but rounding, one step may differ by all of lr.
+    assert max(float((one[k].float() - two[k].float()).abs().max()) for k in one) < 2e-3
+
+
+def test_a_signal_to_one_rank_stops_both_and_the_run_resumes(tmp_path):
+    shards, settings = make_shards(tmp_path / "set", objects=22), ["optim.epochs=4"]
+    done = two_ranks(shards, tmp_path / "run", settings, stop_at=3)
+    assert [code for code, _ in done] == [143, 143], done
+    assert "stopped and saved at step 8 of 12" in done[0][1]
+    assert [code for code, _ in two_ranks(shards, tmp_path / "run", settings)] == [0, 0]
+    assert [line["epoch"] for line in metrics(tmp_path / "run")] == [1, 2, 3, 4]
+    assert {line["samples"] for line in metrics(tmp_path / "run")} == {22}
+
+
+def test_a_refusal_on_rank_0_ends_both(tmp_path):
+    shards = make_shards(tmp_path / "set", objects=22)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "foreign").touch()
+    done = two_ranks(shards, tmp_path / "run", SETTINGS)
+    assert [code for code, _ in done] == [2, 1], done
+    assert "not a run directory" in done[0][1]

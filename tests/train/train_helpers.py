@@ -1,0 +1,53 @@
+"""A tiny shard set and a tiny run for the trainer's tests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+
+from seqjepa.config import RunConfig
+from seqjepa.recipes import load_recipe
+from seqjepa.runlog import TIMING
+from shards.sample import ViewSample
+from shards.schema import ParamField, ViewSpec
+from shards.stats import PixelStats
+from shards.writer import SetBuilder
+
+PARAMS = ("rot_x", "rot_y", "rot_z", "floor_hue", "light_theta", "light_phi", "light_hue")
+UNITS = ("rad", "rad", "rad", "1", "rad", "rad", "1")
+
+
+def make_shards(out: Path, objects: int = 22, views: int = 5, size: int = 32, seed: int = 0) -> Path:
+    """Noise images of three classes whose brightness is the class; rotations uniform."""
+    rng = np.random.default_rng(seed)
+    params = tuple(ParamField(name, unit) for name, unit in zip(PARAMS, UNITS, strict=True))
+    spec = ViewSpec(views=views, height=size, width=size, encoding="jpeg", params=params)
+    builder = SetBuilder(out, name="tiny", spec=spec, classes=("a", "b", "c"), fingerprint={"seed": seed})
+    with builder.open_shard("train", 0) as shard:
+        for number in range(objects):
+            label = number % 3
+            pixels = rng.integers(0, 100, (views, size, size, 3)) + 60 * label
+            stats = PixelStats.of(pixels.astype(np.uint8)) if hasattr(PixelStats, "of") else None
+            jpegs = [simplejpeg.encode_jpeg(np.ascontiguousarray(p, np.uint8), quality=90) for p in pixels]
+            values = rng.uniform(-1.5, 1.5, (views, len(PARAMS))).astype(np.float32)
+            shard.add(ViewSample(f"o{number:03d}", jpegs, list(range(views)), values, label, {}), stats)
+    builder.finish({"made": "by a test"})
+    return out
+
+
+def tiny_config(*overrides: str) -> RunConfig:
+    small = [
+        "model.width=0.125", "model.layers=1", "model.ff_mult=1", "model.action_dim=16", "model.predictor_hidden=32",
+        "model.stem=cifar", "data.context=2", "optim.epochs=3", "optim.batch_size=8", "optim.warmup_epochs=1",
+        "name=tiny",
+    ]  # fmt: skip
+    return load_recipe("", [*small, *overrides])
+
+
+def metrics(run: Path) -> list[dict[str, object]]:
+    """metrics.jsonl without the keys that are timings."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in TIMING} for line in lines]
