@@ -78,7 +78,10 @@ def test_with_action_tokens_only_whole_tokens_are_a_set() -> None:
 def test_target_branch_has_statistics_of_its_own_and_no_gradients() -> None:
     method, seq = small(), sequence(3)
     start = {name: b.clone() for name, b in method.target_encoder.named_buffers()}
+    seq.views.requires_grad_()
     method.step(seq).loss.backward()
+    assert (seq.views.grad[:, -1] == 0).all()
+    assert (seq.views.grad[:, :-1] != 0).any()
     assert all(p.grad is None and not p.requires_grad for p in method.target_encoder.parameters())
     assert all(p.grad is not None for p in method.encoder.parameters())
     # One training step moves a running mean by a tenth of this batch's mean: that of the targets alone.
