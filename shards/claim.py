@@ -135,8 +135,11 @@ def _shown(record: dict[str, Any], name: str) -> str:
 
 
 def _settle(layout: Layout, identity: dict[str, Any], overwrite: bool) -> DatasetInfo | None:
-    """With the lock held: the folder is made ready for building, or found complete and tidied."""
-    found = look_while_locked(layout)
+    """With the lock held: the folder is made ready for building, or found complete and tidied.
+
+    It looks again, because between our first look and the lock another build may have ended.
+    """
+    found = look(layout)
     _refuse_other(layout, found, identity, overwrite)
     for path in layout.tmp.iterdir():
         path.unlink()
@@ -149,11 +152,6 @@ def _settle(layout: Layout, identity: dict[str, Any], overwrite: bool) -> Datase
     _write_build(layout, {"identity": identity})
     layout.parts.mkdir(exist_ok=True)
     return None
-
-
-def look_while_locked(layout: Layout) -> Found:
-    """look(), knowing that nobody else writes: between our first look and the lock another build may have ended."""
-    return look(layout)
 
 
 def _clear(layout: Layout, identity: dict[str, Any], found: Found) -> None:

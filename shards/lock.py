@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import time
 import weakref
@@ -11,17 +12,22 @@ from pathlib import Path
 
 from shards.errors import UsageError
 
-# Worker processes that were forked hold the lock until they notice that their killed parent is gone.
+# A killed builder may take a moment to disappear.
 GRACE_SECONDS = 2.0
 
 
 class FolderLock:
-    """Held from construction to release(), which also removes the file. UsageError: someone else holds it."""
+    """Held from construction to release(), which also removes the file. UsageError: someone else holds it.
+
+    It stays with its process: a forked child closes its copy, or it would hold the lock of a killed parent.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         fd = _acquire(path)
         self._close = weakref.finalize(self, os.close, fd)
+        _forget_in_children()
+        _held.add(self)
 
     def release(self) -> None:
         """Idempotent."""
@@ -30,6 +36,14 @@ class FolderLock:
             with contextlib.suppress(OSError):
                 os.unlink(self.path)
             self._close()
+
+
+_held: weakref.WeakSet[FolderLock] = weakref.WeakSet()
+
+
+@functools.cache
+def _forget_in_children() -> None:
+    os.register_at_fork(after_in_child=lambda: [lock._close() for lock in list(_held)])
 
 
 def _acquire(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -136,6 +137,25 @@ def test_a_lock_is_freed_with_its_owner(tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", code, tmp_path]).returncode == -9
     assert (tmp_path / "_meta" / "lock").exists()
     build(tmp_path)
+
+
+def test_forked_workers_do_not_hold_the_lock_of_a_killed_parent(tmp_path: Path) -> None:
+    code = f"import sys; sys.path[:0] = {[str(ROOT), str(ROOT / 'tests' / 'shards')]}\n"
+    code += "import os, pathlib, shard_sets, time\nb = shard_sets.builder(pathlib.Path(sys.argv[1]))\n"
+    code += "if os.fork(): sys.stdin.read(1); os.kill(os.getpid(), 9)\n"
+    code += "else: print(os.getpid(), flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        with pytest.raises(UsageError, match="another build is writing"):
+            builder(tmp_path)
+        parent.stdin.write("x")
+        parent.stdin.close()
+        assert parent.wait() == -9
+        build(tmp_path)
+        os.kill(worker, 9)
 
 
 def test_an_exception_leaves_no_shard(tmp_path: Path) -> None:
