@@ -93,7 +93,7 @@ def test_an_object_in_both_lists(tmp_path: Path) -> None:
 )
 def test_files_that_are_no_lists(tmp_path: Path, array: np.ndarray) -> None:
     np.save(tmp_path / "val_images.npy", array, allow_pickle=True)
-    with pytest.raises(FormatError, match="val_images.npy"):
+    with pytest.raises(FormatError, match=r"val_images\.npy"):
         find_split_lists(tmp_path)
 
 
@@ -127,7 +127,7 @@ def test_exactly_one_rule(tmp_path: Path) -> None:
         split_rule(tmp_path, None, "i5", 0.2, "all")
     with pytest.raises(UsageError, match="only --split-lists with --split ood"):
         split_rule(tmp_path, None, "i5", None, "ood")
-    with pytest.raises(FormatError, match="holds no val_images.npy"):
+    with pytest.raises(FormatError, match=r"holds no val_images\.npy"):
         split_rule(tmp_path, tmp_path, None, None, "all")
     assert split_rule(tmp_path, None, None, None, "ood").lists is None
 

@@ -1,0 +1,163 @@
+"""Images per second of `seqjepa-data shard 3diebench`, 256 → 128 pixels, beside what one would write in its place.
+
+    python benchmarks/shard.py [--work DIR] [--objects 200] [--rounds 3]
+
+The source is a tree (and the same as tar.gz) of smooth random 256-pixel JPEGs, 50 views an object. Ours is the whole
+command: listing, choosing the JPEG setting, decoding, resizing, encoding, checking every view, pixel statistics,
+writing and syncing shards. `limit` is decode, resize and encode alone, in one process a core. Peers write tars of the
+same members with the same JPEG setting; they check nothing and cannot resume. Medians over rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import multiprocessing
+import shutil
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+from common import emit, versions  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from pipelines.encode import JpegSetting, decode_jpeg, encode_jpeg, resize  # noqa: E402
+from pipelines.pool import usable_cores  # noqa: E402
+from pipelines.three_diebench import shard_3diebench  # noqa: E402
+
+VIEWS, SOURCE_SIDE, SIDE = 50, 256, 128
+QUALITY, SUBSAMPLING = 90, "420"
+
+
+def make_source(work: Path, objects: int) -> Path:
+    """Images of about 17 kB, as 3DIEBench's are: smooth shading and a little noise."""
+    tree = work / f"source-{objects}"
+    if not (tree / "complete").exists():
+        rng = np.random.default_rng(0)
+        for number in range(objects):
+            folder = tree / f"{number % 5:08d}" / f"object{number}"
+            folder.mkdir(parents=True, exist_ok=True)
+            for k in range(VIEWS):
+                coarse = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
+                smooth = Image.fromarray(coarse).resize((SOURCE_SIDE, SOURCE_SIDE), Image.Resampling.BICUBIC)
+                noisy = np.asarray(smooth) + rng.normal(0, 2, (SOURCE_SIDE, SOURCE_SIDE, 3))
+                Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f"image_{k}.jpg", quality=95)
+                np.save(folder / f"latent_{k}.npy", rng.uniform(-1, 1, 7))
+        (tree / "complete").touch()
+    return tree
+
+
+def make_tar(tree: Path) -> Path:
+    path = tree.with_suffix(".tar.gz")
+    if not path.exists():
+        with tarfile.open(path, "w:gz", compresslevel=1) as tar:
+            tar.add(tree, "3DIEBench")
+    return path
+
+
+def ours(source: Path, out: Path) -> None:
+    shard_3diebench(source, out, val_fraction=0.2, size=SIDE)
+
+
+def encode_with_pil(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=QUALITY, subsampling="4:2:0", optimize=True)
+    return buffer.getvalue()
+
+
+def load_latent(image: Path) -> np.ndarray:
+    return np.load(image.with_name(image.stem.replace("image", "latent") + ".npy"))
+
+
+def convert_with_pil(path: Path) -> tuple[Path, bytes, np.ndarray]:
+    image = Image.open(path).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    return path, encode_with_pil(image), load_latent(path)
+
+
+def convert_with_torchvision(path: Path) -> tuple[Path, bytes, np.ndarray]:
+    from torchvision.transforms import Resize
+
+    image = Resize((SIDE, SIDE))(Image.open(path).convert("RGB"))
+    return path, encode_with_pil(image), load_latent(path)
+
+
+def write_tar(converted: Iterable[tuple[Path, bytes, np.ndarray]], out: Path) -> None:
+    with tarfile.open(out, "w") as tar:
+        for path, data, latent in converted:
+            for name, content in ((path.name, data), (f"{path.stem}.npy", latent.astype(np.float32).tobytes())):
+                info = tarfile.TarInfo(f"{path.parent.name}.{name}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+
+
+def pil_loop(source: Path, out: Path) -> None:
+    write_tar(map(convert_with_pil, sorted(source.glob("*/*/image_*.jpg"))), out)
+
+
+def torchvision_pool(source: Path, out: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(usable_cores()) as pool:
+        paths = sorted(source.glob("*/*/image_*.jpg"))
+        write_tar(pool.imap(convert_with_torchvision, paths, chunksize=VIEWS), out)
+
+
+def bare(path: Path) -> int:
+    setting = JpegSetting(SUBSAMPLING, QUALITY)
+    return len(encode_jpeg(resize(decode_jpeg(path.read_bytes()), SIDE), setting))
+
+
+def bare_pool(source: Path, out: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(usable_cores()) as pool:
+        sum(pool.imap(bare, sorted(source.glob("*/*/image_*.jpg")), chunksize=VIEWS))
+
+
+def rate(work: Callable[[Path, Path], None], source: Path, out: Path, images: int) -> float:
+    start = time.perf_counter()
+    work(source, out)
+    spent = time.perf_counter() - start
+    if out.is_dir():
+        shutil.rmtree(out)
+    out.unlink(missing_ok=True)
+    return images / spent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "seqjepa-shard-benchmark")
+    parser.add_argument("--objects", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    tree = make_source(arguments.work, arguments.objects)
+    tar = make_tar(tree)
+    contenders = {
+        "ours": (ours, tree),
+        "ours_from_tar_gz": (ours, tar),
+        "pil_loop_one_process": (pil_loop, tree),
+        "torchvision_pool": (torchvision_pool, tree),
+        "limit": (bare_pool, tree),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(arguments.rounds):
+        for name, (work, source) in contenders.items():
+            rates[name].append(rate(work, source, arguments.work / "out", arguments.objects * VIEWS))
+    found = {name: median(values) for name, values in rates.items()}
+    emit(
+        "shard_3diebench_256_to_128",
+        "images/s",
+        found["ours"],
+        {name: found[name] for name in ("pil_loop_one_process", "torchvision_pool")},
+        found["limit"],
+        ours_from_tar_gz=found["ours_from_tar_gz"],
+        versions=versions("pillow", "simplejpeg", "numpy", "torchvision"),
+    )
+
+
+if __name__ == "__main__":
+    main()
