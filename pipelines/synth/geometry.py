@@ -1,12 +1,12 @@
 """Closed-form intersections of many rays with one unit solid, written for speed on plain tensors.
 
-Everything that an intersection needs is linear in a ray's direction d, and d is affine in the pixel position (u, v).
-So the rays of a tile are described by a few *fields*, each affine in (u, v): `field_weights` turns the eye's position in
-the solid's frame into those linear forms, and the kernels combine the fields' values. The discriminants are written as
-sums over 2×2 minors of (eye, direction), which stay accurate where b² − ac cancels: a thin solid seen from afar.
+Everything that an intersection needs is linear in a ray's direction d, and d is affine in the pixel position
+(u, v). So the rays of a tile are described by a few *fields*, each affine in (u, v): `field_weights` turns the eye's
+position in the solid's frame into those linear forms, and the kernels combine the fields' values. The discriminants
+are sums over 2×2 minors of (eye, direction), which stay accurate where b² − ac cancels: a thin solid from afar.
 
-Kernels take fields [F, E, R] (E tiles, R rays each) and per-tile eyes o [3, E, 1], and return t [E, R]: the eye + t·d is
-where the ray enters; ≥ MISS where it does not. They select by arithmetic: masked writes cost 40 times a multiplication.
+Kernels take fields [F, E, R] (E tiles, R rays each) and per-tile eyes o [3, E, 1], and return t [E, R]: eye + t·d is
+where the ray enters; ≥ MISS where it does not. They select by arithmetic: masked writes cost 40 multiplications.
 """
 
 from __future__ import annotations
@@ -76,9 +76,10 @@ def enter_ellipsoid(fields: Tensor, o: Tensor, tip: float) -> Tensor:
 
 
 def enter_bar(fields: Tensor, o: Tensor, tip: float) -> Tensor:
-    """Mantle: x² + y² = r(z)² with |z| ≤ 1; caps: the plane z = ±1 that faces the eye. A ray enters through one of them.
+    """Mantle: x² + y² = r(z)² with |z| ≤ 1; caps: the plane z = ±1 that faces the eye. A ray enters through one.
 
-    Of the mantle's two roots the entering one is (−b − √disc)/a whatever the sign of a: there the form falls through 0.
+    Of the mantle's two roots the entering one is (−b − √disc)/a whatever the sign of a: there the form falls
+    through 0.
     """
     mean, slope = bar_radius(tip)
     x, y, z = fields[:3]

@@ -1,4 +1,4 @@
-"""An object's parts in the world for V rotations at once, and as a pencil of rays meets them (numpy, float64, small)."""
+"""An object's parts in the world for V rotations at once, and as a pencil of rays meets them (float64, small)."""
 
 from __future__ import annotations
 

@@ -1,13 +1,14 @@
 """One object, many views → pixels. Tensors throughout; the same code runs on a CPU or a GPU.
 
-Three passes over tiles of 64 to 256 rays: `depth_buffer` finds the nearest part of every sample (four a pixel), `shadow`
-asks which floor pixels the light cannot see (one a pixel), and `shade` colours what was hit. Only tiles that a part's
-bounds touch are visited. All arithmetic is elementwise (no matrix products), so a view's bytes do not depend on the
-views rendered with it, nor on the number of threads.
+Three passes over tiles of 64 to 256 rays: `depth_buffer` finds the nearest part of every sample (four a pixel),
+`shadow` asks which floor pixels the light cannot see (one a pixel), and `shade` colours what was hit. Only tiles that
+a part's bounds touch are visited. All arithmetic on rays is elementwise (no matrix products), so a view's bytes do not
+depend on the views rendered with it.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -33,9 +34,20 @@ def render(solid: Solid, latents: np.ndarray, size: int, device: str = "cpu") ->
     So they are here: a floor of hue 0 is blue.
     """
     step = max(1, _CHUNK_PIXELS // size**2)
-    with torch.inference_mode():
+    with torch.inference_mode(), _one_thread():
         chunks = [_render(solid, latents[i : i + step], size, device) for i in range(0, len(latents), step)]
     return np.concatenate(chunks)[..., ::-1].copy()
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """The tensors are too small to be worth splitting, and threads that wait for each other stall a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _render(solid: Solid, latents: np.ndarray, size: int, device: str) -> np.ndarray:
@@ -56,9 +68,9 @@ def _render(solid: Solid, latents: np.ndarray, size: int, device: str) -> np.nda
 def depth_buffer(pose: Pose, rays: Rays, grid: Grid, device: str) -> Tensor:
     """The nearest part of every sample: int32 [V · tiles, R] keys.
 
-    A key is the depth's float32 bits, which order as integers do, with the lowest six replaced by 1 + the part's number:
-    one minimum keeps both, and two parts at the same depth are never both nearest. Untouched samples hold a value
-    above that of MISS.
+    A key is the depth's float32 bits, which order as integers do, with the lowest six replaced by 1 + the part's
+    number: one minimum keeps both, and two parts at the same depth are never both nearest. Untouched samples hold a
+    value above that of MISS.
     """
     keys = torch.full((pose.views * grid.tiles, len(grid.u)), _EMPTY, dtype=torch.int32, device=device)
     for part, rows, t in cast(pose, rays, grid, device):
@@ -96,10 +108,17 @@ def cast(pose: Pose, rays: Rays, grid: Grid, device: str) -> Iterator[tuple[int,
 
 
 def _fields(
-    kind: Kind, parts: slice, eye: np.ndarray, basis: np.ndarray, tip: np.ndarray, tiles: Visits, grid: Grid, device: str
+    kind: Kind,
+    parts: slice,
+    eye: np.ndarray,
+    basis: np.ndarray,
+    tip: np.ndarray,
+    tiles: Visits,
+    grid: Grid,
+    device: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What the kernels of one kind need at each visit of its parts: fields at a tile's corner, their slopes along u and v
-    (all float32 [F, E, 1]), and eyes [3, E, 1]."""
+    """What one kind's kernel needs at each visit: fields at a tile's corner, their slopes along u and along v
+    (float32 [F, E, 1] each), and eyes [3, E, 1]."""
     mine = slice(tiles.first[parts.start], tiles.first[parts.stop])
     part, view = tiles.part[mine] - parts.start, tiles.view[mine]
     weights = field_weights(kind, eye[parts], np.broadcast_to(tip[parts, None], eye[parts].shape[:2]))

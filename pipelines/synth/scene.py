@@ -21,9 +21,9 @@ LIGHT_DISTANCE = 3.0
 
 @dataclass(frozen=True)
 class Rays:
-    """A pencil of rays: all start at `eye` [V, 3]; through pixel position (u, v) runs basis[:, 0] + u·basis[:, 1] + v·basis[:, 2].
+    """A pencil of rays: all start at `eye` [V, 3], and the one through (u, v) runs along basis · (1, u, v).
 
-    basis [V, 3, 3] is indexed [view, coefficient, xyz]; u counts columns and v rows, in pixels from the top left corner.
+    basis [V, 3, 3] is indexed [view, coefficient, xyz]; u counts columns and v rows, in pixels from the top left.
     """
 
     eye: np.ndarray
@@ -44,8 +44,8 @@ def camera_rays(size: int, views: int) -> Rays:
 def shadow_rays(camera: Rays, light: np.ndarray) -> Rays:
     """Rays from the light [V, 3] to the floor point that each camera ray sees.
 
-    The floor point is F = eye + d/w, where w = −d_z / (eye_z − floor) is affine in (u, v), as d is. Hence w·(F − light) =
-    w·(eye − light) + d is affine too: the shadow is one more picture taken through the same window.
+    The floor point is F = eye + d/w, where w = −d_z / (eye_z − floor) is affine in (u, v), as d is. Hence
+    w·(F − light) = w·(eye − light) + d is affine too: the shadow is one more picture through the same window.
     """
     w = -camera.basis[:, :, 2] / (camera.eye[:, None, 2] - FLOOR_Z)
     return Rays(light, w[:, :, None] * (camera.eye - light)[:, None, :] + camera.basis)

@@ -1,16 +1,19 @@
 """Light and colour: the floor per pixel, the object per sample.
 
-Surfaces see a white sky (brighter from above), a faint white light at the camera, and the coloured spot light, with a
-soft highlight. Colours are RGB planes in [0, 1], first axis the channel; the swap of red and blue comes last (render.py).
+Surfaces see a white sky (brighter from above), a faint white light at the camera, and the coloured spot light, with
+a soft highlight. Colours are RGB planes in [0, 1], first axis the channel; red and blue are swapped in render.py.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipelines.synth.geometry import MISS, bar_radius, gradient
+from pipelines.synth.parts import Kind
 from pipelines.synth.pose import Pose
 from pipelines.synth.scene import CAMERA_DISTANCE, FLOOR_Z, Rays, floor_points, hsv
 from pipelines.synth.tiles import Grid
@@ -62,42 +65,54 @@ def solids(
 
 
 def _shade(
-    kind: str, table: Tensor, where: Tensor, part: Tensor, depth: Tensor, pose: Pose, grid: Grid
+    kind: Kind, table: Tensor, where: Tensor, part: Tensor, depth: Tensor, pose: Pose, grid: Grid
 ) -> list[Tensor]:
     """RGB [N] each of the samples `where` [N] that see parts `part` [N] of one kind at `depth` [N]."""
-    ray = where % len(grid.u)
-    row = where // len(grid.u)
-    tile, view = row % grid.tiles, row // grid.tiles
-    put = _putter(depth.device)
-    u = put(grid.u).index_select(0, ray).add_((tile % grid.across) * grid.side)
-    v = put(grid.v).index_select(0, ray).add_((tile // grid.across) * grid.side)
+    view, u, v = _positions(where, grid)
     number = part * pose.views + view
-    get = iter([column.index_select(0, number) for column in table])
+    get = iter(column.index_select(0, number) for column in table)
+    x, y, z = (_along(get, u, v, depth) for _ in range(3))
+    mean, slope = next(get), next(get)
+    n = gradient(kind, x, y, z, mean, slope)
+    length = _dot(get, *(c * c for c in n)).sqrt_()
+    to_spot, to_sky, to_eye, to_highlight = (_dot(get, *n).div_(length) for _ in range(4))
+    rear = (_dot(get, x, y, z) < 0).to(depth.dtype)
 
-    point = []
-    for _ in range(3):
-        eye, d, along_u, along_v = next(get), next(get), next(get), next(get)
-        point.append(eye.add_(d.add_(along_u.mul_(u)).add_(along_v.mul_(v)).mul_(depth)))
-    n = gradient(kind, *point, next(get), next(get))
-
-    def dot(vector: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
-        return (next(get) * vector[0]).add_(next(get) * vector[1]).add_(next(get) * vector[2])
-
-    length = dot([c * c for c in n]).sqrt_()
-    to_spot, to_sky, to_eye, to_highlight = (dot(n).div_(length) for _ in range(4))
-    rear = (dot(point) < 0).to(depth.dtype)
-    white = to_sky.mul_(0.5 * SKY_FROM_ABOVE).add_(SKY + 0.5 * SKY_FROM_ABOVE).add_(to_eye.clamp_(min=0), alpha=HEADLIGHT)
+    white = to_sky.add_(1).mul_(SKY_FROM_ABOVE / 2).add_(SKY).add_(to_eye.clamp_(min=0), alpha=HEADLIGHT)
     spot = to_spot.clamp_(min=0).mul_(SPOT)
-    shine = to_highlight.clamp_(min=0)
-    for _ in range(5):
-        shine = shine.square_()
-    shine.mul_(SHINE)
+    shine = _power_of_32(to_highlight.clamp_(min=0)).mul_(SHINE)
     rgb = []
     for _ in range(3):
         paint, change, glow = next(get), next(get), next(get)
-        paint.add_(change.mul_(rear)).mul_((glow * spot).add_(white))
-        rgb.append(paint.add_(glow.mul_(shine)))
+        diffuse = paint.add_(change.mul_(rear)).mul_((glow * spot).add_(white))
+        rgb.append(diffuse.add_(glow.mul_(shine)))
     return rgb
+
+
+def _positions(where: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
+    """Flat sample numbers [N] → view int64 [N], and (u, v) in pixels float32 [N] each."""
+    put = _putter(where.device)
+    row = where // len(grid.u)
+    ray = where - row * len(grid.u)
+    view = row // grid.tiles
+    tile = row - view * grid.tiles
+    down = tile // grid.across
+    u = put(grid.u).index_select(0, ray).add_(tile - down * grid.across, alpha=grid.side)
+    return view, u, put(grid.v).index_select(0, ray).add_(down, alpha=grid.side)
+
+
+def _along(get: Iterator[Tensor], u: Tensor, v: Tensor, depth: Tensor) -> Tensor:
+    """One coordinate of eye + depth · (d + u · d_u + v · d_v)."""
+    eye, d, along_u, along_v = next(get), next(get), next(get), next(get)
+    return eye.add_(d.add_(along_u.mul_(u)).add_(along_v.mul_(v)).mul_(depth))
+
+
+def _dot(get: Iterator[Tensor], x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    return next(get).mul_(x).add_(next(get).mul_(y)).add_(next(get).mul_(z))
+
+
+def _power_of_32(x: Tensor) -> Tensor:
+    return x.square_().square_().square_().square_().square_()
 
 
 def _table(pose: Pose, rays: Rays, latents: np.ndarray, light: np.ndarray, device: torch.device) -> Tensor:
@@ -141,7 +156,7 @@ def _indices(mask: Tensor) -> Tensor:
     return mask.nonzero()[:, 0]
 
 
-def _putter(device: torch.device):
+def _putter(device: torch.device) -> Callable[[np.ndarray], Tensor]:
     def put(array: np.ndarray) -> Tensor:
         return torch.as_tensor(np.ascontiguousarray(array, dtype=np.float32), device=device)
 

@@ -19,7 +19,7 @@ CENTRE = np.array([(0.0, 0.0)])
 class Grid:
     """An image of size × size pixels cut into across × across tiles of side × side pixels.
 
-    u, v [R]: sample positions in pixels, relative to a tile's corner; R = side² · samples, the samples of a pixel adjacent.
+    u, v [R]: sample positions in pixels, relative to a tile's corner; R = side² · samples, a pixel's samples adjacent.
     """
 
     size: int

@@ -28,7 +28,9 @@ def dog(r: Dice) -> list[Part]:
     parts += [ellipsoid((0, 0, top), (length, fat, fat), coat)]
     parts += [ellipsoid((length * 0.5, 0, top + 0.3), (0.42, 0.36, 0.36), head)]
     parts += [ellipsoid((length * 0.5 + 0.24, 0, top + 0.22), (0.3, 0.18, 0.16), ear)]
-    parts += [ellipsoid((length * 0.46, s * 0.17, top + 0.42), (0.12, 0.08, 0.32), ear, turn=(s * 25, 0, 0)) for s in (1, -1)]
+    parts += [
+        ellipsoid((length * 0.46, s * 0.17, top + 0.42), (0.12, 0.08, 0.32), ear, turn=(s * 25, 0, 0)) for s in (1, -1)
+    ]
     parts += eyes(length * 0.5 + 0.16, 0.1, top + 0.36, 0.08)
     return [*parts, strut((-length * 0.45, 0, top), (-length * 0.45 - 0.3, 0, top + r(0.15, 0.4)), 0.1, ear)]
 
@@ -48,7 +50,10 @@ def bird(r: Dice) -> list[Part]:
     coat, wing, beak = r.paint(), r.paint(), r.paint()
     span, lift = r(0.7, 1.0), r(10, 35)
     parts = [ellipsoid((0, 0, 0), (0.9, 0.4, 0.38), coat, turn=(0, -12, 0))]
-    parts += [ellipsoid((0.48, 0, 0.22), (0.32, 0.3, 0.3), r.paint()), cone((0.74, 0, 0.2), (0.28, 0.12, 0.12), beak, axis="x")]
+    parts += [
+        ellipsoid((0.48, 0, 0.22), (0.32, 0.3, 0.3), r.paint()),
+        cone((0.74, 0, 0.2), (0.28, 0.12, 0.12), beak, axis="x"),
+    ]
     for side in (1, -1):
         across, up = cos(radians(lift)) * span / 2, sin(radians(lift)) * span / 2
         at = (-0.05, side * (0.12 + across), 0.1 + up)
@@ -64,7 +69,11 @@ def turtle(r: Dice) -> list[Part]:
     parts += [ellipsoid((length * 0.68, 0, 0.16), (0.4, 0.26, 0.24), skin)]
     for x in (0.4, -0.4):
         for side in (1, -1):
-            parts += [ellipsoid((x * length, side * length * 0.42, 0), (0.36, 0.24, 0.16), skin, turn=(0, 0, 45 * side * (x / 0.4)))]
+            parts += [
+                ellipsoid(
+                    (x * length, side * length * 0.42, 0), (0.36, 0.24, 0.16), skin, turn=(0, 0, 45 * side * (x / 0.4))
+                )
+            ]
     parts += [cone((-length * 0.6, 0, 0.04), (0.25, 0.1, 0.1), skin, axis="-x")]
     return parts + eyes(length * 0.68 + 0.13, 0.09, 0.22, 0.07)
 
@@ -76,14 +85,19 @@ def giraffe(r: Dice) -> list[Part]:
     head = (0.32 + lean, 0.0, leg + 0.2 + neck)
     parts += [strut((0.3, 0, leg + 0.15), head, 0.18, coat, tip=0.7)]
     parts += [ellipsoid((head[0] + 0.12, 0, head[2]), (0.42, 0.18, 0.2), spots, turn=(0, 18, 0))]
-    parts += [strut((head[0], s * 0.05, head[2]), (head[0] - 0.04, s * 0.08, head[2] + 0.2), 0.06, BLACK) for s in (1, -1)]
+    parts += [
+        strut((head[0], s * 0.05, head[2]), (head[0] - 0.04, s * 0.08, head[2] + 0.2), 0.06, BLACK) for s in (1, -1)
+    ]
     parts += [strut((-0.4, 0, leg + 0.2), (-0.55, 0, leg - 0.15), 0.06, spots)]
     return parts
 
 
 def spider(r: Dice) -> list[Part]:
     body, leg, reach, knee = r.paint(), r.paint(), r(0.75, 0.95), r(0.3, 0.45)
-    parts = [ellipsoid((-0.35, 0, 0.1), (0.75, 0.58, 0.5), body), ellipsoid((0.15, 0, 0.05), (0.42, 0.36, 0.3), r.paint())]
+    parts = [
+        ellipsoid((-0.35, 0, 0.1), (0.75, 0.58, 0.5), body),
+        ellipsoid((0.15, 0, 0.05), (0.42, 0.36, 0.3), r.paint()),
+    ]
     for angle in (35, 68, 105, 140):
         for side in (1, -1):
             x, y = cos(radians(angle)), side * sin(radians(angle))

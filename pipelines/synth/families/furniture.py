@@ -59,10 +59,16 @@ def bed(r: Dice) -> list[Part]:
     length, width, height = r(1.7, 2.0), r(0.95, 1.4), r(0.25, 0.4)
     wood, blanket = r.paint(), r.paint()
     parts = legs(length, width, height, 0.12, wood, wood)
-    parts += [box((0, 0, height), (length, width, 0.12), wood), box((0, 0, height + 0.13), (length, width, 0.18), r.pale())]
+    parts += [
+        box((0, 0, height), (length, width, 0.12), wood),
+        box((0, 0, height + 0.13), (length, width, 0.18), r.pale()),
+    ]
     parts += [box((length * 0.14, 0, height + 0.15), (length * 0.7, width * 1.04, 0.2), blanket)]
     parts += [box((-length / 2, 0, height + 0.25), (0.1, width, r(0.6, 0.9)), wood)]
-    parts += [ellipsoid((-length * 0.36, s * width * 0.23, height + 0.27), (0.3, width * 0.4, 0.18), r.pale()) for s in (1, -1)]
+    parts += [
+        ellipsoid((-length * 0.36, s * width * 0.23, height + 0.27), (0.3, width * 0.4, 0.18), r.pale())
+        for s in (1, -1)
+    ]
     return parts
 
 

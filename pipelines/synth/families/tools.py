@@ -52,10 +52,19 @@ def camera(r: Dice) -> list[Part]:
 def robot(r: Dice) -> list[Part]:
     body, limb, head, eye = r.paint(), r.paint(), r(0.36, 0.5), r.pale()
     raised = r(-60, 60)
-    parts = [box((0, 0, 0.85), (0.38, 0.6, 0.65), body, r.paint()), box((0, 0, 1.42), (head, head, head * 0.85), r.paint())]
+    parts = [
+        box((0, 0, 0.85), (0.38, 0.6, 0.65), body, r.paint()),
+        box((0, 0, 1.42), (head, head, head * 0.85), r.paint()),
+    ]
     parts += [ellipsoid((head / 2, s * head * 0.24, 1.46), (0.09, 0.13, 0.13), eye) for s in (1, -1)]
     for side, tilt in ((1, raised), (-1, -15)):
-        parts += [cylinder((0, side * 0.17, 0.28), (0.2, 0.2, 0.5), limb), box((0.06, side * 0.17, 0.04), (0.36, 0.22, 0.1), r.paint())]
+        parts += [
+            cylinder((0, side * 0.17, 0.28), (0.2, 0.2, 0.5), limb),
+            box((0.06, side * 0.17, 0.04), (0.36, 0.22, 0.1), r.paint()),
+        ]
         parts += [cylinder((0.25, side * 0.4, 0.98), (0.6, 0.16, 0.16), limb, axis="x", turn=(0, -tilt, 0))]
-    parts += [cylinder((0, 0.08, 1.75), (0.05, 0.05, 0.35), limb), ellipsoid((0, 0.08, 1.92), (0.13, 0.13, 0.13), r.paint())]
+    parts += [
+        cylinder((0, 0.08, 1.75), (0.05, 0.05, 0.35), limb),
+        ellipsoid((0, 0.08, 1.92), (0.13, 0.13, 0.13), r.paint()),
+    ]
     return [*parts, cylinder((0.2, 0.12, 0.95), (0.05, 0.18, 0.18), r.paint(), axis="x")]

@@ -21,7 +21,9 @@ def aircraft(r: Dice) -> list[Part]:
     thick = r(0.2, 0.28)
     parts = [ellipsoid((0, 0, 0), (2.0, thick, thick), body, r.paint())]
     for side in (1, -1):
-        parts += [box((-0.1, side * span / 4, 0), (r(0.3, 0.42), span / 2, 0.05), wing, turn=(side * 4, 0, side * sweep))]
+        parts += [
+            box((-0.1, side * span / 4, 0), (r(0.3, 0.42), span / 2, 0.05), wing, turn=(side * 4, 0, side * sweep))
+        ]
         parts += [box((-0.85, side * 0.22, 0.04), (0.2, 0.42, 0.04), wing, turn=(0, 0, side * sweep))]
         parts += [cylinder((0.05, side * span * 0.22, -0.1), (0.32, 0.13, 0.13), r.paint(), axis="x")]
     parts += [box((-0.87, 0, 0.22), (0.24, 0.05, r(0.35, 0.5)), r.paint(), turn=(0, -25, 0))]

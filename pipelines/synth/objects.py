@@ -1,0 +1,109 @@
+"""Which objects a set has, and making one of them. Each depends on (seed, index) alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import ceil
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from pipelines.pool import map_in_order, usable_cores
+from pipelines.synth.config import SynthConfig, check
+from pipelines.synth.dice import Dice, Purpose, stream
+from pipelines.synth.families import FAMILIES
+from pipelines.synth.latents import draw_latents
+from pipelines.synth.parts import Solid, assemble
+from pipelines.synth.scene import OBJECT_RADIUS
+
+Result = TypeVar("Result")
+
+FIRST_SYNSET = 90_000_000
+# Below this many pixels, one process is done before others have started (importing torch takes them seconds).
+_POOL_FROM_PIXELS = 20_000 * 64 * 64
+
+
+@dataclass(frozen=True)
+class PlannedObject:
+    """An object before it is made. `object_id` is 32 hexadecimal digits, as long as 3DIEBench's: seed and index."""
+
+    index: int
+    label: int
+    synset: str
+    object_id: str
+    split: Literal["train", "val"]
+
+
+@dataclass(frozen=True)
+class SynthObject:
+    """One object, rendered.
+
+    synset   8 digits, ascending with the label       object_id  32 hexadecimal digits
+    images   uint8 [V, H, W, 3], the RGB that a reader of the JPEGs sees: red and blue swapped, as in 3DIEBench
+    latents  float64 [V, 7], in the order of latents.LATENTS
+    """
+
+    synset: str
+    object_id: str
+    split: Literal["train", "val"]
+    images: np.ndarray
+    latents: np.ndarray
+
+
+def plan_objects(cfg: SynthConfig) -> list[PlannedObject]:
+    """All objects of a set in the order of their index; out-of-distribution sets have the validation objects only."""
+    planned = [_planned(cfg, index) for index in range(cfg.objects)]
+    return [item for item in planned if item.split == "val"] if cfg.ood else planned
+
+
+def synset_id(label: int) -> str:
+    return f"{FIRST_SYNSET + label:08d}"
+
+
+def object_solid(seed: int, index: int, families: int) -> Solid:
+    """The shape and the paint of object `index`, the same in every view and in the out-of-distribution set."""
+    family = FAMILIES[index % families]
+    return assemble(family(Dice(stream(seed, index, Purpose.SHAPE))), OBJECT_RADIUS)
+
+
+def make_object(item: PlannedObject, cfg: SynthConfig) -> SynthObject:
+    from pipelines.synth.render import render
+
+    purpose = Purpose.VIEWS_OOD if cfg.ood else Purpose.VIEWS
+    latents = draw_latents(stream(cfg.seed, item.index, purpose), cfg.views, cfg.ood)
+    images = render(object_solid(cfg.seed, item.index, cfg.family_count), latents, cfg.size, cfg.device)
+    return SynthObject(item.synset, item.object_id, item.split, images, latents)
+
+
+def iter_objects(cfg: SynthConfig) -> Iterator[SynthObject]:
+    """All objects of a set, in order. UsageError for a bad configuration, before anything is rendered."""
+    check(cfg)
+    return (made for _, made in work_through(partial(make_object, cfg=cfg), plan_objects(cfg), cfg))
+
+
+def work_through(
+    work: Callable[[PlannedObject], Result], items: Sequence[PlannedObject], cfg: SynthConfig
+) -> Iterator[tuple[PlannedObject, Result]]:
+    """(item, work(item)) in order: over all cores where there is much to do, else here, and on a GPU always here."""
+    much = len(items) * cfg.views * cfg.size**2 >= _POOL_FROM_PIXELS and cfg.device == "cpu"
+    return map_in_order(work, items, usable_cores() if much else 1, lambda item: f"object {item.index}")
+
+
+def _planned(cfg: SynthConfig, index: int) -> PlannedObject:
+    turn, label = divmod(index, cfg.family_count)
+    split = "val" if _is_val(turn, cfg.val_fraction) else "train"
+    return PlannedObject(index, label, synset_id(label), f"{cfg.seed:016x}{index:016x}", split)
+
+
+def _is_val(turn: int, fraction: float) -> bool:
+    """Whether the `turn`-th object of a family is validation: a `fraction` of any run of them, the second one first.
+
+    Two objects of a family are thus enough for a class to be in both splits, and adding objects moves none.
+    """
+
+    def validation_before(count: int) -> int:
+        return ceil(round((count - 1) * fraction, 9))
+
+    return turn > 0 and validation_before(turn + 1) > validation_before(turn)
