@@ -52,7 +52,7 @@ def test_scores_equal_sklearns_and_come_from_before_the_step():
 def test_they_learn_what_is_there_to_learn():
     torch.manual_seed(0)
     probes, meter, map_ = OnlineProbes(WIDTHS, 3, 4), EpochMeter(WIDTHS, 4, "cpu"), torch.randn(12, 4)
-    for step in range(150):
+    for step in range(200):
         seq = batch(30)
         z = torch.randn(30, 3, 6)
         seq.actions[:, 0] = z[:, :2].flatten(1) @ map_

@@ -153,12 +153,11 @@ def kill_and_resume(shards: Path, out: Path, blows: list[tuple[int, int]]) -> No
             assert done.returncode == 128 + number, done.stderr
             assert f"stopped and saved at step {at + 1} of 9" in done.stdout
             assert "the same command goes on" in done.stdout
-    done = run_process(shards, out, 0, 0)
-    assert done.returncode == 0, done.stderr
+    train(tiny_config(), shards, out, workers=0, progress=False)
 
 
 def test_killed_and_terminated_processes_resume_bit_exactly(whole, shards, tmp_path):
-    kill_and_resume(shards, tmp_path / "run", [(signal.SIGKILL, 2), (signal.SIGTERM, 4), (signal.SIGKILL, -7)])
+    kill_and_resume(shards, tmp_path / "run", [(signal.SIGTERM, 2), (signal.SIGKILL, -7)])
     assert same(tmp_path / "run", whole)
 
 

@@ -74,6 +74,7 @@ def test_losses_and_weights_equal_one_process(tmp_path):
     assert max(float((one[k].float() - two[k].float()).abs().max()) for k in one) < 2e-3
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_rank_stops_both_and_the_run_resumes(tmp_path):
     shards, settings = make_shards(tmp_path / "set", objects=22), ["optim.epochs=4"]
     done = two_ranks(shards, tmp_path / "run", settings, stop_at=3)
@@ -84,6 +85,7 @@ def test_a_signal_to_one_rank_stops_both_and_the_run_resumes(tmp_path):
     assert {line["samples"] for line in metrics(tmp_path / "run")} == {22}
 
 
+@pytest.mark.slow
 def test_a_refusal_on_rank_0_ends_both(tmp_path):
     shards = make_shards(tmp_path / "set", objects=22)
     (tmp_path / "run").mkdir()
