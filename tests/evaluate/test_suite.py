@@ -62,8 +62,7 @@ class Colours(torch.nn.Module):
 def test_a_method_without_an_aggregate_is_probed_on_z(run, shards, monkeypatch):
     loaded = load_run(run)
     monkeypatch.setattr(suite, "load_run", lambda *_, **__: LoadedRun(loaded.config, Colours(), loaded.data))
-    results = evaluate_run(run, shards, device="cpu", probe_epochs=100, val_draws=4, progress=False)
-    assert results["top1_z"] > 0.8
+    results = evaluate_run(run, shards, device="cpu", probe_epochs=100, progress=False)
     assert results["protocol"]["skipped"]["top1_agg"] == "the method has no aggregate"
     assert results["r2_rel_rot_avg"] < 0.1
 
@@ -75,7 +74,10 @@ def test_probes_find_what_the_features_hold(shards):
     ]
     subject = Subject(Colours(), "rotation", 3, banks[0].param_names, 4, labelled=True)
     hue = questions_for(subject, [1], 300, None)[0][-1]
-    scores, _ = answer(replace(hue, epochs=3000), Bench(*banks, torch.device("cpu"), seed=0))
+    top1 = questions_for(subject, [1], 300, None)[0][0]
+    bench = Bench(*banks, torch.device("cpu"), seed=0, val_draws=4)
+    assert answer(replace(top1, epochs=600), bench)[0] == {"top1_z": 1.0}
+    scores, _ = answer(replace(hue, epochs=3000), bench)
     # Of the two hues only the floor's shows in these pictures, so one dimension of two is explained.
     assert 0.3 < scores["r2_hue_avg"] < 0.6
 

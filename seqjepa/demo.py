@@ -1,0 +1,204 @@
+"""`seqjepa demo`: the whole path in minutes, on the disk layout that the real archive has.
+
+render → 3DIEBench's folders → shards → verify → train → evaluate (trained and untrained) → one page
+
+Every phase picks up where it was, so the same command again goes on, or shows what is there.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.synth import SynthConfig, synth_tree
+from pipelines.three_diebench import shard_3diebench
+from seqjepa.evaluate.results import format_table, read_results
+from seqjepa.evaluate.suite import evaluate_run
+from seqjepa.files import write_atomic
+from seqjepa.recipes import load_recipe
+from seqjepa.report.html import Page, render
+from seqjepa.runlog import read_epochs
+from seqjepa.train import train
+from shards.errors import DamageError, UsageError
+from shards.preview import contact_sheet
+from shards.verify import verify
+
+RECIPE = "synth-tiny"
+MARKER = "demo.json"
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """What decides the demo's numbers, beside the recipe. Kept in demo.json, so that one folder holds one demo."""
+
+    seed: int = 0
+    objects: int = 640
+    views: int = 16
+    size: int = 48
+    families: int = 8
+    m_val: tuple[int, ...] = (1, 2, 3, 4, 5)
+    probe_epochs: int = 100
+    agg_draws: int = 8
+    val_draws: int = 8
+
+
+def run_demo(
+    out: Path = Path("demo"),
+    *,
+    seed: int = 0,
+    workers: int | None = None,
+    say: Say | None = None,
+    settings: DemoSettings | None = None,
+    recipe_settings: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """Runs what is left to run in `out` and returns what demo/results.json holds.
+
+    {"trained": …, "untrained": …} as `evaluate_run` returns them, "seconds" of each phase and in all, "settings".
+    say hears a line before and after each phase. settings and recipe_settings ("optim.epochs=2") are for trying out.
+
+    Raises UsageError if `out` holds something else or another demo; anything a phase raises.
+    """
+    settings = settings or DemoSettings(seed=seed)
+    demo = _Demo(Path(out), settings, recipe_settings, workers, say or (lambda line: None))
+    demo.claim()
+    with demo.phase("synth", f"render {settings.objects} objects, {settings.views} views each, to 3DIEBench's folders"):
+        demo.synthesise()
+    with demo.phase("shard", "resize and re-encode into shards"):
+        demo.shard()
+    with demo.phase("verify", "hold every byte against its checksum"):
+        demo.verify()
+    with demo.phase("train", f"seq-JEPA, recipe {RECIPE}"):
+        demo.train()
+    with demo.phase("evaluate", "probes on frozen features, trained and untrained"):
+        demo.evaluate()
+    with demo.phase("report", "one page"):
+        results = demo.report()
+    say = demo.say
+    say("")
+    say(format_table({key: results[key] for key in ("trained", "untrained")}))
+    say(f"\n{demo.out / 'report.html'}, after {results['seconds']['total']:.0f} s")
+    return results
+
+
+@dataclass(frozen=True)
+class _Demo:
+    out: Path
+    settings: DemoSettings
+    recipe_settings: tuple[str, ...]
+    workers: int | None
+    say: Say
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return json.loads(json.dumps({**asdict(self.settings), "recipe": RECIPE, "set": self.recipe_settings}))
+
+    def claim(self) -> None:
+        """Makes the folder ours, or recognises it; UsageError otherwise, and then nothing is written."""
+        if self.out.exists() and not self.out.is_dir():
+            raise UsageError(f"{self.out} is a file; --out needs a folder")
+        if (self.out / MARKER).exists():
+            self._recognise()
+            return
+        if self.out.exists() and any(self.out.iterdir()):
+            raise UsageError(f"{self.out} is not empty and was not made by `seqjepa demo`; choose another --out")
+        self.out.mkdir(parents=True, exist_ok=True)
+        self._write(MARKER, {"kind": "seqjepa-demo", "settings": self.identity, "seconds": {}})
+
+    def _recognise(self) -> None:
+        try:
+            there = self._read_marker()["settings"]
+        except (ValueError, KeyError, TypeError):
+            raise UsageError(f"{self.out / MARKER} is not readable; choose another --out") from None
+        differ = [f"{k} {there.get(k)} there, {v} asked" for k, v in self.identity.items() if there.get(k) != v]
+        if differ:
+            raise UsageError(f"{self.out} holds another demo ({', '.join(differ)}); choose another --out")
+
+    @contextmanager
+    def phase(self, name: str, what: str) -> Iterator[None]:
+        """Announces a phase and keeps how long its first complete pass took."""
+        self.say(f"{name:9} {what}")
+        started = time.monotonic()
+        yield
+        spent = round(time.monotonic() - started, 1)
+        marker = self._read_marker()
+        known = marker["seconds"].setdefault(name, spent)
+        self._write(MARKER, marker)
+        self.say(f"{'':9} {known:.1f} s" + ("" if known == spent else ", done before"))
+
+    def synthesise(self) -> None:
+        s = self.settings
+        config = SynthConfig(objects=s.objects, views=s.views, size=s.size, seed=s.seed, families=s.families)
+        synth_tree(config, self.out / "synth")
+
+    def shard(self) -> None:
+        shard_3diebench(
+            self.out / "synth",
+            self.out / "shards",
+            size=self.settings.size,
+            samples_per_shard=64,
+            workers=self.workers,
+        )
+
+    def verify(self) -> None:
+        report = verify(self.out / "shards", progress=True)
+        if not report.ok:
+            raise DamageError(f"{self.out / 'shards'}: {report.problems[0]}; remove the folder and run again")
+
+    def train(self) -> None:
+        config = load_recipe(RECIPE, [f"seed={self.settings.seed}", *self.recipe_settings])
+        train(config, self.out / "shards", self.out / "run", device="cpu", workers=self.workers)
+
+    def evaluate(self) -> None:
+        s = self.settings
+        for weights in ("untrained", "trained"):
+            if weights in read_results(self.out / "run"):
+                continue
+            evaluate_run(
+                self.out / "run",
+                self.out / "shards",
+                untrained=weights == "untrained",
+                device="cpu",
+                m_val=s.m_val,
+                probe_epochs=s.probe_epochs,
+                agg_draws=s.agg_draws,
+                val_draws=s.val_draws,
+                seed=s.seed,
+            )
+
+    def report(self) -> dict[str, Any]:
+        seconds = self._read_marker()["seconds"]
+        results = {
+            **read_results(self.out / "run"),
+            "seconds": {**seconds, "total": round(sum(seconds.values()), 1)},
+            "settings": self.identity,
+        }
+        self._write("results.json", results)
+        write_atomic(self.out / "report.html", render(self._page(results)).encode())
+        return results
+
+    def _page(self, results: dict[str, Any]) -> Page:
+        s = self.settings
+        sheet = contact_sheet(self.out / "shards", "val", self.out / "sheet.png", samples=6, views=6, seed=s.seed)
+        spent = ", ".join(f"{name} {value:.0f} s" for name, value in results["seconds"].items())
+        return Page(
+            title="seq-JEPA on 3DIE-Synth",
+            lead=f"A small ResNet learned from {s.objects} rendered objects of {s.families} kinds, without labels. "
+            "Below: what it knows of objects that it has never seen, beside the same network untrained.",
+            sheet=sheet.read_bytes(),
+            sheet_alt="Six validation objects, a row each, with the parameters of every view under it.",
+            epochs=read_epochs(self.out / "run" / "metrics.jsonl"),
+            results=results,
+            notes=[f"time: {spent}", f"recipe {RECIPE}, seed {s.seed}; the same command gives the same numbers"],
+        )
+
+    def _read_marker(self) -> dict[str, Any]:
+        return json.loads((self.out / MARKER).read_text(encoding="utf-8"))
+
+    def _write(self, name: str, value: object) -> None:
+        write_atomic(self.out / name, (json.dumps(value, indent=2) + "\n").encode())

@@ -1,0 +1,147 @@
+"""One run as one page: no network, no script, readable on a phone, in the dark and on paper."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+from seqjepa.evaluate.results import protocol_lines, table_rows
+from seqjepa.report.figures import Line, curve, line_chart
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the page shows.
+
+    epochs   the run's metrics.jsonl
+    results  {"trained": …, "untrained": …} as in results.json
+    sheet    a contact sheet, PNG, and what it shows in words
+    notes    short sentences on how it was made (commands, timings)
+    """
+
+    title: str
+    lead: str
+    sheet: bytes
+    sheet_alt: str
+    epochs: Sequence[Mapping[str, object]]
+    results: Mapping[str, Any]
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+def render(page: Page) -> str:
+    """The whole document as HTML text, a few hundred kilobytes with its pictures inside."""
+    style = (files("seqjepa.report") / "style.css").read_text(encoding="utf-8")
+    sections = [
+        f"<header>\n<h1>{escape(page.title)}</h1>\n<p class=lead>{escape(page.lead)}</p>\n</header>",
+        _headline_numbers(page.results),
+        _section("What the encoder sees", _sheet(page)),
+        _section("Learning", _learning(page.epochs)),
+        _section("More views, better guesses", _accuracy_over_views(page.results)),
+        _section("Numbers on unseen objects", _table(page.results)),
+        _section("How it was made", _list([*protocol_lines(dict(page.results)), *page.notes])),
+    ]
+    body = "\n".join(section for section in sections if section)
+    return (
+        "<!doctype html>\n<html lang=en>\n<head>\n<meta charset=utf-8>\n"
+        '<meta name=viewport content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(page.title)}</title>\n<style>\n{style}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _section(heading: str, content: str) -> str:
+    return f"<section>\n<h2>{escape(heading)}</h2>\n{content}\n</section>" if content else ""
+
+
+def _headline_numbers(results: Mapping[str, Any]) -> str:
+    wanted = {"top-1, z": "Top-1 from one view", "R² relative rotation, avg": "R² of the rotation between two views"}
+    rows = dict(table_rows(dict(results)))
+    largest = max((label for label in rows if "z_AGG" in label), key=_size, default=None)
+    if largest:
+        wanted[largest] = f"Top-1 from {_size(largest)} views (z_AGG)"
+    cards = [_card(name, *rows[label]) for label, name in wanted.items() if label in rows]
+    return f"<dl class=numbers>\n{''.join(cards)}</dl>" if cards else ""
+
+
+def _size(label: str) -> int:
+    return int(label.rpartition("=")[2])
+
+
+def _card(name: str, trained: float | None, untrained: float | None, gain: float | None) -> str:
+    beside = f"<dd class=quiet>untrained {_number(untrained)}</dd>" if untrained is not None else ""
+    return f"<div><dt>{escape(name)}</dt><dd>{_number(trained)}</dd>{beside}</div>\n"
+
+
+def _sheet(page: Page) -> str:
+    data = base64.b64encode(page.sheet).decode()
+    image = f'<img src="data:image/png;base64,{data}" alt="{escape(page.sheet_alt)}">'
+    return (
+        f'<figure>\n<div class=scroll tabindex=0 role=region aria-label="Contact sheet">{image}</div>\n'
+        f"<figcaption>{escape(page.sheet_alt)}</figcaption>\n</figure>"
+    )
+
+
+def _learning(epochs: Sequence[Mapping[str, object]]) -> str:
+    charts = [
+        ("Loss", ["loss"], ["loss"], "1 − cos", "Prediction loss, mean over each epoch."),
+        (
+            "Effective rank",
+            ["z_rank", "agg_rank"],
+            ["z", "z_AGG"],
+            "effective rank",
+            "Effective rank of the features: near 1 it would mean collapse.",
+        ),
+    ]
+    figures = []
+    for title, keys, names, y_label, caption in charts:
+        lines = [line for key, name in zip(keys, names, strict=True) if (line := curve(epochs, key, name))]
+        if lines:
+            ends = "; ".join(f"{line.name} from {line.y[0]:.3g} to {line.y[-1]:.3g}" for line in lines)
+            alt = f"{title} over {len(lines[0].x)} epochs: {ends}."
+            figures.append(_figure(line_chart(lines, x_label="epoch", y_label=y_label, alt=alt), caption))
+    return f"<div class=figures>\n{''.join(figures)}</div>" if figures else ""
+
+
+def _accuracy_over_views(results: Mapping[str, Any]) -> str:
+    lines = []
+    for weights in ("trained", "untrained"):
+        by_size = results.get(weights, {}).get("top1_agg", {})
+        if by_size:
+            lines.append(Line(weights, [float(m) for m in by_size], list(by_size.values())))
+    if not lines:
+        return ""
+    ends = "; ".join(f"{line.name} {line.y[0]:.1%} to {line.y[-1]:.1%}" for line in lines)
+    alt = f"Top-1 accuracy from {lines[0].x[0]:.0f} to {lines[0].x[-1]:.0f} views: {ends}."
+    chart = line_chart(lines, x_label="views seen, M_val", y_label="top-1, %", alt=alt, markers=True, percent=True)
+    caption = "A linear classifier on z_AGG, the aggregate of M_val views and the rotations between them."
+    return f"<div class=figures>\n{_figure(chart, caption)}</div>"
+
+
+def _figure(svg: str, caption: str) -> str:
+    return f"<figure>\n{svg}\n<figcaption>{escape(caption)}</figcaption>\n</figure>\n"
+
+
+def _table(results: Mapping[str, Any]) -> str:
+    rows = []
+    for label, (trained, untrained, gain) in table_rows(dict(results)):
+        direction = " up" if gain is not None and gain > 0 else ""
+        signed = "–" if gain is None else _number(gain, "+")
+        cells = f"<td>{_number(trained)}</td><td>{_number(untrained)}</td><td class='gain{direction}'>{signed}</td>"
+        rows.append(f"<tr><th scope=row>{escape(label)}</th>{cells}</tr>\n")
+    heads = "".join(f"<th scope=col>{head}</th>" for head in ("Measure", "trained", "untrained", "gain"))
+    return (
+        f'<div class=scroll tabindex=0 role=region aria-label="Table of results">\n<table>\n'
+        f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{''.join(rows)}</tbody>\n</table>\n</div>"
+    )
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    return "–" if value is None else f"{value:{sign}.3f}".replace("-", "−")
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "<ul>\n" + "".join(f"<li>{escape(line)}</li>\n" for line in lines) + "</ul>" if lines else ""
