@@ -1,0 +1,193 @@
+"""Sequences per second of ViewLoader on the cores of this machine, beside other loaders and the JPEG decode limit.
+
+    python benchmarks/loader.py [--work DIR] [--rounds 5] [--seconds 4]
+
+128 px, M = 3 (4 views a sequence), batches of 512, page cache hot. Each round runs every contender once, one after
+the other, each in a fresh process; figures are medians over rounds, ratios are medians of the rounds' own ratios.
+`limit` is the rate at which one process per core decodes the same bytes into one image of memory each. `spin_ratio` is
+our rate while a thread of the consuming process runs a pure-Python loop, over our rate without it: that thread holds
+the interpreter's lock and takes its share of the cores from the workers too. Peers that are not installed are left out
+and named in `missing`; benchmarks/requirements.txt has them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import itertools
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from common import emit, versions  # noqa: E402
+from loader_data import BATCH, SEQUENCE, SIDE, prepare  # noqa: E402
+from peers import PEERS  # noqa: E402
+
+RELEASED = next(iter(PEERS))
+
+
+def our_batches(work: Path, workers: int) -> Iterator[Any]:
+    from seqjepa.data.loader import ViewLoader
+    from shards.reader import ShardSet
+
+    index = ShardSet.open(work / "shards").split("train")
+    with ViewLoader(index, views=SEQUENCE, action="rotation", batch_size=BATCH, seed=0, workers=workers) as loader:
+        while True:
+            yield from loader
+
+
+def rate(batches: Iterator[Any], seconds: float) -> float:
+    """Sequences per second, after a warm-up that is longer than what two workers load ahead."""
+    for _ in itertools.islice(batches, 6):
+        pass
+    start, count, taken = time.perf_counter(), 0, 0
+    while (spent := time.perf_counter() - start) < seconds or taken < 4:
+        batch = next(batches)
+        count += len(batch[0]) if isinstance(batch, tuple | list) else len(batch)
+        taken += 1
+    return count / spent
+
+
+def spinning() -> None:
+    """Hold the interpreter's lock in a thread of this process, as a trainer's Python does."""
+
+    def spin() -> None:
+        while True:
+            pass
+
+    threading.Thread(target=spin, daemon=True).start()
+
+
+def decode_limit(work: Path, processes: int, seconds: float) -> float:
+    """Sequences per second if there were nothing but JPEG decoding."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(processes) as pool:
+        return sum(pool.starmap(_decode_rate, [(work, number, seconds) for number in range(processes)])) / SEQUENCE
+
+
+def _decode_rate(work: Path, number: int, seconds: float) -> float:
+    import numpy as np
+    import simplejpeg
+
+    from shards.reader import ShardSet
+
+    index = ShardSet.open(work / "shards").split("train")
+    order = np.random.default_rng(number).permutation(len(index) * index.offsets.shape[1])
+    views = [index.read_bytes(*divmod(int(i), index.offsets.shape[1])) for i in order[:8192]]
+    image, count, start = np.empty((SIDE, SIDE, 3), np.uint8), 0, time.perf_counter()
+    while (spent := time.perf_counter() - start) < seconds:
+        for data in views[:1024]:
+            simplejpeg.decode_jpeg(data, buffer=image)
+        count, views = count + 1024, views[1024:] + views[:1024]
+    return count / spent
+
+
+def run_one(name: str, work: Path, workers: int, seconds: float) -> float:
+    if name == "limit":
+        return decode_limit(work, workers, seconds)
+    if name in ("ours", "spin"):
+        batches = our_batches(work, workers)
+    else:
+        batches = importlib.import_module(f"peers.{PEERS[name]}").batches(work)
+    if name == "spin":
+        next(batches)
+        spinning()
+    return rate(batches, seconds)
+
+
+def run_apart(name: str, arguments: argparse.Namespace) -> float | None:
+    """One contender in a process of its own; None where it fails."""
+    command = [sys.executable, __file__, "--one", name, "--work", arguments.work, "--workers", arguments.workers]
+    command = [*command, "--seconds", arguments.seconds]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=_environment())
+    if done.returncode:
+        print(f"{name} failed: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
+        return None
+    return float(done.stdout.split()[-1])
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+
+
+def installed(name: str) -> bool:
+    module = importlib.util.find_spec(f"peers.{PEERS[name]}")
+    assert module is not None
+    requires = importlib.import_module(f"peers.{PEERS[name]}").REQUIRES
+    return len(versions(*requires)) == len(requires)
+
+
+def summary(rounds: list[dict[str, float]], missing: list[str], workers: int) -> None:
+    figures = {name: median(r[name] for r in rounds) for name in rounds[0]}
+    registry = [name for name in figures if name in PEERS and name != RELEASED]
+
+    def ratio(top: str, *bottom: str) -> float:
+        return median(r[top] / max(r[name] for name in bottom) for r in rounds)
+
+    emit(
+        "loader: 128 px, M=3, batch 512, page cache hot",
+        "sequences/s",
+        figures["ours"],
+        {name: figures[name] for name in figures if name in PEERS},
+        figures["limit"],
+        ratio_best_peer=ratio("ours", *registry) if registry else None,
+        best_peer=max(registry, key=figures.__getitem__) if registry else None,
+        ratio_limit=ratio("ours", "limit"),
+        ratio_released=ratio("ours", RELEASED) if RELEASED in figures else None,
+        spin=figures["spin"],
+        spin_ratio=ratio("spin", "ours"),
+        rounds=len(rounds),
+        workers=workers,
+        missing=missing,
+        versions=versions("torch", "numpy", "simplejpeg", *_peer_packages()),
+    )
+
+
+def _peer_packages() -> list[str]:
+    return ["torchvision", "pillow", "webdataset", "litdata", "mosaicml-streaming", "datasets", "spdl"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "benchmark-loader", help="folder for the data")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0, help="measured per contender and round")
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--only", nargs="*", default=list(PEERS), help="peers to run")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--prepare", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.prepare:
+        importlib.import_module(f"peers.{PEERS[arguments.prepare]}").prepare(arguments.work)
+        return
+    if arguments.one:
+        print(run_one(arguments.one, arguments.work, arguments.workers, arguments.seconds), flush=True)
+        os._exit(0)  # spinning threads and other people's workers must not keep us
+    present = [name for name in arguments.only if installed(name)]
+    prepare(arguments.work)
+    for name in present:  # apart, because some print, and our own output is one line
+        command = [sys.executable, __file__, "--prepare", name, "--work", str(arguments.work)]
+        subprocess.run(command, check=True, stdout=sys.stderr, env=_environment())
+    contenders, rounds = ["limit", "ours", "spin", *present], []
+    for number in range(arguments.rounds):
+        rounds.append({name: run_apart(name, arguments) for name in contenders})
+        print(json.dumps({"round": number} | rounds[-1]), file=sys.stderr, flush=True)
+    failed = [name for name in contenders if any(r[name] is None for r in rounds)]
+    kept = [{name: value for name, value in r.items() if name not in failed} for r in rounds]
+    summary(kept, [name for name in arguments.only if name not in present] + failed, arguments.workers)
+
+
+if __name__ == "__main__":
+    main()
