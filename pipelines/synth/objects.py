@@ -84,11 +84,16 @@ def iter_objects(cfg: SynthConfig) -> Iterator[SynthObject]:
 
 
 def work_through(
-    work: Callable[[PlannedObject], Result], items: Sequence[PlannedObject], cfg: SynthConfig
+    work: Callable[[PlannedObject], Result],
+    items: Sequence[PlannedObject],
+    cfg: SynthConfig,
+    workers: int | None = None,
 ) -> Iterator[tuple[PlannedObject, Result]]:
     """(item, work(item)) in order: over all cores where there is much to do, else here, and on a GPU always here."""
-    much = len(items) * cfg.views * cfg.size**2 >= _POOL_FROM_PIXELS and cfg.device == "cpu"
-    return map_in_order(work, items, usable_cores() if much else 1, lambda item: f"object {item.index}")
+    if workers is None:
+        much = len(items) * cfg.views * cfg.size**2 >= _POOL_FROM_PIXELS and cfg.device == "cpu"
+        workers = usable_cores() if much else 1
+    return map_in_order(work, items, workers, lambda item: f"object {item.index}")
 
 
 def _planned(cfg: SynthConfig, index: int) -> PlannedObject:

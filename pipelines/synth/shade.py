@@ -7,6 +7,7 @@ a soft highlight. Colours are RGB planes in [0, 1], first axis the channel; red 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import reduce
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from pipelines.synth.scene import CAMERA_DISTANCE, FLOOR_Z, Rays, floor_points, 
 from pipelines.synth.tiles import Grid
 
 SKY, SKY_FROM_ABOVE, HEADLIGHT, SPOT, SHINE = 0.36, 0.26, 0.26, 0.6, 0.3
-FLOOR_AMBIENT, FLOOR_SPOT = 0.82, 0.5
+FLOOR_AMBIENT, FLOOR_SPOT = 0.9, 0.5
 _BEAM = (0.86, 0.995)  # cosines from the beam's axis: dark at its rim, full in its middle
 
 
@@ -144,7 +145,7 @@ def untile(samples: Tensor, views: int, grid: Grid) -> Tensor:
     """[V · tiles · R] in any shape → mean over each pixel's samples, [V, S, S]."""
     n, side = grid.across, grid.side
     tiled = samples.view(views, n, n, side, side, grid.samples)
-    pixels = tiled.sum(-1).div_(grid.samples) if grid.samples > 1 else tiled[..., 0]
+    pixels = reduce(torch.add, tiled.unbind(-1)) / grid.samples  # sum(-1) over so few is three times slower
     image = pixels.permute(0, 1, 3, 2, 4).reshape(views, n * side, n * side)
     return image[:, : grid.size, : grid.size]
 
