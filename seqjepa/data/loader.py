@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from seqjepa.data.decode_worker import RowError, Setup
@@ -27,6 +28,11 @@ def auto_workers(world_size: int = 1) -> int:
     ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(_MOST_AUTO_WORKERS, cores // max(1, ranks_here)))
+
+
+def _own(array: np.ndarray) -> torch.Tensor:
+    """A copy that may be changed, made without giving up the GIL (as numpy's and torch's own copies do)."""
+    return torch.from_numpy(np.frombuffer(bytearray(array.data), array.dtype).reshape(array.shape))
 
 
 class ViewLoader:
@@ -197,9 +203,9 @@ class ViewLoader:
         views = filled.views.reshape(B, T, index.height, index.width, 3).transpose(0, 1, 4, 2, 3)
         return ViewSequence(
             torch.from_numpy(views),
-            torch.from_numpy(plan.actions.copy()),
-            torch.from_numpy(plan.params.copy()),
-            torch.from_numpy(plan.labels.copy()),
+            _own(plan.actions),
+            _own(plan.params),
+            _own(plan.labels),
             [index.keys[sample] for sample in plan.samples.tolist()],
         )
 

@@ -18,7 +18,7 @@ def require_cuda() -> None:
         raise ConfigError("pinned memory needs a CUDA device and there is none; use pin=False")
 
 
-def pin(memory: np.ndarray) -> weakref.finalize:  # pragma: no cover - needs a GPU
+def pin(memory: np.ndarray) -> weakref.finalize:
     """Page-lock existing memory. Calling the result undoes it; so does the end of `memory`."""
     cudart: Any = torch.cuda.cudart()
     address = memory.ctypes.data
@@ -48,7 +48,7 @@ class Retirement:
             return [slot]
         return self._retire_after_copies(slot)
 
-    def _retire_after_copies(self, slot: int) -> list[int]:  # pragma: no cover - needs a GPU
+    def _retire_after_copies(self, slot: int) -> list[int]:
         event = torch.cuda.Event()
         event.record()
         self._waiting.append((slot, event))

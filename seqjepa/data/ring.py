@@ -14,6 +14,8 @@ import sys
 import tempfile
 import weakref
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol
@@ -92,13 +94,20 @@ class WorkerRing:
     """
 
     def __init__(self, setup: Setup, workers: int) -> None:
-        fd = _shared_memory(setup.slots * setup.slot_bytes)
+        size = setup.slots * setup.slot_bytes
+        self._workers: list[subprocess.Popen[bytes]] = []
         try:
-            self._setup = replace(setup, memory_fd=fd)
-            self._map = mmap.mmap(fd, setup.slots * setup.slot_bytes)
-            self._workers = [_start(fd) for _ in range(workers)]
-        finally:
-            os.close(fd)
+            with _shared_memory(size) as fd:
+                self._setup = replace(setup, memory_fd=fd)
+                self._map = mmap.mmap(fd, size)
+                for _ in range(workers):
+                    self._workers.append(_start(fd))
+        except OSError as error:
+            _stop(self._workers)
+            raise FailureError(
+                f"cannot start {workers} decode workers with {size / 2**20:.0f} MiB of shared memory "
+                f"({error.strerror}); use fewer workers or a smaller batch"
+            ) from error
         self._finalizer = weakref.finalize(self, _stop, self._workers)
         for worker in self._workers:
             self._send(worker, self._setup.to_bytes())
@@ -158,15 +167,19 @@ class WorkerRing:
         return FailureError(f"a decode worker died while it prepared a batch: {ended}")
 
 
-def _shared_memory(size: int) -> int:
+@contextmanager
+def _shared_memory(size: int) -> Iterator[int]:
     """File descriptor of `size` bytes of memory that vanish with their last user and do not count against /dev/shm."""
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("seqjepa-ring", os.MFD_CLOEXEC)
     else:
         fd, name = tempfile.mkstemp(prefix="seqjepa-ring-")
         os.unlink(name)
-    os.ftruncate(fd, size)
-    return fd
+    try:
+        os.ftruncate(fd, size)
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _start(memory_fd: int) -> subprocess.Popen[bytes]:

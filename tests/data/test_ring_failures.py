@@ -141,6 +141,27 @@ def test_without_memfd_an_unlinked_file_serves(build_index, monkeypatch, tmp_pat
         assert list((tmp_path / "ring").iterdir()) == []
 
 
+def test_too_many_processes_or_too_little_memory_is_one_line(build_index, monkeypatch):
+    real, started = subprocess.Popen, []
+
+    def refuse_the_second(*args, **kwargs):
+        if started:
+            raise OSError(11, "Resource temporarily unavailable")
+        started.append(real(*args, **kwargs))
+        return started[0]
+
+    monkeypatch.setattr(subprocess, "Popen", refuse_the_second)
+    with (
+        open_loader(build_index(), 2) as loader,
+        pytest.raises(
+            FailureError,
+            match=r"cannot start 2 decode workers with 0 MiB of shared memory .Resource temporarily unavailable",
+        ),
+    ):
+        next(iter(loader))
+    assert started[0].poll() is not None
+
+
 def test_a_worker_imports_nothing_heavy():
     tree = ast.parse(Path(decode_worker.__file__).read_text())
     imported = {a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names}

@@ -1,0 +1,84 @@
+"""The logic of pinning with a stand-in for the CUDA runtime; test_loader.py has the real thing, marked gpu."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from seqjepa.data.pinning import Retirement, pin
+from shards.errors import FailureError
+
+
+class Event:
+    """A CUDA event that has happened when `finished` says so, or when someone waited for it."""
+
+    finished = False
+
+    def record(self) -> None:
+        self.recorded = True
+
+    def query(self) -> bool:
+        return self.finished
+
+    def synchronize(self) -> None:
+        assert self.recorded
+        self.finished = True
+
+
+@pytest.fixture
+def events(monkeypatch) -> list[Event]:
+    made: list[Event] = []
+
+    def make() -> Event:
+        made.append(Event())
+        return made[-1]
+
+    monkeypatch.setattr(torch.cuda, "Event", make)
+    return made
+
+
+def test_without_copies_a_slot_is_free_at_once():
+    assert Retirement(asynchronous=False).retire(3) == [3]
+
+
+def test_a_slot_waits_for_its_copies_and_at_most_one_waits(events):
+    retirement = Retirement(asynchronous=True)
+    assert retirement.retire(0) == []
+    assert retirement.retire(1) == [0]
+    assert [event.finished for event in events] == [True, False]
+    events[1].finished = True
+    assert retirement.retire(2) == [1]
+
+
+def test_finished_copies_free_their_slot_at_once(events, monkeypatch):
+    monkeypatch.setattr(Event, "finished", True)
+    retirement = Retirement(asynchronous=True)
+    assert [retirement.retire(slot) for slot in (5, 6)] == [[5], [6]]
+
+
+def cuda_runtime(status: int, calls: list) -> SimpleNamespace:
+    return SimpleNamespace(
+        cudaError=SimpleNamespace(success=0),
+        cudaHostRegister=lambda *arguments: calls.append(("register", *arguments)) or status,
+        cudaHostUnregister=lambda address: calls.append(("unregister", address)),
+    )
+
+
+def test_memory_is_registered_once_and_given_back_with_its_array(monkeypatch):
+    calls: list = []
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: cuda_runtime(0, calls))
+    memory = np.zeros(4096, np.uint8)
+    address = memory.ctypes.data
+    pin(memory)
+    assert calls == [("register", address, 4096, 0)]
+    del memory
+    assert calls[1:] == [("unregister", address)]
+
+
+def test_refused_registration_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: cuda_runtime(2, []))
+    with pytest.raises(FailureError, match=r"cannot page-lock 3 MiB .* pin=False"):
+        pin(np.zeros(3 << 20, np.uint8))
