@@ -127,8 +127,7 @@ def read_content(content: Content) -> bytes:
     """Bytes of a file; raises ValueError if it is empty, too large or cannot be read."""
     if isinstance(content, Path):
         try:
-            with content.open("rb") as file:
-                content = file.read(LARGEST_FILE + 1)
+            content = content.read_bytes() if content.stat().st_size <= LARGEST_FILE else b""
         except OSError as error:
             raise ValueError(f"unreadable ({error.strerror})") from error
     if not 0 < len(content) <= LARGEST_FILE:
