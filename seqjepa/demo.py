@@ -77,12 +77,9 @@ def run_demo(
         demo.train()
     with demo.phase("evaluate", "probes on frozen features, trained and untrained"):
         demo.evaluate()
-    with demo.phase("report", "one page"):
-        results = demo.report()
-    say = demo.say
-    say("")
-    say(format_table({key: results[key] for key in ("trained", "untrained")}))
-    say(f"\n{demo.out / 'report.html'}, after {results['seconds']['total']:.0f} s")
+    results = demo.report()
+    demo.say(f"report    {demo.out / 'report.html'}, after {results['seconds']['total']:.0f} s in all\n")
+    demo.say(format_table({weights: results[weights] for weights in ("trained", "untrained")}))
     return results
 
 
@@ -151,7 +148,8 @@ class _Demo:
             raise DamageError(f"{self.out / 'shards'}: {report.problems[0]}; remove the folder and run again")
 
     def train(self) -> None:
-        config = load_recipe(RECIPE, [f"seed={self.settings.seed}", *self.recipe_settings])
+        s = self.settings
+        config = load_recipe(RECIPE, [f"seed={s.seed}", f"data.image_size={s.size}", *self.recipe_settings])
         train(config, self.out / "shards", self.out / "run", device="cpu", workers=self.workers)
 
     def evaluate(self) -> None:
@@ -184,14 +182,14 @@ class _Demo:
 
     def _page(self, results: dict[str, Any]) -> Page:
         s = self.settings
-        sheet = contact_sheet(self.out / "shards", "val", self.out / "sheet.png", samples=6, views=6, seed=s.seed)
+        sheet = contact_sheet(self.out / "shards", "val", self.out / "sheet.png", samples=4, views=6, seed=s.seed)
         spent = ", ".join(f"{name} {value:.0f} s" for name, value in results["seconds"].items())
         return Page(
             title="seq-JEPA on 3DIE-Synth",
             lead=f"A small ResNet learned from {s.objects} rendered objects of {s.families} kinds, without labels. "
             "Below: what it knows of objects that it has never seen, beside the same network untrained.",
             sheet=sheet.read_bytes(),
-            sheet_alt="Six validation objects, a row each, with the parameters of every view under it.",
+            sheet_alt="Four validation objects, a row each, with the parameters of every view under it.",
             epochs=read_epochs(self.out / "run" / "metrics.jsonl"),
             results=results,
             notes=[f"time: {spent}", f"recipe {RECIPE}, seed {s.seed}; the same command gives the same numbers"],

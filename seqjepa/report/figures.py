@@ -109,7 +109,7 @@ def _inline(figure: Figure, alt: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # would apply to the whole page
-    svg = re.sub(r' id="(?!p[0-9a-f]{10}")[^"]*"', "", svg)  # repeated from chart to chart; clip paths are not
+    svg = re.sub(r' id="(?![mp][0-9a-f]{10}")[^"]*"', "", svg)  # repeated in every chart; clips and markers are not
     svg = re.sub(r" font-family: [^;\"]*;", "", svg)
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
     for stand_in, colour in CSS_COLOURS.items():

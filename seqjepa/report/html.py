@@ -12,6 +12,8 @@ from typing import Any
 from seqjepa.evaluate.results import protocol_lines, table_rows
 from seqjepa.report.figures import Line, curve, line_chart
 
+RANK_CAPTION = "Effective rank of the features; near 1 it would mean collapse"
+
 
 @dataclass(frozen=True)
 class Page:
@@ -39,8 +41,7 @@ def render(page: Page) -> str:
         f"<header>\n<h1>{escape(page.title)}</h1>\n<p class=lead>{escape(page.lead)}</p>\n</header>",
         _headline_numbers(page.results),
         _section("What the encoder sees", _sheet(page)),
-        _section("Learning", _learning(page.epochs)),
-        _section("More views, better guesses", _accuracy_over_views(page.results)),
+        _section("Learning, and what more views bring", _charts(page)),
         _section("Numbers on unseen objects", _table(page.results)),
         _section("How it was made", _list([*protocol_lines(dict(page.results)), *page.notes])),
     ]
@@ -85,40 +86,35 @@ def _sheet(page: Page) -> str:
     )
 
 
-def _learning(epochs: Sequence[Mapping[str, object]]) -> str:
-    charts = [
-        ("Loss", ["loss"], ["loss"], "1 − cos", "Prediction loss, mean over each epoch."),
-        (
-            "Effective rank",
-            ["z_rank", "agg_rank"],
-            ["z", "z_AGG"],
-            "effective rank",
-            "Effective rank of the features: near 1 it would mean collapse.",
-        ),
+def _charts(page: Page) -> str:
+    figures = [
+        _over_epochs(page.epochs, {"loss": "loss"}, "1 − cos", "Prediction loss, mean over each epoch"),
+        _over_epochs(page.epochs, {"z_rank": "z", "agg_rank": "z_AGG"}, "effective rank", RANK_CAPTION),
+        _over_views(page.results),
     ]
-    figures = []
-    for title, keys, names, y_label, caption in charts:
-        lines = [line for key, name in zip(keys, names, strict=True) if (line := curve(epochs, key, name))]
-        if lines:
-            ends = "; ".join(f"{line.name} from {line.y[0]:.3g} to {line.y[-1]:.3g}" for line in lines)
-            alt = f"{title} over {len(lines[0].x)} epochs: {ends}."
-            figures.append(_figure(line_chart(lines, x_label="epoch", y_label=y_label, alt=alt), caption))
-    return f"<div class=figures>\n{''.join(figures)}</div>" if figures else ""
+    return f"<div class=figures>\n{''.join(figures)}</div>" if any(figures) else ""
 
 
-def _accuracy_over_views(results: Mapping[str, Any]) -> str:
-    lines = []
-    for weights in ("trained", "untrained"):
-        by_size = results.get(weights, {}).get("top1_agg", {})
-        if by_size:
-            lines.append(Line(weights, [float(m) for m in by_size], list(by_size.values())))
+def _over_epochs(epochs: Sequence[Mapping[str, Any]], columns: Mapping[str, str], y_label: str, caption: str) -> str:
+    """A figure of columns of metrics.jsonl, by the names that they have in the chart; empty if none was logged."""
+    lines = [line for key, name in columns.items() if (line := curve(epochs, key, name))]
     if not lines:
         return ""
+    ends = "; ".join(f"{line.name} from {line.y[0]:.3g} to {line.y[-1]:.3g}" for line in lines)
+    alt = f"{caption}, over {len(lines[0].x)} epochs: {ends}."
+    return _figure(line_chart(lines, x_label="epoch", y_label=y_label, alt=alt), f"{caption}.")
+
+
+def _over_views(results: Mapping[str, Any]) -> str:
+    """A figure of the accuracy on z_AGG over M_val, for the weights that have it."""
+    measured = {w: results[w]["top1_agg"] for w in ("trained", "untrained") if results.get(w, {}).get("top1_agg")}
+    if not measured:
+        return ""
+    lines = [Line(weights, [float(m) for m in scores], list(scores.values())) for weights, scores in measured.items()]
     ends = "; ".join(f"{line.name} {line.y[0]:.1%} to {line.y[-1]:.1%}" for line in lines)
     alt = f"Top-1 accuracy from {lines[0].x[0]:.0f} to {lines[0].x[-1]:.0f} views: {ends}."
     chart = line_chart(lines, x_label="views seen, M_val", y_label="top-1, %", alt=alt, markers=True, percent=True)
-    caption = "A linear classifier on z_AGG, the aggregate of M_val views and the rotations between them."
-    return f"<div class=figures>\n{_figure(chart, caption)}</div>"
+    return _figure(chart, "A linear classifier on z_AGG, the aggregate of M_val views and the rotations between them.")
 
 
 def _figure(svg: str, caption: str) -> str:
