@@ -27,6 +27,7 @@ class SplitIndex:
     n_views  int32 [S], distinct views               view_ids int32 [S, N], numbers in the source, −1 for repeats
     offsets  int64 [S, N], bytes into the shard      lengths  int32 [S, N], bytes
     params   float32 [S, N, P], in the units of ViewSpec.params, columns called param_names
+    rest_offsets int64 [S, 3], rest_lengths int32 [S, 3]: the params, label and JSON members, in that order
     meta     per name, strings or integers [S]
     """
 
@@ -45,6 +46,8 @@ class SplitIndex:
     width: int
     param_names: tuple[str, ...]
     digest: str
+    rest_offsets: np.ndarray
+    rest_lengths: np.ndarray
     meta: dict[str, list] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -134,10 +137,12 @@ class ShardSet:
         }
         keys = table.column("key").to_pylist()
         check_index(keys, arrays, entry, self.info, str(where))
-        arrays["offsets"] = np.ascontiguousarray(arrays["offsets"][:, :slots])
-        arrays["lengths"] = np.ascontiguousarray(arrays["lengths"][:, :slots])
+        for member in ("offsets", "lengths"):
+            whole = arrays[member]
+            arrays[member] = np.ascontiguousarray(whole[:, :slots])
+            arrays[f"rest_{member}"] = np.ascontiguousarray(whole[:, slots:])
         meta = {c.removeprefix(META): table.column(c).to_pylist() for c in table.column_names if c.startswith(META)}
-        whole = "".join([entry.index_sha256, *(shard.sha256 for shard in entry.shards)])
+        digests = "".join([entry.index_sha256, *(shard.sha256 for shard in entry.shards)])
         return SplitIndex(
             name=name,
             shard_paths=paths,
@@ -147,7 +152,7 @@ class ShardSet:
             height=spec.height,
             width=spec.width,
             param_names=spec.param_names,
-            digest=sha256_of_bytes(whole.encode()),
+            digest=sha256_of_bytes(digests.encode()),
             meta=meta,
         )
 

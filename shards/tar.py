@@ -10,6 +10,8 @@ import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from shards.errors import DamageError
 
 BLOCK = 512
@@ -44,6 +46,22 @@ def header(name: str, length: int) -> bytes:
         raise ValueError(f"a tar member of {length} bytes cannot be called {name!r}")
     block = raw.ljust(MAX_NAME, b"\0") + _OWNER + b"%011o\0" % length + _REST
     return block[: _CHECKSUM.start] + b"%06o\0 " % sum(block) + block[_CHECKSUM.stop :]
+
+
+def headers(names: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """header() of M members at once: names (bytes, "S") and lengths [M] → uint8 [M, 512]."""
+    blocks = np.tile(np.frombuffer(header("x", 0), np.uint8), (len(names), 1))
+    blocks[:, :MAX_NAME] = names.astype(f"S{MAX_NAME}").view(np.uint8).reshape(-1, MAX_NAME)
+    blocks[:, 124:135] = _octal(lengths, 11)
+    blocks[:, _CHECKSUM] = ord(" ")
+    blocks[:, 148:154] = _octal(blocks.sum(1, dtype=np.int64), 6)
+    blocks[:, 154] = 0
+    return blocks
+
+
+def _octal(values: np.ndarray, digits: int) -> np.ndarray:
+    shifts = 3 * np.arange(digits - 1, -1, -1)
+    return ord("0") + (values.astype(np.int64)[:, None] >> shifts & 7)
 
 
 def walk(data: bytes | mmap.mmap, *, checksums: bool = True) -> Iterator[Member]:

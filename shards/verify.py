@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import collections
 import mmap
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
-from shards.errors import FormatError, SeqJepaError
+from shards.agreement import shard_disagreements
+from shards.errors import DamageError, FormatError, SeqJepaError
 from shards.files import sha256_of_file
 from shards.layout import Layout
-from shards.metadata import checksum_fits, json_object, read_info
-from shards.reader import ShardSet, SplitIndex, require_finished
+from shards.metadata import checksum_fits, read_info
+from shards.reader import ShardSet, require_finished
 from shards.schema import DatasetInfo
-from shards.tar import Member, walk
+from shards.tar import walk
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def verify(path: str | Path, *, progress: bool = False) -> VerifyReport:
     files = list(_files(layout, info))
     problems = _strays(layout, files) + _damages(files, progress)
     if not problems:
-        problems = _disagreements(ShardSet(layout.root, info))
+        problems = list(_disagreements(ShardSet(layout.root, info)))
     entries = [entry for split in info.splits.values() for entry in split.shards]
     return VerifyReport(problems, len(entries), info.samples, sum(entry.bytes for entry in entries))
 
@@ -97,50 +97,29 @@ def _damage(file: _File, on_bytes: Callable[[int], object]) -> str | None:
         on_bytes(size)
         return f"{abs(file.size - size):,} bytes {'short' if size < file.size else 'too long'}"
     try:
-        return None if sha256_of_file(file.path, on_bytes) == file.sha256 else "sha256 differs"
+        if sha256_of_file(file.path, on_bytes) == file.sha256:
+            return None
+        return f"sha256 differs{_first_bad_header(file.path) if file.path.suffix == '.tar' else ''}"
     except OSError as error:
         return f"unreadable: {error.strerror}"
 
 
-def _disagreements(shards: ShardSet) -> list[str]:
+def _first_bad_header(path: Path) -> str:
+    """Where in a damaged tar, if it is not within a member's data."""
+    try:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            collections.deque(walk(data), maxlen=0)
+        return ""
+    except DamageError as error:
+        return f" ({error})"
+
+
+def _disagreements(shards: ShardSet) -> Iterator[str]:
     """With every file as it was written: does each index say what the tars hold?"""
-    problems = []
     for name in shards.splits:
         try:
             index = shards.split(name)
-            problems += [p for number in range(len(index.shard_paths)) for p in _shard_disagreement(index, number)]
+            for number in range(len(index.shard_paths)):
+                yield from shard_disagreements(index, number, shards.info.spec)
         except SeqJepaError as error:
-            problems.append(str(error))
-    return problems
-
-
-def _shard_disagreement(index: SplitIndex, number: int) -> Iterator[str]:
-    path = index.shard_paths[number]
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        try:
-            members = walk(data, checksums=False)
-            for sample in np.flatnonzero(index.shard == number):
-                if not _agrees(index, int(sample), list(islice(members, index.offsets.shape[1] + 3)), data):
-                    yield f"{path.name}: sample {index.keys[sample]!r} is not what the index says"
-            if any(True for _ in members):
-                yield f"{path.name}: members beyond the last sample of the index"
-        except (SeqJepaError, ValueError) as error:
-            yield f"{path.name}: {error}"
-
-
-def _agrees(index: SplitIndex, sample: int, members: list[Member], data: mmap.mmap) -> bool:
-    *views, params, label, record = members
-    contents = [data[m.offset : m.offset + m.length] for m in (params, label, record)]
-    fields = json_object(contents[2], "JSON")
-    ids = index.view_ids[sample]
-    return (
-        [(m.offset, m.length) for m in views] == list(_places(index, sample))
-        and all(m.name.startswith(f"{index.keys[sample]}.") for m in members)
-        and contents[0].endswith(index.params[sample].tobytes())
-        and contents[1] == b"%d" % index.labels[sample]
-        and fields.get("view_ids") == ids[ids >= 0].tolist()
-    )
-
-
-def _places(index: SplitIndex, sample: int) -> Iterable[tuple[int, int]]:
-    return zip(index.offsets[sample].tolist(), index.lengths[sample].tolist(), strict=True)
+            yield str(error)

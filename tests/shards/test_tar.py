@@ -6,10 +6,11 @@ import io
 import subprocess
 import tarfile
 
+import numpy as np
 import pytest
 
 from shards.errors import DamageError
-from shards.tar import BLOCK, END, header, padding, walk
+from shards.tar import BLOCK, END, header, headers, padding, walk
 
 FILES = {"a.00.jpg": b"x" * 700, "a.cls": b"7", "a.empty": b"", "a.json": b"{}" * 256}
 
@@ -23,6 +24,13 @@ def test_header_is_what_tarfile_writes(name: str, size: int) -> None:
     member = tarfile.TarInfo(name)
     member.size, member.mode = size, 0o644
     assert header(name, size) == member.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict")
+
+
+def test_headers_of_many_are_those_of_each() -> None:
+    names = ["a", "k.00.jpg", "x" * 99]
+    lengths = [0, 8**11 - 1, 123456]
+    expected = [header(name, length) for name, length in zip(names, lengths, strict=True)]
+    assert [row.tobytes() for row in headers(np.array(names, "S"), np.array(lengths))] == expected
 
 
 def test_tarfile_and_gnu_tar_read_it(tmp_path) -> None:
