@@ -6,8 +6,9 @@
 the other, each in a fresh process; figures are medians over rounds, ratios are medians of the rounds' own ratios.
 `limit` is the rate at which one process per core decodes the same bytes into one image of memory each. `spin_ratio` is
 our rate while a thread of the consuming process runs a pure-Python loop, over our rate without it: that thread holds
-the interpreter's lock and takes its share of the cores from the workers too. Peers that are not installed are left out
-and named in `missing`; benchmarks/requirements.txt has them.
+the interpreter's lock and takes its share of the cores from the workers too. `worker_per_core` has our figures with
+as many workers as cores instead of the default of twice as many; peers have two. Peers that are not installed are left
+out and named in `missing`; benchmarks/requirements.txt has them.
 """
 
 from __future__ import annotations
@@ -35,10 +36,12 @@ from common import emit, versions  # noqa: E402
 from loader_data import BATCH, SEQUENCE, SIDE, prepare  # noqa: E402
 from peers import PEERS  # noqa: E402
 
+CORES = len(os.sched_getaffinity(0))
 RELEASED = next(iter(PEERS))
+OURS = ["ours", "spin", "ours, worker per core", "spin, worker per core"]
 
 
-def our_batches(work: Path, workers: int) -> Iterator[Any]:
+def our_batches(work: Path, workers: int | None) -> Iterator[Any]:
     from seqjepa.data.loader import ViewLoader
     from shards.reader import ShardSet
 
@@ -94,14 +97,14 @@ def _decode_rate(work: Path, number: int, seconds: float) -> float:
     return count / spent
 
 
-def run_one(name: str, work: Path, workers: int, seconds: float) -> float:
+def run_one(name: str, work: Path, seconds: float) -> float:
     if name == "limit":
-        return decode_limit(work, workers, seconds)
-    if name in ("ours", "spin"):
-        batches = our_batches(work, workers)
-    else:
+        return decode_limit(work, CORES, seconds)
+    if name in PEERS:
         batches = importlib.import_module(f"peers.{PEERS[name]}").batches(work)
-    if name == "spin":
+    else:
+        batches = our_batches(work, CORES if "per core" in name else None)
+    if "spin" in name:
         next(batches)
         spinning()
     return rate(batches, seconds)
@@ -109,8 +112,7 @@ def run_one(name: str, work: Path, workers: int, seconds: float) -> float:
 
 def run_apart(name: str, arguments: argparse.Namespace) -> float | None:
     """One contender in a process of its own; None where it fails."""
-    command = [sys.executable, __file__, "--one", name, "--work", arguments.work, "--workers", arguments.workers]
-    command = [*command, "--seconds", arguments.seconds]
+    command = [sys.executable, __file__, "--one", name, "--work", arguments.work, "--seconds", arguments.seconds]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=_environment())
     if done.returncode:
         print(f"{name} failed: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
@@ -129,7 +131,7 @@ def installed(name: str) -> bool:
     return len(versions(*requires)) == len(requires)
 
 
-def summary(rounds: list[dict[str, float]], missing: list[str], workers: int) -> None:
+def summary(rounds: list[dict[str, float]], missing: list[str]) -> None:
     figures = {name: median(r[name] for r in rounds) for name in rounds[0]}
     registry = [name for name in figures if name in PEERS and name != RELEASED]
 
@@ -149,7 +151,11 @@ def summary(rounds: list[dict[str, float]], missing: list[str], workers: int) ->
         spin=figures["spin"],
         spin_ratio=ratio("spin", "ours"),
         rounds=len(rounds),
-        workers=workers,
+        worker_per_core={
+            "ours": figures[OURS[2]],
+            "ratio_limit": ratio(OURS[2], "limit"),
+            "spin_ratio": ratio(OURS[3], OURS[2]),
+        },
         missing=missing,
         versions=versions("torch", "numpy", "simplejpeg", *_peer_packages()),
     )
@@ -159,34 +165,43 @@ def _peer_packages() -> list[str]:
     return ["torchvision", "pillow", "webdataset", "litdata", "mosaicml-streaming", "datasets", "spdl"]
 
 
-def main() -> None:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "benchmark-loader", help="folder for the data")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="measured per contender and round")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--only", nargs="*", default=list(PEERS), help="peers to run")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    parser.add_argument("--prepare", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.prepare:
-        importlib.import_module(f"peers.{PEERS[arguments.prepare]}").prepare(arguments.work)
-        return
-    if arguments.one:
-        print(run_one(arguments.one, arguments.work, arguments.workers, arguments.seconds), flush=True)
-        os._exit(0)  # spinning threads and other people's workers must not keep us
+    parser.add_argument("--only", nargs="*", choices=list(PEERS), default=list(PEERS), help="peers to run")
+    parser.add_argument("--one", help=argparse.SUPPRESS)  # measure one contender in this process
+    parser.add_argument("--prepare", help=argparse.SUPPRESS)  # write one peer's data
+    return parser.parse_args()
+
+
+def compare(arguments: argparse.Namespace) -> None:
     present = [name for name in arguments.only if installed(name)]
     prepare(arguments.work)
     for name in present:  # apart, because some print, and our own output is one line
         command = [sys.executable, __file__, "--prepare", name, "--work", str(arguments.work)]
         subprocess.run(command, check=True, stdout=sys.stderr, env=_environment())
-    contenders, rounds = ["limit", "ours", "spin", *present], []
+    contenders, rounds = ["limit", *OURS, *present], []
     for number in range(arguments.rounds):
         rounds.append({name: run_apart(name, arguments) for name in contenders})
         print(json.dumps({"round": number} | rounds[-1]), file=sys.stderr, flush=True)
     failed = [name for name in contenders if any(r[name] is None for r in rounds)]
+    if not set(failed).isdisjoint(["limit", *OURS]):
+        sys.exit(f"could not measure {', '.join(failed)}")
     kept = [{name: value for name, value in r.items() if name not in failed} for r in rounds]
-    summary(kept, [name for name in arguments.only if name not in present] + failed, arguments.workers)
+    summary(kept, [name for name in arguments.only if name not in present] + failed)
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    if arguments.prepare:
+        importlib.import_module(f"peers.{PEERS[arguments.prepare]}").prepare(arguments.work)
+    elif arguments.one:
+        print(run_one(arguments.one, arguments.work, arguments.seconds), flush=True)
+        os._exit(0)  # spinning threads and other people's workers must not keep us
+    else:
+        compare(arguments)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,9 @@ def prepare(work: Path) -> None:
 
 def batches(work: Path) -> Iterator[Any]:
     from streaming import Stream, StreamingDataset
+    from streaming.base.util import clean_stale_shared_memory
+
+    clean_stale_shared_memory()  # of a run before this one
 
     class Objects(StreamingDataset):
         def __getitem__(self, index: Any) -> Any:

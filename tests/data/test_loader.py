@@ -198,6 +198,8 @@ def test_pinned_batches_copy_asynchronously(build_index):
 def test_auto_workers_shares_the_cores_between_local_ranks(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    assert (auto_workers(), auto_workers(4), auto_workers(64)) == (8, 2, 1)
+    assert (auto_workers(), auto_workers(4), auto_workers(64)) == (16, 4, 1)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert auto_workers(64) == 4
+    assert auto_workers(64) == 8
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(128)))
+    assert auto_workers() == 16
