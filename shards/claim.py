@@ -162,7 +162,7 @@ def _clear(layout: Layout, identity: dict[str, Any], found: Found) -> None:
     _write_build(layout, {"identity": identity, "clearing": sorted(filter(SHARD_NAME.fullmatch, names))})
     layout.info.unlink(missing_ok=True)
     layout.readme.unlink(missing_ok=True)
-    for path in [*layout.meta.glob("index-*.parquet"), *layout.parts.glob("*.parquet")]:
+    for path in [*layout.meta.glob("index-*.parquet"), *layout.parts.glob("*")]:
         path.unlink()
     for name in filter(SHARD_NAME.fullmatch, names):
         layout.shard(name).unlink(missing_ok=True)

@@ -23,7 +23,10 @@ def split_of(name: str) -> str:
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths of one set. While a build is under way there are also build.json, lock, parts/ and tmp/."""
+    """Paths of one set. While a build is under way there are also build.json, lock, parts/ and tmp/.
+
+    parts/ and tmp/ are the build's own: a caller may keep notes of its own there until the set is finished.
+    """
 
     root: Path
 
