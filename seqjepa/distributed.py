@@ -29,6 +29,8 @@ class World:
             rank, size, local = (int(os.environ.get(n, d)) for n, d in _VARIABLES)
         except ValueError:
             raise UsageError("RANK, WORLD_SIZE and LOCAL_RANK must be whole numbers; torchrun sets them") from None
+        if size > 1 and not {"MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):
+            raise UsageError(f"WORLD_SIZE is {size} but MASTER_ADDR or MASTER_PORT is not set; start with torchrun")
         return cls(rank, size, local)
 
     @property

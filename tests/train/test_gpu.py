@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from train_helpers import make_shards, metrics, tiny_config
+
+from seqjepa.data.feed import feed
+from seqjepa.data.loader import ViewLoader
+from seqjepa.train import load_run, train
+from shards.reader import ShardSet
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture
+def shards(tmp_path):
+    return make_shards(tmp_path / "set", objects=40)
+
+
+def test_batches_arrive_unchanged(shards):
+    index = ShardSet.open(shards).split("train")
+    mean, std = (0.5, 0.4, 0.3), (0.1, 0.2, 0.3)
+    kinds = [("cpu", False), ("cuda", True)]
+    loaders = [ViewLoader(index, views=3, action="rotation", batch_size=8, seed=0, workers=2, pin=p) for _, p in kinds]
+    cpu, gpu = (
+        feed((s for e in range(3) for s in loader.epoch(e)), torch.device(d), mean, std)
+        for loader, (d, _) in zip(loaders, kinds, strict=True)
+    )
+    for a, b in zip(cpu, gpu, strict=True):
+        assert b.views.is_cuda
+        assert a.keys == b.keys
+        torch.testing.assert_close(a.views, b.views.cpu(), atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(a.actions, b.actions.cpu())
+        assert torch.equal(a.labels, b.labels.cpu())
+    for loader in loaders:
+        loader.close()
+
+
+@pytest.mark.parametrize("overrides", [[], ["train.compile=true"], ["train.precision=fp32"]])
+def test_a_run_on_cuda_is_close_to_the_cpus(shards, tmp_path, overrides):
+    settings = ["optim.epochs=2", "model.dropout=0.0", *overrides]
+    train(tiny_config(*settings), shards, tmp_path / "gpu", device="cuda", workers=2, progress=False)
+    train(tiny_config(*settings), shards, tmp_path / "cpu", device="cpu", workers=0, progress=False)
+    for gpu, cpu in zip(metrics(tmp_path / "gpu"), metrics(tmp_path / "cpu"), strict=True):
+        assert gpu["loss"] == pytest.approx(cpu["loss"], abs=0.03)
+    loaded = load_run(tmp_path / "gpu", "cuda")
+    assert next(loaded.method.parameters()).is_cuda  # type: ignore[call-overload]
+
+
+def test_a_cuda_run_goes_on_after_its_end(shards, tmp_path):
+    train(tiny_config("optim.epochs=1"), shards, tmp_path / "r", device="cuda", workers=2, progress=False)
+    done = train(tiny_config(), shards, tmp_path / "r", device="cuda", workers=2, extend_epochs=2, progress=False)
+    assert done["epoch"] == 2
