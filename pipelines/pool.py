@@ -12,12 +12,13 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import TypeVar
 
 from shards.errors import FailureError
@@ -48,8 +49,6 @@ def map_in_order(
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker)
     try:
-        with _sigint_held():
-            pool.submit(usable_cores)  # spawns the workers, which inherit the mask: Ctrl-C is the parent's to handle
         yield from _pump(pool, work, iter(items), workers * IN_FLIGHT_PER_WORKER, name)
     finally:
         _end(pool)
@@ -64,7 +63,7 @@ def _pump(
 ) -> Iterator[tuple[Item, Result]]:
     under_way: deque[tuple[Item, Future[Result]]] = deque()
     for item in items:
-        with _naming(name(item)):
+        with _naming(name(item)), _as_workers_start():  # a submit may spawn one
             under_way.append((item, pool.submit(work, item)))
         if len(under_way) >= depth:
             yield _next(under_way, name)
@@ -93,13 +92,19 @@ def _naming(item: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _sigint_held() -> Iterator[None]:
-    """Ctrl-C waits until the end of the block. Not by ignoring it: what came meanwhile must not be lost."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+def _as_workers_start() -> Iterator[None]:
+    """What a worker that is spawned in this block takes over from us.
+
+    SIGINT blocked, for Ctrl-C is the parent's to handle; here it is only held back, not lost. And no main module: a
+    worker needs none, and running the caller's script again would want `if __name__ == "__main__"` in it.
+    """
+    main, mask = sys.modules["__main__"], signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    sys.modules["__main__"] = ModuleType("__main__")
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        sys.modules["__main__"] = main
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _begin_worker() -> None:

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -93,3 +95,21 @@ def test_sigterm_interrupts_and_is_restored() -> None:
     with pytest.raises(KeyboardInterrupt), sigterm_as_interrupt():
         signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_callers_need_no_main_guard(tmp_path: Path) -> None:
+    """Neither an unguarded script nor one that comes through stdin is run again by the workers."""
+    code = (
+        "from pipelines.pool import map_in_order\n"
+        "print(sum(result for _, result in map_in_order(abs, range(-9, 0), 2, str)))\n"
+    )
+    (tmp_path / "script.py").write_text(code)
+    for arguments, text in (([str(tmp_path / "script.py")], ""), (["-"], code)):
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            input=text.encode(),
+            capture_output=True,
+            env={**os.environ, "PYTHONPATH": os.getcwd()},
+            check=False,
+        )
+        assert (done.stdout, done.stderr) == (b"45\n", b"")
