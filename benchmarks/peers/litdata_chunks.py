@@ -36,7 +36,8 @@ def batches(work: Path) -> Iterator[Any]:
             return decode_record(super().__getitem__(index))
 
     while True:
-        data = Objects(str(work / "litdata"), shuffle=True)
+        # batch_decode=0: the default reads some 40 neighbours with every record, for nothing when shuffled.
+        data = Objects(str(work / "litdata"), shuffle=True, batch_decode=0)
         endless = litdata.ParallelStreamingDataset([data], length=float("inf"), transform=_first)
         yield from litdata.StreamingDataLoader(endless, batch_size=BATCH, num_workers=2, collate_fn=collate)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ NAMES = [field.name for field in THREE_DIEBENCH_PARAMS]
 Item = tuple[np.ndarray, np.ndarray]
 
 
-def draw_views() -> np.ndarray:
-    """SEQUENCE distinct views of VIEWS."""
-    return np.random.choice(VIEWS, SEQUENCE, replace=False)
+def draw_views() -> list[int]:
+    """SEQUENCE distinct views of VIEWS. (numpy's choice without replacement takes five times as long.)"""
+    return random.sample(range(VIEWS), SEQUENCE)
 
 
 def record(work: Path, number: int) -> dict[str, Any]:

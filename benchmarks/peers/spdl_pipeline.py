@@ -1,6 +1,7 @@
-"""spdl: a pipeline of threads. A stage decodes one sequence into an array of its own, the next stacks a batch.
+"""spdl: a pipeline of threads. A task decodes a whole batch into memory of its own, two tasks at a time.
 
-spdl brings the engine and not a format; it gets the fastest storage that we have, our shards through memory maps.
+spdl brings the engine and not a format; it gets the fastest storage that we have, our shards through memory maps, and
+our planning of a batch. (A task per sequence with a later stage that stacks them is slower by far.)
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import simplejpeg
+import torch
 from loader_data import BATCH, SEQUENCE, SIDE
 
-from peers.pieces import Item, collate, draw_views, endless_order
-from seqjepa.data.decode_worker import ShardMaps
+from seqjepa.data.decode_worker import ShardMaps, decode_rows
+from seqjepa.data.plan import BatchPlan, Planner, Sampling
 from shards.reader import ShardSet
 
 REQUIRES = ["torch", "spdl", "spdl-io"]
@@ -22,18 +23,21 @@ REQUIRES = ["torch", "spdl", "spdl-io"]
 
 class Decode:
     def __init__(self, work: Path) -> None:
-        self.index = ShardSet.open(work / "shards").split("train")
-        self.maps = ShardMaps([str(path) for path in self.index.shard_paths])
+        index = ShardSet.open(work / "shards").split("train")
+        self.maps = ShardMaps([str(path) for path in index.shard_paths])
+        self.planner = Planner(index, Sampling(SEQUENCE, "rotation", BATCH, seed=0))
 
-    def __call__(self, number: int) -> Item:
-        index, chosen = self.index, draw_views()
-        shard = self.maps[int(index.shard[number])]
-        views = np.empty((SEQUENCE, SIDE, SIDE, 3), np.uint8)
-        for slot, view in enumerate(chosen):
-            start = int(index.offsets[number, view])
-            data = shard[start : start + int(index.lengths[number, view])]
-            simplejpeg.decode_jpeg(data, buffer=views[slot])
-        return views, index.params[number, chosen]
+    def plans(self) -> Iterator[BatchPlan]:
+        epoch = 0
+        while True:
+            yield from (self.planner.batch(epoch, step) for step in range(self.planner.steps))
+            epoch += 1
+
+    def __call__(self, plan: BatchPlan) -> tuple[torch.Tensor, torch.Tensor]:
+        views = np.empty((len(plan.table), SIDE, SIDE, 3), np.uint8)
+        decode_rows(plan.table, views, self.maps, "jpeg")
+        shaped = torch.from_numpy(views.reshape(-1, SEQUENCE, SIDE, SIDE, 3)).permute(0, 1, 4, 2, 3)
+        return shaped, torch.from_numpy(plan.actions)
 
 
 def prepare(work: Path) -> None:
@@ -43,14 +47,8 @@ def prepare(work: Path) -> None:
 def batches(work: Path) -> Iterator[Any]:
     from spdl.pipeline import PipelineBuilder
 
-    pipeline = (
-        PipelineBuilder()
-        .add_source(endless_order())
-        .pipe(Decode(work), concurrency=2)
-        .aggregate(BATCH)
-        .pipe(collate)
-        .add_sink(2)
-        .build(num_threads=2)
-    )
+    decode = Decode(work)
+    builder = PipelineBuilder().add_source(decode.plans()).pipe(decode, concurrency=2).add_sink(2)
+    pipeline = builder.build(num_threads=2)
     with pipeline.auto_stop():
         yield from pipeline.get_iterator()
