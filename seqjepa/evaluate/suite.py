@@ -37,6 +37,7 @@ class Protocol:
     agg_draws: int
     val_draws: int
     seed: int
+    splits: tuple[str, str]
 
 
 def evaluate_run(
@@ -70,32 +71,34 @@ def evaluate_run(
     FailureError if the model did not stay as it was.
     """
     started = time.monotonic()
-    where = pick_device(device)
-    loaded = load_run(run, where, untrained=untrained)
-    stored = ShardSet.open(shards)
+    where, weights = pick_device(device), "untrained" if untrained else "trained"
     epochs = probe_epochs or PAPER_EPOCHS
     cycled = agg_draws or (epochs if where.type == "cuda" else CPU_AGG_DRAWS)
-    protocol = Protocol(tuple(sorted(set(m_val))), epochs, min(cycled, epochs), val_draws, seed)
+    sizes = tuple(sorted(set(m_val)))
+    protocol = Protocol(sizes, epochs, min(cycled, epochs), val_draws, seed, (train_split, val_split))
+    results = _measure(load_run(run, where, untrained=untrained), ShardSet.open(shards), protocol, where, progress)
+    results |= {"weights": weights, "seconds": round(time.monotonic() - started, 2)}
+    merge_results(out or run, weights, results)
+    return results
+
+
+def _measure(
+    loaded: LoadedRun, stored: ShardSet, protocol: Protocol, device: torch.device, progress: bool
+) -> dict[str, Any]:
+    """Encodes both splits and asks every question, with the model frozen; scores, the best seen, and the protocol."""
     _check_views(loaded, stored)
     with frozen(as_module(loaded.method)) as digest:
-        banks = [_encode(loaded, stored, split, where, progress) for split in (train_split, val_split)]
-        bench = Bench(banks[0], banks[1], where, seed, val_draws)
-        questions, skipped = questions_for(_subject(loaded, stored, banks), protocol.m_val, epochs, protocol.agg_draws)
+        banks = [_encode(loaded, stored, split, device, progress) for split in protocol.splits]
+        subject = _subject(loaded, stored, banks)
+        questions, skipped = questions_for(subject, protocol.m_val, protocol.probe_epochs, protocol.agg_draws)
+        bench = Bench(banks[0], banks[1], device, protocol.seed, protocol.val_draws)
         scores, best = _ask(questions, bench, progress)
-    results = {
+    described = _described(protocol, loaded, stored, banks)
+    return {
         **_nested(scores),
         "best": _nested(best),
-        "seconds": round(time.monotonic() - started, 2),
-        "protocol": {
-            "weights": "untrained" if untrained else "trained",
-            "model_sha256": digest,
-            **_described(protocol, loaded, stored, banks),
-            "splits": [train_split, val_split],
-            "skipped": skipped,
-        },
+        "protocol": {"model_sha256": digest, **described, "skipped": skipped},
     }
-    merge_results(out or run, "untrained" if untrained else "trained", results)
-    return results
 
 
 def _check_views(loaded: LoadedRun, stored: ShardSet) -> None:
@@ -170,5 +173,6 @@ def _described(protocol: Protocol, loaded: LoadedRun, stored: ShardSet, banks: l
         "train_draws": {"z": "new each epoch", "z_agg": protocol.agg_draws},
         "val_draws": protocol.val_draws,
         "seed": protocol.seed,
+        "splits": list(protocol.splits),
         "features": str(banks[0].z.dtype).removeprefix("torch."),
     }

@@ -62,7 +62,7 @@ def label_of_prefixes(method: Aggregating, action: str, sizes: Sequence[int]) ->
         @torch.no_grad()
         def gather(rows: Tensor) -> tuple[Tensor, Tensor]:
             z, labels = features(rows)
-            a = actions[rows]
+            a = actions[rows.to(actions.device)].to(rows.device)
             return torch.stack([method.aggregate(z[:, :m], a[:, : m - 1]).float() for m in sizes], dim=1), labels
 
         return gather
