@@ -7,8 +7,9 @@ the other, each in a fresh process; figures are medians over rounds, ratios are 
 `limit` is the rate at which one process per core decodes the same bytes into one image of memory each. `spin_ratio` is
 our rate while a thread of the consuming process runs a pure-Python loop, over our rate without it: that thread holds
 the interpreter's lock and takes its share of the cores from the workers too. `worker_per_core` has our figures with
-as many workers as cores instead of the default of twice as many; peers have two. Peers that are not installed are left
-out and named in `missing`; benchmarks/requirements.txt has them.
+as many workers as cores instead of the default of twice as many; peers have two. `spdl_over_our_shards` is what threads
+would give in place of our ring of processes, all else being ours. Peers that are not installed are left out and named in
+`missing`; benchmarks/requirements.txt has them.
 """
 
 from __future__ import annotations
@@ -33,10 +34,9 @@ sys.path.insert(0, str(ROOT))
 
 from common import emit, versions  # noqa: E402
 from loader_data import BATCH, SEQUENCE, SIDE, prepare  # noqa: E402
-from peers import PEERS  # noqa: E402
+from peers import OUR_PARTS, PEERS, RELEASED  # noqa: E402
 
 CORES = len(os.sched_getaffinity(0))
-RELEASED = next(iter(PEERS))
 OURS = ["ours", "spin", "ours, worker per core", "spin, worker per core"]
 
 
@@ -134,7 +134,7 @@ def installed(name: str) -> bool:
 
 def summary(rounds: list[dict[str, float]], missing: list[str]) -> None:
     figures = {name: median(r[name] for r in rounds) for name in rounds[0]}
-    registry = [name for name in figures if name in PEERS and name != RELEASED]
+    peers = [name for name in figures if name in PEERS and name != OUR_PARTS]
 
     def ratio(top: str, *bottom: str) -> float:
         return median(r[top] / max(r[name] for name in bottom) for r in rounds)
@@ -143,10 +143,10 @@ def summary(rounds: list[dict[str, float]], missing: list[str]) -> None:
         "loader: 128 px, M=3, batch 512, page cache hot",
         "sequences/s",
         figures["ours"],
-        {name: figures[name] for name in figures if name in PEERS},
+        {name: figures[name] for name in peers},
         figures["limit"],
-        ratio_best_peer=ratio("ours", *registry) if registry else None,
-        best_peer=max(registry, key=figures.__getitem__) if registry else None,
+        ratio_best_peer=ratio("ours", *peers) if peers else None,
+        best_peer=max(peers, key=figures.__getitem__, default=None),
         ratio_limit=ratio("ours", "limit"),
         ratio_released=ratio("ours", RELEASED) if RELEASED in figures else None,
         spin=figures["spin"],
@@ -157,6 +157,9 @@ def summary(rounds: list[dict[str, float]], missing: list[str]) -> None:
             "ratio_limit": ratio(OURS[2], "limit"),
             "spin_ratio": ratio(OURS[3], OURS[2]),
         },
+        spdl_over_our_shards={"rate": figures[OUR_PARTS], "ratio": ratio("ours", OUR_PARTS)}
+        if OUR_PARTS in figures
+        else None,
         missing=missing,
         versions=versions("torch", "numpy", "simplejpeg", *_peer_packages()),
     )

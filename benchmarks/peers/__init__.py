@@ -13,6 +13,8 @@ PEERS = {
     "litdata": "litdata_chunks",
     "mosaicml-streaming": "mosaic_mds",
     "hf datasets (Arrow)": "hf_arrow",
-    "spdl": "spdl_pipeline",
+    "spdl (128-px tree)": "spdl_pipeline",
+    "spdl over our shards and plans": "spdl_our_shards",
 }
-REGISTRY_PEERS = [name for name in PEERS if not name.startswith("released")]
+RELEASED = "released (256-px tree, PIL, float32)"
+OUR_PARTS = "spdl over our shards and plans"  # measured, but not a peer that one can install
