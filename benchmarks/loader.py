@@ -7,9 +7,9 @@ the other, each in a fresh process; figures are medians over rounds, ratios are 
 `limit` is the rate at which one process per core decodes the same bytes into one image of memory each. `spin_ratio` is
 our rate while a thread of the consuming process runs a pure-Python loop, over our rate without it: that thread holds
 the interpreter's lock and takes its share of the cores from the workers too. `worker_per_core` has our figures with
-as many workers as cores instead of the default of twice as many; peers have two. `spdl_over_our_shards` is what threads
-would give in place of our ring of processes, all else being ours. Peers that are not installed are left out and named in
-`missing`; benchmarks/requirements.txt has them.
+as many workers as cores instead of the default of twice as many; peers have two. `spdl_over_our_shards` is what
+threads would give in place of our ring of processes, all else being ours. Peers that are not installed are left out
+and named in `missing`; benchmarks/requirements.txt has them.
 """
 
 from __future__ import annotations
@@ -157,9 +157,7 @@ def summary(rounds: list[dict[str, float]], missing: list[str]) -> None:
             "ratio_limit": ratio(OURS[2], "limit"),
             "spin_ratio": ratio(OURS[3], OURS[2]),
         },
-        spdl_over_our_shards={"rate": figures[OUR_PARTS], "ratio": ratio("ours", OUR_PARTS)}
-        if OUR_PARTS in figures
-        else None,
+        spdl_over_our_shards=figures.get(OUR_PARTS),
         missing=missing,
         versions=versions("torch", "numpy", "simplejpeg", *_peer_packages()),
     )

@@ -1,8 +1,8 @@
 """Decodes stored views into memory. Imported by the loader, and run as a script by the ring's worker processes.
 
 A worker needs numpy and simplejpeg only: no torch, no package of ours, no re-import of the trainer's __main__. It
-reads one Setup (JSON) and then jobs from stdin, decodes into shared memory, and answers on stdout. The end of stdin
-ends it, so that nothing is left behind when the trainer is killed.
+finds a Setup in shared memory, reads jobs from stdin (shared by all workers), decodes into shared memory, and answers
+on stdout. The end of stdin ends it, so that nothing is left behind when the trainer is killed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import simplejpeg
 
 # One view to decode: where its bytes are.
 ROW = np.dtype([("offset", "<i8"), ("length", "<i4"), ("shard", "<i4")])
-LENGTH = struct.Struct("<q")
 JOB = struct.Struct("<ii")  # slot, rows
 REPLY = struct.Struct("<ii504s")  # slot, row that failed or -1, why in UTF-8; small enough for one atomic write
 _PAGE = 4096
@@ -47,7 +46,6 @@ class Setup:
     width: int
     rows: int
     slots: int
-    memory_fd: int = -1
 
     @property
     def table_offset(self) -> int:
@@ -66,9 +64,8 @@ class Setup:
         """ROW [rows] in shared memory."""
         return np.ndarray((self.rows,), ROW, memory, slot * self.slot_bytes + self.table_offset)
 
-    def to_bytes(self) -> bytes:
-        text = json.dumps(asdict(self)).encode()
-        return LENGTH.pack(len(text)) + text
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
 
 
 class ShardMaps:
@@ -138,8 +135,7 @@ def read_exactly(fd: int, size: int) -> bytes:
     return bytes(parts)
 
 
-def _serve(setup: Setup, answers: int) -> None:
-    memory = mmap.mmap(setup.memory_fd, setup.slots * setup.slot_bytes)
+def _serve(memory: mmap.mmap, setup: Setup, answers: int) -> None:
     maps = ShardMaps(setup.shard_paths)
     while len(job := read_exactly(0, JOB.size)) == JOB.size:
         slot, rows = JOB.unpack(job)
@@ -151,17 +147,18 @@ def _serve(setup: Setup, answers: int) -> None:
         os.write(answers, REPLY.pack(slot, failed, reason.encode()[:500]))
 
 
-def main() -> None:
+def main(memory_fd: int, start: int, size: int) -> None:
+    """memory_fd: shared memory, which holds the slots and then, at `start`, `size` bytes of Setup."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to handle
     answers = os.dup(1)
     os.dup2(2, 1)  # whatever a library prints must not look like an answer
-    (size,) = LENGTH.unpack(read_exactly(0, LENGTH.size))
-    setup = Setup(**json.loads(read_exactly(0, size)))
+    memory = mmap.mmap(memory_fd, start + size)
+    setup = Setup(**json.loads(memory[start:]))
     try:
-        _serve(setup, answers)
+        _serve(memory, setup, answers)
     except BrokenPipeError:
         sys.exit(0)  # nobody is waiting any more
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(int, sys.argv[1:]))
