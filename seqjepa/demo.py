@@ -38,7 +38,7 @@ class DemoSettings:
     """What decides the demo's numbers, beside the recipe. Kept in demo.json, so that one folder holds one demo."""
 
     seed: int = 0
-    objects: int = 640
+    objects: int = 1280
     views: int = 16
     size: int = 48
     families: int = 8
