@@ -43,7 +43,7 @@ class DemoSettings:
     size: int = 48
     families: int = 8
     m_val: tuple[int, ...] = (1, 2, 3, 4, 5)
-    probe_epochs: int = 100
+    probe_epochs: int = 200
     agg_draws: int = 8
     val_draws: int = 8
 

@@ -27,10 +27,17 @@ def stream(seed: int, index: int, purpose: Purpose) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=key))
 
 
-class Dice:
-    """What a family draws its proportions and paints from: `r(low, high)`, `r.pick(a, b)`, `r.paint()`."""
+GOLDEN = (5**0.5 - 1) / 2
 
-    def __init__(self, generator: np.random.Generator) -> None:
+
+class Dice:
+    """What a family draws its proportions and paints from: `r(low, high)`, `r.pick(a, b)`, `r.paint()`.
+
+    family: which palette. The paints of a family are alike, as those of dogs or of chairs are, and vary by instance.
+    """
+
+    def __init__(self, generator: np.random.Generator, family: int = 0) -> None:
+        self._palette, self._paints = GOLDEN * GOLDEN * family, 0
         # `random()` alone, in order: it is the one method whose numbers NumPy has never changed.
         self._next = generator.random
 
@@ -42,8 +49,10 @@ class Dice:
         return options[int(self(0, len(options)))]
 
     def paint(self) -> Colour:
-        """Any colour that is neither grey nor dark."""
-        return colorsys.hsv_to_rgb(self(0, 1), self(0.45, 0.9), self(0.6, 1.0))
+        """The palette's next hue, give or take 0.12: neither grey nor dark, and far from the hue before."""
+        self._paints += 1
+        hue = self._palette + GOLDEN * self._paints + self(-0.12, 0.12)
+        return colorsys.hsv_to_rgb(hue % 1, self(0.45, 0.9), self(0.6, 1.0))
 
     def pale(self) -> Colour:
         return colorsys.hsv_to_rgb(self(0, 1), self(0.05, 0.25), self(0.85, 1.0))

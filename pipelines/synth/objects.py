@@ -64,8 +64,8 @@ def synset_id(label: int) -> str:
 
 def object_solid(seed: int, index: int, families: int) -> Solid:
     """The shape and the paint of object `index`, the same in every view and in the out-of-distribution set."""
-    family = FAMILIES[index % families]
-    return assemble(family(Dice(stream(seed, index, Purpose.SHAPE))), OBJECT_RADIUS)
+    label = index % families
+    return assemble(FAMILIES[label](Dice(stream(seed, index, Purpose.SHAPE), label)), OBJECT_RADIUS)
 
 
 def make_object(item: PlannedObject, cfg: SynthConfig) -> SynthObject:

@@ -2,7 +2,7 @@
 
 An object is a list of `Part`s in its own frame: x points forward, y to its left, z up; any unit of length, for
 `assemble` centres the whole and scales it to one bounding sphere. Two-tone parts (`behind`) and one-sided parts make
-rotation visible; colours are drawn per instance and so never give the class away.
+rotation visible; so does the coat that shade.py gives everything.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import numpy as np
 
 CAMERA_DISTANCE = 2.5
 CAMERA_ELEVATION = np.pi / 4
-HALF_VIEW = 0.285  # tangent of half the field of view
+HALF_VIEW = 0.26  # tangent of half the field of view
 OBJECT_RADIUS = 0.62
 FLOOR_Z = -0.66
 LIGHT_DISTANCE = 3.0

@@ -1,7 +1,9 @@
 """Light and colour: the floor per pixel, the object per sample.
 
-Surfaces see a white sky (brighter from above), a faint white light at the camera, and the coloured spot light, with
-a soft highlight. Colours are RGB planes in [0, 1], first axis the channel; red and blue are swapped in render.py.
+Surfaces see a white sky (brighter from above), a white light at the camera, and the coloured spot light, with a soft
+highlight. Every object wears the same iridescent coat over its paint: redder where the surface faces the object's
+front, greener to its left, bluer to its top. It is what makes rotation visible on any part of any object, also on one
+never seen before. Colours are RGB planes in [0, 1], first axis the channel; red and blue are swapped in render.py.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ from pipelines.synth.pose import Pose
 from pipelines.synth.scene import CAMERA_DISTANCE, FLOOR_Z, Rays, floor_points, hsv
 from pipelines.synth.tiles import Grid
 
-SKY, SKY_FROM_ABOVE, HEADLIGHT, SPOT, SHINE = 0.36, 0.26, 0.26, 0.6, 0.3
-FLOOR_AMBIENT, FLOOR_SPOT = 0.9, 0.5
+SKY, SKY_FROM_ABOVE, HEADLIGHT, SPOT, SHINE = 0.5, 0.3, 0.3, 0.15, 0.1
+COAT = 0.5  # its share of a surface's colour
+FLOOR_AMBIENT, FLOOR_SPOT = 0.5, 0.3
 _BEAM = (0.86, 0.995)  # cosines from the beam's axis: dark at its rim, full in its middle
 
 
@@ -77,15 +80,17 @@ def _shade(
     n = gradient(kind, x, y, z, mean, slope)
     length = _dot(get, *(c * c for c in n)).sqrt_()
     to_spot, to_sky, to_eye, to_highlight = (_dot(get, *n).div_(length) for _ in range(4))
+    coat = [_dot(get, *n).div_(length).add_(1).mul_(COAT / 2) for _ in range(3)]
     rear = (_dot(get, x, y, z) < 0).to(depth.dtype)
 
     white = to_sky.add_(1).mul_(SKY_FROM_ABOVE / 2).add_(SKY).add_(to_eye.clamp_(min=0), alpha=HEADLIGHT)
     spot = to_spot.clamp_(min=0).mul_(SPOT)
     shine = _power_of_32(to_highlight.clamp_(min=0)).mul_(SHINE)
     rgb = []
-    for _ in range(3):
+    for tinge in coat:
         paint, change, glow = next(get), next(get), next(get)
-        diffuse = paint.add_(change.mul_(rear)).mul_((glow * spot).add_(white))
+        colour = paint.add_(change.mul_(rear)).mul_(1 - COAT).add_(tinge)
+        diffuse = colour.mul_((glow * spot).add_(white))
         rgb.append(diffuse.add_(glow.mul_(shine)))
     return rgb
 
@@ -128,12 +133,13 @@ def _table(pose: Pose, rays: Rays, latents: np.ndarray, light: np.ndarray, devic
     # gradients are covectors of the scaled frame: 1/half turns them, or what they are multiplied with, metric
     normals = pose.to_local(np.stack([_unit(light), sky, to_eye, half_way], axis=1)).reshape(*shape, 12)
     per_part = [*bar_radius(solid.tip), *solid.half.T**-2.0]
+    axes = solid.turn / solid.half[:, None]  # of the object, as gradients are multiplied with
     forward = solid.turn[:, 0] * solid.half
     glow = hsv(latents[:, 6], 1.0, 0.8)
     change = solid.behind - solid.colour
     paint = [w for c in range(3) for w in (solid.colour[:, c, None], change[:, c, None], glow[None, :, c])]
     rows = [*np.moveaxis(place, -1, 0), *(w[:, None] for w in per_part), *np.moveaxis(normals, -1, 0)]
-    rows += [*forward.T[:, :, None], *paint]
+    rows += [*axes.reshape(len(solid), 9).T[:, :, None], *forward.T[:, :, None], *paint]
     return _putter(device)(np.stack([np.broadcast_to(row, shape) for row in rows]).reshape(len(rows), -1))
 
 

@@ -174,3 +174,18 @@ def test_a_gpu_renders_the_same_picture():
     solid, latents = object_solid(4, 1, 32), draw_latents(stream(4, 1, Purpose.VIEWS), 8)
     here, there = (render(solid, latents, 64, device).astype(int) for device in ("cpu", "cuda"))
     assert (np.abs(here - there) > 2).mean() < 1e-3
+
+
+@pytest.mark.parametrize("axis", range(3), ids=["front", "left", "top"])
+def test_the_coat_tells_which_side_of_an_object_faces_the_camera(axis: int):
+    rng = np.random.default_rng(axis)
+    latents = np.zeros((400, 7))
+    latents[:, :3] = rng.uniform(-np.pi, np.pi, (400, 3))
+    to_camera = np.array([1.0, 0.0, 1.0]) / np.sqrt(2)
+    facing = Rotation.from_euler("xyz", latents[:, :3]).inv().apply(to_camera)[:, axis]
+    chosen = latents[[facing.argmax(), facing.argmin()]]
+    grey = ellipsoid((0, 0, 0), (1, 1, 1), (0.5, 0.5, 0.5))
+    towards, away = render(solid_of(grey), chosen, 64)[:, 32, 32, ::-1].astype(float)  # RGB again
+    others = [channel for channel in range(3) if channel != axis]
+    assert towards[axis] > towards[others].max() + 20
+    assert away[axis] < away[others].min() - 20
