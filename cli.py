@@ -27,6 +27,9 @@ class OneLineErrors(TyperGroup):
         except SeqJepaError as error:
             typer.echo(f"error: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            typer.echo("stopped; what is finished is kept, and the same command goes on from there", err=True)
+            raise typer.Exit(130) from None
 
 
 def new_app(help_text: str) -> typer.Typer:
@@ -353,9 +356,10 @@ def recipes_cat_command(name: Annotated[str, typer.Argument(metavar="NAME")]) ->
 
     Example:  seqjepa recipes cat 3die-rot-M3 > mine.toml
     """
-    from seqjepa.recipes import load_recipe, to_toml
+    from seqjepa.recipes import load_recipe, text, to_toml
 
-    typer.echo(to_toml(load_recipe(name, [])), nl=False)
+    comment = [line for line in text(name).splitlines(keepends=True) if line.startswith("#")]
+    typer.echo("".join(comment) + "\n" + to_toml(load_recipe(name)), nl=False)
 
 
 @seqjepa_app.command("doctor")

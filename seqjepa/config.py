@@ -1,4 +1,4 @@
-"""A run's configuration: every knob, validated at once. Recipes (TOML) and `--set a.b=c` are read in recipes.py."""
+"""A run's configuration: every knob, validated at once. Recipes (TOML) and `--set a.b=c` are read in recipes/."""
 
 from __future__ import annotations
 

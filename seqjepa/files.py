@@ -1,36 +1,20 @@
-"""Files that are either the old one or the new one, never half of it."""
+"""Files of a run directory: the old one or the new one, never half of it; what goes wrong is said in one line."""
 
 from __future__ import annotations
 
-import errno
-import os
 from pathlib import Path
 
-from shards.errors import DiskFullError, FailureError
+from shards import files
+from shards.errors import FailureError
+from shards.files import TEMPORARY, disk_full_named
 
-TEMPORARY = ".tmp-"
+__all__ = ["TEMPORARY", "write_atomic"]
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write under a temporary name, sync, rename, sync the folder. DiskFullError leaves the old file as it was."""
-    temporary = path.with_name(TEMPORARY + path.name)
+    """Replace `path` at once. DiskFullError and FailureError leave the old file as it was."""
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
+        with disk_full_named(path.parent, lambda: "free some and run the same command again"):
+            files.write_atomic(path, data)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFullError(f"no space left for {path}; free some and run the same command again") from None
         raise FailureError(f"cannot write {path}: {error.strerror}") from None
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -14,12 +14,18 @@ from shards.errors import DiskFullError
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-class AtomicFile:
-    """A file written under a temporary name. seal() makes it durable, publish() gives it its final name."""
+TEMPORARY = ".tmp-"
 
-    def __init__(self, path: Path, tmp_dir: Path) -> None:
+
+class AtomicFile:
+    """A file written under a temporary name. seal() makes it durable, publish() gives it its final name.
+
+    tmp_dir: where it is written, on the same file system; None: beside its final place, under a name of its own.
+    """
+
+    def __init__(self, path: Path, tmp_dir: Path | None = None) -> None:
         self.path = path
-        self._tmp = tmp_dir / path.name
+        self._tmp = tmp_dir / path.name if tmp_dir else path.with_name(TEMPORARY + path.name)
         self._fd: int | None = os.open(self._tmp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
 
     def write(self, data: bytes) -> None:
@@ -51,7 +57,7 @@ class AtomicFile:
             os.close(fd)
 
 
-def write_atomic(path: Path, data: bytes, tmp_dir: Path) -> None:
+def write_atomic(path: Path, data: bytes, tmp_dir: Path | None = None) -> None:
     """Writes `data` to `path` so that no reader and no crash ever sees a part of it."""
     file = AtomicFile(path, tmp_dir)
     try:

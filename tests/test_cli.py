@@ -65,6 +65,47 @@ def test_our_errors_are_one_line_and_an_exit_code(monkeypatch, error: Exception,
     assert result.stderr.count("\n") == 1
 
 
+def test_ctrl_c_says_how_to_go_on(monkeypatch):
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "show_contents", stop)
+    result = runner.invoke(cli.seqjepa_data_app, ["info", "somewhere"])
+    assert result.exit_code == 130
+    assert "same command" in result.stderr
+
+
+def test_a_recipe_is_shown_with_its_row_and_can_be_read_back(tmp_path: Path):
+    from seqjepa.recipes import load_recipe
+
+    result = runner.invoke(cli.seqjepa_app, ["recipes", "cat", "3die-noact-M3"])
+    assert result.exit_code == 0
+    assert result.output.startswith("# Table")
+    (tmp_path / "mine.toml").write_text(result.output)
+    assert load_recipe(tmp_path / "mine.toml") == load_recipe("3die-noact-M3")
+
+
+BAD = [
+    (cli.seqjepa_app, "train", "--shards", "nowhere", "--recipe", "3die-rot-M3"),
+    (cli.seqjepa_app, "train", "--shards", "nowhere", "--recipe", "no-such-recipe"),
+    (cli.seqjepa_app, "train", "--shards", "nowhere", "--recipe", "3die-rot-M3", "--set", "optim.lrr=1"),
+    (cli.seqjepa_app, "train", "--shards", "nowhere", "--recipe", "3die-rot-M3", "--device", "tpu"),
+    (cli.seqjepa_app, "evaluate", "nowhere", "--shards", "nowhere"),
+    (cli.seqjepa_data_app, "verify", "nowhere"),
+    (cli.seqjepa_data_app, "info", "nowhere"),
+    (cli.seqjepa_data_app, "preview", "nowhere"),
+    (cli.seqjepa_data_app, "shard", "3diebench", "--source", "nowhere", "--out", "out"),
+    (cli.seqjepa_data_app, "synth", "3die", "--out", "out", "--families", "0"),
+]
+
+
+@pytest.mark.parametrize(("app", "words"), [(app, words) for app, *words in BAD], ids=lambda v: "")
+def test_bad_input_is_one_line_and_writes_nothing(app, words: list[str], tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused(app, *words)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_bug_keeps_its_traceback(monkeypatch):
     def fail(*_: object) -> None:
         raise ZeroDivisionError
