@@ -124,9 +124,10 @@ class _Demo:
         yield
         spent = round(time.monotonic() - started, 1)
         marker = self._read_marker()
+        note = ", done before" if name in marker["seconds"] else ""
         known = marker["seconds"].setdefault(name, spent)
         self._write(MARKER, marker)
-        self.say(f"{'':9} {known:.1f} s" + ("" if known == spent else ", done before"))
+        self.say(f"{'':9} {known:.1f} s{note}")
 
     def synthesise(self) -> None:
         s = self.settings
