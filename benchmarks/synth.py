@@ -125,4 +125,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    import synth  # under its own name, for the pool's workers do not run this script
+
+    synth.main()
