@@ -7,6 +7,7 @@ on stdout. The end of stdin ends it, so that nothing is left behind when the tra
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import os
@@ -25,6 +26,7 @@ ROW = np.dtype([("offset", "<i8"), ("length", "<i4"), ("shard", "<i4")])
 JOB = struct.Struct("<ii")  # slot, rows
 REPLY = struct.Struct("<ii504s")  # slot, row that failed or -1, why in UTF-8; small enough for one atomic write
 _PAGE = 4096
+_MADV_POPULATE_WRITE = 23  # Linux 5.14; Python's mmap has no name for it
 _MAX_MAPS = 512
 
 
@@ -98,8 +100,9 @@ def decode_rows(table: np.ndarray, views: np.ndarray, maps: ShardMaps, encoding:
     decode = _decode_jpeg if encoding == "jpeg" else _copy_npy
     row = 0
     try:
-        for row, data in enumerate(_members(table, maps)):
-            decode(data, views[row])
+        for data, view in zip(_members(table, maps), views, strict=True):
+            decode(data, view)
+            row += 1
     except (ValueError, OSError) as error:
         raise RowError(row, str(error)) from error
 
@@ -135,13 +138,22 @@ def read_exactly(fd: int, size: int) -> bytes:
     return bytes(parts)
 
 
+def _map_pages(memory: mmap.mmap) -> None:
+    """Map the whole ring at once, instead of by a page fault for each 4 KiB of each slot that this process first meets.
+
+    Faults take a quarter of the decoding time until every worker has met every slot. Systems that cannot: go on.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        memory.madvise(_MADV_POPULATE_WRITE)
+
+
 def _serve(memory: mmap.mmap, setup: Setup, answers: int) -> None:
     maps = ShardMaps(setup.shard_paths)
     while len(job := read_exactly(0, JOB.size)) == JOB.size:
         slot, rows = JOB.unpack(job)
         failed, reason = -1, ""
         try:
-            decode_rows(setup.table(memory, slot)[:rows], setup.views(memory, slot), maps, setup.encoding)
+            decode_rows(setup.table(memory, slot)[:rows], setup.views(memory, slot)[:rows], maps, setup.encoding)
         except RowError as error:
             failed, reason = error.row, str(error)
         os.write(answers, REPLY.pack(slot, failed, reason.encode()[:500]))
@@ -154,6 +166,7 @@ def main(memory_fd: int, start: int, size: int) -> None:
     os.dup2(2, 1)  # whatever a library prints must not look like an answer
     memory = mmap.mmap(memory_fd, start + size)
     setup = Setup(**json.loads(memory[start:]))
+    _map_pages(memory)
     try:
         _serve(memory, setup, answers)
     except BrokenPipeError:

@@ -20,7 +20,7 @@ from shards.errors import ConfigError, DamageError
 if TYPE_CHECKING:
     from shards.reader import SplitIndex
 
-_MOST_AUTO_WORKERS = 16  # a slot holds a whole batch, and each worker has two
+_MOST_AUTO_WORKERS = 16  # a slot holds a whole batch, and each worker has one at hand
 
 
 def auto_workers(world_size: int = 1) -> int:
@@ -48,7 +48,7 @@ class ViewLoader:
     batch_size  over all ranks; the last batch of an epoch is smaller unless drop_last
     seed        with epoch and sample it fixes every draw: workers, ranks and resuming change nothing
     workers     decode processes (None: auto_workers; 0: decode here, when a batch is asked for)
-    prefetch    batches queued per worker
+    prefetch    batches queued beyond those that workers are at: a slot of memory each
     pin         page-lock the ring for asynchronous copies; needs CUDA
 
     The views of a batch lie in a slot of the ring: they are valid until the next batch is asked for. With pin=True,
@@ -221,7 +221,7 @@ class ViewLoader:
             height=index.height,
             width=index.width,
             rows=self._planner.local_batch * self.sampling.views,
-            slots=self._prefetch * max(1, self.workers) + spare,
+            slots=self.workers + self._prefetch + spare,
         )
         ring = WorkerRing(setup, self.workers) if self.workers else InlineRing(setup)
         if self._pin:

@@ -54,6 +54,17 @@ def test_a_shard_that_was_cut_after_opening_is_named(build_index, workers):
         list(loader)
 
 
+def test_the_row_that_the_shard_does_not_reach_is_the_one_that_failed(tmp_path):
+    import simplejpeg
+
+    data = simplejpeg.encode_jpeg(np.zeros((16, 16, 3), np.uint8))
+    (tmp_path / "s").write_bytes(data)
+    table = np.array([(0, len(data), 0)] * 2 + [(9, len(data), 0)], ROW)
+    with pytest.raises(RowError, match="the shard ends at byte") as caught:
+        decode_rows(table, np.zeros((3, 16, 16, 3), np.uint8), ShardMaps([str(tmp_path / "s")]), "jpeg")
+    assert caught.value.row == 2
+
+
 def test_a_shard_that_vanished_is_named(build_index):
     index = build_index()
     index.shard_paths[0].unlink()
