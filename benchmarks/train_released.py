@@ -17,10 +17,10 @@ from scipy.spatial.transform import Rotation
 from torchvision import transforms
 from train_data import CLASSES, VIEWS, Data
 
-from seqjepa.checkpoint import initial_method
 from seqjepa.config import RunConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.methods.base import as_module
+from seqjepa.training.checkpoint import initial_method
 
 _MEAN, _STD = (0.5016, 0.5037, 0.5060), (0.1030, 0.0999, 0.0969)
 

@@ -22,8 +22,8 @@ from seqjepa.evaluate.suite import evaluate_run
 from seqjepa.files import write_atomic
 from seqjepa.recipes import load_recipe
 from seqjepa.report.html import Page, render
-from seqjepa.runlog import read_epochs
-from seqjepa.train import train
+from seqjepa.training.runlog import read_epochs
+from seqjepa.training.train import train
 from shards.errors import DamageError, UsageError
 from shards.preview import contact_sheet
 from shards.verify import verify

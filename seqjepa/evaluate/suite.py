@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from seqjepa.checkpoint import LoadedRun, load_run
 from seqjepa.devices import pick_device
 from seqjepa.evaluate.answers import Bench, answer
 from seqjepa.evaluate.features import FeatureBank, encode_split
@@ -21,6 +20,7 @@ from seqjepa.evaluate.freeze import frozen
 from seqjepa.evaluate.questions import PAPER_EPOCHS, Question, Scores, Subject, linear_epochs, questions_for
 from seqjepa.evaluate.results import merge_results
 from seqjepa.methods.base import as_module
+from seqjepa.training.checkpoint import LoadedRun, load_run
 from shards.errors import ConfigError
 from shards.reader import ShardSet
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seqjepa.checkpoint import DataInfo, initial_method, save_weights
 from seqjepa.config import ModelConfig, RunConfig
 from seqjepa.methods.base import as_module
 from seqjepa.recipes import to_toml
+from seqjepa.training.checkpoint import DataInfo, initial_method, save_weights
 from shards.sample import ViewSample
 from shards.schema import THREE_DIEBENCH_PARAMS, ViewSpec
 from shards.stats import PixelStats

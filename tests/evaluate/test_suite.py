@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from seqjepa.checkpoint import LoadedRun, load_run
 from seqjepa.evaluate import suite
 from seqjepa.evaluate.answers import Bench, answer
 from seqjepa.evaluate.features import encode_split
 from seqjepa.evaluate.questions import Subject, questions_for
 from seqjepa.evaluate.results import format_table, read_results
 from seqjepa.evaluate.suite import evaluate_run
+from seqjepa.training.checkpoint import LoadedRun, load_run
 from shards.errors import ConfigError, FailureError, FormatError, UsageError
 from shards.reader import ShardSet
 

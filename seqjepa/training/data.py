@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from seqjepa.checkpoint import DataInfo
 from seqjepa.config import RunConfig
 from seqjepa.data.actions import action_size
 from seqjepa.data.loader import ViewLoader
-from seqjepa.distributed import World
+from seqjepa.training.checkpoint import DataInfo
+from seqjepa.training.distributed import World
 from shards.errors import ConfigError
 from shards.reader import ShardSet, SplitIndex
 from shards.schema import DatasetInfo

@@ -11,10 +11,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from seqjepa.config import RunConfig
 from seqjepa.data.sequence import ViewSequence
-from seqjepa.distributed import World
 from seqjepa.methods.base import Method, StepOutput, as_module
 from seqjepa.models.batch_norm import convert_sync_batch_norm
-from seqjepa.optim import build_optimizer, set_lr
+from seqjepa.training.distributed import World
+from seqjepa.training.optim import build_optimizer, set_lr
 from shards.errors import FailureError
 
 

@@ -6,7 +6,7 @@ from train_helpers import make_shards, metrics, tiny_config
 
 from seqjepa.data.feed import feed
 from seqjepa.data.loader import ViewLoader
-from seqjepa.train import load_run, train
+from seqjepa.training.train import load_run, train
 from shards.reader import ShardSet
 
 pytestmark = pytest.mark.gpu

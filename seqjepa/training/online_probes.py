@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqjepa.data.sequence import ViewSequence
-from seqjepa.distributed import World, average_gradients
+from seqjepa.training.distributed import World, average_gradients
 
 HIDDEN = 1024
 LEARNING_RATE = 1e-3  # Adam's default (SPEC A.11 #33)

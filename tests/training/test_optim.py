@@ -6,10 +6,10 @@ import pytest
 import torch
 from train_helpers import tiny_config
 
-from seqjepa.checkpoint import initial_method
 from seqjepa.config import OptimConfig
 from seqjepa.methods.base import as_module
-from seqjepa.optim import build_optimizer, lr_at, parameter_groups
+from seqjepa.training.checkpoint import initial_method
+from seqjepa.training.optim import build_optimizer, lr_at, parameter_groups
 
 PAPER = OptimConfig()
 STEPS = 82  # an epoch of 3DIEBench at batch 512

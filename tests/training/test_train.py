@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file
 from train_helpers import make_shards, metrics, tiny_config
 
-from seqjepa import learner
-from seqjepa import train as train_module
-from seqjepa.checkpoint import initial_method, load_run
-from seqjepa.learner import Learner
 from seqjepa.methods.base import as_module
-from seqjepa.stopping import Interrupted
-from seqjepa.train import train
+from seqjepa.training import learner
+from seqjepa.training import train as train_module
+from seqjepa.training.checkpoint import initial_method, load_run
+from seqjepa.training.learner import Learner
+from seqjepa.training.stopping import Interrupted
+from seqjepa.training.train import train
 from shards.errors import ConfigError, FailureError, FormatError, UsageError
 
 EVERY_STEP = "train.checkpoint_minutes=1e-9"
@@ -114,9 +114,9 @@ import os, signal, sys, torch
 sys.path[:0] = [sys.argv[1]]
 torch.set_num_threads(1)
 from train_helpers import tiny_config
-from seqjepa import checkpoint
-from seqjepa.learner import Learner
-from seqjepa.train import train
+from seqjepa.training import checkpoint
+from seqjepa.training.learner import Learner
+from seqjepa.training.train import train
 from shards.errors import SeqJepaError
 shards, out, number, at = sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
 update, save_state = Learner.update, checkpoint.save_state

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from seqjepa import online_probes
-from seqjepa.diagnostics import FeatureMoments, collapse
-from seqjepa.distributed import World, gather, sum_over_ranks
 from seqjepa.methods.base import StepOutput
+from seqjepa.training import online_probes
+from seqjepa.training.diagnostics import FeatureMoments, collapse
+from seqjepa.training.distributed import World, gather, sum_over_ranks
 from shards.errors import FailureError
 
 # Names in metrics.jsonl for the features of StepOutput.

@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 from train_helpers import make_shards, metrics, tiny_config
 
-from seqjepa.train import train
+from seqjepa.training.train import train
 
 HERE = Path(__file__).parent
 SETTINGS = ["model.dropout=0.0", "optim.epochs=2"]
@@ -20,8 +20,8 @@ import json, os, signal, sys, torch
 sys.path[:0] = [sys.argv[1]]
 torch.set_num_threads(1)
 from train_helpers import tiny_config
-from seqjepa.learner import Learner
-from seqjepa.train import train
+from seqjepa.training.learner import Learner
+from seqjepa.training.train import train
 from shards.errors import SeqJepaError
 shards, out, stop_at, settings = sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5:]
 update = Learner.update

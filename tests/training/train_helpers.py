@@ -10,7 +10,7 @@ import simplejpeg
 
 from seqjepa.config import RunConfig
 from seqjepa.recipes import load_recipe
-from seqjepa.runlog import TIMING
+from seqjepa.training.runlog import TIMING
 from shards.sample import ViewSample
 from shards.schema import ParamField, ViewSpec
 from shards.stats import PixelStats

@@ -18,22 +18,22 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from seqjepa import checkpoint, run_directory, runlog
-from seqjepa.checkpoint import initial_method, load_run
 from seqjepa.config import RunConfig
 from seqjepa.data.feed import feed
 from seqjepa.data.loader import ViewLoader
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.devices import pick_device
-from seqjepa.distributed import World, highest, on_main, process_group
-from seqjepa.epoch_meter import EpochMeter
-from seqjepa.learner import Learner
 from seqjepa.methods.base import Method, as_module
 from seqjepa.models.ema import cosine_tau, schedule_progress
-from seqjepa.online_probes import OnlineProbes
-from seqjepa.optim import lr_at
-from seqjepa.stopping import Interrupted, StopSignals
-from seqjepa.training_data import TrainingData, build_loader, open_training_data
+from seqjepa.training import checkpoint, run_directory, runlog
+from seqjepa.training.checkpoint import initial_method, load_run
+from seqjepa.training.data import TrainingData, build_loader, open_training_data
+from seqjepa.training.distributed import World, highest, on_main, process_group
+from seqjepa.training.epoch_meter import EpochMeter
+from seqjepa.training.learner import Learner
+from seqjepa.training.online_probes import OnlineProbes
+from seqjepa.training.optim import lr_at
+from seqjepa.training.stopping import Interrupted, StopSignals
 
 __all__ = ["load_run", "pick_device", "train"]
 logger = logging.getLogger(__name__)

@@ -8,12 +8,12 @@ import pytest
 import torch
 from train_helpers import tiny_config
 
-from seqjepa import checkpoint, runlog
-from seqjepa.checkpoint import DataInfo, load_run
 from seqjepa.config import RunConfig
 from seqjepa.files import write_atomic
-from seqjepa.run_directory import Plan, claimed, mark_finished
-from seqjepa.stopping import StopSignals
+from seqjepa.training import checkpoint, runlog
+from seqjepa.training.checkpoint import DataInfo, load_run
+from seqjepa.training.run_directory import Plan, claimed, mark_finished
+from seqjepa.training.stopping import StopSignals
 from shards.errors import DamageError, DiskFullError, FormatError, UsageError
 
 DATA = DataInfo("rotation", 4, (0.5, 0.5, 0.5), (0.1, 0.1, 0.1), 32, 32)

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from seqjepa import recipes
-from seqjepa.checkpoint import CONFIG, METRICS, RUN, STATE, WEIGHTS, DataInfo, read_run_json
 from seqjepa.config import RunConfig
 from seqjepa.files import TEMPORARY, write_atomic
+from seqjepa.training.checkpoint import CONFIG, METRICS, RUN, STATE, WEIGHTS, DataInfo, read_run_json
 from shards.errors import UsageError
 
 OURS = (CONFIG, RUN, METRICS, WEIGHTS, STATE, "results.json")

@@ -8,10 +8,10 @@ from sklearn.metrics import r2_score
 from torch import nn
 
 from seqjepa.data.sequence import ViewSequence
-from seqjepa.distributed import World
-from seqjepa.epoch_meter import EpochMeter
 from seqjepa.methods.base import StepOutput
-from seqjepa.online_probes import OnlineProbes
+from seqjepa.training.distributed import World
+from seqjepa.training.epoch_meter import EpochMeter
+from seqjepa.training.online_probes import OnlineProbes
 
 WIDTHS = {"z": torch.Size((2, 3, 6)), "z_agg": torch.Size((2, 8))}
 

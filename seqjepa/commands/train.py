@@ -1,0 +1,53 @@
+"""`seqjepa train`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shards.console import AsJson, Device, Overwrite, Shards, Workers, print_json
+
+
+def train_command(
+    shards: Shards,
+    recipe: Annotated[str, typer.Option(help="A name from `seqjepa recipes ls`, or a path to a TOML file.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run directory. Default: runs/RECIPE.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")
+    ] = None,
+    fidelity: Annotated[str | None, typer.Option(help="paper, or author: as the released code behaves.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    epochs: Annotated[int | None, typer.Option(min=1)] = None,
+    extend_epochs: Annotated[
+        int | None, typer.Option(min=1, help="Go on to so many epochs; replans the schedule.")
+    ] = None,
+    device: Device = "auto",
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a method from shards. Interrupted, the same command goes on exactly where it was.
+
+    \b
+    Examples:
+      seqjepa train --shards shards/3die --recipe 3die-rot-M3
+      seqjepa train --shards shards/3die --recipe 3die-rot-M3 --out runs/b256 --set optim.batch_size=256
+      torchrun --nproc-per-node 4 -m cli train --shards shards/3die --recipe 3die-rot-M3
+    """
+    from seqjepa.recipes import load_recipe
+    from seqjepa.training.train import train
+
+    everyday = {"fidelity": fidelity, "seed": seed, "optim.epochs": epochs}
+    settings = [f"{key}={json.dumps(value)}" for key, value in everyday.items() if value is not None]
+    config = load_recipe(recipe, settings + list(set_ or []))
+    run = out or Path("runs") / config.name
+    summary = train(
+        config, shards, run, device=device, workers=workers, extend_epochs=extend_epochs, overwrite=overwrite
+    )
+    if as_json:
+        print_json(summary)
+    else:
+        typer.echo(f"{run}: trained {summary['epochs']} epochs, last loss {summary['loss']:.4f}")
