@@ -20,7 +20,7 @@ def demo_command(
 
     Example:  seqjepa demo && xdg-open demo/report.html
     """
-    from seqjepa.demo import run_demo
+    from seqjepa.demos.objects import run_demo
 
     results = run_demo(out, seed=seed, workers=workers, say=None if as_json else typer.echo)
     if as_json:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from seqjepa.demo import DemoSettings, run_demo
+from seqjepa.demos.objects import DemoSettings, run_demo
 from shards.errors import UsageError
 
 SMALL = DemoSettings(objects=24, views=5, size=32, families=4, m_val=(1, 3), probe_epochs=3, agg_draws=2, val_draws=2)

@@ -1,4 +1,4 @@
-"""`seqjepa demo`: the whole path in minutes, on the disk layout that the real archive has.
+"""`seqjepa demo`: multi-view objects, the paper's first experiment, on the disk layout that the real archive has.
 
 render → 3DIEBench's folders → shards → verify → train → evaluate (trained and untrained) → one page
 
@@ -7,16 +7,13 @@ Every phase picks up where it was, so the same command again goes on, or shows w
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pipelines.synth import SynthConfig, synth_tree
 from pipelines.three_diebench import shard_3diebench
+from seqjepa.demos.folder import DemoFolder, Say
 from seqjepa.evaluate.results import format_table, read_results
 from seqjepa.evaluate.suite import evaluate_run
 from seqjepa.files import write_atomic
@@ -24,13 +21,11 @@ from seqjepa.recipes import load_recipe
 from seqjepa.report.html import Page, render
 from seqjepa.training.runlog import read_epochs
 from seqjepa.training.train import train
-from shards.errors import DamageError, UsageError
+from shards.errors import DamageError
 from shards.preview import contact_sheet
 from shards.verify import verify
 
 RECIPE = "synth-tiny"
-MARKER = "demo.json"
-Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -64,70 +59,37 @@ def run_demo(
 
     Raises UsageError if `out` holds something else or another demo; anything a phase raises.
     """
-    settings = settings or DemoSettings(seed=seed)
-    demo = _Demo(Path(out), settings, recipe_settings, workers, say or (lambda line: None))
-    demo.claim()
-    with demo.phase("synth", f"render {settings.objects} objects, {settings.views} views each, to 3DIEBench's folders"):
+    s = settings or DemoSettings(seed=seed)
+    identity = {**asdict(s), "recipe": RECIPE, "set": recipe_settings}
+    folder = DemoFolder.at(out, identity, say)
+    demo = _Demo(folder, s, recipe_settings, workers)
+    folder.claim()
+    with folder.phase("synth", f"render {s.objects} objects, {s.views} views each, to 3DIEBench's folders"):
         demo.synthesise()
-    with demo.phase("shard", "resize and re-encode into shards"):
+    with folder.phase("shard", "resize and re-encode into shards"):
         demo.shard()
-    with demo.phase("verify", "hold every byte against its checksum"):
+    with folder.phase("verify", "hold every byte against its checksum"):
         demo.verify()
-    with demo.phase("train", f"seq-JEPA, recipe {RECIPE}"):
+    with folder.phase("train", f"seq-JEPA, recipe {RECIPE}"):
         demo.train()
-    with demo.phase("evaluate", "probes on frozen features, trained and untrained"):
+    with folder.phase("evaluate", "probes on frozen features, trained and untrained"):
         demo.evaluate()
     results = demo.report()
-    demo.say(f"report    {demo.out / 'report.html'}, after {results['seconds']['total']:.0f} s in all\n")
-    demo.say(format_table({weights: results[weights] for weights in ("trained", "untrained")}))
+    folder.say(f"report    {folder.path / 'report.html'}, after {results['seconds']['total']:.0f} s in all\n")
+    folder.say(format_table({weights: results[weights] for weights in ("trained", "untrained")}))
     return results
 
 
 @dataclass(frozen=True)
 class _Demo:
-    out: Path
+    folder: DemoFolder
     settings: DemoSettings
     recipe_settings: tuple[str, ...]
     workers: int | None
-    say: Say
 
     @property
-    def identity(self) -> dict[str, Any]:
-        return json.loads(json.dumps({**asdict(self.settings), "recipe": RECIPE, "set": self.recipe_settings}))
-
-    def claim(self) -> None:
-        """Makes the folder ours, or recognises it; UsageError otherwise, and then nothing is written."""
-        if self.out.exists() and not self.out.is_dir():
-            raise UsageError(f"{self.out} is a file; --out needs a folder")
-        if (self.out / MARKER).exists():
-            self._recognise()
-            return
-        if self.out.exists() and any(self.out.iterdir()):
-            raise UsageError(f"{self.out} is not empty and was not made by `seqjepa demo`; choose another --out")
-        self.out.mkdir(parents=True, exist_ok=True)
-        self._write(MARKER, {"kind": "seqjepa-demo", "settings": self.identity, "seconds": {}})
-
-    def _recognise(self) -> None:
-        try:
-            there = self._read_marker()["settings"]
-        except (ValueError, KeyError, TypeError):
-            raise UsageError(f"{self.out / MARKER} is not readable; choose another --out") from None
-        differ = [f"{k} {there.get(k)} there, {v} asked" for k, v in self.identity.items() if there.get(k) != v]
-        if differ:
-            raise UsageError(f"{self.out} holds another demo ({', '.join(differ)}); choose another --out")
-
-    @contextmanager
-    def phase(self, name: str, what: str) -> Iterator[None]:
-        """Announces a phase and keeps how long its first complete pass took."""
-        self.say(f"{name:9} {what}")
-        started = time.monotonic()
-        yield
-        spent = round(time.monotonic() - started, 1)
-        marker = self._read_marker()
-        note = ", done before" if name in marker["seconds"] else ""
-        known = marker["seconds"].setdefault(name, spent)
-        self._write(MARKER, marker)
-        self.say(f"{'':9} {known:.1f} s{note}")
+    def out(self) -> Path:
+        return self.folder.path
 
     def synthesise(self) -> None:
         s = self.settings
@@ -171,13 +133,12 @@ class _Demo:
             )
 
     def report(self) -> dict[str, Any]:
-        seconds = self._read_marker()["seconds"]
         results = {
             **read_results(self.out / "run"),
-            "seconds": {**seconds, "total": round(sum(seconds.values()), 1)},
-            "settings": self.identity,
+            "seconds": self.folder.seconds(),
+            "settings": dict(self.folder.identity),
         }
-        self._write("results.json", results)
+        self.folder.write("results.json", results)
         write_atomic(self.out / "report.html", render(self._page(results)).encode())
         return results
 
@@ -195,9 +156,3 @@ class _Demo:
             results=results,
             notes=[f"time: {spent}", f"recipe {RECIPE}, seed {s.seed}; the same command gives the same numbers"],
         )
-
-    def _read_marker(self) -> dict[str, Any]:
-        return json.loads((self.out / MARKER).read_text(encoding="utf-8"))
-
-    def _write(self, name: str, value: object) -> None:
-        write_atomic(self.out / name, (json.dumps(value, indent=2) + "\n").encode())
