@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fidelity = Literal["paper", "author"]
+Action = Literal["rotation", "rotation_colour", "position", "crop", "jitter", "blur", "augmentation"]
+AUGMENTATION_ACTIONS = ("crop", "jitter", "blur", "augmentation")
 
 
 class Section(BaseModel):
@@ -14,12 +17,20 @@ class Section(BaseModel):
 
 
 class DataConfig(Section):
-    """What a sequence is made of."""
+    """What a sequence is made of: stored views, patches at fixations (patch > 0), or augmented images (augment)."""
 
     context: int = Field(default=3, ge=1, le=64, description="M, context views per sequence; one more is the target")
-    action: Literal["rotation", "rotation_colour"] = "rotation"
-    normalisation: Literal["shards", "3diebench"] = "shards"
+    split: str = Field(
+        default="", description='to train on; "": "unlabeled" where the set has it (STL-10), else "train"'
+    )
+    action: Action = "rotation"
+    normalisation: Literal["shards", "3diebench", "stl10", "imagenet"] = "shards"
     image_size: int = Field(default=0, ge=0, le=4096, description="pixels a side the shards must have; 0: as they are")
+    patch: int = Field(default=0, ge=0, le=4096, description="pixels a side of the patch at a fixation; 0: whole views")
+    inhibition: Literal["disc", "square", "none"] = Field(default="disc", description="of return, radius patch / 2")
+    fixations: Literal["saliency", "uniform"] = Field(default="saliency", description="what they are drawn from")
+    fill: Literal["black", "mean"] = Field(default="black", description="of a patch that reaches beyond its image")
+    augment: str = Field(default="none", description="augmentation recipe for image sets")
 
 
 class ModelConfig(Section):
@@ -35,6 +46,9 @@ class ModelConfig(Section):
     ff_mult: int = Field(default=4, ge=1)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     predictor_hidden: int = Field(default=1024, ge=1)
+    projector: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] = Field(
+        default=(), description="widths of the projector's layers; none: the method's own, by fidelity"
+    )
 
 
 class OptimConfig(Section):
@@ -77,3 +91,23 @@ class RunConfig(Section):
     model: ModelConfig = ModelConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> RunConfig:
+        if mistakes := list(contradictions(self)):
+            raise ValueError("; ".join(mistakes))
+        return self
+
+
+def contradictions(config: RunConfig) -> Iterator[str]:
+    """What is wrong between settings that are each allowed. Whether shards fit them is seen when those are opened."""
+    data = config.data
+    patches, augmented = f"data.patch = {data.patch}", f"data.augment = {data.augment!r}"
+    if data.patch and data.augment != "none":
+        yield f'{patches} and {augmented} exclude each other; set data.patch=0 or data.augment="none"'
+    elif data.patch and data.action != "position":
+        yield f"patches at fixations ({patches}) need data.action = 'position', not {data.action!r}"
+    elif data.augment != "none" and data.action not in AUGMENTATION_ACTIONS:
+        yield f"{augmented} needs data.action to be one of {', '.join(AUGMENTATION_ACTIONS)}, not {data.action!r}"
+    if 0 < data.image_size < data.patch:
+        yield f"{patches} is larger than the images: data.image_size = {data.image_size}"

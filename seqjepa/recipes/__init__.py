@@ -19,13 +19,11 @@ from shards.errors import ConfigError
 
 Table = dict[str, object]
 
-# SPEC A.11 #1–2: the released script ignores its optimizer flags and re-assigns lr before every epoch.
-AUTHOR_OPTIM: Mapping[str, object] = {
-    "optimizer": "adam",
-    "weight_decay": 0.0,
-    "schedule": "constant",
-    "lr_update": "epoch",
-}
+# SPEC A.11 #1–2: both released scripts re-assign lr before every epoch; the one for stored and augmented views ignores
+# its optimizer flags too, the one for saccades does not, but inhibits a square (#8).
+_CONSTANT_LR: Table = {"schedule": "constant", "lr_update": "epoch"}
+AUTHOR_VIEWS: Mapping[str, Table] = {"optim": {"optimizer": "adam", "weight_decay": 0.0, **_CONSTANT_LR}}
+AUTHOR_SACCADES: Mapping[str, Table] = {"optim": _CONSTANT_LR, "data": {"inhibition": "square"}}
 
 
 def names() -> list[str]:
@@ -69,10 +67,9 @@ def load_recipe(recipe: str | Path = "", overrides: Sequence[str] = ()) -> RunCo
 
 
 def resolve(table: Table, source: str) -> RunConfig:
-    """Validate a nested table. Author fidelity brings the released optimizer trace, except for keys that are given."""
-    optim = table.get("optim", {})
-    if table.get("fidelity") == "author" and isinstance(optim, dict):
-        table = {**table, "optim": {**AUTHOR_OPTIM, **optim}}
+    """Validate a nested table. Author fidelity brings what the released scripts do, except for keys that are given."""
+    if table.get("fidelity") == "author":
+        table = _as_released(table)
     try:
         return RunConfig.model_validate(table)
     except ValidationError as error:
@@ -111,6 +108,17 @@ def _parse(toml: str, source: str) -> Table:
         raise ConfigError(f"{source} is not TOML: {error}") from None
 
 
+def _as_released(table: Table) -> Table:
+    data = table.get("data", {})
+    saccades = isinstance(data, dict) and data.get("action") == "position"
+    filled = dict(table)
+    for name, defaults in (AUTHOR_SACCADES if saccades else AUTHOR_VIEWS).items():
+        given = table.get(name, {})
+        if isinstance(given, dict):
+            filled[name] = {**defaults, **given}
+    return filled
+
+
 def _override(table: Table, assignment: str) -> str | None:
     """Write one `a.b=c` into `table`; returns what is wrong with it, if anything."""
     key, equals, value = assignment.partition("=")
@@ -136,6 +144,8 @@ def _toml_value(value: str) -> object:
 
 def _explain(error: Mapping) -> str:
     """One validation error in words: the key, what was found, what is allowed."""
+    if not error["loc"]:
+        return str(error["ctx"]["error"])  # of config.contradictions
     path = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
         parent, last = error["loc"][:-1], str(error["loc"][-1])

@@ -30,9 +30,16 @@ CONFIG, RUN, METRICS, WEIGHTS, STATE = "config.toml", "run.json", "metrics.jsonl
 class DataInfo(NamedTuple):
     """What the model was trained on: kept in run.json, needed to feed it again.
 
-    action       "rotation" or "rotation_colour";  action_size A
-    mean, std    per channel, for pixels in [0, 1]
-    height, width  of the views, in pixels
+    action         a kind in seqjepa.data.actions.ACTIONS;  action_size A
+    mean, std      per channel, for pixels in [0, 1]
+    height, width  of the views, in pixels: of the patches where those are cut at fixations
+    kind           of the shards: "views", "saliency" or "image"
+    split          that was trained on
+    fixating       fields of seqjepa.data.fixations.Fixating ("patch", "inhibition" …); empty for whole views
+    image_height, image_width  of the images that patches are cut from or that are augmented, in pixels; 0 for views
+    augment        name of the augmentation recipe, "none" without
+
+    Runs of earlier versions lack the fields that have defaults; all of them are of whole stored views.
     """
 
     action: str
@@ -41,6 +48,17 @@ class DataInfo(NamedTuple):
     std: Sequence[float]
     height: int
     width: int
+    kind: str = "views"
+    split: str = "train"
+    fixating: Mapping[str, Any] = {}
+    image_height: int = 0
+    image_width: int = 0
+    augment: str = "none"
+
+    @property
+    def patch(self) -> int:
+        """Pixels a side of the patches at fixations; 0: whole views."""
+        return self.fixating.get("patch", 0)
 
 
 class LoadedRun(NamedTuple):
