@@ -19,6 +19,7 @@ from shards.errors import FormatError
 
 BLOCK = 512
 SKIP_CHUNK = 1 << 20
+SEEK_BUFFER = 4 << 10  # read at each header of an archive that is only walked
 ADLER_MODULUS = 65521
 LARGEST_EXTENSION = 1 << 20  # bytes of a pax header or GNU long name
 FILE_TYPES = b"\0" + b"07"
@@ -34,6 +35,14 @@ class WatchedFile(io.RawIOBase):
 
     def readable(self) -> bool:
         return True
+
+    def seekable(self) -> bool:
+        return self.digest is None
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        before, after = self.file.tell(), self.file.seek(offset, whence)
+        self.on_read(after - before)
+        return after
 
     def readinto(self, buffer) -> int:  # type: ignore[override]
         count = self.file.readinto(buffer) or 0
@@ -51,14 +60,25 @@ class TarStream:
     """Iterate for (name, size); call `read()` for the content of the member just named, or go on to the next.
 
     `on_read` is told the number of bytes (as stored) each time some were read. After `drain()`, `sha256` is that of
-    the whole file. Raises FormatError for anything that is not a sound tar: cut short, damaged, another compression.
+    the whole file. With `seek`, contents that are not read are jumped over; the archive has to be plain then.
+    Raises FormatError for anything that is not a sound tar: cut short, damaged, another compression.
     """
 
-    def __init__(self, path: Path, on_read: Callable[[int], object] = lambda count: None, with_sha256: bool = False):
+    def __init__(
+        self,
+        path: Path,
+        on_read: Callable[[int], object] = lambda count: None,
+        with_sha256: bool = False,
+        seek: bool = False,
+    ):
         self.path = path
+        self.seek = seek
         self.watched = WatchedFile(path, on_read, with_sha256)
-        self.raw = io.BufferedReader(self.watched, SKIP_CHUNK)
+        self.raw = io.BufferedReader(self.watched, SEEK_BUFFER if seek else SKIP_CHUNK)
         zipped = self.raw.peek(2)[:2] == b"\x1f\x8b"
+        if zipped and seek:
+            self.watched.close()
+            raise FormatError(f"{path} is gzipped, so that its files cannot be read at random; gunzip it first")
         self.file = cast(
             BinaryIO, io.BufferedReader(gzip.GzipFile(fileobj=self.raw), SKIP_CHUNK) if zipped else self.raw
         )
@@ -84,6 +104,10 @@ class TarStream:
                 extended = {}
             elif kind not in b"gK":
                 extended = {}
+
+    def offset(self) -> int:
+        """Byte of the (unpacked) archive at which what is left of the current member begins."""
+        return self.file.tell()
 
     def read(self) -> bytes:
         """What is left of the current member."""
@@ -122,6 +146,9 @@ class TarStream:
         return {key: records[key] for key in ("path", "size") if key in records}
 
     def _skip(self, count: int) -> None:
+        if self.seek and count:
+            self.file.seek(count, io.SEEK_CUR)  # past the end of a cut archive too: the next header is missing then
+            return
         while count > 0:
             count -= len(self._exactly(min(count, SKIP_CHUNK)))
 

@@ -1,0 +1,95 @@
+"""Image files as a source: a list of files, and a rule that says which split and class each belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.images.decode import decode_image
+from pipelines.images.file_list import FileList, FileReader, list_files
+from pipelines.images.keys import unique_keys
+from pipelines.images.source import ImageRecord
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """Of each image of a list: its split, its class (None for none), and the name that its key is made from."""
+
+    splits: list[str]
+    labels: list[str | None]
+    places: list[str]
+
+
+Rule = Callable[[FileList], Arrangement]
+
+
+class FileSource:
+    """`path` is a folder or a plain tar. Classes are the sorted names that the rule gives, over all splits together."""
+
+    def __init__(self, name: str, path: Path, rule: Rule):
+        self.name, self.path, self.rule = name, path, rule
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A worker is handed the records that it reads; the listing of a million files stays here."""
+        return {"name": self.name, "path": self.path, "rule": self.rule, "reader": self.reader}
+
+    @cached_property
+    def files(self) -> FileList:
+        return list_files(self.path)
+
+    @cached_property
+    def reader(self) -> FileReader:
+        return self.files.reader
+
+    @property
+    def left_out(self) -> int:
+        return self.files.left_out
+
+    @cached_property
+    def arrangement(self) -> Arrangement:
+        return self.rule(self.files)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self._classes
+
+    @cached_property
+    def _classes(self) -> tuple[str, ...]:
+        return tuple(sorted({label for label in self.arrangement.labels if label is not None}))
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """A sha256 over the names of all files, with their split and class; in a tar also where they lie."""
+        digest = hashlib.sha256()
+        arranged = zip(self.files.images, self.arrangement.splits, self.arrangement.labels, strict=True)
+        for entry, split, label in arranged:
+            digest.update(f"{entry.name}\0{split}\0{label}\0{entry.offset}\0{entry.length}\n".encode())
+        return {"layout": self.name, "images": len(self.files.images), "listing_sha256": digest.hexdigest()}
+
+    def records(self) -> list[ImageRecord]:
+        """Training first, then the other splits; in a split by name."""
+        rank = {name: label for label, name in enumerate(self.classes)}
+        entries, arranged = self.files.images, self.arrangement
+        found = []
+        for split in sorted(set(arranged.splits), key=lambda name: (name != "train", name)):
+            chosen = [position for position, name in enumerate(arranged.splits) if name == split]
+            keys = unique_keys([arranged.places[position] for position in chosen])
+            for key, position in zip(keys, chosen, strict=True):
+                entry, label = entries[position], arranged.labels[position]
+                meta: dict[str, str | int] = {"file": entry.name}
+                number = -1 if label is None else rank[label]
+                found.append(ImageRecord(key, number, split, entry.name, entry.offset, entry.length, meta))
+        return found
+
+    def read(self, record: ImageRecord) -> np.ndarray:
+        """uint8 [H, W, 3]. ValueError: empty, corrupt, too large."""
+        return decode_image(self.reader.read(str(record.meta["file"]), record.position, record.length))
