@@ -8,21 +8,35 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from tqdm import tqdm
 
 from pipelines.pool import map_in_order, sigterm_as_interrupt, usable_cores
-from pipelines.transform import ObjectRecord, Transformed, ViewJob, transform
+from pipelines.transform import Transformed
 from shards.errors import FormatError
 from shards.files import disk_full_named, write_atomic
 from shards.layout import Layout, shard_name
 from shards.writer import SetBuilder, ShardWriter
 
 NAMED_IN_ERRORS = 3
+
+
+class Item(Protocol):
+    """What a source's record has to tell: its name for messages, and how many images it holds."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def images(self) -> int: ...
+
+
+AnyItem = TypeVar("AnyItem", bound=Item)
 
 
 @dataclass(frozen=True)
@@ -50,9 +64,9 @@ def plan_shards(splits: Sequence[str | None], samples_per_shard: int) -> list[Pl
 
 @dataclass
 class ShardNote:
-    """What a finished shard leaves for the provenance: views written, their PSNR summed in dB, what was left out."""
+    """What a finished shard leaves for the provenance: images written, their PSNR summed in dB, what was left out."""
 
-    views: int = 0
+    images: int = 0
     psnr_sum: float = 0.0
     bad: list[str] = field(default_factory=list)
 
@@ -76,9 +90,9 @@ class Notes:
 
 @dataclass(frozen=True)
 class BuildReport:
-    """`psnr_db` is the mean over views, None for raw pixels; `bad` is sorted."""
+    """`psnr_db` is the mean over images, None for raw pixels; `bad` is sorted."""
 
-    views: int
+    images: int
     psnr_db: float | None
     bad: list[str]
 
@@ -98,15 +112,31 @@ class OpenShard:
         self.note.bad += result.bad
         if result.sample is not None:
             self.writer.add(result.sample, result.stats)
-            self.note.views += len(result.sample.views)
+            self.note.images += result.images
             self.note.psnr_sum += result.psnr_sum
             self.samples += 1
 
     def close(self, notes: Notes) -> None:
         if not self.samples:
-            raise FormatError(f"every view of {self.name} is bad, e.g. {self.note.bad[0]}; repair the source")
+            raise FormatError(f"every image of {self.name} is bad, e.g. {self.note.bad[0]}; repair the source")
         notes.write(self.name, self.note)
         self.writer.close()
+
+
+@contextlib.contextmanager
+def taken_back_if_empty(out: Path) -> Iterator[None]:
+    """Bad input before the first shard is finished leaves nothing of a folder that was made in this block."""
+    layout, existed = Layout(out), out.exists()
+    fresh = not layout.meta.exists()
+    try:
+        yield
+    except FormatError:
+        if fresh and layout.build.exists() and not any(out.glob("*.tar")):
+            shutil.rmtree(layout.meta)
+            if not existed:
+                with contextlib.suppress(OSError):
+                    out.rmdir()
+        raise
 
 
 class BadItems:
@@ -128,19 +158,20 @@ class BadItems:
             )
 
 
-def build_views(
+def build_shards(
     builder: SetBuilder,
     plan: Sequence[PlannedShard],
-    read: Callable[[Sequence[int]], Iterator[ObjectRecord]],
-    job: ViewJob,
+    read: Callable[[Sequence[int]], Iterator[AnyItem]],
+    work: Callable[[AnyItem], Transformed],
     *,
-    views: int,
+    images: int,
     bad: BadItems,
     workers: int | None = None,
 ) -> BuildReport:
     """Write the shards of `plan` that are not finished yet. `read(positions)` yields their records, in order.
 
-    views: how many the source has in all planned shards, for the progress bar. `bad` holds what is known already.
+    work: what a worker makes of a record. images: how many the source has in all planned shards, for the progress bar.
+    `bad` holds what is known already.
     Raises FormatError if more is bad than allowed, FailureError if a worker fails; what is finished stays.
     """
     notes, done = Notes(builder.layout), builder.done()
@@ -148,25 +179,22 @@ def build_views(
     bad.add([name for note in finished for name in note.bad])
     todo = {position: shard for shard in plan if shard.name not in done for position in shard.positions}
     results = map_in_order(
-        partial(transform, job=job),
-        read(sorted(todo)),
-        usable_cores() if workers is None else workers,
-        lambda record: record.name,
+        work, read(sorted(todo)), usable_cores() if workers is None else workers, lambda record: record.name
     )
     with (
         sigterm_as_interrupt(),
-        tqdm(total=views, initial=sum(note.views for note in finished), unit="img", disable=None) as bar,
+        tqdm(total=images, initial=sum(note.images for note in finished), unit="img", disable=None) as bar,
     ):
         if todo:
             _write_shards(builder, notes, [todo[position] for position in sorted(todo)], results, bad, bar)
-    return _report([notes.read(shard.name) for shard in plan], bad, job)
+    return _report([notes.read(shard.name) for shard in plan], bad)
 
 
 def _write_shards(
     builder: SetBuilder,
     notes: Notes,
     shard_of: Sequence[PlannedShard],
-    results: Iterator[tuple[ObjectRecord, Transformed]],
+    results: Iterator[tuple[AnyItem, Transformed]],
     bad: BadItems,
     bar: tqdm,
 ) -> None:
@@ -180,13 +208,12 @@ def _write_shards(
             shard = opened[planned.name]
             shard.take(result)
             bad.add(result.bad)
-            bar.update(len(record.view_ids))
+            bar.update(record.images)
             if not shard.awaited:
                 shard.close(notes)
         undo.pop_all()
 
 
-def _report(notes: Sequence[ShardNote], bad: BadItems, job: ViewJob) -> BuildReport:
-    views = sum(note.views for note in notes)
-    psnr = sum(note.psnr_sum for note in notes) / views if job.setting and views else None
-    return BuildReport(views, psnr, sorted(bad.names))
+def _report(notes: Sequence[ShardNote], bad: BadItems) -> BuildReport:
+    images, psnr_sum = sum(note.images for note in notes), sum(note.psnr_sum for note in notes)
+    return BuildReport(images, psnr_sum / images if psnr_sum and images else None, sorted(bad.names))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,10 @@ from pipelines.encode import encoder_versions
 from pipelines.request import Request, look_first, split_rule
 from pipelines.sources import ListedObject, Source, open_source
 from pipelines.splits import Assignment, Split, assign
-from pipelines.stage import BadItems, BuildReport, PlannedShard, build_views, plan_shards
+from pipelines.stage import BadItems, BuildReport, PlannedShard, build_shards, plan_shards, taken_back_if_empty
 from pipelines.survey import Survey, load_survey, save_survey, survey
-from pipelines.transform import ObjectRecord, ViewJob
-from shards.errors import FormatError, UsageError
+from pipelines.transform import ObjectRecord, ViewJob, transform
+from shards.errors import UsageError
 from shards.layout import Layout
 from shards.metadata import read_info
 from shards.schema import THREE_DIEBENCH_PARAMS, DatasetInfo, Encoding, ViewSpec
@@ -69,16 +68,10 @@ def shard_3diebench(
         return _finished(out)
     found = _survey(origin, request, Layout(out))
     work = plan_work(found, request)
-    fresh = not Layout(out).meta.exists()
-    with SetBuilder(out, overwrite=overwrite, **_identity(work, found, request)) as builder:
+    with taken_back_if_empty(out), SetBuilder(out, overwrite=overwrite, **_identity(work, found, request)) as builder:
         if builder.info is None:
             save_survey(builder.layout, found, _survey_key(request))
-            try:
-                report = _build(builder, origin, found, work, request.size, max_bad, workers)
-            except FormatError:
-                if fresh and not builder.done():
-                    _take_back(builder)
-                raise
+            report = _build(builder, origin, found, work, request.size, max_bad, workers)
             builder.finish(_provenance(request, found, work, report))
         assert builder.info is not None
         return builder.info
@@ -158,7 +151,8 @@ def _build(
     def read(positions: Sequence[int]) -> Iterator[ObjectRecord]:
         return _records(source, found.listing.objects, work.assignment, positions)
 
-    return build_views(builder, work.plan, read, job, views=work.views, bad=bad, workers=workers)
+    made = partial(transform, job=job)
+    return build_shards(builder, work.plan, read, made, images=work.views, bad=bad, workers=workers)
 
 
 def _records(
@@ -189,14 +183,6 @@ def sample_key(synset: str, name: str) -> str:
     return f"{plain[: KEY_LENGTH - 13]}-{digest}"
 
 
-def _take_back(builder: SetBuilder) -> None:
-    """Bad input in the first shard already: leave nothing of a folder that this very call has made."""
-    builder.close()
-    shutil.rmtree(builder.layout.meta)
-    with contextlib.suppress(OSError):
-        builder.layout.root.rmdir()
-
-
 def _provenance(request: Request, found: Survey, work: Work, report: BuildReport) -> dict[str, Any]:
     """The same in every run of the same command on the same source, on whatever machine."""
     height, width = found.source_size
@@ -204,7 +190,7 @@ def _provenance(request: Request, found: Survey, work: Work, report: BuildReport
         "command": request.command(),
         "source": {**found.listing.identity, "objects": len(found.listing.objects), "image_size": [height, width]},
         "split_rule": request.rule.describe(),
-        "views": report.views,
+        "views": report.images,
         "resize": "PIL bilinear, antialiased" if (height, width) != (request.size,) * 2 else "none, same size",
         "bad_views": {"count": len(report.bad), "names": report.bad[:NAMED_IN_PROVENANCE]},
         "versions": {**encoder_versions(), "pyarrow": version("pyarrow")},

@@ -47,6 +47,10 @@ class ObjectRecord:
     view_pattern: str = "image_{}.jpg"
     latent_pattern: str = "latent_{}.npy"
 
+    @property
+    def images(self) -> int:
+        return len(self.view_ids)
+
 
 @dataclass(frozen=True)
 class ViewJob:
@@ -60,12 +64,13 @@ class ViewJob:
 
 @dataclass(frozen=True)
 class Transformed:
-    """`sample` is None where no view was left. `psnr_sum` is in dB, over the sample's views."""
+    """What a worker hands back. `sample` is None where nothing was left of it; `psnr_sum` is in dB over its images."""
 
     sample: ViewSample | None
     stats: PixelStats
-    psnr_sum: float
-    bad: tuple[str, ...]
+    psnr_sum: float = 0.0
+    bad: tuple[str, ...] = ()
+    images: int = 1
 
 
 def transform(record: ObjectRecord, job: ViewJob) -> Transformed:
@@ -79,13 +84,13 @@ def transform(record: ObjectRecord, job: ViewJob) -> Transformed:
         except ValueError as error:
             bad.append(f"{record.name}/{error}")
             continue
-        data, view_stats, psnr = _encode(resize(pixels, job.size), job.setting)
+        data, view_stats, psnr = encode_image(resize(pixels, job.size), job.setting)
         ids.append(k)
         views.append(data)
         params.append(row)
         stats, psnr_sum = stats + view_stats, psnr_sum + psnr
     sample = ViewSample(record.key, views, ids, np.stack(params), record.label, record.meta) if ids else None
-    return Transformed(sample, stats, psnr_sum, tuple(bad))
+    return Transformed(sample, stats, psnr_sum, tuple(bad), len(ids))
 
 
 def read_latent(data: bytes, count: int) -> np.ndarray:
@@ -142,7 +147,7 @@ def _load(data: bytes, size: tuple[int, int]) -> Pixels:
         raise ValueError("corrupt JPEG") from error
 
 
-def _encode(pixels: Pixels, setting: JpegSetting | None) -> tuple[bytes, PixelStats, float]:
+def encode_image(pixels: Pixels, setting: JpegSetting | None) -> tuple[bytes, PixelStats, float]:
     """(bytes, sums over the pixels that a reader will see, PSNR in dB against those that were meant)."""
     if setting is None:
         return encode_raw(pixels), pixel_stats(pixels), 0.0

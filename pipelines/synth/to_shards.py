@@ -81,7 +81,8 @@ def to_sample(item: PlannedObject, cfg: SynthConfig, setting: JpegSetting) -> Tr
     params = made.latents.astype(np.float32)
     meta: dict[str, str | int] = {"synset": item.synset, "object": item.object_id}
     key = sample_key(item.synset, item.object_id)
-    return Transformed(ViewSample(key, views, range(cfg.views), params, item.label, meta), stats, psnr_sum, ())
+    sample = ViewSample(key, views, range(cfg.views), params, item.label, meta)
+    return Transformed(sample, stats, psnr_sum, images=cfg.views)
 
 
 def _choose_setting(cfg: SynthConfig, planned: Sequence[PlannedObject]) -> JpegSetting:
@@ -130,7 +131,7 @@ def _provenance(
     builder: SetBuilder, plan: Sequence[PlannedShard], cfg: SynthConfig, setting: JpegSetting
 ) -> dict[str, Any]:
     notes = [Notes(builder.layout).read(shard.name) for shard in plan]
-    views = sum(note.views for note in notes)
+    views = sum(note.images for note in notes)
     return {
         "command": f"seqjepa-data synth 3die --shards {_options(cfg)}",
         "source": cfg.identity(),

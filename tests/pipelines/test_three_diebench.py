@@ -146,7 +146,7 @@ def test_images_of_mixed_size(tree: Path, tmp_path: Path) -> None:
 def test_a_shard_of_bad_views_only(tree: Path, tmp_path: Path) -> None:
     for path in tree.glob("*/o1/image_*.jpg"):
         path.write_bytes(b"bad")
-    with pytest.raises(FormatError, match="every view of val-000000 is bad"):
+    with pytest.raises(FormatError, match="every image of val-000000 is bad"):
         shard(tree, tmp_path / "out", max_bad=100)
 
 
@@ -193,7 +193,7 @@ def test_a_failing_source_leaves_a_resumable_folder(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a failure the finished shards stay, a tar is not listed again, and the end is the same."""
-    from pipelines import stage
+    from pipelines import three_diebench
     from pipelines.tar_source import TarSource
 
     tar = make_tar(tree, tmp_path / "t.tar")
@@ -205,11 +205,11 @@ def test_a_failing_source_leaves_a_resumable_folder(
             raise MemoryError
         return transform(record, job)
 
-    transform = stage.transform
-    monkeypatch.setattr(stage, "transform", failing)
+    transform = three_diebench.transform
+    monkeypatch.setattr(three_diebench, "transform", failing)
     with pytest.raises(FailureError, match=r"000\d/o\d: MemoryError"):
         shard(tar, tmp_path / "out")
-    monkeypatch.setattr(stage, "transform", transform)
+    monkeypatch.setattr(three_diebench, "transform", transform)
     assert list((tmp_path / "out").glob("*.tar"))
     monkeypatch.setattr(TarSource, "list", lambda self: pytest.fail("listed again"))
     shard(tar, tmp_path / "out")
