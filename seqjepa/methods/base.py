@@ -56,6 +56,14 @@ class Aggregating(Protocol):
         """z [B, M, D], actions [B, M-1, A] (a_1 … a_{M-1}) → z_AGG [B, D']. The last view's action slot is zero."""
         ...
 
+    def path_features(self, z: Tensor, actions: Tensor, *, vision: bool = True, action: bool = True) -> Tensor:
+        """What path integration is read from (SPEC D.6): z [B, M, D], actions [B, M, A] → [z_AGG ; e_M] [B, D' + E].
+
+        vision=False: all z are 0, so that only actions are left. action=False: all action embeddings are 0, e_M too.
+        Meant for eval mode.
+        """
+        ...
+
 
 def as_module(method: Method) -> nn.Module:
     """The same object, typed as the nn.Module that it is."""

@@ -13,6 +13,7 @@ from seqjepa.config import Fidelity, ModelConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.losses import cosine_loss
 from seqjepa.methods.base import StepOutput
+from seqjepa.methods.tensors import detached, fold
 from seqjepa.models.aggregator import Aggregator, token_width
 from seqjepa.models.backbone import build_backbone
 from seqjepa.models.ema import cosine_tau, frozen_copy, update_average
@@ -26,6 +27,8 @@ class SeqJEPA(nn.Module):
     fidelity     how actions are embedded while training (SPEC A.4): "paper" in one call; "author" in two, each with
                  its own batch statistics. In eval mode the two are the same function of the same weights.
     ema_tau      τ at the start of training; see `after_step`
+    blank_last   author fidelity's call for the tokens sees a row of zeros instead of a_M, as the released code does for
+                 positions and augmentations, not for rotations
     ConfigError: see build_backbone and token_width.
     """
 
@@ -37,10 +40,12 @@ class SeqJEPA(nn.Module):
         action_size: int,
         fidelity: Fidelity = "paper",
         ema_tau: float = 0.996,
+        blank_last: bool = False,
     ) -> None:
         super().__init__()
         self.fidelity = fidelity
         self.ema_tau = ema_tau
+        self.blank_last = blank_last
         self.condition_tokens = model.condition in ("both", "aggregator")
         self.condition_predictor = model.condition in ("both", "predictor")
         self.encoder, features = build_backbone(model)
@@ -57,12 +62,12 @@ class SeqJEPA(nn.Module):
 
         features: "z" [B, M, D] of the context views, "z_agg" [B, W]; detached, float32 or wider.
         """
-        z = self.embed(_fold(seq.views[:, :-1])).unflatten(0, (len(seq), -1))
+        z = self.embed(fold(seq.views[:, :-1])).unflatten(0, (len(seq), -1))
         token_actions, last_action = self._embed_actions(seq.actions)
         z_agg = self.aggregator(self._tokens(z, token_actions))
         prediction = self.predictor(_join(z_agg, last_action))
         loss = cosine_loss(prediction, self.embed_target(seq.views[:, -1]))
-        return StepOutput(loss, features={"z": _detached(z), "z_agg": _detached(z_agg)})
+        return StepOutput(loss, features={"z": detached(z), "z_agg": detached(z_agg)})
 
     def embed(self, views: Tensor) -> Tensor:
         """Features z of the online encoder: [B, C, H, W] → [B, D]."""
@@ -84,6 +89,19 @@ class SeqJEPA(nn.Module):
         known = self.action_embedding(actions) if self.condition_tokens and actions.shape[1] else None
         return self.aggregator(self._tokens(z, known))
 
+    def path_features(self, z: Tensor, actions: Tensor, *, vision: bool = True, action: bool = True) -> Tensor:
+        """z [B, M, D], actions a_1 … a_M [B, M, A] → [z_AGG ; e_M] [B, W + E]; without an action embedding z_AGG alone.
+
+        vision=False puts zeros for every z, action=False zeros for every action embedding, e_M too (SPEC D.6).
+        """
+        z = z if vision else torch.zeros_like(z)
+        if not hasattr(self, "action_embedding"):
+            return self.aggregate(z, actions[:, :-1])
+        last = self.action_embedding(actions[:, -1])
+        if action:
+            return _join(self.aggregate(z, actions[:, :-1]), last)
+        return _join(self.aggregator(self._tokens(z, None)), torch.zeros_like(last))
+
     def predict(self, z_agg: Tensor, action: Tensor) -> Tensor:
         """ẑ [B, D] of the view that `action` [B, A] leads to, from z_AGG [B, W]. Meant for eval mode."""
         return self.predictor(_join(z_agg, self.action_embedding(action) if self.condition_predictor else None))
@@ -99,7 +117,8 @@ class SeqJEPA(nn.Module):
         """
         if self.fidelity == "author":
             last = self.action_embedding(actions[:, -1]) if self.condition_predictor else None
-            tokens = self.action_embedding(actions)[:, :-1] if self.condition_tokens else None
+            rows = F.pad(actions[:, :-1], (0, 0, 0, 1)) if self.blank_last else actions
+            tokens = self.action_embedding(rows)[:, :-1] if self.condition_tokens else None
             return tokens, last
         if not (self.condition_tokens or self.condition_predictor):
             return None, None
@@ -118,15 +137,3 @@ class SeqJEPA(nn.Module):
 
 def _join(z_agg: Tensor, embedded: Tensor | None) -> Tensor:
     return z_agg if embedded is None else torch.cat((z_agg, embedded.to(z_agg.dtype)), dim=-1)
-
-
-def _fold(views: Tensor) -> Tensor:
-    """[B, M, C, H, W] → [B·M, C, H, W] with at most one copy, which keeps channels last where they were last."""
-    if views.stride(2) == 1:
-        return views.permute(0, 1, 3, 4, 2).flatten(0, 1).permute(0, 3, 1, 2)
-    return views.flatten(0, 1)
-
-
-def _detached(features: Tensor) -> Tensor:
-    features = features.detach()
-    return features.float() if features.dtype.itemsize < 4 else features

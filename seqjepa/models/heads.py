@@ -1,8 +1,10 @@
-"""The two small heads of seq-JEPA: action embedding and predictor. A action size, E embedding width."""
+"""Small heads on top of encoders: action embedding, predictor, projector. A action size, E embedding width."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -36,3 +38,17 @@ def build_predictor(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
         nn.ReLU(inplace=True),
         nn.Linear(hidden, outputs),
     )
+
+
+def build_projector(inputs: int, widths: Sequence[int]) -> nn.Sequential:
+    """[B, inputs] → [B, widths[-1]]: linear layers without bias, batch norm and ReLU between them (SPEC B.1).
+
+    A batch norm without parameters comes last.
+    """
+    *hidden, outputs = widths
+    layers: list[nn.Module] = []
+    for before, after in pairwise([inputs, *hidden]):
+        layers += [nn.Linear(before, after, bias=False), nn.BatchNorm1d(after), nn.ReLU(inplace=True)]
+    last = hidden[-1] if hidden else inputs
+    layers += [nn.Linear(last, outputs, bias=False), nn.BatchNorm1d(outputs, affine=False)]
+    return nn.Sequential(*layers)
