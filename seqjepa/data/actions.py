@@ -15,7 +15,8 @@ from shards.errors import ConfigError
 
 ROTATION_COLUMNS = ("rot_x", "rot_y", "rot_z")
 HUE_COLUMNS = ("floor_hue", "light_hue")
-ACTIONS: dict[str, int] = {"rotation": 4, "rotation_colour": 6}
+POSITION_COLUMNS = ("x", "y")
+ACTIONS: dict[str, int] = {"rotation": 4, "rotation_colour": 6, "position": 2}
 
 
 def action_size(kind: str) -> int:
@@ -80,11 +81,14 @@ def actions_between(params: NDArray[np.floating], names: Sequence[str], kind: st
 
     rotation         relative quaternion (4)
     rotation_colour  relative quaternion (4), then floor and light hue differences, raw and not circular (A.3.2)
+    position         from one fixation to the next (2), as fractions of the image's width and height (A.3.4)
 
     Raises ConfigError for an unknown kind or missing columns.
     """
     action_size(kind)
     values = np.asarray(params, dtype=np.float64)
+    if kind == "position":
+        return np.diff(values[..., columns(names, POSITION_COLUMNS)], axis=1).astype(np.float32)
     q = quaternion(values[..., columns(names, ROTATION_COLUMNS)])
     parts = [relative_quaternion(q[:, :-1], q[:, 1:])]
     if kind == "rotation_colour":

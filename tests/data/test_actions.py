@@ -85,4 +85,4 @@ def test_bad_requests_name_what_is_missing():
         actions_between(np.zeros((1, 2, 3)), NAMES[:3], "rotation_colour")
     with pytest.raises(ConfigError, match="unknown action 'jump'; there are: rotation, rotation_colour"):
         action_size("jump")
-    assert ACTIONS == {"rotation": 4, "rotation_colour": 6}
+    assert ACTIONS == {"rotation": 4, "rotation_colour": 6, "position": 2}
