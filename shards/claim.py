@@ -10,16 +10,17 @@ import contextlib
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from shards.errors import DamageError, FormatError, UsageError
 from shards.files import write_atomic
+from shards.json_fields import json_object, plain_json, take
 from shards.layout import SHARD_NAME, Layout
 from shards.lock import FolderLock
-from shards.metadata import json_object, plain_json, read_info, take
-from shards.schema import FORMAT_NAME, FORMAT_VERSION, DatasetInfo, ViewSpec
+from shards.metadata import read_info, spec_to_json
+from shards.schema import FORMAT_NAME, FORMAT_VERSION, DatasetInfo, Spec
 
 BUILD_FORMAT = f"{FORMAT_NAME} build"
 MAX_SHOWN = 40
@@ -34,10 +35,10 @@ class Found:
     clearing: list[str] | None = None
 
 
-def identity_of(name: str, spec: ViewSpec, classes: Sequence[str], fingerprint: dict[str, Any]) -> dict[str, Any]:
+def identity_of(name: str, spec: Spec, classes: Sequence[str], fingerprint: dict[str, Any]) -> dict[str, Any]:
     """What has to be equal for two builds to give the same set."""
-    parts = {"format_version": FORMAT_VERSION, "name": name, **asdict(spec), "classes": list(classes)}
-    return plain_json({**parts, "build": fingerprint}, "fingerprint")
+    head = {"format_version": FORMAT_VERSION, "kind": spec.kind, "name": name}
+    return plain_json({**head, **spec_to_json(spec), "classes": list(classes), "build": fingerprint}, "fingerprint")
 
 
 def claim_folder(
@@ -89,7 +90,7 @@ def _under_way(layout: Layout) -> Found:
     record = json_object(layout.build.read_bytes(), str(layout.build))
     if record.get("format") != BUILD_FORMAT:
         raise UsageError(f"{layout.build} is not from a build of shards: choose another --out")
-    identity, clearing = take(record, "identity", dict), record.get("clearing")
+    identity, clearing = {"kind": "views", **take(record, "identity", dict)}, record.get("clearing")
     if clearing is not None:
         names = take(record, "clearing", list)
         return Found(identity, clearing=[n for n in names if isinstance(n, str) and SHARD_NAME.fullmatch(n)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from shards.kinds import kind_of
 from shards.layout import Layout
 from shards.reader import ShardSet
 
@@ -12,10 +13,11 @@ from shards.reader import ShardSet
 def describe(path: str | Path) -> dict[str, Any]:
     """Contents, sizes in bytes and provenance of a finished set, as JSON values. Errors as ShardSet.open.
 
-    `views` counts the distinct views of each split, from its index; `bytes_total` includes everything in `_meta/`.
+    What there is besides depends on the kind: `views` counts the distinct views of each split, from its index …
+    `bytes_total` includes everything in `_meta/`.
     """
     shards = ShardSet.open(path)
-    info, spec, layout = shards.info, shards.info.spec, Layout(shards.path)
+    info, layout = shards.info, Layout(shards.path)
     files = [layout.readme, *layout.meta.glob("*")]
     tar_bytes = sum(split.bytes for split in info.splits.values())
     return {
@@ -25,14 +27,10 @@ def describe(path: str | Path) -> dict[str, Any]:
         "format_version": info.format_version,
         "samples": info.samples,
         "classes": len(info.classes),
-        "view_slots": spec.views,
-        "height": spec.height,
-        "width": spec.width,
-        "encoding": spec.encoding,
-        "params": [{"name": f.name, "unit": f.unit} for f in spec.params],
+        **kind_of(info.spec).describe(),
         "splits": {name: _describe_split(shards, name) for name in shards.splits},
         "bytes_total": tar_bytes + sum(file.stat().st_size for file in files if file.is_file()),
-        "normalisation": info.normalisation,
+        **({"normalisation": info.normalisation} if info.normalisation else {}),
         **({"psnr_db": info.provenance["psnr_db"]} if "psnr_db" in info.provenance else {}),
         "fingerprint": info.fingerprint,
         "provenance": info.provenance,
@@ -40,13 +38,11 @@ def describe(path: str | Path) -> dict[str, Any]:
 
 
 def _describe_split(shards: ShardSet, name: str) -> dict[str, Any]:
-    entry, index = shards.info.splits[name], shards.split(name)
+    entry, table = shards.info.splits[name], shards.table(name)
     return {
         "samples": entry.samples,
-        "views": int(index.n_views.sum()),
-        "views_per_sample": {"min": int(index.n_views.min()), "max": int(index.n_views.max())},
-        "classes_present": len(set(index.labels.tolist()) - {-1}),
+        "classes_present": len(set(table.label.tolist()) - {-1}),
         "shards": len(entry.shards),
         "bytes": entry.bytes,
-        "bytes_per_view": round(float(index.lengths.mean()), 1),
+        **kind_of(shards.info.spec).describe_split(table),
     }

@@ -1,9 +1,12 @@
-"""`_meta/index-{split}.parquet`: one row a sample, from which every view can be read without walking a tar.
+"""`_meta/index-{split}.parquet`: one row a sample, from which every member can be read without walking a tar.
 
-    key        string             label    int64                shard  int32, position in the split's list of shards
-    n_views    int32, distinct    view_ids int32 [N], −1 pads   params float32 [N·P], row-major
-    offsets    int64 [N+3]        lengths  int32 [N+3], of the data of every member, in the order of ViewSpec.suffixes()
+    key        string           label    int64
+    …          the kind's own:  views    n_views int32, distinct; view_ids int32 [N], −1 pads;
+                                         params float32 [N·P], row-major
+                                maps     height int32, width int32
+    offsets    int64 [m]        lengths  int32 [m], of the data of each member, in the order of spec.suffixes()
     meta.NAME  string or int64, one column for each name in the samples' meta
+    shard      int32, position in the split's list of shards
 
 A part (one shard's rows, kept until the set is finished) has the same columns but `shard`.
 """
@@ -12,13 +15,15 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shards.errors import FormatError
-from shards.sample import ViewSample, pad_cyclic
-from shards.schema import ViewSpec
+from shards.kinds import kind_of
+from shards.kinds.base import Column
+from shards.sample import Sample
+from shards.schema import Spec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,66 +33,52 @@ META = "meta."
 
 @dataclass(frozen=True)
 class IndexRow:
-    """A written sample without its pixels, and where its members' data lie in the shard."""
+    """A written sample without its members, and where their data lie in the shard. `own`: the kind's own columns."""
 
     key: str
     label: int
-    view_ids: list[int]
-    params: np.ndarray
+    own: dict[str, Any]
     meta: dict[str, str | int]
     offsets: list[int]
     lengths: list[int]
 
     @classmethod
-    def of(cls, sample: ViewSample, offsets: list[int], lengths: list[int]) -> IndexRow:
-        params = np.asarray(sample.params, np.float32)
-        ids = [int(v) for v in sample.view_ids]
-        return cls(sample.key, int(sample.label), ids, params, dict(sample.meta), offsets, lengths)
+    def of(cls, sample: Sample, spec: Spec, offsets: list[int], lengths: list[int]) -> IndexRow:
+        return cls(sample.key, int(sample.label), kind_of(spec).row(sample), dict(sample.meta), offsets, lengths)
 
 
-def column_types(spec: ViewSpec) -> dict[str, pa.DataType]:
-    """The columns that every index has, in order, without `shard` and the meta columns."""
+def number_columns(spec: Spec) -> dict[str, Column]:
+    """The columns of numbers that every index of `spec` has, in order, without `shard` and the meta columns."""
+    members = len(spec.suffixes())
+    places = {"offsets": Column("int64", members), "lengths": Column("int32", members)}
+    return {"label": Column("int64"), **kind_of(spec).columns(), **places}
+
+
+def column_types(spec: Spec) -> dict[str, pa.DataType]:
+    """number_columns() as Arrow types, after the key."""
     import pyarrow as pa
 
-    slots, member_count = spec.views, spec.views + 3
-    return {
-        "key": pa.string(),
-        "label": pa.int64(),
-        "n_views": pa.int32(),
-        "view_ids": pa.list_(pa.int32(), slots),
-        "params": pa.list_(pa.float32(), slots * len(spec.params)),
-        "offsets": pa.list_(pa.int64(), member_count),
-        "lengths": pa.list_(pa.int32(), member_count),
-    }
+    types = {"key": pa.string()}
+    for name, column in number_columns(spec).items():
+        plain = pa.from_numpy_dtype(np.dtype(column.dtype))
+        types[name] = plain if column.width is None else pa.list_(plain, column.width)
+    return types
 
 
-def rows_to_table(rows: list[IndexRow], spec: ViewSpec) -> pa.Table:
+def rows_to_table(rows: list[IndexRow], spec: Spec) -> pa.Table:
     """One shard's rows as a table without the `shard` column."""
     import pyarrow as pa
 
-    slots = spec.views
-    columns = {
-        "key": [row.key for row in rows],
-        "label": [row.label for row in rows],
-        "n_views": [len(row.view_ids) for row in rows],
-        "view_ids": np.array([row.view_ids + [-1] * (slots - len(row.view_ids)) for row in rows], np.int32),
-        "params": np.stack([row.params[pad_cyclic(range(len(row.params)), slots)].ravel() for row in rows]),
-        "offsets": np.array([row.offsets for row in rows], np.int64),
-        "lengths": np.array([row.lengths for row in rows], np.int32),
-    }
-    arrays = {name: _array(columns[name], kind) for name, kind in column_types(spec).items()}
+    arrays = {"key": pa.array([row.key for row in rows], pa.string())}
+    values = [{**vars(row), **row.own} for row in rows]
+    for name, column in number_columns(spec).items():
+        numbers = np.array([value[name] for value in values], column.dtype)
+        flat = pa.array(numbers.ravel())
+        arrays[name] = flat if column.width is None else pa.FixedSizeListArray.from_arrays(flat, column.width)
     for name, value in rows[0].meta.items():
         kind = pa.string() if isinstance(value, str) else pa.int64()
         arrays[META + name] = pa.array([row.meta[name] for row in rows], kind)
     return pa.table(arrays)
-
-
-def _array(values: list | np.ndarray, kind: pa.DataType) -> pa.Array:
-    import pyarrow as pa
-
-    if isinstance(values, np.ndarray):
-        return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
-    return pa.array(values, kind)
 
 
 def join_parts(parts: list[pa.Table]) -> pa.Table:
@@ -96,11 +87,15 @@ def join_parts(parts: list[pa.Table]) -> pa.Table:
 
     for part in parts:
         if part.schema != parts[0].schema:
-            raise FormatError(f"samples differ in meta: {part.column_names[7:]} and {parts[0].column_names[7:]}")
+            raise FormatError(f"samples differ in meta: {_meta_names(part)} and {_meta_names(parts[0])}")
     numbered = [
         part.append_column("shard", pa.array(np.full(len(part), number, np.int32))) for number, part in enumerate(parts)
     ]
     return pa.concat_tables(numbered).combine_chunks()
+
+
+def _meta_names(table: pa.Table) -> list[str]:
+    return [name for name in table.column_names if name.startswith(META)]
 
 
 def table_to_bytes(table: pa.Table) -> bytes:
@@ -112,7 +107,7 @@ def table_to_bytes(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def table_from_bytes(data: bytes, spec: ViewSpec, rows: int, where: str, *, part: bool = False) -> pa.Table:
+def table_from_bytes(data: bytes, spec: Spec, rows: int, where: str, *, part: bool = False) -> pa.Table:
     """The inverse, for files of unknown origin. FormatError: not Parquet, or not an index of `rows` rows of `spec`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -131,7 +126,7 @@ def table_from_bytes(data: bytes, spec: ViewSpec, rows: int, where: str, *, part
     return table
 
 
-def _check_columns(found: pa.Schema, spec: ViewSpec, where: str, part: bool) -> None:
+def _check_columns(found: pa.Schema, spec: Spec, where: str, part: bool) -> None:
     import pyarrow as pa
 
     expected = column_types(spec) | ({} if part else {"shard": pa.int32()})

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from shards.errors import FormatError
-from shards.sample import KEY, raw_header
+from shards.kinds import kind_of
+from shards.sample import KEY
 from shards.schema import DatasetInfo, SplitInfo
 from shards.tar import BLOCK, END
 
@@ -15,21 +16,17 @@ def check_index(
 ) -> None:
     """FormatError, naming the first sample at fault.
 
-    arrays: shard, labels, n_views [S]; view_ids [S, N]; params [S, N, P]; offsets, lengths [S, N + 3].
+    arrays: shard, label [S]; offsets, lengths [S, m]; and the kind's own columns.
     The members have to tile each shard: every header where the data before it end, the last one before the end marker.
     """
-    slots = np.arange(info.spec.views)
-    distinct = slots < arrays["n_views"][:, None]
-    ids, labels, shard = arrays["view_ids"], arrays["labels"], arrays["shard"]
+    label, lengths = arrays["label"], arrays["lengths"].astype(np.int64)
     sizes = np.array([entry.samples for entry in split.shards])
     faults = {
         "a key that is not 1 to 80 of A-Z a-z 0-9 _ -": np.array([not KEY.fullmatch(key) for key in keys]),
-        "a label without a class": (labels < -1) | (labels >= len(info.classes)),
-        "an impossible number of views": (arrays["n_views"] < 1) | (arrays["n_views"] > info.spec.views),
-        "view numbers that do not fit its views": ((ids >= 0) != distinct).any(1) | (ids < -1).any(1),
-        "parameters that are not finite": ~np.isfinite(arrays["params"]).all((1, 2)),
-        "a shard out of order": shard != np.repeat(np.arange(len(sizes)), sizes),
-        "a member of an impossible length": _bad_lengths(arrays["lengths"], info),
+        "a label without a class": (label < -1) | (label >= len(info.classes)),
+        "a shard out of order": arrays["shard"] != np.repeat(np.arange(len(sizes)), sizes),
+        "a member of an impossible length": (lengths < 1).any(1),
+        **kind_of(info.spec).faults(arrays, lengths),
     }
     for fault, bad in faults.items():
         _refuse(bad, fault, keys, where)
@@ -41,15 +38,6 @@ def check_index(
 def _refuse(bad: np.ndarray, fault: str, keys: list[str], where: str) -> None:
     if bad.any():
         raise FormatError(f"{where}: sample {keys[int(bad.argmax())]!r:.90} has {fault}")
-
-
-def _bad_lengths(lengths: np.ndarray, info: DatasetInfo) -> np.ndarray:
-    bad = np.asarray((lengths < 1).any(1))
-    if info.spec.encoding == "raw":
-        pixels = info.spec.height * info.spec.width * 3
-        whole = len(raw_header(info.spec.height, info.spec.width)) + pixels
-        bad |= (lengths[:, : info.spec.views] != whole).any(1)
-    return bad
 
 
 def _misplaced(arrays: dict[str, np.ndarray], split: SplitInfo) -> np.ndarray:

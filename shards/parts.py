@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
+
+from tqdm import tqdm
 
 from shards.errors import FormatError
 from shards.files import sha256_of_file, write_atomic
 from shards.index import IndexRow, rows_to_table, table_from_bytes, table_to_bytes
+from shards.json_fields import json_object, take
 from shards.layout import SHARD_NAME, Layout
-from shards.metadata import json_object, take
-from shards.schema import ShardEntry, ViewSpec
+from shards.schema import ShardEntry, Spec
 from shards.stats import PixelStats
 
 if TYPE_CHECKING:
@@ -33,13 +36,13 @@ class Part:
     stats: PixelStats
 
 
-def write_part(layout: Layout, part: Part, rows: list[IndexRow], spec: ViewSpec) -> None:
+def write_part(layout: Layout, part: Part, rows: list[IndexRow], spec: Spec) -> None:
     record = {**asdict(part.entry), "stats": part.stats.to_json()}
     table = rows_to_table(rows, spec).replace_schema_metadata({RECORD: json.dumps(record).encode()})
     write_atomic(layout.part(part.entry.name), table_to_bytes(table), layout.tmp)
 
 
-def read_rows(layout: Layout, part: Part, spec: ViewSpec) -> pa.Table:
+def read_rows(layout: Layout, part: Part, spec: Spec) -> pa.Table:
     """The index rows of a part, without its record."""
     path = layout.part(part.entry.name)
     table = table_from_bytes(path.read_bytes(), spec, part.entry.samples, str(path), part=True)
@@ -47,15 +50,21 @@ def read_rows(layout: Layout, part: Part, spec: ViewSpec) -> pa.Table:
 
 
 def finished_parts(layout: Layout) -> dict[str, Part]:
-    """Every shard that is there, has a part, and has the bytes that its part says. Hashes each shard once."""
-    found = {}
+    """Every shard that is there, has a part, and has the bytes that its part says. Hashes each once, with a bar."""
+    parts = list(_readable_parts(layout))
+    size = sum(part.entry.bytes for part in parts)
+    bar = tqdm(total=size, unit="B", unit_scale=True, desc="check finished shards", disable=None if parts else True)
+    with bar:
+        return {part.entry.name: part for part in parts if _is_whole(layout, part.entry, bar.update)}
+
+
+def _readable_parts(layout: Layout) -> Iterator[Part]:
     for path in sorted(layout.parts.glob("*.parquet")):
         if SHARD_NAME.fullmatch(path.stem):
             with contextlib.suppress(FormatError, OSError):
                 part = _read_part(layout, path.stem)
-                if _is_whole(layout, part.entry):
-                    found[path.stem] = part
-    return found
+                if layout.shard(path.stem).stat().st_size == part.entry.bytes:
+                    yield part
 
 
 def _read_part(layout: Layout, name: str) -> Part:
@@ -72,6 +81,7 @@ def _read_part(layout: Layout, name: str) -> Part:
     return Part(entry, PixelStats.from_json(take(record, "stats", dict)))
 
 
-def _is_whole(layout: Layout, entry: ShardEntry) -> bool:
-    path = layout.shard(entry.name)
-    return path.is_file() and path.stat().st_size == entry.bytes and sha256_of_file(path) == entry.sha256
+def _is_whole(layout: Layout, entry: ShardEntry, on_bytes: Callable[[int], object]) -> bool:
+    with contextlib.suppress(OSError):
+        return sha256_of_file(layout.shard(entry.name), on_bytes) == entry.sha256
+    return False

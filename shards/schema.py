@@ -16,6 +16,15 @@ MAX_SIDE = 8192
 
 Encoding = Literal["jpeg", "raw"]
 EXTENSION: dict[str, str] = {"jpeg": "jpg", "raw": "npy"}
+MapStorage = Literal["float16", "log8"]
+MAP_SUFFIXES: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "float16": (".sal.npy",),
+    "log8": (".sal.npy", ".salrange.npy"),
+}
+ENDING = (".cls", ".json")
+"""The members that end every sample of every kind: its label and its JSON."""
+KindName = Literal["views", "saliency", "image", "maps"]
 
 
 @dataclass(frozen=True)
@@ -40,13 +49,22 @@ THREE_DIEBENCH_PARAMS: tuple[ParamField, ...] = (
 
 @dataclass(frozen=True)
 class ViewSpec:
-    """What every sample of a `views` set holds: N view slots of H × W RGB pixels and [N, P] parameters."""
+    """What every sample of a `views` set holds: N view slots of H × W RGB pixels and [N, P] parameters.
+
+    sequence  0: the N views are an unordered set. T > 0: the slots come in N/T runs of T views, each in its order
+              (sequences that were baked).
+    """
 
     views: int
     height: int
     width: int
     encoding: Encoding
     params: tuple[ParamField, ...]
+    sequence: int = 0
+
+    @property
+    def kind(self) -> KindName:
+        return "views"
 
     @property
     def param_names(self) -> tuple[str, ...]:
@@ -57,7 +75,43 @@ class ViewSpec:
         digits = max(2, len(str(self.views - 1)))
         extension = EXTENSION[self.encoding]
         views = [f".{slot:0{digits}d}.{extension}" for slot in range(self.views)]
-        return [*views, ".params.npy", ".cls", ".json"]
+        return [*views, ".params.npy", *ENDING]
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """What every sample of a `saliency` or `image` set holds: H × W RGB pixels and, for `saliency`, a map of them."""
+
+    height: int
+    width: int
+    encoding: Encoding
+    saliency: MapStorage | Literal["none"] = "none"
+
+    @property
+    def kind(self) -> KindName:
+        return "image" if self.saliency == "none" else "saliency"
+
+    def suffixes(self) -> list[str]:
+        """Member names without the key, in the order in which they are stored: image, map, label, JSON."""
+        return [f".{EXTENSION[self.encoding]}", *MAP_SUFFIXES[self.saliency], *ENDING]
+
+
+@dataclass(frozen=True)
+class MapSpec:
+    """What every sample of a `maps` set holds: the saliency map of one image, each of its own H × W."""
+
+    storage: MapStorage
+
+    @property
+    def kind(self) -> KindName:
+        return "maps"
+
+    def suffixes(self) -> list[str]:
+        """Member names without the key, in the order in which they are stored: map, label, JSON."""
+        return [*MAP_SUFFIXES[self.storage], *ENDING]
+
+
+Spec = ViewSpec | ImageSpec | MapSpec
 
 
 @dataclass(frozen=True)
@@ -88,21 +142,24 @@ class SplitInfo:
 class DatasetInfo:
     """The whole of `_meta/dataset.json`.
 
-    normalisation  {"mean": [3], "std": [3]} for pixels in [0, 1], measured on the training split
+    normalisation  {"mean": [3], "std": [3]} for pixels in [0, 1], measured on the training split; {} without pixels
     fingerprint    what the set was built from, as given to SetBuilder: an equal one means an equal set
     provenance     command, package versions, source checksums … JSON values without nulls
     """
 
     name: str
-    spec: ViewSpec
+    spec: Spec
     classes: tuple[str, ...]
     splits: dict[str, SplitInfo]
     normalisation: dict[str, list[float]]
     readme_sha256: str
     fingerprint: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
-    kind: Literal["views"] = "views"
     format_version: int = FORMAT_VERSION
+
+    @property
+    def kind(self) -> KindName:
+        return self.spec.kind
 
     @property
     def samples(self) -> int:

@@ -11,8 +11,8 @@ from shards.files import AtomicFile
 from shards.index import IndexRow
 from shards.layout import Layout
 from shards.parts import Part, write_part
-from shards.sample import ViewSample, members
-from shards.schema import ShardEntry, ViewSpec
+from shards.sample import Sample, members
+from shards.schema import ShardEntry, Spec
 from shards.stats import PixelStats
 from shards.tar import BLOCK, END, header, padding
 
@@ -27,7 +27,7 @@ class ShardWriter:
         self,
         layout: Layout,
         name: str,
-        spec: ViewSpec,
+        spec: Spec,
         classes: int,
         on_commit: Callable[[Part], None],
         disk_full_named: Callable[[], AbstractContextManager[None]],
@@ -43,8 +43,11 @@ class ShardWriter:
         with disk_full_named():
             self._file = AtomicFile(layout.shard(name), layout.tmp)
 
-    def add(self, sample: ViewSample, stats: PixelStats | None = None) -> None:
-        """Appends a sample; `stats` are the sums over its distinct views' pixels. FormatError: not a valid sample."""
+    def add(self, sample: Sample, stats: PixelStats | None = None) -> None:
+        """Appends a sample, of the type that belongs to the spec. FormatError: not a valid one.
+
+        stats: the sums over its pixels, of distinct views only; a map has none.
+        """
         contents = members(sample, self._spec)
         self._check_label_and_meta(sample)
         offsets, chunks = [], []
@@ -54,7 +57,7 @@ class ShardWriter:
             chunks += [header(sample.key + suffix, len(data)), data, bytes(padding(len(data)))]
             at += BLOCK + len(data) + padding(len(data))
         self._write(b"".join(chunks))
-        self._rows.append(IndexRow.of(sample, offsets, [len(data) for data in contents]))
+        self._rows.append(IndexRow.of(sample, self._spec, offsets, [len(data) for data in contents]))
         self._stats += stats or PixelStats()
 
     def close(self) -> None:
@@ -98,7 +101,7 @@ class ShardWriter:
         self._digest.update(data)
         self._size += len(data)
 
-    def _check_label_and_meta(self, sample: ViewSample) -> None:
+    def _check_label_and_meta(self, sample: Sample) -> None:
         if not -1 <= sample.label < self._classes:
             raise FormatError(f"sample {sample.key!r}: label {sample.label}, there are {self._classes} classes")
         first = self._rows[0].meta if self._rows else sample.meta

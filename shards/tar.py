@@ -96,3 +96,14 @@ def _parse(block: bytes, at: int, checksums: bool) -> Member:
         return Member(name, at + BLOCK, int(block[124:135], 8))
     except ValueError as error:
         raise DamageError(f"malformed header at byte {at}: {error}") from error
+
+
+def begins_with(blocks: np.ndarray, offsets: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """bool [M]: does the data at `offsets` [M] of a tar (uint8 [blocks, 512]) begin with its row of `expected`?
+
+    expected: uint8 [M, k], or [1, k] for all. Data that would run past the end of the tar does not.
+    """
+    span = -(-expected.shape[1] // BLOCK)
+    where = offsets[:, None] // BLOCK + np.arange(span)
+    found = blocks[np.minimum(where, len(blocks) - 1)].reshape(len(offsets), -1)[:, : expected.shape[1]]
+    return (found == expected).all(1) & (where[:, -1] < len(blocks))

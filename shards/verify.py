@@ -118,8 +118,8 @@ def _disagreements(shards: ShardSet) -> Iterator[str]:
     """With every file as it was written: does each index say what the tars hold?"""
     for name in shards.splits:
         try:
-            index = shards.split(name)
-            for number in range(len(index.shard_paths)):
-                yield from shard_disagreements(index, number, shards.info.spec)
+            table = shards.table(name)
+            for number in range(len(table.shard_paths)):
+                yield from shard_disagreements(table, number, shards.info.spec)
         except SeqJepaError as error:
             yield str(error)

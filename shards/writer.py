@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,12 @@ from shards.claim import claim_folder, identity_of, tidy
 from shards.errors import FailureError, FormatError, UsageError
 from shards.files import disk_full_named, sha256_of_bytes, write_atomic
 from shards.index import join_parts, table_to_bytes
+from shards.json_fields import plain_json
+from shards.kinds import kind_of
 from shards.layout import SHARD_NAME, SPLIT_NAME, Layout, shard_name, split_of
-from shards.metadata import info_to_bytes, plain_json, spec_from_json
+from shards.metadata import info_to_bytes, spec_from_json
 from shards.parts import Part, finished_parts, read_rows
-from shards.schema import DatasetInfo, SplitInfo, ViewSpec
+from shards.schema import DatasetInfo, Spec, SplitInfo
 from shards.shard_writer import ShardWriter
 from shards.stats import PixelStats
 
@@ -45,14 +48,14 @@ class SetBuilder:
         out: Path | str,
         *,
         name: str,
-        spec: ViewSpec,
+        spec: Spec,
         classes: Sequence[str],
         fingerprint: dict[str, Any],
         overwrite: bool = False,
     ) -> None:
         self.layout, self.name, self.classes = Layout(Path(out)), name, tuple(classes)
         identity = identity_of(name, spec, self.classes, fingerprint)
-        self.spec = spec_from_json(identity)
+        self.spec = spec_from_json(spec.kind, identity)
         self.fingerprint: dict[str, Any] = identity["build"]
         self._parts: dict[str, Part] = {}
         with self._disk_full_named():
@@ -162,13 +165,13 @@ class SetBuilder:
             spec=self.spec,
             classes=self.classes,
             splits=splits,
-            normalisation=training.normalisation(),
+            normalisation=training.normalisation() if kind_of(self.spec).has_pixels else {},
             readme_sha256="",
             fingerprint=self.fingerprint,
             provenance=provenance,
         )
         card = data_card(draft).encode()
-        info = DatasetInfo(**{**vars(draft), "readme_sha256": sha256_of_bytes(card)})
+        info = replace(draft, readme_sha256=sha256_of_bytes(card))
         write_atomic(self.layout.readme, card, self.layout.tmp)
         write_atomic(self.layout.info, info_to_bytes(info), self.layout.tmp)
         return info

@@ -11,7 +11,8 @@ from shard_sets import SLOTS, jpeg, pixels_of, sample_of, spec_of
 
 from shards.errors import FormatError
 from shards.jpeg import jpeg_size
-from shards.sample import encode_raw, members, raw_header
+from shards.pixels import raw_header
+from shards.sample import encode_raw, members
 
 
 def test_members_of_a_ragged_sample_repeat_its_views_in_turn() -> None:

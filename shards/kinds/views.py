@@ -1,0 +1,199 @@
+"""`views`: several views of one object, with the parameters of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from shards.errors import FormatError
+from shards.json_fields import number, one_of, take
+from shards.kinds.base import LABEL_LINE, LABEL_RECORD, Column, Columns, StoredSplit, classes_in_words
+from shards.npy import npy_bytes, npy_header
+from shards.pixels import pixels_problem, raw_length
+from shards.schema import (
+    EXTENSION,
+    MAX_PARAMS,
+    MAX_SIDE,
+    MAX_VIEWS,
+    DatasetInfo,
+    ParamField,
+    ViewSpec,
+)
+from shards.tar import begins_with
+
+
+@dataclass(frozen=True)
+class ViewSample:
+    """n ≤ N views of one object.
+
+    key       letters, digits, _ and -; unique within its split
+    views     n encoded views: baseline RGB JPEGs, or for raw sets what `encode_raw` returns
+    view_ids  the n numbers that the source gives its views, ascending or not, gaps allowed
+    params    float32 [n, P], in the units of ViewSpec.params
+    label     rank of the class in DatasetInfo.classes, −1 for none
+    meta      a few strings or integers; the same names and types in every sample of a set
+    """
+
+    key: str
+    views: Sequence[bytes]
+    view_ids: Sequence[int]
+    params: np.ndarray
+    label: int
+    meta: dict[str, str | int] = field(default_factory=dict)
+
+
+def pad_cyclic(values: Sequence, count: int) -> list:
+    """The first `count` of values repeated over and over: [a, b] to 5 is a b a b a."""
+    return [values[slot % len(values)] for slot in range(count)]
+
+
+@dataclass(frozen=True)
+class ViewKind:
+    """A sample with fewer than N views repeats its own cyclically, so that all samples have the same members in
+    every reader; the JSON's `views` says how many are distinct.
+    """
+
+    spec: ViewSpec
+
+    sample_type: ClassVar[type] = ViewSample
+    reserved: ClassVar[frozenset[str]] = frozenset({"views", "view_ids"})
+    has_pixels: ClassVar[bool] = True
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> ViewKind:
+        fields = take(record, "params", list)
+        if not all(isinstance(f, dict) for f in fields) or not 1 <= len(fields) <= MAX_PARAMS:
+            raise FormatError(f"params must be 1 to {MAX_PARAMS} objects of name and unit")
+        views = number(record, "views", 1, MAX_VIEWS)
+        sequence = number(record, "sequence", 0, views) if "sequence" in record else 0
+        if sequence and views % sequence:
+            raise FormatError(f"sequence is {sequence}, which does not divide the {views} views")
+        return cls(
+            ViewSpec(
+                views=views,
+                height=number(record, "height", 1, MAX_SIDE),
+                width=number(record, "width", 1, MAX_SIDE),
+                encoding=one_of(record, "encoding", tuple(EXTENSION)),
+                params=tuple(ParamField(take(f, "name", str), take(f, "unit", str)) for f in fields),
+                sequence=sequence,
+            )
+        )
+
+    def problem(self, sample: ViewSample) -> str | None:
+        spec, count, ids, params = self.spec, len(sample.views), list(sample.view_ids), np.asarray(sample.params)
+        if not 1 <= count <= spec.views:
+            return f"{count} views, allowed are 1 to {spec.views}"
+        if spec.sequence and count % spec.sequence:
+            return f"{count} views are not whole runs of {spec.sequence}"
+        if len(ids) != count or len(set(ids)) != count or not all(0 <= v < 2**31 for v in ids):
+            return f"{count} views need {count} different view numbers from 0 up, found {ids[:10]}"
+        if params.shape != (count, len(spec.params)) or not np.isfinite(params).all():
+            return f"params must be finite, shape [{count}, {len(spec.params)}], found {list(params.shape)}"
+        for view_id, view in zip(ids, sample.views, strict=True):
+            if problem := pixels_problem(view, spec.encoding, spec.height, spec.width):
+                return f"view {view_id}: {problem}"
+        return None
+
+    def members(self, sample: ViewSample) -> list[bytes]:
+        return [*pad_cyclic(sample.views, self.spec.views), npy_bytes(self._rows(sample))]
+
+    def row(self, sample: ViewSample) -> dict[str, Any]:
+        ids = [int(v) for v in sample.view_ids]
+        padded = ids + [-1] * (self.spec.views - len(ids))
+        return {"n_views": len(ids), "view_ids": padded, "params": self._rows(sample).ravel()}
+
+    def _rows(self, sample: ViewSample) -> np.ndarray:
+        return np.asarray(sample.params, np.float32)[pad_cyclic(range(len(sample.views)), self.spec.views)]
+
+    def record(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"views": int(row["n_views"]), "view_ids": [int(v) for v in row["view_ids"] if v >= 0]}
+
+    def columns(self) -> dict[str, Column]:
+        slots = self.spec.views
+        return {
+            "n_views": Column("int32"),
+            "view_ids": Column("int32", slots),
+            "params": Column("float32", slots * len(self.spec.params)),
+        }
+
+    def faults(self, columns: Columns, lengths: np.ndarray) -> dict[str, np.ndarray]:
+        spec, counts, ids = self.spec, columns["n_views"], columns["view_ids"]
+        distinct = np.arange(spec.views) < counts[:, None]
+        faults = {
+            "an impossible number of views": (counts < 1) | (counts > spec.views) | (counts % (spec.sequence or 1) > 0),
+            "view numbers that do not fit its views": ((ids >= 0) != distinct).any(1) | (ids < -1).any(1),
+            "parameters that are not finite": ~np.isfinite(columns["params"]).all(1),
+        }
+        if spec.encoding == "raw":
+            wrong = (lengths[:, : spec.views] != raw_length(spec.height, spec.width)).any(1)
+            faults["a view of an impossible length"] = wrong
+        return faults
+
+    def differs(self, blocks: np.ndarray, split: StoredSplit, samples: np.ndarray) -> np.ndarray:
+        """The parameters' .npy is not, byte for byte, that of the index's rows."""
+        member, rows = self.spec.views, np.ascontiguousarray(split.columns["params"][samples]).view(np.uint8)
+        start = np.frombuffer(npy_header((self.spec.views, len(self.spec.params)), "<f4"), np.uint8)
+        expected = np.concatenate([np.tile(start, (len(rows), 1)), rows], 1)
+        same = begins_with(blocks, split.offsets[samples, member], expected)
+        return ~same | (split.lengths[samples, member] != expected.shape[1])
+
+    def member_records(self) -> list[dict[str, Any]]:
+        spec = self.spec
+        *views, params, label, record = (f"KEY{suffix}" for suffix in spec.suffixes())
+        pixels = {"dtype": "uint8", "shape": [spec.height, spec.width, 3], "axes": ["row", "col", "rgb"]}
+        rows = {"dtype": "float32", "shape": [spec.views, len(spec.params)], "axes": ["view", "param"]}
+        return [
+            {"name": f"{views[0]} … {views[-1]}" if spec.views > 1 else views[0], **pixels},
+            {"name": params, **rows, "units": [field.unit for field in spec.params]},
+            {"name": label, **LABEL_RECORD},
+            {
+                "name": record,
+                "dtype": "JSON",
+                "meaning": "views: how many are distinct; view_ids: their source numbers",
+            },
+        ]
+
+    def describe(self) -> dict[str, Any]:
+        spec = self.spec
+        return {
+            "view_slots": spec.views,
+            **({"sequence": spec.sequence} if spec.sequence else {}),
+            "height": spec.height,
+            "width": spec.width,
+            "encoding": spec.encoding,
+            "params": [{"name": f.name, "unit": f.unit} for f in spec.params],
+        }
+
+    def describe_split(self, split: StoredSplit) -> dict[str, Any]:
+        counts = split.columns["n_views"]
+        return {
+            "views": int(counts.sum()),
+            "views_per_sample": {"min": int(counts.min()), "max": int(counts.max())},
+            "bytes_per_view": round(float(split.lengths[:, : self.spec.views].mean()), 1),
+        }
+
+    def card_summary(self, info: DatasetInfo) -> str:
+        spec = self.spec
+        pixels = "baseline JPEG" if spec.encoding == "jpeg" else "raw uint8 (.npy)"
+        views = f"up to {spec.views} views" if spec.views > 1 else "one view"
+        runs = f" in runs of {spec.sequence}, each in its order" if spec.sequence else ""
+        size = f"{spec.height}×{spec.width} RGB pixels as {pixels}"
+        return f"{info.samples:,} samples of {views}{runs}, {size}; {classes_in_words(info)}."
+
+    def card_members(self) -> list[str]:
+        spec, (*views, params, _, record) = self.spec, self.spec.suffixes()
+        span = f"`KEY{views[0]}` … `KEY{views[-1]}`" if spec.views > 1 else f"`KEY{views[0]}`"
+        return [
+            f"* {span}: the views, uint8 [{spec.height}, {spec.width}, 3], (row, col, RGB)",
+            f"* `KEY{params}`: float32 [{spec.views}, {len(spec.params)}], one row a view, columns as below",
+            LABEL_LINE,
+            f"* `KEY{record}`: `views`, how many views are distinct (the rest repeat them in turn, so that every "
+            "sample has the same members), `view_ids`, their numbers in the source, and what else is known of it",
+            "",
+            "| column | parameter | unit |",
+            "|---|---|---|",
+            *(f"| {column} | {f.name} | {f.unit} |" for column, f in enumerate(spec.params)),
+        ]
