@@ -47,7 +47,7 @@ def map_in_order(
             yield item, result
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker)
+    pool = ProcessPoolExecutor(workers, context, initializer=begin_worker)
     try:
         yield from _pump(pool, work, iter(items), workers * IN_FLIGHT_PER_WORKER, name)
     finally:
@@ -63,7 +63,7 @@ def _pump(
 ) -> Iterator[tuple[Item, Result]]:
     under_way: deque[tuple[Item, Future[Result]]] = deque()
     for item in items:
-        with _naming(name(item)), _as_workers_start():  # a submit may spawn one
+        with _naming(name(item)), as_workers_start():  # a submit may spawn one
             under_way.append((item, pool.submit(work, item)))
         if len(under_way) >= depth:
             yield _next(under_way, name)
@@ -92,7 +92,7 @@ def _naming(item: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _as_workers_start() -> Iterator[None]:
+def as_workers_start() -> Iterator[None]:
     """What a worker that is spawned in this block takes over from us.
 
     SIGINT blocked, for Ctrl-C is the parent's to handle; here it is only held back, not lost. And no main module: a
@@ -107,7 +107,7 @@ def _as_workers_start() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _begin_worker() -> None:
+def begin_worker() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with contextlib.suppress(ImportError):
         import cv2

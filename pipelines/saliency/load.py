@@ -1,0 +1,15 @@
+"""What a worker process does: read one image of a source. Imports no torch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipelines.images.source import ImageRecord, ImageSource
+
+
+def load(record: ImageRecord, source: ImageSource) -> np.ndarray | str:
+    """uint8 [H, W, 3] RGB; or, for an image that cannot be read, its name and what is wrong with it."""
+    try:
+        return source.read(record)
+    except (ValueError, OSError) as error:
+        return f"{record.name}: {error}"

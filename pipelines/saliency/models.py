@@ -1,0 +1,114 @@
+"""The models that turn images into saliency maps, by name; see README.md of this room for what each is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, get_args
+
+import torch
+from torch import Tensor
+
+from shards.errors import UsageError
+
+InputScale = Literal["255", "author"]
+Pooling = Literal["area", "author"]
+Forward = Literal["fast", "package"]
+
+
+class SaliencyModel(Protocol):
+    """`provenance` goes into the metadata of a set and tells two sets of maps apart: strings and numbers, no nulls."""
+
+    name: str
+    provenance: dict[str, str | int | float]
+    batch_size: int
+
+    def density(self, images: Tensor) -> Tensor:
+        """uint8 [B, 3, H, W], RGB, on any device → float32 [B, H', W'] on the model's: probabilities, each sums to 1.
+
+        H', W' are H, W, or `out_size` squared if the model was made with one.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which model, and how it is set up: what a worker process needs to make its own.
+
+    out_size     side in pixels of the (square) maps; None: of the image
+    input_size   images are resized to this side first; None: as they are. Of DeepGaze only
+    """
+
+    name: str
+    out_size: int | None = None
+    input_size: int | None = None
+    input_scale: InputScale = "255"
+    pooling: Pooling = "area"
+    weights: Path | None = None
+    centre_bias: Path | None = None
+    download: bool = False
+    forward: Forward = "fast"
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for an unknown name or a value out of range."""
+        choices = {"input_scale": get_args(InputScale), "pooling": get_args(Pooling), "forward": get_args(Forward)}
+        for option, allowed in {"name": tuple(MODELS), **choices}.items():
+            if (value := getattr(self, option)) not in allowed:
+                word = "model" if option == "name" else f"--{option.replace('_', '-')}"
+                raise UsageError(f"{word} {value!r} is not known; there are {', '.join(allowed)}")
+        for option in ("out_size", "input_size", "batch_size"):
+            if (value := getattr(self, option)) is not None and value < 1:
+                raise UsageError(f"--{option.replace('_', '-')} {value}: 1 or more is allowed")
+
+    def build(self, device: torch.device | str) -> SaliencyModel:
+        """Raises UsageError where what the model needs is missing or is not what it should be."""
+        return MODELS[self.name](self, torch.device(device))
+
+
+def build_model(name: str, *, device: torch.device | str, **options) -> SaliencyModel:
+    """ModelChoice(name, **options) on a device."""
+    return ModelChoice(name, **options).build(device)
+
+
+def _deepgaze_iie(choice: ModelChoice, device: torch.device) -> SaliencyModel:
+    from pipelines.saliency.deepgaze import DeepGazeIIE
+
+    return DeepGazeIIE(
+        device=device,
+        out_size=choice.out_size,
+        input_size=choice.input_size,
+        input_scale=choice.input_scale,
+        pooling=choice.pooling,
+        weights=choice.weights,
+        centre_bias=choice.centre_bias,
+        download=choice.download,
+        forward=choice.forward,
+        **({} if choice.batch_size is None else {"batch_size": choice.batch_size}),
+    )
+
+
+def _spectral_residual(choice: ModelChoice, device: torch.device) -> SaliencyModel:
+    from pipelines.saliency.spectral_residual import SpectralResidual
+
+    return SpectralResidual(device=device, out_size=choice.out_size, batch_size=choice.batch_size or 64)
+
+
+def _centre_bias(choice: ModelChoice, device: torch.device) -> SaliencyModel:
+    from pipelines.saliency.centre_prior import CentrePrior
+
+    return CentrePrior(
+        device=device,
+        out_size=choice.out_size,
+        template=choice.centre_bias,
+        download=choice.download,
+        batch_size=choice.batch_size or 64,
+    )
+
+
+MODELS: dict[str, Callable[[ModelChoice, torch.device], SaliencyModel]] = {
+    "deepgaze-iie": _deepgaze_iie,
+    "spectral-residual": _spectral_residual,
+    "centre-bias": _centre_bias,
+}

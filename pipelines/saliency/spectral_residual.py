@@ -1,0 +1,97 @@
+"""Spectral residual saliency (Hou and Zhang, CVPR 2007): an honest offline model. It is not DeepGaze.
+
+An image's log amplitude spectrum, less its local average, keeps what is unusual; back in the image, its energy is the
+map. Defaults are the published working scale (64 pixels a side) and a smoothing of 3 of these pixels; with them, maps of
+100 OSIE photographs score AUC 0.760 and shuffled AUC 0.725 on the last eight people (scoring.py).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipelines.saliency.pooling import area_matrix
+
+WORKING_SIZE = 64
+SMOOTHING = 3.0  # standard deviation in pixels of the working size
+LUMA = (0.299, 0.587, 0.114)
+FLOOR = 1e-8  # of an amplitude, before the logarithm
+SIZES_KEPT = 64
+
+
+class SpectralResidual:
+    """Maps of [B, H, W], or of out_size squared; all of an image counts, squashed to the working size."""
+
+    name = "spectral-residual"
+
+    def __init__(
+        self, *, device: torch.device | str = "cpu", out_size: int | None = None, batch_size: int = 64
+    ) -> None:
+        self.device, self.out_size, self.batch_size = torch.device(device), out_size, batch_size
+        self.provenance: dict[str, str | int | float] = {
+            "name": self.name,
+            "what": "spectral residual (Hou and Zhang 2007), not DeepGaze",
+            "working_size": WORKING_SIZE,
+            "smoothing": SMOOTHING,
+        }
+        self._shrink = lru_cache(maxsize=SIZES_KEPT)(self._make_shrink)
+        self._enlarge = lru_cache(maxsize=SIZES_KEPT)(self._make_enlarge)
+
+    @torch.inference_mode()
+    def density(self, images: Tensor) -> Tensor:
+        """uint8 [B, 3, H, W] → float32 [B, H', W'], each sums to 1. An image without contrast gives a flat map."""
+        height, width = images.shape[2:]
+        grey = torch.einsum("bchw,c->bhw", images.to(self.device, torch.float32), self._luma)
+        small = self._shrink(height) @ grey @ self._shrink(width).mT
+        energy = residual_energy(small)
+        rows, cols = (self._enlarge(self.out_size or side) for side in (height, width))
+        energy = rows @ energy @ cols.mT
+        mass = energy.sum((1, 2), keepdim=True)
+        return torch.where(mass > 0, energy, 1.0) / torch.where(mass > 0, mass, energy[0].numel())
+
+    @property
+    def _luma(self) -> Tensor:
+        return torch.tensor(LUMA, device=self.device)
+
+    def _make_shrink(self, side: int) -> Tensor:
+        """[WORKING_SIZE, side]: the mean over the area of each working pixel."""
+        matrix = area_matrix(side, WORKING_SIZE)
+        return (matrix / matrix.sum(1, keepdim=True)).to(self.device, torch.float32)
+
+    def _make_enlarge(self, side: int) -> Tensor:
+        """[side, WORKING_SIZE]: Gaussian smoothing, then bilinear interpolation."""
+        return (bilinear_matrix(WORKING_SIZE, side) @ smoothing_matrix(WORKING_SIZE, SMOOTHING)).to(
+            self.device, torch.float32
+        )
+
+
+def residual_energy(grey: Tensor) -> Tensor:
+    """float [B, h, w] → the same: |F⁻¹(exp(log|F| − average of log|F| over 3 × 3 + i·phase))|².
+
+    With the phase taken from F itself this is F·exp(−average), which needs no angles and is 0 where F is.
+    """
+    spectrum = torch.fft.fft2(grey)
+    log_amplitude = torch.log(spectrum.abs() + FLOOR)
+    average = F.avg_pool2d(F.pad(log_amplitude[:, None], (1, 1, 1, 1), mode="replicate"), 3, stride=1)[:, 0]
+    return torch.fft.ifft2(spectrum * torch.exp(-average)).abs().square()
+
+
+def smoothing_matrix(size: int, sigma: float) -> Tensor:
+    """float64 [size, size]: Gaussian smoothing along an axis, mirrored at its ends. Rows sum to 1."""
+    reach = min(size - 1, int(4 * sigma + 0.5))
+    offset = torch.arange(-reach, reach + 1)
+    kernel = torch.exp(-0.5 * (offset.double() / sigma) ** 2)
+    place = torch.arange(size)[:, None] + offset
+    place = torch.where(place < 0, -1 - place, place)
+    place = torch.where(place >= size, 2 * size - 1 - place, place)
+    matrix = torch.zeros(size, size, dtype=torch.float64)
+    return matrix.scatter_add_(1, place, (kernel / kernel.sum()).expand(size, -1))
+
+
+def bilinear_matrix(source: int, target: int) -> Tensor:
+    """float64 [target, source]: bilinear interpolation along an axis, pixel centres at half-integers."""
+    identity = torch.eye(source, dtype=torch.float64)[:, None]
+    return F.interpolate(identity, target, mode="linear", align_corners=False)[:, 0].T
