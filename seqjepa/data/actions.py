@@ -6,7 +6,7 @@ signs would make the target discontinuous (SPEC G 2).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,7 +16,21 @@ from shards.errors import ConfigError
 ROTATION_COLUMNS = ("rot_x", "rot_y", "rot_z")
 HUE_COLUMNS = ("floor_hue", "light_hue")
 POSITION_COLUMNS = ("x", "y")
-ACTIONS: dict[str, int] = {"rotation": 4, "rotation_colour": 6, "position": 2}
+AUGMENTATION_COLUMNS = (
+    *("crop_top", "crop_left", "crop_height", "crop_width"),
+    *("brightness", "contrast", "saturation", "hue"),
+    "blur_sigma",
+)
+AUGMENTATION_PARTS = {"crop": slice(0, 4), "jitter": slice(4, 8), "blur": slice(8, 9), "augmentation": slice(0, 9)}
+ACTIONS: dict[str, int] = {
+    "rotation": 4,
+    "rotation_colour": 6,
+    "position": 2,
+    "crop": 4,
+    "jitter": 4,
+    "blur": 1,
+    "augmentation": 9,
+}
 
 
 def action_size(kind: str) -> int:
@@ -76,17 +90,25 @@ def columns(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
     return [list(names).index(name) for name in wanted]
 
 
-def actions_between(params: NDArray[np.floating], names: Sequence[str], kind: str) -> NDArray[np.float32]:
+def actions_between(
+    params: NDArray[np.floating], names: Sequence[str], kind: str, std: Mapping[str, float] | None = None
+) -> NDArray[np.float32]:
     """Actions between neighbouring views: params [B, T, P] with column names → float32 [B, T-1, A].
 
     rotation         relative quaternion (4)
     rotation_colour  relative quaternion (4), then floor and light hue differences, raw and not circular (A.3.2)
     position         from one fixation to the next (2), as fractions of the image's width and height (A.3.4)
+    crop, jitter, blur, augmentation
+                     differences of augmentation parameters (4, 4, 1, 9), each over its `std` (A.3.3)
 
-    Raises ConfigError for an unknown kind or missing columns.
+    Raises ConfigError for an unknown kind, missing columns, or augmentations without `std`.
     """
     action_size(kind)
     values = np.asarray(params, dtype=np.float64)
+    if kind in AUGMENTATION_PARTS:
+        wanted = AUGMENTATION_COLUMNS[AUGMENTATION_PARTS[kind]]
+        steps = np.diff(values[..., columns(names, wanted)], axis=1)
+        return (steps / _spreads(std, wanted, kind)).astype(np.float32)
     if kind == "position":
         return np.diff(values[..., columns(names, POSITION_COLUMNS)], axis=1).astype(np.float32)
     q = quaternion(values[..., columns(names, ROTATION_COLUMNS)])
@@ -94,3 +116,10 @@ def actions_between(params: NDArray[np.floating], names: Sequence[str], kind: st
     if kind == "rotation_colour":
         parts.append(np.diff(values[..., columns(names, HUE_COLUMNS)], axis=1))
     return np.concatenate(parts, axis=-1).astype(np.float32)
+
+
+def _spreads(std: Mapping[str, float] | None, wanted: Sequence[str], kind: str) -> NDArray[np.float64]:
+    spreads = np.array([(std or {}).get(name, 0.0) for name in wanted])
+    if not (spreads > 0).all():
+        raise ConfigError(f"action {kind!r} needs a positive standard deviation of each of: {', '.join(wanted)}")
+    return spreads

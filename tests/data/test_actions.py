@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from seqjepa.data.actions import ACTIONS, action_size, actions_between, multiply, quaternion, relative_quaternion
+from seqjepa.data.actions import (
+    ACTIONS,
+    AUGMENTATION_COLUMNS,
+    action_size,
+    actions_between,
+    multiply,
+    quaternion,
+    relative_quaternion,
+)
 from shards.errors import ConfigError
 
 NAMES = ("rot_x", "rot_y", "rot_z", "floor_hue", "light_theta", "light_phi", "light_hue")
@@ -85,4 +93,18 @@ def test_bad_requests_name_what_is_missing():
         actions_between(np.zeros((1, 2, 3)), NAMES[:3], "rotation_colour")
     with pytest.raises(ConfigError, match="unknown action 'jump'; there are: rotation, rotation_colour"):
         action_size("jump")
-    assert ACTIONS == {"rotation": 4, "rotation_colour": 6, "position": 2}
+    assert ACTIONS == {
+        **{"rotation": 4, "rotation_colour": 6, "position": 2},
+        **{"crop": 4, "jitter": 4, "blur": 1, "augmentation": 9},
+    }
+
+
+def test_augmentation_actions_are_differences_over_the_standard_deviation():
+    names = ("other", *AUGMENTATION_COLUMNS)
+    params = np.random.default_rng(0).normal(size=(2, 3, 10))
+    std = dict(zip(AUGMENTATION_COLUMNS, range(1, 10), strict=True))
+    step = (params[:, 1:, 1:] - params[:, :-1, 1:]) / np.arange(1, 10)
+    for kind, part in (("crop", step[..., :4]), ("jitter", step[..., 4:8]), ("blur", step[..., 8:])):
+        assert np.allclose(actions_between(params, names, kind, std), part, atol=1e-6)
+    with pytest.raises(ConfigError, match="'blur' needs a positive standard deviation of each of: blur_sigma"):
+        actions_between(params, names, "blur")

@@ -1,0 +1,83 @@
+"""Colour operations on float32 pixels [N, 3, H, W] in 0 … levels.top, a factor for each sample; in place.
+
+Formulas and rounding are those of torchvision's tensor operations (transforms.functional.adjust_*), so that in whole
+levels the result is, but for a rare rounding, what these give one uint8 image at a time.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from seqjepa.data.augment.levels import Levels
+
+
+def grey(x: Tensor, levels: Levels) -> Tensor:
+    """Luma [N, H, W]: 0.2989 R + 0.587 G + 0.114 B."""
+    r, g, b = x.unbind(1)
+    return levels.truncate((r * 0.2989).add_(g, alpha=0.587).add_(b, alpha=0.114))
+
+
+def brightness(x: Tensor, factor: Tensor, levels: Levels) -> Tensor:
+    """factor · x; factor float32 [N], as in all of these."""
+    return levels.truncate(x.mul_(factor.view(-1, 1, 1, 1)))
+
+
+def contrast(x: Tensor, factor: Tensor, levels: Levels) -> Tensor:
+    """factor · x + (1 − factor) · mean luma of the sample."""
+    mean = grey(x, levels).mean((1, 2)).mul_(1 - factor)
+    return levels.truncate(torch.addcmul(mean.view(-1, 1, 1, 1), x, factor.view(-1, 1, 1, 1), out=x))
+
+
+def saturation(x: Tensor, factor: Tensor, levels: Levels) -> Tensor:
+    """factor · x + (1 − factor) · luma of the pixel."""
+    luma = grey(x, levels).mul_((1 - factor).view(-1, 1, 1))
+    return levels.truncate(torch.addcmul(luma[:, None], x, factor.view(-1, 1, 1, 1), out=x))
+
+
+def hue(x: Tensor, shift: Tensor, levels: Levels) -> Tensor:
+    """Rotate the hue of HSV by `shift` turns, float32 [N] in −0.5 … 0.5.
+
+    With v the largest and m the smallest channel, each channel is m + (v − m) · ramp(hue), where ramp rises and falls
+    once a turn; so saturation is never computed.
+    """
+    r, g, b = x.unbind(1)
+    smallest = torch.minimum(torch.minimum(r, g), b)
+    largest = torch.maximum(torch.maximum(r, g), b)
+    sextant = _sextant(r, g, b, largest, smallest).add_(6 * shift.view(-1, 1, 1))
+    span = largest.sub_(smallest)
+    if levels.whole:  # torchvision goes through [0, 1] and back by ×255.999 with the fraction dropped
+        scale = (levels.top + 1 - 1e-3) / levels.top
+        span.mul_(scale)
+        smallest.mul_(scale)
+    for channel, phase in zip((r, g, b), (0.0, 4.0, 2.0), strict=True):
+        torch.addcmul(smallest, span, _ramp(sextant, phase), out=channel)
+    return levels.truncate(x)
+
+
+def _sextant(r: Tensor, g: Tensor, b: Tensor, largest: Tensor, smallest: Tensor) -> Tensor:
+    """Hue in sixths of a turn, −1 … 5; 0 … 4 (any) for grey. Masks are floats: `where` is many times slower on CPUs."""
+    per_span = (largest - smallest).clamp_(min=1e-12).reciprocal_()
+    result = (r - g).mul_(per_span).add_(4)
+    result.lerp_((b - r).mul_(per_span).add_(2), torch.eq(g, largest, out=torch.empty_like(g)))
+    return result.lerp_((g - b).mul_(per_span), torch.eq(r, largest, out=torch.empty_like(r)))
+
+
+def _ramp(sextant: Tensor, phase: float) -> Tensor:
+    """clamp(|(sextant + phase + 6) mod 6 − 3| − 1, 0, 1): 1 within one sixth of the channel's own hue, 0 beyond two."""
+    turns = torch.add(sextant, phase + 6).mul_(1 / 6).frac_()
+    return turns.mul_(6).sub_(3).abs_().sub_(1).clamp_(0, 1)
+
+
+def grayscale(x: Tensor, levels: Levels) -> Tensor:
+    """Luma in all three channels."""
+    return x.copy_(grey(x, levels)[:, None].expand_as(x))
+
+
+def solarise(x: Tensor, threshold: Tensor, levels: Levels) -> Tensor:
+    """Invert pixels at and above `threshold`, float32 [N] in 0 … top."""
+    return torch.where(x < threshold.view(-1, 1, 1, 1), x, levels.top - x)
+
+
+JITTER = (brightness, contrast, saturation, hue)
+"""In the order of AugmentParams.factors and of torchvision's ColorJitter."""
