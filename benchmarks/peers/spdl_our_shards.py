@@ -14,7 +14,8 @@ import torch
 from loader_data import BATCH, SEQUENCE, SIDE
 
 from seqjepa.data.decode_worker import ShardMaps, decode_rows
-from seqjepa.data.plan import BatchPlan, Planner, Sampling
+from seqjepa.data.order import Sampling
+from seqjepa.data.plan import BatchPlan, Planner
 from shards.reader import ShardSet
 
 REQUIRES = ["torch", "spdl", "spdl-io"]
@@ -29,7 +30,7 @@ class Decode:
     def plans(self) -> Iterator[BatchPlan]:
         epoch = 0
         while True:
-            yield from (self.planner.batch(epoch, step) for step in range(self.planner.steps))
+            yield from (self.planner.batch(epoch, step) for step in range(self.planner.order.steps))
             epoch += 1
 
     def __call__(self, plan: BatchPlan) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import itertools
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from seqjepa.data.plan import Planner, Sampling, fixed_views, piece, steps_per_epoch
+from seqjepa.data.order import Sampling, piece, steps_per_epoch
+from seqjepa.data.plan import Planner
 from shards.errors import ConfigError
 
 
@@ -16,7 +18,7 @@ def sampling(**changes) -> Sampling:
     return Sampling(**(settings | changes))
 
 
-def fake_index(samples: int, views: int, n_views: np.ndarray | None = None) -> SimpleNamespace:
+def fake_index(samples: int, views: int, n_views: np.ndarray | None = None, sequence: int = 0) -> Any:
     rng = np.random.default_rng(0)
     n = np.full(samples, views, np.int32) if n_views is None else n_views
     return SimpleNamespace(
@@ -29,6 +31,7 @@ def fake_index(samples: int, views: int, n_views: np.ndarray | None = None) -> S
         lengths=rng.integers(1, 1 << 20, (samples, views)).astype(np.int32),
         params=rng.normal(size=(samples, views, 3)).astype(np.float32),
         param_names=("rot_x", "rot_y", "rot_z"),
+        sequence=sequence,
     )
 
 
@@ -55,7 +58,7 @@ def test_a_batch_spanning_blocks_is_the_same_as_one_planned_alone(monkeypatch):
     whole = Planner(index, sampling())
     monkeypatch.setattr("seqjepa.data.plan._BLOCK_SAMPLES", 13)
     blocks = Planner(index, sampling())
-    for step in range(whole.steps):
+    for step in range(whole.order.steps):
         a, b = whole.batch(4, step), blocks.batch(4, step)
         for name in ("samples", "views", "table", "actions", "params", "labels"):
             assert np.array_equal(getattr(a, name), getattr(b, name))
@@ -81,20 +84,23 @@ def test_every_pair_of_first_and_last_view_is_equally_likely_over_epochs():
 
 def test_without_shuffling_samples_come_in_stored_order():
     planner = Planner(fake_index(20, 5), sampling(shuffle=False))
-    assert np.concatenate([planner.batch(7, s).samples for s in range(planner.steps)]).tolist() == list(range(20))
+    assert np.concatenate([planner.batch(7, s).samples for s in range(planner.order.steps)]).tolist() == list(range(20))
 
 
-def test_fixed_views_do_not_draw_repeats_and_do_not_change():
-    index = fake_index(3000, 8, np.array([5, 8, 6] * 1000, np.int32))
-    chosen = fixed_views(index, 5, seed=3)
-    assert chosen.shape == (3000, 5)
-    assert (chosen < index.n_views[:, None]).all()
-    assert all(len(set(row)) == 5 for row in chosen.tolist())
-    assert np.array_equal(chosen, fixed_views(index, 5, seed=3))
-    assert np.array_equal(chosen[:, :3], fixed_views(index, 3, seed=3))
-    assert (chosen != fixed_views(index, 5, seed=3, repetition=1)).mean() > 0.7
-    with pytest.raises(ConfigError, match=r"sequences of 6 views .* 'k0' in split 'train' has 5"):
-        fixed_views(index, 6, seed=3)
+@pytest.mark.parametrize("views", [2, 3])
+def test_of_stored_sequences_each_epoch_takes_the_next_in_order(views):
+    index = fake_index(20, 9, sequence=3)
+    planner = Planner(index, sampling(views=views))
+    for epoch, run in enumerate([0, 1, 2, 0]):
+        for step in range(planner.order.steps):
+            plan = planner.batch(epoch, step)
+            assert (plan.views == 3 * run + np.arange(views)).all()
+            assert np.array_equal(plan.params, index.params[plan.samples, 3 * run : 3 * run + views])
+
+
+def test_sequences_longer_than_the_stored_ones_are_refused():
+    with pytest.raises(ConfigError, match=r"sequences of 4 views were asked for, but split 'train' holds seq.* of 3;"):
+        Planner(fake_index(20, 9, sequence=3), sampling(views=4))
 
 
 @pytest.mark.parametrize(

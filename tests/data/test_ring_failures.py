@@ -116,7 +116,7 @@ def test_workers_end_when_the_trainer_is_killed(build_index, tmp_path):
                             batch_size=4, seed=0, workers=2)
         batches = iter(loader)
         next(batches)
-        print(*(w.pid for w in loader._ring._processes._processes), flush=True)
+        print(*(w.pid for w in loader._ahead._ring._processes._processes), flush=True)
         time.sleep(60)
     """
     trainer = subprocess.Popen(

@@ -1,0 +1,126 @@
+"""Batches decoded ahead of their use, in the order of the epochs: keeps a ring supplied and takes from it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+
+from seqjepa.data.cursor import following
+from seqjepa.data.decode_worker import RowError, Setup
+from seqjepa.data.pinning import Retirement, pin, require_cuda
+from seqjepa.data.ring import Filled, InlineRing, Ring, WorkerRing
+from shards.errors import ConfigError, DamageError
+
+
+class Plan(Protocol):
+    """What is to be read for one batch."""
+
+    @property
+    def table(self) -> np.ndarray: ...
+
+
+P = TypeVar("P", bound=Plan)
+
+
+class DecodedAhead(Generic[P]):
+    """Reads batch after batch, on into the next epoch, as far ahead as the ring has slots.
+
+    plan      (epoch, step) → what to read; there are `steps` to an epoch
+    setup     of the ring, given its number of slots
+    damage    what to raise where a row of a plan cannot be read
+    workers   decode processes; 0: decode here, when a batch is asked for
+    prefetch  batches queued beyond those that workers are at: a slot of memory each
+    pinned    page-lock the ring for asynchronous copies; needs CUDA
+
+    What fetch() returns lies in a slot of the ring: it is valid until the next batch is asked for. If pinned,
+    non_blocking copies queued on the current stream before then are waited for.
+    """
+
+    def __init__(
+        self,
+        plan: Callable[[int, int], P],
+        steps: int,
+        setup: Callable[[int], Setup],
+        damage: Callable[[P, RowError], DamageError],
+        *,
+        workers: int,
+        prefetch: int,
+        pinned: bool,
+    ) -> None:
+        if workers < 0 or prefetch < 1:
+            raise ConfigError(f"workers is {workers}, prefetch is {prefetch}; allowed is workers ≥ 0 and prefetch ≥ 1")
+        if pinned:
+            require_cuda()
+        self._plan, self._steps, self._setup, self._damage = plan, steps, setup, damage
+        self._workers, self._prefetch, self._pinned = workers, prefetch, pinned
+        self._retirement = Retirement(asynchronous=pinned)
+        self._ring: Ring | None = None
+        self._queue: deque[tuple[int, int, P]] = deque()  # put into the ring and not yet taken
+        self._held: int | None = None  # slot of the batch that was handed out last
+
+    def fetch(self, epoch: int, step: int) -> tuple[P, Filled]:
+        """A batch. Raises DamageError, and FailureError where a worker died."""
+        try:
+            return self._advance(epoch, step)
+        except DamageError:
+            raise
+        except BaseException:
+            self.close()  # interrupted or dead: what we think is queued may no longer be what the workers hold
+            raise
+
+    def close(self) -> None:
+        """End the worker processes. The last batch stays readable; fetching another starts new workers."""
+        if self._ring is not None:
+            self._ring.close()
+        self._ring, self._held = None, None
+        self._queue.clear()
+        self._retirement = Retirement(asynchronous=self._pinned)
+
+    def _advance(self, epoch: int, step: int) -> tuple[P, Filled]:
+        ring = self._ring = self._ring or self._open_ring()
+        if self._held is not None:
+            for slot in self._retirement.retire(self._held):
+                ring.free(slot)
+            self._held = None
+        if self._queue and self._queue[0][:2] != (epoch, step):
+            self._discard(ring)
+        self._fill(ring, epoch, step)
+        *_, plan = self._queue.popleft()
+        filled = self._take(ring, plan)
+        self._held = filled.slot
+        return plan, filled
+
+    def _fill(self, ring: Ring, epoch: int, step: int) -> None:
+        """Keep every worker supplied, beyond the end of the epoch too."""
+        position = following(*self._queue[-1][:2], self._steps) if self._queue else (epoch, step)
+        while ring.has_room():
+            plan = self._plan(*position)
+            ring.put(plan.table)
+            self._queue.append((*position, plan))
+            position = following(*position, self._steps)
+
+    def _discard(self, ring: Ring) -> None:
+        """The caller jumped to another position: what was decoded ahead is of no use."""
+        while self._queue:
+            *_, plan = self._queue.popleft()
+            try:
+                ring.free(self._take(ring, plan).slot)
+            except DamageError:
+                continue
+
+    def _take(self, ring: Ring, plan: P) -> Filled:
+        try:
+            return ring.take()
+        except RowError as error:
+            raise self._damage(plan, error) from error
+
+    def _open_ring(self) -> Ring:
+        spare = 2 if self._pinned else 1  # one slot is with the trainer, one may be being copied
+        setup = self._setup(self._workers + self._prefetch + spare)
+        ring = WorkerRing(setup, self._workers) if self._workers else InlineRing(setup)
+        if self._pinned:
+            pin(ring.memory)
+        return ring

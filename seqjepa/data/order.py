@@ -1,0 +1,107 @@
+"""Which samples each batch of each rank holds, as a pure function of (seed, epoch, step, rank).
+
+The same for every kind of loader, so that a baked set gives the batches that baking it replaces, and the pieces that R
+ranks hold put together are the batch that one rank would hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seqjepa.data.actions import action_size
+from seqjepa.data.draws import permutation
+from shards.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Everything besides the shards that decides what a batch holds.
+
+    batch_size is global: over all `world_size` ranks. Raises ConfigError for values that cannot work.
+    """
+
+    views: int
+    action: str
+    batch_size: int
+    seed: int
+    shuffle: bool = True
+    drop_last: bool = False
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        action_size(self.action)
+        if self.views < 1:
+            raise ConfigError(f"views is {self.views}; a sequence has at least 1 (2 for one action)")
+        if not 0 <= self.seed < 2**64:
+            raise ConfigError(f"seed is {self.seed}; allowed is 0 ≤ seed < 2^64")
+        if not 0 <= self.rank < self.world_size:
+            raise ConfigError(
+                f"rank is {self.rank}; with world_size {self.world_size} allowed is 0 ≤ rank < world_size"
+            )
+        if self.batch_size < 1 or self.batch_size % self.world_size:
+            raise ConfigError(
+                f"batch_size is {self.batch_size}; it is the batch over all ranks and must be a positive multiple of "
+                f"world_size {self.world_size}"
+            )
+
+    def identity(self) -> dict[str, int | str | bool]:
+        """What a position in the data means something only together with: not the ranks, whose number may change."""
+        names = ("seed", "views", "action", "batch_size", "shuffle", "drop_last")
+        return {name: getattr(self, name) for name in names}
+
+
+def steps_per_epoch(samples: int, sampling: Sampling) -> int:
+    """Batches in an epoch, the same on every rank. The last one may be short; what R ranks cannot share is left out."""
+    full, rest = divmod(samples, sampling.batch_size)
+    return full + (rest >= sampling.world_size and not sampling.drop_last)
+
+
+def piece(samples: int, sampling: Sampling, step: int) -> tuple[int, int]:
+    """Start and stop, in the epoch's order, of this rank's contiguous piece of a batch."""
+    start = step * sampling.batch_size
+    share = min(sampling.batch_size, samples - start) // sampling.world_size
+    return start + sampling.rank * share, start + (sampling.rank + 1) * share
+
+
+class EpochOrder:
+    """The order of a split's samples, epoch by epoch, in this rank's pieces of batches.
+
+    steps        batches per epoch, the same on every rank
+    local_batch  samples in this rank's piece of a full batch
+
+    Raises ConfigError where there is not one batch.
+    """
+
+    def __init__(self, split: str, samples: int, sampling: Sampling) -> None:
+        self.samples, self.sampling = samples, sampling
+        if not samples:
+            raise ConfigError(f"split {split!r} holds no samples")
+        self.steps = steps_per_epoch(samples, sampling)
+        if not self.steps:
+            raise ConfigError(
+                f"split {split!r} has {samples} samples: not one batch of {sampling.batch_size} over "
+                f"{sampling.world_size} ranks (drop_last={sampling.drop_last}); use a smaller batch or fewer ranks"
+            )
+        self.local_batch = self.size(0)
+        self._order = lru_cache(maxsize=2)(self._order_of)
+
+    def size(self, step: int) -> int:
+        """Samples in this rank's piece of a batch."""
+        start, stop = piece(self.samples, self.sampling, step)
+        return stop - start
+
+    def rows(self, epoch: int, first: int, last: int) -> NDArray[np.int64]:
+        """Rows of the split's index in this rank's pieces of batches first … last − 1, int64."""
+        pieces = (piece(self.samples, self.sampling, step) for step in range(first, last))
+        order = self._order(epoch)
+        return np.concatenate([order[start:stop] for start, stop in pieces])
+
+    def _order_of(self, epoch: int) -> NDArray[np.int64]:
+        if not self.sampling.shuffle:
+            return np.arange(self.samples)
+        return permutation(self.sampling.seed, epoch, self.samples)
