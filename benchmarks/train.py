@@ -52,7 +52,7 @@ def our_steps(
     learner = Learner(method, config, world, device)
     probes = OnlineProbes(widths, source.classes, source.data.action_size, device)
     meter = EpochMeter(widths, source.data.action_size, device)
-    with build_loader(source, config, world, workers, pin=device.type == "cuda") as loader:
+    with build_loader(source, config, world, workers, device) as loader:
         host = (seq for epoch in range(1 << 30) for seq in loader.epoch(epoch))
         batches = feed(host, device, source.data.mean, source.data.std)
         seq = next(batches)

@@ -55,7 +55,7 @@ class ConvJEPA(nn.Module):
         """Loss of B sequences, views float [B, M + 1, C, H, W], actions [B, M, A], M ≥ 1: mean over the B·M pairs.
 
         The paper sums over the pairs of a sequence, the released code takes the mean (SPEC A.11 #54); the gradients
-        differ by the factor M, which AdamW takes out again. features: "z" [B, M, D], detached.
+        differ by the factor M, which Adam takes out again. features: "z" [B, M, D], detached.
         """
         z = self.embed(fold(seq.views[:, :-1]))
         prediction = self.predict(self.projector(z), to_last(seq.actions).flatten(0, 1))

@@ -1,29 +1,61 @@
-"""The training split and what a run has to know of it, checked before anything is written."""
+"""The split that a run trains on and the loader of its batches, whatever kind the shards are.
+
+    views     stored views, decoded ahead by processes               data/loader.py
+    saliency  patches at fixations, cut in batches on the device     data/saccades.py
+
+What does not fit together – shards, settings, ranks – is said here, before anything is written.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Protocol, Self
+
+import torch
 
 from seqjepa.config import RunConfig
 from seqjepa.data.actions import action_size
+from seqjepa.data.fixations import Fixating
 from seqjepa.data.loader import ViewLoader
+from seqjepa.data.sequence import ViewSequence
 from seqjepa.training.checkpoint import DataInfo
 from seqjepa.training.distributed import World
+from seqjepa.training.misfits import misfits
 from shards.errors import ConfigError
-from shards.reader import ShardSet, SplitIndex
-from shards.schema import DatasetInfo
+from shards.reader import ImageIndex, ShardSet, SplitIndex
+from shards.schema import DatasetInfo, MapSpec, ViewSpec
 
-# The released code's constants (SPEC C.1), for pixels in [0, 1].
-THREE_DIEBENCH = ((0.5016, 0.5037, 0.5060), (0.1030, 0.0999, 0.0969))
-SPLIT = "train"
+# Mean and standard deviation per channel, for pixels in [0, 1] (SPEC C.1, C.4, C.8).
+NORMALISATIONS = {
+    "3diebench": ((0.5016, 0.5037, 0.5060), (0.1030, 0.0999, 0.0969)),
+    "stl10": ((0.4467, 0.4398, 0.4066), (0.2241, 0.2215, 0.2239)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+
+
+class BatchLoader(Protocol):
+    """What the trainer needs of a loader: batches that are a function of (seed, epoch, step, rank) alone."""
+
+    def __len__(self) -> int:
+        """Batches per epoch, the same on every rank."""
+        ...
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[ViewSequence]:
+        """The batches of an epoch from start_step on, uint8 views on the host or the device."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """classes: how many. names: {"name": the set's, "train": fingerprint of the split}."""
+    """classes: how many. names: {"name": the set's, "split": its name, "train": fingerprint of that split}."""
 
-    index: SplitIndex
+    index: SplitIndex | ImageIndex
     data: DataInfo
     classes: int
     names: dict[str, str]
@@ -32,29 +64,42 @@ class TrainingData:
 def open_training_data(shards: Path, config: RunConfig) -> TrainingData:
     """ConfigError or FormatError where the shards and the settings do not fit each other."""
     opened = ShardSet.open(shards)
-    info = opened.info
-    _check_image_size(info, config.data.image_size)
-    index = opened.split(SPLIT)
-    mean, std = pixel_stats(info, config)
-    data = DataInfo(
-        action=config.data.action,
-        action_size=action_size(config.data.action),
-        mean=mean,
-        std=std,
-        height=info.spec.height,
-        width=info.spec.width,
-    )
-    return TrainingData(index, data, len(info.classes), {"name": info.name, SPLIT: index.fingerprint()})
+    if problems := list(misfits(opened.info, config.data)):
+        raise ConfigError(f"{shards} {'; '.join(problems)}")
+    split = training_split(opened, config)
+    index = opened.split(split) if isinstance(opened.info.spec, ViewSpec) else opened.images(split)
+    names = {"name": opened.info.name, "split": split, "train": index.fingerprint()}
+    return TrainingData(index, _data_info(opened.info, split, config), len(opened.info.classes), names)
+
+
+def training_split(opened: ShardSet, config: RunConfig) -> str:
+    """data.split, or "unlabeled" where the set has that (STL-10, SPEC G 23), else "train". ConfigError: not there."""
+    split = config.data.split or ("unlabeled" if "unlabeled" in opened.splits else "train")
+    if split not in opened.splits:
+        raise ConfigError(
+            f"{opened.path} has no split {split!r} to train on; set data.split to one of {', '.join(opened.splits)}"
+        )
+    return split
+
+
+def fixating(config: RunConfig) -> Fixating | None:
+    """How patches are taken; None where whole views are seen. ConfigError for what Fixating does not take."""
+    data = config.data
+    if not data.patch:
+        return None
+    return Fixating(data.patch, data.inhibition, data.fixations, data.fill, config.fidelity)
 
 
 def pixel_stats(info: DatasetInfo, config: RunConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel, for pixels in [0, 1]: the shards' own, or 3DIEBench's published ones."""
-    if config.data.normalisation == "3diebench":
-        return THREE_DIEBENCH
+    """Mean and standard deviation per channel, for pixels in [0, 1]: the shards' own, or published constants."""
+    if config.data.normalisation in NORMALISATIONS:
+        return NORMALISATIONS[config.data.normalisation]
     return tuple(info.normalisation["mean"]), tuple(info.normalisation["std"])
 
 
-def build_loader(source: TrainingData, config: RunConfig, world: World, workers: int | None, pin: bool) -> ViewLoader:
+def build_loader(
+    source: TrainingData, config: RunConfig, world: World, workers: int | None, device: torch.device
+) -> BatchLoader:
     """The run's loader. A last batch that leaves a rank one sequence is dropped: batch norm needs two."""
     samples, batch = len(source.index), config.optim.batch_size
     if min(samples, batch) // world.size < 2:
@@ -62,25 +107,40 @@ def build_loader(source: TrainingData, config: RunConfig, world: World, workers:
             f"{samples} training samples in batches of {batch} leave a rank (of {world.size}) fewer than 2 sequences; "
             "use a larger optim.batch_size, more samples or fewer ranks"
         )
-    return ViewLoader(
-        source.index,
-        views=config.data.context + 1,
+    common: dict[str, Any] = {
+        "views": config.data.context + 1,
+        "action": config.data.action,
+        "batch_size": batch,
+        "seed": config.seed,
+        "workers": workers,
+        "rank": world.rank,
+        "world_size": world.size,
+        "drop_last": samples > batch and samples % batch // world.size < 2,
+    }
+    if isinstance(source.index, SplitIndex):
+        return ViewLoader(source.index, pin=device.type == "cuda", **common)
+    from seqjepa.data.saccades import SaccadeLoader
+
+    how = Fixating(**source.data.fixating)
+    return SaccadeLoader(source.index, how, device=device, mean=tuple(source.data.mean), **common)
+
+
+def _data_info(info: DatasetInfo, split: str, config: RunConfig) -> DataInfo:
+    spec, how = info.spec, fixating(config)
+    assert not isinstance(spec, MapSpec), "misfits() has refused sets of maps"
+    mean, std = pixel_stats(info, config)
+    whole = isinstance(spec, ViewSpec)
+    return DataInfo(
         action=config.data.action,
-        batch_size=batch,
-        seed=config.seed,
-        workers=workers,
-        rank=world.rank,
-        world_size=world.size,
-        drop_last=samples > batch and samples % batch // world.size < 2,
-        pin=pin,
+        action_size=action_size(config.data.action),
+        mean=mean,
+        std=std,
+        height=how.patch if how else spec.height,
+        width=how.patch if how else spec.width,
+        kind=spec.kind,
+        split=split,
+        fixating=asdict(how) if how else {},
+        image_height=0 if whole else spec.height,
+        image_width=0 if whole else spec.width,
+        augment=config.data.augment,
     )
-
-
-def _check_image_size(info: DatasetInfo, wanted: int) -> None:
-    height, width = info.spec.height, info.spec.width
-    if wanted and (height, width) != (wanted, wanted):
-        raise ConfigError(
-            f"the shards hold {height}×{width} views, the recipe wants {wanted}×{wanted}: "
-            f"shard the data at --size {wanted}, or accept these with --set data.image_size={height}"
-            + ("" if height == width else " (0 for any size)")
-        )

@@ -20,14 +20,13 @@ from tqdm import tqdm
 
 from seqjepa.config import RunConfig
 from seqjepa.data.feed import feed
-from seqjepa.data.loader import ViewLoader
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.devices import pick_device
 from seqjepa.methods.base import Method, as_module
 from seqjepa.models.ema import cosine_tau, schedule_progress
 from seqjepa.training import checkpoint, run_directory, runlog
 from seqjepa.training.checkpoint import initial_method, load_run
-from seqjepa.training.data import TrainingData, build_loader, open_training_data
+from seqjepa.training.data import BatchLoader, TrainingData, build_loader, open_training_data
 from seqjepa.training.distributed import World, highest, on_main, process_group
 from seqjepa.training.epoch_meter import EpochMeter
 from seqjepa.training.learner import Learner
@@ -53,7 +52,7 @@ def train(
     overwrite: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Train `config` on the "train" split of `shards`; `out` is made, or resumed if it holds this run.
+    """Train `config` on a split of `shards` (see data.split); `out` is made, or resumed if it holds this run.
 
     extend_epochs: go on to so many epochs in all; schedules are replanned from the step that was reached.
     Returns the last epoch's line of metrics.jsonl with "run", "name", "fidelity", "status", "epochs" and "steps".
@@ -68,7 +67,7 @@ def train(
     widths = feature_widths(method, config, source)
     plan = run_directory.Plan(config, source.data, source.names, extend_epochs)
     with ExitStack() as stack:
-        loader = stack.enter_context(build_loader(source, config, world, workers, pin=where.type == "cuda"))
+        loader = stack.enter_context(build_loader(source, config, world, workers, where))
         stack.enter_context(process_group(world, where))
         on_main(world, lambda: stack.enter_context(run_directory.claimed(Path(out), plan, overwrite)))
         stop = stack.enter_context(StopSignals())
@@ -103,7 +102,7 @@ class Trainer:
         source: TrainingData,
         method: Method,
         widths: dict[str, torch.Size],
-        loader: ViewLoader,
+        loader: BatchLoader,
         out: Path,
         world: World,
         device: torch.device,

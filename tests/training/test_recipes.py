@@ -12,6 +12,9 @@ from shards.errors import ConfigError
 
 PAPER_ROWS = {
     "Table 1": {"3die-rot-M1", "3die-rot-M3"},
+    "Table 3": {"stl-pls-M4", "stl-pls-noact-M4", "stl-pls-noior-M4", "stl-pls-nosal-M4", "conv-jepa-stl-M4"},
+    "Figure 9": {f"stl-pls-M{m}" for m in (1, 2, 3, 5)},
+    "Poster": {"stl-pls-stdstem-M4"},
     "Table 4": {f"3die-{v}-M3" for v in ("noact", "nopred", "notrans", "adim16", "adim64", "adim128", "adim256")},
     "Table 7": {"3die-rotcolour-M4"},
     "Table 11": {"3die-hc-M1", "3die-hc-M3"},
@@ -22,7 +25,11 @@ def test_every_row_of_the_tables_has_a_recipe():
     described = recipes.describe_recipes()
     for table, wanted in PAPER_ROWS.items():
         assert {name for name, row in described.items() if row.startswith(f"{table}")} >= wanted
-    assert set(described) == set(recipes.names()) >= {"synth-tiny", "3die-rot-M2", "3die-rot-M4", "3die-rot-M5"}
+    assert (
+        set(described)
+        == set(recipes.names())
+        >= {"synth-tiny", "saccades-tiny", "3die-rot-M2", "3die-rot-M4", "3die-rot-M5"}
+    )
 
 
 @pytest.mark.parametrize("name", recipes.names())
@@ -47,6 +54,26 @@ def test_the_papers_settings():
     assert load_recipe("3die-notrans-M3").model.condition == "predictor"
 
 
+def test_the_papers_settings_for_saccades():
+    whole = load_recipe("stl-pls-M4")
+    assert (whole.optim, whole.model.stem) == (OptimConfig(epochs=2000), "cifar")
+    data = whole.data
+    assert (data.context, data.patch, data.image_size, data.action) == (4, 32, 96, "position")
+    assert (data.normalisation, data.inhibition, data.fixations, data.fill) == ("stl10", "disc", "saliency", "black")
+    changed = {
+        "stl-pls-noact-M4": {"model.condition": "none"},
+        "stl-pls-noior-M4": {"data.inhibition": "none"},
+        "stl-pls-nosal-M4": {"data.inhibition": "none", "data.fixations": "uniform"},
+        "stl-pls-stdstem-M4": {"model.stem": "standard"},
+        **{f"stl-pls-M{m}": {"data.context": m} for m in (1, 2, 3, 5)},
+    }
+    base = recipes.flatten(whole.model_dump())
+    for name, wanted in changed.items():
+        assert recipes.flatten(load_recipe(name).model_dump()) == base | wanted | {"name": name}
+    conv = load_recipe("conv-jepa-stl-M4")
+    assert (conv.method, conv.data) == ("conv_jepa", data)
+
+
 def test_overrides_are_typed_by_toml_and_later_ones_win():
     config = load_recipe(
         "3die-rot-M3", ["optim.lr=1e-3", "optim.lr=2e-3", "model.backbone=resnet34", "train.compile=true"]
@@ -60,6 +87,36 @@ def test_author_fidelity_brings_the_released_optimizer_unless_told_otherwise():
     assert (optim.optimizer, optim.weight_decay, optim.schedule, optim.lr_update) == ("adam", 0, "constant", "epoch")
     kept = load_recipe("3die-rot-M3", ["fidelity=author", "optim.schedule=cosine"]).optim
     assert (kept.optimizer, kept.schedule) == ("adam", "cosine")
+
+
+def test_author_fidelity_of_saccades_keeps_adamw_and_inhibits_squares():
+    """The released script for saccades builds AdamW as told; only its lr never decays (SPEC A.11 #1, #2, #8)."""
+    config = load_recipe("stl-pls-M4", ["fidelity=author"])
+    assert (config.optim.optimizer, config.optim.weight_decay) == ("adamw", 1e-3)
+    assert (config.optim.schedule, config.optim.lr_update, config.data.inhibition) == ("constant", "epoch", "square")
+    assert load_recipe("stl-pls-noior-M4", ["fidelity=author"]).data.inhibition == "none"
+
+
+def test_a_configuration_of_an_earlier_version_still_loads(tmp_path):
+    old = RunConfig().model_dump()
+    for section, keys in {"data": ("split", "patch", "inhibition", "fixations", "fill", "augment")}.items():
+        old[section] = {k: v for k, v in old[section].items() if k not in keys}
+    del old["model"]["projector"]
+    (tmp_path / "config.toml").write_text(dumps(old))
+    assert recipes.read_config(tmp_path / "config.toml") == RunConfig()
+
+
+def test_all_contradictions_between_settings_in_one_line():
+    with pytest.raises(ConfigError) as caught:
+        load_recipe("", ["data.patch=32", "data.image_size=16"])
+    text = str(caught.value)
+    assert "\n" not in text
+    assert "patches at fixations (data.patch = 32) need data.action = 'position', not 'rotation'" in text
+    assert "data.patch = 32 is larger than the images: data.image_size = 16" in text
+    with pytest.raises(ConfigError, match=r"data\.patch = 8 and data\.augment = 'simclr' exclude each other"):
+        load_recipe("", ["data.patch=8", "data.augment=simclr"])
+    with pytest.raises(ConfigError, match="one of crop, jitter, blur, augmentation, not 'rotation'"):
+        load_recipe("", ["data.augment=simclr"])
 
 
 def test_every_mistake_in_one_line_with_what_is_allowed():
