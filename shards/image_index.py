@@ -45,7 +45,7 @@ class ImageIndex:
     @classmethod
     def of(cls, table: SplitTable, spec: ImageSpec | MapSpec) -> ImageIndex:
         if isinstance(spec, ImageSpec):
-            sizes = np.tile(np.int32([spec.height, spec.width]), (len(table.keys), 1))
+            sizes = np.tile(np.array([spec.height, spec.width], np.int32), (len(table.keys), 1))
             own = (sizes, spec.encoding, spec.saliency, spec.height, spec.width)
         else:
             sizes = np.stack([table.columns["height"], table.columns["width"]], 1)

@@ -65,11 +65,10 @@ class MapKind:
 
     def faults(self, columns: Columns, lengths: np.ndarray) -> dict[str, np.ndarray]:
         sides = np.stack([columns["height"], columns["width"]], 1).astype(np.int64)
+        expected = map_lengths(sides.prod(1), self.spec.storage)
         return {
-            f"a height or width that is not 1 to {MAX_SIDE}": ((sides < 1) | (sides > MAX_SIDE)).any(1),
-            "a map that is not of its height and width": (
-                lengths[:, :-2] != map_lengths(sides.prod(1), self.spec.storage)
-            ).any(1),
+            f"a height or width that is not 1 to {MAX_SIDE}": np.any((sides < 1) | (sides > MAX_SIDE), axis=1),
+            "a map that is not of its height and width": np.any(lengths[:, :-2] != expected, axis=1),
         }
 
     def differs(self, blocks: np.ndarray, split: StoredSplit, samples: np.ndarray) -> np.ndarray:
