@@ -1,14 +1,15 @@
 """Builds the tiny set in forked children and kills them; prints how often. Exit status 1 and a line: what went wrong.
 
-    python kill_lab.py operations FOLDER      dies once before, or in the middle of, each file operation of a build
-    python kill_lab.py overwriting FOLDER     the same, of a build that replaces another set
-    python kill_lab.py moments FOLDER KILLS   SIGKILLs a build at random moments and runs it again, until it is finished
+    python kill_lab.py operations FLAVOUR FOLDER      dies once before, or amid, each file operation of a build
+    python kill_lab.py overwriting FLAVOUR FOLDER     the same, of a build that replaces another set
+    python kill_lab.py moments FLAVOUR FOLDER KILLS   SIGKILLs a build at random moments and resumes it till it is done
 
 Run by test_kill.py. A process of its own, because it forks, and because a forked child starts in no time.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import random
@@ -23,7 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import pyarrow.parquet  # noqa: E402, F401  imported once, here, for all children
-from shard_sets import build, contents, final_files  # noqa: E402
+import shard_sets  # noqa: E402
+from shard_sets import contents, final_files  # noqa: E402
 
 WATCHED = ("open", "write", "fsync", "replace", "unlink", "mkdir", "rmdir")
 
@@ -122,11 +124,12 @@ def moments(folder: Path, reference: dict[str, str], kills: int) -> int:
 
 
 if __name__ == "__main__":
-    mode, folder = sys.argv[1], Path(sys.argv[2])
+    mode, flavour, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+    build = functools.partial(shard_sets.build, flavour=flavour)
     build(folder / "reference")
     expected = contents(folder / "reference")
     if mode == "moments":
-        count = moments(folder, expected, int(sys.argv[3]))
+        count = moments(folder, expected, int(sys.argv[4]))
     else:
         count = operations(folder, expected, mode == "overwriting")
     sys.stdout.write(str(count))

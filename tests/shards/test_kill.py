@@ -11,8 +11,8 @@ import pytest
 LAB = Path(__file__).with_name("kill_lab.py")
 
 
-def run(folder: Path, mode: str, *options: str) -> int:
-    result = subprocess.run([sys.executable, LAB, mode, folder, *options], capture_output=True, text=True)
+def run(folder: Path, mode: str, *options: str, flavour: str = "raw") -> int:
+    result = subprocess.run([sys.executable, LAB, mode, flavour, folder, *options], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return int(result.stdout)
 
@@ -23,6 +23,12 @@ def test_fifty_random_moments(memory_folder: Path) -> None:
 
 def test_every_file_operation(memory_folder: Path) -> None:
     assert run(memory_folder, "operations") > 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flavour", ["saliency-jpeg", "image-raw", "maps-log8"])
+def test_every_file_operation_of_other_kinds(memory_folder: Path, flavour: str) -> None:
+    assert run(memory_folder, "operations", flavour=flavour) > 60
 
 
 @pytest.mark.slow

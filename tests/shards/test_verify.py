@@ -5,18 +5,21 @@ import shutil
 from pathlib import Path
 
 import pytest
-from shard_sets import build, builder, contents
+from shard_sets import FLAVOURS, build, builder, contents
 
 from shards.errors import DamageError, FormatError
 from shards.metadata import NO_CHECKSUM, checksum_fits
 from shards.reader import ShardSet
 from shards.verify import verify
 
+FAST = ["jpeg", "saliency-jpeg", "maps-float16"]
+SLOW = [name for name in FLAVOURS if name not in FAST]
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+
+@pytest.fixture(scope="module", params=[*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("verify") / "set"
-    build(folder, "jpeg")
+    build(folder, request.param)
     return folder
 
 
@@ -48,7 +51,7 @@ def test_every_cut_at_a_block_is_found(copy: Path) -> None:
             (copy / name).write_bytes(data[:end])
             assert problems(copy) == [f"{name}: {len(data) - end:,} bytes short"]
             with pytest.raises(DamageError, match=name):
-                ShardSet.open(copy).split(name.split("-")[0])
+                ShardSet.open(copy).table(name.split("-")[0])
         (copy / name).write_bytes(data)
     assert verify(copy).ok
 

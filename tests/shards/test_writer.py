@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from shard_sets import CLASSES, build, builder, contents, sample_of, spec_of
+from shard_sets import CLASSES, FLAVOURS, build, builder, contents, sample_of, spec_of
 
 from shards import lock
 from shards.errors import DamageError, FailureError, FormatError, UsageError
@@ -24,9 +25,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "GRACE_SECONDS", 0.0)
 
 
-@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
-def test_two_builds_are_byte_identical(tmp_path: Path, encoding: str) -> None:
-    assert build(tmp_path / "a", encoding) == build(tmp_path / "b", encoding)
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_two_builds_are_byte_identical(tmp_path: Path, flavour: str) -> None:
+    assert build(tmp_path / "a", flavour) == build(tmp_path / "b", flavour)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     names = sorted(contents(tmp_path / "a"))
     shards = [f"train-00000{n}.tar" for n in range(3)] + [f"val-00000{n}.tar" for n in range(2)]
@@ -68,6 +69,41 @@ def test_another_fingerprint_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"source: .* there, nothing here"):
         SetBuilder(tmp_path, name="toy", spec=spec_of(), classes=CLASSES, fingerprint={"seed": 1})
     assert contents(tmp_path) == before
+
+
+def test_another_kind_in_the_same_folder_is_refused_by_name(tmp_path: Path) -> None:
+    build(tmp_path, "image-raw")
+    with pytest.raises(UsageError, match=r'kind: "image" there, "saliency" here; saliency: "none" there, "float16"'):
+        builder(tmp_path, "saliency-raw")
+    with pytest.raises(UsageError, match=r'kind: "image" there, "maps" here; .*storage: nothing there, "log8" here'):
+        builder(tmp_path, "maps-log8")
+
+
+def test_a_build_from_before_there_were_kinds_is_resumed(tmp_path: Path) -> None:
+    """Its build.json has no kind; whatever it finished stays."""
+    with builder(tmp_path) as target, target.open_shard("train", 0) as writer:
+        writer.add(sample_of("train", 0, 0)[0])
+    path = tmp_path / "_meta" / "build.json"
+    record = json.loads(path.read_text())
+    assert record["identity"].pop("kind") == "views"
+    path.write_text(json.dumps(record))
+    with builder(tmp_path) as target:
+        assert target.done() == {"train-000000"}
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_every_kind_is_resumed_to_the_same_bytes(tmp_path: Path, flavour: str) -> None:
+    def stop(name: str) -> None:
+        if name == "val-000000":
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        build(tmp_path / "set", flavour, on_shard=stop)
+    written: list[str] = []
+    build(tmp_path / "set", flavour, on_shard=written.append)
+    assert written == ["val-000000", "val-000001"]
+    build(tmp_path / "whole", flavour)
+    assert contents(tmp_path / "set") == contents(tmp_path / "whole")
 
 
 def test_overwrite_replaces_only_what_is_ours(tmp_path: Path) -> None:
