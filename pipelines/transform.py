@@ -23,7 +23,7 @@ from pipelines.encode import (
     squared_error,
 )
 from pipelines.sources import Content, read_content
-from shards.sample import ViewSample, encode_raw
+from shards.sample import Sample, ViewSample, encode_raw
 from shards.stats import PixelStats
 
 LARGEST_HEADER = 4096  # bytes; NumPy writes 128
@@ -66,7 +66,7 @@ class ViewJob:
 class Transformed:
     """What a worker hands back. `sample` is None where nothing was left of it; `psnr_sum` is in dB over its images."""
 
-    sample: ViewSample | None
+    sample: Sample | None
     stats: PixelStats
     psnr_sum: float = 0.0
     bad: tuple[str, ...] = ()

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from shards.console import AsJson, Out, Overwrite, Workers, new_app, show_contents
 
 shard_app = new_app("Write shards from a data set on disk.")
+
+Maps = Annotated[
+    Path | None, typer.Option(help="Saliency maps of the same source (build-saliency): gives `saliency` shards.")
+]
+Fit = Annotated[str, typer.Option(help="squash the whole image, or crop its centred square.")]
+Encoding = Annotated[str, typer.Option(help="jpeg, or raw pixels.")]
+JpegQuality = Annotated[
+    str, typer.Option(help="auto: the fastest to decode with 41 dB or more; or e.g. 444-90, 420-95.")
+]
+ImagesPerShard = Annotated[int, typer.Option("--samples-per-shard", min=1, help="Images in one tar.")]
+MaxBad = Annotated[int, typer.Option(min=0, help="How many corrupt images to leave out before giving up.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many of each split, for a try.")]
 
 
 @shard_app.command("3diebench")
@@ -27,15 +39,13 @@ def shard_3diebench_command(
     ] = None,
     split: Annotated[str, typer.Option(help="all, train, val, or ood for the out-of-distribution set.")] = "all",
     size: Annotated[int, typer.Option(min=8, max=1024, help="Pixels of a side after resizing.")] = 128,
-    encoding: Annotated[str, typer.Option(help="jpeg, or raw pixels.")] = "jpeg",
-    jpeg_quality: Annotated[
-        str, typer.Option(help="auto: the fastest to decode with 41 dB or more; or e.g. 444-90, 420-95.")
-    ] = "auto",
+    encoding: Encoding = "jpeg",
+    jpeg_quality: JpegQuality = "auto",
     samples_per_shard: Annotated[int, typer.Option(min=1, help="Objects in one tar.")] = 256,
     max_bad: Annotated[
         int, typer.Option(min=0, help="How many corrupt views or latents to leave out before giving up.")
     ] = 0,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many objects, for a try.")] = None,
+    limit: Limit = None,
     workers: Workers = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -68,4 +78,150 @@ def shard_3diebench_command(
         limit=limit,
         overwrite=overwrite,
     )
+    show_contents(out, as_json)
+
+
+@shard_app.command("stl10")
+def shard_stl10_command(
+    source: Annotated[Path, typer.Option(help="stl10_binary/ with train_X.bin … (all splits that are there).")],
+    out: Out,
+    maps: Maps = None,
+    size: Annotated[
+        int | None, typer.Option(min=8, max=1024, help="Pixels of a side. Default: 96, as they are.")
+    ] = None,
+    encoding: Encoding = "raw",
+    jpeg_quality: JpegQuality = "auto",
+    samples_per_shard: ImagesPerShard = 1024,
+    max_bad: MaxBad = 0,
+    limit: Limit = None,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """STL-10 from its binary files, lossless → `image` shards, or with --maps `saliency` shards.
+
+    \b
+    Examples:
+      seqjepa-data shard stl10 --source stl10_binary/ --maps maps/stl10 --out shards/stl10
+      seqjepa-data shard stl10 --source glances/ --out shards/glances
+
+    Labels are 0 to 9, -1 in `unlabeled`. Killed or interrupted, the same command goes on where it was.
+    """
+    _shard_images(
+        "stl10",
+        source,
+        None,
+        out=out,
+        maps=maps,
+        size=size,
+        encoding=encoding,
+        jpeg_quality=jpeg_quality,
+        samples_per_shard=samples_per_shard,
+        max_bad=max_bad,
+        limit=limit,
+        workers=workers,
+        overwrite=overwrite,
+        as_json=as_json,
+    )
+
+
+@shard_app.command("imagenet")
+def shard_imagenet_command(
+    source: Annotated[Path, typer.Option(help="Folder (or plain .tar) with train/<wnid>/ and val/<wnid>/.")],
+    out: Out,
+    maps: Maps = None,
+    size: Annotated[int, typer.Option(min=8, max=1024, help="Pixels of a side after resizing.")] = 224,
+    fit: Fit = "squash",
+    encoding: Encoding = "jpeg",
+    jpeg_quality: JpegQuality = "auto",
+    samples_per_shard: ImagesPerShard = 2048,
+    max_bad: MaxBad = 0,
+    limit: Limit = None,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """ImageNet → `image` shards, or with --maps `saliency` shards. Classes are the sorted WordNet ids.
+
+    \b
+    Examples:
+      seqjepa-data shard imagenet --source imagenet/ --maps maps/imagenet --out shards/imagenet
+      seqjepa-data shard imagenet --source imagenet.tar --fit crop --out shards/imagenet-cropped
+
+    Image and map are resized together. Killed or interrupted, the same command goes on where it was.
+    """
+    _shard_images(
+        "imagenet",
+        source,
+        None,
+        out=out,
+        maps=maps,
+        size=size,
+        fit=fit,
+        encoding=encoding,
+        jpeg_quality=jpeg_quality,
+        samples_per_shard=samples_per_shard,
+        max_bad=max_bad,
+        limit=limit,
+        workers=workers,
+        overwrite=overwrite,
+        as_json=as_json,
+    )
+
+
+@shard_app.command("folder")
+def shard_folder_command(
+    source: Annotated[Path, typer.Option(help="Folder (or plain .tar) of images; sub-folders are classes.")],
+    out: Out,
+    val_fraction: Annotated[float | None, typer.Option(help="This share becomes validation, chosen by name.")] = None,
+    maps: Maps = None,
+    size: Annotated[
+        int | None, typer.Option(min=8, max=4096, help="Pixels of a side. Default: as they are, if all are equal.")
+    ] = None,
+    fit: Fit = "squash",
+    encoding: Encoding = "jpeg",
+    jpeg_quality: JpegQuality = "auto",
+    samples_per_shard: ImagesPerShard = 1024,
+    max_bad: MaxBad = 0,
+    limit: Limit = None,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Any folder of images, with or without train/, val/ and classes → `image` shards, with --maps `saliency` shards.
+
+    \b
+    Examples:
+      seqjepa-data shard folder --source tiny-imagenet-200/ --out shards/tiny
+      seqjepa-data shard folder --source photos/ --val-fraction 0.1 --size 128 --fit crop --out shards/photos
+      seqjepa-data shard folder --source photos.tar --maps maps/photos --size 224 --out shards/photos
+
+    JPEG, PNG, WebP and BMP; the pixels as stored, EXIF orientation left alone. Killed, the same command goes on.
+    """
+    _shard_images(
+        "folder",
+        source,
+        val_fraction,
+        out=out,
+        maps=maps,
+        size=size,
+        fit=fit,
+        encoding=encoding,
+        jpeg_quality=jpeg_quality,
+        samples_per_shard=samples_per_shard,
+        max_bad=max_bad,
+        limit=limit,
+        workers=workers,
+        overwrite=overwrite,
+        as_json=as_json,
+    )
+
+
+def _shard_images(
+    kind: str, source: Path, val_fraction: float | None, *, out: Path, as_json: bool, **options: Any
+) -> None:
+    from pipelines.images.source import open_source
+    from pipelines.shard_images import shard_images
+
+    shard_images(open_source(kind, source, val_fraction=val_fraction), out, **options)
     show_contents(out, as_json)

@@ -52,3 +52,27 @@ def synth_3die_command(
     )
     (synth_shards if shards else synth_tree)(config, out, overwrite=overwrite)
     typer.echo(f"{out}: {objects} objects, {views} views each at {size}×{size}")
+
+
+@synth_app.command("stl10")
+def synth_stl10_command(
+    out: Out,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    train: Annotated[int, typer.Option(help="Labelled training pictures.")] = 1000,
+    test: Annotated[int, typer.Option(help="Labelled test pictures.")] = 500,
+    unlabeled: Annotated[int, typer.Option(help="Training pictures without labels.")] = 4000,
+    overwrite: Overwrite = False,
+) -> None:
+    """Glances-Synth: pictures that need looking around, in STL-10's own binary files.
+
+    \b
+    Examples:
+      seqjepa-data synth stl10 --out glances/ --seed 0
+      seqjepa-data synth stl10 --out glances/ --train 5000 --test 2000 --unlabeled 0
+
+    Each picture shows stickers of two kinds on clutter; the pair is its class. Killed, the same command goes on.
+    """
+    from pipelines.synth.glances import GlancesConfig, synth_stl10
+
+    synth_stl10(GlancesConfig(seed, train, test, unlabeled), out, overwrite=overwrite)
+    typer.echo(f"{out}: {train} training, {test} test and {unlabeled} unlabelled pictures, 96×96")

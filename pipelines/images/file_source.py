@@ -35,12 +35,13 @@ Rule = Callable[[FileList], Arrangement]
 class FileSource:
     """`path` is a folder or a plain tar. Classes are the sorted names that the rule gives, over all splits together."""
 
-    def __init__(self, name: str, path: Path, rule: Rule):
+    def __init__(self, name: str, path: Path, rule: Rule, options: dict[str, Any] | None = None):
         self.name, self.path, self.rule = name, path, rule
+        self.options = options or {}
 
     def __getstate__(self) -> dict[str, Any]:
         """A worker is handed the records that it reads; the listing of a million files stays here."""
-        return {"name": self.name, "path": self.path, "rule": self.rule, "reader": self.reader}
+        return {"name": self.name, "path": self.path, "rule": self.rule, "options": self.options, "reader": self.reader}
 
     @cached_property
     def files(self) -> FileList:

@@ -54,7 +54,7 @@ class FolderRule:
 
 
 def folder_source(path: Path, val_fraction: float | None = None) -> FileSource:
-    return FileSource("folder", path, FolderRule(val_fraction))
+    return FileSource("folder", path, FolderRule(val_fraction), {"val_fraction": val_fraction})
 
 
 def has_split_folders(names: list[PurePosixPath]) -> bool:

@@ -58,6 +58,11 @@ class ImageSource(Protocol):
     @property
     def left_out(self) -> int: ...
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What of the command line belongs to the source, by name; None for what was not given."""
+        ...
+
     def records(self) -> list[ImageRecord]:
         """All splits, in a stable order. Raises FormatError or UsageError if the layout is not what it should be."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,11 @@ class Stl10Source:
         self.path = inner if inner.is_dir() and not _images(path, "train").exists() else path
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path}  # a worker maps the files itself
+        return {"path": self.path}  # a worker looks at the files itself
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {}
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -71,7 +75,7 @@ class Stl10Source:
         for split, labels in self.labels.items():
             rows = np.linspace(0, len(labels) - 1, min(SAMPLED_IMAGES, len(labels))).astype(int)
             digest.update(labels.tobytes())
-            digest.update(self._maps[split][rows].tobytes())
+            digest.update(_mapped(_images(self.path, split))[rows].tobytes())
         return {
             "layout": "stl10",
             "images": {split: len(labels) for split, labels in self.labels.items()},
@@ -89,16 +93,8 @@ class Stl10Source:
 
     def read(self, record: ImageRecord) -> np.ndarray:
         """uint8 [96, 96, 3], a copy. Rows and columns are swapped in the file."""
-        return np.ascontiguousarray(self._maps[record.split][record.position].transpose(2, 1, 0))
-
-    @cached_property
-    def _maps(self) -> dict[str, np.ndarray]:
-        """uint8 [n, channel, column, row] of each split."""
-        maps = {}
-        for split in self.splits:
-            file = _images(self.path, split)
-            maps[split] = np.memmap(file, np.uint8, "r").reshape(-1, 3, SIDE, SIDE)
-        return maps
+        mapped = _mapped(_images(self.path, record.split))
+        return np.ascontiguousarray(mapped[record.position].transpose(2, 1, 0))
 
     def _labels(self, split: str) -> np.ndarray:
         file = _images(self.path, split)
@@ -119,6 +115,12 @@ class Stl10Source:
                 f"{label_file} has labels from {labels.min()} to {labels.max()}, expected 1 to {len(self.classes)}"
             )
         return labels - 1
+
+
+@lru_cache(maxsize=8)
+def _mapped(file: Path) -> np.ndarray:
+    """uint8 [n, channel, column, row]. Kept, for a worker is handed a fresh source with every image."""
+    return np.memmap(file, np.uint8, "r").reshape(-1, 3, SIDE, SIDE)
 
 
 def _images(path: Path, split: str) -> Path:

@@ -1,0 +1,81 @@
+"""Maps that belong to images: a `maps` set, and where in it the map of each image lies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.images.source import ImageRecord
+from shards.errors import FormatError
+from shards.image_index import ImageIndex
+from shards.reader import ShardSet
+from shards.saliency_map import decode_map
+from shards.schema import MapSpec, MapStorage
+from shards.split_table import read_stored
+
+
+@dataclass(frozen=True)
+class StoredMap:
+    """A map's place: its shard, and the (offset, length) of each of its members, in bytes. Small, for workers."""
+
+    key: str
+    path: Path
+    spans: tuple[tuple[int, int], ...]
+    storage: MapStorage
+    height: int
+    width: int
+
+    def members(self) -> tuple[bytes, ...]:
+        """The members as they are stored. DamageError: the shard is cut or gone."""
+        return tuple(read_stored(self.path, offset, length, self.key) for offset, length in self.spans)
+
+    def read(self) -> np.ndarray:
+        """float32 [height, width], summing to 1. FormatError: "a map with NaN …"."""
+        return decode_map(self.members(), self.storage)
+
+
+class MapSet:
+    """A finished `maps` set at `path`. FormatError: none, or a set of another kind."""
+
+    def __init__(self, path: Path):
+        self.set = ShardSet.open(path)
+        self.path = path
+        if not isinstance(self.set.info.spec, MapSpec):
+            raise FormatError(
+                f"{path} holds {self.set.info.kind} shards; --maps needs what build-saliency or import-saliency writes"
+            )
+        self.storage: MapStorage = self.set.info.spec.storage
+
+    @cached_property
+    def splits(self) -> dict[str, ImageIndex]:
+        return {name: self.set.images(name) for name in self.set.splits}
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """For each split a sha256 that tells its maps from any others."""
+        return {name: index.fingerprint() for name, index in self.splits.items()}
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the maps are: the model above all."""
+        return {"set": self.set.info.name, "storage": self.storage, **self.set.info.provenance}
+
+    def find(self, records: Sequence[ImageRecord]) -> list[StoredMap | None]:
+        """The map of each image, by split and key; None where there is none."""
+        places = {name: {key: row for row, key in enumerate(index.keys)} for name, index in self.splits.items()}
+        found = []
+        for record in records:
+            row = places.get(record.split, {}).get(record.key)
+            found.append(None if row is None else _stored(self.splits[record.split], row, self.storage))
+        return found
+
+
+def _stored(index: ImageIndex, row: int, storage: MapStorage) -> StoredMap:
+    spans = tuple((int(index.offsets[row, m]), int(index.lengths[row, m])) for m in index.map_members)
+    height, width = (int(side) for side in index.sizes[row])
+    return StoredMap(index.keys[row], index.shard_paths[index.shard[row]], spans, storage, height, width)

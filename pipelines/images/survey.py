@@ -1,0 +1,89 @@
+"""What has to be known before the first image is written: which there are, their maps, their size, the JPEG setting."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.encode import JpegSetting, choose_setting
+from pipelines.images.fit import Frame, fit_image
+from pipelines.images.maps import MapSet
+from pipelines.images.request import Request
+from pipelines.images.source import ImageSource, limited
+from pipelines.images.to_sample import ImageItem
+from shards.errors import FormatError, UsageError
+
+SAMPLE_IMAGES = 256
+SIZES_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Survey:
+    """`items` in the source's order; `unmapped` names the images that should have a map and have none."""
+
+    items: list[ImageItem]
+    unmapped: list[str]
+    frame: Frame
+    setting: JpegSetting | None
+
+
+def survey(request: Request, maps: MapSet | None) -> Survey:
+    """Raises UsageError or FormatError: nothing to write, images of several sizes without --size."""
+    items, unmapped = _items(request, maps)
+    if not items:
+        why = f", and {unmapped[0]}" if unmapped else ""
+        raise UsageError(f"{request.source.path} has no image to write{why}")
+    sample = list(_sample(request.source, items))
+    if not sample:
+        raise FormatError(f"{request.source.path}: not one of the images that were tried can be decoded")
+    frame = _frame(request, sample)
+    return Survey(items, unmapped, frame, _setting(request, sample, frame))
+
+
+def _items(request: Request, maps: MapSet | None) -> tuple[list[ImageItem], list[str]]:
+    records = limited(request.source.records(), request.limit)
+    if maps is None:
+        return [ImageItem(record) for record in records], []
+    found = maps.find(records)
+    unmapped = [
+        f"{record.name} has no map in {maps.path} ({record.split}/{record.key})"
+        for record, stored in zip(records, found, strict=True)
+        if stored is None
+    ]
+    items = [ImageItem(record, stored) for record, stored in zip(records, found, strict=True) if stored is not None]
+    return items, unmapped
+
+
+def _sample(source: ImageSource, items: Sequence[ImageItem]) -> Iterator[np.ndarray]:
+    """The images whose keys hash lowest: spread over the set. What is damaged is passed over; workers will name it."""
+    ranked = sorted(items, key=lambda item: hashlib.sha256(item.record.key.encode()).digest())
+    for item in ranked[:SAMPLE_IMAGES]:
+        with contextlib.suppress(ValueError):
+            yield source.read(item.record)
+
+
+def _frame(request: Request, sample: Sequence[np.ndarray]) -> Frame:
+    if request.size is not None:
+        return Frame(request.size, request.size, request.fit)
+    sizes = Counter(image.shape[:2] for image in sample).most_common()
+    if len(sizes) > 1:
+        shown = ", ".join(f"{width}×{height}" for (height, width), _ in sizes[:SIZES_SHOWN])
+        more = " …" if len(sizes) > SIZES_SHOWN else ""
+        raise UsageError(
+            f"the images of {request.source.path} are of different sizes ({shown}{more}); give --size, and --fit crop "
+            "to keep their proportions"
+        )
+    return Frame(*sizes[0][0])
+
+
+def _setting(request: Request, sample: Sequence[np.ndarray], frame: Frame) -> JpegSetting | None:
+    if request.encoding == "raw":
+        return None
+    if request.jpeg_quality != "auto":
+        return JpegSetting.parse(request.jpeg_quality)
+    return choose_setting([fit_image(image, frame) for image in sample])

@@ -1,0 +1,11 @@
+"""Glances-Synth: pictures that have to be looked around in, in STL-10's own binary format. Map: ../../README.md.
+
+A picture shows four to six stickers of two kinds on a meadow; its class is the pair. One glance of 32 pixels holds one
+sticker, which leaves four of ten classes open. Kinds take turns like the fields of a chessboard, so that two glances,
+and the way from there to a third, tell which kind that will meet.
+"""
+
+from pipelines.synth.glances.picture import CLASS_NAMES, KINDS, Picture, draw
+from pipelines.synth.glances.write import GlancesConfig, synth_stl10
+
+__all__ = ["CLASS_NAMES", "KINDS", "GlancesConfig", "Picture", "draw", "synth_stl10"]

@@ -1,0 +1,146 @@
+"""One picture of Glances-Synth: clutter, and stickers of two kinds that take turns on a loose 3 × 3 chessboard."""
+
+from __future__ import annotations
+
+import colorsys
+from dataclasses import dataclass
+from itertools import combinations
+
+import cv2
+import numpy as np
+
+from pipelines.synth.glances.stickers import EXTENT, RESOLUTION, SHAPES, layers
+
+SIDE = 96
+CELL = SIDE // 3
+KINDS = tuple(SHAPES)
+PAIRS = tuple(combinations(KINDS, 2))
+CLASS_NAMES = tuple("-".join(pair) for pair in PAIRS)
+JITTER = 4.0  # pixels by which a sticker may lie beside the middle of its field, each way
+RADII = (9.0, 11.5)  # pixels, without the white border
+TURN = 0.45  # radians, each way
+FEWEST, MOST = 2, 3  # stickers of either kind
+MEADOW = (112, 122, 96)
+TINT = np.array([50, 10, -50])  # from bluish to yellowish blades
+BLADES = 70
+BLADE_BITS = 3  # of a pixel's fraction
+SPLIT_NUMBERS = {"train": 0, "test": 1, "unlabeled": 2}
+
+
+@dataclass(frozen=True)
+class Sticker:
+    """Centre in pixels (x right, y down), radius of the body in pixels, turn in radians, two colours (RGB, 0 … 255)."""
+
+    kind: str
+    x: float
+    y: float
+    radius: float
+    turn: float
+    colour: np.ndarray
+    accent: np.ndarray
+
+
+@dataclass(frozen=True)
+class Picture:
+    """`pixels` uint8 [96, 96, 3] RGB; `label` is the rank of its pair in CLASS_NAMES."""
+
+    pixels: np.ndarray
+    label: int
+    stickers: tuple[Sticker, ...]
+
+
+def draw(seed: int, split: str, index: int) -> Picture:
+    """A picture is a function of these three. Labels take turns: index modulo 10."""
+    key = np.array([seed, SPLIT_NUMBERS[split] << 48 | index], np.uint64)
+    uniform = np.random.Generator(np.random.Philox(key=key)).random  # the one method NumPy has never changed
+    label = index % len(PAIRS)
+    stickers = _scatter(PAIRS[label], uniform)
+    canvas = _clutter(uniform)
+    for sticker in stickers:
+        _place(canvas, sticker)
+    return Picture(np.clip(np.rint(canvas), 0, 255).astype(np.uint8), label, stickers)
+
+
+def _scatter(pair: tuple[str, str], uniform) -> tuple[Sticker, ...]:
+    """Two or three stickers of either kind: one kind on the white fields of the board, the other on the black ones."""
+    first = int(uniform() < 0.5)
+    stickers = []
+    for colour in (0, 1):
+        fields = [(row, col) for row in range(3) for col in range(3) if (row + col) % 2 == colour]
+        order = np.argsort(uniform(len(fields)))
+        for place in order[: FEWEST + int(uniform() * (MOST - FEWEST + 1))]:
+            stickers.append(_sticker(pair[first ^ colour], fields[place], uniform))
+    return tuple(stickers)
+
+
+def _sticker(kind: str, field: tuple[int, int], uniform) -> Sticker:
+    (row, col), u = field, uniform(8)
+    radius = RADII[0] + (RADII[1] - RADII[0]) * u[0]
+    reach = radius * 1.3
+    x, y = (
+        float(np.clip((n + 0.5) * CELL + (2 * v - 1) * JITTER, reach, SIDE - reach))
+        for n, v in ((col, u[1]), (row, u[2]))
+    )
+    hue = u[4]
+    return Sticker(
+        kind,
+        x,
+        y,
+        radius,
+        (2 * u[3] - 1) * TURN,
+        _rgb(hue, 0.55 + 0.35 * u[5], 0.75 + 0.2 * u[6]),
+        _rgb(hue + 0.35 + 0.3 * u[7], 0.25, 1.0),
+    )
+
+
+def _rgb(hue: float, saturation: float, value: float) -> np.ndarray:
+    return 255 * np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value), np.float32)
+
+
+def _clutter(uniform) -> np.ndarray:
+    """float32 [96, 96, 3]: a mottled meadow, crossed by blades of grass."""
+    canvas = np.empty((SIDE, SIDE, 3), np.float32)
+    canvas[:] = MEADOW
+    for cells, strength in ((3, 22.0), (8, 36.0), (24, 30.0)):
+        light, tint = uniform((cells, cells, 1)) - 0.5, uniform((cells, cells, 3)) - 0.5
+        noise = ((light + 0.35 * tint) * strength).astype(np.float32)
+        canvas += cv2.resize(noise, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    u = uniform((BLADES, 7))
+    angles, lengths = 2 * np.pi * u[:, 2], 3 + 9 * u[:, 3]
+    starts = u[:, :2] * SIDE
+    ends = starts + lengths[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
+    corners = np.rint(np.concatenate([starts, ends], 1) * 2**BLADE_BITS).astype(int).tolist()
+    tones = (
+        canvas[starts[:, 1].astype(int), starts[:, 0].astype(int)] + (u[:, 4:5] - 0.5) * 90 + (u[:, 5:6] - 0.5) * TINT
+    )
+    for (x0, y0, x1, y1), tone, width in zip(
+        corners, tones.tolist(), (1 + (u[:, 6] * 2)).astype(int).tolist(), strict=True
+    ):
+        cv2.line(canvas, (x0, y0), (x1, y1), tone, width, cv2.LINE_8, BLADE_BITS)
+    return canvas
+
+
+def _place(canvas: np.ndarray, sticker: Sticker) -> None:
+    """Paints over `canvas`: a soft shadow, a white border, the body lit from above, its second colour."""
+    half = int(np.ceil(sticker.radius * EXTENT * 1.45)) + 1
+    left, top = int(sticker.x) - half, int(sticker.y) - half
+    c0, c1, r0, r1 = max(left, 0), min(left + 2 * half, SIDE), max(top, 0), min(top + 2 * half, SIDE)
+    alpha = _warp(sticker, c0, r0, (c1 - c0, r1 - r0))
+    region = canvas[r0:r1, c0:c1]
+    height = (np.arange(r0, r1, dtype=np.float32) - np.float32(sticker.y)) / np.float32(sticker.radius)
+    light = (1.04 - 0.16 * height)[:, None, None]
+    region *= 1 - 0.55 * alpha[..., 0:1]
+    for layer, colour in ((1, np.float32(248)), (2, sticker.colour * light), (3, sticker.accent * light)):
+        weight = alpha[..., layer : layer + 1]
+        region += weight * (colour - region)
+
+
+def _warp(sticker: Sticker, left: int, top: int, size: tuple[int, int]) -> np.ndarray:
+    """The layers turned, scaled and moved to where a window of the picture has them: float32 [h, w, 4]."""
+    scale = RESOLUTION / (2 * EXTENT * sticker.radius)  # layer pixels for one of the picture
+    cos, sin = scale * np.cos(sticker.turn), scale * np.sin(sticker.turn)
+    turn = np.array([[cos, sin], [-sin, cos]])
+    move = (RESOLUTION - 1) / 2 - turn @ (np.array([sticker.x, sticker.y]) - (left, top))
+    inverse = np.concatenate([turn, move[:, None]], axis=1)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(layers(sticker.kind), inverse, size, flags=flags, borderMode=cv2.BORDER_CONSTANT)
