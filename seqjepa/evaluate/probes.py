@@ -49,6 +49,37 @@ class StackedLinear(nn.Module):
         return torch.baddbmm(self.bias[:, None], x.transpose(0, 1), self.weight.mT).transpose(0, 1)
 
 
+class Standardise(nn.Module):
+    """(x − mean) / std for each input feature, with the statistics of the examples [n, …] that it is made with.
+
+    Features that do not vary are only centred.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, examples: Tensor) -> None:
+        super().__init__()
+        mean, std = examples.mean(dim=0), examples.std(dim=0)
+        varies = std > 1e-6 * mean.abs().clamp(min=1e-3)
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", torch.where(varies, 1 / std, 1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) * self.scale
+
+
+def from_zero(standardise: Standardise, linear: nn.Module) -> nn.Sequential:
+    """A linear regressor of standardised features that begins as the constant 0.
+
+    The function that fits best is the same as without either; but in 50 epochs at lr 1e-3 Adam does not get from random
+    weights to it: an exactly linear target (path integration, M = 1) is left at R² 0.98 to 0.997, with both at 1.000.
+    """
+    for parameter in linear.parameters():
+        nn.init.zeros_(parameter)
+    return nn.Sequential(standardise, linear)
+
+
 def mlp(in_features: int, out_features: int, hidden: int = 1024) -> nn.Sequential:
     """in → hidden → hidden → out with ReLU: the "MLP regressor with a hidden dimension of 1024" (SPEC A.11 #36)."""
     return nn.Sequential(
@@ -60,12 +91,29 @@ def mlp(in_features: int, out_features: int, hidden: int = 1024) -> nn.Sequentia
     )
 
 
+def stacked_mlp(count: int, in_features: int, out_features: int, hidden: int = 1024) -> nn.Sequential:
+    """K separate MLPs as `mlp` makes them, side by side: [b, K, in] → [b, K, out]."""
+    return nn.Sequential(
+        StackedLinear(count, in_features, hidden),
+        nn.ReLU(),
+        StackedLinear(count, hidden, hidden),
+        nn.ReLU(),
+        StackedLinear(count, hidden, out_features),
+    )
+
+
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean over the batch, summed over stacked heads: logits [b, C] or [b, K, C], labels [b]."""
     if logits.ndim == 2:
         return F.cross_entropy(logits, labels)
     heads = logits.shape[1]
     return heads * F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(heads))
+
+
+def squared_error(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean over the batch and the output, summed over stacked heads: both tensors [b, D] or [b, K, D]."""
+    heads = 1 if predicted.ndim == 2 else predicted.shape[1]
+    return heads * F.mse_loss(predicted, target)
 
 
 def fit(

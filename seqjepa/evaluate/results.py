@@ -10,8 +10,13 @@ from seqjepa.files import write_atomic
 from shards.errors import FormatError
 
 RESULTS_FILE = "results.json"
+PATHS = {"both": "vision and actions", "no_action": "vision alone", "no_vision": "actions alone"}
+"""Path integration: what its heads are shown, by name in results.json."""
 ROWS = {
     "top1_z": "top-1, z",
+    "top1_z_image": "top-1, z of the whole image",
+    "top1_z_patch": "top-1, z of the first patch",
+    "top1_z_mean": "top-1, mean z, M_val = {}",
     "top1_agg": "top-1, z_AGG, M_val = {}",
     "r2_rel_rot_avg": "R² relative rotation, avg",
     "r2_rel_rot_pool": "R² relative rotation, pooled",
@@ -19,6 +24,9 @@ ROWS = {
     "r2_indiv_rot_pool": "R² individual rotation, pooled",
     "r2_hue_avg": "R² hue difference, avg",
     "r2_hue_pool": "R² hue difference, pooled",
+    "r2_position_avg": "R² position difference, avg",
+    "r2_position_pool": "R² position difference, pooled",
+    **{f"r2_path.{name}": f"R² path, {shown}, M = {{}}" for name, shown in PATHS.items()},
 }
 
 
@@ -56,7 +64,7 @@ def table_rows(results: dict[str, Any]) -> list[tuple[str, list[float | None]]]:
     rows: list[tuple[str, list[float | None]]] = []
     for key in [*trained, *(key for key in untrained if key not in trained)]:
         a, b = trained.get(key), untrained.get(key)
-        name, _, size = key.partition(".")
+        name, size = _row_of(key)
         rows.append((ROWS[name].format(size), [a, b, None if a is None or b is None else a - b]))
     return rows
 
@@ -77,25 +85,48 @@ def protocol_lines(results: dict[str, Any]) -> list[str]:
     protocol = next((results[key]["protocol"] for key in ("trained", "untrained") if key in results), None)
     if protocol is None:
         return []
+    patches = f", {_seen(protocol['fixating'])}" if "fixating" in protocol else ""
     epochs = protocol["probe_epochs"]
+    shorter = {name: n for name, n in epochs.items() if n != epochs["classification"]}
+    others = f" ({', '.join(f'{name} {n}' for name, n in shorter.items())})" if shorter else ""
     lines = [
-        f"{protocol['dataset']} at {protocol['resolution']} px, {protocol['train_samples']} training and "
-        f"{protocol['val_samples']} validation objects; fidelity {protocol['fidelity']}, M_tr {protocol['m_tr']}, "
+        f"{protocol['dataset']} at {protocol['resolution']} px{patches}, {protocol['train_samples']} training and "
+        f"{protocol['val_samples']} validation samples; fidelity {protocol['fidelity']}, M_tr {protocol['m_tr']}, "
         f"{protocol['epochs']} epochs",
-        f"probes: {epochs['classification']} epochs (hue {epochs['hue']}), last epoch, seed {protocol['seed']}; "
+        f"probes: {epochs['classification']} epochs{others}, last epoch, seed {protocol['seed']}; "
         "avg: mean over dimensions (scikit-learn), pooled: SIE's",
     ]
     return lines + [f"not measured: {name} – {reason}" for name, reason in protocol["skipped"].items()]
 
 
+def _seen(fixating: dict[str, Any]) -> str:
+    """Patches in a few words."""
+    if fixating["fixations"] == "uniform":
+        where = "uniform fixations"
+    else:
+        where = f"saliency, inhibition {fixating['inhibition']}"
+    return f"patches of {fixating['patch']} px ({where})"
+
+
+def _row_of(key: str) -> tuple[str, str]:
+    """A flat key → its entry in ROWS and the size that goes there: "r2_path.both.3" → ("r2_path.both", "3")."""
+    if key in ROWS:
+        return key, ""
+    name, _, size = key.rpartition(".")
+    return name, size
+
+
 def _flat(results: dict[str, Any]) -> dict[str, float]:
+    """Numbers of `results` by dotted key, in the order of ROWS."""
     flat: dict[str, float] = {}
-    for name in ROWS:
-        value = results.get(name)
+    for row in ROWS:
+        value: Any = results
+        for level in row.split("."):
+            value = value.get(level) if isinstance(value, dict) else None
         if isinstance(value, dict):
-            flat |= {f"{name}.{size}": score for size, score in value.items()}
+            flat |= {f"{row}.{size}": score for size, score in value.items()}
         elif value is not None:
-            flat[name] = value
+            flat[row] = value
     return flat
 
 

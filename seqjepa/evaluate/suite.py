@@ -1,12 +1,10 @@
-"""Evaluation of a run on stored views: encode once, probe from the cache, write the numbers (SPEC D.0–D.4)."""
+"""Evaluation of a run: encode once, probe from the banks, write the numbers (SPEC D.0–D.6, D.11)."""
 
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +12,20 @@ import torch
 from tqdm import tqdm
 
 from seqjepa.devices import pick_device
-from seqjepa.evaluate.answers import Bench, answer
-from seqjepa.evaluate.features import FeatureBank, encode_split
+from seqjepa.evaluate.account import account_of
+from seqjepa.evaluate.banks import Banks, encode_banks
+from seqjepa.evaluate.battery import PAPER_EPOCHS, Lengths, Subject, battery_for
+from seqjepa.evaluate.fit_and_score import Bench, fit_and_score
 from seqjepa.evaluate.freeze import frozen
-from seqjepa.evaluate.questions import PAPER_EPOCHS, Question, Scores, Subject, linear_epochs, questions_for
+from seqjepa.evaluate.measure import Measure, Scores
+from seqjepa.evaluate.protocol import Protocol
 from seqjepa.evaluate.results import merge_results
 from seqjepa.methods.base import as_module
 from seqjepa.training.checkpoint import LoadedRun, load_run
-from shards.errors import ConfigError
 from shards.reader import ShardSet
 
 logger = logging.getLogger(__name__)
 CPU_AGG_DRAWS = 16
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How the probes are trained and scored; see `evaluate_run`."""
-
-    m_val: tuple[int, ...]
-    probe_epochs: int
-    agg_draws: int
-    val_draws: int
-    seed: int
-    splits: tuple[str, str]
 
 
 def evaluate_run(
@@ -49,33 +37,46 @@ def evaluate_run(
     m_val: Iterable[int] = range(1, 9),
     probe_epochs: int | None = None,
     agg_draws: int | None = None,
+    fixation_draws: int | None = None,
     val_draws: int = 1,
     seed: int = 0,
-    train_split: str = "train",
-    val_split: str = "val",
+    train_split: str | None = None,
+    val_split: str | None = None,
+    patch: int | None = None,
+    normalisation: str | None = None,
+    path: bool | None = None,
     out: Path | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Trains the probes of SPEC D.1, D.2 and D.4 on frozen features of a run and scores them on unseen objects.
+    """Trains the probes of SPEC D.1, D.2, D.4 and D.6 on frozen features of a run and scores them on unseen samples.
 
-    untrained     the run's initial weights instead of its trained ones
-    m_val         context sizes for z_AGG; those larger than a sample has views are left out, and said to be
-    probe_epochs  None: the paper's 300, and 50 for linear regressors; else n, and n/6 for linear regressors
-    agg_draws     training draws of views for z_AGG, cycled over epochs. None: a new draw every epoch on a GPU, 16 on a
-                  CPU, where running the aggregator every epoch would take longer than everything else together
-    val_draws     fixed draws of views under which each validation object is seen; scores are over all of them
-    out           folder of results.json (default: the run); numbers of the other weights that it has are kept
+    untrained       the run's initial weights instead of its trained ones
+    m_val           context sizes for z_AGG; those larger than a sample has views are left out, and said to be
+    probe_epochs    None: the paper's 300, and 50 for linear regressors; else n, and n/6 for linear regressors
+    agg_draws       training draws of stored views for z_AGG, cycled over epochs. None: a new draw every epoch on a GPU,
+                    16 on a CPU, where running the aggregator every epoch would take longer than all else together
+    fixation_draws  training draws of fixations of an image, cycled over epochs. None: one for each epoch, or as many as
+                    fit, on a GPU; 8 on a CPU
+    val_draws       fixed draws under which each validation sample is seen; scores are over all of them
+    splits          None: "train", and "val" or else "test"
+    patch           pixels a side of the patches, to evaluate with others than in training (transfer, D.11)
+    normalisation   "run", "shards" or a name in DataConfig. None: the run's own constants, on images of another size
+                    or with another patch "imagenet" for that set and "shards" for others
+    path            path integration. None: for positions (linear heads); for rotations (MLPs) on a GPU only
+    out             folder of results.json (default: the run); numbers of the other weights that it has are kept
 
-    Returns {"top1_z", "top1_agg": {"1": …}, "r2_rel_rot_avg", "r2_rel_rot_pool", "r2_indiv_rot_…", "r2_hue_…",
-    "best", "seconds", "protocol"}; accuracies in 0..1. Raises UsageError for a run, split or device that is not there,
-    FailureError if the model did not stay as it was.
+    Returns what results.json holds under "trained" or "untrained" (docs/evaluation.md); accuracies in 0..1. Raises
+    UsageError for a device that is not there, FormatError or ConfigError for a run, shards or options that do not fit
+    each other, FailureError if the model did not stay as it was.
     """
     started = time.monotonic()
     where, weights = pick_device(device), "untrained" if untrained else "trained"
     epochs = probe_epochs or PAPER_EPOCHS
-    cycled = agg_draws or (epochs if where.type == "cuda" else CPU_AGG_DRAWS)
-    sizes = tuple(sorted(set(m_val)))
-    protocol = Protocol(sizes, epochs, min(cycled, epochs), val_draws, seed, (train_split, val_split))
+    lengths = Lengths(epochs, agg_draws or (epochs if where.type == "cuda" else CPU_AGG_DRAWS))
+    protocol = Protocol(
+        tuple(sorted(set(m_val))), lengths, val_draws, seed, train_split, val_split, patch, normalisation,
+        fixation_draws, path,
+    )  # fmt: skip
     results = _measure(load_run(run, where, untrained=untrained), ShardSet.open(shards), protocol, where, progress)
     results |= {"weights": weights, "seconds": round(time.monotonic() - started, 2)}
     merge_results(out or run, weights, results)
@@ -85,94 +86,66 @@ def evaluate_run(
 def _measure(
     loaded: LoadedRun, stored: ShardSet, protocol: Protocol, device: torch.device, progress: bool
 ) -> dict[str, Any]:
-    """Encodes both splits and asks every question, with the model frozen; scores, the best seen, and the protocol."""
-    _check_views(loaded, stored)
+    """Encodes both splits and takes every measure, with the model frozen; scores, the best seen, and the protocol."""
     with frozen(as_module(loaded.method)) as digest:
-        banks = [_encode(loaded, stored, split, device, progress) for split in protocol.splits]
-        subject = _subject(loaded, stored, banks)
-        questions, skipped = questions_for(subject, protocol.m_val, protocol.probe_epochs, protocol.agg_draws)
-        bench = Bench(banks[0], banks[1], device, protocol.seed, protocol.val_draws)
-        scores, best = _ask(questions, bench, progress)
-    described = _described(protocol, loaded, stored, banks)
+        banks = encode_banks(loaded, stored, protocol, device, progress)
+        subject = _subject(loaded, stored, banks, protocol, device)
+        measures, skipped = battery_for(subject, protocol.m_val, protocol.lengths)
+        bench = Bench(banks.train, banks.val, device, protocol.seed, protocol.val_draws)
+        scores, best = _take(measures, bench, progress)
+    account = account_of(protocol, loaded, stored, banks, subject)
     return {
         **_nested(scores),
         "best": _nested(best),
-        "protocol": {"model_sha256": digest, **described, "skipped": skipped},
+        "protocol": {"model_sha256": digest, **account, "skipped": skipped},
     }
 
 
-def _check_views(loaded: LoadedRun, stored: ShardSet) -> None:
-    found, wanted = (stored.info.spec.height, stored.info.spec.width), (loaded.data.height, loaded.data.width)
-    if found != wanted:
-        raise ConfigError(
-            f"{stored.path} holds views of {found[0]}×{found[1]}, the run was trained on {wanted[0]}×{wanted[1]}; "
-            "evaluate on shards of the same size"
-        )
-
-
-def _encode(loaded: LoadedRun, stored: ShardSet, split: str, device: torch.device, progress: bool) -> FeatureBank:
-    statistics = (tuple(loaded.data.mean), tuple(loaded.data.std))
-    threads = min(16, len(os.sched_getaffinity(0)))
-    return encode_split(loaded.method, stored.split(split), statistics, device, threads=threads, progress=progress)
-
-
-def _subject(loaded: LoadedRun, stored: ShardSet, banks: list[FeatureBank]) -> Subject:
+def _subject(loaded: LoadedRun, stored: ShardSet, banks: Banks, protocol: Protocol, device: torch.device) -> Subject:
+    both = (banks.train, banks.val)
     return Subject(
         method=loaded.method,
         action=loaded.data.action,
-        classes=max(len(stored.info.classes), *(int(bank.labels.max()) + 1 for bank in banks)),
-        param_names=banks[0].param_names,
-        fewest_views=min(bank.fewest_views for bank in banks),
-        labelled=all(int(bank.labels.min()) >= 0 for bank in banks),
+        classes=max(len(stored.info.classes), *(int(bank.labels.max()) + 1 for bank in both)),
+        param_names=banks.train.param_names,
+        most_views=min(bank.most_views for bank in both),
+        labelled=all(int(bank.labels.min()) >= 0 for bank in both),
+        patches=banks.how is not None,
+        no_path=_no_path(loaded, protocol, device),
     )
 
 
-def _ask(questions: list[Question], bench: Bench, progress: bool) -> tuple[Scores, Scores]:
+def _no_path(loaded: LoadedRun, protocol: Protocol, device: torch.device) -> str:
+    """Why paths are not integrated; empty if they are."""
+    if loaded.config.model.condition == "none":
+        return "the method is given no actions"
+    if protocol.path is False:
+        return "not asked for"
+    if protocol.path is None and loaded.data.action != "position" and device.type != "cuda":
+        return "an MLP for each M and ablation: by default on a GPU only; ask for it with --path"
+    return ""
+
+
+def _take(measures: list[Measure], bench: Bench, progress: bool) -> tuple[Scores, Scores]:
     scores: Scores = {}
     best: Scores = {}
-    with tqdm(questions, unit="probe", disable=None if progress else True, leave=False) as bar:
-        for question in bar:
-            bar.set_description(f"probe {question.name}")
-            last, peak = answer(question, bench)
+    with tqdm(measures, unit="probe", disable=None if progress else True, leave=False) as bar:
+        for measure in bar:
+            bar.set_description(f"probe {measure.name}")
+            last, peak = fit_and_score(measure, bench)
             scores |= last
             best |= peak
-            logger.info("%s: %s", question.name, last)
+            logger.info("%s: %s", measure.name, last)
     return scores, best
 
 
 def _nested(scores: Scores) -> dict[str, Any]:
-    """{"top1_agg.3": x} → {"top1_agg": {"3": x}}."""
+    """{"r2_path.both.3": x} → {"r2_path": {"both": {"3": x}}}."""
     nested: dict[str, Any] = {}
     for key, value in scores.items():
-        name, _, size = key.partition(".")
-        if size:
-            nested.setdefault(name, {})[size] = value
-        else:
-            nested[name] = value
+        *levels, last = key.split(".")
+        inner = nested
+        for level in levels:
+            inner = inner.setdefault(level, {})
+        inner[last] = value
     return nested
-
-
-def _described(protocol: Protocol, loaded: LoadedRun, stored: ShardSet, banks: list[FeatureBank]) -> dict[str, Any]:
-    """What must be written beside every number (SPEC G 40)."""
-    config, epochs = loaded.config, protocol.probe_epochs
-    return {
-        "fidelity": config.fidelity,
-        "model_mode": "eval, frozen",
-        "method": config.method,
-        "m_tr": config.data.context,
-        "epochs": config.optim.epochs,
-        "dataset": stored.info.name,
-        "resolution": stored.info.spec.height,
-        "train_samples": len(banks[0]),
-        "val_samples": len(banks[1]),
-        "views_per_sample": banks[0].z.shape[1],
-        "probe_epochs": {"classification": epochs, "rotation": epochs, "hue": linear_epochs(epochs)},
-        "probe_optimizer": "Adam, lr 1e-3, batch 256",
-        "reported": "last epoch",
-        "r2": {"avg": "mean over dimensions of 1 - SSE/SST (scikit-learn)", "pool": "sums over all entries (SIE)"},
-        "train_draws": {"z": "new each epoch", "z_agg": protocol.agg_draws},
-        "val_draws": protocol.val_draws,
-        "seed": protocol.seed,
-        "splits": list(protocol.splits),
-        "features": str(banks[0].z.dtype).removeprefix("torch."),
-    }

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from seqjepa.evaluate import suite
-from seqjepa.evaluate.answers import Bench, answer
-from seqjepa.evaluate.features import encode_split
-from seqjepa.evaluate.questions import Subject, questions_for
+from seqjepa.evaluate.battery import Lengths, Subject, battery_for
+from seqjepa.evaluate.fit_and_score import Bench, fit_and_score
 from seqjepa.evaluate.results import format_table, read_results
 from seqjepa.evaluate.suite import evaluate_run
+from seqjepa.evaluate.view_bank import encode_views
 from seqjepa.training.checkpoint import LoadedRun, load_run
 from shards.errors import ConfigError, FailureError, FormatError, UsageError
 from shards.reader import ShardSet
@@ -29,7 +29,9 @@ def test_numbers_protocol_and_file(run, shards):
     trained = evaluate_run(run, shards, **QUICK)
     untrained = evaluate_run(run, shards, untrained=True, **QUICK)
     assert list(trained["top1_agg"]) == ["1", "2", "4"]
-    assert trained["protocol"]["skipped"] == {"top1_agg.8": "needs 8 views, a sample has 4"}
+    skipped = dict(trained["protocol"]["skipped"])
+    assert skipped.pop("r2_path").endswith("ask for it with --path")
+    assert skipped == {"top1_agg.8": "needs 8 views, a sample has 4"}
     for key in (
         "top1_z",
         *(f"r2_{name}_{kind}" for name in ("rel_rot", "indiv_rot", "hue") for kind in ("avg", "pool")),
@@ -69,15 +71,15 @@ def test_a_method_without_an_aggregate_is_probed_on_z(run, shards, monkeypatch):
 
 def test_probes_find_what_the_features_hold(shards):
     banks = [
-        encode_split(Colours(), ShardSet.open(shards).split(split), ((0.4,) * 3, (0.2,) * 3), torch.device("cpu"))
+        encode_views(Colours(), ShardSet.open(shards).split(split), ((0.4,) * 3, (0.2,) * 3), torch.device("cpu"))
         for split in ("train", "val")
     ]
     subject = Subject(Colours(), "rotation", 3, banks[0].param_names, 4, labelled=True)
-    hue = questions_for(subject, [1], 300, None)[0][-1]
-    top1 = questions_for(subject, [1], 300, None)[0][0]
+    measures, _ = battery_for(subject, [1], Lengths(300, 300))
+    top1, hue = measures[0], measures[-1]
     bench = Bench(*banks, torch.device("cpu"), seed=0, val_draws=4)
-    assert answer(replace(top1, epochs=600), bench)[0] == {"top1_z": 1.0}
-    scores, _ = answer(replace(hue, epochs=3000), bench)
+    assert fit_and_score(replace(top1, epochs=600), bench)[0] == {"top1_z": 1.0}
+    scores, _ = fit_and_score(replace(hue, epochs=3000), bench)
     # Of the two hues only the floor's shows in these pictures, so one dimension of two is explained.
     assert 0.3 < scores["r2_hue_avg"] < 0.6
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from seqjepa.evaluate import tasks
-from seqjepa.evaluate.features import FeatureBank
+from seqjepa.evaluate import inputs
+from seqjepa.evaluate.bank import FeatureBank
 
 NAMES = ("rot_x", "rot_y", "rot_z", "floor_hue", "light_theta", "light_phi", "light_hue")
 S, N, D = 5, 4, 3
@@ -37,13 +37,13 @@ def rotations(bank: FeatureBank, views: np.ndarray) -> Rotation:
 
 
 def test_label_of_view(bank, views):
-    z, labels = tasks.label_of_view(bank, views)(ROWS)
+    z, labels = inputs.label_of_view(bank, views)(ROWS)
     assert z.tolist() == [[4, 0, 1], [0, 3, 1]]
     assert labels.tolist() == [0, 0]
 
 
 def test_rotation_between_is_scipys_and_in_order(bank, views):
-    z, target = tasks.rotation_between(bank, views)(ROWS)
+    z, target = inputs.action_between("rotation")(bank, views)(ROWS)
     assert z.tolist() == [[4, 0, 1, 4, 2, 1], [0, 3, 1, 0, 0, 1]]
     first, second = rotations(bank, views[:, 0]), rotations(bank, views[:, 1])
     relative = (first.inv() * second).as_matrix()
@@ -51,12 +51,12 @@ def test_rotation_between_is_scipys_and_in_order(bank, views):
 
 
 def test_rotation_of_view_has_scipys_sign(bank, views):
-    _, target = tasks.rotation_of_view(bank, views)(ROWS)
+    _, target = inputs.rotation_of_view(bank, views)(ROWS)
     np.testing.assert_allclose(target.numpy(), rotations(bank, views[:, 0]).as_quat(), atol=1e-6)
 
 
 def test_hue_between_is_a_plain_difference(bank, views):
-    _, target = tasks.hue_between(bank, views)(ROWS)
+    _, target = inputs.hue_between(bank, views)(ROWS)
     expected = bank.params[4, 2, [3, 6]] - bank.params[4, 0, [3, 6]]
     np.testing.assert_allclose(target[0].numpy(), expected, atol=1e-6)
 
@@ -70,7 +70,7 @@ class Recorder:
 
 
 def test_prefixes_are_nested_and_carry_the_actions_between_their_views(bank, views):
-    out, labels = tasks.label_of_prefixes(Recorder(), "rotation", [1, 3])(bank, views)(ROWS)
+    out, labels = inputs.label_of_prefixes(Recorder(), "rotation", [1, 3])(bank, views)(ROWS)
     assert out.shape == (2, 2, 3)
     assert out[0, 0].tolist() == [0, 1, 0]
     assert out[0, 1, :2].tolist() == [0 + 2 + 1, 3]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from seqjepa.evaluate.features import encode_split
-from seqjepa.evaluate.reading import stored_views
+from seqjepa.evaluate.stored_views import stored_views
+from seqjepa.evaluate.view_bank import encode_views
 from shards.errors import DamageError
 from shards.reader import ShardSet
 
@@ -37,19 +37,19 @@ def test_every_distinct_view_comes_once_with_its_pixels(shards, threads):
 
 def test_features_stand_at_their_sample_and_view(shards):
     index = ShardSet.open(shards).split("val")
-    bank = encode_split(MeanColour(), index, STATISTICS, CPU, batch_size=7)
+    bank = encode_views(MeanColour(), index, STATISTICS, CPU, batch_size=7)
     assert bank.z.shape == (24, 6, 3)
     for s in range(len(index)):
         for v in range(index.n_views[s]):
             pixels = index.read_view(s, v).reshape(-1, 3).mean(0) / 255
             np.testing.assert_allclose(bank.z[s, v], (pixels - STATISTICS[0]) / STATISTICS[1], atol=1e-4)
         assert not bank.z[s, index.n_views[s] :].any()
-    assert bank.fewest_views == 4
+    assert bank.most_views == 4
     np.testing.assert_array_equal(bank.column("floor_hue"), index.params[:, :, 3])
 
 
 def test_features_may_be_trained_on(shards):
-    bank = encode_split(MeanColour(), ShardSet.open(shards).split("val"), STATISTICS, CPU)
+    bank = encode_views(MeanColour(), ShardSet.open(shards).split("val"), STATISTICS, CPU)
     layer = torch.nn.Linear(3, 1)
     layer(bank.z[:, 0]).sum().backward()
     torch.testing.assert_close(layer.weight.grad, bank.z[:, 0].sum(0, keepdim=True))
@@ -57,9 +57,9 @@ def test_features_may_be_trained_on(shards):
 
 def test_large_caches_are_half_precision(shards, monkeypatch):
     index = ShardSet.open(shards).split("val")
-    full = encode_split(MeanColour(), index, STATISTICS, CPU)
-    monkeypatch.setattr("seqjepa.evaluate.features.FULL_PRECISION_BYTES", 100)
-    half = encode_split(MeanColour(), index, STATISTICS, CPU)
+    full = encode_views(MeanColour(), index, STATISTICS, CPU)
+    monkeypatch.setattr("seqjepa.evaluate.encode.FULL_PRECISION_BYTES", 100)
+    half = encode_views(MeanColour(), index, STATISTICS, CPU)
     assert half.z.dtype == torch.float16
     torch.testing.assert_close(half.z.float(), full.z, atol=2e-3, rtol=1e-3)
 
@@ -73,4 +73,4 @@ def test_a_view_that_does_not_decode_is_named(shards, tmp_path):
     broken.write_bytes(data)
     index.shard_paths[1] = broken
     with pytest.raises(DamageError, match=r"view 2 .*object_0061.*val-000001"):
-        encode_split(MeanColour(), index, STATISTICS, CPU)
+        encode_views(MeanColour(), index, STATISTICS, CPU)

@@ -1,0 +1,148 @@
+"""Which numbers there are for a run and a shard set, and why others are missing (SPEC D.1, D.2, D.4, D.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from seqjepa.data.actions import HUE_COLUMNS, ROTATION_COLUMNS, action_size
+from seqjepa.evaluate import inputs
+from seqjepa.evaluate.measure import Measure, accuracy, accuracy_by_size, regression, regression_by_size
+from seqjepa.methods.base import Aggregating, Method
+
+PAPER_EPOCHS = 300
+PAPER_EPOCHS_LINEAR_REGRESSOR = 50
+LONGEST_PATH = 7
+WAY = {"position": "position", "rotation": "rotation", "rotation_colour": "rotation"}
+"""By the kind of action that a method was given: the kind in which the way between two views is measured."""
+ABLATIONS = {"both": (True, True), "no_action": (True, False), "no_vision": (False, True)}
+"""Path integration: (vision, acting) by name."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What decides which measures make sense: the splits at hand and the method.
+
+    most_views  the longest sequence that every sample can give
+    patches     views are patches at fixations, and the banks also hold z of the images that they are cut from
+    no_path     why not to integrate paths where it could be done; empty: do
+    """
+
+    method: Method
+    action: str
+    classes: int
+    param_names: tuple[str, ...]
+    most_views: int
+    labelled: bool
+    patches: bool = False
+    no_path: str = ""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long probes learn: epochs (the paper's 300), and draws (as in Measure) of what costs a forward pass."""
+
+    epochs: int
+    draws: int
+
+    @property
+    def linear_regressor(self) -> int:
+        """Epochs of the linear regressors, in the paper's proportion to the others' (50 to 300)."""
+        return max(1, round(self.epochs * PAPER_EPOCHS_LINEAR_REGRESSOR / PAPER_EPOCHS))
+
+
+def path_sizes(m_val: Sequence[int]) -> list[int]:
+    """The sizes for which paths are integrated: up to 7, as in Figure 6."""
+    return [m for m in m_val if m <= LONGEST_PATH]
+
+
+def views_wanted(m_val: Sequence[int]) -> int:
+    """The longest sequence that a measure needs: M_val views, M + 1 for paths, 2 for pairs."""
+    return max(2, *m_val, *(m + 1 for m in path_sizes(m_val)))
+
+
+def battery_for(subject: Subject, m_val: Sequence[int], lengths: Lengths) -> tuple[list[Measure], dict[str, str]]:
+    """The measures that can be taken, and for each that cannot, why."""
+    possible: list[Measure] = []
+    skipped: dict[str, str] = {}
+    for part in (_accuracy, _regression, _path):
+        for found in part(subject, m_val, lengths):
+            if isinstance(found, Measure) and found.views > subject.most_views:
+                found = (found.name, _too_few(found.views, subject))
+            if isinstance(found, Measure):
+                possible.append(found)
+            else:
+                skipped[found[0]] = found[1]
+    return possible, skipped
+
+
+Found = Iterator[Measure | tuple[str, str]]
+"""Measures, and (name, reason) of those that make no sense here."""
+
+
+def _accuracy(subject: Subject, m_val: Sequence[int], lengths: Lengths) -> Found:
+    of_view = "top1_z_patch" if subject.patches else "top1_z"
+    if not subject.labelled:
+        yield from ((name, "samples without a label") for name in (of_view, "top1_agg"))
+        return
+    if subject.patches:
+        yield accuracy("top1_z_image", inputs.label_of_image, subject.classes, lengths.epochs)
+    yield accuracy(of_view, inputs.label_of_view, subject.classes, lengths.epochs)
+    if isinstance(subject.method, Aggregating):
+        name, draws = "top1_agg", lengths.draws
+    elif subject.patches:
+        yield "top1_agg", "the method has no aggregate; top1_z_mean stands for it"
+        name, draws = "top1_z_mean", None
+    else:
+        yield "top1_agg", "the method has no aggregate"
+        return
+    sizes = [m for m in m_val if m <= subject.most_views]
+    yield from ((f"{name}.{m}", _too_few(m, subject)) for m in m_val if m not in sizes)
+    if sizes and isinstance(subject.method, Aggregating):
+        shown = inputs.label_of_prefixes(subject.method, subject.action, sizes)
+        yield accuracy_by_size(name, shown, sizes, subject.classes, lengths.epochs, draws)
+    elif sizes:
+        yield accuracy_by_size(name, inputs.label_of_means(sizes), sizes, subject.classes, lengths.epochs, draws)
+
+
+def _regression(subject: Subject, m_val: Sequence[int], lengths: Lengths) -> Found:
+    deep, flat = lengths.epochs, lengths.linear_regressor
+    if subject.action == "position":
+        yield regression("r2_position", inputs.action_between("position"), 2, 2, flat, deep=False)
+        return
+    if absent := _missing(subject, ROTATION_COLUMNS):
+        yield from (("r2_rel_rot", absent), ("r2_indiv_rot", absent))
+    else:
+        yield regression("r2_rel_rot", inputs.action_between("rotation"), 2, 4, deep, deep=True)
+        yield regression("r2_indiv_rot", inputs.rotation_of_view, 1, 4, deep, deep=True)
+    if absent := _missing(subject, HUE_COLUMNS):
+        yield "r2_hue", absent
+    else:
+        yield regression("r2_hue", inputs.hue_between, 2, 2, flat, deep=False)
+
+
+def _path(subject: Subject, m_val: Sequence[int], lengths: Lengths) -> Found:
+    way = WAY.get(subject.action)
+    if way is None or not isinstance(subject.method, Aggregating):
+        return
+    if subject.no_path:
+        yield "r2_path", subject.no_path
+        return
+    sizes = [m for m in path_sizes(m_val) if m < subject.most_views]
+    yield from ((f"r2_path.{m}", _too_few(m + 1, subject)) for m in path_sizes(m_val) if m not in sizes)
+    deep = way == "rotation"
+    epochs = lengths.epochs if deep else lengths.linear_regressor
+    for name, (vision, acting) in ABLATIONS.items():
+        if sizes:
+            shown = inputs.path_of_prefixes(subject.method, subject.action, way, sizes, vision=vision, acting=acting)
+            draws = min(lengths.draws, epochs)
+            yield regression_by_size(f"r2_path.{name}", shown, sizes, action_size(way), epochs, draws, deep=deep)
+
+
+def _missing(subject: Subject, fields: tuple[str, ...]) -> str | None:
+    absent = [name for name in fields if name not in subject.param_names]
+    return f"the shards have no {', '.join(absent)}" if absent else None
+
+
+def _too_few(needed: int, subject: Subject) -> str:
+    return f"needs {needed} views, a sample has {subject.most_views}"

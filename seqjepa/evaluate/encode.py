@@ -1,0 +1,40 @@
+"""Pixels through the frozen encoder, in passes of a bounded size, and the room that their features are kept in."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqjepa.data.sequence import normalise
+from seqjepa.methods.base import Method
+
+PixelStats = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation per channel, for pixels in [0, 1]."""
+
+FULL_PRECISION_BYTES = 2 * 2**30
+PIXELS_PER_PASS = {"cpu": 2**19, "cuda": 2**23}  # 512 or 8,192 patches of 32×32
+
+
+@torch.inference_mode()
+def embed(method: Method, views: Tensor, pixel_stats: PixelStats) -> Tensor:
+    """Views, uint8 or float in 0…255 [n, C, H, W], on the model's device → z float32 [n, D]."""
+    passes = views.split(views_per_pass(views.device, *views.shape[-2:]))
+    return torch.cat([method.embed(normalise(part, *pixel_stats)).float() for part in passes])
+
+
+def views_per_pass(device: torch.device, height: int, width: int) -> int:
+    """How many views go through the encoder at once: activations of a pass stay within some gigabytes (GPU) or
+    megabytes (CPU)."""
+    return max(1, PIXELS_PER_PASS.get(device.type, 2**19) // (height * width))
+
+
+def room(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Zeros for features, float32, or float16 beyond 2 GiB; on a GPU as long as they leave half of what is free.
+
+    Made outside inference mode, so that a probe's backward pass may read what is put there.
+    """
+    dtype = torch.float32 if 4 * np.prod(shape, dtype=np.int64) <= FULL_PRECISION_BYTES else torch.float16
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    fits = device.type != "cuda" or size < torch.cuda.mem_get_info(device)[0] // 2
+    return torch.zeros(shape, dtype=dtype, device=device if fits else "cpu")

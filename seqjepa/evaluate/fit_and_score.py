@@ -1,0 +1,107 @@
+"""Training one probe on the training bank and scoring it on the validation bank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from seqjepa.data.draws import Purpose
+from seqjepa.evaluate.bank import FeatureBank
+from seqjepa.evaluate.measure import Measure, Scores
+from seqjepa.evaluate.probes import Fit, Gather, fit, predict
+
+CHECKS = 10
+EXAMPLES = 4096
+KEPT_BYTES = 4 * 2**30
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where probes are trained: the two banks, the device, and the seed that fixes draws, heads and row order.
+
+    val_draws: the validation set is seen under so many fixed draws of views; scores are over all of them together.
+    """
+
+    train: FeatureBank
+    val: FeatureBank
+    device: torch.device
+    seed: int
+    val_draws: int = 1
+
+
+def fit_and_score(measure: Measure, bench: Bench) -> tuple[Scores, Scores]:
+    """Scores after the last epoch, and the best seen in ten checks along the way (logged, never reported as ours)."""
+    x, y = _validation(measure, bench)
+    training = _training(measure, bench)
+    spread = torch.linspace(0, len(bench.train) - 1, min(EXAMPLES, len(bench.train)), device=bench.device).long()
+    examples, _ = training(0)(spread)
+    best: Scores = {}
+    last: Scores = {}
+    every = max(1, measure.epochs // CHECKS)
+
+    def check(epoch: int, head: nn.Module) -> None:
+        if epoch % every and epoch != measure.epochs:
+            return
+        last.update(measure.score(predict(head, x), y))
+        best.update({name: max(value, best.get(name, value)) for name, value in last.items()})
+
+    fit(
+        lambda: measure.head(examples),
+        training,
+        len(bench.train),
+        measure.loss,
+        Fit(measure.epochs, bench.seed),
+        device=bench.device,
+        after_epoch=check,
+    )
+    return last, best
+
+
+def _validation(measure: Measure, bench: Bench) -> tuple[Tensor, Tensor]:
+    """Every validation sample under each fixed draw, on the device."""
+    val = bench.val
+    drawn = (val.draw(bench.seed, draw, Purpose.EVALUATION, measure.views) for draw in range(bench.val_draws))
+    parts = [_everything(measure.inputs(val, slots), len(val), bench.device) for slots in drawn]
+    return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
+
+
+def _training(measure: Measure, bench: Bench) -> Callable[[int], Gather]:
+    """inputs(epoch) for `fit`. Inputs that cost a forward pass are computed once for each draw, as far as they fit."""
+    bank = bench.train
+    draws = min(measure.draws or measure.epochs, bank.different_draws or measure.epochs)
+    keep = measure.draws is not None and draws < measure.epochs
+    budget = _kept_bytes(bench.device)
+    kept: dict[int, Gather] = {}
+
+    def inputs(epoch: int) -> Gather:
+        nonlocal budget
+        draw = epoch % draws
+        if draw in kept:
+            return kept[draw]
+        gather = measure.inputs(bank, bank.draw(bench.seed, draw, Purpose.PROBE, measure.views))
+        if keep and (size := _bytes_of_all(gather, len(bank), bench.device)) <= budget:
+            budget -= size
+            gather = kept[draw] = _looked_up(*_everything(gather, len(bank), bench.device))
+        return gather
+
+    return inputs
+
+
+def _kept_bytes(device: torch.device) -> int:
+    return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else KEPT_BYTES
+
+
+def _bytes_of_all(gather: Gather, rows: int, device: torch.device) -> int:
+    return rows * sum(tensor.nbytes for tensor in gather(torch.zeros(1, dtype=torch.int64, device=device)))
+
+
+def _looked_up(x: Tensor, y: Tensor) -> Gather:
+    return lambda rows: (x[rows], y[rows])
+
+
+def _everything(gather: Gather, rows: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    parts = [gather(part) for part in torch.arange(rows, device=device).split(1024)]
+    return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])

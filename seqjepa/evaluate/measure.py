@@ -1,0 +1,117 @@
+"""A measure: one probe and the numbers that it gives. The kinds of it that the battery is made of.
+
+n validation rows, K sizes M (prefixes of M views, each with a head of its own), D width of a target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor, nn
+
+from seqjepa.evaluate.inputs import Inputs
+from seqjepa.evaluate.metrics import r2_avg, r2_pool, top1
+from seqjepa.evaluate.probes import (
+    Loss,
+    StackedLinear,
+    Standardise,
+    cross_entropy,
+    from_zero,
+    mlp,
+    squared_error,
+    stacked_mlp,
+)
+
+Scores = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One probe.
+
+    views   how many views of a sample it needs
+    head    builds the head from examples of training inputs [e, …]; e ≥ 2 where it standardises
+    score   (predictions, targets) over the whole validation set → numbers by name, as in results.json with a dot for
+            each level
+    draws   for inputs that cost a forward pass: how many different training draws there are, cycled over epochs.
+            None: a new one every epoch
+    """
+
+    name: str
+    inputs: Inputs
+    views: int
+    head: Callable[[Tensor], nn.Module]
+    loss: Loss
+    epochs: int
+    score: Callable[[Tensor, Tensor], Scores]
+    draws: int | None = None
+
+
+def accuracy(name: str, inputs: Inputs, classes: int, epochs: int) -> Measure:
+    """A linear classifier; top-1."""
+    return Measure(name, inputs, 1, partial(_linear, outputs=classes), cross_entropy, epochs, partial(_top1, name))
+
+
+def accuracy_by_size(
+    name: str, inputs: Inputs, sizes: Sequence[int], classes: int, epochs: int, draws: int | None
+) -> Measure:
+    """A linear classifier for each size M; top-1."""
+    head, score = partial(_stacked, outputs=classes), partial(_top1_by_size, name, sizes)
+    return Measure(name, inputs, max(sizes), head, cross_entropy, epochs, score, draws)
+
+
+def regression(name: str, inputs: Inputs, views: int, outputs: int, epochs: int, *, deep: bool) -> Measure:
+    """A linear regressor on standardised features, or an MLP; R² in both definitions."""
+    head = partial(_mlp if deep else _regressor, outputs=outputs)
+    return Measure(name, inputs, views, head, squared_error, epochs, partial(_r2, name))
+
+
+def regression_by_size(
+    name: str, inputs: Inputs, sizes: Sequence[int], outputs: int, epochs: int, draws: int | None, *, deep: bool
+) -> Measure:
+    """As `regression` for each size M, of a target one view further; R², average over dimensions."""
+    head = partial(_stacked_mlp if deep else _stacked_regressor, outputs=outputs)
+    score = partial(_r2_by_size, name, sizes)
+    return Measure(name, inputs, max(sizes) + 1, head, squared_error, epochs, score, draws)
+
+
+def _linear(examples: Tensor, outputs: int) -> nn.Module:
+    return nn.Linear(examples.shape[-1], outputs)
+
+
+def _stacked(examples: Tensor, outputs: int) -> nn.Module:
+    return StackedLinear(examples.shape[1], examples.shape[-1], outputs)
+
+
+def _regressor(examples: Tensor, outputs: int) -> nn.Module:
+    return from_zero(Standardise(examples), _linear(examples, outputs))
+
+
+def _stacked_regressor(examples: Tensor, outputs: int) -> nn.Module:
+    return from_zero(Standardise(examples), _stacked(examples, outputs))
+
+
+def _mlp(examples: Tensor, outputs: int) -> nn.Module:
+    return mlp(examples.shape[-1], outputs)
+
+
+def _stacked_mlp(examples: Tensor, outputs: int) -> nn.Module:
+    return stacked_mlp(examples.shape[1], examples.shape[-1], outputs)
+
+
+def _top1(name: str, logits: Tensor, labels: Tensor) -> Scores:
+    return {name: top1(logits, labels)}
+
+
+def _top1_by_size(name: str, sizes: Sequence[int], logits: Tensor, labels: Tensor) -> Scores:
+    return {f"{name}.{m}": top1(logits[:, k], labels) for k, m in enumerate(sizes)}
+
+
+def _r2(name: str, predicted: Tensor, target: Tensor) -> Scores:
+    return {f"{name}_avg": r2_avg(target, predicted), f"{name}_pool": r2_pool(target, predicted)}
+
+
+def _r2_by_size(name: str, sizes: Sequence[int], predicted: Tensor, target: Tensor) -> Scores:
+    return {f"{name}.{m}": r2_avg(target[:, k], predicted[:, k]) for k, m in enumerate(sizes)}
