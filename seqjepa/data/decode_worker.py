@@ -1,4 +1,4 @@
-"""Decodes stored views into memory. Imported by the loader, and run as a script by the ring's worker processes.
+"""Decodes stored images into memory. Imported by the loader, and run as a script by the ring's worker processes.
 
 A worker needs numpy and simplejpeg only: no torch, no package of ours, no re-import of the trainer's __main__. It
 finds a Setup in shared memory, reads jobs from stdin (shared by all workers), decodes into shared memory, and answers
@@ -15,15 +15,16 @@ import signal
 import struct
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 
 import numpy as np
 import simplejpeg
 
-# One view to decode: where its bytes are.
+# One member to read: where its bytes are.
 ROW = np.dtype([("offset", "<i8"), ("length", "<i4"), ("shard", "<i4")])
-JOB = struct.Struct("<ii")  # slot, rows
+JOB = struct.Struct("<ii")  # slot, rows of its table
 REPLY = struct.Struct("<ii504s")  # slot, row that failed or -1, why in UTF-8; small enough for one atomic write
 _PAGE = 4096
 _MADV_POPULATE_WRITE = 23  # Linux 5.14; Python's mmap has no name for it
@@ -31,7 +32,7 @@ _MAX_MAPS = 512
 
 
 class RowError(Exception):
-    """The bytes of one row cannot be turned into a view."""
+    """The bytes of one row of a table cannot be turned into what they should be."""
 
     def __init__(self, row: int, reason: str) -> None:
         super().__init__(reason)
@@ -40,7 +41,10 @@ class RowError(Exception):
 
 @dataclass(frozen=True)
 class Setup:
-    """What a worker has to know. A slot is uint8 [rows, height, width, 3], then the table of `rows` ROWs to decode."""
+    """What a worker has to know. A slot is `rows` images uint8 [height, width, 3], then for each of `extras` that many
+    bytes a row (the values of an .npy, as they are stored), then the table of ROWs to read: for each row its image,
+    then its extras.
+    """
 
     shard_paths: list[str]
     encoding: str
@@ -48,23 +52,36 @@ class Setup:
     width: int
     rows: int
     slots: int
+    extras: Sequence[int] = ()
 
     @property
-    def table_offset(self) -> int:
-        return -(-self.rows * self.height * self.width * 3 // _PAGE) * _PAGE
+    def members(self) -> int:
+        """ROWs of the table for each row of a slot."""
+        return 1 + len(self.extras)
+
+    @property
+    def starts(self) -> list[int]:
+        """Where in a slot the images, each of the extras and the table start, and where the slot ends."""
+        sizes = [self.height * self.width * 3, *self.extras, self.members * ROW.itemsize]
+        return list(accumulate((-(-self.rows * size // _PAGE) * _PAGE for size in sizes), initial=0))
 
     @property
     def slot_bytes(self) -> int:
-        return -(-(self.table_offset + self.rows * ROW.itemsize) // _PAGE) * _PAGE
+        return self.starts[-1]
 
-    def views(self, memory: mmap.mmap, slot: int) -> np.ndarray:
-        """uint8 [rows, height, width, 3] in shared memory."""
-        shape = (self.rows, self.height, self.width, 3)
-        return np.ndarray(shape, np.uint8, memory, slot * self.slot_bytes)
+    def regions(self, memory: mmap.mmap, slot: int) -> list[np.ndarray]:
+        """In shared memory: images uint8 [rows, height, width, 3], then each of the extras uint8 [rows, bytes]."""
+        shapes = [(self.height, self.width, 3), *((size,) for size in self.extras)]
+        starts = (slot * self.slot_bytes + start for start in self.starts)
+        return [
+            np.ndarray((self.rows, *shape), np.uint8, memory, start)
+            for shape, start in zip(shapes, starts, strict=False)
+        ]
 
     def table(self, memory: mmap.mmap, slot: int) -> np.ndarray:
-        """ROW [rows] in shared memory."""
-        return np.ndarray((self.rows,), ROW, memory, slot * self.slot_bytes + self.table_offset)
+        """ROW [rows · members] in shared memory."""
+        start = slot * self.slot_bytes + self.starts[self.members]
+        return np.ndarray((self.rows * self.members,), ROW, memory, start)
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self)).encode()
@@ -95,8 +112,25 @@ class ShardMaps:
         return found
 
 
+def fill(table: np.ndarray, regions: list[np.ndarray], maps: ShardMaps, encoding: str) -> None:
+    """Fill the first n rows of all regions of a slot (images, then extras) from the ROWs of `table` [n · members].
+
+    Raises RowError.
+    """
+    members = len(regions)
+    for member, region in enumerate(regions):
+        rows = table[member::members]
+        try:
+            decode_rows(rows, region[: len(rows)], maps, encoding if member == 0 else "raw")
+        except RowError as error:
+            raise RowError(error.row * members + member, str(error)) from error
+
+
 def decode_rows(table: np.ndarray, views: np.ndarray, maps: ShardMaps, encoding: str) -> None:
-    """Fill views uint8 [n, H, W, 3] from the n stored members that `table` (ROW [n]) points at. Raises RowError."""
+    """Fill views uint8 [n, H, W, 3] from the n stored members that `table` (ROW [n]) points at. Raises RowError.
+
+    encoding "raw": of an .npy of any type and shape the values' bytes, so views may as well be uint8 [n, bytes].
+    """
     decode = _decode_jpeg if encoding == "jpeg" else _copy_npy
     row = 0
     try:
@@ -126,7 +160,7 @@ def _decode_jpeg(data: memoryview, view: np.ndarray) -> None:
 def _copy_npy(data: memoryview, view: np.ndarray) -> None:
     header = len(data) - view.nbytes
     if header < 10 or data[:6] != b"\x93NUMPY":
-        raise ValueError(f"not a .npy of uint8 {list(view.shape)}")
+        raise ValueError(f"not an .npy with {view.nbytes} bytes of values")
     view.reshape(-1)[:] = np.frombuffer(data, np.uint8, view.nbytes, header)
 
 
@@ -153,7 +187,7 @@ def _serve(memory: mmap.mmap, setup: Setup, answers: int) -> None:
         slot, rows = JOB.unpack(job)
         failed, reason = -1, ""
         try:
-            decode_rows(setup.table(memory, slot)[:rows], setup.views(memory, slot)[:rows], maps, setup.encoding)
+            fill(setup.table(memory, slot)[:rows], setup.regions(memory, slot), maps, setup.encoding)
         except RowError as error:
             failed, reason = error.row, str(error)
         os.write(answers, REPLY.pack(slot, failed, reason.encode()[:500]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,24 +14,12 @@ from seqjepa.data.cursor import Cursor
 from seqjepa.data.decode_worker import RowError, Setup
 from seqjepa.data.order import Sampling
 from seqjepa.data.plan import BatchPlan, Planner
+from seqjepa.data.processes import auto_workers
 from seqjepa.data.sequence import ViewSequence
 from shards.errors import DamageError
 
 if TYPE_CHECKING:
     from shards.reader import SplitIndex
-
-_MOST_AUTO_WORKERS = 16  # a slot holds a whole batch, and each worker has one at hand
-
-
-def auto_workers(world_size: int = 1) -> int:
-    """Decode processes for one rank: two per CPU core that we may use, shared by the ranks of this machine; at least 1.
-
-    Two, because the scheduler shares cores between processes that want them: beside a trainer that keeps one of two
-    cores busy, one process per core keeps 2/3 of its rate and two keep 4/5. Alone, both are as fast.
-    """
-    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(_MOST_AUTO_WORKERS, 2 * cores // max(1, ranks_here)))
 
 
 def _own(array: np.ndarray) -> torch.Tensor:
@@ -126,7 +113,7 @@ class ViewLoader:
     def _fetch(self, epoch: int, step: int) -> ViewSequence:
         plan, filled = self._ahead.fetch(epoch, step)
         index, B, T = self.index, len(plan.samples), self.sampling.views
-        views = filled.views.reshape(B, T, index.height, index.width, 3).transpose(0, 1, 4, 2, 3)
+        views = filled.regions[0].reshape(B, T, index.height, index.width, 3).transpose(0, 1, 4, 2, 3)
         return ViewSequence(
             torch.from_numpy(views),
             _own(plan.actions),

@@ -23,16 +23,19 @@ from shards.errors import FailureError
 
 
 class Filled(NamedTuple):
-    """Decoded views, uint8 [n, H, W, 3], in a slot that stays theirs until it is freed."""
+    """n decoded rows in a slot that stays theirs until it is freed.
+
+    regions: images uint8 [n, H, W, 3], then the set-up's extras uint8 [n, bytes]
+    """
 
     slot: int
-    views: np.ndarray
+    regions: list[np.ndarray]
 
 
 class Ring(Protocol):
-    """What the loader needs: put tables in, take decoded views out in the same order, free the slots.
+    """What a loader needs: put tables in, take decoded rows out in the same order, free the slots.
 
-    take() raises RowError for a view that cannot be decoded, and FailureError when a worker has died.
+    take() raises RowError for what cannot be decoded, and FailureError when a worker has died.
     """
 
     memory: np.ndarray
@@ -63,13 +66,13 @@ class InlineRing:
 
     def take(self) -> Filled:
         table, slot = self._queue.popleft(), self._free.pop()
-        views = self._setup.views(self._map, slot)[: len(table)]
+        regions = self._setup.regions(self._map, slot)
         try:
-            decode_worker.decode_rows(table, views, self._maps, self._setup.encoding)
+            decode_worker.fill(table, regions, self._maps, self._setup.encoding)
         except RowError:
             self._free.append(slot)
             raise
-        return Filled(slot, views)
+        return _filled(slot, regions, len(table))
 
     def free(self, slot: int) -> None:
         self._free.append(slot)
@@ -79,7 +82,7 @@ class InlineRing:
 
 
 class WorkerRing:
-    """`workers` processes, each filling a whole slot at a time. Views come back in the order in which tables were put.
+    """`workers` processes, each filling a whole slot at a time. Slots come back in the order in which tables were put.
 
     Raises FailureError where memory or processes are refused.
     """
@@ -98,17 +101,17 @@ class WorkerRing:
             ) from error
         self.memory = np.frombuffer(self._map, np.uint8, size)
         slots = range(setup.slots)
-        self._views = [setup.views(self._map, slot) for slot in slots]
+        self._regions = [setup.regions(self._map, slot) for slot in slots]
         self._tables = [setup.table(self._map, slot).view(np.uint8).data for slot in slots]
         self._free = deque(slots)
-        self._queue: deque[tuple[int, int]] = deque()  # slot and rows, in the order of put
+        self._queue: deque[tuple[int, int]] = deque()  # slot and ROWs, in the order of put
         self._answers: dict[int, Answer] = {}  # by slot, not yet taken
 
     def has_room(self) -> bool:
         return bool(self._free)
 
     def put(self, table: np.ndarray) -> None:
-        """Queue the decoding of ROW [n] into a free slot."""
+        """Queue the reading of ROW [n · members] into a free slot."""
         slot = self._free.popleft()
         # A memoryview copies without giving up the GIL, which a spinning trainer would hand back only 5 ms later.
         self._tables[slot][: table.nbytes] = table.view(np.uint8).data
@@ -124,14 +127,18 @@ class WorkerRing:
         if answer.failed >= 0:
             self.free(slot)
             raise RowError(answer.failed, answer.reason)
-        return Filled(slot, self._views[slot][:rows])
+        return _filled(slot, self._regions[slot], rows)
 
     def free(self, slot: int) -> None:
         self._free.append(slot)
 
     def close(self) -> None:
-        """End the workers. Views that were taken stay readable."""
+        """End the workers. What was taken stays readable."""
         self._processes.close()
+
+
+def _filled(slot: int, regions: list[np.ndarray], table_rows: int) -> Filled:
+    return Filled(slot, [region[: table_rows // len(regions)] for region in regions])
 
 
 @contextmanager

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from seqjepa.data.actions import actions_between
-from seqjepa.data.loader import ViewLoader, auto_workers
+from seqjepa.data.loader import ViewLoader
+from seqjepa.data.processes import auto_workers
 from seqjepa.data.sequence import ViewSequence
 from shards.errors import ConfigError
 
