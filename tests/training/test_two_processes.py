@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from train_helpers import make_shards, metrics, tiny_config
+from train_helpers import SACCADES, make_saliency_shards, make_shards, metrics, tiny_config
 
 from seqjepa.training.train import train
 
@@ -59,10 +59,13 @@ def two_ranks(shards: Path, out: Path, settings: list[str], stop_at: int = -1) -
     return [(rank.returncode, text) for rank, text in zip(ranks, outputs, strict=True)]
 
 
-def test_losses_and_weights_equal_one_process(tmp_path):
-    shards = make_shards(tmp_path / "set", objects=22)  # the last batch of an epoch holds 6, three a rank
-    train(tiny_config(*SETTINGS), shards, tmp_path / "one", workers=0, progress=False)
-    done = two_ranks(shards, tmp_path / "two", SETTINGS)
+@pytest.mark.parametrize("kind", ["views", "saccades"])
+def test_losses_and_weights_equal_one_process(tmp_path, kind: str):
+    # The last batch of an epoch holds 6, three a rank.
+    shards = make_shards(tmp_path / "set", 22) if kind == "views" else make_saliency_shards(tmp_path / "set", 22)
+    settings = [*SETTINGS, *(SACCADES if kind == "saccades" else [])]
+    train(tiny_config(*settings), shards, tmp_path / "one", workers=0, progress=False)
+    done = two_ranks(shards, tmp_path / "two", settings)
     assert [code for code, _ in done] == [0, 0], done
     for one, two in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
         assert one["samples"] == two["samples"] == 22

@@ -1,4 +1,4 @@
-"""A tiny shard set and a tiny run for the trainer's tests."""
+"""Tiny shard sets and tiny runs for the trainer's tests."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import simplejpeg
 from seqjepa.config import RunConfig
 from seqjepa.recipes import load_recipe
 from seqjepa.training.runlog import TIMING
-from shards.sample import ViewSample
-from shards.schema import ParamField, ViewSpec
+from shards.saliency_map import encode_map
+from shards.sample import ImageSample, ViewSample, encode_raw
+from shards.schema import ImageSpec, ParamField, ViewSpec
 from shards.stats import PixelStats
 from shards.writer import SetBuilder
 
@@ -36,6 +37,32 @@ def make_shards(out: Path, objects: int = 22, views: int = 5, size: int = 32, se
             shard.add(ViewSample(f"o{number:03d}", jpegs, list(range(views)), values, label, {}), stats)
     builder.finish({"made": "by a test"})
     return out
+
+
+def make_saliency_shards(
+    out: Path, images: int = 22, size: int = 24, splits: tuple[str, ...] = ("unlabeled", "train"), maps: bool = True
+) -> Path:
+    """Noise images with a few bright spots, which is where their maps have most of their mass; `maps`: with those."""
+    rng = np.random.default_rng(0)
+    spec = ImageSpec(size, size, "raw", "float16" if maps else "none")
+    builder = SetBuilder(out, name="tiny-images", spec=spec, classes=("a", "b"), fingerprint={"images": images})
+    for split in splits:
+        with builder.open_shard(split, 0) as shard:
+            for number in range(images):
+                pixels = rng.integers(0, 120, (size, size, 3), dtype=np.uint8)
+                mass = np.full((size, size), 0.01)
+                spots = rng.integers(0, size, (4, 2))
+                pixels[spots[:, 0], spots[:, 1]] = 250
+                mass[spots[:, 0], spots[:, 1]] = 1.0
+                saliency = encode_map(mass / mass.sum(), "float16") if maps else ()
+                label = -1 if split == "unlabeled" else number % 2
+                sample = ImageSample(f"i{number:03d}", encode_raw(pixels), saliency, label, {})
+                shard.add(sample, PixelStats.of(pixels))
+    builder.finish({"made": "by a test"})
+    return out
+
+
+SACCADES = ["data.patch=8", "data.action=position", "data.image_size=24"]
 
 
 def tiny_config(*overrides: str) -> RunConfig:
