@@ -19,6 +19,7 @@ from seqjepa.config import RunConfig
 from seqjepa.data.actions import action_size
 from seqjepa.data.fixations import Fixating
 from seqjepa.data.loader import ViewLoader
+from seqjepa.data.saccades import SaccadeLoader
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.training.checkpoint import DataInfo
 from seqjepa.training.distributed import World
@@ -119,8 +120,6 @@ def build_loader(
     }
     if isinstance(source.index, SplitIndex):
         return ViewLoader(source.index, pin=device.type == "cuda", **common)
-    from seqjepa.data.saccades import SaccadeLoader
-
     how = Fixating(**source.data.fixating)
     return SaccadeLoader(source.index, how, device=device, mean=tuple(source.data.mean), **common)
 
