@@ -77,7 +77,8 @@ class SizeBatches:
     """Images wait for others of their size; one batch is under way on the device while the next is gathered."""
 
     def __init__(self, model: SaliencyModel, storage: MapStorage):
-        self.model, self.storage = model, storage
+        self.model = model
+        self.storage: MapStorage = storage
         self._waiting: dict[tuple[int, ...], list[Placed]] = {}
         self._under_way: tuple[list[Placed], Tensor] | None = None
 
@@ -120,14 +121,18 @@ class SizeBatches:
         batch, density = self._under_way
         self._under_way = None
         maps = density.cpu().numpy()
-        return {item.place: to_sample(item.record, p, item.image.shape, self.storage) for item, p in zip(batch, maps)}
+        return {
+            item.place: to_sample(item.record, p, item.image.shape, self.storage)
+            for item, p in zip(batch, maps, strict=True)
+        }
 
 
 def to_sample(record: ImageRecord, p: np.ndarray, image_shape: tuple[int, ...], storage: MapStorage) -> Transformed:
     """A map [H, W] as a sample; its meta has the image's own size too. FailureError: it is no density."""
+    height, width = p.shape
     meta = {**record.meta, "image_height": image_shape[0], "image_width": image_shape[1]}
     try:
         parts = encode_map(p, storage)
     except FormatError as error:
         raise FailureError(f"{record.name}: the model gave {error}") from error
-    return Transformed(MapSample(record.key, parts, *p.shape, record.label, meta), PixelStats())
+    return Transformed(MapSample(record.key, parts, height, width, record.label, meta), PixelStats())

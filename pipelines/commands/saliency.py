@@ -1,0 +1,194 @@
+"""`seqjepa-data build-saliency …`, `import-saliency …` and `score-saliency`: saliency maps, and what they are worth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from shards.console import AsJson, Out, Overwrite, Workers, new_app, print_json, show_contents
+
+build_saliency_app = new_app("Compute the saliency map of every image of a source.")
+import_saliency_app = new_app("Take published saliency arrays over into a set of maps.")
+
+Source = Annotated[Path, typer.Option(help="Folder (or plain .tar) of the images.")]
+Model = Annotated[str, typer.Option(help="deepgaze-iie; or spectral-residual, centre-bias: offline, and not DeepGaze.")]
+InputScale = Annotated[
+    str, typer.Option(help="DeepGaze: 255 (right), or author: pixels in [0, 1] as the released scripts feed them.")
+]
+Pooling = Annotated[
+    str, typer.Option(help="DeepGaze, to a smaller map: area keeps probability mass; author: bilinear log density.")
+]
+Storage = Annotated[str, typer.Option(help="float16, or log8: half the size, 8 bits of log density.")]
+Weights = Annotated[Path | None, typer.Option(help="deepgaze2e.pth, or its folder. Default: usual places.")]
+CentreBias = Annotated[Path | None, typer.Option(help="centerbias_mit1003.npy, or its folder.")]
+Download = Annotated[bool, typer.Option("--download", help="Fetch what is missing of these two (420 MB).")]
+Forward = Annotated[str, typer.Option(help="DeepGaze: fast, or package: the package's own, for comparison.")]
+Devices = Annotated[str, typer.Option(help="auto, cpu, cuda:N; or several with commas, one process each.")]
+Processes = Annotated[int | None, typer.Option(min=1, help="On the CPU: how many share the cores. Default: one.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Images of one size at a time. Default: the model's own.")]
+MaxBad = Annotated[int, typer.Option(min=0, help="How many images that cannot be read to leave out.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many images of each split, for a try.")]
+PerShard = Annotated[int, typer.Option(min=1, help="Maps in one tar.")]
+OutSize = Annotated[int | None, typer.Option(min=8, max=8192, help="Side of the maps. Default: of each image.")]
+InputSize = Annotated[int | None, typer.Option(min=32, max=8192, help="DeepGaze sees images of this side.")]
+
+
+@build_saliency_app.command("stl10")
+def build_stl10_command(
+    source: Source,
+    out: Out,
+    model: Model = "deepgaze-iie",
+    input_scale: InputScale = "255",
+    pooling: Pooling = "area",
+    storage: Storage = "float16",
+    weights: Weights = None,
+    centre_bias: CentreBias = None,
+    download: Download = False,
+    forward: Forward = "fast",
+    device: Devices = "auto",
+    processes: Processes = None,
+    batch_size: BatchSize = None,
+    workers: Workers = None,
+    samples_per_shard: PerShard = 1024,
+    max_bad: MaxBad = 0,
+    limit: Limit = None,
+    input_size: InputSize = 512,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Maps of STL-10: 96×96, computed by DeepGaze IIE on 512×512 and pooled by area.
+
+    \b
+    Examples:
+      seqjepa-data build-saliency stl10 --source stl10_binary/ --out maps/stl10 --download --device cuda
+      seqjepa-data build-saliency stl10 --source stl10_binary/ --out maps/stl10-sr --model spectral-residual
+
+    Killed or interrupted, the same command goes on where it was.
+    """
+    _build("stl10", out_size=96, **locals())
+
+
+@build_saliency_app.command("imagenet")
+def build_imagenet_command(
+    source: Source,
+    out: Out,
+    model: Model = "deepgaze-iie",
+    input_scale: InputScale = "255",
+    pooling: Pooling = "area",
+    storage: Storage = "float16",
+    weights: Weights = None,
+    centre_bias: CentreBias = None,
+    download: Download = False,
+    forward: Forward = "fast",
+    device: Devices = "auto",
+    processes: Processes = None,
+    batch_size: BatchSize = None,
+    workers: Workers = None,
+    samples_per_shard: PerShard = 1024,
+    max_bad: MaxBad = 0,
+    limit: Limit = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Maps of ImageNet at native resolution, images of one size together.
+
+    \b
+    Examples:
+      seqjepa-data build-saliency imagenet --source imagenet/ --out maps/in1k --storage log8 --device cuda:0,cuda:1
+
+    Killed or interrupted, the same command goes on where it was.
+    """
+    _build("imagenet", out_size=None, input_size=None, **locals())
+
+
+@build_saliency_app.command("folder")
+def build_folder_command(
+    source: Source,
+    out: Out,
+    model: Model = "deepgaze-iie",
+    input_scale: InputScale = "255",
+    pooling: Pooling = "area",
+    storage: Storage = "float16",
+    weights: Weights = None,
+    centre_bias: CentreBias = None,
+    download: Download = False,
+    forward: Forward = "fast",
+    device: Devices = "auto",
+    processes: Processes = None,
+    batch_size: BatchSize = None,
+    workers: Workers = None,
+    samples_per_shard: PerShard = 1024,
+    max_bad: MaxBad = 0,
+    limit: Limit = None,
+    val_fraction: Annotated[
+        float | None, typer.Option(help="As in `shard folder`: this share of images is the validation split.")
+    ] = None,
+    out_size: OutSize = None,
+    input_size: InputSize = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Maps of any folder of images, at native resolution unless --out-size says otherwise.
+
+    \b
+    Examples:
+      seqjepa-data build-saliency folder --source photos/ --out maps/photos --model spectral-residual
+      seqjepa-data build-saliency folder --source photos.tar --out maps/photos --weights deepgaze2e.pth --device cuda
+
+    Killed or interrupted, the same command goes on where it was.
+    """
+    _build("folder", **locals())
+
+
+def _build(
+    kind: str, source: Path, out: Path, model: str, as_json: bool, val_fraction: float | None = None, **given: Any
+):
+    from pipelines.images.source import open_source
+    from pipelines.saliency.build import build_saliency
+    from pipelines.saliency.models import ModelChoice
+
+    of_build = ("storage", "samples_per_shard", "device", "processes", "workers", "limit", "max_bad", "overwrite")
+    build = {name: given.pop(name) for name in of_build}
+    choice = ModelChoice(model, **given)
+    build_saliency(open_source(kind, source, val_fraction=val_fraction), out, choice, **build)
+    show_contents(out, as_json)
+
+
+def score_saliency_command(
+    maps: Annotated[Path, typer.Option(help="Folder of a set with saliency maps.")],
+    fixations: Annotated[Path, typer.Option(help="CSV with columns image, subject, x, y (pixels of the image).")],
+    subjects: Annotated[
+        str | None, typer.Option(help="Whom to score: last8, first7, or names with commas. Default: everybody.")
+    ] = None,
+    centre_bias: CentreBias = None,
+    drop_outside: Annotated[
+        bool, typer.Option("--drop-outside", help="Leave out fixations that lie outside their image.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score maps against recorded fixations: AUC, shuffled AUC, NSS, information gain over the centre bias in bits.
+
+    AUC is against all pixels; shuffled AUC against where those people who are not scored looked in other images.
+
+    Example:  seqjepa-data score-saliency --maps maps/osie --fixations osie/fixations.csv --subjects last8 --json
+    """
+    from pipelines.saliency.scoring import score_saliency
+
+    found = score_saliency(
+        maps,
+        fixations,
+        subjects=subjects,
+        centre_bias=centre_bias,
+        drop_outside=drop_outside,
+        progress=not as_json,
+    )
+    if as_json:
+        print_json(found)
+        return
+    name = found["model"].get("what") or found["model"].get("name", "unknown model")
+    people, images = len(found["subjects"]), found["images"]
+    typer.echo(f"{maps} ({name}): {found['fixations']:,} fixations of {people} people on {images} images")
+    for metric in ("auc", "sauc", "nss", "ig"):
+        typer.echo(f"  {metric:4} {found[metric]:6.3f}")
