@@ -26,7 +26,8 @@ def augment(images: Tensor, params: AugmentParams, size: int) -> Tensor:
 
     Order: crop and resize, flip, jitter (each view in its own order), grayscale, blur, solarise. Equal to torchvision's
     tensor operations on images of the same dtype (antialias=True): uint8 images are brought back to whole levels
-    after each operation, by the same rounding; float images stay in 0 … 1 (overshoot of the bicubic is cut off).
+    after each operation, by the same rounding; float images are clamped to 0 … 1 after the crop (torchvision keeps the
+    bicubic's overshoot, and gives NaN where its hue meets it).
     """
     B, T = params.shape
     flat = params.flat()

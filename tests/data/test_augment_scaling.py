@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from seqjepa.data.actions import AUGMENTATION_COLUMNS, AUGMENTATION_PARTS, actions_between
+from seqjepa.data.augment.parameters import draw_parameters
+from seqjepa.data.augment.recipes import RECIPES, build_recipe
+from seqjepa.data.augment.scaling import FROZEN, Scaling, augmentation_actions, constants_for, estimate_constants
+from shards.errors import ConfigError
+
+PARAMS = torch.rand(5, 4, 9, generator=torch.Generator().manual_seed(0))
+SCALING = Scaling(tuple(float(k) for k in range(9)), tuple(float(k) for k in range(1, 10)))
+
+
+def test_frozen_constants_are_those_of_the_stream():
+    for (recipe, height, width), frozen in FROZEN.items():
+        params = draw_parameters(recipe, range(20_000), 2, height=height, width=width, seed=99, epoch=1)
+        values = params.vector().flatten(0, 1).double().numpy()
+        std = np.array(frozen.std)
+        assert np.abs((values.mean(0) - frozen.mean) / std).max() < 0.03
+        assert np.abs(values.std(0) / std - 1).max() < 0.03
+
+
+def test_frozen_constants_are_near_published_ones_for_the_same_family():
+    """EquiMod's for 32 px (SPEC A.3.3), blur and saturation aside: those it drew differently."""
+    frozen = FROZEN[RECIPES["equimod"], 32, 32]
+    mean = np.array([4.3122, 4.3216, 23.369, 23.374, 1.0, 1.0, 0.0])
+    std = np.array([3.9740, 3.9851, 4.9544, 4.9539, 0.2066, 0.2068, 0.0517])
+    same = [0, 1, 2, 3, 4, 5, 7]
+    assert np.abs((np.array(frozen.mean)[same] - mean) / std).max() < 0.01
+    assert np.abs(np.array(frozen.std)[same] / std - 1).max() < 0.01
+
+
+def test_constant_parameters_have_a_std_of_one():
+    none = estimate_constants(RECIPES["none"], 32, 32, n=100)
+    assert none.std == (1.0,) * 9
+    assert none.mean == (0.0, 0.0, 32.0, 32.0, 1.0, 1.0, 1.0, 0.0, 0.0)
+    unblurred = build_recipe("equimod", {"blur": 0.0}, {"blur": 0.0})
+    params = draw_parameters(unblurred, range(50), 3, height=32, width=32, seed=0, epoch=0).vector()
+    scaling = estimate_constants(unblurred, 32, 32, n=1000)
+    for way in (scaling, None):
+        actions = augmentation_actions(params, "augmentation", way)
+        assert actions.isfinite().all()
+        assert (actions[..., 8] == 0).all()
+
+
+def test_zscores_are_differenced():
+    actions = augmentation_actions(PARAMS, "augmentation", SCALING)
+    expected = (PARAMS[:, 1:] - PARAMS[:, :-1]) / torch.arange(1.0, 10)
+    assert actions.shape == (5, 3, 9)
+    assert torch.allclose(actions, expected, atol=1e-6)
+    for kind, part in AUGMENTATION_PARTS.items():
+        assert torch.equal(augmentation_actions(PARAMS, kind, SCALING), actions[..., part])
+
+
+def test_zscored_actions_of_stored_parameters_are_the_same():
+    std = dict(zip(AUGMENTATION_COLUMNS, SCALING.std, strict=True))
+    stored = actions_between(PARAMS.numpy(), AUGMENTATION_COLUMNS, "jitter", std)
+    assert np.allclose(stored, augmentation_actions(PARAMS, "jitter", SCALING), atol=1e-6)
+
+
+def test_author_mode_divides_by_the_norm_over_views():
+    params = PARAMS.clone()
+    params[0, :, 8] = 0.0
+    params[1, :, 7] = torch.tensor([0.001, -0.001, 0.0, 0.0])
+    actions = augmentation_actions(params, "augmentation", None)
+    for b in range(5):
+        for k in range(9):
+            column = params[b, :, k].double().numpy()
+            norm = np.sqrt((column**2).sum()) or 1.0
+            assert np.allclose(actions[b, :, k], np.diff(column / norm), atol=1e-6)
+    assert actions[1, 0, 7] == pytest.approx(-(2**0.5), rel=1e-5)  # scale-free: SPEC G 33
+
+
+def test_other_recipes_and_sizes_are_estimated_the_same_every_time():
+    recipe = build_recipe("equimod", {"saturation": 0.4})
+    assert constants_for(recipe, 48, 48) == constants_for(recipe, 48, 48)
+    assert constants_for(recipe, 48, 48).std[6] > 1.3 * FROZEN[RECIPES["equimod"], 32, 32].std[6]
+    assert constants_for(RECIPES["equimod"], 32, 32) is FROZEN[RECIPES["equimod"], 32, 32]
+
+
+def test_bad_constants_and_kinds_are_refused():
+    with pytest.raises(ConfigError, match="finite means and stds for: crop_top"):
+        Scaling((0.0,) * 9, (1.0,) * 8)
+    with pytest.raises(ConfigError, match="finite"):
+        Scaling((float("nan"),) * 9, (1.0,) * 9)
+    with pytest.raises(ConfigError, match=r"std of 0\.0"):
+        Scaling((0.0,) * 9, (0.0,) * 9)
+    with pytest.raises(ConfigError, match="unknown augmentation action 'flip'; there are: crop, jitter, blur"):
+        augmentation_actions(PARAMS, "flip", SCALING)
+
+
+def test_constants_survive_json():
+    assert Scaling(**{name: tuple(values) for name, values in SCALING.as_json().items()}) == SCALING
