@@ -33,5 +33,5 @@ def draw_fixations(pixels: np.ndarray, fixations: np.ndarray, size: tuple[int, i
         fill = FIRST if number == 1 else LIGHT
         pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill, outline=DARK, width=FINE)
         pen.text((x, y), str(number), DARK, font(11 * FINE), anchor="mm")
-    picture.alpha_composite(layer.resize(size, Image.Resampling.LANCZOS))
+    picture.alpha_composite(layer.reduce(FINE))
     return picture.convert("RGB")

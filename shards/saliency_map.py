@@ -72,9 +72,10 @@ def map_lengths(pixels: np.ndarray, storage: str) -> np.ndarray:
     return lengths
 
 
-def map_header(height: int, width: int, storage: str) -> bytes:
-    """The first HEADER bytes of a map's first member."""
-    return npy_header((height, width), DTYPE[storage])
+def map_headers(height: int, width: int, storage: str) -> list[bytes]:
+    """What the data of each member of a map begins with: its .npy header. [] for "none"."""
+    values = [npy_header((height, width), DTYPE[storage])] if storage != "none" else []
+    return [*values, RANGE_HEADER][: len(MAP_SUFFIXES[storage])]
 
 
 def map_problem(parts: Sequence[bytes], storage: MapStorage, height: int, width: int) -> str | None:

@@ -10,7 +10,7 @@ import numpy as np
 from shards.json_fields import number, one_of
 from shards.kinds.base import LABEL_LINE, LABEL_RECORD, Column, Columns, StoredSplit, classes_in_words
 from shards.pixels import pixels_problem, raw_header, raw_length
-from shards.saliency_map import map_header, map_lengths, map_problem
+from shards.saliency_map import map_headers, map_lengths, map_problem
 from shards.saliency_words import STORED_AS, card_lines, map_records
 from shards.schema import EXTENSION, MAP_SUFFIXES, MAX_SIDE, DatasetInfo, ImageSpec
 from shards.tar import begins_with
@@ -87,11 +87,10 @@ class ImageKind:
 
     def differs(self, blocks: np.ndarray, split: StoredSplit, samples: np.ndarray) -> np.ndarray:
         """The .npy header of a raw image or of a map is not that of the set's size."""
-        spec, headers = self.spec, {}
+        spec = self.spec
+        headers = dict(enumerate(map_headers(spec.height, spec.width, spec.saliency), 1))
         if spec.encoding == "raw":
             headers[0] = raw_header(spec.height, spec.width)
-        if spec.saliency != "none":
-            headers[1] = map_header(spec.height, spec.width, spec.saliency)
         bad = np.zeros(len(samples), bool)
         for member, header in headers.items():
             bad |= ~begins_with(blocks, split.offsets[samples, member], np.frombuffer(header, np.uint8)[None])

@@ -9,7 +9,7 @@ import numpy as np
 
 from shards.json_fields import one_of
 from shards.kinds.base import LABEL_LINE, LABEL_RECORD, Column, Columns, StoredSplit
-from shards.saliency_map import DTYPE, map_header, map_lengths, map_problem
+from shards.saliency_map import DTYPE, map_headers, map_lengths, map_problem
 from shards.saliency_words import STORED_AS, card_lines, map_records
 from shards.schema import MAX_SIDE, DatasetInfo, MapSpec
 from shards.tar import begins_with
@@ -72,12 +72,15 @@ class MapKind:
         }
 
     def differs(self, blocks: np.ndarray, split: StoredSplit, samples: np.ndarray) -> np.ndarray:
-        """The map's .npy header is not that of its height and width."""
+        """A .npy header of the map is not that of its height and width."""
         sides = np.stack([split.columns["height"], split.columns["width"]], 1)[samples]
         sizes, which = np.unique(sides, axis=0, return_inverse=True)
-        headers = [map_header(int(height), int(width), self.spec.storage) for height, width in sizes]
-        expected = np.frombuffer(b"".join(headers), np.uint8).reshape(len(headers), -1)[which.ravel()]
-        return ~begins_with(blocks, split.offsets[samples, 0], expected)
+        bad = np.zeros(len(samples), bool)
+        of_sizes = [map_headers(int(height), int(width), self.spec.storage) for height, width in sizes]
+        for member, headers in enumerate(zip(*of_sizes, strict=True)):
+            expected = np.frombuffer(b"".join(headers), np.uint8).reshape(len(headers), -1)[which.ravel()]
+            bad |= ~begins_with(blocks, split.offsets[samples, member], expected)
+        return bad
 
     def member_records(self) -> list[dict[str, Any]]:
         *_, label, record = (f"KEY{suffix}" for suffix in self.spec.suffixes())

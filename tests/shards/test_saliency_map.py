@@ -11,7 +11,7 @@ from scipy.stats import entropy
 
 from shards.errors import FormatError
 from shards.npy import npy_bytes
-from shards.saliency_map import HEADER, decode_map, encode_map, map_header, map_lengths, map_problem, map_shape
+from shards.saliency_map import HEADER, decode_map, encode_map, map_headers, map_lengths, map_problem, map_shape
 from shards.schema import MAX_SIDE
 
 STORAGES = ["float16", "log8"]
@@ -160,7 +160,7 @@ def test_a_forged_header_is_refused_before_anything_is_allocated(data: bytes) ->
 
 
 def test_the_forger_can_write_what_is_allowed() -> None:
-    assert forged("(2, 3)") == map_header(2, 3, "float16")
+    assert [forged("(2, 3)")] == map_headers(2, 3, "float16")
     assert map_shape([forged("(2, 3)") + bytes(12)], "float16") == (2, 3)
 
 
@@ -170,6 +170,8 @@ def test_lengths_follow_from_the_size(storage: str) -> None:
     parts = [encode_map(np.ones(size), storage) for size in sizes]
     found = map_lengths(np.array([h * w for h, w in sizes]), storage)
     assert found.tolist() == [[len(part) for part in members] for members in parts]
-    assert all(len(map_header(h, w, storage)) == HEADER for h, w in [*sizes, (MAX_SIDE, MAX_SIDE)])
+    for size, members in zip(sizes, parts, strict=True):
+        assert all(part.startswith(head) for part, head in zip(members, map_headers(*size, storage), strict=True))
+    assert all(len(head) == HEADER for h, w in [*sizes, (MAX_SIDE, MAX_SIDE)] for head in map_headers(h, w, storage))
     assert map_problem(parts[1], storage, 96, 96) is None
     assert map_problem(parts[1], storage, 96, 95) == "a map of another size than its image: 96×96, the image is 96×95"

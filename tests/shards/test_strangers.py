@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import copy
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from shard_sets import build
+from tampering import at, edit, one_line_refusal, parquet, put, put_index, rewrite
 
 from shards.errors import FormatError, SeqJepaError
 from shards.files import sha256_of_bytes
-from shards.metadata import NO_CHECKSUM
 from shards.reader import ShardSet
 from shards.verify import verify
 
@@ -26,25 +23,6 @@ from shards.verify import verify
 def folder(tmp_path: Path) -> Path:
     build(tmp_path / "set")
     return tmp_path / "set"
-
-
-def rewrite(folder: Path, change: Callable[[dict], object]) -> None:
-    """Changes dataset.json and makes its checksum fit, as someone with intent would."""
-    path = folder / "_meta" / "dataset.json"
-    record = json.loads(path.read_bytes())
-    change(record)
-    record["checksum"] = NO_CHECKSUM
-    blank = (json.dumps(record, indent=1) + "\n").encode()
-    path.write_bytes(blank.replace(NO_CHECKSUM.encode(), sha256_of_bytes(blank).encode()))
-
-
-def put(*path: Any, value: Any) -> Callable[[dict], object]:
-    def change(record: Any) -> None:
-        for name in path[:-1]:
-            record = record[name]
-        record[path[-1]] = value
-
-    return change
 
 
 SHARD = ("splits", "train", "shards", 0)
@@ -99,18 +77,6 @@ def test_what_is_not_json_is_one_line(folder: Path, data: bytes) -> None:
     assert len(verify(folder).problems) == 1
 
 
-def put_index(folder: Path, data: bytes) -> None:
-    (folder / "_meta" / "index-train.parquet").write_bytes(data)
-    rewrite(folder, put("splits", "train", "index_sha256", value=sha256_of_bytes(data)))
-
-
-def one_line_refusal(folder: Path, found: str) -> None:
-    with pytest.raises(FormatError, match=found) as error:
-        ShardSet.open(folder).split("train")
-    assert "\n" not in str(error.value)
-    assert len(verify(folder).problems) == 1
-
-
 def test_what_is_not_parquet_is_one_line(folder: Path) -> None:
     whole = (folder / "_meta" / "index-train.parquet").read_bytes()
     for data in (b"", b"PAR1", whole[:-9], whole[:100] + whole[-100:], b"\0" * 5000):
@@ -132,25 +98,6 @@ def test_flipped_parquet_never_ends_in_anything_but_our_errors(folder: Path) -> 
             continue
         refused += 1
     assert refused > 150
-
-
-def edit(table: pa.Table, name: str, change: Callable[[np.ndarray], np.ndarray]) -> pa.Table:
-    column = table.column(name).combine_chunks()
-    width = getattr(column.type, "list_size", 1)
-    flat = column.flatten() if width > 1 else column
-    values = change(np.array(flat.to_numpy(zero_copy_only=False)).reshape(-1, width)).ravel()
-    new = pa.array(values)
-    new = pa.FixedSizeListArray.from_arrays(new, width) if width > 1 else new
-    return table.set_column(table.column_names.index(name), name, new)
-
-
-def at(row: int, column: int, value: Any) -> Callable[[np.ndarray], np.ndarray]:
-    def change(values: np.ndarray) -> np.ndarray:
-        values = copy.deepcopy(values)
-        values[row, column] = value
-        return values
-
-    return change
 
 
 @pytest.mark.parametrize(
@@ -180,9 +127,7 @@ def at(row: int, column: int, value: Any) -> Callable[[np.ndarray], np.ndarray]:
 )
 def test_an_index_cannot_point_elsewhere(folder: Path, column: str, change: Callable, found: str) -> None:
     table = pq.read_table(folder / "_meta" / "index-train.parquet")
-    sink = pa.BufferOutputStream()
-    pq.write_table(edit(table, column, change), sink)
-    put_index(folder, sink.getvalue().to_pybytes())
+    put_index(folder, parquet(edit(table, column, change)))
     one_line_refusal(folder, found)
 
 
@@ -196,9 +141,7 @@ def test_an_index_of_another_shape_is_refused(folder: Path) -> None:
         "meta columns": table.append_column("meta.x", pa.array([[1]] * 9)),
     }
     for found, wrong in broken.items():
-        sink = pa.BufferOutputStream()
-        pq.write_table(wrong, sink)
-        put_index(folder, sink.getvalue().to_pybytes())
+        put_index(folder, parquet(wrong))
         one_line_refusal(folder, found)
 
 
