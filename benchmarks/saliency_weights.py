@@ -10,6 +10,7 @@ Untrained networks in eval mode either explode or say the same of every image, s
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +32,7 @@ def noise_pictures(count: int, height: int, width: int, seed: int) -> Tensor:
 
 
 @torch.inference_mode()
-def calibrate(model: nn.Module, seed: int = 0) -> nn.Module:
+def calibrate(model: Any, seed: int = 0) -> Any:
     """Sets all weights of the package's untrained model (in place) as described above; returns it in eval mode."""
     generator = torch.Generator().manual_seed(seed)
     pictures = noise_pictures(PICTURES, 256, 256, seed).float()
@@ -59,7 +60,7 @@ def measure_batch_norms(extractor: nn.Module, pictures: Tensor) -> None:
     extractor.eval()
 
 
-def draw_readouts(part: nn.Module, features: Tensor, generator: torch.Generator) -> None:
+def draw_readouts(part: Any, features: Tensor, generator: torch.Generator) -> None:
     def normal(like: Tensor, mean: float, std: float) -> Tensor:
         return mean + std * torch.randn(like.shape, generator=generator)
 
@@ -79,3 +80,10 @@ def draw_readouts(part: nn.Module, features: Tensor, generator: torch.Generator)
     for saliency, selection in zip(part.saliency_networks, part.fixation_selection_networks, strict=True):
         spread = selection((saliency(features), None)).std((2, 3)).mean()
         selection.conv2.weight.mul_((1 + torch.rand((), generator=generator)) / spread)
+
+
+def corner_dark_bias(height: int, width: int) -> Tensor:
+    """float64 [height, width]: a log density that falls by 6 nats from the centre to the corners, logsumexp 0."""
+    y, x = torch.linspace(-1, 1, height).double(), torch.linspace(-1, 1, width).double()
+    log = -3 * (y[:, None] ** 2 + x**2)
+    return log - log.logsumexp((0, 1))

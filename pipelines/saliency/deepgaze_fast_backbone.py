@@ -1,10 +1,10 @@
-"""A backbone of DeepGaze IIE that gives its tapped layers on the readout's grid and runs no further than the last one."""
+"""A backbone of DeepGaze IIE that gives its tapped layers on the readout's grid and stops at the last one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Literal
+from contextlib import contextmanager, suppress
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,19 +16,16 @@ Precision = Literal["fp32", "tf32", "fp16"]
 class TappedBackbone(nn.Module):
     """Shares the modules of the package's feature extractor, and stores their weights channels-last."""
 
-    def __init__(self, extractor: nn.Module) -> None:
+    def __init__(self, extractor: Any) -> None:
         super().__init__()
-        self.features = extractor.features.to(memory_format=torch.channels_last)
+        self.features: nn.Module = extractor.features.to(memory_format=torch.channels_last)
         self.targets: tuple[str, ...] = tuple(extractor.targets)
 
     def forward(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Float [B, 3, h, w], 0..255 → [B, C, *grid]: all tapped layers, nearest neighbour, in the extractor's order."""
+        """Float [B, 3, h, w], 0..255 → [B, C, *grid]: all tapped layers, nearest neighbour, in their order."""
         taps: dict[str, Tensor] = {}
-        with self._tapped(taps, grid):
-            try:
-                self.features(images)
-            except _AllTapped:
-                pass
+        with self._tapped(taps, grid), suppress(_AllTapped):
+            self.features(images)
         return torch.cat([taps[target] for target in self.targets], dim=1)
 
     @contextmanager
@@ -63,7 +60,7 @@ def backbone_precision(precision: Precision, device: torch.device) -> Iterator[N
     if device.type != "cuda":
         yield
         return
-    convolution = torch.backends.cudnn.conv
+    convolution: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]  set up on import
     before = convolution.fp32_precision
     convolution.fp32_precision = "tf32" if precision == "tf32" else "ieee"
     try:

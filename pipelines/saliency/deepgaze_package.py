@@ -24,7 +24,7 @@ INSTALL = f'pip install "deepgaze_pytorch @ git+https://github.com/matthias-k/De
 
 
 def import_package() -> ModuleType:
-    """`deepgaze_pytorch`. UsageError, each with its own text: not installed, a commit that cannot be imported, other."""
+    """`deepgaze_pytorch`. UsageError, each with its own text: not installed, a wrong commit, any other failure."""
     try:
         package = importlib.import_module("deepgaze_pytorch")
     except ModuleNotFoundError as error:

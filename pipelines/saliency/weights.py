@@ -74,7 +74,7 @@ def locate(asset: Asset, given: Path | None = None, *, download: bool = False) -
 
 
 def check(path: Path, asset: Asset) -> None:
-    """UsageError unless size and sha256 are the released ones. The hash of an unchanged file is remembered beside it."""
+    """UsageError unless size and sha256 are the released ones. An unchanged file's hash is remembered beside it."""
     stat = path.stat()
     if stat.st_size != asset.size:
         raise UsageError(f"{path} has {stat.st_size:,} bytes, {asset.name} has {asset.size:,}; {_advice(asset)}")

@@ -1,0 +1,94 @@
+"""Images per second of DeepGaze IIE: our equivalent forward beside the installed package's own.
+
+    python benchmarks/saliency.py [--device cpu] [--batch 4] [--height 512 --width 512] [--rounds 5] [--precision fp32]
+
+Needs `deepgaze_pytorch` (docs/saliency.md has the line), no weights: they are random, seeded and calibrated
+(saliency_weights.py). Both give log densities of the full size from the same float32 images and centre bias; they take
+turns in one process, figures are medians over the rounds. `pooled_96` is our forward as `build-saliency stl10` uses
+it; `scripted` is the package with a float64 centre bias, as in the released scripts. `max_difference` is that of the
+two log densities, in nats.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+from common import emit, versions  # noqa: E402
+from saliency_weights import calibrate, corner_dark_bias, noise_pictures  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from pipelines.saliency.deepgaze_fast import FastDeepGaze  # noqa: E402
+from pipelines.saliency.deepgaze_package import build_untrained, import_package  # noqa: E402
+from pipelines.saliency.deepgaze_reference import PackageDeepGaze  # noqa: E402
+
+
+def contenders(args: argparse.Namespace) -> dict[str, Callable[[], Tensor]]:
+    package = import_package()
+    torch.manual_seed(0)
+    model = calibrate(build_untrained(package))
+    twin = build_untrained(package)
+    twin.load_state_dict(model.state_dict())
+    theirs = PackageDeepGaze(model).to(args.device)
+    ours = FastDeepGaze(twin, args.precision).to(args.device)
+    images = noise_pictures(args.batch, args.height, args.width, seed=1).to(args.device)
+    bias64 = corner_dark_bias(args.height, args.width).to(args.device)
+    bias = bias64.float()
+    return {
+        "ours": lambda: ours(images, bias),
+        "package": lambda: theirs(images, bias),
+        "pooled_96": lambda: ours.pooled(images, bias, (96, 96)),
+        "scripted": lambda: theirs(images.float(), bias64),
+    }
+
+
+def seconds(run: Callable[[], Tensor], device: str) -> float:
+    start = time.perf_counter()
+    run()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--height", type=int, default=512)
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--precision", choices=("fp32", "tf32", "fp16"), help="default: tf32 on CUDA, else fp32")
+    args = parser.parse_args()
+    args.precision = args.precision or ("tf32" if args.device.startswith("cuda") else "fp32")
+    runs = contenders(args)
+    difference = float((runs["ours"]() - runs["package"]()).abs().max())  # the first run warms up
+    taken = {name: [] for name in runs}
+    for _ in range(args.rounds):
+        for name, run in runs.items():
+            taken[name].append(seconds(run, args.device))
+    rate = {name: args.batch / statistics.median(times) for name, times in taken.items()}
+    emit(
+        "saliency",
+        "images/s",
+        rate["ours"],
+        {"deepgaze_pytorch": rate["package"]},
+        versions=versions("torch", "torchvision", "deepgaze_pytorch"),
+        pooled_96=rate["pooled_96"],
+        scripted=rate["scripted"],
+        max_difference=difference,
+        threads=torch.get_num_threads(),
+        **{key: getattr(args, key) for key in ("device", "precision", "batch", "height", "width", "rounds")},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""DeepGaze IIE as a SaliencyModel: the user's package and files, checked, in the released or in our equivalent forward.
+
+Reference: Linardos, Kümmerer, Press, Bethge (2021), arXiv 2105.12441; how the paper used it: SPEC C.5.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipelines.saliency.centre_bias import CentreBias, read_template
+from pipelines.saliency.deepgaze_fast import FastDeepGaze
+from pipelines.saliency.deepgaze_fast_backbone import Precision
+from pipelines.saliency.deepgaze_package import import_package, load_model, package_version
+from pipelines.saliency.deepgaze_reference import PackageDeepGaze
+from pipelines.saliency.pooling import author_pool
+from pipelines.saliency.weights import CENTRE_BIAS, DEEPGAZE_WEIGHTS, locate
+from shards.errors import FailureError, UsageError
+
+BATCH_SIZES = {"cpu": 4, "cuda": 32}
+SMALLEST_SIDE = 32  # pixels: one cell of the readout
+TOLERANCE = 1e-4  # of logsumexp, nats
+
+
+class Network(Protocol):
+    """images float [B, 3, H, W], centre_bias [H, W] → log density [B, H, W], density [B, H, W], pooled [B, *size]."""
+
+    def __call__(self, images: Tensor, centre_bias: Tensor) -> Tensor: ...
+
+    def density(self, images: Tensor, centre_bias: Tensor) -> Tensor: ...
+
+    def pooled(self, images: Tensor, centre_bias: Tensor, size: tuple[int, int]) -> Tensor: ...
+
+
+class DeepGazeIIE:
+    """uint8 images → densities.
+
+    out_size    side of the square maps; None: the images' own size
+    input_size  the shorter side is first resized to this (bilinear, antialiased, rounded to 8 bits, as PIL does), the
+                other one in proportion. For square images that is the authors' Resize + CenterCrop; of others nothing
+                is cropped, for a map is of the whole image
+    input_scale "255", which the network was trained on, or "author": 0..1, as the released scripts feed it
+    pooling     "area": the mass in each cell; "author": bilinear on the log density (SPEC C.5, step 4)
+    weights, centre_bias   the released files, see weights.locate; download: fetch them if they are nowhere
+    forward     "fast" or "package": equal up to rounding
+    precision   of the backbones of the fast forward on CUDA, "tf32" if not given; on the CPU always "fp32"
+
+    Raises UsageError if the package, a file or an option is not what it should be; FailureError if a download fails.
+    """
+
+    name = "deepgaze-iie"
+
+    def __init__(
+        self,
+        *,
+        device: torch.device | str = "cpu",
+        out_size: int | None = None,
+        input_size: int | None = None,
+        input_scale: Literal["255", "author"] = "255",
+        pooling: Literal["area", "author"] = "area",
+        weights: Path | None = None,
+        centre_bias: Path | None = None,
+        download: bool = False,
+        forward: Literal["fast", "package"] = "fast",
+        batch_size: int | None = None,
+        precision: Precision | None = None,
+    ) -> None:
+        self.device = torch.device(device)
+        self.out_size, self.input_size, self.pooling = out_size, input_size, pooling
+        self.input_scale = input_scale
+        self.batch_size = batch_size or BATCH_SIZES.get(self.device.type, 4)
+        precision = _checked_precision(precision, self.device, forward)
+        package = import_package()
+        weights_path = locate(DEEPGAZE_WEIGHTS, weights, download=download)
+        self.centre_bias = CentreBias(read_template(locate(CENTRE_BIAS, centre_bias, download=download)), self.device)
+        model = load_model(package, weights_path)
+        network = FastDeepGaze(model, precision) if forward == "fast" else PackageDeepGaze(model)
+        self.network: Network = network.to(self.device)
+        self.provenance: dict[str, str | int | float] = {
+            "model": self.name,
+            **package_version(package),
+            "weights_sha256": DEEPGAZE_WEIGHTS.sha256,
+            "centre_bias_sha256": CENTRE_BIAS.sha256,
+            "input_scale": input_scale,
+            "input_size": input_size or "native",
+            "out_size": out_size or "native",
+            "pooling": pooling,
+            "forward": forward,
+            "precision": precision,
+        }
+
+    @torch.inference_mode()
+    def density(self, images: Tensor) -> Tensor:
+        """uint8 [B, 3, H, W], RGB → float32 [B, H', W'], each sums to 1; H', W' = H, W, or out_size squared.
+
+        Raises UsageError for images that are not uint8 RGB of at least 32 × 32, FailureError if a result is no density.
+        """
+        _check_images(images)
+        size = (self.out_size, self.out_size) if self.out_size else (images.shape[2], images.shape[3])
+        pixels = _resized(images.to(self.device), self.input_size)
+        if self.input_scale == "author":
+            pixels = pixels.float() / 255
+        bias = self.centre_bias.at(*pixels.shape[2:])
+        if size == tuple(bias.shape):
+            density = self.network.density(pixels, bias)
+        elif self.pooling == "area":
+            density = self.network.pooled(pixels, bias, size)
+        else:
+            density = author_pool(self.network(pixels, bias), size)
+        return _checked_density(density, (len(images), *size))
+
+
+def _checked_precision(precision: Precision | None, device: torch.device, forward: str) -> Precision:
+    fastest: Precision = "tf32" if device.type == "cuda" and forward == "fast" else "fp32"
+    if precision is None or precision == fastest:
+        return fastest
+    if precision not in ("fp32", "tf32", "fp16"):
+        raise UsageError(f"precision {precision!r} is not known; there are fp32, tf32 and fp16 (bf16 is too coarse)")
+    if precision != "fp32" and fastest == "fp32":
+        raise UsageError(f"precision {precision!r} needs CUDA and the fast forward; leave it out or take fp32")
+    return precision
+
+
+def _check_images(images: Tensor) -> None:
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+        found = f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
+        raise UsageError(f"images are {found}; DeepGaze takes uint8 [B, 3, H, W], 0 to 255 (it divides by 255 itself)")
+    if min(images.shape[2:]) < SMALLEST_SIDE:
+        height, width = images.shape[2:]
+        raise UsageError(f"an image of {height}×{width}; DeepGaze needs sides of {SMALLEST_SIDE} pixels or more")
+
+
+def _resized(images: Tensor, shorter: int | None) -> Tensor:
+    """uint8 [B, 3, H, W] with the shorter side at `shorter`, the longer one in proportion, rounded down."""
+    sides = images.shape[2:]
+    if shorter is None or min(sides) == shorter:
+        return images
+    size = [shorter * side // min(sides) for side in sides]
+    smooth = F.interpolate(images.float(), size, mode="bilinear", antialias=True)
+    return smooth.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _checked_density(density: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """float32, each map divided by its sum, which differs from 1 by no more than rounding. Waits for the device."""
+    if tuple(density.shape) != shape:
+        raise FailureError(f"DeepGaze gave maps of {list(density.shape)} instead of {list(shape)}: another model?")
+    mass = density.sum((1, 2), dtype=torch.float64)
+    worst = float(mass.log().abs().max())  # NaN and infinity carry over
+    if not worst < TOLERANCE:
+        raise FailureError(f"DeepGaze gave a map with |logsumexp| = {worst:.3g}, a density has 0: damaged weights?")
+    return (density / mass[:, None, None]).float()
