@@ -55,11 +55,16 @@ class Fixating:
         return self.patch // 2
 
     def check_size(self, height: int, width: int) -> None:
-        """ConfigError where patches are larger than the images."""
+        """ConfigError where patches are larger than the images, or transposed places may be outside them."""
         if self.patch > min(height, width):
             raise ConfigError(
                 f"patches of {self.patch} pixels do not fit images of {height}×{width}; "
                 f"use a patch of {min(height, width)} or less"
+            )
+        if self.fidelity == "author" and height != width:
+            raise ConfigError(
+                f"the released code transposes places, which takes square images, and these are {height}×{width}; "
+                "use fidelity paper, or square images"
             )
 
 

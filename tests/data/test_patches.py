@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -50,7 +52,7 @@ def test_each_image_gets_its_own_patches_however_it_lies_in_memory(monkeypatch):
     assert whole.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
 
 
-def f32(value: float) -> np.float32:
+def f32(value: Any) -> np.float32:
     return np.float32(value)
 
 
@@ -175,3 +177,8 @@ def test_position_actions_are_differences_of_neighbours():
 def test_a_patch_larger_than_the_image_is_refused_in_one_line(fidelity):
     with pytest.raises(ConfigError, match=r"^patches of 33 pixels do not fit images of 40×32; use a patch of 32 or le"):
         cut_patches(coordinate_image(40, 32), torch.zeros(1, 1, 2).long(), Fixating(patch=33, fidelity=fidelity))
+
+
+def test_released_patches_of_oblong_images_are_refused():
+    with pytest.raises(ConfigError, match="takes square images, and these are 40×32"):
+        cut_patches(coordinate_image(40, 32), torch.zeros(1, 1, 2).long(), Fixating(patch=8, fidelity="author"))

@@ -1,0 +1,188 @@
+"""Baked sets: the same sequences as on the fly, resumable, open to strangers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import simplejpeg
+import torch
+from typer.testing import CliRunner
+
+from seqjepa.bake import Baking, bake
+from seqjepa.commands.bake import bake_command
+from seqjepa.data.fixations import Fixating
+from seqjepa.data.loader import ViewLoader
+from seqjepa.data.saccades import SaccadeLoader
+from shards.console import new_app
+from shards.errors import ConfigError, UsageError
+from shards.reader import ShardSet
+from shards.saliency_map import encode_map
+from shards.sample import ImageSample, encode_raw
+from shards.schema import ImageSpec, ViewSpec
+from shards.verify import verify
+from shards.writer import PixelStats, SetBuilder
+
+HOW = Fixating(patch=6)
+
+
+def build_source(folder, saliency: str = "float16", samples: int = 21, size: tuple[int, int] = (20, 24)):
+    rng = np.random.default_rng(0)
+    spec = ImageSpec(*size, "raw", saliency)  # pyright: ignore[reportArgumentType]
+    with SetBuilder(folder, name="images", spec=spec, classes=("a", "b"), fingerprint={}) as builder:
+        for split, count in (("train", samples), ("test", 3)):
+            with builder.open_shard(split, 0) as writer:
+                for number in range(count):
+                    image = rng.integers(0, 256, (*size, 3), np.uint8)
+                    maps = () if saliency == "none" else encode_map(rng.gamma(0.3, size=size), saliency)  # pyright: ignore
+                    sample = ImageSample(f"{split}-{number:03d}", encode_raw(image), maps, number % 2, {"name": "x"})
+                    writer.add(sample, PixelStats.of(image))
+        builder.finish({"command": "test"})
+    return folder
+
+
+@pytest.fixture
+def source(tmp_path):
+    return build_source(tmp_path / "source")
+
+
+@pytest.mark.parametrize(
+    "how", [HOW, Fixating(patch=6, fidelity="author", inhibition="square"), Fixating(patch=6, fill="mean")]
+)
+def test_training_on_a_baked_set_sees_what_training_on_the_fly_sees(tmp_path, monkeypatch, how):
+    source = build_source(tmp_path / "source", size=(24, 24) if how.fidelity == "author" else (20, 24))
+    monkeypatch.setattr("seqjepa.bake._MOST_IN_A_SHARD", 8)  # several shards, none of them a batch
+    info = bake(source, tmp_path / "baked", Baking(3, 4, how, seed=9))
+    mean = ShardSet.open(source).info.normalisation["mean"]
+    settings = {"action": "position", "batch_size": 5, "seed": 9, "workers": 0}
+    for views in (4, 2):
+        online = SaccadeLoader(ShardSet.open(source).images("train"), how, views=views, mean=mean, **settings)
+        baked = ViewLoader(ShardSet.open(tmp_path / "baked").split("train"), views=views, **settings)
+        for epoch in range(3):
+            for a, b in zip(online.epoch(epoch), baked.epoch(epoch), strict=True):
+                assert a.keys == b.keys
+                for name in ("views", "actions", "params", "labels"):
+                    assert torch.equal(getattr(a, name), getattr(b, name)), name
+    assert isinstance(info.spec, ViewSpec)
+    assert info.spec.sequence == 4
+    assert verify(tmp_path / "baked", progress=False).ok
+
+
+def test_after_the_last_sequence_comes_the_first(source, tmp_path):
+    bake(source, tmp_path / "baked", Baking(2, 3, HOW))
+    index = ShardSet.open(tmp_path / "baked").split("test")
+    loader = ViewLoader(index, views=3, action="position", batch_size=3, seed=0, workers=0, shuffle=False)
+    params = [next(loader.epoch(epoch)).params for epoch in range(4)]
+    assert torch.equal(params[0], params[2])
+    assert torch.equal(params[1], params[3])
+    assert not torch.equal(params[0], params[1])
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset does not close its tars
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_webdataset_reads_a_baked_set_by_itself(source, tmp_path):
+    webdataset = pytest.importorskip("webdataset")
+    bake(source, tmp_path / "baked", Baking(2, 3, HOW, seed=4))
+    index = ShardSet.open(tmp_path / "baked").split("train")
+    urls = [str(path) for path in index.shard_paths]
+    records = list(webdataset.WebDataset(urls, shardshuffle=False).decode())
+    assert [record["__key__"] for record in records] == index.keys
+    for row, record in enumerate(records):
+        assert np.array_equal(record["params.npy"], index.params[row])
+        assert record["cls"] == index.labels[row]
+        for view in range(6):
+            assert np.array_equal(record[f"{view:02d}.npy"], index.read_view(row, view))
+
+
+def test_jpeg_views_are_close_and_their_error_is_noted(source, tmp_path):
+    raw = bake(source, tmp_path / "raw", Baking(1, 2, HOW))
+    info = bake(source, tmp_path / "jpeg", Baking(1, 2, HOW, encoding="jpeg"))
+    assert "psnr_db" not in raw.provenance
+    assert 20 < info.provenance["psnr_db"] < 60  # of noise, the worst there is
+    index = ShardSet.open(tmp_path / "jpeg").split("train")
+    decoded = simplejpeg.decode_jpeg(index.read_bytes(0, 1))
+    assert np.array_equal(decoded, index.read_view(0, 1))
+
+
+def test_an_interrupted_bake_goes_on_and_ends_the_same(source, tmp_path, monkeypatch):
+    import seqjepa.bake as module
+
+    monkeypatch.setattr(module, "_MOST_IN_A_SHARD", 4)
+    baking, calls = Baking(2, 2, HOW), []
+    bake(source, tmp_path / "whole", baking, workers=0)
+    real = module._bake_shard
+
+    def stop_at_the_third(builder, number, *rest):
+        calls.append(number)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        real(builder, number, *rest)
+
+    monkeypatch.setattr(module, "_bake_shard", stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        bake(source, tmp_path / "baked", baking, workers=0)
+    assert not (tmp_path / "baked" / "_meta" / "dataset.json").exists()
+    bake(source, tmp_path / "baked", baking, workers=0)
+    assert calls == [0, 1, 2, 2, 3, 4, 5, 0]
+    bake(source, tmp_path / "baked", baking, workers=0)  # finished: nothing to do
+    assert len(calls) == 8
+    for path in (tmp_path / "whole").rglob("*.tar"):
+        assert path.read_bytes() == (tmp_path / "baked" / path.name).read_bytes()
+
+
+def test_provenance_says_what_was_baked_from_what(source, tmp_path):
+    info = bake(source, tmp_path / "baked", Baking(2, 3, HOW, seed=4), splits=["test"])
+    record = info.provenance["baked"]
+    assert list(info.splits) == ["test"]
+    assert record["source"] == "images"
+    assert record["source_splits"] == {"test": ShardSet.open(source).images("test").fingerprint()}
+    assert record["fixating"] == {**vars(HOW)}
+    assert (record["sequences"], record["views"], record["seed"]) == (2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sequences": 0}, "0 sequences of 5 views"),
+        ({"sequences": 201}, "201 sequences of 5 views; allowed .* at most 1000 views"),
+        ({"fixating": Fixating(patch=6, fidelity="author", fill="mean")}, "are fractions.*use fill black"),
+    ],
+)
+def test_what_cannot_be_stored_is_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        Baking(**({"sequences": 2, "views": 5, "fixating": HOW} | changes))
+
+
+def test_bad_requests_leave_no_folder(source, tmp_path):
+    bare = build_source(tmp_path / "bare", "none")
+    for shards, how, splits, message in (
+        (source, Fixating(patch=21), (), "patches of 21 pixels do not fit images of 20×24"),
+        (bare, HOW, (), "holds images without saliency maps"),
+        (source, HOW, ("val",), "has no split 'val'"),
+        (tmp_path, HOW, (), "."),
+    ):
+        with pytest.raises(UsageError, match=message):
+            bake(shards, tmp_path / "out", Baking(1, 2, how), splits=splits)
+        assert not (tmp_path / "out").exists()
+    bake(bare, tmp_path / "uniform", Baking(1, 2, Fixating(patch=6, fixations="uniform")))
+    with pytest.raises(ConfigError, match="holds views shards, this needs saliency"):
+        bake(tmp_path / "uniform", tmp_path / "out", Baking(1, 2, HOW))
+
+
+def test_the_command_bakes_and_says_what_is_there(source, tmp_path):
+    app = new_app("test")
+    app.command("bake")(bake_command)
+    app.command("other")(lambda: None)
+    arguments = ["bake", str(source), "--out", str(tmp_path / "b"), "--sequences", "2", "--views", "3", "--patch", "6"]
+    done = CliRunner().invoke(app, [*arguments, "--split", "test"])
+    assert done.exit_code == 0, done.output
+    assert "images-baked" in done.output
+    assert ShardSet.open(tmp_path / "b").split("test").sequence == 3
+    for extra, message in (
+        (["--seed", "1"], "error: "),
+        (["--inhibition", "ring"], "inhibition is 'ring'; allowed are disc, square, none"),
+        (["--encoding", "png"], "encoding is 'png'; allowed are raw, jpeg"),
+    ):
+        refused = CliRunner().invoke(app, [*arguments, "--split", "test", *extra])
+        assert refused.exit_code == 2
+        assert message in refused.output
+        assert len(refused.output.strip().splitlines()) == 1
