@@ -1,6 +1,6 @@
 """An image and its saliency map, cropped and resized together, so that what is salient stays where it is seen.
 
-Both go through PIL's bilinear resize with antialiasing, of the same box; a map as probabilities, which then sum to 1
+Both go through PIL's bilinear resize with antialiasing, of the same part; a map as probabilities, which then sum to 1
 again (SPEC C.5, A.11 #55).
 """
 
@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image
 
 Fit = Literal["squash", "crop"]
-Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels of the source
 
 
 @dataclass(frozen=True)
@@ -37,25 +36,25 @@ def fit_image(rgb: np.ndarray, frame: Frame) -> np.ndarray:
     """uint8 [h, w, 3] → [H, W, 3]; the very same array where it has that size. ValueError: it has not, and must."""
     if frame.keeps(rgb.shape[0], rgb.shape[1]):
         return rgb
-    box = _box(rgb.shape[0], rgb.shape[1], frame)
-    size = (frame.width, frame.height)
-    return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BILINEAR, box))
+    part = np.ascontiguousarray(rgb[_part(rgb.shape[0], rgb.shape[1], frame)])
+    return np.asarray(Image.fromarray(part).resize((frame.width, frame.height), Image.Resampling.BILINEAR))
 
 
 def fit_map(p: np.ndarray, frame: Frame) -> np.ndarray:
     """float32 [h, w] → [H, W], summing to 1 if there is any mass in the part that is kept. ValueError as fit_image."""
     if not frame.keeps(p.shape[0], p.shape[1]):
-        size, box = (frame.width, frame.height), _box(p.shape[0], p.shape[1], frame)
-        p = np.asarray(Image.fromarray(p.astype(np.float32)).resize(size, Image.Resampling.BILINEAR, box))
+        part = np.ascontiguousarray(p[_part(p.shape[0], p.shape[1], frame)], np.float32)
+        p = np.asarray(Image.fromarray(part).resize((frame.width, frame.height), Image.Resampling.BILINEAR))
     return p / (p.sum() or 1)
 
 
-def _box(height: int, width: int, frame: Frame) -> Box:
+def _part(height: int, width: int, frame: Frame) -> tuple[slice, slice]:
+    """Rows and columns that are kept."""
     if frame.fit is None:
         raise ValueError(f"{width}×{height} pixels, the others have {frame.width}×{frame.height}; give --size")
     if frame.fit == "squash":
-        return 0, 0, width, height
+        return slice(0, height), slice(0, width)
     scale = min(height / frame.height, width / frame.width)
     kept_height, kept_width = max(1, round(frame.height * scale)), max(1, round(frame.width * scale))
     top, left = (height - kept_height) // 2, (width - kept_width) // 2
-    return left, top, left + kept_width, top + kept_height
+    return slice(top, top + kept_height), slice(left, left + kept_width)
