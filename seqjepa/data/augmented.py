@@ -1,0 +1,168 @@
+"""AugmentedLoader: sequences of augmented views of images, exactly repeatable, made on the device (SPEC A.3.3, C.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from seqjepa.data.actions import AUGMENTATION_PARTS
+from seqjepa.data.augment.apply import augment
+from seqjepa.data.augment.parameters import draw_parameters
+from seqjepa.data.augment.recipes import Recipe
+from seqjepa.data.augment.scaling import Scaling, ScalingMode, augmentation_actions, constants_for
+from seqjepa.data.cursor import Cursor
+from seqjepa.data.draws import Purpose
+from seqjepa.data.images import ImageBatch, ImageFeed
+from seqjepa.data.order import Sampling
+from seqjepa.data.sequence import ViewSequence
+from shards.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+    from shards.reader import ImageIndex
+
+
+@dataclass(frozen=True)
+class Augmenting:
+    """How images become sequences of views, and views actions.
+
+    recipe   what is drawn: the last view of a sequence has the target pipeline, all others the observation pipeline
+    action   one of actions.AUGMENTATION_PARTS: which parameters the actions are differences of
+    size     side of a view in pixels
+    scaling  constants of the z-scores; None: the released normalisation over the views of a sample (A.11 #22)
+
+    Raises ConfigError for an action that augmentations do not have, or a size that is no size.
+    """
+
+    recipe: Recipe
+    action: str
+    size: int
+    scaling: Scaling | None
+
+    def __post_init__(self) -> None:
+        if self.action not in AUGMENTATION_PARTS:
+            raise ConfigError(
+                f"augmented views have no action {self.action!r}; there are: {', '.join(AUGMENTATION_PARTS)}"
+            )
+        if self.size < 4:
+            raise ConfigError(f"augmented views of {self.size} pixels; allowed is 4 and more")
+
+    @classmethod
+    def of(
+        cls, index: ImageIndex, recipe: Recipe, action: str, normalisation: ScalingMode = "zscore", size: int = 0
+    ) -> Augmenting:
+        """For the images of a split; size 0: as large as they are. ConfigError: then they have to be square."""
+        if not size and index.height != index.width:
+            raise ConfigError(
+                f"split {index.name!r} holds images of {index.height}×{index.width} pixels and augmented views are "
+                "square; say how large they should be"
+            )
+        if normalisation not in ("zscore", "author"):
+            raise ConfigError(f"unknown normalisation {normalisation!r} of actions; there are: zscore, author")
+        scaling = constants_for(recipe, index.height, index.width) if normalisation == "zscore" else None
+        return cls(recipe, action, size or index.height, scaling)
+
+
+class AugmentedLoader:
+    """Endless epochs of ViewSequences, of T augmented views of each image, drawn anew in every epoch.
+
+    index          a split of an `image` set (or `saliency`: maps are not read)
+    recipe         one of augment.recipes.RECIPES, or build_recipe()
+    views          T, views of a sequence; the last is the target and has the target pipeline, for T = 2 too
+    action         "crop", "jitter", "blur" or "augmentation" (all nine parameters)
+    device         where images may live, and where views are made and the batches are
+    normalisation  of the parameters before they are subtracted: "zscore" or "author" (augment/scaling.py)
+    size           side of a view; 0: of the images, which have to be square then
+    resident, workers, prefetch  as for ImageFeed
+    batch_size, seed, rank, world_size, shuffle, drop_last  as for ViewLoader: the same order of the same samples
+
+    A batch's views are uint8 [B, T, 3, size, size] strided as channels-last, params float32 [B, T, 9] (columns
+    actions.AUGMENTATION_COLUMNS, in pixels, factors and turns); they live as long as they are needed.
+
+    Raises ConfigError where the split cannot give such batches; while iterating DamageError (names shard and sample)
+    and FailureError (a worker died).
+    """
+
+    def __init__(
+        self,
+        index: ImageIndex,
+        recipe: Recipe,
+        *,
+        views: int,
+        batch_size: int,
+        seed: int,
+        action: str = "augmentation",
+        normalisation: ScalingMode = "zscore",
+        size: int = 0,
+        device: torch.device | str = "cpu",
+        workers: int | None = None,
+        prefetch: int = 2,
+        rank: int = 0,
+        world_size: int = 1,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        resident: bool | None = None,
+    ) -> None:
+        self.sampling = Sampling(views, action, batch_size, seed, shuffle, drop_last, rank, world_size)
+        self.index, self.augmenting = index, Augmenting.of(index, recipe, action, normalisation, size)
+        self._feed = ImageFeed(
+            index, self.sampling, device=device, maps=False, workers=workers, prefetch=prefetch, resident=resident
+        )
+        own = {"recipe": str(recipe), "size": self.augmenting.size, "normalisation": normalisation}
+        identity = self.sampling.identity() | own | {"fingerprint": index.fingerprint()}
+        self._cursor = Cursor(self._feed.order.steps, identity)
+
+    @property
+    def resident(self) -> bool:
+        """Whether the split lives on the device."""
+        return self._feed.resident
+
+    def __len__(self) -> int:
+        """Batches per epoch, the same on every rank."""
+        return self._cursor.steps
+
+    def __iter__(self) -> Iterator[ViewSequence]:
+        """The rest of the current epoch; the next call gives the next epoch."""
+        return self.epoch(self._cursor.epoch, self._cursor.step)
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[ViewSequence]:
+        """The batches of an epoch from start_step on."""
+        return self._cursor.walk(self._fetch, epoch, start_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Position of the next batch, and what has to be equal for it to mean the same. Plain numbers and strings."""
+        return self._cursor.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a position. Raises ConfigError saying what differs from the run that saved it."""
+        self._cursor.load_state_dict(state)
+
+    def close(self) -> None:
+        """End the worker processes and let go of the images. Asking for another batch starts anew."""
+        self._feed.close()
+
+    def __enter__(self) -> AugmentedLoader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _fetch(self, epoch: int, step: int) -> ViewSequence:
+        batch = self._feed.batch(epoch, step)
+        return augmented(batch, self.augmenting, self.sampling.views, self.sampling.seed, epoch)
+
+
+def augmented(
+    batch: ImageBatch, how: Augmenting, views: int, seed: int, epoch: int, purpose: Purpose = Purpose.AUGMENT
+) -> ViewSequence:
+    """T = `views` augmented views of each image, on the images' device; `purpose` for draws besides training's."""
+    height, width = batch.images.shape[2:]
+    drawn = draw_parameters(
+        how.recipe, batch.rows, views, height=height, width=width, seed=seed, epoch=epoch, purpose=purpose
+    )
+    params = drawn.vector()
+    actions = augmentation_actions(params, how.action, how.scaling)
+    params, actions = (values.to(batch.images.device, non_blocking=True) for values in (params, actions))
+    return ViewSequence(augment(batch.images, drawn, how.size), actions, params, batch.labels, batch.keys)

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from augment_reference import augment_each, grey_levels_off
+
+from seqjepa.data.augment.parameters import draw_parameters
+from seqjepa.data.augment.recipes import RECIPES, Recipe, build_recipe
+from seqjepa.data.augment.scaling import augmentation_actions, constants_for
+from seqjepa.data.augmented import AugmentedLoader
+from seqjepa.data.sequence import ViewSequence
+from shards.errors import ConfigError
+
+SETTINGS: dict[str, Any] = {"views": 3, "batch_size": 6, "seed": 5, "workers": 0}
+EQUIMOD = RECIPES["equimod"]
+
+
+@pytest.fixture
+def index(build_image_set):
+    return build_image_set(size=(24, 24), saliency="none").images("train")
+
+
+def open_loader(index, recipe: Recipe = EQUIMOD, **changes: Any) -> AugmentedLoader:
+    return AugmentedLoader(index, recipe, **(SETTINGS | changes))
+
+
+def epochs_of(loader: AugmentedLoader, count: int = 1) -> list[ViewSequence]:
+    with loader:
+        return [batch for _ in range(count) for batch in loader]
+
+
+def assert_same(a: ViewSequence, b: ViewSequence) -> None:
+    assert a.keys == b.keys
+    for name in ("views", "actions", "params", "labels"):
+        assert torch.equal(getattr(a, name), getattr(b, name)), name
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_batch_holds_views_made_as_its_parameters_say(index, resident):
+    rows_of = {key: row for row, key in enumerate(index.keys)}
+    seen = []
+    for batch in epochs_of(open_loader(index, resident=resident, workers=2), count=2):
+        rows = np.array([rows_of[key] for key in batch.keys])
+        drawn = draw_parameters(EQUIMOD, rows, 3, height=24, width=24, seed=5, epoch=len(seen) // len(index))
+        images = torch.from_numpy(np.stack([index.read_image(row) for row in rows])).permute(0, 3, 1, 2)
+        assert grey_levels_off(batch.views, augment_each(images, drawn, 24, 3)).mean() < 0.01
+        assert torch.equal(batch.params, drawn.vector())
+        assert torch.equal(
+            batch.actions, augmentation_actions(batch.params, "augmentation", constants_for(EQUIMOD, 24, 24))
+        )
+        assert batch.labels.tolist() == index.labels[rows].tolist()
+        assert batch.views.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+        seen += batch.keys
+    assert sorted(seen[:19]) == sorted(seen[19:]) == index.keys
+    assert seen[:19] != seen[19:]
+
+
+def test_a_resumed_epoch_and_two_ranks_give_the_same_batches(index):
+    batches = epochs_of(open_loader(index), count=2)
+    assert len(batches) == 2 * len(open_loader(index)) == 8
+    first = open_loader(index)
+    iterator = iter(first)
+    next(iterator)
+    state = first.state_dict()
+    with open_loader(index) as second:
+        second.load_state_dict(state)
+        for batch, expected in zip(second, batches[1:4], strict=True):
+            assert_same(batch, expected)
+    ranks = [epochs_of(open_loader(index, rank=rank, world_size=2)) for rank in range(2)]
+    for *pieces, whole in zip(*ranks, batches, strict=False):
+        even = len(whole) - len(whole) % 2
+        assert pieces[0].keys + pieces[1].keys == whole.keys[:even]
+        assert torch.equal(torch.cat([p.views for p in pieces]), whole.views[:even])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"recipe": RECIPES["simclr"]}, "recipe was"),
+        ({"normalisation": "author"}, "normalisation was 'zscore' and is 'author'"),
+        ({"size": 16}, "size was 24 and is 16"),
+        ({"seed": 6}, "seed was 5 and is 6"),
+    ],
+)
+def test_another_run_does_not_resume(index, change, message):
+    state = open_loader(index).state_dict()
+    with pytest.raises(ConfigError, match=message):
+        open_loader(index, **change).load_state_dict(state)
+
+
+@pytest.mark.parametrize(("kind", "size"), [("crop", 4), ("jitter", 4), ("blur", 1), ("augmentation", 9)])
+def test_actions_are_of_the_kind_asked_for(index, kind, size):
+    batch = next(iter(open_loader(index, action=kind, normalisation="author")))
+    assert batch.actions.shape == (6, 2, size)
+    assert torch.equal(batch.actions, augmentation_actions(batch.params, kind, None))
+
+
+def test_of_two_views_the_second_has_the_target_pipeline(index):
+    recipe = build_recipe("none", target={"solarise": 1.0, "threshold": 0})
+    with open_loader(index, recipe, views=2) as loader:
+        for batch in loader:
+            assert torch.equal(batch.views[:, 1], 255 - batch.views[:, 0])
+
+
+def test_views_may_have_another_size_than_images(build_image_set):
+    index = build_image_set(saliency="none").images("train")
+    with open_loader(index, size=16) as loader:
+        batch = next(iter(loader))
+    assert batch.views.shape == (6, 3, 3, 16, 16)
+    assert (batch.params[..., 2] <= 24).all()
+    assert batch.params[..., 3].max() > 24
+    with pytest.raises(ConfigError, match="24×28 pixels and augmented views are square; say how large"):
+        open_loader(index)
+
+
+def test_what_cannot_be_is_said_at_once(index):
+    with pytest.raises(ConfigError, match="no action 'rotation'; there are: crop, jitter, blur, augmentation"):
+        open_loader(index, action="rotation")
+    with pytest.raises(ConfigError, match="unknown normalisation 'l2' of actions; there are: zscore, author"):
+        open_loader(index, normalisation="l2")
+    with pytest.raises(ConfigError, match="views of 2 pixels"):
+        open_loader(index, size=2)
+
+
+@pytest.mark.gpu
+def test_batches_are_made_on_the_gpu(index):
+    for batch, expected in zip(
+        epochs_of(open_loader(index, device="cuda")), epochs_of(open_loader(index)), strict=True
+    ):
+        assert batch.views.device.type == batch.actions.device.type == batch.params.device.type == "cuda"
+        assert grey_levels_off(batch.views.cpu(), expected.views).mean() < 0.02
+        assert torch.equal(batch.params.cpu(), expected.params)
