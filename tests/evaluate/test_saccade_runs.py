@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from small_runs import IMAGE, PATCH, TINY, build_images, saccade_run_of
+
+from seqjepa.data.fixations import Fixating
+from seqjepa.evaluate import banks
+from seqjepa.evaluate.battery import Lengths
+from seqjepa.evaluate.protocol import Protocol
+from seqjepa.evaluate.suite import evaluate_run
+from seqjepa.training.checkpoint import load_run
+from shards.errors import ConfigError
+from shards.reader import ShardSet
+
+QUICK = {"device": "cpu", "probe_epochs": 6, "fixation_draws": 2, "progress": False}
+CPU = torch.device("cpu")
+
+
+def test_every_number_of_a_saccade_run(saccade_run, saccade_shards):
+    results = evaluate_run(saccade_run, saccade_shards, **QUICK)
+    assert list(results["top1_agg"]) == [str(m) for m in range(1, 9)]
+    assert {name: list(by_m) for name, by_m in results["r2_path"].items()} == {
+        name: [str(m) for m in range(1, 8)] for name in ("both", "no_action", "no_vision")
+    }
+    for key in ("top1_z_image", "top1_z_patch", "r2_position_avg", "r2_position_pool"):
+        assert results[key] <= results["best"][key] <= 1
+    assert "top1_z" not in results
+    protocol = results["protocol"]
+    assert protocol["skipped"] == {}
+    assert protocol["splits"] == ["train", "test"]
+    assert (protocol["train_samples"], protocol["val_samples"], protocol["resolution"]) == (48, 24, IMAGE)
+    assert protocol["train_draws"] == {"z": 2, "z_agg": 2, "views_per_draw": 8}
+    assert protocol["normalisation"] == "run"
+    fixating = {"patch": PATCH, "inhibition": "disc", "fixations": "saliency", "fill": "black", "fidelity": "paper"}
+    assert protocol["fixating"] == {**fixating, "transfer": False}
+    assert json.loads((saccade_run / "results.json").read_text())["trained"] == results
+
+
+def test_same_seed_same_numbers_and_another_seed_others(saccade_run, saccade_shards, tmp_path):
+    one, two, other = (
+        evaluate_run(saccade_run, saccade_shards, seed=s, m_val=(1, 2), out=tmp_path, **QUICK) for s in (0, 0, 1)
+    )
+    assert {**one, "seconds": 0} == {**two, "seconds": 0}
+    assert one["r2_position_avg"] != other["r2_position_avg"]
+
+
+def test_no_more_fixations_than_measures_need(saccade_run, saccade_shards):
+    results = evaluate_run(saccade_run, saccade_shards, m_val=(1, 3), **QUICK)
+    assert results["protocol"]["train_draws"]["views_per_draw"] == 4
+    assert list(results["r2_path"]["both"]) == ["1", "3"]
+    assert evaluate_run(saccade_run, saccade_shards, m_val=(1,), path=False, **QUICK)["protocol"]["skipped"] == {
+        "r2_path": "not asked for"
+    }
+
+
+def test_conv_jepa_is_probed_on_means(saccade_shards, tmp_path):
+    run = saccade_run_of(tmp_path / "conv", method="conv_jepa")
+    results = evaluate_run(run, saccade_shards, m_val=(1, 4), **QUICK)
+    assert list(results["top1_z_mean"]) == ["1", "4"]
+    assert list(results["protocol"]["skipped"]) == ["top1_agg"]
+    assert "r2_path" not in results
+
+
+def test_without_actions_there_is_no_path(saccade_shards, tmp_path):
+    run = saccade_run_of(tmp_path / "none", model=TINY.model_copy(update={"condition": "none"}))
+    results = evaluate_run(run, saccade_shards, m_val=(1, 2), **QUICK)
+    assert results["protocol"]["skipped"] == {"r2_path": "the method is given no actions"}
+    assert list(results["top1_agg"]) == ["1", "2"]
+
+
+def test_released_runs_are_evaluated_on_released_patches(saccade_shards, tmp_path):
+    results = evaluate_run(saccade_run_of(tmp_path / "a", "author"), saccade_shards, m_val=(1,), **QUICK)
+    assert results["protocol"]["fixating"]["fidelity"] == "author"
+
+
+def protocol_of(**options: object) -> Protocol:
+    return Protocol((1, 2), Lengths(6, 6), fixation_draws=1, **options)  # type: ignore[arg-type]
+
+
+def encoded(run: Path, shards: Path, **options: object) -> banks.Banks:
+    return banks.encode_banks(load_run(run), ShardSet.open(shards), protocol_of(**options), CPU, progress=False)
+
+
+def test_transfer_to_other_patches_takes_the_sets_own_normalisation(saccade_run, saccade_shards, tmp_path):
+    usual, larger = encoded(saccade_run, saccade_shards), encoded(saccade_run, saccade_shards, patch=16)
+    assert (usual.normalisation, usual.transfer) == ("run", False)
+    assert (larger.normalisation, larger.transfer) == ("shards", True)
+    assert larger.how == replace(Fixating(patch=PATCH), patch=16)
+    other = build_images(tmp_path / "imagenet", {"train": 6, "val": 3}, size=48, name="imagenet")
+    found = encoded(saccade_run, other)
+    assert (found.normalisation, found.transfer, found.splits) == ("imagenet", True, ("train", "val"))
+    assert not torch.equal(found.val.z, encoded(saccade_run, other, normalisation="shards").val.z)
+
+
+def test_fixations_of_both_splits_differ_and_labels_are_theirs(saccade_run, saccade_shards):
+    found = encoded(saccade_run, saccade_shards)
+    assert (found.train.params[:24] != found.val.params).mean() > 0.9
+    assert found.train.labels.tolist() == [n % 3 for n in range(48)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"val_split": "val"}, r"no split 'val'.*train, test, unlabeled"),
+        ({"train_split": "unlabeled"}, r"6 of 6 samples in split 'unlabeled'.*have no label.*labelled splits"),
+        ({"patch": 41}, r"patches of 41 pixels do not fit images of 40×40"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(saccade_run, saccade_shards, options, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        evaluate_run(saccade_run, saccade_shards, **QUICK, **options)
+    assert "\n" not in str(error.value)
+    assert not (saccade_run / "results.json").exists()
+
+
+def test_runs_and_shards_of_different_kinds_are_refused(run, saccade_run, shards, saccade_shards):
+    with pytest.raises(ConfigError, match="whole images, the run was trained on stored views"):
+        evaluate_run(run, saccade_shards, **QUICK)
+    with pytest.raises(ConfigError, match=r"views of 16×16, the run was trained on 8×8"):
+        evaluate_run(saccade_run, shards, **QUICK)
+    with pytest.raises(ConfigError, match="--patch is for"):
+        evaluate_run(run, shards, patch=8, **QUICK)
+
+
+def test_images_without_maps_do_for_uniform_fixations_only(saccade_run, saccade_shards, tmp_path):
+    bare = build_images(tmp_path / "bare", {"train": 6, "val": 3}, maps="none")
+    with pytest.raises(ConfigError, match=r"images without saliency maps.*drawn from maps"):
+        encoded(saccade_run, bare)
+    uniform = saccade_run_of(tmp_path / "uniform", fixations="uniform")
+    assert encoded(uniform, bare).train.run_length == 3
+
+
+def test_defaults_on_a_cpu(saccade_run, saccade_shards):
+    loaded, stored = load_run(saccade_run), ShardSet.open(saccade_shards)
+    found = banks.encode_banks(loaded, stored, Protocol((1,), Lengths(300, 16)), CPU, progress=False)
+    assert (found.train.different_draws, found.val.different_draws) == (8, 1)
