@@ -19,24 +19,75 @@ def evaluate_command(
     probe_epochs: Annotated[
         int | None, typer.Option(min=1, help="Default: the paper's 300, and 50 for linear regressors.")
     ] = None,
+    m_val: Annotated[str, typer.Option(help="How many views z_AGG is made from: 5, 1,3,5 or 1-8.")] = "1-8",
+    path: Annotated[
+        bool | None,
+        typer.Option("--path/--no-path", help="Path integration. Default: of positions; of rotations on a GPU."),
+    ] = None,
+    patch: Annotated[
+        int | None, typer.Option(min=1, help="Side of the patches, where not that of training (transfer).")
+    ] = None,
+    normalisation: Annotated[
+        str | None,
+        typer.Option(help="run, shards, stl10, imagenet or 3diebench. Default: the run's, in transfer the set's."),
+    ] = None,
+    fixation_draws: Annotated[
+        int | None,
+        typer.Option(min=1, help="Different fixations of a training image. Default: 8; on a GPU as many as fit."),
+    ] = None,
+    val_draws: Annotated[int, typer.Option(min=1, help="Draws that each validation sample is scored on.")] = 1,
+    train_split: Annotated[str | None, typer.Option(help="Probes learn on it. Default: train.")] = None,
+    val_split: Annotated[str | None, typer.Option(help="Probes are scored on it. Default: val, else test.")] = None,
     device: Device = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the probes and of their draws.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Train probes on frozen features: top-1, R² of rotation and hue. Written to RUN/results.json.
+    """Train probes on frozen features: top-1, R², path integration. Written to RUN/results.json.
 
     \b
     Examples:
       seqjepa evaluate runs/3die-rot-M3 --shards shards/3die
       seqjepa evaluate runs/3die-rot-M3 --shards shards/3die --untrained --json
+      seqjepa evaluate runs/stl-pls-M4 --shards shards/stl10 --m-val 1-6
+      seqjepa evaluate runs/stl-pls-M4 --shards shards/imagenet224 --patch 84
     """
     from seqjepa.evaluate.results import format_table, read_results
     from seqjepa.evaluate.suite import evaluate_run
 
     results = evaluate_run(
-        run, shards, untrained=untrained, device=device, probe_epochs=probe_epochs, seed=seed, out=run
+        run,
+        shards,
+        untrained=untrained,
+        device=device,
+        m_val=parse_sizes(m_val),
+        probe_epochs=probe_epochs,
+        fixation_draws=fixation_draws,
+        val_draws=val_draws,
+        seed=seed,
+        train_split=train_split,
+        val_split=val_split,
+        patch=patch,
+        normalisation=normalisation,
+        path=path,
+        out=run,
     )
     if as_json:
         print_json(results)
     else:
         typer.echo(format_table(read_results(run)))
+
+
+def parse_sizes(text: str) -> list[int]:
+    """ "1,3,5-7" → [1, 3, 5, 6, 7]. UsageError for anything else, and for sizes that are not 1 to 64."""
+    from shards.errors import UsageError
+
+    sizes: list[int] = []
+    for part in text.split(","):
+        first, dash, last = (piece.strip() for piece in part.partition("-"))
+        if not (first.isdecimal() and (last.isdecimal() or not dash)):
+            raise UsageError(f"--m-val is {text!r}; give numbers and ranges such as 5 or 1,3,5 or 1-8")
+        low, high = int(first), int(last or first)
+        if not 1 <= low <= high <= 64:
+            raise UsageError(f"--m-val is {text!r}; sizes are 1 to 64, and ranges go upwards")
+        sizes += range(low, high + 1)
+    return sorted(set(sizes))

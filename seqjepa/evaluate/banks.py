@@ -17,7 +17,7 @@ from seqjepa.evaluate.protocol import Protocol
 from seqjepa.evaluate.saccade_bank import Glances, encode_glances
 from seqjepa.evaluate.view_bank import encode_views
 from seqjepa.training.checkpoint import LoadedRun
-from seqjepa.training.data import pixel_stats
+from seqjepa.training.data import NORMALISATIONS, pixel_stats
 from shards.errors import ConfigError
 from shards.reader import ImageIndex, ShardSet, SplitIndex
 from shards.schema import ImageSpec, ViewSpec
@@ -160,6 +160,8 @@ def _usual_normalisation(stored: ShardSet, transfer: bool) -> str:
 def _statistics(loaded: LoadedRun, stored: ShardSet, name: str) -> PixelStats:
     if name == "run":
         return tuple(loaded.data.mean), tuple(loaded.data.std)
+    if name not in (known := ("shards", *NORMALISATIONS)):
+        raise ConfigError(f"normalisation is {name!r}; choose one of run, {', '.join(known)}")
     data = loaded.config.data.model_copy(update={"normalisation": name})
     return pixel_stats(stored.info, loaded.config.model_copy(update={"data": data}))
 

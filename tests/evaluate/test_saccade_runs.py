@@ -8,13 +8,14 @@ import pytest
 import torch
 from small_runs import IMAGE, PATCH, TINY, build_images, saccade_run_of
 
+from seqjepa.commands.evaluate import parse_sizes
 from seqjepa.data.fixations import Fixating
 from seqjepa.evaluate import banks
 from seqjepa.evaluate.battery import Lengths
 from seqjepa.evaluate.protocol import Protocol
 from seqjepa.evaluate.suite import evaluate_run
 from seqjepa.training.checkpoint import load_run
-from shards.errors import ConfigError
+from shards.errors import ConfigError, UsageError
 from shards.reader import ShardSet
 
 QUICK = {"device": "cpu", "probe_epochs": 6, "fixation_draws": 2, "progress": False}
@@ -108,6 +109,7 @@ def test_fixations_of_both_splits_differ_and_labels_are_theirs(saccade_run, sacc
     [
         ({"val_split": "val"}, r"no split 'val'.*train, test, unlabeled"),
         ({"train_split": "unlabeled"}, r"6 of 6 samples in split 'unlabeled'.*have no label.*labelled splits"),
+        ({"normalisation": "cifar"}, r"'cifar'; choose one of run, shards, 3diebench, stl10, imagenet"),
         ({"patch": 41}, r"patches of 41 pixels do not fit images of 40×40"),
     ],
 )
@@ -125,6 +127,17 @@ def test_runs_and_shards_of_different_kinds_are_refused(run, saccade_run, shards
         evaluate_run(saccade_run, shards, **QUICK)
     with pytest.raises(ConfigError, match="--patch is for"):
         evaluate_run(run, shards, patch=8, **QUICK)
+
+
+@pytest.mark.parametrize(("text", "sizes"), [("5", [5]), ("1,3,2", [1, 2, 3]), ("1-3, 5", [1, 2, 3, 5])])
+def test_sizes_on_the_command_line(text, sizes):
+    assert parse_sizes(text) == sizes
+
+
+@pytest.mark.parametrize("text", ["", "a", "0", "3-1", "1-65", "-2", "1-", "1.5"])
+def test_sizes_that_make_no_sense(text):
+    with pytest.raises(UsageError, match="--m-val is"):
+        parse_sizes(text)
 
 
 def test_images_without_maps_do_for_uniform_fixations_only(saccade_run, saccade_shards, tmp_path):
