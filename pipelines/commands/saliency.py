@@ -144,7 +144,7 @@ def build_folder_command(
 
 def _build(
     kind: str, source: Path, out: Path, model: str, as_json: bool, val_fraction: float | None = None, **given: Any
-):
+) -> None:
     from pipelines.images.source import open_source
     from pipelines.saliency.build import build_saliency
     from pipelines.saliency.models import ModelChoice
@@ -153,6 +153,57 @@ def _build(
     build = {name: given.pop(name) for name in of_build}
     choice = ModelChoice(model, **given)
     build_saliency(open_source(kind, source, val_fraction=val_fraction), out, choice, **build)
+    show_contents(out, as_json)
+
+
+MapsRoot = Annotated[Path, typer.Option(help="Folder of the published arrays: <split>/…")]
+
+
+@import_saliency_app.command("stl10")
+def import_stl10_command(
+    maps: MapsRoot,
+    source: Source,
+    out: Out,
+    storage: Storage = "float16",
+    samples_per_shard: PerShard = 1024,
+    max_bad: MaxBad = 0,
+    limit: Limit = None,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Published maps of STL-10: <maps>/<split>/saliency_<split>.npy, one for each image, in order.
+
+    Example:  seqjepa-data import-saliency stl10 --maps salmap-stl10/ --source stl10_binary/ --out maps/stl10
+    """
+    _import("stl10", **locals())
+
+
+@import_saliency_app.command("imagenet")
+def import_imagenet_command(
+    maps: MapsRoot,
+    source: Source,
+    out: Out,
+    storage: Storage = "float16",
+    samples_per_shard: PerShard = 1024,
+    max_bad: MaxBad = 0,
+    limit: Limit = None,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Published maps of ImageNet: <maps>/<split>/<wnid>/<stem>-sal.npy or <stem>_sal.npy.
+
+    Example:  seqjepa-data import-saliency imagenet --maps saliency/ --source imagenet/ --out maps/in1k --storage log8
+    """
+    _import("imagenet", **locals())
+
+
+def _import(kind: str, maps: Path, source: Path, out: Path, as_json: bool, **options: Any) -> None:
+    from pipelines.images.source import open_source
+    from pipelines.saliency.import_published import import_saliency
+
+    import_saliency(open_source(kind, source), maps, out, **options)
     show_contents(out, as_json)
 
 
@@ -187,7 +238,7 @@ def score_saliency_command(
     if as_json:
         print_json(found)
         return
-    name = found["model"].get("what") or found["model"].get("name", "unknown model")
+    name = found["model"].get("what") or found["model"].get("model", "unknown model")
     people, images = len(found["subjects"]), found["images"]
     typer.echo(f"{maps} ({name}): {found['fixations']:,} fixations of {people} people on {images} images")
     for metric in ("auc", "sauc", "nss", "ig"):

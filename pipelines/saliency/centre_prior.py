@@ -41,7 +41,7 @@ class CentrePrior:
         self.device, self.out_size, self.batch_size = torch.device(device), out_size, batch_size
         path = _template_path(template, download)
         self._bias = CentreBias(read_template(path)) if path else None
-        self.provenance: dict[str, str | int | float] = {"name": self.name, "what": _what(path)}
+        self.provenance: dict[str, str | int | float] = {"model": self.name, "what": _what(path)}
         if path:
             self.provenance["template_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
         else:

@@ -1,11 +1,11 @@
-"""The models that turn images into saliency maps, by name; see README.md of this room for what each is worth."""
+"""The models that turn images into saliency maps, by name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -62,12 +62,24 @@ class ModelChoice:
             if (value := getattr(self, option)) is not None and value < 1:
                 raise UsageError(f"--{option.replace('_', '-')} {value}: 1 or more is allowed")
 
+    def identity(self) -> dict[str, str | int | None]:
+        """What settles the maps, None where it does not apply. The released files are known by their names."""
+        deepgaze = self.name == "deepgaze-iie"
+        given = {name: getattr(self, name) for name in ("input_size", "input_scale", "pooling", "forward")}
+        prior = "MIT1003" if self.centre_bias or self.download else "Gaussian"
+        return {
+            "model": self.name,
+            "out_size": self.out_size,
+            **{name: value if deepgaze else None for name, value in given.items()},
+            "prior": prior if self.name == "centre-bias" else None,
+        }
+
     def build(self, device: torch.device | str) -> SaliencyModel:
         """Raises UsageError where what the model needs is missing or is not what it should be."""
         return MODELS[self.name](self, torch.device(device))
 
 
-def build_model(name: str, *, device: torch.device | str, **options) -> SaliencyModel:
+def build_model(name: str, *, device: torch.device | str = "cpu", **options: Any) -> SaliencyModel:
     """ModelChoice(name, **options) on a device."""
     return ModelChoice(name, **options).build(device)
 
@@ -85,7 +97,7 @@ def _deepgaze_iie(choice: ModelChoice, device: torch.device) -> SaliencyModel:
         centre_bias=choice.centre_bias,
         download=choice.download,
         forward=choice.forward,
-        **({} if choice.batch_size is None else {"batch_size": choice.batch_size}),
+        batch_size=choice.batch_size,
     )
 
 

@@ -92,7 +92,7 @@ def score(
     """Scores of the images that `subjects` looked at. Raises FormatError for fixations outside their image."""
     sizes = np.array([found[image].image_size for image in table.images])
     places = np.floor(table.points[:, ::-1])  # (row, col)
-    inside = ((places >= 0) & (places < sizes)).all(1)
+    inside = np.all((places >= 0) & (places < sizes), axis=1)
     if not inside.all() and not drop_outside:
         raise FormatError(_outside(table, inside, sizes))
     places, sizes = places[inside], sizes[inside]
@@ -107,8 +107,8 @@ def score(
         rows.append(_score_one(found[name], shares[scored & here], shares[others & ~here], prior))
     if not rows:
         raise FormatError(f"{table.path}: none of the chosen subjects has a fixation in an image")
-    means = np.mean(rows, axis=0)
-    return Scores(*map(float, means), len(rows), int(scored.sum()), int((~inside).sum()))
+    means = dict(zip(("auc", "sauc", "nss", "ig"), np.mean(rows, axis=0).tolist(), strict=True))
+    return Scores(**means, images=len(rows), fixations=int(scored.sum()), outside=int((~inside).sum()))
 
 
 def _score_one(seen: Seen, positives: np.ndarray, negatives: np.ndarray, prior: Prior) -> tuple[float, ...]:

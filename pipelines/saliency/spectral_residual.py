@@ -32,7 +32,7 @@ class SpectralResidual:
     ) -> None:
         self.device, self.out_size, self.batch_size = torch.device(device), out_size, batch_size
         self.provenance: dict[str, str | int | float] = {
-            "name": self.name,
+            "model": self.name,
             "what": "spectral residual (Hou and Zhang 2007), not DeepGaze",
             "working_size": WORKING_SIZE,
             "smoothing": SMOOTHING,

@@ -1,0 +1,182 @@
+"""The authors' published saliency arrays → a `maps` set with the keys, labels and meta of our image sources.
+
+STL-10    <maps>/<split>/saliency_<split>.npy, one float array (N, 1, 96, 96) or (N, 96, 96), in the images' order
+ImageNet  <maps>/<split>/<wnid>/<stem>-sal.npy or <stem>_sal.npy, one float array (H, W) an image, leading ones allowed
+
+The arrays (Hugging Face: Hafez/salmap-stl10, Hafez/ImageNet1k-Saliency-Maps) are probabilities up to a factor; shapes
+as the released code writes and reads them (SPEC C.4, C.5). Nothing is unpickled; STL-10's arrays are memory-mapped.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from pipelines.images.source import ImageRecord, ImageSource, limited
+from pipelines.request import look_first
+from pipelines.saliency.request import MapRequest, finished, provenance
+from pipelines.stage import BadItems, build_shards, plan_shards, taken_back_if_empty
+from pipelines.transform import Transformed
+from shards.errors import FormatError, UsageError
+from shards.saliency_map import encode_map
+from shards.sample import MapSample
+from shards.schema import DatasetInfo, MapSpec, MapStorage
+from shards.stats import PixelStats
+from shards.writer import SetBuilder
+
+STL10_SIDE = 96
+SUFFIXES = ("-sal.npy", "_sal.npy")
+PUBLISHED = {
+    "model": "published arrays",
+    "what": "maps published by the seq-JEPA authors (DeepGaze IIE with pixels in [0, 1]), taken over as they are",
+}
+
+
+@dataclass(frozen=True)
+class PublishedItem:
+    """An image and where its map lies: `row` of the array in `file`, or the whole of it (None)."""
+
+    record: ImageRecord
+    file: Path
+    row: int | None = None
+    images: int = 1
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+
+def import_saliency(
+    source: ImageSource,
+    maps: Path,
+    out: Path | str,
+    *,
+    storage: MapStorage = "float16",
+    samples_per_shard: int = 1024,
+    workers: int | None = None,
+    limit: int | None = None,
+    max_bad: int = 0,
+    overwrite: bool = False,
+) -> DatasetInfo:
+    """Write the published map of every image of `source` (stl10 or imagenet). Splits without arrays are left out.
+
+    Up to `max_bad` images may have a map that is missing, of another size or no density. Resumable as every build.
+    Raises UsageError or FormatError, naming the file: no arrays, a wrong shape or count, more bad than allowed.
+    """
+    out, published = Path(out), {"pipeline": "import-saliency", "maps": fingerprint(maps, source)}
+    request = MapRequest(source, published, storage, samples_per_shard, limit)
+    if look_first(out, request.to_json(), overwrite):
+        return finished(out)
+    items, missing = find_maps(source, maps, limit)
+    identity = {
+        "name": f"{source.name}-published",
+        "spec": MapSpec(storage),
+        "classes": source.classes,
+        "fingerprint": request.to_json(),
+    }
+    with taken_back_if_empty(out), SetBuilder(out, overwrite=overwrite, **identity) as builder:
+        if builder.info:
+            return builder.info
+        bad = BadItems(max_bad)
+        bad.add(missing)
+        plan = plan_shards([item.record.split for item in items], samples_per_shard)
+
+        def read(positions: Sequence[int]) -> Iterator[PublishedItem]:
+            return (items[position] for position in positions)
+
+        work = partial(take_over, source=source, storage=storage)
+        report = build_shards(builder, plan, read, work, images=len(items), bad=bad, workers=workers)
+        command = request.command("import-saliency", maps=maps.resolve().name)
+        return builder.finish(provenance(request, command, PUBLISHED, len(items), report.bad))
+
+
+def fingerprint(maps: Path, source: ImageSource) -> dict[str, Any]:
+    """What is cheap to know of the arrays: STL-10's sizes in bytes; of ImageNet's million files, nothing."""
+    if not maps.is_dir():
+        raise UsageError(f"--maps {maps} is not a folder; give the one that holds train/ …")
+    if source.name != "stl10":
+        return {"layout": source.name}
+    files = {file.name: file.stat().st_size for file in sorted(maps.glob("*/saliency_*.npy"))}
+    return {"layout": "stl10", **files}
+
+
+def find_maps(source: ImageSource, maps: Path, limit: int | None) -> tuple[list[PublishedItem], list[str]]:
+    """(items, names of images without a map). Raises UsageError: another source, or no array at all; FormatError."""
+    if source.name not in ("stl10", "imagenet"):
+        raise UsageError(f"there are published arrays for stl10 and imagenet, not for {source.name}")
+    return (_stl10 if source.name == "stl10" else _imagenet)(source, maps, limit)
+
+
+def _stl10(source: ImageSource, maps: Path, limit: int | None) -> tuple[list[PublishedItem], list[str]]:
+    items = []
+    for split, group in itertools.groupby(source.records(), lambda record: record.split):
+        records, file = list(group), maps / split / f"saliency_{split}.npy"
+        if file.is_file():
+            _check_stl10(file, len(records))
+            items += [PublishedItem(record, file, row) for row, record in enumerate(limited(records, limit))]
+    if not items:
+        raise UsageError(f"{maps} holds no <split>/saliency_<split>.npy for train, test or unlabeled")
+    return items, []
+
+
+def _check_stl10(file: Path, images: int) -> None:
+    found = open_array(file)
+    if found.ndim not in (3, 4) or found.shape[1:] not in ((STL10_SIDE,) * 2, (1, STL10_SIDE, STL10_SIDE)):
+        raise FormatError(f"{file} has shape {found.shape}, expected (N, 1, 96, 96) or (N, 96, 96)")
+    if len(found) != images:
+        raise FormatError(f"{file} has {len(found)} maps, its split has {images} images; fetch both anew")
+
+
+def _imagenet(source: ImageSource, maps: Path, limit: int | None) -> tuple[list[PublishedItem], list[str]]:
+    items, missing = [], []
+    splits = {split for split in ("train", "val", "test") if (maps / split).is_dir()}
+    for record in limited([record for record in source.records() if record.split in splits], limit):
+        stem = maps / PurePosixPath(str(record.meta["file"])).with_suffix("")
+        file = next((path for suffix in SUFFIXES if (path := stem.with_name(stem.name + suffix)).is_file()), None)
+        if file is None:
+            missing.append(f"{record.name}: no {stem.name}-sal.npy or {stem.name}_sal.npy in {stem.parent}")
+        else:
+            items.append(PublishedItem(record, file))
+    if not items:
+        raise UsageError(f"{maps} holds no <split>/<wnid>/<stem>-sal.npy or …_sal.npy for any image of {source.path}")
+    return items, missing
+
+
+def take_over(item: PublishedItem, source: ImageSource, storage: MapStorage) -> Transformed:
+    """One map, normalised and stored anew; what is wrong with it is named in `bad`."""
+    try:
+        height, width = source.read(item.record).shape[:2]
+        p = read_map(item)
+        if p.shape != (height, width):
+            raise FormatError(f"a map of {p.shape[1]}×{p.shape[0]} for an image of {width}×{height}")
+        parts = encode_map(p, storage)
+    except (ValueError, OSError, FormatError) as error:
+        return Transformed(None, PixelStats(), bad=(f"{item.name}: {error}",), images=0)
+    meta = {**item.record.meta, "image_height": height, "image_width": width}
+    return Transformed(MapSample(item.record.key, parts, height, width, item.record.label, meta), PixelStats())
+
+
+def read_map(item: PublishedItem) -> np.ndarray:
+    """float [H, W]. FormatError: not a .npy of floats, or of another shape."""
+    found = open_array(item.file)
+    found = found if item.row is None else found[item.row]
+    if found.ndim < 2 or any(side != 1 for side in found.shape[:-2]):
+        raise FormatError(f"{item.file} has shape {found.shape}, expected (H, W)")
+    return np.asarray(found).reshape(found.shape[-2:])
+
+
+def open_array(file: Path) -> np.ndarray:
+    """Memory-mapped float array. FormatError: none. Never unpickles."""
+    try:
+        found = np.lib.format.open_memmap(file, mode="r")
+    except (ValueError, EOFError, OSError) as error:
+        raise FormatError(f"{file} is not a whole .npy file of numbers ({error})") from error
+    if found.dtype.kind != "f":
+        raise FormatError(f"{file} holds {found.dtype}; saliency arrays are float32 or float64")
+    return found
