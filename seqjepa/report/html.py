@@ -9,9 +9,10 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from seqjepa.evaluate.results import protocol_lines, table_rows
+from seqjepa.evaluate.results import PATHS, protocol_lines, table_rows
 from seqjepa.report.figures import Line, curve, line_chart
 
+WEIGHTS = ("trained", "untrained")
 RANK_CAPTION = "Effective rank of the features; near 1 it would mean collapse"
 
 
@@ -59,7 +60,12 @@ def _section(heading: str, content: str) -> str:
 
 
 def _headline_numbers(results: Mapping[str, Any]) -> str:
-    wanted = {"top-1, z": "Top-1 from one view", "R² relative rotation, avg": "R² of the rotation between two views"}
+    wanted = {
+        "top-1, z": "Top-1 from one view",
+        "top-1, z of the whole image": "Top-1 from the whole image",
+        "R² relative rotation, avg": "R² of the rotation between two views",
+        "R² position difference, avg": "R² of the way between two patches",
+    }
     rows = dict(table_rows(dict(results)))
     largest = max((label for label in rows if "z_AGG" in label), key=_size, default=None)
     if largest:
@@ -91,6 +97,7 @@ def _charts(page: Page) -> str:
         _over_epochs(page.epochs, {"loss": "loss"}, "1 − cos", "Prediction loss, mean over each epoch"),
         _over_epochs(page.epochs, {"z_rank": "z", "agg_rank": "z_AGG"}, "effective rank", RANK_CAPTION),
         _over_views(page.results),
+        _over_paths(page.results),
     ]
     return f"<div class=figures>\n{''.join(figures)}</div>" if any(figures) else ""
 
@@ -106,15 +113,35 @@ def _over_epochs(epochs: Sequence[Mapping[str, Any]], columns: Mapping[str, str]
 
 
 def _over_views(results: Mapping[str, Any]) -> str:
-    """A figure of the accuracy on z_AGG over M_val, for the weights that have it."""
-    measured = {w: results[w]["top1_agg"] for w in ("trained", "untrained") if results.get(w, {}).get("top1_agg")}
+    """A figure of the accuracy over M_val, on z_AGG or else on mean z, for the weights that have it."""
+    key, what = "top1_agg", "z_AGG, the aggregate of M_val views and the actions between them"
+    if not any(results.get(weights, {}).get(key) for weights in WEIGHTS):
+        key, what = "top1_z_mean", "the mean z of M_val views"
+    measured = {weights: results[weights][key] for weights in WEIGHTS if results.get(weights, {}).get(key)}
     if not measured:
         return ""
     lines = [Line(weights, [float(m) for m in scores], list(scores.values())) for weights, scores in measured.items()]
     ends = "; ".join(f"{line.name} {line.y[0]:.1%} to {line.y[-1]:.1%}" for line in lines)
     alt = f"Top-1 accuracy from {lines[0].x[0]:.0f} to {lines[0].x[-1]:.0f} views: {ends}."
     chart = line_chart(lines, x_label="views seen, M_val", y_label="top-1, %", alt=alt, markers=True, percent=True)
-    return _figure(chart, "A linear classifier on z_AGG, the aggregate of M_val views and the rotations between them.")
+    return _figure(chart, f"A linear classifier on {what}.")
+
+
+def _over_paths(results: Mapping[str, Any]) -> str:
+    """A figure of path integration with both ablations, as the paper's Figure 6; of the trained weights alone."""
+    paths = results.get("trained", {}).get("r2_path", {})
+    lines = [
+        Line(shown, [float(m) for m in paths[name]], list(paths[name].values()))
+        for name, shown in PATHS.items()
+        if paths.get(name)
+    ]
+    if not lines:
+        return ""
+    ends = "; ".join(f"{line.name} {line.y[0]:.2f} to {line.y[-1]:.2f}" for line in lines)
+    alt = f"R² of the whole way over {lines[0].x[0]:.0f} to {lines[0].x[-1]:.0f} steps: {ends}."
+    chart = line_chart(lines, x_label="steps, M", y_label="R²", alt=alt, markers=True)
+    caption = "Path integration: the way from the first view to the one after the last, read from z_AGG and e_M."
+    return _figure(chart, f"{caption} Each head was trained on what it is shown.")
 
 
 def _figure(svg: str, caption: str) -> str:

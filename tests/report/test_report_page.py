@@ -114,6 +114,35 @@ def test_a_run_without_epochs_or_aggregate_still_makes_a_page():
     assert outline.text["td"] == ["0.750", "–", "–"]
 
 
+SACCADES = {
+    "trained": {
+        "top1_z_image": 0.625,
+        "top1_z_patch": 0.375,
+        "top1_z_mean": {"1": 0.375, "4": 0.5},
+        "r2_position_avg": 0.75,
+        "r2_path": {
+            "both": {"1": 1.0, "2": 0.9, "7": 0.8},
+            "no_action": {"1": 0.125, "2": 0.0, "7": -0.125},
+            "no_vision": {"1": 1.0, "2": 0.85, "7": 0.5},
+        },
+        "protocol": {**PROTOCOL, "fixating": {"patch": 32, "fixations": "saliency", "inhibition": "disc"}},
+    }
+}
+
+
+def test_paths_are_drawn_with_their_ablations_and_stand_in_the_table():
+    outline = Outline(render(Page("t", "l", PNG, "s", [], SACCADES)))
+    over_views, paths = (chart["aria-label"] or "" for chart in outline.all("svg"))
+    assert "trained 37.5% to 50.0%" in over_views
+    assert "vision and actions 1.00 to 0.80; vision alone 0.12 to -0.12; actions alone 1.00 to 0.50" in paths
+    labels = outline.text["th"][4:]
+    assert labels[:2] == ["top-1, z of the whole image", "top-1, z of the first patch"]
+    assert labels[-1] == "R² path, actions alone, M = 7"
+    assert outline.text["td"][-3:] == ["0.500", "–", "–"]
+    assert [value for value in outline.text["dd"] if value[0].isdigit()] == ["0.625", "0.750"]
+    assert any("patches of 32 px (saliency, inhibition disc)" in line for line in outline.text["li"])
+
+
 def test_chart_colours_are_the_pages_and_text_is_text():
     svg = line_chart([Line("one", [1, 2], [1, 2])], x_label="an x", y_label="a y", alt='an "alt"')
     assert "var(--series-1)" in svg
