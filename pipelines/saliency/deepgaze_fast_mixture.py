@@ -68,7 +68,7 @@ class Mixture(nn.Module):
         top = readout.amax((2, 3)) + (self.centre_weight * (low - high)).clamp(min=0)
         readout = readout - top[:, :, None, None]
         density = readout.new_zeros(len(readout), n * m)
-        step = max(1, ELEMENTS[readout.device.type] // (len(readout) * n * m))
+        step = max(1, ELEMENTS.get(readout.device.type, ELEMENTS["cpu"]) // (len(readout) * n * m))
         for k in (slice(start, start + step) for start in range(0, readout.shape[1], step)):
             fields = rows[k] @ (readout[:, k] @ cols[k].mT)
             fields = fields.addcmul_(self.centre_weight[k, None, None], bias).exp_().flatten(2)

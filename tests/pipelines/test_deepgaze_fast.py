@@ -144,3 +144,17 @@ def test_half_area_matrix_keeps_mass() -> None:
     repeats = torch.bincount(nearest_source(187, 375), minlength=187).double()
     torch.testing.assert_close(matrix.sum(0), repeats)
     torch.testing.assert_close(matrix.sum(1), torch.full((96,), 375 / 96, dtype=torch.float64))
+
+
+@pytest.mark.gpu
+def test_the_gpu_gives_the_same_and_the_host_never_waits() -> None:
+    expected = slow_log_density(small_model(), images(93, 125), bias(93, 125))
+    model = FastDeepGaze(scaled(small_model())).cuda()
+    pictures, centre = images(93, 125).cuda(), bias(93, 125).cuda()
+    model(pictures, centre)  # makes the matrices of this size
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = model(pictures, centre)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-10)
