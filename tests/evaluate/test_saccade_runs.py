@@ -152,3 +152,14 @@ def test_defaults_on_a_cpu(saccade_run, saccade_shards):
     loaded, stored = load_run(saccade_run), ShardSet.open(saccade_shards)
     found = banks.encode_banks(loaded, stored, Protocol((1,), Lengths(300, 16)), CPU, progress=False)
     assert (found.train.different_draws, found.val.different_draws) == (8, 1)
+
+
+@pytest.mark.gpu
+def test_a_gpu_finds_what_a_cpu_does(saccade_run, saccade_shards, tmp_path):
+    on_cpu, on_gpu = (
+        evaluate_run(saccade_run, saccade_shards, **{**QUICK, "device": device}, m_val=(1, 3), out=tmp_path)
+        for device in ("cpu", "cuda")
+    )
+    assert on_gpu["r2_path"]["both"]["1"] == pytest.approx(on_cpu["r2_path"]["both"]["1"], abs=0.02)
+    assert on_gpu["r2_position_avg"] == pytest.approx(on_cpu["r2_position_avg"], abs=0.02)
+    assert on_gpu["protocol"]["model_sha256"] == on_cpu["protocol"]["model_sha256"]
