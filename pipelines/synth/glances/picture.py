@@ -1,4 +1,4 @@
-"""One picture of Glances-Synth: clutter, and stickers of two kinds that take turns on a loose 3 × 3 chessboard."""
+"""One picture of Glances-Synth: a meadow, and stickers of two kinds that take turns on a loose 3 × 3 chessboard."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ import numpy as np
 from pipelines.synth.glances.stickers import EXTENT, RESOLUTION, SHAPES, layers
 
 SIDE = 96
-CELL = SIDE // 3
+FIELD = 27  # pixels from one field of the board to the next: stickers keep off the border, glances at them stay inside
 KINDS = tuple(SHAPES)
 PAIRS = tuple(combinations(KINDS, 2))
 CLASS_NAMES = tuple("-".join(pair) for pair in PAIRS)
-JITTER = 4.0  # pixels by which a sticker may lie beside the middle of its field, each way
-RADII = (9.0, 11.5)  # pixels, without the white border
+HUES = {"star": 0.13, "heart": 0.98, "flower": 0.80, "moon": 0.59, "fish": 0.38}
+HUE_SPREAD = 0.12  # each way: neighbours on the colour wheel overlap
+JITTER = 3.0  # pixels by which a sticker may lie beside the middle of its field, each way
+RADII = (8.0, 10.0)  # pixels, without the white border
 TURN = 0.45  # radians, each way
 FEWEST, MOST = 2, 3  # stickers of either kind
 MEADOW = (112, 122, 96)
 TINT = np.array([50, 10, -50])  # from bluish to yellowish blades
-BLADES = 70
+BLADES = 50
 BLADE_BITS = 3  # of a pixel's fraction
 SPLIT_NUMBERS = {"train": 0, "test": 1, "unlabeled": 2}
 
@@ -74,22 +76,17 @@ def _scatter(pair: tuple[str, str], uniform) -> tuple[Sticker, ...]:
 
 
 def _sticker(kind: str, field: tuple[int, int], uniform) -> Sticker:
-    (row, col), u = field, uniform(8)
-    radius = RADII[0] + (RADII[1] - RADII[0]) * u[0]
-    reach = radius * 1.3
-    x, y = (
-        float(np.clip((n + 0.5) * CELL + (2 * v - 1) * JITTER, reach, SIDE - reach))
-        for n, v in ((col, u[1]), (row, u[2]))
-    )
-    hue = u[4]
+    u = uniform(8)
+    middle = [(SIDE / 2 + (n - 1) * FIELD + (2 * v - 1) * JITTER) for n, v in zip(field, u[:2], strict=True)]
+    hue = HUES[kind] + (2 * u[4] - 1) * HUE_SPREAD
     return Sticker(
-        kind,
-        x,
-        y,
-        radius,
-        (2 * u[3] - 1) * TURN,
-        _rgb(hue, 0.55 + 0.35 * u[5], 0.75 + 0.2 * u[6]),
-        _rgb(hue + 0.35 + 0.3 * u[7], 0.25, 1.0),
+        kind=kind,
+        x=middle[1],
+        y=middle[0],
+        radius=RADII[0] + (RADII[1] - RADII[0]) * u[2],
+        turn=(2 * u[3] - 1) * TURN,
+        colour=_rgb(hue, 0.6 + 0.35 * u[5], 0.78 + 0.2 * u[6]),
+        accent=_rgb(hue + 0.35 + 0.3 * u[7], 0.25, 1.0),
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 RESOLUTION = 128  # pixels of a layer's side; it is placed at about a third of that
 EXTENT = 1.5  # a layer reaches from -EXTENT to EXTENT: the body with its white border and its shadow
-BORDER = 0.20
+BORDER = 0.17
 SHADOW_BLUR = 9.0  # layer pixels
 
 Shape = Callable[[np.ndarray, np.ndarray], np.ndarray]

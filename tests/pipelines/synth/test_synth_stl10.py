@@ -51,16 +51,28 @@ def test_the_class_is_the_pair_of_kinds() -> None:
     assert Counter(name for pair in CLASS_NAMES for name in pair.split("-")) == dict.fromkeys(KINDS, 4)
 
 
-def test_colour_and_place_tell_nothing() -> None:
+def test_place_and_size_tell_nothing() -> None:
     """Their averages over many stickers are the same for all kinds, within four standard errors."""
     values = defaultdict(list)
     for index in range(1000):
         for sticker in draw(1, "test", index).stickers:
-            values[sticker.kind].append([*sticker.colour, sticker.x, sticker.y, sticker.radius])
+            values[sticker.kind].append([sticker.x, sticker.y, sticker.radius, sticker.turn])
     everything = np.concatenate([np.array(rows) for rows in values.values()])
     for rows in values.values():
         error = everything.std(0) / len(rows) ** 0.5
         assert (np.abs(np.mean(rows, axis=0) - everything.mean(0)) < 4 * error).all()
+
+
+def test_colours_of_different_kinds_overlap() -> None:
+    """Each kind has stickers whose colour is nearest to the average of another kind."""
+    colours = defaultdict(list)
+    for picture in PICTURES:
+        for sticker in picture.stickers:
+            colours[sticker.kind].append(sticker.colour)
+    means = np.array([np.mean(colours[kind], axis=0) for kind in KINDS])
+    for number, kind in enumerate(KINDS):
+        nearest = np.linalg.norm(np.array(colours[kind])[:, None] - means, axis=2).argmin(1)
+        assert 0.02 < (nearest != number).mean() < 0.5
 
 
 def test_the_way_between_two_stickers_tells_whether_they_are_alike() -> None:
@@ -69,13 +81,15 @@ def test_the_way_between_two_stickers_tells_whether_they_are_alike() -> None:
     for picture in PICTURES:
         for i, one in enumerate(picture.stickers):
             for two in picture.stickers[:i]:
-                steps = round((one.x - two.x) / 32) + round((one.y - two.y) / 32)
+                steps = round((one.x - two.x) / 27) + round((one.y - two.y) / 27)
                 right, total = right + ((steps % 2 == 0) == (one.kind == two.kind)), total + 1
     assert right == total
 
 
 def test_a_glance_at_a_sticker_holds_no_other_middle() -> None:
+    """Nor does it leave the picture."""
     for picture in PICTURES:
+        assert all(16 <= min(s.x, s.y) <= max(s.x, s.y) <= 80 for s in picture.stickers)
         places = np.array([(sticker.x, sticker.y) for sticker in picture.stickers])
         apart = np.abs(places[:, None] - places[None]).max(2) + 99 * np.eye(len(places))
         assert apart.min() > 16
