@@ -4,9 +4,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from small_runs import IMAGE, PATCH, TINY, build_images, saccade_run_of
+from small_runs import CLASSES, IMAGE, PATCH, TINY, build_images, saccade_run_of
 
 from seqjepa.commands.evaluate import parse_sizes
 from seqjepa.data.fixations import Fixating
@@ -17,6 +18,10 @@ from seqjepa.evaluate.suite import evaluate_run
 from seqjepa.training.checkpoint import load_run
 from shards.errors import ConfigError, UsageError
 from shards.reader import ShardSet
+from shards.sample import ViewSample, encode_raw
+from shards.schema import ParamField, ViewSpec
+from shards.stats import PixelStats
+from shards.writer import SetBuilder
 
 QUICK = {"device": "cpu", "probe_epochs": 6, "fixation_draws": 2, "progress": False}
 CPU = torch.device("cpu")
@@ -152,6 +157,25 @@ def test_defaults_on_a_cpu(saccade_run, saccade_shards):
     loaded, stored = load_run(saccade_run), ShardSet.open(saccade_shards)
     found = banks.encode_banks(loaded, stored, Protocol((1,), Lengths(300, 16)), CPU, progress=False)
     assert (found.train.different_draws, found.val.different_draws) == (8, 1)
+
+
+def test_baked_sequences_are_probed_in_their_order(saccade_run, tmp_path):
+    rng = np.random.default_rng(0)
+    spec = ViewSpec(6, PATCH, PATCH, "raw", (ParamField("x", "1"), ParamField("y", "1")), sequence=3)
+    with SetBuilder(tmp_path / "baked", name="baked", spec=spec, classes=CLASSES, fingerprint={}) as builder:
+        for split, count in (("train", 30), ("val", 15)):
+            with builder.open_shard(split, 0) as writer:
+                for number in range(count):
+                    pixels = rng.integers(0, 255, (6, PATCH, PATCH, 3)).astype(np.uint8)
+                    params = rng.uniform(0, 1, (6, 2)).astype(np.float32)
+                    views = [encode_raw(view) for view in pixels]
+                    writer.add(ViewSample(f"s{number}", views, range(6), params, number % 3), PixelStats.of(pixels))
+        builder.finish({"command": "test"})
+    results = evaluate_run(saccade_run, tmp_path / "baked", m_val=(1, 2, 3), **QUICK)
+    assert results["protocol"]["train_draws"] == {"z": 2, "z_agg": 2, "views_per_draw": 3}
+    assert list(results["top1_agg"]) == ["1", "2", "3"]
+    assert list(results["r2_path"]["both"]) == ["1", "2"]
+    assert results["protocol"]["skipped"] == {"r2_path.3": "needs 4 views, a sample has 3"}
 
 
 @pytest.mark.gpu
