@@ -1,0 +1,130 @@
+"""Sequences of five 32-px patches at fixations in 96-px images, per second, beside the released way.
+
+    python benchmarks/fixations.py [--rounds 5] [--seconds 4]
+
+`ours` is SaccadeLoader on the CPU with the images in memory: saliency sampling with inhibition of return and cutting,
+uint8 patches, positions and actions of whole batches. `streamed` has the images read from shards by worker processes
+in every epoch; `float32` is `ours` with what `feed` does after it, so that it ends with what the released way ends
+with; `author` has the released inhibition and patches. `sampling` and `cutting` are the two parts alone. The peer works
+image by image in two DataLoader workers. All have the two cores; each is measured in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from common import emit, versions  # noqa: E402
+from fixations_data import BATCH, IMAGES, PATCH, VIEWS, arrays, index, prepare  # noqa: E402
+
+RELEASED = "released (DataLoader, image by image)"
+OURS = ["ours", "streamed", "float32", "author", "sampling", "cutting"]
+_MEAN, _STD = (0.4467, 0.4398, 0.4066), (0.2241, 0.2215, 0.2239)
+
+
+def batches(name: str, work: Path) -> Iterator[Any]:
+    if name == RELEASED:
+        from peers import released_patches
+
+        return released_patches.batches(work)
+    return parts(name, work) if name in ("sampling", "cutting") else loaded(name, work)
+
+
+def loaded(name: str, work: Path) -> Iterator[Any]:
+    """Batches of SaccadeLoader, without end."""
+    import torch
+
+    from seqjepa.data.feed import feed
+    from seqjepa.data.fixations import Fixating
+    from seqjepa.data.saccades import SaccadeLoader
+
+    how = Fixating(PATCH, inhibition="square", fidelity="author") if name == "author" else Fixating(PATCH)
+    loader = SaccadeLoader(index(work), how, views=VIEWS, batch_size=BATCH, seed=0, resident=name != "streamed")
+    sequences = (seq for epoch in range(1 << 30) for seq in loader.epoch(epoch))
+    return feed(sequences, torch.device("cpu"), _MEAN, _STD) if name == "float32" else sequences
+
+
+def parts(name: str, work: Path) -> Iterator[Any]:
+    """Fixations or patches of one batch, over and over."""
+    import numpy as np
+    import torch
+
+    from seqjepa.data.fixations import Fixating, fixation_numbers, sample_fixations
+    from seqjepa.data.patches import cut_patches
+
+    images, maps = (torch.from_numpy(array[:BATCH].copy()) for array in arrays(work))
+    images, maps = images.permute(0, 3, 1, 2), (maps * maps[0].numel()).half()
+    for epoch in range(1 << 30):
+        numbers = fixation_numbers(0, epoch if name == "sampling" else 0, np.arange(BATCH), VIEWS)
+        if name == "sampling" or epoch == 0:
+            fixations = sample_fixations(maps, numbers, Fixating(PATCH))
+        yield fixations if name == "sampling" else cut_patches(images, fixations, Fixating(PATCH))
+
+
+def rate(made: Iterator[Any], seconds: float) -> float:
+    """Sequences a second, after a warm-up of an epoch or more."""
+    for _ in range(IMAGES // BATCH + 1):
+        next(made)
+    start, count = time.perf_counter(), 0
+    while (spent := time.perf_counter() - start) < seconds:
+        batch = next(made)
+        count += len(batch[0] if isinstance(batch, list) else batch)
+    return count / spent
+
+
+def run_apart(name: str, arguments: argparse.Namespace) -> float:
+    command = [sys.executable, __file__, "--one", name, "--work", arguments.work, "--seconds", arguments.seconds]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=environment)
+    if done.returncode:
+        sys.exit(f"{name} failed: {done.stderr.strip().splitlines()[-1:]}")
+    return float(done.stdout.split()[-1])
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    prepare(arguments.work)
+    rounds = []
+    for number in range(arguments.rounds):
+        rounds.append({name: run_apart(name, arguments) for name in [RELEASED, *OURS]})
+        print(json.dumps({"round": number} | rounds[-1]), file=sys.stderr, flush=True)
+    figures = {name: median(r[name] for r in rounds) for name in rounds[0]}
+    ratios = {name: median(r[name] / r[RELEASED] for r in rounds) for name in OURS}
+    emit(
+        f"fixations: {VIEWS} patches of {PATCH} px from 96 px, batch {BATCH}",
+        "sequences/s",
+        figures["ours"],
+        {RELEASED: figures[RELEASED]},
+        ratio_best_peer=ratios["ours"],
+        also={name: figures[name] for name in OURS[1:]},
+        ratio_released=ratios,
+        rounds=len(rounds),
+        versions=versions("torch", "torchvision", "numpy", "pillow"),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "benchmark-fixations", help="folder for the data")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0, help="measured per contender and round")
+    parser.add_argument("--one", choices=[RELEASED, *OURS], help=argparse.SUPPRESS)  # one contender, in this process
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(rate(batches(arguments.one, arguments.work), arguments.seconds), flush=True)
+        os._exit(0)  # other people's workers must not keep us
+    compare(arguments)
+
+
+if __name__ == "__main__":
+    main()
