@@ -58,6 +58,8 @@ def shard_images(
     request = Request(source, maps, size, fit, encoding, jpeg_quality, samples_per_shard, limit)
     mapped = MapSet(maps) if maps else None
     look_first(out, request.to_json(), overwrite)
+    if mapped:
+        mapped.refuse_other_images(source)
     found, bad = survey(request, mapped), BadItems(max_bad)
     bad.add(found.unmapped)
     with taken_back_if_empty(out), SetBuilder(out, overwrite=overwrite, **_identity(request, found, mapped)) as builder:
@@ -106,7 +108,7 @@ def _provenance(request: Request, found: Survey, maps: MapSet | None, report: Bu
         "versions": {**encoder_versions(), "pyarrow": version("pyarrow")},
     }
     if maps:
-        record["saliency"] = maps.provenance
+        record |= maps.provenance
     if found.setting and report.psnr_db is not None:
         record |= {"jpeg": str(found.setting), "psnr_db": round(report.psnr_db, 3)}  # mean over images
     if report.bad:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.images.source import ImageRecord
+from pipelines.images.source import ImageRecord, ImageSource
 from shards.errors import FormatError
 from shards.image_index import ImageIndex
 from shards.reader import ShardSet
@@ -62,8 +62,20 @@ class MapSet:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What the maps are: the model above all."""
-        return {"set": self.set.info.name, "storage": self.storage, **self.set.info.provenance}
+        """What the maps are: `saliency_model` if their set names it, and `maps` with all else that it says."""
+        record = dict(self.set.info.provenance)
+        model = {"saliency_model": record.pop("saliency_model")} if "saliency_model" in record else {}
+        return {**model, "maps": {"set": self.set.info.name, **record}}
+
+    def refuse_other_images(self, source: ImageSource) -> None:
+        """FormatError if both sides say what is in their images and it differs: keys alone would not show it."""
+        made_from = self.set.info.provenance.get("source", {}).get("sample_sha256", {})
+        ours = source.fingerprint.get("sample_sha256", {})
+        for split in made_from.keys() & ours.keys():
+            if made_from[split] != ours[split]:
+                raise FormatError(
+                    f"{self.path} holds maps of other {split} images than those in {source.path}; build theirs"
+                )
 
     def find(self, records: Sequence[ImageRecord]) -> list[StoredMap | None]:
         """The map of each image, by split and key; None where there is none."""

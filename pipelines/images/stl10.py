@@ -70,17 +70,20 @@ class Stl10Source:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """Counts, and a sha256 over the labels and some images of every file."""
-        digest = hashlib.sha256("\n".join(self.classes).encode())
-        for split, labels in self.labels.items():
-            rows = np.linspace(0, len(labels) - 1, min(SAMPLED_IMAGES, len(labels))).astype(int)
-            digest.update(labels.tobytes())
-            digest.update(_mapped(_images(self.path, split))[rows].tobytes())
+        """Counts, and for each split a sha256 over the labels and some images."""
         return {
             "layout": "stl10",
             "images": {split: len(labels) for split, labels in self.labels.items()},
-            "sample_sha256": digest.hexdigest(),
+            "sample_sha256": {split: self._sample_sha256(split) for split in self.splits},
         }
+
+    def _sample_sha256(self, split: str) -> str:
+        labels = self.labels[split]
+        rows = np.linspace(0, len(labels) - 1, min(SAMPLED_IMAGES, len(labels))).astype(int)
+        digest = hashlib.sha256("\n".join(self.classes).encode())
+        digest.update(labels.tobytes())
+        digest.update(_mapped(_images(self.path, split))[rows].tobytes())
+        return digest.hexdigest()
 
     def records(self) -> list[ImageRecord]:
         found = []

@@ -81,5 +81,5 @@ def make_maps(
                     parts = encode_map(p, spec.storage)
                     writer.add(MapSample(record.key, parts, *p.shape, record.label, record.meta), PixelStats())
             writer.close()
-        builder.finish({"model": {"name": "a-test-model"}})
+        builder.finish({"saliency_model": {"model": "a-test-model"}, "source": source.fingerprint})
     return out

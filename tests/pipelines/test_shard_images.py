@@ -72,7 +72,8 @@ def test_image_and_map_lie_in_one_sample(folder: Path, tmp_path: Path, storage: 
     maps = make_maps(tmp_path / "maps", source, lambda r: blob(24, 32, 3 + int(r.key[-1]), 5 * r.label + 9), storage)
     info = shard(folder, tmp_path / "same", encoding="raw", maps=maps)
     assert info.kind == "saliency"
-    assert info.provenance["saliency"]["model"]["name"] == "a-test-model"
+    assert info.provenance["saliency_model"] == {"model": "a-test-model"}
+    assert info.provenance["maps"]["set"] == "maps"
     shard(folder, tmp_path / "small", encoding="raw", maps=maps, size=16, fit="crop")
     same, small, stored = (ShardSet.open(tmp_path / name).images("val") for name in ("same", "small", "maps"))
     assert same.keys == small.keys == stored.keys
@@ -186,6 +187,18 @@ def test_maps_of_other_splits(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"8 bad so far.*val/cat/0\.png has no map"):
         shard(folder, tmp_path / "out", maps=maps)
     assert not (tmp_path / "out").exists()
+
+
+def test_maps_of_other_pixels_with_the_same_keys(tmp_path: Path) -> None:
+    """Keys of STL-10 are numbers: that the maps are of another copy shows in the pixels only."""
+    folder = make_stl10(tmp_path / "stl10", train=4, test=3)
+    maps = make_maps(tmp_path / "maps", open_source("stl10", folder), lambda r: blob(96, 96, 5, 5))
+    data = (folder / "test_X.bin").read_bytes()
+    (folder / "test_X.bin").write_bytes(data[27648:] + data[:27648])
+    with pytest.raises(FormatError, match="maps of other test images"):
+        shard(folder, tmp_path / "out", "stl10", maps=maps)
+    (folder / "test_X.bin").unlink()
+    assert shard(folder, tmp_path / "out", "stl10", maps=maps, encoding="raw").samples == 4
 
 
 def test_maps_have_to_be_maps(folder: Path, tmp_path: Path) -> None:
