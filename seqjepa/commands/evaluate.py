@@ -44,6 +44,8 @@ def evaluate_command(
 ) -> None:
     """Train probes on frozen features: top-1, R², path integration. Written to RUN/results.json.
 
+    On images or patches of another size than in training: to RUN/results-SET-SIZE-patchN.json.
+
     \b
     Examples:
       seqjepa evaluate runs/3die-rot-M3 --shards shards/3die
@@ -51,7 +53,7 @@ def evaluate_command(
       seqjepa evaluate runs/stl-pls-M4 --shards shards/stl10 --m-val 1-6
       seqjepa evaluate runs/stl-pls-M4 --shards shards/imagenet224 --patch 84
     """
-    from seqjepa.evaluate.results import format_table, read_results
+    from seqjepa.evaluate.results import format_table, read_results, results_file
     from seqjepa.evaluate.suite import evaluate_run
 
     results = evaluate_run(
@@ -74,7 +76,7 @@ def evaluate_command(
     if as_json:
         print_json(results)
     else:
-        typer.echo(format_table(read_results(run)))
+        typer.echo(format_table(read_results(run, results_file(results["protocol"]))))
 
 
 def parse_sizes(text: str) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,21 @@ ROWS = {
 }
 
 
-def read_results(folder: Path) -> dict[str, Any]:
+def results_file(protocol: dict[str, Any]) -> str:
+    """The file that numbers belong into: results.json, or one of its own for each transfer (other images, patches)."""
+    fixating = protocol.get("fixating", {})
+    if not fixating.get("transfer"):
+        return RESULTS_FILE
+    dataset = re.sub(r"[^A-Za-z0-9._-]+", "-", protocol["dataset"])
+    return f"results-{dataset}-{protocol['resolution']}-patch{fixating['patch']}.json"
+
+
+def read_results(folder: Path, file: str = RESULTS_FILE) -> dict[str, Any]:
     """What results.json in a run directory holds, by "trained" and "untrained"; empty if there is none.
 
     Raises FormatError if the file is not a JSON object.
     """
-    path = folder / RESULTS_FILE
+    path = folder / file
     if not path.exists():
         return {}
     try:
@@ -48,10 +58,11 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 
 def merge_results(folder: Path, weights: str, results: dict[str, Any]) -> dict[str, Any]:
-    """Puts `results` under the key `weights` of results.json, keeping the rest; returns the whole."""
-    merged = {**read_results(folder), weights: results}
+    """Puts `results` under the key `weights` of its results_file, keeping the rest; returns the whole."""
+    file = results_file(results["protocol"])
+    merged = {**read_results(folder, file), weights: results}
     ordered = {key: merged[key] for key in sorted(merged)}
-    write_atomic(folder / RESULTS_FILE, (json.dumps(ordered, indent=2) + "\n").encode())
+    write_atomic(folder / file, (json.dumps(ordered, indent=2) + "\n").encode())
     return ordered
 
 

@@ -63,7 +63,8 @@ def evaluate_run(
     normalisation   "run", "shards" or a name in DataConfig. None: the run's own constants, on images of another size
                     or with another patch "imagenet" for that set and "shards" for others
     path            path integration. None: for positions (linear heads); for rotations (MLPs) on a GPU only
-    out             folder of results.json (default: the run); numbers of the other weights that it has are kept
+    out             folder of results.json (default: the run); numbers of the other weights that it has are kept.
+                    Transfer has a file of its own beside it (results_file)
 
     Returns what results.json holds under "trained" or "untrained" (docs/evaluation.md); accuracies in 0..1. Raises
     UsageError for a device that is not there, FormatError or ConfigError for a run, shards or options that do not fit

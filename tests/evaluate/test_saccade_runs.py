@@ -14,6 +14,7 @@ from seqjepa.data.fixations import Fixating
 from seqjepa.evaluate import banks
 from seqjepa.evaluate.battery import Lengths
 from seqjepa.evaluate.protocol import Protocol
+from seqjepa.evaluate.results import read_results, results_file
 from seqjepa.evaluate.suite import evaluate_run
 from seqjepa.training.checkpoint import load_run
 from shards.errors import ConfigError, UsageError
@@ -101,6 +102,15 @@ def test_transfer_to_other_patches_takes_the_sets_own_normalisation(saccade_run,
     found = encoded(saccade_run, other)
     assert (found.normalisation, found.transfer, found.splits) == ("imagenet", True, ("train", "val"))
     assert not torch.equal(found.val.z, encoded(saccade_run, other, normalisation="shards").val.z)
+
+
+def test_transfer_leaves_the_runs_own_numbers(saccade_run, saccade_shards):
+    own = evaluate_run(saccade_run, saccade_shards, m_val=(1,), **QUICK)
+    other = evaluate_run(saccade_run, saccade_shards, m_val=(1,), patch=16, **QUICK)
+    assert read_results(saccade_run) == {"trained": own}
+    file = results_file(other["protocol"])
+    assert file == "results-bright-squares-40-patch16.json"
+    assert read_results(saccade_run, file) == {"trained": other}
 
 
 def test_fixations_of_both_splits_differ_and_labels_are_theirs(saccade_run, saccade_shards):
