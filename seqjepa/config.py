@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from seqjepa.data.augment.recipes import RECIPES
+
 Fidelity = Literal["paper", "author"]
 Action = Literal["rotation", "rotation_colour", "position", "crop", "jitter", "blur", "augmentation"]
 AUGMENTATION_ACTIONS = ("crop", "jitter", "blur", "augmentation")
@@ -30,7 +32,7 @@ class DataConfig(Section):
     inhibition: Literal["disc", "square", "none"] = Field(default="disc", description="of return, radius patch / 2")
     fixations: Literal["saliency", "uniform"] = Field(default="saliency", description="what they are drawn from")
     fill: Literal["black", "mean"] = Field(default="black", description="of a patch that reaches beyond its image")
-    augment: str = Field(default="none", description="augmentation recipe for image sets")
+    augment: str = Field(default="none", description="a recipe of data/augment/recipes.py, for whole images")
 
 
 class ModelConfig(Section):
@@ -109,5 +111,7 @@ def contradictions(config: RunConfig) -> Iterator[str]:
         yield f"patches at fixations ({patches}) need data.action = 'position', not {data.action!r}"
     elif data.augment != "none" and data.action not in AUGMENTATION_ACTIONS:
         yield f"{augmented} needs data.action to be one of {', '.join(AUGMENTATION_ACTIONS)}, not {data.action!r}"
+    if data.augment not in RECIPES:
+        yield f"{augmented} is not a recipe for augmentations; there are: {', '.join(RECIPES)}"
     if 0 < data.image_size < data.patch:
         yield f"{patches} is larger than the images: data.image_size = {data.image_size}"

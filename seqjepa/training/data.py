@@ -2,6 +2,7 @@
 
     views     stored views, decoded ahead by processes               data/loader.py
     saliency  patches at fixations, cut in batches on the device     data/saccades.py
+    image     augmented views, made in batches on the device         data/augmented.py (of saliency sets' images too)
 
 What does not fit together – shards, settings, ranks – is said here, before anything is written.
 """
@@ -17,6 +18,9 @@ import torch
 
 from seqjepa.config import RunConfig
 from seqjepa.data.actions import action_size
+from seqjepa.data.augment.recipes import build_recipe
+from seqjepa.data.augment.scaling import ScalingMode
+from seqjepa.data.augmented import AugmentedLoader
 from seqjepa.data.fixations import Fixating
 from seqjepa.data.loader import ViewLoader
 from seqjepa.data.saccades import SaccadeLoader
@@ -120,8 +124,12 @@ def build_loader(
     }
     if isinstance(source.index, SplitIndex):
         return ViewLoader(source.index, pin=device.type == "cuda", **common)
-    how = Fixating(**source.data.fixating)
-    return SaccadeLoader(source.index, how, device=device, mean=tuple(source.data.mean), **common)
+    if source.data.fixating:
+        how = Fixating(**source.data.fixating)
+        return SaccadeLoader(source.index, how, device=device, mean=tuple(source.data.mean), **common)
+    scaling: ScalingMode = "author" if config.fidelity == "author" else "zscore"
+    recipe = build_recipe(config.data.augment)
+    return AugmentedLoader(source.index, recipe, normalisation=scaling, device=device, **common)
 
 
 def _data_info(info: DatasetInfo, split: str, config: RunConfig) -> DataInfo:

@@ -38,13 +38,15 @@ def _of_images(spec: ImageSpec, data: DataConfig) -> Iterator[str]:
     if not data.patch and data.augment == "none":
         patch = min(32, spec.height, spec.width)
         patches = f"data.patch={patch} and data.action=position (patches at fixations, as the stl-pls recipes)"
-        augmented = "data.augment and data.action=augmentation (augmented images)"
+        augmented = "data.augment=equimod and data.action=augmentation (augmented images)"
         yield f"holds whole images of {spec.height}×{spec.width}; set {patches} or {augmented}"
     if data.patch and data.fixations == "saliency" and spec.saliency == "none":
         yield (
             "holds images without saliency maps; shard them with maps (`seqjepa-data build-saliency`, then "
             "`seqjepa-data shard --maps`), or set data.fixations=uniform"
         )
+    if data.augment != "none" and spec.height != spec.width:
+        yield f"holds images of {spec.height}×{spec.width}, and augmented views are square; shard them with --size"
     if data.patch > min(spec.height, spec.width):
         most = min(spec.height, spec.width)
         yield f"holds images of {spec.height}×{spec.width}, smaller than data.patch = {data.patch}; set at most {most}"

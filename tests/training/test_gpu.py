@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from train_helpers import make_shards, metrics, tiny_config
+from train_helpers import SACCADES, make_saliency_shards, make_shards, metrics, tiny_config
 
 from seqjepa.data.feed import feed
 from seqjepa.data.loader import ViewLoader
@@ -51,3 +51,13 @@ def test_a_cuda_run_goes_on_after_its_end(shards, tmp_path):
     train(tiny_config("optim.epochs=1"), shards, tmp_path / "r", device="cuda", workers=2, progress=False)
     done = train(tiny_config(), shards, tmp_path / "r", device="cuda", workers=2, extend_epochs=2, progress=False)
     assert done["epoch"] == 2
+
+
+@pytest.mark.parametrize("settings", [SACCADES, ["data.augment=equimod", "data.action=augmentation"]])
+def test_views_made_on_the_gpu_train_as_those_made_on_the_cpu(tmp_path, settings):
+    images = make_saliency_shards(tmp_path / "set", images=40)
+    settings = [*settings, "optim.epochs=2", "model.dropout=0.0", "train.precision=fp32"]
+    for device in ("cuda", "cpu"):
+        train(tiny_config(*settings), images, tmp_path / device, device=device, workers=0, progress=False)
+    for gpu, cpu in zip(metrics(tmp_path / "cuda"), metrics(tmp_path / "cpu"), strict=True):
+        assert gpu["loss"] == pytest.approx(cpu["loss"], abs=0.03)

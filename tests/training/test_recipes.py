@@ -14,7 +14,7 @@ PAPER_ROWS = {
     "Table 1": {"3die-rot-M1", "3die-rot-M3"},
     "Table 3": {"stl-pls-M4", "stl-pls-noact-M4", "stl-pls-noior-M4", "stl-pls-nosal-M4", "conv-jepa-stl-M4"},
     "Figure 9": {f"stl-pls-M{m}" for m in (1, 2, 3, 5)},
-    "Poster": {"stl-pls-stdstem-M4"},
+    "Poster": {"stl-pls-stdstem-M4", "stl-fullsize-M4"},
     "Table 4": {f"3die-{v}-M3" for v in ("noact", "nopred", "notrans", "adim16", "adim64", "adim128", "adim256")},
     "Table 7": {"3die-rotcolour-M4"},
     "Table 11": {"3die-hc-M1", "3die-hc-M3"},
@@ -65,6 +65,7 @@ def test_the_papers_settings_for_saccades():
         "stl-pls-noior-M4": {"data.inhibition": "none"},
         "stl-pls-nosal-M4": {"data.inhibition": "none", "data.fixations": "uniform"},
         "stl-pls-stdstem-M4": {"model.stem": "standard"},
+        "stl-fullsize-M4": {"data.patch": 0, "data.augment": "simclr", "data.action": "augmentation"},
         **{f"stl-pls-M{m}": {"data.context": m} for m in (1, 2, 3, 5)},
     }
     base = recipes.flatten(whole.model_dump())
@@ -117,6 +118,8 @@ def test_all_contradictions_between_settings_in_one_line():
         load_recipe("", ["data.patch=8", "data.augment=simclr"])
     with pytest.raises(ConfigError, match="one of crop, jitter, blur, augmentation, not 'rotation'"):
         load_recipe("", ["data.augment=simclr"])
+    with pytest.raises(ConfigError, match=r"'simclrr' is not a recipe.*equimod.*simclr"):
+        load_recipe("", ["data.augment=simclrr", "data.action=crop"])
 
 
 def test_every_mistake_in_one_line_with_what_is_allowed():
