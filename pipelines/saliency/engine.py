@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -94,7 +95,8 @@ class Crew:
         awaited: dict[int, deque[int]] = {}
         for member, connection in enumerate(self.connections):
             own = range(member, len(shards), len(self.connections))
-            connection.send([shards[number] for number in own])
+            with self._death_named(member):
+                connection.send([shards[number] for number in own])
             awaited[member] = deque(number for number in own for _ in shards[number])
         while awaited := {member: numbers for member, numbers in awaited.items() if numbers}:
             ready = wait([self.connections[member] for member in awaited])
@@ -111,16 +113,21 @@ class Crew:
             process.join(SECONDS_TO_END)
 
     def _receive(self, member: int) -> Any:
-        try:
+        with self._death_named(member):
             message = self.connections[member].recv()
+        if isinstance(message, SeqJepaError):
+            raise message
+        return message
+
+    @contextlib.contextmanager
+    def _death_named(self, member: int) -> Iterator[None]:
+        try:
+            yield
         except (EOFError, ConnectionError) as error:
             raise FailureError(
                 f"the process on {self.devices[member]} was killed, perhaps for want of memory; run the same command "
                 "again, with a smaller --batch-size or fewer --processes"
             ) from error
-        if isinstance(message, SeqJepaError):
-            raise message
-        return message
 
 
 def _serve(connection: Connection, job: MapJob, device: str) -> None:

@@ -1,4 +1,4 @@
-"""Small folders of photographs, and a small STL-10, for the tests of saliency maps."""
+"""Small folders of photographs for the tests of saliency maps."""
 
 from __future__ import annotations
 
@@ -25,18 +25,6 @@ def make_photos(
     folder.mkdir(parents=True)
     for number in range(count):
         assert cv2.imwrite(str(folder / f"{number:02d}.png"), photo(rng, *sizes[number % len(sizes)]))
-    return folder
-
-
-def make_stl10(folder: Path, counts: dict[str, int], seed: int = 0) -> Path:
-    """The binary files: channels first, columns before rows."""
-    rng = np.random.default_rng(seed)
-    folder.mkdir(parents=True)
-    for split, count in counts.items():
-        images = np.stack([photo(rng, 96, 96) for _ in range(count)])
-        images.transpose(0, 3, 2, 1).tofile(folder / f"{split}_X.bin")
-        if split != "unlabeled":
-            (np.arange(count) % 10 + 1).astype(np.uint8).tofile(folder / f"{split}_y.bin")
     return folder
 
 

@@ -1,0 +1,249 @@
+"""build-saliency: what it writes, what it is independent of, what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from saliency_scene import contents, make_photos
+from small_images import make_stl10
+from typer.testing import CliRunner
+
+from pipelines.commands.saliency import build_saliency_app
+from pipelines.images.source import open_source
+from pipelines.saliency.batches import SizeBatches, make_maps
+from pipelines.saliency.build import build_saliency
+from pipelines.saliency.devices import chosen_devices
+from pipelines.saliency.engine import Crew, MapJob
+from pipelines.saliency.models import ModelChoice, build_model
+from shards.errors import FailureError, FormatError, UsageError
+from shards.reader import ShardSet
+from shards.verify import verify
+
+RESIDUAL = ModelChoice("spectral-residual")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """14 images of three sizes, in turns."""
+    return make_photos(tmp_path_factory.mktemp("photos") / "photos", 14)
+
+
+def build(source: Path, out: Path, choice: ModelChoice = RESIDUAL, **options) -> ShardSet:
+    options = {"samples_per_shard": 5, "workers": 0, "device": "cpu", **options}
+    build_saliency(open_source("folder", source), out, choice, **options)
+    return ShardSet.open(out)
+
+
+def test_maps_are_those_of_each_image_alone(photos: Path, tmp_path: Path) -> None:
+    found = build(photos, tmp_path / "out").images("train")
+    assert verify(tmp_path / "out").ok
+    records = open_source("folder", photos).records()
+    assert found.keys == [record.key for record in records]
+    assert found.meta["file"] == [f"{number:02d}.png" for number in range(14)]
+    model = build_model("spectral-residual")
+    for sample in range(14):
+        image = cv2.imread(str(photos / f"{sample:02d}.png"))[..., ::-1].copy()
+        expected = model.density(torch.from_numpy(image).permute(2, 0, 1)[None])[0]
+        assert (found.meta["image_height"][sample], found.meta["image_width"][sample]) == image.shape[:2]
+        np.testing.assert_allclose(found.read_map(sample), expected, rtol=2e-3)
+
+
+def test_workers_do_not_matter_and_log8_is_close(photos: Path, tmp_path: Path) -> None:
+    plain = build(photos, tmp_path / "plain").images("train")
+    build(photos, tmp_path / "workers", workers=2)
+    assert contents(tmp_path / "workers") == contents(tmp_path / "plain")
+    small = build(photos, tmp_path / "log8", storage="log8").images("train")
+    for sample in range(len(plain)):
+        np.testing.assert_allclose(small.read_map(sample), plain.read_map(sample), rtol=0.05)
+
+
+def test_a_crew_makes_the_same_set(photos: Path, tmp_path: Path) -> None:
+    alone = build(photos, tmp_path / "alone")
+    crew = build(photos, tmp_path / "crew", processes=2, workers=1)
+    assert crew.info.fingerprint == alone.info.fingerprint
+    ours, theirs = alone.images("train"), crew.images("train")
+    assert (ours.keys, ours.meta) == (theirs.keys, theirs.meta)
+    for sample in range(len(ours)):
+        np.testing.assert_allclose(theirs.read_map(sample), ours.read_map(sample), rtol=2e-3)
+
+
+def test_a_finished_set_is_left_alone(photos: Path, tmp_path: Path) -> None:
+    build(photos, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    build(photos, tmp_path / "out")
+    assert contents(tmp_path / "out") == before
+    with pytest.raises(UsageError, match='model: "spectral-residual" there, "centre-bias" here'):
+        build(photos, tmp_path / "out", ModelChoice("centre-bias"))
+    build(photos, tmp_path / "out", ModelChoice("centre-bias"), overwrite=True)
+    assert ShardSet.open(tmp_path / "out").info.provenance["saliency_model"]["model"] == "centre-bias"
+
+
+def test_another_model_of_the_same_name_does_not_resume(photos: Path, tmp_path: Path, monkeypatch) -> None:
+    """What only the model itself knows (here its working size) is compared once it is there."""
+    monkeypatch.setattr("pipelines.saliency.build._build", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        build(photos, tmp_path / "out")
+    monkeypatch.undo()
+    monkeypatch.setattr("pipelines.saliency.spectral_residual.WORKING_SIZE", 32)
+    with pytest.raises(UsageError, match="model_working_size: 64 there, 32 here"):
+        build(photos, tmp_path / "out")
+
+
+def interrupted(*_: object) -> list[str]:
+    raise KeyboardInterrupt
+
+
+def test_bad_images_are_named_and_counted(photos: Path, tmp_path: Path) -> None:
+    broken = make_photos(tmp_path / "broken", 6)
+    (broken / "01.png").write_bytes(b"")
+    (broken / "04.png").write_bytes((broken / "05.png").read_bytes()[:200])
+    with pytest.raises(FormatError, match=r"1 bad so far.*01.png: "):
+        build(broken, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    found = build(broken, tmp_path / "out", max_bad=2)
+    assert found.info.samples == 4
+    left_out = found.info.provenance["left_out"]
+    assert left_out["count"] == 2
+    assert [name.split(":")[0] for name in left_out["names"]] == ["01.png", "04.png"]
+    with pytest.raises(FormatError, match="1 bad so far"):
+        build(broken, tmp_path / "crew", processes=2)
+
+
+def test_bad_images_of_finished_shards_still_count(tmp_path: Path, monkeypatch) -> None:
+    broken = make_photos(tmp_path / "broken", 6)
+    for name in ("00.png", "05.png"):
+        (broken / name).write_bytes(b"")
+    with pytest.raises(FormatError, match="2 bad so far"):
+        build(broken, tmp_path / "out", samples_per_shard=3, max_bad=1)
+    assert (tmp_path / "out" / "train-000000.tar").exists()
+    with pytest.raises(FormatError, match=r"2 bad so far.*00.png.*05.png"):
+        build(broken, tmp_path / "out", samples_per_shard=3, max_bad=1)
+    assert build(broken, tmp_path / "out", samples_per_shard=3, max_bad=2).info.samples == 4
+
+
+def test_stl10_through_the_command(tmp_path: Path) -> None:
+    make_stl10(tmp_path / "stl", train=4, test=3, unlabeled=5)
+    arguments = ["stl10", "--source", str(tmp_path / "stl"), "--out", str(tmp_path / "out"), "--limit", "3", "--json"]
+    result = CliRunner().invoke(build_saliency_app, [*arguments, "--model", "spectral-residual", "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    assert "spectral residual (Hou and Zhang 2007), not DeepGaze" in json.dumps(json.loads(result.stdout))
+    found = ShardSet.open(tmp_path / "out")
+    assert {split: len(found.images(split)) for split in found.splits} == {"train": 3, "test": 3, "unlabeled": 3}
+    index = found.images("train")
+    assert index.sizes.tolist() == [[96, 96]] * 3
+    assert index.labels.tolist() == [0, 1, 2]
+    assert "--model spectral-residual" in found.info.provenance["command"]
+    assert "input" not in found.info.provenance["command"]
+
+
+def test_the_command_in_the_metadata_gives_the_same_set(photos: Path, tmp_path: Path, monkeypatch) -> None:
+    words = ["--model", "spectral-residual", "--out-size", "16", "--val-fraction", "0.3", "--storage", "log8"]
+    monkeypatch.chdir(photos.parent)
+    for out in ("first", "second"):
+        arguments = ["folder", "--source", photos.name, *words, "--out", str(tmp_path / out), "--device", "cpu"]
+        result = CliRunner().invoke(build_saliency_app, arguments)
+        assert result.exit_code == 0, result.output
+        words = ShardSet.open(tmp_path / out).info.provenance["command"].split()[5:]
+    assert words
+    assert contents(tmp_path / "first") == contents(tmp_path / "second")
+
+
+BAD_OPTIONS = {
+    "no source": (["--source", "nowhere"], "nowhere is not there"),
+    "storage": (["--storage", "png"], "--storage 'png' is not known; there are float16, log8"),
+    "model": (["--model", "itti"], "model 'itti' is not known"),
+    "device": (["--device", "tpu"], "--device 'tpu' is not there; there are cpu"),
+    "processes": (["--device", "cpu,cpu"], "each device once"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_OPTIONS)
+def test_bad_options_are_one_line_and_exit_code_2(photos: Path, tmp_path: Path, kind: str) -> None:
+    options, words = BAD_OPTIONS[kind]
+    usual = {"--source": str(photos), "--out": str(tmp_path / "out"), "--model": "spectral-residual"}
+    usual |= dict([options])
+    arguments = [word for option in usual.items() for word in option]
+    result = CliRunner().invoke(build_saliency_app, ["folder", *arguments])
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_devices() -> None:
+    assert chosen_devices("cpu") == ["cpu"]
+    assert chosen_devices("cpu", 3) == ["cpu"] * 3
+    with pytest.raises(UsageError, match="is not there"):
+        chosen_devices("cuda:77")
+    with pytest.raises(UsageError, match="is not there"):
+        chosen_devices("cuda:-1")
+
+
+class Counting:
+    """Remembers the batches that it is given; gives NaN for a black image."""
+
+    name, provenance = "counting", {}
+
+    def __init__(self, batch_size: int):
+        self.batch_size, self.shapes = batch_size, []
+
+    def density(self, images: torch.Tensor) -> torch.Tensor:
+        self.shapes.append(tuple(images.shape))
+        p = images.float().sum(1)
+        return p / p.sum((1, 2), keepdim=True)
+
+
+def test_same_size_images_go_together_within_a_shard(photos: Path) -> None:
+    source, model = open_source("folder", photos), Counting(2)
+    records = source.records()
+    made = list(make_maps([records[:9], records[9:]], source, model, "float16", 0))
+    assert [result.sample.key for result in made] == [record.key for record in records]
+    assert [shape[0] for shape in model.shapes] == [2, 2, 2, 1, 1, 1, 2, 2, 1]
+    assert len(set(model.shapes)) == 6
+
+
+def test_large_images_come_in_smaller_batches() -> None:
+    batches = SizeBatches(Counting(8), "float16")
+    sizes = {(512, 512): 8, (96, 96): 8, (1024, 1024): 2, (800, 600): 4, (5000, 5000): 1}
+    assert {size: batches._full(np.empty((*size, 3), np.uint8)) for size in sizes} == sizes
+
+
+def test_a_model_that_fails_is_named_with_its_image(tmp_path: Path) -> None:
+    folder = make_photos(tmp_path / "photos", 2)
+    cv2.imwrite(str(folder / "black.png"), np.zeros((40, 40, 3), np.uint8))
+    source = open_source("folder", folder)
+    with pytest.raises(FailureError, match=r"black.png: the model gave a map with NaN"):
+        list(make_maps([source.records()], source, Counting(4), "float16", 0))
+
+
+def test_want_of_memory_says_what_to_do(photos: Path) -> None:
+    class Full(Counting):
+        def density(self, images: torch.Tensor) -> torch.Tensor:
+            raise torch.OutOfMemoryError
+
+    source = open_source("folder", photos)
+    with pytest.raises(
+        FailureError, match=r"no memory for 4 images of 40×48, e.g. 00.png: .* --batch-size \(it was 4\)"
+    ):
+        list(make_maps([source.records()], source, Full(4), "float16", 0))
+
+
+def test_a_member_of_a_crew_that_fails_or_dies(photos: Path, tmp_path: Path) -> None:
+    source = open_source("folder", photos)
+    records = source.records()
+    job = MapJob(ModelChoice("centre-bias", centre_bias=tmp_path / "nothing.npy"), source, "float16", 0)
+    with pytest.raises(UsageError, match=r"nothing.npy does not exist"):
+        Crew(job, ["cpu", "cpu"])
+    crew = Crew(MapJob(RESIDUAL, source, "float16", 0), ["cpu", "cpu"])
+    try:
+        crew.processes[1].kill()
+        with pytest.raises(FailureError, match="the process on cpu was killed"):
+            list(crew.make([records[:7], records[7:]]))
+    finally:
+        crew.close()
+    assert all(process.exitcode is not None for process in crew.processes)
