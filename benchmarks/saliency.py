@@ -46,7 +46,7 @@ def contenders(args: argparse.Namespace) -> dict[str, Callable[[], Tensor]]:
         "ours": lambda: ours(images, bias),
         "package": lambda: theirs(images, bias),
         "pooled_96": lambda: ours.pooled(images, bias, (96, 96)),
-        "scripted": lambda: theirs(images.float(), bias64),
+        "scripted": lambda: theirs(images, bias64),
     }
 
 

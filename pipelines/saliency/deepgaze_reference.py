@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from pipelines.saliency.pooling import area_pool
@@ -15,10 +14,11 @@ class PackageDeepGaze(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self._dtype = next(model.parameters()).dtype  # backbones take no other; a centre bias may be finer
 
     def forward(self, images: Tensor, centre_bias: Tensor) -> Tensor:
         """Log density [B, H, W], nats. FailureError if the package gives another shape than [B, 1, H, W]."""
-        log = self.model(images.to(torch.promote_types(images.dtype, centre_bias.dtype)), centre_bias[None])
+        log = self.model(images.to(self._dtype), centre_bias[None])
         if tuple(log.shape) != (len(images), 1, *centre_bias.shape):
             wanted = [len(images), 1, *centre_bias.shape]
             raise FailureError(f"deepgaze_pytorch gave {list(log.shape)} instead of {wanted}: another version?")
