@@ -20,7 +20,7 @@ from pipelines.pool import map_in_order
 from pipelines.saliency.load import load
 from pipelines.saliency.models import SaliencyModel
 from pipelines.transform import Transformed
-from shards.errors import FailureError, FormatError
+from shards.errors import FailureError, FormatError, UsageError
 from shards.saliency_map import encode_map
 from shards.sample import MapSample
 from shards.schema import MapStorage
@@ -36,7 +36,8 @@ def make_maps(
     storage: MapStorage,
     workers: int,
 ) -> Iterator[Transformed]:
-    """One result for each record, in order, shard after shard; an image that cannot be read is named in `bad`.
+    """One result for each record, in order, shard after shard. `bad` names an image that cannot be read, or that the
+    model refuses.
 
     workers: processes that read and decode; 0 or 1: here. Raises FailureError if the model or a worker fails.
     """
@@ -53,7 +54,7 @@ def _maps_of_shard(
     batches, ready, following = SizeBatches(model, storage), {}, 0
     for place, (record, image) in enumerate(images):
         if isinstance(image, str):
-            ready[place] = Transformed(None, PixelStats(), bad=(image,), images=0)
+            ready[place] = left_out(image)
         else:
             ready |= batches.put(place, record, image)
         while following in ready:
@@ -105,6 +106,9 @@ class SizeBatches:
         stacked = torch.from_numpy(np.stack([item.image for item in batch])).permute(0, 3, 1, 2)
         try:
             density = self.model.density(stacked)
+        except UsageError as error:  # images that the model cannot take, too small ones above all
+            refused = {item.place: left_out(f"{item.record.name}: {error}") for item in batch}
+            return refused | self._collect()
         except torch.OutOfMemoryError as error:
             height, width = stacked.shape[2:]
             raise FailureError(
@@ -125,6 +129,11 @@ class SizeBatches:
             item.place: to_sample(item.record, p, item.image.shape, self.storage)
             for item, p in zip(batch, maps, strict=True)
         }
+
+
+def left_out(why: str) -> Transformed:
+    """In place of a sample; `why` begins with the image's name."""
+    return Transformed(None, PixelStats(), bad=(why,), images=0)
 
 
 def to_sample(record: ImageRecord, p: np.ndarray, image_shape: tuple[int, ...], storage: MapStorage) -> Transformed:

@@ -221,6 +221,19 @@ def test_a_model_that_fails_is_named_with_its_image(tmp_path: Path) -> None:
         list(make_maps([source.records()], source, Counting(4), "float16", 0))
 
 
+def test_images_that_the_model_refuses_are_bad_images(tmp_path: Path) -> None:
+    class Choosy(Counting):
+        def density(self, images: torch.Tensor) -> torch.Tensor:
+            if min(images.shape[2:]) < 40:
+                raise UsageError("too small")
+            return super().density(images)
+
+    source = open_source("folder", make_photos(tmp_path / "photos", 5, sizes=((40, 44), (30, 44))))
+    made = list(make_maps([source.records()], source, Choosy(2), "float16", 0))
+    assert [result.bad for result in made] == [(), ("01.png: too small",), (), ("03.png: too small",), ()]
+    assert [result.sample is None for result in made] == [False, True, False, True, False]
+
+
 def test_want_of_memory_says_what_to_do(photos: Path) -> None:
     class Full(Counting):
         def density(self, images: torch.Tensor) -> torch.Tensor:
