@@ -40,7 +40,7 @@ def augment(images: Tensor, params: AugmentParams, size: int) -> Tensor:
     with torch.autocast(images.device.type, enabled=False):
         for start in range(0, B * T, step):
             part = slice(start, start + step)
-            done = _augment_each(images[sample[part]], flat[part], size)
+            done = _augment_each(images.index_select(0, sample[part]), flat[part], size)
             views[part] = done.permute(0, 2, 3, 1).contiguous()  # in two steps: half the time on a CPU
     return views.view(B, T, size, size, 3).permute(0, 1, 4, 2, 3)
 
