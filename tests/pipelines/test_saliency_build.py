@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import fake_deepgaze
 import numpy as np
 import pytest
 import torch
@@ -139,6 +141,21 @@ def test_stl10_through_the_command(tmp_path: Path) -> None:
     assert index.labels.tolist() == [0, 1, 2]
     assert "--model spectral-residual" in found.info.provenance["command"]
     assert "input" not in found.info.provenance["command"]
+
+
+def test_deepgaze_with_a_stand_in_for_its_package(photos: Path, tmp_path: Path, monkeypatch) -> None:
+    fake_deepgaze.install(monkeypatch)
+    choice = ModelChoice("deepgaze-iie", forward="package", **fake_deepgaze.write_files(tmp_path, monkeypatch))
+    found = build(photos, tmp_path / "out", choice)
+    assert found.info.name == "folder-deepgaze-iie"
+    weights = found.info.provenance["saliency_model"]["weights_sha256"]
+    assert found.info.fingerprint["model_weights_sha256"] == weights
+    assert found.info.fingerprint["input_scale"] == "255"
+    index, records = found.images("train"), open_source("folder", photos).records()
+    image = torch.from_numpy(open_source("folder", photos).read(records[3])).permute(2, 0, 1)[None]
+    np.testing.assert_allclose(index.read_map(3), choice.build("cpu").density(image)[0], rtol=2e-3)
+    with pytest.raises(UsageError, match='input_scale: "255" there, "author" here'):
+        build(photos, tmp_path / "out", replace(choice, input_scale="author"))
 
 
 def test_the_command_in_the_metadata_gives_the_same_set(photos: Path, tmp_path: Path, monkeypatch) -> None:
