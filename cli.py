@@ -7,6 +7,7 @@ heavy is imported inside a command, so that `--help` answers at once.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -78,18 +79,29 @@ def preview_command(
     out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.")] = Path("preview.png"),
     split: Annotated[str | None, typer.Option(help="Default: the first split.")] = None,
     samples: Annotated[int, typer.Option(min=1, max=64)] = 8,
-    views: Annotated[int, typer.Option(min=1, max=64)] = 8,
+    views: Annotated[int, typer.Option(min=1, max=64, help="Views, or fixations, of each sample.")] = 8,
+    patch: Annotated[int, typer.Option(min=2, help="Saliency sets: pixels of a patch; half of it is inhibited.")] = 32,
     seed: Annotated[int, typer.Option(min=0, help="Which samples.")] = 0,
 ) -> None:
-    """A contact sheet (PNG): views with their parameters.
+    """A contact sheet (PNG): views with their parameters, or images with saliency and fixations, or maps.
 
-    Example:  seqjepa-data preview shards/3die --out sheet.png --samples 6
+    \b
+    Examples:
+      seqjepa-data preview shards/3die --out sheet.png --samples 6
+      seqjepa-data preview shards/stl10 --out sheet.png --views 5 --patch 32
     """
     from shards.preview import contact_sheet
     from shards.reader import ShardSet
 
-    split = split or next(iter(ShardSet.open(folder).info.splits))
-    typer.echo(str(contact_sheet(folder, split, out, samples=samples, views=views, seed=seed)))
+    info = ShardSet.open(folder).info
+    fixations = None
+    if info.kind == "saliency":
+        from seqjepa.data.fixations import Fixating, fixations_on
+
+        fixations = partial(fixations_on, count=views, how=Fixating(patch), seed=seed)
+    split = split or next(iter(info.splits))
+    sheet = contact_sheet(folder, split, out, samples=samples, views=views, seed=seed, fixations=fixations)
+    typer.echo(str(sheet))
 
 
 @seqjepa_app.command("doctor")

@@ -8,20 +8,34 @@ from typing import Annotated
 import typer
 
 from shards.console import AsJson, Workers, print_json
+from shards.errors import UsageError
+
+FOLDERS = {"objects": Path("demo"), "saccades": Path("demo-saccades")}
 
 
 def demo_command(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the demo.")] = Path("demo"),
+    which: Annotated[str, typer.Argument(help="objects, or saccades.", metavar="[WHICH]")] = "objects",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the demo. Default: demo, or demo-WHICH.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
-    """The whole path in minutes: synthesise, shard, verify, train, evaluate against untrained, report.
+    """A whole path in minutes: synthesise, shard, verify, train, evaluate against untrained, report.
 
-    Example:  seqjepa demo && xdg-open demo/report.html
+    \b
+    Examples:
+      seqjepa demo && xdg-open demo/report.html     objects seen from several sides
+      seqjepa demo saccades                         glances at salient places of a picture
     """
-    from seqjepa.demos.objects import run_demo
+    if which not in FOLDERS:
+        raise UsageError(f"demo {which!r} is not known; there are {', '.join(FOLDERS)}")
+    if which == "saccades":
+        from seqjepa.demos.saccades import run_saccade_demo as run
+    else:
+        from seqjepa.demos.objects import run_demo as run
 
-    results = run_demo(out, seed=seed, workers=workers, say=None if as_json else typer.echo)
+    results = run(out or FOLDERS[which], seed=seed, workers=workers, say=None if as_json else typer.echo)
     if as_json:
         print_json(results)

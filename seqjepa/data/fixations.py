@@ -74,6 +74,12 @@ def fixation_numbers(seed: int, epoch: int, samples: ArrayLike, count: int) -> T
     return torch.from_numpy(numbers.reshape(-1, count, 2))
 
 
+def fixations_on(maps: np.ndarray, count: int, how: Fixating, seed: int = 0) -> np.ndarray:
+    """`count` fixations on each map, for pictures: float [B, H, W] → int64 [B, count, 2], (row, col)."""
+    numbers = fixation_numbers(seed, 0, np.arange(len(maps)), count)
+    return sample_fixations(torch.from_numpy(maps), numbers, how).numpy()
+
+
 def sample_fixations(maps: Tensor, numbers: Tensor, how: Fixating) -> Tensor:
     """One sequence of fixations for each map.
 

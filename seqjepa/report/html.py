@@ -24,6 +24,7 @@ class Page:
     results  {"trained": …, "untrained": …} as in results.json
     sheet    a contact sheet, PNG, and what it shows in words
     notes    short sentences on how it was made (commands, timings)
+    others   further results that stand beside these where accuracy is drawn over views, by what they are
     """
 
     title: str
@@ -33,6 +34,7 @@ class Page:
     epochs: Sequence[Mapping[str, object]]
     results: Mapping[str, Any]
     notes: Sequence[str] = field(default_factory=tuple)
+    others: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def render(page: Page) -> str:
@@ -96,7 +98,7 @@ def _charts(page: Page) -> str:
     figures = [
         _over_epochs(page.epochs, {"loss": "loss"}, "1 − cos", "Prediction loss, mean over each epoch"),
         _over_epochs(page.epochs, {"z_rank": "z", "agg_rank": "z_AGG"}, "effective rank", RANK_CAPTION),
-        _over_views(page.results),
+        _over_views({**{name: page.results.get(name, {}) for name in WEIGHTS}, **page.others}),
         _over_paths(page.results),
     ]
     return f"<div class=figures>\n{''.join(figures)}</div>" if any(figures) else ""
@@ -112,15 +114,15 @@ def _over_epochs(epochs: Sequence[Mapping[str, Any]], columns: Mapping[str, str]
     return _figure(line_chart(lines, x_label="epoch", y_label=y_label, alt=alt), f"{caption}.")
 
 
-def _over_views(results: Mapping[str, Any]) -> str:
-    """A figure of the accuracy over M_val, on z_AGG or else on mean z, for the weights that have it."""
+def _over_views(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """A figure of the accuracy over M_val, on z_AGG or else on mean z, for all by name that have it."""
     key, what = "top1_agg", "z_AGG, the aggregate of M_val views and the actions between them"
-    if not any(results.get(weights, {}).get(key) for weights in WEIGHTS):
+    if not any(scores.get(key) for scores in results.values()):
         key, what = "top1_z_mean", "the mean z of M_val views"
-    measured = {weights: results[weights][key] for weights in WEIGHTS if results.get(weights, {}).get(key)}
+    measured = {name: scores[key] for name, scores in results.items() if scores.get(key)}
     if not measured:
         return ""
-    lines = [Line(weights, [float(m) for m in scores], list(scores.values())) for weights, scores in measured.items()]
+    lines = [Line(name, [float(m) for m in scores], list(scores.values())) for name, scores in measured.items()]
     ends = "; ".join(f"{line.name} {line.y[0]:.1%} to {line.y[-1]:.1%}" for line in lines)
     alt = f"Top-1 accuracy from {lines[0].x[0]:.0f} to {lines[0].x[-1]:.0f} views: {ends}."
     chart = line_chart(lines, x_label="views seen, M_val", y_label="top-1, %", alt=alt, markers=True, percent=True)
