@@ -163,19 +163,15 @@ class _Demo:
 
     def _page(self, results: dict[str, Any]) -> Page:
         s = self.settings
+        looks = partial(fixations_on, count=4, how=Fixating(), seed=s.seed)
         sheet = contact_sheet(
-            self.out / "shards",
-            "test",
-            self.out / "sheet.png",
-            samples=6,
-            seed=s.seed,
-            fixations=partial(fixations_on, count=4, how=Fixating(), seed=s.seed),
+            self.out / "shards", "test", self.out / "sheet.png", samples=6, seed=s.seed, fixations=looks
         )
         spent = ", ".join(f"{name} {value:.0f} s" for name, value in results["seconds"].items())
         return Page(
             title="seq-JEPA on glances",
-            lead=f"A small ResNet learned from {s.unlabeled} pictures, {SIDE} pixels wide, that it saw through 32-pixel "
-            "glances at salient places, without labels. The class of a picture is the pair of sticker kinds in it: "
+            lead=f"A small ResNet learned from {s.unlabeled} pictures of {SIDE} pixels, seen through 32-pixel glances at "
+            "salient places, without labels. The class of a picture is the pair of sticker kinds in it: "
             "one glance cannot tell it, several can.",
             sheet=sheet.read_bytes(),
             sheet_alt="Six test pictures with their saliency maps and four glances each, in order.",
