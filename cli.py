@@ -13,8 +13,10 @@ from typing import Annotated
 
 import typer
 
+from pipelines.commands.saliency import build_saliency_app, import_saliency_app, score_saliency_command
 from pipelines.commands.shard import shard_app
 from pipelines.commands.synth import synth_app
+from seqjepa.commands.bake import bake_command
 from seqjepa.commands.demo import demo_command
 from seqjepa.commands.evaluate import evaluate_command
 from seqjepa.commands.recipes import recipes_app
@@ -26,6 +28,10 @@ seqjepa_data_app = new_app("Turn data sets on disk into shards, and look after s
 
 seqjepa_data_app.add_typer(shard_app, name="shard")
 seqjepa_data_app.add_typer(synth_app, name="synth")
+seqjepa_data_app.add_typer(build_saliency_app, name="build-saliency")
+seqjepa_data_app.add_typer(import_saliency_app, name="import-saliency")
+seqjepa_data_app.command("score-saliency")(score_saliency_command)
+seqjepa_data_app.command("bake")(bake_command)
 seqjepa_app.command("train")(train_command)
 seqjepa_app.command("evaluate")(evaluate_command)
 seqjepa_app.command("demo")(demo_command)
