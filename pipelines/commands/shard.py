@@ -107,10 +107,9 @@ def shard_stl10_command(
 
     Labels are 0 to 9, -1 in `unlabeled`. Killed or interrupted, the same command goes on where it was.
     """
-    _shard_images(
+    shard_images_of(
         "stl10",
         source,
-        None,
         out=out,
         maps=maps,
         size=size,
@@ -150,10 +149,9 @@ def shard_imagenet_command(
 
     Image and map are resized together. Killed or interrupted, the same command goes on where it was.
     """
-    _shard_images(
+    shard_images_of(
         "imagenet",
         source,
-        None,
         out=out,
         maps=maps,
         size=size,
@@ -192,16 +190,16 @@ def shard_folder_command(
 
     \b
     Examples:
-      seqjepa-data shard folder --source tiny-imagenet-200/ --out shards/tiny
+      seqjepa-data shard folder --source flowers/ --size 96 --out shards/flowers
       seqjepa-data shard folder --source photos/ --val-fraction 0.1 --size 128 --fit crop --out shards/photos
       seqjepa-data shard folder --source photos.tar --maps maps/photos --size 224 --out shards/photos
 
     JPEG, PNG, WebP and BMP; the pixels as stored, EXIF orientation left alone. Killed, the same command goes on.
     """
-    _shard_images(
+    shard_images_of(
         "folder",
         source,
-        val_fraction,
+        val_fraction=val_fraction,
         out=out,
         maps=maps,
         size=size,
@@ -217,9 +215,10 @@ def shard_folder_command(
     )
 
 
-def _shard_images(
-    kind: str, source: Path, val_fraction: float | None, *, out: Path, as_json: bool, **options: Any
+def shard_images_of(
+    kind: str, source: Path, *, out: Path, as_json: bool, val_fraction: float | None = None, **options: Any
 ) -> None:
+    """Opens the source, shards it, shows what came of it."""
     from pipelines.images.source import open_source
     from pipelines.shard_images import shard_images
 

@@ -1,4 +1,4 @@
-"""The image files of a folder, or of a plain tar that holds the same folder: their names, and any one's content."""
+"""The image files of a folder, or of a plain tar or zip that holds the same: their names, and any one's content."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pipelines.images.decode import SUFFIXES
+from pipelines.images.zip_entries import is_zip, unpack, walk_zip
 from pipelines.sources import LARGEST_FILE, read_content
 from pipelines.tar_stream import TarStream
 from shards.errors import FormatError
@@ -20,11 +21,13 @@ log = logging.getLogger(__name__)
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 DEEPEST = 16  # folders inside each other
 NOTES = "_annotations.txt"  # end of the one kind of text file that says what is in an image
+TEXTS = (NOTES, "wnids.txt", "words.txt")
 
 
 @dataclass(frozen=True)
 class FileEntry:
-    """`name`: path below the root, with "/". `offset` and `length`: its bytes in a tar, 0 in a folder."""
+    """`name`: path below the root, with "/". `offset` and `length`: its bytes in a tar, 0 in a folder; in a zip
+    where its header begins, and the bytes of its packed content."""
 
     name: str
     offset: int = 0
@@ -33,10 +36,11 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class FileReader:
-    """Reads files of a folder, or of a plain tar by their place in it. Small, for it travels to workers."""
+    """Reads files of a folder, or of a plain tar or a zip by their place in it. Small, for it travels to workers."""
 
     path: Path
     root: str = ""
+    zipped: bool = False
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """Raises ValueError if the file is empty, larger than 32 MiB, unreadable or cut short."""
@@ -45,6 +49,8 @@ class FileReader:
         if not 0 < length <= LARGEST_FILE:
             return read_content(b"")  # which says so
         try:
+            if self.zipped:
+                return read_content(unpack(self.path, offset, length, LARGEST_FILE))
             with self.path.open("rb", buffering=0) as file:
                 file.seek(offset)
                 data = file.read(length)
@@ -57,7 +63,7 @@ class FileReader:
 
 @dataclass(frozen=True)
 class FileList:
-    """Images in ascending order of name. `notes` are annotation files; `left_out` counts all others."""
+    """Images in ascending order of name. `notes` are texts that say what is in them; `left_out` counts all others."""
 
     reader: FileReader
     images: list[FileEntry]
@@ -77,24 +83,27 @@ def list_files(path: Path) -> FileList:
             left_out += 1
         elif entry.name.lower().endswith(SUFFIXES):
             images.append(entry)
-        elif entry.name.endswith(NOTES):
+        elif entry.name.endswith(TEXTS):
             notes.append(entry)
         else:
             left_out += 1
     if not images:
-        raise FormatError(f"{path} holds no {', '.join(SUFFIXES)} file; give the folder (or plain .tar) of the images")
+        raise FormatError(
+            f"{path} holds no {', '.join(SUFFIXES)} file; give the folder (or plain .tar or .zip) of them"
+        )
     if left_out:
         log.info("%d files of %s are hidden or no images, and are left out", left_out, path)
     root = _lone_root([entry.name for entry in (*images, *notes)])
-    return FileList(FileReader(path, root), _below(images, root), _below(notes, root), left_out)
+    reader = FileReader(path, root, path.is_file() and is_zip(path))
+    return FileList(reader, _below(images, root), _below(notes, root), left_out)
 
 
 def _walk(path: Path) -> Iterable[FileEntry]:
     if path.is_dir():
         return _walk_folder(path, "", (os.path.realpath(path),))
     if not path.is_file():
-        raise FormatError(f"{path} is not there; give a folder or a plain .tar of images")
-    return _walk_tar(path)
+        raise FormatError(f"{path} is not there; give a folder, plain .tar or .zip of images")
+    return _walk_archive(path)
 
 
 def _walk_folder(folder: Path, prefix: str, above: tuple[str, ...]) -> Iterator[FileEntry]:
@@ -112,13 +121,18 @@ def _walk_folder(folder: Path, prefix: str, above: tuple[str, ...]) -> Iterator[
             yield from _walk_folder(Path(entry.path), f"{name}/", (*above, real))
 
 
-def _walk_tar(path: Path) -> Iterator[FileEntry]:
+def _walk_archive(path: Path) -> Iterator[FileEntry]:
+    for name, offset, length in walk_zip(path) if is_zip(path) else _walk_tar(path):
+        parts = [part for part in name.split("/") if part not in ("", ".")]
+        if ".." in parts or not parts:
+            raise FormatError(f"{path} holds {name!r}, which leaves its folder; pack it again")
+        yield FileEntry(_checked("/".join(parts), path), offset, length)
+
+
+def _walk_tar(path: Path) -> Iterator[tuple[str, int, int]]:
     with TarStream(path, seek=True) as stream:
         for name, length in stream:
-            parts = [part for part in name.split("/") if part not in ("", ".")]
-            if ".." in parts or not parts:
-                raise FormatError(f"{path} holds {name!r}, which leaves its folder; pack it again")
-            yield FileEntry(_checked("/".join(parts), path), stream.offset(), length)
+            yield name, stream.offset(), length
 
 
 def _checked(name: str, where: Path) -> str:

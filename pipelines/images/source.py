@@ -15,7 +15,7 @@ import numpy as np
 
 from shards.errors import UsageError
 
-Kind = Literal["stl10", "imagenet", "folder"]
+Kind = Literal["stl10", "imagenet", "cifar100", "tiny-imagenet", "folder"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def open_source(kind: str, path: Path | str, *, val_fraction: float | None = Non
         raise UsageError(f"source {kind!r} is not known; there are {', '.join(get_args(Kind))}")
     path = Path(path)
     if not path.exists():
-        raise UsageError(f"{path} is not there; give the folder (or plain .tar) that holds the images")
+        raise UsageError(f"{path} is not there; give the folder (or archive) that holds the images")
     if kind != "folder" and val_fraction is not None:
         raise UsageError(f"--val-fraction is for folders without a split of their own; {kind} has one")
     if kind == "stl10":
@@ -89,6 +89,14 @@ def open_source(kind: str, path: Path | str, *, val_fraction: float | None = Non
         from pipelines.images.imagenet import imagenet_source
 
         return imagenet_source(path)
+    if kind == "cifar100":
+        from pipelines.images.cifar100 import Cifar100Source
+
+        return Cifar100Source(path)
+    if kind == "tiny-imagenet":
+        from pipelines.images.tiny_imagenet import TinyImageNetSource
+
+        return TinyImageNetSource(path)
     from pipelines.images.folder import folder_source
 
     return folder_source(path, val_fraction)

@@ -1,0 +1,156 @@
+"""Tiny ImageNet as it is distributed: a zip, a tar of it, or the folder tiny-imagenet-200/ (SPEC C.3).
+
+train/<wnid>/images/*.JPEG; val/images/*.JPEG with val/val_annotations.txt; wnids.txt, whose line numbers are the
+labels; words.txt, the classes' names. The images of test/ have no labels and are left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from pipelines.images.decode import decode_image
+from pipelines.images.file_list import FileEntry, FileList, FileReader, list_files
+from pipelines.images.keys import unique_keys
+from pipelines.images.source import ImageRecord
+from shards.errors import FormatError
+
+WNIDS, WORDS, ANNOTATIONS = "wnids.txt", "words.txt", "val/val_annotations.txt"
+WNID = re.compile(r"n\d{8}")
+WANTED = "tiny-imagenet-200/, its .zip, or a plain .tar of it"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The images of a split in ascending order of name, and the WordNet id of each."""
+
+    entries: list[FileEntry]
+    wnids: list[str]
+
+
+class TinyImageNetSource:
+    """`path` is a folder, a plain .tar or a .zip. Classes are in the order of wnids.txt, whatever is there of them."""
+
+    name = "tiny-imagenet"
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "reader": self.reader}  # a worker needs no listing
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {}
+
+    @cached_property
+    def files(self) -> FileList:
+        return list_files(self.path)
+
+    @cached_property
+    def reader(self) -> FileReader:
+        return self.files.reader
+
+    @property
+    def left_out(self) -> int:
+        """Files that are no images, and the images of the unlabelled test split."""
+        return self.files.left_out + len(self.files.images) - sum(len(split.entries) for split in self.splits.values())
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self._classes
+
+    @cached_property
+    def _classes(self) -> tuple[str, ...]:
+        """Of words.txt ("goldfish, Carassius auratus"), else WordNet ids; ids are added to names that occur twice."""
+        lines = self._lines(WORDS) or []
+        words = {wnid: name.strip() for wnid, tab, name in (line.partition("\t") for line in lines) if name.strip()}
+        names = [words.get(wnid, wnid) for wnid in self.wnids]
+        counts = Counter(names)
+        return tuple(
+            name if counts[name] == 1 else f"{name} ({wnid})" for wnid, name in zip(self.wnids, names, strict=True)
+        )
+
+    @cached_property
+    def wnids(self) -> list[str]:
+        lines = self._lines(WNIDS)
+        if lines is None:
+            raise FormatError(f"{self.path} holds no {WNIDS}, whose line numbers are the labels; give {WANTED}")
+        if not lines or len(set(lines)) != len(lines) or not all(WNID.fullmatch(line) for line in lines):
+            raise FormatError(f"{self.path}: {WNIDS} is not one different WordNet id a line; fetch it again")
+        return lines
+
+    @cached_property
+    def splits(self) -> dict[str, Labelled]:
+        """Raises FormatError for an image without a label, or with one that is not in wnids.txt."""
+        found = {"train": self._train(), "val": self._val()}
+        known = set(self.wnids)
+        for split in found.values():
+            for entry, wnid in zip(split.entries, split.wnids, strict=True):
+                if wnid not in known:
+                    raise FormatError(f"{self.path}: {entry.name} belongs to {wnid!a}, which is not in {WNIDS}")
+        if not found["train"].entries and not found["val"].entries:
+            raise FormatError(f"{self.path} holds no train/<wnid>/images/ and no val/images/; give {WANTED}")
+        return found
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """A sha256 over names, labels and, in an archive, places of all images, and over the classes."""
+        digest = hashlib.sha256("\n".join((*self.wnids, *self.classes)).encode())
+        for split in self.splits.values():
+            for entry, wnid in zip(split.entries, split.wnids, strict=True):
+                digest.update(f"{entry.name}\0{wnid}\0{entry.offset}\0{entry.length}\n".encode())
+        images = {name: len(split.entries) for name, split in self.splits.items()}
+        return {"layout": self.name, "images": images, "listing_sha256": digest.hexdigest()}
+
+    def records(self) -> list[ImageRecord]:
+        """Keys are file names: "n01443537_0", "val_0". Meta: the file, and the WordNet id."""
+        rank = {wnid: label for label, wnid in enumerate(self.wnids)}
+        found = []
+        for name, split in self.splits.items():
+            keys = unique_keys([PurePosixPath(entry.name).name for entry in split.entries])
+            for key, entry, wnid in zip(keys, split.entries, split.wnids, strict=True):
+                meta: dict[str, str | int] = {"file": entry.name, "wnid": wnid}
+                found.append(ImageRecord(key, rank[wnid], name, entry.name, entry.offset, entry.length, meta))
+        return found
+
+    def read(self, record: ImageRecord) -> np.ndarray:
+        """uint8 [H, W, 3]; grey is converted. ValueError: empty, corrupt."""
+        return decode_image(self.reader.read(str(record.meta["file"]), record.position, record.length))
+
+    def _train(self) -> Labelled:
+        entries = [entry for entry in self.files.images if entry.name.startswith("train/")]
+        return Labelled(entries, [PurePosixPath(entry.name).parts[1] for entry in entries])
+
+    def _val(self) -> Labelled:
+        entries = [entry for entry in self.files.images if entry.name.startswith("val/")]
+        lines = self._lines(ANNOTATIONS)
+        if lines is None:
+            if not entries:
+                return Labelled([], [])
+            raise FormatError(f"{self.path} has no {ANNOTATIONS}, which holds the labels of val/; give {WANTED}")
+        noted = dict(line.split("\t")[:2] for line in lines if "\t" in line)
+        for entry in entries:
+            if PurePosixPath(entry.name).name not in noted:
+                raise FormatError(
+                    f"{self.path}: {entry.name} has no line in {ANNOTATIONS}; add it, or remove the image"
+                )
+        return Labelled(entries, [noted[PurePosixPath(entry.name).name].strip() for entry in entries])
+
+    def _lines(self, name: str) -> list[str] | None:
+        """Lines of a text that lies there, without blank ones; None if it does not. FormatError: unreadable, empty."""
+        for note in self.files.notes:
+            if note.name == name:
+                try:
+                    text = self.reader.read(note.name, note.offset, note.length)
+                except ValueError as error:
+                    raise FormatError(f"{self.path}: {name}: {error}; fetch it again") from error
+                return [line for line in text.decode("utf-8", "replace").splitlines() if line.strip()]
+        return None
