@@ -26,7 +26,7 @@ class DataConfig(Section):
         default="", description='to train on; "": "unlabeled" where the set has it (STL-10), else "train"'
     )
     action: Action = "rotation"
-    normalisation: Literal["shards", "3diebench", "stl10", "imagenet"] = "shards"
+    normalisation: Literal["shards", "3diebench", "stl10", "imagenet", "cifar100", "tiny-imagenet"] = "shards"
     image_size: int = Field(default=0, ge=0, le=4096, description="pixels a side the shards must have; 0: as they are")
     patch: int = Field(default=0, ge=0, le=4096, description="pixels a side of the patch at a fixation; 0: whole views")
     inhibition: Literal["disc", "square", "none"] = Field(default="disc", description="of return, radius patch / 2")

@@ -29,11 +29,13 @@ def evaluate_command(
     ] = None,
     normalisation: Annotated[
         str | None,
-        typer.Option(help="run, shards, stl10, imagenet or 3diebench. Default: the run's, in transfer the set's."),
+        typer.Option(help="run, shards, or published: stl10, cifar100 … Default: the run's, in transfer the set's."),
     ] = None,
-    fixation_draws: Annotated[
+    train_draws: Annotated[
         int | None,
-        typer.Option(min=1, help="Different fixations of a training image. Default: 8; on a GPU as many as fit."),
+        typer.Option(
+            min=1, help="Draws of fixations or augmentations of a training image. Default: 8; on a GPU as many as fit."
+        ),
     ] = None,
     val_draws: Annotated[int, typer.Option(min=1, help="Draws that each validation sample is scored on.")] = 1,
     train_split: Annotated[str | None, typer.Option(help="Probes learn on it. Default: train.")] = None,
@@ -42,7 +44,7 @@ def evaluate_command(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the probes and of their draws.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Train probes on frozen features: top-1, R², path integration. Written to RUN/results.json.
+    """Train probes on frozen features: top-1, R² of rotations, positions, augmentations. Written to RUN/results.json.
 
     On images or patches of another size than in training: to RUN/results-SET-SIZE-patchN.json.
 
@@ -52,6 +54,7 @@ def evaluate_command(
       seqjepa evaluate runs/3die-rot-M3 --shards shards/3die --untrained --json
       seqjepa evaluate runs/stl-pls-M4 --shards shards/stl10 --m-val 1-6
       seqjepa evaluate runs/stl-pls-M4 --shards shards/imagenet224 --patch 84
+      seqjepa evaluate runs/c100-all-M2 --shards shards/cifar100 --m-val 1-8
     """
     from seqjepa.evaluate.results import format_table, read_results, results_file
     from seqjepa.evaluate.suite import evaluate_run
@@ -63,7 +66,7 @@ def evaluate_command(
         device=device,
         m_val=parse_sizes(m_val),
         probe_epochs=probe_epochs,
-        fixation_draws=fixation_draws,
+        train_draws=train_draws,
         val_draws=val_draws,
         seed=seed,
         train_split=train_split,

@@ -145,7 +145,7 @@ class _Demo:
             device="cpu",
             m_val=s.m_val,
             probe_epochs=s.probe_epochs,
-            fixation_draws=s.fixation_draws,
+            train_draws=s.fixation_draws,
             val_draws=s.val_draws,
             seed=s.seed,
         )

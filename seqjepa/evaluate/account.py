@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from seqjepa.data.augmented import Augmenting
+from seqjepa.data.fixations import Fixating
 from seqjepa.evaluate.banks import Banks
-from seqjepa.evaluate.battery import Lengths, Subject
+from seqjepa.evaluate.battery import AUGMENTATIONS, Lengths, Subject
 from seqjepa.evaluate.protocol import Protocol
+from seqjepa.methods.base import Aggregating
 from seqjepa.training.checkpoint import LoadedRun
 from shards.reader import ShardSet
 
@@ -44,16 +47,48 @@ def account_of(
         "splits": list(banks.splits),
         "normalisation": banks.normalisation,
         "features": str(train.z.dtype).removeprefix("torch."),
-        **({"fixating": asdict(banks.how) | {"transfer": banks.transfer}} if banks.how else {}),
+        **_seeing(banks, subject, config.data.augment),
     }
 
 
+def _seeing(banks: Banks, subject: Subject, recipe: str) -> dict[str, Any]:
+    """How patches were taken, or images augmented; nothing for stored views."""
+    if isinstance(banks.how, Fixating):
+        return {"fixating": asdict(banks.how) | {"transfer": banks.transfer}}
+    if isinstance(banks.how, Augmenting):
+        return {"augmenting": {"recipe": recipe} | _augmenting(banks.how, banks.train.run_length, subject)}
+    return {}
+
+
+def _augmenting(how: Augmenting, views: int, subject: Subject) -> dict[str, Any]:
+    """The recipe field by field; of what pairs were made and how parameters were scaled (SPEC D.4)."""
+    both = subject.author and isinstance(subject.method, Aggregating)
+    pairs = f"the first two of {views} observation views" if both else "an observation view and a target view"
+    return {
+        **{pipeline: _without_nulls(asdict(fields)) for pipeline, fields in vars(how.recipe).items()},
+        "size": how.size,
+        "conditioned_on": how.action,
+        "z_agg": f"the first M_val of {views} views, the last of which is a target view",
+        "r2_pairs": pairs,
+        "r2_targets": "z-scores, second view less first" if how.scaling else "over their norm, second view less first",
+        "r2_views": views if both else 2,
+        **({"scaling": how.scaling.as_json()} if how.scaling else {"scaling": "norm over the views of a draw"}),
+    }
+
+
+def _without_nulls(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: "none" if value is None else value for name, value in fields.items()}
+
+
 def _probe_epochs(lengths: Lengths, subject: Subject) -> dict[str, int]:
-    if subject.action == "position":
-        return {
-            "classification": lengths.epochs, "position": lengths.linear_regressor, "path": lengths.linear_regressor
-        }  # fmt: skip
-    return {"classification": lengths.epochs, "rotation": lengths.epochs, "hue": lengths.linear_regressor}
+    deep, flat = lengths.epochs, lengths.linear_regressor
+    if subject.seen == "augmentations":
+        parts = {part: deep if by_mlp else flat for part, by_mlp in AUGMENTATIONS.items()}
+    elif subject.action == "position":
+        parts = {"position": flat, "path": flat}
+    else:
+        parts = {"rotation": deep, "hue": flat}
+    return {"classification": deep, **parts}
 
 
 def _train_draws(protocol: Protocol, banks: Banks) -> dict[str, Any]:

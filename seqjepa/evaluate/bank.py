@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seqjepa.data.actions import AUGMENTATION_PARTS, actions_between
+from seqjepa.data.augment.scaling import Scaling, augmentation_actions
 from seqjepa.data.draws import Purpose, choose_distinct, draw_u32
 
 
@@ -20,8 +22,10 @@ class FeatureBank:
     params      float32 [S, N, P]    in the shards' units, fields named by param_names
     labels      int64 [S], on the device; −1 for none
     run_length  0: the slots of a sample are an unordered set of views. V > 0: they are N/V runs of V views in the
-                order in which they were fixated
-    z_image     float32 or float16 [S, D]: z of the whole image, where the views are patches of one
+                order in which they were drawn
+    z_image     float32 or float16 [S, D]: z of the whole image, where the views are made of one
+    scaling     of augmentation parameters before they are subtracted; None: by their norm over the views of a draw
+                (author fidelity). No other parameters are scaled
     """
 
     z: Tensor
@@ -31,6 +35,7 @@ class FeatureBank:
     labels: Tensor
     run_length: int = 0
     z_image: Tensor | None = None
+    scaling: Scaling | None = None
 
     def __len__(self) -> int:
         return self.z.shape[0]
@@ -60,6 +65,16 @@ class FeatureBank:
     def params_of(self, slots: np.ndarray) -> np.ndarray:
         """Parameters of drawn slots int64 [S, V]: float32 [S, V, P]."""
         return self.params[np.arange(len(slots))[:, None], slots]
+
+    def actions(self, slots: np.ndarray, kind: str) -> Tensor:
+        """Actions of a kind from each drawn slot to the next: int64 [S, V] → float32 [S, V − 1, A], where z is.
+
+        With author fidelity actions of augmentations depend on all V slots that are given (SPEC A.3.3).
+        """
+        params = self.params_of(slots)
+        if kind in AUGMENTATION_PARTS:
+            return augmentation_actions(torch.from_numpy(params), kind, self.scaling).to(self.z.device)
+        return self.on_device(actions_between(params, self.param_names, kind))
 
     def column(self, name: str) -> np.ndarray:
         """One parameter of every view: float32 [S, N]."""

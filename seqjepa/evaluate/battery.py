@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from seqjepa.data.actions import HUE_COLUMNS, ROTATION_COLUMNS, action_size
+from seqjepa.data.actions import AUGMENTATION_COLUMNS, AUGMENTATION_PARTS, HUE_COLUMNS, ROTATION_COLUMNS, action_size
 from seqjepa.evaluate import inputs
 from seqjepa.evaluate.measure import Measure, accuracy, accuracy_by_size, regression, regression_by_size
 from seqjepa.methods.base import Aggregating, Method
@@ -17,6 +18,15 @@ WAY = {"position": "position", "rotation": "rotation", "rotation_colour": "rotat
 """By the kind of action that a method was given: the kind in which the way between two views is measured."""
 ABLATIONS = {"both": (True, True), "no_action": (True, False), "no_vision": (False, True)}
 """Path integration: (vision, acting) by name."""
+Seen = Literal["stored views", "patches", "augmentations"]
+OF_VIEW: dict[Seen, str] = {
+    "stored views": "top1_z",
+    "patches": "top1_z_patch",
+    "augmentations": "top1_z_view",
+}
+"""By what a view is: the name of top-1 on z of one."""
+AUGMENTATIONS = {"crop": True, "jitter": True, "blur": False}
+"""Parts of an augmentation that are read from a pair of views: whether by an MLP (D.4)."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +34,10 @@ class Subject:
     """What decides which measures make sense: the splits at hand and the method.
 
     most_views  the longest sequence that every sample can give
-    patches     views are patches at fixations, and the banks also hold z of the images that they are cut from
+    seen        what views are; of patches and augmentations the banks also hold z of the images that they are made of
+    maps        the set has saliency maps
+    constant    parameters that are the same in all views
+    author      fidelity: which pairs of augmented views are compared, see inputs.augmentation_between
     no_path     why not to integrate paths where it could be done; empty: do
     """
 
@@ -34,7 +47,10 @@ class Subject:
     param_names: tuple[str, ...]
     most_views: int
     labelled: bool
-    patches: bool = False
+    seen: Seen = "stored views"
+    maps: bool = False
+    constant: tuple[str, ...] = ()
+    author: bool = False
     no_path: str = ""
 
 
@@ -61,6 +77,11 @@ def views_wanted(m_val: Sequence[int]) -> int:
     return max(2, *m_val, *(m + 1 for m in path_sizes(m_val)))
 
 
+def augmented_views_wanted(m_val: Sequence[int]) -> int:
+    """The views of a draw of augmentations: M_val of the observation pipeline, and one of the target pipeline."""
+    return max(m_val) + 1
+
+
 def battery_for(subject: Subject, m_val: Sequence[int], lengths: Lengths) -> tuple[list[Measure], dict[str, str]]:
     """The measures that can be taken, and for each that cannot, why."""
     possible: list[Measure] = []
@@ -81,16 +102,16 @@ Found = Iterator[Measure | tuple[str, str]]
 
 
 def _accuracy(subject: Subject, m_val: Sequence[int], lengths: Lengths) -> Found:
-    of_view = "top1_z_patch" if subject.patches else "top1_z"
+    of_view = OF_VIEW[subject.seen]
     if not subject.labelled:
         yield from ((name, "samples without a label") for name in (of_view, "top1_agg"))
         return
-    if subject.patches:
+    if subject.seen != "stored views":
         yield accuracy("top1_z_image", inputs.label_of_image, subject.classes, lengths.epochs)
     yield accuracy(of_view, inputs.label_of_view, subject.classes, lengths.epochs)
     if isinstance(subject.method, Aggregating):
         name, draws = "top1_agg", lengths.draws
-    elif subject.patches:
+    elif subject.seen == "patches":
         yield "top1_agg", "the method has no aggregate; top1_z_mean stands for it"
         name, draws = "top1_z_mean", None
     else:
@@ -100,16 +121,39 @@ def _accuracy(subject: Subject, m_val: Sequence[int], lengths: Lengths) -> Found
     yield from ((f"{name}.{m}", _too_few(m, subject)) for m in m_val if m not in sizes)
     if sizes and isinstance(subject.method, Aggregating):
         shown = inputs.label_of_prefixes(subject.method, subject.action, sizes)
-        yield accuracy_by_size(name, shown, sizes, subject.classes, lengths.epochs, draws)
+        # Released actions of augmentations depend on how many views were drawn: always the whole draw.
+        views = subject.most_views if subject.seen == "augmentations" else max(sizes)
+        yield accuracy_by_size(name, shown, sizes, views, subject.classes, lengths.epochs, draws)
     elif sizes:
-        yield accuracy_by_size(name, inputs.label_of_means(sizes), sizes, subject.classes, lengths.epochs, draws)
+        shown = inputs.label_of_means(sizes)
+        yield accuracy_by_size(name, shown, sizes, max(sizes), subject.classes, lengths.epochs, draws)
 
 
 def _regression(subject: Subject, m_val: Sequence[int], lengths: Lengths) -> Found:
+    if subject.seen == "augmentations":
+        yield from _augmentation(subject, lengths)
+    elif subject.action == "position":
+        between = inputs.action_between("position")
+        yield regression("r2_position", between, 2, 2, lengths.linear_regressor, deep=False)
+    else:
+        yield from _rotation(subject, lengths)
+
+
+def _augmentation(subject: Subject, lengths: Lengths) -> Found:
+    if subject.maps:
+        yield "r2_position", "the run was trained on whole images, not on patches"
+    whole_draw = subject.author and isinstance(subject.method, Aggregating)
+    for part, deep in AUGMENTATIONS.items():
+        if set(AUGMENTATION_COLUMNS[AUGMENTATION_PARTS[part]]) <= set(subject.constant):
+            yield f"r2_{part}", "it is the same in all views"
+            continue
+        between = inputs.augmentation_between(part, whole_draw=whole_draw)
+        epochs = lengths.epochs if deep else lengths.linear_regressor
+        yield regression(f"r2_{part}", between, subject.most_views, action_size(part), epochs, deep=deep)
+
+
+def _rotation(subject: Subject, lengths: Lengths) -> Found:
     deep, flat = lengths.epochs, lengths.linear_regressor
-    if subject.action == "position":
-        yield regression("r2_position", inputs.action_between("position"), 2, 2, flat, deep=False)
-        return
     if absent := _missing(subject, ROTATION_COLUMNS):
         yield from (("r2_rel_rot", absent), ("r2_indiv_rot", absent))
     else:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqjepa.data.actions import HUE_COLUMNS, ROTATION_COLUMNS, actions_between, quaternion
+from seqjepa.data.actions import HUE_COLUMNS, ROTATION_COLUMNS, quaternion
 from seqjepa.evaluate.bank import FeatureBank
 from seqjepa.evaluate.probes import Gather
 from seqjepa.methods.base import Aggregating
@@ -49,8 +49,22 @@ def action_between(action: str) -> Inputs:
     frame (A.3.1), or the difference of two positions (A.3.4)."""
 
     def inputs(bank: FeatureBank, slots: np.ndarray) -> Gather:
-        taken = actions_between(bank.params_of(slots[:, :2]), bank.param_names, action)[:, 0]
-        return gather_z(bank, slots[:, :2], bank.on_device(taken))
+        return gather_z(bank, slots[:, :2], bank.actions(slots[:, :2], action)[:, 0])
+
+    return inputs
+
+
+def augmentation_between(part: str, *, whole_draw: bool) -> Inputs:
+    """[z1; z2] [b, 2 D] → how the second view's parameters of a part differ from the first's (D.4).
+
+    The pair is what a draw of two views would be: the first observation view, and the target view, which is the last
+    slot of a draw. whole_draw: the released pair for seq-JEPA, the first two of all V views, with targets that are
+    normalised over all of them.
+    """
+
+    def inputs(bank: FeatureBank, slots: np.ndarray) -> Gather:
+        views = slots if whole_draw else slots[:, [0, -1]]
+        return gather_z(bank, views[:, :2], bank.actions(views, part)[:, 0])
 
     return inputs
 
@@ -72,7 +86,7 @@ def label_of_prefixes(method: Aggregating, action: str, sizes: Sequence[int]) ->
     def inputs(bank: FeatureBank, slots: np.ndarray) -> Gather:
         longest = slots[:, : max(sizes)]
         features = gather_z(bank, longest, bank.labels, flat=False)
-        actions = bank.on_device(actions_between(bank.params_of(longest), bank.param_names, action))
+        actions = bank.actions(slots, action)
 
         @torch.no_grad()
         def gather(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,10 +126,9 @@ def path_of_prefixes(
 
     def inputs(bank: FeatureBank, slots: np.ndarray) -> Gather:
         longest = slots[:, : max(sizes) + 1]
-        params = bank.params_of(longest)
-        actions = bank.on_device(actions_between(params, bank.param_names, action))
-        ways = [actions_between(params[:, [0, m]], bank.param_names, target)[:, 0] for m in sizes]
-        features = gather_z(bank, longest, bank.on_device(np.stack(ways, axis=1)), flat=False)
+        actions = bank.actions(longest, action)
+        ways = [bank.actions(longest[:, [0, m]], target)[:, 0] for m in sizes]
+        features = gather_z(bank, longest, torch.stack(ways, dim=1), flat=False)
 
         @torch.no_grad()
         def gather(rows: Tensor) -> tuple[Tensor, Tensor]:

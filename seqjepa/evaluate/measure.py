@@ -55,11 +55,11 @@ def accuracy(name: str, inputs: Inputs, classes: int, epochs: int) -> Measure:
 
 
 def accuracy_by_size(
-    name: str, inputs: Inputs, sizes: Sequence[int], classes: int, epochs: int, draws: int | None
+    name: str, inputs: Inputs, sizes: Sequence[int], views: int, classes: int, epochs: int, draws: int | None
 ) -> Measure:
-    """A linear classifier for each size M; top-1."""
+    """A linear classifier for each size M; top-1. views: at least the largest size."""
     head, score = partial(_stacked, outputs=classes), partial(_top1_by_size, name, sizes)
-    return Measure(name, inputs, max(sizes), head, cross_entropy, epochs, score, draws)
+    return Measure(name, inputs, views, head, cross_entropy, epochs, score, draws)
 
 
 def regression(name: str, inputs: Inputs, views: int, outputs: int, epochs: int, *, deep: bool) -> Measure:

@@ -19,5 +19,5 @@ class Protocol:
     val_split: str | None = None
     patch: int | None = None
     normalisation: str | None = None
-    fixation_draws: int | None = None
+    train_draws: int | None = None
     path: bool | None = None

@@ -17,6 +17,7 @@ ROWS = {
     "top1_z": "top-1, z",
     "top1_z_image": "top-1, z of the whole image",
     "top1_z_patch": "top-1, z of the first patch",
+    "top1_z_view": "top-1, z of one augmented view",
     "top1_z_mean": "top-1, mean z, M_val = {}",
     "top1_agg": "top-1, z_AGG, M_val = {}",
     "r2_rel_rot_avg": "R² relative rotation, avg",
@@ -27,6 +28,11 @@ ROWS = {
     "r2_hue_pool": "R² hue difference, pooled",
     "r2_position_avg": "R² position difference, avg",
     "r2_position_pool": "R² position difference, pooled",
+    **{
+        f"r2_{part}_{kind}": f"R² {part} difference, {shown}"
+        for part in ("crop", "jitter", "blur")
+        for kind, shown in (("avg", "avg"), ("pool", "pooled"))
+    },
     **{f"r2_path.{name}": f"R² path, {shown}, M = {{}}" for name, shown in PATHS.items()},
 }
 
@@ -97,6 +103,7 @@ def protocol_lines(results: dict[str, Any]) -> list[str]:
     if protocol is None:
         return []
     patches = f", {_seen(protocol['fixating'])}" if "fixating" in protocol else ""
+    pairs = f"; R² of augmentations: {_pairs(protocol['augmenting'])}" if "augmenting" in protocol else ""
     epochs = protocol["probe_epochs"]
     shorter = {name: n for name, n in epochs.items() if n != epochs["classification"]}
     others = f" ({', '.join(f'{name} {n}' for name, n in shorter.items())})" if shorter else ""
@@ -105,7 +112,7 @@ def protocol_lines(results: dict[str, Any]) -> list[str]:
         f"{protocol['val_samples']} validation samples; fidelity {protocol['fidelity']}, M_tr {protocol['m_tr']}, "
         f"{protocol['epochs']} epochs",
         f"probes: {epochs['classification']} epochs{others}, last epoch, seed {protocol['seed']}; "
-        "avg: mean over dimensions (scikit-learn), pooled: SIE's",
+        f"avg: mean over dimensions (scikit-learn), pooled: SIE's{pairs}",
     ]
     return lines + [f"not measured: {name} – {reason}" for name, reason in protocol["skipped"].items()]
 
@@ -117,6 +124,11 @@ def _seen(fixating: dict[str, Any]) -> str:
     else:
         where = f"saliency, inhibition {fixating['inhibition']}"
     return f"patches of {fixating['patch']} px ({where})"
+
+
+def _pairs(augmenting: dict[str, Any]) -> str:
+    """What augmentations are compared, in a few words."""
+    return f"{augmenting['r2_pairs']} (V = {augmenting['r2_views']}), {augmenting['r2_targets']}"
 
 
 def _row_of(key: str) -> tuple[str, str]:

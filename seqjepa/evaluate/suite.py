@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from seqjepa.data.augmented import Augmenting
 from seqjepa.devices import pick_device
 from seqjepa.evaluate.account import account_of
+from seqjepa.evaluate.bank import FeatureBank
 from seqjepa.evaluate.banks import Banks, encode_banks
-from seqjepa.evaluate.battery import PAPER_EPOCHS, Lengths, Subject, battery_for
+from seqjepa.evaluate.battery import PAPER_EPOCHS, Lengths, Seen, Subject, battery_for
 from seqjepa.evaluate.fit_and_score import Bench, fit_and_score
 from seqjepa.evaluate.freeze import frozen
 from seqjepa.evaluate.measure import Measure, Scores
@@ -37,7 +39,7 @@ def evaluate_run(
     m_val: Iterable[int] = range(1, 9),
     probe_epochs: int | None = None,
     agg_draws: int | None = None,
-    fixation_draws: int | None = None,
+    train_draws: int | None = None,
     val_draws: int = 1,
     seed: int = 0,
     train_split: str | None = None,
@@ -55,8 +57,8 @@ def evaluate_run(
     probe_epochs    None: the paper's 300, and 50 for linear regressors; else n, and n/6 for linear regressors
     agg_draws       training draws of stored views for z_AGG, cycled over epochs. None: a new draw every epoch on a GPU,
                     16 on a CPU, where running the aggregator every epoch would take longer than all else together
-    fixation_draws  training draws of fixations of an image, cycled over epochs. None: one for each epoch, or as many as
-                    fit, on a GPU; 8 on a CPU
+    train_draws     training draws of fixations or augmentations of an image, cycled over epochs. None: one for each
+                    epoch, or as many as fit, on a GPU; 8 on a CPU
     val_draws       fixed draws under which each validation sample is seen; scores are over all of them
     splits          None: "train", and "val" or else "test"
     patch           pixels a side of the patches, to evaluate with others than in training (transfer, D.11)
@@ -76,7 +78,7 @@ def evaluate_run(
     lengths = Lengths(epochs, agg_draws or (epochs if where.type == "cuda" else CPU_AGG_DRAWS))
     protocol = Protocol(
         tuple(sorted(set(m_val))), lengths, val_draws, seed, train_split, val_split, patch, normalisation,
-        fixation_draws, path,
+        train_draws, path,
     )  # fmt: skip
     results = _measure(load_run(run, where, untrained=untrained), ShardSet.open(shards), protocol, where, progress)
     results |= {"weights": weights, "seconds": round(time.monotonic() - started, 2)}
@@ -112,9 +114,24 @@ def _subject(loaded: LoadedRun, stored: ShardSet, banks: Banks, protocol: Protoc
         param_names=banks.train.param_names,
         most_views=min(bank.most_views for bank in both),
         labelled=all(int(bank.labels.min()) >= 0 for bank in both),
-        patches=banks.how is not None,
+        seen=_seen(banks),
+        maps=stored.info.kind == "saliency",
+        constant=_constant(banks.val),
+        author=loaded.config.fidelity == "author",
         no_path=_no_path(loaded, protocol, device),
     )
+
+
+def _seen(banks: Banks) -> Seen:
+    if banks.how is None:
+        return "stored views"
+    return "augmentations" if isinstance(banks.how, Augmenting) else "patches"
+
+
+def _constant(bank: FeatureBank) -> tuple[str, ...]:
+    """Names of the parameters that are the same in all views."""
+    low, high = bank.params.min(axis=(0, 1)), bank.params.max(axis=(0, 1))
+    return tuple(name for name, same in zip(bank.param_names, low == high, strict=True) if same)
 
 
 def _no_path(loaded: LoadedRun, protocol: Protocol, device: torch.device) -> str:

@@ -67,6 +67,9 @@ def _headline_numbers(results: Mapping[str, Any]) -> str:
         "top-1, z of the whole image": "Top-1 from the whole image",
         "R² relative rotation, avg": "R² of the rotation between two views",
         "R² position difference, avg": "R² of the way between two patches",
+        "R² crop difference, avg": "R² of the crop between two views",
+        "R² jitter difference, avg": "R² of the colour jitter between two views",
+        "R² blur difference, avg": "R² of the blur between two views",
     }
     rows = dict(table_rows(dict(results)))
     largest = max((label for label in rows if "z_AGG" in label), key=_size, default=None)

@@ -32,11 +32,13 @@ from shards.errors import ConfigError
 from shards.reader import ImageIndex, ShardSet, SplitIndex
 from shards.schema import DatasetInfo, MapSpec, ViewSpec
 
-# Mean and standard deviation per channel, for pixels in [0, 1] (SPEC C.1, C.4, C.8).
+# Mean and standard deviation per channel, for pixels in [0, 1] (SPEC C.1, C.4, C.8, A.11 #17–18).
 NORMALISATIONS = {
     "3diebench": ((0.5016, 0.5037, 0.5060), (0.1030, 0.0999, 0.0969)),
     "stl10": ((0.4467, 0.4398, 0.4066), (0.2241, 0.2215, 0.2239)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    "tiny-imagenet": ((0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262)),
 }
 
 

@@ -11,8 +11,9 @@ import torch
 from seqjepa.data.draws import Purpose, uniform
 from seqjepa.data.fixations import Fixating, sample_fixations
 from seqjepa.data.patches import cut_patches
-from seqjepa.evaluate import encode, saccade_bank
-from seqjepa.evaluate.saccade_bank import Glances, encode_glances
+from seqjepa.evaluate import encode, image_bank
+from seqjepa.evaluate.drawn_views import Draws, Glances
+from seqjepa.evaluate.image_bank import encode_images
 from shards.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -59,14 +60,15 @@ class Corner:
         return torch.cat([views[:, :, 0, 0], size], 1)
 
 
-GLANCES = Glances(Fixating(patch=P, inhibition="none"), draws=3, views=4, seed=5, purpose=Purpose.PROBE)
+DRAWS = Draws(count=3, views=4, seed=5, purpose=Purpose.PROBE)
+GLANCES = Glances(Fixating(patch=P, inhibition="none"), DRAWS)
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 100])
 def test_every_patch_stands_at_its_draw_with_its_position(monkeypatch, at_once):
     monkeypatch.setattr(encode, "CPU_PIXELS_PER_PASS", at_once * 4 * P * P)
-    monkeypatch.setattr(saccade_bank, "FEWEST_IMAGES", at_once)
-    bank = encode_glances(Corner(), Coordinates(), GLANCES, AS_IT_IS, CPU)
+    monkeypatch.setattr(image_bank, "FEWEST_IMAGES", at_once)
+    bank = encode_images(Corner(), Coordinates(), GLANCES, AS_IT_IS, CPU)
     assert (bank.z.shape, bank.run_length, bank.different_draws) == ((S, 12, 4), 4, 3)
     for s in range(S):
         for draw in range(3):
@@ -86,23 +88,25 @@ def test_every_patch_stands_at_its_draw_with_its_position(monkeypatch, at_once):
 
 def test_each_feature_is_computed_once():
     method, index = Corner(), Coordinates()
-    encode_glances(method, index, GLANCES, AS_IT_IS, CPU)
+    encode_images(method, index, GLANCES, AS_IT_IS, CPU)
     assert method.seen == S + S * 3 * 4
     assert index.maps_read == S
 
 
 def test_more_views_or_draws_extend_fewer_and_purposes_differ():
-    few = encode_glances(Corner(), Coordinates(), GLANCES, AS_IT_IS, CPU).z.unflatten(1, (3, 4))
-    more = encode_glances(Corner(), Coordinates(), replace(GLANCES, draws=5, views=6), AS_IT_IS, CPU)
+    few = encode_images(Corner(), Coordinates(), GLANCES, AS_IT_IS, CPU).z.unflatten(1, (3, 4))
+    more = encode_images(
+        Corner(), Coordinates(), replace(GLANCES, draws=replace(DRAWS, count=5, views=6)), AS_IT_IS, CPU
+    )
     torch.testing.assert_close(more.z.unflatten(1, (5, 6))[:, :3, :4], few)
-    other = replace(GLANCES, purpose=Purpose.EVALUATION)
-    assert not torch.equal(encode_glances(Corner(), Coordinates(), other, AS_IT_IS, CPU).z.unflatten(1, (3, 4)), few)
+    other = replace(GLANCES, draws=replace(DRAWS, purpose=Purpose.EVALUATION))
+    assert not torch.equal(encode_images(Corner(), Coordinates(), other, AS_IT_IS, CPU).z.unflatten(1, (3, 4)), few)
 
 
 def test_uniform_fixations_need_no_maps():
     index = Coordinates()
     how = Fixating(patch=P, fixations="uniform")
-    bank = encode_glances(Corner(), index, replace(GLANCES, how=how, draws=40), AS_IT_IS, CPU)
+    bank = encode_images(Corner(), index, replace(GLANCES, how=how, draws=replace(DRAWS, count=40)), AS_IT_IS, CPU)
     assert index.maps_read == 0
     assert (bank.params.min() < 0.02, bank.params.max() > 0.95) == (True, True)
 
@@ -112,7 +116,7 @@ def test_released_patches_are_what_released_runs_are_probed_on():
     index = Coordinates(height=H, width=H)
     index.read_image = lambda row: np.ascontiguousarray(Coordinates().read_image(row)[:, :H])
     index.read_map = lambda row: np.full((H, H), 1 / H**2, np.float32)
-    bank = encode_glances(Corner(), index, replace(GLANCES, how=how), AS_IT_IS, CPU)
+    bank = encode_images(Corner(), index, replace(GLANCES, how=how), AS_IT_IS, CPU)
     numbers = torch.from_numpy(uniform(5, 0, Purpose.PROBE, [2], 8).reshape(1, 4, 2))
     fixations = sample_fixations(torch.ones(1, H, H), numbers, how)
     patches = cut_patches(torch.from_numpy(index.read_image(2)).permute(2, 0, 1)[None], fixations, how)[0]
@@ -120,7 +124,7 @@ def test_released_patches_are_what_released_runs_are_probed_on():
     np.testing.assert_allclose(bank.params[2, :4], fixations[0] / H, atol=1e-6)
 
 
-def test_patches_larger_than_the_image_are_refused_before_anything_is_read():
+def test_patches_larger_than_the_image_are_refused():
     how = Fixating(patch=H + 1)
     with pytest.raises(ConfigError, match="41 pixels do not fit images of 40×50"):
-        encode_glances(Corner(), Coordinates(), replace(GLANCES, how=how), AS_IT_IS, CPU)
+        encode_images(Corner(), Coordinates(), replace(GLANCES, how=how), AS_IT_IS, CPU)

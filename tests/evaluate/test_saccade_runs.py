@@ -24,7 +24,7 @@ from shards.schema import ParamField, ViewSpec
 from shards.stats import PixelStats
 from shards.writer import SetBuilder
 
-QUICK = {"device": "cpu", "probe_epochs": 6, "fixation_draws": 2, "progress": False}
+QUICK = {"device": "cpu", "probe_epochs": 6, "train_draws": 2, "progress": False}
 CPU = torch.device("cpu")
 
 
@@ -86,7 +86,7 @@ def test_released_runs_are_evaluated_on_released_patches(saccade_shards, tmp_pat
 
 
 def protocol_of(**options: object) -> Protocol:
-    return Protocol((1, 2), Lengths(6, 6), fixation_draws=1, **options)  # type: ignore[arg-type]
+    return Protocol((1, 2), Lengths(6, 6), train_draws=1, **options)  # type: ignore[arg-type]
 
 
 def encoded(run: Path, shards: Path, **options: object) -> banks.Banks:
