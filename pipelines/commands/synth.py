@@ -76,3 +76,27 @@ def synth_stl10_command(
 
     synth_stl10(GlancesConfig(seed, train, test, unlabeled), out, overwrite=overwrite)
     typer.echo(f"{out}: {train} training, {test} test and {unlabeled} unlabelled pictures, 96×96")
+
+
+@synth_app.command("cifar100")
+def synth_cifar100_command(
+    out: Out,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    train: Annotated[int, typer.Option(help="Training pictures.")] = 5000,
+    test: Annotated[int, typer.Option(help="Test pictures.")] = 1000,
+    classes: Annotated[int, typer.Option(help="Only the first so many of the 100 fine classes.")] = 100,
+    overwrite: Overwrite = False,
+) -> None:
+    """Patterns-Synth: shapes filled with patterns, in CIFAR-100's own files, for augmented views.
+
+    \b
+    Examples:
+      seqjepa-data synth cifar100 --out patterns/ --seed 0
+      seqjepa-data synth cifar100 --out patterns/ --train 4000 --test 1000 --classes 10
+
+    A class is a shape with a pattern. Killed or interrupted, the same command goes on, file by file.
+    """
+    from pipelines.synth.patterns import PatternsConfig, synth_cifar100
+
+    synth_cifar100(PatternsConfig(seed, train, test, classes), out, overwrite=overwrite)
+    typer.echo(f"{out}: {train} training and {test} test pictures of {classes} classes, 32×32")

@@ -79,5 +79,5 @@ def _read_once(path: Path, stamp: int) -> Cifar100:
 def _sha256(batch: Batch, classes: tuple[str, ...]) -> str:
     digest = hashlib.sha256("\n".join((*classes, *batch.names)).encode())
     for part in (batch.fine, batch.coarse, batch.pixels):
-        digest.update(np.ascontiguousarray(part))
+        digest.update(np.ascontiguousarray(part).data)
     return digest.hexdigest()

@@ -1,0 +1,115 @@
+"""Patterns-Synth in CIFAR-100's own format: cifar-100-python/{train,test,meta}, pickles as Python 2 wrote them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from pipelines.pool import sigterm_as_interrupt
+from pipelines.synth.own_folder import OwnFolder
+from pipelines.synth.patterns.picture import CLASSES, SHAPES, SIDE, SPLIT_NUMBERS, draw, fine_names, parts_of
+from pipelines.synth.patterns.python2_pickle import ByteRows, Value, python2_pickle
+from shards.errors import UsageError
+from shards.files import AtomicFile, disk_full_named
+
+log = logging.getLogger(__name__)
+
+FORMAT = "patterns-synth cifar100"
+RENDERER = 1  # raised whenever the same numbers would give other pixels
+FOLDER = "cifar-100-python"
+FILES = tuple(f"{FOLDER}/{name}" for name in (*SPLIT_NUMBERS, "meta"))
+ROW_BYTES = 3 * SIDE * SIDE
+MOST = 500_000  # pictures of a split: a pickle of Python 2 counts an array's bytes with 31 bits
+PIECE = 256  # pictures that are held at once
+
+
+@dataclass(frozen=True)
+class PatternsConfig:
+    """How many pictures of each split, and of how many classes. UsageError: out of range.
+
+    Picture i of a split depends on (seed, split, i, classes) alone.
+    """
+
+    seed: int = 0
+    train: int = 5000
+    test: int = 1000
+    classes: int = CLASSES
+
+    def __post_init__(self) -> None:
+        limits = {"seed": (0, 2**63 - 1), "train": (1, MOST), "test": (1, MOST), "classes": (1, CLASSES)}
+        for name, (low, high) in limits.items():
+            if not low <= (value := getattr(self, name)) <= high:
+                raise UsageError(f"--{name} {value} is out of range; allowed are {low} to {high}")
+
+    def identity(self) -> dict[str, Any]:
+        return {**asdict(self), "renderer": RENDERER}
+
+
+def synth_cifar100(cfg: PatternsConfig, out: Path | str, overwrite: bool = False) -> None:
+    """Write the folder; killed at any moment, the same call goes on there, file by file.
+
+    UsageError, with nothing written: a folder that holds anything else. DiskFullError. KeyboardInterrupt (also for
+    SIGTERM) passes through.
+    """
+    folder = OwnFolder(Path(out), FORMAT, cfg.identity(), FILES)
+    if folder.look(overwrite):
+        log.info("%s is finished already", folder.root)
+        return
+    advice = "finished files are kept; free some and run it again"
+    with disk_full_named(folder.root, lambda: advice), folder.claimed(overwrite), sigterm_as_interrupt():
+        (folder.root / FOLDER).mkdir(exist_ok=True)
+        with tqdm(total=cfg.train + cfg.test, unit="img", disable=None) as bar:
+            for split, count in (("train", cfg.train), ("test", cfg.test)):
+                _write(folder, split, _split_table(cfg, split, count, bar))
+        _write(folder, "meta", _meta_table(cfg.classes))
+
+
+def _write(folder: OwnFolder, name: str, table: dict[str, Value]) -> None:
+    """A file that is there is whole."""
+    path = folder.root / FOLDER / name
+    if path.exists():
+        return
+    file = AtomicFile(path, folder.work)
+    try:
+        for piece in python2_pickle(table):
+            file.write(piece)
+        file.publish()
+    except BaseException:
+        file.discard()
+        raise
+
+
+def _split_table(cfg: PatternsConfig, split: str, count: int, bar: tqdm) -> dict[str, Value]:
+    names, fine = fine_names(), [index % cfg.classes for index in range(count)]
+    return {
+        "filenames": [f"{names[label]}_{index:06d}.png" for index, label in enumerate(fine)],
+        "batch_label": f"{split}ing batch 1 of 1",
+        "fine_labels": fine,
+        "coarse_labels": [parts_of(label)[0] for label in fine],
+        "data": ByteRows(count, ROW_BYTES, _rows(cfg, split, count, bar)),
+    }
+
+
+def _rows(cfg: PatternsConfig, split: str, count: int, bar: tqdm) -> Iterator[bytes]:
+    """CIFAR's order: channel, row, column."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # more of them cost more than they give on pictures this small
+    try:
+        for start in range(0, count, PIECE):
+            pictures = [draw(cfg.seed, split, i, cfg.classes) for i in range(start, min(start + PIECE, count))]
+            yield np.stack([picture.pixels for picture in pictures]).transpose(0, 3, 1, 2).tobytes()
+            bar.update(len(pictures))
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def _meta_table(classes: int) -> dict[str, Value]:
+    fine = fine_names()[:classes]
+    return {"fine_label_names": list(fine), "coarse_label_names": list(SHAPES[: min(classes, len(SHAPES))])}
