@@ -22,7 +22,7 @@ from pipelines.saliency.deepgaze_fast import FastDeepGaze
 from pipelines.saliency.deepgaze_fast_backbone import TappedBackbone
 from pipelines.saliency.deepgaze_fast_grid import HalfGrid, half_area_matrix, nearest_source
 from pipelines.saliency.deepgaze_fast_mixture import blur_matrices, gaussian_kernels
-from pipelines.saliency.deepgaze_fast_readout import Stem, Tail, fold
+from pipelines.saliency.deepgaze_fast_readout import Stem, Tail, fold, softplus
 from pipelines.saliency.pooling import area_pool
 
 SIZES = [(128, 128), (93, 125), (83, 126), (33, 200), (64, 47)]
@@ -100,6 +100,13 @@ def test_readouts_are_the_networks_one_by_one() -> None:
     found = Tail(a, b)(Stem(a)(features)).unflatten(2, (5, 7))
     expected = torch.cat([readout(features, *pair) for pair in zip(a, b, strict=True)], dim=1)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 3e-7), (torch.float64, 1e-15)])
+def test_softplus_is_exact_to_rounding_at_both_ends(dtype: torch.dtype, error: float) -> None:
+    x = torch.linspace(-80, 80, 100_001, dtype=dtype)
+    expected = torch.logaddexp(x.double(), torch.zeros((), dtype=torch.float64))
+    torch.testing.assert_close(softplus(x).double(), expected, rtol=error, atol=0)
 
 
 def test_fold_takes_the_affine_into_the_convolution() -> None:
