@@ -58,6 +58,8 @@ def _inflated(data: bytes, largest: int) -> bytes:
         unpacked = stream.decompress(data, largest + 1)
     except zlib.error as error:
         raise ValueError(f"damaged ({error})") from error
-    if len(unpacked) <= largest and not stream.eof:
+    if len(unpacked) > largest:
+        raise ValueError(f"more than {largest} bytes")
+    if not stream.eof:
         raise ValueError("cut short or damaged: its packed content does not end")
     return unpacked
