@@ -37,7 +37,7 @@ def fit_and_score(measure: Measure, bench: Bench) -> tuple[Scores, Scores]:
     x, y = _validation(measure, bench)
     training = _training(measure, bench)
     spread = torch.linspace(0, len(bench.train) - 1, min(EXAMPLES, len(bench.train)), device=bench.device).long()
-    examples, _ = training(0)(spread)
+    examples = training(0)(spread)
     best: Scores = {}
     last: Scores = {}
     every = max(1, measure.epochs // CHECKS)
@@ -49,7 +49,7 @@ def fit_and_score(measure: Measure, bench: Bench) -> tuple[Scores, Scores]:
         best.update({name: max(value, best.get(name, value)) for name, value in last.items()})
 
     fit(
-        lambda: measure.head(examples),
+        lambda: measure.head(*examples),
         training,
         len(bench.train),
         measure.loss,

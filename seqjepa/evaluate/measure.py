@@ -18,7 +18,7 @@ from seqjepa.evaluate.probes import (
     StackedLinear,
     Standardise,
     cross_entropy,
-    from_zero,
+    from_mean,
     mlp,
     squared_error,
     stacked_mlp,
@@ -32,7 +32,7 @@ class Measure:
     """One probe.
 
     views   how many views of a sample it needs
-    head    builds the head from examples of training inputs [e, …]; e ≥ 2 where it standardises
+    head    builds the head from examples of training inputs and targets [e, …]; e ≥ 2 where it standardises
     score   (predictions, targets) over the whole validation set → numbers by name, as in results.json with a dot for
             each level
     draws   for inputs that cost a forward pass: how many different training draws there are, cycled over epochs.
@@ -42,7 +42,7 @@ class Measure:
     name: str
     inputs: Inputs
     views: int
-    head: Callable[[Tensor], nn.Module]
+    head: Callable[[Tensor, Tensor], nn.Module]
     loss: Loss
     epochs: int
     score: Callable[[Tensor, Tensor], Scores]
@@ -77,27 +77,27 @@ def regression_by_size(
     return Measure(name, inputs, max(sizes) + 1, head, squared_error, epochs, score, draws)
 
 
-def _linear(examples: Tensor, outputs: int) -> nn.Module:
+def _linear(examples: Tensor, _: Tensor, outputs: int) -> nn.Linear:
     return nn.Linear(examples.shape[-1], outputs)
 
 
-def _stacked(examples: Tensor, outputs: int) -> nn.Module:
+def _stacked(examples: Tensor, _: Tensor, outputs: int) -> StackedLinear:
     return StackedLinear(examples.shape[1], examples.shape[-1], outputs)
 
 
-def _regressor(examples: Tensor, outputs: int) -> nn.Module:
-    return from_zero(Standardise(examples), _linear(examples, outputs))
+def _regressor(examples: Tensor, targets: Tensor, outputs: int) -> nn.Module:
+    return from_mean(Standardise(examples), _linear(examples, targets, outputs), targets.mean(dim=0))
 
 
-def _stacked_regressor(examples: Tensor, outputs: int) -> nn.Module:
-    return from_zero(Standardise(examples), _stacked(examples, outputs))
+def _stacked_regressor(examples: Tensor, targets: Tensor, outputs: int) -> nn.Module:
+    return from_mean(Standardise(examples), _stacked(examples, targets, outputs), targets.mean(dim=0))
 
 
-def _mlp(examples: Tensor, outputs: int) -> nn.Module:
+def _mlp(examples: Tensor, _: Tensor, outputs: int) -> nn.Module:
     return mlp(examples.shape[-1], outputs)
 
 
-def _stacked_mlp(examples: Tensor, outputs: int) -> nn.Module:
+def _stacked_mlp(examples: Tensor, _: Tensor, outputs: int) -> nn.Module:
     return stacked_mlp(examples.shape[1], examples.shape[-1], outputs)
 
 

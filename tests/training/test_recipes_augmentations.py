@@ -1,0 +1,58 @@
+"""Table 2 and Figures 10 and 11: a recipe for every row and curve of seq-JEPA on augmented images."""
+
+from __future__ import annotations
+
+import pytest
+
+from seqjepa import recipes
+from seqjepa.config import OptimConfig, RunConfig
+from seqjepa.recipes import load_recipe
+from seqjepa.training.data import NORMALISATIONS
+
+ROWS = [("all", 1), ("all", 2), ("all", 3), ("crop", 2), ("jitter", 3), ("blur", 3), ("noact", 2)]
+CURVES = [*(("all", m) for m in range(1, 5)), *((part, m) for part in ("crop", "jitter", "blur") for m in (2, 3))]
+SETS = {"c100": "CIFAR-100", "tiny": "Tiny ImageNet"}
+
+
+@pytest.mark.parametrize("prefix", SETS)
+def test_every_row_and_curve_has_a_recipe_that_says_so(prefix: str):
+    described = recipes.describe_recipes()
+    for part, m in ROWS:
+        assert described[f"{prefix}-{part}-M{m}"].startswith(f"Table 2, {SETS[prefix]}, ")
+    for part, m in CURVES:
+        line = described[f"{prefix}-{part}-M{m}"]
+        assert f"M_tr = {m}" in line
+        assert SETS[prefix] in line
+
+
+@pytest.mark.parametrize(
+    ("prefix", "size", "stem", "normalisation"),
+    [("c100", 32, "cifar", "cifar100"), ("tiny", 64, "standard", "tiny-imagenet")],
+)
+def test_they_differ_in_what_their_names_say(prefix: str, size: int, stem: str, normalisation: str):
+    base = load_recipe(f"{prefix}-all-M2")
+    assert base.optim == OptimConfig(epochs=2000)
+    assert base.model == RunConfig().model.model_copy(update={"stem": stem})
+    data = base.data
+    assert (data.image_size, data.normalisation, data.augment) == (size, normalisation, "equimod")
+    assert (data.context, data.action, data.patch) == (2, "augmentation", 0)
+    flat = recipes.flatten(base.model_dump())
+    for part, m in {*ROWS, *CURVES}:
+        name = f"{prefix}-{part}-M{m}"
+        changed = {"name": name, "data.context": m}
+        if part == "noact":
+            changed["model.condition"] = "none"
+        elif part != "all":
+            changed["data.action"] = part
+        assert recipes.flatten(load_recipe(name).model_dump()) == flat | changed
+
+
+def test_normalisation_is_the_released_codes():
+    """Not CIFAR-10's, which the paper prints for both (SPEC A.11 #17, #18)."""
+    assert NORMALISATIONS["cifar100"] == ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
+    assert NORMALISATIONS["tiny-imagenet"] == ((0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262))
+
+
+def test_the_demos_run_is_small():
+    config = load_recipe("cifar-tiny")
+    assert (config.data.image_size, config.model.stem, config.model.width) == (32, "cifar", 0.25)
