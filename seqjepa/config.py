@@ -36,7 +36,7 @@ class DataConfig(Section):
 
 
 class ModelConfig(Section):
-    """Widths and variants of seq-JEPA (SPEC A.2–A.6, A.10)."""
+    """Widths and variants of the networks (SPEC A.2–A.6, A.10, B.1, B.10); docs/methods.md has each method's own."""
 
     backbone: str = Field(default="resnet18", description="any torchvision ResNet")
     width: float = Field(default=1.0, gt=0, le=8, description="multiplies every channel count of the backbone")
@@ -47,10 +47,23 @@ class ModelConfig(Section):
     heads: int = Field(default=4, ge=1)
     ff_mult: int = Field(default=4, ge=1)
     dropout: float = Field(default=0.1, ge=0, lt=1)
-    predictor_hidden: int = Field(default=1024, ge=1)
+    predictor_hidden: int = Field(default=0, ge=0, description="0: the method's own, by fidelity")
     projector: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] = Field(
         default=(), description="widths of the projector's layers; none: the method's own, by fidelity"
     )
+    projector_kind: Literal["mlp", "transformer"] = Field(
+        default="mlp", description='transformer: layers, heads, ff_mult and dropout as above (the paper\'s "+" models)'
+    )
+
+
+class ContextSSLConfig(Section):
+    """ContextSSL alone (SPEC B.9); its transformer takes layers, heads and ff_mult from the model."""
+
+    width: int = Field(default=2048, ge=1, description="of the transformer")
+    pairs: int = Field(default=64, ge=1, le=4096, description="of views in a context sequence")
+    mask: float = Field(default=0.9, ge=0, lt=1, description="probability that a token does not see an earlier pair")
+    temperature: float = Field(default=0.1, gt=0)
+    regression: float = Field(default=5.0, ge=0, description="weight of the regression of absolute parameters")
 
 
 class OptimConfig(Section):
@@ -91,6 +104,7 @@ class RunConfig(Section):
     seed: int = Field(default=42, ge=0, lt=2**63)
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
+    context_ssl: ContextSSLConfig = ContextSSLConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
 

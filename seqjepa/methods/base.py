@@ -65,6 +65,26 @@ class Aggregating(Protocol):
         ...
 
 
+@runtime_checkable
+class Predicting(Protocol):
+    """A method that predicts one view's embedding from another's and the action between them (retrieval, SPEC D.5)."""
+
+    def project(self, z: Tensor) -> Tensor:
+        """Features z [B, D] of the online encoder → embeddings y [B, P], the space of predictions and candidates."""
+        ...
+
+    def predict(self, y: Tensor, action: Tensor) -> Tensor:
+        """y [B, P] of a view, action [B, A] → ŷ [B, P] of the view that the action leads to. Meant for eval mode."""
+        ...
+
+
+@runtime_checkable
+class Halved(Protocol):
+    """A method whose features z have two parts that are probed by themselves as well (SIE)."""
+
+    halves: dict[str, slice]  # "invariant", "equivariant": columns of z
+
+
 def as_module(method: Method) -> nn.Module:
     """The same object, typed as the nn.Module that it is."""
     assert isinstance(method, nn.Module)

@@ -16,11 +16,13 @@ from seqjepa.methods.base import StepOutput
 from seqjepa.methods.tensors import detached, fold
 from seqjepa.models.backbone import build_backbone
 from seqjepa.models.ema import cosine_tau, frozen_copy, update_average
-from seqjepa.models.heads import ActionEmbedding, build_predictor, build_projector
+from seqjepa.models.heads import ActionEmbedding, build_predictor
+from seqjepa.models.projectors import projection
 
 # Layer widths of the projector. The paper gives none for Conv-JEPA: "paper" takes those that it gives for BYOL, its
 # other method with a moving average and a projector. "author" is as released.
 PROJECTOR: dict[Fidelity, tuple[int, ...]] = {"paper": (2048, 2048, 2048), "author": (2048, 128)}
+PREDICTOR_HIDDEN = 1024
 
 
 class ConvJEPA(nn.Module):
@@ -42,14 +44,13 @@ class ConvJEPA(nn.Module):
         super().__init__()
         self.ema_tau = ema_tau
         self.conditioned = model.condition in ("both", "predictor")
-        widths = model.projector or PROJECTOR[fidelity]
         self.encoder, features = build_backbone(model)
-        self.projector = build_projector(features, widths)
+        self.projector, width = projection(features, model, PROJECTOR[fidelity])
         self.target_encoder, self.target_projector = frozen_copy(self.encoder), frozen_copy(self.projector)
         if self.conditioned:
             self.action_embedding = ActionEmbedding(action_size, model.action_dim)
-        inputs = widths[-1] + (model.action_dim if self.conditioned else 0)
-        self.predictor = build_predictor(inputs, model.predictor_hidden, widths[-1])
+        inputs = width + (model.action_dim if self.conditioned else 0)
+        self.predictor = build_predictor(inputs, model.predictor_hidden or PREDICTOR_HIDDEN, width)
 
     def step(self, seq: ViewSequence) -> StepOutput:
         """Loss of B sequences, views float [B, M + 1, C, H, W], actions [B, M, A], M ≥ 1: mean over the B·M pairs.

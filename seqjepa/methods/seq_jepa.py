@@ -19,6 +19,8 @@ from seqjepa.models.backbone import build_backbone
 from seqjepa.models.ema import cosine_tau, frozen_copy, update_average
 from seqjepa.models.heads import ActionEmbedding, build_predictor
 
+PREDICTOR_HIDDEN = 1024
+
 
 class SeqJEPA(nn.Module):
     """Online encoder f, target encoder f̄, action embedding, aggregator and predictor.
@@ -55,7 +57,7 @@ class SeqJEPA(nn.Module):
         if model.condition != "none":
             self.action_embedding = ActionEmbedding(action_size, model.action_dim)
         inputs = width + (model.action_dim if self.condition_predictor else 0)
-        self.predictor = build_predictor(inputs, model.predictor_hidden, features)
+        self.predictor = build_predictor(inputs, model.predictor_hidden or PREDICTOR_HIDDEN, features)
 
     def step(self, seq: ViewSequence) -> StepOutput:
         """Loss of B sequences: views float [B, T, C, H, W], actions [B, M, A]; T ≥ 2.

@@ -1,8 +1,11 @@
-"""Two small turns that every method makes with its tensors."""
+"""Small turns that methods make with their tensors."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+
+from seqjepa.models.precision import at_least_float32
 
 
 def fold(views: Tensor) -> Tensor:
@@ -14,5 +17,9 @@ def fold(views: Tensor) -> Tensor:
 
 def detached(features: Tensor) -> Tensor:
     """Features for StepOutput: without a graph, in float32 or wider."""
-    features = features.detach()
-    return features.float() if features.dtype.itemsize < 4 else features
+    return at_least_float32(features.detach())
+
+
+def by_view(*z: Tensor) -> dict[str, Tensor]:
+    """StepOutput's features of a method that encodes its views one by one: [B, D] each → {"z": [B, V, D]}, detached."""
+    return {"z": detached(torch.stack(z, dim=1))}

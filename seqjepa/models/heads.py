@@ -1,13 +1,13 @@
-"""Small heads on top of encoders: action embedding, predictor, projector. A action size, E embedding width."""
+"""Action embedding and predictors. A action size, E width of its embedding, P width of a projection."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
-from itertools import pairwise
+import math
 
 import torch
 from torch import Tensor, nn
+
+from seqjepa.models.precision import full_precision
 
 
 class ActionEmbedding(nn.Module):
@@ -23,9 +23,7 @@ class ActionEmbedding(nn.Module):
         self.norm = nn.BatchNorm1d(width, affine=False)
 
     def forward(self, actions: Tensor) -> Tensor:
-        # Autocast does not know the meta device, on which flops.py counts.
-        meta = actions.device.type == "meta"
-        with nullcontext() if meta else torch.autocast(actions.device.type, enabled=False):
+        with full_precision(actions.device):
             rows = self.proj(actions.flatten(0, -2).to(self.proj.weight.dtype))
             return self.norm(rows).unflatten(0, actions.shape[:-1])
 
@@ -40,15 +38,40 @@ def build_predictor(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     )
 
 
-def build_projector(inputs: int, widths: Sequence[int]) -> nn.Sequential:
-    """[B, inputs] → [B, widths[-1]]: linear layers without bias, batch norm and ReLU between them (SPEC B.1).
+def build_linear_predictor(inputs: int, outputs: int) -> nn.Sequential:
+    """[B, inputs] → [B, outputs]: linear without bias, then batch norm without parameters (SPEC B.1, SEN, EquiMod)."""
+    return nn.Sequential(nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs, affine=False))
 
-    A batch norm without parameters comes last.
+
+class ActionPredictor(nn.Module):
+    """ŷ [B, P] of the view that an action [B, A] leads to, from y [B, P] of the view before: net([e ; y]).
+
+    net: [B, E + P] → [B, P], from one of the builders above.
     """
-    *hidden, outputs = widths
-    layers: list[nn.Module] = []
-    for before, after in pairwise([inputs, *hidden]):
-        layers += [nn.Linear(before, after, bias=False), nn.BatchNorm1d(after), nn.ReLU(inplace=True)]
-    last = hidden[-1] if hidden else inputs
-    layers += [nn.Linear(last, outputs, bias=False), nn.BatchNorm1d(outputs, affine=False)]
-    return nn.Sequential(*layers)
+
+    def __init__(self, embedding: ActionEmbedding, net: nn.Module) -> None:
+        super().__init__()
+        self.embedding, self.net = embedding, net
+
+    def forward(self, y: Tensor, action: Tensor) -> Tensor:
+        return self.net(torch.cat((self.embedding(action).to(y.dtype), y), dim=-1))
+
+
+class Hypernetwork(nn.Module):
+    """The action chooses a linear map: ŷ = W(a) y with W(a) = Σ_k a_k W_k, without bias (SPEC B.7).
+
+    Initialised like the linear layer from A to P² numbers that W is. The A products with y are added up rather than
+    the W(a) of every row written down, which would be P² numbers a row.
+    """
+
+    def __init__(self, action_size: int, width: int) -> None:
+        super().__init__()
+        bound = 1.0 / math.sqrt(action_size)
+        self.weight = nn.Parameter(torch.empty(action_size, width, width).uniform_(-bound, bound))
+
+    def forward(self, y: Tensor, action: Tensor) -> Tensor:
+        """y [B, P], action [B, A] → [B, P] in float32: autocast does not round the action."""
+        products = nn.functional.linear(y, self.weight.flatten(0, 1).to(y.dtype)).unflatten(1, self.weight.shape[:2])
+        with full_precision(y.device):
+            action = action.to(self.weight.dtype)
+            return (action.unsqueeze(-1) * products.to(self.weight.dtype)).sum(1)

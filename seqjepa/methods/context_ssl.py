@@ -1,0 +1,165 @@
+"""ContextSSL: a contrastive loss whose invariances follow from a context of pairs and their actions (SPEC B.9).
+
+Shape letters: B pairs of views, P pairs in a sequence, L = 2P tokens, D features, A action size.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from seqjepa.config import ContextSSLConfig, Fidelity, ModelConfig
+from seqjepa.data.sequence import ViewSequence
+from seqjepa.losses import nt_xent
+from seqjepa.methods.base import StepOutput
+from seqjepa.methods.tensors import detached, fold
+from seqjepa.models.backbone import build_backbone
+from seqjepa.models.context_transformer import ContextTransformer, Memory, pair_mask, random_mask
+from seqjepa.models.gather import all_rows
+from seqjepa.models.precision import at_least_float32, full_precision
+from shards.errors import ConfigError
+
+ENVIRONMENTS = {"rotation": slice(0, 4), "colour": slice(4, 6)}
+"""Which part of an action is told in each; the rest is zero."""
+PARAMS = ("rot_x", "rot_y", "rot_z", "floor_hue", "light_theta", "light_phi", "light_hue")
+"""What the parameters of a view have to be: 3DIEBench's latents, in their order (SPEC C.1)."""
+HUES = (3, 6)
+LEAST_COSINE = 1e-7
+DEEP = 1024
+
+
+class ContextSSL(nn.Module):
+    """Encoder, transformer over pairs of views, and a regressor of absolute parameters.
+
+    action_size  6: relative quaternion, two hue differences; each step is in the environment `rotation` or `colour`,
+                 with probability ½. 4: the quaternion alone, always `rotation`
+    fidelity     "author": residual branches do not begin at zero (a plain torchvision ResNet)
+
+    Of `model` the transformer takes layers, heads and ff_mult; it has no dropout. ConfigError: heads do not divide the
+    width, action of another size, see build_backbone.
+    """
+
+    views_needed: int | None = 2
+
+    def __init__(
+        self, model: ModelConfig, settings: ContextSSLConfig, action_size: int, fidelity: Fidelity = "paper"
+    ) -> None:
+        super().__init__()
+        if settings.width % model.heads:
+            raise ConfigError(
+                f"context_ssl.width = {settings.width} is not a multiple of model.heads = {model.heads}; change one"
+            )
+        if action_size not in (4, 6):
+            raise ConfigError(f"context_ssl takes actions of 4 or 6 values, not {action_size}; see data.action")
+        self.settings, self.action_size = settings, action_size
+        self.environments = [part for part in ENVIRONMENTS.values() if part.stop <= action_size]
+        self.encoder, self.features = build_backbone(model)
+        if fidelity == "author":
+            _open_residual_branches(self.encoder)
+        sizes = (settings.width, model.layers, model.heads, model.ff_mult)
+        self.transformer = ContextTransformer(self.features, action_size, *sizes)
+        self.regressor = _regressor(self.features, action_size)
+
+    def step(self, seq: ViewSequence) -> StepOutput:
+        """NT-Xent of the pairs' representations, plus the weighted regression of the second view's parameters.
+
+        views [B, 2, C, H, W], actions [B, 1, A], params [B, 2, 7] as PARAMS (without columns: no regression). Both views
+        go through the encoder in one batch. features: "z" [B, 2, D], detached. In eval mode nothing is drawn: the
+        environment is `rotation` and no pairs are masked.
+        """
+        if seq.views.shape[1] != 2:
+            raise ConfigError(f"context_ssl takes pairs of views, not {seq.views.shape[1]}; set data.context=1")
+        z = self.embed(fold(seq.views)).unflatten(0, (-1, 2))
+        told, allowed = self._draw(seq.actions.device)
+        y = self.represent(z, seq.actions[:, 0] * told, allowed)
+        loss = nt_xent(*all_rows(*y.unbind(1)), self.settings.temperature, least=LEAST_COSINE)
+        logs = {"contrast": loss.detach()}
+        if seq.params.shape[-1]:
+            missed = self._regression_loss(y, seq.params[:, 1], told)
+            loss = loss + self.settings.regression * missed
+            logs["regression"] = missed.detach()
+        return StepOutput(loss, logs, features={"z": detached(z)})
+
+    def embed(self, views: Tensor) -> Tensor:
+        """Features z of the encoder, without context: [B, C, H, W] → [B, D]."""
+        return self.encoder(views)
+
+    def represent(self, z: Tensor, actions: Tensor, allowed: Tensor) -> Tensor:
+        """Pairs z [B, 2, D] with actions [B, A], in sequences of P one after the other → representations [B, 2, D].
+
+        allowed: bool [N, 2P, 2P]. Where P does not divide B the last sequence is shorter: it is filled up with zeros,
+        which come last and so are seen by nobody.
+        """
+        B, P = len(z), min(self.settings.pairs, len(z))
+        pairs = F.pad(self.tokens(z, actions), (0, 0, 0, 0, 0, -B % P))
+        sequences = pairs.flatten(0, 1).unflatten(0, (-1, 2 * P))
+        y = self.transformer(sequences, allowed[:, : 2 * P, : 2 * P])
+        return at_least_float32(y).flatten(0, 1).unflatten(0, (-1, 2))[:B]
+
+    def tokens(self, z: Tensor, actions: Tensor) -> Tensor:
+        """[z₁ ; action] and [z₂ ; 0] of each pair: z [B, 2, D], actions [B, A] → [B, 2, D + A] in float32 or wider."""
+        told = torch.stack((actions, torch.zeros_like(actions)), dim=1)
+        return torch.cat((at_least_float32(z), told), dim=-1)
+
+    def remember(self, z: Tensor, actions: Tensor) -> Memory:
+        """A context of pairs z [K, 2, D] and actions [K, A], K ≥ 0, to look at views in. Meant for eval mode."""
+        return self.transformer.remember(self.tokens(z, actions).flatten(0, 1))
+
+    def in_context(self, z: Tensor, memory: Memory) -> Tensor:
+        """z⁺ [n, D] of single views z [n, D] after a context: each as one more token, without action."""
+        return self.transformer.recall(F.pad(z, (0, self.action_size)), memory)
+
+    def after_step(self, progress: float) -> None:
+        """Nothing: there is no average."""
+
+    def _draw(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """What a step tells of an action, 0 or 1 for each value [A], and its masks bool [N, L, L]; rank 0's for all ranks.
+
+        Drawn on the CPU from the generator that the trainer seeds before every step.
+        """
+        layers, L = len(self.transformer.blocks), 2 * self.settings.pairs
+        told = torch.zeros(self.action_size)
+        if not self.training:
+            told[self.environments[0]] = 1
+            return told.to(device), pair_mask(L, device).expand(layers, -1, -1)
+        numbers = torch.rand(1 + layers * L * (L // 2))
+        if dist.is_available() and dist.is_initialized():
+            dist.broadcast(numbers, 0)
+        told[self.environments[int(numbers[0] * len(self.environments))]] = 1
+        numbers = numbers[1:].view(layers, L, L // 2).to(device, non_blocking=True)
+        return told.to(device), random_mask(numbers, self.settings.mask)
+
+    def _regression_loss(self, y: Tensor, params: Tensor, told: Tensor) -> Tensor:
+        """Mean squared error of what both tokens of a pair say about the second view, over the part that was told."""
+        if params.shape[-1] != len(PARAMS):
+            raise ConfigError(f"context_ssl needs views with the parameters {', '.join(PARAMS)}")
+        with full_precision(y.device):
+            said = self.regressor(F.normalize(y, dim=-1).to(self.regressor[0].weight.dtype))
+            truth = absolute_parameters(params)[:, None, : self.action_size]
+            return ((said - truth).square() * told).sum() / (said.shape[0] * said.shape[1] * told.sum())
+
+
+def absolute_parameters(params: Tensor) -> Tensor:
+    """params [B, 7] as PARAMS → [B, 6]: quaternion (x, y, z, w) of the rotation (SPEC A.3.1), floor and light hue."""
+    half = 0.5 * params[:, :3]
+    (sx, sy, sz), (cx, cy, cz) = half.sin().unbind(1), half.cos().unbind(1)
+    x, y = sx * cy * cz - cx * sy * sz, cx * sy * cz + sx * cy * sz
+    z, w = cx * cy * sz - sx * sy * cz, cx * cy * cz + sx * sy * sz
+    return torch.stack((x, y, z, w, *(params[:, hue] for hue in HUES)), dim=1)
+
+
+def _regressor(features: int, outputs: int) -> nn.Sequential:
+    layers = (nn.Linear(features, DEEP), nn.ReLU(), nn.Linear(DEEP, DEEP), nn.ReLU(), nn.Linear(DEEP, outputs))
+    return nn.Sequential(*layers)
+
+
+def _open_residual_branches(encoder: nn.Module) -> None:
+    for block in encoder.modules():
+        if isinstance(block, Bottleneck | BasicBlock):
+            last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
+            nn.init.ones_(cast(nn.BatchNorm2d, last).weight)

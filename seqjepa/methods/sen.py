@@ -1,0 +1,56 @@
+"""SEN: view 1 and the action find view 2 among all embeddings of the batch (SPEC B.5)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from seqjepa.config import ModelConfig
+from seqjepa.data.sequence import ViewSequence
+from seqjepa.losses import nt_xent
+from seqjepa.methods.base import StepOutput
+from seqjepa.methods.simclr import PROJECTOR, TEMPERATURE
+from seqjepa.methods.tensors import by_view
+from seqjepa.models.backbone import build_backbone
+from seqjepa.models.gather import all_rows
+from seqjepa.models.heads import ActionEmbedding, ActionPredictor, build_linear_predictor
+from seqjepa.models.projectors import projection
+
+
+class SEN(nn.Module):
+    """Encoder f, projector and a linear predictor with an action embedding; no invariance term.
+
+    action_size  A. ConfigError: see build_backbone and projection.
+    """
+
+    views_needed: int | None = 2
+
+    def __init__(self, model: ModelConfig, action_size: int) -> None:
+        super().__init__()
+        self.encoder, features = build_backbone(model)
+        self.projector, width = projection(features, model, PROJECTOR)
+        embedding = ActionEmbedding(action_size, model.action_dim)
+        self.predictor = ActionPredictor(embedding, build_linear_predictor(model.action_dim + width, width))
+
+    def step(self, seq: ViewSequence) -> StepOutput:
+        """NT-Xent(ŷ₂, y₂): views float [B, 2, C, H, W], actions [B, 1, A]. features: "z" [B, 2, D], detached.
+
+        Each view is a batch of its own to batch norm, as released (SPEC G 9).
+        """
+        z1, z2 = map(self.embed, seq.views.unbind(1))
+        predicted, y2 = all_rows(self.predict(self.project(z1), seq.actions[:, 0]), self.project(z2))
+        return StepOutput(nt_xent(predicted, y2, TEMPERATURE), features=by_view(z1, z2))
+
+    def embed(self, views: Tensor) -> Tensor:
+        """Features z before the projector: [B, C, H, W] → [B, D]."""
+        return self.encoder(views)
+
+    def project(self, z: Tensor) -> Tensor:
+        """z [B, D] → y [B, P]."""
+        return self.projector(z)
+
+    def predict(self, y: Tensor, action: Tensor) -> Tensor:
+        """ŷ [B, P] of the view that `action` [B, A] leads to, from y [B, P]."""
+        return self.predictor(y, action)
+
+    def after_step(self, progress: float) -> None:
+        """Nothing: there is no moving average."""

@@ -1,0 +1,45 @@
+"""VICReg: two views' embeddings agree, each dimension varies, no two vary together (SPEC B.4)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from seqjepa.config import Fidelity, ModelConfig
+from seqjepa.data.sequence import ViewSequence
+from seqjepa.losses import VicWeights, vicreg_loss
+from seqjepa.methods.base import StepOutput
+from seqjepa.methods.tensors import by_view
+from seqjepa.models.backbone import build_backbone
+from seqjepa.models.gather import all_rows
+from seqjepa.models.projectors import build_expander, projection
+
+PROJECTOR = (2048, 2048, 2048)
+WEIGHTS: dict[Fidelity, VicWeights] = {"paper": VicWeights(10.0, 10.0, 1.0), "author": VicWeights(25.0, 25.0, 1.0)}
+
+
+class VICReg(nn.Module):
+    """Encoder f and projector; actions are not looked at. ConfigError: see build_backbone and projection."""
+
+    views_needed: int | None = 2
+
+    def __init__(self, model: ModelConfig, fidelity: Fidelity = "paper") -> None:
+        super().__init__()
+        self.weights = WEIGHTS[fidelity]
+        self.encoder, features = build_backbone(model)
+        self.projector, _ = projection(features, model, PROJECTOR, build_expander)
+
+    def step(self, seq: ViewSequence) -> StepOutput:
+        """VICReg's loss of B pairs, views float [B, 2, C, H, W]. features: "z" [B, 2, D], detached.
+
+        Each view is a batch of its own to batch norm, as released (SPEC G 9).
+        """
+        z1, z2 = map(self.embed, seq.views.unbind(1))
+        y1, y2 = all_rows(self.projector(z1), self.projector(z2))
+        return StepOutput(vicreg_loss(y1, y2, self.weights), features=by_view(z1, z2))
+
+    def embed(self, views: Tensor) -> Tensor:
+        """Features z before the projector: [B, C, H, W] → [B, D]."""
+        return self.encoder(views)
+
+    def after_step(self, progress: float) -> None:
+        """Nothing: there is no moving average."""

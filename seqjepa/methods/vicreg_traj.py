@@ -1,0 +1,51 @@
+"""VICRegTraj: VICReg on two of three views, whose embeddings should follow a straight line (SPEC B.4)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from seqjepa.config import Fidelity, ModelConfig
+from seqjepa.data.sequence import ViewSequence
+from seqjepa.losses import trajectory_loss, vicreg_loss
+from seqjepa.methods.base import StepOutput
+from seqjepa.methods.tensors import detached, fold
+from seqjepa.methods.vicreg import PROJECTOR, WEIGHTS
+from seqjepa.models.backbone import build_backbone
+from seqjepa.models.gather import all_rows
+from seqjepa.models.projectors import build_expander, projection
+
+TRAJECTORY: dict[Fidelity, float] = {"paper": 0.01, "author": 1.0}
+
+
+class VICRegTraj(nn.Module):
+    """Encoder f and VICReg's projector; actions are not looked at. ConfigError: see build_backbone and projection.
+
+    fidelity  "paper" measures the straightness of embeddings of length 1, "author" of embeddings as they are
+    """
+
+    views_needed: int | None = 3
+
+    def __init__(self, model: ModelConfig, fidelity: Fidelity = "paper") -> None:
+        super().__init__()
+        self.weights, self.trajectory = WEIGHTS[fidelity], TRAJECTORY[fidelity]
+        self.normalised = fidelity == "paper"
+        self.encoder, features = build_backbone(model)
+        self.projector, _ = projection(features, model, PROJECTOR, build_expander)
+
+    def step(self, seq: ViewSequence) -> StepOutput:
+        """VICReg(l, c) + α · trajectory(l, c, r), views l, c, r float [B, 3, C, H, W]. features: "z" [B, 3, D].
+
+        The three views are one batch to batch norm, as released (SPEC G 9).
+        """
+        z = self.embed(fold(seq.views))
+        left, centre, right = all_rows(*self.projector(z).unflatten(0, (-1, 3)).unbind(1))
+        bend = trajectory_loss(left, centre, right, self.normalised)
+        loss = vicreg_loss(left, centre, self.weights) + self.trajectory * bend
+        return StepOutput(loss, features={"z": detached(z).unflatten(0, (-1, 3))})
+
+    def embed(self, views: Tensor) -> Tensor:
+        """Features z before the projector: [B, C, H, W] → [B, D]."""
+        return self.encoder(views)
+
+    def after_step(self, progress: float) -> None:
+        """Nothing: there is no moving average."""
