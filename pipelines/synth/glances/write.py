@@ -1,12 +1,8 @@
-"""Glances-Synth in STL-10's own binary format: train_X.bin, train_y.bin, test_…, unlabeled_X.bin, class_names.txt.
-
-The folder is ours if it has `synth.json`, which says what it is made from and, at the end, that it is finished.
-"""
+"""Glances-Synth in STL-10's own binary format: train_X.bin, train_y.bin, test_…, unlabeled_X.bin, class_names.txt."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,15 +14,14 @@ from tqdm import tqdm
 
 from pipelines.pool import sigterm_as_interrupt
 from pipelines.synth.glances.picture import CLASS_NAMES, SPLIT_NUMBERS, draw
+from pipelines.synth.own_folder import OwnFolder
 from shards.errors import UsageError
 from shards.files import AtomicFile, disk_full_named, write_atomic
-from shards.lock import FolderLock
 
 log = logging.getLogger(__name__)
 
 FORMAT = "glances-synth stl10"
 RENDERER = 1  # raised whenever the same numbers would give other pixels
-MARKER, WORK = "synth.json", ".synth"
 FILES = (*(f"{split}_{part}.bin" for split in SPLIT_NUMBERS for part in "Xy"), "class_names.txt", "fold_indices.txt")
 FOLDS = 10
 MOST = 10_000_000
@@ -57,91 +52,31 @@ def synth_stl10(cfg: GlancesConfig, out: Path | str, overwrite: bool = False) ->
     UsageError, with nothing written: a folder that holds anything else. DiskFullError. KeyboardInterrupt (also for
     SIGTERM) passes through.
     """
-    root = Path(out)
-    if _look(root, cfg, overwrite):
-        log.info("%s is finished already", root)
+    folder = OwnFolder(Path(out), FORMAT, cfg.identity(), FILES)
+    if folder.look(overwrite):
+        log.info("%s is finished already", folder.root)
         return
-    with _claimed(root), disk_full_named(root, lambda: "finished files are kept; free some and run it again"):
-        _look(root, cfg, overwrite)  # it may have changed while we waited for the lock
-        if overwrite and (root / MARKER).exists():
-            _clear(root)
-        _mark(root, cfg.identity(), finished=False)
-        with sigterm_as_interrupt(), _one_thread():
-            _write_files(root, cfg)
-        _mark(root, cfg.identity(), finished=True)
+    advice = "finished files are kept; free some and run it again"
+    with disk_full_named(folder.root, lambda: advice), folder.claimed(overwrite), sigterm_as_interrupt(), _one_thread():
+        _write_files(folder, cfg)
 
 
-def _look(root: Path, cfg: GlancesConfig, overwrite: bool) -> bool:
-    """Whether the very set is there and finished. UsageError: the folder holds anything else."""
-    if not root.exists():
-        return False
-    if not root.is_dir():
-        raise UsageError(f"{root} is not a folder; choose another --out")
-    if not (root / MARKER).is_file():
-        if any(path.name != WORK for path in root.iterdir()):
-            raise UsageError(f"{root} is not empty and was not made by this command; choose another --out")
-        return False
-    record = _read_marker(root / MARKER)
-    if record["config"] != cfg.identity() and not overwrite:
-        raise UsageError(f"{root} holds other pictures ({record['config']}); choose another --out, or give --overwrite")
-    return record["finished"] is True and not overwrite
-
-
-def _read_marker(path: Path) -> dict[str, Any]:
-    with contextlib.suppress(ValueError, TypeError, KeyError):
-        record = json.loads(path.read_bytes())
-        if record["format"] == FORMAT and isinstance(record["config"], dict) and "finished" in record:
-            return record
-    raise UsageError(f"{path} was not written by this command; choose another --out")
-
-
-@contextlib.contextmanager
-def _claimed(root: Path):
-    """Holds the folder's lock; what lies in `.synth` is ours, and gone at the end."""
-    work = root / WORK
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot write to {root}: {error.strerror}") from error
-    lock = FolderLock(work / "lock")
-    try:
-        yield
-    finally:
-        for name in (*FILES, MARKER):
-            (work / name).unlink(missing_ok=True)
-        lock.release()
-        with contextlib.suppress(OSError):
-            work.rmdir()
-
-
-def _clear(root: Path) -> None:
-    """Removes what an earlier run wrote; killed meanwhile, the folder is that run's still, and unfinished."""
-    _mark(root, _read_marker(root / MARKER)["config"], finished=False)
-    for name in FILES:
-        (root / name).unlink(missing_ok=True)
-
-
-def _mark(root: Path, config: dict[str, Any], finished: bool) -> None:
-    record = {"format": FORMAT, "finished": finished, "config": config}
-    write_atomic(root / MARKER, json.dumps(record, indent=1).encode(), root / WORK)
-
-
-def _write_files(root: Path, cfg: GlancesConfig) -> None:
+def _write_files(folder: OwnFolder, cfg: GlancesConfig) -> None:
     counts = {split: getattr(cfg, split) for split in SPLIT_NUMBERS}
     with tqdm(total=sum(counts.values()), unit="img", disable=None) as bar:
         for split, count in counts.items():
-            if count and not (root / f"{split}_X.bin").exists():
-                _write_split(root, cfg.seed, split, count, bar)
+            if count and not (folder.root / f"{split}_X.bin").exists():
+                _write_split(folder, cfg.seed, split, count, bar)
             else:
                 bar.update(count)
-    write_atomic(root / "class_names.txt", "".join(f"{name}\n" for name in CLASS_NAMES).encode(), root / WORK)
-    write_atomic(root / "fold_indices.txt", _folds(cfg).encode(), root / WORK)
+    write_atomic(folder.root / "class_names.txt", "".join(f"{name}\n" for name in CLASS_NAMES).encode(), folder.work)
+    write_atomic(folder.root / "fold_indices.txt", _folds(cfg).encode(), folder.work)
 
 
-def _write_split(root: Path, seed: int, split: str, count: int, bar: tqdm) -> None:
+def _write_split(folder: OwnFolder, seed: int, split: str, count: int, bar: tqdm) -> None:
     """Labels first: a split is whole when its images are there."""
     labels = bytearray()
-    file = AtomicFile(root / f"{split}_X.bin", root / WORK)
+    file = AtomicFile(folder.root / f"{split}_X.bin", folder.work)
     try:
         for index in range(count):
             picture = draw(seed, split, index)
@@ -149,7 +84,7 @@ def _write_split(root: Path, seed: int, split: str, count: int, bar: tqdm) -> No
             labels.append(picture.label + 1)
             bar.update()
         if split != "unlabeled":
-            write_atomic(root / f"{split}_y.bin", bytes(labels), root / WORK)
+            write_atomic(folder.root / f"{split}_y.bin", bytes(labels), folder.work)
         file.publish()
     except BaseException:
         file.discard()
