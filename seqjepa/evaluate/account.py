@@ -65,7 +65,7 @@ def _augmenting(how: Augmenting, views: int, subject: Subject) -> dict[str, Any]
     both = subject.author and isinstance(subject.method, Aggregating)
     pairs = f"the first two of {views} observation views" if both else "an observation view and a target view"
     return {
-        **{pipeline: _without_nulls(asdict(fields)) for pipeline, fields in vars(how.recipe).items()},
+        **{pipeline: _as_json(asdict(fields)) for pipeline, fields in vars(how.recipe).items()},
         "size": how.size,
         "conditioned_on": how.action,
         "z_agg": f"the first M_val of {views} views, the last of which is a target view",
@@ -76,8 +76,10 @@ def _augmenting(how: Augmenting, views: int, subject: Subject) -> dict[str, Any]
     }
 
 
-def _without_nulls(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: "none" if value is None else value for name, value in fields.items()}
+def _as_json(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a pipeline without nulls or tuples: what is not done is "none"."""
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+    return {name: "none" if value is None else value for name, value in plain.items()}
 
 
 def _probe_epochs(lengths: Lengths, subject: Subject) -> dict[str, int]:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from seqjepa.config import DataConfig, Fidelity, ModelConfig, RunConfig
+from seqjepa.data.actions import action_size
 from seqjepa.data.fixations import Fixating
 from seqjepa.methods.base import as_module
 from seqjepa.recipes import to_toml
@@ -99,3 +100,19 @@ def run_directory(out: Path, config: RunConfig, data: DataInfo) -> Path:
     other = config.model_copy(update={"seed": 1})
     save_weights(as_module(initial_method(other, data.action_size)), out / "model.safetensors")
     return out
+
+
+def augmented_run_of(
+    out: Path, fidelity: Fidelity = "paper", action: str = "augmentation", augment: str = "equimod", **settings: Any
+) -> Path:
+    """A run on augmented images of IMAGE pixels; settings are those of RunConfig."""
+    data = DataInfo(
+        *(action, action_size(action), (0.4, 0.4, 0.4), (0.2, 0.2, 0.2), IMAGE, IMAGE),
+        kind="image", split="train", image_height=IMAGE, image_width=IMAGE, augment=augment,
+    )  # fmt: skip
+    config = RunConfig(
+        name="tiny-augmented",
+        data=DataConfig(action=action, augment=augment),
+        **{"model": TINY, "fidelity": fidelity} | settings,
+    )
+    return run_directory(out, config, data)
