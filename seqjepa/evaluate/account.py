@@ -63,16 +63,16 @@ def _seeing(banks: Banks, subject: Subject, recipe: str) -> dict[str, Any]:
 def _augmenting(how: Augmenting, views: int, subject: Subject) -> dict[str, Any]:
     """The recipe field by field; of what pairs were made and how parameters were scaled (SPEC D.4)."""
     both = subject.author and isinstance(subject.method, Aggregating)
-    pairs = f"the first two of {views} observation views" if both else "an observation view and a target view"
+    pairs = f"the first two of {views} views" if both else "an observation view and a target view"
     return {
-        **{pipeline: _as_json(asdict(fields)) for pipeline, fields in vars(how.recipe).items()},
+        **{pipeline: _as_json(fields) for pipeline, fields in asdict(how.recipe).items()},
         "size": how.size,
         "conditioned_on": how.action,
         "z_agg": f"the first M_val of {views} views, the last of which is a target view",
         "r2_pairs": pairs,
         "r2_targets": "z-scores, second view less first" if how.scaling else "over their norm, second view less first",
         "r2_views": views if both else 2,
-        **({"scaling": how.scaling.as_json()} if how.scaling else {"scaling": "norm over the views of a draw"}),
+        "scaling": how.scaling.as_json() if how.scaling else "norm over the views of a draw",
     }
 
 

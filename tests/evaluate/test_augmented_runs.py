@@ -57,7 +57,7 @@ def test_every_number_and_every_choice(augmented_run, images):
 def test_released_runs_say_what_their_targets_are(images, tmp_path):
     run = augmented_run_of(tmp_path / "author", "author")
     how = evaluate_run(run, images, **QUICK)["protocol"]["augmenting"]
-    assert (how["r2_views"], how["r2_pairs"]) == (4, "the first two of 4 observation views")
+    assert (how["r2_views"], how["r2_pairs"]) == (4, "the first two of 4 views")
     assert how["scaling"] == "norm over the views of a draw"
 
 
