@@ -70,13 +70,13 @@ def draw(seed: int, split: str, index: int, classes: int = CLASSES) -> Picture:
 def _background(uniform: Uniform) -> np.ndarray:
     """float32 [64, 64, 3]: one muted colour passes into another, with soft clouds."""
     u = uniform(7)
-    light = 70 + 110 * u[0]
-    ends = [light * (0.75 + 0.25 * _rgb(u[k], 0.5)) * (0.85 + 0.3 * u[k + 1]) for k in (1, 3)]
+    light = 90 + 120 * u[0]
+    ends = [light * (0.66 + 0.34 * _rgb(u[k], 0.6)) * (0.85 + 0.3 * u[k + 1]) for k in (1, 3)]
     angle = 2 * np.pi * u[5]
     across, down = _axes()
     mix = 0.5 + (across * np.cos(angle) + down * np.sin(angle)) / SIDE
     canvas = ends[0] + (ends[1] - ends[0]) * mix[..., None]
-    for cells, strength in ((3, 34.0), (7, 26.0)):
+    for cells, strength in ((3, 34.0), (7, 16.0)):
         noise = ((uniform((cells, cells, 1)) - 0.5) * strength).astype(np.float32)
         canvas += cv2.resize(noise, (FINE, FINE), interpolation=cv2.INTER_CUBIC)[..., None]
     return canvas.astype(np.float32)
