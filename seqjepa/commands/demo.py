@@ -10,11 +10,11 @@ import typer
 from shards.console import AsJson, Workers, print_json
 from shards.errors import UsageError
 
-FOLDERS = {"objects": Path("demo"), "saccades": Path("demo-saccades")}
+FOLDERS = {"objects": Path("demo"), "saccades": Path("demo-saccades"), "augmentations": Path("demo-augmentations")}
 
 
 def demo_command(
-    which: Annotated[str, typer.Argument(help="objects, or saccades.", metavar="[WHICH]")] = "objects",
+    which: Annotated[str, typer.Argument(help="objects, saccades or augmentations.", metavar="[WHICH]")] = "objects",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the demo. Default: demo, or demo-WHICH.")
     ] = None,
@@ -28,11 +28,14 @@ def demo_command(
     Examples:
       seqjepa demo && xdg-open demo/report.html     objects seen from several sides
       seqjepa demo saccades                         glances at salient places of a picture
+      seqjepa demo augmentations                    crops and colours of a picture
     """
     if which not in FOLDERS:
         raise UsageError(f"demo {which!r} is not known; there are {', '.join(FOLDERS)}")
     if which == "saccades":
         from seqjepa.demos.saccades import run_saccade_demo as run
+    elif which == "augmentations":
+        from seqjepa.demos.augmentations import run_augmentation_demo as run
     else:
         from seqjepa.demos.objects import run_demo as run
 

@@ -9,7 +9,7 @@ from seqjepa.demos.saccades import SaccadeSettings, run_saccade_demo
 from shards.errors import UsageError
 
 SMALL = SaccadeSettings(
-    train=40, test=20, unlabeled=48, m_val=(1, 3), probe_epochs=3, fixation_draws=1, val_draws=1
+    train=40, test=20, unlabeled=48, m_val=(1, 3), probe_epochs=3, train_draws=1, val_draws=1
 )  # fmt: skip
 SHORT = ("optim.epochs=1", "optim.warmup_epochs=1", "optim.batch_size=16", "model.width=0.125", 'model.stem="standard"')
 
