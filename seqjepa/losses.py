@@ -25,15 +25,17 @@ def cosine_loss(prediction: Tensor, target: Tensor) -> Tensor:
     return (1.0 - F.cosine_similarity(prediction, target, dim=1, eps=1e-8)).mean()
 
 
-def nt_xent(a: Tensor, b: Tensor, temperature: float) -> Tensor:
+def nt_xent(a: Tensor, b: Tensor, temperature: float, least: float | None = None) -> Tensor:
     """Each row has to tell its partner from the 2N − 2 others, by cosine / temperature (SPEC B, G 35).
 
     a, b: [N, d], N ≥ 2. The mean over all 2N rows of −log softmax at the partner; a row is never its own candidate.
+    least: cosines below it count as it, without a gradient (ContextSSL, SPEC B.9).
     """
     with full_precision(a.device):
         rows = F.normalize(torch.cat((at_least_float32(a), at_least_float32(b))), dim=1)
         itself = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
-        scores = (rows @ rows.T / temperature).masked_fill(itself, -torch.inf)
+        cosines = rows @ rows.T if least is None else (rows @ rows.T).clamp(min=least)
+        scores = (cosines / temperature).masked_fill(itself, -torch.inf)
         partners = torch.arange(len(rows), device=rows.device).roll(len(a))
         return F.cross_entropy(scores, partners)
 

@@ -8,6 +8,7 @@ from seqjepa.config import RunConfig
 from seqjepa.methods.base import Method
 from seqjepa.methods.byol import BYOL
 from seqjepa.methods.conditional_byol import ConditionalBYOL
+from seqjepa.methods.context_ssl import ContextSSL
 from seqjepa.methods.conv_jepa import ConvJEPA
 from seqjepa.methods.equimod import EquiMod
 from seqjepa.methods.sen import SEN
@@ -35,9 +36,19 @@ def _conv_jepa(config: RunConfig, action_size: int) -> Method:
     return ConvJEPA(config.model, action_size, config.fidelity, config.optim.ema_tau)
 
 
+def _context_ssl(config: RunConfig, action_size: int) -> Method:
+    if config.data.action not in ROTATIONS:
+        raise ConfigError(
+            f"context_ssl is told rotations and hues, not data.action = {config.data.action!r}; "
+            "set data.action=rotation_colour"
+        )
+    return ContextSSL(config.model, config.context_ssl, action_size, config.fidelity)
+
+
 METHODS: dict[str, Callable[[RunConfig, int], Method]] = {
     "byol": lambda c, _: BYOL(c.model, c.fidelity, c.optim.ema_tau),
     "conditional_byol": lambda c, size: ConditionalBYOL(c.model, size, c.fidelity, c.optim.ema_tau),
+    "context_ssl": _context_ssl,
     "conv_jepa": _conv_jepa,
     "equimod": lambda c, size: EquiMod(c.model, size, c.fidelity),
     "sen": lambda c, size: SEN(c.model, size),

@@ -40,8 +40,8 @@ class ContextSSL(nn.Module):
                  with probability ½. 4: the quaternion alone, always `rotation`
     fidelity     "author": residual branches do not begin at zero (a plain torchvision ResNet)
 
-    Of `model` the transformer takes layers, heads and ff_mult; it has no dropout. ConfigError: heads do not divide the
-    width, action of another size, see build_backbone.
+    Of `model` the transformer takes layers, heads and ff_mult; it has no dropout. ConfigError: heads that do not
+    divide the width; see build_backbone.
     """
 
     views_needed: int | None = 2
@@ -54,8 +54,6 @@ class ContextSSL(nn.Module):
             raise ConfigError(
                 f"context_ssl.width = {settings.width} is not a multiple of model.heads = {model.heads}; change one"
             )
-        if action_size not in (4, 6):
-            raise ConfigError(f"context_ssl takes actions of 4 or 6 values, not {action_size}; see data.action")
         self.settings, self.action_size = settings, action_size
         self.environments = [part for part in ENVIRONMENTS.values() if part.stop <= action_size]
         self.encoder, self.features = build_backbone(model)
@@ -68,16 +66,15 @@ class ContextSSL(nn.Module):
     def step(self, seq: ViewSequence) -> StepOutput:
         """NT-Xent of the pairs' representations, plus the weighted regression of the second view's parameters.
 
-        views [B, 2, C, H, W], actions [B, 1, A], params [B, 2, 7] as PARAMS (without columns: no regression). Both views
-        go through the encoder in one batch. features: "z" [B, 2, D], detached. In eval mode nothing is drawn: the
+        views [B, 2, C, H, W], actions [B, 1, A], params [B, 2, 7] as PARAMS (without columns: no regression). Both
+        views go through the encoder in one batch. features: "z" [B, 2, D], detached. In eval mode nothing is drawn: the
         environment is `rotation` and no pairs are masked.
         """
-        if seq.views.shape[1] != 2:
-            raise ConfigError(f"context_ssl takes pairs of views, not {seq.views.shape[1]}; set data.context=1")
         z = self.embed(fold(seq.views)).unflatten(0, (-1, 2))
         told, allowed = self._draw(seq.actions.device)
         y = self.represent(z, seq.actions[:, 0] * told, allowed)
-        loss = nt_xent(*all_rows(*y.unbind(1)), self.settings.temperature, least=LEAST_COSINE)
+        first, second = all_rows(y[:, 0], y[:, 1])
+        loss = nt_xent(first, second, self.settings.temperature, least=LEAST_COSINE)
         logs = {"contrast": loss.detach()}
         if seq.params.shape[-1]:
             missed = self._regression_loss(y, seq.params[:, 1], told)
@@ -118,9 +115,9 @@ class ContextSSL(nn.Module):
         """Nothing: there is no average."""
 
     def _draw(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """What a step tells of an action, 0 or 1 for each value [A], and its masks bool [N, L, L]; rank 0's for all ranks.
+        """What a step tells of an action, 0 or 1 for each value [A], and its masks bool [N, L, L].
 
-        Drawn on the CPU from the generator that the trainer seeds before every step.
+        Drawn on the CPU from the generator that the trainer seeds before every step; rank 0's draw for all ranks.
         """
         layers, L = len(self.transformer.blocks), 2 * self.settings.pairs
         told = torch.zeros(self.action_size)
@@ -139,7 +136,7 @@ class ContextSSL(nn.Module):
         if params.shape[-1] != len(PARAMS):
             raise ConfigError(f"context_ssl needs views with the parameters {', '.join(PARAMS)}")
         with full_precision(y.device):
-            said = self.regressor(F.normalize(y, dim=-1).to(self.regressor[0].weight.dtype))
+            said = self.regressor(F.normalize(y, dim=-1))
             truth = absolute_parameters(params)[:, None, : self.action_size]
             return ((said - truth).square() * told).sum() / (said.shape[0] * said.shape[1] * told.sum())
 

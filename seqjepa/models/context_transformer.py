@@ -1,12 +1,13 @@
 """ContextSSL's transformer: what a view means, given pairs of views that were seen before (SPEC B.9).
 
-A pair is two tokens, [z of a view ; action] and [z of the view that the action leads to ; 0]. There are no positions: order
-enters through the mask alone. S sequences, L tokens in one, D features, A action size, W width, H heads, N layers.
+A pair is two tokens, [z of a view ; action] and [z of the view that the action leads to ; 0]. There are no positions:
+order enters through the mask alone. S sequences of L tokens, D features, A action size, W width, H heads, N blocks.
 """
 
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from seqjepa.models.precision import full_precision
 
 Memory = list[tuple[Tensor, Tensor]]
-"""A context as it is kept: keys and values [H, L, W / H] of each layer."""
+"""A context as it is kept: keys and values [H, L, W / H] of each block."""
 INITIAL_STD = 0.02
 
 
@@ -24,10 +25,9 @@ def pair_mask(length: int, device: torch.device | str = "cpu") -> Tensor:
 
     The second token of a pair (odd rows) does not see the first one, or it could copy its partner.
     """
-    allowed = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-    second = torch.arange(1, length, 2, device=device)
-    allowed[second, second - 1] = False
-    return allowed
+    column = torch.arange(length, device=device)
+    row = column[:, None]
+    return (column <= row) & ~((row % 2 == 1) & (column == row - 1))
 
 
 def random_mask(numbers: Tensor, probability: float) -> Tensor:
@@ -80,15 +80,16 @@ class Block(nn.Module):
         super().__init__()
         self.norm1, self.attention = nn.LayerNorm(width), Attention(width, heads)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, ff_mult * width), nn.GELU(), nn.Linear(ff_mult * width, width))
+        self.widen, self.narrow = nn.Linear(width, ff_mult * width), nn.Linear(ff_mult * width, width)
 
     def forward(self, x: Tensor, allowed: Tensor) -> Tensor:
-        x = x + self.attention(self.norm1(x), allowed)
-        return x + self.mlp(self.norm2(x))
+        return self._perceive(x + self.attention(self.norm1(x), allowed))
 
     def recall(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        x = x + self.attention.recall(self.norm1(x), keys, values)
-        return x + self.mlp(self.norm2(x))
+        return self._perceive(x + self.attention.recall(self.norm1(x), keys, values))
+
+    def _perceive(self, x: Tensor) -> Tensor:
+        return x + self.narrow(F.gelu(self.widen(self.norm2(x))))
 
 
 class ContextTransformer(nn.Module):
@@ -97,13 +98,17 @@ class ContextTransformer(nn.Module):
     def __init__(self, features: int, action_size: int, width: int, layers: int, heads: int, ff_mult: int) -> None:
         super().__init__()
         self.read_in = nn.Linear(features + action_size, width)
-        self.blocks = nn.ModuleList(Block(width, heads, ff_mult) for _ in range(layers))
+        self.layers = nn.ModuleList(Block(width, heads, ff_mult) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.read_out = nn.Linear(width, features)
         self._initialise()
 
+    @property
+    def blocks(self) -> list[Block]:
+        return cast("list[Block]", list(self.layers))
+
     def forward(self, tokens: Tensor, allowed: Tensor) -> Tensor:
-        """allowed: bool [N, L, L], a mask for each layer, the same for all S sequences."""
+        """allowed: bool [N, L, L], a mask for each block, the same for all S sequences."""
         x = self._read(tokens)
         for block, seen in zip(self.blocks, allowed, strict=True):
             x = block(x, seen)
@@ -137,5 +142,5 @@ class ContextTransformer(nn.Module):
                 nn.init.normal_(module.weight, std=INITIAL_STD)
                 nn.init.zeros_(module.bias)
         for block in self.blocks:
-            for added in (block.attention.out, block.mlp[2]):  # type: ignore[index]
+            for added in (block.attention.out, block.narrow):
                 nn.init.normal_(added.weight, std=INITIAL_STD / math.sqrt(2 * len(self.blocks)))
