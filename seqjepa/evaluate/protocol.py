@@ -21,3 +21,4 @@ class Protocol:
     normalisation: str | None = None
     train_draws: int | None = None
     path: bool | None = None
+    contexts: tuple[int, ...] | None = None

@@ -35,6 +35,13 @@ ROWS = {
     },
     **{f"r2_path.{name}": f"R² path, {shown}, M = {{}}" for name, shown in PATHS.items()},
 }
+IN_CONTEXT = ("top1_z", *(f"r2_{what}_{kind}" for what in ("rel_rot", "indiv_rot", "hue") for kind in ("avg", "pool")))
+ROWS |= {f"in_context.encoder.{name}": f"{ROWS[name]}, without the transformer" for name in IN_CONTEXT}
+ROWS |= {
+    f"in_context.{environment}.{name}": f"{ROWS[name]}, context of {environment}, {{}} tokens"
+    for environment in ("rotation", "colour")
+    for name in IN_CONTEXT
+}
 
 
 def results_file(protocol: dict[str, Any]) -> str:
@@ -103,7 +110,6 @@ def protocol_lines(results: dict[str, Any]) -> list[str]:
     if protocol is None:
         return []
     patches = f", {_seen(protocol['fixating'])}" if "fixating" in protocol else ""
-    pairs = f"; R² of augmentations: {_pairs(protocol['augmenting'])}" if "augmenting" in protocol else ""
     epochs = protocol["probe_epochs"]
     shorter = {name: n for name, n in epochs.items() if n != epochs["classification"]}
     others = f" ({', '.join(f'{name} {n}' for name, n in shorter.items())})" if shorter else ""
@@ -112,8 +118,10 @@ def protocol_lines(results: dict[str, Any]) -> list[str]:
         f"{protocol['val_samples']} validation samples; fidelity {protocol['fidelity']}, M_tr {protocol['m_tr']}, "
         f"{protocol['epochs']} epochs",
         f"probes: {epochs['classification']} epochs{others}, last epoch, seed {protocol['seed']}; "
-        f"avg: mean over dimensions (scikit-learn), pooled: SIE's{pairs}",
+        "avg: mean over dimensions (scikit-learn), pooled: SIE's",
     ]
+    if "augmenting" in protocol:
+        lines.append(_compared(protocol["augmenting"]))
     return lines + [f"not measured: {name} – {reason}" for name, reason in protocol["skipped"].items()]
 
 
@@ -126,9 +134,10 @@ def _seen(fixating: dict[str, Any]) -> str:
     return f"patches of {fixating['patch']} px ({where})"
 
 
-def _pairs(augmenting: dict[str, Any]) -> str:
-    """What augmentations are compared, in a few words."""
-    return f"{augmenting['r2_pairs']} (V = {augmenting['r2_views']}), {augmenting['r2_targets']}"
+def _compared(augmenting: dict[str, Any]) -> str:
+    """Which views R² compares, and in what scale."""
+    pairs, views, targets = (augmenting[f"r2_{name}"] for name in ("pairs", "views", "targets"))
+    return f"augmentations: {augmenting['recipe']}; R² of {pairs} (V = {views}), {targets}"
 
 
 def _row_of(key: str) -> tuple[str, str]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
+from seqjepa.context_ssl.in_context import context_lengths, scores_in_context
 from seqjepa.data.augmented import Augmenting
 from seqjepa.devices import pick_device
 from seqjepa.evaluate.account import account_of
@@ -23,6 +25,7 @@ from seqjepa.evaluate.measure import Measure, Scores
 from seqjepa.evaluate.protocol import Protocol
 from seqjepa.evaluate.results import merge_results
 from seqjepa.methods.base import as_module
+from seqjepa.methods.context_ssl import ContextSSL
 from seqjepa.training.checkpoint import LoadedRun, load_run
 from shards.reader import ShardSet
 
@@ -47,6 +50,7 @@ def evaluate_run(
     patch: int | None = None,
     normalisation: str | None = None,
     path: bool | None = None,
+    contexts: Iterable[int] | None = None,
     out: Path | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -65,6 +69,8 @@ def evaluate_run(
     normalisation   "run", "shards" or a name in DataConfig. None: the run's own constants, on images of another size
                     or with another patch "imagenet" for that set and "shards" for others
     path            path integration. None: for positions (linear heads); for rotations (MLPs) on a GPU only
+    contexts        numbers of tokens before a view, for ContextSSL: even. None: as many as there is room for (126 of a
+                    sequence of 64 pairs), on a GPU also none
     out             folder of results.json (default: the run); numbers of the other weights that it has are kept.
                     Transfer has a file of its own beside it (results_file)
 
@@ -78,7 +84,7 @@ def evaluate_run(
     lengths = Lengths(epochs, agg_draws or (epochs if where.type == "cuda" else CPU_AGG_DRAWS))
     protocol = Protocol(
         tuple(sorted(set(m_val))), lengths, val_draws, seed, train_split, val_split, patch, normalisation,
-        train_draws, path,
+        train_draws, path, None if contexts is None else tuple(contexts),
     )  # fmt: skip
     results = _measure(load_run(run, where, untrained=untrained), ShardSet.open(shards), protocol, where, progress)
     results |= {"weights": weights, "seconds": round(time.monotonic() - started, 2)}
@@ -91,18 +97,30 @@ def _measure(
 ) -> dict[str, Any]:
     """Encodes both splits and takes every measure, with the model frozen; scores, the best seen, and the protocol."""
     module = as_module(loaded.method).to(memory_format=torch.channels_last)  # twice as fast on a CPU
+    contexts = context_lengths(loaded.method, protocol.contexts, device)
     with frozen(module) as digest:
         banks = encode_banks(loaded, stored, protocol, device, progress)
         subject = _subject(loaded, stored, banks, protocol, device)
         measures, skipped = battery_for(subject, protocol.m_val, protocol.lengths)
         bench = Bench(banks.train, banks.val, device, protocol.seed, protocol.val_draws)
-        scores, best = _take(measures, bench, progress)
+        scores, best, context = _scores(loaded, measures, bench, contexts, progress)
     account = account_of(protocol, loaded, stored, banks, subject)
     return {
         **_nested(scores),
         "best": _nested(best),
-        "protocol": {"model_sha256": digest, **account, "skipped": skipped},
+        "protocol": {"model_sha256": digest, **account, **context, "skipped": skipped},
     }
+
+
+def _scores(
+    loaded: LoadedRun, measures: list[Measure], bench: Bench, contexts: list[int], progress: bool
+) -> tuple[Scores, Scores, dict[str, Any]]:
+    """Scores, the best seen, and what the protocol says of contexts: views of ContextSSL are probed after one."""
+    take = partial(_take, progress=progress)
+    if not isinstance(loaded.method, ContextSSL):
+        return *take(measures, bench), {}
+    scores, best, context = scores_in_context(loaded.method, measures, bench, loaded.data.action, contexts, take)
+    return scores, best, {"context": context}
 
 
 def _subject(loaded: LoadedRun, stored: ShardSet, banks: Banks, protocol: Protocol, device: torch.device) -> Subject:
