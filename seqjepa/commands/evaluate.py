@@ -38,6 +38,10 @@ def evaluate_command(
         ),
     ] = None,
     val_draws: Annotated[int, typer.Option(min=1, help="Draws that each validation sample is scored on.")] = 1,
+    contexts: Annotated[
+        str | None,
+        typer.Option(help="ContextSSL: tokens before a view, as 0,14,126. Default: as many as there is room."),
+    ] = None,
     train_split: Annotated[str | None, typer.Option(help="Probes learn on it. Default: train.")] = None,
     val_split: Annotated[str | None, typer.Option(help="Probes are scored on it. Default: val, else test.")] = None,
     device: Device = "auto",
@@ -74,6 +78,7 @@ def evaluate_command(
         patch=patch,
         normalisation=normalisation,
         path=path,
+        contexts=None if contexts is None else parse_sizes(contexts, "--contexts", 0, 8190),
         out=run,
     )
     if as_json:
@@ -82,17 +87,17 @@ def evaluate_command(
         typer.echo(format_table(read_results(run, results_file(results["protocol"]))))
 
 
-def parse_sizes(text: str) -> list[int]:
-    """ "1,3,5-7" → [1, 3, 5, 6, 7]. UsageError for anything else, and for sizes that are not 1 to 64."""
+def parse_sizes(text: str, option: str = "--m-val", least: int = 1, most: int = 64) -> list[int]:
+    """ "1,3,5-7" → [1, 3, 5, 6, 7]. UsageError for anything else, and for sizes that are not `least` to `most`."""
     from shards.errors import UsageError
 
     sizes: list[int] = []
     for part in text.split(","):
         first, dash, last = (piece.strip() for piece in part.partition("-"))
         if not (first.isdecimal() and (last.isdecimal() or not dash)):
-            raise UsageError(f"--m-val is {text!r}; give numbers and ranges such as 5 or 1,3,5 or 1-8")
+            raise UsageError(f"{option} is {text!r}; give numbers and ranges such as 5 or 1,3,5 or 1-8")
         low, high = int(first), int(last or first)
-        if not 1 <= low <= high <= 64:
-            raise UsageError(f"--m-val is {text!r}; sizes are 1 to 64, and ranges go upwards")
+        if not least <= low <= high <= most:
+            raise UsageError(f"{option} is {text!r}; sizes are {least} to {most}, and ranges go upwards")
         sizes += range(low, high + 1)
     return sorted(set(sizes))
