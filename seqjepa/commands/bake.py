@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from shards.console import AsJson, Device, Out, Overwrite, ShardFolder, Workers, show_contents
+
+if TYPE_CHECKING:
+    from seqjepa.data.augment.recipes import Recipe
+    from seqjepa.data.fixations import Fixating
 
 
 def bake_command(
     shards: ShardFolder,
     out: Out,
     sequences: Annotated[int, typer.Option(min=1, help="E: sequences of each image, one for each epoch.")],
-    views: Annotated[int, typer.Option(min=1, help="T: patches of a sequence; the last is the target.")] = 5,
-    patch: Annotated[int, typer.Option(min=1, help="Pixels a side of a patch.")] = 32,
+    views: Annotated[int, typer.Option(min=1, help="T: views of a sequence; the last is the target.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="The run's: baked and made on the fly are then the same.")] = 0,
-    inhibition: Annotated[str, typer.Option(help="Of return: disc, square or none.")] = "disc",
-    fixations: Annotated[str, typer.Option(help="Drawn from: saliency or uniform.")] = "saliency",
-    fill: Annotated[str, typer.Option(help="Outside the image: black or mean.")] = "black",
-    fidelity: Annotated[str, typer.Option(help="paper, or author: as the released code cuts patches.")] = "paper",
+    augment: Annotated[
+        str | None, typer.Option(help="Augmentations (equimod, simclr, none) instead of patches at fixations.")
+    ] = None,
+    patch: Annotated[int | None, typer.Option(min=1, help="Pixels a side of a patch. Default: 32.")] = None,
+    inhibition: Annotated[str | None, typer.Option(help="Of return: disc (default), square or none.")] = None,
+    fixations: Annotated[str | None, typer.Option(help="Drawn from: saliency (default) or uniform.")] = None,
+    fill: Annotated[str | None, typer.Option(help="Outside the image: black (default) or mean.")] = None,
+    fidelity: Annotated[
+        str | None, typer.Option(help="paper (default), or author: as the released code cuts patches.")
+    ] = None,
     encoding: Annotated[str, typer.Option(help="raw: bit-equal. jpeg: smaller.")] = "raw",
     split: Annotated[list[str] | None, typer.Option(help="Repeatable. Default: all splits.")] = None,
     device: Device = "cpu",
@@ -28,21 +37,34 @@ def bake_command(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Cut patches at fixations once and write them as views, for any code base that reads webdataset.
+    """Cut patches at fixations, or augment, once and write views, for any code base that reads webdataset.
 
     \b
     Examples:
       seqjepa-data bake shards/stl10 --out shards/stl10-baked --sequences 20 --views 5 --patch 32 --seed 42
       seqjepa-data bake shards/stl10 --out shards/stl10-uniform --sequences 20 --fixations uniform --split unlabeled
+      seqjepa-data bake shards/cifar100 --out shards/cifar100-baked --sequences 20 --views 4 --augment equimod --seed 42
     """
-    from seqjepa.bake import Baking, bake
-    from seqjepa.data.fixations import Fixating
+    from seqjepa.bake.baking import Baking
+    from seqjepa.bake.run import bake
     from seqjepa.devices import pick_device
-    from shards.errors import ConfigError
 
-    if encoding not in ("raw", "jpeg"):
-        raise ConfigError(f"encoding is {encoding!r}; allowed are raw, jpeg")
-    how = Fixating(patch, inhibition, fixations, fill, fidelity)  # pyright: ignore[reportArgumentType] it checks them
-    baking = Baking(sequences, views, how, seed, encoding)
+    names = {"patch": patch, "inhibition": inhibition, "fixations": fixations, "fill": fill, "fidelity": fidelity}
+    how = _how(augment, {name: value for name, value in names.items() if value is not None})
+    baking = Baking(sequences, views, how, seed, encoding)  # pyright: ignore[reportArgumentType] it checks them
     bake(shards, out, baking, splits=split or (), device=pick_device(device), workers=workers, overwrite=overwrite)
     show_contents(Path(out), as_json)
+
+
+def _how(augment: str | None, patches: dict[str, Any]) -> Fixating | Recipe:
+    """`patches` are the options that were given about patches. ConfigError: augmentations have none of these."""
+    from seqjepa.data.augment.recipes import build_recipe
+    from seqjepa.data.fixations import Fixating
+    from shards.errors import ConfigError
+
+    if augment is None:
+        return Fixating(**patches)
+    if patches:
+        given = ", ".join(f"--{name}" for name in patches)
+        raise ConfigError(f"{given} is about patches, --augment {augment} about whole images; leave one of them out")
+    return build_recipe(augment)

@@ -6,21 +6,25 @@ signs would make the target discontinuous (SPEC G 2).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from shards.errors import ConfigError
+from shards.schema import ParamField
 
 ROTATION_COLUMNS = ("rot_x", "rot_y", "rot_z")
 HUE_COLUMNS = ("floor_hue", "light_hue")
 POSITION_COLUMNS = ("x", "y")
-AUGMENTATION_COLUMNS = (
-    *("crop_top", "crop_left", "crop_height", "crop_width"),
-    *("brightness", "contrast", "saturation", "hue"),
-    "blur_sigma",
+AUGMENTATION_FIELDS = (
+    *(ParamField(f"crop_{side}", "px") for side in ("top", "left", "height", "width")),  # of the image
+    *(ParamField(factor, "1") for factor in ("brightness", "contrast", "saturation")),
+    ParamField("hue", "turn"),
+    ParamField("blur_sigma", "px"),  # of the view
 )
+"""The nine recorded parameters of an augmented view (SPEC A.3.3)."""
+AUGMENTATION_COLUMNS = tuple(field.name for field in AUGMENTATION_FIELDS)
 AUGMENTATION_PARTS = {"crop": slice(0, 4), "jitter": slice(4, 8), "blur": slice(8, 9), "augmentation": slice(0, 9)}
 ACTIONS: dict[str, int] = {
     "rotation": 4,
@@ -90,25 +94,20 @@ def columns(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
     return [list(names).index(name) for name in wanted]
 
 
-def actions_between(
-    params: NDArray[np.floating], names: Sequence[str], kind: str, std: Mapping[str, float] | None = None
-) -> NDArray[np.float32]:
+def actions_between(params: NDArray[np.floating], names: Sequence[str], kind: str) -> NDArray[np.float32]:
     """Actions between neighbouring views: params [B, T, P] with column names → float32 [B, T-1, A].
 
     rotation         relative quaternion (4)
     rotation_colour  relative quaternion (4), then floor and light hue differences, raw and not circular (A.3.2)
     position         from one fixation to the next (2), as fractions of the image's width and height (A.3.4)
-    crop, jitter, blur, augmentation
-                     differences of augmentation parameters (4, 4, 1, 9), each over its `std` (A.3.3)
 
-    Raises ConfigError for an unknown kind, missing columns, or augmentations without `std`.
+    Actions of augmentations, whose parameters are scaled first: augment.scaling.augmentation_actions.
+    Raises ConfigError for another kind, or missing columns.
     """
     action_size(kind)
     values = np.asarray(params, dtype=np.float64)
     if kind in AUGMENTATION_PARTS:
-        wanted = AUGMENTATION_COLUMNS[AUGMENTATION_PARTS[kind]]
-        steps = np.diff(values[..., columns(names, wanted)], axis=1)
-        return (steps / _spreads(std, wanted, kind)).astype(np.float32)
+        raise ConfigError(f"action {kind!r} is one of augmented views, and these are not")
     if kind == "position":
         return np.diff(values[..., columns(names, POSITION_COLUMNS)], axis=1).astype(np.float32)
     q = quaternion(values[..., columns(names, ROTATION_COLUMNS)])
@@ -116,10 +115,3 @@ def actions_between(
     if kind == "rotation_colour":
         parts.append(np.diff(values[..., columns(names, HUE_COLUMNS)], axis=1))
     return np.concatenate(parts, axis=-1).astype(np.float32)
-
-
-def _spreads(std: Mapping[str, float] | None, wanted: Sequence[str], kind: str) -> NDArray[np.float64]:
-    spreads = np.array([(std or {}).get(name, 0.0) for name in wanted])
-    if not (spreads > 0).all():
-        raise ConfigError(f"action {kind!r} needs a positive standard deviation of each of: {', '.join(wanted)}")
-    return spreads

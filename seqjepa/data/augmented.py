@@ -57,7 +57,7 @@ class Augmenting:
         if not size and index.height != index.width:
             raise ConfigError(
                 f"split {index.name!r} holds images of {index.height}×{index.width} pixels and augmented views are "
-                "square; say how large they should be"
+                "square; shard them with --size, or say how large views should be"
             )
         if normalisation not in ("zscore", "author"):
             raise ConfigError(f"unknown normalisation {normalisation!r} of actions; there are: zscore, author")

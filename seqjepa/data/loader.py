@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from seqjepa.data.actions import AUGMENTATION_PARTS
 from seqjepa.data.ahead import DecodedAhead
+from seqjepa.data.augment.scaling import Scaling, ScalingMode
 from seqjepa.data.cursor import Cursor
 from seqjepa.data.decode_worker import RowError, Setup
 from seqjepa.data.order import Sampling
 from seqjepa.data.plan import BatchPlan, Planner
 from seqjepa.data.processes import auto_workers
 from seqjepa.data.sequence import ViewSequence
-from shards.errors import DamageError
+from shards.errors import ConfigError, DamageError
 
 if TYPE_CHECKING:
     from shards.reader import SplitIndex
@@ -31,7 +33,7 @@ class ViewLoader:
     """Endless epochs of ViewSequences: T distinct views of each sample, uniformly, in random order (SPEC A.11 #31).
 
     Of a baked set, epoch e instead takes the first T views of the e-th stored sequence, in their order, and starts over
-    when there are no more.
+    when there are no more; of augmentations all T, as the last is the target.
 
     index       a split of a `views` shard set
     views       T, views of a sequence; the last is the target
@@ -41,6 +43,8 @@ class ViewLoader:
     workers     decode processes (None: auto_workers; 0: decode here, when a batch is asked for)
     prefetch    batches queued beyond those that workers are at: a slot of memory each
     pin         page-lock the ring for asynchronous copies; needs CUDA
+    normalisation, scaling  for actions of baked augmentations: "zscore" with the set's constants
+                (augment.scaling.stored_scaling), or "author", which has none
 
     The views of a batch lie in a slot of the ring: they are valid until the next batch is asked for. With pin=True,
     non_blocking copies queued on the current stream before then are waited for.
@@ -64,12 +68,16 @@ class ViewLoader:
         shuffle: bool = True,
         drop_last: bool = False,
         pin: bool = False,
+        normalisation: ScalingMode = "zscore",
+        scaling: Scaling | None = None,
     ) -> None:
         self.sampling = Sampling(views, action, batch_size, seed, shuffle, drop_last, rank, world_size)
         self.index = index
         self.workers = auto_workers(world_size) if workers is None else workers
-        planner = Planner(index, self.sampling)
-        self._cursor = Cursor(planner.order.steps, self.sampling.identity() | {"fingerprint": index.fingerprint()})
+        own = _scaled_by(action, normalisation, scaling)
+        planner = Planner(index, self.sampling, scaling if normalisation == "zscore" else None)
+        identity = self.sampling.identity() | own | {"fingerprint": index.fingerprint()}
+        self._cursor = Cursor(planner.order.steps, identity)
         self._ahead = DecodedAhead(
             planner.batch,
             planner.order.steps,
@@ -121,6 +129,20 @@ class ViewLoader:
             _own(plan.labels),
             [index.keys[sample] for sample in plan.samples.tolist()],
         )
+
+
+def _scaled_by(action: str, normalisation: str, scaling: Scaling | None) -> dict[str, str]:
+    """What a position means something only together with. ConfigError: an action without the constants it needs."""
+    if action not in AUGMENTATION_PARTS:
+        return {}
+    if normalisation not in ("zscore", "author"):
+        raise ConfigError(f"unknown normalisation {normalisation!r} of actions; there are: zscore, author")
+    if normalisation == "zscore" and scaling is None:
+        raise ConfigError(
+            f"action {action!r} needs the constants that scale augmentation parameters, which sets made by "
+            "`seqjepa-data bake --augment` have; use such a set, or another action"
+        )
+    return {"normalisation": normalisation}
 
 
 def _setup(index: SplitIndex, rows: int, slots: int) -> Setup:

@@ -10,9 +10,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from seqjepa.data.actions import actions_between
+from seqjepa.data.actions import AUGMENTATION_COLUMNS, AUGMENTATION_PARTS, actions_between, columns
+from seqjepa.data.augment.scaling import Scaling, augmentation_actions
 from seqjepa.data.decode_worker import ROW
 from seqjepa.data.draws import Purpose, choose_distinct, draw_u32
 from seqjepa.data.order import EpochOrder, Sampling
@@ -52,11 +54,20 @@ class BatchPlan:
 
 
 def check_views(index: SplitIndex, views: int) -> None:
-    """Raises ConfigError where stored sequences are shorter, or a sample (named) has fewer than `views` views."""
+    """Raises ConfigError where stored sequences cannot give `views` views, or a sample (named) has fewer.
+
+    Of baked augmentations, a shorter sequence would lack the target pipeline's view, which is the last.
+    """
     if 0 < index.sequence < views:
         raise ConfigError(
             f"sequences of {views} views were asked for, but split {index.name!r} holds sequences of {index.sequence}; "
             "use fewer views, or bake with more"
+        )
+    if index.sequence > views and AUGMENTATION_COLUMNS[0] in index.param_names:
+        raise ConfigError(
+            f"sequences of {views} views were asked for, but split {index.name!r} holds augmented sequences of "
+            f"{index.sequence}, whose last view is the target: use {index.sequence} views (data.context = "
+            f"{index.sequence - 1}), or bake with --views {views}"
         )
     poorest = int(np.argmin(index.n_views))
     if index.n_views[poorest] < views:
@@ -67,10 +78,13 @@ def check_views(index: SplitIndex, views: int) -> None:
 
 
 class Planner:
-    """Plans batches of one split for one rank. Raises ConfigError where the split cannot give such batches."""
+    """Plans batches of one split for one rank. Raises ConfigError where the split cannot give such batches.
 
-    def __init__(self, index: SplitIndex, sampling: Sampling) -> None:
-        self.index, self.sampling = index, sampling
+    scaling  of augmentation parameters, for actions of these; None: by their norm (author)
+    """
+
+    def __init__(self, index: SplitIndex, sampling: Sampling, scaling: Scaling | None = None) -> None:
+        self.index, self.sampling, self.scaling = index, sampling, scaling
         self.order = EpochOrder(index.name, len(index.keys), sampling)
         check_views(index, sampling.views)
         self._block_steps = max(1, _BLOCK_SAMPLES // self.order.local_batch)
@@ -95,8 +109,16 @@ class Planner:
         table["offset"], table["length"] = index.offsets[rows, views], index.lengths[rows, views]
         table["shard"] = index.shard[samples][:, None]
         params = index.params[rows, views].astype(np.float32, copy=False)
-        actions = actions_between(params, index.param_names, self.sampling.action)
-        return BatchPlan(samples, views, table.reshape(-1), actions, params, index.labels[samples].astype(np.int64))
+        labels = index.labels[samples].astype(np.int64)
+        return BatchPlan(samples, views, table.reshape(-1), self._actions(params), params, labels)
+
+    def _actions(self, params: NDArray[np.float32]) -> NDArray[np.float32]:
+        """float32 [B, T, P] → [B, T-1, A]; of augmentations by the same code, to the bit, as on the fly."""
+        kind, names = self.sampling.action, self.index.param_names
+        if kind not in AUGMENTATION_PARTS:
+            return actions_between(params, names, kind)
+        nine = torch.from_numpy(params[..., columns(names, AUGMENTATION_COLUMNS)])
+        return augmentation_actions(nine, kind, self.scaling).numpy()
 
     def _views(self, samples: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
         """Slots int64 [B, T]: of the epoch's stored sequence, or drawn."""

@@ -19,7 +19,7 @@ import torch
 from seqjepa.config import RunConfig
 from seqjepa.data.actions import action_size
 from seqjepa.data.augment.recipes import build_recipe
-from seqjepa.data.augment.scaling import ScalingMode
+from seqjepa.data.augment.scaling import Scaling, ScalingMode, stored_scaling
 from seqjepa.data.augmented import AugmentedLoader
 from seqjepa.data.fixations import Fixating
 from seqjepa.data.loader import ViewLoader
@@ -60,12 +60,16 @@ class BatchLoader(Protocol):
 
 @dataclass(frozen=True)
 class TrainingData:
-    """classes: how many. names: {"name": the set's, "split": its name, "train": fingerprint of that split}."""
+    """classes: how many. names: {"name": the set's, "split": its name, "train": fingerprint of that split}.
+
+    scaling: the constants that come with a set of baked augmentations.
+    """
 
     index: SplitIndex | ImageIndex
     data: DataInfo
     classes: int
     names: dict[str, str]
+    scaling: Scaling | None = None
 
 
 def open_training_data(shards: Path, config: RunConfig) -> TrainingData:
@@ -76,7 +80,8 @@ def open_training_data(shards: Path, config: RunConfig) -> TrainingData:
     split = training_split(opened, config)
     index = opened.split(split) if isinstance(opened.info.spec, ViewSpec) else opened.images(split)
     names = {"name": opened.info.name, "split": split, "train": index.fingerprint()}
-    return TrainingData(index, _data_info(opened.info, split, config), len(opened.info.classes), names)
+    data, classes = _data_info(opened.info, split, config), len(opened.info.classes)
+    return TrainingData(index, data, classes, names, stored_scaling(opened.info))
 
 
 def training_split(opened: ShardSet, config: RunConfig) -> str:
@@ -124,12 +129,13 @@ def build_loader(
         "world_size": world.size,
         "drop_last": samples > batch and samples % batch // world.size < 2,
     }
+    scaling: ScalingMode = "author" if config.fidelity == "author" else "zscore"
     if isinstance(source.index, SplitIndex):
-        return ViewLoader(source.index, pin=device.type == "cuda", **common)
+        pin = device.type == "cuda"
+        return ViewLoader(source.index, pin=pin, normalisation=scaling, scaling=source.scaling, **common)
     if source.data.fixating:
         how = Fixating(**source.data.fixating)
         return SaccadeLoader(source.index, how, device=device, mean=tuple(source.data.mean), **common)
-    scaling: ScalingMode = "author" if config.fidelity == "author" else "zscore"
     recipe = build_recipe(config.data.augment)
     return AugmentedLoader(source.index, recipe, normalisation=scaling, device=device, **common)
 

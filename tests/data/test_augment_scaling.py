@@ -1,14 +1,25 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from seqjepa.data.actions import AUGMENTATION_COLUMNS, AUGMENTATION_PARTS, actions_between
+from seqjepa.data.actions import AUGMENTATION_PARTS
 from seqjepa.data.augment.parameters import draw_parameters
 from seqjepa.data.augment.recipes import RECIPES, build_recipe
-from seqjepa.data.augment.scaling import FROZEN, Scaling, augmentation_actions, constants_for, estimate_constants
-from shards.errors import ConfigError
+from seqjepa.data.augment.scaling import (
+    FROZEN,
+    Scaling,
+    augmentation_actions,
+    constants_for,
+    estimate_constants,
+    stored_scaling,
+)
+from shards.errors import ConfigError, FormatError
+from shards.schema import DatasetInfo, ViewSpec
 
 PARAMS = torch.rand(5, 4, 9, generator=torch.Generator().manual_seed(0))
 SCALING = Scaling(tuple(float(k) for k in range(9)), tuple(float(k) for k in range(1, 10)))
@@ -55,12 +66,6 @@ def test_zscores_are_differenced():
         assert torch.equal(augmentation_actions(PARAMS, kind, SCALING), actions[..., part])
 
 
-def test_zscored_actions_of_stored_parameters_are_the_same():
-    std = dict(zip(AUGMENTATION_COLUMNS, SCALING.std, strict=True))
-    stored = actions_between(PARAMS.numpy(), AUGMENTATION_COLUMNS, "jitter", std)
-    assert np.allclose(stored, augmentation_actions(PARAMS, "jitter", SCALING), atol=1e-6)
-
-
 def test_author_mode_divides_by_the_norm_over_views():
     params = PARAMS.clone()
     params[0, :, 8] = 0.0
@@ -92,5 +97,44 @@ def test_bad_constants_and_kinds_are_refused():
         augmentation_actions(PARAMS, "flip", SCALING)
 
 
+def info_with(augmenting: object) -> DatasetInfo:
+    spec = ViewSpec(2, 8, 8, "raw", (), sequence=2)
+    fingerprint = {"augmenting": json.loads(json.dumps(augmenting))}
+    return DatasetInfo("set", spec, (), {}, {}, "", fingerprint)
+
+
 def test_constants_survive_json():
-    assert Scaling(**{name: tuple(values) for name, values in SCALING.as_json().items()}) == SCALING
+    scaling = constants_for(RECIPES["equimod"], 20, 20)
+    assert stored_scaling(info_with({"scaling": scaling.as_json()})) == scaling
+    assert stored_scaling(replace(info_with({}), fingerprint={})) is None
+
+
+@pytest.mark.parametrize(
+    "noted",
+    [
+        {},
+        [],
+        {"scaling": 3},
+        {"scaling": {"mean": [0] * 9}},
+        {"scaling": {"mean": [0] * 9, "std": "1" * 8}},
+        {"scaling": {"mean": [0] * 9, "std": ["x"] * 9}},
+        {"scaling": {"mean": [0] * 9, "std": [[1]] * 9}},
+        {"scaling": {"mean": [0] * 9, "std": [10**400] * 9}},
+        {"scaling": {"mean": [1e9] * 9, "std": [1] * 9}},
+        {"scaling": {"mean": [0] * 9, "std": [1e-9] * 9}},
+        {"scaling": {"mean": [0] * 9, "std": [-1] * 9}},
+        {"scaling": {"mean": [0] * 9, "std": [float("inf")] * 9}},
+    ],
+)
+def test_constants_that_are_none_are_refused(noted):
+    with pytest.raises(FormatError, match=r"set: the scaling of its augmentation parameters is unusable .*bake"):
+        stored_scaling(info_with(noted))
+
+
+def test_actions_of_a_sample_do_not_depend_on_the_others():
+    """To the bit, so that baked sets, planned many samples at once, train as batches made on the fly do."""
+    params = torch.rand(4096, 3, 9, generator=torch.Generator().manual_seed(1))
+    for scaling in (SCALING, None):
+        whole = augmentation_actions(params, "augmentation", scaling)
+        for size in (1, 5, 8, 100):
+            assert torch.equal(augmentation_actions(params[:size], "augmentation", scaling), whole[:size])

@@ -112,7 +112,7 @@ def test_views_may_have_another_size_than_images(build_image_set):
     assert batch.views.shape == (6, 3, 3, 16, 16)
     assert (batch.params[..., 2] <= 24).all()
     assert batch.params[..., 3].max() > 24
-    with pytest.raises(ConfigError, match="24×28 pixels and augmented views are square; say how large"):
+    with pytest.raises(ConfigError, match="24×28 pixels and augmented views are square; shard them with --size, or say"):
         open_loader(index)
 
 

@@ -15,16 +15,18 @@ from torch import Tensor
 from seqjepa.data.actions import AUGMENTATION_COLUMNS, AUGMENTATION_PARTS
 from seqjepa.data.augment.parameters import draw_parameters
 from seqjepa.data.augment.recipes import RECIPES, Recipe
-from shards.errors import ConfigError
+from shards.errors import ConfigError, FormatError
+from shards.schema import DatasetInfo
 
 ScalingMode = Literal["zscore", "author"]
+_MOST = 1e6  # of a mean or std, and its reciprocal the least of a std
 
 
 @dataclass(frozen=True)
 class Scaling:
     """Mean and standard deviation of the nine parameters, in their own units; std is 1 where a parameter is constant.
 
-    Raises ConfigError unless there are nine finite numbers each and every std is positive.
+    Raises ConfigError unless there are nine numbers each, none beyond a million, and every std is positive.
     """
 
     mean: tuple[float, ...]
@@ -34,6 +36,8 @@ class Scaling:
         numbers = torch.tensor([*self.mean, *self.std], dtype=torch.float64)
         if not len(self.mean) == len(self.std) == len(AUGMENTATION_COLUMNS) or not numbers.isfinite().all():
             raise ConfigError(f"scaling needs finite means and stds for: {', '.join(AUGMENTATION_COLUMNS)}")
+        if numbers.abs().max() > _MOST or 0 < min(self.std) < 1 / _MOST:
+            raise ConfigError(f"scaling has numbers beyond {_MOST:.0e}, or a std below {1 / _MOST:.0e}")
         if min(self.std) <= 0:
             raise ConfigError(f"scaling has a std of {min(self.std)}; allowed is > 0 (1 for a constant parameter)")
 
@@ -43,7 +47,7 @@ class Scaling:
         return (params - mean) / std
 
     def as_json(self) -> dict[str, Any]:
-        """What goes into a set's metadata; Scaling(**…) of it gives the scaling back."""
+        """What goes into a baked set's metadata; stored_scaling() gives the scaling back."""
         return {name: list(values) for name, values in asdict(self).items()}
 
 
@@ -57,8 +61,33 @@ def augmentation_actions(params: Tensor, kind: str, scaling: Scaling | None) -> 
     """
     if kind not in AUGMENTATION_PARTS:
         raise ConfigError(f"unknown augmentation action {kind!r}; there are: {', '.join(AUGMENTATION_PARTS)}")
-    scaled = scaling.standardise(params) if scaling else torch.nn.functional.normalize(params, dim=1)
+    scaled = scaling.standardise(params) if scaling else params / _norm(params)
     return scaled[..., AUGMENTATION_PARTS[kind]].diff(dim=1)
+
+
+def _norm(params: Tensor) -> Tensor:
+    """L2 norm over views: [B, T, 9] → [B, 1, 9], at least 1e-12.
+
+    Summed view by view: a reduction's order, and so the last bit, may depend on how many samples there are.
+    """
+    total = torch.zeros_like(params[:, 0])
+    for view in params.unbind(1):
+        total += view * view
+    return total.sqrt_().clamp_(min=1e-12)[:, None]
+
+
+def stored_scaling(info: DatasetInfo) -> Scaling | None:
+    """The constants noted with a set of baked augmentations; None: it is no such set. FormatError: no constants."""
+    if "augmenting" not in info.fingerprint:
+        return None
+    try:
+        noted = info.fingerprint["augmenting"]["scaling"]
+        return Scaling(*(tuple(float(value) for value in noted[name]) for name in ("mean", "std")))
+    except (KeyError, TypeError, ValueError, OverflowError, ConfigError) as error:
+        raise FormatError(
+            f"{info.name}: the scaling of its augmentation parameters is unusable ({type(error).__name__}: {error}); "
+            "bake the set again"
+        ) from error
 
 
 def estimate_constants(recipe: Recipe, height: int, width: int, n: int = 100_000, seed: int = 0) -> Scaling:

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import simplejpeg
 import torch
+from bake_sources import build_source
 from typer.testing import CliRunner
 
-from seqjepa.bake import Baking, bake
+from seqjepa.bake.baking import Baking
+from seqjepa.bake.run import bake
 from seqjepa.commands.bake import bake_command
 from seqjepa.data.fixations import Fixating
 from seqjepa.data.loader import ViewLoader
@@ -16,28 +18,10 @@ from seqjepa.data.saccades import SaccadeLoader
 from shards.console import new_app
 from shards.errors import ConfigError, UsageError
 from shards.reader import ShardSet
-from shards.saliency_map import encode_map
-from shards.sample import ImageSample, encode_raw
-from shards.schema import ImageSpec, ViewSpec
+from shards.schema import ViewSpec
 from shards.verify import verify
-from shards.writer import PixelStats, SetBuilder
 
 HOW = Fixating(patch=6)
-
-
-def build_source(folder, saliency: str = "float16", samples: int = 21, size: tuple[int, int] = (20, 24)):
-    rng = np.random.default_rng(0)
-    spec = ImageSpec(*size, "raw", saliency)  # pyright: ignore[reportArgumentType]
-    with SetBuilder(folder, name="images", spec=spec, classes=("a", "b"), fingerprint={}) as builder:
-        for split, count in (("train", samples), ("test", 3)):
-            with builder.open_shard(split, 0) as writer:
-                for number in range(count):
-                    image = rng.integers(0, 256, (*size, 3), np.uint8)
-                    maps = () if saliency == "none" else encode_map(rng.gamma(0.3, size=size), saliency)  # pyright: ignore
-                    sample = ImageSample(f"{split}-{number:03d}", encode_raw(image), maps, number % 2, {"name": "x"})
-                    writer.add(sample, PixelStats.of(image))
-        builder.finish({"command": "test"})
-    return folder
 
 
 @pytest.fixture
@@ -50,7 +34,7 @@ def source(tmp_path):
 )
 def test_training_on_a_baked_set_sees_what_training_on_the_fly_sees(tmp_path, monkeypatch, how):
     source = build_source(tmp_path / "source", size=(24, 24) if how.fidelity == "author" else (20, 24))
-    monkeypatch.setattr("seqjepa.bake._MOST_IN_A_SHARD", 8)  # several shards, none of them a batch
+    monkeypatch.setattr("seqjepa.bake.baking._MOST_IN_A_SHARD", 8)  # several shards, none of them a batch
     info = bake(source, tmp_path / "baked", Baking(3, 4, how, seed=9))
     mean = ShardSet.open(source).info.normalisation["mean"]
     settings = {"action": "position", "batch_size": 5, "seed": 9, "workers": 0}
@@ -104,9 +88,9 @@ def test_jpeg_views_are_close_and_their_error_is_noted(source, tmp_path):
 
 
 def test_an_interrupted_bake_goes_on_and_ends_the_same(source, tmp_path, monkeypatch):
-    import seqjepa.bake as module
+    import seqjepa.bake.run as module
 
-    monkeypatch.setattr(module, "_MOST_IN_A_SHARD", 4)
+    monkeypatch.setattr("seqjepa.bake.baking._MOST_IN_A_SHARD", 4)
     baking, calls = Baking(2, 2, HOW), []
     bake(source, tmp_path / "whole", baking, workers=0)
     real = module._bake_shard
@@ -144,18 +128,19 @@ def test_provenance_says_what_was_baked_from_what(source, tmp_path):
     [
         ({"sequences": 0}, "0 sequences of 5 views"),
         ({"sequences": 201}, "201 sequences of 5 views; allowed .* at most 1000 views"),
-        ({"fixating": Fixating(patch=6, fidelity="author", fill="mean")}, "are fractions.*use fill black"),
+        ({"encoding": "png"}, "encoding is 'png'; allowed are raw, jpeg"),
     ],
 )
 def test_what_cannot_be_stored_is_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
-        Baking(**({"sequences": 2, "views": 5, "fixating": HOW} | changes))
+        Baking(**({"sequences": 2, "views": 5, "how": HOW} | changes))
 
 
 def test_bad_requests_leave_no_folder(source, tmp_path):
     bare = build_source(tmp_path / "bare", "none")
     for shards, how, splits, message in (
         (source, Fixating(patch=21), (), "patches of 21 pixels do not fit images of 20×24"),
+        (source, Fixating(patch=6, fidelity="author", fill="mean"), (), "are fractions"),
         (bare, HOW, (), "holds images without saliency maps"),
         (source, HOW, ("val",), "has no split 'val'"),
         (tmp_path, HOW, (), "."),

@@ -1,0 +1,42 @@
+"""Runs on baked sequences: the same as on the fly, for as many epochs as there are."""
+
+from __future__ import annotations
+
+import pytest
+from train_helpers import make_saliency_shards, metrics, tiny_config
+
+from seqjepa.bake.baking import Baking
+from seqjepa.bake.run import bake
+from seqjepa.data.augment.recipes import RECIPES
+from seqjepa.training.train import train
+from shards.errors import ConfigError
+
+COMMON = ["data.action=augmentation", "data.normalisation=cifar100", "optim.epochs=2", "seed=5"]
+
+
+@pytest.mark.parametrize("fidelity", ["paper", "author"])
+def test_a_run_on_baked_augmentations_is_the_run_on_the_images(tmp_path, fidelity: str):
+    images = make_saliency_shards(tmp_path / "set", images=20, maps=False)
+    bake(images, tmp_path / "baked", Baking(2, 3, RECIPES["equimod"], seed=5), workers=0)
+    common = [*COMMON, f"fidelity={fidelity}"]
+    online, baked = tiny_config("data.augment=equimod", *common), tiny_config("data.augment=none", *common)
+    train(online, images, tmp_path / "online", workers=0, progress=False)
+    train(baked, tmp_path / "baked", tmp_path / "run", workers=0, progress=False)
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "online")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["data.augment=equimod"], "set data.augment=none"),
+        (["data.context=1"], r"use 3 views \(data.context = 2\)"),
+        (["data.image_size=32"], "data.image_size=24"),
+        (["data.action=rotation"], "no parameter rot_x"),
+    ],
+)
+def test_what_does_not_fit_a_baked_set_says_what_to_set(tmp_path, changes: list[str], message: str):
+    images = make_saliency_shards(tmp_path / "set", images=20, maps=False)
+    bake(images, tmp_path / "baked", Baking(1, 3, RECIPES["equimod"]), workers=0)
+    with pytest.raises(ConfigError, match=message):
+        train(tiny_config(*COMMON, *changes), tmp_path / "baked", tmp_path / "run", workers=0, progress=False)
+    assert not (tmp_path / "run").exists()
