@@ -20,6 +20,7 @@ from pipelines.commands.synth import synth_app
 from seqjepa.commands.bake import bake_command
 from seqjepa.commands.demo import demo_command
 from seqjepa.commands.evaluate import evaluate_command
+from seqjepa.commands.import_context_ssl import import_context_ssl_command
 from seqjepa.commands.recipes import recipes_app
 from seqjepa.commands.train import train_command
 from shards.console import AsJson, ShardFolder, new_app, print_json, show_contents
@@ -37,6 +38,7 @@ seqjepa_data_app.command("score-saliency")(score_saliency_command)
 seqjepa_data_app.command("bake")(bake_command)
 seqjepa_app.command("train")(train_command)
 seqjepa_app.command("evaluate")(evaluate_command)
+seqjepa_app.command("import-context-ssl")(import_context_ssl_command)
 seqjepa_app.command("demo")(demo_command)
 seqjepa_app.add_typer(recipes_app, name="recipes")
 

@@ -1,0 +1,137 @@
+"""A run directory from the weights that ContextSSL's authors released: one bare state dict (SPEC B.9)."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seqjepa.config import RunConfig
+from seqjepa.context_ssl.author_keys import UNUSED, author_key
+from seqjepa.data.actions import action_size
+from seqjepa.methods import build_method
+from seqjepa.methods.base import as_module
+from seqjepa.recipes import load_recipe
+from seqjepa.training.checkpoint import WEIGHTS, DataInfo, save_weights
+from seqjepa.training.data import NORMALISATIONS
+from seqjepa.training.run_directory import Plan, claimed, mark_finished
+from shards.errors import FormatError, UsageError
+from shards.files import sha256_of_file
+
+RECIPE = "context-ssl-3die"
+MOST_BYTES = 2 * 2**30
+"""The released file has about 0.7 GB: 166 million parameters in float32, and heads that nothing uses."""
+MOST_NAMED = 6
+
+
+@dataclass(frozen=True)
+class Imported:
+    """run: the directory; parameters: how many numbers; unused: entries of the file that the model has no place for."""
+
+    run: Path
+    parameters: int
+    unused: tuple[str, ...]
+    sha256: str
+
+
+def import_weights(
+    file: Path, out: Path, *, config: RunConfig | None = None, resolution: int = 128, overwrite: bool = False
+) -> Imported:
+    """Make `out` the finished run of the weights in `file`, to be evaluated like any other.
+
+    config: of the architecture; None: the released one. Raises UsageError for files that are not there or too large and
+    for an `out` that holds something else, FormatError for what is not such a state dict.
+    """
+    config = config or author_config()
+    with torch.device("meta"):
+        module = as_module(build_method(config, action_size(config.data.action)))
+    state, unused = read_weights(file, module)
+    module.load_state_dict(state, assign=True)
+    digest = sha256_of_file(file)
+    plan = Plan(config, _data_info(config, resolution), {"name": f"released weights {file.name}", "train": digest})
+    with claimed(out, plan, overwrite):
+        save_weights(module, out / WEIGHTS)
+    mark_finished(out, config.optim.epochs)
+    return Imported(out, sum(p.numel() for p in module.parameters()), unused, digest)
+
+
+def author_config() -> RunConfig:
+    """The settings of the released weights, as a run's."""
+    return load_recipe(RECIPE, ["name=context-ssl-authors", "fidelity=author"])
+
+
+def read_weights(file: Path, module: nn.Module) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The file's tensors under our names, float32 (counters int64), and the names of entries that have no place.
+
+    module: what they are to fit, on any device. Every shape is checked before anything is copied. FormatError says in
+    one line what is missing, unknown or of another shape.
+    """
+    released = {_plain(name): tensor for name, tensor in _load(file).items()}
+    wanted = {author_key(name): (name, tensor) for name, tensor in module.state_dict().items()}
+    unused = tuple(sorted(name for name in released if name.startswith(UNUSED)))
+    if problems := list(_misfits(released, {theirs: tensor for theirs, (_, tensor) in wanted.items()}, unused)):
+        raise FormatError(f"{file} does not hold ContextSSL's weights: {'; '.join(problems)}")
+    state = {name: released[theirs].to(tensor.dtype) for theirs, (name, tensor) in wanted.items()}
+    if broken := [author_key(name) for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]:
+        raise FormatError(f"{file} has numbers that are not finite in {_some(broken)}")
+    return state, unused
+
+
+def _load(file: Path) -> dict[str, Tensor]:
+    if not file.is_file():
+        raise UsageError(f"{file} is not a file; name the released simclr_resnet18_epoch1000.pt")
+    if (size := file.stat().st_size) > MOST_BYTES:
+        raise UsageError(f"{file} has {size:,} bytes; the released weights have about 0.7 GB, at most {MOST_BYTES:,}")
+    try:
+        found: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).partition("\n")[0]
+        raise FormatError(f"{file} cannot be read as a PyTorch file of weights ({reason})") from None
+    if not isinstance(found, Mapping) or not all(_is_entry(name, value) for name, value in found.items()):
+        raise FormatError(f"{file} does not hold a bare state dict (names to tensors)")
+    return dict(found)
+
+
+def _is_entry(name: object, value: object) -> bool:
+    plain = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+    return isinstance(name, str) and plain
+
+
+def _plain(name: str) -> str:
+    """Without what DataParallel puts before a name."""
+    return name.removeprefix("module.")
+
+
+def _misfits(released: Mapping[str, Tensor], wanted: Mapping[str, Tensor], unused: tuple[str, ...]) -> Iterator[str]:
+    """Everything that does not fit, as parts of a sentence."""
+    if missing := [name for name in wanted if name not in released]:
+        yield f"missing {_some(missing)}"
+    if unknown := [name for name in released if name not in wanted and name not in unused]:
+        yield f"unknown {_some(unknown)}"
+    common = [name for name in wanted if name in released]
+    shapes = {name: (tuple(released[name].shape), tuple(wanted[name].shape)) for name in common}
+    if other := [f"{name} {found}, not {shape}" for name, (found, shape) in shapes.items() if found != shape]:
+        yield f"of another shape {_some(other)}"
+    kinds = {name: (released[name].dtype, wanted[name].dtype) for name in common}
+    if other := [f"{name} {found}" for name, (found, kind) in kinds.items() if not _same_kind(found, kind)]:
+        yield f"of another kind {_some(other)}"
+
+
+def _same_kind(found: torch.dtype, wanted: torch.dtype) -> bool:
+    return found.is_floating_point == wanted.is_floating_point and not found.is_complex and found != torch.bool
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
+
+
+def _data_info(config: RunConfig, resolution: int) -> DataInfo:
+    mean, std = NORMALISATIONS["3diebench"]
+    kind = config.data.action
+    return DataInfo(kind, action_size(kind), mean, std, resolution, resolution)
