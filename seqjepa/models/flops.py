@@ -45,7 +45,8 @@ def _empty_batch(action_size: int, image_size: int, context: int) -> ViewSequenc
     shape = (_BATCH, context + 1, 3, image_size, image_size)
     actions = torch.empty(_BATCH, context, action_size, device="meta")
     labels = torch.empty(_BATCH, dtype=torch.long, device="meta")
-    return ViewSequence(torch.empty(shape, device="meta"), actions, actions, labels, [""] * _BATCH)
+    params = torch.empty(_BATCH, context + 1, 7, device="meta")  # 3DIEBench's, which ContextSSL regresses
+    return ViewSequence(torch.empty(shape, device="meta"), actions, params, labels, [""] * _BATCH)
 
 
 def _forward(method: nn.Module, batch: ViewSequence) -> None:

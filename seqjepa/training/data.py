@@ -75,7 +75,7 @@ class TrainingData:
 def open_training_data(shards: Path, config: RunConfig) -> TrainingData:
     """ConfigError or FormatError where the shards and the settings do not fit each other."""
     opened = ShardSet.open(shards)
-    if problems := list(misfits(opened.info, config.data)):
+    if problems := list(misfits(opened.info, config.data, config.method)):
         raise ConfigError(f"{shards} {'; '.join(problems)}")
     split = training_split(opened, config)
     index = opened.split(split) if isinstance(opened.info.spec, ViewSpec) else opened.images(split)

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from seqjepa.config import DataConfig
+from seqjepa.methods.context_ssl import PARAMS as CONTEXT_SSL_PARAMS
 from shards.schema import DatasetInfo, ImageSpec, MapSpec, ViewSpec
 
 
-def misfits(info: DatasetInfo, data: DataConfig) -> Iterator[str]:
-    """Everything in which the set and `data` contradict each other, as ends of the sentence "SHARDS …"."""
+def misfits(info: DatasetInfo, data: DataConfig, method: str = "") -> Iterator[str]:
+    """Everything in which the set contradicts `data` or what the method needs, as ends of the sentence "SHARDS …"."""
     match info.spec:
         case MapSpec():
             yield "holds saliency maps without images; shard the images with them (`seqjepa-data shard --maps`)"
             return
         case ViewSpec():
             yield from _of_views(data)
+            if method == "context_ssl" and info.spec.param_names != CONTEXT_SSL_PARAMS:
+                found, wanted = ", ".join(info.spec.param_names) or "none", ", ".join(CONTEXT_SSL_PARAMS)
+                yield f"holds views with the parameters {found}; context_ssl needs 3DIEBench's: {wanted}"
         case ImageSpec():
             yield from _of_images(info.spec, data)
     yield from _of_size(info.spec, data.image_size)

@@ -9,12 +9,15 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from seqjepa.config import ContextSSLConfig, DataConfig, ModelConfig, RunConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.methods import build_method
 from seqjepa.methods.context_ssl import ContextSSL, absolute_parameters
+from seqjepa.models.backbone import build_backbone
 from seqjepa.models.context_transformer import pair_mask, random_mask
+from seqjepa.models.flops import count_macs
 from seqjepa.training.learner import seed_step
 from shards.errors import ConfigError
 
@@ -219,3 +222,18 @@ def test_it_is_built_by_name_and_says_what_does_not_fit():
     views, few = torch.randn(2, 2, 3, 16, 16), torch.zeros(2, 2, 3)
     with pytest.raises(ConfigError, match="needs views with the parameters rot_x"):
         method.step(ViewSequence(views, torch.zeros(2, 1, 6), few, torch.zeros(2), ["", ""]))
+
+
+def test_its_macs_are_those_of_its_layers():
+    """Beyond the encoder's: read-in, blocks with attention over 4 tokens, read-out and regressor, on 2 pairs."""
+    method, encoder_only = small(), build_backbone(MODEL)[0].eval()
+    W, L, tokens = 32, 4, 2  # tokens of one pair; a sequence of two pairs has L
+    block = 4 * W * W + 4 * W * W + 2 * L * W  # q, k, v and out; ff_mult 2; scores and mixing
+    outside = 70 * W + W * D + D * 1024 + 1024 * 1024 + 1024 * 6
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        encoder_only(torch.randn(1, 3, 16, 16))
+    encoder = counter.get_total_flops() // 2
+    forward = tokens * (encoder + MODEL.layers * block + outside)
+    macs = count_macs(method, 6, 16, 1)
+    assert macs.forward == encoder
+    assert macs.training == pytest.approx(3 * forward, rel=0.05)
