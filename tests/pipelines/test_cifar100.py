@@ -21,6 +21,7 @@ from pipelines.shard_images import shard_images
 from pipelines.synth.patterns.python2_pickle import ByteRows, python2_pickle
 from shards.errors import FormatError
 from shards.reader import ShardSet
+from shards.schema import ImageSpec
 
 COUNTS = {"train": 9, "test": 5}
 FINE, COARSE = [f"fine {i}" for i in range(6)], ["coarse a", "coarse b"]
@@ -44,7 +45,9 @@ def tables() -> dict[str, dict[str, Any]]:
 
 
 def as_python2(value: dict[str, Any]) -> bytes:
-    rows = {k: ByteRows(*v.shape, [v.tobytes()]) if isinstance(v, np.ndarray) else v for k, v in value.items()}
+    rows = {
+        k: ByteRows(v.shape[0], v.shape[1], [v.tobytes()]) if isinstance(v, np.ndarray) else v for k, v in value.items()
+    }
     return b"".join(python2_pickle(rows))
 
 
@@ -86,7 +89,7 @@ def test_pixels_labels_and_names_are_torchvisions(
         theirs = CIFAR100(str(tmp_path), train=split == "train")
         ours = [record for record in records if record.split == split]
         assert len(ours) == len(theirs) == COUNTS[split]
-        for record, (image, label) in zip(ours, theirs, strict=True):
+        for record, (image, label) in zip(ours, (theirs[i] for i in range(len(theirs))), strict=True):
             assert record.label == label
             assert np.array_equal(source.read(record), np.asarray(image))
         assert list(source.classes) == theirs.classes == FINE
@@ -130,7 +133,7 @@ def test_shards_keep_every_bit(folder: Path, tmp_path: Path, workers: int) -> No
     info = shard_images(
         open_source("cifar100", folder), tmp_path / "out", encoding="raw", samples_per_shard=4, workers=workers
     )
-    assert (info.kind, info.classes, info.spec.height, info.spec.width) == ("image", tuple(FINE), 32, 32)
+    assert (info.kind, info.classes, info.spec) == ("image", tuple(FINE), ImageSpec(32, 32, "raw"))
     for split in COUNTS:
         index, expected = ShardSet.open(tmp_path / "out").images(split), table(split)
         assert index.labels.tolist() == expected["fine_labels"]

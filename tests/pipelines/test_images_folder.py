@@ -166,7 +166,7 @@ def test_links_in_a_circle_end(tmp_path: Path) -> None:
 def test_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not there"):
         open_source("folder", tmp_path / "none")
-    with pytest.raises(UsageError, match="stl10, imagenet, .*folder"):
+    with pytest.raises(UsageError, match=r"stl10, imagenet, .*folder"):
         open_source("cifar", tmp_path)
     with pytest.raises(FormatError, match=r"holds no \.jpg"):
         open_source("folder", tmp_path).records()
