@@ -97,4 +97,11 @@ def _train_draws(protocol: Protocol, banks: Banks) -> dict[str, Any]:
     """How many different draws of views a probe saw while it learned: of single views, and of sequences."""
     if draws := banks.train.different_draws:
         return {"z": draws, "z_agg": draws, "views_per_draw": banks.train.run_length}
-    return {"z": "new each epoch", "z_agg": min(protocol.lengths.draws, protocol.lengths.epochs)}
+    if banks.train.independent:
+        mixed = f"new each epoch, of {banks.train.runs} runs"
+        return {"z": mixed, "z_agg": _aggregated(protocol), "views_per_draw": banks.train.run_length}
+    return {"z": "new each epoch", "z_agg": _aggregated(protocol)}
+
+
+def _aggregated(protocol: Protocol) -> int:
+    return min(protocol.lengths.draws, protocol.lengths.epochs)

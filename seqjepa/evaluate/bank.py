@@ -26,6 +26,8 @@ class FeatureBank:
     z_image     float32 or float16 [S, D]: z of the whole image, where the views are made of one
     scaling     of augmentation parameters before they are subtracted; None: by their norm over the views of a draw
                 (author fidelity). No other parameters are scaled
+    independent  of runs: every view was drawn regardless of the others, the last one as the target (augmentations).
+                Then any views make a draw, and there are far more draws than runs
     """
 
     z: Tensor
@@ -36,6 +38,7 @@ class FeatureBank:
     run_length: int = 0
     z_image: Tensor | None = None
     scaling: Scaling | None = None
+    independent: bool = False
 
     def __len__(self) -> int:
         return self.z.shape[0]
@@ -47,20 +50,34 @@ class FeatureBank:
 
     @property
     def different_draws(self) -> int | None:
-        """How many draws there are before they repeat; None: no end to them."""
-        return self.z.shape[1] // self.run_length if self.run_length else None
+        """How many training draws there are before they repeat; None: no end to them."""
+        return self.runs if self.run_length and not self.independent else None
+
+    @property
+    def runs(self) -> int:
+        """K, how many runs a sample's slots are; run_length > 0."""
+        return self.z.shape[1] // self.run_length
 
     def draw(self, seed: int, draw: int, purpose: Purpose, views: int) -> np.ndarray:
         """Slots int64 [S, views] of the sequence that each sample gives in a draw; views ≤ most_views.
 
         From a set of views: distinct ones in random order, new for each (seed, draw, purpose). From runs: the first
-        slots of run `draw` modulo their number. Either way a longer sequence extends a shorter one, so that all
-        probes of a draw see the same views.
+        slots of run `draw` modulo their number; to train on independent ones, any views in these places. A longer
+        sequence always extends a shorter one, so that all probes of a draw see the same views.
         """
+        if self.independent and purpose is Purpose.PROBE:
+            return self._mixed(draw_u32(seed, draw, purpose, np.arange(len(self)), self.run_length))[:, :views]
         if self.run_length:
-            first = draw % (self.z.shape[1] // self.run_length) * self.run_length
+            first = draw % self.runs * self.run_length
             return np.tile(np.arange(first, first + views), (len(self), 1))
         return choose_distinct(self.n_views, draw_u32(seed, draw, purpose, np.arange(len(self)), views))
+
+    def _mixed(self, numbers: np.ndarray) -> np.ndarray:
+        """uint32 [S, V] → slots int64 [S, V]: distinct observation views of any runs, then any run's target view."""
+        before = self.run_length - 1
+        chosen = choose_distinct(np.full(len(self), self.runs * before), numbers[:, :before])
+        target = choose_distinct(np.full(len(self), self.runs), numbers[:, before:])
+        return np.concatenate([chosen + chosen // before, target * self.run_length + before], axis=1)
 
     def params_of(self, slots: np.ndarray) -> np.ndarray:
         """Parameters of drawn slots int64 [S, V]: float32 [S, V, P]."""

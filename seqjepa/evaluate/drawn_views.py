@@ -57,6 +57,11 @@ class DrawnViews(Protocol):
         """Whether saliency maps play a part."""
         ...
 
+    @property
+    def independent(self) -> bool:
+        """See FeatureBank."""
+        ...
+
     def see(self, rows: np.ndarray, images: Tensor, maps: Tensor, draw: int) -> tuple[Tensor, Tensor]:
         """One draw of images `rows` [b] of a split, uint8 [b, 3, H, W] with maps float32 [b, H, W], where they are:
         views [b, V, 3, h, h], uint8 or float in 0…255, and their parameters float32 [b, V, P]. ConfigError where the
@@ -73,6 +78,7 @@ class Glances:
     mean: Sequence[float] = (0.5, 0.5, 0.5)
     param_names = POSITION_NAMES
     scaling = None
+    independent = False  # inhibition of return ties the fixations of a draw to each other
 
     @property
     def side(self) -> int:
@@ -100,6 +106,7 @@ class Augmentations:
     draws: Draws
     param_names = AUGMENTATION_COLUMNS
     needs_maps = False
+    independent = True
 
     @property
     def side(self) -> int:

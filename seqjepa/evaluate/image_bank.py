@@ -88,6 +88,7 @@ class _Store:
             self.drawn.param_names,
             torch.from_numpy(np.asarray(index.labels, np.int64)).to(self.z.device),
             run_length=self.views,
+            independent=self.drawn.independent,
             z_image=self.z_image,
             scaling=self.drawn.scaling,
         )

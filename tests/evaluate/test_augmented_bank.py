@@ -80,7 +80,7 @@ def test_every_view_stands_at_its_draw_with_the_parameters_that_made_it(monkeypa
     monkeypatch.setattr(encode, "CPU_PIXELS_PER_PASS", at_once * 4 * SIZE * SIZE)
     monkeypatch.setattr(image_bank, "FEWEST_IMAGES", at_once)
     bank = bank_of()
-    assert (bank.z.shape, bank.run_length, bank.different_draws) == ((S, 12, 3 * SIZE**2), 4, 3)
+    assert (bank.z.shape, bank.run_length, bank.runs, bank.different_draws) == ((S, 12, 3 * SIZE**2), 4, 3, None)
     assert bank.param_names == AUGMENTATION_COLUMNS
     for row in range(S):
         for slot in range(12):
@@ -114,3 +114,16 @@ def test_more_draws_extend_fewer_and_draws_images_and_purposes_differ():
     assert len(np.unique(few.reshape(-1, 9), axis=0)) == S * 3 * 4
     other = bank_of(recipe, replace(DRAWS, purpose=Purpose.EVALUATION)).params.reshape(S, 3, 4, 9)
     assert (other != few)[..., 0].mean() > 0.5
+
+
+def test_training_mixes_runs_and_validation_does_not():
+    bank = bank_of()
+    drawn = np.stack([bank.draw(0, draw, Purpose.PROBE, 4) for draw in range(40)])
+    before, last = drawn[..., :3], drawn[..., 3]
+    assert (before % 4 != 3).all(), "observation views"
+    assert (last % 4 == 3).all(), "target views"
+    assert (np.sort(before)[..., 1:] != np.sort(before)[..., :-1]).all(), "no view twice"
+    assert set(before.ravel()) == {slot for slot in range(12) if slot % 4 != 3}
+    assert set(last.ravel()) == {3, 7, 11}
+    np.testing.assert_array_equal(bank.draw(0, 5, Purpose.PROBE, 2), drawn[5, :, :2])
+    np.testing.assert_array_equal(bank.draw(0, 1, Purpose.EVALUATION, 4), np.tile([4, 5, 6, 7], (S, 1)))

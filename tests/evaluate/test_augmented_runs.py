@@ -44,7 +44,7 @@ def test_every_number_and_every_choice(augmented_run, images):
     protocol = results["protocol"]
     assert protocol["skipped"] == {}
     assert protocol["probe_epochs"] == {"classification": 6, "crop": 6, "jitter": 6, "blur": 1}
-    assert protocol["train_draws"] == {"z": 2, "z_agg": 2, "views_per_draw": 4}
+    assert protocol["train_draws"] == {"z": "new each epoch, of 2 runs", "z_agg": 6, "views_per_draw": 4}
     assert (protocol["splits"], protocol["normalisation"]) == (["train", "test"], "run")
     how = protocol["augmenting"]
     assert (how["recipe"], how["size"], how["conditioned_on"]) == ("equimod", IMAGE, "augmentation")
@@ -109,7 +109,7 @@ def test_splits_are_those_that_the_set_has(augmented_run, tmp_path, held_out):
 
 def test_validation_views_are_fixed_and_others_than_training_views(augmented_run, images):
     one, two = (encoded(load_run(augmented_run), images, val_draws=2) for _ in range(2))
-    assert (one.train.run_length, one.train.different_draws, one.val.different_draws) == (4, 2, 2)
+    assert (one.train.run_length, one.train.runs, one.val.runs) == (4, 2, 2)
     np.testing.assert_array_equal(one.val.params, two.val.params)
     assert (one.train.params[:24, :, 8] != one.val.params[:, :, 8]).mean() > 0.6
 
