@@ -10,6 +10,7 @@ import pytest
 import torch
 from small_context_runs import MODEL, PAIRS, context_run, context_shards
 
+from seqjepa.commands.evaluate import parse_sizes
 from seqjepa.context_ssl.in_context import context_lengths, draw_context, put_in_context
 from seqjepa.data.actions import actions_between
 from seqjepa.evaluate.bank import FeatureBank
@@ -19,7 +20,7 @@ from seqjepa.methods.context_ssl import PARAMS, ContextSSL
 from seqjepa.methods.simclr import SimCLR
 from seqjepa.models.context_transformer import pair_mask
 from seqjepa.training.checkpoint import load_run
-from shards.errors import ConfigError
+from shards.errors import ConfigError, UsageError
 
 CPU = torch.device("cpu")
 QUICK = {"device": "cpu", "probe_epochs": 2, "progress": False}
@@ -87,6 +88,14 @@ def test_lengths_leave_room_for_a_view_and_are_even(method: ContextSSL):
     for wrong in ([3], [2 * PAIRS], [-2], []):
         with pytest.raises(ConfigError, match=f"even numbers of tokens from 0 to {2 * PAIRS - 2}"):
             context_lengths(method, wrong, CPU)
+
+
+def test_the_option_for_lengths():
+    assert parse_sizes("0,2,14", "--contexts", 0, 8190) == [0, 2, 14]
+    with pytest.raises(UsageError, match="--contexts is 'all'"):
+        parse_sizes("all", "--contexts", 0, 8190)
+    with pytest.raises(UsageError, match="0 to 8190"):
+        parse_sizes("9000", "--contexts", 0, 8190)
 
 
 def test_other_methods_take_no_context():

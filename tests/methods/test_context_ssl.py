@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from seqjepa.config import ContextSSLConfig, DataConfig, ModelConfig, RunConfig
 from seqjepa.data.sequence import ViewSequence
+from seqjepa.losses import nt_xent
 from seqjepa.methods import build_method
 from seqjepa.methods.context_ssl import ContextSSL, absolute_parameters
 from seqjepa.models.backbone import build_backbone
@@ -222,6 +223,19 @@ def test_it_is_built_by_name_and_says_what_does_not_fit():
     views, few = torch.randn(2, 2, 3, 16, 16), torch.zeros(2, 2, 3)
     with pytest.raises(ConfigError, match="needs views with the parameters rot_x"):
         method.step(ViewSequence(views, torch.zeros(2, 1, 6), few, torch.zeros(2), ["", ""]))
+
+
+def test_a_floor_under_cosines_makes_opposite_rows_no_worse_than_orthogonal_ones():
+    """Four rows at 0°, 60°, 180° and 90°, by hand: cosines of pairs ½ and 0, of all others at most √¾."""
+    angles = torch.tensor([0.0, 180.0, 60.0, 90.0]).deg2rad()
+    rows = torch.stack((angles.cos(), angles.sin()), dim=1).double()
+    a, b = rows[:2], rows[2:]  # partners: 0° with 60°, 180° with 90°
+    near, right = math.exp(0.5), math.exp(math.sqrt(0.75))
+    sums = [(near, near + 2), (1.0, 3.0), (near, near + 1 + right), (1.0, 2 + right)]
+    expected = -sum(math.log(own / total) for own, total in sums) / 4
+    assert nt_xent(a, b, 1.0, least=1e-7).item() == pytest.approx(expected, abs=1e-6)
+    assert nt_xent(a, b, 1.0).item() != pytest.approx(expected, abs=1e-2)
+    assert nt_xent(a, b, 1.0, least=-1.0).item() == pytest.approx(nt_xent(a, b, 1.0).item(), abs=1e-12)
 
 
 def test_its_macs_are_those_of_its_layers():
