@@ -3,10 +3,11 @@
     python benchmarks/saliency.py [--device cpu] [--batch 4] [--height 512 --width 512] [--rounds 5] [--precision fp32]
 
 Needs `deepgaze_pytorch` (docs/saliency.md has the line), no weights: they are random, seeded and calibrated
-(saliency_weights.py). Both give log densities of the full size from the same float32 images and centre bias; they take
-turns in one process, figures are medians over the rounds. `pooled_96` is our forward as `build-saliency stl10` uses
-it; `scripted` is the package with a float64 centre bias, as in the released scripts. `max_difference` is that of the
-two log densities, in nats.
+(saliency_weights.py). Both give log densities of the full size from the same images and centre bias; they take turns
+in one process, figures are medians over the rounds. `fastest` and `slowest` show how calm the machine was: where
+others use its cores, threads wait for each other at every small operation, and no figure means anything. `pooled_96`
+is our forward as `build-saliency stl10` uses it; `scripted` is the package with a float64 centre bias, as in the
+released scripts. `max_difference` is that of the two log densities, in nats.
 """
 
 from __future__ import annotations
@@ -72,9 +73,10 @@ def main() -> None:
     runs = contenders(args)
     difference = float((runs["ours"]() - runs["package"]()).abs().max())  # the first run warms up
     taken = {name: [] for name in runs}
-    for _ in range(args.rounds):
-        for name, run in runs.items():
-            taken[name].append(seconds(run, args.device))
+    for turn in range(args.rounds):
+        order = list(runs)[turn % len(runs) :] + list(runs)[: turn % len(runs)]  # nobody always follows the same one
+        for name in order:
+            taken[name].append(seconds(runs[name], args.device))
     rate = {name: args.batch / statistics.median(times) for name, times in taken.items()}
     emit(
         "saliency",
@@ -84,6 +86,8 @@ def main() -> None:
         versions=versions("torch", "torchvision", "deepgaze_pytorch"),
         pooled_96=rate["pooled_96"],
         scripted=rate["scripted"],
+        fastest={name: args.batch / min(times) for name, times in taken.items()},
+        slowest={name: args.batch / max(times) for name, times in taken.items()},
         max_difference=difference,
         threads=torch.get_num_threads(),
         **{key: getattr(args, key) for key in ("device", "precision", "batch", "height", "width", "rounds")},
