@@ -36,7 +36,7 @@ def small_config(name: str, kind: str = "mlp", fidelity: Any = "paper", **model:
         method=name,
         fidelity=fidelity,
         data=DataConfig(context=views_of(name) - 1, action=action),
-        model=ModelConfig(width=0.125, projector_kind=kind, **sizes | model),  # type: ignore[arg-type]
+        model=ModelConfig(**{"width": 0.125, "projector_kind": kind, **sizes, **model}),
         optim=OptimConfig(ema_tau=0.9),
     )
 
