@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,6 +24,9 @@ from seqjepa.commands.import_context_ssl import import_context_ssl_command
 from seqjepa.commands.recipes import recipes_app
 from seqjepa.commands.train import train_command
 from shards.console import AsJson, ShardFolder, new_app, print_json, show_contents
+
+if TYPE_CHECKING:
+    from shards.preview_augmented import Augmentation
 
 seqjepa_app = new_app("Train and evaluate seq-JEPA from shards of views and actions.")
 seqjepa_data_app = new_app("Turn data sets on disk into shards, and look after shards.")
@@ -91,8 +94,13 @@ def preview_command(
     split: Annotated[str | None, typer.Option(help="Default: the first split.")] = None,
     samples: Annotated[int, typer.Option(min=1, max=64)] = 8,
     views: Annotated[int, typer.Option(min=1, max=64, help="Views, or fixations, of each sample.")] = 8,
-    patch: Annotated[int, typer.Option(min=2, help="Saliency sets: pixels of a patch; half of it is inhibited.")] = 32,
-    seed: Annotated[int, typer.Option(min=0, help="Which samples.")] = 0,
+    patch: Annotated[
+        int | None, typer.Option(min=2, help="Saliency sets: pixels of a patch (32); half of it is inhibited.")
+    ] = None,
+    augment: Annotated[
+        str | None, typer.Option(help="Sets of images: show views augmented by equimod, simclr or none.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Which samples; and of fixations and augmentations.")] = 0,
 ) -> None:
     """A contact sheet (PNG): views with their parameters, or images with saliency and fixations, or maps.
 
@@ -100,19 +108,35 @@ def preview_command(
     Examples:
       seqjepa-data preview shards/3die --out sheet.png --samples 6
       seqjepa-data preview shards/stl10 --out sheet.png --views 5 --patch 32
+      seqjepa-data preview shards/cifar100 --out sheet.png --views 4 --augment equimod
     """
+    from shards.errors import ConfigError
     from shards.preview import contact_sheet
     from shards.reader import ShardSet
 
+    if patch and augment:
+        raise ConfigError(f"--patch {patch} is about patches, --augment {augment} about whole images; leave out one")
     info = ShardSet.open(folder).info
-    fixations = None
-    if info.kind == "saliency":
+    shown: dict[str, Any] = {}
+    if augment:
+        shown = {"augmentation": _augmentation(augment, views, seed)}
+    elif info.kind == "saliency":
         from seqjepa.data.fixations import Fixating, fixations_on
 
-        fixations = partial(fixations_on, count=views, how=Fixating(patch), seed=seed)
+        shown = {"fixations": partial(fixations_on, count=views, how=Fixating(patch or 32), seed=seed)}
     split = split or next(iter(info.splits))
-    sheet = contact_sheet(folder, split, out, samples=samples, views=views, seed=seed, fixations=fixations)
-    typer.echo(str(sheet))
+    typer.echo(str(contact_sheet(folder, split, out, samples=samples, views=views, seed=seed, **shown)))
+
+
+def _augmentation(recipe: str, views: int, seed: int) -> Augmentation:
+    """What `preview` shows of images: `views` of each, as a run with that seed sees them in its first epoch."""
+    from seqjepa.data.actions import AUGMENTATION_FIELDS
+    from seqjepa.data.augment.recipes import build_recipe
+    from seqjepa.data.augmented import augmented_on
+    from shards.preview_augmented import Augmentation
+
+    make = partial(augmented_on, recipe=build_recipe(recipe), views=views, seed=seed)
+    return Augmentation(make, AUGMENTATION_FIELDS)
 
 
 @seqjepa_app.command("doctor")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from shards.errors import UsageError
+from shards.errors import ConfigError, UsageError
 from shards.files import disk_full_named, write_atomic
+from shards.preview_augmented import Augmentation, draw_augmented
 from shards.preview_images import Fixations, draw_images
 from shards.preview_views import draw_views
 from shards.reader import ShardSet
@@ -24,30 +25,45 @@ def contact_sheet(
     views: int = 8,
     seed: int = 0,
     fixations: Fixations | None = None,
+    augmentation: Augmentation | None = None,
 ) -> Path:
     """Draws `samples` random samples (chosen by `seed`); returns the file.
 
     views      of a `views` set: up to this many distinct ones of each; angles are in degrees
     fixations  of a `saliency` set: where one looks, from the maps on the sheet: float32 [n, H, W] → int [n, T, 2],
                (row, col)
+    augmentation  of a set of images: what makes the views that are drawn, beside each image
 
-    ConfigError: no such split. UsageError: no sample or view asked for, or the picture's folder does not exist.
+    ConfigError: no such split, or augmentations of a set without images. UsageError: no sample or view asked for, or
+    the picture's folder does not exist.
     """
     shards, out = ShardSet.open(path), Path(out_png)
     if samples < 1 or views < 1 or not out.parent.is_dir():
         raise UsageError(f"a preview needs a sample, a view and the folder {out.parent}: check --samples and --out")
-    sheet = _sheet(shards, split, samples, views, seed, fixations)
+    sheet = _sheet(shards, split, (samples, views, seed), fixations, augmentation)
     with disk_full_named(out, lambda: "free some"), tempfile.TemporaryDirectory(dir=out.parent) as tmp:
         write_atomic(out, sheet.png(), Path(tmp))
     return out
 
 
-def _sheet(shards: ShardSet, split: str, samples: int, views: int, seed: int, fixations: Fixations | None) -> Sheet:
+def _sheet(
+    shards: ShardSet,
+    split: str,
+    wanted: tuple[int, int, int],
+    fixations: Fixations | None,
+    augmentation: Augmentation | None,
+) -> Sheet:
+    samples, views, seed = wanted
     if isinstance(spec := shards.info.spec, ViewSpec):
+        if augmentation:
+            raise ConfigError(f"{shards.path} holds views that are made already; augmentations are shown of images")
         index = shards.split(split)
         return draw_views(shards.info, spec, index, _chosen(len(index), samples, seed), views)
     index = shards.images(split)
-    return draw_images(shards.info, index, _chosen(len(index), samples, seed), fixations)
+    chosen = _chosen(len(index), samples, seed)
+    if augmentation:
+        return draw_augmented(shards.info, index, chosen, augmentation)
+    return draw_images(shards.info, index, chosen, fixations)
 
 
 def _chosen(total: int, samples: int, seed: int) -> np.ndarray:

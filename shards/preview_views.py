@@ -3,95 +3,102 @@
 from __future__ import annotations
 
 import colorsys
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from shards.preview_params import group_params
 from shards.schema import DatasetInfo, ParamField, ViewSpec
 from shards.sheet import FAINT, FRAME, GAP, HEAD, INK, LINE, MARGIN, Sheet, font
 from shards.view_index import SplitIndex
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 TILE = 128  # px, the least side of a drawn view
 LABELS = 170  # px, for the text left of a row
+_APART = 2 * GAP  # px, besides the usual, between a sequence and the next
 
 
 @dataclass(frozen=True)
-class _Group:
-    """Parameters that share a line: neighbours with one unit and one prefix, as rot_x, rot_y, rot_z."""
+class Row:
+    """A sample: lines of text about it, and pictures with what is under each: [P] parameters, or a line of text."""
 
-    label: str
-    columns: list[int]
-    unit: str
-
-    @property
-    def is_hue(self) -> bool:
-        return self.label.endswith("hue") and self.unit == "1"
-
-    def text(self, values: np.ndarray) -> str:
-        if self.unit == "rad":
-            return "  ".join(f"{math.degrees(values[c]):+.0f}°" for c in self.columns)
-        return "  ".join(f"{values[c]:.2f}" for c in self.columns)
+    about: tuple[str, str, str]
+    pictures: Sequence[tuple[np.ndarray | Image, np.ndarray | str]]
 
 
 def draw_views(info: DatasetInfo, spec: ViewSpec, index: SplitIndex, chosen: np.ndarray, views: int) -> Sheet:
-    """A row for each of the samples `chosen`, with up to `views` distinct views."""
-    rows = _Rows(info, spec, index, min(views, int(index.n_views[chosen].max())), len(chosen))
-    for row, sample in enumerate(chosen):
-        rows.draw_sample(row, int(sample))
-    return rows.sheet
+    """A row for each of the samples `chosen`, with up to `views` distinct views; stored sequences stand apart."""
+    columns = min(views, int(index.n_views[chosen].max()))
+    about = f"{len(index):,} samples, {index.height} x {index.width} px, {index.encoding}"  # the font has no ×
+    page = Rows(f"{info.name} · {index.name}", about, (index.width, index.height), spec.params, len(chosen))
+    page.open(columns, apart=spec.sequence)
+    for number, sample in enumerate(chosen.tolist()):
+        label, held = int(index.labels[sample]), int(index.n_views[sample])
+        count = f"{held // spec.sequence} sequences of {spec.sequence}" if spec.sequence else f"{held} views"
+        shown = range(min(columns, held))
+        pictures = [(index.read_view(sample, view), index.params[sample, view]) for view in shown]
+        page.draw(number, Row((class_of(info, label), index.keys[sample], count), pictures))
+    return page.sheet
 
 
-def group_params(fields: tuple[ParamField, ...]) -> list[_Group]:
-    """(rot_x, rot_y, rot_z) → one group "rot x y z"; a parameter of its own keeps its name."""
-    named = [(f.name.rpartition("_")[0] or f.name, f.unit, f.name, column) for column, f in enumerate(fields)]
-    groups = []
-    for (prefix, unit), same in groupby(named, key=lambda item: item[:2]):
-        members = list(same)
-        ends = " ".join(name.removeprefix(f"{prefix}_") for _, _, name, _ in members)
-        label = f"{prefix} {ends}" if ends != prefix else prefix
-        groups.append(_Group(label, [column for *_, column in members], unit))
-    return groups
+def class_of(info: DatasetInfo, label: int) -> str:
+    return info.classes[label] if label >= 0 and info.classes else "no class"
 
 
-class _Rows:
-    """The rows of one sheet. Text that names lines stands left, in the row's height."""
+class Rows:
+    """The rows of one sheet, of pictures `size` (width, height) px. Text that names lines stands left of them."""
 
-    def __init__(self, info: DatasetInfo, spec: ViewSpec, index: SplitIndex, columns: int, rows: int) -> None:
-        scale = max(1.0, TILE / min(index.height, index.width))
-        self.index, self.columns, self.classes = index, columns, info.classes
-        self.tile = (round(index.width * scale), round(index.height * scale))
-        self.groups = group_params(spec.params)
-        self.step = (self.tile[0] + GAP, self.tile[1] + LINE * len(self.groups) + 2 * GAP + 4)
+    sheet: Sheet
+
+    def __init__(
+        self, title: str, about: str, size: tuple[int, int], params: tuple[ParamField, ...], rows: int
+    ) -> None:
+        scale = max(1.0, TILE / min(size))
+        self.title, self.about, self.rows = title, about, rows
+        self.tile = (round(size[0] * scale), round(size[1] * scale))
+        self.groups = group_params(params)
+        self.height = self.tile[1] + LINE * len(self.groups) + 2 * GAP + 4
         self.top = MARGIN + HEAD
-        size = (2 * MARGIN + LABELS + columns * self.step[0] - GAP, self.top + rows * self.step[1] + MARGIN - GAP)
-        about = f"{len(index):,} samples, {index.height} x {index.width} px, {index.encoding}"  # the font has no ×
-        self.sheet = Sheet(size, f"{info.name} · {index.name}", about)
 
-    def draw_sample(self, row: int, sample: int) -> None:
-        y, index, sheet = self.top + row * self.step[1], self.index, self.sheet
-        label = int(index.labels[sample])
-        name = self.classes[label] if label >= 0 else "no class"
-        lines = (name, index.keys[sample], f"{index.n_views[sample]} views")
+    def open(self, columns: int, apart: int = 0) -> None:
+        """A blank sheet for rows of so many views, with more room after each `apart` of them."""
+        self.apart = apart
+        size = (self._x(columns - 1) + self.tile[0] + MARGIN, self.top + self.rows * self.height + MARGIN - GAP)
+        self.sheet = Sheet(size, self.title, self.about)
+
+    def draw(self, number: int, row: Row) -> None:
+        y, sheet = self.top + number * self.height, self.sheet
         faces = ((0, INK, font(14)), (20, FAINT, sheet.small), (38, FAINT, sheet.small))
-        for text, (down, colour, face) in zip(lines, faces, strict=True):
+        for text, (down, colour, face) in zip(row.about, faces, strict=True):
             sheet.clipped((MARGIN, y + down), text, LABELS - 2 * GAP, colour, face)
         for line, group in enumerate(self.groups):
-            at = (MARGIN + LABELS - 2 * GAP, y + self.tile[1] + 5 + LINE * line)
-            sheet.pen.text(at, group.label, FAINT, sheet.small, anchor="ra")
-        for column in range(min(self.columns, int(index.n_views[sample]))):
-            self._draw_view((MARGIN + LABELS + column * self.step[0], y), sample, column)
+            sheet.pen.text((MARGIN + LABELS - 2 * GAP, self._y(y, line)), group.label, FAINT, sheet.small, anchor="ra")
+        for column, (picture, under) in enumerate(row.pictures):
+            x = self._x(column)
+            sheet.picture((x, y), picture, self.tile)
+            if isinstance(under, str):
+                sheet.pen.text((x, self._y(y, 0)), under, FAINT, sheet.small)
+            else:
+                self._write((x, y), under)
 
-    def _draw_view(self, at: tuple[int, int], sample: int, view: int) -> None:
-        x, y = at
-        self.sheet.picture(at, self.index.read_view(sample, view), self.tile)
-        values = self.index.params[sample, view]
+    def _x(self, column: int) -> int:
+        breaks = column // self.apart if self.apart else 0
+        return MARGIN + LABELS + column * (self.tile[0] + GAP) + breaks * _APART
+
+    def _y(self, y: int, line: int) -> int:
+        return y + self.tile[1] + 5 + LINE * line
+
+    def _write(self, at: tuple[int, int], values: np.ndarray) -> None:
+        """The parameters under the view at `at`."""
         for line, group in enumerate(self.groups):
-            top, left = y + self.tile[1] + 5 + LINE * line, x
+            x, top = at[0], self._y(at[1], line)
             if group.is_hue:
                 colour = colorsys.hsv_to_rgb(float(values[group.columns[0]]) % 1, 0.6, 0.9)
                 box = (x, top + 2, x + 10, top + 12)
                 self.sheet.pen.rectangle(box, fill=tuple(round(255 * c) for c in colour), outline=FRAME)
-                left = x + 16
-            self.sheet.pen.text((left, top), group.text(values), INK, self.sheet.small)
+                x += 16
+            self.sheet.pen.text((x, top), group.text(values), INK, self.sheet.small)

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+
 from seqjepa.data.actions import AUGMENTATION_PARTS
 from seqjepa.data.augment.apply import augment
 from seqjepa.data.augment.parameters import draw_parameters
@@ -19,8 +22,6 @@ from seqjepa.data.sequence import ViewSequence
 from shards.errors import ConfigError
 
 if TYPE_CHECKING:
-    import torch
-
     from shards.reader import ImageIndex
 
 
@@ -166,3 +167,18 @@ def augmented(
     actions = augmentation_actions(params, how.action, how.scaling)
     params, actions = (values.to(batch.images.device, non_blocking=True) for values in (params, actions))
     return ViewSequence(augment(batch.images, drawn, how.size), actions, params, batch.labels, batch.keys)
+
+
+def augmented_on(
+    images: np.ndarray, rows: np.ndarray, recipe: Recipe, views: int, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a run of that seed sees in its first epoch, for pictures: `rows` of a split, images uint8 [n, s, s, 3].
+
+    Returns views uint8 [n, T, s, s, 3] and parameters float32 [n, T, 9]. ConfigError: images are not square.
+    """
+    height, width = images.shape[1:3]
+    if height != width:
+        raise ConfigError(f"images of {height}×{width} pixels, and augmented views are square; shard them with --size")
+    drawn = draw_parameters(recipe, rows, views, height=height, width=width, seed=seed, epoch=0)
+    made = augment(torch.from_numpy(images).permute(0, 3, 1, 2), drawn, height)
+    return made.permute(0, 1, 3, 4, 2).numpy(), drawn.vector().numpy()
