@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 import torch
 from augment_reference import augment_each, grey_levels_off
+from PIL import Image
+from typer.testing import CliRunner
 
+from cli import seqjepa_data_app
 from seqjepa.data.augment.parameters import draw_parameters
 from seqjepa.data.augment.recipes import RECIPES, Recipe, build_recipe
 from seqjepa.data.augment.scaling import augmentation_actions, constants_for
-from seqjepa.data.augmented import AugmentedLoader
+from seqjepa.data.augmented import AugmentedLoader, augmented_on
 from seqjepa.data.sequence import ViewSequence
 from shards.errors import ConfigError
+from shards.preview_views import TILE
 
 SETTINGS: dict[str, Any] = {"views": 3, "batch_size": 6, "seed": 5, "workers": 0}
 EQUIMOD = RECIPES["equimod"]
@@ -112,7 +116,9 @@ def test_views_may_have_another_size_than_images(build_image_set):
     assert batch.views.shape == (6, 3, 3, 16, 16)
     assert (batch.params[..., 2] <= 24).all()
     assert batch.params[..., 3].max() > 24
-    with pytest.raises(ConfigError, match="24×28 pixels and augmented views are square; shard them with --size, or say"):
+    with pytest.raises(
+        ConfigError, match="24×28 pixels and augmented views are square; shard them with --size, or say"
+    ):
         open_loader(index)
 
 
@@ -133,3 +139,33 @@ def test_batches_are_made_on_the_gpu(index):
         assert batch.views.device.type == batch.actions.device.type == batch.params.device.type == "cuda"
         assert grey_levels_off(batch.views.cpu(), expected.views).mean() < 0.02
         assert torch.equal(batch.params.cpu(), expected.params)
+
+
+def test_pictures_show_what_a_runs_first_epoch_sees(build_image_set):
+    index = build_image_set(saliency="none", size=(24, 24)).images("train")
+    rows = np.array([3, 0, 8])
+    images = np.stack([index.read_image(row) for row in rows])
+    views, params = augmented_on(images, rows, EQUIMOD, 3, seed=7)
+    with open_loader(index, seed=7, views=3, shuffle=False) as loader:
+        batches = list(loader.epoch(0))
+    seen = [torch.cat([getattr(batch, name) for batch in batches]).numpy() for name in ("views", "params")]
+    assert np.array_equal(views, seen[0][rows].transpose(0, 1, 3, 4, 2))
+    assert np.array_equal(params, seen[1][rows])
+    with pytest.raises(ConfigError, match="20×24 pixels, and augmented views are square; shard them with --size"):
+        augmented_on(np.zeros((1, 20, 24, 3), np.uint8), rows[:1], EQUIMOD, 2)
+
+
+def test_the_preview_command_shows_augmented_views(build_image_set, tmp_path):
+    folder = str(build_image_set(saliency="none", size=(24, 24)).path)
+    arguments = ["preview", folder, "--out", str(tmp_path / "sheet.png"), "--samples", "2", "--views", "3"]
+    done = CliRunner().invoke(seqjepa_data_app, [*arguments, "--augment", "equimod"])
+    assert done.exit_code == 0, done.output
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 4 * TILE
+    for extra, message in (
+        (["--augment", "equimod", "--patch", "8"], "--patch 8 is about patches, --augment equimod about whole images"),
+        (["--augment", "simclrr"], "unknown augmentation recipe 'simclrr'; there are: equimod"),
+    ):
+        refused = CliRunner().invoke(seqjepa_data_app, [*arguments, *extra])
+        assert (refused.exit_code, len(refused.output.strip().splitlines())) == (2, 1)
+        assert message in refused.output
