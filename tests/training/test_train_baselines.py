@@ -1,0 +1,59 @@
+"""Runs of the baselines on every kind of shards: killed, resumed, and the same bits at the end."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from train_helpers import SACCADES, make_saliency_shards, make_shards, metrics, tiny_config
+
+from seqjepa.training.learner import Learner
+from seqjepa.training.train import train
+from shards.errors import ConfigError
+
+KINDS = {"views": [], "images": ["data.augment=equimod", "data.action=augmentation"], "saccades": SACCADES}
+CASES = [
+    ("simclr", "views"),
+    ("sie", "views"),
+    ("byol", "images"),
+    ("equimod", "images"),
+    ("vicreg_traj", "images"),
+    ("conditional_byol", "saccades"),
+    ("sen", "saccades"),
+    ("vicreg", "saccades"),
+]
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(("method", "kind"), CASES)
+def test_a_killed_run_ends_with_the_same_bits(tmp_path, monkeypatch, method: str, kind: str):
+    make = make_shards if kind == "views" else make_saliency_shards
+    shards, update = make(tmp_path / "set", 20), Learner.update
+    context = 2 if method == "vicreg_traj" else 1
+    own = [f"method={method}", f"data.context={context}", "model.projector=[32,16]", "optim.epochs=2"]
+    config = tiny_config(*KINDS[kind], *own, "train.checkpoint_minutes=1e-9")
+    train(config, shards, tmp_path / "whole", workers=0, progress=False)
+
+    def dying(self: Learner, seq, step: int, lr: float):
+        if step == 4:
+            monkeypatch.setattr(Learner, "update", update)
+            raise Killed
+        return update(self, seq, step, lr)
+
+    monkeypatch.setattr(Learner, "update", dying)
+    with pytest.raises(Killed):
+        train(config, shards, tmp_path / "run", workers=0, progress=False)
+    train(config, shards, tmp_path / "run", workers=0, progress=False)
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
+    whole, again = (load_file(tmp_path / run / "model.safetensors") for run in ("whole", "run"))
+    assert all(torch.equal(again[name], value) for name, value in whole.items())
+
+
+def test_a_wrong_number_of_views_is_refused_before_anything_is_written(tmp_path):
+    shards = make_shards(tmp_path / "set", 20)
+    with pytest.raises(ConfigError, match=r"simclr takes exactly 2 views .* set data\.context=1"):
+        train(tiny_config("method=simclr"), shards, tmp_path / "run", workers=0, progress=False)
+    assert not (tmp_path / "run").exists()
