@@ -9,6 +9,7 @@ from functools import partial
 
 import torch
 
+from seqjepa.data.augment.scaling import stored_scaling
 from seqjepa.data.augmented import Augmenting
 from seqjepa.data.draws import Purpose
 from seqjepa.data.fixations import Fixating
@@ -78,6 +79,7 @@ def _of_views(
             statistics(loaded, stored, name),
             device,
             run_length=spec.sequence,
+            scaling=None if loaded.config.fidelity == "author" else stored_scaling(stored.info),
             threads=_threads(),
             progress=progress,
         )

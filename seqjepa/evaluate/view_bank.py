@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from seqjepa.data.augment.scaling import Scaling
 from seqjepa.evaluate.bank import FeatureBank
 from seqjepa.evaluate.encode import PixelStats, embed, room
 from seqjepa.evaluate.stored_views import stored_views
@@ -21,13 +22,14 @@ def encode_views(
     device: torch.device,
     *,
     run_length: int = 0,
+    scaling: Scaling | None = None,
     batch_size: int = 256,
     threads: int = 2,
     progress: bool = False,
 ) -> FeatureBank:
     """Runs every distinct view of the split through `method.embed`.
 
-    run_length: see FeatureBank; V of sets whose views were baked as sequences. Features are kept as float32, or as
+    run_length, scaling: see FeatureBank; of sets whose views were baked as sequences. Features are kept as float32, or as
     float16 when they would exceed 2 GiB (3DIEBench's 2.6 million views: 2.7 GB).
     """
     z: Tensor | None = None
@@ -44,4 +46,4 @@ def encode_views(
     assert z is not None, "a split has at least one sample with one view"
     labels = torch.from_numpy(np.asarray(index.labels, np.int64)).to(z.device)
     n_views = index.n_views.astype(np.int64)
-    return FeatureBank(z, n_views, index.params, index.param_names, labels, run_length)
+    return FeatureBank(z, n_views, index.params, index.param_names, labels, run_length, scaling=scaling)

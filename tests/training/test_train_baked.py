@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from train_helpers import make_saliency_shards, metrics, tiny_config
 
 from seqjepa.bake.baking import Baking
 from seqjepa.bake.run import bake
 from seqjepa.data.augment.recipes import RECIPES
+from seqjepa.data.augment.scaling import stored_scaling
+from seqjepa.data.draws import Purpose
+from seqjepa.data.loader import ViewLoader
+from seqjepa.evaluate.banks import encode_banks
+from seqjepa.evaluate.battery import Lengths
+from seqjepa.evaluate.protocol import Protocol
+from seqjepa.training.checkpoint import load_run
 from seqjepa.training.train import train
 from shards.errors import ConfigError
+from shards.reader import ShardSet
 
 COMMON = ["data.action=augmentation", "data.normalisation=cifar100", "optim.epochs=2", "seed=5"]
 
@@ -40,3 +49,23 @@ def test_what_does_not_fit_a_baked_set_says_what_to_set(tmp_path, changes: list[
     with pytest.raises(ConfigError, match=message):
         train(tiny_config(*COMMON, *changes), tmp_path / "baked", tmp_path / "run", workers=0, progress=False)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("fidelity", ["paper", "author"])
+def test_evaluation_scales_the_actions_of_a_baked_set_as_training_did(tmp_path, fidelity: str):
+    images = make_saliency_shards(tmp_path / "set", images=20, maps=False)
+    bake(images, tmp_path / "baked", Baking(1, 3, RECIPES["equimod"], seed=5), workers=0)
+    config = tiny_config(*COMMON[:2], "data.augment=none", "optim.epochs=1", f"fidelity={fidelity}")
+    train(config, tmp_path / "baked", tmp_path / "run", workers=0, progress=False)
+    stored, protocol = (
+        ShardSet.open(tmp_path / "baked"),
+        Protocol((1, 2), Lengths(2, 2), 1, 0, "train", "train"),
+    )
+    banks = encode_banks(load_run(tmp_path / "run"), stored, protocol, torch.device("cpu"), False)
+    slots = banks.train.draw(0, 0, Purpose.EVALUATION, 3)
+    with ViewLoader(
+        stored.split("train"), views=3, action="augmentation", batch_size=20, seed=5, workers=0, shuffle=False,
+        normalisation="author" if fidelity == "author" else "zscore", scaling=stored_scaling(stored.info),
+    ) as loader:  # fmt: skip
+        trained_on = next(loader.epoch(0)).actions
+    torch.testing.assert_close(banks.train.actions(slots, "augmentation"), trained_on, rtol=0, atol=0)
