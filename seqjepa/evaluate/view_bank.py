@@ -29,8 +29,8 @@ def encode_views(
 ) -> FeatureBank:
     """Runs every distinct view of the split through `method.embed`.
 
-    run_length, scaling: see FeatureBank; of sets whose views were baked as sequences. Features are kept as float32, or as
-    float16 when they would exceed 2 GiB (3DIEBench's 2.6 million views: 2.7 GB).
+    run_length, scaling: see FeatureBank; of sets whose views were baked as sequences. Features are kept as float32, or
+    as float16 when they would exceed 2 GiB (3DIEBench's 2.6 million views: 2.7 GB).
     """
     z: Tensor | None = None
     total = int(index.n_views.sum())
