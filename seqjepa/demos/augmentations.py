@@ -28,11 +28,11 @@ class AugmentationSettings:
     """What decides the demo's numbers, beside the recipe. Kept in demo.json, so that one folder holds one demo."""
 
     seed: int = 0
-    train: int = 5000
-    test: int = 1500
-    classes: int = 20
+    train: int = 4000
+    test: int = 1000
+    classes: int = 10
     m_val: tuple[int, ...] = (1, 2, 3, 4, 5)
-    probe_epochs: int = 120
+    probe_epochs: int = 40
     train_draws: int = 4
     val_draws: int = 2
 
