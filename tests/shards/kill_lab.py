@@ -16,6 +16,7 @@ import random
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,10 @@ sys.path.insert(0, str(ROOT))
 import pyarrow.parquet  # noqa: E402, F401  imported once, here, for all children
 import shard_sets  # noqa: E402
 from shard_sets import contents, final_files  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+# tqdm's own lock is a semaphore that forked processes share: a child killed while it holds it would stop all others.
+tqdm.set_lock(threading.RLock())
 
 WATCHED = ("open", "write", "fsync", "replace", "unlink", "mkdir", "rmdir")
 
