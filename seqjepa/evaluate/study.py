@@ -1,0 +1,51 @@
+"""What a study is: numbers of a run that are not one probe's, such as retrieval or a map of the features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seqjepa.evaluate.banks import Banks
+from seqjepa.evaluate.battery import Subject
+from seqjepa.evaluate.fit_and_score import Bench
+from seqjepa.evaluate.protocol import Protocol
+from seqjepa.training.checkpoint import LoadedRun
+from shards.reader import ShardSet
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a study is given: everything that the probes of the same evaluation saw. The model stays frozen.
+
+    folder    for arrays that figures are drawn from (artefacts.py): RUN/evaluation/trained or …/untrained
+    ood       a second set of shards with rotations that training never saw, where one was named (SPEC D.7)
+    progress  whether to show bars on a terminal
+    """
+
+    loaded: LoadedRun
+    stored: ShardSet
+    banks: Banks
+    subject: Subject
+    protocol: Protocol
+    bench: Bench
+    folder: Path
+    ood: ShardSet | None = None
+    progress: bool = True
+
+
+@dataclass(frozen=True)
+class Study:
+    """One study.
+
+    name     as --suite and "skipped" in results.json name it
+    why_not  "" if it makes sense for a case, else the reason in a few words ("the method has no predictor")
+    take     scores, nested as in results.json: {"retrieval": {"mrr": 0.41, …}}; nothing but numbers
+    rows     labels of these scores by dotted key, as in results.ROWS ({} for a size)
+    """
+
+    name: str
+    why_not: Callable[[Case], str]
+    take: Callable[[Case], dict[str, Any]]
+    rows: dict[str, str]
