@@ -51,7 +51,7 @@ def claimed(out: Path, plan: Plan, overwrite: bool = False) -> Iterator[None]:
     if not ours:
         _refuse_foreign(out, plan)
     elif not overwrite:
-        _check_same_run(out, plan)
+        check_same_run(out, plan)
     else:
         read_run_json(out)  # a run.json of someone else's is refused even so
     with _locked(out):
@@ -75,7 +75,7 @@ def _refuse_foreign(out: Path, plan: Plan) -> None:
         raise UsageError(f"--extend-epochs: there is no run in {out} to extend")
 
 
-def _check_same_run(out: Path, plan: Plan) -> None:
+def check_same_run(out: Path, plan: Plan) -> None:
     """UsageError that names every key in which the run there differs from what is asked."""
     info = read_run_json(out)
     if not (out / CONFIG).exists():

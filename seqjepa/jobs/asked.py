@@ -1,0 +1,80 @@
+"""What the numbers of a run were asked with: evaluation/asked.json beside the arrays of figures.
+
+An entry holds the question and a digest of the answer. Numbers that are gone, or that another command has replaced
+since, answer it no more, and neither do those of fewer epochs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from seqjepa.evaluate.results import read_results, results_file
+from seqjepa.files import write_atomic
+from seqjepa.training.checkpoint import RUN
+
+ASKED = Path("evaluation") / "asked.json"
+# What was measured beyond the question does not make an answer to it wrong.
+MAY_BE_MORE = ("ood",)
+
+
+def still_answered(run: Path, weights: str, evaluation: Mapping[str, Any]) -> bool:
+    """Whether the run holds the numbers of `weights` ("trained", "untrained" or "transfer") for this evaluation.
+
+    A question is told by its keyword arguments, so a transfer by its shards and patch.
+    """
+    question = _question(run, evaluation)
+    for entry in _entries(run, weights):
+        there = {k: v for k, v in entry["question"].items() if k in question or k not in MAY_BE_MORE}
+        if there == question and _digest(_answer(run, weights, entry["file"])) == entry["answer"]:
+            return True
+    return False
+
+
+def note_answer(run: Path, weights: str, evaluation: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+    """Remember that `results`, as evaluate_run returned them, answer this question."""
+    file = results_file(dict(results["protocol"]))
+    entry = {"question": _question(run, evaluation), "file": file}
+    entry["answer"] = _digest(_answer(run, weights, file))
+    kept = [e for e in _entries(run, weights) if e["file"] != file]
+    noted = {**_read(run), weights: [*kept, entry]}
+    (run / ASKED).parent.mkdir(exist_ok=True)
+    write_atomic(run / ASKED, (json.dumps(noted, indent=2, sort_keys=True) + "\n").encode())
+
+
+def _question(run: Path, evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments as JSON gives them back; those left at None are as good as not given."""
+    given = {name: _plain(value) for name, value in evaluation.items() if value is not None}
+    epochs = json.loads((run / RUN).read_text(encoding="utf-8")).get("finished_epochs") if (run / RUN).exists() else 0
+    return json.loads(json.dumps({**given, "of_epochs": epochs}))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value.resolve())
+    return list(value) if isinstance(value, (range, tuple)) else value
+
+
+def _answer(run: Path, weights: str, file: str) -> Any:
+    return read_results(run, file).get("trained" if weights == "transfer" else weights)
+
+
+def _digest(answer: Any) -> str:
+    return hashlib.blake2b(json.dumps(answer, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _entries(run: Path, weights: str) -> list[dict[str, Any]]:
+    found = _read(run).get(weights, [])
+    return [e for e in found if {"question", "file", "answer"} <= set(e)]
+
+
+def _read(run: Path) -> dict[str, Any]:
+    """The notes; empty where there are none or they cannot be read, so that the evaluation is done again."""
+    try:
+        noted = json.loads((run / ASKED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return noted if isinstance(noted, dict) else {}

@@ -1,0 +1,105 @@
+"""A job: one run trained and evaluated, each part once however often the job is asked for.
+
+    recipe + settings + shards ──► train (exact resume) ──► evaluate (trained, untrained, transfers) ──► out/name
+
+A kill at any moment leaves a run directory that the same job goes on from: the trainer saves on SIGINT and SIGTERM,
+and the numbers of an evaluation are written at its end, at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from seqjepa.config import RunConfig
+from seqjepa.evaluate.suite import evaluate_run
+from seqjepa.jobs.asked import note_answer, still_answered
+from seqjepa.recipes import load_recipe
+from seqjepa.training.checkpoint import RUN, read_run_json
+from seqjepa.training.data import open_training_data
+from seqjepa.training.run_directory import Plan, check_same_run
+from seqjepa.training.train import train
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """A second evaluation of the trained weights, on shards that they were not trained on (SPEC D.11)."""
+
+    shards: Path
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run and what is to be known of it.
+
+    name        its folder below `out`
+    recipe      a packaged recipe's name, or a path to a TOML file
+    settings    "a.b=c", applied to the recipe in order
+    evaluation  keyword arguments of evaluate_run; its device and its folder are the job's
+    untrained   whether the initial weights are evaluated too, as the floor
+    """
+
+    name: str
+    recipe: str
+    settings: tuple[str, ...]
+    shards: Path
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    untrained: bool = False
+    transfers: tuple[Transfer, ...] = ()
+
+    def config(self) -> RunConfig:
+        """The run's settings, validated; ConfigError names every mistake."""
+        return load_recipe(self.recipe, self.settings)
+
+
+def run_job(
+    job: Job,
+    out: Path,
+    *,
+    device: str = "auto",
+    workers: int | None = None,
+    progress: bool = True,
+    say: Say | None = None,
+) -> Path:
+    """Does what is left to do of `job` in out/name, and returns that run directory.
+
+    say hears a line before each part that is done. Raises UsageError where out/name holds another run; Interrupted
+    after a signal while training (then the state was saved); whatever training and evaluation raise.
+    """
+    run, hear = Path(out) / job.name, say or (lambda line: None)
+    config = job.config()
+    if not is_trained(run, config, job.shards):
+        hear(f"{job.name}: train {config.optim.epochs} epochs")
+        train(config, job.shards, run, device=device, workers=workers, progress=progress)
+    evaluate = partial(evaluate_run, run, device=device, progress=progress)
+    for weights in ("untrained", "trained") if job.untrained else ("trained",):
+        if not still_answered(run, weights, job.evaluation):
+            hear(f"{job.name}: evaluate the {weights} weights")
+            results = evaluate(shards=job.shards, untrained=weights == "untrained", **job.evaluation)
+            note_answer(run, weights, job.evaluation, results)
+    for transfer in job.transfers:
+        _transfer(run, transfer, evaluate, hear)
+    return run
+
+
+def is_trained(run: Path, config: RunConfig, shards: Path) -> bool:
+    """Whether `run` holds this run, finished. UsageError where it holds another one."""
+    if not (run / RUN).exists():
+        return False
+    source = open_training_data(shards, config)
+    check_same_run(run, Plan(config, source.data, source.names))
+    return read_run_json(run).get("finished_epochs") == config.optim.epochs
+
+
+def _transfer(run: Path, transfer: Transfer, evaluate: Callable[..., dict[str, Any]], hear: Say) -> None:
+    asked = {"shards": transfer.shards, **transfer.evaluation}
+    if not still_answered(run, "transfer", asked):
+        hear(f"{run.name}: evaluate on {transfer.shards}")
+        results = evaluate(shards=transfer.shards, **transfer.evaluation)
+        note_answer(run, "transfer", asked, results)
