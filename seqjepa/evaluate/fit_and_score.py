@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ class Bench:
     """Where probes are trained: the two banks, the device, and the seed that fixes draws, heads and row order.
 
     val_draws: the validation set is seen under so many fixed draws of views; scores are over all of them together.
+    heads: what was fitted here, by the measure's name, for studies that show it to other banks.
     """
 
     train: FeatureBank
@@ -30,11 +31,12 @@ class Bench:
     device: torch.device
     seed: int
     val_draws: int = 1
+    heads: dict[str, nn.Module] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 
 def fit_and_score(measure: Measure, bench: Bench) -> tuple[Scores, Scores]:
     """Scores after the last epoch, and the best seen in ten checks along the way (logged, never reported as ours)."""
-    x, y = _validation(measure, bench)
+    x, y = shown_and_wanted(measure, bench, bench.val)
     training = _training(measure, bench)
     spread = torch.linspace(0, len(bench.train) - 1, min(EXAMPLES, len(bench.train)), device=bench.device).long()
     examples = training(0)(spread)
@@ -48,7 +50,7 @@ def fit_and_score(measure: Measure, bench: Bench) -> tuple[Scores, Scores]:
         last.update(measure.score(predict(head, x), y))
         best.update({name: max(value, best.get(name, value)) for name, value in last.items()})
 
-    fit(
+    bench.heads[measure.name] = fit(
         lambda: measure.head(*examples),
         training,
         len(bench.train),
@@ -60,11 +62,10 @@ def fit_and_score(measure: Measure, bench: Bench) -> tuple[Scores, Scores]:
     return last, best
 
 
-def _validation(measure: Measure, bench: Bench) -> tuple[Tensor, Tensor]:
-    """Every validation sample under each fixed draw, on the device."""
-    val = bench.val
-    drawn = (val.draw(bench.seed, draw, Purpose.EVALUATION, measure.views) for draw in range(bench.val_draws))
-    parts = [_everything(measure.inputs(val, slots), len(val), bench.device) for slots in drawn]
+def shown_and_wanted(measure: Measure, bench: Bench, bank: FeatureBank) -> tuple[Tensor, Tensor]:
+    """Inputs and targets of every sample of a bank under each fixed draw of the bench, on the device."""
+    drawn = (bank.draw(bench.seed, draw, Purpose.EVALUATION, measure.views) for draw in range(bench.val_draws))
+    parts = [_everything(measure.inputs(bank, slots), len(bank), bench.device) for slots in drawn]
     return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
 
 
