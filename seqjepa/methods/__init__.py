@@ -28,12 +28,8 @@ def _seq_jepa(config: RunConfig, action_size: int) -> Method:
 
 
 def _conv_jepa(config: RunConfig, action_size: int) -> Method:
-    if config.data.action in ROTATIONS:
-        raise ConfigError(
-            f"conv_jepa adds up the actions between views, which data.action = {config.data.action!r} does not allow; "
-            "set data.action=position or an augmentation's"
-        )
-    return ConvJEPA(config.model, action_size, config.fidelity, config.optim.ema_tau)
+    rotations = config.data.action in ROTATIONS
+    return ConvJEPA(config.model, action_size, config.fidelity, config.optim.ema_tau, rotations)
 
 
 def _context_ssl(config: RunConfig, action_size: int) -> Method:

@@ -28,7 +28,8 @@ PREDICTOR_HIDDEN = 1024
 class ConvJEPA(nn.Module):
     """Online encoder f and projector p, their moving averages f̄ and p̄, action embedding and predictor.
 
-    action_size  A; actions must add up: from view i to view M + 1 it is a_i + … + a_M
+    action_size  A
+    rotations    whether the first four values are relative quaternions, which multiply (`to_last`); all others add up
     fidelity     the projector's widths where `model.projector` is empty
     ema_tau      τ at the start of training; see `after_step`
 
@@ -39,10 +40,16 @@ class ConvJEPA(nn.Module):
     views_needed: int | None = None
 
     def __init__(
-        self, model: ModelConfig, action_size: int, fidelity: Fidelity = "paper", ema_tau: float = 0.996
+        self,
+        model: ModelConfig,
+        action_size: int,
+        fidelity: Fidelity = "paper",
+        ema_tau: float = 0.996,
+        rotations: bool = False,
     ) -> None:
         super().__init__()
         self.ema_tau = ema_tau
+        self.rotations = rotations
         self.conditioned = model.condition in ("both", "predictor")
         self.encoder, features = build_backbone(model)
         self.projector, width = projection(features, model, PROJECTOR[fidelity])
@@ -59,7 +66,7 @@ class ConvJEPA(nn.Module):
         differ by the factor M, which Adam takes out again. features: "z" [B, M, D], detached.
         """
         z = self.embed(fold(seq.views[:, :-1]))
-        prediction = self.predict(self.projector(z), to_last(seq.actions).flatten(0, 1))
+        prediction = self.predict(self.projector(z), to_last(seq.actions, self.rotations).flatten(0, 1))
         target = self.embed_target(seq.views[:, -1])
         M = seq.actions.shape[1]
         loss = cosine_loss(prediction, target.repeat_interleave(M, dim=0))
@@ -90,6 +97,23 @@ class ConvJEPA(nn.Module):
         update_average(self.target_projector, self.projector, tau)
 
 
-def to_last(actions: Tensor) -> Tensor:
-    """Actions between neighbours to actions from each view to the last: a [B, M, A] → Σ_{j ≥ i} a_j [B, M, A]."""
-    return actions.flip(1).cumsum(1).flip(1)
+def to_last(actions: Tensor, rotations: bool = False) -> Tensor:
+    """Actions [B, M, A] between neighbours → actions [B, M, A] from each view to the last.
+
+    Differences add up to Σ_{j ≥ i} a_j. Relative quaternions, the first four values where there are rotations, multiply
+    to a_i ⊗ … ⊗ a_M = conj(q_i) ⊗ q_{M+1}, sign included (SPEC A.3.1).
+    """
+    sums = actions.flip(1).cumsum(1).flip(1)
+    if not rotations:
+        return sums
+    products = [actions[:, -1, :4]]
+    for step in actions[:, :-1, :4].flip(1).unbind(1):
+        products.append(hamilton(step, products[-1]))
+    return torch.cat((torch.stack(products[::-1], dim=1), sums[..., 4:]), dim=-1)
+
+
+def hamilton(a: Tensor, b: Tensor) -> Tensor:
+    """Product a ⊗ b of quaternions [..., 4] (x, y, z, w)."""
+    (av, aw), (bv, bw) = (q.split((3, 1), dim=-1) for q in (a, b))
+    vector = aw * bv + bw * av + torch.linalg.cross(av, bv)
+    return torch.cat((vector, aw * bw - (av * bv).sum(-1, keepdim=True)), dim=-1)

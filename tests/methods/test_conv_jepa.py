@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
 from seqjepa.config import DataConfig, ModelConfig, OptimConfig, RunConfig
+from seqjepa.data.actions import quaternion, relative_quaternion
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.methods import build_method
 from seqjepa.methods.base import Aggregating
-from seqjepa.methods.conv_jepa import ConvJEPA
+from seqjepa.methods.conv_jepa import ConvJEPA, to_last
 from shards.errors import ConfigError
 
 D, P, E = 64, 24, 16
@@ -147,7 +151,29 @@ def test_widths_follow_fidelity_unless_given() -> None:
     assert small("author").projector[-2].weight.shape == (P, 40)
 
 
-def test_it_is_built_by_name_and_refuses_actions_that_do_not_add_up() -> None:
+def test_rotations_multiply_to_the_one_that_leads_to_the_last_view() -> None:
+    """Beside SciPy's rotations; hues, which follow the quaternion, add up."""
+    rng = np.random.default_rng(0)
+    turns = [Rotation.from_euler("xyz", rng.uniform(-1.5, 1.5, (7, 3))) for _ in range(5)]
+    hues = rng.uniform(size=(7, 5, 2))
+    steps = [(a.inv() * b).as_quat() for a, b in pairwise(turns)]
+    actions = np.concatenate((np.stack(steps, axis=1), np.diff(hues, axis=1)), axis=-1)
+    found = to_last(torch.from_numpy(actions), rotations=True)
+    for i in range(4):
+        agreement = (found[:, i, :4].numpy() * (turns[i].inv() * turns[4]).as_quat()).sum(-1)
+        np.testing.assert_allclose(abs(agreement), 1, rtol=1e-12)
+        np.testing.assert_allclose(found[:, i, 4:], hues[:, 4] - hues[:, i], atol=1e-12)
+
+
+def test_the_sign_of_a_quaternion_is_that_of_the_absolute_ones() -> None:
+    absolute = quaternion(np.random.default_rng(1).uniform(-1.5, 1.5, (50, 5, 3)))
+    actions = relative_quaternion(absolute[:, :-1], absolute[:, 1:])
+    expected = relative_quaternion(absolute[:, :-1], absolute[:, -1:])
+    np.testing.assert_allclose(to_last(torch.from_numpy(actions), rotations=True), expected, atol=1e-12)
+    assert (expected[..., 3] < 0).any()
+
+
+def test_it_is_built_by_name() -> None:
     config = RunConfig(
         method="conv_jepa",
         data=DataConfig(action="position"),
@@ -157,8 +183,8 @@ def test_it_is_built_by_name_and_refuses_actions_that_do_not_add_up() -> None:
     method = build_method(config, 2)
     assert isinstance(method, ConvJEPA)
     assert method.ema_tau == 0.9
-    with pytest.raises(ConfigError, match=r"adds up the actions.*data\.action=position"):
-        build_method(config.model_copy(update={"data": DataConfig()}), 4)
+    assert not method.rotations
+    assert build_method(config.model_copy(update={"data": DataConfig(action="rotation_colour")}), 6).rotations
     with pytest.raises(ConfigError, match="seq_jepa has no projector"):
         build_method(config.model_copy(update={"method": "seq_jepa"}), 2)
 
