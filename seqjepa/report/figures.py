@@ -1,77 +1,58 @@
-"""Charts as inline SVG whose colours are the page's: text stays text, and a dark page gets a dark chart."""
+"""Charts of named curves, each labelled at its end instead of in a legend."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# Drawn in these stand-ins, which no chart uses otherwise, then swapped for what the style sheet defines.
-INK, FAINT = "#010203", "#010204"
-SERIES = ("#010205", "#010206", "#010207")
-CSS_COLOURS = {
-    INK: "currentColor",
-    FAINT: "var(--rule)",
-    SERIES[0]: "var(--series-1)",
-    SERIES[1]: "var(--series-2)",
-    SERIES[2]: "var(--series-3)",
-}
-SETTINGS: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "text.color": INK,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "grid.color": FAINT,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-}
+from seqjepa.report.canvas import PUBLISHED, SERIES, draw, spread_apart
+
+DASHES = ("-", "--", ":", "-.")
+MOST_LINES = len(SERIES)
+"""Curves of ours that one chart can tell apart."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One named curve: x and y of equal length."""
+    """One named curve: x and y of equal length.
+
+    spread     of each y (a standard deviation over seeds), drawn as bars; () for none
+    published  whether it is the paper's: drawn in grey, hollow
+    """
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
+    spread: Sequence[float] = ()
+    published: bool = False
 
 
 def line_chart(
     lines: Sequence[Line], *, x_label: str, y_label: str, alt: str, markers: bool = False, percent: bool = False
 ) -> str:
-    """An <svg> of 5:3, with `alt` as its accessible name; each curve is labelled at its end instead of in a legend.
+    """An <svg> of 5:3, with `alt` as its accessible name.
 
     percent: y is a fraction, shown as a percentage from 0. markers: a dot at every point, for few points.
     """
-    with matplotlib.rc_context({**SETTINGS, "svg.hashsalt": alt}):
-        figure = Figure(figsize=(5, 3), layout="constrained")
-        axes = figure.add_subplot()
-        for line, colour, dash in zip(lines, SERIES, ("-", "--", ":"), strict=False):
-            scaled = [100 * y for y in line.y] if percent else list(line.y)
-            axes.plot(line.x, scaled, dash, color=colour, linewidth=2, marker="o" if markers else None)
-        _label_ends(axes, lines, 100 if percent else 1)
+
+    def paint(axes: Axes) -> None:
+        scale = 100 if percent else 1
+        styles = _styles(lines)
+        for line, (colour, dash) in zip(lines, styles, strict=True):
+            _curve(axes, line, colour, dash, scale, markers)
+        axes.margins(x=0.02)
+        if percent:
+            axes.set_ylim(bottom=0)
+        _label_ends(axes, lines, [colour for colour, _ in styles], scale)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        if percent:
-            axes.set_ylim(bottom=0)
-        return _inline(figure, alt)
+
+    return draw(paint, alt)
 
 
 def curve(epochs: Sequence[Mapping[str, Any]], key: str, name: str) -> Line | None:
@@ -80,38 +61,49 @@ def curve(epochs: Sequence[Mapping[str, Any]], key: str, name: str) -> Line | No
     return Line(name, [float(x) for x, _ in points], [float(y) for _, y in points]) if points else None
 
 
-def _label_ends(axes: Axes, lines: Sequence[Line], scale: float) -> None:
+def ends(lines: Sequence[Line], form: str = ".3g") -> str:
+    """Where each curve begins and ends, for an alternative text."""
+    return "; ".join(f"{line.name} from {line.y[0]:{form}} to {line.y[-1]:{form}}" for line in lines)
+
+
+def _styles(lines: Sequence[Line]) -> list[tuple[str, str]]:
+    """Colour and dash of each; the paper's curves are grey and do not use up a colour."""
+    styles, ours, theirs = [], 0, 0
+    for line in lines:
+        k = theirs if line.published else ours
+        styles.append((PUBLISHED if line.published else SERIES[k % len(SERIES)], DASHES[k % len(DASHES)]))
+        theirs, ours = theirs + line.published, ours + (not line.published)
+    return styles
+
+
+def _curve(axes: Axes, line: Line, colour: str, dash: str, scale: float, markers: bool) -> None:
+    axes.errorbar(
+        line.x,
+        [scale * y for y in line.y],
+        yerr=[scale * s for s in line.spread] if line.spread else None,
+        linestyle=dash,
+        color=colour,
+        linewidth=1.3 if line.published else 2,
+        marker="o" if markers else None,
+        markersize=5,
+        markerfacecolor="none" if line.published else colour,
+        elinewidth=1,
+        capsize=2,
+    )
+
+
+def _label_ends(axes: Axes, lines: Sequence[Line], colours: Sequence[str], scale: float) -> None:
     """Names beside the last points, pushed apart where they would overlap."""
-    axes.margins(x=0.02)
     low, high = axes.get_ylim()
-    gap = (high - low) * 0.09
-    taken: list[float] = []
-    order = sorted(range(len(lines)), key=lambda k: lines[k].y[-1])
-    for k in order:
-        y = scale * lines[k].y[-1]
-        y = max([y, *(other + gap for other in taken)]) if taken else y
-        taken.append(y)
+    heights = spread_apart([scale * line.y[-1] for line in lines], (high - low) * 0.09, high)
+    right = max((line.x[-1] for line in lines), default=0.0)
+    for line, colour, y in zip(lines, colours, heights, strict=True):
         axes.annotate(
-            lines[k].name,
-            (lines[k].x[-1], y),
+            line.name,
+            (right, y),
             xytext=(8, 0),
             textcoords="offset points",
             va="center",
-            color=SERIES[k],
+            color=colour,
             annotation_clip=False,
         )
-
-
-def _inline(figure: Figure, alt: str) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # would apply to the whole page
-    svg = re.sub(r' id="(?![mp][0-9a-f]{10}")[^"]*"', "", svg)  # repeated in every chart; clips and markers are not
-    svg = re.sub(r" font-family: [^;\"]*;", "", svg)
-    svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
-    for stand_in, colour in CSS_COLOURS.items():
-        svg = svg.replace(stand_in, colour)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1).strip()

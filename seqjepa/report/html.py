@@ -6,11 +6,11 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from importlib.resources import files
 from typing import Any
 
 from seqjepa.evaluate.results import PATHS, protocol_lines, table_rows
 from seqjepa.report.figures import Line, curve, line_chart
+from seqjepa.report.page import Section, document, listing, scrolling
 
 WEIGHTS = ("trained", "untrained")
 RANK_CAPTION = "Effective rank of the features; near 1 it would mean collapse"
@@ -39,26 +39,14 @@ class Page:
 
 def render(page: Page) -> str:
     """The whole document as HTML text, a few hundred kilobytes with its pictures inside."""
-    style = (files("seqjepa.report") / "style.css").read_text(encoding="utf-8")
     sections = [
-        f"<header>\n<h1>{escape(page.title)}</h1>\n<p class=lead>{escape(page.lead)}</p>\n</header>",
-        _headline_numbers(page.results),
-        _section("What the encoder sees", _sheet(page)),
-        _section("Learning, and what more views bring", _charts(page)),
-        _section("Numbers on unseen objects", _table(page.results)),
-        _section("How it was made", _list([*protocol_lines(dict(page.results)), *page.notes])),
+        Section("seen", "What the encoder sees", _sheet(page)),
+        Section("learning", "Learning, and what more views bring", _charts(page)),
+        Section("numbers", "Numbers on unseen objects", _table(page.results)),
+        Section("made", "How it was made", listing([*protocol_lines(dict(page.results)), *page.notes])),
     ]
-    body = "\n".join(section for section in sections if section)
-    return (
-        "<!doctype html>\n<html lang=en>\n<head>\n<meta charset=utf-8>\n"
-        '<meta name=viewport content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(page.title)}</title>\n<style>\n{style}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
-
-
-def _section(heading: str, content: str) -> str:
-    return f"<section>\n<h2>{escape(heading)}</h2>\n{content}\n</section>" if content else ""
+    header = f"<h1>{escape(page.title)}</h1>\n<p class=lead>{escape(page.lead)}</p>\n{_headline_numbers(page.results)}"
+    return document(page.title, header, sections)
 
 
 def _headline_numbers(results: Mapping[str, Any]) -> str:
@@ -92,8 +80,7 @@ def _sheet(page: Page) -> str:
     data = base64.b64encode(page.sheet).decode()
     image = f'<img src="data:image/png;base64,{data}" alt="{escape(page.sheet_alt)}">'
     return (
-        f'<figure>\n<div class=scroll tabindex=0 role=region aria-label="Contact sheet">{image}</div>\n'
-        f"<figcaption>{escape(page.sheet_alt)}</figcaption>\n</figure>"
+        f"<figure>\n{scrolling('Contact sheet', image)}\n<figcaption>{escape(page.sheet_alt)}</figcaption>\n</figure>"
     )
 
 
@@ -161,15 +148,9 @@ def _table(results: Mapping[str, Any]) -> str:
         cells = f"<td>{_number(trained)}</td><td>{_number(untrained)}</td><td class='gain{direction}'>{signed}</td>"
         rows.append(f"<tr><th scope=row>{escape(label)}</th>{cells}</tr>\n")
     heads = "".join(f"<th scope=col>{head}</th>" for head in ("Measure", "trained", "untrained", "gain"))
-    return (
-        f'<div class=scroll tabindex=0 role=region aria-label="Table of results">\n<table>\n'
-        f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{''.join(rows)}</tbody>\n</table>\n</div>"
-    )
+    table = f"<table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{''.join(rows)}</tbody>\n</table>"
+    return scrolling("Table of results", table)
 
 
 def _number(value: float | None, sign: str = "") -> str:
     return "–" if value is None else f"{value:{sign}.3f}".replace("-", "−")
-
-
-def _list(lines: Sequence[str]) -> str:
-    return "<ul>\n" + "".join(f"<li>{escape(line)}</li>\n" for line in lines) + "</ul>" if lines else ""

@@ -1,0 +1,90 @@
+"""A figure of the report: what is drawn, what it says in words, and the numbers behind it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+
+from seqjepa.report.page import scrolling
+
+Datum = str | int | float | None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One drawing of a figure: HTML (an <svg>, a table, pictures), whose numbers are `rows`.
+
+    wide  needs the width of the page, and scrolls in its own box on a phone
+    """
+
+    title: str
+    drawing: str
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Panels under one title, or the reason why there are none.
+
+    key      "figure-3"; unique on a page
+    caption  what is drawn, from which runs, and how it compares with the paper's
+    columns  names of what each of `rows` holds: every number that is drawn, ours and the paper's
+    missing  why nothing of ours is drawn; "" if something is
+    """
+
+    key: str
+    title: str
+    caption: str
+    panels: tuple[Panel, ...] = ()
+    columns: tuple[str, ...] = ()
+    rows: Sequence[tuple[Datum, ...]] = field(default_factory=tuple)
+    missing: str = ""
+
+    def csv(self) -> str:
+        """`rows` under `columns`, as CSV text; "" for a figure without numbers."""
+        if not self.rows:
+            return ""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows(self.rows)
+        return text.getvalue()
+
+
+def html(figure: Figure) -> str:
+    """An <article> with the figure, its caption, and its numbers as a table that can be opened."""
+    panels = "\n".join(_panel(panel) for panel in figure.panels)
+    missing = f"<p class=missing>Not measured: {escape(figure.missing)}.</p>\n" if figure.missing else ""
+    drawn = f"<div class=panels>\n{panels}\n</div>\n" if panels else ""
+    return (
+        f'<article id="{escape(figure.key)}">\n<h3>{escape(figure.title)}</h3>\n{missing}'
+        + (f"<figure>\n{drawn}<figcaption>{escape(figure.caption)}</figcaption>\n</figure>\n" if drawn else "")
+        + f"{_numbers(figure)}</article>\n"
+    )
+
+
+def _panel(panel: Panel) -> str:
+    heading = f"<p class=panel-title>{escape(panel.title)}</p>\n" if panel.title else ""
+    if not panel.wide:
+        return f"<div>\n{heading}{panel.drawing}\n</div>"
+    box = scrolling(panel.title, panel.drawing)
+    return f"<div class=wide>\n{heading}{box}\n</div>"
+
+
+def _numbers(figure: Figure) -> str:
+    if not figure.rows:
+        return ""
+    heads = "".join(f"<th scope=col>{escape(name)}</th>" for name in figure.columns)
+    rows = "\n".join("<tr>" + "".join(f"<td>{_shown(v)}</td>" for v in row) + "</tr>" for row in figure.rows)
+    table = f"<table class=data>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
+    summary = f"<summary>The {len(figure.rows)} numbers drawn</summary>"
+    return f"<details>\n{summary}\n{scrolling(f'Numbers of {figure.title}', table)}\n</details>\n"
+
+
+def _shown(value: Datum) -> str:
+    if value is None:
+        return "–"
+    return escape(f"{value:.4g}".replace("-", "−") if isinstance(value, float) else str(value))
