@@ -1,0 +1,114 @@
+"""What a report knows of a run: settings, numbers, epochs. Run directories are only read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from seqjepa.config import RunConfig
+from seqjepa.evaluate.known_sets import paper_set
+from seqjepa.evaluate.results import RESULTS_FILE, read_results
+from seqjepa.recipes import read_config
+from seqjepa.training.checkpoint import CONFIG, METRICS, RUN, read_run_json
+from seqjepa.training.runlog import read_epochs
+from shards.errors import UsageError
+
+DEEPEST = 4
+"""Folders below one that is given in which runs are looked for."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run.
+
+    name       of its folder
+    results    results.json: {"trained": …, "untrained": …}; empty if it was not evaluated
+    epochs     metrics.jsonl, a mapping a line
+    dataset    name of the set it was evaluated on, else trained on, as its shards say it
+    transfers  results-*.json by file name without "results-" and ".json": other images, other patches
+    identity   run.json: shards, versions, finished_epochs
+    """
+
+    path: Path
+    name: str
+    config: RunConfig
+    results: Mapping[str, Any]
+    epochs: Sequence[Mapping[str, Any]]
+    dataset: str
+    transfers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    identity: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def trained(self) -> Mapping[str, Any]:
+        """The numbers of the trained weights; empty without any."""
+        return self.results.get("trained", {})
+
+    @property
+    def protocol(self) -> Mapping[str, Any]:
+        """The account of how those were measured; empty without any."""
+        return self.trained.get("protocol", {})
+
+    @property
+    def paper_set(self) -> str:
+        """The paper's data set that the run was trained and evaluated on ("3DIEBench" …); empty if it was another."""
+        trained_on = self.identity.get("shards", {}).get("name", self.dataset)
+        return paper_set(self.protocol) if trained_on == self.protocol.get("dataset") else ""
+
+    @property
+    def epochs_done(self) -> int:
+        """As many as were logged; as many as were planned where there is no log (imported weights)."""
+        return len(self.epochs) or self.config.optim.epochs
+
+
+def read_records(paths: Sequence[Path]) -> list[RunRecord]:
+    """Runs of `paths`, each of which is a run directory or a folder that holds some; each run once, in this order.
+
+    UsageError: neither. FormatError, ConfigError: a run directory with files that cannot be read.
+    """
+    found: dict[Path, RunRecord] = {}
+    for path in paths:
+        runs = [path] if (path / RUN).is_file() else sorted(_runs_below(path))
+        if not runs:
+            what = "holds no run directories" if path.is_dir() else "is not there" if not path.exists() else "is a file"
+            raise UsageError(f"{path} {what}; give folders that `seqjepa train` wrote, or a folder of such folders")
+        for run in runs:
+            if run.resolve() not in found:
+                found[run.resolve()] = read_record(run)
+    return list(found.values())
+
+
+def read_record(run: Path) -> RunRecord:
+    """One run directory. FormatError: it is none, or its results are not JSON objects."""
+    identity, results = read_run_json(run), read_results(run)
+    trained = results.get("trained", {})
+    dataset = trained.get("protocol", {}).get("dataset") or identity.get("shards", {}).get("name", "")
+    return RunRecord(
+        path=run,
+        name=run.resolve().name,
+        config=read_config(run / CONFIG),
+        results=results,
+        epochs=read_epochs(run / METRICS),
+        dataset=str(dataset),
+        transfers=_transfers(run),
+        identity=identity,
+    )
+
+
+def _transfers(run: Path) -> dict[str, Mapping[str, Any]]:
+    beginning, _, ending = RESULTS_FILE.partition(".")
+    files = sorted(run.glob(f"{beginning}-*.{ending}"))
+    return {file.stem.removeprefix(f"{beginning}-"): read_results(run, file.name) for file in files}
+
+
+def _runs_below(folder: Path) -> Iterator[Path]:
+    """Run directories in a folder and in its folders, not through links nor inside runs."""
+    for here, inner, files in os.walk(folder):
+        depth = len(Path(here).relative_to(folder).parts)
+        if RUN in files:
+            yield Path(here)
+        if RUN in files or depth >= DEEPEST:
+            inner.clear()
+        inner[:] = [name for name in inner if not name.startswith(".")]
