@@ -80,7 +80,7 @@ def _of_views(
             device,
             run_length=spec.sequence,
             scaling=None if loaded.config.fidelity == "author" else stored_scaling(stored.info),
-            threads=_threads(),
+            threads=decoding_threads(),
             progress=progress,
         )
         for index in indexes
@@ -102,7 +102,7 @@ def _of_images(
     count = protocol.train_draws or _fitting_draws(loaded, len(indexes[0]), made(1, Purpose.PROBE), protocol, device)
     views = made(count, Purpose.PROBE), made(protocol.val_draws, Purpose.EVALUATION)
     train, val = (
-        encode_images(loaded.method, index, drawn, stats, device, threads=_threads(), progress=progress)
+        encode_images(loaded.method, index, drawn, stats, device, threads=decoding_threads(), progress=progress)
         for index, drawn in zip(indexes, views, strict=True)
     )
     return Banks(train, val, splits, spec.height, name, how, transfer)
@@ -148,5 +148,5 @@ def _fitting_draws(loaded: LoadedRun, images: int, drawn: DrawnViews, protocol: 
     return max(1, min(protocol.lengths.epochs, torch.cuda.mem_get_info(device)[0] // 4 // half_precision))
 
 
-def _threads() -> int:
+def decoding_threads() -> int:
     return min(16, len(os.sched_getaffinity(0)))
