@@ -20,7 +20,7 @@ def synth_3die_command(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     ood: Annotated[
         bool,
-        typer.Option("--ood", help="Rotations outside the training range (|angle| from 90 to 180 degrees)."),
+        typer.Option("--ood", help="Validation objects only, with every angle 90 to 180 degrees either way."),
     ] = False,
     families: Annotated[int | None, typer.Option(help="Only the first so many object families.")] = None,
     val_fraction: Annotated[
@@ -35,10 +35,11 @@ def synth_3die_command(
     \b
     Examples:
       seqjepa-data synth 3die --out synth/ --objects 384 --views 16 --size 64 --seed 0
-      seqjepa-data synth 3die --out synth-ood/ --seed 0 --ood
+      seqjepa-data synth 3die --out synth-ood/ --objects 384 --views 16 --size 64 --seed 0 --ood
       seqjepa-data synth 3die --out shards/synth --objects 4000 --views 50 --size 128 --shards --device cuda
     """
     from pipelines.synth import SynthConfig, synth_shards, synth_tree
+    from pipelines.synth.objects import plan_objects
 
     config = SynthConfig(
         objects=objects,
@@ -51,7 +52,7 @@ def synth_3die_command(
         device=device,
     )
     (synth_shards if shards else synth_tree)(config, out, overwrite=overwrite)
-    typer.echo(f"{out}: {objects} objects, {views} views each at {size}×{size}")
+    typer.echo(f"{out}: {len(plan_objects(config))} objects, {views} views each at {size}×{size}")
 
 
 @synth_app.command("stl10")

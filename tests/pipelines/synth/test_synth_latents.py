@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
+from sklearn.metrics import r2_score
 
 from pipelines.synth.dice import Dice, Purpose, stream
 from pipelines.synth.latents import draw_latents, rotation_matrix
@@ -35,6 +36,18 @@ def test_ood_angles_are_the_outer_half_with_both_signs():
     assert np.abs(angles).max() <= np.pi
     assert np.allclose((angles < 0).mean(0), 0.5, atol=0.03)
     assert np.allclose(np.abs(angles).mean(0), 0.75 * np.pi, atol=0.03)
+
+
+@pytest.mark.parametrize(("relative", "published_floor"), [(False, -0.209), (True, -0.189)])
+def test_the_mean_of_training_scores_out_of_distribution_what_it_does_on_3diebench(relative, published_floor):
+    """SPEC D.7: R² of a predictor that knows no more than the mean quaternion of the range of training."""
+
+    def quaternions(purpose: Purpose, ood: bool) -> np.ndarray:
+        views = Rotation.from_euler("xyz", draw_latents(stream(3, 0, purpose), 200_000, ood)[:, :3])
+        return (views[::2].inv() * views[1::2] if relative else views).as_quat()
+
+    seen, unseen = quaternions(Purpose.VIEWS, False), quaternions(Purpose.VIEWS_OOD, True)
+    assert r2_score(unseen, np.broadcast_to(seen.mean(0), unseen.shape)) == pytest.approx(published_floor, abs=0.005)
 
 
 def test_more_views_begin_with_the_same_views():

@@ -8,7 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from pipelines.commands.synth import synth_app
 from pipelines.synth import SynthConfig, iter_objects, synth_shards, synth_tree, to_tree
 from pipelines.synth.objects import object_solid, plan_objects
 from pipelines.three_diebench import shard_3diebench
@@ -176,6 +178,15 @@ def test_ood_goes_into_a_split_of_its_own(tmp_path: Path):
     assert not (tmp_path / "tree" / "train_images.npy").exists()
     val = np.load(tmp_path / "tree" / "val_images.npy", allow_pickle=False)
     assert len(val) == info.splits["ood"].samples == 3
+
+
+def test_the_command_says_how_many_objects_were_written(tmp_path: Path):
+    words = ["3die", "--objects", "20", "--views", "2", "--size", "16", "--families", "2", "--seed", "3"]
+    done = [CliRunner().invoke(synth_app, [*words, "--out", str(tmp_path / f"out{x}"), *x.split()]) for x in ("", "--ood")]
+    assert [result.exit_code for result in done] == [0, 0]
+    assert ": 20 objects" in done[0].output
+    assert ": 4 objects" in done[1].output
+    assert len(np.load(tmp_path / "out--ood" / "val_images.npy", allow_pickle=False)) == 4
 
 
 @pytest.mark.parametrize(
