@@ -26,3 +26,8 @@ def pick_device(name: str = "auto", local_rank: int | None = None) -> torch.devi
     if number >= torch.cuda.device_count():
         raise UsageError(f"device cuda:{number} is not there; this machine has {torch.cuda.device_count()} GPU(s)")
     return torch.device("cuda", number)
+
+
+def device_name(device: torch.device) -> str:
+    """ "cpu", or what the GPU calls itself."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -13,6 +13,12 @@ from shards.console import AsJson, Device, Shards, print_json
 def evaluate_command(
     run: Annotated[Path, typer.Argument(help="Run directory.", metavar="RUN")],
     shards: Shards,
+    suite: Annotated[
+        str, typer.Option(help="probes, or 3diebench, stl10, augmentations, all: retrieval, maps and others with them.")
+    ] = "probes",
+    ood: Annotated[
+        Path | None, typer.Option(help="Shards with rotations that training never saw: probes are shown them too.")
+    ] = None,
     untrained: Annotated[
         bool, typer.Option("--untrained", help="The same model at its initial weights, as the floor.")
     ] = False,
@@ -55,6 +61,7 @@ def evaluate_command(
     \b
     Examples:
       seqjepa evaluate runs/3die-rot-M3 --shards shards/3die
+      seqjepa evaluate runs/3die-rot-M3 --shards shards/3die --suite 3diebench --ood shards/3die-ood
       seqjepa evaluate runs/3die-rot-M3 --shards shards/3die --untrained --json
       seqjepa evaluate runs/stl-pls-M4 --shards shards/stl10 --m-val 1-6
       seqjepa evaluate runs/stl-pls-M4 --shards shards/imagenet224 --patch 84
@@ -79,6 +86,8 @@ def evaluate_command(
         normalisation=normalisation,
         path=path,
         contexts=None if contexts is None else parse_sizes(contexts, "--contexts", 0, 8190),
+        suite=suite,
+        ood=ood,
         out=run,
     )
     if as_json:

@@ -20,7 +20,8 @@ from seqjepa.data.draws import Purpose, choose_distinct, draw_u32
 from seqjepa.evaluate.bank import FeatureBank
 from seqjepa.evaluate.encode import room
 from seqjepa.evaluate.fit_and_score import Bench
-from seqjepa.evaluate.measure import Measure, Scores
+from seqjepa.evaluate.measure import Measure
+from seqjepa.evaluate.taken import NOTHING, Taken
 from seqjepa.methods.base import Method
 from seqjepa.methods.context_ssl import ENVIRONMENTS, ContextSSL
 from seqjepa.models.context_transformer import Memory
@@ -29,7 +30,7 @@ from shards.errors import ConfigError
 HEADLINE = "rotation"
 """The environment whose numbers stand beside other methods'."""
 GPU_TOKENS, CPU_TOKENS = 16384, 1024
-Take = Callable[[list[Measure], Bench], tuple[Scores, Scores]]
+Take = Callable[[list[Measure], Bench], Taken]
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,8 @@ def context_lengths(method: Method, asked: Iterable[int] | None, device: torch.d
 
 def scores_in_context(
     method: ContextSSL, measures: list[Measure], bench: Bench, action: str, lengths: Sequence[int], take: Take
-) -> tuple[Scores, Scores, dict[str, Any]]:
-    """Scores, the best seen, and what the protocol says about the context.
+) -> tuple[Taken, dict[str, Any]]:
+    """What the probes gave, and what the protocol says about the context.
 
     Under a measure's own name: in environment `rotation` with the longest context. Under in_context.ENVIRONMENT.NAME.C:
     all of them (C = 0 is the same in every environment, and is measured once). Under in_context.encoder.NAME: z without
@@ -104,22 +105,19 @@ def scores_in_context(
     """
     context = draw_context(bench.train, action, method.settings.pairs, bench.seed, bench.device)
     environments = list(ENVIRONMENTS)[: len(method.environments)]
-    found: list[Scores] = [{}, {}]
-    _note(found, "in_context.encoder.{}", take(measures, bench))
+    found = NOTHING.joined(take(measures, bench).named("in_context.encoder.{}"))
     for tokens in lengths:
         for names in [[name] for name in environments] if tokens else [environments]:
             memory = context.memory(method, names[0], tokens)
-            both = _take_in_context(method, measures, bench, memory, take)
+            taken = _take_in_context(method, measures, bench, memory, take)
             for name in names:
-                _note(found, f"in_context.{name}.{{}}.{tokens}", both)
+                found = found.joined(taken.named(f"in_context.{name}.{{}}.{tokens}"))
             if HEADLINE in names and tokens == lengths[-1]:
-                _note(found, "{}", both)
-    return found[0], found[1], _account(environments, lengths, bench)
+                found = found.joined(taken)
+    return found, _account(environments, lengths, bench)
 
 
-def _take_in_context(
-    method: ContextSSL, measures: list[Measure], bench: Bench, memory: Memory, take: Take
-) -> tuple[Scores, Scores]:
+def _take_in_context(method: ContextSSL, measures: list[Measure], bench: Bench, memory: Memory, take: Take) -> Taken:
     """Classes are read from z⁺ as it is, all else from z⁺ brought to length 1."""
     banks = [put_in_context(method, bank, memory, bench.device) for bank in (bench.train, bench.val)]
     inside = replace(bench, train=banks[0], val=banks[1])
@@ -127,12 +125,7 @@ def _take_in_context(
     for bank in banks:
         bank.z.copy_(F.normalize(bank.z, dim=-1))
     rest = take([m for m in measures if not m.name.startswith("top1")], inside)
-    return classes[0] | rest[0], classes[1] | rest[1]
-
-
-def _note(found: list[Scores], pattern: str, both: tuple[Scores, Scores]) -> None:
-    for kept, scores in zip(found, both, strict=True):
-        kept |= {pattern.format(name): value for name, value in scores.items()}
+    return classes.joined(rest)
 
 
 def _account(environments: list[str], lengths: Sequence[int], bench: Bench) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from seqjepa.data.augmented import Augmenting
 from seqjepa.data.fixations import Fixating
 from seqjepa.evaluate.banks import Banks
 from seqjepa.evaluate.battery import AUGMENTATIONS, Lengths, Subject
+from seqjepa.evaluate.intervals import LEVEL, RESAMPLES
+from seqjepa.evaluate.known_sets import classes_sha256
 from seqjepa.evaluate.protocol import Protocol
 from seqjepa.methods.base import Aggregating
 from seqjepa.training.checkpoint import LoadedRun
@@ -33,6 +35,7 @@ def account_of(
         "m_tr": config.data.context,
         "epochs": config.optim.epochs,
         "dataset": stored.info.name,
+        "classes_sha256": classes_sha256(stored.info.classes),
         "resolution": banks.height,
         "train_samples": len(train),
         "val_samples": len(banks.val),
@@ -44,6 +47,8 @@ def account_of(
         "train_draws": _train_draws(protocol, banks),
         "val_draws": protocol.val_draws,
         "seed": protocol.seed,
+        "suite": protocol.suite,
+        "intervals": f"{LEVEL:.0%} bootstrap, {RESAMPLES} resamples of validation objects",
         "splits": list(banks.splits),
         "normalisation": banks.normalisation,
         "features": str(train.z.dtype).removeprefix("torch."),

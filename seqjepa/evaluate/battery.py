@@ -157,8 +157,9 @@ def _rotation(subject: Subject, lengths: Lengths) -> Found:
     if absent := _missing(subject, ROTATION_COLUMNS):
         yield from (("r2_rel_rot", absent), ("r2_indiv_rot", absent))
     else:
-        yield regression("r2_rel_rot", inputs.action_between("rotation"), 2, 4, deep, deep=True)
-        yield regression("r2_indiv_rot", inputs.rotation_of_view, 1, 4, deep, deep=True)
+        between = inputs.action_between("rotation")
+        yield regression("r2_rel_rot", between, 2, 4, deep, deep=True, angle="rel_rot_deg")
+        yield regression("r2_indiv_rot", inputs.rotation_of_view, 1, 4, deep, deep=True, angle="indiv_rot_deg")
     if absent := _missing(subject, HUE_COLUMNS):
         yield "r2_hue", absent
     else:

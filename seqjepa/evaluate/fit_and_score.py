@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from seqjepa.data.draws import Purpose
 from seqjepa.evaluate.bank import FeatureBank
+from seqjepa.evaluate.intervals import Intervals, Resampling
 from seqjepa.evaluate.measure import Measure, Scores
 from seqjepa.evaluate.probes import Fit, Gather, fit, predict
+from seqjepa.evaluate.taken import Taken
 
 CHECKS = 10
 EXAMPLES = 4096
@@ -23,6 +25,7 @@ class Bench:
     """Where probes are trained: the two banks, the device, and the seed that fixes draws, heads and row order.
 
     val_draws: the validation set is seen under so many fixed draws of views; scores are over all of them together.
+    resampling: of the validation samples, for intervals; None for no intervals.
     heads: what was fitted here, by the measure's name, for studies that show it to other banks.
     """
 
@@ -31,24 +34,31 @@ class Bench:
     device: torch.device
     seed: int
     val_draws: int = 1
+    resampling: Resampling | None = None
     heads: dict[str, nn.Module] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 
-def fit_and_score(measure: Measure, bench: Bench) -> tuple[Scores, Scores]:
-    """Scores after the last epoch, and the best seen in ten checks along the way (logged, never reported as ours)."""
+def fit_and_score(measure: Measure, bench: Bench) -> Taken:
+    """Scores after the last epoch with their intervals, and the best seen in ten checks on the way (logged, never
+    reported as ours)."""
     x, y = shown_and_wanted(measure, bench, bench.val)
     training = _training(measure, bench)
     spread = torch.linspace(0, len(bench.train) - 1, min(EXAMPLES, len(bench.train)), device=bench.device).long()
     examples = training(0)(spread)
     best: Scores = {}
     last: Scores = {}
+    intervals: Intervals = {}
     every = max(1, measure.epochs // CHECKS)
 
     def check(epoch: int, head: nn.Module) -> None:
         if epoch % every and epoch != measure.epochs:
             return
-        last.update(measure.score(predict(head, x), y))
-        best.update({name: max(value, best.get(name, value)) for name, value in last.items()})
+        predicted = predict(head, x)
+        last.update(measure.score(predicted, y))
+        best.update({name: _better(name, value, best.get(name, value)) for name, value in last.items()})
+        if epoch == measure.epochs and bench.resampling is not None:
+            averaged = measure.averaged(predicted, y)
+            intervals.update({name: bench.resampling.interval(a) for name, a in averaged.items()})
 
     bench.heads[measure.name] = fit(
         lambda: measure.head(*examples),
@@ -59,7 +69,12 @@ def fit_and_score(measure: Measure, bench: Bench) -> tuple[Scores, Scores]:
         device=bench.device,
         after_epoch=check,
     )
-    return last, best
+    return Taken(last, best, intervals)
+
+
+def _better(name: str, one: float, other: float) -> float:
+    """Of errors in degrees the smaller, of all else the larger."""
+    return min(one, other) if name.endswith(("_deg", "_deg_median")) else max(one, other)
 
 
 def shown_and_wanted(measure: Measure, bench: Bench, bank: FeatureBank) -> tuple[Tensor, Tensor]:

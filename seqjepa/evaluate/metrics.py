@@ -1,4 +1,4 @@
-"""The numbers the paper reports: top-1 accuracy and two definitions of R² (SPEC D.1, D.3).
+"""The numbers the paper reports: top-1 accuracy, two definitions of R² (SPEC D.1, D.3), and angles in degrees.
 
 R² is always computed over the whole validation set at once; averaging it over batches is a different number (SPEC G 6).
 """
@@ -39,6 +39,20 @@ def r2_pool(target: Tensor, predicted: Tensor) -> float:
     if total == 0:
         return float(unexplained == 0)
     return (1 - unexplained / total).item()
+
+
+def geodesic_deg(target: Tensor, predicted: Tensor) -> Tensor:
+    """Angle of the rotation between two others, in degrees, 0 to 180: quaternions [n, 4] → float64 [n] (SPEC D.7).
+
+    Targets are of unit norm, predictions are brought to it; q and −q are one rotation, so signs play no part. The angle
+    is that of scipy's Rotation.magnitude. A prediction of exactly 0 counts as 180.
+    """
+    q = target.detach().double()
+    p = predicted.detach().double()
+    p = p / p.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+    p = torch.where((p * q).sum(-1, keepdim=True) < 0, -p, p)
+    # Of the half angle between unit vectors both sine and cosine are precise where acos of a product is not.
+    return torch.rad2deg(4 * torch.atan2((q - p).norm(dim=-1), (q + p).norm(dim=-1)))
 
 
 def _in_double(target: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:

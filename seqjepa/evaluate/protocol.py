@@ -22,3 +22,4 @@ class Protocol:
     train_draws: int | None = None
     path: bool | None = None
     contexts: tuple[int, ...] | None = None
+    suite: str = "probes"

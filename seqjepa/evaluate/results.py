@@ -7,50 +7,25 @@ import re
 from pathlib import Path
 from typing import Any
 
+from seqjepa.evaluate.rows import ROWS
 from seqjepa.files import write_atomic
 from shards.errors import FormatError
 
 RESULTS_FILE = "results.json"
-PATHS = {"both": "vision and actions", "no_action": "vision alone", "no_vision": "actions alone"}
-"""Path integration: what its heads are shown, by name in results.json."""
-ROWS = {
-    "top1_z": "top-1, z",
-    "top1_z_image": "top-1, z of the whole image",
-    "top1_z_patch": "top-1, z of the first patch",
-    "top1_z_view": "top-1, z of one augmented view",
-    "top1_z_mean": "top-1, mean z, M_val = {}",
-    "top1_agg": "top-1, z_AGG, M_val = {}",
-    "r2_rel_rot_avg": "R² relative rotation, avg",
-    "r2_rel_rot_pool": "R² relative rotation, pooled",
-    "r2_indiv_rot_avg": "R² individual rotation, avg",
-    "r2_indiv_rot_pool": "R² individual rotation, pooled",
-    "r2_hue_avg": "R² hue difference, avg",
-    "r2_hue_pool": "R² hue difference, pooled",
-    "r2_position_avg": "R² position difference, avg",
-    "r2_position_pool": "R² position difference, pooled",
-    **{
-        f"r2_{part}_{kind}": f"R² {part} difference, {shown}"
-        for part in ("crop", "jitter", "blur")
-        for kind, shown in (("avg", "avg"), ("pool", "pooled"))
-    },
-    **{f"r2_path.{name}": f"R² path, {shown}, M = {{}}" for name, shown in PATHS.items()},
-}
-IN_CONTEXT = ("top1_z", *(f"r2_{what}_{kind}" for what in ("rel_rot", "indiv_rot", "hue") for kind in ("avg", "pool")))
-ROWS |= {f"in_context.encoder.{name}": f"{ROWS[name]}, without the transformer" for name in IN_CONTEXT}
-ROWS |= {
-    f"in_context.{environment}.{name}": f"{ROWS[name]}, context of {environment}, {{}} tokens"
-    for environment in ("rotation", "colour")
-    for name in IN_CONTEXT
-}
 
 
 def results_file(protocol: dict[str, Any]) -> str:
     """The file that numbers belong into: results.json, or one of its own for each transfer (other images, patches)."""
+    return f"{results_name(protocol)}.json"
+
+
+def results_name(protocol: dict[str, Any]) -> str:
+    """results_file without its ending."""
     fixating = protocol.get("fixating", {})
     if not fixating.get("transfer"):
-        return RESULTS_FILE
+        return "results"
     dataset = re.sub(r"[^A-Za-z0-9._-]+", "-", protocol["dataset"])
-    return f"results-{dataset}-{protocol['resolution']}-patch{fixating['patch']}.json"
+    return f"results-{dataset}-{protocol['resolution']}-patch{fixating['patch']}"
 
 
 def read_results(folder: Path, file: str = RESULTS_FILE) -> dict[str, Any]:

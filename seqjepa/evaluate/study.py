@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ class Case:
     """What a study is given: everything that the probes of the same evaluation saw. The model stays frozen.
 
     folder    for arrays that figures are drawn from (artefacts.py): RUN/evaluation/trained or …/untrained
+    run       the run directory, None where there is none;  untrained: the case is about its initial weights
     ood       a second set of shards with rotations that training never saw, where one was named (SPEC D.7)
     progress  whether to show bars on a terminal
+    kept      what takes long to make and more than one study needs, by name
     """
 
     loaded: LoadedRun
@@ -31,8 +33,11 @@ class Case:
     protocol: Protocol
     bench: Bench
     folder: Path
+    run: Path | None = None
+    untrained: bool = False
     ood: ShardSet | None = None
     progress: bool = True
+    kept: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -34,15 +34,23 @@ class SequenceMacs:
 def count_macs(method: Method, action_size: int, image_size: int, context: int) -> SequenceMacs:
     """MACs of `method` on square images of `image_size` pixels with M = `context`. The method is not changed."""
     ghost = copy.deepcopy(as_module(method)).to("meta")
-    batch = _empty_batch(action_size, image_size, context)
+    batch = _empty_batch(action_size, (image_size, image_size), context)
     return SequenceMacs(
         forward=_counted(lambda: _forward(ghost.eval(), batch)),
         training=_counted(lambda: ghost.train().step(batch).loss.backward()),  # type: ignore[operator]
     )
 
 
-def _empty_batch(action_size: int, image_size: int, context: int) -> ViewSequence:
-    shape = (_BATCH, context + 1, 3, image_size, image_size)
+def forward_macs(method: Method, action_size: int, view_shape: tuple[int, int], context: int) -> int:
+    """SequenceMacs.forward alone, for views of (height, width) pixels."""
+    ghost = copy.deepcopy(as_module(method)).to("meta").eval()
+    batch = _empty_batch(action_size, view_shape, context)
+    with torch.no_grad():
+        return _counted(lambda: _forward(ghost, batch))
+
+
+def _empty_batch(action_size: int, view_shape: tuple[int, int], context: int) -> ViewSequence:
+    shape = (_BATCH, context + 1, 3, *view_shape)
     actions = torch.empty(_BATCH, context, action_size, device="meta")
     labels = torch.empty(_BATCH, dtype=torch.long, device="meta")
     params = torch.empty(_BATCH, context + 1, 7, device="meta")  # 3DIEBench's, which ContextSSL regresses

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from seqjepa.evaluate.results import PATHS, protocol_lines, table_rows
+from seqjepa.evaluate.results import protocol_lines, table_rows
+from seqjepa.evaluate.rows import PATHS
 from seqjepa.report.figures import Line, curve, line_chart
 from seqjepa.report.page import Section, document, listing, scrolling
 

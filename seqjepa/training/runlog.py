@@ -13,7 +13,7 @@ from pathlib import Path
 from seqjepa.files import write_atomic
 from shards.errors import DamageError
 
-TIMING = ("views_per_s", "seconds")
+TIMING = ("views_per_s", "seconds", "device", "devices")
 
 
 def append_epoch(path: Path, line: Mapping[str, object]) -> None:

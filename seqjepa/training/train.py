@@ -21,7 +21,7 @@ from tqdm import tqdm
 from seqjepa.config import RunConfig
 from seqjepa.data.feed import feed
 from seqjepa.data.sequence import ViewSequence
-from seqjepa.devices import pick_device
+from seqjepa.devices import device_name, pick_device
 from seqjepa.methods.base import Method, as_module
 from seqjepa.models.ema import cosine_tau, schedule_progress
 from seqjepa.training import checkpoint, run_directory, runlog
@@ -233,10 +233,11 @@ class Trainer:
     def _start_clock(self) -> None:
         self.clock, self.views_seen = time.monotonic(), 0
 
-    def _timing(self) -> dict[str, float]:
+    def _timing(self) -> dict[str, Any]:
         """The keys of runlog.TIMING, since the epoch began or was resumed."""
         seconds = time.monotonic() - self.clock
-        return {"views_per_s": round(self.views_seen / seconds, 1), "seconds": round(seconds, 3)}
+        spent = {"views_per_s": round(self.views_seen / seconds, 1), "seconds": round(seconds, 3)}
+        return spent | {"device": device_name(self.device), "devices": self.world.size}
 
     def _bar(self, progress: bool) -> tqdm:
         hidden = None if progress and self.world.main else True

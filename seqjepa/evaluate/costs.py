@@ -1,0 +1,70 @@
+"""What a run costs: multiply–accumulates of a sample, parameters, hours of training (SPEC D.12, Table 6)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from seqjepa.data.augmented import Augmenting
+from seqjepa.data.fixations import Fixating
+from seqjepa.evaluate.study import Case, Study
+from seqjepa.methods.base import Aggregating, as_module
+from seqjepa.models.flops import forward_macs
+from seqjepa.training import runlog
+from seqjepa.training.checkpoint import METRICS
+
+
+def macs_by_size(case: Case) -> dict[str, float]:
+    """10⁹ multiply–accumulates of one sample by M: M views through the encoder, then the aggregator.
+
+    Methods without an aggregate read one view: M = 1 alone.
+    """
+    method, action_size = case.loaded.method, case.loaded.data.action_size
+    sizes = case.protocol.m_val if isinstance(method, Aggregating) else (1,)
+    return {str(m): forward_macs(method, action_size, _view_shape(case), m) / 1e9 for m in sizes}
+
+
+def training_time(metrics: Path) -> dict[str, Any]:
+    """Of the epochs in metrics.jsonl: "hours" by the clock, and "device" and "gpu_hours" where the file says them.
+
+    An epoch that was interrupted counts from when it was resumed. Empty where there are no epochs.
+    """
+    epochs = runlog.read_epochs(metrics)
+    hours = [float(str(line["seconds"])) / 3600 for line in epochs if "seconds" in line]
+    if not hours:
+        return {}
+    devices = [str(line["device"]) for line in epochs if "device" in line]
+    found: dict[str, Any] = {"hours": sum(hours)}
+    if len(devices) == len(hours):
+        counts = [int(str(line.get("devices", 1))) for line in epochs]
+        found["device"] = ", ".join(dict.fromkeys(devices))
+        if "cpu" not in devices:
+            found["gpu_hours"] = sum(h * n for h, n in zip(hours, counts, strict=True))
+    return found
+
+
+def _view_shape(case: Case) -> tuple[int, int]:
+    """Height and width of what goes through the encoder, in pixels."""
+    how, data = case.banks.how, case.loaded.data
+    if isinstance(how, Fixating):
+        return how.patch, how.patch
+    return (how.size, how.size) if isinstance(how, Augmenting) else (data.height, data.width)
+
+
+def _take(case: Case) -> dict[str, Any]:
+    parameters = sum(p.numel() for p in as_module(case.loaded.method).parameters())
+    took = training_time(case.run / METRICS) if case.run is not None and not case.untrained else {}
+    return {"costs": {"parameters": parameters, "macs_g": macs_by_size(case), **took}}
+
+
+COSTS = Study(
+    "costs",
+    why_not=lambda case: "",
+    take=_take,
+    rows={
+        "costs.parameters": "parameters, all that training keeps",
+        "costs.macs_g": "GMAC of a sample, M = {}",
+        "costs.hours": "hours of training",
+        "costs.gpu_hours": "GPU hours of training",
+    },
+)
