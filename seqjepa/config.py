@@ -25,6 +25,9 @@ class DataConfig(Section):
     split: str = Field(
         default="", description='to train on; "": "unlabeled" where the set has it (STL-10), else "train"'
     )
+    fraction: float = Field(
+        default=1.0, gt=0, le=1, description="of the training split's samples; which ones is up to the seed"
+    )
     action: Action = "rotation"
     normalisation: Literal["shards", "3diebench", "stl10", "imagenet", "cifar100", "tiny-imagenet"] = "shards"
     image_size: int = Field(default=0, ge=0, le=4096, description="pixels a side the shards must have; 0: as they are")

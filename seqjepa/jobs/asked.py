@@ -17,8 +17,8 @@ from seqjepa.files import write_atomic
 from seqjepa.training.checkpoint import RUN
 
 ASKED = Path("evaluation") / "asked.json"
-# What was measured beyond the question does not make an answer to it wrong.
-MAY_BE_MORE = ("ood",)
+# What was measured beyond the question does not make an answer to it wrong: these may be there without being asked.
+MAY_BE_MORE = ("ood", "path")
 
 
 def still_answered(run: Path, weights: str, evaluation: Mapping[str, Any]) -> bool:
@@ -27,11 +27,10 @@ def still_answered(run: Path, weights: str, evaluation: Mapping[str, Any]) -> bo
     A question is told by its keyword arguments, so a transfer by its shards and patch.
     """
     question = _question(run, evaluation)
-    for entry in _entries(run, weights):
-        there = {k: v for k, v in entry["question"].items() if k in question or k not in MAY_BE_MORE}
-        if there == question and _digest(_answer(run, weights, entry["file"])) == entry["answer"]:
-            return True
-    return False
+    return any(
+        _covers(entry["question"], question) and _digest(_answer(run, weights, entry["file"])) == entry["answer"]
+        for entry in _entries(run, weights)
+    )
 
 
 def note_answer(run: Path, weights: str, evaluation: Mapping[str, Any], results: Mapping[str, Any]) -> None:
@@ -43,6 +42,12 @@ def note_answer(run: Path, weights: str, evaluation: Mapping[str, Any], results:
     noted = {**_read(run), weights: [*kept, entry]}
     (run / ASKED).parent.mkdir(exist_ok=True)
     write_atomic(run / ASKED, (json.dumps(noted, indent=2, sort_keys=True) + "\n").encode())
+
+
+def _covers(there: Mapping[str, Any], question: Mapping[str, Any]) -> bool:
+    """Whether what was asked then is what is asked now, or that and more."""
+    extra = {name for name in MAY_BE_MORE if not question.get(name)}
+    return {k: v for k, v in there.items() if k not in extra} == {k: v for k, v in question.items() if k not in extra}
 
 
 def _question(run: Path, evaluation: Mapping[str, Any]) -> dict[str, Any]:

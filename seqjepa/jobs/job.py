@@ -33,6 +33,10 @@ class Transfer:
     shards: Path
     evaluation: Mapping[str, Any] = field(default_factory=dict)
 
+    def question(self) -> dict[str, Any]:
+        """What tells it from other transfers of the same run."""
+        return {"shards": self.shards, **self.evaluation}
+
 
 @dataclass(frozen=True)
 class Job:
@@ -98,8 +102,7 @@ def is_trained(run: Path, config: RunConfig, shards: Path) -> bool:
 
 
 def _transfer(run: Path, transfer: Transfer, evaluate: Callable[..., dict[str, Any]], hear: Say) -> None:
-    asked = {"shards": transfer.shards, **transfer.evaluation}
-    if not still_answered(run, "transfer", asked):
+    if not still_answered(run, "transfer", transfer.question()):
         hear(f"{run.name}: evaluate on {transfer.shards}")
         results = evaluate(shards=transfer.shards, **transfer.evaluation)
-        note_answer(run, "transfer", asked, results)
+        note_answer(run, "transfer", transfer.question(), results)

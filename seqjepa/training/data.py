@@ -25,6 +25,7 @@ from seqjepa.data.fixations import Fixating
 from seqjepa.data.loader import ViewLoader
 from seqjepa.data.saccades import SaccadeLoader
 from seqjepa.data.sequence import ViewSequence
+from seqjepa.data.subset import part_of
 from seqjepa.training.checkpoint import DataInfo
 from seqjepa.training.distributed import World
 from seqjepa.training.misfits import misfits
@@ -62,6 +63,7 @@ class BatchLoader(Protocol):
 class TrainingData:
     """classes: how many. names: {"name": the set's, "split": its name, "train": fingerprint of that split}.
 
+    index: of the whole split, or of data.fraction of it.
     scaling: the constants that come with a set of baked augmentations.
     """
 
@@ -81,6 +83,7 @@ def open_training_data(shards: Path, config: RunConfig) -> TrainingData:
     index = opened.split(split) if isinstance(opened.info.spec, ViewSpec) else opened.images(split)
     names = {"name": opened.info.name, "split": split, "train": index.fingerprint()}
     data, classes = _data_info(opened.info, split, config), len(opened.info.classes)
+    index = part_of(index, config.data.fraction, config.seed)
     return TrainingData(index, data, classes, names, stored_scaling(opened.info))
 
 

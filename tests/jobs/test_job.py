@@ -62,6 +62,16 @@ def test_other_questions_and_lost_numbers_are_answered_alone(shards: Path, tmp_p
     assert perform(floor, tmp_path) == ["evaluate the untrained weights", "evaluate the trained weights"]
 
 
+def test_what_was_measured_beyond_the_question_stays(shards: Path, tmp_path: Path) -> None:
+    perform(small_job(shards), tmp_path)
+    paths = small_job(shards, evaluation={**EVALUATION, "path": True})
+    assert perform(paths, tmp_path) == ["evaluate the trained weights"]
+    without = small_job(shards, evaluation={**EVALUATION, "path": False})
+    for job in (without, small_job(shards), paths):
+        assert perform(job, tmp_path) == []
+    assert "r2_path" in read_results(tmp_path / "small")["trained"]
+
+
 def test_numbers_that_another_command_replaced_are_measured_again(shards: Path, tmp_path: Path) -> None:
     perform(small_job(shards), tmp_path)
     file = tmp_path / "small" / "results.json"
