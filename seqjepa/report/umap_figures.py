@@ -1,0 +1,115 @@
+"""Figures 5 and 12–14: the features on a plane by UMAP, by class and by what the views show (SPEC D.10)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from seqjepa.evaluate.artefacts import artefacts_folder, load_arrays
+from seqjepa.report.canvas import CARD, INK, draw
+from seqjepa.report.figure import Figure, Panel
+from seqjepa.report.run_groups import Group, conditioning, seen
+
+# Ten colours that stay apart for colour-blind readers (Petroff 2021), on light and on dark paper; classes are named
+# on the drawing as well.
+CLASS_COLOURS = (
+    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
+)  # fmt: skip
+MOST_POINTS = 6000
+MISSING = "no such run has a stored map; evaluate one with the suite that holds the UMAP study"
+HYPER = "The paper gives neither settings nor classes; ours: 15 neighbours, min_dist 0.1, ten classes."
+
+
+def umap_figures(groups: Sequence[Group]) -> list[Figure]:
+    """Figures 5, 12, 13, 14. Each shows one run: of its kind, with a map, M_tr nearest to the paper's."""
+    views, aggregates = "encoder outputs of single views", "aggregates z_AGG"
+    specs = [
+        (
+            "figure-5",
+            "Figure 5: maps of views and of aggregates, with actions",
+            "rotation",
+            True,
+            3,
+            (views, aggregates),
+        ),
+        ("figure-12", "Figure 12: the same without action conditioning", "rotation", False, 3, (views, aggregates)),
+        ("figure-13", "Figure 13: saccades with actions", "position", True, 4, (views, aggregates)),
+        ("figure-14", "Figure 14: saccades without action conditioning", "position", False, 4, (views, aggregates)),
+    ]
+    return [_figure(groups, *spec) for spec in specs]
+
+
+def _figure(
+    groups: Sequence[Group], key: str, title: str, kind: str, told: bool, m_tr: int, parts: tuple[str, str]
+) -> Figure:
+    fitting = [
+        g for g in groups
+        if g.config.method == "seq_jepa" and seen(g.config) == kind and bool(conditioning(g.config)) == told
+    ]  # fmt: skip
+    for group in sorted(fitting, key=lambda g: abs(g.config.data.context - m_tr)):
+        for run in group.runs:
+            arrays = load_arrays(artefacts_folder(run.path, "trained"), "umap")
+            if {"view_xy", "view_class", "class_names"} <= set(arrays):
+                caption = f"{run.name} on {group.data}: {parts[0]} and, where it has them, {parts[1]}. {HYPER}"
+                return Figure(key, title, caption, tuple(_panels(arrays, f"{title}, {run.name}")))
+    return Figure(key, title, "", missing=MISSING)
+
+
+def _panels(arrays: dict[str, np.ndarray], what: str) -> list[Panel]:
+    names = [str(name) for name in arrays["class_names"]]
+    xy = arrays["view_xy"]
+    panels = [_by_class("views by class", xy, arrays["view_class"], names, what)]
+    if "view_angle_deg" in arrays:
+        panels.append(_by_value("views by angle of rotation, degrees", xy, arrays["view_angle_deg"], what))
+    if "view_position" in arrays:
+        for axis, name in enumerate("XY"):
+            panels.append(_by_value(f"views by {name} of the fixation", xy, arrays["view_position"][:, axis], what))
+    if "agg_xy" in arrays:
+        panels.append(_by_class("z_AGG by class", arrays["agg_xy"], arrays["agg_class"], names, what))
+    return panels
+
+
+def _by_class(title: str, xy: np.ndarray, classes: np.ndarray, names: Sequence[str], what: str) -> Panel:
+    """Points coloured by class; each class is named at the median of its points."""
+
+    def paint(axes: Axes) -> None:
+        keep = _thinned(len(xy))
+        present = sorted({int(c) for c in classes})
+        colour = {c: CLASS_COLOURS[k % len(CLASS_COLOURS)] for k, c in enumerate(present)}
+        axes.scatter(*xy[keep].T, s=4, c=[colour[int(c)] for c in classes[keep]], linewidths=0, rasterized=True)
+        for c in present:
+            x, y = np.median(xy[classes == c], axis=0)
+            shown = names[c] if c < len(names) else str(c)
+            box = {"boxstyle": "round,pad=0.15", "facecolor": CARD, "edgecolor": colour[c], "alpha": 0.85}
+            axes.text(x, y, shown, ha="center", va="center", fontsize=8, color=INK, bbox=box)
+        _bare(axes)
+
+    return Panel(title, draw(paint, f"{what}: {title}, {len(xy)} points, classes {', '.join(names)}.", size=(4, 4)))
+
+
+def _by_value(title: str, xy: np.ndarray, values: np.ndarray, what: str) -> Panel:
+    """Points coloured from dark (small) to light (large) by a number, with a bar that says which."""
+
+    def paint(axes: Axes) -> None:
+        keep = _thinned(len(xy))
+        drawn = axes.scatter(*xy[keep].T, s=4, c=values[keep], cmap="cividis", linewidths=0, rasterized=True)
+        figure = axes.figure
+        bar = figure.colorbar(drawn, ax=axes, orientation="horizontal", fraction=0.05, pad=0.02)
+        bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+        _bare(axes)
+
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    return Panel(title, draw(paint, f"{what}: {title}, {len(xy)} points, {low:.3g} to {high:.3g}.", size=(4, 4.3)))
+
+
+def _thinned(n: int) -> np.ndarray:
+    """At most MOST_POINTS indices of n, evenly: the stored order has no meaning."""
+    return np.unique(np.linspace(0, n - 1, min(n, MOST_POINTS)).astype(int))
+
+
+def _bare(axes: Axes) -> None:
+    """Neither ticks nor frame: distances on such a map have no unit."""
+    axes.set_axis_off()
+    axes.set_aspect("equal", adjustable="datalim")
