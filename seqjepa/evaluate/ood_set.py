@@ -24,9 +24,7 @@ def open_ood(stored: ShardSet, ood: ShardSet) -> SplitIndex:
 
     ConfigError: views of another size than those of `stored`, no rotations, no such split. Cheap; ask before encoding.
     """
-    here, there = stored.info.spec, ood.info.spec
-    if not isinstance(there, ViewSpec) or not isinstance(here, ViewSpec):
-        raise ConfigError(f"{ood.path} holds {there.kind} shards; --ood is a set of rendered views, as {stored.path}")
+    here, there = _rendered(stored), _rendered(ood)
     if (there.height, there.width) != (here.height, here.width):
         raise ConfigError(
             f"{ood.path} holds views of {there.height}×{there.width}, {stored.path} of {here.height}×{here.width}; "
@@ -37,6 +35,13 @@ def open_ood(stored: ShardSet, ood: ShardSet) -> SplitIndex:
         raise ConfigError(f"{ood.path} has no {', '.join(absent)}; --ood is a set of views whose rotations are known")
     labels_by_name(index.labels, ood, stored)
     return index
+
+
+def _rendered(stored: ShardSet) -> ViewSpec:
+    spec = stored.info.spec
+    if not isinstance(spec, ViewSpec):
+        raise ConfigError(f"{stored.path} holds {spec.kind} shards; --ood compares two sets of rendered views")
+    return spec
 
 
 def _split_of(ood: ShardSet) -> str:

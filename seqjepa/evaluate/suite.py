@@ -19,6 +19,7 @@ from seqjepa.evaluate.battery import PAPER_EPOCHS, Lengths, battery_for
 from seqjepa.evaluate.fit_and_score import Bench
 from seqjepa.evaluate.freeze import frozen
 from seqjepa.evaluate.intervals import Resampling
+from seqjepa.evaluate.ood_set import open_ood
 from seqjepa.evaluate.probing import take_all
 from seqjepa.evaluate.protocol import Protocol
 from seqjepa.evaluate.results import merge_results, results_name
@@ -85,16 +86,18 @@ def evaluate_run(
     not fit each other, FailureError if the model did not stay as it was.
     """
     started = time.monotonic()
-    path = suite_named(suite).path or None if path is None else path
+    always = suite_named(suite).path or None
     where, weights = pick_device(device), "untrained" if untrained else "trained"
     epochs = probe_epochs or PAPER_EPOCHS
     lengths = Lengths(epochs, agg_draws or (epochs if where.type == "cuda" else CPU_AGG_DRAWS))
     protocol = Protocol(
         tuple(sorted(set(m_val))), lengths, val_draws, seed, train_split, val_split, patch, normalisation,
-        train_draws, path, None if contexts is None else tuple(contexts), suite,
+        train_draws, always if path is None else path, None if contexts is None else tuple(contexts), suite,
     )  # fmt: skip
-    other = None if ood is None else ShardSet.open(ood)
-    asked = _Asked(run, out or run, weights, ShardSet.open(shards), other, protocol, where, progress)
+    stored, other = ShardSet.open(shards), None if ood is None else ShardSet.open(ood)
+    if other is not None:
+        open_ood(stored, other)  # says what does not fit before anything is encoded
+    asked = _Asked(run, out or run, weights, stored, other, protocol, where, progress)
     results = _measure(load_run(run, where, untrained=untrained), asked)
     results |= {"weights": weights, "seconds": round(time.monotonic() - started, 2)}
     merge_results(out or run, weights, results)
