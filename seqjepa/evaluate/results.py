@@ -59,24 +59,44 @@ def table_rows(results: dict[str, Any]) -> list[tuple[str, list[float | None]]]:
 
     results: {"trained": {…}, "untrained": {…}}, either of which may be missing.
     """
+    return [(label, cells) for _, label, cells in _rows(results)]
+
+
+def _rows(results: dict[str, Any]) -> list[tuple[str, str, list[float | None]]]:
+    """table_rows, with the dotted key before the label."""
     trained, untrained = (_flat(results.get(key, {})) for key in ("trained", "untrained"))
-    rows: list[tuple[str, list[float | None]]] = []
+    rows: list[tuple[str, str, list[float | None]]] = []
     for key in [*trained, *(key for key in untrained if key not in trained)]:
         a, b = trained.get(key), untrained.get(key)
         name, size = _row_of(key)
-        rows.append((ROWS[name].format(size), [a, b, None if a is None or b is None else a - b]))
+        rows.append((key, ROWS[name].format(size), [a, b, None if a is None or b is None else a - b]))
     return rows
 
 
 def format_table(results: dict[str, Any]) -> str:
-    """Lines for the terminal: one per number, then what was measured and what was not."""
-    rows = table_rows(results)
+    """Lines for the terminal: one per number, then what was measured and what was not.
+
+    Beside a number with an interval stands half the interval's width.
+    """
+    rows = _rows(results)
     heads = ("trained", "untrained", "gain")
     shown = [k for k, head in enumerate(heads) if head in results or (head == "gain" and len(results) > 1)]
-    width = max((len(label) for label, _ in rows), default=0)
-    lines = [" " * width + "".join(f"{heads[k]:>12}" for k in shown)]
-    lines += [f"{label:<{width}}" + "".join(_cell(heads[k], cells[k]) for k in shown) for label, cells in rows]
-    return "\n".join([*lines, *protocol_lines(results)])
+    width = max((len(label) for _, label, _ in rows), default=0)
+    lines = [" " * width + "".join(f"{heads[k]:>12}{_either(heads[k], results, '')}" for k in shown)]
+    for key, label, cells in rows:
+        found = (_cell(heads[k], cells[k]) + _either(heads[k], results, key) for k in shown)
+        lines.append(f"{label:<{width}}" + "".join(found))
+    return "\n".join([*(line.rstrip() for line in lines), *protocol_lines(results)])
+
+
+def _either(head: str, results: dict[str, Any], key: str) -> str:
+    """ " ± 0.012": half the interval of a number, as wide a blank where it has none, nothing without any intervals."""
+    found: Any = results.get(head, {}).get("intervals")
+    if not found:
+        return ""
+    for level in key.split("."):
+        found = found.get(level) if isinstance(found, dict) else None
+    return f"{f' ± {(found[1] - found[0]) / 2:.3f}' if isinstance(found, list) else '':<8}"
 
 
 def protocol_lines(results: dict[str, Any]) -> list[str]:
@@ -140,4 +160,5 @@ def _flat(results: dict[str, Any]) -> dict[str, float]:
 def _cell(head: str, value: float | None) -> str:
     if value is None:
         return f"{'–':>12}"
-    return f"{value:>+12.3f}" if head == "gain" else f"{value:>12.3f}"
+    sign = "+" if head == "gain" else ""
+    return f"{value:>{sign}12.3f}" if abs(value) < 1e5 else f"{value:>{sign}12,.0f}"

@@ -20,7 +20,8 @@ class Taken(NamedTuple):
 
     def named(self, pattern: str) -> Taken:
         """The same under other names: "halves.invariant.{}"."""
-        return Taken(*(_renamed(part, pattern) for part in (self.last, self.best)), _renamed(self.intervals, pattern))
+        last, best = _renamed(self.last, pattern), _renamed(self.best, pattern)
+        return Taken(last, best, _renamed(self.intervals, pattern))
 
     def joined(self, other: Taken) -> Taken:
         """Both; of a number that both have, the other's."""

@@ -5,7 +5,7 @@ run.json           versions, shard fingerprints, what the views looked like
 metrics.jsonl      one line an epoch (runlog.py)
 state.pt           what a resumed run needs (checkpoint.py)
 model.safetensors  weights of the last checkpoint
-results.json       written by `seqjepa evaluate`
+results.json       written by `seqjepa evaluate`, as are results-SET-SIZE-patchN.json and evaluation/
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +28,9 @@ from seqjepa.files import TEMPORARY, write_atomic
 from seqjepa.training.checkpoint import CONFIG, METRICS, RUN, STATE, WEIGHTS, DataInfo, read_run_json
 from shards.errors import UsageError
 
-OURS = (CONFIG, RUN, METRICS, WEIGHTS, STATE, "results.json")
+OURS = (CONFIG, RUN, METRICS, WEIGHTS, STATE)
+EVALUATED = re.compile(r"results(-[A-Za-z0-9._-]+-\d+-patch\d+)?\.json")
+ARRAYS = ("trained*/*.npz", "untrained*/*.npz", "asked.json")  # of evaluation/
 # May differ between the calls that make up one run: it changes nothing that is learned or logged.
 FREE_KEYS = {"train.checkpoint_minutes"}
 
@@ -146,8 +149,24 @@ def _write_json(path: Path, value: object) -> None:
 
 def _remove_ours(out: Path) -> None:
     # run.json goes last, so that a kill in between leaves a folder that is still known as ours.
+    _remove_evaluation(out)
     for name in sorted(OURS, key=lambda n: n == RUN):
         (out / name).unlink(missing_ok=True)
+
+
+def _remove_evaluation(out: Path) -> None:
+    """What `seqjepa evaluate` wrote about the run; folders only where nothing else is left in them."""
+    folder = out / "evaluation"
+    for path in out.iterdir():
+        if path.is_file() and EVALUATED.fullmatch(path.name):
+            path.unlink()
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    for path in (found for pattern in ARRAYS for found in folder.glob(pattern)):
+        path.unlink()
+    for inner in [*(p for p in folder.iterdir() if p.is_dir() and not p.is_symlink()), folder]:
+        if not any(inner.iterdir()):
+            inner.rmdir()
 
 
 @contextmanager

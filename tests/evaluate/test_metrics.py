@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
 from sklearn.metrics import r2_score
 
-from seqjepa.evaluate.metrics import r2_avg, r2_pool, top1
+from seqjepa.evaluate.metrics import geodesic_deg, r2_avg, r2_pool, top1
 
 
 @pytest.fixture
@@ -55,3 +57,20 @@ def test_top1_counts_rows():
 def test_shapes_that_would_broadcast_are_refused():
     with pytest.raises(ValueError, match=r"\[n, D\]"):
         r2_avg(torch.zeros(5, 1), torch.zeros(5))
+
+
+def test_geodesic_error_is_scipys_magnitude_whatever_the_sign_and_length():
+    rng = np.random.default_rng(0)
+    wanted, found = rng.normal(size=(2, 500, 4))
+    wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+    oracle = np.degrees((Rotation.from_quat(wanted).inv() * Rotation.from_quat(found)).magnitude())
+    ours = geodesic_deg(torch.from_numpy(wanted), torch.from_numpy(found * rng.uniform(0.1, 9, (500, 1))))
+    np.testing.assert_allclose(ours.numpy(), oracle, atol=1e-6)
+    np.testing.assert_allclose(geodesic_deg(torch.from_numpy(-wanted), torch.from_numpy(found)), oracle, atol=1e-6)
+
+
+def test_geodesic_error_of_small_and_of_half_turns():
+    none = torch.tensor([[0.0, 0, 0, 1]] * 3)
+    small = math.radians(1e-4) / 2
+    turned = torch.tensor([[math.sin(small), 0, 0, math.cos(small)], [0, 1, 0, 0], [0, 0, 0, 0]], dtype=torch.float64)
+    assert geodesic_deg(none, turned).tolist() == pytest.approx([1e-4, 180, 180], rel=1e-6)

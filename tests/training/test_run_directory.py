@@ -68,6 +68,39 @@ def test_overwrite_begins_anew_and_keeps_what_is_not_ours(tmp_path):
         pass
 
 
+def test_overwrite_removes_the_numbers_of_the_run_before_and_no_others(tmp_path):
+    ours = [
+        "results.json",
+        "results-imagenet-10-224-patch84.json",
+        "evaluation/trained/umap.npz",
+        "evaluation/asked.json",
+    ]
+    others = ["results-of-mine.json", "results-x-224-patch84.json.bak", "evaluation/trained/notes.txt"]
+    with claimed(tmp_path, plan()):
+        (tmp_path / "evaluation" / "trained").mkdir(parents=True)
+        (tmp_path / "evaluation" / "untrained-x-224-patch84").mkdir()
+        for name in [*ours, *others]:
+            (tmp_path / name).write_text("{}")
+    with claimed(tmp_path, plan("seed=7"), overwrite=True):
+        left = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
+        assert left == {"config.toml", "run.json", *others}
+        assert not (tmp_path / "evaluation" / "untrained-x-224-patch84").exists()
+    (tmp_path / "evaluation" / "trained" / "notes.txt").unlink()
+    with claimed(tmp_path, plan("seed=8"), overwrite=True):
+        assert not (tmp_path / "evaluation").exists()
+
+
+def test_overwrite_follows_no_link_out_of_the_folder(tmp_path):
+    elsewhere = tmp_path / "elsewhere" / "trained"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "umap.npz").write_text("precious")
+    with claimed(tmp_path / "run", plan()):
+        (tmp_path / "run" / "evaluation").symlink_to(elsewhere.parent)
+    with claimed(tmp_path / "run", plan("seed=7"), overwrite=True):
+        pass
+    assert (elsewhere / "umap.npz").exists()
+
+
 def test_extending_is_recorded_and_repeatable(tmp_path):
     with pytest.raises(UsageError, match="no run"), claimed(tmp_path / "none", plan(extend=9)):
         pass
