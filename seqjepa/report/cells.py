@@ -1,0 +1,113 @@
+"""One cell of a table: the published value, ours, and how ours came about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import mean, stdev
+
+from seqjepa.report.footnotes import numbers_for
+from seqjepa.report.matching import differences
+from seqjepa.report.measures import Measure, measure_of
+from seqjepa.report.published import Published
+from seqjepa.report.records import RunRecord
+from seqjepa.report.run_groups import Group, conditioning, resolution
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Numbers in the column's unit; None, 0 or "" for what was not published or not measured.
+
+    std        of the sample of `seeds` runs; None for one
+    low, high  95 % bootstrap interval over validation samples; None for several seeds, whose spread is std
+    features   what ours was read from: z, z_AGG with M_val, which definition of R²
+    run        of what: data, resolution, M_tr, epochs, fidelity, seeds, runs
+    mark       in what ours is not at the paper's scale, beside a published value
+    footnotes  numbers of the inconsistencies of the paper's own numbers that concern the published value
+    """
+
+    published: float | None = None
+    published_std: float | None = None
+    ours: float | None = None
+    std: float | None = None
+    low: float | None = None
+    high: float | None = None
+    seeds: int = 0
+    features: str = ""
+    run: str = ""
+    mark: str = ""
+    footnotes: tuple[int, ...] = ()
+
+    @property
+    def difference(self) -> float | None:
+        """Ours less the paper's."""
+        return None if self.ours is None or self.published is None else self.ours - self.published
+
+    @property
+    def protocol(self) -> str:
+        """How ours came about, in one line."""
+        scale = f"not at the paper's scale: {self.mark}" if self.mark else ""
+        return "; ".join(part for part in (self.features, self.run, scale) if part)
+
+    @property
+    def empty(self) -> bool:
+        return self.published is None and self.ours is None
+
+
+def published_cell(row: Published) -> Cell:
+    """Nothing of ours."""
+    return Cell(published=row.value, published_std=row.std, footnotes=numbers_for(row))
+
+
+def beside_published(row: Published, group: Group | None) -> Cell:
+    """A published value with the number of `group`, if it has that."""
+    alone = published_cell(row)
+    if group is None or not (runs := measured(group, measure_of(row))):
+        return alone
+    ours = of_runs(runs, measure_of(row))
+    mark = "; ".join(differences(runs[0], row))
+    return replace(ours, published=row.value, published_std=row.std, mark=mark, footnotes=alone.footnotes)
+
+
+def of_runs(runs: Sequence[RunRecord], measure: Measure, scale: str = "") -> Cell:
+    """Ours alone: the mean over runs that all have the number. scale: what more is to be said of the runs."""
+    values = [value for run in runs if (value := measure.read(run.trained)) is not None]
+    several = len(values) > 1
+    low, high = (None, None) if several else measure.interval(runs[0].trained) or (None, None)
+    return Cell(
+        ours=mean(values),
+        std=stdev(values) if several else None,
+        low=low,
+        high=high,
+        seeds=len(values),
+        features=measure.what,
+        run=_run_line(runs, measure, scale),
+    )
+
+
+def measured(group: Group, measure: Measure) -> list[RunRecord]:
+    """Runs of a group that have the number, one of each seed."""
+    by_seed: dict[int, RunRecord] = {}
+    for run in group.runs:
+        if measure.read(run.trained) is not None:
+            by_seed.setdefault(run.config.seed, run)
+    return list(by_seed.values())
+
+
+def _run_line(runs: Sequence[RunRecord], measure: Measure, scale: str) -> str:
+    """What runs are in one line, without what was read from them."""
+    run, account, config = runs[0], runs[0].protocol, runs[0].config
+    device = run.trained.get("costs", {}).get("device", "") if measure.path[0] == "costs" else ""
+    pixels, plural = f"{resolution(run)} px", "s" if len(runs) > 1 else ""
+    parts = [
+        run.dataset,
+        f"{pixels}, patches of {config.data.patch} px" if config.data.patch else pixels,
+        f"M_tr {config.data.context}, conditioned on {conditioning(config) or 'nothing'}",
+        f"{config.optim.epochs} epochs, fidelity {config.fidelity}",
+        f"{account['val_samples']:,} validation samples" if "val_samples" in account else "",
+        str(device),
+        scale,
+        f"seed{plural} {', '.join(str(run.config.seed) for run in runs)}",
+        f"run{plural} {', '.join(run.name for run in runs)}",
+    ]
+    return "; ".join(part for part in parts if part)

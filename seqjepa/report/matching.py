@@ -1,0 +1,117 @@
+"""Whether a run is the one of a published value, and in what its scale differs from the paper's.
+
+A run is held against the recipe of the value. What makes it that row – method, what it is told, M_tr, kind of views,
+ablations – has to agree; all other settings that differ are said beside the number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from seqjepa.config import RunConfig
+from seqjepa.evaluate.battery import PAPER_EPOCHS
+from seqjepa.evaluate.known_sets import PAPER_SAMPLES
+from seqjepa.recipes import flatten, load_recipe
+from seqjepa.report.published import Published
+from seqjepa.report.records import RunRecord
+from seqjepa.report.row_recipes import recipe_of
+from seqjepa.report.run_groups import conditioning, resolution, seen
+
+HIGH_COMPUTE = 256
+"""Pixels of a view from which a run belongs to Table 11 and to no other."""
+WIDTH = "action_embedding_dim="
+ABLATED_WIDTHS = (16, 64, 128, 256)
+"""Of the action embedding, in Table 4; any other width is a matter of scale."""
+ELSEWHERE = ("name", "seed", "fidelity", "method", "train.", "context_ssl.", "data.split", "data.image_size")
+"""Settings that are no difference of scale, or that are compared as they were measured."""
+SHORT = {"optim.batch_size": "batch", "data.context": "M_tr", "model.width": "width of the backbone ×"}
+
+
+@cache
+def recipe_config(name: str, fidelity: str = "paper") -> RunConfig:
+    return load_recipe(name, [f"fidelity={fidelity}"])
+
+
+def is_row_of(record: RunRecord, row: Published) -> bool:
+    """Whether the run is what `row` is about, at whatever scale and on whatever set."""
+    if not row.dataset:
+        return _costs_as(record, row)
+    if row.variant.startswith(WIDTH) and record.config.model.action_dim != int(row.variant.removeprefix(WIDTH)):
+        return False
+    expected = recipe_config(recipe_of(row), record.config.fidelity)
+    return _identity(record.config, resolution(record)) == _identity(expected, expected.data.image_size)
+
+
+def is_on_set_of(record: RunRecord, row: Published) -> bool:
+    """Whether it was trained and evaluated on the paper's own data. Costs are the same on any (Table 6)."""
+    own = row.dataset.removesuffix("-OOD").removesuffix(" (presumed)")
+    return not own or record.paper_set == own
+
+
+def differences(record: RunRecord, row: Published) -> tuple[str, ...]:
+    """In what the run is not at the paper's scale: "epochs 30 (paper 1000)" … Empty if it is in everything."""
+    return tuple(_differences(record, row)) if row.dataset else ()
+
+
+def _differences(record: RunRecord, row: Published) -> Iterator[str]:
+    expected = recipe_config(recipe_of(row), record.config.fidelity)
+    if (pixels := resolution(record)) != expected.data.image_size:
+        yield f"{pixels} px (paper {expected.data.image_size})"
+    samples = trained_samples(record)
+    if record.paper_set and samples and samples != PAPER_SAMPLES[record.paper_set]:
+        yield f"{samples:,} training samples (paper {PAPER_SAMPLES[record.paper_set]:,})"
+    if record.epochs_done < record.config.optim.epochs:
+        yield f"stopped after {record.epochs_done} epochs"
+    theirs = flatten(expected.model_dump())
+    for key, ours in flatten(record.config.model_dump()).items():
+        if ours != theirs[key] and not key.startswith(ELSEWHERE) and not _means_nothing(key, record.config):
+            name = SHORT.get(key, key.rpartition(".")[2].replace("_", " "))
+            yield f"{name} {_said(ours)} (paper {_said(theirs[key])})"
+    probed = record.protocol.get("probe_epochs", {}).get("classification", PAPER_EPOCHS)
+    if probed != PAPER_EPOCHS:
+        yield f"probes {probed} epochs (paper {PAPER_EPOCHS})"
+
+
+def trained_samples(record: RunRecord) -> int:
+    """Objects or images in an epoch of training; 0 if that was not logged."""
+    return int(record.epochs[-1].get("samples", 0)) if record.epochs else 0
+
+
+def _identity(config: RunConfig, pixels: int) -> dict[str, Any]:
+    """What makes a run a row of the paper's."""
+    data, model, kind = config.data, config.model, seen(config)
+    found: dict[str, Any] = {
+        "method": config.method,
+        "told": conditioning(config),
+        "M_tr": data.context,
+        "kind": kind,
+        "augment": data.augment,
+        "projector": model.projector_kind,
+        "high compute": kind == "rotation" and pixels >= HIGH_COMPUTE,
+    }
+    if config.method == "seq_jepa":
+        width = model.action_dim if model.action_dim in ABLATED_WIDTHS else 128
+        found |= {"condition": model.condition, "action_dim": width}
+    if kind == "position":
+        found |= {"saliency": data.fixations, "inhibition": data.inhibition != "none", "stem": model.stem}
+    return found
+
+
+def _means_nothing(key: str, config: RunConfig) -> bool:
+    """Settings that change nothing of this run: of patches without patches, the action of what is told none."""
+    patches = ("data.inhibition", "data.fixations", "data.fill")
+    return (not config.data.patch and key in patches) or (key == "data.action" and not conditioning(config))
+
+
+def _costs_as(record: RunRecord, row: Published) -> bool:
+    """Table 6: the paper's networks on inputs of that size. Without an aggregator it is the encoder's cost."""
+    size = record.config.data.patch or resolution(record)
+    own = (record.config.method == "seq_jepa") == (row.m_val is not None)
+    usual = recipe_config("3die-rot-M3").model.model_dump(exclude={"condition"})
+    return own and size == row.resolution and record.config.model.model_dump(exclude={"condition"}) == usual
+
+
+def _said(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value) or "as the method has it"
