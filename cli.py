@@ -18,10 +18,12 @@ from pipelines.commands.shard import shard_app
 from pipelines.commands.shard_small import shard_cifar100_command, shard_tiny_imagenet_command
 from pipelines.commands.synth import synth_app
 from seqjepa.commands.bake import bake_command
+from seqjepa.commands.compare import compare_command
 from seqjepa.commands.demo import demo_command
 from seqjepa.commands.evaluate import evaluate_command
 from seqjepa.commands.import_context_ssl import import_context_ssl_command
 from seqjepa.commands.recipes import recipes_app
+from seqjepa.commands.sweep import sweep_command
 from seqjepa.commands.train import train_command
 from shards.console import AsJson, ShardFolder, new_app, print_json, show_contents
 
@@ -42,6 +44,8 @@ seqjepa_data_app.command("bake")(bake_command)
 seqjepa_app.command("train")(train_command)
 seqjepa_app.command("evaluate")(evaluate_command)
 seqjepa_app.command("import-context-ssl")(import_context_ssl_command)
+seqjepa_app.command("compare")(compare_command)
+seqjepa_app.command("sweep")(sweep_command)
 seqjepa_app.command("demo")(demo_command)
 seqjepa_app.add_typer(recipes_app, name="recipes")
 

@@ -1,0 +1,55 @@
+"""`seqjepa compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shards.console import AsJson, Device, Shards, Workers, print_json
+
+
+def compare_command(
+    shards: Shards,
+    methods: Annotated[str, typer.Option(help="all, or names with commas: seq_jepa,simclr,sie.")] = "all",
+    steps: Annotated[
+        int, typer.Option(min=1, help="Optimizer steps of every method, to the next whole passes.")
+    ] = 1200,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the runs, resumed if they are there.")] = Path(
+        "runs/compare"
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="How many seeds, for mean and deviation.")] = 1,
+    scale: Annotated[
+        str, typer.Option(help="small: for minutes on two cores. paper: the paper's widths, for a GPU.")
+    ] = "small",
+    device: Device = "auto",
+    workers: Workers = None,
+    as_json: AsJson = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
+) -> None:
+    """Train every method on the same shards – same encoder, steps, views, seed and probes – and print one table.
+
+    \b
+    Examples:
+      seqjepa demo --out demo && seqjepa compare --shards demo/shards
+      seqjepa compare --shards demo/shards --methods seq_jepa,simclr,sie --steps 480 --json
+      seqjepa report runs/compare --out comparison.html
+    """
+    from seqjepa.compare.jobs import Comparison, parse_methods
+    from seqjepa.compare.run import compare
+    from seqjepa.compare.scales import SCALES
+    from seqjepa.compare.table import format_markdown, format_table
+    from shards.errors import UsageError
+
+    if scale not in SCALES:
+        raise UsageError(f"--scale is {scale!r}; choose one of {', '.join(SCALES)}")
+    if as_json and markdown:
+        raise UsageError("--json and --markdown are two forms of one table; give one of them")
+    comparison = Comparison(shards, parse_methods(methods), steps, tuple(range(seed, seed + seeds)), scale)
+    results = compare(comparison, out, device=device, workers=workers, say=lambda line: typer.echo(line, err=True))
+    if as_json:
+        print_json(results)
+    else:
+        typer.echo(format_markdown(results) if markdown else format_table(results))

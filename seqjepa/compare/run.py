@@ -1,0 +1,64 @@
+"""The comparison itself: job after job, each picked up where it was, and then all rows."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from seqjepa.compare.jobs import Comparison
+from seqjepa.compare.rows import floor_of, row_of
+from seqjepa.compare.table import short
+from seqjepa.devices import pick_device
+from seqjepa.evaluate.results import read_results
+from seqjepa.files import write_atomic
+from seqjepa.jobs.job import Job, Say, run_job
+
+FILE = "comparison.json"
+
+
+def compare(
+    comparison: Comparison,
+    out: Path = Path("runs/compare"),
+    *,
+    device: str = "auto",
+    workers: int | None = None,
+    progress: bool = True,
+    say: Say | None = None,
+) -> dict[str, Any]:
+    """Does what is left to do below `out` – a run directory for each method and seed – and returns all rows.
+
+    {"rows": one a method (rows.row_of), "untrained": the scores of the initial encoder, "settings": …}, which
+    out/comparison.json holds as well. say hears what is done. Raises what a job raises; what is finished is kept.
+    """
+    hear, jobs = say or (lambda line: None), comparison.jobs()
+    for job in jobs:
+        job.config()  # every mistake before the first minute
+    rows, floor = [], []
+    for number, method in enumerate(comparison.methods, start=1):
+        hear(f"[{number}/{len(comparison.methods)}] {method}")
+        mine = [job for job in jobs if job.name.startswith(f"{method}-seed")]
+        runs = [run_job(job, out, device=device, workers=workers, progress=progress, say=hear) for job in mine]
+        floor += [run for run, job in zip(runs, mine, strict=True) if job.untrained]
+        rows.append(row_of(method, runs))
+        hear(short(rows[-1]))
+    results = {"rows": rows, "untrained": floor_of(floor), "settings": _settings(comparison, jobs, floor[0], device)}
+    write_atomic(out / FILE, (json.dumps(results, indent=2) + "\n").encode())
+    return results
+
+
+def _settings(comparison: Comparison, jobs: list[Job], run: Path, device: str) -> dict[str, Any]:
+    """What was compared and how, for the notes under the table."""
+    plan, protocol = comparison.plan(), read_results(run)["trained"]["protocol"]
+    known = ("dataset", "resolution", "train_samples", "val_samples", "probe_epochs")
+    return {
+        **{key: protocol[key] for key in known},
+        "shards": str(comparison.shards),
+        "scale": comparison.scale,
+        "steps_asked": comparison.steps,
+        **asdict(plan),
+        "seeds": list(comparison.seeds),
+        "device": str(pick_device(device)),
+        "changes": {job.name: list(job.settings) for job in jobs},
+    }
