@@ -11,7 +11,8 @@ from matplotlib.ticker import MaxNLocator
 from seqjepa.report.canvas import PUBLISHED, SERIES, draw, spread_apart
 from seqjepa.report.figure import Datum, Figure, Panel
 from seqjepa.report.published import Published, of_source
-from seqjepa.report.run_groups import INVARIANT, Group, Mean, accuracy, by_data, seen
+from seqjepa.report.run_groups import Group, Mean, accuracy, by_data, conditioning, seen
+from seqjepa.report.trust import PAPER_EPOCHS
 
 KEY, TITLE = "figure-3", "Figure 3: accuracy against R² of the transformation"
 COLUMNS = ("panel", "whose", "method", "kind", "R²", "± R²", "top-1, %", "± top-1", "seeds")
@@ -79,7 +80,9 @@ def _point(group: Group) -> Point | None:
         return None
     m_val, top1 = found
     name = f"{group.label}, M_val {m_val}" if m_val else group.label
-    return Point(name, r2, top1.times(100), group.config.method not in INVARIANT, published=False)
+    if group.home and (epochs := group.runs[0].epochs_done) < PAPER_EPOCHS[group.home]:
+        name += f", {epochs} epochs"
+    return Point(name, r2, top1.times(100), bool(conditioning(group.config)), published=False)
 
 
 def _published(dataset: str, plane: Plane) -> list[Point]:

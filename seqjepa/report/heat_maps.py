@@ -89,7 +89,7 @@ def _cell(mean: Mean | None, low: float, high: float) -> str:
         return "<td class=none>–</td>"
     heat = 6 + 44 * (mean.value - low) / (high - low) if high > low else 25
     spread = f"<small> ±{mean.std:.1f}</small>" if mean.std is not None else ""
-    return f'<td style="--heat:{heat:.0f}%">{mean.value:.1f}{spread}</td>'
+    return f'<td style="--warmth:{heat:.0f}%">{mean.value:.1f}{spread}</td>'
 
 
 def _row(title: str, told: str, m_tr: int, m_val: int, mean: Mean) -> tuple[Datum, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from seqjepa.evaluate.results import PATHS
+from seqjepa.evaluate.rows import PATHS
 from seqjepa.report.figure import Datum, Figure, Panel
 from seqjepa.report.figures import Line, ends, line_chart
 from seqjepa.report.line_rows import COLUMNS, line_rows

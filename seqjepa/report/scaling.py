@@ -62,7 +62,7 @@ def _left(found: Sequence[Sequence[Group]]) -> list[Line]:
 def _middle(found: Sequence[Sequence[Group]]) -> list[Line]:
     lines = []
     for family in found:
-        curves = {g.config.data.context: g.curve("top1_agg") for g in family}
+        curves = {g.config.data.context: curve for g in family if (curve := g.curve("top1_agg"))}
         shared = set.intersection(*(set(c) for c in curves.values())) if curves else set()
         if sizes := [m for m in shared if m <= TABLES_M_VAL]:
             m_val = max(sizes)
@@ -75,7 +75,7 @@ def _right(found: Sequence[Sequence[Group]]) -> list[Line]:
     lines = []
     for family in found:
         usual = USUAL_M_TR[seen(family[0].config)]
-        group = min(family, key=lambda g: abs(g.config.data.context - usual))
+        group = min(family, key=lambda g: (not g.curve("top1_agg"), abs(g.config.data.context - usual)))
         percent = {m: score.times(100) for m, score in group.curve("top1_agg").items()}
         lines += _line(f"{group.data}, M_tr {group.config.data.context}", percent)
     return lines

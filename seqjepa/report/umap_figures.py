@@ -86,7 +86,7 @@ def _by_class(title: str, xy: np.ndarray, classes: np.ndarray, names: Sequence[s
             axes.text(x, y, shown, ha="center", va="center", fontsize=8, color=INK, bbox=box)
         _bare(axes)
 
-    return Panel(title, draw(paint, f"{what}: {title}, {len(xy)} points, classes {', '.join(names)}.", size=(4, 4)))
+    return Panel(title, draw(paint, f"{what}: {title}, {len(xy)} points, classes {', '.join(names)}.", size=(5, 5)))
 
 
 def _by_value(title: str, xy: np.ndarray, values: np.ndarray, what: str) -> Panel:
@@ -101,7 +101,7 @@ def _by_value(title: str, xy: np.ndarray, values: np.ndarray, what: str) -> Pane
         _bare(axes)
 
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    return Panel(title, draw(paint, f"{what}: {title}, {len(xy)} points, {low:.3g} to {high:.3g}.", size=(4, 4.3)))
+    return Panel(title, draw(paint, f"{what}: {title}, {len(xy)} points, {low:.3g} to {high:.3g}.", size=(5, 5.4)))
 
 
 def _thinned(n: int) -> np.ndarray:

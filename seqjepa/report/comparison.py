@@ -1,0 +1,61 @@
+"""Many runs beside the paper as one page: standing, tables, figures, training, provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from seqjepa.report import figure as figure_html
+from seqjepa.report import table_html
+from seqjepa.report.figure import Figure
+from seqjepa.report.footnotes import FOOTNOTES
+from seqjepa.report.page import Section, document
+from seqjepa.report.provenance import provenance
+from seqjepa.report.records import RunRecord
+from seqjepa.report.run_groups import groups_of
+from seqjepa.report.standing import standing
+from seqjepa.report.tables import Table
+
+TITLE = "seq-JEPA: our runs beside the paper"
+LEAD = (
+    "Published numbers are those of arXiv 2505.03176; ours were measured by seqjepa evaluate. What was not measured is "
+    "shown as missing."
+)
+TRAINING = ("loss", "collapse")
+"""Keys of figures that are about training."""
+
+
+def render_report(records: Sequence[RunRecord], tables: Sequence[Table], figures: Sequence[Figure]) -> str:
+    """The whole document as HTML text: one file that needs no network and no script."""
+    groups = groups_of(records)
+    header = f"<h1>{TITLE}</h1>\n<p class=lead>{LEAD}</p>"
+    of_training = [figure for figure in figures if figure.key in TRAINING]
+    others = [figure for figure in figures if figure.key not in TRAINING]
+    sections = [
+        Section("standing", "Where each run stands", standing(groups)),
+        Section("tables", "Tables", "\n".join(table_html.html(table) for table in tables)),
+        Section("footnotes", "Where the paper contradicts itself", _footnotes()),
+        Section("figures", "Figures", "\n".join(figure_html.html(figure) for figure in others)),
+        Section("training", "Training", "\n".join(figure_html.html(figure) for figure in of_training)),
+        Section("missing", "Not measured", _missing(figures)),
+        Section("provenance", "Provenance", provenance(groups)),
+    ]
+    return document(TITLE, header, sections, contents=True)
+
+
+def _footnotes() -> str:
+    """Numbered as the tables refer to them."""
+    notes = "\n".join(
+        f'<li value={note.number} id="footnote-{note.number}">{escape(note.text)}</li>' for note in FOOTNOTES
+    )
+    return f"<ol>\n{notes}\n</ol>"
+
+
+def _missing(figures: Sequence[Figure]) -> str:
+    """Figures without numbers of ours, and why."""
+    lines = [
+        f'<li><a href="#{escape(figure.key)}">{escape(figure.title)}</a>: {escape(figure.missing)}</li>'
+        for figure in figures
+        if figure.missing
+    ]
+    return f"<ul>\n{chr(10).join(lines)}\n</ul>" if lines else ""

@@ -1,0 +1,64 @@
+"""How training went: the loss of each run, and whether its features stayed apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from seqjepa.report.figure import Figure, Panel
+from seqjepa.report.figures import MOST_LINES, Line, curve, ends, line_chart
+from seqjepa.report.run_groups import METHODS, Group
+from seqjepa.training.diagnostics import COLLAPSED_RANK, COLLAPSED_STD
+
+LOSS_CAPTION = "Mean over each epoch. Losses of different methods have nothing to do with each other."
+COLLAPSE_CAPTION = (
+    "Of the features of one epoch, brought to length 1. Effective rank: over how many directions they spread; below "
+    f"{COLLAPSED_RANK} is a collapse. Spread: 1 when even over all directions; below {COLLAPSED_STD} all inputs look "
+    "alike."
+)
+COLLAPSE = {
+    "z_rank": "effective rank of z",
+    "agg_rank": "effective rank of z_AGG",
+    "z_std": "spread of z",
+    "agg_std": "spread of z_AGG",
+}
+
+
+def run_curves(groups: Sequence[Group]) -> list[Figure]:
+    """Loss by method and data, then diagnostics of collapse, at most six runs a chart; no numbers, they are in logs."""
+    title = "Loss over epochs"
+    losses = [
+        panel
+        for (method, data), found in _by_method(groups).items()
+        for panel in _panels(title, f"{METHODS.get(method, method)} on {data}", "loss", "loss", found)
+    ]
+    spread = "Are the features alive?"
+    diagnostics = [panel for key, shown in COLLAPSE.items() for panel in _panels(spread, shown, key, shown, groups)]
+    missing = "no run has a log of its epochs"
+    return [
+        Figure("loss", title, LOSS_CAPTION, tuple(losses), missing="" if losses else missing),
+        Figure("collapse", spread, COLLAPSE_CAPTION, tuple(diagnostics), missing="" if diagnostics else missing),
+    ]
+
+
+def _by_method(groups: Sequence[Group]) -> dict[tuple[str, str], list[Group]]:
+    found: dict[tuple[str, str], list[Group]] = {}
+    for group in groups:
+        found.setdefault((group.config.method, group.data), []).append(group)
+    return found
+
+
+def _panels(figure: str, title: str, key: str, y_label: str, groups: Sequence[Group]) -> Iterator[Panel]:
+    lines = [line for group in groups for line in _lines(group, key)]
+    charts = [lines[k : k + MOST_LINES] for k in range(0, len(lines), MOST_LINES)]
+    for k, chart in enumerate(charts, start=1):
+        shown = f"{title} ({k} of {len(charts)})" if len(charts) > 1 else title
+        alt = f"{figure}, {shown}: {ends(chart)}."
+        yield Panel(shown, line_chart(chart, x_label="epoch", y_label=y_label, alt=alt))
+
+
+def _lines(group: Group, key: str) -> Iterator[Line]:
+    """One line a seed."""
+    for run in group.runs:
+        seed = f", seed {run.config.seed}" if len(group.runs) > 1 else ""
+        if line := curve(run.epochs, key, f"{group.label}{seed}"):
+            yield line

@@ -1,0 +1,141 @@
+"""The first thing a reader sees: where each kind of run stands against the paper, and whether to trust it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from seqjepa.report.cells import Cell, beside_published, measured, of_runs
+from seqjepa.report.matching import is_on_set_of, is_row_of
+from seqjepa.report.measures import measure_of
+from seqjepa.report.page import scrolling
+from seqjepa.report.published import Published, published
+from seqjepa.report.run_groups import TABLES_M_VAL, Group, by_data
+from seqjepa.report.trust import Doubt, at_scale, doubts
+
+SOURCES = ("Table 1", "Table 11", "Table 7", "Table 8", "Table 4", "Table 2", "Table 3", "Table 12")
+SOURCES += ("Figure 8", "Figure 9", "Figure 10", "Figure 11", "Figure 7-left")
+"""Where a run's headline numbers are looked for, in this order."""
+EQUIVARIANCE = ("R2_rel_rot", "R2_position", "R2_crop", "R2_jitter", "R2_blur")
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A number of a run with the paper's. comparable: whether it was measured on the paper's own data."""
+
+    cell: Cell
+    row: Published
+    comparable: bool
+
+
+def _preference(row: Published) -> tuple[int, int]:
+    """Largest M_val, but 5 before all larger ones: what the paper's tables are about."""
+    m_val = row.m_val or 0
+    return (
+        -EQUIVARIANCE.index(row.metric) if row.metric in EQUIVARIANCE else 0,
+        m_val if m_val <= TABLES_M_VAL else -m_val,
+    )
+
+
+def headline(group: Group, metrics: Iterable[str]) -> Headline | None:
+    """Of the first table that has the run: the value at the largest M_val that was measured; None if there is none."""
+    wanted = tuple(metrics)
+    run = group.runs[0]
+    for source in SOURCES:
+        rows = [r for r in published() if r.source == source and r.metric in wanted and is_row_of(run, r)]
+        found = [row for row in rows if measured(group, measure_of(row))]
+        if found:
+            row = max(found, key=_preference)
+            comparable = is_on_set_of(run, row)
+            runs = measured(group, measure_of(row))
+            cell = beside_published(row, group) if comparable else of_runs(runs, measure_of(row), "")
+            return Headline(cell, row, comparable)
+    return None
+
+
+def standing(groups: Sequence[Group]) -> str:
+    """HTML: counts, then a row for each kind of run, by data. Tells by words and signs, not by colour alone."""
+    if not groups:
+        return "<p class=missing>There are no runs to report; below is what the paper published.</p>"
+    heads = "".join(f"<th scope=col>{head}</th>" for head in ("run", "top-1, %", "paper", "Δ", "R²", "paper", "Δ"))
+    heads += "<th scope=col class=words>measured as</th><th scope=col class=words>trust</th>"
+    by_home = sorted(by_data(groups).items(), key=lambda item: not item[1][0].home)
+    bodies = "\n".join(_rows(data, found) for data, found in by_home)
+    table = f"<table class=standing>\n<thead><tr>{heads}</tr></thead>\n{bodies}\n</table>"
+    note = (
+        "<p class=quiet>Δ: ours less the paper’s, only where both are on the same data set. In brackets: 95 % bootstrap "
+        "interval over validation samples; ±: sample standard deviation over seeds. Paper’s values in brackets are on "
+        "its own data, which the run did not see.</p>"
+    )
+    return f"{_counts(groups)}\n{scrolling('Where each run stands', table)}\n{note}"
+
+
+def _counts(groups: Sequence[Group]) -> str:
+    runs = [run for group in groups for run in group.runs]
+    grave = sum(any(doubt.grave for doubt in doubts(group)) for group in groups)
+    cards = {
+        "runs": len(runs),
+        "kinds of run": len(groups),
+        "evaluated": sum(bool(run.trained) for run in runs),
+        "runs at the paper’s scale": sum(at_scale(run) for run in runs),
+        "kinds not to be trusted": grave,
+    }
+    shown = "".join(f"<div><dt>{name}</dt><dd>{count}</dd></div>\n" for name, count in cards.items())
+    return f"<dl class=numbers>\n{shown}</dl>"
+
+
+def _rows(data: str, groups: Sequence[Group]) -> str:
+    """Runs on the same data, under its name."""
+    foreign = "" if groups[0].runs[0].paper_set else " – not a data set of the paper; no difference is meaningful"
+    head = f"<tr><th colspan=9 scope=rowgroup>{escape(data + foreign)}</th></tr>"
+    rows = "\n".join(_row(group) for group in groups)
+    return f"<tbody>\n{head}\n{rows}\n</tbody>"
+
+
+def _row(group: Group) -> str:
+    top1 = headline(group, ("top1_acc", "top1_acc_z_agg"))
+    r2 = headline(group, EQUIVARIANCE)
+    seeds = f"<small>{len(group.runs)} seeds</small>" if len(group.runs) > 1 else ""
+    name = f"{escape(group.label)}{seeds}"
+    cells = "".join([*_cells(top1, 1), *_cells(r2, 2)])
+    return f"<tr><th scope=row>{name}</th>{cells}<td class=words>{_measured(top1, r2)}</td>{_trust(doubts(group))}</tr>"
+
+
+def _cells(found: Headline | None, digits: int) -> Iterator[str]:
+    if found is None:
+        yield from ("<td>–</td>",) * 3
+        return
+    cell, paper = found.cell, f"{found.row.value:.{digits}f}".replace("-", "−")
+    yield f"<td><b>{_signed(cell.ours, digits, plus=False)}</b>{_spread(cell, digits)}</td>"
+    yield f"<td>{paper}</td>" if found.comparable else f"<td class=quiet>({paper})</td>"
+    yield f"<td>{_signed(cell.difference, digits, plus=True)}</td>"
+
+
+def _signed(value: float | None, digits: int, *, plus: bool) -> str:
+    return "–" if value is None else f"{value:{'+' if plus else ''}.{digits}f}".replace("-", "−")
+
+
+def _spread(cell: Cell, digits: int) -> str:
+    if cell.std is not None:
+        return f"<small>± {cell.std:.{digits}f}</small>"
+    if cell.low is not None and cell.high is not None:
+        return f"<small>[{_signed(cell.low, digits, plus=False)}, {_signed(cell.high, digits, plus=False)}]</small>"
+    return ""
+
+
+def _measured(*found: Headline | None) -> str:
+    """Which value of the paper, and features: the whole protocol is in the tables."""
+    shown = [f"{measure_of(h.row).what} ({h.row.source})" for h in found if h]
+    return "<br>".join(f"<small>{escape(line)}</small>" for line in shown) or "<small>no row of the paper’s</small>"
+
+
+def _trust(found: Sequence[Doubt]) -> str:
+    """A cell: a verdict in a word with its sign, then what speaks against the numbers."""
+    if any(doubt.grave for doubt in found):
+        verdict = "<strong class=grave>✕ no</strong>"
+    else:
+        verdict = "<strong>△ with limits</strong>" if found else "<strong class=sound>✓ yes</strong>"
+    graves = "".join(f"<div>{escape(doubt.text)}</div>" for doubt in found if doubt.grave)
+    limits = "; ".join(escape(doubt.text) for doubt in found if not doubt.grave)
+    return f"<td class=words>{verdict}{graves}<small>{limits}</small></td>"
