@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ from seqjepa.training.checkpoint import load_run
 class FirstTwo:
     """Stands in for UMAP: the first two features are the map. Keeps what it was asked."""
 
-    asked: dict = {}
+    asked: ClassVar[dict] = {}
 
     def __init__(self, **how) -> None:
         FirstTwo.asked = how
@@ -107,7 +109,7 @@ def test_aggregates_are_those_of_fixed_draws(run, shards, tmp_path):
 
 def _relative(params: np.ndarray) -> np.ndarray:
     q = [Rotation.from_euler("xyz", params[:, i, :3].astype(np.float64)) for i in range(params.shape[1])]
-    turns = [(a.inv() * b).as_quat() for a, b in zip(q, q[1:], strict=False)]
+    turns = [(a.inv() * b).as_quat() for a, b in pairwise(q)]
     return np.stack(turns, axis=1).astype(np.float32)
 
 
