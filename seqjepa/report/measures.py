@@ -149,6 +149,6 @@ _OTHERS = {
 }
 
 
-def _number(value: object) -> float | None:
+def _number(value: Any) -> float | None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if is_number and math.isfinite(value) else None

@@ -1,0 +1,89 @@
+"""`seqjepa report`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from shards.console import AsJson, print_json
+
+if TYPE_CHECKING:
+    from seqjepa.report.records import RunRecord
+    from seqjepa.report.table import Table
+
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="The page, HTML. Default: report.html.")]
+OutFile = Annotated[Path | None, typer.Option(metavar="FILE", help="The tables alone, in this form too.")]
+
+
+def report_command(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Run directories, or folders that hold some.", metavar="[RUN…]")
+    ] = None,
+    out: Out = None,
+    markdown: OutFile = None,
+    csv: OutFile = None,
+    latex: OutFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Runs beside the paper: Tables 1-12 and the poster's, figures, training and provenance on one page.
+
+    Without runs: what the paper published. A report of before is replaced, any other file is left alone. With one of
+    --markdown, --csv and --latex alone, or --json, the page is written only if --out asks for it.
+
+    \b
+    Examples:
+      seqjepa report runs/3die-rot-M3 runs/sie-3die-rot -o report.html
+      seqjepa report runs -o report.html --markdown tables.md --csv tables.csv --latex tables.tex
+      seqjepa report runs --json
+      seqjepa report -o paper.html
+    """
+    from seqjepa.report import files as forms
+    from seqjepa.report.csv_rows import records as cells_of
+    from seqjepa.report.own_file import write_reports
+    from seqjepa.report.records import read_records
+    from seqjepa.report.tables import build_tables
+
+    if out is None and not (as_json or markdown or csv or latex):
+        out = Path("report.html")
+    found = read_records(runs or [])
+    tables = build_tables(found)
+    wanted = ((forms.markdown_file, markdown), (forms.csv_file, csv), (forms.latex_file, latex))
+    files = [form(path, tables) for form, path in wanted if path]
+    if out:
+        files.append(forms.page_file(out, found, tables))
+    write_reports(files)
+    if as_json:
+        print_json({"runs": [_run(record) for record in found], "cells": list(cells_of(tables))})
+        return
+    for line in [*_summary(found, tables), *(f"written: {file.path}" for file in files)]:
+        typer.echo(line)
+
+
+def _run(record: RunRecord) -> dict[str, Any]:
+    return {
+        "name": record.name,
+        "path": str(record.path),
+        "method": record.config.method,
+        "dataset": record.dataset,
+        "paper_set": record.paper_set,
+        "evaluated": bool(record.trained),
+    }
+
+
+def _summary(records: Sequence[RunRecord], tables: Sequence[Table]) -> list[str]:
+    """How many runs there are, and where they are found."""
+    unread = [record.name for record in records if not record.trained]
+    lines = [f"{len(records)} runs, {len(records) - len(unread)} of them evaluated"]
+    if not records:
+        lines = ["no runs: what the paper published"]
+    if unread:
+        lines.append(f"not evaluated, so in no table: {', '.join(unread)}; see `seqjepa evaluate`")
+    for table in tables:
+        count = sum(cell.ours is not None for cell in table.cells)
+        beside = sum(cell.difference is not None for cell in table.cells)
+        if count:
+            lines.append(f"{table.title}: {count} measured" + (f", {beside} beside published values" if beside else ""))
+    return lines

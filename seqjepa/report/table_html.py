@@ -1,0 +1,98 @@
+"""Tables as HTML: headers with their scope, a caption, a box that scrolls by itself, notes that cells link to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+
+from seqjepa.report.cell_text import (
+    LEGEND,
+    MARK,
+    RunNote,
+    difference_text,
+    heading,
+    interval_text,
+    is_measured,
+    ours_text,
+    published_text,
+    run_notes,
+)
+from seqjepa.report.cells import Cell
+from seqjepa.report.page import scrolling
+from seqjepa.report.table import Table
+
+Notes = Mapping[tuple[str, str], RunNote]
+
+
+def html(table: Table) -> str:
+    """An <article> with the table and its notes; footnotes are links to #footnote-N, which the page has."""
+    notes = run_notes(table)
+    heads = "".join(f"<th scope=col class=label>{_subscript(head)}</th>" for head in table.heads)
+    heads += "".join(
+        f"<th scope=col>{_subscript(heading(column, unit))}</th>"
+        for column, unit in zip(table.columns, table.units, strict=True)
+    )
+    rows = "".join(_row(table, labels, cells, notes) for labels, cells in table.rows)
+    body = (
+        f"<table class=results>\n<caption><h3>{escape(table.title)}</h3></caption>\n"
+        f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table>"
+    )
+    key = escape(table.key)
+    return f'<article id="{key}">\n{scrolling(table.title, body)}\n{_below(table, notes)}</article>\n'
+
+
+def legend() -> str:
+    """What signs in the tables mean."""
+    return f"<p class=quiet>{escape(LEGEND)}</p>\n"
+
+
+def _row(table: Table, labels: tuple[str, ...], cells: tuple[Cell, ...], notes: Notes) -> str:
+    first, *others = (_subscript(label) for label in labels)
+    names = f"<th scope=row class=label>{first}</th>" + "".join(f"<td class=label>{name}</td>" for name in others)
+    measured = is_measured(table)
+    values = "".join(_cell(table, cell, unit, notes, measured) for cell, unit in zip(cells, table.units, strict=True))
+    return f"<tr>{names}{values}</tr>\n"
+
+
+def _cell(table: Table, cell: Cell, unit: str, notes: Notes, measured: bool) -> str:
+    """Ours above, the paper's below; the paper's alone in a table in which nothing is ours."""
+    if cell.empty:
+        return "<td></td>"
+    lines = [_ours(table, cell, unit, notes)] if measured else []
+    if cell.published is not None:
+        paper = "<span class=word>paper</span> " if measured else ""
+        lines.append(f"<span class=paper>{paper}{published_text(cell, unit)}{_references(cell)}</span>")
+    if compared := " ".join(text for text in (difference_text(cell, unit), interval_text(cell, unit)) if text):
+        lines.append(f"<span class=compared>{compared}</span>")
+    return f"<td>{''.join(lines)}</td>"
+
+
+def _ours(table: Table, cell: Cell, unit: str, notes: Notes) -> str:
+    if cell.ours is None:
+        return f'<span class="ours unmeasured" title="not measured">{ours_text(cell, unit)}</span>'
+    letter = notes[cell.run, cell.mark].letter
+    link = f'<a href="#{escape(table.key)}-{letter}">{letter}</a>'
+    return f"<span class=ours>{ours_text(cell, unit)}<sup>{MARK if cell.mark else ''}{link}</sup></span>"
+
+
+def _references(cell: Cell) -> str:
+    links = ",".join(f'<a href="#footnote-{n}">{n}</a>' for n in cell.footnotes)
+    return f"<sup>{links}</sup>" if links else ""
+
+
+def _below(table: Table, notes: Notes) -> str:
+    said = list(table.notes) if notes else ["None of the runs is in this table.", *table.notes]
+    paragraphs = "".join(f"<p class=quiet>{_subscript(note)}</p>\n" for note in said)
+    items = "".join(
+        f'<li id="{escape(table.key)}-{note.letter}"><b>{note.letter}</b> {_subscript(note.text)}</li>\n'
+        for note in notes.values()
+    )
+    return paragraphs + (f"<ul class=runs>\n{items}</ul>\n" if items else "")
+
+
+def _subscript(text: str) -> str:
+    """Escaped, with M_tr, M_val and z_AGG as they are printed."""
+    shown = escape(text)
+    for letter, below in (("M", "tr"), ("M", "val"), ("z", "AGG")):
+        shown = shown.replace(f"{letter}_{below}", f"{letter}<sub>{below}</sub>")
+    return shown
