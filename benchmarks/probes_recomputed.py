@@ -1,0 +1,85 @@
+"""The peer of probes.py: the same probes with features that the frozen model makes anew for every batch.
+
+So the paper's protocol and the released code have it: each epoch draws views, and each view goes through the encoder.
+Kinder than the original: all pixels lie decoded in memory, where the model is, and nothing is validated on the way.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqjepa.data.draws import Purpose
+from seqjepa.evaluate.encode import PixelStats, embed
+from seqjepa.evaluate.fit_and_score import Bench, shown_and_wanted
+from seqjepa.evaluate.measure import Measure, Scores
+from seqjepa.evaluate.probes import Fit, fit, predict
+from seqjepa.evaluate.stored_views import stored_views
+from seqjepa.methods.base import Method
+from shards.reader import SplitIndex
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Stands in for the features z [S, N, D] of a bank: what is looked up is encoded there and then.
+
+    pixels  uint8 [S, N, 3, H, W]
+    """
+
+    method: Method
+    pixels: Tensor
+    stats: PixelStats
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixels.device
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.pixels.shape[:2]
+
+    def __getitem__(self, at: Any) -> Tensor:
+        views = self.pixels[at]
+        return embed(self.method, views.flatten(0, -4), self.stats).clone().unflatten(0, views.shape[:-3])
+
+
+def decoded(index: SplitIndex, device: torch.device, threads: int) -> Tensor:
+    """All views of a split: uint8 [S, N, 3, H, W]."""
+    pixels = np.zeros((*index.offsets.shape, index.height, index.width, 3), np.uint8)
+    for samples, views, found in stored_views(index, 256, threads):
+        pixels[samples, views] = found
+    return torch.from_numpy(pixels).permute(0, 1, 4, 2, 3).contiguous().to(device)
+
+
+def probe_recomputed(measure: Measure, bench: Bench, encoded: Encoded, epochs: int) -> tuple[float, Scores]:
+    """Seconds of so many epochs of a probe, and its scores after them on the bench's own validation features.
+
+    Nothing but the epochs is timed: neither the examples that a head is made from nor the scores.
+    """
+    bank = replace(bench.train, z=encoded)  # type: ignore[arg-type]
+    examples = measure.inputs(bench.train, bench.train.draw(bench.seed, 0, Purpose.PROBE, measure.views))
+    shown = examples(torch.arange(len(bench.train), device=bench.device))
+    began = wait(bench.device)
+    head = fit(
+        lambda: measure.head(*shown),
+        lambda epoch: measure.inputs(bank, bank.draw(bench.seed, epoch, Purpose.PROBE, measure.views)),
+        len(bank),
+        measure.loss,
+        Fit(epochs, bench.seed),
+        device=bench.device,
+    )
+    seconds = wait(bench.device) - began
+    x, y = shown_and_wanted(measure, bench, bench.val)
+    return seconds, measure.score(predict(head, x), y)
+
+
+def wait(device: torch.device) -> float:
+    """The time once the device has nothing left to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

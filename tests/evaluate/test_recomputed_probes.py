@@ -1,0 +1,43 @@
+"""The benchmark's peer is the same probe: features made anew give the scores of cached ones."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from seqjepa.evaluate.battery import Lengths, Subject, battery_for
+from seqjepa.evaluate.fit_and_score import Bench, fit_and_score
+from seqjepa.evaluate.view_bank import encode_views
+from seqjepa.training.checkpoint import load_run
+from shards.reader import ShardSet
+
+PATH = Path(__file__).resolve().parents[2] / "benchmarks" / "probes_recomputed.py"
+CPU, STATS = torch.device("cpu"), ((0.4,) * 3, (0.2,) * 3)
+
+
+@pytest.fixture
+def peer() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("probes_recomputed", PATH)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_features_made_anew_are_the_cached_ones_and_give_the_same_scores(peer: ModuleType, run: Path, shards: Path):
+    method, stored = load_run(run).method, ShardSet.open(shards)
+    train, val = (encode_views(method, stored.split(name), STATS, CPU) for name in ("train", "val"))
+    encoded = peer.Encoded(method, peer.decoded(stored.split("train"), CPU, 2), STATS)
+    rows, slots = torch.tensor([[3], [7]]), torch.from_numpy(np.array([[0, 3], [2, 1]]))
+    torch.testing.assert_close(encoded[rows, slots], train.z[rows, slots], atol=1e-5, rtol=1e-4)
+    subject = Subject(method, "rotation", 3, train.param_names, 4, labelled=True, no_path="no")
+    bench = Bench(train, val, CPU, seed=0)
+    for measure in battery_for(subject, [1, 3], Lengths(2, 2))[0]:
+        _, scores = peer.probe_recomputed(measure, bench, encoded, measure.epochs)
+        assert scores == pytest.approx(fit_and_score(measure, bench).last, abs=0.02, rel=0.01), measure.name
