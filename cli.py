@@ -23,6 +23,7 @@ from seqjepa.commands.demo import demo_command
 from seqjepa.commands.evaluate import evaluate_command
 from seqjepa.commands.import_context_ssl import import_context_ssl_command
 from seqjepa.commands.recipes import recipes_app
+from seqjepa.commands.report import report_command
 from seqjepa.commands.sweep import sweep_command
 from seqjepa.commands.train import train_command
 from shards.console import AsJson, ShardFolder, new_app, print_json, show_contents
@@ -43,6 +44,7 @@ seqjepa_data_app.command("score-saliency")(score_saliency_command)
 seqjepa_data_app.command("bake")(bake_command)
 seqjepa_app.command("train")(train_command)
 seqjepa_app.command("evaluate")(evaluate_command)
+seqjepa_app.command("report")(report_command)
 seqjepa_app.command("import-context-ssl")(import_context_ssl_command)
 seqjepa_app.command("compare")(compare_command)
 seqjepa_app.command("sweep")(sweep_command)
