@@ -1,0 +1,77 @@
+"""`seqjepa sweep`."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shards.console import AsJson, Device, Workers, print_json
+
+
+def sweep_command(
+    table: Annotated[str, typer.Argument(help="table-1 … table-12, figure-3 … figure-15, poster; ls: all of them.")],
+    shards: Annotated[
+        list[str] | None,
+        typer.Option("--shards", metavar="KIND=DIR", help="Shards of one kind, as 3diebench=shards/3die; repeatable."),
+    ] = None,
+    run: Annotated[bool, typer.Option("--run", help="Train and evaluate what is missing, instead of listing.")] = False,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run directories.")] = Path("runs"),
+    seeds: Annotated[int | None, typer.Option(min=1, help="Runs of each recipe. Default: as published.")] = None,
+    scale: Annotated[
+        str | None, typer.Option(help="paper, medium, small, or a TOML file: what makes runs fit the machine.")
+    ] = None,
+    untrained: Annotated[
+        bool, typer.Option("--untrained", help="Evaluate every run at its initial weights too, as the floor.")
+    ] = False,
+    task: Annotated[int | None, typer.Option(min=0, help="This one of the list alone.")] = None,
+    devices: Annotated[str | None, typer.Option(help="Side by side, one run a GPU: 0,1,2,3.")] = None,
+    slurm: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write an sbatch script of an array: one run a task.")
+    ] = None,
+    device: Device = "auto",
+    workers: Workers = None,
+    as_json: AsJson = False,
+) -> None:
+    """The runs that a table or figure of the paper needs, and how far each has got; with --run, do what is missing.
+
+    \b
+    Examples:
+      seqjepa sweep ls
+      seqjepa sweep table-1 --shards 3diebench=shards/3die
+      seqjepa sweep table-4 --shards 3diebench=shards/3die --run --devices 0,1,2,3
+      seqjepa sweep figure-9 --shards stl10=shards/stl10 --slurm figure-9.sbatch
+      seqjepa sweep small-reproduction --shards 3diebench=shards/synth --run
+    """
+    from seqjepa.sweep import listing
+    from seqjepa.sweep.kinds import parse_shards
+    from seqjepa.sweep.perform import Means, perform
+    from seqjepa.sweep.plan import Request, pick, tasks_of
+
+    if table == "ls":
+        if as_json:
+            print_json(listing.sheets_as_json())
+        else:
+            typer.echo(listing.sheets_as_text())
+        return
+    one_way(task, devices, slurm)
+    request = Request(table, parse_shards(shards or []), seeds, scale, untrained)
+    tasks = pick(tasks_of(request), task)
+    doing = run or slurm is not None
+    if doing:
+        say = partial(typer.echo, err=as_json)
+        perform(request, tasks, out, Means(device, workers, devices, slurm), say)
+    if as_json:
+        print_json(listing.tasks_as_json(request, tasks, out))
+    elif not doing:
+        typer.echo(listing.tasks_as_text(request, tasks, out))
+
+
+def one_way(task: int | None, devices: str | None, slurm: Path | None) -> None:
+    """UsageError where more than one way to do the list is asked for."""
+    from shards.errors import UsageError
+
+    if sum(way is not None for way in (task, devices, slurm)) > 1:
+        raise UsageError("--task, --devices and --slurm are three ways to do the list; give one of them")

@@ -1,0 +1,128 @@
+"""From a table and a scale to jobs: which runs, on which shards, evaluated how."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from seqjepa.evaluate.suite import evaluate_run
+from seqjepa.jobs.job import Job, Transfer
+from seqjepa.jobs.state import State, state_of
+from seqjepa.recipes import did_you_mean, load_recipe
+from seqjepa.sweep.kinds import KINDS, kind_of
+from seqjepa.sweep.scale import Scale, load_scale
+from seqjepa.sweep.tables import IMAGENET, OOD, Sheet, find_sheet
+from shards.errors import ConfigError, UsageError
+
+FIRST_SEED = 42
+NOT_GIVEN = Path()
+"""Stands for shards that a list can do without."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a sweep. seeds, scale: None for what the table is published or meant with."""
+
+    table: str
+    shards: Mapping[str, Path] = field(default_factory=dict)
+    seeds: int | None = None
+    scale: str | None = None
+    untrained: bool = False
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run of a sweep. kind: of the shards that it trains on."""
+
+    number: int
+    recipe: str
+    seed: int
+    kind: str
+    job: Job
+
+    def state(self, out: Path) -> State:
+        return state_of(self.job, out)
+
+    def as_json(self, out: Path) -> dict[str, Any]:
+        """What `seqjepa sweep --json` says of it."""
+        state = self.state(out)
+        return {
+            "task": self.number,
+            "name": self.job.name,
+            "recipe": self.recipe,
+            "seed": self.seed,
+            "kind": self.kind,
+            "shards": None if self.job.shards == NOT_GIVEN else str(self.job.shards),
+            "settings": list(self.job.settings),
+            "evaluation": {k: str(v) if isinstance(v, Path) else v for k, v in self.job.evaluation.items()},
+            "transfers": [dict(transfer.evaluation) for transfer in self.job.transfers],
+            "state": str(state),
+            "epochs": state.epochs,
+            "epochs_planned": state.epochs_planned,
+        }
+
+
+def tasks_of(request: Request) -> list[Task]:
+    """Every run that the table needs, in the order of its rows. UsageError, ConfigError: what is asked is not there."""
+    sheet = find_sheet(request.table)
+    scale = load_scale(request.scale or sheet.scale)
+    seeds = range(FIRST_SEED, FIRST_SEED + (request.seeds or sheet.seeds))
+    wanted = [(recipe, seed) for recipe in sheet.recipes for seed in seeds]
+    return [_task(number, recipe, seed, sheet, scale, request) for number, (recipe, seed) in enumerate(wanted)]
+
+
+def pick(tasks: Sequence[Task], number: int | None) -> list[Task]:
+    """All of them, or the one of that number. UsageError: there is none."""
+    if number is not None and number >= len(tasks):
+        raise UsageError(f"--task {number}: there are {len(tasks)} tasks, 0 to {len(tasks) - 1}")
+    return list(tasks) if number is None else [tasks[number]]
+
+
+def require_shards(request: Request, tasks: Sequence[Task]) -> None:
+    """UsageError where shards are not given that the tasks cannot do without: all kinds, with how they are made."""
+    sheet = find_sheet(request.table)
+    needed = [task.kind for task in tasks if task.job.shards == NOT_GIVEN]
+    needed += [OOD] if sheet.ood and OOD not in request.shards else []
+    needed += [IMAGENET] if sheet.patches and IMAGENET not in request.shards else []
+    if needed:
+        missing = "; ".join(f"--shards {kind}=DIR (made by `{KINDS[kind].made_by}`)" for kind in dict.fromkeys(needed))
+        raise UsageError(f"{request.table} needs shards that are not given: {missing}")
+
+
+def _task(number: int, recipe: str, seed: int, sheet: Sheet, scale: Scale, request: Request) -> Task:
+    native = kind_of(load_recipe(recipe))
+    kind = native if native in request.shards else scale.kinds.get(native, native)
+    job = Job(
+        name=f"{recipe}{'' if scale.name == 'paper' else f'-{scale.name}'}-seed{seed}",
+        recipe=recipe,
+        settings=(*scale.changed_settings(recipe, native), f"seed={seed}"),
+        shards=request.shards.get(kind, NOT_GIVEN),
+        evaluation=_evaluation(recipe, native, sheet, scale, request),
+        untrained=request.untrained,
+        transfers=_transfers(recipe, native, sheet, scale, request),
+    )
+    job.config()
+    return Task(number, recipe, seed, kind, job)
+
+
+def _evaluation(recipe: str, kind: str, sheet: Sheet, scale: Scale, request: Request) -> dict[str, Any]:
+    """A run is asked the same for every table, as far as that goes, so that tables share runs and their numbers."""
+    asked: dict[str, Any] = {"suite": KINDS[kind].suite, **scale.evaluation_of(recipe, kind)}
+    if kind == "3diebench" and OOD in request.shards:
+        asked["ood"] = request.shards[OOD]
+    if sheet.path:
+        asked["path"] = True
+    known = inspect.signature(evaluate_run).parameters
+    for name in asked:
+        if name not in known:
+            raise ConfigError(f"scale {scale.name}: evaluation.{name} is not known{did_you_mean(name, known)}")
+    return asked
+
+
+def _transfers(recipe: str, kind: str, sheet: Sheet, scale: Scale, request: Request) -> tuple[Transfer, ...]:
+    lengths = {**scale.evaluation_of(recipe, kind), "path": False}
+    shards = request.shards.get(IMAGENET, NOT_GIVEN)
+    return tuple(Transfer(shards, {**lengths, "patch": patch}) for patch in sheet.patches)

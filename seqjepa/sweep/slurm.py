@@ -1,0 +1,52 @@
+"""A sweep as a Slurm array: task i of the array is task i of the sweep."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from seqjepa.files import write_atomic
+from shards.errors import UsageError
+
+SCRIPT = """\
+#!/bin/bash
+# {title}
+# Submit with `sbatch {file}`; options given there win over those here. Submitted again, it does what is left to do.
+#SBATCH --job-name={job}
+#SBATCH --array={array}
+#SBATCH --gres=gpu:1 --cpus-per-task=8 --mem=32G --time=24:00:00
+#SBATCH --output={logs}/%x-%a.out --open-mode=append
+#SBATCH --signal=B:TERM@120 --requeue
+cd {folder}
+trap 'kill -TERM $pid; wait $pid; scontrol requeue ${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}' TERM
+{command} --task "$SLURM_ARRAY_TASK_ID" & pid=$!
+wait $pid
+"""
+
+
+def write_script(file: Path, table: str, title: str, tasks: Sequence[int], command: Sequence[str], out: Path) -> None:
+    """The sbatch script; `command` is that of the whole sweep. Near its time limit a task saves and is queued again.
+
+    UsageError: there is a file of that name that is not such a script, or nothing is left to do.
+    """
+    if not tasks:
+        raise UsageError(f"{table}: every run is trained and evaluated; there is nothing for an array to do")
+    if file.exists() and "seqjepa sweep" not in file.read_text(encoding="utf-8", errors="replace"):
+        raise UsageError(f"{file} is there and was not written by `seqjepa sweep --slurm`; choose another name")
+    logs = (out / "logs").resolve()
+    logs.mkdir(parents=True, exist_ok=True)  # Slurm does not make it, and loses what it cannot write
+    if re.search(r"\s", str(logs)):
+        raise UsageError(f"--out {out}: Slurm takes no spaces in the names of its logs; choose another folder")
+    script = SCRIPT.format(
+        title=f"seqjepa sweep {table}: {title}",
+        file=shlex.quote(str(file)),
+        job=f"seqjepa-{table}",
+        array=",".join(map(str, tasks)),
+        logs=logs,
+        folder=shlex.quote(str(Path.cwd())),
+        command=shlex.join(command),
+    )
+    write_atomic(file, script.encode())
+    file.chmod(0o755)
