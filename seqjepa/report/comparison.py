@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 
 from seqjepa.report import figure as figure_html
@@ -33,14 +33,36 @@ def render_report(records: Sequence[RunRecord], tables: Sequence[Table], figures
     others = [figure for figure in figures if figure.key not in TRAINING]
     sections = [
         Section("standing", "Where each run stands", standing(groups)),
-        Section("tables", "Tables", "\n".join(table_html.html(table) for table in tables)),
+        Section("tables", "Tables", _tables(tables)),
         Section("footnotes", "Where the paper contradicts itself", _footnotes()),
-        Section("figures", "Figures", "\n".join(figure_html.html(figure) for figure in others)),
-        Section("training", "Training", "\n".join(figure_html.html(figure) for figure in of_training)),
+        Section("figures", "Figures", _figures(others)),
+        Section("training", "Training", _figures(of_training)),
         Section("missing", "Not measured", _missing(figures)),
         Section("provenance", "Provenance", provenance(groups)),
     ]
     return document(TITLE, header, sections, contents=True)
+
+
+def _tables(tables: Sequence[Table]) -> str:
+    if not tables:
+        return ""
+    index = _index((table.key, table.title) for table in tables)
+    return table_html.legend() + index + "\n".join(table_html.html(table) for table in tables)
+
+
+def _figures(figures: Sequence[Figure]) -> str:
+    if not figures:
+        return ""
+    index = _index((figure.key, figure.title) for figure in figures)
+    return index + "\n".join(figure_html.html(figure) for figure in figures)
+
+
+def _index(articles: Iterable[tuple[str, str]]) -> str:
+    """Links to articles by key, named by what their titles begin with: "Table 1: …" → "Table 1"."""
+    links = "".join(
+        f'<li><a href="#{escape(key)}">{escape(title.partition(":")[0])}</a></li>\n' for key, title in articles
+    )
+    return f"<ul class=index>\n{links}</ul>\n"
 
 
 def _footnotes() -> str:

@@ -10,10 +10,10 @@ from seqjepa.report.published import of_source
 from seqjepa.report.run_groups import Group, Mean, conditioning, families, seen
 
 MAPS = {
-    "figure-8": ("Figure 8", "3DIEBench", ("rotation",)),
-    "figure-9": ("Figure 9", "STL-10", ("position",)),
-    "figure-10": ("Figure 10", "CIFAR100", ("crop+jitter+blur", "crop", "jitter", "blur")),
-    "figure-11": ("Figure 11", "TinyImageNet", ("crop+jitter+blur", "crop", "jitter", "blur")),
+    "heat-map-8": ("Figure 8", "3DIEBench", ("rotation",)),
+    "heat-map-9": ("Figure 9", "STL-10", ("position",)),
+    "heat-map-10": ("Figure 10", "CIFAR100", ("crop+jitter+blur", "crop", "jitter", "blur")),
+    "heat-map-11": ("Figure 11", "TinyImageNet", ("crop+jitter+blur", "crop", "jitter", "blur")),
 }
 COLUMNS = ("panel", "whose", "conditioning", "M_tr", "M_val", "top-1, %", "±", "seeds")
 CAPTION = (

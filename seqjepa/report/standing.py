@@ -17,6 +17,12 @@ from seqjepa.report.trust import Doubt, at_scale, doubts
 SOURCES = ("Table 1", "Table 11", "Table 7", "Table 8", "Table 4", "Table 2", "Table 3", "Table 12")
 SOURCES += ("Figure 8", "Figure 9", "Figure 10", "Figure 11", "Figure 7-left")
 """Where a run's headline numbers are looked for, in this order."""
+NOTE = (
+    "Δ: ours less the paper’s, only where both are on the same data set. [low, high]: 95 % bootstrap interval over "
+    "validation samples; ±: sample standard deviation over seeds. (In brackets): the paper’s value on its own data, "
+    "which the run did not see. ✓: to be trusted; △: with limits; ✕: not."
+)
+VERDICTS = {"yes": ("✓", "sound"), "with limits": ("△", "limited"), "no": ("✕", "grave")}
 EQUIVARIANCE = ("R2_rel_rot", "R2_position", "R2_crop", "R2_jitter", "R2_blur")
 
 
@@ -63,12 +69,7 @@ def standing(groups: Sequence[Group]) -> str:
     by_home = sorted(by_data(groups).items(), key=lambda item: not item[1][0].home)
     bodies = "\n".join(_rows(data, found) for data, found in by_home)
     table = f"<table class=standing>\n<thead><tr>{heads}</tr></thead>\n{bodies}\n</table>"
-    note = (
-        "<p class=quiet>Δ: ours less the paper’s, only where both are on the same data set. In brackets: 95 % bootstrap "
-        "interval over validation samples; ±: sample standard deviation over seeds. Paper’s values in brackets are on "
-        "its own data, which the run did not see.</p>"
-    )
-    return f"{_counts(groups)}\n{scrolling('Where each run stands', table)}\n{note}"
+    return f"{_counts(groups)}\n{scrolling('Where each run stands', table)}\n<p class=quiet>{NOTE}</p>"
 
 
 def _counts(groups: Sequence[Group]) -> str:
@@ -82,7 +83,7 @@ def _counts(groups: Sequence[Group]) -> str:
         "kinds not to be trusted": grave,
     }
     shown = "".join(f"<div><dt>{name}</dt><dd>{count}</dd></div>\n" for name, count in cards.items())
-    return f"<dl class=numbers>\n{shown}</dl>"
+    return f"<dl class='numbers counts'>\n{shown}</dl>"
 
 
 def _rows(data: str, groups: Sequence[Group]) -> str:
@@ -97,9 +98,11 @@ def _row(group: Group) -> str:
     top1 = headline(group, ("top1_acc", "top1_acc_z_agg"))
     r2 = headline(group, EQUIVARIANCE)
     seeds = f"<small>{len(group.runs)} seeds</small>" if len(group.runs) > 1 else ""
-    name = f"{escape(group.label)}{seeds}"
+    found = doubts(group)
+    sign, style = VERDICTS[_verdict(found)]
+    name = f"<span class={style} aria-hidden=true>{sign}</span> {escape(group.label)}{seeds}"
     cells = "".join([*_cells(top1, 1), *_cells(r2, 2)])
-    return f"<tr><th scope=row>{name}</th>{cells}<td class=words>{_measured(top1, r2)}</td>{_trust(doubts(group))}</tr>"
+    return f"<tr><th scope=row>{name}</th>{cells}<td class=words>{_measured(top1, r2)}</td>{_trust(found)}</tr>"
 
 
 def _cells(found: Headline | None, digits: int) -> Iterator[str]:
@@ -130,12 +133,18 @@ def _measured(*found: Headline | None) -> str:
     return "<br>".join(f"<small>{escape(line)}</small>" for line in shown) or "<small>no row of the paper’s</small>"
 
 
-def _trust(found: Sequence[Doubt]) -> str:
-    """A cell: a verdict in a word with its sign, then what speaks against the numbers."""
+def _verdict(found: Sequence[Doubt]) -> str:
+    """A key of VERDICTS."""
     if any(doubt.grave for doubt in found):
-        verdict = "<strong class=grave>✕ no</strong>"
-    else:
-        verdict = "<strong>△ with limits</strong>" if found else "<strong class=sound>✓ yes</strong>"
+        return "no"
+    return "with limits" if found else "yes"
+
+
+def _trust(found: Sequence[Doubt]) -> str:
+    """A cell: the verdict in words with its sign, then what speaks against the numbers."""
+    verdict = _verdict(found)
+    sign, style = VERDICTS[verdict]
     graves = "".join(f"<div>{escape(doubt.text)}</div>" for doubt in found if doubt.grave)
     limits = "; ".join(escape(doubt.text) for doubt in found if not doubt.grave)
-    return f"<td class=words>{verdict}{graves}<small>{limits}</small></td>"
+    limits = f"<div><small>{limits}</small></div>" if limits else ""
+    return f"<td class=words><strong class={style}>{sign} {verdict}</strong>{graves}{limits}</td>"
