@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqjepa.config import DataConfig, ModelConfig, OptimConfig, RunConfig
+from seqjepa.config import ContextSSLConfig, DataConfig, ModelConfig, OptimConfig, RunConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.methods import build_method
 from seqjepa.methods.base import as_module
@@ -19,7 +19,8 @@ TWO_VIEWS = ("byol", "conditional_byol", "equimod", "sen", "sie", "simclr", "vic
 BASELINES = (*TWO_VIEWS, "vicreg_traj")
 BYOL_LIKE = ("byol", "conditional_byol")
 CONDITIONED = ("conditional_byol", "equimod", "sen", "sie")
-A, D, SIZE = 4, 64, 16
+NO_PROJECTOR = ("seq_jepa", "context_ssl")
+A, D, P, SIZE = 4, 64, 7, 16
 
 
 def views_of(name: str) -> int:
@@ -29,7 +30,7 @@ def views_of(name: str) -> int:
 def small_config(name: str, kind: str = "mlp", fidelity: Any = "paper", **model: Any) -> RunConfig:
     """ResNet-18 at an eighth of its width (D = 64); projector 64 → 32 or one transformer layer without dropout."""
     sizes: dict[str, Any] = {"action_dim": 8, "predictor_hidden": 64, "layers": 1, "ff_mult": 1, "dropout": 0.0}
-    if kind == "mlp" and name != "seq_jepa":
+    if kind == "mlp" and name not in NO_PROJECTOR:
         sizes["projector"] = (64, 32)
     action = "position" if name == "conv_jepa" else "rotation"
     return RunConfig(
@@ -37,6 +38,7 @@ def small_config(name: str, kind: str = "mlp", fidelity: Any = "paper", **model:
         fidelity=fidelity,
         data=DataConfig(context=views_of(name) - 1, action=action),
         model=ModelConfig(**{"width": 0.125, "projector_kind": kind, **sizes, **model}),
+        context_ssl=ContextSSLConfig(width=32, pairs=4, mask=0.5),
         optim=OptimConfig(ema_tau=0.9),
     )
 
@@ -58,7 +60,8 @@ def noise(views: int, batch: int = 6, seed: int = 0, dtype: torch.dtype = torch.
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randn(batch, views, 3, SIZE, SIZE, generator=generator, dtype=dtype)
     actions = F.normalize(torch.randn(batch, views - 1, A, generator=generator, dtype=dtype), dim=-1)
-    return ViewSequence(pixels, actions, actions, torch.full((batch,), -1), [""] * batch)
+    params = torch.randn(batch, views, P, generator=generator, dtype=dtype)
+    return ViewSequence(pixels, actions, params, torch.full((batch,), -1), [""] * batch)
 
 
 def rows_of(seq: ViewSequence, rows: slice) -> ViewSequence:
@@ -76,7 +79,8 @@ def stripes(views: int, batch: int, seed: int) -> ViewSequence:
     pixels = image + 0.5 * torch.randn(batch, views, 3, SIZE, SIZE, generator=generator)
     contrast, brightness = torch.rand(2, batch, views, 1, 1, 1, generator=generator)
     actions = F.normalize(torch.randn(batch, views - 1, A, generator=generator), dim=-1)
-    return ViewSequence(pixels * (0.5 + contrast) + brightness, actions, actions, labels, [""] * batch)
+    params = torch.randn(batch, views, P, generator=generator)
+    return ViewSequence(pixels * (0.5 + contrast) + brightness, actions, params, labels, [""] * batch)
 
 
 @torch.no_grad()
