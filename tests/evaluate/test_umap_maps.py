@@ -18,6 +18,7 @@ from seqjepa.evaluate.artefacts import load_arrays
 from seqjepa.evaluate.bank import FeatureBank
 from seqjepa.evaluate.map_points import aggregates, most_frequent, views
 from seqjepa.evaluate.umap_maps import UMAP, flattened
+from seqjepa.methods.base import Aggregating
 from seqjepa.training.checkpoint import load_run
 
 
@@ -95,6 +96,7 @@ def test_aggregates_are_those_of_fixed_draws(run, shards, tmp_path):
     case = case_of_run(run, shards, tmp_path)
     points = aggregates(case, [0, 2], 3, 5000)
     method, val = case.loaded.method, case.banks.val
+    assert isinstance(method, Aggregating)
     rows = np.flatnonzero(np.isin(val.labels.numpy(), [0, 2]))
     slots = val.draw(0, 1, Purpose.EVALUATION, 3)[rows]
     second = slice(len(rows), 2 * len(rows))
@@ -142,7 +144,8 @@ def test_why_not(run, shards, tmp_path, monkeypatch):
     assert UMAP.why_not(replace(case, subject=replace(case.subject, labelled=False))) == "samples without a label"
     monkeypatch.setattr(umap_maps.importlib.util, "find_spec", lambda name: None)
     assert UMAP.why_not(case) == "umap-learn is not installed: pip install 'seqjepa[umap]'"
-    assert umap_maps._trustworthiness("view", None, np.zeros((60, 2))) == {}
+    points = views(case.banks.val, [0], 60, seed=0)
+    assert umap_maps._trustworthiness("view", points, points.x[:, :2]) == {}
 
 
 @pytest.mark.slow

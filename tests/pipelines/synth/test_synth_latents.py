@@ -50,6 +50,16 @@ def test_the_mean_of_training_scores_out_of_distribution_what_it_does_on_3dieben
     assert r2_score(unseen, np.broadcast_to(seen.mean(0), unseen.shape)) == pytest.approx(published_floor, abs=0.005)
 
 
+def test_as_rotations_the_published_ood_range_is_the_range_of_training():
+    """(x, y, z) and (x ± π, ±π − y, z ± π) are one rotation, so only the signs of quaternions are new (docs/ood.md)."""
+    angles = draw_latents(stream(3, 0, Purpose.VIEWS_OOD), 4000, ood=True)[:, :3]
+    x, y, z = (angles - np.pi * np.sign(angles)).T
+    inside = np.stack([x, -y, z], axis=1)
+    assert np.abs(inside).max() <= np.pi / 2
+    assert np.allclose(inside.var(0), np.pi**2 / 12, atol=0.03)  # uniform there
+    assert np.allclose(rotation_matrix(inside), rotation_matrix(angles), atol=1e-12)
+
+
 def test_more_views_begin_with_the_same_views():
     few, many = (draw_latents(stream(1, 5, Purpose.VIEWS), n) for n in (3, 30))
     assert np.array_equal(few, many[:3])
