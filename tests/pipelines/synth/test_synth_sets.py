@@ -182,11 +182,11 @@ def test_ood_goes_into_a_split_of_its_own(tmp_path: Path):
 
 def test_the_command_says_how_many_objects_were_written(tmp_path: Path):
     words = ["3die", "--objects", "20", "--views", "2", "--size", "16", "--families", "2", "--seed", "3"]
-    done = [CliRunner().invoke(synth_app, [*words, "--out", str(tmp_path / f"out{x}"), *x.split()]) for x in ("", "--ood")]
-    assert [result.exit_code for result in done] == [0, 0]
-    assert ": 20 objects" in done[0].output
-    assert ": 4 objects" in done[1].output
-    assert len(np.load(tmp_path / "out--ood" / "val_images.npy", allow_pickle=False)) == 4
+    for out, option, said in (("whole", (), ": 20 objects"), ("ood", ("--ood",), ": 4 objects")):
+        done = CliRunner().invoke(synth_app, [*words, "--out", str(tmp_path / out), *option])
+        assert done.exit_code == 0
+        assert said in done.output
+    assert len(np.load(tmp_path / "ood" / "val_images.npy", allow_pickle=False)) == 4
 
 
 @pytest.mark.parametrize(
