@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+from report_runs import protocol_of, write_run
+
+from seqjepa.report.records import RunRecord, read_record
+from seqjepa.report.run_groups import Mean, accuracy, conditioning, families, groups_of, label, mean_of
+
+SMALL = protocol_of("3die-synth", resolution=48)
+
+
+def run(folder, recipe="3die-rot-M3", settings=(), protocol=SMALL, **scores) -> RunRecord:
+    return read_record(write_run(folder, recipe, settings=settings, scores=scores, protocol=protocol, epochs=1))
+
+
+def test_mean_and_sample_deviation_by_hand():
+    assert mean_of([1.0, 2.0, 6.0]) == Mean(3.0, pytest.approx(7**0.5), 3)
+    assert mean_of([0.25]) == Mean(0.25, None, 1)
+    assert mean_of([]) is None
+    assert Mean(0.5, 0.1, 2).times(100) == Mean(50.0, 10.0, 2)
+
+
+def test_seeds_stand_together_and_settings_apart(tmp_path):
+    first = run(tmp_path / "a", settings=["seed=1"], top1_z=0.5)
+    second = run(tmp_path / "b", settings=["seed=2"], top1_z=0.7)
+    other = run(tmp_path / "c", settings=["optim.lr=0.1"], top1_z=0.1)
+    groups = groups_of([first, other, second])
+    assert [[r.name for r in group.runs] for group in groups] == [["a", "b"], ["c"]]
+    assert groups[0].mean(lambda scores: scores.get("top1_z")) == Mean(0.6, pytest.approx(0.02**0.5), 2)
+
+
+def test_kinds_of_one_name_are_told_apart_by_their_runs(tmp_path):
+    groups = groups_of([run(tmp_path / "a"), run(tmp_path / "b", settings=["optim.lr=0.1"])])
+    assert [group.label for group in groups] == ["seq-JEPA, M_tr 3 (a)", "seq-JEPA, M_tr 3 (b)"]
+
+
+def test_other_data_or_resolution_is_another_kind(tmp_path):
+    paper = run(tmp_path / "a", protocol=protocol_of())
+    small = run(tmp_path / "b", protocol=protocol_of(resolution=64))
+    synth = run(tmp_path / "c")
+    groups = groups_of([paper, small, synth])
+    assert [(group.data, group.home) for group in groups] == [
+        ("3DIEBench, 128 px", "3DIEBench"),
+        ("3DIEBench, 64 px", ""),
+        ("3die-synth, 48 px", ""),
+    ]
+
+
+def test_curves_are_means_over_the_seeds_that_have_the_size(tmp_path):
+    a = run(tmp_path / "a", settings=["seed=1"], top1_agg={"1": 0.25, "10": 0.5})
+    b = run(tmp_path / "b", settings=["seed=2"], top1_agg={"1": 0.75})
+    (group,) = groups_of([a, b])
+    curve = group.curve("top1_agg")
+    assert list(curve) == [1, 10]
+    assert (curve[1].value, curve[1].seeds, curve[10]) == (0.5, 2, Mean(0.5, None, 1))
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ({"top1_agg": {"3": 0.3, "5": 0.5, "8": 0.8}, "top1_z": 0.1}, (5, 0.5)),
+        ({"top1_agg": {"3": 0.3, "8": 0.8}}, (3, 0.3)),
+        ({"top1_agg": {"7": 0.7, "8": 0.8}}, (7, 0.7)),
+        ({"top1_z": 0.1}, (None, 0.1)),
+        ({"top1_z_image": 0.2}, (None, 0.2)),
+    ],
+)
+def test_accuracy_is_of_five_views_as_in_the_tables(tmp_path, scores, expected):
+    (group,) = groups_of([run(tmp_path / "a", **scores)])
+    found = accuracy(group)
+    assert found is not None
+    assert (found[0], found[1].value) == expected
+
+
+def test_families_differ_in_what_is_named_and_leave_ablations_out(tmp_path):
+    members = [run(tmp_path / f"m{m}", f"3die-rot-M{m}") for m in (1, 2, 3)]
+    ablations = [run(tmp_path / "n", "3die-noact-M3"), run(tmp_path / "d", "3die-adim16-M3")]
+    (family,) = families(groups_of([*ablations, *members]), "data.context")
+    assert [group.config.data.context for group in family] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name", "told"),
+    [
+        ("3die-noact-M3", "seq-JEPA, M_tr 3, no actions", ""),
+        ("3die-rotcolour-M4", "seq-JEPA, M_tr 4", "rotation+color"),
+        ("stl-pls-nosal-M4", "seq-JEPA, M_tr 4, no saliency, no IoR", "position"),
+        ("c100-all-M2", "seq-JEPA, M_tr 2", "crop+jitter+blur"),
+        ("byol-3die-plus", "BYOL+", ""),
+        ("sie-3die-rot", "SIE", "rotation"),
+    ],
+)
+def test_names_and_conditioning_are_the_papers(tmp_path, recipe, name, told):
+    config = run(tmp_path / "a", recipe).config
+    assert (label(config), conditioning(config)) == (name, told)
