@@ -34,7 +34,7 @@ def html(table: Table) -> str:
     )
     rows = "".join(_row(table, labels, cells, notes) for labels, cells in table.rows)
     body = (
-        f"<table class=results>\n<caption><h3>{escape(table.title)}</h3></caption>\n"
+        f"<table class=results>\n<caption><h3>{_subscript(table.title)}</h3></caption>\n"
         f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table>"
     )
     key = escape(table.key)
