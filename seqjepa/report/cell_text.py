@@ -39,7 +39,8 @@ def published_text(cell: Cell, unit: str) -> str:
     """As printed: "86.14", "0.71 ± 0.02"; "" where nothing was."""
     if cell.published is None:
         return ""
-    spread = "" if cell.published_std is None else f" ± {_printed(cell.published_std, unit, least=2 if unit == "R²" else 1)}"
+    digits = 2 if unit == "R²" else 1
+    spread = "" if cell.published_std is None else f" ± {_printed(cell.published_std, unit, least=digits)}"
     return _printed(cell.published, unit) + spread
 
 
