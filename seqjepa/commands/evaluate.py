@@ -14,7 +14,7 @@ def evaluate_command(
     run: Annotated[Path, typer.Argument(help="Run directory.", metavar="RUN")],
     shards: Shards,
     suite: Annotated[
-        str, typer.Option(help="probes, or 3diebench, stl10, augmentations, all: retrieval, maps and others with them.")
+        str, typer.Option(help="Retrieval, maps and more beside the probes: 3diebench, stl10, augmentations or all.")
     ] = "probes",
     ood: Annotated[
         Path | None, typer.Option(help="Shards with rotations that training never saw: probes are shown them too.")
@@ -28,7 +28,9 @@ def evaluate_command(
     m_val: Annotated[str, typer.Option(help="How many views z_AGG is made from: 5, 1,3,5 or 1-8.")] = "1-8",
     path: Annotated[
         bool | None,
-        typer.Option("--path/--no-path", help="Path integration. Default: of positions; of rotations on a GPU."),
+        typer.Option(
+            "--path/--no-path", help="Path integration. Default: of positions; of rotations on a GPU or by --suite."
+        ),
     ] = None,
     patch: Annotated[
         int | None, typer.Option(min=1, help="Side of the patches, where not that of training (transfer).")
