@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from seqjepa.data.sequence import normalise
-from seqjepa.methods.base import Method
 
 PixelStats = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation per channel, for pixels in [0, 1]."""
@@ -17,8 +18,16 @@ GPU_PIXELS_PER_PASS = 2**23  # 8,192 patches of 32×32: activations of a ResNet-
 CPU_PIXELS_PER_PASS = 2**16  # 64 patches, for each thread: twice as fast as 512, whose activations leave the cache
 
 
+class Embedding(Protocol):
+    """What turns normalised pixels into features: a method, or one branch of it."""
+
+    def embed(self, views: Tensor) -> Tensor:
+        """[B, C, H, W] → [B, D]."""
+        ...
+
+
 @torch.inference_mode()
-def embed(method: Method, views: Tensor, pixel_stats: PixelStats) -> Tensor:
+def embed(method: Embedding, views: Tensor, pixel_stats: PixelStats) -> Tensor:
     """Views, uint8 or float in 0…255 [n, C, H, W], on the model's device → z float32 [n, D]."""
     passes = views.split(views_per_pass(views.device, *views.shape[-2:]))
     return torch.cat([method.embed(normalise(part, *pixel_stats)).float() for part in passes])

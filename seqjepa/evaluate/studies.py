@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from seqjepa.evaluate.costs import COSTS
+from seqjepa.evaluate.neighbours import NEIGHBOURS
 from seqjepa.evaluate.odd_one_out import ODD_ONE_OUT
 from seqjepa.evaluate.ood import OOD
+from seqjepa.evaluate.retrieval import RETRIEVAL
+from seqjepa.evaluate.rollouts import ROLLOUTS
 from seqjepa.evaluate.study import Case, Study
 from seqjepa.evaluate.umap_maps import UMAP
 from shards.errors import UsageError
 
 logger = logging.getLogger(__name__)
 
-STUDIES: tuple[Study, ...] = (OOD, ODD_ONE_OUT, UMAP, COSTS)
+STUDIES: tuple[Study, ...] = (RETRIEVAL, NEIGHBOURS, ROLLOUTS, OOD, ODD_ONE_OUT, UMAP, COSTS)
 """In the order in which they are taken. A new study is one line here, and its name in the suites it belongs to."""
 ROWS = {key: label for study in STUDIES for key, label in study.rows.items()}
 """Labels of their numbers by dotted key, {} for a size."""

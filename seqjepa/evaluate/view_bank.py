@@ -9,14 +9,13 @@ from tqdm import tqdm
 
 from seqjepa.data.augment.scaling import Scaling
 from seqjepa.evaluate.bank import FeatureBank
-from seqjepa.evaluate.encode import PixelStats, embed, room
+from seqjepa.evaluate.encode import Embedding, PixelStats, embed, room
 from seqjepa.evaluate.stored_views import stored_views
-from seqjepa.methods.base import Method
 from shards.reader import SplitIndex
 
 
 def encode_views(
-    method: Method,
+    method: Embedding,
     index: SplitIndex,
     pixel_stats: PixelStats,
     device: torch.device,

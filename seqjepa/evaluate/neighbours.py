@@ -1,0 +1,161 @@
+"""Nearest neighbours of validation views by cosine of z, and what they share with the query (SPEC D.9).
+
+Letters: T views of all samples, Q queries, k neighbours of each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqjepa.data.actions import ROTATION_COLUMNS, quaternion
+from seqjepa.evaluate.artefacts import save_arrays
+from seqjepa.evaluate.bank import FeatureBank
+from seqjepa.evaluate.nearest import directions, nearest
+from seqjepa.evaluate.neighbour_pictures import pictures_of
+from seqjepa.evaluate.ranking import object_interval
+from seqjepa.evaluate.study import Case, Study
+
+NEIGHBOURS_EACH = 3
+SHOWN_QUERIES = 12
+CPU_QUERIES = 8192
+RANDOM_EACH = 100
+
+
+@dataclass(frozen=True)
+class Views:
+    """Views of a split in stored order, or its whole images where views are made of those.
+
+    x float32 [T, D] of length 1; sample, slot and label int64 [T], label −1 for none; rotation float64 [T, 4] as
+    quaternions, None where there are none.
+    """
+
+    x: Tensor
+    sample: np.ndarray
+    slot: np.ndarray
+    label: np.ndarray
+    rotation: np.ndarray | None
+
+    @classmethod
+    def of(cls, bank: FeatureBank) -> Views:
+        labels = bank.labels.cpu().numpy()
+        if bank.z_image is not None:
+            each = np.arange(len(bank))
+            return cls(directions(bank.z_image), each, np.zeros_like(each), labels, None)
+        sample, slot = np.nonzero(np.arange(bank.z.shape[1]) < bank.n_views[:, None])
+        rows, slots = (torch.from_numpy(index).to(bank.z.device) for index in (sample, slot))
+        rotation = None
+        if set(ROTATION_COLUMNS) <= set(bank.param_names):
+            angles = np.stack([bank.column(name)[sample, slot] for name in ROTATION_COLUMNS], axis=-1)
+            rotation = quaternion(angles.astype(np.float64))
+        return cls(directions(bank.z[rows, slots]), sample, slot, labels[sample], rotation)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What views have in common with others, [Q, k]: bool, and degrees in 0 … 180, NaN where there are no rotations."""
+
+    same_class: np.ndarray
+    same_object: np.ndarray
+    angle_deg: np.ndarray
+
+    @classmethod
+    def between(cls, views: Views, queries: np.ndarray, others: np.ndarray) -> Shared:
+        """queries int64 [Q], others int64 [Q, k]. A view without a label shares its class with none."""
+        label, q = views.label, queries[:, None]
+        angles = np.full(others.shape, np.nan)
+        if views.rotation is not None:
+            angles = angle_between(views.rotation[q], views.rotation[others])
+        same_class = (label[others] == label[q]) & (label[q] >= 0)
+        return cls(same_class, views.sample[others] == views.sample[q], angles)
+
+
+def angle_between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The angle in degrees of the rotation from a to b, unit quaternions [..., 4]: 2 acos |a·b|."""
+    return np.degrees(2 * np.arccos(np.minimum(1, np.abs((a * b).sum(axis=-1)))))
+
+
+def spread(total: int, most: int) -> np.ndarray:
+    """Up to `most` of the numbers 0 … total − 1, evenly spread over them: int64, ascending."""
+    return np.unique(np.linspace(0, total - 1, min(total, most)).round().astype(np.int64))
+
+
+def take_neighbours(case: Case) -> dict[str, Any]:
+    """{class, object, angle_deg, …_chance, queries} of three neighbours each, intervals, and the figure's arrays.
+
+    Class only where all have a label, object only where objects have several views, angles only of rotations.
+    """
+    views, device = Views.of(case.banks.val), case.bench.device
+    T = len(views.sample)
+    queries = spread(T, T if device.type == "cuda" else CPU_QUERIES)
+    found = nearest(views.x.to(device), torch.from_numpy(queries).to(device), NEIGHBOURS_EACH).cpu().numpy()
+    _save(case, views, queries, found)
+    near = _measured(views, Shared.between(views, queries, found))
+    by_chance = _measured(views, Shared.between(views, queries, random_others(T, queries, case.bench.seed)))
+    scores = {name: float(values.mean()) for name, values in near.items()}
+    scores |= {f"{name}_chance": float(values.mean()) for name, values in by_chance.items()}
+    numbers: dict[str, Any] = {"neighbours": {**scores, "queries": len(queries)}}
+    if (resampling := case.bench.resampling) is None:
+        return numbers
+    sample, S = views.sample[queries], len(case.banks.val)
+    count = np.bincount(sample, minlength=S)
+    sums = {name: np.bincount(sample, of.mean(axis=1), minlength=S) for name, of in near.items()}
+    intervals = {name: object_interval(of, count, resampling) for name, of in sums.items()}
+    return {**numbers, "intervals": {"neighbours": intervals}}
+
+
+def _measured(views: Views, shared: Shared) -> dict[str, np.ndarray]:
+    """By name, [Q, k]: what there is to measure."""
+    several = len(views.sample) > len(np.unique(views.sample))
+    there_is = {
+        "class": (shared.same_class, views.label.min() >= 0),
+        "object": (shared.same_object, several),
+        "angle_deg": (shared.angle_deg, views.rotation is not None),
+    }
+    return {name: values for name, (values, there) in there_is.items() if there}
+
+
+def random_others(total: int, queries: np.ndarray, seed: int) -> np.ndarray:
+    """A hundred random rows other than each query, for what chance gives: int64 [Q] → [Q, 100]."""
+    steps = np.random.default_rng(seed).integers(1, total, (len(queries), RANDOM_EACH))
+    return (queries[:, None] + steps) % total
+
+
+def _save(case: Case, views: Views, queries: np.ndarray, found: np.ndarray) -> None:
+    """neighbours.npz: a few queries spread over the split, with their neighbours."""
+    chosen = spread(len(queries), SHOWN_QUERIES)
+    shown = Shared.between(views, queries[chosen], found[chosen])
+    rows = np.concatenate([queries[chosen, None], found[chosen]], axis=1)
+    arrays = {
+        "pictures": pictures_of(case.stored, case.banks.splits[1], views.sample[rows], views.slot[rows]),
+        "same_class": shown.same_class,
+        "same_object": shown.same_object,
+        "angle_deg": shown.angle_deg.astype(np.float32),
+    }
+    save_arrays(case.folder, "neighbours", arrays)
+
+
+def _why_not(case: Case) -> str:
+    bank = case.banks.val
+    there = int(bank.n_views.sum()) if bank.z_image is None else len(bank)
+    return f"needs more than {NEIGHBOURS_EACH} views, there are {there}" if there <= NEIGHBOURS_EACH else ""
+
+
+NEIGHBOURS = Study(
+    name="neighbours",
+    why_not=_why_not,
+    take=take_neighbours,
+    rows={
+        f"neighbours.{score}{part}": f"3 nearest neighbours, {label}{said}"
+        for part, said in (("", ""), ("_chance", " by chance"))
+        for score, label in {
+            "class": "share of the same class",
+            "object": "share of the same object",
+            "angle_deg": "mean angle to the query, degrees",
+        }.items()
+    },
+)
