@@ -17,6 +17,7 @@ COMMANDS = [
     (cli.seqjepa_app, []),
     (cli.seqjepa_app, ["train"]),
     (cli.seqjepa_app, ["evaluate"]),
+    (cli.seqjepa_app, ["compare"]),
     (cli.seqjepa_app, ["demo"]),
     (cli.seqjepa_app, ["doctor"]),
     (cli.seqjepa_app, ["recipes", "ls"]),

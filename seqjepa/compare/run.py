@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +56,8 @@ def _settings(comparison: Comparison, jobs: list[Job], run: Path, device: str) -
         "shards": str(comparison.shards),
         "scale": comparison.scale,
         "steps_asked": comparison.steps,
-        **asdict(plan),
+        "steps": plan.steps,
+        "views_per_step": plan.views_per_step,
         "seeds": list(comparison.seeds),
         "device": str(pick_device(device)),
         "changes": {job.name: list(job.settings) for job in jobs},

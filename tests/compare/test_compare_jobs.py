@@ -1,0 +1,54 @@
+"""What is the same for all methods of a comparison and what is not; what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from compare_lab import image_shards, view_shards
+
+from seqjepa.compare.jobs import Comparison, parse_methods
+from seqjepa.compare.scales import METHODS, SCALES
+from seqjepa.methods import METHODS as KNOWN
+from shards.errors import ConfigError, UsageError
+
+NAMES = "seq_jepa simclr byol vicreg vicreg_traj sen equimod sie conditional_byol context_ssl conv_jepa"
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return view_shards(tmp_path_factory.mktemp("compare") / "shards")
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_all_methods_share_encoder_data_seed_and_probes(shards: Path, scale: str) -> None:
+    jobs = Comparison(shards, seeds=(3,), scale=scale).jobs()
+    configs = [job.config() for job in jobs]
+    assert [config.method for config in configs] == NAMES.split()
+    assert set(NAMES.split()) == set(KNOWN) == set(SCALES[scale].entries)
+    shared = [(c.model.backbone, c.model.width, c.model.stem, c.data.normalisation, c.seed) for c in configs]
+    assert set(shared) == {shared[0]}
+    assert all(job.evaluation == jobs[0].evaluation and job.evaluation["seed"] == 3 for job in jobs)
+    assert {c.data.action for c in configs if c.method != "context_ssl"} == {"rotation"}
+    assert [job.untrained for job in jobs] == [True, *[False] * 10]
+
+
+def test_the_warm_up_takes_its_part_of_training(shards: Path) -> None:
+    """3 of 80 epochs in the recipe."""
+    (job,) = Comparison(shards, ("seq_jepa",), steps=1200).jobs()
+    optim = job.config().optim
+    assert optim.epochs == 300
+    assert optim.warmup_epochs == pytest.approx(300 * 3 / 80)
+
+
+def test_methods_are_named_with_commas_or_all_together() -> None:
+    assert parse_methods("all") == METHODS == tuple(NAMES.split())
+    assert parse_methods("sie, simclr,sie") == ("sie", "simclr")
+    for wrong in ("simclrr", "simclr,", ""):
+        with pytest.raises(UsageError, match=r"not a method.* choose all, or from seq_jepa, simclr, .*conv_jepa$"):
+            parse_methods(wrong)
+
+
+def test_shards_without_rotations_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has no views with rot_x, rot_y, rot_z"):
+        Comparison(image_shards(tmp_path / "images")).jobs()
