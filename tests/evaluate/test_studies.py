@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from small_runs import CLASSES, SIZE, VIEWS, sample
 
 from seqjepa.evaluate import studies
 from seqjepa.evaluate.results import format_table, read_results
@@ -12,6 +14,8 @@ from seqjepa.evaluate.studies import STUDIES, SUITES, merged
 from seqjepa.evaluate.study import Case, Study
 from seqjepa.evaluate.suite import evaluate_run
 from shards.errors import UsageError
+from shards.schema import THREE_DIEBENCH_PARAMS, ViewSpec
+from shards.writer import SetBuilder
 
 QUICK = {"device": "cpu", "m_val": (1, 2), "probe_epochs": 2, "path": False, "progress": False}
 
@@ -47,12 +51,17 @@ def test_a_suite_takes_its_studies_and_says_why_others_are_missing(run: Path, sh
 
 
 def test_the_default_takes_none_of_them_but_shards_of_other_rotations_ask_for_theirs(
-    run: Path, shards: Path, cases: list[Case]
+    run: Path, shards: Path, cases: list[Case], tmp_path: Path
 ):
     assert "retrieval" not in evaluate_run(run, shards, **QUICK)
-    found = evaluate_run(run, shards, ood=shards, **QUICK)
+    rng, spec = np.random.default_rng(9), ViewSpec(VIEWS, SIZE, SIZE, "jpeg", THREE_DIEBENCH_PARAMS)
+    with SetBuilder(tmp_path / "ood", name="turned", spec=spec, classes=CLASSES, fingerprint={"by": "test"}) as builder:
+        with builder.open_shard("ood", 0) as writer:
+            writer.add(*sample(0, rng))
+        builder.finish({"command": "test"})
+    found = evaluate_run(run, shards, ood=tmp_path / "ood", **QUICK)
     assert found["ood"] == {"top1_z": 0.1}
-    assert found["protocol"]["ood"] == "coloured-noise"
+    assert found["protocol"]["ood"] == "turned"
     assert not cases
 
 
