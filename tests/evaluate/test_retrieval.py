@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -130,6 +131,7 @@ def slow_scores(case: Case, embed: Callable, context: int) -> dict[str, float]:
     index, method, data = case.stored.split("val"), case.loaded.method, case.loaded.data
     asked = queries(case.banks.val, "rotation", context, 0)
 
+    @cache
     def see(with_what: Callable, s: int, v: int) -> Tensor:
         pixels = torch.from_numpy(index.read_view(s, v)).permute(2, 0, 1)[None]
         return with_what(normalise(pixels, tuple(data.mean), tuple(data.std)))[0]
