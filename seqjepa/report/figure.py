@@ -17,7 +17,7 @@ Datum = str | int | float | None
 class Panel:
     """One drawing of a figure: HTML (an <svg>, a table, pictures), whose numbers are `rows`.
 
-    wide  needs the width of the page, and scrolls in its own box on a phone
+    wide  needs the width of the page; what is wider than a phone scrolls in a box of its own (page.scrolling)
     """
 
     title: str
@@ -68,10 +68,7 @@ def html(figure: Figure) -> str:
 
 def _panel(panel: Panel) -> str:
     heading = f"<p class=panel-title>{escape(panel.title)}</p>\n" if panel.title else ""
-    if not panel.wide:
-        return f"<div>\n{heading}{panel.drawing}\n</div>"
-    box = scrolling(panel.title, panel.drawing)
-    return f"<div class=wide>\n{heading}{box}\n</div>"
+    return f"<div{' class=wide' if panel.wide else ''}>\n{heading}{panel.drawing}\n</div>"
 
 
 def _numbers(figure: Figure) -> str:
@@ -80,7 +77,7 @@ def _numbers(figure: Figure) -> str:
     heads = "".join(f"<th scope=col>{escape(name)}</th>" for name in figure.columns)
     rows = "\n".join("<tr>" + "".join(f"<td>{_shown(v)}</td>" for v in row) + "</tr>" for row in figure.rows)
     table = f"<table class=data>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
-    summary = f"<summary>The {len(figure.rows)} numbers drawn</summary>"
+    summary = f"<summary>Numbers drawn ({len(figure.rows)})</summary>"
     return f"<details>\n{summary}\n{scrolling(f'Numbers of {figure.title}', table)}\n</details>\n"
 
 

@@ -1,4 +1,4 @@
-"""All figures of a report, in the paper's order, then those that the paper does not have."""
+"""All figures of a report: the paper's, the maps together, then those that the paper does not have."""
 
 from __future__ import annotations
 
@@ -24,15 +24,13 @@ def build_figures(records: Sequence[RunRecord]) -> list[Figure]:
     Raises FormatError for arrays beside a run that cannot be read.
     """
     groups = groups_of(records)
-    first, *later = umap_figures(groups)
     return [
         accuracy_vs_r2(groups),
         retrieval_rows(groups),
-        first,
+        *umap_figures(groups),
         path_figure(groups),
         scaling(groups),
         *heat_maps(groups),
-        *later,
         transfer(groups),
         rollout_curve(groups),
         *run_curves(groups),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from seqjepa.report.figure import Datum, Figure, Panel
+from seqjepa.report.page import scrolling
 from seqjepa.report.published import of_source
 from seqjepa.report.run_groups import Group, Mean, conditioning, families, seen
 
@@ -76,7 +77,8 @@ def _table(title: str, grid: Grid, conditions: Sequence[str]) -> str:
     )
     caption = f"<caption class=hidden>{escape(title)}: top-1 in percent, rows M_val, columns M_tr</caption>"
     corner = "<th scope=col><small>M_val ↓ M_tr →</small></th>"
-    return f"<table class=heat>{caption}\n<thead><tr>{corner}{heads}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
+    table = f"<table class=heat>{caption}\n<thead><tr>{corner}{heads}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
+    return scrolling(title, table)
 
 
 def _head(told: str, m_tr: int, several: bool) -> str:

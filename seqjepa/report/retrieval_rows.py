@@ -12,6 +12,7 @@ from PIL import Image
 
 from seqjepa.evaluate.artefacts import artefacts_folder, load_arrays
 from seqjepa.report.figure import Figure, Panel
+from seqjepa.report.page import scrolling
 from seqjepa.report.records import RunRecord
 from seqjepa.report.run_groups import Group, at
 
@@ -36,7 +37,8 @@ def retrieval_rows(groups: list[Group]) -> Figure:
         found = at(run.results, "trained", "neighbours") or {}
         rows.append((group.label, group.data, found.get("class"), found.get("object"), found.get("angle_deg")))
         if len(panels) < MOST_RUNS:
-            panels.append(Panel(f"{group.label} on {group.data}{_agreement(found)}", _table(arrays), wide=True))
+            title = f"{group.label} on {group.data}{_agreement(found)}"
+            panels.append(Panel(title, scrolling(title, _table(arrays)), wide=True))
     missing = "" if panels else "no run has stored neighbours; evaluate one on 3DIEBench or 3DIE-Synth, suite 3diebench"
     columns = ("run", "data", "same class", "same object", "angle to the query, degrees")
     return Figure(KEY, TITLE, CAPTION, tuple(panels), columns, tuple(rows), missing)

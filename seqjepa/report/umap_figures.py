@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,7 +11,7 @@ from matplotlib.axes import Axes
 from seqjepa.evaluate.artefacts import artefacts_folder, load_arrays
 from seqjepa.report.canvas import CARD, INK, draw
 from seqjepa.report.figure import Figure, Panel
-from seqjepa.report.run_groups import Group, conditioning, seen
+from seqjepa.report.run_groups import Group, at, conditioning, seen
 
 # Ten colours that stay apart for colour-blind readers (Petroff 2021), on light and on dark paper; classes are named
 # on the drawing as well.
@@ -19,42 +20,53 @@ CLASS_COLOURS = (
 )  # fmt: skip
 MOST_POINTS = 6000
 MISSING = "no such run has a stored map; evaluate one with the suite that holds the UMAP study"
-HYPER = "The paper gives neither settings nor classes; ours: 15 neighbours, min_dist 0.1, ten classes."
+CAPTION = (
+    "{run} on {data}. z of single views, and z_AGG where it was mapped. The paper’s Figures 5 and 12–14 show these "
+    "four cases; it gives neither UMAP’s settings nor the classes, ours: 15 neighbours, min_dist 0.1, ≤ 10 classes. "
+    "Trustworthiness: how far neighbours on the map are neighbours among the features, at most 1."
+)
+COLUMNS = ("run", "data", "trustworthiness of the map of z", "of z_AGG")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a run has to be to be shown: its kind of data, whether it is told actions, and best the paper's M_tr."""
+
+    key: str
+    title: str
+    kind: str
+    told: bool
+    m_tr: int
+
+    def fits(self, group: Group) -> bool:
+        config = group.config
+        return config.method == "seq_jepa" and seen(config) == self.kind and bool(conditioning(config)) == self.told
+
+
+CASES = (
+    Case("umap-a", "Figures 5, 12–14 (a): views of objects, told rotations", "rotation", True, 3),
+    Case("umap-b", "Figures 5, 12–14 (b): views of objects, told nothing", "rotation", False, 3),
+    Case("umap-c", "Figures 5, 12–14 (c): saccades, told positions", "position", True, 4),
+    Case("umap-d", "Figures 5, 12–14 (d): saccades, told nothing", "position", False, 4),
+)
 
 
 def umap_figures(groups: Sequence[Group]) -> list[Figure]:
-    """Figures 5, 12, 13, 14. Each shows one run: of its kind, with a map, M_tr nearest to the paper's."""
-    views, aggregates = "encoder outputs of single views", "aggregates z_AGG"
-    specs = [
-        (
-            "figure-5",
-            "Figure 5: maps of views and of aggregates, with actions",
-            "rotation",
-            True,
-            3,
-            (views, aggregates),
-        ),
-        ("figure-12", "Figure 12: the same without action conditioning", "rotation", False, 3, (views, aggregates)),
-        ("figure-13", "Figure 13: saccades with actions", "position", True, 4, (views, aggregates)),
-        ("figure-14", "Figure 14: saccades without action conditioning", "position", False, 4, (views, aggregates)),
-    ]
-    return [_figure(groups, *spec) for spec in specs]
+    """One figure for each of CASES, of the run with a map whose M_tr is nearest to the paper's."""
+    return [_figure(case, groups) for case in CASES]
 
 
-def _figure(
-    groups: Sequence[Group], key: str, title: str, kind: str, told: bool, m_tr: int, parts: tuple[str, str]
-) -> Figure:
-    fitting = [
-        g for g in groups
-        if g.config.method == "seq_jepa" and seen(g.config) == kind and bool(conditioning(g.config)) == told
-    ]  # fmt: skip
-    for group in sorted(fitting, key=lambda g: abs(g.config.data.context - m_tr)):
+def _figure(case: Case, groups: Sequence[Group]) -> Figure:
+    fitting = sorted(filter(case.fits, groups), key=lambda g: abs(g.config.data.context - case.m_tr))
+    for group in fitting:
         for run in group.runs:
             arrays = load_arrays(artefacts_folder(run.path, "trained"), "umap")
             if {"view_xy", "view_class", "class_names"} <= set(arrays):
-                caption = f"{run.name} on {group.data}: {parts[0]} and, where it has them, {parts[1]}. {HYPER}"
-                return Figure(key, title, caption, tuple(_panels(arrays, f"{title}, {run.name}")))
-    return Figure(key, title, "", missing=MISSING)
+                caption = CAPTION.format(run=run.name, data=group.data)
+                kept = [at(run.trained, "umap", f"trustworthiness_{part}") for part in ("view", "agg")]
+                panels = tuple(_panels(arrays, f"{case.title}, {run.name}"))
+                return Figure(case.key, case.title, caption, panels, COLUMNS, ((run.name, group.data, *kept),))
+    return Figure(case.key, case.title, "", missing=MISSING)
 
 
 def _panels(arrays: dict[str, np.ndarray], what: str) -> list[Panel]:

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from report_runs import protocol_of, write_run
+
+from seqjepa.evaluate.artefacts import artefacts_folder, save_arrays
+from seqjepa.report.figure import Figure, html
+from seqjepa.report.figure_list import build_figures
+from seqjepa.report.records import read_records
+
+SYNTH = protocol_of("3die-synth", resolution=48)
+PATH = {"both": {"1": 1.0, "2": 0.75}, "no_action": {"1": 0.25, "2": 0.125}, "no_vision": {"1": 1.0, "2": 0.5}}
+
+
+def scores(m: int) -> dict:
+    return {
+        "top1_z": 0.5, "r2_rel_rot_avg": m / 8, "top1_agg": {"1": 0.25, "5": 0.5 + m / 16}, "r2_path": PATH,
+        "rollout": {"mrr": {"1": 0.5, "2": 0.25}, "mrr_chance": 0.0625},
+        "neighbours": {"class": 0.75, "object": 0.5, "angle_deg": 60.0}, "umap": {"trustworthiness_view": 0.9375},
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    for m in (1, 2, 3):
+        write_run(folder / f"M{m}", f"3die-rot-M{m}", scores=scores(m), protocol=SYNTH, epochs=2)
+    write_run(folder / "paper", scores={"top1_agg": {"5": 0.875}, "r2_rel_rot_avg": 0.625}, epochs=2)
+    transferred = write_run(folder / "stl", "stl-pls-M4", scores={"top1_agg": {"5": 0.5}}, epochs=2)
+    (transferred / "results-other-224-patch84.json").write_text(json.dumps({"trained": {"top1_agg": {"1": 0.25}}}))
+    rng = np.random.default_rng(0)
+    pictures = {
+        "pictures": rng.integers(0, 255, (2, 4, 8, 8, 3), dtype=np.uint8),
+        "same_class": np.array([[True, True, False]] * 2),
+        "same_object": np.array([[True, False, False]] * 2),
+        "angle_deg": np.array([[10, 20, np.nan]] * 2, dtype=np.float32),
+    }
+    maps = {
+        "view_xy": rng.normal(size=(40, 2)).astype(np.float32), "view_class": np.arange(40, dtype=np.int16) % 2,
+        "view_angle_deg": np.linspace(0, 180, 40, dtype=np.float32), "class_names": np.array(["car", "mug"]),
+        "agg_xy": rng.normal(size=(10, 2)).astype(np.float32), "agg_class": np.arange(10, dtype=np.int16) % 2,
+    }  # fmt: skip
+    for name, arrays in (("neighbours", pictures), ("umap", maps)):
+        save_arrays(artefacts_folder(folder / "M3", "trained"), name, arrays)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def figures(runs) -> dict[str, Figure]:
+    return {figure.key: figure for figure in build_figures(read_records([runs]))}
+
+
+@pytest.fixture(scope="module")
+def published() -> dict[str, Figure]:
+    return {figure.key: figure for figure in build_figures([])}
+
+
+def column(figure: Figure, name: str, **where: object) -> list:
+    """Values of a column in the rows where other columns (by their names, _ for what is no identifier) match."""
+    rows = [dict(zip(figure.columns, row, strict=True)) for row in figure.rows]
+    return [row[name] for row in rows if all(row[key] == value for key, value in where.items())]
+
+
+def test_without_runs_the_published_values_are_drawn_and_ours_named_missing(published):
+    drawn = {key for key, figure in published.items() if figure.panels}
+    assert drawn == {"figure-3", "figure-6", "figure-7", *(f"heat-map-{n}" for n in (8, 9, 10, 11)), "figure-15"}
+    assert all(figure.missing for figure in published.values())
+    whose = {value for figure in published.values() if "whose" in figure.columns for value in column(figure, "whose")}
+    assert whose == {"paper"}
+
+
+def test_published_points_are_the_papers(published):
+    figure3, figure8 = published["figure-3"], published["heat-map-8"]
+    assert column(figure3, "top-1, %", method="SIE") == [77.49]
+    assert column(figure3, "R²", method="seq-JEPA (3,5)") == [0.71]
+    assert column(figure8, "top-1, %", M_tr=5, M_val=8) == [87.7]
+    assert len(figure8.rows) == 40
+    assert column(published["figure-15"], "y", curve="paper: 84 px")[-1] == 22.98
+
+
+def test_ours_have_a_panel_of_their_own_unless_the_data_are_the_papers(figures):
+    figure = figures["figure-3"]
+    ours = dict(zip(column(figure, "method", whose="ours"), column(figure, "panel", whose="ours"), strict=True))
+    assert ours == {
+        "seq-JEPA, M_tr 3, M_val 5, 2 epochs": "3DIEBench, published and ours",
+        **{f"seq-JEPA, M_tr {m}, M_val 5": "ours on 3die-synth, 48 px" for m in (1, 2, 3)},
+    }
+
+
+def test_heat_maps_stand_side_by_side_and_say_what_ours_are(figures):
+    figure = figures["heat-map-8"]
+    titles = [panel.title for panel in figure.panels]
+    assert titles == [
+        "published, 3DIEBench",
+        "ours, 3die-synth, 48 px, 1000 epochs",
+        "ours, 3DIEBench, 128 px, 1000 epochs",
+    ]
+    assert column(figure, "top-1, %", whose="ours", panel=titles[1], M_val=5) == [56.25, 62.5, 68.75]
+    assert figures["heat-map-10"].missing
+
+
+def test_scaling_has_a_point_for_each_m_tr(figures):
+    figure = figures["figure-7"]
+    assert column(figure, "y", curve="rotation, 3die-synth, 48 px") == [0.125, 0.25, 0.375]
+    assert column(figure, "x", curve="3die-synth, 48 px, M_val 5", panel="top-1 over M_tr") == [1, 2, 3]
+    assert column(figure, "y", curve="3die-synth, 48 px, M_tr 3") == [25.0, 68.75]
+
+
+def test_paths_rollouts_and_transfers_are_those_of_results(figures):
+    path = figures["figure-6"]
+    assert column(path, "y", whose="ours", curve="actions alone")[:2] == [1.0, 0.5]
+    assert "no visual run" in path.missing
+    assert column(figures["rollouts"], "y", curve="chance") == [0.0625, 0.0625]
+    assert column(figures["figure-15"], "y", whose="ours", curve="other-224-patch84") == [25.0]
+
+
+def test_rows_of_pictures_say_what_they_share(figures):
+    (panel,) = figures["figure-4"].panels
+    assert re.findall(r"<small>([^<]*)</small>", panel.drawing)[:3] == [
+        "same object, 10°",
+        "same class, 20°",
+        "another class",
+    ]
+    assert panel.drawing.count("<img ") == panel.drawing.count("alt=") == 8
+    assert "75% the same class, 50% the same object, 60° apart" in panel.title
+
+
+def test_maps_name_their_classes_and_cases_without_a_map_are_missing(figures):
+    with_map, without = figures["umap-a"], figures["umap-b"]
+    titles = [panel.title for panel in with_map.panels]
+    assert titles == ["views by class", "views by angle of rotation, degrees", "z_AGG by class"]
+    assert {">car<", ">mug<"} <= set(re.findall(r">(?:car|mug)<", with_map.panels[0].drawing))
+    assert column(with_map, "trustworthiness of the map of z") == [0.9375]
+    assert (without.panels, bool(without.missing)) == ((), True)
+
+
+def test_every_drawing_has_a_name_of_its_own(figures):
+    text = "".join(html(figure) for figure in figures.values())
+    names = re.findall(r'<svg role="img" aria-label="([^"]+)"', text)
+    assert len(names) == len(set(names)) == text.count("<svg ")
+
+
+def test_a_figure_as_csv_and_as_html():
+    figure = Figure("k", "A <title>", "why & how", (), ("a, b", "c"), ((1.5, None), ("x<y", -2)), "no <run>")
+    assert figure.csv() == '"a, b",c\n1.5,\nx<y,-2\n'
+    text = html(figure)
+    assert "A &lt;title&gt;" in text
+    assert "Not measured: no &lt;run&gt;." in text
+    assert re.findall("<td>([^<]*)</td>", text) == ["1.5", "–", "x&lt;y", "-2"]
+    assert Figure("k", "t", "c").csv() == ""
