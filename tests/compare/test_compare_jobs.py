@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from compare_lab import image_shards, view_shards
 
 from seqjepa.compare.jobs import Comparison, parse_methods
 from seqjepa.compare.scales import METHODS, SCALES
+from seqjepa.data.actions import action_size
 from seqjepa.methods import METHODS as KNOWN
+from seqjepa.methods.base import as_module
+from seqjepa.training.checkpoint import initial_method
 from shards.errors import ConfigError, UsageError
 
 NAMES = "seq_jepa simclr byol vicreg vicreg_traj sen equimod sie conditional_byol context_ssl conv_jepa"
@@ -52,3 +56,14 @@ def test_methods_are_named_with_commas_or_all_together() -> None:
 def test_shards_without_rotations_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has no views with rot_x, rot_y, rot_z"):
         Comparison(image_shards(tmp_path / "images")).jobs()
+
+
+def test_all_encoders_begin_with_the_same_weights(shards: Path) -> None:
+    """Which is why one line says what untrained weights score."""
+    encoders = []
+    for job in Comparison(shards, seeds=(5,)).jobs():
+        config = job.config()
+        encoders.append(as_module(initial_method(config, action_size(config.data.action))).get_submodule("encoder"))
+    first = encoders[0].state_dict()
+    for encoder in encoders[1:]:
+        assert all(torch.equal(value, first[name]) for name, value in encoder.state_dict().items())
