@@ -19,6 +19,7 @@ COMMANDS = [
     (cli.seqjepa_app, ["evaluate"]),
     (cli.seqjepa_app, ["compare"]),
     (cli.seqjepa_app, ["demo"]),
+    (cli.seqjepa_app, ["report"]),
     (cli.seqjepa_app, ["doctor"]),
     (cli.seqjepa_app, ["recipes", "ls"]),
     (cli.seqjepa_app, ["recipes", "cat"]),
