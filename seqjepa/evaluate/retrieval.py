@@ -3,13 +3,14 @@
 The source is view 0 of an object. For every view j of it, j = 0 included, the embedding that the predictor makes of the
 source and the action 0 → j looks for view j among all views of the object.
 
-Letters: S objects of a split, b of a chunk, n view slots, M views of a context, D width of z, P of an embedding.
+Letters: S objects of a split, n view slots.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from seqjepa.evaluate.bank import FeatureBank
 from seqjepa.evaluate.intervals import Resampling
 from seqjepa.evaluate.ranking import chance, rank_intervals, rank_scores, ranks_of
+from seqjepa.evaluate.retrieval_embeddings import OfObjects, as_they_are, by_aggregate, by_predictor, projected
 from seqjepa.evaluate.retrieval_queries import Queries, queries, without_identity
 from seqjepa.evaluate.study import Case, Study
 from seqjepa.evaluate.target_features import target_features, why_not_retrieved
@@ -26,49 +28,6 @@ from seqjepa.methods.seq_jepa import SeqJEPA
 
 LONG_CONTEXT = 3
 GPU_QUERIES, CPU_QUERIES = 16384, 2048  # at once
-OfObjects = Callable[[Tensor], Tensor]
-"""Objects int64 [b] → embeddings float32 [b, n, P]."""
-
-
-def by_predictor(method: Predicting, bank: FeatureBank, asked: Queries, device: torch.device) -> OfObjects:
-    """ŷ of every view j from y of view 0 and the action 0 → j; M = 1."""
-
-    def predictions(objects: Tensor) -> Tensor:
-        y = method.project(_rows(bank.z, objects, device)[:, 0])
-        actions = _rows(asked.actions, objects, device)[:, :, 0]
-        repeated = y.repeat_interleave(actions.shape[1], dim=0)
-        return method.predict(repeated, actions.flatten(0, 1)).unflatten(0, actions.shape[:2])
-
-    return predictions
-
-
-def by_aggregate(method: SeqJEPA, bank: FeatureBank, asked: Queries, device: torch.device) -> OfObjects:
-    """ẑ of every view j from z_AGG of the context and the action 0 → j."""
-    shown = torch.from_numpy(asked.slots[..., :-1]).to(bank.z.device)
-
-    def predictions(objects: Tensor) -> Tensor:
-        at = objects.to(bank.z.device)
-        z = bank.z[at[:, None, None], shown[at]].to(device).float()
-        actions = _rows(asked.actions, objects, device).flatten(0, 1)
-        z_agg = method.aggregate(z.flatten(0, 1), actions[:, :-1])
-        return method.predict(z_agg, actions[:, -1]).unflatten(0, z.shape[:2])
-
-    return predictions
-
-
-def as_they_are(z: Tensor, device: torch.device) -> OfObjects:
-    """Candidates: features [S, n, D] themselves."""
-    return lambda objects: _rows(z, objects, device)
-
-
-def projected(method: Predicting, bank: FeatureBank, device: torch.device) -> OfObjects:
-    """Candidates: y of every view."""
-
-    def candidates(objects: Tensor) -> Tensor:
-        z = _rows(bank.z, objects, device)
-        return method.project(z.flatten(0, 1)).unflatten(0, z.shape[:2])
-
-    return candidates
 
 
 @torch.no_grad()
@@ -88,6 +47,14 @@ def rank_views(
     return {name: torch.cat(parts).numpy() for name, parts in found.items()}
 
 
+class Found(NamedTuple):
+    """Ranks int64 [S, n] of predictions, and of those from another object's views; which were asked, bool [S, n]."""
+
+    ranks: np.ndarray
+    blind: np.ndarray
+    asked: np.ndarray
+
+
 def take_retrieval(case: Case) -> dict[str, Any]:
     """Scores by name: "retrieval", and for seq-JEPA "retrieval_3", "retrieval_online" and "retrieval_3_online"; their
     intervals under "intervals"."""
@@ -97,61 +64,63 @@ def take_retrieval(case: Case) -> dict[str, Any]:
     else:
         assert isinstance(method, Predicting), "why_not has turned others away"
         found = _of_pairs(case, method)
-    scores = {name: retrieval_scores(ranks, asked, case.banks.val.n_views) for name, (ranks, asked) in found.items()}
+    scores = {name: retrieval_scores(of, case.banks.val.n_views) for name, of in found.items()}
     if case.bench.resampling is None:
         return scores
-    intervals = {name: _intervals(ranks, asked, case.bench.resampling) for name, (ranks, asked) in found.items()}
-    return {**scores, "intervals": intervals}
+    return {**scores, "intervals": {name: _intervals(of, case.bench.resampling) for name, of in found.items()}}
 
 
-Ranked = dict[str, tuple[np.ndarray, np.ndarray]]
-"""By name: ranks int64 [S, n], and which of them were asked for, bool [S, n]."""
-
-
-def _of_pairs(case: Case, method: Predicting) -> Ranked:
+def _of_pairs(case: Case, method: Predicting) -> dict[str, Found]:
     bank, device = case.banks.val, case.bench.device
     asked = queries(bank, case.loaded.data.action, 1, case.bench.seed)
-    candidates = {"retrieval": projected(method, bank, device)}
-    ranks = rank_views(bank, by_predictor(method, bank, asked, device), candidates, device)
-    return {"retrieval": (ranks["retrieval"], asked.asked)}
+    predictions = partial(by_predictor, method, bank, asked, device)
+    return _found(case, asked, predictions, {"retrieval": projected(method, bank, device)})
 
 
-def _of_sequences(case: Case, method: SeqJEPA) -> Ranked:
+def _of_sequences(case: Case, method: SeqJEPA) -> dict[str, Found]:
     bank, device = case.banks.val, case.bench.device
     features = {"": as_they_are(target_features(case), device), "_online": as_they_are(bank.z, device)}
-    found: Ranked = {}
+    found: dict[str, Found] = {}
     for name, context in (("retrieval", 1), (f"retrieval_{LONG_CONTEXT}", LONG_CONTEXT)):
         asked = queries(bank, case.loaded.data.action, context, case.bench.seed)
         if without_identity(asked.asked).any():
-            candidates = {name + kind: of for kind, of in features.items()}
-            ranks = rank_views(bank, by_aggregate(method, bank, asked, device), candidates, device)
-            found |= {kind: (of, asked.asked) for kind, of in ranks.items()}
+            predictions = partial(by_aggregate, method, bank, asked, device)
+            found |= _found(case, asked, predictions, {name + kind: of for kind, of in features.items()})
     return found
 
 
-def _intervals(ranks: np.ndarray, asked: np.ndarray, resampling: Resampling) -> dict[str, list[float]]:
-    moved = rank_intervals(ranks, without_identity(asked), resampling)
-    return {**rank_intervals(ranks, asked, resampling), **_not_identity(moved)}
+def _found(
+    case: Case, asked: Queries, predictions: Callable[..., OfObjects], candidates: Mapping[str, OfObjects]
+) -> dict[str, Found]:
+    """By the candidates' name. predictions(shift=…): as in retrieval_embeddings."""
+    ranks, blind = (
+        rank_views(case.banks.val, predictions(shift=shift), candidates, case.bench.device) for shift in (0, 1)
+    )
+    return {name: Found(ranks[name], blind[name], asked.asked) for name in candidates}
 
 
-def retrieval_scores(ranks: np.ndarray, asked: np.ndarray, n_views: np.ndarray) -> dict[str, float]:
-    """{mrr, h1, h5, …_no_identity, …_chance, queries} of ranks and which were asked [S, n]."""
-    by_chance = chance(np.repeat(n_views, asked.sum(axis=1)))
+def _intervals(found: Found, resampling: Resampling) -> dict[str, list[float]]:
+    moved = rank_intervals(found.ranks, without_identity(found.asked), resampling)
+    return {**rank_intervals(found.ranks, found.asked, resampling), **_marked(moved, "no_identity")}
+
+
+def retrieval_scores(found: Found, n_views: np.ndarray) -> dict[str, float]:
+    """{mrr, h1, h5, …_no_identity, …_blind, …_chance, queries}.
+
+    Blind: what the action gives away by itself, predictions being made from views of another object.
+    """
+    asked = found.asked
     return {
-        **rank_scores(ranks, asked),
-        **_not_identity(rank_scores(ranks, without_identity(asked))),
-        **{f"{name}_chance": value for name, value in by_chance.items()},
+        **rank_scores(found.ranks, asked),
+        **_marked(rank_scores(found.ranks, without_identity(asked)), "no_identity"),
+        **_marked(rank_scores(found.blind, asked), "blind"),
+        **_marked(chance(np.repeat(n_views, asked.sum(axis=1))), "chance"),
         "queries": int(asked.sum()),
     }
 
 
-def _not_identity(scores: dict[str, Any]) -> dict[str, Any]:
-    return {f"{name}_no_identity": value for name, value in scores.items()}
-
-
-def _rows(values: Tensor, objects: Tensor, device: torch.device) -> Tensor:
-    """float32 rows of a tensor that may lie elsewhere."""
-    return values[objects.to(values.device)].to(device).float()
+def _marked(scores: dict[str, Any], mark: str) -> dict[str, Any]:
+    return {f"{name}_{mark}": value for name, value in scores.items()}
 
 
 def _why_not(case: Case) -> str:
@@ -167,6 +136,12 @@ _KINDS = {
     "retrieval_online": "retrieval among online features",
     "retrieval_3_online": "retrieval after 3 views among online features",
 }
+_PARTS = {
+    "": "",
+    "_no_identity": " without the identity",
+    "_blind": " from another object's views",
+    "_chance": " by chance",
+}
 RETRIEVAL = Study(
     name="retrieval",
     why_not=_why_not,
@@ -174,7 +149,7 @@ RETRIEVAL = Study(
     rows={
         f"{kind}.{score}{part}": f"{shown}, {label}{said}"
         for kind, shown in _KINDS.items()
-        for part, said in (("", ""), ("_no_identity", " without the identity"), ("_chance", " by chance"))
+        for part, said in _PARTS.items()
         for score, label in _SHOWN.items()
     },
 )

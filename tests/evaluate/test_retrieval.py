@@ -20,7 +20,8 @@ from seqjepa.data.sequence import normalise
 from seqjepa.evaluate import retrieval
 from seqjepa.evaluate.bank import FeatureBank
 from seqjepa.evaluate.freeze import frozen
-from seqjepa.evaluate.retrieval import RETRIEVAL, by_predictor, projected, rank_views, retrieval_scores
+from seqjepa.evaluate.retrieval import RETRIEVAL, Found, rank_views, retrieval_scores
+from seqjepa.evaluate.retrieval_embeddings import by_aggregate, by_predictor, projected
 from seqjepa.evaluate.retrieval_queries import queries
 from seqjepa.evaluate.study import Case
 from seqjepa.training.checkpoint import DataInfo, load_run
@@ -55,15 +56,18 @@ def rotations(objects: int = 40, views: int = 50, n_views: np.ndarray | None = N
 
 def scores_of(method: Turning, bank: FeatureBank) -> dict[str, float]:
     asked = queries(bank, "rotation", 1, 0)
-    predictions = by_predictor(method, bank, asked, CPU)
-    ranks = rank_views(bank, predictions, {"": projected(method, bank, CPU)}, CPU)[""]
-    return retrieval_scores(ranks, asked.asked, bank.n_views)
+    candidates = {"": projected(method, bank, CPU)}
+    ranks, blind = (
+        rank_views(bank, by_predictor(method, bank, asked, CPU, shift), candidates, CPU)[""] for shift in (0, 1)
+    )
+    return retrieval_scores(Found(ranks, blind, asked.asked), bank.n_views)
 
 
 def test_a_perfect_predictor_finds_every_view():
     scores = scores_of(Turning(), rotations())
     assert {scores[name] for name in ("mrr", "h1", "h5", "mrr_no_identity", "h1_no_identity")} == {1.0}
     assert scores["queries"] == 40 * 50
+    assert scores["mrr_chance"] < scores["mrr_blind"] < 0.5  # an action tells which poses it may lead to
 
 
 def test_one_that_stays_where_it_is_finds_the_identity_alone():
@@ -116,6 +120,20 @@ def test_actions_lead_along_the_context_and_on_to_the_target():
             for m in range(3):
                 got = Rotation.from_quat(found.actions[s, j, m].numpy())
                 assert (got.inv() * (turns[m].inv() * turns[m + 1])).magnitude() < 1e-5
+
+
+@torch.no_grad()
+def test_blind_predictions_are_made_from_the_next_objects_views(run):
+    """The third object sees the first one's, which has four views: slots 4 and 5 stand for its 0 and 1."""
+    method, bank = load_run(run).method, rotations(3, 6, np.array([4, 6, 6]))
+    bank = replace(bank, z=torch.randn(3, 6, 64, generator=torch.Generator().manual_seed(0)))
+    asked = queries(bank, "rotation", 3, 0)
+    blind = by_aggregate(method, bank, asked, CPU, shift=1)(torch.arange(3))
+    for s, j in ((0, 2), (2, 1), (2, 3), (2, 5)):
+        of = (s + 1) % 3
+        z = bank.z[of, asked.slots[s, j, :3] % bank.n_views[of]][None]
+        alone = method.predict(method.aggregate(z, asked.actions[s, j, None, :2]), asked.actions[s, j, None, 2])
+        torch.testing.assert_close(blind[s, j], alone[0])
 
 
 def test_chunks_of_objects_do_not_matter(monkeypatch):
