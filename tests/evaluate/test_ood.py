@@ -17,6 +17,7 @@ from seqjepa.evaluate.ood import OOD
 from seqjepa.evaluate.ood_set import labels_by_name, open_ood
 from seqjepa.evaluate.probes import predict
 from seqjepa.evaluate.study import Case
+from seqjepa.evaluate.suite import evaluate_run
 from shards.errors import ConfigError
 from shards.reader import ShardSet
 from shards.schema import THREE_DIEBENCH_PARAMS, ParamField, ViewSpec
@@ -167,6 +168,18 @@ def test_views_of_another_size_are_refused(shards, ood):
     larger = replace(stored, info=replace(stored.info, spec=replace(spec, height=32, width=32)))
     with pytest.raises(ConfigError, match=r"16×16.*32×32"):
         open_ood(larger, ood)
+
+
+def test_an_evaluation_with_an_ood_set(run, shards, ood, tmp_path):
+    results = evaluate_run(run, shards, ood=ood.path, device="cpu", m_val=(1, 2), probe_epochs=3, progress=False)
+    assert set(results["ood"]) > set(KEYS)
+    assert results["ood"].keys() >= results["intervals"]["ood"].keys()
+    assert results["protocol"]["ood"] == "other"
+    unfit = ood_shards(tmp_path / "unfit", classes=("mauve",))
+    before = (run / "results.json").read_bytes()
+    with pytest.raises(ConfigError, match="mauve"):
+        evaluate_run(run, shards, ood=unfit, device="cpu", progress=False)
+    assert (run / "results.json").read_bytes() == before
 
 
 def test_images_are_no_ood_set(shards, saccade_shards):
