@@ -18,6 +18,7 @@ COMMANDS = [
     (cli.seqjepa_app, ["train"]),
     (cli.seqjepa_app, ["evaluate"]),
     (cli.seqjepa_app, ["compare"]),
+    (cli.seqjepa_app, ["sweep"]),
     (cli.seqjepa_app, ["demo"]),
     (cli.seqjepa_app, ["report"]),
     (cli.seqjepa_app, ["doctor"]),
