@@ -17,8 +17,8 @@ MARKED = f"{MARK} not at the paper's scale"
 NOTHING = "–"
 NOT_MEASURED = f"{NOTHING} not measured"
 LEGEND = (
-    "Ours: ± sample standard deviation over seeds; [ ] 95 % bootstrap interval over validation samples; then ours less "
-    f"the paper's. {MARKED}. {NOT_MEASURED}."
+    "Ours: ± sample standard deviation over seeds; [ ] 95 % bootstrap interval over validation samples. "
+    f"Δ: ours less the paper's. {MARKED}. {NOT_MEASURED}."
 )
 
 

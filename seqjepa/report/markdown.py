@@ -45,12 +45,16 @@ def markdown(table: Table) -> str:
 
 
 def _cell(cell: Cell, unit: str, letters: dict[tuple[str, str], str], measured: bool) -> str:
-    """ "**84.21** † (a) [83.90, 84.60]; paper 86.14; −1.93"."""
+    """ "**84.21** † (a) [83.90, 84.60]; paper 86.14; Δ −1.93"."""
     paper = published_text(cell, unit) + "".join(f"[^{n}]" for n in cell.footnotes)
     if cell.empty or not measured:
         return paper
-    parts = [f"paper {paper}" if paper else "", difference_text(cell, unit)]
+    parts = [f"paper {paper}" if paper else "", _gap(cell, unit)]
     return "; ".join(part for part in (_ours(cell, unit, letters), *parts) if part)
+
+
+def _gap(cell: Cell, unit: str) -> str:
+    return "" if cell.difference is None else f"Δ {difference_text(cell, unit)}"
 
 
 def _ours(cell: Cell, unit: str, letters: dict[tuple[str, str], str]) -> str:

@@ -8,6 +8,7 @@ from html import escape
 from seqjepa.report.cell_text import (
     LEGEND,
     MARK,
+    NOTHING,
     RunNote,
     difference_text,
     heading,
@@ -27,7 +28,7 @@ Notes = Mapping[tuple[str, str], RunNote]
 def html(table: Table) -> str:
     """An <article> with the table and its notes; footnotes are links to #footnote-N, which the page has."""
     notes = run_notes(table)
-    heads = "".join(f"<th scope=col class=label>{_subscript(head)}</th>" for head in table.heads)
+    heads = _label_cell(table.heads[0], ", ".join(table.heads[1:]), "col")
     heads += "".join(
         f"<th scope=col>{_subscript(heading(column, unit))}</th>"
         for column, unit in zip(table.columns, table.units, strict=True)
@@ -47,23 +48,34 @@ def legend() -> str:
 
 
 def _row(table: Table, labels: tuple[str, ...], cells: tuple[Cell, ...], notes: Notes) -> str:
-    first, *others = (_subscript(label) for label in labels)
-    names = f"<th scope=row class=label>{first}</th>" + "".join(f"<td class=label>{name}</td>" for name in others)
+    others = [
+        f"{head} {label}" if label.isdecimal() else label
+        for head, label in zip(table.heads[1:], labels[1:], strict=True)
+        if label != NOTHING
+    ]
+    names = _label_cell(labels[0], " · ".join(others), "row")
     measured = is_measured(table)
     values = "".join(_cell(table, cell, unit, notes, measured) for cell, unit in zip(cells, table.units, strict=True))
     return f"<tr>{names}{values}</tr>\n"
 
 
+def _label_cell(name: str, more: str, scope: str) -> str:
+    """All labels in one cell, so that a phone has room for numbers."""
+    below = f"<small>{_subscript(more)}</small>" if more else ""
+    return f"<th scope={scope} class=label>{_subscript(name)}{below}</th>"
+
+
 def _cell(table: Table, cell: Cell, unit: str, notes: Notes, measured: bool) -> str:
-    """Ours above, the paper's below; the paper's alone in a table in which nothing is ours."""
+    """Ours above with its interval, the paper's below; the paper's alone in a table in which nothing is ours."""
     if cell.empty:
         return "<td></td>"
     lines = [_ours(table, cell, unit, notes)] if measured else []
+    if interval := interval_text(cell, unit):
+        lines.append(f"<span class=compared>{interval}</span>")
     if cell.published is not None:
-        paper = "<span class=word>paper</span> " if measured else ""
-        lines.append(f"<span class=paper>{paper}{published_text(cell, unit)}{_references(cell)}</span>")
-    if compared := " ".join(text for text in (difference_text(cell, unit), interval_text(cell, unit)) if text):
-        lines.append(f"<span class=compared>{compared}</span>")
+        paper = "paper " if measured else ""
+        gap = f", Δ {difference_text(cell, unit)}" if cell.difference is not None else ""
+        lines.append(f"<span class=paper>{paper}{published_text(cell, unit)}{_references(cell)}{gap}</span>")
     return f"<td>{''.join(lines)}</td>"
 
 
