@@ -69,28 +69,39 @@ def walk(
     context: int,
     device: torch.device,
 ) -> dict[str, np.ndarray]:
-    """Ranks int64 [S, K] of the true views: "rollout" from predictions, "teacher" from true features.
+    """Ranks int64 [S, K] of the true views: "rollout" from predictions, "teacher" from true features, "blind" as a
+    rollout from the views of the next object, to which only the actions say where this one goes.
 
     slots int64 [S, M + K] of the way; targets: candidates' features [S, n, D].
     """
     way, actions = torch.from_numpy(slots), bank.actions(slots, action)
-    count = torch.from_numpy(bank.n_views).to(device)
-    found: dict[str, list[Tensor]] = {"rollout": [], "teacher": []}
+    n_views = torch.from_numpy(bank.n_views)
+    found: dict[str, list[Tensor]] = {"rollout": [], "teacher": [], "blind": []}
     for objects in torch.arange(len(bank)).split(GPU_WALKS if device.type == "cuda" else CPU_WALKS):
-        at = objects.to(bank.z.device)
-        z = bank.z[at[:, None], way[objects, :-1].to(at.device)].to(device).float()
+        z = _features(bank, objects, way[objects, :-1], device)
+        others = (objects + 1) % len(bank)
+        z_others = _features(bank, others, way[objects, :context] % n_views[others, None], device)
         a = actions[objects.to(actions.device)].to(device)
         candidates = targets[objects.to(targets.device)].to(device).float()
-        right = way[objects, context:].to(device)
-        predicted = {"rollout": roll_out(method, z[:, :context], a), "teacher": one_by_one(method, z, a, context)}
+        predicted = {
+            "rollout": roll_out(method, z[:, :context], a),
+            "teacher": one_by_one(method, z, a, context),
+            "blind": roll_out(method, z_others, a),
+        }
+        right, count = way[objects, context:].to(device), n_views[objects].to(device)
         for name, features in predicted.items():
-            found[name].append(ranks_of(features, candidates, right, count[objects.to(device)]).cpu())
+            found[name].append(ranks_of(features, candidates, right, count).cpu())
     return {name: torch.cat(parts).numpy() for name, parts in found.items()}
 
 
+def _features(bank: FeatureBank, objects: Tensor, slots: Tensor, device: torch.device) -> Tensor:
+    """float32 z [b, V, D] of slots [b, V]."""
+    return bank.z[objects.to(bank.z.device)[:, None], slots.to(bank.z.device)].to(device).float()
+
+
 def take_rollouts(case: Case) -> dict[str, Any]:
-    """{"rollout": {mrr: {"1": …}, h1, mrr_teacher, h1_teacher, mrr_chance, h1_chance, context, queries}}, queries
-    at each horizon, and intervals."""
+    """{"rollout": {mrr: {"1": …}, h1, …_teacher, …_blind, …_chance, context, queries}}, queries at each horizon, and
+    intervals. Walks of a small split are drawn up to eight times."""
     method, bank, device = case.loaded.method, case.banks.val, case.bench.device
     assert isinstance(method, SeqJEPA), "why_not has turned others away"
     context, horizons = extent(case.loaded.config.data.context, bank.most_views)
@@ -112,8 +123,10 @@ def take_rollouts(case: Case) -> dict[str, Any]:
 
 
 def _named(ranks: dict[str, np.ndarray], measured: Callable[[np.ndarray], dict[str, Any]]) -> dict[str, Any]:
-    teacher = {f"{name}_teacher": values for name, values in measured(ranks["teacher"]).items()}
-    return {**measured(ranks["rollout"]), **teacher}
+    """{mrr, h1, mrr_teacher, …}"""
+    named = {kind: measured(of) for kind, of in ranks.items()}
+    others = {f"{name}_{kind}": of[name] for kind, of in named.items() if kind != "rollout" for name in of}
+    return {**named["rollout"], **others}
 
 
 def extent(trained_on: int, most_views: int) -> tuple[int, int]:
@@ -160,6 +173,8 @@ ROLLOUTS = Study(
         "rollout.h1": "H@1 of a rollout, {} steps ahead",
         "rollout.mrr_teacher": "MRR from true features, step {}",
         "rollout.h1_teacher": "H@1 from true features, step {}",
+        "rollout.mrr_blind": "MRR of a rollout from another object's views, {} steps ahead",
+        "rollout.h1_blind": "H@1 of a rollout from another object's views, {} steps ahead",
         "rollout.mrr_chance": "MRR of a rollout by chance",
         "rollout.h1_chance": "H@1 of a rollout by chance",
     },

@@ -57,6 +57,17 @@ def test_a_perfect_model_never_loses_its_way_whatever_length_its_predictions_hav
         found = walked(Turning(length))
         assert by_horizon(found["rollout"]) == {name: {str(h): 1.0 for h in range(1, 9)} for name in ("mrr", "h1")}
         np.testing.assert_array_equal(found["teacher"], 1)
+        assert 0.05 < (found["blind"] == 1).mean() < 0.5
+
+
+def test_a_blind_walk_is_a_rollout_from_the_next_objects_views():
+    bank, slots = rotations(3, 6), np.array([[0, 5, 2], [1, 2, 3], [4, 3, 0]])
+    bank = replace(bank, n_views=np.array([6, 4, 6]))  # of the second object, slot 5 is the second view again
+    found = walk(Turning(), bank, bank.z, slots, "rotation", 2, CPU)["blind"]
+    turn = bank.actions(slots, "rotation")[:, 1]
+    for s, last in ((0, bank.z[1, 5 % 4]), (1, bank.z[2, 2]), (2, bank.z[0, 3])):
+        similarity = bank.z[s, : bank.n_views[s]] @ Turning().predict(last[None], turn[s : s + 1])[0]
+        assert found[s, 0] == 1 + (similarity > similarity[slots[s, 2]]).sum()
 
 
 def test_errors_add_up_where_predictions_are_fed_back_and_do_not_where_the_truth_is():
