@@ -124,7 +124,7 @@ def _scatter(title: str, plane: Plane, points: Sequence[Point]) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
 
     said = "; ".join(f"{p.name} R² {p.r2.value:.2f}, {p.top1.value:.1f} %" for p in points)
-    return draw(paint, f"{TITLE}, {title}: {said}.", size=(5, 3.8))
+    return draw(paint, f"{TITLE}, {title}: {said}.", size=(4.6, 4))
 
 
 def _colours(points: Sequence[Point]) -> list[str]:
@@ -136,11 +136,11 @@ def _label(axes: Axes, points: Sequence[Point], colours: Sequence[str]) -> None:
     """Names in a column at the right, at the height of their points or as near as there is room, with a thin line."""
     low, high = axes.get_ylim()
     left, right = axes.get_xlim()
-    heights = spread_apart([p.top1.value for p in points], (high - low) * 0.052, high)
+    heights = spread_apart([p.top1.value for p in points], (high - low) * 0.054, high)
     for point, colour, height in zip(points, colours, heights, strict=True):
         axes.annotate(
             point.name, (point.r2.value, point.top1.value), xytext=(right + (right - left) * 0.04, height),
-            textcoords="data", va="center", fontsize=8, color=colour, annotation_clip=False,
+            textcoords="data", va="center", fontsize=9, color=colour, annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.5, "shrinkB": 5},
         )  # fmt: skip
 

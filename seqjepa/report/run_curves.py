@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from seqjepa.report.figure import Figure, Panel
 from seqjepa.report.figures import MOST_LINES, Line, curve, ends, line_chart
-from seqjepa.report.run_groups import METHODS, Group
+from seqjepa.report.run_groups import METHODS, Group, by_data
 from seqjepa.training.diagnostics import COLLAPSED_RANK, COLLAPSED_STD
 
 LOSS_CAPTION = "Mean over each epoch. Losses of different methods have nothing to do with each other."
@@ -32,7 +32,12 @@ def run_curves(groups: Sequence[Group]) -> list[Figure]:
         for panel in _panels(title, f"{METHODS.get(method, method)} on {data}", "loss", "loss", found)
     ]
     spread = "Are the features alive?"
-    diagnostics = [panel for key, shown in COLLAPSE.items() for panel in _panels(spread, shown, key, shown, groups)]
+    diagnostics = [
+        panel
+        for data, found in by_data(groups).items()
+        for key, shown in COLLAPSE.items()
+        for panel in _panels(spread, f"{shown}, {data}", key, shown, found)
+    ]
     missing = "no run has a log of its epochs"
     return [
         Figure("loss", title, LOSS_CAPTION, tuple(losses), missing="" if losses else missing),
