@@ -121,7 +121,7 @@ def _scatter(title: str, plane: Plane, points: Sequence[Point]) -> str:
         _label(axes, points, colours)
         axes.set_xlabel(plane.x_label)
         axes.set_ylabel("top-1, %")
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
 
     said = "; ".join(f"{p.name} R² {p.r2.value:.2f}, {p.top1.value:.1f} %" for p in points)
     return draw(paint, f"{TITLE}, {title}: {said}.", size=(4.6, 4))
