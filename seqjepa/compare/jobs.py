@@ -33,10 +33,10 @@ class Comparison:
         """UsageError or FormatError: shards that are not of views with rotations, or too few of them."""
         return plan_steps(_samples(self.shards), self.steps, self.sizes.views_per_step)
 
-    def jobs(self) -> list[Job]:
-        """One a method and seed, seeds together. The first method's initial weights are evaluated too, as the floor."""
-        plan = self.plan()
-        return [self._job(name, seed, plan, name == self.methods[0]) for name in self.methods for seed in self.seeds]
+    def jobs(self) -> dict[str, list[Job]]:
+        """By method, one for each seed. The first method's initial weights are evaluated too, as the floor of all."""
+        plan, first = self.plan(), self.methods[0]
+        return {name: [self._job(name, seed, plan, name == first) for seed in self.seeds] for name in self.methods}
 
     def _job(self, method: str, seed: int, plan: Plan, floor: bool) -> Job:
         entry = self.sizes.entries[method]

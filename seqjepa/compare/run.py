@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,22 +34,21 @@ def compare(
     out/comparison.json holds as well. say hears what is done. Raises what a job raises; what is finished is kept.
     """
     hear, jobs = say or (lambda line: None), comparison.jobs()
-    for job in jobs:
+    for job in chain(*jobs.values()):
         job.config()  # every mistake before the first minute
-    rows, floor = [], []
-    for number, method in enumerate(comparison.methods, start=1):
-        hear(f"[{number}/{len(comparison.methods)}] {method}")
-        mine = [job for job in jobs if job.name.startswith(f"{method}-seed")]
+    rows = []
+    for number, (method, mine) in enumerate(jobs.items(), start=1):
+        hear(f"[{number}/{len(jobs)}] {method}")
         runs = [run_job(job, out, device=device, workers=workers, progress=progress, say=hear) for job in mine]
-        floor += [run for run, job in zip(runs, mine, strict=True) if job.untrained]
         rows.append(row_of(method, runs))
         hear(short(rows[-1]))
-    results = {"rows": rows, "untrained": floor_of(floor), "settings": _settings(comparison, jobs, floor[0], device)}
+    first = [Path(run) for run in rows[0]["runs"]]
+    results = {"rows": rows, "untrained": floor_of(first), "settings": _settings(comparison, jobs, first[0], device)}
     write_atomic(out / FILE, (json.dumps(results, indent=2) + "\n").encode())
     return results
 
 
-def _settings(comparison: Comparison, jobs: list[Job], run: Path, device: str) -> dict[str, Any]:
+def _settings(comparison: Comparison, jobs: Mapping[str, list[Job]], run: Path, device: str) -> dict[str, Any]:
     """What was compared and how, for the notes under the table."""
     plan, protocol = comparison.plan(), read_results(run)["trained"]["protocol"]
     known = ("dataset", "resolution", "train_samples", "val_samples", "probe_epochs")
@@ -60,5 +61,5 @@ def _settings(comparison: Comparison, jobs: list[Job], run: Path, device: str) -
         "views_per_step": plan.views_per_step,
         "seeds": list(comparison.seeds),
         "device": str(pick_device(device)),
-        "changes": {job.name: list(job.settings) for job in jobs},
+        "changes": {job.name: list(job.settings) for job in chain(*jobs.values())},
     }

@@ -26,7 +26,9 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_all_methods_share_encoder_data_seed_and_probes(shards: Path, scale: str) -> None:
-    jobs = Comparison(shards, seeds=(3,), scale=scale).jobs()
+    by_method = Comparison(shards, seeds=(3,), scale=scale).jobs()
+    jobs = [job for mine in by_method.values() for job in mine]
+    assert list(by_method) == NAMES.split()
     configs = [job.config() for job in jobs]
     assert [config.method for config in configs] == NAMES.split()
     assert set(NAMES.split()) == set(KNOWN) == set(SCALES[scale].entries)
@@ -39,7 +41,7 @@ def test_all_methods_share_encoder_data_seed_and_probes(shards: Path, scale: str
 
 def test_the_warm_up_takes_its_part_of_training(shards: Path) -> None:
     """3 of 80 epochs in the recipe."""
-    (job,) = Comparison(shards, ("seq_jepa",), steps=1200).jobs()
+    (job,) = Comparison(shards, ("seq_jepa",), steps=1200).jobs()["seq_jepa"]
     optim = job.config().optim
     assert optim.epochs == 300
     assert optim.warmup_epochs == pytest.approx(300 * 3 / 80)
@@ -61,7 +63,7 @@ def test_shards_without_rotations_are_refused(tmp_path: Path) -> None:
 def test_all_encoders_begin_with_the_same_weights(shards: Path) -> None:
     """Which is why one line says what untrained weights score."""
     encoders = []
-    for job in Comparison(shards, seeds=(5,)).jobs():
+    for (job,) in Comparison(shards, seeds=(5,)).jobs().values():
         config = job.config()
         encoders.append(as_module(initial_method(config, action_size(config.data.action))).get_submodule("encoder"))
     first = encoders[0].state_dict()
