@@ -11,7 +11,7 @@ from seqjepa.report.matching import differences
 from seqjepa.report.measures import Measure, measure_of
 from seqjepa.report.published import Published
 from seqjepa.report.records import RunRecord
-from seqjepa.report.run_groups import Group, conditioning, resolution
+from seqjepa.report.run_groups import Group, at, conditioning, resolution
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def measured(group: Group, measure: Measure) -> list[RunRecord]:
 def _run_line(runs: Sequence[RunRecord], measure: Measure, scale: str) -> str:
     """What runs are in one line, without what was read from them."""
     run, account, config = runs[0], runs[0].protocol, runs[0].config
-    device = run.trained.get("costs", {}).get("device", "") if measure.path[0] == "costs" else ""
+    device = at(run.trained, "costs", "device") if measure.path[0] == "costs" else None
     pixels, plural = f"{resolution(run)} px", "s" if len(runs) > 1 else ""
     parts = [
         run.dataset,
@@ -105,7 +105,8 @@ def _run_line(runs: Sequence[RunRecord], measure: Measure, scale: str) -> str:
         f"M_tr {config.data.context}, conditioned on {conditioning(config) or 'nothing'}",
         f"{config.optim.epochs} epochs, fidelity {config.fidelity}",
         f"{account['val_samples']:,} validation samples" if "val_samples" in account else "",
-        str(device),
+        str(device or ""),
+        f"OOD set {account['ood']}" if measure.path[0] == "ood" and "ood" in account else "",
         scale,
         f"seed{plural} {', '.join(str(run.config.seed) for run in runs)}",
         f"run{plural} {', '.join(run.name for run in runs)}",

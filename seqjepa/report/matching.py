@@ -34,14 +34,19 @@ def recipe_config(name: str, fidelity: str = "paper") -> RunConfig:
     return load_recipe(name, [f"fidelity={fidelity}"])
 
 
+@cache
+def _expected(recipe: str) -> dict[str, Any]:
+    config = recipe_config(recipe)
+    return _identity(config, config.data.image_size)
+
+
 def is_row_of(record: RunRecord, row: Published) -> bool:
     """Whether the run is what `row` is about, at whatever scale and on whatever set."""
     if not row.dataset:
         return _costs_as(record, row)
     if row.variant.startswith(WIDTH) and record.config.model.action_dim != int(row.variant.removeprefix(WIDTH)):
         return False
-    expected = recipe_config(recipe_of(row), record.config.fidelity)
-    return _identity(record.config, resolution(record)) == _identity(expected, expected.data.image_size)
+    return _identity(record.config, resolution(record)) == _expected(recipe_of(row))
 
 
 def is_on_set_of(record: RunRecord, row: Published) -> bool:

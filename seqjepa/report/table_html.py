@@ -49,7 +49,7 @@ def legend() -> str:
 
 def _row(table: Table, labels: tuple[str, ...], cells: tuple[Cell, ...], notes: Notes) -> str:
     others = [
-        f"{head} {label}" if label.isdecimal() else label
+        f"{head}\u00a0{label}" if label.isdecimal() else label
         for head, label in zip(table.heads[1:], labels[1:], strict=True)
         if label != NOTHING
     ]

@@ -66,7 +66,7 @@ def test_html_has_headers_caption_and_a_box_that_a_keyboard_reaches():
 def test_html_shows_ours_the_papers_difference_and_interval():
     assert Outline(table_html.html(TABLE)).cells == [
         *("MethodMtr", "Top-1 (%)", "R² rot"),
-        *("seq|JEPAMtr 3", "84.21 ± 0.30apaper 86.14 ± 0.51,4, Δ −1.93"),
+        *("seq|JEPAMtr\u00a03", "84.21 ± 0.30apaper 86.14 ± 0.51,4, Δ −1.93"),
         "−0.046†b[−0.050, 0.040]paper 0.65, Δ −0.696",
         *("A_B", "", "–paper 0.7012"),
     ]

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import statistics
+from typing import Any
 
 import pytest
 from report_runs import protocol_of, write_run
 
+from seqjepa.recipes import load_recipe
+from seqjepa.report.measures import measure_of
 from seqjepa.report.published import published
 from seqjepa.report.records import read_records
+from seqjepa.report.row_recipes import recipe_of
 from seqjepa.report.tables import Table, build_tables
 
 SCORES = {
@@ -171,6 +175,32 @@ def test_saccades_and_augmentations_have_rows_of_their_own(tmp_path):
     assert [c.ours for c in both] == [pytest.approx(83.0), 0.7, None, None] * 2
     assert "CIFAR100" in both[0].run
     assert "TinyImageNet" in both[4].run
+
+
+def test_a_run_of_every_recipe_with_every_number_fills_every_value(tmp_path):
+    """Each at the paper's scale: nothing is left empty, nothing is marked. Table 6 has sizes that no recipe has."""
+    rows = [row for row in published() if row.source.startswith(("Table", "Poster", "Figure 8")) and row.dataset]
+    for recipe in {recipe_of(row) for row in rows}:
+        of_recipe = [row for row in rows if recipe_of(row) == recipe]
+        data = of_recipe[0].dataset.removesuffix("-OOD").removesuffix(" (presumed)")
+        scores: dict[str, Any] = {}
+        for path in {path for row in of_recipe for path in (measure_of(row).path, measure_of(row).minus) if path}:
+            put(scores, path, 0.5)
+        pixels = load_recipe(recipe).data.image_size
+        write_run(tmp_path / recipe, recipe, scores=scores, protocol=protocol_of(data, resolution=pixels), epochs=0)
+    tables = [table for key, table in tables_of(tmp_path).items() if key.startswith(("table", "poster", "figure-8"))]
+    missing = [
+        (t.key, labels) for t in tables for labels, cells in t.rows for c in cells if c.ours is None and not c.empty
+    ]
+    assert {key for key, _ in missing} == {"table-6"}
+    assert not [(t.key, c.mark) for t in tables for c in t.cells if c.mark]
+
+
+def put(scores: dict[str, Any], path: tuple[str, ...], value: float) -> None:
+    *levels, last = path
+    for level in levels:
+        scores = scores.setdefault(level, {})
+    scores[last] = value
 
 
 def test_costs_stand_beside_table_6_whatever_the_data(tmp_path):
