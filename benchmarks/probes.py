@@ -1,6 +1,6 @@
 """A whole set of probes: every view encoded once, beside the paper's protocol, which encodes views anew every epoch.
 
-    python benchmarks/probes.py [--objects 256] [--views 50] [--size 64] [--peer-epochs 2] [--device auto] [--work DIR]
+    python benchmarks/probes.py [--objects 256] [--views 50] [--size 128] [--peer-epochs 2] [--device auto] [--work DIR]
 
 ResNet-18 with random weights on 3DIE-Synth. The probes are those of Table 1 for seq-JEPA: top-1 on z and on z_AGG of 1
 to 8 views, R² of rotations (300 epochs each) and of hues (50). `ours` is the time of all of them, with decoding and
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "benchmark-probes", help="folder for the data")
     parser.add_argument("--objects", type=int, default=256, help="training objects")
     parser.add_argument("--views", type=int, default=50)
-    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=PAPER_EPOCHS)
     parser.add_argument("--peer-epochs", type=int, default=2, help="as many as --epochs measures all of them")
     parser.add_argument("--device", default="auto")
