@@ -129,27 +129,23 @@ def _why_not(case: Case) -> str:
     return why_not_retrieved(case)
 
 
-_SHOWN = {"mrr": "MRR", "h1": "H@1", "h5": "H@5"}
-_KINDS = {
-    "retrieval": "retrieval",
-    "retrieval_3": "retrieval after 3 views",
-    "retrieval_online": "retrieval among online features",
-    "retrieval_3_online": "retrieval after 3 views among online features",
+_SCORES = {
+    "mrr": "MRR, {}",
+    "h1": "H@1, {}",
+    "h5": "H@5, {}",
+    "mrr_no_identity": "MRR, {}, without the identity",
+    "h1_no_identity": "H@1, {}, without the identity",
+    "h5_no_identity": "H@5, {}, without the identity",
+    "mrr_blind": "MRR, {}, from another object's views",
+    "mrr_chance": "MRR, {}, by chance",
 }
-_PARTS = {
-    "": "",
-    "_no_identity": " without the identity",
-    "_blind": " from another object's views",
-    "_chance": " by chance",
-}
+_AFTER = {"retrieval": "retrieval", "retrieval_3": "retrieval after 3 views"}
 RETRIEVAL = Study(
     name="retrieval",
     why_not=_why_not,
     take=take_retrieval,
     rows={
-        f"{kind}.{score}{part}": f"{shown}, {label}{said}"
-        for kind, shown in _KINDS.items()
-        for part, said in _PARTS.items()
-        for score, label in _SHOWN.items()
+        **{f"{kind}.{score}": label.format(said) for kind, said in _AFTER.items() for score, label in _SCORES.items()},
+        **{f"{kind}_online.mrr": f"MRR, {said} among online features" for kind, said in _AFTER.items()},
     },
 )

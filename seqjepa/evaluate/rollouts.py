@@ -172,10 +172,7 @@ ROLLOUTS = Study(
         "rollout.mrr": "MRR of a rollout, {} steps ahead",
         "rollout.h1": "H@1 of a rollout, {} steps ahead",
         "rollout.mrr_teacher": "MRR from true features, step {}",
-        "rollout.h1_teacher": "H@1 from true features, step {}",
         "rollout.mrr_blind": "MRR of a rollout from another object's views, {} steps ahead",
-        "rollout.h1_blind": "H@1 of a rollout from another object's views, {} steps ahead",
         "rollout.mrr_chance": "MRR of a rollout by chance",
-        "rollout.h1_chance": "H@1 of a rollout by chance",
     },
 )
