@@ -13,13 +13,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # Drawn in these stand-ins, which no chart uses otherwise, then swapped for what the style sheet defines.
-INK, FAINT, PUBLISHED, CARD = "#010203", "#010204", "#01020b", "#01020c"
+INK, FAINT, PUBLISHED = "#010203", "#010204", "#01020b"
 SERIES = tuple(f"#0102{5 + k:02x}" for k in range(6))
+RASTER_DPI = 160
+"""Of clouds of points, which would be megabytes as shapes."""
 CSS_COLOURS = {
     INK: "currentColor",
     FAINT: "var(--rule)",
     PUBLISHED: "var(--published)",
-    CARD: "var(--card)",
     **{stand_in: f"var(--series-{k})" for k, stand_in in enumerate(SERIES, start=1)},
 }
 SETTINGS: dict[Any, Any] = {
@@ -69,7 +70,7 @@ def spread_apart(wanted: list[float], gap: float, high: float) -> list[float]:
 
 def _inline(figure: Figure, alt: str) -> str:
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    figure.savefig(buffer, format="svg", dpi=RASTER_DPI, transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 from seqjepa.report.cells import Cell, beside_published, measured, of_runs
 from seqjepa.report.matching import is_on_set_of, is_row_of
-from seqjepa.report.measures import measure_of
+from seqjepa.report.measures import REGRESSED, measure_of
 from seqjepa.report.page import scrolling
 from seqjepa.report.published import Published, published
-from seqjepa.report.run_groups import TABLES_M_VAL, Group, by_data
+from seqjepa.report.run_groups import TABLES_M_VAL, Group, Mean, accuracy, by_data
 from seqjepa.report.trust import Doubt, at_scale, doubts
 
 SOURCES = ("Table 1", "Table 11", "Table 7", "Table 8", "Table 4", "Table 2", "Table 3", "Table 12")
@@ -101,13 +102,22 @@ def _row(group: Group) -> str:
     found = doubts(group)
     sign, style = VERDICTS[_verdict(found)]
     name = f"<span class={style} aria-hidden=true>{sign}</span> {escape(group.label)}{seeds}"
-    cells = "".join([*_cells(top1, 1), *_cells(r2, 2)])
+    own_top1, own_r2 = accuracy(group), group.mean(_first_r2)
+    percent = own_top1[1].times(100) if own_top1 else None
+    cells = "".join([*_cells(top1, percent, 1), *_cells(r2, own_r2, 2)])
     return f"<tr><th scope=row>{name}</th>{cells}<td class=words>{_measured(top1, r2)}</td>{_trust(found)}</tr>"
 
 
-def _cells(found: Headline | None, digits: int) -> Iterator[str]:
+def _first_r2(scores: Mapping[str, Any]) -> float | None:
+    """R² of what the run's kind of data is about, for runs that are in no table."""
+    return next((scores[key] for metric in EQUIVARIANCE if (key := f"{REGRESSED[metric]}_avg") in scores), None)
+
+
+def _cells(found: Headline | None, own: Mean | None, digits: int) -> Iterator[str]:
+    """Ours, the paper's and the difference; `own` alone where the paper has no such value."""
     if found is None:
-        yield from ("<td>–</td>",) * 3
+        alone = "–" if own is None else f"<b>{_signed(own.value, digits, plus=False)}</b>"
+        yield from (f"<td>{alone}</td>", "<td>–</td>", "<td>–</td>")
         return
     cell, paper = found.cell, f"{found.row.value:.{digits}f}".replace("-", "−")
     yield f"<td><b>{_signed(cell.ours, digits, plus=False)}</b>{_spread(cell, digits)}</td>"

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from seqjepa.evaluate.artefacts import artefacts_folder, load_arrays
-from seqjepa.report.canvas import CARD, INK, draw
+from seqjepa.report.canvas import draw
 from seqjepa.report.figure import Figure, Panel
 from seqjepa.report.run_groups import Group, at, conditioning, seen
 
-# Ten colours that stay apart for colour-blind readers (Petroff 2021), on light and on dark paper; classes are named
-# on the drawing as well.
+# Ten colours that stay apart for colour-blind readers (Petroff 2021), on light and on dark paper, with a shape each.
 CLASS_COLOURS = (
     "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
 )  # fmt: skip
+MARKERS = "osD^vPX<>*"
 MOST_POINTS = 6000
 MISSING = "no such run has a stored map; evaluate one with the suite that holds the UMAP study"
 CAPTION = (
@@ -84,21 +85,22 @@ def _panels(arrays: dict[str, np.ndarray], what: str) -> list[Panel]:
 
 
 def _by_class(title: str, xy: np.ndarray, classes: np.ndarray, names: Sequence[str], what: str) -> Panel:
-    """Points coloured by class; each class is named at the median of its points."""
+    """Points by class in colour and shape; named at the side, as classes that overlap leave no room for names."""
 
     def paint(axes: Axes) -> None:
         keep = _thinned(len(xy))
-        present = sorted({int(c) for c in classes})
-        colour = {c: CLASS_COLOURS[k % len(CLASS_COLOURS)] for k, c in enumerate(present)}
-        axes.scatter(*xy[keep].T, s=4, c=[colour[int(c)] for c in classes[keep]], linewidths=0, rasterized=True)
-        for c in present:
-            x, y = np.median(xy[classes == c], axis=0)
-            shown = names[c] if c < len(names) else str(c)
-            box = {"boxstyle": "round,pad=0.15", "facecolor": CARD, "edgecolor": colour[c], "alpha": 0.85}
-            axes.text(x, y, shown, ha="center", va="center", fontsize=8, color=INK, bbox=box)
+        for k, c in enumerate(sorted({int(c) for c in classes})):
+            points = xy[keep][classes[keep] == c]
+            style: dict[str, Any] = {
+                "color": CLASS_COLOURS[k % len(CLASS_COLOURS)],
+                "marker": MARKERS[k % len(MARKERS)],
+            }
+            axes.scatter(*points.T, s=7, linewidths=0, rasterized=True, **style)
+            axes.scatter([], [], s=40, label=names[c] if c < len(names) else str(c), **style)
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, handletextpad=0.2, borderpad=0)
         _bare(axes)
 
-    return Panel(title, draw(paint, f"{what}: {title}, {len(xy)} points, classes {', '.join(names)}.", size=(5, 5)))
+    return Panel(title, draw(paint, f"{what}: {title}, {len(xy)} points, classes {', '.join(names)}.", size=(5, 4)))
 
 
 def _by_value(title: str, xy: np.ndarray, values: np.ndarray, what: str) -> Panel:
@@ -113,7 +115,7 @@ def _by_value(title: str, xy: np.ndarray, values: np.ndarray, what: str) -> Pane
         _bare(axes)
 
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    return Panel(title, draw(paint, f"{what}: {title}, {len(xy)} points, {low:.3g} to {high:.3g}.", size=(5, 5.4)))
+    return Panel(title, draw(paint, f"{what}: {title}, {len(xy)} points, {low:.3g} to {high:.3g}.", size=(5, 4.4)))
 
 
 def _thinned(n: int) -> np.ndarray:

@@ -136,6 +136,13 @@ def test_a_run_on_other_data_has_no_difference(html):
     assert "other data: 48 px, 2 epochs" in away[-1]
 
 
+def test_a_run_of_no_table_still_shows_its_numbers(tmp_path):
+    scores = {"top1_agg": {"4": 0.625}, "r2_position_avg": 0.25}
+    write_run(tmp_path / "a", "stl-pls-M3", settings=["data.inhibition=none"], scores=scores, protocol=SYNTH)
+    (cells,) = standing_rows(page_of(read_records([tmp_path]))).values()
+    assert cells[:7] == ["62.5", "–", "–", "0.25", "–", "–", "no row of the paper’s"]
+
+
 def test_a_run_that_stopped_is_not_trusted(html):
     stopped = standing_rows(html)["✕ SimCLR"]
     assert stopped[:6] == ["–"] * 6
