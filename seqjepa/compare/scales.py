@@ -48,7 +48,9 @@ SMALL = Scale(
         "equimod": _small(2, *_ADAM, "model.projector=[256,256,32]"),
         "sie": _small(2, *_ADAM, "model.projector=[256,256,256]"),
         "conditional_byol": _small(2, *_ADAM, _WIDE, "model.predictor_hidden=128"),
-        "context_ssl": _small(2, "data.action=rotation_colour", "context_ssl.width=512", "optim.optimizer=adam"),
+        "context_ssl": _small(
+            2, "data.action=rotation_colour", "context_ssl.width=512", "optim.optimizer=adam", "optim.lr=3e-4"
+        ),
         "conv_jepa": _small(4, *_ADAM, _WIDE),
     },
     views_per_step=256,
