@@ -28,7 +28,7 @@ def demo_command(
     Examples:
       seqjepa demo && xdg-open demo/report.html     objects seen from several sides
       seqjepa demo saccades                         glances at salient places of a picture
-      seqjepa demo augmentations                    crops and colours of a picture
+      seqjepa demo augmentations                    crops of a picture
     """
     if which not in FOLDERS:
         raise UsageError(f"demo {which!r} is not known; there are {', '.join(FOLDERS)}")

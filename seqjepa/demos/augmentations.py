@@ -68,7 +68,7 @@ def run_augmentation_demo(
     with folder.phase("shard", "pictures into lossless shards"):
         shard_images(open_source("cifar100", pickles), shards, encoding="raw", workers=1)
     verify_shards(folder, shards)
-    with folder.phase("train", f"seq-JEPA on augmented views, recipe {RECIPE}"):
+    with folder.phase("train", f"seq-JEPA on crops, recipe {RECIPE}"):
         train_run(RECIPE, changes, shards, run, workers)
     with folder.phase("ablate", "the same without action conditioning"):
         train_run(RECIPE, ['model.condition="none"', *changes], shards, without, workers)
@@ -86,8 +86,8 @@ def _page(folder: DemoFolder, s: AugmentationSettings, results: dict[str, Any]) 
     sheet = contact_sheet(folder.path / "shards", "test", folder.path / "sheet.png", samples=24, seed=s.seed)
     return Page(
         title="seq-JEPA on augmented views",
-        lead=f"A small ResNet learned from crops, flips, colour jitter and blur of {s.train} pictures and from the "
-        f"differences of their parameters, without labels. There are {s.classes} classes, told by shape and pattern.",
+        lead=f"A small ResNet learned from crops of {s.train} pictures and from where one crop lies to another, without "
+        f"labels. There are {s.classes} classes, told by shape and pattern.",
         sheet=sheet.read_bytes(),
         sheet_alt="Twenty-four test pictures with their classes.",
         epochs=read_epochs(folder.path / "run" / "metrics.jsonl"),

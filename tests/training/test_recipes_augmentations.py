@@ -55,4 +55,4 @@ def test_normalisation_is_the_released_codes():
 
 def test_the_demos_run_is_small():
     config = load_recipe("cifar-tiny")
-    assert (config.data.image_size, config.model.stem, config.model.width) == (32, "cifar", 0.125)
+    assert (config.data.image_size, config.model.stem, config.model.width) == (32, "standard", 0.25)

@@ -93,11 +93,13 @@ _EQUIMOD = Pipeline(
     grayscale=0.2,
     blur=1.0,
 )
+_CROP = Pipeline(scale=_EQUIMOD.scale)
 _SIMCLR = replace(_EQUIMOD, saturation=0.4, blur=0.5)
 
 RECIPES: dict[str, Recipe] = {
     "equimod": Recipe(_EQUIMOD, replace(_EQUIMOD, blur=0.1, solarise=0.2)),  # SPEC C.3, A.11 #19
     "simclr": Recipe(_SIMCLR, _SIMCLR),  # SPEC B.2, STL-10
+    "crop": Recipe(_CROP, _CROP),  # no row of the paper: all that differs between views stands in the action
     "none": Recipe(Pipeline(), Pipeline()),
 }
 
