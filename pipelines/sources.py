@@ -135,18 +135,6 @@ def read_content(content: Content) -> bytes:
     return content
 
 
-def open_source(path: Path) -> Source:
-    """TreeSource for a folder, TarSource for a file. Raises FormatError if there is neither."""
-    from pipelines.tar_source import TarSource
-    from pipelines.tree_source import TreeSource
-
-    if path.is_dir():
-        return TreeSource(path)
-    if path.is_file():
-        return TarSource(path)
-    raise FormatError(f"{path} is not there; give the unpacked tree or its .tar or .tar.gz")
-
-
 def no_layout(path: Path) -> FormatError:
     return FormatError(
         f"{path} holds no <synset>/<object>/image_<k>.jpg beside latent_<k>.npy; "

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.encode import encoder_versions
+from pipelines.open_source import open_source
 from pipelines.request import Request, look_first, split_rule
-from pipelines.sources import ListedObject, Source, open_source
+from pipelines.sources import ListedObject, Source
 from pipelines.splits import Assignment, Split, assign
 from pipelines.stage import BadItems, BuildReport, PlannedShard, build_shards, plan_shards, taken_back_if_empty
 from pipelines.survey import Survey, load_survey, save_survey, survey

@@ -145,7 +145,7 @@ def build_folder_command(
 def _build(
     kind: str, source: Path, out: Path, model: str, as_json: bool, val_fraction: float | None = None, **given: Any
 ) -> None:
-    from pipelines.images.source import open_source
+    from pipelines.images.open_source import open_source
     from pipelines.saliency.build import build_saliency
     from pipelines.saliency.models import ModelChoice
 
@@ -200,7 +200,7 @@ def import_imagenet_command(
 
 
 def _import(kind: str, maps: Path, source: Path, out: Path, as_json: bool, **options: Any) -> None:
-    from pipelines.images.source import open_source
+    from pipelines.images.open_source import open_source
     from pipelines.saliency.import_published import import_saliency
 
     import_saliency(open_source(kind, source), maps, out, **options)

@@ -219,7 +219,7 @@ def shard_images_of(
     kind: str, source: Path, *, out: Path, as_json: bool, val_fraction: float | None = None, **options: Any
 ) -> None:
     """Opens the source, shards it, shows what came of it."""
-    from pipelines.images.source import open_source
+    from pipelines.images.open_source import open_source
     from pipelines.shard_images import shard_images
 
     shard_images(open_source(kind, source, val_fraction=val_fraction), out, **options)

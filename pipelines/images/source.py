@@ -9,13 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol
 
 import numpy as np
-
-from shards.errors import UsageError
-
-Kind = Literal["stl10", "imagenet", "cifar100", "tiny-imagenet", "folder"]
 
 
 @dataclass(frozen=True)
@@ -70,36 +66,6 @@ class ImageSource(Protocol):
     def read(self, record: ImageRecord) -> np.ndarray:
         """uint8 [H, W, 3] RGB; grey, palette, CMYK and alpha converted. ValueError says what is wrong with it."""
         ...
-
-
-def open_source(kind: str, path: Path | str, *, val_fraction: float | None = None) -> ImageSource:
-    """A source by name. Raises UsageError for an unknown kind, a path that is not there, an option of another kind."""
-    if kind not in get_args(Kind):
-        raise UsageError(f"source {kind!r} is not known; there are {', '.join(get_args(Kind))}")
-    path = Path(path)
-    if not path.exists():
-        raise UsageError(f"{path} is not there; give the folder (or archive) that holds the images")
-    if kind != "folder" and val_fraction is not None:
-        raise UsageError(f"--val-fraction is for folders without a split of their own; {kind} has one")
-    if kind == "stl10":
-        from pipelines.images.stl10 import Stl10Source
-
-        return Stl10Source(path)
-    if kind == "imagenet":
-        from pipelines.images.imagenet import imagenet_source
-
-        return imagenet_source(path)
-    if kind == "cifar100":
-        from pipelines.images.cifar100 import Cifar100Source
-
-        return Cifar100Source(path)
-    if kind == "tiny-imagenet":
-        from pipelines.images.tiny_imagenet import TinyImageNetSource
-
-        return TinyImageNetSource(path)
-    from pipelines.images.folder import folder_source
-
-    return folder_source(path, val_fraction)
 
 
 def limited(records: Sequence[ImageRecord], limit: int | None) -> list[ImageRecord]:

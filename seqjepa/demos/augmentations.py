@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.images.source import open_source
+from pipelines.images.open_source import open_source
 from pipelines.shard_images import shard_images
 from pipelines.synth.patterns.write import PatternsConfig, synth_cifar100
 from seqjepa.demos.folder import DemoFolder, Say
@@ -86,8 +86,8 @@ def _page(folder: DemoFolder, s: AugmentationSettings, results: dict[str, Any]) 
     sheet = contact_sheet(folder.path / "shards", "test", folder.path / "sheet.png", samples=24, seed=s.seed)
     return Page(
         title="seq-JEPA on augmented views",
-        lead=f"A small ResNet learned from crops of {s.train} pictures and from where one crop lies to another, without "
-        f"labels. There are {s.classes} classes, told by shape and pattern.",
+        lead=f"A small ResNet learned from crops of {s.train} pictures and from where one crop lies to another, "
+        f"without labels. There are {s.classes} classes, told by shape and pattern.",
         sheet=sheet.read_bytes(),
         sheet_alt="Twenty-four test pictures with their classes.",
         epochs=read_epochs(folder.path / "run" / "metrics.jsonl"),

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipelines.images.source import open_source
+from pipelines.images.open_source import open_source
 from pipelines.saliency.build import build_saliency
 from pipelines.saliency.models import ModelChoice
 from pipelines.shard_images import shard_images

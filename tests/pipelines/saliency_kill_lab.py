@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 from saliency_scene import contents, make_photos  # noqa: E402
 
-from pipelines.images.source import open_source  # noqa: E402
+from pipelines.images.open_source import open_source  # noqa: E402
 from pipelines.saliency.build import build_saliency  # noqa: E402
 from pipelines.saliency.models import ModelChoice  # noqa: E402
 

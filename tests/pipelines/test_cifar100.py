@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import cli
 from pipelines.images import cifar_files
-from pipelines.images.source import open_source
+from pipelines.images.open_source import open_source
 from pipelines.shard_images import shard_images
 from pipelines.synth.patterns.python2_pickle import ByteRows, python2_pickle
 from shards.errors import FormatError

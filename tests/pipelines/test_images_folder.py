@@ -12,7 +12,8 @@ import pytest
 from small_images import encoded, make_folder, make_tar, picture
 
 from pipelines.images.keys import unique_keys
-from pipelines.images.source import ImageSource, limited, open_source
+from pipelines.images.open_source import open_source
+from pipelines.images.source import ImageSource, limited
 from shards.errors import FormatError, UsageError
 
 TINY = (

@@ -16,7 +16,7 @@ from small_images import make_stl10
 from typer.testing import CliRunner
 
 from pipelines.commands.saliency import build_saliency_app
-from pipelines.images.source import open_source
+from pipelines.images.open_source import open_source
 from pipelines.saliency.batches import SizeBatches, make_maps
 from pipelines.saliency.build import build_saliency
 from pipelines.saliency.devices import chosen_devices

@@ -12,7 +12,7 @@ from small_images import make_folder, make_stl10
 from typer.testing import CliRunner
 
 from pipelines.commands.saliency import import_saliency_app
-from pipelines.images.source import open_source
+from pipelines.images.open_source import open_source
 from pipelines.saliency.import_published import import_saliency
 from shards.errors import FormatError, UsageError
 from shards.reader import ShardSet

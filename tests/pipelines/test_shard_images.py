@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import cli
 from pipelines import shard_images as module
 from pipelines.images.fit import Frame, fit_map
-from pipelines.images.source import open_source
+from pipelines.images.open_source import open_source
 from pipelines.shard_images import shard_images
 from shards.errors import FailureError, FormatError, UsageError
 from shards.reader import ShardSet

@@ -8,7 +8,8 @@ import pytest
 from small_3die import jpeg, latent, make_tar, make_tree, npy, smooth_image
 
 from pipelines import sources, tar_source
-from pipelines.sources import ListedObject, SpreadSample, open_source, read_content
+from pipelines.open_source import open_source
+from pipelines.sources import ListedObject, SpreadSample, read_content
 from shards.errors import FailureError, FormatError
 
 

@@ -15,7 +15,8 @@ from small_images import encoded, make_tar, picture
 from typer.testing import CliRunner
 
 import cli
-from pipelines.images.source import ImageSource, open_source
+from pipelines.images.open_source import open_source
+from pipelines.images.source import ImageSource
 from pipelines.shard_images import shard_images
 from shards.errors import FormatError, UsageError
 from shards.reader import ShardSet

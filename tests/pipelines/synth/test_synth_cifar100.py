@@ -13,7 +13,7 @@ from torchvision.datasets import CIFAR100
 from typer.testing import CliRunner
 
 import cli
-from pipelines.images.source import open_source
+from pipelines.images.open_source import open_source
 from pipelines.synth.patterns import PATTERNS, SHAPES, PatternsConfig, draw, fine_names, parts_of, synth_cifar100, write
 from pipelines.synth.patterns.python2_pickle import ByteRows, python2_pickle
 from pipelines.synth.patterns.silhouettes import EXTENT, distances
