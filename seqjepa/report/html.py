@@ -25,7 +25,8 @@ class Page:
     results  {"trained": …, "untrained": …} as in results.json
     sheet    a contact sheet, PNG, and what it shows in words
     notes    short sentences on how it was made (commands, timings)
-    others   further results that stand beside these where accuracy is drawn over views, by what they are
+    others   further results, by what they are, that stand beside these: in the cards, and in the chart of accuracy over
+             views
     """
 
     title: str
@@ -46,25 +47,34 @@ def render(page: Page) -> str:
         Section("numbers", "Numbers on unseen objects", _table(page.results)),
         Section("made", "How it was made", listing([*protocol_lines(dict(page.results)), *page.notes])),
     ]
-    header = f"<h1>{escape(page.title)}</h1>\n<p class=lead>{escape(page.lead)}</p>\n{_headline_numbers(page.results)}"
+    header = f"<h1>{escape(page.title)}</h1>\n<p class=lead>{escape(page.lead)}</p>\n{_headline_numbers(page)}"
     return document(page.title, header, sections)
 
 
-def _headline_numbers(results: Mapping[str, Any]) -> str:
-    wanted = {
-        "top-1, z": "Top-1 from one view",
-        "top-1, z of the whole image": "Top-1 from the whole image",
-        "R² relative rotation, avg": "R² of the rotation between two views",
-        "R² position difference, avg": "R² of the way between two patches",
-        "R² crop difference, avg": "R² of the crop between two views",
-        "R² jitter difference, avg": "R² of the colour jitter between two views",
-        "R² blur difference, avg": "R² of the blur between two views",
-    }
-    rows = dict(table_rows(dict(results)))
+HEADLINES = {
+    "top-1, z": "Top-1 from one view",
+    "top-1, z of the whole image": "Top-1 from the whole image",
+    "R² relative rotation, avg": "R² of the rotation between two views",
+    "R² position difference, avg": "R² of the way between two patches",
+    "R² crop difference, avg": "R² of the crop between two views",
+    "R² jitter difference, avg": "R² of the colour jitter between two views",
+    "R² blur difference, avg": "R² of the blur between two views",
+}
+
+
+def _headline_numbers(page: Page) -> str:
+    """Cards: a number of the trained weights, and the same of the untrained and of others beside it."""
+    rows, wanted = dict(table_rows(dict(page.results))), dict(HEADLINES)
     largest = max((label for label in rows if "z_AGG" in label), key=_size, default=None)
     if largest:
         wanted[largest] = f"Top-1 from {_size(largest)} views (z_AGG)"
-    cards = [_card(name, *rows[label]) for label, name in wanted.items() if label in rows]
+    others = {name: dict(table_rows({"trained": scores})) for name, scores in page.others.items()}
+    cards = []
+    for label, name in wanted.items():
+        if label in rows:
+            trained, untrained, _ = rows[label]
+            beside = {"untrained": untrained} | {other: of.get(label, [None])[0] for other, of in others.items()}
+            cards.append(_card(name, trained, beside))
     return f"<dl class=numbers>\n{''.join(cards)}</dl>" if cards else ""
 
 
@@ -72,9 +82,9 @@ def _size(label: str) -> int:
     return int(label.rpartition("=")[2])
 
 
-def _card(name: str, trained: float | None, untrained: float | None, gain: float | None) -> str:
-    beside = f"<dd class=quiet>untrained {_number(untrained)}</dd>" if untrained is not None else ""
-    return f"<div><dt>{escape(name)}</dt><dd>{_number(trained)}</dd>{beside}</div>\n"
+def _card(name: str, value: float | None, beside: Mapping[str, float | None]) -> str:
+    quiet = "".join(f"<dd class=quiet>{escape(of)} {_number(x)}</dd>" for of, x in beside.items() if x is not None)
+    return f"<div><dt>{escape(name)}</dt><dd>{_number(value)}</dd>{quiet}</div>\n"
 
 
 def _sheet(page: Page) -> str:

@@ -167,3 +167,10 @@ def test_curve_leaves_out_what_was_not_logged():
     epochs = [{"epoch": 1, "loss": 1.0}, {"epoch": 2}, {"epoch": 3, "loss": 0.5, "collapse": "z: …"}]
     assert curve(epochs, "loss", "loss") == Line("loss", [1.0, 3.0], [1.0, 0.5])
     assert curve(epochs, "rank", "rank") is None
+
+
+def test_cards_hold_what_stands_beside_the_trained_number():
+    results = {"trained": {"r2_crop_avg": 0.5, "protocol": PROTOCOL}, "untrained": {"r2_crop_avg": 0.125}}
+    others = {"without actions": {"r2_crop_avg": 0.25}, "another": {"top1_z": 0.5}}
+    outline = Outline(render(Page("t", "l", PNG, "s", [], results, others=others)))
+    assert outline.text["dd"] == ["0.500", "untrained 0.125", "without actions 0.250"]
