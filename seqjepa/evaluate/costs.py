@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +58,16 @@ def _take(case: Case) -> dict[str, Any]:
     return {"costs": {"parameters": parameters, "macs_g": macs_by_size(case), **took}}
 
 
-COSTS = Study(
-    "costs",
-    why_not=lambda case: "",
-    take=_take,
-    rows={
-        "costs.parameters": "parameters, all that training keeps",
-        "costs.macs_g": "GMAC of a sample, M = {}",
-        "costs.hours": "hours of training",
-        "costs.gpu_hours": "GPU hours of training",
-    },
-)
+def as_line(costs: Mapping[str, Any]) -> str:
+    """What `costs` in results.json says, in one line: it is the same for trained and untrained weights."""
+    macs = costs["macs_g"]
+    least, most = min(macs, key=int), max(macs, key=int)
+    spread = f"{macs[least]:.3g}" if least == most else f"{macs[least]:.3g} to {macs[most]:.3g}"
+    sizes = f"M = {least}" if least == most else f"M = {least} to {most}"
+    parts = [f"{costs['parameters'] / 1e6:.2f} M parameters, averages included", f"{spread} GMAC a sample ({sizes})"]
+    if "hours" in costs:
+        parts.append(f"{costs['hours']:.3g} h of training" + (f" ({costs['device']})" if "device" in costs else ""))
+    return f"costs: {'; '.join(parts)}"
+
+
+COSTS = Study("costs", why_not=lambda case: "", take=_take, rows={})

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from seqjepa.evaluate.costs import as_line
 from seqjepa.evaluate.rows import ROWS
 from seqjepa.files import write_atomic
 from shards.errors import FormatError
@@ -117,6 +118,9 @@ def protocol_lines(results: dict[str, Any]) -> list[str]:
     ]
     if "augmenting" in protocol:
         lines.append(_compared(protocol["augmenting"]))
+    costs = next((results[key]["costs"] for key in ("trained", "untrained") if "costs" in results.get(key, {})), None)
+    if costs is not None:
+        lines.append(as_line(costs))
     return lines + [f"not measured: {name} – {reason}" for name, reason in protocol["skipped"].items()]
 
 

@@ -12,7 +12,7 @@ import torch
 
 from seqjepa.config import ModelConfig, RunConfig
 from seqjepa.data.fixations import Fixating
-from seqjepa.evaluate.costs import COSTS, macs_by_size, training_time
+from seqjepa.evaluate.costs import COSTS, as_line, macs_by_size, training_time
 from seqjepa.methods.seq_jepa import SeqJEPA
 from seqjepa.methods.simclr import SimCLR
 from seqjepa.training.checkpoint import DataInfo, LoadedRun
@@ -82,3 +82,17 @@ def test_initial_weights_took_no_training(tmp_path: Path):
     case = Stub(loaded(16), (1,), run=tmp_path)
     assert COSTS.take(case)["costs"]["hours"] == 2  # type: ignore[arg-type]
     assert "hours" not in COSTS.take(replace(case, untrained=True))["costs"]  # type: ignore[arg-type]
+
+
+def test_costs_in_one_line():
+    costs = {
+        "parameters": 1_900_480,
+        "macs_g": {"1": 0.0077, "10": 0.07654, "3": 0.02},
+        "hours": 0.02567,
+        "device": "cpu",
+    }
+    assert as_line(costs) == (
+        "costs: 1.90 M parameters, averages included; 0.0077 to 0.0765 GMAC a sample (M = 1 to 10); "
+        "0.0257 h of training (cpu)"
+    )
+    assert as_line({"parameters": 5e5, "macs_g": {"1": 0.5}}).endswith("; 0.5 GMAC a sample (M = 1)")

@@ -89,7 +89,7 @@ def test_costs_are_in_every_evaluation(run: Path, shards: Path):
     assert "gpu_hours" not in costs
     assert set(costs["macs_g"]) == {"1", "2"}
     assert "hours" not in evaluate_run(run, shards, untrained=True, **QUICK)["costs"]
-    assert "hours of training" in format_table(read_results(run))
+    assert "h of training (" in format_table(read_results(run))
 
 
 def test_two_numbers_of_one_name_are_refused():
