@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from seqjepa.report.cell_text import (
@@ -23,7 +24,11 @@ SPECIAL = {
     "–": "--", "—": "---", "−": "$-$", "±": r"$\pm$", "×": r"$\times$", "²": "$^2$", "⁹": "$^9$", "†": r"$\dagger$",
     "Δ": r"$\Delta$", "≥": r"$\geq$", "’": "'", "“": "``", "”": "''", "·": r"$\cdot$", "°": r"$^\circ$",
 }  # fmt: skip
+SUBSCRIPTS = {"M_tr": r"$M_\mathrm{tr}$", "M_val": r"$M_\mathrm{val}$", "z_AGG": r"$z_\mathrm{AGG}$"}
+SYMBOLS = re.compile("|".join(SUBSCRIPTS))
 PACKAGES = r"% \usepackage{booktabs,graphicx} in the preamble"
+NO_WIDER_THAN_THE_LINE = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+NUMBERED = re.compile(r"(Table \d+): (.*)", flags=re.DOTALL)
 
 
 def document(tables: Sequence[Table]) -> str:
@@ -32,21 +37,22 @@ def document(tables: Sequence[Table]) -> str:
 
 
 def latex(table: Table) -> str:
-    """One table environment, as wide as the line."""
+    """One table environment, made smaller where it would be wider than the line."""
     form = "l" * len(table.heads) + "r" * len(table.columns)
     measured = is_measured(table)
     units = zip(table.columns, table.units, strict=True)
-    heads = [*table.heads, *(heading(column, unit) for column, unit in units)]
+    heads = [*map(escaped, table.heads), *(_stacked(heading(column, unit)) for column, unit in units)]
     rows = [_row([*map(escaped, labels), *_cells(table, cells, measured)]) for labels, cells in table.rows]
     what = " Ours / published." if measured and not table.dataset else ""
     lines = [
         r"\begin{table}",
-        rf"\caption{{{escaped(table.title + '.' + what)}}}",
+        r"\centering",
+        rf"\caption{{{escaped(_caption(table.title) + '.' + what)}}}",
         rf"\label{{{table.key}}}",
-        r"\resizebox{\linewidth}{!}{%",
+        NO_WIDER_THAN_THE_LINE,
         rf"\begin{{tabular}}{{{form}}}",
         r"\toprule",
-        _row(map(escaped, heads)),
+        _row(heads),
         r"\midrule",
         *rows,
         r"\bottomrule",
@@ -58,8 +64,25 @@ def latex(table: Table) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text that LaTeX sets as it is."""
-    return "".join(SPECIAL.get(letter, letter) for letter in text)
+    """Text that LaTeX sets as it is, but M_tr, M_val and z_AGG with subscripts."""
+    plain, symbols = SYMBOLS.split(text), [*SYMBOLS.findall(text), ""]
+    return "".join(
+        "".join(SPECIAL.get(letter, letter) for letter in part) + SUBSCRIPTS.get(symbol, "")
+        for part, symbol in zip(plain, symbols, strict=True)
+    )
+
+
+def _caption(title: str) -> str:
+    """LaTeX counts tables by itself, so the paper's number goes to the end."""
+    numbered = NUMBERED.fullmatch(title)
+    return title if numbered is None else f"{numbered[2]} ({numbered[1]} of the paper)"
+
+
+def _stacked(head: str) -> str:
+    """A heading of several parts, part below part, so that columns are as narrow as their numbers."""
+    parts = [escaped(part) for part in head.split(", ")]
+    below_each_other = r" \\ ".join(parts)
+    return parts[0] if len(parts) == 1 else rf"\shortstack[r]{{{below_each_other}}}"
 
 
 def _cells(table: Table, cells: tuple[Cell, ...], measured: bool) -> list[str]:
