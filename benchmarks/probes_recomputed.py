@@ -1,11 +1,12 @@
 """The peer of probes.py: the same probes with features that the frozen model makes anew for every batch.
 
 So the paper's protocol and the released code have it: each epoch draws views, and each view goes through the encoder.
-Kinder than the original: all pixels lie decoded in memory, where the model is, and nothing is validated on the way.
+Kinder than the original: all pixels lie decoded in memory, where the model is.
 """
 
 from __future__ import annotations
 
+import copy
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,12 +16,13 @@ import torch
 from torch import Tensor
 
 from seqjepa.data.draws import Purpose
+from seqjepa.data.sequence import normalise
 from seqjepa.evaluate.encode import PixelStats, embed
 from seqjepa.evaluate.fit_and_score import Bench, shown_and_wanted
 from seqjepa.evaluate.measure import Measure, Scores
 from seqjepa.evaluate.probes import Fit, fit, predict
 from seqjepa.evaluate.stored_views import stored_views
-from seqjepa.methods.base import Method
+from seqjepa.methods.base import Method, as_module
 from shards.reader import SplitIndex
 
 
@@ -29,11 +31,21 @@ class Encoded:
     """Stands in for the features z [S, N, D] of a bank: what is looked up is encoded there and then.
 
     pixels  uint8 [S, N, 3, H, W]
+    plain   the model is called as the released code calls it: all views of a batch at once, in torch's usual layout.
+            Else as our encoder is: in passes that fit the cache, channels last
     """
 
     method: Method
     pixels: Tensor
     stats: PixelStats
+    plain: bool = False
+
+    @classmethod
+    def plainly(cls, method: Method, pixels: Tensor, stats: PixelStats) -> Encoded:
+        """By a copy of the method in torch's usual layout."""
+        copied = copy.deepcopy(method)
+        as_module(copied).to(memory_format=torch.contiguous_format)
+        return cls(copied, pixels, stats, plain=True)
 
     @property
     def device(self) -> torch.device:
@@ -45,7 +57,15 @@ class Encoded:
 
     def __getitem__(self, at: Any) -> Tensor:
         views = self.pixels[at]
-        return embed(self.method, views.flatten(0, -4), self.stats).clone().unflatten(0, views.shape[:-3])
+        z = (self._at_once if self.plain else self._in_passes)(views.flatten(0, -4))
+        return z.clone().unflatten(0, views.shape[:-3])
+
+    def _in_passes(self, views: Tensor) -> Tensor:
+        return embed(self.method, views, self.stats)
+
+    @torch.inference_mode()
+    def _at_once(self, views: Tensor) -> Tensor:
+        return self.method.embed(normalise(views, *self.stats)).float()
 
 
 def decoded(index: SplitIndex, device: torch.device, threads: int) -> Tensor:
@@ -76,6 +96,14 @@ def probe_recomputed(measure: Measure, bench: Bench, encoded: Encoded, epochs: i
     seconds = wait(bench.device) - began
     x, y = shown_and_wanted(measure, bench, bench.val)
     return seconds, measure.score(predict(head, x), y)
+
+
+def validation_seconds(measure: Measure, bench: Bench, encoded: Encoded) -> float:
+    """Seconds of one look at the validation split, which the released code takes after every epoch; heads left out."""
+    bank = replace(bench.val, z=encoded)  # type: ignore[arg-type]
+    began = wait(bench.device)
+    shown_and_wanted(measure, bench, bank)
+    return wait(bench.device) - began
 
 
 def wait(device: torch.device) -> float:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from compare_lab import image_shards, view_shards
+from compare_lab import image_shards
+from noise_shards import noise_shards
 
 from seqjepa.compare.jobs import Comparison, parse_methods
 from seqjepa.compare.scales import METHODS, SCALES
@@ -21,7 +22,7 @@ NAMES = "seq_jepa simclr byol vicreg vicreg_traj sen equimod sie conditional_byo
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return view_shards(tmp_path_factory.mktemp("compare") / "shards")
+    return noise_shards(tmp_path_factory.mktemp("compare") / "shards")
 
 
 @pytest.mark.parametrize("scale", SCALES)

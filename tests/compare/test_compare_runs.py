@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compare_lab import TINY, view_shards
+from compare_lab import TINY
+from noise_shards import noise_shards
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -27,7 +28,7 @@ def tiny_scale(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return view_shards(tmp_path_factory.mktemp("compare") / "shards")
+    return noise_shards(tmp_path_factory.mktemp("compare") / "shards")
 
 
 def run(shards: Path, out: Path, methods: tuple[str, ...] = SOME, **changes: Any) -> tuple[dict[str, Any], list[str]]:

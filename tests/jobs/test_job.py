@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from job_lab import EVALUATION, SETTINGS, noise_shards, small_job
+from job_lab import EVALUATION, SETTINGS, small_job
+from noise_shards import noise_shards
 
 from seqjepa.evaluate.results import read_results
 from seqjepa.jobs.job import Job, run_job

@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from sweep_lab import noise_shards, scale_file
+from noise_shards import noise_shards
+from sweep_lab import scale_file
 from typer.testing import CliRunner
 
 import cli

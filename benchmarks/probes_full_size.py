@@ -1,0 +1,83 @@
+"""Seconds of one 300-epoch probe at the size of 3DIEBench: 41,920 + 10,552 objects × 50 views, from cached features.
+
+    python benchmarks/probes_full_size.py [--device auto] [--rotation-epochs 10] [--objects 41920]
+
+Features are random float16 numbers around a centre for each class, as large as those of a ResNet-18 (2.1 GB): how long
+a probe learns does not depend on what they mean. Top-1 on z learns all its epochs; the MLP for relative rotations
+`--rotation-epochs` of them on a CPU, scaled to all (`rotation_scaled_by`), and all of them on a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from common import emit, versions  # noqa: E402
+
+from seqjepa.data.actions import ROTATION_COLUMNS  # noqa: E402
+from seqjepa.devices import pick_device  # noqa: E402
+from seqjepa.evaluate import inputs  # noqa: E402
+from seqjepa.evaluate.bank import FeatureBank  # noqa: E402
+from seqjepa.evaluate.battery import PAPER_EPOCHS  # noqa: E402
+from seqjepa.evaluate.fit_and_score import Bench, fit_and_score  # noqa: E402
+from seqjepa.evaluate.measure import Measure, accuracy, regression  # noqa: E402
+
+VIEWS, WIDTH, CLASSES = 50, 512, 55
+OBJECTS_AT_ONCE = 1024
+
+
+def random_bank(objects: int, seed: int, device: torch.device) -> FeatureBank:
+    """z float16 [objects, 50, 512] around centres of 55 classes that all seeds share; rotations within ±90°."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(CLASSES, (objects,), generator=generator)
+    centres = 0.2 * torch.randn(CLASSES, WIDTH, generator=torch.Generator().manual_seed(0))
+    z = torch.empty(objects, VIEWS, WIDTH, dtype=torch.float16)
+    for part, of in zip(z.split(OBJECTS_AT_ONCE), labels.split(OBJECTS_AT_ONCE), strict=True):
+        part.copy_(torch.randn(part.shape, generator=generator) + centres[of, None])
+    angles = np.pi * (torch.rand(objects, VIEWS, 3, generator=generator).numpy() - 0.5)
+    n_views = np.full(objects, VIEWS)
+    return FeatureBank(z.to(device), n_views, angles.astype(np.float32), ROTATION_COLUMNS, labels.to(device))
+
+
+def seconds(measure: Measure, bench: Bench) -> tuple[float, dict[str, float]]:
+    """Of the whole probe with its ten checks on the validation split; and its scores."""
+    began = time.perf_counter()
+    scores = fit_and_score(measure, bench).last  # numbers on the host: the device has nothing left to do
+    return time.perf_counter() - began, scores
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--objects", type=int, default=41_920, help="training objects; a quarter as many to score on")
+    parser.add_argument("--rotation-epochs", type=int, default=10, help="of the MLP, on a CPU")
+    parser.add_argument("--epochs", type=int, default=PAPER_EPOCHS)
+    parser.add_argument("--device", default="auto")
+    arguments = parser.parse_args()
+    device, epochs = pick_device(arguments.device), arguments.epochs
+    val_objects = round(arguments.objects * 10_552 / 41_920)
+    bench = Bench(random_bank(arguments.objects, 1, device), random_bank(val_objects, 2, device), device, seed=0)
+    rotation_epochs = epochs if device.type == "cuda" else min(epochs, arguments.rotation_epochs)
+    between = inputs.action_between("rotation")
+    top1, scores = seconds(accuracy("top1_z", inputs.label_of_view, CLASSES, epochs), bench)
+    rotation, _ = seconds(regression("r2_rel_rot", between, 2, 4, rotation_epochs, deep=True), bench)
+    emit(
+        f"probes of {arguments.objects:,} + {val_objects:,} objects × {VIEWS} views, {epochs} epochs",
+        "s for top-1 on z",
+        top1,
+        {},
+        rotation_s=rotation * epochs / rotation_epochs,
+        rotation_scaled_by=epochs / rotation_epochs,
+        scores=scores,
+        device=str(device),
+        versions=versions("torch", "numpy"),
+    )
+
+
+if __name__ == "__main__":
+    main()
