@@ -18,7 +18,9 @@ class Interrupted(SeqJepaError):  # noqa: N818 – not a mistake of anyone's
 
 
 class StopSignals:
-    """While entered, the first SIGINT or SIGTERM is only noted in `.received`; a second one acts at once.
+    """While entered, the first SIGINT or SIGTERM is noted in `.received`. A SIGINT after that acts at once, as by
+    somebody who does not want to wait; a SIGTERM does not, as schedulers and launchers pass on what they also send to
+    every process of a job.
 
     Outside the main thread Python cannot install handlers; then nothing is caught.
     """
@@ -37,10 +39,11 @@ class StopSignals:
         self._restore()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-        self._restore()
+        self.received = self.received or number
+        self._restore(signal.SIGINT)
 
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-        self._previous.clear()
+    def _restore(self, *numbers: int) -> None:
+        """The handlers of before, for these signals or for all."""
+        for number in numbers or tuple(self._previous):
+            if number in self._previous:
+                signal.signal(number, self._previous.pop(number))  # type: ignore[arg-type]

@@ -106,6 +106,17 @@ def test_a_killed_worker_is_an_error_with_its_signal_and_not_a_hang(build_index,
         assert len(list(loader.epoch(0))) == 6  # a new ring
 
 
+def test_workers_leave_it_to_the_trainer_to_stop(build_index):
+    """Slurm sends SIGTERM to every process of a job; the trainer still needs batches until it has saved."""
+    with open_loader(build_index(), 2) as loader:
+        batches = loader.epoch(0)
+        next(batches)
+        for pid in worker_pids(os.getpid()):
+            os.kill(pid, signal.SIGTERM)
+            os.kill(pid, signal.SIGINT)
+        assert len(list(batches)) == 5
+
+
 def test_workers_end_when_the_trainer_is_killed(build_index, tmp_path):
     index = build_index()
     script = """

@@ -123,6 +123,39 @@ def test_a_script_for_slurm(shards: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert "choose another name" in output
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "requeued"), [(signal.SIGUSR1, True), (signal.SIGTERM, False)])
+def test_an_array_task_saves_and_is_queued_again_near_its_time_limit_but_not_when_it_is_cancelled(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, requeued: bool
+) -> None:
+    monkeypatch.chdir(ROOT)
+    scale = scale_file(tmp_path, "[kind.3diebench.settings]\noptim.epochs = 2000\n")
+    out, file, scontrol = tmp_path / "runs", tmp_path / "array.sbatch", tmp_path / "bin" / "scontrol"
+    assert sweep(shards, scale, out, "--slurm", str(file))[0] == 0
+    file.write_text(file.read_text().replace("--run", "--run --device cpu"))
+    scontrol.parent.mkdir()
+    scontrol.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
+    scontrol.chmod(0o755)
+    slurm = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2", "PATH": f"{scontrol.parent}:{os.environ['PATH']}"}
+    task = subprocess.Popen(
+        ["bash", file], env={**os.environ, **slurm}, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(out.glob("*/metrics.jsonl")) and time.monotonic() < deadline:
+        assert task.poll() is None
+        time.sleep(0.05)
+    if number == signal.SIGTERM:
+        os.killpg(task.pid, number)  # to every process, as `scancel` does
+    else:
+        task.send_signal(number)  # to the script alone: --signal=B:USR1
+    errors = task.communicate(timeout=60)[1]
+    assert task.returncode == 128 + signal.SIGTERM, errors
+    assert "stopped and saved at step" in errors
+    assert states(shards, scale, out)["3die-rot-M1"].startswith("training ")
+    assert (tmp_path / "asked").exists() == requeued
+    assert not requeued or (tmp_path / "asked").read_text() == "requeue 7_2\n"
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

@@ -190,10 +190,21 @@ def test_load_run_says_what_is_wrong(tmp_path):
         load_run(tmp_path)
 
 
-def test_first_signal_is_noted_and_the_second_acts():
+def test_first_signal_is_noted_and_a_second_ctrl_c_acts():
     with StopSignals() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.received == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_sigterm_may_come_more_than_once_and_ctrl_c_after_it_acts():
+    before = signal.getsignal(signal.SIGTERM)
+    with StopSignals() as stop:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.received == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) is before
