@@ -100,12 +100,17 @@ def _of_images(
     stats = statistics(loaded, stored, name)
     made = partial(_drawn_views, how, protocol, stats[0])
     count = protocol.train_draws or _fitting_draws(loaded, len(indexes[0]), made(1, Purpose.PROBE), protocol, device)
-    views = made(count, Purpose.PROBE), made(protocol.val_draws, Purpose.EVALUATION)
+    views = made(count, Purpose.PROBE), validation_views(how, protocol, stats[0])
     train, val = (
         encode_images(loaded.method, index, drawn, stats, device, threads=decoding_threads(), progress=progress)
         for index, drawn in zip(indexes, views, strict=True)
     )
     return Banks(train, val, splits, spec.height, name, how, transfer)
+
+
+def validation_views(how: Fixating | Augmenting, protocol: Protocol, mean: tuple[float, ...]) -> DrawnViews:
+    """The fixed views of the images that a run is scored on. mean: of the constants that pixels are normalised by."""
+    return _drawn_views(how, protocol, mean, protocol.val_draws, Purpose.EVALUATION)
 
 
 def _drawn_views(

@@ -12,16 +12,15 @@ from tqdm import tqdm
 
 from seqjepa.evaluate.bank import FeatureBank
 from seqjepa.evaluate.drawn_views import DrawnViews
-from seqjepa.evaluate.encode import PixelStats, embed, room, views_per_pass
+from seqjepa.evaluate.encode import Embedding, PixelStats, embed, room, views_per_pass
 from seqjepa.evaluate.image_chunks import image_chunks
-from seqjepa.methods.base import Method
 from shards.reader import ImageIndex
 
 FEWEST_IMAGES, MOST_IMAGES = 64, 1024  # at once: sampling fixations costs least in batches
 
 
 def encode_images(
-    method: Method,
+    method: Embedding,
     index: ImageIndex,
     drawn: DrawnViews,
     pixel_stats: PixelStats,

@@ -22,7 +22,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqjepa.data.actions import AUGMENTATION_PARTS
 from seqjepa.data.draws import Purpose
 from seqjepa.evaluate.bank import FeatureBank
 from seqjepa.evaluate.intervals import Resampling
@@ -159,8 +158,6 @@ def _why_not(case: Case) -> str:
         return "the method does not go on from its own predictions (seq-JEPA does)"
     if case.banks.val.most_views < 2:
         return "some samples have one view"
-    if case.loaded.config.fidelity == "author" and case.loaded.data.action in AUGMENTATION_PARTS:
-        return "the released actions of augmentations depend on how far one goes"
     return why_not_retrieved(case)
 
 

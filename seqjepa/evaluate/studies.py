@@ -36,8 +36,8 @@ DEFAULT = "probes"
 SUITES: dict[str, Suite] = {
     DEFAULT: Suite(("costs",)),
     "3diebench": Suite(("retrieval", "neighbours", "rollout", "ood", "odd_one_out", "umap", "costs"), path=True),
-    "stl10": Suite(("neighbours", "umap", "costs"), path=True),
-    "augmentations": Suite(("neighbours", "umap", "costs")),
+    "stl10": Suite(("retrieval", "neighbours", "rollout", "umap", "costs"), path=True),
+    "augmentations": Suite(("retrieval", "neighbours", "rollout", "umap", "costs")),
     "all": Suite(tuple(study.name for study in STUDIES), path=True),
 }
 

@@ -66,7 +66,7 @@ class ConvJEPA(nn.Module):
         differ by the factor M, which Adam takes out again. features: "z" [B, M, D], detached.
         """
         z = self.embed(fold(seq.views[:, :-1]))
-        prediction = self.predict(self.projector(z), to_last(seq.actions, self.rotations).flatten(0, 1))
+        prediction = self.predict(self.project(z), to_last(seq.actions, self.rotations).flatten(0, 1))
         target = self.embed_target(seq.views[:, -1])
         M = seq.actions.shape[1]
         loss = cosine_loss(prediction, target.repeat_interleave(M, dim=0))
@@ -75,6 +75,10 @@ class ConvJEPA(nn.Module):
     def embed(self, views: Tensor) -> Tensor:
         """Features z of the online encoder, before the projector: [B, C, H, W] → [B, D]."""
         return self.encoder(views)
+
+    def project(self, z: Tensor) -> Tensor:
+        """Projections y of the online branch: z [B, D] → [B, P]."""
+        return self.projector(z)
 
     @torch.no_grad()
     def embed_target(self, views: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ def rollout_curve(groups: Sequence[Group]) -> Figure:
         alt = f"{TITLE}, {title}: {ends(lines, '.2f')}."
         panels.append(Panel(title, line_chart(lines, x_label="steps ahead", y_label="MRR", alt=alt, markers=True)))
         rows += line_rows(title, lines)
-    missing = "" if panels else "no seq-JEPA run has rollouts; evaluate one with --suite 3diebench"
+    missing = "" if panels else "no seq-JEPA run has rollouts; evaluate one with --suite all"
     return Figure(KEY, TITLE, CAPTION, tuple(panels), COLUMNS, tuple(rows), missing)
 
 

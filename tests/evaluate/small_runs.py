@@ -103,7 +103,12 @@ def run_directory(out: Path, config: RunConfig, data: DataInfo) -> Path:
 
 
 def augmented_run_of(
-    out: Path, fidelity: Fidelity = "paper", action: str = "augmentation", augment: str = "equimod", **settings: Any
+    out: Path,
+    fidelity: Fidelity = "paper",
+    action: str = "augmentation",
+    augment: str = "equimod",
+    context: int = 3,
+    **settings: Any,
 ) -> Path:
     """A run on augmented images of IMAGE pixels; settings are those of RunConfig."""
     data = DataInfo(
@@ -112,7 +117,7 @@ def augmented_run_of(
     )  # fmt: skip
     config = RunConfig(
         name="tiny-augmented",
-        data=DataConfig(action=action, augment=augment),
+        data=DataConfig(action=action, augment=augment, context=context),
         **{"model": TINY, "fidelity": fidelity} | settings,
     )
     return run_directory(out, config, data)

@@ -229,9 +229,7 @@ def test_why_not(shards, tmp_path, method, condition, reason):
     assert reason in RETRIEVAL.why_not(case)
 
 
-def test_there_is_nothing_to_find_in_single_views_or_drawn_ones(run, shards):
+def test_there_is_nothing_to_find_in_single_views(run, shards):
     bank = replace(rotations(4, 3), n_views=np.ones(4, np.int64))
     case = handmade_case(load_run(run), shards, bank, bank)
     assert "one view" in RETRIEVAL.why_not(case)
-    drawn = replace(case, banks=replace(case.banks, how=object()))
-    assert "stored views" in RETRIEVAL.why_not(drawn)
