@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,10 +12,12 @@ from matplotlib.ticker import MaxNLocator
 from seqjepa.report.canvas import PUBLISHED, SERIES, draw, spread_apart
 from seqjepa.report.figure import Datum, Figure, Panel
 from seqjepa.report.published import Published, of_source
-from seqjepa.report.run_groups import Group, Mean, accuracy, by_data, conditioning, seen
+from seqjepa.report.run_groups import Group, Mean, accuracy, by_data, conditioning, label, seen
 from seqjepa.report.trust import PAPER_EPOCHS
 
 KEY, TITLE = "figure-3", "Figure 3: accuracy against R² of the transformation"
+LONGEST_LINE = 28
+"""Letters of a point's name in one line: longer ones would leave the axes no room."""
 COLUMNS = ("panel", "whose", "method", "kind", "R²", "± R²", "top-1, %", "± top-1", "seeds")
 CAPTION = (
     "To the right: more equivariant; up: more invariant. Circles: told nothing of the actions; triangles: told. Grey "
@@ -79,7 +82,7 @@ def _point(group: Group) -> Point | None:
     if r2 is None or found is None:
         return None
     m_val, top1 = found
-    name = f"{group.label}, M_val {m_val}" if m_val else group.label
+    name = label(group.config, m_val or None)
     if group.home and (epochs := group.runs[0].epochs_done) < PAPER_EPOCHS[group.home]:
         name += f", {epochs} epochs"
     return Point(name, r2, top1.times(100), bool(conditioning(group.config)), published=False)
@@ -136,10 +139,12 @@ def _label(axes: Axes, points: Sequence[Point], colours: Sequence[str]) -> None:
     """Names in a column at the right, at the height of their points or as near as there is room, with a thin line."""
     low, high = axes.get_ylim()
     left, right = axes.get_xlim()
-    heights = spread_apart([p.top1.value for p in points], (high - low) * 0.054, high)
-    for point, colour, height in zip(points, colours, heights, strict=True):
+    names = ["\n".join(textwrap.wrap(p.name, LONGEST_LINE)) for p in points]
+    lines = [name.count("\n") + 1 for name in names]
+    heights = spread_apart([p.top1.value for p in points], (high - low) * 0.054, high, lines)
+    for point, name, colour, height in zip(points, names, colours, heights, strict=True):
         axes.annotate(
-            point.name, (point.r2.value, point.top1.value), xytext=(right + (right - left) * 0.04, height),
+            name, (point.r2.value, point.top1.value), xytext=(right + (right - left) * 0.04, height),
             textcoords="data", va="center", fontsize=9, color=colour, annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.5, "shrinkB": 5},
         )  # fmt: skip

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
+from itertools import pairwise
 from typing import Any
 
 import matplotlib
@@ -54,17 +55,23 @@ def draw(paint: Callable[[Axes], object], alt: str, *, size: tuple[float, float]
         return _inline(figure, alt)
 
 
-def spread_apart(wanted: list[float], gap: float, high: float) -> list[float]:
-    """Heights near those `wanted`, at least `gap` apart, and not above `high` unless there are too many for that."""
+def spread_apart(wanted: list[float], gap: float, high: float, lines: Sequence[int] = ()) -> list[float]:
+    """Heights near those `wanted`, at least `gap` apart, and not above `high` unless there are too many for that.
+
+    lines: of text at each height, where some have more than one; they keep so many gaps between their middles.
+    """
     placed = dict.fromkeys(range(len(wanted)), 0.0)
     order = sorted(placed, key=lambda k: wanted[k])
+    count = lines or [1] * len(wanted)
+    gaps = [gap * (count[below] + count[above]) / 2 for below, above in pairwise(order)]
     floor = float("-inf")
-    for k in order:
-        placed[k] = floor = max(wanted[k], floor + gap)
+    for k, room in zip(order, [*gaps, gap], strict=False):
+        placed[k] = max(wanted[k], floor)
+        floor = placed[k] + room
     ceiling = high
-    for k in reversed(order):
+    for k, room in zip(reversed(order), [*reversed(gaps), gap], strict=False):
         placed[k] = min(placed[k], ceiling)
-        ceiling = placed[k] - gap
+        ceiling = placed[k] - room
     return list(placed.values())
 
 

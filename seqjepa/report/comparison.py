@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from html import escape
 
 from seqjepa.report import figure as figure_html
 from seqjepa.report import table_html
+from seqjepa.report.cell_text import is_measured
 from seqjepa.report.figure import Figure
 from seqjepa.report.footnotes import FOOTNOTES
 from seqjepa.report.page import Section, document
@@ -46,22 +48,30 @@ def render_report(records: Sequence[RunRecord], tables: Sequence[Table], figures
 def _tables(tables: Sequence[Table]) -> str:
     if not tables:
         return ""
-    index = _index((table.key, table.title) for table in tables)
-    return table_html.legend() + index + "\n".join(table_html.html(table) for table in tables)
+    ours = [table for table in tables if is_measured(table)]
+    alone = [table for table in tables if not is_measured(table)]
+    indexes = [
+        f"<p>{said}</p>\n{_index([(table.key, table.title) for table in some])}"
+        for said, some in (("With numbers of ours:", ours), ("Published alone:", alone))
+        if some
+    ]
+    return table_html.legend() + "".join(indexes) + "\n".join(table_html.html(table) for table in [*ours, *alone])
 
 
 def _figures(figures: Sequence[Figure]) -> str:
     if not figures:
         return ""
-    index = _index((figure.key, figure.title) for figure in figures)
+    index = _index([(figure.key, figure.title) for figure in figures])
     return index + "\n".join(figure_html.html(figure) for figure in figures)
 
 
-def _index(articles: Iterable[tuple[str, str]]) -> str:
-    """Links to articles by key, named by what their titles begin with: "Table 1: …" → "Table 1"."""
-    links = "".join(
-        f'<li><a href="#{escape(key)}">{escape(title.partition(":")[0])}</a></li>\n' for key, title in articles
-    )
+def _index(articles: Sequence[tuple[str, str]]) -> str:
+    """Links to articles by key, named by what their titles begin with, "Table 1: …" → "Table 1", if no other does."""
+    beginning = Counter(title.partition(":")[0] for _, title in articles)
+    links = ""
+    for key, title in articles:
+        short = title.partition(":")[0]
+        links += f'<li><a href="#{escape(key)}">{escape(short if beginning[short] == 1 else title)}</a></li>\n'
     return f"<ul class=index>\n{links}</ul>\n"
 
 

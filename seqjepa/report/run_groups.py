@@ -126,11 +126,17 @@ def at(results: Mapping[str, Any], *keys: str) -> Any:
     return value
 
 
-def label(config: RunConfig) -> str:
-    """A short name for a kind of run: method, M_tr and whatever is not as usual."""
+def label(config: RunConfig, m_val: int | None = None) -> str:
+    """A short name for a kind of run: method, M_tr and whatever is not as usual.
+
+    m_val: of a number on z_AGG; then both sizes are written as the paper does, "seq-JEPA (3,5)".
+    """
     words = [METHODS.get(config.method, config.method) + ("+" if config.model.projector_kind == "transformer" else "")]
     if config.method in ("seq_jepa", "conv_jepa"):
-        words.append(f"M_tr {config.data.context}")
+        if m_val is None:
+            words.append(f"M_tr {config.data.context}")
+        else:
+            words[0] += f" ({config.data.context},{m_val})"
         words += [CONDITIONS[config.model.condition]] if config.model.condition in CONDITIONS else []
     if config.data.patch and config.data.fixations == "uniform":
         words.append("no saliency")

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from seqjepa.evaluate.artefacts import artefacts_folder, load_arrays
 from seqjepa.report.canvas import draw
 from seqjepa.report.figure import Figure, Panel
-from seqjepa.report.run_groups import Group, at, conditioning, seen
+from seqjepa.report.run_groups import Group, at, seen
 
 # Ten colours that stay apart for colour-blind readers (Petroff 2021), on light and on dark paper, with a shape each.
 CLASS_COLOURS = (
@@ -31,7 +31,10 @@ COLUMNS = ("run", "data", "trustworthiness of the map of z", "of z_AGG")
 
 @dataclass(frozen=True)
 class Case:
-    """What a run has to be to be shown: its kind of data, whether it is told actions, and best the paper's M_tr."""
+    """What a run has to be to be shown: its kind of data, whether it is told actions, and best the paper's M_tr.
+
+    Told is aggregator and predictor: ablations that leave out one of them are neither.
+    """
 
     key: str
     title: str
@@ -41,7 +44,8 @@ class Case:
 
     def fits(self, group: Group) -> bool:
         config = group.config
-        return config.method == "seq_jepa" and seen(config) == self.kind and bool(conditioning(config)) == self.told
+        condition = "both" if self.told else "none"
+        return config.method == "seq_jepa" and seen(config) == self.kind and config.model.condition == condition
 
 
 CASES = (

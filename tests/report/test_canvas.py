@@ -24,6 +24,11 @@ def test_labels_keep_their_order_a_gap_and_stay_below_the_top(wanted, placed):
     assert spread_apart(wanted, gap=1.0, high=10.0) == placed
 
 
+def test_labels_of_two_lines_keep_twice_the_room():
+    assert spread_apart([5.0, 5.0, 1.0], gap=1.0, high=10.0, lines=[2, 1, 1]) == [5.0, 6.5, 1.0]
+    assert spread_apart([10.0, 10.0], gap=1.0, high=10.0, lines=[2, 2]) == [8.0, 10.0]
+
+
 def test_too_many_labels_still_keep_their_gap():
     heights = sorted(spread_apart([5.0] * 20, gap=1.0, high=10.0))
     assert [b - a for a, b in pairwise(heights)] == [1.0] * 19

@@ -58,6 +58,17 @@ def standing_rows(html: str) -> dict[str, list[str]]:
     }
 
 
+def test_tables_with_numbers_of_ours_come_first_and_every_link_has_a_name_of_its_own(html):
+    tables = html[html.index('<section id="tables">') : html.index('<section id="footnotes">')]
+    keys = re.findall(r'<article id="([^"]+)">', tables)
+    measured = [key for key in keys if f'href="#{key}-a"' in tables]
+    assert keys[: len(measured)] == measured
+    assert {"table-1", "table-12"} < set(measured) < set(keys)
+    names = re.findall(r'<li><a href="#[^"]+">([^<]+)</a></li>', tables)
+    assert len(names) == len(set(names)) == len(keys)
+    assert {"Table 1", "Poster: STL-10", "Poster: odd one out"} <= set(names)
+
+
 def test_nothing_is_fetched_and_nothing_runs(html, outline):
     references = [v for _, attrs in outline.tags for k, v in attrs.items() if k in ("src", "href", "xlink:href")]
     assert references

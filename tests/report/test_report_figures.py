@@ -87,8 +87,8 @@ def test_ours_have_a_panel_of_their_own_unless_the_data_are_the_papers(figures):
     figure = figures["figure-3"]
     ours = dict(zip(column(figure, "method", whose="ours"), column(figure, "panel", whose="ours"), strict=True))
     assert ours == {
-        "seq-JEPA, M_tr 3, M_val 5, 2 epochs": "3DIEBench, published and ours",
-        **{f"seq-JEPA, M_tr {m}, M_val 5": "ours on 3die-synth, 48 px" for m in (1, 2, 3)},
+        "seq-JEPA (3,5), 2 epochs": "3DIEBench, published and ours",
+        **{f"seq-JEPA ({m},5)": "ours on 3die-synth, 48 px" for m in (1, 2, 3)},
     }
 
 
@@ -137,6 +137,19 @@ def test_maps_name_their_classes_and_cases_without_a_map_are_missing(figures):
     assert {">car<", ">mug<"} <= set(re.findall(r">(?:car|mug)<", with_map.panels[0].drawing))
     assert column(with_map, "trustworthiness of the map of z") == [0.9375]
     assert (without.panels, bool(without.missing)) == ((), True)
+
+
+def test_a_map_of_an_ablation_stands_for_neither_case(tmp_path):
+    run = write_run(tmp_path / "ablated", "3die-nopred-M3", scores=scores(3), protocol=SYNTH, epochs=2)
+    maps = {
+        "view_xy": np.zeros((4, 2), np.float32),
+        "view_class": np.zeros(4, np.int16),
+        "class_names": np.array(["a"]),
+    }
+    save_arrays(artefacts_folder(run, "trained"), "umap", maps)
+    found = {figure.key: figure for figure in build_figures(read_records([tmp_path]))}
+    assert found["umap-a"].missing
+    assert found["umap-b"].missing
 
 
 def test_every_drawing_has_a_name_of_its_own(figures):
