@@ -8,8 +8,8 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-from seqjepa.data.cursor import following
 from seqjepa.data.decode_worker import RowError, Setup
+from seqjepa.data.epochs import following
 from seqjepa.data.pinning import Retirement, pin, require_cuda
 from seqjepa.data.ring import Filled, InlineRing, Ring, WorkerRing
 from shards.errors import ConfigError, DamageError

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,8 +13,8 @@ from seqjepa.data.augment.apply import augment
 from seqjepa.data.augment.parameters import draw_parameters
 from seqjepa.data.augment.recipes import Recipe
 from seqjepa.data.augment.scaling import Scaling, ScalingMode, augmentation_actions, constants_for
-from seqjepa.data.cursor import Cursor
 from seqjepa.data.draws import Purpose
+from seqjepa.data.epochs import Epochs
 from seqjepa.data.images import ImageBatch, ImageFeed
 from seqjepa.data.order import Sampling
 from seqjepa.data.sequence import ViewSequence
@@ -66,7 +65,7 @@ class Augmenting:
         return cls(recipe, action, size or index.height, scaling)
 
 
-class AugmentedLoader:
+class AugmentedLoader(Epochs):
     """Endless epochs of ViewSequences, of T augmented views of each image, drawn anew in every epoch.
 
     index          a split of an `image` set (or `saliency`: maps are not read)
@@ -113,44 +112,18 @@ class AugmentedLoader:
         )
         own = {"recipe": str(recipe), "size": self.augmenting.size, "normalisation": normalisation}
         identity = self.sampling.identity() | own | {"fingerprint": index.fingerprint()}
-        self._cursor = Cursor(self._feed.order.steps, identity)
+        super().__init__(self._feed.order.steps, identity)
 
     @property
     def resident(self) -> bool:
         """Whether the split lives on the device."""
         return self._feed.resident
 
-    def __len__(self) -> int:
-        """Batches per epoch, the same on every rank."""
-        return self._cursor.steps
-
-    def __iter__(self) -> Iterator[ViewSequence]:
-        """The rest of the current epoch; the next call gives the next epoch."""
-        return self.epoch(self._cursor.epoch, self._cursor.step)
-
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[ViewSequence]:
-        """The batches of an epoch from start_step on."""
-        return self._cursor.walk(self._fetch, epoch, start_step)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Position of the next batch, and what has to be equal for it to mean the same. Plain numbers and strings."""
-        return self._cursor.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a position. Raises ConfigError saying what differs from the run that saved it."""
-        self._cursor.load_state_dict(state)
-
     def close(self) -> None:
         """End the worker processes and let go of the images. Asking for another batch starts anew."""
         self._feed.close()
 
-    def __enter__(self) -> AugmentedLoader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _fetch(self, epoch: int, step: int) -> ViewSequence:
+    def _batch(self, epoch: int, step: int) -> ViewSequence:
         batch = self._feed.batch(epoch, step)
         return augmented(batch, self.augmenting, self.sampling.views, self.sampling.seed, epoch)
 

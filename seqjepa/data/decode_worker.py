@@ -11,7 +11,6 @@ import contextlib
 import json
 import mmap
 import os
-import signal
 import struct
 import sys
 from collections import OrderedDict
@@ -195,9 +194,6 @@ def _serve(memory: mmap.mmap, setup: Setup, answers: int) -> None:
 
 def main(memory_fd: int, start: int, size: int) -> None:
     """memory_fd: shared memory, which holds the slots and then, at `start`, `size` bytes of Setup."""
-    # To stop is the trainer's decision: it may need batches until it has saved. Slurm signals every process of a job.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
     answers = os.dup(1)
     os.dup2(2, 1)  # whatever a library prints must not look like an answer
     memory = mmap.mmap(memory_fd, start + size)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,8 +11,8 @@ import torch
 from seqjepa.data.actions import AUGMENTATION_PARTS
 from seqjepa.data.ahead import DecodedAhead
 from seqjepa.data.augment.scaling import Scaling, ScalingMode
-from seqjepa.data.cursor import Cursor
 from seqjepa.data.decode_worker import RowError, Setup
+from seqjepa.data.epochs import Epochs
 from seqjepa.data.order import Sampling
 from seqjepa.data.plan import BatchPlan, Planner
 from seqjepa.data.processes import auto_workers
@@ -29,7 +28,7 @@ def _own(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.frombuffer(bytearray(array.data), array.dtype).reshape(array.shape))
 
 
-class ViewLoader:
+class ViewLoader(Epochs):
     """Endless epochs of ViewSequences: T distinct views of each sample, uniformly, in random order (SPEC A.11 #31).
 
     Of a baked set, epoch e instead takes the first T views of the e-th stored sequence, in their order, and starts over
@@ -77,7 +76,6 @@ class ViewLoader:
         own = _scaled_by(action, normalisation, scaling)
         planner = Planner(index, self.sampling, scaling if normalisation == "zscore" else None)
         identity = self.sampling.identity() | own | {"fingerprint": index.fingerprint()}
-        self._cursor = Cursor(planner.order.steps, identity)
         self._ahead = DecodedAhead(
             planner.batch,
             planner.order.steps,
@@ -87,38 +85,13 @@ class ViewLoader:
             prefetch=prefetch,
             pinned=pin,
         )
-
-    def __len__(self) -> int:
-        """Batches per epoch, the same on every rank."""
-        return self._cursor.steps
-
-    def __iter__(self) -> Iterator[ViewSequence]:
-        """The rest of the current epoch; the next call gives the next epoch."""
-        return self.epoch(self._cursor.epoch, self._cursor.step)
-
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[ViewSequence]:
-        """The batches of an epoch from start_step on."""
-        return self._cursor.walk(self._fetch, epoch, start_step)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Position of the next batch, and what has to be equal for it to mean the same. Plain numbers and strings."""
-        return self._cursor.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a position. Raises ConfigError saying what differs from the run that saved it."""
-        self._cursor.load_state_dict(state)
+        super().__init__(planner.order.steps, identity)
 
     def close(self) -> None:
         """End the worker processes. The last batch stays readable; asking for another starts new workers."""
         self._ahead.close()
 
-    def __enter__(self) -> ViewLoader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _fetch(self, epoch: int, step: int) -> ViewSequence:
+    def _batch(self, epoch: int, step: int) -> ViewSequence:
         plan, filled = self._ahead.fetch(epoch, step)
         index, B, T = self.index, len(plan.samples), self.sampling.views
         views = filled.regions[0].reshape(B, T, index.height, index.width, 3).transpose(0, 1, 4, 2, 3)

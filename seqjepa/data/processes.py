@@ -92,8 +92,17 @@ class DecodeProcesses:
 
 
 def _start(jobs: int, memory_fd: int, setup: tuple[int, int]) -> subprocess.Popen[bytes]:
-    # A session of its own: Ctrl-C and a job scheduler's signal to the group are the trainer's to answer.
+    # To stop is the trainer's decision, which needs batches until it has saved: a session of its own keeps Ctrl-C away,
+    # blocked signals, which a child inherits, those of a scheduler that signals every process of a job.
     script = str(Path(decode_worker.__file__).resolve())
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        return _popen(script, jobs, memory_fd, setup)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _popen(script: str, jobs: int, memory_fd: int, setup: tuple[int, int]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-P", script, *map(str, (memory_fd, *setup))],
         stdin=jobs,

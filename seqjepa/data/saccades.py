@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from seqjepa.data.actions import actions_between
-from seqjepa.data.cursor import Cursor
+from seqjepa.data.epochs import Epochs
 from seqjepa.data.fixations import Fixating, fixation_numbers, sample_fixations
 from seqjepa.data.images import ImageBatch, ImageFeed
 from seqjepa.data.order import Sampling
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from shards.reader import ImageIndex
 
 
-class SaccadeLoader:
+class SaccadeLoader(Epochs):
     """Endless epochs of ViewSequences, of T patches each, fixated anew in every epoch. ViewLoader's interface.
 
     index       a split of a `saliency` set; of an `image` set where fixations are uniform
@@ -73,44 +73,18 @@ class SaccadeLoader:
             resident=resident,
         )
         identity = self.sampling.identity() | vars(fixating) | {"fingerprint": index.fingerprint()}
-        self._cursor = Cursor(self._feed.order.steps, identity)
+        super().__init__(self._feed.order.steps, identity)
 
     @property
     def resident(self) -> bool:
         """Whether the split lives on the device."""
         return self._feed.resident
 
-    def __len__(self) -> int:
-        """Batches per epoch, the same on every rank."""
-        return self._cursor.steps
-
-    def __iter__(self) -> Iterator[ViewSequence]:
-        """The rest of the current epoch; the next call gives the next epoch."""
-        return self.epoch(self._cursor.epoch, self._cursor.step)
-
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[ViewSequence]:
-        """The batches of an epoch from start_step on."""
-        return self._cursor.walk(self._fetch, epoch, start_step)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Position of the next batch, and what has to be equal for it to mean the same. Plain numbers and strings."""
-        return self._cursor.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a position. Raises ConfigError saying what differs from the run that saved it."""
-        self._cursor.load_state_dict(state)
-
     def close(self) -> None:
         """End the worker processes and let go of the images. Asking for another batch starts anew."""
         self._feed.close()
 
-    def __enter__(self) -> SaccadeLoader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _fetch(self, epoch: int, step: int) -> ViewSequence:
+    def _batch(self, epoch: int, step: int) -> ViewSequence:
         batch = self._feed.batch(epoch, step)
         views, params = look(batch, self.fixating, self.sampling.views, self.sampling.seed, epoch, self.mean)
         return ViewSequence(views, params.diff(dim=1), params, batch.labels, batch.keys)
