@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import cli
+from seqjepa.recipes import GROUPS
 from shards.errors import FailureError, UsageError
 
 runner = CliRunner()
@@ -51,7 +53,18 @@ def test_help_has_an_example_for_every_command(app, words: list[str]):
     result = runner.invoke(app, [*words, "--help"])
     assert result.exit_code == 0, result.output
     if words:
-        assert "Example" in result.output or words[-1] == "ls"
+        assert "Example" in result.output
+
+
+def test_recipes_are_listed_by_data_and_found_by_words():
+    everything = runner.invoke(cli.seqjepa_app, ["recipes", "ls"]).output
+    heads = [line for line in everything.splitlines() if line and not line.startswith(" ")]
+    assert heads == list(GROUPS.values())
+    found = json.loads(runner.invoke(cli.seqjepa_app, ["recipes", "ls", "SIE", "table 11", "--json"]).output)
+    assert [(recipe["name"], recipe["group"]) for recipe in found] == [("sie-3die-rot-hc", "3diebench")]
+    nothing = runner.invoke(cli.seqjepa_app, ["recipes", "ls", "unheard-of"])
+    assert nothing.exit_code == 2
+    assert "no recipe holds 'unheard-of'" in nothing.output
 
 
 def test_help_needs_no_heavy_import():

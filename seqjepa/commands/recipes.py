@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Annotated
 
 import typer
 
-from shards.console import new_app
+from shards.console import AsJson, new_app, print_json
+from shards.errors import UsageError
 
 recipes_app = new_app("The recipes that come with the package, one for each row of the paper's tables.")
 
 
 @recipes_app.command("ls")
-def recipes_ls_command() -> None:
-    """Names of the recipes, with the table row each is for."""
-    from seqjepa.recipes import describe_recipes
+def recipes_ls_command(
+    words: Annotated[list[str] | None, typer.Argument(metavar="[WORD]…", help="Those that hold every word.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Names of the recipes, with the table row each is for.
 
-    for name, purpose in describe_recipes().items():
-        typer.echo(f"{name:24}{purpose}")
+    \b
+    Examples:
+      seqjepa recipes ls
+      seqjepa recipes ls sie 3die
+      seqjepa recipes ls "table 4"
+    """
+    from seqjepa.recipes import GROUPS, describe_recipes, group_of
+
+    wanted = [word.lower() for word in words or []]
+    found = {
+        name: purpose
+        for name, purpose in describe_recipes().items()
+        if all(word in f"{name} {purpose}".lower() for word in wanted)
+    }
+    if as_json:
+        print_json([{"name": name, "group": group_of(name), "purpose": purpose} for name, purpose in found.items()])
+        return
+    if not found:
+        raise UsageError(f"no recipe holds {' and '.join(map(repr, wanted))}; `seqjepa recipes ls` has them all")
+    width = max(map(len, found)) + 2
+    for group, members in groupby(found, key=group_of):
+        typer.echo(f"\n{GROUPS[group]}")
+        for name in members:
+            typer.echo(f"  {name:{width}}{found[name]}")
 
 
 @recipes_app.command("cat")

@@ -8,7 +8,9 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
@@ -26,10 +28,32 @@ AUTHOR_VIEWS: Mapping[str, Table] = {"optim": {"optimizer": "adam", "weight_deca
 AUTHOR_SACCADES: Mapping[str, Table] = {"optim": _CONSTANT_LR, "data": {"inhibition": "square"}}
 
 
+GROUPS = {
+    "3diebench": "3DIEBench",
+    "cifar100": "CIFAR-100, augmentations",
+    "tiny-imagenet": "Tiny ImageNet, augmentations",
+    "stl10": "STL-10, saccades",
+    "minutes": "Synthetic sets, minutes on a CPU",
+}
+"""Folder of recipes → what they are trained on."""
+
+
+@cache
+def _files() -> dict[str, Traversable]:
+    """The packaged recipes by name, sorted within their groups."""
+    root = resources.files("seqjepa") / "recipes"
+    files = [sorted((root / group).iterdir(), key=lambda file: file.name) for group in GROUPS]
+    return {file.name.removesuffix(".toml"): file for group in files for file in group if file.name.endswith(".toml")}
+
+
 def names() -> list[str]:
-    """Names of the packaged recipes, sorted."""
-    folder = resources.files("seqjepa") / "recipes"
-    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+    """Names of the packaged recipes, group by group."""
+    return list(_files())
+
+
+def group_of(name: str) -> str:
+    """The folder that a packaged recipe lies in, one of GROUPS."""
+    return Path(str(_files()[name])).parent.name
 
 
 def describe_recipes() -> dict[str, str]:
@@ -48,7 +72,7 @@ def text(recipe: str | Path) -> str:
     if recipe not in known:
         hint = did_you_mean(str(recipe), known)
         raise ConfigError(f"there is no recipe {str(recipe)!r}{hint}; there are: {', '.join(known)}")
-    return (resources.files("seqjepa") / "recipes" / f"{recipe}.toml").read_text(encoding="utf-8")
+    return _files()[str(recipe)].read_text(encoding="utf-8")
 
 
 def load_recipe(recipe: str | Path = "", overrides: Sequence[str] = ()) -> RunConfig:
