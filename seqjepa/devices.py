@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import torch
 
 from shards.errors import UsageError
@@ -26,6 +29,14 @@ def pick_device(name: str = "auto", local_rank: int | None = None) -> torch.devi
     if number >= torch.cuda.device_count():
         raise UsageError(f"device cuda:{number} is not there; this machine has {torch.cuda.device_count()} GPU(s)")
     return torch.device("cuda", number)
+
+
+def available_memory() -> int:
+    """Bytes of main memory that can be had without swapping, as Linux estimates it."""
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def device_name(device: torch.device) -> str:

@@ -28,6 +28,7 @@ from seqjepa.models.context_transformer import Memory
 from shards.errors import ConfigError
 
 HEADLINE = "rotation"
+ROWS_AT_ONCE = 1024
 """The environment whose numbers stand beside other methods'."""
 GPU_TOKENS, CPU_TOKENS = 16384, 1024
 Take = Callable[[list[Measure], Bench], Taken]
@@ -122,8 +123,8 @@ def _take_in_context(method: ContextSSL, measures: list[Measure], bench: Bench, 
     banks = [put_in_context(method, bank, memory, bench.device) for bank in (bench.train, bench.val)]
     inside = replace(bench, train=banks[0], val=banks[1])
     classes = take([m for m in measures if m.name.startswith("top1")], inside)
-    for bank in banks:
-        bank.z.copy_(F.normalize(bank.z, dim=-1))
+    for part in (part for bank in banks for part in bank.z.split(ROWS_AT_ONCE)):
+        part.copy_(F.normalize(part.float(), dim=-1))  # in float16 a row of zeros, for no view, would not stay one
     rest = take([m for m in measures if not m.name.startswith("top1")], inside)
     return classes.joined(rest)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from seqjepa.data.augmented import Augmenting
 from seqjepa.data.fixations import Fixating
+from seqjepa.evaluate.bank import FeatureBank
 from seqjepa.evaluate.banks import Banks
 from seqjepa.evaluate.battery import AUGMENTATIONS, Lengths, Subject
 from seqjepa.evaluate.intervals import LEVEL, RESAMPLES
@@ -61,23 +62,26 @@ def _seeing(banks: Banks, subject: Subject, recipe: str) -> dict[str, Any]:
     if isinstance(banks.how, Fixating):
         return {"fixating": asdict(banks.how) | {"transfer": banks.transfer}}
     if isinstance(banks.how, Augmenting):
-        return {"augmenting": {"recipe": recipe} | _augmenting(banks.how, banks.train.run_length, subject)}
-    return {}
+        return {"augmenting": {"recipe": recipe} | _recipe(banks.how) | _compared(banks.train, subject)}
+    return {"augmenting": {"recipe": "as baked"} | _compared(banks.train, subject)} if subject.augmented else {}
 
 
-def _augmenting(how: Augmenting, views: int, subject: Subject) -> dict[str, Any]:
-    """The recipe field by field; of what pairs were made and how parameters were scaled (SPEC D.4)."""
-    both = subject.author and isinstance(subject.method, Aggregating)
+def _recipe(how: Augmenting) -> dict[str, Any]:
+    """Field by field."""
+    pipelines = {pipeline: _as_json(fields) for pipeline, fields in asdict(how.recipe).items()}
+    return {**pipelines, "size": how.size, "conditioned_on": how.action}
+
+
+def _compared(bank: FeatureBank, subject: Subject) -> dict[str, Any]:
+    """Of what pairs of augmented views were made and how parameters were scaled (SPEC D.4)."""
+    both, views, scaling = subject.author and isinstance(subject.method, Aggregating), bank.run_length, bank.scaling
     pairs = f"the first two of {views} views" if both else "an observation view and a target view"
     return {
-        **{pipeline: _as_json(fields) for pipeline, fields in asdict(how.recipe).items()},
-        "size": how.size,
-        "conditioned_on": how.action,
         "z_agg": f"the first M_val of {views} views, the last of which is a target view",
         "r2_pairs": pairs,
-        "r2_targets": "z-scores, second view less first" if how.scaling else "over their norm, second view less first",
+        "r2_targets": "z-scores, second view less first" if scaling else "over their norm, second view less first",
         "r2_views": views if both else 2,
-        "scaling": how.scaling.as_json() if how.scaling else "norm over the views of a draw",
+        "scaling": scaling.as_json() if scaling else "norm over the views of a draw",
     }
 
 
@@ -89,7 +93,7 @@ def _as_json(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _probe_epochs(lengths: Lengths, subject: Subject) -> dict[str, int]:
     deep, flat = lengths.epochs, lengths.linear_regressor
-    if subject.seen == "augmentations":
+    if subject.augmented:
         parts = {part: deep if by_mlp else flat for part, by_mlp in AUGMENTATIONS.items()}
     elif subject.action == "position":
         parts = {"position": flat, "path": flat}
@@ -101,7 +105,7 @@ def _probe_epochs(lengths: Lengths, subject: Subject) -> dict[str, int]:
 def _train_draws(protocol: Protocol, banks: Banks) -> dict[str, Any]:
     """How many different draws of views a probe saw while it learned: of single views, and of sequences."""
     if draws := banks.train.different_draws:
-        return {"z": draws, "z_agg": draws, "views_per_draw": banks.train.run_length}
+        return {"z": draws, "z_agg": min(draws, _aggregated(protocol)), "views_per_draw": banks.train.run_length}
     if banks.train.independent:
         mixed = f"new each epoch, of {banks.train.runs} runs"
         return {"z": mixed, "z_agg": _aggregated(protocol), "views_per_draw": banks.train.run_length}

@@ -131,6 +131,11 @@ def _open_splits(
     """
     train, val = protocol.train_split, protocol.val_split
     names = (train or "train", val or ("val" if "val" in stored.splits or "test" not in stored.splits else "test"))
+    if names[0] == names[1]:
+        raise ConfigError(
+            f"probes would learn from split {names[0]!r} and be scored on it; choose another --train-split "
+            f"or --val-split (there are: {', '.join(stored.splits)})"
+        )
     indexes = [open_split(name) for name in names]
     for index in indexes:
         unlabelled = int((index.labels < 0).sum())

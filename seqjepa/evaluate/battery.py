@@ -53,6 +53,16 @@ class Subject:
     author: bool = False
     no_path: str = ""
 
+    @property
+    def augmented(self) -> bool:
+        """Whether views are augmented images, made here or baked: then the last view of a sequence is the target."""
+        return set(AUGMENTATION_COLUMNS) <= set(self.param_names)
+
+    @property
+    def most_context(self) -> int:
+        """The most views that a z_AGG can be of: the target view of augmentations plays no part in it."""
+        return self.most_views - self.augmented
+
 
 @dataclass(frozen=True)
 class Lengths:
@@ -117,12 +127,12 @@ def _accuracy(subject: Subject, m_val: Sequence[int], lengths: Lengths) -> Found
     else:
         yield "top1_agg", "the method has no aggregate"
         return
-    sizes = [m for m in m_val if m <= subject.most_views]
-    yield from ((f"{name}.{m}", _too_few(m, subject)) for m in m_val if m not in sizes)
+    sizes = [m for m in m_val if m <= subject.most_context]
+    yield from ((f"{name}.{m}", _too_few(m + subject.augmented, subject)) for m in m_val if m not in sizes)
     if sizes and isinstance(subject.method, Aggregating):
         shown = inputs.label_of_prefixes(subject.method, subject.action, sizes)
         # Released actions of augmentations depend on how many views were drawn: always the whole draw.
-        views = subject.most_views if subject.seen == "augmentations" else max(sizes)
+        views = subject.most_views if subject.augmented else max(sizes)
         yield accuracy_by_size(name, shown, sizes, views, subject.classes, lengths.epochs, draws)
     elif sizes:
         shown = inputs.label_of_means(sizes)
@@ -130,7 +140,7 @@ def _accuracy(subject: Subject, m_val: Sequence[int], lengths: Lengths) -> Found
 
 
 def _regression(subject: Subject, m_val: Sequence[int], lengths: Lengths) -> Found:
-    if subject.seen == "augmentations":
+    if subject.augmented:
         yield from _augmentation(subject, lengths)
     elif subject.action == "position":
         between = inputs.action_between("position")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seqjepa.data.draws import Purpose
+from seqjepa.devices import available_memory
 from seqjepa.evaluate.bank import FeatureBank
 from seqjepa.evaluate.intervals import Intervals, Resampling
 from seqjepa.evaluate.measure import Measure, Scores
@@ -17,7 +18,7 @@ from seqjepa.evaluate.taken import Taken
 
 CHECKS = 10
 EXAMPLES = 4096
-KEPT_BYTES = 4 * 2**30
+FULL_PRECISION_BYTES = 4 * 2**30
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,10 @@ def shown_and_wanted(measure: Measure, bench: Bench, bank: FeatureBank) -> tuple
 
 
 def _training(measure: Measure, bench: Bench) -> Callable[[int], Gather]:
-    """inputs(epoch) for `fit`. Inputs that cost a forward pass are computed once for each draw, as far as they fit."""
+    """inputs(epoch) for `fit`. Inputs that cost a forward pass are computed once for each draw, as far as they fit.
+
+    They are kept as float16, as a bank of that size is, where all draws together would take more than 4 GiB.
+    """
     bank = bench.train
     draws = min(measure.draws or measure.epochs, bank.different_draws or measure.epochs)
     keep = measure.draws is not None and draws < measure.epochs
@@ -98,16 +102,20 @@ def _training(measure: Measure, bench: Bench) -> Callable[[int], Gather]:
         if draw in kept:
             return kept[draw]
         gather = measure.inputs(bank, bank.draw(bench.seed, draw, Purpose.PROBE, measure.views))
-        if keep and (size := _bytes_of_all(gather, len(bank), bench.device)) <= budget:
+        size = _bytes_of_all(gather, len(bank), bench.device) if keep else 0
+        dtype = torch.float32 if size * draws <= FULL_PRECISION_BYTES else torch.float16
+        size = size * dtype.itemsize // torch.float32.itemsize
+        if keep and size <= budget:
             budget -= size
-            gather = kept[draw] = _looked_up(*_everything(gather, len(bank), bench.device))
+            gather = kept[draw] = _looked_up(*_everything(gather, len(bank), bench.device, dtype))
         return gather
 
     return inputs
 
 
 def _kept_bytes(device: torch.device) -> int:
-    return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else KEPT_BYTES
+    """Half of the memory that is free."""
+    return (torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()) // 2
 
 
 def _bytes_of_all(gather: Gather, rows: int, device: torch.device) -> int:
@@ -115,9 +123,11 @@ def _bytes_of_all(gather: Gather, rows: int, device: torch.device) -> int:
 
 
 def _looked_up(x: Tensor, y: Tensor) -> Gather:
-    return lambda rows: (x[rows], y[rows])
+    return lambda rows: (x[rows].float(), y[rows])
 
 
-def _everything(gather: Gather, rows: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _everything(
+    gather: Gather, rows: int, device: torch.device, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
     parts = [gather(part) for part in torch.arange(rows, device=device).split(1024)]
-    return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
+    return torch.cat([x.to(dtype) for x, _ in parts]), torch.cat([y for _, y in parts])

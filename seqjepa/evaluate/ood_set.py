@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from seqjepa.data.actions import ROTATION_COLUMNS
+from seqjepa.data.actions import AUGMENTATION_PARTS, ROTATION_COLUMNS, actions_between
 from seqjepa.evaluate.bank import FeatureBank
 from seqjepa.evaluate.encode import PixelStats
 from seqjepa.evaluate.view_bank import encode_views
@@ -19,10 +19,11 @@ from shards.schema import ViewSpec
 SPLIT = "ood"
 
 
-def open_ood(stored: ShardSet, ood: ShardSet) -> SplitIndex:
+def open_ood(stored: ShardSet, ood: ShardSet, action: str = "rotation") -> SplitIndex:
     """The OOD split of `ood`: "ood", or the only one there is.
 
-    ConfigError: views of another size than those of `stored`, no rotations, no such split. Cheap; ask before encoding.
+    ConfigError: views of another size than those of `stored`, no rotations or nothing that an `action` of the run is
+    made of, no such split. Cheap; ask before encoding.
     """
     here, there = _rendered(stored), _rendered(ood)
     if (there.height, there.width) != (here.height, here.width):
@@ -33,6 +34,8 @@ def open_ood(stored: ShardSet, ood: ShardSet) -> SplitIndex:
     index = ood.split(_split_of(ood))
     if absent := [name for name in ROTATION_COLUMNS if name not in index.param_names]:
         raise ConfigError(f"{ood.path} has no {', '.join(absent)}; --ood is a set of views whose rotations are known")
+    if action not in AUGMENTATION_PARTS:
+        actions_between(np.zeros((1, 2, len(index.param_names))), index.param_names, action)
     labels_by_name(index.labels, ood, stored)
     return index
 

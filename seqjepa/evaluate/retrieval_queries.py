@@ -40,7 +40,7 @@ def _one_query(bank: FeatureBank, j: int, context: int, seed: int) -> tuple[np.n
     """Slots [S, M + 1] of the query for view j, and who is asked [S]. Rows that are not asked are all view 0."""
     more = context - 1
     left = bank.n_views - (1 if j == 0 else 2)
-    asked = (bank.n_views > max(j, 1)) & (left >= more)  # among one view there is nothing to find
+    asked = (bank.n_views > max(j, context)) & (left >= more)  # among as many as are shown there is nothing to find
     drawn = choose_distinct(np.maximum(left, more), draw_u32(seed, j, Purpose.EVALUATION, np.arange(len(bank)), more))
     others = 1 + drawn + ((drawn + 1 >= j) & (j > 0))  # counts 1, 2, … and leaves out j
     last = np.broadcast_to([0, j], (len(bank), 2))

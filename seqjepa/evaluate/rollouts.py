@@ -105,7 +105,7 @@ def take_rollouts(case: Case) -> dict[str, Any]:
     assert isinstance(method, SeqJEPA), "why_not has turned others away"
     context, horizons = extent(case.loaded.config.data.context, bank.most_views)
     targets, action = target_features(case), case.loaded.data.action
-    draws = min(MOST_DRAWS, bank.different_draws or MOST_DRAWS, -(-ENOUGH_WALKS // len(bank)))
+    draws = min(MOST_DRAWS, bank.runs if bank.run_length else MOST_DRAWS, -(-ENOUGH_WALKS // len(bank)))
     ranks: dict[str, list[np.ndarray]] = {}
     for draw in range(draws):
         slots = bank.draw(case.bench.seed, draw, Purpose.EVALUATION, context + horizons)

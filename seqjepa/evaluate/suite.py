@@ -95,10 +95,11 @@ def evaluate_run(
         train_draws, always if path is None else path, None if contexts is None else tuple(contexts), suite,
     )  # fmt: skip
     stored, other = ShardSet.open(shards), None if ood is None else ShardSet.open(ood)
+    loaded = load_run(run, where, untrained=untrained)
     if other is not None:
-        open_ood(stored, other)  # says what does not fit before anything is encoded
+        open_ood(stored, other, loaded.data.action)  # says what does not fit before anything is encoded
     asked = _Asked(run, out or run, weights, stored, other, protocol, where, progress)
-    results = _measure(load_run(run, where, untrained=untrained), asked)
+    results = _measure(loaded, asked)
     results |= {"weights": weights, "seconds": round(time.monotonic() - started, 2)}
     merge_results(out or run, weights, results)
     return results

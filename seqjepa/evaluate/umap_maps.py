@@ -50,7 +50,7 @@ def _take(case: Case) -> dict[str, Any]:
     arrays: dict[str, np.ndarray] = {"class_names": np.array([names[c] if names else str(c) for c in classes])}
     kinds = {"view": views(bank, classes, MOST_POINTS, seed)}
     if isinstance(case.loaded.method, Aggregating):
-        size = min(AGG_SIZES[case.subject.seen], case.subject.most_views)
+        size = min(AGG_SIZES[case.subject.seen], case.subject.most_context)
         kinds["agg"] = aggregates(case, classes, size, MOST_POINTS)
     scores = {}
     for kind, points in kinds.items():

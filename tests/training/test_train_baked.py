@@ -15,6 +15,7 @@ from seqjepa.data.loader import ViewLoader
 from seqjepa.evaluate.banks import encode_banks
 from seqjepa.evaluate.battery import Lengths
 from seqjepa.evaluate.protocol import Protocol
+from seqjepa.evaluate.suite import evaluate_run
 from seqjepa.training.checkpoint import load_run
 from seqjepa.training.train import train
 from shards.errors import ConfigError
@@ -69,3 +70,20 @@ def test_evaluation_scales_the_actions_of_a_baked_set_as_training_did(tmp_path, 
     ) as loader:  # fmt: skip
         trained_on = next(loader.epoch(0)).actions
     torch.testing.assert_close(banks.train.actions(slots, "augmentation"), trained_on, rtol=0, atol=0)
+
+
+def test_a_run_on_baked_augmentations_is_probed_as_one_on_the_images(tmp_path):
+    """The last view of a sequence is the target: pairs are of it and of the first, and z_AGG leaves it out."""
+    images = make_saliency_shards(tmp_path / "set", images=20, maps=False)
+    bake(images, tmp_path / "baked", Baking(1, 3, RECIPES["equimod"], seed=5), workers=0)
+    config = tiny_config(*COMMON[:2], "data.augment=none", "optim.epochs=1")
+    train(config, tmp_path / "baked", tmp_path / "run", workers=0, progress=False)
+    found = evaluate_run(
+        tmp_path / "run", tmp_path / "baked", device="cpu", m_val=(1, 2, 3), probe_epochs=2, progress=False
+    )
+    assert {f"r2_{part}_avg" for part in ("crop", "jitter", "blur")} <= set(found)
+    assert list(found["top1_agg"]) == ["1", "2"]
+    account = found["protocol"]
+    assert account["skipped"] == {"top1_agg.3": "needs 4 views, a sample has 3"}
+    assert account["augmenting"]["r2_pairs"] == "an observation view and a target view"
+    assert account["augmenting"]["recipe"] == "as baked"
