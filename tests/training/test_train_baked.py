@@ -54,13 +54,13 @@ def test_what_does_not_fit_a_baked_set_says_what_to_set(tmp_path, changes: list[
 
 @pytest.mark.parametrize("fidelity", ["paper", "author"])
 def test_evaluation_scales_the_actions_of_a_baked_set_as_training_did(tmp_path, fidelity: str):
-    images = make_saliency_shards(tmp_path / "set", images=20, maps=False)
+    images = make_saliency_shards(tmp_path / "set", images=20, splits=("train", "test"), maps=False)
     bake(images, tmp_path / "baked", Baking(1, 3, RECIPES["equimod"], seed=5), workers=0)
     config = tiny_config(*COMMON[:2], "data.augment=none", "optim.epochs=1", f"fidelity={fidelity}")
     train(config, tmp_path / "baked", tmp_path / "run", workers=0, progress=False)
     stored, protocol = (
         ShardSet.open(tmp_path / "baked"),
-        Protocol((1, 2), Lengths(2, 2), 1, 0, "train", "train"),
+        Protocol((1, 2), Lengths(2, 2), 1),
     )
     banks = encode_banks(load_run(tmp_path / "run"), stored, protocol, torch.device("cpu"), False)
     slots = banks.train.draw(0, 0, Purpose.EVALUATION, 3)
@@ -74,7 +74,7 @@ def test_evaluation_scales_the_actions_of_a_baked_set_as_training_did(tmp_path, 
 
 def test_a_run_on_baked_augmentations_is_probed_as_one_on_the_images(tmp_path):
     """The last view of a sequence is the target: pairs are of it and of the first, and z_AGG leaves it out."""
-    images = make_saliency_shards(tmp_path / "set", images=20, maps=False)
+    images = make_saliency_shards(tmp_path / "set", images=20, splits=("train", "test"), maps=False)
     bake(images, tmp_path / "baked", Baking(1, 3, RECIPES["equimod"], seed=5), workers=0)
     config = tiny_config(*COMMON[:2], "data.augment=none", "optim.epochs=1")
     train(config, tmp_path / "baked", tmp_path / "run", workers=0, progress=False)
