@@ -7,11 +7,11 @@ from typing import Any
 
 from seqjepa.data.augmented import Augmenting
 from seqjepa.data.fixations import Fixating
+from seqjepa.data.known_sets import classes_sha256
 from seqjepa.evaluate.bank import FeatureBank
 from seqjepa.evaluate.banks import Banks
 from seqjepa.evaluate.battery import AUGMENTATIONS, Lengths, Subject
 from seqjepa.evaluate.intervals import LEVEL, RESAMPLES
-from seqjepa.evaluate.known_sets import classes_sha256
 from seqjepa.evaluate.protocol import Protocol
 from seqjepa.methods.base import Aggregating
 from seqjepa.training.checkpoint import LoadedRun

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from seqjepa.report.canvas import PUBLISHED, SERIES, draw, spread_apart
 from seqjepa.report.figure import Datum, Figure, Panel
 from seqjepa.report.published import Published, of_source
-from seqjepa.report.run_groups import Group, Mean, accuracy, by_data, conditioning, label, seen
+from seqjepa.report.run_groups import Group, Mean, accuracy, conditioning, label, seen
 from seqjepa.report.trust import PAPER_EPOCHS
 
 KEY, TITLE = "figure-3", "Figure 3: accuracy against R² of the transformation"
@@ -54,23 +54,29 @@ PLANES = {
     "CIFAR100": Plane("Table 2", "R2_crop", "r2_crop_avg", "R² of the crop"),
     "TinyImageNet": Plane("Table 2", "R2_crop", "r2_crop_avg", "R² of the crop"),
 }
+KINDS = {"3DIEBench": "stored views", "STL-10": "patches", "CIFAR100": "augmented"}
 LIKE = {"rotation": "3DIEBench", "position": "STL-10", "augmentation": "CIFAR100"}
 
 
 def accuracy_vs_r2(groups: Sequence[Group]) -> Figure:
     """The published panel of 3DIEBench always; the others' where a run of ours is on the same data; then our data."""
-    ours = {data: [p for g in found if (p := _point(g))] for data, found in by_data(groups).items()}
-    homes = {g.data: (g.home, LIKE[seen(g.config)]) for g in groups}
+    ours: dict[tuple[str, str, str], list[Point]] = {}
+    for group in groups:
+        if point := _point(group):
+            plane = LIKE[seen(group.config)]
+            home = group.home if group.home and PLANES[group.home].key == PLANES[plane].key else ""
+            ours.setdefault((home, group.data, plane), []).append(point)
     panels: list[tuple[str, Plane, list[Point]]] = []
     for dataset, plane in PLANES.items():
-        beside = [p for data, points in ours.items() if homes[data][0] == dataset for p in points]
+        beside = [p for (home, _, _), points in ours.items() if home == dataset for p in points]
         if beside or dataset == "3DIEBench":
             panels.append((f"{dataset}, published and ours" if beside else f"{dataset}, published alone",
                            plane, [*_published(dataset, plane), *beside]))  # fmt: skip
-    for data, points in ours.items():
-        if points and not homes[data][0]:
-            panels.append((f"ours on {data}", PLANES[homes[data][1]], points))
-    missing = "" if any(ours.values()) else "no run has both accuracy and R²; the published points alone are drawn"
+    away = {key: points for key, points in ours.items() if not key[0]}
+    for (_, data, plane), points in away.items():
+        several = sum(other == data for _, other, _ in away) > 1
+        panels.append((f"ours on {data}{f', {KINDS[plane]}' if several else ''}", PLANES[plane], points))
+    missing = "" if ours else "no run has both accuracy and R²; the published points alone are drawn"
     drawn = tuple(Panel(title, _scatter(title, plane, points)) for title, plane, points in panels)
     rows = tuple(_row(title, point) for title, _, points in panels for point in points)
     return Figure(KEY, TITLE, CAPTION, drawn, COLUMNS, rows, missing)

@@ -41,7 +41,7 @@ def published_text(cell: Cell, unit: str) -> str:
         return ""
     digits = 2 if unit == "R²" else 1
     spread = "" if cell.published_std is None else f" ± {_printed(cell.published_std, unit, least=digits)}"
-    return _printed(cell.published, unit) + spread
+    return _printed(cell.published, unit, cell.printed) + spread
 
 
 def ours_text(cell: Cell, unit: str) -> str:

@@ -13,6 +13,9 @@ from seqjepa.report.published import Published
 from seqjepa.report.records import RunRecord
 from seqjepa.report.run_groups import Group, at, conditioning, resolution
 
+PRINTED = {"R2_indiv_rot_ood": 3}
+"""Digits after the point, by metric; Figures 8 to 11 are read to one."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -24,6 +27,7 @@ class Cell:
     run        of what: data, resolution, M_tr, epochs, fidelity, seeds, runs
     mark       in what ours is not at the paper's scale, beside a published value
     footnotes  numbers of the inconsistencies of the paper's own numbers that concern the published value
+    printed    digits after the point that the paper prints at least; None: as many as are usual for the unit
     """
 
     published: float | None = None
@@ -37,6 +41,7 @@ class Cell:
     run: str = ""
     mark: str = ""
     footnotes: tuple[int, ...] = ()
+    printed: int | None = None
 
     @property
     def difference(self) -> float | None:
@@ -56,7 +61,8 @@ class Cell:
 
 def published_cell(row: Published) -> Cell:
     """Nothing of ours."""
-    return Cell(published=row.value, published_std=row.std, footnotes=numbers_for(row))
+    printed = 1 if row.source.startswith("Figure") else PRINTED.get(row.metric)
+    return Cell(published=row.value, published_std=row.std, footnotes=numbers_for(row), printed=printed)
 
 
 def beside_published(row: Published, group: Group | None) -> Cell:
@@ -65,8 +71,10 @@ def beside_published(row: Published, group: Group | None) -> Cell:
     if group is None or not (runs := measured(group, measure_of(row))):
         return alone
     ours = of_runs(runs, measure_of(row))
-    mark = "; ".join(differences(runs[0], row))
-    return replace(ours, published=row.value, published_std=row.std, mark=mark, footnotes=alone.footnotes)
+    mark = "; ".join(dict.fromkeys(said for run in runs for said in differences(run, row)))
+    return replace(
+        ours, published=row.value, published_std=row.std, mark=mark, footnotes=alone.footnotes, printed=alone.printed
+    )
 
 
 def of_runs(runs: Sequence[RunRecord], measure: Measure, scale: str = "") -> Cell:

@@ -19,7 +19,7 @@ MAPS = {
 COLUMNS = ("panel", "whose", "conditioning", "M_tr", "M_val", "top-1, %", "±", "seeds")
 CAPTION = (
     "Top-1 accuracy of z_AGG, percent, over context views in training (M_tr, across) and in evaluation (M_val, down). "
-    "The darker, the higher within its own map; every map has its own scale."
+    "The more colour, the higher within its own map; every map has its own scale."
 )
 Grid = dict[tuple[str, int, int], Mean]
 """(conditioning, M_tr, M_val) → percent."""

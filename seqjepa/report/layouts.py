@@ -47,7 +47,10 @@ NOTHING = "–"
 
 @dataclass(frozen=True)
 class Layout:
-    """rows, columns: fields of Published. The order of both is that of the published values."""
+    """rows, columns: fields of Published. The order of both is that of the published values.
+
+    own_notes: what has to be said where the form is filled with runs on other data, too.
+    """
 
     key: str
     source: str
@@ -55,6 +58,7 @@ class Layout:
     rows: tuple[str, ...]
     columns: tuple[str, ...] = ("metric",)
     notes: tuple[str, ...] = ()
+    own_notes: tuple[str, ...] = ()
 
     def labels(self, row: Published) -> tuple[str, ...]:
         return tuple(_said(field, getattr(row, field)) for field in self.rows)
@@ -102,6 +106,7 @@ LAYOUTS: tuple[Layout, ...] = (
             "For the printed M_val 4 ours is measured at M_val 5, where the published values belong (footnote 4).",
             "The paper does not say how Conv-JEPA's patches are classified; ours is z of the whole image.",
         ),
+        own_notes=("In rows of M_val 4 top-1 is of M_val 5, where what Table 3 prints belongs (footnote 4).",),
     ),
     Layout(
         "table-4", "Table 4", "Table 4: what seq-JEPA is told of actions (3DIEBench, M_tr 3, M_val 5)", ("variant",),

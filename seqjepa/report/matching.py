@@ -11,20 +11,19 @@ from functools import cache
 from typing import Any
 
 from seqjepa.config import RunConfig
+from seqjepa.data.known_sets import PAPER_SAMPLES
 from seqjepa.evaluate.battery import PAPER_EPOCHS
-from seqjepa.evaluate.known_sets import PAPER_SAMPLES
 from seqjepa.recipes import flatten, load_recipe
 from seqjepa.report.published import Published
 from seqjepa.report.records import RunRecord
 from seqjepa.report.row_recipes import recipe_of
-from seqjepa.report.run_groups import conditioning, resolution, seen
+from seqjepa.report.run_groups import ABLATED_WIDTHS, conditioning, resolution, seen
 
 HIGH_COMPUTE = 256
 """Pixels of a view from which a run belongs to Table 11 and to no other."""
 WIDTH = "action_embedding_dim="
-ABLATED_WIDTHS = (16, 64, 128, 256)
-"""Of the action embedding, in Table 4; any other width is a matter of scale."""
-ELSEWHERE = ("name", "seed", "fidelity", "method", "train.", "context_ssl.", "data.split", "data.image_size")
+USUAL_WIDTH = 128
+ELSEWHERE = ("name", "seed", "fidelity", "method", "train.", "data.split", "data.image_size")
 """Settings that are no difference of scale, or that are compared as they were measured."""
 SHORT = {"optim.batch_size": "batch", "data.context": "M_tr", "model.width": "width of the backbone ×"}
 
@@ -73,7 +72,7 @@ def _differences(record: RunRecord, row: Published) -> Iterator[str]:
     for key, ours in flatten(record.config.model_dump()).items():
         if ours != theirs[key] and not key.startswith(ELSEWHERE) and not _means_nothing(key, record.config):
             name = SHORT.get(key, key.rpartition(".")[2].replace("_", " "))
-            yield f"{name} {_said(ours)} (paper {_said(theirs[key])})"
+            yield f"{name} {_said(key, ours)} (paper {_said(key, theirs[key])})"
     probed = record.protocol.get("probe_epochs", {}).get("classification", PAPER_EPOCHS)
     if probed != PAPER_EPOCHS:
         yield f"probes {probed} epochs (paper {PAPER_EPOCHS})"
@@ -97,17 +96,39 @@ def _identity(config: RunConfig, pixels: int) -> dict[str, Any]:
         "high compute": kind == "rotation" and pixels >= HIGH_COMPUTE,
     }
     if config.method == "seq_jepa":
-        width = model.action_dim if model.action_dim in ABLATED_WIDTHS else 128
+        width = model.action_dim if model.action_dim in ABLATED_WIDTHS else USUAL_WIDTH
         found |= {"condition": model.condition, "action_dim": width}
     if kind == "position":
         found |= {"saliency": data.fixations, "inhibition": data.inhibition != "none", "stem": model.stem}
     return found
 
 
+USED_BY = {
+    "model.action_dim": ("seq_jepa", "conv_jepa", "sen", "equimod", "sie", "conditional_byol"),
+    "model.predictor_hidden": ("seq_jepa", "conv_jepa", "byol", "conditional_byol"),
+    "model.layers": ("seq_jepa", "context_ssl"),
+    "model.heads": ("seq_jepa", "context_ssl"),
+    "model.ff_mult": ("seq_jepa", "context_ssl"),
+    "model.dropout": ("seq_jepa",),
+    "optim.ema_tau": ("seq_jepa", "conv_jepa", "byol", "conditional_byol"),
+}
+"""Settings that only some methods look at. Transformer projectors have layers, heads, ff_mult and dropout too."""
+OF_PATCHES = ("data.inhibition", "data.fixations", "data.fill")
+OF_TRANSFORMERS = ("model.layers", "model.heads", "model.ff_mult", "model.dropout")
+
+
 def _means_nothing(key: str, config: RunConfig) -> bool:
-    """Settings that change nothing of this run: of patches without patches, the action of what is told none."""
-    patches = ("data.inhibition", "data.fixations", "data.fill")
-    return (not config.data.patch and key in patches) or (key == "data.action" and not conditioning(config))
+    """Settings that change nothing of this run: those of other methods, of patches without patches, and the action of
+    what is told none."""
+    if key.startswith("context_ssl."):
+        return config.method != "context_ssl"
+    if key in OF_TRANSFORMERS and config.model.projector_kind == "transformer":
+        return False
+    if key in OF_PATCHES:
+        return not config.data.patch
+    if key == "data.action":
+        return not conditioning(config)
+    return config.method not in USED_BY.get(key, (config.method,))
 
 
 def _costs_as(record: RunRecord, row: Published) -> bool:
@@ -118,5 +139,9 @@ def _costs_as(record: RunRecord, row: Published) -> bool:
     return own and size == row.resolution and record.config.model.model_dump(exclude={"condition"}) == usual
 
 
-def _said(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value) or "as the method has it"
+def _said(key: str, value: object) -> str:
+    """As text. Widths that are left to the method are 0 or none."""
+    if key in ("model.projector", "model.predictor_hidden"):
+        value = value if isinstance(value, int) else ", ".join(map(str, value))  # type: ignore[arg-type]
+        return str(value) if value else "the method's own"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -64,7 +64,7 @@ def _own_table(layout: Layout, data: str, groups: Sequence[Group]) -> Table:
     unnamed = replace(layout, rows=_but_dataset(layout.rows), columns=_but_dataset(layout.columns))
     table = arrange(unnamed, _rows_of(layout), cell, sparse=True)
     key, title = f"{_slug(data)}-{layout.key}", f"Ours on {data}, in the form of {layout.source}"
-    return replace(table, key=key, title=title, notes=(NOT_THE_PAPERS,), dataset=data)
+    return replace(table, key=key, title=title, notes=(NOT_THE_PAPERS, *layout.own_notes), dataset=data)
 
 
 def _but_dataset(fields: tuple[str, ...]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from seqjepa.config import RunConfig
-from seqjepa.evaluate.known_sets import paper_set
+from seqjepa.data.known_sets import paper_set
 from seqjepa.evaluate.results import RESULTS_FILE, read_results
 from seqjepa.recipes import read_config
 from seqjepa.training.checkpoint import CONFIG, METRICS, RUN, read_run_json
@@ -53,9 +53,16 @@ class RunRecord:
 
     @property
     def paper_set(self) -> str:
-        """The paper's data set that the run was trained and evaluated on ("3DIEBench" …); empty if it was another."""
-        trained_on = self.identity.get("shards", {}).get("name", self.dataset)
-        return paper_set(self.protocol) if trained_on == self.protocol.get("dataset") else ""
+        """The paper's data set that the run was trained and evaluated on ("3DIEBench" …); empty if it was another.
+
+        Told by the names of its classes; of runs from before these were noted at training, by the name of the set.
+        """
+        trained_on = self.identity.get("shards", {})
+        if "classes_sha256" in trained_on:
+            same = trained_on["classes_sha256"] == self.protocol.get("classes_sha256")
+        else:
+            same = trained_on.get("name", self.dataset) == self.protocol.get("dataset")
+        return paper_set(self.protocol) if same else ""
 
     @property
     def epochs_done(self) -> int:

@@ -14,7 +14,7 @@ from seqjepa.evaluate.artefacts import artefacts_folder, load_arrays
 from seqjepa.report.figure import Figure, Panel
 from seqjepa.report.page import scrolling
 from seqjepa.report.records import RunRecord
-from seqjepa.report.run_groups import Group, at
+from seqjepa.report.run_groups import Group, at, is_whole
 
 KEY, TITLE = "figure-4", "Figure 4: nearest neighbours of the encoder’s features"
 MOST_QUERIES = 8
@@ -30,7 +30,7 @@ CAPTION = (
 def retrieval_rows(groups: list[Group]) -> Figure:
     """One panel for each kind of run, of its first seed that has pictures; numbers: agreement over all queries."""
     panels, rows = [], []
-    for group in groups:
+    for group in sorted(groups, key=_shown_first):
         run, arrays = _first_with_pictures(group)
         if run is None:
             continue
@@ -39,9 +39,15 @@ def retrieval_rows(groups: list[Group]) -> Figure:
         if len(panels) < MOST_RUNS:
             title = f"{group.label} on {group.data}{_agreement(found)}"
             panels.append(Panel(title, scrolling(title, _table(arrays)), wide=True))
+    caption = CAPTION + (f" Shown are {MOST_RUNS} of {len(rows)} kinds of run." if len(rows) > MOST_RUNS else "")
     missing = "" if panels else "no run has stored neighbours; evaluate one on 3DIEBench or 3DIE-Synth, suite 3diebench"
     columns = ("run", "data", "same class", "same object", "angle to the query, degrees")
-    return Figure(KEY, TITLE, CAPTION, tuple(panels), columns, tuple(rows), missing)
+    return Figure(KEY, TITLE, caption, tuple(panels), columns, tuple(rows), missing)
+
+
+def _shown_first(group: Group) -> tuple[bool, int]:
+    """seq-JEPA as published before all else, of M_tr 3 first."""
+    return not is_whole(group.config), abs(group.config.data.context - 3) if is_whole(group.config) else 0
 
 
 def _first_with_pictures(group: Group) -> tuple[RunRecord | None, dict[str, np.ndarray]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean, stdev
 from typing import Any
 
 from seqjepa.config import RunConfig
+from seqjepa.data.actions import AUGMENTATION_PARTS
 from seqjepa.recipes import flatten
 from seqjepa.report.records import RunRecord
 
@@ -36,6 +37,10 @@ CONDITIONING = {"augmentation": "crop+jitter+blur", "rotation_colour": "rotation
 RESOLUTION = {"3DIEBench": 128, "CIFAR100": 32, "TinyImageNet": 64, "STL-10": 96}
 """Pixels a side of the paper's images (SPEC A.2)."""
 TABLES_M_VAL = 5
+ABLATED_WIDTHS = (16, 64, 256)
+"""Of the action embedding, in Table 4, beside the usual 128; any other width is a matter of scale."""
+USUAL_ACTION = {"rotation": "rotation", "position": "position", "augmentation": "augmentation"}
+"""By `seen`: what the paper's main runs are told."""
 SEEDLESS = ("name", "seed", "train.")
 
 
@@ -97,20 +102,27 @@ def groups_of(records: Iterable[RunRecord]) -> list[Group]:
 
 
 def families(groups: Iterable[Group], *differing: str) -> list[list[Group]]:
-    """seq-JEPA with actions and saliency: groups that differ in the settings `differing` alone ("data.context").
+    """seq-JEPA as published, without ablations: groups that differ in the settings `differing` alone ("data.context").
+
+    They are told what is usual for their kind of data, unless "data.action" is one of `differing`.
 
     Of the same data, families of one member are left out where there is a larger one: those are ablations.
     """
     found: dict[tuple[object, ...], list[Group]] = {}
     for group in groups:
-        data = group.config.data
-        whole = group.config.model.condition == "both" and not (data.patch and data.fixations == "uniform")
-        if group.config.method == "seq_jepa" and whole:
+        if is_whole(group.config, whatever_told="data.action" in differing):
             found.setdefault(_kind(group.runs[0], *differing), []).append(group)
     largest: dict[str, int] = {}
     for family in found.values():
         largest[family[0].data] = max(len(family), largest.get(family[0].data, 0))
     return [family for family in found.values() if len(family) > 1 or largest[family[0].data] == 1]
+
+
+def is_whole(config: RunConfig, *, whatever_told: bool = False) -> bool:
+    """Whether it is seq-JEPA without an ablation, told what is usual for its kind of data."""
+    usual = whatever_told or config.data.action == USUAL_ACTION[seen(config)]
+    ablated = config.model.condition != "both" or any(is_so for _, is_so in _ablations(config))
+    return config.method == "seq_jepa" and usual and not ablated
 
 
 def mean_of(values: Iterable[float]) -> Mean | None:
@@ -138,12 +150,20 @@ def label(config: RunConfig, m_val: int | None = None) -> str:
         else:
             words[0] += f" ({config.data.context},{m_val})"
         words += [CONDITIONS[config.model.condition]] if config.model.condition in CONDITIONS else []
-    if config.data.patch and config.data.fixations == "uniform":
-        words.append("no saliency")
-    if config.data.patch and config.data.inhibition == "none":
-        words.append("no IoR")
+    words += [ablated for ablated, is_so in _ablations(config) if is_so]
+    if conditioning(config) and config.data.action != USUAL_ACTION[seen(config)]:
+        words.append(f"told {conditioning(config)}")
     words += [config.fidelity] if config.fidelity != "paper" else []
     return ", ".join(words)
+
+
+def _ablations(config: RunConfig) -> Iterator[tuple[str, bool]]:
+    """Those of the paper beside what is told of actions, and whether the run is one."""
+    data, model = config.data, config.model
+    yield "no saliency", bool(data.patch) and data.fixations == "uniform"
+    yield "no IoR", bool(data.patch) and data.inhibition == "none"
+    yield "standard stem", bool(data.patch) and model.stem == "standard"
+    yield f"action embedding {model.action_dim}", config.method == "seq_jepa" and model.action_dim in ABLATED_WIDTHS
 
 
 def conditioning(config: RunConfig) -> str:
@@ -155,9 +175,10 @@ def conditioning(config: RunConfig) -> str:
 
 def seen(config: RunConfig) -> str:
     """Of which kind a run's data are: "rotation" (stored views), "position" (fixations), "augmentation"."""
-    if config.data.patch:
+    data = config.data
+    if data.patch or data.action == "position":
         return "position"
-    return "augmentation" if config.data.augment != "none" else "rotation"
+    return "augmentation" if data.augment != "none" or data.action in AUGMENTATION_PARTS else "rotation"
 
 
 def resolution(record: RunRecord) -> int:
@@ -196,8 +217,10 @@ def by_data(groups: Sequence[Group]) -> dict[str, list[Group]]:
 
 
 def _kind(record: RunRecord, *but: str) -> tuple[object, ...]:
-    """What runs of a group share: their data and every setting except seeds, and except those named."""
+    """What runs of a group share: their data, how far they were trained and how long their probes learned, and every
+    setting except seeds, and except those named."""
     flat = flatten(record.config.model_dump())
+    measured = (record.paper_set, record.epochs_done, str(record.protocol.get("probe_epochs")))
     skipped = (*SEEDLESS, *but)
     kept = tuple((key, str(value)) for key, value in sorted(flat.items()) if not key.startswith(skipped))
-    return (data_label(record), *kept)
+    return (data_label(record), *measured, *kept)

@@ -16,7 +16,7 @@ from seqjepa.report.run_groups import TABLES_M_VAL, Group, Mean, accuracy, by_da
 from seqjepa.report.trust import Doubt, at_scale, doubts
 
 SOURCES = ("Table 1", "Table 11", "Table 7", "Table 8", "Table 4", "Table 2", "Table 3", "Table 12")
-SOURCES += ("Figure 8", "Figure 9", "Figure 10", "Figure 11", "Figure 7-left")
+SOURCES += ("Figure 8", "Figure 9", "Figure 10", "Figure 11", "Figure 7-left", "Poster STL10", "Poster STL10-ablation")
 """Where a run's headline numbers are looked for, in this order."""
 NOTE = (
     "Δ: ours less the paper’s, only where both are on the same data set. [low, high]: 95 % bootstrap interval over "
@@ -89,7 +89,9 @@ def _counts(groups: Sequence[Group]) -> str:
 
 def _rows(data: str, groups: Sequence[Group]) -> str:
     """Runs on the same data, under its name."""
-    foreign = "" if groups[0].runs[0].paper_set else " – not a data set of the paper; no difference is meaningful"
+    evaluated = [run for group in groups for run in group.runs if run.trained]
+    foreign = bool(evaluated) and not any(run.paper_set for run in evaluated)
+    foreign = " – not a data set of the paper; no difference is meaningful" if foreign else ""
     head = f"<tr><th colspan=9 scope=rowgroup>{escape(data + foreign)}</th></tr>"
     rows = "\n".join(_row(group) for group in groups)
     return f"<tbody>\n{head}\n{rows}\n</tbody>"
@@ -105,7 +107,7 @@ def _row(group: Group) -> str:
     own_top1, own_r2 = accuracy(group), group.mean(_first_r2)
     percent = own_top1[1].times(100) if own_top1 else None
     cells = "".join([*_cells(top1, percent, 1), *_cells(r2, own_r2, 2)])
-    return f"<tr><th scope=row>{name}</th>{cells}<td class=words>{_measured(top1, r2)}</td>{_trust(found)}</tr>"
+    return f"<tr><th scope=row>{name}</th>{cells}<td class=words>{_measured(group, top1, r2)}</td>{_trust(found)}</tr>"
 
 
 def _first_r2(scores: Mapping[str, Any]) -> float | None:
@@ -116,7 +118,8 @@ def _first_r2(scores: Mapping[str, Any]) -> float | None:
 def _cells(found: Headline | None, own: Mean | None, digits: int) -> Iterator[str]:
     """Ours, the paper's and the difference; `own` alone where the paper has no such value."""
     if found is None:
-        alone = "–" if own is None else f"<b>{_signed(own.value, digits, plus=False)}</b>"
+        spread = f"<small>± {own.std:.{digits}f}</small>" if own is not None and own.std is not None else ""
+        alone = "–" if own is None else f"<b>{_signed(own.value, digits, plus=False)}</b>{spread}"
         yield from (f"<td>{alone}</td>", "<td>–</td>", "<td>–</td>")
         return
     cell, paper = found.cell, f"{found.row.value:.{digits}f}".replace("-", "−")
@@ -137,8 +140,10 @@ def _spread(cell: Cell, digits: int) -> str:
     return ""
 
 
-def _measured(*found: Headline | None) -> str:
+def _measured(group: Group, *found: Headline | None) -> str:
     """Which value of the paper, and features: the whole protocol is in the tables."""
+    if not any(run.trained for run in group.runs):
+        return "<small>not measured yet</small>"
     shown = [f"{measure_of(h.row).what} ({h.row.source})" for h in found if h]
     return "<br>".join(f"<small>{escape(line)}</small>" for line in shown) or "<small>no row of the paper’s</small>"
 

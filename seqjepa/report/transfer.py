@@ -38,8 +38,9 @@ def _ours(group: Group) -> list[Line]:
         sizes = sorted({int(m) for curve in curves for m in curve})
         means = {m: mean_of(100 * curve[str(m)] for curve in curves if str(m) in curve) for m in sizes}
         if means:
-            values = [mean.value for mean in means.values() if mean]
-            lines.append(Line(name, [float(m) for m in sizes], values))
+            found = [mean for mean in means.values() if mean]
+            spread = [mean.std or 0.0 for mean in found] if any(mean.std for mean in found) else []
+            lines.append(Line(name, [float(m) for m in sizes], [mean.value for mean in found], spread))
     return lines
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from seqjepa.evaluate.known_sets import PAPER_SAMPLES
+from seqjepa.data.known_sets import PAPER_SAMPLES
 from seqjepa.report.matching import trained_samples
 from seqjepa.report.records import RunRecord
 from seqjepa.report.run_groups import RESOLUTION, Group, at, resolution

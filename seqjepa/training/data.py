@@ -22,6 +22,7 @@ from seqjepa.data.augment.recipes import build_recipe
 from seqjepa.data.augment.scaling import Scaling, ScalingMode, stored_scaling
 from seqjepa.data.augmented import AugmentedLoader
 from seqjepa.data.fixations import Fixating
+from seqjepa.data.known_sets import classes_sha256
 from seqjepa.data.loader import ViewLoader
 from seqjepa.data.saccades import SaccadeLoader
 from seqjepa.data.sequence import ViewSequence
@@ -82,6 +83,7 @@ def open_training_data(shards: Path, config: RunConfig) -> TrainingData:
     split = training_split(opened, config)
     index = opened.split(split) if isinstance(opened.info.spec, ViewSpec) else opened.images(split)
     names = {"name": opened.info.name, "split": split, "train": index.fingerprint()}
+    names |= {"classes_sha256": classes_sha256(opened.info.classes)}
     data, classes = _data_info(opened.info, split, config), len(opened.info.classes)
     index = part_of(index, config.data.fraction, config.seed)
     return TrainingData(index, data, classes, names, stored_scaling(opened.info))

@@ -9,9 +9,12 @@ import pytest
 from report_runs import protocol_of, write_run
 
 from seqjepa.evaluate.artefacts import artefacts_folder, save_arrays
+from seqjepa.report.accuracy_vs_r2 import accuracy_vs_r2
 from seqjepa.report.figure import Figure, html
 from seqjepa.report.figure_list import build_figures
 from seqjepa.report.records import read_records
+from seqjepa.report.retrieval_rows import retrieval_rows
+from seqjepa.report.run_groups import groups_of
 
 SYNTH = protocol_of("3die-synth", resolution=48)
 PATH = {"both": {"1": 1.0, "2": 0.75}, "no_action": {"1": 0.25, "2": 0.125}, "no_vision": {"1": 1.0, "2": 0.5}}
@@ -150,6 +153,30 @@ def test_a_map_of_an_ablation_stands_for_neither_case(tmp_path):
     found = {figure.key: figure for figure in build_figures(read_records([tmp_path]))}
     assert found["umap-a"].missing
     assert found["umap-b"].missing
+
+
+def test_whole_images_of_a_set_of_saccades_are_on_a_plane_of_their_own(tmp_path):
+    stl = protocol_of("STL-10", resolution=96)
+    write_run(tmp_path / "p", "stl-pls-M4", scores={"top1_agg": {"5": 0.8}, "r2_position_avg": 0.7}, protocol=stl)
+    write_run(tmp_path / "s", "simclr-stl", scores={"top1_z_image": 0.7, "r2_crop_avg": 0.9}, protocol=stl)
+    figure = accuracy_vs_r2(groups_of(read_records([tmp_path])))
+    ours = {row[0]: (row[2], row[4]) for row in figure.rows if row[1] == "ours"}
+    assert ours == {"STL-10, published and ours": ("seq-JEPA (4,5)", 0.7), "ours on STL-10, 96 px": ("SimCLR", 0.9)}
+    assert "R² of the crop" in next(panel.drawing for panel in figure.panels if panel.title.startswith("ours"))
+
+
+def test_neighbours_are_shown_of_seq_jepa_as_published_first(tmp_path):
+    names = ["3die-nopred-M3", "3die-noact-M3", "sie-3die-rot", "3die-rot-M1", "3die-rot-M3"]
+    pictures = {
+        "pictures": np.zeros((1, 4, 8, 8, 3), np.uint8), "same_class": np.zeros((1, 3), bool),
+        "same_object": np.zeros((1, 3), bool), "angle_deg": np.zeros((1, 3), np.float32),
+    }  # fmt: skip
+    for number, name in enumerate(names):
+        run = write_run(tmp_path / f"{number}", name, scores={"top1_z": 0.5}, epochs=1)
+        save_arrays(artefacts_folder(run, "trained"), "neighbours", pictures)
+    figure = retrieval_rows(groups_of(read_records([tmp_path])))
+    assert [panel.title.partition(" on ")[0] for panel in figure.panels][:2] == ["seq-JEPA, M_tr 3", "seq-JEPA, M_tr 1"]
+    assert figure.caption.endswith("Shown are 4 of 5 kinds of run.")
 
 
 def test_every_drawing_has_a_name_of_its_own(figures):

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
-import pytest
-from report_runs import protocol_of, write_run
+import json
 
-from seqjepa.report.records import RunRecord, read_record
+import pytest
+from report_runs import SHA256_OF, protocol_of, write_run
+
+from seqjepa.report.records import RunRecord, read_record, read_records
 from seqjepa.report.run_groups import Mean, accuracy, conditioning, families, groups_of, label, mean_of
 
 SMALL = protocol_of("3die-synth", resolution=48)
@@ -46,6 +48,30 @@ def test_other_data_or_resolution_is_another_kind(tmp_path):
     ]
 
 
+def test_seeds_that_were_trained_or_probed_for_less_do_not_stand_together(tmp_path):
+    """Nor those of a set that is called as the paper's: a mean over them would be of nothing."""
+    whole = {"settings": ["seed=1"], "scores": {"top1_z": 0.8}}
+    write_run(tmp_path / "a", **whole, epochs=3)
+    write_run(tmp_path / "b", settings=["seed=2"], scores={"top1_z": 0.7}, epochs=3)
+    write_run(tmp_path / "stopped", settings=["seed=3"], scores={"top1_z": 0.1}, epochs=2)
+    short = protocol_of(probe_epochs={"classification": 10})
+    write_run(tmp_path / "short", settings=["seed=4"], scores={"top1_z": 0.1}, protocol=short, epochs=3)
+    namesake = protocol_of(classes_sha256="0" * 64)
+    write_run(tmp_path / "namesake", settings=["seed=5"], scores={"top1_z": 0.1}, protocol=namesake, epochs=3)
+    groups = groups_of(read_records([tmp_path]))
+    assert [[r.name for r in group.runs] for group in groups] == [["a", "b"], ["namesake"], ["short"], ["stopped"]]
+
+
+def test_what_a_set_was_trained_on_is_told_by_its_classes(tmp_path):
+    for name, digest in (("same", SHA256_OF["3DIEBench"]), ("other", "1" * 64)):
+        folder = write_run(tmp_path / name, scores={}, trained_on="called-otherwise")
+        identity = json.loads((folder / "run.json").read_text())
+        identity["shards"]["classes_sha256"] = digest
+        (folder / "run.json").write_text(json.dumps(identity))
+    assert read_record(tmp_path / "same").paper_set == "3DIEBench"
+    assert read_record(tmp_path / "other").paper_set == ""
+
+
 def test_curves_are_means_over_the_seeds_that_have_the_size(tmp_path):
     a = run(tmp_path / "a", settings=["seed=1"], top1_agg={"1": 0.25, "10": 0.5})
     b = run(tmp_path / "b", settings=["seed=2"], top1_agg={"1": 0.75})
@@ -72,6 +98,17 @@ def test_accuracy_is_of_five_views_as_in_the_tables(tmp_path, scores, expected):
     assert (found[0], found[1].value) == expected
 
 
+def test_families_are_of_runs_as_published(tmp_path):
+    members = [run(tmp_path / f"m{m}", f"stl-pls-M{m}") for m in (3, 4)]
+    for name in ("stl-pls-noior-M4", "stl-pls-nosal-M4", "stl-pls-stdstem-M4", "stl-pls-noact-M4"):
+        members.append(run(tmp_path / name, name))
+    (family,) = families(groups_of(members), "data.context")
+    assert [group.label for group in family] == ["seq-JEPA, M_tr 3", "seq-JEPA, M_tr 4"]
+    told = [run(tmp_path / f"c{n}", n) for n in ("c100-crop-M2", "c100-crop-M3", "c100-all-M1", "c100-all-M2")]
+    assert [len(family) for family in families(groups_of(told), "data.context")] == [2]
+    assert [len(family) for family in families(groups_of(told), "data.context", "data.action")] == [4]
+
+
 def test_families_differ_in_what_is_named_and_leave_ablations_out(tmp_path):
     members = [run(tmp_path / f"m{m}", f"3die-rot-M{m}") for m in (1, 2, 3)]
     ablations = [run(tmp_path / "n", "3die-noact-M3"), run(tmp_path / "d", "3die-adim16-M3")]
@@ -83,7 +120,11 @@ def test_families_differ_in_what_is_named_and_leave_ablations_out(tmp_path):
     ("recipe", "name", "told"),
     [
         ("3die-noact-M3", "seq-JEPA, M_tr 3, no actions", ""),
-        ("3die-rotcolour-M4", "seq-JEPA, M_tr 4", "rotation+color"),
+        ("3die-rotcolour-M4", "seq-JEPA, M_tr 4, told rotation+color", "rotation+color"),
+        ("c100-crop-M2", "seq-JEPA, M_tr 2, told crop", "crop"),
+        ("3die-adim16-M3", "seq-JEPA, M_tr 3, action embedding 16", "rotation"),
+        ("stl-pls-noior-M4", "seq-JEPA, M_tr 4, no IoR", "position"),
+        ("stl-pls-stdstem-M4", "seq-JEPA, M_tr 4, standard stem", "position"),
         ("stl-pls-nosal-M4", "seq-JEPA, M_tr 4, no saliency, no IoR", "position"),
         ("c100-all-M2", "seq-JEPA, M_tr 2", "crop+jitter+blur"),
         ("byol-3die-plus", "BYOL+", ""),

@@ -7,6 +7,7 @@ import pytest
 from report_runs import protocol_of, write_run
 
 from seqjepa.recipes import load_recipe
+from seqjepa.report.cell_text import published_text
 from seqjepa.report.measures import measure_of
 from seqjepa.report.published import published
 from seqjepa.report.records import read_records
@@ -105,6 +106,30 @@ def test_another_scale_is_marked_with_what_differs(tmp_path):
     ):
         assert part in found.mark
     assert "normalisation" not in found.mark
+
+
+def test_only_settings_that_a_method_looks_at_are_differences(tmp_path):
+    unused = ["model.action_dim=32", "model.layers=2", "model.predictor_hidden=64", "optim.ema_tau=0.9"]
+    write_run(tmp_path / "simclr", "simclr-3die", settings=unused, scores=SCORES)
+    assert cell(tables_of(tmp_path)["table-1"], "SimCLR").mark == ""
+    write_run(tmp_path / "byol", "byol-3die", settings=["model.projector=[64, 64]", *unused[2:]], scores=SCORES)
+    mark = cell(tables_of(tmp_path)["table-1"], "BYOL").mark
+    assert "projector 64, 64 (paper the method's own)" in mark
+    assert "predictor hidden 64 (paper the method's own)" in mark
+    assert "ema tau 0.9 (paper 0.996)" in mark
+    inside = {"rotation": {"top1_z": {"126": 0.8}}}
+    write_run(
+        tmp_path / "context", "context-ssl-3die", settings=["context_ssl.width=128"], scores={"in_context": inside}
+    )
+    assert "width 128 (paper 2048)" in cell(tables_of(tmp_path)["table-1"], "ContextSSL").mark
+
+
+def test_published_values_have_the_papers_digits():
+    tables = {table.key: table for table in build_tables([])}
+    map_8, ood = tables["figure-8"], tables["table-9"]
+    assert published_text(map_8.rows[0][1][0], "%") == "84.1"
+    column = ood.columns.index("R² individual rotation, OOD")
+    assert published_text(cell(ood, "SIE", column=column), "R²") == "−0.200"
 
 
 def test_the_run_nearest_to_the_papers_scale_stands_there_and_the_other_is_not_lost(tmp_path):
