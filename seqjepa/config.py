@@ -101,7 +101,7 @@ class TrainConfig(Section):
 class RunConfig(Section):
     """One run. Saved as config.toml in the run directory."""
 
-    name: str = "custom"
+    name: str = Field(default="custom", pattern=r"^[^/\\.][^/\\]*$", description="of the run's folder below runs/")
     method: str = "seq_jepa"
     fidelity: Fidelity = "paper"
     seed: int = Field(default=42, ge=0, lt=2**63)

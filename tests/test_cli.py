@@ -60,7 +60,7 @@ def test_recipes_are_listed_by_data_and_found_by_words():
     everything = runner.invoke(cli.seqjepa_app, ["recipes", "ls"]).output
     heads = [line for line in everything.splitlines() if line and not line.startswith(" ")]
     assert heads == list(GROUPS.values())
-    found = json.loads(runner.invoke(cli.seqjepa_app, ["recipes", "ls", "SIE", "table 11", "--json"]).output)
+    found = json.loads(runner.invoke(cli.seqjepa_app, ["recipes", "ls", "SIE", "table 11", "--json"]).output)["recipes"]
     assert [(recipe["name"], recipe["group"]) for recipe in found] == [("sie-3die-rot-hc", "3diebench")]
     nothing = runner.invoke(cli.seqjepa_app, ["recipes", "ls", "unheard-of"])
     assert nothing.exit_code == 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -70,9 +70,8 @@ def evaluate_command(
       seqjepa evaluate runs/c100-all-M2 --shards shards/cifar100 --m-val 1-8
     """
     from seqjepa.evaluate.results import format_table, read_results, results_file
-    from seqjepa.evaluate.suite import evaluate_run
 
-    results = evaluate_run(
+    results = measured(
         run,
         shards,
         untrained=untrained,
@@ -96,6 +95,17 @@ def evaluate_command(
         print_json(results)
     else:
         typer.echo(format_table(read_results(run, results_file(results["protocol"]))))
+
+
+def measured(run: Path, shards: Path, **options: Any) -> dict[str, Any]:
+    """evaluate_run, which keeps nothing of an evaluation that is stopped, and says so."""
+    from seqjepa.evaluate.suite import evaluate_run
+    from seqjepa.training.stopping import Interrupted
+
+    try:
+        return evaluate_run(run, shards, **options)
+    except KeyboardInterrupt:
+        raise Interrupted("stopped; the run and its earlier numbers are as they were") from None
 
 
 def parse_sizes(text: str, option: str = "--m-val", least: int = 1, most: int = 64) -> list[int]:

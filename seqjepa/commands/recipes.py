@@ -34,11 +34,12 @@ def recipes_ls_command(
         for name, purpose in describe_recipes().items()
         if all(word in f"{name} {purpose}".lower() for word in wanted)
     }
-    if as_json:
-        print_json([{"name": name, "group": group_of(name), "purpose": purpose} for name, purpose in found.items()])
-        return
     if not found:
         raise UsageError(f"no recipe holds {' and '.join(map(repr, wanted))}; `seqjepa recipes ls` has them all")
+    if as_json:
+        listed = [{"name": name, "group": group_of(name), "purpose": purpose} for name, purpose in found.items()]
+        print_json({"recipes": listed})
+        return
     width = max(map(len, found)) + 2
     for group, members in groupby(found, key=group_of):
         typer.echo(f"\n{GROUPS[group]}")

@@ -68,7 +68,7 @@ def _seconds(run: Path) -> float:
 
 
 def _model(run: Path) -> dict[str, Any]:
-    config, method, data = load_run(run)
+    config, method, data, _ = load_run(run)
     macs = count_macs(method, data.action_size, data.height, config.data.context)
     batch = config.optim.batch_size
     return {

@@ -14,7 +14,8 @@ from seqjepa.compare.table import short
 from seqjepa.devices import pick_device
 from seqjepa.evaluate.results import read_results
 from seqjepa.files import write_atomic
-from seqjepa.jobs.job import Job, Say, run_job
+from seqjepa.jobs.job import Job, Say, refuse_other_runs, run_job
+from shards.errors import UsageError
 
 FILE = "comparison.json"
 
@@ -34,8 +35,9 @@ def compare(
     out/comparison.json holds as well. say hears what is done. Raises what a job raises; what is finished is kept.
     """
     hear, jobs = say or (lambda line: None), comparison.jobs()
-    for job in chain(*jobs.values()):
-        job.config()  # every mistake before the first minute
+    refuse_foreign(out / FILE)
+    for job in chain(*jobs.values()):  # every mistake before the first minute
+        refuse_other_runs(job, out)
     rows = []
     for number, (method, mine) in enumerate(jobs.items(), start=1):
         hear(f"[{number}/{len(jobs)}] {method}")
@@ -46,6 +48,18 @@ def compare(
     results = {"rows": rows, "untrained": floor_of(first), "settings": _settings(comparison, jobs, first[0], device)}
     write_atomic(out / FILE, (json.dumps(results, indent=2) + "\n").encode())
     return results
+
+
+def refuse_foreign(file: Path) -> None:
+    """UsageError if there is a file of that name that no comparison wrote."""
+    if not file.exists():
+        return
+    try:
+        ours = {"rows", "settings"} <= set(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        ours = False
+    if not ours:
+        raise UsageError(f"{file} is there and was not written by `seqjepa compare`; move it, or choose another --out")
 
 
 def _settings(comparison: Comparison, jobs: Mapping[str, list[Job]], run: Path, device: str) -> dict[str, Any]:

@@ -35,6 +35,7 @@ def account_of(
         "method": config.method,
         "m_tr": config.data.context,
         "epochs": config.optim.epochs,
+        **({} if loaded.epochs is None else {"trained_epochs": loaded.epochs}),
         "dataset": stored.info.name,
         "classes_sha256": classes_sha256(stored.info.classes),
         "resolution": banks.height,

@@ -13,6 +13,8 @@ from seqjepa.files import write_atomic
 from shards.errors import FormatError
 
 RESULTS_FILE = "results.json"
+COMPARED = ("dataset", "classes_sha256", "resolution", "splits", "train_samples", "val_samples", "probe_epochs", "seed")
+"""Parts of a protocol that have to agree before one number is subtracted from another."""
 
 
 def results_file(protocol: dict[str, Any]) -> str:
@@ -38,11 +40,19 @@ def read_results(folder: Path, file: str = RESULTS_FILE) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read ({error.strerror}); move it away and evaluate again") from None
     except ValueError as error:
         raise FormatError(f"{path} is not JSON ({error}); remove it and evaluate again") from None
     if not isinstance(found, dict):
         raise FormatError(f"{path} holds a {type(found).__name__}, not an object; remove it and evaluate again")
+    for weights in ("trained", "untrained"):
+        scores = found.get(weights, {})
+        if not isinstance(scores, dict) or not isinstance(scores.get("protocol", {}), dict):
+            raise FormatError(
+                f"{path}: {weights!r} is not what `seqjepa evaluate` writes; remove it and evaluate again"
+            )
     return found
 
 
@@ -66,12 +76,20 @@ def table_rows(results: dict[str, Any]) -> list[tuple[str, list[float | None]]]:
 def _rows(results: dict[str, Any]) -> list[tuple[str, str, list[float | None]]]:
     """table_rows, with the dotted key before the label."""
     trained, untrained = (_flat(results.get(key, {})) for key in ("trained", "untrained"))
+    comparable = not differently_measured(results)
     rows: list[tuple[str, str, list[float | None]]] = []
     for key in [*trained, *(key for key in untrained if key not in trained)]:
         a, b = trained.get(key), untrained.get(key)
         name, size = _row_of(key)
-        rows.append((key, ROWS[name].format(size), [a, b, None if a is None or b is None else a - b]))
+        gain = a - b if a is not None and b is not None and comparable else None
+        rows.append((key, ROWS[name].format(size), [a, b, gain]))
     return rows
+
+
+def differently_measured(results: dict[str, Any]) -> list[str]:
+    """In what the protocols of trained and untrained numbers differ, so that a gain would mean nothing."""
+    found = [results[key].get("protocol", {}) for key in ("trained", "untrained") if key in results]
+    return [key for key in COMPARED if len({json.dumps(protocol.get(key)) for protocol in found}) > 1]
 
 
 def format_table(results: dict[str, Any]) -> str:
@@ -102,8 +120,8 @@ def _either(head: str, results: dict[str, Any], key: str) -> str:
 
 def protocol_lines(results: dict[str, Any]) -> list[str]:
     """Which protocol the numbers follow, and which numbers are missing for what reason."""
-    protocol = next((results[key]["protocol"] for key in ("trained", "untrained") if key in results), None)
-    if protocol is None:
+    protocol = next((results[key].get("protocol") for key in ("trained", "untrained") if key in results), None)
+    if not protocol:
         return []
     patches = f", {_seen(protocol['fixating'])}" if "fixating" in protocol else ""
     epochs = protocol["probe_epochs"]
@@ -112,16 +130,26 @@ def protocol_lines(results: dict[str, Any]) -> list[str]:
     lines = [
         f"{protocol['dataset']} at {protocol['resolution']} px{patches}, {protocol['train_samples']} training and "
         f"{protocol['val_samples']} validation samples; fidelity {protocol['fidelity']}, M_tr {protocol['m_tr']}, "
-        f"{protocol['epochs']} epochs",
+        f"{_trained(protocol)} epochs",
         f"probes: {epochs['classification']} epochs{others}, last epoch, seed {protocol['seed']}; "
         "avg: mean over dimensions (scikit-learn), pooled: SIE's",
     ]
+    if differing := differently_measured(results):
+        lines.append(
+            f"no gain: the untrained weights were measured differently ({', '.join(differing)}); evaluate again"
+        )
     if "augmenting" in protocol:
         lines.append(_compared(protocol["augmenting"]))
     costs = next((results[key]["costs"] for key in ("trained", "untrained") if "costs" in results.get(key, {})), None)
     if costs is not None:
         lines.append(as_line(costs))
     return lines + [f"not measured: {name} – {reason}" for name, reason in protocol["skipped"].items()]
+
+
+def _trained(protocol: dict[str, Any]) -> str:
+    """ "1000", or "2 of 1000" for weights on the way."""
+    planned, done = protocol["epochs"], protocol.get("trained_epochs", protocol["epochs"])
+    return f"{planned}" if done in (0, planned) else f"{done:g} of {planned}"
 
 
 def _seen(fixating: dict[str, Any]) -> str:

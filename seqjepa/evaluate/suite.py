@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,13 +23,15 @@ from seqjepa.evaluate.intervals import Resampling
 from seqjepa.evaluate.ood_set import open_ood
 from seqjepa.evaluate.probing import take_all
 from seqjepa.evaluate.protocol import Protocol
-from seqjepa.evaluate.results import merge_results, results_name
+from seqjepa.evaluate.results import merge_results, read_results, results_name
 from seqjepa.evaluate.studies import DEFAULT, merged, suite_named, take_studies
 from seqjepa.evaluate.study import Case
 from seqjepa.evaluate.subject import subject_of
 from seqjepa.evaluate.taken import nested
 from seqjepa.methods.base import as_module
-from seqjepa.training.checkpoint import LoadedRun, load_run
+from seqjepa.training.checkpoint import METRICS, LoadedRun, load_run
+from seqjepa.training.runlog import read_epochs
+from shards.errors import UsageError
 from shards.reader import ShardSet
 
 CPU_AGG_DRAWS = 16
@@ -96,6 +99,7 @@ def evaluate_run(
     )  # fmt: skip
     stored, other = ShardSet.open(shards), None if ood is None else ShardSet.open(ood)
     loaded = load_run(run, where, untrained=untrained)
+    _check_writable(run, out or run)
     if other is not None:
         open_ood(stored, other, loaded.data.action)  # says what does not fit before anything is encoded
     asked = _Asked(run, out or run, weights, stored, other, protocol, where, progress)
@@ -103,6 +107,14 @@ def evaluate_run(
     results |= {"weights": weights, "seconds": round(time.monotonic() - started, 2)}
     merge_results(out or run, weights, results)
     return results
+
+
+def _check_writable(run: Path, out: Path) -> None:
+    """What would be found out only after all is measured: FormatError, DamageError, UsageError."""
+    read_results(out)
+    read_epochs(run / METRICS)
+    if not os.access(out, os.W_OK):
+        raise UsageError(f"cannot write results into {out}; give yourself the right to, or copy the run")
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,8 @@ def _digest(answer: Any) -> str:
 
 def _entries(run: Path, weights: str) -> list[dict[str, Any]]:
     found = _read(run).get(weights, [])
-    return [e for e in found if {"question", "file", "answer"} <= set(e)]
+    entries = found if isinstance(found, list) else []
+    return [e for e in entries if isinstance(e, dict) and {"question", "file", "answer"} <= set(e)]
 
 
 def _read(run: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from seqjepa.training.checkpoint import RUN, read_run_json
 from seqjepa.training.data import open_training_data
 from seqjepa.training.run_directory import Plan, check_same_run
 from seqjepa.training.train import train
+from shards.errors import UsageError
 
 Say = Callable[[str], object]
 
@@ -99,6 +100,14 @@ def is_trained(run: Path, config: RunConfig, shards: Path) -> bool:
     source = open_training_data(shards, config)
     check_same_run(run, Plan(config, source.data, source.names))
     return read_run_json(run).get("finished_epochs") == config.optim.epochs
+
+
+def refuse_other_runs(job: Job, out: Path) -> None:
+    """What would stop the job before it begins: ConfigError for its settings, UsageError for what lies in out/name."""
+    run, config = Path(out) / job.name, job.config()
+    if run.exists() and not (run / RUN).exists() and (not run.is_dir() or any(run.iterdir())):
+        raise UsageError(f"{run} is there and is not a run directory; choose another --out")
+    is_trained(run, config, job.shards)
 
 
 def _transfer(run: Path, transfer: Transfer, evaluate: Callable[..., dict[str, Any]], hear: Say) -> None:

@@ -12,27 +12,39 @@ from seqjepa.recipes import flatten, read_config
 from seqjepa.training.checkpoint import CONFIG, METRICS, RUN, read_run_json
 from seqjepa.training.run_directory import FREE_KEYS
 from seqjepa.training.runlog import read_epochs
+from shards.errors import ConfigError, DamageError, FormatError
 
-Stage = Literal["missing", "training", "trained", "evaluated", "another run"]
+Stage = Literal["missing", "training", "trained", "evaluated", "another run", "unreadable"]
 
 
 @dataclass(frozen=True)
 class State:
-    """epochs: done so far, of epochs_planned."""
+    """epochs: done so far, of epochs_planned. reason: why a run is unreadable."""
 
     stage: Stage
     epochs: int
     epochs_planned: int
+    reason: str = ""
 
     def __str__(self) -> str:
-        return f"training {self.epochs} of {self.epochs_planned} epochs" if self.stage == "training" else self.stage
+        if self.stage == "training":
+            return f"training {self.epochs} of {self.epochs_planned} epochs"
+        return f"{self.stage}: {self.reason}" if self.reason else self.stage
 
 
 def state_of(job: Job, out: Path) -> State:
     """Without the shards being opened, so that two sets of the same settings are not told apart.
 
-    "another run": the folder holds one of other settings, which the job would refuse.
+    "another run": the folder holds one of other settings, which the job would refuse. "unreadable": files of a run that
+    are damaged.
     """
+    try:
+        return _state_of(job, out)
+    except (FormatError, DamageError, ConfigError) as error:
+        return State("unreadable", 0, job.config().optim.epochs, str(error))
+
+
+def _state_of(job: Job, out: Path) -> State:
     run, config = Path(out) / job.name, job.config()
     planned = config.optim.epochs
     if not (run / RUN).exists():

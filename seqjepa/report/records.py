@@ -14,7 +14,7 @@ from seqjepa.evaluate.results import RESULTS_FILE, read_results
 from seqjepa.recipes import read_config
 from seqjepa.training.checkpoint import CONFIG, METRICS, RUN, read_run_json
 from seqjepa.training.runlog import read_epochs
-from shards.errors import UsageError
+from shards.errors import FormatError, UsageError
 
 DEEPEST = 4
 """Folders below one that is given in which runs are looked for."""
@@ -66,8 +66,13 @@ class RunRecord:
 
     @property
     def epochs_done(self) -> int:
-        """As many as were logged; as many as were planned where there is no log (imported weights)."""
-        return len(self.epochs) or self.config.optim.epochs
+        """As many as were logged; without a log (imported weights) those that were evaluated, else those planned."""
+        return len(self.epochs) or int(self.protocol.get("trained_epochs", self.config.optim.epochs))
+
+    @property
+    def epochs_measured(self) -> float:
+        """Of the weights that were evaluated, as far as that was noted."""
+        return float(self.protocol.get("trained_epochs", self.epochs_done))
 
 
 def read_records(paths: Sequence[Path]) -> list[RunRecord]:
@@ -88,7 +93,9 @@ def read_records(paths: Sequence[Path]) -> list[RunRecord]:
 
 
 def read_record(run: Path) -> RunRecord:
-    """One run directory. FormatError: it is none, or its results are not JSON objects."""
+    """One run directory. FormatError, DamageError: it is none, or its files cannot be read."""
+    if not (run / CONFIG).exists():
+        raise FormatError(f"{run} has no {CONFIG}: the run has not begun; let `seqjepa train` go on")
     identity, results = read_run_json(run), read_results(run)
     trained = results.get("trained", {})
     dataset = trained.get("protocol", {}).get("dataset") or identity.get("shards", {}).get("name", "")
@@ -111,11 +118,12 @@ def _transfers(run: Path) -> dict[str, Mapping[str, Any]]:
 
 
 def _runs_below(folder: Path) -> Iterator[Path]:
-    """Run directories in a folder and in its folders, not through links nor inside runs."""
+    """Run directories in a folder and in its folders, and what links there lead to; not inside runs."""
     for here, inner, files in os.walk(folder):
         depth = len(Path(here).relative_to(folder).parts)
-        if RUN in files:
+        if RUN in files and CONFIG in files:  # killed between the two, a run has not begun
             yield Path(here)
+        yield from (link for name in inner if (link := Path(here) / name).is_symlink() and (link / RUN).is_file())
         if RUN in files or depth >= DEEPEST:
             inner.clear()
         inner[:] = [name for name in inner if not name.startswith(".")]

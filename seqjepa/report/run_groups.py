@@ -59,7 +59,10 @@ class Mean:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one kind by seed. label: what tells it from the other groups in the same figure."""
+    """Runs of one kind. label: what tells it from the other groups in the same figure.
+
+    A copy of a run is no second seed: numbers are of the first run of each seed that has them.
+    """
 
     label: str
     runs: tuple[RunRecord, ...]
@@ -79,13 +82,22 @@ class Group:
 
     def mean(self, score: Callable[[Mapping[str, Any]], float | None], weights: str = "trained") -> Mean | None:
         """Of `score` of each run's results; None if no run has it."""
-        return mean_of(found for run in self.runs if (found := score(run.results.get(weights, {}))) is not None)
+        by_seed: dict[int, float] = {}
+        for run in self.runs:
+            if (found := score(run.results.get(weights, {}))) is not None:
+                by_seed.setdefault(run.config.seed, found)
+        return mean_of(by_seed.values())
 
     def curve(self, *keys: str, weights: str = "trained") -> dict[int, Mean]:
         """Scores by size ({"1": 0.5, …} under `keys` of results.json), in order of size."""
         found = [at(run.results.get(weights, {}), *keys) or {} for run in self.runs]
         sizes = sorted({int(size) for scores in found for size in scores})
-        return {m: mean_of(s[str(m)] for s in found if str(m) in s) for m in sizes}  # pyright: ignore[reportReturnType]
+        means = {m: self.mean(lambda scores, m=m: at(scores, *keys, str(m)), weights) for m in sizes}
+        return {m: mean for m, mean in means.items() if mean}
+
+    @property
+    def seeds(self) -> int:
+        return len({run.config.seed for run in self.runs})
 
 
 def groups_of(records: Iterable[RunRecord]) -> list[Group]:

@@ -100,7 +100,7 @@ def _rows(data: str, groups: Sequence[Group]) -> str:
 def _row(group: Group) -> str:
     top1 = headline(group, ("top1_acc", "top1_acc_z_agg"))
     r2 = headline(group, EQUIVARIANCE)
-    seeds = f"<small>{len(group.runs)} seeds</small>" if len(group.runs) > 1 else ""
+    seeds = f"<small>{group.seeds} seeds</small>" if group.seeds > 1 else ""
     found = doubts(group)
     sign, style = VERDICTS[_verdict(found)]
     name = f"<span class={style} aria-hidden=true>{sign}</span> {escape(group.label)}{seeds}"

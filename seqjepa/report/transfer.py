@@ -34,7 +34,8 @@ def transfer(groups: Sequence[Group]) -> Figure:
 def _ours(group: Group) -> list[Line]:
     lines = []
     for name in distinct(name for run in group.runs for name in run.transfers):
-        curves = [at(run.transfers.get(name, {}), "trained", "top1_agg") or {} for run in group.runs]
+        first = {run.config.seed: run for run in reversed(group.runs)}.values()
+        curves = [at(run.transfers.get(name, {}), "trained", "top1_agg") or {} for run in first]
         sizes = sorted({int(m) for curve in curves for m in curve})
         means = {m: mean_of(100 * curve[str(m)] for curve in curves if str(m) in curve) for m in sizes}
         if means:

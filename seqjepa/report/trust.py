@@ -45,6 +45,8 @@ def _doubts(record: RunRecord, several: bool) -> Iterator[Doubt]:
 
 
 def _grave(record: RunRecord) -> Iterator[str]:
+    if record.trained and record.epochs_measured < record.epochs_done:
+        yield f"evaluated at epoch {record.epochs_measured:g} of {record.epochs_done}; evaluate again"
     if record.epochs and len(record.epochs) < record.config.optim.epochs:
         yield f"training stopped at epoch {len(record.epochs)} of {record.config.optim.epochs}"
     yield from _collapsed(record)

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from seqjepa.devices import pick_device
 from seqjepa.jobs.job import Say
 from seqjepa.sweep.plan import Request, Task, require_shards
 from seqjepa.sweep.pool import parse_devices, run_side_by_side
 from seqjepa.sweep.run import run_tasks
 from seqjepa.sweep.slurm import write_script
 from seqjepa.sweep.tables import find_sheet
+from shards.errors import UsageError
+from shards.reader import ShardSet
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,11 @@ def perform(request: Request, tasks: Sequence[Task], out: Path, means: Means, sa
     UsageError, before anything is written: shards are missing. FailureError: runs failed, after all were tried.
     """
     require_shards(request, tasks)
+    pick_device(means.device)
+    for folder in {task.job.shards for task in tasks}:
+        ShardSet.open(folder)
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file; it needs a folder")
     if means.slurm is not None:
         left = [task.number for task in tasks if task.state(out).stage != "evaluated"]
         title = find_sheet(request.table).title
@@ -47,7 +55,8 @@ def perform(request: Request, tasks: Sequence[Task], out: Path, means: Means, sa
 
 def command_of(request: Request, out: Path, means: Means) -> list[str]:
     """The words of the command that does the whole sweep; with --task, one of its tasks."""
-    words = [sys.executable, "-m", "cli", "sweep", request.table, "--run", "--out", str(out)]
+    # -P: what is called cli in the folder that we are in is somebody else's.
+    words = [sys.executable, "-P", "-m", "cli", "sweep", request.table, "--run", "--out", str(out)]
     words += [word for kind, folder in request.shards.items() for word in ("--shards", f"{kind}={folder}")]
     options = {"--seeds": request.seeds, "--scale": request.scale, "--workers": means.workers}
     words += [word for name, value in options.items() if value is not None for word in (name, str(value))]

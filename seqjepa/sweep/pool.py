@@ -65,7 +65,7 @@ def run_side_by_side(
             for child in [child for child in running if child.process.poll() is not None]:
                 running.remove(child)
                 free.append(child.device)
-                _settle(child, failures, say)
+                _settle(child, out, failures, say)
     report(failures, len(tasks), say)
 
 
@@ -84,13 +84,14 @@ def _start(task: Task, command: Sequence[str], device: str, out: Path) -> Child:
     return Child(task, device, process, log)
 
 
-def _settle(child: Child, failures: dict[str, str], say: Say) -> None:
+def _settle(child: Child, out: Path, failures: dict[str, str], say: Say) -> None:
     child.log.close()
     name, code = child.task.job.name, child.process.returncode
-    if code == 0:
+    state = child.task.state(out)
+    if code == 0 and state.stage == "evaluated":
         say(f"{name}: done")
         return
-    failures[name] = f"exit code {code}, {_last_line(Path(child.log.name))}"
+    failures[name] = f"exit code {code}, {state}, {_last_line(Path(child.log.name))}"
     say(f"{name}: failed, {failures[name]}")
 
 

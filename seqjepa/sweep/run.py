@@ -18,8 +18,8 @@ def run_tasks(tasks: Sequence[Task], out: Path, *, device: str, workers: int | N
     """Every task in order. A signal ends the sweep; FailureError, after the last, where tasks failed."""
     failures: dict[str, str] = {}
     for position, task in enumerate(tasks, start=1):
-        say(f"[{position}/{len(tasks)}] {task.job.name}: {task.state(out)}")
         try:
+            say(f"[{position}/{len(tasks)}] {task.job.name}: {task.state(out)}")
             run_job(task.job, out, device=device, workers=workers, say=say)
         except Interrupted:
             raise
@@ -38,6 +38,6 @@ def report(failures: dict[str, str], of: int, say: Say) -> None:
     for name, reason in failures.items():
         say(f"failed: {name}: {' '.join(reason.split())}")
     raise FailureError(
-        f"{len(failures)} of {of} runs failed: {', '.join(failures)}; the others are done, and the same command tries "
-        "these again"
+        f"{len(failures)} of {of} runs failed: {', '.join(failures)}; what could be done is done, and the same command "
+        "tries these again"
     )

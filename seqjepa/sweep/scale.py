@@ -15,38 +15,75 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from seqjepa import recipes
 from seqjepa.config import RunConfig
+from seqjepa.evaluate.studies import DEFAULT, SUITES
+from seqjepa.methods import METHODS
 from seqjepa.recipes import did_you_mean, flatten
+from seqjepa.sweep.kinds import KINDS
 from seqjepa.toml_writer import dumps
 from shards.errors import ConfigError
 
 
+def _one_of(known: Iterable[str], what: str) -> AfterValidator:
+    """ValueError for other words, with those that there are."""
+
+    def check(word: str) -> str:
+        if word not in known:
+            raise ValueError(f"there is no {what} {word!r}{did_you_mean(word, known)}; there are: {', '.join(known)}")
+        return word
+
+    return AfterValidator(check)
+
+
+ShardKind = Annotated[str, _one_of(KINDS, "kind of shards")]
+MethodName = Annotated[str, _one_of(METHODS, "method")]
+
+
+class Evaluation(BaseModel):
+    """Keyword arguments of evaluate_run that a scale may give; runs, shards and devices are the sweep's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    suite: Annotated[str, _one_of(SUITES, "suite")] = DEFAULT
+    m_val: tuple[Annotated[int, Field(ge=1, le=64)], ...] = ()
+    probe_epochs: int | None = Field(default=None, ge=1)
+    agg_draws: int | None = Field(default=None, ge=1)
+    train_draws: int | None = Field(default=None, ge=1)
+    val_draws: int = Field(default=1, ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    train_split: str | None = None
+    val_split: str | None = None
+    normalisation: str | None = None
+    path: bool | None = None
+    contexts: tuple[int, ...] = ()
+
+
 class Changes(BaseModel):
-    """Settings as nested tables, and keyword arguments of evaluate_run."""
+    """Settings as nested tables, and how runs are evaluated."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     defaults: dict[str, Any] = {}
     settings: dict[str, Any] = {}
-    evaluation: dict[str, Any] = {}
+    evaluation: Evaluation = Evaluation()
 
 
 class Scale(Changes):
     """One scale; its name is the file's."""
 
     name: str
-    epochs: float = Field(default=1.0, gt=0)
-    kinds: dict[str, str] = {}
-    kind: dict[str, Changes] = {}
-    method: dict[str, Changes] = {}
+    epochs: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    kinds: dict[ShardKind, ShardKind] = {}
+    kind: dict[ShardKind, Changes] = {}
+    method: dict[MethodName, Changes] = {}
 
     def changed_settings(self, recipe: str, kind: str) -> tuple[str, ...]:
         """What `load_recipe(recipe, …)` is to be given, "a.b=c" each."""
@@ -66,7 +103,8 @@ class Scale(Changes):
     def evaluation_of(self, recipe: str, kind: str) -> dict[str, Any]:
         """Keyword arguments of evaluate_run for a run of `recipe`."""
         layers = self._layers(kind, recipes.load_recipe(recipe).method)
-        return {name: value for layer in layers for name, value in layer.evaluation.items()}
+        asked = [layer.evaluation.model_dump(exclude_unset=True) for layer in layers]
+        return {name: value for one in asked for name, value in one.items()}
 
     def _layers(self, kind: str, method: str) -> Iterator[Changes]:
         yield self
@@ -110,7 +148,7 @@ def _text(name: str) -> str:
 def _explain(error: Mapping[str, Any]) -> str:
     path = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
-        section = Scale if len(error["loc"]) == 1 else Changes
+        section = Scale if len(error["loc"]) == 1 else Evaluation if "evaluation" in error["loc"][:-1] else Changes
         allowed = [name for name in section.model_fields if name != "name"]
         return f"unknown key {path}{did_you_mean(str(error['loc'][-1]), allowed)}, allowed here: {', '.join(allowed)}"
     return f"{path} = {error['input']!r}: {error['msg']}"

@@ -36,10 +36,11 @@ def write_script(file: Path, table: str, title: str, tasks: Sequence[int], comma
     """
     if not tasks:
         raise UsageError(f"{table}: every run is trained and evaluated; there is nothing for an array to do")
+    if file.is_dir() or not file.absolute().parent.is_dir():
+        raise UsageError(f"--slurm {file}: give a file in a folder that is there")
     if file.exists() and "seqjepa sweep" not in file.read_text(encoding="utf-8", errors="replace"):
         raise UsageError(f"{file} is there and was not written by `seqjepa sweep --slurm`; choose another name")
     logs = (out / "logs").resolve()
-    logs.mkdir(parents=True, exist_ok=True)  # Slurm does not make it, and loses what it cannot write
     if re.search(r"\s", str(logs)):
         raise UsageError(f"--out {out}: Slurm takes no spaces in the names of its logs; choose another folder")
     script = SCRIPT.format(
@@ -51,5 +52,6 @@ def write_script(file: Path, table: str, title: str, tasks: Sequence[int], comma
         folder=shlex.quote(str(Path.cwd())),
         command=shlex.join(command),
     )
+    logs.mkdir(parents=True, exist_ok=True)  # Slurm does not make it, and loses what it cannot write
     write_atomic(file, script.encode())
     file.chmod(0o755)

@@ -25,6 +25,7 @@ from seqjepa.recipes import read_config
 from shards.errors import DamageError, FormatError
 
 CONFIG, RUN, METRICS, WEIGHTS, STATE = "config.toml", "run.json", "metrics.jsonl", "model.safetensors", "state.pt"
+EPOCHS = "epochs"
 
 
 class DataInfo(NamedTuple):
@@ -62,9 +63,12 @@ class DataInfo(NamedTuple):
 
 
 class LoadedRun(NamedTuple):
+    """epochs: of training that the weights have behind them; None where the file does not say."""
+
     config: RunConfig
     method: Method
     data: DataInfo
+    epochs: float | None = None
 
 
 def initial_method(config: RunConfig, action_size: int) -> Method:
@@ -81,13 +85,16 @@ def load_run(run: Path, device: torch.device | str = "cpu", *, untrained: bool =
     """
     info = read_run_json(run)
     config = read_config(run / CONFIG)
-    data = DataInfo(**info["data"])
+    try:
+        data = DataInfo(**info["data"])
+    except (KeyError, TypeError) as error:
+        raise FormatError(f"{run / RUN} does not say what the run was trained on ({error})") from None
     method = initial_method(config, data.action_size)
     module = as_module(method)
     if not untrained:
         load_weights(module, run / WEIGHTS)
     module.to(device).eval()
-    return LoadedRun(config, method, data)
+    return LoadedRun(config, method, data, 0.0 if untrained else trained_epochs(run / WEIGHTS))
 
 
 def read_run_json(run: Path) -> dict[str, Any]:
@@ -98,15 +105,30 @@ def read_run_json(run: Path) -> dict[str, Any]:
         raise FormatError(f"{run} is not a run directory (no readable {RUN}); `seqjepa train` makes them") from None
     if not isinstance(info, dict) or info.get("kind") != "seqjepa-run":
         raise FormatError(f"{run / RUN} was not written by `seqjepa train`")
+    if not isinstance(info.get("shards", {}), dict):
+        raise FormatError(f"{run / RUN} was not written by `seqjepa train`: its shards are no object")
     if info.get("format") != 1:
         raise FormatError(f"{run} has format {info.get('format')!r}, this version reads 1: update seqjepa")
     return info
 
 
-def save_weights(module: nn.Module, path: Path) -> None:
-    """Parameters and buffers as safetensors, on the CPU, contiguous, in the state dict's names."""
+def save_weights(module: nn.Module, path: Path, epochs: float | None = None) -> None:
+    """Parameters and buffers as safetensors, on the CPU, contiguous, in the state dict's names.
+
+    epochs: of training so far, kept in the file's metadata.
+    """
     tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
-    write_atomic(path, safetensors.torch.save(tensors))
+    write_atomic(path, safetensors.torch.save(tensors, None if epochs is None else {EPOCHS: f"{epochs:g}"}))
+
+
+def trained_epochs(path: Path) -> float | None:
+    """What `save_weights` noted in a file that could be loaded."""
+    with safetensors.safe_open(path, "pt") as file:
+        said = (file.metadata() or {}).get(EPOCHS, "")
+    try:
+        return float(said)
+    except ValueError:
+        return None
 
 
 def load_weights(module: nn.Module, path: Path) -> None:

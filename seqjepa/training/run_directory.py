@@ -92,8 +92,10 @@ def check_same_run(out: Path, plan: Plan) -> None:
     differ = [k for k in {**there, **asked} if k in there and there[k] != asked.get(k)]
     if differ:
         diff = ", ".join(f"{k} {_short(there[k])} there, {_short(asked.get(k))} asked" for k in differ)
-        hint = "; --extend-epochs changes the number of epochs" if "optim.epochs" in differ else ""
-        raise UsageError(f"{out} holds another run: {diff}. Ask the same, choose another --out, or --overwrite{hint}")
+        more = " (--extend-epochs changes the number of epochs)" if "optim.epochs" in differ else ""
+        raise UsageError(
+            f"{out} holds another run: {diff}. Ask the same, choose another --out, or `seqjepa train --overwrite`{more}"
+        )
 
 
 def _identity(config: RunConfig, shards: Mapping[str, str]) -> dict[str, Any]:

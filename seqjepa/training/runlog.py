@@ -35,6 +35,12 @@ def keep_epochs(path: Path, epochs: int) -> None:
 
 
 def read_epochs(path: Path) -> list[dict[str, object]]:
-    """All lines of metrics.jsonl, oldest first; a last line that was cut by a kill is left out."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """All lines of metrics.jsonl, oldest first; a last line that was cut by a kill is left out. DamageError: others."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        epochs = [json.loads(line) for line in lines if line.endswith("\n")]
+    except (OSError, ValueError) as error:
+        raise DamageError(f"{path} cannot be read ({error}); restore it, or train the run again") from None
+    if not all(isinstance(epoch, dict) for epoch in epochs):
+        raise DamageError(f"{path} holds lines that are no JSON objects; restore it, or train the run again")
+    return epochs

@@ -130,6 +130,8 @@ class Trainer:
                 self.meter.load_state_dict(state["meter"])
             self.step = self.first_step = state["step"]
             logger.info("%s: going on from step %d of %d", self.out, self.step, self.total_steps)
+            if self.world.main and not (self.out / checkpoint.WEIGHTS).exists():
+                self._write_weights()
         epochs_done = self.step // self.epoch_steps
         on_main(self.world, lambda: runlog.keep_epochs(self.out / checkpoint.METRICS, epochs_done))
 
@@ -227,8 +229,12 @@ class Trainer:
             "probes": self.probes.state_dict(),
             "meter": self.meter.state_dict(),
         }
-        checkpoint.save_weights(self.learner.module, self.out / checkpoint.WEIGHTS)
+        self._write_weights()
         checkpoint.save_state(state, self.out / checkpoint.STATE)
+
+    def _write_weights(self) -> None:
+        epochs = self.step / self.epoch_steps
+        checkpoint.save_weights(self.learner.module, self.out / checkpoint.WEIGHTS, round(epochs, 4))
 
     def _start_clock(self) -> None:
         self.clock, self.views_seen = time.monotonic(), 0

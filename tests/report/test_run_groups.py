@@ -62,6 +62,14 @@ def test_seeds_that_were_trained_or_probed_for_less_do_not_stand_together(tmp_pa
     assert [[r.name for r in group.runs] for group in groups] == [["a", "b"], ["namesake"], ["short"], ["stopped"]]
 
 
+def test_a_copy_of_a_run_is_no_second_seed(tmp_path):
+    records = [run(tmp_path / name, top1_z=0.5, top1_agg={"1": 0.25}) for name in ("one", "copy")]
+    (group,) = groups_of(records)
+    assert group.seeds == 1
+    assert group.mean(lambda scores: scores.get("top1_z")) == Mean(0.5, None, 1)
+    assert group.curve("top1_agg") == {1: Mean(0.25, None, 1)}
+
+
 def test_what_a_set_was_trained_on_is_told_by_its_classes(tmp_path):
     for name, digest in (("same", SHA256_OF["3DIEBench"]), ("other", "1" * 64)):
         folder = write_run(tmp_path / name, scores={}, trained_on="called-otherwise")

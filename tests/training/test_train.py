@@ -189,7 +189,8 @@ def test_untrained_is_exactly_what_the_run_began_with(whole, shards, tmp_path, m
     torch.manual_seed(999)
     train(tiny_config("optim.epochs=1"), shards, tmp_path / "run", workers=0, progress=False)
     torch.manual_seed(5)
-    config, method, data = load_run(whole, untrained=True)
+    config, method, data, epochs = load_run(whole, untrained=True)
+    assert epochs == 0
     state = as_module(method).state_dict()
     assert set(state) == set(begun)
     assert all(torch.equal(state[k], begun[k]) for k in begun)

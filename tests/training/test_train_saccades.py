@@ -79,7 +79,7 @@ def test_a_run_trains_on_unlabelled_images_and_remembers_how(whole: Path):
         "unlabeled",
         "saliency",
     )
-    config, _, data = load_run(whole)
+    config, _, data, _ = load_run(whole)
     assert Fixating(**data.fixating) == Fixating(patch=8) == Fixating(**{**data.fixating, "patch": config.data.patch})
     assert (data.patch, data.height, data.width, data.image_height, data.image_width) == (8, 8, 8, 24, 24)
     assert (data.action, data.action_size) == ("position", 2)
