@@ -10,6 +10,7 @@ from compare_lab import image_shards
 from noise_shards import noise_shards
 
 from seqjepa.compare.jobs import Comparison, parse_methods
+from seqjepa.compare.run import FILE, compare
 from seqjepa.compare.scales import METHODS, SCALES
 from seqjepa.data.actions import action_size
 from seqjepa.methods import METHODS as KNOWN
@@ -54,6 +55,20 @@ def test_methods_are_named_with_commas_or_all_together() -> None:
     for wrong in ("simclrr", "simclr,", ""):
         with pytest.raises(UsageError, match=r"not a method.* choose all, or from seq_jepa, simclr, .*conv_jepa$"):
             parse_methods(wrong)
+
+
+def test_what_is_not_ours_is_refused_before_the_first_minute(shards: Path, tmp_path: Path) -> None:
+    comparison = Comparison(shards, ("byol", "simclr"), steps=20)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / FILE).write_text("my own notes")
+    with pytest.raises(UsageError, match="was not written by `seqjepa compare`"):
+        compare(comparison, tmp_path / "notes", device="cpu")
+    assert (tmp_path / "notes" / FILE).read_text() == "my own notes"
+    (tmp_path / "runs" / "simclr-seed0").mkdir(parents=True)
+    (tmp_path / "runs" / "simclr-seed0" / "thesis.tex").write_text("")
+    with pytest.raises(UsageError, match="simclr-seed0 is there and is not a run directory"):
+        compare(comparison, tmp_path / "runs", device="cpu")
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["simclr-seed0"]
 
 
 def test_shards_without_rotations_are_refused(tmp_path: Path) -> None:

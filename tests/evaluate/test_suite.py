@@ -10,11 +10,11 @@ import torch
 from seqjepa.evaluate import suite
 from seqjepa.evaluate.battery import Lengths, Subject, battery_for
 from seqjepa.evaluate.fit_and_score import Bench, fit_and_score
-from seqjepa.evaluate.results import format_table, read_results
+from seqjepa.evaluate.results import differently_measured, format_table, read_results, table_rows
 from seqjepa.evaluate.suite import evaluate_run
 from seqjepa.evaluate.view_bank import encode_views
 from seqjepa.training.checkpoint import LoadedRun, load_run
-from shards.errors import ConfigError, FailureError, FormatError, UsageError
+from shards.errors import ConfigError, DamageError, FailureError, FormatError, UsageError
 from shards.reader import ShardSet
 
 QUICK = {"device": "cpu", "m_val": (1, 2, 4, 8), "probe_epochs": 6, "progress": False}
@@ -127,6 +127,24 @@ def test_table_has_a_column_for_each_and_the_gain():
     assert lines[3].split()[-3:] == ["0.875", "–", "–"]
     assert lines[-1] == "not measured: hue – the shards have no floor_hue"
     assert format_table({"untrained": untrained}).splitlines()[0].split() == ["untrained"]
+
+
+def test_what_would_lose_the_numbers_is_found_before_anything_is_encoded(run, shards, monkeypatch):
+    monkeypatch.setattr("seqjepa.evaluate.suite.encode_banks", None)
+    for file, text in (("results.json", '{"trained":'), ("metrics.jsonl", "nonsense\n")):
+        (run / file).write_text(text)
+        with pytest.raises((FormatError, DamageError), match=file):
+            evaluate_run(run, shards, device="cpu", progress=False)
+        (run / file).unlink()
+
+
+def test_there_is_no_gain_over_what_was_measured_otherwise():
+    trained = {"top1_z": 0.75, "protocol": {"seed": 0, "dataset": "a"}}
+    same = {"trained": trained, "untrained": {**trained, "top1_z": 0.5}}
+    assert dict(table_rows(same))["top-1, z"] == [0.75, 0.5, 0.25]
+    other = {"trained": trained, "untrained": {"top1_z": 0.5, "protocol": {"seed": 1, "dataset": "a"}}}
+    assert dict(table_rows(other))["top-1, z"] == [0.75, 0.5, None]
+    assert differently_measured(other) == ["seed"]
 
 
 def test_damaged_results_are_not_overwritten(tmp_path):

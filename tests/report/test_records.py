@@ -6,7 +6,7 @@ import pytest
 from report_runs import protocol_of, write_run
 
 from seqjepa.report.records import read_record, read_records
-from shards.errors import FormatError, UsageError
+from shards.errors import DamageError, FormatError, UsageError
 
 
 def test_a_record_holds_settings_numbers_and_epochs(tmp_path):
@@ -39,6 +39,34 @@ def test_what_is_no_run_is_refused_in_one_line(tmp_path):
     (run / "results.json").write_text("[1]")
     with pytest.raises(FormatError, match="holds a list"):
         read_records([run])
+
+
+def test_runs_that_have_not_begun_are_left_out_and_links_are_followed(tmp_path):
+    write_run(tmp_path / "store" / "one")
+    begun = write_run(tmp_path / "links" / "killed")
+    (begun / "config.toml").unlink()
+    (tmp_path / "links" / "linked").symlink_to(tmp_path / "store" / "one")
+    assert [record.name for record in read_records([tmp_path / "links", tmp_path / "store"])] == ["one"]
+    with pytest.raises(FormatError, match="has not begun; let `seqjepa train` go on"):
+        read_records([begun])
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("metrics.jsonl", '{"epoch": 1}\nnonsense\n', "cannot be read"),
+        ("metrics.jsonl", "5\n", "no JSON objects"),
+        ("results.json", '{"trained": 5}', "not what `seqjepa evaluate` writes"),
+        ("results.json", '{"trained": {"protocol": []}}', "not what `seqjepa evaluate` writes"),
+        ("run.json", '{"kind": "seqjepa-run", "format": 1, "shards": 3}', "its shards are no object"),
+    ],
+)
+def test_damaged_files_are_named_in_one_line(tmp_path, file, text, said):
+    run = write_run(tmp_path / "run", scores={})
+    (run / file).write_text(text)
+    with pytest.raises((DamageError, FormatError), match=said) as caught:
+        read_records([run])
+    assert file in str(caught.value)
 
 
 def test_a_set_is_the_papers_by_its_classes_not_by_its_name(tmp_path):

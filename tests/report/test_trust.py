@@ -34,6 +34,7 @@ def test_a_whole_run_at_the_papers_scale_is_trusted(tmp_path):
 @pytest.mark.parametrize(
     ("case", "said"),
     [
+        ({"protocol": protocol_of(trained_epochs=2)}, "evaluated at epoch 2 of 1000; evaluate again"),
         ({"epochs": 12}, "training stopped at epoch 12 of 1000"),
         ({"scores": None}, "not evaluated"),
         ({"line": {**GOOD, "z_rank": 1.25}}, "z has collapsed: effective rank 1.25"),

@@ -90,6 +90,26 @@ def test_later_layers_win_and_epochs_take_the_warm_up_along(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("[evaluation]\nuntrained = true\n", "unknown key evaluation.untrained"),
+        ("[evaluation]\ndevice = 'cpu'\n", "unknown key evaluation.device"),
+        ("[evaluation]\nm_val = 1\n", "evaluation.m_val"),
+        ("[evaluation]\nsuite = 'foo'\n", "there is no suite 'foo'; there are: probes, 3diebench"),
+        ("[method.simcrl.settings]\noptim.lr = 1.0\n", "there is no method 'simcrl' (did you mean 'simclr'?)"),
+        ("[kind.stl.settings]\noptim.lr = 1.0\n", "there is no kind of shards 'stl'"),
+        ("[kinds]\n3diebench = 'nix'\n", "there is no kind of shards 'nix'"),
+        ("epochs = inf\n", "epochs = inf"),
+    ],
+)
+def test_what_would_fail_only_after_training_is_said_before(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_scale(write(tmp_path, text))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
         ("epoch = 0.1", "unknown key epoch.*did you mean 'epochs'"),
         ("epochs = 0", "epochs = 0"),
         ("[kind.stl10.setting]", "unknown key kind.stl10.setting .*did you mean 'settings'"),

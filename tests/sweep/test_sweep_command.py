@@ -16,6 +16,8 @@ from sweep_lab import scale_file
 from typer.testing import CliRunner
 
 import cli
+from seqjepa.sweep.perform import Means, command_of
+from seqjepa.sweep.plan import Request
 
 ROOT = Path(__file__).resolve().parents[2]
 runner = CliRunner()
@@ -172,6 +174,41 @@ def test_what_makes_no_sense_is_said_and_writes_nothing(
     assert code == 2
     assert said in output
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_that_cannot_be_read_stops_nothing_but_itself(shards: Path, tmp_path: Path) -> None:
+    scale, out = scale_file(tmp_path), tmp_path / "runs"
+    assert sweep(shards, scale, out, "--run", "--device", "cpu", "--task", "2")[0] == 0
+    (out / "3die-rot-M1-test-seed42" / "config.toml").write_text("nonsense = 1\n")
+    assert states(shards, scale, out)["3die-rot-M1"].startswith("unreadable: ")
+    code, output = sweep(shards, scale, out, "--run", "--device", "cpu", table="table-10")
+    assert code == 1
+    assert "error: 1 of 4 runs failed: 3die-rot-M1-test-seed42;" in output
+    done = states(shards, scale, out)
+    assert [state for recipe, state in done.items() if recipe != "3die-rot-M1"] == ["evaluated"] * 3
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--run", "--device", "foo"], "there is no device 'foo'"),
+        (["--slurm", "."], "give a file in a folder that is there"),
+        (["--slurm", "nowhere/a.sbatch"], "give a file in a folder that is there"),
+    ],
+)
+def test_what_cannot_work_at_all_is_one_line(shards: Path, tmp_path: Path, more: list[str], said: str) -> None:
+    code, output = sweep(shards, scale_file(tmp_path), tmp_path / "runs", *more)
+    assert code == 2
+    assert said in output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_task_runs_our_cli_whatever_lies_in_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "cli.py").write_text("print('somebody else')\n")
+    words = command_of(Request("table-10"), tmp_path / "runs", Means())
+    started = words[: words.index("sweep")]
+    done = subprocess.run([*started, "--help"], cwd=tmp_path, capture_output=True, text=True)
+    assert "Train and evaluate seq-JEPA" in done.stdout
 
 
 def test_the_list_of_all() -> None:

@@ -150,6 +150,12 @@ def test_a_bad_override_is_named(override: str, complaint: str):
         load_recipe("3die-rot-M3", [override])
 
 
+@pytest.mark.parametrize("name", ["../evil", "a/b", "..", ".hidden", ""])
+def test_a_name_is_that_of_a_folder(name: str):
+    with pytest.raises(ConfigError, match="name"):
+        load_recipe("3die-rot-M3", [f'name="{name}"'])
+
+
 def test_unknown_and_broken_recipes(tmp_path):
     with pytest.raises(ConfigError, match=r"did you mean '3die-rot-M3'.*there are: .*synth-tiny"):
         load_recipe("3die-rotM3")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -81,6 +82,18 @@ def test_a_run_leaves_all_that_is_promised(whole: Path):
     info = json.loads((whole / "run.json").read_text())
     assert info["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert info["finished_epochs"] == 3
+
+
+def test_weights_know_their_epochs_and_come_back_from_the_state(whole: Path, shards: Path, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(whole, copy)
+    weights = copy / "model.safetensors"
+    before = weights.read_bytes()
+    planned = load_run(copy).config.optim.epochs
+    assert load_run(copy).epochs == planned
+    weights.unlink()
+    train(tiny_config(), shards, copy, workers=0, progress=False)
+    assert weights.read_bytes() == before
 
 
 def test_a_finished_run_says_so_and_changes_nothing(whole: Path, shards: Path, caplog):

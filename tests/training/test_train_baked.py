@@ -84,6 +84,7 @@ def test_a_run_on_baked_augmentations_is_probed_as_one_on_the_images(tmp_path):
     assert {f"r2_{part}_avg" for part in ("crop", "jitter", "blur")} <= set(found)
     assert list(found["top1_agg"]) == ["1", "2"]
     account = found["protocol"]
+    assert account["trained_epochs"] == account["epochs"] == 1
     assert account["skipped"] == {"top1_agg.3": "needs 4 views, a sample has 3"}
     assert account["augmenting"]["r2_pairs"] == "an observation view and a target view"
     assert account["augmenting"]["recipe"] == "as baked"
