@@ -35,7 +35,7 @@ def train_command(
     Examples:
       seqjepa train --shards shards/3die --recipe 3die-rot-M3
       seqjepa train --shards shards/3die --recipe 3die-rot-M3 --out runs/b256 --set optim.batch_size=256
-      torchrun --nproc-per-node 4 -m cli train --shards shards/3die --recipe 3die-rot-M3
+      torchrun --nproc-per-node 4 --no-python seqjepa train --shards shards/3die --recipe 3die-rot-M3
     """
     from seqjepa.recipes import load_recipe
     from seqjepa.training.train import train
