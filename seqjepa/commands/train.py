@@ -38,6 +38,7 @@ def train_command(
       torchrun --nproc-per-node 4 --no-python seqjepa train --shards shards/3die --recipe 3die-rot-M3
     """
     from seqjepa.recipes import load_recipe
+    from seqjepa.training.distributed import World
     from seqjepa.training.train import train
 
     everyday = {"fidelity": fidelity, "seed": seed, "optim.epochs": epochs}
@@ -47,6 +48,8 @@ def train_command(
     summary = train(
         config, shards, run, device=device, workers=workers, extend_epochs=extend_epochs, overwrite=overwrite
     )
+    if not World.from_environment().main:
+        return  # of several ranks one speaks
     if as_json:
         print_json(summary)
     else:
