@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,8 +23,12 @@ Shards = Annotated[Path, typer.Option("--shards", help="Folder of a shard set.")
 ShardFolder = Annotated[Path, typer.Argument(help="Folder of a shard set.", metavar="DIR")]
 
 
+OF_PATHS = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.ENOENT, errno.EROFS, errno.ELOOP)
+"""What is wrong with a path that was given, rather than with a disk."""
+
+
 class OneLineErrors(TyperGroup):
-    """Prints a SeqJepaError as one line and exits with its code."""
+    """Prints a SeqJepaError, or a path that cannot be used, as one line and exits with its code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -31,6 +36,11 @@ class OneLineErrors(TyperGroup):
         except SeqJepaError as error:
             typer.echo(f"error: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(error.exit_code) from None
+        except OSError as error:
+            if error.errno not in OF_PATHS or error.filename is None:
+                raise
+            typer.echo(f"error: cannot use {error.filename}: {error.strerror}; give another path", err=True)
+            raise typer.Exit(2) from None
         except KeyboardInterrupt:
             typer.echo("stopped; what is finished is kept, and the same command goes on from there", err=True)
             raise typer.Exit(130) from None

@@ -67,6 +67,14 @@ def test_recipes_are_listed_by_data_and_found_by_words():
     assert "no recipe holds 'unheard-of'" in nothing.output
 
 
+def test_a_path_that_cannot_be_used_is_one_line(tmp_path: Path):
+    result = runner.invoke(cli.seqjepa_app, ["report", "--csv", str(tmp_path / ("x" * 300 + ".csv"))])
+    assert result.exit_code == 2
+    assert "File name too long" in result.output
+    assert result.output.count("\n") < 4
+    assert "Traceback" not in result.output
+
+
 def test_help_needs_no_heavy_import():
     heavy = "{'torch', 'numpy', 'pyarrow', 'cv2', 'PIL', 'matplotlib', 'pydantic'}"
     code = f"import sys, cli; print(sorted({heavy} & set(sys.modules)))"

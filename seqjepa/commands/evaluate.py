@@ -53,7 +53,7 @@ def evaluate_command(
     train_split: Annotated[str | None, typer.Option(help="Probes learn on it. Default: train.")] = None,
     val_split: Annotated[str | None, typer.Option(help="Probes are scored on it. Default: val, else test.")] = None,
     device: Device = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the probes and of their draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the probes and of their draws.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Train probes on frozen features: top-1, R² of rotations, positions, augmentations. Written to RUN/results.json.
