@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from seqjepa.report.canvas import PUBLISHED, SERIES, draw, spread_apart
+from seqjepa.report.canvas import PUBLISHED, SERIES, draw, spread_apart, wrapped
 from seqjepa.report.figure import Datum, Figure, Panel
 from seqjepa.report.published import Published, of_source
 from seqjepa.report.run_groups import Group, Mean, accuracy, conditioning, label, seen
 from seqjepa.report.trust import PAPER_EPOCHS
 
 KEY, TITLE = "figure-3", "Figure 3: accuracy against R² of the transformation"
-LONGEST_LINE = 28
-"""Letters of a point's name in one line: longer ones would leave the axes no room."""
 COLUMNS = ("panel", "whose", "method", "kind", "R²", "± R²", "top-1, %", "± top-1", "seeds")
 CAPTION = (
     "To the right: more equivariant; up: more invariant. Circles: told nothing of the actions; triangles: told. Grey "
@@ -145,8 +142,7 @@ def _label(axes: Axes, points: Sequence[Point], colours: Sequence[str]) -> None:
     """Names in a column at the right, at the height of their points or as near as there is room, with a thin line."""
     low, high = axes.get_ylim()
     left, right = axes.get_xlim()
-    names = ["\n".join(textwrap.wrap(p.name, LONGEST_LINE)) for p in points]
-    lines = [name.count("\n") + 1 for name in names]
+    names, lines = wrapped([p.name for p in points])
     heights = spread_apart([p.top1.value for p in points], (high - low) * 0.054, high, lines)
     for point, name, colour, height in zip(points, names, colours, heights, strict=True):
         axes.annotate(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from html import escape
 from itertools import pairwise
@@ -16,6 +17,8 @@ from matplotlib.figure import Figure
 # Drawn in these stand-ins, which no chart uses otherwise, then swapped for what the style sheet defines.
 INK, FAINT, PUBLISHED = "#010203", "#010204", "#01020b"
 SERIES = tuple(f"#0102{5 + k:02x}" for k in range(6))
+LONGEST_LINE = 28
+"""Letters of a name in one line."""
 RASTER_DPI = 160
 """Of clouds of points, which would be megabytes as shapes."""
 CSS_COLOURS = {
@@ -53,6 +56,12 @@ def draw(paint: Callable[[Axes], object], alt: str, *, size: tuple[float, float]
         figure = Figure(figsize=size, layout="constrained")
         paint(figure.add_subplot())
         return _inline(figure, alt)
+
+
+def wrapped(names: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Names that stand beside a chart, in lines short enough to leave the axes room; and how many lines each has."""
+    texts = ["\n".join(textwrap.wrap(name, LONGEST_LINE)) for name in names]
+    return texts, [text.count("\n") + 1 for text in texts]
 
 
 def spread_apart(wanted: list[float], gap: float, high: float, lines: Sequence[int] = ()) -> list[float]:

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from seqjepa.report.canvas import PUBLISHED, SERIES, draw, spread_apart
+from seqjepa.report.canvas import PUBLISHED, SERIES, draw, spread_apart, wrapped
 
 DASHES = ("-", "--", ":", "-.")
 MOST_LINES = len(SERIES)
@@ -95,11 +95,12 @@ def _curve(axes: Axes, line: Line, colour: str, dash: str, scale: float, markers
 def _label_ends(axes: Axes, lines: Sequence[Line], colours: Sequence[str], scale: float) -> None:
     """Names beside the last points, pushed apart where they would overlap."""
     low, high = axes.get_ylim()
-    heights = spread_apart([scale * line.y[-1] for line in lines], (high - low) * 0.09, high)
+    names, counts = wrapped([line.name for line in lines])
+    heights = spread_apart([scale * line.y[-1] for line in lines], (high - low) * 0.09, high, counts)
     right = max((line.x[-1] for line in lines), default=0.0)
-    for line, colour, y in zip(lines, colours, heights, strict=True):
+    for name, colour, y in zip(names, colours, heights, strict=True):
         axes.annotate(
-            line.name,
+            name,
             (right, y),
             xytext=(8, 0),
             textcoords="offset points",
