@@ -39,11 +39,11 @@ GROUPS = {
 
 
 @cache
-def _files() -> dict[str, Traversable]:
-    """The packaged recipes by name, sorted within their groups."""
+def _files() -> dict[str, tuple[str, Traversable]]:
+    """Group and file of the packaged recipes by name, sorted within their groups."""
     root = resources.files("seqjepa") / "recipes"
-    files = [sorted((root / group).iterdir(), key=lambda file: file.name) for group in GROUPS]
-    return {file.name.removesuffix(".toml"): file for group in files for file in group if file.name.endswith(".toml")}
+    files = [(group, file) for group in GROUPS for file in sorted((root / group).iterdir(), key=lambda f: f.name)]
+    return {file.name.removesuffix(".toml"): (group, file) for group, file in files if file.name.endswith(".toml")}
 
 
 def names() -> list[str]:
@@ -53,7 +53,7 @@ def names() -> list[str]:
 
 def group_of(name: str) -> str:
     """The folder that a packaged recipe lies in, one of GROUPS."""
-    return Path(str(_files()[name])).parent.name
+    return _files()[name][0]
 
 
 def describe_recipes() -> dict[str, str]:
@@ -72,7 +72,7 @@ def text(recipe: str | Path) -> str:
     if recipe not in known:
         hint = did_you_mean(str(recipe), known)
         raise ConfigError(f"there is no recipe {str(recipe)!r}{hint}; there are: {', '.join(known)}")
-    return _files()[str(recipe)].read_text(encoding="utf-8")
+    return _files()[str(recipe)][1].read_text(encoding="utf-8")
 
 
 def load_recipe(recipe: str | Path = "", overrides: Sequence[str] = ()) -> RunConfig:

@@ -118,12 +118,12 @@ def _transfers(run: Path) -> dict[str, Mapping[str, Any]]:
 
 
 def _runs_below(folder: Path) -> Iterator[Path]:
-    """Run directories in a folder and in its folders, and what links there lead to; not inside runs."""
+    """Run directories in a folder and in its folders, and what links there lead to; not inside runs. A run that was
+    killed before it had its settings has not begun."""
     for here, inner, files in os.walk(folder):
         depth = len(Path(here).relative_to(folder).parts)
-        if RUN in files and CONFIG in files:  # killed between the two, a run has not begun
-            yield Path(here)
-        yield from (link for name in inner if (link := Path(here) / name).is_symlink() and (link / RUN).is_file())
+        links = [link for name in inner if (link := Path(here) / name).is_symlink()]
+        yield from (run for run in (Path(here), *links) if (run / RUN).is_file() and (run / CONFIG).is_file())
         if RUN in files or depth >= DEEPEST:
             inner.clear()
         inner[:] = [name for name in inner if not name.startswith(".")]

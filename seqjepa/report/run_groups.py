@@ -39,8 +39,6 @@ RESOLUTION = {"3DIEBench": 128, "CIFAR100": 32, "TinyImageNet": 64, "STL-10": 96
 TABLES_M_VAL = 5
 ABLATED_WIDTHS = (16, 64, 256)
 """Of the action embedding, in Table 4, beside the usual 128; any other width is a matter of scale."""
-USUAL_ACTION = {"rotation": "rotation", "position": "position", "augmentation": "augmentation"}
-"""By `seen`: what the paper's main runs are told."""
 SEEDLESS = ("name", "seed", "train.")
 
 
@@ -82,9 +80,13 @@ class Group:
 
     def mean(self, score: Callable[[Mapping[str, Any]], float | None], weights: str = "trained") -> Mean | None:
         """Of `score` of each run's results; None if no run has it."""
+        return self.over_seeds(lambda run: score(run.results.get(weights, {})))
+
+    def over_seeds(self, read: Callable[[RunRecord], float | None]) -> Mean | None:
+        """Of what is read from the first run of each seed that has it."""
         by_seed: dict[int, float] = {}
         for run in self.runs:
-            if (found := score(run.results.get(weights, {}))) is not None:
+            if (found := read(run)) is not None:
                 by_seed.setdefault(run.config.seed, found)
         return mean_of(by_seed.values())
 
@@ -131,9 +133,9 @@ def families(groups: Iterable[Group], *differing: str) -> list[list[Group]]:
 
 
 def is_whole(config: RunConfig, *, whatever_told: bool = False) -> bool:
-    """Whether it is seq-JEPA without an ablation, told what is usual for its kind of data."""
-    usual = whatever_told or config.data.action == USUAL_ACTION[seen(config)]
-    ablated = config.model.condition != "both" or any(is_so for _, is_so in _ablations(config))
+    """Whether it is seq-JEPA without an ablation, told what is usual for its kind of data, which is called the same."""
+    usual = whatever_told or config.data.action == seen(config)
+    ablated = config.model.condition != "both" or any(_ablations(config))
     return config.method == "seq_jepa" and usual and not ablated
 
 
@@ -162,20 +164,24 @@ def label(config: RunConfig, m_val: int | None = None) -> str:
         else:
             words[0] += f" ({config.data.context},{m_val})"
         words += [CONDITIONS[config.model.condition]] if config.model.condition in CONDITIONS else []
-    words += [ablated for ablated, is_so in _ablations(config) if is_so]
-    if conditioning(config) and config.data.action != USUAL_ACTION[seen(config)]:
+    words += _ablations(config)
+    if conditioning(config) and config.data.action != seen(config):
         words.append(f"told {conditioning(config)}")
     words += [config.fidelity] if config.fidelity != "paper" else []
     return ", ".join(words)
 
 
-def _ablations(config: RunConfig) -> Iterator[tuple[str, bool]]:
-    """Those of the paper beside what is told of actions, and whether the run is one."""
+def _ablations(config: RunConfig) -> Iterator[str]:
+    """What is left out or changed as in the paper's ablations, beside what is told of actions."""
     data, model = config.data, config.model
-    yield "no saliency", bool(data.patch) and data.fixations == "uniform"
-    yield "no IoR", bool(data.patch) and data.inhibition == "none"
-    yield "standard stem", bool(data.patch) and model.stem == "standard"
-    yield f"action embedding {model.action_dim}", config.method == "seq_jepa" and model.action_dim in ABLATED_WIDTHS
+    if data.patch and data.fixations == "uniform":
+        yield "no saliency"
+    if data.patch and data.inhibition == "none":
+        yield "no IoR"
+    if data.patch and model.stem == "standard":
+        yield "standard stem"
+    if config.method == "seq_jepa" and model.action_dim in ABLATED_WIDTHS:
+        yield f"action embedding {model.action_dim}"
 
 
 def conditioning(config: RunConfig) -> str:

@@ -8,7 +8,8 @@ from seqjepa.report.figure import Figure, Panel
 from seqjepa.report.figures import Line, ends, line_chart
 from seqjepa.report.line_rows import COLUMNS, line_rows
 from seqjepa.report.published import distinct, of_source
-from seqjepa.report.run_groups import Group, at, mean_of
+from seqjepa.report.records import RunRecord
+from seqjepa.report.run_groups import Group, at
 
 KEY, TITLE = "figure-15", "Figure 15: transfer of saccade models to other images"
 CAPTION = (
@@ -34,15 +35,17 @@ def transfer(groups: Sequence[Group]) -> Figure:
 def _ours(group: Group) -> list[Line]:
     lines = []
     for name in distinct(name for run in group.runs for name in run.transfers):
-        first = {run.config.seed: run for run in reversed(group.runs)}.values()
-        curves = [at(run.transfers.get(name, {}), "trained", "top1_agg") or {} for run in first]
+        curves = [_curve(run, name) for run in group.runs]
         sizes = sorted({int(m) for curve in curves for m in curve})
-        means = {m: mean_of(100 * curve[str(m)] for curve in curves if str(m) in curve) for m in sizes}
-        if means:
-            found = [mean for mean in means.values() if mean]
+        means = [group.over_seeds(lambda run, m=m, name=name: _curve(run, name).get(str(m))) for m in sizes]
+        if found := [mean.times(100) for mean in means if mean]:
             spread = [mean.std or 0.0 for mean in found] if any(mean.std for mean in found) else []
             lines.append(Line(name, [float(m) for m in sizes], [mean.value for mean in found], spread))
     return lines
+
+
+def _curve(run: RunRecord, transfer: str) -> dict[str, float]:
+    return at(run.transfers.get(transfer, {}), "trained", "top1_agg") or {}
 
 
 def _published() -> list[Line]:

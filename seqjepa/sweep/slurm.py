@@ -20,6 +20,7 @@ SCRIPT = """\
 #SBATCH --output={logs}/%x-%a.out --open-mode=append
 #SBATCH --signal=B:USR1@120 --requeue
 cd {folder}
+again=
 trap 'again=1; kill -TERM $pid' USR1 # the time limit is near: the run saves, and the task is queued again
 trap 'kill -TERM $pid' TERM          # scancel or preemption: the run saves
 {command} --task "$SLURM_ARRAY_TASK_ID" & pid=$!
