@@ -1,4 +1,4 @@
-"""Training as the released code does it, written from its description (SPEC A.3.1, A.8, A.14, C.1).
+"""Training as the released code does it (hafezgh/seq-jepa@73e0550 main_transformed_views.py), written anew.
 
 A 256-px JPEG and a .npy a view; PIL → Resize → ToTensor → Normalize in DataLoader workers; scipy for each pair of
 views; float32, eager, plain Adam; the target encoder's average parameter by parameter; the loss read after every step.

@@ -1,7 +1,7 @@
 """Where objects come from: a folder tree, or the same tree inside a tar that is read as a stream.
 
-Layout (SPEC C.1): `<root>/<synset>/<object>/image_{k}.jpg` beside `latent_{k}.npy`; the root may have any name.
-A view is a number k that has both files. Other files are passed over.
+Layout (facebookresearch/SIE@54541cf data/README.md:16-55): `<root>/<synset>/<object>/image_{k}.jpg` beside
+`latent_{k}.npy`; the root may have any name. A view is a number k that has both files. Other files are passed over.
 
 A source is read twice. `list()` finds out what there is: objects in the source's own order, their view numbers, and
 a small sample of images that is spread over the whole set. `read()` then delivers the files of chosen objects.

@@ -1,4 +1,4 @@
-"""The distributed split files: `train_images.npy`, `val_images.npy` and the labels beside them (SPEC C.1).
+"""The distributed split files: `train_images.npy`, `val_images.npy` and the labels beside them.
 
 An image list is a unicode array of "/<synset>/<object>/"; labels are integers, the rank of the synset in ascending
 order. Both are only read, never unpickled.

@@ -50,7 +50,7 @@ class Assignment:
 
 
 def assign(objects: Sequence[ListedObject], rule: SplitRule, split: Split = "all") -> Assignment:
-    """Labels are the rank of the synset in ascending order among all synsets of source and lists (SPEC C.1).
+    """Labels are the rank of the synset in ascending order among all synsets of source and lists, as in 3DIEBench's.
 
     Raises UsageError or FormatError if the rule does not fit the objects, or disagrees with distributed labels.
     """
@@ -103,7 +103,7 @@ def _unit_hash(text: str) -> float:
 
 
 def _by_lists(objects: Sequence[ListedObject], lists: SplitLists) -> list[str | None]:
-    """Listed objects take the split of their list; without a training list, all others are training (SPEC C.1 [R])."""
+    """Listed objects take the split of their list; without a training list, all others are training."""
     rest = None if "train" in lists.objects else "train"
     listed = {path: split for split, paths in lists.objects.items() for path in paths}
     here = {item.path for item in objects}

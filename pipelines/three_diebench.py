@@ -1,4 +1,4 @@
-"""3DIEBench, its OOD twin, and any data set in their layout → `views` shards (SPEC C.1, C.2)."""
+"""3DIEBench, its OOD twin, and any data set in their layout → `views` shards."""
 
 from __future__ import annotations
 

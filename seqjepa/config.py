@@ -39,7 +39,7 @@ class DataConfig(Section):
 
 
 class ModelConfig(Section):
-    """Widths and variants of the networks (SPEC A.2–A.6, A.10, B.1, B.10); docs/methods.md has each method's own."""
+    """Widths and variants of the networks (paper §3.2, §A.2, §A.3, §B.2); docs/methods.md has each method's own."""
 
     backbone: str = Field(default="resnet18", description="any torchvision ResNet")
     width: float = Field(default=1.0, gt=0, le=8, description="multiplies every channel count of the backbone")
@@ -60,7 +60,7 @@ class ModelConfig(Section):
 
 
 class ContextSSLConfig(Section):
-    """ContextSSL alone (SPEC B.9); its transformer takes layers, heads and ff_mult from the model."""
+    """ContextSSL alone (paper §A.3); its transformer takes layers, heads and ff_mult from the model."""
 
     width: int = Field(default=2048, ge=1, description="of the transformer")
     pairs: int = Field(default=64, ge=1, le=4096, description="of views in a context sequence")
@@ -70,7 +70,7 @@ class ContextSSLConfig(Section):
 
 
 class OptimConfig(Section):
-    """SPEC A.8. `schedule = "constant"` keeps lr after the warm-up, which is what the released code does (A.11 #2)."""
+    """Paper §A.2. `schedule = "constant"` keeps lr after the warm-up, as released (docs/fidelity.md #2)."""
 
     optimizer: Literal["adamw", "adam"] = "adamw"
     lr: float = Field(default=4e-4, gt=0)

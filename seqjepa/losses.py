@@ -16,7 +16,7 @@ from seqjepa.models.precision import at_least_float32, full_precision
 
 
 def cosine_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean of 1 − cos(prediction, target) over the rows: scalar in [0, 2] (paper eq. 5, SPEC A.6).
+    """Mean of 1 − cos(prediction, target) over the rows: scalar in [0, 2] (paper eq. 5).
 
     prediction, target: [N, d], any float type. The caller stops the target's gradient. BYOL's loss is twice this.
     """
@@ -26,10 +26,10 @@ def cosine_loss(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def nt_xent(a: Tensor, b: Tensor, temperature: float, least: float | None = None) -> Tensor:
-    """Each row has to tell its partner from the 2N − 2 others, by cosine / temperature (SPEC B, G 35).
+    """Each row has to tell its partner from the 2N − 2 others, by cosine / temperature (NT-Xent, arXiv 2002.05709).
 
     a, b: [N, d], N ≥ 2. The mean over all 2N rows of −log softmax at the partner; a row is never its own candidate.
-    least: cosines below it count as it, without a gradient (ContextSSL, SPEC B.9).
+    least: cosines below it count as it, without a gradient (Sharut/In-Context-Symmetries@124736d main.py:84).
     """
     with full_precision(a.device):
         rows = F.normalize(torch.cat((at_least_float32(a), at_least_float32(b))), dim=1)
@@ -41,7 +41,7 @@ def nt_xent(a: Tensor, b: Tensor, temperature: float, least: float | None = None
 
 
 def variance_hinge(y: Tensor) -> Tensor:
-    """½ · mean over dimensions of relu(1 − √(Var + 1e-4)), Var unbiased over the rows of y [N, d] (SPEC B, G 36)."""
+    """½ · mean over columns of relu(1 − √(Var + 1e-4)), Var unbiased over the rows of y [N, d] (arXiv 2105.04906)."""
     return F.relu(1.0 - torch.sqrt(at_least_float32(y).var(dim=0) + 1e-4)).mean() / 2
 
 
@@ -65,7 +65,7 @@ class VicWeights:
 
 
 def vicreg_loss(a: Tensor, b: Tensor, weights: VicWeights) -> Tensor:
-    """Mean squared difference, variance and covariance terms of two views' embeddings [N, d] (SPEC B, B.4)."""
+    """Mean squared difference, variance and covariance terms of two views' embeddings [N, d] (arXiv 2105.04906)."""
     spread = variance_hinge(a) + variance_hinge(b)
     redundancy = covariance_penalty(a) + covariance_penalty(b)
     invariance = F.mse_loss(at_least_float32(a), at_least_float32(b))
@@ -76,7 +76,7 @@ def trajectory_loss(left: Tensor, centre: Tensor, right: Tensor, normalised: boo
     """−mean cos(u₁, u₂) of the steps left → centre → right [N, d] without their parts along `centre`: in [−1, 1].
 
     normalised: rows are brought to length 1 first, so that u₁ and u₂ are tangents of the sphere at `centre`. The
-    released code does not, and taking off (v · centre) centre is then no projection any more (SPEC B.4).
+    released code does not, and taking off (v · centre) centre is then no projection any more (its models.py:1449).
     """
     left, centre, right = (at_least_float32(y) for y in (left, centre, right))
     if normalised:
@@ -89,7 +89,7 @@ def trajectory_loss(left: Tensor, centre: Tensor, right: Tensor, normalised: boo
 def sie_loss(
     invariant: tuple[Tensor, Tensor], equivariant: tuple[Tensor, Tensor], predicted: Tensor, weights: VicWeights
 ) -> Tensor:
-    """SIE's loss on two views' invariant and equivariant embeddings and the predicted equivariant one (SPEC B.7).
+    """SIE's loss (arXiv 2302.10283) on two views' invariant and equivariant embeddings and the predicted one.
 
     All are [N, d]. Variance and covariance are those of [invariant ; equivariant], 2d wide; the prediction has a
     variance term of its own, so that it cannot shrink the error by shrinking.

@@ -44,7 +44,7 @@ THREE_DIEBENCH_PARAMS: tuple[ParamField, ...] = (
     ParamField("light_phi", "rad"),
     ParamField("light_hue", "1"),
 )
-"""The seven latents of 3DIEBench, in stored order (SPEC C.1)."""
+"""The seven latents of 3DIEBench, in stored order (facebookresearch/SIE@54541cf data/README.md:58-67)."""
 
 
 @dataclass(frozen=True)

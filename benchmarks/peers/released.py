@@ -1,4 +1,4 @@
-"""The released data set's way, from its description (SPEC C.1, A.3.1): a 256-px JPEG and a .npy of latents per view,
+"""The released data set's way (hafezgh/seq-jepa@73e0550 datasets.py:49-121): a 256-px JPEG and a .npy per view,
 PIL → Resize(128) → ToTensor → Normalize, and scipy for each pair of views."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The released way to patches, from its description (SPEC C.6, C.7, A.11 #8–#14): each image by itself, in a worker.
+"""The released way to patches, from its description (docs/fidelity.md #8–14): each image by itself, in a worker.
 
 Each fixation is one draw from the flattened map, which is then masked and renormalised; each patch one `grid_sample`,
 turned upright, sent through PIL and back, and normalised.

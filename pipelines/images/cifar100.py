@@ -1,4 +1,4 @@
-"""CIFAR-100 as a source of images: 32×32, 100 fine classes; the coarse class and the file's name as meta (SPEC C.3)."""
+"""CIFAR-100 as a source of images: 32×32, 100 fine classes; the coarse class and the file's name as meta."""
 
 from __future__ import annotations
 

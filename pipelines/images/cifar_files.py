@@ -1,4 +1,4 @@
-"""CIFAR-100's files, in a folder or an archive, as arrays: cifar-100-python/{train,test,meta} (SPEC C.3)."""
+"""CIFAR-100's files, in a folder or an archive, as arrays: cifar-100-python/{train,test,meta}."""
 
 from __future__ import annotations
 

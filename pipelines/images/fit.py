@@ -1,7 +1,7 @@
 """An image and its saliency map, cropped and resized together, so that what is salient stays where it is seen.
 
 Both go through PIL's bilinear resize with antialiasing, of the same part; a map as probabilities, which then sum to 1
-again (SPEC C.5, A.11 #55).
+again (docs/fidelity.md #55).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""ImageNet's folders, or a plain tar of them: train/<wnid>/*.JPEG and val/<wnid>/*.JPEG (SPEC C.8).
+"""ImageNet's folders, or a plain tar of them: train/<wnid>/*.JPEG and val/<wnid>/*.JPEG.
 
 The class is the rank of the WordNet id among all ids of all splits in ascending order, so that training and
-validation agree (SPEC A.11 #57).
+validation agree (docs/fidelity.md #57).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""STL-10's binary files (SPEC C.4): uint8, 3 × 96 × 96 an image, channels first, column-major inside a channel."""
+"""STL-10's binary files: uint8, 3 × 96 × 96 an image, channels first, column-major inside a channel."""
 
 from __future__ import annotations
 

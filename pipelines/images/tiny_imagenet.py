@@ -1,4 +1,4 @@
-"""Tiny ImageNet as it is distributed: a zip, a tar of it, or the folder tiny-imagenet-200/ (SPEC C.3).
+"""Tiny ImageNet as it is distributed: a zip, a tar of it, or the folder tiny-imagenet-200/.
 
 train/<wnid>/images/*.JPEG; val/images/*.JPEG with val/val_annotations.txt; wnids.txt, whose line numbers are the
 labels; words.txt, the classes' names. The images of test/ have no labels and are left out.

@@ -1,4 +1,4 @@
-"""The MIT1003 centre bias, zoomed to an image's size once per size (SPEC C.5, step 2)."""
+"""The MIT1003 centre bias, zoomed to an image's size once per size (paper §A.1)."""
 
 from __future__ import annotations
 

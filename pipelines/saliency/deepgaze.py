@@ -1,6 +1,6 @@
 """DeepGaze IIE as a SaliencyModel: the user's package and files, checked, in the released or in our equivalent forward.
 
-Reference: Linardos, Kümmerer, Press, Bethge (2021), arXiv 2105.12441; how the paper used it: SPEC C.5.
+Reference: Linardos, Kümmerer, Press, Bethge (2021), arXiv 2105.12441; how the paper used it: its §A.1 and §B.10.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class DeepGazeIIE:
                 other one in proportion. For square images that is the authors' Resize + CenterCrop; of others nothing
                 is cropped, for a map is of the whole image
     input_scale "255", which the network was trained on, or "author": 0..1, as the released scripts feed it
-    pooling     "area": the mass in each cell; "author": bilinear on the log density (SPEC C.5, step 4)
+    pooling     "area": the mass in each cell; "author": bilinear on the log density (docs/saliency.md)
     weights, centre_bias   the released files, see weights.locate; download: fetch them if they are nowhere
     forward     "fast" or "package": equal up to rounding
     precision   of the backbones of the fast forward on CUDA, "tf32" if not given; on the CPU always "fp32"

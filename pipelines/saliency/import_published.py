@@ -4,7 +4,8 @@ STL-10    <maps>/<split>/saliency_<split>.npy, one float array (N, 1, 96, 96) or
 ImageNet  <maps>/<split>/<wnid>/<stem>-sal.npy or <stem>_sal.npy, one float array (H, W) an image, leading ones allowed
 
 The arrays (Hugging Face: Hafez/salmap-stl10, Hafez/ImageNet1k-Saliency-Maps) are probabilities up to a factor; shapes
-as the released code writes and reads them (SPEC C.4, C.5). Nothing is unpickled; STL-10's arrays are memory-mapped.
+as the released code writes and reads them (hafezgh/seq-jepa@73e0550 datasets.py:375-405). Nothing is unpickled;
+STL-10's arrays are memory-mapped.
 """
 
 from __future__ import annotations

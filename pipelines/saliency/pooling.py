@@ -28,6 +28,6 @@ def area_pool(density: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def author_pool(log_density: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear interpolation of the **log** density [B, H, W], then exp, then renormalised (SPEC C.5, step 4)."""
+    """Bilinear interpolation of the **log** density [B, H, W], then exp, then renormalised, as released."""
     log = F.interpolate(log_density[:, None], size, mode="bilinear", align_corners=False)[:, 0]
     return log.flatten(1).softmax(1).view_as(log)

@@ -19,7 +19,7 @@ class SynthConfig:
     views         images per object
     size          pixels along a side
     seed          0 … 2^63 − 1
-    ood           the validation objects only, under rotations with |α| ∈ [π/2, π] (SPEC C.2)
+    ood           the validation objects only, under rotations with |α| ∈ [π/2, π] (paper §B.3)
     families      use the first n families; None means all
     val_fraction  share of every family's objects that is validation
     device        "cpu" or "cuda[:n]"; the two differ in the last bit of some pixels

@@ -1,4 +1,4 @@
-"""The seven latents of a view, with 3DIEBench's order, ranges and meaning (SPEC C.1, C.2)."""
+"""The seven latents of a view: 3DIEBench's order, ranges and meaning (facebookresearch/SIE@54541cf data/README.md)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def draw_latents(generator: np.random.Generator, views: int, ood: bool = False) 
 
 
 def rotation_matrix(angles: np.ndarray) -> np.ndarray:
-    """Angles [..., 3] (rad) about the fixed x, then y, then z axis → R = Rz·Ry·Rx, [..., 3, 3] (SPEC A.3.1)."""
+    """Angles [..., 3] (rad) about the fixed x, then y, then z axis → R = Rz·Ry·Rx, [..., 3, 3] (scipy's "xyz")."""
     cx, cy, cz = np.moveaxis(np.cos(angles), -1, 0)
     sx, sy, sz = np.moveaxis(np.sin(angles), -1, 0)
     rows = [

@@ -30,8 +30,8 @@ _EMPTY = 2**31 - 1
 def render(solid: Solid, latents: np.ndarray, size: int, device: str = "cpu") -> np.ndarray:
     """Latents float64 [V, 7] → uint8 [V, size, size, 3], as a reader of 3DIEBench's JPEGs sees them.
 
-    3DIEBench's images were handed to OpenCV from an RGB buffer, so red and blue are swapped in its files (SPEC C.1).
-    So they are here: a floor of hue 0 is blue.
+    3DIEBench's images were handed to OpenCV from an RGB buffer, so red and blue are swapped in its files
+    (facebookresearch/SIE@54541cf data/main.py:180). So they are here: a floor of hue 0 is blue.
     """
     step = max(1, _CHUNK_PIXELS // size**2)
     with torch.inference_mode(), _one_thread():

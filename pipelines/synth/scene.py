@@ -1,8 +1,8 @@
 """The stage every object stands on: camera, floor and spot light, in metres-like units, z up.
 
-As in 3DIEBench (SPEC C.1) the camera is 2.5 away, 45° above the horizon and looks at the object; the floor is
-HSV(hue, 0.6, 0.6); the spot light sits at polar angle θ from the zenith and azimuth φ and is HSV(hue, 1, 0.8).
-The distance of the light, the height of the floor and the field of view are our own.
+As in 3DIEBench (facebookresearch/SIE@54541cf data/main.py:112-180) the camera is 2.5 away, 45° above the horizon and
+looks at the object; the floor is HSV(hue, 0.6, 0.6); the spot light sits at polar angle θ from the zenith and azimuth φ
+and is HSV(hue, 1, 0.8). The distance of the light, the height of the floor and the field of view are our own.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ SCORES = {
     "r2_rel_pool": "r2_rel_rot_pool",
     "r2_indiv_pool": "r2_indiv_rot_pool",
 }
-"""By key of a row: the key in results.json. `avg` is scikit-learn's R², `pool` SIE's (SPEC D.3)."""
+"""By key of a row: the key in results.json. `avg` is scikit-learn's R², `pool` SIE's (docs/fidelity.md #42)."""
 AVERAGED = ("top1", "top1_z", *SCORES, "seconds")
 
 

@@ -1,4 +1,4 @@
-"""How our parameters of ContextSSL are called in its authors' state dicts (SPEC B.9)."""
+"""Our parameters of ContextSSL by their authors' names (Sharut/In-Context-Symmetries@124736d models.py)."""
 
 from __future__ import annotations
 

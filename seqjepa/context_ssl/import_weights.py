@@ -1,4 +1,4 @@
-"""A run directory from the weights that ContextSSL's authors released: one bare state dict (SPEC B.9)."""
+"""A run directory from the weights that ContextSSL's authors released: one bare state dict (paper §A.3)."""
 
 from __future__ import annotations
 

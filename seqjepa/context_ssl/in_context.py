@@ -1,4 +1,4 @@
-"""Evaluation of ContextSSL: its numbers are those of views that were seen after a context (SPEC B.9).
+"""Evaluation of ContextSSL: its numbers are those of views that were seen after a context (paper §A.3).
 
 The context is c / 2 pairs of the training split, c tokens. Its keys and values are computed once for each environment;
 then every view of either bank is one more token, without an action, and its output z⁺ takes the place of z.

@@ -1,7 +1,7 @@
-"""Actions between views from their absolute parameters (SPEC A.3).
+"""Actions between views from their absolute parameters (paper §A.1).
 
 Quaternions are scalar-last (x, y, z, w), of unit norm and never canonicalised: q and −q are one rotation, but flipping
-signs would make the target discontinuous (SPEC G 2).
+signs would make the target discontinuous.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ AUGMENTATION_FIELDS = (
     ParamField("hue", "turn"),
     ParamField("blur_sigma", "px"),  # of the view
 )
-"""The nine recorded parameters of an augmented view (SPEC A.3.3)."""
+"""The nine recorded parameters of an augmented view (hafezgh/seq-jepa@73e0550 augmentations.py:155-175)."""
 AUGMENTATION_COLUMNS = tuple(field.name for field in AUGMENTATION_FIELDS)
 AUGMENTATION_PARTS = {"crop": slice(0, 4), "jitter": slice(4, 8), "blur": slice(8, 9), "augmentation": slice(0, 9)}
 ACTIONS: dict[str, int] = {
@@ -47,7 +47,7 @@ def action_size(kind: str) -> int:
 def quaternion(euler: ArrayLike) -> NDArray[np.floating]:
     """Extrinsic x-y-z Tait–Bryan angles [..., 3] in rad → quaternions [..., 4] (x, y, z, w) in the dtype of the angles.
 
-    q = q_z ⊗ q_y ⊗ q_x, which is scipy's Rotation.from_euler("xyz").as_quat() including its sign (SPEC A.3.1).
+    q = q_z ⊗ q_y ⊗ q_x, which is scipy's Rotation.from_euler("xyz").as_quat() including its sign.
     """
     angles = np.asarray(euler)
     dtype = angles.dtype if angles.dtype.kind == "f" else np.dtype(np.float64)
@@ -98,8 +98,8 @@ def actions_between(params: NDArray[np.floating], names: Sequence[str], kind: st
     """Actions between neighbouring views: params [B, T, P] with column names → float32 [B, T-1, A].
 
     rotation         relative quaternion (4)
-    rotation_colour  relative quaternion (4), then floor and light hue differences, raw and not circular (A.3.2)
-    position         from one fixation to the next (2), as fractions of the image's width and height (A.3.4)
+    rotation_colour  relative quaternion (4), then floor and light hue differences, raw and not circular (Table 7)
+    position         from one fixation to the next (2), as fractions of the image's width and height (paper §A.1)
 
     Actions of augmentations, whose parameters are scaled first: augment.scaling.augmentation_actions.
     Raises ConfigError for another kind, or missing columns.

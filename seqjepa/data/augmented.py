@@ -1,4 +1,4 @@
-"""AugmentedLoader: sequences of augmented views of images, exactly repeatable, made on the device (SPEC A.3.3, C.3)."""
+"""AugmentedLoader: sequences of augmented views of images, exactly repeatable, made on the device."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Augmenting:
     recipe   what is drawn: the last view of a sequence has the target pipeline, all others the observation pipeline
     action   one of actions.AUGMENTATION_PARTS: which parameters the actions are differences of
     size     side of a view in pixels
-    scaling  constants of the z-scores; None: the released normalisation over the views of a sample (A.11 #22)
+    scaling  constants of the z-scores; None: the released scaling over a sample's views (docs/fidelity.md #22)
 
     Raises ConfigError for an action that augmentations do not have, or a size that is no size.
     """

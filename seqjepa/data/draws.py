@@ -2,7 +2,7 @@
 
 Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) encrypts a 128-bit counter
 with the 64-bit seed. The counter holds what the number is for, so nothing depends on worker, rank, batch or where a
-run stopped (SPEC C.9, A.11 #32):
+run stopped (docs/fidelity.md #32):
 
     word 0, 1   sample index, low and high half
     word 2      epoch

@@ -17,14 +17,14 @@ from torch import Tensor
 from seqjepa.data.draws import Purpose, uniform
 from shards.errors import ConfigError
 
-# Author and paper add this much to each pixel before renormalising (SPEC C.6): what is left if all else is inhibited.
+# Added to each pixel before renormalising (docs/fidelity.md #14): what is left if all else is inhibited.
 _FLOOR = 1e-16
 _PIXELS_AT_ONCE = 1 << 20  # of maps, on a CPU: what about stays in its cache
 
 
 @dataclass(frozen=True)
 class Fixating:
-    """How a sequence of patches is taken from an image (SPEC C.6, C.7, A.11 #8–#15). ConfigError for unknown values.
+    """How patches are taken from an image (paper §A.1; docs/fidelity.md #8–15). ConfigError for unknown values.
 
     patch       side of a patch, pixels
     inhibition  what a fixation closes to all later ones: the disc of radius patch/2 around it, the square of that half
@@ -89,7 +89,7 @@ def sample_fixations(maps: Tensor, numbers: Tensor, how: Fixating) -> Tensor:
 
     Each fixation is drawn from the map without what its predecessors inhibit, exactly: a row by its mass, then a column
     in it, both by inverting a cumulative sum. A map that is used up counts as uniform over all pixels from then on, and
-    is inhibited anew (SPEC C.6, A.11 #14).
+    is inhibited anew (docs/fidelity.md #14).
     """
     if how.fixations == "uniform":
         size = torch.tensor(maps.shape[1:], dtype=torch.float64, device=maps.device)

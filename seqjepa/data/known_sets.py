@@ -20,7 +20,7 @@ CLASSES_SHA256 = {
 }
 """classes_sha256 → the data set as paper_results.csv calls it."""
 PAPER_SAMPLES = {"3DIEBench": 41_920, "CIFAR100": 50_000, "TinyImageNet": 100_000, "STL-10": 100_000}
-"""What the paper trains on (SPEC A.2): objects, images; of STL-10 the unlabelled ones."""
+"""What the paper trains on: objects, images; of STL-10 the unlabelled ones."""
 
 
 def classes_sha256(classes: Iterable[str]) -> str:

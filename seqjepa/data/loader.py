@@ -29,7 +29,7 @@ def _own(array: np.ndarray) -> torch.Tensor:
 
 
 class ViewLoader(Epochs):
-    """Endless epochs of ViewSequences: T distinct views of each sample, uniformly, in random order (SPEC A.11 #31).
+    """Endless epochs of ViewSequences: T distinct views of each, uniformly, in random order (docs/fidelity.md #31).
 
     Of a baked set, epoch e instead takes the first T views of the e-th stored sequence, in their order, and starts over
     when there are no more; of augmentations all T, as the last is the target.

@@ -1,4 +1,4 @@
-"""Patches at fixations, cut for a whole batch on any device, and where they are (SPEC A.3.4, C.7, A.11 #9–#13).
+"""Patches at fixations, cut for a whole batch on any device, and where they are (docs/fidelity.md #9–13).
 
 Letters: B images of H × W pixels, T fixations of each, p the side of a patch. Positions are (row, col).
 """
@@ -76,7 +76,7 @@ def _fill_colour(how: Fixating, mean: Sequence[float]) -> list[int]:
 
 
 def _cut_released(images: Tensor, fixations: Tensor, how: Fixating, mean: Sequence[float]) -> Tensor:
-    """uint8 [B, H, W, 3] → [B, T, p, p, 3]: released patches (A.11 #9, #10).
+    """uint8 [B, H, W, 3] → [B, T, p, p, 3]: released patches (docs/fidelity.md #9, 10).
 
     Bilinear samples at c − 0.5 + p/2 · t down and r − 0.5 + p/2 · t across, t from −1 to 1: note r and c.
 

@@ -1,4 +1,4 @@
-"""SaccadeLoader: sequences of patches at fixations, exactly repeatable, made on the device (SPEC A.3.4, C.6)."""
+"""SaccadeLoader: sequences of patches at fixations, exactly repeatable, made on the device (paper §A.1)."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ViewSequence:
-    """A batch of short sequences of views and the actions between them (SPEC A.1, A.3).
+    """A batch of short sequences of views and the actions between them (paper §2.2, §A.1).
 
     views    uint8 or float [B, T, C, H, W]   uint8 from a loader, strided as channels-last; the last view is the target
     actions  float32 [B, T-1, A]              actions[:, i] takes view i to view i + 1

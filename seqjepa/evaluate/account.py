@@ -1,4 +1,4 @@
-"""The account that stands beside every number: how it came about (SPEC G 40)."""
+"""The account that stands beside every number: how it came about."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _recipe(how: Augmenting) -> dict[str, Any]:
 
 
 def _compared(bank: FeatureBank, subject: Subject) -> dict[str, Any]:
-    """Of what pairs of augmented views were made and how parameters were scaled (SPEC D.4)."""
+    """Of what pairs of augmented views were made and how parameters were scaled (docs/fidelity.md #20, 22)."""
     both, views, scaling = subject.author and isinstance(subject.method, Aggregating), bank.run_length, bank.scaling
     pairs = f"the first two of {views} views" if both else "an observation view and a target view"
     return {

@@ -1,4 +1,4 @@
-"""FeatureBank, the cache that every probe is trained from (SPEC D.0). S samples, N slots, D width, P parameters."""
+"""FeatureBank, the cache that every probe is trained from. S samples, N slots, D width, P parameters."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class FeatureBank:
     def actions(self, slots: np.ndarray, kind: str) -> Tensor:
         """Actions of a kind from each drawn slot to the next: int64 [S, V] → float32 [S, V − 1, A], where z is.
 
-        With author fidelity actions of augmentations depend on all V slots that are given (SPEC A.3.3).
+        With author fidelity actions of augmentations depend on all V slots that are given (docs/fidelity.md #22).
         """
         params = self.params_of(slots)
         if kind in AUGMENTATION_PARTS:

@@ -1,4 +1,4 @@
-"""Which numbers there are for a run and a shard set, and why others are missing (SPEC D.1, D.2, D.4, D.6)."""
+"""Which numbers there are for a run and a shard set, and why others are missing (paper §3.3, §A.2)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OF_VIEW: dict[Seen, str] = {
 }
 """By what a view is: the name of top-1 on z of one."""
 AUGMENTATIONS = {"crop": True, "jitter": True, "blur": False}
-"""Parts of an augmentation that are read from a pair of views: whether by an MLP (D.4)."""
+"""Parts of an augmentation that are read from a pair of views: whether by an MLP (paper §A.2)."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a run costs: multiply–accumulates of a sample, parameters, hours of training (SPEC D.12, Table 6)."""
+"""What a run costs: multiply–accumulates of a sample, parameters, hours of training (paper, Tables 5 and 6)."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ class Glances:
 
 @dataclass(frozen=True)
 class Augmentations:
-    """Augmented images; params are the nine of SPEC A.3.3. A draw is what a training sequence is: V − 1 views of the
+    """Augmented images; params are the nine recorded ones. A draw is what a training sequence is: V − 1 views of the
     observation pipeline, then one of the target pipeline."""
 
     how: Augmenting

@@ -1,4 +1,4 @@
-"""Probing must not touch the model: eval mode, no gradients, and a hash before and after that says so (SPEC D.0)."""
+"""Probing must not touch the model: eval mode, no gradients, a hash before and after (docs/fidelity.md #37)."""
 
 from __future__ import annotations
 

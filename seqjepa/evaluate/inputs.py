@@ -1,4 +1,4 @@
-"""What a probe is shown and what it should say (SPEC D.1, D.2, D.4, D.6).
+"""What a probe is shown and what it should say (paper §3.3, §A.2, §B.9).
 
 Each function here (or the one that it returns) is of type Inputs: it turns a feature bank and one draw of slots
 int64 [S, V] into a `Gather`, rows → (inputs, targets). Training gathers from draw after draw, validation from fixed
@@ -22,12 +22,12 @@ Inputs = Callable[[FeatureBank, np.ndarray], Gather]
 
 
 def label_of_view(bank: FeatureBank, slots: np.ndarray) -> Gather:
-    """z of one view [b, D] → class (D.1)."""
+    """z of one view [b, D] → class (paper §3.3)."""
     return gather_z(bank, slots[:, :1], bank.labels)
 
 
 def label_of_image(bank: FeatureBank, slots: np.ndarray) -> Gather:
-    """z of the whole image [b, D] → class (D.1); no draw plays a part."""
+    """z of the whole image [b, D] → class (docs/fidelity.md #40); no draw plays a part."""
     z = bank.z_image
     assert z is not None, "asked for only where the bank has whole images"
 
@@ -46,7 +46,7 @@ def rotation_of_view(bank: FeatureBank, slots: np.ndarray) -> Gather:
 
 def action_between(action: str) -> Inputs:
     """[z1; z2] [b, 2 D] → the action that takes the first view to the second: the relative rotation in the object's
-    frame (A.3.1), or the difference of two positions (A.3.4)."""
+    frame, or the difference of two positions (paper §A.1)."""
 
     def inputs(bank: FeatureBank, slots: np.ndarray) -> Gather:
         return gather_z(bank, slots[:, :2], bank.actions(slots[:, :2], action)[:, 0])
@@ -55,7 +55,7 @@ def action_between(action: str) -> Inputs:
 
 
 def augmentation_between(part: str, *, whole_draw: bool) -> Inputs:
-    """[z1; z2] [b, 2 D] → how the second view's parameters of a part differ from the first's (D.4).
+    """[z1; z2] [b, 2 D] → how the second view's parameters of a part differ from the first's (paper §A.2).
 
     The pair is what a draw of two views would be: the first observation view, and the target view, which is the last
     slot of a draw. whole_draw: the released pair for seq-JEPA, the first two of all V views, with targets that are
@@ -70,14 +70,14 @@ def augmentation_between(part: str, *, whole_draw: bool) -> Inputs:
 
 
 def hue_between(bank: FeatureBank, slots: np.ndarray) -> Gather:
-    """[z1; z2] [b, 2 D] → (Δ floor hue, Δ light hue): a plain difference in (−1, 1), not circular (A.3.2)."""
+    """[z1; z2] [b, 2 D] → (Δ floor hue, Δ light hue): a plain difference in (−1, 1), not circular (Table 7)."""
     rows = np.arange(len(slots))[:, None]
     hues = np.stack([bank.column(name)[rows, slots[:, :2]] for name in HUE_COLUMNS], axis=-1)
     return gather_z(bank, slots[:, :2], bank.on_device(hues[:, 1] - hues[:, 0]))
 
 
 def label_of_prefixes(method: Aggregating, action: str, sizes: Sequence[int]) -> Inputs:
-    """z_AGG [b, K, W] of the first M views for each of the K sizes M, nested prefixes of one draw → class (D.2).
+    """z_AGG [b, K, W] of the first M views for each of K sizes M, prefixes of one draw → class (docs/fidelity.md #39).
 
     The actions a_1 … a_{M−1} run between successive views of the prefix; the last view's slot is zero. The view after
     the prefix and the action towards it play no part in z_AGG, so M views are enough.
@@ -100,7 +100,7 @@ def label_of_prefixes(method: Aggregating, action: str, sizes: Sequence[int]) ->
 
 
 def label_of_means(sizes: Sequence[int]) -> Inputs:
-    """Mean z [b, K, D] of the first M views for each of the K sizes M → class: for methods without aggregate (B.8)."""
+    """Mean z [b, K, D] of the first M views for each of the K sizes M → class: for methods without aggregate."""
 
     def inputs(bank: FeatureBank, slots: np.ndarray) -> Gather:
         features = gather_z(bank, slots[:, : max(sizes)], bank.labels, flat=False)
@@ -118,7 +118,7 @@ def path_of_prefixes(
     method: Aggregating, action: str, target: str, sizes: Sequence[int], *, vision: bool, acting: bool
 ) -> Inputs:
     """[z_AGG; e_M] [b, K, W + E] after M views for each of the K sizes M → the whole way [b, K, A'], from the first
-    view to the one after the prefix (path integration, D.6).
+    view to the one after the prefix (path integration, paper §B.9).
 
     action  the kind of action that the method is given;  target  the kind in which the way is measured
     vision=False: every z is 0; acting=False: every embedded action is 0, e_M too.

@@ -1,4 +1,4 @@
-"""Bootstrap intervals of the headline numbers: which validation objects there happened to be (SPEC D.0).
+"""Bootstrap intervals of the headline numbers: which validation objects there happened to be.
 
 Objects are drawn with replacement; all draws of an object move together, and nothing is fitted again. Every number here
 is a function of means over rows, so a thousand resamples are one product of matrices.

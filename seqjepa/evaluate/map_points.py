@@ -1,4 +1,4 @@
-"""The points that maps of features are made of: which views and sequences, and how they are coloured (SPEC D.10)."""
+"""The points of maps of features: which views and sequences, and how they are coloured (Figures 5, 12–14)."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def aggregates(case: Case, classes: list[int], size: int, most: int) -> Points:
 
 
 def _sequences(case: Case, size: int, draw: int) -> Gather:
-    """Of runs the whole one is drawn: released actions depend on it (SPEC A.3.3)."""
+    """Of runs the whole one is drawn: released actions depend on it (docs/fidelity.md #22)."""
     bank, method = case.banks.val, case.loaded.method
     assert isinstance(method, Aggregating), "or it has no z_AGG"
     slots = bank.draw(case.bench.seed, draw, Purpose.EVALUATION, bank.run_length or size)

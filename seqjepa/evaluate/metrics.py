@@ -1,6 +1,6 @@
-"""The numbers the paper reports: top-1 accuracy, two definitions of R² (SPEC D.1, D.3), and angles in degrees.
+"""The numbers the paper reports: top-1 accuracy, two definitions of R² (docs/fidelity.md #42), and angles in degrees.
 
-R² is always computed over the whole validation set at once; averaging it over batches is a different number (SPEC G 6).
+R² is always computed over the whole validation set at once; averaging it over batches is a different number.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def r2_pool(target: Tensor, predicted: Tensor) -> float:
     """`1 − Σ(y−ŷ)² / Σ(y−ȳ)²` with both sums over all entries of [n, D] and one scalar mean ȳ: SIE's R².
 
     Flatters: predicting each dimension's mean already scores 0.229 on relative and 0.461 on absolute rotations of
-    3DIEBench (SPEC D.3), where `r2_avg` scores 0.
+    3DIEBench, where `r2_avg` scores 0.
     """
     y, residual = _in_double(target, predicted)
     unexplained, total = residual.square().sum(), (y - y.mean()).square().sum()
@@ -42,7 +42,7 @@ def r2_pool(target: Tensor, predicted: Tensor) -> float:
 
 
 def geodesic_deg(target: Tensor, predicted: Tensor) -> Tensor:
-    """Angle of the rotation between two others, in degrees, 0 to 180: quaternions [n, 4] → float64 [n] (SPEC D.7).
+    """Angle of the rotation between two others, in degrees, 0 to 180: quaternions [n, 4] → float64 [n].
 
     Targets are of unit norm, predictions are brought to it; q and −q are one rotation, so signs play no part. The angle
     is that of scipy's Rotation.magnitude. A prediction of exactly 0 counts as 180.

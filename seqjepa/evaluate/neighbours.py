@@ -1,4 +1,4 @@
-"""Nearest neighbours of validation views by cosine of z, and what they share with the query (SPEC D.9).
+"""Nearest neighbours of validation views by cosine of z, and what they share with the query (Figure 4).
 
 Letters: T views of all samples, Q queries, k neighbours of each.
 """

@@ -1,4 +1,4 @@
-"""Odd one out (SPEC D.8): of three views, two are of one object and one of an object of another class; which?
+"""Odd one out (poster; protocol ours): of three views, one is of an object of another class; which?
 
 The poster reports it without a protocol, so this one is ours: the odd place is uniform, actions are relative rotations
 from each view to the next, also between objects. Heads learn on training objects and are scored on validation objects.
@@ -28,7 +28,7 @@ from seqjepa.evaluate.study import Case, Study
 from seqjepa.methods.base import Aggregating
 
 TUNING_LR = 4e-4
-"""Adam's, for the aggregator: the rate at which the paper trains it (SPEC A.8)."""
+"""Adam's, for the aggregator: the rate at which the paper trains it (paper §A.2)."""
 ROWS_PER_PASS = 1024
 
 

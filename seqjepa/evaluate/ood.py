@@ -1,4 +1,4 @@
-"""Rotations outside the range of training (SPEC D.7, Table 9): the probes of the ID numbers, shown an OOD set.
+"""Rotations outside the range of training (paper §B.3, Table 9): the probes of the ID numbers, shown an OOD set.
 
 Nothing is fitted to it: these are the very heads that gave the ID numbers, trained on the ID training bank. Where the
 bench does not keep one, it is fitted as it was, with the same seed, which gives the same head.

@@ -1,4 +1,4 @@
-"""One trainer for every probe: a head, its loss, and inputs that are a function of the epoch (SPEC D.0).
+"""One trainer for every probe: a head, its loss, and inputs that are a function of the epoch (paper §A.2).
 
 Adam with default settings, lr 1e-3, batch 256, no weight decay, no schedule. Inputs come from the feature cache, so
 the model that made them is out of reach of any gradient.
@@ -24,7 +24,7 @@ EVALUATION_ROWS = 4096
 
 @dataclass(frozen=True)
 class Fit:
-    """How a probe is trained. batch_size, lr: SPEC D.0."""
+    """How a probe is trained. batch_size, lr: paper §A.2."""
 
     epochs: int
     seed: int
@@ -36,7 +36,7 @@ class StackedLinear(nn.Module):
     """K separate Linear(in → out) layers applied side by side: [b, K, in] → [b, K, out].
 
     Adam's update is elementwise, so K heads under one Adam on the sum of their losses take exactly the steps that they
-    would take with an optimizer each (SPEC D.2 wants one per M_val), in one set of kernels.
+    would take with an optimizer each (docs/fidelity.md #39: one per M_val), in one set of kernels.
     """
 
     def __init__(self, count: int, in_features: int, out_features: int) -> None:
@@ -83,7 +83,7 @@ def from_mean(standardise: Standardise, linear: nn.Linear | StackedLinear, mean:
 
 
 def mlp(in_features: int, out_features: int, hidden: int = 1024) -> nn.Sequential:
-    """in → hidden → hidden → out with ReLU: the "MLP regressor with a hidden dimension of 1024" (SPEC A.11 #36)."""
+    """in → hidden → hidden → out, ReLU: the paper's "MLP regressor" with 1024 hidden units (docs/fidelity.md #36)."""
     return nn.Sequential(
         nn.Linear(in_features, hidden),
         nn.ReLU(),

@@ -1,4 +1,4 @@
-"""Where the right candidate comes among all: ranks, MRR and hits (SPEC D.5).
+"""Where the right candidate comes among all: ranks, MRR and hits (Table 10).
 
 Letters: S objects of a split, b of a chunk, q queries of an object, n candidates, P width of an embedding.
 """

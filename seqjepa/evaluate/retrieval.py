@@ -1,4 +1,4 @@
-"""Retrieval by the predictor: MRR, H@1 and H@5 in SIE's protocol (SPEC D.5).
+"""Retrieval by the predictor: MRR, H@1 and H@5 in SIE's protocol (facebookresearch/SIE@54541cf eval_MRR_Hk.py:278-332).
 
 The source is view 0 of an object. For every view j of it, j = 0 included, the embedding that the predictor makes of the
 source and the action 0 → j looks for view j among all views of the object.

@@ -1,4 +1,4 @@
-"""What is compared in retrieval: embeddings that are predicted, and those of the views that there are (SPEC D.5).
+"""What is compared in retrieval: embeddings that are predicted, and those of the views that there are.
 
 Letters: S objects of a split, b of a chunk, n view slots, M views of a context, P width of an embedding.
 """

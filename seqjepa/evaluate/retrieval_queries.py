@@ -1,4 +1,4 @@
-"""Who looks for which view in retrieval, from which context (SPEC D.5).
+"""Who looks for which view in retrieval, from which context (facebookresearch/SIE@54541cf eval_MRR_Hk.py:97-117).
 
 Letters: S objects of a split, n view slots, M views of a context, A size of an action.
 """

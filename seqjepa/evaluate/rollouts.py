@@ -2,7 +2,7 @@
 
 The paper names this as future work. From a context of true views the model predicts the next view's features, takes
 the prediction for the next view, and so on for h = 1 … K. At each horizon the prediction looks for the true view among
-all views of the object, as in retrieval (SPEC D.5).
+all views of the object, as in retrieval.
 
 Predictions are of the target encoder's features, tokens are the online encoder's: an average of the same encoder over
 the last steps, so the one may stand for the other. Their length may not: the cosine loss leaves it open. A prediction

@@ -61,7 +61,7 @@ def _fixating(loaded: LoadedRun, stored: ShardSet, spec: ImageSpec, patch: int |
 
 
 def usual_normalisation(stored: ShardSet, transfer: bool) -> str:
-    """The run's constants on the images of its training, those of the set where it sees others (SPEC D.11)."""
+    """The run's constants on the images of its training, those of the set where it sees others (Figure 15)."""
     if not transfer:
         return "run"
     return "imagenet" if stored.info.name.startswith("imagenet") else "shards"

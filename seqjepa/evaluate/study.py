@@ -21,7 +21,7 @@ class Case:
 
     folder    for arrays that figures are drawn from (artefacts.py): RUN/evaluation/trained or …/untrained
     run       the run directory, None where there is none;  untrained: the case is about its initial weights
-    ood       a second set of shards with rotations that training never saw, where one was named (SPEC D.7)
+    ood       a second set of shards with rotations that training never saw, where one was named (paper §B.3)
     progress  whether to show bars on a terminal
     kept      what takes long to make and more than one study needs, by name
     """

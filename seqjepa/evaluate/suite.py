@@ -1,4 +1,4 @@
-"""Evaluation of a run: encode once, probe from the banks, take studies, write the numbers (SPEC D)."""
+"""Evaluation of a run: encode once, probe from the banks, take studies, write the numbers (docs/evaluation.md)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def evaluate_run(
     out: Path | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Trains the probes of SPEC D.1, D.2, D.4 and D.6 on frozen features of a run and scores them on unseen samples;
+    """Trains the probes of the paper's §3.3 and §B.9 on frozen features of a run and scores them on unseen samples;
     then takes the studies of a suite (studies.py).
 
     untrained       the run's initial weights instead of its trained ones
@@ -72,7 +72,7 @@ def evaluate_run(
                     epoch, or as many as fit, on a GPU; 8 on a CPU
     val_draws       fixed draws under which each validation sample is seen; scores are over all of them
     splits          None: "train", and "val" or else "test"
-    patch           pixels a side of the patches, to evaluate with others than in training (transfer, D.11)
+    patch           pixels a side of the patches, to evaluate with others than in training (transfer, Figure 15)
     normalisation   "run", "shards" or a name in DataConfig. None: the run's own constants, on images of another size
                     or with another patch "imagenet" for that set and "shards" for others
     path            path integration. None: as the suite has it; else for positions (linear heads), and for rotations
@@ -80,7 +80,7 @@ def evaluate_run(
     contexts        numbers of tokens before a view, for ContextSSL: even. None: as many as there is room for (126 of a
                     sequence of 64 pairs), on a GPU also none
     suite           "probes", "3diebench", "stl10", "augmentations" or "all": which studies go with the probes
-    ood             shards of the same objects' kind with rotations that training never saw (D.7)
+    ood             shards of the same objects' kind with rotations that training never saw (paper §B.3)
     out             folder of results.json (default: the run); numbers of the other weights that it has are kept.
                     Transfer has a file of its own beside it (results_file)
 

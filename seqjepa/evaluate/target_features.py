@@ -1,4 +1,4 @@
-"""Features of the target encoder f̄, which predictions of seq-JEPA are compared with (SPEC D.5)."""
+"""Features of the target encoder f̄, which predictions of seq-JEPA are compared with (retrieval)."""
 
 from __future__ import annotations
 

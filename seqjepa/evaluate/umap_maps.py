@@ -1,4 +1,4 @@
-"""Maps of the features in two dimensions, by UMAP (SPEC D.10, Figures 5 and 12 to 14).
+"""Maps of the features in two dimensions, by UMAP (Figures 5 and 12 to 14).
 
 Of validation samples of up to ten classes: z of single views, and z_AGG. The paper gives neither UMAP's settings nor
 the classes; these are ours.

@@ -29,7 +29,7 @@ Say = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Transfer:
-    """A second evaluation of the trained weights, on shards that they were not trained on (SPEC D.11)."""
+    """A second evaluation of the trained weights, on shards that they were not trained on (Figure 15)."""
 
     shards: Path
     evaluation: Mapping[str, Any] = field(default_factory=dict)

@@ -50,14 +50,14 @@ class Method(Protocol):
 
 @runtime_checkable
 class Aggregating(Protocol):
-    """A method that also turns a sequence of features and actions into one representation (seq-JEPA, SPEC D.2)."""
+    """A method that also turns a sequence of features and actions into one representation (seq-JEPA, paper §2.2)."""
 
     def aggregate(self, z: Tensor, actions: Tensor) -> Tensor:
         """z [B, M, D], actions [B, M-1, A] (a_1 … a_{M-1}) → z_AGG [B, D']. The last view's action slot is zero."""
         ...
 
     def path_features(self, z: Tensor, actions: Tensor, *, vision: bool = True, action: bool = True) -> Tensor:
-        """What path integration is read from (SPEC D.6): z [B, M, D], actions [B, M, A] → [z_AGG ; e_M] [B, D' + E].
+        """What path integration is read from (paper §B.9): z [B, M, D], actions [B, M, A] → [z_AGG ; e_M] [B, D' + E].
 
         vision=False: all z are 0, so that only actions are left. action=False: all action embeddings are 0, e_M too.
         Meant for eval mode.
@@ -67,7 +67,7 @@ class Aggregating(Protocol):
 
 @runtime_checkable
 class Predicting(Protocol):
-    """A method that predicts one view's embedding from another's and the action between them (retrieval, SPEC D.5)."""
+    """A method that predicts one view's embedding from another's and the action between them (retrieval, Table 10)."""
 
     def project(self, z: Tensor) -> Tensor:
         """Features z [B, D] of the online encoder → embeddings y [B, P], the space of predictions and candidates."""

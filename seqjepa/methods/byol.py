@@ -1,4 +1,4 @@
-"""BYOL: each view predicts the other's embedding by a moving average of the network (SPEC B.3)."""
+"""BYOL: each view predicts the other's embedding by a moving average of the network (arXiv 2006.07733; paper §A.3)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class BYOL(nn.Module):
     def step(self, seq: ViewSequence) -> StepOutput:
         """Sum of 2 − 2 cos(q(y), ȳ') over the two directions, views float [B, 2, C, H, W]. features: "z" [B, 2, D].
 
-        Each view is a batch of its own to batch norm, as released (SPEC G 9).
+        Each view is a batch of its own to batch norm, as released (hafezgh/seq-jepa@73e0550 models.py:1234-1236).
         """
         first, second = seq.views.unbind(1)
         z1, z2 = self.embed(first), self.embed(second)

@@ -1,4 +1,4 @@
-"""Conditional BYOL: view 1 and the action predict view 2 (SPEC B.8, paper §3.1).
+"""Conditional BYOL: view 1 and the action predict view 2 (paper §3.1, §A.3).
 
 seq-JEPA with two views and without an aggregator, and with BYOL's projector.
 """

@@ -1,4 +1,4 @@
-"""ContextSSL: a contrastive loss whose invariances follow from a context of pairs and their actions (SPEC B.9).
+"""ContextSSL: a contrastive loss whose invariances follow from a context of pairs and their actions (paper §A.3).
 
 Shape letters: B pairs of views, P pairs in a sequence, L = 2P tokens, D features, A action size.
 """
@@ -27,7 +27,7 @@ from shards.errors import ConfigError
 ENVIRONMENTS = {"rotation": slice(0, 4), "colour": slice(4, 6)}
 """Which part of an action is told in each; the rest is zero."""
 PARAMS = ("rot_x", "rot_y", "rot_z", "floor_hue", "light_theta", "light_phi", "light_hue")
-"""What the parameters of a view have to be: 3DIEBench's latents, in their order (SPEC C.1)."""
+"""A view's parameters: 3DIEBench's latents, in their order (facebookresearch/SIE@54541cf data/README.md:58-67)."""
 HUES = (3, 6)
 LEAST_COSINE = 1e-7
 DEEP = 1024
@@ -142,7 +142,7 @@ class ContextSSL(nn.Module):
 
 
 def absolute_parameters(params: Tensor) -> Tensor:
-    """params [B, 7] as PARAMS → [B, 6]: quaternion (x, y, z, w) of the rotation (SPEC A.3.1), floor and light hue."""
+    """params [B, 7] as PARAMS → [B, 6]: quaternion (x, y, z, w) of the rotation, floor and light hue."""
     half = 0.5 * params[:, :3]
     (sx, sy, sz), (cx, cy, cz) = half.sin().unbind(1), half.cos().unbind(1)
     x, y = sx * cy * cz - cx * sy * sz, cx * sy * cz + sx * cy * sz

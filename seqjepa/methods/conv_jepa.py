@@ -1,4 +1,4 @@
-"""Conv-JEPA: each earlier view predicts the last one, given the action between the two (paper §3.1, SPEC B.1, B.8).
+"""Conv-JEPA: each earlier view predicts the last one, given the action between the two (paper §3.1).
 
 What seq-JEPA is without its aggregator: M separate predictions instead of one. Shape letters: B batch, M context views,
 A action size, D features, P projections, E action embedding.
@@ -62,7 +62,7 @@ class ConvJEPA(nn.Module):
     def step(self, seq: ViewSequence) -> StepOutput:
         """Loss of B sequences, views float [B, M + 1, C, H, W], actions [B, M, A], M ≥ 1: mean over the B·M pairs.
 
-        The paper sums over the pairs of a sequence, the released code takes the mean (SPEC A.11 #54); the gradients
+        The paper sums over a sequence's pairs, the released code takes the mean (docs/fidelity.md #54); the gradients
         differ by the factor M, which Adam takes out again. features: "z" [B, M, D], detached.
         """
         z = self.embed(fold(seq.views[:, :-1]))
@@ -84,7 +84,7 @@ class ConvJEPA(nn.Module):
     def embed_target(self, views: Tensor) -> Tensor:
         """Projections ȳ of the target branch, without a graph: [B, C, H, W] → [B, P].
 
-        In train mode it normalises with this batch's statistics and moves its own running ones (SPEC A.7).
+        In train mode it normalises with this batch's statistics and moves its own running ones (docs/fidelity.md #7).
         """
         return self.target_projector(self.target_encoder(views))
 
@@ -105,7 +105,7 @@ def to_last(actions: Tensor, rotations: bool = False) -> Tensor:
     """Actions [B, M, A] between neighbours → actions [B, M, A] from each view to the last.
 
     Differences add up to Σ_{j ≥ i} a_j. Relative quaternions, the first four values where there are rotations, multiply
-    to a_i ⊗ … ⊗ a_M = conj(q_i) ⊗ q_{M+1}, sign included (SPEC A.3.1).
+    to a_i ⊗ … ⊗ a_M = conj(q_i) ⊗ q_{M+1}, sign included.
     """
     sums = actions.flip(1).cumsum(1).flip(1)
     if not rotations:

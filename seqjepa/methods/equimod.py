@@ -1,4 +1,4 @@
-"""EquiMod on SimCLR: one head for what two views share, one for how the action moves them apart (SPEC B.6)."""
+"""EquiMod on SimCLR: one head for what two views share, one for how the action moves them apart (paper §A.3)."""
 
 from __future__ import annotations
 

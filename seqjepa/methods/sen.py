@@ -1,4 +1,4 @@
-"""SEN: view 1 and the action find view 2 among all embeddings of the batch (SPEC B.5)."""
+"""SEN: view 1 and the action find view 2 among all embeddings of the batch (paper §A.3)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SEN(nn.Module):
     def step(self, seq: ViewSequence) -> StepOutput:
         """NT-Xent(ŷ₂, y₂): views float [B, 2, C, H, W], actions [B, 1, A]. features: "z" [B, 2, D], detached.
 
-        Each view is a batch of its own to batch norm, as released (SPEC G 9).
+        Each view is a batch of its own to batch norm, as released (hafezgh/seq-jepa@73e0550 models.py:811-813).
         """
         z1, z2 = map(self.embed, seq.views.unbind(1))
         predicted, y2 = all_rows(self.predict(self.project(z1), seq.actions[:, 0]), self.project(z2))

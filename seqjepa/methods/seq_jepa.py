@@ -1,4 +1,4 @@
-"""seq-JEPA: predict the next view's features from views and the actions between them (paper §2.2, SPEC A).
+"""seq-JEPA: predict the next view's features from views and the actions between them (paper §2.2).
 
 Shape letters: B batch, M context views, T = M + 1, A action size, D features, E action embedding, W token width.
 """
@@ -26,8 +26,8 @@ class SeqJEPA(nn.Module):
     """Online encoder f, target encoder f̄, action embedding, aggregator and predictor.
 
     action_size  A, values in an action
-    fidelity     how actions are embedded while training (SPEC A.4): "paper" in one call; "author" in two, each with
-                 its own batch statistics. In eval mode the two are the same function of the same weights.
+    fidelity     how actions are embedded in training (docs/fidelity.md #24): "paper" in one call; "author" in two, each
+                 with its own batch statistics. In eval mode the two are the same function of the same weights.
     ema_tau      τ at the start of training; see `after_step`
     blank_last   author fidelity's call for the tokens sees a row of zeros instead of a_M, as the released code does for
                  positions and augmentations, not for rotations
@@ -79,7 +79,7 @@ class SeqJEPA(nn.Module):
     def embed_target(self, views: Tensor) -> Tensor:
         """Features z* of the target encoder, without a graph: [B, C, H, W] → [B, D].
 
-        In train mode it normalises with this batch's statistics and moves its own running ones (SPEC A.7).
+        In train mode it normalises with this batch's statistics and moves its own running ones (docs/fidelity.md #7).
         """
         return self.target_encoder(views)
 
@@ -94,7 +94,7 @@ class SeqJEPA(nn.Module):
     def path_features(self, z: Tensor, actions: Tensor, *, vision: bool = True, action: bool = True) -> Tensor:
         """z [B, M, D], actions a_1 … a_M [B, M, A] → [z_AGG ; e_M] [B, W + E]; without an action embedding z_AGG alone.
 
-        vision=False puts zeros for every z, action=False zeros for every action embedding, e_M too (SPEC D.6).
+        vision=False puts zeros for every z, action=False zeros for every action embedding, e_M too (paper §B.9).
         """
         z = z if vision else torch.zeros_like(z)
         if not hasattr(self, "action_embedding"):
@@ -129,7 +129,7 @@ class SeqJEPA(nn.Module):
         return tokens, embedded[:, -1] if self.condition_predictor else None
 
     def _tokens(self, z: Tensor, embedded: Tensor | None) -> Tensor:
-        """[z_i ; e_i] for i < M and [z_M ; 0]: [B, M, W]. The zero is put in after embedding (SPEC G 14)."""
+        """[z_i ; e_i] for i < M and [z_M ; 0]: [B, M, W]. The zero is put in after embedding, as released."""
         if not self.condition_tokens:
             return z
         if embedded is None:

@@ -1,4 +1,4 @@
-"""SIE: half of the features is invariant, the other half moves by a linear map that the action chooses (SPEC B.7)."""
+"""SIE: half of the features is invariant, the other half moves by a linear map that the action chooses (paper §A.3)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from seqjepa.models.projectors import build_expander, projection
 from shards.errors import ConfigError
 
 PROJECTOR = (1024, 1024, 1024)
-# The released script multiplies its factor for equivariance, 1, by the weight of invariance (SPEC A.11 #51).
+# The released script multiplies its factor for equivariance, 1, by the weight of invariance (docs/fidelity.md #51).
 WEIGHTS: dict[Fidelity, VicWeights] = {
     "paper": VicWeights(10.0, 10.0, 1.0, equivariance=4.5),
     "author": VicWeights(25.0, 25.0, 1.0, equivariance=25.0),
@@ -49,7 +49,7 @@ class SIE(nn.Module):
     def step(self, seq: ViewSequence) -> StepOutput:
         """SIE's loss of B pairs: views float [B, 2, C, H, W], actions [B, 1, A]. features: "z" [B, 2, D], detached.
 
-        Each view is a batch of its own to batch norm, as released (SPEC G 9).
+        Each view is a batch of its own to batch norm, as released (hafezgh/seq-jepa@73e0550 models.py:985-987).
         """
         z1, z2 = map(self.embed, seq.views.unbind(1))
         invariant = [self.invariant_projector(z[:, self.halves["invariant"]]) for z in (z1, z2)]

@@ -1,4 +1,4 @@
-"""SimCLR: two views of an object find each other among all others of the batch (SPEC B.2).
+"""SimCLR: two views of an object find each other among all others of the batch (arXiv 2002.05709; paper §A.3).
 
 Shape letters of all two-view methods: B batch, D features, P width of an embedding, A action size.
 """
@@ -33,7 +33,7 @@ class SimCLR(nn.Module):
     def step(self, seq: ViewSequence) -> StepOutput:
         """NT-Xent of B pairs, views float [B, 2, C, H, W]. features: "z" [B, 2, D], detached.
 
-        Each view is a batch of its own to batch norm, as released (SPEC G 9).
+        Each view is a batch of its own to batch norm, as released (hafezgh/seq-jepa@73e0550 models.py:1135-1137).
         """
         z1, z2 = map(self.embed, seq.views.unbind(1))
         y1, y2 = all_rows(self.projector(z1), self.projector(z2))

@@ -1,4 +1,4 @@
-"""VICReg: two views' embeddings agree, each dimension varies, no two vary together (SPEC B.4)."""
+"""VICReg: two views' embeddings agree, each dimension varies, no two vary together (arXiv 2105.04906; paper §A.3)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class VICReg(nn.Module):
     def step(self, seq: ViewSequence) -> StepOutput:
         """VICReg's loss of B pairs, views float [B, 2, C, H, W]. features: "z" [B, 2, D], detached.
 
-        Each view is a batch of its own to batch norm, as released (SPEC G 9).
+        Each view is a batch of its own to batch norm, as released (hafezgh/seq-jepa@73e0550 models.py:1325-1327).
         """
         z1, z2 = map(self.embed, seq.views.unbind(1))
         y1, y2 = all_rows(self.projector(z1), self.projector(z2))

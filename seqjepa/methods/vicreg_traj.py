@@ -1,4 +1,4 @@
-"""VICRegTraj: VICReg on two of three views, whose embeddings should follow a straight line (SPEC B.4)."""
+"""VICRegTraj: VICReg on two of three views, whose embeddings should follow a straight line (paper §A.3)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class VICRegTraj(nn.Module):
     def step(self, seq: ViewSequence) -> StepOutput:
         """VICReg(l, c) + α · trajectory(l, c, r), views l, c, r float [B, 3, C, H, W]. features: "z" [B, 3, D].
 
-        The three views are one batch to batch norm, as released (SPEC G 9).
+        The three views are one batch to batch norm, as released (hafezgh/seq-jepa@73e0550 models.py:1437-1440).
         """
         z = self.embed(fold(seq.views))
         left, centre, right = all_rows(*self.projector(z).unflatten(0, (-1, 3)).unbind(1))

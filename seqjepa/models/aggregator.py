@@ -1,4 +1,4 @@
-"""The aggregator: a transformer that turns a set of tokens into one representation (SPEC A.5)."""
+"""The aggregator: a transformer that turns a set of tokens into one representation (paper §3.2)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Aggregator(nn.Module):
 
 
 def token_width(features: int, config: ModelConfig) -> int:
-    """Width W of a token: features, plus the action embedding where the aggregator sees actions (SPEC A.10).
+    """Width W of a token: features, plus the action embedding where the aggregator sees actions (Table 4).
 
     ConfigError: W is not a multiple of the heads.
     """

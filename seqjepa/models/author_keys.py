@@ -1,4 +1,4 @@
-"""How our parameters are called in the authors' released state dicts (SPEC F.3, F.4)."""
+"""How our parameters are called in the authors' released state dicts (hafezgh/seq-jepa@73e0550 models.py)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image encoders: any torchvision ResNet, at any width, with the standard or the CIFAR stem (SPEC A.2)."""
+"""Image encoders: any torchvision ResNet, at any width, with the standard or the CIFAR stem (paper §A.2)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _torchvision_resnet(name: str) -> ResNet:
 
 
 def _use_cifar_stem(net: ResNet) -> None:
-    """3×3 stride 1 and no pooling, with PyTorch's default initialisation, as released (SPEC A.2)."""
+    """3×3 stride 1 and no pooling, with PyTorch's default initialisation (hafezgh/seq-jepa@73e0550 models.py:211)."""
     net.conv1 = nn.Conv2d(3, net.conv1.out_channels, kernel_size=3, stride=1, padding=1, bias=False)
     net.maxpool = nn.Identity()  # type: ignore[assignment]
 

@@ -1,4 +1,4 @@
-"""ContextSSL's transformer: what a view means, given pairs of views that were seen before (SPEC B.9).
+"""ContextSSL's transformer: what a view means, given pairs of views that were seen before (paper §A.3).
 
 A pair is two tokens, [z of a view ; action] and [z of the view that the action leads to ; 0]. There are no positions:
 order enters through the mask alone. S sequences of L tokens, D features, A action size, W width, H heads, N blocks.

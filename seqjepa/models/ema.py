@@ -1,4 +1,4 @@
-"""The target encoder as a moving average of the online one (SPEC A.7)."""
+"""The target encoder as a moving average of the online one (paper §2.2, §A.3)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def frozen_copy(module: Module) -> Module:
 
 @torch.no_grad()
 def update_average(target: nn.Module, online: nn.Module, tau: float) -> None:
-    """θ̄ ← τ θ̄ + (1 − τ) θ for every parameter; running statistics stay the target's own (SPEC A.11 #7)."""
+    """θ̄ ← τ θ̄ + (1 − τ) θ for every parameter; running statistics stay the target's own (docs/fidelity.md #7)."""
     lerp = torch._foreach_lerp_  # pyright: ignore[reportPrivateImportUsage]  one fused kernel; no public name
     lerp(list(target.parameters()), list(online.parameters()), 1.0 - tau)
 
@@ -36,7 +36,7 @@ def schedule_progress(step: int, steps_per_epoch: int, epochs: int, fidelity: Fi
 
     paper   every step: step / all steps
     author  once an epoch and one step late, because the released loop assigns τ after the update: the first step of
-            an epoch still has the value of the epoch before (SPEC A.7)
+            an epoch still has the value of the epoch before (docs/fidelity.md #6)
     """
     if fidelity == "paper":
         return step / (steps_per_epoch * epochs)

@@ -1,4 +1,4 @@
-"""Multiply–accumulates of a method, counted on the meta device: no data and no time (SPEC A.12, H.2 #11).
+"""Multiply–accumulates of a method, counted on the meta device: no data and no time (Table 6; docs/fidelity.md #58).
 
 The paper's "gigaflops" (Table 6) are these MACs; a MAC is two floating-point operations.
 """

@@ -11,7 +11,7 @@ from seqjepa.models.precision import full_precision
 
 
 class ActionEmbedding(nn.Module):
-    """Linear without bias, then batch norm without parameters (SPEC A.4): [..., A] → [..., E].
+    """Linear without bias, then batch norm without parameters (docs/fidelity.md #23, 24): [..., A] → [..., E].
 
     In train mode each call normalises with the statistics of the rows that it is given, over all leading axes.
     Always float32: eight bits of a quaternion are a fifth of a degree, and the cost is nothing.
@@ -29,7 +29,7 @@ class ActionEmbedding(nn.Module):
 
 
 def build_predictor(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """[B, inputs] → [B, outputs]: linear without bias, batch norm, ReLU, linear (SPEC A.6)."""
+    """[B, inputs] → [B, outputs]: linear without bias, batch norm, ReLU, linear (docs/fidelity.md #25)."""
     return nn.Sequential(
         nn.Linear(inputs, hidden, bias=False),
         nn.BatchNorm1d(hidden),
@@ -39,7 +39,7 @@ def build_predictor(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 
 
 def build_linear_predictor(inputs: int, outputs: int) -> nn.Sequential:
-    """[B, inputs] → [B, outputs]: linear without bias, then batch norm without parameters (SPEC B.1, SEN, EquiMod)."""
+    """[B, inputs] → [B, outputs]: linear without bias, then batch norm without parameters (SEN, EquiMod)."""
     return nn.Sequential(nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs, affine=False))
 
 
@@ -58,7 +58,7 @@ class ActionPredictor(nn.Module):
 
 
 class Hypernetwork(nn.Module):
-    """The action chooses a linear map: ŷ = W(a) y with W(a) = Σ_k a_k W_k, without bias (SPEC B.7).
+    """The action chooses a linear map: ŷ = W(a) y with W(a) = Σ_k a_k W_k, without bias (SIE).
 
     Initialised like the linear layer from A to P² numbers that W is. The A products with y are added up rather than
     the W(a) of every row written down, which would be P² numbers a row.

@@ -1,4 +1,4 @@
-"""Projectors: what stands between the features z and the embeddings y that a loss compares (SPEC B.1, B.10)."""
+"""Projectors: what stands between the features z and the embeddings y that a loss compares (paper §A.3, §B.2)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BuildMLP = Callable[[int, Sequence[int]], nn.Sequential]
 
 
 def build_projector(inputs: int, widths: Sequence[int]) -> nn.Sequential:
-    """[B, inputs] → [B, widths[-1]]: linear layers without bias, batch norm and ReLU between them (SPEC B.1).
+    """[B, inputs] → [B, widths[-1]]: linear layers without bias, batch norm and ReLU between them (paper §A.3).
 
     A batch norm without parameters comes last.
     """

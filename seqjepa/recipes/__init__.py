@@ -1,6 +1,6 @@
 """Recipes: TOML files that name a run. They are found, overridden with `--set a.b=c` and validated here.
 
-A recipe writes only what differs from the defaults of config.py, which are the paper's (SPEC A.8, A.15).
+A recipe writes only what differs from the defaults of config.py, which are the paper's (§3.2, §A.2).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from shards.errors import ConfigError
 
 Table = dict[str, object]
 
-# SPEC A.11 #1–2: both released scripts re-assign lr before every epoch; the one for stored and augmented views ignores
-# its optimizer flags too, the one for saccades does not, but inhibits a square (#8).
+# docs/fidelity.md #1, #2: both released scripts re-assign lr before every epoch; the one for stored and augmented views
+# ignores its optimizer flags too, the one for saccades does not, but inhibits a square (#8).
 _CONSTANT_LR: Table = {"schedule": "constant", "lr_update": "epoch"}
 AUTHOR_VIEWS: Mapping[str, Table] = {"optim": {"optimizer": "adam", "weight_decay": 0.0, **_CONSTANT_LR}}
 AUTHOR_SACCADES: Mapping[str, Table] = {"optim": _CONSTANT_LR, "data": {"inhibition": "square"}}

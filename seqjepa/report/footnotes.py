@@ -1,4 +1,4 @@
-"""Where the paper's numbers disagree with each other (SPEC E.5): a note, and the values that it is about."""
+"""Where the paper's numbers disagree with each other: a note, and the values that it is about."""
 
 from __future__ import annotations
 

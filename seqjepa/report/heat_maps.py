@@ -1,4 +1,4 @@
-"""Figures 8–11: accuracy of z_AGG over M_tr and M_val, published and ours side by side (SPEC D.13)."""
+"""Figures 8–11: accuracy of z_AGG over M_tr and M_val, published and ours side by side."""
 
 from __future__ import annotations
 

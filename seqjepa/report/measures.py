@@ -1,4 +1,4 @@
-"""Where in results.json the number is that a published value compares with, and what it was read from (SPEC D)."""
+"""Where in results.json the number is that a published value compares with, and what it was read from."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _aggregate(row: Published) -> Measure:
 
 
 def measured_m_val(row: Published) -> int | None:
-    """As printed, but for Table 3, whose "M_val = 4" is 5 by Table 12 and Figure 9 (SPEC E.5, 4)."""
+    """As printed, but for Table 3, whose "M_val = 4" is 5 by Table 12 and Figure 9 (docs/report.md)."""
     return 5 if row.source == "Table 3" and row.m_val == 4 else row.m_val
 
 

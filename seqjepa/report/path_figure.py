@@ -1,4 +1,4 @@
-"""Figure 6: path integration, the whole way read from what a model kept, with both ablations (SPEC D.6)."""
+"""Figure 6: path integration, the whole way read from what a model kept, with both ablations (paper §B.9)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The paper's own numbers, one row a value: 531 of Tables 1–12 and the poster, 370 read from Figures 6–11 and 15.
 
-paper_results.csv lies beside this file. Accuracies are percent, R² and retrieval fractions, as printed (SPEC E).
+paper_results.csv lies beside this file. Accuracies are percent, R² and retrieval fractions, as printed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Figure 4: query images and their nearest neighbours by the encoder (SPEC D.9)."""
+"""Figure 4: query images and their nearest neighbours by the encoder."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ UNCONDITIONED = ("SimCLR", "BYOL", "VICReg", "VICRegTraj")
 UNSAID = ("Table 5", "Poster odd-one-out")
 """Tables that leave out what methods are conditioned on: rotation."""
 USUAL_M_TR = {"3die": 3, "stl": 4}
-"""Where a figure does not say it (SPEC D.6)."""
+"""Where a figure does not say it."""
 
 
 def recipe_of(row: Published) -> str:

@@ -35,7 +35,7 @@ CONDITIONS = {
 CONDITIONING = {"augmentation": "crop+jitter+blur", "rotation_colour": "rotation+color"}
 """Names of the paper for what a run is conditioned on, where ours differ."""
 RESOLUTION = {"3DIEBench": 128, "CIFAR100": 32, "TinyImageNet": 64, "STL-10": 96}
-"""Pixels a side of the paper's images (SPEC A.2)."""
+"""Pixels a side of the paper's images."""
 TABLES_M_VAL = 5
 ABLATED_WIDTHS = (16, 64, 256)
 """Of the action embedding, in Table 4, beside the usual 128; any other width is a matter of scale."""

@@ -1,4 +1,4 @@
-"""Figure 15: saccade models frozen and shown other images, accuracy of z_AGG over M_val (SPEC D.11)."""
+"""Figure 15: saccade models frozen and shown other images, accuracy of z_AGG over M_val."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures 5 and 12–14: the features on a plane by UMAP, by class and by what the views show (SPEC D.10)."""
+"""Figures 5 and 12–14: the features on a plane by UMAP, by class and by what the views show."""
 
 from __future__ import annotations
 

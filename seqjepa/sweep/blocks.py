@@ -1,4 +1,4 @@
-"""The runs behind every number of the paper, in the blocks of the run matrix (SPEC H.1): names of recipes.
+"""The runs behind every number of the paper, in the blocks of the run matrix: names of recipes.
 
 Nothing is computed here from anything else, so that the matrix can be held against this file line by line.
 """

@@ -18,9 +18,9 @@ class Sheet:
 
     recipes    in the order of its rows
     seeds      runs of each recipe, as published
-    ood        whether it needs a second set with rotations that training never saw (SPEC C.2)
+    ood        whether it needs a second set with rotations that training never saw (paper §B.3)
     path       whether it needs path integration also where that is not usual (of rotations on a CPU)
-    patches    sizes of patches under which ImageNet's images are seen in transfer (SPEC D.11)
+    patches    sizes of patches under which ImageNet's images are seen in transfer (Figure 15)
     scale      that it is meant for, where none is asked for
     note       what a reader of the list should know
     """

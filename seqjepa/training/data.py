@@ -34,7 +34,7 @@ from shards.errors import ConfigError
 from shards.reader import ImageIndex, ShardSet, SplitIndex
 from shards.schema import DatasetInfo, MapSpec, ViewSpec
 
-# Mean and standard deviation per channel, for pixels in [0, 1] (SPEC C.1, C.4, C.8, A.11 #17–18).
+# Mean and standard deviation per channel, for pixels in [0, 1] (paper §A.1; docs/fidelity.md #17, 18).
 NORMALISATIONS = {
     "3diebench": ((0.5016, 0.5037, 0.5060), (0.1030, 0.0999, 0.0969)),
     "stl10": ((0.4467, 0.4398, 0.4066), (0.2241, 0.2215, 0.2239)),
@@ -90,7 +90,7 @@ def open_training_data(shards: Path, config: RunConfig) -> TrainingData:
 
 
 def training_split(opened: ShardSet, config: RunConfig) -> str:
-    """data.split, or "unlabeled" where the set has that (STL-10, SPEC G 23), else "train". ConfigError: not there."""
+    """data.split, or "unlabeled" where the set has that (STL-10, as released), else "train". ConfigError: not there."""
     split = config.data.split or ("unlabeled" if "unlabeled" in opened.splits else "train")
     if split not in opened.splits:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Is the representation alive? Spread and effective rank of the features of one epoch (SPEC G 39).
+"""Is the representation alive? Spread and effective rank of the features of one epoch.
 
 D feature width, n rows.
 """

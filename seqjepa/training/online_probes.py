@@ -16,11 +16,11 @@ from seqjepa.data.sequence import ViewSequence
 from seqjepa.training.distributed import World, average_gradients
 
 HIDDEN = 1024
-LEARNING_RATE = 1e-3  # Adam's default (SPEC A.11 #33)
+LEARNING_RATE = 1e-3  # Adam's default (docs/fidelity.md #33)
 
 
 class OnlineProbes:
-    """Class from z_AGG (linear, SPEC D.2) and action from the first two views' z (one hidden layer, cf. D.4).
+    """Class from z_AGG (linear) and action from the first two views' z (one hidden layer).
 
     widths: shapes of the method's features. Without classes there is no classifier, with a single view no regressor;
     without z_AGG the classifier sees z of the first view. `enabled=False` leaves out both.

@@ -1,4 +1,4 @@
-"""Optimizer groups and the learning rate as a pure function of the step (SPEC A.8). τ is in models/ema.py."""
+"""Optimizer groups and the learning rate as a pure function of the step (paper §A.2). τ is in models/ema.py."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def test_relative_quaternions_equal_scipy_including_sign(angles):
 
 
 def test_moments_are_those_of_the_specification():
-    # SPEC A.3.1: in distribution, w < 0 in 4.4 % of the relative quaternions, never in the absolute ones.
+    # In distribution, w < 0 in 4.4 % of the relative quaternions, never in the absolute ones.
     angles = angles_in_distribution(100_000)
     q = quaternion(angles)
     relative = relative_quaternion(q[0::2], q[1::2])

@@ -35,7 +35,7 @@ def test_frozen_constants_are_those_of_the_stream():
 
 
 def test_frozen_constants_are_near_published_ones_for_the_same_family():
-    """EquiMod's for 32 px (SPEC A.3.3), blur and saturation aside: those it drew differently."""
+    """EquiMod's for 32 px (ADevillers/EquiMod@5c936cf src/main.py:85-89); it drew blur and saturation differently."""
     frozen = FROZEN[RECIPES["equimod"], 32, 32]
     mean = np.array([4.3122, 4.3216, 23.369, 23.374, 1.0, 1.0, 0.0])
     std = np.array([3.9740, 3.9851, 4.9544, 4.9539, 0.2066, 0.2068, 0.0517])
@@ -76,7 +76,7 @@ def test_author_mode_divides_by_the_norm_over_views():
             column = params[b, :, k].double().numpy()
             norm = np.sqrt((column**2).sum()) or 1.0
             assert np.allclose(actions[b, :, k], np.diff(column / norm), atol=1e-6)
-    assert actions[1, 0, 7] == pytest.approx(-(2**0.5), rel=1e-5)  # scale-free: SPEC G 33
+    assert actions[1, 0, 7] == pytest.approx(-(2**0.5), rel=1e-5)  # scale-free: docs/fidelity.md #22
 
 
 def test_other_recipes_and_sizes_are_estimated_the_same_every_time():

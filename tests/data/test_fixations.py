@@ -21,7 +21,7 @@ def bumpy_maps(count: int, height: int, width: int) -> torch.Tensor:
 
 
 def inhibited(row: int, col: int, shape: tuple[int, int], how: Fixating) -> np.ndarray:
-    """bool [H, W], straight from SPEC C.6."""
+    """bool [H, W], straight from the paper's §A.1 and docs/fidelity.md #8."""
     down, across = np.mgrid[: shape[0], : shape[1]] - np.array([row, col])[:, None, None]
     if how.inhibition == "disc":
         return down**2 + across**2 <= how.radius**2
@@ -149,7 +149,7 @@ def test_the_largest_number_falls_on_the_last_pixel_that_has_mass():
 
 @pytest.mark.parametrize(("inhibition", "size"), [("disc", 797), ("square", 1089)])
 def test_the_disc_and_the_square_have_the_published_sizes(inhibition, size):
-    """A.11 #8. The first fixation is on (30, 30), the second on the probe if that is open, else in the corner."""
+    """docs/fidelity.md #8. First fixation on (30, 30), second on the probe if that is open, else in the corner."""
     probes = torch.cartesian_prod(torch.arange(10, 51), torch.arange(10, 51))
     maps = torch.zeros(len(probes), 70, 70)
     maps[torch.arange(len(probes)), probes[:, 0], probes[:, 1]] = 1e-3

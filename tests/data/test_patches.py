@@ -57,7 +57,7 @@ def f32(value: Any) -> np.float32:
 
 
 def released_patch(image: np.ndarray, row: int, col: int, p: int, mean: np.ndarray | None) -> np.ndarray:
-    """The released cut at one fixation, written out pixel by pixel from SPEC C.7, A.11 #9–#12.
+    """The released cut at one fixation, written out pixel by pixel from docs/fidelity.md #9–12.
 
     image uint8 [S, S, 3]. Every number is float32, and every product and sum in the order of the formulas, because
     truncation to 8 bits shows the last bit.
@@ -135,7 +135,7 @@ def test_author_patches_over_the_mean_keep_their_fractions():
 
 
 def test_an_author_patch_is_seen_at_the_transposed_place():
-    """Fixation (30, 60): the patch's centre is row 59.5, column 29.5 (SPEC A.11 #9), in upright orientation."""
+    """Fixation (30, 60): the patch's centre is row 59.5, column 29.5 (docs/fidelity.md #9), in upright orientation."""
     patch = cut_patches(coordinate_image(96, 96), torch.tensor([[[30, 60]]]), Fixating(fidelity="author"))[0, 0].float()
     rows, cols = patch[0] - 1, patch[1] - 1
     assert abs(float(rows.mean()) - 59.5) < 0.6  # truncated
@@ -146,7 +146,7 @@ def test_an_author_patch_is_seen_at_the_transposed_place():
 
 
 def test_a_corner_fixation_is_mostly_padding_in_author_mode():
-    """73 % (SPEC A.11 #10), over the four corners: the window lies half a pixel towards (0, 0)."""
+    """73 % (docs/fidelity.md #10), over the four corners: the window lies half a pixel towards (0, 0)."""
     white, corners = (
         torch.full((1, 3, 96, 96), 255, dtype=torch.uint8),
         torch.tensor([[[0, 0], [0, 95], [95, 0], [95, 95]]]),

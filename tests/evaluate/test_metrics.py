@@ -36,11 +36,11 @@ def test_r2_pool_is_scikit_learns_score_of_the_flattened_arrays(noisy):
 
 
 def test_mean_predictor_on_3diebench_quaternions():
-    """SPEC D.3: 0 by the average, 0.229 (relative) and 0.461 (individual) by the pooled definition; via scipy."""
+    """The mean predictor's: 0 averaged, 0.229 (relative) and 0.461 (individual) by the pooled definition; via scipy."""
     angles = np.random.default_rng(1).uniform(-np.pi / 2, np.pi / 2, (2, 100_000, 3))
     first, second = (Rotation.from_euler("xyz", a) for a in angles)
     relative = (first.inv() * second).as_quat(canonical=False)
-    # scipy composes with an arbitrary overall sign kept; the closed form's sign makes w's mean 0.533 (SPEC A.3.1).
+    # scipy composes with an arbitrary overall sign kept; the closed form's sign makes w's mean 0.533.
     assert relative[:, 3].mean() == pytest.approx(0.533, abs=0.005)
     for quaternions, pooled in ((relative, 0.229), (first.as_quat(), 0.461)):
         target = torch.from_numpy(quaternions)

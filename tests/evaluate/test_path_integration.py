@@ -90,7 +90,7 @@ def test_paths_are_as_good_as_least_squares_allows():
 
 @pytest.mark.parametrize("samples", [600, 2000])
 def test_one_step_is_exact_even_untrained(samples):
-    """SPEC D.6: with M = 1 the way is the action, and e_1 is linear in it, in 50 epochs of Adam at the paper's lr."""
+    """Paper §B.9: with M = 1 the way is the action, and e_1 is linear in it, in 50 epochs of Adam at the paper's lr."""
     torch.manual_seed(0)
     model = ModelConfig(width=0.0625, layers=1, ff_mult=1, action_dim=16, heads=2, predictor_hidden=16)
     method = SeqJEPA(model, action_size=2).eval()

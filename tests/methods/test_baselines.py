@@ -107,7 +107,7 @@ def test_widths_are_the_papers_or_the_released_ones() -> None:
     assert sie.hypernetwork.weight.numel() == 1_048_576 * 4
     assert isinstance(plus.projector, TransformerProjector)
     assert shapes(plus.predictor) == [(128, 4), (512, 640)]
-    assert sum(p.numel() for p in plus.projector.parameters()) == 9_458_176 + 512  # SPEC A.12, without actions
+    assert sum(p.numel() for p in plus.projector.parameters()) == 9_458_176 + 512  # aggregator and token of d = 512
 
 
 def test_released_coefficients_come_with_author_fidelity() -> None:

@@ -78,7 +78,7 @@ def test_a_model_without_action_embedding_gives_its_aggregate(condition: str, wi
 def test_in_author_fidelity_the_last_action_is_a_zero_row_for_positions_only(
     action: Any, size: int, last_matters: bool
 ) -> None:
-    """SPEC A.4: the row is overwritten after embedding, but counts in the batch statistics of the tokens' call."""
+    """docs/fidelity.md #24: the row is overwritten after embedding, but counts in the tokens' batch statistics."""
     config = RunConfig(fidelity="author", data=DataConfig(action=action), model=ModelConfig(width=0.125, action_dim=E))
     torch.manual_seed(0)
     method = build_method(config, size)

@@ -1,4 +1,4 @@
-"""The forward-pass contract of SPEC A.13, the ablations of A.10 and the counts of A.12."""
+"""The forward pass of the paper's §2.2, the ablations of Table 4 and the counts of the released classes."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_parameter_counts(condition: Any, action_size: int, count: int) -> None:
         method = SeqJEPA(ModelConfig(condition=condition), action_size)
     assert sum(p.numel() for p in method.parameters() if p.requires_grad) == count
     assert len({author_key(name) for name in method.state_dict()}) == len(method.state_dict())
-    assert len(method.state_dict()) == (287 if condition == "none" else 291)  # SPEC F.2
+    assert len(method.state_dict()) == (287 if condition == "none" else 291)  # as the released class has
 
 
 @pytest.mark.parametrize("action_dim", [16, 64, 128, 256])

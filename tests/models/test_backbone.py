@@ -17,7 +17,7 @@ def test_resnet18_is_torchvisions_own() -> None:
     reference = torchvision.models.resnet18(weights=None, zero_init_residual=True)
     reference.fc = nn.Identity()
     assert features == 512
-    assert sum(p.numel() for p in net.parameters()) == 11_176_512  # SPEC A.12
+    assert sum(p.numel() for p in net.parameters()) == 11_176_512  # torchvision's, without fc
     for (name, ours), (wanted, theirs) in zip(net.named_parameters(), reference.named_parameters(), strict=True):
         assert name == wanted
         assert torch.equal(ours, theirs)
@@ -58,7 +58,7 @@ def test_cifar_stem_keeps_the_resolution(width: float) -> None:
     assert net.conv1.weight.shape == (round(64 * width), 3, 3, 3)
     assert net.maxpool(net.conv1(torch.zeros(1, 3, 32, 32))).shape[-2:] == (32, 32)
     if width == 1.0:
-        assert sum(p.numel() for p in net.parameters()) == 11_168_832  # SPEC A.12
+        assert sum(p.numel() for p in net.parameters()) == 11_168_832  # torchvision's, without fc
 
 
 def test_features_are_never_negative() -> None:

@@ -29,7 +29,7 @@ def test_update_is_the_convex_combination_of_parameters_only() -> None:
 def test_tau_rises_along_half_a_cosine() -> None:
     assert cosine_tau(0.996, 0.0) == pytest.approx(0.996, abs=1e-15)
     assert cosine_tau(0.996, 0.5) == pytest.approx(0.998, abs=1e-15)
-    assert 1.0 - cosine_tau(0.996, 999 / 1000) == pytest.approx(1e-8, rel=0.02)  # SPEC A.7, last of 1000 epochs
+    assert 1.0 - cosine_tau(0.996, 999 / 1000) == pytest.approx(1e-8, rel=0.02)  # last of 1000 epochs
     assert cosine_tau(0.996, 1.0) == 1.0
 
 

@@ -1,4 +1,4 @@
-"""The list of tables against the matrix of runs of the paper (SPEC H.1), written out here a second time."""
+"""The list of tables against the matrix of runs of the paper (Tables 1–11), written out here a second time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PICTURES = ("c100", "tiny")
 
 
 def matrix() -> dict[str, set[str]]:
-    """Blocks of runs as H.1 counts them → recipes."""
+    """Blocks of runs as the paper counts them → recipes."""
     blocks = {
         "invariant": {f"{m}-3die" for m in INVARIANT},
         "rotation": {f"{m}-3die-rot" for m in EQUIVARIANT} | {f"3die-rot-M{k}" for k in range(1, 6)},

@@ -16,7 +16,7 @@ STEPS = 82  # an epoch of 3DIEBench at batch 512
 
 
 def test_lr_trace_of_the_paper():
-    """SPEC H.2 #4: 1e-5 at epoch 0, 4e-4 at epoch 20, 1e-5 at the end."""
+    """Paper §A.2: 1e-5 at epoch 0, 4e-4 at epoch 20, 1e-5 at the end."""
     assert lr_at(0, STEPS, PAPER) == 1e-5
     assert lr_at(10 * STEPS, STEPS, PAPER) == pytest.approx((1e-5 + 4e-4) / 2)
     assert lr_at(20 * STEPS, STEPS, PAPER) == pytest.approx(4e-4)
@@ -49,7 +49,7 @@ def test_only_tensors_of_two_and_more_dimensions_decay():
     assert (decayed["weight_decay"], plain["weight_decay"]) == (1e-3, 0)
     assert all(p.ndim >= 2 for p in decayed["params"])
     assert all(p.ndim == 1 for p in plain["params"])
-    assert any(p.ndim == 3 and not p.any() for p in decayed["params"]), "the zero [AGG] token decays (SPEC A.8)"
+    assert any(p.ndim == 3 and not p.any() for p in decayed["params"]), "the zero [AGG] token decays"
     trained = {id(p) for p in module.parameters() if p.requires_grad}
     assert {id(p) for g in (decayed, plain) for p in g["params"]} == trained
     assert len(trained) < len(list(module.parameters())), "the target encoder is not in the optimizer"

@@ -91,7 +91,7 @@ def test_author_fidelity_brings_the_released_optimizer_unless_told_otherwise():
 
 
 def test_author_fidelity_of_saccades_keeps_adamw_and_inhibits_squares():
-    """The released script for saccades builds AdamW as told; only its lr never decays (SPEC A.11 #1, #2, #8)."""
+    """The released script for saccades builds AdamW as told; only its lr never decays (docs/fidelity.md #1, 2, 8)."""
     config = load_recipe("stl-pls-M4", ["fidelity=author"])
     assert (config.optim.optimizer, config.optim.weight_decay) == ("adamw", 1e-3)
     assert (config.optim.schedule, config.optim.lr_update, config.data.inhibition) == ("constant", "epoch", "square")

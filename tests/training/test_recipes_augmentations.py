@@ -48,7 +48,7 @@ def test_they_differ_in_what_their_names_say(prefix: str, size: int, stem: str, 
 
 
 def test_normalisation_is_the_released_codes():
-    """Not CIFAR-10's, which the paper prints for both (SPEC A.11 #17, #18)."""
+    """Not CIFAR-10's, which the paper prints for both (docs/fidelity.md #17, 18)."""
     assert NORMALISATIONS["cifar100"] == ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
     assert NORMALISATIONS["tiny-imagenet"] == ((0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262))
 

@@ -55,7 +55,7 @@ class AugmentParams:
         return self.flip.shape
 
     def vector(self) -> Tensor:
-        """float32 [..., 9]: the recorded parameters of SPEC A.3.3, columns actions.AUGMENTATION_COLUMNS."""
+        """float32 [..., 9]: the recorded parameters, columns actions.AUGMENTATION_COLUMNS."""
         return torch.cat([self.crop.to(torch.float32), self.factors, self.sigma[..., None]], dim=-1)
 
     def flat(self) -> AugmentParams:

@@ -1,4 +1,4 @@
-"""What is drawn from: a Pipeline for each view, two in a Recipe, as the target view has its own (SPEC C.3)."""
+"""What is drawn from: a Pipeline for each view, two in a Recipe, one for the target view (docs/fidelity.md #20)."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ _CROP = Pipeline(scale=_EQUIMOD.scale)
 _SIMCLR = replace(_EQUIMOD, saturation=0.4, blur=0.5)
 
 RECIPES: dict[str, Recipe] = {
-    "equimod": Recipe(_EQUIMOD, replace(_EQUIMOD, blur=0.1, solarise=0.2)),  # SPEC C.3, A.11 #19
-    "simclr": Recipe(_SIMCLR, _SIMCLR),  # SPEC B.2, STL-10
+    "equimod": Recipe(_EQUIMOD, replace(_EQUIMOD, blur=0.1, solarise=0.2)),  # docs/fidelity.md #19
+    "simclr": Recipe(_SIMCLR, _SIMCLR),  # STL-10 of Table 3, where the paper gives no recipe
     "crop": Recipe(_CROP, _CROP),  # no row of the paper: all that differs between views stands in the action
     "none": Recipe(Pipeline(), Pipeline()),
 }
@@ -115,7 +115,10 @@ def build_recipe(
 
 
 def kernel_size(size: int) -> int:
-    """Width of the blur kernel for views of `size` pixels: 2 · round((size − 10) / 20) + 1, at least 1 (SPEC C.3)."""
+    """Width of the blur kernel for views of `size` pixels: 2 · round((size − 10) / 20) + 1, at least 1.
+
+    As released: hafezgh/seq-jepa@73e0550 datasets.py:169.
+    """
     return max(1, 2 * round((size - 10) / 20) + 1)
 
 

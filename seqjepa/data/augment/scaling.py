@@ -1,7 +1,7 @@
 """Actions from augmentation parameters: nine numbers of nine scales, brought to one before they are subtracted.
 
 zscore (default)  (p − mean) / std with constants frozen per recipe and image size
-author            p over its L2 norm along the views of the sample, as released (SPEC A.3.3); depends on T
+author            p over its L2 norm along the views of the sample, as released (docs/fidelity.md #22); depends on T
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def test_ood_angles_are_the_outer_half_with_both_signs():
 
 @pytest.mark.parametrize(("relative", "published_floor"), [(False, -0.209), (True, -0.189)])
 def test_the_mean_of_training_scores_out_of_distribution_what_it_does_on_3diebench(relative, published_floor):
-    """SPEC D.7: R² of a predictor that knows no more than the mean quaternion of the range of training."""
+    """Floor of Table 9: R² of a predictor that knows no more than the mean quaternion of the range of training."""
 
     def quaternions(purpose: Purpose, ood: bool) -> np.ndarray:
         views = Rotation.from_euler("xyz", draw_latents(stream(3, 0, purpose), 200_000, ood)[:, :3])
