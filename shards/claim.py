@@ -18,7 +18,7 @@ from shards.errors import DamageError, FormatError, UsageError
 from shards.files import write_atomic
 from shards.json_fields import json_object, plain_json, take
 from shards.layout import SHARD_NAME, Layout
-from shards.lock import FolderLock
+from shards.lock import FolderLock, exclusive_file
 from shards.metadata import read_info, spec_to_json
 from shards.schema import FORMAT_NAME, FORMAT_VERSION, DatasetInfo, Spec
 
@@ -55,7 +55,7 @@ def claim_folder(
         return None, _whole(layout, found.info)
     with _os_errors_named(layout.root):
         layout.tmp.mkdir(parents=True, exist_ok=True)
-        lock = FolderLock(layout.lock)
+        lock = FolderLock(layout.lock, f"another build is writing {layout.root}")
     try:
         info = _settle(layout, identity, overwrite)
     except BaseException:
@@ -107,7 +107,8 @@ def _is_untouched(layout: Layout) -> bool:
         return True
     inside = set(layout.meta.iterdir()) if layout.meta.is_dir() else {layout.root}
     started = layout.tmp / layout.build.name
-    return inside <= {layout.lock, layout.tmp} and all(p == started for p in layout.tmp.glob("*"))
+    allowed = {layout.lock, exclusive_file(layout.lock), layout.tmp}
+    return inside <= allowed and all(path == started for path in layout.tmp.glob("*"))
 
 
 def _refuse_other(layout: Layout, found: Found, identity: dict[str, Any], overwrite: bool) -> None:
@@ -175,7 +176,11 @@ def _write_build(layout: Layout, record: dict[str, Any]) -> None:
 
 
 def _leftovers(layout: Layout) -> bool:
-    return any(path.exists() for path in (layout.build, layout.lock, layout.parts, layout.tmp))
+    return any(path.exists() for path in _of_builds(layout))
+
+
+def _of_builds(layout: Layout) -> tuple[Path, ...]:
+    return layout.build, layout.lock, exclusive_file(layout.lock), layout.parts, layout.tmp
 
 
 def tidy(layout: Layout) -> None:

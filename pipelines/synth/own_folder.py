@@ -60,7 +60,7 @@ class OwnFolder:
             self.work.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"cannot write to {self.root}: {error.strerror}") from error
-        lock = FolderLock(self.work / "lock")
+        lock = FolderLock(self.work / "lock", f"another build is writing {self.root}")
         try:
             self.look(overwrite)  # it may have changed while we waited for the lock
             if overwrite and (self.root / MARKER).exists():

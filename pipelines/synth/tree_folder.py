@@ -53,7 +53,7 @@ class TreeFolder:
             self.tmp.mkdir(parents=True, exist_ok=True)
         except (PermissionError, NotADirectoryError, FileExistsError) as error:
             raise UsageError(f"cannot write to {self.root}: {error.strerror}") from error
-        lock = FolderLock(self.work / "lock")
+        lock = FolderLock(self.work / "lock", f"another build is writing {self.root}")
         try:
             found = self._check(identity, overwrite)  # it may have changed while we waited for the lock
             if found and (overwrite or found["config"] != identity):

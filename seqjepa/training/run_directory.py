@@ -10,9 +10,7 @@ results.json       written by `seqjepa evaluate`, as are results-SET-SIZE-patchN
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import platform
 import re
 from collections.abc import Iterator, Mapping
@@ -26,11 +24,14 @@ from seqjepa import recipes
 from seqjepa.config import RunConfig
 from seqjepa.files import TEMPORARY, write_atomic
 from seqjepa.training.checkpoint import CONFIG, METRICS, RUN, STATE, WEIGHTS, DataInfo, read_run_json
+from shards.environment import pass_environment_on
 from shards.errors import UsageError
+from shards.lock import FolderLock
 
 OURS = (CONFIG, RUN, METRICS, WEIGHTS, STATE)
 EVALUATED = re.compile(r"results(-[A-Za-z0-9._-]+-\d+-patch\d+)?\.json")
 ARRAYS = ("trained*/*.npz", "untrained*/*.npz", "asked.json")  # of evaluation/
+LOCK = f"{TEMPORARY}lock"
 # May differ between the calls that make up one run: it changes nothing that is learned or logged.
 FREE_KEYS = {"train.checkpoint_minutes"}
 
@@ -173,20 +174,14 @@ def _remove_evaluation(out: Path) -> None:
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """Make `out` and keep a second trainer out of it; the kernel lets go of the lock however we end."""
+    """Make `out` and keep a second trainer out of it."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        handle = os.open(out, os.O_RDONLY)
     except OSError as error:
+        pass_environment_on(error)
         raise UsageError(f"cannot use {out} as a run directory: {error.strerror}") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise UsageError(f"{out} is being trained by another process") from None
-    except OSError:
-        pass  # some network file systems have no locks; the run itself does not need one
+    lock = FolderLock(out / LOCK, f"{out} is being trained by another process")
     try:
         yield
     finally:
-        os.close(handle)
+        lock.release()

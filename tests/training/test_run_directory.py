@@ -12,8 +12,9 @@ from seqjepa.config import RunConfig
 from seqjepa.files import write_atomic
 from seqjepa.training import checkpoint, runlog
 from seqjepa.training.checkpoint import DataInfo, load_run
-from seqjepa.training.run_directory import Plan, claimed, mark_finished
+from seqjepa.training.run_directory import LOCK, Plan, claimed, mark_finished
 from seqjepa.training.stopping import StopSignals
+from shards import lock
 from shards.errors import DamageError, DiskFullError, FormatError, UsageError
 
 DATA = DataInfo("rotation", 4, (0.5, 0.5, 0.5), (0.1, 0.1, 0.1), 32, 32)
@@ -28,7 +29,29 @@ def test_a_new_folder_is_claimed_and_the_same_plan_comes_back(tmp_path):
     out = tmp_path / "deep" / "run"
     for _ in range(2):
         with claimed(out, plan("train.checkpoint_minutes=3")):
-            assert {p.name for p in out.iterdir()} == {"config.toml", "run.json"}
+            assert {p.name for p in out.iterdir()} == {"config.toml", "run.json", LOCK}
+        assert not (out / LOCK).exists()
+
+
+@pytest.mark.parametrize("number", [0, errno.ENOLCK])
+def test_two_trainers_never_share_a_run(tmp_path, monkeypatch, number):
+    """Also where the file system has no locks."""
+
+    def refuse(fd: int, how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    if number:
+        monkeypatch.setattr(lock.fcntl, "flock", refuse)
+    monkeypatch.setattr(lock, "GRACE_SECONDS", 0.1)
+    with (
+        claimed(tmp_path, plan()),
+        pytest.raises(UsageError, match="is being trained by another process: wait for"),
+        claimed(tmp_path, plan()),
+    ):
+        pass
+    with claimed(tmp_path, plan()):
+        pass
+    assert {p.name for p in tmp_path.iterdir()} == {"config.toml", "run.json"}
 
 
 def test_a_folder_of_someone_else_is_refused_even_with_overwrite(tmp_path):
@@ -63,7 +86,7 @@ def test_overwrite_begins_anew_and_keeps_what_is_not_ours(tmp_path):
         (tmp_path / "state.pt").write_text("old")
         (tmp_path / "notes.txt").write_text("mine")
     with claimed(tmp_path, plan("seed=7"), overwrite=True):
-        assert {p.name for p in tmp_path.iterdir()} == {"config.toml", "run.json", "notes.txt"}
+        assert {p.name for p in tmp_path.iterdir()} == {"config.toml", "run.json", "notes.txt", LOCK}
     with claimed(tmp_path, plan("seed=7")):
         pass
 

@@ -1,0 +1,71 @@
+"""What is the machine's fault, not a file's: no file handle, memory or space left, a disk or network that fails.
+
+Whoever turns an OSError into "damaged", "bad" or "not a set" asks here first; the command line says what to do.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import resource
+
+NO_HANDLES = (errno.EMFILE, errno.ENFILE)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+FAILING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENODEV, errno.EREMOTEIO)
+ENVIRONMENT = frozenset((*NO_HANDLES, *NO_SPACE, *FAILING, errno.ENOMEM, errno.EAGAIN, errno.ENOLCK))
+_OF_RUST = re.compile(r"\(os error (\d+)\)")  # safetensors raises its own error around the system's
+
+
+def error_number(error: BaseException) -> int | None:
+    """The system's number of what went wrong, also where a library only quotes it."""
+    number = getattr(error, "errno", None)
+    if number is None and (quoted := _OF_RUST.search(str(error))):
+        return int(quoted[1])
+    return number
+
+
+def is_environment_error(error: BaseException) -> bool:
+    """Whether the same file might be read well by another process, or at another time."""
+    return isinstance(error, MemoryError) or error_number(error) in ENVIRONMENT
+
+
+def pass_environment_on(error: BaseException) -> None:
+    """Raise `error` again if it is the environment's: the first line of an `except OSError` that calls a file bad."""
+    if is_environment_error(error):
+        raise error
+
+
+def advice_for(number: int | None) -> str:
+    """What to do about an errno, as the second half of a sentence; "" where there is nothing to say."""
+    if number in NO_HANDLES:
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return f"this process may hold {soft} files open (ulimit -n): raise that, or use fewer --workers"
+    if number in NO_SPACE:
+        return "free some space and run the same command again"
+    if number == errno.ENOMEM:
+        return "free some memory, or use fewer --workers, and run the same command again"
+    if number in FAILING:
+        return "the disk or the network fails: look after it and run the same command again"
+    return ""
+
+
+def describe(error: OSError | MemoryError) -> str:
+    """One line: which file, what is wrong with it or the machine, what to do."""
+    if isinstance(error, MemoryError):
+        return f"no memory left{f' ({error})' if str(error) else ''}: {advice_for(errno.ENOMEM)}"
+    number = error_number(error)
+    reason = error.strerror or (os.strerror(number) if number else " ".join(str(error).split())) or type(error).__name__
+    where = f"{error.filename}: " if error.filename is not None else ""
+    advice = advice_for(number)
+    return f"{where}{reason}" + (f"; {advice}" if advice else "")
+
+
+def raise_file_limit() -> None:
+    """The soft limit of open files up to the hard one, where that is allowed. Worker processes inherit it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (ValueError, OSError):  # not allowed: as many as there are
+            return
