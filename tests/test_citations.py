@@ -1,0 +1,71 @@
+"""What the code cites can be looked up: the paper, docs/fidelity.md, or a commit of other people's code."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FIDELITY = ROOT / "docs" / "fidelity.md"
+ROW = re.compile(r"^\| (\d+) \|(?:[^|]*\|){5} ([^|]*) \|$", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def texts() -> dict[str, str]:
+    """Every text file that git holds, by name."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    names = [name for name in listed.stdout.split("\0") if name.endswith((".py", ".md", ".toml", ".txt"))]
+    return {name: (ROOT / name).read_text(encoding="utf-8") for name in names if (ROOT / name).is_file()}
+
+
+def fidelity_rows() -> dict[int, str]:
+    """Number → the cell that says where in our code."""
+    return {int(number): where for number, where in ROW.findall(FIDELITY.read_text(encoding="utf-8"))}
+
+
+def test_nothing_cites_a_file_that_is_not_here(texts: dict[str, str]) -> None:
+    private = re.compile(r"\bSPEC\b")
+    assert [name for name, text in texts.items() if private.search(text) and name != "tests/test_citations.py"] == []
+
+
+def test_rows_of_fidelity_md_that_are_cited_exist(texts: dict[str, str]) -> None:
+    rows = fidelity_rows()
+    assert sorted(rows) == list(range(1, 61))
+    cited = {
+        (name, int(number))
+        for name, text in texts.items()
+        for numbers in re.findall(r"docs/fidelity\.md (#\d+(?:(?:[–-]|, )#?\d+)*)", text)
+        for number in re.findall(r"\d+", numbers)
+    }
+    assert len(cited) > 30
+    assert [(name, number) for name, number in cited if number not in rows] == []
+
+
+def test_fidelity_md_says_where_in_the_code() -> None:
+    for number, where in fidelity_rows().items():
+        places = re.findall(r"`([\w/]+)(\.py)?(?:\.(\w+))?(?:\.\w+)?`", where)
+        assert places or "recipes" in where, f"row {number}: {where}"
+        for stem, _, name in places:
+            file = next((f for base in ("seqjepa", ".") if (f := module_file(ROOT / base / stem))), None)
+            if "/" in stem or name:
+                assert file, f"row {number}: no file {stem}"
+            if file and name:
+                assert re.search(rf"\b{name}\b", file.read_text(encoding="utf-8")), (
+                    f"row {number}: {stem} has no {name}"
+                )
+
+
+def module_file(stem: Path) -> Path | None:
+    return next((f for f in (stem.with_suffix(".py"), stem / "__init__.py") if f.is_file()), None)
+
+
+def test_commits_that_are_cited_are_listed(texts: dict[str, str]) -> None:
+    listed = FIDELITY.read_text(encoding="utf-8")
+    cited = {hit for text in texts.values() for hit in re.findall(r"[\w.-]+/[\w.-]+@[0-9a-f]{7}\b", text)}
+    assert "hafezgh/seq-jepa@73e0550" in cited
+    assert [hit for hit in sorted(cited) if f"`{hit}`" not in listed] == []
