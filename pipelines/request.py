@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from pipelines.choose import RULE
 from pipelines.encode import LARGEST_SIDE, JpegSetting
 from pipelines.split_lists import find_split_lists
 from pipelines.splits import THREE_WAYS, Split, SplitRule
@@ -56,6 +57,7 @@ class Request:
             "jpeg_quality": self.jpeg_quality if self.encoding == "jpeg" else None,
             "samples_per_shard": self.samples_per_shard,
             "limit": self.limit,
+            "limit_rule": RULE if self.limit is not None else None,
         }
         return {name: value for name, value in record.items() if value is not None}
 

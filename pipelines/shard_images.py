@@ -48,7 +48,7 @@ def shard_images(
            cropped and resized together with it
     size   pixels of a side, as PIL resizes (bilinear, antialiased); None: the images' own size, the same for all
     fit    "squash" the whole image, or "crop" its largest centred square
-    limit  the first so many images of each split
+    limit  so many images of each split, evenly over the same classes
     Bytes depend neither on `workers` nor on interruptions.
 
     Raises UsageError or FormatError for bad input, also for more than `max_bad` images that are corrupt, of another

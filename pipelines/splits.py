@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pipelines.choose import RULE, validation_share
 from pipelines.sources import ListedObject
 from pipelines.split_lists import SplitLists
 from shards.errors import FormatError, UsageError
@@ -19,7 +19,7 @@ Split = Literal["all", "train", "val", "ood"]
 
 THREE_WAYS = (
     "no split is given: pass --split-lists DIR with the distributed val_images.npy (and train_images.npy), or "
-    "--val-match NAME (objects of that name are validation), or --val-fraction F (chosen by name)"
+    "--val-match NAME (objects of that name are validation), or --val-fraction F (of each class, chosen by name)"
 )
 
 
@@ -36,7 +36,7 @@ class SplitRule:
         if self.val_match is not None:
             return {"val_match": self.val_match}
         if self.val_fraction is not None:
-            return {"val_fraction": self.val_fraction}
+            return {"val_fraction": self.val_fraction, "val_fraction_rule": RULE}
         return {"lists_sha256": self.lists.sha256} if self.lists else {}
 
 
@@ -91,15 +91,8 @@ def _by_name(objects: Sequence[ListedObject], val_match: str) -> list[str | None
 
 
 def _by_fraction(objects: Sequence[ListedObject], fraction: float) -> list[str | None]:
-    """An object's split depends on its own name only, so that a grown data set keeps what it had."""
-    if not 0 < fraction < 1:
-        raise UsageError(f"--val-fraction {fraction}: a number between 0 and 1 is needed, e.g. 0.2")
-    return ["val" if _unit_hash(item.path) < fraction else "train" for item in objects]
-
-
-def _unit_hash(text: str) -> float:
-    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:6], "big") / 2**48
+    chosen = validation_share([item.path for item in objects], [item.synset for item in objects], fraction)
+    return ["val" if validation else "train" for validation in chosen]
 
 
 def _by_lists(objects: Sequence[ListedObject], lists: SplitLists) -> list[str | None]:

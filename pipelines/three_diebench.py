@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pipelines.choose import evenly
 from pipelines.encode import encoder_versions
 from pipelines.open_source import open_source
 from pipelines.request import Request, look_first, split_rule
@@ -53,10 +53,10 @@ def shard_3diebench(
     """Write a shard set from an unpacked tree or its tar(.gz), which is read as a stream.
 
     Splits come from the distributed lists (`split_lists`, or lying in the tree's root), or from `val_match` (objects of
-    this name are validation) or `val_fraction`; `split` "ood" takes all objects. Views are resized to size × size as
-    PIL does (bilinear, antialiased) and always encoded anew, also those that have the size already.
-    `limit` takes the first so many objects of each split. `workers` None: one for each usable core; 0 or 1: in this
-    process. Bytes do not depend on it.
+    this name are validation) or `val_fraction` (a share of each synset); `split` "ood" takes all objects. Views are
+    resized to size × size as PIL does (bilinear, antialiased) and always encoded anew, also those that have the size
+    already. `limit` takes so many objects of each split, evenly over the same synsets. `workers` None: one for each
+    usable core; 0 or 1: in this process. Bytes do not depend on it.
 
     Raises UsageError or FormatError for bad input (also for more than `max_bad` bad views), FailureError if a worker
     fails. What is finished stays; the same call goes on there. KeyboardInterrupt (also for SIGTERM) passes through.
@@ -93,7 +93,8 @@ def plan_work(found: Survey, request: Request) -> Work:
     """Which object goes into which shard. Raises UsageError or FormatError if the split does not fit the source."""
     objects = found.listing.objects
     assignment = assign(objects, request.rule, request.split)
-    chosen = _limited(assignment.split, request.limit)
+    kept = evenly(assignment.split, assignment.label, request.limit)
+    chosen = [name if keep else None for name, keep in zip(assignment.split, kept, strict=True)]
     orphans = [
         f"{item.path}/{file}: its {'latent' if file.startswith('image') else 'image'} is missing"
         for item, name in zip(objects, chosen, strict=True)
@@ -105,16 +106,6 @@ def plan_work(found: Survey, request: Request) -> Work:
     if not counts:
         raise UsageError(f"split {request.split!r} has no objects in {request.source}; nothing to write")
     return Work(assignment, plan_shards(splits, request.samples_per_shard), sum(counts), max(counts), orphans)
-
-
-def _limited(splits: Sequence[str | None], limit: int | None) -> list[str | None]:
-    """The first `limit` objects of each split."""
-    seen: Counter[str] = Counter()
-    kept: list[str | None] = []
-    for name in splits:
-        seen.update([name] if name else [])
-        kept.append(name if name and (limit is None or seen[name] <= limit) else None)
-    return kept
 
 
 def _survey(source: Source, request: Request, layout: Layout) -> Survey:

@@ -21,7 +21,7 @@ JpegQuality = Annotated[
 ]
 ImagesPerShard = Annotated[int, typer.Option("--samples-per-shard", min=1, help="Images in one tar.")]
 MaxBad = Annotated[int, typer.Option(min=0, help="How many corrupt images to leave out before giving up.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many of each split, for a try.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only so many of each split, evenly over the same classes.")]
 
 
 @shard_app.command("3diebench")
@@ -34,9 +34,7 @@ def shard_3diebench_command(
     val_match: Annotated[
         str | None, typer.Option(help="Other data: objects of this name are the validation split.")
     ] = None,
-    val_fraction: Annotated[
-        float | None, typer.Option(help="Other data: this share of objects, chosen by name.")
-    ] = None,
+    val_fraction: Annotated[float | None, typer.Option(help="Other data: this share of each class's objects.")] = None,
     split: Annotated[str, typer.Option(help="all, train, val, or ood for the out-of-distribution set.")] = "all",
     size: Annotated[int, typer.Option(min=8, max=1024, help="Pixels of a side after resizing.")] = 128,
     encoding: Encoding = "jpeg",
@@ -171,7 +169,7 @@ def shard_imagenet_command(
 def shard_folder_command(
     source: Annotated[Path, typer.Option(help="Folder (or plain .tar) of images; sub-folders are classes.")],
     out: Out,
-    val_fraction: Annotated[float | None, typer.Option(help="This share becomes validation, chosen by name.")] = None,
+    val_fraction: Annotated[float | None, typer.Option(help="This share of each class is validation.")] = None,
     maps: Maps = None,
     size: Annotated[
         int | None, typer.Option(min=8, max=4096, help="Pixels of a side. Default: as they are, if all are equal.")

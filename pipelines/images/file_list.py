@@ -11,6 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pipelines.images.decode import SUFFIXES
+from pipelines.images.split_folders import split_of
 from pipelines.images.zip_entries import is_zip, unpack, walk_zip
 from pipelines.sources import LARGEST_FILE, read_content
 from pipelines.tar_stream import TarStream
@@ -18,10 +19,10 @@ from shards.errors import FormatError
 
 log = logging.getLogger(__name__)
 
-SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 DEEPEST = 16  # folders inside each other
 NOTES = "_annotations.txt"  # end of the one kind of text file that says what is in an image
-TEXTS = (NOTES, "wnids.txt", "words.txt")
+SOLUTION, TRUTH, SYNSETS = "LOC_val_solution.csv", "ILSVRC2012_validation_ground_truth.txt", "meta.mat"  # ImageNet's
+TEXTS = (NOTES, "wnids.txt", "words.txt", SOLUTION, TRUTH, SYNSETS)
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def _lone_root(names: list[str]) -> str:
     first, last = min(names).split("/")[:-1], max(names).split("/")[:-1]
     shared = []
     for left, right in zip(first, last, strict=False):
-        if left != right or left in SPLIT_FOLDERS:
+        if left != right or split_of(left):
             break
         shared.append(left)
     return "".join(f"{part}/" for part in shared)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,11 +22,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Arrangement:
-    """Of each image of a list: its split, its class (None for none), and the name that its key is made from."""
+    """Of each image of a list: its split (None: left out), its class (None for none), and its path below the split.
 
-    splits: list[str]
+    keys: one for each of such paths; file_keys where names alone tell most data sets' images apart.
+    """
+
+    splits: list[str | None]
     labels: list[str | None]
     places: list[str]
+    keys: Callable[[Sequence[str]], list[str]] = unique_keys
 
 
 Rule = Callable[[FileList], Arrangement]
@@ -53,7 +57,8 @@ class FileSource:
 
     @property
     def left_out(self) -> int:
-        return self.files.left_out
+        """Files that are no images, and images that belong to no split."""
+        return self.files.left_out + self.arrangement.splits.count(None)
 
     @cached_property
     def arrangement(self) -> Arrangement:
@@ -81,9 +86,10 @@ class FileSource:
         rank = {name: label for label, name in enumerate(self.classes)}
         entries, arranged = self.files.images, self.arrangement
         found = []
-        for split in sorted(set(arranged.splits), key=lambda name: (name != "train", name)):
+        there = {name for name in arranged.splits if name is not None}
+        for split in sorted(there, key=lambda name: (name != "train", name)):
             chosen = [position for position, name in enumerate(arranged.splits) if name == split]
-            keys = unique_keys([arranged.places[position] for position in chosen])
+            keys = arranged.keys([arranged.places[position] for position in chosen])
             for key, position in zip(keys, chosen, strict=True):
                 entry, label = entries[position], arranged.labels[position]
                 meta: dict[str, str | int] = {"file": entry.name}

@@ -1,4 +1,4 @@
-"""Sample keys from places in a source: "train/n01/images/7.JPEG" → "n01_images_7"."""
+"""Sample keys from places below a split: "n01/images/7.JPEG" → "n01_images_7"."""
 
 from __future__ import annotations
 
@@ -6,20 +6,38 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from shards.errors import FormatError
 
 KEY_LENGTH = 80
 DIGEST_LENGTH = 12
 
 
+def file_keys(paths: Sequence[str]) -> list[str]:
+    """Keys from file names ("val/n01/x_1.JPEG" → "x_1") if all names differ, else from the whole paths ("n01_x_1").
+
+    `paths` lie below one split. ImageNet's names differ, those of ImageNet-Sketch and ImageNet-R begin anew in every
+    class. FormatError as for unique_keys.
+    """
+    names = [PurePosixPath(path).name for path in paths]
+    return unique_keys(names if len(set(names)) == len(names) else paths)
+
+
 def unique_keys(places: Sequence[str]) -> list[str]:
-    """One key for each place (a path with "/" and a suffix, different from all others).
+    """One key for each place: a path with "/" and a suffix, different from all others.
 
     Folders and name joined by "_", without the suffix. What a key cannot hold is spelled "-" and told apart by a hash
-    of the place; so are places that would share a key ("a/b_c.jpg" and "a_b/c.png").
+    of the place; so are places that would share a key ("a/b_c.jpg" and "a_b/c.png"). FormatError: two share one still.
     """
-    keys = [_plain(place) for place in places]
-    counts = Counter(keys)
-    return [key if counts[key] == 1 else _marked(key, place) for key, place in zip(keys, places, strict=True)]
+    plain = [_plain(place) for place in places]
+    counts = Counter(plain)
+    keys = [key if counts[key] == 1 else _marked(key, place) for key, place in zip(plain, places, strict=True)]
+    first: dict[str, str] = {}
+    for key, place in zip(keys, places, strict=True):
+        if first.setdefault(key, place) is not place:
+            raise FormatError(f"{first[key]} and {place} would both have the key {key!r}; rename one of them")
+    return keys
 
 
 def _plain(place: str) -> str:

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from pipelines.choose import RULE
 from pipelines.encode import LARGEST_SIDE, JpegSetting
 from pipelines.images.fit import Fit
 from pipelines.images.source import ImageSource
 from shards.errors import UsageError
 from shards.schema import Encoding
+
+NO_OPTIONS = ("pipeline", "limit_rule")
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Request:
             "jpeg_quality": self.jpeg_quality if self.encoding == "jpeg" else None,
             "samples_per_shard": self.samples_per_shard,
             "limit": self.limit,
+            "limit_rule": RULE if self.limit is not None else None,
         }
         return {name: value for name, value in record.items() if value is not None}
 
@@ -60,7 +64,7 @@ class Request:
             "source": self.source.path.resolve().name,
             "maps": self.maps.resolve().name if self.maps else None,
             **source_options,
-            **{name: value for name, value in self.to_json().items() if name != "pipeline"},
+            **{name: value for name, value in self.to_json().items() if name not in NO_OPTIONS},
         }
         pairs = [(name.replace("_", "-"), str(value)) for name, value in options.items() if value is not None]
         words = [word for name, value in pairs for word in (f"--{name}", value)]

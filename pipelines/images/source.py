@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from pipelines.choose import evenly
+
 
 @dataclass(frozen=True)
 class ImageRecord:
@@ -69,13 +71,6 @@ class ImageSource(Protocol):
 
 
 def limited(records: Sequence[ImageRecord], limit: int | None) -> list[ImageRecord]:
-    """The first `limit` records of each split, in order; all of them for None."""
-    if limit is None:
-        return list(records)
-    seen: dict[str, int] = {}
-    kept = []
-    for record in records:
-        seen[record.split] = seen.get(record.split, 0) + 1
-        if seen[record.split] <= limit:
-            kept.append(record)
-    return kept
+    """At most `limit` records of each split, evenly over the same classes, in their order; all of them for None."""
+    kept = evenly([record.split for record in records], [record.label for record in records], limit)
+    return [record for record, keep in zip(records, kept, strict=True) if keep]

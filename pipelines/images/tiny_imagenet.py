@@ -18,8 +18,9 @@ import numpy as np
 
 from pipelines.images.decode import decode_image
 from pipelines.images.file_list import FileEntry, FileList, FileReader, list_files
-from pipelines.images.keys import unique_keys
+from pipelines.images.keys import file_keys
 from pipelines.images.source import ImageRecord
+from pipelines.images.split_folders import refuse_twofold, split_of
 from shards.errors import FormatError
 
 WNIDS, WORDS, ANNOTATIONS = "wnids.txt", "words.txt", "val/val_annotations.txt"
@@ -89,7 +90,8 @@ class TinyImageNetSource:
 
     @cached_property
     def splits(self) -> dict[str, Labelled]:
-        """Raises FormatError for an image without a label, or with one that is not in wnids.txt."""
+        """Raises FormatError: an image without a label, or with one that is not in wnids.txt; Val/ beside val/."""
+        refuse_twofold({entry.name.partition("/")[0] for entry in self.files.images})
         found = {"train": self._train(), "val": self._val()}
         known = set(self.wnids)
         for split in found.values():
@@ -111,11 +113,11 @@ class TinyImageNetSource:
         return {"layout": self.name, "images": images, "listing_sha256": digest.hexdigest()}
 
     def records(self) -> list[ImageRecord]:
-        """Keys are file names: "n01443537_0", "val_0". Meta: the file, and the WordNet id."""
+        """Keys are file names, "n01443537_0"; or paths where names recur. Meta: the file, and the WordNet id."""
         rank = {wnid: label for label, wnid in enumerate(self.wnids)}
         found = []
         for name, split in self.splits.items():
-            keys = unique_keys([PurePosixPath(entry.name).name for entry in split.entries])
+            keys = file_keys([entry.name.partition("/")[2] for entry in split.entries])
             for key, entry, wnid in zip(keys, split.entries, split.wnids, strict=True):
                 meta: dict[str, str | int] = {"file": entry.name, "wnid": wnid}
                 found.append(ImageRecord(key, rank[wnid], name, entry.name, entry.offset, entry.length, meta))
@@ -125,29 +127,34 @@ class TinyImageNetSource:
         """uint8 [H, W, 3]; grey is converted. ValueError: empty, corrupt."""
         return decode_image(self.reader.read(str(record.meta["file"]), record.position, record.length))
 
+    def _of(self, split: str) -> list[FileEntry]:
+        """Images below train/, or Train/ …"""
+        return [entry for entry in self.files.images if split_of(entry.name.partition("/")[0]) == split]
+
     def _train(self) -> Labelled:
-        entries = [entry for entry in self.files.images if entry.name.startswith("train/")]
+        entries = self._of("train")
         return Labelled(entries, [PurePosixPath(entry.name).parts[1] for entry in entries])
 
     def _val(self) -> Labelled:
-        entries = [entry for entry in self.files.images if entry.name.startswith("val/")]
+        """By the folder in copies that were sorted into val/<wnid>/, else by val_annotations.txt."""
+        entries = self._of("val")
         lines = self._lines(ANNOTATIONS)
-        if lines is None:
-            if not entries:
-                return Labelled([], [])
+        noted = dict(line.split("\t")[:2] for line in lines or () if "\t" in line)
+        return Labelled(entries, [self._wnid(PurePosixPath(entry.name), noted, lines is None) for entry in entries])
+
+    def _wnid(self, name: PurePosixPath, noted: dict[str, str], missing: bool) -> str:
+        if len(name.parts) > 2 and WNID.fullmatch(name.parts[1]):
+            return name.parts[1]
+        if missing:
             raise FormatError(f"{self.path} has no {ANNOTATIONS}, which holds the labels of val/; give {WANTED}")
-        noted = dict(line.split("\t")[:2] for line in lines if "\t" in line)
-        for entry in entries:
-            if PurePosixPath(entry.name).name not in noted:
-                raise FormatError(
-                    f"{self.path}: {entry.name} has no line in {ANNOTATIONS}; add it, or remove the image"
-                )
-        return Labelled(entries, [noted[PurePosixPath(entry.name).name].strip() for entry in entries])
+        if name.name not in noted:
+            raise FormatError(f"{self.path}: {name} has no line in {ANNOTATIONS}; add it, or remove the image")
+        return noted[name.name].strip()
 
     def _lines(self, name: str) -> list[str] | None:
         """Lines of a text that lies there, without blank ones; None if it does not. FormatError: unreadable, empty."""
         for note in self.files.notes:
-            if note.name == name:
+            if note.name.casefold() == name:
                 try:
                     text = self.reader.read(note.name, note.offset, note.length)
                 except ValueError as error:

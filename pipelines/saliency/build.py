@@ -39,9 +39,9 @@ def build_saliency(
     """Write the map of every image of `source`, with the image's split, key, label and meta.
 
     Images of one size go through the model together. `device`: auto, cpu, cuda, cuda:N, or several with commas, one
-    process each; on the CPU `processes` share the cores. `workers` read and decode. `limit`: the first so many of each
-    split. Up to `max_bad` images that cannot be read are left out. Shards that are finished stay, and the same call
-    goes on there, to the same bytes on the same device.
+    process each; on the CPU `processes` share the cores. `workers` read and decode. `limit`: so many of each split,
+    evenly over classes. Up to `max_bad` images that cannot be read are left out. Shards that are finished stay, and the
+    same call goes on there, to the same bytes on the same device.
 
     Raises UsageError or FormatError for bad input, FailureError if the model or a process fails.
     """

@@ -10,7 +10,7 @@ STL-10's arrays are memory-mapped.
 
 from __future__ import annotations
 
-import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -115,12 +115,13 @@ def find_maps(source: ImageSource, maps: Path, limit: int | None) -> tuple[list[
 
 
 def _stl10(source: ImageSource, maps: Path, limit: int | None) -> tuple[list[PublishedItem], list[str]]:
-    items = []
-    for split, group in itertools.groupby(source.records(), lambda record: record.split):
-        records, file = list(group), maps / split / f"saliency_{split}.npy"
+    items, records = [], source.records()
+    for split, images in Counter(record.split for record in records).items():
+        file = maps / split / f"saliency_{split}.npy"
         if file.is_file():
-            _check_stl10(file, len(records))
-            items += [PublishedItem(record, file, row) for row, record in enumerate(limited(records, limit))]
+            _check_stl10(file, images)
+            chosen = [record for record in limited(records, limit) if record.split == split]
+            items += [PublishedItem(record, file, record.position) for record in chosen]
     if not items:
         raise UsageError(f"{maps} holds no <split>/saliency_<split>.npy for train, test or unlabeled")
     return items, []
@@ -137,7 +138,9 @@ def _check_stl10(file: Path, images: int) -> None:
 def _imagenet(source: ImageSource, maps: Path, limit: int | None) -> tuple[list[PublishedItem], list[str]]:
     items, missing = [], []
     splits = {split for split in ("train", "val", "test") if (maps / split).is_dir()}
-    for record in limited([record for record in source.records() if record.split in splits], limit):
+    for record in limited(source.records(), limit):
+        if record.split not in splits:
+            continue
         stem = maps / PurePosixPath(str(record.meta["file"])).with_suffix("")
         file = next((path for suffix in SUFFIXES if (path := stem.with_name(stem.name + suffix)).is_file()), None)
         if file is None:

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
+from pipelines.choose import RULE
 from pipelines.images.source import ImageSource
 from shards.errors import UsageError
 from shards.metadata import read_info
@@ -41,7 +42,8 @@ class MapRequest:
 
     def to_json(self) -> dict[str, Any]:
         """JSON values that tell two requests apart."""
-        record = {**self.maker, **self._own(), "source": self.source.fingerprint}
+        rule = RULE if self.limit is not None else None
+        record = {**self.maker, **self._own(), "limit_rule": rule, "source": self.source.fingerprint}
         return {name: value for name, value in record.items() if value is not None}
 
     def command(self, verb: str, **more: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import tarfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -81,12 +82,13 @@ def test_splits_beside_others_are_refused(tmp_path: Path) -> None:
         open_source("folder", folder).records()
 
 
-def test_a_fraction_is_chosen_by_name(tmp_path: Path) -> None:
+def test_a_fraction_is_a_share_of_each_class(tmp_path: Path) -> None:
     names = [f"{kind}/{i}.png" for kind in "ab" for i in range(60)]
     before = described(open_source("folder", make_folder(tmp_path / "f", names[:80], 2, 2), val_fraction=0.25))
     after = described(open_source("folder", make_folder(tmp_path / "f", names, 2, 2), val_fraction=0.25))
-    assert 15 <= sum(row[0] == "val" for row in after) <= 45
-    assert set(before) <= set(after)
+    counts = [Counter(row[2] for row in rows if row[0] == "val") for rows in (before, after)]
+    assert counts == [{"a": 15, "b": 5}, {"a": 15, "b": 15}]
+    assert {row for row in before if row[2] == "a"} <= set(after)
     for bad in (0.0, 1.0, -3.0):
         with pytest.raises(UsageError, match="between 0 and 1"):
             open_source("folder", tmp_path / "f", val_fraction=bad)
@@ -210,5 +212,5 @@ def test_imagenet_classes_are_the_same_for_all_splits(tmp_path: Path) -> None:
         ("train", "n00000002_7", "n00000002"),
         ("val", "ILSVRC_1", "n00000002"),
     ]
-    with pytest.raises(FormatError, match=r"val/1\.JPEG does not lie in"):
-        open_source("imagenet", make_folder(tmp_path / "f", ["val/1.JPEG"])).records()
+    with pytest.raises(FormatError, match=r"train/1\.JPEG does not lie in"):
+        open_source("imagenet", make_folder(tmp_path / "f", ["train/1.JPEG"])).records()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -109,12 +110,14 @@ def test_val_match() -> None:
         assign(OBJECTS, SplitRule(val_match="i5"))
 
 
-def test_val_fraction_depends_on_the_name_only() -> None:
-    many = [ListedObject("s", f"o{i}", (0,)) for i in range(4000)]
-    found = dict(zip((o.path for o in many), assign(many, SplitRule(val_fraction=0.2)).split, strict=True))
-    assert sum(name == "val" for name in found.values()) / 4000 == pytest.approx(0.2, abs=0.03)
-    fewer = many[::-3]
-    assert assign(fewer, SplitRule(val_fraction=0.2)).split == [found[o.path] for o in fewer]
+def test_val_fraction_is_a_share_of_each_synset() -> None:
+    """48 objects of 8 synsets at 0.2: once 15 of 48 and 6 of 8 synsets, by a hash of each name alone."""
+    many = [ListedObject(f"{synset:04d}", f"o{i}", (0,)) for synset in range(8) for i in range(6)]
+    found = assign(many, SplitRule(val_fraction=0.2))
+    of_synset = Counter(label for label, name in zip(found.label, found.split, strict=True) if name == "val")
+    assert (of_synset.total(), len(of_synset), max(of_synset.values())) == (10, 8, 2)
+    backwards = assign(many[::-1], SplitRule(val_fraction=0.2))
+    assert backwards.split == found.split[::-1]
     for fraction in (0.0, 1.0, -1.0, float("nan")):
         with pytest.raises(UsageError, match="between 0 and 1"):
             assign(many, SplitRule(val_fraction=fraction))

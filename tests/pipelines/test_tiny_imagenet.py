@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import cli
 from pipelines.images.open_source import open_source
-from pipelines.images.source import ImageSource
+from pipelines.images.source import ImageSource, limited
 from pipelines.shard_images import shard_images
 from shards.errors import FormatError, UsageError
 from shards.reader import ShardSet
@@ -121,6 +121,38 @@ def test_a_subset_is_data(folder: Path) -> None:
     source = open_source("tiny-imagenet", folder)
     assert source.classes == WNIDS
     assert {(row[0], row[2]) for row in described(source)} == {("train", 0), ("train", 2)}
+
+
+def test_a_limit_keeps_the_same_classes_in_both_splits(folder: Path) -> None:
+    for seed, wnid in enumerate(WNIDS):  # three of each class in either split; once "--limit" took the first names
+        (folder / f"val/{wnid}/images").mkdir(parents=True)
+        for i in range(2):
+            (folder / f"val/{wnid}/images/val_{i}.JPEG").write_bytes(jpeg(50 + 2 * seed + i))
+    source = open_source("tiny-imagenet", folder)
+    for limit, classes in ((2, {0, 1}), (3, {0, 1, 2}), (6, {0, 1, 2})):
+        rows = [(record.split, record.label) for record in limited(source.records(), limit)]
+        assert [sum(row[0] == split for row in rows) for split in ("train", "val")] == [limit, limit]
+        assert {row[1] for row in rows if row[0] == "train"} == {row[1] for row in rows if row[0] == "val"} == classes
+
+
+def test_a_val_that_was_sorted_into_classes(folder: Path) -> None:
+    """As a script that goes around leaves it, with or without its annotations; equal names get keys from the path."""
+    for name, wnid in VAL.items():
+        (folder / f"val/{wnid}/images").mkdir(parents=True, exist_ok=True)
+        (folder / f"val/images/{name}").rename(folder / f"val/{wnid}/images/{name}")
+    before = [row[:3] for row in described(open_source("tiny-imagenet", folder)) if row[0] == "val"]
+    assert sorted(before) == [("val", "val_0", 2), ("val", "val_1", 0), ("val", "val_10", 2)]
+    (folder / "val/val_annotations.txt").unlink()
+    (folder / f"val/{WNIDS[0]}/images/val_0.JPEG").write_bytes(jpeg(99))
+    (folder / "train").rename(folder / "Train")
+    rows = described(open_source("tiny-imagenet", folder))
+    assert [row[:3] for row in rows if row[0] == "val"] == [
+        ("val", f"{WNIDS[0]}_images_val_0", 0),
+        ("val", f"{WNIDS[0]}_images_val_1", 0),
+        ("val", f"{WNIDS[2]}_images_val_0", 2),
+        ("val", f"{WNIDS[2]}_images_val_10", 2),
+    ]
+    assert sum(row[0] == "train" for row in rows) == len(TRAIN)
 
 
 def test_names_that_occur_twice_get_their_ids(folder: Path) -> None:

@@ -1,0 +1,117 @@
+"""Which folders are splits: train/, Training/, VALID/, dev/ … And what is refused or said where names leave it open."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Collection, Sequence
+from pathlib import PurePosixPath
+
+from shards.errors import FormatError
+
+log = logging.getLogger(__name__)
+
+SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+SPLIT_OF = {word: split for split, words in SPLIT_WORDS.items() for word in words}
+ALIKE = re.compile(
+    r"(seg|my)?(train(ing)?|val(id(ation)?)?|dev(elopment)?|test(ing)?|eval(uation)?|holdout|unlabell?ed)"
+    r"(set|data|dataset|images?|imgs?|split)?"
+)
+NAMED = 3
+
+
+def split_of(folder: str) -> str | None:
+    """ "train", "val" or "test" for a folder that is one by its name, in upper or lower case; None for any other."""
+    return SPLIT_OF.get(folder.casefold())
+
+
+def is_like_a_split(folder: str) -> bool:
+    """Whether a folder may be meant as a split though it is not called one: seg_train, test1, training_set."""
+    return ALIKE.fullmatch(re.sub(r"[^a-z]", "", folder.casefold())) is not None
+
+
+def has_split_folders(names: Sequence[PurePosixPath]) -> bool:
+    """Whether all images lie below train/, val/ … or none does.
+
+    FormatError: some do and some do not, two folders are the same split, or all folders only look like splits.
+    """
+    tops = {name.parts[0] if len(name.parts) > 1 else "" for name in names}
+    found = {top for top in tops if split_of(top)}
+    if found and tops - found:
+        named, other = listed(found), min(tops - found)
+        raise FormatError(
+            f"{named} lie beside {other or 'images'}: either all images lie below train, val or test, or none does; "
+            f"move the rest into one of them, or, if {named} is a class, all classes into a folder train"
+        )
+    refuse_twofold(found)
+    alike = {top for top in tops if is_like_a_split(top)} - found
+    if alike and alike == tops and len(alike) > 1:
+        raise FormatError(f"{listed(alike)} look like splits, not classes; rename them to train, val or test")
+    if alike:
+        log.warning("%s looks like a split, and is taken as a class; splits are called train, val, test", listed(alike))
+    if not found:
+        _say_splits_below_classes(names)
+    return bool(found)
+
+
+def refuse_twofold(folders: Collection[str]) -> None:
+    """FormatError if two folders are the same split, val/ and validation/ say."""
+    for split in SPLIT_WORDS:
+        same = [folder for folder in folders if split_of(folder.rpartition("/")[2]) == split]
+        if len(same) > 1:
+            raise FormatError(
+                f"{listed(same, 'and')} are both the split {split}; put their images into one folder, or move one away"
+            )
+
+
+def check_classes(splits: Sequence[str | None], labels: Sequence[str | None]) -> None:
+    """FormatError if every class is called as a split; a line for classes that a split has no image of."""
+    of_split: dict[str, set[str]] = {}
+    for split, label in zip(splits, labels, strict=True):
+        if split is not None:
+            of_split.setdefault(split, set()).update([label] if label else [])
+    classes = set().union(*of_split.values())
+    if len(classes) > 1 and all(is_like_a_split(name) for name in classes):
+        raise FormatError(f"the classes would be {listed(classes)}, which look like splits; give the folder above them")
+    gaps = [_gap(split, classes - found, not found) for split, found in of_split.items() if classes - found]
+    pairs = zip(splits, labels, strict=True)
+    if bare := sum(label is None for split, label in pairs if split is not None and of_split[split]):
+        gaps.append(f"{bare} images lie beside the folders of classes and have no label")
+    if gaps:
+        log.warning("%s", "; ".join(gaps))
+    if of_split and "train" not in of_split:
+        log.warning("there is no training split, only %s; a folder with a split's name is one", listed(of_split))
+
+
+def _gap(split: str, missing: Collection[str], none: bool) -> str:
+    if none:
+        return f"{split} has no folders of classes, so that its images have no label"
+    return f"{split} has no image of {listed(missing)}"
+
+
+def _say_splits_below_classes(names: Sequence[PurePosixPath]) -> None:
+    """cat/train/1.jpg: the labels are right, but training and test images would be one split."""
+    below: dict[str, set[str]] = {}
+    for name in names:
+        if len(name.parts) > 2:
+            below.setdefault(name.parts[0], set()).add(name.parts[1])
+    for top, folders in below.items():
+        if len({split for folder in folders if (split := split_of(folder))}) > 1:
+            log.warning(
+                "%s holds %s, which are passed over as folders below a class; put splits above the classes",
+                top,
+                listed(folders, "and"),
+            )
+            return
+
+
+def listed(names: Collection[str], word: str = ",") -> str:
+    """ "a, b, c and 4 more"."""
+    first = sorted(names)[:NAMED]
+    if len(names) > NAMED:
+        return f"{', '.join(first)} and {len(names) - NAMED} more"
+    return f" {word} ".join(first) if word != "," else ", ".join(first)

@@ -1,0 +1,100 @@
+"""Which folders are splits, in whatever spelling, in a folder, a tar and a zip alike; and what is refused or said."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+from small_images import make_folder, make_tar
+
+from pipelines.images.open_source import open_source
+from pipelines.images.source import ImageSource
+from pipelines.images.split_folders import is_like_a_split, split_of
+from shards.errors import FormatError
+
+
+def make_zip(folder: Path, path: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+            archive.write(file, file.relative_to(folder))
+    return path
+
+
+def described(source: ImageSource) -> list[tuple[str, str, str | None]]:
+    classes = (*source.classes, None)
+    return [(record.split, record.key, classes[record.label]) for record in source.records()]
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [("Training", "dev", "Testing"), ("TRAIN", "Valid", "Test"), ("train", "VALIDATION", "TESTING")],
+)
+def test_splits_in_any_spelling(tmp_path: Path, train: str, val: str, test: str) -> None:
+    names = [f"{split}/{kind}/{i}.png" for i, split in enumerate((train, val, test)) for kind in ("cat", "dog")]
+    folder = make_folder(tmp_path / "f", [f"pets/{name}" for name in names], 2, 2)
+    for path in (folder, make_tar(folder, tmp_path / "t.tar"), make_zip(folder, tmp_path / "t.zip")):
+        source = open_source("folder", path)
+        assert source.classes == ("cat", "dog")
+        assert described(source) == [
+            *[("train", f"{kind}_0", kind) for kind in ("cat", "dog")],
+            *[("test", f"{kind}_2", kind) for kind in ("cat", "dog")],
+            *[("val", f"{kind}_1", kind) for kind in ("cat", "dog")],
+        ]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["cat/1.png", "dog/1.png", "dev/1.png"], "dev lie beside cat: .*if dev is a class, all classes into a folder"),
+        (["Train/a/1.png", "Test/a/1.png", "1.png"], "Test, Train lie beside images"),
+        (["train/a/1.png", "val/a/1.png", "validation/a/2.png"], "val and validation are both the split val"),
+        (["train/a/1.png", "Train/a/2.png"], "Train and train are both the split train"),
+        (["seg_train/a/1.png", "seg_test/a/1.png"], "seg_test, seg_train look like splits, not classes; rename"),
+        (["training_set/a/1.png", "test_set/a/1.png"], "test_set, training_set look like splits"),
+        (["train/train/a/1.png", "test/test/a/1.png"], "the classes would be test, train, which look like splits"),
+    ],
+)
+def test_what_would_give_wrong_labels_is_refused(tmp_path: Path, names: list[str], message: str) -> None:
+    folder = make_folder(tmp_path / "f", names, 2, 2)
+    for path in (folder, make_tar(folder, tmp_path / "t.tar"), make_zip(folder, tmp_path / "t.zip")):
+        with pytest.raises(FormatError, match=message):
+            open_source("folder", path).records()
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["cat/1.png", "dog/1.png", "test_set/1.png"], "test_set looks like a split, and is taken as a class"),
+        (["cat/train/1.png", "cat/test/1.png"], None),  # the lone folder is passed through: splits
+        (["cat/train/1.png", "cat/test/2.png", "dog/train/1.png"], "cat holds test and train, which are passed over"),
+        (["train/cat/1.png", "train/dog/1.png", "val/cat/1.png"], "val has no image of dog"),
+        (["train/cat/1.png", "test/1.png"], "test has no folders of classes, so that its images have no label"),
+        (["train/cat/1.png", "train/2.png"], "1 images lie beside the folders of classes and have no label"),
+        (["Testing/cat/1.png", "Testing/dog/1.png"], "there is no training split, only test"),
+    ],
+)
+def test_what_is_odd_is_said_in_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, names: list[str], message: str | None
+) -> None:
+    assert len(open_source("folder", make_folder(tmp_path / "f", names, 2, 2)).records()) == len(names)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == (message is not None)
+    assert all(str(message) in line for line in said)
+
+
+def test_a_class_may_be_called_as_a_split_below_a_split(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = [f"train/{kind}/1.png" for kind in ("dev", "cat", "Test", *map(str, range(48)))]
+    source = open_source("folder", make_folder(tmp_path / "f", names, 2, 2))
+    assert len(source.classes) == 51
+    assert {"dev", "Test"} < set(source.classes)
+    assert not caplog.records
+
+
+def test_words() -> None:
+    assert [split_of(word) for word in ("Training", "DEV", "valid", "tests", "trains")] == [
+        "train", "val", "val", None, None
+    ]  # fmt: skip
+    alike = ("seg_test", "test1", "Training_Set", "val_images", "unlabeled", "EVAL", "train2017")
+    assert all(map(is_like_a_split, alike))
+    assert not any(map(is_like_a_split, ("trainer", "testa", "trains", "device", "valve", "contest", "evaluator")))
