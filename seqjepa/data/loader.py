@@ -73,7 +73,7 @@ class ViewLoader(Epochs):
         self.sampling = Sampling(views, action, batch_size, seed, shuffle, drop_last, rank, world_size)
         self.index = index
         self.workers = auto_workers(world_size) if workers is None else workers
-        own = _scaled_by(action, normalisation, scaling)
+        own = scaled_by(action, normalisation, scaling)
         planner = Planner(index, self.sampling, scaling if normalisation == "zscore" else None)
         identity = self.sampling.identity() | own | {"fingerprint": index.fingerprint()}
         self._ahead = DecodedAhead(
@@ -104,7 +104,7 @@ class ViewLoader(Epochs):
         )
 
 
-def _scaled_by(action: str, normalisation: str, scaling: Scaling | None) -> dict[str, str]:
+def scaled_by(action: str, normalisation: str, scaling: Scaling | None) -> dict[str, str]:
     """What a position means something only together with. ConfigError: an action without the constants it needs."""
     if action not in AUGMENTATION_PARTS:
         return {}

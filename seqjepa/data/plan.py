@@ -5,6 +5,7 @@ Nothing here knows about workers, so a batch is the same at any worker count and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -77,6 +78,27 @@ def check_views(index: SplitIndex, views: int) -> None:
         )
 
 
+def drawn_views(index: SplitIndex, samples: NDArray[np.int64], views: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Slots int64 [B, T] of samples int64 [B]: drawn for (seed, epoch, sample), or the epoch's stored sequence."""
+    if index.sequence:
+        run = epoch % (index.offsets.shape[1] // index.sequence)
+        return np.tile(run * index.sequence + np.arange(views), (len(samples), 1))
+    return choose_distinct(index.n_views[samples], draw_u32(seed, epoch, Purpose.VIEWS, samples, views))
+
+
+def sequence_actions(
+    params: NDArray[np.float32], names: Sequence[str], kind: str, scaling: Scaling | None
+) -> NDArray[np.float32]:
+    """float32 [B, T, P] → [B, T-1, A]; of baked augmentations by the same code, to the bit, as on the fly.
+
+    scaling  of augmentation parameters, for actions of these; None: by their norm (author)
+    """
+    if kind not in AUGMENTATION_PARTS:
+        return actions_between(params, names, kind)
+    nine = torch.from_numpy(params[..., columns(names, AUGMENTATION_COLUMNS)])
+    return augmentation_actions(nine, kind, scaling).numpy()
+
+
 class Planner:
     """Plans batches of one split for one rank. Raises ConfigError where the split cannot give such batches.
 
@@ -103,28 +125,12 @@ class Planner:
 
     def _plan(self, samples: NDArray[np.int64], epoch: int) -> BatchPlan:
         index = self.index
-        views = self._views(samples, epoch)
+        views = drawn_views(index, samples, self.sampling.views, self.sampling.seed, epoch)
         rows = samples[:, None]
         table = np.empty(views.shape, ROW)
         table["offset"], table["length"] = index.offsets[rows, views], index.lengths[rows, views]
         table["shard"] = index.shard[samples][:, None]
         params = index.params[rows, views].astype(np.float32, copy=False)
         labels = index.labels[samples].astype(np.int64)
-        return BatchPlan(samples, views, table.reshape(-1), self._actions(params), params, labels)
-
-    def _actions(self, params: NDArray[np.float32]) -> NDArray[np.float32]:
-        """float32 [B, T, P] → [B, T-1, A]; of augmentations by the same code, to the bit, as on the fly."""
-        kind, names = self.sampling.action, self.index.param_names
-        if kind not in AUGMENTATION_PARTS:
-            return actions_between(params, names, kind)
-        nine = torch.from_numpy(params[..., columns(names, AUGMENTATION_COLUMNS)])
-        return augmentation_actions(nine, kind, self.scaling).numpy()
-
-    def _views(self, samples: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
-        """Slots int64 [B, T]: of the epoch's stored sequence, or drawn."""
-        index, T = self.index, self.sampling.views
-        if index.sequence:
-            run = epoch % (index.offsets.shape[1] // index.sequence)
-            return np.tile(run * index.sequence + np.arange(T), (len(samples), 1))
-        numbers = draw_u32(self.sampling.seed, epoch, Purpose.VIEWS, samples, T)
-        return choose_distinct(index.n_views[samples], numbers)
+        actions = sequence_actions(params, index.param_names, self.sampling.action, self.scaling)
+        return BatchPlan(samples, views, table.reshape(-1), actions, params, labels)

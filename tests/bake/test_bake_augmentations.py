@@ -12,6 +12,7 @@ import torch
 from bake_sources import build_source
 from typer.testing import CliRunner
 
+import seqjepa
 from seqjepa.bake.baking import Baking
 from seqjepa.bake.run import bake
 from seqjepa.commands.bake import bake_command
@@ -54,6 +55,22 @@ def test_baked_and_augmented_on_the_fly_is_the_same(tmp_path, monkeypatch, salie
                 for name in ("views", "actions", "params", "labels"):
                     assert torch.equal(getattr(a, name), getattr(b, name)), name
     assert verify(tmp_path / "baked", progress=False).ok
+
+
+@pytest.mark.parametrize("normalisation", ["zscore", "author"])
+def test_a_webdataset_pipeline_has_the_loaders_sequences(source, tmp_path, normalisation):
+    info = bake(source, tmp_path / "baked", Baking(2, 4, EQUIMOD, seed=9))
+    index = ShardSet.open(tmp_path / "baked").split("train")
+    settings: dict[str, Any] = {"views": 4, "action": "augmentation", "batch_size": len(index), "seed": 9, "workers": 0}
+    loader = ViewLoader(index, scaling=stored_scaling(info), normalisation=normalisation, **settings)
+    for epoch in range(2):
+        batch = next(loader.epoch(epoch))
+        pipeline = seqjepa.webdataset(tmp_path / "baked", epoch=epoch, normalisation=normalisation)
+        found = {item["keys"]: item for item in pipeline}
+        assert set(found) == set(batch.keys)
+        for i, key in enumerate(batch.keys):
+            for name in ("views", "actions", "params", "labels"):
+                assert torch.equal(found[key][name], getattr(batch, name)[i]), name
 
 
 def test_the_last_view_of_each_sequence_is_the_targets(source, tmp_path):

@@ -1,0 +1,210 @@
+"""seqjepa.webdataset: the view sequences of a `views` set as a plain webdataset pipeline, for any training loop.
+
+Tars are read from front to back, as webdataset does. Views and actions of a sample are those that the trainer's
+ViewLoader draws for the same (seed, epoch, sample), by the same code; the order of samples is another one: shards in
+random order, mixed in a buffer.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from webdataset import filters
+from webdataset.pipeline import DataPipeline
+from webdataset.shardlists import SimpleShardList, split_by_node, split_by_worker
+from webdataset.tariterators import group_by_keys, tar_file_expander
+
+from seqjepa.data.actions import AUGMENTATION_COLUMNS, POSITION_COLUMNS, ROTATION_COLUMNS
+from seqjepa.data.augment.scaling import Scaling, ScalingMode, stored_scaling
+from seqjepa.data.draws import Purpose, draw_u32, permutation
+from seqjepa.data.loader import scaled_by
+from seqjepa.data.plan import check_views, drawn_views, sequence_actions
+from shards.errors import ConfigError, DamageError, FormatError
+from shards.pixels import decode_pixels
+from shards.reader import ShardSet, SplitIndex
+from shards.schema import ViewSpec
+
+Example = dict[str, Any]
+USUAL_ACTION = {"rotation": ROTATION_COLUMNS, "position": POSITION_COLUMNS, "augmentation": AUGMENTATION_COLUMNS}
+"""Action → the parameters that a set has to have for it to be the usual one."""
+
+
+def webdataset(
+    shards: str | Path,
+    split: str = "train",
+    *,
+    context: int = 3,
+    action: str = "",
+    batch_size: int = 0,
+    drop_last: bool = False,
+    shuffle: int = 1000,
+    seed: int = 0,
+    epoch: int = 0,
+    normalisation: ScalingMode = "zscore",
+) -> DataPipeline:
+    """One epoch of a split of a `views` set, as a pipeline whose items are dictionaries.
+
+    "views"    uint8 [T, 3, H, W], T = context + 1 distinct views in random order; the last is the target
+    "actions"  float32 [T-1, A], from each view to the next        "params"  float32 [T, P], in the shards' units
+    "labels"   int64 [], −1 for none                               "keys"    str
+
+    context        M, context views of a sequence
+    action         a kind in seqjepa.data.actions.ACTIONS; "": by the set's parameters
+    batch_size     > 0: items are batches, tensors [B, …] and a list of keys; the last may be short unless drop_last
+    shuffle        samples that are mixed in memory, and shards in random order; 0: stored order
+    seed, epoch    fix every draw: the same pipeline gives the same items each time, another epoch gives others
+    normalisation  of baked augmentations' parameters: "zscore" with the set's constants, or "author"
+
+    Ranks of a process group and workers of a DataLoader get whole shards, so they may differ in length: use
+    `.repeat().with_epoch(n)` where they have to agree. Of a baked set, epoch e has the e-th stored sequence.
+    Raises ConfigError and FormatError for what does not fit; while iterating DamageError (names shard and sample).
+    """
+    for name, value, least in (("context", context, 1), ("batch_size", batch_size, 0), ("shuffle", shuffle, 0)):
+        if not isinstance(value, int) or value < least:
+            raise ConfigError(f"{name} is {value!r}; allowed is a whole number from {least} on")
+    draw = Draw.of(ShardSet.open(shards), split, context + 1, action, seed, epoch, normalisation)
+    return DataPipeline(
+        SimpleShardList([str(path) for path in draw.shards_in_order(shuffle > 0)]),
+        split_by_node,
+        split_by_worker,
+        partial(read_tars, samples=draw.samples_by_shard()),
+        filters.map(draw),
+        *([partial(mixed, size=shuffle, seed=seed, epoch=epoch)] if shuffle else []),
+        filters.map(draw.decode),
+        *([filters.batched(batch_size, collation_fn=stack, partial=not drop_last)] if batch_size else []),
+    )
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A sample of a tar → the T of its views that (seed, epoch) draw, still encoded; decode() makes pixels of them.
+
+    members  names of the view slots' members, without the key
+    """
+
+    index: SplitIndex
+    members: tuple[str, ...]
+    views: int
+    action: str
+    scaling: Scaling | None
+    seed: int
+    epoch: int
+
+    @classmethod
+    def of(
+        cls, opened: ShardSet, split: str, views: int, action: str, seed: int, epoch: int, normalisation: ScalingMode
+    ) -> Draw:
+        """ConfigError where the set has no such split, sequences or parameters, or seed or epoch are out of range."""
+        index, spec = opened.split(split), opened.info.spec
+        assert isinstance(spec, ViewSpec), "split() has refused other kinds"
+        check_views(index, views)
+        kind = action or usual_action(opened.path, index.param_names)
+        scaling = stored_scaling(opened.info) if normalisation == "zscore" else None
+        scaled_by(kind, normalisation, scaling)
+        members = tuple(suffix.lstrip(".") for suffix in spec.suffixes()[: spec.views])
+        draw = cls(index, members, views, kind, scaling, seed, epoch)
+        draw.numbers(0)
+        return draw
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """Row of the index by key."""
+        return {key: row for row, key in enumerate(self.index.keys)}
+
+    def shards_in_order(self, shuffle: bool) -> list[Path]:
+        """The split's tars, as stored or in the epoch's random order."""
+        paths = self.index.shard_paths
+        return [paths[i] for i in permutation(self.seed, self.epoch, len(paths))] if shuffle else list(paths)
+
+    def samples_by_shard(self) -> dict[str, int]:
+        """How many samples each of the split's tars holds."""
+        counts = np.bincount(self.index.shard, minlength=len(self.index.shard_paths))
+        return dict(zip(map(str, self.index.shard_paths), counts.tolist(), strict=True))
+
+    def numbers(self, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of one sample: slots int64 [T], params float32 [T, P], actions float32 [T-1, A]."""
+        slots = drawn_views(self.index, np.array([row]), self.views, self.seed, self.epoch)[0]
+        params = self.index.params[row, slots].astype(np.float32, copy=False)
+        return slots, params, sequence_actions(params[None], self.index.param_names, self.action, self.scaling)[0]
+
+    def __call__(self, sample: Example) -> Example:
+        key, tar = sample["__key__"], sample["__url__"]
+        row = self.rows.get(key)
+        if row is None or str(self.index.shard_paths[self.index.shard[row]]) != tar:
+            raise DamageError(f"{tar} holds a sample {key!r} that its index does not name")
+        slots, params, actions = self.numbers(row)
+        names = [self.members[slot] for slot in slots.tolist()]
+        if missing := [name for name in names if name not in sample]:
+            raise DamageError(f"{tar}: sample {key!r} has no {', '.join(missing)}")
+        label = int(self.index.labels[row])
+        encoded = {f"{tar}: {key}.{name}": sample[name] for name in names}
+        return {"encoded": encoded, "params": params, "actions": actions, "label": label, "key": key}
+
+    def decode(self, drawn: Example) -> Example:
+        """What __call__ made → an item of the pipeline."""
+        pixels = np.stack([self._pixels(where, data) for where, data in drawn["encoded"].items()])
+        return {
+            "views": torch.from_numpy(pixels).permute(0, 3, 1, 2),
+            "actions": torch.from_numpy(drawn["actions"]),
+            "params": torch.from_numpy(drawn["params"]),
+            "labels": torch.tensor(drawn["label"]),
+            "keys": drawn["key"],
+        }
+
+    def _pixels(self, where: str, data: bytes) -> np.ndarray:
+        try:
+            return decode_pixels(data, self.index.encoding, self.index.height, self.index.width)
+        except FormatError as error:
+            raise DamageError(f"{where} cannot be decoded ({error}); `seqjepa-data verify` finds all damage") from error
+
+
+def usual_action(path: Path, names: tuple[str, ...]) -> str:
+    """The action that is made of parameters of these names. ConfigError: none is."""
+    for action, needed in USUAL_ACTION.items():
+        if set(needed) <= set(names):
+            return action
+    raise ConfigError(
+        f"{path} has the parameters {', '.join(names)}, and no action is made of these; there is one for "
+        + ", ".join(f"{', '.join(needed)} ({action})" for action, needed in USUAL_ACTION.items())
+    )
+
+
+def read_tars(shards: Iterable[Example], samples: dict[str, int]) -> Iterator[Example]:
+    """{"url": path} → samples, members undecoded: webdataset.tarfile_to_samples for plain files, which it closes.
+
+    samples  how many each of the shards holds, by path: tarfile takes damage between members for the end of a tar
+    Raises DamageError.
+    """
+    for shard in shards:
+        path, count = shard["url"], 0
+        try:
+            with open(path, "rb") as stream:
+                for sample in group_by_keys(tar_file_expander([{"url": path, "stream": stream}])):
+                    count += 1
+                    yield sample
+        except (tarfile.TarError, OSError, ValueError) as error:
+            raise DamageError(
+                f"{path} cannot be read ({error.args[0]}); `seqjepa-data verify` finds all damage"
+            ) from error
+        if count != samples[path]:
+            raise DamageError(f"{path} ends after {count} of its {samples[path]} samples; verify the set")
+
+
+def mixed(samples: Iterable[Example], size: int, seed: int, epoch: int) -> Iterator[Example]:
+    """Samples through a buffer of `size`, in an order that (seed, epoch) fixes however often it is asked for."""
+    number = int(draw_u32(seed, epoch, Purpose.SHUFFLE, [0], 1)[0, 0])
+    return filters.detshuffle(size, size, seed=number).run(samples)
+
+
+def stack(items: list[Example]) -> Example:
+    """Sequences → one batch: tensors [B, …], views strided as [B, T, H, W, 3], and a list of keys."""
+    batch = {name: torch.stack([item[name] for item in items]) for name in ("actions", "params", "labels")}
+    views = torch.stack([item["views"].permute(0, 2, 3, 1) for item in items]).permute(0, 1, 4, 2, 3)
+    return {"views": views, **batch, "keys": [item["keys"] for item in items]}
