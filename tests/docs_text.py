@@ -1,0 +1,77 @@
+"""What README files and docs show: blocks of Python, and command lines of ours."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted(
+    page.relative_to(ROOT)
+    for pattern in ("README.md", "docs/*.md", "*/README.md", "seqjepa/*/README.md", "pipelines/*/README.md")
+    for page in ROOT.glob(pattern)
+)
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INDENTED = re.compile(r"(?:^ {4}\S?.*\n|^\n(?= {4}))+", re.MULTILINE)
+CALL = "((?:seqjepa|seqjepa-data) [^`]+)"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A piece of a page, and the line that it begins in."""
+
+    page: Path
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def python_blocks() -> list[Shown]:
+    """Every fenced block of Python."""
+    return [block for page in PAGES for language, block in _fenced(page) if language == "python"]
+
+
+def command_lines() -> list[Shown]:
+    """Every line of a block, fenced or indented, that calls one of our commands: the call itself, comments dropped."""
+    return [call for page in PAGES for block in _blocks(page) for call in _calls(block)]
+
+
+def inline_calls() -> list[Shown]:
+    """Every `seqjepa …` in running text, its line breaks as blanks."""
+    found = []
+    for page in PAGES:
+        text = FENCE.sub(lambda match: "\n" * match[0].count("\n"), (ROOT / page).read_text(encoding="utf-8"))
+        for match in re.finditer(f"`{CALL}`", text):
+            found.append(Shown(page, text.count("\n", 0, match.start()) + 1, " ".join(match[1].split())))
+    return found
+
+
+def arguments(call: str) -> list[str]:
+    """The words of a call. "…" and [options in brackets] stand for words that are left out."""
+    return shlex.split(re.sub(r"\[[^\]]*\]…?|…", " ", call), comments=True)
+
+
+def _fenced(page: Path) -> Iterator[tuple[str, Shown]]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for match in FENCE.finditer(text):
+        yield match[1], Shown(page, text.count("\n", 0, match.start()) + 2, match[2])
+
+
+def _blocks(page: Path) -> Iterator[Shown]:
+    yield from (block for language, block in _fenced(page) if language in ("sh", "bash", ""))
+    text = FENCE.sub(lambda match: "\n" * match[0].count("\n"), (ROOT / page).read_text(encoding="utf-8"))
+    for match in INDENTED.finditer(text):
+        yield Shown(page, text.count("\n", 0, match.start()) + 1, match[0])
+
+
+def _calls(block: Shown) -> Iterator[Shown]:
+    lines = re.sub(r"\\\n *", " ", block.text)
+    for number, line in enumerate(lines.split("\n")):
+        for part in re.split(r"&&|;|\||&(?:\s|$)", re.sub(r"(^|\s)#.*", "", line)):
+            if call := re.search(rf"(?:^|--no-python |[A-Z_]+=\S+ ){CALL}$", part.strip()):
+                yield Shown(block.page, block.line + number, call[1])

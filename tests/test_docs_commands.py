@@ -1,0 +1,72 @@
+"""Every call of ours that a page shows is one that the command line takes. Nothing is run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import docs_text
+import pytest
+import typer
+
+import cli
+
+APPS = {
+    "seqjepa": typer.main.get_command(cli.seqjepa_app),
+    "seqjepa-data": typer.main.get_command(cli.seqjepa_data_app),
+}
+UsageError = typer.BadParameter.__mro__[1]  # click's, or that of the copy of click that newer typers hold
+LINES, INLINE = docs_text.command_lines(), docs_text.inline_calls()
+
+
+def complaint(call: str) -> tuple[str, str]:
+    """What the command line says to a call: the mistake by click's name, and the message; "" twice: none."""
+    command, *rest = docs_text.arguments(call)
+    found: Any = APPS[command]
+    while hasattr(found, "commands") and rest and not rest[0].startswith("-"):
+        name, *rest = rest
+        if name not in found.commands:
+            return "NoSuchCommand", f"{command} has no command {name!r}"
+        found = found.commands[name]
+    if not hasattr(found, "commands"):
+        try:
+            found.make_context(command, rest)
+        except UsageError as error:
+            return type(error).__name__, str(error)
+    return "", ""
+
+
+def test_there_are_lines_to_parse() -> None:
+    pages = {str(call.page) for call in LINES}
+    assert len(LINES) > 70
+    assert len(INLINE) > 20
+    assert {"README.md", "docs/training.md", "docs/evaluation.md", "docs/images.md"} <= pages
+
+
+@pytest.mark.parametrize("call", LINES, ids=str)
+def test_a_line_parses(call: docs_text.Shown) -> None:
+    """Of a line with "…" words are left out."""
+    mistake, message = complaint(call.text)
+    assert mistake in ("", "MissingParameter" if "…" in call.text else ""), f"{call.text}: {message}"
+
+
+@pytest.mark.parametrize("call", INLINE, ids=str)
+def test_what_the_text_mentions_exists(call: docs_text.Shown) -> None:
+    """Values are placeholders there, and much is left out."""
+    mistake, message = complaint(call.text)
+    assert mistake in ("", "MissingParameter", "BadParameter", "BadOptionUsage"), f"{call.text}: {message}"
+
+
+@pytest.mark.parametrize(
+    ("call", "mistake"),
+    [
+        ("seqjepa trian --shards S", "NoSuchCommand"),
+        ("seqjepa-data shard moon --source S --out O", "NoSuchCommand"),
+        ("seqjepa train --shards S --reciep 3die-rot-M3", "NoSuchOption"),
+        ("seqjepa-data shard stl10 --source S --out O --val-fraction 0.1", "NoSuchOption"),
+        ("seqjepa evaluate RUN OTHER --shards S", "UsageError"),
+        ("seqjepa evaluate RUN --shards S --probe-epochs many", "BadParameter"),
+        ("seqjepa evaluate RUN --shards S", ""),
+    ],
+)
+def test_mistakes_are_found(call: str, mistake: str) -> None:
+    assert complaint(call)[0] == mistake

@@ -1,0 +1,91 @@
+"""Every block of Python in README files and docs runs, by itself, in a folder that holds what it names."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from pathlib import Path
+
+import docs_text
+import numpy as np
+import pytest
+import simplejpeg
+
+from seqjepa.recipes import load_recipe
+from seqjepa.training.train import train
+from shards.saliency_map import encode_map
+from shards.sample import ImageSample, ViewSample, encode_raw
+from shards.schema import THREE_DIEBENCH_PARAMS, ImageSpec, ViewSpec
+from shards.stats import PixelStats
+from shards.writer import SetBuilder
+
+BLOCKS = docs_text.python_blocks()
+NEEDS = {"# needs nvidia-dali and a GPU": 1}
+"""First line of blocks that are compiled and not run → how many there are."""
+SIDE, VIEWS = 16, 4
+TINY = ("data.image_size=0", "model.width=0.125", "model.layers=1", "optim.epochs=1", "optim.batch_size=4")
+
+
+def views_set(out: Path, side: int, train: int = 6, val: int = 4) -> None:
+    """Objects of four views of noise, as JPEGs, with 3DIEBench's parameters."""
+    rng = np.random.default_rng(0)
+    spec = ViewSpec(VIEWS, side, side, "jpeg", THREE_DIEBENCH_PARAMS)
+    with SetBuilder(out, name="noise", spec=spec, classes=("dark", "bright"), fingerprint={}) as builder:
+        for split, count in (("train", train), ("val", val)):
+            with builder.open_shard(split, 0) as shard:
+                for number in range(count):
+                    pixels = (rng.integers(0, 150, (VIEWS, side, side, 3)) + 80 * (number % 2)).astype(np.uint8)
+                    views = [simplejpeg.encode_jpeg(view) for view in pixels]
+                    params = rng.uniform(-1, 1, (VIEWS, 7)).astype(np.float32)
+                    shard.add(
+                        ViewSample(f"{split}{number}", views, range(VIEWS), params, number % 2), PixelStats.of(pixels)
+                    )
+        builder.finish({"command": "test"})
+
+
+def image_set(out: Path, saliency: str) -> None:
+    rng = np.random.default_rng(0)
+    spec = ImageSpec(SIDE, SIDE, "raw", saliency)  # pyright: ignore[reportArgumentType]
+    with SetBuilder(out, name="images", spec=spec, classes=("a", "b"), fingerprint={}) as builder:
+        with builder.open_shard("train", 0) as shard:
+            for number in range(10):
+                image = rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+                maps = () if saliency == "none" else encode_map(rng.gamma(0.3, size=(SIDE, SIDE)), "float16")
+                shard.add(ImageSample(f"image{number}", encode_raw(image), maps, number % 2), PixelStats.of(image))
+        builder.finish({"command": "test"})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """shards/3die, synth, stl10 and cifar100, and runs/3die-rot-M3, all tiny."""
+    folder = tmp_path_factory.mktemp("docs")
+    views_set(folder / "shards" / "3die", SIDE)
+    views_set(folder / "shards" / "synth", 48)
+    image_set(folder / "shards" / "stl10", "float16")
+    image_set(folder / "shards" / "cifar100", "none")
+    train(load_recipe("3die-rot-M3", TINY), folder / "shards" / "3die", folder / "runs" / "3die-rot-M3", workers=0)
+    return folder
+
+
+def test_there_are_blocks() -> None:
+    pages = {str(block.page) for block in BLOCKS}
+    assert {"README.md", "shards/README.md", "docs/training.md", "docs/sweep.md", "docs/augmentations.md"} <= pages
+    assert sum(not block.text.startswith("# needs ") for block in BLOCKS) >= 9
+    for line, count in NEEDS.items():
+        assert sum(block.text.startswith(f"{line}\n") for block in BLOCKS) == count
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset.WebDataset does not close its tars
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_a_block_runs(block: docs_text.Shown, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = compile(block.text, str(block), "exec")
+    if block.text.partition("\n")[0] in NEEDS:
+        return
+    if "datasets" in block.text:
+        pytest.importorskip("datasets").disable_progress_bars()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(folder / "hf"))
+    logging.getLogger("datasets").setLevel(logging.ERROR)
+    exec(code, {"__name__": "__main__"})
+    gc.collect()
