@@ -70,11 +70,11 @@ def table_rows(results: dict[str, Any]) -> list[tuple[str, list[float | None]]]:
 
     results: {"trained": {…}, "untrained": {…}}, either of which may be missing.
     """
-    return [(label, cells) for _, label, cells in _rows(results)]
+    return [(label, cells) for _, label, cells in keyed_rows(results)]
 
 
-def _rows(results: dict[str, Any]) -> list[tuple[str, str, list[float | None]]]:
-    """table_rows, with the dotted key before the label."""
+def keyed_rows(results: dict[str, Any]) -> list[tuple[str, str, list[float | None]]]:
+    """table_rows, with the dotted key in results.json before the label."""
     trained, untrained = (_flat(results.get(key, {})) for key in ("trained", "untrained"))
     comparable = not differently_measured(results)
     rows: list[tuple[str, str, list[float | None]]] = []
@@ -97,7 +97,7 @@ def format_table(results: dict[str, Any]) -> str:
 
     Beside a number with an interval stands half the interval's width.
     """
-    rows = _rows(results)
+    rows = keyed_rows(results)
     heads = ("trained", "untrained", "gain")
     shown = [k for k, head in enumerate(heads) if head in results or (head == "gain" and len(results) > 1)]
     width = max((len(label) for _, label, _ in rows), default=0)

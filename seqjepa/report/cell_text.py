@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from string import ascii_lowercase
 
+from seqjepa.evaluate.direction import ARROWS, Direction
 from seqjepa.report.cells import Cell
 from seqjepa.report.footnotes import FOOTNOTES, Footnote
 from seqjepa.report.table import Table
@@ -18,7 +19,8 @@ NOTHING = "–"
 NOT_MEASURED = f"{NOTHING} not measured"
 LEGEND = (
     "Ours: ± sample standard deviation over seeds; [ ] 95 % bootstrap interval over validation samples. "
-    f"Δ: ours less the paper's. {MARKED}. {NOT_MEASURED}."
+    f"Δ: ours less the paper's. ↑ more is better, ↓ less. Untrained: the same of the weights that the run began with. "
+    f"{MARKED}. {NOT_MEASURED}."
 )
 
 
@@ -63,9 +65,15 @@ def difference_text(cell: Cell, unit: str) -> str:
     return "" if cell.difference is None else number(cell.difference, unit, "+")
 
 
-def heading(column: str, unit: str) -> str:
-    """A column's name with its unit where the name does not say it."""
-    return column if unit in ("R²", "fraction") else f"{column} ({unit})"
+def floor_text(cell: Cell, unit: str) -> str:
+    """ "untrained 43.10"; "" where it was not measured."""
+    return "" if cell.floor is None else f"untrained {number(cell.floor, unit)}"
+
+
+def heading(column: str, unit: str, better: Direction = "") -> str:
+    """A column's name with its unit where the name does not say it, and an arrow to what is better."""
+    named = column if unit in ("R²", "fraction") else f"{column} ({unit})"
+    return f"{named} {ARROWS[better]}".rstrip()
 
 
 def is_measured(table: Table) -> bool:

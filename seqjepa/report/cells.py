@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import mean, stdev
 
+from seqjepa.evaluate.results import differently_measured
 from seqjepa.report.footnotes import numbers_for
 from seqjepa.report.matching import differences
 from seqjepa.report.measures import Measure, measure_of
@@ -27,6 +28,7 @@ class Cell:
     run        of what: data, resolution, M_tr, epochs, fidelity, seeds, runs
     mark       in what ours is not at the paper's scale, beside a published value
     footnotes  numbers of the inconsistencies of the paper's own numbers that concern the published value
+    floor      the same of the untrained weights of these runs, where it was measured as ours was
     printed    digits after the point that the paper prints at least; None: as many as are usual for the unit
     """
 
@@ -42,11 +44,17 @@ class Cell:
     mark: str = ""
     footnotes: tuple[int, ...] = ()
     printed: int | None = None
+    floor: float | None = None
 
     @property
     def difference(self) -> float | None:
         """Ours less the paper's."""
         return None if self.ours is None or self.published is None else self.ours - self.published
+
+    @property
+    def gain(self) -> float | None:
+        """Ours less that of the untrained weights."""
+        return None if self.ours is None or self.floor is None else self.ours - self.floor
 
     @property
     def protocol(self) -> str:
@@ -90,7 +98,16 @@ def of_runs(runs: Sequence[RunRecord], measure: Measure, scale: str = "") -> Cel
         seeds=len(values),
         features=measure.what,
         run=_run_line(runs, measure, scale),
+        floor=floor_of(runs, measure),
     )
+
+
+def floor_of(runs: Sequence[RunRecord], measure: Measure) -> float | None:
+    """The mean over the runs' untrained weights; None where none was measured as the trained ones were, and of costs,
+    which are the same."""
+    alike = [run for run in runs if not differently_measured(dict(run.results))]
+    found = [value for run in alike if (value := measure.read(run.untrained)) is not None]
+    return mean(found) if found and measure.path[0] != "costs" else None
 
 
 def measured(group: Group, measure: Measure) -> list[RunRecord]:
@@ -116,7 +133,14 @@ def _run_line(runs: Sequence[RunRecord], measure: Measure, scale: str) -> str:
         str(device or ""),
         f"OOD set {account['ood']}" if measure.path[0] == "ood" and "ood" in account else "",
         scale,
+        _no_floor(runs),
         f"seed{plural} {', '.join(str(run.config.seed) for run in runs)}",
         f"run{plural} {', '.join(run.name for run in runs)}",
     ]
     return "; ".join(part for part in parts if part)
+
+
+def _no_floor(runs: Sequence[RunRecord]) -> str:
+    """Why untrained weights that were measured stand beside nothing; "" where they stand or were not measured."""
+    found = dict.fromkeys(key for run in runs if run.untrained for key in differently_measured(dict(run.results)))
+    return f"untrained weights measured differently ({', '.join(found)})" if found else ""

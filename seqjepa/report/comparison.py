@@ -11,6 +11,7 @@ from seqjepa.report import table_html
 from seqjepa.report.cell_text import is_measured
 from seqjepa.report.figure import Figure
 from seqjepa.report.footnotes import FOOTNOTES
+from seqjepa.report.numbers_table import every_number
 from seqjepa.report.page import Section, document
 from seqjepa.report.provenance import provenance
 from seqjepa.report.records import RunRecord
@@ -28,24 +29,28 @@ TRAINING = ("loss", "collapse")
 
 
 def render_report(records: Sequence[RunRecord], tables: Sequence[Table], figures: Sequence[Figure]) -> str:
-    """The whole document as HTML text: one file that needs no network and no script."""
+    """The whole document as HTML text: one file that needs no network and no script.
+
+    It opens on what is of the runs; what holds nothing of ours is closed behind its title. Without runs all is open.
+    """
     groups = groups_of(records)
     header = f"<h1>{TITLE}</h1>\n<p class=lead>{LEAD}</p>"
     of_training = [figure for figure in figures if figure.key in TRAINING]
     others = [figure for figure in figures if figure.key not in TRAINING]
     sections = [
         Section("standing", "Where each run stands", standing(groups)),
-        Section("tables", "Tables", _tables(tables)),
+        Section("numbers", "Every number", every_number(groups)),
+        Section("tables", "Tables", _tables(tables, bool(records))),
         Section("footnotes", "Where the paper contradicts itself", _footnotes()),
-        Section("figures", "Figures", _figures(others)),
-        Section("training", "Training", _figures(of_training)),
+        Section("figures", "Figures", _figures(others, bool(records))),
+        Section("training", "Training", _figures(of_training, bool(records))),
         Section("missing", "Not measured", _missing(figures)),
         Section("provenance", "Provenance", provenance(groups)),
     ]
     return document(TITLE, header, sections, contents=True)
 
 
-def _tables(tables: Sequence[Table]) -> str:
+def _tables(tables: Sequence[Table], fold: bool) -> str:
     if not tables:
         return ""
     ours = [table for table in tables if is_measured(table)]
@@ -55,14 +60,17 @@ def _tables(tables: Sequence[Table]) -> str:
         for said, some in (("With numbers of ours:", ours), ("Published alone:", alone))
         if some
     ]
-    return table_html.legend() + "".join(indexes) + "\n".join(table_html.html(table) for table in [*ours, *alone])
+    shown = [table_html.html(table, closed=fold and not is_measured(table)) for table in [*ours, *alone]]
+    return table_html.legend() + "".join(indexes) + "\n".join(shown)
 
 
-def _figures(figures: Sequence[Figure]) -> str:
+def _figures(figures: Sequence[Figure], fold: bool) -> str:
+    """Those with something of ours first."""
     if not figures:
         return ""
-    index = _index([(figure.key, figure.title) for figure in figures])
-    return index + "\n".join(figure_html.html(figure) for figure in figures)
+    ordered = sorted(figures, key=lambda figure: not figure.of_ours)
+    index = _index([(figure.key, figure.title) for figure in ordered])
+    return index + "\n".join(figure_html.html(figure, closed=fold and not figure.of_ours) for figure in ordered)
 
 
 def _index(articles: Sequence[tuple[str, str]]) -> str:

@@ -12,9 +12,13 @@ from seqjepa.report.table import Table
 
 COLUMNS = (
     *("table", "dataset", "row", "column", "unit", "published", "published_std", "ours", "std", "seeds", "low", "high"),
-    *("difference", "mark", "footnotes", "protocol"),
+    *("difference", "mark", "footnotes", "protocol", "better", "untrained"),
 )
-"""dataset: what tables without published values are about. row: "Method: seq-JEPA; M_tr: 3 …"."""
+"""New ones come last. better: "higher", "lower" or "". dataset: what tables without published values are about.
+row: "Method: seq-JEPA; M_tr: 3 …"."""
+
+SIGN = ",".join(COLUMNS[:16])
+"""How a file of ours begins, also one from before there were the others."""
 
 
 def csv_text(tables: Sequence[Table]) -> str:
@@ -37,10 +41,11 @@ def records(tables: Sequence[Table]) -> Iterator[dict[str, Any]]:
     for table in tables:
         for labels, cells in table.rows:
             row = "; ".join(f"{head}: {label}" for head, label in zip(table.heads, labels, strict=True))
-            for column, unit, cell in zip(table.columns, table.units, cells, strict=True):
+            columns = zip(table.columns, table.units, table.directions, cells, strict=True)
+            for column, unit, better, cell in columns:
                 if not cell.empty:
                     where = {"table": table.key, "dataset": table.dataset, "row": row, "column": column, "unit": unit}
-                    yield where | _fields(cell)
+                    yield where | _fields(cell) | {"better": better}
 
 
 def _fields(cell: Cell) -> dict[str, Any]:
@@ -56,4 +61,5 @@ def _fields(cell: Cell) -> dict[str, Any]:
         "mark": cell.mark,
         "footnotes": " ".join(map(str, cell.footnotes)),
         "protocol": cell.protocol,
+        "untrained": cell.floor,
     }

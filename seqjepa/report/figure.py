@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-from seqjepa.report.page import scrolling
+from seqjepa.report.page import folded, scrolling
 
 Datum = str | int | float | None
 
@@ -43,6 +43,13 @@ class Figure:
     rows: Sequence[tuple[Datum, ...]] = field(default_factory=tuple)
     missing: str = ""
 
+    @property
+    def of_ours(self) -> bool:
+        """Whether anything of ours is drawn."""
+        if "whose" not in self.columns:
+            return bool(self.panels)
+        return any(row[self.columns.index("whose")] != "paper" for row in self.rows)
+
     def csv(self) -> str:
         """`rows` under `columns`, as CSV text; "" for a figure without numbers."""
         if not self.rows:
@@ -54,16 +61,19 @@ class Figure:
         return text.getvalue()
 
 
-def html(figure: Figure) -> str:
-    """An <article> with the figure, its caption, and its numbers as a table that can be opened."""
+def html(figure: Figure, *, closed: bool = False) -> str:
+    """An <article> with the figure, its caption, and its numbers as a table that can be opened.
+
+    closed: behind its title, for a reader to open; of a figure without panels the title and the reason are all.
+    """
     panels = "\n".join(_panel(panel) for panel in figure.panels)
     missing = f"<p class=missing>Not measured: {escape(figure.missing)}.</p>\n" if figure.missing else ""
     drawn = f"<div class=panels>\n{panels}\n</div>\n" if panels else ""
-    return (
-        f'<article id="{escape(figure.key)}">\n<h3>{escape(figure.title)}</h3>\n{missing}'
-        + (f"<figure>\n{drawn}<figcaption>{escape(figure.caption)}</figcaption>\n</figure>\n" if drawn else "")
-        + f"{_numbers(figure)}</article>\n"
-    )
+    shown = f"<figure>\n{drawn}<figcaption>{escape(figure.caption)}</figcaption>\n</figure>\n" if drawn else ""
+    content = f"<h3>{escape(figure.title)}</h3>\n{missing}{shown}{_numbers(figure)}"
+    if closed and drawn:
+        content = folded(escape(figure.title), f"Published alone: {escape(figure.missing)}", shown + _numbers(figure))
+    return f'<article id="{escape(figure.key)}">\n{content}</article>\n'
 
 
 def _panel(panel: Panel) -> str:

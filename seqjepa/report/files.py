@@ -27,4 +27,4 @@ def latex_file(path: Path, tables: Sequence[Table]) -> ReportFile:
 
 def csv_file(path: Path, tables: Sequence[Table]) -> ReportFile:
     """Signed by its names of columns: a comment would be a row to whoever reads it."""
-    return ReportFile(path, csv_rows.csv_text(tables), sign=",".join(csv_rows.COLUMNS))
+    return ReportFile(path, csv_rows.csv_text(tables), sign=csv_rows.SIGN)

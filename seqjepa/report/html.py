@@ -11,6 +11,7 @@ from typing import Any
 from seqjepa.evaluate.results import protocol_lines, table_rows
 from seqjepa.evaluate.rows import PATHS
 from seqjepa.report.figures import Line, curve, line_chart
+from seqjepa.report.numbers_table import numbers_table, shown
 from seqjepa.report.page import Section, document, listing, scrolling
 
 WEIGHTS = ("trained", "untrained")
@@ -44,7 +45,7 @@ def render(page: Page) -> str:
     sections = [
         Section("seen", "What the encoder sees", _sheet(page)),
         Section("learning", "Learning, and what more views bring", _charts(page)),
-        Section("numbers", "Numbers on unseen objects", _table(page.results)),
+        Section("numbers", "Numbers on unseen objects", numbers_table(page.results)),
         Section("made", "How it was made", listing([*protocol_lines(dict(page.results)), *page.notes])),
     ]
     header = f"<h1>{escape(page.title)}</h1>\n<p class=lead>{escape(page.lead)}</p>\n{_headline_numbers(page)}"
@@ -83,8 +84,8 @@ def _size(label: str) -> int:
 
 
 def _card(name: str, value: float | None, beside: Mapping[str, float | None]) -> str:
-    quiet = "".join(f"<dd class=quiet>{escape(of)} {_number(x)}</dd>" for of, x in beside.items() if x is not None)
-    return f"<div><dt>{escape(name)}</dt><dd>{_number(value)}</dd>{quiet}</div>\n"
+    quiet = "".join(f"<dd class=quiet>{escape(of)} {shown(x)}</dd>" for of, x in beside.items() if x is not None)
+    return f"<div><dt>{escape(name)}</dt><dd>{shown(value)}</dd>{quiet}</div>\n"
 
 
 def _sheet(page: Page) -> str:
@@ -149,19 +150,3 @@ def _over_paths(results: Mapping[str, Any]) -> str:
 
 def _figure(svg: str, caption: str) -> str:
     return f"<figure>\n{svg}\n<figcaption>{escape(caption)}</figcaption>\n</figure>\n"
-
-
-def _table(results: Mapping[str, Any]) -> str:
-    rows = []
-    for label, (trained, untrained, gain) in table_rows(dict(results)):
-        direction = " up" if gain is not None and gain > 0 else ""
-        signed = "–" if gain is None else _number(gain, "+")
-        cells = f"<td>{_number(trained)}</td><td>{_number(untrained)}</td><td class='gain{direction}'>{signed}</td>"
-        rows.append(f"<tr><th scope=row>{escape(label)}</th>{cells}</tr>\n")
-    heads = "".join(f"<th scope=col>{head}</th>" for head in ("Measure", "trained", "untrained", "gain"))
-    table = f"<table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{''.join(rows)}</tbody>\n</table>"
-    return scrolling("Table of results", table)
-
-
-def _number(value: float | None, sign: str = "") -> str:
-    return "–" if value is None else f"{value:{sign}.3f}".replace("-", "−")

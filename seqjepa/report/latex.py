@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from seqjepa.report.cell_text import (
     MARK,
+    floor_text,
     footnotes_of,
     heading,
     interval_text,
@@ -23,6 +24,7 @@ SPECIAL = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "|": "$|$",
     "–": "--", "—": "---", "−": "$-$", "±": r"$\pm$", "×": r"$\times$", "²": "$^2$", "⁹": "$^9$", "†": r"$\dagger$",
     "Δ": r"$\Delta$", "≥": r"$\geq$", "’": "'", "“": "``", "”": "''", "·": r"$\cdot$", "°": r"$^\circ$",
+    "↑": r"$\uparrow$", "↓": r"$\downarrow$",
 }  # fmt: skip
 SUBSCRIPTS = {"M_tr": r"$M_\mathrm{tr}$", "M_val": r"$M_\mathrm{val}$", "z_AGG": r"$z_\mathrm{AGG}$"}
 SYMBOLS = re.compile("|".join(SUBSCRIPTS))
@@ -40,8 +42,7 @@ def latex(table: Table) -> str:
     """One table environment, made smaller where it would be wider than the line."""
     form = "l" * len(table.heads) + "r" * len(table.columns)
     measured = is_measured(table)
-    units = zip(table.columns, table.units, strict=True)
-    heads = [*map(escaped, table.heads), *(_stacked(heading(column, unit)) for column, unit in units)]
+    heads = [*map(escaped, table.heads), *_headings(table)]
     rows = [_row([*map(escaped, labels), *_cells(table, cells, measured)]) for labels, cells in table.rows]
     what = " Ours / published." if measured and not table.dataset else ""
     lines = [
@@ -78,6 +79,11 @@ def _caption(title: str) -> str:
     return title if numbered is None else f"{numbered[2]} ({numbered[1]} of the paper)"
 
 
+def _headings(table: Table) -> list[str]:
+    columns = zip(table.columns, table.units, table.directions, strict=True)
+    return [_stacked(heading(*column)) for column in columns]
+
+
 def _stacked(head: str) -> str:
     """A heading of several parts, part below part, so that columns are as narrow as their numbers."""
     parts = [escaped(part) for part in head.split(", ")]
@@ -99,7 +105,8 @@ def _cell(cell: Cell, unit: str, letters: dict[tuple[str, str], str], measured: 
     if cell.ours is not None:
         ours += _raised((MARK if cell.mark else "") + letters[cell.run, cell.mark])
         ours += rf" {{\scriptsize {escaped(interval_text(cell, unit))}}}" if cell.low is not None else ""
-    return f"{ours} / {paper}" if paper else ours
+    floor = rf" {{\scriptsize {floor}}}" if (floor := escaped(floor_text(cell, unit))) else ""
+    return (f"{ours} / {paper}" if paper else ours) + floor
 
 
 def _raised(text: str) -> str:

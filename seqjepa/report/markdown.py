@@ -9,6 +9,7 @@ from seqjepa.report.cell_text import (
     LEGEND,
     MARK,
     difference_text,
+    floor_text,
     footnotes_of,
     heading,
     interval_text,
@@ -33,8 +34,8 @@ def document(title: str, tables: Sequence[Table]) -> str:
 
 def markdown(table: Table) -> str:
     """One table under a heading of the second level, with its notes."""
-    units = zip(table.columns, table.units, strict=True)
-    heads = [*table.heads, *(heading(column, unit) for column, unit in units)]
+    columns = zip(table.columns, table.units, table.directions, strict=True)
+    heads = [*table.heads, *(heading(*column) for column in columns)]
     lines = [_line(map(_escaped, heads)), _line(["---"] * len(table.heads) + ["---:"] * len(table.columns))]
     letters = {key: note.letter for key, note in run_notes(table).items()}
     measured = is_measured(table)
@@ -45,11 +46,11 @@ def markdown(table: Table) -> str:
 
 
 def _cell(cell: Cell, unit: str, letters: dict[tuple[str, str], str], measured: bool) -> str:
-    """ "**84.21** † (a) [83.90, 84.60]; paper 86.14; Δ −1.93"."""
+    """ "**84.21** † (a) [83.90, 84.60]; paper 86.14; Δ −1.93; untrained 40.25"."""
     paper = published_text(cell, unit) + "".join(f"[^{n}]" for n in cell.footnotes)
     if cell.empty or not measured:
         return paper
-    parts = [f"paper {paper}" if paper else "", _gap(cell, unit)]
+    parts = [f"paper {paper}" if paper else "", _gap(cell, unit), floor_text(cell, unit)]
     return "; ".join(part for part in (_ours(cell, unit, letters), *parts) if part)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from seqjepa.evaluate.direction import Direction, better
 from seqjepa.report.published import Published
 from seqjepa.report.run_groups import at
 
@@ -52,6 +53,10 @@ class Measure:
             return None
         low, high = map(_number, found)
         return None if low is None or high is None else (low * self.scale, high * self.scale)
+
+    @property
+    def better(self) -> Direction:
+        return better(self.path)
 
     @property
     def scale(self) -> float:

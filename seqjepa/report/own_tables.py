@@ -102,7 +102,9 @@ def _other_runs(data: str, groups: Sequence[Group]) -> Table:
     notes = ("Runs that are no row of the tables above, or of which another is nearer to the paper's scale.",)
     heads = ("Run", "Method", "Conditioned on", "Epochs")
     columns, units = tuple(column[0] for column in shown), tuple(column[1] for column in shown)
-    return Table(f"{_slug(data)}-other", f"Other runs on {data}", heads, columns, units, rows, notes, dataset=data)
+    better = tuple(column[2].better for column in shown)
+    title = f"Other runs on {data}"
+    return Table(f"{_slug(data)}-other", title, heads, columns, units, rows, notes, dataset=data, better=better)
 
 
 def _labels(group: Group) -> tuple[str, ...]:

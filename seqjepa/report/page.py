@@ -46,6 +46,12 @@ def scrolling(label: str, content: str) -> str:
     return f'<div class=scroll tabindex=0 role=region aria-label="{escape(label)}">\n{content}\n</div>'
 
 
+def folded(heading: str, said: str, content: str) -> str:
+    """A heading of the third level that opens what is below it, with a line that says what that is; all HTML."""
+    summary = f"<summary><h3>{heading}</h3> <small>{said}</small></summary>"
+    return f"<details class=folded>\n{summary}\n{content}\n</details>\n"
+
+
 def _section(section: Section) -> str:
     return f'<section id="{section.key}">\n<h2>{escape(section.heading)}</h2>\n{section.content}\n</section>'
 

@@ -47,6 +47,11 @@ class RunRecord:
         return self.results.get("trained", {})
 
     @property
+    def untrained(self) -> Mapping[str, Any]:
+        """The numbers of the weights that it began with; empty without any."""
+        return self.results.get("untrained", {})
+
+    @property
     def protocol(self) -> Mapping[str, Any]:
         """The account of how those were measured; empty without any."""
         return self.trained.get("protocol", {})

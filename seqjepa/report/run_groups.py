@@ -216,13 +216,13 @@ def home(record: RunRecord) -> str:
     return record.paper_set if resolution(record) == RESOLUTION.get(record.paper_set) else ""
 
 
-def accuracy(group: Group) -> tuple[int | None, Mean] | None:
+def accuracy(group: Group, weights: str = "trained") -> tuple[int | None, Mean] | None:
     """Top-1 as the paper's tables choose it, with its M_val: of z_AGG at 5 views or the most below, else of z."""
-    curve = group.curve("top1_agg")
+    curve = group.curve("top1_agg", weights=weights)
     if curve:
         m_val = max((m for m in curve if m <= TABLES_M_VAL), default=min(curve))
         return m_val, curve[m_val]
-    top1 = group.mean(lambda scores: scores.get("top1_z", scores.get("top1_z_image")))
+    top1 = group.mean(lambda scores: scores.get("top1_z", scores.get("top1_z_image")), weights)
     return (None, top1) if top1 else None
 
 

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from seqjepa.evaluate.direction import judged
+from seqjepa.evaluate.results import differently_measured
+from seqjepa.report.arrows import arrow
 from seqjepa.report.cells import Cell, beside_published, measured, of_runs
 from seqjepa.report.matching import is_on_set_of, is_row_of
 from seqjepa.report.measures import REGRESSED, measure_of
+from seqjepa.report.numbers_table import lost_to_untrained
 from seqjepa.report.page import scrolling
 from seqjepa.report.published import Published, published
 from seqjepa.report.run_groups import TABLES_M_VAL, Group, Mean, accuracy, by_data
@@ -21,8 +25,10 @@ SOURCES += ("Figure 8", "Figure 9", "Figure 10", "Figure 11", "Figure 7-left", "
 NOTE = (
     "Δ: ours less the paper’s, only where both are on the same data set. [low, high]: 95 % bootstrap interval over "
     "validation samples; ±: sample standard deviation over seeds. (In brackets): the paper’s value on its own data, "
-    "which the run did not see. ✓: to be trusted; △: with limits; ✕: not."
+    "which the run did not see. Untrained: the same of the initial weights, where it was measured alike. "
+    "↑: more is better. ✓: to be trusted; △: with limits; ✕: not."
 )
+SHOWN_WORSE = 3
 VERDICTS = {"yes": ("✓", "sound"), "with limits": ("△", "limited"), "no": ("✕", "grave")}
 EQUIVARIANCE = ("R2_rel_rot", "R2_position", "R2_crop", "R2_jitter", "R2_blur")
 
@@ -65,7 +71,10 @@ def standing(groups: Sequence[Group]) -> str:
     """HTML: counts, then a row for each kind of run, by data. Tells by words and signs, not by colour alone."""
     if not groups:
         return "<p class=missing>There are no runs to report; below is what the paper published.</p>"
-    heads = "".join(f"<th scope=col>{head}</th>" for head in ("run", "top-1, %", "paper", "Δ", "R²", "paper", "Δ"))
+    numbers = ("top-1, %", "paper", "Δ", "R²", "paper", "Δ")
+    heads = "<th scope=col>run</th>" + "".join(
+        f"<th scope=col>{head}{arrow('higher') if head in ('top-1, %', 'R²') else ''}</th>" for head in numbers
+    )
     heads += "<th scope=col class=words>measured as</th><th scope=col class=words>trust</th>"
     by_home = sorted(by_data(groups).items(), key=lambda item: not item[1][0].home)
     bodies = "\n".join(_rows(data, found) for data, found in by_home)
@@ -104,10 +113,23 @@ def _row(group: Group) -> str:
     found = doubts(group)
     sign, style = VERDICTS[_verdict(found)]
     name = f"<span class={style} aria-hidden=true>{sign}</span> {escape(group.label)}{seeds}"
-    own_top1, own_r2 = accuracy(group), group.mean(_first_r2)
-    percent = own_top1[1].times(100) if own_top1 else None
-    cells = "".join([*_cells(top1, percent, 1), *_cells(r2, own_r2, 2)])
+    cells = "".join([*_cells(top1, *_own_top1(group), 1), *_cells(r2, *_own_r2(group), 2)])
     return f"<tr><th scope=row>{name}</th>{cells}<td class=words>{_measured(group, top1, r2)}</td>{_trust(found)}</tr>"
+
+
+def _own_top1(group: Group) -> tuple[Mean | None, Mean | None]:
+    """Of a group that is in no table, trained and untrained, percent."""
+    found, before = accuracy(group), accuracy(group, "untrained")
+    alike = found and before and found[0] == before[0] and not _measured_otherwise(group)
+    return found[1].times(100) if found else None, before[1].times(100) if before and alike else None
+
+
+def _own_r2(group: Group) -> tuple[Mean | None, Mean | None]:
+    return group.mean(_first_r2), None if _measured_otherwise(group) else group.mean(_first_r2, "untrained")
+
+
+def _measured_otherwise(group: Group) -> bool:
+    return any(differently_measured(dict(run.results)) for run in group.runs)
 
 
 def _first_r2(scores: Mapping[str, Any]) -> float | None:
@@ -115,17 +137,23 @@ def _first_r2(scores: Mapping[str, Any]) -> float | None:
     return next((scores[key] for metric in EQUIVARIANCE if (key := f"{REGRESSED[metric]}_avg") in scores), None)
 
 
-def _cells(found: Headline | None, own: Mean | None, digits: int) -> Iterator[str]:
-    """Ours, the paper's and the difference; `own` alone where the paper has no such value."""
+def _cells(found: Headline | None, own: Mean | None, before: Mean | None, digits: int) -> Iterator[str]:
+    """Ours above the untrained, the paper's, the difference; `own` and `before` where the paper has no such value."""
     if found is None:
         spread = f"<small>± {own.std:.{digits}f}</small>" if own is not None and own.std is not None else ""
-        alone = "–" if own is None else f"<b>{_signed(own.value, digits, plus=False)}</b>{spread}"
+        floor = _floor(before.value if before else None, digits)
+        alone = "–" if own is None else f"<b>{_signed(own.value, digits, plus=False)}</b>{spread}{floor}"
         yield from (f"<td>{alone}</td>", "<td>–</td>", "<td>–</td>")
         return
     cell, paper = found.cell, f"{found.row.value:.{digits}f}".replace("-", "−")
-    yield f"<td><b>{_signed(cell.ours, digits, plus=False)}</b>{_spread(cell, digits)}</td>"
+    yield f"<td><b>{_signed(cell.ours, digits, plus=False)}</b>{_spread(cell, digits)}{_floor(cell.floor, digits)}</td>"
     yield f"<td>{paper}</td>" if found.comparable else f"<td class=quiet>({paper})</td>"
-    yield f"<td>{_signed(cell.difference, digits, plus=True)}</td>"
+    verdict = judged(cell.difference, measure_of(found.row).better)
+    yield f"<td{f' class={verdict}' if verdict else ''}>{_signed(cell.difference, digits, plus=True)}</td>"
+
+
+def _floor(value: float | None, digits: int) -> str:
+    return "" if value is None else f"<small>untrained {_signed(value, digits, plus=False)}</small>"
 
 
 def _signed(value: float | None, digits: int, *, plus: bool) -> str:
@@ -145,7 +173,13 @@ def _measured(group: Group, *found: Headline | None) -> str:
     if not any(run.trained for run in group.runs):
         return "<small>not measured yet</small>"
     shown = [f"{measure_of(h.row).what} ({h.row.source})" for h in found if h]
-    return "<br>".join(f"<small>{escape(line)}</small>" for line in shown) or "<small>no row of the paper’s</small>"
+    said = "<br>".join(f"<small>{escape(line)}</small>" for line in shown) or "<small>no row of the paper’s</small>"
+    worse = list(dict.fromkeys(name for run in group.runs for name in lost_to_untrained(run.results)))
+    if not worse:
+        return said
+    more = f" and {len(worse) - SHOWN_WORSE} more" if len(worse) > SHOWN_WORSE else ""
+    names = f"worse than untrained: {'; '.join(worse[:SHOWN_WORSE])}{more}"
+    return f"{said}<br><small class=worse>{escape(names)}</small>"
 
 
 def _verdict(found: Sequence[Doubt]) -> str:

@@ -5,41 +5,50 @@ from __future__ import annotations
 from collections.abc import Mapping
 from html import escape
 
+from seqjepa.evaluate.direction import Direction
+from seqjepa.report.arrows import arrow, coloured
 from seqjepa.report.cell_text import (
     LEGEND,
     MARK,
     NOTHING,
     RunNote,
     difference_text,
+    floor_text,
     heading,
     interval_text,
     is_measured,
+    number,
     ours_text,
     published_text,
     run_notes,
 )
 from seqjepa.report.cells import Cell
-from seqjepa.report.page import scrolling
+from seqjepa.report.page import folded, scrolling
 from seqjepa.report.table import Table
 
 Notes = Mapping[tuple[str, str], RunNote]
 
 
-def html(table: Table) -> str:
-    """An <article> with the table and its notes; footnotes are links to #footnote-N, which the page has."""
+def html(table: Table, *, closed: bool = False) -> str:
+    """An <article> with the table and its notes; footnotes are links to #footnote-N, which the page has.
+
+    closed: behind its title, for a reader to open.
+    """
     notes = run_notes(table)
     heads = _label_cell(table.heads[0], ", ".join(table.heads[1:]), "col")
     heads += "".join(
-        f"<th scope=col>{_subscript(heading(column, unit))}</th>"
-        for column, unit in zip(table.columns, table.units, strict=True)
+        f"<th scope=col>{_subscript(heading(column, unit))}{arrow(better)}</th>"
+        for column, unit, better in zip(table.columns, table.units, table.directions, strict=True)
     )
     rows = "".join(_row(table, labels, cells, notes) for labels, cells in table.rows)
-    body = (
-        f"<table class=results>\n<caption><h3>{_subscript(table.title)}</h3></caption>\n"
-        f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table>"
-    )
-    key = escape(table.key)
-    return f'<article id="{key}">\n{scrolling(table.title, body)}\n{_below(table, notes)}</article>\n'
+    title = _subscript(table.title)
+    caption = f"<caption class=hidden>{title}</caption>" if closed else f"<caption><h3>{title}</h3></caption>"
+    body = f"<table class=results>\n{caption}\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table>"
+    content = f"{scrolling(table.title, body)}\n{_below(table, notes)}"
+    if closed:
+        values = sum(cell.published is not None for cell in table.cells)
+        content = folded(title, f"{values} published values, none of ours", content)
+    return f'<article id="{escape(table.key)}">\n{content}</article>\n'
 
 
 def legend() -> str:
@@ -55,7 +64,8 @@ def _row(table: Table, labels: tuple[str, ...], cells: tuple[Cell, ...], notes: 
     ]
     names = _label_cell(labels[0], " · ".join(others), "row")
     measured = is_measured(table)
-    values = "".join(_cell(table, cell, unit, notes, measured) for cell, unit in zip(cells, table.units, strict=True))
+    columns = zip(cells, table.units, table.directions, strict=True)
+    values = "".join(_cell(table, *column, notes, measured) for column in columns)
     return f"<tr>{names}{values}</tr>\n"
 
 
@@ -65,7 +75,7 @@ def _label_cell(name: str, more: str, scope: str) -> str:
     return f"<th scope={scope} class=label>{_subscript(name)}{below}</th>"
 
 
-def _cell(table: Table, cell: Cell, unit: str, notes: Notes, measured: bool) -> str:
+def _cell(table: Table, cell: Cell, unit: str, better: Direction, notes: Notes, measured: bool) -> str:
     """Ours above with its interval, the paper's below; the paper's alone in a table in which nothing is ours."""
     if cell.empty:
         return "<td></td>"
@@ -74,8 +84,12 @@ def _cell(table: Table, cell: Cell, unit: str, notes: Notes, measured: bool) -> 
         lines.append(f"<span class=compared>{interval}</span>")
     if cell.published is not None:
         paper = "paper " if measured else ""
-        gap = f", Δ {difference_text(cell, unit)}" if cell.difference is not None else ""
+        gap = coloured(difference_text(cell, unit), cell.difference, better)
+        gap = f", Δ {gap}" if gap else ""
         lines.append(f"<span class=paper>{paper}{published_text(cell, unit)}{_references(cell)}{gap}</span>")
+    if floor := floor_text(cell, unit):
+        gain = coloured(number(cell.gain or 0.0, unit, "+"), cell.gain, better)
+        lines.append(f"<span class=compared>{floor}, {gain}</span>")
     return f"<td>{''.join(lines)}</td>"
 
 

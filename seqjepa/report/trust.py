@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from seqjepa.data.known_sets import PAPER_SAMPLES
+from seqjepa.evaluate.results import differently_measured
 from seqjepa.report.matching import trained_samples
 from seqjepa.report.records import RunRecord
 from seqjepa.report.run_groups import RESOLUTION, Group, at, resolution
@@ -68,6 +69,8 @@ def _collapsed(record: RunRecord) -> Iterator[str]:
 
 def _learned_nothing(record: RunRecord) -> Iterator[str]:
     """No better than the same network before training, where that was measured."""
+    if "protocol" in record.untrained and differently_measured(dict(record.results)):
+        return
     for key in ("top1_z", "top1_z_image"):
         trained, before = record.trained.get(key), at(record.results, "untrained", key)
         if trained is not None and before is not None and trained <= before:

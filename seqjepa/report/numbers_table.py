@@ -1,0 +1,58 @@
+"""Every number of a run, trained beside untrained, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from seqjepa.evaluate.direction import better, judged
+from seqjepa.evaluate.results import keyed_rows, protocol_lines
+from seqjepa.report.arrows import arrow
+from seqjepa.report.page import listing, scrolling
+from seqjepa.report.records import RunRecord
+from seqjepa.report.run_groups import Group
+
+HEADS = ("Measure", "trained", "untrained", "gain")
+
+
+def numbers_table(results: Mapping[str, Any], label: str = "Table of results") -> str:
+    """HTML of {"trained": {…}, "untrained": {…}}: a row for each number, a gain in the colour of what is better.
+
+    No gain stands where the two were measured differently.
+    """
+    rows = []
+    for key, name, (trained, untrained, gain) in keyed_rows(dict(results)):
+        style = f"gain {judged(gain, better(key))}".rstrip()
+        cells = f"<td>{shown(trained)}</td><td>{shown(untrained)}</td><td class='{style}'>{shown(gain, '+')}</td>"
+        rows.append(f"<tr><th scope=row>{escape(name)}{arrow(better(key))}</th>{cells}</tr>\n")
+    heads = "".join(f"<th scope=col>{head}</th>" for head in HEADS)
+    table = f"<table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{''.join(rows)}</tbody>\n</table>"
+    return scrolling(label, table)
+
+
+def every_number(groups: Sequence[Group]) -> str:
+    """HTML: a block for each run that was evaluated, open if it is the only one; what training made worse is named."""
+    runs = [(group, run) for group in groups for run in group.runs if run.results]
+    return "\n".join(_block(group, run, alone=len(runs) == 1) for group, run in runs)
+
+
+def lost_to_untrained(results: Mapping[str, Any]) -> list[str]:
+    """Labels of the numbers that were better before training, where both were measured alike."""
+    return [name for key, name, (_, _, gain) in keyed_rows(dict(results)) if judged(gain, better(key)) == "worse"]
+
+
+def _block(group: Group, run: RunRecord, *, alone: bool) -> str:
+    rows, worse = keyed_rows(dict(run.results)), lost_to_untrained(run.results)
+    name = group.label if len(group.runs) == 1 else f"{group.label}, seed {run.config.seed}"
+    beside = "" if run.untrained else "; no untrained weights beside them (`seqjepa evaluate --untrained`)"
+    said = f"{len(rows)} numbers{beside}" + (f"; training made {len(worse)} worse" if worse else "")
+    summary = f"<summary>{escape(name)} <small>{escape(f'{run.name}, {group.data}: {said}')}</small></summary>"
+    table = numbers_table(run.results, f"Every number of {run.name}")
+    notes = listing(protocol_lines(dict(run.results)))
+    return f"<details{' open' if alone else ''}>\n{summary}\n{table}\n{notes}\n</details>"
+
+
+def shown(value: float | None, sign: str = "") -> str:
+    """ "−0.250"; a dash for None."""
+    return "–" if value is None else f"{value:{sign}.3f}".replace("-", "−")
