@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from seqjepa.evaluate.direction import Direction
 from seqjepa.report.cells import Cell, measured, of_runs
 from seqjepa.report.choice import beside, nearest
 from seqjepa.report.layouts import LAYOUTS, Layout
@@ -102,7 +103,7 @@ def _other_runs(data: str, groups: Sequence[Group]) -> Table:
     notes = ("Runs that are no row of the tables above, or of which another is nearer to the paper's scale.",)
     heads = ("Run", "Method", "Conditioned on", "Epochs")
     columns, units = tuple(column[0] for column in shown), tuple(column[1] for column in shown)
-    better = tuple(column[2].better for column in shown)
+    better: tuple[Direction, ...] = tuple(column[2].better for column in shown)
     title = f"Other runs on {data}"
     return Table(f"{_slug(data)}-other", title, heads, columns, units, rows, notes, dataset=data, better=better)
 
