@@ -7,26 +7,33 @@ heavy is imported inside a command, so that `--help` answers at once.
 from __future__ import annotations
 
 import logging
+import platform
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.commands.saliency import build_saliency_app, import_saliency_app, score_saliency_command
-from pipelines.commands.shard import shard_app
-from pipelines.commands.shard_small import shard_cifar100_command, shard_tiny_imagenet_command
-from pipelines.commands.synth import synth_app
-from seqjepa.commands.bake import bake_command
-from seqjepa.commands.compare import compare_command
-from seqjepa.commands.demo import demo_command
-from seqjepa.commands.evaluate import evaluate_command
-from seqjepa.commands.import_context_ssl import import_context_ssl_command
-from seqjepa.commands.recipes import recipes_app
-from seqjepa.commands.report import report_command
-from seqjepa.commands.sweep import sweep_command
-from seqjepa.commands.train import train_command
-from shards.console import AsJson, ShardFolder, new_app, print_json, show_contents
+try:
+    from pipelines.commands.saliency import build_saliency_app, import_saliency_app, score_saliency_command
+    from pipelines.commands.shard import shard_app
+    from pipelines.commands.shard_small import shard_cifar100_command, shard_tiny_imagenet_command
+    from pipelines.commands.synth import synth_app
+    from seqjepa.commands.bake import bake_command
+    from seqjepa.commands.compare import compare_command
+    from seqjepa.commands.demo import demo_command
+    from seqjepa.commands.evaluate import evaluate_command
+    from seqjepa.commands.import_context_ssl import import_context_ssl_command
+    from seqjepa.commands.recipes import recipes_app
+    from seqjepa.commands.report import report_command
+    from seqjepa.commands.sweep import sweep_command
+    from seqjepa.commands.train import train_command
+    from shards.console import AsJson, ShardFolder, new_app, print_json, show_contents
+except ImportError:
+    from seqjepa.__main__ import refuse_strangers
+
+    refuse_strangers()
+    raise
 
 if TYPE_CHECKING:
     from shards.preview_augmented import Augmentation
@@ -52,10 +59,21 @@ seqjepa_app.command("demo")(demo_command)
 seqjepa_app.add_typer(recipes_app, name="recipes")
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"seqjepa {version('seqjepa')} (Python {platform.python_version()}, torch {version('torch')})")
+        raise typer.Exit
+
+
 @seqjepa_app.callback()
 @seqjepa_data_app.callback()
 def set_up_logging(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what is going on.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", is_eager=True, callback=_show_version)
+    ] = False,
 ) -> None:
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"

@@ -21,6 +21,7 @@ from concurrent.futures.process import BrokenProcessPool
 from types import FrameType, ModuleType
 from typing import TypeVar
 
+from shards.environment import pass_environment_on
 from shards.errors import FailureError
 
 Item = TypeVar("Item")
@@ -88,6 +89,8 @@ def _naming(item: str) -> Iterator[None]:
             "with fewer --workers"
         ) from error
     except Exception as error:
+        if isinstance(error, OSError):
+            pass_environment_on(error)
         raise FailureError(f"{item}: {type(error).__name__}: {error}") from error
 
 

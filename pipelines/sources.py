@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from shards.environment import pass_environment_on
 from shards.errors import FormatError
 
 VIEW_FILE = re.compile(r"(image|latent)_(0|[1-9][0-9]{0,5})\.(jpg|npy)")
@@ -129,6 +130,7 @@ def read_content(content: Content) -> bytes:
         try:
             content = content.read_bytes() if content.stat().st_size <= LARGEST_FILE else b""
         except OSError as error:
+            pass_environment_on(error)
             raise ValueError(f"unreadable ({error.strerror})") from error
     if not 0 < len(content) <= LARGEST_FILE:
         raise ValueError(f"empty, or larger than {LARGEST_FILE >> 20} MiB")

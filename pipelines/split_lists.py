@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from shards.environment import pass_environment_on
 from shards.errors import FormatError
 
 SPLITS = ("train", "val")
@@ -69,6 +70,7 @@ def _load(path: Path, kinds: str) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
+        pass_environment_on(error)
         raise FormatError(f"{path} is not a NumPy file of plain values: {error}") from error
     if array.ndim != 1 or array.dtype.kind not in kinds:
         wanted = "integers" if kinds == "iu" else 'strings such as "/02691156/abc/"'

@@ -9,6 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pipelines.sources import ListedObject, Listing, ObjectFiles, SpreadSample, ViewCollector, no_layout, view_file
+from shards.environment import pass_environment_on
 from shards.errors import FormatError
 
 
@@ -70,6 +71,7 @@ def _entries(folder: Path) -> list[os.DirEntry]:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
+        pass_environment_on(error)
         raise FormatError(f"{folder} cannot be listed: {error.strerror}") from error
 
 

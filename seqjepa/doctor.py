@@ -12,6 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from seqjepa.__main__ import ADVICE, HERE, OURS, strangers
+
 Status = Literal["ok", "warn", "fail"]
 GIB = 1024**3
 MINIMUM_PYTHON = (3, 11)
@@ -32,6 +34,15 @@ def check_python() -> Finding:
     if tuple(sys.version_info[:2]) < MINIMUM_PYTHON:
         return Finding("Python", "fail", found, "install Python 3.11 or newer")
     return Finding("Python", "ok", f"{found} ({sys.executable})")
+
+
+def check_packages() -> list[Finding]:
+    """Whether what Python imports under our plain names is ours; one finding for each that is not."""
+    wrong = [
+        Finding(f"Module {name}", "fail", f"{path}, not this project's ({HERE})", ADVICE)
+        for name, path in strangers().items()
+    ]
+    return wrong or [Finding("Modules", "ok", f"{', '.join(OURS)} of {HERE}")]
 
 
 def check_torch() -> Finding:
@@ -142,4 +153,4 @@ def examine(folder: Path) -> list[Finding]:
         check_python, check_torch, check_gpu, check_opencv, check_decoder, check_cpus,
         lambda: check_disk(folder), check_shared_memory,
     ]  # fmt: skip
-    return [check() for check in checks]
+    return [*check_packages(), *(check() for check in checks)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from shards import files
+from shards.environment import advice_for
 from shards.errors import FailureError
 from shards.files import TEMPORARY, disk_full_named
 
@@ -17,4 +18,5 @@ def write_atomic(path: Path, data: bytes) -> None:
         with disk_full_named(path.parent, lambda: "free some and run the same command again"):
             files.write_atomic(path, data)
     except OSError as error:
-        raise FailureError(f"cannot write {path}: {error.strerror}") from None
+        advice = advice_for(error.errno)
+        raise FailureError(f"cannot write {path}: {error.strerror}{advice and f'; {advice}'}") from None

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
+import os
+import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from shards.environment import describe, raise_file_limit
 from shards.errors import SeqJepaError
+from shards.terminal import finish, is_broken_pipe, prepare_streams, silence, warn
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write; made if missing, resumed if it is ours.")]
 Overwrite = Annotated[
@@ -22,32 +28,95 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Shards = Annotated[Path, typer.Option("--shards", help="Folder of a shard set.")]
 ShardFolder = Annotated[Path, typer.Argument(help="Folder of a shard set.", metavar="DIR")]
 
+log = logging.getLogger(__name__)
 
 OF_PATHS = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.ENOENT, errno.EROFS, errno.ELOOP)
 """What is wrong with a path that was given, rather than with a disk."""
 
 
 class OneLineErrors(TyperGroup):
-    """Prints a SeqJepaError, or a path that cannot be used, as one line and exits with its code."""
+    """Prints what went wrong as one line and exits with its code; a reader that has gone (`| head`) ends it quietly."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        prepare_streams()
+        raise_file_limit()
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:  # of the help, which is printed before a command is invoked
+            raise SystemExit(_say(error)) from None
+        finally:
+            if (error := finish(sys.stdout)) and not is_broken_pipe(error):
+                warn(f"error: cannot write to standard output: {describe(error)}")
+                raise SystemExit(1) from None
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except SeqJepaError as error:
-            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-            raise typer.Exit(error.exit_code) from None
-        except OSError as error:
-            if error.errno not in OF_PATHS or error.filename is None:
-                raise
-            typer.echo(f"error: cannot use {error.filename}: {error.strerror}; give another path", err=True)
-            raise typer.Exit(2) from None
+        except (SeqJepaError, OSError, MemoryError, RecursionError, UnicodeError) as error:
+            raise typer.Exit(_say(error)) from None
         except KeyboardInterrupt:
-            typer.echo("stopped; what is finished is kept, and the same command goes on from there", err=True)
+            warn("stopped; what is finished is kept, and the same command goes on from there")
             raise typer.Exit(130) from None
 
 
+def _say(error: Exception) -> int:
+    """Prints the line; the exit code."""
+    line, code = _line(error)
+    if not isinstance(error, SeqJepaError):
+        log.info("%s", type(error).__name__, exc_info=error)
+    if line:
+        warn(f"error: {' '.join(line.split())}")
+    return code
+
+
+def _line(error: Exception) -> tuple[str, int]:
+    if isinstance(error, SeqJepaError):
+        return str(error), error.exit_code
+    if isinstance(error, MemoryError):
+        return describe(error), 1
+    if isinstance(error, RecursionError):
+        return "what was read is nested too deeply to be anything of ours; restore it from a copy", 2
+    if isinstance(error, UnicodeError):
+        return f"a name or text is not UTF-8 ({error}); rename or repair it", 2
+    assert isinstance(error, OSError)
+    if is_broken_pipe(error):
+        silence(sys.stdout)
+        return "", 1
+    if error.filename is None and _of_printing(error):
+        silence(sys.stdout)
+        return f"cannot write to standard output: {describe(error)}", 1
+    if error.errno in OF_PATHS and error.filename is not None:
+        return f"cannot use {error.filename}: {error.strerror}; give another path", 2
+    return describe(error), 1
+
+
+def _of_printing(error: OSError) -> bool:
+    return traceback.extract_tb(error.__traceback__)[-1].name in (typer.echo.__name__, "flush")
+
+
+class Application(typer.Typer):
+    """A command as it is started from a shell."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        _names_in_utf8()
+        return super().__call__(*args, **kwargs)
+
+
+def _names_in_utf8() -> None:
+    """Start again in Python's UTF-8 mode where the locale is another: file names are the bytes on the disk, in UTF-8.
+
+    How Python decodes names is fixed when it starts. What is printed stays in the locale's encoding.
+    """
+    if sys.flags.utf8_mode or sys.getfilesystemencoding() == "utf-8" or not sys.executable:
+        return
+    shown = getattr(sys.stdout, "encoding", None) or "ascii"
+    os.environ.setdefault("PYTHONIOENCODING", shown)
+    os.environ["PYTHONUTF8"] = "1"
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
 def new_app(help_text: str) -> typer.Typer:
-    return typer.Typer(
+    return Application(
         cls=OneLineErrors,
         help=help_text,
         no_args_is_help=True,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from shards.environment import pass_environment_on
 from shards.errors import DamageError
 from shards.files import sha256_of_bytes
 from shards.index import META, column_numpy, number_columns, table_from_bytes
@@ -65,6 +66,7 @@ def read_stored(path: Path, offset: int, length: int, key: str) -> bytes:
             file.seek(offset)
             data = file.read(length)
     except OSError as error:
+        pass_environment_on(error)
         raise DamageError(f"cannot read {path}: {error.strerror}") from error
     if len(data) != length:
         raise DamageError(f"{path} ends inside sample {key!r}: run verify on the set")

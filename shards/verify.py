@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import errno
 import mmap
 import os
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from shards.agreement import shard_disagreements
+from shards.environment import pass_environment_on
 from shards.errors import DamageError, FormatError, SeqJepaError
 from shards.files import sha256_of_file
 from shards.layout import Layout
@@ -101,6 +103,8 @@ def _damage(file: _File, on_bytes: Callable[[int], object]) -> str | None:
             return None
         return f"sha256 differs{_first_bad_header(file.path) if file.path.suffix == '.tar' else ''}"
     except OSError as error:
+        if error.errno != errno.EIO:  # a sector that cannot be read is what verify is there to find
+            pass_environment_on(error)
         return f"unreadable: {error.strerror}"
 
 

@@ -76,6 +76,6 @@ def test_old_python_fails(monkeypatch):
 
 def test_this_machine_passes(tmp_path: Path):
     findings = doctor.examine(tmp_path)
-    assert [finding.name for finding in findings][:2] == ["Python", "PyTorch"]
+    assert [finding.name for finding in findings][:3] == ["Modules", "Python", "PyTorch"]
     assert not [finding for finding in findings if finding.status == "fail"]
     assert all(finding.advice for finding in findings if finding.status != "ok" and finding.name != "GPU")

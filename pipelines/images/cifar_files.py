@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from pipelines.images.restricted_pickle import LARGEST_PICKLE, StoredBytes, load_plain
 from pipelines.tar_stream import TarStream
+from shards.environment import pass_environment_on
 from shards.errors import FormatError
 
 FOLDER = "cifar-100-python"
@@ -66,6 +67,7 @@ def _folder_files(path: Path) -> Iterator[tuple[str, bytes]]:
             try:
                 yield name, file.read_bytes()
             except OSError as error:
+                pass_environment_on(error)
                 raise FormatError(f"{file} cannot be read: {error.strerror}") from error
 
 

@@ -15,6 +15,7 @@ from pipelines.images.split_folders import split_of
 from pipelines.images.zip_entries import is_zip, unpack, walk_zip
 from pipelines.sources import LARGEST_FILE, read_content
 from pipelines.tar_stream import TarStream
+from shards.environment import pass_environment_on
 from shards.errors import FormatError
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class FileReader:
                 file.seek(offset)
                 data = file.read(length)
         except OSError as error:
+            pass_environment_on(error)
             raise ValueError(f"unreadable ({error.strerror})") from error
         if len(data) != length:
             raise ValueError("cut short: the archive ends inside it")
@@ -113,6 +115,7 @@ def _walk_folder(folder: Path, prefix: str, above: tuple[str, ...]) -> Iterator[
         with os.scandir(folder) as found:
             entries = sorted(found, key=lambda entry: entry.name)
     except OSError as error:
+        pass_environment_on(error)
         raise FormatError(f"{folder} cannot be listed: {error.strerror}") from error
     for entry in entries:
         name = _checked(prefix + entry.name, folder)

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from shards.environment import pass_environment_on
 from shards.errors import FormatError
 
 HEADER = struct.Struct("<4s5H3L2H")  # a file's own header; its name and extra field follow, then its content
@@ -29,6 +30,7 @@ def walk_zip(path: Path) -> Iterator[tuple[str, int, int]]:
                 if not entry.is_dir():
                     yield entry.filename, entry.header_offset, entry.compress_size
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        pass_environment_on(error)
         raise FormatError(f"{path} is a zip archive that is cut short or damaged ({error}); fetch it again") from error
 
 

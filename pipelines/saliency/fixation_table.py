@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from shards.environment import pass_environment_on
 from shards.errors import FormatError, UsageError
 
 COLUMNS = ("image", "subject", "x", "y")
@@ -55,6 +56,7 @@ def read_fixations(path: Path) -> FixationTable:
                 if len(points) > MAX_ROWS:
                     raise FormatError(f"{path} has more than {MAX_ROWS:,} rows")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
+        pass_environment_on(error)
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise FormatError(f"{path} cannot be read as CSV: {reason}") from error
     if not points:

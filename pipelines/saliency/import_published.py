@@ -24,6 +24,7 @@ from pipelines.request import look_first
 from pipelines.saliency.request import MapRequest, finished, provenance
 from pipelines.stage import BadItems, build_shards, plan_shards, taken_back_if_empty
 from pipelines.transform import Transformed
+from shards.environment import pass_environment_on
 from shards.errors import FormatError, UsageError
 from shards.saliency_map import encode_map
 from shards.sample import MapSample
@@ -161,6 +162,7 @@ def take_over(item: PublishedItem, source: ImageSource, storage: MapStorage) -> 
             raise FormatError(f"a map of {p.shape[1]}×{p.shape[0]} for an image of {width}×{height}")
         parts = encode_map(p, storage)
     except (ValueError, OSError, FormatError) as error:
+        pass_environment_on(error)
         return Transformed(None, PixelStats(), bad=(f"{item.name}: {error}",), images=0)
     meta = {**item.record.meta, "image_height": height, "image_width": width}
     return Transformed(MapSample(item.record.key, parts, height, width, item.record.label, meta), PixelStats())
@@ -180,6 +182,7 @@ def open_array(file: Path) -> np.ndarray:
     try:
         found = np.lib.format.open_memmap(file, mode="r")
     except (ValueError, EOFError, OSError) as error:
+        pass_environment_on(error)
         raise FormatError(f"{file} is not a whole .npy file of numbers ({error})") from error
     if found.dtype.kind != "f":
         raise FormatError(f"{file} holds {found.dtype}; saliency arrays are float32 or float64")

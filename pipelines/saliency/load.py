@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipelines.images.source import ImageRecord, ImageSource
+from shards.environment import pass_environment_on
 
 
 def load(record: ImageRecord, source: ImageSource) -> np.ndarray | str:
@@ -12,4 +13,5 @@ def load(record: ImageRecord, source: ImageSource) -> np.ndarray | str:
     try:
         return source.read(record)
     except (ValueError, OSError) as error:
+        pass_environment_on(error)
         return f"{record.name}: {error}"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shards.environment import pass_environment_on
 from shards.errors import UsageError
 from shards.files import write_atomic
 from shards.lock import FolderLock
@@ -59,6 +60,7 @@ class OwnFolder:
         try:
             self.work.mkdir(parents=True, exist_ok=True)
         except OSError as error:
+            pass_environment_on(error)
             raise UsageError(f"cannot write to {self.root}: {error.strerror}") from error
         lock = FolderLock(self.work / "lock", f"another build is writing {self.root}")
         try:

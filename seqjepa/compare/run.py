@@ -15,6 +15,7 @@ from seqjepa.devices import pick_device
 from seqjepa.evaluate.results import read_results
 from seqjepa.files import write_atomic
 from seqjepa.jobs.job import Job, Say, refuse_other_runs, run_job
+from shards.environment import pass_environment_on
 from shards.errors import UsageError
 
 FILE = "comparison.json"
@@ -56,7 +57,8 @@ def refuse_foreign(file: Path) -> None:
         return
     try:
         ours = {"rows", "settings"} <= set(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError) as error:
+        pass_environment_on(error)
         ours = False
     if not ours:
         raise UsageError(f"{file} is there and was not written by `seqjepa compare`; move it, or choose another --out")

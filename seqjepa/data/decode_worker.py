@@ -24,18 +24,19 @@ import simplejpeg
 # One member to read: where its bytes are.
 ROW = np.dtype([("offset", "<i8"), ("length", "<i4"), ("shard", "<i4")])
 JOB = struct.Struct("<ii")  # slot, rows of its table
-REPLY = struct.Struct("<ii504s")  # slot, row that failed or -1, why in UTF-8; small enough for one atomic write
+REPLY = struct.Struct("<iii500s")  # slot, row that failed or -1, errno, why in UTF-8; small enough for one atomic write
 _PAGE = 4096
 _MADV_POPULATE_WRITE = 23  # Linux 5.14; Python's mmap has no name for it
 _MAX_MAPS = 512
 
 
 class RowError(Exception):
-    """The bytes of one row of a table cannot be turned into what they should be."""
+    """The bytes of one row of a table cannot be turned into what they should be. number: the system's errno, or 0."""
 
-    def __init__(self, row: int, reason: str) -> None:
+    def __init__(self, row: int, reason: str, number: int = 0) -> None:
         super().__init__(reason)
         self.row = row
+        self.number = number
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def fill(table: np.ndarray, regions: list[np.ndarray], maps: ShardMaps, encoding
         try:
             decode_rows(rows, region[: len(rows)], maps, encoding if member == 0 else "raw")
         except RowError as error:
-            raise RowError(error.row * members + member, str(error)) from error
+            raise RowError(error.row * members + member, str(error), error.number) from error
 
 
 def decode_rows(table: np.ndarray, views: np.ndarray, maps: ShardMaps, encoding: str) -> None:
@@ -137,7 +138,7 @@ def decode_rows(table: np.ndarray, views: np.ndarray, maps: ShardMaps, encoding:
             decode(data, view)
             row += 1
     except (ValueError, OSError) as error:
-        raise RowError(row, str(error)) from error
+        raise RowError(row, str(error), getattr(error, "errno", None) or 0) from error
 
 
 def _members(table: np.ndarray, maps: ShardMaps) -> Iterator[memoryview]:
@@ -184,12 +185,12 @@ def _serve(memory: mmap.mmap, setup: Setup, answers: int) -> None:
     maps = ShardMaps(setup.shard_paths)
     while len(job := read_exactly(0, JOB.size)) == JOB.size:
         slot, rows = JOB.unpack(job)
-        failed, reason = -1, ""
+        failed, number, reason = -1, 0, ""
         try:
             fill(setup.table(memory, slot)[:rows], setup.regions(memory, slot), maps, setup.encoding)
         except RowError as error:
-            failed, reason = error.row, str(error)
-        os.write(answers, REPLY.pack(slot, failed, reason.encode()[:500]))
+            failed, number, reason = error.row, error.number, str(error)
+        os.write(answers, REPLY.pack(slot, failed, number, reason.encode("utf-8", "backslashreplace")[:500]))
 
 
 def main(memory_fd: int, start: int, size: int) -> None:

@@ -35,10 +35,11 @@ def auto_workers(world_size: int = 1) -> int:
 
 
 class Answer(NamedTuple):
-    """A slot is filled, or (failed ≥ 0) row `failed` of it cannot be decoded."""
+    """A slot is filled, or (failed ≥ 0) row `failed` of it cannot be decoded. number: the system's errno, or 0."""
 
     slot: int
     failed: int
+    number: int
     reason: str
 
 
@@ -87,8 +88,8 @@ class DecodeProcesses:
         message = decode_worker.read_exactly(fd, REPLY.size)
         if len(message) < REPLY.size:
             raise _death(self._by_fd[fd])
-        slot, failed, reason = REPLY.unpack(message)
-        return Answer(slot, failed, reason.rstrip(b"\0").decode(errors="replace"))
+        slot, failed, number, reason = REPLY.unpack(message)
+        return Answer(slot, failed, number, reason.rstrip(b"\0").decode(errors="replace"))
 
 
 def _start(jobs: int, memory_fd: int, setup: tuple[int, int]) -> subprocess.Popen[bytes]:

@@ -19,6 +19,7 @@ import numpy as np
 from seqjepa.data import decode_worker
 from seqjepa.data.decode_worker import RowError, Setup, ShardMaps
 from seqjepa.data.processes import Answer, DecodeProcesses
+from shards.environment import advice_for, is_environment_error
 from shards.errors import FailureError
 
 
@@ -35,7 +36,8 @@ class Filled(NamedTuple):
 class Ring(Protocol):
     """What a loader needs: put tables in, take decoded rows out in the same order, free the slots.
 
-    take() raises RowError for what cannot be decoded, and FailureError when a worker has died.
+    take() raises RowError for what cannot be decoded, FailureError when a worker has died, OSError when it cannot read
+    for the machine's sake.
     """
 
     memory: np.ndarray
@@ -69,9 +71,9 @@ class InlineRing:
         regions = self._setup.regions(self._map, slot)
         try:
             decode_worker.fill(table, regions, self._maps, self._setup.encoding)
-        except RowError:
+        except RowError as error:
             self._free.append(slot)
-            raise
+            raise _named(error) from None
         return _filled(slot, regions, len(table))
 
     def free(self, slot: int) -> None:
@@ -97,7 +99,7 @@ class WorkerRing:
         except OSError as error:
             raise FailureError(
                 f"cannot start {workers} decode workers with {size / 2**20:.0f} MiB of shared memory "
-                f"({error.strerror}); use fewer workers or a smaller batch"
+                f"({error.strerror}); {advice_for(error.errno) or 'use fewer workers or a smaller batch'}"
             ) from error
         self.memory = np.frombuffer(self._map, np.uint8, size)
         slots = range(setup.slots)
@@ -126,7 +128,7 @@ class WorkerRing:
         answer = self._answers.pop(slot)
         if answer.failed >= 0:
             self.free(slot)
-            raise RowError(answer.failed, answer.reason)
+            raise _named(RowError(answer.failed, answer.reason, answer.number))
         return _filled(slot, self._regions[slot], rows)
 
     def free(self, slot: int) -> None:
@@ -135,6 +137,12 @@ class WorkerRing:
     def close(self) -> None:
         """End the workers. What was taken stays readable."""
         self._processes.close()
+
+
+def _named(error: RowError) -> RowError | OSError:
+    """The system's own error where it is no fault of the shard."""
+    of_system = OSError(error.number, f"{os.strerror(error.number)} (in a decode worker)")
+    return of_system if is_environment_error(of_system) else error
 
 
 def _filled(slot: int, regions: list[np.ndarray], table_rows: int) -> Filled:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from seqjepa.files import write_atomic
+from shards.environment import pass_environment_on
 from shards.errors import FormatError
 
 LARGEST = 256 * 2**20
@@ -40,4 +41,5 @@ def load_arrays(folder: Path, name: str) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as stored:
             return {key: stored[key] for key in stored.files}
     except (ValueError, OSError, zipfile.BadZipFile) as error:
+        pass_environment_on(error)
         raise FormatError(f"{path} does not hold plain arrays ({error}); remove it and evaluate again") from None

@@ -10,6 +10,7 @@ from typing import Any
 from seqjepa.evaluate.costs import as_line
 from seqjepa.evaluate.rows import ROWS
 from seqjepa.files import write_atomic
+from shards.environment import pass_environment_on
 from shards.errors import FormatError
 
 RESULTS_FILE = "results.json"
@@ -42,6 +43,7 @@ def read_results(folder: Path, file: str = RESULTS_FILE) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
+        pass_environment_on(error)
         raise FormatError(f"{path} cannot be read ({error.strerror}); move it away and evaluate again") from None
     except ValueError as error:
         raise FormatError(f"{path} is not JSON ({error}); remove it and evaluate again") from None

@@ -16,6 +16,7 @@ from typing import Any
 
 from seqjepa.config import RunConfig
 from seqjepa.evaluate.suite import evaluate_run
+from seqjepa.files import TEMPORARY
 from seqjepa.jobs.asked import note_answer, still_answered
 from seqjepa.recipes import load_recipe
 from seqjepa.training.checkpoint import RUN, read_run_json
@@ -105,9 +106,13 @@ def is_trained(run: Path, config: RunConfig, shards: Path) -> bool:
 def refuse_other_runs(job: Job, out: Path) -> None:
     """What would stop the job before it begins: ConfigError for its settings, UsageError for what lies in out/name."""
     run, config = Path(out) / job.name, job.config()
-    if run.exists() and not (run / RUN).exists() and (not run.is_dir() or any(run.iterdir())):
+    if run.exists() and not (run / RUN).exists() and (not run.is_dir() or _foreign(run)):
         raise UsageError(f"{run} is there and is not a run directory; choose another --out")
     is_trained(run, config, job.shards)
+
+
+def _foreign(run: Path) -> bool:
+    return any(not path.name.startswith(TEMPORARY) for path in run.iterdir())
 
 
 def _transfer(run: Path, transfer: Transfer, evaluate: Callable[..., dict[str, Any]], hear: Say) -> None:

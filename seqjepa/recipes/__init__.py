@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from seqjepa import toml_writer
 from seqjepa.config import RunConfig
+from shards.environment import pass_environment_on
 from shards.errors import ConfigError
 
 Table = dict[str, object]
@@ -67,6 +68,7 @@ def text(recipe: str | Path) -> str:
         try:
             return Path(recipe).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
+            pass_environment_on(error)
             raise ConfigError(f"cannot read the recipe {recipe}: {error}") from None
     known = names()
     if recipe not in known:

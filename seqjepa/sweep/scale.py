@@ -29,6 +29,7 @@ from seqjepa.methods import METHODS
 from seqjepa.recipes import did_you_mean, flatten
 from seqjepa.sweep.kinds import KINDS
 from seqjepa.toml_writer import dumps
+from shards.environment import pass_environment_on
 from shards.errors import ConfigError
 
 
@@ -138,6 +139,7 @@ def _text(name: str) -> str:
         try:
             return Path(name).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
+            pass_environment_on(error)
             raise ConfigError(f"cannot read the scale {name}: {error}") from None
     known = scale_names()
     if name not in known:

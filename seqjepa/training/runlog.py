@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from seqjepa.files import write_atomic
+from shards.environment import pass_environment_on
 from shards.errors import DamageError
 
 TIMING = ("views_per_s", "seconds", "device", "devices")
@@ -40,6 +41,7 @@ def read_epochs(path: Path) -> list[dict[str, object]]:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
         epochs = [json.loads(line) for line in lines if line.endswith("\n")]
     except (OSError, ValueError) as error:
+        pass_environment_on(error)
         raise DamageError(f"{path} cannot be read ({error}); restore it, or train the run again") from None
     if not all(isinstance(epoch, dict) for epoch in epochs):
         raise DamageError(f"{path} holds lines that are no JSON objects; restore it, or train the run again")
