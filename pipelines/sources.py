@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,16 +126,24 @@ class SpreadSample:
 
 
 def read_content(content: Content) -> bytes:
-    """Bytes of a file; raises ValueError if it is empty, too large or cannot be read."""
+    """Bytes of a file. Raises ValueError if it is empty, too large or cannot be read; OSError: the machine's fault."""
     if isinstance(content, Path):
         try:
-            content = content.read_bytes() if content.stat().st_size <= LARGEST_FILE else b""
+            status = content.stat()
+            if not stat.S_ISREG(status.st_mode):  # a fifo would never end
+                raise ValueError("not a file")
+            content = content.read_bytes() if status.st_size <= LARGEST_FILE else b""
         except OSError as error:
-            pass_environment_on(error)
-            raise ValueError(f"unreadable ({error.strerror})") from error
+            raise unreadable(error) from error
     if not 0 < len(content) <= LARGEST_FILE:
         raise ValueError(f"empty, or larger than {LARGEST_FILE >> 20} MiB")
     return content
+
+
+def unreadable(error: OSError) -> ValueError:
+    """What to raise for a file that the system would not read. Raises `error` itself where the machine is to blame."""
+    pass_environment_on(error)
+    return ValueError(f"unreadable ({error.strerror})")
 
 
 def no_layout(path: Path) -> FormatError:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
 from tqdm import tqdm
 
+from pipelines.archive_member import FILE, FOLDER, LINK, Member
+from pipelines.left_out import shown
 from pipelines.sources import (
     LARGEST_FILE,
     ListedObject,
@@ -21,7 +24,9 @@ from pipelines.sources import (
 from pipelines.tar_stream import TarStream
 from shards.errors import FailureError, FormatError
 
-Member = tuple[tuple[str, str, str], str, int, int]  # (root, synset, object), kind, view number, bytes
+log = logging.getLogger(__name__)
+
+View = tuple[tuple[str, str, str], str, int, int]  # (root, synset, object), kind, view number, bytes
 
 
 class TarSource:
@@ -41,14 +46,18 @@ class TarSource:
             tqdm(total=size, desc="listing", unit="B", unit_scale=True, disable=None, leave=False) as bar,
             TarStream(self.path, bar.update, with_sha256=True) as stream,
         ):
-            for (_, synset, name), members in groupby(_members(stream), key=lambda member: member[0]):
+            links = []
+            for (_, synset, name), members in groupby(_views(stream, links), key=lambda member: member[0]):
                 for _, kind, number, length in members:
                     collector.add(kind, number)
                     if kind == "image" and length <= LARGEST_FILE:
                         _offer(sample, f"{synset}/{name}/image_{number}.jpg", stream)
                 objects.append(collector.close(synset, name))
             sha256 = stream.drain()
+        if stream.trailing:
+            log.warning("what follows the end of %s is no tar, and was not read", self.path)
         self._check(objects)
+        self._check_links(objects, links)
         identity: dict[str, str | int] = {"kind": "tar", "name": self.path.name, "bytes": size, "sha256": sha256}
         return Listing(objects, identity, sample.items())
 
@@ -56,7 +65,7 @@ class TarSource:
         """Stops reading after the last wanted object. Raises FailureError if the archive is not the one listed."""
         wanted, last = set(positions), max(positions, default=-1)
         with TarStream(self.path) as stream:
-            groups = groupby(_members(stream), key=lambda member: member[0])
+            groups = groupby(_views(stream, []), key=lambda member: member[0])
             for position, ((_, synset, name), members) in enumerate(groups):
                 if position > last:
                     return
@@ -81,20 +90,49 @@ class TarSource:
                 )
             seen.add(item.path)
 
+    def _check_links(self, objects: list[ListedObject], links: list[Member]) -> None:
+        """A link to an object, or to a folder of them, would be more objects in the unpacked tree."""
+        folders = {item.path for item in objects} | {item.synset for item in objects}
+        for link in links:
+            end = "/".join(_parts(link.target)[-2:])
+            if end in folders or end.rpartition("/")[2] in folders:
+                raise FormatError(
+                    f"{self.path} holds the link {link.name!a} to {link.target!a}, a folder of views; unpack it and "
+                    "give the folder"
+                )
+        if links:
+            log.warning("%d links of %s were left out, e.g. %s", len(links), self.path, shown(links[0].name))
 
-def _members(stream: TarStream) -> Iterator[Member]:
-    """View files, in the archive's order. Raises FormatError if the layout has two roots."""
+
+def _views(stream: TarStream, links: list[Member]) -> Iterator[View]:
+    """View files, in the archive's order; `links` gets the symbolic links, which may lead to folders of them.
+
+    Raises FormatError if the layout has two roots, or where a view is no file of its own: it may lie before the link,
+    and a stream is read once.
+    """
     root = None
-    for path, size in stream:
-        parts = [part for part in path.split("/") if part not in ("", ".")]
+    for member in stream:
+        parts = _parts(member.name)
         view = view_file(parts[-1]) if len(parts) >= 3 and ".." not in parts else None
-        if view is None:
+        if member.kind == LINK and not view:
+            links.append(member)
+        if view is None or member.kind == FOLDER:
             continue
+        if member.kind != FILE:
+            leads = f" to {member.target!a}" if member.target else ""
+            raise FormatError(
+                f"{stream.path} holds {member.name!a} as a {member.kind}{leads}, which cannot be followed in a stream; "
+                "unpack it and give the folder, or pack it again with tar -h --hard-dereference"
+            )
         here = "/".join(parts[:-3])
         root = here if root is None else root
         if here != root:
             raise FormatError(f"{stream.path} holds two trees, {root!r} and {here!r}; one is allowed")
-        yield (here, parts[-3], parts[-2]), *view, size
+        yield (here, parts[-3], parts[-2]), *view, member.size
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in ("", ".")]
 
 
 def _offer(sample: SpreadSample, name: str, stream: TarStream) -> None:
@@ -103,7 +141,7 @@ def _offer(sample: SpreadSample, name: str, stream: TarStream) -> None:
         sample.add(rank, name, stream.read())
 
 
-def _files(position: int, item: ListedObject, members: Iterator[Member], stream: TarStream) -> ObjectFiles:
+def _files(position: int, item: ListedObject, members: Iterator[View], stream: TarStream) -> ObjectFiles:
     """A member larger than LARGEST_FILE is passed over and comes out empty, which the worker reports."""
     wanted = set(item.view_ids)
     found: dict[str, dict[int, bytes]] = {"image": {}, "latent": {}}

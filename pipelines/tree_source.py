@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from pipelines.sources import ListedObject, Listing, ObjectFiles, SpreadSample, ViewCollector, no_layout, view_file
+from pipelines.left_out import CIRCLE, LeftOut
+from pipelines.sources import (
+    ListedObject,
+    Listing,
+    ObjectFiles,
+    SpreadSample,
+    ViewCollector,
+    no_layout,
+    view_file,
+)
 from shards.environment import pass_environment_on
 from shards.errors import FormatError
+
+log = logging.getLogger(__name__)
 
 
 class TreeSource:
@@ -18,15 +30,18 @@ class TreeSource:
 
     def __init__(self, path: Path):
         self.path = self.root = path
+        self.others = LeftOut()
 
     def list(self) -> Listing:
         """Objects in ascending order of synset and name. Raises FormatError if there are none."""
         objects = self._list_root(self.path)
-        if not objects and len(folders := _folders(self.path)) == 1:
+        if not objects and len(folders := self._folders(self.path)) == 1:
             self.root = self.path / folders[0]
             objects = self._list_root(self.root)
         if not any(item.view_ids for item in objects):
             raise no_layout(self.path)
+        if self.others.total:
+            log.warning("%s: %s", self.path, self.others)
         listing = Listing(objects, {"kind": "tree", "name": self.root.resolve().name}, self._sample(objects))
         listing.identity["listing_sha256"] = listing.sha256()
         return listing
@@ -42,7 +57,8 @@ class TreeSource:
             )
 
     def _list_root(self, root: Path) -> list[ListedObject]:
-        names = [(synset, name) for synset in _folders(root) for name in _folders(root / synset)]
+        self.others = LeftOut()
+        names = [(synset, name) for synset in self._folders(root) for name in self._folders(root / synset)]
         collector = ViewCollector()
         objects = []
         for synset, name in tqdm(names, desc="listing", unit="object", disable=None, leave=False):
@@ -65,15 +81,22 @@ class TreeSource:
                     sample.add(rank, name, self.root / name)
         return sample.items()
 
+    def _folders(self, folder: Path) -> list[str]:
+        return [entry.name for entry in _entries(folder) if self._is_folder(entry)]
 
-def _entries(folder: Path) -> list[os.DirEntry]:
+    def _is_folder(self, entry: os.DirEntry[str]) -> bool:
+        try:
+            return entry.is_dir()
+        except OSError as error:  # a link to itself; one that leads nowhere is merely no folder
+            pass_environment_on(error)
+            self.others.add(CIRCLE, os.path.relpath(entry.path, self.path))
+            return False
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         pass_environment_on(error)
         raise FormatError(f"{folder} cannot be listed: {error.strerror}") from error
-
-
-def _folders(folder: Path) -> list[str]:
-    return [entry.name for entry in _entries(folder) if entry.is_dir()]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from pipelines.archive_member import FILE
 from pipelines.images.restricted_pickle import LARGEST_PICKLE, StoredBytes, load_plain
 from pipelines.tar_stream import TarStream
 from shards.environment import pass_environment_on
@@ -74,10 +75,14 @@ def _folder_files(path: Path) -> Iterator[tuple[str, bytes]]:
 def _archive_files(path: Path) -> Iterator[tuple[str, bytes]]:
     bar = tqdm(total=path.stat().st_size, desc="reading", unit="B", unit_scale=True, disable=None, leave=False)
     with bar, TarStream(path, bar.update) as stream:
-        for name, size in stream:
-            parts = PurePosixPath(name).parts
+        for member in stream:
+            parts = PurePosixPath(member.name).parts
             if parts[-2:-1] == (FOLDER,) and parts[-1] in FILES:
-                _check_size(size, f"{path}: {name}")
+                if member.kind != FILE:
+                    raise FormatError(
+                        f"{path}: {member.name} is a {member.kind}, not a file; pack it again with tar -h"
+                    )
+                _check_size(member.size, f"{path}: {member.name}")
                 yield parts[-1], stream.read()
         stream.drain()  # the checksum of a gzipped archive comes last
 

@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tqdm import tqdm
 
+from pipelines.archive_member import Member
+from pipelines.images.archive_tree import ArchiveTree
 from pipelines.images.decode import SUFFIXES
 from pipelines.images.split_folders import split_of
+from pipelines.images.walk import DiskTree, walk
 from pipelines.images.zip_entries import is_zip, unpack, walk_zip
-from pipelines.sources import LARGEST_FILE, read_content
+from pipelines.left_out import NOWHERE, OUTSIDE, LeftOut, shown
+from pipelines.sources import LARGEST_FILE, read_content, unreadable
 from pipelines.tar_stream import TarStream
-from shards.environment import pass_environment_on
 from shards.errors import FormatError
 
-log = logging.getLogger(__name__)
-
-DEEPEST = 16  # folders inside each other
 NOTES = "_annotations.txt"  # end of the one kind of text file that says what is in an image
 SOLUTION, TRUTH, SYNSETS = "LOC_val_solution.csv", "ILSVRC2012_validation_ground_truth.txt", "meta.mat"  # ImageNet's
 TEXTS = (NOTES, "wnids.txt", "words.txt", SOLUTION, TRUTH, SYNSETS)
 
 
-@dataclass(frozen=True)
+MISSING = (NOWHERE, OUTSIDE)  # images whose content is not to be had: they are bad, not other files
+
+
+@dataclass(frozen=True, slots=True)
 class FileEntry:
     """`name`: path below the root, with "/". `offset` and `length`: its bytes in a tar, 0 in a folder; in a zip
-    where its header begins, and the bytes of its packed content."""
+    where its header begins, and the bytes of its packed content.
+
+    A length below 0 is that of a sparse file in a tar, −1 − bytes, whose headers begin at `offset`. An offset below 0
+    is that of a file that is not there: MISSING[−1 − offset] says why.
+    """
 
     name: str
     offset: int = 0
@@ -45,33 +51,56 @@ class FileReader:
     zipped: bool = False
 
     def read(self, name: str, offset: int, length: int) -> bytes:
-        """Raises ValueError if the file is empty, larger than 32 MiB, unreadable or cut short."""
+        """Raises ValueError if the file is empty, larger than 32 MiB, unreadable or cut short.
+
+        OSError where the machine is to blame: too many open files, a disk that fails.
+        """
+        if offset < 0:
+            raise ValueError(MISSING[-1 - offset])
         if self.path.is_dir():
-            return read_content(self.path / self.root / name)
-        if not 0 < length <= LARGEST_FILE:
+            below = os.fsdecode(f"{self.root}{name}".encode("utf-8", "surrogateescape"))
+            return read_content(self.path / below)
+        size = length if length >= 0 else -1 - length
+        if not 0 < size <= LARGEST_FILE:
             return read_content(b"")  # which says so
+        if self.zipped:
+            return read_content(unpack(self.path, offset, length, LARGEST_FILE))
+        return self._sparse(offset) if length < 0 else self._bytes(offset, length)
+
+    def _bytes(self, offset: int, length: int) -> bytes:
         try:
-            if self.zipped:
-                return read_content(unpack(self.path, offset, length, LARGEST_FILE))
             with self.path.open("rb", buffering=0) as file:
                 file.seek(offset)
                 data = file.read(length)
         except OSError as error:
-            pass_environment_on(error)
-            raise ValueError(f"unreadable ({error.strerror})") from error
+            raise unreadable(error) from error
         if len(data) != length:
             raise ValueError("cut short: the archive ends inside it")
         return data
 
+    def _sparse(self, offset: int) -> bytes:
+        try:
+            with TarStream(self.path, seek=True, start=offset) as stream:
+                next(iter(stream))
+                return stream.read()
+        except (FormatError, StopIteration) as error:
+            raise ValueError(f"a damaged sparse file ({error})") from error
+        except OSError as error:
+            raise unreadable(error) from error
+
 
 @dataclass(frozen=True)
 class FileList:
-    """Images in ascending order of name. `notes` are texts that say what is in them; `left_out` counts all others."""
+    """Images in ascending order of name. `notes` are texts that say what is in them; `others` counts what else is."""
 
     reader: FileReader
     images: list[FileEntry]
     notes: list[FileEntry] = field(default_factory=list)
-    left_out: int = 0
+    others: LeftOut = field(default_factory=LeftOut)
+
+    @property
+    def left_out(self) -> int:
+        return self.others.total
 
 
 def list_files(path: Path) -> FileList:
@@ -80,63 +109,53 @@ def list_files(path: Path) -> FileList:
     Hidden files and what has no image's suffix are left out. Raises FormatError if no image is there, for a tar that is
     gzipped, cut or damaged, and for names that are not UTF-8 or leave the folder.
     """
-    images, notes, left_out = [], [], 0
-    for entry in tqdm(_walk(path), desc="listing", unit="file", disable=None, leave=False):
-        if _hidden(entry.name):
-            left_out += 1
-        elif entry.name.lower().endswith(SUFFIXES):
-            images.append(entry)
-        elif entry.name.endswith(TEXTS):
-            notes.append(entry)
-        else:
-            left_out += 1
+    others = LeftOut()
+    zipped = path.is_file() and is_zip(path)
+    images, notes = _sorted_out(path, zipped, others)
     if not images:
+        beside = f" ({others})" if others.total else ""
         raise FormatError(
-            f"{path} holds no {', '.join(SUFFIXES)} file; give the folder (or plain .tar or .zip) of them"
+            f"{path} holds no {', '.join(SUFFIXES)} file{beside}; give the folder (or plain .tar or .zip) of them"
         )
-    if left_out:
-        log.info("%d files of %s are hidden or no images, and are left out", left_out, path)
     root = _lone_root([entry.name for entry in (*images, *notes)])
-    reader = FileReader(path, root, path.is_file() and is_zip(path))
-    return FileList(reader, _below(images, root), _below(notes, root), left_out)
+    return FileList(FileReader(path, root, zipped), _below(images, root), _below(notes, root), others)
 
 
-def _walk(path: Path) -> Iterable[FileEntry]:
-    if path.is_dir():
-        return _walk_folder(path, "", (os.path.realpath(path),))
+def _sorted_out(path: Path, zipped: bool, others: LeftOut) -> tuple[list[FileEntry], list[FileEntry]]:
+    """(images, notes)"""
+    images, notes = [], []
+    tree = DiskTree(path) if path.is_dir() else ArchiveTree(path, _members(path, zipped, others))
+    for name, found in tqdm(walk(tree, path), desc="listing", unit="file", disable=None, leave=False):
+        is_image = name.lower().endswith(SUFFIXES)
+        if _hidden(name):
+            others.hidden += 1
+        elif isinstance(found, str):
+            if not is_image or found not in MISSING:
+                others.add(found, name)
+                continue
+            images.append(FileEntry(_checked(name, path), -1 - MISSING.index(found)))
+        elif is_image or name.endswith(TEXTS):
+            (images if is_image else notes).append(FileEntry(_checked(name, path), found.offset, found.length))
+        else:
+            others.add_other(name)
+    return images, notes
+
+
+def _members(path: Path, zipped: bool, others: LeftOut) -> Iterator[Member]:
     if not path.is_file():
         raise FormatError(f"{path} is not there; give a folder, plain .tar or .zip of images")
-    return _walk_archive(path)
-
-
-def _walk_folder(folder: Path, prefix: str, above: tuple[str, ...]) -> Iterator[FileEntry]:
-    """Links are followed, except to a folder that holds them."""
-    try:
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
-    except OSError as error:
-        pass_environment_on(error)
-        raise FormatError(f"{folder} cannot be listed: {error.strerror}") from error
-    for entry in entries:
-        name = _checked(prefix + entry.name, folder)
-        if not entry.is_dir():
-            yield FileEntry(name)
-        elif (real := os.path.realpath(entry.path)) not in above and len(above) < DEEPEST:
-            yield from _walk_folder(Path(entry.path), f"{name}/", (*above, real))
-
-
-def _walk_archive(path: Path) -> Iterator[FileEntry]:
-    for name, offset, length in walk_zip(path) if is_zip(path) else _walk_tar(path):
-        parts = [part for part in name.split("/") if part not in ("", ".")]
-        if ".." in parts or not parts:
-            raise FormatError(f"{path} holds {name!r}, which leaves its folder; pack it again")
-        yield FileEntry(_checked("/".join(parts), path), offset, length)
-
-
-def _walk_tar(path: Path) -> Iterator[tuple[str, int, int]]:
+    if zipped:
+        guessed: list[str] = []
+        yield from walk_zip(path, guessed)
+        if guessed:
+            others.notes.append(
+                f"{len(guessed)} names are not UTF-8 and were read in code page 437 ({shown(guessed[0])})"
+            )
+        return
     with TarStream(path, seek=True) as stream:
-        for name, length in stream:
-            yield name, stream.offset(), length
+        yield from stream
+    if stream.trailing:
+        others.notes.append("what follows the end of the tar is no tar, and was not read")
 
 
 def _checked(name: str, where: Path) -> str:
@@ -163,6 +182,7 @@ def _lone_root(names: list[str]) -> str:
 
 
 def _below(entries: list[FileEntry], root: str) -> list[FileEntry]:
-    """Of a name that an archive holds twice, the later content counts, as when it is unpacked."""
-    last = {entry.name: entry for entry in entries}
-    return [FileEntry(name[len(root) :], last[name].offset, last[name].length) for name in sorted(last)]
+    return sorted(
+        (FileEntry(entry.name[len(root) :], entry.offset, entry.length) for entry in entries),
+        key=lambda entry: entry.name,
+    )

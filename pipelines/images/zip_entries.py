@@ -2,56 +2,131 @@
 
 from __future__ import annotations
 
+import stat
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipelines.archive_member import FILE, FOLDER, LINK, LONGEST_PATH, Member
+from pipelines.images.zip_names import name_of, split_at_backslashes
+from pipelines.left_out import shown
+from pipelines.sources import unreadable
+from pipelines.tar_headers import BLOCK, checksum_holds
 from shards.environment import pass_environment_on
 from shards.errors import FormatError
 
 HEADER = struct.Struct("<4s5H3L2H")  # a file's own header; its name and extra field follow, then its content
-SIGNATURE = b"PK\x03\x04"
-ENCRYPTED = 1
+SIGNATURE, DESCRIPTOR = b"PK\x03\x04", b"PK\x07\x08"
+ENCRYPTED, CHECKSUM_FOLLOWS = 1, 8
 STORED, DEFLATED = 0, 8
+UNIX = (3, 19)  # systems that "made" an entry and store the mode of its file
+DOS_FOLDER = 0x10
+UNKNOWN_DISK = 0xFFFF  # as zip64 writes it
+KINDS = {
+    stat.S_IFDIR: FOLDER,
+    stat.S_IFLNK: LINK,
+    stat.S_IFIFO: "fifo",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "character device",
+    stat.S_IFBLK: "block device",
+}
 
 
 def is_zip(path: Path) -> bool:
+    """Also one behind a program that unpacks it. A tar whose last file is a zip is none."""
     with path.open("rb") as file:
-        return file.read(4) == SIGNATURE
-
-
-def walk_zip(path: Path) -> Iterator[tuple[str, int, int]]:
-    """(name, byte at which its header begins, bytes of its packed content) of each file. FormatError: cut, damaged."""
+        start = file.read(BLOCK)
+    if start[:2] == b"PK":
+        return True
     try:
-        with zipfile.ZipFile(path) as archive:
-            for entry in archive.infolist():
-                if not entry.is_dir():
-                    yield entry.filename, entry.header_offset, entry.compress_size
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        is_tar = len(start) == BLOCK and any(start) and checksum_holds(start, path)
+    except FormatError:
+        is_tar = False
+    return not is_tar and start[:2] != b"\x1f\x8b" and zipfile.is_zipfile(path)
+
+
+def walk_zip(path: Path, guessed: list[str]) -> Iterator[Member]:
+    """`offset`: byte at which the entry's header begins; `length`: bytes of its packed content.
+
+    `guessed` gets the names whose encoding nothing tells.
+    Raises FormatError for an archive that is cut, damaged, one part of several, or two of them in one file.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of entries that occur twice, of extra fields
+            with zipfile.ZipFile(path) as archive:
+                entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
         pass_environment_on(error)
         raise FormatError(f"{path} is a zip archive that is cut short or damaged ({error}); fetch it again") from error
+    _check_whole(path, entries)
+    for entry in entries:
+        name, is_guess = name_of(entry)
+        guessed += [name] if is_guess else []
+        yield _member(path, entry, name)
+
+
+def _check_whole(path: Path, entries: list[zipfile.ZipInfo]) -> None:
+    with path.open("rb") as file:
+        begins_with_a_file = file.read(len(SIGNATURE)) == SIGNATURE
+    if any(entry.volume not in (0, UNKNOWN_DISK) for entry in entries):
+        raise FormatError(f"{path} is a part of a zip archive in several files; join them (zip -s 0 … --out …)")
+    first = min((entry.header_offset for entry in entries), default=0)
+    if begins_with_a_file and first > 0:
+        raise FormatError(
+            f"{path} begins with {first} bytes of another zip archive, which its directory does not list; give the two "
+            "archives apart, or pack the folder again"
+        )
+
+
+def _member(path: Path, entry: zipfile.ZipInfo, name: str) -> Member:
+    mode = entry.external_attr >> 16 if entry.create_system in UNIX else 0
+    name = split_at_backslashes(path, name, bool(stat.S_IFMT(mode)))
+    kind = KINDS.get(stat.S_IFMT(mode), FILE)
+    if name.endswith("/") or (not mode and entry.external_attr & DOS_FOLDER and not entry.file_size):
+        return Member(name, FOLDER)
+    if kind != LINK:
+        return Member(name, kind, entry.file_size, entry.header_offset, entry.compress_size)
+    try:
+        target = unpack(path, entry.header_offset, entry.compress_size, LONGEST_PATH)
+    except (ValueError, OSError) as error:
+        raise FormatError(f"{path}: the link {shown(name)}: {error}") from error
+    return Member(name, LINK, target=target.decode("utf-8", "surrogateescape"))
 
 
 def unpack(path: Path, offset: int, packed: int, largest: int) -> bytes:
     """Content of the file whose header begins at `offset`. ValueError: damaged, encrypted, too large."""
-    with path.open("rb", buffering=0) as file:
-        file.seek(offset)
-        head = file.read(HEADER.size)
-        if len(head) < HEADER.size or head[:4] != SIGNATURE:
-            raise ValueError("cut short or damaged: the archive has no file at its place")
-        _, _, flags, method, _, _, checksum, _, _, name_length, extra_length = HEADER.unpack(head)
-        file.seek(name_length + extra_length, 1)
-        data = file.read(packed)
-    if flags & ENCRYPTED or method not in (STORED, DEFLATED):
-        raise ValueError(f"packed in a way that is not read (method {method}, flags {flags}); zip it again plainly")
+    try:
+        with path.open("rb", buffering=0) as file:
+            file.seek(offset)
+            head = file.read(HEADER.size)
+            if len(head) < HEADER.size or head[:4] != SIGNATURE:
+                raise ValueError("cut short or damaged: the archive has no file at its place")
+            _, _, flags, method, _, _, checksum, _, _, name_length, extra_length = HEADER.unpack(head)
+            file.seek(name_length + extra_length, 1)
+            data, after = file.read(packed), file.read(8)
+    except OSError as error:
+        raise unreadable(error) from error
+    if flags & ENCRYPTED:
+        raise ValueError("encrypted; unpack the archive with its password and give the folder")
+    if method not in (STORED, DEFLATED):
+        raise ValueError(f"packed in a way that is not read (method {method}); zip it again plainly")
     if len(data) != packed:
         raise ValueError("cut short: the archive ends inside it")
     data = _inflated(data, largest) if method == DEFLATED else data
-    if checksum and zlib.crc32(data) != checksum:  # 0: it was written after the content, and an image checks itself
+    wanted = [checksum, *(_checksums_after(after) if flags & CHECKSUM_FOLLOWS else [])]
+    if zlib.crc32(data) not in wanted:
         raise ValueError("damaged: its checksum differs")
     return data
+
+
+def _checksums_after(after: bytes) -> list[int]:
+    """A checksum that follows the content may have a signature before it, which a checksum may look like."""
+    places = (0, 4) if after[:4] == DESCRIPTOR else (0,)
+    return [int.from_bytes(after[at : at + 4], "little") for at in places]
 
 
 def _inflated(data: bytes, largest: int) -> bytes:

@@ -261,7 +261,8 @@ def test_a_small_file_that_swells_is_not_unpacked(tmp_path: Path) -> None:
 
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.JPEG", bytes(5_000_000))
-    ((_, offset, packed),) = walk_zip(tmp_path / "bomb.zip")
+    (member,) = walk_zip(tmp_path / "bomb.zip", [])
+    offset, packed = member.offset, member.length
     assert len(unpack(tmp_path / "bomb.zip", offset, packed, 5_000_000)) == 5_000_000
     with pytest.raises(ValueError, match="more than 1000 bytes"):
         unpack(tmp_path / "bomb.zip", offset, packed, 1000)
