@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+
+log = logging.getLogger(__name__)
 
 NAMED, KINDS_SHOWN = 3, 4
 LONGEST_SUFFIX = 8
@@ -51,15 +54,24 @@ class LeftOut:
         if self.suffixes:
             shown = [f"{count} {suffix}" for suffix, count in self.suffixes.most_common(KINDS_SHOWN)]
             more = ["…"] if len(self.suffixes) > KINDS_SHOWN else []
-            parts.append(f"{self.suffixes.total()} that are no images ({', '.join(shown + more)})")
+            what = "that is no image" if self.suffixes.total() == 1 else "that are no images"
+            parts.append(f"{self.suffixes.total()} {what} ({', '.join(shown + more)})")
         if self.hidden:
             parts.append(f"{self.hidden} hidden")
-        files = f"{self.total} file{'s were' if self.total > 1 else ' was'} left out: {', '.join(parts)}"
-        return "; ".join(([files] if parts else []) + self.notes)
+        said = (
+            [f"{self.total} file{'s were' if self.total > 1 else ' was'} left out: {', '.join(parts)}"] if parts else []
+        )
+        return "; ".join(said + self.notes)
 
     def _named(self, kind: str, count: int) -> str:
         more = ", …" if count > NAMED else ""
         return f"{count} {kind_of(kind, count)} ({', '.join(shown(name) for name in self.names[kind])}{more})"
+
+
+def warn_of(others: LeftOut, path: Path) -> None:
+    """One line, if there is anything to say."""
+    if line := str(others):
+        log.warning("%s: %s", path, line)
 
 
 def kind_of(kind: str, count: int) -> str:

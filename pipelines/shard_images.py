@@ -17,6 +17,7 @@ from pipelines.images.request import Request
 from pipelines.images.source import ImageSource
 from pipelines.images.survey import Survey, survey
 from pipelines.images.to_sample import ImageItem, ImageJob, to_sample
+from pipelines.left_out import warn_of
 from pipelines.request import look_first
 from pipelines.stage import BadItems, BuildReport, build_shards, plan_shards, taken_back_if_empty
 from shards.schema import DatasetInfo, Encoding, ImageSpec
@@ -67,6 +68,7 @@ def shard_images(
             report = _build(builder, request, found, bad, workers)
             builder.finish(_provenance(request, found, mapped, report))
         assert builder.info is not None
+        warn_of(source.others, source.path)
         return builder.info
 
 

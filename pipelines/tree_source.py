@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from pipelines.left_out import CIRCLE, LeftOut
+from pipelines.left_out import CIRCLE, LeftOut, warn_of
 from pipelines.sources import (
     ListedObject,
     Listing,
@@ -21,8 +20,6 @@ from pipelines.sources import (
 )
 from shards.environment import pass_environment_on
 from shards.errors import FormatError
-
-log = logging.getLogger(__name__)
 
 
 class TreeSource:
@@ -40,8 +37,7 @@ class TreeSource:
             objects = self._list_root(self.root)
         if not any(item.view_ids for item in objects):
             raise no_layout(self.path)
-        if self.others.total:
-            log.warning("%s: %s", self.path, self.others)
+        warn_of(self.others, self.path)
         listing = Listing(objects, {"kind": "tree", "name": self.root.resolve().name}, self._sample(objects))
         listing.identity["listing_sha256"] = listing.sha256()
         return listing

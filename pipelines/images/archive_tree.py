@@ -56,7 +56,7 @@ class ArchiveTree:
         self._share_late(early)
 
     def entries(self, folder: Folder) -> Iterator[tuple[str, Folder | Place | str]]:
-        for name, node in folder.children.items():
+        for name, node in sorted(folder.children.items()):
             reached = self._follow(node, folder) if isinstance(node, Symlink) else node
             yield name, reached.kind if isinstance(reached, Other) else reached
 

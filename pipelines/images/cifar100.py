@@ -11,6 +11,7 @@ import numpy as np
 
 from pipelines.images.cifar_files import Batch, Cifar100, read_cifar100
 from pipelines.images.source import ImageRecord
+from pipelines.left_out import LeftOut
 
 
 class Cifar100Source:
@@ -18,6 +19,7 @@ class Cifar100Source:
 
     name = "cifar100"
     left_out = 0
+    others = LeftOut()
 
     def __init__(self, path: Path):
         self.path = path

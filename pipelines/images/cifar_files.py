@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,8 @@ from pipelines.images.restricted_pickle import LARGEST_PICKLE, StoredBytes, load
 from pipelines.tar_stream import TarStream
 from shards.environment import pass_environment_on
 from shards.errors import FormatError
+
+log = logging.getLogger(__name__)
 
 FOLDER = "cifar-100-python"
 SPLITS = ("train", "test")
@@ -84,6 +87,8 @@ def _archive_files(path: Path) -> Iterator[tuple[str, bytes]]:
                     )
                 _check_size(member.size, f"{path}: {member.name}")
                 yield parts[-1], stream.read()
+        if stream.trailing:
+            log.warning("what follows the end of %s is no tar, and was not read", path)
         stream.drain()  # the checksum of a gzipped archive comes last
 
 

@@ -149,7 +149,7 @@ def _members(path: Path, zipped: bool, others: LeftOut) -> Iterator[Member]:
         yield from walk_zip(path, guessed)
         if guessed:
             others.notes.append(
-                f"{len(guessed)} names are not UTF-8 and were read in code page 437 ({shown(guessed[0])})"
+                f"names not in UTF-8 and read in code page 437: {len(guessed)}, e.g. {shown(guessed[0])}"
             )
         return
     with TarStream(path, seek=True) as stream:

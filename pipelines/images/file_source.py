@@ -16,6 +16,7 @@ from pipelines.images.decode import decode_image
 from pipelines.images.file_list import FileList, FileReader, list_files
 from pipelines.images.keys import unique_keys
 from pipelines.images.source import ImageRecord
+from pipelines.left_out import LeftOut
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,10 @@ class FileSource:
     def left_out(self) -> int:
         """Files that are no images, and images that belong to no split."""
         return self.files.left_out + self.arrangement.splits.count(None)
+
+    @property
+    def others(self) -> LeftOut:
+        return self.files.others
 
     @cached_property
     def arrangement(self) -> Arrangement:

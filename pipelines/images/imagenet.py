@@ -135,7 +135,7 @@ def _packed(path: Path, unpacked: FileList | None = None) -> str | None:
 def _packed_in_tar(path: Path) -> str | None:
     try:
         with TarStream(path, seek=True) as stream:
-            return next((name for name, _ in islice(stream, 8) if PACKED.fullmatch(name)), None)
+            return next((member.name for member in islice(stream, 8) if PACKED.fullmatch(member.name)), None)
     except FormatError:
         return None
 

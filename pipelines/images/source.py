@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pipelines.choose import evenly
+from pipelines.left_out import LeftOut
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ class ImageSource(Protocol):
 
     @property
     def left_out(self) -> int: ...
+
+    @property
+    def others(self) -> LeftOut:
+        """What it holds beside its images, for one line at the end of a build."""
+        ...
 
     @property
     def options(self) -> dict[str, Any]:

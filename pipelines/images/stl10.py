@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.images.source import ImageRecord
+from pipelines.left_out import LeftOut
 from shards.errors import FormatError
 
 SIDE = 96
@@ -26,6 +27,7 @@ class Stl10Source:
 
     name = "stl10"
     left_out = 0
+    others = LeftOut()
 
     def __init__(self, path: Path):
         if path.is_file():

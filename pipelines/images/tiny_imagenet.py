@@ -21,6 +21,7 @@ from pipelines.images.file_list import FileEntry, FileList, FileReader, list_fil
 from pipelines.images.keys import file_keys
 from pipelines.images.source import ImageRecord
 from pipelines.images.split_folders import refuse_twofold, split_of
+from pipelines.left_out import LeftOut
 from shards.errors import FormatError
 
 WNIDS, WORDS, ANNOTATIONS = "wnids.txt", "words.txt", "val/val_annotations.txt"
@@ -63,6 +64,16 @@ class TinyImageNetSource:
     def left_out(self) -> int:
         """Files that are no images, and the images of the unlabelled test split."""
         return self.files.left_out + len(self.files.images) - sum(len(split.entries) for split in self.splits.values())
+
+    @property
+    def others(self) -> LeftOut:
+        return self._others
+
+    @cached_property
+    def _others(self) -> LeftOut:
+        if unlabelled := self.left_out - self.files.left_out:
+            self.files.others.notes.append(f"{unlabelled} images of other splits than train and val were left out")
+        return self.files.others
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -92,7 +92,7 @@ def _member(path: Path, entry: zipfile.ZipInfo, name: str) -> Member:
         return Member(name, kind, entry.file_size, entry.header_offset, entry.compress_size)
     try:
         target = unpack(path, entry.header_offset, entry.compress_size, LONGEST_PATH)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         raise FormatError(f"{path}: the link {shown(name)}: {error}") from error
     return Member(name, LINK, target=target.decode("utf-8", "surrogateescape"))
 

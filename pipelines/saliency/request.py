@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from pipelines.choose import RULE
 from pipelines.images.source import ImageSource
+from pipelines.left_out import warn_of
 from shards.errors import UsageError
 from shards.metadata import read_info
 from shards.schema import DatasetInfo, MapStorage
@@ -63,6 +64,7 @@ def provenance(
     """The same in every run of the same command on the same source. `left_out` names images without a map."""
     if left_out:
         log.warning("%d images were left out, e.g. %s", len(left_out), left_out[0])
+    warn_of(request.source.others, request.source.path)
     return {
         "command": command,
         "saliency_model": model,
