@@ -21,6 +21,10 @@ CLASSES_SHA256 = {
 """classes_sha256 → the data set as paper_results.csv calls it."""
 PAPER_SAMPLES = {"3DIEBench": 41_920, "CIFAR100": 50_000, "TinyImageNet": 100_000, "STL-10": 100_000}
 """What the paper trains on: objects, images; of STL-10 the unlabelled ones."""
+IMAGENET_SHA256 = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"
+"""classes_sha256 of the 1000 WordNet ids of ILSVRC 2012, which ImageNet-Sketch and ImageNet-V2 share."""
+IMAGENET_VAL = 50_000
+"""Its validation images."""
 
 
 def classes_sha256(classes: Iterable[str]) -> str:

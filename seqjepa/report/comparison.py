@@ -24,7 +24,7 @@ LEAD = (
     "Published numbers are those of arXiv 2505.03176; ours were measured by seqjepa evaluate. What was not measured is "
     "shown as missing."
 )
-TRAINING = ("loss", "collapse")
+TRAINING = ("loss", "collapse", "online-probes", "learning-rate")
 """Keys of figures that are about training."""
 
 

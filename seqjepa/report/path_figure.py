@@ -20,22 +20,27 @@ SOURCES = {
 CAPTION = (
     "R² of the transformation from the first view to the one after the last, read from z_AGG and the last action’s "
     "embedding; each head was trained on what it is shown. With one step the answer is the last action itself. Grey "
-    "and hollow: the paper’s curves (three seeds) on its own data and scale; ours beside them show whether the shape "
-    "holds."
+    "and hollow: the paper’s curves (three seeds), beside ours only for the same data set at the same resolution; what "
+    "other data share with them is the shape."
 )
 
 
 def path_figure(groups: Sequence[Group]) -> Figure:
-    """Visual and angular, a panel for each kind of run that has the numbers; the paper's alone where none has."""
+    """Visual and angular: a panel for each kind of run that has the numbers, with the paper's curves on its own data,
+    and the paper's alone where none of ours is on them."""
     panels, rows = [], []
     measured = [group for group in groups if group.curve("r2_path", "both")]
     for kind, (source, word, dataset) in SOURCES.items():
         theirs = _published(source)
         fitting = [group for group in measured if seen(group.config) == kind]
-        for group in fitting:
+        at_home = [group for group in fitting if group.home == dataset]
+        for group in at_home:
             title = f"{word}: {group.label} on {group.data}; grey: paper, {dataset}"
             _add(panels, rows, title, [*theirs, *_ours(group)])
-        if not fitting:
+        for group in fitting:
+            if group not in at_home:
+                _add(panels, rows, f"{word}: {group.label} on {group.data}", _ours(group))
+        if not at_home:
             _add(panels, rows, f"{word}: published alone ({dataset})", theirs)
     lacking = [
         f"no {word} run" for kind, (_, word, _) in SOURCES.items() if kind not in {seen(g.config) for g in measured}

@@ -1,8 +1,8 @@
-"""How training went: the loss of each run, and whether its features stayed apart."""
+"""How training went: loss, online probes and learning rate of each run, and whether its features stayed apart."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from seqjepa.report.figure import Figure, Panel
 from seqjepa.report.figures import MOST_LINES, Line, curve, ends, line_chart
@@ -21,28 +21,44 @@ COLLAPSE = {
     "z_std": "spread of z",
     "agg_std": "spread of z_AGG",
 }
+PROBES = {"probe_top1": "top-1 of the probe, 0 to 1", "probe_r2": "R² of the probe"}
+PROBES_TITLE, RATES_TITLE = "Online probes", "Learning rate"
+PROBES_CAPTION = (
+    "Linear heads that learn beside the method on detached features of the training split, mean over each epoch: a "
+    "sign of progress, not the numbers of the tables. R² is of the relative action between two views."
+)
+RATES_CAPTION = "At the end of each epoch, as logged: warm-up, then as the schedule has it."
+NO_PROBES = "no run has logged online probes"
 
 
 def run_curves(groups: Sequence[Group]) -> list[Figure]:
-    """Loss by method and data, then diagnostics of collapse, at most six runs a chart; no numbers, they are in logs."""
-    title = "Loss over epochs"
+    """Loss by method and data, then what is logged of features, probes and the learning rate by data.
+
+    At most six runs a chart; no numbers, they are in the logs.
+    """
+    title, spread = "Loss over epochs", "Are the features alive?"
     losses = [
         panel
         for (method, data), found in _by_method(groups).items()
         for panel in _panels(title, f"{METHODS.get(method, method)} on {data}", "loss", "loss", found)
     ]
-    spread = "Are the features alive?"
-    diagnostics = [
-        panel
-        for data, found in by_data(groups).items()
-        for key, shown in COLLAPSE.items()
-        for panel in _panels(spread, f"{shown}, {data}", key, shown, found)
-    ]
+    diagnostics = list(_over_data(groups, spread, COLLAPSE))
     missing = "no run has a log of its epochs"
+    probes = list(_over_data(groups, PROBES_TITLE, PROBES))
+    rates = list(_over_data(groups, RATES_TITLE, {"lr": "learning rate"}))
     return [
         Figure("loss", title, LOSS_CAPTION, tuple(losses), missing="" if losses else missing),
         Figure("collapse", spread, COLLAPSE_CAPTION, tuple(diagnostics), missing="" if diagnostics else missing),
+        Figure("online-probes", PROBES_TITLE, PROBES_CAPTION, tuple(probes), missing="" if probes else NO_PROBES),
+        Figure("learning-rate", RATES_TITLE, RATES_CAPTION, tuple(rates), missing="" if rates else missing),
     ]
+
+
+def _over_data(groups: Sequence[Group], title: str, columns: Mapping[str, str]) -> Iterator[Panel]:
+    """Panels of columns of metrics.jsonl, by the names that they have on their axes, for each data set."""
+    for data, found in by_data(groups).items():
+        for key, shown in columns.items():
+            yield from _panels(title, f"{shown}, {data}", key, shown, found)
 
 
 def _by_method(groups: Sequence[Group]) -> dict[tuple[str, str], list[Group]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from seqjepa.report.figure import Figure, Panel
 from seqjepa.report.figures import Line, ends, line_chart
@@ -27,27 +28,62 @@ SHORT = {"TinyImageNet": "Tiny", "3DIEBench": "3DIE", "STL-10": "STL", "CIFAR100
 USUAL_M_TR = {"rotation": 3, "position": 4, "augmentation": 2}
 CAPTION = (
     "Left: R² of the transformation over M_tr. Middle: top-1 of z_AGG over M_tr, at M_val = 5 or the most that was "
-    "measured. Right: top-1 of z_AGG over M_val. Grey and hollow: the paper’s curves, read from its figure, on its own "
-    "data and scale; ours name theirs. Levels are comparable only for the same data, shapes are what is shown."
+    "measured. Right: top-1 of z_AGG over M_val. Grey and hollow: the paper’s curves, read from its figure. Ours stand "
+    "among them only for the same data set at the same resolution; other data have panels of their own, whose levels "
+    "are not comparable with the paper’s."
 )
+SIDES = {"left": "m_tr", "middle": "m_tr", "right": "m_val"}
 
 
 def scaling(groups: Sequence[Group]) -> Figure:
-    """Three panels; ours from runs that differ in M_tr alone."""
+    """Three panels of the paper's curves with ours on the same data, then three for each other data.
+
+    Ours are from runs that differ in M_tr alone.
+    """
     found = families(groups, "data.context")
-    charts = [
-        ("R² over M_tr", "M_tr", "R²", _left(found), _published("Figure 7-left", "m_tr")),
-        ("top-1 over M_tr", "M_tr", "top-1, %", _middle(found), _published("Figure 7-middle", "m_tr")),
-        ("top-1 over M_val", "M_val", "top-1, %", _right(found), _published("Figure 7-right", "m_val")),
-    ]
     panels, rows = [], []
-    for title, x_label, y_label, ours, theirs in charts:
-        lines = [*theirs, *ours]
-        alt = f"{TITLE}, {title}: {ends(lines)}."
-        panels.append(Panel(title, line_chart(lines, x_label=x_label, y_label=y_label, alt=alt, markers=True)))
-        rows += line_rows(title, lines)
-    missing = "" if any(ours for *_, ours, _ in charts) else "no seq-JEPA run was evaluated; the paper’s curves alone"
+    for data, some in {"": [f for f in found if f[0].home], **_elsewhere(found)}.items():
+        for chart in _charts(some):
+            lines = [*([] if data else chart.published), *chart.ours]
+            if lines:
+                title = f"{chart.title}, ours on {data}" if data else chart.title
+                panels.append(Panel(title, _drawn(chart, title, lines)))
+                rows += line_rows(title, lines)
+    drawn = any(chart.ours for chart in _charts(found))
+    missing = "" if drawn else "no seq-JEPA run was evaluated; the paper’s curves alone"
     return Figure(KEY, TITLE, CAPTION, tuple(panels), COLUMNS, tuple(rows), missing)
+
+
+@dataclass(frozen=True)
+class _Chart:
+    title: str
+    x_label: str
+    y_label: str
+    ours: Sequence[Line]
+    published: Sequence[Line]
+
+
+def _charts(found: Sequence[Sequence[Group]]) -> tuple[_Chart, ...]:
+    left, middle, right = (_published(f"Figure 7-{side}", at) for side, at in SIDES.items())
+    return (
+        _Chart("R² over M_tr", "M_tr", "R²", _left(found), left),
+        _Chart("top-1 over M_tr", "M_tr", "top-1, %", _middle(found), middle),
+        _Chart("top-1 over M_val", "M_val", "top-1, %", _right(found), right),
+    )
+
+
+def _elsewhere(found: Sequence[list[Group]]) -> dict[str, list[list[Group]]]:
+    """Families whose data are not the paper's, by those data."""
+    away: dict[str, list[list[Group]]] = {}
+    for family in found:
+        if not family[0].home:
+            away.setdefault(family[0].data, []).append(family)
+    return away
+
+
+def _drawn(chart: _Chart, title: str, lines: Sequence[Line]) -> str:
+    alt = f"{TITLE}, {title}: {ends(lines)}."
+    return line_chart(lines, x_label=chart.x_label, y_label=chart.y_label, alt=alt, markers=True)
 
 
 def _left(found: Sequence[Sequence[Group]]) -> list[Line]:

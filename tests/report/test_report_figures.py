@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from report_runs import protocol_of, write_run
 
+from seqjepa.data.known_sets import IMAGENET_SHA256
 from seqjepa.evaluate.artefacts import artefacts_folder, save_arrays
 from seqjepa.report.accuracy_vs_r2 import accuracy_vs_r2
 from seqjepa.report.figure import Figure, html
@@ -110,8 +111,75 @@ def test_heat_maps_stand_side_by_side_and_say_what_ours_are(figures):
 def test_scaling_has_a_point_for_each_m_tr(figures):
     figure = figures["figure-7"]
     assert column(figure, "y", curve="rotation, 3die-synth, 48 px") == [0.125, 0.25, 0.375]
-    assert column(figure, "x", curve="3die-synth, 48 px, M_val 5", panel="top-1 over M_tr") == [1, 2, 3]
+    assert column(
+        figure, "x", curve="3die-synth, 48 px, M_val 5", panel="top-1 over M_tr, ours on 3die-synth, 48 px"
+    ) == [1, 2, 3]
     assert column(figure, "y", curve="3die-synth, 48 px, M_tr 3") == [25.0, 68.75]
+
+
+@pytest.mark.parametrize("key", ["figure-3", "figure-6", "figure-7", "figure-15"])
+def test_other_data_never_stand_on_the_papers_axes(figures, key):
+    figure = figures[key]
+    whose: dict[str, set] = {}
+    for row in figure.rows:
+        whose.setdefault(str(row[0]), set()).add(row[1])
+    both = {panel for panel, of in whose.items() if len(of) > 1}
+    named = {row[2] for row in figure.rows if row[0] in both and row[1] == "ours"}
+    assert not [name for name in named if "synth" in str(name)]
+    assert all("synth" not in panel for panel in both)
+    assert [panel for panel, of in whose.items() if of == {"ours"}]
+    assert len(figure.panels) == len(whose)
+
+
+def test_ours_stand_among_the_papers_curves_on_the_same_data_and_resolution(tmp_path):
+    for name, pixels in (("same", 128), ("smaller", 64)):
+        protocol = protocol_of(resolution=pixels)
+        write_run(
+            tmp_path / name, scores=scores(3), protocol=protocol, settings=[f"data.image_size={pixels}"], epochs=2
+        )
+    found = {figure.key: figure for figure in build_figures(read_records([tmp_path]))}
+    for key, panel, alone in (
+        ("figure-7", "top-1 over M_val", "top-1 over M_val, ours on 3DIEBench, 64 px"),
+        ("figure-6", "angular: seq-JEPA, M_tr 3 on 3DIEBench, 128 px; grey: paper, 3DIEBench",
+         "angular: seq-JEPA, M_tr 3 on 3DIEBench, 64 px"),
+    ):  # fmt: skip
+        assert set(column(found[key], "whose", panel=panel)) == {"paper", "ours"}
+        assert set(column(found[key], "whose", panel=alone)) == {"ours"}
+
+
+def test_a_transfer_between_the_papers_sets_stands_among_its_curves(tmp_path):
+    stl = protocol_of("STL-10", resolution=96)
+    run = write_run(tmp_path / "stl", "stl-pls-M4", scores={"top1_agg": {"5": 0.5}}, protocol=stl, epochs=2)
+    imagenet = {
+        "classes_sha256": IMAGENET_SHA256, "val_samples": 50_000, "resolution": 224, "fixating": {"patch": 84},
+    }  # fmt: skip
+    for name, changed in (("in", {}), ("sketch", {"val_samples": 50_889}), ("tiles", {"fixating": {"patch": 48}})):
+        results = {"trained": {"top1_agg": {"1": 0.25}, "protocol": imagenet | changed}}
+        (run / f"results-{name}.json").write_text(json.dumps(results))
+    figure = next(f for f in build_figures(read_records([tmp_path])) if f.key == "figure-15")
+    beside, alone = (panel.title for panel in figure.panels)
+    assert column(figure, "curve", whose="ours", panel=beside) == ["seq-JEPA, M_tr 4, in"]
+    assert column(figure, "curve", panel=alone) == ["sketch", "tiles"]
+
+
+def test_online_probes_and_the_learning_rate_are_drawn_as_logged(tmp_path):
+    run = write_run(tmp_path / "one", scores=scores(3), protocol=SYNTH, epochs=2)
+    lines = [
+        {"epoch": e, "loss": 0.5, "lr": 0.001 * e, "probe_r2": e / 4, **({"probe_top1": 0.75} if e > 1 else {})}
+        for e in (1, 2)
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_run(tmp_path / "bare", "simclr-3die", scores={"top1_z": 0.5}, protocol=SYNTH, epochs=2)
+    found = {figure.key: figure for figure in build_figures(read_records([tmp_path]))}
+    top1, r2 = found["online-probes"].panels
+    assert (top1.title, r2.title) == (
+        "top-1 of the probe, 0 to 1, 3die-synth, 48 px",
+        "R² of the probe, 3die-synth, 48 px",
+    )
+    assert "seq-JEPA, M_tr 3 from 0.75 to 0.75" in top1.drawing
+    assert "seq-JEPA, M_tr 3 from 0.25 to 0.5" in r2.drawing
+    (rate,) = found["learning-rate"].panels
+    assert "seq-JEPA, M_tr 3 from 0.001 to 0.002" in rate.drawing
 
 
 def test_paths_rollouts_and_transfers_are_those_of_results(figures):
