@@ -14,16 +14,13 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import simplejpeg
 from PIL import Image
 
+from pipelines.jpeg import Pixels, decode_jpeg
 from shards.errors import UsageError
-
-Pixels = np.ndarray  # uint8 [H, W, 3], RGB in the order the source file has
 
 TARGET_PSNR_DB = 41.0
 LOSSLESS_PSNR_DB = 99.0  # what a perfect copy counts as in a mean
-LARGEST_SIDE = 8192
 
 
 @dataclass(frozen=True)
@@ -52,22 +49,6 @@ class JpegSetting:
 LADDER = tuple(
     JpegSetting.parse(text) for text in ("420-85", "420-90", "444-85", "420-95", "444-90", "444-95", "444-98")
 )
-
-
-def jpeg_size(data: bytes) -> tuple[int, int]:
-    """(height, width) in pixels from the header alone. Raises ValueError for what is not a JPEG, or too large."""
-    height, width = (int(side) for side in simplejpeg.decode_jpeg_header(data)[:2])
-    if max(height, width) > LARGEST_SIDE:
-        raise ValueError(f"{width}×{height} pixels; at most {LARGEST_SIDE} a side")
-    return height, width
-
-
-def decode_jpeg(data: bytes) -> Pixels:
-    """RGB uint8 [H, W, 3]; grey images are spread to three channels. Raises ValueError if damaged or cut short.
-
-    Pixels are identical to PIL's; unlike PIL it also refuses damage that libjpeg only warns about.
-    """
-    return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
 
 
 def resize(rgb: Pixels, size: int) -> Pixels:

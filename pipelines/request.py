@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pipelines.choose import RULE
-from pipelines.encode import LARGEST_SIDE, JpegSetting
+from pipelines.encode import JpegSetting
+from pipelines.jpeg import LARGEST_SIDE
 from pipelines.split_lists import find_split_lists
 from pipelines.splits import THREE_WAYS, Split, SplitRule
 from shards.claim import differences, look

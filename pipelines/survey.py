@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.encode import JpegSetting, choose_setting, decode_jpeg, jpeg_size, resize
+from pipelines.encode import JpegSetting, choose_setting, decode_jpeg, resize
+from pipelines.jpeg import jpeg_size
 from pipelines.sources import Content, ListedObject, Listing, Source, read_content
 from shards.errors import FormatError
 from shards.files import disk_full_named, write_atomic

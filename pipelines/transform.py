@@ -17,11 +17,11 @@ from pipelines.encode import (
     Pixels,
     decode_jpeg,
     encode_jpeg,
-    jpeg_size,
     psnr_db,
     resize,
     squared_error,
 )
+from pipelines.jpeg import jpeg_size
 from pipelines.sources import Content, read_content
 from shards.sample import Sample, ViewSample, encode_raw
 from shards.stats import PixelStats

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pipelines.choose import RULE
-from pipelines.encode import LARGEST_SIDE, JpegSetting
+from pipelines.encode import JpegSetting
 from pipelines.images.fit import Fit
 from pipelines.images.source import ImageSource
+from pipelines.jpeg import LARGEST_SIDE
 from shards.errors import UsageError
 from shards.schema import Encoding
 

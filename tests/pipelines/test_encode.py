@@ -17,12 +17,12 @@ from pipelines.encode import (
     choose_setting,
     decode_jpeg,
     encode_jpeg,
-    jpeg_size,
     mean_psnr,
     psnr_db,
     resize,
     squared_error,
 )
+from pipelines.jpeg import jpeg_size
 from shards.errors import UsageError
 
 

@@ -1,0 +1,77 @@
+"""A picture that decoders read whole is read, with PIL's pixels; one that lost pixels is refused."""
+
+from __future__ import annotations
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from odd_jpegs import CMYK, END, LOST, PLAIN, PROGRESSIVE, READ, RESTARTS, jpeg, scan
+from PIL import Image
+
+from pipelines.images.decode import decode_image
+from pipelines.jpeg import decode_jpeg, jpeg_size
+from pipelines.transform import _load
+
+OPENCV_DIFFERS = {"CMYK", "scan parameters, CMYK", "Adobe's transform 9"}  # it converts by a formula of its own
+
+
+def pil(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+@pytest.mark.parametrize("name", READ)
+def test_what_decoders_read_is_not_corrupt(name: str) -> None:
+    data = READ[name]
+    pixels = decode_image(data)
+    assert np.array_equal(pixels, pil(data))
+    assert jpeg_size(data) == pixels.shape[:2]
+    if name not in OPENCV_DIFFERS:
+        theirs = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        assert np.array_equal(pixels, theirs[..., ::-1])
+
+
+def test_oddities_change_no_pixel() -> None:
+    for name in ("scan parameters", "JFIF 9", "bytes between segments", "many bytes before the end", "all together"):
+        assert np.array_equal(decode_jpeg(READ[name]), decode_jpeg(PLAIN))
+    for name in ("bytes before a restart mark", "zeros before a restart mark", "bytes before every restart mark"):
+        assert np.array_equal(decode_jpeg(READ[name]), decode_jpeg(RESTARTS))
+    assert np.array_equal(decode_jpeg(READ["bytes between scans"]), decode_jpeg(PROGRESSIVE))
+    assert np.array_equal(decode_jpeg(READ["3:1:1"]), np.full((8, 48, 3), decode_jpeg(READ["3:1:1"])[0, 0]))
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_what_lost_pixels_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="corrupt JPEG"):
+        decode_image(LOST[name])
+
+
+@pytest.mark.parametrize("data", [PLAIN, CMYK, jpeg(mode="L"), RESTARTS], ids=["plain", "CMYK", "grey", "restarts"])
+def test_every_cut_is_refused_or_lost_nothing(data: bytes) -> None:
+    whole, refused = pil(data), 0
+    for cut in range(scan(data), len(data) - 2, 5):
+        with pytest.raises(ValueError, match="corrupt JPEG"):
+            decode_jpeg(data[:cut])
+        try:
+            assert np.array_equal(decode_jpeg(data[:cut] + END), whole)
+        except ValueError:
+            refused += 1
+    assert refused > (len(data) - scan(data)) / 5 - 3
+
+
+def test_flipped_bits_are_refused_or_as_pil_has_them() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        data = bytearray(PLAIN)
+        data[int(rng.integers(2, len(data)))] ^= 1 << int(rng.integers(8))
+        try:
+            pixels = decode_jpeg(bytes(data))
+        except ValueError:
+            continue
+        assert np.array_equal(pixels, pil(bytes(data)))
+
+
+def test_3diebench_reads_them_alike() -> None:
+    data = READ["scan parameters"]
+    assert np.array_equal(_load(data, (48, 64)), pil(data))
