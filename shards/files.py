@@ -39,6 +39,10 @@ class AtomicFile:
             os.fsync(self._fd)
             self._close()
 
+    def sha256(self) -> str:
+        """Of what a reader finds on disk; after seal(), before publish()."""
+        return sha256_of_file(self._tmp)
+
     def publish(self) -> None:
         self.seal()
         os.replace(self._tmp, self.path)

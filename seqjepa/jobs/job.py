@@ -19,7 +19,7 @@ from seqjepa.evaluate.suite import evaluate_run
 from seqjepa.files import TEMPORARY
 from seqjepa.jobs.asked import note_answer, still_answered
 from seqjepa.recipes import load_recipe
-from seqjepa.training.checkpoint import RUN, read_run_json
+from seqjepa.training.checkpoint import RUN, WEIGHTS, read_run_json, weights_epochs
 from seqjepa.training.data import open_training_data
 from seqjepa.training.run_directory import Plan, check_same_run
 from seqjepa.training.train import train
@@ -95,12 +95,17 @@ def run_job(
 
 
 def is_trained(run: Path, config: RunConfig, shards: Path) -> bool:
-    """Whether `run` holds this run, finished. UsageError where it holds another one."""
+    """Whether `run` holds the weights of this run, finished and whole. UsageError where it holds another run."""
     if not (run / RUN).exists():
         return False
     source = open_training_data(shards, config)
     check_same_run(run, Plan(config, source.data, source.names))
-    return read_run_json(run).get("finished_epochs") == config.optim.epochs
+    return is_finished(run, config.optim.epochs)
+
+
+def is_finished(run: Path, epochs: int) -> bool:
+    """Whether run.json says so and the weights are there, whole, and of so many epochs (of old runs: of any)."""
+    return read_run_json(run).get("finished_epochs") == epochs and weights_epochs(run / WEIGHTS) in (epochs, None)
 
 
 def refuse_other_runs(job: Job, out: Path) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from seqjepa.jobs.asked import still_answered
-from seqjepa.jobs.job import Job
+from seqjepa.jobs.job import Job, is_finished
 from seqjepa.recipes import flatten, read_config
-from seqjepa.training.checkpoint import CONFIG, METRICS, RUN, read_run_json
+from seqjepa.training.checkpoint import CONFIG, METRICS, RUN, WEIGHTS, read_run_json
 from seqjepa.training.run_directory import FREE_KEYS
 from seqjepa.training.runlog import read_epochs
 from shards.errors import ConfigError, DamageError, FormatError
@@ -54,7 +54,10 @@ def _state_of(job: Job, out: Path) -> State:
         there, asked = (flatten(c.model_dump()) for c in (read_config(run / CONFIG), config))
         if any(there[key] != value for key, value in asked.items() if key not in FREE_KEYS):
             return State("another run", done, planned)
-    if read_run_json(run).get("finished_epochs") != planned:
+    finished = read_run_json(run).get("finished_epochs") == planned
+    if finished and not is_finished(run, planned):
+        return State("unreadable", done, planned, f"{run / WEIGHTS} is not there or not whole")
+    if not finished:
         return State("training", done, planned)
     return State("evaluated" if _is_evaluated(job, run) else "trained", done, planned)
 

@@ -1,65 +1,42 @@
 """What a run keeps on disk: state.pt to go on from, model.safetensors to use, and how to open both.
 
 state.pt holds tensors and primitives only, so that it loads with `weights_only=True`; nothing of ours is unpickled.
+Both are held against their checksums whenever they are read. The state of before, state-previous.pt, stays until the
+next one is written and read back: where the newest is damaged, a run goes back to it.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import logging
 import pickle
-from collections.abc import Mapping, Sequence
+import re
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
+from seqjepa import checksums
 from seqjepa.config import RunConfig
-from seqjepa.files import write_atomic
 from seqjepa.methods import build_method
 from seqjepa.methods.base import Method, as_module
 from seqjepa.recipes import read_config
+from seqjepa.training.run_json import RUN, DataInfo, data_info, read_run_json
+from shards.environment import pass_environment_on
 from shards.errors import DamageError, FormatError
+from shards.files import sha256_of_bytes
 
-CONFIG, RUN, METRICS, WEIGHTS, STATE = "config.toml", "run.json", "metrics.jsonl", "model.safetensors", "state.pt"
-EPOCHS = "epochs"
+logger = logging.getLogger(__name__)
 
-
-class DataInfo(NamedTuple):
-    """What the model was trained on: kept in run.json, needed to feed it again.
-
-    action         a kind in seqjepa.data.actions.ACTIONS;  action_size A
-    mean, std      per channel, for pixels in [0, 1]
-    height, width  of the views, in pixels: of the patches where those are cut at fixations
-    kind           of the shards: "views", "saliency" or "image"
-    split          that was trained on
-    fixating       fields of seqjepa.data.fixations.Fixating ("patch", "inhibition" …); empty for whole views
-    image_height, image_width  of the images that patches are cut from or that are augmented, in pixels; 0 for views
-    augment        name of the augmentation recipe, "none" without
-
-    Runs of earlier versions lack the fields that have defaults; all of them are of whole stored views.
-    """
-
-    action: str
-    action_size: int
-    mean: Sequence[float]
-    std: Sequence[float]
-    height: int
-    width: int
-    kind: str = "views"
-    split: str = "train"
-    fixating: Mapping[str, Any] = {}
-    image_height: int = 0
-    image_width: int = 0
-    augment: str = "none"
-
-    @property
-    def patch(self) -> int:
-        """Pixels a side of the patches at fixations; 0: whole views."""
-        return self.fixating.get("patch", 0)
+CONFIG, METRICS, WEIGHTS, STATE = "config.toml", "metrics.jsonl", "model.safetensors", "state.pt"
+PREVIOUS = "state-previous.pt"
+EPOCHS, FORMAT = "epochs", 1
 
 
 class LoadedRun(NamedTuple):
@@ -81,35 +58,25 @@ def initial_method(config: RunConfig, action_size: int) -> Method:
 def load_run(run: Path, device: torch.device | str = "cpu", *, untrained: bool = False) -> LoadedRun:
     """A run's method in eval mode on `device`, with its weights, or with those that it began with.
 
-    FormatError: not a run directory, or one without a checkpoint yet. DamageError: the weights do not fit or are cut.
+    Weights that are damaged come from state.pt, with a warning. FormatError: not a run directory, or one without a
+    checkpoint yet. DamageError: no weights are whole, or they do not fit.
     """
-    info = read_run_json(run)
-    config = read_config(run / CONFIG)
-    try:
-        data = DataInfo(**info["data"])
-    except (KeyError, TypeError) as error:
-        raise FormatError(f"{run / RUN} does not say what the run was trained on ({error})") from None
+    info, config = read_run_json(run), read_run_config(run)
+    checksums.warn_of_change(run / RUN)
+    data = data_info(info, run / RUN)
+    if data.action != config.data.action:
+        raise FormatError(f"{run / RUN} is of actions {data.action!r}, {CONFIG} of {config.data.action!r}")
     method = initial_method(config, data.action_size)
     module = as_module(method)
-    if not untrained:
-        load_weights(module, run / WEIGHTS)
+    epochs = 0.0 if untrained else load_weights(module, run / WEIGHTS)
     module.to(device).eval()
-    return LoadedRun(config, method, data, 0.0 if untrained else trained_epochs(run / WEIGHTS))
+    return LoadedRun(config, method, data, epochs)
 
 
-def read_run_json(run: Path) -> dict[str, Any]:
-    """run.json of a run directory; FormatError where there is none or it is not ours."""
-    try:
-        info = json.loads((run / RUN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise FormatError(f"{run} is not a run directory (no readable {RUN}); `seqjepa train` makes them") from None
-    if not isinstance(info, dict) or info.get("kind") != "seqjepa-run":
-        raise FormatError(f"{run / RUN} was not written by `seqjepa train`")
-    if not isinstance(info.get("shards", {}), dict):
-        raise FormatError(f"{run / RUN} was not written by `seqjepa train`: its shards are no object")
-    if info.get("format") != 1:
-        raise FormatError(f"{run} has format {info.get('format')!r}, this version reads 1: update seqjepa")
-    return info
+def read_run_config(run: Path) -> RunConfig:
+    """config.toml of a run directory; ConfigError where it cannot be read, a warning where it was changed."""
+    checksums.warn_of_change(run / CONFIG)
+    return read_config(run / CONFIG)
 
 
 def save_weights(module: nn.Module, path: Path, epochs: float | None = None) -> None:
@@ -118,41 +85,127 @@ def save_weights(module: nn.Module, path: Path, epochs: float | None = None) -> 
     epochs: of training so far, kept in the file's metadata.
     """
     tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
-    write_atomic(path, safetensors.torch.save(tensors, None if epochs is None else {EPOCHS: f"{epochs:g}"}))
+    data = safetensors.torch.save(tensors, None if epochs is None else {EPOCHS: f"{epochs:g}"})
+    checksums.write_noted(path, data)
 
 
-def trained_epochs(path: Path) -> float | None:
-    """What `save_weights` noted in a file that could be loaded."""
-    with safetensors.safe_open(path, "pt") as file:
-        said = (file.metadata() or {}).get(EPOCHS, "")
+def load_weights(module: nn.Module, path: Path) -> float | None:
+    """Weights, or those of state.pt where they are damaged, into `module`; → epochs of training, if that was noted."""
     try:
-        return float(said)
-    except ValueError:
-        return None
+        tensors, epochs = read_weights(path)
+    except DamageError as error:
+        return _weights_of_state(module, path, error)
+    _fill(module, tensors, path)
+    return epochs
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
-    if not path.exists():
-        raise FormatError(f"{path} is not there: the run has no checkpoint yet; let `seqjepa train` go on")
+def read_weights(path: Path) -> tuple[dict[str, Tensor], float | None]:
+    """Tensors by name, and epochs of training. FormatError: not there. DamageError: not as they were written."""
     try:
-        module.load_state_dict(safetensors.torch.load_file(path))
-    except (SafetensorError, RuntimeError, OSError) as error:
-        raise DamageError(f"{path} is damaged or of another model: {error}") from None
+        data = checksums.read_noted(path)
+    except FileNotFoundError:
+        raise FormatError(f"{path} is not there: the run has no checkpoint yet; let `seqjepa train` go on") from None
+    try:
+        tensors = safetensors.torch.load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise DamageError(f"{path} is damaged ({' '.join(str(error).split())})") from None
+    said = header.get("__metadata__", {}).get(EPOCHS, "")
+    return tensors, float(said) if re.fullmatch(r"\d+(\.\d+)?(e[+-]?\d+)?", said) else None
+
+
+def weights_epochs(path: Path) -> float | None:
+    """Epochs of training of weights that are there and whole; −1 of others, None where they do not say."""
+    try:
+        return read_weights(path)[1]
+    except (FormatError, DamageError):
+        return -1.0
+
+
+def _fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    try:
+        module.load_state_dict(tensors)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise DamageError(f"{path} is of another model than {CONFIG} ({reason:.200})") from None
+    if not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
+        raise DamageError(f"{path} is damaged: a weight is not finite, and such weights are never saved")
+
+
+def _weights_of_state(module: nn.Module, path: Path, damage: DamageError) -> float | None:
+    """What `load_weights` does where only state.pt is whole."""
+    again = f"{damage}; `seqjepa train` with the same options writes it anew from {STATE}"
+    try:
+        state = load_state(path.with_name(STATE))
+    except (DamageError, FormatError):
+        state = None
+    learner = state.get("learner") if state else None
+    if state is None or not isinstance(learner, dict):
+        raise DamageError(f"{damage}, and {STATE} is not there or not whole; restore one of them") from None
+    _fill(module, learner.get("method", {}), path.with_name(STATE))
+    logger.warning("%s; until then the weights in %s are used, which are the same", again, STATE)
+    return state.get(EPOCHS)
 
 
 def save_state(state: Mapping[str, object], path: Path) -> None:
-    """Nested dicts and lists of tensors and primitives → state.pt."""
+    """Nested dicts and lists of tensors and primitives → state.pt. The state that was there becomes state-previous.pt.
+
+    "log" is what metrics.jsonl holds at this moment: its checksum is noted too.
+    """
     buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_atomic(path, buffer.getvalue())
+    torch.save({"format": FORMAT, **state}, buffer)
+    log = state.get("log")
+    also = {METRICS: sha256_of_bytes(log.encode())} if isinstance(log, str) else {}
+    checksums.write_noted(path, buffer.getvalue(), keep=PREVIOUS, also=also)
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
-    """What `save_state` wrote, on the CPU; None where there is no such file yet. DamageError when it cannot be read."""
+    """What `save_state` wrote, on the CPU; None where there is no such file.
+
+    DamageError: it is not what was written. FormatError: a newer version wrote it.
+    """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        data = checksums.read_noted(path)
     except FileNotFoundError:
         return None
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).partition("\n")[0]
-        raise DamageError(f"{path} is damaged ({reason}); delete it to begin this run again") from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles that are not of our form, which are refused below
+            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, LookupError, TypeError) as error:
+        # Not in torch's words, which tell how to unpickle what cannot be trusted.
+        pass_environment_on(error)
+        raise DamageError(f"{path} is damaged: it cannot be read as a state of training") from None
+    if not isinstance(state, dict):
+        raise DamageError(f"{path} is damaged: it holds no state of training")
+    if state.get("format") != FORMAT:
+        found = f"format {state['format']!r:.40}" if "format" in state else "no format"
+        raise FormatError(f"{path} has {found}, this version reads {FORMAT}: update seqjepa, or restore the file")
+    return state
+
+
+def newest_state(run: Path) -> dict[str, Any] | None:
+    """The newest state that is whole; None where none was saved yet. A damaged one is replaced by the one before it.
+
+    DamageError: there is no whole one.
+    """
+    newest, previous = run / STATE, run / PREVIOUS
+    advice = "restore one of them, or begin the run again with --overwrite"
+    try:
+        state, problem = load_state(newest), f"{newest} is gone"
+    except DamageError as error:
+        state, problem = None, str(error)
+    if state is not None:
+        return state
+    try:
+        kept = load_state(previous)
+    except DamageError as error:
+        raise DamageError(f"{problem}; {error}; {advice}") from None
+    if kept is None:
+        if newest.exists():
+            raise DamageError(f"{problem}, and there is no {PREVIOUS}; {advice}")
+        return None
+    where = f"epoch {kept[EPOCHS]:g}, " if isinstance(kept.get(EPOCHS), float) else ""
+    logger.warning("%s; going back to %s: %sstep %s", problem, PREVIOUS, where, kept.get("step"))
+    checksums.restore_noted(newest, previous)
+    return kept

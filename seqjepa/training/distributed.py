@@ -6,12 +6,15 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from shards.errors import FailureError, SeqJepaError, UsageError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -58,17 +61,23 @@ def process_group(world: World, device: torch.device) -> Iterator[None]:
 
 def on_main(world: World, work: Callable[[], object]) -> None:
     """Run `work` on rank 0 while the others wait; if it raises, all ranks raise."""
+    on_all(world, work if world.main else lambda: None)
+
+
+def on_all(world: World, work: Callable[[], T]) -> T:
+    """`work` on every rank; if it raises on one, all raise, so that none waits for it in the next exchange."""
+    done: list[T] = []
     failure: SeqJepaError | None = None
-    if world.main:
-        try:
-            work()
-        except SeqJepaError as error:
-            failure = error
+    try:
+        done.append(work())
+    except SeqJepaError as error:
+        failure = error
     failed = highest(world, [failure is not None])[0]
     if failure is not None:
         raise failure
     if failed:
-        raise FailureError("rank 0 could not go on; its own message says why")
+        raise FailureError("another rank could not go on; its own message says why")
+    return done[0]
 
 
 def highest(world: World, values: Iterable[int]) -> list[int]:

@@ -3,8 +3,9 @@
 config.toml        every setting, resolved
 run.json           versions, shard fingerprints, what the views looked like
 metrics.jsonl      one line an epoch (runlog.py)
-state.pt           what a resumed run needs (checkpoint.py)
+state.pt           what a resumed run needs (checkpoint.py); state-previous.pt: the one before it
 model.safetensors  weights of the last checkpoint
+SHA256SUMS         of all these (checksums.py)
 results.json       written by `seqjepa evaluate`, as are results-SET-SIZE-patchN.json and evaluation/
 """
 
@@ -21,14 +22,27 @@ from pathlib import Path
 from typing import Any
 
 from seqjepa import recipes
+from seqjepa.checksums import SUMS, warn_of_change, write_noted
 from seqjepa.config import RunConfig
-from seqjepa.files import TEMPORARY, write_atomic
-from seqjepa.training.checkpoint import CONFIG, METRICS, RUN, STATE, WEIGHTS, DataInfo, read_run_json
+from seqjepa.files import TEMPORARY
+from seqjepa.training.checkpoint import (
+    CONFIG,
+    METRICS,
+    PREVIOUS,
+    RUN,
+    STATE,
+    WEIGHTS,
+    DataInfo,
+    read_run_config,
+    read_run_json,
+)  # fmt: skip
 from shards.environment import pass_environment_on
-from shards.errors import UsageError
+from shards.errors import FormatError, UsageError
 from shards.lock import FolderLock
 
-OURS = (CONFIG, RUN, METRICS, WEIGHTS, STATE)
+OURS = (STATE, PREVIOUS, WEIGHTS, METRICS, CONFIG, SUMS, RUN)
+"""In the order in which they are removed: settings outlive what was learned under them, and run.json outlives all, so
+that a kill in between leaves a folder that is still known as ours and is not taken for another run's."""
 EVALUATED = re.compile(r"results(-[A-Za-z0-9._-]+-\d+-patch\d+)?\.json")
 ARRAYS = ("trained*/*.npz", "untrained*/*.npz", "asked.json")  # of evaluation/
 LOCK = f"{TEMPORARY}lock"
@@ -71,6 +85,26 @@ def mark_finished(out: Path, epochs: int) -> None:
         _write_json(out / RUN, {**info, "finished_epochs": epochs})
 
 
+def mark_unfinished(out: Path, epochs: int) -> None:
+    """Where run.json says that `epochs` are finished and they are not: the run has gone back to an earlier state."""
+    info = read_run_json(out)
+    if info.get("finished_epochs") == epochs:
+        _write_json(out / RUN, {key: value for key, value in info.items() if key != "finished_epochs"})
+
+
+def refuse_lost_state(out: Path) -> None:
+    """UsageError where a run was trained and what it could go on from is gone: it would be begun again, and emptied."""
+    if not (out / RUN).exists() or (out / STATE).exists() or (out / PREVIOUS).exists():
+        return
+    finished = read_run_json(out).get("finished_epochs")
+    if finished or (out / WEIGHTS).exists():
+        what = f"is finished ({finished} epochs)" if finished else "was trained"
+        raise UsageError(
+            f"{out} {what}, but {STATE} is gone, so it cannot go on; restore that file, or `seqjepa train --overwrite` "
+            "begins the run again and removes what is there"
+        )
+
+
 def _refuse_foreign(out: Path, plan: Plan) -> None:
     entries = sorted(p.name for p in out.iterdir() if not p.name.startswith(TEMPORARY)) if out.exists() else []
     if entries:
@@ -83,8 +117,11 @@ def check_same_run(out: Path, plan: Plan) -> None:
     """UsageError that names every key in which the run there differs from what is asked."""
     info = read_run_json(out)
     if not (out / CONFIG).exists():
+        if trained := [name for name in (STATE, PREVIOUS, WEIGHTS) if (out / name).exists()]:
+            raise FormatError(f"{out} has {trained[0]} but no {CONFIG}; restore it, or `seqjepa train --overwrite`")
         return  # killed between its first two files: nothing was trained
-    there = _identity(recipes.read_config(out / CONFIG), info["shards"])
+    warn_of_change(out / RUN)
+    there = _identity(read_run_config(out), _shards_of(info, out))
     asked = _identity(plan.config, plan.shards)
     if plan.extend_epochs is not None:
         planned = there.pop("optim.epochs")
@@ -97,6 +134,12 @@ def check_same_run(out: Path, plan: Plan) -> None:
         raise UsageError(
             f"{out} holds another run: {diff}. Ask the same, choose another --out, or `seqjepa train --overwrite`{more}"
         )
+
+
+def _shards_of(info: Mapping[str, Any], out: Path) -> Mapping[str, str]:
+    if "train" not in info.get("shards", {}):
+        raise FormatError(f"{out / RUN} does not say which shards the run is of ('shards'); restore it")
+    return info["shards"]
 
 
 def _identity(config: RunConfig, shards: Mapping[str, str]) -> dict[str, Any]:
@@ -121,7 +164,7 @@ def _write_identity(out: Path, plan: Plan) -> None:
         _write_json(out / RUN, {**info, "extended": [*extended, note]})
     else:
         _write_json(out / RUN, _new_run_json(plan))
-    write_atomic(out / CONFIG, recipes.to_toml(plan.config).encode())
+    write_noted(out / CONFIG, recipes.to_toml(plan.config).encode())
 
 
 def _new_run_json(plan: Plan) -> dict[str, Any]:
@@ -147,13 +190,12 @@ def _versions(*packages: str) -> dict[str, str]:
 
 
 def _write_json(path: Path, value: object) -> None:
-    write_atomic(path, (json.dumps(value, indent=2) + "\n").encode())
+    write_noted(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
 def _remove_ours(out: Path) -> None:
-    # run.json goes last, so that a kill in between leaves a folder that is still known as ours.
     _remove_evaluation(out)
-    for name in sorted(OURS, key=lambda n: n == RUN):
+    for name in OURS:
         (out / name).unlink(missing_ok=True)
 
 

@@ -6,23 +6,39 @@ The keys in TIMING differ from run to run; all others are the same bits whenever
 from __future__ import annotations
 
 import json
+import logging
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from seqjepa.files import write_atomic
+from seqjepa.checksums import warn_of_change, write_noted
+from seqjepa.files import named_failures
 from shards.environment import pass_environment_on
-from shards.errors import DamageError
+from shards.errors import DamageError, FailureError
+
+logger = logging.getLogger(__name__)
 
 TIMING = ("views_per_s", "seconds", "device", "devices")
 
 
-def append_epoch(path: Path, line: Mapping[str, object]) -> None:
-    """Add one line and sync it, so that a checkpoint written afterwards never knows more epochs than the file."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line, allow_nan=False) + "\n")
+def append_epoch(path: Path, line: Mapping[str, object]) -> bytes:
+    """Add one line and sync it, so that a checkpoint written afterwards never knows more epochs than the file.
+
+    Returns the line. FailureError: a number is not finite, or the disk does not take it.
+    """
+    try:
+        written = (json.dumps(line, allow_nan=False) + "\n").encode()
+    except ValueError:
+        broken = [key for key, value in line.items() if isinstance(value, float) and not math.isfinite(value)]
+        raise FailureError(
+            f"epoch {line.get('epoch')}: {', '.join(broken)} not finite any more; lower optim.lr"
+        ) from None
+    with named_failures(path), path.open("ab") as file:
+        file.write(written)
         file.flush()
         os.fsync(file.fileno())
+    return written
 
 
 def keep_epochs(path: Path, epochs: int) -> None:
@@ -32,15 +48,27 @@ def keep_epochs(path: Path, epochs: int) -> None:
     if len(whole) < epochs:
         raise DamageError(f"{path} has {len(whole)} epochs but the checkpoint has done {epochs}; was it edited?")
     if len(lines) > epochs:
-        write_atomic(path, b"".join(whole[:epochs]))
+        write_noted(path, b"".join(whole[:epochs]))
+
+
+def restore(path: Path, log: bytes) -> None:
+    """Make the file hold what the checkpoint knows of it. What was logged after the checkpoint is done again, so it
+    goes without a word; anything else that differs is damage, and said."""
+    there = path.read_bytes() if path.exists() else b""
+    if there == log:
+        return
+    if not there.startswith(log):
+        logger.warning("%s is not what the run logged; written anew from the checkpoint", path)
+    write_noted(path, log)
 
 
 def read_epochs(path: Path) -> list[dict[str, object]]:
     """All lines of metrics.jsonl, oldest first; a last line that was cut by a kill is left out. DamageError: others."""
+    warn_of_change(path, grows=True)
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
         epochs = [json.loads(line) for line in lines if line.endswith("\n")]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         pass_environment_on(error)
         raise DamageError(f"{path} cannot be read ({error}); restore it, or train the run again") from None
     if not all(isinstance(epoch, dict) for epoch in epochs):

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from seqjepa.checksums import settle
 from seqjepa.config import RunConfig
 from seqjepa.data.feed import feed
 from seqjepa.data.sequence import ViewSequence
@@ -27,12 +28,13 @@ from seqjepa.models.ema import cosine_tau, schedule_progress
 from seqjepa.training import checkpoint, run_directory, runlog
 from seqjepa.training.checkpoint import initial_method, load_run
 from seqjepa.training.data import BatchLoader, TrainingData, build_loader, open_training_data
-from seqjepa.training.distributed import World, highest, on_main, process_group
+from seqjepa.training.distributed import World, highest, on_all, on_main, process_group
 from seqjepa.training.epoch_meter import EpochMeter
 from seqjepa.training.learner import Learner
 from seqjepa.training.online_probes import OnlineProbes
 from seqjepa.training.optim import lr_at
 from seqjepa.training.stopping import Interrupted, StopSignals
+from shards.errors import DamageError, FailureError
 
 __all__ = ["load_run", "pick_device", "train"]
 logger = logging.getLogger(__name__)
@@ -69,6 +71,8 @@ def train(
     with ExitStack() as stack:
         loader = stack.enter_context(build_loader(source, config, world, workers, where))
         stack.enter_context(process_group(world, where))
+        if not overwrite:
+            on_main(world, lambda: run_directory.refuse_lost_state(Path(out)))
         on_main(world, lambda: stack.enter_context(run_directory.claimed(Path(out), plan, overwrite)))
         stop = stack.enter_context(StopSignals())
         trainer = Trainer(config, source, method, widths, loader, Path(out), world, where)
@@ -117,23 +121,63 @@ class Trainer:
         self.epoch_steps = len(loader)
         self.total_steps = self.epoch_steps * config.optim.epochs
         self.step = self.first_step = 0
+        self.log: bytes | None = None  # what metrics.jsonl holds, where that is known
         self.saved_at = time.monotonic()
         self._start_clock()
 
     def resume(self) -> None:
-        """Go on from state.pt where there is one; metrics of epochs after it are dropped, as they are done again."""
-        state = checkpoint.load_state(self.out / checkpoint.STATE)
-        if state is not None:
+        """Go on from the newest state that is whole, where there is one; metrics of epochs after it are dropped, as
+        they are done again."""
+        found: list[dict[str, Any] | None] = []
+        on_main(self.world, lambda: found.append(checkpoint.newest_state(self.out)))
+        state = found[0] if found else None
+        on_all(self.world, lambda: self._take_on(state if self.world.main else self._state_of_main()))
+        first, last = highest(self.world, [-self.step, self.step])
+        if -first != last:
+            raise FailureError(
+                f"the ranks read steps {-first} to {last} in {self.out}; it has to be one folder for all"
+            )
+        on_main(self.world, self._settle_files)
+
+    def _state_of_main(self) -> dict[str, Any] | None:
+        return checkpoint.load_state(self.out / checkpoint.STATE)
+
+    def _take_on(self, state: dict[str, Any] | None) -> None:
+        """DamageError: `state` is not of this run."""
+        if state is None:
+            return
+        file, advice = self.out / checkpoint.STATE, "restore it, or begin the run again with --overwrite"
+        try:
             self.learner.load_state_dict(state["learner"])
             self.probes.load_state_dict(state["probes"])
             if self.world.main:  # it holds the sums of all ranks
                 self.meter.load_state_dict(state["meter"])
-            self.step = self.first_step = state["step"]
-            logger.info("%s: going on from step %d of %d", self.out, self.step, self.total_steps)
-            if self.world.main and not (self.out / checkpoint.WEIGHTS).exists():
-                self._write_weights()
-        epochs_done = self.step // self.epoch_steps
-        on_main(self.world, lambda: runlog.keep_epochs(self.out / checkpoint.METRICS, epochs_done))
+            self.step = self.first_step = int(state["step"])
+            self.log = state["log"].encode() if "log" in state else None
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
+            raise DamageError(f"{file} is not of this run ({reason}); {advice}") from None
+        if not 0 <= self.step <= self.total_steps:
+            raise DamageError(f"{file} is of step {self.step}, but the run has {self.total_steps} steps; {advice}")
+        logger.info("%s: going on from step %d of %d", self.out, self.step, self.total_steps)
+
+    def _settle_files(self) -> None:
+        """The other files as they were when the state was saved."""
+        metrics, weights = self.out / checkpoint.METRICS, self.out / checkpoint.WEIGHTS
+        if self.log is None:  # nothing was saved yet, or by an earlier version
+            runlog.keep_epochs(metrics, self.step // self.epoch_steps)
+            self.log = metrics.read_bytes() if metrics.exists() else b""
+        runlog.restore(metrics, self.log)
+        if self.step and checkpoint.weights_epochs(weights) not in (None, self.epochs_done):
+            self._write_weights()
+        if self.step < self.total_steps:
+            run_directory.mark_unfinished(self.out, self.config.optim.epochs)
+        settle(self.out)
+
+    @property
+    def epochs_done(self) -> float:
+        """Of training so far, to four digits."""
+        return round(self.step / self.epoch_steps, 4)
 
     def run(self, stop: StopSignals, progress: bool = True) -> None:
         """From `self.step` to the end, or to the first signal."""
@@ -198,7 +242,7 @@ class Trainer:
         if self.world.main:
             epoch = self.step // self.epoch_steps
             line = {"epoch": epoch, "step": self.step, "lr": lr, "tau": tau, **self.meter.summary(), **self._timing()}
-            runlog.append_epoch(self.out / checkpoint.METRICS, line)
+            self.log = (self.log or b"") + runlog.append_epoch(self.out / checkpoint.METRICS, line)
             logger.info("%s", line)
             if "collapse" in line:
                 logger.warning("epoch %d: %s", epoch, line["collapse"])
@@ -222,19 +266,20 @@ class Trainer:
             )
 
     def _write(self) -> None:
+        """The state first: where there are weights, there was a state."""
         state = {
-            "format": 1,
             "step": self.step,
+            "epochs": self.epochs_done,
             "learner": self.learner.state_dict(),
             "probes": self.probes.state_dict(),
             "meter": self.meter.state_dict(),
+            "log": (self.log or b"").decode(),
         }
-        self._write_weights()
         checkpoint.save_state(state, self.out / checkpoint.STATE)
+        self._write_weights()
 
     def _write_weights(self) -> None:
-        epochs = self.step / self.epoch_steps
-        checkpoint.save_weights(self.learner.module, self.out / checkpoint.WEIGHTS, round(epochs, 4))
+        checkpoint.save_weights(self.learner.module, self.out / checkpoint.WEIGHTS, self.epochs_done)
 
     def _start_clock(self) -> None:
         self.clock, self.views_seen = time.monotonic(), 0

@@ -29,7 +29,7 @@ def test_a_new_folder_is_claimed_and_the_same_plan_comes_back(tmp_path):
     out = tmp_path / "deep" / "run"
     for _ in range(2):
         with claimed(out, plan("train.checkpoint_minutes=3")):
-            assert {p.name for p in out.iterdir()} == {"config.toml", "run.json", LOCK}
+            assert {p.name for p in out.iterdir()} == {"config.toml", "run.json", "SHA256SUMS", LOCK}
         assert not (out / LOCK).exists()
 
 
@@ -51,7 +51,7 @@ def test_two_trainers_never_share_a_run(tmp_path, monkeypatch, number):
         pass
     with claimed(tmp_path, plan()):
         pass
-    assert {p.name for p in tmp_path.iterdir()} == {"config.toml", "run.json"}
+    assert {p.name for p in tmp_path.iterdir()} == {"config.toml", "run.json", "SHA256SUMS"}
 
 
 def test_a_folder_of_someone_else_is_refused_even_with_overwrite(tmp_path):
@@ -86,7 +86,7 @@ def test_overwrite_begins_anew_and_keeps_what_is_not_ours(tmp_path):
         (tmp_path / "state.pt").write_text("old")
         (tmp_path / "notes.txt").write_text("mine")
     with claimed(tmp_path, plan("seed=7"), overwrite=True):
-        assert {p.name for p in tmp_path.iterdir()} == {"config.toml", "run.json", "notes.txt", LOCK}
+        assert {p.name for p in tmp_path.iterdir()} == {"config.toml", "run.json", "SHA256SUMS", "notes.txt", LOCK}
     with claimed(tmp_path, plan("seed=7")):
         pass
 
@@ -106,7 +106,7 @@ def test_overwrite_removes_the_numbers_of_the_run_before_and_no_others(tmp_path)
             (tmp_path / name).write_text("{}")
     with claimed(tmp_path, plan("seed=7"), overwrite=True):
         left = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file() and p.name != LOCK}
-        assert left == {"config.toml", "run.json", *others}
+        assert left == {"config.toml", "run.json", "SHA256SUMS", *others}
         assert not (tmp_path / "evaluation" / "untrained-x-224-patch84").exists()
     (tmp_path / "evaluation" / "trained" / "notes.txt").unlink()
     with claimed(tmp_path, plan("seed=8"), overwrite=True):

@@ -72,7 +72,7 @@ def killed_at(monkeypatch, steps: set[int]) -> None:
 
 def test_a_run_leaves_all_that_is_promised(whole: Path):
     assert {p.name for p in whole.iterdir()} == {
-        "config.toml", "run.json", "metrics.jsonl", "model.safetensors", "state.pt",
+        "config.toml", "run.json", "metrics.jsonl", "model.safetensors", "state.pt", "SHA256SUMS",
     }  # fmt: skip
     lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3]
