@@ -26,17 +26,21 @@ class AtomicFile:
     def __init__(self, path: Path, tmp_dir: Path | None = None) -> None:
         self.path = path
         self._tmp = tmp_dir / path.name if tmp_dir else path.with_name(TEMPORARY + path.name)
-        self._fd: int | None = os.open(self._tmp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        with self._named():
+            self._fd: int | None = os.open(self._tmp, flags, 0o666)
 
     def write(self, data: bytes) -> None:
         assert self._fd is not None, "written after seal()"
         rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(self._fd, rest) :]
+        with self._named():
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
 
     def seal(self) -> None:
         if self._fd is not None:
-            os.fsync(self._fd)
+            with self._named():
+                os.fsync(self._fd)
             self._close()
 
     def sha256(self) -> str:
@@ -45,8 +49,9 @@ class AtomicFile:
 
     def publish(self) -> None:
         self.seal()
-        os.replace(self._tmp, self.path)
-        sync_folder(self.path.parent)
+        with self._named():
+            os.replace(self._tmp, self.path)
+            sync_folder(self.path.parent)
 
     def discard(self) -> None:
         """Forgets the temporary file, giving its space back. Safe at any time before publish()."""
@@ -54,6 +59,15 @@ class AtomicFile:
             self._close()
         with contextlib.suppress(OSError):
             os.unlink(self._tmp)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """What goes wrong is of the file that was asked for: nobody knows the temporary name."""
+        try:
+            yield
+        except OSError as error:
+            error.filename, error.filename2 = str(self.path), None
+            raise
 
     def _close(self) -> None:
         if self._fd is not None:

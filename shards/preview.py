@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from shards.errors import ConfigError, UsageError
-from shards.files import disk_full_named, write_atomic
+from shards.own_file import OwnFile, refuse_foreign, write_own
 from shards.preview_augmented import Augmentation, draw_augmented
 from shards.preview_images import Fixations, draw_images
 from shards.preview_views import draw_views
 from shards.reader import ShardSet
 from shards.schema import ViewSpec
-from shards.sheet import Sheet
+from shards.sheet import MAKER, SIGN, Sheet
 
 
 def contact_sheet(
@@ -34,15 +33,15 @@ def contact_sheet(
                (row, col)
     augmentation  of a set of images: what makes the views that are drawn, beside each image
 
-    ConfigError: no such split, or augmentations of a set without images. UsageError: no sample or view asked for, or
-    the picture's folder does not exist.
+    ConfigError: no such split, or augmentations of a set without images. UsageError: no sample or view asked for;
+    the picture's folder does not exist, or something that is no preview has its name.
     """
     shards, out = ShardSet.open(path), Path(out_png)
-    if samples < 1 or views < 1 or not out.parent.is_dir():
-        raise UsageError(f"a preview needs a sample, a view and the folder {out.parent}: check --samples and --out")
+    if samples < 1 or views < 1:
+        raise UsageError("a preview needs a sample and a view: check --samples and --views")
+    refuse_foreign(out, SIGN, MAKER)  # before anything is drawn
     sheet = _sheet(shards, split, (samples, views, seed), fixations, augmentation)
-    with disk_full_named(out, lambda: "free some"), tempfile.TemporaryDirectory(dir=out.parent) as tmp:
-        write_atomic(out, sheet.png(), Path(tmp))
+    write_own([OwnFile(out, sheet.png(), SIGN, MAKER)])
     return out
 
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 GAP, MARGIN, LINE, HEAD = 10, 20, 16, 44
 PAPER, INK, FAINT, FRAME = "#ffffff", "#1b1f24", "#6a737d", "#d0d7de"
 
+MAKER = "seqjepa-data preview"
+SIGN = b"tEXtSoftware\0" + MAKER.encode()
+
 
 class Sheet:
     """A page of width × height px. Below MARGIN + HEAD it is the caller's."""
@@ -46,8 +49,12 @@ class Sheet:
         self.pen.text(at, text, colour, face)
 
     def png(self) -> bytes:
-        buffer = io.BytesIO()
-        self.image.save(buffer, "PNG", optimize=True)
+        """Signed in its `Software` text, by which a preview of before is known."""
+        from PIL.PngImagePlugin import PngInfo
+
+        buffer, signed = io.BytesIO(), PngInfo()
+        signed.add_text("Software", MAKER)
+        self.image.save(buffer, "PNG", optimize=True, pnginfo=signed)
         return buffer.getvalue()
 
 

@@ -7,8 +7,10 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from seqjepa.files import write_atomic
 from shards.errors import UsageError
+from shards.own_file import OwnFile, refuse_foreign, write_own
+
+SIGN = b"seqjepa sweep"
 
 SCRIPT = """\
 #!/bin/bash
@@ -37,10 +39,7 @@ def write_script(file: Path, table: str, title: str, tasks: Sequence[int], comma
     """
     if not tasks:
         raise UsageError(f"{table}: every run is trained and evaluated; there is nothing for an array to do")
-    if file.is_dir() or not file.absolute().parent.is_dir():
-        raise UsageError(f"--slurm {file}: give a file in a folder that is there")
-    if file.exists() and "seqjepa sweep" not in file.read_text(encoding="utf-8", errors="replace"):
-        raise UsageError(f"{file} is there and was not written by `seqjepa sweep --slurm`; choose another name")
+    refuse_foreign(file, SIGN, "seqjepa sweep --slurm")
     logs = (out / "logs").resolve()
     if re.search(r"\s", str(logs)):
         raise UsageError(f"--out {out}: Slurm takes no spaces in the names of its logs; choose another folder")
@@ -54,5 +53,5 @@ def write_script(file: Path, table: str, title: str, tasks: Sequence[int], comma
         command=shlex.join(command),
     )
     logs.mkdir(parents=True, exist_ok=True)  # Slurm does not make it, and loses what it cannot write
-    write_atomic(file, script.encode())
+    write_own([OwnFile(file, script.encode(), SIGN, "seqjepa sweep --slurm")])
     file.chmod(0o755)

@@ -192,8 +192,8 @@ def test_a_run_that_cannot_be_read_stops_nothing_but_itself(shards: Path, tmp_pa
     ("more", "said"),
     [
         (["--run", "--device", "foo"], "there is no device 'foo'"),
-        (["--slurm", "."], "give a file in a folder that is there"),
-        (["--slurm", "nowhere/a.sbatch"], "give a file in a folder that is there"),
+        (["--slurm", "."], "is a folder; give the name of a file"),
+        (["--slurm", "nowhere/a.sbatch"], "nowhere is not a folder; make it"),
     ],
 )
 def test_what_cannot_work_at_all_is_one_line(shards: Path, tmp_path: Path, more: list[str], said: str) -> None:
