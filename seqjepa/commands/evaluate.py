@@ -45,6 +45,12 @@ def evaluate_command(
             min=1, help="Draws of fixations or augmentations of a training image. Default: 8; on a GPU as many as fit."
         ),
     ] = None,
+    standardise: Annotated[
+        bool,
+        typer.Option(
+            "--standardise", help="Linear regressors see standardised features, which the paper's do not (§A.2)."
+        ),
+    ] = False,
     val_draws: Annotated[int, typer.Option(min=1, help="Draws that each validation sample is scored on.")] = 1,
     contexts: Annotated[
         str | None,
@@ -89,6 +95,7 @@ def evaluate_command(
         contexts=None if contexts is None else parse_sizes(contexts, "--contexts", 0, 8190),
         suite=suite,
         ood=ood,
+        standardise=standardise,
         out=run,
     )
     if as_json:

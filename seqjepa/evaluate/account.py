@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +15,7 @@ from seqjepa.evaluate.battery import AUGMENTATIONS, Lengths, Subject
 from seqjepa.evaluate.intervals import LEVEL, RESAMPLES
 from seqjepa.evaluate.protocol import Protocol
 from seqjepa.methods.base import Aggregating
+from seqjepa.models.precision import FULL, training_precision
 from seqjepa.training.checkpoint import LoadedRun
 from shards.reader import ShardSet
 
@@ -25,9 +27,14 @@ R2 = {
 
 
 def account_of(
-    protocol: Protocol, loaded: LoadedRun, stored: ShardSet, banks: Banks, subject: Subject
+    protocol: Protocol,
+    loaded: LoadedRun,
+    stored: ShardSet,
+    banks: Banks,
+    subject: Subject,
+    epochs: Sequence[Mapping[str, object]] = (),
 ) -> dict[str, Any]:
-    """JSON values without nulls."""
+    """JSON values without nulls. epochs: lines of the run's metrics.jsonl."""
     config, train = loaded.config, banks.train
     return {
         "fidelity": config.fidelity,
@@ -44,16 +51,24 @@ def account_of(
         "views_per_sample": train.z.shape[1],
         "probe_epochs": _probe_epochs(protocol.lengths, subject),
         "probe_optimizer": "Adam, lr 1e-3, batch 256",
+        "linear_regressors": "standardised" if protocol.standardise else "plain",
         "reported": "last epoch",
         "r2": R2,
         "train_draws": _train_draws(protocol, banks),
         "val_draws": protocol.val_draws,
+        "m_val": list(protocol.m_val),
         "seed": protocol.seed,
         "suite": protocol.suite,
         "intervals": f"{LEVEL:.0%} bootstrap, {RESAMPLES} resamples of validation objects",
         "splits": list(banks.splits),
+        "fingerprints": list(banks.fingerprints),
         "normalisation": banks.normalisation,
         "features": str(train.z.dtype).removeprefix("torch."),
+        "precision": {
+            "training": training_precision(config.train.precision, [str(line.get("device", "")) for line in epochs]),
+            "encoder": FULL,
+            "probes": FULL,
+        },
         **_seeing(banks, subject, config.data.augment),
     }
 

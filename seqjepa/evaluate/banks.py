@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -35,6 +35,7 @@ class Banks:
 
     height         of the views or of the images that they are made of, in pixels
     normalisation  "run": the constants of training; else the name of others
+    fingerprints   of both splits' shards: the same only for the same content
     how            how patches are taken or images augmented, None for stored views
     transfer       other images or patches than in training
     """
@@ -44,6 +45,7 @@ class Banks:
     splits: tuple[str, str]
     height: int
     normalisation: str
+    fingerprints: tuple[str, ...] = ()
     how: Fixating | Augmenting | None = None
     transfer: bool = False
 
@@ -85,7 +87,7 @@ def _of_views(
         )
         for index in indexes
     )
-    return Banks(train, val, splits, spec.height, name)
+    return Banks(train, val, splits, spec.height, name, _fingerprints(indexes))
 
 
 def _of_images(
@@ -105,7 +107,11 @@ def _of_images(
         encode_images(loaded.method, index, drawn, stats, device, threads=decoding_threads(), progress=progress)
         for index, drawn in zip(indexes, views, strict=True)
     )
-    return Banks(train, val, splits, spec.height, name, how, transfer)
+    return Banks(train, val, splits, spec.height, name, _fingerprints(indexes), how, transfer)
+
+
+def _fingerprints(indexes: Sequence[SplitIndex | ImageIndex]) -> tuple[str, ...]:
+    return tuple(index.fingerprint() for index in indexes)
 
 
 def validation_views(how: Fixating | Augmenting, protocol: Protocol, mean: tuple[float, ...]) -> DrawnViews:

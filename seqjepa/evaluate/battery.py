@@ -39,6 +39,7 @@ class Subject:
     constant    parameters that are the same in all views
     author      fidelity: which pairs of augmented views are compared, see inputs.augmentation_between
     no_path     why not to integrate paths where it could be done; empty: do
+    standardise  linear regressors see standardised features, see probes.from_mean
     """
 
     method: Method
@@ -52,6 +53,7 @@ class Subject:
     constant: tuple[str, ...] = ()
     author: bool = False
     no_path: str = ""
+    standardise: bool = False
 
     @property
     def augmented(self) -> bool:
@@ -144,7 +146,8 @@ def _regression(subject: Subject, m_val: Sequence[int], lengths: Lengths) -> Fou
         yield from _augmentation(subject, lengths)
     elif subject.action == "position":
         between = inputs.action_between("position")
-        yield regression("r2_position", between, 2, 2, lengths.linear_regressor, deep=False)
+        epochs, standardise = lengths.linear_regressor, subject.standardise
+        yield regression("r2_position", between, 2, 2, epochs, deep=False, standardise=standardise)
     else:
         yield from _rotation(subject, lengths)
 
@@ -155,11 +158,12 @@ def _augmentation(subject: Subject, lengths: Lengths) -> Found:
     whole_draw = subject.author and isinstance(subject.method, Aggregating)
     for part, deep in AUGMENTATIONS.items():
         if set(AUGMENTATION_COLUMNS[AUGMENTATION_PARTS[part]]) <= set(subject.constant):
-            yield f"r2_{part}", "it is the same in all views"
+            yield f"r2_{part}", "constant: the same in all views"
             continue
         between = inputs.augmentation_between(part, whole_draw=whole_draw)
         epochs = lengths.epochs if deep else lengths.linear_regressor
-        yield regression(f"r2_{part}", between, subject.most_views, action_size(part), epochs, deep=deep)
+        views, width, standardise = subject.most_views, action_size(part), subject.standardise
+        yield regression(f"r2_{part}", between, views, width, epochs, deep=deep, standardise=standardise)
 
 
 def _rotation(subject: Subject, lengths: Lengths) -> Found:
@@ -173,7 +177,7 @@ def _rotation(subject: Subject, lengths: Lengths) -> Found:
     if absent := _missing(subject, HUE_COLUMNS):
         yield "r2_hue", absent
     else:
-        yield regression("r2_hue", inputs.hue_between, 2, 2, flat, deep=False)
+        yield regression("r2_hue", inputs.hue_between, 2, 2, flat, deep=False, standardise=subject.standardise)
 
 
 def _path(subject: Subject, m_val: Sequence[int], lengths: Lengths) -> Found:
@@ -190,8 +194,10 @@ def _path(subject: Subject, m_val: Sequence[int], lengths: Lengths) -> Found:
     for name, (vision, acting) in ABLATIONS.items():
         if sizes:
             shown = inputs.path_of_prefixes(subject.method, subject.action, way, sizes, vision=vision, acting=acting)
-            draws = min(lengths.draws, epochs)
-            yield regression_by_size(f"r2_path.{name}", shown, sizes, action_size(way), epochs, draws, deep=deep)
+            yield regression_by_size(
+                f"r2_path.{name}", shown, sizes, action_size(way), epochs, min(lengths.draws, epochs),
+                deep=deep, standardise=subject.standardise,
+            )  # fmt: skip
 
 
 def _missing(subject: Subject, fields: tuple[str, ...]) -> str | None:

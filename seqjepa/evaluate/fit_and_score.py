@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -41,14 +42,18 @@ class Bench:
 
 def fit_and_score(measure: Measure, bench: Bench) -> Taken:
     """Scores after the last epoch with their intervals, and the best seen in ten checks on the way (logged, never
-    reported as ours)."""
+    reported as ours). Nothing is fitted where there is nothing to tell apart."""
     x, y = shown_and_wanted(measure, bench, bench.val)
+    skipped = measure.constant(y)
+    if measure.name in skipped:
+        return Taken({}, {}, {}, skipped)
     training = _training(measure, bench)
     spread = torch.linspace(0, len(bench.train) - 1, min(EXAMPLES, len(bench.train)), device=bench.device).long()
     examples = training(0)(spread)
     best: Scores = {}
     last: Scores = {}
     intervals: Intervals = {}
+    confusions: dict[str, np.ndarray] = {}
     every = max(1, measure.epochs // CHECKS)
 
     def check(epoch: int, head: nn.Module) -> None:
@@ -57,6 +62,8 @@ def fit_and_score(measure: Measure, bench: Bench) -> Taken:
         predicted = predict(head, x)
         last.update(measure.score(predicted, y))
         best.update({name: _better(name, value, best.get(name, value)) for name, value in last.items()})
+        if epoch == measure.epochs:
+            confusions.update({name: counts.cpu().numpy() for name, counts in measure.confusions(predicted, y).items()})
         if epoch == measure.epochs and bench.resampling is not None:
             averaged = measure.averaged(predicted, y)
             intervals.update({name: bench.resampling.interval(a) for name, a in averaged.items()})
@@ -70,7 +77,7 @@ def fit_and_score(measure: Measure, bench: Bench) -> Taken:
         device=bench.device,
         after_epoch=check,
     )
-    return Taken(last, best, intervals)
+    return Taken(last, best, intervals, skipped, confusions)
 
 
 def _better(name: str, one: float, other: float) -> float:

@@ -8,6 +8,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+FLOAT_NOISE = 1e-5
+"""Standard deviation below which a dimension of a target is constant: of targets in their natural units (shares of an
+image or of the colour circle, quaternions, z-scores), or of their largest value where that is above 1."""
+
+
+def varying(target: Tensor) -> Tensor:
+    """Which dimensions of targets [n, D] vary by more than float noise: bool [D]. Of the others R² says nothing."""
+    y = target.detach().double()
+    return y.std(dim=0, correction=0) > FLOAT_NOISE * y.abs().amax(dim=0).clamp(min=1)
+
+
+def confusion(logits: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """How many rows of each class [C] were taken for each class: logits [n, C], labels [n] → int64 [C, C].
+
+    Rows are true classes, columns predicted ones, as in scikit-learn's `confusion_matrix`.
+    """
+    pairs = labels * classes + logits.argmax(dim=-1)
+    return torch.bincount(pairs, minlength=classes * classes).view(classes, classes)
+
 
 def top1(logits: Tensor, labels: Tensor) -> float:
     """Share of rows of logits [n, C] whose largest entry is at labels [n]; in 0..1."""

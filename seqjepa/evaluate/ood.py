@@ -80,6 +80,8 @@ def _fewer_sizes(case: Case, measure: Measure, most_views: int) -> Iterator[Meas
 def _scored(case: Case, measure: Measure, bank: FeatureBank) -> Taken:
     bench = case.bench
     shown, wanted = shown_and_wanted(measure, bench, bank)
+    if measure.name in (skipped := measure.constant(wanted)):
+        return Taken({}, {}, {}, skipped)
     predicted = _predicted(_head(case, measure.name), shown)
     intervals = {}
     if bench.resampling is not None:

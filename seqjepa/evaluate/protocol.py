@@ -23,3 +23,4 @@ class Protocol:
     path: bool | None = None
     contexts: tuple[int, ...] | None = None
     suite: str = "probes"
+    standardise: bool = False

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from seqjepa.evaluate.comparable import BEFORE_NOTED, differences, same_measurement
 from seqjepa.evaluate.costs import as_line
+from seqjepa.evaluate.metric_ranges import why_not_results
 from seqjepa.evaluate.rows import ROWS
 from seqjepa.files import write_atomic
 from shards.environment import pass_environment_on
 from shards.errors import FormatError
 
 RESULTS_FILE = "results.json"
-COMPARED = ("dataset", "classes_sha256", "resolution", "splits", "train_samples", "val_samples", "probe_epochs", "seed")
-"""Parts of a protocol that have to agree before one number is subtracted from another."""
+EARLIER = "earlier"
+WEIGHTS = ("trained", "untrained")
+FEW_OBJECTS = 200
+"""Validation objects below which one draw of each makes a number depend on which views it was."""
 
 
 def results_file(protocol: dict[str, Any]) -> str:
@@ -35,7 +40,8 @@ def results_name(protocol: dict[str, Any]) -> str:
 def read_results(folder: Path, file: str = RESULTS_FILE) -> dict[str, Any]:
     """What results.json in a run directory holds, by "trained" and "untrained"; empty if there is none.
 
-    Raises FormatError if the file is not a JSON object.
+    "earlier" lists the numbers that a later evaluation with other options took the place of, newest first.
+    Raises FormatError if the file is not a JSON object of numbers that their metrics can have.
     """
     path = folder / file
     if not path.exists():
@@ -45,26 +51,33 @@ def read_results(folder: Path, file: str = RESULTS_FILE) -> dict[str, Any]:
     except OSError as error:
         pass_environment_on(error)
         raise FormatError(f"{path} cannot be read ({error.strerror}); move it away and evaluate again") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"{path} is not JSON ({error}); remove it and evaluate again") from None
-    if not isinstance(found, dict):
-        raise FormatError(f"{path} holds a {type(found).__name__}, not an object; remove it and evaluate again")
-    for weights in ("trained", "untrained"):
-        scores = found.get(weights, {})
-        if not isinstance(scores, dict) or not isinstance(scores.get("protocol", {}), dict):
-            raise FormatError(
-                f"{path}: {weights!r} is not what `seqjepa evaluate` writes; remove it and evaluate again"
-            )
+    if problem := why_not_results(found):
+        raise FormatError(f"{path}: {problem}; remove it and evaluate again")
     return found
 
 
 def merge_results(folder: Path, weights: str, results: dict[str, Any]) -> dict[str, Any]:
-    """Puts `results` under the key `weights` of its results_file, keeping the rest; returns the whole."""
+    """Puts `results` under the key `weights` of its results_file, keeping the rest; returns the whole.
+
+    Numbers that were there and were measured by another protocol become the first of "earlier". Those of the same
+    protocol are replaced, there too.
+    """
     file = results_file(results["protocol"])
-    merged = {**read_results(folder, file), weights: results}
+    there = read_results(folder, file)
+    before = [{"weights": weights, **there[weights]}] if weights in there else []
+    earlier = [e for e in [*before, *there.get(EARLIER, [])] if not _is_repeated(e, weights, results)]
+    merged = {**there, weights: results, **({EARLIER: earlier} if earlier else {})}
+    if not earlier:
+        merged.pop(EARLIER, None)
     ordered = {key: merged[key] for key in sorted(merged)}
     write_atomic(folder / file, (json.dumps(ordered, indent=2) + "\n").encode())
     return ordered
+
+
+def _is_repeated(entry: Mapping[str, Any], weights: str, results: Mapping[str, Any]) -> bool:
+    return entry.get("weights") == weights and same_measurement(entry.get("protocol", {}), results["protocol"])
 
 
 def table_rows(results: dict[str, Any]) -> list[tuple[str, list[float | None]]]:
@@ -77,21 +90,28 @@ def table_rows(results: dict[str, Any]) -> list[tuple[str, list[float | None]]]:
 
 def keyed_rows(results: dict[str, Any]) -> list[tuple[str, str, list[float | None]]]:
     """table_rows, with the dotted key in results.json before the label."""
-    trained, untrained = (_flat(results.get(key, {})) for key in ("trained", "untrained"))
-    comparable = not differently_measured(results)
+    trained, untrained = (_flat(results.get(key, {})) for key in WEIGHTS)
     rows: list[tuple[str, str, list[float | None]]] = []
     for key in [*trained, *(key for key in untrained if key not in trained)]:
         a, b = trained.get(key), untrained.get(key)
         name, size = _row_of(key)
-        gain = a - b if a is not None and b is not None and comparable else None
+        gain = a - b if a is not None and b is not None and not differently_measured(results, key) else None
         rows.append((key, ROWS[name].format(size), [a, b, gain]))
     return rows
 
 
-def differently_measured(results: dict[str, Any]) -> list[str]:
-    """In what the protocols of trained and untrained numbers differ, so that a gain would mean nothing."""
-    found = [results[key].get("protocol", {}) for key in ("trained", "untrained") if key in results]
-    return [key for key in COMPARED if len({json.dumps(protocol.get(key)) for protocol in found}) > 1]
+def differently_measured(results: dict[str, Any], key: str = "") -> list[str]:
+    """In what the protocols of trained and untrained numbers differ, so that a gain would mean nothing.
+
+    key: of one number; "": of any of those that both have.
+    """
+    if not all(weights in results for weights in WEIGHTS):
+        return []
+    one, other = (results[weights].get("protocol", {}) for weights in WEIGHTS)
+    if key:
+        return differences(one, other, key)
+    both = _flat(results[WEIGHTS[0]]).keys() & _flat(results[WEIGHTS[1]]).keys()
+    return list(dict.fromkeys(part for name in sorted(both) for part in differences(one, other, name)))
 
 
 def format_table(results: dict[str, Any]) -> str:
@@ -100,8 +120,9 @@ def format_table(results: dict[str, Any]) -> str:
     Beside a number with an interval stands half the interval's width.
     """
     rows = keyed_rows(results)
-    heads = ("trained", "untrained", "gain")
-    shown = [k for k, head in enumerate(heads) if head in results or (head == "gain" and len(results) > 1)]
+    heads = (*WEIGHTS, "gain")
+    both = all(weights in results for weights in WEIGHTS)
+    shown = [k for k, head in enumerate(heads) if head in results or (head == "gain" and both)]
     width = max((len(label) for _, label, _ in rows), default=0)
     lines = [" " * width + "".join(f"{heads[k]:>12}{_either(heads[k], results, '')}" for k in shown)]
     for key, label, cells in rows:
@@ -135,17 +156,49 @@ def protocol_lines(results: dict[str, Any]) -> list[str]:
         f"{_trained(protocol)} epochs",
         f"probes: {epochs['classification']} epochs{others}, last epoch, seed {protocol['seed']}; "
         "avg: mean over dimensions (scikit-learn), pooled: SIE's",
+        *_how_exactly(protocol),
     ]
     if differing := differently_measured(results):
         lines.append(
-            f"no gain: the untrained weights were measured differently ({', '.join(differing)}); evaluate again"
+            f"no gain where the untrained weights were measured differently ({', '.join(differing)}); evaluate both "
+            "with the same options"
         )
+    lines += filter(None, [few_objects(protocol), _kept_earlier(results)])
     if "augmenting" in protocol:
         lines.append(_compared(protocol["augmenting"]))
     costs = next((results[key]["costs"] for key in ("trained", "untrained") if "costs" in results.get(key, {})), None)
     if costs is not None:
         lines.append(as_line(costs))
     return lines + [f"not measured: {name} – {reason}" for name, reason in protocol["skipped"].items()]
+
+
+def regressors_of(protocol: Mapping[str, Any]) -> str:
+    """ "plain" or "standardised": what linear regressors were shown. Before it was noted they were standardised."""
+    return str(protocol.get("linear_regressors", BEFORE_NOTED["linear_regressors"]))
+
+
+def few_objects(protocol: Mapping[str, Any]) -> str:
+    """What to know of numbers from a small validation split; empty for others."""
+    objects, draws = protocol.get("val_samples"), protocol.get("val_draws")
+    if not isinstance(objects, int) or objects >= FEW_OBJECTS or not isinstance(draws, int):
+        return ""
+    times = "one draw" if draws == 1 else f"{draws} draws"
+    advice = "; --val-draws 16 sees each under more views" if draws == 1 else ""
+    return f"few: numbers and their intervals come from {times} of {objects} validation objects{advice}"
+
+
+def _how_exactly(protocol: Mapping[str, Any]) -> list[str]:
+    """Of results that note it: what linear regressors see, and in which precision numbers came about."""
+    seen = {"plain": "see features as they are", "standardised": "see standardised features (not the paper's)"}
+    said = [f"linear regressors {seen[regressors_of(protocol)]}"] if regressors_of(protocol) in seen else []
+    precision = protocol.get("precision", {})
+    said += [f"{part} in {precision[part]}" for part in ("training", "encoder", "probes") if part in precision]
+    return ["; ".join(said)] if said else []
+
+
+def _kept_earlier(results: Mapping[str, Any]) -> str:
+    count = len(results.get(EARLIER, []))
+    return f"measured otherwise before: {count}, kept under {EARLIER!r} of results.json" if count else ""
 
 
 def _trained(protocol: dict[str, Any]) -> str:

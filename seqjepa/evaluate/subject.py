@@ -27,6 +27,7 @@ def subject_of(loaded: LoadedRun, stored: ShardSet, banks: Banks, protocol: Prot
         constant=_constant(banks.val),
         author=loaded.config.fidelity == "author",
         no_path=_no_path(loaded, protocol, device),
+        standardise=protocol.standardise,
     )
 
 

@@ -13,6 +13,7 @@ import torch
 
 from seqjepa.context_ssl.in_context import context_lengths
 from seqjepa.devices import pick_device
+from seqjepa.evaluate import per_class
 from seqjepa.evaluate.account import account_of
 from seqjepa.evaluate.artefacts import artefacts_folder
 from seqjepa.evaluate.banks import encode_banks
@@ -29,6 +30,7 @@ from seqjepa.evaluate.study import Case
 from seqjepa.evaluate.subject import subject_of
 from seqjepa.evaluate.taken import nested
 from seqjepa.methods.base import as_module
+from seqjepa.models.precision import full_float32
 from seqjepa.training.checkpoint import METRICS, LoadedRun, load_run
 from seqjepa.training.runlog import read_epochs
 from shards.errors import UsageError
@@ -57,6 +59,7 @@ def evaluate_run(
     contexts: Iterable[int] | None = None,
     suite: str = DEFAULT,
     ood: Path | None = None,
+    standardise: bool = False,
     out: Path | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -81,8 +84,10 @@ def evaluate_run(
                     sequence of 64 pairs), on a GPU also none
     suite           "probes", "3diebench", "stl10", "augmentations" or "all": which studies go with the probes
     ood             shards of the same objects' kind with rotations that training never saw (paper §B.3)
-    out             folder of results.json (default: the run); numbers of the other weights that it has are kept.
-                    Transfer has a file of its own beside it (results_file)
+    standardise     linear regressors see standardised features and begin at the mean of their targets. Not what the
+                    paper says (§A.2): nearer to the linear function that fits best than its 50 epochs get
+    out             folder of results.json (default: the run); numbers of the other weights that it has are kept, and
+                    under "earlier" those of another protocol. Transfer has a file of its own beside it (results_file)
 
     Returns what results.json holds under "trained" or "untrained" (docs/evaluation.md); accuracies in 0..1. Raises
     UsageError for a device or suite that is not there, FormatError or ConfigError for a run, shards or options that do
@@ -96,6 +101,7 @@ def evaluate_run(
     protocol = Protocol(
         tuple(sorted(set(m_val))), lengths, val_draws, seed, train_split, val_split, patch, normalisation,
         train_draws, always if path is None else path, None if contexts is None else tuple(contexts), suite,
+        standardise,
     )  # fmt: skip
     stored, other = ShardSet.open(shards), None if ood is None else ShardSet.open(ood)
     loaded = load_run(run, where, untrained=untrained)
@@ -141,22 +147,24 @@ def _measure(loaded: LoadedRun, asked: _Asked) -> dict[str, Any]:
     module = as_module(loaded.method).to(memory_format=torch.channels_last)  # twice as fast on a CPU
     protocol, stored, device, progress = asked.protocol, asked.stored, asked.device, asked.progress
     contexts = context_lengths(loaded.method, protocol.contexts, device)
-    with frozen(module) as digest:
+    with full_float32(), frozen(module) as digest:
         banks = encode_banks(loaded, stored, protocol, device, progress)
         subject = subject_of(loaded, stored, banks, protocol, device)
         measures, skipped = battery_for(subject, protocol.m_val, protocol.lengths)
         resampling = Resampling.of(len(banks.val), protocol.seed, device)
         bench = Bench(banks.train, banks.val, device, protocol.seed, protocol.val_draws, resampling)
         taken, told = take_all(loaded, measures, bench, contexts, progress)
-        account = account_of(protocol, loaded, stored, banks, subject)
+        account = account_of(protocol, loaded, stored, banks, subject, read_epochs(asked.run / METRICS))
         case = Case(
             loaded, stored, banks, subject, protocol, bench, asked.folder(account), asked.run,
             asked.weights == "untrained", asked.ood, progress,
         )  # fmt: skip
         studied, reasons = take_studies(case)
     told |= {} if asked.ood is None else {"ood": asked.ood.info.name}
+    by_class = per_class.keep(case.folder, taken.confusions, stored.info.classes)
     return {
         **merged(merged(nested(taken.last), {"intervals": nested(taken.intervals)}), studied),
         "best": nested(taken.best),
-        "protocol": {"model_sha256": digest, **account, **told, "skipped": {**skipped, **reasons}},
+        **by_class,
+        "protocol": {"model_sha256": digest, **account, **told, "skipped": {**skipped, **taken.skipped, **reasons}},
     }

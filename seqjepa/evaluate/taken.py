@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
+
 from seqjepa.evaluate.intervals import Intervals
 from seqjepa.evaluate.measure import Scores
 
@@ -12,20 +14,26 @@ Value = TypeVar("Value")
 
 
 class Taken(NamedTuple):
-    """last: after the last epoch;  best: the best of ten checks on the way;  intervals: of `last`, 95 %."""
+    """What is known by the name of a number.
+
+    last        after the last epoch;  best: the best of ten checks on the way;  intervals: of `last`, 95 %
+    skipped     why a number is missing, or what was left out of it
+    confusions  of top-1: int64 [C, C], true classes by predicted ones, over all validation draws
+    """
 
     last: Scores
     best: Scores
     intervals: Intervals
+    skipped: Mapping[str, str] = {}
+    confusions: Mapping[str, np.ndarray] = {}
 
     def named(self, pattern: str) -> Taken:
         """The same under other names: "halves.invariant.{}"."""
-        last, best = _renamed(self.last, pattern), _renamed(self.best, pattern)
-        return Taken(last, best, _renamed(self.intervals, pattern))
+        return Taken(*(_renamed(part, pattern) for part in self))
 
     def joined(self, other: Taken) -> Taken:
         """Both; of a number that both have, the other's."""
-        return Taken(self.last | other.last, self.best | other.best, self.intervals | other.intervals)
+        return Taken(*({**mine, **theirs} for mine, theirs in zip(self, other, strict=True)))
 
 
 def _renamed(numbers: Mapping[str, Value], pattern: str) -> dict[str, Value]:

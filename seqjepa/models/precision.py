@@ -1,8 +1,10 @@
-"""Where autocast must not round: sums over many rows, and numbers whose digits are data."""
+"""In which precision numbers come about, and where autocast must not round: sums over many rows, and numbers whose
+digits are data."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -16,3 +18,41 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
 def at_least_float32(x: Tensor) -> Tensor:
     """`x` itself where it is float32 or float64, else in float32."""
     return x.float() if x.dtype.itemsize < 4 else x
+
+
+FULL = "fp32"
+
+
+def is_bf16(precision: str, device_type: str) -> bool:
+    """Whether train.precision means bf16 autocast on a device ("cuda", "cpu")."""
+    return precision == "bf16" or (precision == "auto" and device_type == "cuda")
+
+
+def training_precision(precision: str, devices: Sequence[str]) -> str:
+    """In words, of train.precision on devices as metrics.jsonl names them ("cpu" or a GPU's name).
+
+    TF32: on GPUs cuDNN's convolutions use it unless told otherwise, products of matrices with "auto" alone.
+    """
+    known = dict.fromkeys(device for device in devices if device)
+    if not known:
+        return FULL if precision == "fp32" else "bf16 autocast" if precision == "bf16" else "not noted"
+    return ", then ".join(dict.fromkeys(_on(precision, device) for device in known))
+
+
+def _on(precision: str, device: str) -> str:
+    gpu = device != "cpu"
+    bf16 = "bf16 autocast" if is_bf16(precision, "cuda" if gpu else "cpu") else FULL
+    return f"{bf16}, TF32" if gpu and precision == "auto" else f"{bf16}, TF32 convolutions" if gpu else bf16
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """float32 without TF32, whatever the process did before, so that a GPU finds what a CPU does."""
+    matmul, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(matmul)
+        torch.backends.cudnn.allow_tf32 = convolutions

@@ -13,6 +13,7 @@ from seqjepa.config import RunConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.methods.base import Method, StepOutput, as_module
 from seqjepa.models.batch_norm import convert_sync_batch_norm
+from seqjepa.models.precision import is_bf16
 from seqjepa.training.distributed import World
 from seqjepa.training.optim import build_optimizer, set_lr
 from shards.errors import FailureError
@@ -48,8 +49,7 @@ class Learner:
         self.optimizer = build_optimizer(self.module, config.optim)
         self._forward = self._wrapped(world, config.train.compile)
         precision = config.train.precision
-        bf16 = precision == "bf16" or (precision == "auto" and device.type == "cuda")
-        self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+        self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=is_bf16(precision, device.type))
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True
             if precision == "auto":

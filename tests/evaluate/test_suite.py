@@ -21,7 +21,7 @@ QUICK = {"device": "cpu", "m_val": (1, 2, 4, 8), "probe_epochs": 6, "progress": 
 
 
 def digests(run) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in run.iterdir()}
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in run.iterdir() if path.is_file()}
 
 
 def test_numbers_protocol_and_file(run, shards):
