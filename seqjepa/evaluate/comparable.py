@@ -73,6 +73,14 @@ def same_measurement(one: Values, other: Values) -> bool:
     return all(a.get(part) == b.get(part) or _within(part, OF_WEIGHTS) for part in {*a, *b})
 
 
+def measured_as(protocol: Values) -> str:
+    """A text that is the same for runs whose numbers may be averaged over seeds: all that changes a number, but for
+    the seed of the probes and what changes some numbers alone by being measured too."""
+    left_out = (*CHANGES_NO_NUMBER, *OF_RUN, "seed", "m_val", "ood", "position_patches")
+    parts = _flat({**BEFORE_NOTED, **protocol})
+    return json.dumps({part: parts[part] for part in sorted(parts) if not _within(part, left_out)})
+
+
 def _changes(part: str, key: str) -> bool:
     affected = next((check for name, check in AFFECTS.items() if _within(part, (name,))), None)
     return not key or affected is None or affected(key)

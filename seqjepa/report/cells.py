@@ -105,7 +105,8 @@ def of_runs(runs: Sequence[RunRecord], measure: Measure, scale: str = "") -> Cel
 def floor_of(runs: Sequence[RunRecord], measure: Measure) -> float | None:
     """The mean over the runs' untrained weights; None where none was measured as the trained ones were, and of costs,
     which are the same."""
-    alike = [run for run in runs if not differently_measured(dict(run.results))]
+    key = ".".join(measure.path)
+    alike = [run for run in runs if not differently_measured(dict(run.results), key)]
     found = [value for run in alike if (value := measure.read(run.untrained)) is not None]
     return mean(found) if found and measure.path[0] != "costs" else None
 
@@ -133,14 +134,15 @@ def _run_line(runs: Sequence[RunRecord], measure: Measure, scale: str) -> str:
         str(device or ""),
         f"OOD set {account['ood']}" if measure.path[0] == "ood" and "ood" in account else "",
         scale,
-        _no_floor(runs),
+        _no_floor(runs, measure),
         f"seed{plural} {', '.join(str(run.config.seed) for run in runs)}",
         f"run{plural} {', '.join(run.name for run in runs)}",
     ]
     return "; ".join(part for part in parts if part)
 
 
-def _no_floor(runs: Sequence[RunRecord]) -> str:
+def _no_floor(runs: Sequence[RunRecord], measure: Measure) -> str:
     """Why untrained weights that were measured stand beside nothing; "" where they stand or were not measured."""
-    found = dict.fromkeys(key for run in runs if run.untrained for key in differently_measured(dict(run.results)))
+    key, both = ".".join(measure.path), [run for run in runs if run.untrained]
+    found = dict.fromkeys(part for run in both for part in differently_measured(dict(run.results), key))
     return f"untrained weights measured differently ({', '.join(found)})" if found else ""

@@ -13,6 +13,7 @@ from typing import Any
 from seqjepa.config import RunConfig
 from seqjepa.data.known_sets import PAPER_SAMPLES
 from seqjepa.evaluate.battery import PAPER_EPOCHS
+from seqjepa.evaluate.results import regressors_of
 from seqjepa.recipes import flatten, load_recipe
 from seqjepa.report.published import Published
 from seqjepa.report.records import RunRecord
@@ -23,6 +24,8 @@ HIGH_COMPUTE = 256
 """Pixels of a view from which a run belongs to Table 11 and to no other."""
 WIDTH = "action_embedding_dim="
 USUAL_WIDTH = 128
+LINEARLY_REGRESSED = ("R2_color", "R2_position", "R2_blur")
+"""Metrics of the paper's that are read by linear regressors (§A.2)."""
 ELSEWHERE = ("name", "seed", "fidelity", "method", "train.", "data.split", "data.image_size")
 """Settings that are no difference of scale, or that are compared as they were measured."""
 SHORT = {"optim.batch_size": "batch", "data.context": "M_tr", "model.width": "width of the backbone ×"}
@@ -76,6 +79,8 @@ def _differences(record: RunRecord, row: Published) -> Iterator[str]:
     probed = record.protocol.get("probe_epochs", {}).get("classification", PAPER_EPOCHS)
     if probed != PAPER_EPOCHS:
         yield f"probes {probed} epochs (paper {PAPER_EPOCHS})"
+    if row.metric in LINEARLY_REGRESSED and regressors_of(record.protocol) != "plain":
+        yield f"linear regressors {regressors_of(record.protocol)} (paper plain)"
 
 
 def trained_samples(record: RunRecord) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from seqjepa.config import RunConfig
 from seqjepa.data.actions import AUGMENTATION_PARTS
+from seqjepa.evaluate.comparable import measured_as
 from seqjepa.recipes import flatten
 from seqjepa.report.records import RunRecord
 
@@ -235,10 +236,10 @@ def by_data(groups: Sequence[Group]) -> dict[str, list[Group]]:
 
 
 def _kind(record: RunRecord, *but: str) -> tuple[object, ...]:
-    """What runs of a group share: their data, how far they were trained and how long their probes learned, and every
-    setting except seeds, and except those named."""
+    """What runs of a group share: their data, how far they were trained and how they were measured, and every setting
+    except seeds, and except those named."""
     flat = flatten(record.config.model_dump())
-    measured = (record.paper_set, record.epochs_done, str(record.protocol.get("probe_epochs")))
+    measured = (record.paper_set, record.epochs_done, measured_as(record.protocol))
     skipped = (*SEEDLESS, *but)
     kept = tuple((key, str(value)) for key, value in sorted(flat.items()) if not key.startswith(skipped))
     return (data_label(record), *measured, *kept)

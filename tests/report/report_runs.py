@@ -20,6 +20,7 @@ def protocol_of(dataset: str = "3DIEBench", **other: Any) -> dict[str, Any]:
         "classes_sha256": SHA256_OF.get(dataset, "0" * 64), "resolution": 128,
         "train_samples": 41_920, "val_samples": 10_552, "seed": 0,
         "probe_epochs": {"classification": 300, "rotation": 300, "hue": 50}, "skipped": {},
+        "linear_regressors": "plain",
         **other,
     }  # fmt: skip
 
