@@ -29,11 +29,23 @@ class Taken(NamedTuple):
 
     def named(self, pattern: str) -> Taken:
         """The same under other names: "halves.invariant.{}"."""
-        return Taken(*(_renamed(part, pattern) for part in self))
+        return Taken(
+            _renamed(self.last, pattern),
+            _renamed(self.best, pattern),
+            _renamed(self.intervals, pattern),
+            _renamed(self.skipped, pattern),
+            _renamed(self.confusions, pattern),
+        )
 
     def joined(self, other: Taken) -> Taken:
         """Both; of a number that both have, the other's."""
-        return Taken(*({**mine, **theirs} for mine, theirs in zip(self, other, strict=True)))
+        return Taken(
+            self.last | other.last,
+            self.best | other.best,
+            self.intervals | other.intervals,
+            {**self.skipped, **other.skipped},
+            {**self.confusions, **other.confusions},
+        )
 
 
 def _renamed(numbers: Mapping[str, Value], pattern: str) -> dict[str, Value]:
