@@ -55,7 +55,7 @@ def summary(counts: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
     shares = counts[seen] / total[seen, None]
     hit = shares[np.arange(len(seen)), seen]
     lowest = [
-        {"class": names[seen[k]], "accuracy": float(hit[k]), "count": int(total[seen[k]])}
+        {"class": names[int(seen[k])], "accuracy": float(hit[k]), "count": int(total[seen[k]])}
         for k in np.argsort(hit, kind="stable")[:SHOWN]
     ]
     return {
@@ -73,7 +73,7 @@ def _confused(shares: np.ndarray, seen: np.ndarray, names: Sequence[str]) -> lis
     largest = np.argsort(-mistaken, axis=None, kind="stable")[:SHOWN]
     rows, columns = np.unravel_index(largest, mistaken.shape)
     return [
-        {"class": names[seen[r]], "taken_for": names[c], "share": float(mistaken[r, c])}
+        {"class": names[int(seen[r])], "taken_for": names[c], "share": float(mistaken[r, c])}
         for r, c in zip(rows.tolist(), columns.tolist(), strict=True)
         if mistaken[r, c] > 0
     ]
