@@ -6,13 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from seqjepa.config import RunConfig
 from seqjepa.data.augmented import Augmenting
 from seqjepa.data.fixations import Fixating
 from seqjepa.evaluate.study import Case, Study
+from seqjepa.methods import build_method
 from seqjepa.methods.base import Aggregating, as_module
-from seqjepa.models.flops import forward_macs
+from seqjepa.models.flops import encoder_macs, forward_macs
 from seqjepa.training import runlog
 from seqjepa.training.checkpoint import METRICS
+
+QUATERNION = 4
+"""Numbers of an action; as many as there are change the count by less than a millionth."""
 
 
 def macs_by_size(case: Case) -> dict[str, float]:
@@ -23,6 +30,17 @@ def macs_by_size(case: Case) -> dict[str, float]:
     method, action_size = case.loaded.method, case.loaded.data.action_size
     sizes = case.protocol.m_val if isinstance(method, Aggregating) else (1,)
     return {str(m): forward_macs(method, action_size, _view_shape(case), m) / 1e9 for m in sizes}
+
+
+def macs_of_networks(config: RunConfig, pixels: int, m: int | None) -> float:
+    """10⁹ multiply–accumulates of a run's networks on square views of `pixels` a side, whatever it was trained on.
+
+    m: views, through the encoder and then the aggregator where there is one; None: one view through the encoder alone.
+    """
+    with torch.device("meta"):
+        method = build_method(config, QUATERNION)
+    shape = (pixels, pixels)
+    return (encoder_macs(method, shape) if m is None else forward_macs(method, QUATERNION, shape, m)) / 1e9
 
 
 def training_time(metrics: Path) -> dict[str, Any]:

@@ -49,6 +49,13 @@ def forward_macs(method: Method, action_size: int, view_shape: tuple[int, int], 
         return _counted(lambda: _forward(ghost, batch))
 
 
+def encoder_macs(method: Method, view_shape: tuple[int, int]) -> int:
+    """MACs of the encoder alone on one view of (height, width) pixels: "Encoder alone" of the paper's Table 6."""
+    ghost = copy.deepcopy(as_module(method)).to("meta").eval()
+    with torch.no_grad():
+        return _counted(lambda: ghost.embed(torch.empty(_BATCH, 3, *view_shape, device="meta")))  # type: ignore[operator]
+
+
 def _empty_batch(action_size: int, view_shape: tuple[int, int], context: int) -> ViewSequence:
     shape = (_BATCH, context + 1, 3, *view_shape)
     actions = torch.empty(_BATCH, context, action_size, device="meta")

@@ -119,7 +119,7 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         "table-6", "Table 6", "Table 6: multiply–accumulates of one sample", ("views", "resolution"),
         ("metric", "m_val"),
-        ("Printed as GFLOPs; the numbers are 10⁹ multiply–accumulates.",),
+        ("Printed as GFLOPs; the numbers are 10⁹ multiply–accumulates. Ours are counted and need no data.",),
     ),
     Layout("table-7", "Table 7", "Table 7: 3DIEBench, conditioned on rotation and colour", _METHOD, notes=(f"{_R2}.",)),
     Layout("table-8", "Table 8", 'Table 8: transformer projectors ("+"), 3DIEBench', _METHOD[:2], notes=(f"{_R2}.",)),

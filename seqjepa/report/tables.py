@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from seqjepa.report.cells import Cell, beside_published
 from seqjepa.report.choice import beside
+from seqjepa.report.counted import SOURCE, counted_cell
 from seqjepa.report.layouts import LAYOUTS, Layout
 from seqjepa.report.own_tables import own_tables
 from seqjepa.report.published import Published, of_source
@@ -31,6 +32,6 @@ def _published_table(layout: Layout, groups: Sequence[Group]) -> Table:
     """Every published value of one table, and ours where there is a run of it."""
 
     def cell(row: Published) -> Cell:
-        return beside_published(row, beside(row, groups))
+        return counted_cell(row, groups) if row.source == SOURCE else beside_published(row, beside(row, groups))
 
     return arrange(layout, of_source(layout.source), cell)

@@ -64,7 +64,7 @@ SHEETS: dict[str, Sheet] = {
     "table-6": Sheet(
         "Multiply–accumulates by number of views",
         ("3die-rot-M3",),
-        note="counted, not measured: a trained run is needed only because results are kept with one",
+        note="counted, not measured: one run of the paper's networks, at whatever stage, fills every size of the table",
     ),
     "table-7": Sheet("3DIEBench, conditioned on rotation and colour", b.ROTATION_COLOUR),
     "table-8": Sheet("3DIEBench, baselines with transformer projectors", b.TRANSFORMER_PROJECTORS),
@@ -87,7 +87,11 @@ SHEETS: dict[str, Sheet] = {
         ),
     ),
     "figure-3": Sheet("Accuracy against R², 3DIEBench", _TABLE_1, note=_RELEASED),
-    "figure-4": Sheet("Nearest neighbours, 3DIEBench", ("3die-rot-M3",)),
+    "figure-4": Sheet(
+        "Nearest neighbours, 3DIEBench",
+        ("3die-rot-M3", *b.ROTATION, *b.INVARIANT),
+        note="every method of Table 1 but the imported ContextSSL; the figure shows all that there are runs of",
+    ),
     "figure-5": Sheet("Maps of features (UMAP)", _MAPS, note=_MAPS_NOTE),
     "figure-6": Sheet("Path integration, visual and angular", ("stl-pls-M4", "3die-rot-M3"), seeds=3, path=True),
     "figure-7": Sheet(

@@ -243,8 +243,10 @@ def test_neighbours_are_shown_of_seq_jepa_as_published_first(tmp_path):
         run = write_run(tmp_path / f"{number}", name, scores={"top1_z": 0.5}, epochs=1)
         save_arrays(artefacts_folder(run, "trained"), "neighbours", pictures)
     figure = retrieval_rows(groups_of(read_records([tmp_path])))
-    assert [panel.title.partition(" on ")[0] for panel in figure.panels][:2] == ["seq-JEPA, M_tr 3", "seq-JEPA, M_tr 1"]
-    assert figure.caption.endswith("Shown are 4 of 5 kinds of run.")
+    assert [panel.title.partition(" on ")[0] for panel in figure.panels] == [
+        *("seq-JEPA, M_tr 3", "seq-JEPA, M_tr 1", "seq-JEPA, M_tr 3, no predictor conditioning"),
+        *("seq-JEPA, M_tr 3, no actions", "SIE"),
+    ]
 
 
 def test_every_drawing_has_a_name_of_its_own(figures):

@@ -203,12 +203,12 @@ def test_saccades_and_augmentations_have_rows_of_their_own(tmp_path):
 
 
 def test_a_run_of_every_recipe_with_every_number_fills_every_value(tmp_path):
-    """Each at the paper's scale: nothing is left empty, nothing is marked. Table 6 has sizes that no recipe has."""
+    """Each at the paper's scale: nothing is left empty, nothing is marked."""
     rows = [row for row in published() if row.source.startswith(("Table", "Poster", "Figure 8")) and row.dataset]
     for recipe in {recipe_of(row) for row in rows}:
         of_recipe = [row for row in rows if recipe_of(row) == recipe]
         data = of_recipe[0].dataset.removesuffix("-OOD").removesuffix(" (presumed)")
-        scores: dict[str, Any] = {}
+        scores: dict[str, Any] = {"costs": {"macs_g": {"3": 1.836}}}
         for path in {path for row in of_recipe for path in (measure_of(row).path, measure_of(row).minus) if path}:
             put(scores, path, 0.5)
         pixels = load_recipe(recipe).data.image_size
@@ -217,7 +217,7 @@ def test_a_run_of_every_recipe_with_every_number_fills_every_value(tmp_path):
     missing = [
         (t.key, labels) for t in tables for labels, cells in t.rows for c in cells if c.ours is None and not c.empty
     ]
-    assert {key for key, _ in missing} == {"table-6"}
+    assert not missing
     assert not [(t.key, c.mark) for t in tables for c in t.cells if c.mark]
 
 
@@ -229,12 +229,26 @@ def put(scores: dict[str, Any], path: tuple[str, ...], value: float) -> None:
 
 
 def test_costs_stand_beside_table_6_whatever_the_data(tmp_path):
-    scores = {"costs": {"macs_g": {"1": 0.622, "3": 1.836}}}
+    scores = {"costs": {"macs_g": {"1": 0.625, "3": 1.836}}}
     write_run(tmp_path / "one", scores=scores, protocol=protocol_of("3die-synth"))
     write_run(tmp_path / "half", settings=["model.width=0.5"], scores=scores, protocol=protocol_of("3die-synth"))
-    (row,) = [cells for labels, cells in tables_of(tmp_path)["table-6"].rows if labels == ("128", "128")]
-    assert [c.ours for c in row] == [None, 0.622, None, 1.836, None, None]
-    assert "run one" in row[1].protocol
+    rows = {labels: [c.ours for c in cells] for labels, cells in tables_of(tmp_path)["table-6"].rows}
+    assert rows["128", "128"] == pytest.approx([0.592, 0.625, 1.229, 1.836, 2.443, 4.870], abs=6e-4)
+    assert rows["84", "84"] == pytest.approx([0.296, 0.326, 0.636, 0.947, 1.258, 2.501], abs=6e-4)
+    assert rows["64", "64"] == pytest.approx([0.148, 0.178, 0.340, 0.503, 0.666, 1.317], abs=6e-4)
+    assert rows["64", "224"][0] == rows["84", "224"][0] == pytest.approx(1.814, abs=6e-4)
+    table = tables_of(tmp_path)["table-6"]
+    assert all(abs(c.difference) < 0.035 for c in table.cells if c.difference is not None)
+    assert all("run one" in c.protocol for c in table.cells if c.ours is not None)
+
+
+def test_other_networks_are_not_those_of_table_6_and_an_encoder_has_no_aggregator(tmp_path):
+    scores = SCORES | {"costs": {"macs_g": {"2": 0.5}}}
+    write_run(tmp_path / "half", settings=["model.width=0.5"], scores=scores)
+    assert "table-6" not in measured(tables_of(tmp_path))
+    write_run(tmp_path / "simclr", "simclr-3die", scores=scores)
+    columns = {k for _, cells in tables_of(tmp_path)["table-6"].rows for k, c in enumerate(cells) if c.ours is not None}
+    assert columns == {0}
 
 
 def test_runs_that_were_not_evaluated_or_only_at_their_initial_weights_are_in_no_table(tmp_path):

@@ -48,13 +48,13 @@ def states(*given: object, **named: str) -> dict[str, str]:
 
 def test_a_sweep_is_listed_run_and_not_run_again(shards: Path, tmp_path: Path) -> None:
     scale, out = scale_file(tmp_path), tmp_path / "runs"
-    assert states(shards, scale, out, table="figure-4") == {"3die-rot-M3": "missing"}
+    assert states(shards, scale, out, table="table-6") == {"3die-rot-M3": "missing"}
     assert not out.exists()
-    code, output = sweep(shards, scale, out, "--run", "--device", "cpu", table="figure-4")
+    code, output = sweep(shards, scale, out, "--run", "--device", "cpu", table="table-6")
     assert code == 0, output
     assert "all 1 runs are trained and evaluated" in output
-    assert states(shards, scale, out, table="figure-4") == {"3die-rot-M3": "evaluated"}
-    code, output = sweep(shards, scale, out, "--run", "--device", "cpu", table="figure-4")
+    assert states(shards, scale, out, table="table-6") == {"3die-rot-M3": "evaluated"}
+    code, output = sweep(shards, scale, out, "--run", "--device", "cpu", table="table-6")
     assert code == 0
     assert "train 2 epochs" not in output
     assert "evaluate" not in output.replace("evaluated", "")

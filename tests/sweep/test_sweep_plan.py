@@ -16,7 +16,7 @@ def test_seeds_and_names() -> None:
     once = tasks_of(Request("table-4", seeds=1, scale="small"))
     assert next(task.job.name for task in once) == "3die-noact-M3-small-seed42"
     assert len(once) == 7
-    assert [task.job.config().seed for task in tasks_of(Request("figure-4", seeds=2))] == [42, 43]
+    assert [task.job.config().seed for task in tasks_of(Request("table-6", seeds=2))] == [42, 43]
 
 
 def test_tables_share_runs_and_their_questions(tmp_path: Path) -> None:

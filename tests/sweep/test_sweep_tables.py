@@ -86,3 +86,11 @@ def test_every_recipe_is_of_a_kind_that_has_a_suite() -> None:
 def test_an_unknown_table_is_said_with_the_nearest() -> None:
     with pytest.raises(UsageError, match="did you mean 'figure-15'"):
         find_sheet("figrue-15")
+
+
+def test_figure_4_compares_seq_jepa_with_every_baseline_of_table_1() -> None:
+    table_1 = find_sheet("table-1").recipes
+    compared = find_sheet("figure-4").recipes
+    assert compared[0] == "3die-rot-M3"
+    assert set(compared) == {r for r in table_1 if not r.startswith(("3die-", "context-ssl"))} | {"3die-rot-M3"}
+    assert len(compared) == 9
