@@ -92,16 +92,16 @@ class TarSource:
 
     def _check_links(self, objects: list[ListedObject], links: list[Member]) -> None:
         """A link to an object, or to a folder of them, would be more objects in the unpacked tree."""
-        folders = {item.path for item in objects} | {item.synset for item in objects}
+        folders = {item.name for item in objects} | {item.synset for item in objects}
         for link in links:
-            end = "/".join(_parts(link.target)[-2:])
-            if end in folders or end.rpartition("/")[2] in folders:
+            if folders.intersection(_parts(link.target)[-1:]):
                 raise FormatError(
                     f"{self.path} holds the link {link.name!a} to {link.target!a}, a folder of views; unpack it and "
                     "give the folder"
                 )
         if links:
-            log.warning("%d links of %s were left out, e.g. %s", len(links), self.path, shown(links[0].name))
+            what = "1 link" if len(links) == 1 else f"{len(links)} links"
+            log.warning("%s of %s left out, e.g. %s", what, self.path, shown(links[0].name))
 
 
 def _views(stream: TarStream, links: list[Member]) -> Iterator[View]:

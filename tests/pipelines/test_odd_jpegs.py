@@ -29,6 +29,7 @@ def test_what_decoders_read_is_not_corrupt(name: str) -> None:
     assert jpeg_size(data) == pixels.shape[:2]
     if name not in OPENCV_DIFFERS:
         theirs = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        assert theirs is not None
         assert np.array_equal(pixels, theirs[..., ::-1])
 
 

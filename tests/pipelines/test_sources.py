@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gzip
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -88,6 +90,63 @@ def test_two_trees_in_a_tar(tmp_path: Path) -> None:
         tar.add(tree, "two")
     with pytest.raises(FormatError, match="two trees"):
         open_source(tmp_path / "t.tar").list()
+
+
+def test_links_in_a_tar_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A stream cannot go back to what they lead to; what is no view is counted."""
+    tree = make_tree(tmp_path / "tree", objects=1)
+    make_tar(tree, tmp_path / "t.tar")
+    for name, kind, target, message in (
+        (
+            "0001/o0/image_9.jpg",
+            tarfile.SYMTYPE,
+            "image_0.jpg",
+            "as a link to 'image_0.jpg', which cannot",
+        ),
+        ("0001/o0/image_9.jpg", tarfile.LNKTYPE, "Some Root/0001/o0/image_0.jpg", "as a hard link to"),
+        ("0001/o0/image_9.jpg", tarfile.FIFOTYPE, "", "as a fifo, which cannot"),
+        ("0001/o1", tarfile.SYMTYPE, "o0", "the link 'Some Root/0001/o1' to 'o0', a folder of views"),
+        ("0003", tarfile.SYMTYPE, "../x/0001", "a folder of views; unpack it"),
+        ("readme", tarfile.SYMTYPE, "doc/readme", None),
+    ):
+        link = tarfile.TarInfo(f"Some Root/{name}")
+        link.type, link.linkname = kind, target
+        make_tar(tree, tmp_path / "t.tar")
+        with tarfile.open(tmp_path / "t.tar", "a") as tar:
+            tar.addfile(link)
+        if message is None:
+            assert len(open_source(tmp_path / "t.tar").list().objects) == 2
+        else:
+            with pytest.raises(FormatError, match=message):
+                open_source(tmp_path / "t.tar").list()
+    assert "1 link of" in caplog.text
+    assert "Some Root/readme" in caplog.text
+
+
+def test_a_second_tar_behind_the_first(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = make_tar(make_tree(tmp_path / "a", ("0001",)), tmp_path / "a.tar")
+    second = make_tar(make_tree(tmp_path / "b", ("0002",)), tmp_path / "b.tar.gz")
+    with gzip.open(tmp_path / "both.tar.gz", "wb") as both:
+        both.write(first.read_bytes())
+        both.write(gzip.decompress(second.read_bytes()))
+    assert {item.synset for item in open_source(tmp_path / "both.tar.gz").list().objects} == {"0001", "0002"}
+    first.write_bytes(first.read_bytes() + b"x" * 600)
+    assert len(open_source(first).list().objects) == 3
+    assert "is no tar, and was not read" in caplog.text
+
+
+def test_odd_things_in_a_tree(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A link to itself is left out and named; a fifo is never waited for."""
+    tree = make_tree(tmp_path / "tree", ("0001",), 1, 2)
+    os.symlink("latest", tree / "latest")
+    os.mkfifo(tree / "0001/o0/image_7.jpg")
+    (tree / "0001/o0/latent_7.npy").write_bytes(npy(latent(7)))
+    source = open_source(tree)
+    listed = source.list()
+    assert "1 file was left out: 1 link to itself (latest)" in caplog.text
+    (files,) = source.read(listed.objects, [0])
+    with pytest.raises(ValueError, match="not a file"):
+        read_content(files.images[2])
 
 
 def test_no_such_source_and_wrong_layout(tmp_path: Path) -> None:
