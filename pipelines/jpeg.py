@@ -8,9 +8,12 @@ more without it, until nothing is left to warn of, or pixels are found missing.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import warnings
+from collections.abc import Iterator
+from contextvars import ContextVar
 
 import numpy as np
 import simplejpeg
@@ -27,6 +30,19 @@ INCONSISTENT = "Inconsistent progression sequence"  # of scans, all of which are
 UNKNOWN_SAMPLING = "Could not determine subsampling"
 FEW_BYTES = 16  # left over in front of a restart mark, as webcams leave one or two
 MOST_TRIES = 200
+
+_doubts: ContextVar[list[str] | None] = ContextVar("doubts", default=None)
+
+
+@contextlib.contextmanager
+def doubts() -> Iterator[list[str]]:
+    """Gathers, while inside, what decode_jpeg has to say of pictures that it reads and that may yet be damaged."""
+    found: list[str] = []
+    token = _doubts.set(found)
+    try:
+        yield found
+    finally:
+        _doubts.reset(token)
 
 
 def check_size(height: int, width: int) -> None:
@@ -69,7 +85,9 @@ def _decode_odd(data: bytes) -> Pixels:
     """By PIL itself, once it is clear that no pixels are missing."""
     try:
         check_size(*frame_size(data))
-        _refuse_loss(tidied(data))
+        spare = _refuse_loss(tidied(data))
+        if spare > FEW_BYTES and (found := _doubts.get()) is not None:
+            found.append(f"{spare} bytes are left over behind its pixels, which may be damaged; read as PIL reads it")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
@@ -80,13 +98,13 @@ def _decode_odd(data: bytes) -> Pixels:
         raise ValueError(f"corrupt JPEG ({error})") from error
 
 
-def _refuse_loss(parts: list[Part]) -> None:
-    """Raises ValueError for any warning but of bytes left over at the end of entropy-coded data: these are taken off,
-    one place after the other, to see whether there is another warning behind it."""
-    begin = tries = 0
+def _refuse_loss(parts: list[Part]) -> int:
+    """How many bytes at most are left over at the end of entropy-coded data, but for padding. They are taken off, one
+    place after the other, to see whether libjpeg has something else to warn of: a ValueError."""
+    begin = tries = spare = 0
     while (why := _warning(parts)) is not None:
         if why.startswith(INCONSISTENT) or UNKNOWN_SAMPLING in why:
-            return  # which says nothing more
+            break  # which says nothing more
         left_over = LEFT_OVER.fullmatch(why)
         if left_over is None:
             raise ValueError(why)
@@ -99,6 +117,7 @@ def _refuse_loss(parts: list[Part]) -> None:
             tries += 1
             next_why = _warning(trial)
             if next_why is None or LEFT_OVER.fullmatch(next_why):
+                spare = max(spare, count if not _is_padding(parts[at], count) else 0)
                 parts, begin = trial, at
                 break
             worse = next_why
@@ -106,13 +125,18 @@ def _refuse_loss(parts: list[Part]) -> None:
             raise ValueError(worse)
         if tries > MOST_TRIES:
             raise ValueError(why)
+    return spare
 
 
 def _can_spare(part: Part, count: int, marker: int) -> bool:
     """Bytes in front of a restart mark may be what a damaged interval left of itself: few do, or mere padding."""
     if len(part.data) < count:
         return False
-    return marker not in RESTARTS or count <= FEW_BYTES or len(set(part.data[-count:])) == 1
+    return marker not in RESTARTS or count <= FEW_BYTES or _is_padding(part, count)
+
+
+def _is_padding(part: Part, count: int) -> bool:
+    return len(set(part.data[-count:])) == 1
 
 
 def _warning(parts: list[Part]) -> str | None:

@@ -113,6 +113,9 @@ def _provenance(request: Request, found: Survey, maps: MapSet | None, report: Bu
         record |= maps.provenance
     if found.setting and report.psnr_db is not None:
         record |= {"jpeg": str(found.setting), "psnr_db": round(report.psnr_db, 3)}  # mean over images
+    if report.odd:
+        record["odd_images"] = {"count": len(report.odd), "names": report.odd[:NAMED_IN_PROVENANCE]}
+        log.warning("%d images may be damaged, e.g. %s", len(report.odd), report.odd[0])
     if report.bad:
         log.warning("%d bad images were left out, e.g. %s", len(report.bad), report.bad[0])
     return record

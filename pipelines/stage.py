@@ -64,11 +64,13 @@ def plan_shards(splits: Sequence[str | None], samples_per_shard: int) -> list[Pl
 
 @dataclass
 class ShardNote:
-    """What a finished shard leaves for the provenance: images written, their PSNR summed in dB, what was left out."""
+    """What a finished shard leaves for the provenance: images written, their PSNR summed in dB, what was left out, what
+    may be damaged."""
 
     images: int = 0
     psnr_sum: float = 0.0
     bad: list[str] = field(default_factory=list)
+    odd: list[str] = field(default_factory=list)
 
 
 class Notes:
@@ -90,11 +92,12 @@ class Notes:
 
 @dataclass(frozen=True)
 class BuildReport:
-    """`psnr_db` is the mean over images, None for raw pixels; `bad` is sorted."""
+    """`psnr_db` is the mean over images, None for raw pixels; `bad` and `odd` are sorted."""
 
     images: int
     psnr_db: float | None
     bad: list[str]
+    odd: list[str] = field(default_factory=list)
 
 
 class OpenShard:
@@ -110,6 +113,7 @@ class OpenShard:
     def take(self, result: Transformed) -> None:
         self.awaited -= 1
         self.note.bad += result.bad
+        self.note.odd += result.odd
         if result.sample is not None:
             self.writer.add(result.sample, result.stats)
             self.note.images += result.images
@@ -216,4 +220,5 @@ def _write_shards(
 
 def _report(notes: Sequence[ShardNote], bad: BadItems) -> BuildReport:
     images, psnr_sum = sum(note.images for note in notes), sum(note.psnr_sum for note in notes)
-    return BuildReport(images, psnr_sum / images if psnr_sum and images else None, sorted(bad.names))
+    odd = sorted(name for note in notes for name in note.odd)
+    return BuildReport(images, psnr_sum / images if psnr_sum and images else None, sorted(bad.names), odd)

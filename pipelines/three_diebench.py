@@ -189,6 +189,9 @@ def _provenance(request: Request, found: Survey, work: Work, report: BuildReport
     }
     if found.setting and report.psnr_db is not None:
         record |= {"jpeg": str(found.setting), "psnr_db": round(report.psnr_db, 3)}  # mean over views
+    if report.odd:
+        record["odd_views"] = {"count": len(report.odd), "names": report.odd[:NAMED_IN_PROVENANCE]}
+        log.warning("%d views may be damaged, e.g. %s", len(report.odd), report.odd[0])
     if report.bad:
         log.warning("%d bad views were left out, e.g. %s", len(report.bad), report.bad[0])
     return record

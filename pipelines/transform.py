@@ -21,7 +21,7 @@ from pipelines.encode import (
     resize,
     squared_error,
 )
-from pipelines.jpeg import jpeg_size
+from pipelines.jpeg import doubts, jpeg_size
 from pipelines.sources import Content, read_content
 from shards.sample import Sample, ViewSample, encode_raw
 from shards.stats import PixelStats
@@ -64,33 +64,39 @@ class ViewJob:
 
 @dataclass(frozen=True)
 class Transformed:
-    """What a worker hands back. `sample` is None where nothing was left of it; `psnr_sum` is in dB over its images."""
+    """What a worker hands back. `sample` is None where nothing was left of it; `psnr_sum` is in dB over its images.
+
+    `bad` names what is left out and why, `odd` what was read but may be damaged.
+    """
 
     sample: Sample | None
     stats: PixelStats
     psnr_sum: float = 0.0
     bad: tuple[str, ...] = ()
     images: int = 1
+    odd: tuple[str, ...] = ()
 
 
 def transform(record: ObjectRecord, job: ViewJob) -> Transformed:
     """Views resized to [size, size] and encoded, latents as float32 [n, P]; what is bad is left out and named."""
-    ids, views, params, bad = [], [], [], []
+    ids, views, params, bad, odd = [], [], [], [], []
     stats, psnr_sum = PixelStats(), 0.0
     for k, view, latent in zip(record.view_ids, record.views, record.latents, strict=True):
         try:
             row = _named(record.latent_pattern, k, lambda item=latent: read_latent(read_content(item), job.params))
-            pixels = _named(record.view_pattern, k, lambda item=view: _load(read_content(item), job.source_size))
+            with doubts() as found:
+                pixels = _named(record.view_pattern, k, lambda item=view: _load(read_content(item), job.source_size))
         except ValueError as error:
             bad.append(f"{record.name}/{error}")
             continue
         data, view_stats, psnr = encode_image(resize(pixels, job.size), job.setting)
+        odd += [f"{record.name}/{record.view_pattern.format(k)}: {doubt}" for doubt in found]
         ids.append(k)
         views.append(data)
         params.append(row)
         stats, psnr_sum = stats + view_stats, psnr_sum + psnr
     sample = ViewSample(record.key, views, ids, np.stack(params), record.label, record.meta) if ids else None
-    return Transformed(sample, stats, psnr_sum, tuple(bad), len(ids))
+    return Transformed(sample, stats, psnr_sum, tuple(bad), len(ids), tuple(odd))
 
 
 def read_latent(data: bytes, count: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from pipelines.images.decode import decode_image
 from pipelines.images.file_list import FileList, FileReader, list_files
 from pipelines.images.keys import unique_keys
 from pipelines.images.source import ImageRecord
-from pipelines.left_out import LeftOut
+from pipelines.left_out import LeftOut, shown
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class FileSource:
                 entry, label = entries[position], arranged.labels[position]
                 meta: dict[str, str | int] = {"file": entry.name}
                 number = -1 if label is None else rank[label]
-                found.append(ImageRecord(key, number, split, entry.name, entry.offset, entry.length, meta))
+                found.append(ImageRecord(key, number, split, shown(entry.name), entry.offset, entry.length, meta))
         return found
 
     def read(self, record: ImageRecord) -> np.ndarray:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 
+from pipelines.left_out import shown
 from shards.errors import FormatError
 
 log = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ def _say_splits_below_classes(names: Sequence[PurePosixPath]) -> None:
 
 def listed(names: Collection[str], word: str = ",") -> str:
     """ "a, b, c and 4 more"."""
-    first = sorted(names)[:NAMED]
+    first = [shown(name) for name in sorted(names)[:NAMED]]
     if len(names) > NAMED:
         return f"{', '.join(first)} and {len(names) - NAMED} more"
     return f" {word} ".join(first) if word != "," else ", ".join(first)

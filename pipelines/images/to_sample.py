@@ -8,6 +8,7 @@ from pipelines.encode import JpegSetting
 from pipelines.images.fit import Frame, fit_image, fit_map
 from pipelines.images.maps import StoredMap
 from pipelines.images.source import ImageRecord, ImageSource
+from pipelines.jpeg import doubts
 from pipelines.transform import Transformed, encode_image
 from shards.errors import FormatError
 from shards.saliency_map import encode_map
@@ -40,14 +41,16 @@ class ImageJob:
 def to_sample(item: ImageItem, job: ImageJob) -> Transformed:
     """The sample; or no sample and what is wrong, by the image's name."""
     try:
-        pixels = job.source.read(item.record)
+        with doubts() as odd:
+            pixels = job.source.read(item.record)
         fitted = fit_image(pixels, job.frame)
         saliency = _map_members(item.stored_map, pixels.shape[:2], job.frame) if item.stored_map else ()
     except (ValueError, FormatError) as error:
         return Transformed(None, PixelStats(), bad=(f"{item.name}: {error}",), images=0)
     data, stats, psnr = encode_image(fitted, job.setting)
     record = item.record
-    return Transformed(ImageSample(record.key, data, saliency, record.label, record.meta), stats, psnr)
+    sample = ImageSample(record.key, data, saliency, record.label, record.meta)
+    return Transformed(sample, stats, psnr, odd=tuple(f"{item.name}: {doubt}" for doubt in odd))
 
 
 def _map_members(stored: StoredMap, size: tuple[int, int], frame: Frame) -> tuple[bytes, ...]:

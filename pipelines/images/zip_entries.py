@@ -74,6 +74,8 @@ def _check_whole(path: Path, entries: list[zipfile.ZipInfo]) -> None:
         begins_with_a_file = file.read(len(SIGNATURE)) == SIGNATURE
     if any(entry.volume not in (0, UNKNOWN_DISK) for entry in entries):
         raise FormatError(f"{path} is a part of a zip archive in several files; join them (zip -s 0 … --out …)")
+    if any(entry.header_offset < 0 for entry in entries):
+        raise FormatError(f"{path} is a zip archive that is cut short: its beginning is missing; fetch it again")
     first = min((entry.header_offset for entry in entries), default=0)
     if begins_with_a_file and first > 0:
         raise FormatError(

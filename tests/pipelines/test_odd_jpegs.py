@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,7 +12,9 @@ from odd_jpegs import CMYK, END, LOST, PLAIN, PROGRESSIVE, READ, RESTARTS, jpeg,
 from PIL import Image
 
 from pipelines.images.decode import decode_image
+from pipelines.images.open_source import open_source
 from pipelines.jpeg import decode_jpeg, jpeg_size
+from pipelines.shard_images import shard_images
 from pipelines.transform import _load
 
 OPENCV_DIFFERS = {"CMYK", "scan parameters, CMYK", "Adobe's transform 9"}  # it converts by a formula of its own
@@ -40,6 +43,17 @@ def test_oddities_change_no_pixel() -> None:
         assert np.array_equal(decode_jpeg(READ[name]), decode_jpeg(RESTARTS))
     assert np.array_equal(decode_jpeg(READ["bytes between scans"]), decode_jpeg(PROGRESSIVE))
     assert np.array_equal(decode_jpeg(READ["3:1:1"]), np.full((8, 48, 3), decode_jpeg(READ["3:1:1"])[0, 0]))
+
+
+def test_what_may_be_damaged_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Entropy-coded data with a flipped bit mostly end early; so do those that someone put bytes behind."""
+    for number, name in enumerate(("plain", "zeros before the end", "many bytes before the end", "all together")):
+        (tmp_path / f"{number}.jpg").write_bytes(READ[name])
+    info = shard_images(open_source("folder", tmp_path), tmp_path / "set", encoding="raw", workers=1)
+    assert info.provenance["images"] == 4
+    odd = info.provenance["odd_images"]
+    assert [name.split(":")[0] for name in odd["names"]] == ["2.jpg", "3.jpg"]
+    assert "2 images may be damaged, e.g. 2.jpg: 497 bytes are left over behind its pixels" in caplog.text
 
 
 @pytest.mark.parametrize("name", LOST)
