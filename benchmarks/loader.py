@@ -9,7 +9,7 @@ our rate while a thread of the consuming process runs a pure-Python loop, over o
 the interpreter's lock and takes its share of the cores from the workers too. `worker_per_core` has our figures with
 as many workers as cores instead of the default of twice as many; peers have two. `spdl_over_our_shards` is what
 threads would give in place of our ring of processes, all else being ours. Peers that are not installed are left out
-and named in `missing`; benchmarks/requirements.txt has them.
+and named in `missing`; benchmarks/requirements.txt and requirements-older.txt have them.
 """
 
 from __future__ import annotations
