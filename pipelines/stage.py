@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from pipelines.pool import map_in_order, sigterm_as_interrupt, usable_cores
 from pipelines.transform import Transformed
-from shards.errors import FormatError
+from shards.errors import DamageError, FormatError
 from shards.files import disk_full_named, write_atomic
+from shards.json_fields import strict_json
 from shards.layout import Layout, shard_name
 from shards.writer import SetBuilder, ShardWriter
 
@@ -84,7 +85,15 @@ class Notes:
             write_atomic(self._path(name), json.dumps(asdict(note)).encode(), self.layout.tmp)
 
     def read(self, name: str) -> ShardNote:
-        return ShardNote(**json.loads(self._path(name).read_bytes()))
+        """DamageError: the note is not as it was written."""
+        path = self._path(name)
+        try:
+            note = ShardNote(**strict_json(path.read_bytes()))
+            if all(isinstance(value, kind) for value, kind in ((note.images, int), (note.bad, list))):
+                return ShardNote(note.images, float(note.psnr_sum), [str(line) for line in note.bad])
+        except (ValueError, TypeError):
+            pass
+        raise DamageError(f"{path} is damaged: run the same command with --overwrite, which builds the set again")
 
     def _path(self, name: str) -> Path:
         return self.layout.parts / f"{name}.json"

@@ -19,6 +19,7 @@ from pipelines.jpeg import jpeg_size
 from pipelines.sources import Content, ListedObject, Listing, Source, read_content
 from shards.errors import FormatError
 from shards.files import disk_full_named, write_atomic
+from shards.json_fields import strict_json
 from shards.layout import Layout
 
 log = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ def save_survey(layout: Layout, found: Survey, request: dict) -> None:
 def load_survey(layout: Layout, request: dict) -> Survey | None:
     """What save_survey kept for the same request; None if there is nothing of use."""
     try:
-        record = json.loads(_path(layout).read_bytes())
+        record = strict_json(_path(layout).read_bytes())
         if record["request"] != request:
             return None
         shared: dict[str, tuple[int, ...]] = {}

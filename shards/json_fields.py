@@ -1,8 +1,12 @@
-"""JSON of unknown origin, field by field: every function raises FormatError, one line, for what it did not expect."""
+"""JSON of unknown origin, field by field: every function raises FormatError, one line, for what it did not expect.
+
+strict_json, for those who say more about their file, raises ValueError instead.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, TypeVar
 
 from shards.errors import FormatError
@@ -28,11 +32,44 @@ def _refuse_nulls(value: Any, what: str) -> None:
             _refuse_nulls(inner, f"{what}.{name}")
 
 
+def strict_json(data: bytes | str, *, nan: bool = False) -> Any:
+    """What `data`, in UTF-8, says. nan: NaN and Infinity, which JSON does not have, are let through.
+
+    ValueError, its text one line: not JSON, not UTF-8, nested too deeply, a key that an object has twice, a number of
+    thousands of digits or beyond float64.
+    """
+    text = data if isinstance(data, str) else data.decode("utf-8-sig")
+    constant = float if nan else _no_number
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_float=_finite, parse_constant=constant)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _finite(digits: str) -> float:
+    if math.isinf(value := float(digits)):
+        raise ValueError(f"{digits:.20} is too large a number")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r:.60} stands twice in one object")
+    return record
+
+
 def json_object(data: bytes, where: str) -> dict[str, Any]:
     """`data` as a JSON object."""
     try:
-        record = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        record = strict_json(data)
+    except ValueError as error:
         raise FormatError(f"{where} is not JSON: {error}") from error
     if not isinstance(record, dict):
         raise FormatError(f"{where} is not a JSON object")

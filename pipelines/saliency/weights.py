@@ -14,6 +14,7 @@ from tqdm import tqdm
 from pipelines.saliency.download import download_checked
 from shards.errors import UsageError
 from shards.files import sha256_of_file, write_atomic
+from shards.json_fields import strict_json
 
 RELEASE = "https://github.com/matthias-k/DeepGaze/releases/download/v1.0.0/"
 
@@ -101,7 +102,7 @@ def _remembered_sha256(path: Path, stat: os.stat_result) -> str:
     """sha256 of a file; read from the stamp beside it while its size and time of change are those of the stamp."""
     stamp, state = path.with_name(f".{path.name}.sha256.json"), [stat.st_size, stat.st_mtime_ns]
     with suppress(OSError, ValueError, KeyError, TypeError):
-        noted = json.loads(stamp.read_bytes())
+        noted = strict_json(stamp.read_bytes())
         if noted["state"] == state:
             return str(noted["sha256"])
     with tqdm(total=stat.st_size, unit="B", unit_scale=True, desc=f"checking {path.name}", disable=None) as bar:

@@ -15,6 +15,7 @@ from typing import Any
 from shards.environment import pass_environment_on
 from shards.errors import UsageError
 from shards.files import write_atomic
+from shards.json_fields import strict_json
 from shards.lock import FolderLock
 
 MARKER, WORK = "synth.json", ".synth"
@@ -85,7 +86,7 @@ class OwnFolder:
 
     def _read(self) -> dict[str, Any]:
         with contextlib.suppress(ValueError, TypeError, KeyError):
-            record = json.loads((self.root / MARKER).read_bytes())
+            record = strict_json((self.root / MARKER).read_bytes())
             if record["format"] == self.format and isinstance(record["config"], dict) and "finished" in record:
                 return record
         raise UsageError(f"{self.root / MARKER} was not written by this command; choose another --out")

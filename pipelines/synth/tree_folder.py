@@ -17,9 +17,11 @@ from pipelines.synth.families import class_names
 from pipelines.synth.objects import synset_id
 from shards.errors import UsageError
 from shards.files import write_atomic
+from shards.json_fields import strict_json
 from shards.lock import FolderLock
 
 FORMAT = "3die-synth tree"
+MOST_FAMILIES = 10_000  # far more than there are
 LISTS = tuple(f"{split}_{kind}.npy" for split in ("train", "val") for kind in ("images", "labels"))
 _OBJECT_FILE = re.compile(r"(image_\d{1,4}\.jpg)|(latent_\d{1,4}\.npy)")
 
@@ -99,8 +101,8 @@ class TreeFolder:
 
     def _read_marker(self) -> dict[str, Any]:
         try:
-            record = json.loads(self.marker.read_bytes())
-            good = record["format"] == FORMAT and isinstance(record["config"], dict) and "finished" in record
+            record = strict_json(self.marker.read_bytes())
+            good = record["format"] == FORMAT and "finished" in record and _is_ours(record["config"])
         except (ValueError, KeyError, TypeError):
             good = False
         if not good:
@@ -119,6 +121,14 @@ class TreeFolder:
                     if ours.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink():
                         _remove_files(folder)
                 _remove_if_empty(synset)
+
+
+def _is_ours(config: Any) -> bool:
+    """Whether a tree can be found again by what its marker says of it."""
+    if not isinstance(config, dict):
+        return False
+    seed, families = config.get("seed", 0), config.get("families", 0)
+    return type(seed) is int is type(families) and 0 <= seed < 2**64 and 0 <= families <= MOST_FAMILIES
 
 
 def _remove_files(folder: Path) -> None:

@@ -17,6 +17,7 @@ from seqjepa.files import write_atomic
 from seqjepa.jobs.job import Job, Say, refuse_other_runs, run_job
 from shards.environment import pass_environment_on
 from shards.errors import UsageError
+from shards.json_fields import strict_json
 
 FILE = "comparison.json"
 
@@ -56,7 +57,7 @@ def refuse_foreign(file: Path) -> None:
     if not file.exists():
         return
     try:
-        ours = {"rows", "settings"} <= set(json.loads(file.read_text(encoding="utf-8")))
+        ours = {"rows", "settings"} <= set(strict_json(file.read_bytes(), nan=True))
     except (OSError, ValueError, TypeError) as error:
         pass_environment_on(error)
         ours = False

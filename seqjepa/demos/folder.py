@@ -12,6 +12,7 @@ from typing import Any
 
 from seqjepa.files import write_atomic
 from shards.errors import UsageError
+from shards.json_fields import strict_json
 
 MARKER = "demo.json"
 Say = Callable[[str], object]
@@ -69,7 +70,7 @@ class DemoFolder:
 
     def _recognise(self) -> None:
         try:
-            there = self._read_marker()["settings"]
+            there = dict(self._read_marker()["settings"])
         except (ValueError, KeyError, TypeError):
             raise UsageError(f"{self.path / MARKER} is not readable; choose another --out") from None
         differ = [f"{k} {there.get(k)} there, {v} asked" for k, v in self.identity.items() if there.get(k) != v]
@@ -77,4 +78,4 @@ class DemoFolder:
             raise UsageError(f"{self.path} holds another demo ({', '.join(differ)}); choose another --out")
 
     def _read_marker(self) -> dict[str, Any]:
-        return json.loads((self.path / MARKER).read_text(encoding="utf-8"))
+        return strict_json((self.path / MARKER).read_bytes())

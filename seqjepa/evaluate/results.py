@@ -15,6 +15,7 @@ from seqjepa.evaluate.rows import ROWS
 from seqjepa.files import write_atomic
 from shards.environment import pass_environment_on
 from shards.errors import FormatError
+from shards.json_fields import strict_json
 
 RESULTS_FILE = "results.json"
 EARLIER = "earlier"
@@ -47,7 +48,7 @@ def read_results(folder: Path, file: str = RESULTS_FILE) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = strict_json(path.read_bytes(), nan=True)
     except OSError as error:
         pass_environment_on(error)
         raise FormatError(f"{path} cannot be read ({error.strerror}); move it away and evaluate again") from None

@@ -14,7 +14,8 @@ from typing import Any
 
 from seqjepa.evaluate.results import read_results, results_file
 from seqjepa.files import write_atomic
-from seqjepa.training.checkpoint import RUN
+from seqjepa.training.checkpoint import RUN, read_run_json
+from shards.json_fields import strict_json
 
 ASKED = Path("evaluation") / "asked.json"
 # What was measured beyond the question does not make an answer to it wrong: these may be there without being asked.
@@ -53,7 +54,7 @@ def _covers(there: Mapping[str, Any], question: Mapping[str, Any]) -> bool:
 def _question(run: Path, evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """Keyword arguments as JSON gives them back; those left at None are as good as not given."""
     given = {name: _plain(value) for name, value in evaluation.items() if value is not None}
-    epochs = json.loads((run / RUN).read_text(encoding="utf-8")).get("finished_epochs") if (run / RUN).exists() else 0
+    epochs = read_run_json(run).get("finished_epochs") if (run / RUN).exists() else 0
     return json.loads(json.dumps({**given, "of_epochs": epochs}))
 
 
@@ -80,7 +81,7 @@ def _entries(run: Path, weights: str) -> list[dict[str, Any]]:
 def _read(run: Path) -> dict[str, Any]:
     """The notes; empty where there are none or they cannot be read, so that the evaluation is done again."""
     try:
-        noted = json.loads((run / ASKED).read_text(encoding="utf-8"))
+        noted = strict_json((run / ASKED).read_bytes(), nan=True)
     except (OSError, ValueError):
         return {}
     return noted if isinstance(noted, dict) else {}

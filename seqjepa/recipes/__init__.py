@@ -83,7 +83,7 @@ def load_recipe(recipe: str | Path = "", overrides: Sequence[str] = ()) -> RunCo
     Values after `=` are TOML; what is not TOML is taken as a string, so that `model.backbone=resnet34` works.
     Raises ConfigError with every mistake in one line.
     """
-    table = _parse(text(recipe), str(recipe)) if recipe else {}
+    table = parse(text(recipe), str(recipe)) if recipe else {}
     if recipe:
         table.setdefault("name", Path(str(recipe)).name.removesuffix(".toml"))
     mistakes = [m for m in (_override(table, o) for o in overrides) if m]
@@ -109,7 +109,7 @@ def to_toml(config: RunConfig) -> str:
 
 def read_config(path: Path) -> RunConfig:
     """The resolved config.toml of a run directory."""
-    return resolve(_parse(text(path), str(path)), source=str(path))
+    return resolve(parse(text(path), str(path)), source=str(path))
 
 
 def flatten(table: Mapping[str, object], prefix: str = "") -> dict[str, object]:
@@ -127,11 +127,14 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def _parse(toml: str, source: str) -> Table:
+def parse(toml: str, source: str) -> Table:
+    """The table that `toml` says. ConfigError, one line, that begins with `source`."""
     try:
         return tomllib.loads(toml)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source} is not TOML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{source} is not TOML of ours: nested too deeply") from None
+    except ValueError as error:  # also a number of thousands of digits
+        raise ConfigError(f"{source} is not TOML: {str(error).partition(';')[0]}") from None
 
 
 def _as_released(table: Table) -> Table:
@@ -163,7 +166,7 @@ def _override(table: Table, assignment: str) -> str | None:
 def _toml_value(value: str) -> object:
     try:
         parsed = tomllib.loads(f"v = {value}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return value
     return parsed["v"] if list(parsed) == ["v"] else value
 

@@ -14,7 +14,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
@@ -88,7 +87,7 @@ class Scale(Changes):
 
     def changed_settings(self, recipe: str, kind: str) -> tuple[str, ...]:
         """What `load_recipe(recipe, …)` is to be given, "a.b=c" each."""
-        own = set(flatten(tomllib.loads(recipes.text(recipe))))
+        own = set(flatten(recipes.parse(recipes.text(recipe), recipe)))
         plain = recipes.load_recipe(recipe)
         layers = list(self._layers(kind, plain.method))
         found: dict[str, object] = {}
@@ -126,10 +125,9 @@ def scale_names() -> list[str]:
 
 def load_scale(name: str) -> Scale:
     """A scale of the package, or a file where `name` ends in .toml. ConfigError: every mistake in one line."""
+    given = recipes.parse(_text(name), f"--scale {name}")
     try:
-        return Scale.model_validate({**tomllib.loads(_text(name)), "name": Path(name).name.removesuffix(".toml")})
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"--scale {name} is not TOML: {error}") from None
+        return Scale.model_validate({**given, "name": Path(name).name.removesuffix(".toml")})
     except ValidationError as error:
         raise ConfigError(f"--scale {name}: " + "; ".join(map(_explain, error.errors()))) from None
 

@@ -16,6 +16,7 @@ from seqjepa.checksums import warn_of_change, write_noted
 from seqjepa.files import named_failures
 from shards.environment import pass_environment_on
 from shards.errors import DamageError, FailureError
+from shards.json_fields import strict_json
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +68,8 @@ def read_epochs(path: Path) -> list[dict[str, object]]:
     warn_of_change(path, grows=True)
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        epochs = [json.loads(line) for line in lines if line.endswith("\n")]
-    except (OSError, ValueError, RecursionError) as error:
+        epochs = [strict_json(line) for line in lines if line.endswith("\n")]
+    except (OSError, ValueError) as error:
         pass_environment_on(error)
         raise DamageError(f"{path} cannot be read ({error}); restore it, or train the run again") from None
     if not all(isinstance(epoch, dict) for epoch in epochs):
