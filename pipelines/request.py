@@ -12,7 +12,7 @@ from pipelines.encode import JpegSetting
 from pipelines.jpeg import LARGEST_SIDE
 from pipelines.split_lists import find_split_lists
 from pipelines.splits import THREE_WAYS, Split, SplitRule
-from shards.claim import differences, look
+from shards.claim import as_recorded, differences, look
 from shards.errors import FormatError, UsageError
 from shards.layout import Layout
 from shards.schema import Encoding
@@ -108,7 +108,7 @@ def look_first(out: Path, request: dict[str, Any], overwrite: bool) -> bool:
         return False
     build = found.identity.get("build", {})
     there = {name: build[name] for name in request if name in build}
-    if there != request:
+    if there != request and there != as_recorded(out, found, request):
         raise UsageError(
             f"{out} holds another set ({differences(there, request)}): choose another --out, or give --overwrite"
         )

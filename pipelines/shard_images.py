@@ -14,7 +14,7 @@ from pipelines.encode import encoder_versions
 from pipelines.images.fit import Fit
 from pipelines.images.maps import MapSet
 from pipelines.images.request import Request
-from pipelines.images.source import ImageSource
+from pipelines.images.source import ImageSource, images_watch
 from pipelines.images.survey import Survey, survey
 from pipelines.images.to_sample import ImageItem, ImageJob, to_sample
 from pipelines.left_out import warn_of
@@ -95,7 +95,8 @@ def _build(builder: SetBuilder, request: Request, found: Survey, bad: BadItems, 
     def read(positions: Sequence[int]) -> Iterator[ImageItem]:
         return (found.items[position] for position in positions)
 
-    return build_shards(builder, plan, read, work, images=len(found.items), bad=bad, workers=workers)
+    watch = images_watch(request.source, [item.record for item in found.items])
+    return build_shards(builder, plan, read, work, images=len(found.items), bad=bad, watch=watch, workers=workers)
 
 
 def _provenance(request: Request, found: Survey, maps: MapSet | None, report: BuildReport) -> dict[str, Any]:

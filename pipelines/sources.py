@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from pipelines.watch import SourceWatch
 from shards.environment import pass_environment_on
 from shards.errors import FormatError
 
@@ -71,6 +72,10 @@ class Source(Protocol):
     path: Path
 
     def list(self) -> Listing: ...
+
+    def watch(self, listing: Listing) -> SourceWatch:
+        """Of a build whose positions are those of the listing's objects."""
+        ...
 
     def read(self, objects: Sequence[ListedObject], positions: Sequence[int]) -> Iterator[ObjectFiles]:
         """Files of `objects[p]` for each p of `positions` (ascending), in that order."""

@@ -10,7 +10,7 @@ import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from pipelines.pool import map_in_order, sigterm_as_interrupt, usable_cores
 from pipelines.transform import Transformed
+from pipelines.watch import SourceDigest, SourceWatch
 from shards.errors import DamageError, FormatError
 from shards.files import disk_full_named, write_atomic
 from shards.json_fields import strict_json
@@ -66,12 +67,16 @@ def plan_shards(splits: Sequence[str | None], samples_per_shard: int) -> list[Pl
 @dataclass
 class ShardNote:
     """What a finished shard leaves for the provenance: images written, their PSNR summed in dB, what was left out, what
-    may be damaged."""
+    may be damaged.
+
+    `source`: SourceDigest of the records that it was made of.
+    """
 
     images: int = 0
     psnr_sum: float = 0.0
     bad: list[str] = field(default_factory=list)
     odd: list[str] = field(default_factory=list)
+    source: str = ""
 
 
 class Notes:
@@ -117,12 +122,14 @@ class OpenShard:
         self.awaited = len(planned.positions)
         self.writer: ShardWriter = builder.open_shard(planned.split, planned.number)
         self.note = ShardNote()
+        self.source = SourceDigest()
         self.samples = 0
 
     def take(self, result: Transformed) -> None:
         self.awaited -= 1
         self.note.bad += result.bad
         self.note.odd += result.odd
+        self.source.add(result.source)
         if result.sample is not None:
             self.writer.add(result.sample, result.stats)
             self.note.images += result.images
@@ -132,7 +139,7 @@ class OpenShard:
     def close(self, notes: Notes) -> None:
         if not self.samples:
             raise FormatError(f"every image of {self.name} is bad, e.g. {self.note.bad[0]}; repair the source")
-        notes.write(self.name, self.note)
+        notes.write(self.name, replace(self.note, source=self.source.hexdigest()))
         self.writer.close()
 
 
@@ -179,15 +186,18 @@ def build_shards(
     *,
     images: int,
     bad: BadItems,
+    watch: SourceWatch,
     workers: int | None = None,
 ) -> BuildReport:
     """Write the shards of `plan` that are not finished yet. `read(positions)` yields their records, in order.
 
     work: what a worker makes of a record. images: how many the source has in all planned shards, for the progress bar.
-    `bad` holds what is known already.
-    Raises FormatError if more is bad than allowed, FailureError if a worker fails; what is finished stays.
+    `bad` holds what is known already. Raises FormatError if more is bad than allowed, UsageError if the source is not
+    what finished shards were made of, FailureError if a worker fails; what is finished stays.
     """
-    notes, done = Notes(builder.layout), builder.done()
+    notes = Notes(builder.layout)
+    watch.begin(builder, plan, notes)
+    done = builder.done()
     finished = [notes.read(shard.name) for shard in plan if shard.name in done]
     bad.add([name for note in finished for name in note.bad])
     todo = {position: shard for shard in plan if shard.name not in done for position in shard.positions}
@@ -200,6 +210,7 @@ def build_shards(
     ):
         if todo:
             _write_shards(builder, notes, [todo[position] for position in sorted(todo)], results, bad, bar)
+    watch.end(builder, plan, notes)
     return _report([notes.read(shard.name) for shard in plan], bad)
 
 

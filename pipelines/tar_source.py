@@ -10,6 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pipelines.archive_member import FILE, FOLDER, LINK, Member
+from pipelines.content import file_sha256, file_stats, stamp_of
 from pipelines.left_out import shown
 from pipelines.sources import (
     LARGEST_FILE,
@@ -22,6 +23,7 @@ from pipelines.sources import (
     view_file,
 )
 from pipelines.tar_stream import TarStream
+from pipelines.watch import SourceWatch
 from shards.errors import FailureError, FormatError
 
 log = logging.getLogger(__name__)
@@ -60,6 +62,14 @@ class TarSource:
         self._check_links(objects, links)
         identity: dict[str, str | int] = {"kind": "tar", "name": self.path.name, "bytes": size, "sha256": sha256}
         return Listing(objects, identity, sample.items())
+
+    def watch(self, listing: Listing) -> SourceWatch:
+        """The sha256 of the file tells whether it is the one that was listed."""
+
+        def same() -> bool:
+            return file_sha256(self.path) == listing.identity["sha256"]
+
+        return SourceWatch(self.path, lambda: stamp_of(file_stats([self.path])), same=same)
 
     def read(self, objects: Sequence[ListedObject], positions: Sequence[int]) -> Iterator[ObjectFiles]:
         """Stops reading after the last wanted object. Raises FailureError if the archive is not the one listed."""

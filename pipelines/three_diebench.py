@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.choose import evenly
+from pipelines.content import file_sha256, file_stats, stamp_of
 from pipelines.encode import encoder_versions
 from pipelines.open_source import open_source
 from pipelines.request import Request, look_first, split_rule
@@ -66,7 +67,7 @@ def shard_3diebench(
     rule = split_rule(source, split_lists, val_match, val_fraction, split)
     request = Request(source, rule, split, size, encoding, jpeg_quality, samples_per_shard, limit)
     if look_first(out, request.to_json(), overwrite) and source.is_file():
-        return _finished(out)
+        return _finished(out, source)
     found = _survey(origin, request, Layout(out))
     work = plan_work(found, request)
     with taken_back_if_empty(out), SetBuilder(out, overwrite=overwrite, **_identity(work, found, request)) as builder:
@@ -115,7 +116,7 @@ def _survey(source: Source, request: Request, layout: Layout) -> Survey:
 
 
 def _survey_key(request: Request) -> dict[str, Any]:
-    return {"source_mtime_ns": request.source.stat().st_mtime_ns, **request.to_json(), **encoder_versions()}
+    return {"source_stamp": stamp_of(file_stats([request.source])), **request.to_json(), **encoder_versions()}
 
 
 def _identity(work: Work, found: Survey, request: Request) -> dict[str, Any]:
@@ -144,7 +145,8 @@ def _build(
         return _records(source, found.listing.objects, work.assignment, positions)
 
     made = partial(transform, job=job)
-    return build_shards(builder, work.plan, read, made, images=work.views, bad=bad, workers=workers)
+    watch = source.watch(found.listing)
+    return build_shards(builder, work.plan, read, made, images=work.views, bad=bad, watch=watch, workers=workers)
 
 
 def _records(
@@ -197,9 +199,15 @@ def _provenance(request: Request, found: Survey, work: Work, report: BuildReport
     return record
 
 
-def _finished(out: Path) -> DatasetInfo:
-    """The set as it is, checked and tidied as SetBuilder does it."""
+def _finished(out: Path, tar: Path) -> DatasetInfo:
+    """The set as it is, checked and tidied as SetBuilder does it. UsageError: it was made of another tar."""
     info = read_info(out)
+    there, here = info.fingerprint.get("source", {}).get("sha256"), file_sha256(tar)
+    if there != here:
+        raise UsageError(
+            f"{out} holds another set (source.sha256: {there} there, {here} here): choose another --out, or give "
+            "--overwrite"
+        )
     log.info("%s is finished already", out)
     identity = {"name": info.name, "spec": info.spec, "classes": info.classes, "fingerprint": info.fingerprint}
     with SetBuilder(out, **identity) as builder:

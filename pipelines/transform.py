@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import ast
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 
+from pipelines.content import short_digest
 from pipelines.encode import (
     JpegSetting,
     Pixels,
@@ -67,6 +69,7 @@ class Transformed:
     """What a worker hands back. `sample` is None where nothing was left of it; `psnr_sum` is in dB over its images.
 
     `bad` names what is left out and why, `odd` what was read but may be damaged.
+    `source`: short_digest of the bytes that it was made of.
     """
 
     sample: Sample | None
@@ -75,6 +78,19 @@ class Transformed:
     bad: tuple[str, ...] = ()
     images: int = 1
     odd: tuple[str, ...] = ()
+    source: str = ""
+
+
+def files_digest(contents: Sequence[Content]) -> str:
+    """Of an object's files; one that cannot be read counts as empty."""
+    return short_digest(*map(_content_or_nothing, contents))
+
+
+def _content_or_nothing(content: Content) -> bytes:
+    try:
+        return read_content(content)
+    except ValueError:
+        return b""
 
 
 def transform(record: ObjectRecord, job: ViewJob) -> Transformed:
@@ -96,7 +112,8 @@ def transform(record: ObjectRecord, job: ViewJob) -> Transformed:
         params.append(row)
         stats, psnr_sum = stats + view_stats, psnr_sum + psnr
     sample = ViewSample(record.key, views, ids, np.stack(params), record.label, record.meta) if ids else None
-    return Transformed(sample, stats, psnr_sum, tuple(bad), len(ids), tuple(odd))
+    source = files_digest([*record.views, *record.latents])
+    return Transformed(sample, stats, psnr_sum, tuple(bad), len(ids), tuple(odd), source)
 
 
 def read_latent(data: bytes, count: int) -> np.ndarray:

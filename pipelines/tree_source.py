@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from pipelines.content import content_sha256, file_stats, stamp_of
 from pipelines.left_out import CIRCLE, LeftOut, warn_of
 from pipelines.sources import (
     ListedObject,
@@ -16,8 +17,11 @@ from pipelines.sources import (
     SpreadSample,
     ViewCollector,
     no_layout,
+    read_content,
     view_file,
 )
+from pipelines.transform import files_digest
+from pipelines.watch import SourceWatch
 from shards.environment import pass_environment_on
 from shards.errors import FormatError
 
@@ -40,7 +44,25 @@ class TreeSource:
         warn_of(self.others, self.path)
         listing = Listing(objects, {"kind": "tree", "name": self.root.resolve().name}, self._sample(objects))
         listing.identity["listing_sha256"] = listing.sha256()
+        listing.identity["content_sha256"] = self._content(objects)
         return listing
+
+    def watch(self, listing: Listing) -> SourceWatch:
+        objects = listing.objects
+
+        def stamp() -> str:
+            return stamp_of(file_stats(f"{self.root}/{name}" for name in _names(objects)))
+
+        def digest(position: int) -> str:
+            (files,) = self.read(objects, [position])
+            return files_digest([*files.images, *files.latents])
+
+        return SourceWatch(self.path, stamp, digest)
+
+    def _content(self, objects: Sequence[ListedObject]) -> str:
+        names = list(_names(objects))
+        sizes = [size for size, _, _ in file_stats(f"{self.root}/{name}" for name in names)]
+        return content_sha256(names, sizes, lambda position: read_content(self.root / names[position]))
 
     def read(self, objects: Sequence[ListedObject], positions: Sequence[int]) -> Iterator[ObjectFiles]:
         for position in positions:
@@ -87,6 +109,14 @@ class TreeSource:
             pass_environment_on(error)
             self.others.add(CIRCLE, os.path.relpath(entry.path, self.path))
             return False
+
+
+def _names(objects: Sequence[ListedObject]) -> Iterator[str]:
+    """Of all files of complete views."""
+    for item in objects:
+        for k in item.view_ids:
+            yield f"{item.path}/image_{k}.jpg"
+            yield f"{item.path}/latent_{k}.npy"
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

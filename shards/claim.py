@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ from shards.schema import FORMAT_NAME, FORMAT_VERSION, DatasetInfo, Spec
 
 BUILD_FORMAT = f"{FORMAT_NAME} build"
 MAX_SHOWN = 40
+CONTENT = "content_sha256"  # of a build's source: what its files held
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -114,10 +118,27 @@ def _is_untouched(layout: Layout) -> bool:
 def _refuse_other(layout: Layout, found: Found, identity: dict[str, Any], overwrite: bool) -> None:
     if overwrite or found.identity is None or found.identity == identity:
         return
+    if found.identity == {**identity, "build": as_recorded(layout.root, found, identity["build"])}:
+        return
     raise UsageError(
         f"{layout.root} holds another set ({differences(found.identity, identity)}): "
         "choose another --out, or give --overwrite to replace it"
     )
+
+
+def as_recorded(root: Path, found: Found, build: dict[str, Any]) -> dict[str, Any]:
+    """`build` as the program that finished the set in `root` would have recorded it: before sets told their content.
+
+    What a set does not say cannot differ; a line says that it is not known. A build under way is compared whole.
+    """
+    there = (found.identity or {}).get("build", {}).get("source")
+    ours = build.get("source")
+    if found.info is None or not isinstance(there, dict) or not isinstance(ours, dict):
+        return build
+    if CONTENT not in ours or CONTENT in there:
+        return build
+    log.warning("%s does not say what its source's files held: whether they are still the same is not known", root)
+    return {**build, "source": {name: value for name, value in ours.items() if name != CONTENT}}
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
@@ -128,7 +149,12 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
 
 
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name != "build"} | record.get("build", {})
+    """With what the build and its source are made from one by one: "source.images"."""
+    flat = {name: value for name, value in record.items() if name != "build"} | record.get("build", {})
+    source = flat.pop("source", None)
+    if not isinstance(source, dict):
+        return flat if source is None else {**flat, "source": source}
+    return flat | {f"source.{name}": value for name, value in source.items()}
 
 
 def _shown(record: dict[str, Any], name: str) -> str:

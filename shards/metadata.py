@@ -135,7 +135,8 @@ def _entry(record: dict[str, Any], name: str) -> ShardEntry:
     if record.get("name") != name:
         raise FormatError(f"shard {name} is called {record.get('name')!r:.60}")
     size = number(record, "bytes", 2 * BLOCK, 2**50)
-    return ShardEntry(name, number(record, "samples", 1, 2**31 - 1), size, _digest(record, "sha256"))
+    samples, build = number(record, "samples", 1, 2**31 - 1), take({"build": "", **record}, "build", str)
+    return ShardEntry(name, samples, size, _digest(record, "sha256"), build)
 
 
 def _normalisation(record: dict[str, Any], has_pixels: bool) -> dict[str, list[float]]:

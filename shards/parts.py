@@ -49,9 +49,9 @@ def read_rows(layout: Layout, part: Part, spec: Spec) -> pa.Table:
     return table.replace_schema_metadata(None)
 
 
-def finished_parts(layout: Layout) -> dict[str, Part]:
-    """Every shard that is there, has a part, and has the bytes that its part says. Hashes each once, with a bar."""
-    parts = list(_readable_parts(layout))
+def finished_parts(layout: Layout, build: str) -> dict[str, Part]:
+    """Every shard of `build` that is there, has a part, and has the bytes that its part says. Hashes each once."""
+    parts = [part for part in _readable_parts(layout) if part.entry.build in ("", build)]
     size = sum(part.entry.bytes for part in parts)
     bar = tqdm(total=size, unit="B", unit_scale=True, desc="check finished shards", disable=None if parts else True)
     with bar:
@@ -77,7 +77,7 @@ def _read_part(layout: Layout, name: str) -> Part:
     except pa.ArrowException as error:
         raise FormatError(f"{path} is not a part: {error}") from error
     samples, size = take(record, "samples", int), take(record, "bytes", int)
-    entry = ShardEntry(name, samples, size, take(record, "sha256", str))
+    entry = ShardEntry(name, samples, size, take(record, "sha256", str), take({"build": "", **record}, "build", str))
     return Part(entry, PixelStats.from_json(take(record, "stats", dict)))
 
 

@@ -116,12 +116,17 @@ Spec = ViewSpec | ImageSpec | MapSpec
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """One tar. `name` has no extension ("train-000003"); sha256 is of the whole file."""
+    """One tar. `name` has no extension ("train-000003"); sha256 is of the whole file.
+
+    build  32 digits of a sha256 over the identity (sources, options) of the build that wrote it: the same for all
+           shards of a set; "" in sets of before
+    """
 
     name: str
     samples: int
     bytes: int
     sha256: str
+    build: str = ""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from shards.tar import BLOCK, END, header, padding
 class ShardWriter:
     """Writes one shard. A context manager: commits on a clean exit, leaves nothing behind after an exception.
 
-    Made by SetBuilder.open_shard; `on_commit` hears of the finished part, `disk_full_named` guards every write.
+    Made by SetBuilder.open_shard; `on_commit` hears of the finished part, `disk_full_named` guards every write, `build`
+    says whose it is.
     """
 
     def __init__(
@@ -31,8 +32,9 @@ class ShardWriter:
         classes: int,
         on_commit: Callable[[Part], None],
         disk_full_named: Callable[[], AbstractContextManager[None]],
+        build: str,
     ) -> None:
-        self.name = name
+        self.name, self._build = name, build
         self._layout, self._spec, self._classes = layout, spec, classes
         self._on_commit, self._disk_full_named = on_commit, disk_full_named
         self._suffixes = spec.suffixes()
@@ -66,7 +68,7 @@ class ShardWriter:
             self.abort()
             raise UsageError(f"shard {self.name} has no samples")
         self._write(END)
-        entry = ShardEntry(self.name, len(self._rows), self._size, self._digest.hexdigest())
+        entry = ShardEntry(self.name, len(self._rows), self._size, self._digest.hexdigest(), self._build)
         part = Part(entry, self._stats)
         try:
             with self._disk_full_named():

@@ -61,6 +61,7 @@ def verify(path: str | Path, *, progress: bool = False) -> VerifyReport:
         return VerifyReport([str(error)])
     files = list(_files(layout, info))
     problems = _strays(layout, files) + _damages(files, progress)
+    problems += _mixed(info)
     if not problems:
         problems = list(_disagreements(ShardSet(layout.root, info)))
     entries = [entry for split in info.splits.values() for entry in split.shards]
@@ -73,6 +74,14 @@ def _files(layout: Layout, info: DatasetInfo) -> Iterator[_File]:
         yield _File(split.index, layout.root / split.index, split.index_sha256)
         for entry in split.shards:
             yield _File(f"{entry.name}.tar", layout.shard(entry.name), entry.sha256, entry.bytes)
+
+
+def _mixed(info: DatasetInfo) -> Iterator[str]:
+    """Shards that another build wrote than the first: from other sources, or with other options."""
+    entries = [entry for split in info.splits.values() for entry in split.shards]
+    for entry in entries:
+        if entry.build != entries[0].build:
+            yield f"{entry.name}.tar: of another build (other sources or options) than {entries[0].name}.tar"
 
 
 def _strays(layout: Layout, files: list[_File]) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,8 @@ from shards.stats import PixelStats
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+BUILD_DIGITS = 32
 
 __all__ = ["PixelStats", "SetBuilder", "ShardWriter"]
 
@@ -54,14 +57,16 @@ class SetBuilder:
         overwrite: bool = False,
     ) -> None:
         self.layout, self.name, self.classes = Layout(Path(out)), name, tuple(classes)
+        self.overwrite = overwrite
         identity = identity_of(name, spec, self.classes, fingerprint)
         self.spec = spec_from_json(spec.kind, identity)
         self.fingerprint: dict[str, Any] = identity["build"]
+        self._build = sha256_of_bytes(json.dumps(identity, sort_keys=True).encode())[:BUILD_DIGITS]
         self._parts: dict[str, Part] = {}
         with self._disk_full_named():
             self._lock, self.info = claim_folder(self.layout, identity, overwrite)
         if self._lock:
-            self._parts = finished_parts(self.layout)
+            self._parts = finished_parts(self.layout, self._build)
             self._remove_damaged()
 
     @property
@@ -75,6 +80,13 @@ class SetBuilder:
             return {entry.name for split in self.info.splits.values() for entry in split.shards}
         return set(self._parts)
 
+    def forget(self, names: Sequence[str]) -> None:
+        """Takes finished shards of an unfinished set back: they are to be written again."""
+        for name in names:
+            if self._parts.pop(name, None):
+                self.layout.shard(name).unlink(missing_ok=True)
+                self.layout.part(name).unlink(missing_ok=True)
+
     def stats(self, split: str | None = None) -> PixelStats:
         """The sums over all finished shards, or those of one split (for the PSNR in the provenance, say)."""
         chosen = (p.stats for name, p in sorted(self._parts.items()) if split in (None, split_of(name)))
@@ -87,7 +99,8 @@ class SetBuilder:
             raise UsageError(f"shard {name!r}: a split is lower-case letters, digits and _, a number 0 to 999999")
         if self._lock is None or name in self._parts:
             raise UsageError(f"shard {name} of {self.layout.root} is already finished")
-        return ShardWriter(self.layout, name, self.spec, len(self.classes), self._commit, self._disk_full_named)
+        classes = len(self.classes)
+        return ShardWriter(self.layout, name, self.spec, classes, self._commit, self._disk_full_named, self._build)
 
     def finish(self, provenance: dict[str, Any]) -> DatasetInfo:
         """Writes the indices, the card and, last, dataset.json; then removes what only the build needed.

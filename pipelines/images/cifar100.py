@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.images.cifar_files import Batch, Cifar100, read_cifar100
+from pipelines.content import file_stats, short_digest, stamp_of
+from pipelines.images.cifar_files import Batch, Cifar100, cifar100_files, read_cifar100
 from pipelines.images.source import ImageRecord
 from pipelines.left_out import LeftOut
 
@@ -70,6 +71,12 @@ class Cifar100Source:
     def read(self, record: ImageRecord) -> np.ndarray:
         """uint8 [32, 32, 3], a copy. The file has one plane after another."""
         return np.ascontiguousarray(self.contents.splits[record.split].pixels[record.position].transpose(1, 2, 0))
+
+    def digest(self, record: ImageRecord) -> str:
+        return short_digest(self.contents.splits[record.split].pixels[record.position].tobytes())
+
+    def stamp(self) -> str:
+        return stamp_of(file_stats(cifar100_files(self.path)))
 
 
 @lru_cache(maxsize=1)

@@ -62,10 +62,16 @@ def read_cifar100(path: Path) -> Cifar100:
     return Cifar100(splits, tuple(fine), tuple(coarse))
 
 
-def _folder_files(path: Path) -> Iterator[tuple[str, bytes]]:
+def cifar100_files(path: Path) -> list[Path]:
+    """The files that read_cifar100 reads, whether they are there or not."""
+    if path.is_file():
+        return [path]
     folder = path / FOLDER if (path / FOLDER).is_dir() else path
-    for name in FILES:
-        file = folder / name
+    return [folder / name for name in FILES]
+
+
+def _folder_files(path: Path) -> Iterator[tuple[str, bytes]]:
+    for name, file in zip(FILES, cifar100_files(path), strict=True):
         if file.is_file():
             _check_size(file.stat().st_size, f"{file}")
             try:

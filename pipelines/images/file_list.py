@@ -42,6 +42,11 @@ class FileEntry:
     length: int = 0
 
 
+def on_disk(name: str) -> str:
+    """As this locale spells a path whose bytes on the disk are `name` in UTF-8."""
+    return os.fsdecode(name.encode("utf-8", "surrogateescape"))
+
+
 @dataclass(frozen=True)
 class FileReader:
     """Reads files of a folder, or of a plain tar or a zip by their place in it. Small, for it travels to workers."""
@@ -58,8 +63,7 @@ class FileReader:
         if offset < 0:
             raise ValueError(MISSING[-1 - offset])
         if self.path.is_dir():
-            below = os.fsdecode(f"{self.root}{name}".encode("utf-8", "surrogateescape"))
-            return read_content(self.path / below)
+            return read_content(self.path / on_disk(f"{self.root}{name}"))
         size = length if length >= 0 else -1 - length
         if not 0 < size <= LARGEST_FILE:
             return read_content(b"")  # which says so

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.images.decode import decode_image
+from pipelines.images.file_content import content_of, digest_of_file, stamp_of_files
 from pipelines.images.file_list import FileList, FileReader, list_files
 from pipelines.images.keys import unique_keys
 from pipelines.images.source import ImageRecord
@@ -79,12 +80,21 @@ class FileSource:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """A sha256 over the names of all files, with their split and class; in a tar also where they lie."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> dict[str, Any]:
+        """A sha256 over the names of all files, with split and class, in an archive also place; one of the content."""
         digest = hashlib.sha256()
         arranged = zip(self.files.images, self.arrangement.splits, self.arrangement.labels, strict=True)
         for entry, split, label in arranged:
             digest.update(f"{entry.name}\0{split}\0{label}\0{entry.offset}\0{entry.length}\n".encode())
-        return {"layout": self.name, "images": len(self.files.images), "listing_sha256": digest.hexdigest()}
+        return {
+            "layout": self.name,
+            "images": len(self.files.images),
+            "listing_sha256": digest.hexdigest(),
+            "content_sha256": content_of(self.reader, self.files.images),
+        }
 
     def records(self) -> list[ImageRecord]:
         """Training first, then the other splits; in a split by name."""
@@ -105,3 +115,9 @@ class FileSource:
     def read(self, record: ImageRecord) -> np.ndarray:
         """uint8 [H, W, 3]. ValueError: empty, corrupt, too large."""
         return decode_image(self.reader.read(str(record.meta["file"]), record.position, record.length))
+
+    def digest(self, record: ImageRecord) -> str:
+        return digest_of_file(self.reader, record)
+
+    def stamp(self) -> str:
+        return stamp_of_files(self.reader, self.files.images)

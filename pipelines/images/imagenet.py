@@ -12,7 +12,7 @@ import logging
 import re
 from functools import cached_property
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from pipelines.images.file_list import FileList, list_files
 from pipelines.images.file_source import Arrangement, FileSource
@@ -67,7 +67,7 @@ def imagenet_rule(files: FileList) -> Arrangement:
     refuse_twofold({place.folder for place in places})
     flat = [place for place in places if place.wnid is None]
     noted = validation_wnids(files) if any(place.split == "val" for place in flat) else {}
-    labels = [place.wnid or noted.get(PurePosixPath(place.below).stem) for place in places]
+    labels = [place.wnid or noted.get(place.below.rpartition(".")[0]) for place in places]
     splits = [_kept(place, label) for place, label in zip(places, labels, strict=True)]
     if unlabelled := splits.count(None):
         log.warning("%d images of test/ have no labels and are left out", unlabelled)
@@ -78,8 +78,8 @@ class _Place:
     """Where an image lies: `folder`/`below`; `folder` means `split`; `wnid` is the folder below it, None for none."""
 
     def __init__(self, name: str):
-        parts = PurePosixPath(name).parts
-        depth = max((i for i, part in enumerate(parts[:-1]) if split_of(part)), default=None)
+        parts = name.split("/")
+        depth = next((i for i in range(len(parts) - 2, -1, -1) if split_of(parts[i])), None)
         if depth is None:
             raise _without_split(name)
         below = parts[depth + 1 :]

@@ -6,7 +6,6 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 
 from shards.errors import FormatError
 
@@ -20,7 +19,7 @@ def file_keys(paths: Sequence[str]) -> list[str]:
     `paths` lie below one split. ImageNet's names differ, those of ImageNet-Sketch and ImageNet-R begin anew in every
     class. FormatError as for unique_keys.
     """
-    names = [PurePosixPath(path).name for path in paths]
+    names = [path.rpartition("/")[2] for path in paths]
     return unique_keys(names if len(set(names)) == len(names) else paths)
 
 

@@ -18,6 +18,8 @@ from shards.saliency_map import decode_map
 from shards.schema import MapSpec, MapStorage
 from shards.split_table import read_stored
 
+IMAGE_DIGEST = "image_digest"  # in the meta of a map: short_digest of the bytes of its image
+
 
 @dataclass(frozen=True)
 class StoredMap:
@@ -29,6 +31,12 @@ class StoredMap:
     storage: MapStorage
     height: int
     width: int
+    image_digest: str = ""
+
+    def refuse_other(self, image_digest: str) -> None:
+        """FormatError unless the map is of the image with these bytes. Sets of before do not say of which they are."""
+        if self.image_digest and self.image_digest != image_digest:
+            raise FormatError("its map is of another picture of this name")
 
     def members(self) -> tuple[bytes, ...]:
         """The members as they are stored. DamageError: the shard is cut or gone."""
@@ -73,9 +81,10 @@ class MapSet:
         ours = source.fingerprint.get("sample_sha256", {})
         for split in made_from.keys() & ours.keys():
             if made_from[split] != ours[split]:
-                raise FormatError(
-                    f"{self.path} holds maps of other {split} images than those in {source.path}; build theirs"
-                )
+                raise self.other_images(source, split)
+
+    def other_images(self, source: ImageSource, which: str) -> FormatError:
+        return FormatError(f"{self.path} holds maps of other {which} images than those in {source.path}; build theirs")
 
     def find(self, records: Sequence[ImageRecord]) -> list[StoredMap | None]:
         """The map of each image, by split and key; None where there is none."""
@@ -90,4 +99,5 @@ class MapSet:
 def _stored(index: ImageIndex, row: int, storage: MapStorage) -> StoredMap:
     spans = tuple((int(index.offsets[row, m]), int(index.lengths[row, m])) for m in index.map_members)
     height, width = (int(side) for side in index.sizes[row])
-    return StoredMap(index.keys[row], index.shard_paths[index.shard[row]], spans, storage, height, width)
+    digest = index.meta[IMAGE_DIGEST][row] if IMAGE_DIGEST in index.meta else ""
+    return StoredMap(index.keys[row], index.shard_paths[index.shard[row]], spans, storage, height, width, digest)

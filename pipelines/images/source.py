@@ -15,6 +15,7 @@ import numpy as np
 
 from pipelines.choose import evenly
 from pipelines.left_out import LeftOut
+from pipelines.watch import SourceWatch
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,10 @@ class ImageRecord:
 
 
 class ImageSource(Protocol):
-    """`fingerprint` tells two sources apart at little cost, wherever they lie. `left_out` counts other files."""
+    """`fingerprint` tells two sources apart at little cost, wherever they lie. `left_out` counts other files.
+
+    `stamp` differs, on this machine, whenever a file may have been written to.
+    """
 
     @property
     def name(self) -> str: ...
@@ -74,6 +78,17 @@ class ImageSource(Protocol):
     def read(self, record: ImageRecord) -> np.ndarray:
         """uint8 [H, W, 3] RGB; grey, palette, CMYK and alpha converted. ValueError says what is wrong with it."""
         ...
+
+    def digest(self, record: ImageRecord) -> str:
+        """short_digest of its bytes as they are stored; of no bytes, for an image that cannot be read."""
+        ...
+
+    def stamp(self) -> str: ...
+
+
+def images_watch(source: ImageSource, records: Sequence[ImageRecord]) -> SourceWatch:
+    """Of a build whose positions are those of `records`."""
+    return SourceWatch(source.path, source.stamp, lambda position: source.digest(records[position]))
 
 
 def limited(records: Sequence[ImageRecord], limit: int | None) -> list[ImageRecord]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.content import file_stats, short_digest, stamp_of
 from pipelines.images.source import ImageRecord
 from pipelines.left_out import LeftOut
 from shards.errors import FormatError
@@ -101,6 +102,12 @@ class Stl10Source:
         mapped = _mapped(_images(self.path, record.split))
         return np.ascontiguousarray(mapped[record.position].transpose(2, 1, 0))
 
+    def digest(self, record: ImageRecord) -> str:
+        return short_digest(_mapped(_images(self.path, record.split))[record.position].tobytes())
+
+    def stamp(self) -> str:
+        return stamp_of(file_stats(file for split in self.splits for file in _files(self.path, split)))
+
     def _labels(self, split: str) -> np.ndarray:
         file = _images(self.path, split)
         size = file.stat().st_size
@@ -126,6 +133,10 @@ class Stl10Source:
 def _mapped(file: Path) -> np.ndarray:
     """uint8 [n, channel, column, row]. Kept, for a worker is handed a fresh source with every image."""
     return np.memmap(file, np.uint8, "r").reshape(-1, 3, SIDE, SIDE)
+
+
+def _files(path: Path, split: str) -> list[Path]:
+    return [_images(path, split), path / f"{split}_y.bin"]
 
 
 def _images(path: Path, split: str) -> Path:

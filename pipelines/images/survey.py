@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from pipelines.images.request import Request
 from pipelines.images.source import ImageSource, limited
 from pipelines.images.to_sample import ImageItem
 from shards.errors import FormatError, UsageError
+
+log = logging.getLogger(__name__)
 
 SAMPLE_IMAGES = 256
 SIZES_SHOWN = 4
@@ -38,6 +41,8 @@ def survey(request: Request, maps: MapSet | None) -> Survey:
     if not items:
         why = f", and {unmapped[0]}" if unmapped else ""
         raise UsageError(f"{request.source.path} has no image to write{why}")
+    if maps is not None:
+        _refuse_other_pictures(request.source, items, maps)
     sample = list(_sample(request.source, items))
     if not sample:
         raise FormatError(f"{request.source.path}: not one of the images that were tried can be decoded")
@@ -59,10 +64,24 @@ def _items(request: Request, maps: MapSet | None) -> tuple[list[ImageItem], list
     return items, unmapped
 
 
+def _refuse_other_pictures(source: ImageSource, items: Sequence[ImageItem], maps: MapSet) -> None:
+    """Before anything is written, where they all are others; of a single one it is said when it is its turn."""
+    stored = [(item.record, item.stored_map) for item in _spread(items) if item.stored_map]
+    if stored and not any(found.image_digest for _, found in stored):
+        log.warning("%s does not say of which pictures its maps are: names alone are compared", maps.path)
+    for record, found in stored:
+        if found.image_digest not in ("", source.digest(record)):
+            raise maps.other_images(source, f"{record.split} (e.g. {record.name})")
+
+
+def _spread(items: Sequence[ImageItem]) -> list[ImageItem]:
+    """Those whose keys hash lowest."""
+    return sorted(items, key=lambda item: hashlib.sha256(item.record.key.encode()).digest())[:SAMPLE_IMAGES]
+
+
 def _sample(source: ImageSource, items: Sequence[ImageItem]) -> Iterator[np.ndarray]:
-    """The images whose keys hash lowest: spread over the set. What is damaged is passed over; workers will name it."""
-    ranked = sorted(items, key=lambda item: hashlib.sha256(item.record.key.encode()).digest())
-    for item in ranked[:SAMPLE_IMAGES]:
+    """Images spread over the set. What is damaged is passed over; workers will name it."""
+    for item in _spread(items):
         with contextlib.suppress(ValueError):
             yield source.read(item.record)
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.images.decode import decode_image
+from pipelines.images.file_content import content_of, digest_of_file, stamp_of_files
 from pipelines.images.file_list import FileEntry, FileList, FileReader, list_files
 from pipelines.images.keys import file_keys
 from pipelines.images.source import ImageRecord
@@ -115,13 +116,27 @@ class TinyImageNetSource:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """A sha256 over names, labels and, in an archive, places of all images, and over the classes."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> dict[str, Any]:
+        """A sha256 over names, labels and, in an archive, places of all images, and the classes; one of the content."""
         digest = hashlib.sha256("\n".join((*self.wnids, *self.classes)).encode())
         for split in self.splits.values():
             for entry, wnid in zip(split.entries, split.wnids, strict=True):
                 digest.update(f"{entry.name}\0{wnid}\0{entry.offset}\0{entry.length}\n".encode())
         images = {name: len(split.entries) for name, split in self.splits.items()}
-        return {"layout": self.name, "images": images, "listing_sha256": digest.hexdigest()}
+        content = content_of(self.reader, self._labelled)
+        return {
+            "layout": self.name,
+            "images": images,
+            "listing_sha256": digest.hexdigest(),
+            "content_sha256": content,
+        }
+
+    @property
+    def _labelled(self) -> list[FileEntry]:
+        return [entry for split in self.splits.values() for entry in split.entries]
 
     def records(self) -> list[ImageRecord]:
         """Keys are file names, "n01443537_0"; or paths where names recur. Meta: the file, and the WordNet id."""
@@ -137,6 +152,12 @@ class TinyImageNetSource:
     def read(self, record: ImageRecord) -> np.ndarray:
         """uint8 [H, W, 3]; grey is converted. ValueError: empty, corrupt."""
         return decode_image(self.reader.read(str(record.meta["file"]), record.position, record.length))
+
+    def digest(self, record: ImageRecord) -> str:
+        return digest_of_file(self.reader, record)
+
+    def stamp(self) -> str:
+        return stamp_of_files(self.reader, self._labelled)
 
     def _of(self, split: str) -> list[FileEntry]:
         """Images below train/, or Train/ …"""

@@ -40,17 +40,21 @@ class ImageJob:
 
 def to_sample(item: ImageItem, job: ImageJob) -> Transformed:
     """The sample; or no sample and what is wrong, by the image's name."""
+    source = job.source.digest(item.record)
     try:
+        if item.stored_map:
+            item.stored_map.refuse_other(source)
         with doubts() as odd:
             pixels = job.source.read(item.record)
         fitted = fit_image(pixels, job.frame)
         saliency = _map_members(item.stored_map, pixels.shape[:2], job.frame) if item.stored_map else ()
     except (ValueError, FormatError) as error:
-        return Transformed(None, PixelStats(), bad=(f"{item.name}: {error}",), images=0)
+        return Transformed(None, PixelStats(), bad=(f"{item.name}: {error}",), images=0, source=source)
     data, stats, psnr = encode_image(fitted, job.setting)
     record = item.record
     sample = ImageSample(record.key, data, saliency, record.label, record.meta)
-    return Transformed(sample, stats, psnr, odd=tuple(f"{item.name}: {doubt}" for doubt in odd))
+    doubtful = tuple(f"{item.name}: {doubt}" for doubt in odd)
+    return Transformed(sample, stats, psnr, odd=doubtful, source=source)
 
 
 def _map_members(stored: StoredMap, size: tuple[int, int], frame: Frame) -> tuple[bytes, ...]:

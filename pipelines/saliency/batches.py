@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pipelines.images.maps import IMAGE_DIGEST
 from pipelines.images.source import ImageRecord, ImageSource
 from pipelines.pool import map_in_order
 from pipelines.saliency.load import load
@@ -49,14 +50,14 @@ def make_maps(
 
 
 def _maps_of_shard(
-    images: Iterator[tuple[ImageRecord, np.ndarray | str]], model: SaliencyModel, storage: MapStorage
+    images: Iterator[tuple[ImageRecord, tuple[np.ndarray | str, str]]], model: SaliencyModel, storage: MapStorage
 ) -> Iterator[Transformed]:
     batches, ready, following = SizeBatches(model, storage), {}, 0
-    for place, (record, image) in enumerate(images):
+    for place, (record, (image, digest)) in enumerate(images):
         if isinstance(image, str):
-            ready[place] = left_out(image)
+            ready[place] = left_out(image, digest)
         else:
-            ready |= batches.put(place, record, image)
+            ready |= batches.put(place, replace(record, meta={**record.meta, IMAGE_DIGEST: digest}), image)
         while following in ready:
             yield ready.pop(following)
             following += 1
@@ -107,7 +108,7 @@ class SizeBatches:
         try:
             density = self.model.density(stacked)
         except UsageError as error:  # images that the model cannot take, too small ones above all
-            refused = {item.place: left_out(f"{item.record.name}: {error}") for item in batch}
+            refused = {item.place: left_out(f"{item.record.name}: {error}", _digest(item.record)) for item in batch}
             return refused | self._collect()
         except torch.OutOfMemoryError as error:
             height, width = stacked.shape[2:]
@@ -131,9 +132,13 @@ class SizeBatches:
         }
 
 
-def left_out(why: str) -> Transformed:
+def left_out(why: str, digest: str) -> Transformed:
     """In place of a sample; `why` begins with the image's name."""
-    return Transformed(None, PixelStats(), bad=(why,), images=0)
+    return Transformed(None, PixelStats(), bad=(why,), images=0, source=digest)
+
+
+def _digest(record: ImageRecord) -> str:
+    return str(record.meta.get(IMAGE_DIGEST, ""))
 
 
 def to_sample(record: ImageRecord, p: np.ndarray, image_shape: tuple[int, ...], storage: MapStorage) -> Transformed:
@@ -144,4 +149,5 @@ def to_sample(record: ImageRecord, p: np.ndarray, image_shape: tuple[int, ...], 
         parts = encode_map(p, storage)
     except FormatError as error:
         raise FailureError(f"{record.name}: the model gave {error}") from error
-    return Transformed(MapSample(record.key, parts, height, width, record.label, meta), PixelStats())
+    sample = MapSample(record.key, parts, height, width, record.label, meta)
+    return Transformed(sample, PixelStats(), source=_digest(record))

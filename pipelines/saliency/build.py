@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pipelines.images.source import ImageRecord, ImageSource, limited
+from pipelines.images.source import ImageRecord, ImageSource, images_watch, limited
 from pipelines.pool import sigterm_as_interrupt, usable_cores
 from pipelines.request import look_first
 from pipelines.saliency.devices import chosen_devices
@@ -17,6 +17,7 @@ from pipelines.saliency.engine import Engine, MapJob, start_engine
 from pipelines.saliency.models import ModelChoice
 from pipelines.saliency.request import MapRequest, finished, provenance
 from pipelines.stage import BadItems, Notes, OpenShard, PlannedShard, plan_shards, taken_back_if_empty
+from pipelines.watch import SourceWatch
 from shards.errors import UsageError
 from shards.schema import DatasetInfo, MapSpec, MapStorage
 from shards.writer import SetBuilder
@@ -62,7 +63,8 @@ def build_saliency(
     ):
         if builder.info:
             return builder.info
-        left_out = _build(builder, plan, records, engine, BadItems(max_bad))
+        watch = images_watch(source, records)
+        left_out = _build(builder, plan, records, engine, BadItems(max_bad), watch)
         command = request.command("build-saliency")
         return builder.finish(provenance(request, command, engine.provenance, len(records), left_out))
 
@@ -81,16 +83,24 @@ def map_request(
 
 
 def _build(
-    builder: SetBuilder, plan: Sequence[PlannedShard], records: list[ImageRecord], engine: Engine, bad: BadItems
+    builder: SetBuilder,
+    plan: Sequence[PlannedShard],
+    records: list[ImageRecord],
+    engine: Engine,
+    bad: BadItems,
+    watch: SourceWatch,
 ) -> list[str]:
     """Writes the shards that are not finished yet. Names of what was left out, sorted."""
-    notes, done = Notes(builder.layout), builder.done()
+    notes = Notes(builder.layout)
+    watch.begin(builder, plan, notes)
+    done = builder.done()
     todo = [shard for shard in plan if shard.name not in done]
     bad.add([name for shard in plan if shard.name in done for name in notes.read(shard.name).bad])
     left = sum(len(shard.positions) for shard in todo)
     with tqdm(total=len(records), initial=len(records) - left, unit="img", disable=None) as bar:
         if todo:
             _write(builder, notes, todo, records, engine, bad, bar)
+    watch.end(builder, plan, notes)
     return sorted(bad.names)
 
 

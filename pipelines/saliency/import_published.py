@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.images.source import ImageRecord, ImageSource, limited
+from pipelines.images.maps import IMAGE_DIGEST
+from pipelines.images.source import ImageRecord, ImageSource, images_watch, limited
 from pipelines.request import look_first
 from pipelines.saliency.request import MapRequest, finished, provenance
 from pipelines.stage import BadItems, build_shards, plan_shards, taken_back_if_empty
@@ -93,7 +94,8 @@ def import_saliency(
             return (items[position] for position in positions)
 
         work = partial(take_over, source=source, storage=storage)
-        report = build_shards(builder, plan, read, work, images=len(items), bad=bad, workers=workers)
+        watch = images_watch(source, [item.record for item in items])
+        report = build_shards(builder, plan, read, work, images=len(items), bad=bad, watch=watch, workers=workers)
         command = request.command("import-saliency", maps=maps.resolve().name)
         return builder.finish(provenance(request, command, PUBLISHED, len(items), report.bad))
 
@@ -155,6 +157,7 @@ def _imagenet(source: ImageSource, maps: Path, limit: int | None) -> tuple[list[
 
 def take_over(item: PublishedItem, source: ImageSource, storage: MapStorage) -> Transformed:
     """One map, normalised and stored anew; what is wrong with it is named in `bad`."""
+    digest = source.digest(item.record)
     try:
         height, width = source.read(item.record).shape[:2]
         p = read_map(item)
@@ -163,9 +166,10 @@ def take_over(item: PublishedItem, source: ImageSource, storage: MapStorage) -> 
         parts = encode_map(p, storage)
     except (ValueError, OSError, FormatError) as error:
         pass_environment_on(error)
-        return Transformed(None, PixelStats(), bad=(f"{item.name}: {error}",), images=0)
-    meta = {**item.record.meta, "image_height": height, "image_width": width}
-    return Transformed(MapSample(item.record.key, parts, height, width, item.record.label, meta), PixelStats())
+        return Transformed(None, PixelStats(), bad=(f"{item.name}: {error}",), images=0, source=digest)
+    meta = {**item.record.meta, IMAGE_DIGEST: digest, "image_height": height, "image_width": width}
+    sample = MapSample(item.record.key, parts, height, width, item.record.label, meta)
+    return Transformed(sample, PixelStats(), source=digest)
 
 
 def read_map(item: PublishedItem) -> np.ndarray:

@@ -8,10 +8,11 @@ from pipelines.images.source import ImageRecord, ImageSource
 from shards.environment import pass_environment_on
 
 
-def load(record: ImageRecord, source: ImageSource) -> np.ndarray | str:
-    """uint8 [H, W, 3] RGB; or, for an image that cannot be read, its name and what is wrong with it."""
+def load(record: ImageRecord, source: ImageSource) -> tuple[np.ndarray | str, str]:
+    """uint8 [H, W, 3] RGB; or, for an image that cannot be read, its name and what is wrong with it. And its digest."""
+    digest = source.digest(record)
     try:
-        return source.read(record)
+        return source.read(record), digest
     except (ValueError, OSError) as error:
         pass_environment_on(error)
-        return f"{record.name}: {error}"
+        return f"{record.name}: {error}", digest
