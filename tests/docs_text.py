@@ -69,9 +69,18 @@ def _blocks(page: Path) -> Iterator[Shown]:
         yield Shown(page, text.count("\n", 0, match.start()) + 1, match[0])
 
 
+def calls_in(text: str) -> list[str]:
+    """The calls in the examples of a help text, what stands beside them in a column of its own dropped."""
+    return [re.sub(r" {3,}[^-\s].*", "", call) for _, call in _numbered_calls(text)]
+
+
 def _calls(block: Shown) -> Iterator[Shown]:
-    lines = re.sub(r"\\\n *", " ", block.text)
-    for number, line in enumerate(lines.split("\n")):
+    for number, call in _numbered_calls(block.text):
+        yield Shown(block.page, block.line + number, call)
+
+
+def _numbered_calls(text: str) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(re.sub(r"\\\n *", " ", text).split("\n")):
         for part in re.split(r"&&|;|\||&(?:\s|$)", re.sub(r"(^|\s)#.*", "", line)):
-            if call := re.search(rf"(?:^|--no-python |[A-Z_]+=\S+ ){CALL}$", part.strip()):
-                yield Shown(block.page, block.line + number, call[1])
+            if call := re.search(rf"(?:^|Example: +|--no-python |[A-Z_]+=\S+ ){CALL}$", part.strip()):
+                yield number, re.sub(r" >+ *\S+$", "", call[1])

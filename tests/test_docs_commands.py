@@ -49,6 +49,24 @@ def test_a_line_parses(call: docs_text.Shown) -> None:
     assert mistake in ("", "MissingParameter" if "…" in call.text else ""), f"{call.text}: {message}"
 
 
+def helps() -> list[tuple[str, str]]:
+    """Every command with its help, as ("seqjepa train", text)."""
+    found, waiting = [], list(APPS.items())
+    while waiting:
+        name, command = waiting.pop()
+        found.append((name, command.help or ""))
+        waiting += [(f"{name} {sub}", inner) for sub, inner in getattr(command, "commands", {}).items()]
+    return found
+
+
+def test_examples_in_helps_parse() -> None:
+    examples = [(name, call) for name, text in helps() for call in docs_text.calls_in(text)]
+    assert len(examples) > 30
+    mistakes = {call: complaint(call) for _, call in examples}
+    assert {call: what for call, what in mistakes.items() if what[0] not in ("", "MissingParameter")} == {}
+    assert [call for call, what in mistakes.items() if what[0] and "…" not in call] == []
+
+
 @pytest.mark.parametrize("call", INLINE, ids=str)
 def test_what_the_text_mentions_exists(call: docs_text.Shown) -> None:
     """Values are placeholders there, and much is left out."""
