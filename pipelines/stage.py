@@ -94,8 +94,10 @@ class Notes:
         path = self._path(name)
         try:
             note = ShardNote(**strict_json(path.read_bytes()))
-            if all(isinstance(value, kind) for value, kind in ((note.images, int), (note.bad, list))):
-                return ShardNote(note.images, float(note.psnr_sum), [str(line) for line in note.bad])
+            kinds = ((note.images, int), (note.bad, list), (note.odd, list), (note.source, str))
+            if all(isinstance(value, kind) for value, kind in kinds):
+                bad, odd = ([str(line) for line in lines] for lines in (note.bad, note.odd))
+                return ShardNote(note.images, float(note.psnr_sum), bad, odd, note.source)
         except (ValueError, TypeError):
             pass
         raise DamageError(f"{path} is damaged: run the same command with --overwrite, which builds the set again")
