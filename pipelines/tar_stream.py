@@ -26,6 +26,7 @@ from pipelines.tar_headers import (
     LONG_NAME,
     LONG_TARGET,
     PAX_GLOBAL,
+    SPARSE,
     VOLUME,
     checksum_holds,
     name_of,
@@ -159,7 +160,7 @@ class TarStream:
         if kind == VOLUME:
             raise FormatError(f"{self.path} is a part of an archive in several volumes ({name!a}); join them first")
         size = int(extended["size"]) if "size" in extended else number(header[124:136], self.path)
-        self.sparse = self._sparse(header, extended, size) if what is FILE else None
+        self.sparse = self._sparse(header, extended, size) if kind == SPARSE or (extended and what is FILE) else None
         self._body(0 if kind in BODILESS and kind else size)
         if what in (LINK, HARD_LINK):
             return Member(name, what, target=extended.get("linkpath") or target_of(header))

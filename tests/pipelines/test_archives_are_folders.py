@@ -401,3 +401,15 @@ def test_what_has_no_image_says_what_it_has(tmp_path: Path) -> None:
     (tmp_path / "f/1.tif").write_bytes(b"x")
     with pytest.raises(UsageError, match=r"no \.jpg, .*: 1 that is no image \(1 \.tif\)"):
         open_source("folder", tmp_path / "f").records()
+
+
+def test_links_that_multiply_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two links to the next folder in each of 24: sixteen million paths to one picture."""
+    with tarfile.open(tmp_path / "t.tar", "w") as tar:
+        for depth in range(24):
+            for side in "ab":
+                member(tar, f"{depth}/{side}", kind=SYMBOLIC, target=f"../{depth + 1}")
+        member(tar, "24/1.png", png(1))
+    monkeypatch.setattr("pipelines.images.walk.MOST_ENTRIES", 5000)
+    with pytest.raises(FormatError, match="more than 5000 files and folders"):
+        pictures(tmp_path / "t.tar")
