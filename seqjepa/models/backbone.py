@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
@@ -68,9 +69,29 @@ def _scaled_conv(conv: nn.Conv2d, config: ModelConfig) -> nn.Conv2d:
         )
     # Conv2d types these as tuples of any length.
     same = {name: getattr(conv, name) for name in ("kernel_size", "stride", "padding", "dilation", "groups")}
-    scaled = nn.Conv2d(inputs, outputs, bias=False, **same)
+    narrow = conv.kernel_size == (1, 1) and conv.stride != (1, 1) and inputs < NarrowConv2d.SAFE_CHANNELS
+    scaled = (NarrowConv2d if narrow else nn.Conv2d)(inputs, outputs, bias=False, **same)
     nn.init.kaiming_normal_(scaled.weight, mode="fan_out", nonlinearity="relu")
     return scaled
+
+
+class NarrowConv2d(nn.Conv2d):
+    """A strided 1×1 convolution of few channels, which on the CPU runs in NCHW, whatever the layout of its input.
+
+    oneDNN's AVX-512 kernel for its backward pass in channels-last writes beyond its buffer where there are fewer than
+    16 input channels (torch 2.14: the process dies, on 64×64 and more of them nearly always). Values and gradients are
+    the same bits in both layouts.
+    """
+
+    SAFE_CHANNELS = 16
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, C, H, W] → [B, D, H', W'], in the layout of the input."""
+        if input.device.type != "cpu":
+            return super().forward(input)
+        layout = torch.contiguous_format if input.is_contiguous() else torch.channels_last
+        weight = self.weight.clone(memory_format=torch.contiguous_format)  # its strides alone ask for channels-last
+        return self._conv_forward(input.contiguous(), weight, self.bias).contiguous(memory_format=layout)
 
 
 def _zero_last_norms(net: ResNet) -> None:

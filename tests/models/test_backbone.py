@@ -6,7 +6,7 @@ import torchvision
 from torch import nn
 
 from seqjepa.config import ModelConfig
-from seqjepa.models.backbone import build_backbone
+from seqjepa.models.backbone import NarrowConv2d, build_backbone
 from shards.errors import ConfigError
 
 
@@ -73,3 +73,39 @@ def test_bad_backbones_say_what_is_allowed() -> None:
         build_backbone(ModelConfig(width=0.001))
     with pytest.raises(ConfigError, match="32 groups"):
         build_backbone(ModelConfig(backbone="resnext50_32x4d", width=0.3))
+
+
+@pytest.mark.parametrize("size", [33, 96])
+@pytest.mark.parametrize("channels", [4, 8, 12])
+def test_narrow_strided_convolutions_are_those_of_torch_in_nchw(channels: int, size: int) -> None:
+    """In channels-last, torch's own writes beyond its buffer on AVX-512 and ends the process."""
+    torch.manual_seed(0)
+    narrow = NarrowConv2d(channels, 2 * channels, 1, stride=2, bias=False).to(memory_format=torch.channels_last)
+    plain = nn.Conv2d(channels, 2 * channels, 1, stride=2, bias=False)
+    plain.load_state_dict(narrow.state_dict())
+    x = torch.randn(8, channels, size, size)
+    ours, theirs = x.to(memory_format=torch.channels_last).requires_grad_(), x.clone().requires_grad_()
+    for conv, images in ((narrow, ours), (plain, theirs)):
+        conv(images).sin().sum().backward()
+    assert narrow(ours).is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(narrow(ours), plain(theirs))
+    assert ours.grad is not None
+    assert theirs.grad is not None
+    assert torch.equal(ours.grad, theirs.grad)
+    assert torch.equal(narrow.weight.grad, plain.weight.grad)
+    assert torch.allclose(
+        narrow(ours).double(),
+        torch.einsum("dc,bchw->bdhw", plain.weight[:, :, 0, 0].double(), x[:, :, ::2, ::2].double()),
+        atol=1e-5,
+    )
+
+
+def test_every_strided_convolution_of_few_channels_is_a_narrow_one() -> None:
+    for name, width in (("resnet18", 0.125), ("resnet50", 1 / 32), ("resnet18", 0.25), ("resnet18", 1.0)):
+        with torch.device("meta"):
+            net, _ = build_backbone(ModelConfig(backbone=name, width=width))
+        convs = [
+            m for m in net.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) and m.stride == (2, 2)
+        ]
+        assert convs
+        assert all(isinstance(m, NarrowConv2d) == (m.in_channels < 16) for m in convs)
