@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +99,7 @@ def test_workers_and_ranks_share_the_shards(build_index, monkeypatch):
     pipeline = seqjepa.webdataset(folder_of(index), seed=5, batch_size=4)
     workers = DataLoader(pipeline, batch_size=None, num_workers=2, multiprocessing_context="fork")
     assert_same(by_key(workers), loaded(index, 0, seed=5))
+    assert_same(by_key(pickle.loads(pickle.dumps(pipeline))), loaded(index, 0, seed=5))  # as spawned workers get it
     monkeypatch.setenv("WORLD_SIZE", "2")
     ranks = []
     for rank in "01":
