@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -11,7 +10,7 @@ from tqdm import tqdm
 
 from pipelines.archive_member import FILE, FOLDER, LINK, Member
 from pipelines.content import file_sha256, file_stats, stamp_of
-from pipelines.left_out import shown
+from pipelines.left_out import NO_VIEW, TRAILING, LeftOut, warn_of
 from pipelines.sources import (
     LARGEST_FILE,
     ListedObject,
@@ -25,8 +24,6 @@ from pipelines.sources import (
 from pipelines.tar_stream import TarStream
 from pipelines.watch import SourceWatch
 from shards.errors import FailureError, FormatError
-
-log = logging.getLogger(__name__)
 
 View = tuple[tuple[str, str, str], str, int, int]  # (root, synset, object), kind, view number, bytes
 
@@ -48,18 +45,18 @@ class TarSource:
             tqdm(total=size, desc="listing", unit="B", unit_scale=True, disable=None, leave=False) as bar,
             TarStream(self.path, bar.update, with_sha256=True) as stream,
         ):
-            links = []
-            for (_, synset, name), members in groupby(_views(stream, links), key=lambda member: member[0]):
+            links, others = [], LeftOut()
+            for (_, synset, name), members in groupby(_views(stream, links, others), key=lambda member: member[0]):
                 for _, kind, number, length in members:
                     collector.add(kind, number)
                     if kind == "image" and length <= LARGEST_FILE:
                         _offer(sample, f"{synset}/{name}/image_{number}.jpg", stream)
                 objects.append(collector.close(synset, name))
             sha256 = stream.drain()
-        if stream.trailing:
-            log.warning("what follows the end of %s is no tar, and was not read", self.path)
         self._check(objects)
         self._check_links(objects, links)
+        others.notes += [TRAILING] if stream.trailing else []
+        warn_of(others, self.path)
         identity: dict[str, str | int] = {"kind": "tar", "name": self.path.name, "bytes": size, "sha256": sha256}
         return Listing(objects, identity, sample.items())
 
@@ -75,7 +72,7 @@ class TarSource:
         """Stops reading after the last wanted object. Raises FailureError if the archive is not the one listed."""
         wanted, last = set(positions), max(positions, default=-1)
         with TarStream(self.path) as stream:
-            groups = groupby(_views(stream, []), key=lambda member: member[0])
+            groups = groupby(_views(stream, [], LeftOut()), key=lambda member: member[0])
             for position, ((_, synset, name), members) in enumerate(groups):
                 if position > last:
                     return
@@ -109,13 +106,11 @@ class TarSource:
                     f"{self.path} holds the link {link.name!a} to {link.target!a}, a folder of views; unpack it and "
                     "give the folder"
                 )
-        if links:
-            what = "1 link" if len(links) == 1 else f"{len(links)} links"
-            log.warning("%s of %s left out, e.g. %s", what, self.path, shown(links[0].name))
 
 
-def _views(stream: TarStream, links: list[Member]) -> Iterator[View]:
-    """View files, in the archive's order; `links` gets the symbolic links, which may lead to folders of them.
+def _views(stream: TarStream, links: list[Member], others: LeftOut) -> Iterator[View]:
+    """View files, in the archive's order; `links` gets the symbolic links, which may lead to folders of them, `others`
+    counts them and all that lies as deep as views do and is none.
 
     Raises FormatError if the layout has two roots, or where a view is no file of its own: it may lie before the link,
     and a stream is read once.
@@ -124,9 +119,9 @@ def _views(stream: TarStream, links: list[Member]) -> Iterator[View]:
     for member in stream:
         parts = _parts(member.name)
         view = view_file(parts[-1]) if len(parts) >= 3 and ".." not in parts else None
-        if member.kind == LINK and not view:
-            links.append(member)
         if view is None or member.kind == FOLDER:
+            links += [member] if member.kind == LINK else []
+            _count(others, member, parts)
             continue
         if member.kind != FILE:
             leads = f" to {member.target!a}" if member.target else ""
@@ -139,6 +134,15 @@ def _views(stream: TarStream, links: list[Member]) -> Iterator[View]:
         if here != root:
             raise FormatError(f"{stream.path} holds two trees, {root!r} and {here!r}; one is allowed")
         yield (here, parts[-3], parts[-2]), *view, member.size
+
+
+def _count(others: LeftOut, member: Member, parts: list[str]) -> None:
+    if member.kind == FOLDER or (member.kind == FILE and len(parts) < 3):
+        return
+    if any(part.startswith(".") for part in parts):
+        others.hidden += 1
+    else:
+        others.add(NO_VIEW if member.kind == FILE else f"a {member.kind}", member.name)
 
 
 def _parts(path: str) -> list[str]:

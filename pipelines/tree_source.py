@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pipelines.content import content_sha256, file_stats, stamp_of
-from pipelines.left_out import CIRCLE, LeftOut, warn_of
+from pipelines.left_out import CIRCLE, NO_VIEW, LeftOut, warn_of
 from pipelines.sources import (
     ListedObject,
     Listing,
@@ -85,6 +85,10 @@ class TreeSource:
                 if (view := view_file(file.name)) is not None:
                     collector.add(*view)
                     seen = True
+                elif file.name.startswith("."):
+                    self.others.hidden += 1
+                elif not self._is_folder(file):
+                    self.others.add(NO_VIEW, f"{synset}/{name}/{file.name}")
             if seen:
                 objects.append(collector.close(synset, name))
         return objects

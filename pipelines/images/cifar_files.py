@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from pipelines.archive_member import FILE
 from pipelines.images.restricted_pickle import LARGEST_PICKLE, StoredBytes, load_plain
+from pipelines.left_out import TRAILING
 from pipelines.tar_stream import TarStream
 from shards.environment import pass_environment_on
 from shards.errors import FormatError
@@ -94,7 +95,7 @@ def _archive_files(path: Path) -> Iterator[tuple[str, bytes]]:
                 _check_size(member.size, f"{path}: {member.name}")
                 yield parts[-1], stream.read()
         if stream.trailing:
-            log.warning("what follows the end of %s is no tar, and was not read", path)
+            log.warning("%s: %s", path, TRAILING)
         stream.drain()  # the checksum of a gzipped archive comes last
 
 

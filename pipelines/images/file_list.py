@@ -15,7 +15,7 @@ from pipelines.images.decode import SUFFIXES
 from pipelines.images.split_folders import split_of
 from pipelines.images.walk import DiskTree, walk
 from pipelines.images.zip_entries import is_zip, unpack, walk_zip
-from pipelines.left_out import NOWHERE, OUTSIDE, LeftOut, shown
+from pipelines.left_out import NOWHERE, OUTSIDE, TRAILING, LeftOut, shown
 from pipelines.sources import LARGEST_FILE, read_content, unreadable
 from pipelines.tar_stream import TarStream
 from shards.errors import FormatError
@@ -159,7 +159,7 @@ def _members(path: Path, zipped: bool, others: LeftOut) -> Iterator[Member]:
     with TarStream(path, seek=True) as stream:
         yield from stream
     if stream.trailing:
-        others.notes.append("what follows the end of the tar is no tar, and was not read")
+        others.notes.append(TRAILING)
 
 
 def _checked(name: str, where: Path) -> str:

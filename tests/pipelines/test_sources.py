@@ -55,6 +55,17 @@ def test_tree_and_tar_hold_the_same(tree: Path, tmp_path: Path, suffix: str) -> 
     assert [name for name, _ in here.sample] == [name for name, _ in there.sample]
 
 
+def test_files_that_are_no_views_are_named(tree: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tree / "0001/o0/.hidden").write_text("hello")
+    said = "3 files were left out: 2 files that are no image_<k>.jpg or latent_<k>.npy (%s), 1 hidden"
+    open_source(tree).list()
+    assert said % "0002/o2/image_01.jpg, 0002/o2/notes.txt" in caplog.text
+    caplog.clear()
+    open_source(make_tar(tree, tmp_path / "t.tar", prefix=".")).list()
+    assert "2 files that are no image_<k>.jpg" in caplog.text
+    assert "0002/o2/image_01.jpg" in caplog.text
+
+
 def test_only_wanted_objects_are_delivered(tree: Path, tmp_path: Path) -> None:
     for source in (open_source(tree), open_source(make_tar(tree, tmp_path / "t.tar"))):
         objects = source.list().objects
@@ -119,8 +130,7 @@ def test_links_in_a_tar_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         else:
             with pytest.raises(FormatError, match=message):
                 open_source(tmp_path / "t.tar").list()
-    assert "1 link of" in caplog.text
-    assert "Some Root/readme" in caplog.text
+    assert "1 file was left out: 1 link (Some Root/readme)" in caplog.text
 
 
 def test_a_second_tar_behind_the_first(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
