@@ -188,12 +188,18 @@ def few_objects(protocol: Mapping[str, Any]) -> str:
     return f"few: numbers and their intervals come from {times} of {objects} validation objects{advice}"
 
 
+def precision_of(protocol: Mapping[str, Any]) -> str:
+    """ "training in bf16 autocast, TF32; encoder in fp32; probes in fp32"; "" where it was not noted."""
+    precision = protocol.get("precision")
+    parts = [part for part in ("training", "encoder", "probes") if isinstance(precision, dict) and part in precision]
+    return "; ".join(f"{part} in {precision[part]}" for part in parts) if precision else ""
+
+
 def _how_exactly(protocol: Mapping[str, Any]) -> list[str]:
     """Of results that note it: what linear regressors see, and in which precision numbers came about."""
     seen = {"plain": "see features as they are", "standardised": "see standardised features (not the paper's)"}
     said = [f"linear regressors {seen[regressors_of(protocol)]}"] if regressors_of(protocol) in seen else []
-    precision = protocol.get("precision", {})
-    said += [f"{part} in {precision[part]}" for part in ("training", "encoder", "probes") if part in precision]
+    said += [precision_of(protocol)] if precision_of(protocol) else []
     return ["; ".join(said)] if said else []
 
 

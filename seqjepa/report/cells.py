@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean, stdev
 
-from seqjepa.evaluate.results import differently_measured
+from seqjepa.evaluate.results import differently_measured, few_objects, precision_of
 from seqjepa.report.footnotes import numbers_for
 from seqjepa.report.matching import differences
 from seqjepa.report.measures import Measure, measure_of
@@ -134,11 +134,18 @@ def _run_line(runs: Sequence[RunRecord], measure: Measure, scale: str) -> str:
         str(device or ""),
         f"OOD set {account['ood']}" if measure.path[0] == "ood" and "ood" in account else "",
         scale,
-        _no_floor(runs, measure),
+        *(_measurement(runs, measure) if measure.path[0] != "costs" else ()),
         f"seed{plural} {', '.join(str(run.config.seed) for run in runs)}",
         f"run{plural} {', '.join(run.name for run in runs)}",
     ]
     return "; ".join(part for part in parts if part)
+
+
+def _measurement(runs: Sequence[RunRecord], measure: Measure) -> Iterator[str]:
+    """What more is to be known of how a number was measured; "" for nothing."""
+    yield precision_of(runs[0].protocol)
+    yield few_objects(dict(runs[0].protocol))
+    yield _no_floor(runs, measure)
 
 
 def _no_floor(runs: Sequence[RunRecord], measure: Measure) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from seqjepa.report.accuracy_vs_r2 import accuracy_vs_r2
+from seqjepa.report.class_by_class import class_by_class
 from seqjepa.report.figure import Figure
 from seqjepa.report.heat_maps import heat_maps
 from seqjepa.report.path_figure import path_figure
@@ -19,9 +20,9 @@ from seqjepa.report.umap_figures import umap_figures
 
 
 def build_figures(records: Sequence[RunRecord]) -> list[Figure]:
-    """Figures 3 to 15, rollouts, and curves of training. Published values are drawn whatever runs there are.
+    """Figures 3 to 15, rollouts, accuracy class by class, and curves of training.
 
-    Raises FormatError for arrays beside a run that cannot be read.
+    Published values are drawn whatever runs there are. Raises FormatError for arrays beside a run that cannot be read.
     """
     groups = groups_of(records)
     return [
@@ -33,5 +34,6 @@ def build_figures(records: Sequence[RunRecord]) -> list[Figure]:
         *heat_maps(groups),
         transfer(groups),
         rollout_curve(groups),
+        class_by_class(groups),
         *run_curves(groups),
     ]

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from seqjepa.evaluate.comparable import LINEARLY_REGRESSED
 from seqjepa.evaluate.direction import better, judged
-from seqjepa.evaluate.results import keyed_rows, protocol_lines
+from seqjepa.evaluate.results import keyed_rows, protocol_lines, regressors_of
 from seqjepa.report.arrows import arrow
 from seqjepa.report.page import listing, scrolling
 from seqjepa.report.records import RunRecord
@@ -21,11 +22,12 @@ def numbers_table(results: Mapping[str, Any], label: str = "Table of results") -
 
     No gain stands where the two were measured differently.
     """
-    rows = []
+    rows, not_plain = [], standardised(results.get("trained", {}))
     for key, name, (trained, untrained, gain) in keyed_rows(dict(results)):
         style = f"gain {judged(gain, better(key))}".rstrip()
         cells = f"<td>{shown(trained)}</td><td>{shown(untrained)}</td><td class='{style}'>{shown(gain, '+')}</td>"
-        rows.append(f"<tr><th scope=row>{escape(name)}{arrow(better(key))}</th>{cells}</tr>\n")
+        tag = " <small>standardised regressor</small>" if key in not_plain else ""
+        rows.append(f"<tr><th scope=row>{escape(name)}{arrow(better(key))}{tag}</th>{cells}</tr>\n")
     heads = "".join(f"<th scope=col>{head}</th>" for head in HEADS)
     table = f"<table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{''.join(rows)}</tbody>\n</table>"
     return scrolling(label, table)
@@ -35,6 +37,17 @@ def every_number(groups: Sequence[Group]) -> str:
     """HTML: a block for each run that was evaluated, open if it is the only one; what training made worse is named."""
     runs = [(group, run) for group in groups for run in group.runs if run.results]
     return "\n".join(_block(group, run, alone=len(runs) == 1) for group, run in runs)
+
+
+def standardised(scores: Mapping[str, Any]) -> list[str]:
+    """Keys of the numbers of one side of results.json that linear regressors on standardised features gave: of
+    positions also those of paths. The paper's regressors see features as they are (§A.2)."""
+    protocol = scores.get("protocol", {})
+    if regressors_of(protocol) == "plain":
+        return []
+    names = (*LINEARLY_REGRESSED, *(("r2_path",) if "position" in protocol.get("probe_epochs", {}) else ()))
+    keys = (key for key, _, _ in keyed_rows({"trained": scores}))
+    return [key for key in keys if any(part.startswith(names) for part in key.split("."))]
 
 
 def lost_to_untrained(results: Mapping[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ from seqjepa.report.choice import beside, nearest
 from seqjepa.report.layouts import LAYOUTS, Layout
 from seqjepa.report.matching import differences, is_row_of
 from seqjepa.report.measures import Measure, measure_of
+from seqjepa.report.numbers_table import standardised
 from seqjepa.report.published import Published, of_source
 from seqjepa.report.run_groups import Group, by_data, conditioning, label
 from seqjepa.report.table import Table, arrange
@@ -116,8 +117,11 @@ def _labels(group: Group) -> tuple[str, ...]:
 
 def _cell(group: Group, measure: Measure) -> Cell:
     runs = measured(group, measure)
+    if not runs:
+        return Cell()
     model = f"backbone {group.config.model.backbone} × {group.config.model.width:g}"
-    return of_runs(runs, measure, model) if runs else Cell()
+    not_plain = ".".join(measure.path) in standardised(runs[0].trained)
+    return of_runs(runs, measure, f"{model}; linear regressors standardised (paper plain)" if not_plain else model)
 
 
 def _slug(text: str) -> str:

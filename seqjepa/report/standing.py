@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
 from seqjepa.evaluate.direction import judged
 from seqjepa.evaluate.results import differently_measured
@@ -120,21 +119,22 @@ def _row(group: Group) -> str:
 def _own_top1(group: Group) -> tuple[Mean | None, Mean | None]:
     """Of a group that is in no table, trained and untrained, percent."""
     found, before = accuracy(group), accuracy(group, "untrained")
-    alike = found and before and found[0] == before[0] and not _measured_otherwise(group)
+    key = f"top1_agg.{found[0]}" if found and found[0] is not None else "top1_z"
+    alike = found and before and found[0] == before[0] and not _measured_otherwise(group, key)
     return found[1].times(100) if found else None, before[1].times(100) if before and alike else None
 
 
 def _own_r2(group: Group) -> tuple[Mean | None, Mean | None]:
-    return group.mean(_first_r2), None if _measured_otherwise(group) else group.mean(_first_r2, "untrained")
+    """Of what the run's kind of data is about, trained and untrained."""
+    for key in (f"{REGRESSED[metric]}_avg" for metric in EQUIVARIANCE):
+        if found := group.mean(lambda scores, key=key: scores.get(key)):
+            otherwise = _measured_otherwise(group, key)
+            return found, None if otherwise else group.mean(lambda scores, key=key: scores.get(key), "untrained")
+    return None, None
 
 
-def _measured_otherwise(group: Group) -> bool:
-    return any(differently_measured(dict(run.results)) for run in group.runs)
-
-
-def _first_r2(scores: Mapping[str, Any]) -> float | None:
-    """R² of what the run's kind of data is about, for runs that are in no table."""
-    return next((scores[key] for metric in EQUIVARIANCE if (key := f"{REGRESSED[metric]}_avg") in scores), None)
+def _measured_otherwise(group: Group, key: str) -> bool:
+    return any(differently_measured(dict(run.results), key) for run in group.runs)
 
 
 def _cells(found: Headline | None, own: Mean | None, before: Mean | None, digits: int) -> Iterator[str]:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from seqjepa.data.known_sets import PAPER_SAMPLES
-from seqjepa.evaluate.results import differently_measured
+from seqjepa.evaluate.results import differently_measured, few_objects
 from seqjepa.report.matching import trained_samples
+from seqjepa.report.numbers_table import standardised
 from seqjepa.report.records import RunRecord
 from seqjepa.report.run_groups import RESOLUTION, Group, at, resolution
 from seqjepa.training.diagnostics import COLLAPSED_RANK, COLLAPSED_STD
@@ -41,8 +42,17 @@ def _doubts(record: RunRecord, several: bool) -> Iterator[Doubt]:
     yield from (Doubt(text) for text in _smaller(record))
     if skipped := record.protocol.get("skipped"):
         yield Doubt(f"not measured: {len(skipped)}, listed with the run")
+    yield from _measured_unlike_the_papers(record)
     if record.config.fidelity != "paper":
         yield Doubt(f"fidelity {record.config.fidelity}, not the paper’s text")
+
+
+def _measured_unlike_the_papers(record: RunRecord) -> Iterator[Doubt]:
+    """Numbers by a regressor that is not the paper's, and few objects."""
+    if standardised(record.trained):
+        yield Doubt("R² by linear regressors on standardised features, which the paper’s are not (§A.2)")
+    if said := few_objects(dict(record.protocol)):
+        yield Doubt(said)
 
 
 def _grave(record: RunRecord) -> Iterator[str]:
@@ -69,9 +79,9 @@ def _collapsed(record: RunRecord) -> Iterator[str]:
 
 def _learned_nothing(record: RunRecord) -> Iterator[str]:
     """No better than the same network before training, where that was measured."""
-    if "protocol" in record.untrained and differently_measured(dict(record.results)):
-        return
     for key in ("top1_z", "top1_z_image"):
+        if "protocol" in record.untrained and differently_measured(dict(record.results), key):
+            continue
         trained, before = record.trained.get(key), at(record.results, "untrained", key)
         if trained is not None and before is not None and trained <= before:
             yield f"top-1 of z is no better than before training ({trained:.1%} against {before:.1%})"
