@@ -20,6 +20,8 @@ RANGES = {
     "umap": SHARE,
     "costs": ANY,
     "objects": ANY,
+    "queries": ANY,
+    "context": ANY,
     "seconds": ANY,
 }
 """Lowest and highest value by the beginning of a level of a dotted key; the last level that has one decides."""
