@@ -167,7 +167,7 @@ def test_other_json_is_one_line(tmp_path: Path, text):
 
 
 def test_counts_beside_shares_are_no_shares(tmp_path: Path) -> None:
-    counted = {"neighbours": {"class": 0.5, "queries": 192}, "rollout": {"mrr": {"1": 0.5}, "context": 3, "queries": 16},
+    counted = {"neighbours": {"class": 0.5, "queries": 192}, "rollout": {"mrr": {"1": 0.5}, "context": 3},
                "retrieval_3_online": {"mrr": 0.5, "queries": 8192}, "ood": {"objects": 16}}  # fmt: skip
     (tmp_path / "results.json").write_text(json.dumps({"trained": counted}))
     assert read_results(tmp_path)["trained"] == counted
