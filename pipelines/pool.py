@@ -30,10 +30,6 @@ Result = TypeVar("Result")
 IN_FLIGHT_PER_WORKER = 4
 
 
-def usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def map_in_order(
     work: Callable[[Item], Result], items: Iterable[Item], workers: int, name: Callable[[Item], str]
 ) -> Iterator[tuple[Item, Result]]:

@@ -16,9 +16,10 @@ from typing import Protocol, TypeVar
 
 from tqdm import tqdm
 
-from pipelines.pool import map_in_order, sigterm_as_interrupt, usable_cores
+from pipelines.pool import map_in_order, sigterm_as_interrupt
 from pipelines.transform import Transformed
 from pipelines.watch import SourceDigest, SourceWatch
+from shards.environment import usable_cores
 from shards.errors import DamageError, FormatError
 from shards.files import disk_full_named, write_atomic
 from shards.json_fields import strict_json

@@ -36,7 +36,7 @@ from pipelines.tar_headers import (
     text,
 )
 from pipelines.tar_sparse import LARGEST_MAP, Sparse, sparse_of
-from shards.errors import FormatError
+from shards.errors import FormatError, reason_of
 
 SKIP_CHUNK = 1 << 20
 SEEK_BUFFER = 4 << 10  # read at each header of an archive that is only walked
@@ -230,6 +230,6 @@ class TarStream:
         try:
             data = self.file.read(count)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise FormatError(f"{self.path} is cut short or damaged ({error}); fetch it again") from error
+            raise FormatError(f"{self.path} is cut short or damaged ({reason_of(error)}); fetch it again") from error
         self.position += len(data)
         return data

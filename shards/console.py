@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from shards.environment import describe, raise_file_limit
+from shards.environment import describe, raise_file_limit, usable_cores
 from shards.errors import SeqJepaError
 from shards.terminal import finish, is_broken_pipe, prepare_streams, silence, warn
 
@@ -22,7 +22,22 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write; made if
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace what an earlier, different run of ours wrote there.")
 ]
-Workers = Annotated[int | None, typer.Option(min=0, help="Worker processes. Default: one for each usable core.")]
+
+
+def bounded_workers(asked: int | None) -> int | None:
+    """No more processes than help: four for each usable core, 16 at least. What is asked beyond is said, not done."""
+    cores = usable_cores()
+    most = max(16, 4 * cores)
+    if asked is None or asked <= most:
+        return asked
+    warn(f"--workers {asked}: this machine has {cores} usable cores; going on with {most} workers")
+    return most
+
+
+Workers = Annotated[
+    int | None,
+    typer.Option(min=0, callback=bounded_workers, help="Worker processes. Default: one for each usable core."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Shards = Annotated[Path, typer.Option("--shards", help="Folder of a shard set.")]

@@ -61,6 +61,11 @@ def describe(error: OSError | MemoryError) -> str:
     return f"{where}{reason}" + (f"; {advice}" if advice else "")
 
 
+def usable_cores() -> int:
+    """CPU cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def raise_file_limit() -> None:
     """The soft limit of open files up to the hard one, where that is allowed. Worker processes inherit it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -40,3 +40,14 @@ class DamageError(FailureError):
 
 class DiskFullError(FailureError):
     pass
+
+
+_UNSAFE = ("weights_only", "Weights only", "allow_pickle", "pickle.load")
+
+
+def reason_of(error: BaseException) -> str:
+    """What a library said went wrong, in a line: never empty, and never its advice to unpickle what strangers wrote."""
+    said = " ".join(str(error).split())
+    if any(word in said for word in _UNSAFE):
+        return "it holds other things than plain numbers, or is cut short"
+    return said or type(error).__name__

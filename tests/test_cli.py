@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 import cli
 from seqjepa.recipes import GROUPS
-from shards.errors import FailureError, UsageError
+from shards import console
+from shards.errors import FailureError, UsageError, reason_of
 
 runner = CliRunner()
 COMMANDS = [
@@ -155,3 +156,36 @@ def refused(app, *words: object) -> str:
     assert result.exit_code == 2, (result.output, result.exception)
     assert result.stderr.count("\n") == 1, result.stderr
     return result.stderr
+
+
+@pytest.mark.parametrize(("asked", "given"), [(None, None), (0, 0), (16, 16), (17, 16), (1000, 16), (10**30, 16)])
+def test_workers_are_bounded_and_that_is_said(monkeypatch, capsys, asked: int | None, given: int | None):
+    monkeypatch.setattr(console, "usable_cores", lambda: 2)
+    assert console.bounded_workers(asked) == given
+    said = f"--workers {asked}: this machine has 2 usable cores; going on with 16 workers\n"
+    assert capsys.readouterr().err == ("" if asked == given else said)
+    monkeypatch.setattr(console, "usable_cores", lambda: 64)
+    assert console.bounded_workers(256) == 256
+
+
+def test_every_command_bounds_its_workers(tmp_path: Path):
+    for app, words in [(cli.seqjepa_app, ["train", "--recipe", "synth-tiny"]), (cli.seqjepa_data_app, ["bake"])]:
+        shards = ["--shards", str(tmp_path / "none")] if words[0] == "train" else [str(tmp_path / "none")]
+        more = [] if words[0] == "train" else ["--out", str(tmp_path / "out"), "--sequences", "1"]
+        result = runner.invoke(app, [*words, *shards, *more, "--workers", "100000"])
+        assert result.exit_code == 2
+        assert "--workers 100000: this machine has" in result.output
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (EOFError(), "EOFError"),
+        (ValueError("two\n  lines"), "two lines"),
+        (RuntimeError("Weights only load failed. Re-running with weights_only=False …"), "it holds other things than"),
+        (ValueError("Object arrays cannot be loaded when allow_pickle=False"), "it holds other things than"),
+    ],
+)
+def test_reasons_are_one_line_and_advise_nothing_unsafe(error: Exception, said: str):
+    assert reason_of(error).startswith(said)
+    assert "=False" not in reason_of(error)

@@ -18,7 +18,7 @@ from pipelines.images.zip_entries import is_zip, unpack, walk_zip
 from pipelines.left_out import NOWHERE, OUTSIDE, TRAILING, LeftOut, shown
 from pipelines.sources import LARGEST_FILE, read_content, unreadable
 from pipelines.tar_stream import TarStream
-from shards.errors import FormatError
+from shards.errors import FormatError, reason_of
 
 NOTES = "_annotations.txt"  # end of the one kind of text file that says what is in an image
 SOLUTION, TRUTH, SYNSETS = "LOC_val_solution.csv", "ILSVRC2012_validation_ground_truth.txt", "meta.mat"  # ImageNet's
@@ -88,7 +88,7 @@ class FileReader:
                 next(iter(stream))
                 return stream.read()
         except (FormatError, StopIteration) as error:
-            raise ValueError(f"a damaged sparse file ({error})") from error
+            raise ValueError(f"a damaged sparse file ({reason_of(error)})") from error
         except OSError as error:
             raise unreadable(error) from error
 

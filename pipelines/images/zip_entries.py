@@ -16,7 +16,7 @@ from pipelines.left_out import shown
 from pipelines.sources import unreadable
 from pipelines.tar_headers import BLOCK, checksum_holds
 from shards.environment import pass_environment_on
-from shards.errors import FormatError
+from shards.errors import FormatError, reason_of
 
 HEADER = struct.Struct("<4s5H3L2H")  # a file's own header; its name and extra field follow, then its content
 SIGNATURE, DESCRIPTOR = b"PK\x03\x04", b"PK\x07\x08"
@@ -61,7 +61,9 @@ def walk_zip(path: Path, guessed: list[str]) -> Iterator[Member]:
                 entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
         pass_environment_on(error)
-        raise FormatError(f"{path} is a zip archive that is cut short or damaged ({error}); fetch it again") from error
+        raise FormatError(
+            f"{path} is a zip archive that is cut short or damaged ({reason_of(error)}); fetch it again"
+        ) from error
     _check_whole(path, entries)
     for entry in entries:
         name, is_guess = name_of(entry)
@@ -136,7 +138,7 @@ def _inflated(data: bytes, largest: int) -> bytes:
     try:
         unpacked = stream.decompress(data, largest + 1)
     except zlib.error as error:
-        raise ValueError(f"damaged ({error})") from error
+        raise ValueError(f"damaged ({reason_of(error)})") from error
     if len(unpacked) > largest:
         raise ValueError(f"more than {largest} bytes")
     if not stream.eof:

@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from pipelines.images.source import ImageRecord, ImageSource, images_watch, limited
-from pipelines.pool import sigterm_as_interrupt, usable_cores
+from pipelines.pool import sigterm_as_interrupt
 from pipelines.request import look_first
 from pipelines.saliency.devices import chosen_devices
 from pipelines.saliency.engine import Engine, MapJob, start_engine
@@ -18,6 +18,7 @@ from pipelines.saliency.models import ModelChoice
 from pipelines.saliency.request import MapRequest, finished, provenance
 from pipelines.stage import BadItems, Notes, OpenShard, PlannedShard, plan_shards, taken_back_if_empty
 from pipelines.watch import SourceWatch
+from shards.environment import usable_cores
 from shards.errors import UsageError
 from shards.schema import DatasetInfo, MapSpec, MapStorage
 from shards.writer import SetBuilder

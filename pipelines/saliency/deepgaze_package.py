@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from shards.errors import FormatError, UsageError
+from shards.errors import FormatError, UsageError, reason_of
 
 COMMIT = (
     "874f12e1ee519860f49860638cf7f6375956d45a"  # the last commit whose declared dependencies are enough to import it
@@ -71,7 +71,7 @@ def load_model(package: ModuleType, weights: Path) -> nn.Module:
         state = torch.load(weights, map_location="cpu", weights_only=True)
         model.load_state_dict(state, strict=True)
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = reason_of(error)[:300]
         raise FormatError(f"{weights} does not fit {package.__name__}'s DeepGazeIIE: {reason}") from error
     return model
 

@@ -26,7 +26,7 @@ from pipelines.saliency.request import MapRequest, finished, provenance
 from pipelines.stage import BadItems, build_shards, plan_shards, taken_back_if_empty
 from pipelines.transform import Transformed
 from shards.environment import pass_environment_on
-from shards.errors import FormatError, UsageError
+from shards.errors import FormatError, UsageError, reason_of
 from shards.saliency_map import encode_map
 from shards.sample import MapSample
 from shards.schema import DatasetInfo, MapSpec, MapStorage
@@ -187,7 +187,7 @@ def open_array(file: Path) -> np.ndarray:
         found = np.lib.format.open_memmap(file, mode="r")
     except (ValueError, EOFError, OSError) as error:
         pass_environment_on(error)
-        raise FormatError(f"{file} is not a whole .npy file of numbers ({error})") from error
+        raise FormatError(f"{file} is not a whole .npy file of numbers ({reason_of(error)})") from error
     if found.dtype.kind != "f":
         raise FormatError(f"{file} holds {found.dtype}; saliency arrays are float32 or float64")
     return found

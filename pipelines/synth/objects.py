@@ -10,13 +10,14 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from pipelines.pool import map_in_order, usable_cores
+from pipelines.pool import map_in_order
 from pipelines.synth.config import SynthConfig, check
 from pipelines.synth.dice import Dice, Purpose, stream
 from pipelines.synth.families import FAMILIES
 from pipelines.synth.latents import draw_latents
 from pipelines.synth.parts import Solid, assemble
 from pipelines.synth.scene import OBJECT_RADIUS
+from shards.environment import usable_cores
 
 Result = TypeVar("Result")
 

@@ -21,7 +21,7 @@ from seqjepa.training.checkpoint import WEIGHTS, DataInfo, save_weights
 from seqjepa.training.data import NORMALISATIONS
 from seqjepa.training.run_directory import Plan, claimed, mark_finished
 from shards.environment import pass_environment_on
-from shards.errors import FormatError, UsageError
+from shards.errors import FormatError, UsageError, reason_of
 from shards.files import sha256_of_file
 
 RECIPE = "context-ssl-3die"
@@ -92,8 +92,7 @@ def _load(file: Path) -> dict[str, Tensor]:
         found: Any = torch.load(file, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
         pass_environment_on(error)
-        reason = str(error).partition("\n")[0]
-        raise FormatError(f"{file} cannot be read as a PyTorch file of weights ({reason})") from None
+        raise FormatError(f"{file} cannot be read as a PyTorch file of weights ({reason_of(error)})") from None
     if not isinstance(found, Mapping) or not all(_is_entry(name, value) for name, value in found.items()):
         raise FormatError(f"{file} does not hold a bare state dict (names to tensors)")
     return dict(found)

@@ -20,7 +20,7 @@ from seqjepa.data.ahead import DecodedAhead
 from seqjepa.data.decode_worker import ROW, RowError, Setup
 from seqjepa.data.order import EpochOrder, Sampling
 from seqjepa.data.processes import auto_workers
-from shards.errors import DamageError
+from shards.errors import DamageError, reason_of
 
 if TYPE_CHECKING:
     from shards.reader import ImageIndex
@@ -228,7 +228,7 @@ def _damage(index: ImageIndex, members: _Members, plan: _Plan, error: RowError) 
     row, what = int(plan.rows[sample]), "the saliency map" if member else "the image"
     path = index.shard_paths[int(index.shard[row])]
     return DamageError(
-        f"{path}: {what} of sample {index.keys[row]!r} cannot be decoded ({error}); "
+        f"{path}: {what} of sample {index.keys[row]!r} cannot be decoded ({reason_of(error)}); "
         f"`seqjepa-data verify {path.parent}` finds all that is damaged"
     )
 

@@ -17,7 +17,7 @@ from seqjepa.data.order import Sampling
 from seqjepa.data.plan import BatchPlan, Planner
 from seqjepa.data.processes import auto_workers
 from seqjepa.data.sequence import ViewSequence
-from shards.errors import ConfigError, DamageError
+from shards.errors import ConfigError, DamageError, reason_of
 
 if TYPE_CHECKING:
     from shards.reader import SplitIndex
@@ -134,6 +134,6 @@ def _damage(index: SplitIndex, plan: BatchPlan, error: RowError) -> DamageError:
     row, view = int(plan.samples[sample]), int(plan.views[sample, slot])
     path = index.shard_paths[int(index.shard[row])]
     return DamageError(
-        f"{path}: view {view} of sample {index.keys[row]!r} cannot be decoded ({error}); "
+        f"{path}: view {view} of sample {index.keys[row]!r} cannot be decoded ({reason_of(error)}); "
         f"`seqjepa-data verify {path.parent}` finds all that is damaged"
     )

@@ -13,6 +13,7 @@ from typing import IO, NamedTuple
 
 from seqjepa.data import decode_worker
 from seqjepa.data.decode_worker import JOB, REPLY
+from shards.environment import usable_cores
 from shards.errors import FailureError
 
 _MOST_AUTO_WORKERS = 16  # a slot holds a whole batch, and each worker has one at hand
@@ -30,8 +31,7 @@ def auto_workers(world_size: int = 1) -> int:
     cores busy, one process per core keeps 2/3 of its rate and two keep 4/5. Alone, both are as fast.
     """
     ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(_MOST_AUTO_WORKERS, 2 * cores // max(1, ranks_here)))
+    return max(1, min(_MOST_AUTO_WORKERS, 2 * usable_cores() // max(1, ranks_here)))
 
 
 class Answer(NamedTuple):

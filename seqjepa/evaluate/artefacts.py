@@ -11,7 +11,7 @@ import numpy as np
 
 from seqjepa.files import write_atomic
 from shards.environment import pass_environment_on
-from shards.errors import FormatError
+from shards.errors import FormatError, reason_of
 
 LARGEST = 256 * 2**20
 
@@ -42,4 +42,6 @@ def load_arrays(folder: Path, name: str) -> dict[str, np.ndarray]:
             return {key: stored[key] for key in stored.files}
     except (ValueError, OSError, zipfile.BadZipFile) as error:
         pass_environment_on(error)
-        raise FormatError(f"{path} does not hold plain arrays ({error}); remove it and evaluate again") from None
+        raise FormatError(
+            f"{path} does not hold plain arrays ({reason_of(error)}); remove it and evaluate again"
+        ) from None

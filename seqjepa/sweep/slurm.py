@@ -32,6 +32,18 @@ exit $code
 """
 
 
+NOT_IN_COMMENTS = r"[^\w./+=:,@ %-]"
+"""What the name of the script cannot hold: it stands in a comment, where nothing is quoted."""
+NOT_IN_LOGS = r"[\s%\\\"'\x00-\x1f\x7f]"
+"""What the folder of the logs cannot hold: Slurm takes it for the end of the name, or fills it in."""
+
+
+def _refuse_unsafe(name: str, option: str, unsafe: str) -> None:
+    if odd := sorted(set(re.findall(unsafe, name))):
+        held = " ".join(map(ascii, odd))
+        raise UsageError(f"{option} {name!a} holds {held}, which an sbatch script cannot; choose another name")
+
+
 def write_script(file: Path, table: str, title: str, tasks: Sequence[int], command: Sequence[str], out: Path) -> None:
     """The sbatch script; `command` is that of the whole sweep. Near its time limit a task saves and is queued again.
 
@@ -39,10 +51,10 @@ def write_script(file: Path, table: str, title: str, tasks: Sequence[int], comma
     """
     if not tasks:
         raise UsageError(f"{table}: every run is trained and evaluated; there is nothing for an array to do")
+    _refuse_unsafe(str(file), "--slurm", NOT_IN_COMMENTS)
     refuse_foreign(file, SIGN, "seqjepa sweep --slurm")
     logs = (out / "logs").resolve()
-    if re.search(r"\s", str(logs)):
-        raise UsageError(f"--out {out}: Slurm takes no spaces in the names of its logs; choose another folder")
+    _refuse_unsafe(str(logs), "--out", NOT_IN_LOGS)
     script = SCRIPT.format(
         title=f"seqjepa sweep {table}: {title}",
         file=shlex.quote(str(file)),

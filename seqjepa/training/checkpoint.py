@@ -29,7 +29,7 @@ from seqjepa.methods.base import Method, as_module
 from seqjepa.recipes import read_config
 from seqjepa.training.run_json import RUN, DataInfo, data_info, read_run_json
 from shards.environment import pass_environment_on
-from shards.errors import DamageError, FormatError
+from shards.errors import DamageError, FormatError, reason_of
 from shards.files import sha256_of_bytes
 
 logger = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], float | None]:
         tensors = safetensors.torch.load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     except (SafetensorError, ValueError, RecursionError) as error:
-        raise DamageError(f"{path} is damaged ({' '.join(str(error).split())})") from None
+        raise DamageError(f"{path} is damaged ({reason_of(error)})") from None
     said = header.get("__metadata__", {}).get(EPOCHS, "")
     return tensors, float(said) if re.fullmatch(r"\d+(\.\d+)?(e[+-]?\d+)?", said) else None
 
@@ -126,8 +126,7 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     try:
         module.load_state_dict(tensors)
     except (RuntimeError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())
-        raise DamageError(f"{path} is of another model than {CONFIG} ({reason:.200})") from None
+        raise DamageError(f"{path} is of another model than {CONFIG} ({reason_of(error):.200})") from None
     if not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
         raise DamageError(f"{path} is damaged: a weight is not finite, and such weights are never saved")
 

@@ -9,6 +9,7 @@ What does not fit together – shards, settings, ranks – is said here, before 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,6 +34,8 @@ from seqjepa.training.misfits import misfits
 from shards.errors import ConfigError
 from shards.reader import ImageIndex, ShardSet, SplitIndex
 from shards.schema import DatasetInfo, MapSpec, ViewSpec
+
+logger = logging.getLogger(__name__)
 
 # Mean and standard deviation per channel, for pixels in [0, 1] (paper §A.1; docs/fidelity.md #17, 18).
 NORMALISATIONS = {
@@ -123,6 +126,11 @@ def build_loader(
         raise ConfigError(
             f"{samples} training samples in batches of {batch} leave a rank (of {world.size}) fewer than 2 sequences; "
             "use a larger optim.batch_size, more samples or fewer ranks"
+        )
+    if batch > samples and world.main:
+        logger.warning(
+            "optim.batch_size is %d, but there are %d samples to train on: every step takes all %d; set at most %d",
+            *(batch, samples, samples, samples),
         )
     common: dict[str, Any] = {
         "views": config.data.context + 1,

@@ -15,7 +15,7 @@ from pathlib import Path
 from seqjepa.checksums import warn_of_change, write_noted
 from seqjepa.files import named_failures
 from shards.environment import pass_environment_on
-from shards.errors import DamageError, FailureError
+from shards.errors import DamageError, FailureError, reason_of
 from shards.json_fields import strict_json
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def read_epochs(path: Path) -> list[dict[str, object]]:
         epochs = [strict_json(line) for line in lines if line.endswith("\n")]
     except (OSError, ValueError) as error:
         pass_environment_on(error)
-        raise DamageError(f"{path} cannot be read ({error}); restore it, or train the run again") from None
+        raise DamageError(f"{path} cannot be read ({reason_of(error)}); restore it, or train the run again") from None
     if not all(isinstance(epoch, dict) for epoch in epochs):
         raise DamageError(f"{path} holds lines that are no JSON objects; restore it, or train the run again")
     return epochs

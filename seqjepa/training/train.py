@@ -34,7 +34,7 @@ from seqjepa.training.learner import Learner
 from seqjepa.training.online_probes import OnlineProbes
 from seqjepa.training.optim import lr_at
 from seqjepa.training.stopping import Interrupted, StopSignals
-from shards.errors import DamageError, FailureError
+from shards.errors import DamageError, FailureError, reason_of
 
 __all__ = ["load_run", "pick_device", "train"]
 logger = logging.getLogger(__name__)
@@ -155,7 +155,7 @@ class Trainer:
             self.step = self.first_step = int(state["step"])
             self.log = state["log"].encode() if "log" in state else None
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-            reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
+            reason = f"no {error}" if isinstance(error, KeyError) else reason_of(error)[:200]
             raise DamageError(f"{file} is not of this run ({reason}); {advice}") from None
         if not 0 <= self.step <= self.total_steps:
             raise DamageError(f"{file} is of step {self.step}, but the run has {self.total_steps} steps; {advice}")

@@ -193,6 +193,12 @@ def test_a_run_that_cannot_be_read_stops_nothing_but_itself(shards: Path, tmp_pa
     [
         (["--run", "--device", "foo"], "there is no device 'foo'"),
         (["--slurm", "."], "is a folder; give the name of a file"),
+        (
+            ["--slurm", "a\nrm -rf $HOME\n.sbatch"],
+            r"--slurm 'a\nrm -rf $HOME\n.sbatch' holds '\n' '$', which an sbatch script",
+        ),
+        (["--slurm", "a;reboot"], "--slurm 'a;reboot' holds ';', which an sbatch script cannot; choose another name"),
+        (["--slurm", "$(id)"], "holds '$' '(' ')', which"),
         (["--slurm", "nowhere/a.sbatch"], "nowhere is not a folder; make it"),
     ],
 )

@@ -14,7 +14,7 @@ from seqjepa.config import RunConfig
 from seqjepa.recipes import load_recipe, names
 from seqjepa.sweep.kinds import kind_of
 from seqjepa.sweep.scale import load_scale, scale_names
-from seqjepa.training.train import train
+from seqjepa.training.train import Trainer, train
 
 SHORT = ("optim.epochs=1", "optim.batch_size=2", "optim.warmup_epochs=0", "train.checkpoint_minutes=1000")
 SAMPLES = 4
@@ -53,6 +53,12 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the time, and a gigabyte for every three networks of the paper's size."""
+    monkeypatch.setattr(Trainer, "_write", lambda self: None)
 
 
 @pytest.fixture(scope="module")

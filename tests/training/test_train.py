@@ -289,6 +289,17 @@ def test_a_last_batch_of_one_is_dropped(tmp_path):
     assert (summary["steps"], summary["samples"]) == (2, 16)
 
 
+def test_a_batch_larger_than_the_set_is_said(shards, tmp_path, caplog):
+    settings = ("optim.epochs=1", "optim.batch_size=512")
+    summary = train(tiny_config(*settings), shards, tmp_path / "r", workers=0, progress=False)
+    assert (summary["steps"], summary["samples"]) == (1, 22)
+    line = "optim.batch_size is 512, but there are 22 samples to train on: every step takes all 22; set at most 22"
+    assert caplog.messages == [line]
+    caplog.clear()
+    train(tiny_config("optim.epochs=1", "optim.batch_size=22"), shards, tmp_path / "s", workers=0, progress=False)
+    assert caplog.messages == []
+
+
 def test_other_shards_are_refused_on_resume(whole, tmp_path):
     with pytest.raises(UsageError, match=r"shards\.train"):
         train(tiny_config(), make_shards(tmp_path / "other", seed=1), whole, workers=0, progress=False)
