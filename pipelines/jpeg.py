@@ -26,7 +26,7 @@ Pixels = np.ndarray  # uint8 [H, W, 3], RGB in the order the source file has
 LARGEST_SIDE = 8192
 PLAIN = ("YCbCr", "Gray", "RGB")  # what simplejpeg converts as PIL does; CMYK it does not
 LEFT_OVER = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
-INCONSISTENT = "Inconsistent progression sequence"  # of scans, all of which are there
+INCONSISTENT = "Inconsistent progression sequence"
 UNKNOWN_SAMPLING = "Could not determine subsampling"
 FEW_BYTES = 16  # left over in front of a restart mark, as webcams leave one or two
 MOST_TRIES = 200
@@ -85,9 +85,9 @@ def _decode_odd(data: bytes) -> Pixels:
     """By PIL itself, once it is clear that no pixels are missing."""
     try:
         check_size(*frame_size(data))
-        spare = _refuse_loss(tidied(data))
-        if spare > FEW_BYTES and (found := _doubts.get()) is not None:
-            found.append(f"{spare} bytes are left over behind its pixels, which may be damaged; read as PIL reads it")
+        doubt = _refuse_loss(tidied(data))
+        if doubt and (found := _doubts.get()) is not None:
+            found.append(f"{doubt}: it may be damaged, and is read as PIL reads it")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
@@ -98,13 +98,17 @@ def _decode_odd(data: bytes) -> Pixels:
         raise ValueError(f"corrupt JPEG ({error})") from error
 
 
-def _refuse_loss(parts: list[Part]) -> int:
-    """How many bytes at most are left over at the end of entropy-coded data, but for padding. They are taken off, one
-    place after the other, to see whether libjpeg has something else to warn of: a ValueError."""
+def _refuse_loss(parts: list[Part]) -> str:
+    """Takes off the bytes that are left over behind entropy-coded data, one place after the other.
+
+    Raises ValueError for whatever else libjpeg has to warn of then. Returns what is doubtful, if anything.
+    """
     begin = tries = spare = 0
     while (why := _warning(parts)) is not None:
-        if why.startswith(INCONSISTENT) or UNKNOWN_SAMPLING in why:
-            break  # which says nothing more
+        if why.startswith(INCONSISTENT):
+            return f"its scans do not belong together ({why})"
+        if UNKNOWN_SAMPLING in why:
+            break
         left_over = LEFT_OVER.fullmatch(why)
         if left_over is None:
             raise ValueError(why)
@@ -125,7 +129,7 @@ def _refuse_loss(parts: list[Part]) -> int:
             raise ValueError(worse)
         if tries > MOST_TRIES:
             raise ValueError(why)
-    return spare
+    return f"{spare} bytes are left over behind its pixels" if spare > FEW_BYTES else ""
 
 
 def _can_spare(part: Part, count: int, marker: int) -> bool:

@@ -120,7 +120,9 @@ class ArchiveTree:
     def _put(self, name: str, node: Node) -> None:
         parts = self._parts(name)
         if not parts:
-            return  # "./"
+            if not isinstance(node, Folder):  # "./" is the root itself
+                raise self._refused(name, "is no name for a file")
+            return
         folder = self.root
         for part in parts[:-1]:
             folder = self._below(folder, part, name)

@@ -108,6 +108,7 @@ READ = {
     "bytes before every restart mark": RESTARTS[: scan(RESTARTS)]
     + re.sub(rb"(\xff[\xd0-\xd7])", rb"qwertyuiopas\1", RESTARTS[scan(RESTARTS) :]),
     "bytes between scans": inserted(PROGRESSIVE, nth(PROGRESSIVE, b"\xff\xc4", 4), noise(100)),
+    "a scan too few": PROGRESSIVE[: nth(PROGRESSIVE, b"\xff\xc4", 2)] + PROGRESSIVE[nth(PROGRESSIVE, b"\xff\xc4", 3) :],
     "the standard's tables left out, as in MJPEG": PLAIN[: segment(PLAIN, 0xC4)] + PLAIN[FIRST_SCAN:],
     "two end marks": PLAIN + END,
     "text behind the end": PLAIN + b"and more" * 50,

@@ -47,13 +47,14 @@ def test_oddities_change_no_pixel() -> None:
 
 def test_what_may_be_damaged_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Entropy-coded data with a flipped bit mostly end early; so do those that someone put bytes behind."""
-    for number, name in enumerate(("plain", "zeros before the end", "many bytes before the end", "all together")):
+    for number, name in enumerate(("plain", "zeros before the end", "many bytes before the end", "a scan too few")):
         (tmp_path / f"{number}.jpg").write_bytes(READ[name])
     info = shard_images(open_source("folder", tmp_path), tmp_path / "set", encoding="raw", workers=1)
     assert info.provenance["images"] == 4
     odd = info.provenance["odd_images"]
     assert [name.split(":")[0] for name in odd["names"]] == ["2.jpg", "3.jpg"]
-    assert "2 images may be damaged, e.g. 2.jpg: 497 bytes are left over behind its pixels" in caplog.text
+    assert "2 images may be damaged, e.g. 2.jpg: 497 bytes are left over behind its pixels: it may" in caplog.text
+    assert odd["names"][1].startswith("3.jpg: its scans do not belong together (Inconsistent progression sequence")
 
 
 @pytest.mark.parametrize("name", LOST)
