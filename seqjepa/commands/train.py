@@ -13,7 +13,10 @@ from shards.console import AsJson, Device, Overwrite, Shards, Workers, print_jso
 
 def train_command(
     shards: Shards,
-    recipe: Annotated[str, typer.Option(help="A name from `seqjepa recipes ls`, or a path to a TOML file.")],
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="A name from `seqjepa recipes ls`, or a path to a TOML file. Default: what fits the shards."),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Run directory. Default: runs/RECIPE.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")
@@ -33,17 +36,25 @@ def train_command(
 
     \b
     Examples:
+      seqjepa train --shards shards/3die
       seqjepa train --shards shards/3die --recipe 3die-rot-M3
       seqjepa train --shards shards/3die --recipe 3die-rot-M3 --out runs/b256 --set optim.batch_size=256
       torchrun --nproc-per-node 4 --no-python seqjepa train --shards shards/3die --recipe 3die-rot-M3
     """
     from seqjepa.recipes import load_recipe
+    from seqjepa.recipes.choice import choose_recipe
     from seqjepa.training.distributed import World
     from seqjepa.training.train import train
 
     everyday = {"fidelity": fidelity, "seed": seed, "optim.epochs": epochs}
     settings = [f"{key}={json.dumps(value)}" for key, value in everyday.items() if value is not None]
-    config = load_recipe(recipe, settings + list(set_ or []))
+    chosen: list[str] = []
+    if recipe is None:
+        choice = choose_recipe(shards)
+        recipe, chosen = choice.recipe, list(choice.settings)
+        if World.from_environment().main:
+            typer.echo(str(choice), err=True)
+    config = load_recipe(recipe, [*chosen, *settings, *(set_ or [])])
     run = out or Path("runs") / config.name
     summary = train(
         config, shards, run, device=device, workers=workers, extend_epochs=extend_epochs, overwrite=overwrite

@@ -1,0 +1,132 @@
+"""The recipe for a shard set that is trained on without one: told by its kind, its parameters and its classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from seqjepa.data.actions import AUGMENTATION_COLUMNS, POSITION_COLUMNS, ROTATION_COLUMNS
+from seqjepa.data.known_sets import CLASSES_SHA256, classes_sha256
+from seqjepa.recipes import load_recipe, names
+from seqjepa.training.data import training_split
+from seqjepa.training.misfits import misfits
+from shards.errors import ConfigError
+from shards.reader import ShardSet
+from shards.schema import DatasetInfo, ImageSpec, MapSpec, ViewSpec
+
+LARGE = 10_000
+"""Training samples from which a set that is not the paper's gets the paper's network and schedule, not a demo's."""
+STEPS = 4
+"""An epoch has at least so many, or the batch is made smaller."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """recipe and settings: what `load_recipe` takes. why: what of the set decided."""
+
+    recipe: str
+    settings: tuple[str, ...]
+    why: str
+
+    def __str__(self) -> str:
+        changed = f", with {', '.join(self.settings)}" if self.settings else ""
+        return f"recipe {self.recipe}{changed}: {self.why}; --recipe takes another"
+
+
+def choose_recipe(shards: Path) -> Choice:
+    """The row of the paper that is for such a set, or the demo's recipe for a set of such a size.
+
+    ConfigError: no recipe fits, with the recipes that there are. FormatError: no shard set.
+    """
+    opened = ShardSet.open(shards)
+    info = opened.info
+    samples = info.splits[training_split(opened, load_recipe())].samples
+    found = _choose(info, samples)
+    if found is None:
+        raise ConfigError(
+            f"no recipe is for {shards}, which holds {_words(info)}; give one with --recipe: {', '.join(names())}"
+        )
+    recipe, fixed, why = found
+    settings = (*fixed, *_sizes(recipe, fixed, info, samples))
+    config = load_recipe(recipe, settings)
+    if problems := list(misfits(info, config.data, config.method)):
+        raise ConfigError(f"{shards} {'; '.join(problems)}, for recipe {recipe}; or give another with --recipe")
+    return Choice(recipe, settings, f"{shards} holds {why}")
+
+
+Found = tuple[str, tuple[str, ...], str]
+
+
+def _choose(info: DatasetInfo, samples: int) -> Found | None:
+    """Recipe, the settings that make it fit, and why."""
+    known, large = CLASSES_SHA256.get(classes_sha256(info.classes), ""), samples >= LARGE
+    match info.spec:
+        case ViewSpec() as spec:
+            return _of_views(spec, known, large, _words(info))
+        case ImageSpec() as spec:
+            return _of_images(spec, known, large, _words(info))
+        case MapSpec():
+            return None
+
+
+def _of_views(spec: ViewSpec, known: str, large: bool, words: str) -> Found | None:
+    columns = set(spec.param_names)
+    if (spec.sequence or spec.views) < 2:
+        return None
+    if known == "3DIEBench" and columns >= set(ROTATION_COLUMNS):
+        return "3die-rot-M3", (), f"3DIEBench's classes in {words}"
+    if columns >= set(ROTATION_COLUMNS):
+        return ("3die-rot-M3", _OWN, words) if large else ("synth-tiny", (), words)
+    if columns >= set(POSITION_COLUMNS):
+        return "stl-pls-M4" if large else "saccades-tiny", ("data.patch=0", *_OWN), words
+    if columns >= set(AUGMENTATION_COLUMNS):
+        baked = ("data.augment=none", "data.action=augmentation", *_OWN)
+        return "tiny-all-M2" if large else "cifar-tiny", baked, words
+    return None
+
+
+def _of_images(spec: ImageSpec, known: str, large: bool, words: str) -> Found | None:
+    """A demo's recipe learns crops of whole images: all that shows in minutes."""
+    named = f"{known}'s classes in {words}" if known else words
+    if spec.kind == "saliency":
+        own = () if known == "STL-10" else _OWN
+        return "stl-pls-M4" if large or known == "STL-10" else "saccades-tiny", own, named
+    if known in _ROWS:
+        return _ROWS[known], (), named
+    if spec.height != spec.width:  # augmented views are square, patches at fixations are cut from any image
+        uniform = ("data.fixations=uniform", "data.inhibition=none", *_OWN)
+        return "stl-pls-nosal-M4" if large else "saccades-tiny", uniform, named
+    rows = "c100-all-M2" if spec.height < 48 else "tiny-all-M2"
+    return (rows, _OWN, named) if large else ("cifar-tiny", (), named)
+
+
+_ROWS = {"CIFAR100": "c100-all-M2", "TinyImageNet": "tiny-all-M2", "STL-10": "stl-fullsize-M4"}
+_OWN = ("data.normalisation=shards",)
+
+
+def _sizes(recipe: str, fixed: tuple[str, ...], info: DatasetInfo, samples: int) -> Iterator[str]:
+    """What differs from the recipe's because the set is of another size."""
+    config, spec = load_recipe(recipe, fixed), info.spec
+    assert not isinstance(spec, MapSpec), "_choose finds nothing for maps"
+    if config.data.image_size and (spec.height, spec.width) != (config.data.image_size,) * 2:
+        yield "data.image_size=0"
+    if config.data.patch > min(spec.height, spec.width):
+        yield f"data.patch={min(spec.height, spec.width)}"
+    if isinstance(spec, ViewSpec) and config.data.context >= (views := spec.sequence or spec.views):
+        yield f"data.context={views - 1}"
+    if samples < STEPS * config.optim.batch_size:
+        batch = max(2, samples // STEPS)
+        yield f"optim.batch_size={batch - batch % 8 if batch > 8 else batch}"
+
+
+def _words(info: DatasetInfo) -> str:
+    match info.spec:
+        case ViewSpec() as spec:
+            columns = ", ".join(spec.param_names) or "no parameters"
+            return f"{spec.views} views of {spec.height}×{spec.width} with {columns}"
+        case ImageSpec() as spec:
+            maps = "with saliency maps" if spec.kind == "saliency" else "without saliency maps"
+            return f"images of {spec.height}×{spec.width} {maps}"
+        case MapSpec():
+            return "saliency maps without images"

@@ -1,0 +1,102 @@
+"""`seqjepa train --shards DIR` alone: the recipe is the one for such a set."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from train_helpers import make_saliency_shards, make_shards
+from typer.testing import CliRunner
+
+import cli
+from seqjepa.data.actions import AUGMENTATION_FIELDS
+from seqjepa.data.known_sets import CLASSES_SHA256, classes_sha256
+from seqjepa.recipes import choice, load_recipe, read_config
+from seqjepa.recipes.choice import choose_recipe
+from seqjepa.training.misfits import misfits
+from shards.errors import ConfigError
+from shards.reader import ShardSet
+from shards.schema import THREE_DIEBENCH_PARAMS, DatasetInfo, ImageSpec, MapSpec, ParamField, ViewSpec
+
+OBJECTS = ViewSpec(16, 128, 128, "jpeg", THREE_DIEBENCH_PARAMS)
+POSITIONS = (ParamField("x", "1"), ParamField("y", "1"))
+
+
+@pytest.fixture(scope="module")
+def info(tmp_path_factory: pytest.TempPathFactory) -> DatasetInfo:
+    return ShardSet.open(make_shards(tmp_path_factory.mktemp("choice") / "set")).info
+
+
+OF_SETS = [
+    (OBJECTS, "3DIEBench", 41_920, "3die-rot-M3", ""),
+    (replace(OBJECTS, height=64, width=64), "3DIEBench", 10_480, "3die-rot-M3", "data.image_size=0"),
+    (OBJECTS, "", 41_920, "3die-rot-M3", "data.normalisation=shards"),
+    (replace(OBJECTS, height=48, width=48), "", 1024, "synth-tiny", ""),
+    (replace(OBJECTS, views=3), "", 100, "synth-tiny", "data.image_size=0 data.context=2 optim.batch_size=24"),
+    (ImageSpec(96, 96, "jpeg", "log8"), "STL-10", 100_000, "stl-pls-M4", ""),
+    (ImageSpec(96, 96, "jpeg"), "STL-10", 100_000, "stl-fullsize-M4", ""),
+    (ImageSpec(224, 224, "jpeg", "log8"), "", 126_689, "stl-pls-M4", "data.normalisation=shards data.image_size=0"),
+    (ImageSpec(96, 96, "raw", "float16"), "", 2000, "saccades-tiny", "data.normalisation=shards"),
+    (ImageSpec(24, 30, "raw", "float16"), "", 2000, "saccades-tiny",
+     "data.normalisation=shards data.image_size=0 data.patch=24"),
+    (ImageSpec(32, 32, "raw"), "CIFAR100", 50_000, "c100-all-M2", ""),
+    (ImageSpec(64, 64, "jpeg"), "TinyImageNet", 100_000, "tiny-all-M2", ""),
+    (ImageSpec(32, 32, "raw"), "", 50_000, "c100-all-M2", "data.normalisation=shards"),
+    (ImageSpec(128, 128, "raw"), "", 50_000, "tiny-all-M2", "data.normalisation=shards data.image_size=0"),
+    (ImageSpec(32, 32, "raw"), "", 3000, "cifar-tiny", ""),
+    (ImageSpec(40, 60, "raw"), "", 3000, "saccades-tiny",
+     "data.fixations=uniform data.inhibition=none data.normalisation=shards data.image_size=0"),
+    (ViewSpec(40, 32, 32, "raw", POSITIONS, sequence=4), "", 3000, "saccades-tiny",
+     "data.patch=0 data.normalisation=shards data.image_size=0"),
+    (ViewSpec(6, 32, 32, "raw", AUGMENTATION_FIELDS, sequence=2), "", 30, "cifar-tiny",
+     "data.augment=none data.action=augmentation data.normalisation=shards optim.batch_size=7"),
+]  # fmt: skip
+
+
+def stub(monkeypatch: pytest.MonkeyPatch, info: DatasetInfo, spec, known: str, samples: int) -> DatasetInfo:
+    """A set of that form and size, whose classes are those of `known`."""
+    split = replace(info.splits["train"], samples=samples)
+    of_form = replace(info, spec=spec, splits={"train": split})
+    monkeypatch.setitem(CLASSES_SHA256, classes_sha256(info.classes), known)
+    opened = type("Opened", (), {"info": of_form, "splits": {"train": split}, "path": Path("set")})
+    monkeypatch.setattr(choice.ShardSet, "open", lambda path: opened)
+    return of_form
+
+
+@pytest.mark.parametrize(("spec", "known", "samples", "recipe", "settings"), OF_SETS)
+def test_the_recipe_of_a_set(monkeypatch, info, spec, known, samples, recipe, settings) -> None:
+    of_form = stub(monkeypatch, info, spec, known, samples)
+    found = choose_recipe(Path("set"))
+    assert (found.recipe, " ".join(found.settings)) == (recipe, settings)
+    config = load_recipe(found.recipe, found.settings)
+    assert not list(misfits(of_form, config.data, config.method))
+    assert (f"{known}'s classes" in str(found)) == bool(known)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [MapSpec("log8"), replace(OBJECTS, views=1), ViewSpec(4, 32, 32, "raw", (ParamField("temperature", "K"),))],
+)
+def test_where_nothing_fits_the_recipes_are_listed(monkeypatch, info, spec) -> None:
+    stub(monkeypatch, info, spec, "", 100)
+    with pytest.raises(ConfigError, match=r"no recipe is for set, which holds .*--recipe: .*3die-rot-M3.*synth-tiny"):
+        choose_recipe(Path("set"))
+
+
+@pytest.mark.parametrize("kind", ["views", "saliency", "image"])
+def test_shards_alone_are_enough_to_train(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    if kind == "views":
+        make_shards(tmp_path / "set")
+    else:
+        make_saliency_shards(tmp_path / "set", splits=("train",), maps=kind == "saliency")
+    words = ["train", "--shards", "set", "--epochs", "1", "--device", "cpu", "--workers", "0"]
+    words += ["--set", "optim.warmup_epochs=0", "--set", "model.width=0.0625"]
+    recipe = {"views": "synth-tiny", "saliency": "saccades-tiny", "image": "cifar-tiny"}[kind]
+    for _ in range(2):  # the same command goes on
+        done = CliRunner().invoke(cli.seqjepa_app, words)
+        assert done.exit_code == 0, done.output
+        assert f"recipe {recipe}, with data." in done.stderr
+        assert "optim.batch_size=5: set holds " in done.stderr
+    assert read_config(tmp_path / "runs" / recipe / "config.toml").optim.batch_size == 5
