@@ -20,7 +20,6 @@ from typing import Protocol
 
 from pipelines.watch import SourceWatch
 from shards.environment import pass_environment_on
-from shards.errors import FormatError
 
 VIEW_FILE = re.compile(r"(image|latent)_(0|[1-9][0-9]{0,5})\.(jpg|npy)")
 SUFFIX = {"image": "jpg", "latent": "npy"}
@@ -149,10 +148,3 @@ def unreadable(error: OSError) -> ValueError:
     """What to raise for a file that the system would not read. Raises `error` itself where the machine is to blame."""
     pass_environment_on(error)
     return ValueError(f"unreadable ({error.strerror})")
-
-
-def no_layout(path: Path) -> FormatError:
-    return FormatError(
-        f"{path} holds no <synset>/<object>/image_<k>.jpg beside latent_<k>.npy; "
-        "give the folder (or tar) that has this layout"
-    )

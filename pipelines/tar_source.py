@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from pipelines.archive_member import FILE, FOLDER, LINK, Member
 from pipelines.content import file_sha256, file_stats, stamp_of
+from pipelines.layout_error import no_layout
 from pipelines.left_out import NO_VIEW, TRAILING, LeftOut, warn_of
 from pipelines.sources import (
     LARGEST_FILE,
@@ -18,7 +19,6 @@ from pipelines.sources import (
     ObjectFiles,
     SpreadSample,
     ViewCollector,
-    no_layout,
     view_file,
 )
 from pipelines.tar_stream import TarStream

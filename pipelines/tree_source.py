@@ -9,6 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pipelines.content import content_sha256, file_stats, stamp_of
+from pipelines.layout_error import no_layout
 from pipelines.left_out import CIRCLE, NO_VIEW, LeftOut, warn_of
 from pipelines.sources import (
     ListedObject,
@@ -16,7 +17,6 @@ from pipelines.sources import (
     ObjectFiles,
     SpreadSample,
     ViewCollector,
-    no_layout,
     read_content,
     view_file,
 )

@@ -95,12 +95,16 @@ class FileReader:
 
 @dataclass(frozen=True)
 class FileList:
-    """Images in ascending order of name. `notes` are texts that say what is in them; `others` counts what else is."""
+    """Images in ascending order of name. `notes` are texts that say what is in them; `others` counts what else is.
+
+    `barren`: folders that hold no image at any depth.
+    """
 
     reader: FileReader
     images: list[FileEntry]
     notes: list[FileEntry] = field(default_factory=list)
     others: LeftOut = field(default_factory=LeftOut)
+    barren: list[str] = field(default_factory=list)
 
     @property
     def left_out(self) -> int:
@@ -115,21 +119,25 @@ def list_files(path: Path) -> FileList:
     """
     others = LeftOut()
     zipped = path.is_file() and is_zip(path)
-    images, notes = _sorted_out(path, zipped, others)
+    folders: list[str] = []
+    images, notes = _sorted_out(path, zipped, others, folders)
     if not images:
         beside = f" ({others})" if others.total else ""
         raise FormatError(
             f"{path} holds no {', '.join(SUFFIXES)} file{beside}; give the folder (or plain .tar or .zip) of them"
         )
     root = _lone_root([entry.name for entry in (*images, *notes)])
-    return FileList(FileReader(path, root, zipped), _below(images, root), _below(notes, root), others)
+    barren = [name[len(root) :] for name in _barren(folders, images) if name.startswith(root)]
+    return FileList(FileReader(path, root, zipped), _below(images, root), _below(notes, root), others, barren)
 
 
-def _sorted_out(path: Path, zipped: bool, others: LeftOut) -> tuple[list[FileEntry], list[FileEntry]]:
+def _sorted_out(
+    path: Path, zipped: bool, others: LeftOut, folders: list[str]
+) -> tuple[list[FileEntry], list[FileEntry]]:
     """(images, notes)"""
     images, notes = [], []
     tree = DiskTree(path) if path.is_dir() else ArchiveTree(path, _members(path, zipped, others))
-    for name, found in tqdm(walk(tree, path), desc="listing", unit="file", disable=None, leave=False):
+    for name, found in tqdm(walk(tree, path, folders), desc="listing", unit="file", disable=None, leave=False):
         is_image = name.lower().endswith(SUFFIXES)
         if _hidden(name):
             others.hidden += 1
@@ -160,6 +168,16 @@ def _members(path: Path, zipped: bool, others: LeftOut) -> Iterator[Member]:
         yield from stream
     if stream.trailing:
         others.notes.append(TRAILING)
+
+
+def _barren(folders: list[str], images: list[FileEntry]) -> list[str]:
+    holding: set[str] = set()
+    for entry in images:
+        folder = entry.name.rpartition("/")[0]
+        while folder and folder not in holding:
+            holding.add(folder)
+            folder = folder.rpartition("/")[0]
+    return sorted(name for name in folders if name not in holding and not _hidden(name))
 
 
 def _checked(name: str, where: Path) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from pipelines.choose import check_fraction, validation_share
 from pipelines.images.file_list import NOTES, FileEntry, FileList
 from pipelines.images.file_source import Arrangement, FileSource
-from pipelines.images.split_folders import check_classes, has_split_folders, split_of
+from pipelines.images.split_folders import check_classes, has_split_folders, say_barren, split_of
 from shards.errors import FormatError, UsageError
 
 NO_CLASS = "images"
@@ -43,6 +43,7 @@ class FolderRule:
         labels = [noted.get(str(name)) or _class(below) for name, below in zip(names, inner, strict=True)]
         splits = [split_of(name.parts[0]) for name in names] if folders else self._splits(names, labels)
         check_classes(splits, labels)
+        say_barren([name for name in files.barren if name.rpartition("/")[2] != NO_CLASS], folders, labels)
         return Arrangement(splits, labels, [str(below) for below in inner])
 
     def _splits(self, names: Sequence[PurePosixPath], labels: Sequence[str | None]) -> list[str | None]:

@@ -18,7 +18,7 @@ from pipelines.images.file_list import FileList, list_files
 from pipelines.images.file_source import Arrangement, FileSource
 from pipelines.images.imagenet_labels import validation_wnids
 from pipelines.images.keys import file_keys
-from pipelines.images.split_folders import refuse_twofold, split_of
+from pipelines.images.split_folders import check_classes, refuse_twofold, say_barren, split_of
 from pipelines.tar_stream import TarStream
 from shards.errors import FormatError
 
@@ -69,6 +69,8 @@ def imagenet_rule(files: FileList) -> Arrangement:
     noted = validation_wnids(files) if any(place.split == "val" for place in flat) else {}
     labels = [place.wnid or noted.get(place.below.rpartition(".")[0]) for place in places]
     splits = [_kept(place, label) for place, label in zip(places, labels, strict=True)]
+    check_classes(splits, labels)
+    say_barren([name for name in files.barren if WNID.fullmatch(name.rpartition("/")[2])], True, labels)
     if unlabelled := splits.count(None):
         log.warning("%d images of test/ have no labels and are left out", unlabelled)
     return Arrangement(splits, labels, [place.below for place in places], file_keys)

@@ -88,6 +88,18 @@ def check_classes(splits: Sequence[str | None], labels: Sequence[str | None]) ->
         log.warning("there is no training split, only %s; a folder with a split's name is one", listed(of_split))
 
 
+def say_barren(folders: Sequence[str], split_folders: bool, labels: Sequence[str | None]) -> None:
+    """A line for folders without an image where a class or a split would be: below a split, or at the top."""
+    depth = 1 if split_folders else 0
+    found = [
+        name
+        for name in folders
+        if (name.count("/") == depth and any(labels)) or (name.count("/") == 0 and split_of(name))
+    ]
+    if found:
+        log.warning("no image lies in %s, so that no class or split comes of it", listed(found))
+
+
 def _gap(split: str, missing: Collection[str], none: bool) -> str:
     if none:
         return f"{split} has no folders of classes, so that its images have no label"

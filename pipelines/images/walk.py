@@ -43,8 +43,8 @@ class Tree(Protocol):
     def identity(self, folder: Any) -> Hashable: ...
 
 
-def walk(tree: Tree, where: Path) -> Iterator[tuple[str, Place | str]]:
-    """(path below the root, what it is) of everything that is no folder."""
+def walk(tree: Tree, where: Path, folders: list[str]) -> Iterator[tuple[str, Place | str]]:
+    """(path below the root, what it is) of everything that is no folder; `folders` gets the paths of those that are."""
     count = 0
     ahead: list[tuple[str, Any, tuple]] = [("", tree.root, (tree.identity(tree.root), ()))]
     while ahead:
@@ -58,6 +58,7 @@ def walk(tree: Tree, where: Path) -> Iterator[tuple[str, Place | str]]:
             elif _among(identity := tree.identity(node), above):
                 yield prefix + name, ABOVE
             else:
+                folders.append(prefix + name)
                 ahead.append((f"{prefix}{name}/", node, (identity, above)))
 
 

@@ -205,3 +205,29 @@ def test_spread_sample_does_not_depend_on_order() -> None:
         drawn.append(sample.items())
     assert drawn[0] == drawn[1]
     assert [name for name, _ in drawn[0]] == sorted(names, key=sample.rank)[:20]
+
+
+def renamed(tree: Path, name: str) -> Path:
+    """Each image_<k>.jpg called otherwise; `name` has a place for k."""
+    for file in sorted(tree.glob("*/*/image_*.jpg")):
+        file.rename(file.with_name(name.format(int(file.stem.partition("_")[2]))))
+    return tree
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("image_{}.png", r"its pictures are PNG \(0001/o0/image_0\.png\), and views have to be JPEG .*convert them"),
+        ("image_{:02d}.jpg", r"\(it has 0001/o0/image_00\.jpg\); give the folder .*3diebench-layout\.md"),
+        ("image_{}.jpeg", r"\(it has 0001/o0/image_0\.jpeg\)"),
+    ],
+)
+def test_a_wrong_layout_says_why(tmp_path: Path, name: str, message: str) -> None:
+    tree = renamed(make_tree(tmp_path / "tree", ("0001",), objects=1, views=1), name)
+    for source in (open_source(tree), open_source(make_tar(tree, tmp_path / "t.tar", prefix="."))):
+        with pytest.raises(FormatError, match=message):
+            source.list()
+    flat = tmp_path / "flat"
+    (tree / "0001/o0").rename(flat)  # an object without a class
+    with pytest.raises(FormatError, match=message.replace("0001/o0/", "")):
+        open_source(flat).list()

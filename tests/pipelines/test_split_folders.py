@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,19 @@ def make_zip(folder: Path, path: Path) -> Path:
     with zipfile.ZipFile(path, "w") as archive:
         for file in sorted(file for file in folder.rglob("*") if file.is_file()):
             archive.write(file, file.relative_to(folder))
+    return path
+
+
+def make_zip_with_folders(folder: Path, path: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*")):
+            archive.write(file, file.relative_to(folder))
+    return path
+
+
+def make_tar_with_folders(folder: Path, path: Path) -> Path:
+    with tarfile.open(path, "w") as archive:
+        archive.add(folder, ".")
     return path
 
 
@@ -98,3 +113,21 @@ def test_words() -> None:
     alike = ("seg_test", "test1", "Training_Set", "val_images", "unlabeled", "EVAL", "train2017")
     assert all(map(is_like_a_split, alike))
     assert not any(map(is_like_a_split, ("trainer", "testa", "trains", "device", "valve", "contest", "evaluator")))
+
+
+@pytest.mark.parametrize("pack", [lambda f, p: f, make_tar_with_folders, make_zip_with_folders])
+def test_an_empty_class_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture, pack: Callable) -> None:
+    """A folder is there for it, with nothing or no image in it; what lies deeper, or is hidden, is nobody's class."""
+    names = ["train/cat/1.png", "train/dog/1.png", "test/cat/1.png", "test/dog/1.png"]
+    folder = make_folder(tmp_path / "f", names, 2, 2)
+    for empty in ("train/cow", "test/cow/deep", "val", "train/cat/deep", ".git/train", "train/images"):
+        (folder / empty).mkdir(parents=True)
+    (folder / "train/cow/1.gif").write_bytes(b"GIF89a")
+    assert len(open_source("folder", pack(folder, tmp_path / "f.archive")).records()) == 4
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said == "no image lies in test/cow, train/cow, val, so that no class or split comes of it"
+    caplog.clear()
+    flat = make_folder(tmp_path / "flat", ["cat/1.png", "dog/1.png"], 2, 2)
+    (flat / "cow").mkdir()
+    open_source("folder", pack(flat, tmp_path / "flat.archive")).records()
+    assert "no image lies in cow, so" in caplog.text
