@@ -42,4 +42,4 @@ def _files(path: Path) -> Iterator[str]:
             yield from (os.path.relpath(os.path.join(folder, name), path) for name in names)
         return
     with TarStream(path) as stream:
-        yield from (member.name for member in stream if member.kind == FILE)
+        yield from (str(PurePosixPath(member.name)) for member in stream if member.kind == FILE)
