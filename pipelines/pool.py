@@ -97,13 +97,33 @@ def as_workers_start() -> Iterator[None]:
     SIGINT blocked, for Ctrl-C is the parent's to handle; here it is only held back, not lost. And no main module: a
     worker needs none, and running the caller's script again would want `if __name__ == "__main__"` in it.
     """
-    main, mask = sys.modules["__main__"], signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    sys.modules["__main__"] = ModuleType("__main__")
+    with _signals_held_back():
+        main, mask = sys.modules["__main__"], signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextlib.contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """A signal acts at the end. A mask does not do: the system gives a signal to any thread that takes it, Python then
+    interrupts this one, and a worker that was about to be told its work is left with half of it and a traceback."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    noted: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda came, _: noted.append(came)) for number in numbers}
     try:
         yield
     finally:
-        sys.modules["__main__"] = main
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        if noted:
+            signal.raise_signal(noted[0])
 
 
 def begin_worker() -> None:

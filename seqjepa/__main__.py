@@ -43,7 +43,10 @@ def _command(name: str) -> object:
     others = strangers()
     if "cli" in others or (others and sys.argv[1:2] != ["doctor"]):  # doctor tells of the rest, if it can
         refuse_strangers()
-    return getattr(importlib.import_module("cli"), name)()
+    try:
+        return getattr(importlib.import_module("cli"), name)()
+    except KeyboardInterrupt:  # before the command has begun
+        sys.exit(130)
 
 
 def _found(name: str) -> Path | None:

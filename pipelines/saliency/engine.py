@@ -17,6 +17,7 @@ from pipelines.pool import as_workers_start, begin_worker
 from pipelines.saliency.batches import make_maps
 from pipelines.saliency.models import ModelChoice
 from pipelines.transform import Transformed
+from shards.environment import describe
 from shards.errors import FailureError, SeqJepaError
 from shards.schema import MapStorage
 
@@ -144,6 +145,8 @@ def _serve(connection: Connection, job: MapJob, device: str) -> None:
         return  # the parent has given up
     except SeqJepaError as error:
         connection.send(error)
+    except (OSError, MemoryError) as error:
+        connection.send(FailureError(f"on {device}: {describe(error)}"))
     except Exception as error:
         connection.send(FailureError(f"on {device}: {type(error).__name__}: {error}"))
     finally:

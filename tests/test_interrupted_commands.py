@@ -1,0 +1,163 @@
+"""Ctrl-C and kills at random moments of whole commands: nothing stays behind, and the same command ends as if nothing
+had been."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED_MEMORY = Path("/dev/shm")
+START = "import sys; from seqjepa.__main__ import seqjepa, seqjepa_data; sys.exit({}())"
+
+
+def command(app: str, *arguments: Any) -> list[str]:
+    return [sys.executable, "-c", START.format(app), *map(str, arguments)]
+
+
+def start(line: list[str]) -> subprocess.Popen[str]:
+    """In a group of its own, as a shell starts a command that a terminal's Ctrl-C is for."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    return subprocess.Popen(line, env=env, **pipes, text=True, encoding="utf-8", process_group=0)  # type: ignore[call-overload]
+
+
+def run(line: list[str]) -> None:
+    process = start(line)
+    said = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, said
+
+
+def processes_of(marker: str) -> set[int]:
+    """Those that live and were started for the folder `marker`: it is in the environment that they inherit."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if marker.encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
+                found.add(int(path.parent.name))
+    return found
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 20) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+    return condition()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        # without what holds durations, and its checksums
+        if path.is_file() and path.name not in ("metrics.jsonl", "state.pt", "state-previous.pt", "SHA256SUMS")
+    }
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, rng = tmp_path_factory.mktemp("interrupted"), np.random.default_rng(0)
+    for name in ("a", "b"):
+        (folder / "pictures" / name).mkdir(parents=True)
+        for k in range(60):
+            coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8))
+            coarse.resize((64, 64)).save(folder / "pictures" / name / f"{k:03d}.png")
+    run([*shard(folder), "--out", str(folder / "set")])
+    return folder
+
+
+def shard(base: Path) -> list[str]:
+    options = ["--val-fraction", 0.3, "--size", 32, "--samples-per-shard", 10, "--workers", 2]
+    return command("seqjepa_data", "shard", "folder", "--source", base / "pictures", *options)
+
+
+def bake(base: Path) -> list[str]:
+    options = ["--augment", "equimod", "--sequences", 6, "--views", 4, "--workers", 2]
+    return command("seqjepa_data", "bake", base / "set", *options)
+
+
+def saliency(base: Path) -> list[str]:
+    options = ["--model", "spectral-residual", "--device", "cpu", "--workers", 2, "--samples-per-shard", 10]
+    return command("seqjepa_data", "build-saliency", "folder", "--source", base / "pictures", *options)
+
+
+def train(base: Path) -> list[str]:
+    options = [
+        "--recipe",
+        "cifar-tiny",
+        "--epochs",
+        4,
+        "--set",
+        "optim.batch_size=8",
+        "--device",
+        "cpu",
+        "--workers",
+        2,
+    ]
+    return command("seqjepa", "train", "--shards", base / "set", *options)
+
+
+COMMANDS = {"shard": shard, "bake": bake, "build-saliency": saliency, "train": train}
+
+
+def whole(base: Path, name: str) -> tuple[dict[str, bytes], float]:
+    """What the command makes undisturbed, and the seconds that it takes."""
+    out, began = base / f"whole-{name}", time.monotonic()
+    run([*COMMANDS[name](base), "--out", str(out)])
+    return contents(out), time.monotonic() - began
+
+
+def stop(base: Path, name: str, out: Path, number: signal.Signals, after: float) -> int:
+    """The command's exit code, from a signal to its group; nothing of it is left."""
+    marker = f"STOPPED_{random.randrange(10**12)}"
+    os.environ["MARKER"], before = marker, set(os.listdir(SHARED_MEMORY))
+    process = start([*COMMANDS[name](base), "--out", str(out)])
+    del os.environ["MARKER"]
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(after)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+    said = process.communicate(timeout=60)[1]
+    assert eventually(lambda: not processes_of(marker)), "a process stays behind"
+    assert eventually(lambda: set(os.listdir(SHARED_MEMORY)) <= before | others()), "shared memory stays behind"
+    if number == signal.SIGINT and process.returncode:
+        assert process.returncode in (130, -signal.SIGINT), said
+        assert "Traceback" not in said or process.returncode < 0 or "<frozen" in said, said
+    return process.returncode
+
+
+def others() -> set[str]:
+    """What processes that still live have there: other tests run beside this one."""
+    return {name for name in os.listdir(SHARED_MEMORY) if any(Path("/proc", part).exists() for part in name.split("_"))}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["SIGINT", "SIGKILL"])
+def test_stopped_at_random_moments(base: Path, tmp_path: Path, name: str, number: signal.Signals) -> None:
+    """Each twenty times in all: it goes on from what was finished, and begins anew once it is."""
+    expected, seconds = whole(base, name)
+    shutil.rmtree(base / f"whole-{name}")
+    rng, out, stopped, finished = random.Random(f"{name} {number}"), tmp_path / "out", 0, 0
+    while stopped < 20:
+        code = stop(base, name, out, number, rng.uniform(0.3, seconds))
+        stopped += code != 0
+        if code == 0 or stopped == 20:
+            run([*COMMANDS[name](base), "--out", str(out)])
+            assert contents(out) == expected
+            shutil.rmtree(out)
+            finished += 1
+    assert finished
