@@ -189,10 +189,17 @@ def few_objects(protocol: Mapping[str, Any]) -> str:
 
 
 def precision_of(protocol: Mapping[str, Any]) -> str:
-    """ "training in bf16 autocast, TF32; encoder in fp32; probes in fp32"; "" where it was not noted."""
-    precision = protocol.get("precision")
-    parts = [part for part in ("training", "encoder", "probes") if isinstance(precision, dict) and part in precision]
-    return "; ".join(f"{part} in {precision[part]}" for part in parts) if precision else ""
+    """ "training in bf16 autocast, TF32, encoder and probes in fp32", "all in fp32"; "" where it was not noted."""
+    noted = protocol.get("precision")
+    if not isinstance(noted, dict):
+        return ""
+    by_precision: dict[str, list[str]] = {}
+    for part in ("training", "encoder", "probes"):
+        if part in noted:
+            by_precision.setdefault(str(noted[part]), []).append(part)
+    if len(by_precision) == 1:
+        return f"all in {next(iter(by_precision))}"
+    return ", ".join(f"{' and '.join(parts)} in {precision}" for precision, parts in by_precision.items())
 
 
 def _how_exactly(protocol: Mapping[str, Any]) -> list[str]:

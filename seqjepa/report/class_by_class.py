@@ -115,7 +115,7 @@ def _panels(kind: str, run: RunRecord, found: Confusion, before: np.ndarray | No
     yield Panel(f"{what}{some}", drawing)
     if not found.is_short:
         named = len(order) <= MOST_NAMES
-        side = 2.4 + 0.16 * len(order) if named else 6.0
+        side = max(5.0, 2.4 + 0.16 * len(order)) if named else 6.0
         alt = f"{TITLE}, {what}: confusion matrix of {len(order)} classes."
         drawing = draw(lambda axes: _matrix(axes, found, named), alt, size=(side, side))
         yield Panel(f"{what}: confusions, percent", drawing, wide=len(order) > 25)

@@ -41,7 +41,7 @@ def render_report(records: Sequence[RunRecord], tables: Sequence[Table], figures
         Section("standing", "Where each run stands", standing(groups)),
         Section("numbers", "Every number", every_number(groups)),
         Section("tables", "Tables", _tables(tables, bool(records))),
-        Section("footnotes", "Where the paper contradicts itself", _footnotes()),
+        Section("footnotes", "Where the paper contradicts itself", _footnotes(tables, bool(records))),
         Section("figures", "Figures", _figures(others, bool(records))),
         Section("training", "Training", _figures(of_training, bool(records))),
         Section("missing", "Not measured", _missing(figures)),
@@ -83,12 +83,16 @@ def _index(articles: Sequence[tuple[str, str]]) -> str:
     return f"<ul class=index>\n{links}</ul>\n"
 
 
-def _footnotes() -> str:
-    """Numbered as the tables refer to them."""
+def _footnotes(tables: Sequence[Table], fold: bool) -> str:
+    """Numbered as the tables refer to them; closed where no table with numbers of ours does."""
     notes = "\n".join(
         f'<li value={note.number} id="footnote-{note.number}">{escape(note.text)}</li>' for note in FOOTNOTES
     )
-    return f"<ol>\n{notes}\n</ol>"
+    text = f"<ol>\n{notes}\n</ol>"
+    if not fold or any(cell.footnotes for table in tables if is_measured(table) for cell in table.cells):
+        return text
+    said = f"{len(FOOTNOTES)} footnotes on published values, none beside a number of ours"
+    return f"<details>\n<summary>{said}</summary>\n{text}\n</details>"
 
 
 def _missing(figures: Sequence[Figure]) -> str:

@@ -73,6 +73,9 @@ def html(figure: Figure, *, closed: bool = False) -> str:
     content = f"<h3>{escape(figure.title)}</h3>\n{missing}{shown}{_numbers(figure)}"
     if closed and drawn:
         content = folded(escape(figure.title), f"Published alone: {escape(figure.missing)}", shown + _numbers(figure))
+    elif closed and figure.missing:
+        said = f"Not measured: {escape(figure.missing)}"
+        content = f"<div class=absent><h3>{escape(figure.title)}</h3> <small>{said}</small></div>\n"
     return f'<article id="{escape(figure.key)}">\n{content}</article>\n'
 
 

@@ -45,6 +45,8 @@ def line_chart(
         for line, (colour, dash) in zip(lines, styles, strict=True):
             _curve(axes, line, colour, dash, scale, markers)
         axes.margins(x=0.02)
+        if len({x for line in lines for x in line.x}) == 1:
+            axes.set_xlim(lines[0].x[0] - 1, lines[0].x[0] + 1)  # else ticks are at fractions of an epoch
         if percent:
             axes.set_ylim(bottom=0)
         _label_ends(axes, lines, [colour for colour, _ in styles], scale)

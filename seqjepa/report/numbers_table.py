@@ -15,22 +15,28 @@ from seqjepa.report.records import RunRecord
 from seqjepa.report.run_groups import Group
 
 HEADS = ("Measure", "trained", "untrained", "gain")
+FIRST = ("top1_", "r2_", "rel_rot", "indiv_rot")
+"""Beginnings of the keys of what is not folded."""
 
 
-def numbers_table(results: Mapping[str, Any], label: str = "Table of results") -> str:
+def numbers_table(results: Mapping[str, Any], label: str = "Table of results", keys: Sequence[str] = ()) -> str:
     """HTML of {"trained": {…}, "untrained": {…}}: a row for each number, a gain in the colour of what is better.
 
-    No gain stands where the two were measured differently.
+    No gain stands where the two were measured differently. keys: of the numbers wanted, where not all are.
     """
-    rows, not_plain = [], standardised(results.get("trained", {}))
-    for key, name, (trained, untrained, gain) in keyed_rows(dict(results)):
-        style = f"gain {judged(gain, better(key))}".rstrip()
-        cells = f"<td>{shown(trained)}</td><td>{shown(untrained)}</td><td class='{style}'>{shown(gain, '+')}</td>"
-        tag = " <small>standardised regressor</small>" if key in not_plain else ""
-        rows.append(f"<tr><th scope=row>{escape(name)}{arrow(better(key))}{tag}</th>{cells}</tr>\n")
+    not_plain = standardised(results.get("trained", {}))
+    found = [row for row in keyed_rows(dict(results)) if not keys or row[0] in keys]
+    rows = "".join(_row(key, name, values, key in not_plain) for key, name, values in found)
     heads = "".join(f"<th scope=col>{head}</th>" for head in HEADS)
-    table = f"<table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{''.join(rows)}</tbody>\n</table>"
-    return scrolling(label, table)
+    return scrolling(label, f"<table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table>")
+
+
+def _row(key: str, name: str, values: Sequence[float | None], not_plain: bool) -> str:
+    trained, untrained, gain = values
+    style = f"gain {judged(gain, better(key))}".rstrip()
+    cells = f"<td>{shown(trained)}</td><td>{shown(untrained)}</td><td class='{style}'>{shown(gain, '+')}</td>"
+    tag = " <small>standardised regressor</small>" if not_plain else ""
+    return f"<tr><th scope=row>{escape(name)}{arrow(better(key))}{tag}</th>{cells}</tr>\n"
 
 
 def every_number(groups: Sequence[Group]) -> str:
@@ -61,9 +67,20 @@ def _block(group: Group, run: RunRecord, *, alone: bool) -> str:
     beside = "" if run.untrained else "; no untrained weights beside them (`seqjepa evaluate --untrained`)"
     said = f"{len(rows)} numbers{beside}" + (f"; training made {len(worse)} worse" if worse else "")
     summary = f"<summary>{escape(name)} <small>{escape(f'{run.name}, {group.data}: {said}')}</small></summary>"
-    table = numbers_table(run.results, f"Every number of {run.name}")
     notes = listing(protocol_lines(dict(run.results)))
-    return f"<details{' open' if alone else ''}>\n{summary}\n{table}\n{notes}\n</details>"
+    return f"<details{' open' if alone else ''}>\n{summary}\n{_tables(run, rows)}\n{notes}\n</details>"
+
+
+def _tables(run: RunRecord, rows: Sequence[tuple[str, str, list[float | None]]]) -> str:
+    """What single views, aggregates and pairs tell; behind a line the many numbers of paths and studies."""
+    first = [key for key, _, _ in rows if key.startswith(FIRST) and not key.startswith("r2_path")]
+    rest = [key for key, _, _ in rows if key not in first]
+    table = numbers_table(run.results, f"Numbers of {run.name}", first) if first else ""
+    if not rest:
+        return table
+    more = numbers_table(run.results, f"Further numbers of {run.name}", rest)
+    said = f"<summary>{len(rest)} more: paths, retrieval, rollouts and other studies</summary>"
+    return f"{table}\n<details>\n{said}\n{more}\n</details>"
 
 
 def shown(value: float | None, sign: str = "") -> str:

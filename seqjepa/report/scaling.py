@@ -44,7 +44,8 @@ def scaling(groups: Sequence[Group]) -> Figure:
     panels, rows = [], []
     for data, some in {"": [f for f in found if f[0].home], **_elsewhere(found)}.items():
         for chart in _charts(some):
-            lines = [*([] if data else chart.published), *chart.ours]
+            ours = [line for line in chart.ours if not data or len(line.x) > 1]  # one point alone shows no scaling
+            lines = [*([] if data else chart.published), *ours]
             if lines:
                 title = f"{chart.title}, ours on {data}" if data else chart.title
                 panels.append(Panel(title, _drawn(chart, title, lines)))
