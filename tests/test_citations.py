@@ -6,6 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import docs_text
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,3 +94,16 @@ def test_commits_that_are_cited_are_listed(texts: dict[str, str]) -> None:
     cited = {hit for text in texts.values() for hit in re.findall(r"[\w.-]+/[\w.-]+@[0-9a-f]{7}\b", text)}
     assert "hafezgh/seq-jepa@73e0550" in cited
     assert [hit for hit in sorted(cited) if f"`{hit}`" not in listed] == []
+
+
+def test_links_and_files_that_pages_name_exist() -> None:
+    missing = []
+    for page in docs_text.PAGES:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text)
+        named = re.findall(
+            r"(?<![\w/.@-])(?:tests|benchmarks|seqjepa|pipelines|shards|docs)/[\w/.-]+\.(?:py|md|png)\b", text
+        )
+        missing += [f"{page}: {link}" for link in links if not (ROOT / page).parent.joinpath(link).exists()]
+        missing += [f"{page}: {name}" for name in named if not (ROOT / name).exists()]
+    assert missing == []
