@@ -11,12 +11,14 @@ import hashlib
 import heapq
 import itertools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 from tqdm import tqdm
 
+from shards.environment import pass_environment_on
 from shards.files import sha256_of_file
 
 SAMPLED_FILES = 16384
@@ -25,54 +27,72 @@ FEWEST_FILES = 256  # however large they are
 THREADS = 8
 CHUNK = 4096
 DIGEST_DIGITS = 32
+PIECES, PIECE_BYTES = 64, 64 << 10
 
-Read = Callable[[int], bytes]  # of the file at this position; ValueError: not readable
+Read = Callable[[int, str], bytes]  # of the file at this position, of this name; ValueError: not readable
+Stat = tuple[int, int, int]
 
 
-def content_sha256(names: Sequence[str], sizes: Sequence[int], read: Read) -> str:
-    """Of files with these names (below the source) and sizes in bytes; `read` gives the bytes of the i-th.
+def content_sha256(files: Iterable[tuple[str, int]], read: Read) -> str:
+    """`files`: (name below the source, bytes) of each, in an order that any copy has, passed through once.
 
-    The order of the files does not matter. A file that cannot be read counts as what is wrong with it.
+    A file that cannot be read counts as what is wrong with it.
     """
     digest = hashlib.sha256()
-    for name, size in sorted(zip(names, sizes, strict=True)):
-        digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
-    chosen = sample(names, sizes)
+    chosen = sample(_told(files, digest))
     with ThreadPoolExecutor(THREADS) as pool:
-        found = pool.map(lambda position: _sha256(read, position), chosen)
+        found = pool.map(lambda place: _sha256(read, *place), chosen)
         for sha256 in tqdm(found, "checking content", len(chosen), unit="file", disable=None, leave=False):
             digest.update(sha256)
     return digest.hexdigest()
 
 
-def sample(names: Sequence[str], sizes: Sequence[int]) -> list[int]:
-    """Positions of the files whose bytes are read: those whose names hash lowest, as far as number and bytes allow."""
-    ranked = heapq.nsmallest(SAMPLED_FILES, range(len(names)), key=lambda position: _rank(names[position]))
-    total = list(itertools.accumulate(sizes[position] for position in ranked))
-    return [position for i, position in enumerate(ranked) if i < FEWEST_FILES or total[i] <= SAMPLED_BYTES]
+def sample(files: Iterable[tuple[str, int]]) -> list[tuple[int, str]]:
+    """(position, name) of the files whose bytes are read: those whose names hash lowest, as far as number and bytes
+    allow."""
+    numbered = ((_rank(name), position, name, size) for position, (name, size) in enumerate(files))
+    ranked = heapq.nsmallest(SAMPLED_FILES, numbered)
+    total = itertools.accumulate(size for *_, size in ranked)
+    return [
+        (position, name)
+        for i, ((_, position, name, _), size) in enumerate(zip(ranked, total, strict=True))
+        if i < FEWEST_FILES or size <= SAMPLED_BYTES
+    ]
+
+
+def _told(files: Iterable[tuple[str, int]], digest: hashlib._Hash) -> Iterator[tuple[str, int]]:
+    """The same files, each told to `digest`."""
+    for name, size in files:
+        digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
+        yield name, size
 
 
 def _rank(name: str) -> bytes:
     return hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
 
 
-def _sha256(read: Read, position: int) -> bytes:
+def _sha256(read: Read, position: int, name: str) -> bytes:
     try:
-        return hashlib.sha256(read(position)).digest()
+        return hashlib.sha256(read(position, name)).digest()
     except ValueError as error:
         return hashlib.sha256(f"unreadable: {error}".encode()).digest()
 
 
-def file_stats(paths: Iterable[str | Path]) -> list[tuple[int, int, int]]:
+def file_stats(paths: Iterable[str | Path]) -> Iterator[Stat]:
     """(bytes, time of the last writing, of the last change) of each file, both in ns; −1 for one that is not there."""
-    iterator, chunks = iter(paths), []
-    while chunk := list(itertools.islice(iterator, CHUNK)):
-        chunks.append(chunk)
+    iterator = iter(paths)
     with ThreadPoolExecutor(THREADS) as pool:  # which a file server answers sooner
-        return [found for chunk in pool.map(_stats, chunks) for found in chunk]
+        while chunks := list(itertools.islice(_chunks(iterator), THREADS)):
+            for found in pool.map(_stats, chunks):
+                yield from found
 
 
-def _stats(paths: Sequence[str | Path]) -> list[tuple[int, int, int]]:
+def _chunks(iterator: Iterator[str | Path]) -> Iterator[list[str | Path]]:
+    while chunk := list(itertools.islice(iterator, CHUNK)):
+        yield chunk
+
+
+def _stats(paths: Sequence[str | Path]) -> list[Stat]:
     found = []
     for path in paths:
         try:
@@ -83,7 +103,25 @@ def _stats(paths: Sequence[str | Path]) -> list[tuple[int, int, int]]:
     return found
 
 
-def stamp_of(stats: Iterable[tuple[int, int, int]]) -> str:
+def pieces_of(path: Path) -> bytes:
+    """A file's bytes; of a large one 64 pieces of 64 KiB, spread over it. ValueError: unreadable."""
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size <= PIECES * PIECE_BYTES:
+                return file.read()
+            return b"".join(_piece(file, (size - PIECE_BYTES) * i // (PIECES - 1)) for i in range(PIECES))
+    except OSError as error:
+        pass_environment_on(error)
+        raise ValueError(f"unreadable ({error.strerror})") from error
+
+
+def _piece(file: BinaryIO, offset: int) -> bytes:
+    file.seek(offset)
+    return file.read(PIECE_BYTES)
+
+
+def stamp_of(stats: Iterable[Stat]) -> str:
     """A sha256 that differs whenever one of these files may have been written to."""
     digest = hashlib.sha256()
     for size, written, changed in stats:

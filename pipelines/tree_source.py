@@ -60,9 +60,9 @@ class TreeSource:
         return SourceWatch(self.path, stamp, digest)
 
     def _content(self, objects: Sequence[ListedObject]) -> str:
-        names = list(_names(objects))
-        sizes = [size for size, _, _ in file_stats(f"{self.root}/{name}" for name in names)]
-        return content_sha256(names, sizes, lambda position: read_content(self.root / names[position]))
+        stats = file_stats(f"{self.root}/{name}" for name in _names(objects))
+        sizes = (size for size, _, _ in stats)
+        return content_sha256(zip(_names(objects), sizes, strict=True), lambda _, name: read_content(self.root / name))
 
     def read(self, objects: Sequence[ListedObject], positions: Sequence[int]) -> Iterator[ObjectFiles]:
         for position in positions:

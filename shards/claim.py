@@ -131,14 +131,22 @@ def as_recorded(root: Path, found: Found, build: dict[str, Any]) -> dict[str, An
 
     What a set does not say cannot differ; a line says that it is not known. A build under way is compared whole.
     """
-    there = (found.identity or {}).get("build", {}).get("source")
-    ours = build.get("source")
-    if found.info is None or not isinstance(there, dict) or not isinstance(ours, dict):
+    there = (found.identity or {}).get("build", {})
+    if found.info is None:
         return build
-    if CONTENT not in ours or CONTENT in there:
-        return build
-    log.warning("%s does not say what its source's files held: whether they are still the same is not known", root)
-    return {**build, "source": {name: value for name, value in ours.items() if name != CONTENT}}
+    silent = [name for name, ours in build.items() if _tells(ours) and isinstance(there.get(name), dict)]
+    silent = [name for name in silent if not _tells(there[name])]
+    if silent:
+        log.warning("%s does not say what its source's files held: whether they are still the same is not known", root)
+    return {name: _without_content(value) if name in silent else value for name, value in build.items()}
+
+
+def _tells(value: Any) -> bool:
+    return isinstance(value, dict) and CONTENT in value
+
+
+def _without_content(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name != CONTENT}
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
@@ -149,12 +157,12 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
 
 
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
-    """With what the build and its source are made from one by one: "source.images"."""
-    flat = {name: value for name, value in record.items() if name != "build"} | record.get("build", {})
-    source = flat.pop("source", None)
-    if not isinstance(source, dict):
-        return flat if source is None else {**flat, "source": source}
-    return flat | {f"source.{name}": value for name, value in source.items()}
+    """With what a build's records hold one by one: "source.images"."""
+    flat: dict[str, Any] = {}
+    for name, value in ({**record, **record.get("build", {})}).items():
+        inner = {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
+        flat |= {} if name == "build" else inner
+    return flat
 
 
 def _shown(record: dict[str, Any], name: str) -> str:

@@ -25,6 +25,7 @@ SOLUTION, TRUTH, SYNSETS = "LOC_val_solution.csv", "ILSVRC2012_validation_ground
 TEXTS = (NOTES, "wnids.txt", "words.txt", SOLUTION, TRUTH, SYNSETS)
 
 
+OF_MACOS = "__MACOSX"  # what its zips hold beside the files, hidden ones all
 MISSING = (NOWHERE, OUTSIDE)  # images whose content is not to be had: they are bad, not other files
 
 
@@ -177,7 +178,7 @@ def _barren(folders: list[str], images: list[FileEntry]) -> list[str]:
         while folder and folder not in holding:
             holding.add(folder)
             folder = folder.rpartition("/")[0]
-    return sorted(name for name in folders if name not in holding and not _hidden(name))
+    return sorted(name for name in folders if not (name in holding or _hidden(name) or name.startswith(OF_MACOS)))
 
 
 def _checked(name: str, where: Path) -> str:

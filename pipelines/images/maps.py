@@ -83,8 +83,11 @@ class MapSet:
             if made_from[split] != ours[split]:
                 raise self.other_images(source, split)
 
-    def other_images(self, source: ImageSource, which: str) -> FormatError:
-        return FormatError(f"{self.path} holds maps of other {which} images than those in {source.path}; build theirs")
+    def other_images(self, source: ImageSource, split: str, example: str = "") -> FormatError:
+        named = f" (e.g. {example})" if example else ""
+        return FormatError(
+            f"{self.path} holds maps of other {split} images than those in {source.path}{named}; build theirs"
+        )
 
     def find(self, records: Sequence[ImageRecord]) -> list[StoredMap | None]:
         """The map of each image, by split and key; None where there is none."""

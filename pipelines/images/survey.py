@@ -71,7 +71,7 @@ def _refuse_other_pictures(source: ImageSource, items: Sequence[ImageItem], maps
         log.warning("%s does not say of which pictures its maps are: names alone are compared", maps.path)
     for record, found in stored:
         if found.image_digest not in ("", source.digest(record)):
-            raise maps.other_images(source, f"{record.split} (e.g. {record.name})")
+            raise maps.other_images(source, record.split, record.name)
 
 
 def _spread(items: Sequence[ImageItem]) -> list[ImageItem]:

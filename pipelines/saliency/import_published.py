@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.content import content_sha256, file_stats, pieces_of
 from pipelines.images.maps import IMAGE_DIGEST
 from pipelines.images.source import ImageRecord, ImageSource, images_watch, limited
 from pipelines.request import look_first
@@ -101,13 +102,14 @@ def import_saliency(
 
 
 def fingerprint(maps: Path, source: ImageSource) -> dict[str, Any]:
-    """What is cheap to know of the arrays: STL-10's sizes in bytes; of ImageNet's million files, nothing."""
+    """What the arrays hold: names, sizes and a sample of the bytes, of large files some pieces."""
     if not maps.is_dir():
         raise UsageError(f"--maps {maps} is not a folder; give the one that holds train/ …")
-    if source.name != "stl10":
-        return {"layout": source.name}
+    found = sorted(str(path.relative_to(maps)) for path in maps.rglob("*.npy") if path.is_file())
+    sizes = (size for size, *_ in file_stats(f"{maps}/{name}" for name in found))
+    content = content_sha256(zip(found, sizes, strict=True), lambda _, name: pieces_of(maps / name))
     files = {file.name: file.stat().st_size for file in sorted(maps.glob("*/saliency_*.npy"))}
-    return {"layout": "stl10", **files}
+    return {"layout": source.name, **(files if source.name == "stl10" else {}), "content_sha256": content}
 
 
 def find_maps(source: ImageSource, maps: Path, limit: int | None) -> tuple[list[PublishedItem], list[str]]:

@@ -71,6 +71,29 @@ def test_stl10_without_a_split_with_workers_and_again(stl10: Path, tmp_path: Pat
     }
 
 
+def test_a_limit_takes_the_maps_of_the_images_that_it_takes(stl10: Path, tmp_path: Path) -> None:
+    """Classes take turns, so that the second image of the set need not be the second that is kept."""
+    arrays = stl10_arrays(tmp_path / "maps", (96, 96), "float32")
+    (stl10 / "train_y.bin").write_bytes(bytes([1, 1, 2, 2]))
+    (stl10 / "test_y.bin").write_bytes(bytes([2, 2, 1]))
+    import_saliency(open_source("stl10", stl10), tmp_path / "maps", tmp_path / "out", workers=0, limit=2)
+    for split, rows in (("train", [0, 2]), ("test", [0, 2]), ("unlabeled", [0, 1])):
+        index = ShardSet.open(tmp_path / "out").images(split)
+        assert index.keys == [f"{split}-{row:05d}" for row in rows]
+        for sample, row in enumerate(rows):
+            p = arrays[split][row]
+            np.testing.assert_allclose(index.read_map(sample), p / p.sum(), rtol=1e-3, atol=1e-9)
+
+
+def test_other_arrays_of_the_same_names_are_another_set(stl10: Path, tmp_path: Path) -> None:
+    arrays, source = stl10_arrays(tmp_path / "maps", (96, 96), "float32"), open_source("stl10", stl10)
+    import_saliency(source, tmp_path / "maps", tmp_path / "out", workers=0)
+    import_saliency(source, tmp_path / "maps", tmp_path / "out", workers=0)
+    np.save(tmp_path / "maps/test/saliency_test.npy", arrays["test"][::-1])
+    with pytest.raises(UsageError, match=r"another set \(maps\.content_sha256.*--overwrite"):
+        import_saliency(source, tmp_path / "maps", tmp_path / "out", workers=0)
+
+
 def save(make: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
     def rewrite(file: Path) -> None:
         np.save(file, make(np.load(file)))

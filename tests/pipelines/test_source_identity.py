@@ -110,7 +110,7 @@ def test_other_pixels_are_another_set(tmp_path: Path, kind: str, container: str,
     for out in ("set", "half"):
         with pytest.raises(UsageError, match=r"holds another set .*content_sha256.*--overwrite"):
             shard(kind, source, tmp_path / out)
-    with pytest.raises(FormatError, match=r"holds maps of other train \(e\.g\. .*\) images than those in"):
+    with pytest.raises(FormatError, match=r"holds maps of other train images than those in .*source.* \(e\.g\. "):
         shard(kind, source, tmp_path / "mapped", maps=tmp_path / "maps")
     assert not (tmp_path / "mapped").exists()
     with pytest.raises(UsageError, match="holds another set"):
@@ -286,19 +286,33 @@ def test_3diebench(tmp_path: Path, kind: str, file: str, stopped: Callable) -> N
 def test_content_is_of_names_sizes_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     files = {f"{i}.png": bytes([i]) * (i + 1) for i in range(40)}
 
-    def of(files: dict[str, bytes], names: list[str] | None = None) -> str:
-        names = names or list(files)
-        return content.content_sha256(names, [len(files[n]) for n in names], lambda i: files[names[i]])
+    def of(files: dict[str, bytes]) -> str:
+        return content.content_sha256(((name, len(data)) for name, data in files.items()), lambda _, n: files[n])
 
-    assert of(files) == of(files, list(files)[::-1])
+    def sampled(size: int) -> list[int]:
+        return [position for position, _ in content.sample((name, size) for name in files)]
+
+    assert of(files) == of(dict(files))
     assert of(files) != of({**files, "7.png": b"\0" * 8})
     monkeypatch.setattr(content, "SAMPLED_FILES", 5)
-    (first, *_) = content.sample(list(files), [1] * 40)
-    unseen = next(i for i in range(40) if i not in content.sample(list(files), [1] * 40))
-    name = f"{unseen}.png"
-    assert of(files) == of({**files, name: b"\0" * (unseen + 1)})
-    assert of(files) != of({**files, name: b"\0" * (unseen + 2)})
-    assert of(files) != of({**files, f"{first}.png": b"\xff" * (first + 1)})
+    seen, unseen = sampled(1)[0], next(i for i in range(40) if i not in sampled(1))
+    assert of(files) == of({**files, f"{unseen}.png": b"\0" * (unseen + 1)})
+    assert of(files) != of({**files, f"{unseen}.png": b"\0" * (unseen + 2)})
+    assert of(files) != of({**files, f"{seen}.png": b"\xff" * (seen + 1)})
     monkeypatch.setattr(content, "SAMPLED_BYTES", 10)
     monkeypatch.setattr(content, "FEWEST_FILES", 2)
-    assert [len(content.sample(list(files), [size] * 40)) for size in (1, 3, 900)] == [5, 3, 2]
+    assert [len(sampled(size)) for size in (1, 3, 900)] == [5, 3, 2]
+    monkeypatch.setattr(content, "CHUNK", 3)
+    stats = list(content.file_stats([__file__, "/none"] * 40))
+    assert stats == [(os.stat(__file__).st_size, *stats[0][1:]), (-1, -1, -1)] * 40
+
+
+def test_pieces_of_large_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(content, "PIECES", 3)
+    monkeypatch.setattr(content, "PIECE_BYTES", 2)
+    (tmp_path / "a").write_bytes(b"0123456789")
+    assert content.pieces_of(tmp_path / "a") == b"014589"
+    (tmp_path / "a").write_bytes(b"012345")
+    assert content.pieces_of(tmp_path / "a") == b"012345"
+    with pytest.raises(ValueError, match="unreadable"):
+        content.pieces_of(tmp_path / "none")
