@@ -12,7 +12,7 @@ from seqjepa.evaluate.artefacts import artefacts_folder, load_arrays
 from seqjepa.evaluate.per_class import NAME
 from seqjepa.evaluate.results import differently_measured
 from seqjepa.evaluate.rows import ROWS
-from seqjepa.report.canvas import PUBLISHED, SERIES, draw
+from seqjepa.report.canvas import INK, SERIES, draw
 from seqjepa.report.figure import Datum, Figure, Panel
 from seqjepa.report.records import RunRecord
 from seqjepa.report.run_groups import Group, accuracy
@@ -126,7 +126,7 @@ def _bars(axes: Axes, found: Confusion, before: np.ndarray | None, shown: Sequen
     places = np.arange(len(shown))
     axes.barh(places, found.accuracies[list(shown)], color=SERIES[0], height=0.6)
     if before is not None:
-        axes.plot(before[list(shown)], places, "o", markersize=5, markerfacecolor="none", color=PUBLISHED)
+        axes.plot(before[list(shown)], places, "o", markersize=5, markerfacecolor="none", color=INK)
     axes.set_yticks(places, [_shortened(found.names[k]) for k in shown], fontsize=8)
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlim(0, 100)
@@ -140,8 +140,9 @@ def _matrix(axes: Axes, found: Confusion, named: bool) -> None:
     seen = np.flatnonzero(found.totals)
     drawn = axes.imshow(found.shares()[:, seen], cmap="cividis", vmin=0, vmax=100, interpolation="nearest")
     names = [_shortened(found.names[k]) for k in seen] if named else []
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
-    axes.set_yticks(range(len(names)), names, fontsize=7)
+    size = 9 if len(names) <= 20 else 7
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
+    axes.set_yticks(range(len(names)), names, fontsize=size)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.grid(visible=False)

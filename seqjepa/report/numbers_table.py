@@ -12,7 +12,7 @@ from seqjepa.evaluate.results import keyed_rows, protocol_lines, regressors_of
 from seqjepa.report.arrows import arrow
 from seqjepa.report.page import listing, scrolling
 from seqjepa.report.records import RunRecord
-from seqjepa.report.run_groups import Group
+from seqjepa.report.run_groups import Group, at
 
 HEADS = ("Measure", "trained", "untrained", "gain")
 FIRST = ("top1_", "r2_", "rel_rot", "indiv_rot")
@@ -56,9 +56,29 @@ def standardised(scores: Mapping[str, Any]) -> list[str]:
     return [key for key in keys if any(part.startswith(names) for part in key.split("."))]
 
 
-def lost_to_untrained(results: Mapping[str, Any]) -> list[str]:
-    """Labels of the numbers that were better before training, where both were measured alike."""
-    return [name for key, name, (_, _, gain) in keyed_rows(dict(results)) if judged(gain, better(key)) == "worse"]
+def lost_to_untrained(results: Mapping[str, Any]) -> dict[str, str]:
+    """Keys and labels of the numbers that were better before training, where both were measured alike."""
+    rows = keyed_rows(dict(results))
+    return {key: name for key, name, (_, _, gain) in rows if judged(gain, better(key)) == "worse"}
+
+
+def clearly_lost(results: Mapping[str, Any]) -> list[str]:
+    """Labels of those of `FIRST` whose interval, where they have one, does not hold the untrained number."""
+    intervals, untrained = at(results, "trained", "intervals"), results.get("untrained", {})
+    found = {key: name for key, name in lost_to_untrained(results).items() if _is_first(key)}
+    return [
+        name
+        for key, name in found.items()
+        if not _holds(at(intervals, *key.split(".")), at(untrained, *key.split(".")))
+    ]
+
+
+def _holds(interval: Any, value: float) -> bool:
+    return isinstance(interval, list) and len(interval) == 2 and interval[0] <= value <= interval[1]
+
+
+def _is_first(key: str) -> bool:
+    return key.startswith(FIRST) and not key.startswith("r2_path")
 
 
 def _block(group: Group, run: RunRecord, *, alone: bool) -> str:
@@ -73,7 +93,7 @@ def _block(group: Group, run: RunRecord, *, alone: bool) -> str:
 
 def _tables(run: RunRecord, rows: Sequence[tuple[str, str, list[float | None]]]) -> str:
     """What single views, aggregates and pairs tell; behind a line the many numbers of paths and studies."""
-    first = [key for key, _, _ in rows if key.startswith(FIRST) and not key.startswith("r2_path")]
+    first = [key for key, _, _ in rows if _is_first(key)]
     rest = [key for key, _, _ in rows if key not in first]
     table = numbers_table(run.results, f"Numbers of {run.name}", first) if first else ""
     if not rest:

@@ -12,7 +12,7 @@ from seqjepa.report.arrows import arrow
 from seqjepa.report.cells import Cell, beside_published, measured, of_runs
 from seqjepa.report.matching import is_on_set_of, is_row_of
 from seqjepa.report.measures import REGRESSED, measure_of
-from seqjepa.report.numbers_table import lost_to_untrained
+from seqjepa.report.numbers_table import clearly_lost
 from seqjepa.report.page import scrolling
 from seqjepa.report.published import Published, published
 from seqjepa.report.run_groups import TABLES_M_VAL, Group, Mean, accuracy, by_data
@@ -25,7 +25,8 @@ NOTE = (
     "Δ: ours less the paper’s, only where both are on the same data set. [low, high]: 95 % bootstrap interval over "
     "validation samples; ±: sample standard deviation over seeds. (In brackets): the paper’s value on its own data, "
     "which the run did not see. Untrained: the same of the initial weights, where it was measured alike. "
-    "↑: more is better. ✓: to be trusted; △: with limits; ✕: not."
+    "Worse than untrained: beyond the interval, where there is one. ↑: more is better. ✓: to be trusted; △: with "
+    "limits; ✕: not."
 )
 SHOWN_WORSE = 3
 VERDICTS = {"yes": ("✓", "sound"), "with limits": ("△", "limited"), "no": ("✕", "grave")}
@@ -174,7 +175,7 @@ def _measured(group: Group, *found: Headline | None) -> str:
         return "<small>not measured yet</small>"
     shown = [f"{measure_of(h.row).what} ({h.row.source})" for h in found if h]
     said = "<br>".join(f"<small>{escape(line)}</small>" for line in shown) or "<small>no row of the paper’s</small>"
-    worse = list(dict.fromkeys(name for run in group.runs for name in lost_to_untrained(run.results)))
+    worse = list(dict.fromkeys(name for run in group.runs for name in clearly_lost(run.results)))
     if not worse:
         return said
     more = f" and {len(worse) - SHOWN_WORSE} more" if len(worse) > SHOWN_WORSE else ""

@@ -12,7 +12,7 @@ from seqjepa.evaluate.direction import better, judged
 from seqjepa.evaluate.rows import ROWS
 from seqjepa.report import csv_rows, latex, markdown, table_html
 from seqjepa.report.files import csv_file
-from seqjepa.report.numbers_table import lost_to_untrained, numbers_table
+from seqjepa.report.numbers_table import clearly_lost, lost_to_untrained, numbers_table
 from seqjepa.report.own_file import write_reports
 from seqjepa.report.published import published
 from seqjepa.report.records import read_records
@@ -93,7 +93,7 @@ def test_a_table_of_one_run_is_coloured_by_what_is_better(tmp_path):
     assert rows["R² hue difference, avg"] == "gain worse"
     assert rows["top-1, z"] == "gain better"
     assert "−20.000" in html
-    assert lost_to_untrained(record.results) == ["R² hue difference, avg"]
+    assert lost_to_untrained(record.results) == {"r2_hue_avg": "R² hue difference, avg"}
 
 
 def test_untrained_weights_stand_beside_ours_in_every_form(tmp_path):
@@ -115,7 +115,7 @@ def test_untrained_weights_that_were_measured_otherwise_stand_nowhere_and_the_no
     html = page_of(read_records([tmp_path]))
     assert "untrained 50" not in html
     assert "worse than untrained" not in html
-    assert lost_to_untrained(read_records([tmp_path])[0].results) == []
+    assert lost_to_untrained(read_records([tmp_path])[0].results) == {}
 
 
 def test_the_overview_has_the_untrained_number_and_names_what_training_lost(tmp_path):
@@ -128,6 +128,17 @@ def test_the_overview_has_the_untrained_number_and_names_what_training_lost(tmp_
         assert cells[0] == "87.5untrained 50.0"
         assert cells[3] == "0.50untrained 0.12"
         assert cells[6].endswith("worse than untrained: R² hue difference, avg")
+
+
+@pytest.mark.parametrize(("interval", "named"), [([0.125, 0.375], True), ([0.125, 0.625], False)])
+def test_a_loss_within_the_interval_is_not_named_in_the_overview(tmp_path, interval, named):
+    run = run_with_floor(tmp_path / "one")
+    results = json.loads((run / "results.json").read_text())
+    results["trained"]["intervals"] = {"r2_hue_avg": interval}
+    assert clearly_lost(results) == (["R² hue difference, avg"] if named else [])
+    (run / "results.json").write_text(json.dumps(results))
+    (cells,) = standing_rows(page_of(read_records([tmp_path]))).values()
+    assert cells[6].endswith("worse than untrained: R² hue difference, avg") == named
 
 
 def test_costs_have_no_floor(tmp_path):
