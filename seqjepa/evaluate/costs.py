@@ -78,11 +78,11 @@ def _take(case: Case) -> dict[str, Any]:
 
 def as_line(costs: Mapping[str, Any]) -> str:
     """What `costs` in results.json says, in one line: it is the same for trained and untrained weights."""
-    macs = costs["macs_g"]
-    least, most = min(macs, key=int), max(macs, key=int)
-    spread = f"{macs[least]:.3g}" if least == most else f"{macs[least]:.3g} to {macs[most]:.3g}"
-    sizes = f"M = {least}" if least == most else f"M = {least} to {most}"
-    parts = [f"{costs['parameters'] / 1e6:.2f} M parameters, averages included", f"{spread} GMAC a sample ({sizes})"]
+    parts = [f"{costs['parameters'] / 1e6:.2f} M parameters, averages included"] if "parameters" in costs else []
+    if macs := costs.get("macs_g"):
+        least, most = min(macs, key=int), max(macs, key=int)
+        spread = f"{macs[least]:.3g}" if least == most else f"{macs[least]:.3g} to {macs[most]:.3g}"
+        parts.append(f"{spread} GMAC a sample ({f'M = {least}' if least == most else f'M = {least} to {most}'})")
     if "hours" in costs:
         parts.append(f"{costs['hours']:.3g} h of training" + (f" ({costs['device']})" if "device" in costs else ""))
     return f"costs: {'; '.join(parts)}"

@@ -20,6 +20,8 @@ from shards.json_fields import strict_json
 RESULTS_FILE = "results.json"
 EARLIER = "earlier"
 WEIGHTS = ("trained", "untrained")
+NEEDED = ("dataset", "resolution", "train_samples", "val_samples", "fidelity", "m_tr", "epochs", "seed")
+"""Of a protocol, in the lines below numbers; "?" where results made elsewhere lack it."""
 FEW_OBJECTS = 200
 """Validation objects below which one draw of each makes a number depend on which views it was."""
 
@@ -147,8 +149,9 @@ def protocol_lines(results: dict[str, Any]) -> list[str]:
     protocol = next((results[key].get("protocol") for key in ("trained", "untrained") if key in results), None)
     if not protocol:
         return []
+    protocol = {**dict.fromkeys(NEEDED, "?"), "skipped": {}, "probe_epochs": {}, **protocol}
     patches = f", {_seen(protocol['fixating'])}" if "fixating" in protocol else ""
-    epochs = protocol["probe_epochs"]
+    epochs = {"classification": "?", **protocol["probe_epochs"]}
     shorter = {name: n for name, n in epochs.items() if n != epochs["classification"]}
     others = f" ({', '.join(f'{name} {n}' for name, n in shorter.items())})" if shorter else ""
     lines = [

@@ -118,3 +118,12 @@ def test_numbers_of_the_standardised_regressor_are_marked_and_so_are_those_of_be
     assert [said in words for words in trust] == [name != "plain" for name in sorted(records, key=list(records).index)]
     paths = {**SYNTH, "probe_epochs": {"classification": 300, "position": 50}, "linear_regressors": "standardised"}
     assert standardised({"r2_path": {"both": {"2": 0.5}}, "protocol": paths}) == ["r2_path.both.2"]
+
+
+def test_results_that_lack_parts_of_their_protocol_or_costs_still_make_a_page(tmp_path):
+    scores = {"top1_z": 0.5, "costs": {"macs_g": {"1": 0.5}}}
+    run = write_run(tmp_path / "a", scores=scores, protocol=SYNTH)
+    (run / "results.json").write_text(json.dumps({"trained": {**scores, "protocol": {"dataset": "mine"}}}))
+    page = page_of(read_records([tmp_path]))
+    assert "mine at ? px, ? training and ? validation samples" in page
+    assert "costs: 0.5 GMAC a sample (M = 1)" in page
