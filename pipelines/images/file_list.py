@@ -21,8 +21,7 @@ from pipelines.tar_stream import TarStream
 from shards.errors import FormatError, reason_of
 
 NOTES = "_annotations.txt"  # end of the one kind of text file that says what is in an image
-SOLUTION, TRUTH, SYNSETS = "LOC_val_solution.csv", "ILSVRC2012_validation_ground_truth.txt", "meta.mat"  # ImageNet's
-TEXTS = (NOTES, "wnids.txt", "words.txt", SOLUTION, TRUTH, SYNSETS)
+TEXTS = (NOTES, "wnids.txt", "words.txt")
 
 
 OF_MACOS = "__MACOSX"  # what its zips hold beside the files, hidden ones all
@@ -112,8 +111,10 @@ class FileList:
         return self.others.total
 
 
-def list_files(path: Path) -> FileList:
+def list_files(path: Path, texts: tuple[str, ...] = TEXTS) -> FileList:
     """What `path` holds. A lone folder at the top is passed through, so that names begin below it.
+
+    texts: ends of the names of other files that say what is in the images; they count for what is a lone folder.
 
     Hidden files and what has no image's suffix are left out. Raises FormatError if no image is there, for a tar that is
     gzipped, cut or damaged, and for names that are not UTF-8 or leave the folder.
@@ -121,7 +122,7 @@ def list_files(path: Path) -> FileList:
     others = LeftOut()
     zipped = path.is_file() and is_zip(path)
     folders: list[str] = []
-    images, notes = _sorted_out(path, zipped, others, folders)
+    images, notes = _sorted_out(path, zipped, texts, others, folders)
     if not images:
         beside = f" ({others})" if others.total else ""
         raise FormatError(
@@ -133,7 +134,7 @@ def list_files(path: Path) -> FileList:
 
 
 def _sorted_out(
-    path: Path, zipped: bool, others: LeftOut, folders: list[str]
+    path: Path, zipped: bool, texts: tuple[str, ...], others: LeftOut, folders: list[str]
 ) -> tuple[list[FileEntry], list[FileEntry]]:
     """(images, notes)"""
     images, notes = [], []
@@ -147,7 +148,7 @@ def _sorted_out(
                 others.add(found, name)
                 continue
             images.append(FileEntry(_checked(name, path), -1 - MISSING.index(found)))
-        elif is_image or name.endswith(TEXTS):
+        elif is_image or name.endswith(texts):
             (images if is_image else notes).append(FileEntry(_checked(name, path), found.offset, found.length))
         else:
             others.add_other(name)

@@ -39,11 +39,21 @@ Rule = Callable[[FileList], Arrangement]
 
 
 class FileSource:
-    """`path` is a folder or a plain tar. Classes are the sorted names that the rule gives, over all splits together."""
+    """`path` is a folder or a plain tar. Classes are the sorted names that the rule gives, over all splits together.
 
-    def __init__(self, name: str, path: Path, rule: Rule, options: dict[str, Any] | None = None):
+    told: what else is in the fingerprint.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        rule: Rule,
+        options: dict[str, Any] | None = None,
+        told: dict[str, Any] | None = None,
+    ):
         self.name, self.path, self.rule = name, path, rule
-        self.options = options or {}
+        self.options, self.told = options or {}, told or {}
 
     def __getstate__(self) -> dict[str, Any]:
         """A worker is handed the records that it reads; the listing of a million files stays here."""
@@ -92,6 +102,7 @@ class FileSource:
         return {
             "layout": self.name,
             "images": len(self.files.images),
+            **self.told,
             "listing_sha256": digest.hexdigest(),
             "content_sha256": content_of(self.reader, self.files.images),
         }

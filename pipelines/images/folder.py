@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pipelines.choose import check_fraction, validation_share
+from pipelines.choose import RULE, check_fraction, validation_share
 from pipelines.images.file_list import NOTES, FileEntry, FileList
 from pipelines.images.file_source import Arrangement, FileSource
 from pipelines.images.split_folders import check_classes, has_split_folders, say_barren, split_of
@@ -54,7 +54,8 @@ class FolderRule:
 
 
 def folder_source(path: Path, val_fraction: float | None = None) -> FileSource:
-    return FileSource("folder", path, FolderRule(val_fraction), {"val_fraction": val_fraction})
+    told = {"val_fraction_rule": RULE} if val_fraction is not None else {}
+    return FileSource("folder", path, FolderRule(val_fraction), {"val_fraction": val_fraction}, told)
 
 
 def _class(name: PurePosixPath) -> str | None:

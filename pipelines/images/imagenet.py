@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pipelines.images.file_list import FileList, list_files
 from pipelines.images.file_source import Arrangement, FileSource
-from pipelines.images.imagenet_labels import validation_wnids
+from pipelines.images.imagenet_labels import SOLUTION, SYNSETS, TRUTH, validation_wnids
 from pipelines.images.keys import file_keys
 from pipelines.images.split_folders import check_classes, refuse_twofold, say_barren, split_of
 from pipelines.tar_stream import TarStream
@@ -44,7 +44,7 @@ class ImageNetSource(FileSource):
     @cached_property
     def files(self) -> FileList:
         try:
-            files = list_files(self.path)
+            files = list_files(self.path, (SOLUTION, TRUTH, SYNSETS))
         except FormatError as error:
             if packed := _packed(self.path):
                 raise _not_unpacked(self.path, packed) from error
@@ -112,7 +112,7 @@ def _without_split(name: str) -> FormatError:
 def _devkit() -> str:
     return (
         "the labels of a flat val/ come from Kaggle's LOC_val_solution.csv, or from the development kit (tar -xzf "
-        "ILSVRC2012_devkit_t12.tar.gz); put either beside val/"
+        "ILSVRC2012_devkit_t12.tar.gz); put either beside val/, in an archive too"
     )
 
 

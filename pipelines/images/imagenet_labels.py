@@ -11,9 +11,10 @@ import io
 import re
 from typing import Any
 
-from pipelines.images.file_list import SOLUTION, SYNSETS, TRUTH, FileEntry, FileList
+from pipelines.images.file_list import FileEntry, FileList
 from shards.errors import FormatError
 
+SOLUTION, TRUTH, SYNSETS = "LOC_val_solution.csv", "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
 WNID = re.compile(r"n\d{8}")
 
 

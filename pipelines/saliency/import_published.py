@@ -146,8 +146,11 @@ def _imagenet(source: ImageSource, maps: Path, limit: int | None) -> tuple[list[
     for record in limited(source.records(), limit):
         if record.split not in splits:
             continue
-        stem = maps / PurePosixPath(str(record.meta["file"])).with_suffix("")
-        file = next((path for suffix in SUFFIXES if (path := stem.with_name(stem.name + suffix)).is_file()), None)
+        place = PurePosixPath(str(record.meta["file"])).with_suffix("")
+        stem = maps / record.split / source.classes[record.label] / place.name  # wherever the image itself lies
+        stems = (maps / place, stem)
+        tried = (stem.with_name(stem.name + suffix) for stem in stems for suffix in SUFFIXES)
+        file = next((path for path in tried if path.is_file()), None)
         if file is None:
             missing.append(f"{record.name}: no {stem.name}-sal.npy or {stem.name}_sal.npy in {stem.parent}")
         else:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.io import savemat
 from small_images import encoded, make_folder, make_tar, picture
 
@@ -52,9 +53,14 @@ def test_kaggles_tree(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for path in (folder, make_tar(folder, tmp_path / "kaggle.tar")):
         source = open_source("imagenet", path)
         assert described(source) == EXPECTED
-        assert np.array_equal(source.read(source.records()[3]), open_source("folder", folder).read(source.records()[3]))
+        with Image.open(folder / KAGGLE / f"val/{VAL[1]}.JPEG") as image:
+            assert np.array_equal(source.read(source.records()[3]), np.asarray(image))
         assert source.left_out == 3  # two test images, one annotation
         assert "2 images of test/ have no labels and are left out" in caplog.text
+        caplog.clear()
+        as_folder = open_source("folder", path)
+        assert as_folder.classes == (A, B)  # what ImageNet alone knows moves no other source's folders
+        assert {record.split for record in as_folder.records()} == {"train", "val", "test"}
         caplog.clear()
 
 

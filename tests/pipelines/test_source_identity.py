@@ -189,10 +189,11 @@ def test_a_map_of_another_picture_is_named(tmp_path: Path, monkeypatch: pytest.M
 
 
 def make_older(out: Path) -> None:
-    """As a program wrote it that did not record content yet."""
+    """As a program wrote it that recorded neither content nor rules yet."""
     info = read_info(out)
-    fingerprint = {**info.fingerprint, "source": {**info.fingerprint["source"]}}
-    del fingerprint["source"]["content_sha256"]
+    fingerprint = {name: value for name, value in info.fingerprint.items() if name != "limit_rule"}
+    unknown = ("content_sha256", "val_fraction_rule")
+    fingerprint["source"] = {n: value for n, value in fingerprint["source"].items() if n not in unknown}
     splits = {
         name: dataclasses.replace(split, shards=tuple(dataclasses.replace(s, build="") for s in split.shards))
         for name, split in info.splits.items()
@@ -217,6 +218,26 @@ def test_a_finished_set_of_before_is_still_that_set(tmp_path: Path, caplog: pyte
     (source / "cat/3.bmp").write_bytes(b"another")
     with pytest.raises(UsageError, match=r"source\.images: 6 there, 7 here"):
         shard("folder", source, tmp_path / "set")
+
+
+def test_sets_that_an_earlier_rule_chose_are_others(tmp_path: Path) -> None:
+    """Without --limit and --val-fraction there was nothing to choose, and nothing differs."""
+    source = make_source("folder", tmp_path / "pets")
+
+    def again(out: str, **options):
+        val_fraction = options.pop("val_fraction", None)
+        given = {"encoding": "raw", "samples_per_shard": 2, "workers": 0, **options}
+        shard_images(open_source("folder", source, val_fraction=val_fraction), tmp_path / out, **given)
+
+    for out, options, named in (
+        ("limit", {"limit": 2}, 'limit_rule: nothing there, "of each class" here'),
+        ("share", {"val_fraction": 0.5}, 'val_fraction_rule: nothing there, "of each class" here'),
+    ):
+        again(out, **options)
+        again(out, **options)
+        make_older(tmp_path / out)
+        with pytest.raises(UsageError, match=named):
+            again(out, **options)
 
 
 def test_verify_finds_shards_of_two_builds(tmp_path: Path) -> None:
