@@ -4,6 +4,7 @@ had been."""
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
 import shutil
@@ -20,7 +21,8 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED_MEMORY = Path("/dev/shm")
+# A /dev/shm of the command's own, so that what other processes of the machine have there does not count.
+OWN_MEMORY = 'mount --bind "$0" /dev/shm && exec "$@"'
 START = "import sys; from seqjepa.__main__ import seqjepa, seqjepa_data; sys.exit({}())"
 
 
@@ -28,8 +30,16 @@ def command(app: str, *arguments: Any) -> list[str]:
     return [sys.executable, "-c", START.format(app), *map(str, arguments)]
 
 
-def start(line: list[str]) -> subprocess.Popen[str]:
-    """In a group of its own, as a shell starts a command that a terminal's Ctrl-C is for."""
+@functools.cache
+def may_mount() -> bool:
+    trial = ["unshare", "--mount", "sh", "-c", OWN_MEMORY, "/tmp", "true"]
+    return shutil.which("unshare") is not None and subprocess.run(trial, capture_output=True).returncode == 0
+
+
+def start(line: list[str], memory: Path | None = None) -> subprocess.Popen[str]:
+    """In a group of its own, as a shell starts a command that a terminal's Ctrl-C is for. memory: its /dev/shm."""
+    if memory is not None and may_mount():
+        line = ["unshare", "--mount", "sh", "-c", OWN_MEMORY, str(memory), *line]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     return subprocess.Popen(line, env=env, **pipes, text=True, encoding="utf-8", process_group=0)  # type: ignore[call-overload]
@@ -123,8 +133,9 @@ def whole(base: Path, name: str) -> tuple[dict[str, bytes], float]:
 def stop(base: Path, name: str, out: Path, number: signal.Signals, after: float) -> int:
     """The command's exit code, from a signal to its group; nothing of it is left."""
     marker = f"STOPPED_{random.randrange(10**12)}"
-    os.environ["MARKER"], before = marker, set(os.listdir(SHARED_MEMORY))
-    process = start([*COMMANDS[name](base), "--out", str(out)])
+    (memory := base / "shm").mkdir(exist_ok=True)
+    os.environ["MARKER"] = marker
+    process = start([*COMMANDS[name](base), "--out", str(out)], memory)
     del os.environ["MARKER"]
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(after)
@@ -132,16 +143,13 @@ def stop(base: Path, name: str, out: Path, number: signal.Signals, after: float)
         os.killpg(process.pid, number)
     said = process.communicate(timeout=60)[1]
     assert eventually(lambda: not processes_of(marker)), "a process stays behind"
-    assert eventually(lambda: set(os.listdir(SHARED_MEMORY)) <= before | others()), "shared memory stays behind"
+    if number == signal.SIGINT:  # a kill of the whole group also ends multiprocessing's tracker, which would clear it
+        assert eventually(lambda: not os.listdir(memory)), f"shared memory stays behind: {os.listdir(memory)}"
+    shutil.rmtree(memory)
     if number == signal.SIGINT and process.returncode:
         assert process.returncode in (130, -signal.SIGINT), said
         assert "Traceback" not in said or process.returncode < 0 or "<frozen" in said, said
     return process.returncode
-
-
-def others() -> set[str]:
-    """What processes that still live have there: other tests run beside this one."""
-    return {name for name in os.listdir(SHARED_MEMORY) if any(Path("/proc", part).exists() for part in name.split("_"))}
 
 
 @pytest.mark.slow

@@ -69,7 +69,7 @@ def text(recipe: str | Path) -> str:
             return Path(recipe).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             pass_environment_on(error)
-            raise ConfigError(f"cannot read the recipe {recipe}: {error}") from None
+            raise ConfigError(f"cannot read the recipe {recipe}: {getattr(error, 'strerror', error)}") from None
     known = names()
     if recipe not in known:
         hint = did_you_mean(str(recipe), known)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shards.own_file import OwnFile, write_own
+from shards.terminal import HANDLER
 
 MAKER = "seqjepa report"
 SIGN = f"made by {MAKER}"
@@ -28,5 +29,8 @@ class ReportFile:
 
 
 def write_reports(files: Sequence[ReportFile]) -> None:
-    """Write all, or none where a path is refused. Errors as shards.own_file.write_own."""
-    write_own([OwnFile(file.path, file.text.encode(), file.sign.encode(), MAKER) for file in files])
+    """Write all, or none where a path is refused. Errors as shards.own_file.write_own.
+
+    UTF-8; a byte of a run's path that is none is spelled \\xff.
+    """
+    write_own([OwnFile(file.path, file.text.encode("utf-8", HANDLER), file.sign.encode(), MAKER) for file in files])

@@ -138,7 +138,7 @@ def _text(name: str) -> str:
             return Path(name).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             pass_environment_on(error)
-            raise ConfigError(f"cannot read the scale {name}: {error}") from None
+            raise ConfigError(f"cannot read the scale {name}: {getattr(error, 'strerror', error)}") from None
     known = scale_names()
     if name not in known:
         raise ConfigError(f"there is no scale {name!r}{did_you_mean(name, known)}; there are: {', '.join(known)}")
