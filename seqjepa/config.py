@@ -29,7 +29,9 @@ class DataConfig(Section):
         default=1.0, gt=0, le=1, description="of the training split's samples; which ones is up to the seed"
     )
     action: Action = "rotation"
-    normalisation: Literal["shards", "3diebench", "stl10", "imagenet", "cifar100", "tiny-imagenet"] = "shards"
+    normalisation: Literal[
+        "shards", "3diebench", "stl10", "imagenet", "cifar100", "tiny-imagenet", "cifar100-paper", "tiny-imagenet-paper"
+    ] = Field(default="shards", description="of pixels; a set's own, or published ones; docs/training.md")
     image_size: int = Field(default=0, ge=0, le=4096, description="pixels a side the shards must have; 0: as they are")
     patch: int = Field(default=0, ge=0, le=4096, description="pixels a side of the patch at a fixation; 0: whole views")
     inhibition: Literal["disc", "square", "none"] = Field(default="disc", description="of return, radius patch / 2")

@@ -33,11 +33,17 @@ def evaluate_command(
         ),
     ] = None,
     patch: Annotated[
-        int | None, typer.Option(min=1, help="Side of the patches, where not that of training (transfer).")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Side of the patches, where not that of training (transfer), or not 32 for runs on augmented images.",
+        ),
     ] = None,
     normalisation: Annotated[
         str | None,
-        typer.Option(help="run, shards, or published: stl10, cifar100 … Default: the run's, in transfer the set's."),
+        typer.Option(
+            help="run, shards, or published: stl10, cifar100-paper … Default: the run's, in transfer the set's."
+        ),
     ] = None,
     train_draws: Annotated[
         int | None,

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from seqjepa.config import RunConfig
 from seqjepa.context_ssl.author_keys import UNUSED, author_key
 from seqjepa.data.actions import action_size
+from seqjepa.data.normalisation import NORMALISATIONS
 from seqjepa.methods import build_method
 from seqjepa.methods.base import as_module
 from seqjepa.recipes import load_recipe
 from seqjepa.training.checkpoint import WEIGHTS, DataInfo, save_weights
-from seqjepa.training.data import NORMALISATIONS
 from seqjepa.training.run_directory import Plan, claimed, mark_finished
 from shards.environment import pass_environment_on
 from shards.errors import FormatError, UsageError, reason_of

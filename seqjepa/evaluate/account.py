@@ -78,7 +78,8 @@ def _seeing(banks: Banks, subject: Subject, recipe: str) -> dict[str, Any]:
     if isinstance(banks.how, Fixating):
         return {"fixating": asdict(banks.how) | {"transfer": banks.transfer}}
     if isinstance(banks.how, Augmenting):
-        return {"augmenting": {"recipe": recipe} | _recipe(banks.how) | _compared(banks.train, subject)}
+        patches = {} if banks.patches is None else {"position_patches": banks.patches.as_json()}
+        return {"augmenting": {"recipe": recipe} | _recipe(banks.how) | _compared(banks.train, subject), **patches}
     return {"augmenting": {"recipe": "as baked"} | _compared(banks.train, subject)} if subject.augmented else {}
 
 
@@ -111,6 +112,7 @@ def _probe_epochs(lengths: Lengths, subject: Subject) -> dict[str, int]:
     deep, flat = lengths.epochs, lengths.linear_regressor
     if subject.augmented:
         parts = {part: deep if by_mlp else flat for part, by_mlp in AUGMENTATIONS.items()}
+        parts |= {"position": flat} if subject.patches else {}
     elif subject.action == "position":
         parts = {"position": flat, "path": flat}
     else:

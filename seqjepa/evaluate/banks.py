@@ -18,6 +18,7 @@ from seqjepa.evaluate.battery import augmented_views_wanted, views_wanted
 from seqjepa.evaluate.drawn_views import Augmentations, DrawnViews, Draws, Glances
 from seqjepa.evaluate.encode import embed
 from seqjepa.evaluate.image_bank import encode_images
+from seqjepa.evaluate.position_patches import PatchBanks, encode_patches, patches_for_position
 from seqjepa.evaluate.protocol import Protocol
 from seqjepa.evaluate.seeing import how_seen, statistics, usual_normalisation
 from seqjepa.evaluate.view_bank import encode_views
@@ -38,6 +39,7 @@ class Banks:
     fingerprints   of both splits' shards: the same only for the same content
     how            how patches are taken or images augmented, None for stored views
     transfer       other images or patches than in training
+    patches        of runs on augmented images, where the images have saliency maps
     """
 
     train: FeatureBank
@@ -48,6 +50,7 @@ class Banks:
     fingerprints: tuple[str, ...] = ()
     how: Fixating | Augmenting | None = None
     transfer: bool = False
+    patches: PatchBanks | None = None
 
 
 def encode_banks(
@@ -100,14 +103,23 @@ def _of_images(
     transfer = (spec.height, spec.width, side) != (data.image_height, data.image_width, data.patch)
     name = protocol.normalisation or usual_normalisation(stored, transfer)
     stats = statistics(loaded, stored, name)
+    seen_as = patches_for_position(loaded, stored, protocol.patch) if isinstance(how, Augmenting) else None
     made = partial(_drawn_views, how, protocol, stats[0])
-    count = protocol.train_draws or _fitting_draws(loaded, len(indexes[0]), made(1, Purpose.PROBE), protocol, device)
-    views = made(count, Purpose.PROBE), validation_views(how, protocol, stats[0])
-    train, val = (
-        encode_images(loaded.method, index, drawn, stats, device, threads=decoding_threads(), progress=progress)
-        for index, drawn in zip(indexes, views, strict=True)
-    )
-    return Banks(train, val, splits, spec.height, name, _fingerprints(indexes), how, transfer)
+
+    def count(example: DrawnViews) -> int:
+        return protocol.train_draws or _fitting_draws(loaded, len(indexes[0]), example, protocol, device)
+
+    def encode(views: tuple[DrawnViews, DrawnViews]) -> tuple[FeatureBank, FeatureBank]:
+        train, val = (
+            encode_images(loaded.method, index, drawn, stats, device, threads=decoding_threads(), progress=progress)
+            for index, drawn in zip(indexes, views, strict=True)
+        )
+        return train, val
+
+    training = made(count(made(1, Purpose.PROBE)), Purpose.PROBE)
+    train, val = encode((training, validation_views(how, protocol, stats[0])))
+    patches = None if seen_as is None else encode_patches(seen_as, protocol, stats[0], count, encode)
+    return Banks(train, val, splits, spec.height, name, _fingerprints(indexes), how, transfer, patches)
 
 
 def _fingerprints(indexes: Sequence[SplitIndex | ImageIndex]) -> tuple[str, ...]:

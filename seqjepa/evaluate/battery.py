@@ -39,6 +39,7 @@ class Subject:
     constant    parameters that are the same in all views
     author      fidelity: which pairs of augmented views are compared, see inputs.augmentation_between
     no_path     why not to integrate paths where it could be done; empty: do
+    patches     position R² is read from patches that stand beside the augmented images, see `position`
     standardise  linear regressors see standardised features, see probes.from_mean
     """
 
@@ -54,6 +55,7 @@ class Subject:
     author: bool = False
     no_path: str = ""
     standardise: bool = False
+    patches: bool = False
 
     @property
     def augmented(self) -> bool:
@@ -145,16 +147,20 @@ def _regression(subject: Subject, m_val: Sequence[int], lengths: Lengths) -> Fou
     if subject.augmented:
         yield from _augmentation(subject, lengths)
     elif subject.action == "position":
-        between = inputs.action_between("position")
-        epochs, standardise = lengths.linear_regressor, subject.standardise
-        yield regression("r2_position", between, 2, 2, epochs, deep=False, standardise=standardise)
+        yield position(subject, lengths)
     else:
         yield from _rotation(subject, lengths)
 
 
+def position(subject: Subject, lengths: Lengths) -> Measure:
+    """How far the second of two patches lies from the first, from z of both, whatever the run was trained on."""
+    between, epochs = inputs.action_between("position"), lengths.linear_regressor
+    return regression("r2_position", between, 2, 2, epochs, deep=False, standardise=subject.standardise)
+
+
 def _augmentation(subject: Subject, lengths: Lengths) -> Found:
-    if subject.maps:
-        yield "r2_position", "the run was trained on whole images, not on patches"
+    if subject.maps and not subject.patches:
+        yield "r2_position", "the images are smaller than patches of 32 px: --patch N"
     whole_draw = subject.author and isinstance(subject.method, Aggregating)
     for part, deep in AUGMENTATIONS.items():
         if set(AUGMENTATION_COLUMNS[AUGMENTATION_PARTS[part]]) <= set(subject.constant):

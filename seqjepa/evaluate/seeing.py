@@ -10,28 +10,27 @@ from dataclasses import replace
 from seqjepa.data.augment.recipes import build_recipe
 from seqjepa.data.augmented import Augmenting
 from seqjepa.data.fixations import Fixating
+from seqjepa.data.normalisation import NORMALISATIONS, explicit
 from seqjepa.evaluate.encode import PixelStats
 from seqjepa.training.checkpoint import LoadedRun
-from seqjepa.training.data import NORMALISATIONS, pixel_stats
+from seqjepa.training.data import pixel_stats
 from shards.errors import ConfigError
 from shards.reader import ImageIndex, ShardSet
 from shards.schema import ImageSpec
 
 
 def how_seen(loaded: LoadedRun, stored: ShardSet, index: ImageIndex, patch: int | None) -> Fixating | Augmenting:
-    """As in training, with another patch size if `patch` is given. ConfigError where such views cannot be had."""
+    """As in training, of patches with another size if `patch` is given. ConfigError where such views cannot be had."""
     spec = stored.info.spec
     assert isinstance(spec, ImageSpec), "other sets have no images"
     if loaded.data.augment != "none":
-        return _augmenting(loaded, stored, index, patch)
+        return _augmenting(loaded, stored, index)
     return _fixating(loaded, stored, spec, patch)
 
 
-def _augmenting(loaded: LoadedRun, stored: ShardSet, index: ImageIndex, patch: int | None) -> Augmenting:
+def _augmenting(loaded: LoadedRun, stored: ShardSet, index: ImageIndex) -> Augmenting:
     data = loaded.data
     found, wanted = (index.height, index.width), (data.image_height, data.image_width)
-    if patch is not None:
-        raise ConfigError(f"the run was trained on augmented whole images ({data.augment}); --patch is for others")
     if found != wanted:
         raise ConfigError(
             f"{stored.path} holds images of {found[0]}×{found[1]}, the run was trained on {wanted[0]}×{wanted[1]}; "
@@ -71,6 +70,7 @@ def statistics(loaded: LoadedRun, stored: ShardSet, name: str) -> PixelStats:
     """ "run", "shards" or a name in NORMALISATIONS → constants. ConfigError for other names."""
     if name == "run":
         return tuple(loaded.data.mean), tuple(loaded.data.std)
+    name = explicit(name, loaded.config.fidelity)
     if name not in (known := ("shards", *NORMALISATIONS)):
         raise ConfigError(f"normalisation is {name!r}; choose one of run, {', '.join(known)}")
     data = loaded.config.data.model_copy(update={"normalisation": name})

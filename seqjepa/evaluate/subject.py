@@ -28,6 +28,7 @@ def subject_of(loaded: LoadedRun, stored: ShardSet, banks: Banks, protocol: Prot
         author=loaded.config.fidelity == "author",
         no_path=_no_path(loaded, protocol, device),
         standardise=protocol.standardise,
+        patches=banks.patches is not None,
     )
 
 

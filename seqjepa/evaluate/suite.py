@@ -17,7 +17,7 @@ from seqjepa.evaluate import per_class
 from seqjepa.evaluate.account import account_of
 from seqjepa.evaluate.artefacts import artefacts_folder
 from seqjepa.evaluate.banks import encode_banks
-from seqjepa.evaluate.battery import PAPER_EPOCHS, Lengths, battery_for
+from seqjepa.evaluate.battery import PAPER_EPOCHS, Lengths, battery_for, position
 from seqjepa.evaluate.fit_and_score import Bench
 from seqjepa.evaluate.freeze import frozen
 from seqjepa.evaluate.intervals import Resampling
@@ -75,7 +75,8 @@ def evaluate_run(
                     epoch, or as many as fit, on a GPU; 8 on a CPU
     val_draws       fixed draws under which each validation sample is seen; scores are over all of them
     splits          None: "train", and "val" or else "test"
-    patch           pixels a side of the patches, to evaluate with others than in training (transfer, Figure 15)
+    patch           pixels a side of the patches, to evaluate with others than in training (transfer, Figure 15); of
+                    runs on augmented images with saliency maps: of those that position R² is read from (default 32)
     normalisation   "run", "shards" or a name in DataConfig. None: the run's own constants, on images of another size
                     or with another patch "imagenet" for that set and "shards" for others
     path            path integration. None: as the suite has it; else for positions (linear heads), and for rotations
@@ -154,6 +155,11 @@ def _measure(loaded: LoadedRun, asked: _Asked) -> dict[str, Any]:
         resampling = Resampling.of(len(banks.val), protocol.seed, device)
         bench = Bench(banks.train, banks.val, device, protocol.seed, protocol.val_draws, resampling)
         taken, told = take_all(loaded, measures, bench, contexts, progress)
+        if banks.patches is not None:
+            beside = Bench(
+                banks.patches.train, banks.patches.val, device, protocol.seed, protocol.val_draws, resampling
+            )
+            taken = taken.joined(take_all(loaded, [position(subject, protocol.lengths)], beside, [], progress)[0])
         account = account_of(protocol, loaded, stored, banks, subject, read_epochs(asked.run / METRICS))
         case = Case(
             loaded, stored, banks, subject, protocol, bench, asked.folder(account), asked.run,

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from seqjepa import toml_writer
 from seqjepa.config import RunConfig
+from seqjepa.data.normalisation import explicit
 from shards.environment import pass_environment_on
 from shards.errors import ConfigError
 
@@ -96,6 +97,7 @@ def resolve(table: Table, source: str) -> RunConfig:
     """Validate a nested table. Author fidelity brings what the released scripts do, except for keys that are given."""
     if table.get("fidelity") == "author":
         table = _as_released(table)
+    table = _with_named_constants(table)
     try:
         return RunConfig.model_validate(table)
     except ValidationError as error:
@@ -146,6 +148,14 @@ def _as_released(table: Table) -> Table:
         if isinstance(given, dict):
             filled[name] = {**defaults, **given}
     return filled
+
+
+def _with_named_constants(table: Table) -> Table:
+    """data.normalisation by the name that means the same under any fidelity."""
+    data = table.get("data", {})
+    if not isinstance(data, dict) or not isinstance(name := data.get("normalisation"), str):
+        return table
+    return {**table, "data": {**data, "normalisation": explicit(name, str(table.get("fidelity", "paper")))}}
 
 
 def _override(table: Table, assignment: str) -> str | None:

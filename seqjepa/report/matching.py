@@ -13,6 +13,7 @@ from typing import Any
 from seqjepa.config import RunConfig
 from seqjepa.data.known_sets import PAPER_SAMPLES
 from seqjepa.evaluate.battery import PAPER_EPOCHS
+from seqjepa.evaluate.position_patches import PAPER_PATCH
 from seqjepa.evaluate.results import regressors_of
 from seqjepa.recipes import flatten, load_recipe
 from seqjepa.report.published import Published
@@ -79,6 +80,9 @@ def _differences(record: RunRecord, row: Published) -> Iterator[str]:
     probed = record.protocol.get("probe_epochs", {}).get("classification", PAPER_EPOCHS)
     if probed != PAPER_EPOCHS:
         yield f"probes {probed} epochs (paper {PAPER_EPOCHS})"
+    patch = record.protocol.get("position_patches", {}).get("patch", PAPER_PATCH)
+    if row.metric == "R2_position" and patch != PAPER_PATCH:
+        yield f"positions of patches of {patch} px (paper {PAPER_PATCH})"
     if row.metric in LINEARLY_REGRESSED and regressors_of(record.protocol) != "plain":
         yield f"linear regressors {regressors_of(record.protocol)} (paper plain)"
 

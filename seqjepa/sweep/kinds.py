@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seqjepa.config import RunConfig
+from seqjepa.data.normalisation import data_set_of
 from seqjepa.recipes import did_you_mean
 from seqjepa.sweep.tables import IMAGENET, OOD
 from shards.errors import UsageError
@@ -33,7 +34,7 @@ KINDS = {
 
 def kind_of(config: RunConfig) -> str:
     """The kind of shards that a packaged recipe trains on, told by the constants that it normalises with."""
-    name = config.data.normalisation
+    name = data_set_of(config.data.normalisation)
     return "3diebench-256" if name == "3diebench" and config.data.image_size == 256 else name
 
 

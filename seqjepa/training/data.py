@@ -25,6 +25,7 @@ from seqjepa.data.augmented import AugmentedLoader
 from seqjepa.data.fixations import Fixating
 from seqjepa.data.known_sets import classes_sha256
 from seqjepa.data.loader import ViewLoader
+from seqjepa.data.normalisation import NORMALISATIONS, explicit
 from seqjepa.data.saccades import SaccadeLoader
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.data.subset import part_of
@@ -36,15 +37,6 @@ from shards.reader import ImageIndex, ShardSet, SplitIndex
 from shards.schema import DatasetInfo, MapSpec, ViewSpec
 
 logger = logging.getLogger(__name__)
-
-# Mean and standard deviation per channel, for pixels in [0, 1] (paper §A.1; docs/fidelity.md #17, 18).
-NORMALISATIONS = {
-    "3diebench": ((0.5016, 0.5037, 0.5060), (0.1030, 0.0999, 0.0969)),
-    "stl10": ((0.4467, 0.4398, 0.4066), (0.2241, 0.2215, 0.2239)),
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
-    "tiny-imagenet": ((0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262)),
-}
 
 
 class BatchLoader(Protocol):
@@ -112,8 +104,8 @@ def fixating(config: RunConfig) -> Fixating | None:
 
 def pixel_stats(info: DatasetInfo, config: RunConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel, for pixels in [0, 1]: the shards' own, or published constants."""
-    if config.data.normalisation in NORMALISATIONS:
-        return NORMALISATIONS[config.data.normalisation]
+    if (name := explicit(config.data.normalisation, config.fidelity)) in NORMALISATIONS:
+        return NORMALISATIONS[name]
     return tuple(info.normalisation["mean"]), tuple(info.normalisation["std"])
 
 

@@ -13,7 +13,7 @@ from seqjepa.data.augment.scaling import constants_for
 from seqjepa.evaluate import banks
 from seqjepa.evaluate.battery import Lengths
 from seqjepa.evaluate.protocol import Protocol
-from seqjepa.evaluate.results import format_table, read_results
+from seqjepa.evaluate.results import format_table, read_results, results_file
 from seqjepa.evaluate.suite import evaluate_run
 from seqjepa.report.html import Page, render
 from seqjepa.training.checkpoint import load_run
@@ -117,16 +117,21 @@ def test_validation_views_are_fixed_and_others_than_training_views(augmented_run
 def test_full_size_runs_are_evaluated_on_sets_with_maps(augmented_run, saccade_shards):
     """Augmented whole images of STL-10, whose shards also serve saccades."""
     results = evaluate_run(augmented_run, saccade_shards, **QUICK)
-    assert set(R2) | {"top1_z_image", "top1_agg"} <= set(results)
-    assert results["protocol"]["skipped"] == {"r2_position": "the run was trained on whole images, not on patches"}
-    assert "fixating" not in results["protocol"]
+    assert set(R2) | {"top1_z_image", "top1_agg", "r2_position_avg", "r2_position_pool"} <= set(results)
+    protocol = results["protocol"]
+    assert protocol["skipped"] == {}
+    assert protocol["probe_epochs"]["position"] == 1
+    asked = {"patch": 32, "inhibition": "disc", "fixations": "saliency", "fill": "black", "fidelity": "paper"}
+    assert protocol["position_patches"] == {**asked, "train_draws": 2, "views_per_draw": 2}
+    assert "fixating" not in protocol
+    assert results_file(protocol) == "results.json"
 
 
 def test_what_does_not_fit_is_refused(augmented_run, images, shards, tmp_path):
     other = build_images(tmp_path / "other", {"train": 6, "val": 3}, size=32, maps="none")
     with pytest.raises(ConfigError, match=r"images of 32×32, the run was trained on 40×40"):
         evaluate_run(augmented_run, other, **QUICK)
-    with pytest.raises(ConfigError, match=r"augmented whole images.*--patch is for others"):
+    with pytest.raises(ConfigError, match=r"without saliency maps, and --patch probes patches.*leave out --patch"):
         evaluate_run(augmented_run, images, patch=8, **QUICK)
     with pytest.raises(ConfigError, match=r"views of 16×16, the run was trained on 40×40"):
         evaluate_run(augmented_run, shards, **QUICK)

@@ -45,7 +45,7 @@ def bank_of(samples: int, seed: int, width: int = 0) -> FeatureBank:
 
 
 def measured(method: torch.nn.Module, train: FeatureBank, val: FeatureBank, epochs: int, names: str) -> dict:
-    subject = Subject(method, "position", 2, ("x", "y"), V, labelled=True, seen="patches")
+    subject = Subject(method, "position", 2, ("x", "y"), V, labelled=True, seen="patches", standardise=True)
     measures, skipped = battery_for(subject, [1, 2, 3], Lengths(epochs, K))
     assert not skipped
     bench = Bench(train, val, CPU, seed=0)

@@ -7,6 +7,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn import functional as F
 
+from seqjepa.data.draws import permutation
+from seqjepa.evaluate.measure import regression
 from seqjepa.evaluate.metrics import r2_avg, top1
 from seqjepa.evaluate.probes import Fit, StackedLinear, cross_entropy, fit, mlp, predict
 
@@ -102,3 +104,28 @@ def test_mlp_has_two_hidden_layers_of_1024():
 def test_predict_in_chunks_is_the_whole(rows):
     head, x = nn.Linear(3, 2), torch.randn(rows, 3)
     torch.testing.assert_close(predict(head, x), head(x).detach())
+
+
+def test_a_plain_regressor_is_pytorchs_linear_layer_on_features_as_they_are():
+    """Paper, §A.2: linear, Adam with defaults at 1e-3, batch 256. By a loop of its own."""
+    x, y = torch.randn(512, 6) * 3 + 5, torch.randn(512, 2)
+    measure = regression("r2_position", lambda bank, slots: lambda rows: (x[rows], y[rows]), 1, 2, 4, deep=False)
+    head = fit(lambda: measure.head(x, y), fixed(x, y), 512, measure.loss, Fit(4, seed=3), device=CPU)
+    torch.manual_seed(3)
+    alone = nn.Linear(6, 2)
+    optimizer = torch.optim.Adam(alone.parameters(), lr=1e-3)
+    for epoch in range(4):
+        for rows in torch.from_numpy(permutation(3, epoch, 512)).split(256):
+            optimizer.zero_grad()
+            F.mse_loss(alone(x[rows]), y[rows]).backward()
+            optimizer.step()
+    assert isinstance(head, nn.Linear)
+    torch.testing.assert_close(head.weight, alone.weight, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(head.bias, alone.bias, atol=1e-6, rtol=1e-5)
+
+
+def test_a_standardised_one_begins_at_the_mean_of_its_targets():
+    x, y = torch.randn(512, 6) * 3 + 5, torch.randn(512, 2) + 7
+    inputs = lambda bank, slots: lambda rows: (x[rows], y[rows])  # noqa: E731
+    head = regression("r2_hue", inputs, 1, 2, 4, deep=False, standardise=True).head(x, y)
+    torch.testing.assert_close(head(x), y.mean(0).expand(512, 2))

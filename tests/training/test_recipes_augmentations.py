@@ -6,8 +6,9 @@ import pytest
 
 from seqjepa import recipes
 from seqjepa.config import OptimConfig, RunConfig
+from seqjepa.data.normalisation import NORMALISATIONS
 from seqjepa.recipes import load_recipe
-from seqjepa.training.data import NORMALISATIONS
+from seqjepa.sweep.kinds import kind_of
 
 ROWS = [("all", 1), ("all", 2), ("all", 3), ("crop", 2), ("jitter", 3), ("blur", 3), ("noact", 2)]
 CURVES = [*(("all", m) for m in range(1, 5)), *((part, m) for part in ("crop", "jitter", "blur") for m in (2, 3))]
@@ -27,7 +28,7 @@ def test_every_row_and_curve_has_a_recipe_that_says_so(prefix: str):
 
 @pytest.mark.parametrize(
     ("prefix", "size", "stem", "normalisation"),
-    [("c100", 32, "cifar", "cifar100"), ("tiny", 64, "standard", "tiny-imagenet")],
+    [("c100", 32, "cifar", "cifar100-paper"), ("tiny", 64, "standard", "tiny-imagenet-paper")],
 )
 def test_they_differ_in_what_their_names_say(prefix: str, size: int, stem: str, normalisation: str):
     base = load_recipe(f"{prefix}-all-M2")
@@ -47,10 +48,42 @@ def test_they_differ_in_what_their_names_say(prefix: str, size: int, stem: str, 
         assert recipes.flatten(load_recipe(name).model_dump()) == flat | changed
 
 
-def test_normalisation_is_the_released_codes():
-    """Not CIFAR-10's, which the paper prints for both (docs/fidelity.md #17, 18)."""
-    assert NORMALISATIONS["cifar100"] == ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
-    assert NORMALISATIONS["tiny-imagenet"] == ((0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262))
+PAPER = ((0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261))
+RELEASED = {
+    "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    "tiny-imagenet": ((0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262)),
+}
+
+
+@pytest.mark.parametrize(("recipe", "base"), [("c100-all-M2", "cifar100"), ("tiny-all-M2", "tiny-imagenet")])
+def test_normalisation_is_the_papers_or_the_released_by_fidelity_and_either_by_name(recipe, base):
+    """Paper, §A.1: CIFAR-10's for both sets; docs/fidelity.md #17, 18."""
+    assert NORMALISATIONS[f"{base}-paper"] == PAPER
+    assert NORMALISATIONS[base] == RELEASED[base]
+    for fidelity, name in (("paper", f"{base}-paper"), ("author", base)):
+        config = load_recipe(recipe, [f"fidelity={fidelity}"])
+        assert config.data.normalisation == name
+        for asked, meant in ((f"{base}-paper", f"{base}-paper"), (f"{base}-author", base), (base, base)):
+            chosen = load_recipe(recipe, [f"fidelity={fidelity}", f"data.normalisation={asked}"])
+            assert chosen.data.normalisation == meant
+
+
+def test_a_run_of_before_keeps_the_constants_that_it_was_trained_with(tmp_path):
+    config = load_recipe("c100-all-M2", ["data.normalisation=cifar100"])
+    (tmp_path / "config.toml").write_text(recipes.to_toml(config))
+    assert 'normalisation = "cifar100"' in recipes.to_toml(config)
+    assert recipes.read_config(tmp_path / "config.toml") == config
+    for fidelity in ("paper", "author"):
+        config = load_recipe("c100-all-M2", [f"fidelity={fidelity}"])
+        (tmp_path / "config.toml").write_text(recipes.to_toml(config))
+        assert "published" not in recipes.to_toml(config)
+        assert recipes.read_config(tmp_path / "config.toml") == config
+
+
+def test_the_kind_of_shards_is_told_by_either_name():
+    for settings in ([], ["fidelity=author"]):
+        assert kind_of(load_recipe("c100-all-M2", settings)) == "cifar100"
+        assert kind_of(load_recipe("simclr-tiny", settings)) == "tiny-imagenet"
 
 
 def test_the_demos_run_is_small():
