@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -62,17 +63,27 @@ class Confusion:
 
 
 def class_by_class(groups: Sequence[Group]) -> Figure:
-    """A panel of accuracies and one of confusions for each kind of run, of its first seed that has them."""
-    panels: list[Panel] = []
+    """A panel of accuracies and one of confusions for each kind of run, of its first seed that has them.
+
+    Of several kinds each pair is closed behind its name, as a page of forty matrices is read by nobody.
+    """
+    drawn: list[list[Panel]] = []
     rows: list[tuple[Datum, ...]] = []
     for group in groups:
         for run in group.runs:
             if found := _confusion(run, _number(group)):
                 before = _before(run, found)
-                panels += _panels(f"{group.label} on {group.data}", run, found, before)
+                drawn.append(list(_panels(f"{group.label} on {group.data}", run, found, before)))
                 rows += _rows(run, found, before)
                 break
+    panels = drawn[0] if len(drawn) == 1 else [_closed(pair) for pair in drawn]
     return Figure(KEY, TITLE, CAPTION, tuple(panels), COLUMNS, tuple(rows), "" if panels else MISSING)
+
+
+def _closed(pair: Sequence[Panel]) -> Panel:
+    drawings = "\n".join(f"<div{' class=wide' if panel.wide else ''}>{panel.drawing}</div>" for panel in pair)
+    summary = f"<summary>{escape(pair[0].title)}</summary>"
+    return Panel("", f"<details>\n{summary}\n<div class=panels>\n{drawings}\n</div>\n</details>", wide=True)
 
 
 def _number(group: Group) -> tuple[str, ...]:

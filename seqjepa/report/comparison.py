@@ -55,8 +55,9 @@ def _tables(tables: Sequence[Table], fold: bool) -> str:
         return ""
     ours = [table for table in tables if is_measured(table)]
     alone = [table for table in tables if not is_measured(table)]
+    beginning = _beginnings(tables)
     indexes = [
-        f"<p>{said}</p>\n{_index([(table.key, table.title) for table in some])}"
+        f"<p>{said}</p>\n{_index([(table.key, table.title) for table in some], beginning)}"
         for said, some in (("With numbers of ours:", ours), ("Published alone:", alone))
         if some
     ]
@@ -69,13 +70,17 @@ def _figures(figures: Sequence[Figure], fold: bool) -> str:
     if not figures:
         return ""
     ordered = sorted(figures, key=lambda figure: not figure.of_ours)
-    index = _index([(figure.key, figure.title) for figure in ordered])
+    index = _index([(figure.key, figure.title) for figure in ordered], _beginnings(figures))
     return index + "\n".join(figure_html.html(figure, closed=fold and not figure.of_ours) for figure in ordered)
 
 
-def _index(articles: Sequence[tuple[str, str]]) -> str:
+def _beginnings(articles: Sequence[Table] | Sequence[Figure]) -> Counter[str]:
+    """How many titles begin with the same words, up to a colon."""
+    return Counter(article.title.partition(":")[0] for article in articles)
+
+
+def _index(articles: Sequence[tuple[str, str]], beginning: Counter[str]) -> str:
     """Links to articles by key, named by what their titles begin with, "Table 1: …" → "Table 1", if no other does."""
-    beginning = Counter(title.partition(":")[0] for _, title in articles)
     links = ""
     for key, title in articles:
         short = title.partition(":")[0]

@@ -59,6 +59,18 @@ def test_accuracies_and_confusions_are_those_of_the_matrix_of_the_number_in_the_
     assert "<image" in matrix.drawing
 
 
+def test_of_several_kinds_of_run_each_is_closed_behind_its_name(tmp_path):
+    run_of(tmp_path / "a", **{"top1_agg.5": COUNTS})
+    run = write_run(tmp_path / "b", "simclr-3die", scores=SCORES, protocol=SYNTH)
+    save_arrays(artefacts_folder(run, "trained"), "confusion", {"class_names": NAMES, "top1_z": COUNTS})
+    write_run(tmp_path / "c", "sie-3die-rot", scores=SCORES, protocol=SYNTH)
+    figure = figure_of(tmp_path)
+    said = [panel.drawing.partition("</summary>")[0] for panel in figure.panels]
+    assert ["(a), top-1, z_AGG, M_val = 5" in text for text in said] == [True, False]
+    assert said[1] == "<details>\n<summary>SimCLR on 3die-synth, 48 px (b), top-1, z"
+    assert [panel.drawing.count("<svg ") for panel in figure.panels] == [2, 2]
+
+
 def test_untrained_classes_that_were_measured_otherwise_stand_nowhere(tmp_path):
     run_of(tmp_path / "a", untrained={"val_draws": 16}, **{"top1_agg.5": COUNTS})
     assert [row[5] for row in figure_of(tmp_path).rows] == [None, None]
