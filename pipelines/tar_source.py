@@ -66,7 +66,7 @@ class TarSource:
         def same() -> bool:
             return file_sha256(self.path) == listing.identity["sha256"]
 
-        return SourceWatch(self.path, lambda: stamp_of(file_stats([self.path])), same=same)
+        return SourceWatch(self.path, lambda: stamp_of(file_stats([self.path])), same)
 
     def read(self, objects: Sequence[ListedObject], positions: Sequence[int]) -> Iterator[ObjectFiles]:
         """Stops reading after the last wanted object. Raises FailureError if the archive is not the one listed."""

@@ -57,7 +57,10 @@ class TreeSource:
             (files,) = self.read(objects, [position])
             return files_digest([*files.images, *files.latents])
 
-        return SourceWatch(self.path, stamp, digest)
+        def same() -> bool:
+            return self._content(objects) == listing.identity["content_sha256"]
+
+        return SourceWatch(self.path, stamp, same, digest)
 
     def _content(self, objects: Sequence[ListedObject]) -> str:
         stats = file_stats(f"{self.root}/{name}" for name in _names(objects))

@@ -29,13 +29,14 @@ if TYPE_CHECKING:
 class SourceWatch:
     """`stamp()` differs whenever the source may have changed; `digest(position)` is of the bytes of one record.
 
-    `digest` None: records cannot be read at random (a tar that is read as a stream), and `same()` says of the whole.
+    `same()`: whether the source still has the fingerprint that the build goes by. `digest` None: records cannot be read
+    at random (a tar that is read as a stream).
     """
 
     path: Path
     stamp: Callable[[], str]
+    same: Callable[[], bool]
     digest: Callable[[int], str] | None = None
-    same: Callable[[], bool] = lambda: True
 
     def begin(self, builder: SetBuilder, plan: Sequence[PlannedShard], notes: Notes) -> None:
         """UsageError if a finished shard was made of something else; with --overwrite it is forgotten instead."""
@@ -49,9 +50,13 @@ class SourceWatch:
             write_atomic(_path(layout), json.dumps({"stamp": now}).encode(), layout.tmp)
 
     def end(self, builder: SetBuilder, plan: Sequence[PlannedShard], notes: Notes) -> None:
-        """Raises UsageError if the source changed while it was read."""
-        if self.stamp() != _read(builder.layout) and (stale := self._stale(plan, notes)):
+        """UsageError if the source changed while it was read: what shards hold, or what the fingerprint says of it."""
+        if self.stamp() == _read(builder.layout):
+            return
+        if stale := self._stale(plan, notes):
             raise self._changed(stale[0])
+        if not self.same():
+            raise self._changed("the first shard")
 
     def _stale(self, shards: Sequence[PlannedShard], notes: Notes) -> list[str]:
         """Names of those that were made of other bytes than the source holds now."""

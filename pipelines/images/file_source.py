@@ -57,7 +57,8 @@ class FileSource:
 
     def __getstate__(self) -> dict[str, Any]:
         """A worker is handed the records that it reads; the listing of a million files stays here."""
-        return {"name": self.name, "path": self.path, "rule": self.rule, "options": self.options, "reader": self.reader}
+        given = {name: getattr(self, name) for name in ("name", "path", "rule", "options", "told")}
+        return {**given, "reader": self.reader}
 
     @cached_property
     def files(self) -> FileList:

@@ -6,6 +6,7 @@ processes can share the work. Shards with maps and the maps themselves find each
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,7 +89,12 @@ class ImageSource(Protocol):
 
 def images_watch(source: ImageSource, records: Sequence[ImageRecord]) -> SourceWatch:
     """Of a build whose positions are those of `records`."""
-    return SourceWatch(source.path, source.stamp, lambda position: source.digest(records[position]))
+    before = source.fingerprint
+
+    def same() -> bool:
+        return copy.copy(source).fingerprint == before  # a copy has read nothing yet
+
+    return SourceWatch(source.path, source.stamp, same, lambda position: source.digest(records[position]))
 
 
 def limited(records: Sequence[ImageRecord], limit: int | None) -> list[ImageRecord]:
