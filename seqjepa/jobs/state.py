@@ -8,8 +8,8 @@ from typing import Literal
 
 from seqjepa.jobs.asked import still_answered
 from seqjepa.jobs.job import Job, is_finished
-from seqjepa.recipes import flatten, read_config
-from seqjepa.training.checkpoint import CONFIG, METRICS, RUN, WEIGHTS, read_run_json
+from seqjepa.recipes import flatten
+from seqjepa.training.checkpoint import CONFIG, METRICS, RUN, WEIGHTS, read_run_config, read_run_json
 from seqjepa.training.run_directory import FREE_KEYS
 from seqjepa.training.runlog import read_epochs
 from shards.errors import ConfigError, DamageError, FormatError
@@ -51,7 +51,7 @@ def _state_of(job: Job, out: Path) -> State:
         return State("missing", 0, planned)
     done = len(read_epochs(run / METRICS))
     if (run / CONFIG).exists():
-        there, asked = (flatten(c.model_dump()) for c in (read_config(run / CONFIG), config))
+        there, asked = (flatten(c.model_dump()) for c in (read_run_config(run), config))
         if any(there[key] != value for key, value in asked.items() if key not in FREE_KEYS):
             return State("another run", done, planned)
     finished = read_run_json(run).get("finished_epochs") == planned

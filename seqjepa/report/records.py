@@ -11,8 +11,7 @@ from typing import Any
 from seqjepa.config import RunConfig
 from seqjepa.data.known_sets import paper_set
 from seqjepa.evaluate.results import RESULTS_FILE, read_results
-from seqjepa.recipes import read_config
-from seqjepa.training.checkpoint import CONFIG, METRICS, RUN, read_run_json
+from seqjepa.training.checkpoint import CONFIG, METRICS, RUN, read_run_config, read_run_json
 from seqjepa.training.runlog import read_epochs
 from shards.errors import FormatError, UsageError
 
@@ -107,7 +106,7 @@ def read_record(run: Path) -> RunRecord:
     return RunRecord(
         path=run,
         name=run.resolve().name,
-        config=read_config(run / CONFIG),
+        config=read_run_config(run),
         results=results,
         epochs=read_epochs(run / METRICS),
         dataset=str(dataset),

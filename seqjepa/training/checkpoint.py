@@ -62,7 +62,6 @@ def load_run(run: Path, device: torch.device | str = "cpu", *, untrained: bool =
     checkpoint yet. DamageError: no weights are whole, or they do not fit.
     """
     info, config = read_run_json(run), read_run_config(run)
-    checksums.warn_of_change(run / RUN)
     data = data_info(info, run / RUN)
     if data.action != config.data.action:
         raise FormatError(f"{run / RUN} is of actions {data.action!r}, {CONFIG} of {config.data.action!r}")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from seqjepa import recipes
-from seqjepa.checksums import SUMS, warn_of_change, write_noted
+from seqjepa.checksums import SUMS, write_noted
 from seqjepa.config import RunConfig
 from seqjepa.files import TEMPORARY
 from seqjepa.training.checkpoint import (
@@ -120,7 +120,6 @@ def check_same_run(out: Path, plan: Plan) -> None:
         if trained := [name for name in (STATE, PREVIOUS, WEIGHTS) if (out / name).exists()]:
             raise FormatError(f"{out} has {trained[0]} but no {CONFIG}; restore it, or `seqjepa train --overwrite`")
         return  # killed between its first two files: nothing was trained
-    warn_of_change(out / RUN)
     there = _identity(read_run_config(out), _shards_of(info, out))
     asked = _identity(plan.config, plan.shards)
     if plan.extend_epochs is not None:
@@ -156,7 +155,7 @@ def _write_identity(out: Path, plan: Plan) -> None:
     """run.json first: it is what makes the folder ours. Extending rewrites both and notes it."""
     if (out / RUN).exists() and (out / CONFIG).exists():
         info = read_run_json(out)
-        before = recipes.read_config(out / CONFIG)
+        before = read_run_config(out)
         if before.optim.epochs == plan.config.optim.epochs:
             return
         note = {"from": before.optim.epochs, "to": plan.config.optim.epochs}

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
+from seqjepa.checksums import warn_of_change
 from seqjepa.data.actions import ACTIONS
 from seqjepa.data.augment.recipes import RECIPES
 from seqjepa.data.fixations import Fixating
@@ -59,8 +60,9 @@ _DATA: TypeAdapter[DataInfo] = TypeAdapter(DataInfo)
 
 
 def read_run_json(run: Path) -> dict[str, Any]:
-    """run.json of a run directory; FormatError where there is none or it is not ours."""
+    """run.json of a run directory; a warning where it was changed. FormatError: there is none, or it is not ours."""
     path = run / RUN
+    warn_of_change(path)
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

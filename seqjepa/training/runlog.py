@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from seqjepa.checksums import warn_of_change, write_noted
@@ -72,6 +72,34 @@ def read_epochs(path: Path) -> list[dict[str, object]]:
     except (OSError, ValueError) as error:
         pass_environment_on(error)
         raise DamageError(f"{path} cannot be read ({reason_of(error)}); restore it, or train the run again") from None
-    if not all(isinstance(epoch, dict) for epoch in epochs):
-        raise DamageError(f"{path} holds lines that are no JSON objects; restore it, or train the run again")
+    for number, epoch in enumerate(epochs, start=1):
+        for problem in _misfits(epoch):
+            again = "restore it, or train the run again"
+            raise DamageError(f"{path} holds lines that are {problem} (line {number}); {again}")
     return epochs
+
+
+_WORDS = ("device", "collapse")
+_COUNTS = ("epoch", "step", "samples", "devices")
+_LARGEST = 1e30
+
+
+def _misfits(epoch: object) -> Iterator[str]:
+    """Ends of the sentence "it holds lines that are …": what no epoch of ours says."""
+    if not isinstance(epoch, dict):
+        yield "no JSON objects"
+        return
+    for key, value in epoch.items():
+        fits = (
+            isinstance(value, str) if key in _WORDS else _is_number(value) and (key not in _COUNTS or _is_count(value))
+        )
+        if not fits:
+            yield f"no epochs: {key} is {value!r:.40}"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
+
+
+def _is_count(value: float) -> bool:
+    return value >= 0 and value == int(value)
