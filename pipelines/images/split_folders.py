@@ -38,7 +38,7 @@ def is_like_a_split(folder: str) -> bool:
 def has_split_folders(names: Sequence[PurePosixPath]) -> bool:
     """Whether all images lie below train/, val/ … or none does.
 
-    FormatError: some do and some do not, two folders are the same split, or all folders only look like splits.
+    FormatError: some do and some do not, two folders are the same split, or several only look like splits.
     """
     tops = {name.parts[0] if len(name.parts) > 1 else "" for name in names}
     found = {top for top in tops if split_of(top)}
@@ -50,7 +50,7 @@ def has_split_folders(names: Sequence[PurePosixPath]) -> bool:
         )
     refuse_twofold(found)
     alike = {top for top in tops if is_like_a_split(top)} - found
-    if alike and alike == tops and len(alike) > 1:
+    if len(alike) > 1:
         raise FormatError(f"{listed(alike)} look like splits, not classes; rename them to train, val or test")
     if alike:
         log.warning("%s looks like a split, and is taken as a class; splits are called train, val, test", listed(alike))

@@ -66,6 +66,10 @@ def test_splits_in_any_spelling(tmp_path: Path, train: str, val: str, test: str)
         (["train/a/1.png", "val/a/1.png", "validation/a/2.png"], "val and validation are both the split val"),
         (["train/a/1.png", "Train/a/2.png"], "Train and train are both the split train"),
         (["seg_train/a/1.png", "seg_test/a/1.png"], "seg_test, seg_train look like splits, not classes; rename"),
+        (
+            ["seg_train/a/1.png", "seg_test/a/1.png", "seg_pred/1.png"],
+            "seg_test, seg_train look like splits, not classes",
+        ),
         (["training_set/a/1.png", "test_set/a/1.png"], "test_set, training_set look like splits"),
         (["train/train/a/1.png", "test/test/a/1.png"], "the classes would be test, train, which look like splits"),
     ],
