@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import signal
 import sys
 from pathlib import Path
 
@@ -47,6 +48,8 @@ def _command(name: str) -> object:
         return getattr(importlib.import_module("cli"), name)()
     except KeyboardInterrupt:  # before the command has begun
         sys.exit(130)
+    finally:  # a Ctrl-C while the interpreter takes itself down would print its insides, and stop nothing
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _found(name: str) -> Path | None:

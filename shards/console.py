@@ -6,9 +6,7 @@ import errno
 import json
 import logging
 import os
-import signal
 import sys
-import threading
 import traceback
 from pathlib import Path
 from typing import Annotated, Any
@@ -62,7 +60,6 @@ class OneLineErrors(TyperGroup):
         except OSError as error:  # of the help, which is printed before a command is invoked
             raise SystemExit(_say(error)) from None
         finally:
-            _let_end()
             if (error := finish(sys.stdout)) and not is_broken_pipe(error):
                 warn(f"error: cannot write to standard output: {describe(error)}")
                 raise SystemExit(1) from None
@@ -75,12 +72,6 @@ class OneLineErrors(TyperGroup):
         except KeyboardInterrupt:
             warn("stopped; what is finished is kept, and the same command goes on from there")
             raise typer.Exit(130) from None
-
-
-def _let_end() -> None:
-    """A Ctrl-C while the interpreter takes itself down would print its insides, and stop nothing."""
-    if threading.current_thread() is threading.main_thread() and "pytest" not in sys.modules:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _say(error: Exception) -> int:

@@ -26,6 +26,7 @@ from seqjepa.data.augment.scaling import Scaling, ScalingMode, stored_scaling
 from seqjepa.data.draws import Purpose, draw_u32, permutation
 from seqjepa.data.loader import scaled_by
 from seqjepa.data.plan import check_views, drawn_views, sequence_actions
+from shards.environment import pass_environment_on
 from shards.errors import ConfigError, DamageError, FormatError
 from shards.pixels import decode_pixels
 from shards.reader import ShardSet, SplitIndex
@@ -190,6 +191,7 @@ def read_tars(shards: Iterable[Example], samples: dict[str, int]) -> Iterator[Ex
                     count += 1
                     yield sample
         except (tarfile.TarError, OSError, ValueError) as error:
+            pass_environment_on(error)
             raise DamageError(
                 f"{path} cannot be read ({error.args[0]}); `seqjepa-data verify` finds all damage"
             ) from error
