@@ -16,6 +16,8 @@ from seqjepa.report.numbers_table import clearly_lost, lost_to_untrained, number
 from seqjepa.report.own_file import write_reports
 from seqjepa.report.published import published
 from seqjepa.report.records import read_records
+from seqjepa.report.run_groups import groups_of
+from seqjepa.report.standing import standing
 from seqjepa.report.table import Table
 from seqjepa.report.tables import build_tables
 
@@ -35,6 +37,11 @@ def run_with_floor(
     results["untrained"] = {**BEFORE, "protocol": {**results["trained"]["protocol"], **(before or {})}}
     (run / "results.json").write_text(json.dumps(results))
     return run
+
+
+def overview(folder: Path) -> str:
+    """The first section of the page of the runs in a folder."""
+    return standing(groups_of(read_records([folder])))
 
 
 def tables_of(folder: Path) -> dict[str, Table]:
@@ -112,7 +119,7 @@ def test_untrained_weights_that_were_measured_otherwise_stand_nowhere_and_the_no
     found = cell(tables_of(tmp_path)["table-1"], "5", 0)
     assert (found.ours, found.floor) == (87.5, None)
     assert "untrained weights measured differently (train_samples)" in found.protocol
-    html = page_of(read_records([tmp_path]))
+    html = overview(tmp_path)
     assert "untrained 50" not in html
     assert "worse than untrained" not in html
     assert lost_to_untrained(read_records([tmp_path])[0].results) == {}
@@ -122,7 +129,7 @@ def test_the_overview_has_the_untrained_number_and_names_what_training_lost(tmp_
     run_with_floor(tmp_path / "home")
     run_with_floor(tmp_path / "away", protocol_of("3die-synth", resolution=48))
     run_with_floor(tmp_path / "norow", protocol_of("3die-synth", resolution=48), recipe="3die-rot-M2")
-    rows = standing_rows(page_of(read_records([tmp_path])))
+    rows = standing_rows(overview(tmp_path))
     assert len(rows) == 3
     for cells in rows.values():
         assert cells[0] == "87.5untrained 50.0"
@@ -137,7 +144,7 @@ def test_a_loss_within_the_interval_is_not_named_in_the_overview(tmp_path, inter
     results["trained"]["intervals"] = {"r2_hue_avg": interval}
     assert clearly_lost(results) == (["R² hue difference, avg"] if named else [])
     (run / "results.json").write_text(json.dumps(results))
-    (cells,) = standing_rows(page_of(read_records([tmp_path]))).values()
+    (cells,) = standing_rows(overview(tmp_path)).values()
     assert cells[6].endswith("worse than untrained: R² hue difference, avg") == named
 
 
