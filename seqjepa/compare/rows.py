@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from seqjepa.evaluate.comparable import differences
 from seqjepa.evaluate.results import read_results
 from seqjepa.methods.base import as_module
 from seqjepa.models.flops import count_macs
@@ -20,6 +21,7 @@ SCORES = {
     "r2_indiv_pool": "r2_indiv_rot_pool",
 }
 """By key of a row: the key in results.json. `avg` is scikit-learn's R², `pool` SIE's (docs/fidelity.md #42)."""
+COMPARED = ("top1_z", "top1_agg", "r2_rel_rot_avg", "r2_indiv_rot_avg")
 AVERAGED = ("top1", "top1_z", *SCORES, "seconds")
 
 
@@ -55,6 +57,19 @@ def scores(results: Mapping[str, Any]) -> dict[str, Any]:
         "top1_z": results.get("in_context", {}).get("encoder", results).get("top1_z"),
         **{key: results.get(name) for key, name in SCORES.items()},
     }
+
+
+def differing(runs: Iterable[Path]) -> dict[str, list[str]]:
+    """Runs whose numbers were measured otherwise than the first one's, by name, and in what: from before an update of
+    seqjepa, say. Seeds are meant to differ, and only ContextSSL has a context."""
+    first, *others = ((run.name, read_results(run)["trained"]["protocol"]) for run in runs)
+    found = {name: _in_what(first[1], protocol) for name, protocol in others}
+    return {name: parts for name, parts in found.items() if parts}
+
+
+def _in_what(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    parts = [part for key in COMPARED for part in differences(one, other, key, across_runs=True)]
+    return [part for part in dict.fromkeys(parts) if part not in ("seed", "context")]
 
 
 def over(statistic: Any, each: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from seqjepa.compare.jobs import Comparison
-from seqjepa.compare.rows import floor_of, row_of
+from seqjepa.compare.rows import differing, floor_of, row_of
 from seqjepa.compare.table import short
 from seqjepa.devices import pick_device
 from seqjepa.evaluate.results import read_results
@@ -47,7 +47,10 @@ def compare(
         rows.append(row_of(method, runs))
         hear(short(rows[-1]))
     first = [Path(run) for run in rows[0]["runs"]]
-    results = {"rows": rows, "untrained": floor_of(first), "settings": _settings(comparison, jobs, first[0], device)}
+    settings = _settings(comparison, jobs, first[0], device)
+    if otherwise := differing(Path(run) for row in rows for run in row["runs"]):
+        settings["differently_measured"] = otherwise
+    results = {"rows": rows, "untrained": floor_of(first), "settings": settings}
     write_atomic(out / FILE, (json.dumps(results, indent=2) + "\n").encode())
     return results
 

@@ -38,6 +38,10 @@ def notes(comparison: Mapping[str, Any]) -> list[str]:
         f"{s['dataset']} at {s['resolution']} px, {s['train_samples']} training and {s['val_samples']} validation "
         f"samples; {s['steps']} steps of {s['views_per_step']} views, scale {s['scale']}, {s['device']}{several}"
     ]
+    said += [
+        f"measured otherwise than the first run, so not comparable: {name} ({', '.join(parts)}); evaluate it again"
+        for name, parts in s.get("differently_measured", {}).items()
+    ]
     rows = [*comparison["rows"], {"method": UNTRAINED, **comparison["untrained"]}]
     others = [f"{row['method']} {row['top1_of']}" for row in rows if row["top1_of"] != "z of one view"]
     return said + ([f"top-1: z of one view, but {', '.join(others)}"] if others else [])

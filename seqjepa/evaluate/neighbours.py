@@ -112,7 +112,7 @@ def _measured(views: Views, shared: Shared) -> dict[str, np.ndarray]:
     """By name, [Q, k]: what there is to measure."""
     several = len(views.sample) > len(np.unique(views.sample))
     there_is = {
-        "class": (shared.same_class, views.label.min() >= 0),
+        "class": (shared.same_class, views.label.min() >= 0 and views.label.min() < views.label.max()),
         "object": (shared.same_object, several),
         "angle_deg": (shared.angle_deg, views.rotation is not None),
     }

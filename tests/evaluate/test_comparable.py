@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from seqjepa.compare.rows import differing
 from seqjepa.evaluate.comparable import differences, measured_as, same_measurement
 from seqjepa.evaluate.results import differently_measured, few_objects, format_table, merge_results, read_results
 from seqjepa.evaluate.results import table_rows as rows_of
@@ -171,3 +172,10 @@ def test_counts_beside_shares_are_no_shares(tmp_path: Path) -> None:
                "retrieval_3_online": {"mrr": 0.5, "queries": 8192}, "ood": {"objects": 16}}  # fmt: skip
     (tmp_path / "results.json").write_text(json.dumps({"trained": counted}))
     assert read_results(tmp_path)["trained"] == counted
+
+
+def test_a_comparison_names_runs_that_were_measured_otherwise(tmp_path: Path):
+    for name, protocol in (("a", PROTOCOL), ("b", other(seed=1, method="byol")), ("c", other(val_draws=2))):
+        (tmp_path / name).mkdir()
+        merge_results(tmp_path / name, "trained", scores(protocol))
+    assert differing(tmp_path / name for name in "abc") == {"c": ["val_draws"]}

@@ -73,6 +73,9 @@ def test_what_neighbours_share_by_hand(run, shards, tmp_path):
     case = handmade_case(load_run(run), shards, bank, bank, folder=tmp_path)
     found = NEIGHBOURS.take(case)["neighbours"]
     assert (found["class"], found["object"], found["queries"]) == (1, 1, 32)
+    one_class = replace(bank, labels=torch.zeros(8, dtype=torch.int64))
+    case = handmade_case(load_run(run), shards, one_class, one_class, folder=tmp_path)
+    assert "class" not in NEIGHBOURS.take(case)["neighbours"]  # every neighbour would be of it
     assert found["angle_deg"] == pytest.approx(np.mean([20, 40 / 3, 40 / 3, 20]), abs=1e-3)
     assert found["class_chance"] == pytest.approx(7 / 31, abs=0.03)
     assert found["object_chance"] == pytest.approx(3 / 31, abs=0.03)
