@@ -89,8 +89,10 @@ def save_weights(module: nn.Module, path: Path, epochs: float | None = None) -> 
 
 
 def load_weights(module: nn.Module, path: Path) -> float | None:
-    """Weights, or those of state.pt where they are damaged, into `module`; → epochs of training, if that was noted."""
+    """Weights, or state.pt's where they are damaged or gone, into `module`; → epochs of training, if that was noted."""
     try:
+        if not path.exists() and path.with_name(STATE).exists():
+            raise DamageError(f"{path} is gone")
         tensors, epochs = read_weights(path)
     except DamageError as error:
         return _weights_of_state(module, path, error)

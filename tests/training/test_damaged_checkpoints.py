@@ -159,6 +159,13 @@ def test_flipped_weights_are_not_evaluated(
     assert load_run(run, untrained=True).epochs == 0
 
 
+def test_weights_that_are_gone_are_those_of_the_state(whole: Path, run: Path, caplog) -> None:
+    (run / "model.safetensors").unlink()
+    states = [as_module(load_run(folder).method).state_dict() for folder in (run, whole)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[1])
+    assert "model.safetensors is gone; `seqjepa train` with the same options writes it anew" in caplog.text
+
+
 @pytest.mark.parametrize("damage", ["flipped", "empty", "gone"])
 def test_weights_are_written_anew_from_a_whole_state(whole: Path, run: Path, shards: Path, damage: str) -> None:
     weights = run / "model.safetensors"

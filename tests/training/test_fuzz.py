@@ -148,10 +148,12 @@ def damaged(whole: Path, copy: Path, file: str, times: int, works: list[Callable
 
 
 RUN_FILES = {
-    "config.toml": 120, "run.json": 120, "metrics.jsonl": 70, "state.pt": 70, "state-previous.pt": 20,
-    "model.safetensors": 80, "SHA256SUMS": 50, "results.json": 110, "evaluation/trained/umap.npz": 20,
+    "config.toml": 140, "run.json": 120, "metrics.jsonl": 70, "state.pt": 70, "state-previous.pt": 20,
+    "model.safetensors": 80, "SHA256SUMS": 50, "results.json": 150, "evaluation/trained/umap.npz": 20,
 }  # fmt: skip
-SET_FILES = {"_meta/dataset.json": 100, "_meta/index-train.parquet": 80, "train-000000.tar": 60, "README.md": 20}
+NUMBERS = ("results.json", "evaluation/trained/umap.npz")
+"""Read by reports alone, and without checksums: other numbers that a metric can have are taken for edited ones."""
+SET_FILES = {"_meta/dataset.json": 120, "_meta/index-train.parquet": 80, "train-000000.tar": 60, "README.md": 20}
 
 
 @pytest.mark.slow
@@ -160,7 +162,8 @@ def test_damage_to_files_of_a_run(run: Path, shards: Path, tmp_path: Path, caplo
     def go_on(copy: Path) -> str:
         return resumed(copy, shards)
 
-    damaged(run, tmp_path / "copy", file, RUN_FILES[file], [weights_of, reported, go_on], caplog)
+    works = [reported] if file in NUMBERS else [weights_of, reported, go_on]
+    damaged(run, tmp_path / "copy", file, RUN_FILES[file], works, caplog)
 
 
 def pixels_of(folder: Path) -> str:
