@@ -83,7 +83,7 @@ def _learned_nothing(record: RunRecord) -> Iterator[str]:
         if "protocol" in record.untrained and differently_measured(dict(record.results), key):
             continue
         trained, before = record.trained.get(key), at(record.results, "untrained", key)
-        if trained is not None and before is not None and trained <= before:
+        if isinstance(trained, int | float) and isinstance(before, int | float) and trained <= before:
             yield f"top-1 of z is no better than before training ({trained:.1%} against {before:.1%})"
 
 
