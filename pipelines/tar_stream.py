@@ -38,6 +38,13 @@ from pipelines.tar_headers import (
 from pipelines.tar_sparse import LARGEST_MAP, Sparse, sparse_of
 from shards.errors import FormatError, reason_of
 
+PACKED = {
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"7z\xbc\xaf\x27\x1c": "7-Zip",
+    b"Rar!\x1a\x07": "RAR",
+}
 SKIP_CHUNK = 1 << 20
 SEEK_BUFFER = 4 << 10  # read at each header of an archive that is only walked
 LARGEST_EXTENSION = 1 << 20  # bytes of a pax header or GNU long name
@@ -97,7 +104,11 @@ class TarStream:
         self.seek = seek
         self.watched = WatchedFile(path, on_read, with_sha256)
         self.raw = io.BufferedReader(self.watched, SEEK_BUFFER if seek else SKIP_CHUNK)
-        zipped = self.raw.peek(2)[:2] == b"\x1f\x8b"
+        start_bytes = self.raw.peek(2)
+        zipped = start_bytes[:2] == b"\x1f\x8b"
+        if packer := next((name for magic, name in PACKED.items() if start_bytes.startswith(magic)), None):
+            self.watched.close()
+            raise FormatError(f"{path} is packed with {packer}, which is not read; unpack it first")
         if zipped and seek:
             self.watched.close()
             raise FormatError(f"{path} is gzipped, so that its files cannot be read at random; gunzip it first")

@@ -205,8 +205,8 @@ def _finished(out: Path, tar: Path) -> DatasetInfo:
     there, here = info.fingerprint.get("source", {}).get("sha256"), file_sha256(tar)
     if there != here:
         raise UsageError(
-            f"{out} holds another set (source.sha256: {there} there, {here} here): choose another --out, or give "
-            "--overwrite"
+            f"{out} holds another set (the source's archive has other bytes than then; sha256 {there} there, {here} "
+            "here): choose another --out, or give --overwrite"
         )
     log.info("%s is finished already", out)
     identity = {"name": info.name, "spec": info.spec, "classes": info.classes, "fingerprint": info.fingerprint}

@@ -126,6 +126,17 @@ def _refuse_other(layout: Layout, found: Found, identity: dict[str, Any], overwr
     )
 
 
+def _in_words(name: str) -> str | None:
+    """For what is compared by a digest, which says nothing to a reader; None for values that speak for themselves."""
+    where, _, key = name.rpartition(".")
+    files = {"source": "the source's ", "maps": "the maps' "}.get(where, f"{where}: ")
+    return {
+        "content_sha256": f"{files}files have other bytes than then",
+        "listing_sha256": f"{files}files have other names, classes, splits or places than then",
+        "sha256": f"{files}archive has other bytes than then",
+    }.get(key)
+
+
 def as_recorded(root: Path, found: Found, build: dict[str, Any]) -> dict[str, Any]:
     """`build` as the program that finished the set in `root` would have recorded it: before sets told their content.
 
@@ -153,7 +164,11 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
     """ "size: 64 there, 128 here; seed: …" for every key whose value differs."""
     before, after = _flat(old), _flat(new)
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-    return "; ".join(f"{name}: {_shown(before, name)} there, {_shown(after, name)} here" for name in names)
+    return "; ".join(
+        (words if name in before and name in after and (words := _in_words(name)) else "")
+        or f"{name}: {_shown(before, name)} there, {_shown(after, name)} here"
+        for name in names
+    )
 
 
 def _flat(record: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ tiny-imagenet-200/val/images/*.JPEG           … and "images" is no class; val/
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,8 +17,11 @@ from pathlib import Path, PurePosixPath
 from pipelines.choose import RULE, check_fraction, validation_share
 from pipelines.images.file_list import NOTES, FileEntry, FileList
 from pipelines.images.file_source import Arrangement, FileSource
-from pipelines.images.split_folders import check_classes, has_split_folders, say_barren, split_of
+from pipelines.images.split_folders import check_classes, has_split_folders, listed, say_barren, say_one_class, split_of
+from pipelines.left_out import shown
 from shards.errors import FormatError, UsageError
+
+log = logging.getLogger(__name__)
 
 NO_CLASS = "images"
 
@@ -40,9 +44,11 @@ class FolderRule:
             raise UsageError("--val-fraction is for folders without a split of their own; this one has train/ or val/")
         noted = _noted_classes(files)
         inner = [PurePosixPath(*name.parts[1:]) for name in names] if folders else names
+        _refuse_beside_images(names, inner, noted)
         labels = [noted.get(str(name)) or _class(below) for name, below in zip(names, inner, strict=True)]
         splits = [split_of(name.parts[0]) for name in names] if folders else self._splits(names, labels)
         check_classes(splits, labels)
+        say_one_class(inner, labels)
         say_barren([name for name in files.barren if name.rpartition("/")[2] != NO_CLASS], folders, labels)
         return Arrangement(splits, labels, [str(below) for below in inner])
 
@@ -50,6 +56,8 @@ class FolderRule:
         if self.val_fraction is None:
             return ["train"] * len(names)
         chosen = validation_share([str(name) for name in names], labels, self.val_fraction)
+        if not any(chosen):
+            log.warning("no image is validation: of a class with a single image it is for training")
         return ["val" if validation else "train" for validation in chosen]
 
 
@@ -59,8 +67,31 @@ def folder_source(path: Path, val_fraction: float | None = None) -> FileSource:
 
 
 def _class(name: PurePosixPath) -> str | None:
-    """The first folder; "images" is a mere wrapping."""
-    return name.parts[0] if len(name.parts) > 1 and name.parts[0] != NO_CLASS else None
+    """The first folder that is not called "images", which is a mere wrapping."""
+    return next((part for part in name.parts[:-1] if not _wraps(part)), None)
+
+
+def _wraps(folder: str) -> bool:
+    return folder.casefold() == NO_CLASS
+
+
+def _refuse_beside_images(
+    names: Sequence[PurePosixPath], inner: Sequence[PurePosixPath], noted: dict[str, str]
+) -> None:
+    """FormatError for images/ beside masks/: are these a class, and what lies in images/ not?"""
+    of_folder: dict[str, set[str]] = {}
+    for name, below in zip(names, inner, strict=True):
+        if len(below.parts) > 1 and str(name) not in noted:
+            above = "/".join(name.parts[: len(name.parts) - len(below.parts)])
+            of_folder.setdefault(above, set()).add(below.parts[0])
+    for above, tops in of_folder.items():
+        wrapping = {top for top in tops if _wraps(top)}
+        if wrapping and (others := tops - wrapping):
+            where = f"in {shown(above)} " if above else ""
+            raise FormatError(
+                f"{where}{listed(wrapping)} lies beside {listed(others)}: a folder called images is no class; move "
+                "away what is none of the data set's pictures, or rename it if it is a class"
+            )
 
 
 def _noted_classes(files: FileList) -> dict[str, str]:

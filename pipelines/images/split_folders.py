@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import unicodedata
 from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 
@@ -19,9 +20,10 @@ SPLIT_WORDS = {
 }
 SPLIT_OF = {word: split for split, words in SPLIT_WORDS.items() for word in words}
 ALIKE = re.compile(
-    r"(seg|my)?(train(ing)?|val(id(ation)?)?|dev(elopment)?|test(ing)?|eval(uation)?|holdout|unlabell?ed)"
+    r"(seg|my)?(train(ings?)?|trn|val(id(ation)?)?|dev(elopment)?|test(s|ings?)?|tst|eval(uation)?|holdout|unlabell?ed)"
     r"(set|data|dataset|images?|imgs?|split)?"
 )
+WORDS = re.compile(r"[^\W\d_]+")
 NAMED = 3
 
 
@@ -45,8 +47,9 @@ def has_split_folders(names: Sequence[PurePosixPath]) -> bool:
     if found and tops - found:
         named, other = listed(found), min(tops - found)
         raise FormatError(
-            f"{named} lie beside {other or 'images'}: either all images lie below train, val or test, or none does; "
-            f"move the rest into one of them, or, if {named} is a class, all classes into a folder train"
+            f"{named} {'lies' if len(found) == 1 else 'lie'} beside {shown(other) or 'images'}: either all images lie "
+            f"below train, val or test, or none does; move the rest into one of them, or, if {named} is a class, all "
+            "classes into a folder train"
         )
     refuse_twofold(found)
     alike = {top for top in tops if is_like_a_split(top)} - found
@@ -55,8 +58,25 @@ def has_split_folders(names: Sequence[PurePosixPath]) -> bool:
     if alike:
         log.warning("%s looks like a split, and is taken as a class; splits are called train, val, test", listed(alike))
     if not found:
-        _say_splits_below_classes(names)
+        _refuse_pairs(tops)
+        _look_below_classes(names)
     return bool(found)
+
+
+def _refuse_pairs(folders: Collection[str]) -> None:
+    """FormatError for cat_train and cat_test: folders that differ in the split alone that they are called by."""
+    of_rest: dict[str, dict[str, str]] = {}
+    for folder in sorted(folders):
+        for word in WORDS.finditer(folder):
+            if split := split_of(word.group()):
+                rest = f"{folder[: word.start()]} {folder[word.end() :]}".casefold()
+                of_rest.setdefault(rest, {})[split] = folder
+    for of_split in of_rest.values():
+        if len(of_split) > 1:
+            raise FormatError(
+                f"{listed(of_split.values(), 'and')} look like splits of the same, not classes; put their images into "
+                "folders called train, val or test, with the classes below"
+            )
 
 
 def refuse_twofold(folders: Collection[str]) -> None:
@@ -76,8 +96,9 @@ def check_classes(splits: Sequence[str | None], labels: Sequence[str | None]) ->
         if split is not None:
             of_split.setdefault(split, set()).update([label] if label else [])
     classes = set().union(*of_split.values())
-    if len(classes) > 1 and all(is_like_a_split(name) for name in classes):
+    if classes and all(is_like_a_split(name) for name in classes):
         raise FormatError(f"the classes would be {listed(classes)}, which look like splits; give the folder above them")
+    _refuse_lookalikes(classes)
     gaps = [_gap(split, classes - found, not found) for split, found in of_split.items() if classes - found]
     pairs = zip(splits, labels, strict=True)
     if bare := sum(label is None for split, label in pairs if split is not None and of_split[split]):
@@ -86,6 +107,29 @@ def check_classes(splits: Sequence[str | None], labels: Sequence[str | None]) ->
         log.warning("%s", "; ".join(gaps))
     if of_split and "train" not in of_split:
         log.warning("there is no training split, only %s; a folder with a split's name is one", listed(of_split))
+
+
+def _refuse_lookalikes(classes: Collection[str]) -> None:
+    """FormatError for two names that look the same: ü as one character (NFC), and as u with two dots (NFD, macOS)."""
+    seen: dict[str, str] = {}
+    for name in sorted(classes):
+        if (other := seen.setdefault(unicodedata.normalize("NFC", name), name)) != name:
+            raise FormatError(
+                f"the folders {other!a} and {name!a} are one name, {shown(name)}, in two spellings (Unicode NFC and "
+                "NFD), and would be two classes; rename one to the other"
+            )
+
+
+def say_one_class(places: Sequence[PurePosixPath], labels: Sequence[str | None]) -> None:
+    """A line if all images are of one class and lie in several folders below it, which may be what is meant."""
+    if len(set(labels)) == 1 and labels[0] is not None:
+        below = {place.parts[1] for place in places if len(place.parts) > 2}
+        if len(below) > 1:
+            log.warning(
+                "all images are of one class, %s; the folders below it (%s) are passed over",
+                shown(labels[0]),
+                listed(below),
+            )
 
 
 def say_barren(folders: Sequence[str], split_folders: bool, labels: Sequence[str | None]) -> None:
@@ -106,12 +150,20 @@ def _gap(split: str, missing: Collection[str], none: bool) -> str:
     return f"{split} has no image of {listed(missing)}"
 
 
-def _say_splits_below_classes(names: Sequence[PurePosixPath]) -> None:
-    """cat/train/1.jpg: the labels are right, but training and test images would be one split."""
+def _look_below_classes(names: Sequence[PurePosixPath]) -> None:
+    """cat/train/1.jpg: the labels are right, but training and test images would be one split, which is said.
+
+    FormatError for part1/train/cat/1.jpg beside part2/test/cat/2.jpg, where part1 and part2 are no classes.
+    """
     below: dict[str, set[str]] = {}
     for name in names:
         if len(name.parts) > 2:
             below.setdefault(name.parts[0], set()).add(name.parts[1])
+    if all(len(name.parts) > 2 for name in names) and all(len(folders) == 1 for folders in below.values()):
+        lone = [f"{top}/{next(iter(folders))}" for top, folders in below.items()]
+        splits = {split_of(folder.rpartition("/")[2]) for folder in lone}
+        if None not in splits and len(splits) > 1:
+            raise FormatError(f"the splits {listed(lone, 'and')} lie in several folders; put them beside each other")
     for top, folders in below.items():
         if len({split for folder in folders if (split := split_of(folder))}) > 1:
             log.warning(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,9 +42,7 @@ def survey(request: Request, maps: MapSet | None) -> Survey:
         raise UsageError(f"{request.source.path} has no image to write{why}")
     if maps is not None:
         _refuse_other_pictures(request.source, items, maps)
-    sample = list(_sample(request.source, items))
-    if not sample:
-        raise FormatError(f"{request.source.path}: not one of the images that were tried can be decoded")
+    sample = _sample(request.source, items)
     frame = _frame(request, sample)
     return Survey(items, unmapped, frame, _setting(request, sample, frame))
 
@@ -79,11 +76,17 @@ def _spread(items: Sequence[ImageItem]) -> list[ImageItem]:
     return sorted(items, key=lambda item: hashlib.sha256(item.record.key.encode()).digest())[:SAMPLE_IMAGES]
 
 
-def _sample(source: ImageSource, items: Sequence[ImageItem]) -> Iterator[np.ndarray]:
-    """Images spread over the set. What is damaged is passed over; workers will name it."""
+def _sample(source: ImageSource, items: Sequence[ImageItem]) -> list[np.ndarray]:
+    """Images spread over the set. What is damaged is passed over; workers will name it. FormatError: all are."""
+    sample, bad = [], []
     for item in _spread(items):
-        with contextlib.suppress(ValueError):
-            yield source.read(item.record)
+        try:
+            sample.append(source.read(item.record))
+        except ValueError as error:
+            bad.append(f"{item.record.name}: {error}")
+    if not sample:
+        raise FormatError(f"{source.path}: not one of the images that were tried can be decoded, e.g. {bad[0]}")
+    return sample
 
 
 def _frame(request: Request, sample: Sequence[np.ndarray]) -> Frame:

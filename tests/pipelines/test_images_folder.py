@@ -15,6 +15,7 @@ from small_images import encoded, make_folder, make_tar, picture
 from pipelines.images.keys import unique_keys
 from pipelines.images.open_source import open_source
 from pipelines.images.source import ImageSource, limited
+from pipelines.tar_stream import PACKED
 from shards.errors import FormatError, UsageError
 
 TINY = (
@@ -78,7 +79,7 @@ def test_tiny_imagenet(tmp_path: Path) -> None:
 
 def test_splits_beside_others_are_refused(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "f", ["train/a/1.png", "extra/1.png"])
-    with pytest.raises(FormatError, match="train lie beside extra"):
+    with pytest.raises(FormatError, match="train lies beside extra"):
         open_source("folder", folder).records()
 
 
@@ -116,6 +117,15 @@ def test_a_tar_is_its_folder(tmp_path: Path) -> None:
         assert np.array_equal(plain.read(ours), there.read(theirs))
 
 
+def test_no_validation_image_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = make_folder(tmp_path / "f", ["cat/1.png", "dog/1.png"], 2, 2)
+    records = open_source("folder", folder, val_fraction=0.5).records()
+    assert [record.split for record in records] == ["train", "train"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "no image is validation: of a class with a single image it is for training"
+    ]
+
+
 def test_pickled_sources_are_small(tmp_path: Path) -> None:
     """Every job of a worker pool carries one."""
     source = open_source("folder", make_folder(tmp_path / "f", [f"{i}.png" for i in range(50)], 2, 2))
@@ -127,6 +137,10 @@ def test_pickled_sources_are_small(tmp_path: Path) -> None:
 def test_bad_tars(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "f", ["1.png", "2.png"])
     tar = make_tar(folder, tmp_path / "t.tar")
+    for magic, packer in PACKED.items():
+        (tmp_path / "packed.tar").write_bytes(magic + bytes(1000))
+        with pytest.raises(FormatError, match=f"packed with {packer}, which is not read; unpack it first"):
+            open_source("folder", tmp_path / "packed.tar").records()
     with pytest.raises(FormatError, match="gunzip it"):
         open_source("folder", make_tar(folder, tmp_path / "t.tar.gz")).records()
     for length in (700, 1500, 2100):

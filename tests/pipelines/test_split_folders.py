@@ -61,7 +61,7 @@ def test_splits_in_any_spelling(tmp_path: Path, train: str, val: str, test: str)
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["cat/1.png", "dog/1.png", "dev/1.png"], "dev lie beside cat: .*if dev is a class, all classes into a folder"),
+        (["cat/1.png", "dog/1.png", "dev/1.png"], "dev lies beside cat: .*if dev is a class, all classes into a"),
         (["Train/a/1.png", "Test/a/1.png", "1.png"], "Test, Train lie beside images"),
         (["train/a/1.png", "val/a/1.png", "validation/a/2.png"], "val and validation are both the split val"),
         (["train/a/1.png", "Train/a/2.png"], "Train and train are both the split train"),
@@ -71,6 +71,15 @@ def test_splits_in_any_spelling(tmp_path: Path, train: str, val: str, test: str)
             "seg_test, seg_train look like splits, not classes",
         ),
         (["training_set/a/1.png", "test_set/a/1.png"], "test_set, training_set look like splits"),
+        (["Trainings/a/1.png", "Tests/a/1.png"], "Tests, Trainings look like splits"),
+        (["cat_train/1.png", "cat_test/1.png", "dog/1.png"], "cat_test and cat_train look like splits of the same"),
+        (["a/train/x/1.png", "b/test/x/2.png"], "the splits a/train and b/test lie in several folders"),
+        (["train/d\xfc/1.png", "val/du\u0308/2.png"], "'du.u0308' and 'd.xfc' are one name, d.+, in two spellings"),
+        (
+            ["train/images/a/1.png", "train/masks/a/1.png"],
+            "in train images lies beside masks: a folder called images is",
+        ),
+        (["train/train/a/1.png", "train/train/b/1.png"], "the classes would be train, which look like splits"),
         (["train/train/a/1.png", "test/test/a/1.png"], "the classes would be test, train, which look like splits"),
     ],
 )
@@ -90,6 +99,11 @@ def test_what_would_give_wrong_labels_is_refused(tmp_path: Path, names: list[str
         (["train/cat/1.png", "train/dog/1.png", "val/cat/1.png"], "val has no image of dog"),
         (["train/cat/1.png", "test/1.png"], "test has no folders of classes, so that its images have no label"),
         (["train/cat/1.png", "train/2.png"], "1 images lie beside the folders of classes and have no label"),
+        (
+            ["train/pets/cat/1.png", "train/pets/dog/2.png"],
+            "all images are of one class, pets; the folders below it (cat",
+        ),
+        (["bullet_train/1.png", "steam_train/1.png", "test_tube/1.png"], None),
         (["Testing/cat/1.png", "Testing/dog/1.png"], "there is no training split, only test"),
     ],
 )
@@ -100,6 +114,15 @@ def test_what_is_odd_is_said_in_one_line(
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == (message is not None)
     assert all(str(message) in line for line in said)
+
+
+@pytest.mark.parametrize("wrapping", ["images", "Images"])
+def test_classes_below_images_below_a_split(tmp_path: Path, wrapping: str) -> None:
+    names = [f"{split}/{wrapping}/{kind}/{split}.png" for split in ("train", "val") for kind in ("cat", "dog")]
+    folder = make_folder(tmp_path / "f", names, 2, 2)
+    for path in (folder, make_tar(folder, tmp_path / "t.tar"), make_zip(folder, tmp_path / "t.zip")):
+        found = [(record.split, record.meta["file"], record.label) for record in open_source("folder", path).records()]
+        assert found == [(name.split("/")[0], name, int("dog" in name)) for name in names]
 
 
 def test_a_class_may_be_called_as_a_split_below_a_split(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
