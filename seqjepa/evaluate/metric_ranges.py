@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from seqjepa.evaluate.result_shapes import misshapen
 
 SHARE, EXPLAINED, DEGREES, ANY = (0.0, 1.0), (-math.inf, 1.0), (0.0, 180.0), (0.0, math.inf)
 RANGES = {
@@ -55,6 +58,7 @@ def _problems(name: str, scores: Any) -> Iterator[str]:
     if not isinstance(scores, dict) or not isinstance(scores.get("protocol", {}), dict):
         yield f"{name!r} is not what `seqjepa evaluate` writes"
         return
+    yield from (f"{name}.{problem}" for problem in misshapen(scores))
     for key, value in _leaves({k: v for k, v in scores.items() if k not in NOT_NUMBERS}):
         if key not in TEXTS and (problem := _out_of_range(key.removeprefix("best."), value)):
             yield f"{name}.{key} {problem}"
@@ -74,6 +78,8 @@ def _out_of_range(key: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"is {_short(value)}, not a number"
     low, high = values
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        return f"is {_short(value)}, more than any number can be"
     if math.isfinite(value) and low - ROUNDING <= value <= high + ROUNDING:
         return ""
     if low == -math.inf:
