@@ -110,8 +110,11 @@ def to_toml(config: RunConfig) -> str:
 
 
 def read_config(path: Path) -> RunConfig:
-    """The resolved config.toml of a run directory."""
-    return resolve(parse(text(path), str(path)), source=str(path))
+    """The resolved config.toml of a run directory. ConfigError: unreadable, or empty, which is not "all defaults"."""
+    table = parse(text(path), str(path))
+    if not table:
+        raise ConfigError(f"{path} is empty, though it was written with every setting: restore it, or train anew")
+    return resolve(table, source=str(path))
 
 
 def flatten(table: Mapping[str, object], prefix: str = "") -> dict[str, object]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from seqjepa.data.actions import AUGMENTATION_COLUMNS, POSITION_COLUMNS, ROTATION_COLUMNS
@@ -28,6 +28,12 @@ class Choice:
     recipe: str
     settings: tuple[str, ...]
     why: str
+
+    def without(self, overrides: Iterable[str]) -> Choice:
+        """The same but for what `overrides` ("KEY=VALUE") set otherwise."""
+        keys = {text.partition("=")[0].strip() for text in overrides}
+        kept = (text for text in self.settings if text.partition("=")[0] not in keys)
+        return replace(self, settings=tuple(kept))
 
     def __str__(self) -> str:
         changed = f", with {', '.join(self.settings)}" if self.settings else ""

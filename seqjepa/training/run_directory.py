@@ -107,6 +107,8 @@ def refuse_lost_state(out: Path) -> None:
 
 def _refuse_foreign(out: Path, plan: Plan) -> None:
     entries = sorted(p.name for p in out.iterdir() if not p.name.startswith(TEMPORARY)) if out.exists() else []
+    if len(set(OURS) & set(entries)) > 1:
+        raise UsageError(f"{out} holds a run whose {RUN} is gone; restore it, or choose another --out")
     if entries:
         raise UsageError(f"{out} holds {entries[0]!r} and is not a run directory; choose a new or empty --out")
     if plan.extend_epochs is not None:
@@ -128,7 +130,7 @@ def check_same_run(out: Path, plan: Plan) -> None:
             raise UsageError(f"--extend-epochs {plan.extend_epochs}: {out} is planned to {planned} already")
     differ = [k for k in {**there, **asked} if k in there and there[k] != asked.get(k)]
     if differ:
-        diff = ", ".join(f"{k} {_short(there[k])} there, {_short(asked.get(k))} asked" for k in differ)
+        diff = ", ".join("{} {} there, {} asked".format(k, *_shortened(there[k], asked.get(k))) for k in differ)
         more = " (--extend-epochs changes the number of epochs)" if "optim.epochs" in differ else ""
         raise UsageError(
             f"{out} holds another run: {diff}. Ask the same, choose another --out, or `seqjepa train --overwrite`{more}"
@@ -146,9 +148,12 @@ def _identity(config: RunConfig, shards: Mapping[str, str]) -> dict[str, Any]:
     return {k: v for k, v in flat.items() if k not in FREE_KEYS}
 
 
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) < 40 else text[:12] + "…"
+def _shortened(*values: object) -> list[str]:
+    """Each value, of long ones the place where they begin to differ."""
+    texts = [str(value) for value in values]
+    same = next((i for i, letters in enumerate(zip(*texts, strict=False)) if len(set(letters)) > 1), 0)
+    start = max(0, same - 4)
+    return [text if len(text) < 40 else f"{'…' * bool(start)}{text[start : start + 12]}…" for text in texts]
 
 
 def _write_identity(out: Path, plan: Plan) -> None:
@@ -220,7 +225,8 @@ def _locked(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         pass_environment_on(error)
-        raise UsageError(f"cannot use {out} as a run directory: {error.strerror}") from None
+        reason = "a link that leads nowhere" if out.is_symlink() and not out.exists() else error.strerror
+        raise UsageError(f"cannot use {out} as a run directory: {reason}; choose another --out") from None
     lock = FolderLock(out / LOCK, f"{out} is being trained by another process")
     try:
         yield

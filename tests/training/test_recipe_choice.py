@@ -84,6 +84,12 @@ def test_where_nothing_fits_the_recipes_are_listed(monkeypatch, info, spec) -> N
         choose_recipe(Path("set"))
 
 
+def test_what_the_user_sets_is_not_said_to_be_chosen() -> None:
+    chosen = choice.Choice("synth-tiny", ("data.context=2", "optim.batch_size=24"), "why")
+    assert chosen.without(["optim.batch_size = 8"]).settings == ("data.context=2",)
+    assert chosen.without([]) == chosen
+
+
 @pytest.mark.parametrize("kind", ["views", "saliency", "image"])
 def test_shards_alone_are_enough_to_train(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -67,6 +67,27 @@ def test_a_folder_of_someone_else_is_refused_even_with_overwrite(tmp_path):
         pass
 
 
+def test_what_is_wrong_with_a_folder_is_said(tmp_path):
+    """A run that lost run.json, an emptied config.toml, a link to nothing, fingerprints that differ late."""
+    run = tmp_path / "run"
+    with claimed(run, plan(shards="a" * 60 + "b")):
+        pass
+    with (
+        pytest.raises(UsageError, match=r"shards\.train …aaaab… there, …aaaac… asked"),
+        claimed(run, plan(shards="a" * 60 + "c")),
+    ):
+        pass
+    (run / "config.toml").write_text("")
+    with pytest.raises(UsageError, match=r"config\.toml is empty"), claimed(run, plan(shards="a" * 60 + "b")):
+        pass
+    (run / "run.json").unlink()
+    with pytest.raises(UsageError, match=r"a run whose run\.json is gone"), claimed(run, plan()):
+        pass
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="a link that leads nowhere"), claimed(tmp_path / "link", plan()):
+        pass
+
+
 def test_other_settings_or_shards_are_refused_with_a_diff(tmp_path):
     with claimed(tmp_path, plan()):
         pass
