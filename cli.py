@@ -36,7 +36,7 @@ except ImportError:
     raise
 
 if TYPE_CHECKING:
-    from shards.preview_augmented import Augmentation
+    from shards.preview import Augmentation
 
 seqjepa_app = new_app("Train and evaluate seq-JEPA from shards of views and actions.")
 seqjepa_data_app = new_app("Turn data sets on disk into shards, and look after shards.")
@@ -88,7 +88,7 @@ def verify_command(folder: ShardFolder, as_json: AsJson = False) -> None:
     """
     from dataclasses import asdict
 
-    from shards.summary import human_bytes
+    from shards.describe import human_bytes
     from shards.verify import verify
 
     report = verify(folder, progress=not as_json)
@@ -157,7 +157,7 @@ def _augmentation(recipe: str, views: int, seed: int) -> Augmentation:
     from seqjepa.data.actions import AUGMENTATION_FIELDS
     from seqjepa.data.augment.recipes import build_recipe
     from seqjepa.data.augmented import augmented_on
-    from shards.preview_augmented import Augmentation
+    from shards.preview import Augmentation
 
     make = partial(augmented_on, recipe=build_recipe(recipe), views=views, seed=seed)
     return Augmentation(make, AUGMENTATION_FIELDS)

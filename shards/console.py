@@ -147,8 +147,7 @@ def print_json(value: object) -> None:
 
 def show_contents(folder: Path, as_json: bool) -> None:
     """What `info` prints, which is also what a build ends with."""
-    from shards.describe import describe
-    from shards.summary import summarise
+    from shards.describe import describe, summarise
 
     contents = describe(folder)
     if as_json:

@@ -1,13 +1,21 @@
-"""What is in a set, for `seqjepa-data info`."""
+"""What is in a set, for `seqjepa-data info`.
+
+The contents of a set in words, for a terminal.
+
+The data card: README.md of a set. Its YAML head lets `datasets.load_dataset(DIR)` find the splits.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from shards.kinds import kind_of
 from shards.layout import Layout
 from shards.reader import ShardSet
+from shards.schema import DatasetInfo
 
 
 def describe(path: str | Path) -> dict[str, Any]:
@@ -46,3 +54,123 @@ def _describe_split(shards: ShardSet, name: str) -> dict[str, Any]:
         "bytes": entry.bytes,
         **kind_of(shards.info.spec).describe_split(table),
     }
+
+
+_EACH = {"bytes_per_view": "a view", "bytes_per_image": "an image", "bytes_per_map": "a map"}
+
+
+def human_bytes(count: float) -> str:
+    """1234567 → "1.2 MB"; powers of 1000, as disks are sold and `df -H` counts."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def summarise(contents: dict[str, Any]) -> str:
+    """describe()'s result as lines: what it is, the splits, the parameters, where it came from."""
+    lines = [
+        f"{contents['path']}: {contents['name']}, {contents['kind']} shards, format {contents['format_version']}",
+        f"  {contents['samples']} samples, {contents['classes']} classes, {human_bytes(contents['bytes_total'])}",
+        *_content_lines(contents),
+        *(_split_line(name, split) for name, split in contents["splits"].items()),
+        *(f"  {key}: {_short(value)}" for key, value in contents["provenance"].items()),
+    ]
+    return "\n".join(lines)
+
+
+def _content_lines(contents: dict[str, Any]) -> Iterator[str]:
+    """One line for each thing that the set has, whatever its kind."""
+    if "encoding" in contents:
+        quality = f", PSNR {contents['psnr_db']:.1f} dB" if "psnr_db" in contents else ""
+        runs = f", in runs of {contents['sequence']}" if "sequence" in contents else ""
+        name = "views  " if "view_slots" in contents else "images "
+        yield f"  {name} {contents['width']}×{contents['height']} {contents['encoding']}{quality}{runs}"
+    if "saliency" in contents:
+        yield f"  maps    {contents['saliency']}"
+    if "params" in contents:
+        params = ", ".join(f"{p['name']} [{p['unit']}]" for p in contents["params"])
+        yield f"  params  {params}"
+    if "normalisation" in contents:
+        mean, std = (" ".join(f"{x:.4f}" for x in contents["normalisation"][key]) for key in ("mean", "std"))
+        yield f"  pixels  mean {mean}, std {std}"
+
+
+def _split_line(name: str, split: dict[str, Any]) -> str:
+    views = f" × {_span(split['views_per_sample'])} views" if "views_per_sample" in split else ""
+    sizes = f" of {_span(split['widths'])} × {_span(split['heights'])}" if "heights" in split else ""
+    each = "".join(f", {size:.0f} B {_EACH[key]}" for key, size in split.items() if key in _EACH)
+    return (
+        f"  {name:7} {split['samples']} samples{views}{sizes} in {split['shards']} shards, "
+        f"{split['classes_present']} classes, {human_bytes(split['bytes'])}{each}"
+    )
+
+
+def _span(limits: dict[str, int]) -> str:
+    low, high = limits["min"], limits["max"]
+    return f"{low}" if low == high else f"{low}–{high}"
+
+
+def _short(value: object, limit: int = 140) -> str:
+    text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
+_SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
+
+
+def data_card(info: DatasetInfo) -> str:
+    """The whole text, the same for the same info."""
+    kind = kind_of(info.spec)
+    return _yaml(info) + _CARD.format(
+        name=info.name,
+        summary=kind.card_summary(info),
+        splits=_split_table(info),
+        members="\n".join(kind.card_members()),
+        normalisation=_NORMALISATION.format(**info.normalisation) if info.normalisation else "",
+        example=info.spec.suffixes()[0].lstrip("."),
+        first=next(iter(info.splits)),
+    )
+
+
+def _yaml(info: DatasetInfo) -> str:
+    lines = ["---", f"pretty_name: {json.dumps(info.name)}", "tags:", "- webdataset", "size_categories:"]
+    lines += [f"- {_size_category(info.samples)}", "configs:", "- config_name: default", "  data_files:"]
+    for split in info.splits:
+        lines += [f"  - split: {split}", f'    path: "{split}-*.tar"']
+    return "\n".join([*lines, "---", "", ""])
+
+
+def _size_category(samples: int) -> str:
+    return next((name for limit, name in _SIZES if samples < limit), "n>1M")
+
+
+def _split_table(info: DatasetInfo) -> str:
+    rows = [f"| {name} | {s.samples:,} | {len(s.shards):,} | {s.bytes:,} |" for name, s in info.splits.items()]
+    return "\n".join(["| split | samples | shards | bytes |", "|---|---|---|---|", *rows])
+
+
+_CARD = """# {name}
+
+{summary}
+
+{splits}
+
+Members of a sample, next to each other in the tar in this order:
+
+{members}
+
+{normalisation}```python
+import datasets, webdataset
+rows = datasets.load_dataset("THIS_FOLDER", split="{first}")        # rows[0]["{example}"], rows[0]["cls"] …
+rows = webdataset.WebDataset("THIS_FOLDER/{first}-000000.tar", shardshuffle=False).decode("rgb8")
+```
+
+`_meta/dataset.json` has the schema, the classes, a sha256 of every file and where the set comes from;
+`_meta/index-*.parquet` has one row a sample with the position of every member.
+"""
+
+_NORMALISATION = """Normalisation, measured on the training split for pixels in [0, 1]: mean {mean}, deviation {std}.
+
+"""

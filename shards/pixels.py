@@ -1,12 +1,19 @@
-"""One stored picture: a baseline JPEG, or in raw sets an .npy of its pixels."""
+"""One stored picture: a baseline JPEG, or in raw sets an .npy of its pixels.
+
+The little of JPEG's structure that the format insists on: baseline, three components, whole.
+
+The .npy headers that the format allows: version 1.0, C order, and byte for byte as numpy writes them.
+"""
 
 from __future__ import annotations
+
+import functools
+import io
+import re
 
 import numpy as np
 
 from shards.errors import FormatError
-from shards.jpeg import jpeg_size
-from shards.npy import npy_header
 from shards.schema import Encoding
 
 
@@ -59,3 +66,66 @@ def _decode_jpeg(data: bytes, height: int, width: int) -> np.ndarray:
         return simplejpeg.decode_jpeg(data, colorspace="RGB")
     except ValueError as error:
         raise FormatError(str(error)) from error
+
+
+_STANDALONE = {0x01, *range(0xD0, 0xD8)}
+_OTHER_FRAMES = {0xC1, 0xC2, 0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)}
+
+
+def jpeg_size(data: bytes) -> tuple[int, int]:
+    """(height, width) of a baseline RGB JPEG, from its headers alone.
+
+    FormatError: not a JPEG, cut, progressive (it decodes three times slower), or not of three components.
+    """
+    if data[:2] != b"\xff\xd8" or data[-2:] != b"\xff\xd9":
+        raise FormatError("not a whole JPEG (it does not start with FFD8 and end with FFD9)")
+    at = 2
+    while at + 9 < len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xC0:
+            return _frame_size(data[at : at + 10])
+        if marker in _OTHER_FRAMES:
+            raise FormatError("not a baseline JPEG")
+        at += 2 if marker in _STANDALONE else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    raise FormatError("a JPEG without a frame header")
+
+
+def _frame_size(frame: bytes) -> tuple[int, int]:
+    if frame[4] != 8 or frame[9] != 3:
+        raise FormatError(f"a JPEG of {frame[9]} components of {frame[4]} bits, allowed are 3 of 8")
+    return int.from_bytes(frame[5:7], "big"), int.from_bytes(frame[7:9], "big")
+
+
+_SHAPE = re.compile(rb"'shape': \((\d{1,5}), (\d{1,5})\)")
+
+
+def npy_bytes(array: np.ndarray) -> bytes:
+    """`array` as the content of an .npy file."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+    return buffer.getvalue()
+
+
+@functools.lru_cache(maxsize=4096)
+def npy_header(shape: tuple[int, ...], dtype: str) -> bytes:
+    """What precedes the values of an array, e.g. ((96, 96), "<f2"). Little-endian on every machine."""
+    buffer = io.BytesIO()
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, header)
+    return buffer.getvalue()
+
+
+def npy_shape(data: bytes, dtype: str, max_side: int) -> tuple[int, int] | None:
+    """[rows, columns] of a whole .npy of `dtype`, from its header and length alone; None: it is anything else.
+
+    Nothing is evaluated or allocated: the header has to be the very one that numpy writes for that shape.
+    """
+    found = _SHAPE.search(data[:128])
+    if not found:
+        return None
+    rows, columns = int(found[1]), int(found[2])
+    if not (1 <= rows <= max_side and 1 <= columns <= max_side):
+        return None
+    header = npy_header((rows, columns), dtype)
+    whole = len(header) + rows * columns * np.dtype(dtype).itemsize
+    return (rows, columns) if len(data) == whole and data.startswith(header) else None

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shards.errors import ConfigError, FormatError
-from shards.image_index import ImageIndex
 from shards.layout import Layout
 from shards.metadata import read_info
 from shards.schema import DatasetInfo, ImageSpec, MapSpec, ViewSpec
-from shards.split_table import SplitTable, load_table
-from shards.view_index import SplitIndex
+from shards.split_index import ImageIndex, SplitIndex, SplitTable, load_table
 
 __all__ = ["ImageIndex", "ShardSet", "SplitIndex", "require_finished"]
 

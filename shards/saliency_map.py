@@ -6,16 +6,19 @@
 
 A positive probability stays positive in both; log8 raises whatever is below 1e-6 of the mean, zeros too, to that.
 Maps of 96 × 96: KL from the original 2e-8 nats (float16), 1e-5 to 4e-5 (log8).
+
+How the members of a saliency map are described, in dataset.json and on the data card.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from shards.errors import FormatError
-from shards.npy import npy_bytes, npy_header, npy_shape
+from shards.pixels import npy_bytes, npy_header, npy_shape
 from shards.schema import MAP_SUFFIXES, MAX_SIDE, MapStorage
 
 DTYPE: dict[str, str] = {"float16": "<f2", "log8": "|u1"}
@@ -115,3 +118,30 @@ def _levels(levels: np.ndarray, range_member: bytes) -> np.ndarray:
         raise FormatError(f"a map with an impossible range of logarithms, {low} to {high}")
     # Relative to the peak, so that no range overflows.
     return np.exp(np.arange(-255, 1) / 255 * (high - low)).astype(np.float32)[levels]
+
+
+STORED_AS = {"float16": "in half precision", "log8": "as an 8-bit logarithm"}
+_VALUE = {
+    "float16": "probability of each pixel, times H·W; divide by the sum",
+    "log8": "level l of the log of probability times H·W: low + l/255·(high − low); exponentiate, divide by the sum",
+}
+_NAME = {"<f2": "float16", "|u1": "uint8"}
+
+
+def map_records(storage: str, shape: list[Any]) -> list[dict[str, Any]]:
+    """The entries of dataset.json for a map's members; [] for "none"."""
+    names = [f"KEY{suffix}" for suffix in MAP_SUFFIXES[storage]]
+    if not names:
+        return []
+    values = {"dtype": _NAME[DTYPE[storage]], "shape": shape, "axes": ["row", "col"], "meaning": _VALUE[storage]}
+    limits = {"dtype": "float32", "shape": [2], "meaning": "low and high"}
+    return [{"name": name, **entry} for name, entry in zip(names, (values, limits), strict=False)]
+
+
+def card_lines(storage: str, shape: str) -> list[str]:
+    """The lines of the data card for a map's members; [] for "none"."""
+    names = [f"`KEY{suffix}`" for suffix in MAP_SUFFIXES[storage]]
+    if not names:
+        return []
+    lines = [f"saliency, {_NAME[DTYPE[storage]]} [{shape}], (row, col): {_VALUE[storage]}", "low and high, float32 [2]"]
+    return [f"* {name}: {line}" for name, line in zip(names, lines, strict=False)]

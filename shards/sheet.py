@@ -1,4 +1,9 @@
-"""The paper that previews are drawn on: a heading, and text and pictures at places. Arrays in, PNG out."""
+"""The paper that previews are drawn on: a heading, and text and pictures at places. Arrays in, PNG out.
+
+Marks on a picture: fixations as numbered dots, joined by a line in order of time; crops as numbered boxes.
+
+Densities as colours: a ramp of evenly growing lightness, the same in grey and to the colour-blind.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont, ImageFont
+
 
 GAP, MARGIN, LINE, HEAD = 10, 20, 16, 44
 PAPER, INK, FAINT, FRAME = "#ffffff", "#1b1f24", "#6a737d", "#d0d7de"
@@ -62,3 +68,91 @@ def font(size: int) -> FreeTypeFont | ImageFont:
     from PIL import ImageFont
 
     return ImageFont.load_default(size)
+
+
+FINE = 4  # drawn this much larger and shrunk, for smooth edges
+RADIUS = 8  # px
+LIGHT, DARK, FIRST = "#ffffff", "#10151c", "#7fdbff"
+BOXES = ("#ffb000", "#4cc9f0", "#f15bb5", "#80ed99", "#fee440", "#9b9bff", "#ff6b35", "#d0d7de")
+
+
+def draw_fixations(pixels: np.ndarray, fixations: np.ndarray, size: tuple[int, int]) -> Image:
+    """uint8 [H, W, 3] at `size` (width, height) px, with fixations int [T, 2] (row, col) of the original's pixels."""
+    from PIL import Image, ImageDraw
+
+    height, width = pixels.shape[:2]
+    picture = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).convert("RGBA")
+    layer = Image.new("RGBA", (size[0] * FINE, size[1] * FINE))
+    pen = ImageDraw.Draw(layer)
+    scale = np.array([size[0] / width, size[1] / height]) * FINE
+    dots = [tuple(dot) for dot in (np.asarray(fixations)[:, ::-1] + 0.5) * scale]
+    for colour, thickness in ((DARK, 4), (LIGHT, 2)):
+        pen.line(dots, fill=colour, width=thickness * FINE, joint="curve")
+    for number, (x, y) in reversed(list(enumerate(dots, 1))):
+        radius = RADIUS * FINE
+        fill = FIRST if number == 1 else LIGHT
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill, outline=DARK, width=FINE)
+        pen.text((x, y), str(number), DARK, font(11 * FINE), anchor="mm")
+    picture.alpha_composite(layer.reduce(FINE))
+    return picture.convert("RGB")
+
+
+def draw_boxes(pixels: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> Image:
+    """uint8 [H, W, 3] at `size` (width, height) px, with boxes [T, 4] (top, left, height, width) of its pixels.
+
+    Each in a colour of its own (of eight), with its number in a corner, so that boxes with common edges can be told.
+    """
+    from PIL import Image, ImageDraw
+
+    height, width = pixels.shape[:2]
+    picture = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+    pen = ImageDraw.Draw(picture)
+    corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 2, 2)
+    corners = np.stack([corners[:, 0], corners.sum(1)], axis=1) * [size[1] / height, size[0] / width]
+    for number, ((top, left), (bottom, right)) in enumerate(np.round(corners).astype(int).tolist()):
+        pen.rectangle((left, top, right - 1, bottom - 1), outline=BOXES[number % len(BOXES)], width=2)
+    for number, ((top, left), (bottom, right)) in enumerate(np.round(corners).astype(int).tolist()):
+        x = right - 14 if number % 4 in (1, 2) else left + 2  # a corner of its own: boxes often share one
+        y = bottom - 15 if number % 4 in (1, 3) else top + 2
+        pen.rectangle((x, y, x + 11, y + 12), fill=BOXES[number % len(BOXES)])
+        pen.text((x + 6, y + 6), str(number + 1), DARK, font(10), anchor="mm")
+    return picture
+
+
+# Every eighth of matplotlib's "inferno" (CC0).
+_ANCHORS = np.array(
+    [
+        (0, 0, 4),
+        (33, 12, 74),
+        (87, 16, 110),
+        (138, 34, 106),
+        (188, 55, 84),
+        (228, 90, 49),
+        (249, 142, 9),
+        (249, 203, 53),
+        (252, 255, 164),
+    ],
+    np.float64,
+)
+_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+_CLEAR, _DENSE = 0.15, 0.8  # how much of the image a map hides where there is no density, and at its peak
+
+
+def strength(density: np.ndarray) -> np.ndarray:
+    """[H, W] in [0, 1]: the square root of a density over its peak, or else all but the peak would be black."""
+    return np.sqrt(density / density.max())
+
+
+def colours_of(density: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 3] of a non-negative density [H, W] with a positive peak."""
+    at = strength(density) * (len(_ANCHORS) - 1)
+    below = np.minimum(at.astype(int), len(_ANCHORS) - 2)
+    part = (at - below)[..., None]
+    return np.rint(_ANCHORS[below] * (1 - part) + _ANCHORS[below + 1] * part).astype(np.uint8)
+
+
+def overlay(image: np.ndarray, density: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 3]: the image in grey (so that all colour is the map's) under its density, opaque where dense."""
+    grey = image @ _LUMA
+    opacity = _CLEAR + (_DENSE - _CLEAR) * strength(density)
+    return np.rint((grey * (1 - opacity))[..., None] + colours_of(density) * opacity[..., None]).astype(np.uint8)

@@ -1,4 +1,7 @@
-"""Is a set what it was when it was built? Every file against its sha256, then index and tars against each other."""
+"""Is a set what it was when it was built? Every file against its sha256, then index and tars against each other.
+
+Does an index say what a tar holds? In whole-array operations: verify() asks it of millions of members.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
-from shards.agreement import shard_disagreements
 from shards.environment import pass_environment_on
 from shards.errors import DamageError, FormatError, SeqJepaError
 from shards.files import sha256_of_file
+from shards.json_fields import json_object
+from shards.kinds import kind_of
+from shards.kinds.base import Kind
 from shards.layout import Layout
 from shards.metadata import checksum_fits, read_info
 from shards.reader import ShardSet, require_finished
-from shards.schema import DatasetInfo
-from shards.tar import walk
+from shards.sample import label_member
+from shards.schema import DatasetInfo, Spec
+from shards.split_index import SplitTable
+from shards.tar import BLOCK, END, headers, walk
 
 
 @dataclass(frozen=True)
@@ -136,3 +144,44 @@ def _disagreements(shards: ShardSet) -> Iterator[str]:
                 yield from shard_disagreements(table, number, shards.info.spec)
         except SeqJepaError as error:
             yield str(error)
+
+
+def shard_disagreements(split: SplitTable, number: int, spec: Spec) -> Iterator[str]:
+    """One line for each sample of the shard whose headers, own members, label or JSON are not the index's.
+
+    The index has passed check_index, so that every member lies inside the tar and they leave no gaps.
+    """
+    path, kind = split.shard_paths[number], kind_of(spec)
+    blocks = np.memmap(path, np.uint8, mode="r").reshape(-1, BLOCK)
+    samples = np.flatnonzero(split.shard == number)
+    bad = _other_headers(blocks, split, samples, spec) | kind.differs(blocks, split, samples)
+    bad |= np.array([_other_ending(blocks.ravel(), split, int(sample), kind) for sample in samples])
+    for sample in samples[bad]:
+        yield f"{path.name}: sample {split.keys[sample]!r} is not what the index says"
+    if blocks[-len(END) // BLOCK :].any():
+        yield f"{path.name}: no end marker"
+
+
+def _other_headers(blocks: np.ndarray, split: SplitTable, samples: np.ndarray, spec: Spec) -> np.ndarray:
+    """bool, one a sample: a header that is not, byte for byte, the one of the member that the index has there."""
+    offsets, lengths = split.offsets[samples], split.lengths[samples]
+    keys = np.array([split.keys[sample] for sample in samples], "S")
+    names = np.char.add(keys[:, None], np.array(spec.suffixes(), "S"))
+    found = blocks[offsets.ravel() // BLOCK - 1]
+    same = (found == headers(names.ravel(), lengths.ravel())).all(1)
+    return ~same.reshape(offsets.shape).all(1)
+
+
+def _other_ending(data: np.ndarray, split: SplitTable, sample: int, kind: Kind) -> bool:
+    """Whether the label or the JSON, the last two members, are others than the index's."""
+    label, record = (
+        data[start : start + length].tobytes()
+        for start, length in zip(split.offsets[sample, -2:], split.lengths[sample, -2:], strict=True)
+    )
+    row = {name: column[sample] for name, column in split.columns.items()}
+    meta = {name: values[sample] for name, values in split.meta.items()}
+    try:
+        same = json_object(record, "JSON") == {**kind.record(row), **meta}
+    except FormatError:
+        return True
+    return not same or label != label_member(int(split.label[sample]))

@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shards.card import data_card
 from shards.claim import claim_folder, identity_of, tidy
+from shards.describe import data_card
 from shards.errors import FailureError, FormatError, UsageError
 from shards.files import disk_full_named, sha256_of_bytes, write_atomic
 from shards.index import join_parts, table_to_bytes
@@ -23,9 +23,8 @@ from shards.json_fields import plain_json
 from shards.kinds import kind_of
 from shards.layout import SHARD_NAME, SPLIT_NAME, Layout, shard_name, split_of
 from shards.metadata import info_to_bytes, spec_from_json
-from shards.parts import Part, finished_parts, read_rows
 from shards.schema import DatasetInfo, Spec, SplitInfo
-from shards.shard_writer import ShardWriter
+from shards.shard_writer import Part, ShardWriter, finished_parts, read_rows
 from shards.stats import PixelStats
 
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ from seqjepa.sweep.scale import load_scale
 from seqjepa.training.runlog import read_epochs
 from shards.environment import describe, is_environment_error
 from shards.errors import FailureError, SeqJepaError
-from shards.split_table import read_stored
+from shards.split_index import read_stored
 from shards.verify import verify
 
 

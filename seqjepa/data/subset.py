@@ -8,8 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from shards.image_index import ImageIndex
-from shards.view_index import SplitIndex
+from shards.split_index import ImageIndex, SplitIndex
 
 Index = TypeVar("Index", bound=SplitIndex | ImageIndex)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shards.own_file import OwnFile, write_own
+from shards.files import OwnFile, write_own
 from shards.terminal import HANDLER
 
 MAKER = "seqjepa report"
@@ -29,7 +29,7 @@ class ReportFile:
 
 
 def write_reports(files: Sequence[ReportFile]) -> None:
-    """Write all, or none where a path is refused. Errors as shards.own_file.write_own.
+    """Write all, or none where a path is refused. Errors as shards.files.write_own.
 
     UTF-8; a byte of a run's path that is none is spelled \\xff.
     """

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from shards.errors import UsageError
-from shards.own_file import OwnFile, refuse_foreign, write_own
+from shards.files import OwnFile, refuse_foreign, write_own
 
 SIGN = b"seqjepa sweep"
 

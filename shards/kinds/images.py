@@ -10,8 +10,7 @@ import numpy as np
 from shards.json_fields import number, one_of
 from shards.kinds.base import LABEL_LINE, LABEL_RECORD, Column, Columns, StoredSplit, classes_in_words
 from shards.pixels import pixels_problem, raw_header, raw_length
-from shards.saliency_map import map_headers, map_lengths, map_problem
-from shards.saliency_words import STORED_AS, card_lines, map_records
+from shards.saliency_map import STORED_AS, card_lines, map_headers, map_lengths, map_problem, map_records
 from shards.schema import EXTENSION, MAP_SUFFIXES, MAX_SIDE, DatasetInfo, ImageSpec
 from shards.tar import begins_with
 

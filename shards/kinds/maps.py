@@ -9,8 +9,7 @@ import numpy as np
 
 from shards.json_fields import one_of
 from shards.kinds.base import LABEL_LINE, LABEL_RECORD, Column, Columns, StoredSplit
-from shards.saliency_map import DTYPE, map_headers, map_lengths, map_problem
-from shards.saliency_words import STORED_AS, card_lines, map_records
+from shards.saliency_map import DTYPE, STORED_AS, card_lines, map_headers, map_lengths, map_problem, map_records
 from shards.schema import MAX_SIDE, DatasetInfo, MapSpec
 from shards.tar import begins_with
 

@@ -11,8 +11,7 @@ import numpy as np
 from shards.errors import FormatError
 from shards.json_fields import number, one_of, take
 from shards.kinds.base import LABEL_LINE, LABEL_RECORD, Column, Columns, StoredSplit, classes_in_words
-from shards.npy import npy_bytes, npy_header
-from shards.pixels import pixels_problem, raw_length
+from shards.pixels import npy_bytes, npy_header, pixels_problem, raw_length
 from shards.schema import (
     EXTENSION,
     MAX_PARAMS,

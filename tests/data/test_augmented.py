@@ -16,7 +16,7 @@ from seqjepa.data.augment.scaling import augmentation_actions, constants_for
 from seqjepa.data.augmented import AugmentedLoader, augmented_on
 from seqjepa.data.sequence import ViewSequence
 from shards.errors import ConfigError
-from shards.preview_views import TILE
+from shards.preview import VIEW_TILE
 
 SETTINGS: dict[str, Any] = {"views": 3, "batch_size": 6, "seed": 5, "workers": 0}
 EQUIMOD = RECIPES["equimod"]
@@ -161,7 +161,7 @@ def test_the_preview_command_shows_augmented_views(build_image_set, tmp_path):
     done = CliRunner().invoke(seqjepa_data_app, [*arguments, "--augment", "equimod"])
     assert done.exit_code == 0, done.output
     with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.width > 4 * TILE
+        assert sheet.width > 4 * VIEW_TILE
     for extra, message in (
         (["--augment", "equimod", "--patch", "8"], "--patch 8 is about patches, --augment equimod about whole images"),
         (["--augment", "simclrr"], "unknown augmentation recipe 'simclrr'; there are: equimod"),

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from shard_sets import FLAVOURS, IMAGES, PLAN, VIEWS, build, map_of, map_size, sample_of
 
-from shards.describe import describe
+from shards.describe import describe, summarise
 from shards.errors import ConfigError, DamageError, FormatError
-from shards.image_index import ImageIndex
-from shards.npy import npy_bytes
+from shards.pixels import npy_bytes
 from shards.reader import ShardSet
-from shards.summary import summarise
+from shards.split_index import ImageIndex
 
 
 @pytest.fixture(scope="module", params=IMAGES)

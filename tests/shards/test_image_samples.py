@@ -11,7 +11,7 @@ import pytest
 from shard_sets import FLAVOURS, encoded, map_of, sample_of
 
 from shards.errors import FormatError
-from shards.npy import npy_bytes
+from shards.pixels import npy_bytes
 from shards.saliency_map import encode_map
 from shards.sample import ImageSample, MapSample, members
 

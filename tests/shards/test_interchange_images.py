@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from shard_sets import IMAGES, PLAN, build
 
-from shards.image_index import ImageIndex
 from shards.reader import ShardSet
+from shards.split_index import ImageIndex
 
 
 @pytest.fixture(scope="module", params=IMAGES)

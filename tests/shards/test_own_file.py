@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from cli import seqjepa_data_app
 from shards.errors import UsageError
-from shards.own_file import OwnFile, write_own
+from shards.files import OwnFile, write_own
 
 
 @pytest.fixture(scope="module")

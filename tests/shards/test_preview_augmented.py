@@ -10,13 +10,10 @@ from PIL import Image, ImageColor
 from shard_sets import build
 
 from shards.errors import ConfigError
-from shards.marks import BOXES, draw_boxes
-from shards.preview import contact_sheet
-from shards.preview_augmented import Augmentation
-from shards.preview_params import group_params
-from shards.preview_views import TILE
+from shards.preview import VIEW_TILE, Augmentation, contact_sheet, group_params
 from shards.reader import ShardSet
 from shards.schema import ParamField
+from shards.sheet import BOXES, draw_boxes
 
 NINE = (
     *(ParamField(f"crop_{side}", "px") for side in ("top", "left", "height", "width")),
@@ -48,7 +45,7 @@ def test_a_sheet_holds_each_image_with_its_crops_and_the_views_made_of_it(tmp_pa
     out = contact_sheet(
         tmp_path / "set", "train", tmp_path / "a.png", samples=99, augmentation=Augmentation(make, NINE)
     )
-    sheet, size = np.asarray(Image.open(out)), (TILE * 12 // 8, TILE)
+    sheet, size = np.asarray(Image.open(out)), (VIEW_TILE * 12 // 8, VIEW_TILE)
     assert seen == list(range(len(index)))
     for row in seen:
         image = index.read_image(row)

@@ -11,16 +11,14 @@ from PIL import Image, ImageColor
 from shard_sets import build
 
 from shards.errors import ConfigError, UsageError
-from shards.marks import DARK, FIRST, LIGHT, RADIUS, draw_fixations
-from shards.preview import contact_sheet
-from shards.preview_images import TILE
-from shards.ramp import colours_of, overlay
+from shards.preview import IMAGE_TILE, contact_sheet
 from shards.reader import ShardSet
+from shards.sheet import DARK, FIRST, LIGHT, RADIUS, colours_of, draw_fixations, overlay
 
 
 def on_sheet(sheet: np.ndarray, pixels: np.ndarray) -> int:
     """How often a picture lies on the sheet, its longer side TILE px."""
-    scale = TILE / max(pixels.shape[:2])
+    scale = IMAGE_TILE / max(pixels.shape[:2])
     size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
     wanted = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
     rows, columns = np.nonzero((sheet == wanted[0, 0]).all(-1))
@@ -57,7 +55,7 @@ def test_fixations_come_from_the_maps_on_the_sheet(tmp_path: Path) -> None:
     (maps,) = seen
     np.testing.assert_array_equal(maps, [index.read_map(sample) for sample in range(9)])
     sheet = np.asarray(Image.open(out))
-    size = (TILE, round(TILE * 8 / 12))
+    size = (IMAGE_TILE, round(IMAGE_TILE * 8 / 12))
     for sample in range(9):
         covered = overlay(index.read_image(sample), maps[sample])
         marked = np.asarray(draw_fixations(covered, np.array([[1, 2], [6, 9]]), size))

@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import entropy
 
 from shards.errors import FormatError
-from shards.npy import npy_bytes
+from shards.pixels import npy_bytes
 from shards.saliency_map import HEADER, decode_map, encode_map, map_headers, map_lengths, map_problem, map_shape
 from shards.schema import MAX_SIDE
 

@@ -10,8 +10,7 @@ from PIL import Image
 from shard_sets import SLOTS, jpeg, pixels_of, sample_of, spec_of
 
 from shards.errors import FormatError
-from shards.jpeg import jpeg_size
-from shards.pixels import raw_header
+from shards.pixels import jpeg_size, raw_header
 from shards.sample import encode_raw, members
 
 

@@ -12,7 +12,7 @@ from shard_sets import FLAVOURS, build
 from tampering import at, edit, one_line_refusal, parquet, put, put_index, replace_in_tar, rewrite
 
 from shards.errors import FormatError, SeqJepaError
-from shards.npy import npy_bytes
+from shards.pixels import npy_bytes
 from shards.reader import ShardSet
 from shards.verify import verify
 

@@ -1,0 +1,277 @@
+"""One split as its index has it, read and checked: what all kinds have in common. Every reader is made from one.
+
+ImageIndex: one split of a `saliency`, `image` or `maps` set as arrays.
+
+SplitIndex: one split of a `views` set as arrays, enough to read any view without walking a tar.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from shards.environment import pass_environment_on
+from shards.errors import ConfigError, DamageError, FormatError
+from shards.files import sha256_of_bytes
+from shards.index import META, check_index, column_numpy, number_columns, table_from_bytes
+from shards.layout import Layout
+from shards.pixels import decode_pixels
+from shards.saliency_map import decode_map
+from shards.schema import MAP_SUFFIXES, DatasetInfo, Encoding, ImageSpec, MapSpec, MapStorage, ViewSpec
+
+MAX_INDEX = 16 << 30
+
+
+@dataclass(frozen=True)
+class SplitTable:
+    """S samples in stored order, each of m members.
+
+    shard    int32 [S], position in shard_paths      label    int64 [S], −1 for none
+    offsets  int64 [S, m], bytes into the shard      lengths  int32 [S, m], bytes
+    columns  the kind's own, [S] or [S, width]       meta     per name, strings or integers [S]
+    digest   a sha256 over the index and all shards of the split: equal exactly if the split is the same
+    """
+
+    name: str
+    shard_paths: list[Path]
+    keys: list[str]
+    shard: np.ndarray
+    label: np.ndarray
+    offsets: np.ndarray
+    lengths: np.ndarray
+    columns: dict[str, np.ndarray]
+    meta: dict[str, list]
+    digest: str
+
+
+def load_table(root: Path, info: DatasetInfo, name: str) -> SplitTable:
+    """DamageError: the index or a tar's size is not what dataset.json says. FormatError: an impossible index."""
+    entry, layout = info.splits[name], Layout(root)
+    paths = [layout.shard(shard.name) for shard in entry.shards]
+    for shard, path in zip(entry.shards, paths, strict=True):
+        _check_size(path, shard.bytes)
+    where = root / entry.index
+    table = table_from_bytes(_read_index(where, entry.index_sha256), info.spec, entry.samples, str(where))
+    columns = {n: column_numpy(table, n, column.width) for n, column in number_columns(info.spec).items()}
+    arrays = {"shard": column_numpy(table, "shard"), **columns}
+    keys = table.column("key").to_pylist()
+    check_index(keys, arrays, entry, info, str(where))
+    common = {n: arrays.pop(n) for n in ("shard", "label", "offsets", "lengths")}
+    meta = {c.removeprefix(META): table.column(c).to_pylist() for c in table.column_names if c.startswith(META)}
+    digests = "".join([entry.index_sha256, *(shard.sha256 for shard in entry.shards)])
+    digest = sha256_of_bytes(digests.encode())
+    return SplitTable(name, paths, keys, **common, columns=arrays, meta=meta, digest=digest)
+
+
+def read_stored(path: Path, offset: int, length: int, key: str) -> bytes:
+    """The bytes of a member of sample `key`. DamageError: the shard is cut or gone."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            data = file.read(length)
+    except OSError as error:
+        pass_environment_on(error)
+        raise DamageError(f"cannot read {path}: {error.strerror}") from error
+    if len(data) != length:
+        raise DamageError(f"{path} ends inside sample {key!r}: run verify on the set")
+    return data
+
+
+def _check_size(path: Path, expected: int) -> None:
+    if not path.is_file():
+        raise DamageError(f"{path} is missing: copy the set again or rebuild it")
+    if (found := path.stat().st_size) != expected:
+        raise DamageError(f"{path} has {found} bytes instead of {expected}: copy the set again or rebuild it")
+
+
+def _read_index(path: Path, sha256: str) -> bytes:
+    if not path.is_file() or path.stat().st_size > MAX_INDEX:
+        raise DamageError(f"{path} is missing or too large: copy the set again or rebuild it")
+    data = path.read_bytes()
+    if sha256_of_bytes(data) != sha256:
+        raise DamageError(f"{path} is damaged (its sha256 differs): copy the set again or rebuild it")
+    return data
+
+
+@dataclass(frozen=True)
+class ImageIndex:
+    """One split. S samples in stored order, each of m members: image, map (two members in log8), label, JSON.
+
+    shard    int32 [S], position in shard_paths      labels   int64 [S], −1 for none
+    offsets  int64 [S, m], bytes into the shard      lengths  int32 [S, m], bytes
+    sizes    int32 [S, 2], (height, width) of each sample in pixels
+    encoding of the images, "none" in a set of maps; saliency: how maps are stored, "none" in a set of images
+    height, width  of every image; 0 in a set of maps, where `sizes` has them
+    meta     per name, strings or integers [S]
+    """
+
+    name: str
+    shard_paths: list[Path]
+    keys: list[str]
+    shard: np.ndarray
+    labels: np.ndarray
+    offsets: np.ndarray
+    lengths: np.ndarray
+    sizes: np.ndarray
+    encoding: Encoding | Literal["none"]
+    saliency: MapStorage | Literal["none"]
+    height: int
+    width: int
+    digest: str
+    meta: dict[str, list] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, table: SplitTable, spec: ImageSpec | MapSpec) -> ImageIndex:
+        if isinstance(spec, ImageSpec):
+            sizes = np.tile(np.array([spec.height, spec.width], np.int32), (len(table.keys), 1))
+            own = (sizes, spec.encoding, spec.saliency, spec.height, spec.width)
+        else:
+            sizes = np.stack([table.columns["height"], table.columns["width"]], 1)
+            own = (sizes, "none", spec.storage, 0, 0)
+        common = (table.name, table.shard_paths, table.keys, table.shard, table.label, table.offsets, table.lengths)
+        return cls(*common, *own, digest=table.digest, meta=table.meta)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def fingerprint(self) -> str:
+        """A sha256 over the index and all shards of the split: equal exactly if the split is the same."""
+        return self.digest
+
+    @property
+    def image_member(self) -> int:
+        """Column of offsets and lengths that is the image's. ConfigError: a set of maps."""
+        if self.encoding == "none":
+            raise ConfigError(f"{self._folder()} holds maps without their images")
+        return 0
+
+    @property
+    def map_member(self) -> int:
+        """Column of offsets and lengths that is the map's; in log8 the next one is its range. ConfigError: no maps."""
+        if self.saliency == "none":
+            raise ConfigError(f"{self._folder()} holds images without saliency maps")
+        return 0 if self.encoding == "none" else 1
+
+    @property
+    def map_members(self) -> range:
+        """All columns that are the map's."""
+        return range(self.map_member, self.map_member + len(MAP_SUFFIXES[self.saliency]))
+
+    def read_bytes(self, sample: int, member: int) -> bytes:
+        """The stored bytes of one member. DamageError: the shard is cut or gone."""
+        path, offset = self.shard_paths[self.shard[sample]], int(self.offsets[sample, member])
+        return read_stored(path, offset, int(self.lengths[sample, member]), self.keys[sample])
+
+    def read_image(self, sample: int) -> np.ndarray:
+        """uint8 [H, W, 3] RGB. DamageError: the bytes do not decode to that. ConfigError: a set of maps."""
+        data = self.read_bytes(sample, self.image_member)
+        try:
+            return decode_pixels(data, self.encoding, self.height, self.width)  # pyright: ignore[reportArgumentType]
+        except FormatError as error:
+            raise DamageError(f"image {self._place(sample)} does not decode: {error}") from error
+
+    def read_map(self, sample: int) -> np.ndarray:
+        """float32 [H, W], sums to 1. FormatError: "map of sample …: a map with NaN …", "a map of another size …".
+
+        DamageError: the shard is cut or gone. ConfigError: a set of images only.
+        """
+        parts = [self.read_bytes(sample, member) for member in self.map_members]
+        try:
+            found = decode_map(parts, self.saliency)  # pyright: ignore[reportArgumentType]
+            if found.shape != tuple(self.sizes[sample]):
+                height, width = self.sizes[sample]
+                raise FormatError(f"a map of another size than its image: {found.shape}, the image is {height}×{width}")
+            return found
+        except FormatError as error:
+            raise FormatError(f"map {self._place(sample)}: {error}") from error
+
+    def _place(self, sample: int) -> str:
+        return f"of sample {self.keys[sample]!r} in {self.shard_paths[self.shard[sample]].name}"
+
+    def _folder(self) -> Path:
+        return self.shard_paths[0].parent
+
+
+@dataclass(frozen=True)
+class SplitIndex:
+    """One split. S samples in stored order, N view slots, P parameters; slots from n_views on are repeats.
+
+    shard    int32 [S], position in shard_paths      labels   int64 [S], −1 for none
+    n_views  int32 [S], distinct views               view_ids int32 [S, N], numbers in the source, −1 for repeats
+    offsets  int64 [S, N], bytes into the shard      lengths  int32 [S, N], bytes
+    params   float32 [S, N, P], in the units of ViewSpec.params, columns called param_names
+    rest_offsets int64 [S, 3], rest_lengths int32 [S, 3]: the params, label and JSON members, in that order
+    meta     per name, strings or integers [S]
+    sequence 0: a set of views. T > 0: runs of T slots, each run a sequence in its order
+    """
+
+    name: str
+    shard_paths: list[Path]
+    keys: list[str]
+    shard: np.ndarray
+    labels: np.ndarray
+    n_views: np.ndarray
+    view_ids: np.ndarray
+    offsets: np.ndarray
+    lengths: np.ndarray
+    params: np.ndarray
+    encoding: Encoding
+    height: int
+    width: int
+    param_names: tuple[str, ...]
+    digest: str
+    rest_offsets: np.ndarray
+    rest_lengths: np.ndarray
+    meta: dict[str, list] = field(default_factory=dict)
+    sequence: int = 0
+
+    @classmethod
+    def of(cls, table: SplitTable, spec: ViewSpec) -> SplitIndex:
+        slots = spec.views
+        places = {
+            name: np.ascontiguousarray(whole)
+            for member, array in (("offsets", table.offsets), ("lengths", table.lengths))
+            for name, whole in ((member, array[:, :slots]), (f"rest_{member}", array[:, slots:]))
+        }
+        return cls(
+            name=table.name,
+            shard_paths=table.shard_paths,
+            keys=table.keys,
+            shard=table.shard,
+            labels=table.label,
+            n_views=table.columns["n_views"],
+            view_ids=table.columns["view_ids"],
+            params=table.columns["params"].reshape(-1, slots, len(spec.params)),
+            **places,
+            encoding=spec.encoding,
+            height=spec.height,
+            width=spec.width,
+            param_names=spec.param_names,
+            digest=table.digest,
+            meta=table.meta,
+            sequence=spec.sequence,
+        )
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def fingerprint(self) -> str:
+        """A sha256 over the index and all shards of the split: equal exactly if the split is the same."""
+        return self.digest
+
+    def read_bytes(self, sample: int, view: int) -> bytes:
+        """The stored bytes of one view. DamageError: the shard is cut or gone."""
+        path, offset = self.shard_paths[self.shard[sample]], int(self.offsets[sample, view])
+        return read_stored(path, offset, int(self.lengths[sample, view]), self.keys[sample])
+
+    def read_view(self, sample: int, view: int) -> np.ndarray:
+        """uint8 [H, W, 3] RGB, decoded; for previews and tests. DamageError: the bytes do not decode to that."""
+        data = self.read_bytes(sample, view)
+        try:
+            return decode_pixels(data, self.encoding, self.height, self.width)
+        except FormatError as error:
+            where = f"view {view} of sample {self.keys[sample]!r} in {self.shard_paths[self.shard[sample]].name}"
+            raise DamageError(f"{where} does not decode: {error}") from error
