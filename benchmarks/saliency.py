@@ -27,9 +27,9 @@ from common import emit, versions  # noqa: E402
 from saliency_weights import calibrate, corner_dark_bias, noise_pictures  # noqa: E402
 from torch import Tensor  # noqa: E402
 
+from pipelines.saliency.deepgaze import PackageDeepGaze  # noqa: E402
 from pipelines.saliency.deepgaze_fast import FastDeepGaze  # noqa: E402
 from pipelines.saliency.deepgaze_package import build_untrained, import_package  # noqa: E402
-from pipelines.saliency.deepgaze_reference import PackageDeepGaze  # noqa: E402
 
 
 def contenders(args: argparse.Namespace) -> dict[str, Callable[[], Tensor]]:

@@ -21,8 +21,8 @@ from cli import seqjepa_app, seqjepa_data_app
 from pipelines.images.cifar_files import read_cifar100
 from pipelines.images.file_list import FileReader, list_files
 from pipelines.pool import map_in_order
-from pipelines.saliency.fixation_table import read_fixations
-from pipelines.saliency.import_published import open_array
+from pipelines.saliency.published import open_array
+from pipelines.saliency.scoring import read_fixations
 from pipelines.sources import read_content
 from pipelines.split_lists import find_split_lists
 from pipelines.tree_source import TreeSource

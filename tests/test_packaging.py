@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.saliency.deepgaze_package import COMMIT
-from pipelines.saliency.weights import CENTRE_BIAS, DEEPGAZE_WEIGHTS
+from pipelines.saliency.deepgaze_package import CENTRE_BIAS, COMMIT, DEEPGAZE_WEIGHTS
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

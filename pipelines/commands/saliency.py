@@ -201,7 +201,7 @@ def import_imagenet_command(
 
 def _import(kind: str, maps: Path, source: Path, out: Path, as_json: bool, **options: Any) -> None:
     from pipelines.images.open_source import open_source
-    from pipelines.saliency.import_published import import_saliency
+    from pipelines.saliency.published import import_saliency
 
     import_saliency(open_source(kind, source), maps, out, **options)
     show_contents(out, as_json)

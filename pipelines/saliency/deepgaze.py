@@ -1,25 +1,33 @@
 """DeepGaze IIE as a SaliencyModel: the user's package and files, checked, in the released or in our equivalent forward.
 
 Reference: Linardos, Kümmerer, Press, Bethge (2021), arXiv 2105.12441; how the paper used it: its §A.1 and §B.10.
+
+The package's own forward pass behind the same three methods as FastDeepGaze: `forward="package"`.
+
+The MIT1003 centre bias, zoomed to an image's size once per size (paper §A.1).
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from pipelines.saliency.centre_bias import CentreBias, read_template
-from pipelines.saliency.deepgaze_fast import FastDeepGaze
-from pipelines.saliency.deepgaze_fast_backbone import Precision
-from pipelines.saliency.deepgaze_package import import_package, load_model, package_version
-from pipelines.saliency.deepgaze_reference import PackageDeepGaze
-from pipelines.saliency.pooling import author_pool
-from pipelines.saliency.weights import CENTRE_BIAS, DEEPGAZE_WEIGHTS, locate
-from shards.errors import FailureError, UsageError
+from pipelines.saliency.deepgaze_fast import FastDeepGaze, Precision, area_pool, author_pool
+from pipelines.saliency.deepgaze_package import (
+    CENTRE_BIAS,
+    DEEPGAZE_WEIGHTS,
+    import_package,
+    load_model,
+    locate,
+    package_version,
+)
+from shards.errors import FailureError, FormatError, UsageError
 
 BATCH_SIZES = {"cpu": 4, "cuda": 32}
 SMALLEST_SIDE = 32  # pixels: one cell of the readout
@@ -153,3 +161,76 @@ def _checked_density(density: Tensor, shape: tuple[int, ...]) -> Tensor:
     if not worst < TOLERANCE:
         raise FailureError(f"DeepGaze gave a map with |logsumexp| = {worst:.3g}, a density has 0: damaged weights?")
     return (density / mass[:, None, None]).float()
+
+
+class PackageDeepGaze(nn.Module):
+    """model: deepgaze_pytorch's DeepGazeIIE. Shapes and units as FastDeepGaze's."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self._dtype = next(model.parameters()).dtype  # backbones take no other; a centre bias may be finer
+
+    def forward(self, images: Tensor, centre_bias: Tensor) -> Tensor:
+        """Log density [B, H, W], nats. FailureError if the package gives another shape than [B, 1, H, W]."""
+        log = self.model(images.to(self._dtype), centre_bias[None])
+        if tuple(log.shape) != (len(images), 1, *centre_bias.shape):
+            wanted = [len(images), 1, *centre_bias.shape]
+            raise FailureError(f"deepgaze_pytorch gave {list(log.shape)} instead of {wanted}: another version?")
+        return log[:, 0]
+
+    def density(self, images: Tensor, centre_bias: Tensor) -> Tensor:
+        """[B, H, W], sums to 1."""
+        return self(images, centre_bias).exp()
+
+    def pooled(self, images: Tensor, centre_bias: Tensor, size: tuple[int, int]) -> Tensor:
+        """[B, *size], sums to 1."""
+        return area_pool(self.density(images, centre_bias), size)
+
+
+SIZES_KEPT = 32
+
+
+def zoom_index(source: int, target: int) -> np.ndarray:
+    """int64 [target]: which of `source` samples each target pixel takes; first and last samples meet the edges.
+
+    What scipy.ndimage.zoom(order=0) does: round(i·(source − 1)/(target − 1)), halves rounded up.
+    """
+    step = (source - 1) / (target - 1) if target > 1 else 1.0
+    return np.minimum(np.floor(np.arange(target) * step + 0.5).astype(np.int64), source - 1)
+
+
+def zoom_log_density(template: np.ndarray, height: int, width: int) -> np.ndarray:
+    """float64 [height, width]: corner-aligned nearest neighbour of a log density, normalised so that logsumexp is 0."""
+    rows, cols = zoom_index(template.shape[0], height), zoom_index(template.shape[1], width)
+    log = template[rows[:, None], cols[None, :]].astype(np.float64)
+    top = log.max()
+    return log - (top + np.log(np.exp(log - top).sum()))
+
+
+class CentreBias:
+    """The template float [h, w] (log density, nats) at any size, float32 on `device`; the last sizes are kept."""
+
+    def __init__(self, template: np.ndarray, device: torch.device | str = "cpu") -> None:
+        self.template, self.device = template, torch.device(device)
+        self._kept = lru_cache(maxsize=SIZES_KEPT)(self._zoomed)
+
+    def at(self, height: int, width: int) -> Tensor:
+        """float32 [height, width], logsumexp 0. Shared between calls: not to be written to."""
+        return self._kept(height, width)
+
+    def _zoomed(self, height: int, width: int) -> Tensor:
+        log = zoom_log_density(self.template, height, width)
+        return torch.from_numpy(log).to(self.device, torch.float32)
+
+
+def read_template(path: Path) -> np.ndarray:
+    """float64 [h, w] from a .npy file. FormatError if it is not a finite 2-d array of floats."""
+    try:
+        template = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise FormatError(f"{path} is not a .npy array: {error}") from error
+    if template.ndim != 2 or template.dtype.kind != "f" or not np.isfinite(template).all():
+        found = f"{template.dtype} {list(template.shape)}"
+        raise FormatError(f"{path} holds {found}; a centre bias is a finite 2-d array of floats, a log density")
+    return template.astype(np.float64)

@@ -1,21 +1,36 @@
-"""The user's own installation of `deepgaze_pytorch`: imported when needed, built without downloads, loaded strictly."""
+"""The user's own installation of `deepgaze_pytorch`: imported when needed, built without downloads, loaded strictly.
+
+Where DeepGaze IIE's two files are, and that they are the released ones. Nothing is downloaded unless asked for.
+
+One file from the web: bounded in size, hashed on the way, given its name only once it is the right one.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.metadata
 import json
+import os
+import shutil
+import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.request import urlopen
 
 import torch
 from torch import nn
+from tqdm import tqdm
 
-from shards.errors import FormatError, UsageError, reason_of
+from shards.errors import FailureError, FormatError, UsageError, reason_of
+from shards.files import AtomicFile, disk_full_named, sha256_of_file, write_atomic
+from shards.json_fields import strict_json
 
 COMMIT = (
     "874f12e1ee519860f49860638cf7f6375956d45a"  # the last commit whose declared dependencies are enough to import it
@@ -114,3 +129,152 @@ def _replaced(owner: Any, name: str, stand_in: Callable[..., Any]) -> Iterator[N
         yield
     finally:
         setattr(owner, name, original)
+
+
+RELEASE = "https://github.com/matthias-k/DeepGaze/releases/download/v1.0.0/"
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One released file. size: bytes; variable: the environment variable that may name it; option: of the command."""
+
+    name: str
+    size: int
+    sha256: str
+    variable: str
+    option: str
+    url: str
+
+
+DEEPGAZE_WEIGHTS = Asset(
+    name="deepgaze2e.pth",
+    size=419_676_716,
+    sha256="49b65724184f43a2b60426c29c12fd2b743b47ad9eb3435d3dd28e50ea4e2585",
+    variable="SEQJEPA_DEEPGAZE_WEIGHTS",
+    option="--weights",
+    url=RELEASE + "deepgaze2e.pth",
+)
+CENTRE_BIAS = Asset(
+    name="centerbias_mit1003.npy",
+    size=8_388_688,
+    sha256="051645b7da47884c138e81f28a4afbadd99b6c3262eaf086434a9626e3578be9",
+    variable="SEQJEPA_CENTRE_BIAS",
+    option="--centre-bias",
+    url=RELEASE + "centerbias_mit1003.npy",
+)
+
+
+def locate(asset: Asset, given: Path | None = None, *, download: bool = False) -> Path:
+    """The checked path of an asset: `given` (a file or its folder), else the environment variable, else our cache,
+    else torch's own cache, where the package would have put it. download: fetch it into our cache if it is in none.
+
+    Raises UsageError if it is missing, or is not the released file by its size and sha256; FailureError if the
+    download fails.
+    """
+    named = given or (Path(os.environ[asset.variable]) if os.environ.get(asset.variable) else None)
+    if named is not None:
+        path = named / asset.name if named.is_dir() else named
+        if not path.is_file():
+            raise UsageError(f"{path} does not exist; {_advice(asset)}")
+        check(path, asset)
+        return path
+    for path in _usual_places(asset):
+        if path.is_file():
+            check(path, asset)
+            return path
+    path = cache_folder() / asset.name
+    if not download:
+        raise UsageError(f"{path} ({asset.size:,} bytes) is missing; {_advice(asset)}")
+    download_checked(asset.url, path, size=asset.size, sha256=asset.sha256)
+    return path
+
+
+def check(path: Path, asset: Asset) -> None:
+    """UsageError unless size and sha256 are the released ones. An unchanged file's hash is remembered beside it."""
+    stat = path.stat()
+    if stat.st_size != asset.size:
+        raise UsageError(f"{path} has {stat.st_size:,} bytes, {asset.name} has {asset.size:,}; {_advice(asset)}")
+    found = _remembered_sha256(path, stat)
+    if found != asset.sha256:
+        raise UsageError(f"{path} has sha256 {found}, {asset.name} has {asset.sha256}; {_advice(asset)}")
+
+
+def cache_folder() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "seqjepa" / "deepgaze"
+
+
+def _usual_places(asset: Asset) -> Iterator[Path]:
+    yield cache_folder() / asset.name
+    yield cache_folder().parents[1] / "torch" / "hub" / "checkpoints" / asset.name
+
+
+def _advice(asset: Asset) -> str:
+    return f"get it from {asset.url} and name it with {asset.option} or {asset.variable}, or add --download"
+
+
+def _remembered_sha256(path: Path, stat: os.stat_result) -> str:
+    """sha256 of a file; read from the stamp beside it while its size and time of change are those of the stamp."""
+    stamp, state = path.with_name(f".{path.name}.sha256.json"), [stat.st_size, stat.st_mtime_ns]
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        noted = strict_json(stamp.read_bytes())
+        if noted["state"] == state:
+            return str(noted["sha256"])
+    with tqdm(total=stat.st_size, unit="B", unit_scale=True, desc=f"checking {path.name}", disable=None) as bar:
+        digest = sha256_of_file(path, bar.update)
+    with suppress(OSError):  # a folder that we may not write to: hash again next time
+        write_atomic(stamp, json.dumps({"state": state, "sha256": digest}).encode())
+    return digest
+
+
+TIMEOUT = 60.0  # seconds without a byte
+STEP = 1 << 20
+
+
+def download_checked(url: str, path: Path, *, size: int, sha256: str) -> None:
+    """Writes what `url` serves to `path`. size: its exact number of bytes; no more than these are ever read.
+
+    FailureError if it cannot be fetched or is another file; DiskFullError. `path` is then as it was before.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".download-", dir=path.parent))  # two processes do not meet in it
+    try:
+        with disk_full_named(path.parent, lambda: f"{path.name} needs {size:,} bytes"):
+            file = AtomicFile(path, folder)
+            try:
+                _refuse_unless_right(url, size, sha256, *_copy(url, file, size, path.name))
+                file.publish()
+            finally:
+                file.discard()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _copy(url: str, file: AtomicFile, size: int, name: str) -> tuple[int, str]:
+    """(bytes, sha256) of what came, written to `file`; stops one byte past `size`."""
+    digest, count = hashlib.sha256(), 0
+    with tqdm(total=size, unit="B", unit_scale=True, desc=f"downloading {name}", disable=None) as bar:
+        for data in _pieces(url, size + 1):
+            digest.update(data)
+            file.write(data)
+            count += len(data)
+            bar.update(len(data))
+    return count, digest.hexdigest()
+
+
+def _pieces(url: str, limit: int) -> Iterator[bytes]:
+    try:
+        with urlopen(url, timeout=TIMEOUT) as response:
+            while limit > 0 and (data := response.read(min(STEP, limit))):
+                limit -= len(data)
+                yield data
+    except (OSError, HTTPException) as error:
+        raise FailureError(f"{url} could not be downloaded: {error!r}; run the command again") from error
+
+
+def _refuse_unless_right(url: str, size: int, sha256: str, found_size: int, found_sha256: str) -> None:
+    if found_size != size:
+        found = f"more than {size:,}" if found_size > size else f"{found_size:,}"
+        raise FailureError(f"{url} served {found} bytes instead of {size:,}; run the command again")
+    if found_sha256 != sha256:
+        raise FailureError(f"{url} served a file with sha256 {found_sha256} instead of {sha256}; nothing was kept")

@@ -1,4 +1,7 @@
-"""The models that turn images into saliency maps, by name."""
+"""The models that turn images into saliency maps, by name.
+
+Which devices a model runs on.
+"""
 
 from __future__ import annotations
 
@@ -102,13 +105,13 @@ def _deepgaze_iie(choice: ModelChoice, device: torch.device) -> SaliencyModel:
 
 
 def _spectral_residual(choice: ModelChoice, device: torch.device) -> SaliencyModel:
-    from pipelines.saliency.spectral_residual import SpectralResidual
+    from pipelines.saliency.offline_models import SpectralResidual
 
     return SpectralResidual(device=device, out_size=choice.out_size, batch_size=choice.batch_size or 64)
 
 
 def _centre_bias(choice: ModelChoice, device: torch.device) -> SaliencyModel:
-    from pipelines.saliency.centre_prior import CentrePrior
+    from pipelines.saliency.offline_models import CentrePrior
 
     return CentrePrior(
         device=device,
@@ -124,3 +127,32 @@ MODELS: dict[str, Callable[[ModelChoice, torch.device], SaliencyModel]] = {
     "spectral-residual": _spectral_residual,
     "centre-bias": _centre_bias,
 }
+
+
+def chosen_devices(device: str, processes: int | None = None) -> list[str]:
+    """One name for each process: "cuda:0,cuda:1" → two; "auto" is the first GPU, else the CPU.
+
+    processes: how many share the CPU (None: one). Raises UsageError for a device that is not there or given twice.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    names = [_known(name.strip()) for name in device.split(",")]
+    if len(set(names)) < len(names):
+        raise UsageError(f"--device {device}: each device once")
+    if processes is None:
+        return names
+    if names != ["cpu"] or processes < 1:
+        raise UsageError(f"--processes {processes} is for --device cpu, and at least 1; on GPUs there is one for each")
+    return names * processes
+
+
+def _known(name: str) -> str:
+    """ "cuda" → "cuda:0"."""
+    if name == "cpu":
+        return name
+    kind, _, number = name.partition(":")
+    count = torch.cuda.device_count()
+    if kind != "cuda" or not (number or "0").isdigit() or int(number or 0) >= count:
+        there = ", ".join(["cpu", *(f"cuda:{index}" for index in range(count))])
+        raise UsageError(f"--device {name!r} is not there; there are {there}, and auto")
+    return f"cuda:{int(number or 0)}"

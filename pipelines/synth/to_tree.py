@@ -15,7 +15,7 @@ from pipelines.encode import JpegSetting, encode_jpeg
 from pipelines.pool import sigterm_as_interrupt
 from pipelines.synth.config import SynthConfig, check
 from pipelines.synth.objects import PlannedObject, make_object, plan_objects, work_through
-from pipelines.synth.tree_folder import TreeFolder
+from pipelines.synth.own_folder import TreeFolder
 from shards.files import disk_full_named, write_atomic
 
 log = logging.getLogger(__name__)

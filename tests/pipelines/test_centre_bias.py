@@ -10,7 +10,7 @@ import torch
 from scipy.ndimage import zoom
 from scipy.special import logsumexp
 
-from pipelines.saliency.centre_bias import SIZES_KEPT, CentreBias, read_template, zoom_index
+from pipelines.saliency.deepgaze import SIZES_KEPT, CentreBias, read_template, zoom_index
 from shards.errors import FormatError
 
 

@@ -18,7 +18,7 @@ import cli
 from pipelines.images import cifar_files
 from pipelines.images.open_source import open_source
 from pipelines.shard_images import shard_images
-from pipelines.synth.patterns.python2_pickle import ByteRows, python2_pickle
+from pipelines.synth.patterns.write import ByteRows, python2_pickle
 from shards.errors import FormatError
 from shards.reader import ShardSet
 from shards.schema import ImageSpec

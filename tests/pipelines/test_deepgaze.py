@@ -12,10 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines.saliency.centre_bias import zoom_log_density
-from pipelines.saliency.deepgaze import DeepGazeIIE
+from pipelines.saliency.deepgaze import DeepGazeIIE, zoom_log_density
+from pipelines.saliency.deepgaze_fast import area_pool, author_pool
 from pipelines.saliency.deepgaze_package import COMMIT, import_package
-from pipelines.saliency.pooling import area_pool, author_pool
 from shards.errors import FailureError, FormatError, UsageError
 
 

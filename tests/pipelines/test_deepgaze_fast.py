@@ -17,13 +17,21 @@ from deepgaze_slow import (
     small_model,
 )
 
-from pipelines.saliency import deepgaze_fast_mixture
-from pipelines.saliency.deepgaze_fast import FastDeepGaze
-from pipelines.saliency.deepgaze_fast_backbone import TappedBackbone
-from pipelines.saliency.deepgaze_fast_grid import HalfGrid, half_area_matrix, nearest_source
-from pipelines.saliency.deepgaze_fast_mixture import blur_matrices, gaussian_kernels
-from pipelines.saliency.deepgaze_fast_readout import Stem, Tail, fold, softplus
-from pipelines.saliency.pooling import area_pool
+from pipelines.saliency import deepgaze_fast
+from pipelines.saliency.deepgaze_fast import (
+    FastDeepGaze,
+    HalfGrid,
+    Stem,
+    Tail,
+    TappedBackbone,
+    area_pool,
+    blur_matrices,
+    fold,
+    gaussian_kernels,
+    half_area_matrix,
+    nearest_source,
+    softplus,
+)
 
 SIZES = [(128, 128), (93, 125), (83, 126), (33, 200), (64, 47)]
 
@@ -66,7 +74,7 @@ def scaled(model):
 
 @pytest.mark.parametrize("elements", [1, 1 << 14, 1 << 30], ids=["one by one", "some", "all"])
 def test_mixture_does_not_depend_on_how_many_components_are_worked_on_at_a_time(elements: int, monkeypatch) -> None:
-    monkeypatch.setitem(deepgaze_fast_mixture.ELEMENTS, "cpu", elements)
+    monkeypatch.setitem(deepgaze_fast.ELEMENTS, "cpu", elements)
     model = small_model()
     expected = slow_log_density(model, images(64, 64), bias(64, 64))
     torch.testing.assert_close(FastDeepGaze(scaled(model))(images(64, 64), bias(64, 64)), expected, rtol=0, atol=1e-10)

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from benchmarks.saliency_weights import calibrate, corner_dark_bias, noise_pictures
+from pipelines.saliency.deepgaze import PackageDeepGaze
 from pipelines.saliency.deepgaze_fast import FastDeepGaze
 from pipelines.saliency.deepgaze_package import build_untrained
-from pipelines.saliency.deepgaze_reference import PackageDeepGaze
 
 pytestmark = pytest.mark.slow
 package = pytest.importorskip("deepgaze_pytorch")

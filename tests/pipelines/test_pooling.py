@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipelines.saliency.pooling import area_matrix, area_pool, author_pool
+from pipelines.saliency.deepgaze_fast import area_matrix, area_pool, author_pool
 
 SIZES = [(12, 4), (12, 5), (7, 12), (16, 16), (1, 3), (512, 96), (375, 96)]
 

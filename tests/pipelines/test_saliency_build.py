@@ -17,11 +17,9 @@ from typer.testing import CliRunner
 
 from pipelines.commands.saliency import build_saliency_app
 from pipelines.images.open_source import open_source
-from pipelines.saliency.batches import SizeBatches, make_maps
 from pipelines.saliency.build import build_saliency
-from pipelines.saliency.devices import chosen_devices
-from pipelines.saliency.engine import Crew, MapJob
-from pipelines.saliency.models import ModelChoice, build_model
+from pipelines.saliency.engine import Crew, MapJob, SizeBatches, make_maps
+from pipelines.saliency.models import ModelChoice, build_model, chosen_devices
 from shards.errors import FailureError, FormatError, UsageError
 from shards.reader import ShardSet
 from shards.verify import verify
@@ -91,7 +89,7 @@ def test_another_model_of_the_same_name_does_not_resume(photos: Path, tmp_path: 
     with pytest.raises(KeyboardInterrupt):
         build(photos, tmp_path / "out")
     monkeypatch.undo()
-    monkeypatch.setattr("pipelines.saliency.spectral_residual.WORKING_SIZE", 32)
+    monkeypatch.setattr("pipelines.saliency.offline_models.WORKING_SIZE", 32)
     with pytest.raises(UsageError, match="model_working_size: 64 there, 32 here"):
         build(photos, tmp_path / "out")
 

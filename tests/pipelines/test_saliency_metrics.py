@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from pipelines.saliency.metrics import area_under_roc, auc, information_gain, nss, shuffled_auc
+from pipelines.saliency.scoring import area_under_roc, auc, information_gain, nss, shuffled_auc
 
 
 @pytest.mark.parametrize("levels", [3, 1000])

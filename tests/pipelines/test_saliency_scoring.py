@@ -13,9 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.commands.saliency import score_saliency_command
-from pipelines.saliency.centre_prior import gaussian_density
-from pipelines.saliency.fixation_table import choose_subjects, read_fixations
-from pipelines.saliency.scoring import score_saliency
+from pipelines.saliency.offline_models import gaussian_density
+from pipelines.saliency.scoring import choose_subjects, read_fixations, score_saliency
 from shards.console import new_app
 from shards.errors import FormatError, UsageError
 from shards.saliency_map import encode_map

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.saliency import weights
-from pipelines.saliency.weights import CENTRE_BIAS, DEEPGAZE_WEIGHTS, Asset, cache_folder, locate
+from pipelines.saliency import deepgaze_package
+from pipelines.saliency.deepgaze_package import CENTRE_BIAS, DEEPGAZE_WEIGHTS, Asset, cache_folder, locate
 from shards.errors import FailureError, UsageError
 
 CONTENT = bytes(range(256)) * 10
@@ -107,8 +107,8 @@ def test_an_unchanged_file_is_hashed_once_and_a_changed_one_again(
 ) -> None:
     path, hashed = tmp_path / "w.pth", []
     path.write_bytes(CONTENT)
-    original = weights.sha256_of_file
-    monkeypatch.setattr(weights, "sha256_of_file", lambda *args: hashed.append(1) or original(*args))
+    original = deepgaze_package.sha256_of_file
+    monkeypatch.setattr(deepgaze_package, "sha256_of_file", lambda *args: hashed.append(1) or original(*args))
     locate(asset, path)
     locate(asset, path)
     assert len(hashed) == 1

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 import cli
 from pipelines.images.open_source import open_source
 from pipelines.synth.patterns import PATTERNS, SHAPES, PatternsConfig, draw, fine_names, parts_of, synth_cifar100, write
-from pipelines.synth.patterns.python2_pickle import ByteRows, python2_pickle
-from pipelines.synth.patterns.silhouettes import EXTENT, distances
+from pipelines.synth.patterns.picture import EXTENT, distances
+from pipelines.synth.patterns.write import ByteRows, python2_pickle
 from shards.errors import UsageError
 
 CONFIG = PatternsConfig(seed=5, train=120, test=30)

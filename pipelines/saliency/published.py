@@ -23,7 +23,7 @@ from pipelines.content import content_sha256, file_stats, pieces_of
 from pipelines.images.maps import IMAGE_DIGEST
 from pipelines.images.source import ImageRecord, ImageSource, images_watch, limited
 from pipelines.request import look_first
-from pipelines.saliency.request import MapRequest, finished, provenance
+from pipelines.saliency.build import MapRequest, finished, provenance
 from pipelines.stage import BadItems, build_shards, plan_shards, taken_back_if_empty
 from pipelines.transform import Transformed
 from shards.environment import pass_environment_on
