@@ -34,13 +34,10 @@ from torch import Tensor  # noqa: E402
 
 from pipelines.synth import SynthConfig, synth_shards  # noqa: E402
 from seqjepa.devices import pick_device  # noqa: E402
-from seqjepa.evaluate.battery import PAPER_EPOCHS, Lengths, Subject, battery_for  # noqa: E402
-from seqjepa.evaluate.encode import PixelStats  # noqa: E402
-from seqjepa.evaluate.fit_and_score import Bench, fit_and_score  # noqa: E402
-from seqjepa.evaluate.freeze import frozen  # noqa: E402
-from seqjepa.evaluate.measure import Measure  # noqa: E402
-from seqjepa.evaluate.suite import CPU_AGG_DRAWS  # noqa: E402
-from seqjepa.evaluate.view_bank import encode_views  # noqa: E402
+from seqjepa.evaluate.encode import PixelStats, encode_views  # noqa: E402
+from seqjepa.evaluate.probes import Bench, fit_and_score  # noqa: E402
+from seqjepa.evaluate.run import CPU_AGG_DRAWS, frozen  # noqa: E402
+from seqjepa.evaluate.tasks import PAPER_EPOCHS, Capabilities, Lengths, ProbeTask, tasks_for  # noqa: E402
 from seqjepa.methods.base import Method, as_module  # noqa: E402
 from seqjepa.recipes import load_recipe  # noqa: E402
 from seqjepa.training.checkpoint import initial_method  # noqa: E402
@@ -77,15 +74,15 @@ def encode(task: Task) -> tuple[Bench, float]:
     return Bench(train, val, task.device, seed=0), wait(task.device) - began
 
 
-def measures_of(task: Task, bench: Bench) -> list[Measure]:
+def measures_of(task: Task, bench: Bench) -> list[ProbeTask]:
     views = min(bank.most_views for bank in (bench.train, bench.val))
-    subject = Subject(
+    subject = Capabilities(
         task.method, "rotation", task.classes, bench.train.param_names, views, labelled=True, no_path="not timed"
     )
-    return battery_for(subject, [m for m in SIZES if m <= views], task.lengths)[0]
+    return tasks_for(subject, [m for m in SIZES if m <= views], task.lengths)[0]
 
 
-def compare(task: Task, measure: Measure, bench: Bench, encoded: Encoded) -> dict[str, Any]:
+def compare(task: Task, measure: ProbeTask, bench: Bench, encoded: Encoded) -> dict[str, Any]:
     """Seconds of one probe either way, and scores after as many epochs as the peer was given."""
     peer_epochs = min(task.peer_epochs, measure.epochs)
     began = wait(task.device)
@@ -107,7 +104,7 @@ def compare(task: Task, measure: Measure, bench: Bench, encoded: Encoded) -> dic
     }
 
 
-def as_released(task: Task, longest: Measure, bench: Bench, pixels: Tensor) -> dict[str, float]:
+def as_released(task: Task, longest: ProbeTask, bench: Bench, pixels: Tensor) -> dict[str, float]:
     """Seconds of an epoch of the probe that sees the most views, and of the validation after it, by a plain model."""
     train = Encoded.plainly(task.method, pixels, STATS)
     trained = probe_recomputed(longest, bench, train, 1)[0]

@@ -23,16 +23,15 @@ from common import emit, versions  # noqa: E402
 from seqjepa.data.actions import ROTATION_COLUMNS  # noqa: E402
 from seqjepa.devices import pick_device  # noqa: E402
 from seqjepa.evaluate import inputs  # noqa: E402
-from seqjepa.evaluate.bank import FeatureBank  # noqa: E402
-from seqjepa.evaluate.battery import PAPER_EPOCHS  # noqa: E402
-from seqjepa.evaluate.fit_and_score import Bench, fit_and_score  # noqa: E402
-from seqjepa.evaluate.measure import Measure, accuracy, regression  # noqa: E402
+from seqjepa.evaluate.features import Features  # noqa: E402
+from seqjepa.evaluate.probes import Bench, fit_and_score  # noqa: E402
+from seqjepa.evaluate.tasks import PAPER_EPOCHS, ProbeTask, accuracy, regression  # noqa: E402
 
 VIEWS, WIDTH, CLASSES = 50, 512, 55
 OBJECTS_AT_ONCE = 1024
 
 
-def random_bank(objects: int, seed: int, device: torch.device) -> FeatureBank:
+def random_bank(objects: int, seed: int, device: torch.device) -> Features:
     """z float16 [objects, 50, 512] around centres of 55 classes that all seeds share; rotations within ±90°."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(CLASSES, (objects,), generator=generator)
@@ -42,10 +41,10 @@ def random_bank(objects: int, seed: int, device: torch.device) -> FeatureBank:
         part.copy_(torch.randn(part.shape, generator=generator) + centres[of, None])
     angles = np.pi * (torch.rand(objects, VIEWS, 3, generator=generator).numpy() - 0.5)
     n_views = np.full(objects, VIEWS)
-    return FeatureBank(z.to(device), n_views, angles.astype(np.float32), ROTATION_COLUMNS, labels.to(device))
+    return Features(z.to(device), n_views, angles.astype(np.float32), ROTATION_COLUMNS, labels.to(device))
 
 
-def seconds(measure: Measure, bench: Bench) -> tuple[float, dict[str, float]]:
+def seconds(measure: ProbeTask, bench: Bench) -> tuple[float, dict[str, float]]:
     """Of the whole probe with its ten checks on the validation split; and its scores."""
     began = time.perf_counter()
     scores = fit_and_score(measure, bench).last  # numbers on the host: the device has nothing left to do

@@ -17,11 +17,10 @@ from torch import Tensor
 
 from seqjepa.data.draws import Purpose
 from seqjepa.data.sequence import normalise
-from seqjepa.evaluate.encode import PixelStats, embed
-from seqjepa.evaluate.fit_and_score import Bench, shown_and_wanted
-from seqjepa.evaluate.measure import Measure, Scores
-from seqjepa.evaluate.probes import Fit, fit, predict
-from seqjepa.evaluate.stored_views import stored_views
+from seqjepa.evaluate.encode import PixelStats, embed, stored_views
+from seqjepa.evaluate.heads import Fit, fit, predict
+from seqjepa.evaluate.probes import Bench, shown_and_wanted
+from seqjepa.evaluate.tasks import Numbers, ProbeTask
 from seqjepa.methods.base import Method, as_module
 from shards.reader import SplitIndex
 
@@ -76,7 +75,7 @@ def decoded(index: SplitIndex, device: torch.device, threads: int) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 1, 4, 2, 3).contiguous().to(device)
 
 
-def probe_recomputed(measure: Measure, bench: Bench, encoded: Encoded, epochs: int) -> tuple[float, Scores]:
+def probe_recomputed(measure: ProbeTask, bench: Bench, encoded: Encoded, epochs: int) -> tuple[float, Numbers]:
     """Seconds of so many epochs of a probe, and its scores after them on the bench's own validation features.
 
     Nothing but the epochs is timed: neither the examples that a head is made from nor the scores.
@@ -98,7 +97,7 @@ def probe_recomputed(measure: Measure, bench: Bench, encoded: Encoded, epochs: i
     return seconds, measure.score(predict(head, x), y)
 
 
-def validation_seconds(measure: Measure, bench: Bench, encoded: Encoded) -> float:
+def validation_seconds(measure: ProbeTask, bench: Bench, encoded: Encoded) -> float:
     """Seconds of one look at the validation split, which the released code takes after every epoch; heads left out."""
     bank = replace(bench.val, z=encoded)  # type: ignore[arg-type]
     began = wait(bench.device)

@@ -112,7 +112,7 @@ def evaluate_command(
 
 def measured(run: Path, shards: Path, **options: Any) -> dict[str, Any]:
     """evaluate_run, which keeps nothing of an evaluation that is stopped, and says so."""
-    from seqjepa.evaluate.suite import evaluate_run
+    from seqjepa.evaluate.run import evaluate_run
     from seqjepa.training.stopping import Interrupted
 
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from seqjepa.evaluate.comparable import differences
+from seqjepa.evaluate.protocol import differences
 from seqjepa.evaluate.results import read_results
 from seqjepa.methods.base import as_module
 from seqjepa.models.flops import count_macs

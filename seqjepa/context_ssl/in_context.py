@@ -17,11 +17,10 @@ from torch import Tensor
 
 from seqjepa.data.actions import actions_between
 from seqjepa.data.draws import Purpose, choose_distinct, draw_u32
-from seqjepa.evaluate.bank import FeatureBank
 from seqjepa.evaluate.encode import room
-from seqjepa.evaluate.fit_and_score import Bench
-from seqjepa.evaluate.measure import Measure
-from seqjepa.evaluate.taken import NOTHING, Taken
+from seqjepa.evaluate.features import Features
+from seqjepa.evaluate.probes import NO_SCORES, Bench, Scores
+from seqjepa.evaluate.tasks import ProbeTask
 from seqjepa.methods.base import Method
 from seqjepa.methods.context_ssl import ENVIRONMENTS, ContextSSL
 from seqjepa.models.context_transformer import Memory
@@ -31,7 +30,7 @@ HEADLINE = "rotation"
 ROWS_AT_ONCE = 1024
 """The environment whose numbers stand beside other methods'."""
 GPU_TOKENS, CPU_TOKENS = 16384, 1024
-Take = Callable[[list[Measure], Bench], Taken]
+Take = Callable[[list[ProbeTask], Bench], Scores]
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Context:
         return method.remember(self.z[: tokens // 2], told[: tokens // 2])
 
 
-def draw_context(bank: FeatureBank, action: str, pairs: int, seed: int, device: torch.device) -> Context:
+def draw_context(bank: Features, action: str, pairs: int, seed: int, device: torch.device) -> Context:
     """Two different views each of `pairs` objects, which may come twice. A smaller draw is the beginning of a larger.
 
     Which objects is the released code's draw (torch's generator from `seed`), which views is ours: there that depends
@@ -63,7 +62,7 @@ def draw_context(bank: FeatureBank, action: str, pairs: int, seed: int, device: 
 
 
 @torch.no_grad()
-def put_in_context(method: ContextSSL, bank: FeatureBank, memory: Memory, device: torch.device) -> FeatureBank:
+def put_in_context(method: ContextSSL, bank: Features, memory: Memory, device: torch.device) -> Features:
     """The same bank with z⁺ [S, N, D] for z."""
     z = room(tuple(bank.z.shape), device)
     rows, out = bank.z.flatten(0, 1), z.flatten(0, 1)
@@ -96,8 +95,8 @@ def context_lengths(method: Method, asked: Iterable[int] | None, device: torch.d
 
 
 def scores_in_context(
-    method: ContextSSL, measures: list[Measure], bench: Bench, action: str, lengths: Sequence[int], take: Take
-) -> tuple[Taken, dict[str, Any]]:
+    method: ContextSSL, measures: list[ProbeTask], bench: Bench, action: str, lengths: Sequence[int], take: Take
+) -> tuple[Scores, dict[str, Any]]:
     """What the probes gave, and what the protocol says about the context.
 
     Under a measure's own name: in environment `rotation` with the longest context. Under in_context.ENVIRONMENT.NAME.C:
@@ -106,7 +105,7 @@ def scores_in_context(
     """
     context = draw_context(bench.train, action, method.settings.pairs, bench.seed, bench.device)
     environments = list(ENVIRONMENTS)[: len(method.environments)]
-    found = NOTHING.joined(take(measures, bench).named("in_context.encoder.{}"))
+    found = NO_SCORES.joined(take(measures, bench).named("in_context.encoder.{}"))
     for tokens in lengths:
         for names in [[name] for name in environments] if tokens else [environments]:
             memory = context.memory(method, names[0], tokens)
@@ -118,7 +117,7 @@ def scores_in_context(
     return found, _account(environments, lengths, bench)
 
 
-def _take_in_context(method: ContextSSL, measures: list[Measure], bench: Bench, memory: Memory, take: Take) -> Taken:
+def _take_in_context(method: ContextSSL, measures: list[ProbeTask], bench: Bench, memory: Memory, take: Take) -> Scores:
     """Classes are read from z⁺ as it is, all else from z⁺ brought to length 1."""
     banks = [put_in_context(method, bank, memory, bench.device) for bank in (bench.train, bench.val)]
     inside = replace(bench, train=banks[0], val=banks[1])

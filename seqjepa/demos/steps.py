@@ -8,7 +8,7 @@ from typing import Any
 
 from seqjepa.demos.folder import DemoFolder
 from seqjepa.evaluate.results import format_table, read_results
-from seqjepa.evaluate.suite import evaluate_run
+from seqjepa.evaluate.run import evaluate_run
 from seqjepa.files import write_atomic
 from seqjepa.recipes import load_recipe
 from seqjepa.report.html import Page, render

@@ -11,7 +11,7 @@ import torch
 from seqjepa.config import RunConfig
 from seqjepa.data.augmented import Augmenting
 from seqjepa.data.fixations import Fixating
-from seqjepa.evaluate.study import Case, Study
+from seqjepa.evaluate.studies import EvalContext, Study
 from seqjepa.methods import build_method
 from seqjepa.methods.base import Aggregating, as_module
 from seqjepa.models.flops import encoder_macs, forward_macs
@@ -22,7 +22,7 @@ QUATERNION = 4
 """Numbers of an action; as many as there are change the count by less than a millionth."""
 
 
-def macs_by_size(case: Case) -> dict[str, float]:
+def macs_by_size(case: EvalContext) -> dict[str, float]:
     """10⁹ multiply–accumulates of one sample by M: M views through the encoder, then the aggregator.
 
     Methods without an aggregate read one view: M = 1 alone.
@@ -62,7 +62,7 @@ def training_time(metrics: Path) -> dict[str, Any]:
     return found
 
 
-def _view_shape(case: Case) -> tuple[int, int]:
+def _view_shape(case: EvalContext) -> tuple[int, int]:
     """Height and width of what goes through the encoder, in pixels."""
     how, data = case.banks.how, case.loaded.data
     if isinstance(how, Fixating):
@@ -70,7 +70,7 @@ def _view_shape(case: Case) -> tuple[int, int]:
     return (how.size, how.size) if isinstance(how, Augmenting) else (data.height, data.width)
 
 
-def _take(case: Case) -> dict[str, Any]:
+def _take(case: EvalContext) -> dict[str, Any]:
     parameters = sum(p.numel() for p in as_module(case.loaded.method).parameters())
     took = training_time(case.run / METRICS) if case.run is not None and not case.untrained else {}
     return {"costs": {"parameters": parameters, "macs_g": macs_by_size(case), **took}}

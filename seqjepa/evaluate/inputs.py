@@ -14,19 +14,19 @@ import torch
 from torch import Tensor
 
 from seqjepa.data.actions import HUE_COLUMNS, ROTATION_COLUMNS, quaternion
-from seqjepa.evaluate.bank import FeatureBank
-from seqjepa.evaluate.probes import Gather
+from seqjepa.evaluate.features import Features
+from seqjepa.evaluate.heads import Gather
 from seqjepa.methods.base import Aggregating
 
-Inputs = Callable[[FeatureBank, np.ndarray], Gather]
+Inputs = Callable[[Features, np.ndarray], Gather]
 
 
-def label_of_view(bank: FeatureBank, slots: np.ndarray) -> Gather:
+def label_of_view(bank: Features, slots: np.ndarray) -> Gather:
     """z of one view [b, D] → class (paper §3.3)."""
     return gather_z(bank, slots[:, :1], bank.labels)
 
 
-def label_of_image(bank: FeatureBank, slots: np.ndarray) -> Gather:
+def label_of_image(bank: Features, slots: np.ndarray) -> Gather:
     """z of the whole image [b, D] → class (docs/fidelity.md #40); no draw plays a part."""
     z = bank.z_image
     assert z is not None, "asked for only where the bank has whole images"
@@ -37,7 +37,7 @@ def label_of_image(bank: FeatureBank, slots: np.ndarray) -> Gather:
     return gather
 
 
-def rotation_of_view(bank: FeatureBank, slots: np.ndarray) -> Gather:
+def rotation_of_view(bank: Features, slots: np.ndarray) -> Gather:
     """z of one view [b, D] → its absolute rotation, quaternion (x, y, z, w)."""
     euler = np.stack([bank.column(name) for name in ROTATION_COLUMNS], axis=-1)
     angles = euler[np.arange(len(slots)), slots[:, 0]].astype(np.float64)
@@ -48,7 +48,7 @@ def action_between(action: str) -> Inputs:
     """[z1; z2] [b, 2 D] → the action that takes the first view to the second: the relative rotation in the object's
     frame, or the difference of two positions (paper §A.1)."""
 
-    def inputs(bank: FeatureBank, slots: np.ndarray) -> Gather:
+    def inputs(bank: Features, slots: np.ndarray) -> Gather:
         return gather_z(bank, slots[:, :2], bank.actions(slots[:, :2], action)[:, 0])
 
     return inputs
@@ -62,14 +62,14 @@ def augmentation_between(part: str, *, whole_draw: bool) -> Inputs:
     normalised over all of them.
     """
 
-    def inputs(bank: FeatureBank, slots: np.ndarray) -> Gather:
+    def inputs(bank: Features, slots: np.ndarray) -> Gather:
         views = slots if whole_draw else slots[:, [0, -1]]
         return gather_z(bank, views[:, :2], bank.actions(views, part)[:, 0])
 
     return inputs
 
 
-def hue_between(bank: FeatureBank, slots: np.ndarray) -> Gather:
+def hue_between(bank: Features, slots: np.ndarray) -> Gather:
     """[z1; z2] [b, 2 D] → (Δ floor hue, Δ light hue): a plain difference in (−1, 1), not circular (Table 7)."""
     rows = np.arange(len(slots))[:, None]
     hues = np.stack([bank.column(name)[rows, slots[:, :2]] for name in HUE_COLUMNS], axis=-1)
@@ -83,7 +83,7 @@ def label_of_prefixes(method: Aggregating, action: str, sizes: Sequence[int]) ->
     the prefix and the action towards it play no part in z_AGG, so M views are enough.
     """
 
-    def inputs(bank: FeatureBank, slots: np.ndarray) -> Gather:
+    def inputs(bank: Features, slots: np.ndarray) -> Gather:
         longest = slots[:, : max(sizes)]
         features = gather_z(bank, longest, bank.labels, flat=False)
         actions = bank.actions(slots, action)
@@ -102,7 +102,7 @@ def label_of_prefixes(method: Aggregating, action: str, sizes: Sequence[int]) ->
 def label_of_means(sizes: Sequence[int]) -> Inputs:
     """Mean z [b, K, D] of the first M views for each of the K sizes M → class: for methods without aggregate."""
 
-    def inputs(bank: FeatureBank, slots: np.ndarray) -> Gather:
+    def inputs(bank: Features, slots: np.ndarray) -> Gather:
         features = gather_z(bank, slots[:, : max(sizes)], bank.labels, flat=False)
 
         def gather(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,7 +124,7 @@ def path_of_prefixes(
     vision=False: every z is 0; acting=False: every embedded action is 0, e_M too.
     """
 
-    def inputs(bank: FeatureBank, slots: np.ndarray) -> Gather:
+    def inputs(bank: Features, slots: np.ndarray) -> Gather:
         longest = slots[:, : max(sizes) + 1]
         actions = bank.actions(longest, action)
         ways = [bank.actions(longest[:, [0, m]], target)[:, 0] for m in sizes]
@@ -142,7 +142,7 @@ def path_of_prefixes(
     return inputs
 
 
-def gather_z(bank: FeatureBank, slots: np.ndarray, targets: Tensor, flat: bool = True) -> Gather:
+def gather_z(bank: Features, slots: np.ndarray, targets: Tensor, flat: bool = True) -> Gather:
     """z of the drawn slots, float32 [b, V, D], or [b, V · D] if flat."""
     chosen = torch.from_numpy(slots).to(bank.z.device)
 

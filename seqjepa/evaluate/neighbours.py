@@ -1,6 +1,10 @@
 """Nearest neighbours of validation views by cosine of z, and what they share with the query (Figure 4).
 
 Letters: T views of all samples, Q queries, k neighbours of each.
+
+The nearest rows by cosine, a block at a time: no matrix of all pairs is ever there.
+
+Small pictures of validation views for figures.
 """
 
 from __future__ import annotations
@@ -8,17 +12,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from seqjepa.data.actions import ROTATION_COLUMNS, quaternion
 from seqjepa.evaluate.artefacts import save_arrays
-from seqjepa.evaluate.bank import FeatureBank
-from seqjepa.evaluate.nearest import directions, nearest
-from seqjepa.evaluate.neighbour_pictures import pictures_of
-from seqjepa.evaluate.ranking import object_interval
-from seqjepa.evaluate.study import Case, Study
+from seqjepa.evaluate.features import Features
+from seqjepa.evaluate.metrics import object_interval
+from seqjepa.evaluate.studies import EvalContext, Study
+from shards.reader import ShardSet, SplitIndex
+from shards.schema import ViewSpec
 
 NEIGHBOURS_EACH = 3
 SHOWN_QUERIES = 12
@@ -41,7 +47,7 @@ class Views:
     rotation: np.ndarray | None
 
     @classmethod
-    def of(cls, bank: FeatureBank) -> Views:
+    def of(cls, bank: Features) -> Views:
         labels = bank.labels.cpu().numpy()
         if bank.z_image is not None:
             each = np.arange(len(bank))
@@ -84,7 +90,7 @@ def spread(total: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, total - 1, min(total, most)).round().astype(np.int64))
 
 
-def take_neighbours(case: Case) -> dict[str, Any]:
+def take_neighbours(case: EvalContext) -> dict[str, Any]:
     """{class, object, angle_deg, …_chance, queries} of three neighbours each, intervals, and the figure's arrays.
 
     Class only where all have a label, object only where objects have several views, angles only of rotations.
@@ -125,7 +131,7 @@ def random_others(total: int, queries: np.ndarray, seed: int) -> np.ndarray:
     return (queries[:, None] + steps) % total
 
 
-def _save(case: Case, views: Views, queries: np.ndarray, found: np.ndarray) -> None:
+def _save(case: EvalContext, views: Views, queries: np.ndarray, found: np.ndarray) -> None:
     """neighbours.npz: a few queries spread over the split, with their neighbours."""
     chosen = spread(len(queries), SHOWN_QUERIES)
     shown = Shared.between(views, queries[chosen], found[chosen])
@@ -139,7 +145,7 @@ def _save(case: Case, views: Views, queries: np.ndarray, found: np.ndarray) -> N
     save_arrays(case.folder, "neighbours", arrays)
 
 
-def _why_not(case: Case) -> str:
+def _why_no_neighbours(case: EvalContext) -> str:
     bank = case.banks.val
     there = int(bank.n_views.sum()) if bank.z_image is None else len(bank)
     return f"needs more than {NEIGHBOURS_EACH} views, there are {there}" if there <= NEIGHBOURS_EACH else ""
@@ -147,7 +153,7 @@ def _why_not(case: Case) -> str:
 
 NEIGHBOURS = Study(
     name="neighbours",
-    why_not=_why_not,
+    why_not=_why_no_neighbours,
     take=take_neighbours,
     rows={
         f"neighbours.{score}{part}": f"3 nearest neighbours, {label}{said}"
@@ -159,3 +165,64 @@ NEIGHBOURS = Study(
         }.items()
     },
 )
+
+
+QUERY_ROWS = 1024
+BLOCK_ROWS = 16384
+
+
+def directions(z: Tensor) -> Tensor:
+    """Rows of length 1 in float32, or zero: [T, D] → [T, D]."""
+    return F.normalize(z.float(), dim=-1)
+
+
+@torch.no_grad()
+def nearest(x: Tensor, queries: Tensor, count: int) -> Tensor:
+    """The `count` rows of x [T, D], of length 1, that are most similar to each of x[queries], itself left out.
+
+    queries int64 [Q], T > count → int64 [Q, count], nearest first; of rows that are as similar the first.
+    """
+    return torch.cat([_nearest_of(x, rows, count) for rows in queries.split(QUERY_ROWS)])
+
+
+def _nearest_of(x: Tensor, rows: Tensor, count: int) -> Tensor:
+    best = torch.full((len(rows), count), -torch.inf, device=x.device)
+    best_rows = torch.zeros(len(rows), count, dtype=torch.int64, device=x.device)
+    for start in range(0, len(x), BLOCK_ROWS):
+        block = x[start : start + BLOCK_ROWS]
+        similarity = x[rows] @ block.T
+        own = (rows >= start) & (rows < start + len(block))
+        similarity[own, rows[own] - start] = -torch.inf
+        values, places = _largest(similarity, min(count, len(block)))
+        values, order = torch.cat((best, values), dim=1).sort(dim=1, descending=True, stable=True)
+        best, best_rows = values[:, :count], torch.cat((best_rows, places + start), dim=1).gather(1, order)[:, :count]
+    return best_rows
+
+
+def _largest(similarity: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """As topk, but of equal values the first, which topk leaves open. Overwrites what it found with −inf."""
+    values, places = [], []
+    for _ in range(count):
+        value, place = similarity.max(dim=1, keepdim=True)
+        similarity.scatter_(1, place, -torch.inf)
+        values.append(value)
+        places.append(place)
+    return torch.cat(values, dim=1), torch.cat(places, dim=1)
+
+
+MOST_PIXELS = 96
+
+
+def pictures_of(stored: ShardSet, split: str, samples: np.ndarray, slots: np.ndarray) -> np.ndarray:
+    """Stored views by sample and slot, int64 [q, k] each, or images by sample: uint8 [q, k, h, w, 3] RGB, at most 96
+    pixels a side. DamageError: one does not decode."""
+    of_views = isinstance(stored.info.spec, ViewSpec)
+    index = stored.split(split) if of_views else stored.images(split)
+    shrink = min(1.0, MOST_PIXELS / max(index.height, index.width))
+    size = round(index.width * shrink), round(index.height * shrink)
+    pictures = np.empty((*samples.shape, size[1], size[0], 3), np.uint8)
+    for place in np.ndindex(samples.shape):
+        sample, slot = int(samples[place]), int(slots[place])
+        pixels = index.read_view(sample, slot) if isinstance(index, SplitIndex) else index.read_image(sample)
+        pictures[place] = pixels if shrink == 1 else cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return pictures

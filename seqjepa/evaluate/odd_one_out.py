@@ -1,4 +1,6 @@
-"""Odd one out (poster; protocol ours): of three views, one is of an object of another class; which?
+"""Triplets for the odd-one-out task: which objects, which of their views, and where the odd one stands.
+
+Odd one out (poster; protocol ours): of three views, one is of an object of another class; which?
 
 The poster reports it without a protocol, so this one is ours: the odd place is uniform, actions are relative rotations
 from each view to the next, also between objects. Heads learn on training objects and are scored on validation objects.
@@ -13,19 +15,92 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seqjepa.data.actions import ROTATION_COLUMNS
-from seqjepa.data.draws import Purpose
-from seqjepa.evaluate.bank import FeatureBank
-from seqjepa.evaluate.fit_and_score import Bench
-from seqjepa.evaluate.intervals import averaged_mean
-from seqjepa.evaluate.odd_draws import VIEWS, Triplets, draw_triplets, trials
-from seqjepa.evaluate.probes import Fit, Gather, cross_entropy, fit, predict
-from seqjepa.evaluate.study import Case, Study
+from seqjepa.data.actions import ROTATION_COLUMNS, actions_between
+from seqjepa.data.draws import Purpose, choose_distinct, draw_u32
+from seqjepa.evaluate.bootstrap import averaged_mean
+from seqjepa.evaluate.features import Features
+from seqjepa.evaluate.heads import Fit, Gather, cross_entropy, fit, predict
+from seqjepa.evaluate.probes import Bench
+from seqjepa.evaluate.studies import EvalContext, Study
 from seqjepa.methods.base import Aggregating
+
+VIEWS = 3
+FEWEST = 2048
+_SHIFT = np.uint64(32)
+
+
+@dataclass(frozen=True)
+class Triplets:
+    """T sequences of three views, two of one object and one of an object of another class.
+
+    samples, slots  int64 [T, 3]: whose view, and which;  odd  int64 [T]: the place of the one that does not belong
+    """
+
+    samples: np.ndarray
+    slots: np.ndarray
+    odd: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.odd)
+
+    def z(self, bank: Features) -> Tensor:
+        """Features float32 [T, 3, D], where the bank has its own."""
+        samples, slots = (torch.from_numpy(part).to(bank.z.device) for part in (self.samples, self.slots))
+        return bank.z[samples, slots].float()
+
+    def actions(self, bank: Features, kind: str) -> np.ndarray:
+        """float32 [T, 2, A] from each view to the next by their parameters, also from one object to the other."""
+        return actions_between(bank.params[self.samples, self.slots], bank.param_names, kind)
+
+
+def trials(samples: int) -> int:
+    """T: every object gives the pair's candidates equally often, and there are at least 2,048 triplets."""
+    return samples * -(-FEWEST // samples)
+
+
+def draw_triplets(bank: Features, seed: int, draw: int, purpose: Purpose) -> Triplets:
+    """Triplets as a function of (seed, draw, purpose); needs two classes, and two views of every object.
+
+    Object t mod S is drawn with one of any other class, and a coin says which of the two is the odd one: whatever the
+    sizes of classes, no object is odd more often than not, so a single view gives nothing away.
+    """
+    size = len(bank)
+    number = np.arange(trials(size))
+    drawn = draw_u32(seed, draw, purpose, number, 6)
+    first = number % size
+    second = _of_another_class(bank.labels.cpu().numpy(), first, drawn[:, 0])
+    swap = drawn[:, 1] < 2**31
+    pair, single = np.where(swap, second, first), np.where(swap, first, second)
+    twice = choose_distinct(bank.n_views[pair], drawn[:, 2:4])
+    once = choose_distinct(bank.n_views[single], drawn[:, 4:5])
+    odd = _below(drawn[:, 5], VIEWS)
+    return Triplets(_with_odd(np.stack([pair, pair], 1), single[:, None], odd), _with_odd(twice, once, odd), odd)
+
+
+def _of_another_class(labels: np.ndarray, first: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """For each sample int64 [T] one of the samples of other classes, all equally likely: int64 [T]."""
+    by_class = np.argsort(labels, kind="stable")
+    start = np.searchsorted(labels[by_class], labels[first], side="left")
+    stop = np.searchsorted(labels[by_class], labels[first], side="right")
+    pick = _below(numbers, len(labels) - (stop - start))
+    return by_class[np.where(pick < start, pick, pick + stop - start)]
+
+
+def _below(numbers: np.ndarray, n: np.ndarray | int) -> np.ndarray:
+    """32-bit numbers [T] → int64 in 0 … n − 1."""
+    return (numbers.astype(np.uint64) * np.asarray(n, np.uint64) >> _SHIFT).astype(np.int64)
+
+
+def _with_odd(two: np.ndarray, one: np.ndarray, odd: np.ndarray) -> np.ndarray:
+    """[T, 2] and [T, 1] → [T, 3] with the one at place `odd`, the two in order around it."""
+    order = np.argsort(np.stack([odd, (odd + 1) % VIEWS, (odd + 2) % VIEWS], axis=1), axis=1)
+    return np.take_along_axis(np.concatenate([one, two], axis=1), order, axis=1)
+
 
 TUNING_LR = 4e-4
 """Adam's, for the aggregator: the rate at which the paper trains it (paper §A.2)."""
@@ -39,13 +114,13 @@ class Contest:
     draws   how many different training draws of triplets there are, cycled over epochs
     """
 
-    show: Callable[[FeatureBank, Triplets], Tensor]
+    show: Callable[[Features, Triplets], Tensor]
     head: Callable[[Tensor], nn.Module]
     how: Fit
     draws: int
 
 
-def _why_not(case: Case) -> str:
+def _why_no_odd_one_out(case: EvalContext) -> str:
     banks = (case.banks.train, case.banks.val)
     if not set(ROTATION_COLUMNS) <= set(banks[0].param_names):
         return "the samples have no rotations"
@@ -56,7 +131,7 @@ def _why_not(case: Case) -> str:
     return "a sample has a single view" if case.subject.most_views < 2 else ""
 
 
-def _take(case: Case) -> dict[str, Any]:
+def _odd_one_out_scores(case: EvalContext) -> dict[str, Any]:
     """Shares in 0..1, chance is 1/3, and intervals. Methods without an aggregate: of z alone."""
     lengths, bench, method = case.protocol.lengths, case.bench, case.loaded.method
     newly = Fit(lengths.epochs, bench.seed)
@@ -113,7 +188,7 @@ def _told(contest: Contest, bench: Bench) -> tuple[Tensor, nn.Module]:
     return torch.cat([predict(head, x).argmax(dim=-1) == odd for x, odd in parts]), head
 
 
-def _shown(contest: Contest, bank: FeatureBank, bench: Bench, draw: int, purpose: Purpose) -> tuple[Tensor, Tensor]:
+def _shown(contest: Contest, bank: Features, bench: Bench, draw: int, purpose: Purpose) -> tuple[Tensor, Tensor]:
     triplets = draw_triplets(bank, bench.seed, draw, purpose)
     return contest.show(bank, triplets).to(bench.device), torch.from_numpy(triplets.odd).to(bench.device)
 
@@ -122,26 +197,26 @@ def _linear(example: Tensor) -> nn.Module:
     return nn.Linear(example.shape[-1], VIEWS)
 
 
-def _joined(bank: FeatureBank, triplets: Triplets) -> Tensor:
+def _joined(bank: Features, triplets: Triplets) -> Tensor:
     """[z1; z2; z3], [T, 3 D]."""
     return triplets.z(bank).flatten(1)
 
 
-def _packed(kind: str) -> Callable[[FeatureBank, Triplets], Tensor]:
+def _packed(kind: str) -> Callable[[Features, Triplets], Tensor]:
     """z of each view beside the action to the next one (zeros for the last), [T, 3, D + A]."""
 
-    def show(bank: FeatureBank, triplets: Triplets) -> Tensor:
+    def show(bank: Features, triplets: Triplets) -> Tensor:
         actions = F.pad(torch.from_numpy(triplets.actions(bank, kind)), (0, 0, 0, 1))
         return torch.cat([triplets.z(bank), actions.to(bank.z.device)], dim=-1)
 
     return show
 
 
-def _aggregated(method: Aggregating, kind: str, device: torch.device) -> Callable[[FeatureBank, Triplets], Tensor]:
+def _aggregated(method: Aggregating, kind: str, device: torch.device) -> Callable[[Features, Triplets], Tensor]:
     """z_AGG of the three views, [T, W]."""
 
     @torch.no_grad()
-    def show(bank: FeatureBank, triplets: Triplets) -> Tensor:
+    def show(bank: Features, triplets: Triplets) -> Tensor:
         z, actions = triplets.z(bank), torch.from_numpy(triplets.actions(bank, kind))
         passes = zip(z.split(ROWS_PER_PASS), actions.split(ROWS_PER_PASS), strict=True)
         return torch.cat([method.aggregate(some.to(device), a.to(device)).float() for some, a in passes])
@@ -151,8 +226,8 @@ def _aggregated(method: Aggregating, kind: str, device: torch.device) -> Callabl
 
 ODD_ONE_OUT = Study(
     name="odd_one_out",
-    why_not=_why_not,
-    take=_take,
+    why_not=_why_no_odd_one_out,
+    take=_odd_one_out_scores,
     rows={
         "odd_one_out.agg": "odd one out (protocol ours), z_AGG",
         "odd_one_out.agg_tuned": "odd one out (protocol ours), z_AGG, aggregator tuned",

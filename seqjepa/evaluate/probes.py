@@ -1,155 +1,212 @@
-"""One trainer for every probe: a head, its loss, and inputs that are a function of the epoch (paper §A.2).
+"""Training one probe on the training bank and scoring it on the validation bank.
 
-Adam with default settings, lr 1e-3, batch 256, no weight decay, no schedule. Inputs come from the feature cache, so
-the model that made them is out of reach of any gradient.
+The same measures on one part of z: of methods whose features have an invariant and an equivariant half (SIE).
+
+What probes gave: numbers by dotted key, as in results.json ("r2_path.both.3").
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from seqjepa.data.draws import permutation
+from seqjepa.data.draws import Purpose
+from seqjepa.devices import available_memory
+from seqjepa.evaluate.bootstrap import Intervals, Resampling
+from seqjepa.evaluate.features import Features
+from seqjepa.evaluate.heads import Fit, Gather, fit, predict
+from seqjepa.evaluate.tasks import Numbers, ProbeTask
 
-Gather = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""rows int64 [b] → (inputs [b, …], targets [b, …]): one minibatch of an epoch whose views are drawn."""
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-EVALUATION_ROWS = 4096
+CHECKS = 10
+EXAMPLES = 4096
+FULL_PRECISION_BYTES = 4 * 2**30
 
 
 @dataclass(frozen=True)
-class Fit:
-    """How a probe is trained. batch_size, lr: paper §A.2."""
+class Bench:
+    """Where probes are trained: the two banks, the device, and the seed that fixes draws, heads and row order.
 
-    epochs: int
+    val_draws: the validation set is seen under so many fixed draws of views; scores are over all of them together.
+    resampling: of the validation samples, for intervals; None for no intervals.
+    heads: what was fitted here, by the measure's name, for studies that show it to other banks.
+    """
+
+    train: Features
+    val: Features
+    device: torch.device
     seed: int
-    batch_size: int = 256
-    lr: float = 1e-3
+    val_draws: int = 1
+    resampling: Resampling | None = None
+    heads: dict[str, nn.Module] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 
-class StackedLinear(nn.Module):
-    """K separate Linear(in → out) layers applied side by side: [b, K, in] → [b, K, out].
+def fit_and_score(measure: ProbeTask, bench: Bench) -> Scores:
+    """Scores after the last epoch with their intervals, and the best seen in ten checks on the way (logged, never
+    reported as ours). Nothing is fitted where there is nothing to tell apart."""
+    x, y = shown_and_wanted(measure, bench, bench.val)
+    skipped = measure.constant(y)
+    if measure.name in skipped:
+        return Scores({}, {}, {}, skipped)
+    training = _training(measure, bench)
+    spread = torch.linspace(0, len(bench.train) - 1, min(EXAMPLES, len(bench.train)), device=bench.device).long()
+    examples = training(0)(spread)
+    best: Numbers = {}
+    last: Numbers = {}
+    intervals: Intervals = {}
+    confusions: dict[str, np.ndarray] = {}
+    every = max(1, measure.epochs // CHECKS)
 
-    Adam's update is elementwise, so K heads under one Adam on the sum of their losses take exactly the steps that they
-    would take with an optimizer each (docs/fidelity.md #39: one per M_val), in one set of kernels.
-    """
+    def check(epoch: int, head: nn.Module) -> None:
+        if epoch % every and epoch != measure.epochs:
+            return
+        predicted = predict(head, x)
+        last.update(measure.score(predicted, y))
+        best.update({name: _better(name, value, best.get(name, value)) for name, value in last.items()})
+        if epoch == measure.epochs:
+            confusions.update({name: counts.cpu().numpy() for name, counts in measure.confusions(predicted, y).items()})
+        if epoch == measure.epochs and bench.resampling is not None:
+            averaged = measure.averaged(predicted, y)
+            intervals.update({name: bench.resampling.interval(a) for name, a in averaged.items()})
 
-    def __init__(self, count: int, in_features: int, out_features: int) -> None:
-        super().__init__()
-        layers = [nn.Linear(in_features, out_features) for _ in range(count)]
-        self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
-        self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias[:, None], x.transpose(0, 1), self.weight.mT).transpose(0, 1)
-
-
-class Standardise(nn.Module):
-    """(x − mean) / std for each input feature, with the statistics of the examples [n, …] that it is made with.
-
-    Features that do not vary are only centred.
-    """
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, examples: Tensor) -> None:
-        super().__init__()
-        mean, std = examples.mean(dim=0), examples.std(dim=0)
-        varies = std > 1e-6 * mean.abs().clamp(min=1e-3)
-        self.register_buffer("mean", mean)
-        self.register_buffer("scale", torch.where(varies, 1 / std, 1.0))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) * self.scale
-
-
-def from_mean(standardise: Standardise, linear: nn.Linear | StackedLinear, mean: Tensor) -> nn.Sequential:
-    """A linear regressor of standardised features that begins as the constant `mean`, [out] or [K, out].
-
-    The function that fits best is the same as without any of it; but in 50 epochs at lr 1e-3 Adam does not get from
-    random weights to it: an exactly linear target (path integration, M = 1) is left at R² 0.98 to 0.997, instead of
-    1.000. Nor does it get from 0 to the mean of a target that is far from it, as the difference of blurs is.
-    """
-    with torch.no_grad():
-        linear.weight.zero_()
-        linear.bias.copy_(mean)
-    return nn.Sequential(standardise, linear)
-
-
-def mlp(in_features: int, out_features: int, hidden: int = 1024) -> nn.Sequential:
-    """in → hidden → hidden → out, ReLU: the paper's "MLP regressor" with 1024 hidden units (docs/fidelity.md #36)."""
-    return nn.Sequential(
-        nn.Linear(in_features, hidden),
-        nn.ReLU(),
-        nn.Linear(hidden, hidden),
-        nn.ReLU(),
-        nn.Linear(hidden, out_features),
+    bench.heads[measure.name] = fit(
+        lambda: measure.head(*examples),
+        training,
+        len(bench.train),
+        measure.loss,
+        Fit(measure.epochs, bench.seed),
+        device=bench.device,
+        after_epoch=check,
     )
+    return Scores(last, best, intervals, skipped, confusions)
 
 
-def stacked_mlp(count: int, in_features: int, out_features: int, hidden: int = 1024) -> nn.Sequential:
-    """K separate MLPs as `mlp` makes them, side by side: [b, K, in] → [b, K, out]."""
-    return nn.Sequential(
-        StackedLinear(count, in_features, hidden),
-        nn.ReLU(),
-        StackedLinear(count, hidden, hidden),
-        nn.ReLU(),
-        StackedLinear(count, hidden, out_features),
-    )
+def _better(name: str, one: float, other: float) -> float:
+    """Of errors in degrees the smaller, of all else the larger."""
+    return min(one, other) if name.endswith(("_deg", "_deg_median")) else max(one, other)
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean over the batch, summed over stacked heads: logits [b, C] or [b, K, C], labels [b]."""
-    if logits.ndim == 2:
-        return F.cross_entropy(logits, labels)
-    heads = logits.shape[1]
-    return heads * F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(heads))
+def shown_and_wanted(measure: ProbeTask, bench: Bench, bank: Features) -> tuple[Tensor, Tensor]:
+    """Inputs and targets of every sample of a bank under each fixed draw of the bench, on the device."""
+    drawn = (bank.draw(bench.seed, draw, Purpose.EVALUATION, measure.views) for draw in range(bench.val_draws))
+    parts = [_everything(measure.inputs(bank, slots), len(bank), bench.device) for slots in drawn]
+    return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
 
 
-def squared_error(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean over the batch and the output, summed over stacked heads: both tensors [b, D] or [b, K, D]."""
-    heads = 1 if predicted.ndim == 2 else predicted.shape[1]
-    return heads * F.mse_loss(predicted, target)
+def _training(measure: ProbeTask, bench: Bench) -> Callable[[int], Gather]:
+    """inputs(epoch) for `fit`. Inputs that cost a forward pass are computed once for each draw, as far as they fit.
 
-
-def fit(
-    build: Callable[[], nn.Module],
-    inputs: Callable[[int], Gather],
-    rows: int,
-    loss: Loss,
-    how: Fit,
-    *,
-    device: torch.device,
-    after_epoch: Callable[[int, nn.Module], None] | None = None,
-) -> nn.Module:
-    """Trains the head that `build` makes and returns it in eval mode.
-
-    inputs(epoch) draws that epoch's views and says how to gather a minibatch of the `rows` samples, so that views are
-    drawn anew every epoch. The head's weights and the order of rows follow from how.seed alone.
+    They are kept as float16, as a bank of that size is, where all draws together would take more than 4 GiB.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(how.seed)
-        head = build().to(device)
-    optimizer = torch.optim.Adam(head.parameters(), lr=how.lr, fused=True)
-    for epoch in range(how.epochs):
-        gather = inputs(epoch)
-        for batch in torch.from_numpy(permutation(how.seed, epoch, rows)).split(how.batch_size):
-            x, y = gather(batch.to(device))
-            optimizer.zero_grad(set_to_none=True)
-            loss(head(x), y).backward()
-            optimizer.step()
-        if after_epoch is not None:
-            after_epoch(epoch + 1, head)
-    return head.eval()
+    bank = bench.train
+    draws = min(measure.draws or measure.epochs, bank.different_draws or measure.epochs)
+    keep = measure.draws is not None and draws < measure.epochs
+    budget = _kept_bytes(bench.device)
+    kept: dict[int, Gather] = {}
+
+    def inputs(epoch: int) -> Gather:
+        nonlocal budget
+        draw = epoch % draws
+        if draw in kept:
+            return kept[draw]
+        gather = measure.inputs(bank, bank.draw(bench.seed, draw, Purpose.PROBE, measure.views))
+        size = _bytes_of_all(gather, len(bank), bench.device) if keep else 0
+        dtype = torch.float32 if size * draws <= FULL_PRECISION_BYTES else torch.float16
+        size = size * dtype.itemsize // torch.float32.itemsize
+        if keep and size <= budget:
+            budget -= size
+            gather = kept[draw] = _looked_up(*_everything(gather, len(bank), bench.device, dtype))
+        return gather
+
+    return inputs
 
 
-@torch.no_grad()
-def predict(head: nn.Module, x: Tensor) -> Tensor:
-    """head(x) in chunks: x [n, …] → [n, …]."""
-    return torch.cat([head(part) for part in x.split(EVALUATION_ROWS)])
+def _kept_bytes(device: torch.device) -> int:
+    """Half of the memory that is free."""
+    return (torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()) // 2
+
+
+def _bytes_of_all(gather: Gather, rows: int, device: torch.device) -> int:
+    return rows * sum(tensor.nbytes for tensor in gather(torch.zeros(1, dtype=torch.int64, device=device)))
+
+
+def _looked_up(x: Tensor, y: Tensor) -> Gather:
+    return lambda rows: (x[rows].float(), y[rows])
+
+
+def _everything(
+    gather: Gather, rows: int, device: torch.device, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    parts = [gather(part) for part in torch.arange(rows, device=device).split(1024)]
+    return torch.cat([x.to(dtype) for x, _ in parts]), torch.cat([y for _, y in parts])
+
+
+def bench_of_columns(bench: Bench, columns: slice) -> Bench:
+    """The bench with nothing of z [S, N, D] but some of its columns, of views and of whole images."""
+    return replace(bench, train=_bank_of(bench.train, columns), val=_bank_of(bench.val, columns))
+
+
+def _bank_of(bank: Features, columns: slice) -> Features:
+    whole = bank.z_image
+    return replace(bank, z=bank.z[..., columns], z_image=None if whole is None else whole[..., columns])
+
+
+Value = TypeVar("Value")
+
+
+class Scores(NamedTuple):
+    """What is known by the name of a number.
+
+    last        after the last epoch;  best: the best of ten checks on the way;  intervals: of `last`, 95 %
+    skipped     why a number is missing, or what was left out of it
+    confusions  of top-1: int64 [C, C], true classes by predicted ones, over all validation draws
+    """
+
+    last: Numbers
+    best: Numbers
+    intervals: Intervals
+    skipped: Mapping[str, str] = {}
+    confusions: Mapping[str, np.ndarray] = {}
+
+    def named(self, pattern: str) -> Scores:
+        """The same under other names: "halves.invariant.{}"."""
+        return Scores(
+            _renamed(self.last, pattern),
+            _renamed(self.best, pattern),
+            _renamed(self.intervals, pattern),
+            _renamed(self.skipped, pattern),
+            _renamed(self.confusions, pattern),
+        )
+
+    def joined(self, other: Scores) -> Scores:
+        """Both; of a number that both have, the other's."""
+        return Scores(
+            self.last | other.last,
+            self.best | other.best,
+            self.intervals | other.intervals,
+            {**self.skipped, **other.skipped},
+            {**self.confusions, **other.confusions},
+        )
+
+
+def _renamed(numbers: Mapping[str, Value], pattern: str) -> dict[str, Value]:
+    return {pattern.format(key): value for key, value in numbers.items()}
+
+
+NO_SCORES = Scores({}, {}, {})
+
+
+def nested(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """{"r2_path.both.3": x} → {"r2_path": {"both": {"3": x}}}."""
+    levels: dict[str, Any] = {}
+    for key, value in numbers.items():
+        *outer, last = key.split(".")
+        inner = levels
+        for level in outer:
+            inner = inner.setdefault(level, {})
+        inner[last] = value
+    return levels

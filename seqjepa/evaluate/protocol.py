@@ -1,26 +1,232 @@
-"""What an evaluation was asked for."""
+"""The account that stands beside every number: how it came about.
+
+Whether two numbers were measured by the same protocol, and in what their protocols differ.
+
+The one place that says so: for the gain over untrained weights, for demos, comparisons, and reports.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
-from seqjepa.evaluate.battery import Lengths
+from seqjepa.data.augmented import Augmenting
+from seqjepa.data.fixations import Fixating
+from seqjepa.data.known_sets import classes_sha256
+from seqjepa.evaluate.bootstrap import LEVEL, RESAMPLES
+from seqjepa.evaluate.config import Protocol
+from seqjepa.evaluate.features import Features
+from seqjepa.evaluate.splits import SplitFeatures
+from seqjepa.evaluate.tasks import AUGMENTATIONS, Capabilities, Lengths
+from seqjepa.methods.base import Aggregating
+from seqjepa.models.precision import FULL, training_precision
+from seqjepa.training.checkpoint import LoadedRun
+from shards.reader import ShardSet
+
+R2 = {
+    "avg": "mean over dimensions of 1 - SSE/SST (scikit-learn)",
+    "pool": "sums over all entries (SIE)",
+    "path": "avg",
+}
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """How splits are encoded and probes trained and scored; see `evaluate_run`. None: decided by what there is."""
+def protocol_of(
+    protocol: Protocol,
+    loaded: LoadedRun,
+    stored: ShardSet,
+    banks: SplitFeatures,
+    subject: Capabilities,
+    epochs: Sequence[Mapping[str, object]] = (),
+) -> dict[str, Any]:
+    """JSON values without nulls. epochs: lines of the run's metrics.jsonl."""
+    config, train = loaded.config, banks.train
+    return {
+        "fidelity": config.fidelity,
+        "model_mode": "eval, frozen",
+        "method": config.method,
+        "m_tr": config.data.context,
+        "epochs": config.optim.epochs,
+        **({} if loaded.epochs is None else {"trained_epochs": loaded.epochs}),
+        "dataset": stored.info.name,
+        "classes_sha256": classes_sha256(stored.info.classes),
+        "resolution": banks.height,
+        "train_samples": len(train),
+        "val_samples": len(banks.val),
+        "views_per_sample": train.z.shape[1],
+        "probe_epochs": _probe_epochs(protocol.lengths, subject),
+        "probe_optimizer": "Adam, lr 1e-3, batch 256",
+        "linear_regressors": "standardised" if protocol.standardise else "plain",
+        "reported": "last epoch",
+        "r2": R2,
+        "train_draws": _train_draws(protocol, banks),
+        "val_draws": protocol.val_draws,
+        "m_val": list(protocol.m_val),
+        "seed": protocol.seed,
+        "suite": protocol.suite,
+        "intervals": f"{LEVEL:.0%} bootstrap, {RESAMPLES} resamples of validation objects",
+        "splits": list(banks.splits),
+        "fingerprints": list(banks.fingerprints),
+        "normalisation": banks.normalisation,
+        "features": str(train.z.dtype).removeprefix("torch."),
+        "precision": {
+            "training": training_precision(config.train.precision, [str(line.get("device", "")) for line in epochs]),
+            "encoder": FULL,
+            "probes": FULL,
+        },
+        **_seeing(banks, subject, config.data.augment),
+    }
 
-    m_val: tuple[int, ...]
-    lengths: Lengths
-    val_draws: int = 1
-    seed: int = 0
-    train_split: str | None = None
-    val_split: str | None = None
-    patch: int | None = None
-    normalisation: str | None = None
-    train_draws: int | None = None
-    path: bool | None = None
-    contexts: tuple[int, ...] | None = None
-    suite: str = "probes"
-    standardise: bool = False
+
+def _seeing(banks: SplitFeatures, subject: Capabilities, recipe: str) -> dict[str, Any]:
+    """How patches were taken, or images augmented; nothing for stored views."""
+    if isinstance(banks.how, Fixating):
+        return {"fixating": asdict(banks.how) | {"transfer": banks.transfer}}
+    if isinstance(banks.how, Augmenting):
+        patches = {} if banks.patches is None else {"position_patches": banks.patches.as_json()}
+        return {"augmenting": {"recipe": recipe} | _recipe(banks.how) | _compared(banks.train, subject), **patches}
+    return {"augmenting": {"recipe": "as baked"} | _compared(banks.train, subject)} if subject.augmented else {}
+
+
+def _recipe(how: Augmenting) -> dict[str, Any]:
+    """Field by field."""
+    pipelines = {pipeline: _as_json(fields) for pipeline, fields in asdict(how.recipe).items()}
+    return {**pipelines, "size": how.size, "conditioned_on": how.action}
+
+
+def _compared(bank: Features, subject: Capabilities) -> dict[str, Any]:
+    """Of what pairs of augmented views were made and how parameters were scaled (docs/fidelity.md #20, 22)."""
+    both, views, scaling = subject.author and isinstance(subject.method, Aggregating), bank.run_length, bank.scaling
+    pairs = f"the first two of {views} views" if both else "an observation view and a target view"
+    return {
+        "z_agg": f"the first M_val of {views} views, the last of which is a target view",
+        "r2_pairs": pairs,
+        "r2_targets": "z-scores, second view less first" if scaling else "over their norm, second view less first",
+        "r2_views": views if both else 2,
+        "scaling": scaling.as_json() if scaling else "norm over the views of a draw",
+    }
+
+
+def _as_json(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a pipeline without nulls or tuples: what is not done is "none"."""
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+    return {name: "none" if value is None else value for name, value in plain.items()}
+
+
+def _probe_epochs(lengths: Lengths, subject: Capabilities) -> dict[str, int]:
+    deep, flat = lengths.epochs, lengths.linear_regressor
+    if subject.augmented:
+        parts = {part: deep if by_mlp else flat for part, by_mlp in AUGMENTATIONS.items()}
+        parts |= {"position": flat} if subject.patches else {}
+    elif subject.action == "position":
+        parts = {"position": flat, "path": flat}
+    else:
+        parts = {"rotation": deep, "hue": flat}
+    return {"classification": deep, **parts}
+
+
+def _train_draws(protocol: Protocol, banks: SplitFeatures) -> dict[str, Any]:
+    """How many different draws of views a probe saw while it learned: of single views, and of sequences."""
+    if draws := banks.train.different_draws:
+        return {"z": draws, "z_agg": min(draws, _aggregated(protocol)), "views_per_draw": banks.train.run_length}
+    if banks.train.independent:
+        mixed = f"new each epoch, of {banks.train.runs} runs"
+        return {"z": mixed, "z_agg": _aggregated(protocol), "views_per_draw": banks.train.run_length}
+    return {"z": "new each epoch", "z_agg": _aggregated(protocol)}
+
+
+def _aggregated(protocol: Protocol) -> int:
+    return min(protocol.lengths.draws, protocol.lengths.epochs)
+
+
+OF_WEIGHTS = ("model_sha256", "trained_epochs", "precision.training")
+"""What a protocol says of the weights, not of how they were measured."""
+OF_RUN = (*OF_WEIGHTS, "method", "m_tr", "epochs", "fidelity", "halves", "augmenting.conditioned_on")
+"""What it says of the run."""
+CHANGES_NO_NUMBER = ("skipped", "suite", "reported", "model_mode", "intervals")
+BEFORE_NOTED = {"linear_regressors": "standardised"}
+"""What held before a protocol said it: regressors saw standardised features then."""
+LINEARLY_REGRESSED = ("r2_hue", "r2_position", "r2_blur")
+Values = Mapping[str, Any]
+
+
+def _last(key: str, *names: str) -> bool:
+    return any(part.startswith(names) for part in key.split("."))
+
+
+def _is_linearly_regressed(key: str) -> bool:
+    """Paths may be of positions (linear) or rotations (an MLP); the key does not tell, so both count."""
+    return _last(key, *LINEARLY_REGRESSED, "r2_path")
+
+
+AFFECTS: Mapping[str, Callable[[str], bool]] = {
+    "linear_regressors": _is_linearly_regressed,
+    "m_val": lambda key: _last(key, "top1_agg", "top1_z_mean", "r2_path", "retrieval", "rollout", "umap"),
+    "train_draws.z_agg": lambda key: _last(key, "top1_agg", "r2_path"),
+    "position_patches": lambda key: _last(key, "r2_position"),
+    "ood": lambda key: key.startswith("ood."),
+    "probe_epochs.classification": lambda key: _last(key, "top1"),
+    "probe_epochs.path": lambda key: _last(key, "r2_path"),
+    "probe_epochs.position": lambda key: _last(key, "r2_position"),
+    "probe_epochs.rotation": lambda key: _last(key, "r2_rel_rot", "r2_indiv_rot", "rel_rot", "indiv_rot", "r2_path"),
+    "probe_epochs.hue": lambda key: _last(key, "r2_hue"),
+    "probe_epochs.crop": lambda key: _last(key, "r2_crop"),
+    "probe_epochs.jitter": lambda key: _last(key, "r2_jitter"),
+    "probe_epochs.blur": lambda key: _last(key, "r2_blur"),
+}
+"""Parts of a protocol that change some numbers alone: whether they change the one of a dotted key."""
+
+
+def differences(one: Values, other: Values, key: str = "", *, across_runs: bool = False) -> list[str]:
+    """In what two protocols of results.json differ so that their numbers must not be subtracted; empty: comparable.
+
+    Names parts of a protocol, each once ("val_draws", "train_draws"). A part that only one of both has counts, since
+    what the other did is not known.
+
+    key          of one number ("r2_position_avg", "top1_agg.5"): only what changes it. "": any number
+    across_runs  of different runs, which may differ in method, M_tr, epochs of training and fidelity
+    """
+    left_out = (*CHANGES_NO_NUMBER, *(OF_RUN if across_runs else OF_WEIGHTS))
+    a, b = (_flat({**BEFORE_NOTED, **protocol}) for protocol in (one, other))
+    found = [
+        part
+        for part in dict.fromkeys([*a, *b])
+        if a.get(part) != b.get(part) and not _within(part, left_out) and _changes(part, key)
+    ]
+    return list(dict.fromkeys(part.partition(".")[0] for part in found))
+
+
+def same_measurement(one: Values, other: Values) -> bool:
+    """Whether results measured by `other` are a repetition of those by `one`: the same options on the same data, be
+    the weights what they are."""
+    a, b = (_flat(protocol) for protocol in (one, other))
+    return all(a.get(part) == b.get(part) or _within(part, OF_WEIGHTS) for part in {*a, *b})
+
+
+def measured_as(protocol: Values) -> str:
+    """A text that is the same for runs whose numbers may be averaged over seeds: all that changes a number, but for
+    the seed of the probes and what changes some numbers alone by being measured too."""
+    left_out = (*CHANGES_NO_NUMBER, *OF_RUN, "seed", "m_val", "ood", "position_patches")
+    parts = _flat({**BEFORE_NOTED, **protocol})
+    return json.dumps({part: parts[part] for part in sorted(parts) if not _within(part, left_out)})
+
+
+def _changes(part: str, key: str) -> bool:
+    affected = next((check for name, check in AFFECTS.items() if _within(part, (name,))), None)
+    return not key or affected is None or affected(key)
+
+
+def _within(part: str, names: tuple[str, ...]) -> bool:
+    return any(part == name or part.startswith(f"{name}.") for name in names)
+
+
+def _flat(protocol: Values, prefix: str = "") -> dict[str, str]:
+    """Leaves of nested objects as JSON text, by dotted key."""
+    flat: dict[str, str] = {}
+    for name, value in protocol.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = json.dumps(value)
+    return flat

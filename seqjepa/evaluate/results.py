@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from seqjepa.evaluate.comparable import BEFORE_NOTED, differences, same_measurement
 from seqjepa.evaluate.costs import as_line
-from seqjepa.evaluate.metric_ranges import why_not_results
+from seqjepa.evaluate.protocol import BEFORE_NOTED, differences, same_measurement
+from seqjepa.evaluate.results_schema import why_not_results
 from seqjepa.evaluate.rows import ROWS
 from seqjepa.files import write_atomic
 from shards.environment import pass_environment_on

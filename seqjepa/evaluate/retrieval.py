@@ -4,11 +4,22 @@ The source is view 0 of an object. For every view j of it, j = 0 included, the e
 source and the action 0 → j looks for view j among all views of the object.
 
 Letters: S objects of a split, n view slots.
+
+Who looks for which view in retrieval, from which context (facebookresearch/SIE@54541cf eval_MRR_Hk.py:97-117).
+
+Letters: S objects of a split, n view slots, M views of a context, A size of an action.
+
+What is compared in retrieval: embeddings that are predicted, and those of the views that there are.
+
+Letters: S objects of a split, b of a chunk, n view slots, M views of a context, P width of an embedding.
+
+Features of the target encoder f̄, which predictions of seq-JEPA are compared with (retrieval).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,14 +27,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqjepa.evaluate.bank import FeatureBank
-from seqjepa.evaluate.intervals import Resampling
-from seqjepa.evaluate.ranking import chance, rank_intervals, rank_scores, ranks_of
-from seqjepa.evaluate.retrieval_embeddings import OfObjects, as_they_are, by_aggregate, by_predictor, projected
-from seqjepa.evaluate.retrieval_queries import Queries, queries, without_identity
-from seqjepa.evaluate.study import Case, Study
-from seqjepa.evaluate.target_features import target_features, why_not_retrieved
-from seqjepa.methods.base import Predicting
+from seqjepa.data.actions import AUGMENTATION_PARTS
+from seqjepa.data.draws import Purpose, choose_distinct, draw_u32
+from seqjepa.evaluate.bootstrap import Resampling
+from seqjepa.evaluate.encode import encode_images, encode_views
+from seqjepa.evaluate.features import Features
+from seqjepa.evaluate.metrics import chance, rank_intervals, rank_scores, ranks_of
+from seqjepa.evaluate.splits import decoding_threads, statistics, validation_views
+from seqjepa.evaluate.studies import EvalContext, Study
+from seqjepa.methods.base import Method, Predicting
+from seqjepa.methods.conv_jepa import ConvJEPA
 from seqjepa.methods.seq_jepa import SeqJEPA
 
 LONG_CONTEXT = 3
@@ -32,7 +45,7 @@ GPU_QUERIES, CPU_QUERIES = 16384, 2048  # at once
 
 @torch.no_grad()
 def rank_views(
-    bank: FeatureBank, predictions: OfObjects, candidates: Mapping[str, OfObjects], device: torch.device
+    bank: Features, predictions: OfObjects, candidates: Mapping[str, OfObjects], device: torch.device
 ) -> dict[str, np.ndarray]:
     """The rank of view j for the prediction of view j, among each kind of candidates: int64 [S, n] by their name."""
     n = bank.z.shape[1]
@@ -55,7 +68,7 @@ class Found(NamedTuple):
     asked: np.ndarray
 
 
-def take_retrieval(case: Case) -> dict[str, Any]:
+def take_retrieval(case: EvalContext) -> dict[str, Any]:
     """Scores by name: "retrieval", and for seq-JEPA "retrieval_3", "retrieval_online" and "retrieval_3_online"; their
     intervals under "intervals"."""
     method = case.loaded.method
@@ -70,14 +83,14 @@ def take_retrieval(case: Case) -> dict[str, Any]:
     return {**scores, "intervals": {name: _intervals(of, case.bench.resampling) for name, of in found.items()}}
 
 
-def _of_pairs(case: Case, method: Predicting) -> dict[str, Found]:
+def _of_pairs(case: EvalContext, method: Predicting) -> dict[str, Found]:
     bank, device = case.banks.val, case.bench.device
     asked = queries(bank, case.loaded.data.action, 1, case.bench.seed)
     predictions = partial(by_predictor, method, bank, asked, device)
     return _found(case, asked, predictions, {"retrieval": projected(method, bank, device)})
 
 
-def _of_sequences(case: Case, method: SeqJEPA) -> dict[str, Found]:
+def _of_sequences(case: EvalContext, method: SeqJEPA) -> dict[str, Found]:
     bank, device = case.banks.val, case.bench.device
     features = {"": as_they_are(target_features(case), device), "_online": as_they_are(bank.z, device)}
     found: dict[str, Found] = {}
@@ -90,7 +103,7 @@ def _of_sequences(case: Case, method: SeqJEPA) -> dict[str, Found]:
 
 
 def _found(
-    case: Case, asked: Queries, predictions: Callable[..., OfObjects], candidates: Mapping[str, OfObjects]
+    case: EvalContext, asked: Queries, predictions: Callable[..., OfObjects], candidates: Mapping[str, OfObjects]
 ) -> dict[str, Found]:
     """By the candidates' name. predictions(shift=…): as in retrieval_embeddings."""
     ranks, blind = (
@@ -123,7 +136,7 @@ def _marked(scores: dict[str, Any], mark: str) -> dict[str, Any]:
     return {f"{name}_{mark}": value for name, value in scores.items()}
 
 
-def _why_not(case: Case) -> str:
+def _why_no_retrieval(case: EvalContext) -> str:
     if not isinstance(case.loaded.method, (SeqJEPA, Predicting)):
         return "the method has no predictor that is told one view's embedding and an action"
     return why_not_retrieved(case)
@@ -142,10 +155,153 @@ _SCORES = {
 _AFTER = {"retrieval": "retrieval", "retrieval_3": "retrieval after 3 views"}
 RETRIEVAL = Study(
     name="retrieval",
-    why_not=_why_not,
+    why_not=_why_no_retrieval,
     take=take_retrieval,
     rows={
         **{f"{kind}.{score}": label.format(said) for kind, said in _AFTER.items() for score, label in _SCORES.items()},
         **{f"{kind}_online.mrr": f"MRR, {said} among online features" for kind, said in _AFTER.items()},
     },
 )
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Of every object and view j: the slots that are shown and then asked for, int64 [S, n, M + 1], the last but one
+    being view 0 and the last j; the actions between them, float32 [S, n, M, A]; which queries there are, bool [S, n].
+    """
+
+    slots: np.ndarray
+    actions: Tensor
+    asked: np.ndarray
+
+
+def queries(bank: Features, action: str, context: int, seed: int) -> Queries:
+    """Queries with `context` views M ≥ 1, view 0 last. The others are drawn for each query, from all but 0 and j.
+
+    Objects that have too few views for that are not asked about j.
+    """
+    paths, asked = zip(*(_one_query(bank, j, context, seed) for j in range(bank.z.shape[1])), strict=True)
+    actions = torch.stack([bank.actions(path, action) for path in paths], dim=1)
+    return Queries(np.stack(paths, axis=1), actions, np.stack(asked, axis=1))
+
+
+def _one_query(bank: Features, j: int, context: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Slots [S, M + 1] of the query for view j, and who is asked [S]. Rows that are not asked are all view 0."""
+    more = context - 1
+    left = bank.n_views - (1 if j == 0 else 2)
+    asked = (bank.n_views > max(j, context)) & (left >= more)  # among as many as are shown there is nothing to find
+    drawn = choose_distinct(np.maximum(left, more), draw_u32(seed, j, Purpose.EVALUATION, np.arange(len(bank)), more))
+    others = 1 + drawn + ((drawn + 1 >= j) & (j > 0))  # counts 1, 2, … and leaves out j
+    last = np.broadcast_to([0, j], (len(bank), 2))
+    return np.where(asked[:, None], np.concatenate([others, last], axis=1), 0), asked
+
+
+def without_identity(asked: np.ndarray) -> np.ndarray:
+    """Without the queries for view 0, which stays a candidate of the others: bool [S, n]."""
+    return asked & (np.arange(asked.shape[1]) > 0)
+
+
+OfObjects = Callable[[Tensor], Tensor]
+"""Objects int64 [b] → embeddings float32 [b, n, P]."""
+
+
+def by_predictor(method: Predicting, bank: Features, asked: Queries, device: torch.device, shift: int = 0) -> OfObjects:
+    """ŷ of every view j from y of view 0 and the action 0 → j; M = 1. shift: from view 0 of the object so much
+    further on, which tells of the object that is asked about nothing but the action."""
+
+    def predictions(objects: Tensor) -> Tensor:
+        y = method.project(rows_of(bank.z, (objects + shift) % len(bank), device)[:, 0])
+        actions = rows_of(asked.actions, objects, device)[:, :, 0]
+        repeated = y.repeat_interleave(actions.shape[1], dim=0)
+        return method.predict(repeated, actions.flatten(0, 1)).unflatten(0, actions.shape[:2])
+
+    return predictions
+
+
+def by_aggregate(method: SeqJEPA, bank: Features, asked: Queries, device: torch.device, shift: int = 0) -> OfObjects:
+    """ẑ of every view j from z_AGG of the context and the action 0 → j. shift: as above; of an object that has fewer
+    views its views in turn."""
+    shown = torch.from_numpy(asked.slots[..., :-1]).to(bank.z.device)
+    n_views = torch.from_numpy(bank.n_views).to(bank.z.device)
+
+    def predictions(objects: Tensor) -> Tensor:
+        at = objects.to(bank.z.device)
+        seen = (at + shift) % len(bank)
+        z = bank.z[seen[:, None, None], shown[at] % n_views[seen][:, None, None]].to(device).float()
+        actions = rows_of(asked.actions, objects, device).flatten(0, 1)
+        z_agg = method.aggregate(z.flatten(0, 1), actions[:, :-1])
+        return method.predict(z_agg, actions[:, -1]).unflatten(0, z.shape[:2])
+
+    return predictions
+
+
+def as_they_are(z: Tensor, device: torch.device) -> OfObjects:
+    """Candidates: features [S, n, D] themselves."""
+    return lambda objects: rows_of(z, objects, device)
+
+
+def projected(method: Predicting, bank: Features, device: torch.device) -> OfObjects:
+    """Candidates: y of every view."""
+
+    def candidates(objects: Tensor) -> Tensor:
+        z = rows_of(bank.z, objects, device)
+        return method.project(z.flatten(0, 1)).unflatten(0, z.shape[:2])
+
+    return candidates
+
+
+def rows_of(values: Tensor, objects: Tensor, device: torch.device) -> Tensor:
+    """float32 rows of a tensor that may lie elsewhere."""
+    return values[objects.to(values.device)].to(device).float()
+
+
+KEPT_AS = "target features"
+
+
+@dataclass(frozen=True)
+class TargetBranch:
+    """The target encoder in the place of the online one."""
+
+    method: SeqJEPA
+
+    def embed(self, views: Tensor) -> Tensor:
+        """[B, C, H, W] → f̄ [B, D]."""
+        return self.method.embed_target(views)
+
+
+def target_features(case: EvalContext) -> Tensor:
+    """f̄ of every view of the validation split: [S, N, D], as `case.banks.val.z`. Encoded once for a case."""
+    if KEPT_AS not in case.kept:
+        case.kept[KEPT_AS] = _encoded(case)
+    return case.kept[KEPT_AS]
+
+
+def _encoded(case: EvalContext) -> Tensor:
+    method, banks, device = case.loaded.method, case.banks, case.bench.device
+    assert isinstance(method, SeqJEPA), "other methods have no target features that they predict"
+    branch, split, threads = TargetBranch(method), banks.splits[1], decoding_threads()
+    stats = statistics(case.loaded, case.stored, banks.normalisation)
+    if banks.how is None:
+        index = case.stored.split(split)
+        return encode_views(branch, index, stats, device, threads=threads, progress=case.progress).z
+    drawn = validation_views(banks.how, case.protocol, stats[0])
+    images = case.stored.images(split)
+    return encode_images(branch, images, drawn, stats, device, threads=threads, progress=case.progress).z
+
+
+def why_not_retrieved(case: EvalContext) -> str:
+    """Why predicted views are not looked for among the others; empty if they are."""
+    loaded = case.loaded
+    if int(case.banks.val.n_views.max()) < 2:
+        return "samples have one view each"
+    if not _is_told(loaded.method):
+        return "the predictor is not told the action"
+    if loaded.config.fidelity == "author" and loaded.data.action in AUGMENTATION_PARTS:
+        return "the released actions of augmentations depend on which views are shown beside them"
+    return ""
+
+
+def _is_told(method: Method) -> bool:
+    if isinstance(method, SeqJEPA):
+        return method.condition_predictor
+    return method.conditioned if isinstance(method, ConvJEPA) else True

@@ -23,11 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqjepa.data.draws import Purpose
-from seqjepa.evaluate.bank import FeatureBank
-from seqjepa.evaluate.intervals import Resampling
-from seqjepa.evaluate.ranking import chance, rank_intervals, rank_scores, ranks_of
-from seqjepa.evaluate.study import Case, Study
-from seqjepa.evaluate.target_features import target_features, why_not_retrieved
+from seqjepa.evaluate.bootstrap import Resampling
+from seqjepa.evaluate.features import Features
+from seqjepa.evaluate.metrics import chance, rank_intervals, rank_scores, ranks_of
+from seqjepa.evaluate.retrieval import target_features, why_not_retrieved
+from seqjepa.evaluate.studies import EvalContext, Study
 from seqjepa.methods.seq_jepa import SeqJEPA
 
 FARTHEST = 8
@@ -61,7 +61,7 @@ def _next(method: SeqJEPA, z: Tensor, actions: Tensor) -> Tensor:
 @torch.no_grad()
 def walk(
     method: SeqJEPA,
-    bank: FeatureBank,
+    bank: Features,
     targets: Tensor,
     slots: np.ndarray,
     action: str,
@@ -93,12 +93,12 @@ def walk(
     return {name: torch.cat(parts).numpy() for name, parts in found.items()}
 
 
-def _features(bank: FeatureBank, objects: Tensor, slots: Tensor, device: torch.device) -> Tensor:
+def _features(bank: Features, objects: Tensor, slots: Tensor, device: torch.device) -> Tensor:
     """float32 z [b, V, D] of slots [b, V]."""
     return bank.z[objects.to(bank.z.device)[:, None], slots.to(bank.z.device)].to(device).float()
 
 
-def take_rollouts(case: Case) -> dict[str, Any]:
+def take_rollouts(case: EvalContext) -> dict[str, Any]:
     """{"rollout": {mrr: {"1": …}, h1, …_teacher, …_blind, …_chance, context, queries}}, queries at each horizon, and
     intervals. Walks of a small split are drawn up to eight times."""
     method, bank, device = case.loaded.method, case.banks.val, case.bench.device
@@ -153,7 +153,7 @@ def _turned(by_step: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {name: {str(h): numbers[name] for h, numbers in enumerate(by_step, 1)} for name in ("mrr", "h1")}
 
 
-def _why_not(case: Case) -> str:
+def _why_not(case: EvalContext) -> str:
     if not isinstance(case.loaded.method, SeqJEPA):
         return "the method does not go on from its own predictions (seq-JEPA does)"
     if case.banks.val.most_views < 2:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seqjepa.evaluate import studies
+from seqjepa.evaluate import suites
 
 PATHS = {"both": "vision and actions", "no_action": "vision alone", "no_vision": "actions alone"}
 """Path integration: what its heads are shown, by name in results.json."""
@@ -46,4 +46,4 @@ ROWS |= {
     for name, label in ROWS.items()
     if not name.startswith(("top1_agg", "r2_path", "in_context"))
 }
-ROWS |= studies.ROWS
+ROWS |= suites.ROWS

@@ -1,82 +1,56 @@
-"""The studies that there are, and the suites that they are asked for by (`seqjepa evaluate --suite`)."""
+"""What a study is: numbers of a run that are not one probe's, such as retrieval or a map of the features."""
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from seqjepa.evaluate.costs import COSTS
-from seqjepa.evaluate.neighbours import NEIGHBOURS
-from seqjepa.evaluate.odd_one_out import ODD_ONE_OUT
-from seqjepa.evaluate.ood import OOD
-from seqjepa.evaluate.retrieval import RETRIEVAL
-from seqjepa.evaluate.rollouts import ROLLOUTS
-from seqjepa.evaluate.study import Case, Study
-from seqjepa.evaluate.umap_maps import UMAP
-from shards.errors import UsageError
-
-logger = logging.getLogger(__name__)
-
-STUDIES: tuple[Study, ...] = (RETRIEVAL, NEIGHBOURS, ROLLOUTS, OOD, ODD_ONE_OUT, UMAP, COSTS)
-"""In the order in which they are taken. A new study is one line here, and its name in the suites it belongs to."""
-ROWS = {key: label for study in STUDIES for key, label in study.rows.items()}
-"""Labels of their numbers by dotted key, {} for a size."""
+from seqjepa.evaluate.config import Protocol
+from seqjepa.evaluate.probes import Bench
+from seqjepa.evaluate.splits import SplitFeatures
+from seqjepa.evaluate.tasks import Capabilities
+from seqjepa.training.checkpoint import LoadedRun
+from shards.reader import ShardSet
 
 
 @dataclass(frozen=True)
-class Suite:
-    """studies: names of those that go with the probes. path: paths are integrated on a CPU too."""
+class EvalContext:
+    """What a study is given: everything that the probes of the same evaluation saw. The model stays frozen.
 
-    studies: tuple[str, ...]
-    path: bool = False
-
-
-DEFAULT = "probes"
-SUITES: dict[str, Suite] = {
-    DEFAULT: Suite(("costs",)),
-    "3diebench": Suite(("retrieval", "neighbours", "rollout", "ood", "odd_one_out", "umap", "costs"), path=True),
-    "stl10": Suite(("retrieval", "neighbours", "rollout", "umap", "costs"), path=True),
-    "augmentations": Suite(("retrieval", "neighbours", "rollout", "umap", "costs")),
-    "all": Suite(tuple(study.name for study in STUDIES), path=True),
-}
-
-
-def suite_named(name: str) -> Suite:
-    """UsageError listing the suites for a name that is none."""
-    if name not in SUITES:
-        raise UsageError(f"--suite is {name!r}; choose one of {', '.join(SUITES)}")
-    return SUITES[name]
-
-
-def take_studies(case: Case) -> tuple[dict[str, Any], dict[str, str]]:
-    """Scores of the studies of the case's suite, nested by name, and for each that makes no sense here, why.
-
-    Shards with other rotations ask for their study in every suite.
+    folder    for arrays that figures are drawn from (artefacts.py): RUN/evaluation/trained or …/untrained
+    run       the run directory, None where there is none;  untrained: the case is about its initial weights
+    ood       a second set of shards with rotations that training never saw, where one was named (paper §B.3)
+    progress  whether to show bars on a terminal
+    kept      what takes long to make and more than one study needs, by name
     """
-    wanted = {*suite_named(case.protocol.suite).studies, *(("ood",) if case.ood else ())}
-    scores: dict[str, Any] = {}
-    skipped: dict[str, str] = {}
-    for study in STUDIES:
-        if study.name not in wanted:
-            continue
-        if reason := study.why_not(case):
-            skipped[study.name] = reason
-            continue
-        found = study.take(case)
-        logger.info("%s: %s", study.name, found)
-        scores = merged(scores, found)
-    return scores, skipped
+
+    loaded: LoadedRun
+    stored: ShardSet
+    banks: SplitFeatures
+    subject: Capabilities
+    protocol: Protocol
+    bench: Bench
+    folder: Path
+    run: Path | None = None
+    untrained: bool = False
+    ood: ShardSet | None = None
+    progress: bool = True
+    kept: dict[str, Any] = field(default_factory=dict)
 
 
-def merged(scores: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    """Both, level by level. ValueError where both have a number of the same name."""
-    both = dict(scores)
-    for key, value in more.items():
-        if isinstance(both.get(key), dict) and isinstance(value, dict):
-            both[key] = merged(both[key], value)
-        elif key in both:
-            raise ValueError(f"two numbers are named {key!r}")
-        else:
-            both[key] = value
-    return both
+@dataclass(frozen=True)
+class Study:
+    """One study.
+
+    name     as --suite and "skipped" in results.json name it
+    why_not  "" if it makes sense for a case, else the reason in a few words ("the method has no predictor")
+    take     scores, nested as in results.json: {"retrieval": {"mrr": 0.41, …}}; nothing but numbers
+    rows     labels of these scores by dotted key, as in results.ROWS ({} for a size)
+    """
+
+    name: str
+    why_not: Callable[[EvalContext], str]
+    take: Callable[[EvalContext], dict[str, Any]]
+    rows: dict[str, str]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from seqjepa.config import RunConfig
-from seqjepa.evaluate.suite import evaluate_run
+from seqjepa.evaluate.run import evaluate_run
 from seqjepa.files import TEMPORARY
 from seqjepa.jobs.asked import note_answer, still_answered
 from seqjepa.recipes import load_recipe

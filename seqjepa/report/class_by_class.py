@@ -9,8 +9,7 @@ from html import escape
 import numpy as np
 from matplotlib.axes import Axes
 
-from seqjepa.evaluate.artefacts import artefacts_folder, load_arrays
-from seqjepa.evaluate.per_class import NAME
+from seqjepa.evaluate.artefacts import CONFUSION, artefacts_folder, load_arrays
 from seqjepa.evaluate.results import differently_measured
 from seqjepa.evaluate.rows import ROWS
 from seqjepa.report.canvas import INK, SERIES, draw
@@ -95,14 +94,14 @@ def _number(group: Group) -> tuple[str, ...]:
 def _confusion(run: RunRecord, numbers: Sequence[str], weights: str = "trained") -> Confusion | None:
     """The first of `numbers` that confusion.npz has; None without one. FormatError: it is not what evaluate writes."""
     folder = artefacts_folder(run.path, weights)
-    arrays = load_arrays(folder, NAME)
+    arrays = load_arrays(folder, CONFUSION)
     number = next((key for key in numbers if key in arrays), None)
     if number is None:
         return None
     names, counts = arrays.get("class_names", np.array([])), arrays[number]
     shapes = ((len(names), len(names)), (2, len(names))) if names.ndim == 1 else ()
     if counts.shape not in shapes or counts.dtype.kind not in "iu" or (counts < 0).any():
-        where = folder / f"{NAME}.npz"
+        where = folder / f"{CONFUSION}.npz"
         raise FormatError(f"{where}: {number} is no confusion matrix of its classes; remove it and evaluate again")
     return Confusion(number, [str(name) for name in names], counts)
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from seqjepa.config import RunConfig
 from seqjepa.data.known_sets import PAPER_SAMPLES
-from seqjepa.evaluate.battery import PAPER_EPOCHS
-from seqjepa.evaluate.position_patches import PAPER_PATCH
 from seqjepa.evaluate.results import regressors_of
+from seqjepa.evaluate.splits import PAPER_PATCH
+from seqjepa.evaluate.tasks import PAPER_EPOCHS
 from seqjepa.recipes import flatten, load_recipe
 from seqjepa.report.published import Published
 from seqjepa.report.records import RunRecord

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from seqjepa.evaluate.comparable import LINEARLY_REGRESSED
 from seqjepa.evaluate.direction import better, judged
+from seqjepa.evaluate.protocol import LINEARLY_REGRESSED
 from seqjepa.evaluate.results import keyed_rows, protocol_lines, regressors_of
 from seqjepa.report.arrows import arrow
 from seqjepa.report.page import listing, scrolling

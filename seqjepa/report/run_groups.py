@@ -9,7 +9,7 @@ from typing import Any
 
 from seqjepa.config import RunConfig
 from seqjepa.data.actions import AUGMENTATION_PARTS
-from seqjepa.evaluate.comparable import measured_as
+from seqjepa.evaluate.protocol import measured_as
 from seqjepa.recipes import flatten
 from seqjepa.report.records import RunRecord
 

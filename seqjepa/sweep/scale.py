@@ -23,7 +23,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from seqjepa import recipes
 from seqjepa.config import RunConfig
-from seqjepa.evaluate.studies import DEFAULT, SUITES
+from seqjepa.evaluate.suites import DEFAULT, SUITES
 from seqjepa.methods import METHODS
 from seqjepa.recipes import did_you_mean, flatten
 from seqjepa.sweep.kinds import KINDS

@@ -20,7 +20,7 @@ from seqjepa.config import RunConfig
 from seqjepa.context_ssl import import_weights as importing
 from seqjepa.context_ssl.author_keys import author_key
 from seqjepa.context_ssl.import_weights import author_config, import_weights, read_weights
-from seqjepa.evaluate.suite import evaluate_run
+from seqjepa.evaluate.run import evaluate_run
 from seqjepa.methods import build_method
 from seqjepa.methods.base import as_module
 from seqjepa.methods.context_ssl import ContextSSL

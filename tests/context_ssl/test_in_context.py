@@ -13,9 +13,9 @@ from small_context_runs import MODEL, PAIRS, context_run, context_shards
 from seqjepa.commands.evaluate import parse_sizes
 from seqjepa.context_ssl.in_context import context_lengths, draw_context, put_in_context
 from seqjepa.data.actions import actions_between
-from seqjepa.evaluate.bank import FeatureBank
+from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.results import format_table, read_results
-from seqjepa.evaluate.suite import evaluate_run
+from seqjepa.evaluate.run import evaluate_run
 from seqjepa.methods.context_ssl import PARAMS, ContextSSL
 from seqjepa.methods.simclr import SimCLR
 from seqjepa.models.context_transformer import pair_mask
@@ -38,12 +38,12 @@ def method(tmp_path_factory: pytest.TempPathFactory) -> ContextSSL:
     return found
 
 
-def bank(samples: int = 5, views: int = 4) -> FeatureBank:
+def bank(samples: int = 5, views: int = 4) -> Features:
     rng = np.random.default_rng(0)
     z = torch.from_numpy(rng.normal(size=(samples, views, 64)).astype(np.float32))
     n_views = np.array([views - s % 2 for s in range(samples)])
     params = rng.uniform(-1, 1, (samples, views, 7)).astype(np.float32)
-    return FeatureBank(z, n_views, params, PARAMS, torch.zeros(samples, dtype=torch.int64))
+    return Features(z, n_views, params, PARAMS, torch.zeros(samples, dtype=torch.int64))
 
 
 def test_a_context_holds_pairs_of_different_views_of_one_object_and_their_actions():

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from seqjepa.evaluate.bank import FeatureBank
-from seqjepa.evaluate.banks import Banks, encode_banks
-from seqjepa.evaluate.battery import Lengths, Subject
-from seqjepa.evaluate.fit_and_score import Bench
-from seqjepa.evaluate.intervals import Resampling
-from seqjepa.evaluate.protocol import Protocol
-from seqjepa.evaluate.study import Case
-from seqjepa.evaluate.subject import subject_of
+from seqjepa.evaluate.bootstrap import Resampling
+from seqjepa.evaluate.capabilities import capabilities_of
+from seqjepa.evaluate.config import Protocol
+from seqjepa.evaluate.features import Features
+from seqjepa.evaluate.probes import Bench
+from seqjepa.evaluate.splits import SplitFeatures, encode_splits
+from seqjepa.evaluate.studies import EvalContext
+from seqjepa.evaluate.tasks import Capabilities, Lengths
 from seqjepa.training.checkpoint import LoadedRun, load_run
 from shards.reader import ShardSet
 
@@ -23,34 +23,34 @@ CPU = torch.device("cpu")
 ROTATIONS = ("rot_x", "rot_y", "rot_z")
 
 
-def bank_of(z: np.ndarray, labels: np.ndarray, params: np.ndarray, **fields: Any) -> FeatureBank:
+def bank_of(z: np.ndarray, labels: np.ndarray, params: np.ndarray, **fields: Any) -> Features:
     """z [S, N, D], labels [S], params [S, N, 3] (rotations); all N views are distinct unless `fields` say otherwise."""
     given = {"n_views": np.full(len(z), z.shape[1]), "param_names": ROTATIONS, **fields}
-    return FeatureBank(torch.from_numpy(z).float(), given.pop("n_views"), params, given.pop("param_names"),
+    return Features(torch.from_numpy(z).float(), given.pop("n_views"), params, given.pop("param_names"),
                        torch.from_numpy(labels).long(), **given)  # fmt: skip
 
 
-def case_of(loaded: LoadedRun, stored: ShardSet, banks: Banks, folder: Path, **fields: Any) -> Case:
+def case_of(loaded: LoadedRun, stored: ShardSet, banks: SplitFeatures, folder: Path, **fields: Any) -> EvalContext:
     """fields: of Case, and `epochs`, `m_val`, `val_draws`, `resampling`."""
     epochs, draws = fields.pop("epochs", 6), fields.pop("val_draws", 1)
     protocol = Protocol(fields.pop("m_val", (1, 2, 4)), Lengths(epochs, 4), draws)
-    subject = fields.pop("subject", None) or subject_of(loaded, stored, banks, protocol, CPU)
+    subject = fields.pop("subject", None) or capabilities_of(loaded, stored, banks, protocol, CPU)
     resampling = Resampling.of(len(banks.val), 0, CPU, 50) if fields.pop("resampling", False) else None
     bench = Bench(banks.train, banks.val, CPU, 0, draws, resampling)
-    return Case(loaded, stored, banks, subject, protocol, bench, folder, progress=False, **fields)
+    return EvalContext(loaded, stored, banks, subject, protocol, bench, folder, progress=False, **fields)
 
 
-def case_of_run(run: Path, shards: Path, folder: Path, **fields: Any) -> Case:
+def case_of_run(run: Path, shards: Path, folder: Path, **fields: Any) -> EvalContext:
     loaded, stored = load_run(run), ShardSet.open(shards)
-    banks = encode_banks(loaded, stored, Protocol((1, 2, 4), Lengths(1, 1)), CPU, progress=False)
+    banks = encode_splits(loaded, stored, Protocol((1, 2, 4), Lengths(1, 1)), CPU, progress=False)
     return case_of(loaded, stored, banks, folder, **fields)
 
 
-def handmade_case(loaded: LoadedRun, shards: Path, train: FeatureBank, val: FeatureBank, **fields: Any) -> Case:
+def handmade_case(loaded: LoadedRun, shards: Path, train: Features, val: Features, **fields: Any) -> EvalContext:
     """The run's method shown banks that it did not make."""
-    stored, banks = ShardSet.open(shards), Banks(train, val, ("train", "val"), 16, "run")
+    stored, banks = ShardSet.open(shards), SplitFeatures(train, val, ("train", "val"), 16, "run")
     classes = int(max(train.labels.max(), val.labels.max())) + 1
-    subject = Subject(
+    subject = Capabilities(
         loaded.method, "rotation", classes, train.param_names, min(train.most_views, val.most_views),
         labelled=int(val.labels.min()) >= 0,
     )  # fmt: skip

@@ -14,10 +14,10 @@ from seqjepa.data.actions import AUGMENTATION_COLUMNS
 from seqjepa.data.augment.recipes import RECIPES, Recipe, build_recipe
 from seqjepa.data.augmented import Augmenting
 from seqjepa.data.draws import Purpose
-from seqjepa.evaluate import encode, image_bank
-from seqjepa.evaluate.bank import FeatureBank
+from seqjepa.evaluate import encode
 from seqjepa.evaluate.drawn_views import Augmentations, Draws
-from seqjepa.evaluate.image_bank import encode_images
+from seqjepa.evaluate.encode import encode_images
+from seqjepa.evaluate.features import Features
 
 CPU = torch.device("cpu")
 AS_IT_IS = ((0.0,) * 3, (1 / 255,) * 3)
@@ -62,7 +62,7 @@ class Pixels:
         return views.flatten(1)
 
 
-def bank_of(recipe: Recipe = RECIPE, draws: Draws = DRAWS, method: Pixels | None = None) -> FeatureBank:
+def bank_of(recipe: Recipe = RECIPE, draws: Draws = DRAWS, method: Pixels | None = None) -> Features:
     how = Augmenting.of(Smooth(), recipe, "augmentation")
     return encode_images(method or Pixels(), Smooth(), Augmentations(how, draws), AS_IT_IS, CPU)
 
@@ -78,7 +78,7 @@ def by_torchvision(row: int, params: np.ndarray) -> torch.Tensor:
 @pytest.mark.parametrize("at_once", [1, 3, 100])
 def test_every_view_stands_at_its_draw_with_the_parameters_that_made_it(monkeypatch, at_once):
     monkeypatch.setattr(encode, "CPU_PIXELS_PER_PASS", at_once * 4 * SIZE * SIZE)
-    monkeypatch.setattr(image_bank, "FEWEST_IMAGES", at_once)
+    monkeypatch.setattr(encode, "FEWEST_IMAGES", at_once)
     bank = bank_of()
     assert (bank.z.shape, bank.run_length, bank.runs, bank.different_draws) == ((S, 12, 3 * SIZE**2), 4, 3, None)
     assert bank.param_names == AUGMENTATION_COLUMNS

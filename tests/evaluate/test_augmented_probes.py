@@ -14,9 +14,9 @@ from seqjepa.data.augment.recipes import RECIPES
 from seqjepa.data.augment.scaling import Scaling, constants_for
 from seqjepa.data.draws import Purpose
 from seqjepa.evaluate import inputs
-from seqjepa.evaluate.bank import FeatureBank
-from seqjepa.evaluate.battery import Lengths, Subject, battery_for
-from seqjepa.evaluate.fit_and_score import Bench, fit_and_score
+from seqjepa.evaluate.features import Features
+from seqjepa.evaluate.probes import Bench, fit_and_score
+from seqjepa.evaluate.tasks import Capabilities, Lengths, tasks_for
 
 CPU = torch.device("cpu")
 V, K = 4, 6
@@ -34,7 +34,7 @@ class Blind(torch.nn.Module):
         raise AssertionError("augmentations have no path")
 
 
-def bank_of(samples: int, seed: int, scaling: Scaling | None = CONSTANTS, noise: int = 0) -> FeatureBank:
+def bank_of(samples: int, seed: int, scaling: Scaling | None = CONSTANTS, noise: int = 0) -> Features:
     """K draws of V views; z: the nine parameters as z-scores, followed by `noise` numbers of noise."""
     drawn = [
         draw_parameters(EQUIMOD, range(samples), V, height=32, width=32, seed=seed, epoch=draw).vector()
@@ -45,12 +45,14 @@ def bank_of(samples: int, seed: int, scaling: Scaling | None = CONSTANTS, noise:
     z = torch.cat([CONSTANTS.standardise(params), extra], -1)
     labels = torch.arange(samples) % 2
     n_views = np.full(samples, K * V)
-    return FeatureBank(z, n_views, params.numpy(), AUGMENTATION_COLUMNS, labels, V, z[:, 0], scaling)
+    return Features(z, n_views, params.numpy(), AUGMENTATION_COLUMNS, labels, V, z[:, 0], scaling)
 
 
-def measured(train: FeatureBank, val: FeatureBank, epochs: int, names: str, **about: object) -> dict[str, float]:
-    subject = Subject(Blind(), "augmentation", 2, AUGMENTATION_COLUMNS, V, labelled=True, seen="augmentations", **about)  # type: ignore[arg-type]
-    measures, _ = battery_for(subject, [1, 3], Lengths(epochs, K))
+def measured(train: Features, val: Features, epochs: int, names: str, **about: object) -> dict[str, float]:
+    subject = Capabilities(
+        Blind(), "augmentation", 2, AUGMENTATION_COLUMNS, V, labelled=True, seen="augmentations", **about
+    )  # type: ignore[arg-type]
+    measures, _ = tasks_for(subject, [1, 3], Lengths(epochs, K))
     bench = Bench(train, val, CPU, seed=0)
     chosen = [measure for measure in measures if measure.name.startswith(names)]
     return {key: value for measure in chosen for key, value in fit_and_score(measure, bench)[0].items()}
@@ -73,7 +75,7 @@ def test_blur_is_read_by_the_linear_head_that_fits_best():
     for bank in (train, val):  # sigma is hidden under noise of its own size, so that R² is far from one
         bank.z[..., 8] += torch.from_numpy(np.random.default_rng(len(bank)).normal(size=bank.z.shape[:2]))
 
-    def rows(bank: FeatureBank, draws: int) -> tuple[np.ndarray, np.ndarray]:
+    def rows(bank: Features, draws: int) -> tuple[np.ndarray, np.ndarray]:
         z = bank.z.numpy().reshape(len(bank), K, V, -1)[:, :draws]
         sigma = bank.params.reshape(len(bank), K, V, 9)[:, :draws, :, 8]
         x = np.concatenate([z[:, :, 0], z[:, :, -1]], -1).reshape(len(bank) * draws, -1)
@@ -111,8 +113,10 @@ def test_released_targets_are_over_their_norm_along_the_views(whole_draw, views)
 
 def test_released_actions_are_normalised_over_the_whole_draw_before_prefixes_are_taken():
     bank = bank_of(20, seed=0, scaling=None)
-    subject = Subject(Blind(), "blur", 2, AUGMENTATION_COLUMNS, V, labelled=True, seen="augmentations", author=True)
-    measure = next(m for m in battery_for(subject, [2], Lengths(1, 1))[0] if m.name == "top1_agg")
+    subject = Capabilities(
+        Blind(), "blur", 2, AUGMENTATION_COLUMNS, V, labelled=True, seen="augmentations", author=True
+    )
+    measure = next(m for m in tasks_for(subject, [2], Lengths(1, 1))[0] if m.name == "top1_agg")
     z_agg, _ = measure.inputs(bank, bank.draw(0, 0, Purpose.PROBE, measure.views))(torch.arange(20))
     sigma = bank.params[:, :V, 8]
     expected = (sigma[:, 1] - sigma[:, 0]) / np.sqrt((sigma**2).sum(axis=1))
@@ -120,8 +124,8 @@ def test_released_actions_are_normalised_over_the_whole_draw_before_prefixes_are
 
 
 def test_no_view_of_the_target_pipeline_goes_into_z_agg():
-    subject = Subject(Blind(), "augmentation", 2, AUGMENTATION_COLUMNS, V, labelled=True, seen="augmentations")
-    measure = next(m for m in battery_for(subject, [1, V - 1], Lengths(1, 1))[0] if m.name == "top1_agg")
+    subject = Capabilities(Blind(), "augmentation", 2, AUGMENTATION_COLUMNS, V, labelled=True, seen="augmentations")
+    measure = next(m for m in tasks_for(subject, [1, V - 1], Lengths(1, 1))[0] if m.name == "top1_agg")
     bank = bank_of(20, seed=0)
     slots = bank.draw(0, 0, Purpose.PROBE, measure.views)
     bank.z[:, V - 1] = float("nan")
@@ -145,7 +149,7 @@ def test_parameters_that_never_vary_are_not_measured_and_divide_nothing_by_zero(
     assert np.isfinite(list(flat.values())).all()
     for scaling in (CONSTANTS, None):
         y = inputs.augmentation_between("jitter", whole_draw=False)(
-            FeatureBank(val.z, val.n_views, val.params, val.param_names, val.labels, V, None, scaling),
+            Features(val.z, val.n_views, val.params, val.param_names, val.labels, V, None, scaling),
             val.draw(0, 0, Purpose.PROBE, V),
         )(torch.arange(50))[1]
         assert (y == 0).all()

@@ -10,11 +10,11 @@ from small_runs import IMAGE, TINY, augmented_run_of, build_images
 
 from seqjepa.data.augment.recipes import RECIPES
 from seqjepa.data.augment.scaling import constants_for
-from seqjepa.evaluate import banks
-from seqjepa.evaluate.battery import Lengths
-from seqjepa.evaluate.protocol import Protocol
+from seqjepa.evaluate import splits
+from seqjepa.evaluate.config import Protocol
 from seqjepa.evaluate.results import format_table, read_results, results_file
-from seqjepa.evaluate.suite import evaluate_run
+from seqjepa.evaluate.run import evaluate_run
+from seqjepa.evaluate.tasks import Lengths
 from seqjepa.report.html import Page, render
 from seqjepa.training.checkpoint import load_run
 from shards.errors import ConfigError
@@ -95,9 +95,9 @@ def test_the_recipe_is_the_runs(images, tmp_path):
     assert (how["recipe"], how["observation"]["blur"], how["target"]["saturation"]) == ("simclr", 0.5, 0.4)
 
 
-def encoded(loaded, shards: Path, **options: object) -> banks.Banks:
+def encoded(loaded, shards: Path, **options: object) -> splits.SplitFeatures:
     protocol = Protocol((1, 3), Lengths(6, 6), train_draws=2, **options)  # type: ignore[arg-type]
-    return banks.encode_banks(loaded, ShardSet.open(shards), protocol, CPU, progress=False)
+    return splits.encode_splits(loaded, ShardSet.open(shards), protocol, CPU, progress=False)
 
 
 @pytest.mark.parametrize("held_out", ["test", "val"])

@@ -4,14 +4,14 @@ import numpy as np
 import torch
 
 from seqjepa.data.draws import Purpose
-from seqjepa.evaluate.bank import FeatureBank
+from seqjepa.evaluate.features import Features
 
 S, N = 40, 6
 
 
-def bank_of(n_views: np.ndarray, run_length: int = 0) -> FeatureBank:
+def bank_of(n_views: np.ndarray, run_length: int = 0) -> Features:
     params = np.arange(S * N, dtype=np.float32).reshape(S, N, 1)
-    return FeatureBank(torch.zeros(S, N, 2), n_views, params, ("x",), torch.zeros(S), run_length)
+    return Features(torch.zeros(S, N, 2), n_views, params, ("x",), torch.zeros(S), run_length)
 
 
 def test_sets_give_distinct_views_that_a_sample_has():

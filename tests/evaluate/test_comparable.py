@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from seqjepa.compare.rows import differing
-from seqjepa.evaluate.comparable import differences, measured_as, same_measurement
+from seqjepa.evaluate.protocol import differences, measured_as, same_measurement
 from seqjepa.evaluate.results import differently_measured, few_objects, format_table, merge_results, read_results
 from seqjepa.evaluate.results import table_rows as rows_of
 from shards.errors import FormatError

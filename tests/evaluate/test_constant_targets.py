@@ -11,12 +11,11 @@ import torch
 from sklearn.metrics import confusion_matrix, r2_score, recall_score
 from small_cases import bank_of
 
-from seqjepa.evaluate import per_class
+from seqjepa.evaluate import artefacts
 from seqjepa.evaluate.artefacts import load_arrays
-from seqjepa.evaluate.fit_and_score import Bench, fit_and_score
-from seqjepa.evaluate.measure import accuracy, accuracy_by_size, regression, regression_by_size
 from seqjepa.evaluate.metrics import confusion, varying
-from seqjepa.evaluate.taken import Taken
+from seqjepa.evaluate.probes import Bench, Scores, fit_and_score
+from seqjepa.evaluate.tasks import accuracy, accuracy_by_size, regression, regression_by_size
 
 CPU = torch.device("cpu")
 NOISE = {"exactly": 0.0, "up to float noise": 1e-7}
@@ -25,7 +24,7 @@ Z = RNG.normal(size=(60, 1, 4)).astype(np.float32)
 BANK = bank_of(np.repeat(Z, 3, axis=1), np.arange(60) % 3, np.zeros((60, 3, 3), np.float32))
 
 
-def scored(measure: Any, bank=BANK) -> Taken:
+def scored(measure: Any, bank=BANK) -> Scores:
     return fit_and_score(measure, Bench(bank, bank, CPU, 0))
 
 
@@ -98,14 +97,14 @@ def test_a_confusion_matrix_is_scikit_learns_and_its_diagonal_is_top1():
     predicted = logits.argmax(dim=1)
     counts = confusion(logits, labels, 6).numpy()
     np.testing.assert_array_equal(counts, confusion_matrix(labels, predicted, labels=range(6)))
-    found = per_class.summary(counts, list("abcdef"))
+    found = artefacts.summary(counts, list("abcdef"))
     assert found["mean"] == pytest.approx(recall_score(labels, predicted, labels=range(4), average="macro"))
     assert found["classes"] == 4
 
 
 def test_what_stands_out_class_by_class_by_hand():
     counts = np.array([[8, 2, 0], [0, 0, 0], [3, 1, 0]])
-    assert per_class.summary(counts, ["dog", "none", "cat"]) == {
+    assert artefacts.summary(counts, ["dog", "none", "cat"]) == {
         "mean": 0.4,
         "classes": 2,
         "lowest": [
@@ -126,7 +125,7 @@ def test_class_by_class_in_the_file_and_in_the_numbers(tmp_path):
 
     taken = scored(accuracy("top1_z", lambda b, s: lambda rows: (b.z[rows, 0], b.labels[rows]), 3, 9))
     taken = taken.joined(scored(accuracy_by_size("top1_agg", prefixes, [1, 5], 1, 3, 9, None)))
-    found = per_class.keep(tmp_path, taken.confusions, ["a", "b", "ü"])["per_class"]
+    found = artefacts.save_confusions(tmp_path, taken.confusions, ["a", "b", "ü"])["per_class"]
     stored = load_arrays(tmp_path, "confusion")
     assert stored["class_names"].tolist() == ["a", "b", "ü"]
     assert set(stored) == {"class_names", "top1_z", "top1_agg.1", "top1_agg.5"}
@@ -139,7 +138,7 @@ def test_class_by_class_in_the_file_and_in_the_numbers(tmp_path):
 def test_of_very_many_classes_hits_alone_are_kept(tmp_path):
     counts = np.zeros((1001, 1001), np.int64)
     counts[7, 7], counts[7, 8] = 3, 1
-    per_class.keep(tmp_path, {"top1_z": counts}, [])
+    artefacts.save_confusions(tmp_path, {"top1_z": counts}, [])
     stored = load_arrays(tmp_path, "confusion")
     assert stored["top1_z"].shape == (2, 1001)
     assert stored["top1_z"][:, 7].tolist() == [4, 3]

@@ -10,22 +10,20 @@ import torch
 from small_cases import CPU, case_of
 from small_runs import TINY, augmented_run_of, build_images, saccade_run_of
 
-from seqjepa.evaluate.banks import encode_banks
-from seqjepa.evaluate.battery import Lengths
-from seqjepa.evaluate.protocol import Protocol
-from seqjepa.evaluate.retrieval import RETRIEVAL
-from seqjepa.evaluate.retrieval_queries import queries
+from seqjepa.evaluate.config import Protocol
+from seqjepa.evaluate.retrieval import RETRIEVAL, queries, target_features
 from seqjepa.evaluate.rollouts import ROLLOUTS
-from seqjepa.evaluate.study import Case
-from seqjepa.evaluate.target_features import target_features
+from seqjepa.evaluate.splits import encode_splits
+from seqjepa.evaluate.studies import EvalContext
+from seqjepa.evaluate.tasks import Lengths
 from seqjepa.training.checkpoint import load_run
 from shards.reader import ShardSet
 
 
-def drawn_case(run: Path, shards: Path, val_draws: int = 1) -> Case:
+def drawn_case(run: Path, shards: Path, val_draws: int = 1) -> EvalContext:
     loaded, stored = load_run(run), ShardSet.open(shards)
     protocol = Protocol((1, 2, 4), Lengths(1, 1), val_draws, train_draws=1)
-    banks = encode_banks(loaded, stored, protocol, CPU, progress=False)
+    banks = encode_splits(loaded, stored, protocol, CPU, progress=False)
     return case_of(loaded, stored, banks, Path("unused"), val_draws=val_draws, resampling=True)
 
 

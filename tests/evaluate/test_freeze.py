@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from seqjepa.evaluate.freeze import frozen, state_sha256
+from seqjepa.evaluate.run import frozen, state_sha256
 from shards.errors import FailureError
 
 

@@ -8,19 +8,19 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from seqjepa.evaluate import inputs
-from seqjepa.evaluate.bank import FeatureBank
+from seqjepa.evaluate.features import Features
 
 NAMES = ("rot_x", "rot_y", "rot_z", "floor_hue", "light_theta", "light_phi", "light_hue")
 S, N, D = 5, 4, 3
 
 
 @pytest.fixture
-def bank() -> FeatureBank:
+def bank() -> Features:
     rng = np.random.default_rng(0)
     params = rng.uniform(-1.5, 1.5, (S, N, 7)).astype(np.float32)
     # z says which view it is, so that a gathered row can be recognised: [sample, view, 1].
     z = torch.stack([*torch.meshgrid(torch.arange(S), torch.arange(N), indexing="ij"), torch.ones(S, N)], -1).float()
-    return FeatureBank(z, np.full(S, N), params, NAMES, torch.arange(S) % 2)
+    return Features(z, np.full(S, N), params, NAMES, torch.arange(S) % 2)
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def views() -> np.ndarray:
 ROWS = torch.tensor([4, 0])
 
 
-def rotations(bank: FeatureBank, views: np.ndarray) -> Rotation:
+def rotations(bank: Features, views: np.ndarray) -> Rotation:
     angles = bank.params[ROWS.numpy(), views[ROWS.numpy()], :3]
     return Rotation.from_euler("xyz", angles.astype(np.float64))
 

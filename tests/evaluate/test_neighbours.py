@@ -12,12 +12,18 @@ from sklearn.neighbors import NearestNeighbors
 from small_cases import bank_of, case_of_run, handmade_case
 from small_runs import SIZE
 
-from seqjepa.evaluate import nearest as blocks
 from seqjepa.evaluate import neighbours
+from seqjepa.evaluate import neighbours as blocks
 from seqjepa.evaluate.artefacts import load_arrays
-from seqjepa.evaluate.nearest import directions, nearest
-from seqjepa.evaluate.neighbour_pictures import pictures_of
-from seqjepa.evaluate.neighbours import NEIGHBOURS, angle_between, random_others, spread
+from seqjepa.evaluate.neighbours import (
+    NEIGHBOURS,
+    angle_between,
+    directions,
+    nearest,
+    pictures_of,
+    random_others,
+    spread,
+)
 from seqjepa.training.checkpoint import load_run
 from shards.reader import ShardSet
 
@@ -134,7 +140,7 @@ def test_whole_images_have_classes_alone(saccade_run, saccade_shards, tmp_path):
 
 
 def test_pictures_are_small(shards, monkeypatch):
-    monkeypatch.setattr("seqjepa.evaluate.neighbour_pictures.MOST_PIXELS", 8)
+    monkeypatch.setattr("seqjepa.evaluate.neighbours.MOST_PIXELS", 8)
     stored, one = ShardSet.open(shards), np.zeros((1, 1), np.int64)
     picture = pictures_of(stored, "val", one, one)
     blocks_of = stored.split("val").read_view(0, 0).reshape(8, 2, 8, 2, 3).mean((1, 3))

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from seqjepa.data.draws import Purpose
 from seqjepa.evaluate import odd_one_out
-from seqjepa.evaluate.bank import FeatureBank
-from seqjepa.evaluate.freeze import frozen, state_sha256
-from seqjepa.evaluate.odd_draws import draw_triplets
-from seqjepa.evaluate.odd_one_out import ODD_ONE_OUT
+from seqjepa.evaluate.features import Features
+from seqjepa.evaluate.odd_one_out import ODD_ONE_OUT, draw_triplets
+from seqjepa.evaluate.run import frozen, state_sha256
 from seqjepa.methods.base import as_module
 from seqjepa.training.checkpoint import load_run
 
@@ -48,7 +47,7 @@ class Alone(nn.Module):
     """A method without an aggregate."""
 
 
-def bank(objects: int, seed: int, noise: float = 0.05, **fields) -> FeatureBank:
+def bank(objects: int, seed: int, noise: float = 0.05, **fields) -> Features:
     """Clusters: z is a corner of its class, with noise on it; noise of 0 and no corners where it is None."""
     rng = np.random.default_rng(seed)
     labels = np.arange(objects) % CLASSES

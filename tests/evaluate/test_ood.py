@@ -11,13 +11,12 @@ from sklearn.metrics import r2_score
 from small_cases import case_of_run
 from small_runs import CLASSES, SIZE, sample
 
-from seqjepa.evaluate.battery import battery_for
-from seqjepa.evaluate.fit_and_score import fit_and_score
-from seqjepa.evaluate.ood import OOD
-from seqjepa.evaluate.ood_set import labels_by_name, open_ood
-from seqjepa.evaluate.probes import predict
-from seqjepa.evaluate.study import Case
-from seqjepa.evaluate.suite import evaluate_run
+from seqjepa.evaluate.heads import predict
+from seqjepa.evaluate.ood import OOD, labels_by_name, open_ood
+from seqjepa.evaluate.probes import fit_and_score
+from seqjepa.evaluate.run import evaluate_run
+from seqjepa.evaluate.studies import EvalContext
+from seqjepa.evaluate.tasks import tasks_for
 from shards.errors import ConfigError
 from shards.reader import ShardSet
 from shards.schema import THREE_DIEBENCH_PARAMS, ParamField, ViewSpec
@@ -62,8 +61,8 @@ def ood(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
     return ShardSet.open(ood_shards(tmp_path_factory.mktemp("ood") / "shards"))
 
 
-def probed(case: Case) -> Case:
-    for measure in battery_for(case.subject, case.protocol.m_val, case.protocol.lengths)[0]:
+def probed(case: EvalContext) -> EvalContext:
+    for measure in tasks_for(case.subject, case.protocol.m_val, case.protocol.lengths)[0]:
         fit_and_score(measure, case.bench)
     return case
 
@@ -103,7 +102,7 @@ def test_numbers_are_those_of_the_head_on_the_views(run, shards, ood, tmp_path):
     assert scores["indiv_rot_deg"] == pytest.approx(np.degrees(turned.magnitude()).mean(), abs=1e-2)
 
 
-def _first_views(case: Case, objects: int, n_views: np.ndarray) -> np.ndarray:
+def _first_views(case: EvalContext, objects: int, n_views: np.ndarray) -> np.ndarray:
     from seqjepa.data.draws import Purpose, choose_distinct, draw_u32
 
     numbers = draw_u32(case.bench.seed, 0, Purpose.EVALUATION, np.arange(objects), 1)

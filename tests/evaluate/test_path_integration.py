@@ -11,9 +11,9 @@ from sklearn.metrics import r2_score
 from seqjepa.config import ModelConfig
 from seqjepa.data.draws import Purpose
 from seqjepa.evaluate import inputs
-from seqjepa.evaluate.bank import FeatureBank
-from seqjepa.evaluate.battery import Lengths, Subject, battery_for
-from seqjepa.evaluate.fit_and_score import Bench, fit_and_score
+from seqjepa.evaluate.features import Features
+from seqjepa.evaluate.probes import Bench, fit_and_score
+from seqjepa.evaluate.tasks import Capabilities, Lengths, tasks_for
 from seqjepa.methods.seq_jepa import SeqJEPA
 
 CPU = torch.device("cpu")
@@ -34,29 +34,29 @@ class Navigator(torch.nn.Module):
         return torch.cat([seen, actions[:, -1] * action], 1)
 
 
-def bank_of(samples: int, seed: int, width: int = 0) -> FeatureBank:
+def bank_of(samples: int, seed: int, width: int = 0) -> Features:
     """K runs of V positions, uniform; z is the position, followed by `width` numbers of noise."""
     rng = np.random.default_rng(seed)
     where = rng.uniform(0, 1, (samples, K * V, 2)).astype(np.float32)
     noise = rng.normal(size=(samples, K * V, width)).astype(np.float32)
     z = torch.from_numpy(np.concatenate([where, noise], -1))
     labels = torch.arange(samples) % 2
-    return FeatureBank(z, np.full(samples, K * V), where, ("x", "y"), labels, V, z[:, 0])
+    return Features(z, np.full(samples, K * V), where, ("x", "y"), labels, V, z[:, 0])
 
 
-def measured(method: torch.nn.Module, train: FeatureBank, val: FeatureBank, epochs: int, names: str) -> dict:
-    subject = Subject(method, "position", 2, ("x", "y"), V, labelled=True, seen="patches", standardise=True)
-    measures, skipped = battery_for(subject, [1, 2, 3], Lengths(epochs, K))
+def measured(method: torch.nn.Module, train: Features, val: Features, epochs: int, names: str) -> dict:
+    subject = Capabilities(method, "position", 2, ("x", "y"), V, labelled=True, seen="patches", standardise=True)
+    measures, skipped = tasks_for(subject, [1, 2, 3], Lengths(epochs, K))
     assert not skipped
     bench = Bench(train, val, CPU, seed=0)
     chosen = [measure for measure in measures if measure.name.startswith(names)]
     return {key: value for measure in chosen for key, value in fit_and_score(measure, bench)[0].items()}
 
 
-def least_squares(size: int, shown: str, train: FeatureBank, val: FeatureBank) -> float:
+def least_squares(size: int, shown: str, train: Features, val: Features) -> float:
     """R² of the best linear head on every run, written out by hand."""
 
-    def rows(bank: FeatureBank, runs: int) -> tuple[np.ndarray, np.ndarray]:
+    def rows(bank: Features, runs: int) -> tuple[np.ndarray, np.ndarray]:
         p = bank.params.reshape(len(bank), K, V, 2)[:, :runs].reshape(-1, V, 2)
         first, last, after = p[:, 0], p[:, size - 1], p[:, size]
         seen, taken = np.concatenate([first, last], 1), after - last

@@ -10,13 +10,13 @@ import torch
 from small_runs import IMAGE, TINY, augmented_run_of, build_images
 
 from seqjepa.data.draws import Purpose
-from seqjepa.evaluate.banks import Banks, encode_banks
-from seqjepa.evaluate.battery import Lengths, position
-from seqjepa.evaluate.fit_and_score import Bench, fit_and_score
+from seqjepa.evaluate.capabilities import capabilities_of
+from seqjepa.evaluate.config import Protocol
 from seqjepa.evaluate.inputs import action_between
-from seqjepa.evaluate.protocol import Protocol
-from seqjepa.evaluate.subject import subject_of
-from seqjepa.evaluate.suite import evaluate_run
+from seqjepa.evaluate.probes import Bench, fit_and_score
+from seqjepa.evaluate.run import evaluate_run
+from seqjepa.evaluate.splits import SplitFeatures, encode_splits
+from seqjepa.evaluate.tasks import Lengths, position
 from seqjepa.training.checkpoint import LoadedRun, load_run
 from shards.errors import ConfigError
 from shards.reader import ShardSet
@@ -63,14 +63,14 @@ class Blind(MeanColour):
         return super().embed(views) * torch.tensor([0.0, 0.0, 1.0])
 
 
-def position_of(run: Path, shards: Path, method: torch.nn.Module) -> tuple[dict[str, float], Banks]:
+def position_of(run: Path, shards: Path, method: torch.nn.Module) -> tuple[dict[str, float], SplitFeatures]:
     """Position R² as evaluate_run reads it, without the other probes."""
     loaded, stored = load_run(run), ShardSet.open(shards)
     loaded = LoadedRun(loaded.config, method, loaded.data)  # type: ignore[arg-type]
     protocol = Protocol((1,), Lengths(900, 4), train_draws=4, patch=PATCH, standardise=True)
-    banks = encode_banks(loaded, stored, protocol, CPU, progress=False)
+    banks = encode_splits(loaded, stored, protocol, CPU, progress=False)
     assert banks.patches is not None
-    subject = subject_of(loaded, stored, banks, protocol, CPU)
+    subject = capabilities_of(loaded, stored, banks, protocol, CPU)
     bench = Bench(banks.patches.train, banks.patches.val, CPU, 0)
     return fit_and_score(position(subject, protocol.lengths), bench).last, banks
 

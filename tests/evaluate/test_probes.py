@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from seqjepa.data.draws import permutation
-from seqjepa.evaluate.measure import regression
+from seqjepa.evaluate.heads import Fit, StackedLinear, cross_entropy, fit, mlp, predict
 from seqjepa.evaluate.metrics import r2_avg, top1
-from seqjepa.evaluate.probes import Fit, StackedLinear, cross_entropy, fit, mlp, predict
+from seqjepa.evaluate.tasks import regression
 
 CPU = torch.device("cpu")
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from seqjepa.evaluate.battery import Lengths, Subject, battery_for
-from seqjepa.evaluate.fit_and_score import Bench, fit_and_score
-from seqjepa.evaluate.view_bank import encode_views
+from seqjepa.evaluate.encode import encode_views
+from seqjepa.evaluate.probes import Bench, fit_and_score
+from seqjepa.evaluate.tasks import Capabilities, Lengths, tasks_for
 from seqjepa.training.checkpoint import load_run
 from shards.reader import ShardSet
 
@@ -38,8 +38,8 @@ def test_features_made_anew_are_the_cached_ones_and_give_the_same_scores(peer: M
     encoded = peer.Encoded(method, peer.decoded(stored.split("train"), CPU, 2), STATS)
     rows, slots = torch.tensor([[3], [7]]), torch.from_numpy(np.array([[0, 3], [2, 1]]))
     torch.testing.assert_close(encoded[rows, slots], train.z[rows, slots], atol=1e-5, rtol=1e-4)
-    subject = Subject(method, "rotation", 3, train.param_names, 4, labelled=True, no_path="no")
+    subject = Capabilities(method, "rotation", 3, train.param_names, 4, labelled=True, no_path="no")
     bench = Bench(train, val, CPU, seed=0)
-    for measure in battery_for(subject, [1, 3], Lengths(2, 2))[0]:
+    for measure in tasks_for(subject, [1, 3], Lengths(2, 2))[0]:
         _, scores = peer.probe_recomputed(measure, bench, encoded, measure.epochs)
         assert scores == pytest.approx(fit_and_score(measure, bench).last, abs=0.02, rel=0.01), measure.name

@@ -18,12 +18,19 @@ from seqjepa.config import DataConfig, RunConfig
 from seqjepa.data.actions import actions_between, multiply, quaternion
 from seqjepa.data.sequence import normalise
 from seqjepa.evaluate import retrieval
-from seqjepa.evaluate.bank import FeatureBank
-from seqjepa.evaluate.freeze import frozen
-from seqjepa.evaluate.retrieval import RETRIEVAL, Found, rank_views, retrieval_scores
-from seqjepa.evaluate.retrieval_embeddings import by_aggregate, by_predictor, projected
-from seqjepa.evaluate.retrieval_queries import queries
-from seqjepa.evaluate.study import Case
+from seqjepa.evaluate.features import Features
+from seqjepa.evaluate.retrieval import (
+    RETRIEVAL,
+    Found,
+    by_aggregate,
+    by_predictor,
+    projected,
+    queries,
+    rank_views,
+    retrieval_scores,
+)
+from seqjepa.evaluate.run import frozen
+from seqjepa.evaluate.studies import EvalContext
 from seqjepa.training.checkpoint import DataInfo, load_run
 
 
@@ -47,14 +54,14 @@ class Guessing(Turning):
         return torch.randn(len(y), 4, generator=torch.Generator().manual_seed(len(y)))
 
 
-def rotations(objects: int = 40, views: int = 50, n_views: np.ndarray | None = None) -> FeatureBank:
+def rotations(objects: int = 40, views: int = 50, n_views: np.ndarray | None = None) -> Features:
     rng = np.random.default_rng(0)
     euler = rng.uniform(-np.pi / 2, np.pi / 2, (objects, views, 3)).astype(np.float32)
     fields = {} if n_views is None else {"n_views": n_views}
     return bank_of(quaternion(euler), np.zeros(objects), euler, **fields)
 
 
-def scores_of(method: Turning, bank: FeatureBank) -> dict[str, float]:
+def scores_of(method: Turning, bank: Features) -> dict[str, float]:
     asked = queries(bank, "rotation", 1, 0)
     candidates = {"": projected(method, bank, CPU)}
     ranks, blind = (
@@ -145,7 +152,7 @@ def test_chunks_of_objects_do_not_matter(monkeypatch):
     assert scores_of(Guessing(), bank) == whole
 
 
-def slow_scores(case: Case, embed: Callable, context: int) -> dict[str, float]:
+def slow_scores(case: EvalContext, embed: Callable, context: int) -> dict[str, float]:
     """Query by query, each view read from the shards by itself."""
     index, method, data = case.stored.split("val"), case.loaded.method, case.loaded.data
     asked = queries(case.banks.val, "rotation", context, 0)

@@ -16,11 +16,11 @@ from seqjepa.config import DataConfig, RunConfig
 from seqjepa.data.actions import multiply, quaternion
 from seqjepa.data.draws import Purpose
 from seqjepa.evaluate import rollouts
-from seqjepa.evaluate.bank import FeatureBank
-from seqjepa.evaluate.freeze import frozen
-from seqjepa.evaluate.ranking import ranks_of
+from seqjepa.evaluate.features import Features
+from seqjepa.evaluate.metrics import ranks_of
+from seqjepa.evaluate.retrieval import target_features
 from seqjepa.evaluate.rollouts import ROLLOUTS, by_horizon, extent, one_by_one, roll_out, walk
-from seqjepa.evaluate.target_features import target_features
+from seqjepa.evaluate.run import frozen
 from seqjepa.training.checkpoint import DataInfo, load_run
 
 
@@ -41,7 +41,7 @@ class Turning:
         return self.length * (torch.from_numpy(multiply(z_agg.numpy(), action.numpy())) + wrong)
 
 
-def rotations(objects: int = 30, views: int = 12) -> FeatureBank:
+def rotations(objects: int = 30, views: int = 12) -> Features:
     euler = np.random.default_rng(0).uniform(-np.pi / 2, np.pi / 2, (objects, views, 3)).astype(np.float32)
     return bank_of(quaternion(euler), np.zeros(objects), euler)
 
@@ -150,7 +150,7 @@ def test_a_run_on_shards(run, shards, tmp_path):
 def test_target_features_are_encoded_once_for_all_studies(run, shards, tmp_path, monkeypatch):
     case = case_of_run(run, shards, tmp_path)
     first = target_features(case)
-    monkeypatch.setattr("seqjepa.evaluate.target_features.encode_views", None)
+    monkeypatch.setattr("seqjepa.evaluate.retrieval.encode_views", None)
     assert target_features(case) is first
 
 

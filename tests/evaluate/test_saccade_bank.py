@@ -11,9 +11,9 @@ import torch
 from seqjepa.data.draws import Purpose, uniform
 from seqjepa.data.fixations import Fixating, sample_fixations
 from seqjepa.data.patches import cut_patches
-from seqjepa.evaluate import encode, image_bank
+from seqjepa.evaluate import encode
 from seqjepa.evaluate.drawn_views import Draws, Glances
-from seqjepa.evaluate.image_bank import encode_images
+from seqjepa.evaluate.encode import encode_images
 from shards.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -67,7 +67,7 @@ GLANCES = Glances(Fixating(patch=P, inhibition="none"), DRAWS)
 @pytest.mark.parametrize("at_once", [1, 3, 100])
 def test_every_patch_stands_at_its_draw_with_its_position(monkeypatch, at_once):
     monkeypatch.setattr(encode, "CPU_PIXELS_PER_PASS", at_once * 4 * P * P)
-    monkeypatch.setattr(image_bank, "FEWEST_IMAGES", at_once)
+    monkeypatch.setattr(encode, "FEWEST_IMAGES", at_once)
     bank = encode_images(Corner(), Coordinates(), GLANCES, AS_IT_IS, CPU)
     assert (bank.z.shape, bank.run_length, bank.different_draws) == ((S, 12, 4), 4, 3)
     for s in range(S):

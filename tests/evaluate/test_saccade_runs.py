@@ -11,11 +11,11 @@ from small_runs import CLASSES, IMAGE, PATCH, TINY, build_images, saccade_run_of
 
 from seqjepa.commands.evaluate import parse_sizes
 from seqjepa.data.fixations import Fixating
-from seqjepa.evaluate import banks
-from seqjepa.evaluate.battery import Lengths
-from seqjepa.evaluate.protocol import Protocol
+from seqjepa.evaluate import splits
+from seqjepa.evaluate.config import Protocol
 from seqjepa.evaluate.results import read_results, results_file
-from seqjepa.evaluate.suite import evaluate_run
+from seqjepa.evaluate.run import evaluate_run
+from seqjepa.evaluate.tasks import Lengths
 from seqjepa.training.checkpoint import load_run
 from shards.errors import ConfigError, UsageError
 from shards.reader import ShardSet
@@ -89,8 +89,8 @@ def protocol_of(**options: object) -> Protocol:
     return Protocol((1, 2), Lengths(6, 6), train_draws=1, **options)  # type: ignore[arg-type]
 
 
-def encoded(run: Path, shards: Path, **options: object) -> banks.Banks:
-    return banks.encode_banks(load_run(run), ShardSet.open(shards), protocol_of(**options), CPU, progress=False)
+def encoded(run: Path, shards: Path, **options: object) -> splits.SplitFeatures:
+    return splits.encode_splits(load_run(run), ShardSet.open(shards), protocol_of(**options), CPU, progress=False)
 
 
 def test_transfer_to_other_patches_takes_the_sets_own_normalisation(saccade_run, saccade_shards, tmp_path):
@@ -167,7 +167,7 @@ def test_images_without_maps_do_for_uniform_fixations_only(saccade_run, saccade_
 
 def test_defaults_on_a_cpu(saccade_run, saccade_shards):
     loaded, stored = load_run(saccade_run), ShardSet.open(saccade_shards)
-    found = banks.encode_banks(loaded, stored, Protocol((1,), Lengths(300, 16)), CPU, progress=False)
+    found = splits.encode_splits(loaded, stored, Protocol((1,), Lengths(300, 16)), CPU, progress=False)
     assert (found.train.different_draws, found.val.different_draws) == (8, 1)
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from small_runs import CLASSES, SIZE, VIEWS, sample
 
-from seqjepa.evaluate import studies
+from seqjepa.evaluate import suites
 from seqjepa.evaluate.results import format_table, read_results
-from seqjepa.evaluate.studies import STUDIES, SUITES, merged
-from seqjepa.evaluate.study import Case, Study
-from seqjepa.evaluate.suite import evaluate_run
+from seqjepa.evaluate.run import evaluate_run
+from seqjepa.evaluate.studies import EvalContext, Study
+from seqjepa.evaluate.suites import STUDIES, SUITES, merged
 from shards.errors import UsageError
 from shards.schema import THREE_DIEBENCH_PARAMS, ViewSpec
 from shards.writer import SetBuilder
@@ -21,11 +21,11 @@ QUICK = {"device": "cpu", "m_val": (1, 2), "probe_epochs": 2, "path": False, "pr
 
 
 @pytest.fixture
-def cases(monkeypatch: pytest.MonkeyPatch) -> list[Case]:
+def cases(monkeypatch: pytest.MonkeyPatch) -> list[EvalContext]:
     """Three studies in place of the real ones; the cases that were taken."""
-    seen: list[Case] = []
+    seen: list[EvalContext] = []
 
-    def take(case: Case) -> dict:
+    def take(case: EvalContext) -> dict:
         seen.append(case)
         return {"retrieval": {"mrr": 0.5}, "intervals": {"retrieval": {"mrr": [0.25, 0.75]}}}
 
@@ -33,11 +33,11 @@ def cases(monkeypatch: pytest.MonkeyPatch) -> list[Case]:
     found = Study("retrieval", why_not=lambda case: "", take=take, rows=rows)
     absent = Study("umap", why_not=lambda case: "no map today", take=take, rows={})
     ood = Study("ood", why_not=lambda case: "", take=lambda case: {"ood": {"top1_z": 0.1}}, rows={})
-    monkeypatch.setattr(studies, "STUDIES", (found, absent, ood))
+    monkeypatch.setattr(suites, "STUDIES", (found, absent, ood))
     return seen
 
 
-def test_a_suite_takes_its_studies_and_says_why_others_are_missing(run: Path, shards: Path, cases: list[Case]):
+def test_a_suite_takes_its_studies_and_says_why_others_are_missing(run: Path, shards: Path, cases: list[EvalContext]):
     found = evaluate_run(run, shards, suite="3diebench", **QUICK)
     assert found["retrieval"] == {"mrr": 0.5}
     assert found["intervals"]["retrieval"] == {"mrr": [0.25, 0.75]}
@@ -51,7 +51,7 @@ def test_a_suite_takes_its_studies_and_says_why_others_are_missing(run: Path, sh
 
 
 def test_the_default_takes_none_of_them_but_shards_of_other_rotations_ask_for_theirs(
-    run: Path, shards: Path, cases: list[Case], tmp_path: Path
+    run: Path, shards: Path, cases: list[EvalContext], tmp_path: Path
 ):
     assert "retrieval" not in evaluate_run(run, shards, **QUICK)
     rng, spec = np.random.default_rng(9), ViewSpec(VIEWS, SIZE, SIZE, "jpeg", THREE_DIEBENCH_PARAMS)
@@ -78,7 +78,7 @@ def test_suites_name_studies_that_there_are():
 
 
 def test_every_row_of_a_study_is_unique():
-    assert len(studies.ROWS) == sum(len(study.rows) for study in STUDIES)
+    assert len(suites.ROWS) == sum(len(study.rows) for study in STUDIES)
 
 
 def test_costs_are_in_every_evaluation(run: Path, shards: Path):

@@ -7,12 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from seqjepa.evaluate import suite
-from seqjepa.evaluate.battery import Lengths, Subject, battery_for
-from seqjepa.evaluate.fit_and_score import Bench, fit_and_score
+from seqjepa.evaluate.encode import encode_views
+from seqjepa.evaluate.probes import Bench, fit_and_score
 from seqjepa.evaluate.results import differently_measured, format_table, read_results, table_rows
-from seqjepa.evaluate.suite import evaluate_run
-from seqjepa.evaluate.view_bank import encode_views
+from seqjepa.evaluate.run import evaluate_run
+from seqjepa.evaluate.tasks import Capabilities, Lengths, tasks_for
 from seqjepa.training.checkpoint import LoadedRun, load_run
 from shards.errors import ConfigError, DamageError, FailureError, FormatError, UsageError
 from shards.reader import ShardSet
@@ -63,7 +62,9 @@ class Colours(torch.nn.Module):
 
 def test_a_method_without_an_aggregate_is_probed_on_z(run, shards, monkeypatch):
     loaded = load_run(run)
-    monkeypatch.setattr(suite, "load_run", lambda *_, **__: LoadedRun(loaded.config, Colours(), loaded.data))
+    monkeypatch.setattr(
+        "seqjepa.evaluate.run.load_run", lambda *_, **__: LoadedRun(loaded.config, Colours(), loaded.data)
+    )
     results = evaluate_run(run, shards, device="cpu", probe_epochs=100, progress=False)
     assert results["protocol"]["skipped"]["top1_agg"] == "the method has no aggregate"
     assert results["r2_rel_rot_avg"] < 0.1
@@ -74,8 +75,8 @@ def test_probes_find_what_the_features_hold(shards):
         encode_views(Colours(), ShardSet.open(shards).split(split), ((0.4,) * 3, (0.2,) * 3), torch.device("cpu"))
         for split in ("train", "val")
     ]
-    subject = Subject(Colours(), "rotation", 3, banks[0].param_names, 4, labelled=True)
-    measures, _ = battery_for(subject, [1], Lengths(300, 300))
+    subject = Capabilities(Colours(), "rotation", 3, banks[0].param_names, 4, labelled=True)
+    measures, _ = tasks_for(subject, [1], Lengths(300, 300))
     top1, hue = measures[0], measures[-1]
     bench = Bench(*banks, torch.device("cpu"), seed=0, val_draws=4)
     assert fit_and_score(replace(top1, epochs=600), bench)[0] == {"top1_z": 1.0}
@@ -89,7 +90,7 @@ def test_a_model_that_drifts_is_refused_and_leaves_no_numbers(run, shards, monke
     assert isinstance(loaded.method, torch.nn.Module)
     norm = next(m for m in loaded.method.modules() if isinstance(m, torch.nn.BatchNorm2d))
     monkeypatch.setattr(norm, "train", lambda mode=True: type(norm).train(norm, True))
-    monkeypatch.setattr(suite, "load_run", lambda *_, **__: loaded)
+    monkeypatch.setattr("seqjepa.evaluate.run.load_run", lambda *_, **__: loaded)
     with pytest.raises(FailureError, match="changed the model"):
         evaluate_run(run, shards, **QUICK)
     assert not (run / "results.json").exists()
@@ -130,7 +131,7 @@ def test_table_has_a_column_for_each_and_the_gain():
 
 
 def test_what_would_lose_the_numbers_is_found_before_anything_is_encoded(run, shards, monkeypatch):
-    monkeypatch.setattr("seqjepa.evaluate.suite.encode_banks", None)
+    monkeypatch.setattr("seqjepa.evaluate.run.encode_splits", None)
     for file, text in (("results.json", '{"trained":'), ("metrics.jsonl", "nonsense\n")):
         (run / file).write_text(text)
         with pytest.raises((FormatError, DamageError), match=file):

@@ -13,11 +13,10 @@ from small_cases import bank_of, case_of_run, handmade_case
 from small_runs import CLASSES
 
 from seqjepa.data.draws import Purpose
-from seqjepa.evaluate import umap_maps
+from seqjepa.evaluate import umap
 from seqjepa.evaluate.artefacts import load_arrays
-from seqjepa.evaluate.bank import FeatureBank
-from seqjepa.evaluate.map_points import aggregates, most_frequent, views
-from seqjepa.evaluate.umap_maps import UMAP, flattened
+from seqjepa.evaluate.features import Features
+from seqjepa.evaluate.umap import UMAP, aggregates, flattened, most_frequent, views
 from seqjepa.methods.base import Aggregating
 from seqjepa.training.checkpoint import load_run
 
@@ -36,10 +35,10 @@ class FirstTwo:
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(umap_maps, "_import_umap", lambda: SimpleNamespace(UMAP=FirstTwo))
+    monkeypatch.setattr(umap, "_import_umap", lambda: SimpleNamespace(UMAP=FirstTwo))
 
 
-def bank(labels: np.ndarray, slots: int = 4, **fields) -> FeatureBank:
+def bank(labels: np.ndarray, slots: int = 4, **fields) -> Features:
     rng = np.random.default_rng(0)
     params = rng.uniform(-np.pi, np.pi, (len(labels), slots, 3)).astype(np.float32)
     return bank_of(rng.normal(size=(len(labels), slots, 5)), labels, params, **fields)
@@ -133,19 +132,19 @@ def test_trustworthiness_is_one_where_the_map_keeps_all(quick):
     flat = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
     points = views(bank(np.zeros(15, np.int64)), [0], 60, seed=0)
     whole = replace(points, x=flat)
-    assert umap_maps._trustworthiness("view", whole, flattened(flat, 0)) == {"trustworthiness_view": 1.0}
+    assert umap._trustworthiness("view", whole, flattened(flat, 0)) == {"trustworthiness_view": 1.0}
     shuffled = flat[np.random.default_rng(1).permutation(60)]
-    assert umap_maps._trustworthiness("view", whole, shuffled)["trustworthiness_view"] < 0.7
+    assert umap._trustworthiness("view", whole, shuffled)["trustworthiness_view"] < 0.7
 
 
 def test_why_not(run, shards, tmp_path, monkeypatch):
     case = case_of_run(run, shards, tmp_path)
     assert UMAP.why_not(case) == ""
     assert UMAP.why_not(replace(case, subject=replace(case.subject, labelled=False))) == "samples without a label"
-    monkeypatch.setattr(umap_maps.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(umap.importlib.util, "find_spec", lambda name: None)
     assert UMAP.why_not(case) == "umap-learn is not installed: pip install 'seqjepa[umap]'"
     points = views(case.banks.val, [0], 60, seed=0)
-    assert umap_maps._trustworthiness("view", points, points.x[:, :2]) == {}
+    assert umap._trustworthiness("view", points, points.x[:, :2]) == {}
 
 
 @pytest.mark.slow

@@ -7,8 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from seqjepa.evaluate.stored_views import stored_views
-from seqjepa.evaluate.view_bank import encode_views
+from seqjepa.evaluate.encode import encode_views, stored_views
 from shards.errors import DamageError
 from shards.reader import ShardSet
 

@@ -23,7 +23,7 @@ from train_helpers import make_saliency_shards, metrics, tiny_config
 from seqjepa import checksums
 from seqjepa.evaluate.artefacts import load_arrays, save_arrays
 from seqjepa.evaluate.results import format_table, read_results
-from seqjepa.evaluate.suite import evaluate_run
+from seqjepa.evaluate.run import evaluate_run
 from seqjepa.jobs.asked import still_answered
 from seqjepa.methods.base import as_module
 from seqjepa.report.files import page_file

@@ -12,10 +12,10 @@ from seqjepa.data.augment.recipes import RECIPES
 from seqjepa.data.augment.scaling import stored_scaling
 from seqjepa.data.draws import Purpose
 from seqjepa.data.loader import ViewLoader
-from seqjepa.evaluate.banks import encode_banks
-from seqjepa.evaluate.battery import Lengths
-from seqjepa.evaluate.protocol import Protocol
-from seqjepa.evaluate.suite import evaluate_run
+from seqjepa.evaluate.config import Protocol
+from seqjepa.evaluate.run import evaluate_run
+from seqjepa.evaluate.splits import encode_splits
+from seqjepa.evaluate.tasks import Lengths
 from seqjepa.training.checkpoint import load_run
 from seqjepa.training.train import train
 from shards.errors import ConfigError
@@ -62,7 +62,7 @@ def test_evaluation_scales_the_actions_of_a_baked_set_as_training_did(tmp_path, 
         ShardSet.open(tmp_path / "baked"),
         Protocol((1, 2), Lengths(2, 2), 1),
     )
-    banks = encode_banks(load_run(tmp_path / "run"), stored, protocol, torch.device("cpu"), False)
+    banks = encode_splits(load_run(tmp_path / "run"), stored, protocol, torch.device("cpu"), False)
     slots = banks.train.draw(0, 0, Purpose.EVALUATION, 3)
     with ViewLoader(
         stored.split("train"), views=3, action="augmentation", batch_size=20, seed=5, workers=0, shuffle=False,

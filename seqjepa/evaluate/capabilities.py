@@ -5,17 +5,19 @@ from __future__ import annotations
 import torch
 
 from seqjepa.data.augmented import Augmenting
-from seqjepa.evaluate.bank import FeatureBank
-from seqjepa.evaluate.banks import Banks
-from seqjepa.evaluate.battery import Seen, Subject
-from seqjepa.evaluate.protocol import Protocol
+from seqjepa.evaluate.config import Protocol
+from seqjepa.evaluate.features import Features
+from seqjepa.evaluate.splits import SplitFeatures
+from seqjepa.evaluate.tasks import Capabilities, Seen
 from seqjepa.training.checkpoint import LoadedRun
 from shards.reader import ShardSet
 
 
-def subject_of(loaded: LoadedRun, stored: ShardSet, banks: Banks, protocol: Protocol, device: torch.device) -> Subject:
+def capabilities_of(
+    loaded: LoadedRun, stored: ShardSet, banks: SplitFeatures, protocol: Protocol, device: torch.device
+) -> Capabilities:
     both = (banks.train, banks.val)
-    return Subject(
+    return Capabilities(
         method=loaded.method,
         action=loaded.data.action,
         classes=max(len(stored.info.classes), *(int(bank.labels.max()) + 1 for bank in both)),
@@ -32,13 +34,13 @@ def subject_of(loaded: LoadedRun, stored: ShardSet, banks: Banks, protocol: Prot
     )
 
 
-def _seen(banks: Banks) -> Seen:
+def _seen(banks: SplitFeatures) -> Seen:
     if banks.how is None:
         return "stored views"
     return "augmentations" if isinstance(banks.how, Augmenting) else "patches"
 
 
-def _constant(bank: FeatureBank) -> tuple[str, ...]:
+def _constant(bank: Features) -> tuple[str, ...]:
     """Names of the parameters that are the same in all views."""
     low, high = bank.params.min(axis=(0, 1)), bank.params.max(axis=(0, 1))
     return tuple(name for name, same in zip(bank.param_names, low == high, strict=True) if same)

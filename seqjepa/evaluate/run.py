@@ -1,39 +1,48 @@
-"""Evaluation of a run: encode once, probe from the banks, take studies, write the numbers (docs/evaluation.md)."""
+"""Evaluation of a run: encode once, probe from the banks, take studies, write the numbers (docs/evaluation.md).
+
+Every probe of an evaluation, on the features as they are, in contexts or in halves.
+
+Probing must not touch the model: eval mode, no gradients, a hash before and after (docs/fidelity.md #37).
+"""
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+from tqdm import tqdm
 
-from seqjepa.context_ssl.in_context import context_lengths
+from seqjepa.context_ssl.in_context import context_lengths, scores_in_context
 from seqjepa.devices import pick_device
-from seqjepa.evaluate import per_class
-from seqjepa.evaluate.account import account_of
+from seqjepa.evaluate import artefacts
 from seqjepa.evaluate.artefacts import artefacts_folder
-from seqjepa.evaluate.banks import encode_banks
-from seqjepa.evaluate.battery import PAPER_EPOCHS, Lengths, battery_for, position
-from seqjepa.evaluate.fit_and_score import Bench
-from seqjepa.evaluate.freeze import frozen
-from seqjepa.evaluate.intervals import Resampling
-from seqjepa.evaluate.ood_set import open_ood
-from seqjepa.evaluate.probing import take_all
-from seqjepa.evaluate.protocol import Protocol
+from seqjepa.evaluate.bootstrap import Resampling
+from seqjepa.evaluate.capabilities import capabilities_of
+from seqjepa.evaluate.config import Protocol
+from seqjepa.evaluate.ood import open_ood
+from seqjepa.evaluate.probes import NO_SCORES, Bench, Scores, bench_of_columns, fit_and_score, nested
+from seqjepa.evaluate.protocol import protocol_of
 from seqjepa.evaluate.results import merge_results, read_results, results_name
-from seqjepa.evaluate.studies import DEFAULT, merged, suite_named, take_studies
-from seqjepa.evaluate.study import Case
-from seqjepa.evaluate.subject import subject_of
-from seqjepa.evaluate.taken import nested
-from seqjepa.methods.base import as_module
+from seqjepa.evaluate.splits import encode_splits
+from seqjepa.evaluate.studies import EvalContext
+from seqjepa.evaluate.suites import DEFAULT, merged, suite_named, take_studies
+from seqjepa.evaluate.tasks import PAPER_EPOCHS, Lengths, ProbeTask, position, tasks_for
+from seqjepa.methods.base import Halved, as_module
+from seqjepa.methods.context_ssl import ContextSSL
 from seqjepa.models.precision import full_float32
 from seqjepa.training.checkpoint import METRICS, LoadedRun, load_run
 from seqjepa.training.runlog import read_epochs
-from shards.errors import UsageError
+from shards.errors import FailureError, UsageError
 from shards.reader import ShardSet
 
 CPU_AGG_DRAWS = 16
@@ -149,28 +158,99 @@ def _measure(loaded: LoadedRun, asked: _Asked) -> dict[str, Any]:
     protocol, stored, device, progress = asked.protocol, asked.stored, asked.device, asked.progress
     contexts = context_lengths(loaded.method, protocol.contexts, device)
     with full_float32(), frozen(module) as digest:
-        banks = encode_banks(loaded, stored, protocol, device, progress)
-        subject = subject_of(loaded, stored, banks, protocol, device)
-        measures, skipped = battery_for(subject, protocol.m_val, protocol.lengths)
+        banks = encode_splits(loaded, stored, protocol, device, progress)
+        subject = capabilities_of(loaded, stored, banks, protocol, device)
+        measures, skipped = tasks_for(subject, protocol.m_val, protocol.lengths)
         resampling = Resampling.of(len(banks.val), protocol.seed, device)
         bench = Bench(banks.train, banks.val, device, protocol.seed, protocol.val_draws, resampling)
-        taken, told = take_all(loaded, measures, bench, contexts, progress)
+        taken, told = score_all(loaded, measures, bench, contexts, progress)
         if banks.patches is not None:
             beside = Bench(
                 banks.patches.train, banks.patches.val, device, protocol.seed, protocol.val_draws, resampling
             )
-            taken = taken.joined(take_all(loaded, [position(subject, protocol.lengths)], beside, [], progress)[0])
-        account = account_of(protocol, loaded, stored, banks, subject, read_epochs(asked.run / METRICS))
-        case = Case(
+            taken = taken.joined(score_all(loaded, [position(subject, protocol.lengths)], beside, [], progress)[0])
+        account = protocol_of(protocol, loaded, stored, banks, subject, read_epochs(asked.run / METRICS))
+        case = EvalContext(
             loaded, stored, banks, subject, protocol, bench, asked.folder(account), asked.run,
             asked.weights == "untrained", asked.ood, progress,
         )  # fmt: skip
         studied, reasons = take_studies(case)
     told |= {} if asked.ood is None else {"ood": asked.ood.info.name}
-    by_class = per_class.keep(case.folder, taken.confusions, stored.info.classes)
+    by_class = artefacts.save_confusions(case.folder, taken.confusions, stored.info.classes)
     return {
         **merged(merged(nested(taken.last), {"intervals": nested(taken.intervals)}), studied),
         "best": nested(taken.best),
         **by_class,
         "protocol": {"model_sha256": digest, **account, **told, "skipped": {**skipped, **taken.skipped, **reasons}},
     }
+
+
+logger = logging.getLogger(__name__)
+
+
+def score_all(
+    loaded: LoadedRun, measures: list[ProbeTask], bench: Bench, contexts: list[int], progress: bool
+) -> tuple[Scores, dict[str, Any]]:
+    """What probes gave, and what the protocol says of contexts and halves.
+
+    Views of ContextSSL are probed after a context (in_context.py). Of methods with halves, each half is probed as the
+    whole is: halves.invariant.NAME, halves.equivariant.NAME.
+    """
+    take = partial(_score_tasks, progress=progress)
+    method = loaded.method
+    if isinstance(method, ContextSSL):
+        taken, context = scores_in_context(method, measures, bench, loaded.data.action, contexts, take)
+        return taken, {"context": context}
+    taken = take(measures, bench)
+    if not isinstance(method, Halved):
+        return taken, {}
+    for half, columns in method.halves.items():
+        taken = taken.joined(
+            take(measures, bench_of_columns(bench, columns), f"{half} half: ").named(f"halves.{half}.{{}}")
+        )
+    return taken, {"halves": {half: [c.start, c.stop] for half, c in method.halves.items()}}
+
+
+def _score_tasks(measures: list[ProbeTask], bench: Bench, of: str = "", *, progress: bool) -> Scores:
+    taken = NO_SCORES
+    with tqdm(measures, unit="probe", disable=None if progress else True, leave=False) as bar:
+        for measure in bar:
+            bar.set_description(f"probe {of}{measure.name}")
+            found = fit_and_score(measure, bench)
+            logger.info("%s%s: %s", of, measure.name, found.last)
+            taken = taken.joined(found)
+    return taken
+
+
+def state_sha256(module: nn.Module) -> str:
+    """Hex digest over names, dtypes, shapes and bytes of every parameter and buffer, persistent or not."""
+    digest = hashlib.sha256()
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[str]:
+    """Holds `module` in eval mode without gradients and yields its hash.
+
+    Raises FailureError on a clean exit if a parameter or buffer differs: the numbers measured inside would belong to a
+    model that no longer is the one on disk. Modes and gradient flags are put back as they were.
+    """
+    before = state_sha256(module)
+    modes = {m: m.training for m in module.modules()}
+    wanted_grad = {p: p.requires_grad for p in module.parameters()}
+    module.eval().requires_grad_(False)
+    try:
+        yield before
+        if state_sha256(module) != before:
+            raise FailureError(
+                "evaluation changed the model's parameters or buffers; its numbers are void (a layer ignores eval mode)"
+            )
+    finally:
+        for m, training in modes.items():
+            m.training = training
+        for p, grad in wanted_grad.items():
+            p.requires_grad_(grad)

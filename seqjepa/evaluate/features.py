@@ -14,7 +14,7 @@ from seqjepa.data.draws import Purpose, choose_distinct, draw_u32
 
 
 @dataclass(frozen=True)
-class FeatureBank:
+class Features:
     """What is known of one split after the encoder has seen it.
 
     z           float32 or float16 [S, N, D], on the device where probes are trained; rows of padding slots are zero
