@@ -37,10 +37,9 @@ def compare_command(
       seqjepa compare --shards demo/shards --methods seq_jepa,simclr,sie --steps 480 --json
       seqjepa report runs/compare --out comparison.html
     """
-    from seqjepa.compare.jobs import Comparison, parse_methods
-    from seqjepa.compare.run import compare
-    from seqjepa.compare.scales import SCALES
-    from seqjepa.compare.table import format_markdown, format_table
+    from seqjepa.experiments.compare import Comparison, compare, parse_methods
+    from seqjepa.experiments.compare_scales import SCALES
+    from seqjepa.experiments.compare_table import format_markdown, format_table
     from shards.errors import UsageError
 
     if scale not in SCALES:

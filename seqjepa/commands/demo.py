@@ -33,11 +33,11 @@ def demo_command(
     if which not in FOLDERS:
         raise UsageError(f"demo {which!r} is not known; there are {', '.join(FOLDERS)}")
     if which == "saccades":
-        from seqjepa.demos.saccades import run_saccade_demo as run
+        from seqjepa.experiments.demo_saccades import run_saccade_demo as run
     elif which == "augmentations":
-        from seqjepa.demos.augmentations import run_augmentation_demo as run
+        from seqjepa.experiments.demo_augmentations import run_augmentation_demo as run
     else:
-        from seqjepa.demos.objects import run_demo as run
+        from seqjepa.experiments.demo_objects import run_demo as run
 
     results = run(out or FOLDERS[which], seed=seed, workers=workers, say=None if as_json else typer.echo)
     if as_json:

@@ -45,16 +45,16 @@ def sweep_command(
       seqjepa sweep figure-9 --shards stl10=shards/stl10 --slurm figure-9.sbatch
       seqjepa sweep small-reproduction --shards 3diebench=shards/synth --run
     """
-    from seqjepa.sweep import listing
-    from seqjepa.sweep.kinds import parse_shards
-    from seqjepa.sweep.perform import Means, perform
-    from seqjepa.sweep.plan import Request, pick, tasks_of
+    from seqjepa.experiments import sweep
+    from seqjepa.experiments.kinds import parse_shards
+    from seqjepa.experiments.perform import Means, perform
+    from seqjepa.experiments.sweep import Request, pick, tasks_of
 
     if table == "ls":
         if as_json:
-            print_json(listing.sheets_as_json())
+            print_json(sweep.sheets_as_json())
         else:
-            typer.echo(listing.sheets_as_text())
+            typer.echo(sweep.sheets_as_text())
         return
     one_way(task, devices, slurm)
     request = Request(table, parse_shards(shards or []), seeds, scale, untrained)
@@ -64,9 +64,9 @@ def sweep_command(
         say = partial(typer.echo, err=as_json)
         perform(request, tasks, out, Means(device, workers, devices, slurm), say)
     if as_json:
-        print_json(listing.tasks_as_json(request, tasks, out))
+        print_json(sweep.tasks_as_json(request, tasks, out))
     elif not doing:
-        typer.echo(listing.tasks_as_text(request, tasks, out))
+        typer.echo(sweep.tasks_as_text(request, tasks, out))
 
 
 def one_way(task: int | None, devices: str | None, slurm: Path | None) -> None:

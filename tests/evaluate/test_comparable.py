@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from seqjepa.compare.rows import differing
 from seqjepa.evaluate.protocol import differences, measured_as, same_measurement
 from seqjepa.evaluate.results import differently_measured, few_objects, format_table, merge_results, read_results
 from seqjepa.evaluate.results import table_rows as rows_of
+from seqjepa.experiments.compare_table import differing
 from shards.errors import FormatError
 
 PROTOCOL = {

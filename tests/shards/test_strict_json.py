@@ -8,7 +8,7 @@ import math
 import pytest
 
 from seqjepa import recipes
-from seqjepa.sweep.scale import load_scale
+from seqjepa.experiments.scale import load_scale
 from shards.errors import ConfigError, FormatError
 from shards.json_fields import json_object, strict_json
 

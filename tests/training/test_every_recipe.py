@@ -9,11 +9,11 @@ import pytest
 import torch
 from train_helpers import make_saliency_shards, make_shards, metrics
 
-from seqjepa.compare.scales import SCALES
 from seqjepa.config import RunConfig
+from seqjepa.experiments.compare_scales import SCALES
+from seqjepa.experiments.kinds import kind_of
+from seqjepa.experiments.scale import load_scale, scale_names
 from seqjepa.recipes import load_recipe, names
-from seqjepa.sweep.kinds import kind_of
-from seqjepa.sweep.scale import load_scale, scale_names
 from seqjepa.training.train import Trainer, train
 
 SHORT = ("optim.epochs=1", "optim.batch_size=2", "optim.warmup_epochs=0", "train.checkpoint_minutes=1000")

@@ -24,7 +24,7 @@ from seqjepa import checksums
 from seqjepa.evaluate.artefacts import load_arrays, save_arrays
 from seqjepa.evaluate.results import format_table, read_results
 from seqjepa.evaluate.run import evaluate_run
-from seqjepa.jobs.asked import still_answered
+from seqjepa.experiments.evaluation_cache import still_answered
 from seqjepa.methods.base import as_module
 from seqjepa.report.files import page_file
 from seqjepa.report.records import read_records

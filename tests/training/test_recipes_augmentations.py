@@ -7,8 +7,8 @@ import pytest
 from seqjepa import recipes
 from seqjepa.config import OptimConfig, RunConfig
 from seqjepa.data.normalisation import NORMALISATIONS
+from seqjepa.experiments.kinds import kind_of
 from seqjepa.recipes import load_recipe
-from seqjepa.sweep.kinds import kind_of
 
 ROWS = [("all", 1), ("all", 2), ("all", 3), ("crop", 2), ("jitter", 3), ("blur", 3), ("noact", 2)]
 CURVES = [*(("all", m) for m in range(1, 5)), *((part, m) for part in ("crop", "jitter", "blur") for m in (2, 3))]

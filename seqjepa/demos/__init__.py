@@ -1,1 +1,0 @@
-"""Demos: a whole path in minutes on two cores, each in a folder of its own. One file a demo."""

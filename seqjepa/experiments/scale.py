@@ -1,0 +1,160 @@
+"""What makes a run fit the machine: a small TOML file that changes settings of recipes and lengths of evaluations.
+
+    # one line that says what it is for
+    epochs = 0.1                      # of the recipe's, and of its warm-up
+    [kinds]                           # shards to take where those of a kind are not given
+    [defaults.model]                  # settings where the recipe itself says nothing
+    [settings.data]                   # settings, whatever the recipe says
+    [evaluation]                      # keyword arguments of evaluate_run
+    [kind.stl10.settings.data]        # the same three for recipes of one kind of shards,
+    [method.simclr.settings.optim]    # and for one method; later ones win
+
+`data.fraction` among the settings takes a part of the training objects. The scales of the package are in scales/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from seqjepa import recipes
+from seqjepa.config import RunConfig
+from seqjepa.evaluate.suites import DEFAULT, SUITES
+from seqjepa.experiments.kinds import KINDS
+from seqjepa.methods import METHODS
+from seqjepa.recipes import did_you_mean, flatten
+from seqjepa.toml_writer import dumps
+from shards.environment import pass_environment_on
+from shards.errors import ConfigError
+
+
+def _one_of(known: Iterable[str], what: str) -> AfterValidator:
+    """ValueError for other words, with those that there are."""
+
+    def check(word: str) -> str:
+        if word not in known:
+            raise ValueError(f"there is no {what} {word!r}{did_you_mean(word, known)}; there are: {', '.join(known)}")
+        return word
+
+    return AfterValidator(check)
+
+
+ShardKind = Annotated[str, _one_of(KINDS, "kind of shards")]
+MethodName = Annotated[str, _one_of(METHODS, "method")]
+
+
+class Evaluation(BaseModel):
+    """Keyword arguments of evaluate_run that a scale may give; runs, shards and devices are the sweep's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    suite: Annotated[str, _one_of(SUITES, "suite")] = DEFAULT
+    m_val: tuple[Annotated[int, Field(ge=1, le=64)], ...] = ()
+    probe_epochs: int | None = Field(default=None, ge=1)
+    agg_draws: int | None = Field(default=None, ge=1)
+    train_draws: int | None = Field(default=None, ge=1)
+    val_draws: int = Field(default=1, ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    train_split: str | None = None
+    val_split: str | None = None
+    normalisation: str | None = None
+    path: bool | None = None
+    contexts: tuple[int, ...] = ()
+
+
+class Changes(BaseModel):
+    """Settings as nested tables, and how runs are evaluated."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    defaults: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+    evaluation: Evaluation = Evaluation()
+
+
+class Scale(Changes):
+    """One scale; its name is the file's."""
+
+    name: str
+    epochs: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    kinds: dict[ShardKind, ShardKind] = {}
+    kind: dict[ShardKind, Changes] = {}
+    method: dict[MethodName, Changes] = {}
+
+    def changed_settings(self, recipe: str, kind: str) -> tuple[str, ...]:
+        """What `load_recipe(recipe, …)` is to be given, "a.b=c" each."""
+        own = set(flatten(recipes.parse(recipes.text(recipe), recipe)))
+        plain = recipes.load_recipe(recipe)
+        layers = list(self._layers(kind, plain.method))
+        found: dict[str, object] = {}
+        for layer in layers:
+            found |= {key: value for key, value in flatten(layer.defaults).items() if key not in own}
+        found |= self._shortened(plain)
+        for layer in layers:
+            found |= flatten(layer.settings)
+        if plain.model.projector_kind == "transformer":
+            found.pop("model.projector", None)  # widths of an MLP, which that is not
+        return tuple(_assignment(key, value) for key, value in found.items())
+
+    def evaluation_of(self, recipe: str, kind: str) -> dict[str, Any]:
+        """Keyword arguments of evaluate_run for a run of `recipe`."""
+        layers = self._layers(kind, recipes.load_recipe(recipe).method)
+        asked = [layer.evaluation.model_dump(exclude_unset=True) for layer in layers]
+        return {name: value for one in asked for name, value in one.items()}
+
+    def _layers(self, kind: str, method: str) -> Iterator[Changes]:
+        yield self
+        yield self.kind.get(kind, Changes())
+        yield self.method.get(method, Changes())
+
+    def _shortened(self, plain: RunConfig) -> dict[str, object]:
+        if self.epochs == 1:
+            return {}
+        warmup = round(plain.optim.warmup_epochs * self.epochs, 3)
+        return {"optim.epochs": max(1, round(plain.optim.epochs * self.epochs)), "optim.warmup_epochs": warmup}
+
+
+def scale_names() -> list[str]:
+    folder = resources.files("seqjepa") / "experiments" / "scales"
+    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+
+
+def load_scale(name: str) -> Scale:
+    """A scale of the package, or a file where `name` ends in .toml. ConfigError: every mistake in one line."""
+    given = recipes.parse(_text(name), f"--scale {name}")
+    try:
+        return Scale.model_validate({**given, "name": Path(name).name.removesuffix(".toml")})
+    except ValidationError as error:
+        raise ConfigError(f"--scale {name}: " + "; ".join(map(_explain, error.errors()))) from None
+
+
+def _text(name: str) -> str:
+    if name.endswith(".toml"):
+        try:
+            return Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            pass_environment_on(error)
+            raise ConfigError(f"cannot read the scale {name}: {getattr(error, 'strerror', error)}") from None
+    known = scale_names()
+    if name not in known:
+        raise ConfigError(f"there is no scale {name!r}{did_you_mean(name, known)}; there are: {', '.join(known)}")
+    return (resources.files("seqjepa") / "experiments" / "scales" / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def _explain(error: Mapping[str, Any]) -> str:
+    path = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        section = Scale if len(error["loc"]) == 1 else Evaluation if "evaluation" in error["loc"][:-1] else Changes
+        allowed = [name for name in section.model_fields if name != "name"]
+        return f"unknown key {path}{did_you_mean(str(error['loc'][-1]), allowed)}, allowed here: {', '.join(allowed)}"
+    return f"{path} = {error['input']!r}: {error['msg']}"
+
+
+def _assignment(key: str, value: object) -> str:
+    """ "optim.lr=0.001", the value as TOML."""
+    written = dumps({"v": value}).strip().removeprefix("v = ")
+    return f"{key}={written}"
