@@ -28,14 +28,13 @@ from train_data import Data, prepare  # noqa: E402
 from seqjepa.config import RunConfig  # noqa: E402
 from seqjepa.data.feed import feed  # noqa: E402
 from seqjepa.devices import pick_device  # noqa: E402
-from seqjepa.models.flops import count_macs  # noqa: E402
+from seqjepa.methods.flops import count_macs  # noqa: E402
 from seqjepa.recipes import load_recipe  # noqa: E402
 from seqjepa.training.checkpoint import initial_method  # noqa: E402
 from seqjepa.training.data import TrainingData, build_loader, open_training_data  # noqa: E402
 from seqjepa.training.distributed import World  # noqa: E402
-from seqjepa.training.epoch_meter import EpochMeter  # noqa: E402
 from seqjepa.training.learner import Learner  # noqa: E402
-from seqjepa.training.online_probes import OnlineProbes  # noqa: E402
+from seqjepa.training.monitor import EpochMeter, OnlineProbes  # noqa: E402
 from seqjepa.training.train import feature_widths  # noqa: E402
 
 TRAIN_OBJECTS, PAPER_HOURS = 41_920, 15.1

@@ -1,7 +1,7 @@
 """Losses as pure functions of tensors. N rows, d embedding width; row i of two arguments is a pair.
 
 Every loss is computed in float32 or wider, under autocast too, and is a float32 or float64 scalar with a graph. Where a
-loss compares rows with each other, the caller hands in those of all ranks (models/gather.py).
+loss compares rows with each other, the caller hands in those of all ranks (models/distributed.py).
 """
 
 from __future__ import annotations

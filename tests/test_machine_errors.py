@@ -32,7 +32,7 @@ from seqjepa.data.ring import InlineRing, WorkerRing
 from seqjepa.evaluate.artefacts import load_arrays
 from seqjepa.evaluate.results import read_results
 from seqjepa.experiments.scale import load_scale
-from seqjepa.training.runlog import read_epochs
+from seqjepa.training.loggers import read_epochs
 from shards.environment import describe, is_environment_error
 from shards.errors import FailureError, SeqJepaError
 from shards.split_index import read_stored

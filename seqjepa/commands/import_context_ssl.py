@@ -25,7 +25,7 @@ def import_context_ssl_command(
     """
     from dataclasses import asdict
 
-    from seqjepa.context_ssl.import_weights import import_weights
+    from seqjepa.methods.context_ssl.import_weights import import_weights
 
     imported = import_weights(file, out, overwrite=overwrite)
     if as_json:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from seqjepa.evaluate.probes import nested
-from seqjepa.files import write_atomic
+from seqjepa.files import write_file
 from shards.environment import pass_environment_on
 from shards.errors import FormatError, reason_of
 
@@ -32,7 +32,7 @@ def save_arrays(folder: Path, name: str, arrays: Mapping[str, np.ndarray]) -> No
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    write_atomic(folder / f"{name}.npz", buffer.getvalue())
+    write_file(folder / f"{name}.npz", buffer.getvalue())
 
 
 def load_arrays(folder: Path, name: str) -> dict[str, np.ndarray]:

@@ -14,9 +14,9 @@ from seqjepa.data.fixations import Fixating
 from seqjepa.evaluate.studies import EvalContext, Study
 from seqjepa.methods import build_method
 from seqjepa.methods.base import Aggregating, as_module
-from seqjepa.models.flops import encoder_macs, forward_macs
-from seqjepa.training import runlog
-from seqjepa.training.checkpoint import METRICS
+from seqjepa.methods.flops import encoder_macs, forward_macs
+from seqjepa.training import loggers
+from seqjepa.training.run import METRICS
 
 QUATERNION = 4
 """Numbers of an action; as many as there are change the count by less than a millionth."""
@@ -48,7 +48,7 @@ def training_time(metrics: Path) -> dict[str, Any]:
 
     An epoch that was interrupted counts from when it was resumed. Empty where there are no epochs.
     """
-    epochs = runlog.read_epochs(metrics)
+    epochs = loggers.read_epochs(metrics)
     hours = [float(str(line["seconds"])) / 3600 for line in epochs if "seconds" in line]
     if not hours:
         return {}

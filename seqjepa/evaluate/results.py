@@ -12,7 +12,7 @@ from seqjepa.evaluate.costs import as_line
 from seqjepa.evaluate.protocol import BEFORE_NOTED, differences, same_measurement
 from seqjepa.evaluate.results_schema import why_not_results
 from seqjepa.evaluate.rows import ROWS
-from seqjepa.files import write_atomic
+from seqjepa.files import write_file
 from shards.environment import pass_environment_on
 from shards.errors import FormatError
 from shards.json_fields import strict_json
@@ -75,7 +75,7 @@ def merge_results(folder: Path, weights: str, results: dict[str, Any]) -> dict[s
     if not earlier:
         merged.pop(EARLIER, None)
     ordered = {key: merged[key] for key in sorted(merged)}
-    write_atomic(folder / file, (json.dumps(ordered, indent=2) + "\n").encode())
+    write_file(folder / file, (json.dumps(ordered, indent=2) + "\n").encode())
     return ordered
 
 

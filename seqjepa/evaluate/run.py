@@ -22,13 +22,13 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from seqjepa.context_ssl.in_context import context_lengths, scores_in_context
 from seqjepa.devices import pick_device
 from seqjepa.evaluate import artefacts
 from seqjepa.evaluate.artefacts import artefacts_folder
 from seqjepa.evaluate.bootstrap import Resampling
 from seqjepa.evaluate.capabilities import capabilities_of
 from seqjepa.evaluate.config import Protocol
+from seqjepa.evaluate.in_context import context_lengths, scores_in_context
 from seqjepa.evaluate.ood import open_ood
 from seqjepa.evaluate.probes import NO_SCORES, Bench, Scores, bench_of_columns, fit_and_score, nested
 from seqjepa.evaluate.protocol import protocol_of
@@ -40,8 +40,9 @@ from seqjepa.evaluate.tasks import PAPER_EPOCHS, Lengths, ProbeTask, position, t
 from seqjepa.methods.base import Halved, as_module
 from seqjepa.methods.context_ssl import ContextSSL
 from seqjepa.models.precision import full_float32
-from seqjepa.training.checkpoint import METRICS, LoadedRun, load_run
-from seqjepa.training.runlog import read_epochs
+from seqjepa.training.checkpoint import LoadedRun, load_run
+from seqjepa.training.loggers import read_epochs
+from seqjepa.training.run import METRICS
 from shards.errors import FailureError, UsageError
 from shards.reader import ShardSet
 

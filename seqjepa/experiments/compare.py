@@ -21,7 +21,7 @@ from seqjepa.evaluate.results import read_results
 from seqjepa.experiments.compare_scales import METHODS, SCALES, Entry, Scale
 from seqjepa.experiments.compare_table import differing, floor_of, row_of, short
 from seqjepa.experiments.job import Job, Say, refuse_other_runs, run_job
-from seqjepa.files import write_atomic
+from seqjepa.files import write_file
 from seqjepa.recipes import did_you_mean, load_recipe
 from shards.environment import pass_environment_on
 from shards.errors import ConfigError, UsageError
@@ -191,7 +191,7 @@ def compare(
     if otherwise := differing(Path(run) for row in rows for run in row["runs"]):
         settings["differently_measured"] = otherwise
     results = {"rows": rows, "untrained": floor_of(first), "settings": settings}
-    write_atomic(out / FILE, (json.dumps(results, indent=2) + "\n").encode())
+    write_file(out / FILE, (json.dumps(results, indent=2) + "\n").encode())
     return results
 
 

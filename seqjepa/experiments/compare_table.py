@@ -13,9 +13,10 @@ from typing import Any
 from seqjepa.evaluate.protocol import differences
 from seqjepa.evaluate.results import read_results
 from seqjepa.methods.base import as_module
-from seqjepa.models.flops import count_macs
-from seqjepa.training.checkpoint import METRICS, load_run
-from seqjepa.training.runlog import read_epochs
+from seqjepa.methods.flops import count_macs
+from seqjepa.training.checkpoint import load_run
+from seqjepa.training.loggers import read_epochs
+from seqjepa.training.run import METRICS
 
 SCORES = {
     "r2_rel": "r2_rel_rot_avg",

@@ -15,7 +15,7 @@ from typing import Any
 
 from seqjepa.evaluate.results import format_table, read_results
 from seqjepa.evaluate.run import evaluate_run
-from seqjepa.files import write_atomic
+from seqjepa.files import write_file
 from seqjepa.recipes import load_recipe
 from seqjepa.report.html import Page, render
 from seqjepa.training.train import train
@@ -75,7 +75,7 @@ class DemoFolder:
 
     def write(self, name: str, value: object) -> None:
         """`value` as JSON in the folder, atomically."""
-        write_atomic(self.path / name, (json.dumps(value, indent=2) + "\n").encode())
+        write_file(self.path / name, (json.dumps(value, indent=2) + "\n").encode())
 
     def _recognise(self) -> None:
         try:
@@ -113,7 +113,7 @@ def evaluate_weights(run: Path, shards: Path, weights: Sequence[str], how: Mappi
 def publish(folder: DemoFolder, results: dict[str, Any], page: Page) -> None:
     """results.json, report.html, and the table on the terminal."""
     folder.write("results.json", results)
-    write_atomic(folder.path / "report.html", render(page).encode())
+    write_file(folder.path / "report.html", render(page).encode())
     folder.say(f"report    {folder.path / 'report.html'}, after {results['seconds']['total']:.0f} s in all\n")
     folder.say(format_table({weights: results[weights] for weights in ("trained", "untrained")}))
 

@@ -25,7 +25,7 @@ from seqjepa.experiments.demo import (
     verify_shards,
 )
 from seqjepa.report.html import Page
-from seqjepa.training.runlog import read_epochs
+from seqjepa.training.loggers import read_epochs
 from shards.preview import contact_sheet
 
 RECIPE = "cifar-tiny"

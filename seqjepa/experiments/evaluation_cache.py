@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from seqjepa.evaluate.results import read_results, results_file
-from seqjepa.files import write_atomic
-from seqjepa.training.checkpoint import RUN, read_run_json
+from seqjepa.files import write_file
+from seqjepa.training.run import RUN, read_run_json
 from shards.json_fields import strict_json
 
 ASKED = Path("evaluation") / "asked.json"
@@ -42,7 +42,7 @@ def note_answer(run: Path, weights: str, evaluation: Mapping[str, Any], results:
     kept = [e for e in _entries(run, weights) if e["file"] != file]
     noted = {**_read(run), weights: [*kept, entry]}
     (run / ASKED).parent.mkdir(exist_ok=True)
-    write_atomic(run / ASKED, (json.dumps(noted, indent=2, sort_keys=True) + "\n").encode())
+    write_file(run / ASKED, (json.dumps(noted, indent=2, sort_keys=True) + "\n").encode())
 
 
 def _covers(there: Mapping[str, Any], question: Mapping[str, Any]) -> bool:

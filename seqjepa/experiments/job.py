@@ -21,10 +21,20 @@ from seqjepa.evaluate.run import evaluate_run
 from seqjepa.experiments.evaluation_cache import note_answer, still_answered
 from seqjepa.files import TEMPORARY
 from seqjepa.recipes import flatten, load_recipe
-from seqjepa.training.checkpoint import CONFIG, METRICS, RUN, WEIGHTS, read_run_config, read_run_json, weights_epochs
+from seqjepa.training.checkpoint import weights_epochs
 from seqjepa.training.data import open_training_data
-from seqjepa.training.run_directory import FREE_KEYS, Plan, check_same_run
-from seqjepa.training.runlog import read_epochs
+from seqjepa.training.loggers import read_epochs
+from seqjepa.training.run import (
+    CONFIG,
+    FREE_KEYS,
+    METRICS,
+    RUN,
+    WEIGHTS,
+    Plan,
+    check_same_run,
+    read_run_config,
+    read_run_json,
+)
 from seqjepa.training.train import train
 from shards.errors import ConfigError, DamageError, FormatError, UsageError
 

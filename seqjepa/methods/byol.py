@@ -8,12 +8,10 @@ from torch import Tensor, nn
 from seqjepa.config import Fidelity, ModelConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.losses import cosine_loss
-from seqjepa.methods.base import StepOutput
-from seqjepa.methods.tensors import by_view
+from seqjepa.methods.base import StepOutput, by_view
 from seqjepa.models.backbone import build_backbone
 from seqjepa.models.ema import cosine_tau, frozen_copy, update_average
-from seqjepa.models.heads import build_predictor
-from seqjepa.models.projectors import projection
+from seqjepa.models.heads import build_predictor, projection
 
 PROJECTOR: dict[Fidelity, tuple[int, ...]] = {"paper": (2048, 2048, 2048), "author": (2048, 128)}
 PREDICTOR_HIDDEN: dict[Fidelity, int] = {"paper": 512, "author": 2048}

@@ -11,13 +11,11 @@ from torch import Tensor, nn
 from seqjepa.config import Fidelity, ModelConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.losses import cosine_loss
-from seqjepa.methods.base import StepOutput
+from seqjepa.methods.base import StepOutput, by_view
 from seqjepa.methods.byol import PREDICTOR_HIDDEN, PROJECTOR
-from seqjepa.methods.tensors import by_view
 from seqjepa.models.backbone import build_backbone
 from seqjepa.models.ema import cosine_tau, frozen_copy, update_average
-from seqjepa.models.heads import ActionEmbedding, ActionPredictor, build_predictor
-from seqjepa.models.projectors import projection
+from seqjepa.models.heads import ActionEmbedding, ActionPredictor, build_predictor, projection
 
 
 class ConditionalBYOL(nn.Module):

@@ -12,12 +12,10 @@ from torch import Tensor, nn
 from seqjepa.config import Fidelity, ModelConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.losses import cosine_loss
-from seqjepa.methods.base import StepOutput
-from seqjepa.methods.tensors import detached, fold
+from seqjepa.methods.base import StepOutput, detached, fold
 from seqjepa.models.backbone import build_backbone
 from seqjepa.models.ema import cosine_tau, frozen_copy, update_average
-from seqjepa.models.heads import ActionEmbedding, build_predictor
-from seqjepa.models.projectors import projection
+from seqjepa.models.heads import ActionEmbedding, build_predictor, projection
 
 # Layer widths of the projector. The paper gives none for Conv-JEPA: "paper" takes those that it gives for BYOL, its
 # other method with a moving average and a projector. "author" is as released.

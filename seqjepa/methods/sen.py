@@ -7,13 +7,11 @@ from torch import Tensor, nn
 from seqjepa.config import ModelConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.losses import nt_xent
-from seqjepa.methods.base import StepOutput
+from seqjepa.methods.base import StepOutput, by_view
 from seqjepa.methods.simclr import PROJECTOR, TEMPERATURE
-from seqjepa.methods.tensors import by_view
 from seqjepa.models.backbone import build_backbone
-from seqjepa.models.gather import all_rows
-from seqjepa.models.heads import ActionEmbedding, ActionPredictor, build_linear_predictor
-from seqjepa.models.projectors import projection
+from seqjepa.models.distributed import all_rows
+from seqjepa.models.heads import ActionEmbedding, ActionPredictor, build_linear_predictor, projection
 
 
 class SEN(nn.Module):

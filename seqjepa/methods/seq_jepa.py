@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from seqjepa.config import Fidelity, ModelConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.losses import cosine_loss
-from seqjepa.methods.base import StepOutput
-from seqjepa.methods.tensors import detached, fold
+from seqjepa.methods.base import StepOutput, detached, fold
 from seqjepa.models.aggregator import Aggregator, token_width
 from seqjepa.models.backbone import build_backbone
 from seqjepa.models.ema import cosine_tau, frozen_copy, update_average

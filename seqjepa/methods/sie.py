@@ -7,12 +7,10 @@ from torch import Tensor, nn
 from seqjepa.config import Fidelity, ModelConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.losses import VicWeights, sie_loss
-from seqjepa.methods.base import StepOutput
-from seqjepa.methods.tensors import by_view
+from seqjepa.methods.base import StepOutput, by_view
 from seqjepa.models.backbone import build_backbone
-from seqjepa.models.gather import all_rows
-from seqjepa.models.heads import Hypernetwork
-from seqjepa.models.projectors import build_expander, projection
+from seqjepa.models.distributed import all_rows
+from seqjepa.models.heads import Hypernetwork, build_expander, projection
 from shards.errors import ConfigError
 
 PROJECTOR = (1024, 1024, 1024)

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from seqjepa.config import ModelConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.losses import nt_xent
-from seqjepa.methods.base import StepOutput
-from seqjepa.methods.tensors import by_view
+from seqjepa.methods.base import StepOutput, by_view
 from seqjepa.models.backbone import build_backbone
-from seqjepa.models.gather import all_rows
-from seqjepa.models.projectors import projection
+from seqjepa.models.distributed import all_rows
+from seqjepa.models.heads import projection
 
 PROJECTOR = (2048, 2048, 2048)
 TEMPERATURE = 0.5

@@ -7,11 +7,10 @@ from torch import Tensor, nn
 from seqjepa.config import Fidelity, ModelConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.losses import VicWeights, vicreg_loss
-from seqjepa.methods.base import StepOutput
-from seqjepa.methods.tensors import by_view
+from seqjepa.methods.base import StepOutput, by_view
 from seqjepa.models.backbone import build_backbone
-from seqjepa.models.gather import all_rows
-from seqjepa.models.projectors import build_expander, projection
+from seqjepa.models.distributed import all_rows
+from seqjepa.models.heads import build_expander, projection
 
 PROJECTOR = (2048, 2048, 2048)
 WEIGHTS: dict[Fidelity, VicWeights] = {"paper": VicWeights(10.0, 10.0, 1.0), "author": VicWeights(25.0, 25.0, 1.0)}

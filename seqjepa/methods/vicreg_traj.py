@@ -7,12 +7,11 @@ from torch import Tensor, nn
 from seqjepa.config import Fidelity, ModelConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.losses import trajectory_loss, vicreg_loss
-from seqjepa.methods.base import StepOutput
-from seqjepa.methods.tensors import detached, fold
+from seqjepa.methods.base import StepOutput, detached, fold
 from seqjepa.methods.vicreg import PROJECTOR, WEIGHTS
 from seqjepa.models.backbone import build_backbone
-from seqjepa.models.gather import all_rows
-from seqjepa.models.projectors import build_expander, projection
+from seqjepa.models.distributed import all_rows
+from seqjepa.models.heads import build_expander, projection
 
 TRAJECTORY: dict[Fidelity, float] = {"paper": 0.01, "author": 1.0}
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from seqjepa.data.actions import AUGMENTATION_COLUMNS, POSITION_COLUMNS, ROTATION_COLUMNS
 from seqjepa.data.known_sets import CLASSES_SHA256, classes_sha256
 from seqjepa.recipes import load_recipe, names
-from seqjepa.training.data import training_split
-from seqjepa.training.misfits import misfits
+from seqjepa.training.data import incompatibilities, training_split
 from shards.errors import ConfigError
 from shards.reader import ShardSet
 from shards.schema import DatasetInfo, ImageSpec, MapSpec, ViewSpec
@@ -56,7 +55,7 @@ def choose_recipe(shards: Path) -> Choice:
     recipe, fixed, why = found
     settings = (*fixed, *_sizes(recipe, fixed, info, samples))
     config = load_recipe(recipe, settings)
-    if problems := list(misfits(info, config.data, config.method)):
+    if problems := list(incompatibilities(info, config.data, config.method)):
         raise ConfigError(f"{shards} {'; '.join(problems)}, for recipe {recipe}; or give another with --recipe")
     return Choice(recipe, settings, f"{shards} holds {why}")
 

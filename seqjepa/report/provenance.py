@@ -11,7 +11,7 @@ from seqjepa.evaluate.results import protocol_lines
 from seqjepa.recipes import flatten
 from seqjepa.report.records import RunRecord
 from seqjepa.report.run_groups import Group, label
-from seqjepa.training.checkpoint import CONFIG
+from seqjepa.training.run import CONFIG
 
 DEFAULTS = "the defaults, which are the paper’s for 3DIEBench"
 

@@ -11,8 +11,8 @@ from typing import Any
 from seqjepa.config import RunConfig
 from seqjepa.data.known_sets import paper_set
 from seqjepa.evaluate.results import RESULTS_FILE, read_results
-from seqjepa.training.checkpoint import CONFIG, METRICS, RUN, read_run_config, read_run_json
-from seqjepa.training.runlog import read_epochs
+from seqjepa.training.loggers import read_epochs
+from seqjepa.training.run import CONFIG, METRICS, RUN, read_run_config, read_run_json
 from shards.errors import FormatError, UsageError
 
 DEEPEST = 4

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from seqjepa.report.figure import Figure, Panel
 from seqjepa.report.figures import MOST_LINES, Line, curve, ends, line_chart
 from seqjepa.report.run_groups import METHODS, Group, by_data
-from seqjepa.training.diagnostics import COLLAPSED_RANK, COLLAPSED_STD
+from seqjepa.training.monitor import COLLAPSED_RANK, COLLAPSED_STD
 
 LOSS_CAPTION = "Mean over each epoch. Losses of different methods have nothing to do with each other."
 COLLAPSE_CAPTION = (

@@ -11,7 +11,7 @@ from seqjepa.report.matching import trained_samples
 from seqjepa.report.numbers_table import standardised
 from seqjepa.report.records import RunRecord
 from seqjepa.report.run_groups import RESOLUTION, Group, at, resolution
-from seqjepa.training.diagnostics import COLLAPSED_RANK, COLLAPSED_STD
+from seqjepa.training.monitor import COLLAPSED_RANK, COLLAPSED_STD
 
 PAPER_EPOCHS = {"3DIEBench": 1000, "CIFAR100": 2000, "TinyImageNet": 2000, "STL-10": 2000}
 FEATURES = {"z": "z", "agg": "z_AGG"}

@@ -22,20 +22,28 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from seqjepa import checksums
+from seqjepa import files
 from seqjepa.config import RunConfig
 from seqjepa.methods import build_method
 from seqjepa.methods.base import Method, as_module
-from seqjepa.recipes import read_config
-from seqjepa.training.run_json import RUN, DataInfo, data_info, read_run_json
+from seqjepa.training.run import (
+    CONFIG,
+    METRICS,
+    PREVIOUS,
+    RUN,
+    STATE,
+    WEIGHTS,
+    DataInfo,
+    data_info,
+    read_run_config,
+    read_run_json,
+)
 from shards.environment import pass_environment_on
 from shards.errors import DamageError, FormatError, reason_of
 from shards.files import sha256_of_bytes
 
 logger = logging.getLogger(__name__)
 
-CONFIG, METRICS, WEIGHTS, STATE = "config.toml", "metrics.jsonl", "model.safetensors", "state.pt"
-PREVIOUS = "state-previous.pt"
 EPOCHS, FORMAT = "epochs", 1
 
 
@@ -72,12 +80,6 @@ def load_run(run: Path, device: torch.device | str = "cpu", *, untrained: bool =
     return LoadedRun(config, method, data, epochs)
 
 
-def read_run_config(run: Path) -> RunConfig:
-    """config.toml of a run directory; ConfigError where it cannot be read, a warning where it was changed."""
-    checksums.warn_of_change(run / CONFIG)
-    return read_config(run / CONFIG)
-
-
 def save_weights(module: nn.Module, path: Path, epochs: float | None = None) -> None:
     """Parameters and buffers as safetensors, on the CPU, contiguous, in the state dict's names.
 
@@ -85,7 +87,7 @@ def save_weights(module: nn.Module, path: Path, epochs: float | None = None) -> 
     """
     tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
     data = safetensors.torch.save(tensors, None if epochs is None else {EPOCHS: f"{epochs:g}"})
-    checksums.write_noted(path, data)
+    files.write_with_checksum(path, data)
 
 
 def load_weights(module: nn.Module, path: Path) -> float | None:
@@ -103,7 +105,7 @@ def load_weights(module: nn.Module, path: Path) -> float | None:
 def read_weights(path: Path) -> tuple[dict[str, Tensor], float | None]:
     """Tensors by name, and epochs of training. FormatError: not there. DamageError: not as they were written."""
     try:
-        data = checksums.read_noted(path)
+        data = files.read_checked(path)
     except FileNotFoundError:
         raise FormatError(f"{path} is not there: the run has no checkpoint yet; let `seqjepa train` go on") from None
     try:
@@ -156,7 +158,7 @@ def save_state(state: Mapping[str, object], path: Path) -> None:
     torch.save({"format": FORMAT, **state}, buffer)
     log = state.get("log")
     also = {METRICS: sha256_of_bytes(log.encode())} if isinstance(log, str) else {}
-    checksums.write_noted(path, buffer.getvalue(), keep=PREVIOUS, also=also)
+    files.write_with_checksum(path, buffer.getvalue(), keep=PREVIOUS, also=also)
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
@@ -165,7 +167,7 @@ def load_state(path: Path) -> dict[str, Any] | None:
     DamageError: it is not what was written. FormatError: a newer version wrote it.
     """
     try:
-        data = checksums.read_noted(path)
+        data = files.read_checked(path)
     except FileNotFoundError:
         return None
     try:
@@ -207,5 +209,5 @@ def newest_state(run: Path) -> dict[str, Any] | None:
         return None
     where = f"epoch {kept[EPOCHS]:g}, " if isinstance(kept.get(EPOCHS), float) else ""
     logger.warning("%s; going back to %s: %sstep %s", problem, PREVIOUS, where, kept.get("step"))
-    checksums.restore_noted(newest, previous)
+    files.restore_with_checksum(newest, previous)
     return kept

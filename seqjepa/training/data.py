@@ -5,6 +5,8 @@
     image     augmented views, made in batches on the device         data/augmented.py (of saliency sets' images too)
 
 What does not fit together – shards, settings, ranks – is said here, before anything is written.
+
+Whether a shard set can be trained on with some settings, and if not, what to set.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Any, Protocol, Self
 
 import torch
 
-from seqjepa.config import RunConfig
+from seqjepa.config import DataConfig, RunConfig
 from seqjepa.data.actions import action_size
 from seqjepa.data.augment.recipes import build_recipe
 from seqjepa.data.augment.scaling import Scaling, ScalingMode, stored_scaling
@@ -29,12 +31,12 @@ from seqjepa.data.normalisation import NORMALISATIONS, explicit
 from seqjepa.data.saccades import SaccadeLoader
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.data.subset import part_of
-from seqjepa.training.checkpoint import DataInfo
+from seqjepa.methods.context_ssl import PARAMS as CONTEXT_SSL_PARAMS
 from seqjepa.training.distributed import World
-from seqjepa.training.misfits import misfits
+from seqjepa.training.run import DataInfo
 from shards.errors import ConfigError
 from shards.reader import ImageIndex, ShardSet, SplitIndex
-from shards.schema import DatasetInfo, MapSpec, ViewSpec
+from shards.schema import DatasetInfo, ImageSpec, MapSpec, ViewSpec
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +75,7 @@ class TrainingData:
 def open_training_data(shards: Path, config: RunConfig) -> TrainingData:
     """ConfigError or FormatError where the shards and the settings do not fit each other."""
     opened = ShardSet.open(shards)
-    if problems := list(misfits(opened.info, config.data, config.method)):
+    if problems := list(incompatibilities(opened.info, config.data, config.method)):
         raise ConfigError(f"{shards} {'; '.join(problems)}")
     split = training_split(opened, config)
     index = opened.split(split) if isinstance(opened.info.spec, ViewSpec) else opened.images(split)
@@ -164,3 +166,61 @@ def _data_info(info: DatasetInfo, split: str, config: RunConfig) -> DataInfo:
         image_width=0 if whole else spec.width,
         augment=config.data.augment,
     )
+
+
+def incompatibilities(info: DatasetInfo, data: DataConfig, method: str = "") -> Iterator[str]:
+    """Everything in which the set contradicts `data` or what the method needs, as ends of the sentence "SHARDS …"."""
+    match info.spec:
+        case MapSpec():
+            yield "holds saliency maps without images; shard the images with them (`seqjepa-data shard --maps`)"
+            return
+        case ViewSpec():
+            yield from _view_incompatibilities(data)
+            if method == "context_ssl" and info.spec.param_names != CONTEXT_SSL_PARAMS:
+                found, wanted = ", ".join(info.spec.param_names) or "none", ", ".join(CONTEXT_SSL_PARAMS)
+                yield f"holds views with the parameters {found}; context_ssl needs 3DIEBench's: {wanted}"
+        case ImageSpec():
+            yield from _image_incompatibilities(info.spec, data)
+    yield from _size_incompatibilities(info.spec, data.image_size)
+
+
+def _view_incompatibilities(data: DataConfig) -> Iterator[str]:
+    if data.patch:
+        yield (
+            f"holds stored views, and data.patch = {data.patch} cuts patches out of whole images; set data.patch=0, or "
+            "give shards of kind saliency"
+        )
+    if data.augment != "none":
+        yield (
+            f"holds stored views, and data.augment = {data.augment!r} augments whole images; set data.augment=none, or "
+            "give shards of images"
+        )
+
+
+def _image_incompatibilities(spec: ImageSpec, data: DataConfig) -> Iterator[str]:
+    if not data.patch and data.augment == "none":
+        patch = min(32, spec.height, spec.width)
+        patches = f"data.patch={patch} and data.action=position (patches at fixations, as the stl-pls recipes)"
+        augmented = "data.augment=equimod and data.action=augmentation (augmented images)"
+        yield f"holds whole images of {spec.height}×{spec.width}; set {patches} or {augmented}"
+    if data.patch and data.fixations == "saliency" and spec.saliency == "none":
+        yield (
+            "holds images without saliency maps; shard them with maps (`seqjepa-data build-saliency`, then "
+            "`seqjepa-data shard --maps`), or set data.fixations=uniform"
+        )
+    if data.augment != "none" and spec.height != spec.width:
+        yield f"holds images of {spec.height}×{spec.width}, and augmented views are square; shard them with --size"
+    if data.patch > min(spec.height, spec.width):
+        most = min(spec.height, spec.width)
+        yield f"holds images of {spec.height}×{spec.width}, smaller than data.patch = {data.patch}; set at most {most}"
+
+
+def _size_incompatibilities(spec: ViewSpec | ImageSpec, wanted: int) -> Iterator[str]:
+    height, width = spec.height, spec.width
+    if wanted and (height, width) != (wanted, wanted):
+        things = "views" if isinstance(spec, ViewSpec) else "images"
+        any_size = "" if height == width else " (0 for any size)"
+        yield (
+            f"holds {height}×{width} {things}, the recipe wants {wanted}×{wanted}: shard the data at --size {wanted}, "
+            f"or accept these with --set data.image_size={height}{any_size}"
+        )

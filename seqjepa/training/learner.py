@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from seqjepa.config import RunConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.methods.base import Method, StepOutput, as_module
-from seqjepa.models.batch_norm import convert_sync_batch_norm
+from seqjepa.models.distributed import convert_sync_batch_norm
 from seqjepa.models.precision import is_bf16
 from seqjepa.training.distributed import World
 from seqjepa.training.optim import build_optimizer, set_lr

@@ -18,20 +18,19 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from seqjepa.checksums import settle
 from seqjepa.config import RunConfig
 from seqjepa.data.feed import feed
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.devices import device_name, pick_device
+from seqjepa.files import settle_checksums
 from seqjepa.methods.base import Method, as_module
 from seqjepa.models.ema import cosine_tau, schedule_progress
-from seqjepa.training import checkpoint, run_directory, runlog
+from seqjepa.training import checkpoint, loggers, run
 from seqjepa.training.checkpoint import initial_method, load_run
 from seqjepa.training.data import BatchLoader, TrainingData, build_loader, open_training_data
 from seqjepa.training.distributed import World, highest, on_all, on_main, process_group
-from seqjepa.training.epoch_meter import EpochMeter
 from seqjepa.training.learner import Learner
-from seqjepa.training.online_probes import OnlineProbes
+from seqjepa.training.monitor import EpochMeter, OnlineProbes
 from seqjepa.training.optim import lr_at
 from seqjepa.training.stopping import Interrupted, StopSignals
 from shards.errors import DamageError, FailureError, reason_of
@@ -67,13 +66,13 @@ def train(
     source = open_training_data(Path(shards), config)
     method = initial_method(config, source.data.action_size)
     widths = feature_widths(method, config, source)
-    plan = run_directory.Plan(config, source.data, source.names, extend_epochs)
+    plan = run.Plan(config, source.data, source.names, extend_epochs)
     with ExitStack() as stack:
         loader = stack.enter_context(build_loader(source, config, world, workers, where))
         stack.enter_context(process_group(world, where))
         if not overwrite:
-            on_main(world, lambda: run_directory.refuse_lost_state(Path(out)))
-        on_main(world, lambda: stack.enter_context(run_directory.claimed(Path(out), plan, overwrite)))
+            on_main(world, lambda: run.refuse_lost_state(Path(out)))
+        on_main(world, lambda: stack.enter_context(run.claimed(Path(out), plan, overwrite)))
         stop = stack.enter_context(StopSignals())
         trainer = Trainer(config, source, method, widths, loader, Path(out), world, where)
         trainer.resume()
@@ -165,14 +164,14 @@ class Trainer:
         """The other files as they were when the state was saved."""
         metrics, weights = self.out / checkpoint.METRICS, self.out / checkpoint.WEIGHTS
         if self.log is None:  # nothing was saved yet, or by an earlier version
-            runlog.keep_epochs(metrics, self.step // self.epoch_steps)
+            loggers.keep_epochs(metrics, self.step // self.epoch_steps)
             self.log = metrics.read_bytes() if metrics.exists() else b""
-        runlog.restore(metrics, self.log)
+        loggers.restore(metrics, self.log)
         if self.step and checkpoint.weights_epochs(weights) not in (None, self.epochs_done):
             self._write_weights()
         if self.step < self.total_steps:
-            run_directory.mark_unfinished(self.out, self.config.optim.epochs)
-        settle(self.out)
+            run.mark_unfinished(self.out, self.config.optim.epochs)
+        settle_checksums(self.out)
 
     @property
     def epochs_done(self) -> float:
@@ -218,7 +217,7 @@ class Trainer:
             logger.warning(
                 "%s: finished already (%d epochs); --extend-epochs goes on, --overwrite anew", self.out, epochs
             )
-        on_main(self.world, lambda: run_directory.mark_finished(self.out, epochs))
+        on_main(self.world, lambda: run.mark_finished(self.out, epochs))
         return {
             "run": str(self.out),
             "name": self.config.name,
@@ -226,7 +225,7 @@ class Trainer:
             "status": "finished already" if idle else "finished",
             "epochs": epochs,
             "steps": self.total_steps,
-            **runlog.read_epochs(self.out / checkpoint.METRICS)[-1],
+            **loggers.read_epochs(self.out / checkpoint.METRICS)[-1],
         }
 
     def _batches(self) -> Iterator[ViewSequence]:
@@ -242,7 +241,7 @@ class Trainer:
         if self.world.main:
             epoch = self.step // self.epoch_steps
             line = {"epoch": epoch, "step": self.step, "lr": lr, "tau": tau, **self.meter.summary(), **self._timing()}
-            self.log = (self.log or b"") + runlog.append_epoch(self.out / checkpoint.METRICS, line)
+            self.log = (self.log or b"") + loggers.append_epoch(self.out / checkpoint.METRICS, line)
             logger.info("%s", line)
             if "collapse" in line:
                 logger.warning("epoch %d: %s", epoch, line["collapse"])

@@ -10,7 +10,8 @@ import numpy as np
 from seqjepa.config import ContextSSLConfig, DataConfig, ModelConfig, RunConfig
 from seqjepa.methods.base import as_module
 from seqjepa.recipes import to_toml
-from seqjepa.training.checkpoint import DataInfo, initial_method, save_weights
+from seqjepa.training.checkpoint import initial_method, save_weights
+from seqjepa.training.run import DataInfo
 from shards.sample import ViewSample, encode_raw
 from shards.schema import THREE_DIEBENCH_PARAMS, ParamField, ViewSpec
 from shards.stats import PixelStats

@@ -17,14 +17,13 @@ from typer.testing import CliRunner
 
 from cli import seqjepa_app
 from seqjepa.config import RunConfig
-from seqjepa.context_ssl import import_weights as importing
-from seqjepa.context_ssl.author_keys import author_key
-from seqjepa.context_ssl.import_weights import author_config, import_weights, read_weights
 from seqjepa.evaluate.run import evaluate_run
 from seqjepa.methods import build_method
 from seqjepa.methods.base import as_module
 from seqjepa.methods.context_ssl import ContextSSL
-from seqjepa.models.context_transformer import pair_mask
+from seqjepa.methods.context_ssl import import_weights as importing
+from seqjepa.methods.context_ssl.import_weights import author_config, author_key, import_weights, read_released_weights
+from seqjepa.methods.context_ssl.transformer import pair_mask
 from seqjepa.training.checkpoint import load_run
 from shards.errors import FormatError, UsageError
 
@@ -98,7 +97,7 @@ def test_every_released_entry_has_its_place(tmp_path: Path):
         method = build_method(author_config(), 6)
     assert isinstance(method, ContextSSL)
     assert len({author_key(name) for name in method.state_dict()}) == len(method.state_dict())
-    state, unused = read_weights(file, method)
+    state, unused = read_released_weights(file, method)
     assert {name: t.shape for name, t in state.items()} == {name: t.shape for name, t in method.state_dict().items()}
     assert len(unused) == 8
     assert all(name.startswith(("equiv_linear.", "rel_aug_predictor.")) for name in unused)

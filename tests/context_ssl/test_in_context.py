@@ -11,14 +11,14 @@ import torch
 from small_context_runs import MODEL, PAIRS, context_run, context_shards
 
 from seqjepa.commands.evaluate import parse_sizes
-from seqjepa.context_ssl.in_context import context_lengths, draw_context, put_in_context
 from seqjepa.data.actions import actions_between
 from seqjepa.evaluate.features import Features
+from seqjepa.evaluate.in_context import context_lengths, draw_context, put_in_context
 from seqjepa.evaluate.results import format_table, read_results
 from seqjepa.evaluate.run import evaluate_run
 from seqjepa.methods.context_ssl import PARAMS, ContextSSL
+from seqjepa.methods.context_ssl.transformer import pair_mask
 from seqjepa.methods.simclr import SimCLR
-from seqjepa.models.context_transformer import pair_mask
 from seqjepa.training.checkpoint import load_run
 from shards.errors import ConfigError, UsageError
 

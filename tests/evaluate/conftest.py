@@ -18,7 +18,7 @@ from small_runs import (
 )
 
 from seqjepa.config import RunConfig
-from seqjepa.training.checkpoint import DataInfo
+from seqjepa.training.run import DataInfo
 from shards.schema import THREE_DIEBENCH_PARAMS, ViewSpec
 from shards.writer import SetBuilder
 

@@ -16,7 +16,8 @@ from seqjepa.data.actions import action_size
 from seqjepa.data.fixations import Fixating
 from seqjepa.methods.base import as_module
 from seqjepa.recipes import to_toml
-from seqjepa.training.checkpoint import DataInfo, initial_method, save_weights
+from seqjepa.training.checkpoint import initial_method, save_weights
+from seqjepa.training.run import DataInfo
 from shards.saliency_map import encode_map
 from shards.sample import ImageSample, ViewSample, encode_raw
 from shards.schema import ImageSpec

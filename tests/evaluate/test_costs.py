@@ -15,7 +15,8 @@ from seqjepa.data.fixations import Fixating
 from seqjepa.evaluate.costs import COSTS, as_line, macs_by_size, training_time
 from seqjepa.methods.seq_jepa import SeqJEPA
 from seqjepa.methods.simclr import SimCLR
-from seqjepa.training.checkpoint import DataInfo, LoadedRun
+from seqjepa.training.checkpoint import LoadedRun
+from seqjepa.training.run import DataInfo
 
 TABLE_6 = {128: {1: 0.63, 2: 1.24, 3: 1.85, 4: 2.46, 8: 4.9}, 64: {1: 0.18, 2: 0.34, 3: 0.51, 4: 0.67, 8: 1.32}}
 PATCHES_84 = {1: 0.33, 2: 0.64, 3: 0.95, 4: 1.26, 8: 2.51}

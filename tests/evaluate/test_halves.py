@@ -14,7 +14,7 @@ from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.probes import Bench, bench_of_columns
 from seqjepa.evaluate.results import format_table, read_results
 from seqjepa.evaluate.run import evaluate_run
-from seqjepa.training.checkpoint import DataInfo
+from seqjepa.training.run import DataInfo
 
 
 def test_a_half_is_columns_of_views_and_of_whole_images():

@@ -31,7 +31,8 @@ from seqjepa.evaluate.retrieval import (
 )
 from seqjepa.evaluate.run import frozen
 from seqjepa.evaluate.studies import EvalContext
-from seqjepa.training.checkpoint import DataInfo, load_run
+from seqjepa.training.checkpoint import load_run
+from seqjepa.training.run import DataInfo
 
 
 class Turning:

@@ -21,7 +21,8 @@ from seqjepa.evaluate.metrics import ranks_of
 from seqjepa.evaluate.retrieval import target_features
 from seqjepa.evaluate.rollouts import ROLLOUTS, by_horizon, extent, one_by_one, roll_out, walk
 from seqjepa.evaluate.run import frozen
-from seqjepa.training.checkpoint import DataInfo, load_run
+from seqjepa.training.checkpoint import load_run
+from seqjepa.training.run import DataInfo
 
 
 class Turning:

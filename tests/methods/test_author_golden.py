@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from author_keys import author_key
 from torch import Tensor, nn
 
 from seqjepa.config import ModelConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.methods.seq_jepa import SeqJEPA
-from seqjepa.models.author_keys import author_key
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_author.json").read_text())
 CASES = [(mode, context) for mode in ("eval", "train") for context in (1, 3)]

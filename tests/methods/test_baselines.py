@@ -21,8 +21,7 @@ from seqjepa.methods.sen import SEN
 from seqjepa.methods.sie import SIE
 from seqjepa.methods.simclr import SimCLR
 from seqjepa.methods.vicreg import VICReg
-from seqjepa.models.heads import Hypernetwork
-from seqjepa.models.projectors import TransformerProjector, build_expander, build_projector
+from seqjepa.models.heads import Hypernetwork, TransformerProjector, build_expander, build_projector
 from shards.errors import ConfigError
 
 

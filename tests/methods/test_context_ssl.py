@@ -16,9 +16,9 @@ from seqjepa.data.sequence import ViewSequence
 from seqjepa.losses import nt_xent
 from seqjepa.methods import build_method
 from seqjepa.methods.context_ssl import ContextSSL, absolute_parameters
+from seqjepa.methods.context_ssl.transformer import pair_mask, random_mask
+from seqjepa.methods.flops import count_macs
 from seqjepa.models.backbone import build_backbone
-from seqjepa.models.context_transformer import pair_mask, random_mask
-from seqjepa.models.flops import count_macs
 from seqjepa.training.learner import seed_step
 from shards.errors import ConfigError
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.methods import build_method
 from seqjepa.methods.base import Predicting
-from seqjepa.models.flops import count_macs
+from seqjepa.methods.flops import count_macs
 from shards.errors import ConfigError
 
 METHODS = (*BASELINES, "seq_jepa", "conv_jepa", "context_ssl")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from author_keys import author_key
 from torch import Tensor
 
 from seqjepa.config import ModelConfig, RunConfig
@@ -14,7 +15,6 @@ from seqjepa.data.sequence import ViewSequence
 from seqjepa.methods import build_method
 from seqjepa.methods.base import Aggregating
 from seqjepa.methods.seq_jepa import SeqJEPA
-from seqjepa.models.author_keys import author_key
 from shards.errors import ConfigError
 
 D, E = 64, 16

@@ -12,8 +12,7 @@ from methods_lab import BASELINES, noise, rows_of, shaken, small, views_of
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from seqjepa.models.batch_norm import convert_sync_batch_norm
-from seqjepa.models.gather import all_rows
+from seqjepa.models.distributed import all_rows, convert_sync_batch_norm
 from seqjepa.training.learner import StepModule
 
 RANKS, ROWS = 2, (slice(0, 3), slice(3, 6))

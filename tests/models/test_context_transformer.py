@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqjepa.models.context_transformer import ContextTransformer, pair_mask, random_mask
+from seqjepa.methods.context_ssl.transformer import ContextTransformer, pair_mask, random_mask
 
 D, A, W, HEADS, LAYERS = 6, 4, 16, 2, 3
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from seqjepa.config import ModelConfig
+from seqjepa.methods.flops import count_macs
 from seqjepa.methods.seq_jepa import SeqJEPA
-from seqjepa.models.flops import count_macs
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from seqjepa.config import ModelConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.methods.seq_jepa import SeqJEPA
-from seqjepa.models.batch_norm import GlobalBatchNorm, convert_sync_batch_norm
+from seqjepa.models.distributed import GlobalBatchNorm, convert_sync_batch_norm
 
 RANKS = 2
 SPLIT = (slice(0, 5), slice(5, 8))

@@ -13,8 +13,8 @@ import pytest
 import torch
 from train_helpers import make_shards, metrics, tiny_config
 
-from seqjepa import checksums
-from seqjepa.checksums import noted, write_noted
+from seqjepa import files
+from seqjepa.files import read_checksums, write_with_checksum
 from seqjepa.methods.base import as_module
 from seqjepa.training import checkpoint
 from seqjepa.training import train as train_module
@@ -40,8 +40,8 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _not_warned_yet() -> None:
-    checksums._warn_unknown.cache_clear()
-    checksums._warn_changed.cache_clear()
+    files._warn_unknown.cache_clear()
+    files._warn_changed.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_a_run_whose_state_is_gone_is_not_begun_again(run: Path, shards: Path, f
         (run / "model.safetensors").unlink()
     else:
         text = (run / "run.json").read_text().replace(',\n  "finished_epochs": 3', "")
-        write_noted(run / "run.json", text.encode())
+        write_with_checksum(run / "run.json", text.encode())
     before = {path.name: path.read_bytes() for path in run.iterdir()}
     with pytest.raises(UsageError, match=r"state\.pt is gone.*--overwrite"):
         again(shards, run)
@@ -177,7 +177,7 @@ def test_weights_are_written_anew_from_a_whole_state(whole: Path, run: Path, sha
         weights.unlink()
     assert again(shards, run)["status"] == "finished already"
     assert same(run, whole)
-    assert checksums.read_noted(weights)
+    assert files.read_checked(weights)
 
 
 def test_damaged_metrics_are_written_anew(whole: Path, run: Path, shards: Path, caplog) -> None:
@@ -201,7 +201,7 @@ def test_runs_of_earlier_versions_are_read_with_one_warning(run: Path, shards: P
     assert len(text) == 1
     assert again(shards, run)["status"] == "finished already"
     train(tiny_config(), shards, run, workers=0, progress=False, extend_epochs=4)
-    assert set(noted(run)) >= {"state.pt", "state-previous.pt", "model.safetensors", "metrics.jsonl"}
+    assert set(read_checksums(run)) >= {"state.pt", "state-previous.pt", "model.safetensors", "metrics.jsonl"}
     assert len(metrics(run)) == 4
 
 
@@ -224,7 +224,7 @@ def test_a_state_of_another_shape_is_one_line(run: Path, shards: Path, change, e
     changed = {key: value for key, value in {**state, **change}.items() if value is not None}
     buffer = run / "buffer"
     torch.save(changed, buffer)
-    write_noted(run / "state.pt", buffer.read_bytes())
+    write_with_checksum(run / "state.pt", buffer.read_bytes())
     with pytest.raises(error, match=match) as caught:
         again(shards, run)
     assert "\n" not in str(caught.value)
@@ -269,7 +269,7 @@ def snapshots(shards: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> list[
 def resumes_from(snapshot: Path, shards: Path, right: Path) -> None:
     train(tiny_config("optim.epochs=1"), shards, snapshot, workers=0, progress=False)
     assert same(snapshot, right)
-    assert all(len(sums) == 1 for sums in noted(snapshot).values())
+    assert all(len(sums) == 1 for sums in read_checksums(snapshot).values())
     load_run(snapshot)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from seqjepa.training.diagnostics import FeatureMoments, collapse, effective_rank
+from seqjepa.training.monitor import FeatureMoments, collapse, effective_rank
 
 
 def moments_of(*batches: torch.Tensor) -> FeatureMoments:

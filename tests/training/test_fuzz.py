@@ -20,7 +20,7 @@ from mutations import mutate
 from noise_shards import noise_shards
 from train_helpers import make_saliency_shards, metrics, tiny_config
 
-from seqjepa import checksums
+from seqjepa import files
 from seqjepa.evaluate.artefacts import load_arrays, save_arrays
 from seqjepa.evaluate.results import format_table, read_results
 from seqjepa.evaluate.run import evaluate_run
@@ -83,8 +83,8 @@ def no_hang() -> Iterator[None]:
 
 def answer(work: Callable[[], Any], caplog: pytest.LogCaptureFixture) -> tuple[Any, str]:
     """What `work` returns, "" where it was refused; and what was said."""
-    checksums._warn_unknown.cache_clear()
-    checksums._warn_changed.cache_clear()
+    files._warn_unknown.cache_clear()
+    files._warn_changed.cache_clear()
     caplog.clear()
     with no_hang(), caplog.at_level(logging.WARNING):
         try:

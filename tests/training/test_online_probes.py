@@ -10,8 +10,7 @@ from torch import nn
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.methods.base import StepOutput
 from seqjepa.training.distributed import World
-from seqjepa.training.epoch_meter import EpochMeter
-from seqjepa.training.online_probes import OnlineProbes
+from seqjepa.training.monitor import EpochMeter, OnlineProbes
 
 WIDTHS = {"z": torch.Size((2, 3, 6)), "z_agg": torch.Size((2, 8))}
 

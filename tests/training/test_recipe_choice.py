@@ -14,7 +14,7 @@ from seqjepa.data.actions import AUGMENTATION_FIELDS
 from seqjepa.data.known_sets import CLASSES_SHA256, classes_sha256
 from seqjepa.recipes import choice, load_recipe, read_config
 from seqjepa.recipes.choice import choose_recipe
-from seqjepa.training.misfits import misfits
+from seqjepa.training.data import incompatibilities
 from shards.errors import ConfigError
 from shards.reader import ShardSet
 from shards.schema import THREE_DIEBENCH_PARAMS, DatasetInfo, ImageSpec, MapSpec, ParamField, ViewSpec
@@ -70,7 +70,7 @@ def test_the_recipe_of_a_set(monkeypatch, info, spec, known, samples, recipe, se
     found = choose_recipe(Path("set"))
     assert (found.recipe, " ".join(found.settings)) == (recipe, settings)
     config = load_recipe(found.recipe, found.settings)
-    assert not list(misfits(of_form, config.data, config.method))
+    assert not list(incompatibilities(of_form, config.data, config.method))
     assert (f"{known}'s classes" in str(found)) == bool(known)
 
 

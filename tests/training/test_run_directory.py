@@ -9,10 +9,10 @@ import torch
 from train_helpers import tiny_config
 
 from seqjepa.config import RunConfig
-from seqjepa.files import write_atomic
-from seqjepa.training import checkpoint, runlog
-from seqjepa.training.checkpoint import DataInfo, load_run
-from seqjepa.training.run_directory import LOCK, Plan, claimed, mark_finished
+from seqjepa.files import write_file
+from seqjepa.training import checkpoint, loggers
+from seqjepa.training.checkpoint import load_run
+from seqjepa.training.run import LOCK, DataInfo, Plan, claimed, mark_finished, read_run_config, read_run_json
 from seqjepa.training.stopping import StopSignals
 from shards import lock
 from shards.errors import DamageError, DiskFullError, FormatError, UsageError
@@ -153,9 +153,9 @@ def test_extending_is_recorded_and_repeatable(tmp_path):
         mark_finished(tmp_path, 3)
     for _ in range(2):
         with claimed(tmp_path, plan(extend=9)):
-            info = checkpoint.read_run_json(tmp_path)
+            info = read_run_json(tmp_path)
     assert info["extended"] == [{"from": 3, "to": 9}]
-    assert checkpoint.read_config(tmp_path / "config.toml").optim.epochs == 9
+    assert read_run_config(tmp_path).optim.epochs == 9
     with pytest.raises(UsageError, match="planned to 9 already"), claimed(tmp_path, plan(extend=5)):
         pass
     with pytest.raises(UsageError, match=r"optim.epochs 9 there, 3 asked.*--extend-epochs"), claimed(tmp_path, plan()):
@@ -173,21 +173,21 @@ def test_killed_between_the_first_two_files_it_is_still_ours(tmp_path):
     with claimed(tmp_path, plan()):
         (tmp_path / "config.toml").unlink()
     with claimed(tmp_path, plan("seed=9")):
-        assert checkpoint.read_config(tmp_path / "config.toml").seed == 9
+        assert read_run_config(tmp_path).seed == 9
 
 
 def test_metrics_are_cut_to_the_checkpoint(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    runlog.keep_epochs(path, 0)
+    loggers.keep_epochs(path, 0)
     for epoch in range(3):
-        runlog.append_epoch(path, {"epoch": epoch})
+        loggers.append_epoch(path, {"epoch": epoch})
     with path.open("a") as file:
         file.write('{"epoch": 3, "lo')
-    assert [line["epoch"] for line in runlog.read_epochs(path)] == [0, 1, 2]
-    runlog.keep_epochs(path, 2)
+    assert [line["epoch"] for line in loggers.read_epochs(path)] == [0, 1, 2]
+    loggers.keep_epochs(path, 2)
     assert path.read_text() == '{"epoch": 0}\n{"epoch": 1}\n'
     with pytest.raises(DamageError, match="2 epochs but the checkpoint has done 5"):
-        runlog.keep_epochs(path, 5)
+        loggers.keep_epochs(path, 5)
 
 
 def test_state_is_tensors_and_primitives_and_damage_is_named(tmp_path):
@@ -206,14 +206,14 @@ def test_state_is_tensors_and_primitives_and_damage_is_named(tmp_path):
 
 def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "f"
-    write_atomic(path, b"old")
+    write_file(path, b"old")
 
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(DiskFullError, match="run the same command again"):
-        write_atomic(path, b"new")
+        write_file(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
 

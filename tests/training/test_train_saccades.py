@@ -13,10 +13,11 @@ from train_helpers import SACCADES, make_saliency_shards, make_shards, metrics, 
 
 from seqjepa.data.fixations import Fixating
 from seqjepa.data.sequence import ViewSequence
-from seqjepa.training.checkpoint import DataInfo, load_run
+from seqjepa.training.checkpoint import load_run
 from seqjepa.training.data import build_loader, open_training_data, pixel_stats
 from seqjepa.training.distributed import World
 from seqjepa.training.learner import Learner
+from seqjepa.training.run import DataInfo
 from seqjepa.training.train import train
 from shards.errors import ConfigError
 from shards.reader import ShardSet

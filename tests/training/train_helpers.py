@@ -10,7 +10,7 @@ import simplejpeg
 
 from seqjepa.config import RunConfig
 from seqjepa.recipes import load_recipe
-from seqjepa.training.runlog import TIMING
+from seqjepa.training.loggers import TIMING
 from shards.saliency_map import encode_map
 from shards.sample import ImageSample, ViewSample, encode_raw
 from shards.schema import ImageSpec, ParamField, ViewSpec

@@ -23,7 +23,7 @@ from seqjepa.evaluate.probes import NO_SCORES, Bench, Scores
 from seqjepa.evaluate.tasks import ProbeTask
 from seqjepa.methods.base import Method
 from seqjepa.methods.context_ssl import ENVIRONMENTS, ContextSSL
-from seqjepa.models.context_transformer import Memory
+from seqjepa.methods.context_ssl.transformer import Memory
 from shards.errors import ConfigError
 
 HEADLINE = "rotation"
@@ -114,7 +114,7 @@ def scores_in_context(
                 found = found.joined(taken.named(f"in_context.{name}.{{}}.{tokens}"))
             if HEADLINE in names and tokens == lengths[-1]:
                 found = found.joined(taken)
-    return found, _account(environments, lengths, bench)
+    return found, _describe_context(environments, lengths, bench)
 
 
 def _take_in_context(method: ContextSSL, measures: list[ProbeTask], bench: Bench, memory: Memory, take: Take) -> Scores:
@@ -128,7 +128,7 @@ def _take_in_context(method: ContextSSL, measures: list[ProbeTask], bench: Bench
     return classes.joined(rest)
 
 
-def _account(environments: list[str], lengths: Sequence[int], bench: Bench) -> dict[str, Any]:
+def _describe_context(environments: list[str], lengths: Sequence[int], bench: Bench) -> dict[str, Any]:
     return {
         "environment": HEADLINE,
         "tokens": lengths[-1],

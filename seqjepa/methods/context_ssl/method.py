@@ -16,11 +16,10 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from seqjepa.config import ContextSSLConfig, Fidelity, ModelConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.losses import nt_xent
-from seqjepa.methods.base import StepOutput
-from seqjepa.methods.tensors import detached, fold
+from seqjepa.methods.base import StepOutput, detached, fold
+from seqjepa.methods.context_ssl.transformer import ContextTransformer, Memory, pair_mask, random_mask
 from seqjepa.models.backbone import build_backbone
-from seqjepa.models.context_transformer import ContextTransformer, Memory, pair_mask, random_mask
-from seqjepa.models.gather import all_rows
+from seqjepa.models.distributed import all_rows
 from seqjepa.models.precision import at_least_float32, full_precision
 from shards.errors import ConfigError
 

@@ -1,4 +1,7 @@
-"""Batch norm over the batches of all ranks, on any backend (torch's SyncBatchNorm refuses the CPU)."""
+"""Batch norm over the batches of all ranks, on any backend (torch's SyncBatchNorm refuses the CPU).
+
+The rows of all ranks as one batch, with gradients: for losses that compare every row with every other.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ class GlobalBatchNorm(nn.Module):
             return F.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
             )
-        y, mean, var, count = _Normalise.apply(x, self.weight, self.bias, self.eps)
+        y, mean, var, count = _GlobalBatchNormFunction.apply(x, self.weight, self.bias, self.eps)
         self._track(mean, var, count)
         return y
 
@@ -80,7 +83,7 @@ def global_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return mean, var, count
 
 
-class _Normalise(torch.autograd.Function):
+class _GlobalBatchNormFunction(torch.autograd.Function):
     """(x − mean) / √(var + eps) · weight + bias with global mean and var. Keeps only x and a few [C] vectors.
 
     The gradients of weight and bias are this rank's share, which DistributedDataParallel then averages.
@@ -126,3 +129,31 @@ def _by_channel(values: Tensor, x: Tensor) -> Tensor:
 
 def _at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype.itemsize < 4 else x
+
+
+def all_rows(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Each tensor [N, d] of R ranks → [R·N, d] in rank order, so that rows of different tensors stay partners.
+
+    All of one shape, the same on every rank, and every rank has to take part: one message forward, one backward.
+    Gradients come back summed over the ranks. Where each rank computes the loss of the whole batch, their average over
+    ranks (DistributedDataParallel) is the gradient that one process would find. Alone, the tensors themselves.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return tensors
+    return _AllRowsFunction.apply(torch.stack(tensors, dim=1)).unbind(1)  # type: ignore[union-attr]
+
+
+class _AllRowsFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.rows = len(x)
+        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        total = grads[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        start = dist.get_rank() * ctx.rows
+        return total[start : start + ctx.rows]

@@ -12,8 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from seqjepa.checksums import warn_of_change, write_noted
-from seqjepa.files import named_failures
+from seqjepa.files import named_failures, warn_of_change, write_with_checksum
 from shards.environment import pass_environment_on
 from shards.errors import DamageError, FailureError, reason_of
 from shards.json_fields import strict_json
@@ -49,7 +48,7 @@ def keep_epochs(path: Path, epochs: int) -> None:
     if len(whole) < epochs:
         raise DamageError(f"{path} has {len(whole)} epochs but the checkpoint has done {epochs}; was it edited?")
     if len(lines) > epochs:
-        write_noted(path, b"".join(whole[:epochs]))
+        write_with_checksum(path, b"".join(whole[:epochs]))
 
 
 def restore(path: Path, log: bytes) -> None:
@@ -60,7 +59,7 @@ def restore(path: Path, log: bytes) -> None:
         return
     if not there.startswith(log):
         logger.warning("%s is not what the run logged; written anew from the checkpoint", path)
-    write_noted(path, log)
+    write_with_checksum(path, log)
 
 
 def read_epochs(path: Path) -> list[dict[str, object]]:
@@ -73,7 +72,7 @@ def read_epochs(path: Path) -> list[dict[str, object]]:
         pass_environment_on(error)
         raise DamageError(f"{path} cannot be read ({reason_of(error)}); restore it, or train the run again") from None
     for number, epoch in enumerate(epochs, start=1):
-        for problem in _misfits(epoch):
+        for problem in _wrong_values(epoch):
             again = "restore it, or train the run again"
             raise DamageError(f"{path} holds lines that are {problem} (line {number}); {again}")
     return epochs
@@ -84,7 +83,7 @@ _COUNTS = ("epoch", "step", "samples", "devices")
 _LARGEST = 1e30
 
 
-def _misfits(epoch: object) -> Iterator[str]:
+def _wrong_values(epoch: object) -> Iterator[str]:
     """Ends of the sentence "it holds lines that are …": what no epoch of ours says."""
     if not isinstance(epoch, dict):
         yield "no JSON objects"

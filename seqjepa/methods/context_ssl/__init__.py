@@ -1,0 +1,7 @@
+"""ContextSSL: the method, its transformer, and the importer of its authors' weights."""
+
+from __future__ import annotations
+
+from seqjepa.methods.context_ssl.method import ENVIRONMENTS, PARAMS, ContextSSL, absolute_parameters
+
+__all__ = ["ENVIRONMENTS", "PARAMS", "ContextSSL", "absolute_parameters"]

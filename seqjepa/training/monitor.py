@@ -1,0 +1,251 @@
+"""Is the representation alive? Spread and effective rank of the features of one epoch.
+
+D feature width, n rows.
+
+What is summed up over an epoch, kept on the device until the epoch ends, and part of a checkpoint.
+
+Two small probes that learn beside the method and never touch it: inputs detached, an optimizer of their own.
+
+They show how a run is going. The numbers that count come from `seqjepa evaluate` (frozen features, held-out objects).
+Shape letters: B batch, V views that went through the online encoder, D and W widths of z and z_AGG, A action size.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from seqjepa.data.sequence import ViewSequence
+from seqjepa.methods.base import StepOutput
+from seqjepa.training.distributed import World, average_gradients, gather, sum_over_ranks
+from shards.errors import FailureError
+
+# Unit vectors spread evenly over all D directions have a standard deviation of 1/√D in each.
+COLLAPSED_STD = 0.01
+COLLAPSED_RANK = 1.5
+
+
+class FeatureMoments:
+    """Running mean and scatter of unit-length features, updated batch by batch and mergeable over ranks.
+
+    count  float64 [];  mean  float64 [D];  scatter  float64 [D, D]: Σ (u − mean)(u − mean)ᵀ over the n rows u so far
+    """
+
+    def __init__(self, width: int, device: torch.device | str = "cpu"):
+        self.count = torch.zeros((), dtype=torch.float64, device=device)
+        self.mean = torch.zeros(width, dtype=torch.float64, device=device)
+        self.scatter = torch.zeros(width, width, dtype=torch.float64, device=device)
+
+    @torch.no_grad()
+    def update(self, features: Tensor) -> None:
+        """features: [..., D] of any float dtype. Centred before the product, so that TF32 costs no digits."""
+        rows = normalize(features.detach().flatten(0, -2).float(), dim=-1)
+        mean = rows.mean(0)
+        centred = rows - mean
+        self.merge(float(len(rows)), mean.double(), (centred.T @ centred).double())
+
+    def merge(self, count: Tensor | float, mean: Tensor, scatter: Tensor) -> None:
+        """Chan's update: the moments of the union of two disjoint sets of rows."""
+        total = self.count + count
+        delta = mean - self.mean
+        share = count / total.clamp(min=1)
+        self.scatter += scatter + torch.outer(delta, delta) * (self.count * share)
+        self.mean += delta * share
+        self.count = total
+
+    def summary(self) -> dict[str, float]:
+        """{"std", "rank"}; see `mean_std` and `effective_rank`. Empty when nothing was seen."""
+        if self.count == 0:
+            return {}
+        covariance = self.scatter.cpu() / self.count.cpu()
+        return {"std": mean_std(covariance), "rank": effective_rank(covariance)}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"count": self.count, "mean": self.mean, "scatter": self.scatter}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value.to(getattr(self, name).device, torch.float64))
+
+
+def mean_std(covariance: Tensor) -> float:
+    """Standard deviation of a coordinate, mean over the D of them, × √D: at most 1, reached when evenly spread."""
+    std = covariance.diagonal().clamp(min=0).sqrt().mean()
+    return float(std) * math.sqrt(len(covariance))
+
+
+def effective_rank(covariance: Tensor) -> float:
+    """exp of the entropy of the singular values of the centred features (Roy & Vetterli 2007), 1 … D.
+
+    The singular values of the features are the roots of the covariance's eigenvalues.
+    """
+    values = torch.linalg.eigvalsh(covariance.double()).clamp(min=0).sqrt()
+    if values.sum() == 0:
+        return 1.0
+    p = values / values.sum()
+    return float(torch.exp(-torch.xlogy(p, p).sum()))
+
+
+def collapse(summary: dict[str, float]) -> str | None:
+    """What kind of collapse the numbers of `FeatureMoments.summary` show, or None."""
+    if not summary:
+        return None
+    if summary["std"] < COLLAPSED_STD:
+        return f"complete collapse: every input gives the same feature (std {summary['std']:.4f})"
+    if summary["rank"] < COLLAPSED_RANK:
+        return f"dimensional collapse: features lie on a line (effective rank {summary['rank']:.2f})"
+    return None
+
+
+# Names in metrics.jsonl for the features of StepOutput.
+FEATURE_NAMES = {"z": "z", "z_agg": "agg"}
+
+
+class EpochMeter:
+    """Sums over the sequences of one epoch so far: loss, probe scores, moments of z and z_AGG.
+
+    widths: shape of each of the method's features for any batch. Updating never waits for the GPU.
+    """
+
+    def __init__(self, widths: dict[str, torch.Size], action_size: int, device: torch.device | str):
+        self.widths, self.device = widths, device
+        self.action_size = action_size
+        self.reset()
+
+    def reset(self) -> None:
+        A = self.action_size
+        sizes = {"rows": (), "loss": (), "labelled": (), "correct": (), "sq_err": (A,), "y": (A,), "y_sq": (A,)}
+        self.sums = {n: torch.zeros(s, dtype=torch.float64, device=self.device) for n, s in sizes.items()}
+        self.moments = {n: FeatureMoments(self.widths[n][-1], self.device) for n in FEATURE_NAMES if n in self.widths}
+
+    @torch.no_grad()
+    def update(self, output: StepOutput, probe_sums: dict[str, Tensor], rows: int) -> None:
+        self.sums["rows"] += rows
+        self.sums["loss"] += output.loss.detach().double() * rows
+        for name, value in probe_sums.items():
+            self.sums[name] += value
+        for name, moments in self.moments.items():
+            moments.update(output.features[name])
+
+    def collect(self, world: World) -> None:
+        """Bring what all ranks have summed to rank 0; the others begin again at zero.
+
+        FailureError on every rank when a loss was not finite, so that such weights are never saved.
+        """
+        sum_over_ranks(world, self.sums.values())
+        if not math.isfinite(float(self.sums["loss"])):
+            raise FailureError("the loss is not finite; the last checkpoint is from before that. Lower optim.lr")
+        for name, mine in self.moments.items():
+            parts = [gather(world, value) for value in mine.state_dict().values()] if world.size > 1 else []
+            if parts:
+                self.moments[name] = FeatureMoments(len(mine.mean), self.device)
+                for part in zip(*parts, strict=True):
+                    self.moments[name].merge(*part)
+        if not world.main:
+            self.reset()
+
+    def summary(self) -> dict[str, object]:
+        """One epoch in numbers. std: 1 is spread evenly, 0 is collapse; rank: effective rank."""
+        rows = float(self.sums["rows"])
+        found: dict[str, object] = {"loss": float(self.sums["loss"]) / rows, "samples": int(rows)}
+        for name, moments in self.moments.items():
+            spread = moments.summary()
+            found |= {f"{FEATURE_NAMES[name]}_{key}": value for key, value in spread.items()}
+            if verdict := collapse(spread):
+                found.setdefault("collapse", f"{name}: {verdict}")
+        return found | probe_scores({name: value.cpu() for name, value in self.sums.items()}, rows)
+
+    def state_dict(self) -> dict[str, dict]:
+        return {"sums": self.sums, "moments": {n: m.state_dict() for n, m in self.moments.items()}}
+
+    def load_state_dict(self, state: dict[str, dict]) -> None:
+        for name, value in state["sums"].items():
+            self.sums[name] = value.to(self.device)
+        for name, moments in self.moments.items():
+            moments.load_state_dict(state["moments"][name])
+
+
+PROBE_HIDDEN = 1024
+PROBE_LR = 1e-3  # Adam's default (docs/fidelity.md #33)
+
+
+class OnlineProbes:
+    """Class from z_AGG (linear) and action from the first two views' z (one hidden layer).
+
+    widths: shapes of the method's features. Without classes there is no classifier, with a single view no regressor;
+    without z_AGG the classifier sees z of the first view. `enabled=False` leaves out both.
+    """
+
+    def __init__(
+        self,
+        widths: dict[str, torch.Size],
+        classes: int,
+        action_size: int,
+        device: torch.device | str = "cpu",
+        enabled: bool = True,
+    ):
+        self.pooled = "z_agg" if "z_agg" in widths else "z"
+        self.heads = nn.ModuleDict()
+        _, V, D = widths["z"]
+        if enabled and classes:
+            self.heads["class"] = nn.Linear(widths[self.pooled][-1], classes)
+        if enabled and V >= 2:
+            layers = (nn.Linear(2 * D, PROBE_HIDDEN), nn.ReLU(), nn.Linear(PROBE_HIDDEN, action_size))
+            self.heads["action"] = nn.Sequential(*layers)
+        self.heads.to(device)
+        self.optimizer = torch.optim.Adam(self.heads.parameters(), lr=PROBE_LR) if self.heads else None
+
+    def learn(self, features: dict[str, Tensor], seq: ViewSequence, world: World) -> dict[str, Tensor]:
+        """One step. Returns sums over the batch from before it: "labelled", "correct" [], "sq_err", "y", "y_sq" [A].
+
+        A batch is scored before the probes learn from it, so the scores are not those of a fit to itself.
+        """
+        if self.optimizer is None:
+            return {}
+        losses, sums = [], {}
+        if "class" in self.heads:
+            losses.append(self._classify(features[self.pooled], seq.labels, sums))
+        if "action" in self.heads:
+            losses.append(self._regress(features["z"], seq.actions[:, 0], sums))
+        torch.stack(losses).sum().backward()
+        average_gradients(world, self.heads)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return sums
+
+    def _classify(self, pooled: Tensor, labels: Tensor, sums: dict[str, Tensor]) -> Tensor:
+        pooled = pooled.detach().float()
+        logits = self.heads["class"](pooled if pooled.ndim == 2 else pooled[:, 0])
+        labelled = (labels >= 0).sum()
+        sums |= {"labelled": labelled, "correct": (logits.argmax(1) == labels).sum()}
+        return F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum") / labelled.clamp(min=1)
+
+    def _regress(self, z: Tensor, actions: Tensor, sums: dict[str, Tensor]) -> Tensor:
+        error = (self.heads["action"](z[:, :2].detach().float().flatten(1)) - actions).square()
+        sums |= {"sq_err": error.detach().sum(0), "y": actions.sum(0), "y_sq": actions.square().sum(0)}
+        return error.mean()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"heads": self.heads.state_dict(), "optimizer": self.optimizer.state_dict() if self.optimizer else {}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.heads.load_state_dict(state["heads"])
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
+
+
+def probe_scores(sums: dict[str, Tensor], rows: float) -> dict[str, float]:
+    """Summed scores of `rows` sequences → {"probe_top1" in 0..1, "probe_r2": mean over A of 1 − error / variance}."""
+    found = {}
+    if sums["labelled"] > 0:
+        found["probe_top1"] = float(sums["correct"] / sums["labelled"])
+    spread = sums["y_sq"] - sums["y"].square() / max(rows, 1)
+    varies = spread > 1e-12 * rows
+    if varies.any():
+        found["probe_r2"] = float((1 - sums["sq_err"][varies] / spread[varies]).mean())
+    return found
