@@ -16,8 +16,7 @@ import typer
 
 try:
     from pipelines.commands.saliency import build_saliency_app, import_saliency_app, score_saliency_command
-    from pipelines.commands.shard import shard_app
-    from pipelines.commands.shard_small import shard_cifar100_command, shard_tiny_imagenet_command
+    from pipelines.commands.shard import shard_app, shard_cifar100_command, shard_tiny_imagenet_command
     from pipelines.commands.synth import synth_app
     from seqjepa.commands.bake import bake_command
     from seqjepa.commands.compare import compare_command

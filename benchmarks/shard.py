@@ -29,9 +29,9 @@ import numpy as np  # noqa: E402
 from common import emit, versions  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from pipelines.encode import JpegSetting, decode_jpeg, encode_jpeg, resize  # noqa: E402
-from pipelines.pool import usable_cores  # noqa: E402
-from pipelines.three_diebench import shard_3diebench  # noqa: E402
+from pipelines.build.encode import JpegSetting, decode_jpeg, encode_jpeg, resize  # noqa: E402
+from pipelines.build.pool import usable_cores  # noqa: E402
+from pipelines.build.views import shard_3diebench  # noqa: E402
 
 VIEWS, SOURCE_SIDE, SIDE = 50, 256, 128
 QUALITY, SUBSAMPLING = 90, "420"

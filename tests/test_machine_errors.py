@@ -18,14 +18,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cli import seqjepa_app, seqjepa_data_app
-from pipelines.images.cifar_files import read_cifar100
-from pipelines.images.file_list import FileReader, list_files
-from pipelines.pool import map_in_order
+from pipelines.build.pool import map_in_order
 from pipelines.saliency.published import open_array
 from pipelines.saliency.scoring import read_fixations
-from pipelines.sources import read_content
-from pipelines.split_lists import find_split_lists
-from pipelines.tree_source import TreeSource
+from pipelines.sources.cifar100 import read_cifar100
+from pipelines.sources.files import FileReader, list_files
+from pipelines.sources.object_splits import find_split_lists
+from pipelines.sources.object_tree import TreeSource
+from pipelines.sources.objects import read_content
 from seqjepa import recipes
 from seqjepa.data.decode_worker import ROW, RowError, Setup
 from seqjepa.data.ring import InlineRing, WorkerRing

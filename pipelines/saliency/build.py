@@ -16,15 +16,15 @@ from typing import Any, get_args
 
 from tqdm import tqdm
 
-from pipelines.choose import RULE
-from pipelines.images.source import ImageRecord, ImageSource, images_watch, limited
-from pipelines.left_out import warn_of
-from pipelines.pool import sigterm_as_interrupt
-from pipelines.request import look_first
+from pipelines.archives import warn_of
+from pipelines.build.options import look_first
+from pipelines.build.plan import RULE
+from pipelines.build.pool import sigterm_as_interrupt
+from pipelines.build.stage import BadItems, Notes, OpenShard, PlannedShard, plan_shards, taken_back_if_empty
+from pipelines.build.watch import SourceWatch
 from pipelines.saliency.engine import Engine, MapJob, start_engine
 from pipelines.saliency.models import ModelChoice, chosen_devices
-from pipelines.stage import BadItems, Notes, OpenShard, PlannedShard, plan_shards, taken_back_if_empty
-from pipelines.watch import SourceWatch
+from pipelines.sources.source import ImageRecord, ImageSource, images_watch, limited
 from shards.environment import usable_cores
 from shards.errors import UsageError
 from shards.metadata import read_info

@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines.images.maps import IMAGE_DIGEST
-from pipelines.images.source import ImageRecord, ImageSource
-from pipelines.pool import as_workers_start, begin_worker, map_in_order
+from pipelines.build.maps import IMAGE_DIGEST
+from pipelines.build.pool import as_workers_start, begin_worker, map_in_order
+from pipelines.build.transform import Transformed
 from pipelines.saliency.load import load
 from pipelines.saliency.models import ModelChoice, SaliencyModel
-from pipelines.transform import Transformed
+from pipelines.sources.source import ImageRecord, ImageSource
 from shards.environment import describe
 from shards.errors import FailureError, FormatError, SeqJepaError, UsageError
 from shards.saliency_map import encode_map

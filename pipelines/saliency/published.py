@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.content import content_sha256, file_stats, pieces_of
-from pipelines.images.maps import IMAGE_DIGEST
-from pipelines.images.source import ImageRecord, ImageSource, images_watch, limited
-from pipelines.request import look_first
+from pipelines.build.maps import IMAGE_DIGEST
+from pipelines.build.options import look_first
+from pipelines.build.stage import BadItems, build_shards, plan_shards, taken_back_if_empty
+from pipelines.build.transform import Transformed
 from pipelines.saliency.build import MapRequest, finished, provenance
-from pipelines.stage import BadItems, build_shards, plan_shards, taken_back_if_empty
-from pipelines.transform import Transformed
+from pipelines.sources.content import content_sha256, file_stats, pieces_of
+from pipelines.sources.source import ImageRecord, ImageSource, images_watch, limited
 from shards.environment import pass_environment_on
 from shards.errors import FormatError, UsageError, reason_of
 from shards.saliency_map import encode_map

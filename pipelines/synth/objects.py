@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from pipelines.pool import map_in_order
+from pipelines.build.pool import map_in_order
 from pipelines.synth.config import SynthConfig, check
 from pipelines.synth.dice import Dice, Purpose, stream
 from pipelines.synth.families import FAMILIES

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from pipelines.encode import (
+from pipelines.build.encode import (
     JpegSetting,
     choose_setting,
     decode_jpeg,
@@ -20,13 +20,13 @@ from pipelines.encode import (
     psnr_db,
     squared_error,
 )
-from pipelines.pool import sigterm_as_interrupt
-from pipelines.stage import Notes, OpenShard, PlannedShard, plan_shards
+from pipelines.build.pool import sigterm_as_interrupt
+from pipelines.build.stage import Notes, OpenShard, PlannedShard, plan_shards
+from pipelines.build.transform import Transformed, pixel_stats
+from pipelines.build.views import sample_key
 from pipelines.synth.config import SynthConfig, check
 from pipelines.synth.families import class_names
 from pipelines.synth.objects import PlannedObject, make_object, plan_objects, work_through
-from pipelines.three_diebench import sample_key
-from pipelines.transform import Transformed, pixel_stats
 from shards.errors import UsageError
 from shards.sample import ViewSample
 from shards.schema import THREE_DIEBENCH_PARAMS, DatasetInfo, ViewSpec

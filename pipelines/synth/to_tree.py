@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from pipelines.encode import JpegSetting, encode_jpeg
-from pipelines.pool import sigterm_as_interrupt
+from pipelines.build.encode import JpegSetting, encode_jpeg
+from pipelines.build.pool import sigterm_as_interrupt
 from pipelines.synth.config import SynthConfig, check
 from pipelines.synth.objects import PlannedObject, make_object, plan_objects, work_through
 from pipelines.synth.own_folder import TreeFolder

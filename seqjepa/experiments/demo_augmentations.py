@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.images.open_source import open_source
-from pipelines.shard_images import shard_images
+from pipelines.build.images import shard_images
+from pipelines.sources.open_source import open_source
 from pipelines.synth.patterns.write import PatternsConfig, synth_cifar100
 from seqjepa.experiments.demo import (
     DemoFolder,

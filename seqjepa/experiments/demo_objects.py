@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.build.views import shard_3diebench
 from pipelines.synth import SynthConfig, synth_tree
-from pipelines.three_diebench import shard_3diebench
 from seqjepa.experiments.demo import (
     DemoFolder,
     Say,

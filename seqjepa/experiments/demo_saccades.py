@@ -13,10 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipelines.images.open_source import open_source
+from pipelines.build.images import shard_images
 from pipelines.saliency.build import build_saliency
 from pipelines.saliency.models import ModelChoice
-from pipelines.shard_images import shard_images
+from pipelines.sources.open_source import open_source
 from pipelines.synth.glances.write import GlancesConfig, synth_stl10
 from seqjepa.data.fixations import Fixating, fixations_on
 from seqjepa.experiments.demo import (

@@ -22,9 +22,9 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 from saliency_scene import contents, make_photos  # noqa: E402
 
-from pipelines.images.open_source import open_source  # noqa: E402
 from pipelines.saliency.build import build_saliency  # noqa: E402
 from pipelines.saliency.models import ModelChoice  # noqa: E402
+from pipelines.sources.open_source import open_source  # noqa: E402
 
 
 def start(photos: Path, out: Path) -> int:

@@ -1,4 +1,4 @@
-"""Small image sets on disk, in the layouts that `pipelines/images` reads, and maps that belong to them."""
+"""Small image sets on disk, in the layouts that `pipelines/sources` reads, and maps that belong to them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipelines.images.source import ImageRecord, ImageSource
+from pipelines.sources.source import ImageRecord, ImageSource
 from shards.saliency_map import encode_map
 from shards.sample import MapSample
 from shards.schema import MapSpec

@@ -13,10 +13,10 @@ import pytest
 from nasty_trees import make_tar, make_tree, make_zip
 from odd_jpegs import READ
 
-from pipelines.images.cifar_files import read_cifar100
-from pipelines.images.decode import decode_image
-from pipelines.images.open_source import open_source
-from pipelines.tar_source import TarSource
+from pipelines.sources.cifar100 import read_cifar100
+from pipelines.sources.decode import decode_image
+from pipelines.sources.object_tar import TarSource
+from pipelines.sources.open_source import open_source
 from shards.errors import SeqJepaError
 
 

@@ -17,8 +17,8 @@ import pytest
 from nasty_trees import UnflaggedInfo, make_tar, make_tree, make_zip
 from small_images import encoded, make_folder, picture
 
-from pipelines.images.cifar_files import read_cifar100
-from pipelines.images.open_source import open_source
+from pipelines.sources.cifar100 import read_cifar100
+from pipelines.sources.open_source import open_source
 from shards.errors import FormatError, UsageError
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
@@ -410,6 +410,6 @@ def test_links_that_multiply_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             for side in "ab":
                 member(tar, f"{depth}/{side}", kind=SYMBOLIC, target=f"../{depth + 1}")
         member(tar, "24/1.png", png(1))
-    monkeypatch.setattr("pipelines.images.walk.MOST_ENTRIES", 5000)
+    monkeypatch.setattr("pipelines.archives.tree.MOST_ENTRIES", 5000)
     with pytest.raises(FormatError, match="more than 5000 files and folders"):
         pictures(tmp_path / "t.tar")

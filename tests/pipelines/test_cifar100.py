@@ -15,9 +15,9 @@ from torchvision.datasets import CIFAR100
 from typer.testing import CliRunner
 
 import cli
-from pipelines.images import cifar_files
-from pipelines.images.open_source import open_source
-from pipelines.shard_images import shard_images
+from pipelines.build.images import shard_images
+from pipelines.sources import cifar100
+from pipelines.sources.open_source import open_source
 from pipelines.synth.patterns.write import ByteRows, python2_pickle
 from shards.errors import FormatError
 from shards.reader import ShardSet
@@ -220,7 +220,7 @@ def test_other_archives_and_folders(tmp_path: Path) -> None:
 
 def test_a_file_beyond_the_bound_is_not_read(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = packed(folder, tmp_path / "c.tar.gz")
-    monkeypatch.setattr(cifar_files, "LARGEST_PICKLE", 20_000)
+    monkeypatch.setattr(cifar100, "LARGEST_PICKLE", 20_000)
     for path in (folder, archive):
         with pytest.raises(FormatError, match=r"train has \d+ bytes, CIFAR-100's files have 155 million at most"):
             open_source("cifar100", path).records()

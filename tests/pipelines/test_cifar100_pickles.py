@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.images.restricted_pickle import StoredBytes, load_plain
+from pipelines.sources.restricted_pickle import StoredBytes, load_plain
 from shards.errors import FormatError
 
 ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR"

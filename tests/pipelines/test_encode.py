@@ -11,7 +11,7 @@ from small_3die import jpeg, smooth_image
 from torchvision.transforms import Resize
 from torchvision.transforms.functional import to_pil_image
 
-from pipelines.encode import (
+from pipelines.build.encode import (
     LADDER,
     JpegSetting,
     choose_setting,
@@ -22,7 +22,7 @@ from pipelines.encode import (
     resize,
     squared_error,
 )
-from pipelines.jpeg import jpeg_size
+from pipelines.sources.decode import jpeg_size
 from shards.errors import UsageError
 
 

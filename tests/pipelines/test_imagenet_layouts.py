@@ -13,8 +13,8 @@ from PIL import Image
 from scipy.io import savemat
 from small_images import encoded, make_folder, make_tar, picture
 
-from pipelines.images.open_source import open_source
-from pipelines.images.source import ImageSource
+from pipelines.sources.open_source import open_source
+from pipelines.sources.source import ImageSource
 from shards.errors import FormatError
 
 A, B = "n01440764", "n02123045"

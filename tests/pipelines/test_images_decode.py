@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from small_images import encoded, picture
 
-from pipelines.images.decode import decode_image
+from pipelines.sources.decode import decode_image
 
 RGB = Image.fromarray(picture(1))
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from small_images import blob, picture
 
-from pipelines.images.fit import Frame, fit_image, fit_map
+from pipelines.build.encode import Frame, fit_image, fit_map
 
 SHAPES = [(60, 90), (90, 60), (45, 45), (333, 500), (20, 30)]
 

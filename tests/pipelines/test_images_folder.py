@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from small_images import encoded, make_folder, make_tar, picture
 
-from pipelines.images.keys import unique_keys
-from pipelines.images.open_source import open_source
-from pipelines.images.source import ImageSource, limited
-from pipelines.tar_stream import PACKED
+from pipelines.archives.tar import PACKED
+from pipelines.sources.file_source import unique_keys
+from pipelines.sources.open_source import open_source
+from pipelines.sources.source import ImageSource, limited
 from shards.errors import FormatError, UsageError
 
 TINY = (

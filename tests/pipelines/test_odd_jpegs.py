@@ -11,11 +11,10 @@ import pytest
 from odd_jpegs import CMYK, END, LOST, PLAIN, PROGRESSIVE, READ, RESTARTS, jpeg, scan
 from PIL import Image
 
-from pipelines.images.decode import decode_image
-from pipelines.images.open_source import open_source
-from pipelines.jpeg import decode_jpeg, jpeg_size
-from pipelines.shard_images import shard_images
-from pipelines.transform import _load
+from pipelines.build.images import shard_images
+from pipelines.build.transform import _load
+from pipelines.sources.decode import decode_image, decode_jpeg, jpeg_size
+from pipelines.sources.open_source import open_source
 
 OPENCV_DIFFERS = {"CMYK", "scan parameters, CMYK", "Adobe's transform 9"}  # it converts by a formula of its own
 

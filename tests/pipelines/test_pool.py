@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.pool import IN_FLIGHT_PER_WORKER, map_in_order, sigterm_as_interrupt
+from pipelines.build.pool import IN_FLIGHT_PER_WORKER, map_in_order, sigterm_as_interrupt
 from shards.errors import FailureError
 
 
@@ -32,7 +32,7 @@ def die_at_three(item: int) -> int:
 
 
 def imported_torch(item: int) -> bool:
-    import pipelines.transform  # noqa: F401
+    import pipelines.build.transform  # noqa: F401
 
     return "torch" in sys.modules
 
@@ -100,7 +100,7 @@ def test_sigterm_interrupts_and_is_restored() -> None:
 def test_callers_need_no_main_guard(tmp_path: Path) -> None:
     """Neither an unguarded script nor one that comes through stdin is run again by the workers."""
     code = (
-        "from pipelines.pool import map_in_order\n"
+        "from pipelines.build.pool import map_in_order\n"
         "print(sum(result for _, result in map_in_order(abs, range(-9, 0), 2, str)))\n"
     )
     (tmp_path / "script.py").write_text(code)

@@ -16,10 +16,10 @@ from small_images import make_stl10
 from typer.testing import CliRunner
 
 from pipelines.commands.saliency import build_saliency_app
-from pipelines.images.open_source import open_source
 from pipelines.saliency.build import build_saliency
 from pipelines.saliency.engine import Crew, MapJob, SizeBatches, make_maps
 from pipelines.saliency.models import ModelChoice, build_model, chosen_devices
+from pipelines.sources.open_source import open_source
 from shards.errors import FailureError, FormatError, UsageError
 from shards.reader import ShardSet
 from shards.verify import verify

@@ -12,8 +12,8 @@ from small_images import make_folder, make_stl10
 from typer.testing import CliRunner
 
 from pipelines.commands.saliency import import_saliency_app
-from pipelines.images.open_source import open_source
 from pipelines.saliency.published import import_saliency
+from pipelines.sources.open_source import open_source
 from shards.errors import FormatError, UsageError
 from shards.reader import ShardSet
 from shards.verify import verify

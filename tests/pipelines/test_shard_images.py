@@ -15,10 +15,10 @@ from small_images import blob, encoded, make_folder, make_maps, make_stl10, make
 from typer.testing import CliRunner
 
 import cli
-from pipelines import shard_images as module
-from pipelines.images.fit import Frame, fit_map
-from pipelines.images.open_source import open_source
-from pipelines.shard_images import shard_images
+from pipelines.build import images as module
+from pipelines.build.encode import Frame, fit_map
+from pipelines.build.images import shard_images
+from pipelines.sources.open_source import open_source
 from shards.errors import FailureError, FormatError, UsageError
 from shards.reader import ShardSet
 from shards.schema import DatasetInfo

@@ -15,13 +15,13 @@ from small_3die import jpeg, make_tree, same_folders, smooth_image
 from small_3die import make_tar as make_3die_tar
 from small_images import encoded, make_folder, make_tar, picture
 
-from pipelines import content
-from pipelines.images.open_source import open_source
+from pipelines.build.images import shard_images
+from pipelines.build.stage import OpenShard
+from pipelines.build.views import shard_3diebench
 from pipelines.saliency.build import build_saliency
 from pipelines.saliency.models import ModelChoice
-from pipelines.shard_images import shard_images
-from pipelines.stage import OpenShard
-from pipelines.three_diebench import shard_3diebench
+from pipelines.sources import content
+from pipelines.sources.open_source import open_source
 from shards.errors import FormatError, UsageError
 from shards.files import write_atomic
 from shards.layout import Layout
@@ -187,7 +187,7 @@ def test_a_map_of_another_picture_is_named(tmp_path: Path, monkeypatch: pytest.M
     tar = make_tar(source, tmp_path / "pets.tar")
     assert shard("folder", tar, tmp_path / "tar", maps=tmp_path / "maps").samples == 6  # the same pictures
     repaint(source / "cat/1.bmp")
-    monkeypatch.setattr("pipelines.images.survey.SAMPLE_IMAGES", 1)
+    monkeypatch.setattr("pipelines.build.images.SAMPLE_IMAGES", 1)
     with pytest.raises(FormatError, match=r"1 bad so far.*cat/1\.bmp: its map is of another picture of this name"):
         shard("folder", source, tmp_path / "out", maps=tmp_path / "maps")
     assert shard("folder", source, tmp_path / "out", maps=tmp_path / "maps", max_bad=1).samples == 5

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from small_3die import jpeg, latent, make_tar, make_tree, npy, smooth_image
 
-from pipelines import sources, tar_source
-from pipelines.open_source import open_source
-from pipelines.sources import ListedObject, SpreadSample, read_content
+from pipelines.build.views import open_objects
+from pipelines.sources import object_tar
+from pipelines.sources import objects as objects_module
+from pipelines.sources.objects import ListedObject, SpreadSample, read_content
 from shards.errors import FailureError, FormatError
 
 
@@ -42,8 +43,8 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
 def test_tree_and_tar_hold_the_same(tree: Path, tmp_path: Path, suffix: str) -> None:
-    ours = open_source(tree)
-    streamed = open_source(make_tar(tree, tmp_path / f"set{suffix}"))
+    ours = open_objects(tree)
+    streamed = open_objects(make_tar(tree, tmp_path / f"set{suffix}"))
     here, there = ours.list(), streamed.list()
     assert sorted(there.objects, key=lambda o: o.path) == here.objects
     listed = {o.path: o for o in here.objects}
@@ -58,31 +59,31 @@ def test_tree_and_tar_hold_the_same(tree: Path, tmp_path: Path, suffix: str) -> 
 def test_files_that_are_no_views_are_named(tree: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tree / "0001/o0/.hidden").write_text("hello")
     said = "3 files were left out: 2 files that are no image_<k>.jpg or latent_<k>.npy (%s), 1 hidden"
-    open_source(tree).list()
+    open_objects(tree).list()
     assert said % "0002/o2/image_01.jpg, 0002/o2/notes.txt" in caplog.text
     caplog.clear()
-    open_source(make_tar(tree, tmp_path / "t.tar", prefix=".")).list()
+    open_objects(make_tar(tree, tmp_path / "t.tar", prefix=".")).list()
     assert "2 files that are no image_<k>.jpg" in caplog.text
     assert "0002/o2/image_01.jpg" in caplog.text
 
 
 def test_only_wanted_objects_are_delivered(tree: Path, tmp_path: Path) -> None:
-    for source in (open_source(tree), open_source(make_tar(tree, tmp_path / "t.tar"))):
+    for source in (open_objects(tree), open_objects(make_tar(tree, tmp_path / "t.tar"))):
         objects = source.list().objects
         assert [files.position for files in source.read(objects, [1, 4])] == [1, 4]
         assert list(source.read(objects, [])) == []
 
 
 def test_a_folder_around_the_root_does_not_matter(tree: Path) -> None:
-    inner, outer = open_source(tree).list(), open_source(tree.parent).list()
+    inner, outer = open_objects(tree).list(), open_objects(tree.parent).list()
     assert inner.objects == outer.objects
     assert inner.identity == outer.identity
 
 
 def test_identity_of_a_tree_changes_with_its_names(tree: Path) -> None:
-    before = open_source(tree).list().identity
+    before = open_objects(tree).list().identity
     (tree / "0001/o0/image_2.jpg").unlink()
-    assert open_source(tree).list().identity != before
+    assert open_objects(tree).list().identity != before
 
 
 def test_an_object_in_two_places_of_a_tar(tmp_path: Path) -> None:
@@ -91,7 +92,7 @@ def test_an_object_in_two_places_of_a_tar(tmp_path: Path) -> None:
         for name in ("0001/o0/image_0.jpg", "0001/o1/image_0.jpg", "0001/o1/latent_0.npy", "0001/o0/latent_0.npy"):
             tar.add(tree / name, f"root/{name}")
     with pytest.raises(FormatError, match=r"0001/o0 lie in more than one place.*unpack"):
-        open_source(tmp_path / "t.tar").list()
+        open_objects(tmp_path / "t.tar").list()
 
 
 def test_two_trees_in_a_tar(tmp_path: Path) -> None:
@@ -100,7 +101,7 @@ def test_two_trees_in_a_tar(tmp_path: Path) -> None:
         tar.add(tree, "one")
         tar.add(tree, "two")
     with pytest.raises(FormatError, match="two trees"):
-        open_source(tmp_path / "t.tar").list()
+        open_objects(tmp_path / "t.tar").list()
 
 
 def test_links_in_a_tar_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -126,10 +127,10 @@ def test_links_in_a_tar_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         with tarfile.open(tmp_path / "t.tar", "a") as tar:
             tar.addfile(link)
         if message is None:
-            assert len(open_source(tmp_path / "t.tar").list().objects) == 2
+            assert len(open_objects(tmp_path / "t.tar").list().objects) == 2
         else:
             with pytest.raises(FormatError, match=message):
-                open_source(tmp_path / "t.tar").list()
+                open_objects(tmp_path / "t.tar").list()
     assert "1 file was left out: 1 link (Some Root/readme)" in caplog.text
 
 
@@ -139,9 +140,9 @@ def test_a_second_tar_behind_the_first(tmp_path: Path, caplog: pytest.LogCapture
     with gzip.open(tmp_path / "both.tar.gz", "wb") as both:
         both.write(first.read_bytes())
         both.write(gzip.decompress(second.read_bytes()))
-    assert {item.synset for item in open_source(tmp_path / "both.tar.gz").list().objects} == {"0001", "0002"}
+    assert {item.synset for item in open_objects(tmp_path / "both.tar.gz").list().objects} == {"0001", "0002"}
     first.write_bytes(first.read_bytes() + b"x" * 600)
-    assert len(open_source(first).list().objects) == 3
+    assert len(open_objects(first).list().objects) == 3
     assert "is no tar, and was not read" in caplog.text
 
 
@@ -151,7 +152,7 @@ def test_odd_things_in_a_tree(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     os.symlink("latest", tree / "latest")
     os.mkfifo(tree / "0001/o0/image_7.jpg")
     (tree / "0001/o0/latent_7.npy").write_bytes(npy(latent(7)))
-    source = open_source(tree)
+    source = open_objects(tree)
     listed = source.list()
     assert "1 file was left out: 1 link to itself (latest)" in caplog.text
     (files,) = source.read(listed.objects, [0])
@@ -161,19 +162,19 @@ def test_odd_things_in_a_tree(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
 
 def test_no_such_source_and_wrong_layout(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="not there"):
-        open_source(tmp_path / "none")
+        open_objects(tmp_path / "none")
     (tmp_path / "empty" / "a" / "b").mkdir(parents=True)
     with pytest.raises(FormatError, match=r"<synset>/<object>/image_<k>.jpg"):
-        open_source(tmp_path / "empty").list()
+        open_objects(tmp_path / "empty").list()
     with tarfile.open(tmp_path / "t.tar", "w") as tar:
         tar.addfile(tarfile.TarInfo("a/b/c.txt"), io.BytesIO())
     with pytest.raises(FormatError, match=r"<synset>/<object>/image_<k>.jpg"):
-        open_source(tmp_path / "t.tar").list()
+        open_objects(tmp_path / "t.tar").list()
 
 
 def test_a_tar_that_changed_is_noticed(tmp_path: Path) -> None:
     tree = make_tree(tmp_path / "tree")
-    source = open_source(make_tar(tree, tmp_path / "t.tar", seed=0))
+    source = open_objects(make_tar(tree, tmp_path / "t.tar", seed=0))
     objects = source.list().objects
     make_tar(tree, tmp_path / "t.tar", seed=5)
     with pytest.raises(FailureError, match="changed"):
@@ -183,9 +184,9 @@ def test_a_tar_that_changed_is_noticed(tmp_path: Path) -> None:
 def test_too_large_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = make_tree(tmp_path / "tree", objects=1)
     (tree / "0001/o0/image_1.jpg").write_bytes(bytes(5000))
-    for module in (sources, tar_source):
+    for module in (objects_module, object_tar):
         monkeypatch.setattr(module, "LARGEST_FILE", 4000)
-    for source in (open_source(tree), open_source(make_tar(tree, tmp_path / "t.tar"))):
+    for source in (open_objects(tree), open_objects(make_tar(tree, tmp_path / "t.tar"))):
         objects = source.list().objects
         position = [o.path for o in objects].index("0001/o0")
         (files,) = source.read(objects, [position])
@@ -224,10 +225,10 @@ def renamed(tree: Path, name: str) -> Path:
 )
 def test_a_wrong_layout_says_why(tmp_path: Path, name: str, message: str) -> None:
     tree = renamed(make_tree(tmp_path / "tree", ("0001",), objects=1, views=1), name)
-    for source in (open_source(tree), open_source(make_tar(tree, tmp_path / "t.tar", prefix="."))):
+    for source in (open_objects(tree), open_objects(make_tar(tree, tmp_path / "t.tar", prefix="."))):
         with pytest.raises(FormatError, match=message):
             source.list()
     flat = tmp_path / "flat"
     (tree / "0001/o0").rename(flat)  # an object without a class
     with pytest.raises(FormatError, match=message.replace("0001/o0/", "")):
-        open_source(flat).list()
+        open_objects(flat).list()

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from small_images import make_folder, make_tar
 
-from pipelines.images.open_source import open_source
-from pipelines.images.source import ImageSource
-from pipelines.images.split_folders import is_like_a_split, split_of
+from pipelines.sources.open_source import open_source
+from pipelines.sources.source import ImageSource
+from pipelines.sources.split_folders import is_like_a_split, split_of
 from shards.errors import FormatError
 
 

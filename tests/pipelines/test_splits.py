@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.request import split_rule
-from pipelines.sources import ListedObject
-from pipelines.split_lists import find_split_lists
-from pipelines.splits import SplitRule, assign
+from pipelines.build.options import split_rule
+from pipelines.sources.object_splits import SplitRule, assign, find_split_lists
+from pipelines.sources.objects import ListedObject
 from shards.errors import FormatError, UsageError
 
 OBJECTS = [ListedObject(synset, name, (0,)) for synset in ("0300", "0100", "0200") for name in ("a", "b")]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.archive_member import FILE
-from pipelines.tar_stream import TarStream
+from pipelines.archives import FILE
+from pipelines.archives.tar import TarStream
 from shards.errors import FormatError
 
 LONG = "a" * 60 + "/" + "b" * 80 + "/" + "ü" * 40

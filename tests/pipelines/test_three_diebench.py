@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from small_3die import jpeg, latent, make_tar, make_tree, npy, same_folders, smooth_image
 
-from pipelines.three_diebench import sample_key, shard_3diebench
+from pipelines.build.views import sample_key, shard_3diebench
 from shards.errors import FailureError, FormatError, UsageError
 from shards.reader import ShardSet
 from shards.verify import verify
@@ -193,8 +193,8 @@ def test_a_failing_source_leaves_a_resumable_folder(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a failure the finished shards stay, a tar is not listed again, and the end is the same."""
-    from pipelines import three_diebench
-    from pipelines.tar_source import TarSource
+    from pipelines.build import views
+    from pipelines.sources.object_tar import TarSource
 
     tar = make_tar(tree, tmp_path / "t.tar")
     shard(tar, tmp_path / "whole")
@@ -205,11 +205,11 @@ def test_a_failing_source_leaves_a_resumable_folder(
             raise MemoryError
         return transform(record, job)
 
-    transform = three_diebench.transform
-    monkeypatch.setattr(three_diebench, "transform", failing)
+    transform = views.transform
+    monkeypatch.setattr(views, "transform", failing)
     with pytest.raises(FailureError, match=r"000\d/o\d: MemoryError"):
         shard(tar, tmp_path / "out")
-    monkeypatch.setattr(three_diebench, "transform", transform)
+    monkeypatch.setattr(views, "transform", transform)
     assert list((tmp_path / "out").glob("*.tar"))
     monkeypatch.setattr(TarSource, "list", lambda self: pytest.fail("listed again"))
     shard(tar, tmp_path / "out")
@@ -225,7 +225,7 @@ def test_keys() -> None:
 
 def test_no_torch_and_no_bar_when_not_a_terminal(tree: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from pipelines.three_diebench import shard_3diebench\n"
+        "import sys; from pathlib import Path; from pipelines.build.views import shard_3diebench\n"
         "if __name__ == '__main__':\n"
         "    shard_3diebench(Path(sys.argv[1]), Path(sys.argv[2]), size=16, val_match='o1', workers=1)\n"
         "    assert not {'torch', 'webdataset'} & set(sys.modules)\n"

@@ -15,9 +15,9 @@ from small_images import encoded, make_tar, picture
 from typer.testing import CliRunner
 
 import cli
-from pipelines.images.open_source import open_source
-from pipelines.images.source import ImageSource, limited
-from pipelines.shard_images import shard_images
+from pipelines.build.images import shard_images
+from pipelines.sources.open_source import open_source
+from pipelines.sources.source import ImageSource, limited
 from shards.errors import FormatError, UsageError
 from shards.reader import ShardSet
 
@@ -257,7 +257,7 @@ def test_zips_that_are_not_read(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_small_file_that_swells_is_not_unpacked(tmp_path: Path) -> None:
-    from pipelines.images.zip_entries import unpack, walk_zip
+    from pipelines.archives.zip import unpack, walk_zip
 
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.JPEG", bytes(5_000_000))

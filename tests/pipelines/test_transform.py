@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from small_3die import jpeg, latent, npy, smooth_image
 
-from pipelines.encode import JpegSetting, decode_jpeg, psnr_db
-from pipelines.transform import ObjectRecord, ViewJob, pixel_stats, read_latent, transform
+from pipelines.build.encode import JpegSetting, decode_jpeg, psnr_db
+from pipelines.build.transform import ObjectRecord, ViewJob, pixel_stats, read_latent, transform
 from shards.stats import PixelStats
 
 JOB = ViewJob(16, JpegSetting("444", 95), (32, 32), 7)

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from pipelines.pool import sigterm_as_interrupt
+from pipelines.build.pool import sigterm_as_interrupt
 from pipelines.synth.glances.picture import CLASS_NAMES, SPLIT_NUMBERS, draw
 from pipelines.synth.own_folder import OwnFolder
 from shards.errors import UsageError

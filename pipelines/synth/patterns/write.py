@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from pipelines.pool import sigterm_as_interrupt
+from pipelines.build.pool import sigterm_as_interrupt
 from pipelines.synth.own_folder import OwnFolder
 from pipelines.synth.patterns.picture import CLASSES, SHAPES, SIDE, SPLIT_NUMBERS, draw, fine_names, parts_of
 from shards.errors import UsageError

@@ -13,7 +13,7 @@ from torchvision.datasets import CIFAR100
 from typer.testing import CliRunner
 
 import cli
-from pipelines.images.open_source import open_source
+from pipelines.sources.open_source import open_source
 from pipelines.synth.patterns import PATTERNS, SHAPES, PatternsConfig, draw, fine_names, parts_of, synth_cifar100, write
 from pipelines.synth.patterns.picture import EXTENT, distances
 from pipelines.synth.patterns.write import ByteRows, python2_pickle

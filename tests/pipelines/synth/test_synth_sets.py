@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from pipelines.build.views import shard_3diebench
 from pipelines.commands.synth import synth_app
 from pipelines.synth import SynthConfig, iter_objects, synth_shards, synth_tree, to_tree
 from pipelines.synth.objects import object_solid, plan_objects
-from pipelines.three_diebench import shard_3diebench
 from shards.errors import UsageError
 from shards.reader import ShardSet
 

@@ -1,0 +1,245 @@
+"""The image files of a folder, or of a plain tar or zip that holds the same: their names, and any one's content.
+
+What the files of a list hold, and whether they may have changed: the same questions for every source of files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pipelines.archives import NOWHERE, OUTSIDE, TRAILING, LeftOut, Member, shown
+from pipelines.archives.tar import TarStream
+from pipelines.archives.tree import ArchiveTree, DiskTree, walk
+from pipelines.archives.zip import is_zip, unpack, walk_zip
+from pipelines.sources.content import content_sha256, file_stats, short_digest, stamp_of
+from pipelines.sources.decode import SUFFIXES
+from pipelines.sources.objects import LARGEST_FILE, read_content, unreadable
+from pipelines.sources.source import ImageRecord
+from pipelines.sources.split_folders import split_of
+from shards.errors import FormatError, reason_of
+
+NOTES = "_annotations.txt"  # end of the one kind of text file that says what is in an image
+TEXTS = (NOTES, "wnids.txt", "words.txt")
+
+
+OF_MACOS = "__MACOSX"  # what its zips hold beside the files, hidden ones all
+MISSING = (NOWHERE, OUTSIDE)  # images whose content is not to be had: they are bad, not other files
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """`name`: path below the root, with "/". `offset` and `length`: its bytes in a tar, 0 in a folder; in a zip
+    where its header begins, and the bytes of its packed content.
+
+    A length below 0 is that of a sparse file in a tar, −1 − bytes, whose headers begin at `offset`. An offset below 0
+    is that of a file that is not there: MISSING[−1 − offset] says why.
+    """
+
+    name: str
+    offset: int = 0
+    length: int = 0
+
+
+def on_disk(name: str) -> str:
+    """As this locale spells a path whose bytes on the disk are `name` in UTF-8."""
+    return os.fsdecode(name.encode("utf-8", "surrogateescape"))
+
+
+@dataclass(frozen=True)
+class FileReader:
+    """Reads files of a folder, or of a plain tar or a zip by their place in it. Small, for it travels to workers."""
+
+    path: Path
+    root: str = ""
+    zipped: bool = False
+
+    def read(self, name: str, offset: int, length: int) -> bytes:
+        """Raises ValueError if the file is empty, larger than 32 MiB, unreadable or cut short.
+
+        OSError where the machine is to blame: too many open files, a disk that fails.
+        """
+        if offset < 0:
+            raise ValueError(MISSING[-1 - offset])
+        if self.path.is_dir():
+            return read_content(self.path / on_disk(f"{self.root}{name}"))
+        size = length if length >= 0 else -1 - length
+        if not 0 < size <= LARGEST_FILE:
+            return read_content(b"")  # which says so
+        if self.zipped:
+            return read_content(unpack(self.path, offset, length, LARGEST_FILE))
+        return self._sparse(offset) if length < 0 else self._bytes(offset, length)
+
+    def _bytes(self, offset: int, length: int) -> bytes:
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                file.seek(offset)
+                data = file.read(length)
+        except OSError as error:
+            raise unreadable(error) from error
+        if len(data) != length:
+            raise ValueError("cut short: the archive ends inside it")
+        return data
+
+    def _sparse(self, offset: int) -> bytes:
+        try:
+            with TarStream(self.path, seek=True, start=offset) as stream:
+                next(iter(stream))
+                return stream.read()
+        except (FormatError, StopIteration) as error:
+            raise ValueError(f"a damaged sparse file ({reason_of(error)})") from error
+        except OSError as error:
+            raise unreadable(error) from error
+
+
+@dataclass(frozen=True)
+class FileList:
+    """Images in ascending order of name. `notes` are texts that say what is in them; `others` counts what else is.
+
+    `barren`: folders that hold no image at any depth.
+    """
+
+    reader: FileReader
+    images: list[FileEntry]
+    notes: list[FileEntry] = field(default_factory=list)
+    others: LeftOut = field(default_factory=LeftOut)
+    barren: list[str] = field(default_factory=list)
+
+    @property
+    def left_out(self) -> int:
+        return self.others.total
+
+
+def list_files(path: Path, texts: tuple[str, ...] = TEXTS) -> FileList:
+    """What `path` holds. A lone folder at the top is passed through, so that names begin below it.
+
+    texts: ends of the names of other files that say what is in the images; they count for what is a lone folder.
+
+    Hidden files and what has no image's suffix are left out. Raises FormatError if no image is there, for a tar that is
+    gzipped, cut or damaged, and for names that are not UTF-8 or leave the folder.
+    """
+    others = LeftOut()
+    zipped = path.is_file() and is_zip(path)
+    folders: list[str] = []
+    images, notes = _sorted_out(path, zipped, texts, others, folders)
+    if not images:
+        beside = f" ({others})" if others.total else ""
+        raise FormatError(
+            f"{path} holds no {', '.join(SUFFIXES)} file{beside}; give the folder (or plain .tar or .zip) of them"
+        )
+    root = _lone_root([entry.name for entry in (*images, *notes)])
+    barren = [name[len(root) :] for name in _barren(folders, images) if name.startswith(root)]
+    return FileList(FileReader(path, root, zipped), _below(images, root), _below(notes, root), others, barren)
+
+
+def _sorted_out(
+    path: Path, zipped: bool, texts: tuple[str, ...], others: LeftOut, folders: list[str]
+) -> tuple[list[FileEntry], list[FileEntry]]:
+    """(images, notes)"""
+    images, notes = [], []
+    tree = DiskTree(path) if path.is_dir() else ArchiveTree(path, _members(path, zipped, others))
+    for name, found in tqdm(walk(tree, path, folders), desc="listing", unit="file", disable=None, leave=False):
+        is_image = name.lower().endswith(SUFFIXES)
+        if _hidden(name):
+            others.hidden += 1
+        elif isinstance(found, str):
+            if not is_image or found not in MISSING:
+                others.add(found, name)
+                continue
+            images.append(FileEntry(_checked(name, path), -1 - MISSING.index(found)))
+        elif is_image or name.endswith(texts):
+            (images if is_image else notes).append(FileEntry(_checked(name, path), found.offset, found.length))
+        else:
+            others.add_other(name)
+    return images, notes
+
+
+def _members(path: Path, zipped: bool, others: LeftOut) -> Iterator[Member]:
+    if not path.is_file():
+        raise FormatError(f"{path} is not there; give a folder, plain .tar or .zip of images")
+    if zipped:
+        guessed: list[str] = []
+        yield from walk_zip(path, guessed)
+        if guessed:
+            others.notes.append(
+                f"names not in UTF-8 and read in code page 437: {len(guessed)}, e.g. {shown(guessed[0])}"
+            )
+        return
+    with TarStream(path, seek=True) as stream:
+        yield from stream
+    if stream.trailing:
+        others.notes.append(TRAILING)
+
+
+def _barren(folders: list[str], images: list[FileEntry]) -> list[str]:
+    holding: set[str] = set()
+    for entry in images:
+        folder = entry.name.rpartition("/")[0]
+        while folder and folder not in holding:
+            holding.add(folder)
+            folder = folder.rpartition("/")[0]
+    return sorted(name for name in folders if not (name in holding or _hidden(name) or name.startswith(OF_MACOS)))
+
+
+def _checked(name: str, where: Path) -> str:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise FormatError(f"{where} holds a file whose name is not UTF-8, {name!a}; rename it") from error
+    return name
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+def _lone_root(names: list[str]) -> str:
+    """ "a/b/" if every name begins with it; "" mostly. A folder that is a split is no mere wrapping."""
+    first, last = min(names).split("/")[:-1], max(names).split("/")[:-1]
+    shared = []
+    for left, right in zip(first, last, strict=False):
+        if left != right or split_of(left):
+            break
+        shared.append(left)
+    return "".join(f"{part}/" for part in shared)
+
+
+def _below(entries: list[FileEntry], root: str) -> list[FileEntry]:
+    return sorted(
+        (FileEntry(entry.name[len(root) :], entry.offset, entry.length) for entry in entries),
+        key=lambda entry: entry.name,
+    )
+
+
+def content_of(reader: FileReader, entries: Sequence[FileEntry]) -> str:
+    """A sha256 over names, sizes and a sample of the bytes; in an archive the sizes are those of the stored members."""
+    if reader.path.is_dir():
+        sizes: Iterable[int] = (size for size, _, _ in file_stats(_paths(reader, entries)))
+    else:
+        sizes = (entry.length if entry.length >= 0 else -1 - entry.length for entry in entries)
+
+    def read(position: int, name: str) -> bytes:
+        entry = entries[position]
+        return reader.read(name, entry.offset, entry.length)
+
+    return content_sha256(zip((entry.name for entry in entries), sizes, strict=True), read)
+
+
+def stamp_of_files(reader: FileReader, entries: Sequence[FileEntry]) -> str:
+    return stamp_of(file_stats(_paths(reader, entries) if reader.path.is_dir() else [str(reader.path)]))
+
+
+def digest_of_file(reader: FileReader, record: ImageRecord) -> str:
+    """short_digest of an image's bytes; of none, if they cannot be read."""
+    try:
+        return short_digest(reader.read(str(record.meta["file"]), record.position, record.length))
+    except ValueError:
+        return short_digest(b"")
+
+
+def _paths(reader: FileReader, entries: Sequence[FileEntry]) -> Iterator[str]:
+    return (f"{reader.path}/{on_disk(f'{reader.root}{entry.name}')}" for entry in entries)

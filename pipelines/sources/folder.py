@@ -1,0 +1,120 @@
+"""Any folder (or plain tar) of images: optional train/, val/ and test/, then sub-folders as classes, or none.
+
+photos/*.jpg                                  one split, no classes
+photos/cat/*.jpg  photos/dog/*.jpg            classes by sorted name; --val-fraction takes a share of each
+photos/Training/cat/…  photos/dev/cat/…       splits of their own (split_folders.py); the same class ids in all
+tiny-imagenet-200/train/<wnid>/images/*.JPEG  folders below the class do not matter
+tiny-imagenet-200/val/images/*.JPEG           … and "images" is no class; val/val_annotations.txt has the classes
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from pipelines.archives import shown
+from pipelines.build.plan import RULE, check_fraction, validation_share
+from pipelines.sources.file_source import Arrangement, FileSource
+from pipelines.sources.files import NOTES, FileEntry, FileList
+from pipelines.sources.split_folders import (
+    check_classes,
+    has_split_folders,
+    listed,
+    say_barren,
+    say_one_class,
+    split_of,
+)
+from shards.errors import FormatError, UsageError
+
+log = logging.getLogger(__name__)
+
+NO_CLASS = "images"
+
+
+@dataclass(frozen=True)
+class FolderRule:
+    """`val_fraction` of each class, chosen by a hash of the images' names, are validation; None: none are."""
+
+    val_fraction: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.val_fraction is not None:
+            check_fraction(self.val_fraction)
+
+    def __call__(self, files: FileList) -> Arrangement:
+        """Raises UsageError or FormatError where splits and classes cannot be told; says what is odd."""
+        names = [PurePosixPath(entry.name) for entry in files.images]
+        folders = has_split_folders(names)
+        if folders and self.val_fraction is not None:
+            raise UsageError("--val-fraction is for folders without a split of their own; this one has train/ or val/")
+        noted = _noted_classes(files)
+        inner = [PurePosixPath(*name.parts[1:]) for name in names] if folders else names
+        _refuse_beside_images(names, inner, noted)
+        labels = [noted.get(str(name)) or _class(below) for name, below in zip(names, inner, strict=True)]
+        splits = [split_of(name.parts[0]) for name in names] if folders else self._splits(names, labels)
+        check_classes(splits, labels)
+        say_one_class(inner, labels)
+        say_barren([name for name in files.barren if name.rpartition("/")[2] != NO_CLASS], folders, labels)
+        return Arrangement(splits, labels, [str(below) for below in inner])
+
+    def _splits(self, names: Sequence[PurePosixPath], labels: Sequence[str | None]) -> list[str | None]:
+        if self.val_fraction is None:
+            return ["train"] * len(names)
+        chosen = validation_share([str(name) for name in names], labels, self.val_fraction)
+        if not any(chosen):
+            log.warning("no image is validation: of a class with a single image it is for training")
+        return ["val" if validation else "train" for validation in chosen]
+
+
+def folder_source(path: Path, val_fraction: float | None = None) -> FileSource:
+    told = {"val_fraction_rule": RULE} if val_fraction is not None else {}
+    return FileSource("folder", path, FolderRule(val_fraction), {"val_fraction": val_fraction}, told)
+
+
+def _class(name: PurePosixPath) -> str | None:
+    """The first folder that is not called "images", which is a mere wrapping."""
+    return next((part for part in name.parts[:-1] if not _wraps(part)), None)
+
+
+def _wraps(folder: str) -> bool:
+    return folder.casefold() == NO_CLASS
+
+
+def _refuse_beside_images(
+    names: Sequence[PurePosixPath], inner: Sequence[PurePosixPath], noted: dict[str, str]
+) -> None:
+    """FormatError for images/ beside masks/: are these a class, and what lies in images/ not?"""
+    of_folder: dict[str, set[str]] = {}
+    for name, below in zip(names, inner, strict=True):
+        if len(below.parts) > 1 and str(name) not in noted:
+            above = "/".join(name.parts[: len(name.parts) - len(below.parts)])
+            of_folder.setdefault(above, set()).add(below.parts[0])
+    for above, tops in of_folder.items():
+        wrapping = {top for top in tops if _wraps(top)}
+        if wrapping and (others := tops - wrapping):
+            where = f"in {shown(above)} " if above else ""
+            raise FormatError(
+                f"{where}{listed(wrapping)} lies beside {listed(others)}: a folder called images is no class; move "
+                "away what is none of the data set's pictures, or rename it if it is a class"
+            )
+
+
+def _noted_classes(files: FileList) -> dict[str, str]:
+    """Class of each image that an annotation file beside its folder names: `val_0.JPEG<tab>n03444034<tab>…`."""
+    classes = {}
+    for note in files.notes:
+        folder = str(PurePosixPath(note.name).parent)
+        if PurePosixPath(note.name).name == f"{PurePosixPath(folder).name}{NOTES}":
+            for line in _lines(files, note):
+                file, _, rest = line.partition("\t")
+                classes[str(PurePosixPath(folder, NO_CLASS, file))] = rest.partition("\t")[0].strip()
+    return classes
+
+
+def _lines(files: FileList, note: FileEntry) -> list[str]:
+    try:
+        return files.reader.read(note.name, note.offset, note.length).decode("utf-8", "replace").splitlines()
+    except ValueError as error:
+        raise FormatError(f"{note.name}: {error}; repair it, or remove it to go without classes") from error

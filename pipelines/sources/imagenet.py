@@ -1,0 +1,213 @@
+"""ImageNet's folders, or a plain tar or zip of them: train/<wnid>/*.JPEG and val/<wnid>/*.JPEG.
+
+Also as people have it: below other folders (Kaggle's ILSVRC/Data/CLS-LOC/), with a flat val/ whose labels lie in
+Kaggle's LOC_val_solution.csv or in the development kit (imagenet_labels.py), with a flat, unlabelled test/, which is
+left out. The class is the rank of the WordNet id among all ids of all splits in ascending order, so that training and
+validation agree (docs/fidelity.md #57).
+
+Labels of ImageNet's flat validation folder: Kaggle's LOC_val_solution.csv, or the development kit's two files.
+
+LOC_val_solution.csv                          ImageId,PredictionString: the image's stem; "<wnid> x y x y …" of boxes
+ILSVRC2012_validation_ground_truth.txt        line i: the ILSVRC2012_ID of image ILSVRC2012_val_<i, eight digits>
+meta.mat                                      "synsets": the WordNet id of each ILSVRC2012_ID
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pipelines.archives.tar import TarStream
+from pipelines.sources.file_source import Arrangement, FileSource, file_keys
+from pipelines.sources.files import FileEntry, FileList, list_files
+from pipelines.sources.split_folders import check_classes, refuse_twofold, say_barren, split_of
+from shards.errors import FormatError
+
+log = logging.getLogger(__name__)
+
+WNID = re.compile(r"n\d{8}")
+PACKED = re.compile(r"(.*/)?n\d{8}\.tar")
+PACKED_CLASSES = ("n????????.tar", "train/n????????.tar", "*/train/n????????.tar")
+OFFICIAL = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
+UNPACK = (
+    "mkdir -p imagenet/train imagenet/val && tar -xf ILSVRC2012_img_train.tar -C imagenet/train && "
+    'for t in imagenet/train/*.tar; do mkdir "${t%.tar}" && tar -xf "$t" -C "${t%.tar}" && rm "$t"; done && '
+    "tar -xf ILSVRC2012_img_val.tar -C imagenet/val && tar -xzf ILSVRC2012_devkit_t12.tar.gz -C imagenet"
+)
+
+
+class ImageNetSource(FileSource):
+    """FormatError where the official archives are not unpacked yet: the message has the commands."""
+
+    def __init__(self, path: Path):
+        super().__init__("imagenet", path, imagenet_rule)
+
+    @cached_property
+    def files(self) -> FileList:
+        try:
+            files = list_files(self.path, (SOLUTION, TRUTH, SYNSETS))
+        except FormatError as error:
+            if packed := _packed(self.path):
+                raise _not_unpacked(self.path, packed) from error
+            raise
+        if packed := _packed(self.path, unpacked=files):
+            raise _not_unpacked(self.path, packed)
+        return files
+
+
+def imagenet_source(path: Path) -> FileSource:
+    return ImageNetSource(path)
+
+
+def imagenet_rule(files: FileList) -> Arrangement:
+    """Keys are file names, "n01440764_10026", or paths below the split where names recur.
+
+    Raises FormatError for an image that lies in no split or, but for test/, has no WordNet id.
+    """
+    places = [_Place(entry.name) for entry in files.images]
+    refuse_twofold({place.folder for place in places})
+    flat = [place for place in places if place.wnid is None]
+    noted = validation_wnids(files) if any(place.split == "val" for place in flat) else {}
+    labels = [place.wnid or noted.get(place.below.rpartition(".")[0]) for place in places]
+    splits = [_kept(place, label) for place, label in zip(places, labels, strict=True)]
+    check_classes(splits, labels)
+    say_barren([name for name in files.barren if WNID.fullmatch(name.rpartition("/")[2])], True, labels)
+    if unlabelled := splits.count(None):
+        log.warning("%d images of test/ have no labels and are left out", unlabelled)
+    return Arrangement(splits, labels, [place.below for place in places], file_keys)
+
+
+class _Place:
+    """Where an image lies: `folder`/`below`; `folder` means `split`; `wnid` is the folder below it, None for none."""
+
+    def __init__(self, name: str):
+        parts = name.split("/")
+        depth = next((i for i in range(len(parts) - 2, -1, -1) if split_of(parts[i])), None)
+        if depth is None:
+            raise _without_split(name)
+        below = parts[depth + 1 :]
+        self.name, self.folder, self.below = name, "/".join(parts[: depth + 1]), "/".join(below)
+        self.split = str(split_of(parts[depth]))
+        self.wnid = below[0] if len(below) > 1 else None
+        if self.wnid is not None and not WNID.fullmatch(self.wnid):
+            raise _misplaced(name)
+
+
+def _kept(place: _Place, label: str | None) -> str | None:
+    """The split; None for an unlabelled test image. FormatError: any other image without a label."""
+    if label is not None:
+        return place.split
+    if place.split == "val":
+        raise FormatError(f"{place.name} has no label: {_devkit()}")
+    if place.split == "train":
+        raise _misplaced(place.name)
+    return None
+
+
+def _without_split(name: str) -> FormatError:
+    if name.startswith("ILSVRC2012_val_"):
+        return FormatError(f"{name} lies in no split: put all of these images into a folder val. {_devkit()}")
+    return _misplaced(name)
+
+
+def _devkit() -> str:
+    return (
+        "the labels of a flat val/ come from Kaggle's LOC_val_solution.csv, or from the development kit (tar -xzf "
+        "ILSVRC2012_devkit_t12.tar.gz); put either beside val/, in an archive too"
+    )
+
+
+def _misplaced(name: str) -> FormatError:
+    return FormatError(
+        f"{name} does not lie in train/<wnid>/ or val/<wnid>/ (a wnid is n and eight digits); sort the images into "
+        "these folders (a set that is one split, as ImageNet-Sketch: mkdir val && mv n* val), or use `shard folder`"
+    )
+
+
+def _packed(path: Path, unpacked: FileList | None = None) -> str | None:
+    """A tar of images that still is to be unpacked, by name: in the folder `path`, or in the tar `path`."""
+    if path.is_file():
+        return None if unpacked else _packed_in_tar(path)
+    found = [file for pattern in PACKED_CLASSES for file in path.glob(pattern)]
+    for split, name in OFFICIAL.items():
+        if (path / name).is_file() and not (unpacked and _has_split(unpacked, split)):
+            found.append(path / name)
+    return min((str(file.relative_to(path)) for file in found), default=None)
+
+
+def _packed_in_tar(path: Path) -> str | None:
+    try:
+        with TarStream(path, seek=True) as stream:
+            return next((member.name for member in islice(stream, 8) if PACKED.fullmatch(member.name)), None)
+    except FormatError:
+        return None
+
+
+def _has_split(files: FileList, split: str) -> bool:
+    return any(split in map(split_of, entry.name.split("/")[:-1]) for entry in files.images)
+
+
+def _not_unpacked(path: Path, packed: str) -> FormatError:
+    return FormatError(f"{path} holds {packed}, a tar inside it that is not unpacked; unpack all with: {UNPACK}")
+
+
+SOLUTION, TRUTH, SYNSETS = "LOC_val_solution.csv", "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
+
+
+def validation_wnids(files: FileList) -> dict[str, str]:
+    """WordNet id of each validation image by its stem; empty where no such file lies there.
+
+    Raises FormatError for a file that is there and is not what it should be.
+    """
+    if (note := _note(files, SOLUTION)) is not None:
+        return _of_solution(_read(files, note), note.name)
+    truth, synsets = _note(files, TRUTH), _note(files, SYNSETS)
+    if truth is None or synsets is None:
+        return {}
+    wnids = _of_synsets(_read(files, synsets), synsets.name)
+    numbers = _read(files, truth).decode("utf-8", "replace").split()
+    for number in numbers:
+        if number not in wnids:
+            raise FormatError(f"{truth.name} has {number!a}, which {synsets.name} does not know; fetch the kit again")
+    return {f"ILSVRC2012_val_{i:08d}": wnids[number] for i, number in enumerate(numbers, 1)}
+
+
+def _of_solution(data: bytes, where: str) -> dict[str, str]:
+    found = {}
+    for line in data.decode("utf-8", "replace").splitlines()[1:]:
+        stem, _, boxes = line.partition(",")
+        wnid = boxes.strip('" ').partition(" ")[0]
+        if stem and not WNID.fullmatch(wnid):
+            raise FormatError(f"{where}: the line of {stem!a} has no WordNet id; fetch it again")
+        found[stem] = wnid
+    return found
+
+
+def _of_synsets(data: bytes, where: str) -> dict[str, str]:
+    """ILSVRC2012_ID, as text, to WordNet id."""
+    from scipy.io import loadmat
+
+    try:
+        synsets: Any = loadmat(io.BytesIO(data), squeeze_me=True)["synsets"]
+        found = {str(int(row["ILSVRC2012_ID"])): str(row["WNID"]) for row in synsets.ravel()}
+    except Exception as error:  # whatever a MATLAB file that is none makes SciPy raise
+        raise FormatError(f"{where} is not the development kit's table of synsets; fetch it again") from error
+    if not all(WNID.fullmatch(wnid) for wnid in found.values()):
+        raise FormatError(f"{where} has synsets without a WordNet id; fetch the kit again")
+    return found
+
+
+def _note(files: FileList, name: str) -> FileEntry | None:
+    return next((note for note in files.notes if note.name.rpartition("/")[2] == name), None)
+
+
+def _read(files: FileList, note: FileEntry) -> bytes:
+    try:
+        return files.reader.read(note.name, note.offset, note.length)
+    except ValueError as error:
+        raise FormatError(f"{note.name}: {error}; fetch it again") from error

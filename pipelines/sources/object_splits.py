@@ -1,0 +1,219 @@
+"""The distributed split files: `train_images.npy`, `val_images.npy` and the labels beside them.
+
+An image list is a unicode array of "/<synset>/<object>/"; labels are integers, the rank of the synset in ascending
+order. Both are only read, never unpickled.
+
+Which object belongs to which split, and which number its class has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from pipelines.build.plan import RULE, validation_share
+from pipelines.sources.objects import ListedObject
+from shards.environment import pass_environment_on
+from shards.errors import FormatError, UsageError
+
+SPLITS = ("train", "val")
+LARGEST_LIST = 256 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class SplitLists:
+    """Objects ("synset/object") and, where a labels file was there, their labels. A split without a list is None."""
+
+    folder: Path
+    objects: dict[str, list[str]]
+    labels: dict[str, np.ndarray]
+    sha256: dict[str, str]
+
+    def synsets(self) -> set[str]:
+        return {path.split("/")[0] for paths in self.objects.values() for path in paths}
+
+    def check_labels(self, classes: Sequence[str]) -> None:
+        """Raises FormatError if a distributed label is not the rank of its synset among `classes`."""
+        rank = {synset: label for label, synset in enumerate(classes)}
+        for split, paths in self.objects.items():
+            for path, stored in zip(paths, self.labels.get(split, []), strict=False):
+                if rank[path.split("/")[0]] != stored:
+                    raise FormatError(
+                        f"{self.folder / split}_labels.npy says {stored} for {path}, but its synset has rank "
+                        f"{rank[path.split('/')[0]]} of {len(classes)}; lists and data must be of the same data set"
+                    )
+
+
+def find_split_lists(folder: Path) -> SplitLists | None:
+    """The lists in `folder`; None if it has no val_images.npy. Raises FormatError for a file that is no such list."""
+    if not (folder / "val_images.npy").is_file():
+        return None
+    objects, labels, sha256 = {}, {}, {}
+    for split in SPLITS:
+        for kind in ("images", "labels"):
+            path = folder / f"{split}_{kind}.npy"
+            if path.is_file():
+                array = _load(path, "iu" if kind == "labels" else "U")
+                sha256[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+                if kind == "images":
+                    objects[split] = [_object_path(text, path) for text in array.tolist()]
+                else:
+                    labels[split] = array
+    lists = SplitLists(folder, objects, labels, sha256)
+    _check(lists)
+    return lists
+
+
+def _load(path: Path, kinds: str) -> np.ndarray:
+    if path.stat().st_size > LARGEST_LIST:
+        raise FormatError(f"{path} has {path.stat().st_size} bytes; a split list has at most {LARGEST_LIST}")
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        pass_environment_on(error)
+        raise FormatError(f"{path} is not a NumPy file of plain values: {error}") from error
+    if array.ndim != 1 or array.dtype.kind not in kinds:
+        wanted = "integers" if kinds == "iu" else 'strings such as "/02691156/abc/"'
+        raise FormatError(f"{path} holds {array.dtype} {array.shape}; a one-dimensional array of {wanted} is needed")
+    return np.array(array)
+
+
+def _object_path(text: str, file: Path) -> str:
+    parts = text.strip("/").split("/")
+    if len(parts) != 2 or not all(parts):
+        raise FormatError(f"{file} lists {text!r}; /<synset>/<object>/ is needed")
+    return "/".join(parts)
+
+
+def _check(lists: SplitLists) -> None:
+    for split, paths in lists.objects.items():
+        labelled = len(lists.labels.get(split, paths))
+        if labelled != len(paths):
+            raise FormatError(f"{lists.folder / split}_images.npy has {len(paths)} rows, its labels file {labelled}")
+    both = set(lists.objects.get("train", ())) & set(lists.objects["val"])
+    if both:
+        raise FormatError(f"{lists.folder}: {len(both)} objects are in both lists, e.g. {min(both)}")
+
+
+log = logging.getLogger(__name__)
+
+Split = Literal["all", "train", "val", "ood"]
+
+THREE_WAYS = (
+    "no split is given: pass --split-lists DIR with the distributed val_images.npy (and train_images.npy), or "
+    "--val-match NAME (objects of that name are validation), or --val-fraction F (of each class, chosen by name)"
+)
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """How to tell training from validation: one of the three, or none of them for "ood"."""
+
+    lists: SplitLists | None = None
+    val_match: str | None = None
+    val_fraction: float | None = None
+
+    def describe(self) -> dict:
+        """What of it belongs into a fingerprint and provenance: JSON values."""
+        if self.val_match is not None:
+            return {"val_match": self.val_match}
+        if self.val_fraction is not None:
+            return {"val_fraction": self.val_fraction, "val_fraction_rule": RULE}
+        return {"lists_sha256": self.lists.sha256} if self.lists else {}
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """`split[i]` and `label[i]` of object i; None where an object is left out. `classes[label]` is a synset."""
+
+    split: list[str | None]
+    label: list[int]
+    classes: tuple[str, ...]
+
+
+def assign(objects: Sequence[ListedObject], rule: SplitRule, split: Split = "all") -> Assignment:
+    """Labels are the rank of the synset in ascending order among all synsets of source and lists, as in 3DIEBench's.
+
+    Raises UsageError or FormatError if the rule does not fit the objects, or disagrees with distributed labels.
+    """
+    synsets = {item.synset for item in objects} | (rule.lists.synsets() if rule.lists else set())
+    classes = tuple(sorted(synsets))
+    rank = {synset: label for label, synset in enumerate(classes)}
+    if rule.lists:
+        rule.lists.check_labels(classes)
+    labels = [rank[item.synset] for item in objects]
+    splits = _ood(objects) if split == "ood" else _train_or_val(objects, rule)
+    if split in ("train", "val"):
+        splits = [name if name == split else None for name in splits]
+    if rule.lists and split in ("all", "train"):
+        _compare_histogram(labels, splits, rule.lists)
+    return Assignment(splits, labels, classes)
+
+
+def _ood(objects: Sequence[ListedObject]) -> list[str | None]:
+    return ["ood"] * len(objects)
+
+
+def _train_or_val(objects: Sequence[ListedObject], rule: SplitRule) -> list[str | None]:
+    if rule.val_match is not None:
+        return _by_name(objects, rule.val_match)
+    if rule.val_fraction is not None:
+        return _by_fraction(objects, rule.val_fraction)
+    if rule.lists is not None:
+        return _by_lists(objects, rule.lists)
+    raise UsageError(THREE_WAYS)
+
+
+def _by_name(objects: Sequence[ListedObject], val_match: str) -> list[str | None]:
+    names = {item.name for item in objects}
+    if val_match not in names:
+        examples = ", ".join(sorted(names)[:5])
+        raise UsageError(f"--val-match {val_match}: no object has this name; there are {examples} …")
+    return ["val" if item.name == val_match else "train" for item in objects]
+
+
+def _by_fraction(objects: Sequence[ListedObject], fraction: float) -> list[str | None]:
+    chosen = validation_share([item.path for item in objects], [item.synset for item in objects], fraction)
+    return ["val" if validation else "train" for validation in chosen]
+
+
+def _by_lists(objects: Sequence[ListedObject], lists: SplitLists) -> list[str | None]:
+    """Listed objects take the split of their list; without a training list, all others are training."""
+    rest = None if "train" in lists.objects else "train"
+    listed = {path: split for split, paths in lists.objects.items() for path in paths}
+    here = {item.path for item in objects}
+    missing = [path for path in listed if path not in here]
+    if len(missing) == len(listed):
+        raise FormatError(
+            f"none of the {len(listed)} objects listed in {lists.folder} is in the source, e.g. {min(listed)}; "
+            "the lists belong to another data set"
+        )
+    if missing:
+        log.warning(
+            "%d of %d listed objects are missing from the source, e.g. %s", len(missing), len(listed), missing[0]
+        )
+    splits = [listed.get(item.path, rest) for item in objects]
+    if left_out := splits.count(None):
+        log.warning("%d objects of the source are in neither list and are left out", left_out)
+    return splits
+
+
+def _compare_histogram(labels: list[int], splits: list[str | None], lists: SplitLists) -> None:
+    """Where only the labels of the training split were distributed, its class counts are all that can be compared."""
+    if "train" in lists.objects or "train" not in lists.labels:
+        return
+    found = Counter(label for label, split in zip(labels, splits, strict=True) if split == "train")
+    if found != Counter(lists.labels["train"].tolist()):
+        log.warning(
+            "class counts of the training split differ from %s: %d objects here, %d there",
+            lists.folder / "train_labels.npy",
+            found.total(),
+            len(lists.labels["train"]),
+        )

@@ -1,0 +1,168 @@
+"""Objects in a tar that is read from front to back: nothing is unpacked, memory holds one object at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pipelines.archives import FILE, FOLDER, LINK, NO_VIEW, TRAILING, LeftOut, Member, warn_of
+from pipelines.archives.tar import TarStream
+from pipelines.build.watch import SourceWatch
+from pipelines.sources.content import file_sha256, file_stats, stamp_of
+from pipelines.sources.objects import (
+    LARGEST_FILE,
+    ListedObject,
+    Listing,
+    ObjectFiles,
+    SpreadSample,
+    ViewCollector,
+    no_layout,
+    view_file,
+)
+from shards.errors import FailureError, FormatError
+
+View = tuple[tuple[str, str, str], str, int, int]  # (root, synset, object), kind, view number, bytes
+
+
+class TarSource:
+    """`path` is a .tar or .tar.gz whose members of one object lie together, as in the distributed archive."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def list(self) -> Listing:
+        """Objects in the archive's order. Reads the whole file once, which also gives its sha256.
+
+        Raises FormatError for a damaged or cut archive, a wrong layout, or an object in two places.
+        """
+        size = self.path.stat().st_size
+        sample, collector, objects = SpreadSample(), ViewCollector(), []
+        with (
+            tqdm(total=size, desc="listing", unit="B", unit_scale=True, disable=None, leave=False) as bar,
+            TarStream(self.path, bar.update, with_sha256=True) as stream,
+        ):
+            links, others = [], LeftOut()
+            for (_, synset, name), members in groupby(_views(stream, links, others), key=lambda member: member[0]):
+                for _, kind, number, length in members:
+                    collector.add(kind, number)
+                    if kind == "image" and length <= LARGEST_FILE:
+                        _offer(sample, f"{synset}/{name}/image_{number}.jpg", stream)
+                objects.append(collector.close(synset, name))
+            sha256 = stream.drain()
+        self._check(objects)
+        self._check_links(objects, links)
+        others.notes += [TRAILING] if stream.trailing else []
+        warn_of(others, self.path)
+        identity: dict[str, str | int] = {"kind": "tar", "name": self.path.name, "bytes": size, "sha256": sha256}
+        return Listing(objects, identity, sample.items())
+
+    def watch(self, listing: Listing) -> SourceWatch:
+        """The sha256 of the file tells whether it is the one that was listed."""
+
+        def same() -> bool:
+            return file_sha256(self.path) == listing.identity["sha256"]
+
+        return SourceWatch(self.path, lambda: stamp_of(file_stats([self.path])), same)
+
+    def read(self, objects: Sequence[ListedObject], positions: Sequence[int]) -> Iterator[ObjectFiles]:
+        """Stops reading after the last wanted object. Raises FailureError if the archive is not the one listed."""
+        wanted, last = set(positions), max(positions, default=-1)
+        with TarStream(self.path) as stream:
+            groups = groupby(_views(stream, [], LeftOut()), key=lambda member: member[0])
+            for position, ((_, synset, name), members) in enumerate(groups):
+                if position > last:
+                    return
+                if position >= len(objects) or (synset, name) != (objects[position].synset, objects[position].name):
+                    break
+                if position in wanted:
+                    yield _files(position, objects[position], members, stream)
+            else:
+                if position >= last:
+                    return
+        raise FailureError(f"{self.path} changed while it was read; run the same command again")
+
+    def _check(self, objects: list[ListedObject]) -> None:
+        if not any(item.view_ids for item in objects):
+            raise no_layout(self.path)
+        seen: set[str] = set()
+        for item in objects:
+            if item.path in seen:
+                raise FormatError(
+                    f"{self.path}: the files of {item.path} lie in more than one place, so that it cannot be read as a "
+                    "stream; unpack it and give the folder"
+                )
+            seen.add(item.path)
+
+    def _check_links(self, objects: list[ListedObject], links: list[Member]) -> None:
+        """A link to an object, or to a folder of them, would be more objects in the unpacked tree."""
+        folders = {item.name for item in objects} | {item.synset for item in objects}
+        for link in links:
+            if folders.intersection(_parts(link.target)[-1:]):
+                raise FormatError(
+                    f"{self.path} holds the link {link.name!a} to {link.target!a}, a folder of views; unpack it and "
+                    "give the folder"
+                )
+
+
+def _views(stream: TarStream, links: list[Member], others: LeftOut) -> Iterator[View]:
+    """View files, in the archive's order; `links` gets the symbolic links, which may lead to folders of them, `others`
+    counts them and all that lies as deep as views do and is none.
+
+    Raises FormatError if the layout has two roots, or where a view is no file of its own: it may lie before the link,
+    and a stream is read once.
+    """
+    root = None
+    for member in stream:
+        parts = _parts(member.name)
+        view = view_file(parts[-1]) if len(parts) >= 3 and ".." not in parts else None
+        if view is None or member.kind == FOLDER:
+            links += [member] if member.kind == LINK else []
+            _count(others, member, parts)
+            continue
+        if member.kind != FILE:
+            leads = f" to {member.target!a}" if member.target else ""
+            raise FormatError(
+                f"{stream.path} holds {member.name!a} as a {member.kind}{leads}, which cannot be followed in a stream; "
+                "unpack it and give the folder, or pack it again with tar -h --hard-dereference"
+            )
+        here = "/".join(parts[:-3])
+        root = here if root is None else root
+        if here != root:
+            raise FormatError(f"{stream.path} holds two trees, {root!r} and {here!r}; one is allowed")
+        yield (here, parts[-3], parts[-2]), *view, member.size
+
+
+def _count(others: LeftOut, member: Member, parts: list[str]) -> None:
+    if member.kind == FOLDER or (member.kind == FILE and len(parts) < 3):
+        return
+    if any(part.startswith(".") for part in parts):
+        others.hidden += 1
+    else:
+        others.add(NO_VIEW if member.kind == FILE else f"a {member.kind}", member.name)
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in ("", ".")]
+
+
+def _offer(sample: SpreadSample, name: str, stream: TarStream) -> None:
+    rank = sample.rank(name)
+    if sample.wants(rank):
+        sample.add(rank, name, stream.read())
+
+
+def _files(position: int, item: ListedObject, members: Iterator[View], stream: TarStream) -> ObjectFiles:
+    """A member larger than LARGEST_FILE is passed over and comes out empty, which the worker reports."""
+    wanted = set(item.view_ids)
+    found: dict[str, dict[int, bytes]] = {"image": {}, "latent": {}}
+    for _, kind, number, size in members:
+        if number in wanted:
+            found[kind][number] = stream.read() if size <= LARGEST_FILE else b""
+    if not wanted == found["image"].keys() == found["latent"].keys():
+        raise FailureError(f"{stream.path} changed while it was read; run the same command again")
+    return ObjectFiles(
+        position, [found["image"][k] for k in item.view_ids], [found["latent"][k] for k in item.view_ids]
+    )

@@ -1,0 +1,182 @@
+"""Which folders are splits: train/, Training/, VALID/, dev/ … And what is refused or said where names leave it open."""
+
+from __future__ import annotations
+
+import logging
+import re
+import unicodedata
+from collections.abc import Collection, Sequence
+from pathlib import PurePosixPath
+
+from pipelines.archives import shown
+from shards.errors import FormatError
+
+log = logging.getLogger(__name__)
+
+SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+SPLIT_OF = {word: split for split, words in SPLIT_WORDS.items() for word in words}
+ALIKE = re.compile(
+    r"(seg|my)?(train(ings?)?|trn|val(id(ation)?)?|dev(elopment)?|test(s|ings?)?|tst|eval(uation)?|holdout|unlabell?ed)"
+    r"(set|data|dataset|images?|imgs?|split)?"
+)
+WORDS = re.compile(r"[^\W\d_]+")
+NAMED = 3
+
+
+def split_of(folder: str) -> str | None:
+    """ "train", "val" or "test" for a folder that is one by its name, in upper or lower case; None for any other."""
+    return SPLIT_OF.get(folder.casefold())
+
+
+def is_like_a_split(folder: str) -> bool:
+    """Whether a folder may be meant as a split though it is not called one: seg_train, test1, training_set."""
+    return ALIKE.fullmatch(re.sub(r"[^a-z]", "", folder.casefold())) is not None
+
+
+def has_split_folders(names: Sequence[PurePosixPath]) -> bool:
+    """Whether all images lie below train/, val/ … or none does.
+
+    FormatError: some do and some do not, two folders are the same split, or several only look like splits.
+    """
+    tops = {name.parts[0] if len(name.parts) > 1 else "" for name in names}
+    found = {top for top in tops if split_of(top)}
+    if found and tops - found:
+        named, other = listed(found), min(tops - found)
+        raise FormatError(
+            f"{named} {'lies' if len(found) == 1 else 'lie'} beside {shown(other) or 'images'}: either all images lie "
+            f"below train, val or test, or none does; move the rest into one of them, or, if {named} is a class, all "
+            "classes into a folder train"
+        )
+    refuse_twofold(found)
+    alike = {top for top in tops if is_like_a_split(top)} - found
+    if len(alike) > 1:
+        raise FormatError(f"{listed(alike)} look like splits, not classes; rename them to train, val or test")
+    if alike:
+        log.warning("%s looks like a split, and is taken as a class; splits are called train, val, test", listed(alike))
+    if not found:
+        _refuse_pairs(tops)
+        _look_below_classes(names)
+    return bool(found)
+
+
+def _refuse_pairs(folders: Collection[str]) -> None:
+    """FormatError for cat_train and cat_test: folders that differ in the split alone that they are called by."""
+    of_rest: dict[str, dict[str, str]] = {}
+    for folder in sorted(folders):
+        for word in WORDS.finditer(folder):
+            if split := split_of(word.group()):
+                rest = f"{folder[: word.start()]} {folder[word.end() :]}".casefold()
+                of_rest.setdefault(rest, {})[split] = folder
+    for of_split in of_rest.values():
+        if len(of_split) > 1:
+            raise FormatError(
+                f"{listed(of_split.values(), 'and')} look like splits of the same, not classes; put their images into "
+                "folders called train, val or test, with the classes below"
+            )
+
+
+def refuse_twofold(folders: Collection[str]) -> None:
+    """FormatError if two folders are the same split, val/ and validation/ say."""
+    for split in SPLIT_WORDS:
+        same = [folder for folder in folders if split_of(folder.rpartition("/")[2]) == split]
+        if len(same) > 1:
+            raise FormatError(
+                f"{listed(same, 'and')} are both the split {split}; put their images into one folder, or move one away"
+            )
+
+
+def check_classes(splits: Sequence[str | None], labels: Sequence[str | None]) -> None:
+    """FormatError if every class is called as a split; a line for classes that a split has no image of."""
+    of_split: dict[str, set[str]] = {}
+    for split, label in zip(splits, labels, strict=True):
+        if split is not None:
+            of_split.setdefault(split, set()).update([label] if label else [])
+    classes = set().union(*of_split.values())
+    if classes and all(is_like_a_split(name) for name in classes):
+        raise FormatError(f"the classes would be {listed(classes)}, which look like splits; give the folder above them")
+    _refuse_lookalikes(classes)
+    gaps = [_gap(split, classes - found, not found) for split, found in of_split.items() if classes - found]
+    pairs = zip(splits, labels, strict=True)
+    if bare := sum(label is None for split, label in pairs if split is not None and of_split[split]):
+        gaps.append(f"{bare} images lie beside the folders of classes and have no label")
+    if gaps:
+        log.warning("%s", "; ".join(gaps))
+    if of_split and "train" not in of_split:
+        log.warning("there is no training split, only %s; a folder with a split's name is one", listed(of_split))
+
+
+def _refuse_lookalikes(classes: Collection[str]) -> None:
+    """FormatError for two names that look the same: ü as one character (NFC), and as u with two dots (NFD, macOS)."""
+    seen: dict[str, str] = {}
+    for name in sorted(classes):
+        if (other := seen.setdefault(unicodedata.normalize("NFC", name), name)) != name:
+            raise FormatError(
+                f"the folders {other!a} and {name!a} are one name, {shown(name)}, in two spellings (Unicode NFC and "
+                "NFD), and would be two classes; rename one to the other"
+            )
+
+
+def say_one_class(places: Sequence[PurePosixPath], labels: Sequence[str | None]) -> None:
+    """A line if all images are of one class and lie in several folders below it, which may be what is meant."""
+    if len(set(labels)) == 1 and labels[0] is not None:
+        below = {place.parts[1] for place in places if len(place.parts) > 2}
+        if len(below) > 1:
+            log.warning(
+                "all images are of one class, %s; the folders below it (%s) are passed over",
+                shown(labels[0]),
+                listed(below),
+            )
+
+
+def say_barren(folders: Sequence[str], split_folders: bool, labels: Sequence[str | None]) -> None:
+    """A line for folders without an image where a class or a split would be: below a split, or at the top."""
+    depth = 1 if split_folders else 0
+    found = [
+        name
+        for name in folders
+        if (name.count("/") == depth and any(labels)) or (name.count("/") == 0 and split_of(name))
+    ]
+    if found:
+        log.warning("no image lies in %s, so that no class or split comes of it", listed(found))
+
+
+def _gap(split: str, missing: Collection[str], none: bool) -> str:
+    if none:
+        return f"{split} has no folders of classes, so that its images have no label"
+    return f"{split} has no image of {listed(missing)}"
+
+
+def _look_below_classes(names: Sequence[PurePosixPath]) -> None:
+    """cat/train/1.jpg: the labels are right, but training and test images would be one split, which is said.
+
+    FormatError for part1/train/cat/1.jpg beside part2/test/cat/2.jpg, where part1 and part2 are no classes.
+    """
+    below: dict[str, set[str]] = {}
+    for name in names:
+        if len(name.parts) > 2:
+            below.setdefault(name.parts[0], set()).add(name.parts[1])
+    if all(len(name.parts) > 2 for name in names) and all(len(folders) == 1 for folders in below.values()):
+        lone = [f"{top}/{next(iter(folders))}" for top, folders in below.items()]
+        splits = {split_of(folder.rpartition("/")[2]) for folder in lone}
+        if None not in splits and len(splits) > 1:
+            raise FormatError(f"the splits {listed(lone, 'and')} lie in several folders; put them beside each other")
+    for top, folders in below.items():
+        if len({split for folder in folders if (split := split_of(folder))}) > 1:
+            log.warning(
+                "%s holds %s, which are passed over as folders below a class; put splits above the classes",
+                top,
+                listed(folders, "and"),
+            )
+            return
+
+
+def listed(names: Collection[str], word: str = ",") -> str:
+    """ "a, b, c and 4 more"."""
+    first = [shown(name) for name in sorted(names)[:NAMED]]
+    if len(names) > NAMED:
+        return f"{', '.join(first)} and {len(names) - NAMED} more"
+    return f" {word} ".join(first) if word != "," else ", ".join(first)

@@ -1,0 +1,150 @@
+"""STL-10's binary files: uint8, 3 × 96 × 96 an image, channels first, column-major inside a channel."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.archives import LeftOut
+from pipelines.sources.content import file_stats, short_digest, stamp_of
+from pipelines.sources.source import ImageRecord
+from shards.errors import FormatError
+
+SIDE = 96
+IMAGE_BYTES = 3 * SIDE * SIDE
+SPLITS = ("train", "test", "unlabeled")
+LABELLED = ("train", "test")
+CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
+SAMPLED_IMAGES = 64  # whose bytes stand for a file of gigabytes
+LARGEST_NAMES = 1 << 16  # bytes of class_names.txt
+
+
+class Stl10Source:
+    """`path` holds train_X.bin …, or a folder stl10_binary that does. Splits are those whose file is there."""
+
+    name = "stl10"
+    left_out = 0
+    others = LeftOut()
+
+    def __init__(self, path: Path):
+        if path.is_file():
+            raise FormatError(f"{path} is a file; unpack it and give the folder that holds train_X.bin")
+        inner = path / "stl10_binary"
+        self.path = inner if inner.is_dir() and not _images(path, "train").exists() else path
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}  # a worker looks at the files itself
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Of class_names.txt, else the ten published ones."""
+        return self._classes
+
+    @cached_property
+    def _classes(self) -> tuple[str, ...]:
+        file = self.path / "class_names.txt"
+        if not file.is_file():
+            return CLASSES
+        with file.open("rb") as opened:
+            names = tuple(opened.read(LARGEST_NAMES).decode("utf-8", "replace").split())
+        if not names or len(set(names)) != len(names):
+            raise FormatError(f"{file} holds {len(names)} names, not one different name a line; fetch it again")
+        return names
+
+    @cached_property
+    def splits(self) -> tuple[str, ...]:
+        found = tuple(split for split in SPLITS if _images(self.path, split).is_file())
+        if not found:
+            raise FormatError(f"{self.path} holds no train_X.bin, test_X.bin or unlabeled_X.bin; give stl10_binary")
+        return found
+
+    @cached_property
+    def labels(self) -> dict[str, np.ndarray]:
+        """int64 [n] of each split, from 0, −1 for unlabelled. FormatError: files cut short or at odds."""
+        return {split: self._labels(split) for split in self.splits}
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """Counts, and for each split a sha256 over the labels and some images."""
+        return {
+            "layout": "stl10",
+            "images": {split: len(labels) for split, labels in self.labels.items()},
+            "sample_sha256": {split: self._sample_sha256(split) for split in self.splits},
+        }
+
+    def _sample_sha256(self, split: str) -> str:
+        labels = self.labels[split]
+        rows = np.linspace(0, len(labels) - 1, min(SAMPLED_IMAGES, len(labels))).astype(int)
+        digest = hashlib.sha256("\n".join(self.classes).encode())
+        digest.update(labels.tobytes())
+        digest.update(_mapped(_images(self.path, split))[rows].tobytes())
+        return digest.hexdigest()
+
+    def records(self) -> list[ImageRecord]:
+        found = []
+        for split, labels in self.labels.items():
+            file = _images(self.path, split).name
+            for row, label in enumerate(labels.tolist()):
+                meta: dict[str, str | int] = {"file": file, "row": row}
+                found.append(ImageRecord(f"{split}-{row:05d}", label, split, f"{file}[{row}]", row, 0, meta))
+        return found
+
+    def read(self, record: ImageRecord) -> np.ndarray:
+        """uint8 [96, 96, 3], a copy. Rows and columns are swapped in the file."""
+        mapped = _mapped(_images(self.path, record.split))
+        return np.ascontiguousarray(mapped[record.position].transpose(2, 1, 0))
+
+    def digest(self, record: ImageRecord) -> str:
+        return short_digest(_mapped(_images(self.path, record.split))[record.position].tobytes())
+
+    def stamp(self) -> str:
+        return stamp_of(file_stats(file for split in self.splits for file in _files(self.path, split)))
+
+    def _labels(self, split: str) -> np.ndarray:
+        file = _images(self.path, split)
+        size = file.stat().st_size
+        if split not in LABELLED:
+            if size % IMAGE_BYTES or not size:
+                whole = max(1, -(-size // IMAGE_BYTES))
+                raise FormatError(_cut(file, size, whole, "whole images of 27648 bytes"))
+            return np.full(size // IMAGE_BYTES, -1, np.int64)
+        label_file = self.path / f"{split}_y.bin"
+        if not label_file.is_file():
+            raise FormatError(f"{label_file} is missing beside {file.name}; fetch it again")
+        labels = np.fromfile(label_file, np.uint8).astype(np.int64)
+        if size != len(labels) * IMAGE_BYTES or not size:
+            raise FormatError(_cut(file, size, len(labels), f"as many as {label_file.name} has labels"))
+        if labels.min() < 1 or labels.max() > len(self.classes):
+            raise FormatError(
+                f"{label_file} has labels from {labels.min()} to {labels.max()}, expected 1 to {len(self.classes)}"
+            )
+        return labels - 1
+
+
+@lru_cache(maxsize=8)
+def _mapped(file: Path) -> np.ndarray:
+    """uint8 [n, channel, column, row]. Kept, for a worker is handed a fresh source with every image."""
+    return np.memmap(file, np.uint8, "r").reshape(-1, 3, SIDE, SIDE)
+
+
+def _files(path: Path, split: str) -> list[Path]:
+    return [_images(path, split), path / f"{split}_y.bin"]
+
+
+def _images(path: Path, split: str) -> Path:
+    return path / f"{split}_X.bin"
+
+
+def _cut(file: Path, size: int, images: int, why: str) -> str:
+    return (
+        f"{file} has {size} bytes, expected {images * IMAGE_BYTES} ({images} images, {why}): cut short, or of another "
+        "copy; fetch it again"
+    )
