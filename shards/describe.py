@@ -1,8 +1,6 @@
-"""What is in a set, for `seqjepa-data info`.
+"""The contents of a set: as JSON (`seqjepa-data info --json`), in words (`info`), and as its data card README.md.
 
-The contents of a set in words, for a terminal.
-
-The data card: README.md of a set. Its YAML head lets `datasets.load_dataset(DIR)` find the splits.
+The card's YAML head lets `datasets.load_dataset(DIR)` find the splits.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Files that appear whole or not at all, and what a full disk is called.
+"""Files that appear whole or not at all, and files that a command may replace because it wrote them.
 
-Files that a command writes by name: new ones, and those that it wrote before; anything else is left alone.
+AtomicFile and write_atomic write under a temporary name and rename. write_own replaces only files that carry the
+command's own signature and refuses any other file of that name. disk_full_named turns ENOSPC into DiskFullError.
 """
 
 from __future__ import annotations

@@ -8,9 +8,8 @@
     meta.NAME  string or int64, one column for each name in the samples' meta
     shard      int32, position in the split's list of shards
 
-A part (one shard's rows, kept until the set is finished) has the same columns but `shard`.
-
-What an index must satisfy before anything is read through it, in whole-array operations.
+A part (one shard's rows, kept until the set is finished) has the same columns but `shard`. check_index() refuses an
+index that would send a reader to the wrong bytes.
 """
 
 from __future__ import annotations

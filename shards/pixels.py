@@ -1,8 +1,6 @@
-"""One stored picture: a baseline JPEG, or in raw sets an .npy of its pixels.
+"""One stored picture: a baseline JPEG, or in raw sets an .npy of its pixels; and how either file must be built.
 
-The little of JPEG's structure that the format insists on: baseline, three components, whole.
-
-The .npy headers that the format allows: version 1.0, C order, and byte for byte as numpy writes them.
+JPEG: baseline, three components, complete. .npy: version 1.0, C order, byte for byte as numpy writes it.
 """
 
 from __future__ import annotations

@@ -1,17 +1,11 @@
-"""A contact sheet of a set: random samples of a split, drawn as befits their kind.
+"""The contact sheet of a set, `seqjepa-data preview`: random samples of one split.
 
-Views on a sheet: one row a sample, its views side by side, under each view its parameters.
-
-Images and saliency maps on a sheet: a grid of samples, each with its class and key underneath.
-
-A sample of an `image` set is its image; of a `saliency` set, its image and beside it the same under its map, with
-the fixations, if there are any, as numbered dots; of a `maps` set, its map.
-
-Augmented views on a sheet: a row a sample, first the image with the crops of its views, then these views.
-
-Crops are numbered in the order of the views; what makes views of images is given, as nothing here knows how.
-
-Parameters of views as lines of text, those that belong together on one line.
+views            a row a sample: its views side by side, their parameters underneath
+image, saliency  a grid of images, each with its class and key; a saliency set adds the same image under its map,
+                 with fixations as numbered dots where they are asked for
+maps             a grid of maps
+augmented views  a row an image: the image with its crops numbered in view order, then the views. The caller passes
+                 the function that makes them, because nothing here augments
 """
 
 from __future__ import annotations
@@ -224,7 +218,7 @@ def _tallest(index: ImageIndex, chosen: np.ndarray) -> int:
 
 
 def _fitted(height: int, width: int) -> tuple[int, int]:
-    """(width, height) on the sheet: the longer side is TILE px."""
+    """(width, height) on the sheet: the longer side is IMAGE_TILE px."""
     scale = IMAGE_TILE / max(height, width)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
@@ -284,7 +278,7 @@ def _pictures(index: ImageIndex, sample: int, fixations: np.ndarray | None) -> l
     return [image, covered if fixations is None else draw_fixations(covered, fixations, size)]
 
 
-_CROP = ("crop_top", "crop_left", "crop_height", "crop_width")
+_CROP: tuple[str, ...] = ("crop_top", "crop_left", "crop_height", "crop_width")
 
 
 @dataclass(frozen=True)
@@ -325,9 +319,8 @@ def _boxes(params: np.ndarray, fields: tuple[ParamField, ...]) -> np.ndarray:
     return params[:, [names.index(name) for name in _CROP]]
 
 
-_BOX: tuple[str, ...] = ("crop_top", "crop_left", "crop_height", "crop_width")
-_TOGETHER: tuple[tuple[str, ...], ...] = (_BOX, ("brightness", "contrast"), ("saturation", "hue"), ("x", "y"))
-_LABELS: dict[tuple[str, ...], str] = {_BOX: "crop h x w at top, left"}  # the font has no ×
+_TOGETHER: tuple[tuple[str, ...], ...] = (_CROP, ("brightness", "contrast"), ("saturation", "hue"), ("x", "y"))
+_LABELS: dict[tuple[str, ...], str] = {_CROP: "crop h x w at top, left"}  # the font has no ×
 
 
 @dataclass(frozen=True)
@@ -346,7 +339,7 @@ class Group:
     def text(self, values: np.ndarray) -> str:
         """The group's part of the values [P] of one view. Angles are in degrees."""
         own = [float(values[column]) for column in self.columns]
-        if tuple(field.name for field in self.fields) == _BOX:
+        if tuple(field.name for field in self.fields) == _CROP:
             top, left, height, width = (f"{value:g}" for value in own)
             return f"{height} x {width} at {top}, {left}"
         return "  ".join(_number(value, field) for value, field in zip(own, self.fields, strict=True))

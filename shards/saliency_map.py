@@ -4,10 +4,8 @@
     log8     an .npy, uint8 [H, W]: level l; an .npy, float32 [2]: the least and greatest log(p·H·W), low and high;
              the value is exp(low + l/255 · (high − low))
 
-A positive probability stays positive in both; log8 raises whatever is below 1e-6 of the mean, zeros too, to that.
+A positive probability stays positive in both; log8 raises everything below 1e-6 of the mean, zeros too, to that.
 Maps of 96 × 96: KL from the original 2e-8 nats (float16), 1e-5 to 4e-5 (log8).
-
-How the members of a saliency map are described, in dataset.json and on the data card.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""One shard on its way to disk.
+"""ShardWriter writes one shard; a Part remembers a finished one, in one small Parquet file in `_meta/parts/`.
 
-Parts: what a build remembers of each shard that it finished, one small Parquet file a shard in `_meta/parts/`.
-
-A part is published before its tar, so a tar under its final name always has one; a shard is finished if both are
-there and the tar's sha256 is the part's.
+A part is published before its tar, so every tar under its final name has one. A shard is finished if both exist and
+the tar's sha256 is the part's.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""The paper that previews are drawn on: a heading, and text and pictures at places. Arrays in, PNG out.
+"""The sheet that previews are drawn on: arrays in, PNG out.
 
-Marks on a picture: fixations as numbered dots, joined by a line in order of time; crops as numbered boxes.
-
-Densities as colours: a ramp of evenly growing lightness, the same in grey and to the colour-blind.
+Sheet places text and pictures; draw_fixations and draw_boxes mark a picture; colours_of and overlay colour a saliency
+map with a ramp of evenly growing lightness, which reads the same in grey and to the colour-blind.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""One split as its index has it, read and checked: what all kinds have in common. Every reader is made from one.
+"""One split of a set as arrays: SplitTable (what every kind has), SplitIndex (views), ImageIndex (images and maps).
 
-ImageIndex: one split of a `saliency`, `image` or `maps` set as arrays.
-
-SplitIndex: one split of a `views` set as arrays, enough to read any view without walking a tar.
+Each is enough to read any member without walking a tar.
 """
 
 from __future__ import annotations

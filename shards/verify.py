@@ -1,6 +1,6 @@
-"""Is a set what it was when it was built? Every file against its sha256, then index and tars against each other.
+"""verify(): every file of a set against its sha256, then each index against the tars that it describes.
 
-Does an index say what a tar holds? In whole-array operations: verify() asks it of millions of members.
+The comparison with the tars runs in whole-array operations, because a set has millions of members.
 """
 
 from __future__ import annotations
