@@ -1,0 +1,103 @@
+"""Does a source still hold what finished shards were made of? Asked as a build goes on, and at its end.
+
+Each shard's note has a digest of the bytes that it was made of. They are read again only where the source's stamp
+(sizes and times of all files) has changed since: then every finished shard must be what the source holds now.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from tqdm import tqdm
+from shards.errors import UsageError
+from shards.files import disk_full_named, write_atomic
+from shards.json_fields import strict_json
+from shards.layout import Layout
+from shards.writer import SetBuilder
+
+if TYPE_CHECKING:
+    from pipelines.build.stage import Notes
+    from pipelines.build.stage import PlannedShard
+
+
+@dataclass(frozen=True)
+class SourceWatch:
+    """`stamp()` differs whenever the source may have changed; `digest(position)` is of the bytes of one record.
+
+    `same()`: whether the source still has the fingerprint that the build goes by. `digest` None: records cannot be read
+    at random (a tar that is read as a stream).
+    """
+
+    path: Path
+    stamp: Callable[[], str]
+    same: Callable[[], bool]
+    digest: Callable[[int], str] | None = None
+
+    def begin(self, builder: SetBuilder, plan: Sequence[PlannedShard], notes: Notes) -> None:
+        """UsageError if a finished shard was made of something else; with --overwrite it is forgotten instead."""
+        layout, now, done = builder.layout, self.stamp(), builder.done()
+        finished = [shard for shard in plan if shard.name in done]
+        if finished and _read(layout) != now and (stale := self._stale(finished, notes)):
+            if not builder.overwrite:
+                raise self._changed(stale[0])
+            builder.forget(stale)
+        with disk_full_named(layout.root, lambda: "free some and run the same command again"):
+            write_atomic(_path(layout), json.dumps({"stamp": now}).encode(), layout.tmp)
+
+    def end(self, builder: SetBuilder, plan: Sequence[PlannedShard], notes: Notes) -> None:
+        """UsageError if the source changed while it was read: what shards hold, or what the fingerprint says of it."""
+        if self.stamp() == _read(builder.layout):
+            return
+        if stale := self._stale(plan, notes):
+            raise self._changed(stale[0])
+        if not self.same():
+            raise self._changed("the first shard")
+
+    def _stale(self, shards: Sequence[PlannedShard], notes: Notes) -> list[str]:
+        """Names of those that were made of other bytes than the source holds now."""
+        if self.digest is None:
+            return [] if self.same() else [shard.name for shard in shards]
+        images, stale = sum(len(shard.positions) for shard in shards), []
+        with tqdm(total=images, desc="source of finished shards", unit="file", disable=None, leave=False) as bar:
+            for shard in shards:
+                found = SourceDigest()
+                for position in shard.positions:
+                    found.add(self.digest(position))
+                    bar.update()
+                if found.hexdigest() != notes.read(shard.name).source:
+                    stale.append(shard.name)
+        return stale
+
+    def _changed(self, shard: str) -> UsageError:
+        return UsageError(
+            f"{self.path} changed after {shard} was made of it: one set would hold both; choose another --out, or give "
+            "--overwrite to build it anew"
+        )
+
+
+class SourceDigest:
+    """Of a shard: the digests of its records, in order."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, digest: str) -> None:
+        self._digest.update(f"{digest}\n".encode())
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()
+
+
+def _path(layout: Layout) -> Path:
+    return layout.parts / "source.json"
+
+
+def _read(layout: Layout) -> str | None:
+    try:
+        return strict_json(_path(layout).read_bytes())["stamp"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
