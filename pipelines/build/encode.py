@@ -16,14 +16,14 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
+
 import cv2
 import numpy as np
 from PIL import Image
-from pipelines.sources.decode import Pixels
-from pipelines.sources.decode import decode_jpeg
-from shards.errors import UsageError
-from typing import Literal
 
+from pipelines.sources.decode import Pixels, decode_jpeg
+from shards.errors import UsageError
 
 TARGET_PSNR_DB = 41.0
 LOSSLESS_PSNR_DB = 99.0  # what a perfect copy counts as in a mean

@@ -7,50 +7,33 @@ What has to be known before the first image is written: which there are, their m
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from pipelines.build.encode import encoder_versions
-from pipelines.build.options import ImageRequest
-from pipelines.build.encode import Fit
-from pipelines.build.maps import MapSet
-from pipelines.sources.source import ImageSource
-from pipelines.sources.source import images_watch
+
+import numpy as np
+
 from pipelines.archives import warn_of
-from pipelines.build.options import look_first
-from pipelines.build.stage import BadItems
-from pipelines.build.stage import BuildReport
-from pipelines.build.stage import build_shards
-from pipelines.build.stage import plan_shards
-from pipelines.build.stage import taken_back_if_empty
-from shards.schema import DatasetInfo, Encoding, ImageSpec
-from shards.writer import SetBuilder
-from dataclasses import dataclass
-from pipelines.build.encode import JpegSetting
-from pipelines.build.encode import Frame
-from pipelines.build.encode import fit_image
-from pipelines.build.encode import fit_map
-from pipelines.build.maps import StoredMap
-from pipelines.sources.source import ImageRecord
+from pipelines.build.encode import Fit, Frame, JpegSetting, choose_setting, encoder_versions, fit_image, fit_map
+from pipelines.build.maps import MapSet, StoredMap
+from pipelines.build.options import ImageRequest, look_first
+from pipelines.build.stage import BadItems, BuildReport, build_shards, plan_shards, taken_back_if_empty
+from pipelines.build.transform import Transformed, encode_image
 from pipelines.sources.decode import doubts
-from pipelines.build.transform import Transformed
-from pipelines.build.transform import encode_image
-from shards.errors import FormatError
+from pipelines.sources.source import ImageRecord, ImageSource, images_watch, limited
+from shards.errors import FormatError, UsageError
 from shards.saliency_map import encode_map
 from shards.sample import ImageSample
+from shards.schema import DatasetInfo, Encoding, ImageSpec
 from shards.stats import PixelStats
-import hashlib
-from collections import Counter
-from collections.abc import Sequence
-import numpy as np
-from pipelines.build.encode import choose_setting
-from pipelines.sources.source import limited
-from shards.errors import FormatError, UsageError
-
+from shards.writer import SetBuilder
 
 log = logging.getLogger(__name__)
 
@@ -201,7 +184,6 @@ def _map_members(stored: StoredMap, size: tuple[int, int], frame: Frame) -> tupl
     if frame.keeps(*size):
         return stored.members()
     return encode_map(fit_map(stored.read(), frame), stored.storage)
-
 
 
 SAMPLE_IMAGES = 256

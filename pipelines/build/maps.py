@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
 import numpy as np
-from pipelines.sources.source import ImageRecord
-from pipelines.sources.source import ImageSource
+
+from pipelines.sources.source import ImageRecord, ImageSource
 from shards.errors import FormatError
 from shards.reader import ShardSet
 from shards.saliency_map import decode_map
 from shards.schema import MapSpec, MapStorage
 from shards.split_index import ImageIndex, read_stored
-
 
 IMAGE_DIGEST = "image_digest"  # in the meta of a map: short_digest of the bytes of its image
 

@@ -9,20 +9,16 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
+
+from pipelines.build.encode import Fit, JpegSetting
 from pipelines.build.plan import RULE
-from pipelines.build.encode import JpegSetting
 from pipelines.sources.decode import LARGEST_SIDE
-from pipelines.sources.object_splits import find_split_lists
-from pipelines.sources.object_splits import THREE_WAYS
-from pipelines.sources.object_splits import Split
-from pipelines.sources.object_splits import SplitRule
+from pipelines.sources.object_splits import THREE_WAYS, Split, SplitRule, find_split_lists
+from pipelines.sources.source import ImageSource
 from shards.claim import as_recorded, differences, look
 from shards.errors import FormatError, UsageError
 from shards.layout import Layout
 from shards.schema import Encoding
-from pipelines.build.encode import Fit
-from pipelines.sources.source import ImageSource
-from shards.errors import UsageError
 
 
 @dataclass(frozen=True)

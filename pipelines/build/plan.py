@@ -7,8 +7,8 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from fractions import Fraction
-from shards.errors import UsageError
 
+from shards.errors import UsageError
 
 RULE = "of each class"  # stands in fingerprints: sets made by an earlier rule are other sets
 

@@ -20,9 +20,9 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from types import FrameType, ModuleType
 from typing import TypeVar
+
 from shards.environment import pass_environment_on
 from shards.errors import FailureError
-
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

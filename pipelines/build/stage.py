@@ -13,19 +13,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
+
 from tqdm import tqdm
-from pipelines.build.pool import map_in_order
-from pipelines.build.pool import sigterm_as_interrupt
+
+from pipelines.build.pool import map_in_order, sigterm_as_interrupt
 from pipelines.build.transform import Transformed
-from pipelines.build.watch import SourceDigest
-from pipelines.build.watch import SourceWatch
+from pipelines.build.watch import SourceDigest, SourceWatch
 from shards.environment import usable_cores
 from shards.errors import DamageError, FormatError
 from shards.files import disk_full_named, write_atomic
 from shards.json_fields import strict_json
 from shards.layout import Layout, shard_name
 from shards.writer import SetBuilder, ShardWriter
-
 
 NAMED_IN_ERRORS = 3
 

@@ -9,23 +9,16 @@ import ast
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
 import cv2
 import numpy as np
+
+from pipelines.build.encode import JpegSetting, Pixels, decode_jpeg, encode_jpeg, psnr_db, resize, squared_error
 from pipelines.sources.content import short_digest
-from pipelines.build.encode import JpegSetting
-from pipelines.build.encode import Pixels
-from pipelines.build.encode import decode_jpeg
-from pipelines.build.encode import encode_jpeg
-from pipelines.build.encode import psnr_db
-from pipelines.build.encode import resize
-from pipelines.build.encode import squared_error
-from pipelines.sources.decode import doubts
-from pipelines.sources.decode import jpeg_size
-from pipelines.sources.objects import Content
-from pipelines.sources.objects import read_content
+from pipelines.sources.decode import doubts, jpeg_size
+from pipelines.sources.objects import Content, read_content
 from shards.sample import Sample, ViewSample, encode_raw
 from shards.stats import PixelStats
-
 
 LARGEST_HEADER = 4096  # bytes; NumPy writes 128
 

@@ -10,60 +10,37 @@ Opening a folder tree or a tar of objects.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from pipelines.build.encode import JpegSetting, choose_setting, decode_jpeg, encoder_versions, resize
+from pipelines.build.options import Request, look_first, split_rule
 from pipelines.build.plan import evenly
-from pipelines.sources.content import file_sha256
-from pipelines.sources.content import file_stats
-from pipelines.sources.content import stamp_of
-from pipelines.build.encode import encoder_versions
-from pipelines.sources.objects import ListedObject
-from pipelines.sources.objects import Source
-from pipelines.build.options import Request
-from pipelines.build.options import look_first
-from pipelines.build.options import split_rule
-from pipelines.sources.object_splits import Assignment
-from pipelines.sources.object_splits import Split
-from pipelines.sources.object_splits import assign
-from pipelines.build.stage import BadItems
-from pipelines.build.stage import BuildReport
-from pipelines.build.stage import PlannedShard
-from pipelines.build.stage import build_shards
-from pipelines.build.stage import plan_shards
-from pipelines.build.stage import taken_back_if_empty
-from pipelines.build.transform import ObjectRecord
-from pipelines.build.transform import ViewJob
-from pipelines.build.transform import transform
-from shards.errors import UsageError
+from pipelines.build.stage import BadItems, BuildReport, PlannedShard, build_shards, plan_shards, taken_back_if_empty
+from pipelines.build.transform import ObjectRecord, ViewJob, transform
+from pipelines.sources.content import file_sha256, file_stats, stamp_of
+from pipelines.sources.decode import jpeg_size
+from pipelines.sources.object_splits import Assignment, Split, assign
+from pipelines.sources.object_tar import TarSource
+from pipelines.sources.object_tree import TreeSource
+from pipelines.sources.objects import Content, ListedObject, Listing, Source, read_content
+from shards.errors import FormatError, UsageError
+from shards.files import disk_full_named, write_atomic
+from shards.json_fields import strict_json
 from shards.layout import Layout
 from shards.metadata import read_info
 from shards.schema import THREE_DIEBENCH_PARAMS, DatasetInfo, Encoding, ViewSpec
 from shards.writer import SetBuilder
-import contextlib
-import json
-from collections import Counter
-from collections.abc import Sequence
-from pipelines.build.encode import JpegSetting
-from pipelines.build.encode import choose_setting
-from pipelines.build.encode import decode_jpeg
-from pipelines.build.encode import resize
-from pipelines.sources.decode import jpeg_size
-from pipelines.sources.objects import Content
-from pipelines.sources.objects import Listing
-from pipelines.sources.objects import read_content
-from shards.errors import FormatError
-from shards.files import disk_full_named, write_atomic
-from shards.json_fields import strict_json
-from pipelines.sources.object_tar import TarSource
-from pipelines.sources.object_tree import TreeSource
-
 
 log = logging.getLogger(__name__)
 
@@ -249,8 +226,6 @@ def _finished(out: Path, tar: Path) -> DatasetInfo:
     identity = {"name": info.name, "spec": info.spec, "classes": info.classes, "fingerprint": info.fingerprint}
     with SetBuilder(out, **identity) as builder:
         return builder.info or info
-
-
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
 from tqdm import tqdm
+
 from shards.errors import UsageError
 from shards.files import disk_full_named, write_atomic
 from shards.json_fields import strict_json
@@ -20,8 +22,7 @@ from shards.layout import Layout
 from shards.writer import SetBuilder
 
 if TYPE_CHECKING:
-    from pipelines.build.stage import Notes
-    from pipelines.build.stage import PlannedShard
+    from pipelines.build.stage import Notes, PlannedShard
 
 
 @dataclass(frozen=True)
