@@ -11,8 +11,8 @@ import typer
 from shards.console import AsJson, print_json
 
 if TYPE_CHECKING:
-    from seqjepa.report.records import RunRecord
-    from seqjepa.report.table import Table
+    from seqjepa.report.runs import RunRecord
+    from seqjepa.report.tables import Table
 
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="The page, HTML. Default: report.html.")]
 OutFile = Annotated[Path | None, typer.Option(metavar="FILE", help="The tables alone, in this form too.")]
@@ -40,10 +40,10 @@ def report_command(
       seqjepa report runs --json
       seqjepa report -o paper.html
     """
-    from seqjepa.report import files as forms
-    from seqjepa.report.csv_rows import records as cells_of
-    from seqjepa.report.own_file import write_reports
-    from seqjepa.report.records import read_records
+    from seqjepa.report.render import files as forms
+    from seqjepa.report.render.csv import records as cells_of
+    from seqjepa.report.render.files import write_reports
+    from seqjepa.report.runs import read_records
     from seqjepa.report.tables import build_tables
 
     if out is None and not (as_json or markdown or csv or latex):

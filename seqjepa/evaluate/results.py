@@ -11,8 +11,8 @@ from typing import Any
 from seqjepa.evaluate.costs import as_line
 from seqjepa.evaluate.protocol import BEFORE_NOTED, differences, same_measurement
 from seqjepa.evaluate.results_schema import why_not_results
-from seqjepa.evaluate.rows import ROWS
 from seqjepa.files import write_file
+from seqjepa.paper.metrics import ROWS
 from shards.environment import pass_environment_on
 from shards.errors import FormatError
 from shards.json_fields import strict_json

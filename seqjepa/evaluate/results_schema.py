@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from seqjepa.evaluate.rows import ROWS
+from seqjepa.paper.metrics import ROWS
 
 SHARE, EXPLAINED, DEGREES, ANY = (0.0, 1.0), (-math.inf, 1.0), (0.0, 180.0), (0.0, math.inf)
 RANGES = {

@@ -17,7 +17,7 @@ from seqjepa.evaluate.results import format_table, read_results
 from seqjepa.evaluate.run import evaluate_run
 from seqjepa.files import write_file
 from seqjepa.recipes import load_recipe
-from seqjepa.report.html import Page, render
+from seqjepa.report.render.run_page import Page, render
 from seqjepa.training.train import train
 from shards.errors import DamageError, UsageError
 from shards.json_fields import strict_json

@@ -24,7 +24,7 @@ from seqjepa.experiments.demo import (
     train_run,
     verify_shards,
 )
-from seqjepa.report.html import Page
+from seqjepa.report.render.run_page import Page
 from seqjepa.training.loggers import read_epochs
 from shards.preview import contact_sheet
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from statistics import mean, stdev
 
 from seqjepa.evaluate.results import differently_measured, few_objects, precision_of
-from seqjepa.report.footnotes import numbers_for
-from seqjepa.report.matching import differences
+from seqjepa.paper.footnotes import numbers_for
+from seqjepa.paper.published import Published
+from seqjepa.report.groups import Group, at, conditioning, resolution
+from seqjepa.report.match import differences
 from seqjepa.report.measures import Measure, measure_of
-from seqjepa.report.published import Published
-from seqjepa.report.records import RunRecord
-from seqjepa.report.run_groups import Group, at, conditioning, resolution
+from seqjepa.report.runs import RunRecord
 
 PRINTED = {"R2_indiv_rot_ood": 3}
 """Digits after the point, by metric; Figures 8 to 11 are read to one."""

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from seqjepa.evaluate.direction import Direction, better
-from seqjepa.report.published import Published
-from seqjepa.report.run_groups import at
+from seqjepa.paper.metrics import Direction, better
+from seqjepa.paper.published import Published
+from seqjepa.report.groups import at
 
 CONTEXT_TOKENS = 126
 RETRIEVAL = {"MRR": "mrr", "Hit@1": "h1", "Hit@5": "h5"}

@@ -15,7 +15,7 @@ from seqjepa.evaluate.config import Protocol
 from seqjepa.evaluate.results import format_table, read_results, results_file
 from seqjepa.evaluate.run import evaluate_run
 from seqjepa.evaluate.tasks import Lengths
-from seqjepa.report.html import Page, render
+from seqjepa.report.render.run_page import Page, render
 from seqjepa.training.checkpoint import load_run
 from shards.errors import ConfigError
 from shards.reader import ShardSet

@@ -8,18 +8,16 @@ import pytest
 from report_runs import protocol_of, write_run
 from test_comparison_page import page_of, standing_rows
 
-from seqjepa.evaluate.direction import better, judged
-from seqjepa.evaluate.rows import ROWS
-from seqjepa.report import csv_rows, latex, markdown, table_html
-from seqjepa.report.files import csv_file
-from seqjepa.report.numbers_table import clearly_lost, lost_to_untrained, numbers_table
-from seqjepa.report.own_file import write_reports
-from seqjepa.report.published import published
-from seqjepa.report.records import read_records
-from seqjepa.report.run_groups import groups_of
-from seqjepa.report.standing import standing
-from seqjepa.report.table import Table
-from seqjepa.report.tables import build_tables
+from seqjepa.paper.metrics import ROWS, better, judged
+from seqjepa.paper.published import published
+from seqjepa.report.details import clearly_lost, lost_to_untrained, numbers_table
+from seqjepa.report.groups import groups_of
+from seqjepa.report.overview import overview_html
+from seqjepa.report.render import csv as csv_form
+from seqjepa.report.render import html, latex, markdown
+from seqjepa.report.render.files import csv_file, write_reports
+from seqjepa.report.runs import read_records
+from seqjepa.report.tables import Table, build_tables
 
 FULL = "3die-rot-M3"
 ERRORS = {"rel_rot_deg", "rel_rot_deg_median", "indiv_rot_deg", "indiv_rot_deg_median"}
@@ -41,7 +39,7 @@ def run_with_floor(
 
 def overview(folder: Path) -> str:
     """The first section of the page of the runs in a folder."""
-    return standing(groups_of(read_records([folder])))
+    return overview_html(groups_of(read_records([folder])))
 
 
 def tables_of(folder: Path) -> dict[str, Table]:
@@ -83,13 +81,13 @@ def test_every_form_shows_which_way_a_column_is_better(tmp_path):
     write_run(tmp_path / "one", scores={"costs": {"gpu_hours": 12.5}, "top1_agg": {"5": 0.875}})
     tables = tables_of(tmp_path)
     hours, accuracy = tables["table-5"], tables["table-1"]
-    assert 'GPU hours (h) <abbr class=arrow title="lower is better">↓</abbr>' in table_html.html(hours)
-    assert "<span class=better>−2.6</span>" in table_html.html(hours)
-    assert "<span class=better>+0.09</span>" in table_html.html(accuracy)
+    assert 'GPU hours (h) <abbr class=arrow title="lower is better">↓</abbr>' in html.table_html(hours)
+    assert "<span class=better>−2.6</span>" in html.table_html(hours)
+    assert "<span class=better>+0.09</span>" in html.table_html(accuracy)
     assert "GPU hours (h) ↓ |" in markdown.markdown(hours)
     assert r"GPU hours (h) $\downarrow$ \\" in latex.latex(hours)
     assert r"Top-1 (\%) $\uparrow$" in latex.latex(accuracy)
-    assert {record["better"] for record in csv_rows.records([hours])} == {"lower"}
+    assert {record["better"] for record in csv_form.records([hours])} == {"lower"}
 
 
 def test_a_table_of_one_run_is_coloured_by_what_is_better(tmp_path):
@@ -108,10 +106,10 @@ def test_untrained_weights_stand_beside_ours_in_every_form(tmp_path):
     table = tables_of(tmp_path)["table-1"]
     found = cell(table, "5", 0)
     assert (found.ours, found.floor, found.gain) == (87.5, 50.0, 37.5)
-    assert "untrained 50.00, <span class=better>+37.50</span>" in table_html.html(table)
+    assert "untrained 50.00, <span class=better>+37.50</span>" in html.table_html(table)
     assert "Δ +0.09; untrained 50.00 |" in markdown.markdown(table)
     assert r"/ 87.41 {\scriptsize untrained 50.00}" in latex.latex(table)
-    assert [record["untrained"] for record in csv_rows.records([table]) if record["ours"] == 87.5] == [50.0]
+    assert [record["untrained"] for record in csv_form.records([table]) if record["ours"] == 87.5] == [50.0]
 
 
 def test_untrained_weights_that_were_measured_otherwise_stand_nowhere_and_the_note_says_so(tmp_path):
@@ -171,7 +169,7 @@ def test_without_runs_everything_is_open():
 
 
 def test_csv_of_a_version_with_fewer_columns_is_replaced(tmp_path):
-    path, first = tmp_path / "tables.csv", ",".join(csv_rows.COLUMNS[:16])
+    path, first = tmp_path / "tables.csv", ",".join(csv_form.COLUMNS[:16])
     assert first.endswith("difference,mark,footnotes,protocol")
     path.write_text(first + "\nold\n")
     write_reports([csv_file(path, build_tables([]))])

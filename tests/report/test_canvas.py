@@ -5,8 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from seqjepa.report.canvas import PUBLISHED, SERIES, draw, spread_apart
-from seqjepa.report.figures import Line, line_chart
+from seqjepa.report.figures.drawing import PUBLISHED, SERIES, Line, draw, line_chart, spread_apart
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ from test_comparison_page import standing_rows
 
 from seqjepa.evaluate.artefacts import artefacts_folder, save_arrays
 from seqjepa.evaluate.results import precision_of
-from seqjepa.report.class_by_class import class_by_class
-from seqjepa.report.figure import Figure
-from seqjepa.report.numbers_table import every_number, numbers_table, standardised
-from seqjepa.report.records import read_records
-from seqjepa.report.run_groups import groups_of
-from seqjepa.report.standing import standing
+from seqjepa.report.details import every_number, numbers_table, standardised
+from seqjepa.report.figures.figure import Figure
+from seqjepa.report.figures.own import class_by_class
+from seqjepa.report.groups import groups_of
+from seqjepa.report.overview import overview_html
+from seqjepa.report.runs import read_records
 from seqjepa.report.tables import build_tables
 from shards.errors import FormatError
 
@@ -110,7 +110,7 @@ def test_few_objects_and_precision_are_said_under_the_cells_and_in_the_overview(
     few = "few: numbers and their intervals come from one draw of 16 validation objects; --val-draws"
     assert few in cell.protocol
     assert "training in bf16 autocast, TF32, encoder and probes in fp32" in cell.protocol
-    assert few in next(iter(standing_rows(standing(groups_of(records))).values()))[-1]
+    assert few in next(iter(standing_rows(overview_html(groups_of(records))).values()))[-1]
     assert precision_of({"precision": dict.fromkeys(precision, "fp32")}) == "all in fp32"
     assert precision_of({}) == ""
 
@@ -127,7 +127,7 @@ def test_numbers_of_the_standardised_regressor_are_marked_and_so_are_those_of_be
     assert "R² hue difference, avg <abbr" in numbers_table(records["old"].results)
     assert numbers_table(records["old"].results).count("standardised regressor") == 1
     said = "R² by linear regressors on standardised features, which the paper’s are not (§A.2)"
-    trust = [cells[-1] for cells in standing_rows(standing(groups_of(records.values()))).values()]
+    trust = [cells[-1] for cells in standing_rows(overview_html(groups_of(records.values()))).values()]
     assert [said in words for words in trust] == [name != "plain" for name in sorted(records, key=list(records).index)]
     paths = {**SYNTH, "probe_epochs": {"classification": 300, "position": 50}, "linear_regressors": "standardised"}
     assert standardised({"r2_path": {"both": {"2": 0.5}}, "protocol": paths}) == ["r2_path.both.2"]

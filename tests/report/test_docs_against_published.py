@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from seqjepa.report.published import published
+from seqjepa.paper.published import published
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 METRICS = {

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from seqjepa.report.footnotes import FOOTNOTES, Footnote, numbers_for
-from seqjepa.report.published import of_source, published
+from seqjepa.paper.footnotes import FOOTNOTES, Footnote, numbers_for
+from seqjepa.paper.published import of_source, published
 from seqjepa.report.tables import build_tables
 
 

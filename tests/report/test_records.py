@@ -5,7 +5,7 @@ import json
 import pytest
 from report_runs import protocol_of, write_run
 
-from seqjepa.report.records import read_record, read_records
+from seqjepa.report.runs import read_record, read_records
 from shards.errors import DamageError, FormatError, UsageError
 
 

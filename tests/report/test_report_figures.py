@@ -10,12 +10,12 @@ from report_runs import protocol_of, write_run
 
 from seqjepa.data.known_sets import IMAGENET_SHA256
 from seqjepa.evaluate.artefacts import artefacts_folder, save_arrays
-from seqjepa.report.accuracy_vs_r2 import accuracy_vs_r2
-from seqjepa.report.figure import Figure, html
-from seqjepa.report.figure_list import build_figures
-from seqjepa.report.records import read_records
-from seqjepa.report.retrieval_rows import retrieval_rows
-from seqjepa.report.run_groups import groups_of
+from seqjepa.report.figures import build_figures
+from seqjepa.report.figures.accuracy import accuracy_vs_r2
+from seqjepa.report.figures.features import retrieval_rows
+from seqjepa.report.figures.figure import Figure, figure_html
+from seqjepa.report.groups import groups_of
+from seqjepa.report.runs import read_records
 
 SYNTH = protocol_of("3die-synth", resolution=48)
 PATH = {"both": {"1": 1.0, "2": 0.75}, "no_action": {"1": 0.25, "2": 0.125}, "no_vision": {"1": 1.0, "2": 0.5}}
@@ -250,7 +250,7 @@ def test_neighbours_are_shown_of_seq_jepa_as_published_first(tmp_path):
 
 
 def test_every_drawing_has_a_name_of_its_own(figures):
-    text = "".join(html(figure) for figure in figures.values())
+    text = "".join(figure_html(figure) for figure in figures.values())
     names = re.findall(r'<svg role="img" aria-label="([^"]+)"', text)
     assert len(names) == len(set(names)) == text.count("<svg ")
 
@@ -258,7 +258,7 @@ def test_every_drawing_has_a_name_of_its_own(figures):
 def test_a_figure_as_csv_and_as_html():
     figure = Figure("k", "A <title>", "why & how", (), ("a, b", "c"), ((1.5, None), ("x<y", -2)), "no <run>")
     assert figure.csv() == '"a, b",c\n1.5,\nx<y,-2\n'
-    text = html(figure)
+    text = figure_html(figure)
     assert "A &lt;title&gt;" in text
     assert "Not measured: no &lt;run&gt;." in text
     assert re.findall("<td>([^<]*)</td>", text) == ["1.5", "–", "x&lt;y", "-2"]

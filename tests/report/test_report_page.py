@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from seqjepa.report.figures import Line, curve, line_chart
-from seqjepa.report.html import Page, render
+from seqjepa.report.figures.drawing import Line, curve, line_chart
+from seqjepa.report.render.run_page import Page, render
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGBgAAAABQABh6FO1AAAAABJRU5ErkJggg=="

@@ -5,9 +5,9 @@ import re
 import pytest
 
 from seqjepa import recipes
+from seqjepa.paper.published import published
+from seqjepa.report.match import recipe_of
 from seqjepa.report.measures import measure_of
-from seqjepa.report.published import published
-from seqjepa.report.row_recipes import recipe_of
 
 TABLES = [row for row in published() if row.source.startswith(("Table", "Poster"))]
 

@@ -5,8 +5,8 @@ import json
 import pytest
 from report_runs import SHA256_OF, protocol_of, write_run
 
-from seqjepa.report.records import RunRecord, read_record, read_records
-from seqjepa.report.run_groups import Mean, accuracy, conditioning, families, groups_of, label, mean_of
+from seqjepa.report.groups import Mean, accuracy, conditioning, families, groups_of, label, mean_of
+from seqjepa.report.runs import RunRecord, read_record, read_records
 
 SMALL = protocol_of("3die-synth", resolution=48)
 

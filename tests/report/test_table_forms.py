@@ -9,11 +9,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from seqjepa.report import csv_rows, latex, markdown, table_html
-from seqjepa.report.cell_text import run_notes
 from seqjepa.report.cells import Cell
-from seqjepa.report.table import Table
-from seqjepa.report.tables import build_tables
+from seqjepa.report.render import csv as csv_form
+from seqjepa.report.render import html, latex, markdown
+from seqjepa.report.render.text import run_notes
+from seqjepa.report.tables import Table, build_tables
 
 FULL = Cell(86.14, 0.5, 84.213, 0.3, None, None, 3, "z_AGG, M_val 3", "3DIEBench; 100%; run a_b & c", "", (1, 4))
 SMALL = Cell(0.65, None, -0.0456, None, -0.0501, 0.04, 1, "z", "3DIEBench; run <b>", "epochs 30 (paper 1000)")
@@ -57,7 +57,7 @@ def whole() -> list[Table]:
 
 
 def test_html_has_headers_caption_and_a_box_that_a_keyboard_reaches():
-    outline = Outline(table_html.html(TABLE))
+    outline = Outline(html.table_html(TABLE))
     assert outline.open == []
     assert [h["scope"] for h in outline.all("th")] == ["col"] * 3 + ["row"] * 2
     assert len(outline.all("caption")) == 1
@@ -66,7 +66,7 @@ def test_html_has_headers_caption_and_a_box_that_a_keyboard_reaches():
 
 
 def test_html_shows_ours_the_papers_difference_and_interval():
-    assert Outline(table_html.html(TABLE)).cells == [
+    assert Outline(html.table_html(TABLE)).cells == [
         *("MethodMtr", "Top-1 (%)", "R² rot"),
         *("seq|JEPAMtr\u00a03", "84.21 ± 0.30apaper 86.14 ± 0.51,4, Δ −1.93"),
         "−0.046†b[−0.050, 0.040]paper 0.65, Δ −0.696",
@@ -76,18 +76,18 @@ def test_html_shows_ours_the_papers_difference_and_interval():
 
 def test_html_links_lead_to_notes(whole):
     for table in whole:
-        outline = Outline(table_html.html(table))
+        outline = Outline(html.table_html(table))
         anchors = {attrs["id"] for _, attrs in outline.tags if "id" in attrs}
         links = {(attrs["href"] or "").removeprefix("#") for attrs in outline.all("a")}
         assert {link for link in links if not re.fullmatch(r"footnote-\d+", link)} <= anchors
-    assert "&lt;b&gt;" in table_html.html(TABLE)
+    assert "&lt;b&gt;" in html.table_html(TABLE)
 
 
 def test_a_table_without_ours_says_so_and_shows_the_papers_alone(whole):
-    text = table_html.html(whole[0])
+    text = html.table_html(whole[0])
     assert "None of the runs is in this table." in text
     assert "unmeasured" not in text
-    assert "None of the runs" not in table_html.html(TABLE)
+    assert "None of the runs" not in html.table_html(TABLE)
 
 
 def test_markdown_has_as_many_fields_in_every_line_and_escapes():
@@ -158,7 +158,7 @@ def test_latex_of_a_cell():
 
 
 def test_csv_has_every_cell_unrounded(whole):
-    rows = list(csv.DictReader(io.StringIO(csv_rows.csv_text(whole))))
+    rows = list(csv.DictReader(io.StringIO(csv_form.csv_text(whole))))
     assert len(rows) == 771 + 3
     ours = rows[-3]
     assert (ours["table"], ours["row"], ours["column"]) == ("table-x", "Method: seq|JEPA; M_tr: 3", "Top-1")

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from report_runs import protocol_of, write_run
 
+from seqjepa.paper.published import published
 from seqjepa.recipes import load_recipe
-from seqjepa.report.cell_text import published_text
+from seqjepa.report.match import recipe_of
 from seqjepa.report.measures import measure_of
-from seqjepa.report.published import published
-from seqjepa.report.records import read_records
-from seqjepa.report.row_recipes import recipe_of
+from seqjepa.report.render.text import published_text
+from seqjepa.report.runs import read_records
 from seqjepa.report.tables import Table, build_tables
 
 SCORES = {

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from report_runs import protocol_of, write_run
 
-from seqjepa.report.records import read_record
-from seqjepa.report.run_groups import groups_of
-from seqjepa.report.trust import Doubt, at_scale, doubts
+from seqjepa.report.groups import groups_of
+from seqjepa.report.runs import read_record
+from seqjepa.report.warnings import RunWarning, at_scale, warnings_of
 
 GOOD = {"samples": 41_920, "z_rank": 90.0, "z_std": 0.9}
 
@@ -24,7 +24,7 @@ def found(folder: Path, *, epochs: int = 1000, line: dict | None = None, untrain
         (folder / "results.json").write_text(json.dumps({**results, "untrained": untrained}))
     record = read_record(folder)
     (group,) = groups_of([record])
-    return doubts(group), at_scale(record)
+    return warnings_of(group), at_scale(record)
 
 
 def test_a_whole_run_at_the_papers_scale_is_trusted(tmp_path):
@@ -44,7 +44,7 @@ def test_a_whole_run_at_the_papers_scale_is_trusted(tmp_path):
     ],
 )
 def test_what_makes_numbers_worthless_comes_first(tmp_path, case, said):
-    assert found(tmp_path / "a", **case)[0][0] == Doubt(said, grave=True)
+    assert found(tmp_path / "a", **case)[0][0] == RunWarning(said, grave=True)
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,8 @@ def test_what_makes_numbers_worthless_comes_first(tmp_path, case, said):
     ],
 )
 def test_a_smaller_scale_is_said_and_is_not_grave(tmp_path, protocol, line, said):
-    assert found(tmp_path / "a", protocol=protocol, line=line) == ([Doubt(said)], False)
+    assert found(tmp_path / "a", protocol=protocol, line=line) == ([RunWarning(said)], False)
 
 
 def test_fewer_epochs_than_the_papers_are_said(tmp_path):
-    assert found(tmp_path / "a", epochs=40, settings=["optim.epochs=40"])[0] == [Doubt("40 epochs (paper 1,000)")]
+    assert found(tmp_path / "a", epochs=40, settings=["optim.epochs=40"])[0] == [RunWarning("40 epochs (paper 1,000)")]

@@ -26,8 +26,8 @@ from seqjepa.evaluate.results import format_table, read_results
 from seqjepa.evaluate.run import evaluate_run
 from seqjepa.experiments.evaluation_cache import still_answered
 from seqjepa.methods.base import as_module
-from seqjepa.report.files import page_file
-from seqjepa.report.records import read_records
+from seqjepa.report.render.files import page_file
+from seqjepa.report.runs import read_records
 from seqjepa.report.tables import build_tables
 from seqjepa.training.checkpoint import load_run
 from seqjepa.training.train import train

@@ -1,0 +1,205 @@
+"""Drawings as inline SVG whose colours are the page's: text stays text, and a dark page gets a dark chart.
+
+Charts of named curves, each labelled at its end instead of in a legend.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import pairwise
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+# Drawn in these stand-ins, which no chart uses otherwise, then swapped for what the style sheet defines.
+INK, FAINT, PUBLISHED = "#010203", "#010204", "#01020b"
+SERIES = tuple(f"#0102{5 + k:02x}" for k in range(6))
+LONGEST_LINE = 28
+"""Letters of a name in one line."""
+RASTER_DPI = 160
+"""Of clouds of points, which would be megabytes as shapes."""
+CSS_COLOURS = {
+    INK: "currentColor",
+    FAINT: "var(--rule)",
+    PUBLISHED: "var(--published)",
+    **{stand_in: f"var(--series-{k})" for k, stand_in in enumerate(SERIES, start=1)},
+}
+SETTINGS: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": FAINT,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+}
+
+
+def draw(paint: Callable[[Axes], object], alt: str, *, size: tuple[float, float] = (5, 3)) -> str:
+    """An <svg> of `size` (inches at 72 px) that `paint` drew on, with `alt` as its accessible name.
+
+    Drawings that share a page need different `alt`s: ids inside are derived from it. Same input, same bytes.
+    """
+    with matplotlib.rc_context({**SETTINGS, "svg.hashsalt": alt}):
+        figure = Figure(figsize=size, layout="constrained")
+        paint(figure.add_subplot())
+        return _inline(figure, alt)
+
+
+def wrapped(names: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Names that stand beside a chart, in lines short enough to leave the axes room; and how many lines each has."""
+    texts = ["\n".join(textwrap.wrap(name, LONGEST_LINE)) for name in names]
+    return texts, [text.count("\n") + 1 for text in texts]
+
+
+def spread_apart(wanted: list[float], gap: float, high: float, lines: Sequence[int] = ()) -> list[float]:
+    """Heights near those `wanted`, at least `gap` apart, and not above `high` unless there are too many for that.
+
+    lines: of text at each height, where some have more than one; they keep so many gaps between their middles.
+    """
+    placed = dict.fromkeys(range(len(wanted)), 0.0)
+    order = sorted(placed, key=lambda k: wanted[k])
+    count = lines or [1] * len(wanted)
+    gaps = [gap * (count[below] + count[above]) / 2 for below, above in pairwise(order)]
+    floor = float("-inf")
+    for k, room in zip(order, [*gaps, gap], strict=False):
+        placed[k] = max(wanted[k], floor)
+        floor = placed[k] + room
+    ceiling = high
+    for k, room in zip(reversed(order), [*reversed(gaps), gap], strict=False):
+        placed[k] = min(placed[k], ceiling)
+        ceiling = placed[k] - room
+    return list(placed.values())
+
+
+def _inline(figure: Figure, alt: str) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", dpi=RASTER_DPI, transparent=True, metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # would apply to the whole page
+    svg = re.sub(r' id="(?![mp][0-9a-f]{10})[^"]*"', "", svg)  # repeated in every chart; clips and markers are not
+    svg = re.sub(r" font-family: [^;\"]*;", "", svg)
+    svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
+    for stand_in, colour in CSS_COLOURS.items():
+        svg = svg.replace(stand_in, colour)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1).strip()
+
+
+DASHES = ("-", "--", ":", "-.")
+MOST_LINES = len(SERIES)
+"""Curves of ours that one chart can tell apart."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One named curve: x and y of equal length.
+
+    spread     of each y (a standard deviation over seeds), drawn as bars; () for none
+    published  whether it is the paper's: drawn in grey, hollow
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    spread: Sequence[float] = ()
+    published: bool = False
+
+
+def line_chart(
+    lines: Sequence[Line], *, x_label: str, y_label: str, alt: str, markers: bool = False, percent: bool = False
+) -> str:
+    """An <svg> of 5:3, with `alt` as its accessible name.
+
+    percent: y is a fraction, shown as a percentage from 0. markers: a dot at every point, for few points.
+    """
+
+    def paint(axes: Axes) -> None:
+        scale = 100 if percent else 1
+        styles = _styles(lines)
+        for line, (colour, dash) in zip(lines, styles, strict=True):
+            _curve(axes, line, colour, dash, scale, markers)
+        axes.margins(x=0.02)
+        if len({x for line in lines for x in line.x}) == 1:
+            axes.set_xlim(lines[0].x[0] - 1, lines[0].x[0] + 1)  # else ticks are at fractions of an epoch
+        if percent:
+            axes.set_ylim(bottom=0)
+        _label_ends(axes, lines, [colour for colour, _ in styles], scale)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+
+    return draw(paint, alt)
+
+
+def curve(epochs: Sequence[Mapping[str, Any]], key: str, name: str) -> Line | None:
+    """One column of metrics.jsonl over epochs, without epochs that lack it; None if all do."""
+    points = [(e["epoch"], e[key]) for e in epochs if isinstance(e.get(key), (int, float))]
+    return Line(name, [float(x) for x, _ in points], [float(y) for _, y in points]) if points else None
+
+
+def ends(lines: Sequence[Line], form: str = ".3g") -> str:
+    """Where each curve begins and ends, for an alternative text."""
+    return "; ".join(f"{line.name} from {line.y[0]:{form}} to {line.y[-1]:{form}}" for line in lines)
+
+
+def _styles(lines: Sequence[Line]) -> list[tuple[str, str]]:
+    """Colour and dash of each; the paper's curves are grey and do not use up a colour."""
+    styles, ours, theirs = [], 0, 0
+    for line in lines:
+        k = theirs if line.published else ours
+        styles.append((PUBLISHED if line.published else SERIES[k % len(SERIES)], DASHES[k % len(DASHES)]))
+        theirs, ours = theirs + line.published, ours + (not line.published)
+    return styles
+
+
+def _curve(axes: Axes, line: Line, colour: str, dash: str, scale: float, markers: bool) -> None:
+    axes.errorbar(
+        line.x,
+        [scale * y for y in line.y],
+        yerr=[scale * s for s in line.spread] if line.spread else None,
+        linestyle=dash,
+        color=colour,
+        linewidth=1.3 if line.published else 2,
+        marker="o" if markers else None,
+        markersize=5,
+        markerfacecolor="none" if line.published else colour,
+        elinewidth=1,
+        capsize=2,
+    )
+
+
+def _label_ends(axes: Axes, lines: Sequence[Line], colours: Sequence[str], scale: float) -> None:
+    """Names beside the last points, pushed apart where they would overlap."""
+    low, high = axes.get_ylim()
+    names, counts = wrapped([line.name for line in lines])
+    heights = spread_apart([scale * line.y[-1] for line in lines], (high - low) * 0.09, high, counts)
+    right = max((line.x[-1] for line in lines), default=0.0)
+    for name, colour, y in zip(names, colours, heights, strict=True):
+        axes.annotate(
+            name,
+            (right, y),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+            annotation_clip=False,
+        )

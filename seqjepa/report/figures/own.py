@@ -1,0 +1,284 @@
+"""Accuracy class by class, and what each class is taken for: of the number that the overview shows.
+
+How training went: loss, online probes and learning rate of each run, and whether its features stayed apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from seqjepa.evaluate.artefacts import CONFUSION, artefacts_folder, load_arrays
+from seqjepa.evaluate.results import differently_measured
+from seqjepa.paper.metrics import ROWS
+from seqjepa.report.figures.drawing import INK, MOST_LINES, SERIES, Line, curve, draw, ends, line_chart
+from seqjepa.report.figures.figure import Datum, Figure, Panel
+from seqjepa.report.groups import METHODS, Group, accuracy, by_data
+from seqjepa.report.runs import RunRecord
+from seqjepa.training.monitor import COLLAPSED_RANK, COLLAPSED_STD
+from shards.errors import FormatError
+
+CLASSES_KEY, CLASSES_TITLE = "class-by-class", "Class by class: accuracy, and what is taken for what"
+CLASSES_CAPTION = (
+    "Top-1 of each class over all validation samples and draws, the lowest first; hollow: the untrained weights, where "
+    "they were measured alike. Matrix: rows are true classes, columns predicted ones, shares of a row from dark (none) "
+    "to light (all). The paper has no such figure."
+)
+CLASS_COLUMNS = (
+    "run",
+    "number",
+    "class",
+    "samples and draws",
+    "top-1, %",
+    "untrained, %",
+    "most taken for",
+    "share, %",
+)
+NO_CONFUSIONS = "no run has a confusion matrix; evaluate one again"
+MOST_BARS = 60
+MOST_NAMES = 60
+"""Classes whose names fit beside a matrix."""
+PLAIN = ("top1_z", "top1_z_image", "top1_z_view")
+"""Where there is no aggregate: the first of these that is there."""
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Of one number of a run. counts: int [C, C], true classes by predicted ones, or [2, C], samples and hits."""
+
+    number: str
+    names: list[str]
+    counts: np.ndarray
+
+    @property
+    def totals(self) -> np.ndarray:
+        return self.counts[0] if self.is_short else self.counts.sum(axis=1)
+
+    @property
+    def is_short(self) -> bool:
+        return len(self.counts) != len(self.names)
+
+    @property
+    def accuracies(self) -> np.ndarray:
+        """Percent [C]; NaN for classes without samples."""
+        hits = self.counts[1] if self.is_short else self.counts.diagonal()
+        return np.divide(100.0 * hits, self.totals, out=np.full(len(self.names), np.nan), where=self.totals > 0)
+
+    def shares(self) -> np.ndarray:
+        """Of classes with samples, percent of each that is taken for each of them or of the others: [seen, C]."""
+        seen = self.totals > 0
+        return 100.0 * self.counts[seen] / self.totals[seen, None]
+
+
+def class_by_class(groups: Sequence[Group]) -> Figure:
+    """A panel of accuracies and one of confusions for each kind of run, of its first seed that has them.
+
+    Of several kinds each pair is closed behind its name, as a page of forty matrices is read by nobody.
+    """
+    drawn: list[list[Panel]] = []
+    rows: list[tuple[Datum, ...]] = []
+    for group in groups:
+        for run in group.runs:
+            if found := _confusion(run, _numbers_wanted(group)):
+                before = _before(run, found)
+                drawn.append(list(_class_panels(f"{group.label} on {group.data}", run, found, before)))
+                rows += _class_rows(run, found, before)
+                break
+    panels = drawn[0] if len(drawn) == 1 else [_closed(pair) for pair in drawn]
+    return Figure(
+        CLASSES_KEY,
+        CLASSES_TITLE,
+        CLASSES_CAPTION,
+        tuple(panels),
+        CLASS_COLUMNS,
+        tuple(rows),
+        "" if panels else NO_CONFUSIONS,
+    )
+
+
+def _closed(pair: Sequence[Panel]) -> Panel:
+    drawings = "\n".join(f"<div{' class=wide' if panel.wide else ''}>{panel.drawing}</div>" for panel in pair)
+    summary = f"<summary>{escape(pair[0].title)}</summary>"
+    return Panel("", f"<details>\n{summary}\n<div class=panels>\n{drawings}\n</div>\n</details>", wide=True)
+
+
+def _numbers_wanted(group: Group) -> tuple[str, ...]:
+    """Keys of the number that the overview shows, then of others that may stand for it."""
+    found = accuracy(group)
+    return (f"top1_agg.{found[0]}", *PLAIN) if found and found[0] is not None else PLAIN
+
+
+def _confusion(run: RunRecord, numbers: Sequence[str], weights: str = "trained") -> Confusion | None:
+    """The first of `numbers` that confusion.npz has; None without one. FormatError: it is not what evaluate writes."""
+    folder = artefacts_folder(run.path, weights)
+    arrays = load_arrays(folder, CONFUSION)
+    number = next((key for key in numbers if key in arrays), None)
+    if number is None:
+        return None
+    names, counts = arrays.get("class_names", np.array([])), arrays[number]
+    shapes = ((len(names), len(names)), (2, len(names))) if names.ndim == 1 else ()
+    if counts.shape not in shapes or counts.dtype.kind not in "iu" or (counts < 0).any():
+        where = folder / f"{CONFUSION}.npz"
+        raise FormatError(f"{where}: {number} is no confusion matrix of its classes; remove it and evaluate again")
+    return Confusion(number, [str(name) for name in names], counts)
+
+
+def _before(run: RunRecord, found: Confusion) -> np.ndarray | None:
+    """Accuracies of the untrained weights, percent [C], where they were measured as `found` was."""
+    if not run.untrained or differently_measured(dict(run.results), found.number):
+        return None
+    other = _confusion(run, (found.number,), "untrained")
+    return other.accuracies if other and other.names == found.names else None
+
+
+def _class_panels(kind: str, run: RunRecord, found: Confusion, before: np.ndarray | None) -> Iterator[Panel]:
+    what = f"{kind} ({run.name}), {_number_label(found.number)}"
+    order = [int(k) for k in np.argsort(found.accuracies, kind="stable") if found.totals[k] > 0]
+    shown = order[:MOST_BARS]
+    some = f", the {len(shown)} lowest of {len(order)} classes" if len(shown) < len(order) else ""
+    ends = "; ".join(f"{found.names[k]} {found.accuracies[k]:.0f} %" for k in dict.fromkeys((order[0], order[-1])))
+    size = (5.0, 1.0 + 0.2 * len(shown))
+    drawing = draw(lambda axes: _bars(axes, found, before, shown), f"{CLASSES_TITLE}, {what}: {ends}.", size=size)
+    yield Panel(f"{what}{some}", drawing)
+    if not found.is_short:
+        named = len(order) <= MOST_NAMES
+        side = max(5.0, 2.4 + 0.16 * len(order)) if named else 6.0
+        alt = f"{CLASSES_TITLE}, {what}: confusion matrix of {len(order)} classes."
+        drawing = draw(lambda axes: _matrix(axes, found, named), alt, size=(side, side))
+        yield Panel(f"{what}: confusions, percent", drawing, wide=len(order) > 25)
+
+
+def _bars(axes: Axes, found: Confusion, before: np.ndarray | None, shown: Sequence[int]) -> None:
+    """The lowest accuracy at the top."""
+    places = np.arange(len(shown))
+    axes.barh(places, found.accuracies[list(shown)], color=SERIES[0], height=0.6)
+    if before is not None:
+        axes.plot(before[list(shown)], places, "o", markersize=5, markerfacecolor="none", color=INK)
+    axes.set_yticks(places, [_shortened(found.names[k]) for k in shown], fontsize=8)
+    axes.set_ylim(len(shown) - 0.4, -0.6)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("top-1, %")
+    axes.grid(visible=False, axis="y")
+    axes.grid(visible=True, axis="x")
+
+
+def _matrix(axes: Axes, found: Confusion, named: bool) -> None:
+    """Classes with samples alone, in both directions."""
+    seen = np.flatnonzero(found.totals)
+    drawn = axes.imshow(found.shares()[:, seen], cmap="cividis", vmin=0, vmax=100, interpolation="nearest")
+    names = [_shortened(found.names[k]) for k in seen] if named else []
+    size = 9 if len(names) <= 20 else 7
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
+    axes.set_yticks(range(len(names)), names, fontsize=size)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.grid(visible=False)
+    bar = axes.figure.colorbar(drawn, ax=axes, fraction=0.04, pad=0.02)
+    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+
+
+def _class_rows(run: RunRecord, found: Confusion, before: np.ndarray | None) -> Iterator[tuple[Datum, ...]]:
+    for k in np.flatnonzero(found.totals).tolist():
+        untrained = None if before is None or np.isnan(before[k]) else float(before[k])
+        counted = (int(found.totals[k]), float(found.accuracies[k]), untrained)
+        yield (run.name, _number_label(found.number), found.names[k], *counted, *_mistaken(found, k))
+
+
+def _mistaken(found: Confusion, k: int) -> tuple[str | None, float | None]:
+    """The other class that class `k` is most often taken for, and in percent of it; None, None if never."""
+    if found.is_short:
+        return None, None
+    others = found.counts[k].copy()
+    others[k] = 0
+    most = int(others.argmax())
+    return (found.names[most], 100.0 * int(others[most]) / int(found.totals[k])) if others[most] else (None, None)
+
+
+def _number_label(number: str) -> str:
+    """ "top-1, z_AGG, M_val = 5"."""
+    name, _, size = number.partition(".")
+    return ROWS[name].format(size)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= 18 else f"{name[:17]}…"
+
+
+LOSS_CAPTION = "Mean over each epoch. Losses of different methods have nothing to do with each other."
+COLLAPSE_CAPTION = (
+    "Of the features of one epoch, brought to length 1. Effective rank: over how many directions they spread; below "
+    f"{COLLAPSED_RANK} is a collapse. Spread: 1 when even over all directions; below {COLLAPSED_STD} all inputs look "
+    "alike."
+)
+COLLAPSE = {
+    "z_rank": "effective rank of z",
+    "agg_rank": "effective rank of z_AGG",
+    "z_std": "spread of z",
+    "agg_std": "spread of z_AGG",
+}
+PROBES = {"probe_top1": "top-1 of the probe, 0 to 1", "probe_r2": "R² of the probe"}
+PROBES_TITLE, RATES_TITLE = "Online probes", "Learning rate"
+PROBES_CAPTION = (
+    "Linear heads that learn beside the method on detached features of the training split, mean over each epoch: a "
+    "sign of progress, not the numbers of the tables. R² is of the relative action between two views."
+)
+RATES_CAPTION = "At the end of each epoch, as logged: warm-up, then as the schedule has it."
+NO_PROBES = "no run has logged online probes"
+
+
+def run_curves(groups: Sequence[Group]) -> list[Figure]:
+    """Loss by method and data, then what is logged of features, probes and the learning rate by data.
+
+    At most six runs a chart; no numbers, they are in the logs.
+    """
+    title, spread = "Loss over epochs", "Are the features alive?"
+    losses = [
+        panel
+        for (method, data), found in _by_method(groups).items()
+        for panel in _curve_panels(title, f"{METHODS.get(method, method)} on {data}", "loss", "loss", found)
+    ]
+    diagnostics = list(_over_data(groups, spread, COLLAPSE))
+    missing = "no run has a log of its epochs"
+    probes = list(_over_data(groups, PROBES_TITLE, PROBES))
+    rates = list(_over_data(groups, RATES_TITLE, {"lr": "learning rate"}))
+    return [
+        Figure("loss", title, LOSS_CAPTION, tuple(losses), missing="" if losses else missing),
+        Figure("collapse", spread, COLLAPSE_CAPTION, tuple(diagnostics), missing="" if diagnostics else missing),
+        Figure("online-probes", PROBES_TITLE, PROBES_CAPTION, tuple(probes), missing="" if probes else NO_PROBES),
+        Figure("learning-rate", RATES_TITLE, RATES_CAPTION, tuple(rates), missing="" if rates else missing),
+    ]
+
+
+def _over_data(groups: Sequence[Group], title: str, columns: Mapping[str, str]) -> Iterator[Panel]:
+    """Panels of columns of metrics.jsonl, by the names that they have on their axes, for each data set."""
+    for data, found in by_data(groups).items():
+        for key, shown in columns.items():
+            yield from _curve_panels(title, f"{shown}, {data}", key, shown, found)
+
+
+def _by_method(groups: Sequence[Group]) -> dict[tuple[str, str], list[Group]]:
+    found: dict[tuple[str, str], list[Group]] = {}
+    for group in groups:
+        found.setdefault((group.config.method, group.data), []).append(group)
+    return found
+
+
+def _curve_panels(figure: str, title: str, key: str, y_label: str, groups: Sequence[Group]) -> Iterator[Panel]:
+    lines = [line for group in groups for line in _run_lines(group, key)]
+    charts = [lines[k : k + MOST_LINES] for k in range(0, len(lines), MOST_LINES)]
+    for k, chart in enumerate(charts, start=1):
+        shown = f"{title} ({k} of {len(charts)})" if len(charts) > 1 else title
+        alt = f"{figure}, {shown}: {ends(chart)}."
+        yield Panel(shown, line_chart(chart, x_label="epoch", y_label=y_label, alt=alt))
+
+
+def _run_lines(group: Group, key: str) -> Iterator[Line]:
+    """One line a seed."""
+    for run in group.runs:
+        seed = f", seed {run.config.seed}" if len(group.runs) > 1 else ""
+        if line := curve(run.epochs, key, f"{group.label}{seed}"):
+            yield line
