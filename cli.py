@@ -155,7 +155,7 @@ def _augmentation(recipe: str, views: int, seed: int) -> Augmentation:
     """What `preview` shows of images: `views` of each, as a run with that seed sees them in its first epoch."""
     from seqjepa.data.actions import AUGMENTATION_FIELDS
     from seqjepa.data.augment.recipes import build_recipe
-    from seqjepa.data.augmented import augmented_on
+    from seqjepa.data.views import augmented_on
     from shards.preview import Augmentation
 
     make = partial(augmented_on, recipe=build_recipe(recipe), views=views, seed=seed)

@@ -53,8 +53,8 @@ def loaded(name: str, work: Path, device: str) -> Iterator[Any]:
     import torch
 
     from seqjepa.data.augment.recipes import RECIPES
-    from seqjepa.data.augmented import AugmentedLoader
-    from seqjepa.data.feed import feed
+    from seqjepa.data.device import feed
+    from seqjepa.data.views import AugmentedLoader
 
     if name == "one_thread":
         torch.set_num_threads(1)

@@ -45,9 +45,9 @@ def loaded(name: str, work: Path) -> Iterator[Any]:
     """Batches of SaccadeLoader, without end."""
     import torch
 
-    from seqjepa.data.feed import feed
+    from seqjepa.data.device import feed
     from seqjepa.data.fixations import Fixating
-    from seqjepa.data.saccades import SaccadeLoader
+    from seqjepa.data.views import SaccadeLoader
 
     how = Fixating(PATCH, inhibition="square", fidelity="author") if name == "author" else Fixating(PATCH)
     loader = SaccadeLoader(index(work), how, views=VIEWS, batch_size=BATCH, seed=0, resident=name != "streamed")
@@ -60,8 +60,7 @@ def parts(name: str, work: Path) -> Iterator[Any]:
     import numpy as np
     import torch
 
-    from seqjepa.data.fixations import Fixating, fixation_numbers, sample_fixations
-    from seqjepa.data.patches import cut_patches
+    from seqjepa.data.fixations import Fixating, cut_patches, fixation_numbers, sample_fixations
 
     images, maps = (torch.from_numpy(array[:BATCH].copy()) for array in arrays(work))
     images, maps = images.permute(0, 3, 1, 2), (maps * maps[0].numel()).half()

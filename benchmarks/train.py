@@ -26,7 +26,7 @@ from common import emit, versions  # noqa: E402
 from train_data import Data, prepare  # noqa: E402
 
 from seqjepa.config import RunConfig  # noqa: E402
-from seqjepa.data.feed import feed  # noqa: E402
+from seqjepa.data.device import feed  # noqa: E402
 from seqjepa.devices import pick_device  # noqa: E402
 from seqjepa.methods.flops import count_macs  # noqa: E402
 from seqjepa.recipes import load_recipe  # noqa: E402

@@ -14,8 +14,8 @@ import torch
 from loader_data import BATCH, SEQUENCE, SIDE
 
 from seqjepa.data.decode_worker import ShardMaps, decode_rows
-from seqjepa.data.order import Sampling
-from seqjepa.data.plan import BatchPlan, Planner
+from seqjepa.data.sampling import Sampling
+from seqjepa.data.views import BatchPlan, Planner
 from shards.reader import ShardSet
 
 REQUIRES = ["torch", "spdl", "spdl-io"]

@@ -45,8 +45,7 @@ def bake_command(
       seqjepa-data bake shards/stl10 --out shards/stl10-uniform --sequences 20 --fixations uniform --split unlabeled
       seqjepa-data bake shards/cifar100 --out shards/cifar100-baked --sequences 20 --views 4 --augment equimod --seed 42
     """
-    from seqjepa.bake.baking import Baking
-    from seqjepa.bake.run import bake
+    from seqjepa.data.bake import Baking, bake
     from seqjepa.devices import pick_device
 
     names = {"patch": patch, "inhibition": inhibition, "fixations": fixations, "fill": fill, "fidelity": fidelity}

@@ -9,9 +9,9 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 
 from seqjepa.data.decode_worker import RowError, Setup
-from seqjepa.data.epochs import following
-from seqjepa.data.pinning import Retirement, pin, require_cuda
+from seqjepa.data.device import Retirement, pin, require_cuda
 from seqjepa.data.ring import Filled, InlineRing, Ring, WorkerRing
+from seqjepa.data.sampling import following
 from shards.errors import ConfigError, DamageError
 
 

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from seqjepa.data.ahead import DecodedAhead
 from seqjepa.data.decode_worker import ROW, RowError, Setup
-from seqjepa.data.order import EpochOrder, Sampling
-from seqjepa.data.processes import auto_workers
+from seqjepa.data.ring import auto_workers
+from seqjepa.data.sampling import EpochOrder, Sampling
 from shards.errors import DamageError, reason_of
 
 if TYPE_CHECKING:

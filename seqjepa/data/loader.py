@@ -10,13 +10,12 @@ import torch
 
 from seqjepa.data.actions import AUGMENTATION_PARTS
 from seqjepa.data.ahead import DecodedAhead
-from seqjepa.data.augment.scaling import Scaling, ScalingMode
+from seqjepa.data.augment.parameters import Scaling, ScalingMode
 from seqjepa.data.decode_worker import RowError, Setup
-from seqjepa.data.epochs import Epochs
-from seqjepa.data.order import Sampling
-from seqjepa.data.plan import BatchPlan, Planner
-from seqjepa.data.processes import auto_workers
+from seqjepa.data.ring import auto_workers
+from seqjepa.data.sampling import Epochs, Sampling
 from seqjepa.data.sequence import ViewSequence
+from seqjepa.data.views import BatchPlan, Planner
 from shards.errors import ConfigError, DamageError, reason_of
 
 if TYPE_CHECKING:

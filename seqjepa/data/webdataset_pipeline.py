@@ -22,10 +22,10 @@ from webdataset.shardlists import SimpleShardList, split_by_node, split_by_worke
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from seqjepa.data.actions import AUGMENTATION_COLUMNS, POSITION_COLUMNS, ROTATION_COLUMNS
-from seqjepa.data.augment.scaling import Scaling, ScalingMode, stored_scaling
+from seqjepa.data.augment.parameters import Scaling, ScalingMode, stored_scaling
 from seqjepa.data.draws import Purpose, draw_u32, permutation
 from seqjepa.data.loader import scaled_by
-from seqjepa.data.plan import check_views, drawn_views, sequence_actions
+from seqjepa.data.views import check_views, drawn_views, sequence_actions
 from shards.environment import pass_environment_on
 from shards.errors import ConfigError, DamageError, FormatError
 from shards.pixels import decode_pixels

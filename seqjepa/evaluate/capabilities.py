@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from seqjepa.data.augmented import Augmenting
+from seqjepa.data.views import Augmenting
 from seqjepa.evaluate.config import Protocol
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.splits import SplitFeatures

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from seqjepa.config import RunConfig
-from seqjepa.data.augmented import Augmenting
 from seqjepa.data.fixations import Fixating
+from seqjepa.data.views import Augmenting
 from seqjepa.evaluate.studies import EvalContext, Study
 from seqjepa.methods import build_method
 from seqjepa.methods.base import Aggregating, as_module

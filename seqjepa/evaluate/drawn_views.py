@@ -15,12 +15,10 @@ from torch import Tensor
 
 from seqjepa.data.actions import AUGMENTATION_COLUMNS
 from seqjepa.data.augment.apply import augment
-from seqjepa.data.augment.parameters import draw_parameters
-from seqjepa.data.augment.scaling import Scaling
-from seqjepa.data.augmented import Augmenting
+from seqjepa.data.augment.parameters import Scaling, draw_parameters
 from seqjepa.data.draws import Purpose, uniform
-from seqjepa.data.fixations import Fixating, sample_fixations
-from seqjepa.data.patches import POSITION_NAMES, cut_patches, positions
+from seqjepa.data.fixations import POSITION_NAMES, Fixating, cut_patches, positions, sample_fixations
+from seqjepa.data.views import Augmenting
 
 
 @dataclass(frozen=True)

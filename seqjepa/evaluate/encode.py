@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from seqjepa.data.augment.scaling import Scaling
+from seqjepa.data.augment.parameters import Scaling
 from seqjepa.data.sequence import normalise
 from seqjepa.evaluate.drawn_views import DrawnViews
 from seqjepa.evaluate.features import Features

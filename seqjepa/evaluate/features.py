@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from seqjepa.data.actions import AUGMENTATION_PARTS, actions_between
-from seqjepa.data.augment.scaling import Scaling, augmentation_actions
+from seqjepa.data.augment.parameters import Scaling, augmentation_actions
 from seqjepa.data.draws import Purpose, choose_distinct, draw_u32
 
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from seqjepa.data.augmented import Augmenting
 from seqjepa.data.fixations import Fixating
 from seqjepa.data.known_sets import classes_sha256
+from seqjepa.data.views import Augmenting
 from seqjepa.evaluate.bootstrap import LEVEL, RESAMPLES
 from seqjepa.evaluate.config import Protocol
 from seqjepa.evaluate.features import Features

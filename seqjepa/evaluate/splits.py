@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 
+from seqjepa.data.augment.parameters import stored_scaling
 from seqjepa.data.augment.recipes import build_recipe
-from seqjepa.data.augment.scaling import stored_scaling
-from seqjepa.data.augmented import Augmenting
 from seqjepa.data.draws import Purpose
 from seqjepa.data.fixations import Fixating
 from seqjepa.data.normalisation import NORMALISATIONS, explicit
+from seqjepa.data.views import Augmenting
 from seqjepa.evaluate.config import Protocol
 from seqjepa.evaluate.drawn_views import Augmentations, DrawnViews, Draws, Glances
 from seqjepa.evaluate.encode import PixelStats, embed, encode_images, encode_views

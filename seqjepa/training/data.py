@@ -21,16 +21,15 @@ import torch
 
 from seqjepa.config import DataConfig, RunConfig
 from seqjepa.data.actions import action_size
+from seqjepa.data.augment.parameters import Scaling, ScalingMode, stored_scaling
 from seqjepa.data.augment.recipes import build_recipe
-from seqjepa.data.augment.scaling import Scaling, ScalingMode, stored_scaling
-from seqjepa.data.augmented import AugmentedLoader
 from seqjepa.data.fixations import Fixating
 from seqjepa.data.known_sets import classes_sha256
 from seqjepa.data.loader import ViewLoader
 from seqjepa.data.normalisation import NORMALISATIONS, explicit
-from seqjepa.data.saccades import SaccadeLoader
+from seqjepa.data.sampling import part_of
 from seqjepa.data.sequence import ViewSequence
-from seqjepa.data.subset import part_of
+from seqjepa.data.views import AugmentedLoader, SaccadeLoader
 from seqjepa.methods.context_ssl import PARAMS as CONTEXT_SSL_PARAMS
 from seqjepa.training.distributed import World
 from seqjepa.training.run import DataInfo

@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from seqjepa.config import RunConfig
-from seqjepa.data.feed import feed
+from seqjepa.data.device import feed
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.devices import device_name, pick_device
 from seqjepa.files import settle_checksums

@@ -9,12 +9,11 @@ import torch
 from bake_sources import build_source
 from typer.testing import CliRunner
 
-from seqjepa.bake.baking import Baking
-from seqjepa.bake.run import bake
 from seqjepa.commands.bake import bake_command
+from seqjepa.data.bake import Baking, bake
 from seqjepa.data.fixations import Fixating
 from seqjepa.data.loader import ViewLoader
-from seqjepa.data.saccades import SaccadeLoader
+from seqjepa.data.views import SaccadeLoader
 from shards.console import new_app
 from shards.errors import ConfigError, UsageError
 from shards.reader import ShardSet
@@ -34,7 +33,7 @@ def source(tmp_path):
 )
 def test_training_on_a_baked_set_sees_what_training_on_the_fly_sees(tmp_path, monkeypatch, how):
     source = build_source(tmp_path / "source", size=(24, 24) if how.fidelity == "author" else (20, 24))
-    monkeypatch.setattr("seqjepa.bake.baking._MOST_IN_A_SHARD", 8)  # several shards, none of them a batch
+    monkeypatch.setattr("seqjepa.data.bake._MOST_IN_A_SHARD", 8)  # several shards, none of them a batch
     info = bake(source, tmp_path / "baked", Baking(3, 4, how, seed=9))
     mean = ShardSet.open(source).info.normalisation["mean"]
     settings = {"action": "position", "batch_size": 5, "seed": 9, "workers": 0}
@@ -88,9 +87,9 @@ def test_jpeg_views_are_close_and_their_error_is_noted(source, tmp_path):
 
 
 def test_an_interrupted_bake_goes_on_and_ends_the_same(source, tmp_path, monkeypatch):
-    import seqjepa.bake.run as module
+    import seqjepa.data.bake as module
 
-    monkeypatch.setattr("seqjepa.bake.baking._MOST_IN_A_SHARD", 4)
+    monkeypatch.setattr("seqjepa.data.bake._MOST_IN_A_SHARD", 4)
     baking, calls = Baking(2, 2, HOW), []
     bake(source, tmp_path / "whole", baking, workers=0)
     real = module._bake_shard

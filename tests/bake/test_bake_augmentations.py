@@ -13,13 +13,12 @@ from bake_sources import build_source
 from typer.testing import CliRunner
 
 import seqjepa
-from seqjepa.bake.baking import Baking
-from seqjepa.bake.run import bake
 from seqjepa.commands.bake import bake_command
+from seqjepa.data.augment.parameters import constants_for, stored_scaling
 from seqjepa.data.augment.recipes import RECIPES, build_recipe
-from seqjepa.data.augment.scaling import constants_for, stored_scaling
-from seqjepa.data.augmented import AugmentedLoader
+from seqjepa.data.bake import Baking, bake
 from seqjepa.data.loader import ViewLoader
+from seqjepa.data.views import AugmentedLoader
 from shards.console import new_app
 from shards.errors import ConfigError, FormatError
 from shards.reader import ShardSet
@@ -41,7 +40,7 @@ def source(tmp_path):
 @pytest.mark.parametrize("normalisation", ["zscore", "author"])
 def test_baked_and_augmented_on_the_fly_is_the_same(tmp_path, monkeypatch, saliency, normalisation):
     source = build_source(tmp_path / "source", saliency, size=(20, 20))
-    monkeypatch.setattr("seqjepa.bake.baking._MOST_IN_A_SHARD", 8)  # several shards, none of them a batch
+    monkeypatch.setattr("seqjepa.data.bake._MOST_IN_A_SHARD", 8)  # several shards, none of them a batch
     info = bake(source, tmp_path / "baked", Baking(2, 4, EQUIMOD, seed=9))
     baked_index = ShardSet.open(tmp_path / "baked").split("train")
     for action in ("crop", "jitter", "blur", "augmentation"):

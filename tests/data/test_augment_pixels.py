@@ -7,12 +7,11 @@ from augment_reference import OPERATIONS, augment_each, grey_levels_off, picture
 from PIL import Image
 from torchvision.transforms import InterpolationMode
 
-from seqjepa.data.augment import apply, blur, colour
-from seqjepa.data.augment.apply import augment
-from seqjepa.data.augment.levels import BYTES, UNIT
+from seqjepa.data.augment import apply, colour
+from seqjepa.data.augment.apply import augment, crop_resize
+from seqjepa.data.augment.colour import BYTES, UNIT
 from seqjepa.data.augment.parameters import draw_parameters
 from seqjepa.data.augment.recipes import RECIPES, kernel_size
-from seqjepa.data.augment.resample import crop_resize
 
 
 def drawn(n: int, side: int, recipe: str = "equimod", views: int = 4):
@@ -93,7 +92,7 @@ def test_blur_equals_torchvision(kernel, levels):
     images = pictures(16, 20, 28)
     images = images if levels.whole else images.float() / 255
     sigma = torch.linspace(0.1, 2, 16)
-    ours = blur.gaussian_blur(images.float(), sigma, kernel, levels).to(images.dtype)
+    ours = colour.gaussian_blur(images.float(), sigma, kernel, levels).to(images.dtype)
     theirs = [F.gaussian_blur(x, [kernel, kernel], [s.item()] * 2) for x, s in zip(images, sigma, strict=True)]
     off = grey_levels_off(ours, torch.stack(theirs))
     assert off.max() <= (1 if levels.whole else 1e-3)

@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from seqjepa.data.actions import AUGMENTATION_PARTS
-from seqjepa.data.augment.parameters import draw_parameters
-from seqjepa.data.augment.recipes import RECIPES, build_recipe
-from seqjepa.data.augment.scaling import (
+from seqjepa.data.augment.parameters import (
     FROZEN,
     Scaling,
     augmentation_actions,
     constants_for,
+    draw_parameters,
     estimate_constants,
     stored_scaling,
 )
+from seqjepa.data.augment.recipes import RECIPES, build_recipe
 from shards.errors import ConfigError, FormatError
 from shards.schema import DatasetInfo, ViewSpec
 

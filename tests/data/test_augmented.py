@@ -10,11 +10,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cli import seqjepa_data_app
-from seqjepa.data.augment.parameters import draw_parameters
+from seqjepa.data.augment.parameters import augmentation_actions, constants_for, draw_parameters
 from seqjepa.data.augment.recipes import RECIPES, Recipe, build_recipe
-from seqjepa.data.augment.scaling import augmentation_actions, constants_for
-from seqjepa.data.augmented import AugmentedLoader, augmented_on
 from seqjepa.data.sequence import ViewSequence
+from seqjepa.data.views import AugmentedLoader, augmented_on
 from shards.errors import ConfigError
 from shards.preview import VIEW_TILE
 

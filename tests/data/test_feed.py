@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from seqjepa.data.feed import feed
+from seqjepa.data.device import feed
 from seqjepa.data.fixations import Fixating
-from seqjepa.data.saccades import SaccadeLoader
 from seqjepa.data.sequence import ViewSequence
+from seqjepa.data.views import SaccadeLoader
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 

@@ -8,7 +8,7 @@ import torch
 
 from seqjepa.data.actions import actions_between
 from seqjepa.data.loader import ViewLoader
-from seqjepa.data.processes import auto_workers
+from seqjepa.data.ring import auto_workers
 from seqjepa.data.sequence import ViewSequence
 from shards.errors import ConfigError
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from seqjepa.data.actions import actions_between
-from seqjepa.data.fixations import Fixating
-from seqjepa.data.patches import cut_patches, positions
+from seqjepa.data.fixations import Fixating, cut_patches, positions
 from shards.errors import ConfigError
 
 
@@ -47,7 +46,7 @@ def test_each_image_gets_its_own_patches_however_it_lies_in_memory(monkeypatch):
     for b in range(9):
         assert torch.equal(cut_patches(images[b : b + 1], fixations[b : b + 1], how), whole[b : b + 1])
     assert torch.equal(cut_patches(images.contiguous(), fixations, how), whole)
-    monkeypatch.setattr("seqjepa.data.patches._PIXELS_AT_ONCE", 2 * 32 * 32)
+    monkeypatch.setattr("seqjepa.data.fixations._PADDED_PIXELS_AT_ONCE", 2 * 32 * 32)
     assert torch.equal(cut_patches(images, fixations, how), whole)
     assert whole.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
 

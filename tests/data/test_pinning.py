@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from seqjepa.data.pinning import Retirement, pin
+from seqjepa.data.device import Retirement, pin
 from shards.errors import FailureError
 
 

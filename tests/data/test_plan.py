@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from seqjepa.data.order import Sampling, piece, steps_per_epoch
-from seqjepa.data.plan import Planner
+from seqjepa.data.sampling import Sampling, piece, steps_per_epoch
+from seqjepa.data.views import Planner
 from shards.errors import ConfigError
 
 
@@ -56,7 +56,7 @@ def test_pieces_are_equal_contiguous_and_leave_out_less_than_the_ranks(samples, 
 def test_a_batch_spanning_blocks_is_the_same_as_one_planned_alone(monkeypatch):
     index = fake_index(100, 9)
     whole = Planner(index, sampling())
-    monkeypatch.setattr("seqjepa.data.plan._BLOCK_SAMPLES", 13)
+    monkeypatch.setattr("seqjepa.data.views._BLOCK_SAMPLES", 13)
     blocks = Planner(index, sampling())
     for step in range(whole.order.steps):
         a, b = whole.batch(4, step), blocks.batch(4, step)

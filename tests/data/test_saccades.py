@@ -8,12 +8,11 @@ import pytest
 import torch
 
 from seqjepa.data.actions import actions_between
-from seqjepa.data.fixations import Fixating, fixation_numbers, sample_fixations
+from seqjepa.data.fixations import POSITION_NAMES, Fixating, cut_patches, fixation_numbers, positions, sample_fixations
 from seqjepa.data.images import ImageFeed
-from seqjepa.data.order import EpochOrder, Sampling
-from seqjepa.data.patches import POSITION_NAMES, cut_patches, positions
-from seqjepa.data.saccades import SaccadeLoader
+from seqjepa.data.sampling import EpochOrder, Sampling
 from seqjepa.data.sequence import ViewSequence
+from seqjepa.data.views import SaccadeLoader
 from shards.errors import ConfigError, DamageError
 
 HOW = Fixating(patch=6)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seqjepa.data.subset import BY_SAMPLE, part_of
+from seqjepa.data.sampling import BY_SAMPLE, part_of
 from shards.reader import ImageIndex, ShardSet, SplitIndex
 from shards.sample import ImageSample, encode_raw
 from shards.schema import ImageSpec

@@ -12,8 +12,8 @@ from torchvision.transforms import functional as TF
 
 from seqjepa.data.actions import AUGMENTATION_COLUMNS
 from seqjepa.data.augment.recipes import RECIPES, Recipe, build_recipe
-from seqjepa.data.augmented import Augmenting
 from seqjepa.data.draws import Purpose
+from seqjepa.data.views import Augmenting
 from seqjepa.evaluate import encode
 from seqjepa.evaluate.drawn_views import Augmentations, Draws
 from seqjepa.evaluate.encode import encode_images

@@ -9,9 +9,8 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 
 from seqjepa.data.actions import AUGMENTATION_COLUMNS
-from seqjepa.data.augment.parameters import draw_parameters
+from seqjepa.data.augment.parameters import Scaling, constants_for, draw_parameters
 from seqjepa.data.augment.recipes import RECIPES
-from seqjepa.data.augment.scaling import Scaling, constants_for
 from seqjepa.data.draws import Purpose
 from seqjepa.evaluate import inputs
 from seqjepa.evaluate.features import Features

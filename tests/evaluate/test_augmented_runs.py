@@ -8,8 +8,8 @@ import pytest
 import torch
 from small_runs import IMAGE, TINY, augmented_run_of, build_images
 
+from seqjepa.data.augment.parameters import constants_for
 from seqjepa.data.augment.recipes import RECIPES
-from seqjepa.data.augment.scaling import constants_for
 from seqjepa.evaluate import splits
 from seqjepa.evaluate.config import Protocol
 from seqjepa.evaluate.results import format_table, read_results, results_file

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from seqjepa.data.draws import Purpose, uniform
-from seqjepa.data.fixations import Fixating, sample_fixations
-from seqjepa.data.patches import cut_patches
+from seqjepa.data.fixations import Fixating, cut_patches, sample_fixations
 from seqjepa.evaluate import encode
 from seqjepa.evaluate.drawn_views import Draws, Glances
 from seqjepa.evaluate.encode import encode_images

@@ -4,7 +4,7 @@ import pytest
 import torch
 from train_helpers import SACCADES, make_saliency_shards, make_shards, metrics, tiny_config
 
-from seqjepa.data.feed import feed
+from seqjepa.data.device import feed
 from seqjepa.data.loader import ViewLoader
 from seqjepa.training.train import load_run, train
 from shards.reader import ShardSet

@@ -6,10 +6,9 @@ import pytest
 import torch
 from train_helpers import make_saliency_shards, metrics, tiny_config
 
-from seqjepa.bake.baking import Baking
-from seqjepa.bake.run import bake
+from seqjepa.data.augment.parameters import stored_scaling
 from seqjepa.data.augment.recipes import RECIPES
-from seqjepa.data.augment.scaling import stored_scaling
+from seqjepa.data.bake import Baking, bake
 from seqjepa.data.draws import Purpose
 from seqjepa.data.loader import ViewLoader
 from seqjepa.evaluate.config import Protocol

@@ -1,15 +1,46 @@
-"""Colour operations on float32 pixels [N, 3, H, W] in 0 … levels.top, a factor for each sample; in place.
+"""Colour operations and blur on float32 pixels [N, 3, H, W] in 0 … levels.top, a factor for each sample.
 
-Formulas and rounding are those of torchvision's tensor operations (transforms.functional.adjust_*), so that in whole
-levels the result is, but for a rare rounding, what these give one uint8 image at a time.
+Formulas and rounding are those of torchvision's tensor operations (transforms.functional.adjust_*, gaussian_blur), so
+that in whole levels the result is, but for a rare rounding, what these give one uint8 image at a time. Colour
+operations work in place.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from seqjepa.data.augment.levels import Levels
+
+@dataclass(frozen=True)
+class Levels:
+    """Pixels from 0 to `top`. whole: every operation ends in whole grey levels, as it does on uint8 tensors.
+
+    Both methods work in place on float32 and return what they were given.
+    """
+
+    top: float
+    whole: bool
+
+    def truncate(self, x: Tensor) -> Tensor:
+        """Clamp; whole levels by dropping the fraction, as a cast to uint8 does (blends, grayscale)."""
+        x.clamp_(0.0, self.top)
+        return x.floor_() if self.whole else x
+
+    def nearest(self, x: Tensor) -> Tensor:
+        """Clamp; whole levels by rounding half to even (resampling, blur)."""
+        if self.whole:
+            x.round_()
+        return x.clamp_(0.0, self.top)
+
+
+BYTES = Levels(top=255.0, whole=True)
+UNIT = Levels(top=1.0, whole=False)
+
+
+def levels_of(dtype: torch.dtype) -> Levels:
+    return BYTES if dtype == torch.uint8 else UNIT
 
 
 def grey(x: Tensor, levels: Levels) -> Tensor:
@@ -81,3 +112,32 @@ def solarise(x: Tensor, threshold: Tensor, levels: Levels) -> Tensor:
 
 JITTER = (brightness, contrast, saturation, hue)
 """In the order of AugmentParams.factors and of torchvision's ColorJitter."""
+
+
+def gaussian_taps(sigma: Tensor, kernel: int) -> Tensor:
+    """Half of each normalised kernel, centre first: sigma float32 [N] > 0 → float32 [N, kernel // 2 + 1]."""
+    distance = torch.arange(kernel // 2 + 1, dtype=sigma.dtype, device=sigma.device)
+    taps = torch.exp(-0.5 * (distance / sigma[:, None]) ** 2)
+    return taps / (2 * taps.sum(dim=1, keepdim=True) - 1)
+
+
+def gaussian_blur(x: Tensor, sigma: Tensor, kernel: int, levels: Levels) -> Tensor:
+    """Blur float32 [N, 3, H, W] with sigma float32 [N] > 0 (pixels), kernel odd; H and W are above kernel // 2."""
+    if kernel == 1:
+        return x
+    taps = gaussian_taps(sigma, kernel).T.contiguous()
+    return levels.nearest(_along(_along(x, taps, dim=3), taps, dim=2))
+
+
+def _along(x: Tensor, taps: Tensor, dim: int) -> Tensor:
+    """One axis: Σ_d taps[d] · (x shifted by d + x shifted by −d)."""
+    reach, extent = len(taps) - 1, x.shape[dim]
+    before = x.narrow(dim, 1, reach).flip(dim)
+    after = x.narrow(dim, extent - 1 - reach, reach).flip(dim)
+    padded = torch.cat([before, x, after], dim=dim)
+    factors = taps.view(len(taps), -1, 1, 1, 1)
+    result = x * factors[0]
+    for d in range(1, reach + 1):
+        both = padded.narrow(dim, reach - d, extent) + padded.narrow(dim, reach + d, extent)
+        result.addcmul_(both, factors[d])
+    return result

@@ -1,0 +1,216 @@
+"""Which samples each batch of each rank holds, as a pure function of (seed, epoch, step, rank), and parts of splits.
+
+The order is the same for every kind of views, so a baked set gives the batches that baking it replaces, and the pieces
+of R ranks put together are the batch that one rank would hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seqjepa.data.actions import action_size
+from seqjepa.data.draws import permutation
+from seqjepa.data.sequence import ViewSequence
+from shards.errors import ConfigError
+from shards.split_index import ImageIndex, SplitIndex
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Everything besides the shards that decides what a batch holds.
+
+    batch_size is global: over all `world_size` ranks. Raises ConfigError for values that cannot work.
+    """
+
+    views: int
+    action: str
+    batch_size: int
+    seed: int
+    shuffle: bool = True
+    drop_last: bool = False
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        action_size(self.action)
+        if self.views < 1:
+            raise ConfigError(f"views is {self.views}; a sequence has at least 1 (2 for one action)")
+        if not 0 <= self.seed < 2**64:
+            raise ConfigError(f"seed is {self.seed}; allowed is 0 ≤ seed < 2^64")
+        if not 0 <= self.rank < self.world_size:
+            raise ConfigError(
+                f"rank is {self.rank}; with world_size {self.world_size} allowed is 0 ≤ rank < world_size"
+            )
+        if self.batch_size < 1 or self.batch_size % self.world_size:
+            raise ConfigError(
+                f"batch_size is {self.batch_size}; it is the batch over all ranks and must be a positive multiple of "
+                f"world_size {self.world_size}"
+            )
+
+    def identity(self) -> dict[str, int | str | bool]:
+        """What a position in the data means something only together with: not the ranks, whose number may change."""
+        names = ("seed", "views", "action", "batch_size", "shuffle", "drop_last")
+        return {name: getattr(self, name) for name in names}
+
+
+def steps_per_epoch(samples: int, sampling: Sampling) -> int:
+    """Batches in an epoch, the same on every rank. The last one may be short; what R ranks cannot share is left out."""
+    full, rest = divmod(samples, sampling.batch_size)
+    return full + (rest >= sampling.world_size and not sampling.drop_last)
+
+
+def piece(samples: int, sampling: Sampling, step: int) -> tuple[int, int]:
+    """Start and stop, in the epoch's order, of this rank's contiguous piece of a batch."""
+    start = step * sampling.batch_size
+    share = min(sampling.batch_size, samples - start) // sampling.world_size
+    return start + sampling.rank * share, start + (sampling.rank + 1) * share
+
+
+class EpochOrder:
+    """The order of a split's samples, epoch by epoch, in this rank's pieces of batches.
+
+    steps        batches per epoch, the same on every rank
+    local_batch  samples in this rank's piece of a full batch
+
+    Raises ConfigError where there is not one batch.
+    """
+
+    def __init__(self, split: str, samples: int, sampling: Sampling) -> None:
+        self.samples, self.sampling = samples, sampling
+        if not samples:
+            raise ConfigError(f"split {split!r} holds no samples")
+        self.steps = steps_per_epoch(samples, sampling)
+        if not self.steps:
+            raise ConfigError(
+                f"split {split!r} has {samples} samples: not one batch of {sampling.batch_size} over "
+                f"{sampling.world_size} ranks (drop_last={sampling.drop_last}); use a smaller batch or fewer ranks"
+            )
+        self.local_batch = self.size(0)
+        self._order = lru_cache(maxsize=2)(self._order_of)
+
+    def size(self, step: int) -> int:
+        """Samples in this rank's piece of a batch."""
+        start, stop = piece(self.samples, self.sampling, step)
+        return stop - start
+
+    def rows(self, epoch: int, first: int, last: int) -> NDArray[np.int64]:
+        """Rows of the split's index in this rank's pieces of batches first … last − 1, int64."""
+        pieces = (piece(self.samples, self.sampling, step) for step in range(first, last))
+        order = self._order(epoch)
+        return np.concatenate([order[start:stop] for start, stop in pieces])
+
+    def _order_of(self, epoch: int) -> NDArray[np.int64]:
+        if not self.sampling.shuffle:
+            return np.arange(self.samples)
+        return permutation(self.sampling.seed, epoch, self.samples)
+
+
+class Epochs(ABC):
+    """Epochs of `steps` batches, beginning at the position (epoch, step) of the next one.
+
+    identity: what has to be equal for a position to mean the same, plain numbers and strings.
+    """
+
+    def __init__(self, steps: int, identity: dict[str, Any]) -> None:
+        self._steps, self._identity = steps, identity
+        self._epoch, self._step = 0, 0
+
+    @abstractmethod
+    def _batch(self, epoch: int, step: int) -> ViewSequence:
+        """That batch."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the worker processes and let go of what they filled. Asking for another batch starts anew."""
+
+    def __len__(self) -> int:
+        """Batches per epoch, the same on every rank."""
+        return self._steps
+
+    def __iter__(self) -> Iterator[ViewSequence]:
+        """The rest of the current epoch; the next call gives the next epoch."""
+        return self.epoch(self._epoch, self._step)
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[ViewSequence]:
+        """The batches of an epoch from start_step on. Raises ConfigError if there is no such step."""
+        self._check(start_step)
+        for step in range(start_step, self._steps):
+            batch = self._batch(epoch, step)
+            self._epoch, self._step = following(epoch, step, self._steps)
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Position of the next batch, and what has to be equal for it to mean the same. Plain numbers and strings."""
+        return {"epoch": self._epoch, "step": self._step} | self._identity
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a position. Raises ConfigError saying what differs from the run that saved it."""
+        differences = [
+            f"{name} was {state.get(name)!r} and is {value!r}"
+            for name, value in self._identity.items()
+            if state.get(name) != value
+        ]
+        if differences:
+            raise ConfigError(
+                f"cannot resume the data order: {'; '.join(differences)}; use the same settings and shards"
+            )
+        self._check(state["step"])
+        self._epoch, self._step = state["epoch"], state["step"]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check(self, step: int) -> None:
+        if not 0 <= step <= self._steps:
+            raise ConfigError(f"step is {step}; an epoch has {self._steps} steps")
+
+
+def following(epoch: int, step: int, steps: int) -> tuple[int, int]:
+    """The position after (epoch, step)."""
+    return (epoch, step + 1) if step + 1 < steps else (epoch + 1, 0)
+
+
+Index = TypeVar("Index", bound=SplitIndex | ImageIndex)
+
+BY_SAMPLE = {
+    SplitIndex: (
+        *("shard", "labels", "n_views", "view_ids", "offsets", "lengths", "params"),
+        *("rest_offsets", "rest_lengths"),
+    ),
+    ImageIndex: ("shard", "labels", "offsets", "lengths", "sizes"),
+}
+"""Arrays with a row for each sample."""
+
+
+def part_of(index: Index, fraction: float, seed: int) -> Index:
+    """round(fraction · S) samples of a split, at least one, in stored order; the split itself for fraction 1.
+
+    Which ones is a function of the seed and the samples' keys alone, so sharding the same data anew changes nothing,
+    and of one seed a smaller part lies within every larger one. The fingerprint is a new one.
+    """
+    if fraction >= 1:
+        return index
+    order = sorted(range(len(index)), key=lambda sample: _rank(seed, index.keys[sample]))
+    kept = np.sort(np.array(order[: max(1, round(fraction * len(index)))]))
+    return replace(
+        index,
+        keys=[index.keys[sample] for sample in kept],
+        meta={name: [values[sample] for sample in kept] for name, values in index.meta.items()},
+        digest=hashlib.sha256(f"{index.digest}/{fraction!r}/{seed}".encode()).hexdigest(),
+        **{name: getattr(index, name)[kept] for name in BY_SAMPLE[type(index)]},
+    )
+
+
+def _rank(seed: int, key: str) -> bytes:
+    return hashlib.blake2b(f"{seed}/{key}".encode(), digest_size=16).digest()
