@@ -1,6 +1,6 @@
 """A source of images → a `maps` set: the saliency map of each image. Killed at any moment, the next run goes on.
 
-What a set of maps is asked for, as far as it settles the content; and what its metadata says of that.
+MapRequest holds what decides the content of a set of maps; provenance() writes it into the metadata.
 """
 
 from __future__ import annotations

@@ -1,10 +1,6 @@
-"""DeepGaze IIE as a SaliencyModel: the user's package and files, checked, in the released or in our equivalent forward.
+"""DeepGaze IIE as a SaliencyModel: the user's package and files, checked, with the released or our equivalent forward.
 
 Reference: Linardos, Kümmerer, Press, Bethge (2021), arXiv 2105.12441; how the paper used it: its §A.1 and §B.10.
-
-The package's own forward pass behind the same three methods as FastDeepGaze: `forward="package"`.
-
-The MIT1003 centre bias, zoomed to an image's size once per size (paper §A.1).
 """
 
 from __future__ import annotations

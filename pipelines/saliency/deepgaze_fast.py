@@ -1,30 +1,22 @@
-"""DeepGaze IIE's forward pass, made anew from the package's weights: equal up to rounding, several times faster.
+"""DeepGaze IIE's forward pass, rebuilt from the package's weights: equal up to rounding, several times faster.
 
-What differs is only the order of the arithmetic: folded and batched readouts, smoothing as small matrices, everything
-after it on the half-resolution grid, backbones left at their last tapped layer, channels-last weights. Nothing waits
-for the device. Parity: tests/pipelines/test_deepgaze_parity.py; figures: docs/saliency.md.
+    images → backbones, stopped at their last tapped layer, on the readout's grid → 120 readouts as five batched layers
+           → mixture of 120 densities on the grid of half the resolution → log density, density or pooled density
 
-A backbone of DeepGaze IIE that gives its tapped layers on the readout's grid and stops at the last one.
+Readouts: LayerNorm over (C, H, W), 1×1 convolution, softplus, again and again. The first LayerNorm has the same
+statistics for all 30 readouts of a backbone, and the affine after any LayerNorm is linear, so it goes into the
+convolution that follows: W·(γx + β) + b = (W·diag γ)·x + (W·β + b).
 
-The grids of DeepGaze IIE for one image size: pixels H × W, half resolution n × m, readout cells h × w.
-
-From 120 readouts to one density, equal to DeepGaze IIE's up to rounding, on the grid of half the resolution.
-
-Per component k the package enlarges the readout r to half resolution, smooths it with a Gaussian of its own width
-(edges replicated), adds a multiple of the centre bias, doubles the resolution and normalises. Enlarging, padding and
-smoothing are linear and separable, so they are A_k · r · B_kᵀ with small matrices. Doubling repeats values: each one
-of the half grid counts as often as it is repeated (1 to 4 times; sides may be odd). The mixture is the mean of the
+Mixture: per component k the package enlarges the readout r to half resolution, smooths it with a Gaussian of its own
+width (edges replicated), adds a multiple of the centre bias, doubles the resolution and normalises. Enlarging, padding
+and smoothing are linear and separable, so they are A_k · r · B_kᵀ with small matrices. Doubling repeats values: each
+one of the half grid counts as often as it is repeated (1 to 4 times; sides may be odd). The mixture is the mean of the
 normalised densities, which is what log-mean-exp of their logarithms is.
 
-The 120 readouts of DeepGaze IIE as five batched layers, equal up to rounding.
+Nothing waits for the device. Parity: tests/pipelines/test_deepgaze_parity.py; figures: docs/saliency.md. Densities are
+pooled by area (mass is kept) or as the released scripts do it; pixels are unit squares and both grids cover the image.
 
-A readout is: LayerNorm over (C, H, W), 1×1 convolution, softplus, again and again. The statistics of the first
-LayerNorm are the same for all 30 readouts of a backbone, and the affine after any LayerNorm is linear, so it goes
-into the convolution that follows: W·(γx + β) + b = (W·diag γ)·x + (W·β + b).
-
-A density on one grid → a density on another: by area (mass is kept) or as the released scripts do it.
-
-Pixels are unit squares; both grids cover the same image. A density is float [B, H, W] and sums to 1 over H × W.
+Shape letters: H × W pixels, n × m half resolution, h × w readout cells, K components, P = h·w positions.
 """
 
 from __future__ import annotations

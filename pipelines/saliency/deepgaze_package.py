@@ -1,8 +1,7 @@
-"""The user's own installation of `deepgaze_pytorch`: imported when needed, built without downloads, loaded strictly.
+"""What the user installs for DeepGaze IIE: the package `deepgaze_pytorch`, and the two released files.
 
-Where DeepGaze IIE's two files are, and that they are the released ones. Nothing is downloaded unless asked for.
-
-One file from the web: bounded in size, hashed on the way, given its name only once it is the right one.
+The package is imported when needed, built without downloads and loaded strictly. The files are found in the usual
+places, told by their sha256, and downloaded only if asked for: bounded in size, hashed on the way, renamed when right.
 """
 
 from __future__ import annotations

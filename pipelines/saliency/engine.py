@@ -1,8 +1,8 @@
-"""Where models run: in this process, or one process for each device, each of which takes whole shards in turn.
+"""Runs a saliency model over shards of images: in this process, or in one process for each device.
 
-Images of many sizes → maps, same-size images together, in the images' own order.
-
-A batch never holds images of two shards, so that a shard's bytes do not depend on which others were made before it.
+A process takes whole shards in turn. Images of one size go through the model together and come back in the images'
+own order. A batch never holds images of two shards, so that a shard's bytes do not depend on which others were made
+before it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The models that turn images into saliency maps, by name.
-
-Which devices a model runs on.
-"""
+"""The saliency models by name, how one is set up (ModelChoice), and the devices that it runs on."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""Spectral residual saliency (Hou and Zhang, CVPR 2007): an honest offline model. It is not DeepGaze.
+"""Two saliency models that need no download. Neither is DeepGaze.
 
-An image's log amplitude spectrum, less its local average, keeps what is unusual; back in the image, its energy is the
-map. Defaults are the published working scale (64 pixels a side) and a smoothing of 3 of these pixels; with them, maps
-of 100 OSIE photographs score AUC 0.760 and shuffled AUC 0.725 on the last eight people (scoring.py).
+Spectral residual (Hou and Zhang, CVPR 2007): an image's log amplitude spectrum, less its local average, keeps what is
+unusual; back in the image, its energy is the map. Defaults are the published working scale (64 pixels a side) and a
+smoothing of 3 of these pixels; with them, maps of 100 OSIE photographs score AUC 0.760 and shuffled AUC 0.725 on the
+last eight people (scoring.py).
 
-The centre bias as a model: where people look whatever the image is. An honest offline model, not DeepGaze.
-
-With the MIT1003 template it is DeepGaze's own prior. Without, a Gaussian over the image, whose standard deviation is a
-fifth of its height and 0.22 of its width: that of the fixations in OSIE (0.204 and 0.217), and close to MIT1003's.
+Centre prior: where people look whatever the image is. With the MIT1003 template it is DeepGaze's own prior. Without,
+a Gaussian over the image, whose standard deviation is a fifth of its height and 0.22 of its width: that of the
+fixations in OSIE (0.204 and 0.217), and close to MIT1003's.
 """
 
 from __future__ import annotations

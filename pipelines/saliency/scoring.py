@@ -1,20 +1,17 @@
-"""How well a saliency map tells where people looked. Pure NumPy; fixations are int [F, 2], (row, col) in the map.
+"""Maps against recorded fixations: the mean over images of AUC, shuffled AUC, NSS and information gain.
 
-auc   the chance that a fixated pixel has a higher value than any pixel of the image (ties count half): the area under
-      the ROC curve of F fixations against all H·W pixels, i.e. uniform negatives without their sampling noise
-sauc  the same against the pixels at which people looked in other images: a map that only knows the centre gets 0.5
-nss   the map, standardised over its pixels (mean 0, deviation 1), averaged over fixations
-ig    information gain in bits a fixation: the mean of log2(p + ε) − log2(prior + ε), ε = 2⁻⁵², where both sum to 1
+    auc   the chance that a fixated pixel has a higher value than any pixel of the image (ties count half): the area
+          under the ROC curve of F fixations against all H·W pixels: uniform negatives without their sampling noise
+    sauc  the same against the pixels at which people looked in other images: a map of the centre alone gets 0.5
+    nss   the map, standardised over its pixels (mean 0, deviation 1), averaged over fixations
+    ig    information gain in bits a fixation: the mean of log2(p + ε) − log2(prior + ε), ε = 2⁻⁵², where both sum to 1
 
-Definitions as in Kümmerer, Wallis and Bethge (2015, 2018) and Bylinskii et al. (2019).
-
-Maps against recorded fixations: the mean over images of AUC, shuffled AUC, NSS and information gain (metrics.py).
+Definitions as in Kümmerer, Wallis and Bethge (2015, 2018) and Bylinskii et al. (2019). Fixations are int [F, 2],
+(row, col) in the map; they come from a CSV with columns image, subject, x, y (pixels of the image).
 
 Shuffled negatives of an image are the fixations of *other people* on all *other images*: with subjects chosen, those
 who were not; else everybody. They lie at the same share of the image's height and width. With them, and Gaussian maps
 of 24 pixels around seven people's fixations, the eight others of OSIE score AUC 0.915 and shuffled AUC 0.871.
-
-Recorded fixations from a CSV: columns image, subject, x, y (pixels of the image; others are ignored).
 """
 
 from __future__ import annotations

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -14,13 +16,18 @@ from tqdm import tqdm
 from pipelines.build.encode import JpegSetting, encode_jpeg
 from pipelines.build.pool import sigterm_as_interrupt
 from pipelines.synth.config import SynthConfig, check
-from pipelines.synth.objects import PlannedObject, make_object, plan_objects, work_through
-from pipelines.synth.own_folder import TreeFolder
+from pipelines.synth.families import class_names
+from pipelines.synth.objects import PlannedObject, make_object, plan_objects, synset_id, work_through
+from pipelines.synth.own_folder import OwnFolder
 from shards.files import disk_full_named, write_atomic
 
 log = logging.getLogger(__name__)
 
 SETTING = JpegSetting("444", 95)
+FORMAT = "3die-synth tree"
+MOST_FAMILIES = 10_000  # far more than there are
+LISTS = tuple(f"{split}_{kind}.npy" for split in ("train", "val") for kind in ("images", "labels"))
+_OBJECT_FILE = re.compile(r"(image_\d{1,4}\.jpg)|(latent_\d{1,4}\.npy)")
 
 
 def synth_tree(cfg: SynthConfig, out: Path | str, overwrite: bool = False) -> None:
@@ -34,29 +41,56 @@ def synth_tree(cfg: SynthConfig, out: Path | str, overwrite: bool = False) -> No
     DiskFullError when the disk is full. KeyboardInterrupt (also for SIGTERM) passes through.
     """
     check(cfg)
-    folder = TreeFolder(Path(out))
-    lock = folder.claim(cfg.identity(), overwrite)
-    if lock is None:
+    folder = tree_folder(cfg, Path(out))
+    if folder.is_finished(overwrite):
         log.info("%s is finished already", out)
         return
-    finished = False
-    try:
-        with sigterm_as_interrupt(), disk_full_named(folder.root, _advice):
-            planned = plan_objects(cfg)
-            _write_objects(folder, cfg, planned)
-            _write_lists(folder, cfg, planned)
-            os.sync()  # one for all: a sync per image would take longer than rendering it
-            folder.mark(cfg.identity(), finished=True)
-        finished = True
-    finally:
-        folder.release(lock, finished)
+    advice = "finished objects are kept; free some and run the same command again"
+    with sigterm_as_interrupt(), disk_full_named(folder.root, lambda: advice), folder.claimed(overwrite):
+        planned = plan_objects(cfg)
+        _write_objects(folder, cfg, planned)
+        _write_lists(folder, cfg, planned)
+        os.sync()  # one for all: a sync per image would take longer than rendering it
 
 
-def _advice() -> str:
-    return "finished objects are kept; free some and run the same command again"
+def tree_folder(cfg: SynthConfig, root: Path) -> OwnFolder:
+    """The folder of the tree, whose synth.json also names the classes."""
+    classes = {synset_id(label): name for label, name in enumerate(class_names(cfg.family_count))}
+    return OwnFolder(root, FORMAT, cfg.identity(), remove_tree, {"classes": classes})
 
 
-def _write_objects(folder: TreeFolder, cfg: SynthConfig, planned: list[PlannedObject]) -> None:
+def remove_tree(root: Path, config: dict[str, Any]) -> None:
+    """Deletes the tree that `config` describes: lists and object folders by their names, nothing else.
+
+    ValueError: no tree is made from `config`.
+    """
+    seed, families = config.get("seed", 0), config.get("families", 0)
+    if not (type(seed) is int is type(families) and 0 <= seed < 2**64 and 0 <= families <= MOST_FAMILIES):
+        raise ValueError(f"seed {seed}, {families} families")
+    ours = re.compile(f"{seed:016x}[0-9a-f]{{16}}")
+    for name in LISTS:
+        (root / name).unlink(missing_ok=True)
+    for synset in (root / synset_id(label) for label in range(families)):
+        if synset.is_dir() and not synset.is_symlink():
+            for folder in synset.iterdir():
+                if ours.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink():
+                    _remove_object(folder)
+            _remove_if_empty(synset)
+
+
+def _remove_object(folder: Path) -> None:
+    for path in folder.iterdir():
+        if _OBJECT_FILE.fullmatch(path.name):
+            path.unlink()
+    _remove_if_empty(folder)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _write_objects(folder: OwnFolder, cfg: SynthConfig, planned: list[PlannedObject]) -> None:
     todo = [item for item in planned if not _is_whole(folder.root / item.synset / item.object_id, cfg.views)]
     total, before = len(planned) * cfg.views, (len(planned) - len(todo)) * cfg.views
     with tqdm(total=total, initial=before, unit="img", disable=None) as bar:
@@ -75,7 +109,7 @@ def object_files(item: PlannedObject, cfg: SynthConfig) -> dict[str, bytes]:
     return files
 
 
-def _write_object(folder: TreeFolder, item: PlannedObject, files: dict[str, bytes]) -> None:
+def _write_object(folder: OwnFolder, item: PlannedObject, files: dict[str, bytes]) -> None:
     """Under a temporary name first: a folder with its final name is whole."""
     unfinished, final = folder.tmp / item.object_id, folder.root / item.synset / item.object_id
     unfinished.mkdir()
@@ -99,7 +133,7 @@ def _is_whole(folder: Path, views: int) -> bool:
     return all(sizes.get(name) for name in names)
 
 
-def _write_lists(folder: TreeFolder, cfg: SynthConfig, planned: list[PlannedObject]) -> None:
+def _write_lists(folder: OwnFolder, cfg: SynthConfig, planned: list[PlannedObject]) -> None:
     for split in ("val",) if cfg.ood else ("train", "val"):
         chosen = [item for item in planned if item.split == split]
         paths = np.array([f"/{item.synset}/{item.object_id}/" for item in chosen], dtype="<U43")

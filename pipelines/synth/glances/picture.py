@@ -1,8 +1,7 @@
-"""The five kinds of stickers, as signed distances (negative inside) and as layers ready to be placed.
+"""One picture of Glances-Synth: a meadow, and stickers of two kinds that take turns on a loose 3 × 3 chessboard.
 
-Coordinates: x to the right, y down, the sticker's body within about the unit circle.
-
-One picture of Glances-Synth: a meadow, and stickers of two kinds that take turns on a loose 3 × 3 chessboard.
+Each of the five kinds of stickers is a signed distance (negative inside) and a layer ready to be placed. Coordinates: x
+to the right, y down, the sticker's body within about the unit circle.
 """
 
 from __future__ import annotations

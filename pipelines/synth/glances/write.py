@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from pipelines.build.pool import sigterm_as_interrupt
 from pipelines.synth.glances.picture import CLASS_NAMES, SPLIT_NUMBERS, draw
-from pipelines.synth.own_folder import OwnFolder
+from pipelines.synth.own_folder import OwnFolder, remove_files
 from shards.errors import UsageError
 from shards.files import AtomicFile, disk_full_named, write_atomic
 
@@ -52,8 +52,8 @@ def synth_stl10(cfg: GlancesConfig, out: Path | str, overwrite: bool = False) ->
     UsageError, with nothing written: a folder that holds anything else. DiskFullError. KeyboardInterrupt (also for
     SIGTERM) passes through.
     """
-    folder = OwnFolder(Path(out), FORMAT, cfg.identity(), FILES)
-    if folder.look(overwrite):
+    folder = OwnFolder(Path(out), FORMAT, cfg.identity(), remove_files(*FILES))
+    if folder.is_finished(overwrite):
         log.info("%s is finished already", folder.root)
         return
     advice = "finished files are kept; free some and run it again"
@@ -69,14 +69,14 @@ def _write_files(folder: OwnFolder, cfg: GlancesConfig) -> None:
                 _write_split(folder, cfg.seed, split, count, bar)
             else:
                 bar.update(count)
-    write_atomic(folder.root / "class_names.txt", "".join(f"{name}\n" for name in CLASS_NAMES).encode(), folder.work)
-    write_atomic(folder.root / "fold_indices.txt", _folds(cfg).encode(), folder.work)
+    write_atomic(folder.root / "class_names.txt", "".join(f"{name}\n" for name in CLASS_NAMES).encode(), folder.tmp)
+    write_atomic(folder.root / "fold_indices.txt", _folds(cfg).encode(), folder.tmp)
 
 
 def _write_split(folder: OwnFolder, seed: int, split: str, count: int, bar: tqdm) -> None:
     """Labels first: a split is whole when its images are there."""
     labels = bytearray()
-    file = AtomicFile(folder.root / f"{split}_X.bin", folder.work)
+    file = AtomicFile(folder.root / f"{split}_X.bin", folder.tmp)
     try:
         for index in range(count):
             picture = draw(seed, split, index)
@@ -84,7 +84,7 @@ def _write_split(folder: OwnFolder, seed: int, split: str, count: int, bar: tqdm
             labels.append(picture.label + 1)
             bar.update()
         if split != "unlabeled":
-            write_atomic(folder.root / f"{split}_y.bin", bytes(labels), folder.work)
+            write_atomic(folder.root / f"{split}_y.bin", bytes(labels), folder.tmp)
         file.publish()
     except BaseException:
         file.discard()

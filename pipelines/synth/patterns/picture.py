@@ -1,13 +1,11 @@
-"""The twenty shapes of Patterns-Synth, and how far each point is from their outline.
+"""One picture of Patterns-Synth: a shape filled with a pattern, on a soft background. The class is shape and pattern.
+
+Position, size, turn, colours, which of them is the lighter one, and the background say nothing of the class. Colours
+come from a palette that all pictures share, so that they hardly tell one picture from another: what two crops of a
+picture have in common is its shape and its pattern.
 
 A shape is a list of strokes on a unit square: x to the right, y down, from -1 to 1. Later strokes add to what is there,
 or cut from it.
-
-One picture of Patterns-Synth: a shape filled with a pattern, on a soft background. The class is shape and pattern.
-
-Where it lies, how large it is, how it is turned, its colours, which of them is the lighter one, and the background say
-nothing of the class. Colours come from a palette that all pictures share, so that they hardly tell one picture from
-another: what two crops of a picture have in common is its shape and its pattern.
 """
 
 from __future__ import annotations

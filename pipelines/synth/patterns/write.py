@@ -1,9 +1,8 @@
 """Patterns-Synth in CIFAR-100's own format: cifar-100-python/{train,test,meta}, pickles as Python 2 wrote them.
 
-Pickles as Python 2 and its NumPy wrote CIFAR's: protocol 2, text as byte strings, an array's bytes in one piece.
-
-Only what those files hold is written: tables of texts, numbers, lists of them, and one array of bytes, which may come
-in pieces. Python 3's own pickler would spell bytes in another way.
+Protocol 2, text as byte strings, an array's bytes in one piece. Only what those files hold is written: tables of
+texts, numbers, lists of them, and one array of bytes, which may come in pieces. Python 3's own pickler would spell
+bytes in another way.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pipelines.build.pool import sigterm_as_interrupt
-from pipelines.synth.own_folder import OwnFolder
+from pipelines.synth.own_folder import OwnFolder, remove_files
 from pipelines.synth.patterns.picture import CLASSES, SHAPES, SIDE, SPLIT_NUMBERS, draw, fine_names, parts_of
 from shards.errors import UsageError
 from shards.files import AtomicFile, disk_full_named
@@ -64,8 +63,8 @@ def synth_cifar100(cfg: PatternsConfig, out: Path | str, overwrite: bool = False
     UsageError, with nothing written: a folder that holds anything else. DiskFullError. KeyboardInterrupt (also for
     SIGTERM) passes through.
     """
-    folder = OwnFolder(Path(out), FORMAT, cfg.identity(), FILES)
-    if folder.look(overwrite):
+    folder = OwnFolder(Path(out), FORMAT, cfg.identity(), remove_files(*FILES))
+    if folder.is_finished(overwrite):
         log.info("%s is finished already", folder.root)
         return
     advice = "finished files are kept; free some and run it again"
@@ -82,7 +81,7 @@ def _write(folder: OwnFolder, name: str, table: dict[str, Value]) -> None:
     path = folder.root / FOLDER / name
     if path.exists():
         return
-    file = AtomicFile(path, folder.work)
+    file = AtomicFile(path, folder.tmp)
     try:
         for piece in python2_pickle(table):
             file.write(piece)

@@ -177,7 +177,7 @@ def test_other_pictures_are_replaced_only_when_asked(tmp_path: Path) -> None:
     synth_cifar100(PatternsConfig(1, 3, 2), out)
     (out / "mine.txt").write_text("stays")
     before = contents(out)
-    with pytest.raises(UsageError, match="other pictures"):
+    with pytest.raises(UsageError, match="another set"):
         synth_cifar100(PatternsConfig(1, 4, 2), out)
     assert contents(out) == before
     synth_cifar100(PatternsConfig(1, 4, 2), out, overwrite=True)

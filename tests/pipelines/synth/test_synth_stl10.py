@@ -153,7 +153,7 @@ def test_other_pictures_are_replaced_only_when_asked(tmp_path: Path) -> None:
     synth_stl10(GlancesConfig(1, 3, 2, 2), out)
     before = contents(out)
     (out / "mine.txt").write_text("stays")
-    with pytest.raises(UsageError, match="other pictures"):
+    with pytest.raises(UsageError, match="another set"):
         synth_stl10(GlancesConfig(1, 4, 2, 0), out)
     assert contents(out) == {**before, "mine.txt": b"stays"}
     synth_stl10(GlancesConfig(1, 4, 2, 0), out, overwrite=True)
