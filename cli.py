@@ -29,7 +29,7 @@ try:
     from seqjepa.commands.train import train_command
     from shards.console import AsJson, ShardFolder, new_app, print_json, show_contents
 except ImportError:
-    from seqjepa.__main__ import refuse_strangers
+    from seqjepa.shadowing import refuse_strangers
 
     refuse_strangers()
     raise

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from seqjepa.__main__ import ADVICE, HERE, OURS, strangers
+from seqjepa.shadowing import ADVICE, HERE, OURS, strangers
 
 Status = Literal["ok", "warn", "fail"]
 GIB = 1024**3
