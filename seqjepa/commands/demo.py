@@ -32,13 +32,10 @@ def demo_command(
     """
     if which not in FOLDERS:
         raise UsageError(f"demo {which!r} is not known; there are {', '.join(FOLDERS)}")
-    if which == "saccades":
-        from seqjepa.experiments.demo_saccades import run_saccade_demo as run
-    elif which == "augmentations":
-        from seqjepa.experiments.demo_augmentations import run_augmentation_demo as run
-    else:
-        from seqjepa.experiments.demo_objects import run_demo as run
+    from seqjepa.experiments.demo import run_demo
+    from seqjepa.experiments.demos import DEMOS
 
-    results = run(out or FOLDERS[which], seed=seed, workers=workers, say=None if as_json else typer.echo)
+    say = None if as_json else typer.echo
+    results = run_demo(DEMOS[which](seed=seed), out or FOLDERS[which], workers=workers, say=say)
     if as_json:
         print_json(results)

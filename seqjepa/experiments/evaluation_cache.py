@@ -1,7 +1,7 @@
-"""What the numbers of a run were asked with: evaluation/asked.json beside the arrays of figures.
+"""Which evaluations a run has the numbers of: evaluation/asked.json beside the arrays of figures.
 
-An entry holds the question and a digest of the answer. Numbers that are gone, or that another command has replaced
-since, answer it no more, and neither do those of fewer epochs.
+An entry holds the keyword arguments of the evaluation and a digest of its numbers. Numbers that are gone, that another
+command has replaced, or that belong to fewer epochs do not count.
 """
 
 from __future__ import annotations
@@ -18,41 +18,40 @@ from seqjepa.training.run import RUN, read_run_json
 from shards.json_fields import strict_json
 
 ASKED = Path("evaluation") / "asked.json"
-# What was measured beyond the question does not make an answer to it wrong: these may be there without being asked.
+# More may be measured than is asked for: these may be in an entry and not in the question.
 MAY_BE_MORE = ("ood", "path")
 
 
-def still_answered(run: Path, weights: str, evaluation: Mapping[str, Any]) -> bool:
+def is_evaluated(run: Path, weights: str, evaluation: Mapping[str, Any]) -> bool:
     """Whether the run holds the numbers of `weights` ("trained", "untrained" or "transfer") for this evaluation.
 
-    A question is told by its keyword arguments, so a transfer by its shards and patch.
+    Evaluations differ by their keyword arguments, so transfers by their shards and patch.
     """
     question = _question(run, evaluation)
     return any(
-        _covers(entry["question"], question) and _digest(_answer(run, weights, entry["file"])) == entry["answer"]
+        _covers(entry["question"], question) and _digest(_numbers(run, weights, entry["file"])) == entry["answer"]
         for entry in _entries(run, weights)
     )
 
 
-def note_answer(run: Path, weights: str, evaluation: Mapping[str, Any], results: Mapping[str, Any]) -> None:
-    """Remember that `results`, as evaluate_run returned them, answer this question."""
+def note_evaluation(run: Path, weights: str, evaluation: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+    """Remember that `results`, as evaluate_run returned them, are the numbers of this evaluation."""
     file = results_file(dict(results["protocol"]))
-    entry = {"question": _question(run, evaluation), "file": file}
-    entry["answer"] = _digest(_answer(run, weights, file))
-    kept = [e for e in _entries(run, weights) if e["file"] != file]
+    entry = {"question": _question(run, evaluation), "file": file, "answer": _digest(_numbers(run, weights, file))}
+    kept = [entry for entry in _entries(run, weights) if entry["file"] != file]
     noted = {**_read(run), weights: [*kept, entry]}
     (run / ASKED).parent.mkdir(exist_ok=True)
     write_file(run / ASKED, (json.dumps(noted, indent=2, sort_keys=True) + "\n").encode())
 
 
 def _covers(there: Mapping[str, Any], question: Mapping[str, Any]) -> bool:
-    """Whether what was asked then is what is asked now, or that and more."""
+    """Whether the evaluation that was done is the one that is asked for, or more."""
     extra = {name for name in MAY_BE_MORE if not question.get(name)}
     return {k: v for k, v in there.items() if k not in extra} == {k: v for k, v in question.items() if k not in extra}
 
 
 def _question(run: Path, evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """Keyword arguments as JSON gives them back; those left at None are as good as not given."""
+    """Keyword arguments as JSON gives them back, without those that are None, and the epochs that the run has."""
     given = {name: _plain(value) for name, value in evaluation.items() if value is not None}
     epochs = read_run_json(run).get("finished_epochs") if (run / RUN).exists() else 0
     return json.loads(json.dumps({**given, "of_epochs": epochs}))
@@ -64,22 +63,22 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, (range, tuple)) else value
 
 
-def _answer(run: Path, weights: str, file: str) -> Any:
+def _numbers(run: Path, weights: str, file: str) -> Any:
     return read_results(run, file).get("trained" if weights == "transfer" else weights)
 
 
-def _digest(answer: Any) -> str:
-    return hashlib.blake2b(json.dumps(answer, sort_keys=True).encode(), digest_size=16).hexdigest()
+def _digest(numbers: Any) -> str:
+    return hashlib.blake2b(json.dumps(numbers, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _entries(run: Path, weights: str) -> list[dict[str, Any]]:
     found = _read(run).get(weights, [])
     entries = found if isinstance(found, list) else []
-    return [e for e in entries if isinstance(e, dict) and {"question", "file", "answer"} <= set(e)]
+    return [entry for entry in entries if isinstance(entry, dict) and {"question", "file", "answer"} <= set(entry)]
 
 
 def _read(run: Path) -> dict[str, Any]:
-    """The notes; empty where there are none or they cannot be read, so that the evaluation is done again."""
+    """The file; empty where there is none or it cannot be read, so that the evaluation is done again."""
     try:
         noted = strict_json((run / ASKED).read_bytes(), nan=True)
     except (OSError, ValueError):

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from seqjepa.experiments.demo_augmentations import AugmentationSettings, run_augmentation_demo
+from seqjepa.experiments.demo import run_demo
+from seqjepa.experiments.demos import AugmentationsDemo
 
-SMALL = AugmentationSettings(train=60, test=30, classes=4, m_val=(1, 2), probe_epochs=3, train_draws=1, val_draws=1)
+SMALL = AugmentationsDemo(train=60, test=30, classes=4, m_val=(1, 2), probe_epochs=3, train_draws=1, val_draws=1)
 SHORT = ("optim.epochs=1", "optim.warmup_epochs=1", "optim.batch_size=16", "model.width=0.125")
 
 
@@ -18,7 +19,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict, list
 
 
 def run(out: Path, said: list[str]) -> dict:
-    return run_augmentation_demo(out, settings=SMALL, recipe_settings=SHORT, workers=1, say=said.append)
+    return run_demo(SMALL, out, recipe_settings=SHORT, workers=1, say=said.append)
 
 
 def test_every_phase_says_what_it_does_and_leaves_its_part(finished):

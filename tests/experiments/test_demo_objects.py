@@ -5,16 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from seqjepa.experiments.demo_objects import DemoSettings, run_demo
+from seqjepa.experiments.demo import run_demo
+from seqjepa.experiments.demos import ObjectsDemo
 from shards.errors import UsageError
 
-SMALL = DemoSettings(objects=24, views=5, size=32, families=4, m_val=(1, 3), probe_epochs=3, agg_draws=2, val_draws=2)
+SMALL = ObjectsDemo(objects=24, views=5, size=32, families=4, m_val=(1, 3), probe_epochs=3, agg_draws=2, val_draws=2)
 SHORT = ("optim.epochs=2", "optim.warmup_epochs=1", "optim.batch_size=8", "model.width=0.125")
 
 
-def run(out: Path, settings: DemoSettings = SMALL) -> tuple[dict, list[str]]:
+def run(out: Path, settings: ObjectsDemo = SMALL) -> tuple[dict, list[str]]:
     said: list[str] = []
-    return run_demo(out, settings=settings, recipe_settings=SHORT, workers=1, say=said.append), said
+    return run_demo(settings, out, recipe_settings=SHORT, workers=1, say=said.append), said
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def test_what_is_missing_is_done_again(finished):
 
 def test_another_demo_in_the_folder_is_refused(finished):
     with pytest.raises(UsageError, match=r"another demo \(seed 0 there, 1 asked\)"):
-        run(finished[0], DemoSettings(**{**SMALL.__dict__, "seed": 1}))
+        run(finished[0], ObjectsDemo(**{**SMALL.__dict__, "seed": 1}))
 
 
 def test_a_folder_that_is_not_ours_is_refused_and_left_alone(tmp_path):

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from seqjepa.experiments.demo_saccades import SaccadeSettings, run_saccade_demo
+from seqjepa.experiments.demo import run_demo
+from seqjepa.experiments.demos import ObjectsDemo, SaccadesDemo
 from shards.errors import UsageError
 
-SMALL = SaccadeSettings(
+SMALL = SaccadesDemo(
     train=40, test=20, unlabeled=48, m_val=(1, 3), probe_epochs=3, train_draws=1, val_draws=1
 )  # fmt: skip
 SHORT = ("optim.epochs=1", "optim.warmup_epochs=1", "optim.batch_size=16", "model.width=0.125", 'model.stem="standard"')
@@ -20,8 +21,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict, list
     return out, run(out, said), said
 
 
-def run(out: Path, said: list[str], settings: SaccadeSettings = SMALL) -> dict:
-    return run_saccade_demo(out, settings=settings, recipe_settings=SHORT, workers=1, say=said.append)
+def run(out: Path, said: list[str], settings: SaccadesDemo = SMALL) -> dict:
+    return run_demo(settings, out, recipe_settings=SHORT, workers=1, say=said.append)
 
 
 def test_every_phase_says_what_it_does_and_leaves_its_part(finished):
@@ -57,7 +58,5 @@ def test_again_changes_nothing(finished):
 
 
 def test_the_folder_of_the_other_demo_is_refused(finished):
-    from seqjepa.experiments.demo_objects import run_demo
-
     with pytest.raises(UsageError, match="another demo"):
-        run_demo(finished[0])
+        run_demo(ObjectsDemo(), finished[0])

@@ -24,7 +24,7 @@ from seqjepa import files
 from seqjepa.evaluate.artefacts import load_arrays, save_arrays
 from seqjepa.evaluate.results import format_table, read_results
 from seqjepa.evaluate.run import evaluate_run
-from seqjepa.experiments.evaluation_cache import still_answered
+from seqjepa.experiments.evaluation_cache import is_evaluated
 from seqjepa.methods.base import as_module
 from seqjepa.report.render.files import page_file
 from seqjepa.report.runs import read_records
@@ -118,7 +118,7 @@ def reported(run: Path) -> str:
     tables = build_tables(found)
     page_file(run / "report.html", found, tables)
     format_table(read_results(run))
-    still_answered(run, "trained", {"probe_epochs": 1})
+    is_evaluated(run, "trained", {"probe_epochs": 1})
     load_arrays(run / "evaluation" / "trained", "umap")
     return repr([(record.epochs, record.config, record.identity) for record in found])
 
