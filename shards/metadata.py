@@ -17,7 +17,7 @@ from shards.files import sha256_of_bytes
 from shards.json_fields import json_object, number, one_of, strings, take
 from shards.kinds import KINDS, kind_of
 from shards.layout import MAX_SHARDS, SPLIT_NAME, Layout, shard_name
-from shards.schema import FORMAT_NAME, FORMAT_VERSION, DatasetInfo, ShardEntry, Spec, SplitInfo
+from shards.schema import FORMAT_NAME, FORMAT_VERSION, DatasetInfo, ShardEntry, Spec, SplitInfo, ViewSpec
 from shards.tar import BLOCK
 
 MAX_JSON = 256 << 20
@@ -45,9 +45,12 @@ def info_to_bytes(info: DatasetInfo) -> bytes:
 
 
 def spec_to_json(spec: Spec) -> dict[str, Any]:
-    """The fields of `spec`. `sequence` is left out where it is 0: sets were written before there was one."""
+    """The fields of `spec`. What sets of before did not have is left out at its default: `sequence`, `actions`."""
     fields = dataclasses.asdict(spec)
-    return {name: value for name, value in fields.items() if name != "sequence" or value}
+    if isinstance(spec, ViewSpec):
+        fields["actions"] = None if spec.actions is None else spec.actions.to_json()
+    defaults = {"sequence": 0, "actions": None}
+    return {name: value for name, value in fields.items() if name not in defaults or value != defaults[name]}
 
 
 def spec_from_json(kind: str, record: dict[str, Any]) -> Spec:

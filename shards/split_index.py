@@ -15,10 +15,11 @@ from shards.environment import pass_environment_on
 from shards.errors import ConfigError, DamageError, FormatError
 from shards.files import sha256_of_bytes
 from shards.index import META, check_index, column_numpy, number_columns, table_from_bytes
+from shards.kinds.views import ViewKind
 from shards.layout import Layout
 from shards.pixels import decode_pixels
 from shards.saliency_map import decode_map
-from shards.schema import MAP_SUFFIXES, DatasetInfo, Encoding, ImageSpec, MapSpec, MapStorage, ViewSpec
+from shards.schema import MAP_SUFFIXES, ActionSpec, DatasetInfo, Encoding, ImageSpec, MapSpec, MapStorage, ViewSpec
 
 MAX_INDEX = 16 << 30
 
@@ -204,6 +205,7 @@ class SplitIndex:
     rest_offsets int64 [S, 3], rest_lengths int32 [S, 3]: the params, label and JSON members, in that order
     meta     per name, strings or integers [S]
     sequence 0: a set of views. T > 0: runs of T slots, each run a sequence in its order
+    actions  what takes a view to another, as the set declares it; None: what its columns imply
     """
 
     name: str
@@ -225,6 +227,7 @@ class SplitIndex:
     rest_lengths: np.ndarray
     meta: dict[str, list] = field(default_factory=dict)
     sequence: int = 0
+    actions: ActionSpec | None = None
 
     @classmethod
     def of(cls, table: SplitTable, spec: ViewSpec) -> SplitIndex:
@@ -242,7 +245,7 @@ class SplitIndex:
             labels=table.label,
             n_views=table.columns["n_views"],
             view_ids=table.columns["view_ids"],
-            params=table.columns["params"].reshape(-1, slots, len(spec.params)),
+            params=ViewKind(spec).params(table.columns),
             **places,
             encoding=spec.encoding,
             height=spec.height,
@@ -251,6 +254,7 @@ class SplitIndex:
             digest=table.digest,
             meta=table.meta,
             sequence=spec.sequence,
+            actions=spec.actions,
         )
 
     def __len__(self) -> int:

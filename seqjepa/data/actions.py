@@ -1,18 +1,22 @@
-"""Actions between views from their absolute parameters (paper §A.1).
+"""Actions: what takes a view to the next, as an ActionSpec declares it, computed from the views' parameters.
+
+The kinds of the paper are presets (PRESETS, paper §A.1). Whatever depends on what an action is made of is answered
+here: its size, its normalisation, what probes read of it, which of its terms add up along a path.
 
 Quaternions are scalar-last (x, y, z, w), of unit norm and never canonicalised: q and −q are one rotation, but flipping
-signs would make the target discontinuous.
+signs would make the target discontinuous. Letters: B samples, T views, P parameters of a view, A numbers of an action.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from shards.errors import ConfigError
-from shards.schema import ParamField
+from shards.schema import ActionSpec, ActionTerm, ParamField
 
 ROTATION_COLUMNS = ("rot_x", "rot_y", "rot_z")
 HUE_COLUMNS = ("floor_hue", "light_hue")
@@ -25,23 +29,273 @@ AUGMENTATION_FIELDS = (
 )
 """The nine recorded parameters of an augmented view (hafezgh/seq-jepa@73e0550 augmentations.py:155-175)."""
 AUGMENTATION_COLUMNS = tuple(field.name for field in AUGMENTATION_FIELDS)
-AUGMENTATION_PARTS = {"crop": slice(0, 4), "jitter": slice(4, 8), "blur": slice(8, 9), "augmentation": slice(0, 9)}
-ACTIONS: dict[str, int] = {
-    "rotation": 4,
-    "rotation_colour": 6,
-    "position": 2,
-    "crop": 4,
-    "jitter": 4,
-    "blur": 1,
-    "augmentation": 9,
+
+_ROTATION = ActionTerm("relative_rotation", ROTATION_COLUMNS)
+_HUE = ActionTerm("difference", HUE_COLUMNS)  # raw and not circular (Table 7)
+
+
+def _augmentation(start: int, stop: int) -> ActionSpec:
+    return ActionSpec((ActionTerm("difference", AUGMENTATION_COLUMNS[start:stop], normalise="zscore"),))
+
+
+PRESETS: Mapping[str, ActionSpec] = {
+    "rotation": ActionSpec((_ROTATION,)),
+    "rotation_colour": ActionSpec((_ROTATION, _HUE)),
+    "position": ActionSpec((ActionTerm("difference", POSITION_COLUMNS),)),  # in fractions of width and height
+    "crop": _augmentation(0, 4),
+    "jitter": _augmentation(4, 8),
+    "blur": _augmentation(8, 9),
+    "augmentation": _augmentation(0, 9),
+    "none": ActionSpec(),
 }
+"""Kinds of action by name: relative rotations of objects, saccades, and augmentations, whose parameters are scaled."""
+IMPLIED = ("rotation", "position", "augmentation")
+"""What the columns of a set that declares no actions imply: the first of these presets that they suffice for."""
 
 
-def action_size(kind: str) -> int:
-    """A, the raw action size of a kind. Raises ConfigError listing the kinds there are."""
-    if kind not in ACTIONS:
-        raise ConfigError(f"unknown action {kind!r}; there are: {', '.join(ACTIONS)}")
-    return ACTIONS[kind]
+def preset(name: str) -> ActionSpec:
+    """The kind of action of that name. ConfigError, listing the names that there are."""
+    if name not in PRESETS:
+        raise ConfigError(f"unknown action {name!r}; there are: {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def as_spec(action: str | ActionSpec) -> ActionSpec:
+    """A preset by its name, or the spec itself. ConfigError for another name."""
+    return preset(action) if isinstance(action, str) else action
+
+
+def implied_action(names: Sequence[str]) -> str:
+    """The preset that parameters of these names suffice for, "none" where they suffice for no other."""
+    return next((kind for kind in IMPLIED if set(PRESETS[kind].columns) <= set(names)), "none")
+
+
+def is_augmentation(action: str | ActionSpec) -> bool:
+    """Whether it is made of the parameters of augmentations, which have to be scaled (augment.scaling.scaled)."""
+    columns = as_spec(action).columns
+    return bool(columns) and set(columns) <= set(AUGMENTATION_COLUMNS)
+
+
+def rotation_term(spec: ActionSpec) -> ActionTerm | None:
+    """The first term that says how views are turned; None: there is none."""
+    return next((term for term in spec.terms if term.op in ("relative_rotation", "relative_pose")), None)
+
+
+def needs_order(spec: ActionSpec) -> bool:
+    """Whether views have to come in the order in which they were recorded: commands lead to the very next one."""
+    return any(term.op == "command" for term in spec.terms)
+
+
+def path_of(spec: ActionSpec) -> ActionSpec:
+    """The terms whose actions add up along a path (paper §B.9): the rotation, or else differences as they are."""
+    if term := rotation_term(spec):
+        return ActionSpec((term,))
+    adding_up = ("difference", "angle_difference")
+    return ActionSpec(tuple(t for t in spec.terms if t.op in adding_up and t.normalise == "none"))
+
+
+@dataclass(frozen=True)
+class ActionTarget:
+    """What a probe reads of an action, from z of two views or of one.
+
+    key     the number's name after "r2_"
+    spec    the action between the two views; for `absolute`, the rotation of the one view instead, as a quaternion
+    deep    by an MLP; else linearly (paper §A.2)
+    angle   name of the geodesic error in degrees; "" where the target is no quaternion
+    """
+
+    key: str
+    spec: ActionSpec
+    deep: bool = False
+    absolute: bool = False
+    angle: str = ""
+
+
+_OF_ROTATIONS = (
+    ActionTarget("rel_rot", PRESETS["rotation"], deep=True, angle="rel_rot_deg"),
+    ActionTarget("indiv_rot", PRESETS["rotation"], deep=True, absolute=True, angle="indiv_rot_deg"),
+    ActionTarget("hue", ActionSpec((_HUE,))),
+)
+POSITION_TARGET = ActionTarget("position", PRESETS["position"])
+AUGMENTATION_TARGETS = tuple(
+    ActionTarget(part, PRESETS[part], deep=deep) for part, deep in (("crop", True), ("jitter", True), ("blur", False))
+)
+
+
+def probe_targets(action: ActionSpec, names: Sequence[str], declared: ActionSpec | None) -> tuple[ActionTarget, ...]:
+    """What is read of views with parameters `names` by probes, whatever the method was told.
+
+    action  the run's;  declared  the set's own, if it has one: then each of its terms
+    Otherwise what the paper reads: parts of augmentations, positions, or rotations and hues, which may not be there.
+    """
+    if declared is not None:
+        return tuple(target for number, term in enumerate(declared.terms, 1) for target in _of_term(number, term))
+    if set(AUGMENTATION_COLUMNS) <= set(names):
+        return AUGMENTATION_TARGETS
+    if action == PRESETS["position"] or (not action.terms and implied_action(names) == "position"):
+        return (POSITION_TARGET,)
+    return _OF_ROTATIONS
+
+
+def _of_term(number: int, term: ActionTerm) -> list[ActionTarget]:
+    deep = term.op in ("relative_rotation", "relative_pose")
+    angle = f"rel_term{number}_deg" if term.op == "relative_rotation" and term.result == "quaternion" else ""
+    targets = [ActionTarget(f"rel_term{number}", ActionSpec((term,)), deep=deep, angle=angle)]
+    if deep:
+        key = f"indiv_term{number}"
+        targets.append(ActionTarget(key, ActionSpec((term,)), deep=True, absolute=True, angle=f"{key}_deg"))
+    return targets
+
+
+def columns(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    """Positions of the wanted parameter columns. Raises ConfigError naming those that are missing."""
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise ConfigError(
+            f"the shards have no parameter {', '.join(missing)}; they have: {', '.join(names) or 'none'}; "
+            "choose another action or other shards"
+        )
+    return [list(names).index(name) for name in wanted]
+
+
+def with_constants(spec: ActionSpec, params: NDArray[np.floating], names: Sequence[str]) -> ActionSpec:
+    """The zscore terms that have no constants with those of `params` [n, P] of n training views.
+
+    A column that is constant gets std 1. Raises ConfigError for missing columns.
+    """
+    terms = []
+    for term in spec.terms:
+        if term.normalise == "zscore" and not term.mean:
+            values = params[:, columns(names, term.columns)].astype(np.float64)
+            std = np.where(np.ptp(values, axis=0) > 0, values.std(axis=0), 1.0)
+            term = replace(term, mean=tuple(values.mean(axis=0).tolist()), std=tuple(std.tolist()))
+        terms.append(term)
+    return ActionSpec(tuple(terms))
+
+
+def actions_between(
+    params: NDArray[np.floating], names: Sequence[str], action: str | ActionSpec, stride: int = 1
+) -> NDArray[np.float32]:
+    """Actions between neighbouring views: params [B, T, P] with column names → float32 [B, T-1, A].
+
+    stride  > 1: params [B, (T-1)·stride + 1, P] are of all steps, every stride-th of which is a view; commands are
+            those of all steps between two views
+
+    Raises ConfigError for another kind, missing columns, parameters that are no rotation or none of a term's values,
+    and a zscore without constants.
+    """
+    spec = as_spec(action)
+    values = np.asarray(params)
+    parts = [_of_one_term(values[..., columns(names, term.columns)], term, stride) for term in spec.terms]
+    if not parts:
+        return np.zeros((len(values), (values.shape[1] - 1) // stride, 0), np.float32)
+    return np.concatenate(parts, axis=-1).astype(np.float32)
+
+
+def _of_one_term(values: NDArray[np.floating], term: ActionTerm, stride: int) -> NDArray[np.floating]:
+    """The columns of a term [B, (T-1)·stride + 1, n] → [B, T-1, size]."""
+    if term.op == "command":
+        steps = _normalised(values, term)[:, :-1].astype(np.float64)
+        steps = steps.reshape(len(values), -1, stride, values.shape[-1])
+        return steps[:, :, -1] if term.over == "last" else getattr(steps, term.over)(axis=2)
+    views = values[:, ::stride]
+    if term.op == "difference":
+        return np.diff(_normalised(views, term), axis=1)
+    if term.op == "categorical":
+        return _one_hot(views[:, 1:], term)
+    views = views.astype(np.float64)
+    if term.op == "angle_difference":
+        return (np.diff(views, axis=1) + np.pi) % (2 * np.pi) - np.pi
+    q = absolute_rotations(views, term)
+    relative = relative_quaternion(q[:, :-1], q[:, 1:])
+    rotation = relative if term.result == "quaternion" else _six_numbers(relative)
+    if term.op == "relative_rotation":
+        return rotation
+    translation = rotated(conjugate(q[:, :-1]), np.diff(_positions(views, term), axis=1))
+    return np.concatenate([rotation, translation], axis=-1)
+
+
+def _normalised(values: NDArray[np.floating], term: ActionTerm) -> NDArray[np.floating]:
+    """Columns [B, T, n] as the term has them before anything else: float64, or float32 where they are scaled."""
+    if term.normalise == "none":
+        return values.astype(np.float64)
+    single = values.astype(np.float32)
+    if term.normalise == "norm":
+        return single / _norm_over_views(single)
+    if not term.mean:
+        raise ConfigError(
+            f"actions of {', '.join(term.columns)} need the constants of their z-scores, which sets made by "
+            "`seqjepa-data bake --augment` have"
+        )
+    return (single - np.array(term.mean, np.float32)) / np.array(term.std, np.float32)
+
+
+def _norm_over_views(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """L2 norm of float32 [B, T, n] → [B, 1, n], at least 1e-12.
+
+    Summed view by view: a reduction's order, and so the last bit, may depend on how many samples there are. The root is
+    torch's, which is not rounded as numpy's: released actions stay what they were to the bit.
+    """
+    from torch import from_numpy
+
+    total = np.zeros_like(values[:, 0])
+    for view in np.moveaxis(values, 1, 0):
+        total += view * view
+    return from_numpy(total).sqrt_().clamp_(min=1e-12).numpy()[:, None]
+
+
+def _one_hot(values: NDArray[np.floating], term: ActionTerm) -> NDArray[np.floating]:
+    """[B, T-1, 1] → [B, T-1, number of values]."""
+    hot = values == np.array(term.values).astype(values.dtype)
+    if not hot.any(axis=-1).all():
+        unknown = values[~hot.any(axis=-1)][0, 0]
+        raise ConfigError(f"{term.columns[0]} is {unknown:g} in a view; the action is declared for {term.values}")
+    return hot
+
+
+def absolute_rotations(values: NDArray[np.floating], term: ActionTerm) -> NDArray[np.floating]:
+    """The columns of a rotation or pose term [..., n] → each view's quaternion [..., 4]. ConfigError: it is none."""
+    values = np.asarray(values, np.float64)
+    if term.form == "matrix":
+        pose = term.op == "relative_pose"
+        return _quaternion_of_matrix(values[..., [0, 1, 2, 4, 5, 6, 8, 9, 10]] if pose else values, term)
+    if term.op == "relative_pose":
+        values = values[..., 3:]
+    if term.form == "euler_xyz":
+        return quaternion(values)
+    length = np.linalg.norm(values, axis=-1, keepdims=True)
+    if not (length > 1e-6).all():
+        raise ConfigError(f"{', '.join(term.columns)} are no rotation: a quaternion of zeros")
+    return values / length
+
+
+def _quaternion_of_matrix(values: NDArray[np.float64], term: ActionTerm) -> NDArray[np.float64]:
+    from scipy.spatial.transform import Rotation
+
+    matrices = values.reshape(-1, 3, 3)
+    if (
+        not np.allclose(matrices @ matrices.swapaxes(1, 2), np.eye(3), atol=1e-3)
+        or not (np.linalg.det(matrices) > 0).all()
+    ):
+        raise ConfigError(f"{', '.join(term.columns)} are no rotation: a matrix that is not orthogonal")
+    return Rotation.from_matrix(matrices).as_quat().reshape(*values.shape[:-1], 4)
+
+
+def _positions(values: NDArray[np.float64], term: ActionTerm) -> NDArray[np.float64]:
+    """Columns of a pose [..., n] → the translation [..., 3]."""
+    return values[..., [3, 7, 11]] if term.form == "matrix" else values[..., :3]
+
+
+def _six_numbers(q: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Quaternions [..., 4] → the first two columns of their matrices [..., 6]."""
+    return np.concatenate([rotated(q, axis) for axis in np.eye(3)[:2]], axis=-1)
+
+
+def rotated(q: NDArray[np.floating], vectors: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Vectors [..., 3] rotated by unit quaternions [..., 4]: the vector part of q ⊗ v ⊗ conj(q)."""
+    axis, w = q[..., :3], q[..., 3:]
+    twice = 2 * np.cross(axis, vectors)
+    return vectors + w * twice + np.cross(axis, twice)
 
 
 def quaternion(euler: ArrayLike) -> NDArray[np.floating]:
@@ -83,35 +337,10 @@ def relative_quaternion(a: ArrayLike, b: ArrayLike) -> NDArray[np.floating]:
     return multiply(conjugate(a), b)
 
 
-def columns(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    """Positions of the wanted parameter columns. Raises ConfigError naming those that are missing."""
-    missing = [name for name in wanted if name not in names]
-    if missing:
-        raise ConfigError(
-            f"the shards have no parameter {', '.join(missing)}; they have: {', '.join(names) or 'none'}; "
-            "choose another action or other shards"
-        )
-    return [list(names).index(name) for name in wanted]
+ACTIONS = {name: spec.size for name, spec in PRESETS.items()}
+AUGMENTATION_PARTS = {"crop": slice(0, 4), "jitter": slice(4, 8), "blur": slice(8, 9), "augmentation": slice(0, 9)}
 
 
-def actions_between(params: NDArray[np.floating], names: Sequence[str], kind: str) -> NDArray[np.float32]:
-    """Actions between neighbouring views: params [B, T, P] with column names → float32 [B, T-1, A].
-
-    rotation         relative quaternion (4)
-    rotation_colour  relative quaternion (4), then floor and light hue differences, raw and not circular (Table 7)
-    position         from one fixation to the next (2), as fractions of the image's width and height (paper §A.1)
-
-    Actions of augmentations, whose parameters are scaled first: augment.scaling.augmentation_actions.
-    Raises ConfigError for another kind, or missing columns.
-    """
-    action_size(kind)
-    values = np.asarray(params, dtype=np.float64)
-    if kind in AUGMENTATION_PARTS:
-        raise ConfigError(f"action {kind!r} is one of augmented views, and these are not")
-    if kind == "position":
-        return np.diff(values[..., columns(names, POSITION_COLUMNS)], axis=1).astype(np.float32)
-    q = quaternion(values[..., columns(names, ROTATION_COLUMNS)])
-    parts = [relative_quaternion(q[:, :-1], q[:, 1:])]
-    if kind == "rotation_colour":
-        parts.append(np.diff(values[..., columns(names, HUE_COLUMNS)], axis=1))
-    return np.concatenate(parts, axis=-1).astype(np.float32)
+def action_size(kind: str) -> int:
+    """A, the raw action size of a kind. Raises ConfigError listing the kinds there are."""
+    return preset(kind).size

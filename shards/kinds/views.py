@@ -17,6 +17,7 @@ from shards.schema import (
     MAX_PARAMS,
     MAX_SIDE,
     MAX_VIEWS,
+    ActionSpec,
     DatasetInfo,
     ParamField,
     ViewSpec,
@@ -64,8 +65,12 @@ class ViewKind:
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> ViewKind:
         fields = take(record, "params", list)
-        if not all(isinstance(f, dict) for f in fields) or not 1 <= len(fields) <= MAX_PARAMS:
-            raise FormatError(f"params must be 1 to {MAX_PARAMS} objects of name and unit")
+        if not all(isinstance(f, dict) for f in fields) or len(fields) > MAX_PARAMS:
+            raise FormatError(f"params must be at most {MAX_PARAMS} objects of name and unit")
+        params = tuple(ParamField(take(f, "name", str), take(f, "unit", str)) for f in fields)
+        actions = ActionSpec.from_json(record["actions"]) if "actions" in record else None
+        if actions and (problem := actions.problem(params)):
+            raise FormatError(problem)
         views = number(record, "views", 1, MAX_VIEWS)
         sequence = number(record, "sequence", 0, views) if "sequence" in record else 0
         if sequence and views % sequence:
@@ -76,8 +81,9 @@ class ViewKind:
                 height=number(record, "height", 1, MAX_SIDE),
                 width=number(record, "width", 1, MAX_SIDE),
                 encoding=one_of(record, "encoding", tuple(EXTENSION)),
-                params=tuple(ParamField(take(f, "name", str), take(f, "unit", str)) for f in fields),
+                params=params,
                 sequence=sequence,
+                actions=actions,
             )
         )
 
@@ -102,7 +108,8 @@ class ViewKind:
     def row(self, sample: ViewSample) -> dict[str, Any]:
         ids = [int(v) for v in sample.view_ids]
         padded = ids + [-1] * (self.spec.views - len(ids))
-        return {"n_views": len(ids), "view_ids": padded, "params": self._rows(sample).ravel()}
+        params = {"params": self._rows(sample).ravel()} if self.spec.params else {}
+        return {"n_views": len(ids), "view_ids": padded, **params}
 
     def _rows(self, sample: ViewSample) -> np.ndarray:
         return np.asarray(sample.params, np.float32)[pad_cyclic(range(len(sample.views)), self.spec.views)]
@@ -115,8 +122,13 @@ class ViewKind:
         return {
             "n_views": Column("int32"),
             "view_ids": Column("int32", slots),
-            "params": Column("float32", slots * len(self.spec.params)),
+            **({"params": Column("float32", slots * len(self.spec.params))} if self.spec.params else {}),
         }
+
+    def params(self, columns: Columns) -> np.ndarray:
+        """float32 [S, N, P] of an index's columns; a set of views without parameters (P = 0) has no such column."""
+        shape = (len(columns["n_views"]), self.spec.views, len(self.spec.params))
+        return columns["params"].reshape(shape) if self.spec.params else np.empty(shape, np.float32)
 
     def faults(self, columns: Columns, lengths: np.ndarray) -> dict[str, np.ndarray]:
         spec, counts, ids = self.spec, columns["n_views"], columns["view_ids"]
@@ -124,7 +136,7 @@ class ViewKind:
         faults = {
             "an impossible number of views": (counts < 1) | (counts > spec.views) | (counts % (spec.sequence or 1) > 0),
             "view numbers that do not fit its views": ((ids >= 0) != distinct).any(1) | (ids < -1).any(1),
-            "parameters that are not finite": ~np.isfinite(columns["params"]).all(1),
+            "parameters that are not finite": ~np.isfinite(self.params(columns)).all((1, 2)),
         }
         if spec.encoding == "raw":
             wrong = (lengths[:, : spec.views] != raw_length(spec.height, spec.width)).any(1)
@@ -133,7 +145,8 @@ class ViewKind:
 
     def differs(self, blocks: np.ndarray, split: StoredSplit, samples: np.ndarray) -> np.ndarray:
         """The parameters' .npy is not, byte for byte, that of the index's rows."""
-        member, rows = self.spec.views, np.ascontiguousarray(split.columns["params"][samples]).view(np.uint8)
+        member = self.spec.views
+        rows = np.ascontiguousarray(self.params(split.columns)[samples].reshape(len(samples), -1)).view(np.uint8)
         start = np.frombuffer(npy_header((self.spec.views, len(self.spec.params)), "<f4"), np.uint8)
         expected = np.concatenate([np.tile(start, (len(rows), 1)), rows], 1)
         same = begins_with(blocks, split.offsets[samples, member], expected)
@@ -164,6 +177,7 @@ class ViewKind:
             "width": spec.width,
             "encoding": spec.encoding,
             "params": [{"name": f.name, "unit": f.unit} for f in spec.params],
+            **({} if spec.actions is None else {"actions": spec.actions.to_json()}),
         }
 
     def describe_split(self, split: StoredSplit) -> dict[str, Any]:
@@ -191,8 +205,6 @@ class ViewKind:
             LABEL_LINE,
             f"* `KEY{record}`: `views`, how many views are distinct (the rest repeat them in turn, so that every "
             "sample has the same members), `view_ids`, their numbers in the source, and what else is known of it",
-            "",
-            "| column | parameter | unit |",
-            "|---|---|---|",
+            *(["", "| column | parameter | unit |", "|---|---|---|"] if spec.params else []),
             *(f"| {column} | {f.name} | {f.unit} |" for column, f in enumerate(spec.params)),
         ]

@@ -1,21 +1,32 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
 from seqjepa.data.actions import (
-    ACTIONS,
     AUGMENTATION_COLUMNS,
-    action_size,
+    PRESETS,
+    absolute_rotations,
     actions_between,
+    implied_action,
     multiply,
+    path_of,
+    preset,
+    probe_targets,
     quaternion,
     relative_quaternion,
+    with_constants,
 )
 from shards.errors import ConfigError
+from shards.schema import ActionSpec, ActionTerm, RotationForm
 
 NAMES = ("rot_x", "rot_y", "rot_z", "floor_hue", "light_theta", "light_phi", "light_hue")
+STORED = json.loads((Path(__file__).parent / "preset_actions.json").read_text())
 
 
 def angles_in_distribution(n: int) -> np.ndarray:
@@ -25,6 +36,33 @@ def angles_in_distribution(n: int) -> np.ndarray:
 def angles_out_of_distribution(n: int) -> np.ndarray:
     rng = np.random.default_rng(1)
     return rng.uniform(np.pi / 2, np.pi, (n, 3)) * rng.choice([-1, 1], (n, 3))
+
+
+def between(views: np.ndarray, term: ActionTerm, stride: int = 1) -> np.ndarray:
+    """Actions of one term, whose columns are the last axis of `views` [B, T, n]."""
+    return actions_between(views, term.columns, ActionSpec((term,)), stride)
+
+
+def columns(n: int) -> tuple[str, ...]:
+    return tuple(f"c{k}" for k in range(n))
+
+
+@pytest.mark.parametrize("kind", ["rotation", "rotation_colour", "position"])
+def test_presets_give_what_the_kinds_gave_before_they_were_declared(kind):
+    found = actions_between(np.array(STORED["views"], np.float32), STORED["names"], kind)
+    assert found.tolist() == STORED["actions"][kind]
+
+
+@pytest.mark.parametrize("kind", ["crop", "jitter", "blur", "augmentation"])
+def test_presets_of_augmentations_give_what_they_gave(kind):
+    params, (term,) = np.array(STORED["augmentations"], np.float32), PRESETS[kind].terms
+    of = [AUGMENTATION_COLUMNS.index(name) for name in term.columns]
+    constants = {name: tuple(STORED[name][k] for k in of) for name in ("mean", "std")}
+    scaled = actions_between(params, AUGMENTATION_COLUMNS, ActionSpec((replace(term, **constants),)))
+    assert scaled.tolist() == STORED["actions"][kind]
+    released = actions_between(params, AUGMENTATION_COLUMNS, ActionSpec((replace(term, normalise="norm"),)))
+    # torch's square root, and so the last bit, depends on the processor
+    assert np.abs(released - np.array(STORED["released"][kind])).max() < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -51,6 +89,126 @@ def test_relative_quaternions_equal_scipy_including_sign(angles):
     assert actions.shape == (len(first), 1, 4)
     assert actions.dtype == np.float32
     assert np.abs(actions[:, 0] - expected).max() < 1e-6
+
+
+def turned(n: int = 500) -> tuple[Rotation, Rotation]:
+    rng = np.random.default_rng(2)
+    return Rotation.random(n, rng), Rotation.random(n, rng)
+
+
+def written(rotation: Rotation, form: str) -> np.ndarray:
+    """As the columns of a form: [n, 3, 4 or 9]."""
+    if form == "euler_xyz":
+        return rotation.as_euler("xyz")
+    return rotation.as_quat() if form == "quaternion_xyzw" else rotation.as_matrix().reshape(-1, 9)
+
+
+@pytest.mark.parametrize("form", ["euler_xyz", "quaternion_xyzw", "matrix"])
+def test_rotations_of_every_form_equal_scipy(form):
+    first, second = turned()
+    views = np.stack([written(first, form), written(second, form)], axis=1)
+    relative, names = first.inv() * second, columns(views.shape[-1])
+    q = between(views, ActionTerm("relative_rotation", names, form))[:, 0]
+    assert np.abs(Rotation.from_quat(q).as_matrix() - relative.as_matrix()).max() < 1e-6
+    six = between(views, ActionTerm("relative_rotation", names, form, result="6d"))[:, 0]
+    assert np.abs(six.reshape(-1, 2, 3).swapaxes(1, 2) - relative.as_matrix()[..., :2]).max() < 1e-6
+
+
+def test_the_sign_of_a_quaternion_is_that_of_its_inputs():
+    first, second = turned()
+    q = np.stack([first.as_quat(), -3 * second.as_quat()], axis=1)
+    found = between(q, ActionTerm("relative_rotation", columns(4), "quaternion_xyzw"))[:, 0]
+    assert np.abs(found + (first.inv() * second).as_quat()).max() < 1e-6
+
+
+@pytest.mark.parametrize("form", ["euler_xyz", "quaternion_xyzw", "matrix", "4x4"])
+@pytest.mark.parametrize("result", ["quaternion", "6d"])
+def test_relative_poses_are_those_of_multiplied_matrices(form, result):
+    (first, second), rng = turned(), np.random.default_rng(3)
+    translations = rng.normal(size=(2, 500, 3))
+    poses = np.tile(np.eye(4), (2, 500, 1, 1))
+    poses[0, :, :3, :3], poses[1, :, :3, :3] = first.as_matrix(), second.as_matrix()
+    poses[..., :3, 3] = translations
+    expected = np.linalg.inv(poses[0]) @ poses[1]
+    if form in ("matrix", "4x4"):
+        views, form = poses[..., : 3 if form == "matrix" else 4, :].reshape(2, 500, -1), "matrix"
+    else:
+        views = np.concatenate([translations, [written(first, form), written(second, form)]], axis=-1)
+    term = ActionTerm("relative_pose", columns(views.shape[-1]), form, result)
+    found = between(views.swapaxes(0, 1), term)[:, 0]
+    assert found.shape[-1] == term.size
+    if result == "6d":
+        assert np.abs(found[:, :6].reshape(-1, 2, 3).swapaxes(1, 2) - expected[:, :3, :2]).max() < 1e-6
+    else:
+        assert np.abs(Rotation.from_quat(found[:, :4]).as_matrix() - expected[:, :3, :3]).max() < 1e-6
+    assert np.abs(found[:, -3:] - expected[:, :3, 3]).max() < 1e-6
+    turns = absolute_rotations(views[1], term)
+    assert np.abs(Rotation.from_quat(turns).as_matrix() - second.as_matrix()).max() < 1e-9
+
+
+def test_angles_are_wrapped():
+    degrees = np.array([[170.0], [-170.0], [11.0], [-170.0], [350.0], [-10.0]])
+    found = np.degrees(between(np.radians(degrees)[None], ActionTerm("angle_difference", ("yaw",))))
+    assert np.allclose(found[0, :, 0], [20, -179, 179, 160, 0], atol=1e-4)
+    half = between(np.array([0.0, np.pi])[None, :, None], ActionTerm("angle_difference", ("yaw",)))
+    assert half.item() == np.float32(-np.pi)  # ±π is one angle: the lower end belongs to the range
+
+
+@pytest.mark.parametrize(("over", "expected"), [("last", [2, 4]), ("sum", [3, 7]), ("mean", [1.5, 3.5])])
+def test_commands_are_those_on_the_way_to_the_next_view(over, expected):
+    recorded = np.array([1.0, 2, 3, 4, 99])[None, :, None]  # beside five steps; views are steps 0, 2 and 4
+    term = ActionTerm("command", ("a",), over=over)
+    assert between(recorded, term, stride=2)[0, :, 0].tolist() == expected
+    assert between(recorded, term)[0, :, 0].tolist() == [1, 2, 3, 4]
+
+
+def test_other_terms_look_at_the_views_alone():
+    steps = np.array([0.0, 5, 1, 7, 3])[None, :, None]
+    assert between(steps, ActionTerm("difference", ("x",)), stride=2)[0, :, 0].tolist() == [1, 2]
+
+
+def test_categories_are_one_hot_of_the_second_view():
+    lights = np.array([2.0, 0.5, 7, 2], np.float32)[None, :, None]
+    found = between(lights, ActionTerm("categorical", ("light",), values=(0.5, 2, 7)))
+    assert found[0].tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 0]]
+    with pytest.raises(ConfigError, match=r"light is 7 in a view; the action is declared for \(0.5, 2\)"):
+        between(lights, ActionTerm("categorical", ("light",), values=(0.5, 2)))
+
+
+def test_no_terms_are_an_action_of_size_zero():
+    found = actions_between(np.zeros((3, 5, 0)), (), "none")
+    assert (found.shape, found.dtype) == ((3, 4, 0), np.float32)
+    assert actions_between(np.zeros((3, 5, 2)), ("x", "y"), "none", stride=2).shape == (3, 2, 0)
+
+
+def test_terms_stand_one_after_the_other():
+    spec = ActionSpec((ActionTerm("difference", ("b",)), ActionTerm("angle_difference", ("a",))))
+    params = np.array([[[3.0, 1.0], [-3.0, 5.0]]])
+    assert np.allclose(actions_between(params, ("a", "b"), spec)[0, 0], [4, 2 * np.pi - 6], atol=1e-6)
+
+
+def test_zscores_are_measured_where_they_have_no_constants():
+    params = np.random.default_rng(4).normal(5, 3, (1000, 2)).astype(np.float32)
+    params[:, 1] = 2
+    spec = ActionSpec((ActionTerm("command", ("a", "b"), normalise="zscore"),))
+    with pytest.raises(ConfigError, match="actions of a, b need the constants of their z-scores"):
+        actions_between(params[None], ("a", "b"), spec)
+    measured = with_constants(spec, params, ("a", "b"))
+    found = actions_between(params[None], ("a", "b"), measured)[0]
+    expected = (params[:-1, 0] - params[:, 0].mean()) / params[:, 0].std()
+    assert np.abs(found[:, 0] - expected).max() < 1e-5
+    assert (found[:, 1] == 0).all()
+    assert with_constants(measured, params + 1, ("a", "b")) == measured
+
+
+def test_what_is_no_rotation_is_refused():
+    forms: list[tuple[RotationForm, int]] = [("quaternion_xyzw", 4), ("matrix", 9)]
+    for form, n in forms:
+        with pytest.raises(ConfigError, match=r"c0, c1.* are no rotation: a (quaternion of zeros|matrix that is not)"):
+            between(np.zeros((1, 2, n)), ActionTerm("relative_rotation", columns(n), form))
+    mirrored = np.tile(np.diag([1.0, 1, -1]).ravel(), (1, 2, 1))
+    with pytest.raises(ConfigError, match="a matrix that is not orthogonal"):
+        between(mirrored, ActionTerm("relative_rotation", columns(9), "matrix"))
 
 
 def test_moments_are_those_of_the_specification():
@@ -92,13 +250,41 @@ def test_bad_requests_name_what_is_missing():
     with pytest.raises(ConfigError, match="no parameter floor_hue, light_hue; they have: rot_x, rot_y, rot_z"):
         actions_between(np.zeros((1, 2, 3)), NAMES[:3], "rotation_colour")
     with pytest.raises(ConfigError, match="unknown action 'jump'; there are: rotation, rotation_colour"):
-        action_size("jump")
-    assert ACTIONS == {
+        preset("jump")
+    assert {name: spec.size for name, spec in PRESETS.items()} == {
         **{"rotation": 4, "rotation_colour": 6, "position": 2},
-        **{"crop": 4, "jitter": 4, "blur": 1, "augmentation": 9},
+        **{"crop": 4, "jitter": 4, "blur": 1, "augmentation": 9, "none": 0},
     }
 
 
-def test_augmentations_have_a_function_of_their_own_because_they_are_scaled():
-    with pytest.raises(ConfigError, match="'blur' is one of augmented views, and these are not"):
+def test_augmentations_are_not_subtracted_before_they_are_scaled():
+    with pytest.raises(ConfigError, match="actions of blur_sigma need the constants of their z-scores"):
         actions_between(np.zeros((1, 2, 9)), AUGMENTATION_COLUMNS, "blur")
+
+
+def test_sets_that_declare_nothing_imply_the_preset_of_their_columns():
+    assert implied_action(NAMES) == "rotation"
+    assert implied_action(("y", "x")) == "position"
+    assert implied_action(AUGMENTATION_COLUMNS) == "augmentation"
+    assert implied_action(("tx", "ty", "yaw")) == implied_action(()) == "none"
+
+
+def test_what_adds_up_along_a_path():
+    assert path_of(PRESETS["position"]) == PRESETS["position"]
+    assert path_of(PRESETS["rotation_colour"]) == path_of(PRESETS["rotation"]) == PRESETS["rotation"]
+    assert all(not path_of(PRESETS[kind]).terms for kind in ("crop", "augmentation", "none"))
+    steps = (ActionTerm("difference", ("tx",)), ActionTerm("angle_difference", ("yaw",)))
+    switch = ActionTerm("categorical", ("light",), values=(0, 1))
+    assert path_of(ActionSpec((*steps, switch))).terms == steps
+
+
+def keys(action: str, names: tuple[str, ...], declared: ActionSpec | None = None) -> list[str]:
+    return [target.key for target in probe_targets(PRESETS[action], names, declared)]
+
+
+def test_what_probes_read():
+    assert keys("rotation", NAMES) == keys("none", NAMES) == ["rel_rot", "indiv_rot", "hue"]
+    assert keys("position", ("x", "y")) == keys("none", ("x", "y")) == ["position"]
+    assert keys("crop", AUGMENTATION_COLUMNS) == ["crop", "jitter", "blur"]
+    walk = ActionSpec((ActionTerm("difference", ("tx", "ty")), ActionTerm("relative_rotation", columns(3))))
+    assert keys("none", ("tx", "ty", *columns(3)), walk) == ["rel_term1", "rel_term2", "indiv_term2"]

@@ -15,7 +15,17 @@ from PIL import Image
 
 from shards.saliency_map import encode_map
 from shards.sample import ImageSample, MapSample, Sample, ViewSample, encode_raw
-from shards.schema import THREE_DIEBENCH_PARAMS, DatasetInfo, ImageSpec, MapSpec, ParamField, Spec, ViewSpec
+from shards.schema import (
+    THREE_DIEBENCH_PARAMS,
+    ActionSpec,
+    ActionTerm,
+    DatasetInfo,
+    ImageSpec,
+    MapSpec,
+    ParamField,
+    Spec,
+    ViewSpec,
+)
 from shards.writer import PixelStats, SetBuilder
 
 PLAN = {"train": 3, "val": 2}
@@ -25,6 +35,15 @@ FLAVOURS: dict[str, Spec] = {
     "raw": ViewSpec(SLOTS, 8, 12, "raw", THREE_DIEBENCH_PARAMS),
     "jpeg": ViewSpec(SLOTS, 8, 12, "jpeg", THREE_DIEBENCH_PARAMS),
     "sequence": ViewSpec(4, 8, 12, "raw", (ParamField("x", "1"), ParamField("y", "1")), sequence=2),
+    "declared": ViewSpec(
+        SLOTS,
+        8,
+        12,
+        "raw",
+        (ParamField("tx", "m"), ParamField("yaw", "rad"), ParamField("light", "1")),
+        actions=ActionSpec((ActionTerm("difference", ("tx",)), ActionTerm("angle_difference", ("yaw",)))),
+    ),
+    "bare": ViewSpec(SLOTS, 8, 12, "raw", ()),
     "saliency-raw": ImageSpec(8, 12, "raw", "float16"),
     "saliency-jpeg": ImageSpec(8, 12, "jpeg", "log8"),
     "image-raw": ImageSpec(8, 12, "raw"),
