@@ -58,12 +58,12 @@ def plain(size: int, workers: int) -> float:
 def plain_job(index: int, size: int) -> np.ndarray:
     import torch
 
-    from pipelines.synth.dice import Purpose, stream
+    from pipelines.synth.dice import Stream, stream
     from pipelines.synth.latents import draw_latents
 
     torch.set_num_threads(1)
     with torch.inference_mode():
-        latents = draw_latents(stream(0, index, Purpose.VIEWS), 1)[0]
+        latents = draw_latents(stream(0, index, Stream.VIEWS), 1)[0]
         return plain_view(object_solid(0, index, len(FAMILIES)), latents, size)
 
 

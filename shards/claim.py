@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Found:
+class FolderState:
     """What a folder holds: nothing yet (identity None), a build under way, or a finished set (info)."""
 
     identity: dict[str, Any] | None = None
@@ -53,7 +53,7 @@ def claim_folder(
     UsageError: the folder is not ours, holds another set (and `overwrite` is not given), or is being written.
     Nothing is written before these checks have passed.
     """
-    found = look(layout)
+    found = inspect_folder(layout)
     _refuse_other(layout, found, identity, overwrite)
     if found.info and not overwrite and not _leftovers(layout):
         return None, _whole(layout, found.info)
@@ -71,11 +71,11 @@ def claim_folder(
     return None, info
 
 
-def look(layout: Layout) -> Found:
+def inspect_folder(layout: Layout) -> FolderState:
     """What is there, without changing anything. UsageError: something that is not ours."""
     root = layout.root
     if not root.exists() and not root.is_symlink():
-        return Found()
+        return FolderState()
     if not root.is_dir():
         raise UsageError(f"{root} is not a folder: choose another --out")
     if any(path.is_symlink() for path in (layout.meta, layout.parts, layout.tmp)):
@@ -84,23 +84,23 @@ def look(layout: Layout) -> Found:
         return _under_way(layout)
     if layout.info.exists():
         info = read_info(root)
-        return Found(identity_of(info.name, info.spec, info.classes, info.fingerprint), info)
+        return FolderState(identity_of(info.name, info.spec, info.classes, info.fingerprint), info)
     if _is_untouched(layout):
-        return Found()
+        return FolderState()
     raise UsageError(f"{root} is not empty and is not a shard set: choose another --out, or empty it yourself")
 
 
-def _under_way(layout: Layout) -> Found:
+def _under_way(layout: Layout) -> FolderState:
     record = json_object(layout.build.read_bytes(), str(layout.build))
     if record.get("format") != BUILD_FORMAT:
         raise UsageError(f"{layout.build} is not from a build of shards: choose another --out")
     identity, clearing = {"kind": "views", **take(record, "identity", dict)}, record.get("clearing")
     if clearing is not None:
         names = take(record, "clearing", list)
-        return Found(identity, clearing=[n for n in names if isinstance(n, str) and SHARD_NAME.fullmatch(n)])
+        return FolderState(identity, clearing=[n for n in names if isinstance(n, str) and SHARD_NAME.fullmatch(n)])
     with contextlib.suppress(FormatError, FileNotFoundError):
-        return Found(identity, read_info(layout.root))
-    return Found(identity)
+        return FolderState(identity, read_info(layout.root))
+    return FolderState(identity)
 
 
 def _is_untouched(layout: Layout) -> bool:
@@ -115,13 +115,13 @@ def _is_untouched(layout: Layout) -> bool:
     return inside <= allowed and all(path == started for path in layout.tmp.glob("*"))
 
 
-def _refuse_other(layout: Layout, found: Found, identity: dict[str, Any], overwrite: bool) -> None:
+def _refuse_other(layout: Layout, found: FolderState, identity: dict[str, Any], overwrite: bool) -> None:
     if overwrite or found.identity is None or found.identity == identity:
         return
     if found.identity == {**identity, "build": as_recorded(layout.root, found, identity["build"])}:
         return
     raise UsageError(
-        f"{layout.root} holds another set ({differences(found.identity, identity)}): "
+        f"{layout.root} holds another set ({differing_values(found.identity, identity)}): "
         "choose another --out, or give --overwrite to replace it"
     )
 
@@ -137,7 +137,7 @@ def _in_words(name: str) -> str | None:
     }.get(key)
 
 
-def as_recorded(root: Path, found: Found, build: dict[str, Any]) -> dict[str, Any]:
+def as_recorded(root: Path, found: FolderState, build: dict[str, Any]) -> dict[str, Any]:
     """`build` as the program that finished the set in `root` would have recorded it: before sets told their content.
 
     What a set does not say cannot differ; a line says that it is not known. A build under way is compared whole.
@@ -160,7 +160,7 @@ def _without_content(record: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in record.items() if name != CONTENT}
 
 
-def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
+def differing_values(old: dict[str, Any], new: dict[str, Any]) -> str:
     """ "size: 64 there, 128 here; seed: …" for every key whose value differs."""
     before, after = _flat(old), _flat(new)
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
@@ -190,7 +190,7 @@ def _settle(layout: Layout, identity: dict[str, Any], overwrite: bool) -> Datase
 
     It looks again, because between our first look and the lock another build may have ended.
     """
-    found = look(layout)
+    found = inspect_folder(layout)
     _refuse_other(layout, found, identity, overwrite)
     for path in layout.tmp.iterdir():
         path.unlink()
@@ -205,7 +205,7 @@ def _settle(layout: Layout, identity: dict[str, Any], overwrite: bool) -> Datase
     return None
 
 
-def _clear(layout: Layout, identity: dict[str, Any], found: Found) -> None:
+def _clear(layout: Layout, identity: dict[str, Any], found: FolderState) -> None:
     """Removes a superseded set: only files that its own metadata name. Survives being killed at any point."""
     names = set(found.clearing or ()) | {path.stem for path in layout.parts.glob("*.parquet")}
     if found.info:

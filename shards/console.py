@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from shards.environment import describe, raise_file_limit, usable_cores
+from shards.environment import describe_error, raise_file_limit, usable_cores
 from shards.errors import SeqJepaError
 from shards.terminal import finish, is_broken_pipe, prepare_streams, silence, warn
 
@@ -61,7 +61,7 @@ class OneLineErrors(TyperGroup):
             raise SystemExit(_say(error)) from None
         finally:
             if (error := finish(sys.stdout)) and not is_broken_pipe(error):
-                warn(f"error: cannot write to standard output: {describe(error)}")
+                warn(f"error: cannot write to standard output: {describe_error(error)}")
                 raise SystemExit(1) from None
 
     def invoke(self, ctx: Any) -> Any:
@@ -88,7 +88,7 @@ def _line(error: Exception) -> tuple[str, int]:
     if isinstance(error, SeqJepaError):
         return str(error), error.exit_code
     if isinstance(error, MemoryError):
-        return describe(error), 1
+        return describe_error(error), 1
     if isinstance(error, RecursionError):
         return "what was read is nested too deeply to be anything of ours; restore it from a copy", 2
     if isinstance(error, UnicodeError):
@@ -99,10 +99,10 @@ def _line(error: Exception) -> tuple[str, int]:
         return "", 1
     if error.filename is None and _of_printing(error):
         silence(sys.stdout)
-        return f"cannot write to standard output: {describe(error)}", 1
+        return f"cannot write to standard output: {describe_error(error)}", 1
     if error.errno in OF_PATHS and error.filename is not None:
         return f"cannot use {error.filename}: {error.strerror}; give another path", 2
-    return describe(error), 1
+    return describe_error(error), 1
 
 
 def _of_printing(error: OSError) -> bool:
@@ -147,9 +147,9 @@ def print_json(value: object) -> None:
 
 def show_contents(folder: Path, as_json: bool) -> None:
     """What `info` prints, which is also what a build ends with."""
-    from shards.describe import describe, summarise
+    from shards.describe import describe_set, summarise
 
-    contents = describe(folder)
+    contents = describe_set(folder)
     if as_json:
         print_json(contents)
     else:

@@ -16,7 +16,7 @@ from shards.reader import ShardSet
 from shards.schema import DatasetInfo
 
 
-def describe(path: str | Path) -> dict[str, Any]:
+def describe_set(path: str | Path) -> dict[str, Any]:
     """Contents, sizes in bytes and provenance of a finished set, as JSON values. Errors as ShardSet.open.
 
     What there is besides depends on the kind: `views` counts the distinct views of each split, from its index …

@@ -50,7 +50,7 @@ def advice_for(number: int | None) -> str:
     return ""
 
 
-def describe(error: OSError | MemoryError) -> str:
+def describe_error(error: OSError | MemoryError) -> str:
     """One line: which file, what is wrong with it or the machine, what to do."""
     if isinstance(error, MemoryError):
         return f"no memory left{f' ({error})' if str(error) else ''}: {advice_for(errno.ENOMEM)}"

@@ -16,7 +16,7 @@ def shard_name(split: str, number: int) -> str:
     return f"{split}-{number:06d}"
 
 
-def split_of(name: str) -> str:
+def split_of_shard(name: str) -> str:
     """ "train-000003" → "train"."""
     return name.rsplit("-", 1)[0]
 

@@ -38,7 +38,7 @@ def pixels_problem(data: bytes, encoding: Encoding, height: int, width: int) -> 
         fits = len(data) == raw_length(height, width) and data.startswith(raw_header(height, width))
         return None if fits else f"not the .npy of uint8 [{height}, {width}, 3]"
     try:
-        size = jpeg_size(data)
+        size = baseline_jpeg_size(data)
     except FormatError as error:
         return str(error)
     return None if size == (height, width) else f"{size[0]}×{size[1]} pixels in a set of {height}×{width}"
@@ -70,7 +70,7 @@ _STANDALONE = {0x01, *range(0xD0, 0xD8)}
 _OTHER_FRAMES = {0xC1, 0xC2, 0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)}
 
 
-def jpeg_size(data: bytes) -> tuple[int, int]:
+def baseline_jpeg_size(data: bytes) -> tuple[int, int]:
     """(height, width) of a baseline RGB JPEG, from its headers alone.
 
     FormatError: not a JPEG, cut, progressive (it decodes three times slower), or not of three components.

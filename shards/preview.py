@@ -324,7 +324,7 @@ _LABELS: dict[tuple[str, ...], str] = {_CROP: "crop h x w at top, left"}  # the 
 
 
 @dataclass(frozen=True)
-class Group:
+class ParamGroup:
     """Parameters that share a line: known companions, or neighbours with one unit and one prefix (rot_x, rot_y)."""
 
     label: str
@@ -345,13 +345,13 @@ class Group:
         return "  ".join(_number(value, field) for value, field in zip(own, self.fields, strict=True))
 
 
-def group_params(fields: tuple[ParamField, ...]) -> list[Group]:
+def group_params(fields: tuple[ParamField, ...]) -> list[ParamGroup]:
     """(rot_x, rot_y, rot_z) → one group "rot x y z"; a parameter of its own keeps its name."""
     groups, start = [], 0
     while start < len(fields):
         members = _companions(fields[start:])
         columns = list(range(start, start + len(members)))
-        groups.append(Group(_label(members), members, columns))
+        groups.append(ParamGroup(_label(members), members, columns))
         start += len(members)
     return groups
 

@@ -43,7 +43,7 @@ class ShardWriter:
         name: str,
         spec: Spec,
         classes: int,
-        on_commit: Callable[[Part], None],
+        on_commit: Callable[[ShardPart], None],
         disk_full_named: Callable[[], AbstractContextManager[None]],
         build: str,
     ) -> None:
@@ -82,7 +82,7 @@ class ShardWriter:
             raise UsageError(f"shard {self.name} has no samples")
         self._write(END)
         entry = ShardEntry(self.name, len(self._rows), self._size, self._digest.hexdigest(), self._build)
-        part = Part(entry, self._stats)
+        part = ShardPart(entry, self._stats)
         try:
             with self._disk_full_named():
                 self._file.seal()
@@ -128,27 +128,27 @@ RECORD = b"part"
 
 
 @dataclass(frozen=True)
-class Part:
+class ShardPart:
     """One finished shard: its entry for dataset.json and the sums over its pixels."""
 
     entry: ShardEntry
     stats: PixelStats
 
 
-def write_part(layout: Layout, part: Part, rows: list[IndexRow], spec: Spec) -> None:
+def write_part(layout: Layout, part: ShardPart, rows: list[IndexRow], spec: Spec) -> None:
     record = {**asdict(part.entry), "stats": part.stats.to_json()}
     table = rows_to_table(rows, spec).replace_schema_metadata({RECORD: json.dumps(record).encode()})
     write_atomic(layout.part(part.entry.name), table_to_bytes(table), layout.tmp)
 
 
-def read_rows(layout: Layout, part: Part, spec: Spec) -> pa.Table:
+def read_rows(layout: Layout, part: ShardPart, spec: Spec) -> pa.Table:
     """The index rows of a part, without its record."""
     path = layout.part(part.entry.name)
     table = table_from_bytes(path.read_bytes(), spec, part.entry.samples, str(path), part=True)
     return table.replace_schema_metadata(None)
 
 
-def finished_parts(layout: Layout, build: str) -> dict[str, Part]:
+def finished_parts(layout: Layout, build: str) -> dict[str, ShardPart]:
     """Every shard of `build` that is there, has a part, and has the bytes that its part says. Hashes each once."""
     parts = [part for part in _readable_parts(layout) if part.entry.build in ("", build)]
     size = sum(part.entry.bytes for part in parts)
@@ -157,7 +157,7 @@ def finished_parts(layout: Layout, build: str) -> dict[str, Part]:
         return {part.entry.name: part for part in parts if _is_whole(layout, part.entry, bar.update)}
 
 
-def _readable_parts(layout: Layout) -> Iterator[Part]:
+def _readable_parts(layout: Layout) -> Iterator[ShardPart]:
     for path in sorted(layout.parts.glob("*.parquet")):
         if SHARD_NAME.fullmatch(path.stem):
             with contextlib.suppress(FormatError, OSError):
@@ -166,7 +166,7 @@ def _readable_parts(layout: Layout) -> Iterator[Part]:
                     yield part
 
 
-def _read_part(layout: Layout, name: str) -> Part:
+def _read_part(layout: Layout, name: str) -> ShardPart:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -177,7 +177,7 @@ def _read_part(layout: Layout, name: str) -> Part:
         raise FormatError(f"{path} is not a part: {error}") from error
     samples, size = take(record, "samples", int), take(record, "bytes", int)
     entry = ShardEntry(name, samples, size, take(record, "sha256", str), take({"build": "", **record}, "build", str))
-    return Part(entry, PixelStats.from_json(take(record, "stats", dict)))
+    return ShardPart(entry, PixelStats.from_json(take(record, "stats", dict)))
 
 
 def _is_whole(layout: Layout, entry: ShardEntry, on_bytes: Callable[[int], object]) -> bool:

@@ -64,7 +64,7 @@ def _octal(values: np.ndarray, digits: int) -> np.ndarray:
     return ord("0") + (values.astype(np.int64)[:, None] >> shifts & 7)
 
 
-def walk(data: bytes | mmap.mmap, *, checksums: bool = True) -> Iterator[Member]:
+def walk_members(data: bytes | mmap.mmap, *, checksums: bool = True) -> Iterator[Member]:
     """The members of a whole tar in memory (a map, say), in order.
 
     Unlike plain tar readers it never takes a cut for an end: DamageError names the offset of whatever is not a

@@ -29,7 +29,7 @@ from shards.reader import ShardSet, require_finished
 from shards.sample import label_member
 from shards.schema import DatasetInfo, Spec
 from shards.split_index import SplitTable
-from shards.tar import BLOCK, END, headers, walk
+from shards.tar import BLOCK, END, headers, walk_members
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _first_bad_header(path: Path) -> str:
     """Where in a damaged tar, if it is not within a member's data."""
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            collections.deque(walk(data), maxlen=0)
+            collections.deque(walk_members(data), maxlen=0)
         return ""
     except DamageError as error:
         return f" ({error})"

@@ -21,10 +21,10 @@ from shards.files import disk_full_named, sha256_of_bytes, write_atomic
 from shards.index import join_parts, table_to_bytes
 from shards.json_fields import plain_json
 from shards.kinds import kind_of
-from shards.layout import SHARD_NAME, SPLIT_NAME, Layout, shard_name, split_of
+from shards.layout import SHARD_NAME, SPLIT_NAME, Layout, shard_name, split_of_shard
 from shards.metadata import info_to_bytes, spec_from_json
 from shards.schema import DatasetInfo, Spec, SplitInfo
-from shards.shard_writer import Part, ShardWriter, finished_parts, read_rows
+from shards.shard_writer import ShardPart, ShardWriter, finished_parts, read_rows
 from shards.stats import PixelStats
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class SetBuilder:
         self.spec = spec_from_json(spec.kind, identity)
         self.fingerprint: dict[str, Any] = identity["build"]
         self._build = sha256_of_bytes(json.dumps(identity, sort_keys=True).encode())[:BUILD_DIGITS]
-        self._parts: dict[str, Part] = {}
+        self._parts: dict[str, ShardPart] = {}
         with self._disk_full_named():
             self._lock, self.info = claim_folder(self.layout, identity, overwrite)
         if self._lock:
@@ -88,7 +88,7 @@ class SetBuilder:
 
     def stats(self, split: str | None = None) -> PixelStats:
         """The sums over all finished shards, or those of one split (for the PSNR in the provenance, say)."""
-        chosen = (p.stats for name, p in sorted(self._parts.items()) if split in (None, split_of(name)))
+        chosen = (p.stats for name, p in sorted(self._parts.items()) if split in (None, split_of_shard(name)))
         return sum(chosen, PixelStats())
 
     def open_shard(self, split: str, number: int) -> ShardWriter:
@@ -131,7 +131,7 @@ class SetBuilder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _commit(self, part: Part) -> None:
+    def _commit(self, part: ShardPart) -> None:
         self._parts[part.entry.name] = part
 
     def _disk_full_named(self) -> contextlib.AbstractContextManager[None]:
@@ -150,13 +150,13 @@ class SetBuilder:
 
     def _splits(self) -> list[str]:
         """Names of the splits, training first, then as the alphabet has them."""
-        names = {split_of(name) for name in self._parts}
+        names = {split_of_shard(name) for name in self._parts}
         if not names:
             raise UsageError(f"no shard was written to {self.layout.root}")
         return sorted(names, key=lambda name: (name != "train", name))
 
     def _finish_split(self, split: str) -> SplitInfo:
-        parts = [part for name, part in sorted(self._parts.items()) if split_of(name) == split]
+        parts = [part for name, part in sorted(self._parts.items()) if split_of_shard(name) == split]
         for number, part in enumerate(parts):
             if part.entry.name != shard_name(split, number):
                 raise FailureError(f"shard {shard_name(split, number)} is missing: run the same command again")

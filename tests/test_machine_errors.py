@@ -33,7 +33,7 @@ from seqjepa.evaluate.artefacts import load_arrays
 from seqjepa.evaluate.results import read_results
 from seqjepa.experiments.scale import load_scale
 from seqjepa.training.loggers import read_epochs
-from shards.environment import describe, is_environment_error
+from shards.environment import describe_error, is_environment_error
 from shards.errors import FailureError, SeqJepaError
 from shards.split_index import read_stored
 from shards.verify import verify
@@ -110,7 +110,7 @@ def test_a_reader_says_what_it_was(files: Path, name: str) -> None:
     with no_handles(), pytest.raises(OSError) as caught:  # noqa: PT011 - the number is what matters
         READERS[name](files)
     assert caught.value.errno == errno.EMFILE
-    assert "ulimit -n" in describe(caught.value)
+    assert "ulimit -n" in describe_error(caught.value)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pipelines.build.plan import RULE
 from pipelines.sources.decode import LARGEST_SIDE
 from pipelines.sources.object_splits import THREE_WAYS, Split, SplitRule, find_split_lists
 from pipelines.sources.source import ImageSource
-from shards.claim import as_recorded, differences, look
+from shards.claim import as_recorded, differing_values, inspect_folder
 from shards.errors import FormatError, UsageError
 from shards.layout import Layout
 from shards.schema import Encoding
@@ -106,14 +106,14 @@ def look_first(out: Path, request: dict[str, Any], overwrite: bool) -> bool:
 
     SetBuilder checks the same and more, but it needs to know the source first, which takes long.
     """
-    found = look(Layout(out))
+    found = inspect_folder(Layout(out))
     if overwrite or found.identity is None:
         return False
     build = found.identity.get("build", {})
     there = {name: build[name] for name in request if name in build}
     if there != request and there != as_recorded(out, found, request):
         raise UsageError(
-            f"{out} holds another set ({differences(there, request)}): choose another --out, or give --overwrite"
+            f"{out} holds another set ({differing_values(there, request)}): choose another --out, or give --overwrite"
         )
     return found.info is not None
 

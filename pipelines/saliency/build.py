@@ -75,7 +75,7 @@ def build_saliency(
         watch = images_watch(source, records)
         left_out = _build(builder, plan, records, engine, BadItems(max_bad), watch)
         command = request.command("build-saliency")
-        return builder.finish(provenance(request, command, engine.provenance, len(records), left_out))
+        return builder.finish(map_provenance(request, command, engine.provenance, len(records), left_out))
 
 
 def map_request(
@@ -202,7 +202,7 @@ class MapRequest:
         return {"storage": self.storage, "samples_per_shard": self.samples_per_shard, "limit": self.limit}
 
 
-def provenance(
+def map_provenance(
     request: MapRequest, command: str, model: dict[str, Any], images: int, left_out: list[str]
 ) -> dict[str, Any]:
     """The same in every run of the same command on the same source. `left_out` names images without a map."""

@@ -286,7 +286,7 @@ class Stem(nn.Module):
 
     def __init__(self, saliency_networks: Sequence[Any]) -> None:
         super().__init__()
-        folded = [fold(net.conv0, net.layernorm0, net.bias0) for net in saliency_networks]
+        folded = [fold_layer(net.conv0, net.layernorm0, net.bias0) for net in saliency_networks]
         self.components = len(folded)
         self.register_buffer("weight", torch.cat([weight for weight, _ in folded]), persistent=False)  # [8K, C]
         self.register_buffer("bias", torch.cat([bias for _, bias in folded])[:, None], persistent=False)
@@ -306,11 +306,11 @@ class Tail(nn.Module):
         super().__init__()
         a, b = saliency_networks, selection_networks
         self.layers = nn.Sequential(
-            BatchedLayer(fold(net.conv1, net.layernorm1, net.bias1) for net in a),
-            BatchedLayer(fold(net.conv2, net.layernorm2, net.bias2) for net in a),
-            BatchedLayer(fold(net.conv0.conv_part0, net.layernorm0.layernorm_part0, net.bias0) for net in b),
-            BatchedLayer(fold(net.conv1, net.layernorm1, net.bias1) for net in b),
-            BatchedLayer((fold(net.conv2) for net in b), normalise=False, activate=False),
+            BatchedLayer(fold_layer(net.conv1, net.layernorm1, net.bias1) for net in a),
+            BatchedLayer(fold_layer(net.conv2, net.layernorm2, net.bias2) for net in a),
+            BatchedLayer(fold_layer(net.conv0.conv_part0, net.layernorm0.layernorm_part0, net.bias0) for net in b),
+            BatchedLayer(fold_layer(net.conv1, net.layernorm1, net.bias1) for net in b),
+            BatchedLayer((fold_layer(net.conv2) for net in b), normalise=False, activate=False),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -330,7 +330,7 @@ def softplus(x: Tensor) -> Tensor:
     return x.clamp(min=0).addcdiv_(u.sub_(v - 1), v).add_(v.log_())
 
 
-def fold(conv: Any, norm: Any = None, bias: Any = None) -> tuple[Tensor, Tensor]:
+def fold_layer(conv: Any, norm: Any = None, bias: Any = None) -> tuple[Tensor, Tensor]:
     """(weight [out, in], bias [out]) of norm's affine, 1×1 convolution and bias in one; folded in float64."""
     weight = conv.weight.detach().double().flatten(1)
     offset = weight.new_zeros(len(weight))

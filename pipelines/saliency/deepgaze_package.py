@@ -175,11 +175,11 @@ def locate(asset: Asset, given: Path | None = None, *, download: bool = False) -
         path = named / asset.name if named.is_dir() else named
         if not path.is_file():
             raise UsageError(f"{path} does not exist; {_advice(asset)}")
-        check(path, asset)
+        check_asset(path, asset)
         return path
     for path in _usual_places(asset):
         if path.is_file():
-            check(path, asset)
+            check_asset(path, asset)
             return path
     path = cache_folder() / asset.name
     if not download:
@@ -188,7 +188,7 @@ def locate(asset: Asset, given: Path | None = None, *, download: bool = False) -
     return path
 
 
-def check(path: Path, asset: Asset) -> None:
+def check_asset(path: Path, asset: Asset) -> None:
     """UsageError unless size and sha256 are the released ones. An unchanged file's hash is remembered beside it."""
     stat = path.stat()
     if stat.st_size != asset.size:

@@ -27,7 +27,7 @@ from pipelines.build.transform import Transformed
 from pipelines.saliency.load import load
 from pipelines.saliency.models import ModelChoice, SaliencyModel
 from pipelines.sources.source import ImageRecord, ImageSource
-from shards.environment import describe
+from shards.environment import describe_error
 from shards.errors import FailureError, FormatError, SeqJepaError, UsageError
 from shards.saliency_map import encode_map
 from shards.sample import MapSample
@@ -159,7 +159,7 @@ def _serve(connection: Connection, job: MapJob, device: str) -> None:
     except SeqJepaError as error:
         connection.send(error)
     except (OSError, MemoryError) as error:
-        connection.send(FailureError(f"on {device}: {describe(error)}"))
+        connection.send(FailureError(f"on {device}: {describe_error(error)}"))
     except Exception as error:
         connection.send(FailureError(f"on {device}: {type(error).__name__}: {error}"))
     finally:
@@ -266,7 +266,7 @@ class SizeBatches:
         self._under_way = None
         maps = density.cpu().numpy()
         return {
-            item.place: to_sample(item.record, p, item.image.shape, self.storage)
+            item.place: map_to_sample(item.record, p, item.image.shape, self.storage)
             for item, p in zip(batch, maps, strict=True)
         }
 
@@ -280,7 +280,7 @@ def _digest(record: ImageRecord) -> str:
     return str(record.meta.get(IMAGE_DIGEST, ""))
 
 
-def to_sample(record: ImageRecord, p: np.ndarray, image_shape: tuple[int, ...], storage: MapStorage) -> Transformed:
+def map_to_sample(record: ImageRecord, p: np.ndarray, image_shape: tuple[int, ...], storage: MapStorage) -> Transformed:
     """A map [H, W] as a sample; its meta has the image's own size too. FailureError: it is no density."""
     height, width = p.shape
     meta = {**record.meta, "image_height": image_shape[0], "image_width": image_shape[1]}

@@ -23,7 +23,7 @@ from pipelines.build.maps import IMAGE_DIGEST
 from pipelines.build.options import look_first
 from pipelines.build.stage import BadItems, build_shards, plan_shards, taken_back_if_empty
 from pipelines.build.transform import Transformed
-from pipelines.saliency.build import MapRequest, finished, provenance
+from pipelines.saliency.build import MapRequest, finished, map_provenance
 from pipelines.sources.content import content_sha256, file_stats, pieces_of
 from pipelines.sources.source import ImageRecord, ImageSource, images_watch, limited
 from shards.environment import pass_environment_on
@@ -98,7 +98,7 @@ def import_saliency(
         watch = images_watch(source, [item.record for item in items])
         report = build_shards(builder, plan, read, work, images=len(items), bad=bad, watch=watch, workers=workers)
         command = request.command("import-saliency", maps=maps.resolve().name)
-        return builder.finish(provenance(request, command, PUBLISHED, len(items), report.bad))
+        return builder.finish(map_provenance(request, command, PUBLISHED, len(items), report.bad))
 
 
 def fingerprint(maps: Path, source: ImageSource) -> dict[str, Any]:

@@ -36,24 +36,26 @@ EPSILON = 2.0**-52
 
 def auc(saliency: np.ndarray, fixations: np.ndarray) -> float:
     """Of a map [H, W] against all of its pixels."""
-    return area_under_roc(at(saliency, fixations), saliency.ravel())
+    return area_under_roc(values_at(saliency, fixations), saliency.ravel())
 
 
 def shuffled_auc(saliency: np.ndarray, fixations: np.ndarray, negatives: np.ndarray) -> float:
     """negatives: int [N, 2], where people looked in other images."""
-    return area_under_roc(at(saliency, fixations), at(saliency, negatives))
+    return area_under_roc(values_at(saliency, fixations), values_at(saliency, negatives))
 
 
 def nss(saliency: np.ndarray, fixations: np.ndarray) -> float:
     """0 for a flat map."""
     values = saliency.astype(np.float64)
     deviation = values.std()
-    return float((at(values, fixations) - values.mean()).mean() / deviation) if deviation > 0 else 0.0
+    return float((values_at(values, fixations) - values.mean()).mean() / deviation) if deviation > 0 else 0.0
 
 
 def information_gain(p: np.ndarray, prior: np.ndarray, fixations: np.ndarray) -> float:
     """In bits a fixation. p, prior: [H, W], each is normalised here in float64."""
-    gained = [np.log2(at(q.astype(np.float64) / q.sum(dtype=np.float64), fixations) + EPSILON) for q in (p, prior)]
+    gained = [
+        np.log2(values_at(q.astype(np.float64) / q.sum(dtype=np.float64), fixations) + EPSILON) for q in (p, prior)
+    ]
     return float((gained[0] - gained[1]).mean())
 
 
@@ -64,7 +66,7 @@ def area_under_roc(positives: np.ndarray, negatives: np.ndarray) -> float:
     return float((below + up_to).mean() / (2 * len(ordered)))
 
 
-def at(values: np.ndarray, fixations: np.ndarray) -> np.ndarray:
+def values_at(values: np.ndarray, fixations: np.ndarray) -> np.ndarray:
     """[H, W] at [F, 2] → [F]."""
     return values[fixations[:, 0], fixations[:, 1]]
 
@@ -74,7 +76,7 @@ Prior = Callable[[int, int], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Scores:
+class SaliencyScores:
     """Means over images, ig in bits. fixations: how many were scored. outside: how many were left out."""
 
     auc: float
@@ -136,7 +138,7 @@ def score(
     *,
     drop_outside: bool = False,
     progress: bool = False,
-) -> Scores:
+) -> SaliencyScores:
     """Scores of the images that `subjects` looked at. Raises FormatError for fixations outside their image."""
     sizes = np.array([found[image].image_size for image in table.images])
     places = np.floor(table.points[:, ::-1])  # (row, col)
@@ -156,7 +158,7 @@ def score(
     if not rows:
         raise FormatError(f"{table.path}: none of the chosen subjects has a fixation in an image")
     means = dict(zip(("auc", "sauc", "nss", "ig"), np.mean(rows, axis=0).tolist(), strict=True))
-    return Scores(**means, images=len(rows), fixations=int(scored.sum()), outside=int((~inside).sum()))
+    return SaliencyScores(**means, images=len(rows), fixations=int(scored.sum()), outside=int((~inside).sum()))
 
 
 def _score_one(seen: Seen, positives: np.ndarray, negatives: np.ndarray, prior: Prior) -> tuple[float, ...]:

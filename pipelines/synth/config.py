@@ -47,7 +47,7 @@ class SynthConfig:
 RENDERER = 1
 
 
-def check(cfg: SynthConfig) -> None:
+def check_config(cfg: SynthConfig) -> None:
     """Raise UsageError, in one line, for the first value that is out of range or a device that is not there."""
     _in_range("families", cfg.family_count, 1, len(FAMILIES))
     _in_range("views", cfg.views, 1, MAX_VIEWS)

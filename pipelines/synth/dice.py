@@ -13,7 +13,7 @@ from pipelines.synth.parts import Colour
 T = TypeVar("T")
 
 
-class Purpose(IntEnum):
+class Stream(IntEnum):
     """What a stream of numbers is for. The values are part of what a seed means: never renumber them."""
 
     SHAPE = 0
@@ -21,7 +21,7 @@ class Purpose(IntEnum):
     VIEWS_OOD = 2
 
 
-def stream(seed: int, index: int, purpose: Purpose) -> np.random.Generator:
+def stream(seed: int, index: int, purpose: Stream) -> np.random.Generator:
     """Counter-based generator (Philox 4×64) keyed by the seed, the object's index and the purpose."""
     key = np.array([seed, index * 8 + purpose], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key))

@@ -11,8 +11,8 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from pipelines.build.pool import map_in_order
-from pipelines.synth.config import SynthConfig, check
-from pipelines.synth.dice import Dice, Purpose, stream
+from pipelines.synth.config import SynthConfig, check_config
+from pipelines.synth.dice import Dice, Stream, stream
 from pipelines.synth.families import FAMILIES
 from pipelines.synth.latents import draw_latents
 from pipelines.synth.parts import Solid, assemble
@@ -66,21 +66,21 @@ def synset_id(label: int) -> str:
 def object_solid(seed: int, index: int, families: int) -> Solid:
     """The shape and the paint of object `index`, the same in every view and in the out-of-distribution set."""
     label = index % families
-    return assemble(FAMILIES[label](Dice(stream(seed, index, Purpose.SHAPE), label)), OBJECT_RADIUS)
+    return assemble(FAMILIES[label](Dice(stream(seed, index, Stream.SHAPE), label)), OBJECT_RADIUS)
 
 
 def make_object(item: PlannedObject, cfg: SynthConfig) -> SynthObject:
-    from pipelines.synth.render import render
+    from pipelines.synth.render import render_views
 
-    purpose = Purpose.VIEWS_OOD if cfg.ood else Purpose.VIEWS
+    purpose = Stream.VIEWS_OOD if cfg.ood else Stream.VIEWS
     latents = draw_latents(stream(cfg.seed, item.index, purpose), cfg.views, cfg.ood)
-    images = render(object_solid(cfg.seed, item.index, cfg.family_count), latents, cfg.size, cfg.device)
+    images = render_views(object_solid(cfg.seed, item.index, cfg.family_count), latents, cfg.size, cfg.device)
     return SynthObject(item.synset, item.object_id, item.split, images, latents)
 
 
 def iter_objects(cfg: SynthConfig) -> Iterator[SynthObject]:
     """All objects of a set, in order. UsageError for a bad configuration, before anything is rendered."""
-    check(cfg)
+    check_config(cfg)
     return (made for _, made in work_through(partial(make_object, cfg=cfg), plan_objects(cfg), cfg))
 
 

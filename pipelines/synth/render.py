@@ -27,7 +27,7 @@ _CHUNK_PIXELS = 1 << 17  # bounds the memory of a chunk to some 50 MB, whatever 
 _EMPTY = 2**31 - 1
 
 
-def render(solid: Solid, latents: np.ndarray, size: int, device: str = "cpu") -> np.ndarray:
+def render_views(solid: Solid, latents: np.ndarray, size: int, device: str = "cpu") -> np.ndarray:
     """Latents float64 [V, 7] → uint8 [V, size, size, 3], as a reader of 3DIEBench's JPEGs sees them.
 
     3DIEBench's images were handed to OpenCV from an RGB buffer, so red and blue are swapped in its files

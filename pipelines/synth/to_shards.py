@@ -24,7 +24,7 @@ from pipelines.build.pool import sigterm_as_interrupt
 from pipelines.build.stage import Notes, OpenShard, PlannedShard, plan_shards
 from pipelines.build.transform import Transformed, pixel_stats
 from pipelines.build.views import sample_key
-from pipelines.synth.config import SynthConfig, check
+from pipelines.synth.config import SynthConfig, check_config
 from pipelines.synth.families import class_names
 from pipelines.synth.objects import PlannedObject, make_object, plan_objects, work_through
 from shards.errors import UsageError
@@ -49,7 +49,7 @@ def synth_shards(
 
     Raises UsageError for a bad configuration or a folder that is not ours; DiskFullError. What is finished stays.
     """
-    check(cfg)
+    check_config(cfg)
     if samples_per_shard < 1:
         raise UsageError(f"samples_per_shard={samples_per_shard} is out of range; allowed is 1 or more")
     planned = plan_objects(cfg)
@@ -66,7 +66,7 @@ def synth_shards(
         return builder.finish(_provenance(builder, plan, cfg, setting))
 
 
-def to_sample(item: PlannedObject, cfg: SynthConfig, setting: JpegSetting) -> Transformed:
+def object_to_sample(item: PlannedObject, cfg: SynthConfig, setting: JpegSetting) -> Transformed:
     """One object, rendered and encoded."""
     made = make_object(item, cfg)
     views, stats, psnr_sum = [], PixelStats(), 0.0
@@ -96,7 +96,7 @@ def _write_shards(
     notes, done = Notes(builder.layout), builder.done()
     todo = [shard for shard in plan if shard.name not in done]
     items = [planned[position] for shard in todo for position in shard.positions]
-    made = work_through(partial(to_sample, cfg=cfg, setting=setting), items, cfg)
+    made = work_through(partial(object_to_sample, cfg=cfg, setting=setting), items, cfg)
     total, left = len(planned) * cfg.views, len(items) * cfg.views
     with tqdm(total=total, initial=total - left, unit="img", disable=None) as bar:
         for shard in todo:

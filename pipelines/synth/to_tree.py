@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from pipelines.build.encode import JpegSetting, encode_jpeg
 from pipelines.build.pool import sigterm_as_interrupt
-from pipelines.synth.config import SynthConfig, check
+from pipelines.synth.config import SynthConfig, check_config
 from pipelines.synth.families import class_names
 from pipelines.synth.objects import PlannedObject, make_object, plan_objects, synset_id, work_through
 from pipelines.synth.own_folder import OwnFolder
@@ -40,7 +40,7 @@ def synth_tree(cfg: SynthConfig, out: Path | str, overwrite: bool = False) -> No
     Raises UsageError for a bad configuration or a folder that holds anything else, before anything is written;
     DiskFullError when the disk is full. KeyboardInterrupt (also for SIGTERM) passes through.
     """
-    check(cfg)
+    check_config(cfg)
     folder = tree_folder(cfg, Path(out))
     if folder.is_finished(overwrite):
         log.info("%s is finished already", out)

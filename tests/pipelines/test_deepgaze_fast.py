@@ -26,7 +26,7 @@ from pipelines.saliency.deepgaze_fast import (
     TappedBackbone,
     area_pool,
     blur_matrices,
-    fold,
+    fold_layer,
     gaussian_kernels,
     half_area_matrix,
     nearest_source,
@@ -120,7 +120,7 @@ def test_softplus_is_exact_to_rounding_at_both_ends(dtype: torch.dtype, error: f
 def test_fold_takes_the_affine_into_the_convolution() -> None:
     net = saliency_network(torch.Generator().manual_seed(4), 6)
     x = torch.randn(1, 6, 3, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-    weight, offset = fold(net.conv0, net.layernorm0, net.bias0)
+    weight, offset = fold_layer(net.conv0, net.layernorm0, net.bias0)
     normalised = F.layer_norm(x, x.shape[1:], eps=1e-12)
     found = F.conv2d(normalised, weight[:, :, None, None], offset)
     torch.testing.assert_close(found, layer(x, net.conv0, net.layernorm0, net.bias0))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from shard_sets import FLAVOURS, IMAGES, PLAN, VIEWS, build, map_of, map_size, sample_of
 
-from shards.describe import describe, summarise
+from shards.describe import describe_set, summarise
 from shards.errors import ConfigError, DamageError, FormatError
 from shards.pixels import npy_bytes
 from shards.reader import ShardSet
@@ -124,7 +124,7 @@ def test_an_image_damaged_after_opening_is_one_line(tmp_path: Path, flavour: str
 
 
 def test_description(shards: ShardSet) -> None:
-    found, flavour = describe(shards.path), flavour_of(shards)
+    found, flavour = describe_set(shards.path), flavour_of(shards)
     assert found["bytes_total"] == sum(p.stat().st_size for p in shards.path.rglob("*") if p.is_file())
     assert found["kind"] == shards.info.kind
     assert ("normalisation" in found) == ("psnr_db" in found) == (found["kind"] != "maps")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from shard_sets import PLAN, build, builder, sample_of
 
-from shards.describe import describe
+from shards.describe import describe_set
 from shards.errors import ConfigError, DamageError, FormatError
 from shards.preview import contact_sheet, group_params
 from shards.reader import ShardSet
@@ -114,7 +114,7 @@ def test_damage_after_opening_is_noticed(tmp_path: Path) -> None:
 
 
 def test_description_counts_what_is_there(shards: ShardSet) -> None:
-    found = describe(shards.path)
+    found = describe_set(shards.path)
     assert found["bytes_total"] == sum(p.stat().st_size for p in shards.path.rglob("*") if p.is_file())
     assert found["splits"]["train"]["views"] == 3 * (1 + 2 + 3)
     assert found["splits"]["train"]["views_per_sample"] == {"min": 1, "max": 3}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from shards.errors import DamageError
-from shards.tar import BLOCK, END, header, headers, padding, walk
+from shards.tar import BLOCK, END, header, headers, padding, walk_members
 
 FILES = {"a.00.jpg": b"x" * 700, "a.cls": b"7", "a.empty": b"", "a.json": b"{}" * 256}
 
@@ -47,14 +47,14 @@ def test_walk_finds_what_tarfile_finds() -> None:
     with tarfile.open(fileobj=io.BytesIO(make())) as tar:
         expected = [(m.name, m.offset_data, m.size) for m in tar]
     for checksums in (True, False):
-        assert [(m.name, m.offset, m.length) for m in walk(make(), checksums=checksums)] == expected
+        assert [(m.name, m.offset, m.length) for m in walk_members(make(), checksums=checksums)] == expected
 
 
 def test_walk_finds_every_cut() -> None:
     whole = make()
     for end in range(0, len(whole), BLOCK // 2):
         with pytest.raises(DamageError, match=r"cut|end marker"):
-            list(walk(whole[:end]))
+            list(walk_members(whole[:end]))
 
 
 def test_walk_finds_every_flip_in_a_header() -> None:
@@ -62,7 +62,7 @@ def test_walk_finds_every_flip_in_a_header() -> None:
         data = bytearray(make())
         data[bit // 8] ^= 1 << bit % 8
         with pytest.raises(DamageError):
-            list(walk(bytes(data)))
+            list(walk_members(bytes(data)))
 
 
 @pytest.mark.parametrize(("name", "size"), [("x" * 100, 1), ("", 1), ("a", 8**11), ("a", -1), ("ä", 1)])

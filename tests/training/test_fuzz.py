@@ -31,7 +31,7 @@ from seqjepa.report.runs import read_records
 from seqjepa.report.tables import build_tables
 from seqjepa.training.checkpoint import load_run
 from seqjepa.training.train import train
-from shards.describe import describe
+from shards.describe import describe_set
 from shards.errors import SeqJepaError
 from shards.reader import ShardSet
 from shards.schema import ViewSpec
@@ -169,7 +169,7 @@ def test_damage_to_files_of_a_run(run: Path, shards: Path, tmp_path: Path, caplo
 def pixels_of(folder: Path) -> str:
     """Every pixel, label and parameter. What checksums alone can find, `verify` finds."""
     opened = ShardSet.open(folder)
-    describe(folder)
+    describe_set(folder)
     report = verify(folder)
     if not report.ok:
         assert all("\n" not in problem for problem in report.problems)

@@ -5,7 +5,7 @@ sticker, which leaves four of ten classes open. Kinds take turns like the fields
 and the way from there to a third, tell which kind that will meet.
 """
 
-from pipelines.synth.glances.picture import CLASS_NAMES, KINDS, Picture, draw
+from pipelines.synth.glances.picture import CLASS_NAMES, KINDS, Glance, draw_glance
 from pipelines.synth.glances.write import GlancesConfig, synth_stl10
 
-__all__ = ["CLASS_NAMES", "KINDS", "GlancesConfig", "Picture", "draw", "synth_stl10"]
+__all__ = ["CLASS_NAMES", "KINDS", "Glance", "GlancesConfig", "draw_glance", "synth_stl10"]

@@ -141,7 +141,7 @@ class Sticker:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Glance:
     """`pixels` uint8 [96, 96, 3] RGB; `label` is the rank of its pair in CLASS_NAMES."""
 
     pixels: np.ndarray
@@ -149,7 +149,7 @@ class Picture:
     stickers: tuple[Sticker, ...]
 
 
-def draw(seed: int, split: str, index: int) -> Picture:
+def draw_glance(seed: int, split: str, index: int) -> Glance:
     """A picture is a function of these three. Labels take turns: index modulo 10."""
     key = np.array([seed, SPLIT_NUMBERS[split] << 48 | index], np.uint64)
     uniform = np.random.Generator(np.random.Philox(key=key)).random  # the one method NumPy has never changed
@@ -158,7 +158,7 @@ def draw(seed: int, split: str, index: int) -> Picture:
     canvas = _clutter(uniform)
     for sticker in stickers:
         _place(canvas, sticker)
-    return Picture(np.clip(np.rint(canvas), 0, 255).astype(np.uint8), label, stickers)
+    return Glance(np.clip(np.rint(canvas), 0, 255).astype(np.uint8), label, stickers)
 
 
 def _scatter(pair: tuple[str, str], uniform) -> tuple[Sticker, ...]:

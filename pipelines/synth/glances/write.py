@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pipelines.build.pool import sigterm_as_interrupt
-from pipelines.synth.glances.picture import CLASS_NAMES, SPLIT_NUMBERS, draw
+from pipelines.synth.glances.picture import CLASS_NAMES, SPLIT_NUMBERS, draw_glance
 from pipelines.synth.own_folder import OwnFolder, remove_files
 from shards.errors import UsageError
 from shards.files import AtomicFile, disk_full_named, write_atomic
@@ -79,7 +79,7 @@ def _write_split(folder: OwnFolder, seed: int, split: str, count: int, bar: tqdm
     file = AtomicFile(folder.root / f"{split}_X.bin", folder.tmp)
     try:
         for index in range(count):
-            picture = draw(seed, split, index)
+            picture = draw_glance(seed, split, index)
             file.write(picture.pixels.transpose(2, 1, 0).tobytes())  # STL-10's order: channel, column, row
             labels.append(picture.label + 1)
             bar.update()

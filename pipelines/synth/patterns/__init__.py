@@ -4,16 +4,24 @@ The hundred fine classes are pairs of shape and pattern, the twenty coarse ones 
 flips, blur and other colours, which is what training on augmented views has to find out.
 """
 
-from pipelines.synth.patterns.picture import CLASSES, PATTERNS, SHAPES, Picture, draw, fine_names, parts_of
+from pipelines.synth.patterns.picture import (
+    CLASSES,
+    PATTERNS,
+    SHAPES,
+    PatternPicture,
+    draw_pattern,
+    fine_names,
+    parts_of,
+)
 from pipelines.synth.patterns.write import PatternsConfig, synth_cifar100
 
 __all__ = [
     "CLASSES",
     "PATTERNS",
     "SHAPES",
+    "PatternPicture",
     "PatternsConfig",
-    "Picture",
-    "draw",
+    "draw_pattern",
     "fine_names",
     "parts_of",
     "synth_cifar100",

@@ -43,7 +43,7 @@ def oval(x: float, y: float, width: float, height: float | None = None, turn: fl
     return polygon(*zip(x + u * cos - v * sin, y + u * sin + v * cos, strict=True), ink=ink)
 
 
-def box(left: float, top: float, right: float, bottom: float, ink: int = 1) -> Stroke:
+def bar_stroke(left: float, top: float, right: float, bottom: float, ink: int = 1) -> Stroke:
     return polygon((left, top), (right, top), (right, bottom), (left, bottom), ink=ink)
 
 
@@ -63,48 +63,48 @@ def _around(count: int, distance: float, radius: float, narrow: float = 1.0) -> 
 SILHOUETTES: dict[str, list[Stroke]] = {
     "star": [_star(5, 0.48)],
     "fish": [oval(-0.28, 0, 0.85, 0.58), polygon((0.3, 0), (1.1, -0.7), (0.9, 0), (1.1, 0.7))],
-    "house": [box(-0.72, -0.15, 0.72, 0.95), polygon((-1.05, -0.1), (0, -1.05), (1.05, -0.1))],
+    "house": [bar_stroke(-0.72, -0.15, 0.72, 0.95), polygon((-1.05, -0.1), (0, -1.05), (1.05, -0.1))],
     "flower": _around(6, 0.62, 0.42),
     "moon": [oval(0.0, 0, 1.05), oval(0.55, -0.1, 0.82, ink=0)],
-    "cup": [oval(0.62, 0, 0.5), oval(0.62, 0, 0.24, ink=0), box(-0.85, -0.75, 0.5, 0.75)],
+    "cup": [oval(0.62, 0, 0.5), oval(0.62, 0, 0.24, ink=0), bar_stroke(-0.85, -0.75, 0.5, 0.75)],
     "bolt": [polygon((0.3, -1.15), (-0.75, 0.2), (-0.1, 0.2), (-0.35, 1.15), (0.75, -0.35), (0.08, -0.35))],
     "heart": [
         oval(-0.46, -0.38, 0.55),
         oval(0.46, -0.38, 0.55),
         polygon((-0.95, -0.12), (0.95, -0.12), (0, 1.1)),
-        box(-0.4, -0.5, 0.4, 0),
+        bar_stroke(-0.4, -0.5, 0.4, 0),
     ],
     "ring": [oval(0, 0, 1.05), oval(0, 0, 0.5, ink=0)],
     "tree": [
         polygon((-0.75, -0.15), (0, -1.15), (0.75, -0.15)),
         polygon((-1.0, 0.65), (0, -0.6), (1.0, 0.65)),
-        box(-0.22, 0.6, 0.22, 1.1),
+        bar_stroke(-0.22, 0.6, 0.22, 1.1),
     ],
     "arrow": [polygon((-1.1, -0.32), (0.1, -0.32), (0.1, -0.9), (1.15, 0), (0.1, 0.9), (0.1, 0.32), (-1.1, 0.32))],
-    "mushroom": [oval(0, -0.1, 1.05, 0.95), box(-1.2, 0.0, 1.2, 1.2, ink=0), oval(0, 0.45, 0.36, 0.65)],
+    "mushroom": [oval(0, -0.1, 1.05, 0.95), bar_stroke(-1.2, 0.0, 1.2, 1.2, ink=0), oval(0, 0.45, 0.36, 0.65)],
     "boat": [
         polygon((-1.1, 0.35), (1.1, 0.35), (0.7, 1.0), (-0.7, 1.0)),
         polygon((-0.05, -1.1), (0.85, 0.15), (-0.05, 0.15)),
         polygon((-0.2, -0.75), (-0.2, 0.15), (-0.8, 0.15)),
     ],
-    "cross": [box(-0.36, -1.05, 0.36, 1.05), box(-1.05, -0.36, 1.05, 0.36)],
+    "cross": [bar_stroke(-0.36, -1.05, 0.36, 1.05), bar_stroke(-1.05, -0.36, 1.05, 0.36)],
     "drop": [oval(0, 0.35, 0.75), polygon((-0.68, 0.05), (0, -1.2), (0.68, 0.05))],
     "crown": [
         polygon((-1.05, 0.8), (-1.05, -0.75), (-0.5, -0.05), (0, -0.95), (0.5, -0.05), (1.05, -0.75), (1.05, 0.8))
     ],
     "umbrella": [
         oval(0, 0, 1.1, 1.0),
-        box(-1.3, 0.05, 1.3, 1.3, ink=0),
-        box(-0.13, 0, 0.13, 1.1),
-        box(-0.13, 0.85, 0.5, 1.1),
+        bar_stroke(-1.3, 0.05, 1.3, 1.3, ink=0),
+        bar_stroke(-0.13, 0, 0.13, 1.1),
+        bar_stroke(-0.13, 0.85, 0.5, 1.1),
     ],
-    "clover": [oval(x, y, 0.5) for x in (-0.48, 0.48) for y in (-0.48, 0.48)] + [box(-0.4, -0.4, 0.4, 0.4)],
+    "clover": [oval(x, y, 0.5) for x in (-0.48, 0.48) for y in (-0.48, 0.48)] + [bar_stroke(-0.4, -0.4, 0.4, 0.4)],
     "key": [
         oval(-0.6, 0, 0.56),
         oval(-0.6, 0, 0.22, ink=0),
-        box(-0.1, -0.2, 1.1, 0.2),
-        box(0.75, 0, 1.1, 0.65),
-        box(0.3, 0, 0.55, 0.5),
+        bar_stroke(-0.1, -0.2, 1.1, 0.2),
+        bar_stroke(0.75, 0, 1.1, 0.65),
+        bar_stroke(0.3, 0, 0.55, 0.5),
     ],
     "gear": [*_around(8, 0.85, 0.34, 0.62), oval(0, 0, 0.82), oval(0, 0, 0.32, ink=0)],
 }
@@ -140,7 +140,7 @@ Uniform = Callable[..., np.ndarray]
 
 
 @dataclass(frozen=True)
-class Picture:
+class PatternPicture:
     """`pixels` uint8 [32, 32, 3] RGB; `fine` class, of it `coarse` is the shape."""
 
     pixels: np.ndarray
@@ -160,7 +160,7 @@ def fine_names() -> tuple[str, ...]:
     return tuple(f"{PATTERNS[pattern]}_{SHAPES[shape]}" for shape, pattern in pairs)
 
 
-def draw(seed: int, split: str, index: int, classes: int = CLASSES) -> Picture:
+def draw_pattern(seed: int, split: str, index: int, classes: int = CLASSES) -> PatternPicture:
     """A picture is a function of these four. Classes take turns: index modulo `classes`."""
     key = np.array([seed, SPLIT_NUMBERS[split] << 48 | index], np.uint64)
     uniform: Uniform = np.random.Generator(np.random.Philox(key=key)).random  # the one method NumPy has never changed
@@ -169,7 +169,7 @@ def draw(seed: int, split: str, index: int, classes: int = CLASSES) -> Picture:
     canvas = _background(uniform)
     _paint(canvas, SHAPES[shape], PATTERNS[pattern], uniform)
     pixels = cv2.resize(canvas, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    return Picture(np.clip(np.rint(pixels), 0, 255).astype(np.uint8), fine, shape)
+    return PatternPicture(np.clip(np.rint(pixels), 0, 255).astype(np.uint8), fine, shape)
 
 
 def _background(uniform: Uniform) -> np.ndarray:

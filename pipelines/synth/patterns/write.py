@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from pipelines.build.pool import sigterm_as_interrupt
 from pipelines.synth.own_folder import OwnFolder, remove_files
-from pipelines.synth.patterns.picture import CLASSES, SHAPES, SIDE, SPLIT_NUMBERS, draw, fine_names, parts_of
+from pipelines.synth.patterns.picture import CLASSES, SHAPES, SIDE, SPLIT_NUMBERS, draw_pattern, fine_names, parts_of
 from shards.errors import UsageError
 from shards.files import AtomicFile, disk_full_named
 
@@ -108,7 +108,7 @@ def _rows(cfg: PatternsConfig, split: str, count: int, bar: tqdm) -> Iterator[by
     cv2.setNumThreads(1)  # more of them cost more than they give on pictures this small
     try:
         for start in range(0, count, PIECE):
-            pictures = [draw(cfg.seed, split, i, cfg.classes) for i in range(start, min(start + PIECE, count))]
+            pictures = [draw_pattern(cfg.seed, split, i, cfg.classes) for i in range(start, min(start + PIECE, count))]
             yield np.stack([picture.pixels for picture in pictures]).transpose(0, 3, 1, 2).tobytes()
             bar.update(len(pictures))
     finally:

@@ -14,7 +14,16 @@ from typer.testing import CliRunner
 
 import cli
 from pipelines.sources.open_source import open_source
-from pipelines.synth.patterns import PATTERNS, SHAPES, PatternsConfig, draw, fine_names, parts_of, synth_cifar100, write
+from pipelines.synth.patterns import (
+    PATTERNS,
+    SHAPES,
+    PatternsConfig,
+    draw_pattern,
+    fine_names,
+    parts_of,
+    synth_cifar100,
+    write,
+)
 from pipelines.synth.patterns.picture import EXTENT, distances
 from pipelines.synth.patterns.write import ByteRows, python2_pickle
 from shards.errors import UsageError
@@ -41,7 +50,7 @@ def test_torchvision_reads_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert len(theirs) == count
         assert theirs.classes == list(fine_names())
         for index in (0, 7, count - 1):
-            picture, (image, label) = draw(5, split, index), theirs[index]
+            picture, (image, label) = draw_pattern(5, split, index), theirs[index]
             assert np.array_equal(np.asarray(image), picture.pixels)
             assert label == picture.fine == index % 100
 
@@ -53,7 +62,7 @@ def test_our_own_source_reads_it(folder: Path) -> None:
     assert source.classes == fine_names()
     assert source.fingerprint["coarse_classes"] == list(SHAPES)
     for record in (records[3], records[-1]):
-        assert np.array_equal(source.read(record), draw(5, record.split, record.position).pixels)
+        assert np.array_equal(source.read(record), draw_pattern(5, record.split, record.position).pixels)
         assert record.meta["coarse"] == parts_of(record.label)[0]
         assert str(record.meta["file"]).startswith(f"{source.classes[record.label]}_")
 
@@ -105,7 +114,7 @@ def test_distances_are_distances() -> None:
 
 def test_colours_say_nothing_of_the_class() -> None:
     """The pictures' mean colours are alike for all patterns and shapes, within four standard errors."""
-    means = np.array([draw(1, "train", index).pixels.mean((0, 1)) for index in range(2000)])
+    means = np.array([draw_pattern(1, "train", index).pixels.mean((0, 1)) for index in range(2000)])
     spread = means.std(0)
     groups = defaultdict(list)
     for index, mean in enumerate(means):
@@ -119,15 +128,15 @@ def test_colours_say_nothing_of_the_class() -> None:
 def test_either_colour_may_be_the_lighter_one() -> None:
     """The middle of a plain cross is darker than its picture about as often as lighter."""
     fine = fine_names().index("plain_cross")
-    pictures = [draw(2, "test", fine + 100 * i).pixels.astype(float) for i in range(100)]
+    pictures = [draw_pattern(2, "test", fine + 100 * i).pixels.astype(float) for i in range(100)]
     lighter = [picture[14:18, 14:18].mean() > picture.mean() for picture in pictures]
     assert 0.25 < np.mean(lighter) < 0.75
 
 
 def test_a_picture_depends_on_its_own_number_only() -> None:
-    assert draw(5, "train", 3).pixels.tobytes() == draw(5, "train", 3, 50).pixels.tobytes()
-    assert draw(6, "train", 0).pixels.tobytes() != draw(5, "train", 0).pixels.tobytes()
-    assert draw(5, "test", 0).pixels.tobytes() != draw(5, "train", 0).pixels.tobytes()
+    assert draw_pattern(5, "train", 3).pixels.tobytes() == draw_pattern(5, "train", 3, 50).pixels.tobytes()
+    assert draw_pattern(6, "train", 0).pixels.tobytes() != draw_pattern(5, "train", 0).pixels.tobytes()
+    assert draw_pattern(5, "test", 0).pixels.tobytes() != draw_pattern(5, "train", 0).pixels.tobytes()
 
 
 def test_fewer_classes(tmp_path: Path) -> None:
@@ -139,7 +148,7 @@ def test_fewer_classes(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_build_goes_on(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls, drawn = write.draw, iter(range(1000)), []
+    real, calls, drawn = write.draw_pattern, iter(range(1000)), []
 
     def failing(*place):
         if next(calls) == 125:
@@ -147,12 +156,12 @@ def test_an_interrupted_build_goes_on(folder: Path, tmp_path: Path, monkeypatch:
         return real(*place)
 
     out = tmp_path / "out"
-    monkeypatch.setattr(write, "draw", failing)
+    monkeypatch.setattr(write, "draw_pattern", failing)
     with pytest.raises(KeyboardInterrupt):
         synth_cifar100(CONFIG, out)
     assert sorted(contents(out)) == ["cifar-100-python/train", "synth.json"]
     assert json.loads((out / "synth.json").read_bytes())["finished"] is False
-    monkeypatch.setattr(write, "draw", lambda *place: drawn.append(place) or real(*place))
+    monkeypatch.setattr(write, "draw_pattern", lambda *place: drawn.append(place) or real(*place))
     for _ in range(2):
         synth_cifar100(CONFIG, out)
         assert len(drawn) == 30

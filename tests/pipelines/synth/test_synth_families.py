@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipelines.synth.dice import Dice, Purpose, stream
+from pipelines.synth.dice import Dice, Stream, stream
 from pipelines.synth.families import FAMILIES, class_names
 from pipelines.synth.latents import draw_latents
 from pipelines.synth.objects import object_solid
 from pipelines.synth.parts import MAX_PARTS, assemble, box, cone, ellipsoid, strut, surface_points
-from pipelines.synth.render import render
+from pipelines.synth.render import render_views
 from pipelines.synth.scene import OBJECT_RADIUS
 
 COUNT = len(FAMILIES)
@@ -15,12 +15,12 @@ COUNT = len(FAMILIES)
 
 def silhouettes(index: int, views: int, size: int = 32) -> np.ndarray:
     """What paint cannot hide: where the picture differs from that of the same scene with a speck for an object."""
-    latents = draw_latents(stream(0, index, Purpose.VIEWS), views)
+    latents = draw_latents(stream(0, index, Stream.VIEWS), views)
     latents[:, :3] *= 0.35
     latents[:, 3:] = 0.0
     speck = assemble([box((0, 0, 0), (1, 1, 1), (0, 0, 0))], 1e-4)
-    seen = render(object_solid(0, index, COUNT), latents, size).astype(int)
-    return (np.abs(seen - render(speck, latents, size)).max(-1) > 12).reshape(views, -1)
+    seen = render_views(object_solid(0, index, COUNT), latents, size).astype(int)
+    return (np.abs(seen - render_views(speck, latents, size)).max(-1) > 12).reshape(views, -1)
 
 
 def test_there_are_enough_families_and_their_names_differ():
@@ -31,7 +31,7 @@ def test_there_are_enough_families_and_their_names_differ():
 def test_every_instance_fits_its_sphere_and_differs_from_the_next():
     for index in range(3 * COUNT):
         family = FAMILIES[index % COUNT]
-        parts = family(Dice(stream(0, index, Purpose.SHAPE)))
+        parts = family(Dice(stream(0, index, Stream.SHAPE)))
         assert 3 <= len(parts) <= MAX_PARTS
         solid = object_solid(0, index, COUNT)
         other = object_solid(0, index + COUNT, COUNT)
@@ -56,7 +56,7 @@ def test_rotation_shows():
     turns = np.zeros((4, 7))
     turns[1, 2], turns[2, 2], turns[3, 0] = np.pi, np.pi / 2, np.pi
     for index in range(COUNT):
-        images = render(object_solid(0, index, COUNT), turns, 48).astype(int)
+        images = render_views(object_solid(0, index, COUNT), turns, 48).astype(int)
         differ = (np.abs(images[1:] - images[0]).max(-1) > 25).mean((1, 2))
         assert differ.min() > 0.01, FAMILIES[index].__name__
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 from sklearn.metrics import r2_score
 
-from pipelines.synth.dice import Dice, Purpose, stream
+from pipelines.synth.dice import Dice, Stream, stream
 from pipelines.synth.latents import draw_latents, rotation_matrix
 
 
@@ -16,7 +16,7 @@ def test_rotation_is_extrinsic_xyz():
 
 @pytest.mark.parametrize("ood", [False, True])
 def test_latents_fill_their_ranges(ood: bool):
-    latents = draw_latents(stream(3, 0, Purpose.VIEWS), 4000, ood)
+    latents = draw_latents(stream(3, 0, Stream.VIEWS), 4000, ood)
     assert latents.dtype == np.float64
     assert latents.shape == (4000, 7)
     low = np.array([-np.pi / 2] * 3 + [0, 0, 0, 0])
@@ -31,7 +31,7 @@ def test_latents_fill_their_ranges(ood: bool):
 
 
 def test_ood_angles_are_the_outer_half_with_both_signs():
-    angles = draw_latents(stream(3, 0, Purpose.VIEWS_OOD), 4000, ood=True)[:, :3]
+    angles = draw_latents(stream(3, 0, Stream.VIEWS_OOD), 4000, ood=True)[:, :3]
     assert np.abs(angles).min() >= np.pi / 2
     assert np.abs(angles).max() <= np.pi
     assert np.allclose((angles < 0).mean(0), 0.5, atol=0.03)
@@ -42,17 +42,17 @@ def test_ood_angles_are_the_outer_half_with_both_signs():
 def test_the_mean_of_training_scores_out_of_distribution_what_it_does_on_3diebench(relative, published_floor):
     """Floor of Table 9: R² of a predictor that knows no more than the mean quaternion of the range of training."""
 
-    def quaternions(purpose: Purpose, ood: bool) -> np.ndarray:
+    def quaternions(purpose: Stream, ood: bool) -> np.ndarray:
         views = Rotation.from_euler("xyz", draw_latents(stream(3, 0, purpose), 200_000, ood)[:, :3])
         return (views[::2].inv() * views[1::2] if relative else views).as_quat()
 
-    seen, unseen = quaternions(Purpose.VIEWS, False), quaternions(Purpose.VIEWS_OOD, True)
+    seen, unseen = quaternions(Stream.VIEWS, False), quaternions(Stream.VIEWS_OOD, True)
     assert r2_score(unseen, np.broadcast_to(seen.mean(0), unseen.shape)) == pytest.approx(published_floor, abs=0.005)
 
 
 def test_as_rotations_the_published_ood_range_is_the_range_of_training():
     """(x, y, z) and (x ± π, ±π − y, z ± π) are one rotation, so only the signs of quaternions are new (docs/ood.md)."""
-    angles = draw_latents(stream(3, 0, Purpose.VIEWS_OOD), 4000, ood=True)[:, :3]
+    angles = draw_latents(stream(3, 0, Stream.VIEWS_OOD), 4000, ood=True)[:, :3]
     x, y, z = (angles - np.pi * np.sign(angles)).T
     inside = np.stack([x, -y, z], axis=1)
     assert np.abs(inside).max() <= np.pi / 2
@@ -61,22 +61,22 @@ def test_as_rotations_the_published_ood_range_is_the_range_of_training():
 
 
 def test_more_views_begin_with_the_same_views():
-    few, many = (draw_latents(stream(1, 5, Purpose.VIEWS), n) for n in (3, 30))
+    few, many = (draw_latents(stream(1, 5, Stream.VIEWS), n) for n in (3, 30))
     assert np.array_equal(few, many[:3])
 
 
 def test_streams_differ_by_seed_object_and_purpose():
-    keys = [(0, 0, Purpose.SHAPE), (1, 0, Purpose.SHAPE), (0, 1, Purpose.SHAPE), (0, 0, Purpose.VIEWS)]
+    keys = [(0, 0, Stream.SHAPE), (1, 0, Stream.SHAPE), (0, 1, Stream.SHAPE), (0, 0, Stream.VIEWS)]
     assert len({stream(*key).random() for key in keys}) == len(keys)
 
 
 def test_the_numbers_of_a_seed_never_change():
     """Golden: what Philox 4×64 gave when the first sets were made."""
-    assert stream(7, 3, Purpose.SHAPE).random(2).tolist() == pytest.approx(GOLDEN, abs=1e-15)
+    assert stream(7, 3, Stream.SHAPE).random(2).tolist() == pytest.approx(GOLDEN, abs=1e-15)
 
 
 def test_dice_stay_in_range():
-    dice = Dice(stream(0, 0, Purpose.SHAPE))
+    dice = Dice(stream(0, 0, Stream.SHAPE))
     drawn = [dice(2, 3) for _ in range(500)]
     assert 2 <= min(drawn) < 2.02
     assert 2.98 < max(drawn) < 3

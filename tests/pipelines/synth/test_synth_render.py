@@ -8,12 +8,12 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from pipelines.synth import render as rendering
-from pipelines.synth.dice import Purpose, stream
+from pipelines.synth.dice import Stream, stream
 from pipelines.synth.latents import draw_latents, rotation_matrix
 from pipelines.synth.objects import object_solid
 from pipelines.synth.parts import Solid, box, ellipsoid
 from pipelines.synth.pose import pose
-from pipelines.synth.render import depth_buffer, render, shadow
+from pipelines.synth.render import depth_buffer, render_views, shadow
 from pipelines.synth.scene import FLOOR_Z, HALF_VIEW, camera_rays, hsv, light_position, shadow_rays
 from pipelines.synth.tiles import CENTRE, ROTATED_GRID, grid
 
@@ -56,10 +56,10 @@ def centroid(weight: np.ndarray) -> np.ndarray:
 def test_a_marker_appears_where_its_rotation_puts_it():
     """Painting the marker changes pixels where it is and nowhere else."""
     size, spot = 96, (0.3, 0.25, 0.35)
-    latents = draw_latents(stream(0, 0, Purpose.VIEWS), 12)
+    latents = draw_latents(stream(0, 0, Stream.VIEWS), 12)
     body = ellipsoid((0, 0, 0), (0.05, 0.05, 0.05), BLACK)
     bright, dark = (
-        render(solid_of(body, ellipsoid(spot, (0.08,) * 3, paint)), latents, size) for paint in (WHITE, BLACK)
+        render_views(solid_of(body, ellipsoid(spot, (0.08,) * 3, paint)), latents, size) for paint in (WHITE, BLACK)
     )
     for k, angles in enumerate(latents[:, :3]):
         world = Rotation.from_euler("xyz", angles).apply(spot)
@@ -68,7 +68,7 @@ def test_a_marker_appears_where_its_rotation_puts_it():
 
 
 def test_the_shadow_falls_where_the_light_throws_it():
-    size, latents = 64, draw_latents(stream(0, 1, Purpose.VIEWS), 10)
+    size, latents = 64, draw_latents(stream(0, 1, Stream.VIEWS), 10)
     posed = pose(solid_of(ellipsoid((0, 0, -0.35), (0.16,) * 3, WHITE)), np.broadcast_to(np.eye(3), (10, 3, 3)))
     light = light_position(latents[:, 4], latents[:, 5])
     mask = shadow(posed, shadow_rays(camera_rays(size, 10), light), grid(size, 8, CENTRE), "cpu").numpy()
@@ -95,7 +95,7 @@ def test_red_and_blue_are_swapped_as_in_3diebench():
     latents = np.zeros((2, 7))
     latents[:, 3] = [0, 1 / 3]
     latents[:, 6] = [0, 1 / 3]
-    corner = render(solid_of(box((0, 0, 0), (0.1,) * 3, WHITE)), latents, 32)[:, 0, 0].astype(int)
+    corner = render_views(solid_of(box((0, 0, 0), (0.1,) * 3, WHITE)), latents, 32)[:, 0, 0].astype(int)
     assert corner[0, 2] > 1.5 * corner[0, 0]
     assert corner[1].argmax() == 1
     assert np.abs(corner[1, 0] - corner[1, 2]) <= 1
@@ -106,7 +106,7 @@ def test_visiting_only_touched_tiles_loses_nothing(monkeypatch: pytest.MonkeyPat
     size, fine, coarse = 64, grid(64, 4, ROTATED_GRID), grid(64, 8, CENTRE)
 
     def both(index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        latents = draw_latents(stream(0, index, Purpose.VIEWS), 2)
+        latents = draw_latents(stream(0, index, Stream.VIEWS), 2)
         posed = pose(object_solid(0, index, 32), rotation_matrix(latents[:, :3]))
         camera, light = camera_rays(size, 2), light_position(latents[:, 4], latents[:, 5])
         keys = depth_buffer(posed, camera, fine, "cpu")
@@ -132,24 +132,24 @@ def test_the_nearer_part_hides_the_farther():
     near, far = (tuple(np.array([eye, 0, eye]) * s) for s in (0.15, -0.1))
     front, back = ellipsoid(near, (0.2,) * 3, WHITE), ellipsoid(far, (0.2,) * 3, BLACK)
     for order in ((front, back), (back, front)):
-        assert render(solid_of(*order), latents, 32)[0, 16, 16].min() > 80
+        assert render_views(solid_of(*order), latents, 32)[0, 16, 16].min() > 80
 
 
 @pytest.mark.parametrize("size", [16, 50, 97])
 def test_a_view_does_not_depend_on_its_companions(size: int):
     solid = object_solid(4, 3, 32)
-    latents = draw_latents(stream(4, 3, Purpose.VIEWS), 7)
-    together = render(solid, latents, size)
+    latents = draw_latents(stream(4, 3, Stream.VIEWS), 7)
+    together = render_views(solid, latents, size)
     assert together.shape == (7, size, size, 3)
     assert together.dtype == np.uint8
-    assert all(np.array_equal(render(solid, latents[k : k + 1], size)[0], together[k]) for k in range(7))
+    assert all(np.array_equal(render_views(solid, latents[k : k + 1], size)[0], together[k]) for k in range(7))
 
 
 def test_many_views_are_rendered_in_chunks(monkeypatch: pytest.MonkeyPatch):
-    solid, latents = object_solid(4, 9, 32), draw_latents(stream(4, 9, Purpose.VIEWS), 5)
-    whole = render(solid, latents, 32)
+    solid, latents = object_solid(4, 9, 32), draw_latents(stream(4, 9, Stream.VIEWS), 5)
+    whole = render_views(solid, latents, 32)
     monkeypatch.setattr(rendering, "_CHUNK_PIXELS", 2 * 32 * 32)
-    assert np.array_equal(render(solid, latents, 32), whole)
+    assert np.array_equal(render_views(solid, latents, 32), whole)
 
 
 def test_edges_are_smooth():
@@ -157,7 +157,8 @@ def test_edges_are_smooth():
     latents = np.zeros((1, 7))
     latents[0, 2] = 0.3
     lit, unlit = (
-        render(solid_of(box((0, 0, 0), (0.5,) * 3, paint)), latents, 64)[0].astype(float) for paint in (WHITE, BLACK)
+        render_views(solid_of(box((0, 0, 0), (0.5,) * 3, paint)), latents, 64)[0].astype(float)
+        for paint in (WHITE, BLACK)
     )
     share = (lit - unlit)[..., 1] / (lit - unlit)[..., 1].max()
     assert ((share > 0.15) & (share < 0.55)).sum() > 20
@@ -165,14 +166,14 @@ def test_edges_are_smooth():
 
 def test_threads_are_given_back():
     before = torch.get_num_threads()
-    render(object_solid(0, 0, 32), np.zeros((1, 7)), 16)
+    render_views(object_solid(0, 0, 32), np.zeros((1, 7)), 16)
     assert torch.get_num_threads() == before
 
 
 @pytest.mark.gpu
 def test_a_gpu_renders_the_same_picture():
-    solid, latents = object_solid(4, 1, 32), draw_latents(stream(4, 1, Purpose.VIEWS), 8)
-    here, there = (render(solid, latents, 64, device).astype(int) for device in ("cpu", "cuda"))
+    solid, latents = object_solid(4, 1, 32), draw_latents(stream(4, 1, Stream.VIEWS), 8)
+    here, there = (render_views(solid, latents, 64, device).astype(int) for device in ("cpu", "cuda"))
     assert (np.abs(here - there) > 2).mean() < 1e-3
 
 
@@ -185,7 +186,7 @@ def test_the_coat_tells_which_side_of_an_object_faces_the_camera(axis: int):
     facing = Rotation.from_euler("xyz", latents[:, :3]).inv().apply(to_camera)[:, axis]
     chosen = latents[[facing.argmax(), facing.argmin()]]
     grey = ellipsoid((0, 0, 0), (1, 1, 1), (0.5, 0.5, 0.5))
-    towards, away = render(solid_of(grey), chosen, 64)[:, 32, 32, ::-1].astype(float)  # RGB again
+    towards, away = render_views(solid_of(grey), chosen, 64)[:, 32, 32, ::-1].astype(float)  # RGB again
     others = [channel for channel in range(3) if channel != axis]
     assert towards[axis] > towards[others].max() + 20
     assert away[axis] < away[others].min() - 20

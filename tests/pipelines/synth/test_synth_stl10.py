@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from torchvision.datasets import STL10
 
-from pipelines.synth.glances import CLASS_NAMES, KINDS, GlancesConfig, draw, synth_stl10, write
+from pipelines.synth.glances import CLASS_NAMES, KINDS, GlancesConfig, draw_glance, synth_stl10, write
 from shards.errors import UsageError
 
 CONFIG = GlancesConfig(seed=5, train=20, test=10, unlabeled=8)
-PICTURES = [draw(5, "train", index) for index in range(200)]
+PICTURES = [draw_glance(5, "train", index) for index in range(200)]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_torchvision_reads_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
         theirs = STL10(str(folder.parent), split)
         assert len(theirs) == count
         for index in (0, count - 1):
-            picture, (image, label) = draw(5, split, index), theirs[index]
+            picture, (image, label) = draw_glance(5, split, index), theirs[index]
             assert np.array_equal(np.asarray(image), picture.pixels)
             assert label == (-1 if split == "unlabeled" else picture.label)
     assert theirs.classes == list(CLASS_NAMES)
@@ -55,7 +55,7 @@ def test_place_and_size_tell_nothing() -> None:
     """Their averages over many stickers are the same for all kinds, within four standard errors."""
     values = defaultdict(list)
     for index in range(1000):
-        for sticker in draw(1, "test", index).stickers:
+        for sticker in draw_glance(1, "test", index).stickers:
             values[sticker.kind].append([sticker.x, sticker.y, sticker.radius, sticker.turn])
     everything = np.concatenate([np.array(rows) for rows in values.values()])
     for rows in values.values():
@@ -111,24 +111,24 @@ def test_a_larger_set_begins_with_the_smaller_one(folder: Path, tmp_path: Path) 
     assert large["train_X.bin"].startswith(small["train_X.bin"])
     assert large["test_X.bin"] == small["test_X.bin"]
     assert "unlabeled_X.bin" not in large
-    assert draw(6, "train", 0).pixels.tobytes() != draw(5, "train", 0).pixels.tobytes()
-    assert draw(5, "test", 0).pixels.tobytes() != draw(5, "train", 0).pixels.tobytes()
+    assert draw_glance(6, "train", 0).pixels.tobytes() != draw_glance(5, "train", 0).pixels.tobytes()
+    assert draw_glance(5, "test", 0).pixels.tobytes() != draw_glance(5, "train", 0).pixels.tobytes()
 
 
 def test_an_interrupted_build_goes_on(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = write.draw, iter(range(1000))
+    real, calls = write.draw_glance, iter(range(1000))
 
     def failing(*place):
         if next(calls) == 25:
             raise KeyboardInterrupt
         return real(*place)
 
-    monkeypatch.setattr(write, "draw", failing)
+    monkeypatch.setattr(write, "draw_glance", failing)
     with pytest.raises(KeyboardInterrupt):
         synth_stl10(CONFIG, tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["synth.json", "train_X.bin", "train_y.bin"]
     drawn = []
-    monkeypatch.setattr(write, "draw", lambda *place: drawn.append(place) or real(*place))
+    monkeypatch.setattr(write, "draw_glance", lambda *place: drawn.append(place) or real(*place))
     synth_stl10(CONFIG, tmp_path / "out")
     assert len(drawn) == 18
     assert contents(tmp_path / "out") == contents(folder)
