@@ -5,13 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
+from pydantic_core import PydanticCustomError
 
+from seqjepa.data.actions import DECLARED, OF_THE_SHARDS, PRESETS, action_name, is_augmentation
 from seqjepa.data.augment.recipes import RECIPES
+from shards.errors import FormatError
+from shards.schema import ActionSpec
 
 Fidelity = Literal["paper", "author"]
-Action = Literal["rotation", "rotation_colour", "position", "crop", "jitter", "blur", "augmentation"]
-AUGMENTATION_ACTIONS = ("crop", "jitter", "blur", "augmentation")
+
+
+def _checked_action(value: object) -> str | ActionSpec:
+    """A preset's name, "shards", or terms as in `[[data.action]]`: by their name where they are a preset's."""
+    names = (*PRESETS, OF_THE_SHARDS)
+    if isinstance(value, str) and value in names:
+        return value
+    if not isinstance(value, list | tuple | ActionSpec):
+        allowed = ", ".join(map(repr, names))
+        raise PydanticCustomError("action", "should be {allowed} or a list of terms", {"allowed": allowed})
+    try:
+        spec = value if isinstance(value, ActionSpec) else ActionSpec.from_json(value)
+    except FormatError as error:
+        raise PydanticCustomError("action", "is no list of terms: {error}", {"error": str(error)}) from None
+    return spec if (name := action_name(spec)) == DECLARED else name
+
+
+Action = Annotated[
+    str | ActionSpec,
+    PlainValidator(_checked_action),
+    PlainSerializer(lambda action: action.to_json() if isinstance(action, ActionSpec) else action),
+]
 
 
 class Section(BaseModel):
@@ -28,7 +52,10 @@ class DataConfig(Section):
     fraction: float = Field(
         default=1.0, gt=0, le=1, description="of the training split's samples; which ones is up to the seed"
     )
-    action: Action = "rotation"
+    action: Action = Field(
+        default="rotation",
+        description='what takes a view to the next: a preset, "shards" (as the set has it) or terms; docs/training.md',
+    )
     normalisation: Literal[
         "shards", "3diebench", "stl10", "imagenet", "cifar100", "tiny-imagenet", "cifar100-paper", "tiny-imagenet-paper"
     ] = Field(default="shards", description="of pixels; a set's own, or published ones; docs/training.md")
@@ -126,10 +153,11 @@ def contradictions(config: RunConfig) -> Iterator[str]:
     patches, augmented = f"data.patch = {data.patch}", f"data.augment = {data.augment!r}"
     if data.patch and data.augment != "none":
         yield f'{patches} and {augmented} exclude each other; set data.patch=0 or data.augment="none"'
-    elif data.patch and data.action != "position":
-        yield f"patches at fixations ({patches}) need data.action = 'position', not {data.action!r}"
-    elif data.augment != "none" and data.action not in AUGMENTATION_ACTIONS:
-        yield f"{augmented} needs data.action to be one of {', '.join(AUGMENTATION_ACTIONS)}, not {data.action!r}"
+    elif data.patch and data.action not in ("position", "none"):
+        yield f"patches at fixations ({patches}) need data.action = 'position', not {action_name(data.action)!r}"
+    elif data.augment != "none" and data.action != "none" and not is_augmentation(data.action):
+        allowed = [name for name in PRESETS if is_augmentation(name)]
+        yield f"{augmented} needs data.action to be one of {', '.join(allowed)}, not {action_name(data.action)!r}"
     if data.augment not in RECIPES:
         yield f"{augmented} is not a recipe for augmentations; there are: {', '.join(RECIPES)}"
     if 0 < data.image_size < data.patch:

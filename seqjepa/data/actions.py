@@ -11,12 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from shards.errors import ConfigError
 from shards.schema import ActionSpec, ActionTerm, ParamField
+
+if TYPE_CHECKING:
+    from shards.split_index import SplitIndex
 
 ROTATION_COLUMNS = ("rot_x", "rot_y", "rot_z")
 HUE_COLUMNS = ("floor_hue", "light_hue")
@@ -49,6 +53,8 @@ PRESETS: Mapping[str, ActionSpec] = {
     "none": ActionSpec(),
 }
 """Kinds of action by name: relative rotations of objects, saccades, and augmentations, whose parameters are scaled."""
+OF_THE_SHARDS, DECLARED = "shards", "declared"
+"""In the place of a preset's name: what the shards declare, and a list of terms."""
 IMPLIED = ("rotation", "position", "augmentation")
 """What the columns of a set that declares no actions imply: the first of these presets that they suffice for."""
 
@@ -65,15 +71,35 @@ def as_spec(action: str | ActionSpec) -> ActionSpec:
     return preset(action) if isinstance(action, str) else action
 
 
+def action_name(action: str | ActionSpec) -> str:
+    """The preset's name; "declared" for terms that are those of no preset."""
+    if isinstance(action, str):
+        return action
+    return next((name for name, spec in PRESETS.items() if spec == action), DECLARED)
+
+
+def action_of_shards(action: str | ActionSpec, index: SplitIndex) -> str | ActionSpec:
+    """What `action` means for a split of views: where it is "shards", what the set declares, or else its columns imply.
+
+    Zscores get the mean and deviation of the split's distinct views. ConfigError where the columns are not there.
+    """
+    if action == OF_THE_SHARDS:
+        action = implied_action(index.param_names) if index.actions is None else index.actions
+    if isinstance(action, str):
+        return action
+    distinct = index.params[np.arange(index.params.shape[1]) < index.n_views[:, None]]
+    return with_constants(action, distinct, index.param_names)
+
+
 def implied_action(names: Sequence[str]) -> str:
     """The preset that parameters of these names suffice for, "none" where they suffice for no other."""
     return next((kind for kind in IMPLIED if set(PRESETS[kind].columns) <= set(names)), "none")
 
 
 def is_augmentation(action: str | ActionSpec) -> bool:
-    """Whether it is made of the parameters of augmentations, which have to be scaled (augment.scaling.scaled)."""
-    columns = as_spec(action).columns
-    return bool(columns) and set(columns) <= set(AUGMENTATION_COLUMNS)
+    """Whether it is made of the parameters of augmentations, which have to be scaled (augment.parameters.scaled)."""
+    found = () if action == OF_THE_SHARDS else as_spec(action).columns
+    return bool(found) and set(found) <= set(AUGMENTATION_COLUMNS)
 
 
 def rotation_term(spec: ActionSpec) -> ActionTerm | None:
@@ -341,6 +367,6 @@ ACTIONS = {name: spec.size for name, spec in PRESETS.items()}
 AUGMENTATION_PARTS = {"crop": slice(0, 4), "jitter": slice(4, 8), "blur": slice(8, 9), "augmentation": slice(0, 9)}
 
 
-def action_size(kind: str) -> int:
+def action_size(action: str | ActionSpec) -> int:
     """A, the raw action size of a kind. Raises ConfigError listing the kinds there are."""
-    return preset(kind).size
+    return as_spec(action).size

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from seqjepa.config import RunConfig
+from seqjepa.data.actions import OF_THE_SHARDS
 from seqjepa.evaluate.run import evaluate_run
 from seqjepa.experiments.evaluation_cache import is_evaluated, note_evaluation
 from seqjepa.files import TEMPORARY
@@ -142,7 +143,7 @@ def is_trained(run: Path, config: RunConfig, shards: Path) -> bool:
     if not (run / RUN).exists():
         return False
     source = open_training_data(shards, config)
-    check_same_run(run, Plan(config, source.data, source.names))
+    check_same_run(run, Plan(source.config, source.data, source.names))
     return _has_weights_of(run, config.optim.epochs)
 
 
@@ -185,6 +186,8 @@ def _state_of(job: Job, run: Path) -> State:
 def _differs(there: RunConfig, asked: RunConfig) -> bool:
     """Whether settings differ that a resumed run may not change."""
     old, new = flatten(there.model_dump()), flatten(asked.model_dump())
+    if asked.data.action == OF_THE_SHARDS:
+        del new["data.action"]  # the run notes what the shards declare
     return any(old[key] != value for key, value in new.items() if key not in FREE_KEYS)
 
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from seqjepa import files
 from seqjepa.config import RunConfig
+from seqjepa.data.actions import action_name, as_spec
 from seqjepa.methods import build_method
 from seqjepa.methods.base import Method, as_module
 from seqjepa.training.run import (
@@ -41,6 +42,7 @@ from seqjepa.training.run import (
 from shards.environment import pass_environment_on
 from shards.errors import DamageError, FormatError, reason_of
 from shards.files import sha256_of_bytes
+from shards.schema import ActionSpec
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +56,11 @@ class LoadedRun(NamedTuple):
     method: Method
     data: DataInfo
     epochs: float | None = None
+
+    @property
+    def action(self) -> ActionSpec:
+        """What takes a view to the next."""
+        return as_spec(self.config.data.action)
 
 
 def initial_method(config: RunConfig, action_size: int) -> Method:
@@ -71,8 +78,9 @@ def load_run(run: Path, device: torch.device | str = "cpu", *, untrained: bool =
     """
     info, config = read_run_json(run), read_run_config(run)
     data = data_info(info, run / RUN)
-    if data.action != config.data.action:
-        raise FormatError(f"{run / RUN} is of actions {data.action!r}, {CONFIG} of {config.data.action!r}")
+    found, told = (data.action, data.action_size), (action_name(config.data.action), as_spec(config.data.action).size)
+    if found != told:
+        raise FormatError(f"{run / RUN} is of actions {found[0]!r} ({found[1]}), {CONFIG} of {told[0]!r} ({told[1]})")
     method = initial_method(config, data.action_size)
     module = as_module(method)
     epochs = 0.0 if untrained else load_weights(module, run / WEIGHTS)

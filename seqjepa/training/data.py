@@ -20,7 +20,7 @@ from typing import Any, Protocol, Self
 import torch
 
 from seqjepa.config import DataConfig, RunConfig
-from seqjepa.data.actions import action_size
+from seqjepa.data.actions import OF_THE_SHARDS, action_name, action_of_shards, as_spec, needs_order
 from seqjepa.data.augment.parameters import Scaling, ScalingMode, stored_scaling
 from seqjepa.data.augment.recipes import build_recipe
 from seqjepa.data.fixations import Fixating
@@ -35,7 +35,7 @@ from seqjepa.training.distributed import World
 from seqjepa.training.run import DataInfo
 from shards.errors import ConfigError
 from shards.reader import ImageIndex, ShardSet, SplitIndex
-from shards.schema import DatasetInfo, ImageSpec, MapSpec, ViewSpec
+from shards.schema import ActionSpec, DatasetInfo, ImageSpec, MapSpec, ViewSpec
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +62,10 @@ class TrainingData:
 
     index: of the whole split, or of data.fraction of it.
     scaling: the constants that come with a set of baked augmentations.
+    config: of the run, its action as the shards have it.
     """
 
+    config: RunConfig
     index: SplitIndex | ImageIndex
     data: DataInfo
     classes: int
@@ -80,9 +82,12 @@ def open_training_data(shards: Path, config: RunConfig) -> TrainingData:
     index = opened.split(split) if isinstance(opened.info.spec, ViewSpec) else opened.images(split)
     names = {"name": opened.info.name, "split": split, "train": index.fingerprint()}
     names |= {"classes_sha256": classes_sha256(opened.info.classes)}
-    data, classes = _data_info(opened.info, split, config), len(opened.info.classes)
     index = part_of(index, config.data.fraction, config.seed)
-    return TrainingData(index, data, classes, names, stored_scaling(opened.info))
+    if isinstance(index, SplitIndex):
+        action = action_of_shards(config.data.action, index)
+        config = config.model_copy(update={"data": config.data.model_copy(update={"action": action})})
+    data, classes = _data_info(opened.info, split, config), len(opened.info.classes)
+    return TrainingData(config, index, data, classes, names, stored_scaling(opened.info))
 
 
 def training_split(opened: ShardSet, config: RunConfig) -> str:
@@ -152,8 +157,8 @@ def _data_info(info: DatasetInfo, split: str, config: RunConfig) -> DataInfo:
     mean, std = pixel_stats(info, config)
     whole = isinstance(spec, ViewSpec)
     return DataInfo(
-        action=config.data.action,
-        action_size=action_size(config.data.action),
+        action=action_name(config.data.action),
+        action_size=as_spec(config.data.action).size,
         mean=mean,
         std=std,
         height=how.patch if how else spec.height,
@@ -175,6 +180,7 @@ def incompatibilities(info: DatasetInfo, data: DataConfig, method: str = "") -> 
             return
         case ViewSpec():
             yield from _view_incompatibilities(data)
+            yield from _action_incompatibilities(info.spec, data)
             if method == "context_ssl" and info.spec.param_names != CONTEXT_SSL_PARAMS:
                 found, wanted = ", ".join(info.spec.param_names) or "none", ", ".join(CONTEXT_SSL_PARAMS)
                 yield f"holds views with the parameters {found}; context_ssl needs 3DIEBench's: {wanted}"
@@ -193,6 +199,20 @@ def _view_incompatibilities(data: DataConfig) -> Iterator[str]:
         yield (
             f"holds stored views, and data.augment = {data.augment!r} augments whole images; set data.augment=none, or "
             "give shards of images"
+        )
+
+
+def _action_incompatibilities(spec: ViewSpec, data: DataConfig) -> Iterator[str]:
+    """What keeps declared terms from being computed; of presets the loader says which columns are missing."""
+    action = spec.actions if data.action == OF_THE_SHARDS else data.action
+    if not isinstance(action, ActionSpec):
+        return
+    if problem := action.problem(spec.params):
+        yield f"holds views, and {problem}; set data.action to terms of these"
+    if needs_order(action) and not spec.sequence:
+        yield (
+            "holds views in no order, and commands lead from a view to the one recorded next; declare another action, "
+            "or give shards of sequences"
         )
 
 

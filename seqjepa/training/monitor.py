@@ -177,8 +177,8 @@ PROBE_LR = 1e-3  # Adam's default (docs/fidelity.md #33)
 class OnlineProbes:
     """Class from z_AGG (linear) and action from the first two views' z (one hidden layer).
 
-    widths: shapes of the method's features. Without classes there is no classifier, with a single view no regressor;
-    without z_AGG the classifier sees z of the first view. `enabled=False` leaves out both.
+    widths: shapes of the method's features. Without classes there is no classifier, with a single view or no action no
+    regressor; without z_AGG the classifier sees z of the first view. `enabled=False` leaves out both.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class OnlineProbes:
         _, V, D = widths["z"]
         if enabled and classes:
             self.heads["class"] = nn.Linear(widths[self.pooled][-1], classes)
-        if enabled and V >= 2:
+        if enabled and V >= 2 and action_size:
             layers = (nn.Linear(2 * D, PROBE_HIDDEN), nn.ReLU(), nn.Linear(PROBE_HIDDEN, action_size))
             self.heads["action"] = nn.Sequential(*layers)
         self.heads.to(device)

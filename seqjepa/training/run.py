@@ -28,7 +28,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from seqjepa import recipes
 from seqjepa.config import RunConfig
-from seqjepa.data.actions import ACTIONS
+from seqjepa.data.actions import DECLARED, PRESETS
 from seqjepa.data.augment.recipes import RECIPES
 from seqjepa.data.fixations import Fixating
 from seqjepa.files import SUMS, TEMPORARY, warn_of_change, write_with_checksum
@@ -47,7 +47,7 @@ MOST_PIXELS = 4096
 class DataInfo(NamedTuple):
     """What the model was trained on: kept in run.json, needed to feed it again.
 
-    action         a kind in seqjepa.data.actions.ACTIONS;  action_size A
+    action         a name in seqjepa.data.actions.PRESETS, or "declared": the terms are in the config;  action_size A
     mean, std      per channel, for pixels in [0, 1]
     height, width  of the views, in pixels: of the patches where those are cut at fixations
     kind           of the shards: "views", "saliency" or "image"
@@ -139,7 +139,9 @@ def data_info(info: Mapping[str, Any], path: Path) -> DataInfo:
 
 
 def _wrong_data_fields(data: DataInfo) -> Iterator[str]:
-    if ACTIONS.get(data.action) != data.action_size:
+    preset = PRESETS.get(data.action)
+    fits = data.action == DECLARED and data.action_size > 0 if preset is None else preset.size == data.action_size
+    if not fits:
         yield f"an action {data.action!r:.40} of {data.action_size} numbers"
     if not len(data.mean) == len(data.std) == 3 or not all(map(math.isfinite, (*data.mean, *data.std))):
         yield "mean and std are not three numbers each"

@@ -64,6 +64,7 @@ def train(
     if extend_epochs is not None:
         config = config.model_copy(update={"optim": config.optim.model_copy(update={"epochs": extend_epochs})})
     source = open_training_data(Path(shards), config)
+    config = source.config
     method = initial_method(config, source.data.action_size)
     widths = feature_widths(method, config, source)
     plan = run.Plan(config, source.data, source.names, extend_epochs)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from seqjepa.config import RunConfig
-from seqjepa.data.actions import action_size
+from seqjepa.data.actions import action_name, as_spec
 from seqjepa.data.normalisation import NORMALISATIONS
 from seqjepa.methods import build_method
 from seqjepa.methods.base import as_module
@@ -89,7 +89,7 @@ def import_weights(
     """
     config = config or author_config()
     with torch.device("meta"):
-        module = as_module(build_method(config, action_size(config.data.action)))
+        module = as_module(build_method(config, as_spec(config.data.action).size))
     state, unused = read_released_weights(file, module)
     module.load_state_dict(state, assign=True)
     digest = sha256_of_file(file)
@@ -173,5 +173,5 @@ def _list_some(names: list[str]) -> str:
 
 def _data_info(config: RunConfig, resolution: int) -> DataInfo:
     mean, std = NORMALISATIONS["3diebench"]
-    kind = config.data.action
-    return DataInfo(kind, action_size(kind), mean, std, resolution, resolution)
+    action = config.data.action
+    return DataInfo(action_name(action), as_spec(action).size, mean, std, resolution, resolution)
