@@ -16,7 +16,7 @@ import typer
 
 try:
     from pipelines.commands.saliency import build_saliency_app, import_saliency_app, score_saliency_command
-    from pipelines.commands.shard import shard_app, shard_cifar100_command, shard_tiny_imagenet_command
+    from pipelines.commands.shard import shard_app
     from pipelines.commands.synth import synth_app
     from seqjepa.commands.bake import bake_command
     from seqjepa.commands.compare import compare_command
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 seqjepa_app = new_app("Train and evaluate seq-JEPA from shards of views and actions.")
 seqjepa_data_app = new_app("Turn data sets on disk into shards, and look after shards.")
 
-shard_app.command("cifar100")(shard_cifar100_command)
-shard_app.command("tiny-imagenet")(shard_tiny_imagenet_command)
 seqjepa_data_app.add_typer(shard_app, name="shard")
 seqjepa_data_app.add_typer(synth_app, name="synth")
 seqjepa_data_app.add_typer(build_saliency_app, name="build-saliency")

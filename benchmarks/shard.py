@@ -29,9 +29,11 @@ import numpy as np  # noqa: E402
 from common import emit, versions  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from pipelines.build.encode import JpegSetting, decode_jpeg, encode_jpeg, resize  # noqa: E402
+from pipelines.build.encode import Frame, JpegSetting, encode_jpeg, fit_image  # noqa: E402
 from pipelines.build.pool import usable_cores  # noqa: E402
-from pipelines.build.views import shard_3diebench  # noqa: E402
+from pipelines.build.views import shard_views  # noqa: E402
+from pipelines.sources.decode import decode_jpeg  # noqa: E402
+from pipelines.sources.three_diebench import ThreeDIEBenchSource  # noqa: E402
 
 VIEWS, SOURCE_SIDE, SIDE = 50, 256, 128
 QUALITY, SUBSAMPLING = 90, "420"
@@ -64,7 +66,7 @@ def make_tar(tree: Path) -> Path:
 
 
 def ours(source: Path, out: Path) -> None:
-    shard_3diebench(source, out, val_fraction=0.2, size=SIDE)
+    shard_views(ThreeDIEBenchSource(source, val_fraction=0.2), out, size=SIDE)
 
 
 def encode_with_pil(image: Image.Image) -> bytes:
@@ -110,7 +112,7 @@ def torchvision_pool(source: Path, out: Path) -> None:
 
 def bare(path: Path) -> int:
     setting = JpegSetting(SUBSAMPLING, QUALITY)
-    return len(encode_jpeg(resize(decode_jpeg(path.read_bytes()), SIDE), setting))
+    return len(encode_jpeg(fit_image(decode_jpeg(path.read_bytes()), Frame(SIDE, SIDE, "squash")), setting))
 
 
 def bare_pool(source: Path, out: Path) -> None:

@@ -18,14 +18,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cli import seqjepa_app, seqjepa_data_app
+from pipelines.archives import read_content
 from pipelines.build.pool import map_in_order
 from pipelines.saliency.published import open_array
 from pipelines.saliency.scoring import read_fixations
 from pipelines.sources.cifar100 import read_cifar100
 from pipelines.sources.files import FileReader, list_files
 from pipelines.sources.object_splits import find_split_lists
-from pipelines.sources.object_tree import TreeSource
-from pipelines.sources.objects import read_content
+from pipelines.sources.objects import ObjectTree
 from seqjepa import recipes
 from seqjepa.data.decode_worker import ROW, RowError, Setup
 from seqjepa.data.ring import InlineRing, WorkerRing
@@ -92,7 +92,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "a file in a zip": lambda at: FileReader(at / "cat.zip", zipped=True).read("cat/a.png", 0, 70),
     "content": lambda at: read_content(at / "cat" / "a.png"),
     "cifar": read_cifar100,
-    "tree": lambda at: TreeSource(at).list(),
+    "tree": lambda at: ObjectTree(at).list(),
     "split lists": find_split_lists,
     "fixations": lambda at: read_fixations(at / "f.csv"),
     "array": lambda at: open_array(at / "train_images.npy"),

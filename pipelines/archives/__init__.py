@@ -1,38 +1,20 @@
-"""One member of an archive, as its tar or zip describes it.
-
-What a source holds beside its images, counted and named: said at the end of a build, for nothing goes in silence.
-"""
+"""Files that lie in folders, tars and zips: one member of an archive, the content of a file, and what was left out."""
 
 from __future__ import annotations
 
 import logging
+import stat
 from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-FILE, FOLDER, LINK, HARD_LINK = "file", "folder", "link", "hard link"
-LONGEST_PATH = 4096  # bytes; no system can unpack a longer one
-
-
-class Member(NamedTuple):
-    """`kind` is one of the four above, or names what else it is ("fifo").
-
-    name      path with "/", as stored; bytes that are no UTF-8 as surrogates
-    size      bytes of its content, expanded
-    offset    where a FileReader finds it, and
-    length    how many bytes it takes there (images/file_list.py says what both mean)
-    target    what a link leads to
-    """
-
-    name: str
-    kind: str
-    size: int = 0
-    offset: int = 0
-    length: int = 0
-    target: str = ""
-
+from shards.environment import pass_environment_on
 
 log = logging.getLogger(__name__)
+
+FILE, FOLDER, LINK, HARD_LINK = "file", "folder", "link", "hard link"
+LONGEST_PATH = 4096  # bytes; no system can unpack a longer one
+LARGEST_FILE = 32 << 20  # bytes; 3DIEBench's images have 17 thousand
 
 NAMED, KINDS_SHOWN = 3, 4
 LONGEST_SUFFIX = 8
@@ -50,9 +32,53 @@ PLURALS = {
     NO_VIEW: "files that are no image_<k>.jpg or latent_<k>.npy",
 }
 
+Content = bytes | Path  # a file's bytes, or where a worker finds them
+
+
+class Member(NamedTuple):
+    """`kind` is one of the four above, or names what else it is ("fifo").
+
+    name      path with "/", as stored; bytes that are no UTF-8 as surrogates
+    size      bytes of its content, expanded
+    offset    where a FileReader finds it, and
+    length    how many bytes it takes there (sources/files.py says what both mean)
+    target    what a link leads to
+    """
+
+    name: str
+    kind: str
+    size: int = 0
+    offset: int = 0
+    length: int = 0
+    target: str = ""
+
+
+def read_content(content: Content) -> bytes:
+    """Bytes of a file. Raises ValueError if it is empty, too large or cannot be read; OSError: the machine's fault."""
+    if isinstance(content, Path):
+        try:
+            status = content.stat()
+            if not stat.S_ISREG(status.st_mode):  # a fifo would never end
+                raise ValueError("not a file")
+            content = content.read_bytes() if status.st_size <= LARGEST_FILE else b""
+        except OSError as error:
+            raise unreadable(error) from error
+    if not 0 < len(content) <= LARGEST_FILE:
+        raise ValueError(f"empty, or larger than {LARGEST_FILE >> 20} MiB")
+    return content
+
+
+def unreadable(error: OSError) -> ValueError:
+    """What to raise for a file that the system would not read. Raises `error` itself where the machine is to blame."""
+    pass_environment_on(error)
+    return ValueError(f"unreadable ({error.strerror})")
+
 
 class LeftOut:
-    """Counts files. `notes` are words about what was read, but perhaps not as it was meant."""
+    """Counts and names what a source holds beside its images, for a line at the end of a build.
+
+    `notes` are words about what was read, but perhaps not as it was meant.
+    """
 
     def __init__(self) -> None:
         self.hidden = 0
@@ -79,33 +105,27 @@ class LeftOut:
 
     def __str__(self) -> str:
         """ "3 files were left out: 2 links that lead nowhere (a/b.png, c.png), 1 hidden"; empty for nothing."""
-        parts = [self._named(kind, count) for kind, count in self.counts.most_common()]
+        parts = []
+        for kind, count in self.counts.most_common():
+            singular = kind.removeprefix("a ")
+            what = singular if count == 1 else PLURALS.get(kind, f"{kind}s")
+            names = ", ".join(shown(name) for name in self.names[kind])
+            parts.append(f"{count} {what} ({names}{', …' if count > NAMED else ''})")
         if self.suffixes:
-            shown = [f"{count} {suffix}" for suffix, count in self.suffixes.most_common(KINDS_SHOWN)]
+            suffixes = [f"{count} {suffix}" for suffix, count in self.suffixes.most_common(KINDS_SHOWN)]
             more = ["…"] if len(self.suffixes) > KINDS_SHOWN else []
             what = "that is no image" if self.suffixes.total() == 1 else "that are no images"
-            parts.append(f"{self.suffixes.total()} {what} ({', '.join(shown + more)})")
+            parts.append(f"{self.suffixes.total()} {what} ({', '.join(suffixes + more)})")
         if self.hidden:
             parts.append(f"{self.hidden} hidden")
-        said = (
-            [f"{self.total} file{'s were' if self.total > 1 else ' was'} left out: {', '.join(parts)}"] if parts else []
-        )
-        return "; ".join(said + self.notes)
+        were = "files were" if self.total > 1 else "file was"
+        line = [f"{self.total} {were} left out: {', '.join(parts)}"] if parts else []
+        return "; ".join(line + self.notes)
 
-    def _named(self, kind: str, count: int) -> str:
-        more = ", …" if count > NAMED else ""
-        return f"{count} {kind_of(kind, count)} ({', '.join(shown(name) for name in self.names[kind])}{more})"
-
-
-def warn_of(others: LeftOut, path: Path) -> None:
-    """One line, if there is anything to say."""
-    if line := str(others):
-        log.warning("%s: %s", path, line)
-
-
-def kind_of(kind: str, count: int) -> str:
-    """ "a link that leads nowhere" → "link that leads nowhere", or its plural."""
-    return kind.removeprefix("a ") if count == 1 else PLURALS.get(kind, f"{kind}s")
+    def warn(self, path: Path) -> None:
+        """Logs one line, if there is anything to say."""
+        if line := str(self):
+            log.warning("%s: %s", path, line)
 
 
 def shown(name: str) -> str:

@@ -13,9 +13,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipelines.archives import FILE, FOLDER, LINK, LONGEST_PATH, Member, shown
+from pipelines.archives import FILE, FOLDER, LINK, LONGEST_PATH, Member, shown, unreadable
 from pipelines.archives.tar_headers import BLOCK, checksum_holds
-from pipelines.sources.objects import unreadable
 from shards.environment import pass_environment_on
 from shards.errors import FormatError, reason_of
 

@@ -1,13 +1,9 @@
-"""Pixels in, pixels out: decode, resize, encode, and how good the result is.
+"""Pixels in, pixels out: crop, resize, encode, and how good the result is. An image and its saliency map together.
 
 The resize is PIL's bilinear with antialiasing, bit for bit: the paper's `Resize((128, 128))` on PIL images
-(hafezgh/seq-jepa@73e0550 main_transformed_views.py:138). JPEGs are baseline with
-optimised Huffman tables: progressive ones decode three times slower.
-
-An image and its saliency map, cropped and resized together, so that what is salient stays where it is seen.
-
-Both go through PIL's bilinear resize with antialiasing, of the same part; a map as probabilities, which then sum to 1
-again (docs/fidelity.md #55).
+(hafezgh/seq-jepa@73e0550 main_transformed_views.py:138). A map is cut and resized as its image is, as probabilities,
+which then sum to 1 again (docs/fidelity.md #55). JPEGs are baseline with optimised Huffman tables: progressive ones
+decode three times slower.
 """
 
 from __future__ import annotations
@@ -16,17 +12,67 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Literal
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, features
 
 from pipelines.sources.decode import Pixels, decode_jpeg
 from shards.errors import UsageError
+from shards.sample import encode_raw
+from shards.stats import PixelStats
 
 TARGET_PSNR_DB = 41.0
 LOSSLESS_PSNR_DB = 99.0  # what a perfect copy counts as in a mean
+
+Fit = Literal["squash", "crop"]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What all images become: height × width pixels.
+
+    fit  "squash": the whole image, whatever its proportions; "crop": its largest centred part of these proportions;
+         None: no resampling, images have to have this size
+    """
+
+    height: int
+    width: int
+    fit: Fit | None = None
+
+    def keeps(self, height: int, width: int) -> bool:
+        """Whether an image of that size stays as it is."""
+        return (height, width) == (self.height, self.width)
+
+    def resample(self, array: np.ndarray) -> np.ndarray:
+        """uint8 [h, w, 3] or float32 [h, w], cropped and resized. ValueError: it has to have the frame's size."""
+        part = np.ascontiguousarray(array[self._kept_part(*array.shape[:2])])
+        return np.asarray(Image.fromarray(part).resize((self.width, self.height), Image.Resampling.BILINEAR))
+
+    def _kept_part(self, height: int, width: int) -> tuple[slice, slice]:
+        """Rows and columns."""
+        if self.fit is None:
+            raise ValueError(f"{width}×{height} pixels, the others have {self.width}×{self.height}; give --size")
+        if self.fit == "squash":
+            return slice(0, height), slice(0, width)
+        scale = min(height / self.height, width / self.width)
+        kept_height, kept_width = max(1, round(self.height * scale)), max(1, round(self.width * scale))
+        top, left = (height - kept_height) // 2, (width - kept_width) // 2
+        return slice(top, top + kept_height), slice(left, left + kept_width)
+
+
+def fit_image(rgb: Pixels, frame: Frame) -> Pixels:
+    """uint8 [h, w, 3] → [H, W, 3]; the very same array where it has that size. ValueError: it has not, and must."""
+    return rgb if frame.keeps(*rgb.shape[:2]) else frame.resample(rgb)
+
+
+def fit_map(p: np.ndarray, frame: Frame) -> np.ndarray:
+    """float32 [h, w] → [H, W], summing to 1 if there is any mass in the part that is kept. ValueError as fit_image."""
+    if not frame.keeps(*p.shape):
+        p = frame.resample(p.astype(np.float32))
+    return p / (p.sum() or 1)
 
 
 @dataclass(frozen=True)
@@ -57,11 +103,30 @@ LADDER = tuple(
 )
 
 
-def resize(rgb: Pixels, size: int) -> Pixels:
-    """uint8 [H, W, 3] → [size, size, 3]; the very same array where it has that size already."""
-    if rgb.shape[:2] == (size, size):
-        return rgb
-    return np.asarray(Image.fromarray(rgb).resize((size, size), Image.Resampling.BILINEAR))
+def choose_setting(images: Sequence[Pixels], target_db: float = TARGET_PSNR_DB) -> JpegSetting:
+    """The fastest-decoding setting of LADDER with a mean PSNR of `target_db` or more; the finest if none has it."""
+    for setting in LADDER:
+        if mean_psnr(images, setting) >= target_db:
+            return setting
+    return LADDER[-1]
+
+
+def mean_psnr(images: Sequence[Pixels], setting: JpegSetting) -> float:
+    """Mean over images, in dB, of what encoding with `setting` leaves."""
+    errors = [squared_error(decode_jpeg(encode_jpeg(image, setting)), image) for image in images]
+    return float(np.mean([psnr_db(error, image.size) for error, image in zip(errors, images, strict=True)]))
+
+
+def encode_image(pixels: Pixels, setting: JpegSetting | None) -> tuple[bytes, PixelStats, float]:
+    """(bytes, sums over the pixels that a reader will see, PSNR in dB against those that were meant)."""
+    if setting is None:
+        return encode_raw(pixels), pixel_stats(pixels), 0.0
+    data = encode_jpeg(pixels, setting)
+    seen = decode_jpeg(data)
+    error = squared_error(seen, pixels)
+    stats = pixel_stats(seen)
+    stats.sq_err, stats.sq_err_count = error, pixels.size
+    return data, stats, psnr_db(error, pixels.size)
 
 
 def encode_jpeg(rgb: Pixels, setting: JpegSetting) -> bytes:
@@ -78,10 +143,11 @@ def encode_jpeg(rgb: Pixels, setting: JpegSetting) -> bytes:
     return buffer.getvalue()
 
 
-def encode_npy(rgb: Pixels) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, np.ascontiguousarray(rgb), allow_pickle=False)
-    return buffer.getvalue()
+def pixel_stats(pixels: Pixels) -> PixelStats:
+    """PixelStats.of through OpenCV: as exact, many times faster, which counts at a million images."""
+    sums = np.array([round(value) for value in cv2.sumElems(pixels)[:3]], np.int64)
+    squares = np.array([round(cv2.norm(channel, cv2.NORM_L2SQR)) for channel in cv2.split(pixels)], np.int64)
+    return PixelStats(pixels.shape[0] * pixels.shape[1], sums, squares)
 
 
 def squared_error(a: Pixels, b: Pixels) -> int:
@@ -96,77 +162,11 @@ def psnr_db(error: int, values: int) -> float:
     return min(LOSSLESS_PSNR_DB, float(10 * np.log10(255.0**2 * values / error)))
 
 
-def mean_psnr(images: Sequence[Pixels], setting: JpegSetting) -> float:
-    """Mean over images, in dB, of what encoding with `setting` leaves."""
-    errors = [squared_error(decode_jpeg(encode_jpeg(image, setting)), image) for image in images]
-    return float(np.mean([psnr_db(error, image.size) for error, image in zip(errors, images, strict=True)]))
-
-
-def choose_setting(images: Sequence[Pixels], target_db: float = TARGET_PSNR_DB) -> JpegSetting:
-    """The fastest-decoding setting of LADDER with a mean PSNR of `target_db` or more; the finest if none has it."""
-    for setting in LADDER:
-        if mean_psnr(images, setting) >= target_db:
-            return setting
-    return LADDER[-1]
-
-
 def encoder_versions() -> dict[str, str]:
     """Versions of what the written bytes depend on."""
-    from importlib.metadata import version
-
-    from PIL import features
-
     return {
         "numpy": version("numpy"),
         "pillow": version("pillow"),
         "pillow_libjpeg_turbo": str(features.version("libjpeg_turbo") or features.version("jpg")),
         "simplejpeg": version("simplejpeg"),
     }
-
-
-Fit = Literal["squash", "crop"]
-
-
-@dataclass(frozen=True)
-class Frame:
-    """What all images become: height × width pixels.
-
-    fit  "squash": the whole image, whatever its proportions; "crop": its largest centred part of these proportions;
-         None: no resampling, images have to have this size
-    """
-
-    height: int
-    width: int
-    fit: Fit | None = None
-
-    def keeps(self, height: int, width: int) -> bool:
-        """Whether an image of that size stays as it is."""
-        return (height, width) == (self.height, self.width)
-
-
-def fit_image(rgb: np.ndarray, frame: Frame) -> np.ndarray:
-    """uint8 [h, w, 3] → [H, W, 3]; the very same array where it has that size. ValueError: it has not, and must."""
-    if frame.keeps(rgb.shape[0], rgb.shape[1]):
-        return rgb
-    part = np.ascontiguousarray(rgb[_part(rgb.shape[0], rgb.shape[1], frame)])
-    return np.asarray(Image.fromarray(part).resize((frame.width, frame.height), Image.Resampling.BILINEAR))
-
-
-def fit_map(p: np.ndarray, frame: Frame) -> np.ndarray:
-    """float32 [h, w] → [H, W], summing to 1 if there is any mass in the part that is kept. ValueError as fit_image."""
-    if not frame.keeps(p.shape[0], p.shape[1]):
-        part = np.ascontiguousarray(p[_part(p.shape[0], p.shape[1], frame)], np.float32)
-        p = np.asarray(Image.fromarray(part).resize((frame.width, frame.height), Image.Resampling.BILINEAR))
-    return p / (p.sum() or 1)
-
-
-def _part(height: int, width: int, frame: Frame) -> tuple[slice, slice]:
-    """Rows and columns that are kept."""
-    if frame.fit is None:
-        raise ValueError(f"{width}×{height} pixels, the others have {frame.width}×{frame.height}; give --size")
-    if frame.fit == "squash":
-        return slice(0, height), slice(0, width)
-    scale = min(height / frame.height, width / frame.width)
-    kept_height, kept_width = max(1, round(frame.height * scale)), max(1, round(frame.width * scale))
-    top, left = (height - kept_height) // 2, (width - kept_width) // 2
-    return slice(top, top + kept_height), slice(left, left + kept_width)

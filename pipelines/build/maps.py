@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.sources.source import ImageRecord, ImageSource
+from pipelines.sources import ImageRecord, ImageSource
 from shards.errors import FormatError
 from shards.reader import ShardSet
 from shards.saliency_map import decode_map

@@ -1,80 +1,91 @@
-"""A share or a number of items, the same classes in each split: what --val-fraction and --limit mean."""
+"""What goes into which shard, settled by position before anything is read; and the note that each shard leaves.
+
+The plan depends neither on the number of workers nor on what turns out to be bad.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import math
-from collections import Counter
-from collections.abc import Hashable, Sequence
-from fractions import Fraction
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
-from shards.errors import UsageError
-
-RULE = "of each class"  # stands in fingerprints: sets made by an earlier rule are other sets
-
-
-def check_fraction(fraction: float) -> None:
-    """Raises UsageError."""
-    if not 0 < fraction < 1:
-        raise UsageError(f"--val-fraction {fraction}: a number between 0 and 1 is needed, e.g. 0.2")
+from shards.errors import DamageError
+from shards.files import disk_full_named, write_atomic
+from shards.json_fields import strict_json
+from shards.layout import Layout, shard_name
 
 
-def validation_share(names: Sequence[str], classes: Sequence[Hashable], fraction: float) -> list[bool]:
-    """Which items are validation: of each class `fraction`, those whose names hash lowest.
+@dataclass(frozen=True)
+class PlannedShard:
+    """A shard-to-be: the positions of its records in the source, ascending."""
 
-    All together are `fraction` of the items, rounded half up: a class gets its share rounded down or up, up where most
-    was cut off (among equals, by the hash of the first name). A class of two or more keeps at least one in each split;
-    one of one is training. The order of the items does not matter. UsageError: a fraction that is not within 0 and 1.
+    split: str
+    number: int
+    positions: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return shard_name(self.split, self.number)
+
+
+def plan_shards(splits: Sequence[str | None], samples_per_shard: int) -> list[PlannedShard]:
+    """Records of each split in the source's order, `samples_per_shard` at a time; None is left out."""
+    plan = []
+    for split in sorted({name for name in splits if name is not None}):
+        positions = [position for position, name in enumerate(splits) if name == split]
+        for number, start in enumerate(range(0, len(positions), samples_per_shard)):
+            plan.append(PlannedShard(split, number, tuple(positions[start : start + samples_per_shard])))
+    return plan
+
+
+@dataclass
+class ShardNote:
+    """What a finished shard leaves for the provenance: images written, their PSNR summed in dB, what was left out, what
+    may be damaged.
+
+    `source`: SourceDigest of the records that it was made of.
     """
-    check_fraction(fraction)
-    ranked: dict[Hashable, list[tuple[bytes, int]]] = {}
-    for position, (name, label) in enumerate(zip(names, classes, strict=True)):
-        digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
-        ranked.setdefault(label, []).append((digest, position))
-    groups = sorted(sorted(group) for group in ranked.values())
-    chosen = [False] * len(names)
-    for group, count in zip(groups, _counts([len(group) for group in groups], fraction), strict=True):
-        for _, position in group[:count]:
-            chosen[position] = True
-    return chosen
+
+    images: int = 0
+    psnr_sum: float = 0.0
+    bad: list[str] = field(default_factory=list)
+    odd: list[str] = field(default_factory=list)
+    source: str = ""
 
 
-def _counts(sizes: Sequence[int], fraction: float) -> list[int]:
-    """How many of each group; the groups' order decides among equal remainders."""
-    exact = Fraction(str(float(fraction)))  # 0.2 as it was written: 0.2 · 15 is 3, not a little more
-    shares = [exact * size for size in sizes]
-    counts = [min(max(math.floor(share), 1), size - 1) for share, size in zip(shares, sizes, strict=True)]
-    left = math.floor(exact * sum(sizes) + Fraction(1, 2)) - sum(counts)
-    by_rest = sorted(range(len(sizes)), key=lambda i: (counts[i] - shares[i], i))
-    for i in by_rest[: max(left, 0)]:
-        if counts[i] < shares[i] and counts[i] < sizes[i] - 1:
-            counts[i] += 1
-    return counts
+class Notes:
+    """JSON files beside the parts of a build under way: a ShardNote for each shard, written before it is published."""
 
+    def __init__(self, layout: Layout):
+        self.layout = layout
 
-def evenly(splits: Sequence[str | None], labels: Sequence[int], limit: int | None) -> list[bool]:
-    """Which items are kept: at most `limit` of each split, evenly over the same classes; None keeps all.
+    def write(self, name: str, note: ShardNote) -> None:
+        self.write_json(name, asdict(note))
 
-    Classes take turns in the order of their labels, each with its first item, then its second … With fewer than there
-    are classes, the first `limit` classes, those that every split has before others. Items of split None are left out.
-    """
-    if limit is None:
-        return [split is not None for split in splits]
-    allowed = set(_classes(splits, labels)[:limit])
-    turn: Counter[tuple[str, int]] = Counter()
-    of_split: dict[str, list[tuple[int, int, int]]] = {}
-    for position, (split, label) in enumerate(zip(splits, labels, strict=True)):
-        if split is not None and (label in allowed or label < 0):
-            of_split.setdefault(split, []).append((turn[split, label], label, position))
-            turn[split, label] += 1
-    kept = {position for found in of_split.values() for _, _, position in sorted(found)[:limit]}
-    return [position in kept for position in range(len(splits))]
+    def read(self, name: str) -> ShardNote:
+        """DamageError: the note is not as it was written."""
+        path = self.path(name)
+        try:
+            note = ShardNote(**strict_json(path.read_bytes()))
+            kinds = ((note.images, int), (note.bad, list), (note.odd, list), (note.source, str))
+            if all(isinstance(value, kind) for value, kind in kinds):
+                bad, odd = ([str(line) for line in lines] for lines in (note.bad, note.odd))
+                return ShardNote(note.images, float(note.psnr_sum), bad, odd, note.source)
+        except (ValueError, TypeError):
+            pass
+        raise DamageError(f"{path} is damaged: run the same command with --overwrite, which builds the set again")
 
+    def write_json(self, name: str, record: dict) -> None:
+        with disk_full_named(self.layout.root, lambda: "free some and run the same command again"):
+            write_atomic(self.path(name), json.dumps(record).encode(), self.layout.tmp)
 
-def _classes(splits: Sequence[str | None], labels: Sequence[int]) -> list[int]:
-    """Labels that are there, those of every labelled split first."""
-    spread: dict[int, set[str]] = {}
-    for split, label in zip(splits, labels, strict=True):
-        if split is not None and label >= 0:
-            spread.setdefault(label, set()).add(split)
-    return sorted(spread, key=lambda label: (-len(spread[label]), label))
+    def read_json(self, name: str) -> dict | None:
+        """None: it was not written, or it is damaged."""
+        try:
+            return strict_json(self.path(name).read_bytes())
+        except (OSError, ValueError):
+            return None
+
+    def path(self, name: str) -> Path:
+        return self.layout.parts / f"{name}.json"

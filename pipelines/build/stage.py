@@ -1,110 +1,59 @@
 """The runner: records in, shards out, over worker processes; killed at any moment, the next run goes on.
 
-The parent reads records in order and writes shards; workers transform. What goes into which shard is settled
-beforehand by position, so that it depends neither on the number of workers nor on what turns out to be bad.
+A build is prepared (survey, plan, fingerprint: `Prepared`), then worked on, shard by shard, in whatever process, then
+finished: indexes, card, dataset.json last. Here one parent reads records in order and writes shards; workers transform.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from tqdm import tqdm
 
+from pipelines.build.encode import JpegSetting
+from pipelines.build.plan import Notes, PlannedShard, ShardNote
 from pipelines.build.pool import map_in_order, sigterm_as_interrupt
-from pipelines.build.transform import Transformed
 from pipelines.build.watch import SourceDigest, SourceWatch
 from shards.environment import usable_cores
-from shards.errors import DamageError, FormatError
-from shards.files import disk_full_named, write_atomic
-from shards.json_fields import strict_json
-from shards.layout import Layout, shard_name
+from shards.errors import FormatError
+from shards.layout import Layout
+from shards.metadata import read_info
+from shards.sample import Sample
+from shards.schema import DatasetInfo
+from shards.stats import PixelStats
 from shards.writer import SetBuilder, ShardWriter
 
+log = logging.getLogger(__name__)
+
 NAMED_IN_ERRORS = 3
-
-
-class Item(Protocol):
-    """What a source's record has to tell: its name for messages, and how many images it holds."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def images(self) -> int: ...
-
-
-AnyItem = TypeVar("AnyItem", bound=Item)
+NAMED_IN_PROVENANCE = 1000
+LISTING = "listing"  # name of the note that keeps what `Prepared.listing` says
 
 
 @dataclass(frozen=True)
-class PlannedShard:
-    """A shard-to-be: the positions of its objects in the source, ascending."""
+class Transformed:
+    """What a worker hands back. `sample` is None where nothing was left of it; `psnr_sum` is in dB over its images.
 
-    split: str
-    number: int
-    positions: tuple[int, ...]
-
-    @property
-    def name(self) -> str:
-        return shard_name(self.split, self.number)
-
-
-def plan_shards(splits: Sequence[str | None], samples_per_shard: int) -> list[PlannedShard]:
-    """Objects of each split in the source's order, `samples_per_shard` at a time; None is left out."""
-    plan = []
-    for split in sorted({name for name in splits if name is not None}):
-        positions = [position for position, name in enumerate(splits) if name == split]
-        for number, start in enumerate(range(0, len(positions), samples_per_shard)):
-            plan.append(PlannedShard(split, number, tuple(positions[start : start + samples_per_shard])))
-    return plan
-
-
-@dataclass
-class ShardNote:
-    """What a finished shard leaves for the provenance: images written, their PSNR summed in dB, what was left out, what
-    may be damaged.
-
-    `source`: SourceDigest of the records that it was made of.
+    `bad` names what is left out and why, `odd` what was read but may be damaged.
+    `source`: short_digest of the bytes that it was made of.
     """
 
-    images: int = 0
+    sample: Sample | None
+    stats: PixelStats
     psnr_sum: float = 0.0
-    bad: list[str] = field(default_factory=list)
-    odd: list[str] = field(default_factory=list)
+    bad: tuple[str, ...] = ()
+    images: int = 1
+    odd: tuple[str, ...] = ()
     source: str = ""
 
 
-class Notes:
-    """ShardNotes beside the parts of a build under way, each written before its shard is published."""
-
-    def __init__(self, layout: Layout):
-        self.layout = layout
-
-    def write(self, name: str, note: ShardNote) -> None:
-        with disk_full_named(self.layout.root, lambda: "free some and run the same command again"):
-            write_atomic(self._path(name), json.dumps(asdict(note)).encode(), self.layout.tmp)
-
-    def read(self, name: str) -> ShardNote:
-        """DamageError: the note is not as it was written."""
-        path = self._path(name)
-        try:
-            note = ShardNote(**strict_json(path.read_bytes()))
-            kinds = ((note.images, int), (note.bad, list), (note.odd, list), (note.source, str))
-            if all(isinstance(value, kind) for value, kind in kinds):
-                bad, odd = ([str(line) for line in lines] for lines in (note.bad, note.odd))
-                return ShardNote(note.images, float(note.psnr_sum), bad, odd, note.source)
-        except (ValueError, TypeError):
-            pass
-        raise DamageError(f"{path} is damaged: run the same command with --overwrite, which builds the set again")
-
-    def _path(self, name: str) -> Path:
-        return self.layout.parts / f"{name}.json"
+Results = Iterator[tuple[PlannedShard, Transformed]]
 
 
 @dataclass(frozen=True)
@@ -115,6 +64,115 @@ class BuildReport:
     psnr_db: float | None
     bad: list[str]
     odd: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that is known before the first shard is written.
+
+    identity    name, spec, classes and fingerprint, by which SetBuilder holds two builds against each other
+    plan        all shards
+    work        gives what becomes of each record of the shards that it is given; those of one shard in their order
+    images      how many the source has in all planned shards, for the progress bar
+    watch       whether the source still holds what shards were made of
+    provenance  what dataset.json says of where the set came from: the same in every run of the same command on the
+                same source, on whatever machine
+    left_out    what is known to be bad already
+    listing     JSON that the next run of an interrupted build reads back (`read_listing`) instead of listing again
+    """
+
+    identity: dict[str, Any]
+    plan: Sequence[PlannedShard]
+    work: Callable[[Sequence[PlannedShard]], Results]
+    images: int
+    watch: SourceWatch
+    provenance: Callable[[BuildReport], dict[str, Any]]
+    left_out: Sequence[str] = ()
+    listing: dict[str, Any] | None = None
+
+
+def run_build(prepared: Prepared, out: Path, *, max_bad: int, overwrite: bool) -> DatasetInfo:
+    """Write the set, or what is missing of it. What it says if it is there already.
+
+    Raises FormatError if more than `max_bad` is bad, UsageError if the folder is not ours, or the source is not what
+    finished shards were made of, FailureError if a worker fails; what is finished stays.
+    """
+    with _taken_back_if_empty(out), SetBuilder(out, overwrite=overwrite, **prepared.identity) as builder:
+        if builder.info is None:
+            if prepared.listing is not None:
+                Notes(builder.layout).write_json(LISTING, prepared.listing)
+            builder.finish(prepared.provenance(write_shards(builder, prepared, BadItems(max_bad))))
+        assert builder.info is not None
+        return builder.info
+
+
+def write_shards(builder: SetBuilder, prepared: Prepared, bad: BadItems) -> BuildReport:
+    """Write the planned shards that are not finished yet. Errors as run_build."""
+    plan, notes = prepared.plan, Notes(builder.layout)
+    bad.add(prepared.left_out)
+    prepared.watch.begin(builder, plan, notes)
+    done = builder.done()
+    finished = [notes.read(shard.name) for shard in plan if shard.name in done]
+    bad.add([name for note in finished for name in note.bad])
+    todo = [shard for shard in plan if shard.name not in done]
+    images = sum(note.images for note in finished)
+    with sigterm_as_interrupt(), tqdm(total=prepared.images, initial=images, unit="img", disable=None) as bar:
+        if todo:
+            _fill_shards(builder, notes, prepared.work(todo), bad, bar)
+    prepared.watch.end(plan, notes)
+    return _report([notes.read(shard.name) for shard in plan], bad)
+
+
+def _fill_shards(builder: SetBuilder, notes: Notes, results: Results, bad: BadItems, bar: tqdm) -> None:
+    """Splits alternate in a source, so that one shard of each may be open at a time."""
+    opened: dict[str, OpenShard] = {}
+    with contextlib.ExitStack() as undo, contextlib.closing(results):  # type: ignore[type-var]
+        for planned, result in results:
+            if planned.name not in opened:
+                opened[planned.name] = shard = OpenShard(builder, planned)
+                undo.callback(shard.writer.abort)
+            shard = opened[planned.name]
+            shard.take(result)
+            bad.add(result.bad)
+            bar.update(result.images + len(result.bad))
+            if not shard.awaited:
+                shard.close(notes)
+        undo.pop_all()
+
+
+def _report(notes: Sequence[ShardNote], bad: BadItems) -> BuildReport:
+    images, psnr_sum = sum(note.images for note in notes), sum(note.psnr_sum for note in notes)
+    odd = sorted(name for note in notes for name in note.odd)
+    return BuildReport(images, psnr_sum / images if psnr_sum and images else None, sorted(bad.names), odd)
+
+
+class Named(Protocol):
+    """A record, of which error messages say the name."""
+
+    @property
+    def name(self) -> str: ...
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Named)
+
+
+def over_workers(
+    read: Callable[[Sequence[int]], Iterator[AnyRecord]],
+    transform: Callable[[AnyRecord], Transformed],
+    workers: int | None,
+) -> Callable[[Sequence[PlannedShard]], Results]:
+    """`Prepared.work` over a pool of processes; `read(positions)` yields the records of the source, in order."""
+
+    def work(shards: Sequence[PlannedShard]) -> Results:
+        shard_of = {position: shard for shard in shards for position in shard.positions}
+        positions = sorted(shard_of)
+        processes = usable_cores() if workers is None else workers
+        results = map_in_order(transform, read(positions), processes, lambda record: record.name)
+        with contextlib.closing(results):  # type: ignore[type-var]
+            for position, (_, result) in zip(positions, results, strict=True):
+                yield shard_of[position], result
+
+    return work
 
 
 class OpenShard:
@@ -146,22 +204,6 @@ class OpenShard:
         self.writer.close()
 
 
-@contextlib.contextmanager
-def taken_back_if_empty(out: Path) -> Iterator[None]:
-    """Bad input before the first shard is finished leaves nothing of a folder that was made in this block."""
-    layout, existed = Layout(out), out.exists()
-    fresh = not layout.meta.exists()
-    try:
-        yield
-    except FormatError:
-        if fresh and layout.build.exists() and not any(out.glob("*.tar")):
-            shutil.rmtree(layout.meta)
-            if not existed:
-                with contextlib.suppress(OSError):
-                    out.rmdir()
-        raise
-
-
 class BadItems:
     """Counts what is bad, and gives up when there is more than allowed."""
 
@@ -181,67 +223,47 @@ class BadItems:
             )
 
 
-def build_shards(
-    builder: SetBuilder,
-    plan: Sequence[PlannedShard],
-    read: Callable[[Sequence[int]], Iterator[AnyItem]],
-    work: Callable[[AnyItem], Transformed],
-    *,
-    images: int,
-    bad: BadItems,
-    watch: SourceWatch,
-    workers: int | None = None,
-) -> BuildReport:
-    """Write the shards of `plan` that are not finished yet. `read(positions)` yields their records, in order.
+@contextlib.contextmanager
+def _taken_back_if_empty(out: Path) -> Iterator[None]:
+    """Bad input before the first shard is finished leaves nothing of a folder that was made in this block."""
+    layout, existed = Layout(out), out.exists()
+    fresh = not layout.meta.exists()
+    try:
+        yield
+    except FormatError:
+        if fresh and layout.build.exists() and not any(out.glob("*.tar")):
+            shutil.rmtree(layout.meta)
+            if not existed:
+                with contextlib.suppress(OSError):
+                    out.rmdir()
+        raise
 
-    work: what a worker makes of a record. images: how many the source has in all planned shards, for the progress bar.
-    `bad` holds what is known already. Raises FormatError if more is bad than allowed, UsageError if the source is not
-    what finished shards were made of, FailureError if a worker fails; what is finished stays.
+
+def finished_set(out: Path) -> DatasetInfo:
+    """What a finished set says, checked and tidied as SetBuilder does it."""
+    info = read_info(out)
+    log.info("%s is finished already", out)
+    identity = {"name": info.name, "spec": info.spec, "classes": info.classes, "fingerprint": info.fingerprint}
+    with SetBuilder(out, **identity) as builder:
+        return builder.info or info
+
+
+def named(names: Sequence[str]) -> dict[str, Any]:
+    """How many, and the first thousand of them, for a set's provenance."""
+    return {"count": len(names), "names": names[:NAMED_IN_PROVENANCE]}
+
+
+def outcome(report: BuildReport, setting: JpegSetting | None, what: str) -> dict[str, Any]:
+    """For a set's provenance: how good the JPEGs are, and which of `what` ("views", "images") may be damaged.
+
+    Logs what was left out and what may be damaged.
     """
-    notes = Notes(builder.layout)
-    watch.begin(builder, plan, notes)
-    done = builder.done()
-    finished = [notes.read(shard.name) for shard in plan if shard.name in done]
-    bad.add([name for note in finished for name in note.bad])
-    todo = {position: shard for shard in plan if shard.name not in done for position in shard.positions}
-    results = map_in_order(
-        work, read(sorted(todo)), usable_cores() if workers is None else workers, lambda record: record.name
-    )
-    with (
-        sigterm_as_interrupt(),
-        tqdm(total=images, initial=sum(note.images for note in finished), unit="img", disable=None) as bar,
-    ):
-        if todo:
-            _write_shards(builder, notes, [todo[position] for position in sorted(todo)], results, bad, bar)
-    watch.end(builder, plan, notes)
-    return _report([notes.read(shard.name) for shard in plan], bad)
-
-
-def _write_shards(
-    builder: SetBuilder,
-    notes: Notes,
-    shard_of: Sequence[PlannedShard],
-    results: Iterator[tuple[AnyItem, Transformed]],
-    bad: BadItems,
-    bar: tqdm,
-) -> None:
-    """Splits alternate in a source, so that one shard of each may be open at a time. `results[i]` is of shard_of[i]."""
-    opened: dict[str, OpenShard] = {}
-    with contextlib.ExitStack() as undo, contextlib.closing(results):  # type: ignore[type-var]
-        for planned, (record, result) in zip(shard_of, results, strict=True):
-            if planned.name not in opened:
-                opened[planned.name] = shard = OpenShard(builder, planned)
-                undo.callback(shard.writer.abort)
-            shard = opened[planned.name]
-            shard.take(result)
-            bad.add(result.bad)
-            bar.update(record.images)
-            if not shard.awaited:
-                shard.close(notes)
-        undo.pop_all()
-
-
-def _report(notes: Sequence[ShardNote], bad: BadItems) -> BuildReport:
-    images, psnr_sum = sum(note.images for note in notes), sum(note.psnr_sum for note in notes)
-    odd = sorted(name for note in notes for name in note.odd)
-    return BuildReport(images, psnr_sum / images if psnr_sum and images else None, sorted(bad.names), odd)
+    record: dict[str, Any] = {}
+    if setting and report.psnr_db is not None:
+        record |= {"jpeg": str(setting), "psnr_db": round(report.psnr_db, 3)}  # mean over images
+    if report.odd:
+        record[f"odd_{what}"] = named(report.odd)
+        log.warning("%d %s may be damaged, e.g. %s", len(report.odd), what, report.odd[0])
+    if report.bad:
+        log.warning("%d bad %s were left out, e.g. %s", len(report.bad), what, report.bad[0])
+    return record

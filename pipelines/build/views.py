@@ -1,276 +1,191 @@
-"""3DIEBench, its OOD twin, and any data set in their layout → `views` shards.
-
-What has to be known of a source before its first shard: objects, image size, JPEG setting.
-
-For a tar that takes one pass over the whole file, so the result is kept beside the build: a resumed build reads it
-back if the file still has the size and time that it had.
-
-Opening a folder tree or a tar of objects.
-"""
+"""A source of views with parameters → `views` shards: all views of an object in one sample."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipelines.build.encode import JpegSetting, choose_setting, decode_jpeg, encoder_versions, resize
-from pipelines.build.options import Request, look_first, split_rule
-from pipelines.build.plan import evenly
-from pipelines.build.stage import BadItems, BuildReport, PlannedShard, build_shards, plan_shards, taken_back_if_empty
-from pipelines.build.transform import ObjectRecord, ViewJob, transform
+from pipelines.archives import read_content
+from pipelines.build.encode import Frame, JpegSetting, choose_setting, encoder_versions, fit_image
+from pipelines.build.options import BuildOptions, look_first
+from pipelines.build.plan import Notes, plan_shards
+from pipelines.build.stage import (
+    LISTING,
+    BuildReport,
+    Prepared,
+    finished_set,
+    named,
+    outcome,
+    over_workers,
+    run_build,
+)
+from pipelines.build.transform import ViewJob, content_digest, load_view, transform, view_size
+from pipelines.build.watch import SourceWatch
+from pipelines.sources import ViewSource, ViewsRecord
+from pipelines.sources.choose import evenly
 from pipelines.sources.content import file_sha256, file_stats, stamp_of
-from pipelines.sources.decode import jpeg_size
-from pipelines.sources.object_splits import Assignment, Split, assign
-from pipelines.sources.object_tar import TarSource
-from pipelines.sources.object_tree import TreeSource
-from pipelines.sources.objects import Content, ListedObject, Listing, Source, read_content
 from shards.errors import FormatError, UsageError
-from shards.files import disk_full_named, write_atomic
-from shards.json_fields import strict_json
 from shards.layout import Layout
 from shards.metadata import read_info
-from shards.schema import THREE_DIEBENCH_PARAMS, DatasetInfo, Encoding, ViewSpec
-from shards.writer import SetBuilder
+from shards.schema import DatasetInfo, ViewSpec
 
 log = logging.getLogger(__name__)
 
-NAMED_IN_PROVENANCE = 1000
-KEY_LENGTH = 80
+
+@dataclass(frozen=True)
+class Survey:
+    """What has to be known of a source before its first shard.
+
+    Of a tar that takes one pass over the whole file, so it is kept beside the build: a resumed build reads it back if
+    the file still has the size and time that it had. `source_size` is (height, width) in pixels; `setting` is None for
+    raw pixels.
+    """
+
+    records: list[ViewsRecord]
+    identity: dict[str, Any]
+    classes: tuple[str, ...]
+    source_size: tuple[int, int]
+    setting: JpegSetting | None
 
 
-def shard_3diebench(
-    source: Path | str,
+def shard_views(
+    source: ViewSource,
     out: Path | str,
     *,
-    split_lists: Path | None = None,
-    val_match: str | None = None,
-    val_fraction: float | None = None,
-    split: Split = "all",
-    size: int = 128,
-    encoding: Encoding = "jpeg",
-    jpeg_quality: str = "auto",
-    samples_per_shard: int = 256,
     max_bad: int = 0,
     workers: int | None = None,
-    limit: int | None = None,
     overwrite: bool = False,
+    **options: Any,
 ) -> DatasetInfo:
-    """Write a shard set from an unpacked tree or its tar(.gz), which is read as a stream.
+    """Write a shard set of the objects of `source`.
 
-    Splits come from the distributed lists (`split_lists`, or lying in the tree's root), or from `val_match` (objects of
-    this name are validation) or `val_fraction` (a share of each synset); `split` "ood" takes all objects. Views are
-    resized to size × size as PIL does (bilinear, antialiased) and always encoded anew, also those that have the size
-    already. `limit` takes so many objects of each split, evenly over the same synsets. `workers` None: one for each
+    Views are resized as PIL does (bilinear, antialiased) and always encoded anew, also those that have the size
+    already. `options`: those of BuildOptions, by default size 128 and 256 samples a shard. `workers` None: one for each
     usable core; 0 or 1: in this process. Bytes do not depend on it.
 
     Raises UsageError or FormatError for bad input (also for more than `max_bad` bad views), FailureError if a worker
     fails. What is finished stays; the same call goes on there. KeyboardInterrupt (also for SIGTERM) passes through.
     """
-    source, out = Path(source), Path(out)
-    origin = open_objects(source)
-    rule = split_rule(source, split_lists, val_match, val_fraction, split)
-    request = Request(source, rule, split, size, encoding, jpeg_quality, samples_per_shard, limit)
-    if look_first(out, request.to_json(), overwrite) and source.is_file():
-        return _finished(out, source)
-    found = _survey_once(origin, request, Layout(out))
-    work = plan_work(found, request)
-    with taken_back_if_empty(out), SetBuilder(out, overwrite=overwrite, **_identity(work, found, request)) as builder:
-        if builder.info is None:
-            save_survey(builder.layout, found, _survey_key(request))
-            report = _build(builder, origin, found, work, request.size, max_bad, workers)
-            builder.finish(_provenance(request, found, work, report))
-        assert builder.info is not None
-        return builder.info
+    asked, out = BuildOptions(**{"size": 128, "samples_per_shard": 256, "fit": None, **options}), Path(out)
+    if look_first(out, _request(source, asked), overwrite) and not source.random_access:
+        _refuse_other_archive(out, source.path)
+        return finished_set(out)
+    found = _stored_survey(source, asked, out) or survey(source, asked)
+    return run_build(prepare_views(source, asked, found, workers), out, max_bad=max_bad, overwrite=overwrite)
 
 
-@dataclass(frozen=True)
-class Work:
-    """`views` counts those of all planned objects, `slots` (N) is the most that one has."""
-
-    assignment: Assignment
-    plan: list[PlannedShard]
-    views: int
-    slots: int
-    orphans: list[str]
-
-
-def plan_work(found: ObjectSurvey, request: Request) -> Work:
-    """Which object goes into which shard. Raises UsageError or FormatError if the split does not fit the source."""
-    objects = found.listing.objects
-    assignment = assign(objects, request.rule, request.split)
-    kept = evenly(assignment.split, assignment.label, request.limit)
-    chosen = [name if keep else None for name, keep in zip(assignment.split, kept, strict=True)]
-    orphans = [
-        f"{item.path}/{file}: its {'latent' if file.startswith('image') else 'image'} is missing"
-        for item, name in zip(objects, chosen, strict=True)
-        if name is not None
-        for file in item.orphans
-    ]
-    splits = [name if item.view_ids else None for item, name in zip(objects, chosen, strict=True)]
-    counts = [len(item.view_ids) for item, name in zip(objects, splits, strict=True) if name is not None]
+def prepare_views(source: ViewSource, asked: BuildOptions, found: Survey, workers: int | None) -> Prepared:
+    """Raises UsageError if nothing is to be written."""
+    records = found.records
+    kept = evenly([record.split for record in records], [record.label for record in records], asked.limit)
+    chosen = [record for record, keep in zip(records, kept, strict=True) if keep]
+    counts = [len(record.view_ids) for record in chosen if record.view_ids]
     if not counts:
-        raise UsageError(f"split {request.split!r} has no objects in {request.source}; nothing to write")
-    return Work(assignment, plan_shards(splits, request.samples_per_shard), sum(counts), max(counts), orphans)
+        raise UsageError(f"split {source.options['split']!r} has no objects in {source.path}; nothing to write")
+    splits = [record.split if keep and record.view_ids else None for record, keep in zip(records, kept, strict=True)]
+    frame = _frame(asked, found.source_size)
+    job = ViewJob(frame, found.setting, found.source_size, len(source.params))
+    return Prepared(
+        identity={
+            "name": re.sub(r"(\.tar)?(\.gz|\.tgz)?$", "", str(found.identity["name"])),
+            "spec": ViewSpec(max(counts), frame.height, frame.width, asked.encoding, source.params),
+            "classes": found.classes,
+            "fingerprint": _fingerprint(source, asked, found),
+        },
+        plan=plan_shards(splits, asked.samples_per_shard),
+        work=over_workers(partial(source.read, records), partial(transform, job=job), workers),
+        images=sum(counts),
+        watch=_watch(source, found),
+        provenance=partial(_provenance, source, asked, found),
+        left_out=[line for record in chosen for line in record.missing],
+        listing=None if source.random_access else _survey_to_json(source, asked, found),
+    )
 
 
-def _survey_once(source: Source, request: Request, layout: Layout) -> ObjectSurvey:
-    if (saved := load_survey(layout, _survey_key(request))) is not None and request.source.is_file():
-        return saved
-    return survey_objects(source, request.size, request.encoding, request.jpeg_quality)
+def _request(source: ViewSource, asked: BuildOptions) -> dict[str, Any]:
+    return {"pipeline": source.name, **source.settled, **asked.to_json()}
 
 
-def _survey_key(request: Request) -> dict[str, Any]:
-    return {"source_stamp": stamp_of(file_stats([request.source])), **request.to_json(), **encoder_versions()}
+def _fingerprint(source: ViewSource, asked: BuildOptions, found: Survey) -> dict[str, Any]:
+    origin = {name: value for name, value in found.identity.items() if name != "name"}
+    fingerprint = {**_request(source, asked), "source": origin, "encoder": encoder_versions()}
+    return {**fingerprint, "jpeg": str(found.setting)} if found.setting else fingerprint
 
 
-def _identity(work: Work, found: ObjectSurvey, request: Request) -> dict[str, Any]:
-    """What SetBuilder holds two builds against each other by."""
-    size = request.size
-    origin = {name: value for name, value in found.listing.identity.items() if name != "name"}
-    fingerprint = {**request.to_json(), "source": origin, "encoder": encoder_versions()}
-    if found.setting:
-        fingerprint["jpeg"] = str(found.setting)
+def _provenance(source: ViewSource, asked: BuildOptions, found: Survey, report: BuildReport) -> dict[str, Any]:
+    same_size = _frame(asked, found.source_size).keeps(*found.source_size)
     return {
-        "name": re.sub(r"(\.tar)?(\.gz|\.tgz)?$", "", str(found.listing.identity["name"])),
-        "spec": ViewSpec(work.slots, size, size, request.encoding, THREE_DIEBENCH_PARAMS),
-        "classes": work.assignment.classes,
-        "fingerprint": fingerprint,
-    }
-
-
-def _build(
-    builder: SetBuilder, source: Source, found: ObjectSurvey, work: Work, size: int, max_bad: int, workers: int | None
-) -> BuildReport:
-    bad = BadItems(max_bad)
-    bad.add(work.orphans)
-    job = ViewJob(size, found.setting, found.source_size, len(THREE_DIEBENCH_PARAMS))
-
-    def read(positions: Sequence[int]) -> Iterator[ObjectRecord]:
-        return _records(source, found.listing.objects, work.assignment, positions)
-
-    made = partial(transform, job=job)
-    watch = source.watch(found.listing)
-    return build_shards(builder, work.plan, read, made, images=work.views, bad=bad, watch=watch, workers=workers)
-
-
-def _records(
-    source: Source, objects: Sequence[ListedObject], assignment: Assignment, positions: Sequence[int]
-) -> Iterator[ObjectRecord]:
-    for files in source.read(objects, positions):
-        item = objects[files.position]
-        yield ObjectRecord(
-            key=sample_key(item.synset, item.name),
-            label=assignment.label[files.position],
-            split=str(assignment.split[files.position]),
-            view_ids=list(item.view_ids),
-            views=files.images,
-            latents=files.latents,
-            name=item.path,
-            meta={"synset": item.synset, "object": item.name},
-        )
-
-
-def sample_key(synset: str, name: str) -> str:
-    """ "02691156_dc8d9003"; names that a key cannot hold are spelled with "-" and told apart by a hash."""
-    if re.fullmatch(r"[A-Za-z0-9-]+", synset) and re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        key = f"{synset}_{name}"
-        if len(key) <= KEY_LENGTH:
-            return key
-    digest = hashlib.sha256(f"{synset}/{name}".encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    plain = re.sub(r"[^A-Za-z0-9-]", "-", f"{synset}-{name}")
-    return f"{plain[: KEY_LENGTH - 13]}-{digest}"
-
-
-def _provenance(request: Request, found: ObjectSurvey, work: Work, report: BuildReport) -> dict[str, Any]:
-    """The same in every run of the same command on the same source, on whatever machine."""
-    height, width = found.source_size
-    record: dict[str, Any] = {
-        "command": request.command(),
-        "source": {**found.listing.identity, "objects": len(found.listing.objects), "image_size": [height, width]},
-        "split_rule": request.rule.describe(),
+        "command": asked.command(source),
+        "source": {**found.identity, "objects": len(found.records), "image_size": list(found.source_size)},
+        **({"split_rule": source.settled["split_rule"]} if "split_rule" in source.settled else {}),
         "views": report.images,
-        "resize": "PIL bilinear, antialiased" if (height, width) != (request.size,) * 2 else "none, same size",
-        "bad_views": {"count": len(report.bad), "names": report.bad[:NAMED_IN_PROVENANCE]},
+        "resize": "none, same size" if same_size else "PIL bilinear, antialiased",
+        "bad_views": named(report.bad),
         "versions": {**encoder_versions(), "pyarrow": version("pyarrow")},
+        **outcome(report, found.setting, "views"),
     }
-    if found.setting and report.psnr_db is not None:
-        record |= {"jpeg": str(found.setting), "psnr_db": round(report.psnr_db, 3)}  # mean over views
-    if report.odd:
-        record["odd_views"] = {"count": len(report.odd), "names": report.odd[:NAMED_IN_PROVENANCE]}
-        log.warning("%d views may be damaged, e.g. %s", len(report.odd), report.odd[0])
-    if report.bad:
-        log.warning("%d bad views were left out, e.g. %s", len(report.bad), report.bad[0])
-    return record
 
 
-def _finished(out: Path, tar: Path) -> DatasetInfo:
-    """The set as it is, checked and tidied as SetBuilder does it. UsageError: it was made of another tar."""
-    info = read_info(out)
-    there, here = info.fingerprint.get("source", {}).get("sha256"), file_sha256(tar)
+def _watch(source: ViewSource, found: Survey) -> SourceWatch:
+    def digest(position: int) -> str:
+        (content,) = source.read(found.records, [position])
+        return content_digest(content)
+
+    return SourceWatch(
+        source.path,
+        partial(source.stamp, found.records),
+        partial(source.holds, found.records, found.identity),
+        digest if source.random_access else None,
+    )
+
+
+def _refuse_other_archive(out: Path, archive: Path) -> None:
+    """UsageError: the finished set was made of another file."""
+    there, here = read_info(out).fingerprint.get("source", {}).get("sha256"), file_sha256(archive)
     if there != here:
         raise UsageError(
             f"{out} holds another set (the source's archive has other bytes than then; sha256 {there} there, {here} "
             "here): choose another --out, or give --overwrite"
         )
-    log.info("%s is finished already", out)
-    identity = {"name": info.name, "spec": info.spec, "classes": info.classes, "fingerprint": info.fingerprint}
-    with SetBuilder(out, **identity) as builder:
-        return builder.info or info
 
 
-@dataclass(frozen=True)
-class ObjectSurvey:
-    """`source_size` is (height, width) in pixels; `setting` is None for raw pixels."""
-
-    listing: Listing
-    source_size: tuple[int, int]
-    setting: JpegSetting | None
-
-
-def survey_objects(source: Source, size: int, encoding: str, jpeg_quality: str) -> ObjectSurvey:
+def survey(source: ViewSource, asked: BuildOptions) -> Survey:
     """List the source and decide. Raises FormatError for a wrong layout or images of many sizes."""
-    listing = source.list()
-    sample = dict(_readable(listing.sample))
-    sizes = {name: jpeg_size(data) for name, data in sample.items()}
-    source_size = _common_size(sizes)
-    if encoding == "raw":
-        return ObjectSurvey(listing, source_size, None)
-    if jpeg_quality != "auto":
-        return ObjectSurvey(listing, source_size, JpegSetting.parse(jpeg_quality))
-    pixels = []
-    for name, data in sample.items():
-        if sizes[name] == source_size:
-            with contextlib.suppress(ValueError):
-                pixels.append(resize(decode_jpeg(data), size))
-    if not pixels:
-        raise FormatError(f"{source.path}: not one of {len(sizes)} images that were tried can be decoded")
-    return ObjectSurvey(listing, source_size, choose_setting(pixels))
-
-
-def _readable(sample: Sequence[tuple[str, Content]]) -> list[tuple[str, bytes]]:
-    """What is damaged is passed over here; the workers will name it."""
-    found = []
-    for name, content in sample:
-        with contextlib.suppress(ValueError):
+    records, sample = source.records(), {}
+    for name, content in source.sample:
+        with contextlib.suppress(ValueError):  # what is damaged is passed over here; the workers will name it
             data = read_content(content)
-            jpeg_size(data)
-            found.append((name, data))
-    return found
+            sample[name] = (data, view_size(name, data))
+    source_size = _common_size([size for _, size in sample.values()])
+    found = Survey(records, source.identity, source.classes, source_size, None)
+    if asked.encoding == "raw":
+        return found
+    if asked.jpeg_quality != "auto":
+        return replace(found, setting=JpegSetting.parse(asked.jpeg_quality))
+    pixels = []
+    for name, (data, size) in sample.items():
+        if size == source_size:
+            with contextlib.suppress(ValueError):
+                pixels.append(fit_image(load_view(name, data, source_size), _frame(asked, source_size)))
+    if not pixels:
+        raise FormatError(f"{source.path}: not one of {len(sample)} images that were tried can be decoded")
+    return replace(found, setting=choose_setting(pixels))
 
 
-def _common_size(sizes: dict[str, tuple[int, int]]) -> tuple[int, int]:
+def _frame(asked: BuildOptions, source_size: tuple[int, int]) -> Frame:
+    return Frame(*((asked.size, asked.size) if asked.size else source_size), "squash")
+
+
+def _common_size(sizes: list[tuple[int, int]]) -> tuple[int, int]:
     """The size that most images have. Raises FormatError if not more than half have the same."""
-    counts = Counter(sizes.values()).most_common()
+    counts = Counter(sizes).most_common()
     if not counts:
         raise FormatError("no image that was tried is a JPEG; image_<k>.jpg files have to be")
     if 2 * counts[0][1] <= len(sizes):
@@ -279,64 +194,32 @@ def _common_size(sizes: dict[str, tuple[int, int]]) -> tuple[int, int]:
     return counts[0][0]
 
 
-def save_survey(layout: Layout, found: ObjectSurvey, request: dict) -> None:
-    """Keep `found` in a build's folder, for the same request and source."""
-    record = {
-        "request": request,
-        "identity": found.listing.identity,
-        "source_size": found.source_size,
-        "setting": str(found.setting) if found.setting else "",
-        "objects": [[o.synset, o.name, _to_ranges(o.view_ids), o.orphans] for o in found.listing.objects],
-    }
-    with disk_full_named(layout.root, lambda: "free some and run the same command again"):
-        write_atomic(_path(layout), json.dumps(record).encode(), layout.tmp)
+def _survey_key(source: ViewSource, asked: BuildOptions) -> dict[str, Any]:
+    """The saved survey is of use for the same request of the same, untouched file alone."""
+    return {"source_stamp": stamp_of(file_stats([source.path])), **_request(source, asked), **encoder_versions()}
 
 
-def load_survey(layout: Layout, request: dict) -> ObjectSurvey | None:
-    """What save_survey kept for the same request; None if there is nothing of use."""
+def _survey_to_json(source: ViewSource, asked: BuildOptions, found: Survey) -> dict[str, Any]:
+    setting = str(found.setting) if found.setting else ""
+    return {**asdict(found), "setting": setting, "request": _survey_key(source, asked)}
+
+
+def _stored_survey(source: ViewSource, asked: BuildOptions, out: Path) -> Survey | None:
+    """What an interrupted build of the same request kept; None if there is nothing of use."""
+    record = None if source.random_access else Notes(Layout(out)).read_json(LISTING)
+    if record is None:
+        return None
     try:
-        record = strict_json(_path(layout).read_bytes())
-        if record["request"] != request:
+        if record.pop("request") != _survey_key(source, asked):
             return None
-        shared: dict[str, tuple[int, ...]] = {}
-        objects = [
-            ListedObject(synset, name, shared.setdefault(ids, _from_ranges(ids)), tuple(orphans))
-            for synset, name, ids, orphans in record["objects"]
-        ]
+        shared: dict[tuple[int, ...], tuple[int, ...]] = {}  # most objects have the same numbers
+        records = []
+        for fields in record["records"]:
+            ids, missing = tuple(fields.pop("view_ids")), tuple(fields.pop("missing"))
+            records.append(ViewsRecord(**fields, view_ids=shared.setdefault(ids, ids), missing=missing))
         setting = JpegSetting.parse(record["setting"]) if record["setting"] else None
         height, width = record["source_size"]
-        return ObjectSurvey(Listing(objects, record["identity"]), (height, width), setting)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Survey(records, record["identity"], tuple(record["classes"]), (height, width), setting)
+    except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
         log.info("the saved listing is of no use (%s); listing again", error)
         return None
-
-
-def _path(layout: Layout) -> Path:
-    return layout.parts / "survey.json"
-
-
-def _to_ranges(ids: Sequence[int]) -> str:
-    """(0, 1, 2, 5) → "0-2,5-5"."""
-    ranges: list[list[int]] = []
-    for k in ids:
-        if ranges and ranges[-1][1] == k - 1:
-            ranges[-1][1] = k
-        else:
-            ranges.append([k, k])
-    return ",".join(f"{first}-{last}" for first, last in ranges)
-
-
-def _from_ranges(text: str) -> tuple[int, ...]:
-    pairs = (part.split("-") for part in text.split(",") if part)
-    return tuple(k for first, last in pairs for k in range(int(first), int(last) + 1))
-
-
-def open_objects(path: Path) -> Source:
-    """TreeSource for a folder, TarSource for a file. Raises FormatError if there is neither."""
-    if path.is_dir():
-        return TreeSource(path)
-    if path.is_file():
-        return TarSource(path)
-    raise FormatError(f"{path} is not there; give the unpacked tree or its .tar or .tar.gz")

@@ -6,23 +6,20 @@ Each shard's note has a digest of the bytes that it was made of. They are read a
 
 from __future__ import annotations
 
+import copy
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from pipelines.build.plan import Notes, PlannedShard
+from pipelines.sources import ImageRecord, ImageSource
 from shards.errors import UsageError
-from shards.files import disk_full_named, write_atomic
-from shards.json_fields import strict_json
-from shards.layout import Layout
 from shards.writer import SetBuilder
 
-if TYPE_CHECKING:
-    from pipelines.build.stage import Notes, PlannedShard
+STAMP = "source"  # name of the note that keeps the source's stamp
 
 
 @dataclass(frozen=True)
@@ -40,18 +37,17 @@ class SourceWatch:
 
     def begin(self, builder: SetBuilder, plan: Sequence[PlannedShard], notes: Notes) -> None:
         """UsageError if a finished shard was made of something else; with --overwrite it is forgotten instead."""
-        layout, now, done = builder.layout, self.stamp(), builder.done()
+        now, done = self.stamp(), builder.done()
         finished = [shard for shard in plan if shard.name in done]
-        if finished and _read(layout) != now and (stale := self._stale(finished, notes)):
+        if finished and _stored_stamp(notes) != now and (stale := self._stale(finished, notes)):
             if not builder.overwrite:
                 raise self._changed(stale[0])
             builder.forget(stale)
-        with disk_full_named(layout.root, lambda: "free some and run the same command again"):
-            write_atomic(_path(layout), json.dumps({"stamp": now}).encode(), layout.tmp)
+        notes.write_json(STAMP, {"stamp": now})
 
-    def end(self, builder: SetBuilder, plan: Sequence[PlannedShard], notes: Notes) -> None:
+    def end(self, plan: Sequence[PlannedShard], notes: Notes) -> None:
         """UsageError if the source changed while it was read: what shards hold, or what the fingerprint says of it."""
-        if self.stamp() == _read(builder.layout):
+        if self.stamp() == _stored_stamp(notes):
             return
         if stale := self._stale(plan, notes):
             raise self._changed(stale[0])
@@ -93,12 +89,16 @@ class SourceDigest:
         return self._digest.hexdigest()
 
 
-def _path(layout: Layout) -> Path:
-    return layout.parts / "source.json"
+def images_watch(source: ImageSource, records: Sequence[ImageRecord]) -> SourceWatch:
+    """Of a build whose positions are those of `records`."""
+    before = source.fingerprint
+
+    def same() -> bool:
+        return copy.copy(source).fingerprint == before  # a copy has read nothing yet
+
+    return SourceWatch(source.path, source.stamp, same, lambda position: source.digest(records[position]))
 
 
-def _read(layout: Layout) -> str | None:
-    try:
-        return strict_json(_path(layout).read_bytes())["stamp"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def _stored_stamp(notes: Notes) -> str | None:
+    stored = notes.read_json(STAMP)
+    return stored.get("stamp") if isinstance(stored, dict) else None

@@ -147,7 +147,7 @@ def _build(
 ) -> None:
     from pipelines.saliency.build import build_saliency
     from pipelines.saliency.models import ModelChoice
-    from pipelines.sources.open_source import open_source
+    from pipelines.sources import open_source
 
     of_build = ("storage", "samples_per_shard", "device", "processes", "workers", "limit", "max_bad", "overwrite")
     build = {name: given.pop(name) for name in of_build}
@@ -201,7 +201,7 @@ def import_imagenet_command(
 
 def _import(kind: str, maps: Path, source: Path, out: Path, as_json: bool, **options: Any) -> None:
     from pipelines.saliency.published import import_saliency
-    from pipelines.sources.open_source import open_source
+    from pipelines.sources import open_source
 
     import_saliency(open_source(kind, source), maps, out, **options)
     show_contents(out, as_json)

@@ -1,7 +1,4 @@
-"""`seqjepa-data shard …`: data sets on disk → shards.
-
-`seqjepa-data shard cifar100` and `tiny-imagenet`: small pictures, lossless, for augmented views.
-"""
+"""`seqjepa-data shard …`: data sets on disk → shards."""
 
 from __future__ import annotations
 
@@ -61,17 +58,21 @@ def shard_3diebench_command(
 
     Killed or interrupted, the same command goes on where it was.
     """
-    from pipelines.build.views import shard_3diebench
+    from pipelines.build.views import shard_views
+    from pipelines.sources.three_diebench import ThreeDIEBenchSource
 
-    shard_3diebench(
+    origin = ThreeDIEBenchSource(
         source,
-        out,
         split_lists=split_lists,
         val_match=val_match,
         val_fraction=val_fraction,
         split=split,  # type: ignore[arg-type]
+    )
+    shard_views(
+        origin,
+        out,
         size=size,
-        encoding=encoding,  # type: ignore[arg-type]
+        encoding=encoding,
         jpeg_quality=jpeg_quality,
         samples_per_shard=samples_per_shard,
         max_bad=max_bad,
@@ -108,21 +109,7 @@ def shard_stl10_command(
 
     Labels are 0 to 9, -1 in `unlabeled`. Killed or interrupted, the same command goes on where it was.
     """
-    shard_images_of(
-        "stl10",
-        source,
-        out=out,
-        maps=maps,
-        size=size,
-        encoding=encoding,
-        jpeg_quality=jpeg_quality,
-        samples_per_shard=samples_per_shard,
-        max_bad=max_bad,
-        limit=limit,
-        workers=workers,
-        overwrite=overwrite,
-        as_json=as_json,
-    )
+    _shard_images("stl10", **locals())
 
 
 @shard_app.command("imagenet")
@@ -150,22 +137,7 @@ def shard_imagenet_command(
 
     Image and map are resized together. Killed or interrupted, the same command goes on where it was.
     """
-    shard_images_of(
-        "imagenet",
-        source,
-        out=out,
-        maps=maps,
-        size=size,
-        fit=fit,
-        encoding=encoding,
-        jpeg_quality=jpeg_quality,
-        samples_per_shard=samples_per_shard,
-        max_bad=max_bad,
-        limit=limit,
-        workers=workers,
-        overwrite=overwrite,
-        as_json=as_json,
-    )
+    _shard_images("imagenet", **locals())
 
 
 @shard_app.command("folder")
@@ -197,36 +169,10 @@ def shard_folder_command(
 
     JPEG, PNG, WebP and BMP; the pixels as stored, EXIF orientation left alone. Killed, the same command goes on.
     """
-    shard_images_of(
-        "folder",
-        source,
-        val_fraction=val_fraction,
-        out=out,
-        maps=maps,
-        size=size,
-        fit=fit,
-        encoding=encoding,
-        jpeg_quality=jpeg_quality,
-        samples_per_shard=samples_per_shard,
-        max_bad=max_bad,
-        limit=limit,
-        workers=workers,
-        overwrite=overwrite,
-        as_json=as_json,
-    )
+    _shard_images("folder", **locals())
 
 
-def shard_images_of(
-    kind: str, source: Path, *, out: Path, as_json: bool, val_fraction: float | None = None, **options: Any
-) -> None:
-    """Opens the source, shards it, shows what came of it."""
-    from pipelines.build.images import shard_images
-    from pipelines.sources.open_source import open_source
-
-    shard_images(open_source(kind, source, val_fraction=val_fraction), out, **options)
-    show_contents(out, as_json)
-
-
+@shard_app.command("cifar100")
 def shard_cifar100_command(
     source: Annotated[
         Path, typer.Option(help="cifar-100-python/ with train, test and meta, or cifar-100-python.tar.gz.")
@@ -246,19 +192,11 @@ def shard_cifar100_command(
 
     Labels are the 100 fine classes, `coarse` is in the metadata. The pickles can name nothing but arrays of bytes.
     """
-    shard_images_of(
-        "cifar100",
-        source,
-        out=out,
-        encoding="raw",
-        samples_per_shard=samples_per_shard,
-        limit=limit,
-        workers=1,  # which is no slower here: a worker of its own would have to read the files again
-        overwrite=overwrite,
-        as_json=as_json,
-    )
+    # One worker is no slower here: a worker of its own would have to read the files again.
+    _shard_images("cifar100", encoding="raw", workers=1, **locals())
 
 
+@shard_app.command("tiny-imagenet")
 def shard_tiny_imagenet_command(
     source: Annotated[Path, typer.Option(help="tiny-imagenet-200.zip, a plain .tar of it, or the unpacked folder.")],
     out: Out,
@@ -278,15 +216,15 @@ def shard_tiny_imagenet_command(
 
     Labels are line numbers of wnids.txt, also for validation; the unlabelled test split is left out.
     """
-    shard_images_of(
-        "tiny-imagenet",
-        source,
-        out=out,
-        encoding="raw",
-        samples_per_shard=samples_per_shard,
-        max_bad=max_bad,
-        limit=limit,
-        workers=workers,
-        overwrite=overwrite,
-        as_json=as_json,
-    )
+    _shard_images("tiny-imagenet", encoding="raw", **locals())
+
+
+def _shard_images(
+    kind: str, source: Path, out: Path, as_json: bool, val_fraction: float | None = None, **options: Any
+) -> None:
+    """Opens the source, shards it, shows what came of it."""
+    from pipelines.build.images import shard_images
+    from pipelines.sources import open_source
+
+    shard_images(open_source(kind, source, val_fraction=val_fraction), out, **options)
+    show_contents(out, as_json)

@@ -1,35 +1,33 @@
 """A source of images → a `maps` set: the saliency map of each image. Killed at any moment, the next run goes on.
 
-MapRequest holds what decides the content of a set of maps; provenance() writes it into the metadata.
+MapRequest holds what decides the content of a set of maps; map_provenance() writes it into the metadata.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
-from tqdm import tqdm
-
-from pipelines.archives import warn_of
-from pipelines.build.options import look_first
-from pipelines.build.plan import RULE
+from pipelines.build.options import check_choice, check_counts, command_line, look_first
+from pipelines.build.plan import PlannedShard, plan_shards
 from pipelines.build.pool import sigterm_as_interrupt
-from pipelines.build.stage import BadItems, Notes, OpenShard, PlannedShard, plan_shards, taken_back_if_empty
-from pipelines.build.watch import SourceWatch
+from pipelines.build.stage import BuildReport, Prepared, Results, finished_set, named, run_build
+from pipelines.build.watch import images_watch
 from pipelines.saliency.engine import Engine, MapJob, start_engine
 from pipelines.saliency.models import ModelChoice, chosen_devices
-from pipelines.sources.source import ImageRecord, ImageSource, images_watch, limited
+from pipelines.sources import ImageRecord, ImageSource
+from pipelines.sources.choose import RULE, limited
 from shards.environment import usable_cores
 from shards.errors import UsageError
-from shards.metadata import read_info
 from shards.schema import DatasetInfo, MapSpec, MapStorage
-from shards.writer import SetBuilder
+
+log = logging.getLogger(__name__)
 
 
 def build_saliency(
@@ -61,21 +59,11 @@ def build_saliency(
     if not records:
         raise UsageError(f"{source.path} holds no images")
     if look_first(Path(out), request.to_json(), overwrite):
-        return finished(Path(out))
+        return finished_set(Path(out))
     job = MapJob(choice, source, storage, _workers(source, workers, len(devices)), _threads(devices))
-    plan = plan_shards([record.split for record in records], samples_per_shard)
-    with (
-        sigterm_as_interrupt(),
-        contextlib.closing(start_engine(job, devices)) as engine,
-        taken_back_if_empty(Path(out)),
-        SetBuilder(out, overwrite=overwrite, **_identity(request, engine)) as builder,
-    ):
-        if builder.info:
-            return builder.info
-        watch = images_watch(source, records)
-        left_out = _build(builder, plan, records, engine, BadItems(max_bad), watch)
-        command = request.command("build-saliency")
-        return builder.finish(map_provenance(request, command, engine.provenance, len(records), left_out))
+    with sigterm_as_interrupt(), contextlib.closing(start_engine(job, devices)) as engine:
+        prepared = _prepare(request, records, engine)
+        return run_build(prepared, Path(out), max_bad=max_bad, overwrite=overwrite)
 
 
 def map_request(
@@ -91,51 +79,25 @@ def map_request(
     return MapRequest(source, maker, storage, samples_per_shard, limit, options)
 
 
-def _build(
-    builder: SetBuilder,
-    plan: Sequence[PlannedShard],
-    records: list[ImageRecord],
-    engine: Engine,
-    bad: BadItems,
-    watch: SourceWatch,
-) -> list[str]:
-    """Writes the shards that are not finished yet. Names of what was left out, sorted."""
-    notes = Notes(builder.layout)
-    watch.begin(builder, plan, notes)
-    done = builder.done()
-    todo = [shard for shard in plan if shard.name not in done]
-    bad.add([name for shard in plan if shard.name in done for name in notes.read(shard.name).bad])
-    left = sum(len(shard.positions) for shard in todo)
-    with tqdm(total=len(records), initial=len(records) - left, unit="img", disable=None) as bar:
-        if todo:
-            _write(builder, notes, todo, records, engine, bad, bar)
-    watch.end(builder, plan, notes)
-    return sorted(bad.names)
+def _prepare(request: MapRequest, records: list[ImageRecord], engine: Engine) -> Prepared:
+    def work(shards: Sequence[PlannedShard]) -> Results:
+        wanted = [[records[position] for position in shard.positions] for shard in shards]
+        return ((shards[number], result) for number, result in engine.make(wanted))
 
-
-def _write(
-    builder: SetBuilder,
-    notes: Notes,
-    todo: Sequence[PlannedShard],
-    records: list[ImageRecord],
-    engine: Engine,
-    bad: BadItems,
-    bar: tqdm,
-) -> None:
-    opened: dict[int, OpenShard] = {}
-    made = engine.make([[records[position] for position in shard.positions] for shard in todo])
-    with contextlib.ExitStack() as undo:
-        for number, result in made:
-            if number not in opened:
-                opened[number] = OpenShard(builder, todo[number])
-                undo.callback(opened[number].writer.abort)
-            shard = opened[number]
-            shard.take(result)
-            bad.add(result.bad)
-            bar.update()
-            if not shard.awaited:
-                shard.close(notes)
-        undo.pop_all()
+    of_model = {f"model_{name}": value for name, value in engine.provenance.items() if name != "model"}
+    return Prepared(
+        identity={
+            "name": f"{request.source.name}-{request.maker['model']}",
+            "spec": MapSpec(request.storage),
+            "classes": request.source.classes,
+            "fingerprint": {**request.to_json(), **of_model},
+        },
+        plan=plan_shards([record.split for record in records], request.samples_per_shard),
+        work=work,
+        images=len(records),
+        watch=images_watch(request.source, records),
+        provenance=partial(map_provenance, request, request.command("build-saliency"), engine.provenance, len(records)),
+    )
 
 
 def _workers(source: ImageSource, workers: int | None, processes: int) -> int:
@@ -148,22 +110,6 @@ def _workers(source: ImageSource, workers: int | None, processes: int) -> int:
 def _threads(devices: Sequence[str]) -> int | None:
     """Several processes on the CPU share its cores."""
     return max(1, usable_cores() // len(devices)) if len(devices) > 1 and devices[0] == "cpu" else None
-
-
-def _identity(request: MapRequest, engine: Engine) -> dict[str, Any]:
-    """What SetBuilder holds two builds against each other by."""
-    of_model = {f"model_{name}": value for name, value in engine.provenance.items() if name != "model"}
-    return {
-        "name": f"{request.source.name}-{request.maker['model']}",
-        "spec": MapSpec(request.storage),
-        "classes": request.source.classes,
-        "fingerprint": {**request.to_json(), **of_model},
-    }
-
-
-log = logging.getLogger(__name__)
-
-NAMED_IN_PROVENANCE = 1000
 
 
 @dataclass(frozen=True)
@@ -179,11 +125,8 @@ class MapRequest:
 
     def __post_init__(self) -> None:
         """Raises UsageError for a value out of range."""
-        if self.storage not in get_args(MapStorage):
-            raise UsageError(f"--storage {self.storage!r} is not known; there are {', '.join(get_args(MapStorage))}")
-        for name in ("samples_per_shard", "limit"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise UsageError(f"--{name.replace('_', '-')} {value}: 1 or more is allowed")
+        check_choice("storage", self.storage, get_args(MapStorage))
+        check_counts(samples_per_shard=self.samples_per_shard, limit=self.limit)
 
     def to_json(self) -> dict[str, Any]:
         """JSON values that tell two requests apart."""
@@ -194,34 +137,23 @@ class MapRequest:
     def command(self, verb: str, **more: Any) -> str:
         """The command line that gives the same maps, folders reduced to their names."""
         options = {"source": self.source.path.resolve().name, **more, **self.source.options, **self.options}
-        options |= self._own()
-        chosen = [(f"--{name.replace('_', '-')}", str(value)) for name, value in options.items() if value is not None]
-        return shlex.join(["seqjepa-data", verb, self.source.name, *(word for option in chosen for word in option)])
+        return command_line(verb, self.source.name, options | self._own())
 
     def _own(self) -> dict[str, Any]:
         return {"storage": self.storage, "samples_per_shard": self.samples_per_shard, "limit": self.limit}
 
 
 def map_provenance(
-    request: MapRequest, command: str, model: dict[str, Any], images: int, left_out: list[str]
+    request: MapRequest, command: str, model: dict[str, Any], images: int, report: BuildReport
 ) -> dict[str, Any]:
-    """The same in every run of the same command on the same source. `left_out` names images without a map."""
-    if left_out:
-        log.warning("%d images were left out, e.g. %s", len(left_out), left_out[0])
-    warn_of(request.source.others, request.source.path)
+    """The same in every run of the same command on the same source. Logs which images have no map."""
+    if report.bad:
+        log.warning("%d images were left out, e.g. %s", len(report.bad), report.bad[0])
+    request.source.others.warn(request.source.path)
     return {
         "command": command,
         "saliency_model": model,
         "source": {"name": request.source.path.resolve().name, "images": images, **request.source.fingerprint},
-        "left_out": {"count": len(left_out), "names": left_out[:NAMED_IN_PROVENANCE]},
+        "left_out": named(report.bad),
         "versions": {name: version(name) for name in ("torch", "numpy", "pyarrow")},
     }
-
-
-def finished(out: Path) -> DatasetInfo:
-    """The set as it is, checked and tidied as SetBuilder does it."""
-    info = read_info(out)
-    log.info("%s is finished already", out)
-    identity = {"name": info.name, "spec": info.spec, "classes": info.classes, "fingerprint": info.fingerprint}
-    with SetBuilder(out, **identity) as builder:
-        return builder.info or info

@@ -23,10 +23,10 @@ from torch import Tensor
 
 from pipelines.build.maps import IMAGE_DIGEST
 from pipelines.build.pool import as_workers_start, begin_worker, map_in_order
-from pipelines.build.transform import Transformed
+from pipelines.build.stage import Transformed
 from pipelines.saliency.load import load
 from pipelines.saliency.models import ModelChoice, SaliencyModel
-from pipelines.sources.source import ImageRecord, ImageSource
+from pipelines.sources import ImageRecord, ImageSource
 from shards.environment import describe_error
 from shards.errors import FailureError, FormatError, SeqJepaError, UsageError
 from shards.saliency_map import encode_map

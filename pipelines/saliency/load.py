@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipelines.sources.source import ImageRecord, ImageSource
+from pipelines.sources import ImageRecord, ImageSource
 from shards.environment import pass_environment_on
 
 

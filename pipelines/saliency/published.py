@@ -21,18 +21,19 @@ import numpy as np
 
 from pipelines.build.maps import IMAGE_DIGEST
 from pipelines.build.options import look_first
-from pipelines.build.stage import BadItems, build_shards, plan_shards, taken_back_if_empty
-from pipelines.build.transform import Transformed
-from pipelines.saliency.build import MapRequest, finished, map_provenance
+from pipelines.build.plan import plan_shards
+from pipelines.build.stage import Prepared, Transformed, finished_set, over_workers, run_build
+from pipelines.build.watch import images_watch
+from pipelines.saliency.build import MapRequest, map_provenance
+from pipelines.sources import ImageRecord, ImageSource
+from pipelines.sources.choose import limited
 from pipelines.sources.content import content_sha256, file_stats, pieces_of
-from pipelines.sources.source import ImageRecord, ImageSource, images_watch, limited
 from shards.environment import pass_environment_on
 from shards.errors import FormatError, UsageError, reason_of
 from shards.saliency_map import encode_map
 from shards.sample import MapSample
 from shards.schema import DatasetInfo, MapSpec, MapStorage
 from shards.stats import PixelStats
-from shards.writer import SetBuilder
 
 STL10_SIDE = 96
 SUFFIXES = ("-sal.npy", "_sal.npy")
@@ -49,7 +50,6 @@ class PublishedItem:
     record: ImageRecord
     file: Path
     row: int | None = None
-    images: int = 1
 
     @property
     def name(self) -> str:
@@ -76,29 +76,28 @@ def import_saliency(
     out, published = Path(out), {"pipeline": "import-saliency", "maps": fingerprint(maps, source)}
     request = MapRequest(source, published, storage, samples_per_shard, limit)
     if look_first(out, request.to_json(), overwrite):
-        return finished(out)
+        return finished_set(out)
     items, missing = find_maps(source, maps, limit)
-    identity = {
-        "name": f"{source.name}-published",
-        "spec": MapSpec(storage),
-        "classes": source.classes,
-        "fingerprint": request.to_json(),
-    }
-    with taken_back_if_empty(out), SetBuilder(out, overwrite=overwrite, **identity) as builder:
-        if builder.info:
-            return builder.info
-        bad = BadItems(max_bad)
-        bad.add(missing)
-        plan = plan_shards([item.record.split for item in items], samples_per_shard)
 
-        def read(positions: Sequence[int]) -> Iterator[PublishedItem]:
-            return (items[position] for position in positions)
+    def read(positions: Sequence[int]) -> Iterator[PublishedItem]:
+        return (items[position] for position in positions)
 
-        work = partial(take_over, source=source, storage=storage)
-        watch = images_watch(source, [item.record for item in items])
-        report = build_shards(builder, plan, read, work, images=len(items), bad=bad, watch=watch, workers=workers)
-        command = request.command("import-saliency", maps=maps.resolve().name)
-        return builder.finish(map_provenance(request, command, PUBLISHED, len(items), report.bad))
+    command = request.command("import-saliency", maps=maps.resolve().name)
+    prepared = Prepared(
+        identity={
+            "name": f"{source.name}-published",
+            "spec": MapSpec(storage),
+            "classes": source.classes,
+            "fingerprint": request.to_json(),
+        },
+        plan=plan_shards([item.record.split for item in items], samples_per_shard),
+        work=over_workers(read, partial(take_over, source=source, storage=storage), workers),
+        images=len(items),
+        watch=images_watch(source, [item.record for item in items]),
+        provenance=partial(map_provenance, request, command, PUBLISHED, len(items)),
+        left_out=missing,
+    )
+    return run_build(prepared, out, max_bad=max_bad, overwrite=overwrite)
 
 
 def fingerprint(maps: Path, source: ImageSource) -> dict[str, Any]:

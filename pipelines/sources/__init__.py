@@ -1,0 +1,199 @@
+"""What a source is: records of what is there, in a stable order, and the content of any of them. Opens one by name.
+
+A source is cheap to make and to pickle; it lists what it holds when first asked. A source of images is read at random,
+so that worker processes can share the work; a source of views is read in its own order, which may be that of a stream.
+Shards with maps and the maps themselves find each other by split and key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from pipelines.archives import Content, LeftOut
+from shards.errors import UsageError
+from shards.schema import ParamField
+
+IMAGE_SOURCES = {
+    "stl10": "pipelines.sources.stl10:Stl10Source",
+    "imagenet": "pipelines.sources.imagenet:ImageNetSource",
+    "cifar100": "pipelines.sources.cifar100:Cifar100Source",
+    "tiny-imagenet": "pipelines.sources.tiny_imagenet:TinyImageNetSource",
+    "folder": "pipelines.sources.folder:FolderSource",
+}
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image of a source, before it is read.
+
+    key       of its sample: unique in its split, a pure function of the image's place in the source
+    label     rank in the source's `classes`, −1 for none
+    split     "train", "val", "test" or "unlabeled"
+    name      for messages: what a user would look for
+    position  where it begins in the file that holds it: row of an STL-10 file, byte of a tar; 0 in a file of its own
+    length    bytes in a tar, 0 otherwise
+    meta      "file": the path relative to the source, with "/" …
+    """
+
+    key: str
+    label: int
+    split: str
+    name: str
+    position: int
+    length: int = 0
+    meta: dict[str, str | int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ViewsRecord:
+    """One object of a source of views, before it is read: all of its views make one sample.
+
+    key, label and meta as in ImageRecord; `split` None: left out. `name` is for messages.
+    view_ids  numbers of the views, ascending
+    missing   what the object should have and has not, by name: "image_3.jpg: its latent is missing"
+    """
+
+    key: str
+    label: int
+    split: str | None
+    name: str
+    view_ids: tuple[int, ...]
+    missing: tuple[str, ...] = ()
+    meta: dict[str, str | int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ViewsContent:
+    """What a worker needs to make the sample of `record`: `views[i]` and `params[i]` belong to its `view_ids[i]`.
+
+    views   image files, as bytes or as paths that the worker reads; JPEG where `view_file` ends with ".jpg"
+    params  .npy files of P floats, as bytes or paths; or the parameters themselves, float32 [n, P]
+    view_file, params_file  names of these files, "image_{}.jpg", for messages
+    """
+
+    record: ViewsRecord
+    views: Sequence[Content]
+    params: Sequence[Content] | np.ndarray
+    view_file: str = "image_{}.jpg"
+    params_file: str = "latent_{}.npy"
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+
+class Source(Protocol):
+    """What building a shard set asks of any source.
+
+    name     of the command: `seqjepa-data shard <name>`
+    options  what of the command line belongs to the source, by name; None for what was not given
+    classes  names, in the order of the labels
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def options(self) -> dict[str, Any]: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+
+class ImageSource(Source, Protocol):
+    """`fingerprint`: JSON values that tell two sources apart at little cost, wherever they lie.
+
+    `others` is what it holds beside its images, for one line at the end of a build; `left_out` counts it.
+    """
+
+    @property
+    def fingerprint(self) -> dict[str, Any]: ...
+
+    @property
+    def others(self) -> LeftOut: ...
+
+    @property
+    def left_out(self) -> int: ...
+
+    def stamp(self) -> str:
+        """Differs, on this machine, whenever a file of the source may have been written to."""
+        ...
+
+    def records(self) -> list[ImageRecord]:
+        """All splits, in a stable order. Raises FormatError or UsageError if the layout is not what it should be."""
+        ...
+
+    def read(self, record: ImageRecord) -> np.ndarray:
+        """uint8 [H, W, 3] RGB; grey, palette, CMYK and alpha converted. ValueError says what is wrong with it."""
+        ...
+
+    def digest(self, record: ImageRecord) -> str:
+        """short_digest of its bytes as they are stored; of no bytes, for an image that cannot be read."""
+        ...
+
+
+class ViewSource(Source, Protocol):
+    """A source of views with parameters.
+
+    params         columns of the parameters, P of them; from these the actions between views are made
+    settled        what of its options has to be in a fingerprint: JSON values, known before anything is listed
+    identity       JSON values that tell two sources apart, wherever they lie, and the `name` of the folder or archive
+    sample         some images, spread over the source, as (name, content): they decide the size and the JPEG setting
+    random_access  False for one file that is read from front to back
+    """
+
+    random_access: bool
+
+    @property
+    def params(self) -> tuple[ParamField, ...]: ...
+
+    @property
+    def settled(self) -> dict[str, Any]: ...
+
+    @property
+    def identity(self) -> dict[str, Any]: ...
+
+    @property
+    def sample(self) -> Sequence[tuple[str, Content]]: ...
+
+    def records(self) -> list[ViewsRecord]:
+        """All objects in the source's own order. Raises FormatError or UsageError as ImageSource.records."""
+        ...
+
+    def read(self, records: Sequence[ViewsRecord], positions: Sequence[int]) -> Iterator[ViewsContent]:
+        """Contents of `records[p]` for each p of `positions` (ascending), in that order."""
+        ...
+
+    def stamp(self, records: Sequence[ViewsRecord]) -> str:
+        """Differs, on this machine, whenever a file of these records may have been written to."""
+        ...
+
+    def holds(self, records: Sequence[ViewsRecord], identity: dict[str, Any]) -> bool:
+        """Whether the files of these records are still those of `identity`."""
+        ...
+
+
+def open_source(kind: str, path: Path | str, *, val_fraction: float | None = None) -> ImageSource:
+    """A source of images by name.
+
+    Raises UsageError for an unknown kind, a path that is not there, an option of another kind.
+    """
+    if kind not in IMAGE_SOURCES:
+        raise UsageError(f"source {kind!r} is not known; there are {', '.join(IMAGE_SOURCES)}")
+    path = Path(path)
+    if not path.exists():
+        raise UsageError(f"{path} is not there; give the folder (or archive) that holds the images")
+    if kind != "folder" and val_fraction is not None:
+        raise UsageError(f"--val-fraction is for folders without a split of their own; {kind} has one")
+    module, _, name = IMAGE_SOURCES[kind].partition(":")
+    options = {} if kind != "folder" else {"val_fraction": val_fraction}
+    return getattr(import_module(module), name)(path, **options)

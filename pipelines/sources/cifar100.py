@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from pipelines.archives import FILE, TRAILING, LeftOut
 from pipelines.archives.tar import TarStream
+from pipelines.sources import ImageRecord
 from pipelines.sources.content import file_stats, short_digest, stamp_of
 from pipelines.sources.restricted_pickle import LARGEST_PICKLE, StoredBytes, load_plain
-from pipelines.sources.source import ImageRecord
 from shards.environment import pass_environment_on
 from shards.errors import FormatError
 

@@ -50,7 +50,7 @@ def content_sha256(files: Iterable[tuple[str, int]], read: Read) -> str:
 def sample(files: Iterable[tuple[str, int]]) -> list[tuple[int, str]]:
     """(position, name) of the files whose bytes are read: those whose names hash lowest, as far as number and bytes
     allow."""
-    numbered = ((_rank(name), position, name, size) for position, (name, size) in enumerate(files))
+    numbered = ((name_rank(name), position, name, size) for position, (name, size) in enumerate(files))
     ranked = heapq.nsmallest(SAMPLED_FILES, numbered)
     total = itertools.accumulate(size for *_, size in ranked)
     return [
@@ -67,7 +67,7 @@ def _told(files: Iterable[tuple[str, int]], digest: hashlib._Hash) -> Iterator[t
         yield name, size
 
 
-def _rank(name: str) -> bytes:
+def name_rank(name: str) -> bytes:
     return hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
 
 

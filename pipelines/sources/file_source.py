@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from pipelines.archives import LeftOut, shown
+from pipelines.sources import ImageRecord
 from pipelines.sources.decode import decode_image
 from pipelines.sources.files import FileList, FileReader, content_of, digest_of_file, list_files, stamp_of_files
-from pipelines.sources.source import ImageRecord
 from shards.errors import FormatError
 
 KEY_LENGTH = 80

@@ -12,14 +12,23 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pipelines.archives import NOWHERE, OUTSIDE, TRAILING, LeftOut, Member, shown
+from pipelines.archives import (
+    LARGEST_FILE,
+    NOWHERE,
+    OUTSIDE,
+    TRAILING,
+    LeftOut,
+    Member,
+    read_content,
+    shown,
+    unreadable,
+)
 from pipelines.archives.tar import TarStream
 from pipelines.archives.tree import ArchiveTree, DiskTree, walk
 from pipelines.archives.zip import is_zip, unpack, walk_zip
+from pipelines.sources import ImageRecord
 from pipelines.sources.content import content_sha256, file_stats, short_digest, stamp_of
 from pipelines.sources.decode import SUFFIXES
-from pipelines.sources.objects import LARGEST_FILE, read_content, unreadable
-from pipelines.sources.source import ImageRecord
 from pipelines.sources.split_folders import split_of
 from shards.errors import FormatError, reason_of
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pipelines.archives import shown
-from pipelines.build.plan import RULE, check_fraction, validation_share
+from pipelines.sources.choose import RULE, check_fraction, validation_share
 from pipelines.sources.file_source import Arrangement, FileSource
 from pipelines.sources.files import NOTES, FileEntry, FileList
 from pipelines.sources.split_folders import (
@@ -68,9 +68,12 @@ class FolderRule:
         return ["val" if validation else "train" for validation in chosen]
 
 
-def folder_source(path: Path, val_fraction: float | None = None) -> FileSource:
-    told = {"val_fraction_rule": RULE} if val_fraction is not None else {}
-    return FileSource("folder", path, FolderRule(val_fraction), {"val_fraction": val_fraction}, told)
+class FolderSource(FileSource):
+    """`val_fraction`: of each class this share is validation; None: none is."""
+
+    def __init__(self, path: Path, val_fraction: float | None = None):
+        told = {"val_fraction_rule": RULE} if val_fraction is not None else {}
+        super().__init__("folder", path, FolderRule(val_fraction), {"val_fraction": val_fraction}, told)
 
 
 def _class(name: PurePosixPath) -> str | None:

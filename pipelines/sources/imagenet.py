@@ -60,10 +60,6 @@ class ImageNetSource(FileSource):
         return files
 
 
-def imagenet_source(path: Path) -> FileSource:
-    return ImageNetSource(path)
-
-
 def imagenet_rule(files: FileList) -> Arrangement:
     """Keys are file names, "n01440764_10026", or paths below the split where names recur.
 

@@ -1,9 +1,8 @@
-"""The distributed split files: `train_images.npy`, `val_images.npy` and the labels beside them.
+"""Which object belongs to which split, and which number its class has.
 
-An image list is a unicode array of "/<synset>/<object>/"; labels are integers, the rank of the synset in ascending
-order. Both are only read, never unpickled.
-
-Which object belongs to which split, and which number its class has.
+3DIEBench's own split files are `train_images.npy`, `val_images.npy` and the labels beside them. An image list is a
+unicode array of "/<synset>/<object>/"; labels are integers, the rank of the synset in ascending order. Both are only
+read, never unpickled.
 """
 
 from __future__ import annotations
@@ -14,17 +13,24 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
-from pipelines.build.plan import RULE, validation_share
+from pipelines.sources.choose import RULE, validation_share
 from pipelines.sources.objects import ListedObject
 from shards.environment import pass_environment_on
 from shards.errors import FormatError, UsageError
 
-SPLITS = ("train", "val")
+log = logging.getLogger(__name__)
+
+Split = Literal["all", "train", "val", "ood"]
+LISTED_SPLITS = ("train", "val")
 LARGEST_LIST = 256 << 20  # bytes
+THREE_WAYS = (
+    "no split is given: pass --split-lists DIR with the distributed val_images.npy (and train_images.npy), or "
+    "--val-match NAME (objects of that name are validation), or --val-fraction F (of each class, chosen by name)"
+)
 
 
 @dataclass(frozen=True)
@@ -51,27 +57,72 @@ class SplitLists:
                     )
 
 
+@dataclass(frozen=True)
+class SplitRule:
+    """How to tell training from validation: one of the three, or none of them for "ood"."""
+
+    lists: SplitLists | None = None
+    val_match: str | None = None
+    val_fraction: float | None = None
+
+    def describe(self) -> dict:
+        """What of it belongs into a fingerprint and provenance: JSON values."""
+        if self.val_match is not None:
+            return {"val_match": self.val_match}
+        if self.val_fraction is not None:
+            return {"val_fraction": self.val_fraction, "val_fraction_rule": RULE}
+        return {"lists_sha256": self.lists.sha256} if self.lists else {}
+
+
+def split_rule(
+    source: Path, split_lists: Path | None, val_match: str | None, val_fraction: float | None, split: Split
+) -> SplitRule:
+    """The one rule that was given; else the lists that lie in the tree's root.
+
+    Raises UsageError for a split that is not known, and for no rule or two.
+    """
+    if split not in get_args(Split):
+        raise UsageError(f"--split {split!r} is not known; there are {', '.join(get_args(Split))}")
+    given = [name for name in (split_lists, val_match, val_fraction) if name is not None]
+    if len(given) > 1 or (split == "ood" and given and split_lists is None):
+        raise UsageError(
+            "give one of --split-lists, --val-match and --val-fraction, and only --split-lists with --split ood"
+        )
+    if val_match is not None or val_fraction is not None:
+        return SplitRule(val_match=val_match, val_fraction=val_fraction)
+    lists = find_split_lists(split_lists or source)
+    if lists is None and split_lists is not None:
+        raise FormatError(f"{split_lists} holds no val_images.npy; give the folder of the distributed split lists")
+    if lists is None and split != "ood":
+        raise UsageError(THREE_WAYS)
+    return SplitRule(lists=lists)
+
+
 def find_split_lists(folder: Path) -> SplitLists | None:
     """The lists in `folder`; None if it has no val_images.npy. Raises FormatError for a file that is no such list."""
     if not (folder / "val_images.npy").is_file():
         return None
-    objects, labels, sha256 = {}, {}, {}
-    for split in SPLITS:
+    lists = SplitLists(folder, {}, {}, {})
+    for split in LISTED_SPLITS:
         for kind in ("images", "labels"):
             path = folder / f"{split}_{kind}.npy"
             if path.is_file():
-                array = _load(path, "iu" if kind == "labels" else "U")
-                sha256[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+                array = _load_list(path, "iu" if kind == "labels" else "U")
+                lists.sha256[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
                 if kind == "images":
-                    objects[split] = [_object_path(text, path) for text in array.tolist()]
+                    lists.objects[split] = [_object_path(text, path) for text in array.tolist()]
                 else:
-                    labels[split] = array
-    lists = SplitLists(folder, objects, labels, sha256)
-    _check(lists)
+                    lists.labels[split] = array
+    for split, paths in lists.objects.items():
+        labelled = len(lists.labels.get(split, paths))
+        if labelled != len(paths):
+            raise FormatError(f"{folder / split}_images.npy has {len(paths)} rows, its labels file {labelled}")
+    if both := set(lists.objects.get("train", ())) & set(lists.objects["val"]):
+        raise FormatError(f"{folder}: {len(both)} objects are in both lists, e.g. {min(both)}")
     return lists
 
 
-def _load(path: Path, kinds: str) -> np.ndarray:
+def _load_list(path: Path, kinds: str) -> np.ndarray:
     if path.stat().st_size > LARGEST_LIST:
         raise FormatError(f"{path} has {path.stat().st_size} bytes; a split list has at most {LARGEST_LIST}")
     try:
@@ -92,48 +143,11 @@ def _object_path(text: str, file: Path) -> str:
     return "/".join(parts)
 
 
-def _check(lists: SplitLists) -> None:
-    for split, paths in lists.objects.items():
-        labelled = len(lists.labels.get(split, paths))
-        if labelled != len(paths):
-            raise FormatError(f"{lists.folder / split}_images.npy has {len(paths)} rows, its labels file {labelled}")
-    both = set(lists.objects.get("train", ())) & set(lists.objects["val"])
-    if both:
-        raise FormatError(f"{lists.folder}: {len(both)} objects are in both lists, e.g. {min(both)}")
-
-
-log = logging.getLogger(__name__)
-
-Split = Literal["all", "train", "val", "ood"]
-
-THREE_WAYS = (
-    "no split is given: pass --split-lists DIR with the distributed val_images.npy (and train_images.npy), or "
-    "--val-match NAME (objects of that name are validation), or --val-fraction F (of each class, chosen by name)"
-)
-
-
-@dataclass(frozen=True)
-class SplitRule:
-    """How to tell training from validation: one of the three, or none of them for "ood"."""
-
-    lists: SplitLists | None = None
-    val_match: str | None = None
-    val_fraction: float | None = None
-
-    def describe(self) -> dict:
-        """What of it belongs into a fingerprint and provenance: JSON values."""
-        if self.val_match is not None:
-            return {"val_match": self.val_match}
-        if self.val_fraction is not None:
-            return {"val_fraction": self.val_fraction, "val_fraction_rule": RULE}
-        return {"lists_sha256": self.lists.sha256} if self.lists else {}
-
-
 @dataclass(frozen=True)
 class Assignment:
     """`split[i]` and `label[i]` of object i; None where an object is left out. `classes[label]` is a synset."""
 
-    split: list[str | None]
+    split: Sequence[str | None]
     label: list[int]
     classes: tuple[str, ...]
 
@@ -149,46 +163,34 @@ def assign(objects: Sequence[ListedObject], rule: SplitRule, split: Split = "all
     if rule.lists:
         rule.lists.check_labels(classes)
     labels = [rank[item.synset] for item in objects]
-    splits = _ood(objects) if split == "ood" else _train_or_val(objects, rule)
-    if split in ("train", "val"):
+    splits: Sequence[str | None] = ["ood"] * len(objects) if split == "ood" else _train_or_val(objects, rule)
+    if split in LISTED_SPLITS:
         splits = [name if name == split else None for name in splits]
     if rule.lists and split in ("all", "train"):
         _compare_histogram(labels, splits, rule.lists)
     return Assignment(splits, labels, classes)
 
 
-def _ood(objects: Sequence[ListedObject]) -> list[str | None]:
-    return ["ood"] * len(objects)
-
-
 def _train_or_val(objects: Sequence[ListedObject], rule: SplitRule) -> list[str | None]:
     if rule.val_match is not None:
-        return _by_name(objects, rule.val_match)
+        names = {item.object for item in objects}
+        if rule.val_match not in names:
+            examples = ", ".join(sorted(names)[:5])
+            raise UsageError(f"--val-match {rule.val_match}: no object has this name; there are {examples} …")
+        return ["val" if item.object == rule.val_match else "train" for item in objects]
     if rule.val_fraction is not None:
-        return _by_fraction(objects, rule.val_fraction)
+        names, synsets = [item.name for item in objects], [item.synset for item in objects]
+        return ["val" if chosen else "train" for chosen in validation_share(names, synsets, rule.val_fraction)]
     if rule.lists is not None:
         return _by_lists(objects, rule.lists)
     raise UsageError(THREE_WAYS)
-
-
-def _by_name(objects: Sequence[ListedObject], val_match: str) -> list[str | None]:
-    names = {item.name for item in objects}
-    if val_match not in names:
-        examples = ", ".join(sorted(names)[:5])
-        raise UsageError(f"--val-match {val_match}: no object has this name; there are {examples} …")
-    return ["val" if item.name == val_match else "train" for item in objects]
-
-
-def _by_fraction(objects: Sequence[ListedObject], fraction: float) -> list[str | None]:
-    chosen = validation_share([item.path for item in objects], [item.synset for item in objects], fraction)
-    return ["val" if validation else "train" for validation in chosen]
 
 
 def _by_lists(objects: Sequence[ListedObject], lists: SplitLists) -> list[str | None]:
     """Listed objects take the split of their list; without a training list, all others are training."""
     rest = None if "train" in lists.objects else "train"
     listed = {path: split for split, paths in lists.objects.items() for path in paths}
-    here = {item.path for item in objects}
+    here = {item.name for item in objects}
     missing = [path for path in listed if path not in here]
     if len(missing) == len(listed):
         raise FormatError(
@@ -199,13 +201,13 @@ def _by_lists(objects: Sequence[ListedObject], lists: SplitLists) -> list[str | 
         log.warning(
             "%d of %d listed objects are missing from the source, e.g. %s", len(missing), len(listed), missing[0]
         )
-    splits = [listed.get(item.path, rest) for item in objects]
+    splits = [listed.get(item.name, rest) for item in objects]
     if left_out := splits.count(None):
         log.warning("%d objects of the source are in neither list and are left out", left_out)
     return splits
 
 
-def _compare_histogram(labels: list[int], splits: list[str | None], lists: SplitLists) -> None:
+def _compare_histogram(labels: list[int], splits: Sequence[str | None], lists: SplitLists) -> None:
     """Where only the labels of the training split were distributed, its class counts are all that can be compared."""
     if "train" in lists.objects or "train" not in lists.labels:
         return

@@ -8,27 +8,28 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pipelines.archives import FILE, FOLDER, LINK, NO_VIEW, TRAILING, LeftOut, Member, warn_of
+from pipelines.archives import FILE, FOLDER, LARGEST_FILE, LINK, NO_VIEW, TRAILING, LeftOut, Member
 from pipelines.archives.tar import TarStream
-from pipelines.build.watch import SourceWatch
 from pipelines.sources.content import file_sha256, file_stats, stamp_of
 from pipelines.sources.objects import (
-    LARGEST_FILE,
+    Files,
     ListedObject,
     Listing,
-    ObjectFiles,
     SpreadSample,
     ViewCollector,
+    Wanted,
     no_layout,
     view_file,
 )
 from shards.errors import FailureError, FormatError
 
-View = tuple[tuple[str, str, str], str, int, int]  # (root, synset, object), kind, view number, bytes
+View = tuple[str, str, int, int]  # "synset/object", kind, view number, bytes
 
 
-class TarSource:
+class ObjectTar:
     """`path` is a .tar or .tar.gz whose members of one object lie together, as in the distributed archive."""
+
+    random_access = False
 
     def __init__(self, path: Path):
         self.path = path
@@ -45,60 +46,61 @@ class TarSource:
             TarStream(self.path, bar.update, with_sha256=True) as stream,
         ):
             links, others = [], LeftOut()
-            for (_, synset, name), members in groupby(_views(stream, links, others), key=lambda member: member[0]):
-                for _, kind, number, length in members:
+            for object_name, views in groupby(_views(stream, links, others), key=lambda view: view[0]):
+                for _, kind, number, length in views:
                     collector.add(kind, number)
-                    if kind == "image" and length <= LARGEST_FILE:
-                        _offer(sample, f"{synset}/{name}/image_{number}.jpg", stream)
-                objects.append(collector.close(synset, name))
+                    name = f"{object_name}/image_{number}.jpg"
+                    if kind == "image" and length <= LARGEST_FILE and sample.wants(rank := sample.rank(name)):
+                        sample.add(rank, name, stream.read())
+                objects.append(collector.close(object_name))
             sha256 = stream.drain()
-        self._check(objects)
-        self._check_links(objects, links)
+        self._refuse_twice(objects)
+        self._refuse_links(objects, links)
         others.notes += [TRAILING] if stream.trailing else []
-        warn_of(others, self.path)
+        others.warn(self.path)
         identity: dict[str, str | int] = {"kind": "tar", "name": self.path.name, "bytes": size, "sha256": sha256}
         return Listing(objects, identity, sample.items())
 
-    def watch(self, listing: Listing) -> SourceWatch:
-        """The sha256 of the file tells whether it is the one that was listed."""
-
-        def same() -> bool:
-            return file_sha256(self.path) == listing.identity["sha256"]
-
-        return SourceWatch(self.path, lambda: stamp_of(file_stats([self.path])), same)
-
-    def read(self, objects: Sequence[ListedObject], positions: Sequence[int]) -> Iterator[ObjectFiles]:
+    def read(self, objects: Sequence[Wanted], positions: Sequence[int]) -> Iterator[Files]:
         """Stops reading after the last wanted object. Raises FailureError if the archive is not the one listed."""
         wanted, last = set(positions), max(positions, default=-1)
         with TarStream(self.path) as stream:
-            groups = groupby(_views(stream, [], LeftOut()), key=lambda member: member[0])
-            for position, ((_, synset, name), members) in enumerate(groups):
+            groups = groupby(_views(stream, [], LeftOut()), key=lambda view: view[0])
+            for position, (name, views) in enumerate(groups):
                 if position > last:
                     return
-                if position >= len(objects) or (synset, name) != (objects[position].synset, objects[position].name):
+                if position >= len(objects) or name != objects[position].name:
                     break
                 if position in wanted:
-                    yield _files(position, objects[position], members, stream)
+                    yield position, *_read_views(objects[position], views, stream)
             else:
                 if position >= last:
                     return
-        raise FailureError(f"{self.path} changed while it was read; run the same command again")
+        raise _changed(self.path)
 
-    def _check(self, objects: list[ListedObject]) -> None:
+    def stamp(self, objects: Sequence[Wanted]) -> str:
+        """Differs whenever the file may have been written to."""
+        return stamp_of(file_stats([self.path]))
+
+    def holds(self, objects: Sequence[Wanted], identity: dict[str, str | int]) -> bool:
+        """Whether the file is still the one that was listed."""
+        return file_sha256(self.path) == identity["sha256"]
+
+    def _refuse_twice(self, objects: list[ListedObject]) -> None:
         if not any(item.view_ids for item in objects):
             raise no_layout(self.path)
         seen: set[str] = set()
         for item in objects:
-            if item.path in seen:
+            if item.name in seen:
                 raise FormatError(
-                    f"{self.path}: the files of {item.path} lie in more than one place, so that it cannot be read as a "
+                    f"{self.path}: the files of {item.name} lie in more than one place, so that it cannot be read as a "
                     "stream; unpack it and give the folder"
                 )
-            seen.add(item.path)
+            seen.add(item.name)
 
-    def _check_links(self, objects: list[ListedObject], links: list[Member]) -> None:
+    def _refuse_links(self, objects: list[ListedObject], links: list[Member]) -> None:
         """A link to an object, or to a folder of them, would be more objects in the unpacked tree."""
-        folders = {item.name for item in objects} | {item.synset for item in objects}
+        folders = {item.object for item in objects} | {item.synset for item in objects}
         for link in links:
             if folders.intersection(_parts(link.target)[-1:]):
                 raise FormatError(
@@ -132,7 +134,7 @@ def _views(stream: TarStream, links: list[Member], others: LeftOut) -> Iterator[
         root = here if root is None else root
         if here != root:
             raise FormatError(f"{stream.path} holds two trees, {root!r} and {here!r}; one is allowed")
-        yield (here, parts[-3], parts[-2]), *view, member.size
+        yield f"{parts[-3]}/{parts[-2]}", *view, member.size
 
 
 def _count(others: LeftOut, member: Member, parts: list[str]) -> None:
@@ -148,21 +150,17 @@ def _parts(path: str) -> list[str]:
     return [part for part in path.split("/") if part not in ("", ".")]
 
 
-def _offer(sample: SpreadSample, name: str, stream: TarStream) -> None:
-    rank = sample.rank(name)
-    if sample.wants(rank):
-        sample.add(rank, name, stream.read())
-
-
-def _files(position: int, item: ListedObject, members: Iterator[View], stream: TarStream) -> ObjectFiles:
-    """A member larger than LARGEST_FILE is passed over and comes out empty, which the worker reports."""
-    wanted = set(item.view_ids)
+def _read_views(item: Wanted, views: Iterator[View], stream: TarStream) -> tuple[list[bytes], list[bytes]]:
+    """(images, latents). A member larger than LARGEST_FILE is passed over and comes out empty, which workers report."""
     found: dict[str, dict[int, bytes]] = {"image": {}, "latent": {}}
-    for _, kind, number, size in members:
-        if number in wanted:
+    for _, kind, number, size in views:
+        if number in item.view_ids:
             found[kind][number] = stream.read() if size <= LARGEST_FILE else b""
-    if not wanted == found["image"].keys() == found["latent"].keys():
-        raise FailureError(f"{stream.path} changed while it was read; run the same command again")
-    return ObjectFiles(
-        position, [found["image"][k] for k in item.view_ids], [found["latent"][k] for k in item.view_ids]
-    )
+    images, latents = found["image"], found["latent"]
+    if not set(item.view_ids) == images.keys() == latents.keys():
+        raise _changed(stream.path)
+    return [images[k] for k in item.view_ids], [latents[k] for k in item.view_ids]
+
+
+def _changed(path: Path) -> FailureError:
+    return FailureError(f"{path} changed while it was read; run the same command again")

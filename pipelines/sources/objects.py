@@ -1,12 +1,10 @@
-"""Where objects come from: a folder tree, or the same tree inside a tar that is read as a stream.
+"""Objects in 3DIEBench's layout, in an unpacked tree: what there is, and where the files of each object lie.
 
 Layout (facebookresearch/SIE@54541cf data/README.md:16-55): `<root>/<synset>/<object>/image_{k}.jpg` beside
 `latent_{k}.npy`; the root may have any name. A view is a number k that has both files. Other files are passed over.
 
-A source is read twice. `list()` finds out what there is: objects in the source's own order, their view numbers, and
-a small sample of images that is spread over the whole set. `read()` then delivers the files of chosen objects.
-
-Why a folder or tar is no set of objects in 3DIEBench's layout: its pictures are PNG, or called otherwise.
+Objects are read twice. `list()` finds out what there is: objects in their own order, their view numbers, and a small
+sample of images that is spread over the whole set. `read()` then delivers the files of chosen objects.
 """
 
 from __future__ import annotations
@@ -15,44 +13,54 @@ import hashlib
 import heapq
 import os
 import re
-import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from pipelines.archives import FILE, shown
+from tqdm import tqdm
+
+from pipelines.archives import CIRCLE, FILE, NO_VIEW, Content, LeftOut, read_content, shown
 from pipelines.archives.tar import TarStream
-from pipelines.build.watch import SourceWatch
+from pipelines.sources.content import content_sha256, file_stats, name_rank, stamp_of
 from shards.environment import pass_environment_on
 from shards.errors import FormatError
 
 VIEW_FILE = re.compile(r"(image|latent)_(0|[1-9][0-9]{0,5})\.(jpg|npy)")
 SUFFIX = {"image": "jpg", "latent": "npy"}
-LARGEST_FILE = 32 << 20  # bytes; 3DIEBench's images have 17 thousand
 SAMPLE_VIEWS = 256
+KINDS = {".png": "PNG", ".webp": "WebP", ".bmp": "BMP", ".exr": "EXR", ".tif": "TIFF", ".tiff": "TIFF"}
+PICTURES = (*KINDS, ".jpg", ".jpeg")
+LOOKED_AT = 10_000  # files
+WANTED = "<synset>/<object>/image_<k>.jpg beside latent_<k>.npy"
+PAGE = "docs/3diebench-layout.md"
 
-Content = bytes | Path  # a file's bytes, or where a worker finds them
+Files = tuple[
+    int, Sequence[Content], Sequence[Content]
+]  # position of an object; its images and latents, in order of view_ids
 
 
 @dataclass(frozen=True)
 class ListedObject:
-    """One object of a source. `view_ids` ascend; `orphans` are file names whose partner is missing."""
+    """`name` is "synset/object". `view_ids` ascend; `orphans` are file names whose partner is missing."""
 
-    synset: str
     name: str
     view_ids: tuple[int, ...]
     orphans: tuple[str, ...] = ()
 
     @property
-    def path(self) -> str:
-        return f"{self.synset}/{self.name}"
+    def synset(self) -> str:
+        return self.name.partition("/")[0]
+
+    @property
+    def object(self) -> str:
+        return self.name.partition("/")[2]
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What a source holds. `identity` says which source it was, independent of where it lay."""
+    """`identity` says which objects these are, independent of where they lay. `sample`: (name, content) of images."""
 
     objects: list[ListedObject]
     identity: dict[str, str | int]
@@ -61,31 +69,18 @@ class Listing:
     def sha256(self) -> str:
         digest = hashlib.sha256()
         for item in self.objects:
-            digest.update(f"{item.path} {item.view_ids} {item.orphans}\n".encode("utf-8", "surrogateescape"))
+            digest.update(f"{item.name} {item.view_ids} {item.orphans}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
 
-@dataclass(frozen=True)
-class ObjectFiles:
-    """The files of one listed object; `images[i]` and `latents[i]` belong to its `view_ids[i]`."""
+class Wanted(Protocol):
+    """Whose files are to be read: a ListedObject, or the record that was made of it."""
 
-    position: int
-    images: list[Content]
-    latents: list[Content]
+    @property
+    def name(self) -> str: ...
 
-
-class Source(Protocol):
-    path: Path
-
-    def list(self) -> Listing: ...
-
-    def watch(self, listing: Listing) -> SourceWatch:
-        """Of a build whose positions are those of the listing's objects."""
-        ...
-
-    def read(self, objects: Sequence[ListedObject], positions: Sequence[int]) -> Iterator[ObjectFiles]:
-        """Files of `objects[p]` for each p of `positions` (ascending), in that order."""
-        ...
+    @property
+    def view_ids(self) -> tuple[int, ...]: ...
 
 
 def view_file(name: str) -> tuple[str, int] | None:
@@ -106,13 +101,13 @@ class ViewCollector:
     def add(self, kind: str, number: int) -> None:
         self.found[kind].add(number)
 
-    def close(self, synset: str, name: str) -> ListedObject:
+    def close(self, name: str) -> ListedObject:
         images, latents = self.found["image"], self.found["latent"]
         complete = tuple(sorted(images & latents))
         orphans = [f"image_{k}.jpg" for k in sorted(images - latents)]
         orphans += [f"latent_{k}.npy" for k in sorted(latents - images)]
         self.found = {"image": set(), "latent": set()}
-        return ListedObject(synset, name, self.shared.setdefault(complete, complete), tuple(orphans))
+        return ListedObject(name, self.shared.setdefault(complete, complete), tuple(orphans))
 
 
 class SpreadSample:
@@ -123,7 +118,7 @@ class SpreadSample:
         self.heap: list[tuple[int, str, Content]] = []
 
     def rank(self, name: str) -> int:
-        return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
+        return int.from_bytes(name_rank(name), "big")
 
     def wants(self, rank: int) -> bool:
         return len(self.heap) < self.count or rank < -self.heap[0][0]
@@ -136,39 +131,112 @@ class SpreadSample:
         return [(name, content) for _, name, content in sorted(self.heap, reverse=True)]
 
 
-def read_content(content: Content) -> bytes:
-    """Bytes of a file. Raises ValueError if it is empty, too large or cannot be read; OSError: the machine's fault."""
-    if isinstance(content, Path):
+class ObjectTree:
+    """`path` is the folder of synsets, or a folder whose only sub-folder is that. Workers read the files themselves."""
+
+    random_access = True
+
+    def __init__(self, path: Path):
+        self.path = self.root = path
+        self.others = LeftOut()
+
+    def list(self) -> Listing:
+        """Objects in ascending order of synset and name. Raises FormatError if there are none."""
+        objects = self._list_root(self.path)
+        if not objects and len(folders := self._folders(self.path)) == 1:
+            self.root = self.path / folders[0]
+            objects = self._list_root(self.root)
+        if not any(item.view_ids for item in objects):
+            raise no_layout(self.path)
+        self.others.warn(self.path)
+        listing = Listing(objects, {"kind": "tree", "name": self.root.resolve().name}, self._sample(objects))
+        listing.identity["listing_sha256"] = listing.sha256()
+        listing.identity["content_sha256"] = self._content(objects)
+        return listing
+
+    def read(self, objects: Sequence[Wanted], positions: Sequence[int]) -> Iterator[Files]:
+        """Files of `objects[p]` for each p of `positions` (ascending), in that order."""
+        for position in positions:
+            folder, ids = self.root / objects[position].name, objects[position].view_ids
+            yield position, [folder / f"image_{k}.jpg" for k in ids], [folder / f"latent_{k}.npy" for k in ids]
+
+    def stamp(self, objects: Sequence[Wanted]) -> str:
+        """Differs whenever a file of a complete view may have been written to."""
+        return stamp_of(file_stats(f"{self.root}/{name}" for name in _file_names(objects)))
+
+    def holds(self, objects: Sequence[Wanted], identity: dict[str, str | int]) -> bool:
+        """Whether the files are still those that were listed."""
+        return self._content(objects) == identity["content_sha256"]
+
+    def _content(self, objects: Sequence[Wanted]) -> str:
+        sizes = (size for size, _, _ in file_stats(f"{self.root}/{name}" for name in _file_names(objects)))
+        files = zip(_file_names(objects), sizes, strict=True)
+        return content_sha256(files, lambda _, name: read_content(self.root / name))
+
+    def _list_root(self, root: Path) -> list[ListedObject]:
+        self.others = LeftOut()
+        names = [f"{synset}/{name}" for synset in self._folders(root) for name in self._folders(root / synset)]
+        collector = ViewCollector()
+        objects = []
+        for name in tqdm(names, desc="listing", unit="object", disable=None, leave=False):
+            seen = False
+            for file in _sorted_entries(root / name):
+                if (view := view_file(file.name)) is not None:
+                    collector.add(*view)
+                    seen = True
+                elif file.name.startswith("."):
+                    self.others.hidden += 1
+                elif not self._is_folder(file):
+                    self.others.add(NO_VIEW, f"{name}/{file.name}")
+            if seen:
+                objects.append(collector.close(name))
+        return objects
+
+    def _sample(self, objects: list[ListedObject]) -> list[tuple[str, Content]]:
+        sample = SpreadSample()
+        for item in objects:
+            files = [f"image_{k}.jpg" for k in item.view_ids]
+            for file in files + [orphan for orphan in item.orphans if orphan.startswith("image")]:
+                name = f"{item.name}/{file}"
+                if sample.wants(rank := sample.rank(name)):
+                    sample.add(rank, name, self.root / name)
+        return sample.items()
+
+    def _folders(self, folder: Path) -> list[str]:
+        return [entry.name for entry in _sorted_entries(folder) if self._is_folder(entry)]
+
+    def _is_folder(self, entry: os.DirEntry[str]) -> bool:
         try:
-            status = content.stat()
-            if not stat.S_ISREG(status.st_mode):  # a fifo would never end
-                raise ValueError("not a file")
-            content = content.read_bytes() if status.st_size <= LARGEST_FILE else b""
-        except OSError as error:
-            raise unreadable(error) from error
-    if not 0 < len(content) <= LARGEST_FILE:
-        raise ValueError(f"empty, or larger than {LARGEST_FILE >> 20} MiB")
-    return content
+            return entry.is_dir()
+        except OSError as error:  # a link to itself; one that leads nowhere is merely no folder
+            pass_environment_on(error)
+            self.others.add(CIRCLE, os.path.relpath(entry.path, self.path))
+            return False
 
 
-def unreadable(error: OSError) -> ValueError:
-    """What to raise for a file that the system would not read. Raises `error` itself where the machine is to blame."""
-    pass_environment_on(error)
-    return ValueError(f"unreadable ({error.strerror})")
+def _file_names(objects: Iterable[Wanted]) -> Iterator[str]:
+    """Of all files of complete views."""
+    for item in objects:
+        for k in item.view_ids:
+            yield f"{item.name}/image_{k}.jpg"
+            yield f"{item.name}/latent_{k}.npy"
 
 
-KINDS = {".png": "PNG", ".webp": "WebP", ".bmp": "BMP", ".exr": "EXR", ".tif": "TIFF", ".tiff": "TIFF"}
-PICTURES = (*KINDS, ".jpg", ".jpeg")
-LOOKED_AT = 10_000  # files
-WANTED = "<synset>/<object>/image_<k>.jpg beside latent_<k>.npy"
-PAGE = "docs/3diebench-layout.md"
+def _sorted_entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        pass_environment_on(error)
+        raise FormatError(f"{folder} cannot be listed: {error.strerror}") from error
 
 
 def no_layout(path: Path) -> FormatError:
-    """What to raise where `path`, a folder or a tar, holds no view at all."""
-    names = sorted(name for name in islice(_files(path), LOOKED_AT) if _suffix(name) in PICTURES)
+    """What to raise where `path`, a folder or a tar, holds no view: its pictures are PNG, say, or called otherwise."""
+    suffixes = {name: PurePosixPath(name).suffix.lower() for name in islice(_all_files(path), LOOKED_AT)}
+    names = sorted(name for name, suffix in suffixes.items() if suffix in PICTURES)
     example = shown(names[0]) if names else ""
-    if kinds := sorted({KINDS[suffix] for suffix in map(_suffix, names) if suffix in KINDS}):
+    if kinds := sorted({KINDS[suffixes[name]] for name in names if suffixes[name] in KINDS}):
         return FormatError(
             f"{path} holds no {WANTED}: its pictures are {' and '.join(kinds)} ({example}), and views have to be JPEG "
             f"files called image_<k>.jpg, k from 0; convert them ({PAGE})"
@@ -177,11 +245,7 @@ def no_layout(path: Path) -> FormatError:
     return FormatError(f"{path} holds no {WANTED}{there}; give the folder (or tar) that has this layout ({PAGE})")
 
 
-def _suffix(name: str) -> str:
-    return PurePosixPath(name).suffix.lower()
-
-
-def _files(path: Path) -> Iterator[str]:
+def _all_files(path: Path) -> Iterator[str]:
     if path.is_dir():
         for folder, _, names in os.walk(path):
             yield from (os.path.relpath(os.path.join(folder, name), path) for name in names)

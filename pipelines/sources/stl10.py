@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from pipelines.archives import LeftOut
+from pipelines.sources import ImageRecord
 from pipelines.sources.content import file_stats, short_digest, stamp_of
-from pipelines.sources.source import ImageRecord
 from shards.errors import FormatError
 
 SIDE = 96

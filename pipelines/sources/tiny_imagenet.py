@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.archives import LeftOut
+from pipelines.sources import ImageRecord
 from pipelines.sources.decode import decode_image
 from pipelines.sources.file_source import file_keys
 from pipelines.sources.files import (
@@ -28,7 +29,6 @@ from pipelines.sources.files import (
     list_files,
     stamp_of_files,
 )
-from pipelines.sources.source import ImageRecord
 from pipelines.sources.split_folders import refuse_twofold, split_of
 from shards.errors import FormatError
 

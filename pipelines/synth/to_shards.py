@@ -17,13 +17,14 @@ from pipelines.build.encode import (
     decode_jpeg,
     encode_jpeg,
     encoder_versions,
+    pixel_stats,
     psnr_db,
     squared_error,
 )
+from pipelines.build.plan import Notes, PlannedShard, plan_shards
 from pipelines.build.pool import sigterm_as_interrupt
-from pipelines.build.stage import Notes, OpenShard, PlannedShard, plan_shards
-from pipelines.build.transform import Transformed, pixel_stats
-from pipelines.build.views import sample_key
+from pipelines.build.stage import OpenShard, Transformed
+from pipelines.sources.three_diebench import sample_key
 from pipelines.synth.config import SynthConfig, check_config
 from pipelines.synth.families import class_names
 from pipelines.synth.objects import PlannedObject, make_object, plan_objects, work_through

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pipelines.build.images import shard_images
-from pipelines.build.views import shard_3diebench
+from pipelines.build.views import shard_views
 from pipelines.saliency.build import build_saliency
 from pipelines.saliency.models import ModelChoice
-from pipelines.sources.open_source import open_source
+from pipelines.sources import open_source
+from pipelines.sources.three_diebench import ThreeDIEBenchSource
 from pipelines.synth import SynthConfig, synth_tree
 from pipelines.synth.glances.write import GlancesConfig, synth_stl10
 from pipelines.synth.patterns.write import PatternsConfig, synth_cifar100
@@ -50,7 +51,9 @@ class ObjectsDemo(Demo):
         with folder.phase("synth", f"render {self.objects} objects, {self.views} views each, to 3DIEBench's folders"):
             synth_tree(config, tree)
         with folder.phase("shard", "resize and re-encode into shards"):
-            shard_3diebench(tree, folder.path / "shards", size=self.size, samples_per_shard=64, workers=workers)
+            shard_views(
+                ThreeDIEBenchSource(tree), folder.path / "shards", size=self.size, samples_per_shard=64, workers=workers
+            )
 
     def page(self, shards: Path, sheet: Path) -> dict[str, Any]:
         return {

@@ -24,7 +24,7 @@ from saliency_scene import contents, make_photos  # noqa: E402
 
 from pipelines.saliency.build import build_saliency  # noqa: E402
 from pipelines.saliency.models import ModelChoice  # noqa: E402
-from pipelines.sources.open_source import open_source  # noqa: E402
+from pipelines.sources import open_source  # noqa: E402
 
 
 def start(photos: Path, out: Path) -> int:

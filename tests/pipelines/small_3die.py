@@ -10,6 +10,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pipelines.build.views import shard_views
+from pipelines.sources.three_diebench import ThreeDIEBenchSource
+from shards.schema import DatasetInfo
+
+OF_SOURCE = ("split_lists", "val_match", "val_fraction", "split")
+
+
+def shard_3diebench(source: Path, out: Path, **options) -> DatasetInfo:
+    """What `seqjepa-data shard 3diebench` does with these options."""
+    given = {name: options.pop(name) for name in OF_SOURCE if name in options}
+    return shard_views(ThreeDIEBenchSource(source, **given), out, **options)
+
 
 def smooth_image(seed: int, size: int = 32) -> np.ndarray:
     """uint8 [size, size, 3]: a few soft blobs, as a rendering has."""

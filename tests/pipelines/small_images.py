@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipelines.sources.source import ImageRecord, ImageSource
+from pipelines.sources import ImageRecord, ImageSource
 from shards.saliency_map import encode_map
 from shards.sample import MapSample
 from shards.schema import MapSpec

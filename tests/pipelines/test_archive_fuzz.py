@@ -13,10 +13,10 @@ import pytest
 from nasty_trees import make_tar, make_tree, make_zip
 from odd_jpegs import READ
 
+from pipelines.sources import open_source
 from pipelines.sources.cifar100 import read_cifar100
 from pipelines.sources.decode import decode_image
-from pipelines.sources.object_tar import TarSource
-from pipelines.sources.open_source import open_source
+from pipelines.sources.object_tar import ObjectTar
 from shards.errors import SeqJepaError
 
 
@@ -74,7 +74,7 @@ def test_broken_archives(tmp_path: Path) -> None:
     for number in range(1000):
         data = mutated(rng, sound[number % len(sound)])
         path.write_bytes(with_checksums(data) if rng.random() < 0.6 else data)
-        for read in (read_images, lambda path: TarSource(path).list(), read_cifar100):
+        for read in (read_images, lambda path: ObjectTar(path).list(), read_cifar100):
             counts[one_line(read, path)] += 1
     assert counts["read"] > 100
     assert counts["refused"] > 100

@@ -17,8 +17,8 @@ import pytest
 from nasty_trees import UnflaggedInfo, make_tar, make_tree, make_zip
 from small_images import encoded, make_folder, picture
 
+from pipelines.sources import open_source
 from pipelines.sources.cifar100 import read_cifar100
-from pipelines.sources.open_source import open_source
 from shards.errors import FormatError, UsageError
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}

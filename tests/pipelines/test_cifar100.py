@@ -16,8 +16,7 @@ from typer.testing import CliRunner
 
 import cli
 from pipelines.build.images import shard_images
-from pipelines.sources import cifar100
-from pipelines.sources.open_source import open_source
+from pipelines.sources import cifar100, open_source
 from pipelines.synth.patterns.write import ByteRows, python2_pickle
 from shards.errors import FormatError
 from shards.reader import ShardSet

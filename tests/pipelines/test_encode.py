@@ -13,13 +13,14 @@ from torchvision.transforms.functional import to_pil_image
 
 from pipelines.build.encode import (
     LADDER,
+    Frame,
     JpegSetting,
     choose_setting,
     decode_jpeg,
     encode_jpeg,
+    fit_image,
     mean_psnr,
     psnr_db,
-    resize,
     squared_error,
 )
 from pipelines.sources.decode import jpeg_size
@@ -28,6 +29,10 @@ from shards.errors import UsageError
 
 def noise(size: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+
+
+def resize(image: np.ndarray, side: int) -> np.ndarray:
+    return fit_image(image, Frame(side, side, "squash"))
 
 
 def frame_markers(data: bytes) -> list[int]:

@@ -13,8 +13,7 @@ from PIL import Image
 from scipy.io import savemat
 from small_images import encoded, make_folder, make_tar, picture
 
-from pipelines.sources.open_source import open_source
-from pipelines.sources.source import ImageSource
+from pipelines.sources import ImageSource, open_source
 from shards.errors import FormatError
 
 A, B = "n01440764", "n02123045"

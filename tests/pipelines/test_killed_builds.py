@@ -20,12 +20,11 @@ from small_3die import make_tar, make_tree, same_folders
 SCRIPT = """
 import sys
 from pathlib import Path
-from pipelines.build.views import shard_3diebench
+from pipelines.build.views import shard_views
+from pipelines.sources.three_diebench import ThreeDIEBenchSource
 if __name__ == "__main__":
-    shard_3diebench(
-        Path(sys.argv[1]), Path(sys.argv[2]), size=16, val_match="o3", samples_per_shard=2, workers=2,
-        jpeg_quality="444-90"
-    )
+    source = ThreeDIEBenchSource(sys.argv[1], val_match="o3")
+    shard_views(source, Path(sys.argv[2]), size=16, samples_per_shard=2, workers=2, jpeg_quality="444-90")
 """
 
 

@@ -12,9 +12,9 @@ from odd_jpegs import CMYK, END, LOST, PLAIN, PROGRESSIVE, READ, RESTARTS, jpeg,
 from PIL import Image
 
 from pipelines.build.images import shard_images
-from pipelines.build.transform import _load
+from pipelines.build.transform import load_view
+from pipelines.sources import open_source
 from pipelines.sources.decode import decode_image, decode_jpeg, jpeg_size
-from pipelines.sources.open_source import open_source
 
 OPENCV_DIFFERS = {"CMYK", "scan parameters, CMYK", "Adobe's transform 9"}  # it converts by a formula of its own
 
@@ -89,4 +89,4 @@ def test_flipped_bits_are_refused_or_as_pil_has_them() -> None:
 
 def test_3diebench_reads_them_alike() -> None:
     data = READ["scan parameters"]
-    assert np.array_equal(_load(data, (48, 64)), pil(data))
+    assert np.array_equal(load_view("image_0.jpg", data, (48, 64)), pil(data))

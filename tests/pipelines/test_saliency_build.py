@@ -19,7 +19,7 @@ from pipelines.commands.saliency import build_saliency_app
 from pipelines.saliency.build import build_saliency
 from pipelines.saliency.engine import Crew, MapJob, SizeBatches, make_maps
 from pipelines.saliency.models import ModelChoice, build_model, chosen_devices
-from pipelines.sources.open_source import open_source
+from pipelines.sources import open_source
 from shards.errors import FailureError, FormatError, UsageError
 from shards.reader import ShardSet
 from shards.verify import verify
@@ -85,7 +85,7 @@ def test_a_finished_set_is_left_alone(photos: Path, tmp_path: Path) -> None:
 
 def test_another_model_of_the_same_name_does_not_resume(photos: Path, tmp_path: Path, monkeypatch) -> None:
     """What only the model itself knows (here its working size) is compared once it is there."""
-    monkeypatch.setattr("pipelines.saliency.build._build", interrupted)
+    monkeypatch.setattr("pipelines.build.stage.write_shards", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build(photos, tmp_path / "out")
     monkeypatch.undo()

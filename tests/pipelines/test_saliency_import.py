@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from pipelines.commands.saliency import import_saliency_app
 from pipelines.saliency.published import import_saliency
-from pipelines.sources.open_source import open_source
+from pipelines.sources import open_source
 from shards.errors import FormatError, UsageError
 from shards.reader import ShardSet
 from shards.verify import verify

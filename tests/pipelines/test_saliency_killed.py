@@ -16,7 +16,7 @@ LAB = Path(__file__).with_name("saliency_kill_lab.py")
 CREW = """
 import sys
 from pathlib import Path
-from pipelines.sources.open_source import open_source
+from pipelines.sources import open_source
 from pipelines.saliency.build import build_saliency
 from pipelines.saliency.models import ModelChoice
 source = open_source("folder", Path(sys.argv[1]))

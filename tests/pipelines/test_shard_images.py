@@ -18,7 +18,7 @@ import cli
 from pipelines.build import images as module
 from pipelines.build.encode import Frame, fit_map
 from pipelines.build.images import shard_images
-from pipelines.sources.open_source import open_source
+from pipelines.sources import open_source
 from shards.errors import FailureError, FormatError, UsageError
 from shards.reader import ShardSet
 from shards.schema import DatasetInfo

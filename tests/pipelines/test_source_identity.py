@@ -11,17 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_3die import jpeg, make_tree, same_folders, smooth_image
+from small_3die import jpeg, make_tree, same_folders, shard_3diebench, smooth_image
 from small_3die import make_tar as make_3die_tar
 from small_images import encoded, make_folder, make_tar, picture
 
 from pipelines.build.images import shard_images
 from pipelines.build.stage import OpenShard
-from pipelines.build.views import shard_3diebench
 from pipelines.saliency.build import build_saliency
 from pipelines.saliency.models import ModelChoice
-from pipelines.sources import content
-from pipelines.sources.open_source import open_source
+from pipelines.sources import content, open_source
 from shards.errors import FormatError, UsageError
 from shards.files import write_atomic
 from shards.layout import Layout

@@ -9,20 +9,18 @@ from pathlib import Path
 import pytest
 from small_3die import jpeg, latent, make_tar, make_tree, npy, smooth_image
 
-from pipelines.build.views import open_objects
+from pipelines import archives
+from pipelines.archives import read_content
 from pipelines.sources import object_tar
-from pipelines.sources import objects as objects_module
-from pipelines.sources.objects import ListedObject, SpreadSample, read_content
+from pipelines.sources.objects import ListedObject, SpreadSample
+from pipelines.sources.three_diebench import open_objects
 from shards.errors import FailureError, FormatError
 
 
 def contents(source, objects: list[ListedObject], positions: list[int]) -> dict:
     return {
-        objects[files.position].path: (
-            [read_content(c) for c in files.images],
-            [read_content(c) for c in files.latents],
-        )
-        for files in source.read(objects, positions)
+        objects[position].name: ([read_content(c) for c in images], [read_content(c) for c in latents])
+        for position, images, latents in source.read(objects, positions)
     }
 
 
@@ -46,11 +44,11 @@ def test_tree_and_tar_hold_the_same(tree: Path, tmp_path: Path, suffix: str) -> 
     ours = open_objects(tree)
     streamed = open_objects(make_tar(tree, tmp_path / f"set{suffix}"))
     here, there = ours.list(), streamed.list()
-    assert sorted(there.objects, key=lambda o: o.path) == here.objects
-    listed = {o.path: o for o in here.objects}
+    assert sorted(there.objects, key=lambda o: o.name) == here.objects
+    listed = {o.name: o for o in here.objects}
     assert listed["0001/o1"].view_ids == (0, 1, 2, 5, 12)
-    assert listed["0002/o0"] == ListedObject("0002", "o0", (0, 2), ("image_1.jpg",))
-    assert listed["0002/o2"] == ListedObject("0002", "o2", (1, 2), ("latent_0.npy",))
+    assert listed["0002/o0"] == ListedObject("0002/o0", (0, 2), ("image_1.jpg",))
+    assert listed["0002/o2"] == ListedObject("0002/o2", (1, 2), ("latent_0.npy",))
     everything = list(range(6))
     assert contents(ours, here.objects, everything) == contents(streamed, there.objects, everything)
     assert [name for name, _ in here.sample] == [name for name, _ in there.sample]
@@ -70,7 +68,7 @@ def test_files_that_are_no_views_are_named(tree: Path, tmp_path: Path, caplog: p
 def test_only_wanted_objects_are_delivered(tree: Path, tmp_path: Path) -> None:
     for source in (open_objects(tree), open_objects(make_tar(tree, tmp_path / "t.tar"))):
         objects = source.list().objects
-        assert [files.position for files in source.read(objects, [1, 4])] == [1, 4]
+        assert [position for position, *_ in source.read(objects, [1, 4])] == [1, 4]
         assert list(source.read(objects, [])) == []
 
 
@@ -155,9 +153,9 @@ def test_odd_things_in_a_tree(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     source = open_objects(tree)
     listed = source.list()
     assert "1 file was left out: 1 link to itself (latest)" in caplog.text
-    (files,) = source.read(listed.objects, [0])
+    ((_, images, _),) = source.read(listed.objects, [0])
     with pytest.raises(ValueError, match="not a file"):
-        read_content(files.images[2])
+        read_content(images[2])
 
 
 def test_no_such_source_and_wrong_layout(tmp_path: Path) -> None:
@@ -184,15 +182,15 @@ def test_a_tar_that_changed_is_noticed(tmp_path: Path) -> None:
 def test_too_large_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = make_tree(tmp_path / "tree", objects=1)
     (tree / "0001/o0/image_1.jpg").write_bytes(bytes(5000))
-    for module in (objects_module, object_tar):
+    for module in (archives, object_tar):
         monkeypatch.setattr(module, "LARGEST_FILE", 4000)
     for source in (open_objects(tree), open_objects(make_tar(tree, tmp_path / "t.tar"))):
         objects = source.list().objects
-        position = [o.path for o in objects].index("0001/o0")
-        (files,) = source.read(objects, [position])
-        assert read_content(files.images[0])
+        position = [o.name for o in objects].index("0001/o0")
+        ((_, images, _),) = source.read(objects, [position])
+        assert read_content(images[0])
         with pytest.raises(ValueError, match="larger"):
-            read_content(files.images[1])
+            read_content(images[1])
 
 
 def test_spread_sample_does_not_depend_on_order() -> None:

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from small_images import make_folder, make_tar
 
-from pipelines.sources.open_source import open_source
-from pipelines.sources.source import ImageSource
+from pipelines.sources import ImageSource, open_source
 from pipelines.sources.split_folders import is_like_a_split, split_of
 from shards.errors import FormatError
 

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.build.options import split_rule
-from pipelines.sources.object_splits import SplitRule, assign, find_split_lists
+from pipelines.sources.object_splits import SplitRule, assign, find_split_lists, split_rule
 from pipelines.sources.objects import ListedObject
 from shards.errors import FormatError, UsageError
 
-OBJECTS = [ListedObject(synset, name, (0,)) for synset in ("0300", "0100", "0200") for name in ("a", "b")]
+OBJECTS = [ListedObject(f"{synset}/{name}", (0,)) for synset in ("0300", "0100", "0200") for name in ("a", "b")]
 VAL = ["/0100/b/", "/0300/a/"]
 TRAIN = ["/0300/b/", "/0200/a/", "/0200/b/", "/0100/a/"]
 
@@ -30,7 +29,7 @@ def write_lists(folder: Path, *, val=VAL, train=None, val_labels=None, train_lab
 
 def by_path(folder: Path, split="all") -> dict[str, str | None]:
     found = assign(OBJECTS, SplitRule(lists=find_split_lists(folder)), split)
-    return {item.path: name for item, name in zip(OBJECTS, found.split, strict=True)}
+    return {item.name: name for item, name in zip(OBJECTS, found.split, strict=True)}
 
 
 def test_training_is_all_that_is_not_validation(tmp_path: Path) -> None:
@@ -111,7 +110,7 @@ def test_val_match() -> None:
 
 def test_val_fraction_is_a_share_of_each_synset() -> None:
     """48 objects of 8 synsets at 0.2: once 15 of 48 and 6 of 8 synsets, by a hash of each name alone."""
-    many = [ListedObject(f"{synset:04d}", f"o{i}", (0,)) for synset in range(8) for i in range(6)]
+    many = [ListedObject(f"{synset:04d}/o{i}", (0,)) for synset in range(8) for i in range(6)]
     found = assign(many, SplitRule(val_fraction=0.2))
     of_synset = Counter(label for label, name in zip(found.label, found.split, strict=True) if name == "val")
     assert (of_synset.total(), len(of_synset), max(of_synset.values())) == (10, 8, 2)

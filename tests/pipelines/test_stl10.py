@@ -10,7 +10,7 @@ import pytest
 from small_images import make_stl10
 from torchvision.datasets import STL10
 
-from pipelines.sources.open_source import open_source
+from pipelines.sources import open_source
 from shards.errors import FormatError
 
 

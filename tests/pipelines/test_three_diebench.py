@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_3die import jpeg, latent, make_tar, make_tree, npy, same_folders, smooth_image
+from small_3die import jpeg, latent, make_tar, make_tree, npy, same_folders, shard_3diebench, smooth_image
 
-from pipelines.build.views import sample_key, shard_3diebench
+from pipelines.sources.three_diebench import sample_key
 from shards.errors import FailureError, FormatError, UsageError
 from shards.reader import ShardSet
 from shards.verify import verify
@@ -194,7 +194,7 @@ def test_a_failing_source_leaves_a_resumable_folder(
 ) -> None:
     """After a failure the finished shards stay, a tar is not listed again, and the end is the same."""
     from pipelines.build import views
-    from pipelines.sources.object_tar import TarSource
+    from pipelines.sources.object_tar import ObjectTar
 
     tar = make_tar(tree, tmp_path / "t.tar")
     shard(tar, tmp_path / "whole")
@@ -211,7 +211,7 @@ def test_a_failing_source_leaves_a_resumable_folder(
         shard(tar, tmp_path / "out")
     monkeypatch.setattr(views, "transform", transform)
     assert list((tmp_path / "out").glob("*.tar"))
-    monkeypatch.setattr(TarSource, "list", lambda self: pytest.fail("listed again"))
+    monkeypatch.setattr(ObjectTar, "list", lambda self: pytest.fail("listed again"))
     shard(tar, tmp_path / "out")
     assert same_folders(tmp_path / "out", tmp_path / "whole")
 
@@ -225,9 +225,11 @@ def test_keys() -> None:
 
 def test_no_torch_and_no_bar_when_not_a_terminal(tree: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from pipelines.build.views import shard_3diebench\n"
+        "import sys; from pathlib import Path; from pipelines.build.views import shard_views\n"
+        "from pipelines.sources.three_diebench import ThreeDIEBenchSource\n"
         "if __name__ == '__main__':\n"
-        "    shard_3diebench(Path(sys.argv[1]), Path(sys.argv[2]), size=16, val_match='o1', workers=1)\n"
+        "    source = ThreeDIEBenchSource(sys.argv[1], val_match='o1')\n"
+        "    shard_views(source, Path(sys.argv[2]), size=16, workers=1)\n"
         "    assert not {'torch', 'webdataset'} & set(sys.modules)\n"
     )
     done = subprocess.run(

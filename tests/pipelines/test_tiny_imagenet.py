@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 import cli
 from pipelines.build.images import shard_images
-from pipelines.sources.open_source import open_source
-from pipelines.sources.source import ImageSource, limited
+from pipelines.sources import ImageSource, open_source
+from pipelines.sources.choose import limited
 from shards.errors import FormatError, UsageError
 from shards.reader import ShardSet
 

@@ -6,15 +6,18 @@ import numpy as np
 import pytest
 from small_3die import jpeg, latent, npy, smooth_image
 
-from pipelines.build.encode import JpegSetting, decode_jpeg, psnr_db
-from pipelines.build.transform import ObjectRecord, ViewJob, pixel_stats, read_latent, transform
+from pipelines.build.encode import Frame, JpegSetting, pixel_stats, psnr_db
+from pipelines.build.transform import ViewJob, read_latent, transform
+from pipelines.sources import ViewsContent, ViewsRecord
+from pipelines.sources.decode import decode_jpeg
 from shards.stats import PixelStats
 
-JOB = ViewJob(16, JpegSetting("444", 95), (32, 32), 7)
+JOB = ViewJob(Frame(16, 16, "squash"), JpegSetting("444", 95), (32, 32), 7)
 
 
-def record(views: list, latents: list, ids: list[int] | None = None) -> ObjectRecord:
-    return ObjectRecord("key", 3, "train", ids or list(range(len(views))), views, latents, "0001/o0", {"object": "o0"})
+def record(views: list, latents: list, ids: list[int] | None = None) -> ViewsContent:
+    view_ids = tuple(ids or range(len(views)))
+    return ViewsContent(ViewsRecord("key", 3, "train", "0001/o0", view_ids, meta={"object": "o0"}), views, latents)
 
 
 def good(count: int) -> tuple[list[bytes], list[bytes]]:
@@ -52,7 +55,7 @@ def test_fast_sums_equal_the_plain_ones() -> None:
 
 def test_raw_views_are_the_resized_pixels() -> None:
     views, latents = good(1)
-    result = transform(record(views, latents), ViewJob(32, None, (32, 32), 7))
+    result = transform(record(views, latents), ViewJob(Frame(32, 32, "squash"), None, (32, 32), 7))
     assert result.sample is not None
     assert result.sample.views == [npy(decode_jpeg(views[0]))]
     assert result.psnr_sum == 0

@@ -13,7 +13,7 @@ from torchvision.datasets import CIFAR100
 from typer.testing import CliRunner
 
 import cli
-from pipelines.sources.open_source import open_source
+from pipelines.sources import open_source
 from pipelines.synth.patterns import (
     PATTERNS,
     SHAPES,

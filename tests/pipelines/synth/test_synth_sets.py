@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from pipelines.build.views import shard_3diebench
+from pipelines.build.views import shard_views
 from pipelines.commands.synth import synth_app
+from pipelines.sources.three_diebench import ThreeDIEBenchSource
 from pipelines.synth import SynthConfig, iter_objects, synth_shards, synth_tree, to_tree
 from pipelines.synth.objects import object_solid, plan_objects
 from shards.errors import UsageError
@@ -150,7 +151,7 @@ def test_overwriting_removes_only_what_was_made(tmp_path: Path):
 
 def test_shards_hold_what_the_tree_holds(tree: Path, tmp_path: Path):
     info = synth_shards(SMALL, tmp_path / "direct", samples_per_shard=4)
-    shard_3diebench(tree, tmp_path / "from-tree", size=16, workers=1)
+    shard_views(ThreeDIEBenchSource(tree), tmp_path / "from-tree", size=16, workers=1)
     assert info.classes == ("aircraft", "chair", "mug")
     direct, from_tree = ShardSet.open(tmp_path / "direct"), ShardSet.open(tmp_path / "from-tree")
     for split in ("train", "val"):
