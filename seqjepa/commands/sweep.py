@@ -46,31 +46,28 @@ def sweep_command(
       seqjepa sweep small-reproduction --shards 3diebench=shards/synth --run
     """
     from seqjepa.experiments import sweep
-    from seqjepa.experiments.kinds import parse_shards
-    from seqjepa.experiments.perform import Means, perform
-    from seqjepa.experiments.sweep import Request, pick, tasks_of
+    from seqjepa.experiments.run_sweep import Resources, run_sweep
 
     if table == "ls":
         if as_json:
-            print_json(sweep.sheets_as_json())
+            print_json(sweep.tables_as_json())
         else:
-            typer.echo(sweep.sheets_as_text())
+            typer.echo(sweep.tables_as_text())
         return
-    one_way(task, devices, slurm)
-    request = Request(table, parse_shards(shards or []), seeds, scale, untrained)
-    tasks = pick(tasks_of(request), task)
+    _refuse_several_ways(task, devices, slurm)
+    request = sweep.SweepRequest(table, sweep.parse_shards(shards or []), seeds, scale, untrained)
+    tasks = sweep.pick(sweep.tasks_of(request), task)
     doing = run or slurm is not None
     if doing:
-        say = partial(typer.echo, err=as_json)
-        perform(request, tasks, out, Means(device, workers, devices, slurm), say)
+        run_sweep(request, tasks, out, Resources(device, workers, devices, slurm), partial(typer.echo, err=as_json))
     if as_json:
         print_json(sweep.tasks_as_json(request, tasks, out))
     elif not doing:
         typer.echo(sweep.tasks_as_text(request, tasks, out))
 
 
-def one_way(task: int | None, devices: str | None, slurm: Path | None) -> None:
-    """UsageError where more than one way to do the list is asked for."""
+def _refuse_several_ways(task: int | None, devices: str | None, slurm: Path | None) -> None:
+    """UsageError where more than one way to run the list is asked for."""
     from shards.errors import UsageError
 
     if sum(way is not None for way in (task, devices, slurm)) > 1:

@@ -1,8 +1,7 @@
-"""How methods whose sequences differ in length come to the same number of steps, and of views in a step.
+"""`seqjepa compare`: every method on the same shards, with the same encoder, steps, views in a step, seed and probes.
 
-From a comparison's settings to one job for each method and seed.
-
-The comparison itself: job after job, each picked up where it was, and then all rows.
+Each method has its recipe on 3DIEBench at a scale (scale.py). docs/comparison.md says where its settings are not
+the paper's, and why.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from typing import Any
 from seqjepa.data.actions import ROTATION_COLUMNS
 from seqjepa.devices import pick_device
 from seqjepa.evaluate.results import read_results
-from seqjepa.experiments.compare_scales import METHODS, SCALES, Entry, Scale
-from seqjepa.experiments.compare_table import differing, floor_of, row_of, short
+from seqjepa.experiments.compare_table import different_protocols, method_row, progress_line, untrained_row
 from seqjepa.experiments.job import Job, Say, refuse_other_runs, run_job
+from seqjepa.experiments.scale import Scale, load_scale
 from seqjepa.files import write_file
 from seqjepa.recipes import did_you_mean, load_recipe
 from shards.environment import pass_environment_on
@@ -29,15 +28,33 @@ from shards.json_fields import strict_json
 from shards.reader import ShardSet
 from shards.schema import ViewSpec
 
+FILE = "comparison.json"
+RECIPES: Mapping[str, tuple[str, ...]] = {
+    "seq_jepa": ("3die-rot-M3",),
+    "simclr": ("simclr-3die",),
+    "byol": ("byol-3die",),
+    "vicreg": ("vicreg-3die",),
+    "vicreg_traj": ("vicreg-traj-3die",),
+    "sen": ("sen-3die-rot",),
+    "equimod": ("equimod-3die-rot",),
+    "sie": ("sie-3die-rot",),
+    "conditional_byol": ("conditional-byol-3die-rot",),
+    "context_ssl": ("context-ssl-3die",),
+    "conv_jepa": (
+        *("conv-jepa-stl-M4", "data.context=3", "data.action=rotation", "data.patch=0", "model.stem=standard"),
+    ),
+}
+"""Method → its recipe for rotations of 3DIEBench's objects, and what is changed in a recipe for something else."""
+METHODS = tuple(RECIPES)
 LENGTHS = (2, 3, 4)
 """Views in a sequence, of any method."""
-COMMON = 3
-"""In as many passes over sequences of four views, sequences of two and of three fit whole passes too."""
+COMMON_PASSES = 3
+"""So many passes over sequences of four views are whole passes over sequences of two and of three as well."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What every method trains for, exactly: `steps` optimizer steps, `views_per_step` views in each, up to rounding.
+class Schedule:
+    """How long every method trains: `steps` optimizer steps with `views_per_step` views in each, up to rounding.
 
     batch, epochs  by the number of views in a sequence: sequences in a batch, passes over the training split
     """
@@ -48,44 +65,9 @@ class Plan:
     epochs: dict[int, int]
 
 
-def plan_steps(samples: int, steps: int, views_per_step: int) -> Plan:
-    """The plan nearest to `steps` and `views_per_step` in which every method makes whole passes over `samples`.
-
-    A pass over sequences of T views has T / 4 as many steps as one over sequences of four. UsageError: too few samples.
-    """
-    length = _steps_in_a_pass(samples, views_per_step)
-    rounds = max(1, round(steps / (COMMON * length)))
-    total = rounds * COMMON * length
-    in_pass = {T: length * T // 4 for T in LENGTHS}
-    return Plan(
-        steps=total,
-        views_per_step=round(4 * samples / length),
-        batch={T: ceil(samples / in_pass[T]) for T in LENGTHS},
-        epochs={T: total // in_pass[T] for T in LENGTHS},
-    )
-
-
-def _steps_in_a_pass(samples: int, views_per_step: int) -> int:
-    """Over sequences of four views: the multiple of 4 that is nearest to the wish and can be had for all lengths."""
-    wish = 4 * samples / views_per_step
-    for length in sorted(range(4, samples + 1, 4), key=lambda k: abs(k - wish)):
-        if all(_batches(samples, ceil(samples / part)) == part for part in (length * T // 4 for T in LENGTHS)):
-            return length
-    raise UsageError(
-        f"a training split of {samples} samples cannot be cut into batches for sequences of "
-        f"{', '.join(map(str, LENGTHS))} views alike; use one of at least 16"
-    )
-
-
-def _batches(samples: int, batch: int) -> int:
-    """Batches of a pass, as the trainer cuts them: a last one of a single sequence is dropped."""
-    whole, rest = divmod(samples, batch)
-    return whole + (rest > 1)
-
-
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared: methods in the order of their rows, all on `shards`, each with every seed."""
+    """What is compared: methods in the order of their rows, all on `shards`, each with every seed, at one scale."""
 
     shards: Path
     methods: tuple[str, ...] = METHODS
@@ -93,29 +75,30 @@ class Comparison:
     seeds: tuple[int, ...] = (0,)
     scale: str = "small"
 
-    @property
-    def sizes(self) -> Scale:
-        return SCALES[self.scale]
-
-    def plan(self) -> Plan:
-        """UsageError or FormatError: shards that are not of views with rotations, or too few of them."""
-        return plan_steps(_samples(self.shards), self.steps, self.sizes.views_per_step)
+    def schedule(self) -> Schedule:
+        """ConfigError or FormatError: shards that are not of views with rotations. UsageError: too few samples."""
+        views_per_step = load_scale(self.scale).compare.views_per_step
+        return plan_steps(_training_samples(self.shards), self.steps, views_per_step)
 
     def jobs(self) -> dict[str, list[Job]]:
-        """By method, one for each seed. The first method's initial weights are evaluated too, as the floor of all."""
-        plan, first = self.plan(), self.methods[0]
-        return {name: [self._job(name, seed, plan, name == first) for seed in self.seeds] for name in self.methods}
-
-    def _job(self, method: str, seed: int, plan: Plan, floor: bool) -> Job:
-        entry = self.sizes.entries[method]
-        return Job(
-            name=f"{method}-seed{seed}",
-            recipe=entry.recipe,
-            settings=(f"method={method}", f"name=compare-{method}", f"seed={seed}", *_settings(entry, plan)),
-            shards=self.shards,
-            evaluation={**self.sizes.evaluation, "seed": seed},
-            untrained=floor,
-        )
+        """By method, one for each seed. The first method's initial weights are evaluated too: all share the encoder."""
+        scale, schedule = load_scale(self.scale), self.schedule()
+        found: dict[str, list[Job]] = {}
+        for method in self.methods:
+            settings = (*method_settings(method, scale), *_common_settings(method, scale, schedule))
+            asked = scale.compare.evaluation.model_dump(exclude_unset=True)
+            found[method] = [
+                Job(
+                    name=f"{method}-seed{seed}",
+                    recipe=RECIPES[method][0],
+                    settings=(*settings, f"name=compare-{method}", f"seed={seed}"),
+                    shards=self.shards,
+                    evaluation={**asked, "seed": seed},
+                    untrained=method == self.methods[0],
+                )
+                for seed in self.seeds
+            ]
+        return found
 
 
 def parse_methods(text: str) -> tuple[str, ...]:
@@ -130,22 +113,27 @@ def parse_methods(text: str) -> tuple[str, ...]:
     return names
 
 
-def _settings(entry: Entry, plan: Plan) -> tuple[str, ...]:
-    """What the entry changes, then what is the same for all. Warm-up takes its part of training, as in the recipe."""
-    optim, epochs = load_recipe(entry.recipe, entry.changes).optim, plan.epochs[entry.views]
+def method_settings(method: str, scale: Scale) -> tuple[str, ...]:
+    """What a method's recipe changes at a scale, "a.b=c" each: the one place where methods may differ."""
+    recipe, *changes = RECIPES[method]
+    return (*changes, *scale.changed_settings(recipe, "3diebench"), *scale.compared_settings(method))
+
+
+def _common_settings(method: str, scale: Scale, schedule: Schedule) -> tuple[str, ...]:
+    """What is the same for all, as far as sequences of one length go. Warm-up keeps its part of training."""
+    plain = load_recipe(RECIPES[method][0], method_settings(method, scale))
+    views = plain.data.context + 1
+    epochs = schedule.epochs[views]
     return (
-        *entry.changes,
-        f"data.context={entry.views - 1}",
-        "data.image_size=0",
-        "data.normalisation=shards",
-        f"optim.batch_size={plan.batch[entry.views]}",
+        *("data.image_size=0", "data.normalisation=shards", "data.fraction=1.0"),
+        f"optim.batch_size={schedule.batch[views]}",
         f"optim.epochs={epochs}",
-        f"optim.warmup_epochs={optim.warmup_epochs * epochs / optim.epochs:.6f}",
+        f"optim.warmup_epochs={plain.optim.warmup_epochs * epochs / plain.optim.epochs:.6f}",
     )
 
 
-def _samples(shards: Path) -> int:
-    """Samples of the training split of a set of views that know their rotation."""
+def _training_samples(shards: Path) -> int:
+    """Samples of the training split of a set of views whose rotations are known."""
     opened = ShardSet.open(shards)
     spec = opened.info.spec
     names = [field.name for field in spec.params] if isinstance(spec, ViewSpec) else []
@@ -159,7 +147,39 @@ def _samples(shards: Path) -> int:
     return len(opened.split("train"))
 
 
-FILE = "comparison.json"
+def plan_steps(samples: int, steps: int, views_per_step: int) -> Schedule:
+    """The schedule nearest to `steps` and `views_per_step` in which every method makes whole passes over `samples`.
+
+    A pass over sequences of T views has T / 4 as many steps as one over sequences of four. UsageError: too few samples.
+    """
+    length = _steps_in_a_pass(samples, views_per_step)
+    rounds = max(1, round(steps / (COMMON_PASSES * length)))
+    total = rounds * COMMON_PASSES * length
+    in_pass = {T: length * T // 4 for T in LENGTHS}
+    return Schedule(
+        steps=total,
+        views_per_step=round(4 * samples / length),
+        batch={T: ceil(samples / in_pass[T]) for T in LENGTHS},
+        epochs={T: total // in_pass[T] for T in LENGTHS},
+    )
+
+
+def _steps_in_a_pass(samples: int, views_per_step: int) -> int:
+    """Over sequences of four views: the multiple of 4 nearest to what is asked for that all lengths can have."""
+    wish = 4 * samples / views_per_step
+    for length in sorted(range(4, samples + 1, 4), key=lambda k: abs(k - wish)):
+        if all(_batches(samples, ceil(samples / part)) == part for part in (length * T // 4 for T in LENGTHS)):
+            return length
+    raise UsageError(
+        f"a training split of {samples} samples cannot be cut into batches for sequences of "
+        f"{', '.join(map(str, LENGTHS))} views alike; use one of at least 16"
+    )
+
+
+def _batches(samples: int, batch: int) -> int:
+    """Batches of a pass, as the trainer cuts them: it drops a last batch of a single sequence."""
+    whole, rest = divmod(samples, batch)
+    return whole + (rest > 1)
 
 
 def compare(
@@ -171,31 +191,32 @@ def compare(
     progress: bool = True,
     say: Say | None = None,
 ) -> dict[str, Any]:
-    """Does what is left to do below `out` – a run directory for each method and seed – and returns all rows.
+    """Do what is left to do below `out` – a run directory for each method and seed – and return all rows.
 
-    {"rows": one a method (rows.row_of), "untrained": the scores of the initial encoder, "settings": …}, which
-    out/comparison.json holds as well. say hears what is done. Raises what a job raises; what is finished is kept.
+    {"rows": one a method (compare_table.method_row), "untrained": the scores of the initial encoder, "settings": …},
+    which out/comparison.json holds as well. say is called with what is done. Raises what a job raises; what is finished
+    is kept.
     """
     hear, jobs = say or (lambda line: None), comparison.jobs()
-    refuse_foreign(out / FILE)
+    _refuse_other_file(out / FILE)
     for job in chain(*jobs.values()):  # every mistake before the first minute
         refuse_other_runs(job, out)
     rows = []
     for number, (method, mine) in enumerate(jobs.items(), start=1):
         hear(f"[{number}/{len(jobs)}] {method}")
         runs = [run_job(job, out, device=device, workers=workers, progress=progress, say=hear) for job in mine]
-        rows.append(row_of(method, runs))
-        hear(short(rows[-1]))
+        rows.append(method_row(method, runs))
+        hear(progress_line(rows[-1]))
     first = [Path(run) for run in rows[0]["runs"]]
-    settings = _notes(comparison, jobs, first[0], device)
-    if otherwise := differing(Path(run) for row in rows for run in row["runs"]):
-        settings["differently_measured"] = otherwise
-    results = {"rows": rows, "untrained": floor_of(first), "settings": settings}
+    settings = _settings_of(comparison, jobs, first[0], device)
+    if different := different_protocols(Path(run) for row in rows for run in row["runs"]):
+        settings["differently_measured"] = different
+    results = {"rows": rows, "untrained": untrained_row(first), "settings": settings}
     write_file(out / FILE, (json.dumps(results, indent=2) + "\n").encode())
     return results
 
 
-def refuse_foreign(file: Path) -> None:
+def _refuse_other_file(file: Path) -> None:
     """UsageError if there is a file of that name that no comparison wrote."""
     if not file.exists():
         return
@@ -208,17 +229,17 @@ def refuse_foreign(file: Path) -> None:
         raise UsageError(f"{file} is there and was not written by `seqjepa compare`; move it, or choose another --out")
 
 
-def _notes(comparison: Comparison, jobs: Mapping[str, list[Job]], run: Path, device: str) -> dict[str, Any]:
+def _settings_of(comparison: Comparison, jobs: Mapping[str, list[Job]], run: Path, device: str) -> dict[str, Any]:
     """What was compared and how, for the notes under the table."""
-    plan, protocol = comparison.plan(), read_results(run)["trained"]["protocol"]
+    schedule, protocol = comparison.schedule(), read_results(run)["trained"]["protocol"]
     known = ("dataset", "resolution", "train_samples", "val_samples", "probe_epochs")
     return {
         **{key: protocol[key] for key in known},
         "shards": str(comparison.shards),
         "scale": comparison.scale,
         "steps_asked": comparison.steps,
-        "steps": plan.steps,
-        "views_per_step": plan.views_per_step,
+        "steps": schedule.steps,
+        "views_per_step": schedule.views_per_step,
         "seeds": list(comparison.seeds),
         "device": str(pick_device(device)),
         "changes": {job.name: list(job.settings) for job in chain(*jobs.values())},

@@ -1,11 +1,8 @@
-"""A row of the comparison: what runs of one method say, mean over seeds.
-
-The rows of a comparison as a table, for the terminal and as Markdown.
-"""
+"""The rows of a comparison – what the runs of one method score, mean over seeds – and the table of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -27,34 +24,47 @@ SCORES = {
 """By key of a row: the key in results.json. `avg` is scikit-learn's R², `pool` SIE's (docs/fidelity.md #42)."""
 COMPARED = ("top1_z", "top1_agg", "r2_rel_rot_avg", "r2_indiv_rot_avg")
 AVERAGED = ("top1", "top1_z", *SCORES, "seconds")
+COLUMNS = {
+    "top-1 %": ("top1", 100, 1),
+    "top-1 % of z": ("top1_z", 100, 1),
+    "R² rel": ("r2_rel", 1, 3),
+    "R² indiv": ("r2_indiv", 1, 3),
+    "seconds": ("seconds", 1, 0),
+    "parameters, M": ("parameters", 1e-6, 2),
+    "MACs a step, G": ("macs", 1e-9, 1),
+}
+"""Heads of the table → key of a row, factor, digits."""
+HEADS = ("method", *COLUMNS)
+UNTRAINED = "(untrained)"
+ONE_VIEW = "z of one view"
 
 
-def row_of(method: str, runs: Sequence[Path]) -> dict[str, Any]:
+def method_row(method: str, runs: Sequence[Path]) -> dict[str, Any]:
     """Keys: method, top1, top1_of (in words), top1_z, r2_rel, r2_indiv, their pooled forms, seconds of training,
     parameters (those that learn), macs (one training step of the whole batch), macs_sequence (context views of one
     sequence, forwards: the paper's Table 6), batch_size, views, lr, std (over seeds, where there are several), runs.
 
     Accuracies are in 0..1; None where the shards have no labels. The model's own numbers are the first run's.
     """
-    each = [{**scores(read_results(run)["trained"]), "seconds": _seconds(run)} for run in runs]
-    spread = {"std": over(stdev, each)} if len(each) > 1 else {}
+    each = [{**_scores(read_results(run)["trained"]), "seconds": _training_seconds(run)} for run in runs]
+    spread = {"std": _over_runs(stdev, each)} if len(each) > 1 else {}
     named = {"method": method, "top1_of": each[0]["top1_of"]}
-    return {**named, **over(fmean, each), **spread, **_model(runs[0]), "runs": [str(run) for run in runs]}
+    return {**named, **_over_runs(fmean, each), **spread, **_model_numbers(runs[0]), "runs": [str(run) for run in runs]}
 
 
-def floor_of(runs: Iterable[Path]) -> dict[str, Any]:
+def untrained_row(runs: Iterable[Path]) -> dict[str, Any]:
     """The scores of the initial encoder, which is the same for all methods, as a row without a method."""
-    each = [scores(read_results(run)["untrained"]) for run in runs]
-    return {"top1_of": each[0]["top1_of"], **over(fmean, each)}
+    each = [_scores(read_results(run)["untrained"]) for run in runs]
+    return {"top1_of": each[0]["top1_of"], **_over_runs(fmean, each)}
 
 
-def scores(results: Mapping[str, Any]) -> dict[str, Any]:
+def _scores(results: Mapping[str, Any]) -> dict[str, Any]:
     """What a row takes from one side of results.json. top1 is z_AGG of as many views as were measured, where there is
     an aggregate; ContextSSL's numbers are already those in its longest context."""
     sizes = results.get("top1_agg", {})
     most = max(sizes, key=int, default=None)
-    told = results["protocol"].get("context")
-    plain = f"z⁺ after {told['tokens']} tokens of context" if told else "z of one view"
+    context = results["protocol"].get("context")
+    plain = f"z⁺ after {context['tokens']} tokens of context" if context else ONE_VIEW
     return {
         "top1": results.get("top1_z") if most is None else sizes[most],
         "top1_of": plain if most is None else f"z_AGG of {most} views",
@@ -63,30 +73,17 @@ def scores(results: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def differing(runs: Iterable[Path]) -> dict[str, list[str]]:
-    """Runs whose numbers were measured otherwise than the first one's, by name, and in what: from before an update of
-    seqjepa, say. Seeds are meant to differ, and only ContextSSL has a context."""
-    first, *others = ((run.name, read_results(run)["trained"]["protocol"]) for run in runs)
-    found = {name: _in_what(first[1], protocol) for name, protocol in others}
-    return {name: parts for name, parts in found.items() if parts}
-
-
-def _in_what(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    parts = [part for key in COMPARED for part in differences(one, other, key, across_runs=True)]
-    return [part for part in dict.fromkeys(parts) if part not in ("seed", "context")]
-
-
-def over(statistic: Any, each: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+def _over_runs(statistic: Callable[[list[Any]], float], each: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     """A statistic of each averaged key; None where a run lacks it."""
     found = {key: [one.get(key) for one in each] for key in AVERAGED if key in each[0]}
     return {key: None if None in values else statistic(values) for key, values in found.items()}
 
 
-def _seconds(run: Path) -> float:
+def _training_seconds(run: Path) -> float:
     return round(sum(float(str(line["seconds"])) for line in read_epochs(run / METRICS)), 1)
 
 
-def _model(run: Path) -> dict[str, Any]:
+def _model_numbers(run: Path) -> dict[str, Any]:
     config, method, data, _ = load_run(run)
     macs = count_macs(method, data.action_size, data.height, config.data.context)
     batch = config.optim.batch_size
@@ -100,68 +97,74 @@ def _model(run: Path) -> dict[str, Any]:
     }
 
 
-HEADS = ("method", "top-1 %", "top-1 % of z", "R² rel", "R² indiv", "seconds", "parameters, M", "MACs a step, G")
-UNTRAINED = "(untrained)"
+def different_protocols(runs: Iterable[Path]) -> dict[str, list[str]]:
+    """Name of a run → in what its protocol differs from the first run's: it is from before an update of seqjepa, say.
+
+    Runs that do not differ are left out. Seeds are meant to differ, and only ContextSSL has a context.
+    """
+    (_, first), *others = ((run.name, read_results(run)["trained"]["protocol"]) for run in runs)
+    found = {}
+    for name, protocol in others:
+        parts = [part for key in COMPARED for part in differences(first, protocol, key, across_runs=True)]
+        found[name] = [part for part in dict.fromkeys(parts) if part not in ("seed", "context")]
+    return {name: parts for name, parts in found.items() if parts}
 
 
-def format_table(comparison: Mapping[str, Any]) -> str:
+def comparison_table(comparison: Mapping[str, Any]) -> str:
     """Columns with aligned digits, and what was compared under them."""
-    lines = [HEADS, *cells(comparison)]
+    lines = [HEADS, *_lines(comparison)]
     widths = [max(len(line[k]) for line in lines) for k in range(len(HEADS))]
     drawn = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines]
     return "\n".join([*drawn, "", *notes(comparison)])
 
 
-def format_markdown(comparison: Mapping[str, Any]) -> str:
+def comparison_markdown(comparison: Mapping[str, Any]) -> str:
     """A GitHub table, its notes as a list."""
     rule = ["---", *["--:"] * (len(HEADS) - 1)]
-    rows = ["| " + " | ".join(line) + " |" for line in (HEADS, rule, *cells(comparison))]
+    rows = ["| " + " | ".join(line) + " |" for line in (HEADS, rule, *_lines(comparison))]
     return "\n".join([*rows, "", *(f"* {note}" for note in notes(comparison))])
-
-
-def cells(comparison: Mapping[str, Any]) -> list[list[str]]:
-    """One line a method, then the initial weights."""
-    lines = [_cells_of(row["method"], row) for row in comparison["rows"]]
-    return [*lines, _cells_of(UNTRAINED, comparison["untrained"])]
 
 
 def notes(comparison: Mapping[str, Any]) -> list[str]:
     """What holds for all numbers, and what the first column is where that is not one view's z."""
     s = comparison["settings"]
     several = f", mean ± standard deviation of seeds {', '.join(map(str, s['seeds']))}" if len(s["seeds"]) > 1 else ""
-    said = [
+    found = [
         f"{s['dataset']} at {s['resolution']} px, {s['train_samples']} training and {s['val_samples']} validation "
         f"samples; {s['steps']} steps of {s['views_per_step']} views, scale {s['scale']}, {s['device']}{several}"
     ]
-    said += [
+    found += [
         f"measured otherwise than the first run, so not comparable: {name} ({', '.join(parts)}); evaluate it again"
         for name, parts in s.get("differently_measured", {}).items()
     ]
-    rows = [*comparison["rows"], {"method": UNTRAINED, **comparison["untrained"]}]
-    others = [f"{row['method']} {row['top1_of']}" for row in rows if row["top1_of"] != "z of one view"]
-    return said + ([f"top-1: z of one view, but {', '.join(others)}"] if others else [])
+    others = [f"{row['method']} {row['top1_of']}" for row in _all_rows(comparison) if row["top1_of"] != ONE_VIEW]
+    return found + ([f"top-1: {ONE_VIEW}, but {', '.join(others)}"] if others else [])
 
 
-def _cells_of(name: str, row: Mapping[str, Any]) -> list[str]:
-    spread = row.get("std", {})
-    return [
-        name,
-        *(_cell(row.get(key), spread.get(key), 100, 1) for key in ("top1", "top1_z")),
-        *(_cell(row.get(key), spread.get(key), 1, 3) for key in ("r2_rel", "r2_indiv")),
-        _cell(row.get("seconds"), None, 1, 0),
-        _cell(row.get("parameters"), None, 1e-6, 2),
-        _cell(row.get("macs"), None, 1e-9, 1),
-    ]
+def progress_line(row: Mapping[str, Any]) -> str:
+    """A row in one line."""
+    name, top1, _, relative, individual, seconds, *_ = _line(row)
+    return f"{name}: top-1 {top1} %, R² relative {relative}, individual {individual}, {seconds} s of training"
 
 
-def _cell(value: float | None, spread: float | None, factor: float, digits: int) -> str:
+def _all_rows(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row a method, then the initial weights."""
+    return [*comparison["rows"], {"method": UNTRAINED, **comparison["untrained"]}]
+
+
+def _lines(comparison: Mapping[str, Any]) -> list[list[str]]:
+    return [_line(row) for row in _all_rows(comparison)]
+
+
+def _line(row: Mapping[str, Any]) -> list[str]:
+    """A row's cells as text."""
+    spread = {name: value for name, value in row.get("std", {}).items() if name != "seconds"}
+    cells = [_number(row.get(key), spread.get(key), factor, digits) for key, factor, digits in COLUMNS.values()]
+    return [row["method"], *cells]
+
+
+def _number(value: float | None, spread: float | None, factor: float, digits: int) -> str:
     if value is None:
         return "–"
     shown = f"{factor * value:.{digits}f}"
     return shown if spread is None else f"{shown} ± {factor * spread:.{digits}f}"
-
-
-def short(row: Mapping[str, Any]) -> str:
-    """A row in one line, for progress."""
-    line: Sequence[str] = _cells_of(row["method"], row)
-    return f"{line[0]}: top-1 {line[1]} %, R² relative {line[3]}, individual {line[4]}, {line[5]} s of training"

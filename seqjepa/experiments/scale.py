@@ -1,4 +1,4 @@
-"""What makes a run fit the machine: a small TOML file that changes settings of recipes and lengths of evaluations.
+"""A scale makes runs fit the machine: a small TOML file that changes settings of recipes and lengths of evaluations.
 
     # one line that says what it is for
     epochs = 0.1                      # of the recipe's, and of its warm-up
@@ -8,12 +8,15 @@
     [evaluation]                      # keyword arguments of evaluate_run
     [kind.stl10.settings.data]        # the same three for recipes of one kind of shards,
     [method.simclr.settings.optim]    # and for one method; later ones win
+    [compare]                         # of `seqjepa compare` alone: views_per_step, evaluation,
+    [compare.settings.context_ssl]    # and settings of one method
 
 `data.fraction` among the settings takes a part of the training objects. The scales of the package are in scales/.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
@@ -24,12 +27,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from seqjepa import recipes
 from seqjepa.config import RunConfig
 from seqjepa.evaluate.suites import DEFAULT, SUITES
-from seqjepa.experiments.kinds import KINDS
+from seqjepa.experiments.tables import shard_kinds
 from seqjepa.methods import METHODS
 from seqjepa.recipes import did_you_mean, flatten
-from seqjepa.toml_writer import dumps
 from shards.environment import pass_environment_on
 from shards.errors import ConfigError
+
+FOLDER = resources.files("seqjepa") / "experiments" / "scales"
 
 
 def _one_of(known: Iterable[str], what: str) -> AfterValidator:
@@ -43,14 +47,16 @@ def _one_of(known: Iterable[str], what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-ShardKind = Annotated[str, _one_of(KINDS, "kind of shards")]
+ShardKind = Annotated[str, _one_of(shard_kinds(), "kind of shards")]
 MethodName = Annotated[str, _one_of(METHODS, "method")]
 
 
-class Evaluation(BaseModel):
-    """Keyword arguments of evaluate_run that a scale may give; runs, shards and devices are the sweep's."""
-
+class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Evaluation(_Section):
+    """Keyword arguments of evaluate_run that a scale may give; runs, shards and devices are the sweep's."""
 
     suite: Annotated[str, _one_of(SUITES, "suite")] = DEFAULT
     m_val: tuple[Annotated[int, Field(ge=1, le=64)], ...] = ()
@@ -66,14 +72,20 @@ class Evaluation(BaseModel):
     contexts: tuple[int, ...] = ()
 
 
-class Changes(BaseModel):
+class Changes(_Section):
     """Settings as nested tables, and how runs are evaluated."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     defaults: dict[str, Any] = {}
     settings: dict[str, Any] = {}
     evaluation: Evaluation = Evaluation()
+
+
+class Compared(_Section):
+    """What a comparison needs beyond the runs' own settings. settings: by method, nested tables."""
+
+    views_per_step: int = Field(default=1024, ge=8)
+    evaluation: Evaluation = Evaluation(m_val=(1, 2, 3, 4, 5), val_draws=8)
+    settings: dict[MethodName, dict[str, Any]] = {}
 
 
 class Scale(Changes):
@@ -84,6 +96,7 @@ class Scale(Changes):
     kinds: dict[ShardKind, ShardKind] = {}
     kind: dict[ShardKind, Changes] = {}
     method: dict[MethodName, Changes] = {}
+    compare: Compared = Compared()
 
     def changed_settings(self, recipe: str, kind: str) -> tuple[str, ...]:
         """What `load_recipe(recipe, …)` is to be given, "a.b=c" each."""
@@ -98,7 +111,11 @@ class Scale(Changes):
             found |= flatten(layer.settings)
         if plain.model.projector_kind == "transformer":
             found.pop("model.projector", None)  # widths of an MLP, which that is not
-        return tuple(_assignment(key, value) for key, value in found.items())
+        return _assignments(found)
+
+    def compared_settings(self, method: str) -> tuple[str, ...]:
+        """What a comparison changes for a method after `changed_settings`, "a.b=c" each."""
+        return _assignments(flatten(self.compare.settings.get(method, {})))
 
     def evaluation_of(self, recipe: str, kind: str) -> dict[str, Any]:
         """Keyword arguments of evaluate_run for a run of `recipe`."""
@@ -119,8 +136,7 @@ class Scale(Changes):
 
 
 def scale_names() -> list[str]:
-    folder = resources.files("seqjepa") / "experiments" / "scales"
-    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+    return sorted(file.name.removesuffix(".toml") for file in FOLDER.iterdir() if file.name.endswith(".toml"))
 
 
 def load_scale(name: str) -> Scale:
@@ -142,19 +158,25 @@ def _text(name: str) -> str:
     known = scale_names()
     if name not in known:
         raise ConfigError(f"there is no scale {name!r}{did_you_mean(name, known)}; there are: {', '.join(known)}")
-    return (resources.files("seqjepa") / "experiments" / "scales" / f"{name}.toml").read_text(encoding="utf-8")
+    return (FOLDER / f"{name}.toml").read_text(encoding="utf-8")
 
 
 def _explain(error: Mapping[str, Any]) -> str:
     path = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
-        section = Scale if len(error["loc"]) == 1 else Evaluation if "evaluation" in error["loc"][:-1] else Changes
+        section = _section_of(error["loc"][:-1])
         allowed = [name for name in section.model_fields if name != "name"]
         return f"unknown key {path}{did_you_mean(str(error['loc'][-1]), allowed)}, allowed here: {', '.join(allowed)}"
     return f"{path} = {error['input']!r}: {error['msg']}"
 
 
-def _assignment(key: str, value: object) -> str:
-    """ "optim.lr=0.001", the value as TOML."""
-    written = dumps({"v": value}).strip().removeprefix("v = ")
-    return f"{key}={written}"
+def _section_of(path: tuple[int | str, ...]) -> type[BaseModel]:
+    """The class of the table at `path` of the file."""
+    if "evaluation" in path:
+        return Evaluation
+    return Compared if path == ("compare",) else Changes if path else Scale
+
+
+def _assignments(settings: Mapping[str, object]) -> tuple[str, ...]:
+    """{"optim.lr": 0.001} → ("optim.lr=0.001",). JSON's numbers, strings, booleans and arrays of them are TOML too."""
+    return tuple(f"{key}={json.dumps(value, ensure_ascii=False, default=str)}" for key, value in settings.items())

@@ -13,9 +13,9 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+import tomli_w
 from pydantic import BaseModel, ValidationError
 
-from seqjepa import toml_writer
 from seqjepa.config import RunConfig
 from seqjepa.data.normalisation import explicit
 from shards.environment import pass_environment_on
@@ -106,7 +106,7 @@ def resolve(table: Table, source: str) -> RunConfig:
 
 def to_toml(config: RunConfig) -> str:
     """Every setting of a run spelled out; `load_recipe` of it gives an equal configuration."""
-    return toml_writer.dumps(config.model_dump())
+    return tomli_w.dumps(config.model_dump())
 
 
 def read_config(path: Path) -> RunConfig:

@@ -9,7 +9,7 @@ import pytest
 from seqjepa.evaluate.protocol import differences, measured_as, same_measurement
 from seqjepa.evaluate.results import differently_measured, few_objects, format_table, merge_results, read_results
 from seqjepa.evaluate.results import table_rows as rows_of
-from seqjepa.experiments.compare_table import differing
+from seqjepa.experiments.compare_table import different_protocols
 from shards.errors import FormatError
 
 PROTOCOL = {
@@ -178,4 +178,4 @@ def test_a_comparison_names_runs_that_were_measured_otherwise(tmp_path: Path):
     for name, protocol in (("a", PROTOCOL), ("b", other(seed=1, method="byol")), ("c", other(val_draws=2))):
         (tmp_path / name).mkdir()
         merge_results(tmp_path / name, "trained", scores(protocol))
-    assert differing(tmp_path / name for name in "abc") == {"c": ["val_draws"]}
+    assert different_protocols(tmp_path / name for name in "abc") == {"c": ["val_draws"]}

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import tomllib
 from pathlib import Path
 
 import numpy as np
+import tomli_w
 from noise_shards import SIZE
 
-from seqjepa.experiments.compare_scales import SMALL
+from seqjepa.experiments.scale import FOLDER
 from shards.sample import ImageSample, encode_raw
 from shards.schema import ImageSpec
 from shards.stats import PixelStats
 from shards.writer import SetBuilder
 
-NARROW = ("model.width=0.125", "model.layers=1", "context_ssl.width=32")
-TINY = replace(
-    SMALL,
-    entries={name: replace(entry, changes=(*entry.changes, *NARROW)) for name, entry in SMALL.entries.items()},
-    evaluation={"m_val": (1, 3), "probe_epochs": 2, "agg_draws": 2},
-)
+
+def tiny_scale(folder: Path) -> str:
+    """The small scale with narrower networks and shorter probes, as a file for --scale."""
+    scale = tomllib.loads((FOLDER / "small.toml").read_text(encoding="utf-8"))
+    scale["settings"]["model"]["width"] = 0.125
+    scale["defaults"]["model"]["layers"] = 1
+    scale["method"]["context_ssl"]["settings"]["context_ssl"]["width"] = 32
+    scale["compare"]["evaluation"] = {"m_val": [1, 3], "probe_epochs": 2, "agg_draws": 2}
+    (folder / "tiny.toml").write_text(tomli_w.dumps(scale))
+    return str(folder / "tiny.toml")
 
 
 def image_shards(out: Path) -> Path:

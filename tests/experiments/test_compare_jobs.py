@@ -10,8 +10,7 @@ from compare_lab import image_shards
 from noise_shards import noise_shards
 
 from seqjepa.data.actions import action_size
-from seqjepa.experiments.compare import FILE, Comparison, compare, parse_methods
-from seqjepa.experiments.compare_scales import METHODS, SCALES
+from seqjepa.experiments.compare import FILE, METHODS, RECIPES, Comparison, compare, parse_methods
 from seqjepa.methods import METHODS as KNOWN
 from seqjepa.methods.base import as_module
 from seqjepa.training.checkpoint import initial_method
@@ -25,14 +24,14 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return noise_shards(tmp_path_factory.mktemp("compare") / "shards")
 
 
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", ["small", "paper"])
 def test_all_methods_share_encoder_data_seed_and_probes(shards: Path, scale: str) -> None:
     by_method = Comparison(shards, seeds=(3,), scale=scale).jobs()
     jobs = [job for mine in by_method.values() for job in mine]
     assert list(by_method) == NAMES.split()
     configs = [job.config() for job in jobs]
     assert [config.method for config in configs] == NAMES.split()
-    assert set(NAMES.split()) == set(KNOWN) == set(SCALES[scale].entries)
+    assert set(NAMES.split()) == set(KNOWN) == set(RECIPES)
     shared = [(c.model.backbone, c.model.width, c.model.stem, c.data.normalisation, c.seed) for c in configs]
     assert set(shared) == {shared[0]}
     assert all(job.evaluation == jobs[0].evaluation and job.evaluation["seed"] == 3 for job in jobs)

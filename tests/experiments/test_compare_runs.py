@@ -7,22 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compare_lab import TINY
+from compare_lab import tiny_scale
 from noise_shards import noise_shards
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import cli
-from seqjepa.experiments import compare_scales
-from seqjepa.experiments.compare import Comparison, compare
-from seqjepa.experiments.compare_table import HEADS, format_markdown, format_table, notes
+from seqjepa.experiments.compare import METHODS, Comparison, compare
+from seqjepa.experiments.compare_table import HEADS, comparison_markdown, comparison_table, notes
 
 SOME = ("simclr", "seq_jepa")
-
-
-@pytest.fixture(autouse=True)
-def tiny_scale(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(compare_scales.SCALES, "tiny", TINY)
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +24,16 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return noise_shards(tmp_path_factory.mktemp("compare") / "shards")
 
 
-def run(shards: Path, out: Path, methods: tuple[str, ...] = SOME, **changes: Any) -> tuple[dict[str, Any], list[str]]:
+@pytest.fixture(scope="module")
+def scale(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny_scale(tmp_path_factory.mktemp("scale"))
+
+
+def run(
+    shards: Path, scale: str, out: Path, methods: tuple[str, ...] = SOME, **changes: Any
+) -> tuple[dict[str, Any], list[str]]:
     said: list[str] = []
-    comparison = Comparison(shards, methods, steps=12, scale="tiny", **changes)
+    comparison = Comparison(shards, methods, steps=12, scale=scale, **changes)
     return compare(comparison, out, device="cpu", workers=0, progress=False, say=said.append), said
 
 
@@ -40,8 +41,8 @@ def results_of(run_directory: Path) -> dict[str, Any]:
     return json.loads((run_directory / "results.json").read_text())
 
 
-def test_rows_say_what_the_runs_say_and_a_second_call_does_nothing(shards: Path, tmp_path: Path) -> None:
-    compared, said = run(shards, tmp_path)
+def test_rows_say_what_the_runs_say_and_a_second_call_does_nothing(shards: Path, scale: str, tmp_path: Path) -> None:
+    compared, said = run(shards, scale, tmp_path)
     simclr, seq_jepa = compared["rows"]
     found = [results_of(tmp_path / f"{name}-seed0")["trained"] for name in SOME]
     assert (simclr["top1"], simclr["top1_of"]) == (found[0]["top1_z"], "z of one view")
@@ -58,14 +59,14 @@ def test_rows_say_what_the_runs_say_and_a_second_call_does_nothing(shards: Path,
     assert compared["untrained"]["top1"] == results_of(tmp_path / "simclr-seed0")["untrained"]["top1_z"]
     assert sum("train 6 epochs" in line or "train 3 epochs" in line for line in said) == 2
     assert json.loads((tmp_path / "comparison.json").read_text()) == compared
-    again, said = run(shards, tmp_path)
+    again, said = run(shards, scale, tmp_path)
     assert again == compared
     assert not any("train " in line or "evaluate" in line for line in said)
 
 
-def test_all_methods_in_one_table(shards: Path, tmp_path: Path) -> None:
-    compared, _ = run(shards, tmp_path, compare_scales.METHODS)
-    assert [row["method"] for row in compared["rows"]] == list(compare_scales.METHODS)
+def test_all_methods_in_one_table(shards: Path, scale: str, tmp_path: Path) -> None:
+    compared, _ = run(shards, scale, tmp_path, METHODS)
+    assert [row["method"] for row in compared["rows"]] == list(METHODS)
     for row in compared["rows"]:
         assert all(isinstance(row[key], float) for key in ("top1", "r2_rel", "r2_indiv", "seconds")), row["method"]
         assert row["views"] * row["batch_size"] == 16 if row["views"] != 3 else 18
@@ -73,26 +74,28 @@ def test_all_methods_in_one_table(shards: Path, tmp_path: Path) -> None:
     row = next(row for row in compared["rows"] if row["method"] == "context_ssl")
     assert row["top1_of"] == "z⁺ after 126 tokens of context"
     assert (row["top1"], row["top1_z"]) == (context["top1_z"], context["in_context"]["encoder"]["top1_z"])
-    lines = format_table(compared).splitlines()
-    assert [line.split()[0] for line in lines[:13]] == ["method", *compare_scales.METHODS, "(untrained)"]
+    lines = comparison_table(compared).splitlines()
+    assert [line.split()[0] for line in lines[:13]] == ["method", *METHODS, "(untrained)"]
     assert len({len(line) for line in lines[:13]}) == 1
     assert any("context_ssl z⁺ after 126 tokens" in note for note in notes(compared))
 
 
-def test_several_seeds_are_averaged(shards: Path, tmp_path: Path) -> None:
-    compared, _ = run(shards, tmp_path, ("vicreg",), seeds=(1, 2))
+def test_several_seeds_are_averaged(shards: Path, scale: str, tmp_path: Path) -> None:
+    compared, _ = run(shards, scale, tmp_path, ("vicreg",), seeds=(1, 2))
     (row,) = compared["rows"]
     one, two = (results_of(tmp_path / f"vicreg-seed{seed}")["trained"]["r2_rel_rot_avg"] for seed in (1, 2))
     assert row["r2_rel"] == pytest.approx((one + two) / 2)
     assert row["std"]["r2_rel"] == pytest.approx(abs(one - two) / 2**0.5)
     assert len(row["runs"]) == 2
-    markdown = format_markdown(compared).splitlines()
+    markdown = comparison_markdown(compared).splitlines()
     assert markdown[0] == "| " + " | ".join(HEADS) + " |"
     assert f"{row['r2_rel']:.3f} ± {row['std']['r2_rel']:.3f}" in markdown[2]
     assert "seeds 1, 2" in markdown[-1]
 
 
-def test_the_command_prints_one_object_and_refuses_what_it_does_not_know(shards: Path, tmp_path: Path) -> None:
+def test_the_command_prints_one_object_and_refuses_what_it_does_not_know(
+    shards: Path, scale: str, tmp_path: Path
+) -> None:
     asked = [
         "compare",
         "--shards",
@@ -100,7 +103,7 @@ def test_the_command_prints_one_object_and_refuses_what_it_does_not_know(shards:
         "--steps",
         "12",
         "--scale",
-        "tiny",
+        scale,
         "--device",
         "cpu",
         "--workers",
@@ -113,7 +116,7 @@ def test_the_command_prints_one_object_and_refuses_what_it_does_not_know(shards:
     assert printed["settings"]["steps"] == 12
     for wrong, said in (
         (["--methods", "moco"], "'moco' is not a method"),
-        (["--scale", "large"], "choose one of small, paper"),
+        (["--scale", "large"], "there is no scale 'large'; there are: medium, paper, small"),
         (["--json", "--markdown"], "give one of them"),
     ):
         refused = CliRunner().invoke(cli.seqjepa_app, [*asked, *wrong, "--out", str(tmp_path / "other")])

@@ -5,19 +5,18 @@ from pathlib import Path
 import pytest
 
 from seqjepa.data.actions import action_size
-from seqjepa.experiments.kinds import kind_of
 from seqjepa.experiments.scale import load_scale, scale_names
-from seqjepa.experiments.tables import SHEETS
+from seqjepa.experiments.tables import paper_tables, shard_kind_of
 from seqjepa.methods import build_method
 from seqjepa.recipes import load_recipe
 from shards.errors import ConfigError
 
-RECIPES = sorted({recipe for sheet in SHEETS.values() for recipe in sheet.recipes})
+RECIPES = sorted({recipe for table in paper_tables().values() for recipe in table.recipes})
 
 
 def scaled(recipe: str, scale: str):
     plain = load_recipe(recipe)
-    return plain, load_recipe(recipe, load_scale(scale).changed_settings(recipe, kind_of(plain)))
+    return plain, load_recipe(recipe, load_scale(scale).changed_settings(recipe, shard_kind_of(plain)))
 
 
 def write(folder: Path, text: str) -> str:

@@ -8,8 +8,7 @@ from itertools import product
 import pytest
 
 from seqjepa import recipes
-from seqjepa.experiments.kinds import KINDS, kind_of
-from seqjepa.experiments.tables import SHEETS, find_sheet
+from seqjepa.experiments.tables import find_table, paper_tables, shard_kind_of, shard_kinds
 from seqjepa.recipes import load_recipe
 from shards.errors import UsageError
 
@@ -45,38 +44,40 @@ def matrix() -> dict[str, set[str]]:
 
 
 def test_the_tables_and_figures_need_exactly_the_runs_of_the_matrix() -> None:
-    listed = {recipe for sheet in SHEETS.values() for recipe in sheet.recipes}
+    listed = {recipe for table in paper_tables().values() for recipe in table.recipes}
     assert listed == set().union(*matrix().values())
 
 
 def test_every_recipe_is_in_some_table_but_those_of_the_demos() -> None:
     demos = {"synth-tiny", "saccades-tiny", "cifar-tiny"}
-    assert {recipe for sheet in SHEETS.values() for recipe in sheet.recipes} == set(recipes.names()) - demos
+    assert {recipe for table in paper_tables().values() for recipe in table.recipes} == set(recipes.names()) - demos
 
 
 def test_all_tables_and_figures_of_the_paper_are_there() -> None:
     tables, figures = (f"table-{n}" for n in range(1, 13)), (f"figure-{n}" for n in range(3, 16))
-    assert set(SHEETS) == {*tables, *figures, "poster", "small-reproduction"}
-    assert all(len(set(sheet.recipes)) == len(sheet.recipes) for sheet in SHEETS.values())
+    assert set(paper_tables()) == {*tables, *figures, "poster", "small-reproduction"}
+    assert all(len(set(table.recipes)) == len(table.recipes) for table in paper_tables().values())
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 7, 8, 11])
 def test_a_recipe_whose_first_line_names_a_table_is_listed_there(number: int) -> None:
     said = {name for name, line in recipes.describe_recipes().items() if re.match(rf"Table {number}\b", line)}
     assert said
-    assert said <= set(SHEETS[f"table-{number}"].recipes)
+    assert said <= set(paper_tables()[f"table-{number}"].recipes)
 
 
 def test_the_numbers_of_rows_are_the_papers() -> None:
     rows = {"table-1": 12, "table-2": 54, "table-3": 6, "table-4": 7, "table-5": 7, "table-7": 5, "table-8": 6}
     rows |= {"table-9": 10, "table-10": 4, "table-11": 5, "table-12": 22, "figure-8": 5, "figure-10": 10}
-    assert {name: len(SHEETS[name].recipes) for name in rows} == rows
-    assert SHEETS["table-4"].seeds == SHEETS["figure-6"].seeds == 3
+    assert {name: len(paper_tables()[name].recipes) for name in rows} == rows
+    assert paper_tables()["table-4"].seeds == paper_tables()["figure-6"].seeds == 3
 
 
 def test_every_recipe_is_of_a_kind_that_has_a_suite() -> None:
-    kinds = {recipe: kind_of(load_recipe(recipe)) for sheet in SHEETS.values() for recipe in sheet.recipes}
-    assert all(KINDS[kind].suite for kind in kinds.values())
+    kinds = {
+        recipe: shard_kind_of(load_recipe(recipe)) for table in paper_tables().values() for recipe in table.recipes
+    }
+    assert all(shard_kinds()[kind].suite for kind in kinds.values())
     by_name = {"stl": "stl10", "c100": "cifar100", "tiny": "tiny-imagenet", "3die": "3diebench"}
     for recipe, kind in kinds.items():
         token = next(part for part in recipe.split("-") if part in by_name)
@@ -85,12 +86,12 @@ def test_every_recipe_is_of_a_kind_that_has_a_suite() -> None:
 
 def test_an_unknown_table_is_said_with_the_nearest() -> None:
     with pytest.raises(UsageError, match="did you mean 'figure-15'"):
-        find_sheet("figrue-15")
+        find_table("figrue-15")
 
 
 def test_figure_4_compares_seq_jepa_with_every_baseline_of_table_1() -> None:
-    table_1 = find_sheet("table-1").recipes
-    compared = find_sheet("figure-4").recipes
+    table_1 = find_table("table-1").recipes
+    compared = find_table("figure-4").recipes
     assert compared[0] == "3die-rot-M3"
     assert set(compared) == {r for r in table_1 if not r.startswith(("3die-", "context-ssl"))} | {"3die-rot-M3"}
     assert len(compared) == 9

@@ -10,9 +10,9 @@ import torch
 from train_helpers import make_saliency_shards, make_shards, metrics
 
 from seqjepa.config import RunConfig
-from seqjepa.experiments.compare_scales import SCALES
-from seqjepa.experiments.kinds import kind_of
+from seqjepa.experiments.compare import METHODS, RECIPES, method_settings
 from seqjepa.experiments.scale import load_scale, scale_names
+from seqjepa.experiments.tables import shard_kind_of
 from seqjepa.recipes import load_recipe, names
 from seqjepa.training.train import Trainer, train
 
@@ -28,17 +28,16 @@ FAST = (
 
 CASES = [
     *(f"{scale}:{name}" for scale in scale_names() for name in names()),
-    *(f"compare-{scale}:{method}" for scale, sizes in SCALES.items() for method in sizes.entries),
+    *(f"compare-{scale}:{method}" for scale in ("paper", "small") for method in METHODS),
 ]
 
 
 def config_of(case: str) -> RunConfig:
     scale, name = case.split(":")
     if scale.startswith("compare-"):
-        entry = SCALES[scale.removeprefix("compare-")].entries[name]
-        recipe, settings = entry.recipe, (*entry.changes, f"method={name}", f"data.context={entry.views - 1}")
+        recipe, settings = RECIPES[name][0], method_settings(name, load_scale(scale.removeprefix("compare-")))
     else:
-        recipe, settings = name, load_scale(scale).changed_settings(name, kind_of(load_recipe(name)))
+        recipe, settings = name, load_scale(scale).changed_settings(name, shard_kind_of(load_recipe(name)))
     return load_recipe(recipe, (*settings, "data.normalisation=shards", "data.fraction=1.0", *SHORT))
 
 

@@ -7,7 +7,7 @@ import pytest
 from seqjepa import recipes
 from seqjepa.config import OptimConfig, RunConfig
 from seqjepa.data.normalisation import NORMALISATIONS
-from seqjepa.experiments.kinds import kind_of
+from seqjepa.experiments.tables import shard_kind_of
 from seqjepa.recipes import load_recipe
 
 ROWS = [("all", 1), ("all", 2), ("all", 3), ("crop", 2), ("jitter", 3), ("blur", 3), ("noact", 2)]
@@ -82,8 +82,8 @@ def test_a_run_of_before_keeps_the_constants_that_it_was_trained_with(tmp_path):
 
 def test_the_kind_of_shards_is_told_by_either_name():
     for settings in ([], ["fidelity=author"]):
-        assert kind_of(load_recipe("c100-all-M2", settings)) == "cifar100"
-        assert kind_of(load_recipe("simclr-tiny", settings)) == "tiny-imagenet"
+        assert shard_kind_of(load_recipe("c100-all-M2", settings)) == "cifar100"
+        assert shard_kind_of(load_recipe("simclr-tiny", settings)) == "tiny-imagenet"
 
 
 def test_the_demos_run_is_small():

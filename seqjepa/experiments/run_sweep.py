@@ -1,0 +1,196 @@
+"""Running a sweep's tasks: one after the other here, side by side on several GPUs, or by a Slurm array."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from seqjepa.devices import pick_device
+from seqjepa.experiments.job import Say, run_job
+from seqjepa.experiments.slurm import write_script
+from seqjepa.experiments.sweep import SweepRequest, Task, require_shards
+from seqjepa.experiments.tables import find_table
+from seqjepa.training.stopping import Interrupted, StopSignals
+from shards.errors import FailureError, UsageError
+from shards.reader import ShardSet
+
+logger = logging.getLogger(__name__)
+LOGS = "logs"
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Where the runs take place. device, workers: as of `seqjepa train`. devices: as parse_devices takes them.
+
+    slurm: the file of the sbatch script that is to be written instead.
+    """
+
+    device: str = "auto"
+    workers: int | None = None
+    devices: str | None = None
+    slurm: Path | None = None
+
+
+def run_sweep(request: SweepRequest, tasks: Sequence[Task], out: Path, on: Resources, say: Say) -> None:
+    """Do everything that is left to do of `tasks`, or write a script that does it.
+
+    UsageError, before anything is written: shards are missing. FailureError: runs failed, after all were tried.
+    """
+    require_shards(request, tasks)
+    pick_device(on.device)
+    for folder in {task.job.shards for task in tasks}:
+        ShardSet.open(folder)
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file; it needs a folder")
+    if on.slurm is None and on.devices is None:
+        _run_in_turn(tasks, out, on, say)
+        return
+    left, command = [task for task in tasks if task.state(out).stage != "evaluated"], sweep_command(request, out, on)
+    if on.slurm is not None:
+        title, numbers = find_table(request.table).title, [task.number for task in left]
+        write_script(on.slurm, request.table, title, numbers, command, out)
+        say(f"{on.slurm}: an array of {len(left)} runs; submit it with `sbatch {on.slurm}`")
+    elif on.devices is not None:
+        say(f"{len(tasks) - len(left)} of {len(tasks)} runs are trained and evaluated")
+        _run_side_by_side(left, command, parse_devices(on.devices), out, say)
+
+
+def sweep_command(request: SweepRequest, out: Path, on: Resources) -> list[str]:
+    """The words of the command that runs the whole sweep; with --task, one of its tasks."""
+    # -P: a cli.py in the current folder is not ours.
+    words = [sys.executable, "-P", "-m", "cli", "sweep", request.table, "--run", "--out", str(out)]
+    words += [word for kind, folder in request.shards.items() for word in ("--shards", f"{kind}={folder}")]
+    options = {"--seeds": request.seeds, "--scale": request.scale, "--workers": on.workers}
+    words += [word for name, value in options.items() if value is not None for word in (name, str(value))]
+    return [*words, "--untrained"] if request.untrained else words
+
+
+def parse_devices(text: str) -> list[str]:
+    """ "0,1" → ["0", "1"], numbers of GPUs; "cpu" for a process without one. UsageError for anything else."""
+    devices = [part.strip() for part in text.split(",")]
+    if not all(part == "cpu" or part.isdecimal() for part in devices):
+        raise UsageError(f"--devices is {text!r}; give numbers of GPUs, as 0,1,2,3")
+    gpus = [part for part in devices if part != "cpu"]
+    if len(set(gpus)) < len(gpus):
+        raise UsageError(f"--devices is {text!r}; name every GPU once, as each holds one run at a time")
+    return devices
+
+
+def _run_in_turn(tasks: Sequence[Task], out: Path, on: Resources, say: Say) -> None:
+    """Every task in order. A signal ends the sweep; FailureError, after the last, where tasks failed."""
+    failures: dict[str, str] = {}
+    for position, task in enumerate(tasks, start=1):
+        try:
+            say(f"[{position}/{len(tasks)}] {task.job.name}: {task.state(out)}")
+            run_job(task.job, out, device=on.device, workers=on.workers, say=say)
+        except Interrupted:
+            raise
+        except Exception as error:  # a failure of one run need not be one of the next
+            logger.debug("%s", task.job.name, exc_info=True)
+            failures[task.job.name] = f"{type(error).__name__}: {error}"
+            say(f"{task.job.name}: failed, {failures[task.job.name]}")
+    _report_failures(failures, len(tasks), say)
+
+
+def _run_side_by_side(
+    tasks: Sequence[Task], command: Sequence[str], devices: Sequence[str], out: Path, say: Say
+) -> None:
+    """Every task by `command` --task, in a process of its own, on whichever device is free. Output: out/logs/NAME.log.
+
+    On SIGINT or SIGTERM the children are told to save and stop, and Interrupted is raised; FailureError, after the
+    last, where tasks failed.
+    """
+    (out / LOGS).mkdir(parents=True, exist_ok=True)
+    waiting, free, failures = list(tasks), list(devices), {}
+    with ExitStack() as stack:
+        stop = stack.enter_context(StopSignals())
+        running: list[_Child] = []
+        stack.callback(_terminate_all, running)
+        while waiting or running:
+            while waiting and free and not stop.received:
+                child = _start(waiting.pop(0), command, free.pop(0), out)
+                say(f"{child.task.job.name}: on {child.device}, log in {child.log.name}")
+                running.append(child)
+            if stop.received:
+                raise Interrupted("stopped; runs are saved, and the same command goes on from there", stop.received)
+            time.sleep(POLL_SECONDS)
+            for child in [child for child in running if child.process.poll() is not None]:
+                running.remove(child)
+                free.append(child.device)
+                _finish(child, out, failures, say)
+    _report_failures(failures, len(tasks), say)
+
+
+@dataclass
+class _Child:
+    task: Task
+    device: str
+    process: subprocess.Popen
+    log: IO[bytes]
+
+
+def _start(task: Task, command: Sequence[str], device: str, out: Path) -> _Child:
+    """The task in a process that sees no other device."""
+    visible = "" if device == "cpu" else device
+    log = (out / LOGS / f"{task.job.name}.log").open("ab")
+    # A session of its own: Ctrl-C reaches the parent alone, which passes it on once; a second one would not be saved.
+    process = subprocess.Popen(
+        [*command, "--task", str(task.number), "--device", "cuda" if visible else "cpu"],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": visible},
+        start_new_session=True,
+    )
+    return _Child(task, device, process, log)
+
+
+def _finish(child: _Child, out: Path, failures: dict[str, str], say: Say) -> None:
+    """Note how an ended process ended."""
+    child.log.close()
+    name, code = child.task.job.name, child.process.returncode
+    state = child.task.state(out)
+    if code == 0 and state.stage == "evaluated":
+        say(f"{name}: done")
+        return
+    failures[name] = f"exit code {code}, {state}, {_last_line(Path(child.log.name))}"
+    say(f"{name}: failed, {failures[name]}")
+
+
+def _last_line(log: Path) -> str:
+    """The end of a log, which may hold carriage returns of bars and anything else."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 4096))
+        lines = file.read().decode(errors="replace").splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), "without a word")
+
+
+def _terminate_all(running: Sequence[_Child]) -> None:
+    """SIGTERM to all, then wait for each: they save first."""
+    for child in running:
+        child.process.terminate()
+    for child in running:
+        child.process.wait()
+        child.log.close()
+
+
+def _report_failures(failures: dict[str, str], of: int, say: Say) -> None:
+    """Say how the sweep went. FailureError names the tasks that failed, if any did; their reasons are said before."""
+    if not failures:
+        say(f"all {of} runs are trained and evaluated")
+        return
+    for name, reason in failures.items():
+        say(f"failed: {name}: {' '.join(reason.split())}")
+    raise FailureError(
+        f"{len(failures)} of {of} runs failed: {', '.join(failures)}; what could be done is done, and the same command "
+        "tries these again"
+    )
