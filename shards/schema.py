@@ -6,7 +6,6 @@ an action.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -20,6 +19,7 @@ MAX_VIEWS = 1000
 MAX_PARAMS = 64
 MAX_SIDE = 8192
 MAX_VALUES = 256
+MAX_NUMBER = 1e12  # of an action's values, means and deviations
 
 Encoding = Literal["jpeg", "raw"]
 EXTENSION: dict[str, str] = {"jpeg": "jpg", "raw": "npy"}
@@ -142,12 +142,12 @@ _WORDS = {
 
 
 def _option(record: dict[str, Any], key: str) -> Any:
-    """One of _WORDS, or else finite numbers."""
+    """One of _WORDS, or else numbers."""
     if key in _WORDS:
         return one_of(record, key, _WORDS[key])
     values = take(record, key, list)
-    if not all(type(value) in (int, float) and math.isfinite(value) for value in values):
-        raise FormatError(f"{key} must be finite numbers, found {values!r:.60}")
+    if not all(type(value) in (int, float) and abs(value) <= MAX_NUMBER for value in values):
+        raise FormatError(f"{key} must be numbers of at most {MAX_NUMBER:g}, found {values!r:.60}")
     return tuple(map(float, values))
 
 
@@ -163,7 +163,7 @@ def _term_problem(term: ActionTerm) -> str | None:
         return f"needs 2 to {MAX_VALUES} different values, found {len(term.values)}"
     if (term.mean or term.std) and not (term.normalise == "zscore" and n == len(term.mean) == len(term.std)):
         return "mean and std are for normalise zscore, one number each a column"
-    return "std must be above 0" if any(value <= 0 for value in term.std) else None
+    return f"std must be at least {1 / MAX_NUMBER:g}" if any(value < 1 / MAX_NUMBER for value in term.std) else None
 
 
 @dataclass(frozen=True)
