@@ -55,15 +55,15 @@ def sweep_command(
             typer.echo(sweep.tables_as_text())
         return
     _refuse_several_ways(task, devices, slurm)
-    request = sweep.SweepRequest(table, sweep.parse_shards(shards or []), seeds, scale, untrained)
-    tasks = sweep.pick(sweep.tasks_of(request), task)
+    asked = sweep.Sweep(table, sweep.parse_shards(shards or []), seeds, scale, untrained)
+    jobs = asked.jobs(task)
     doing = run or slurm is not None
     if doing:
-        run_sweep(request, tasks, out, Resources(device, workers, devices, slurm), partial(typer.echo, err=as_json))
+        run_sweep(asked, jobs, out, Resources(device, workers, devices, slurm), partial(typer.echo, err=as_json))
     if as_json:
-        print_json(sweep.tasks_as_json(request, tasks, out))
+        print_json(sweep.jobs_as_json(asked, jobs, out))
     elif not doing:
-        typer.echo(sweep.tasks_as_text(request, tasks, out))
+        typer.echo(sweep.jobs_as_text(asked, jobs, out))
 
 
 def _refuse_several_ways(task: int | None, devices: str | None, slurm: Path | None) -> None:

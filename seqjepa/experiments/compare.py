@@ -19,16 +19,16 @@ from seqjepa.devices import pick_device
 from seqjepa.evaluate.results import read_results
 from seqjepa.experiments.compare_table import different_protocols, method_row, progress_line, untrained_row
 from seqjepa.experiments.job import Job, Say, refuse_other_runs, run_job
-from seqjepa.experiments.scale import Scale, load_scale
+from seqjepa.experiments.scale import RunScale, load_scale
 from seqjepa.files import write_file
 from seqjepa.recipes import did_you_mean, load_recipe
-from shards.environment import pass_environment_on
 from shards.errors import ConfigError, UsageError
-from shards.json_fields import strict_json
+from shards.files import refuse_foreign
 from shards.reader import ShardSet
 from shards.schema import ViewSpec
 
 FILE = "comparison.json"
+SIGN = b'{\n  "rows": ['
 RECIPES: Mapping[str, tuple[str, ...]] = {
     "seq_jepa": ("3die-rot-M3",),
     "simclr": ("simclr-3die",),
@@ -113,13 +113,13 @@ def parse_methods(text: str) -> tuple[str, ...]:
     return names
 
 
-def method_settings(method: str, scale: Scale) -> tuple[str, ...]:
+def method_settings(method: str, scale: RunScale) -> tuple[str, ...]:
     """What a method's recipe changes at a scale, "a.b=c" each: the one place where methods may differ."""
     recipe, *changes = RECIPES[method]
     return (*changes, *scale.changed_settings(recipe, "3diebench"), *scale.compared_settings(method))
 
 
-def _common_settings(method: str, scale: Scale, schedule: Schedule) -> tuple[str, ...]:
+def _common_settings(method: str, scale: RunScale, schedule: Schedule) -> tuple[str, ...]:
     """What is the same for all, as far as sequences of one length go. Warm-up keeps its part of training."""
     plain = load_recipe(RECIPES[method][0], method_settings(method, scale))
     views = plain.data.context + 1
@@ -198,7 +198,8 @@ def compare(
     is kept.
     """
     hear, jobs = say or (lambda line: None), comparison.jobs()
-    _refuse_other_file(out / FILE)
+    if (out / FILE).exists():
+        refuse_foreign(out / FILE, SIGN, "seqjepa compare")
     for job in chain(*jobs.values()):  # every mistake before the first minute
         refuse_other_runs(job, out)
     rows = []
@@ -214,19 +215,6 @@ def compare(
     results = {"rows": rows, "untrained": untrained_row(first), "settings": settings}
     write_file(out / FILE, (json.dumps(results, indent=2) + "\n").encode())
     return results
-
-
-def _refuse_other_file(file: Path) -> None:
-    """UsageError if there is a file of that name that no comparison wrote."""
-    if not file.exists():
-        return
-    try:
-        ours = {"rows", "settings"} <= set(strict_json(file.read_bytes(), nan=True))
-    except (OSError, ValueError, TypeError) as error:
-        pass_environment_on(error)
-        ours = False
-    if not ours:
-        raise UsageError(f"{file} is there and was not written by `seqjepa compare`; move it, or choose another --out")
 
 
 def _settings_of(comparison: Comparison, jobs: Mapping[str, list[Job]], run: Path, device: str) -> dict[str, Any]:

@@ -57,6 +57,7 @@ class Job:
     settings    "a.b=c", applied to the recipe in order
     evaluation  keyword arguments of evaluate_run, without its device and its folder
     untrained   whether the initial weights are evaluated too, as the floor
+    kind        of the shards, for lists (paper/runs.toml)
     """
 
     name: str
@@ -66,6 +67,7 @@ class Job:
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     untrained: bool = False
     transfers: tuple[Transfer, ...] = ()
+    kind: str = ""
 
     def config(self) -> RunConfig:
         """The run's settings, validated; ConfigError names every mistake."""

@@ -1,4 +1,4 @@
-"""Running a sweep's tasks: one after the other here, side by side on several GPUs, or by a Slurm array."""
+"""Running a sweep's jobs: one after the other here, side by side on several GPUs, or by a Slurm array."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from seqjepa.devices import pick_device
-from seqjepa.experiments.job import Say, run_job
+from seqjepa.experiments.job import Job, Say, run_job, state_of
 from seqjepa.experiments.slurm import write_script
-from seqjepa.experiments.sweep import SweepRequest, Task, require_shards
-from seqjepa.experiments.tables import find_table
+from seqjepa.experiments.sweep import Sweep
 from seqjepa.training.stopping import Interrupted, StopSignals
 from shards.errors import FailureError, UsageError
 from shards.reader import ShardSet
@@ -40,38 +39,38 @@ class Resources:
     slurm: Path | None = None
 
 
-def run_sweep(request: SweepRequest, tasks: Sequence[Task], out: Path, on: Resources, say: Say) -> None:
-    """Do everything that is left to do of `tasks`, or write a script that does it.
+def run_sweep(sweep: Sweep, jobs: Mapping[int, Job], out: Path, on: Resources, say: Say) -> None:
+    """Do everything that is left to do of `jobs` (Sweep.jobs), or write a script that does it.
 
     UsageError, before anything is written: shards are missing. FailureError: runs failed, after all were tried.
     """
-    require_shards(request, tasks)
+    sweep.require_shards(jobs.values())
     pick_device(on.device)
-    for folder in {task.job.shards for task in tasks}:
+    for folder in {job.shards for job in jobs.values()}:
         ShardSet.open(folder)
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file; it needs a folder")
     if on.slurm is None and on.devices is None:
-        _run_in_turn(tasks, out, on, say)
+        _run_in_turn(jobs.values(), out, on, say)
         return
-    left, command = [task for task in tasks if task.state(out).stage != "evaluated"], sweep_command(request, out, on)
+    command = command_of(sweep, out, on)
+    left = {number: job for number, job in jobs.items() if state_of(job, out).stage != "evaluated"}
     if on.slurm is not None:
-        title, numbers = find_table(request.table).title, [task.number for task in left]
-        write_script(on.slurm, request.table, title, numbers, command, out)
+        write_script(on.slurm, sweep.table, sweep.runs.title, left, command, out)
         say(f"{on.slurm}: an array of {len(left)} runs; submit it with `sbatch {on.slurm}`")
     elif on.devices is not None:
-        say(f"{len(tasks) - len(left)} of {len(tasks)} runs are trained and evaluated")
+        say(f"{len(jobs) - len(left)} of {len(jobs)} runs are trained and evaluated")
         _run_side_by_side(left, command, parse_devices(on.devices), out, say)
 
 
-def sweep_command(request: SweepRequest, out: Path, on: Resources) -> list[str]:
+def command_of(sweep: Sweep, out: Path, on: Resources) -> list[str]:
     """The words of the command that runs the whole sweep; with --task, one of its tasks."""
     # -P: a cli.py in the current folder is not ours.
-    words = [sys.executable, "-P", "-m", "cli", "sweep", request.table, "--run", "--out", str(out)]
-    words += [word for kind, folder in request.shards.items() for word in ("--shards", f"{kind}={folder}")]
-    options = {"--seeds": request.seeds, "--scale": request.scale, "--workers": on.workers}
+    words = [sys.executable, "-P", "-m", "cli", "sweep", sweep.table, "--run", "--out", str(out)]
+    words += [word for kind, folder in sweep.shards.items() for word in ("--shards", f"{kind}={folder}")]
+    options = {"--seeds": sweep.seeds, "--scale": sweep.scale, "--workers": on.workers}
     words += [word for name, value in options.items() if value is not None for word in (name, str(value))]
-    return [*words, "--untrained"] if request.untrained else words
+    return [*words, "--untrained"] if sweep.untrained else words
 
 
 def parse_devices(text: str) -> list[str]:
@@ -85,40 +84,41 @@ def parse_devices(text: str) -> list[str]:
     return devices
 
 
-def _run_in_turn(tasks: Sequence[Task], out: Path, on: Resources, say: Say) -> None:
-    """Every task in order. A signal ends the sweep; FailureError, after the last, where tasks failed."""
+def _run_in_turn(jobs: Collection[Job], out: Path, on: Resources, say: Say) -> None:
+    """Every job in order. A signal ends the sweep; FailureError, after the last, where runs failed."""
     failures: dict[str, str] = {}
-    for position, task in enumerate(tasks, start=1):
+    for position, job in enumerate(jobs, start=1):
         try:
-            say(f"[{position}/{len(tasks)}] {task.job.name}: {task.state(out)}")
-            run_job(task.job, out, device=on.device, workers=on.workers, say=say)
+            say(f"[{position}/{len(jobs)}] {job.name}: {state_of(job, out)}")
+            run_job(job, out, device=on.device, workers=on.workers, say=say)
         except Interrupted:
             raise
         except Exception as error:  # a failure of one run need not be one of the next
-            logger.debug("%s", task.job.name, exc_info=True)
-            failures[task.job.name] = f"{type(error).__name__}: {error}"
-            say(f"{task.job.name}: failed, {failures[task.job.name]}")
-    _report_failures(failures, len(tasks), say)
+            logger.debug("%s", job.name, exc_info=True)
+            failures[job.name] = f"{type(error).__name__}: {error}"
+            say(f"{job.name}: failed, {failures[job.name]}")
+    _report_failures(failures, len(jobs), say)
 
 
 def _run_side_by_side(
-    tasks: Sequence[Task], command: Sequence[str], devices: Sequence[str], out: Path, say: Say
+    jobs: Mapping[int, Job], command: Sequence[str], devices: Sequence[str], out: Path, say: Say
 ) -> None:
-    """Every task by `command` --task, in a process of its own, on whichever device is free. Output: out/logs/NAME.log.
+    """Every job by `command` --task, in a process of its own, on whichever device is free. Output: out/logs/NAME.log.
 
     On SIGINT or SIGTERM the children are told to save and stop, and Interrupted is raised; FailureError, after the
-    last, where tasks failed.
+    last, where runs failed.
     """
     (out / LOGS).mkdir(parents=True, exist_ok=True)
-    waiting, free, failures = list(tasks), list(devices), {}
+    waiting, free, failures = list(jobs.items()), list(devices), {}
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignals())
         running: list[_Child] = []
         stack.callback(_terminate_all, running)
         while waiting or running:
             while waiting and free and not stop.received:
-                child = _start(waiting.pop(0), command, free.pop(0), out)
-                say(f"{child.task.job.name}: on {child.device}, log in {child.log.name}")
+                number, job = waiting.pop(0)
+                child = _start(job, [*command, "--task", str(number)], free.pop(0), out)
+                say(f"{job.name}: on {child.device}, log in {child.log.name}")
                 running.append(child)
             if stop.received:
                 raise Interrupted("stopped; runs are saved, and the same command goes on from there", stop.received)
@@ -127,38 +127,36 @@ def _run_side_by_side(
                 running.remove(child)
                 free.append(child.device)
                 _finish(child, out, failures, say)
-    _report_failures(failures, len(tasks), say)
+    _report_failures(failures, len(jobs), say)
 
 
-@dataclass
-class _Child:
-    task: Task
+class _Child(NamedTuple):
+    job: Job
     device: str
     process: subprocess.Popen
     log: IO[bytes]
 
 
-def _start(task: Task, command: Sequence[str], device: str, out: Path) -> _Child:
-    """The task in a process that sees no other device."""
+def _start(job: Job, command: Sequence[str], device: str, out: Path) -> _Child:
+    """The command in a process that sees no other device."""
     visible = "" if device == "cpu" else device
-    log = (out / LOGS / f"{task.job.name}.log").open("ab")
+    log = (out / LOGS / f"{job.name}.log").open("ab")
     # A session of its own: Ctrl-C reaches the parent alone, which passes it on once; a second one would not be saved.
     process = subprocess.Popen(
-        [*command, "--task", str(task.number), "--device", "cuda" if visible else "cpu"],
+        [*command, "--device", "cuda" if visible else "cpu"],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": visible},
         start_new_session=True,
     )
-    return _Child(task, device, process, log)
+    return _Child(job, device, process, log)
 
 
 def _finish(child: _Child, out: Path, failures: dict[str, str], say: Say) -> None:
     """Note how an ended process ended."""
     child.log.close()
-    name, code = child.task.job.name, child.process.returncode
-    state = child.task.state(out)
+    name, code, state = child.job.name, child.process.returncode, state_of(child.job, out)
     if code == 0 and state.stage == "evaluated":
         say(f"{name}: done")
         return

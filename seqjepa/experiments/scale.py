@@ -88,7 +88,7 @@ class Compared(_Section):
     settings: dict[MethodName, dict[str, Any]] = {}
 
 
-class Scale(Changes):
+class RunScale(Changes):
     """One scale; its name is the file's."""
 
     name: str
@@ -139,11 +139,11 @@ def scale_names() -> list[str]:
     return sorted(file.name.removesuffix(".toml") for file in FOLDER.iterdir() if file.name.endswith(".toml"))
 
 
-def load_scale(name: str) -> Scale:
+def load_scale(name: str) -> RunScale:
     """A scale of the package, or a file where `name` ends in .toml. ConfigError: every mistake in one line."""
     given = recipes.parse(_text(name), f"--scale {name}")
     try:
-        return Scale.model_validate({**given, "name": Path(name).name.removesuffix(".toml")})
+        return RunScale.model_validate({**given, "name": Path(name).name.removesuffix(".toml")})
     except ValidationError as error:
         raise ConfigError(f"--scale {name}: " + "; ".join(map(_explain, error.errors()))) from None
 
@@ -174,7 +174,7 @@ def _section_of(path: tuple[int | str, ...]) -> type[BaseModel]:
     """The class of the table at `path` of the file."""
     if "evaluation" in path:
         return Evaluation
-    return Compared if path == ("compare",) else Changes if path else Scale
+    return Compared if path == ("compare",) else Changes if path else RunScale
 
 
 def _assignments(settings: Mapping[str, object]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from shards.errors import UsageError
@@ -44,7 +44,7 @@ def _refuse_unsafe(name: str, option: str, unsafe: str) -> None:
         raise UsageError(f"{option} {name!a} holds {held}, which an sbatch script cannot; choose another name")
 
 
-def write_script(file: Path, table: str, title: str, tasks: Sequence[int], command: Sequence[str], out: Path) -> None:
+def write_script(file: Path, table: str, title: str, tasks: Collection[int], command: Sequence[str], out: Path) -> None:
     """The sbatch script; `command` is that of the whole sweep. Near its time limit a task saves and is queued again.
 
     UsageError: there is a file of that name that is not such a script, or nothing is left to do.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from seqjepa.experiments.job import Job, State, Transfer, state_of
-from seqjepa.experiments.scale import Scale, load_scale
+from seqjepa.experiments.scale import RunScale, load_scale
 from seqjepa.experiments.tables import TableRuns, find_table, paper_tables, shard_kind_of, shard_kinds
 from seqjepa.recipes import did_you_mean, load_recipe
 from shards.errors import UsageError
@@ -22,8 +22,8 @@ NOT_GIVEN = Path()
 
 
 @dataclass(frozen=True)
-class SweepRequest:
-    """What is asked of a sweep. shards: by kind. seeds, scale: None for what the table is published or meant with."""
+class Sweep:
+    """The runs of a table or figure. shards: by kind. seeds, scale: None for what it is published or meant with."""
 
     table: str
     shards: Mapping[str, Path] = field(default_factory=dict)
@@ -31,37 +31,56 @@ class SweepRequest:
     scale: str | None = None
     untrained: bool = False
 
+    @property
+    def runs(self) -> TableRuns:
+        """UsageError: there is no such table."""
+        return find_table(self.table)
 
-@dataclass(frozen=True)
-class Task:
-    """One run of a sweep. kind: of the shards that it trains on."""
+    def jobs(self, task: int | None = None) -> dict[int, Job]:
+        """By its number in the order of rows, every job that the table needs, or the one of number `task`.
 
-    number: int
-    recipe: str
-    seed: int
-    kind: str
-    job: Job
+        UsageError, ConfigError: no such table, scale or task, or settings that are not allowed.
+        """
+        scale = load_scale(self.scale or self.runs.scale)
+        seeds = range(FIRST_SEED, FIRST_SEED + (self.seeds or self.runs.seeds))
+        jobs = dict(enumerate(self._job(recipe, seed, scale) for recipe in self.runs.recipes for seed in seeds))
+        if task is not None and task not in jobs:
+            raise UsageError(f"--task {task}: there are {len(jobs)} tasks, 0 to {len(jobs) - 1}")
+        return jobs if task is None else {task: jobs[task]}
 
-    def state(self, out: Path) -> State:
-        return state_of(self.job, out)
+    def require_shards(self, jobs: Iterable[Job]) -> None:
+        """UsageError where shards that the jobs need are not given: all kinds at once, with how they are made."""
+        needed = [job.kind for job in jobs if job.shards == NOT_GIVEN]
+        needed += [OOD] if self.runs.ood and OOD not in self.shards else []
+        needed += [IMAGENET] if self.runs.patches and IMAGENET not in self.shards else []
+        if needed:
+            made = {kind: shard_kinds()[kind].made_by for kind in needed}
+            missing = "; ".join(f"--shards {kind}=DIR (made by `{command}`)" for kind, command in made.items())
+            raise UsageError(f"{self.table} needs shards that are not given: {missing}")
 
-    def as_json(self, out: Path) -> dict[str, Any]:
-        """What `seqjepa sweep --json` says of it."""
-        state = self.state(out)
-        return {
-            "task": self.number,
-            "name": self.job.name,
-            "recipe": self.recipe,
-            "seed": self.seed,
-            "kind": self.kind,
-            "shards": None if self.job.shards == NOT_GIVEN else str(self.job.shards),
-            "settings": list(self.job.settings),
-            "evaluation": {k: str(v) if isinstance(v, Path) else v for k, v in self.job.evaluation.items()},
-            "transfers": [dict(transfer.evaluation) for transfer in self.job.transfers],
-            "state": str(state),
-            "epochs": state.epochs,
-            "epochs_planned": state.epochs_planned,
-        }
+    def _job(self, recipe: str, seed: int, scale: RunScale) -> Job:
+        native = shard_kind_of(load_recipe(recipe))
+        kind = native if native in self.shards else scale.kinds.get(native, native)
+        lengths = scale.evaluation_of(recipe, native)
+        # The same evaluation for every table, as far as that goes, so that tables share runs and their numbers.
+        evaluation = {"suite": shard_kinds()[native].suite, **lengths}
+        if native == "3diebench" and OOD in self.shards:
+            evaluation["ood"] = self.shards[OOD]
+        if self.runs.path:
+            evaluation["path"] = True
+        imagenet = self.shards.get(IMAGENET, NOT_GIVEN)
+        job = Job(
+            name=f"{recipe}{'' if scale.name == 'paper' else f'-{scale.name}'}-seed{seed}",
+            recipe=recipe,
+            settings=(*scale.changed_settings(recipe, native), f"seed={seed}"),
+            shards=self.shards.get(kind, NOT_GIVEN),
+            evaluation=evaluation,
+            untrained=self.untrained,
+            transfers=tuple(Transfer(imagenet, {**lengths, "path": False, "patch": p}) for p in self.runs.patches),
+            kind=kind,
+        )
+        job.config()  # every mistake of a scale before the first run
+        return job
 
 
 def parse_shards(given: Sequence[str]) -> dict[str, Path]:
@@ -80,58 +99,6 @@ def parse_shards(given: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def tasks_of(request: SweepRequest) -> list[Task]:
-    """Every run that the table needs, in the order of its rows. UsageError, ConfigError: what is asked is not there."""
-    table = find_table(request.table)
-    scale = load_scale(request.scale or table.scale)
-    seeds = range(FIRST_SEED, FIRST_SEED + (request.seeds or table.seeds))
-    wanted = [(recipe, seed) for recipe in table.recipes for seed in seeds]
-    return [_task(number, recipe, seed, table, scale, request) for number, (recipe, seed) in enumerate(wanted)]
-
-
-def pick(tasks: Sequence[Task], number: int | None) -> list[Task]:
-    """All of them, or the one of that number. UsageError: there is none."""
-    if number is not None and number >= len(tasks):
-        raise UsageError(f"--task {number}: there are {len(tasks)} tasks, 0 to {len(tasks) - 1}")
-    return list(tasks) if number is None else [tasks[number]]
-
-
-def require_shards(request: SweepRequest, tasks: Sequence[Task]) -> None:
-    """UsageError where shards that the tasks need are not given: all kinds at once, with how they are made."""
-    table = find_table(request.table)
-    needed = [task.kind for task in tasks if task.job.shards == NOT_GIVEN]
-    needed += [OOD] if table.ood and OOD not in request.shards else []
-    needed += [IMAGENET] if table.patches and IMAGENET not in request.shards else []
-    if needed:
-        kinds = shard_kinds()
-        missing = "; ".join(f"--shards {kind}=DIR (made by `{kinds[kind].made_by}`)" for kind in dict.fromkeys(needed))
-        raise UsageError(f"{request.table} needs shards that are not given: {missing}")
-
-
-def _task(number: int, recipe: str, seed: int, table: TableRuns, scale: Scale, request: SweepRequest) -> Task:
-    native = shard_kind_of(load_recipe(recipe))
-    kind = native if native in request.shards else scale.kinds.get(native, native)
-    lengths = scale.evaluation_of(recipe, native)
-    # The same evaluation for every table, as far as that goes, so that tables share runs and their numbers.
-    evaluation = {"suite": shard_kinds()[native].suite, **lengths}
-    if native == "3diebench" and OOD in request.shards:
-        evaluation["ood"] = request.shards[OOD]
-    if table.path:
-        evaluation["path"] = True
-    imagenet = request.shards.get(IMAGENET, NOT_GIVEN)
-    job = Job(
-        name=f"{recipe}{'' if scale.name == 'paper' else f'-{scale.name}'}-seed{seed}",
-        recipe=recipe,
-        settings=(*scale.changed_settings(recipe, native), f"seed={seed}"),
-        shards=request.shards.get(kind, NOT_GIVEN),
-        evaluation=evaluation,
-        untrained=request.untrained,
-        transfers=tuple(Transfer(imagenet, {**lengths, "path": False, "patch": patch}) for patch in table.patches),
-    )
-    job.config()
-    return Task(number, recipe, seed, kind, job)
-
-
 def tables_as_text() -> str:
     """A line for each table and figure: its name, how many runs it needs, what it is."""
     runs = {name: len(table.recipes) * table.seeds for name, table in paper_tables().items()}
@@ -146,29 +113,41 @@ def tables_as_json() -> list[dict[str, Any]]:
     ]
 
 
-def tasks_as_text(request: SweepRequest, tasks: Sequence[Task], out: Path) -> str:
+def jobs_as_text(sweep: Sweep, jobs: Mapping[int, Job], out: Path) -> str:
     """A line for each run: its number, folder, shards and how far it has got; then a sum."""
-    table = find_table(request.table)
-    states = [task.state(out) for task in tasks]
-    width = max(len(task.job.name) for task in tasks)
-    lines = [f"{request.table}: {table.title}; scale {request.scale or table.scale}"]
-    lines += [f"({table.note})"] if table.note else []
+    states = {number: state_of(job, out) for number, job in jobs.items()}
+    width = max(len(job.name) for job in jobs.values())
+    lines = [f"{sweep.table}: {sweep.runs.title}; scale {sweep.scale or sweep.runs.scale}"]
+    lines += [f"({sweep.runs.note})"] if sweep.runs.note else []
     lines.append(f"{'task':>4}  {'run, in ' + str(out):{width}}  {'shards':14} state")
-    lines += [
-        f"{task.number:>4}  {task.job.name:{width}}  {task.kind:14} {state}"
-        for task, state in zip(tasks, states, strict=True)
-    ]
-    counted = Counter(state.stage for state in states)
+    lines += [f"{n:>4}  {job.name:{width}}  {job.kind:14} {states[n]}" for n, job in jobs.items()]
+    counted = Counter(state.stage for state in states.values())
     lines.append(", ".join(f"{count} {stage}" for stage, count in counted.items()))
     return "\n".join(lines)
 
 
-def tasks_as_json(request: SweepRequest, tasks: Sequence[Task], out: Path) -> dict[str, Any]:
-    table = find_table(request.table)
+def jobs_as_json(sweep: Sweep, jobs: Mapping[int, Job], out: Path) -> dict[str, Any]:
     return {
-        "table": request.table,
-        "title": table.title,
-        "note": table.note,
-        "scale": request.scale or table.scale,
-        "runs": [task.as_json(out) for task in tasks],
+        "table": sweep.table,
+        "title": sweep.runs.title,
+        "note": sweep.runs.note,
+        "scale": sweep.scale or sweep.runs.scale,
+        "runs": [_job_as_json(number, job, state_of(job, out)) for number, job in jobs.items()],
+    }
+
+
+def _job_as_json(number: int, job: Job, state: State) -> dict[str, Any]:
+    return {
+        "task": number,
+        "name": job.name,
+        "recipe": job.recipe,
+        "seed": job.config().seed,
+        "kind": job.kind,
+        "shards": None if job.shards == NOT_GIVEN else str(job.shards),
+        "settings": list(job.settings),
+        "evaluation": {k: str(v) if isinstance(v, Path) else v for k, v in job.evaluation.items()},
+        "transfers": [dict(transfer.evaluation) for transfer in job.transfers],
+        "state": str(state),
+        "epochs": state.epochs,
+        "epochs_planned": state.epochs_planned,
     }

@@ -59,7 +59,7 @@ def test_what_is_not_ours_is_refused_before_the_first_minute(shards: Path, tmp_p
     comparison = Comparison(shards, ("byol", "simclr"), steps=20)
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / FILE).write_text("my own notes")
-    with pytest.raises(UsageError, match="was not written by `seqjepa compare`"):
+    with pytest.raises(UsageError, match="was not made by seqjepa compare; remove it or choose another name"):
         compare(comparison, tmp_path / "notes", device="cpu")
     assert (tmp_path / "notes" / FILE).read_text() == "my own notes"
     (tmp_path / "runs" / "simclr-seed0").mkdir(parents=True)

@@ -16,8 +16,8 @@ from sweep_lab import scale_file
 from typer.testing import CliRunner
 
 import cli
-from seqjepa.experiments.run_sweep import Resources, sweep_command
-from seqjepa.experiments.sweep import SweepRequest
+from seqjepa.experiments.run_sweep import Resources, command_of
+from seqjepa.experiments.sweep import Sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 runner = CliRunner()
@@ -211,7 +211,7 @@ def test_what_cannot_work_at_all_is_one_line(shards: Path, tmp_path: Path, more:
 
 def test_a_task_runs_our_cli_whatever_lies_in_the_folder(tmp_path: Path) -> None:
     (tmp_path / "cli.py").write_text("print('somebody else')\n")
-    words = sweep_command(SweepRequest("table-10"), tmp_path / "runs", Resources())
+    words = command_of(Sweep("table-10"), tmp_path / "runs", Resources())
     started = words[: words.index("sweep")]
     done = subprocess.run([*started, "--help"], cwd=tmp_path, capture_output=True, text=True)
     assert "Train and evaluate seq-JEPA" in done.stdout
