@@ -42,7 +42,6 @@ def report_command(
     """
     from seqjepa.report.render import files as forms
     from seqjepa.report.render.csv import records as cells_of
-    from seqjepa.report.render.files import write_reports
     from seqjepa.report.runs import read_records
     from seqjepa.report.tables import build_tables
 
@@ -54,7 +53,7 @@ def report_command(
     files = [form(path, tables) for form, path in wanted if path]
     if out:
         files.append(forms.page_file(out, found, tables))
-    write_reports(files)
+    forms.write_reports(files)
     if as_json:
         print_json({"runs": [_run(record) for record in found], "cells": list(cells_of(tables))})
         return

@@ -51,6 +51,8 @@ class Metric:
     label     its name, with {} for a size; "" for what no table of numbers lists
     features  what it is read from, for the protocol of a cell, with {} for a size
     column    its heading in a report's tables of our own numbers, with {} for a size; "" where it has no column there
+    own_table whether that column is in the table of metrics that the paper does not have, which shows every run, not in
+              the one of runs that are no row of the paper's
     paper     its name in results.csv, where it is always this number that a published value compares with
     """
 
@@ -60,6 +62,7 @@ class Metric:
     features: str = ""
     column: str = ""
     paper: str = ""
+    own_table: bool = False
 
     @property
     def by_size(self) -> bool:
@@ -185,6 +188,9 @@ METRICS: dict[str, Metric] = {
 """By key, in the order in which tables list them."""
 ROWS = {key: metric.label for key, metric in METRICS.items() if metric.label}
 """Labels of the numbers that tables list, {} for a size."""
+
+NAMED = {metric.paper: metric for metric in METRICS.values() if metric.paper}
+"""By their names in results.csv."""
 
 PAPER_METRICS = {
     "top1_acc": ("Top-1", "%"),

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-Number = int | None
-
 
 @dataclass(frozen=True)
 class Published:
@@ -32,25 +30,34 @@ class Published:
     method: str
     group: str
     conditioning: str
-    m_tr: Number
-    m_val: Number
+    m_tr: int | None
+    m_val: int | None
     variant: str
     split: str
-    views: Number
-    resolution: Number
+    views: int | None
+    resolution: int | None
     metric: str
     value: float
     std: float | None
     unit: str
-    seeds: Number
+    seeds: int | None
     note: str
+
+    @property
+    def paper_set(self) -> str:
+        """The data set as sets.py calls it; "" where a value depends on none (Table 6)."""
+        return self.dataset.removesuffix("-OOD").removesuffix(" (presumed)")
+
+
+WHOLE = ("m_tr", "m_val", "views", "resolution", "seeds")
+"""Fields that hold whole numbers."""
 
 
 @cache
 def published() -> tuple[Published, ...]:
     """All of them, in the order of the tables."""
     text = (files("seqjepa.paper") / "results.csv").read_text(encoding="utf-8")
-    return tuple(_row(fields) for fields in csv.DictReader(text.splitlines()))
+    return tuple(_published(fields) for fields in csv.DictReader(text.splitlines()))
 
 
 def of_source(source: str) -> tuple[Published, ...]:
@@ -63,27 +70,8 @@ def distinct(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(values))
 
 
-def _row(fields: dict[str, str]) -> Published:
-    return Published(
-        source=fields["source"],
-        dataset=fields["dataset"],
-        method=fields["method"],
-        group=fields["group"],
-        conditioning=fields["conditioning"],
-        m_tr=_whole(fields["M_tr"]),
-        m_val=_whole(fields["M_val"]),
-        variant=fields["variant"],
-        split=fields["split"],
-        views=_whole(fields["views"]),
-        resolution=_whole(fields["resolution"]),
-        metric=fields["metric"],
-        value=float(fields["value"]),
-        std=float(fields["std"]) if fields["std"] else None,
-        unit=fields["unit"],
-        seeds=_whole(fields["seeds"]),
-        note=fields["note"],
-    )
-
-
-def _whole(text: str) -> Number:
-    return int(text) if text else None
+def _published(fields: dict[str, str]) -> Published:
+    """A line of results.csv, whose columns are the fields of Published (M_tr and M_val in capitals)."""
+    row: dict = {name.lower(): text for name, text in fields.items()}
+    row |= {name: int(row[name]) if row[name] else None for name in WHOLE}
+    return Published(**row | {"value": float(row["value"]), "std": float(row["std"]) if row["std"] else None})

@@ -1,4 +1,4 @@
-"""One cell of a table: the published value, ours, and how ours came about."""
+"""One cell of a table: the published value, ours, how ours came about, and all of them as text."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ from statistics import mean, stdev
 
 from seqjepa.evaluate.results import differently_measured, few_objects, precision_of
 from seqjepa.paper.footnotes import numbers_for
+from seqjepa.paper.measures import Measure, measure_of, value_at
 from seqjepa.paper.published import Published
-from seqjepa.report.groups import Group, at, conditioning, resolution
+from seqjepa.report.groups import Group
+from seqjepa.report.labels import conditioning, resolution
 from seqjepa.report.match import differences
-from seqjepa.report.measures import Measure, measure_of
 from seqjepa.report.runs import RunRecord
 
-PRINTED = {"R2_indiv_rot_ood": 3}
-"""Digits after the point, by metric; Figures 8 to 11 are read to one."""
+NOTHING = "–"
+DIGITS = {"%": 2, "points": 2, "R²": 3, "fraction": 3, "h": 1, "GMAC": 2}
+"""Digits after the point of our numbers, by unit; of units that are not listed 3."""
+LEAST_DIGITS = {"R²": 2}
+"""Digits that the paper prints at least, where that is fewer than ours."""
+LEAST_DIGITS_OF = {"R2_indiv_rot_ood": 3}
+"""Likewise by metric; values of Figures 8 to 11 are read to one digit."""
 
 
 @dataclass(frozen=True)
@@ -66,27 +72,72 @@ class Cell:
     def empty(self) -> bool:
         return self.published is None and self.ours is None
 
+    def text(self, unit: str) -> CellText:
+        """The numbers as they are shown, alike in every form; `unit` is the column's."""
+        several = "" if self.std is None else f" ± {number(self.std, unit)}"
+        interval = self.low is not None and self.high is not None
+        return CellText(
+            ours=NOTHING if self.ours is None else number(self.ours, unit) + several,
+            interval=f"[{number(self.low, unit)}, {number(self.high, unit)}]" if interval else "",
+            published=self._published_text(unit),
+            difference=number(self.difference, unit, "+"),
+            floor=f"untrained {number(self.floor, unit)}" if self.floor is not None else "",
+            gain=number(self.gain, unit, "+"),
+        )
+
+    def _published_text(self, unit: str) -> str:
+        """As printed, and to no fewer digits than are usual."""
+        if self.published is None:
+            return ""
+        usual = LEAST_DIGITS.get(unit, _digits(unit)) if self.printed is None else self.printed
+        spread = ""
+        if self.published_std is not None:
+            spread = f" ± {_printed(self.published_std, 2 if unit == 'R²' else 1)}"
+        return _printed(self.published, usual) + spread
+
+
+@dataclass(frozen=True)
+class CellText:
+    """Numbers of a cell as text; "" where there is none.
+
+    ours        "84.21 ± 0.30"; a dash where nothing was measured
+    interval    "[83.90, 84.60]"
+    published   as printed: "86.14", "0.71 ± 0.02"
+    difference  "+0.31"
+    floor       "untrained 43.10";  gain: "+41.11"
+    """
+
+    ours: str
+    interval: str
+    published: str
+    difference: str
+    floor: str
+    gain: str
+
+
+def number(value: float | None, unit: str, sign: str = "") -> str:
+    """ "−0.198": with a true minus; "" for None."""
+    return "" if value is None else f"{value:{sign}.{_digits(unit)}f}".replace("-", "−")
+
 
 def published_cell(row: Published) -> Cell:
     """Nothing of ours."""
-    printed = 1 if row.source.startswith("Figure") else PRINTED.get(row.metric)
+    printed = 1 if row.source.startswith("Figure") else LEAST_DIGITS_OF.get(row.metric)
     return Cell(published=row.value, published_std=row.std, footnotes=numbers_for(row), printed=printed)
 
 
 def beside_published(row: Published, group: Group | None) -> Cell:
     """A published value with the number of `group`, if it has that."""
-    alone = published_cell(row)
-    if group is None or not (runs := measured(group, measure_of(row))):
+    alone, measure = published_cell(row), measure_of(row)
+    if group is None or not (runs := group.measured(measure)):
         return alone
-    ours = of_runs(runs, measure_of(row))
-    mark = "; ".join(dict.fromkeys(said for run in runs for said in differences(run, row)))
-    return replace(
-        ours, published=row.value, published_std=row.std, mark=mark, footnotes=alone.footnotes, printed=alone.printed
-    )
+    mark = "; ".join(dict.fromkeys(text for run in runs for text in differences(run, row)))
+    theirs = {name: getattr(alone, name) for name in ("published", "published_std", "footnotes", "printed")}
+    return replace(of_runs(runs, measure), mark=mark, **theirs)
 
 
 def of_runs(runs: Sequence[RunRecord], measure: Measure, scale: str = "") -> Cell:
-    """Ours alone: the mean over runs that all have the number. scale: what more is to be said of the runs."""
+    """Ours alone: the mean over runs that all have the number. scale: what else there is to know of the runs."""
     values = [value for run in runs if (value := measure.read(run.trained)) is not None]
     several = len(values) > 1
     low, high = (None, None) if several else measure.interval(runs[0].trained) or (None, None)
@@ -98,43 +149,32 @@ def of_runs(runs: Sequence[RunRecord], measure: Measure, scale: str = "") -> Cel
         seeds=len(values),
         features=measure.what,
         run=_run_line(runs, measure, scale),
-        floor=floor_of(runs, measure),
+        floor=_floor(runs, measure),
     )
 
 
-def floor_of(runs: Sequence[RunRecord], measure: Measure) -> float | None:
+def _floor(runs: Sequence[RunRecord], measure: Measure) -> float | None:
     """The mean over the runs' untrained weights; None where none was measured as the trained ones were, and of costs,
     which are the same."""
-    key = ".".join(measure.path)
-    alike = [run for run in runs if not differently_measured(dict(run.results), key)]
+    alike = [run for run in runs if not differently_measured(dict(run.results), measure.key)]
     found = [value for run in alike if (value := measure.read(run.untrained)) is not None]
-    return mean(found) if found and measure.path[0] != "costs" else None
-
-
-def measured(group: Group, measure: Measure) -> list[RunRecord]:
-    """Runs of a group that have the number, one of each seed."""
-    by_seed: dict[int, RunRecord] = {}
-    for run in group.runs:
-        if measure.read(run.trained) is not None:
-            by_seed.setdefault(run.config.seed, run)
-    return list(by_seed.values())
+    return mean(found) if found and not measure.is_cost else None
 
 
 def _run_line(runs: Sequence[RunRecord], measure: Measure, scale: str) -> str:
     """What runs are in one line, without what was read from them."""
-    run, account, config = runs[0], runs[0].protocol, runs[0].config
-    device = at(run.trained, "costs", "device") if measure.path[0] == "costs" else None
+    run, protocol, config = runs[0], runs[0].protocol, runs[0].config
     pixels, plural = f"{resolution(run)} px", "s" if len(runs) > 1 else ""
     parts = [
         run.dataset,
         f"{pixels}, patches of {config.data.patch} px" if config.data.patch else pixels,
         f"M_tr {config.data.context}, conditioned on {conditioning(config) or 'nothing'}",
         f"{config.optim.epochs} epochs, fidelity {config.fidelity}",
-        f"{account['val_samples']:,} validation samples" if "val_samples" in account else "",
-        str(device or ""),
-        f"OOD set {account['ood']}" if measure.path[0] == "ood" and "ood" in account else "",
+        f"{protocol['val_samples']:,} validation samples" if "val_samples" in protocol else "",
+        str(value_at(run.trained, "costs.device") or "") if measure.is_cost else "",
+        f"OOD set {protocol['ood']}" if measure.key.startswith("ood.") and "ood" in protocol else "",
         scale,
-        *(_measurement(runs, measure) if measure.path[0] != "costs" else ()),
+        *(_measurement(runs, measure) if not measure.is_cost else ()),
         f"seed{plural} {', '.join(str(run.config.seed) for run in runs)}",
         f"run{plural} {', '.join(run.name for run in runs)}",
     ]
@@ -142,14 +182,20 @@ def _run_line(runs: Sequence[RunRecord], measure: Measure, scale: str) -> str:
 
 
 def _measurement(runs: Sequence[RunRecord], measure: Measure) -> Iterator[str]:
-    """What more is to be known of how a number was measured; "" for nothing."""
+    """Precision, a warning of few objects, and why untrained weights that were measured stand beside nothing; "" for
+    what is as usual."""
     yield precision_of(runs[0].protocol)
     yield few_objects(dict(runs[0].protocol))
-    yield _no_floor(runs, measure)
+    both = [run for run in runs if run.untrained]
+    found = dict.fromkeys(part for run in both for part in differently_measured(dict(run.results), measure.key))
+    yield f"untrained weights measured differently ({', '.join(found)})" if found else ""
 
 
-def _no_floor(runs: Sequence[RunRecord], measure: Measure) -> str:
-    """Why untrained weights that were measured stand beside nothing; "" where they stand or were not measured."""
-    key, both = ".".join(measure.path), [run for run in runs if run.untrained]
-    found = dict.fromkeys(part for run in both for part in differently_measured(dict(run.results), key))
-    return f"untrained weights measured differently ({', '.join(found)})" if found else ""
+def _digits(unit: str) -> int:
+    return DIGITS.get(unit, 3)
+
+
+def _printed(value: float, least: int) -> str:
+    """As many digits as the value has, and at least `least`."""
+    digits = len(repr(value).partition(".")[2])
+    return f"{value:.{max(digits, least)}f}".replace("-", "−")

@@ -2,45 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean, stdev
 from typing import Any
 
 from seqjepa.config import RunConfig
-from seqjepa.data.actions import AUGMENTATION_PARTS
 from seqjepa.evaluate.protocol import measured_as
+from seqjepa.paper.measures import Measure, value_at
 from seqjepa.recipes import flatten
+from seqjepa.report.labels import data_label, home, is_whole, label
 from seqjepa.report.runs import RunRecord
 
-METHODS = {
-    "byol": "BYOL",
-    "conditional_byol": "Conditional BYOL",
-    "context_ssl": "ContextSSL",
-    "conv_jepa": "Conv-JEPA",
-    "equimod": "EquiMod",
-    "sen": "SEN",
-    "seq_jepa": "seq-JEPA",
-    "sie": "SIE",
-    "simclr": "SimCLR",
-    "vicreg": "VICReg",
-    "vicreg_traj": "VICRegTraj",
-}
-"""As the paper writes them."""
-INVARIANT = ("byol", "simclr", "vicreg", "vicreg_traj")
-CONDITIONS = {
-    "aggregator": "no predictor conditioning",
-    "predictor": "no transformer conditioning",
-    "none": "no actions",
-}
-CONDITIONING = {"augmentation": "crop+jitter+blur", "rotation_colour": "rotation+color"}
-"""Names of the paper for what a run is conditioned on, where ours differ."""
-RESOLUTION = {"3DIEBench": 128, "CIFAR100": 32, "TinyImageNet": 64, "STL-10": 96}
-"""Pixels a side of the paper's images."""
 TABLES_M_VAL = 5
-ABLATED_WIDTHS = (16, 64, 256)
-"""Of the action embedding, in Table 4, beside the usual 128; any other width is a matter of scale."""
 SEEDLESS = ("name", "seed", "train.")
+"""Settings that may differ within a group."""
 
 
 @dataclass(frozen=True)
@@ -79,28 +55,36 @@ class Group:
         """The paper's data set whose published numbers these may stand among; "" for other data or resolution."""
         return home(self.runs[0])
 
-    def mean(self, score: Callable[[Mapping[str, Any]], float | None], weights: str = "trained") -> Mean | None:
-        """Of `score` of each run's results; None if no run has it."""
-        return self.over_seeds(lambda run: score(run.results.get(weights, {})))
-
-    def over_seeds(self, read: Callable[[RunRecord], float | None]) -> Mean | None:
-        """Of what is read from the first run of each seed that has it."""
-        by_seed: dict[int, float] = {}
-        for run in self.runs:
-            if (found := read(run)) is not None:
-                by_seed.setdefault(run.config.seed, found)
-        return mean_of(by_seed.values())
-
-    def curve(self, *keys: str, weights: str = "trained") -> dict[int, Mean]:
-        """Scores by size ({"1": 0.5, …} under `keys` of results.json), in order of size."""
-        found = [at(run.results.get(weights, {}), *keys) or {} for run in self.runs]
-        sizes = sorted({int(size) for scores in found for size in scores})
-        means = {m: self.mean(lambda scores, m=m: at(scores, *keys, str(m)), weights) for m in sizes}
-        return {m: mean for m, mean in means.items() if mean}
-
     @property
     def seeds(self) -> int:
         return len({run.config.seed for run in self.runs})
+
+    def first_of_each_seed(self, read: Callable[[RunRecord], float | None]) -> list[tuple[RunRecord, float]]:
+        """Runs, one of each seed, with what is read from them; those from which nothing is read are passed over."""
+        found: dict[int, tuple[RunRecord, float]] = {}
+        for run in self.runs:
+            if (value := read(run)) is not None:
+                found.setdefault(run.config.seed, (run, value))
+        return list(found.values())
+
+    def mean_of(self, read: Callable[[RunRecord], float | None]) -> Mean | None:
+        """Of what is read from the first run of each seed that has it; None if no run has it."""
+        return mean_of(value for _, value in self.first_of_each_seed(read))
+
+    def mean(self, key: str, weights: str = "trained") -> Mean | None:
+        """Of the numbers under a dotted key of results.json."""
+        return self.mean_of(lambda run: value_at(run.results, f"{weights}.{key}"))
+
+    def measured(self, measure: Measure) -> list[RunRecord]:
+        """Runs that have the number, one of each seed."""
+        return [run for run, _ in self.first_of_each_seed(lambda run: measure.read(run.trained))]
+
+    def curve(self, key: str, weights: str = "trained") -> dict[int, Mean]:
+        """Scores by size ({"1": 0.5, …} under `key`), in order of size."""
+        found = [value_at(run.results, f"{weights}.{key}") or {} for run in self.runs]
+        sizes = sorted({int(size) for scores in found for size in scores})
+        means = {m: self.mean(f"{key}.{m}", weights) for m in sizes}
+        return {m: mean for m, mean in means.items() if mean}
 
 
 def groups_of(records: Iterable[RunRecord]) -> list[Group]:
@@ -133,100 +117,6 @@ def families(groups: Iterable[Group], *differing: str) -> list[list[Group]]:
     return [family for family in found.values() if len(family) > 1 or largest[family[0].data] == 1]
 
 
-def is_whole(config: RunConfig, *, whatever_told: bool = False) -> bool:
-    """Whether it is seq-JEPA without an ablation, told what is usual for its kind of data, which is called the same."""
-    usual = whatever_told or config.data.action == seen(config)
-    ablated = config.model.condition != "both" or any(_ablations(config))
-    return config.method == "seq_jepa" and usual and not ablated
-
-
-def mean_of(values: Iterable[float]) -> Mean | None:
-    found = list(values)
-    return Mean(mean(found), stdev(found) if len(found) > 1 else None, len(found)) if found else None
-
-
-def at(results: Mapping[str, Any], *keys: str) -> Any:
-    """What lies under `keys`; None where there is nothing."""
-    value: Any = results
-    for key in keys:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
-
-
-def label(config: RunConfig, m_val: int | None = None) -> str:
-    """A short name for a kind of run: method, M_tr and whatever is not as usual.
-
-    m_val: of a number on z_AGG; then both sizes are written as the paper does, "seq-JEPA (3,5)".
-    """
-    words = [METHODS.get(config.method, config.method) + ("+" if config.model.projector_kind == "transformer" else "")]
-    if config.method in ("seq_jepa", "conv_jepa"):
-        if m_val is None:
-            words.append(f"M_tr {config.data.context}")
-        else:
-            words[0] += f" ({config.data.context},{m_val})"
-        words += [CONDITIONS[config.model.condition]] if config.model.condition in CONDITIONS else []
-    words += _ablations(config)
-    if conditioning(config) and config.data.action != seen(config):
-        words.append(f"told {conditioning(config)}")
-    words += [config.fidelity] if config.fidelity != "paper" else []
-    return ", ".join(words)
-
-
-def _ablations(config: RunConfig) -> Iterator[str]:
-    """What is left out or changed as in the paper's ablations, beside what is told of actions."""
-    data, model = config.data, config.model
-    if data.patch and data.fixations == "uniform":
-        yield "no saliency"
-    if data.patch and data.inhibition == "none":
-        yield "no IoR"
-    if data.patch and model.stem == "standard":
-        yield "standard stem"
-    if config.method == "seq_jepa" and model.action_dim in ABLATED_WIDTHS:
-        yield f"action embedding {model.action_dim}"
-
-
-def conditioning(config: RunConfig) -> str:
-    """What a run is told of its actions, as the paper's tables name it; "" for what is told nothing."""
-    if config.method in INVARIANT or config.model.condition == "none":
-        return ""
-    return CONDITIONING.get(config.data.action, config.data.action)
-
-
-def seen(config: RunConfig) -> str:
-    """Of which kind a run's data are: "rotation" (stored views), "position" (fixations), "augmentation"."""
-    data = config.data
-    if data.patch or data.action == "position":
-        return "position"
-    return "augmentation" if data.augment != "none" or data.action in AUGMENTATION_PARTS else "rotation"
-
-
-def resolution(record: RunRecord) -> int:
-    """Pixels a side of the images, as evaluated, else as trained on or configured; 0 if none is known."""
-    trained_on = at(record.identity, "data", "image_height")
-    return int(record.protocol.get("resolution") or trained_on or record.config.data.image_size)
-
-
-def data_label(record: RunRecord) -> str:
-    """ "3die-synth, 48 px": what numbers are comparable within."""
-    pixels = resolution(record)
-    return f"{record.dataset}, {pixels} px" if pixels else record.dataset
-
-
-def home(record: RunRecord) -> str:
-    """As `Group.home`, of one run. Epochs and the number of objects do not matter here; departures.py says them."""
-    return record.paper_set if resolution(record) == RESOLUTION.get(record.paper_set) else ""
-
-
-def accuracy(group: Group, weights: str = "trained") -> tuple[int | None, Mean] | None:
-    """Top-1 as the paper's tables choose it, with its M_val: of z_AGG at 5 views or the most below, else of z."""
-    curve = group.curve("top1_agg", weights=weights)
-    if curve:
-        m_val = max((m for m in curve if m <= TABLES_M_VAL), default=min(curve))
-        return m_val, curve[m_val]
-    top1 = group.mean(lambda scores: scores.get("top1_z", scores.get("top1_z_image")), weights)
-    return (None, top1) if top1 else None
-
-
 def by_data(groups: Sequence[Group]) -> dict[str, list[Group]]:
     """Groups by the data that they were evaluated on."""
     found: dict[str, list[Group]] = {}
@@ -235,11 +125,29 @@ def by_data(groups: Sequence[Group]) -> dict[str, list[Group]]:
     return found
 
 
-def _kind(record: RunRecord, *but: str) -> tuple[object, ...]:
+def mean_of(values: Iterable[float]) -> Mean | None:
+    found = list(values)
+    return Mean(mean(found), stdev(found) if len(found) > 1 else None, len(found)) if found else None
+
+
+def accuracy(group: Group, weights: str = "trained") -> tuple[int | None, Mean] | None:
+    """Top-1 as the paper's tables choose it, with its M_val: of z_AGG at 5 views or the most below, else of z."""
+    if curve := group.curve("top1_agg", weights):
+        m_val = max((m for m in curve if m <= TABLES_M_VAL), default=min(curve))
+        return m_val, curve[m_val]
+    of_z = group.mean_of(lambda run: _top1_of_z(run.results.get(weights, {})))
+    return (None, of_z) if of_z else None
+
+
+def _top1_of_z(scores: Mapping[str, Any]) -> float | None:
+    return scores.get("top1_z", scores.get("top1_z_image"))
+
+
+def _kind(record: RunRecord, *differing: str) -> tuple[object, ...]:
     """What runs of a group share: their data, how far they were trained and how they were measured, and every setting
     except seeds, and except those named."""
     flat = flatten(record.config.model_dump())
     measured = (record.paper_set, record.epochs_done, measured_as(record.protocol))
-    skipped = (*SEEDLESS, *but)
+    skipped = (*SEEDLESS, *differing)
     kept = tuple((key, str(value)) for key, value in sorted(flat.items()) if not key.startswith(skipped))
     return (data_label(record), *measured, *kept)

@@ -1,14 +1,12 @@
-"""Whether a run is the one of a published value, and in what its scale differs from the paper's.
+"""Which run stands beside a published value, and in what its scale differs from the paper's.
 
 A run is held against the recipe of the value. What makes it that row – method, what it is told, M_tr, kind of views,
 ablations – has to agree; all other settings that differ are said beside the number.
-
-Which packaged recipe is for a published value: what a run is held against before its number stands beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
@@ -17,9 +15,12 @@ from seqjepa.data.known_sets import PAPER_SAMPLES
 from seqjepa.evaluate.results import regressors_of
 from seqjepa.evaluate.splits import PAPER_PATCH
 from seqjepa.evaluate.tasks import PAPER_EPOCHS
+from seqjepa.paper.measures import measure_of
 from seqjepa.paper.published import Published
+from seqjepa.paper.tables import recipe_of
 from seqjepa.recipes import flatten, load_recipe
-from seqjepa.report.groups import ABLATED_WIDTHS, conditioning, resolution, seen
+from seqjepa.report.groups import Group
+from seqjepa.report.labels import ABLATED_WIDTHS, conditioning, kind_of_data, resolution
 from seqjepa.report.runs import RunRecord
 
 HIGH_COMPUTE = 256
@@ -39,33 +40,60 @@ def recipe_config(name: str, fidelity: str = "paper") -> RunConfig:
 
 
 @cache
-def _expected(recipe: str) -> dict[str, Any]:
+def _identity_of_recipe(recipe: str) -> dict[str, Any]:
     config = recipe_config(recipe)
-    return _identity(config, config.data.image_size)
+    return _row_identity(config, config.data.image_size)
 
 
 def is_row_of(record: RunRecord, row: Published) -> bool:
     """Whether the run is what `row` is about, at whatever scale and on whatever set."""
     if not row.dataset:
-        return _costs_as(record, row)
+        return _has_costs_of(record, row)
     if row.variant.startswith(WIDTH) and record.config.model.action_dim != int(row.variant.removeprefix(WIDTH)):
         return False
-    return _identity(record.config, resolution(record)) == _expected(recipe_of(row))
+    return _row_identity(record.config, resolution(record)) == _identity_of_recipe(recipe_of(row))
 
 
 def is_on_set_of(record: RunRecord, row: Published) -> bool:
     """Whether it was trained and evaluated on the paper's own data. Costs are the same on any (Table 6)."""
-    own = row.dataset.removesuffix("-OOD").removesuffix(" (presumed)")
-    return not own or record.paper_set == own
+    return not row.paper_set or record.paper_set == row.paper_set
+
+
+def beside(row: Published, groups: Iterable[Group]) -> Group | None:
+    """The runs that stand beside a published value: on its data. None: there are none."""
+    return nearest(row, (group for group in groups if is_on_set_of(group.runs[0], row)))
+
+
+def nearest(row: Published, groups: Iterable[Group]) -> Group | None:
+    """Of the runs that are that row, on whatever data, those nearest to the paper's scale. None: there are none."""
+    measure = measure_of(row)
+    fitting = [group for group in groups if is_row_of(group.runs[0], row) and group.measured(measure)]
+    return max(fitting, key=lambda group: _scale(group, row), default=None)
+
+
+def _scale(group: Group, row: Published) -> tuple[float, ...]:
+    """For comparing: the paper's scale, its fidelity, then epochs done, samples, resolution, width, seeds."""
+    run = group.runs[0]
+    return (
+        not differences(run, row),
+        run.config.fidelity == "paper",
+        run.epochs_done,
+        trained_samples(run),
+        resolution(run),
+        run.config.model.width,
+        len(group.runs),
+    )
 
 
 def differences(record: RunRecord, row: Published) -> tuple[str, ...]:
     """In what the run is not at the paper's scale: "epochs 30 (paper 1000)" … Empty if it is in everything."""
-    return tuple(_differences(record, row)) if row.dataset else ()
-
-
-def _differences(record: RunRecord, row: Published) -> Iterator[str]:
+    if not row.dataset:
+        return ()
     expected = recipe_config(recipe_of(row), record.config.fidelity)
+    return (*_trained_differently(record, expected), *_probed_differently(record, row))
+
+
+def _trained_differently(record: RunRecord, expected: RunConfig) -> Iterator[str]:
     if (pixels := resolution(record)) != expected.data.image_size:
         yield f"{pixels} px (paper {expected.data.image_size})"
     samples = trained_samples(record)
@@ -75,9 +103,12 @@ def _differences(record: RunRecord, row: Published) -> Iterator[str]:
         yield f"stopped after {record.epochs_done} epochs"
     theirs = flatten(expected.model_dump())
     for key, ours in flatten(record.config.model_dump()).items():
-        if ours != theirs[key] and not key.startswith(ELSEWHERE) and not _means_nothing(key, record.config):
+        if ours != theirs[key] and not key.startswith(ELSEWHERE) and not _has_no_effect(key, record.config):
             name = SHORT.get(key, key.rpartition(".")[2].replace("_", " "))
-            yield f"{name} {_said(key, ours)} (paper {_said(key, theirs[key])})"
+            yield f"{name} {_setting_text(key, ours)} (paper {_setting_text(key, theirs[key])})"
+
+
+def _probed_differently(record: RunRecord, row: Published) -> Iterator[str]:
     probed = record.protocol.get("probe_epochs", {}).get("classification", PAPER_EPOCHS)
     if probed != PAPER_EPOCHS:
         yield f"probes {probed} epochs (paper {PAPER_EPOCHS})"
@@ -93,9 +124,9 @@ def trained_samples(record: RunRecord) -> int:
     return int(record.epochs[-1].get("samples", 0)) if record.epochs else 0
 
 
-def _identity(config: RunConfig, pixels: int) -> dict[str, Any]:
+def _row_identity(config: RunConfig, pixels: int) -> dict[str, Any]:
     """What makes a run a row of the paper's."""
-    data, model, kind = config.data, config.model, seen(config)
+    data, model, kind = config.data, config.model, kind_of_data(config)
     found: dict[str, Any] = {
         "method": config.method,
         "told": conditioning(config),
@@ -127,9 +158,9 @@ OF_PATCHES = ("data.inhibition", "data.fixations", "data.fill")
 OF_TRANSFORMERS = ("model.layers", "model.heads", "model.ff_mult", "model.dropout")
 
 
-def _means_nothing(key: str, config: RunConfig) -> bool:
-    """Settings that change nothing of this run: those of other methods, of patches without patches, and the action of
-    what is told none."""
+def _has_no_effect(key: str, config: RunConfig) -> bool:
+    """Whether a setting changes nothing of this run: one of another method, of patches where there are none, or the
+    action of a run that is told none."""
     if key.startswith("context_ssl."):
         return config.method != "context_ssl"
     if key in OF_TRANSFORMERS and config.model.projector_kind == "transformer":
@@ -141,7 +172,7 @@ def _means_nothing(key: str, config: RunConfig) -> bool:
     return config.method not in USED_BY.get(key, (config.method,))
 
 
-def _costs_as(record: RunRecord, row: Published) -> bool:
+def _has_costs_of(record: RunRecord, row: Published) -> bool:
     """Table 6: the paper's networks on inputs of that size. Without an aggregator it is the encoder's cost."""
     size = record.config.data.patch or resolution(record)
     own = (record.config.method == "seq_jepa") == (row.m_val is not None)
@@ -154,61 +185,9 @@ def has_networks_of_table_6(record: RunRecord) -> bool:
     return record.config.model.model_dump(exclude={"condition"}) == usual
 
 
-def _said(key: str, value: object) -> str:
-    """As text. Widths that are left to the method are 0 or none."""
+def _setting_text(key: str, value: object) -> str:
+    """A setting's value. Widths that are left to the method are 0 or none."""
     if key in ("model.projector", "model.predictor_hidden"):
         value = value if isinstance(value, int) else ", ".join(map(str, value))  # type: ignore[arg-type]
         return str(value) if value else "the method's own"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-SET_SLUGS = {"3DIEBench": "3die", "CIFAR100": "c100", "TinyImageNet": "tiny", "STL-10": "stl", "ImageNet-1k": "stl"}
-ACTION_SLUGS = {
-    "rotation": "rot",
-    "rotation+color": "rotcolour",
-    "crop+jitter+blur": "all",
-    "": "noact",
-    "position": "",
-}
-VARIANT_SLUGS = {
-    "no predictor conditioning": "nopred",
-    "no transformer conditioning": "notrans",
-    "w/o saliency & IoR": "nosal",
-    "No saliency map": "nosal",
-    "w/o IoR": "noior",
-    "No IoR": "noior",
-    "ResNet-18 enc.": "stdstem",
-    **{f"action_embedding_dim={size}": f"adim{size}" for size in (16, 64, 128, 256)},
-}
-UNCONDITIONED = ("SimCLR", "BYOL", "VICReg", "VICRegTraj")
-UNSAID = ("Table 5", "Poster odd-one-out")
-"""Tables that leave out what methods are conditioned on: rotation."""
-USUAL_M_TR = {"3die": 3, "stl": 4}
-"""Where a figure does not say it."""
-
-
-def recipe_of(row: Published) -> str:
-    """Name of the recipe; "" for costs that depend on no training (Table 6)."""
-    if not row.dataset:
-        return ""
-    data = SET_SLUGS[row.dataset.removesuffix("-OOD").removesuffix(" (presumed)")]
-    action = "rot" if row.source in UNSAID else ACTION_SLUGS.get(row.conditioning, row.conditioning)
-    if row.method == "seq-JEPA":
-        return _seq_jepa_recipe(row, data, action)
-    if row.method == "ContextSSL":
-        return f"context-ssl-{data}"
-    if row.method == "Conv-JEPA":
-        return f"conv-jepa-{data}-M{row.m_tr}"
-    plain = row.method.removesuffix("+")
-    told = "" if data == "stl" or plain in UNCONDITIONED else action
-    slug = plain.lower().replace(" ", "-").replace("vicregtraj", "vicreg-traj")
-    last = "plus" if row.method.endswith("+") else "hc" if row.source == "Table 11" else ""
-    return "-".join(part for part in (slug, data, told, last) if part)
-
-
-def _seq_jepa_recipe(row: Published, data: str, action: str) -> str:
-    if row.variant == "Full-sized aug. imgs":
-        return f"stl-fullsize-M{row.m_tr}"
-    word = "hc" if row.source == "Table 11" else VARIANT_SLUGS.get(row.variant, action)
-    parts = (data, "pls" if data == "stl" else "", word, f"M{row.m_tr or USUAL_M_TR[data]}")
-    return "-".join(part for part in parts if part)

@@ -1,8 +1,9 @@
-"""What a report knows of a run: settings, numbers, epochs. Run directories are only read."""
+"""What a report knows of a run: settings, numbers, epochs, and where it comes from. Run directories are only read."""
 
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,13 +11,15 @@ from typing import Any
 
 from seqjepa.config import RunConfig
 from seqjepa.data.known_sets import paper_set
-from seqjepa.evaluate.results import RESULTS_FILE, read_results
+from seqjepa.evaluate.results import RESULTS_FILE, protocol_lines, read_results
+from seqjepa.recipes import flatten
 from seqjepa.training.loggers import read_epochs
 from seqjepa.training.run import CONFIG, METRICS, RUN, read_run_config, read_run_json
 from shards.errors import FormatError, UsageError
 
 DEEPEST = 4
 """Folders below one that is given in which runs are looked for."""
+DEFAULTS = "the defaults, which are the paper’s for 3DIEBench"
 
 
 @dataclass(frozen=True)
@@ -131,3 +134,55 @@ def _runs_below(folder: Path) -> Iterator[Path]:
         if RUN in files or depth >= DEEPEST:
             inner.clear()
         inner[:] = [name for name in inner if not name.startswith(".")]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Something about where a run comes from, in one or several texts. code: whether a shell or a file has them."""
+
+    name: str
+    texts: list[str]
+    code: bool = False
+
+
+def provenance(record: RunRecord) -> list[Fact]:
+    """Settings that are not as usual, data, versions, machine, protocol; what is not known is left out."""
+    identity = record.identity
+    changed = differences_from_defaults(record.config)
+    extended = [f"from {e['from']} to {e['to']} epochs" for e in identity.get("extended") or ()]
+    facts = [
+        Fact("Folder", [str(record.path)], code=True),
+        Fact("Recipe", [record.config.name]),
+        Fact("Differs from the defaults in", changed or [DEFAULTS], code=bool(changed)),
+        Fact("Command", [_command(record)], code=True),
+        Fact("Epochs", [f"{len(record.epochs)} of {record.config.optim.epochs} logged"]),
+        Fact("Shards", [", ".join(f"{k} {v}" for k, v in identity.get("shards", {}).items())]),
+        Fact("Versions", [", ".join(f"{k} {v}" for k, v in identity.get("versions", {}).items())]),
+        Fact("Hardware", [_hardware(record)]),
+        Fact("Extended", ["; ".join(extended)]),
+        Fact("Protocol", protocol_lines(dict(record.results))),
+        Fact("Weights evaluated", [str(record.protocol.get("model_sha256", ""))], code=True),
+    ]
+    return [fact for fact in facts if fact.code or any(fact.texts)]
+
+
+def differences_from_defaults(config: RunConfig) -> list[str]:
+    """Settings as `--set` takes them, without the run's name."""
+    usual = flatten(RunConfig().model_dump())
+    return [f"{k}={v}" for k, v in flatten(config.model_dump()).items() if v != usual[k] and k != "name"]
+
+
+def _command(record: RunRecord) -> str:
+    """As noted, else what trains the same again; of the shards no folder is known, but their fingerprint."""
+    noted = record.identity.get("command")
+    again = f"seqjepa train --shards SHARDS --recipe {shlex.quote(str(record.path / CONFIG))} --out ANOTHER_FOLDER"
+    return noted if isinstance(noted, str) else again
+
+
+def _hardware(record: RunRecord) -> str:
+    devices = dict.fromkeys(
+        f"{line.get('devices', 1)} × {line['device']}" for line in record.epochs if line.get("device")
+    )
+    seconds = sum(float(line.get("seconds", 0)) for line in record.epochs)
+    took = f", {seconds / 3600:.2f} h of training" if seconds else ""
+    return f"{', '.join(devices) or 'not recorded'}{took}"

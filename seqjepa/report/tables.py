@@ -1,16 +1,9 @@
-"""The paper's tables with our numbers beside the published ones, and tables of the same form for other data.
+"""The paper's tables with our numbers beside the published ones, and tables of our numbers alone.
 
-A run stands beside a published value if it is that row's method, conditioning and M_tr (matching.py) and was trained
-and evaluated on the paper's own data; at a scale that is not the paper's with a mark. Runs on other data never stand
-beside one. A run that is no row of any table is in a table of other runs, so that each is seen somewhere.
-
-A table, whatever it is rendered as, and how published values are arranged into one.
-
-Which of several runs stands in a row: those nearest to the paper's scale.
-
-Table 6: multiply–accumulates, as a run's evaluation counted them, else counted here on its networks.
-
-Our numbers without published ones beside them: runs on other data in the paper's forms, and runs that are no row.
+A run stands beside a published value if it is that row's method, conditioning and M_tr (match.py) and was trained and
+evaluated on the paper's own data; at a scale that is not the paper's with a mark. Runs on other data never stand
+beside one: they have tables of the same form. A run that is no row of any table is in a table of other runs, so that
+each is seen somewhere. Metrics that the paper does not have are in a table of their own.
 """
 
 from __future__ import annotations
@@ -19,38 +12,66 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from string import ascii_lowercase
 
 from seqjepa.evaluate.costs import macs_of_networks
-from seqjepa.paper.metrics import PAPER_METRICS, Direction
+from seqjepa.paper.footnotes import FOOTNOTES, Footnote
+from seqjepa.paper.measures import Measure, measure_of, value_at
+from seqjepa.paper.metrics import ARROWS, METRICS, PAPER_METRICS, Direction, Metric
 from seqjepa.paper.published import Published, of_source
 from seqjepa.paper.tables import HEADS, LAYOUTS, Layout
-from seqjepa.recipes import load_recipe
-from seqjepa.report.cells import Cell, beside_published, measured, of_runs, published_cell
-from seqjepa.report.details import standardised
-from seqjepa.report.groups import Group, at, by_data, conditioning, groups_of, label, resolution
-from seqjepa.report.match import differences, has_networks_of_table_6, is_on_set_of, is_row_of, trained_samples
-from seqjepa.report.measures import Measure, measure_of
+from seqjepa.report.cells import NOTHING, Cell, beside_published, of_runs, published_cell
+from seqjepa.report.groups import Group, by_data, groups_of
+from seqjepa.report.labels import conditioning, label
+from seqjepa.report.match import beside, differences, has_networks_of_table_6, is_row_of, nearest, recipe_config
 from seqjepa.report.runs import RunRecord
+from seqjepa.report.warnings import standardised
 
-__all__ = ["Cell", "Table", "build_tables"]
-
-
-def build_tables(records: Sequence[RunRecord]) -> list[Table]:
-    """Tables 1–12, the poster's, Figures 8–11 as tables, all whole; then those on other data, and of other runs."""
-    groups = groups_of(record for record in records if record.trained)
-    return [*(_published_table(layout, groups) for layout in LAYOUTS), *own_tables(groups)]
-
-
-def _published_table(layout: Layout, groups: Sequence[Group]) -> Table:
-    """Every published value of one table, and ours where there is a run of it."""
-
-    def cell(row: Published) -> Cell:
-        return counted_cell(row, groups) if row.source == COSTS_SOURCE else beside_published(row, beside(row, groups))
-
-    return arrange(layout, of_source(layout.source), cell)
-
+MARK = "†"
+MARKED = f"{MARK} not at the paper's scale"
+LEGEND = (
+    "Ours: ± sample standard deviation over seeds; [ ] 95 % bootstrap interval over validation samples. "
+    f"Δ: ours less the paper's. ↑ more is better, ↓ less. Untrained: the same of the weights that the run began with. "
+    f"{MARKED}. {NOTHING} not measured."
+)
+ELSEWHERE = ("table-6", "table-11", "figure-11")
+"""Not made anew: costs that depend on no data, other scales of the same rows, the same rows on another set."""
+FORMS = tuple(layout for layout in LAYOUTS if layout.key not in ELSEWHERE)
+REPEATED = "TinyImageNet"
+"""Has the rows of CIFAR-100 once more."""
+NOT_THE_PAPERS = "Not one of the paper's data sets, so no published values stand here."
+OTHER_RUNS = "Runs that are no row of the tables above, or of which another is nearer to the paper's scale."
+COLUMN_SIZES = (1, 3, 5)
+"""Views of which our own tables show numbers that are measured by size."""
 
 Labels = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Column:
+    """better: whether more or less is better; "" if that is not said."""
+
+    name: str
+    unit: str
+    better: Direction = ""
+
+    @property
+    def heading(self) -> str:
+        """The name with its unit where the name does not say it."""
+        return self.name if self.unit in ("R²", "fraction", "") else f"{self.name} ({self.unit})"
+
+    @property
+    def marked_heading(self) -> str:
+        """The heading with an arrow to what is better."""
+        return f"{self.heading} {ARROWS[self.better]}".rstrip()
+
+
+@dataclass(frozen=True)
+class RunNote:
+    """letter: as cells refer to it; text: what the runs are and what was read from them."""
+
+    letter: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -59,28 +80,59 @@ class Table:
 
     key      "table-1" …; unique in a report
     dataset  what ours was measured on, in a table without published values; "" beside those
-    better   of each column, whether more or less is better; () if that is not said
     """
 
     key: str
     title: str
     heads: tuple[str, ...]
-    columns: tuple[str, ...]
-    units: tuple[str, ...]
+    columns: tuple[Column, ...]
     rows: tuple[tuple[Labels, tuple[Cell, ...]], ...]
     notes: tuple[str, ...] = ()
     dataset: str = ""
-    better: tuple[Direction, ...] = ()
-
-    @property
-    def directions(self) -> tuple[Direction, ...]:
-        """`better` of every column."""
-        return self.better or ("",) * len(self.columns)
 
     @property
     def cells(self) -> tuple[Cell, ...]:
         """Of all rows, row by row."""
         return tuple(cell for _, cells in self.rows for cell in cells)
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether anything of ours is in it."""
+        return any(cell.ours is not None for cell in self.cells)
+
+    @property
+    def run_notes(self) -> dict[tuple[str, str], RunNote]:
+        """By run and mark of the cells, in the order in which they come."""
+        read: dict[tuple[str, str], dict[str, None]] = {}
+        for cell in self.cells:
+            if cell.ours is not None:
+                read.setdefault((cell.run, cell.mark), {})[cell.features] = None
+        return {
+            (run, mark): RunNote(_letter(k), _note(run, mark, features))
+            for k, ((run, mark), features) in enumerate(read.items())
+        }
+
+    @property
+    def footnotes(self) -> list[Footnote]:
+        """Those that its cells refer to."""
+        there = {n for cell in self.cells for n in cell.footnotes}
+        return [note for note in FOOTNOTES if note.number in there]
+
+
+def _note(run: str, mark: str, features: Iterable[str]) -> str:
+    return f"{run}; read from {'; '.join(features)}." + (f" {MARKED}: {mark}." if mark else "")
+
+
+def _letter(k: int) -> str:
+    """a … z, aa, ab …"""
+    first, last = divmod(k, 26)
+    return (ascii_lowercase[first - 1] if first else "") + ascii_lowercase[last]
+
+
+def build_tables(records: Sequence[RunRecord]) -> list[Table]:
+    """Tables 1–12, the poster's, Figures 8–11 as tables, all whole; then those on other data, and of other runs."""
+    groups = groups_of(record for record in records if record.trained)
+    return [*(_published_table(layout, groups) for layout in LAYOUTS), *own_tables(groups)]
 
 
 def arrange(
@@ -88,111 +140,65 @@ def arrange(
 ) -> Table:
     """Values in the form of a table. sparse: without the rows and columns in which nothing was measured."""
     found: dict[Labels, dict[str, Cell]] = {}
-    units: dict[str, str] = {}
-    directions: dict[str, Direction] = {}
+    columns: dict[str, Column] = {}
     for value in values:
         cell = cell_of(value)
         if sparse and cell.empty:
             continue
         heading = layout.heading(value)
-        units.setdefault(heading, PAPER_METRICS[value.metric][1])
-        directions.setdefault(heading, measure_of(value).better)
+        columns.setdefault(heading, Column(heading, PAPER_METRICS[value.metric][1], measure_of(value).better))
         found.setdefault(layout.labels(value), {})[heading] = cell
-    rows = tuple((labels, tuple(cells.get(column, Cell()) for column in units)) for labels, cells in found.items())
+    rows = tuple((labels, tuple(cells.get(column, Cell()) for column in columns)) for labels, cells in found.items())
     heads = tuple(HEADS[field] for field in layout.rows)
-    columns, shown = tuple(units), tuple(units.values())
-    better = tuple(directions.values())
-    return Table(layout.key, layout.title, heads, columns, shown, rows, layout.notes, better=better)
+    return Table(layout.key, layout.title, heads, tuple(columns.values()), rows, layout.notes)
 
 
-def beside(row: Published, groups: Iterable[Group]) -> Group | None:
-    """The runs that stand beside a published value: on its data. None: there are none."""
-    return nearest(row, (group for group in groups if is_on_set_of(group.runs[0], row)))
+def _published_table(layout: Layout, groups: Sequence[Group]) -> Table:
+    """Every published value of one table, and ours where there is a run of it."""
+
+    def cell(row: Published) -> Cell:
+        group = beside(row, groups)
+        return _counted_cell(row, groups) if group is None and not row.dataset else beside_published(row, group)
+
+    return arrange(layout, of_source(layout.source), cell)
 
 
-def nearest(row: Published, groups: Iterable[Group]) -> Group | None:
-    """Of the runs that are that row, on whatever data, those nearest to the paper's scale. None: there are none."""
-    measure = measure_of(row)
-    fitting = [group for group in groups if is_row_of(group.runs[0], row) and measured(group, measure)]
-    return max(fitting, key=lambda group: _scale(group, row), default=None)
-
-
-def _scale(group: Group, row: Published) -> tuple[float, ...]:
-    """For comparing: the paper's scale, its fidelity, then epochs done, samples, resolution, width, seeds."""
-    run = group.runs[0]
-    return (
-        not differences(run, row),
-        run.config.fidelity == "paper",
-        run.epochs_done,
-        trained_samples(run),
-        resolution(run),
-        run.config.model.width,
-        len(group.runs),
-    )
-
-
-COSTS_SOURCE = "Table 6"
-
-
-def counted_cell(row: Published, groups: Sequence[Group]) -> Cell:
-    """A value of Table 6 with ours. MACs need no data: a run with the paper's networks, of which an evaluation counted
-    them at some size, has them at every size."""
-    if group := beside(row, groups):
-        return beside_published(row, group)
+def _counted_cell(row: Published, groups: Sequence[Group]) -> Cell:
+    """A value of Table 6 that no evaluation counted. MACs need no data: a run with the paper's networks, of which an
+    evaluation counted them at some size, has them at every size."""
     alone = published_cell(row)
-    fitting = (g for g in groups if has_networks_of_table_6(g.runs[0]) and at(g.runs[0].trained, "costs", "macs_g"))
+    fitting = (g for g in groups if has_networks_of_table_6(g.runs[0]) and value_at(g.runs[0].trained, "costs.macs_g"))
     group = next((g for g in fitting if row.m_val is None or g.config.method == "seq_jepa"), None)
     if group is None or row.resolution is None:
         return alone
-    run = group.runs[0]
-    said = f"the networks of run {run.name} ({group.label}), on views of {row.resolution} px whatever its data"
-    value = _macs(row.resolution, row.m_val)
-    return replace(alone, ours=value, seeds=1, features="counted, of one sample", run=said)
+    run = f"the networks of run {group.runs[0].name} ({group.label}), on views of {row.resolution} px whatever its data"
+    return replace(alone, ours=_macs(row.resolution, row.m_val), seeds=1, features=measure_of(row).what, run=run)
 
 
 @cache
 def _macs(pixels: int, m: int | None) -> float:
-    """Of the networks of Table 6, which `has_networks_of_table_6` has compared; those of all such runs are alike."""
-    return macs_of_networks(load_recipe("3die-rot-M3"), pixels, m)
-
-
-ELSEWHERE = ("table-6", "table-11", "figure-11")
-"""Not made anew: costs that depend on no data, other scales of the same rows, the same rows on another set."""
-FORMS = tuple(layout for layout in LAYOUTS if layout.key not in ELSEWHERE)
-REPEATED = "TinyImageNet"
-"""Has the rows of CIFAR-100 once more."""
-NOT_THE_PAPERS = "Not one of the paper's data sets, so no published values stand here."
-SHOWN: tuple[tuple[str, str, Measure], ...] = (
-    ("Top-1 of z", "%", Measure(("top1_z",), "z", percent=True)),
-    ("Top-1 of z, whole image", "%", Measure(("top1_z_image",), "z of the whole image", percent=True)),
-    *(
-        (f"Top-1 of z_AGG, M_val {m}", "%", Measure(("top1_agg", str(m)), f"z_AGG, M_val {m}", percent=True))
-        for m in (1, 3, 5)
-    ),
-    *(
-        (f"R² {shown}", "R²", Measure((f"r2_{name}_avg",), "z, R² mean over dimensions (scikit-learn)"))
-        for name, shown in {
-            "rel_rot": "relative rotation", "indiv_rot": "individual rotation", "hue": "colour",
-            "position": "position", "crop": "crop", "jitter": "jitter", "blur": "blur",
-        }.items()
-    ),
-    ("MRR", "fraction", Measure(("retrieval", "mrr"), "val–val, context of one view")),
-)  # fmt: skip
-"""Columns of tables of other runs; those in which nothing was measured are left out."""
+    """10⁹ MACs of the networks of Table 6, which are those of every run that `has_networks_of_table_6`."""
+    return macs_of_networks(recipe_config("3die-rot-M3"), pixels, m)
 
 
 def own_tables(groups: Sequence[Group]) -> list[Table]:
-    """For each set that is not the paper's its tables, then other runs; for the paper's own sets other runs alone."""
+    """For each set that is not the paper's its tables, then other runs; for the paper's own sets other runs alone.
+
+    For every set last the metrics that the paper does not have, of all its runs.
+    """
     tables: list[Table] = []
     for data, here in by_data(groups).items():
         if not here[0].runs[0].paper_set:
-            own = [table for layout in FORMS if (table := _own_table(layout, data, here)).rows]
-            tables += own
+            tables += [table for layout in FORMS if (table := _own_table(layout, data, here)).rows]
             shown = [group for group in here if _is_shown(group, here)]
         else:
             shown = [group for group in here if _is_beside_published(group, groups)]
         if rest := [group for group in here if group not in shown]:
-            tables.append(_other_runs(data, rest))
+            title = f"Other runs on {data}"
+            tables.append(_table_of_runs("other", title, data, rest, _own_columns(own_table=False), OTHER_RUNS))
+        title = f"Metrics that the paper does not have, on {data}"
+        more = _table_of_runs("more", title, data, here, _own_columns(own_table=True), "")
+        tables += [more] if more.columns else []
     return tables
 
 
@@ -200,7 +206,11 @@ def _own_table(layout: Layout, data: str, groups: Sequence[Group]) -> Table:
     """The paper's form, filled by runs on `data`; without rows if none is of it."""
 
     def cell(row: Published) -> Cell:
-        return _own_cell(row, nearest(row, groups))
+        group, measure = nearest(row, groups), measure_of(row)
+        if group is None:
+            return Cell()
+        scale = "; ".join(differences(group.runs[0], row))
+        return of_runs(group.measured(measure), measure, f"not the recipe's: {scale}" if scale else "")
 
     unnamed = replace(layout, rows=_but_dataset(layout.rows), columns=_but_dataset(layout.columns))
     table = arrange(unnamed, _rows_of(layout), cell, sparse=True)
@@ -216,14 +226,6 @@ def _rows_of(layout: Layout) -> list[Published]:
     return [row for row in of_source(layout.source) if row.dataset != REPEATED]
 
 
-def _own_cell(row: Published, group: Group | None) -> Cell:
-    if group is None:
-        return Cell()
-    measure = measure_of(row)
-    scale = "; ".join(differences(group.runs[0], row))
-    return of_runs(measured(group, measure), measure, f"not the recipe's: {scale}" if scale else "")
-
-
 def _is_shown(group: Group, here: Sequence[Group]) -> bool:
     """Whether a table of the paper's form shows it; a map over M_tr and M_val alone does not say enough."""
     rows = (row for layout in FORMS if not layout.key.startswith("figure") for row in _rows_of(layout))
@@ -236,30 +238,39 @@ def _is_beside_published(group: Group, groups: Sequence[Group]) -> bool:
     return any(is_row_of(group.runs[0], row) and beside(row, groups) is group for row in rows)
 
 
-def _other_runs(data: str, groups: Sequence[Group]) -> Table:
-    """What was measured of runs that are no row of a table, or not the one nearest to the paper's scale."""
-    shown = [column for column in SHOWN if any(measured(group, column[2]) for group in groups)]
-    rows = tuple((_other_labels(group), tuple(_other_cell(group, column[2]) for column in shown)) for group in groups)
-    notes = ("Runs that are no row of the tables above, or of which another is nearer to the paper's scale.",)
-    heads = ("Run", "Method", "Conditioned on", "Epochs")
-    columns, units = tuple(column[0] for column in shown), tuple(column[1] for column in shown)
-    better: tuple[Direction, ...] = tuple(column[2].better for column in shown)
-    title = f"Other runs on {data}"
-    return Table(f"{_slug(data)}-other", title, heads, columns, units, rows, notes, dataset=data, better=better)
+def _own_columns(*, own_table: bool) -> list[tuple[Column, Measure]]:
+    """Columns of our own tables, as the registry of metrics has them, with what stands in them."""
+    metrics = [metric for metric in METRICS.values() if metric.column and metric.own_table == own_table]
+    return [_own_column(metric, str(size)) for metric in metrics for size in (COLUMN_SIZES if metric.by_size else [""])]
 
 
-def _other_labels(group: Group) -> tuple[str, ...]:
+def _own_column(metric: Metric, size: str) -> tuple[Column, Measure]:
+    measure = Measure(f"{metric.key}.{size}".rstrip("."), metric.features.format(size))
+    return Column(metric.column.format(size), metric.scale.unit, metric.scale.better), measure
+
+
+def _table_of_runs(
+    key: str, title: str, data: str, groups: Sequence[Group], columns: list[tuple[Column, Measure]], note: str
+) -> Table:
+    """A row for each group, without the columns in which nothing was measured."""
+    shown = [(column, measure) for column, measure in columns if any(group.measured(measure) for group in groups)]
+    rows = tuple((_run_labels(group), tuple(_own_cell(group, measure) for _, measure in shown)) for group in groups)
+    heads, notes = ("Run", "Method", "Conditioned on", "Epochs"), (note,) if note else ()
+    return Table(f"{_slug(data)}-{key}", title, heads, tuple(column for column, _ in shown), rows, notes, data)
+
+
+def _run_labels(group: Group) -> Labels:
     config = group.config
     names = ", ".join(run.name for run in group.runs)
     return names, label(config), conditioning(config) or "nothing", str(config.optim.epochs)
 
 
-def _other_cell(group: Group, measure: Measure) -> Cell:
-    runs = measured(group, measure)
+def _own_cell(group: Group, measure: Measure) -> Cell:
+    runs = group.measured(measure)
     if not runs:
         return Cell()
     model = f"backbone {group.config.model.backbone} × {group.config.model.width:g}"
-    not_plain = ".".join(measure.path) in standardised(runs[0].trained)
+    not_plain = measure.key in standardised(runs[0].trained)
     return of_runs(runs, measure, f"{model}; linear regressors standardised (paper plain)" if not_plain else model)
 
 

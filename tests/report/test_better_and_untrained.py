@@ -10,14 +10,14 @@ from test_comparison_page import page_of, standing_rows
 
 from seqjepa.paper.metrics import ROWS, better, judged
 from seqjepa.paper.published import published
-from seqjepa.report.details import clearly_lost, lost_to_untrained, numbers_table
 from seqjepa.report.groups import groups_of
-from seqjepa.report.overview import overview_html
 from seqjepa.report.render import csv as csv_form
 from seqjepa.report.render import html, latex, markdown
 from seqjepa.report.render.files import csv_file, write_reports
+from seqjepa.report.render.html import numbers_table, overview_html
 from seqjepa.report.runs import read_records
 from seqjepa.report.tables import Table, build_tables
+from seqjepa.report.warnings import clearly_lost, lost_to_untrained
 
 FULL = "3die-rot-M3"
 ERRORS = {"rel_rot_deg", "rel_rot_deg_median", "indiv_rot_deg", "indiv_rot_deg_median"}
@@ -71,7 +71,7 @@ def test_what_a_difference_says(difference, direction, said):
 
 
 def test_every_published_column_has_a_direction():
-    directions = {table.key: set(table.directions) for table in build_tables([])}
+    directions = {table.key: {column.better for column in table.columns} for table in build_tables([])}
     assert {key for key, found in directions.items() if found != {"higher"}} == {"table-5", "table-6"}
     assert directions["table-5"] == directions["table-6"] == {"lower"}
     assert len(published()) == 901

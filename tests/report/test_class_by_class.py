@@ -10,13 +10,13 @@ from test_comparison_page import standing_rows
 
 from seqjepa.evaluate.artefacts import artefacts_folder, save_arrays
 from seqjepa.evaluate.results import precision_of
-from seqjepa.report.details import every_number, numbers_table, standardised
-from seqjepa.report.figures.figure import Figure
-from seqjepa.report.figures.own import class_by_class
+from seqjepa.report.figures.classes import class_by_class
+from seqjepa.report.figures.drawing import Figure
 from seqjepa.report.groups import groups_of
-from seqjepa.report.overview import overview_html
+from seqjepa.report.render.html import every_number, numbers_table, overview_html
 from seqjepa.report.runs import read_records
 from seqjepa.report.tables import build_tables
+from seqjepa.report.warnings import standardised
 from shards.errors import FormatError
 
 NAMES = np.array(["chair", "mug", "car"])

@@ -10,10 +10,9 @@ import pytest
 from report_runs import protocol_of, write_run
 from test_report_page import Outline
 
-from seqjepa.report.details import differences_from_defaults
 from seqjepa.report.figures import build_figures
 from seqjepa.report.render.html import render_report
-from seqjepa.report.runs import RunRecord, read_records
+from seqjepa.report.runs import RunRecord, differences_from_defaults, read_records
 from seqjepa.report.tables import build_tables
 
 SYNTH = protocol_of("3die-<synth>", resolution=48)

@@ -12,9 +12,10 @@ from seqjepa.data.known_sets import IMAGENET_SHA256
 from seqjepa.evaluate.artefacts import artefacts_folder, save_arrays
 from seqjepa.report.figures import build_figures
 from seqjepa.report.figures.accuracy import accuracy_vs_r2
+from seqjepa.report.figures.drawing import Figure
 from seqjepa.report.figures.features import retrieval_rows
-from seqjepa.report.figures.figure import Figure, figure_html
 from seqjepa.report.groups import groups_of
+from seqjepa.report.render.html import figure_html
 from seqjepa.report.runs import read_records
 
 SYNTH = protocol_of("3die-synth", resolution=48)

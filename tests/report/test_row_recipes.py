@@ -5,9 +5,9 @@ import re
 import pytest
 
 from seqjepa import recipes
+from seqjepa.paper.measures import measure_of
 from seqjepa.paper.published import published
-from seqjepa.report.match import recipe_of
-from seqjepa.report.measures import measure_of
+from seqjepa.paper.tables import recipe_of
 
 TABLES = [row for row in published() if row.source.startswith(("Table", "Poster"))]
 
@@ -37,19 +37,19 @@ def test_figures_that_say_no_m_tr_are_of_the_usual_runs():
 
 def test_which_number_stands_beside_which():
     found = {(r.source, r.method, r.metric, r.m_tr, r.m_val): measure_of(r) for r in TABLES}
-    assert found["Table 1", "BYOL", "top1_acc", None, None].path == ("top1_z",)
-    assert found["Table 1", "seq-JEPA", "top1_acc", 3, 5].path == ("top1_agg", "5")
-    assert found["Table 1", "SIE", "R2_rel_rot", None, None].path == ("r2_rel_rot_avg",)
+    assert found["Table 1", "BYOL", "top1_acc", None, None].key == "top1_z"
+    assert found["Table 1", "seq-JEPA", "top1_acc", 3, 5].key == "top1_agg.5"
+    assert found["Table 1", "SIE", "R2_rel_rot", None, None].key == "r2_rel_rot_avg"
     pooled = found["Table 1", "ContextSSL", "R2_rel_rot", None, None]
-    assert pooled.path == ("in_context", "rotation", "r2_rel_rot_pool", "126")
-    assert found["Table 2", "SimCLR", "top1_acc", None, None].path == ("top1_z_image",)
-    assert found["Table 3", "seq-JEPA", "top1_acc", 4, 4].path == ("top1_agg", "5")
-    assert found["Table 3", "seq-JEPA", "top1_acc", 4, 6].path == ("top1_agg", "6")
-    assert found["Poster STL10", "seq-JEPA", "top1_acc_z_agg", 4, 4].path == ("top1_agg", "4")
-    assert found["Table 7", "SEN", "R2_color", None, None].path == ("r2_hue_avg",)
-    assert found["Table 10", "seq-JEPA", "MRR", 1, 1].path == ("retrieval", "mrr")
-    assert found["Table 10", "seq-JEPA", "Hit@5", 3, 3].path == ("retrieval_3", "h5")
-    assert found["Table 6", "seq-JEPA", "post_aggregator_GFLOPs", None, 8].path == ("costs", "macs_g", "8")
+    assert pooled.key == "in_context.rotation.r2_rel_rot_pool.126"
+    assert found["Table 2", "SimCLR", "top1_acc", None, None].key == "top1_z_image"
+    assert found["Table 3", "seq-JEPA", "top1_acc", 4, 4].key == "top1_agg.5"
+    assert found["Table 3", "seq-JEPA", "top1_acc", 4, 6].key == "top1_agg.6"
+    assert found["Poster STL10", "seq-JEPA", "top1_acc_z_agg", 4, 4].key == "top1_agg.4"
+    assert found["Table 7", "SEN", "R2_color", None, None].key == "r2_hue_avg"
+    assert found["Table 10", "seq-JEPA", "MRR", 1, 1].key == "retrieval.mrr"
+    assert found["Table 10", "seq-JEPA", "Hit@5", 3, 3].key == "retrieval_3.h5"
+    assert found["Table 6", "seq-JEPA", "post_aggregator_GFLOPs", None, 8].key == "costs.macs_g.8"
     assert all(measure_of(row).percent == (row.unit in ("%", "points")) for row in TABLES)
 
 

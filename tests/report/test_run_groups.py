@@ -5,7 +5,8 @@ import json
 import pytest
 from report_runs import SHA256_OF, protocol_of, write_run
 
-from seqjepa.report.groups import Mean, accuracy, conditioning, families, groups_of, label, mean_of
+from seqjepa.report.groups import Mean, accuracy, families, groups_of, mean_of
+from seqjepa.report.labels import conditioning, label
 from seqjepa.report.runs import RunRecord, read_record, read_records
 
 SMALL = protocol_of("3die-synth", resolution=48)
@@ -28,7 +29,7 @@ def test_seeds_stand_together_and_settings_apart(tmp_path):
     other = run(tmp_path / "c", settings=["optim.lr=0.1"], top1_z=0.1)
     groups = groups_of([first, other, second])
     assert [[r.name for r in group.runs] for group in groups] == [["a", "b"], ["c"]]
-    assert groups[0].mean(lambda scores: scores.get("top1_z")) == Mean(0.6, pytest.approx(0.02**0.5), 2)
+    assert groups[0].mean("top1_z") == Mean(0.6, pytest.approx(0.02**0.5), 2)
 
 
 def test_kinds_of_one_name_are_told_apart_by_their_runs(tmp_path):
@@ -66,7 +67,7 @@ def test_a_copy_of_a_run_is_no_second_seed(tmp_path):
     records = [run(tmp_path / name, top1_z=0.5, top1_agg={"1": 0.25}) for name in ("one", "copy")]
     (group,) = groups_of(records)
     assert group.seeds == 1
-    assert group.mean(lambda scores: scores.get("top1_z")) == Mean(0.5, None, 1)
+    assert group.mean("top1_z") == Mean(0.5, None, 1)
     assert group.curve("top1_agg") == {1: Mean(0.25, None, 1)}
 
 

@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 from report_runs import protocol_of, write_run
 
+from seqjepa.paper.measures import measure_of
 from seqjepa.paper.published import published
 from seqjepa.recipes import load_recipe
 from seqjepa.report.match import recipe_of
-from seqjepa.report.measures import measure_of
-from seqjepa.report.render.text import published_text
 from seqjepa.report.runs import read_records
 from seqjepa.report.tables import Table, build_tables
 
@@ -127,9 +126,9 @@ def test_only_settings_that_a_method_looks_at_are_differences(tmp_path):
 def test_published_values_have_the_papers_digits():
     tables = {table.key: table for table in build_tables([])}
     map_8, ood = tables["figure-8"], tables["table-9"]
-    assert published_text(map_8.rows[0][1][0], "%") == "84.1"
-    column = ood.columns.index("R² individual rotation, OOD")
-    assert published_text(cell(ood, "SIE", column=column), "R²") == "−0.200"
+    assert map_8.rows[0][1][0].text("%").published == "84.1"
+    column = [column.name for column in ood.columns].index("R² individual rotation, OOD")
+    assert cell(ood, "SIE", column=column).text("R²").published == "−0.200"
 
 
 def test_the_run_nearest_to_the_papers_scale_stands_there_and_the_other_is_not_lost(tmp_path):
@@ -207,10 +206,10 @@ def test_a_run_of_every_recipe_with_every_number_fills_every_value(tmp_path):
     rows = [row for row in published() if row.source.startswith(("Table", "Poster", "Figure 8")) and row.dataset]
     for recipe in {recipe_of(row) for row in rows}:
         of_recipe = [row for row in rows if recipe_of(row) == recipe]
-        data = of_recipe[0].dataset.removesuffix("-OOD").removesuffix(" (presumed)")
+        data = of_recipe[0].paper_set
         scores: dict[str, Any] = {"costs": {"macs_g": {"3": 1.836}}}
-        for path in {path for row in of_recipe for path in (measure_of(row).path, measure_of(row).minus) if path}:
-            put(scores, path, 0.5)
+        for key in {key for row in of_recipe for key in (measure_of(row).key, measure_of(row).minus) if key}:
+            put(scores, key, 0.5)
         pixels = load_recipe(recipe).data.image_size
         write_run(tmp_path / recipe, recipe, scores=scores, protocol=protocol_of(data, resolution=pixels), epochs=0)
     tables = [table for key, table in tables_of(tmp_path).items() if key.startswith(("table", "poster", "figure-8"))]
@@ -221,8 +220,8 @@ def test_a_run_of_every_recipe_with_every_number_fills_every_value(tmp_path):
     assert not [(t.key, c.mark) for t in tables for c in t.cells if c.mark]
 
 
-def put(scores: dict[str, Any], path: tuple[str, ...], value: float) -> None:
-    *levels, last = path
+def put(scores: dict[str, Any], key: str, value: float) -> None:
+    *levels, last = key.split(".")
     for level in levels:
         scores = scores.setdefault(level, {})
     scores[last] = value

@@ -1,25 +1,23 @@
-"""Figure 3: invariance against equivariance, accuracy over R², a point for each method.
-
-Figures 8–11: accuracy of z_AGG over M_tr and M_val, published and ours side by side.
-"""
+"""Accuracy against R² (Figure 3), and accuracy over M_tr and M_val (Figures 8–11), published and ours."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from seqjepa.paper.figures import HEAT_MAPS, LIKE, PLANES, TOLD_ALL, HeatMap, Plane
 from seqjepa.paper.published import Published, of_source
-from seqjepa.report.figures.drawing import PUBLISHED, SERIES, draw, spread_apart, wrapped
-from seqjepa.report.figures.figure import Datum, Figure, Panel
-from seqjepa.report.groups import Group, Mean, accuracy, conditioning, families, label, seen
-from seqjepa.report.render.page import scrolling
+from seqjepa.report.figures.drawing import PUBLISHED, SERIES, Datum, Figure, Panel, draw, spread_apart, wrapped
+from seqjepa.report.groups import Group, Mean, accuracy, families
+from seqjepa.report.labels import conditioning, kind_of_data, label
+from seqjepa.report.render import fill
 from seqjepa.report.warnings import PAPER_EPOCHS
 
-SCATTER_KEY, SCATTER_TITLE = "figure-3", "Figure 3: accuracy against R² of the transformation"
+SCATTER_TITLE = "Figure 3: accuracy against R² of the transformation"
 SCATTER_COLUMNS = ("panel", "whose", "method", "kind", "R²", "± R²", "top-1, %", "± top-1", "seeds")
 SCATTER_CAPTION = (
     "To the right: more equivariant; up: more invariant. Circles: told nothing of the actions; triangles: told. Grey "
@@ -27,6 +25,14 @@ SCATTER_CAPTION = (
     "over seeds. Ours stand among the published points only for the same data set at the same resolution; other data "
     "have a panel of their own, whose numbers are not comparable with the paper’s."
 )
+KINDS = {"3DIEBench": "stored views", "STL-10": "patches", "CIFAR100": "augmented"}
+MAP_COLUMNS = ("panel", "whose", "conditioning", "M_tr", "M_val", "top-1, %", "±", "seeds")
+MAP_CAPTION = (
+    "Top-1 accuracy of z_AGG, percent, over context views in training (M_tr, across) and in evaluation (M_val, down). "
+    "The more colour, the higher within its own map; every map has its own scale."
+)
+Grid = dict[tuple[str, int, int], Mean]
+"""(conditioning, M_tr, M_val) → percent."""
 
 
 @dataclass(frozen=True)
@@ -40,32 +46,12 @@ class Point:
     published: bool
 
 
-@dataclass(frozen=True)
-class Plane:
-    """What the axes of a kind of data are: where it is published, and which R² of ours stands for it."""
-
-    source: str
-    metric: str
-    key: str
-    x_label: str
-
-
-PLANES = {
-    "3DIEBench": Plane("Table 1", "R2_rel_rot", "r2_rel_rot_avg", "R² of the relative rotation"),
-    "STL-10": Plane("Table 3", "R2_position", "r2_position_avg", "R² of the way between patches"),
-    "CIFAR100": Plane("Table 2", "R2_crop", "r2_crop_avg", "R² of the crop"),
-    "TinyImageNet": Plane("Table 2", "R2_crop", "r2_crop_avg", "R² of the crop"),
-}
-KINDS = {"3DIEBench": "stored views", "STL-10": "patches", "CIFAR100": "augmented"}
-LIKE = {"rotation": "3DIEBench", "position": "STL-10", "augmentation": "CIFAR100"}
-
-
 def accuracy_vs_r2(groups: Sequence[Group]) -> Figure:
     """The published panel of 3DIEBench always; the others' where a run of ours is on the same data; then our data."""
     ours: dict[tuple[str, str, str], list[Point]] = {}
     for group in groups:
         if point := _our_point(group):
-            plane = LIKE[seen(group.config)]
+            plane = LIKE[kind_of_data(group.config)]
             home = group.home if group.home and PLANES[group.home].key == PLANES[plane].key else ""
             ours.setdefault((home, group.data, plane), []).append(point)
     panels: list[tuple[str, Plane, list[Point]]] = []
@@ -79,14 +65,14 @@ def accuracy_vs_r2(groups: Sequence[Group]) -> Figure:
         several = sum(other == data for _, other, _ in away) > 1
         panels.append((f"ours on {data}{f', {KINDS[plane]}' if several else ''}", PLANES[plane], points))
     missing = "" if ours else "no run has both accuracy and R²; the published points alone are drawn"
-    drawn = tuple(Panel(title, _scatter(title, plane, points)) for title, plane, points in panels)
-    rows = tuple(_point_row(title, point) for title, _, points in panels for point in points)
-    return Figure(SCATTER_KEY, SCATTER_TITLE, SCATTER_CAPTION, drawn, SCATTER_COLUMNS, rows, missing)
+    drawn = [Panel(title, _scatter(title, plane, points)) for title, plane, points in panels]
+    rows = [_point_row(title, point) for title, _, points in panels for point in points]
+    return Figure("figure-3", SCATTER_TITLE, SCATTER_CAPTION, drawn, SCATTER_COLUMNS, rows, missing)
 
 
 def _our_point(group: Group) -> Point | None:
-    plane = PLANES[LIKE[seen(group.config)]]
-    r2, found = group.mean(lambda scores: scores.get(plane.key)), accuracy(group)
+    plane = PLANES[LIKE[kind_of_data(group.config)]]
+    r2, found = group.mean(plane.key), accuracy(group)
     if r2 is None or found is None:
         return None
     m_val, top1 = found
@@ -104,7 +90,7 @@ def _published_points(dataset: str, plane: Plane) -> list[Point]:
     return [
         Point(_point_name(row), Mean(r2[_method(row)], None, 1), Mean(row.value, None, 1), bool(row.conditioning), True)
         for row in found
-        if row.conditioning in ("", "rotation", "rotation (context)", "position", "crop+jitter+blur")
+        if row.conditioning in TOLD_ALL
     ]
 
 
@@ -118,7 +104,7 @@ def _point_name(row: Published) -> str:
     return f"{row.method}{sizes}{no_actions}" + (f", {row.variant}" if row.variant else "")
 
 
-def _scatter(title: str, plane: Plane, points: Sequence[Point]) -> str:
+def _scatter(title: str, plane: Plane, points: Sequence[Point]) -> Markup:
     def paint(axes: Axes) -> None:
         colours = _point_colours(points)
         for point, colour in zip(points, colours, strict=True):
@@ -163,48 +149,32 @@ def _point_row(panel: str, point: Point) -> tuple[Datum, ...]:
     return (panel, whose, point.name, kind, point.r2.value, point.r2.std, point.top1.value, point.top1.std, seeds)
 
 
-MAPS = {
-    "heat-map-8": ("Figure 8", "3DIEBench", ("rotation",)),
-    "heat-map-9": ("Figure 9", "STL-10", ("position",)),
-    "heat-map-10": ("Figure 10", "CIFAR100", ("crop+jitter+blur", "crop", "jitter", "blur")),
-    "heat-map-11": ("Figure 11", "TinyImageNet", ("crop+jitter+blur", "crop", "jitter", "blur")),
-}
-MAP_COLUMNS = ("panel", "whose", "conditioning", "M_tr", "M_val", "top-1, %", "±", "seeds")
-MAP_CAPTION = (
-    "Top-1 accuracy of z_AGG, percent, over context views in training (M_tr, across) and in evaluation (M_val, down). "
-    "The more colour, the higher within its own map; every map has its own scale."
-)
-Grid = dict[tuple[str, int, int], Mean]
-"""(conditioning, M_tr, M_val) → percent."""
-
-
 def heat_maps(groups: Sequence[Group]) -> list[Figure]:
     """Four figures. Ours on the paper's data stand in that data's figure, other data of the same kind in the first."""
-    return [_heat_map(groups, key, *spec) for key, spec in MAPS.items()]
+    return [_heat_map(groups, spec) for spec in HEAT_MAPS]
 
 
-def _heat_map(groups: Sequence[Group], key: str, source: str, dataset: str, conditions: Sequence[str]) -> Figure:
-    grids = {f"published, {dataset}": _published_grid(source)}
+def _heat_map(groups: Sequence[Group], spec: HeatMap) -> Figure:
+    grids = {f"published, {spec.dataset}": _published_grid(spec.source)}
     for family in families(groups, "data.context", "data.action"):
-        fitting = [g for g in family if _belongs(g, dataset, conditions)]
+        fitting = [group for group in family if _belongs(group, spec)]
         if fitting:
             name = f"ours, {fitting[0].data}, {fitting[0].config.optim.epochs} epochs"
             taken = name in grids
             grids[f"{name} ({fitting[0].runs[0].name} …)" if taken else name] = _our_grid(fitting)
-    panels = [
-        Panel(title, _heat_table(title, grid, conditions), wide=len(conditions) > 1) for title, grid in grids.items()
-    ]
-    rows = [_map_row(title, *at, mean) for title, grid in grids.items() for at, mean in grid.items()]
-    missing = "" if len(grids) > 1 else f"no seq-JEPA run of this kind ({', '.join(conditions)}) has z_AGG accuracies"
-    title = f"{source}: accuracy over M_tr and M_val, {dataset}"
-    return Figure(key, title, MAP_CAPTION, tuple(panels), MAP_COLUMNS, tuple(rows), missing)
+    wide = len(spec.conditions) > 1
+    panels = [Panel(title, _grid_html(title, grid, spec.conditions), wide) for title, grid in grids.items()]
+    rows = [_map_row(title, *place, mean) for title, grid in grids.items() for place, mean in grid.items()]
+    told = ", ".join(spec.conditions)
+    missing = "" if len(grids) > 1 else f"no seq-JEPA run of this kind ({told}) has z_AGG accuracies"
+    title = f"{spec.source}: accuracy over M_tr and M_val, {spec.dataset}"
+    return Figure(spec.key, title, MAP_CAPTION, panels, MAP_COLUMNS, rows, missing)
 
 
-def _belongs(group: Group, dataset: str, conditions: Sequence[str]) -> bool:
+def _belongs(group: Group, spec: HeatMap) -> bool:
     """Whether it is told what the figure's runs are, on that data set or, for data of no paper, on its kind of data."""
-    elsewhere = {"rotation": "3DIEBench", "position": "STL-10", "augmentation": "CIFAR100"}[seen(group.config)]
-    at_home = dataset == (group.runs[0].paper_set or elsewhere)
-    return at_home and conditioning(group.config) in conditions and bool(group.curve("top1_agg"))
+    at_home = spec.dataset == (group.runs[0].paper_set or LIKE[kind_of_data(group.config)])
+    return at_home and conditioning(group.config) in spec.conditions and bool(group.curve("top1_agg"))
 
 
 def _published_grid(source: str) -> Grid:
@@ -220,33 +190,20 @@ def _our_grid(family: Sequence[Group]) -> Grid:
     }
 
 
-def _heat_table(title: str, grid: Grid, conditions: Sequence[str]) -> str:
-    """A heat map that is a table: its numbers can be read, copied and spoken."""
+def _grid_html(title: str, grid: Grid, conditions: Sequence[str]) -> Markup:
+    """A table whose cells are warmer (percent of the colour) the higher their numbers."""
     columns = sorted({(told, m_tr) for told, m_tr, _ in grid}, key=lambda at: (conditions.index(at[0]), at[1]))
-    sizes = sorted({m_val for _, _, m_val in grid})
     low, high = min(m.value for m in grid.values()), max(m.value for m in grid.values())
-    heads = "".join(f"<th scope=col>{_heat_head(told, m_tr, len(conditions) > 1)}</th>" for told, m_tr in columns)
-    body = "\n".join(
-        f"<tr><th scope=row>{m_val}</th>{''.join(_heat_cell(grid.get((*c, m_val)), low, high) for c in columns)}</tr>"
-        for m_val in sizes
-    )
-    caption = f"<caption class=hidden>{escape(title)}: top-1 in percent, rows M_val, columns M_tr</caption>"
-    corner = "<th scope=col><small>M_val ↓ M_tr →</small></th>"
-    table = f"<table class=heat>{caption}\n<thead><tr>{corner}{heads}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
-    return scrolling(title, table)
 
+    def warmth(mean: Mean | None) -> float:
+        return 6 + 44 * (mean.value - low) / (high - low) if mean and high > low else 25
 
-def _heat_head(told: str, m_tr: int, several: bool) -> str:
-    short = "all" if told == "crop+jitter+blur" else told
-    return f"<small>{escape(short)}</small> {m_tr}" if several else str(m_tr)
-
-
-def _heat_cell(mean: Mean | None, low: float, high: float) -> str:
-    if mean is None:
-        return "<td class=none>–</td>"
-    heat = 6 + 44 * (mean.value - low) / (high - low) if high > low else 25
-    spread = f"<small> ±{mean.std:.1f}</small>" if mean.std is not None else ""
-    return f'<td style="--warmth:{heat:.0f}%">{mean.value:.1f}{spread}</td>'
+    rows = []
+    for m_val in sorted({m_val for _, _, m_val in grid}):
+        means = [grid.get((*column, m_val)) for column in columns]
+        rows.append((m_val, [(mean, warmth(mean)) for mean in means]))
+    heads = [("all" if told == "crop+jitter+blur" else told, m_tr) for told, m_tr in columns]
+    return fill("heat_map.html", title=title, columns=heads, several=len(conditions) > 1, rows=rows)
 
 
 def _map_row(title: str, told: str, m_tr: int, m_val: int, mean: Mean) -> tuple[Datum, ...]:

@@ -1,24 +1,29 @@
-"""Drawings as inline SVG whose colours are the page's: text stays text, and a dark page gets a dark chart.
+"""Figures of a report and how they are drawn: inline SVG whose colours are the page's, with the numbers behind it.
 
-Charts of named curves, each labelled at its end instead of in a legend.
+Text stays text, a dark page gets a dark chart, and curves are labelled at their ends instead of in a legend.
 """
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 from typing import Any
 
 import matplotlib
+import matplotlib.figure
+from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from seqjepa.report.groups import Mean
+
+Datum = str | int | float | None
 # Drawn in these stand-ins, which no chart uses otherwise, then swapped for what the style sheet defines.
 INK, FAINT, PUBLISHED = "#010203", "#010204", "#01020b"
 SERIES = tuple(f"#0102{5 + k:02x}" for k in range(6))
@@ -50,15 +55,127 @@ SETTINGS: dict[Any, Any] = {
     "xtick.major.size": 0,
     "ytick.major.size": 0,
 }
+DASHES = ("-", "--", ":", "-.")
+MOST_LINES = len(SERIES)
+"""Curves of ours that one chart can tell apart."""
 
 
-def draw(paint: Callable[[Axes], object], alt: str, *, size: tuple[float, float] = (5, 3)) -> str:
+@dataclass(frozen=True)
+class Panel:
+    """One drawing of a figure: HTML (an <svg>, a table, pictures), whose numbers are `rows`.
+
+    wide  needs the width of the page; what is wider than a phone scrolls in a box of its own (macros.html)
+    """
+
+    title: str
+    drawing: Markup
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Panels under one title, or the reason why there are none.
+
+    key      "figure-3"; unique on a page
+    caption  what is drawn, from which runs, and how it compares with the paper's
+    columns  names of what each of `rows` holds: every number that is drawn, ours and the paper's
+    missing  why nothing of ours is drawn; "" if something is
+    """
+
+    key: str
+    title: str
+    caption: str
+    panels: Sequence[Panel] = ()
+    columns: tuple[str, ...] = ()
+    rows: Sequence[tuple[Datum, ...]] = ()
+    missing: str = ""
+
+    @property
+    def of_ours(self) -> bool:
+        """Whether anything of ours is drawn."""
+        if "whose" not in self.columns:
+            return bool(self.panels)
+        return any(row[self.columns.index("whose")] != "paper" for row in self.rows)
+
+    def csv(self) -> str:
+        """`rows` under `columns`, as CSV text; "" for a figure without numbers."""
+        if not self.rows:
+            return ""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows(self.rows)
+        return text.getvalue()
+
+
+@dataclass(frozen=True)
+class Line:
+    """One named curve: x and y of equal length.
+
+    spread     of each y (a standard deviation over seeds), drawn as bars; () for none
+    published  whether it is the paper's: drawn in grey, hollow
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    spread: Sequence[float] = ()
+    published: bool = False
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Curves in one panel."""
+
+    title: str
+    lines: Sequence[Line]
+    x_label: str
+    y_label: str
+
+
+LINE_COLUMNS = ("panel", "whose", "curve", "x", "y", "±")
+
+
+def figure_of_charts(
+    key: str, title: str, caption: str, charts: Iterable[Chart], missing: str, *, digits: str = ".3g"
+) -> Figure:
+    """A panel for each chart, with a dot at every point and all points as numbers below.
+
+    digits: format of the values at the ends of curves, in the alternative text.
+    """
+    drawn = list(charts)
+    panels = [
+        Panel(chart.title, draw_chart(chart, f"{title}, {chart.title}: {ends(chart.lines, digits)}.", markers=True))
+        for chart in drawn
+    ]
+    rows = [row for chart in drawn for row in _line_rows(chart)]
+    return Figure(key, title, caption, panels, LINE_COLUMNS, rows, missing)
+
+
+def line_of(name: str, means: Mapping[int, Mean]) -> Line:
+    """Means by size, in the order in which they come, with bars where there are several seeds."""
+    spread = [mean.std or 0.0 for mean in means.values()] if any(mean.std for mean in means.values()) else ()
+    return Line(name, [float(size) for size in means], [mean.value for mean in means.values()], spread)
+
+
+def _line_rows(chart: Chart) -> Iterator[tuple[Datum, ...]]:
+    """One row a point."""
+    for line in chart.lines:
+        whose, spread = "paper" if line.published else "ours", line.spread or [None] * len(line.x)
+        yield from ((chart.title, whose, line.name, x, y, s) for x, y, s in zip(line.x, line.y, spread, strict=True))
+
+
+def draw_chart(chart: Chart, alt: str, *, markers: bool = False) -> Markup:
+    return line_chart(chart.lines, x_label=chart.x_label, y_label=chart.y_label, alt=alt, markers=markers)
+
+
+def draw(paint: Callable[[Axes], object], alt: str, *, size: tuple[float, float] = (5, 3)) -> Markup:
     """An <svg> of `size` (inches at 72 px) that `paint` drew on, with `alt` as its accessible name.
 
     Drawings that share a page need different `alt`s: ids inside are derived from it. Same input, same bytes.
     """
     with matplotlib.rc_context({**SETTINGS, "svg.hashsalt": alt}):
-        figure = Figure(figsize=size, layout="constrained")
+        figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
         paint(figure.add_subplot())
         return _inline(figure, alt)
 
@@ -89,7 +206,7 @@ def spread_apart(wanted: list[float], gap: float, high: float, lines: Sequence[i
     return list(placed.values())
 
 
-def _inline(figure: Figure, alt: str) -> str:
+def _inline(figure: matplotlib.figure.Figure, alt: str) -> Markup:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", dpi=RASTER_DPI, transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
@@ -101,32 +218,12 @@ def _inline(figure: Figure, alt: str) -> str:
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
     for stand_in, colour in CSS_COLOURS.items():
         svg = svg.replace(stand_in, colour)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1).strip()
-
-
-DASHES = ("-", "--", ":", "-.")
-MOST_LINES = len(SERIES)
-"""Curves of ours that one chart can tell apart."""
-
-
-@dataclass(frozen=True)
-class Line:
-    """One named curve: x and y of equal length.
-
-    spread     of each y (a standard deviation over seeds), drawn as bars; () for none
-    published  whether it is the paper's: drawn in grey, hollow
-    """
-
-    name: str
-    x: Sequence[float]
-    y: Sequence[float]
-    spread: Sequence[float] = ()
-    published: bool = False
+    return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1).strip())
 
 
 def line_chart(
     lines: Sequence[Line], *, x_label: str, y_label: str, alt: str, markers: bool = False, percent: bool = False
-) -> str:
+) -> Markup:
     """An <svg> of 5:3, with `alt` as its accessible name.
 
     percent: y is a fraction, shown as a percentage from 0. markers: a dot at every point, for few points.

@@ -1,29 +1,26 @@
-"""Figure 4: query images and their nearest neighbours by the encoder.
-
-Figures 5 and 12–14: the features on a plane by UMAP, by class and by what the views show.
-"""
+"""What features look like: nearest neighbours (Figure 4), and maps by UMAP (Figures 5 and 12–14)."""
 
 from __future__ import annotations
 
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from PIL import Image
 
 from seqjepa.evaluate.artefacts import artefacts_folder, load_arrays
-from seqjepa.report.figures.drawing import draw
-from seqjepa.report.figures.figure import Figure, Panel
-from seqjepa.report.groups import Group, at, is_whole, seen
-from seqjepa.report.render.page import scrolling
+from seqjepa.paper.figures import UMAP_CASES, UmapCase
+from seqjepa.paper.measures import value_at
+from seqjepa.report.figures.drawing import Figure, Panel, draw
+from seqjepa.report.groups import Group
+from seqjepa.report.labels import is_whole, kind_of_data
+from seqjepa.report.render import fill
 from seqjepa.report.runs import RunRecord
 
-NEIGHBOURS_KEY, NEIGHBOURS_TITLE = "figure-4", "Figure 4: nearest neighbours of the encoder’s features"
+NEIGHBOURS_TITLE = "Figure 4: nearest neighbours of the encoder’s features"
 MOST_QUERIES = 8
 NEIGHBOURS_CAPTION = (
     "Each row: a query from the validation split, then the three views whose encoder features are nearest (cosine) "
@@ -33,20 +30,28 @@ NEIGHBOURS_CAPTION = (
 )
 
 
-def retrieval_rows(groups: list[Group]) -> Figure:
+class Picture(NamedTuple):
+    """style: "object", "class" or "neither", by what it shares with the query; data: WebP in base64."""
+
+    style: str
+    text: str
+    data: str
+
+
+def retrieval_rows(groups: Sequence[Group]) -> Figure:
     """A panel for every kind of run, of its first seed that has pictures; numbers: agreement over all queries."""
     panels, rows = [], []
     for group in sorted(groups, key=_shown_first):
         run, arrays = _first_with_pictures(group)
         if run is None:
             continue
-        found = at(run.results, "trained", "neighbours") or {}
+        found = run.trained.get("neighbours", {})
         rows.append((group.label, group.data, found.get("class"), found.get("object"), found.get("angle_deg")))
         title = f"{group.label} on {group.data}{_agreement(found)}"
-        panels.append(Panel(title, scrolling(title, _pictures_table(arrays)), wide=True))
+        panels.append(Panel(title, fill("pictures.html", title=title, rows=_pictures(arrays)), wide=True))
     missing = "" if panels else "no run has stored neighbours; evaluate one on 3DIEBench or 3DIE-Synth, suite 3diebench"
     columns = ("run", "data", "same class", "same object", "angle to the query, degrees")
-    return Figure(NEIGHBOURS_KEY, NEIGHBOURS_TITLE, NEIGHBOURS_CAPTION, tuple(panels), columns, tuple(rows), missing)
+    return Figure("figure-4", NEIGHBOURS_TITLE, NEIGHBOURS_CAPTION, panels, columns, rows, missing)
 
 
 def _shown_first(group: Group) -> tuple[bool, int]:
@@ -70,31 +75,27 @@ def _agreement(found: dict[str, Any]) -> str:
     return f": of all neighbours {found['class']:.0%} the same class{objects}{angle}"
 
 
-def _pictures_table(arrays: dict[str, np.ndarray]) -> str:
-    heads = "".join(f"<th scope=col>{head}</th>" for head in ("query", "nearest", "second", "third"))
-    queries = range(min(MOST_QUERIES, len(arrays["pictures"])))
-    rows = "\n".join(f"<tr>{_pictures_row(arrays, q)}</tr>" for q in queries)
-    return f"<table class=pictures>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
+def _pictures(arrays: dict[str, np.ndarray]) -> list[list[Picture]]:
+    """A row for each query: itself, then its neighbours from the nearest on."""
+    return [_neighbours_of(arrays, q) for q in range(min(MOST_QUERIES, len(arrays["pictures"])))]
 
 
-def _pictures_row(arrays: dict[str, np.ndarray], q: int) -> str:
-    pictures = arrays["pictures"][q]
-    cells = [f"<td>{_image(pictures[0], f'query {q + 1}')}</td>"]
-    for k in range(len(pictures) - 1):
+def _neighbours_of(arrays: dict[str, np.ndarray], q: int) -> list[Picture]:
+    query, *nearest = arrays["pictures"][q]
+    row = [Picture("", f"query {q + 1}", _webp(query))]
+    for k, pixels in enumerate(nearest):
         same = "object" if arrays["same_object"][q, k] else "class" if arrays["same_class"][q, k] else "neither"
         angle = float(arrays["angle_deg"][q, k])
         words = {"object": "same object", "class": "same class", "neither": "another class"}[same]
-        words += f", {angle:.0f}°" if np.isfinite(angle) else ""
-        cells.append(f"<td class='{same}'>{_image(pictures[k + 1], words)}<small>{words}</small></td>")
-    return "".join(cells)
+        row.append(Picture(same, words + (f", {angle:.0f}°" if np.isfinite(angle) else ""), _webp(pixels)))
+    return row
 
 
-def _image(pixels: np.ndarray, alt: str) -> str:
-    """uint8 [s, s, 3] as an <img>; WebP, as thirty pictures in PNG are a megabyte."""
+def _webp(pixels: np.ndarray) -> str:
+    """uint8 [s, s, 3] in base64; WebP, as thirty pictures in PNG are a megabyte."""
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "WEBP", quality=88)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img src="data:image/webp;base64,{data}" alt="{escape(alt)}" width=96 height=96>'
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 # Ten colours that stay apart for colour-blind readers (Petroff 2021), on light and on dark paper, with a shape each.
@@ -112,49 +113,29 @@ UMAP_CAPTION = (
 UMAP_COLUMNS = ("run", "data", "trustworthiness of the map of z", "of z_AGG")
 
 
-@dataclass(frozen=True)
-class UmapCase:
-    """What a run has to be to be shown: its kind of data, whether it is told actions, and best the paper's M_tr.
-
-    Told is aggregator and predictor: ablations that leave out one of them are neither.
-    """
-
-    key: str
-    title: str
-    kind: str
-    told: bool
-    m_tr: int
-
-    def fits(self, group: Group) -> bool:
-        config = group.config
-        condition = "both" if self.told else "none"
-        return config.method == "seq_jepa" and seen(config) == self.kind and config.model.condition == condition
-
-
-UMAP_CASES = (
-    UmapCase("umap-a", "Figures 5, 12–14 (a): views of objects, told rotations", "rotation", True, 3),
-    UmapCase("umap-b", "Figures 5, 12–14 (b): views of objects, told nothing", "rotation", False, 3),
-    UmapCase("umap-c", "Figures 5, 12–14 (c): saccades, told positions", "position", True, 4),
-    UmapCase("umap-d", "Figures 5, 12–14 (d): saccades, told nothing", "position", False, 4),
-)
-
-
 def umap_figures(groups: Sequence[Group]) -> list[Figure]:
-    """One figure for each of CASES, of the run with a map whose M_tr is nearest to the paper's."""
+    """One figure for each of UMAP_CASES, of the run with a map whose M_tr is nearest to the paper's."""
     return [_umap_figure(case, groups) for case in UMAP_CASES]
 
 
 def _umap_figure(case: UmapCase, groups: Sequence[Group]) -> Figure:
-    fitting = sorted(filter(case.fits, groups), key=lambda g: abs(g.config.data.context - case.m_tr))
+    fitting = sorted((g for g in groups if _fits(case, g)), key=lambda g: abs(g.config.data.context - case.m_tr))
     for group in fitting:
         for run in group.runs:
             arrays = load_arrays(artefacts_folder(run.path, "trained"), "umap")
             if {"view_xy", "view_class", "class_names"} <= set(arrays):
                 caption = UMAP_CAPTION.format(run=run.name, data=group.data)
-                kept = [at(run.trained, "umap", f"trustworthiness_{part}") for part in ("view", "agg")]
+                kept = [value_at(run.trained, f"umap.trustworthiness_{part}") for part in ("view", "agg")]
                 panels = tuple(_umap_panels(arrays, f"{case.title}, {run.name}"))
                 return Figure(case.key, case.title, caption, panels, UMAP_COLUMNS, ((run.name, group.data, *kept),))
     return Figure(case.key, case.title, "", missing=NO_MAP)
+
+
+def _fits(case: UmapCase, group: Group) -> bool:
+    """Whether a run is what the case shows. Told is aggregator and predictor: ablations that leave out one of them are
+    neither."""
+    config, condition = group.config, "both" if case.told else "none"
+    return config.method == "seq_jepa" and kind_of_data(config) == case.kind and config.model.condition == condition
 
 
 def _umap_panels(arrays: dict[str, np.ndarray], what: str) -> list[Panel]:

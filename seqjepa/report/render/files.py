@@ -1,7 +1,4 @@
-"""What `seqjepa report` writes: the page, and the tables in other forms, each with the sign that we know it by.
-
-What reports are signed with, so that one replaces a report of before and nothing else.
-"""
+"""The files that `seqjepa report` writes, each signed, so that one replaces a report of before and nothing else."""
 
 from __future__ import annotations
 
@@ -17,9 +14,23 @@ from seqjepa.report.tables import Table
 from shards.files import OwnFile, write_own
 from shards.terminal import HANDLER
 
+MAKER = "seqjepa report"
+SIGN = f"made by {MAKER}"
+
+
+@dataclass(frozen=True)
+class ReportFile:
+    """path: where; text: what; sign: what a file that it replaces has to hold."""
+
+    path: Path
+    text: str
+    sign: str = SIGN
+
 
 def page_file(path: Path, records: Sequence[RunRecord], tables: Sequence[Table]) -> ReportFile:
-    return ReportFile(path, signed_html(render_report(records, tables, build_figures(records))))
+    """Signed in a comment right after the document type."""
+    first, _, rest = render_report(records, tables, build_figures(records)).partition("\n")
+    return ReportFile(path, f"{first}\n<!-- {SIGN} -->\n{rest}")
 
 
 def markdown_file(path: Path, tables: Sequence[Table]) -> ReportFile:
@@ -33,25 +44,6 @@ def latex_file(path: Path, tables: Sequence[Table]) -> ReportFile:
 def csv_file(path: Path, tables: Sequence[Table]) -> ReportFile:
     """Signed by its names of columns: a comment would be a row to whoever reads it."""
     return ReportFile(path, csv.csv_text(tables), sign=csv.SIGN)
-
-
-MAKER = "seqjepa report"
-SIGN = f"made by {MAKER}"
-
-
-def signed_html(text: str) -> str:
-    """With the sign as a comment right after the document type."""
-    first, _, rest = text.partition("\n")
-    return f"{first}\n<!-- {SIGN} -->\n{rest}"
-
-
-@dataclass(frozen=True)
-class ReportFile:
-    """path: where; text: what; sign: what a file that it replaces has to hold."""
-
-    path: Path
-    text: str
-    sign: str = SIGN
 
 
 def write_reports(files: Sequence[ReportFile]) -> None:

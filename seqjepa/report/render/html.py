@@ -1,40 +1,25 @@
-"""Many runs beside the paper as one page: standing, tables, figures, training, provenance.
-
-Tables as HTML: headers with their scope, a caption, a box that scrolls by itself, notes that cells link to.
-"""
+"""Many runs beside the paper as one page: overview, tables, figures, training, provenance."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from html import escape
+from dataclasses import dataclass
+from typing import Any
 
+from markupsafe import Markup
+
+from seqjepa.evaluate.results import keyed_rows, protocol_lines
 from seqjepa.paper.footnotes import FOOTNOTES
-from seqjepa.paper.metrics import Direction
-from seqjepa.report.cells import Cell
-from seqjepa.report.details import every_number, provenance
-from seqjepa.report.figures import figure as figure_html
-from seqjepa.report.figures.figure import Figure
-from seqjepa.report.groups import groups_of
-from seqjepa.report.overview import overview_html
-from seqjepa.report.render.page import Section, arrow, coloured, document, folded, scrolling
-from seqjepa.report.render.text import (
-    LEGEND,
-    MARK,
-    NOTHING,
-    RunNote,
-    difference_text,
-    floor_text,
-    heading,
-    interval_text,
-    is_measured,
-    number,
-    ours_text,
-    published_text,
-    run_notes,
-)
-from seqjepa.report.runs import RunRecord
-from seqjepa.report.tables import Table
+from seqjepa.paper.metrics import better, judged
+from seqjepa.report.figures.drawing import Figure
+from seqjepa.report.groups import Group, groups_of
+from seqjepa.report.labels import label
+from seqjepa.report.overview import counts, rows_by_data, signed
+from seqjepa.report.render import fill
+from seqjepa.report.runs import RunRecord, provenance
+from seqjepa.report.tables import LEGEND, MARK, NOTHING, Table
+from seqjepa.report.warnings import is_first, lost_to_untrained, standardised
 
 TITLE = "seq-JEPA: our runs beside the paper"
 LEAD = (
@@ -45,50 +30,145 @@ TRAINING = ("loss", "collapse", "online-probes", "learning-rate")
 """Keys of figures that are about training."""
 
 
+@dataclass(frozen=True)
+class Section:
+    """A part of a page under its own heading. key: its anchor; empty sections are left out."""
+
+    key: str
+    heading: str
+    content: Markup
+
+
 def render_report(records: Sequence[RunRecord], tables: Sequence[Table], figures: Sequence[Figure]) -> str:
     """The whole document as HTML text: one file that needs no network and no script.
 
     It opens on what is of the runs; what holds nothing of ours is closed behind its title. Without runs all is open.
     """
-    groups = groups_of(records)
-    header = f"<h1>{TITLE}</h1>\n<p class=lead>{LEAD}</p>"
-    of_training = [figure for figure in figures if figure.key in TRAINING]
+    groups, fold = groups_of(records), bool(records)
+    training = [figure for figure in figures if figure.key in TRAINING]
     others = [figure for figure in figures if figure.key not in TRAINING]
+    missing = [figure for figure in figures if figure.missing]
     sections = [
         Section("standing", "Where each run stands", overview_html(groups)),
         Section("numbers", "Every number", every_number(groups)),
-        Section("tables", "Tables", _tables_section(tables, bool(records))),
-        Section("footnotes", "Where the paper contradicts itself", _footnotes_section(tables, bool(records))),
-        Section("figures", "Figures", _figures_section(others, bool(records))),
-        Section("training", "Training", _figures_section(of_training, bool(records))),
-        Section("missing", "Not measured", _missing_section(figures)),
-        Section("provenance", "Provenance", provenance(groups)),
+        Section("tables", "Tables", _tables_html(tables, fold)),
+        Section("footnotes", "Where the paper contradicts itself", _footnotes_html(tables, fold)),
+        Section("figures", "Figures", _figures_html(others, fold)),
+        Section("training", "Training", _figures_html(training, fold)),
+        Section("missing", "Not measured", fill("missing.html", figures=missing) if missing else Markup()),
+        Section("provenance", "Provenance", _provenance_html(groups)),
     ]
-    return document(TITLE, header, sections, contents=True)
+    header = Markup("<h1>{}</h1>\n<p class=lead>{}</p>").format(TITLE, LEAD)
+    return page_html(TITLE, header, sections, contents=True)
 
 
-def _tables_section(tables: Sequence[Table], fold: bool) -> str:
+def overview_html(groups: Sequence[Group]) -> Markup:
+    """Counts, then a row for each kind of run, by data. It tells by words and signs, not by colour alone."""
+    return fill("overview.html", counts=counts(groups), data=rows_by_data(groups))
+
+
+def table_html(table: Table, *, closed: bool = False) -> Markup:
+    """An <article> with the table and its notes; footnotes are links to #footnote-N, which the page has.
+
+    closed: behind its title, for a reader to open.
+    """
+    rows = [(labels[0], _further_labels(table, labels), cells) for labels, cells in table.rows]
+    values = {"notes": table.run_notes, "measured": table.is_measured, "MARK": MARK}
+    return fill("table.html", table=table, rows=rows, closed=closed, **values)
+
+
+def figure_html(figure: Figure, *, closed: bool = False) -> Markup:
+    """An <article> with the figure, its caption, and its numbers as a table that can be opened.
+
+    closed: behind its title, for a reader to open; of a figure without panels the title and the reason are all.
+    """
+    return fill("figure.html", figure=figure, closed=closed)
+
+
+def every_number(groups: Sequence[Group]) -> Markup:
+    """A block for each run that was evaluated, open if it is the only one; it names what training made worse."""
+    runs = [_numbers_of_run(group, run) for group in groups for run in group.runs if run.results]
+    return fill("numbers.html", runs=runs) if runs else Markup()
+
+
+def numbers_table(results: Mapping[str, Any]) -> Markup:
+    """A row for each number of {"trained": {…}, "untrained": {…}}, a gain in the colour of what is better.
+
+    No gain stands where the two were measured differently.
+    """
+    return fill("numbers_table.html", rows=_number_rows(results))
+
+
+def _number_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """As the macro `numbers` takes them."""
+    not_plain = standardised(results.get("trained", {}))
+    return [
+        {
+            "key": key,
+            "label": name,
+            "better": better(key),
+            "verdict": judged(gain, better(key)),
+            "standardised": key in not_plain,
+            "trained": shown_number(trained),
+            "untrained": shown_number(untrained),
+            "gain": shown_number(gain, "+"),
+        }
+        for key, name, (trained, untrained, gain) in keyed_rows(dict(results))
+    ]
+
+
+def page_html(title: str, header: Markup, sections: Sequence[Section], *, contents: bool = False) -> str:
+    """A whole document: one file that needs no network and no script, readable on a phone, in the dark and on paper.
+
+    header    what stands above the sections: the <h1> and what a reader should see first
+    contents  whether to begin with a link past the list of sections, and that list
+    """
+    shown = [section for section in sections if section.content.strip()]
+    return str(fill("page.html", title=title, header=header, sections=shown, contents=contents))
+
+
+def _further_labels(table: Table, labels: tuple[str, ...]) -> str:
+    """All labels but the first, numbers with the names of what they are."""
+    pairs = zip(table.heads[1:], labels[1:], strict=True)
+    return " · ".join(f"{head}\u00a0{name}" if name.isdecimal() else name for head, name in pairs if name != NOTHING)
+
+
+def _numbers_of_run(group: Group, run: RunRecord) -> dict[str, Any]:
+    rows, worse = _number_rows(run.results), lost_to_untrained(run.results)
+    beside = "" if run.untrained else "; no untrained weights beside them (`seqjepa evaluate --untrained`)"
+    lost = f"; training made {len(worse)} worse" if worse else ""
+    return {
+        "name": run.name,
+        "label": group.label if len(group.runs) == 1 else f"{group.label}, seed {run.config.seed}",
+        "note": f"{run.name}, {group.data}: {len(rows)} numbers{beside}{lost}",
+        "first": [row for row in rows if is_first(row["key"])],
+        "rest": [row for row in rows if not is_first(row["key"])],
+        "protocol": protocol_lines(dict(run.results)),
+    }
+
+
+def shown_number(value: float | None, sign: str = "") -> str:
+    """ "−0.250"; a dash for None."""
+    return signed(value, 3, sign) or NOTHING
+
+
+def _tables_html(tables: Sequence[Table], fold: bool) -> Markup:
+    """Tables with something of ours first."""
     if not tables:
-        return ""
-    ours = [table for table in tables if is_measured(table)]
-    alone = [table for table in tables if not is_measured(table)]
-    beginning = _beginnings(tables)
-    indexes = [
-        f"<p>{said}</p>\n{_article_index([(table.key, table.title) for table in some], beginning)}"
-        for said, some in (("With numbers of ours:", ours), ("Published alone:", alone))
-        if some
-    ]
-    shown = [table_html(table, closed=fold and not is_measured(table)) for table in [*ours, *alone]]
-    return legend() + "".join(indexes) + "\n".join(shown)
+        return Markup()
+    ours = [table for table in tables if table.is_measured]
+    alone = [table for table in tables if not table.is_measured]
+    values = {"beginnings": _beginnings(tables), "table_html": table_html, "LEGEND": LEGEND}
+    return fill("tables.html", ours=ours, alone=alone, fold=fold, **values)
 
 
-def _figures_section(figures: Sequence[Figure], fold: bool) -> str:
+def _figures_html(figures: Sequence[Figure], fold: bool) -> Markup:
     """Those with something of ours first."""
     if not figures:
-        return ""
+        return Markup()
     ordered = sorted(figures, key=lambda figure: not figure.of_ours)
-    index = _article_index([(figure.key, figure.title) for figure in ordered], _beginnings(figures))
-    return index + "\n".join(figure_html.figure_html(figure, closed=fold and not figure.of_ours) for figure in ordered)
+    values = {"beginnings": _beginnings(figures), "figure_html": figure_html}
+    return fill("figures.html", figures=ordered, fold=fold, **values)
 
 
 def _beginnings(articles: Sequence[Table] | Sequence[Figure]) -> Counter[str]:
@@ -96,130 +176,21 @@ def _beginnings(articles: Sequence[Table] | Sequence[Figure]) -> Counter[str]:
     return Counter(article.title.partition(":")[0] for article in articles)
 
 
-def _article_index(articles: Sequence[tuple[str, str]], beginning: Counter[str]) -> str:
-    """Links to articles by key, named by what their titles begin with, "Table 1: …" → "Table 1", if no other does."""
-    links = ""
-    for key, title in articles:
-        short = title.partition(":")[0]
-        links += f'<li><a href="#{escape(key)}">{escape(short if beginning[short] == 1 else title)}</a></li>\n'
-    return f"<ul class=index>\n{links}</ul>\n"
-
-
-def _footnotes_section(tables: Sequence[Table], fold: bool) -> str:
+def _footnotes_html(tables: Sequence[Table], fold: bool) -> Markup:
     """Numbered as the tables refer to them; closed where no table with numbers of ours does."""
-    notes = "\n".join(
-        f'<li value={note.number} id="footnote-{note.number}">{escape(note.text)}</li>' for note in FOOTNOTES
-    )
-    text = f"<ol>\n{notes}\n</ol>"
-    if not fold or any(cell.footnotes for table in tables if is_measured(table) for cell in table.cells):
-        return text
-    said = f"{len(FOOTNOTES)} footnotes on published values, none beside a number of ours"
-    return f"<details>\n<summary>{said}</summary>\n{text}\n</details>"
+    used = any(table.is_measured and table.footnotes for table in tables)
+    return fill("footnotes.html", FOOTNOTES=FOOTNOTES, closed=fold and not used)
 
 
-def _missing_section(figures: Sequence[Figure]) -> str:
-    """Figures without numbers of ours, and why."""
-    lines = [
-        f'<li><a href="#{escape(figure.key)}">{escape(figure.title)}</a>: {escape(figure.missing)}</li>'
-        for figure in figures
-        if figure.missing
+def _provenance_html(groups: Sequence[Group]) -> Markup:
+    """Each run as a block that opens, in the order of the groups."""
+    runs = [
+        {
+            "name": run.name,
+            "note": f"{label(run.config)}, {run.dataset}, seed {run.config.seed}",
+            "facts": provenance(run),
+        }
+        for group in groups
+        for run in group.runs
     ]
-    return f"<ul>\n{chr(10).join(lines)}\n</ul>" if lines else ""
-
-
-Notes = Mapping[tuple[str, str], RunNote]
-
-
-def table_html(table: Table, *, closed: bool = False) -> str:
-    """An <article> with the table and its notes; footnotes are links to #footnote-N, which the page has.
-
-    closed: behind its title, for a reader to open.
-    """
-    notes = run_notes(table)
-    heads = _label_cell(table.heads[0], ", ".join(table.heads[1:]), "col")
-    heads += "".join(
-        f"<th scope=col>{_subscript(heading(column, unit))}{arrow(better)}</th>"
-        for column, unit, better in zip(table.columns, table.units, table.directions, strict=True)
-    )
-    rows = "".join(_table_row(table, labels, cells, notes) for labels, cells in table.rows)
-    title = _subscript(table.title)
-    caption = f"<caption class=hidden>{title}</caption>" if closed else f"<caption><h3>{title}</h3></caption>"
-    body = f"<table class=results>\n{caption}\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table>"
-    content = f"{scrolling(table.title, body)}\n{_notes_below(table, notes)}"
-    if closed:
-        values = sum(cell.published is not None for cell in table.cells)
-        content = folded(title, f"{values} published values, none of ours", content)
-    return f'<article id="{escape(table.key)}">\n{content}</article>\n'
-
-
-def legend() -> str:
-    """What signs in the tables mean."""
-    return f"<p class=quiet>{escape(LEGEND)}</p>\n"
-
-
-def _table_row(table: Table, labels: tuple[str, ...], cells: tuple[Cell, ...], notes: Notes) -> str:
-    others = [
-        f"{head}\u00a0{label}" if label.isdecimal() else label
-        for head, label in zip(table.heads[1:], labels[1:], strict=True)
-        if label != NOTHING
-    ]
-    names = _label_cell(labels[0], " · ".join(others), "row")
-    measured = is_measured(table)
-    columns = zip(cells, table.units, table.directions, strict=True)
-    values = "".join(_table_cell(table, *column, notes, measured) for column in columns)
-    return f"<tr>{names}{values}</tr>\n"
-
-
-def _label_cell(name: str, more: str, scope: str) -> str:
-    """All labels in one cell, so that a phone has room for numbers."""
-    below = f"<small>{_subscript(more)}</small>" if more else ""
-    return f"<th scope={scope} class=label>{_subscript(name)}{below}</th>"
-
-
-def _table_cell(table: Table, cell: Cell, unit: str, better: Direction, notes: Notes, measured: bool) -> str:
-    """Ours above with its interval, the paper's below; the paper's alone in a table in which nothing is ours."""
-    if cell.empty:
-        return "<td></td>"
-    lines = [_our_span(table, cell, unit, notes)] if measured else []
-    if interval := interval_text(cell, unit):
-        lines.append(f"<span class=compared>{interval}</span>")
-    if cell.published is not None:
-        paper = "paper " if measured else ""
-        gap = coloured(difference_text(cell, unit), cell.difference, better)
-        gap = f", Δ {gap}" if gap else ""
-        lines.append(f"<span class=paper>{paper}{published_text(cell, unit)}{_references(cell)}{gap}</span>")
-    if floor := floor_text(cell, unit):
-        gain = coloured(number(cell.gain or 0.0, unit, "+"), cell.gain, better)
-        lines.append(f"<span class=compared>{floor}, {gain}</span>")
-    return f"<td>{''.join(lines)}</td>"
-
-
-def _our_span(table: Table, cell: Cell, unit: str, notes: Notes) -> str:
-    if cell.ours is None:
-        return f'<span class="ours unmeasured" title="not measured">{ours_text(cell, unit)}</span>'
-    letter = notes[cell.run, cell.mark].letter
-    link = f'<a href="#{escape(table.key)}-{letter}">{letter}</a>'
-    return f"<span class=ours>{ours_text(cell, unit)}<sup>{MARK if cell.mark else ''}{link}</sup></span>"
-
-
-def _references(cell: Cell) -> str:
-    links = ",".join(f'<a href="#footnote-{n}">{n}</a>' for n in cell.footnotes)
-    return f"<sup>{links}</sup>" if links else ""
-
-
-def _notes_below(table: Table, notes: Notes) -> str:
-    said = list(table.notes) if notes else ["None of the runs is in this table.", *table.notes]
-    paragraphs = "".join(f"<p class=quiet>{_subscript(note)}</p>\n" for note in said)
-    items = "".join(
-        f'<li id="{escape(table.key)}-{note.letter}"><b>{note.letter}</b> {_subscript(note.text)}</li>\n'
-        for note in notes.values()
-    )
-    return paragraphs + (f"<ul class=runs>\n{items}</ul>\n" if items else "")
-
-
-def _subscript(text: str) -> str:
-    """Escaped, with M_tr, M_val and z_AGG as they are printed."""
-    shown = escape(text)
-    for letter, below in (("M", "tr"), ("M", "val"), ("z", "AGG")):
-        shown = shown.replace(f"{letter}_{below}", f"{letter}<sub>{below}</sub>")
-    return shown
+    return fill("provenance.html", runs=runs) if runs else Markup()

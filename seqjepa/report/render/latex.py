@@ -6,18 +6,7 @@ import re
 from collections.abc import Sequence
 
 from seqjepa.report.cells import Cell
-from seqjepa.report.render.text import (
-    MARK,
-    floor_text,
-    footnotes_of,
-    heading,
-    interval_text,
-    is_measured,
-    ours_text,
-    published_text,
-    run_notes,
-)
-from seqjepa.report.tables import Table
+from seqjepa.report.tables import MARK, Column, Table
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -41,10 +30,7 @@ def document(tables: Sequence[Table]) -> str:
 def latex(table: Table) -> str:
     """One table environment, made smaller where it would be wider than the line."""
     form = "l" * len(table.heads) + "r" * len(table.columns)
-    measured = is_measured(table)
-    heads = [*map(escaped, table.heads), *_headings(table)]
-    rows = [_row([*map(escaped, labels), *_cells(table, cells, measured)]) for labels, cells in table.rows]
-    what = " Ours / published." if measured and not table.dataset else ""
+    what = " Ours / published." if table.is_measured and not table.dataset else ""
     lines = [
         r"\begin{table}",
         r"\centering",
@@ -53,12 +39,12 @@ def latex(table: Table) -> str:
         NO_WIDER_THAN_THE_LINE,
         rf"\begin{{tabular}}{{{form}}}",
         r"\toprule",
-        _row(heads),
+        _line([*map(escaped, table.heads), *(_stacked(column.marked_heading) for column in table.columns)]),
         r"\midrule",
-        *rows,
+        *_body(table),
         r"\bottomrule",
         r"\end{tabular}}",
-        *_notes(table),
+        *_notes_below(table),
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
@@ -79,11 +65,6 @@ def _caption(title: str) -> str:
     return title if numbered is None else f"{numbered[2]} ({numbered[1]} of the paper)"
 
 
-def _headings(table: Table) -> list[str]:
-    columns = zip(table.columns, table.units, table.directions, strict=True)
-    return [_stacked(heading(*column)) for column in columns]
-
-
 def _stacked(head: str) -> str:
     """A heading of several parts, part below part, so that columns are as narrow as their numbers."""
     parts = [escaped(part) for part in head.split(", ")]
@@ -91,35 +72,44 @@ def _stacked(head: str) -> str:
     return parts[0] if len(parts) == 1 else rf"\shortstack[r]{{{below_each_other}}}"
 
 
-def _cells(table: Table, cells: tuple[Cell, ...], measured: bool) -> list[str]:
-    letters = {key: note.letter for key, note in run_notes(table).items()}
-    return [_cell(cell, unit, letters, measured) for cell, unit in zip(cells, table.units, strict=True)]
+def _body(table: Table) -> list[str]:
+    letters = {key: note.letter for key, note in table.run_notes.items()}
+    lines = []
+    for labels, cells in table.rows:
+        found = zip(table.columns, cells, strict=True)
+        shown = [_cell_latex(cell, column, letters, table.is_measured) for column, cell in found]
+        lines.append(_line([*map(escaped, labels), *shown]))
+    return lines
 
 
-def _cell(cell: Cell, unit: str, letters: dict[tuple[str, str], str], measured: bool) -> str:
+def _cell_latex(cell: Cell, column: Column, letters: dict[tuple[str, str], str], measured: bool) -> str:
     """Ours with its interval, a slash, the paper's; the paper's alone in a table in which nothing is ours."""
-    paper = escaped(published_text(cell, unit)) + _raised(",".join(map(str, cell.footnotes)))
+    text = cell.text(column.unit)
+    paper = escaped(text.published) + _raised(",".join(map(str, cell.footnotes)))
     if cell.empty or not measured:
         return paper
-    ours = escaped(ours_text(cell, unit))
+    ours = escaped(text.ours)
     if cell.ours is not None:
         ours += _raised((MARK if cell.mark else "") + letters[cell.run, cell.mark])
-        ours += rf" {{\scriptsize {escaped(interval_text(cell, unit))}}}" if cell.low is not None else ""
-    floor = rf" {{\scriptsize {floor}}}" if (floor := escaped(floor_text(cell, unit))) else ""
-    return (f"{ours} / {paper}" if paper else ours) + floor
+        ours += _small(text.interval)
+    return (f"{ours} / {paper}" if paper else ours) + _small(text.floor)
+
+
+def _small(text: str) -> str:
+    return rf" {{\scriptsize {escaped(text)}}}" if text else ""
 
 
 def _raised(text: str) -> str:
     return rf"\textsuperscript{{{escaped(text)}}}" if text else ""
 
 
-def _row(fields: Sequence[str] | map[str]) -> str:
+def _line(fields: Sequence[str]) -> str:
     return " & ".join(fields) + r" \\"
 
 
-def _notes(table: Table) -> list[str]:
-    """Below the table, small: remarks, runs by letter, footnotes by number."""
+def _notes_below(table: Table) -> list[str]:
+    """Small: remarks, runs by letter, footnotes by number."""
     lines = [escaped(note) for note in table.notes]
-    lines += [f"{_raised(note.letter)}~{escaped(note.text)}" for note in run_notes(table).values()]
-    lines += [f"{_raised(str(note.number))}~{escaped(note.text)}" for note in footnotes_of(table)]
+    lines += [f"{_raised(note.letter)}~{escaped(note.text)}" for note in table.run_notes.values()]
+    lines += [f"{_raised(str(note.number))}~{escaped(note.text)}" for note in table.footnotes]
     return [r"\par\footnotesize\raggedright", *(rf"{line}\par" for line in lines)] if lines else []

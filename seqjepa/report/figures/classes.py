@@ -1,13 +1,9 @@
-"""Accuracy class by class, and what each class is taken for: of the number that the overview shows.
-
-How training went: loss, online probes and learning rate of each run, and whether its features stayed apart.
-"""
+"""Accuracy class by class, and what each class is taken for: of the number that the overview shows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,30 +11,20 @@ from matplotlib.axes import Axes
 from seqjepa.evaluate.artefacts import CONFUSION, artefacts_folder, load_arrays
 from seqjepa.evaluate.results import differently_measured
 from seqjepa.paper.metrics import ROWS
-from seqjepa.report.figures.drawing import INK, MOST_LINES, SERIES, Line, curve, draw, ends, line_chart
-from seqjepa.report.figures.figure import Datum, Figure, Panel
-from seqjepa.report.groups import METHODS, Group, accuracy, by_data
+from seqjepa.report.figures.drawing import INK, SERIES, Datum, Figure, Panel, draw
+from seqjepa.report.groups import Group, accuracy
+from seqjepa.report.render import fill
 from seqjepa.report.runs import RunRecord
-from seqjepa.training.monitor import COLLAPSED_RANK, COLLAPSED_STD
 from shards.errors import FormatError
 
-CLASSES_KEY, CLASSES_TITLE = "class-by-class", "Class by class: accuracy, and what is taken for what"
-CLASSES_CAPTION = (
+TITLE = "Class by class: accuracy, and what is taken for what"
+CAPTION = (
     "Top-1 of each class over all validation samples and draws, the lowest first; hollow: the untrained weights, where "
     "they were measured alike. Matrix: rows are true classes, columns predicted ones, shares of a row from dark (none) "
     "to light (all). The paper has no such figure."
 )
-CLASS_COLUMNS = (
-    "run",
-    "number",
-    "class",
-    "samples and draws",
-    "top-1, %",
-    "untrained, %",
-    "most taken for",
-    "share, %",
-)
-NO_CONFUSIONS = "no run has a confusion matrix; evaluate one again"
+COLUMNS = ("run", "number", "class", "samples and draws", "top-1, %", "untrained, %", "most taken for", "share, %")
+MISSING = "no run has a confusion matrix; evaluate one again"
 MOST_BARS = 60
 MOST_NAMES = 60
 """Classes whose names fit beside a matrix."""
@@ -89,21 +75,11 @@ def class_by_class(groups: Sequence[Group]) -> Figure:
                 rows += _class_rows(run, found, before)
                 break
     panels = drawn[0] if len(drawn) == 1 else [_closed(pair) for pair in drawn]
-    return Figure(
-        CLASSES_KEY,
-        CLASSES_TITLE,
-        CLASSES_CAPTION,
-        tuple(panels),
-        CLASS_COLUMNS,
-        tuple(rows),
-        "" if panels else NO_CONFUSIONS,
-    )
+    return Figure("class-by-class", TITLE, CAPTION, panels, COLUMNS, rows, "" if panels else MISSING)
 
 
 def _closed(pair: Sequence[Panel]) -> Panel:
-    drawings = "\n".join(f"<div{' class=wide' if panel.wide else ''}>{panel.drawing}</div>" for panel in pair)
-    summary = f"<summary>{escape(pair[0].title)}</summary>"
-    return Panel("", f"<details>\n{summary}\n<div class=panels>\n{drawings}\n</div>\n</details>", wide=True)
+    return Panel("", fill("closed_panels.html", panels=pair), wide=True)
 
 
 def _numbers_wanted(group: Group) -> tuple[str, ...]:
@@ -142,12 +118,12 @@ def _class_panels(kind: str, run: RunRecord, found: Confusion, before: np.ndarra
     some = f", the {len(shown)} lowest of {len(order)} classes" if len(shown) < len(order) else ""
     ends = "; ".join(f"{found.names[k]} {found.accuracies[k]:.0f} %" for k in dict.fromkeys((order[0], order[-1])))
     size = (5.0, 1.0 + 0.2 * len(shown))
-    drawing = draw(lambda axes: _bars(axes, found, before, shown), f"{CLASSES_TITLE}, {what}: {ends}.", size=size)
+    drawing = draw(lambda axes: _bars(axes, found, before, shown), f"{TITLE}, {what}: {ends}.", size=size)
     yield Panel(f"{what}{some}", drawing)
     if not found.is_short:
         named = len(order) <= MOST_NAMES
         side = max(5.0, 2.4 + 0.16 * len(order)) if named else 6.0
-        alt = f"{CLASSES_TITLE}, {what}: confusion matrix of {len(order)} classes."
+        alt = f"{TITLE}, {what}: confusion matrix of {len(order)} classes."
         drawing = draw(lambda axes: _matrix(axes, found, named), alt, size=(side, side))
         yield Panel(f"{what}: confusions, percent", drawing, wide=len(order) > 25)
 
@@ -206,79 +182,3 @@ def _number_label(number: str) -> str:
 
 def _shortened(name: str) -> str:
     return name if len(name) <= 18 else f"{name[:17]}…"
-
-
-LOSS_CAPTION = "Mean over each epoch. Losses of different methods have nothing to do with each other."
-COLLAPSE_CAPTION = (
-    "Of the features of one epoch, brought to length 1. Effective rank: over how many directions they spread; below "
-    f"{COLLAPSED_RANK} is a collapse. Spread: 1 when even over all directions; below {COLLAPSED_STD} all inputs look "
-    "alike."
-)
-COLLAPSE = {
-    "z_rank": "effective rank of z",
-    "agg_rank": "effective rank of z_AGG",
-    "z_std": "spread of z",
-    "agg_std": "spread of z_AGG",
-}
-PROBES = {"probe_top1": "top-1 of the probe, 0 to 1", "probe_r2": "R² of the probe"}
-PROBES_TITLE, RATES_TITLE = "Online probes", "Learning rate"
-PROBES_CAPTION = (
-    "Linear heads that learn beside the method on detached features of the training split, mean over each epoch: a "
-    "sign of progress, not the numbers of the tables. R² is of the relative action between two views."
-)
-RATES_CAPTION = "At the end of each epoch, as logged: warm-up, then as the schedule has it."
-NO_PROBES = "no run has logged online probes"
-
-
-def run_curves(groups: Sequence[Group]) -> list[Figure]:
-    """Loss by method and data, then what is logged of features, probes and the learning rate by data.
-
-    At most six runs a chart; no numbers, they are in the logs.
-    """
-    title, spread = "Loss over epochs", "Are the features alive?"
-    losses = [
-        panel
-        for (method, data), found in _by_method(groups).items()
-        for panel in _curve_panels(title, f"{METHODS.get(method, method)} on {data}", "loss", "loss", found)
-    ]
-    diagnostics = list(_over_data(groups, spread, COLLAPSE))
-    missing = "no run has a log of its epochs"
-    probes = list(_over_data(groups, PROBES_TITLE, PROBES))
-    rates = list(_over_data(groups, RATES_TITLE, {"lr": "learning rate"}))
-    return [
-        Figure("loss", title, LOSS_CAPTION, tuple(losses), missing="" if losses else missing),
-        Figure("collapse", spread, COLLAPSE_CAPTION, tuple(diagnostics), missing="" if diagnostics else missing),
-        Figure("online-probes", PROBES_TITLE, PROBES_CAPTION, tuple(probes), missing="" if probes else NO_PROBES),
-        Figure("learning-rate", RATES_TITLE, RATES_CAPTION, tuple(rates), missing="" if rates else missing),
-    ]
-
-
-def _over_data(groups: Sequence[Group], title: str, columns: Mapping[str, str]) -> Iterator[Panel]:
-    """Panels of columns of metrics.jsonl, by the names that they have on their axes, for each data set."""
-    for data, found in by_data(groups).items():
-        for key, shown in columns.items():
-            yield from _curve_panels(title, f"{shown}, {data}", key, shown, found)
-
-
-def _by_method(groups: Sequence[Group]) -> dict[tuple[str, str], list[Group]]:
-    found: dict[tuple[str, str], list[Group]] = {}
-    for group in groups:
-        found.setdefault((group.config.method, group.data), []).append(group)
-    return found
-
-
-def _curve_panels(figure: str, title: str, key: str, y_label: str, groups: Sequence[Group]) -> Iterator[Panel]:
-    lines = [line for group in groups for line in _run_lines(group, key)]
-    charts = [lines[k : k + MOST_LINES] for k in range(0, len(lines), MOST_LINES)]
-    for k, chart in enumerate(charts, start=1):
-        shown = f"{title} ({k} of {len(charts)})" if len(charts) > 1 else title
-        alt = f"{figure}, {shown}: {ends(chart)}."
-        yield Panel(shown, line_chart(chart, x_label="epoch", y_label=y_label, alt=alt))
-
-
-def _run_lines(group: Group, key: str) -> Iterator[Line]:
-    """One line a seed."""
-    for run in group.runs:
-        seed = f", seed {run.config.seed}" if len(group.runs) > 1 else ""
-        if line := curve(run.epochs, key, f"{group.label}{seed}"):
-            yield line

@@ -1,0 +1,80 @@
+"""How training went: loss, online probes and learning rate of each run, and whether its features stayed apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from seqjepa.report.figures.drawing import MOST_LINES, Figure, Line, Panel, curve, ends, line_chart
+from seqjepa.report.groups import Group
+from seqjepa.report.labels import METHODS
+from seqjepa.training.monitor import COLLAPSED_RANK, COLLAPSED_STD
+
+COLLAPSE = {
+    "z_rank": "effective rank of z",
+    "agg_rank": "effective rank of z_AGG",
+    "z_std": "spread of z",
+    "agg_std": "spread of z_AGG",
+}
+PROBES = {"probe_top1": "top-1 of the probe, 0 to 1", "probe_r2": "R² of the probe"}
+LOSS_CAPTION = "Mean over each epoch. Losses of different methods have nothing to do with each other."
+COLLAPSE_CAPTION = (
+    "Of the features of one epoch, brought to length 1. Effective rank: over how many directions they spread; below "
+    f"{COLLAPSED_RANK} is a collapse. Spread: 1 when even over all directions; below {COLLAPSED_STD} all inputs look "
+    "alike."
+)
+PROBES_CAPTION = (
+    "Linear heads that learn beside the method on detached features of the training split, mean over each epoch: a "
+    "sign of progress, not the numbers of the tables. R² is of the relative action between two views."
+)
+RATES_CAPTION = "At the end of each epoch, as logged: warm-up, then as the schedule has it."
+NO_LOG, NO_PROBES = "no run has a log of its epochs", "no run has logged online probes"
+
+
+def run_curves(groups: Sequence[Group]) -> list[Figure]:
+    """Loss by method and data, then what is logged of features, probes and the learning rate by data.
+
+    At most six runs a chart; no numbers, they are in the logs.
+    """
+    return [
+        _figure("loss", "Loss over epochs", LOSS_CAPTION, groups, {"loss": "loss"}, NO_LOG),
+        _figure("collapse", "Are the features alive?", COLLAPSE_CAPTION, groups, COLLAPSE, NO_LOG),
+        _figure("online-probes", "Online probes", PROBES_CAPTION, groups, PROBES, NO_PROBES),
+        _figure("learning-rate", "Learning rate", RATES_CAPTION, groups, {"lr": "learning rate"}, NO_LOG),
+    ]
+
+
+def _figure(
+    key: str, title: str, caption: str, groups: Sequence[Group], columns: Mapping[str, str], missing: str
+) -> Figure:
+    """Charts of columns of metrics.jsonl, by the names that they have on their axes, for each data set.
+
+    Losses have a chart for each method too, since they have nothing to do with each other.
+    """
+    found: dict[tuple[str, str], list[Group]] = {}
+    for group in groups:
+        method = METHODS.get(group.config.method, group.config.method) if key == "loss" else ""
+        found.setdefault((method, group.data), []).append(group)
+    panels = [
+        panel
+        for (method, data), some in found.items()
+        for column, shown in columns.items()
+        for panel in _panels(title, f"{method} on {data}" if method else f"{shown}, {data}", column, shown, some)
+    ]
+    return Figure(key, title, caption, panels, missing="" if panels else missing)
+
+
+def _panels(figure: str, title: str, column: str, y_label: str, groups: Sequence[Group]) -> Iterator[Panel]:
+    lines = [line for group in groups for line in _run_lines(group, column)]
+    charts = [lines[k : k + MOST_LINES] for k in range(0, len(lines), MOST_LINES)]
+    for k, chart in enumerate(charts, start=1):
+        shown = f"{title} ({k} of {len(charts)})" if len(charts) > 1 else title
+        alt = f"{figure}, {shown}: {ends(chart)}."
+        yield Panel(shown, line_chart(chart, x_label="epoch", y_label=y_label, alt=alt))
+
+
+def _run_lines(group: Group, key: str) -> Iterator[Line]:
+    """One line a seed."""
+    for run in group.runs:
+        seed = f", seed {run.config.seed}" if len(group.runs) > 1 else ""
+        if line := curve(run.epochs, key, f"{group.label}{seed}"):
+            yield line
