@@ -156,7 +156,7 @@ def _augmentation(recipe: str, views: int, seed: int) -> Augmentation:
     from seqjepa.data.views import augmented_on
     from shards.preview import Augmentation
 
-    make = partial(augmented_on, recipe=build_recipe(recipe), views=views, seed=seed)
+    make = partial(augmented_on, recipe=build_recipe(recipe), count=views, seed=seed)
     return Augmentation(make, AUGMENTATION_FIELDS)
 
 

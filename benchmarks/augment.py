@@ -3,7 +3,7 @@
     python benchmarks/augment.py [--device cpu|cuda] [--rounds 5] [--seconds 4]
 
 The recipe is "equimod": crop, flip, jitter, grayscale, blur, solarise, the last view from its own pipeline, batches of
-512 sequences, images in memory. `ours` is AugmentedLoader: draws, uint8 views, parameters and actions; `float32` is
+512 sequences, images in memory. `ours` is our loader: draws, uint8 views, parameters and actions; `float32` is
 `ours` with what `feed` does after it; `pixels` is augment() alone, `one_thread` is `ours` with one. torchvision's v2
 functions work image by image in a DataLoader worker for each core, on PIL images or on tensors; kornia in batches, with
 both of its ways to crop. All have all cores; each is measured in a process of its own, once a round, in turns.
@@ -49,18 +49,20 @@ def batches(name: str, work: Path, device: str) -> Iterator[Any]:
 
 
 def loaded(name: str, work: Path, device: str) -> Iterator[Any]:
-    """Batches of AugmentedLoader, without end."""
+    """Batches of augmented views, without end."""
     import torch
 
+    from seqjepa.data.ahead import Reading
     from seqjepa.data.augment.recipes import RECIPES
     from seqjepa.data.device import feed
-    from seqjepa.data.views import AugmentedLoader
+    from seqjepa.data.loader import Loader
+    from seqjepa.data.sampling import Sampling
+    from seqjepa.data.views import Augmented
 
     if name == "one_thread":
         torch.set_num_threads(1)
-    loader = AugmentedLoader(
-        index(work), RECIPES["equimod"], views=VIEWS, batch_size=BATCH, seed=0, device=device, resident=True
-    )
+    views = Augmented.of(index(work), RECIPES["equimod"])
+    loader = Loader(index(work), views, Sampling(VIEWS, BATCH, 0), Reading(torch.device(device), resident=True))
     sequences = (seq for epoch in count() for seq in loader.epoch(epoch))
     return feed(sequences, torch.device(device), [0.5] * 3, [0.25] * 3) if name == "float32" else sequences
 

@@ -2,7 +2,7 @@
 
     python benchmarks/fixations.py [--rounds 5] [--seconds 4]
 
-`ours` is SaccadeLoader on the CPU with the images in memory: saliency sampling with inhibition of return and cutting,
+`ours` is our loader on the CPU with the images in memory: saliency sampling with inhibition of return and cutting,
 uint8 patches, positions and actions of whole batches. `streamed` has the images read from shards by worker processes
 in every epoch; `float32` is `ours` with what `feed` does after it, so that it ends with what the released way ends
 with; `author` has the released inhibition and patches. `sampling` and `cutting` are the two parts alone. The peer works
@@ -42,15 +42,18 @@ def batches(name: str, work: Path) -> Iterator[Any]:
 
 
 def loaded(name: str, work: Path) -> Iterator[Any]:
-    """Batches of SaccadeLoader, without end."""
+    """Batches of patches, without end."""
     import torch
 
+    from seqjepa.data.ahead import Reading
     from seqjepa.data.device import feed
     from seqjepa.data.fixations import Fixating
-    from seqjepa.data.views import SaccadeLoader
+    from seqjepa.data.loader import Loader
+    from seqjepa.data.sampling import Sampling
+    from seqjepa.data.views import Patches
 
     how = Fixating(PATCH, inhibition="square", fidelity="author") if name == "author" else Fixating(PATCH)
-    loader = SaccadeLoader(index(work), how, views=VIEWS, batch_size=BATCH, seed=0, resident=name != "streamed")
+    loader = Loader(index(work), Patches(how), Sampling(VIEWS, BATCH, 0), Reading(resident=name != "streamed"))
     sequences = (seq for epoch in range(1 << 30) for seq in loader.epoch(epoch))
     return feed(sequences, torch.device("cpu"), _MEAN, _STD) if name == "float32" else sequences
 

@@ -1,4 +1,4 @@
-"""Sequences per second of ViewLoader on the cores of this machine, beside other loaders and the JPEG decode limit.
+"""Sequences per second of our loader on the cores of this machine, beside other loaders and the JPEG decode limit.
 
     python benchmarks/loader.py [--work DIR] [--rounds 5] [--seconds 4]
 
@@ -25,6 +25,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -41,13 +42,16 @@ OURS = ["ours", "spin", "ours, worker per core", "spin, worker per core"]
 
 
 def our_batches(work: Path, workers: int | None) -> Iterator[Any]:
-    from seqjepa.data.loader import ViewLoader
+    from seqjepa.data.ahead import Reading
+    from seqjepa.data.loader import Loader
+    from seqjepa.data.sampling import Sampling
+    from seqjepa.data.stored import StoredViews
     from shards.reader import ShardSet
 
     index = ShardSet.open(work / "shards").split("train")
-    with ViewLoader(index, views=SEQUENCE, action="rotation", batch_size=BATCH, seed=0, workers=workers) as loader:
-        while True:
-            yield from loader
+    with Loader(index, StoredViews("rotation"), Sampling(SEQUENCE, BATCH, 0), Reading(workers=workers)) as loader:
+        for epoch in count():
+            yield from loader.epoch(epoch)
 
 
 def rate(batches: Iterator[Any], seconds: float) -> float:
@@ -56,12 +60,12 @@ def rate(batches: Iterator[Any], seconds: float) -> float:
     while time.perf_counter() - start < 2.0 or taken < 6:
         next(batches)
         taken += 1
-    start, count, taken = time.perf_counter(), 0, 0
+    start, sequences, taken = time.perf_counter(), 0, 0
     while (spent := time.perf_counter() - start) < seconds or taken < 4:
         batch = next(batches)
-        count += len(batch[0]) if isinstance(batch, tuple | list) else len(batch)
+        sequences += len(batch[0]) if isinstance(batch, tuple | list) else len(batch)
         taken += 1
-    return count / spent
+    return sequences / spent
 
 
 def spinning() -> None:

@@ -15,7 +15,7 @@ from loader_data import BATCH, SEQUENCE, SIDE
 
 from seqjepa.data.decode_worker import ShardMaps, decode_rows
 from seqjepa.data.sampling import Sampling
-from seqjepa.data.views import BatchPlan, Planner
+from seqjepa.data.stored import Planner, StoredViews, ViewPlan
 from shards.reader import ShardSet
 
 REQUIRES = ["torch", "spdl", "spdl-io"]
@@ -25,15 +25,15 @@ class Decode:
     def __init__(self, work: Path) -> None:
         index = ShardSet.open(work / "shards").split("train")
         self.maps = ShardMaps([str(path) for path in index.shard_paths])
-        self.planner = Planner(index, Sampling(SEQUENCE, "rotation", BATCH, seed=0))
+        self.planner = Planner(index, StoredViews("rotation"), Sampling(SEQUENCE, BATCH, seed=0))
 
-    def plans(self) -> Iterator[BatchPlan]:
+    def plans(self) -> Iterator[ViewPlan]:
         epoch = 0
         while True:
             yield from (self.planner.batch(epoch, step) for step in range(self.planner.order.steps))
             epoch += 1
 
-    def __call__(self, plan: BatchPlan) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, plan: ViewPlan) -> tuple[torch.Tensor, torch.Tensor]:
         views = np.empty((len(plan.table), SIDE, SIDE, 3), np.uint8)
         decode_rows(plan.table, views, self.maps, "jpeg")
         shaped = torch.from_numpy(views.reshape(-1, SEQUENCE, SIDE, SIDE, 3)).permute(0, 1, 4, 2, 3)

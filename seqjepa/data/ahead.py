@@ -4,15 +4,35 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
+import torch
 
 from seqjepa.data.decode_worker import RowError, Setup
 from seqjepa.data.device import Retirement, pin, require_cuda
-from seqjepa.data.ring import Filled, InlineRing, Ring, WorkerRing
-from seqjepa.data.sampling import following
+from seqjepa.data.ring import Filled, InlineRing, Ring, WorkerRing, auto_workers
 from shards.errors import ConfigError, DamageError
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How shards are read; it changes no batch.
+
+    device    where images may live and views are made of them. Stored views are decoded into memory of the host, which
+              is page-locked where this is a GPU
+    workers   decode processes (None: auto_workers; 0: decode here, when a batch is asked for)
+    prefetch  batches queued beyond those that workers are at: a slot of memory each
+    resident  of whole images. True: the split is read when the first batch is asked for, and lives on the device from
+              then on. False: it is read ahead by the workers, epoch after epoch. None: resident if it fits, in half of
+              a GPU's free memory or a quarter of the machine's, shared by the ranks that run there
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    workers: int | None = None
+    prefetch: int = 2
+    resident: bool | None = None
 
 
 class Plan(Protocol):
@@ -28,14 +48,11 @@ P = TypeVar("P", bound=Plan)
 class DecodedAhead(Generic[P]):
     """Reads batch after batch, on into the next epoch, as far ahead as the ring has slots.
 
-    plan      (epoch, step) → what to read; there are `steps` to an epoch
-    setup     of the ring, given its number of slots
-    damage    what to raise where a row of a plan cannot be read
-    workers   decode processes; 0: decode here, when a batch is asked for
-    prefetch  batches queued beyond those that workers are at: a slot of memory each
-    pinned    page-lock the ring for asynchronous copies; needs CUDA
+    plan    (epoch, step) → what to read; there are `steps` to an epoch
+    setup   of the ring; its number of slots is decided here
+    damage  what to raise where a row of a plan cannot be read
 
-    What fetch() returns lies in a slot of the ring: it is valid until the next batch is asked for. If pinned,
+    What fetch() returns lies in a slot of the ring: it is valid until the next batch is asked for. If page-locked,
     non_blocking copies queued on the current stream before then are waited for.
     """
 
@@ -43,26 +60,28 @@ class DecodedAhead(Generic[P]):
         self,
         plan: Callable[[int, int], P],
         steps: int,
-        setup: Callable[[int], Setup],
+        setup: Setup,
         damage: Callable[[P, RowError], DamageError],
-        *,
-        workers: int,
-        prefetch: int,
-        pinned: bool,
+        reading: Reading,
     ) -> None:
-        if workers < 0 or prefetch < 1:
-            raise ConfigError(f"workers is {workers}, prefetch is {prefetch}; allowed is workers ≥ 0 and prefetch ≥ 1")
-        if pinned:
+        self._workers = auto_workers() if reading.workers is None else reading.workers
+        if self._workers < 0 or reading.prefetch < 1:
+            raise ConfigError(
+                f"workers is {self._workers}, prefetch is {reading.prefetch}; allowed is workers ≥ 0 and prefetch ≥ 1"
+            )
+        self._pinned = reading.device.type == "cuda"
+        if self._pinned:
             require_cuda()
-        self._plan, self._steps, self._setup, self._damage = plan, steps, setup, damage
-        self._workers, self._prefetch, self._pinned = workers, prefetch, pinned
-        self._retirement = Retirement(asynchronous=pinned)
+        spare = 2 if self._pinned else 1  # one slot is with the trainer, one may be being copied
+        self._setup = replace(setup, slots=self._workers + reading.prefetch + spare)
+        self._plan, self._steps, self._damage = plan, steps, damage
+        self._retirement = Retirement(asynchronous=self._pinned)
         self._ring: Ring | None = None
         self._queue: deque[tuple[int, int, P]] = deque()  # put into the ring and not yet taken
         self._held: int | None = None  # slot of the batch that was handed out last
 
-    def fetch(self, epoch: int, step: int) -> tuple[P, Filled]:
-        """A batch. Raises DamageError, and FailureError where a worker died."""
+    def fetch(self, epoch: int, step: int) -> tuple[P, list[np.ndarray]]:
+        """A batch's plan and the regions of its slot. Raises DamageError, and FailureError where a worker died."""
         try:
             return self._advance(epoch, step)
         except DamageError:
@@ -79,7 +98,7 @@ class DecodedAhead(Generic[P]):
         self._queue.clear()
         self._retirement = Retirement(asynchronous=self._pinned)
 
-    def _advance(self, epoch: int, step: int) -> tuple[P, Filled]:
+    def _advance(self, epoch: int, step: int) -> tuple[P, list[np.ndarray]]:
         ring = self._ring = self._ring or self._open_ring()
         if self._held is not None:
             for slot in self._retirement.retire(self._held):
@@ -91,16 +110,19 @@ class DecodedAhead(Generic[P]):
         *_, plan = self._queue.popleft()
         filled = self._take(ring, plan)
         self._held = filled.slot
-        return plan, filled
+        return plan, filled.regions
 
     def _fill(self, ring: Ring, epoch: int, step: int) -> None:
         """Keep every worker supplied, beyond the end of the epoch too."""
-        position = following(*self._queue[-1][:2], self._steps) if self._queue else (epoch, step)
+        position = self._after(*self._queue[-1][:2]) if self._queue else (epoch, step)
         while ring.has_room():
             plan = self._plan(*position)
             ring.put(plan.table)
             self._queue.append((*position, plan))
-            position = following(*position, self._steps)
+            position = self._after(*position)
+
+    def _after(self, epoch: int, step: int) -> tuple[int, int]:
+        return (epoch, step + 1) if step + 1 < self._steps else (epoch + 1, 0)
 
     def _discard(self, ring: Ring) -> None:
         """The caller jumped to another position: what was decoded ahead is of no use."""
@@ -118,9 +140,7 @@ class DecodedAhead(Generic[P]):
             raise self._damage(plan, error) from error
 
     def _open_ring(self) -> Ring:
-        spare = 2 if self._pinned else 1  # one slot is with the trainer, one may be being copied
-        setup = self._setup(self._workers + self._prefetch + spare)
-        ring = WorkerRing(setup, self._workers) if self._workers else InlineRing(setup)
+        ring = WorkerRing(self._setup, self._workers) if self._workers else InlineRing(self._setup)
         if self._pinned:
             pin(ring.memory)
         return ring

@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import simplejpeg
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from seqjepa.data.actions import AUGMENTATION_FIELDS
-from seqjepa.data.augment.recipes import RECIPES, Recipe
-from seqjepa.data.fixations import POSITION_NAMES, Fixating
-from seqjepa.data.images import ImageBatch, ImageFeed
+from seqjepa.data.ahead import Reading
+from seqjepa.data.augment.recipes import Recipe
+from seqjepa.data.draws import Draw
+from seqjepa.data.fixations import Fixating
+from seqjepa.data.images import ImageBatch, ImageReader
 from seqjepa.data.sampling import Sampling
-from seqjepa.data.views import Augmenting, augmented, check_fixating, look
+from seqjepa.data.views import Augmented, ImageViews, Patches
 from shards.errors import ConfigError
 from shards.reader import ShardSet
 from shards.sample import ViewSample, encode_raw
-from shards.schema import MAX_VIEWS, DatasetInfo, ParamField, ViewSpec
+from shards.schema import MAX_VIEWS, DatasetInfo, ViewSpec
+from shards.split_index import ImageIndex
 from shards.writer import PixelStats, SetBuilder
-
-if TYPE_CHECKING:
-    from shards.reader import ImageIndex, ShardSet
-
 
 _SHARD_BYTES = 64 << 20
 _MOST_IN_A_SHARD = 256  # which is also what is read and made at once
+_OWN_NAMES = {"views", "view_ids"}  # of a baked sample, that those of its image must not hide
 
 
 @dataclass(frozen=True)
@@ -64,115 +62,19 @@ class Baking:
         """Views of a sample."""
         return self.sequences * self.views
 
-    def spec(self, way: Way) -> ViewSpec:
-        return ViewSpec(self.total, way.side, way.side, self.encoding, way.params, sequence=self.views)
-
-    def samples_per_shard(self, way: Way) -> int:
-        """Some 64 MiB of raw pixels."""
-        return max(1, min(_MOST_IN_A_SHARD, _SHARD_BYTES // (self.total * way.side**2 * 3)))
-
-    def make(self, batch: ImageBatch, way: Way) -> tuple[np.ndarray, np.ndarray]:
-        """Views uint8 [B, E·T, s, s, 3] and parameters float32 [B, E·T, P] of images."""
-        made = [way.make(batch, self.views, self.seed, epoch) for epoch in range(self.sequences)]
-        views, params = (torch.cat(parts, 1) for parts in zip(*made, strict=True))
-        return views.permute(0, 1, 3, 4, 2).cpu().numpy(), params.cpu().numpy()
-
-    def record(self, way: Way) -> dict[str, Any]:
-        """What determines the content besides the images, as JSON values."""
-        plain = {name: getattr(self, name) for name in ("sequences", "views", "seed", "encoding")}
-        return plain | way.record()
-
-
-class Way(Protocol):
-    """How the images of one set become sequences of views."""
-
-    @property
-    def side(self) -> int:
-        """Pixels a side of a view."""
-        ...
-
-    @property
-    def params(self) -> tuple[ParamField, ...]:
-        """The P parameters of a view."""
-        ...
-
-    @property
-    def maps(self) -> bool:
-        """Whether saliency maps are read."""
-        ...
-
-    def make(self, batch: ImageBatch, views: int, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
-        """What the loader makes in one epoch: uint8 [B, T, 3, s, s] and float32 [B, T, P], T = `views`."""
-        ...
-
-    def record(self) -> dict[str, Any]:
-        """What determines the views, and what training on them needs to know: JSON values without nulls."""
-        ...
-
-
-def way_of(how: Fixating | Recipe, source: ShardSet, indices: Sequence[ImageIndex]) -> Way:
-    """ConfigError where the images (of `source`, the splits `indices`) cannot be seen that way."""
-    if isinstance(how, Recipe):
-        return _Augmented(Augmenting.of(indices[0], how, "augmentation"))
-    if (how.fidelity, how.fill) == ("author", "mean"):
-        raise ConfigError(
-            "the released patches over the mean are fractions, which a set of 8-bit views cannot hold; "
-            "use fill black, or fidelity paper"
-        )
-    for index in indices:
-        check_fixating(index, how)
-    return _Fixated(how, tuple(source.info.normalisation["mean"]))
-
-
-@dataclass(frozen=True)
-class _Fixated:
-    """mean  per channel, in [0, 1]: what is outside the image where fixating.fill is "mean"."""
-
-    fixating: Fixating
-    mean: tuple[float, ...]
-    params = tuple(ParamField(name, "1") for name in POSITION_NAMES)
-
-    @property
-    def side(self) -> int:
-        return self.fixating.patch
-
-    @property
-    def maps(self) -> bool:
-        return self.fixating.fixations == "saliency"
-
-    def make(self, batch: ImageBatch, views: int, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
-        return look(batch, self.fixating, views, seed, epoch, self.mean)
-
-    def record(self) -> dict[str, Any]:
-        return {"fixating": asdict(self.fixating)}
-
-
-@dataclass(frozen=True)
-class _Augmented:
-    augmenting: Augmenting
-    params = AUGMENTATION_FIELDS
-    maps = False
-
-    @property
-    def side(self) -> int:
-        return self.augmenting.size
-
-    def make(self, batch: ImageBatch, views: int, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
-        made = augmented(batch, self.augmenting, views, seed, epoch)
-        return made.views, made.params
-
-    def record(self) -> dict[str, Any]:
-        recipe, scaling = self.augmenting.recipe, self.augmenting.scaling
-        assert scaling is not None, "Augmenting.of() gives z-scores their constants"
-        name = next((name for name, known in RECIPES.items() if known == recipe), "custom")
-        pipelines = {
-            which: {field: value for field, value in values.items() if value is not None}
-            for which, values in asdict(recipe).items()
-        }
-        return {"augmenting": {"recipe": name, **pipelines, "scaling": scaling.as_json()}}
-
-
-_TAKEN = {"views", "view_ids"}  # names of a baked sample's own, that those of its image must not hide
+    def drawn_of(self, source: ShardSet, indices: Sequence[ImageIndex]) -> ImageViews:
+        """The views of these splits' images. ConfigError where they cannot be had, or not be stored in 8 bits."""
+        if isinstance(self.how, Recipe):
+            return Augmented.of(indices[0], self.how)
+        if (self.how.fidelity, self.how.fill) == ("author", "mean"):
+            raise ConfigError(
+                "the released patches over the mean are fractions, which a set of 8-bit views cannot hold; "
+                "use fill black, or fidelity paper"
+            )
+        views = Patches(self.how, tuple(source.info.normalisation["mean"]))
+        for index in indices:
+            views.check(index)
+        return views
 
 
 def bake(
@@ -188,70 +90,65 @@ def bake(
     """Bake splits (default: all) of an `image` or `saliency` set into `out`; fixations by saliency need the latter.
 
     What is outside an image is, with fill "mean", the source's mean colour. Of augmentations, the constants that scale
-    their parameters are noted with the set (augment.scaling.stored_scaling). Interrupted, the same call goes on from
+    their parameters are noted with the set (augment.parameters.stored_scaling). Interrupted, the same call goes on from
     the last finished shard. Raises ConfigError and FormatError before anything is written; see SetBuilder for the rest.
     """
     source = ShardSet.open(shards)
     names = list(dict.fromkeys(splits)) or list(source.splits)
     indices = [source.images(name) for name in names]
-    oven = _Oven(baking, way_of(baking.how, source, indices), torch.device(device), workers)
-    record = {
-        **baking.record(oven.way),
-        "source": source.info.name,
-        "source_splits": {index.name: index.fingerprint() for index in indices},
-    }
+    views = baking.drawn_of(source, indices)
+    record: dict[str, Any] = {name: getattr(baking, name) for name in ("sequences", "views", "seed", "encoding")}
+    record |= views.record()
+    record |= {"source": source.info.name, "source_splits": {index.name: index.fingerprint() for index in indices}}
     with SetBuilder(
         out,
         name=f"{source.info.name}-baked"[:64],
-        spec=baking.spec(oven.way),
+        spec=ViewSpec(baking.total, views.side, views.side, baking.encoding, views.params, sequence=baking.views),
         classes=source.info.classes,
         fingerprint=record,
         overwrite=overwrite,
     ) as builder:
         if not builder.complete:
             for index in indices:
-                _bake_split(builder, index, oven)
-            builder.finish({"command": "seqjepa-data bake", "baked": record, "versions": _versions()})
+                _bake_split(builder, index, baking, views, Reading(torch.device(device), workers, resident=False))
+            versions = {name: version(name) for name in ("torch", "numpy", "simplejpeg")}
+            builder.finish({"command": "seqjepa-data bake", "baked": record, "versions": versions})
         assert builder.info is not None, "finish() has set it"
         return builder.info
 
 
-@dataclass(frozen=True)
-class _Oven:
-    """What is made, and where."""
-
-    baking: Baking
-    way: Way
-    device: torch.device
-    workers: int | None
-
-
-def _bake_split(builder: SetBuilder, index: ImageIndex, oven: _Oven) -> None:
-    baking, way, done = oven.baking, oven.way, builder.done()
-    sampling = Sampling(baking.views, "position", baking.samples_per_shard(way), baking.seed, shuffle=False)
-    feed = ImageFeed(index, sampling, device=oven.device, maps=way.maps, workers=oven.workers, resident=False)
+def _bake_split(builder: SetBuilder, index: ImageIndex, baking: Baking, views: ImageViews, reading: Reading) -> None:
+    """Shards of some 64 MiB of raw pixels."""
+    in_a_shard = max(1, min(_MOST_IN_A_SHARD, _SHARD_BYTES // (baking.total * views.side**2 * 3)))
+    sampling = Sampling(baking.views, in_a_shard, baking.seed, shuffle=False)
+    reader, done = ImageReader(index, sampling, reading, maps=views.needs_maps), builder.done()
     try:
         with tqdm(total=len(index), desc=f"bake {index.name}", unit="image", disable=None) as bar:
-            for number in range(feed.order.steps):
+            for number in range(reader.order.steps):
                 if f"{index.name}-{number:06d}" not in done:
-                    _bake_shard(builder, number, feed.batch(0, number), index, oven)
-                bar.update(feed.order.size(number))
+                    _bake_shard(builder, number, reader.batch(0, number), index, baking, views)
+                bar.update(reader.order.size(number))
     finally:
-        feed.close()
+        reader.close()
 
 
-def _bake_shard(builder: SetBuilder, number: int, batch: ImageBatch, index: ImageIndex, oven: _Oven) -> None:
-    views, params = oven.baking.make(batch, oven.way)
+def _bake_shard(
+    builder: SetBuilder, number: int, images: ImageBatch, index: ImageIndex, baking: Baking, views: ImageViews
+) -> None:
+    draws = [Draw(baking.views, baking.seed, epoch) for epoch in range(baking.sequences)]
+    made = [views.make(images, draw) for draw in draws]
+    pixels = torch.cat([drawn.views for drawn in made], 1).permute(0, 1, 3, 4, 2).cpu().numpy()
+    params = torch.cat([drawn.params for drawn in made], 1).cpu().numpy()
     with builder.open_shard(index.name, number) as writer:
-        for position, row in enumerate(batch.rows.tolist()):
-            stored, stats = _encode(views[position], oven.baking.encoding)
+        for position, row in enumerate(images.rows.tolist()):
+            stored, stats = _encode(pixels[position], baking.encoding)
             sample = ViewSample(
                 key=index.keys[row],
                 views=stored,
                 view_ids=range(len(stored)),
                 params=params[position],
                 label=int(index.labels[row]),
-                meta={name: values[row] for name, values in index.meta.items() if name not in _TAKEN},
+                meta={name: values[row] for name, values in index.meta.items() if name not in _OWN_NAMES},
             )
             writer.add(sample, stats)
 
@@ -263,7 +160,3 @@ def _encode(views: np.ndarray, encoding: str) -> tuple[list[bytes], PixelStats]:
     stored = [simplejpeg.encode_jpeg(np.ascontiguousarray(v), quality=95, colorsubsampling="444") for v in views]
     decoded = np.stack([simplejpeg.decode_jpeg(data) for data in stored])
     return stored, PixelStats.of(decoded, reference=views)
-
-
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("torch", "numpy", "simplejpeg")}

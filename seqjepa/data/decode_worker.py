@@ -17,6 +17,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -51,8 +52,14 @@ class Setup:
     height: int
     width: int
     rows: int
-    slots: int
+    slots: int = 0
     extras: Sequence[int] = ()
+
+    @classmethod
+    def of(cls, index: Any, rows: int, extras: Sequence[int] = ()) -> Setup:
+        """For the images of a SplitIndex or ImageIndex, the number of slots to be replaced."""
+        paths = [str(path) for path in index.shard_paths]
+        return cls(paths, index.encoding, index.height, index.width, rows, extras=extras)
 
     @property
     def members(self) -> int:

@@ -11,7 +11,9 @@ run stopped (docs/fidelity.md #32):
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,6 +37,23 @@ class Purpose(IntEnum):
     PROBE = 5
     DROPOUT = 6
     EVALUATION = 7
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which draw of sequences of T = `views` views; with a sample's row it fixes every number.
+
+    purpose  draws to probe and to evaluate are others than those of training with the same seed
+    """
+
+    views: int
+    seed: int
+    epoch: int
+    purpose: Literal["train", "probe", "evaluation"] = "train"
+
+    def numbers(self, training: Purpose) -> Purpose:
+        """The numbers to draw, where those of training are `training`."""
+        return {"train": training, "probe": Purpose.PROBE, "evaluation": Purpose.EVALUATION}[self.purpose]
 
 
 def philox4x32(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:

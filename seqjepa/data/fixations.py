@@ -73,9 +73,11 @@ class Fixating:
             )
 
 
-def fixation_numbers(seed: int, epoch: int, samples: ArrayLike, count: int) -> Tensor:
+def fixation_numbers(
+    seed: int, epoch: int, samples: ArrayLike, count: int, purpose: Purpose = Purpose.FIXATIONS
+) -> Tensor:
     """The draws behind `count` fixations of each sample: float64 [B, count, 2] in [0, 1). More of them extend fewer."""
-    numbers = uniform(seed, epoch, Purpose.FIXATIONS, samples, 2 * count)
+    numbers = uniform(seed, epoch, purpose, samples, 2 * count)
     return torch.from_numpy(numbers.reshape(-1, count, 2))
 
 

@@ -1,4 +1,4 @@
-"""ImageFeed: whole images with their saliency maps, on the device: what patches and augmentations are made from.
+"""ImageReader: whole images with their saliency maps, on the device: what patches and augmentations are made from.
 
 Letters: S images of a split, B of a batch, H × W pixels.
 """
@@ -9,21 +9,18 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seqjepa.data.ahead import DecodedAhead
+from seqjepa.data.ahead import DecodedAhead, Reading
 from seqjepa.data.decode_worker import ROW, RowError, Setup
-from seqjepa.data.ring import auto_workers
 from seqjepa.data.sampling import EpochOrder, Sampling
 from shards.errors import DamageError, reason_of
-
-if TYPE_CHECKING:
-    from shards.reader import ImageIndex
+from shards.split_index import ImageIndex
 
 _SHARE = {"cuda": 0.5, "cpu": 0.25}  # of the free memory, that images may take for good
 _IMAGES_AT_ONCE = 256  # read, when a whole split is
@@ -36,62 +33,36 @@ class ImageBatch:
     rows    int64 [B], rows of the split's index: what draws are keyed by
     images  uint8 [B, 3, H, W], strided as [B, H, W, 3], on the device
     maps    float16 or float32 [B, H, W], on the device: saliency up to a factor for each image. None if not wanted
-    labels  int64 [B], on the device; −1 for none
-    keys    B sample keys
     """
 
     rows: NDArray[np.int64]
     images: Tensor
-    maps: Tensor | None
-    labels: Tensor
-    keys: list[str]
+    maps: Tensor | None = None
 
 
-class ImageFeed:
-    """Batches of images of an `image` or `saliency` split, in the order that `sampling` gives.
-
-    maps      read the saliency maps too
-    workers   decode processes (None: auto_workers; 0: decode here)
-    resident  True: the split is read when the first batch is asked for, and lives on the device from then on. False: it
-              is read ahead by the workers, epoch after epoch. None: resident if it fits, in half of a GPU's free memory
-              or a quarter of the machine's, shared by the ranks that run there
+class ImageReader:
+    """Batches of images of an `image` or `saliency` split, in the order that `sampling` gives; maps=True: with theirs.
 
     The images of a batch are valid until the next batch is asked for; on a GPU the current stream owns them.
     Raises ConfigError where the split has no maps or not one batch; DamageError and FailureError while reading.
     """
 
-    def __init__(
-        self,
-        index: ImageIndex,
-        sampling: Sampling,
-        *,
-        device: torch.device | str = "cpu",
-        maps: bool,
-        workers: int | None = None,
-        prefetch: int = 2,
-        resident: bool | None = None,
-    ) -> None:
-        self.index, self.device = index, torch.device(device)
+    def __init__(self, index: ImageIndex, sampling: Sampling, reading: Reading, *, maps: bool) -> None:
+        self.index = index
         self.order = EpochOrder(index.name, len(index), sampling)
         members = _Members.of(index, maps)
-        workers = auto_workers(sampling.world_size) if workers is None else workers
-        source = partial(_Streamed, index, members, self.device, workers, prefetch)
-        if resident is None:
-            resident = len(index) * members.bytes <= _room(self.device, sampling.world_size)
-        self.resident = resident
-        self._source: _Source = _Resident(source, self.order, self.device) if resident else source(self.order)
+        stream = partial(_Stream, index, members, reading)
+        fits = reading.resident
+        if fits is None:
+            fits = len(index) * sum(members.sizes) <= _free_bytes(reading.device, sampling.world_size)
+        self.resident = fits
+        self._source: _Source = _Resident(stream, self.order, reading.device) if fits else stream(self.order)
 
     def batch(self, epoch: int, step: int) -> ImageBatch:
         """This rank's piece of batch `step` of an epoch; streamed, one after the other is fast."""
         rows, (images, *parts) = self._source.fetch(epoch, step)
-        labels = torch.from_numpy(self.index.labels[rows].astype(np.int64))
-        return ImageBatch(
-            rows,
-            images.permute(0, 3, 1, 2),
-            _as_maps(parts, self.index.saliency, images.shape[1:3]) if parts else None,
-            labels.to(self.device, non_blocking=True),
-            [self.index.keys[row] for row in rows.tolist()],
-        )
+        maps = _as_maps(parts, self.index.saliency, images.shape[1:3]) if parts else None
+        return ImageBatch(rows, images.permute(0, 3, 1, 2), maps)
 
     def close(self) -> None:
         """End the worker processes and let go of what is resident. Another batch starts anew."""
@@ -121,56 +92,37 @@ class _Members:
             sizes += [2 * pixels] if index.saliency == "float16" else [pixels, 8]
         return cls(columns, sizes)
 
-    @property
-    def bytes(self) -> int:
-        return sum(self.sizes)
-
 
 @dataclass(frozen=True)
-class _Plan:
+class _ImagePlan:
     """rows int64 [B]; table ROW [B · members], sample by sample."""
 
     rows: NDArray[np.int64]
     table: np.ndarray
 
 
-class _Streamed:
+class _Stream:
     """Read by worker processes, ahead of their use, and copied to the device."""
 
-    def __init__(
-        self,
-        index: ImageIndex,
-        members: _Members,
-        device: torch.device,
-        workers: int,
-        prefetch: int,
-        order: EpochOrder,
-    ) -> None:
-        self._device = device
-        self._ahead = DecodedAhead(
-            partial(_plan, index, members, order),
-            order.steps,
-            partial(_setup, index, members, order.local_batch),
-            partial(_damage, index, members),
-            workers=workers,
-            prefetch=prefetch,
-            pinned=device.type == "cuda",
-        )
+    def __init__(self, index: ImageIndex, members: _Members, reading: Reading, order: EpochOrder) -> None:
+        self._device = reading.device
+        setup = Setup.of(index, order.local_batch, members.sizes[1:])
+        plan, damage = partial(_plan, index, members, order), partial(_damage, index, members)
+        self._ahead = DecodedAhead(plan, order.steps, setup, damage, reading)
 
     def fetch(self, epoch: int, step: int) -> tuple[NDArray[np.int64], list[Tensor]]:
-        plan, filled = self._ahead.fetch(epoch, step)
-        regions = (torch.from_numpy(region) for region in filled.regions)
-        return plan.rows, [region.to(self._device, non_blocking=True) for region in regions]
+        plan, regions = self._ahead.fetch(epoch, step)
+        return plan.rows, [torch.from_numpy(region).to(self._device, non_blocking=True) for region in regions]
 
     def close(self) -> None:
         self._ahead.close()
 
 
 class _Resident:
-    """Read once, as `source` does it, when first asked for; then on the device."""
+    """Read once, as `stream` does it, when first asked for; then on the device."""
 
-    def __init__(self, source: partial[_Streamed], order: EpochOrder, device: torch.device) -> None:
-        self._source, self._order, self._device = source, order, device
+    def __init__(self, stream: partial[_Stream], order: EpochOrder, device: torch.device) -> None:
+        self._stream, self._order, self._device = stream, order, device
         self._store: list[Tensor] = []
 
     def fetch(self, epoch: int, step: int) -> tuple[NDArray[np.int64], list[Tensor]]:
@@ -185,45 +137,34 @@ class _Resident:
     def _read(self) -> list[Tensor]:
         from tqdm import tqdm
 
-        samples = self._order.samples
-        stored = EpochOrder("", samples, Sampling(1, "position", min(samples, _IMAGES_AT_ONCE), 0, shuffle=False))
-        source, store = self._source(stored), []
+        samples, sampling = self._order.samples, self._order.sampling
+        whole = Sampling(1, min(samples, _IMAGES_AT_ONCE), sampling.seed, shuffle=False)
+        stored = EpochOrder("", samples, whole)
+        stream, store = self._stream(stored), []
         bar = tqdm(total=samples, desc=f"load to {self._device.type}", unit="image", disable=None, leave=False)
         with bar:
             for step in range(stored.steps):
-                rows, regions = source.fetch(0, step)
+                rows, regions = stream.fetch(0, step)
                 store = store or [region.new_empty((samples, *region.shape[1:])) for region in regions]
                 for kept, region in zip(store, regions, strict=True):
                     kept[rows[0] : rows[-1] + 1] = region
                 bar.update(len(rows))
-        source.close()
+        stream.close()
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)  # whatever stream uses them finds them filled
         return store
 
 
-def _plan(index: ImageIndex, members: _Members, order: EpochOrder, epoch: int, step: int) -> _Plan:
+def _plan(index: ImageIndex, members: _Members, order: EpochOrder, epoch: int, step: int) -> _ImagePlan:
     rows = order.rows(epoch, step, step + 1)
     table = np.empty((len(rows), len(members.columns)), ROW)
     table["offset"] = index.offsets[rows[:, None], members.columns]
     table["length"] = index.lengths[rows[:, None], members.columns]
     table["shard"] = index.shard[rows][:, None]
-    return _Plan(rows, table.reshape(-1))
+    return _ImagePlan(rows, table.reshape(-1))
 
 
-def _setup(index: ImageIndex, members: _Members, rows: int, slots: int) -> Setup:
-    return Setup(
-        shard_paths=[str(path) for path in index.shard_paths],
-        encoding=index.encoding,
-        height=index.height,
-        width=index.width,
-        rows=rows,
-        slots=slots,
-        extras=members.sizes[1:],
-    )
-
-
-def _damage(index: ImageIndex, members: _Members, plan: _Plan, error: RowError) -> DamageError:
+def _damage(index: ImageIndex, members: _Members, plan: _ImagePlan, error: RowError) -> DamageError:
     sample, member = divmod(error.row, len(members.columns))
     row, what = int(plan.rows[sample]), "the saliency map" if member else "the image"
     path = index.shard_paths[int(index.shard[row])]
@@ -242,7 +183,7 @@ def _as_maps(parts: Sequence[Tensor], storage: str, size: Sequence[int]) -> Tens
     return ((levels.float() - 255) * (span / 255)).exp_()
 
 
-def _room(device: torch.device, world_size: int) -> float:
+def _free_bytes(device: torch.device, world_size: int) -> float:
     """Bytes that a split may take for good."""
     if device.type == "cuda":
         return _SHARE["cuda"] * torch.cuda.mem_get_info(device)[0]

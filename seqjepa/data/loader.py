@@ -1,138 +1,72 @@
-"""ViewLoader: random batches of view sequences from a `views` split, exactly repeatable, decoded ahead by processes."""
+"""Loader: epochs of ViewSequences of a split, exactly repeatable."""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Self
 
 import numpy as np
 import torch
 
-from seqjepa.data.actions import AUGMENTATION_PARTS
-from seqjepa.data.ahead import DecodedAhead
-from seqjepa.data.augment.parameters import Scaling, ScalingMode
-from seqjepa.data.decode_worker import RowError, Setup
+from seqjepa.data.ahead import Reading
 from seqjepa.data.ring import auto_workers
-from seqjepa.data.sampling import Epochs, Sampling
+from seqjepa.data.sampling import Sampling
 from seqjepa.data.sequence import ViewSequence
-from seqjepa.data.views import BatchPlan, Planner
-from shards.errors import ConfigError, DamageError, reason_of
-
-if TYPE_CHECKING:
-    from shards.reader import SplitIndex
+from seqjepa.data.views import Views
+from shards.errors import ConfigError
+from shards.split_index import ImageIndex, SplitIndex
 
 
-def _own(array: np.ndarray) -> torch.Tensor:
-    """A copy that may be changed, made without giving up the GIL (as numpy's and torch's own copies do)."""
-    return torch.from_numpy(np.frombuffer(bytearray(array.data), array.dtype).reshape(array.shape))
+class Loader:
+    """Epochs of ViewSequences.
 
+    The batch at (epoch, step) is a function of the split, `views` and `sampling` alone: a run resumes exactly by asking
+    for the step at which it stopped.
 
-class ViewLoader(Epochs):
-    """Endless epochs of ViewSequences: T distinct views of each, uniformly, in random order (docs/fidelity.md #31).
-
-    Of a baked set, epoch e instead takes the first T views of the e-th stored sequence, in their order, and starts over
-    when there are no more; of augmentations all T, as the last is the target.
-
-    index       a split of a `views` shard set
-    views       T, views of a sequence; the last is the target
-    action      a kind in actions.ACTIONS
-    batch_size  over all ranks; the last batch of an epoch is smaller unless drop_last
-    seed        with epoch and sample it fixes every draw: workers, ranks and resuming change nothing
-    workers     decode processes (None: auto_workers; 0: decode here, when a batch is asked for)
-    prefetch    batches queued beyond those that workers are at: a slot of memory each
-    pin         page-lock the ring for asynchronous copies; needs CUDA
-    normalisation, scaling  for actions of baked augmentations: "zscore" with the set's constants
-                (augment.scaling.stored_scaling), or "author", which has none
-
-    The views of a batch lie in a slot of the ring: they are valid until the next batch is asked for. With pin=True,
-    non_blocking copies queued on the current stream before then are waited for.
+    index     a split
+    views     what is drawn of its samples: views.StoredViews, Patches or Augmented
+    sampling  which samples a batch holds
+    reading   with how many workers, where; None: the defaults
 
     Raises ConfigError where the split cannot give such batches; while iterating DamageError (names shard and sample)
-    and FailureError (a worker died).
+    and FailureError (a worker died). Stored views of a batch are valid until the next batch is asked for.
     """
 
     def __init__(
-        self,
-        index: SplitIndex,
-        *,
-        views: int,
-        action: str,
-        batch_size: int,
-        seed: int,
-        workers: int | None = None,
-        prefetch: int = 2,
-        rank: int = 0,
-        world_size: int = 1,
-        shuffle: bool = True,
-        drop_last: bool = False,
-        pin: bool = False,
-        normalisation: ScalingMode = "zscore",
-        scaling: Scaling | None = None,
+        self, index: SplitIndex | ImageIndex, views: Views, sampling: Sampling, reading: Reading | None = None
     ) -> None:
-        self.sampling = Sampling(views, action, batch_size, seed, shuffle, drop_last, rank, world_size)
-        self.index = index
-        self.workers = auto_workers(world_size) if workers is None else workers
-        own = scaled_by(action, normalisation, scaling)
-        planner = Planner(index, self.sampling, scaling if normalisation == "zscore" else None)
-        identity = self.sampling.identity() | own | {"fingerprint": index.fingerprint()}
-        self._ahead = DecodedAhead(
-            planner.batch,
-            planner.order.steps,
-            partial(_setup, index, planner.order.local_batch * views),
-            partial(_damage, index),
-            workers=self.workers,
-            prefetch=prefetch,
-            pinned=pin,
-        )
-        super().__init__(planner.order.steps, identity)
+        reading = reading or Reading()
+        if reading.workers is None:
+            reading = replace(reading, workers=auto_workers(sampling.world_size))
+        self.index, self.views, self.sampling = index, views, sampling
+        self._source = views.open(index, sampling, reading)
+        self._labels = index.labels.astype(np.int64)
+
+    def __len__(self) -> int:
+        """Batches per epoch, the same on every rank."""
+        return self._source.steps
+
+    @property
+    def resident(self) -> bool:
+        """Whether the split lives on the device."""
+        return self._source.resident
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[ViewSequence]:
+        """The batches of an epoch from start_step on. Raises ConfigError if there is no such step."""
+        if not 0 <= start_step <= len(self):
+            raise ConfigError(f"step is {start_step}; an epoch has {len(self)} steps")
+        for step in range(start_step, len(self)):
+            rows, views, actions, params = self._source.batch(epoch, step)
+            labels = torch.from_numpy(self._labels[rows]).to(views.device, non_blocking=True)
+            yield ViewSequence(views, actions, params, labels, [self.index.keys[row] for row in rows.tolist()])
 
     def close(self) -> None:
-        """End the worker processes. The last batch stays readable; asking for another starts new workers."""
-        self._ahead.close()
+        """End the worker processes and let go of what they filled. Asking for another batch starts anew."""
+        self._source.close()
 
-    def _batch(self, epoch: int, step: int) -> ViewSequence:
-        plan, filled = self._ahead.fetch(epoch, step)
-        index, B, T = self.index, len(plan.samples), self.sampling.views
-        views = filled.regions[0].reshape(B, T, index.height, index.width, 3).transpose(0, 1, 4, 2, 3)
-        return ViewSequence(
-            torch.from_numpy(views),
-            _own(plan.actions),
-            _own(plan.params),
-            _own(plan.labels),
-            [index.keys[sample] for sample in plan.samples.tolist()],
-        )
+    def __enter__(self) -> Self:
+        return self
 
-
-def scaled_by(action: str, normalisation: str, scaling: Scaling | None) -> dict[str, str]:
-    """What a position means something only together with. ConfigError: an action without the constants it needs."""
-    if action not in AUGMENTATION_PARTS:
-        return {}
-    if normalisation not in ("zscore", "author"):
-        raise ConfigError(f"unknown normalisation {normalisation!r} of actions; there are: zscore, author")
-    if normalisation == "zscore" and scaling is None:
-        raise ConfigError(
-            f"action {action!r} needs the constants that scale augmentation parameters, which sets made by "
-            "`seqjepa-data bake --augment` have; use such a set, or another action"
-        )
-    return {"normalisation": normalisation}
-
-
-def _setup(index: SplitIndex, rows: int, slots: int) -> Setup:
-    return Setup(
-        shard_paths=[str(path) for path in index.shard_paths],
-        encoding=index.encoding,
-        height=index.height,
-        width=index.width,
-        rows=rows,
-        slots=slots,
-    )
-
-
-def _damage(index: SplitIndex, plan: BatchPlan, error: RowError) -> DamageError:
-    sample, slot = divmod(error.row, plan.views.shape[1])
-    row, view = int(plan.samples[sample]), int(plan.views[sample, slot])
-    path = index.shard_paths[int(index.shard[row])]
-    return DamageError(
-        f"{path}: view {view} of sample {index.keys[row]!r} cannot be decoded ({reason_of(error)}); "
-        f"`seqjepa-data verify {path.parent}` finds all that is damaged"
-    )
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,4 +1,4 @@
-"""Which samples each batch of each rank holds, as a pure function of (seed, epoch, step, rank), and parts of splits.
+"""Which samples each batch of each rank holds, as a pure function of (seed, epoch, step, rank); and parts of splits.
 
 The order is the same for every kind of views, so a baked set gives the batches that baking it replaces, and the pieces
 of R ranks put together are the batch that one rank would hold.
@@ -7,31 +7,30 @@ of R ranks put together are the batch that one rank would hold.
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Self, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seqjepa.data.actions import action_size
 from seqjepa.data.draws import permutation
-from seqjepa.data.sequence import ViewSequence
 from shards.errors import ConfigError
 from shards.split_index import ImageIndex, SplitIndex
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Everything besides the shards that decides what a batch holds.
+    """How many views of how many samples make a batch, in which order.
 
-    batch_size is global: over all `world_size` ranks. Raises ConfigError for values that cannot work.
+    views       T, views of a sequence; the last is the target
+    batch_size  over all `world_size` ranks; the last batch of an epoch is smaller unless drop_last
+    seed        with the epoch and a sample's row it fixes every draw: workers, ranks and resuming change nothing
+
+    Raises ConfigError for values that cannot work.
     """
 
     views: int
-    action: str
     batch_size: int
     seed: int
     shuffle: bool = True
@@ -40,7 +39,6 @@ class Sampling:
     world_size: int = 1
 
     def __post_init__(self) -> None:
-        action_size(self.action)
         if self.views < 1:
             raise ConfigError(f"views is {self.views}; a sequence has at least 1 (2 for one action)")
         if not 0 <= self.seed < 2**64:
@@ -54,11 +52,6 @@ class Sampling:
                 f"batch_size is {self.batch_size}; it is the batch over all ranks and must be a positive multiple of "
                 f"world_size {self.world_size}"
             )
-
-    def identity(self) -> dict[str, int | str | bool]:
-        """What a position in the data means something only together with: not the ranks, whose number may change."""
-        names = ("seed", "views", "action", "batch_size", "shuffle", "drop_last")
-        return {name: getattr(self, name) for name in names}
 
 
 def steps_per_epoch(samples: int, sampling: Sampling) -> int:
@@ -113,74 +106,6 @@ class EpochOrder:
         return permutation(self.sampling.seed, epoch, self.samples)
 
 
-class Epochs(ABC):
-    """Epochs of `steps` batches, beginning at the position (epoch, step) of the next one.
-
-    identity: what has to be equal for a position to mean the same, plain numbers and strings.
-    """
-
-    def __init__(self, steps: int, identity: dict[str, Any]) -> None:
-        self._steps, self._identity = steps, identity
-        self._epoch, self._step = 0, 0
-
-    @abstractmethod
-    def _batch(self, epoch: int, step: int) -> ViewSequence:
-        """That batch."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """End the worker processes and let go of what they filled. Asking for another batch starts anew."""
-
-    def __len__(self) -> int:
-        """Batches per epoch, the same on every rank."""
-        return self._steps
-
-    def __iter__(self) -> Iterator[ViewSequence]:
-        """The rest of the current epoch; the next call gives the next epoch."""
-        return self.epoch(self._epoch, self._step)
-
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[ViewSequence]:
-        """The batches of an epoch from start_step on. Raises ConfigError if there is no such step."""
-        self._check(start_step)
-        for step in range(start_step, self._steps):
-            batch = self._batch(epoch, step)
-            self._epoch, self._step = following(epoch, step, self._steps)
-            yield batch
-
-    def state_dict(self) -> dict[str, Any]:
-        """Position of the next batch, and what has to be equal for it to mean the same. Plain numbers and strings."""
-        return {"epoch": self._epoch, "step": self._step} | self._identity
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a position. Raises ConfigError saying what differs from the run that saved it."""
-        differences = [
-            f"{name} was {state.get(name)!r} and is {value!r}"
-            for name, value in self._identity.items()
-            if state.get(name) != value
-        ]
-        if differences:
-            raise ConfigError(
-                f"cannot resume the data order: {'; '.join(differences)}; use the same settings and shards"
-            )
-        self._check(state["step"])
-        self._epoch, self._step = state["epoch"], state["step"]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _check(self, step: int) -> None:
-        if not 0 <= step <= self._steps:
-            raise ConfigError(f"step is {step}; an epoch has {self._steps} steps")
-
-
-def following(epoch: int, step: int, steps: int) -> tuple[int, int]:
-    """The position after (epoch, step)."""
-    return (epoch, step + 1) if step + 1 < steps else (epoch + 1, 0)
-
-
 Index = TypeVar("Index", bound=SplitIndex | ImageIndex)
 
 BY_SAMPLE = {
@@ -196,8 +121,9 @@ BY_SAMPLE = {
 def part_of(index: Index, fraction: float, seed: int) -> Index:
     """round(fraction · S) samples of a split, at least one, in stored order; the split itself for fraction 1.
 
-    Which ones is a function of the seed and the samples' keys alone, so sharding the same data anew changes nothing,
-    and of one seed a smaller part lies within every larger one. The fingerprint is a new one.
+    For runs that fit the machine, and for learning curves over the amount of data. Which samples is a function of the
+    seed and the samples' keys alone, so sharding the same data anew changes nothing, and of one seed a smaller part
+    lies within every larger one. The fingerprint is a new one.
     """
     if fraction >= 1:
         return index

@@ -7,8 +7,11 @@ C, H, W channels and pixels, A action size, P parameters of a view, D feature wi
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -39,6 +42,18 @@ class ViewSequence:
             for name in ("views", "actions", "params", "labels")
         }
         return replace(self, **moved)
+
+
+class Drawn(NamedTuple):
+    """Sequences as views.Views draws them: a ViewSequence without what is known of its samples.
+
+    rows  int64 [B]: the samples, rows of the split's index
+    """
+
+    rows: NDArray[np.int64]
+    views: Tensor
+    actions: Tensor
+    params: Tensor
 
 
 def normalise(

@@ -1,7 +1,7 @@
 """seqjepa.webdataset: the view sequences of a `views` set as a plain webdataset pipeline, for any training loop.
 
 Tars are read from front to back, as webdataset does. Views and actions of a sample are those that the trainer's
-ViewLoader draws for the same (seed, epoch, sample), by the same code; the order of samples is another one: shards in
+Loader draws for the same (seed, epoch, sample), by the same code; the order of samples is another one: shards in
 random order, mixed in a buffer.
 """
 
@@ -22,10 +22,9 @@ from webdataset.shardlists import SimpleShardList, split_by_node, split_by_worke
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from seqjepa.data.actions import AUGMENTATION_COLUMNS, POSITION_COLUMNS, ROTATION_COLUMNS
-from seqjepa.data.augment.parameters import Scaling, ScalingMode, stored_scaling
-from seqjepa.data.draws import Purpose, draw_u32, permutation
-from seqjepa.data.loader import scaled_by
-from seqjepa.data.views import check_views, drawn_views, sequence_actions
+from seqjepa.data.augment.parameters import ScalingMode, stored_scaling
+from seqjepa.data.draws import Draw, Purpose, draw_u32, permutation
+from seqjepa.data.stored import StoredViews
 from shards.environment import pass_environment_on
 from shards.errors import ConfigError, DamageError, FormatError
 from shards.pixels import decode_pixels
@@ -70,7 +69,7 @@ def webdataset(
     for name, value, least in (("context", context, 1), ("batch_size", batch_size, 0), ("shuffle", shuffle, 0)):
         if not isinstance(value, int) or value < least:
             raise ConfigError(f"{name} is {value!r}; allowed is a whole number from {least} on")
-    draw = Draw.of(ShardSet.open(shards), split, context + 1, action, seed, epoch, normalisation)
+    draw = TarDraw.of(ShardSet.open(shards), split, action, normalisation, Draw(context + 1, seed, epoch))
     return DataPipeline(
         SimpleShardList([str(path) for path in draw.shards_in_order(shuffle > 0)]),
         split_by_node,
@@ -84,35 +83,27 @@ def webdataset(
 
 
 @dataclass(frozen=True)
-class Draw:
-    """A sample of a tar → the T of its views that (seed, epoch) draw, still encoded; decode() makes pixels of them.
+class TarDraw:
+    """A sample of a tar → the T of its views that are drawn of it, still encoded; decode() makes pixels of them.
 
     members  names of the view slots' members, without the key
     """
 
     index: SplitIndex
     members: tuple[str, ...]
-    views: int
-    action: str
-    scaling: Scaling | None
-    seed: int
-    epoch: int
+    views: StoredViews
+    draw: Draw
 
     @classmethod
-    def of(
-        cls, opened: ShardSet, split: str, views: int, action: str, seed: int, epoch: int, normalisation: ScalingMode
-    ) -> Draw:
+    def of(cls, opened: ShardSet, split: str, action: str, normalisation: ScalingMode, draw: Draw) -> TarDraw:
         """ConfigError where the set has no such split, sequences or parameters, or seed or epoch are out of range."""
         index, spec = opened.split(split), opened.info.spec
         assert isinstance(spec, ViewSpec), "split() has refused other kinds"
-        check_views(index, views)
         kind = action or usual_action(opened.path, index.param_names)
-        scaling = stored_scaling(opened.info) if normalisation == "zscore" else None
-        scaled_by(kind, normalisation, scaling)
-        members = tuple(suffix.lstrip(".") for suffix in spec.suffixes()[: spec.views])
-        draw = cls(index, members, views, kind, scaling, seed, epoch)
-        draw.numbers(0)
-        return draw
+        views = StoredViews(kind, normalisation, stored_scaling(opened.info) if normalisation == "zscore" else None)
+        views.check(index, draw.views)
+        views.plan(index, np.zeros(1, np.int64), draw)
+        return cls(index, tuple(suffix.lstrip(".") for suffix in spec.suffixes()[: spec.views]), views, draw)
 
     @cached_property
     def rows(self) -> dict[str, int]:
@@ -122,31 +113,25 @@ class Draw:
     def shards_in_order(self, shuffle: bool) -> list[Path]:
         """The split's tars, as stored or in the epoch's random order."""
         paths = self.index.shard_paths
-        return [paths[i] for i in permutation(self.seed, self.epoch, len(paths))] if shuffle else list(paths)
+        return [paths[i] for i in permutation(self.draw.seed, self.draw.epoch, len(paths))] if shuffle else list(paths)
 
     def samples_by_shard(self) -> dict[str, int]:
         """How many samples each of the split's tars holds."""
         counts = np.bincount(self.index.shard, minlength=len(self.index.shard_paths))
         return dict(zip(map(str, self.index.shard_paths), counts.tolist(), strict=True))
 
-    def numbers(self, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of one sample: slots int64 [T], params float32 [T, P], actions float32 [T-1, A]."""
-        slots = drawn_views(self.index, np.array([row]), self.views, self.seed, self.epoch)[0]
-        params = self.index.params[row, slots].astype(np.float32, copy=False)
-        return slots, params, sequence_actions(params[None], self.index.param_names, self.action, self.scaling)[0]
-
     def __call__(self, sample: Example) -> Example:
         key, tar = sample["__key__"], sample["__url__"]
         row = self.rows.get(key)
         if row is None or str(self.index.shard_paths[self.index.shard[row]]) != tar:
             raise DamageError(f"{tar} holds a sample {key!r} that its index does not name")
-        slots, params, actions = self.numbers(row)
-        names = [self.members[slot] for slot in slots.tolist()]
+        plan = self.views.plan(self.index, np.array([row]), self.draw)
+        names = [self.members[slot] for slot in plan.slots[0].tolist()]
         if missing := [name for name in names if name not in sample]:
             raise DamageError(f"{tar}: sample {key!r} has no {', '.join(missing)}")
         label = int(self.index.labels[row])
         encoded = {f"{tar}: {key}.{name}": sample[name] for name in names}
-        return {"encoded": encoded, "params": params, "actions": actions, "label": label, "key": key}
+        return {"encoded": encoded, "params": plan.params[0], "actions": plan.actions[0], "label": label, "key": key}
 
     def decode(self, drawn: Example) -> Example:
         """What __call__ made → an item of the pipeline."""

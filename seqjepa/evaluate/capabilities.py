@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from seqjepa.data.views import Augmenting
+from seqjepa.data.views import Augmented
 from seqjepa.evaluate.config import Protocol
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.splits import SplitFeatures
@@ -37,7 +37,7 @@ def capabilities_of(
 def _seen(banks: SplitFeatures) -> Seen:
     if banks.how is None:
         return "stored views"
-    return "augmentations" if isinstance(banks.how, Augmenting) else "patches"
+    return "augmentations" if isinstance(banks.how, Augmented) else "patches"
 
 
 def _constant(bank: Features) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import torch
 
 from seqjepa.config import RunConfig
 from seqjepa.data.fixations import Fixating
-from seqjepa.data.views import Augmenting
+from seqjepa.data.views import Augmented
 from seqjepa.evaluate.studies import EvalContext, Study
 from seqjepa.methods import build_method
 from seqjepa.methods.base import Aggregating, as_module
@@ -67,7 +67,7 @@ def _view_shape(case: EvalContext) -> tuple[int, int]:
     how, data = case.banks.how, case.loaded.data
     if isinstance(how, Fixating):
         return how.patch, how.patch
-    return (how.size, how.size) if isinstance(how, Augmenting) else (data.height, data.width)
+    return (how.size, how.size) if isinstance(how, Augmented) else (data.height, data.width)
 
 
 def _take(case: EvalContext) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from seqjepa.data.augment.apply import augment
 from seqjepa.data.augment.parameters import Scaling, draw_parameters
 from seqjepa.data.draws import Purpose, uniform
 from seqjepa.data.fixations import POSITION_NAMES, Fixating, cut_patches, positions, sample_fixations
-from seqjepa.data.views import Augmenting
+from seqjepa.data.views import Augmented
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Augmentations:
     """Augmented images; params are the nine recorded ones. A draw is what a training sequence is: V − 1 views of the
     observation pipeline, then one of the target pipeline."""
 
-    how: Augmenting
+    how: Augmented
     draws: Draws
     param_names = AUGMENTATION_COLUMNS
     needs_maps = False

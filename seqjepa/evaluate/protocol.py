@@ -14,7 +14,7 @@ from typing import Any
 
 from seqjepa.data.fixations import Fixating
 from seqjepa.data.known_sets import classes_sha256
-from seqjepa.data.views import Augmenting
+from seqjepa.data.views import Augmented
 from seqjepa.evaluate.bootstrap import LEVEL, RESAMPLES
 from seqjepa.evaluate.config import Protocol
 from seqjepa.evaluate.features import Features
@@ -83,13 +83,13 @@ def _seeing(banks: SplitFeatures, subject: Capabilities, recipe: str) -> dict[st
     """How patches were taken, or images augmented; nothing for stored views."""
     if isinstance(banks.how, Fixating):
         return {"fixating": asdict(banks.how) | {"transfer": banks.transfer}}
-    if isinstance(banks.how, Augmenting):
+    if isinstance(banks.how, Augmented):
         patches = {} if banks.patches is None else {"position_patches": banks.patches.as_json()}
         return {"augmenting": {"recipe": recipe} | _recipe(banks.how) | _compared(banks.train, subject), **patches}
     return {"augmenting": {"recipe": "as baked"} | _compared(banks.train, subject)} if subject.augmented else {}
 
 
-def _recipe(how: Augmenting) -> dict[str, Any]:
+def _recipe(how: Augmented) -> dict[str, Any]:
     """Field by field."""
     pipelines = {pipeline: _as_json(fields) for pipeline, fields in asdict(how.recipe).items()}
     return {**pipelines, "size": how.size, "conditioned_on": how.action}

@@ -23,7 +23,7 @@ from seqjepa.data.augment.recipes import build_recipe
 from seqjepa.data.draws import Purpose
 from seqjepa.data.fixations import Fixating
 from seqjepa.data.normalisation import NORMALISATIONS, explicit
-from seqjepa.data.views import Augmenting
+from seqjepa.data.views import Augmented
 from seqjepa.evaluate.config import Protocol
 from seqjepa.evaluate.drawn_views import Augmentations, DrawnViews, Draws, Glances
 from seqjepa.evaluate.encode import PixelStats, embed, encode_images, encode_views
@@ -36,7 +36,7 @@ from shards.reader import ImageIndex, ShardSet, SplitIndex
 from shards.schema import ImageSpec, ViewSpec
 
 
-def how_seen(loaded: LoadedRun, stored: ShardSet, index: ImageIndex, patch: int | None) -> Fixating | Augmenting:
+def how_seen(loaded: LoadedRun, stored: ShardSet, index: ImageIndex, patch: int | None) -> Fixating | Augmented:
     """As in training, of patches with another size if `patch` is given. ConfigError where such views cannot be had."""
     spec = stored.info.spec
     assert isinstance(spec, ImageSpec), "other sets have no images"
@@ -45,7 +45,7 @@ def how_seen(loaded: LoadedRun, stored: ShardSet, index: ImageIndex, patch: int 
     return _fixating(loaded, stored, spec, patch)
 
 
-def _augmenting(loaded: LoadedRun, stored: ShardSet, index: ImageIndex) -> Augmenting:
+def _augmenting(loaded: LoadedRun, stored: ShardSet, index: ImageIndex) -> Augmented:
     data = loaded.data
     found, wanted = (index.height, index.width), (data.image_height, data.image_width)
     if found != wanted:
@@ -54,7 +54,7 @@ def _augmenting(loaded: LoadedRun, stored: ShardSet, index: ImageIndex) -> Augme
             "evaluate on shards of the same size"
         )
     scaling = "author" if loaded.config.fidelity == "author" else "zscore"
-    return Augmenting.of(index, build_recipe(data.augment), data.action, scaling)
+    return Augmented.of(index, build_recipe(data.augment), data.action, scaling)
 
 
 def _fixating(loaded: LoadedRun, stored: ShardSet, spec: ImageSpec, patch: int | None) -> Fixating:
@@ -176,7 +176,7 @@ class SplitFeatures:
     height: int
     normalisation: str
     fingerprints: tuple[str, ...] = ()
-    how: Fixating | Augmenting | None = None
+    how: Fixating | Augmented | None = None
     transfer: bool = False
     patches: PatchFeatures | None = None
 
@@ -231,7 +231,7 @@ def _of_images(
     transfer = (spec.height, spec.width, side) != (data.image_height, data.image_width, data.patch)
     name = protocol.normalisation or usual_normalisation(stored, transfer)
     stats = statistics(loaded, stored, name)
-    seen_as = patches_for_position(loaded, stored, protocol.patch) if isinstance(how, Augmenting) else None
+    seen_as = patches_for_position(loaded, stored, protocol.patch) if isinstance(how, Augmented) else None
     made = partial(_drawn_views, how, protocol, stats[0])
 
     def count(example: DrawnViews) -> int:
@@ -254,15 +254,15 @@ def _fingerprints(indexes: Sequence[SplitIndex | ImageIndex]) -> tuple[str, ...]
     return tuple(index.fingerprint() for index in indexes)
 
 
-def validation_views(how: Fixating | Augmenting, protocol: Protocol, mean: tuple[float, ...]) -> DrawnViews:
+def validation_views(how: Fixating | Augmented, protocol: Protocol, mean: tuple[float, ...]) -> DrawnViews:
     """The fixed views of the images that a run is scored on. mean: of the constants that pixels are normalised by."""
     return _drawn_views(how, protocol, mean, protocol.val_draws, Purpose.EVALUATION)
 
 
 def _drawn_views(
-    how: Fixating | Augmenting, protocol: Protocol, mean: tuple[float, ...], count: int, purpose: Purpose
+    how: Fixating | Augmented, protocol: Protocol, mean: tuple[float, ...], count: int, purpose: Purpose
 ) -> DrawnViews:
-    if isinstance(how, Augmenting):
+    if isinstance(how, Augmented):
         return Augmentations(how, Draws(count, augmented_views_wanted(protocol.m_val), protocol.seed, purpose))
     return Glances(how, Draws(count, views_wanted(protocol.m_val), protocol.seed, purpose), mean)
 

@@ -1,8 +1,8 @@
 """The split that a run trains on and the loader of its batches, whatever kind the shards are.
 
-    views     stored views, decoded ahead by processes               data/loader.py
-    saliency  patches at fixations, cut in batches on the device     data/saccades.py
-    image     augmented views, made in batches on the device         data/augmented.py (of saliency sets' images too)
+    views     stored views, decoded ahead by processes
+    saliency  patches at fixations, cut in batches on the device
+    image     augmented views, made in batches on the device (of saliency sets' images too)
 
 What does not fit together – shards, settings, ranks – is said here, before anything is written.
 
@@ -15,21 +15,21 @@ import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
 
 import torch
 
 from seqjepa.config import DataConfig, RunConfig
 from seqjepa.data.actions import OF_THE_SHARDS, action_name, action_of_shards, as_spec, needs_order
-from seqjepa.data.augment.parameters import Scaling, ScalingMode, stored_scaling
+from seqjepa.data.ahead import Reading
+from seqjepa.data.augment.parameters import Scaling, stored_scaling
 from seqjepa.data.augment.recipes import build_recipe
 from seqjepa.data.fixations import Fixating
 from seqjepa.data.known_sets import classes_sha256
-from seqjepa.data.loader import ViewLoader
+from seqjepa.data.loader import Loader
 from seqjepa.data.normalisation import NORMALISATIONS, explicit
-from seqjepa.data.sampling import part_of
-from seqjepa.data.sequence import ViewSequence
-from seqjepa.data.views import AugmentedLoader, SaccadeLoader
+from seqjepa.data.sampling import Sampling, part_of
+from seqjepa.data.stored import StoredViews
+from seqjepa.data.views import Augmented, Patches, Views
 from seqjepa.methods.context_ssl import PARAMS as CONTEXT_SSL_PARAMS
 from seqjepa.training.distributed import World
 from seqjepa.training.run import DataInfo
@@ -38,22 +38,6 @@ from shards.reader import ImageIndex, ShardSet, SplitIndex
 from shards.schema import ActionSpec, DatasetInfo, ImageSpec, MapSpec, ViewSpec
 
 logger = logging.getLogger(__name__)
-
-
-class BatchLoader(Protocol):
-    """What the trainer needs of a loader: batches that are a function of (seed, epoch, step, rank) alone."""
-
-    def __len__(self) -> int:
-        """Batches per epoch, the same on every rank."""
-        ...
-
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[ViewSequence]:
-        """The batches of an epoch from start_step on, uint8 views on the host or the device."""
-        ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *_: object) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -117,7 +101,7 @@ def pixel_stats(info: DatasetInfo, config: RunConfig) -> tuple[tuple[float, ...]
 
 def build_loader(
     source: TrainingData, config: RunConfig, world: World, workers: int | None, device: torch.device
-) -> BatchLoader:
+) -> Loader:
     """The run's loader. A last batch that leaves a rank one sequence is dropped: batch norm needs two."""
     samples, batch = len(source.index), config.optim.batch_size
     if min(samples, batch) // world.size < 2:
@@ -130,25 +114,25 @@ def build_loader(
             "optim.batch_size is %d, but there are %d samples to train on: every step takes all %d; set at most %d",
             *(batch, samples, samples, samples),
         )
-    common: dict[str, Any] = {
-        "views": config.data.context + 1,
-        "action": config.data.action,
-        "batch_size": batch,
-        "seed": config.seed,
-        "workers": workers,
-        "rank": world.rank,
-        "world_size": world.size,
-        "drop_last": samples > batch and samples % batch // world.size < 2,
-    }
-    scaling: ScalingMode = "author" if config.fidelity == "author" else "zscore"
+    sampling = Sampling(
+        views=config.data.context + 1,
+        batch_size=batch,
+        seed=config.seed,
+        rank=world.rank,
+        world_size=world.size,
+        drop_last=samples > batch and samples % batch // world.size < 2,
+    )
+    return Loader(source.index, training_views(source, config), sampling, Reading(device, workers))
+
+
+def training_views(source: TrainingData, config: RunConfig) -> Views:
+    """What the run sees of its samples. ConfigError where the shards cannot give that."""
+    data, scaling = config.data, "author" if config.fidelity == "author" else "zscore"
     if isinstance(source.index, SplitIndex):
-        pin = device.type == "cuda"
-        return ViewLoader(source.index, pin=pin, normalisation=scaling, scaling=source.scaling, **common)
+        return StoredViews(data.action, scaling, source.scaling)
     if source.data.fixating:
-        how = Fixating(**source.data.fixating)
-        return SaccadeLoader(source.index, how, device=device, mean=tuple(source.data.mean), **common)
-    recipe = build_recipe(config.data.augment)
-    return AugmentedLoader(source.index, recipe, normalisation=scaling, device=device, **common)
+        return Patches(Fixating(**source.data.fixating), tuple(source.data.mean), data.action)
+    return Augmented.of(source.index, build_recipe(data.augment), data.action, scaling)
 
 
 def _data_info(info: DatasetInfo, split: str, config: RunConfig) -> DataInfo:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from seqjepa.config import RunConfig
 from seqjepa.data.device import feed
+from seqjepa.data.loader import Loader
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.devices import device_name, pick_device
 from seqjepa.files import settle_checksums
@@ -27,7 +28,7 @@ from seqjepa.methods.base import Method, as_module
 from seqjepa.models.ema import cosine_tau, schedule_progress
 from seqjepa.training import checkpoint, loggers, run
 from seqjepa.training.checkpoint import initial_method, load_run
-from seqjepa.training.data import BatchLoader, TrainingData, build_loader, open_training_data
+from seqjepa.training.data import TrainingData, build_loader, open_training_data
 from seqjepa.training.distributed import World, highest, on_all, on_main, process_group
 from seqjepa.training.learner import Learner
 from seqjepa.training.monitor import EpochMeter, OnlineProbes
@@ -106,7 +107,7 @@ class Trainer:
         source: TrainingData,
         method: Method,
         widths: dict[str, torch.Size],
-        loader: BatchLoader,
+        loader: Loader,
         out: Path,
         world: World,
         device: torch.device,

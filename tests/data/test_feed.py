@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from loaders import patch_loader
 
 from seqjepa.data.device import feed
 from seqjepa.data.fixations import Fixating
 from seqjepa.data.sequence import ViewSequence
-from seqjepa.data.views import SaccadeLoader
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
@@ -44,8 +44,8 @@ def test_channels_last_is_kept_or_undone():
 def test_batches_made_on_the_device_pass_through(build_image_set, resident):
     index = build_image_set(samples=64).images("train")
     settings: dict[str, Any] = {"views": 4, "batch_size": 8, "seed": 0, "workers": 2}
-    host = SaccadeLoader(index, Fixating(patch=6), **settings)
-    with SaccadeLoader(index, Fixating(patch=6), device="cuda", resident=resident, **settings) as loader:
+    host = patch_loader(index, Fixating(patch=6), **settings)
+    with patch_loader(index, Fixating(patch=6), device="cuda", resident=resident, **settings) as loader:
         made = feed((seq for e in range(6) for seq in loader.epoch(e)), torch.device("cuda"), MEAN, STD)
         expected = feed((seq for e in range(6) for seq in host.epoch(e)), torch.device("cpu"), MEAN, STD)
         for a, b in zip(made, expected, strict=True):

@@ -9,13 +9,16 @@ import pytest
 from scipy import stats
 
 from seqjepa.data.sampling import Sampling, piece, steps_per_epoch
-from seqjepa.data.views import Planner
+from seqjepa.data.stored import Planner, StoredViews
 from shards.errors import ConfigError
 
 
 def sampling(**changes) -> Sampling:
-    settings = {"views": 3, "action": "rotation", "batch_size": 6, "seed": 1}
-    return Sampling(**(settings | changes))
+    return Sampling(**({"views": 3, "batch_size": 6, "seed": 1} | changes))
+
+
+def planner(index, action: str = "rotation", **changes) -> Planner:
+    return Planner(index, StoredViews(action), sampling(**changes))
 
 
 def fake_index(samples: int, views: int, n_views: np.ndarray | None = None, sequence: int = 0) -> Any:
@@ -55,52 +58,52 @@ def test_pieces_are_equal_contiguous_and_leave_out_less_than_the_ranks(samples, 
 
 def test_a_batch_spanning_blocks_is_the_same_as_one_planned_alone(monkeypatch):
     index = fake_index(100, 9)
-    whole = Planner(index, sampling())
-    monkeypatch.setattr("seqjepa.data.views._BLOCK_SAMPLES", 13)
-    blocks = Planner(index, sampling())
+    whole = planner(index)
+    monkeypatch.setattr("seqjepa.data.stored._BLOCK_SAMPLES", 13)
+    blocks = planner(index)
     for step in range(whole.order.steps):
         a, b = whole.batch(4, step), blocks.batch(4, step)
-        for name in ("samples", "views", "table", "actions", "params", "labels"):
+        for name in ("rows", "slots", "table", "actions", "params"):
             assert np.array_equal(getattr(a, name), getattr(b, name))
-        assert len(a.table) == 3 * len(a.samples) == 3 * len(a.labels)
+        assert len(a.table) == 3 * len(a.rows)
 
 
 def test_the_table_points_at_the_chosen_views():
     index = fake_index(40, 9)
-    plan = Planner(index, sampling()).batch(2, 3)
-    for sample, views, rows in zip(plan.samples, plan.views, plan.table.reshape(-1, 3), strict=True):
+    plan = planner(index).batch(2, 3)
+    for sample, views, rows in zip(plan.rows, plan.slots, plan.table.reshape(-1, 3), strict=True):
         assert rows["offset"].tolist() == index.offsets[sample, views].tolist()
         assert rows["length"].tolist() == index.lengths[sample, views].tolist()
         assert set(rows["shard"]) == {sample // 10}
 
 
 def test_every_pair_of_first_and_last_view_is_equally_likely_over_epochs():
-    planner = Planner(fake_index(200, 5), sampling(batch_size=200))
-    views = np.concatenate([planner.batch(epoch, 0).views for epoch in range(100)])
+    plans = planner(fake_index(200, 5), batch_size=200)
+    views = np.concatenate([plans.batch(epoch, 0).slots for epoch in range(100)])
     _, counts = np.unique(views[:, 0] * 5 + views[:, 2], return_counts=True)
     assert len(counts) == 20
     assert stats.chisquare(counts).pvalue > 1e-4
 
 
 def test_without_shuffling_samples_come_in_stored_order():
-    planner = Planner(fake_index(20, 5), sampling(shuffle=False))
-    assert np.concatenate([planner.batch(7, s).samples for s in range(planner.order.steps)]).tolist() == list(range(20))
+    plans = planner(fake_index(20, 5), shuffle=False)
+    assert np.concatenate([plans.batch(7, s).rows for s in range(plans.order.steps)]).tolist() == list(range(20))
 
 
 @pytest.mark.parametrize("views", [2, 3])
 def test_of_stored_sequences_each_epoch_takes_the_next_in_order(views):
     index = fake_index(20, 9, sequence=3)
-    planner = Planner(index, sampling(views=views))
+    plans = planner(index, views=views)
     for epoch, run in enumerate([0, 1, 2, 0]):
-        for step in range(planner.order.steps):
-            plan = planner.batch(epoch, step)
-            assert (plan.views == 3 * run + np.arange(views)).all()
-            assert np.array_equal(plan.params, index.params[plan.samples, 3 * run : 3 * run + views])
+        for step in range(plans.order.steps):
+            plan = plans.batch(epoch, step)
+            assert (plan.slots == 3 * run + np.arange(views)).all()
+            assert np.array_equal(plan.params, index.params[plan.rows, 3 * run : 3 * run + views])
 
 
 def test_sequences_longer_than_the_stored_ones_are_refused():
     with pytest.raises(ConfigError, match=r"sequences of 4 views were asked for, but split 'train' holds seq.* of 3;"):
-        Planner(fake_index(20, 9, sequence=3), sampling(views=4))
+        planner(fake_index(20, 9, sequence=3), views=4)
 
 
 @pytest.mark.parametrize(
@@ -120,9 +123,9 @@ def test_sequences_longer_than_the_stored_ones_are_refused():
 )
 def test_impossible_settings_say_why(changes, message):
     with pytest.raises(ConfigError, match=message):
-        Planner(fake_index(20, 5), sampling(**changes))
+        planner(fake_index(20, 5), **changes)
 
 
 def test_an_empty_split_is_refused():
     with pytest.raises(ConfigError, match="split 'train' holds no samples"):
-        Planner(fake_index(0, 5), sampling())
+        planner(fake_index(0, 5))

@@ -13,17 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from loaders import stored_loader
 
 from seqjepa.data import decode_worker
 from seqjepa.data.decode_worker import ROW, RowError, ShardMaps, decode_rows
-from seqjepa.data.loader import ViewLoader
+from seqjepa.data.loader import Loader
 from shards.errors import DamageError, FailureError
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def open_loader(index, workers: int) -> ViewLoader:
-    return ViewLoader(index, views=6, action="rotation", batch_size=4, seed=0, workers=workers)
+def open_loader(index, workers: int) -> Loader:
+    return stored_loader(index, views=6, action="rotation", batch_size=4, seed=0, workers=workers)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -51,7 +52,7 @@ def test_a_shard_that_was_cut_after_opening_is_named(build_index, workers):
         open_loader(index, workers) as loader,
         pytest.raises(DamageError, match=r"train-000002\.tar: view .* \(the shard ends at byte"),
     ):
-        list(loader)
+        list(loader.epoch(0))
 
 
 def test_the_row_that_the_shard_does_not_reach_is_the_one_that_failed(tmp_path):
@@ -69,7 +70,7 @@ def test_a_shard_that_vanished_is_named(build_index):
     index = build_index()
     index.shard_paths[0].unlink()
     with open_loader(index, 1) as loader, pytest.raises(DamageError, match=r"train-000000\.tar.*No such file"):
-        list(loader)
+        list(loader.epoch(0))
 
 
 def test_a_jpeg_of_another_size_is_damage(tmp_path):
@@ -121,13 +122,15 @@ def test_workers_end_when_the_trainer_is_killed(build_index, tmp_path):
     index = build_index()
     script = """
         import sys, time
-        from seqjepa.data.loader import ViewLoader
+        from seqjepa.data.ahead import Reading
+        from seqjepa.data.loader import Loader
+        from seqjepa.data.sampling import Sampling
+        from seqjepa.data.stored import StoredViews
         from shards.reader import ShardSet
-        loader = ViewLoader(ShardSet.open(sys.argv[1]).split("train"), views=4, action="rotation",
-                            batch_size=4, seed=0, workers=2)
-        batches = iter(loader)
-        next(batches)
-        print(*(w.pid for w in loader._ahead._ring._processes._processes), flush=True)
+        index = ShardSet.open(sys.argv[1]).split("train")
+        loader = Loader(index, StoredViews("rotation"), Sampling(4, 4, 0), Reading(workers=2))
+        next(loader.epoch(0))
+        print(*(w.pid for w in loader._source._ahead._ring._processes._processes), flush=True)
         time.sleep(60)
     """
     trainer = subprocess.Popen(
@@ -150,7 +153,7 @@ def test_workers_end_when_the_trainer_is_killed(build_index, tmp_path):
 
 def test_a_dropped_loader_leaves_no_worker(build_index):
     loader = open_loader(build_index(), 2)
-    next(iter(loader))
+    next(loader.epoch(0))
     assert len(worker_pids(os.getpid())) == 2
     del loader
     assert worker_pids(os.getpid()) == []
@@ -161,7 +164,7 @@ def test_without_memfd_an_unlinked_file_serves(build_index, monkeypatch, tmp_pat
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "ring"))
     (tmp_path / "ring").mkdir()
     with open_loader(build_index(), 1) as loader:
-        assert sum(len(batch) for batch in loader) == 23
+        assert sum(len(batch) for batch in loader.epoch(0)) == 23
         assert list((tmp_path / "ring").iterdir()) == []
 
 
@@ -182,7 +185,7 @@ def test_too_many_processes_or_too_little_memory_is_one_line(build_index, monkey
             match=r"cannot start 2 decode workers with 0 MiB of shared memory .Resource temporarily unavailable",
         ),
     ):
-        next(iter(loader))
+        next(loader.epoch(0))
     assert started[0].poll() is not None
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from loaders import stored_loader
 from torch.utils.data import DataLoader
 
 import seqjepa
-from seqjepa.data.loader import ViewLoader
 from shards.errors import ConfigError, DamageError, FormatError
 from shards.reader import SplitIndex
 
@@ -38,7 +38,9 @@ def by_key(items: Any) -> dict[str, dict[str, torch.Tensor]]:
 
 def loaded(index: SplitIndex, epoch: int, **settings: Any) -> dict[str, dict[str, torch.Tensor]]:
     """The same of the trainer's loader."""
-    with ViewLoader(index, **({"views": 4, "action": "rotation", "batch_size": 7, "workers": 0} | settings)) as loader:
+    with stored_loader(
+        index, **({"views": 4, "action": "rotation", "batch_size": 7, "workers": 0} | settings)
+    ) as loader:
         return by_key(
             {"views": b.views.clone(), "actions": b.actions, "params": b.params, "labels": b.labels, "keys": b.keys}
             for b in loader.epoch(epoch)

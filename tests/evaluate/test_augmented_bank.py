@@ -13,7 +13,7 @@ from torchvision.transforms import functional as TF
 from seqjepa.data.actions import AUGMENTATION_COLUMNS
 from seqjepa.data.augment.recipes import RECIPES, Recipe, build_recipe
 from seqjepa.data.draws import Purpose
-from seqjepa.data.views import Augmenting
+from seqjepa.data.views import Augmented
 from seqjepa.evaluate import encode
 from seqjepa.evaluate.drawn_views import Augmentations, Draws
 from seqjepa.evaluate.encode import encode_images
@@ -63,7 +63,7 @@ class Pixels:
 
 
 def bank_of(recipe: Recipe = RECIPE, draws: Draws = DRAWS, method: Pixels | None = None) -> Features:
-    how = Augmenting.of(Smooth(), recipe, "augmentation")
+    how = Augmented.of(Smooth(), recipe, "augmentation")
     return encode_images(method or Pixels(), Smooth(), Augmentations(how, draws), AS_IT_IS, CPU)
 
 

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from loaders import stored_loader
 from train_helpers import SACCADES, make_saliency_shards, make_shards, metrics, tiny_config
 
 from seqjepa.data.device import feed
-from seqjepa.data.loader import ViewLoader
 from seqjepa.training.train import load_run, train
 from shards.reader import ShardSet
 
@@ -20,11 +20,11 @@ def shards(tmp_path):
 def test_batches_arrive_unchanged(shards):
     index = ShardSet.open(shards).split("train")
     mean, std = (0.5, 0.4, 0.3), (0.1, 0.2, 0.3)
-    kinds = [("cpu", False), ("cuda", True)]
-    loaders = [ViewLoader(index, views=3, action="rotation", batch_size=8, seed=0, workers=2, pin=p) for _, p in kinds]
+    devices, settings = ("cpu", "cuda"), {"views": 3, "action": "rotation", "batch_size": 8, "seed": 0, "workers": 2}
+    loaders = [stored_loader(index, device=device, **settings) for device in devices]
     cpu, gpu = (
         feed((s for e in range(3) for s in loader.epoch(e)), torch.device(d), mean, std)
-        for loader, (d, _) in zip(loaders, kinds, strict=True)
+        for loader, d in zip(loaders, devices, strict=True)
     )
     for a, b in zip(cpu, gpu, strict=True):
         assert b.views.is_cuda

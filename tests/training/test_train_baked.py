@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from loaders import stored_loader
 from train_helpers import make_saliency_shards, metrics, tiny_config
 
 from seqjepa.data.augment.parameters import stored_scaling
 from seqjepa.data.augment.recipes import RECIPES
 from seqjepa.data.bake import Baking, bake
 from seqjepa.data.draws import Purpose
-from seqjepa.data.loader import ViewLoader
 from seqjepa.evaluate.config import Protocol
 from seqjepa.evaluate.run import evaluate_run
 from seqjepa.evaluate.splits import encode_splits
@@ -63,7 +63,7 @@ def test_evaluation_scales_the_actions_of_a_baked_set_as_training_did(tmp_path, 
     )
     banks = encode_splits(load_run(tmp_path / "run"), stored, protocol, torch.device("cpu"), False)
     slots = banks.train.draw(0, 0, Purpose.EVALUATION, 3)
-    with ViewLoader(
+    with stored_loader(
         stored.split("train"), views=3, action="augmentation", batch_size=20, seed=5, workers=0, shuffle=False,
         normalisation="author" if fidelity == "author" else "zscore", scaling=stored_scaling(stored.info),
     ) as loader:  # fmt: skip

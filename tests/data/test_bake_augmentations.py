@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from bake_sources import build_source
+from loaders import assert_same, augmented_loader, stored_loader
 from typer.testing import CliRunner
 
 import seqjepa
@@ -17,8 +18,6 @@ from seqjepa.commands.bake import bake_command
 from seqjepa.data.augment.parameters import constants_for, stored_scaling
 from seqjepa.data.augment.recipes import RECIPES, build_recipe
 from seqjepa.data.bake import Baking, bake
-from seqjepa.data.loader import ViewLoader
-from seqjepa.data.views import AugmentedLoader
 from shards.console import new_app
 from shards.errors import ConfigError, FormatError
 from shards.reader import ShardSet
@@ -46,13 +45,11 @@ def test_baked_and_augmented_on_the_fly_is_the_same(tmp_path, monkeypatch, salie
     for action in ("crop", "jitter", "blur", "augmentation"):
         settings: dict[str, Any] = {"views": 4, "action": action, "batch_size": 5, "seed": 9, "workers": 0}
         settings["normalisation"] = normalisation
-        online = AugmentedLoader(ShardSet.open(source).images("train"), EQUIMOD, **settings)
-        baked = ViewLoader(baked_index, scaling=stored_scaling(info), **settings)
+        online = augmented_loader(ShardSet.open(source).images("train"), EQUIMOD, **settings)
+        baked = stored_loader(baked_index, scaling=stored_scaling(info), **settings)
         for epoch in range(2):
             for a, b in zip(online.epoch(epoch), baked.epoch(epoch), strict=True):
-                assert a.keys == b.keys
-                for name in ("views", "actions", "params", "labels"):
-                    assert torch.equal(getattr(a, name), getattr(b, name)), name
+                assert_same(a, b)
     assert verify(tmp_path / "baked", progress=False).ok
 
 
@@ -61,7 +58,7 @@ def test_a_webdataset_pipeline_has_the_loaders_sequences(source, tmp_path, norma
     info = bake(source, tmp_path / "baked", Baking(2, 4, EQUIMOD, seed=9))
     index = ShardSet.open(tmp_path / "baked").split("train")
     settings: dict[str, Any] = {"views": 4, "action": "augmentation", "batch_size": len(index), "seed": 9, "workers": 0}
-    loader = ViewLoader(index, scaling=stored_scaling(info), normalisation=normalisation, **settings)
+    loader = stored_loader(index, scaling=stored_scaling(info), normalisation=normalisation, **settings)
     for epoch in range(2):
         batch = next(loader.epoch(epoch))
         pipeline = seqjepa.webdataset(tmp_path / "baked", epoch=epoch, normalisation=normalisation)
@@ -114,18 +111,15 @@ def test_a_loader_refuses_what_would_not_be_the_same(source, tmp_path):
     index, scaling = ShardSet.open(tmp_path / "baked").split("train"), stored_scaling(info)
     settings: dict[str, Any] = {"action": "crop", "batch_size": 4, "seed": 0, "workers": 0}
     with pytest.raises(ConfigError, match=r"whose last view is the target: use 4 views .*or bake with --views 3"):
-        ViewLoader(index, views=3, scaling=scaling, **settings)
+        stored_loader(index, views=3, scaling=scaling, **settings)
     with pytest.raises(ConfigError, match=r"sequences of 5 views were asked for.*holds sequences of 4"):
-        ViewLoader(index, views=5, scaling=scaling, **settings)
+        stored_loader(index, views=5, scaling=scaling, **settings)
     with pytest.raises(ConfigError, match="action 'crop' needs the constants that scale"):
-        ViewLoader(index, views=4, **settings)
+        stored_loader(index, views=4, **settings)
     with pytest.raises(ConfigError, match="unknown normalisation 'l2' of actions; there are: zscore, author"):
-        ViewLoader(index, views=4, normalisation="l2", **settings)
+        stored_loader(index, views=4, normalisation="l2", **settings)
     with pytest.raises(ConfigError, match="no parameter x, y; they have: crop_top"):
-        ViewLoader(index, views=4, **(settings | {"action": "position"}))
-    state = ViewLoader(index, views=4, scaling=scaling, **settings).state_dict()
-    with pytest.raises(ConfigError, match="normalisation"):
-        ViewLoader(index, views=4, normalisation="author", **settings).load_state_dict(state)
+        stored_loader(index, views=4, **(settings | {"action": "position"}))
 
 
 def test_constants_that_were_tampered_with_are_refused_when_the_set_is_opened(source, tmp_path):

@@ -7,13 +7,12 @@ import pytest
 import simplejpeg
 import torch
 from bake_sources import build_source
+from loaders import assert_same, patch_loader, stored_loader
 from typer.testing import CliRunner
 
 from seqjepa.commands.bake import bake_command
 from seqjepa.data.bake import Baking, bake
 from seqjepa.data.fixations import Fixating
-from seqjepa.data.loader import ViewLoader
-from seqjepa.data.views import SaccadeLoader
 from shards.console import new_app
 from shards.errors import ConfigError, UsageError
 from shards.reader import ShardSet
@@ -38,13 +37,11 @@ def test_training_on_a_baked_set_sees_what_training_on_the_fly_sees(tmp_path, mo
     mean = ShardSet.open(source).info.normalisation["mean"]
     settings = {"action": "position", "batch_size": 5, "seed": 9, "workers": 0}
     for views in (4, 2):
-        online = SaccadeLoader(ShardSet.open(source).images("train"), how, views=views, mean=mean, **settings)
-        baked = ViewLoader(ShardSet.open(tmp_path / "baked").split("train"), views=views, **settings)
+        online = patch_loader(ShardSet.open(source).images("train"), how, views=views, mean=mean, **settings)
+        baked = stored_loader(ShardSet.open(tmp_path / "baked").split("train"), views=views, **settings)
         for epoch in range(3):
             for a, b in zip(online.epoch(epoch), baked.epoch(epoch), strict=True):
-                assert a.keys == b.keys
-                for name in ("views", "actions", "params", "labels"):
-                    assert torch.equal(getattr(a, name), getattr(b, name)), name
+                assert_same(a, b)
     assert isinstance(info.spec, ViewSpec)
     assert info.spec.sequence == 4
     assert verify(tmp_path / "baked", progress=False).ok
@@ -53,7 +50,7 @@ def test_training_on_a_baked_set_sees_what_training_on_the_fly_sees(tmp_path, mo
 def test_after_the_last_sequence_comes_the_first(source, tmp_path):
     bake(source, tmp_path / "baked", Baking(2, 3, HOW))
     index = ShardSet.open(tmp_path / "baked").split("test")
-    loader = ViewLoader(index, views=3, action="position", batch_size=3, seed=0, workers=0, shuffle=False)
+    loader = stored_loader(index, views=3, action="position", batch_size=3, seed=0, workers=0, shuffle=False)
     params = [next(loader.epoch(epoch)).params for epoch in range(4)]
     assert torch.equal(params[0], params[2])
     assert torch.equal(params[1], params[3])

@@ -1,0 +1,198 @@
+"""Stored views: what every batch holds is planned as a pure function of (seed, epoch, step, rank), then read.
+
+Nothing of a plan knows about workers, so a batch is the same at any worker count and after any resume.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from seqjepa.data.actions import AUGMENTATION_COLUMNS, AUGMENTATION_PARTS, actions_between, columns
+from seqjepa.data.ahead import DecodedAhead, Reading
+from seqjepa.data.augment.parameters import Scaling, ScalingMode, augmentation_actions
+from seqjepa.data.decode_worker import ROW, RowError, Setup
+from seqjepa.data.draws import Draw, Purpose, choose_distinct, draw_u32
+from seqjepa.data.sampling import EpochOrder, Sampling
+from seqjepa.data.sequence import Drawn
+from shards.errors import ConfigError, DamageError, reason_of
+from shards.split_index import SplitIndex
+
+# Batches are planned this many samples at a time: the fixed cost of some hundred numpy calls is paid once per block,
+# and a trainer whose Python holds the GIL (each numpy call may wait 5 ms for it) delays planning rarely.
+_BLOCK_SAMPLES = 32_768
+
+
+@dataclass(frozen=True)
+class StoredViews:
+    """T distinct views of each sample, uniformly, in random order (docs/fidelity.md #31).
+
+    Of a baked set, epoch e instead takes the first T views of the e-th stored sequence, in their order, and starts over
+    when there are no more; of augmentations all T, as the last is the target.
+
+    action                  a kind in actions.ACTIONS
+    normalisation, scaling  for actions of baked augmentations: "zscore" with the set's constants
+                            (augment.parameters.stored_scaling), or "author", which has none
+
+    Raises ConfigError for an action without the constants that it needs.
+    """
+
+    action: str
+    normalisation: ScalingMode = "zscore"
+    scaling: Scaling | None = None
+    kind = "stored views"
+
+    def __post_init__(self) -> None:
+        if self.action not in AUGMENTATION_PARTS:
+            return
+        if self.normalisation not in ("zscore", "author"):
+            raise ConfigError(f"unknown normalisation {self.normalisation!r} of actions; there are: zscore, author")
+        if self.normalisation == "zscore" and self.scaling is None:
+            raise ConfigError(
+                f"action {self.action!r} needs the constants that scale augmentation parameters, which sets made by "
+                "`seqjepa-data bake --augment` have; use such a set, or another action"
+            )
+
+    def check(self, index: SplitIndex, views: int) -> None:
+        """ConfigError where stored sequences cannot give `views` views, a sample (named) has fewer, or the parameters
+        that the action is made of are missing.
+
+        Of baked augmentations, a shorter sequence would lack the target pipeline's view, which is the last.
+        """
+        if 0 < index.sequence < views:
+            raise ConfigError(
+                f"sequences of {views} views were asked for, but split {index.name!r} holds sequences of "
+                f"{index.sequence}; use fewer views, or bake with more"
+            )
+        if index.sequence > views and AUGMENTATION_COLUMNS[0] in index.param_names:
+            raise ConfigError(
+                f"sequences of {views} views were asked for, but split {index.name!r} holds augmented sequences of "
+                f"{index.sequence}, whose last view is the target: use {index.sequence} views (data.context = "
+                f"{index.sequence - 1}), or bake with --views {views}"
+            )
+        poorest = int(np.argmin(index.n_views))
+        if index.n_views[poorest] < views:
+            raise ConfigError(
+                f"sequences of {views} views need as many per sample, but {index.keys[poorest]!r} in split "
+                f"{index.name!r} has {index.n_views[poorest]}; use fewer views or other shards"
+            )
+        self.plan(index, np.zeros(1, np.int64), Draw(views, 0, 0))
+
+    def slots(self, index: SplitIndex, rows: NDArray[np.int64], draw: Draw) -> NDArray[np.int64]:
+        """View slots int64 [B, T] of samples `rows` [B]: drawn, or the epoch's stored sequence."""
+        if index.sequence:
+            run = draw.epoch % (index.offsets.shape[1] // index.sequence)
+            return np.tile(run * index.sequence + np.arange(draw.views), (len(rows), 1))
+        numbers = draw_u32(draw.seed, draw.epoch, draw.numbers(Purpose.VIEWS), rows, draw.views)
+        return choose_distinct(index.n_views[rows], numbers)
+
+    def actions(self, params: NDArray[np.float32], names: tuple[str, ...]) -> NDArray[np.float32]:
+        """float32 [B, T, P] with columns `names` → [B, T-1, A]; of baked augmentations equal, to the bit, to those made
+        on the fly."""
+        if self.action not in AUGMENTATION_PARTS:
+            return actions_between(params, names, self.action)
+        nine = torch.from_numpy(params[..., columns(names, AUGMENTATION_COLUMNS)])
+        scaling = self.scaling if self.normalisation == "zscore" else None
+        return augmentation_actions(nine, self.action, scaling).numpy()
+
+    def plan(self, index: SplitIndex, rows: NDArray[np.int64], draw: Draw) -> ViewPlan:
+        """What is to be read of samples `rows` [B], and what is known of it beforehand."""
+        slots, column = self.slots(index, rows, draw), rows[:, None]
+        table = np.empty(slots.shape, ROW)
+        table["offset"], table["length"] = index.offsets[column, slots], index.lengths[column, slots]
+        table["shard"] = index.shard[rows][:, None]
+        params = index.params[column, slots].astype(np.float32, copy=False)
+        return ViewPlan(rows, slots, table.reshape(-1), self.actions(params, index.param_names), params)
+
+    def open(self, index: SplitIndex, sampling: Sampling, reading: Reading) -> StoredSource:
+        """See views.Views."""
+        return StoredSource(index, self, sampling, reading)
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """B samples of T views.
+
+    rows     int64 [B]                 rows of the split's index
+    slots    int64 [B, T]              view slots of each sample, distinct: in random order, or a stored sequence
+    table    ROW [B·T]                 where the bytes of each view are
+    actions  float32 [B, T-1, A]       params  float32 [B, T, P]
+    """
+
+    rows: NDArray[np.int64]
+    slots: NDArray[np.int64]
+    table: np.ndarray
+    actions: NDArray[np.float32]
+    params: NDArray[np.float32]
+
+    def part(self, start: int, stop: int) -> ViewPlan:
+        """Samples start … stop of this plan, without copying."""
+        T, some = self.slots.shape[1], slice(start, stop)
+        table = self.table[start * T : stop * T]
+        return ViewPlan(self.rows[some], self.slots[some], table, self.actions[some], self.params[some])
+
+
+class Planner:
+    """Plans batches of one split for one rank. Raises ConfigError where the split cannot give such batches."""
+
+    def __init__(self, index: SplitIndex, views: StoredViews, sampling: Sampling) -> None:
+        self.index, self.views, self.sampling = index, views, sampling
+        self.order = EpochOrder(index.name, len(index.keys), sampling)
+        views.check(index, sampling.views)
+        self._block_steps = max(1, _BLOCK_SAMPLES // self.order.local_batch)
+        self._block = lru_cache(maxsize=2)(self._plan_block)
+
+    def batch(self, epoch: int, step: int) -> ViewPlan:
+        """This rank's piece of batch `step` of an epoch."""
+        position = step % self._block_steps
+        start = position * self.order.local_batch
+        return self._block(epoch, step - position).part(start, start + self.order.size(step))
+
+    def _plan_block(self, epoch: int, first: int) -> ViewPlan:
+        rows = self.order.rows(epoch, first, min(first + self._block_steps, self.order.steps))
+        return self.views.plan(self.index, rows, Draw(self.sampling.views, self.sampling.seed, epoch))
+
+
+class StoredSource:
+    """Batches of stored views, decoded ahead into a ring in host memory, page-locked where reading.device is a GPU.
+
+    The views of a batch lie in a slot of the ring: they are valid until the next batch is asked for. If page-locked,
+    non_blocking copies queued on the current stream before then are waited for.
+    """
+
+    resident = False
+
+    def __init__(self, index: SplitIndex, views: StoredViews, sampling: Sampling, reading: Reading) -> None:
+        planner = Planner(index, views, sampling)
+        self._index, self.steps = index, planner.order.steps
+        setup = Setup.of(index, rows=planner.order.local_batch * sampling.views)
+        self._ahead = DecodedAhead(planner.batch, self.steps, setup, partial(_damage, index), reading)
+
+    def batch(self, epoch: int, step: int) -> Drawn:
+        """This rank's piece of that batch; one after the other is fast."""
+        plan, (images,) = self._ahead.fetch(epoch, step)
+        views = images.reshape(*plan.slots.shape, *images.shape[1:]).transpose(0, 1, 4, 2, 3)
+        return Drawn(plan.rows, torch.from_numpy(views), _owned(plan.actions), _owned(plan.params))
+
+    def close(self) -> None:
+        """End the worker processes. The last batch stays readable; asking for another starts new workers."""
+        self._ahead.close()
+
+
+def _owned(array: np.ndarray) -> torch.Tensor:
+    """A copy that may be changed, made without giving up the GIL (as numpy's and torch's own copies do)."""
+    return torch.from_numpy(np.frombuffer(bytearray(array.data), array.dtype).reshape(array.shape))
+
+
+def _damage(index: SplitIndex, plan: ViewPlan, error: RowError) -> DamageError:
+    sample, view = divmod(error.row, plan.slots.shape[1])
+    row = int(plan.rows[sample])
+    path = index.shard_paths[int(index.shard[row])]
+    return DamageError(
+        f"{path}: view {plan.slots[sample, view]} of sample {index.keys[row]!r} cannot be decoded "
+        f"({reason_of(error)}); `seqjepa-data verify {path.parent}` finds all that is damaged"
+    )
