@@ -20,6 +20,7 @@ from seqjepa.data.draws import Draw, Purpose, choose_distinct, draw_u32
 from seqjepa.data.sampling import EpochOrder, Sampling
 from seqjepa.data.sequence import Drawn
 from shards.errors import ConfigError, DamageError, reason_of
+from shards.schema import ActionSpec
 from shards.split_index import SplitIndex
 
 # Batches are planned this many samples at a time: the fixed cost of some hundred numpy calls is paid once per block,
@@ -34,14 +35,14 @@ class StoredViews:
     Of a baked set, epoch e instead takes the first T views of the e-th stored sequence, in their order, and starts over
     when there are no more; of augmentations all T, as the last is the target.
 
-    action                  a kind in actions.ACTIONS
+    action                  a preset's name (actions.PRESETS), or its terms
     normalisation, scaling  for actions of baked augmentations: "zscore" with the set's constants
                             (augment.parameters.stored_scaling), or "author", which has none
 
     Raises ConfigError for an action without the constants that it needs.
     """
 
-    action: str
+    action: str | ActionSpec
     normalisation: ScalingMode = "zscore"
     scaling: Scaling | None = None
     kind = "stored views"

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from seqjepa.data.actions import AUGMENTATION_FIELDS, AUGMENTATION_PARTS, actions_between
+from seqjepa.data.actions import AUGMENTATION_FIELDS, AUGMENTATION_PARTS, PRESETS, as_spec, columns
 from seqjepa.data.ahead import Reading
 from seqjepa.data.augment.apply import augment
 from seqjepa.data.augment.parameters import Scaling, ScalingMode, augmentation_actions, constants_for, draw_parameters
@@ -28,7 +28,7 @@ from seqjepa.data.images import ImageBatch, ImageReader
 from seqjepa.data.sampling import Sampling
 from seqjepa.data.sequence import Drawn
 from shards.errors import ConfigError
-from shards.schema import ParamField
+from shards.schema import ActionSpec, ParamField
 from shards.split_index import ImageIndex
 
 
@@ -56,14 +56,14 @@ class Views(Protocol):
     """What every kind of views has.
 
     kind     what results.json calls them
-    action   what takes a view to the next, a kind in actions.ACTIONS
+    action   what takes a view to the next: a preset's name (actions.PRESETS), or its terms
     scaling  of the parameters of augmentations before they are subtracted; None: by their norm, or there are none
     """
 
     @property
     def kind(self) -> str: ...
     @property
-    def action(self) -> str: ...
+    def action(self) -> str | ActionSpec: ...
     @property
     def scaling(self) -> Scaling | None: ...
 
@@ -110,19 +110,22 @@ class Patches:
     how   how fixations are drawn and patches are cut
     mean  per channel, in [0, 1]: what is outside the image where how.fill is "mean"
 
-    Patches are uint8; float32 for fidelity "author" over the mean. Raises ConfigError for another action than position.
+    Patches are uint8; float32 for fidelity "author" over the mean. Raises ConfigError for an action that is neither
+    "position" nor "none".
     """
 
     how: Fixating
     mean: Sequence[float] = (0.5, 0.5, 0.5)
-    action: str = "position"
+    action: str | ActionSpec = "position"
     kind = "patches"
     params = tuple(ParamField(name, "1") for name in POSITION_NAMES)
     scaling = None
     independent = False  # inhibition of return ties the fixations of a sequence to each other
 
     def __post_init__(self) -> None:
-        actions_between(np.zeros((1, 2, 2)), POSITION_NAMES, self.action)
+        if as_spec(self.action) not in (PRESETS["position"], PRESETS["none"]):
+            columns(POSITION_NAMES, as_spec(self.action).columns)
+            raise ConfigError("patches at fixations have the actions position, none; use one of these")
 
     @property
     def side(self) -> int:
@@ -154,7 +157,8 @@ class Patches:
         height, width = images.images.shape[2:]
         places = positions(fixations, (height, width), self.how)
         patches = cut_patches(images.images, fixations, self.how, self.mean)
-        return Drawn(images.rows, patches, places.diff(dim=1), places)
+        moves = places.diff(dim=1) if as_spec(self.action).terms else places.new_zeros(len(places), draw.views - 1, 0)
+        return Drawn(images.rows, patches, moves, places)
 
     def record(self) -> dict[str, Any]:
         """See ImageViews."""
@@ -167,7 +171,7 @@ class Augmented:
 
     recipe   what is drawn: the last view of a sequence has the target pipeline, also of two, all others the observation
              pipeline
-    action   one of actions.AUGMENTATION_PARTS: which parameters the actions are differences of
+    action   one of actions.AUGMENTATION_PARTS: which parameters the actions are differences of; or "none"
     size     side of a view in pixels
     scaling  constants of the z-scores; None: the released scaling over a sample's views (docs/fidelity.md #22)
 
@@ -175,7 +179,7 @@ class Augmented:
     """
 
     recipe: Recipe
-    action: str
+    action: str | ActionSpec
     size: int
     scaling: Scaling | None
     kind = "augmentations"
@@ -184,7 +188,7 @@ class Augmented:
     independent = True
 
     def __post_init__(self) -> None:
-        if self.action not in AUGMENTATION_PARTS:
+        if self.action not in (*AUGMENTATION_PARTS, "none", PRESETS["none"]):
             raise ConfigError(
                 f"augmented views have no action {self.action!r}; there are: {', '.join(AUGMENTATION_PARTS)}"
             )
@@ -196,7 +200,7 @@ class Augmented:
         cls,
         index: ImageIndex,
         recipe: Recipe,
-        action: str = "augmentation",
+        action: str | ActionSpec = "augmentation",
         normalisation: ScalingMode = "zscore",
         size: int = 0,
     ) -> Augmented:
@@ -236,7 +240,10 @@ class Augmented:
             purpose=draw.numbers(Purpose.AUGMENT),
         )
         params = drawn.vector()
-        actions = augmentation_actions(params, self.action, self.scaling)
+        if as_spec(self.action).terms:
+            actions = augmentation_actions(params, self.action, self.scaling)
+        else:
+            actions = params.new_zeros(len(params), draw.views - 1, 0)
         params, actions = (values.to(device, non_blocking=True) for values in (params, actions))
         return Drawn(images.rows, augment(images.images, drawn, self.size), actions, params)
 

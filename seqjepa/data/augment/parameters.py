@@ -204,7 +204,7 @@ class Scaling:
         return {name: list(values) for name, values in asdict(self).items()}
 
 
-def augmentation_actions(params: Tensor, kind: str, scaling: Scaling | None) -> Tensor:
+def augmentation_actions(params: Tensor, kind: Any, scaling: Scaling | None) -> Tensor:
     """Differences between neighbouring views: params float32 [B, T, 9] → [B, T-1, A].
 
     kind     one of AUGMENTATION_PARTS
