@@ -70,6 +70,6 @@ def test_the_wheel_holds_what_git_holds(tmp_path: Path) -> None:
         inside = {name for name in wheel.namelist() if ".dist-info/" not in name}
     ours = {name for name in files if name == "cli.py" or name.split("/")[0] in PACKAGES}
     assert {name for name in inside if name.endswith(".py")} == {name for name in ours if name.endswith(".py")}
-    data = {name for name in ours if name.endswith((".toml", ".csv"))}
+    data = {name for name in ours if name.endswith((".toml", ".csv", ".sh"))}
     assert data <= inside
     assert inside <= ours

@@ -5,43 +5,17 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Collection, Sequence
+from importlib import resources
 from pathlib import Path
 
 from shards.errors import UsageError
 from shards.files import OwnFile, refuse_foreign, write_own
 
 SIGN = b"seqjepa sweep"
-
-SCRIPT = """\
-#!/bin/bash
-# {title}
-# Submit with `sbatch {file}`; options given there win over those here. Submitted again, it does what is left to do.
-#SBATCH --job-name={job}
-#SBATCH --array={array}
-#SBATCH --gres=gpu:1 --cpus-per-task=8 --mem=32G --time=24:00:00
-#SBATCH --output={logs}/%x-%a.out --open-mode=append
-#SBATCH --signal=B:USR1@120 --requeue
-cd {folder}
-again=
-trap 'again=1; kill -TERM $pid' USR1 # the time limit is near: the run saves, and the task is queued again
-trap 'kill -TERM $pid' TERM          # scancel or preemption: the run saves
-{command} --task "$SLURM_ARRAY_TASK_ID" & pid=$!
-until wait $pid; code=$?; ! kill -0 $pid 2>/dev/null; do :; done
-[ -z "$again" ] || scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
-exit $code
-"""
-
-
 NOT_IN_COMMENTS = r"[^\w./+=:,@ %-]"
 """What the name of the script cannot hold: it stands in a comment, where nothing is quoted."""
 NOT_IN_LOGS = r"[\s%\\\"'\x00-\x1f\x7f]"
 """What the folder of the logs cannot hold: Slurm takes it for the end of the name, or fills it in."""
-
-
-def _refuse_unsafe(name: str, option: str, unsafe: str) -> None:
-    if odd := sorted(set(re.findall(unsafe, name))):
-        held = " ".join(map(ascii, odd))
-        raise UsageError(f"{option} {name!a} holds {held}, which an sbatch script cannot; choose another name")
 
 
 def write_script(file: Path, table: str, title: str, tasks: Collection[int], command: Sequence[str], out: Path) -> None:
@@ -55,7 +29,8 @@ def write_script(file: Path, table: str, title: str, tasks: Collection[int], com
     refuse_foreign(file, SIGN, "seqjepa sweep --slurm")
     logs = (out / "logs").resolve()
     _refuse_unsafe(str(logs), "--out", NOT_IN_LOGS)
-    script = SCRIPT.format(
+    template = resources.files("seqjepa") / "experiments" / "slurm.sh"
+    script = template.read_text(encoding="utf-8").format(
         title=f"seqjepa sweep {table}: {title}",
         file=shlex.quote(str(file)),
         job=f"seqjepa-{table}",
@@ -67,3 +42,10 @@ def write_script(file: Path, table: str, title: str, tasks: Collection[int], com
     logs.mkdir(parents=True, exist_ok=True)  # Slurm does not make it, and loses what it cannot write
     write_own([OwnFile(file, script.encode(), SIGN, "seqjepa sweep --slurm")])
     file.chmod(0o755)
+
+
+def _refuse_unsafe(name: str, option: str, unsafe: str) -> None:
+    """UsageError: the name has characters that match `unsafe`."""
+    if odd := sorted(set(re.findall(unsafe, name))):
+        held = " ".join(map(ascii, odd))
+        raise UsageError(f"{option} {name!a} holds {held}, which an sbatch script cannot; choose another name")
