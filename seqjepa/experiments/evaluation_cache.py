@@ -20,6 +20,7 @@ from shards.json_fields import strict_json
 ASKED = Path("evaluation") / "asked.json"
 # More may be measured than is asked for: these may be in an entry and not in the question.
 MAY_BE_MORE = ("ood", "path")
+KEYS = {"question", "file", "answer"}
 
 
 def is_evaluated(run: Path, weights: str, evaluation: Mapping[str, Any]) -> bool:
@@ -30,7 +31,7 @@ def is_evaluated(run: Path, weights: str, evaluation: Mapping[str, Any]) -> bool
     question = _question(run, evaluation)
     return any(
         _covers(entry["question"], question) and _digest(_numbers(run, weights, entry["file"])) == entry["answer"]
-        for entry in _entries(run, weights)
+        for entry in _entries(run).get(weights, [])
     )
 
 
@@ -38,8 +39,8 @@ def note_evaluation(run: Path, weights: str, evaluation: Mapping[str, Any], resu
     """Remember that `results`, as evaluate_run returned them, are the numbers of this evaluation."""
     file = results_file(dict(results["protocol"]))
     entry = {"question": _question(run, evaluation), "file": file, "answer": _digest(_numbers(run, weights, file))}
-    kept = [entry for entry in _entries(run, weights) if entry["file"] != file]
-    noted = {**_read(run), weights: [*kept, entry]}
+    noted = _entries(run)
+    noted[weights] = [*(other for other in noted.get(weights, []) if other["file"] != file), entry]
     (run / ASKED).parent.mkdir(exist_ok=True)
     write_file(run / ASKED, (json.dumps(noted, indent=2, sort_keys=True) + "\n").encode())
 
@@ -71,16 +72,11 @@ def _digest(numbers: Any) -> str:
     return hashlib.blake2b(json.dumps(numbers, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def _entries(run: Path, weights: str) -> list[dict[str, Any]]:
-    found = _read(run).get(weights, [])
-    entries = found if isinstance(found, list) else []
-    return [entry for entry in entries if isinstance(entry, dict) and {"question", "file", "answer"} <= set(entry)]
-
-
-def _read(run: Path) -> dict[str, Any]:
-    """The file; empty where there is none or it cannot be read, so that the evaluation is done again."""
+def _entries(run: Path) -> dict[str, list[dict[str, Any]]]:
+    """By weights; none where the file is missing or cannot be read, so that evaluations are done again."""
     try:
         noted = strict_json((run / ASKED).read_bytes(), nan=True)
     except (OSError, ValueError):
         return {}
-    return noted if isinstance(noted, dict) else {}
+    lists = [(key, found) for key, found in noted.items() if isinstance(found, list)] if isinstance(noted, dict) else []
+    return {key: [e for e in found if isinstance(e, dict) and set(e) >= KEYS] for key, found in lists}

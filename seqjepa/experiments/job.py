@@ -41,14 +41,6 @@ Stage = Literal["missing", "training", "trained", "evaluated", "another run", "u
 
 
 @dataclass(frozen=True)
-class Transfer:
-    """A second evaluation of the trained weights, on shards that they were not trained on (Figure 15)."""
-
-    shards: Path
-    evaluation: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Job:
     """One run and the evaluations that it needs.
 
@@ -57,6 +49,8 @@ class Job:
     settings    "a.b=c", applied to the recipe in order
     evaluation  keyword arguments of evaluate_run, without its device and its folder
     untrained   whether the initial weights are evaluated too, as the floor
+    transfers   keyword arguments of evaluate_run, `shards` among them, for evaluations of the trained weights on shards
+                that they were not trained on (Figure 15)
     kind        of the shards, for lists (paper/runs.toml)
     """
 
@@ -66,7 +60,7 @@ class Job:
     shards: Path
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     untrained: bool = False
-    transfers: tuple[Transfer, ...] = ()
+    transfers: tuple[Mapping[str, Any], ...] = ()
     kind: str = ""
 
     def config(self) -> RunConfig:
@@ -78,7 +72,7 @@ class Job:
         for weights in ("untrained", "trained") if self.untrained else ("trained",):
             yield weights, dict(self.evaluation)
         for transfer in self.transfers:
-            yield "transfer", {"shards": transfer.shards, **transfer.evaluation}
+            yield "transfer", dict(transfer)
 
 
 @dataclass(frozen=True)

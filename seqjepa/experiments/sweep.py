@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from seqjepa.experiments.job import Job, State, Transfer, state_of
+from seqjepa.experiments.job import Job, State, state_of
 from seqjepa.experiments.scale import RunScale, load_scale
 from seqjepa.experiments.tables import TableRuns, find_table, paper_tables, shard_kind_of, shard_kinds
 from seqjepa.recipes import did_you_mean, load_recipe
@@ -68,7 +68,7 @@ class Sweep:
             evaluation["ood"] = self.shards[OOD]
         if self.runs.path:
             evaluation["path"] = True
-        imagenet = self.shards.get(IMAGENET, NOT_GIVEN)
+        transfer = {**lengths, "shards": self.shards.get(IMAGENET, NOT_GIVEN), "path": False}
         job = Job(
             name=f"{recipe}{'' if scale.name == 'paper' else f'-{scale.name}'}-seed{seed}",
             recipe=recipe,
@@ -76,7 +76,7 @@ class Sweep:
             shards=self.shards.get(kind, NOT_GIVEN),
             evaluation=evaluation,
             untrained=self.untrained,
-            transfers=tuple(Transfer(imagenet, {**lengths, "path": False, "patch": p}) for p in self.runs.patches),
+            transfers=tuple({**transfer, "patch": patch} for patch in self.runs.patches),
             kind=kind,
         )
         job.config()  # every mistake of a scale before the first run
@@ -146,7 +146,7 @@ def _job_as_json(number: int, job: Job, state: State) -> dict[str, Any]:
         "shards": None if job.shards == NOT_GIVEN else str(job.shards),
         "settings": list(job.settings),
         "evaluation": {k: str(v) if isinstance(v, Path) else v for k, v in job.evaluation.items()},
-        "transfers": [dict(transfer.evaluation) for transfer in job.transfers],
+        "transfers": [{k: v for k, v in transfer.items() if k != "shards"} for transfer in job.transfers],
         "state": str(state),
         "epochs": state.epochs,
         "epochs_planned": state.epochs_planned,

@@ -37,7 +37,7 @@ def test_the_suite_is_that_of_the_shards() -> None:
 
 def test_transfer_is_two_evaluations_of_one_run(tmp_path: Path) -> None:
     (job,) = Sweep("figure-15", {"stl10": tmp_path, "imagenet": tmp_path / "i"}).jobs().values()
-    assert [(t.shards, t.evaluation["patch"]) for t in job.transfers] == [
+    assert [(t["shards"], t["patch"]) for t in job.transfers] == [
         (tmp_path / "i", 32),
         (tmp_path / "i", 84),
     ]
