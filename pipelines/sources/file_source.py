@@ -1,12 +1,8 @@
-"""Sample keys from places below a split: "n01/images/7.JPEG" → "n01_images_7".
-
-Image files as a source: a list of files, and a rule that says which split and class each belongs to.
-"""
+"""Image files as a source: a list of files, of which a data set's own module says each one's split and class."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,12 +15,29 @@ import numpy as np
 
 from pipelines.archives import LeftOut, shown
 from pipelines.sources import ImageRecord
+from pipelines.sources.content import short_digest
 from pipelines.sources.decode import decode_image
-from pipelines.sources.files import FileList, FileReader, content_of, digest_of_file, list_files, stamp_of_files
+from pipelines.sources.files import TEXTS, FileEntry, FileList, FileReader, content_of, list_files, stamp_of_files
 from shards.errors import FormatError
 
 KEY_LENGTH = 80
 DIGEST_LENGTH = 12
+
+
+def unique_keys(places: Sequence[str]) -> list[str]:
+    """One sample key for each place, a path with "/" and a suffix: "n01/images/7.JPEG" → "n01_images_7".
+
+    Folders and name joined by "_", without the suffix. What a key cannot hold is spelled "-" and told apart by a hash
+    of the place; so are places that would share a key ("a/b_c.jpg" and "a_b/c.png"). FormatError: two share one still.
+    """
+    plain = [_plain_key(place) for place in places]
+    counts = Counter(plain)
+    keys = [key if counts[key] == 1 else _marked_key(key, place) for key, place in zip(plain, places, strict=True)]
+    first: dict[str, str] = {}
+    for key, place in zip(keys, places, strict=True):
+        if first.setdefault(key, place) is not place:
+            raise FormatError(f"{first[key]} and {place} would both have the key {key!r}; rename one of them")
+    return keys
 
 
 def file_keys(paths: Sequence[str]) -> list[str]:
@@ -37,35 +50,16 @@ def file_keys(paths: Sequence[str]) -> list[str]:
     return unique_keys(names if len(set(names)) == len(names) else paths)
 
 
-def unique_keys(places: Sequence[str]) -> list[str]:
-    """One key for each place: a path with "/" and a suffix, different from all others.
-
-    Folders and name joined by "_", without the suffix. What a key cannot hold is spelled "-" and told apart by a hash
-    of the place; so are places that would share a key ("a/b_c.jpg" and "a_b/c.png"). FormatError: two share one still.
-    """
-    plain = [_plain(place) for place in places]
-    counts = Counter(plain)
-    keys = [key if counts[key] == 1 else _marked(key, place) for key, place in zip(plain, places, strict=True)]
-    first: dict[str, str] = {}
-    for key, place in zip(keys, places, strict=True):
-        if first.setdefault(key, place) is not place:
-            raise FormatError(f"{first[key]} and {place} would both have the key {key!r}; rename one of them")
-    return keys
-
-
-def _plain(place: str) -> str:
+def _plain_key(place: str) -> str:
     stem = re.sub(r"\.[^./]*$", "", place)
     if re.fullmatch(r"[A-Za-z0-9_/-]+", stem) and len(stem) <= KEY_LENGTH:
         return stem.replace("/", "_")
-    return _marked(re.sub(r"[^A-Za-z0-9_-]", "-", stem.replace("/", "_")), place)
+    return _marked_key(re.sub(r"[^A-Za-z0-9_-]", "-", stem.replace("/", "_")), place)
 
 
-def _marked(key: str, place: str) -> str:
+def _marked_key(key: str, place: str) -> str:
     digest = hashlib.sha256(place.encode()).hexdigest()[:DIGEST_LENGTH]
     return f"{key[: KEY_LENGTH - DIGEST_LENGTH - 1]}-{digest}"
-
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,44 +69,48 @@ class Arrangement:
     keys: one for each of such paths; file_keys where names alone tell most data sets' images apart.
     """
 
-    splits: list[str | None]
-    labels: list[str | None]
-    places: list[str]
+    splits: Sequence[str | None]
+    labels: Sequence[str | None]
+    places: Sequence[str]
     keys: Callable[[Sequence[str]], list[str]] = unique_keys
 
 
-Rule = Callable[[FileList], Arrangement]
-
-
 class FileSource:
-    """`path` is a folder or a plain tar. Classes are the sorted names that the rule gives, over all splits together.
+    """`path` is a folder or a plain tar or zip. Classes are the sorted labels of all splits together.
 
-    told: what else is in the fingerprint.
+    A data set's own class gives the `name` and says how files are arranged, and what of the texts among them it reads.
     """
 
-    def __init__(
-        self,
-        name: str,
-        path: Path,
-        rule: Rule,
-        options: dict[str, Any] | None = None,
-        told: dict[str, Any] | None = None,
-    ):
-        self.name, self.path, self.rule = name, path, rule
-        self.options, self.told = options or {}, told or {}
+    name: str
+    texts: tuple[str, ...] = TEXTS
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def arrange(self, files: FileList) -> Arrangement:
+        """Raises UsageError or FormatError where split and class of an image cannot be told."""
+        raise NotImplementedError
 
     def __getstate__(self) -> dict[str, Any]:
         """A worker is handed the records that it reads; the listing of a million files stays here."""
-        given = {name: getattr(self, name) for name in ("name", "path", "rule", "options", "told")}
-        return {**given, "reader": self.reader}
+        cached = {name for name in vars(self) if isinstance(getattr(type(self), name, None), cached_property)}
+        return {**{name: value for name, value in vars(self).items() if name not in cached}, "reader": self.reader}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {}
 
     @cached_property
     def files(self) -> FileList:
-        return list_files(self.path)
+        return list_files(self.path, self.texts)
 
     @cached_property
     def reader(self) -> FileReader:
         return self.files.reader
+
+    @cached_property
+    def arrangement(self) -> Arrangement:
+        return self.arrange(self.files)
 
     @property
     def left_out(self) -> int:
@@ -123,24 +121,17 @@ class FileSource:
     def others(self) -> LeftOut:
         return self.files.others
 
-    @cached_property
-    def arrangement(self) -> Arrangement:
-        return self.rule(self.files)
-
     @property
-    def classes(self) -> tuple[str, ...]:
-        return self._classes
+    def ranked(self) -> Sequence[str]:
+        """Labels in the order of their numbers."""
+        return self.classes
 
     @cached_property
-    def _classes(self) -> tuple[str, ...]:
+    def classes(self) -> tuple[str, ...]:
         return tuple(sorted({label for label in self.arrangement.labels if label is not None}))
 
-    @property
-    def fingerprint(self) -> dict[str, Any]:
-        return self._fingerprint
-
     @cached_property
-    def _fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """A sha256 over the names of all files, with split and class, in an archive also place; one of the content."""
         digest = hashlib.sha256()
         arranged = zip(self.files.images, self.arrangement.splits, self.arrangement.labels, strict=True)
@@ -149,33 +140,46 @@ class FileSource:
         return {
             "layout": self.name,
             "images": len(self.files.images),
-            **self.told,
+            **self.rules,
             "listing_sha256": digest.hexdigest(),
             "content_sha256": content_of(self.reader, self.files.images),
         }
 
+    @property
+    def rules(self) -> dict[str, Any]:
+        """What else is in the fingerprint."""
+        return {}
+
     def records(self) -> list[ImageRecord]:
         """Training first, then the other splits; in a split by name."""
-        rank = {name: label for label, name in enumerate(self.classes)}
-        entries, arranged = self.files.images, self.arrangement
-        found = []
+        rank = {label: number for number, label in enumerate(self.ranked)}
+        arranged, found = self.arrangement, []
         there = {name for name in arranged.splits if name is not None}
         for split in sorted(there, key=lambda name: (name != "train", name)):
             chosen = [position for position, name in enumerate(arranged.splits) if name == split]
             keys = arranged.keys([arranged.places[position] for position in chosen])
             for key, position in zip(keys, chosen, strict=True):
-                entry, label = entries[position], arranged.labels[position]
-                meta: dict[str, str | int] = {"file": entry.name}
+                entry, label = self.files.images[position], arranged.labels[position]
                 number = -1 if label is None else rank[label]
+                meta = self.meta(entry, label)
                 found.append(ImageRecord(key, number, split, shown(entry.name), entry.offset, entry.length, meta))
         return found
 
+    def meta(self, entry: FileEntry, label: str | None) -> dict[str, str | int]:
+        return {"file": entry.name}
+
     def read(self, record: ImageRecord) -> np.ndarray:
         """uint8 [H, W, 3]. ValueError: empty, corrupt, too large."""
-        return decode_image(self.reader.read(str(record.meta["file"]), record.position, record.length))
+        return decode_image(self._bytes(record))
 
     def digest(self, record: ImageRecord) -> str:
-        return digest_of_file(self.reader, record)
+        try:
+            return short_digest(self._bytes(record))
+        except ValueError:
+            return short_digest(b"")
 
     def stamp(self) -> str:
         return stamp_of_files(self.reader, self.files.images)
+
+    def _bytes(self, record: ImageRecord) -> bytes:
+        return self.reader.read(str(record.meta["file"]), record.position, record.length)

@@ -26,8 +26,7 @@ from pipelines.archives import (
 from pipelines.archives.tar import TarStream
 from pipelines.archives.tree import ArchiveTree, DiskTree, walk
 from pipelines.archives.zip import is_zip, unpack, walk_zip
-from pipelines.sources import ImageRecord
-from pipelines.sources.content import content_sha256, file_stats, short_digest, stamp_of
+from pipelines.sources.content import content_sha256, file_stats, stamp_of
 from pipelines.sources.decode import SUFFIXES
 from pipelines.sources.split_folders import split_of
 from shards.errors import FormatError, reason_of
@@ -121,6 +120,13 @@ class FileList:
     @property
     def left_out(self) -> int:
         return self.others.total
+
+    def read_note(self, note: FileEntry, where: str, advice: str) -> bytes:
+        """FormatError, with `where` and `advice` in it: the note is empty or cannot be read."""
+        try:
+            return self.reader.read(note.name, note.offset, note.length)
+        except ValueError as error:
+            raise FormatError(f"{where}: {error}; {advice}") from error
 
 
 def list_files(path: Path, texts: tuple[str, ...] = TEXTS) -> FileList:
@@ -240,14 +246,6 @@ def content_of(reader: FileReader, entries: Sequence[FileEntry]) -> str:
 
 def stamp_of_files(reader: FileReader, entries: Sequence[FileEntry]) -> str:
     return stamp_of(file_stats(_paths(reader, entries) if reader.path.is_dir() else [str(reader.path)]))
-
-
-def digest_of_file(reader: FileReader, record: ImageRecord) -> str:
-    """short_digest of an image's bytes; of none, if they cannot be read."""
-    try:
-        return short_digest(reader.read(str(record.meta["file"]), record.position, record.length))
-    except ValueError:
-        return short_digest(b"")
 
 
 def _paths(reader: FileReader, entries: Sequence[FileEntry]) -> Iterator[str]:

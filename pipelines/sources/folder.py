@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from pipelines.archives import shown
 from pipelines.sources.choose import RULE, check_fraction, validation_share
 from pipelines.sources.file_source import Arrangement, FileSource
-from pipelines.sources.files import NOTES, FileEntry, FileList
+from pipelines.sources.files import NOTES, FileList
 from pipelines.sources.split_folders import (
     check_classes,
     has_split_folders,
@@ -33,17 +33,26 @@ log = logging.getLogger(__name__)
 NO_CLASS = "images"
 
 
-@dataclass(frozen=True)
-class FolderRule:
+class FolderSource(FileSource):
     """`val_fraction` of each class, chosen by a hash of the images' names, are validation; None: none are."""
 
-    val_fraction: float | None = None
+    name = "folder"
 
-    def __post_init__(self) -> None:
-        if self.val_fraction is not None:
-            check_fraction(self.val_fraction)
+    def __init__(self, path: Path, val_fraction: float | None = None):
+        super().__init__(path)
+        self.val_fraction = val_fraction
+        if val_fraction is not None:
+            check_fraction(val_fraction)
 
-    def __call__(self, files: FileList) -> Arrangement:
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"val_fraction": self.val_fraction}
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        return {} if self.val_fraction is None else {"val_fraction_rule": RULE}
+
+    def arrange(self, files: FileList) -> Arrangement:
         """Raises UsageError or FormatError where splits and classes cannot be told; says what is odd."""
         names = [PurePosixPath(entry.name) for entry in files.images]
         folders = has_split_folders(names)
@@ -66,14 +75,6 @@ class FolderRule:
         if not any(chosen):
             log.warning("no image is validation: of a class with a single image it is for training")
         return ["val" if validation else "train" for validation in chosen]
-
-
-class FolderSource(FileSource):
-    """`val_fraction`: of each class this share is validation; None: none is."""
-
-    def __init__(self, path: Path, val_fraction: float | None = None):
-        told = {"val_fraction_rule": RULE} if val_fraction is not None else {}
-        super().__init__("folder", path, FolderRule(val_fraction), {"val_fraction": val_fraction}, told)
 
 
 def _class(name: PurePosixPath) -> str | None:
@@ -110,14 +111,8 @@ def _noted_classes(files: FileList) -> dict[str, str]:
     for note in files.notes:
         folder = str(PurePosixPath(note.name).parent)
         if PurePosixPath(note.name).name == f"{PurePosixPath(folder).name}{NOTES}":
-            for line in _lines(files, note):
+            text = files.read_note(note, note.name, "repair it, or remove it to go without classes")
+            for line in text.decode("utf-8", "replace").splitlines():
                 file, _, rest = line.partition("\t")
                 classes[str(PurePosixPath(folder, NO_CLASS, file))] = rest.partition("\t")[0].strip()
     return classes
-
-
-def _lines(files: FileList, note: FileEntry) -> list[str]:
-    try:
-        return files.reader.read(note.name, note.offset, note.length).decode("utf-8", "replace").splitlines()
-    except ValueError as error:
-        raise FormatError(f"{note.name}: {error}; repair it, or remove it to go without classes") from error

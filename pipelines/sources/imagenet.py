@@ -1,15 +1,14 @@
 """ImageNet's folders, or a plain tar or zip of them: train/<wnid>/*.JPEG and val/<wnid>/*.JPEG.
 
-Also as people have it: below other folders (Kaggle's ILSVRC/Data/CLS-LOC/), with a flat val/ whose labels lie in
-Kaggle's LOC_val_solution.csv or in the development kit (imagenet_labels.py), with a flat, unlabelled test/, which is
-left out. The class is the rank of the WordNet id among all ids of all splits in ascending order, so that training and
-validation agree (docs/fidelity.md #57).
-
-Labels of ImageNet's flat validation folder: Kaggle's LOC_val_solution.csv, or the development kit's two files.
+Also as people have it: below other folders (Kaggle's ILSVRC/Data/CLS-LOC/), with a flat, unlabelled test/, which is
+left out, and with a flat val/ whose labels lie in Kaggle's file or in the development kit's two:
 
 LOC_val_solution.csv                          ImageId,PredictionString: the image's stem; "<wnid> x y x y …" of boxes
 ILSVRC2012_validation_ground_truth.txt        line i: the ILSVRC2012_ID of image ILSVRC2012_val_<i, eight digits>
 meta.mat                                      "synsets": the WordNet id of each ILSVRC2012_ID
+
+The class is the rank of the WordNet id among all ids of all splits in ascending order, so that training and validation
+agree (docs/fidelity.md #57).
 """
 
 from __future__ import annotations
@@ -31,6 +30,8 @@ from shards.errors import FormatError
 log = logging.getLogger(__name__)
 
 WNID = re.compile(r"n\d{8}")
+FETCH = "fetch it again"
+SOLUTION, TRUTH, SYNSETS = "LOC_val_solution.csv", "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
 PACKED = re.compile(r"(.*/)?n\d{8}\.tar")
 PACKED_CLASSES = ("n????????.tar", "train/n????????.tar", "*/train/n????????.tar")
 OFFICIAL = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
@@ -44,13 +45,13 @@ UNPACK = (
 class ImageNetSource(FileSource):
     """FormatError where the official archives are not unpacked yet: the message has the commands."""
 
-    def __init__(self, path: Path):
-        super().__init__("imagenet", path, imagenet_rule)
+    name = "imagenet"
+    texts = (SOLUTION, TRUTH, SYNSETS)
 
     @cached_property
     def files(self) -> FileList:
         try:
-            files = list_files(self.path, (SOLUTION, TRUTH, SYNSETS))
+            files = list_files(self.path, self.texts)
         except FormatError as error:
             if packed := _packed(self.path):
                 raise _not_unpacked(self.path, packed) from error
@@ -59,23 +60,22 @@ class ImageNetSource(FileSource):
             raise _not_unpacked(self.path, packed)
         return files
 
+    def arrange(self, files: FileList) -> Arrangement:
+        """Keys are file names, "n01440764_10026", or paths below the split where names recur.
 
-def imagenet_rule(files: FileList) -> Arrangement:
-    """Keys are file names, "n01440764_10026", or paths below the split where names recur.
-
-    Raises FormatError for an image that lies in no split or, but for test/, has no WordNet id.
-    """
-    places = [_Place(entry.name) for entry in files.images]
-    refuse_twofold({place.folder for place in places})
-    flat = [place for place in places if place.wnid is None]
-    noted = validation_wnids(files) if any(place.split == "val" for place in flat) else {}
-    labels = [place.wnid or noted.get(place.below.rpartition(".")[0]) for place in places]
-    splits = [_kept(place, label) for place, label in zip(places, labels, strict=True)]
-    check_classes(splits, labels)
-    say_barren([name for name in files.barren if WNID.fullmatch(name.rpartition("/")[2])], True, labels)
-    if unlabelled := splits.count(None):
-        log.warning("%d images of test/ have no labels and are left out", unlabelled)
-    return Arrangement(splits, labels, [place.below for place in places], file_keys)
+        Raises FormatError for an image that lies in no split or, but for test/, has no WordNet id.
+        """
+        places = [_Place(entry.name) for entry in files.images]
+        refuse_twofold({place.folder for place in places})
+        flat = [place for place in places if place.wnid is None]
+        noted = validation_wnids(files) if any(place.split == "val" for place in flat) else {}
+        labels = [place.wnid or noted.get(place.below.rpartition(".")[0]) for place in places]
+        splits = [_kept(place, label) for place, label in zip(places, labels, strict=True)]
+        check_classes(splits, labels)
+        say_barren([name for name in files.barren if WNID.fullmatch(name.rpartition("/")[2])], True, labels)
+        if unlabelled := splits.count(None):
+            log.warning("%d images of test/ have no labels and are left out", unlabelled)
+        return Arrangement(splits, labels, [place.below for place in places], file_keys)
 
 
 class _Place:
@@ -152,30 +152,32 @@ def _not_unpacked(path: Path, packed: str) -> FormatError:
     return FormatError(f"{path} holds {packed}, a tar inside it that is not unpacked; unpack all with: {UNPACK}")
 
 
-SOLUTION, TRUTH, SYNSETS = "LOC_val_solution.csv", "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
-
-
 def validation_wnids(files: FileList) -> dict[str, str]:
     """WordNet id of each validation image by its stem; empty where no such file lies there.
 
     Raises FormatError for a file that is there and is not what it should be.
     """
-    if (note := _note(files, SOLUTION)) is not None:
-        return _of_solution(_read(files, note), note.name)
-    truth, synsets = _note(files, TRUTH), _note(files, SYNSETS)
-    if truth is None or synsets is None:
+    notes = {note.name.rpartition("/")[2]: note for note in reversed(files.notes)}
+    if SOLUTION in notes:
+        return _solution_wnids(_text(files, notes[SOLUTION]), notes[SOLUTION].name)
+    if TRUTH not in notes or SYNSETS not in notes:
         return {}
-    wnids = _of_synsets(_read(files, synsets), synsets.name)
-    numbers = _read(files, truth).decode("utf-8", "replace").split()
+    truth, synsets = notes[TRUTH], notes[SYNSETS]
+    wnids = _synset_wnids(files.read_note(synsets, synsets.name, FETCH), synsets.name)
+    numbers = _text(files, truth).split()
     for number in numbers:
         if number not in wnids:
             raise FormatError(f"{truth.name} has {number!a}, which {synsets.name} does not know; fetch the kit again")
     return {f"ILSVRC2012_val_{i:08d}": wnids[number] for i, number in enumerate(numbers, 1)}
 
 
-def _of_solution(data: bytes, where: str) -> dict[str, str]:
+def _text(files: FileList, note: FileEntry) -> str:
+    return files.read_note(note, note.name, FETCH).decode("utf-8", "replace")
+
+
+def _solution_wnids(text: str, where: str) -> dict[str, str]:
     found = {}
-    for line in data.decode("utf-8", "replace").splitlines()[1:]:
+    for line in text.splitlines()[1:]:
         stem, _, boxes = line.partition(",")
         wnid = boxes.strip('" ').partition(" ")[0]
         if stem and not WNID.fullmatch(wnid):
@@ -184,7 +186,7 @@ def _of_solution(data: bytes, where: str) -> dict[str, str]:
     return found
 
 
-def _of_synsets(data: bytes, where: str) -> dict[str, str]:
+def _synset_wnids(data: bytes, where: str) -> dict[str, str]:
     """ILSVRC2012_ID, as text, to WordNet id."""
     from scipy.io import loadmat
 
@@ -196,14 +198,3 @@ def _of_synsets(data: bytes, where: str) -> dict[str, str]:
     if not all(WNID.fullmatch(wnid) for wnid in found.values()):
         raise FormatError(f"{where} has synsets without a WordNet id; fetch the kit again")
     return found
-
-
-def _note(files: FileList, name: str) -> FileEntry | None:
-    return next((note for note in files.notes if note.name.rpartition("/")[2] == name), None)
-
-
-def _read(files: FileList, note: FileEntry) -> bytes:
-    try:
-        return files.reader.read(note.name, note.offset, note.length)
-    except ValueError as error:
-        raise FormatError(f"{note.name}: {error}; fetch it again") from error
