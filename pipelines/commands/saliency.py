@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipelines.commands import Option, with_options
 from shards.console import AsJson, Out, Overwrite, Workers, new_app, print_json, show_contents
 
 build_saliency_app = new_app("Compute the saliency map of every image of a source.")
@@ -33,31 +34,33 @@ Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many i
 PerShard = Annotated[int, typer.Option(min=1, help="Maps in one tar.")]
 OutSize = Annotated[int | None, typer.Option(min=8, max=8192, help="Side of the maps. Default: of each image.")]
 InputSize = Annotated[int | None, typer.Option(min=32, max=8192, help="DeepGaze sees images of this side.")]
+ValFraction = Annotated[
+    float | None, typer.Option(help="As in `shard folder`: this share of images is the validation split.")
+]
+
+IN_SHARDS: dict[str, Option] = {"samples_per_shard": (PerShard, 1024), "max_bad": (MaxBad, 0), "limit": (Limit, None)}
+LAST: dict[str, Option] = {"overwrite": (Overwrite, False), "as_json": (AsJson, False)}
+BUILD: dict[str, Option] = {
+    "model": (Model, "deepgaze-iie"),
+    "input_scale": (InputScale, "255"),
+    "pooling": (Pooling, "area"),
+    "storage": (Storage, "float16"),
+    "weights": (Weights, None),
+    "centre_bias": (CentreBias, None),
+    "download": (Download, False),
+    "forward": (Forward, "fast"),
+    "device": (Devices, "auto"),
+    "processes": (Processes, None),
+    "batch_size": (BatchSize, None),
+    "workers": (Workers, None),
+    **IN_SHARDS,
+}
+IMPORT: dict[str, Option] = {"storage": (Storage, "float16"), **IN_SHARDS, "workers": (Workers, None), **LAST}
 
 
 @build_saliency_app.command("stl10")
-def build_stl10_command(
-    source: Source,
-    out: Out,
-    model: Model = "deepgaze-iie",
-    input_scale: InputScale = "255",
-    pooling: Pooling = "area",
-    storage: Storage = "float16",
-    weights: Weights = None,
-    centre_bias: CentreBias = None,
-    download: Download = False,
-    forward: Forward = "fast",
-    device: Devices = "auto",
-    processes: Processes = None,
-    batch_size: BatchSize = None,
-    workers: Workers = None,
-    samples_per_shard: PerShard = 1024,
-    max_bad: MaxBad = 0,
-    limit: Limit = None,
-    input_size: InputSize = 512,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
-) -> None:
+@with_options({**BUILD, "input_size": (InputSize, 512), **LAST})
+def build_stl10_command(source: Source, out: Out, **given: Any) -> None:
     """Maps of STL-10: 96×96, computed by DeepGaze IIE on 512×512 and pooled by area.
 
     \b
@@ -67,31 +70,12 @@ def build_stl10_command(
 
     Killed or interrupted, the same command goes on where it was.
     """
-    _build("stl10", out_size=96, **locals())
+    _build("stl10", source, out, out_size=96, **given)
 
 
 @build_saliency_app.command("imagenet")
-def build_imagenet_command(
-    source: Source,
-    out: Out,
-    model: Model = "deepgaze-iie",
-    input_scale: InputScale = "255",
-    pooling: Pooling = "area",
-    storage: Storage = "float16",
-    weights: Weights = None,
-    centre_bias: CentreBias = None,
-    download: Download = False,
-    forward: Forward = "fast",
-    device: Devices = "auto",
-    processes: Processes = None,
-    batch_size: BatchSize = None,
-    workers: Workers = None,
-    samples_per_shard: PerShard = 1024,
-    max_bad: MaxBad = 0,
-    limit: Limit = None,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
-) -> None:
+@with_options({**BUILD, **LAST})
+def build_imagenet_command(source: Source, out: Out, **given: Any) -> None:
     """Maps of ImageNet at native resolution, images of one size together.
 
     \b
@@ -100,36 +84,20 @@ def build_imagenet_command(
 
     Killed or interrupted, the same command goes on where it was.
     """
-    _build("imagenet", out_size=None, input_size=None, **locals())
+    _build("imagenet", source, out, out_size=None, input_size=None, **given)
 
 
 @build_saliency_app.command("folder")
-def build_folder_command(
-    source: Source,
-    out: Out,
-    model: Model = "deepgaze-iie",
-    input_scale: InputScale = "255",
-    pooling: Pooling = "area",
-    storage: Storage = "float16",
-    weights: Weights = None,
-    centre_bias: CentreBias = None,
-    download: Download = False,
-    forward: Forward = "fast",
-    device: Devices = "auto",
-    processes: Processes = None,
-    batch_size: BatchSize = None,
-    workers: Workers = None,
-    samples_per_shard: PerShard = 1024,
-    max_bad: MaxBad = 0,
-    limit: Limit = None,
-    val_fraction: Annotated[
-        float | None, typer.Option(help="As in `shard folder`: this share of images is the validation split.")
-    ] = None,
-    out_size: OutSize = None,
-    input_size: InputSize = None,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
-) -> None:
+@with_options(
+    {
+        **BUILD,
+        "val_fraction": (ValFraction, None),
+        "out_size": (OutSize, None),
+        "input_size": (InputSize, None),
+        **LAST,
+    }
+)
+def build_folder_command(source: Source, out: Out, **given: Any) -> None:
     """Maps of any folder of images, at native resolution unless --out-size says otherwise.
 
     \b
@@ -139,7 +107,7 @@ def build_folder_command(
 
     Killed or interrupted, the same command goes on where it was.
     """
-    _build("folder", **locals())
+    _build("folder", source, out, **given)
 
 
 def _build(
@@ -160,43 +128,23 @@ MapsRoot = Annotated[Path, typer.Option(help="Folder of the published arrays: <s
 
 
 @import_saliency_app.command("stl10")
-def import_stl10_command(
-    maps: MapsRoot,
-    source: Source,
-    out: Out,
-    storage: Storage = "float16",
-    samples_per_shard: PerShard = 1024,
-    max_bad: MaxBad = 0,
-    limit: Limit = None,
-    workers: Workers = None,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
-) -> None:
+@with_options(IMPORT)
+def import_stl10_command(maps: MapsRoot, source: Source, out: Out, **given: Any) -> None:
     """Published maps of STL-10: <maps>/<split>/saliency_<split>.npy, one for each image, in order.
 
     Example:  seqjepa-data import-saliency stl10 --maps salmap-stl10/ --source stl10_binary/ --out maps/stl10
     """
-    _import("stl10", **locals())
+    _import("stl10", maps, source, out, **given)
 
 
 @import_saliency_app.command("imagenet")
-def import_imagenet_command(
-    maps: MapsRoot,
-    source: Source,
-    out: Out,
-    storage: Storage = "float16",
-    samples_per_shard: PerShard = 1024,
-    max_bad: MaxBad = 0,
-    limit: Limit = None,
-    workers: Workers = None,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
-) -> None:
+@with_options(IMPORT)
+def import_imagenet_command(maps: MapsRoot, source: Source, out: Out, **given: Any) -> None:
     """Published maps of ImageNet: <maps>/<split>/<wnid>/<stem>-sal.npy or <stem>_sal.npy.
 
     Example:  seqjepa-data import-saliency imagenet --maps saliency/ --source imagenet/ --out maps/in1k --storage log8
     """
-    _import("imagenet", **locals())
+    _import("imagenet", maps, source, out, **given)
 
 
 def _import(kind: str, maps: Path, source: Path, out: Path, as_json: bool, **options: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipelines.commands import Option, with_options
 from shards.console import AsJson, Out, Overwrite, Workers, new_app, show_contents
 
 shard_app = new_app("Write shards from a data set on disk.")
@@ -15,16 +16,32 @@ Maps = Annotated[
     Path | None, typer.Option(help="Saliency maps of the same source (build-saliency): gives `saliency` shards.")
 ]
 Fit = Annotated[str, typer.Option(help="squash the whole image, or crop its centred square.")]
+Size = Annotated[int, typer.Option(min=8, max=1024, help="Pixels of a side after resizing.")]
+Stl10Size = Annotated[int | None, typer.Option(min=8, max=1024, help="Pixels of a side. Default: 96, as they are.")]
+OwnSize = Annotated[
+    int | None, typer.Option(min=8, max=4096, help="Pixels of a side. Default: as they are, if all are equal.")
+]
 Encoding = Annotated[str, typer.Option(help="jpeg, or raw pixels.")]
 JpegQuality = Annotated[
     str, typer.Option(help="auto: the fastest to decode with 41 dB or more; or e.g. 444-90, 420-95.")
 ]
 ImagesPerShard = Annotated[int, typer.Option("--samples-per-shard", min=1, help="Images in one tar.")]
+ObjectsPerShard = Annotated[int, typer.Option(min=1, help="Objects in one tar.")]
 MaxBad = Annotated[int, typer.Option(min=0, help="How many corrupt images to leave out before giving up.")]
+MaxBadViews = Annotated[
+    int, typer.Option(min=0, help="How many corrupt views or latents to leave out before giving up.")
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only so many of each split, evenly over the same classes.")]
+
+LAST: dict[str, Option] = {"limit": (Limit, None), "overwrite": (Overwrite, False), "as_json": (AsJson, False)}
+LOSSLESS: dict[str, Option] = {"max_bad": (MaxBad, 0), "workers": (Workers, None), **LAST}
+IN_SHARDS: dict[str, Option] = {"samples_per_shard": (ImagesPerShard, 1024)}
+ENCODED: dict[str, Option] = {"encoding": (Encoding, "jpeg"), "jpeg_quality": (JpegQuality, "auto")}
+IMAGES: dict[str, Option] = {"maps": (Maps, None), "size": (Size, 224), "fit": (Fit, "squash"), **ENCODED}
 
 
 @shard_app.command("3diebench")
+@with_options({**ENCODED, "samples_per_shard": (ObjectsPerShard, 256), **LOSSLESS, "max_bad": (MaxBadViews, 0)})
 def shard_3diebench_command(
     source: Annotated[Path, typer.Option(help="Unpacked tree, or 3DIEBench.tar.gz read as a stream (never unpacked).")],
     out: Out,
@@ -36,17 +53,8 @@ def shard_3diebench_command(
     ] = None,
     val_fraction: Annotated[float | None, typer.Option(help="Other data: this share of each class's objects.")] = None,
     split: Annotated[str, typer.Option(help="all, train, val, or ood for the out-of-distribution set.")] = "all",
-    size: Annotated[int, typer.Option(min=8, max=1024, help="Pixels of a side after resizing.")] = 128,
-    encoding: Encoding = "jpeg",
-    jpeg_quality: JpegQuality = "auto",
-    samples_per_shard: Annotated[int, typer.Option(min=1, help="Objects in one tar.")] = 256,
-    max_bad: Annotated[
-        int, typer.Option(min=0, help="How many corrupt views or latents to leave out before giving up.")
-    ] = 0,
-    limit: Limit = None,
-    workers: Workers = None,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
+    size: Size = 128,
+    **given: Any,
 ) -> None:
     """3DIEBench (or any data set in its layout) → `views` shards.
 
@@ -61,44 +69,20 @@ def shard_3diebench_command(
     from pipelines.build.views import shard_views
     from pipelines.sources.three_diebench import ThreeDIEBenchSource
 
+    as_json = given.pop("as_json")
     origin = ThreeDIEBenchSource(
-        source,
-        split_lists=split_lists,
-        val_match=val_match,
-        val_fraction=val_fraction,
-        split=split,  # type: ignore[arg-type]
+        source, split_lists=split_lists, val_match=val_match, val_fraction=val_fraction, split=split
     )
-    shard_views(
-        origin,
-        out,
-        size=size,
-        encoding=encoding,
-        jpeg_quality=jpeg_quality,
-        samples_per_shard=samples_per_shard,
-        max_bad=max_bad,
-        workers=workers,
-        limit=limit,
-        overwrite=overwrite,
-    )
+    shard_views(origin, out, size=size, **given)
     show_contents(out, as_json)
 
 
 @shard_app.command("stl10")
+@with_options({"maps": (Maps, None), "size": (Stl10Size, None), **ENCODED, **IN_SHARDS, **LOSSLESS}, encoding="raw")
 def shard_stl10_command(
     source: Annotated[Path, typer.Option(help="stl10_binary/ with train_X.bin … (all splits that are there).")],
     out: Out,
-    maps: Maps = None,
-    size: Annotated[
-        int | None, typer.Option(min=8, max=1024, help="Pixels of a side. Default: 96, as they are.")
-    ] = None,
-    encoding: Encoding = "raw",
-    jpeg_quality: JpegQuality = "auto",
-    samples_per_shard: ImagesPerShard = 1024,
-    max_bad: MaxBad = 0,
-    limit: Limit = None,
-    workers: Workers = None,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
+    **given: Any,
 ) -> None:
     """STL-10 from its binary files, lossless → `image` shards, or with --maps `saliency` shards.
 
@@ -109,24 +93,15 @@ def shard_stl10_command(
 
     Labels are 0 to 9, -1 in `unlabeled`. Killed or interrupted, the same command goes on where it was.
     """
-    _shard_images("stl10", **locals())
+    _shard_images("stl10", source, out, **given)
 
 
 @shard_app.command("imagenet")
+@with_options({**IMAGES, **IN_SHARDS, **LOSSLESS}, samples_per_shard=2048)
 def shard_imagenet_command(
     source: Annotated[Path, typer.Option(help="Folder (or plain .tar) with train/<wnid>/ and val/<wnid>/.")],
     out: Out,
-    maps: Maps = None,
-    size: Annotated[int, typer.Option(min=8, max=1024, help="Pixels of a side after resizing.")] = 224,
-    fit: Fit = "squash",
-    encoding: Encoding = "jpeg",
-    jpeg_quality: JpegQuality = "auto",
-    samples_per_shard: ImagesPerShard = 2048,
-    max_bad: MaxBad = 0,
-    limit: Limit = None,
-    workers: Workers = None,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
+    **given: Any,
 ) -> None:
     """ImageNet → `image` shards, or with --maps `saliency` shards. Classes are the sorted WordNet ids.
 
@@ -137,27 +112,16 @@ def shard_imagenet_command(
 
     Image and map are resized together. Killed or interrupted, the same command goes on where it was.
     """
-    _shard_images("imagenet", **locals())
+    _shard_images("imagenet", source, out, **given)
 
 
 @shard_app.command("folder")
+@with_options({**IMAGES, "size": (OwnSize, None), **IN_SHARDS, **LOSSLESS})
 def shard_folder_command(
     source: Annotated[Path, typer.Option(help="Folder (or plain .tar) of images; sub-folders are classes.")],
     out: Out,
     val_fraction: Annotated[float | None, typer.Option(help="This share of each class is validation.")] = None,
-    maps: Maps = None,
-    size: Annotated[
-        int | None, typer.Option(min=8, max=4096, help="Pixels of a side. Default: as they are, if all are equal.")
-    ] = None,
-    fit: Fit = "squash",
-    encoding: Encoding = "jpeg",
-    jpeg_quality: JpegQuality = "auto",
-    samples_per_shard: ImagesPerShard = 1024,
-    max_bad: MaxBad = 0,
-    limit: Limit = None,
-    workers: Workers = None,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
+    **given: Any,
 ) -> None:
     """Any folder of images, with or without train/, val/ and classes → `image` shards, with --maps `saliency` shards.
 
@@ -169,19 +133,17 @@ def shard_folder_command(
 
     JPEG, PNG, WebP and BMP; the pixels as stored, EXIF orientation left alone. Killed, the same command goes on.
     """
-    _shard_images("folder", **locals())
+    _shard_images("folder", source, out, val_fraction=val_fraction, **given)
 
 
 @shard_app.command("cifar100")
+@with_options({**IN_SHARDS, **LAST}, samples_per_shard=2048)
 def shard_cifar100_command(
     source: Annotated[
         Path, typer.Option(help="cifar-100-python/ with train, test and meta, or cifar-100-python.tar.gz.")
     ],
     out: Out,
-    samples_per_shard: ImagesPerShard = 2048,
-    limit: Limit = None,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
+    **given: Any,
 ) -> None:
     """CIFAR-100 from its Python files, lossless → `image` shards with splits train and test.
 
@@ -193,19 +155,15 @@ def shard_cifar100_command(
     Labels are the 100 fine classes, `coarse` is in the metadata. The pickles can name nothing but arrays of bytes.
     """
     # One worker is no slower here: a worker of its own would have to read the files again.
-    _shard_images("cifar100", encoding="raw", workers=1, **locals())
+    _shard_images("cifar100", source, out, encoding="raw", workers=1, **given)
 
 
 @shard_app.command("tiny-imagenet")
+@with_options({**IN_SHARDS, **LOSSLESS})
 def shard_tiny_imagenet_command(
     source: Annotated[Path, typer.Option(help="tiny-imagenet-200.zip, a plain .tar of it, or the unpacked folder.")],
     out: Out,
-    samples_per_shard: ImagesPerShard = 1024,
-    max_bad: MaxBad = 0,
-    limit: Limit = None,
-    workers: Workers = None,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
+    **given: Any,
 ) -> None:
     """Tiny ImageNet, decoded once and lossless → `image` shards with splits train and val.
 
@@ -216,11 +174,11 @@ def shard_tiny_imagenet_command(
 
     Labels are line numbers of wnids.txt, also for validation; the unlabelled test split is left out.
     """
-    _shard_images("tiny-imagenet", encoding="raw", **locals())
+    _shard_images("tiny-imagenet", source, out, encoding="raw", **given)
 
 
 def _shard_images(
-    kind: str, source: Path, out: Path, as_json: bool, val_fraction: float | None = None, **options: Any
+    kind: str, source: Path, out: Path, *, as_json: bool, val_fraction: float | None = None, **options: Any
 ) -> None:
     """Opens the source, shards it, shows what came of it."""
     from pipelines.build.images import shard_images

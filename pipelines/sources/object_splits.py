@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 
@@ -24,7 +23,7 @@ from shards.errors import FormatError, UsageError
 
 log = logging.getLogger(__name__)
 
-Split = Literal["all", "train", "val", "ood"]
+SPLITS = ("all", "train", "val", "ood")
 LISTED_SPLITS = ("train", "val")
 LARGEST_LIST = 256 << 20  # bytes
 THREE_WAYS = (
@@ -75,14 +74,14 @@ class SplitRule:
 
 
 def split_rule(
-    source: Path, split_lists: Path | None, val_match: str | None, val_fraction: float | None, split: Split
+    source: Path, split_lists: Path | None, val_match: str | None, val_fraction: float | None, split: str
 ) -> SplitRule:
     """The one rule that was given; else the lists that lie in the tree's root.
 
     Raises UsageError for a split that is not known, and for no rule or two.
     """
-    if split not in get_args(Split):
-        raise UsageError(f"--split {split!r} is not known; there are {', '.join(get_args(Split))}")
+    if split not in SPLITS:
+        raise UsageError(f"--split {split!r} is not known; there are {', '.join(SPLITS)}")
     given = [name for name in (split_lists, val_match, val_fraction) if name is not None]
     if len(given) > 1 or (split == "ood" and given and split_lists is None):
         raise UsageError(
@@ -152,7 +151,7 @@ class Assignment:
     classes: tuple[str, ...]
 
 
-def assign(objects: Sequence[ListedObject], rule: SplitRule, split: Split = "all") -> Assignment:
+def assign(objects: Sequence[ListedObject], rule: SplitRule, split: str = "all") -> Assignment:
     """Labels are the rank of the synset in ascending order among all synsets of source and lists, as in 3DIEBench's.
 
     Raises UsageError or FormatError if the rule does not fit the objects, or disagrees with distributed labels.

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipelines.archives import Content
 from pipelines.sources import ViewsContent, ViewsRecord
-from pipelines.sources.object_splits import Assignment, Split, assign, split_rule
+from pipelines.sources.object_splits import Assignment, assign, split_rule
 from pipelines.sources.object_tar import ObjectTar
 from pipelines.sources.objects import ListedObject, Listing, ObjectTree
 from shards.errors import FormatError
@@ -37,10 +37,9 @@ class ThreeDIEBenchSource:
         split_lists: Path | None = None,
         val_match: str | None = None,
         val_fraction: float | None = None,
-        split: Split = "all",
+        split: str = "all",
     ):
-        self.path = Path(path)
-        self.split: Split = split
+        self.path, self.split = Path(path), split
         self.objects = open_objects(self.path)
         self.random_access = self.objects.random_access
         self.rule = split_rule(self.path, split_lists, val_match, val_fraction, split)
