@@ -95,7 +95,9 @@ def prepare_views(source: ViewSource, asked: BuildOptions, found: Survey, worker
     return Prepared(
         identity={
             "name": re.sub(r"(\.tar)?(\.gz|\.tgz)?$", "", str(found.identity["name"])),
-            "spec": ViewSpec(max(counts), frame.height, frame.width, asked.encoding, source.params),
+            "spec": ViewSpec(
+                max(counts), frame.height, frame.width, asked.encoding, source.params, actions=source.actions
+            ),
             "classes": found.classes,
             "fingerprint": _fingerprint(source, asked, found),
         },

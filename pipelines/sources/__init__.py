@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from pipelines.archives import Content, LeftOut
 from shards.errors import UsageError
-from shards.schema import ParamField
+from shards.schema import ActionSpec, ParamField
 
 IMAGE_SOURCES = {
     "stl10": "pipelines.sources.stl10:Stl10Source",
@@ -88,7 +88,7 @@ class ViewsContent:
         return self.record.name
 
 
-class Source(Protocol):
+class Source:
     """What building a shard set asks of any source.
 
     name     of the command: `seqjepa-data shard <name>`
@@ -96,90 +96,77 @@ class Source(Protocol):
     classes  names, in the order of the labels
     """
 
-    @property
-    def name(self) -> str: ...
+    name: str
+    path: Path
+    classes: tuple[str, ...]
 
     @property
-    def path(self) -> Path: ...
-
-    @property
-    def options(self) -> dict[str, Any]: ...
-
-    @property
-    def classes(self) -> tuple[str, ...]: ...
+    def options(self) -> dict[str, Any]:
+        return {}
 
 
-class ImageSource(Source, Protocol):
-    """`fingerprint`: JSON values that tell two sources apart at little cost, wherever they lie.
+class ImageSource(Source):
+    """A source of images.
 
-    `others` is what it holds beside its images, for one line at the end of a build; `left_out` counts it.
+    fingerprint  JSON values that tell two sources apart at little cost, wherever they lie
+    left_out     how many files it holds beside its images
+    others       which these are, for one line at the end of a build
     """
 
-    @property
-    def fingerprint(self) -> dict[str, Any]: ...
-
-    @property
-    def others(self) -> LeftOut: ...
-
-    @property
-    def left_out(self) -> int: ...
-
-    def stamp(self) -> str:
-        """Differs, on this machine, whenever a file of the source may have been written to."""
-        ...
+    fingerprint: dict[str, Any]
+    left_out: int = 0
+    others: LeftOut = LeftOut()
 
     def records(self) -> list[ImageRecord]:
         """All splits, in a stable order. Raises FormatError or UsageError if the layout is not what it should be."""
-        ...
+        raise NotImplementedError
 
     def read(self, record: ImageRecord) -> np.ndarray:
         """uint8 [H, W, 3] RGB; grey, palette, CMYK and alpha converted. ValueError says what is wrong with it."""
-        ...
+        raise NotImplementedError
 
     def digest(self, record: ImageRecord) -> str:
         """short_digest of its bytes as they are stored; of no bytes, for an image that cannot be read."""
-        ...
+        raise NotImplementedError
+
+    def stamp(self) -> str:
+        """Differs, on this machine, whenever a file of the source may have been written to."""
+        raise NotImplementedError
 
 
-class ViewSource(Source, Protocol):
+class ViewSource(Source):
     """A source of views with parameters.
 
-    params         columns of the parameters, P of them; from these the actions between views are made
+    params         columns of the parameters, P of them
+    actions        what takes a view to another, made of these columns; None: what the columns imply
     settled        what of its options has to be in a fingerprint: JSON values, known before anything is listed
     identity       JSON values that tell two sources apart, wherever they lie, and the `name` of the folder or archive
     sample         some images, spread over the source, as (name, content): they decide the size and the JPEG setting
     random_access  False for one file that is read from front to back
     """
 
-    random_access: bool
-
-    @property
-    def params(self) -> tuple[ParamField, ...]: ...
-
-    @property
-    def settled(self) -> dict[str, Any]: ...
-
-    @property
-    def identity(self) -> dict[str, Any]: ...
-
-    @property
-    def sample(self) -> Sequence[tuple[str, Content]]: ...
+    params: tuple[ParamField, ...]
+    actions: ActionSpec | None = None
+    settled: dict[str, Any]
+    identity: dict[str, Any]
+    sample: Sequence[tuple[str, Content]]
+    random_access: bool = True
 
     def records(self) -> list[ViewsRecord]:
         """All objects in the source's own order. Raises FormatError or UsageError as ImageSource.records."""
-        ...
+        raise NotImplementedError
 
     def read(self, records: Sequence[ViewsRecord], positions: Sequence[int]) -> Iterator[ViewsContent]:
         """Contents of `records[p]` for each p of `positions` (ascending), in that order."""
-        ...
+        raise NotImplementedError
 
     def stamp(self, records: Sequence[ViewsRecord]) -> str:
         """Differs, on this machine, whenever a file of these records may have been written to."""
-        ...
+        raise NotImplementedError
 
     def holds(self, records: Sequence[ViewsRecord], identity: dict[str, Any]) -> bool:
         """Whether the files of these records are still those of `identity`."""
-        ...
+        raise NotImplementedError
 
 
 def open_source(kind: str, path: Path | str, *, val_fraction: float | None = None) -> ImageSource:

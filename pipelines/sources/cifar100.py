@@ -1,6 +1,6 @@
 """CIFAR-100 as a source of images: 32×32, 100 fine classes; the coarse class and the file's name as meta.
 
-CIFAR-100's files, in a folder or an archive, as arrays: cifar-100-python/{train,test,meta}.
+Its files are cifar-100-python/{train,test,meta}, in a folder or an archive.
 """
 
 from __future__ import annotations
@@ -16,21 +16,46 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from pipelines.archives import FILE, TRAILING, LeftOut
+from pipelines.archives import FILE, TRAILING
 from pipelines.archives.tar import TarStream
-from pipelines.sources import ImageRecord
+from pipelines.sources import ImageRecord, ImageSource
 from pipelines.sources.content import file_stats, short_digest, stamp_of
 from pipelines.sources.restricted_pickle import LARGEST_PICKLE, StoredBytes, load_plain
 from shards.environment import pass_environment_on
 from shards.errors import FormatError
 
 
-class Cifar100Source:
+log = logging.getLogger(__name__)
+
+FOLDER = "cifar-100-python"
+SPLITS = ("train", "test")
+FILES = (*SPLITS, "meta")
+SIDE = 32
+ROW_BYTES = 3 * SIDE * SIDE
+WANTED = f"{FOLDER}/ with train, test and meta, or {FOLDER}.tar.gz"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of a split: `pixels` uint8 [n, 3, 32, 32] (RGB); `fine`, `coarse` int64 [n]; their files' `names`."""
+
+    pixels: np.ndarray
+    fine: np.ndarray
+    coarse: np.ndarray
+    names: list[str]
+
+
+@dataclass(frozen=True)
+class Cifar100:
+    splits: dict[str, Batch]
+    fine_names: tuple[str, ...]
+    coarse_names: tuple[str, ...]
+
+
+class Cifar100Source(ImageSource):
     """`path` is cifar-100-python/, a folder that holds it, or its .tar.gz or .tar. Splits "train" and "test"."""
 
     name = "cifar100"
-    left_out = 0
-    others = LeftOut()
 
     def __init__(self, path: Path):
         self.path = path
@@ -38,17 +63,9 @@ class Cifar100Source:
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path}  # a worker reads the files itself
 
-    @property
-    def options(self) -> dict[str, Any]:
-        return {}
-
-    @property
+    @cached_property
     def contents(self) -> Cifar100:
         """Raises FormatError for what read_cifar100 refuses."""
-        return self._contents
-
-    @cached_property
-    def _contents(self) -> Cifar100:
         status = (self.path / "train" if self.path.is_dir() else self.path).resolve()
         stamp = status.stat().st_mtime_ns if status.exists() else 0
         return _read_once(self.path, stamp)
@@ -100,33 +117,6 @@ def _sha256(batch: Batch, classes: tuple[str, ...]) -> str:
     for part in (batch.fine, batch.coarse, batch.pixels):
         digest.update(np.ascontiguousarray(part).data)
     return digest.hexdigest()
-
-
-log = logging.getLogger(__name__)
-
-FOLDER = "cifar-100-python"
-SPLITS = ("train", "test")
-FILES = (*SPLITS, "meta")
-SIDE = 32
-ROW_BYTES = 3 * SIDE * SIDE
-WANTED = f"{FOLDER}/ with train, test and meta, or {FOLDER}.tar.gz"
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Images of a split: `pixels` uint8 [n, 3, 32, 32] (RGB); `fine`, `coarse` int64 [n]; their files' `names`."""
-
-    pixels: np.ndarray
-    fine: np.ndarray
-    coarse: np.ndarray
-    names: list[str]
-
-
-@dataclass(frozen=True)
-class Cifar100:
-    splits: dict[str, Batch]
-    fine_names: tuple[str, ...]
-    coarse_names: tuple[str, ...]
 
 
 def read_cifar100(path: Path) -> Cifar100:

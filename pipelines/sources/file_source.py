@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.archives import LeftOut, shown
-from pipelines.sources import ImageRecord
+from pipelines.sources import ImageRecord, ImageSource
 from pipelines.sources.content import short_digest
 from pipelines.sources.decode import decode_image
 from pipelines.sources.files import TEXTS, FileEntry, FileList, FileReader, content_of, list_files, stamp_of_files
@@ -75,13 +75,12 @@ class Arrangement:
     keys: Callable[[Sequence[str]], list[str]] = unique_keys
 
 
-class FileSource:
+class FileSource(ImageSource):
     """`path` is a folder or a plain tar or zip. Classes are the sorted labels of all splits together.
 
     A data set's own class gives the `name` and says how files are arranged, and what of the texts among them it reads.
     """
 
-    name: str
     texts: tuple[str, ...] = TEXTS
 
     def __init__(self, path: Path):
@@ -95,10 +94,6 @@ class FileSource:
         """A worker is handed the records that it reads; the listing of a million files stays here."""
         cached = {name for name in vars(self) if isinstance(getattr(type(self), name, None), cached_property)}
         return {**{name: value for name, value in vars(self).items() if name not in cached}, "reader": self.reader}
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return {}
 
     @cached_property
     def files(self) -> FileList:

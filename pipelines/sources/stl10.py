@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.archives import LeftOut
-from pipelines.sources import ImageRecord
+from pipelines.sources import ImageRecord, ImageSource
 from pipelines.sources.content import file_stats, short_digest, stamp_of
 from shards.errors import FormatError
 
@@ -23,12 +22,10 @@ SAMPLED_IMAGES = 64  # whose bytes stand for a file of gigabytes
 LARGEST_NAMES = 1 << 16  # bytes of class_names.txt
 
 
-class Stl10Source:
+class Stl10Source(ImageSource):
     """`path` holds train_X.bin …, or a folder stl10_binary that does. Splits are those whose file is there."""
 
     name = "stl10"
-    left_out = 0
-    others = LeftOut()
 
     def __init__(self, path: Path):
         if path.is_file():
@@ -39,17 +36,9 @@ class Stl10Source:
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path}  # a worker looks at the files itself
 
-    @property
-    def options(self) -> dict[str, Any]:
-        return {}
-
-    @property
+    @cached_property
     def classes(self) -> tuple[str, ...]:
         """Of class_names.txt, else the ten published ones."""
-        return self._classes
-
-    @cached_property
-    def _classes(self) -> tuple[str, ...]:
         file = self.path / "class_names.txt"
         if not file.is_file():
             return CLASSES

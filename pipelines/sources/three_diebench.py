@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.archives import Content
-from pipelines.sources import ViewsContent, ViewsRecord
+from pipelines.sources import ViewsContent, ViewSource, ViewsRecord
 from pipelines.sources.object_splits import Assignment, assign, split_rule
 from pipelines.sources.object_tar import ObjectTar
 from pipelines.sources.objects import ListedObject, Listing, ObjectTree
@@ -20,7 +20,7 @@ from shards.schema import THREE_DIEBENCH_PARAMS
 KEY_LENGTH = 80
 
 
-class ThreeDIEBenchSource:
+class ThreeDIEBenchSource(ViewSource):
     """`path` is an unpacked tree, or its tar(.gz), which is read as a stream.
 
     Splits come from the distributed lists (`split_lists`, or lying in the tree's root), or from `val_match` (objects of
