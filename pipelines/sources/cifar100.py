@@ -24,7 +24,6 @@ from pipelines.sources.restricted_pickle import LARGEST_PICKLE, StoredBytes, loa
 from shards.environment import pass_environment_on
 from shards.errors import FormatError
 
-
 log = logging.getLogger(__name__)
 
 FOLDER = "cifar-100-python"
