@@ -46,6 +46,9 @@ class DataConfig(Section):
     """What a sequence is made of: stored views, patches at fixations (patch > 0), or augmented images (augment)."""
 
     context: int = Field(default=3, ge=1, le=64, description="M, context views per sequence; one more is the target")
+    set: Literal["", "3diebench", "cifar100", "tiny-imagenet", "stl10"] = Field(
+        default="", description='the paper\'s data set that the run is for; "": another'
+    )
     split: str = Field(
         default="", description='to train on; "": "unlabeled" where the set has it (STL-10), else "train"'
     )

@@ -233,7 +233,7 @@ def test_whatever_reaches_the_command_line_is_a_line(monkeypatch, error: Excepti
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("seqjepa.recipes.text", fail)
+    monkeypatch.setattr("seqjepa.recipes.find_recipe", fail)
     done = CliRunner().invoke(seqjepa_app, ["recipes", "cat", "synth-tiny"])
     assert done.exit_code == code
     assert done.stderr.startswith("error: ")

@@ -53,7 +53,7 @@ def recipes_cat_command(name: Annotated[str, typer.Argument(metavar="NAME")]) ->
 
     Example:  seqjepa recipes cat 3die-rot-M3 > mine.toml
     """
-    from seqjepa.recipes import load_recipe, text, to_toml
+    from seqjepa.recipes import find_recipe, load_recipe, to_toml
 
-    comment = [line for line in text(name).splitlines(keepends=True) if line.startswith("#")]
-    typer.echo("".join(comment) + "\n" + to_toml(load_recipe(name)), nl=False)
+    about = "".join(f"# {line}\n" for line in find_recipe(name).about.splitlines())
+    typer.echo(f"{about}\n{to_toml(load_recipe(name))}", nl=False)

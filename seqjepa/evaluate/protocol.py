@@ -13,7 +13,6 @@ from dataclasses import asdict
 from typing import Any
 
 from seqjepa.data.fixations import Fixating
-from seqjepa.data.known_sets import classes_sha256
 from seqjepa.data.views import Augmented
 from seqjepa.evaluate.bootstrap import LEVEL, RESAMPLES
 from seqjepa.evaluate.config import Protocol
@@ -22,6 +21,7 @@ from seqjepa.evaluate.splits import SplitFeatures
 from seqjepa.evaluate.tasks import AUGMENTATIONS, Capabilities, Lengths
 from seqjepa.methods.base import Aggregating
 from seqjepa.models.precision import FULL, training_precision
+from seqjepa.paper.sets import classes_sha256
 from seqjepa.training.checkpoint import LoadedRun
 from shards.reader import ShardSet
 

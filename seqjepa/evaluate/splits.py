@@ -22,13 +22,13 @@ from seqjepa.data.augment.parameters import stored_scaling
 from seqjepa.data.augment.recipes import build_recipe
 from seqjepa.data.draws import Purpose
 from seqjepa.data.fixations import Fixating
-from seqjepa.data.normalisation import NORMALISATIONS, explicit
 from seqjepa.data.views import Augmented
 from seqjepa.evaluate.config import Protocol
 from seqjepa.evaluate.drawn_views import Augmentations, DrawnViews, Draws, Glances
 from seqjepa.evaluate.encode import PixelStats, embed, encode_images, encode_views
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.tasks import augmented_views_wanted, views_wanted
+from seqjepa.paper.sets import NORMALISATIONS, explicit_normalisation
 from seqjepa.training.checkpoint import LoadedRun
 from seqjepa.training.data import pixel_stats
 from shards.errors import ConfigError
@@ -87,7 +87,7 @@ def statistics(loaded: LoadedRun, stored: ShardSet, name: str) -> PixelStats:
     """ "run", "shards" or a name in NORMALISATIONS → constants. ConfigError for other names."""
     if name == "run":
         return tuple(loaded.data.mean), tuple(loaded.data.std)
-    name = explicit(name, loaded.config.fidelity)
+    name = explicit_normalisation(name, loaded.config.fidelity)
     if name not in (known := ("shards", *NORMALISATIONS)):
         raise ConfigError(f"normalisation is {name!r}; choose one of run, {', '.join(known)}")
     data = loaded.config.data.model_copy(update={"normalisation": name})

@@ -100,7 +100,7 @@ class RunScale(Changes):
 
     def changed_settings(self, recipe: str, kind: str) -> tuple[str, ...]:
         """What `load_recipe(recipe, …)` is to be given, "a.b=c" each."""
-        own = set(flatten(recipes.parse(recipes.text(recipe), recipe)))
+        own = set(flatten(recipes.find_recipe(recipe).settings))
         plain = recipes.load_recipe(recipe)
         layers = list(self._layers(kind, plain.method))
         found: dict[str, object] = {}

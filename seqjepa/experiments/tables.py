@@ -11,7 +11,6 @@ from itertools import chain
 from typing import Any
 
 from seqjepa.config import RunConfig
-from seqjepa.data.normalisation import data_set_of
 from seqjepa.recipes import did_you_mean
 from shards.errors import UsageError
 
@@ -63,8 +62,8 @@ def find_table(name: str) -> TableRuns:
 
 
 def shard_kind_of(config: RunConfig) -> str:
-    """The kind of shards that a packaged recipe trains on, told by the constants that it normalises with."""
-    name = data_set_of(config.data.normalisation)
+    """The kind of shards that a packaged recipe trains on."""
+    name = config.data.set
     return "3diebench-256" if name == "3diebench" and config.data.image_size == 256 else name
 
 

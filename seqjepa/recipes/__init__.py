@@ -1,27 +1,46 @@
-"""Recipes: TOML files that name a run. They are found, overridden with `--set a.b=c` and validated here.
+"""Recipes name a run in TOML: found in library.py, overridden with `--set a.b=c` and validated here.
 
 A recipe writes only what differs from the defaults of config.py, which are the paper's (§3.2, §A.2).
 """
 
 from __future__ import annotations
 
-import difflib
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
-from importlib import resources
-from importlib.resources.abc import Traversable
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
 from seqjepa.config import RunConfig
-from seqjepa.data.normalisation import explicit
-from shards.environment import pass_environment_on
+from seqjepa.paper.sets import explicit_normalisation, set_by_normalisation
+from seqjepa.recipes.library import (
+    GROUPS,
+    Recipe,
+    Table,
+    did_you_mean,
+    packaged,
+    parse,
+    read_text,
+    recipe_in,
+    recipe_named,
+)
 from shards.errors import ConfigError
 
-Table = dict[str, object]
+__all__ = [
+    "GROUPS",
+    "describe_recipes",
+    "did_you_mean",
+    "find_recipe",
+    "flatten",
+    "group_of",
+    "load_recipe",
+    "names",
+    "read_config",
+    "resolve",
+    "to_toml",
+]
 
 # docs/fidelity.md #1, #2: both released scripts re-assign lr before every epoch; the one for stored and augmented views
 # ignores its optimizer flags too, the one for saccades does not, but inhibits a square (#8).
@@ -30,52 +49,24 @@ AUTHOR_VIEWS: Mapping[str, Table] = {"optim": {"optimizer": "adam", "weight_deca
 AUTHOR_SACCADES: Mapping[str, Table] = {"optim": _CONSTANT_LR, "data": {"inhibition": "square"}}
 
 
-GROUPS = {
-    "3diebench": "3DIEBench",
-    "cifar100": "CIFAR-100, augmentations",
-    "tiny-imagenet": "Tiny ImageNet, augmentations",
-    "stl10": "STL-10, saccades",
-    "minutes": "Synthetic sets, minutes on a CPU",
-}
-"""Folder of recipes → what they are trained on."""
-
-
-@cache
-def _files() -> dict[str, tuple[str, Traversable]]:
-    """Group and file of the packaged recipes by name, sorted within their groups."""
-    root = resources.files("seqjepa") / "recipes"
-    files = [(group, file) for group in GROUPS for file in sorted((root / group).iterdir(), key=lambda f: f.name)]
-    return {file.name.removesuffix(".toml"): (group, file) for group, file in files if file.name.endswith(".toml")}
-
-
 def names() -> list[str]:
     """Names of the packaged recipes, group by group."""
-    return list(_files())
+    return list(packaged())
 
 
 def group_of(name: str) -> str:
-    """The folder that a packaged recipe lies in, one of GROUPS."""
-    return _files()[name][0]
+    """What a packaged recipe is trained on, one of GROUPS."""
+    return recipe_named(name).group
 
 
 def describe_recipes() -> dict[str, str]:
-    """Name → the first line of its comment: the row of the paper's tables that it is for."""
-    return {name: text(name).partition("\n")[0].lstrip("# ") for name in names()}
+    """Name → the first line about it: the row of the paper's tables that it is for."""
+    return {name: recipe.about.partition("\n")[0] for name, recipe in packaged().items()}
 
 
-def text(recipe: str | Path) -> str:
-    """The TOML of a packaged recipe, or of a file where `recipe` ends in .toml. ConfigError lists the names."""
-    if str(recipe).endswith(".toml"):
-        try:
-            return Path(recipe).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            pass_environment_on(error)
-            raise ConfigError(f"cannot read the recipe {recipe}: {getattr(error, 'strerror', error)}") from None
-    known = names()
-    if recipe not in known:
-        hint = did_you_mean(str(recipe), known)
-        raise ConfigError(f"there is no recipe {str(recipe)!r}{hint}; there are: {', '.join(known)}")
-    return _files()[str(recipe)][1].read_text(encoding="utf-8")
+def find_recipe(recipe: str | Path) -> Recipe:
+    """A packaged recipe, or a user's where `recipe` ends in .toml. ConfigError: none, or not to be read."""
+    return recipe_in(Path(recipe)) if str(recipe).endswith(".toml") else recipe_named(str(recipe))
 
 
 def load_recipe(recipe: str | Path = "", overrides: Sequence[str] = ()) -> RunConfig:
@@ -84,9 +75,10 @@ def load_recipe(recipe: str | Path = "", overrides: Sequence[str] = ()) -> RunCo
     Values after `=` are TOML; what is not TOML is taken as a string, so that `model.backbone=resnet34` works.
     Raises ConfigError with every mistake in one line.
     """
-    table = parse(text(recipe), str(recipe)) if recipe else {}
+    table: Table = {}
     if recipe:
-        table.setdefault("name", Path(str(recipe)).name.removesuffix(".toml"))
+        found = find_recipe(recipe)
+        table = {"name": found.name, **deepcopy(found.settings)}
     mistakes = [m for m in (_override(table, o) for o in overrides) if m]
     if mistakes:
         raise ConfigError("; ".join(mistakes))
@@ -111,10 +103,10 @@ def to_toml(config: RunConfig) -> str:
 
 def read_config(path: Path) -> RunConfig:
     """The resolved config.toml of a run directory. ConfigError: unreadable, or empty, which is not "all defaults"."""
-    table = parse(text(path), str(path))
+    table = parse(read_text(path), str(path))
     if not table:
         raise ConfigError(f"{path} is empty, though it was written with every setting: restore it, or train anew")
-    return resolve(table, source=str(path))
+    return resolve(_with_set(table), source=str(path))
 
 
 def flatten(table: Mapping[str, object], prefix: str = "") -> dict[str, object]:
@@ -126,20 +118,12 @@ def flatten(table: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     return flat
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """' (did you mean X?)', or nothing where nothing is close."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def parse(toml: str, source: str) -> Table:
-    """The table that `toml` says. ConfigError, one line, that begins with `source`."""
-    try:
-        return tomllib.loads(toml)
-    except RecursionError:
-        raise ConfigError(f"{source} is not TOML of ours: nested too deeply") from None
-    except ValueError as error:  # also a number of thousands of digits
-        raise ConfigError(f"{source} is not TOML: {str(error).partition(';')[0]}") from None
+def _with_set(table: Table) -> Table:
+    """With data.set, which runs of before did not note: told by the constants that they normalise with."""
+    data = table.get("data", {})
+    if not isinstance(data, dict) or "set" in data:
+        return table
+    return {**table, "data": {**data, "set": set_by_normalisation(str(data.get("normalisation", "")))}}
 
 
 def _as_released(table: Table) -> Table:
@@ -158,7 +142,10 @@ def _with_named_constants(table: Table) -> Table:
     data = table.get("data", {})
     if not isinstance(data, dict) or not isinstance(name := data.get("normalisation"), str):
         return table
-    return {**table, "data": {**data, "normalisation": explicit(name, str(table.get("fidelity", "paper")))}}
+    return {
+        **table,
+        "data": {**data, "normalisation": explicit_normalisation(name, str(table.get("fidelity", "paper")))},
+    }
 
 
 def _override(table: Table, assignment: str) -> str | None:

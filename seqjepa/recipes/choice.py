@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from seqjepa.data.actions import AUGMENTATION_COLUMNS, POSITION_COLUMNS, ROTATION_COLUMNS
-from seqjepa.data.known_sets import CLASSES_SHA256, classes_sha256
+from seqjepa.paper.sets import CLASSES_SHA256, classes_sha256
 from seqjepa.recipes import load_recipe, names
 from seqjepa.training.data import incompatibilities, training_split
 from shards.errors import ConfigError

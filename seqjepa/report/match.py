@@ -11,12 +11,12 @@ from functools import cache
 from typing import Any
 
 from seqjepa.config import RunConfig
-from seqjepa.data.known_sets import PAPER_SAMPLES
 from seqjepa.evaluate.results import regressors_of
 from seqjepa.evaluate.splits import PAPER_PATCH
 from seqjepa.evaluate.tasks import PAPER_EPOCHS
 from seqjepa.paper.measures import measure_of
 from seqjepa.paper.published import Published
+from seqjepa.paper.sets import PAPER_SAMPLES
 from seqjepa.paper.tables import recipe_of
 from seqjepa.recipes import flatten, load_recipe
 from seqjepa.report.groups import Group

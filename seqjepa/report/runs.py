@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from seqjepa.config import RunConfig
-from seqjepa.data.known_sets import paper_set
 from seqjepa.evaluate.results import RESULTS_FILE, protocol_lines, read_results
+from seqjepa.paper.sets import paper_set
 from seqjepa.recipes import flatten
 from seqjepa.training.loggers import read_epochs
 from seqjepa.training.run import CONFIG, METRICS, RUN, read_run_config, read_run_json

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from seqjepa.data.known_sets import PAPER_SAMPLES
 from seqjepa.evaluate.protocol import LINEARLY_REGRESSED
 from seqjepa.evaluate.results import differently_measured, few_objects, keyed_rows, regressors_of
 from seqjepa.paper.measures import value_at
 from seqjepa.paper.metrics import better, judged
+from seqjepa.paper.sets import PAPER_SAMPLES
 from seqjepa.report.groups import Group
 from seqjepa.report.labels import RESOLUTION, resolution
 from seqjepa.report.match import trained_samples

@@ -24,13 +24,12 @@ from seqjepa.data.ahead import Reading
 from seqjepa.data.augment.parameters import Scaling, stored_scaling
 from seqjepa.data.augment.recipes import build_recipe
 from seqjepa.data.fixations import Fixating
-from seqjepa.data.known_sets import classes_sha256
 from seqjepa.data.loader import Loader
-from seqjepa.data.normalisation import NORMALISATIONS, explicit
 from seqjepa.data.sampling import Sampling, part_of
 from seqjepa.data.stored import StoredViews
 from seqjepa.data.views import Augmented, Patches, Views
 from seqjepa.methods.context_ssl import PARAMS as CONTEXT_SSL_PARAMS
+from seqjepa.paper.sets import NORMALISATIONS, classes_sha256, explicit_normalisation
 from seqjepa.training.distributed import World
 from seqjepa.training.run import DataInfo
 from shards.errors import ConfigError
@@ -94,7 +93,7 @@ def fixating(config: RunConfig) -> Fixating | None:
 
 def pixel_stats(info: DatasetInfo, config: RunConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel, for pixels in [0, 1]: the shards' own, or published constants."""
-    if (name := explicit(config.data.normalisation, config.fidelity)) in NORMALISATIONS:
+    if (name := explicit_normalisation(config.data.normalisation, config.fidelity)) in NORMALISATIONS:
         return NORMALISATIONS[name]
     return tuple(info.normalisation["mean"]), tuple(info.normalisation["std"])
 

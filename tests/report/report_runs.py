@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seqjepa import recipes
-from seqjepa.data.known_sets import CLASSES_SHA256, PAPER_SAMPLES
+from seqjepa.paper.sets import CLASSES_SHA256, PAPER_SAMPLES
 
 SHA256_OF = {name: digest for digest, name in reversed(CLASSES_SHA256.items())}
 

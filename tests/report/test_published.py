@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from seqjepa.data.known_sets import CLASSES_SHA256, classes_sha256, paper_set
 from seqjepa.paper.published import of_source, published
+from seqjepa.paper.sets import CLASSES_SHA256, classes_sha256, paper_set
 
 STL10 = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
 

@@ -24,7 +24,7 @@ def test_the_recipe_itself_quotes_the_value(source):
     for row in TABLES:
         if row.source != source:
             continue
-        comment = " ".join(re.findall(r"^# ?(.*)", recipes.text(recipe_of(row)), flags=re.MULTILINE))
+        comment = recipes.find_recipe(recipe_of(row)).about.replace("\n", " ")
         assert source in comment
         quoted = {float(number) for number in re.findall(r"-?\d+\.\d+", comment)}
         assert row.value in quoted or (row.source, row.m_val) == ("Table 1", 3), (row, comment)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import cli
 from seqjepa.data.actions import AUGMENTATION_FIELDS
-from seqjepa.data.known_sets import CLASSES_SHA256, classes_sha256
+from seqjepa.paper.sets import CLASSES_SHA256, classes_sha256
 from seqjepa.recipes import choice, load_recipe, read_config
 from seqjepa.recipes.choice import choose_recipe
 from seqjepa.training.data import incompatibilities

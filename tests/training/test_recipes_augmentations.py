@@ -6,8 +6,8 @@ import pytest
 
 from seqjepa import recipes
 from seqjepa.config import OptimConfig, RunConfig
-from seqjepa.data.normalisation import NORMALISATIONS
 from seqjepa.experiments.tables import shard_kind_of
+from seqjepa.paper.sets import NORMALISATIONS
 from seqjepa.recipes import load_recipe
 
 ROWS = [("all", 1), ("all", 2), ("all", 3), ("crop", 2), ("jitter", 3), ("blur", 3), ("noact", 2)]

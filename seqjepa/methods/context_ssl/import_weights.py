@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from seqjepa.config import RunConfig
 from seqjepa.data.actions import action_name, as_spec
-from seqjepa.data.normalisation import NORMALISATIONS
 from seqjepa.methods import build_method
 from seqjepa.methods.base import as_module
+from seqjepa.paper.sets import NORMALISATIONS
 from seqjepa.recipes import load_recipe
 from seqjepa.training.checkpoint import save_weights
 from seqjepa.training.run import WEIGHTS, DataInfo, Plan, claimed, mark_finished

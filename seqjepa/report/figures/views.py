@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from seqjepa.data.known_sets import IMAGENET_SHA256, IMAGENET_VAL
 from seqjepa.paper.figures import (
     PATH_CURVES,
     PATH_VARIANTS,
@@ -18,6 +17,7 @@ from seqjepa.paper.figures import (
 from seqjepa.paper.measures import value_at
 from seqjepa.paper.metrics import NAMED, PATHS
 from seqjepa.paper.published import Published, distinct, of_source
+from seqjepa.paper.sets import IMAGENET_SHA256, IMAGENET_VAL
 from seqjepa.report.figures.drawing import MOST_LINES, Chart, Figure, Line, figure_of_charts, line_of
 from seqjepa.report.groups import TABLES_M_VAL, Group, Mean, by_data, families
 from seqjepa.report.labels import kind_of_data

@@ -1,0 +1,198 @@
+"""The packaged recipes: a few TOML files in seqjepa/paper/recipes, each a base, what differs, and axes.
+
+    extends = "3diebench"              a packaged file or recipe, a .toml beside this file, or a list: later ones win
+    name = "3die-{variant}-M{data.context}"
+    [axes]
+    "data.context" = [1, 2, 3]         an axis over the values of a setting …
+    [axes.variant]                     … or over named groups of settings
+    rot = {}
+    noact = { model.condition = "none" }
+    [about]                            the recipes of the file by name, and what each is for
+    3die-rot-M1 = "Table 1 …"
+
+Combinations of axes that [about] does not name are no recipes. A file without axes is one recipe, called as the file;
+a packaged one without [about] is a base for others. What a file says itself goes before what it extends, and an axis
+before both.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from seqjepa.paper.sets import SETS
+from shards.environment import pass_environment_on
+from shards.errors import ConfigError
+
+Table = dict[str, Any]
+OWN_KEYS = ("extends", "name", "axes", "about")
+"""What a file of recipes may hold besides the settings of a run."""
+GROUPS = {key: known.recipes for key, known in SETS.items()} | {"minutes": "Synthetic sets, minutes on a CPU"}
+"""Group of recipes → what they are trained on."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """name; about: what it is for, the row of the paper's tables first; settings: nested, as TOML has them."""
+
+    name: str
+    about: str
+    settings: Table
+
+    @property
+    def group(self) -> str:
+        return self.settings.get("data", {}).get("set", "minutes")
+
+
+@cache
+def packaged() -> Mapping[str, Recipe]:
+    """Every packaged recipe by name, group by group, sorted within."""
+    tables = ((stem, read_packaged(stem)) for stem in _files())
+    found = [recipe for stem, table in tables if "about" in table for recipe in recipes_of(table, stem)]
+    order = list(GROUPS)
+    return {recipe.name: recipe for recipe in sorted(found, key=lambda r: (order.index(r.group), f"{r.name}.toml"))}
+
+
+def recipe_named(name: str) -> Recipe:
+    """ConfigError lists the names that there are."""
+    known = packaged()
+    if name not in known:
+        raise ConfigError(f"there is no recipe {name!r}{did_you_mean(name, known)}; there are: {', '.join(known)}")
+    return known[name]
+
+
+def recipe_in(path: Path) -> Recipe:
+    """The one recipe of a user's file. ConfigError: unreadable, no TOML, or several recipes (axes)."""
+    table = parse(read_text(path), str(path))
+    found = list(recipes_of(table, path.name.removesuffix(".toml"), path))
+    if len(found) != 1:
+        names = ", ".join(recipe.name for recipe in found)
+        raise ConfigError(f"{path} has {len(found)} recipes ({names}): write the settings of one without [axes]")
+    return found[0]
+
+
+def recipes_of(table: Table, stem: str, path: Path | None = None) -> Iterator[Recipe]:
+    """The recipes of one file, which is called `stem`. `path`: where it lies, if it is a user's.
+
+    ConfigError: a base that is not there or extends itself, an axis that is no table or that `name` lacks.
+    """
+    source = str(path or f"{stem}.toml")
+    whole = _extended(table, source, path, (path.resolve() if path else stem,))
+    pattern = str(table.get("name", stem))
+    axes = whole.pop("axes", {})
+    if not isinstance(axes, dict) or not all(isinstance(axis, dict | list) and axis for axis in axes.values()):
+        raise ConfigError(f"{source}: [axes] holds lists of values and tables of settings")
+    if lost := [axis for axis in axes if f"{{{axis}}}" not in pattern]:
+        raise ConfigError(f'{source}: name = "{pattern}" has no {{{lost[0]}}}, an axis of this file')
+    if axes:
+        found = dict(_combinations(whole, pattern, axes, source))
+    else:
+        found = {pattern: whole | ({"name": table["name"]} if "name" in table else {})}
+    about = table.get("about", dict.fromkeys(found, ""))
+    if unknown := [name for name in about if name not in found]:
+        raise ConfigError(f"{source}: [about] has {unknown[0]!r}, which no combination of its axes gives")
+    for name, text in about.items():
+        yield Recipe(name, text.strip(), found[name])
+
+
+def _combinations(whole: Table, pattern: str, axes: Mapping[str, Any], source: str) -> Iterator[tuple[str, Table]]:
+    """(name, settings) for each choice of one value on every axis."""
+    if wrong := [axis for axis in re.findall(r"\{(.*?)\}", pattern) if axis not in axes]:
+        raise ConfigError(f"{source}: name has {{{wrong[0]}}}; its axes are: {', '.join(axes) or 'none'}")
+    choices = [[(axis, value) for value in values] for axis, values in axes.items()]
+    for combination in itertools.product(*choices):
+        name, settings = pattern, whole
+        for axis, value in combination:
+            name = name.replace(f"{{{axis}}}", str(value))
+            own = axes[axis][value] if isinstance(axes[axis], dict) else nested(axis, value)
+            settings = merged(settings, own)
+        yield name, settings
+
+
+def _extended(table: Table, source: str, path: Path | None, seen: tuple[str | Path, ...]) -> Table:
+    """A file's settings and axes over those of the files that it extends."""
+    bases = table.get("extends", [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise ConfigError(f"{source}: extends = {bases!r:.80} should be a name or a list of names")
+    whole: Table = {}
+    for base in bases:
+        whole = merged(whole, _base(base, source, path, seen))
+    return merged(whole, {key: value for key, value in table.items() if key not in ("extends", "name", "about")})
+
+
+def _base(name: str, source: str, path: Path | None, seen: tuple[str | Path, ...]) -> Table:
+    """The settings and axes of what a file extends."""
+    other = (path.parent if path else Path()) / name if name.endswith(".toml") else None
+    key = other.resolve() if other else name
+    if key in seen:
+        raise ConfigError(f"{source}: extends {name!r}, which extends it in turn")
+    if other:
+        return _extended(parse(read_text(other), str(other)), str(other), other, (*seen, key))
+    if name in _files():
+        return _extended(read_packaged(name), f"{name}.toml", None, (*seen, key))
+    if path and name in packaged():
+        return packaged()[name].settings
+    known = [*_files(), *(packaged() if path else ())]
+    raise ConfigError(f"{source}: extends {name!r}, which is not there{did_you_mean(name, known)}")
+
+
+@cache
+def _files() -> tuple[str, ...]:
+    """Names of the packaged files."""
+    folder = resources.files("seqjepa") / "paper" / "recipes"
+    return tuple(sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")))
+
+
+def read_packaged(stem: str) -> Table:
+    file = resources.files("seqjepa") / "paper" / "recipes" / f"{stem}.toml"
+    return parse(file.read_text(encoding="utf-8"), file.name)
+
+
+def read_text(path: Path) -> str:
+    """ConfigError: unreadable."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        pass_environment_on(error)
+        raise ConfigError(f"cannot read the recipe {path}: {getattr(error, 'strerror', error)}") from None
+
+
+def parse(toml: str, source: str) -> Table:
+    """The table that `toml` says. ConfigError, one line, that begins with `source`."""
+    try:
+        return tomllib.loads(toml)
+    except RecursionError:
+        raise ConfigError(f"{source} is not TOML of ours: nested too deeply") from None
+    except ValueError as error:  # also a number of thousands of digits
+        raise ConfigError(f"{source} is not TOML: {str(error).partition(';')[0]}") from None
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
+    """`base` with the values of `over`, table by table."""
+    both = {
+        key: merged(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+        for key, value in over.items()
+    }
+    return {**base, **both}
+
+
+def nested(key: str, value: object) -> Table:
+    """("a.b", 1) → {"a": {"b": 1}}."""
+    for name in reversed(key.split(".")):
+        value = {name: value}
+    return value  # type: ignore[return-value]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """' (did you mean X?)', or nothing where nothing is close."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]!r}?)" if close else ""

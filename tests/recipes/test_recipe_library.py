@@ -1,0 +1,93 @@
+"""Files of recipes: what they extend, their axes, and a user's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from seqjepa import recipes
+from seqjepa.recipes import library, load_recipe
+from shards.errors import ConfigError
+
+AXES = """
+extends = "3diebench"
+name = "{kind}-M{data.context}"
+[axes]
+"data.context" = [1, 2]
+[axes.kind]
+plain = {}
+told = { data.action = "rotation_colour", optim.lr = 0.5 }
+[about]
+told-M2 = "Table 0, told"
+plain-M1 = "Table 0, plain"
+"""
+
+
+def written(folder: Path, text: str, name: str = "mine.toml") -> Path:
+    (folder / name).write_text(text)
+    return folder / name
+
+
+def test_a_recipe_is_a_combination_of_its_axes_over_what_its_file_extends() -> None:
+    plain, told = sorted(library.recipes_of(library.parse(AXES, "x"), "x"), key=lambda recipe: recipe.name)
+    assert (plain.name, told.name) == ("plain-M1", "told-M2")
+    assert told.about == "Table 0, told"
+    base = library.read_packaged("3diebench")["data"]
+    assert plain.settings == {"data": {**base, "context": 1}}
+    assert told.settings == {"data": {**base, "context": 2, "action": "rotation_colour"}, "optim": {"lr": 0.5}}
+
+
+def test_a_file_goes_before_its_bases_and_a_later_base_before_an_earlier(tmp_path: Path) -> None:
+    written(tmp_path, 'extends = "synth-tiny"\n[optim]\nepochs = 5\nlr = 0.25\n', "first.toml")
+    written(tmp_path, "[optim]\nepochs = 6\nwarmup_epochs = 0.0\n", "second.toml")
+    mine = written(tmp_path, 'extends = ["first.toml", "second.toml"]\n[optim]\nwarmup_epochs = 1.0\n')
+    config, tiny = load_recipe(mine), load_recipe("synth-tiny")
+    assert (config.optim.epochs, config.optim.lr, config.optim.warmup_epochs) == (6, 0.25, 1.0)
+    assert config.name == "mine"
+    assert config.data == tiny.data
+    assert config.optim.ema_tau == tiny.optim.ema_tau
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            'extends = "3die-rot-M33"',
+            r"mine.toml: extends '3die-rot-M33', which is not there \(did you mean '3die-rot-M3'",
+        ),
+        ('extends = "gone.toml"', r"cannot read the recipe .*gone.toml: No such file"),
+        ("extends = 3", r"mine.toml: extends = \[?3\]? should be a name or a list of names"),
+        ('extends = "mine.toml"', r"mine.toml: extends 'mine.toml', which extends it in turn"),
+        (AXES.partition("[about]")[0], r"mine.toml has 4 recipes \(plain-M1, told-M1, plain-M2, told-M2\)"),
+        ('name = "{kind}"\n[axes]\nkind = 3', r"mine.toml: \[axes\] holds lists of values and tables of settings"),
+        ('name = "a"\n[axes.kind]\nplain = {}', r'mine.toml: name = "a" has no \{kind\}, an axis of this file'),
+        ('name = "{a}{b}"\n[axes]\na = [1]', r"mine.toml: name has \{b\}; its axes are: a"),
+        ('[about]\nother = "x"', r"mine.toml: \[about\] has 'other', which no combination of its axes gives"),
+        ("name = 3", r"name = 3 should be a valid string"),
+    ],
+)
+def test_what_a_file_gets_wrong_is_one_line(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        load_recipe(written(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_two_files_that_extend_each_other_are_refused(tmp_path: Path) -> None:
+    written(tmp_path, f'extends = "../{tmp_path.name}/b.toml"', "a.toml")
+    with pytest.raises(ConfigError, match=r"a.toml: extends '../\S+/b.toml', which extends it in turn"):
+        load_recipe(written(tmp_path, 'extends = "a.toml"', "b.toml"))
+
+
+def test_a_loaded_recipe_leaves_the_library_as_it_is() -> None:
+    before = load_recipe("3die-rot-M3")
+    assert load_recipe("3die-rot-M3", ["data.context=1"]).data.context == 1
+    assert load_recipe("3die-rot-M3") == before
+
+
+def test_a_run_of_before_has_the_set_whose_constants_it_used(tmp_path: Path) -> None:
+    for name in ("3die-rot-M3", "c100-all-M2", "tiny-all-M2", "stl-pls-M4", "synth-tiny"):
+        config = load_recipe(name)
+        old = recipes.to_toml(config).replace(f'set = "{config.data.set}"\n', "")
+        assert recipes.read_config(written(tmp_path, old)) == config
+        assert config.data.set == ("" if name == "synth-tiny" else recipes.group_of(name))
