@@ -38,7 +38,7 @@ from seqjepa.evaluate.encode import PixelStats, encode_views  # noqa: E402
 from seqjepa.evaluate.probes import Bench, fit_and_score  # noqa: E402
 from seqjepa.evaluate.run import CPU_AGG_DRAWS, frozen  # noqa: E402
 from seqjepa.evaluate.tasks import PAPER_EPOCHS, Capabilities, Lengths, ProbeTask, tasks_for  # noqa: E402
-from seqjepa.methods.base import Method, as_module  # noqa: E402
+from seqjepa.methods.base import Method  # noqa: E402
 from seqjepa.recipes import load_recipe  # noqa: E402
 from seqjepa.training.checkpoint import initial_method  # noqa: E402
 from shards.reader import ShardSet, SplitIndex  # noqa: E402
@@ -118,7 +118,7 @@ def main() -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
     stored = prepare(arguments.work, arguments.objects, arguments.views, arguments.size)
     method = initial_method(load_recipe("3die-rot-M3", [f"data.image_size={arguments.size}"]), 4)
-    module = as_module(method).to(device).to(memory_format=torch.channels_last)
+    module = method.to(device).to(memory_format=torch.channels_last)
     draws = arguments.epochs if device.type == "cuda" else CPU_AGG_DRAWS
     lengths, threads = Lengths(arguments.epochs, draws), min(16, len(os.sched_getaffinity(0)))
     splits = stored.split("train"), stored.split("val")

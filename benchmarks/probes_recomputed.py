@@ -21,7 +21,7 @@ from seqjepa.evaluate.encode import PixelStats, embed, stored_views
 from seqjepa.evaluate.heads import Fit, fit, predict
 from seqjepa.evaluate.probes import Bench, shown_and_wanted
 from seqjepa.evaluate.tasks import Numbers, ProbeTask
-from seqjepa.methods.base import Method, as_module
+from seqjepa.methods.base import Method
 from shards.reader import SplitIndex
 
 
@@ -43,7 +43,7 @@ class Encoded:
     def plainly(cls, method: Method, pixels: Tensor, stats: PixelStats) -> Encoded:
         """By a copy of the method in torch's usual layout."""
         copied = copy.deepcopy(method)
-        as_module(copied).to(memory_format=torch.contiguous_format)
+        copied.to(memory_format=torch.contiguous_format)
         return cls(copied, pixels, stats, plain=True)
 
     @property

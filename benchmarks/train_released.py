@@ -19,7 +19,6 @@ from train_data import CLASSES, VIEWS, Data
 
 from seqjepa.config import RunConfig
 from seqjepa.data.sequence import ViewSequence
-from seqjepa.methods.base import as_module
 from seqjepa.training.checkpoint import initial_method
 
 _MEAN, _STD = (0.5016, 0.5037, 0.5060), (0.1030, 0.0999, 0.0969)
@@ -54,7 +53,7 @@ def steps(data: Data, config: RunConfig, device: torch.device, workers: int) -> 
         pin_memory=device.type == "cuda",
     )
     method = initial_method(config, 4)
-    module = as_module(method).to(device).train()
+    module = method.to(device).train()
     optimizer = torch.optim.Adam([p for p in module.parameters() if p.requires_grad], lr=config.optim.lr)
     for views, actions, labels in itertools.chain.from_iterable(itertools.repeat(loader)):
         views, actions = views.to(device, non_blocking=True), actions.to(device, non_blocking=True)

@@ -13,7 +13,7 @@ from seqjepa.data.fixations import Fixating
 from seqjepa.data.views import Augmented
 from seqjepa.evaluate.studies import EvalContext, Study
 from seqjepa.methods import build_method
-from seqjepa.methods.base import Aggregating, as_module
+from seqjepa.methods.base import Aggregating
 from seqjepa.methods.flops import encoder_macs, forward_macs
 from seqjepa.training import loggers
 from seqjepa.training.run import METRICS
@@ -71,7 +71,7 @@ def _view_shape(case: EvalContext) -> tuple[int, int]:
 
 
 def _take(case: EvalContext) -> dict[str, Any]:
-    parameters = sum(p.numel() for p in as_module(case.loaded.method).parameters())
+    parameters = sum(p.numel() for p in case.loaded.method.parameters())
     took = training_time(case.run / METRICS) if case.run is not None and not case.untrained else {}
     return {"costs": {"parameters": parameters, "macs_g": macs_by_size(case), **took}}
 

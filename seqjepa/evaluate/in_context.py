@@ -85,7 +85,7 @@ def context_lengths(method: Method, asked: Iterable[int] | None, device: torch.d
         if asked is not None:
             raise ConfigError("contexts are for context_ssl; the run's method takes none, so leave them out")
         return []
-    most = 2 * method.settings.pairs - 2
+    most = 2 * method.context.pairs - 2
     if asked is None:
         return sorted({most} | ({0} if device.type == "cuda" else set()))
     lengths = sorted(set(asked))
@@ -103,7 +103,7 @@ def scores_in_context(
     all of them (C = 0 is the same in every environment, and is measured once). Under in_context.encoder.NAME: z without
     the transformer, which is what other baselines are probed on.
     """
-    context = draw_context(bench.train, action, method.settings.pairs, bench.seed, bench.device)
+    context = draw_context(bench.train, action, method.context.pairs, bench.seed, bench.device)
     environments = list(ENVIRONMENTS)[: len(method.environments)]
     found = NO_SCORES.joined(take(measures, bench).named("in_context.encoder.{}"))
     for tokens in lengths:

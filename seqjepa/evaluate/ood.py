@@ -27,8 +27,7 @@ from seqjepa.evaluate.probes import NO_SCORES, Scores, fit_and_score, nested, sh
 from seqjepa.evaluate.splits import decoding_threads, statistics
 from seqjepa.evaluate.studies import EvalContext, Study
 from seqjepa.evaluate.tasks import ProbeTask, accuracy_by_size, tasks_for
-from seqjepa.methods.base import Aggregating, Method
-from seqjepa.methods.context_ssl import ContextSSL
+from seqjepa.methods.base import Aggregating, EncodesInContext, Method
 from shards.errors import ConfigError
 from shards.reader import ShardSet, SplitIndex
 from shards.schema import ViewSpec
@@ -40,7 +39,7 @@ MEASURED = ("top1_z", BY_SIZE, "r2_rel_rot", "r2_indiv_rot")
 def _why_no_ood(case: EvalContext) -> str:
     if not set(ROTATION_COLUMNS) <= set(case.banks.train.param_names):
         return "the samples have no rotations"
-    if isinstance(case.loaded.method, ContextSSL):
+    if isinstance(case.loaded.method, EncodesInContext):
         return "its views are probed after a context"
     return "" if case.ood else "no OOD shards were named: --ood SHARDS"
 

@@ -35,9 +35,7 @@ from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.metrics import chance, rank_intervals, rank_scores, ranks_of
 from seqjepa.evaluate.splits import decoding_threads, statistics, validation_views
 from seqjepa.evaluate.studies import EvalContext, Study
-from seqjepa.methods.base import Method, Predicting
-from seqjepa.methods.conv_jepa import ConvJEPA
-from seqjepa.methods.seq_jepa import SeqJEPA
+from seqjepa.methods.base import Predicting, PredictsViews
 
 LONG_CONTEXT = 3
 GPU_QUERIES, CPU_QUERIES = 16384, 2048  # at once
@@ -72,7 +70,7 @@ def take_retrieval(case: EvalContext) -> dict[str, Any]:
     """Scores by name: "retrieval", and for seq-JEPA "retrieval_3", "retrieval_online" and "retrieval_3_online"; their
     intervals under "intervals"."""
     method = case.loaded.method
-    if isinstance(method, SeqJEPA):
+    if isinstance(method, PredictsViews):
         found = _of_sequences(case, method)
     else:
         assert isinstance(method, Predicting), "why_not has turned others away"
@@ -90,7 +88,7 @@ def _of_pairs(case: EvalContext, method: Predicting) -> dict[str, Found]:
     return _found(case, asked, predictions, {"retrieval": projected(method, bank, device)})
 
 
-def _of_sequences(case: EvalContext, method: SeqJEPA) -> dict[str, Found]:
+def _of_sequences(case: EvalContext, method: PredictsViews) -> dict[str, Found]:
     bank, device = case.banks.val, case.bench.device
     features = {"": as_they_are(target_features(case), device), "_online": as_they_are(bank.z, device)}
     found: dict[str, Found] = {}
@@ -137,7 +135,7 @@ def _marked(scores: dict[str, Any], mark: str) -> dict[str, Any]:
 
 
 def _why_no_retrieval(case: EvalContext) -> str:
-    if not isinstance(case.loaded.method, (SeqJEPA, Predicting)):
+    if not isinstance(case.loaded.method, PredictsViews | Predicting):
         return "the method has no predictor that is told one view's embedding and an action"
     return why_not_retrieved(case)
 
@@ -218,7 +216,9 @@ def by_predictor(method: Predicting, bank: Features, asked: Queries, device: tor
     return predictions
 
 
-def by_aggregate(method: SeqJEPA, bank: Features, asked: Queries, device: torch.device, shift: int = 0) -> OfObjects:
+def by_aggregate(
+    method: PredictsViews, bank: Features, asked: Queries, device: torch.device, shift: int = 0
+) -> OfObjects:
     """ẑ of every view j from z_AGG of the context and the action 0 → j. shift: as above; of an object that has fewer
     views its views in turn."""
     shown = torch.from_numpy(asked.slots[..., :-1]).to(bank.z.device)
@@ -262,7 +262,7 @@ KEPT_AS = "target features"
 class TargetBranch:
     """The target encoder in the place of the online one."""
 
-    method: SeqJEPA
+    method: PredictsViews
 
     def embed(self, views: Tensor) -> Tensor:
         """[B, C, H, W] → f̄ [B, D]."""
@@ -278,7 +278,7 @@ def target_features(case: EvalContext) -> Tensor:
 
 def _encoded(case: EvalContext) -> Tensor:
     method, banks, device = case.loaded.method, case.banks, case.bench.device
-    assert isinstance(method, SeqJEPA), "other methods have no target features that they predict"
+    assert isinstance(method, PredictsViews), "other methods have no target features that they predict"
     branch, split, threads = TargetBranch(method), banks.splits[1], decoding_threads()
     stats = statistics(case.loaded, case.stored, banks.normalisation)
     if banks.how is None:
@@ -294,14 +294,8 @@ def why_not_retrieved(case: EvalContext) -> str:
     loaded = case.loaded
     if int(case.banks.val.n_views.max()) < 2:
         return "samples have one view each"
-    if not _is_told(loaded.method):
+    if not loaded.method.predictor_sees_actions:
         return "the predictor is not told the action"
     if loaded.config.fidelity == "author" and loaded.data.action in AUGMENTATION_PARTS:
         return "the released actions of augmentations depend on which views are shown beside them"
     return ""
-
-
-def _is_told(method: Method) -> bool:
-    if isinstance(method, SeqJEPA):
-        return method.condition_predictor
-    return method.conditioned if isinstance(method, ConvJEPA) else True

@@ -28,14 +28,14 @@ from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.metrics import chance, rank_intervals, rank_scores, ranks_of
 from seqjepa.evaluate.retrieval import target_features, why_not_retrieved
 from seqjepa.evaluate.studies import EvalContext, Study
-from seqjepa.methods.seq_jepa import SeqJEPA
+from seqjepa.methods.base import PredictsViews
 
 FARTHEST = 8
 ENOUGH_WALKS, MOST_DRAWS = 8192, 8
 GPU_WALKS, CPU_WALKS = 8192, 1024  # at once
 
 
-def roll_out(method: SeqJEPA, z: Tensor, actions: Tensor) -> Tensor:
+def roll_out(method: PredictsViews, z: Tensor, actions: Tensor) -> Tensor:
     """Predictions from predictions: z [b, M, D] of true views, actions [b, M − 1 + K, A] along the whole way, the first
     M − 1 of them between those views → ẑ [b, K, D] of the K views that follow. Meant for eval mode."""
     context = z.shape[1]
@@ -47,20 +47,20 @@ def roll_out(method: SeqJEPA, z: Tensor, actions: Tensor) -> Tensor:
     return known[:, context:]
 
 
-def one_by_one(method: SeqJEPA, z: Tensor, actions: Tensor, context: int) -> Tensor:
+def one_by_one(method: PredictsViews, z: Tensor, actions: Tensor, context: int) -> Tensor:
     """The same views, each from the true features of all before it: z [b, M − 1 + K, D] → [b, K, D]."""
     steps = range(context - 1, actions.shape[1])
     return torch.stack([_next(method, z[:, : step + 1], actions[:, : step + 1]) for step in steps], dim=1)
 
 
-def _next(method: SeqJEPA, z: Tensor, actions: Tensor) -> Tensor:
+def _next(method: PredictsViews, z: Tensor, actions: Tensor) -> Tensor:
     """z and actions of the views so far, the last action leading on: ẑ [b, D] of the next."""
     return method.predict(method.aggregate(z, actions[:, :-1]), actions[:, -1])
 
 
 @torch.no_grad()
 def walk(
-    method: SeqJEPA,
+    method: PredictsViews,
     bank: Features,
     targets: Tensor,
     slots: np.ndarray,
@@ -102,7 +102,7 @@ def take_rollouts(case: EvalContext) -> dict[str, Any]:
     """{"rollout": {mrr: {"1": …}, h1, …_teacher, …_blind, …_chance, context, queries}}, queries at each horizon, and
     intervals. Walks of a small split are drawn up to eight times."""
     method, bank, device = case.loaded.method, case.banks.val, case.bench.device
-    assert isinstance(method, SeqJEPA), "why_not has turned others away"
+    assert isinstance(method, PredictsViews), "why_not has turned others away"
     context, horizons = extent(case.loaded.config.data.context, bank.most_views)
     targets, action = target_features(case), case.loaded.data.action
     draws = min(MOST_DRAWS, bank.runs if bank.run_length else MOST_DRAWS, -(-ENOUGH_WALKS // len(bank)))
@@ -154,7 +154,7 @@ def _turned(by_step: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def _why_not(case: EvalContext) -> str:
-    if not isinstance(case.loaded.method, SeqJEPA):
+    if not isinstance(case.loaded.method, PredictsViews):
         return "the method does not go on from its own predictions (seq-JEPA does)"
     if case.banks.val.most_views < 2:
         return "some samples have one view"

@@ -37,7 +37,7 @@ from seqjepa.evaluate.splits import encode_splits
 from seqjepa.evaluate.studies import EvalContext
 from seqjepa.evaluate.suites import DEFAULT, merged, suite_named, take_studies
 from seqjepa.evaluate.tasks import PAPER_EPOCHS, Lengths, ProbeTask, position, tasks_for
-from seqjepa.methods.base import Halved, as_module
+from seqjepa.methods.base import Halved
 from seqjepa.methods.context_ssl import ContextSSL
 from seqjepa.models.precision import full_float32
 from seqjepa.training.checkpoint import LoadedRun, load_run
@@ -155,7 +155,7 @@ class _Asked:
 
 def _measure(loaded: LoadedRun, asked: _Asked) -> dict[str, Any]:
     """Encodes both splits and takes every measure and study, with the model frozen; numbers and the protocol."""
-    module = as_module(loaded.method).to(memory_format=torch.channels_last)  # twice as fast on a CPU
+    module = loaded.method.to(memory_format=torch.channels_last)  # twice as fast on a CPU
     protocol, stored, device, progress = asked.protocol, asked.stored, asked.device, asked.progress
     contexts = context_lengths(loaded.method, protocol.contexts, device)
     with full_float32(), frozen(module) as digest:

@@ -25,8 +25,7 @@ from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.heads import Gather
 from seqjepa.evaluate.inputs import label_of_prefixes
 from seqjepa.evaluate.studies import EvalContext, Study
-from seqjepa.methods.base import Aggregating
-from seqjepa.methods.context_ssl import ContextSSL
+from seqjepa.methods.base import Aggregating, EncodesInContext
 
 NEIGHBOURS, MIN_DIST = 15, 0.1
 CLASSES, MOST_POINTS, FEWEST_POINTS = 10, 5000, 10
@@ -39,7 +38,7 @@ def _why_no_map(case: EvalContext) -> str:
         return "samples without a label"
     if int(case.banks.val.n_views.sum()) < FEWEST_POINTS:
         return f"needs {FEWEST_POINTS} views"
-    if isinstance(case.loaded.method, ContextSSL):
+    if isinstance(case.loaded.method, EncodesInContext):
         return "its views are probed after a context"
     if importlib.util.find_spec("umap") is None:
         return "umap-learn is not installed: pip install 'seqjepa[umap]'"

@@ -9,7 +9,6 @@ from typing import Any
 
 from seqjepa.evaluate.protocol import differences
 from seqjepa.evaluate.results import read_results
-from seqjepa.methods.base import as_module
 from seqjepa.methods.flops import count_macs
 from seqjepa.training.checkpoint import load_run
 from seqjepa.training.loggers import read_epochs
@@ -88,7 +87,7 @@ def _model_numbers(run: Path) -> dict[str, Any]:
     macs = count_macs(method, data.action_size, data.height, config.data.context)
     batch = config.optim.batch_size
     return {
-        "parameters": sum(p.numel() for p in as_module(method).parameters() if p.requires_grad),
+        "parameters": sum(p.numel() for p in method.parameters() if p.requires_grad),
         "macs": macs.training * batch,
         "macs_sequence": macs.forward,
         "views": config.data.context + 1,

@@ -1,16 +1,19 @@
-"""The contract between a method and everything around it. Methods compose modules; there is no base class.
+"""What a method is: a module with a loss. It says in its own file what it is called and what it needs.
 
-Small turns that methods make with their tensors.
+Everything around methods – trainer, evaluation, report, comparison – asks the class or one of the protocols below, and
+knows no method by name. Shape letters: B batch, V views, M context views, D features, P embedding width, A action size.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from seqjepa.config import RunConfig
+from seqjepa.data.actions import as_spec
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.models.precision import at_least_float32
 
@@ -30,27 +33,48 @@ class StepOutput:
     features: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Method(Protocol):
-    """An nn.Module with four more names.
+class Method(nn.Module):
+    """Base of all methods. A subclass builds its networks, `encoder` among them, and writes `step`.
 
-    views_needed  None: takes any number of views T ≥ 2; else exactly that many
+    display_name   as tables and figures write it
+    views_needed   None: takes any number of views T ≥ 2; else exactly that many
+    uses_actions   whether the loss sees the actions between the views
+    params_needed  names of the absolute parameters that the stored views must have, in this order; empty: any
+    settings       keys of the configuration that this method reads and others do not. Those of projectors
+                   (model.projector, model.projector_kind) and of the encoder are not listed.
     """
 
-    views_needed: int | None
+    display_name: ClassVar[str] = ""
+    views_needed: ClassVar[int | None] = 2
+    uses_actions: ClassVar[bool] = False
+    params_needed: ClassVar[tuple[str, ...]] = ()
+    settings: ClassVar[tuple[str, ...]] = ()
+
+    encoder: nn.Module
+
+    def __init__(self, config: RunConfig, action_size: int) -> None:
+        """Initialise from torch's global generator. action_size: A. ConfigError: settings that do not fit together."""
+        super().__init__()
 
     def step(self, seq: ViewSequence) -> StepOutput:
         """Loss of a batch whose views are normalised floats on the module's device."""
-        ...
+        raise NotImplementedError
+
+    def forward(self, seq: ViewSequence) -> StepOutput:
+        """`step`, where DistributedDataParallel and torch.compile look for it."""
+        return self.step(seq)
 
     def embed(self, views: Tensor) -> Tensor:
-        """Frozen features z: [B, C, H, W] → [B, D]."""
-        ...
+        """Frozen features z of the (online) encoder, before any projector: [B, C, H, W] → [B, D]."""
+        return self.encoder(views)
 
     def after_step(self, progress: float) -> None:
-        """Called after every optimizer step with progress in [0, 1] (models/ema.py), for EMA updates."""
-        ...
+        """Called after every optimizer step with progress in [0, 1] (models/ema.py). Moves averages, if there are."""
 
-    def parameters(self) -> object: ...
+    @property
+    def predictor_sees_actions(self) -> bool:
+        """Whether its predictor, if there is one, is given the action. Some methods leave that to model.condition."""
+        return self.uses_actions
 
 
 @runtime_checkable
@@ -71,6 +95,22 @@ class Aggregating(Protocol):
 
 
 @runtime_checkable
+class PredictsViews(Aggregating, Protocol):
+    """A method that predicts a view's target features from z_AGG and the action that leads to it (seq-JEPA, eq. 4).
+
+    Predictions have the width of z, so that they can stand for views that were not seen (rollouts).
+    """
+
+    def predict(self, z_agg: Tensor, action: Tensor) -> Tensor:
+        """z_AGG [B, D'] of the views before, action [B, A] → ẑ [B, D] of the next view. Meant for eval mode."""
+        ...
+
+    def embed_target(self, views: Tensor) -> Tensor:
+        """Features that predictions are compared with, without a graph: [B, C, H, W] → [B, D]."""
+        ...
+
+
+@runtime_checkable
 class Predicting(Protocol):
     """A method that predicts one view's embedding from another's and the action between them (retrieval, Table 10)."""
 
@@ -84,16 +124,29 @@ class Predicting(Protocol):
 
 
 @runtime_checkable
+class EncodesInContext(Protocol):
+    """A method whose features of a view follow from pairs of views and actions that it saw before (ContextSSL)."""
+
+    def remember(self, z: Tensor, actions: Tensor) -> Any:
+        """The memory of K ≥ 0 pairs: z [K, 2, D], actions [K, A]. Meant for eval mode."""
+        ...
+
+    def in_context(self, z: Tensor, memory: Any) -> Tensor:
+        """z [n, D] of single views → z⁺ [n, D] of each after that memory."""
+        ...
+
+
+@runtime_checkable
 class Halved(Protocol):
     """A method whose features z have two parts that are probed by themselves as well (SIE)."""
 
     halves: dict[str, slice]  # "invariant", "equivariant": columns of z
 
 
-def as_module(method: Method) -> nn.Module:
-    """The same object, typed as the nn.Module that it is."""
-    assert isinstance(method, nn.Module)
-    return method
+def begins_with_quaternion(config: RunConfig) -> bool:
+    """Whether the first four values of an action are a relative quaternion."""
+    first = next(iter(as_spec(config.data.action).terms), None)
+    return first is not None and first.op == "relative_rotation" and first.result == "quaternion"
 
 
 def fold(views: Tensor) -> Tensor:

@@ -5,35 +5,34 @@ seq-JEPA with two views and without an aggregator, and with BYOL's projector.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from seqjepa.config import Fidelity, ModelConfig
+from seqjepa.config import RunConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.losses import cosine_loss
-from seqjepa.methods.base import StepOutput, by_view
+from seqjepa.methods.base import Method, StepOutput, by_view
 from seqjepa.methods.byol import PREDICTOR_HIDDEN, PROJECTOR
 from seqjepa.models.backbone import build_backbone
-from seqjepa.models.ema import cosine_tau, frozen_copy, update_average
+from seqjepa.models.ema import MovingAverage
 from seqjepa.models.heads import ActionEmbedding, ActionPredictor, build_predictor, projection
 
 
-class ConditionalBYOL(nn.Module):
+class ConditionalBYOL(MovingAverage, Method):
     """Online encoder f and projector p, moving averages f̄ and p̄, predictor with an action embedding.
 
-    action_size  A. ema_tau  τ at the start of training. ConfigError: see build_backbone and projection.
+    ConfigError: see build_backbone and projection.
     """
 
-    views_needed: int | None = 2
+    display_name = "Conditional BYOL"
+    uses_actions = True
+    settings = ("model.action_dim", "model.predictor_hidden", "optim.ema_tau")
 
-    def __init__(
-        self, model: ModelConfig, action_size: int, fidelity: Fidelity = "paper", ema_tau: float = 0.996
-    ) -> None:
-        super().__init__()
-        self.ema_tau = ema_tau
+    def __init__(self, config: RunConfig, action_size: int) -> None:
+        super().__init__(config, action_size)
+        model, fidelity = config.model, config.fidelity
         self.encoder, features = build_backbone(model)
         self.projector, width = projection(features, model, PROJECTOR[fidelity])
-        self.target_encoder, self.target_projector = frozen_copy(self.encoder), frozen_copy(self.projector)
+        self.start_averages(config.optim.ema_tau, "encoder", "projector")
         hidden = model.predictor_hidden or PREDICTOR_HIDDEN[fidelity]
         embedding = ActionEmbedding(action_size, model.action_dim)
         self.predictor = ActionPredictor(embedding, build_predictor(model.action_dim + width, hidden, width))
@@ -45,10 +44,6 @@ class ConditionalBYOL(nn.Module):
         prediction = self.predict(self.project(z), seq.actions[:, 0])
         return StepOutput(2 * cosine_loss(prediction, self.embed_target(second)), features=by_view(z))
 
-    def embed(self, views: Tensor) -> Tensor:
-        """Features z of the online encoder, before the projector: [B, C, H, W] → [B, D]."""
-        return self.encoder(views)
-
     def project(self, z: Tensor) -> Tensor:
         """Online embeddings: z [B, D] → y [B, P]."""
         return self.projector(z)
@@ -56,14 +51,3 @@ class ConditionalBYOL(nn.Module):
     def predict(self, y: Tensor, action: Tensor) -> Tensor:
         """ŷ [B, P] of the view that `action` [B, A] leads to, from y [B, P]."""
         return self.predictor(y, action)
-
-    @torch.no_grad()
-    def embed_target(self, views: Tensor) -> Tensor:
-        """Embeddings ȳ of the target branch, without a graph: [B, C, H, W] → [B, P]."""
-        return self.target_projector(self.target_encoder(views))
-
-    def after_step(self, progress: float) -> None:
-        """Move both averages with τ(progress), over parameters only."""
-        tau = cosine_tau(self.ema_tau, progress)
-        update_average(self.target_encoder, self.encoder, tau)
-        update_average(self.target_projector, self.projector, tau)

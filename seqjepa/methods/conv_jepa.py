@@ -7,14 +7,14 @@ A action size, D features, P projections, E action embedding.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from seqjepa.config import Fidelity, ModelConfig
+from seqjepa.config import Fidelity, RunConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.losses import cosine_loss
-from seqjepa.methods.base import StepOutput, detached, fold
+from seqjepa.methods.base import Method, StepOutput, begins_with_quaternion, detached, fold
 from seqjepa.models.backbone import build_backbone
-from seqjepa.models.ema import cosine_tau, frozen_copy, update_average
+from seqjepa.models.ema import MovingAverage
 from seqjepa.models.heads import ActionEmbedding, build_predictor, projection
 
 # Layer widths of the projector. The paper gives none for Conv-JEPA: "paper" takes those that it gives for BYOL, its
@@ -23,35 +23,29 @@ PROJECTOR: dict[Fidelity, tuple[int, ...]] = {"paper": (2048, 2048, 2048), "auth
 PREDICTOR_HIDDEN = 1024
 
 
-class ConvJEPA(nn.Module):
+class ConvJEPA(MovingAverage, Method):
     """Online encoder f and projector p, their moving averages f̄ and p̄, action embedding and predictor.
 
-    action_size  A
-    rotations    whether the first four values are relative quaternions, which multiply (`to_last`); all others add up
-    fidelity     the projector's widths where `model.projector` is empty
-    ema_tau      τ at the start of training; see `after_step`
+    rotations  whether an action's first four values are a relative quaternion, which multiply (`to_last`); all others
+               add up
 
     `model.condition` "both" and "predictor" show the predictor the action, "aggregator" and "none" do not; what is set
     for the aggregator has no effect. ConfigError: see build_backbone.
     """
 
-    views_needed: int | None = None
+    display_name = "Conv-JEPA"
+    views_needed = None
+    uses_actions = True
+    settings = ("model.action_dim", "model.condition", "model.predictor_hidden", "optim.ema_tau")
 
-    def __init__(
-        self,
-        model: ModelConfig,
-        action_size: int,
-        fidelity: Fidelity = "paper",
-        ema_tau: float = 0.996,
-        rotations: bool = False,
-    ) -> None:
-        super().__init__()
-        self.ema_tau = ema_tau
-        self.rotations = rotations
-        self.conditioned = model.condition in ("both", "predictor")
+    def __init__(self, config: RunConfig, action_size: int) -> None:
+        super().__init__(config, action_size)
+        self.rotations = begins_with_quaternion(config)
+        self.conditioned = config.model.condition in ("both", "predictor")
+        model, fidelity = config.model, config.fidelity
         self.encoder, features = build_backbone(model)
         self.projector, width = projection(features, model, PROJECTOR[fidelity])
-        self.target_encoder, self.target_projector = frozen_copy(self.encoder), frozen_copy(self.projector)
+        self.start_averages(config.optim.ema_tau, "encoder", "projector")
         if self.conditioned:
             self.action_embedding = ActionEmbedding(action_size, model.action_dim)
         inputs = width + (model.action_dim if self.conditioned else 0)
@@ -70,21 +64,9 @@ class ConvJEPA(nn.Module):
         loss = cosine_loss(prediction, target.repeat_interleave(M, dim=0))
         return StepOutput(loss, features={"z": detached(z).unflatten(0, (-1, M))})
 
-    def embed(self, views: Tensor) -> Tensor:
-        """Features z of the online encoder, before the projector: [B, C, H, W] → [B, D]."""
-        return self.encoder(views)
-
     def project(self, z: Tensor) -> Tensor:
         """Projections y of the online branch: z [B, D] → [B, P]."""
         return self.projector(z)
-
-    @torch.no_grad()
-    def embed_target(self, views: Tensor) -> Tensor:
-        """Projections ȳ of the target branch, without a graph: [B, C, H, W] → [B, P].
-
-        In train mode it normalises with this batch's statistics and moves its own running ones (docs/fidelity.md #7).
-        """
-        return self.target_projector(self.target_encoder(views))
 
     def predict(self, y: Tensor, action: Tensor) -> Tensor:
         """ŷ [K, P] of the views that actions [K, A] lead to, from projections y [K, P]: predictor([e ; y])."""
@@ -92,11 +74,9 @@ class ConvJEPA(nn.Module):
             return self.predictor(y)
         return self.predictor(torch.cat((self.action_embedding(action).to(y.dtype), y), dim=-1))
 
-    def after_step(self, progress: float) -> None:
-        """Move both averages with τ(progress), over parameters only."""
-        tau = cosine_tau(self.ema_tau, progress)
-        update_average(self.target_encoder, self.encoder, tau)
-        update_average(self.target_projector, self.projector, tau)
+    @property
+    def predictor_sees_actions(self) -> bool:
+        return self.conditioned
 
 
 def to_last(actions: Tensor, rotations: bool = False) -> Tensor:

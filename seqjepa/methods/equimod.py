@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from seqjepa.config import Fidelity, ModelConfig
+from seqjepa.config import Fidelity, RunConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.losses import nt_xent
-from seqjepa.methods.base import StepOutput, by_view
+from seqjepa.methods.base import Method, StepOutput, by_view
 from seqjepa.models.backbone import build_backbone
 from seqjepa.models.distributed import all_rows
 from seqjepa.models.heads import ActionEmbedding, ActionPredictor, build_linear_predictor, projection
@@ -16,17 +16,20 @@ PROJECTOR = (1024, 1024, 128)
 TEMPERATURE: dict[Fidelity, float] = {"paper": 0.1, "author": 0.5}
 
 
-class EquiMod(nn.Module):
+class EquiMod(Method):
     """Encoder f, an invariant and an equivariant projector, a linear predictor with an action embedding.
 
-    action_size  A. fidelity: the temperature of both terms. ConfigError: see build_backbone and projection.
+    fidelity: the temperature of both terms. ConfigError: see build_backbone and projection.
     """
 
-    views_needed: int | None = 2
+    display_name = "EquiMod"
+    uses_actions = True
+    settings = ("model.action_dim",)
 
-    def __init__(self, model: ModelConfig, action_size: int, fidelity: Fidelity = "paper") -> None:
-        super().__init__()
-        self.temperature = TEMPERATURE[fidelity]
+    def __init__(self, config: RunConfig, action_size: int) -> None:
+        super().__init__(config, action_size)
+        model = config.model
+        self.temperature = TEMPERATURE[config.fidelity]
         self.encoder, features = build_backbone(model)
         self.invariant_projector, _ = projection(features, model, PROJECTOR)
         self.equivariant_projector, width = projection(features, model, PROJECTOR)
@@ -46,10 +49,6 @@ class EquiMod(nn.Module):
         loss = nt_xent(shared1, shared2, self.temperature) + nt_xent(predicted, y2, self.temperature)
         return StepOutput(loss, features=by_view(z1, z2))
 
-    def embed(self, views: Tensor) -> Tensor:
-        """Features z before the projectors: [B, C, H, W] → [B, D]."""
-        return self.encoder(views)
-
     def project(self, z: Tensor) -> Tensor:
         """Equivariant embeddings: z [B, D] → y [B, P]."""
         return self.equivariant_projector(z)
@@ -57,6 +56,3 @@ class EquiMod(nn.Module):
     def predict(self, y: Tensor, action: Tensor) -> Tensor:
         """ŷ [B, P] of the view that `action` [B, A] leads to, from the equivariant y [B, P]."""
         return self.predictor(y, action)
-
-    def after_step(self, progress: float) -> None:
-        """Nothing: there is no moving average."""

@@ -10,11 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from seqjepa.data.sequence import ViewSequence
-from seqjepa.methods.base import Aggregating, Method, as_module
+from seqjepa.methods.base import Aggregating, Method
 
 _BATCH = 2  # the smallest that batch norm trains on
 
@@ -33,39 +32,39 @@ class SequenceMacs:
 
 def count_macs(method: Method, action_size: int, image_size: int, context: int) -> SequenceMacs:
     """MACs of `method` on square images of `image_size` pixels with M = `context`. The method is not changed."""
-    ghost = copy.deepcopy(as_module(method)).to("meta")
-    batch = _empty_batch(action_size, (image_size, image_size), context)
+    ghost = copy.deepcopy(method).to("meta")
+    batch = _empty_batch(method, action_size, (image_size, image_size), context)
     return SequenceMacs(
         forward=_counted(lambda: _forward(ghost.eval(), batch)),
-        training=_counted(lambda: ghost.train().step(batch).loss.backward()),  # type: ignore[operator]
+        training=_counted(lambda: ghost.train().step(batch).loss.backward()),
     )
 
 
 def forward_macs(method: Method, action_size: int, view_shape: tuple[int, int], context: int) -> int:
     """SequenceMacs.forward alone, for views of (height, width) pixels."""
-    ghost = copy.deepcopy(as_module(method)).to("meta").eval()
-    batch = _empty_batch(action_size, view_shape, context)
+    ghost = copy.deepcopy(method).to("meta").eval()
+    batch = _empty_batch(method, action_size, view_shape, context)
     with torch.no_grad():
         return _counted(lambda: _forward(ghost, batch))
 
 
 def encoder_macs(method: Method, view_shape: tuple[int, int]) -> int:
     """MACs of the encoder alone on one view of (height, width) pixels: "Encoder alone" of the paper's Table 6."""
-    ghost = copy.deepcopy(as_module(method)).to("meta").eval()
+    ghost = copy.deepcopy(method).to("meta").eval()
     with torch.no_grad():
-        return _counted(lambda: ghost.embed(torch.empty(_BATCH, 3, *view_shape, device="meta")))  # type: ignore[operator]
+        return _counted(lambda: ghost.embed(torch.empty(_BATCH, 3, *view_shape, device="meta")))
 
 
-def _empty_batch(action_size: int, view_shape: tuple[int, int], context: int) -> ViewSequence:
+def _empty_batch(method: Method, action_size: int, view_shape: tuple[int, int], context: int) -> ViewSequence:
     shape = (_BATCH, context + 1, 3, *view_shape)
     actions = torch.empty(_BATCH, context, action_size, device="meta")
     labels = torch.empty(_BATCH, dtype=torch.long, device="meta")
-    params = torch.empty(_BATCH, context + 1, 7, device="meta")  # 3DIEBench's, which ContextSSL regresses
+    params = torch.empty(_BATCH, context + 1, len(method.params_needed), device="meta")
     return ViewSequence(torch.empty(shape, device="meta"), actions, params, labels, [""] * _BATCH)
 
 
-def _forward(method: nn.Module, batch: ViewSequence) -> None:
-    z: Tensor = method.embed(batch.views[:, :-1].flatten(0, 1))  # type: ignore[operator]
+def _forward(method: Method, batch: ViewSequence) -> None:
+    z = method.embed(batch.views[:, :-1].flatten(0, 1))
     if isinstance(method, Aggregating):
         method.aggregate(z.unflatten(0, (len(batch), -1)), batch.actions[:, :-1])
 

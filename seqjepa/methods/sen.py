@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from seqjepa.config import ModelConfig
+from seqjepa.config import RunConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.losses import nt_xent
-from seqjepa.methods.base import StepOutput, by_view
+from seqjepa.methods.base import Method, StepOutput, by_view
 from seqjepa.methods.simclr import PROJECTOR, TEMPERATURE
 from seqjepa.models.backbone import build_backbone
 from seqjepa.models.distributed import all_rows
 from seqjepa.models.heads import ActionEmbedding, ActionPredictor, build_linear_predictor, projection
 
 
-class SEN(nn.Module):
+class SEN(Method):
     """Encoder f, projector and a linear predictor with an action embedding; no invariance term.
 
-    action_size  A. ConfigError: see build_backbone and projection.
+    ConfigError: see build_backbone and projection.
     """
 
-    views_needed: int | None = 2
+    display_name = "SEN"
+    uses_actions = True
+    settings = ("model.action_dim",)
 
-    def __init__(self, model: ModelConfig, action_size: int) -> None:
-        super().__init__()
+    def __init__(self, config: RunConfig, action_size: int) -> None:
+        super().__init__(config, action_size)
+        model = config.model
         self.encoder, features = build_backbone(model)
         self.projector, width = projection(features, model, PROJECTOR)
         embedding = ActionEmbedding(action_size, model.action_dim)
@@ -38,10 +41,6 @@ class SEN(nn.Module):
         predicted, y2 = all_rows(self.predict(self.project(z1), seq.actions[:, 0]), self.project(z2))
         return StepOutput(nt_xent(predicted, y2, TEMPERATURE), features=by_view(z1, z2))
 
-    def embed(self, views: Tensor) -> Tensor:
-        """Features z before the projector: [B, C, H, W] → [B, D]."""
-        return self.encoder(views)
-
     def project(self, z: Tensor) -> Tensor:
         """z [B, D] → y [B, P]."""
         return self.projector(z)
@@ -49,6 +48,3 @@ class SEN(nn.Module):
     def predict(self, y: Tensor, action: Tensor) -> Tensor:
         """ŷ [B, P] of the view that `action` [B, A] leads to, from y [B, P]."""
         return self.predictor(y, action)
-
-    def after_step(self, progress: float) -> None:
-        """Nothing: there is no moving average."""

@@ -7,50 +7,56 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from seqjepa.config import Fidelity, ModelConfig
+from seqjepa.config import Fidelity, RunConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.losses import cosine_loss
-from seqjepa.methods.base import StepOutput, detached, fold
+from seqjepa.methods.base import Method, StepOutput, begins_with_quaternion, detached, fold
 from seqjepa.models.aggregator import Aggregator, token_width
 from seqjepa.models.backbone import build_backbone
-from seqjepa.models.ema import cosine_tau, frozen_copy, update_average
+from seqjepa.models.ema import MovingAverage
 from seqjepa.models.heads import ActionEmbedding, build_predictor
+from shards.errors import ConfigError
 
 PREDICTOR_HIDDEN = 1024
 
 
-class SeqJEPA(nn.Module):
+class SeqJEPA(MovingAverage, Method):
     """Online encoder f, target encoder f̄, action embedding, aggregator and predictor.
 
-    action_size  A, values in an action
     fidelity     how actions are embedded in training (docs/fidelity.md #24): "paper" in one call; "author" in two, each
                  with its own batch statistics. In eval mode the two are the same function of the same weights.
-    ema_tau      τ at the start of training; see `after_step`
     blank_last   author fidelity's call for the tokens sees a row of zeros instead of a_M, as the released code does for
                  positions and augmentations, not for rotations
-    ConfigError: see build_backbone and token_width.
+    ConfigError: a projector was set; see build_backbone and token_width.
     """
 
-    views_needed: int | None = None
+    display_name = "seq-JEPA"
+    views_needed = None
+    uses_actions = True
+    settings = (
+        "model.action_dim",
+        "model.condition",
+        "model.predictor_hidden",
+        "model.layers",
+        "model.heads",
+        "model.ff_mult",
+        "model.dropout",
+        "optim.ema_tau",
+    )
 
-    def __init__(
-        self,
-        model: ModelConfig,
-        action_size: int,
-        fidelity: Fidelity = "paper",
-        ema_tau: float = 0.996,
-        blank_last: bool = False,
-    ) -> None:
-        super().__init__()
-        self.fidelity = fidelity
-        self.ema_tau = ema_tau
-        self.blank_last = blank_last
+    def __init__(self, config: RunConfig, action_size: int) -> None:
+        super().__init__(config, action_size)
+        if config.model.projector or config.model.projector_kind != "mlp":
+            raise ConfigError("seq_jepa has no projector: leave model.projector and model.projector_kind out")
+        model = config.model
+        self.fidelity: Fidelity = config.fidelity
+        self.blank_last = not begins_with_quaternion(config)
         self.condition_tokens = model.condition in ("both", "aggregator")
         self.condition_predictor = model.condition in ("both", "predictor")
         self.encoder, features = build_backbone(model)
-        self.target_encoder = frozen_copy(self.encoder)
+        self.start_averages(config.optim.ema_tau, "encoder")
         width = token_width(features, model)
         self.aggregator = Aggregator(width, model)
         if model.condition != "none":
@@ -69,18 +75,6 @@ class SeqJEPA(nn.Module):
         prediction = self.predictor(_join(z_agg, last_action))
         loss = cosine_loss(prediction, self.embed_target(seq.views[:, -1]))
         return StepOutput(loss, features={"z": detached(z), "z_agg": detached(z_agg)})
-
-    def embed(self, views: Tensor) -> Tensor:
-        """Features z of the online encoder: [B, C, H, W] → [B, D]."""
-        return self.encoder(views)
-
-    @torch.no_grad()
-    def embed_target(self, views: Tensor) -> Tensor:
-        """Features z* of the target encoder, without a graph: [B, C, H, W] → [B, D].
-
-        In train mode it normalises with this batch's statistics and moves its own running ones (docs/fidelity.md #7).
-        """
-        return self.target_encoder(views)
 
     def aggregate(self, z: Tensor, actions: Tensor) -> Tensor:
         """z [B, M, D] and the actions between those views, a_1 … a_{M-1} [B, M-1, A], to z_AGG [B, W].
@@ -107,9 +101,9 @@ class SeqJEPA(nn.Module):
         """ẑ [B, D] of the view that `action` [B, A] leads to, from z_AGG [B, W]. Meant for eval mode."""
         return self.predictor(_join(z_agg, self.action_embedding(action) if self.condition_predictor else None))
 
-    def after_step(self, progress: float) -> None:
-        """Move the target encoder with τ(progress). schedule_progress gives progress in either fidelity."""
-        update_average(self.target_encoder, self.encoder, cosine_tau(self.ema_tau, progress))
+    @property
+    def predictor_sees_actions(self) -> bool:
+        return self.condition_predictor
 
     def _embed_actions(self, actions: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Embeddings [B, M-1, E] for the tokens and [B, E] for the predictor; None where it is not conditioned.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from seqjepa.config import Fidelity, ModelConfig
+from seqjepa.config import Fidelity, RunConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.losses import VicWeights, sie_loss
-from seqjepa.methods.base import StepOutput, by_view
+from seqjepa.methods.base import Method, StepOutput, by_view
 from seqjepa.models.backbone import build_backbone
 from seqjepa.models.distributed import all_rows
 from seqjepa.models.heads import Hypernetwork, build_expander, projection
@@ -21,20 +21,21 @@ WEIGHTS: dict[Fidelity, VicWeights] = {
 }
 
 
-class SIE(nn.Module):
+class SIE(Method):
     """Encoder f, a projector for either half of its features, and the hypernetwork that predicts.
 
-    action_size  A; the action goes in as it is, neither embedded nor normalised
-    halves       columns of z: "invariant" and "equivariant"
+    The action goes in as it is, neither embedded nor normalised. halves: columns of z, "invariant" and "equivariant".
 
     ConfigError: an odd number of features; see also build_backbone and projection.
     """
 
-    views_needed: int | None = 2
+    display_name = "SIE"
+    uses_actions = True
 
-    def __init__(self, model: ModelConfig, action_size: int, fidelity: Fidelity = "paper") -> None:
-        super().__init__()
-        self.weights = WEIGHTS[fidelity]
+    def __init__(self, config: RunConfig, action_size: int) -> None:
+        super().__init__(config, action_size)
+        model = config.model
+        self.weights = WEIGHTS[config.fidelity]
         self.encoder, features = build_backbone(model)
         if features % 2:
             raise ConfigError(f"sie splits features in halves, and model.width {model.width} gives {features} of them")
@@ -57,10 +58,6 @@ class SIE(nn.Module):
         loss = sie_loss((shared1, shared2), (y1, y2), predicted, self.weights)
         return StepOutput(loss, features=by_view(z1, z2))
 
-    def embed(self, views: Tensor) -> Tensor:
-        """All features z, both halves: [B, C, H, W] → [B, D]."""
-        return self.encoder(views)
-
     def project(self, z: Tensor) -> Tensor:
         """Equivariant embeddings: z [B, D] → y [B, P], from the equivariant half."""
         return self.equivariant_projector(z[:, self.halves["equivariant"]])
@@ -68,6 +65,3 @@ class SIE(nn.Module):
     def predict(self, y: Tensor, action: Tensor) -> Tensor:
         """ŷ [B, P] of the view that `action` [B, A] leads to, from the equivariant y [B, P]."""
         return self.hypernetwork(y, action)
-
-    def after_step(self, progress: float) -> None:
-        """Nothing: there is no moving average."""

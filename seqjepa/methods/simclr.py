@@ -5,12 +5,10 @@ Shape letters of all two-view methods: B batch, D features, P width of an embedd
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-
-from seqjepa.config import ModelConfig
+from seqjepa.config import RunConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.losses import nt_xent
-from seqjepa.methods.base import StepOutput, by_view
+from seqjepa.methods.base import Method, StepOutput, by_view
 from seqjepa.models.backbone import build_backbone
 from seqjepa.models.distributed import all_rows
 from seqjepa.models.heads import projection
@@ -19,15 +17,15 @@ PROJECTOR = (2048, 2048, 2048)
 TEMPERATURE = 0.5
 
 
-class SimCLR(nn.Module):
+class SimCLR(Method):
     """Encoder f and projector; actions are not looked at. ConfigError: see build_backbone and projection."""
 
-    views_needed: int | None = 2
+    display_name = "SimCLR"
 
-    def __init__(self, model: ModelConfig) -> None:
-        super().__init__()
-        self.encoder, features = build_backbone(model)
-        self.projector, _ = projection(features, model, PROJECTOR)
+    def __init__(self, config: RunConfig, action_size: int) -> None:
+        super().__init__(config, action_size)
+        self.encoder, features = build_backbone(config.model)
+        self.projector, _ = projection(features, config.model, PROJECTOR)
 
     def step(self, seq: ViewSequence) -> StepOutput:
         """NT-Xent of B pairs, views float [B, 2, C, H, W]. features: "z" [B, 2, D], detached.
@@ -37,10 +35,3 @@ class SimCLR(nn.Module):
         z1, z2 = map(self.embed, seq.views.unbind(1))
         y1, y2 = all_rows(self.projector(z1), self.projector(z2))
         return StepOutput(nt_xent(y1, y2, TEMPERATURE), features=by_view(z1, z2))
-
-    def embed(self, views: Tensor) -> Tensor:
-        """Features z before the projector: [B, C, H, W] → [B, D]."""
-        return self.encoder(views)
-
-    def after_step(self, progress: float) -> None:
-        """Nothing: there is no moving average."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-
-from seqjepa.config import Fidelity, ModelConfig
+from seqjepa.config import Fidelity, RunConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.losses import VicWeights, vicreg_loss
-from seqjepa.methods.base import StepOutput, by_view
+from seqjepa.methods.base import Method, StepOutput, by_view
 from seqjepa.models.backbone import build_backbone
 from seqjepa.models.distributed import all_rows
 from seqjepa.models.heads import build_expander, projection
@@ -16,13 +14,14 @@ PROJECTOR = (2048, 2048, 2048)
 WEIGHTS: dict[Fidelity, VicWeights] = {"paper": VicWeights(10.0, 10.0, 1.0), "author": VicWeights(25.0, 25.0, 1.0)}
 
 
-class VICReg(nn.Module):
+class VICReg(Method):
     """Encoder f and projector; actions are not looked at. ConfigError: see build_backbone and projection."""
 
-    views_needed: int | None = 2
+    display_name = "VICReg"
 
-    def __init__(self, model: ModelConfig, fidelity: Fidelity = "paper") -> None:
-        super().__init__()
+    def __init__(self, config: RunConfig, action_size: int) -> None:
+        super().__init__(config, action_size)
+        model, fidelity = config.model, config.fidelity
         self.weights = WEIGHTS[fidelity]
         self.encoder, features = build_backbone(model)
         self.projector, _ = projection(features, model, PROJECTOR, build_expander)
@@ -35,10 +34,3 @@ class VICReg(nn.Module):
         z1, z2 = map(self.embed, seq.views.unbind(1))
         y1, y2 = all_rows(self.projector(z1), self.projector(z2))
         return StepOutput(vicreg_loss(y1, y2, self.weights), features=by_view(z1, z2))
-
-    def embed(self, views: Tensor) -> Tensor:
-        """Features z before the projector: [B, C, H, W] → [B, D]."""
-        return self.encoder(views)
-
-    def after_step(self, progress: float) -> None:
-        """Nothing: there is no moving average."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-
-from seqjepa.config import Fidelity, ModelConfig
+from seqjepa.config import Fidelity, RunConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.losses import trajectory_loss, vicreg_loss
-from seqjepa.methods.base import StepOutput, detached, fold
+from seqjepa.methods.base import Method, StepOutput, detached, fold
 from seqjepa.methods.vicreg import PROJECTOR, WEIGHTS
 from seqjepa.models.backbone import build_backbone
 from seqjepa.models.distributed import all_rows
@@ -16,16 +14,18 @@ from seqjepa.models.heads import build_expander, projection
 TRAJECTORY: dict[Fidelity, float] = {"paper": 0.01, "author": 1.0}
 
 
-class VICRegTraj(nn.Module):
+class VICRegTraj(Method):
     """Encoder f and VICReg's projector; actions are not looked at. ConfigError: see build_backbone and projection.
 
     fidelity  "paper" measures the straightness of embeddings of length 1, "author" of embeddings as they are
     """
 
-    views_needed: int | None = 3
+    display_name = "VICRegTraj"
+    views_needed = 3
 
-    def __init__(self, model: ModelConfig, fidelity: Fidelity = "paper") -> None:
-        super().__init__()
+    def __init__(self, config: RunConfig, action_size: int) -> None:
+        super().__init__(config, action_size)
+        model, fidelity = config.model, config.fidelity
         self.weights, self.trajectory = WEIGHTS[fidelity], TRAJECTORY[fidelity]
         self.normalised = fidelity == "paper"
         self.encoder, features = build_backbone(model)
@@ -41,10 +41,3 @@ class VICRegTraj(nn.Module):
         bend = trajectory_loss(left, centre, right, self.normalised)
         loss = vicreg_loss(left, centre, self.weights) + self.trajectory * bend
         return StepOutput(loss, features={"z": detached(z).unflatten(0, (-1, 3))})
-
-    def embed(self, views: Tensor) -> Tensor:
-        """Features z before the projector: [B, C, H, W] → [B, D]."""
-        return self.encoder(views)
-
-    def after_step(self, progress: float) -> None:
-        """Nothing: there is no moving average."""

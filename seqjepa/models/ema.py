@@ -1,22 +1,43 @@
-"""The target encoder as a moving average of the online one (paper §2.2, §A.3)."""
+"""Target networks that are moving averages of the networks being trained (paper §2.2, §A.3)."""
 
 from __future__ import annotations
 
 import copy
 import math
-from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from seqjepa.config import Fidelity
 
-Module = TypeVar("Module", bound=nn.Module)
 
+class MovingAverage(nn.Module):
+    """Mixin for methods: the module keeps moving averages of some of its own parts and encodes targets with them.
 
-def frozen_copy(module: Module) -> Module:
-    """A deep copy whose parameters take no gradient. It follows train() and eval() like any other module."""
-    return copy.deepcopy(module).requires_grad_(False)
+    The average of the part `encoder` is the submodule `target_encoder`. Its parameters take no gradient; it follows
+    train() and eval() like any other module.
+    """
+
+    def start_averages(self, tau: float, *parts: str) -> None:
+        """Copy each part as it is now. tau: τ at progress 0. `embed_target` applies the parts in this order."""
+        self.ema_tau, self.averaged_parts = tau, parts
+        for part in parts:
+            setattr(self, f"target_{part}", copy.deepcopy(getattr(self, part)).requires_grad_(False))
+
+    @torch.no_grad()
+    def embed_target(self, views: Tensor) -> Tensor:
+        """What the averages make of views, without a graph: [B, C, H, W] → [B, P], P the width of the last part.
+
+        In train mode they normalise with this batch's statistics and move their own running ones (docs/fidelity.md #7).
+        """
+        for part in self.averaged_parts:
+            views = getattr(self, f"target_{part}")(views)
+        return views
+
+    def after_step(self, progress: float) -> None:
+        """Move every average with τ(progress); see update_average."""
+        for part in self.averaged_parts:
+            update_average(getattr(self, f"target_{part}"), getattr(self, part), cosine_tau(self.ema_tau, progress))
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ from seqjepa import files
 from seqjepa.config import RunConfig
 from seqjepa.data.actions import action_name, as_spec
 from seqjepa.methods import build_method
-from seqjepa.methods.base import Method, as_module
+from seqjepa.methods.base import Method
 from seqjepa.training.run import (
     CONFIG,
     METRICS,
@@ -82,7 +82,7 @@ def load_run(run: Path, device: torch.device | str = "cpu", *, untrained: bool =
     if found != told:
         raise FormatError(f"{run / RUN} is of actions {found[0]!r} ({found[1]}), {CONFIG} of {told[0]!r} ({told[1]})")
     method = initial_method(config, data.action_size)
-    module = as_module(method)
+    module = method
     epochs = 0.0 if untrained else load_weights(module, run / WEIGHTS)
     module.to(device).eval()
     return LoadedRun(config, method, data, epochs)

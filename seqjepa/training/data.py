@@ -28,7 +28,7 @@ from seqjepa.data.loader import Loader
 from seqjepa.data.sampling import Sampling, part_of
 from seqjepa.data.stored import StoredViews
 from seqjepa.data.views import Augmented, Patches, Views
-from seqjepa.methods.context_ssl import PARAMS as CONTEXT_SSL_PARAMS
+from seqjepa.methods import METHODS
 from seqjepa.paper.sets import NORMALISATIONS, classes_sha256, explicit_normalisation
 from seqjepa.training.distributed import World
 from seqjepa.training.run import DataInfo
@@ -164,9 +164,10 @@ def incompatibilities(info: DatasetInfo, data: DataConfig, method: str = "") -> 
         case ViewSpec():
             yield from _view_incompatibilities(data)
             yield from _action_incompatibilities(info.spec, data)
-            if method == "context_ssl" and info.spec.param_names != CONTEXT_SSL_PARAMS:
-                found, wanted = ", ".join(info.spec.param_names) or "none", ", ".join(CONTEXT_SSL_PARAMS)
-                yield f"holds views with the parameters {found}; context_ssl needs 3DIEBench's: {wanted}"
+            needed = METHODS[method].params_needed if method in METHODS else ()
+            if needed and info.spec.param_names != needed:
+                found, wanted = ", ".join(info.spec.param_names) or "none", ", ".join(needed)
+                yield f"holds views with the parameters {found}; {method} needs {wanted}"
         case ImageSpec():
             yield from _image_incompatibilities(info.spec, data)
     yield from _size_incompatibilities(info.spec, data.image_size)

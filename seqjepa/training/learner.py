@@ -11,23 +11,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from seqjepa.config import RunConfig
 from seqjepa.data.sequence import ViewSequence
-from seqjepa.methods.base import Method, StepOutput, as_module
+from seqjepa.methods.base import Method, StepOutput
 from seqjepa.models.distributed import convert_sync_batch_norm
 from seqjepa.models.precision import is_bf16
 from seqjepa.training.distributed import World
 from seqjepa.training.optim import build_optimizer, set_lr
 from shards.errors import FailureError
-
-
-class StepModule(nn.Module):
-    """`method.step` as a module's forward, which is what DDP and torch.compile take hold of."""
-
-    def __init__(self, method: Method):
-        super().__init__()
-        self.method = as_module(method)
-
-    def forward(self, seq: ViewSequence) -> StepOutput:
-        return self.method.step(seq)  # type: ignore[operator]
 
 
 class Learner:
@@ -39,7 +28,7 @@ class Learner:
 
     def __init__(self, method: Method, config: RunConfig, world: World, device: torch.device):
         self.method = method
-        self.module = as_module(method)
+        self.module = method
         self.seed, self.rank, self.device = config.seed, world.rank, device
         if config.train.sync_bn:
             convert_sync_batch_norm(self.module)
@@ -81,7 +70,7 @@ class Learner:
         self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
 
     def _wrapped(self, world: World, compiled: bool) -> nn.Module:
-        forward: nn.Module = StepModule(self.method)
+        forward: nn.Module = self.method
         if world.size > 1:
             # Buffers are equal where batch norm is global, and each rank's own matter where it is not.
             forward = DistributedDataParallel(forward, broadcast_buffers=False, gradient_as_bucket_view=True)

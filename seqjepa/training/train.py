@@ -24,7 +24,7 @@ from seqjepa.data.loader import Loader
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.devices import device_name, pick_device
 from seqjepa.files import settle_checksums
-from seqjepa.methods.base import Method, as_module
+from seqjepa.methods.base import Method
 from seqjepa.models.ema import cosine_tau, schedule_progress
 from seqjepa.training import checkpoint, loggers, run
 from seqjepa.training.checkpoint import initial_method, load_run
@@ -92,7 +92,7 @@ def feature_widths(method: Method, config: RunConfig, source: TrainingData) -> d
         labels=torch.zeros(2, dtype=torch.int64),
         keys=["", ""],
     )
-    as_module(method).eval()
+    method.eval()
     with torch.no_grad():
         features = method.step(blank).features
     return {name: value.shape for name, value in features.items()}

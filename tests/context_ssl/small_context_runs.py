@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from seqjepa.config import ContextSSLConfig, DataConfig, ModelConfig, RunConfig
-from seqjepa.methods.base import as_module
 from seqjepa.recipes import to_toml
 from seqjepa.training.checkpoint import initial_method, save_weights
 from seqjepa.training.run import DataInfo
@@ -56,5 +55,5 @@ def context_run(out: Path, action: str = "rotation_colour") -> Path:
     identity = {"kind": "seqjepa-run", "format": 1, "data": {**info._asdict(), "fixating": {}}}
     (out / "run.json").write_text(json.dumps(identity))
     other = config.model_copy(update={"seed": 1})
-    save_weights(as_module(initial_method(other, size)), out / "model.safetensors")
+    save_weights(initial_method(other, size), out / "model.safetensors")
     return out

@@ -19,7 +19,6 @@ from cli import seqjepa_app
 from seqjepa.config import RunConfig
 from seqjepa.evaluate.run import evaluate_run
 from seqjepa.methods import build_method
-from seqjepa.methods.base import as_module
 from seqjepa.methods.context_ssl import ContextSSL
 from seqjepa.methods.context_ssl import import_weights as importing
 from seqjepa.methods.context_ssl.import_weights import author_config, author_key, import_weights, read_released_weights
@@ -79,7 +78,7 @@ def small_config() -> RunConfig:
 def small_state(seed: int = 0) -> dict[str, Tensor]:
     """Random values under the released names, in the sizes of small_config."""
     torch.manual_seed(seed)
-    encoder = as_module(build_method(small_config(), 6)).get_submodule("encoder").state_dict()
+    encoder = build_method(small_config(), 6).get_submodule("encoder").state_dict()
     state = {f"enc.{name}": t.clone() for name, t in encoder.items()}
     state |= {name: 0.1 * torch.randn(shape) for name, shape in released_shapes(64, 32, 2, 2).items()}
     return state

@@ -11,6 +11,7 @@ import torch
 from small_context_runs import MODEL, PAIRS, context_run, context_shards
 
 from seqjepa.commands.evaluate import parse_sizes
+from seqjepa.config import RunConfig
 from seqjepa.data.actions import actions_between
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.in_context import context_lengths, draw_context, put_in_context
@@ -99,7 +100,7 @@ def test_the_option_for_lengths():
 
 
 def test_other_methods_take_no_context():
-    other = SimCLR(MODEL)
+    other = SimCLR(RunConfig(model=MODEL), 4)
     assert context_lengths(other, None, CPU) == []
     with pytest.raises(ConfigError, match="contexts are for context_ssl"):
         context_lengths(other, [0], CPU)

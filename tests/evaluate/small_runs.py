@@ -14,7 +14,6 @@ from PIL import Image
 from seqjepa.config import DataConfig, Fidelity, ModelConfig, RunConfig
 from seqjepa.data.actions import action_size
 from seqjepa.data.fixations import Fixating
-from seqjepa.methods.base import as_module
 from seqjepa.recipes import to_toml
 from seqjepa.training.checkpoint import initial_method, save_weights
 from seqjepa.training.run import DataInfo
@@ -99,7 +98,7 @@ def run_directory(out: Path, config: RunConfig, data: DataInfo) -> Path:
     identity = {"kind": "seqjepa-run", "format": 1, "data": {**data._asdict(), "fixating": dict(data.fixating)}}
     (out / "run.json").write_text(json.dumps(identity))
     other = config.model_copy(update={"seed": 1})
-    save_weights(as_module(initial_method(other, data.action_size)), out / "model.safetensors")
+    save_weights(initial_method(other, data.action_size), out / "model.safetensors")
     return out
 
 

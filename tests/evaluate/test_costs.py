@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from seqjepa.config import ModelConfig, RunConfig
+from seqjepa.config import RunConfig
 from seqjepa.data.fixations import Fixating
 from seqjepa.evaluate.costs import COSTS, as_line, macs_by_size, training_time
 from seqjepa.methods.seq_jepa import SeqJEPA
@@ -40,7 +40,7 @@ class Stub:
 
 def loaded(side: int, action: int = 4, *, of_pairs: bool = False) -> LoadedRun:
     with torch.device("meta"):
-        made = SimCLR(ModelConfig()) if of_pairs else SeqJEPA(ModelConfig(), action)
+        made = (SimCLR if of_pairs else SeqJEPA)(RunConfig(), action)
     data = DataInfo("rotation", action, (0.5,) * 3, (0.2,) * 3, side, side)
     return LoadedRun(RunConfig(name="costs"), made, data)
 

@@ -14,7 +14,6 @@ from seqjepa.evaluate import odd_one_out
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.odd_one_out import ODD_ONE_OUT, draw_triplets
 from seqjepa.evaluate.run import frozen, state_sha256
-from seqjepa.methods.base import as_module
 from seqjepa.training.checkpoint import load_run
 
 WIDTH, CLASSES = 6, 3
@@ -94,7 +93,7 @@ def test_methods_without_an_aggregate_are_judged_by_z(run, shards):
 
 def test_a_run_is_judged_the_same_twice_and_stays_as_it_was(run, shards, tmp_path):
     made = case_of_run(run, shards, tmp_path, epochs=6)
-    with frozen(as_module(made.loaded.method)):
+    with frozen(made.loaded.method):
         one, two = (ODD_ONE_OUT.take(made) for _ in range(2))
     assert one == two
     assert {f"odd_one_out.{name}" for name in one["odd_one_out"]} == set(ODD_ONE_OUT.rows)

@@ -8,7 +8,7 @@ import torch
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 
-from seqjepa.config import ModelConfig
+from seqjepa.config import ModelConfig, RunConfig
 from seqjepa.data.draws import Purpose
 from seqjepa.evaluate import inputs
 from seqjepa.evaluate.features import Features
@@ -93,7 +93,7 @@ def test_one_step_is_exact_even_untrained(samples):
     """Paper §B.9: with M = 1 the way is the action, and e_1 is linear in it, in 50 epochs of Adam at the paper's lr."""
     torch.manual_seed(0)
     model = ModelConfig(width=0.0625, layers=1, ff_mult=1, action_dim=16, heads=2, predictor_hidden=16)
-    method = SeqJEPA(model, action_size=2).eval()
+    method = SeqJEPA(RunConfig(model=model), action_size=2).eval()
     train, val = bank_of(samples, 0, 30), bank_of(300, 1, 30)
     scores = measured(method, train, val, 300, "r2_path")
     assert scores["r2_path.both.1"] > 0.999

@@ -12,7 +12,6 @@ from noise_shards import noise_shards
 from seqjepa.data.actions import action_size
 from seqjepa.experiments.compare import FILE, METHODS, RECIPES, Comparison, compare, parse_methods
 from seqjepa.methods import METHODS as KNOWN
-from seqjepa.methods.base import as_module
 from seqjepa.training.checkpoint import initial_method
 from shards.errors import ConfigError, UsageError
 
@@ -79,7 +78,7 @@ def test_all_encoders_begin_with_the_same_weights(shards: Path) -> None:
     encoders = []
     for (job,) in Comparison(shards, seeds=(5,)).jobs().values():
         config = job.config()
-        encoders.append(as_module(initial_method(config, action_size(config.data.action))).get_submodule("encoder"))
+        encoders.append(initial_method(config, action_size(config.data.action)).get_submodule("encoder"))
     first = encoders[0].state_dict()
     for encoder in encoders[1:]:
         assert all(torch.equal(value, first[name]) for name, value in encoder.state_dict().items())

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from seqjepa.config import ContextSSLConfig, DataConfig, ModelConfig, OptimConfig, RunConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.methods import build_method
-from seqjepa.methods.base import as_module
 
 TWO_VIEWS = ("byol", "conditional_byol", "equimod", "sen", "sie", "simclr", "vicreg")
 BASELINES = (*TWO_VIEWS, "vicreg_traj")
@@ -51,7 +50,7 @@ def small(name: str, kind: str = "mlp", fidelity: Any = "paper", seed: int = 0, 
 def shaken(module: nn.Module) -> nn.Module:
     """In float64 and away from the start, where residual branches do nothing and targets equal what is trained."""
     torch.manual_seed(7)
-    for parameter in as_module(module.double()).parameters():  # type: ignore[arg-type]
+    for parameter in module.double().parameters():  # type: ignore[arg-type]
         parameter.data += 0.1 * torch.randn_like(parameter)
     return module
 

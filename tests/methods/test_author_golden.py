@@ -16,7 +16,7 @@ import torch
 from author_keys import author_key
 from torch import Tensor, nn
 
-from seqjepa.config import ModelConfig
+from seqjepa.config import ModelConfig, RunConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.methods.seq_jepa import SeqJEPA
 
@@ -70,13 +70,13 @@ def summary(values: Tensor) -> dict:
 @pytest.fixture(scope="module")
 def released_weights() -> dict[str, Tensor]:
     """State dict of ours with the formula's values, float64."""
-    ours = SeqJEPA(ModelConfig(dropout=0.0), ACTION).state_dict()
+    ours = SeqJEPA(RunConfig(model=ModelConfig(dropout=0.0)), ACTION).state_dict()
     return {name: formula_weight(author_key(name), value) for name, value in ours.items()}
 
 
 def author_model(weights: dict[str, Tensor], dtype: torch.dtype) -> SeqJEPA:
     with torch.device("meta"):
-        model = SeqJEPA(ModelConfig(dropout=0.0), ACTION, fidelity="author")
+        model = SeqJEPA(RunConfig(model=ModelConfig(dropout=0.0), fidelity="author"), ACTION)
     model.load_state_dict({name: value.to(dtype, copy=True) for name, value in weights.items()}, assign=True)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not name.startswith("target_encoder."))

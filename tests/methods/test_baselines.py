@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from methods_lab import D, noise, shaken, small, views_of
 from torch import Tensor, nn
 
-from seqjepa.config import ModelConfig
+from seqjepa.config import ModelConfig, RunConfig
 from seqjepa.losses import VicWeights, nt_xent, sie_loss, trajectory_loss, vicreg_loss
 from seqjepa.methods.base import Halved
 from seqjepa.methods.byol import BYOL
@@ -90,19 +90,20 @@ def test_the_loss_is_that_of_the_parts_put_together_by_hand(name: str) -> None:
 
 def test_widths_are_the_papers_or_the_released_ones() -> None:
     wide = [(2048, 512), (2048, 2048), (2048, 2048)]
+    paper, author = RunConfig(), RunConfig(fidelity="author")
     with torch.device("meta"):
-        for net in (SimCLR(ModelConfig()), VICReg(ModelConfig()), SEN(ModelConfig(), 4), BYOL(ModelConfig())):
+        for net in (method(paper, 4) for method in (SimCLR, VICReg, SEN, BYOL)):
             assert shapes(net.projector) == wide
-        assert shapes(BYOL(ModelConfig()).predictor) == [(512, 2048), (2048, 512)]
-        released = BYOL(ModelConfig(), "author")
+        assert shapes(BYOL(paper, 4).predictor) == [(512, 2048), (2048, 512)]
+        released = BYOL(author, 4)
         assert shapes(released.projector) == [(2048, 512), (128, 2048)]
         assert shapes(released.predictor) == [(2048, 128), (128, 2048)]
-        assert shapes(ConditionalBYOL(ModelConfig(), 4, "author").predictor.net) == [(2048, 256), (128, 2048)]
-        assert shapes(SEN(ModelConfig(), 6).predictor) == [(128, 6), (2048, 2176)]
-        equimod, sie = EquiMod(ModelConfig(), 4), SIE(ModelConfig(), 4)
+        assert shapes(ConditionalBYOL(author, 4).predictor.net) == [(2048, 256), (128, 2048)]
+        assert shapes(SEN(paper, 6).predictor) == [(128, 6), (2048, 2176)]
+        equimod, sie = EquiMod(paper, 4), SIE(paper, 4)
         assert shapes(equimod.equivariant_projector) == [(1024, 512), (1024, 1024), (128, 1024)]
         assert shapes(sie.invariant_projector) == [(1024, 256), (1024, 1024), (1024, 1024)]
-        plus = SEN(ModelConfig(projector_kind="transformer"), 4)
+        plus = SEN(RunConfig(model=ModelConfig(projector_kind="transformer")), 4)
     assert sie.hypernetwork.weight.numel() == 1_048_576 * 4
     assert isinstance(plus.projector, TransformerProjector)
     assert shapes(plus.predictor) == [(128, 4), (512, 640)]

@@ -30,7 +30,9 @@ ROTATION, COLOUR = (0, 1, 2, 3), (4, 5)
 def small(action_size: int = 6, **changes: float) -> ContextSSL:
     torch.manual_seed(0)
     settings = {"width": 32, "pairs": PAIRS, "mask": 0.5, **changes}
-    method = ContextSSL(MODEL, ContextSSLConfig(**settings), action_size)  # type: ignore[arg-type]
+    told = DataConfig(action="rotation_colour" if action_size == 6 else "rotation")
+    config = RunConfig(data=told, model=MODEL, context_ssl=ContextSSLConfig(**settings))  # type: ignore[arg-type]
+    method = ContextSSL(config, action_size)
     for parameter in method.parameters():  # away from the start, where residual branches do nothing
         parameter.data += 0.1 * torch.randn_like(parameter)
     return method
@@ -54,9 +56,9 @@ def double(seq: ViewSequence) -> ViewSequence:
 
 def draws(method: ContextSSL) -> tuple[tuple[int, ...], Tensor]:
     """What the next step is going to draw, from the definition: one number for the environment, then the masks'."""
-    layers, L = MODEL.layers, 2 * method.settings.pairs
+    layers, L = MODEL.layers, 2 * method.context.pairs
     numbers = torch.rand(1 + layers * L * L // 2)
-    masks = random_mask(numbers[1:].view(layers, L, L // 2), method.settings.mask)
+    masks = random_mask(numbers[1:].view(layers, L, L // 2), method.context.mask)
     return (ROTATION if numbers[0] < 0.5 else COLOUR), masks
 
 
@@ -66,7 +68,7 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
 
 def reference_loss(method: ContextSSL, seq: ViewSequence, told: tuple[int, ...], masks: Tensor) -> Tensor:
     """Pair by pair: sequences that are cut out and never padded, 2N softmaxes, squared errors one by one."""
-    B, P = len(seq), method.settings.pairs
+    B, P = len(seq), method.context.pairs
     z = method.encoder(torch.stack([seq.views[b, v] for b in range(B) for v in (0, 1)]))
     action = torch.zeros_like(seq.actions[:, 0])
     action[:, list(told)] = seq.actions[:, 0][:, list(told)]
@@ -215,7 +217,7 @@ def test_it_is_built_by_name_and_says_what_does_not_fit():
     assert method.views_needed == 2
     assert method.regressor[-1].weight.shape == (6, 1024)
     with pytest.raises(ConfigError, match="multiple of model"):
-        ContextSSL(MODEL, ContextSSLConfig(width=33), 6)
+        ContextSSL(RunConfig(model=MODEL, context_ssl=ContextSSLConfig(width=33)), 4)
     three, unknown = DataConfig(action="rotation"), DataConfig(context=1, action="jitter")
     for data, complaint in ((three, "exactly 2 views"), (unknown, "told rotations and hues")):
         with pytest.raises(ConfigError, match=complaint):

@@ -22,13 +22,15 @@ from seqjepa.methods.conv_jepa import ConvJEPA, to_last
 from shards.errors import ConfigError
 
 D, P, E = 64, 24, 16
+POSITION = DataConfig(action="position")
 
 
 def small(fidelity: Any = "paper", **changes: Any) -> ConvJEPA:
     """ResNet-18 at an eighth of its width, projector 64 → 40 → 24."""
     torch.manual_seed(0)
     sizes = {"action_dim": E, "projector": (40, P), "predictor_hidden": 32, **changes}
-    return ConvJEPA(ModelConfig(width=0.125, stem="cifar", **sizes), 2, fidelity)
+    model = ModelConfig(width=0.125, stem="cifar", **sizes)
+    return ConvJEPA(RunConfig(model=model, data=POSITION, fidelity=fidelity), 2)
 
 
 def sequence(context: int, batch: int = 5, seed: int = 0) -> tuple[ViewSequence, Tensor]:
@@ -142,7 +144,7 @@ def test_features_are_the_encoders_in_the_order_of_the_views() -> None:
 
 def test_widths_follow_fidelity_unless_given() -> None:
     with torch.device("meta"):
-        wide, narrow = (ConvJEPA(ModelConfig(), 2, fidelity) for fidelity in ("paper", "author"))
+        wide, narrow = (ConvJEPA(RunConfig(data=POSITION, fidelity=fidelity), 2) for fidelity in ("paper", "author"))
     assert [layer.weight.shape for layer in wide.projector[::3]] == [(2048, 512), (2048, 2048), (2048, 2048)]
     assert [layer.weight.shape for layer in narrow.projector[::3]] == [(2048, 512), (128, 2048)]
     assert narrow.predictor[0].weight.shape == (1024, 128 + 128)
@@ -176,7 +178,7 @@ def test_the_sign_of_a_quaternion_is_that_of_the_absolute_ones() -> None:
 def test_it_is_built_by_name() -> None:
     config = RunConfig(
         method="conv_jepa",
-        data=DataConfig(action="position"),
+        data=POSITION,
         model=ModelConfig(width=0.125, projector=(8,)),
         optim=OptimConfig(ema_tau=0.9),
     )

@@ -19,7 +19,7 @@ D, E = 64, 16
 def warmed(condition: Any = "both") -> SeqJEPA:
     """In eval mode; actions were seen, so that the embedding of a zero action is not zero."""
     torch.manual_seed(0)
-    method = SeqJEPA(ModelConfig(width=0.125, action_dim=E, condition=condition), 2)
+    method = SeqJEPA(RunConfig(model=ModelConfig(width=0.125, action_dim=E, condition=condition)), 2)
     torch.nn.init.normal_(method.aggregator.token)
     if condition != "none":
         method.action_embedding(torch.randn(64, 2) + 1)

@@ -24,7 +24,7 @@ CONDITIONS = ("both", "aggregator", "predictor", "none")
 def small(fidelity: Any = "paper", **changes: Any) -> SeqJEPA:
     """ResNet-18 at an eighth of its width: D = 64, E = 16."""
     torch.manual_seed(0)
-    return SeqJEPA(ModelConfig(width=0.125, **{"action_dim": E, **changes}), 4, fidelity)
+    return SeqJEPA(RunConfig(model=ModelConfig(width=0.125, **{"action_dim": E, **changes}), fidelity=fidelity), 4)
 
 
 def sequence(context: int, batch: int = 5, seed: int = 0) -> ViewSequence:
@@ -157,7 +157,7 @@ def test_ema_step_is_the_convex_combination_for_every_parameter() -> None:
 )  # fmt: skip
 def test_parameter_counts(condition: Any, action_size: int, count: int) -> None:
     with torch.device("meta"):
-        method = SeqJEPA(ModelConfig(condition=condition), action_size)
+        method = SeqJEPA(RunConfig(model=ModelConfig(condition=condition)), action_size)
     assert sum(p.numel() for p in method.parameters() if p.requires_grad) == count
     assert len({author_key(name) for name in method.state_dict()}) == len(method.state_dict())
     assert len(method.state_dict()) == (287 if condition == "none" else 291)  # as the released class has
@@ -166,7 +166,7 @@ def test_parameter_counts(condition: Any, action_size: int, count: int) -> None:
 @pytest.mark.parametrize("action_dim", [16, 64, 128, 256])
 def test_action_dimensions_of_the_ablation_fit(action_dim: int) -> None:
     with torch.device("meta"):
-        method = SeqJEPA(ModelConfig(action_dim=action_dim), 4)
+        method = SeqJEPA(RunConfig(model=ModelConfig(action_dim=action_dim)), 4)
     assert method.aggregator.token.shape == (1, 1, 512 + action_dim)
     assert method.predictor[0].weight.shape == (1024, 512 + 2 * action_dim)
 
@@ -208,9 +208,9 @@ def test_wrong_widths_name_what_fits() -> None:
     with pytest.raises(
         ConfigError, match=r"529 values \(512 features \+ 17 action\).*heads = 4; .* 1.*action_dim to 20"
     ):
-        SeqJEPA(ModelConfig(action_dim=17), 4)
+        SeqJEPA(RunConfig(model=ModelConfig(action_dim=17)), 4)
     with pytest.raises(ConfigError, match=r"512 values \(512 features\).*heads = 3; .* 1, 2, 4, 8, 16$"):
-        SeqJEPA(ModelConfig(condition="none", heads=3), 4)
+        SeqJEPA(RunConfig(model=ModelConfig(condition="none", heads=3)), 4)
 
 
 def test_methods_are_built_by_name_and_by_seed() -> None:

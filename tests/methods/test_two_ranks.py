@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from seqjepa.models.distributed import all_rows, convert_sync_batch_norm
-from seqjepa.training.learner import StepModule
 
 RANKS, ROWS = 2, (slice(0, 3), slice(3, 6))
 CASES = [(name, kind) for name in BASELINES for kind in ("mlp", "transformer")]
@@ -22,7 +21,7 @@ CASES = [(name, kind) for name in BASELINES for kind in ("mlp", "transformer")]
 def step(name: str, kind: str, rows: slice, spread: bool) -> dict[str, Tensor]:
     method = shaken(small(name, kind))
     seq = rows_of(noise(views_of(name), dtype=torch.float64), rows)
-    module = StepModule(method)  # type: ignore[arg-type]
+    module = method
     if spread:
         convert_sync_batch_norm(method)
         module = DistributedDataParallel(module, broadcast_buffers=False)

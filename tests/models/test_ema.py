@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from seqjepa.models.ema import cosine_tau, frozen_copy, schedule_progress, update_average
+from seqjepa.models.ema import MovingAverage, cosine_tau, schedule_progress, update_average
 
 
 def net() -> nn.Module:
@@ -14,7 +14,7 @@ def net() -> nn.Module:
 
 
 def test_update_is_the_convex_combination_of_parameters_only() -> None:
-    online, target = net(), frozen_copy(net())
+    online, target = net(), net()
     online(torch.randn(2, 3, 8, 8))
     before = {name: value.clone() for name, value in target.state_dict().items()}
     update_average(target, online, 0.996)
@@ -23,7 +23,34 @@ def test_update_is_the_convex_combination_of_parameters_only() -> None:
         torch.testing.assert_close(parameter.double(), wanted, rtol=1e-6, atol=1e-8)
     for name, buffer in target.named_buffers():
         assert torch.equal(buffer, before[name])
-    assert not any(parameter.requires_grad for parameter in target.parameters())
+
+
+class Averaging(MovingAverage):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.projector = net(), nn.Conv2d(4, 2, 1)
+        self.start_averages(0.9, "encoder", "projector")
+
+
+def test_a_moving_average_is_a_frozen_part_of_its_own() -> None:
+    module = Averaging()
+    start = {name: value.clone() for name, value in module.state_dict().items()}
+    assert {name for name in start if name.startswith("target_")} == {
+        f"target_{name}" for name in start if not name.startswith("target_")
+    }
+    assert all(p.requires_grad != name.startswith("target_") for name, p in module.named_parameters())
+    with torch.no_grad():
+        for parameter in (*module.encoder.parameters(), *module.projector.parameters()):
+            parameter += 1
+    module.after_step(0.5)
+    for name, parameter in module.named_parameters():
+        moved = 1 - cosine_tau(0.9, 0.5) if name.startswith("target_") else 1.0
+        torch.testing.assert_close(parameter.detach(), start[name] + moved)
+    views = torch.randn(2, 3, 8, 8, requires_grad=True)
+    module.eval()
+    embedded = module.embed_target(views)
+    assert not embedded.requires_grad
+    torch.testing.assert_close(embedded, module.target_projector(module.target_encoder(views)).detach())
 
 
 def test_tau_rises_along_half_a_cosine() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from seqjepa.config import ModelConfig
+from seqjepa.config import RunConfig
 from seqjepa.methods.flops import count_macs
 from seqjepa.methods.seq_jepa import SeqJEPA
 
@@ -11,7 +11,7 @@ from seqjepa.methods.seq_jepa import SeqJEPA
 @pytest.fixture(scope="module")
 def method() -> SeqJEPA:
     with torch.device("meta"):
-        return SeqJEPA(ModelConfig(), 4)
+        return SeqJEPA(RunConfig(), 4)
 
 
 @pytest.mark.parametrize(("context", "giga"), [(1, 0.622), (2, 1.229), (3, 1.836), (4, 2.443), (8, 4.870)])

@@ -11,7 +11,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from seqjepa.config import ModelConfig
+from seqjepa.config import ModelConfig, RunConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.methods.seq_jepa import SeqJEPA
 from seqjepa.models.distributed import GlobalBatchNorm, convert_sync_batch_norm
@@ -68,7 +68,7 @@ def seq_jepa_step(method: SeqJEPA, rows: slice) -> dict[str, Tensor]:
 
 def small_method() -> SeqJEPA:
     torch.manual_seed(3)
-    return SeqJEPA(ModelConfig(width=0.125, action_dim=16, layers=1, dropout=0.0), 4).double()
+    return SeqJEPA(RunConfig(model=ModelConfig(width=0.125, action_dim=16, layers=1, dropout=0.0)), 4).double()
 
 
 def net_on_rank(rank: int, dtype: torch.dtype) -> dict[str, Tensor]:

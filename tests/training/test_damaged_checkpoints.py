@@ -15,7 +15,6 @@ from train_helpers import make_shards, metrics, tiny_config
 
 from seqjepa import files
 from seqjepa.files import read_checksums, write_with_checksum
-from seqjepa.methods.base import as_module
 from seqjepa.training import checkpoint
 from seqjepa.training import train as train_module
 from seqjepa.training.checkpoint import load_run
@@ -150,7 +149,7 @@ def test_flipped_weights_are_not_evaluated(
     loaded, right = load_run(run), load_run(whole)
     assert "model.safetensors is damaged" in caplog.text
     assert "the weights in state.pt are used" in caplog.text
-    states = (as_module(loaded.method).state_dict(), as_module(right.method).state_dict())
+    states = (loaded.method.state_dict(), right.method.state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[1])
     assert loaded.epochs == right.epochs == 3
     flip(run / "state.pt", random.Random(seed))
@@ -161,7 +160,7 @@ def test_flipped_weights_are_not_evaluated(
 
 def test_weights_that_are_gone_are_those_of_the_state(whole: Path, run: Path, caplog) -> None:
     (run / "model.safetensors").unlink()
-    states = [as_module(load_run(folder).method).state_dict() for folder in (run, whole)]
+    states = [load_run(folder).method.state_dict() for folder in (run, whole)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[1])
     assert "model.safetensors is gone; `seqjepa train` with the same options writes it anew" in caplog.text
 

@@ -25,7 +25,6 @@ from seqjepa.evaluate.artefacts import load_arrays, save_arrays
 from seqjepa.evaluate.results import format_table, read_results
 from seqjepa.evaluate.run import evaluate_run
 from seqjepa.experiments.evaluation_cache import is_evaluated
-from seqjepa.methods.base import as_module
 from seqjepa.report.render.files import page_file
 from seqjepa.report.runs import read_records
 from seqjepa.report.tables import build_tables
@@ -105,7 +104,7 @@ def digest(tensors: dict[str, torch.Tensor]) -> str:
 
 def weights_of(run: Path) -> str:
     loaded = load_run(run)
-    return digest(as_module(loaded.method).state_dict()) + repr(loaded.data) + loaded.config.model_dump_json()
+    return digest(loaded.method.state_dict()) + repr(loaded.data) + loaded.config.model_dump_json()
 
 
 def resumed(run: Path, shards: Path) -> str:

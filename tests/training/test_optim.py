@@ -7,7 +7,6 @@ import torch
 from train_helpers import tiny_config
 
 from seqjepa.config import OptimConfig
-from seqjepa.methods.base import as_module
 from seqjepa.training.checkpoint import initial_method
 from seqjepa.training.optim import build_optimizer, lr_at, parameter_groups
 
@@ -44,7 +43,7 @@ def test_it_never_leaves_its_bounds_whatever_the_lengths():
 
 
 def test_only_tensors_of_two_and_more_dimensions_decay():
-    module = as_module(initial_method(tiny_config(), 4))
+    module = initial_method(tiny_config(), 4)
     decayed, plain = parameter_groups(module, 1e-3)
     assert (decayed["weight_decay"], plain["weight_decay"]) == (1e-3, 0)
     assert all(p.ndim >= 2 for p in decayed["params"])

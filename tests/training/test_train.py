@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import load_file
 from train_helpers import make_shards, metrics, tiny_config
 
-from seqjepa.methods.base import as_module
 from seqjepa.training import learner
 from seqjepa.training import train as train_module
 from seqjepa.training.checkpoint import initial_method, load_run
@@ -195,7 +194,7 @@ def test_untrained_is_exactly_what_the_run_began_with(whole, shards, tmp_path, m
 
     def remember(config, action_size):
         method = make(config, action_size)
-        begun.update({k: v.clone() for k, v in as_module(method).state_dict().items()})
+        begun.update({k: v.clone() for k, v in method.state_dict().items()})
         return method
 
     monkeypatch.setattr(train_module, "initial_method", remember)
@@ -204,12 +203,12 @@ def test_untrained_is_exactly_what_the_run_began_with(whole, shards, tmp_path, m
     torch.manual_seed(5)
     config, method, data, epochs = load_run(whole, untrained=True)
     assert epochs == 0
-    state = as_module(method).state_dict()
+    state = method.state_dict()
     assert set(state) == set(begun)
     assert all(torch.equal(state[k], begun[k]) for k in begun)
-    assert not as_module(method).training
+    assert not method.training
     assert (config.name, data.action_size, data.height) == ("tiny", 4, 32)
-    trained = as_module(load_run(whole).method).state_dict()
+    trained = load_run(whole).method.state_dict()
     saved = load_file(whole / "model.safetensors")
     assert all(torch.equal(trained[k], saved[k]) for k in saved)
     assert any(not torch.equal(trained[k], begun[k]) for k in begun)

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from test_two_processes import two_ranks
 from train_helpers import make_shards, metrics, tiny_config
 
+from seqjepa.methods.context_ssl import ContextSSL
 from seqjepa.training.learner import Learner
 from seqjepa.training.train import train
 from shards.errors import ConfigError
@@ -56,7 +57,7 @@ def test_two_processes_learn_what_one_learns(tmp_path: Path):
 
 def test_shards_with_other_parameters_are_refused(tmp_path: Path, monkeypatch):
     shards = make_shards(tmp_path / "set", 8)
-    monkeypatch.setattr("seqjepa.training.data.CONTEXT_SSL_PARAMS", ("rot_x", "rot_y", "rot_z"))
-    with pytest.raises(ConfigError, match="context_ssl needs 3DIEBench's: rot_x, rot_y, rot_z"):
+    monkeypatch.setattr(ContextSSL, "params_needed", ("rot_x", "rot_y", "rot_z"))
+    with pytest.raises(ConfigError, match="context_ssl needs rot_x, rot_y, rot_z"):
         train(tiny_config(*SETTINGS), shards, tmp_path / "run", workers=0, progress=False)
     assert not (tmp_path / "run").exists()

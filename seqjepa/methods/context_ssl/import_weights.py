@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from seqjepa.config import RunConfig
 from seqjepa.data.actions import action_name, as_spec
 from seqjepa.methods import build_method
-from seqjepa.methods.base import as_module
 from seqjepa.paper.sets import NORMALISATIONS
 from seqjepa.recipes import load_recipe
 from seqjepa.training.checkpoint import save_weights
@@ -89,7 +88,7 @@ def import_weights(
     """
     config = config or author_config()
     with torch.device("meta"):
-        module = as_module(build_method(config, as_spec(config.data.action).size))
+        module = build_method(config, as_spec(config.data.action).size)
     state, unused = read_released_weights(file, module)
     module.load_state_dict(state, assign=True)
     digest = sha256_of_file(file)

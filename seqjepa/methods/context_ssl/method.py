@@ -13,26 +13,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from seqjepa.config import ContextSSLConfig, Fidelity, ModelConfig
+from seqjepa.config import ContextSSLConfig, RunConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.losses import nt_xent
-from seqjepa.methods.base import StepOutput, detached, fold
+from seqjepa.methods.base import Method, StepOutput, detached, fold
 from seqjepa.methods.context_ssl.transformer import ContextTransformer, Memory, pair_mask, random_mask
 from seqjepa.models.backbone import build_backbone
 from seqjepa.models.distributed import all_rows
 from seqjepa.models.precision import at_least_float32, full_precision
 from shards.errors import ConfigError
+from shards.schema import THREE_DIEBENCH_PARAMS
 
 ENVIRONMENTS = {"rotation": slice(0, 4), "colour": slice(4, 6)}
 """Which part of an action is told in each; the rest is zero."""
-PARAMS = ("rot_x", "rot_y", "rot_z", "floor_hue", "light_theta", "light_phi", "light_hue")
+PARAMS = tuple(param.name for param in THREE_DIEBENCH_PARAMS)
 """A view's parameters: 3DIEBench's latents, in their order (facebookresearch/SIE@54541cf data/README.md:58-67)."""
 HUES = (3, 6)
+KINDS = ("rotation", "rotation_colour")
+"""Presets of actions that it can be told."""
 LEAST_COSINE = 1e-7
 DEEP = 1024
 
 
-class ContextSSL(nn.Module):
+class ContextSSL(Method):
     """Encoder, transformer over pairs of views, and a regressor of absolute parameters.
 
     action_size  6: relative quaternion, two hue differences; each step is in the environment `rotation` or `colour`,
@@ -43,20 +46,32 @@ class ContextSSL(nn.Module):
     divide the width; see build_backbone.
     """
 
-    views_needed: int | None = 2
+    display_name = "ContextSSL"
+    uses_actions = True
+    params_needed = PARAMS
+    settings = (
+        "model.layers",
+        "model.heads",
+        "model.ff_mult",
+        *(f"context_ssl.{key}" for key in ContextSSLConfig.model_fields),
+    )
 
-    def __init__(
-        self, model: ModelConfig, settings: ContextSSLConfig, action_size: int, fidelity: Fidelity = "paper"
-    ) -> None:
-        super().__init__()
+    def __init__(self, config: RunConfig, action_size: int) -> None:
+        super().__init__(config, action_size)
+        if config.data.action not in KINDS:
+            raise ConfigError(
+                f"context_ssl is told rotations and hues, not data.action = {config.data.action!r}; "
+                "set data.action=rotation_colour"
+            )
+        model, settings = config.model, config.context_ssl
         if settings.width % model.heads:
             raise ConfigError(
                 f"context_ssl.width = {settings.width} is not a multiple of model.heads = {model.heads}; change one"
             )
-        self.settings, self.action_size = settings, action_size
+        self.context, self.action_size = settings, action_size
         self.environments = [part for part in ENVIRONMENTS.values() if part.stop <= action_size]
         self.encoder, self.features = build_backbone(model)
-        if fidelity == "author":
+        if config.fidelity == "author":
             _open_residual_branches(self.encoder)
         sizes = (settings.width, model.layers, model.heads, model.ff_mult)
         self.transformer = ContextTransformer(self.features, action_size, *sizes)
@@ -73,17 +88,13 @@ class ContextSSL(nn.Module):
         told, allowed = self._draw(seq.actions.device)
         y = self.represent(z, seq.actions[:, 0] * told, allowed)
         first, second = all_rows(y[:, 0], y[:, 1])
-        loss = nt_xent(first, second, self.settings.temperature, least=LEAST_COSINE)
+        loss = nt_xent(first, second, self.context.temperature, least=LEAST_COSINE)
         logs = {"contrast": loss.detach()}
         if seq.params.shape[-1]:
             missed = self._regression_loss(y, seq.params[:, 1], told)
-            loss = loss + self.settings.regression * missed
+            loss = loss + self.context.regression * missed
             logs["regression"] = missed.detach()
         return StepOutput(loss, logs, features={"z": detached(z)})
-
-    def embed(self, views: Tensor) -> Tensor:
-        """Features z of the encoder, without context: [B, C, H, W] → [B, D]."""
-        return self.encoder(views)
 
     def represent(self, z: Tensor, actions: Tensor, allowed: Tensor) -> Tensor:
         """Pairs z [B, 2, D] with actions [B, A], in sequences of P one after the other → representations [B, 2, D].
@@ -91,7 +102,7 @@ class ContextSSL(nn.Module):
         allowed: bool [N, 2P, 2P]. Where P does not divide B the last sequence is shorter: it is filled up with zeros,
         which come last and so are seen by nobody.
         """
-        B, P = len(z), min(self.settings.pairs, len(z))
+        B, P = len(z), min(self.context.pairs, len(z))
         pairs = F.pad(self.tokens(z, actions), (0, 0, 0, 0, 0, -B % P))
         sequences = pairs.flatten(0, 1).unflatten(0, (-1, 2 * P))
         y = self.transformer(sequences, allowed[:, : 2 * P, : 2 * P])
@@ -110,15 +121,12 @@ class ContextSSL(nn.Module):
         """z⁺ [n, D] of single views z [n, D] after a context: each as one more token, without action."""
         return self.transformer.recall(F.pad(z, (0, self.action_size)), memory)
 
-    def after_step(self, progress: float) -> None:
-        """Nothing: there is no average."""
-
     def _draw(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """What a step tells of an action, 0 or 1 for each value [A], and its masks bool [N, L, L].
 
         Drawn on the CPU from the generator that the trainer seeds before every step; rank 0's draw for all ranks.
         """
-        layers, L = len(self.transformer.blocks), 2 * self.settings.pairs
+        layers, L = len(self.transformer.blocks), 2 * self.context.pairs
         told = torch.zeros(self.action_size)
         if not self.training:
             told[self.environments[0]] = 1
@@ -128,7 +136,7 @@ class ContextSSL(nn.Module):
             dist.broadcast(numbers, 0)
         told[self.environments[int(numbers[0] * len(self.environments))]] = 1
         numbers = numbers[1:].view(layers, L, L // 2).to(device, non_blocking=True)
-        return told.to(device), random_mask(numbers, self.settings.mask)
+        return told.to(device), random_mask(numbers, self.context.mask)
 
     def _regression_loss(self, y: Tensor, params: Tensor, told: Tensor) -> Tensor:
         """Mean squared error of what both tokens of a pair say about the second view, over the part that was told."""
