@@ -88,7 +88,8 @@ def prepare_views(source: ViewSource, asked: BuildOptions, found: Survey, worker
     chosen = [record for record, keep in zip(records, kept, strict=True) if keep]
     counts = [len(record.view_ids) for record in chosen if record.view_ids]
     if not counts:
-        raise UsageError(f"split {source.options['split']!r} has no objects in {source.path}; nothing to write")
+        asked_split = source.options.get("split") or "all"
+        raise UsageError(f"split {asked_split!r} has no objects in {source.path}; nothing to write")
     splits = [record.split if keep and record.view_ids else None for record, keep in zip(records, kept, strict=True)]
     frame = _frame(asked, found.source_size)
     job = ViewJob(frame, found.setting, found.source_size, len(source.params))
