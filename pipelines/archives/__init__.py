@@ -35,7 +35,7 @@ PLURALS = {
 Content = bytes | Path  # a file's bytes, or where a worker finds them
 
 
-class Member(NamedTuple):
+class ArchiveMember(NamedTuple):
     """`kind` is one of the four above, or names what else it is ("fifo").
 
     name      path with "/", as stored; bytes that are no UTF-8 as surrogates
@@ -109,7 +109,7 @@ class LeftOut:
         for kind, count in self.counts.most_common():
             singular = kind.removeprefix("a ")
             what = singular if count == 1 else PLURALS.get(kind, f"{kind}s")
-            names = ", ".join(shown(name) for name in self.names[kind])
+            names = ", ".join(printable(name) for name in self.names[kind])
             parts.append(f"{count} {what} ({names}{', …' if count > NAMED else ''})")
         if self.suffixes:
             suffixes = [f"{count} {suffix}" for suffix, count in self.suffixes.most_common(KINDS_SHOWN)]
@@ -128,6 +128,6 @@ class LeftOut:
             log.warning("%s: %s", path, line)
 
 
-def shown(name: str) -> str:
+def printable(name: str) -> str:
     """A file's name as one line of a message has it, whatever characters it holds."""
     return name if name.isprintable() else ascii(name)

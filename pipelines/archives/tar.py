@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from pipelines.archives import FILE, FOLDER, HARD_LINK, LINK, Member
+from pipelines.archives import FILE, FOLDER, HARD_LINK, LINK, ArchiveMember
 from pipelines.archives.tar_headers import (
     BLOCK,
     BODILESS,
@@ -31,12 +31,12 @@ from pipelines.archives.tar_headers import (
     VOLUME,
     Sparse,
     checksum_holds,
-    name_of,
-    number,
+    decode_text,
+    header_number,
+    link_target,
+    member_name,
     pax_values,
     sparse_of,
-    target_of,
-    text,
 )
 from shards.errors import FormatError, reason_of
 
@@ -84,7 +84,7 @@ class WatchedFile(io.RawIOBase):
 
 
 class TarStream:
-    """Iterate for every Member: files, folders, links and what else there is, in the archive's order.
+    """Iterate for every ArchiveMember: files, folders, links and what else there is, in the archive's order.
 
     Call `read()` for the content of the file just named, or go on to the next. `on_read` is told the number of bytes
     (as stored) each time some were read. After `drain()`, `sha256` is that of the whole file. With `seek`, contents
@@ -131,7 +131,7 @@ class TarStream:
     def __exit__(self, *exc: object) -> None:
         self.watched.close()
 
-    def __iter__(self) -> Iterator[Member]:
+    def __iter__(self) -> Iterator[ArchiveMember]:
         extended: dict[str, str] = {}
         everywhere: dict[str, str] = {}
         begins = None  # the first header of the member that is being described
@@ -139,7 +139,7 @@ class TarStream:
             begins = self.position - BLOCK if begins is None else begins
             kind = header[156:157]
             if kind in DESCRIPTIONS and kind:
-                self._body(number(header[124:136], self.path))
+                self._body(header_number(header[124:136], self.path))
                 (everywhere if kind == PAX_GLOBAL else extended).update(self._description(kind))
                 continue
             member = self._member(header, {**everywhere, **extended} if everywhere else extended, begins)
@@ -166,22 +166,22 @@ class TarStream:
             pass
         return self.watched.digest.hexdigest() if self.watched.digest else ""
 
-    def _member(self, header: bytes, extended: dict[str, str], begins: int) -> Member:
+    def _member(self, header: bytes, extended: dict[str, str], begins: int) -> ArchiveMember:
         kind = header[156:157]
-        name = extended.get("GNU.sparse.name") or extended.get("path") or name_of(header)
+        name = extended.get("GNU.sparse.name") or extended.get("path") or member_name(header)
         what = KINDS.get(kind, FILE)
         if kind == VOLUME:
             raise FormatError(f"{self.path} is a part of an archive in several volumes ({name!a}); join them first")
-        size = int(extended["size"]) if "size" in extended else number(header[124:136], self.path)
+        size = int(extended["size"]) if "size" in extended else header_number(header[124:136], self.path)
         self.sparse = self._sparse(header, extended, size) if kind == SPARSE or (extended and what is FILE) else None
         self._body(0 if kind in BODILESS and kind else size)
         if what in (LINK, HARD_LINK):
-            return Member(name, what, target=extended.get("linkpath") or target_of(header))
+            return ArchiveMember(name, what, target=extended.get("linkpath") or link_target(header))
         if what is FILE and name.endswith("/"):
-            return Member(name, FOLDER)
+            return ArchiveMember(name, FOLDER)
         if self.sparse:
-            return Member(name, what, self.sparse.size, begins, -1 - self.sparse.size)
-        return Member(name, what, size, self.position, size)
+            return ArchiveMember(name, what, self.sparse.size, begins, -1 - self.sparse.size)
+        return ArchiveMember(name, what, size, self.position, size)
 
     def _body(self, size: int) -> None:
         self.left, self.padding = size, -size % BLOCK
@@ -222,7 +222,7 @@ class TarStream:
         self.sparse = None
         data = self.read()
         if kind in (LONG_NAME, LONG_TARGET):
-            return {"path" if kind == LONG_NAME else "linkpath": text(data.partition(b"\0")[0])}
+            return {"path" if kind == LONG_NAME else "linkpath": decode_text(data.partition(b"\0")[0])}
         return pax_values(data, self.path)
 
     def _skip(self, count: int) -> None:

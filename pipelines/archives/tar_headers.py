@@ -41,10 +41,10 @@ NUMBERS = ("size", "GNU.sparse.size", "GNU.sparse.realsize")
 def checksum_holds(header: bytes, path: Path) -> bool:
     """The sum of the bytes, the checksum's own field read as blanks; Adler-32's low half is that sum plus one."""
     blanked = header[:148] + b" " * 8 + header[156:]
-    return zlib.adler32(blanked) & 0xFFFF == (number(header[148:156], path) + 1) % ADLER_MODULUS
+    return zlib.adler32(blanked) & 0xFFFF == (header_number(header[148:156], path) + 1) % ADLER_MODULUS
 
 
-def number(field: bytes, path: Path) -> int:
+def header_number(field: bytes, path: Path) -> int:
     """Octal text, or GNU's base-256 for members beyond 8 GiB."""
     try:
         value = octal(field)
@@ -61,19 +61,19 @@ def octal(field: bytes) -> int:
     return int(field.strip(b"\0 ") or b"0", 8)
 
 
-def name_of(header: bytes) -> str:
+def member_name(header: bytes) -> str:
     name = header[:100].partition(b"\0")[0]
     if header[257:263] == b"ustar\0":
         prefix = header[345:500].partition(b"\0")[0]
         name = prefix + b"/" + name if prefix else name
-    return text(name)
+    return decode_text(name)
 
 
-def target_of(header: bytes) -> str:
-    return text(header[157:257].partition(b"\0")[0])
+def link_target(header: bytes) -> str:
+    return decode_text(header[157:257].partition(b"\0")[0])
 
 
-def text(data: bytes) -> str:
+def decode_text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
@@ -102,7 +102,7 @@ def _pax_records(data: bytes, path: Path) -> Iterator[tuple[str, str]]:
             raise FormatError(f"{path} is damaged: a pax header is malformed")
         record = data[position + len(digits) + 1 : position + int(digits) - 1]
         key, _, value = record.partition(b"=")
-        yield key.decode("utf-8", "replace"), text(value)
+        yield key.decode("utf-8", "replace"), decode_text(value)
         position += int(digits)
 
 

@@ -29,8 +29,8 @@ from pipelines.archives import (
     LONGEST_PATH,
     NOWHERE,
     OUTSIDE,
-    Member,
-    shown,
+    ArchiveMember,
+    printable,
 )
 from shards.environment import pass_environment_on
 from shards.errors import FormatError
@@ -61,7 +61,7 @@ class Tree(Protocol):
     def identity(self, folder: Any) -> Hashable: ...
 
 
-def walk(tree: Tree, where: Path, folders: list[str]) -> Iterator[tuple[str, Place | str]]:
+def walk_tree(tree: Tree, where: Path, folders: list[str]) -> Iterator[tuple[str, Place | str]]:
     """(path below the root, what it is) of everything that is no folder; `folders` gets the paths of those that are."""
     count = 0
     ahead: list[tuple[str, Any, tuple]] = [("", tree.root, (tree.identity(tree.root), ()))]
@@ -161,10 +161,10 @@ Node = Folder | Place | Symlink | Other
 class ArchiveTree:
     """A Tree (walk.py). FormatError: a name that leaves the folder, members that cannot lie beside each other."""
 
-    def __init__(self, path: Path, members: Iterable[Member]):
+    def __init__(self, path: Path, members: Iterable[ArchiveMember]):
         self.path = path
         self.root = Folder(None)
-        early: list[Member] = []  # hard links before their targets
+        early: list[ArchiveMember] = []  # hard links before their targets
         for member in members:
             if member.kind != HARD_LINK:
                 self._put(member.name, _node(member))
@@ -216,7 +216,7 @@ class ArchiveTree:
         folder = self._walk("/".join(parts[:-1]), self.root)
         return folder.children.get(parts[-1]) if parts and isinstance(folder, Folder) else None
 
-    def _share(self, member: Member) -> bool:
+    def _share(self, member: ArchiveMember) -> bool:
         """A hard link: one more name for what is there. Whether its target is there."""
         node = self._find(member.target)
         if node is None or isinstance(node, Folder):
@@ -224,7 +224,7 @@ class ArchiveTree:
         self._put(member.name, node)
         return True
 
-    def _share_late(self, early: list[Member]) -> None:
+    def _share_late(self, early: list[ArchiveMember]) -> None:
         """Links whose targets came after them: `tar -x` cannot make them, but what they mean is clear."""
         left = [member for member in reversed(early) if self._find(member.name) is None]
         for _ in range(PASSES):
@@ -259,7 +259,7 @@ class ArchiveTree:
             below = folder.children[part] = Folder(folder)
         reached = self._follow(below, folder) if isinstance(below, Symlink) else below
         if not isinstance(reached, Folder):
-            raise self._refused(name, f"lies below {shown(part)}, which is no folder")
+            raise self._refused(name, f"lies below {printable(part)}, which is no folder")
         return reached
 
     def _parts(self, name: str) -> list[str]:
@@ -274,7 +274,7 @@ class ArchiveTree:
         return FormatError(f"{self.path} holds {name!a}, which {why}; pack it again")
 
 
-def _node(member: Member) -> Node:
+def _node(member: ArchiveMember) -> Node:
     if member.kind == FILE:
         return Place(member.offset, member.length)
     if member.kind == FOLDER:

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipelines.archives import FILE, FOLDER, LINK, LONGEST_PATH, Member, shown, unreadable
+from pipelines.archives import FILE, FOLDER, LINK, LONGEST_PATH, ArchiveMember, printable, unreadable
 from pipelines.archives.tar_headers import BLOCK, checksum_holds
 from shards.environment import pass_environment_on
 from shards.errors import FormatError, reason_of
@@ -48,7 +48,7 @@ def is_zip(path: Path) -> bool:
     return not is_tar and start[:2] != b"\x1f\x8b" and zipfile.is_zipfile(path)
 
 
-def walk_zip(path: Path, guessed: list[str]) -> Iterator[Member]:
+def walk_zip(path: Path, guessed: list[str]) -> Iterator[ArchiveMember]:
     """`offset`: byte at which the entry's header begins; `length`: bytes of its packed content.
 
     `guessed` gets the names whose encoding nothing tells.
@@ -66,7 +66,7 @@ def walk_zip(path: Path, guessed: list[str]) -> Iterator[Member]:
         ) from error
     _check_whole(path, entries)
     for entry in entries:
-        name, is_guess = name_of(entry)
+        name, is_guess = entry_name(entry)
         guessed += [name] if is_guess else []
         yield _member(path, entry, name)
 
@@ -86,19 +86,19 @@ def _check_whole(path: Path, entries: list[zipfile.ZipInfo]) -> None:
         )
 
 
-def _member(path: Path, entry: zipfile.ZipInfo, name: str) -> Member:
+def _member(path: Path, entry: zipfile.ZipInfo, name: str) -> ArchiveMember:
     mode = entry.external_attr >> 16 if entry.create_system in UNIX else 0
     name = split_at_backslashes(path, name, bool(stat.S_IFMT(mode)))
     kind = KINDS.get(stat.S_IFMT(mode), FILE)
     if name.endswith("/") or (not mode and entry.external_attr & DOS_FOLDER and not entry.file_size):
-        return Member(name, FOLDER)
+        return ArchiveMember(name, FOLDER)
     if kind != LINK:
-        return Member(name, kind, entry.file_size, entry.header_offset, entry.compress_size)
+        return ArchiveMember(name, kind, entry.file_size, entry.header_offset, entry.compress_size)
     try:
         target = unpack(path, entry.header_offset, entry.compress_size, LONGEST_PATH)
     except ValueError as error:
-        raise FormatError(f"{path}: the link {shown(name)}: {error}") from error
-    return Member(name, LINK, target=target.decode("utf-8", "surrogateescape"))
+        raise FormatError(f"{path}: the link {printable(name)}: {error}") from error
+    return ArchiveMember(name, LINK, target=target.decode("utf-8", "surrogateescape"))
 
 
 def unpack(path: Path, offset: int, packed: int, largest: int) -> bytes:
@@ -150,7 +150,7 @@ IS_UTF8 = 0x800
 UNICODE_PATH = 0x7075  # Info-ZIP's extra field: version, CRC of the name as stored, the name in UTF-8
 
 
-def name_of(entry: zipfile.ZipInfo) -> tuple[str, bool]:
+def entry_name(entry: zipfile.ZipInfo) -> tuple[str, bool]:
     """UTF-8 if the entry says so, has an extra field that does, or if its bytes are; else code page 437, as ever.
 
     And whether that was a guess: what Windows wrote in another language is spelled wrongly then.
@@ -182,7 +182,7 @@ def split_at_backslashes(path: Path, name: str, from_unix_file: bool) -> str:
         return name
     if from_unix_file:
         raise FormatError(
-            f"{path} holds {shown(name)}, packed on Unix, where \\ may be a letter of the name or part two folders; "
-            "rename it, or give the folder"
+            f"{path} holds {printable(name)}, packed on Unix, where \\ may be a letter of the name or part two "
+            "folders; rename it, or give the folder"
         )
     return name.replace("\\", "/")

@@ -113,18 +113,18 @@ def choose_setting(images: Sequence[Pixels], target_db: float = TARGET_PSNR_DB) 
 
 def mean_psnr(images: Sequence[Pixels], setting: JpegSetting) -> float:
     """Mean over images, in dB, of what encoding with `setting` leaves."""
-    errors = [squared_error(decode_jpeg(encode_jpeg(image, setting)), image) for image in images]
+    errors = [squared_difference(decode_jpeg(encode_jpeg(image, setting)), image) for image in images]
     return float(np.mean([psnr_db(error, image.size) for error, image in zip(errors, images, strict=True)]))
 
 
 def encode_image(pixels: Pixels, setting: JpegSetting | None) -> tuple[bytes, PixelStats, float]:
     """(bytes, sums over the pixels that a reader will see, PSNR in dB against those that were meant)."""
     if setting is None:
-        return encode_raw(pixels), pixel_stats(pixels), 0.0
+        return encode_raw(pixels), pixel_sums(pixels), 0.0
     data = encode_jpeg(pixels, setting)
     seen = decode_jpeg(data)
-    error = squared_error(seen, pixels)
-    stats = pixel_stats(seen)
+    error = squared_difference(seen, pixels)
+    stats = pixel_sums(seen)
     stats.sq_err, stats.sq_err_count = error, pixels.size
     return data, stats, psnr_db(error, pixels.size)
 
@@ -143,14 +143,14 @@ def encode_jpeg(rgb: Pixels, setting: JpegSetting) -> bytes:
     return buffer.getvalue()
 
 
-def pixel_stats(pixels: Pixels) -> PixelStats:
+def pixel_sums(pixels: Pixels) -> PixelStats:
     """PixelStats.of through OpenCV: as exact, many times faster, which counts at a million images."""
     sums = np.array([round(value) for value in cv2.sumElems(pixels)[:3]], np.int64)
     squares = np.array([round(cv2.norm(channel, cv2.NORM_L2SQR)) for channel in cv2.split(pixels)], np.int64)
     return PixelStats(pixels.shape[0] * pixels.shape[1], sums, squares)
 
 
-def squared_error(a: Pixels, b: Pixels) -> int:
+def squared_difference(a: Pixels, b: Pixels) -> int:
     """Sum over pixels and channels, exact."""
     return round(cv2.norm(a, b, cv2.NORM_L2SQR))
 

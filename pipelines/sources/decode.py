@@ -33,7 +33,7 @@ LEADING = 4  # bytes of a marker and its segment's length
 
 
 @dataclass(frozen=True)
-class Part:
+class JpegPart:
     """`marker` and its segment (`head`, as stored), or entropy-coded data (`data`), which end at the next part."""
 
     marker: int | None
@@ -49,7 +49,7 @@ def frame_size(data: bytes) -> tuple[int, int]:
     raise ValueError("no frame header")
 
 
-def tidied(data: bytes) -> list[Part]:
+def tidied(data: bytes) -> list[JpegPart]:
     """Parts up to the end mark, without bytes between segments, and without what libjpeg warns of but does not use.
 
     Scan parameters of a sequential JPEG (there is one choice), a JFIF version, an Adobe transform that nobody defined.
@@ -58,28 +58,28 @@ def tidied(data: bytes) -> list[Part]:
     parts = list(_parts(data))
     if not parts or parts[-1].marker != END:
         raise ValueError("cut short: it has no end mark")
-    frame = next((part for part in parts if part.marker in FRAMES), Part(None))
+    frame = next((part for part in parts if part.marker in FRAMES), JpegPart(None))
     components = frame.head[9] if len(frame.head) > 9 else 0
     return [_plain(part, frame.marker, components) for part in parts]
 
 
-def joined(parts: list[Part]) -> bytes:
+def joined(parts: list[JpegPart]) -> bytes:
     return b"\xff\xd8" + b"".join(part.head + part.data for part in parts)
 
 
-def without_last(part: Part, count: int) -> Part:
+def without_last(part: JpegPart, count: int) -> JpegPart:
     """Entropy-coded data without its last bytes."""
     return replace(part, data=part.data[:-count])
 
 
-def _parts(data: bytes) -> Iterator[Part]:
+def _parts(data: bytes) -> Iterator[JpegPart]:
     at, in_scan = 2, False
     while (found := NEXT_MARKER.search(data, at)) is not None:
         if in_scan:
-            yield Part(None, data=data[at : found.start()])
+            yield JpegPart(None, data=data[at : found.start()])
         marker, begin = data[found.end() - 1], found.end()
         if marker in ALONE or marker == END:
-            yield Part(marker, bytes((0xFF, marker)))
+            yield JpegPart(marker, bytes((0xFF, marker)))
             at, in_scan = begin, in_scan and marker in RESTARTS
             if marker == END:
                 return
@@ -87,11 +87,11 @@ def _parts(data: bytes) -> Iterator[Part]:
         length = int.from_bytes(data[begin : begin + 2], "big")
         if length < 2 or begin + length > len(data):
             return
-        yield Part(marker, bytes((0xFF, marker)) + data[begin : begin + length])
+        yield JpegPart(marker, bytes((0xFF, marker)) + data[begin : begin + length])
         at, in_scan = begin + length, marker == SCAN
 
 
-def _plain(part: Part, frame: int | None, components: int) -> Part:
+def _plain(part: JpegPart, frame: int | None, components: int) -> JpegPart:
     head = bytearray(part.head)
     if part.marker == SCAN and frame in SEQUENTIAL and len(head) >= LEADING + 4:
         head[-3:] = b"\x00\x3f\x00"  # all 64 coefficients, at full precision
@@ -179,7 +179,7 @@ def _decode_odd(data: bytes) -> Pixels:
         raise ValueError(f"corrupt JPEG ({error})") from error
 
 
-def _refuse_loss(parts: list[Part]) -> str:
+def _refuse_loss(parts: list[JpegPart]) -> str:
     """Takes off the bytes that are left over behind entropy-coded data, one place after the other.
 
     Raises ValueError for whatever else libjpeg has to warn of then. Returns what is doubtful, if anything.
@@ -213,18 +213,18 @@ def _refuse_loss(parts: list[Part]) -> str:
     return f"{spare} bytes are left over behind its pixels" if spare > FEW_BYTES else ""
 
 
-def _can_spare(part: Part, count: int, marker: int) -> bool:
+def _can_spare(part: JpegPart, count: int, marker: int) -> bool:
     """Bytes in front of a restart mark may be what a damaged interval left of itself: few do, or mere padding."""
     if len(part.data) < count:
         return False
     return marker not in RESTARTS or count <= FEW_BYTES or _is_padding(part, count)
 
 
-def _is_padding(part: Part, count: int) -> bool:
+def _is_padding(part: JpegPart, count: int) -> bool:
     return len(set(part.data[-count:])) == 1
 
 
-def _warning(parts: list[Part]) -> str | None:
+def _warning(parts: list[JpegPart]) -> str | None:
     try:
         simplejpeg.decode_jpeg(joined(parts), colorspace="RGB", strict=True)
     except ValueError as error:

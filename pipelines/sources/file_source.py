@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.archives import LeftOut, shown
+from pipelines.archives import LeftOut, printable
 from pipelines.sources import ImageRecord, ImageSource
 from pipelines.sources.content import short_digest
 from pipelines.sources.decode import decode_image
@@ -157,7 +157,7 @@ class FileSource(ImageSource):
                 entry, label = self.files.images[position], arranged.labels[position]
                 number = -1 if label is None else rank[label]
                 meta = self.meta(entry, label)
-                found.append(ImageRecord(key, number, split, shown(entry.name), entry.offset, entry.length, meta))
+                found.append(ImageRecord(key, number, split, printable(entry.name), entry.offset, entry.length, meta))
         return found
 
     def meta(self, entry: FileEntry, label: str | None) -> dict[str, str | int]:

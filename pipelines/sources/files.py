@@ -17,14 +17,14 @@ from pipelines.archives import (
     NOWHERE,
     OUTSIDE,
     TRAILING,
+    ArchiveMember,
     LeftOut,
-    Member,
+    printable,
     read_content,
-    shown,
     unreadable,
 )
 from pipelines.archives.tar import TarStream
-from pipelines.archives.tree import ArchiveTree, DiskTree, walk
+from pipelines.archives.tree import ArchiveTree, DiskTree, walk_tree
 from pipelines.archives.zip import is_zip, unpack, walk_zip
 from pipelines.sources.content import content_sha256, file_stats, stamp_of
 from pipelines.sources.decode import SUFFIXES
@@ -157,7 +157,7 @@ def _sorted_out(
     """(images, notes)"""
     images, notes = [], []
     tree = DiskTree(path) if path.is_dir() else ArchiveTree(path, _members(path, zipped, others))
-    for name, found in tqdm(walk(tree, path, folders), desc="listing", unit="file", disable=None, leave=False):
+    for name, found in tqdm(walk_tree(tree, path, folders), desc="listing", unit="file", disable=None, leave=False):
         is_image = name.lower().endswith(SUFFIXES)
         if _hidden(name):
             others.hidden += 1
@@ -173,7 +173,7 @@ def _sorted_out(
     return images, notes
 
 
-def _members(path: Path, zipped: bool, others: LeftOut) -> Iterator[Member]:
+def _members(path: Path, zipped: bool, others: LeftOut) -> Iterator[ArchiveMember]:
     if not path.is_file():
         raise FormatError(f"{path} is not there; give a folder, plain .tar or .zip of images")
     if zipped:
@@ -181,7 +181,7 @@ def _members(path: Path, zipped: bool, others: LeftOut) -> Iterator[Member]:
         yield from walk_zip(path, guessed)
         if guessed:
             others.notes.append(
-                f"names not in UTF-8 and read in code page 437: {len(guessed)}, e.g. {shown(guessed[0])}"
+                f"names not in UTF-8 and read in code page 437: {len(guessed)}, e.g. {printable(guessed[0])}"
             )
         return
     with TarStream(path, seek=True) as stream:

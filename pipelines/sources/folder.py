@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipelines.archives import shown
+from pipelines.archives import printable
 from pipelines.sources.choose import RULE, check_fraction, validation_share
 from pipelines.sources.file_source import Arrangement, FileSource
 from pipelines.sources.files import NOTES, FileList
@@ -98,7 +98,7 @@ def _refuse_beside_images(
     for above, tops in of_folder.items():
         wrapping = {top for top in tops if _wraps(top)}
         if wrapping and (others := tops - wrapping):
-            where = f"in {shown(above)} " if above else ""
+            where = f"in {printable(above)} " if above else ""
             raise FormatError(
                 f"{where}{listed(wrapping)} lies beside {listed(others)}: a folder called images is no class; move "
                 "away what is none of the data set's pictures, or rename it if it is a class"

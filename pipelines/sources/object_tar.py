@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pipelines.archives import FILE, FOLDER, LARGEST_FILE, LINK, NO_VIEW, TRAILING, LeftOut, Member
+from pipelines.archives import FILE, FOLDER, LARGEST_FILE, LINK, NO_VIEW, TRAILING, ArchiveMember, LeftOut
 from pipelines.archives.tar import TarStream
 from pipelines.sources.content import file_sha256, file_stats, stamp_of
 from pipelines.sources.objects import (
@@ -98,7 +98,7 @@ class ObjectTar:
                 )
             seen.add(item.name)
 
-    def _refuse_links(self, objects: list[ListedObject], links: list[Member]) -> None:
+    def _refuse_links(self, objects: list[ListedObject], links: list[ArchiveMember]) -> None:
         """A link to an object, or to a folder of them, would be more objects in the unpacked tree."""
         folders = {item.object for item in objects} | {item.synset for item in objects}
         for link in links:
@@ -109,7 +109,7 @@ class ObjectTar:
                 )
 
 
-def _views(stream: TarStream, links: list[Member], others: LeftOut) -> Iterator[View]:
+def _views(stream: TarStream, links: list[ArchiveMember], others: LeftOut) -> Iterator[View]:
     """View files, in the archive's order; `links` gets the symbolic links, which may lead to folders of them, `others`
     counts them and all that lies as deep as views do and is none.
 
@@ -137,7 +137,7 @@ def _views(stream: TarStream, links: list[Member], others: LeftOut) -> Iterator[
         yield f"{parts[-3]}/{parts[-2]}", *view, member.size
 
 
-def _count(others: LeftOut, member: Member, parts: list[str]) -> None:
+def _count(others: LeftOut, member: ArchiveMember, parts: list[str]) -> None:
     if member.kind == FOLDER or (member.kind == FILE and len(parts) < 3):
         return
     if any(part.startswith(".") for part in parts):

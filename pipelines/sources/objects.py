@@ -21,7 +21,7 @@ from typing import Protocol
 
 from tqdm import tqdm
 
-from pipelines.archives import CIRCLE, FILE, NO_VIEW, Content, LeftOut, read_content, shown
+from pipelines.archives import CIRCLE, FILE, NO_VIEW, Content, LeftOut, printable, read_content
 from pipelines.archives.tar import TarStream
 from pipelines.sources.content import content_sha256, file_stats, name_rank, stamp_of
 from shards.environment import pass_environment_on
@@ -235,7 +235,7 @@ def no_layout(path: Path) -> FormatError:
     """What to raise where `path`, a folder or a tar, holds no view: its pictures are PNG, say, or called otherwise."""
     suffixes = {name: PurePosixPath(name).suffix.lower() for name in islice(_all_files(path), LOOKED_AT)}
     names = sorted(name for name, suffix in suffixes.items() if suffix in PICTURES)
-    example = shown(names[0]) if names else ""
+    example = printable(names[0]) if names else ""
     if kinds := sorted({KINDS[suffixes[name]] for name in names if suffixes[name] in KINDS}):
         return FormatError(
             f"{path} holds no {WANTED}: its pictures are {' and '.join(kinds)} ({example}), and views have to be JPEG "

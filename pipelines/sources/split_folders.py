@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 
-from pipelines.archives import shown
+from pipelines.archives import printable
 from shards.errors import FormatError
 
 log = logging.getLogger(__name__)
@@ -47,9 +47,9 @@ def has_split_folders(names: Sequence[PurePosixPath]) -> bool:
     if found and tops - found:
         named, other = listed(found), min(tops - found)
         raise FormatError(
-            f"{named} {'lies' if len(found) == 1 else 'lie'} beside {shown(other) or 'images'}: either all images lie "
-            f"below train, val or test, or none does; move the rest into one of them, or, if {named} is a class, all "
-            "classes into a folder train"
+            f"{named} {'lies' if len(found) == 1 else 'lie'} beside {printable(other) or 'images'}: either all images "
+            f"lie below train, val or test, or none does; move the rest into one of them, or, if {named} is a class, "
+            "all classes into a folder train"
         )
     refuse_twofold(found)
     alike = {top for top in tops if is_like_a_split(top)} - found
@@ -115,8 +115,8 @@ def _refuse_lookalikes(classes: Collection[str]) -> None:
     for name in sorted(classes):
         if (other := seen.setdefault(unicodedata.normalize("NFC", name), name)) != name:
             raise FormatError(
-                f"the folders {other!a} and {name!a} are one name, {shown(name)}, in two spellings (Unicode NFC and "
-                "NFD), and would be two classes; rename one to the other"
+                f"the folders {other!a} and {name!a} are one name, {printable(name)}, in two spellings (Unicode NFC "
+                "and NFD), and would be two classes; rename one to the other"
             )
 
 
@@ -127,7 +127,7 @@ def say_one_class(places: Sequence[PurePosixPath], labels: Sequence[str | None])
         if len(below) > 1:
             log.warning(
                 "all images are of one class, %s; the folders below it (%s) are passed over",
-                shown(labels[0]),
+                printable(labels[0]),
                 listed(below),
             )
 
@@ -176,7 +176,7 @@ def _look_below_classes(names: Sequence[PurePosixPath]) -> None:
 
 def listed(names: Collection[str], word: str = ",") -> str:
     """ "a, b, c and 4 more"."""
-    first = [shown(name) for name in sorted(names)[:NAMED]]
+    first = [printable(name) for name in sorted(names)[:NAMED]]
     if len(names) > NAMED:
         return f"{', '.join(first)} and {len(names) - NAMED} more"
     return f" {word} ".join(first) if word != "," else ", ".join(first)

@@ -17,9 +17,9 @@ from pipelines.build.encode import (
     decode_jpeg,
     encode_jpeg,
     encoder_versions,
-    pixel_stats,
+    pixel_sums,
     psnr_db,
-    squared_error,
+    squared_difference,
 )
 from pipelines.build.plan import Notes, PlannedShard, plan_shards
 from pipelines.build.pool import sigterm_as_interrupt
@@ -74,8 +74,8 @@ def object_to_sample(item: PlannedObject, cfg: SynthConfig, setting: JpegSetting
     for image in made.images:
         data = encode_jpeg(image, setting)
         seen = decode_jpeg(data)
-        error = squared_error(seen, image)
-        of_view = pixel_stats(seen)
+        error = squared_difference(seen, image)
+        of_view = pixel_sums(seen)
         of_view.sq_err, of_view.sq_err_count = error, image.size
         views.append(data)
         stats, psnr_sum = stats + of_view, psnr_sum + psnr_db(error, image.size)

@@ -21,7 +21,7 @@ from pipelines.build.encode import (
     fit_image,
     mean_psnr,
     psnr_db,
-    squared_error,
+    squared_difference,
 )
 from pipelines.sources.decode import jpeg_size
 from shards.errors import UsageError
@@ -106,14 +106,14 @@ def test_header_only_size() -> None:
 def test_psnr_by_hand() -> None:
     a, b = np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2, 3), np.uint8)
     b[0, 0, 0] = 255
-    assert squared_error(a, b) == 255**2
+    assert squared_difference(a, b) == 255**2
     assert psnr_db(255**2, 12) == pytest.approx(10 * np.log10(12))
     assert psnr_db(0, 12) == 99
 
 
 def test_squared_error_is_exact_for_large_images() -> None:
     a, b = noise(1000, 1), noise(1000, 2)
-    assert squared_error(a, b) == int(((a.astype(np.int64) - b) ** 2).sum())
+    assert squared_difference(a, b) == int(((a.astype(np.int64) - b) ** 2).sum())
 
 
 def test_first_of_the_ladder_that_is_good_enough() -> None:

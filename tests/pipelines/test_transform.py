@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_3die import jpeg, latent, npy, smooth_image
 
-from pipelines.build.encode import Frame, JpegSetting, pixel_stats, psnr_db
+from pipelines.build.encode import Frame, JpegSetting, pixel_sums, psnr_db
 from pipelines.build.transform import ViewJob, read_latent, transform
 from pipelines.sources import ViewsContent, ViewsRecord
 from pipelines.sources.decode import decode_jpeg
@@ -49,7 +49,7 @@ def test_sums_are_of_what_a_reader_sees() -> None:
 
 def test_fast_sums_equal_the_plain_ones() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (300, 200, 3), dtype=np.uint8)
-    fast, plain = pixel_stats(pixels), PixelStats.of(pixels)
+    fast, plain = pixel_sums(pixels), PixelStats.of(pixels)
     assert fast.to_json() == plain.to_json()
 
 
