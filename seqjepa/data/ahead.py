@@ -13,7 +13,8 @@ import torch
 from seqjepa.data.decode_worker import RowError, Setup
 from seqjepa.data.device import Retirement, pin, require_cuda
 from seqjepa.data.ring import Filled, InlineRing, Ring, WorkerRing, auto_workers
-from shards.errors import ConfigError, DamageError
+from shards.errors import ConfigError, DamageError, reason_of
+from shards.split_index import ImageIndex, SplitIndex
 
 
 @dataclass(frozen=True)
@@ -144,3 +145,12 @@ class DecodedAhead(Generic[P]):
         if self._pinned:
             pin(ring.memory)
         return ring
+
+
+def damaged(index: SplitIndex | ImageIndex, row: int, what: str, error: RowError) -> DamageError:
+    """Names the shard and the sample, and `what` of it cannot be read."""
+    path = index.shard_paths[int(index.shard[row])]
+    return DamageError(
+        f"{path}: {what} of sample {index.keys[row]!r} cannot be decoded ({reason_of(error)}); "
+        f"`seqjepa-data verify {path.parent}` finds all that is damaged"
+    )

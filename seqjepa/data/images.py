@@ -9,17 +9,16 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seqjepa.data.ahead import DecodedAhead, Reading
+from seqjepa.data.ahead import DecodedAhead, Reading, damaged
 from seqjepa.data.decode_worker import ROW, RowError, Setup
 from seqjepa.data.sampling import EpochOrder, Sampling
-from shards.errors import DamageError, reason_of
+from shards.errors import DamageError
 from shards.split_index import ImageIndex
 
 _SHARE = {"cuda": 0.5, "cpu": 0.25}  # of the free memory, that images may take for good
@@ -48,32 +47,65 @@ class ImageReader:
     """
 
     def __init__(self, index: ImageIndex, sampling: Sampling, reading: Reading, *, maps: bool) -> None:
-        self.index = index
-        self.order = EpochOrder(index.name, len(index), sampling)
-        members = _Members.of(index, maps)
-        stream = partial(_Stream, index, members, reading)
-        fits = reading.resident
-        if fits is None:
-            fits = len(index) * sum(members.sizes) <= _free_bytes(reading.device, sampling.world_size)
-        self.resident = fits
-        self._source: _Source = _Resident(stream, self.order, reading.device) if fits else stream(self.order)
+        self.index, self.order = index, EpochOrder(index.name, len(index), sampling)
+        self._reading, self._members = reading, _Members.of(index, maps)
+        resident = reading.resident
+        if resident is None:
+            needed = len(index) * sum(self._members.sizes)
+            resident = needed <= _free_bytes(reading.device, sampling.world_size)
+        self.resident = resident
+        self._kept: list[Tensor] = []  # regions of the whole split, where it is resident
+        self._ahead = self._decoded_ahead(self.order)
 
     def batch(self, epoch: int, step: int) -> ImageBatch:
         """This rank's piece of batch `step` of an epoch; streamed, one after the other is fast."""
-        rows, (images, *parts) = self._source.fetch(epoch, step)
+        if self.resident:
+            self._kept = self._kept or self._read_all()
+            rows = self.order.rows(epoch, step, step + 1)
+            chosen = torch.from_numpy(rows).to(self._reading.device, non_blocking=True)
+            regions = [kept.index_select(0, chosen) for kept in self._kept]
+        else:
+            rows, regions = self._fetch(self._ahead, epoch, step)
+        images, *parts = regions
         maps = _as_maps(parts, self.index.saliency, images.shape[1:3]) if parts else None
         return ImageBatch(rows, images.permute(0, 3, 1, 2), maps)
 
     def close(self) -> None:
         """End the worker processes and let go of what is resident. Another batch starts anew."""
-        self._source.close()
+        self._ahead.close()
+        self._kept = []
 
+    def _decoded_ahead(self, order: EpochOrder) -> DecodedAhead[_ImagePlan]:
+        index, members = self.index, self._members
+        setup = Setup.of(index, order.local_batch, members.sizes[1:])
+        plan, damage = partial(_plan, index, members, order), partial(_damage, index, members)
+        return DecodedAhead(plan, order.steps, setup, damage, self._reading)
 
-class _Source(Protocol):
-    """Where rows of a batch and their regions (images uint8 [B, H, W, 3], parts of maps uint8 [B, bytes]) come from."""
+    def _fetch(self, ahead: DecodedAhead[_ImagePlan], epoch: int, step: int) -> tuple[NDArray[np.int64], list[Tensor]]:
+        """Rows and, on the device, their regions: images uint8 [B, H, W, 3], parts of maps uint8 [B, bytes]."""
+        plan, regions = ahead.fetch(epoch, step)
+        device = self._reading.device
+        return plan.rows, [torch.from_numpy(region).to(device, non_blocking=True) for region in regions]
 
-    def fetch(self, epoch: int, step: int) -> tuple[NDArray[np.int64], list[Tensor]]: ...
-    def close(self) -> None: ...
+    def _read_all(self) -> list[Tensor]:
+        """The regions of the whole split, read once by workers of its own."""
+        from tqdm import tqdm
+
+        samples, device = len(self.index), self._reading.device
+        order = EpochOrder("", samples, Sampling(1, min(samples, _IMAGES_AT_ONCE), 0, shuffle=False))
+        ahead, kept = self._decoded_ahead(order), []
+        bar = tqdm(total=samples, desc=f"load to {device.type}", unit="image", disable=None, leave=False)
+        with bar:
+            for step in range(order.steps):
+                rows, regions = self._fetch(ahead, 0, step)
+                kept = kept or [region.new_empty((samples, *region.shape[1:])) for region in regions]
+                for whole, region in zip(kept, regions, strict=True):
+                    whole[rows[0] : rows[-1] + 1] = region
+                bar.update(len(rows))
+        ahead.close()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # whatever stream uses them finds them filled
+        return kept
 
 
 @dataclass(frozen=True)
@@ -101,60 +133,6 @@ class _ImagePlan:
     table: np.ndarray
 
 
-class _Stream:
-    """Read by worker processes, ahead of their use, and copied to the device."""
-
-    def __init__(self, index: ImageIndex, members: _Members, reading: Reading, order: EpochOrder) -> None:
-        self._device = reading.device
-        setup = Setup.of(index, order.local_batch, members.sizes[1:])
-        plan, damage = partial(_plan, index, members, order), partial(_damage, index, members)
-        self._ahead = DecodedAhead(plan, order.steps, setup, damage, reading)
-
-    def fetch(self, epoch: int, step: int) -> tuple[NDArray[np.int64], list[Tensor]]:
-        plan, regions = self._ahead.fetch(epoch, step)
-        return plan.rows, [torch.from_numpy(region).to(self._device, non_blocking=True) for region in regions]
-
-    def close(self) -> None:
-        self._ahead.close()
-
-
-class _Resident:
-    """Read once, as `stream` does it, when first asked for; then on the device."""
-
-    def __init__(self, stream: partial[_Stream], order: EpochOrder, device: torch.device) -> None:
-        self._stream, self._order, self._device = stream, order, device
-        self._store: list[Tensor] = []
-
-    def fetch(self, epoch: int, step: int) -> tuple[NDArray[np.int64], list[Tensor]]:
-        self._store = self._store or self._read()
-        rows = self._order.rows(epoch, step, step + 1)
-        chosen = torch.from_numpy(rows).to(self._device, non_blocking=True)
-        return rows, [kept.index_select(0, chosen) for kept in self._store]
-
-    def close(self) -> None:
-        self._store = []
-
-    def _read(self) -> list[Tensor]:
-        from tqdm import tqdm
-
-        samples, sampling = self._order.samples, self._order.sampling
-        whole = Sampling(1, min(samples, _IMAGES_AT_ONCE), sampling.seed, shuffle=False)
-        stored = EpochOrder("", samples, whole)
-        stream, store = self._stream(stored), []
-        bar = tqdm(total=samples, desc=f"load to {self._device.type}", unit="image", disable=None, leave=False)
-        with bar:
-            for step in range(stored.steps):
-                rows, regions = stream.fetch(0, step)
-                store = store or [region.new_empty((samples, *region.shape[1:])) for region in regions]
-                for kept, region in zip(store, regions, strict=True):
-                    kept[rows[0] : rows[-1] + 1] = region
-                bar.update(len(rows))
-        stream.close()
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)  # whatever stream uses them finds them filled
-        return store
-
-
 def _plan(index: ImageIndex, members: _Members, order: EpochOrder, epoch: int, step: int) -> _ImagePlan:
     rows = order.rows(epoch, step, step + 1)
     table = np.empty((len(rows), len(members.columns)), ROW)
@@ -166,12 +144,7 @@ def _plan(index: ImageIndex, members: _Members, order: EpochOrder, epoch: int, s
 
 def _damage(index: ImageIndex, members: _Members, plan: _ImagePlan, error: RowError) -> DamageError:
     sample, member = divmod(error.row, len(members.columns))
-    row, what = int(plan.rows[sample]), "the saliency map" if member else "the image"
-    path = index.shard_paths[int(index.shard[row])]
-    return DamageError(
-        f"{path}: {what} of sample {index.keys[row]!r} cannot be decoded ({reason_of(error)}); "
-        f"`seqjepa-data verify {path.parent}` finds all that is damaged"
-    )
+    return damaged(index, int(plan.rows[sample]), "the saliency map" if member else "the image", error)
 
 
 def _as_maps(parts: Sequence[Tensor], storage: str, size: Sequence[int]) -> Tensor:

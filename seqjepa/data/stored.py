@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from seqjepa.data.actions import AUGMENTATION_COLUMNS, AUGMENTATION_PARTS, actions_between, columns
-from seqjepa.data.ahead import DecodedAhead, Reading
+from seqjepa.data.ahead import DecodedAhead, Reading, damaged
 from seqjepa.data.augment.parameters import Scaling, ScalingMode, augmentation_actions
 from seqjepa.data.decode_worker import ROW, RowError, Setup
 from seqjepa.data.draws import Draw, Purpose, choose_distinct, draw_u32
 from seqjepa.data.sampling import EpochOrder, Sampling
 from seqjepa.data.sequence import Drawn
-from shards.errors import ConfigError, DamageError, reason_of
+from shards.errors import ConfigError, DamageError
 from shards.schema import ActionSpec
 from shards.split_index import SplitIndex
 
@@ -191,9 +191,4 @@ def _owned(array: np.ndarray) -> torch.Tensor:
 
 def _damage(index: SplitIndex, plan: ViewPlan, error: RowError) -> DamageError:
     sample, view = divmod(error.row, plan.slots.shape[1])
-    row = int(plan.rows[sample])
-    path = index.shard_paths[int(index.shard[row])]
-    return DamageError(
-        f"{path}: view {plan.slots[sample, view]} of sample {index.keys[row]!r} cannot be decoded "
-        f"({reason_of(error)}); `seqjepa-data verify {path.parent}` finds all that is damaged"
-    )
+    return damaged(index, int(plan.rows[sample]), f"view {plan.slots[sample, view]}", error)
