@@ -56,8 +56,7 @@ def our_steps(
         batches = feed(host, device, source.data.mean, source.data.std)
         seq = next(batches)
         for step in range(1 << 30):
-            output = learner.update(seq, step, config.optim.lr)
-            method.after_step(0.1)
+            output = learner.update(seq, step, config.optim.lr, progress=0.1)
             meter.update(output, probes.learn(output.features, seq, world), len(seq))
             yield None
             seq = seq if resident else next(batches)

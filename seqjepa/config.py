@@ -113,7 +113,9 @@ class OptimConfig(Section):
     schedule: Literal["cosine", "constant"] = "cosine"
     lr_update: Literal["step", "epoch"] = Field(default="step", description="how often the schedule is read")
     epochs: int = Field(default=1000, ge=1)
-    batch_size: int = Field(default=512, ge=2, description="global: over all ranks")
+    batch_size: int = Field(default=512, ge=2, description="of an optimizer step, over all ranks")
+    accumulate: int = Field(default=1, ge=1, description="micro-batches that a batch is split into, to save memory")
+    clip_norm: float = Field(default=0.0, ge=0, description="largest norm of all gradients together; 0: no clipping")
     ema_tau: float = Field(default=0.996, ge=0, lt=1)
 
 

@@ -102,11 +102,16 @@ def build_loader(
     source: TrainingData, config: RunConfig, world: World, workers: int | None, device: torch.device
 ) -> Loader:
     """The run's loader. A last batch that leaves a rank one sequence is dropped: batch norm needs two."""
-    samples, batch = len(source.index), config.optim.batch_size
-    if min(samples, batch) // world.size < 2:
+    samples, batch, accumulate = len(source.index), config.optim.batch_size, config.optim.accumulate
+    if (share := min(samples, batch) // world.size) < 2:
         raise ConfigError(
             f"{samples} training samples in batches of {batch} leave a rank (of {world.size}) fewer than 2 sequences; "
             "use a larger optim.batch_size, more samples or fewer ranks"
+        )
+    if share // accumulate < 2:
+        raise ConfigError(
+            f"optim.accumulate = {accumulate} splits the {share} sequences of a rank's batch into micro-batches of "
+            f"fewer than 2; set at most {share // 2}"
         )
     if batch > samples and world.main:
         logger.warning(

@@ -1,8 +1,11 @@
-"""A method with its optimizer on a device: one call turns a batch into one update, alone or with other ranks."""
+"""The training step: forward, backward, clip, optimizer, moving averages. What surrounds it is the loop in train.py."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,22 +23,21 @@ from shards.errors import FailureError
 
 
 class Learner:
-    """Prepares the method for `device` and moves it: memory layout, global batch norm, autocast, compile, DDP.
+    """A method with its optimizer on `device`: memory layout, global batch norm, autocast, compile, DDP.
 
     Build it inside the process group. Precision "auto" is bf16 autocast with TF32 for the remaining float32 products on
     CUDA, and plain float32 on the CPU.
     """
 
     def __init__(self, method: Method, config: RunConfig, world: World, device: torch.device):
-        self.method = method
-        self.module = method
-        self.seed, self.rank, self.device = config.seed, world.rank, device
+        self.method, self.optim = method, config.optim
+        self.seed, self.rank, self.ranks, self.device = config.seed, world.rank, world.size, device
         if config.train.sync_bn:
-            convert_sync_batch_norm(self.module)
-        self.module.to(device).train()
+            convert_sync_batch_norm(self.method)
+        self.method.to(device).train()
         if config.train.channels_last:
-            self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = build_optimizer(self.module, config.optim)
+            self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = build_optimizer(self.method, config.optim)
         self._forward = self._wrapped(world, config.train.compile)
         precision = config.train.precision
         self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=is_bf16(precision, device.type))
@@ -44,28 +46,46 @@ class Learner:
             if precision == "auto":
                 torch.set_float32_matmul_precision("high")
 
-    def update(self, seq: ViewSequence, step: int, lr: float) -> StepOutput:
-        """One optimizer step on normalised views [B, T, C, H, W]; `step` (0-based) keys the dropout."""
+    def update(self, seq: ViewSequence, step: int, lr: float, progress: float) -> StepOutput:
+        """One optimizer step on normalised views [B, T, C, H, W].
+
+        step (0-based) keys the dropout; progress in [0, 1] is for the moving averages. With optim.accumulate the batch
+        goes through the method in micro-batches. Their mean gradient is that of the whole batch, up to rounding, where
+        a row's loss depends on no other row; batch norm, and losses that compare rows, see a micro-batch at a time.
+        """
         set_lr(self.optimizer, lr)
         seed_step(self.seed, step, self.rank, self.device)
-        with self._autocast:
-            output = self._forward(seq)
-        output.loss.backward()
+        parts, outputs = micro_batches(seq, self.optim.accumulate), []
+        for part in parts:
+            # forward and backward; ranks exchange gradients after the last micro-batch alone
+            waits = self.ranks > 1 and part is not parts[-1]
+            with self._forward.no_sync() if waits else nullcontext():  # type: ignore[operator]
+                with self._autocast:
+                    output = self._forward(part)
+                loss = output.loss if len(parts) == 1 else output.loss * (len(part) / len(seq))
+                loss.backward()
+            outputs.append(output)
+        # clip
+        if self.optim.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.method.parameters(), self.optim.clip_norm)
+        # step
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return output
+        # moving averages
+        self.method.after_step(progress)
+        return merge_outputs(outputs, [len(part) / len(seq) for part in parts])
 
     def require_finite(self) -> None:
         """FailureError when a weight is infinite or NaN, so that such a state is never saved over a good one."""
-        if not all(bool(torch.isfinite(p).all()) for p in self.module.parameters()):
+        if not all(bool(torch.isfinite(p).all()) for p in self.method.parameters()):
             raise FailureError("a weight is not finite any more; the last checkpoint is from before. Lower optim.lr")
 
     def state_dict(self) -> dict[str, Any]:
-        return {"method": self.module.state_dict(), "optimizer": self.optimizer.state_dict()["state"]}
+        return {"method": self.method.state_dict(), "optimizer": self.optimizer.state_dict()["state"]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Weights, buffers and moments. The groups' settings stay as built, for this device and config."""
-        self.module.load_state_dict(state["method"])
+        self.method.load_state_dict(state["method"])
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
 
@@ -77,6 +97,37 @@ class Learner:
         if compiled and self.device.type == "cuda":
             forward = torch.compile(forward)  # type: ignore[assignment]
         return forward
+
+
+def micro_batches(seq: ViewSequence, count: int) -> list[ViewSequence]:
+    """Consecutive parts of a batch [B, …], `count` of them or fewer, with two rows each at least: batch norm needs two.
+
+    Their sizes differ by one at most. All ranks get as many, as their shares of a batch are equal.
+    """
+    count = max(1, min(count, len(seq) // 2))
+    if count == 1:
+        return [seq]
+    tensors = ("views", "actions", "params", "labels")
+    split = zip(*(torch.tensor_split(getattr(seq, name), count) for name in tensors), strict=True)
+    parts, start = [], 0
+    for values in split:
+        stop = start + len(values[0])
+        parts.append(replace(seq, **dict(zip(tensors, values, strict=True)), keys=seq.keys[start:stop]))
+        start = stop
+    return parts
+
+
+def merge_outputs(outputs: Sequence[StepOutput], shares: Sequence[float]) -> StepOutput:
+    """What a whole batch gave, from its micro-batches in order; `shares` of its rows, which add up to 1."""
+    if len(outputs) == 1:
+        return outputs[0]
+
+    def mean(values: Sequence[torch.Tensor]) -> torch.Tensor:
+        return torch.stack([value.detach() * share for value, share in zip(values, shares, strict=True)]).sum(0)
+
+    logs = {name: mean([output.logs[name] for output in outputs]) for name in outputs[0].logs}
+    features = {name: torch.cat([output.features[name] for output in outputs]) for name in outputs[0].features}
+    return StepOutput(mean([output.loss for output in outputs]), logs, features)
 
 
 def seed_step(seed: int, step: int, rank: int, device: torch.device) -> None:

@@ -1,6 +1,6 @@
 """Training: one run from shards to weights, resumable at any step.
 
-    schedule → step → EMA → log → save
+    schedule → step (learner.py: forward, backward, clip, optimizer, moving averages) → log → save
 
 Everything random is a function of (seed, step, rank), so a resumed run needs no generator states, and a CPU run that
 was interrupted ends with the same bits as one that was left alone.
@@ -182,20 +182,18 @@ class Trainer:
 
     def run(self, stop: StopSignals, progress: bool = True) -> None:
         """From `self.step` to the end, or to the first signal."""
-        optim, method, fidelity = self.config.optim, self.learner.method, self.config.fidelity
+        optim = self.config.optim
         batches = self._batches()
         self._start_clock()
         with self._bar(progress) as bar:
             while self.step < self.total_steps:
                 # schedule
                 lr = lr_at(self.step, self.epoch_steps, optim)
-                # step
+                done = schedule_progress(self.step + 1, self.epoch_steps, optim.epochs, self.config.fidelity)
+                # forward, backward, clip, step, moving averages
                 seq = next(batches)
-                output = self.learner.update(seq, self.step, lr)
+                output = self.learner.update(seq, self.step, lr, done)
                 self.step += 1
-                # EMA
-                done = schedule_progress(self.step, self.epoch_steps, optim.epochs, fidelity)
-                method.after_step(done)
                 # log
                 self.meter.update(output, self.probes.learn(output.features, seq, self.world), len(seq))
                 self.views_seen += seq.views.shape[0] * seq.views.shape[1] * self.world.size
@@ -280,7 +278,7 @@ class Trainer:
         self._write_weights()
 
     def _write_weights(self) -> None:
-        checkpoint.save_weights(self.learner.module, self.out / checkpoint.WEIGHTS, self.epochs_done)
+        checkpoint.save_weights(self.learner.method, self.out / checkpoint.WEIGHTS, self.epochs_done)
 
     def _start_clock(self) -> None:
         self.clock, self.views_seen = time.monotonic(), 0

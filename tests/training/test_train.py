@@ -60,11 +60,11 @@ def killed_at(monkeypatch, steps: set[int]) -> None:
     """Make the run end without any clean-up of ours at the given steps, once each."""
     update = Learner.update
 
-    def dying(self: Learner, seq, step: int, lr: float):
+    def dying(self: Learner, seq, step: int, *rest: float):
         if step in steps:
             steps.discard(step)
             raise Killed
-        return update(self, seq, step, lr)
+        return update(self, seq, step, *rest)
 
     monkeypatch.setattr(learner.Learner, "update", dying)
 
@@ -132,10 +132,10 @@ from seqjepa.training.train import train
 from shards.errors import SeqJepaError
 shards, out, number, at = sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
 update, save_state = Learner.update, checkpoint.save_state
-def hit(self, seq, step, lr):
+def hit(self, seq, step, *rest):
     if step == at:
         os.kill(os.getpid(), number)
-    return update(self, seq, step, lr)
+    return update(self, seq, step, *rest)
 def hit_saving(state, path):
     if state["step"] == -at:
         os.kill(os.getpid(), number)
@@ -312,10 +312,10 @@ def test_a_run_that_diverges_keeps_its_last_good_checkpoint(shards, tmp_path, mo
     good = (out / "state.pt").read_bytes()
     update = Learner.update
 
-    def poisoned(self: Learner, seq, step: int, lr: float):
-        output = update(self, seq, step, lr)
+    def poisoned(self: Learner, seq, step: int, *rest: float):
+        output = update(self, seq, step, *rest)
         with torch.no_grad():
-            next(self.module.parameters()).fill_(float("nan"))
+            next(self.method.parameters()).fill_(float("nan"))
         return output
 
     monkeypatch.setattr(learner.Learner, "update", poisoned)

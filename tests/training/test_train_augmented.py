@@ -26,11 +26,11 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path, monkeypatch, maps: bool)
     config, update, steps = tiny_config(*AUGMENTED, "train.checkpoint_minutes=1e-9"), Learner.update, {2, 4}
     train(config, shards, tmp_path / "whole", workers=0, progress=False)
 
-    def dying(self: Learner, seq, step: int, lr: float):
+    def dying(self: Learner, seq, step: int, *rest: float):
         if step in steps:
             steps.discard(step)
             raise Killed
-        return update(self, seq, step, lr)
+        return update(self, seq, step, *rest)
 
     monkeypatch.setattr(Learner, "update", dying)
     for _ in range(2):

@@ -37,11 +37,11 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path, monkeypatch, method: str
     config = tiny_config(*KINDS[kind], *own, "train.checkpoint_minutes=1e-9")
     train(config, shards, tmp_path / "whole", workers=0, progress=False)
 
-    def dying(self: Learner, seq, step: int, lr: float):
+    def dying(self: Learner, seq, step: int, *rest: float):
         if step == 4:
             monkeypatch.setattr(Learner, "update", update)
             raise Killed
-        return update(self, seq, step, lr)
+        return update(self, seq, step, *rest)
 
     monkeypatch.setattr(Learner, "update", dying)
     with pytest.raises(Killed):

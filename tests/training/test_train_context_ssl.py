@@ -28,10 +28,10 @@ def test_it_trains_and_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path
     assert summary["probe_r2"] <= 1
     update = Learner.update
 
-    def stopped(self, seq, step, lr):
+    def stopped(self, seq, step, *rest):
         if step == 4:
             raise KeyboardInterrupt
-        return update(self, seq, step, lr)
+        return update(self, seq, step, *rest)
 
     saving = config.model_copy(update={"train": config.train.model_copy(update={"checkpoint_minutes": 1e-9})})
     with monkeypatch.context() as patched:

@@ -56,11 +56,11 @@ def test_killed_at_every_step_a_run_ends_with_the_same_bits(shards, tmp_path, mo
     train(config, shards, tmp_path / "whole", workers=0, progress=False)
     update, steps = Learner.update, set(range(1, 6))
 
-    def dying(self: Learner, seq: ViewSequence, step: int, lr: float):
+    def dying(self: Learner, seq: ViewSequence, step: int, *rest: float):
         if step in steps:
             steps.discard(step)
             raise Killed
-        return update(self, seq, step, lr)
+        return update(self, seq, step, *rest)
 
     monkeypatch.setattr(Learner, "update", dying)
     often = config.model_copy(update={"train": config.train.model_copy(update={"checkpoint_minutes": 1e-9})})

@@ -25,10 +25,10 @@ from seqjepa.training.train import train
 from shards.errors import SeqJepaError
 shards, out, stop_at, settings = sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5:]
 update = Learner.update
-def hit(self, seq, step, lr):
+def hit(self, seq, step, *rest):
     if step == stop_at and os.environ["RANK"] == "1":
         os.kill(os.getpid(), signal.SIGTERM)
-    return update(self, seq, step, lr)
+    return update(self, seq, step, *rest)
 Learner.update = hit
 try:
     train(tiny_config(*settings), shards, out, workers=0, progress=False)
