@@ -192,32 +192,6 @@ ROWS = {key: metric.label for key, metric in METRICS.items() if metric.label}
 NAMED = {metric.paper: metric for metric in METRICS.values() if metric.paper}
 """By their names in results.csv."""
 
-PAPER_METRICS = {
-    "top1_acc": ("Top-1", "%"),
-    "top1_acc_z_res": ("Top-1 of z", "%"),
-    "top1_acc_z_agg": ("Top-1 of z_AGG", "%"),
-    "top1_acc_z_i": ("Top-1 of z", "%"),
-    "top1_acc_ood": ("Top-1, OOD", "%"),
-    "top1_acc_drop_vs_id": ("OOD − ID", "points"),
-    "R2_rel_rot": ("R² relative rotation", "R²"),
-    "R2_indiv_rot": ("R² individual rotation", "R²"),
-    "R2_rel_rot_ood": ("R² relative rotation, OOD", "R²"),
-    "R2_indiv_rot_ood": ("R² individual rotation, OOD", "R²"),
-    "R2_color": ("R² colour", "R²"),
-    "R2_position": ("R² position", "R²"),
-    "R2_crop": ("R² crop", "R²"),
-    "R2_jitter": ("R² jitter", "R²"),
-    "R2_blur": ("R² blur", "R²"),
-    "MRR": ("MRR", "fraction"),
-    "Hit@1": ("H@1", "fraction"),
-    "Hit@5": ("H@5", "fraction"),
-    "odd_one_out_acc": ("Odd one out", "%"),
-    "A100_gpu_hours": ("GPU hours", "h"),
-    "encoder_only_GFLOPs": ("Encoder alone", "GMAC"),
-    "post_aggregator_GFLOPs": ("With aggregator", "GMAC"),
-}
-"""Metrics of results.csv: their headings in tables, and the units in which they are printed."""
-
 
 def metric_of(key: str | Sequence[str]) -> Metric | None:
     """The metric of a key of results.json, dotted or in parts, with or without a size; None for none of ours.

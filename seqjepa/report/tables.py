@@ -17,9 +17,9 @@ from string import ascii_lowercase
 from seqjepa.evaluate.costs import macs_of_networks
 from seqjepa.paper.footnotes import FOOTNOTES, Footnote
 from seqjepa.paper.measures import Measure, measure_of, value_at
-from seqjepa.paper.metrics import ARROWS, METRICS, PAPER_METRICS, Direction, Metric
+from seqjepa.paper.metrics import ARROWS, METRICS, Direction, Metric
 from seqjepa.paper.published import Published, of_source
-from seqjepa.paper.tables import HEADS, LAYOUTS, Layout
+from seqjepa.paper.tables import HEADS, LAYOUTS, PAPER_METRICS, Layout
 from seqjepa.report.cells import NOTHING, Cell, beside_published, of_runs, published_cell
 from seqjepa.report.groups import Group, by_data, groups_of
 from seqjepa.report.labels import conditioning, label

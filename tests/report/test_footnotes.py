@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 
 from seqjepa.paper.footnotes import FOOTNOTES, Footnote, numbers_for
@@ -19,7 +21,10 @@ def test_each_is_on_values_that_it_quotes_and_on_every_place_it_names(note: Foot
         assert f"{row.value:g}" in note.text, row
         assert row.source.partition("-")[0] in note.text, row
     for where in note.concerns:
-        assert any(all(getattr(row, k) == v for k, v in where.items()) for row in about), where
+        lists = {k: v if isinstance(v, list) else [v] for k, v in where.items()}
+        for values in product(*lists.values()):
+            named = dict(zip(lists, values, strict=True))
+            assert any(all(getattr(row, k) == v for k, v in named.items()) for row in about), named
 
 
 def test_each_is_on_a_cell_of_a_table_and_on_no_value_of_ours():

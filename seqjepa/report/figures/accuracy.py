@@ -11,26 +11,24 @@ from matplotlib.ticker import MaxNLocator
 
 from seqjepa.paper.figures import HEAT_MAPS, LIKE, PLANES, TOLD_ALL, HeatMap, Plane
 from seqjepa.paper.published import Published, of_source
-from seqjepa.report.figures.drawing import PUBLISHED, SERIES, Datum, Figure, Panel, draw, spread_apart, wrapped
+from seqjepa.report.figures.drawing import (
+    CAPTIONS,
+    PUBLISHED,
+    SERIES,
+    Datum,
+    Figure,
+    Panel,
+    draw,
+    figure_of,
+    spread_apart,
+    wrapped,
+)
 from seqjepa.report.groups import Group, Mean, accuracy, families
 from seqjepa.report.labels import conditioning, kind_of_data, label
 from seqjepa.report.render import fill
 from seqjepa.report.warnings import PAPER_EPOCHS
 
-SCATTER_TITLE = "Figure 3: accuracy against R² of the transformation"
-SCATTER_COLUMNS = ("panel", "whose", "method", "kind", "R²", "± R²", "top-1, %", "± top-1", "seeds")
-SCATTER_CAPTION = (
-    "To the right: more equivariant; up: more invariant. Circles: told nothing of the actions; triangles: told. Grey "
-    "and hollow: published (Tables 1–3; crop for the augmentations). Coloured: ours, R² averaged over dimensions, bars "
-    "over seeds. Ours stand among the published points only for the same data set at the same resolution; other data "
-    "have a panel of their own, whose numbers are not comparable with the paper’s."
-)
 KINDS = {"3DIEBench": "stored views", "STL-10": "patches", "CIFAR100": "augmented"}
-MAP_COLUMNS = ("panel", "whose", "conditioning", "M_tr", "M_val", "top-1, %", "±", "seeds")
-MAP_CAPTION = (
-    "Top-1 accuracy of z_AGG, percent, over context views in training (M_tr, across) and in evaluation (M_val, down). "
-    "The more colour, the higher within its own map; every map has its own scale."
-)
 Grid = dict[tuple[str, int, int], Mean]
 """(conditioning, M_tr, M_val) → percent."""
 
@@ -64,10 +62,9 @@ def accuracy_vs_r2(groups: Sequence[Group]) -> Figure:
     for (_, data, plane), points in away.items():
         several = sum(other == data for _, other, _ in away) > 1
         panels.append((f"ours on {data}{f', {KINDS[plane]}' if several else ''}", PLANES[plane], points))
-    missing = "" if ours else "no run has both accuracy and R²; the published points alone are drawn"
     drawn = [Panel(title, _scatter(title, plane, points)) for title, plane, points in panels]
     rows = [_point_row(title, point) for title, _, points in panels for point in points]
-    return Figure("figure-3", SCATTER_TITLE, SCATTER_CAPTION, drawn, SCATTER_COLUMNS, rows, missing)
+    return figure_of("figure-3", drawn, rows, missing=not ours)
 
 
 def _our_point(group: Group) -> Point | None:
@@ -121,7 +118,7 @@ def _scatter(title: str, plane: Plane, points: Sequence[Point]) -> Markup:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
 
     said = "; ".join(f"{p.name} R² {p.r2.value:.2f}, {p.top1.value:.1f} %" for p in points)
-    return draw(paint, f"{SCATTER_TITLE}, {title}: {said}.", size=(4.6, 4))
+    return draw(paint, f"{CAPTIONS['figure-3']['title']}, {title}: {said}.", size=(4.6, 4))
 
 
 def _point_colours(points: Sequence[Point]) -> list[str]:
@@ -166,9 +163,8 @@ def _heat_map(groups: Sequence[Group], spec: HeatMap) -> Figure:
     panels = [Panel(title, _grid_html(title, grid, spec.conditions), wide) for title, grid in grids.items()]
     rows = [_map_row(title, *place, mean) for title, grid in grids.items() for place, mean in grid.items()]
     told = ", ".join(spec.conditions)
-    missing = "" if len(grids) > 1 else f"no seq-JEPA run of this kind ({told}) has z_AGG accuracies"
-    title = f"{spec.source}: accuracy over M_tr and M_val, {spec.dataset}"
-    return Figure(spec.key, title, MAP_CAPTION, panels, MAP_COLUMNS, rows, missing)
+    texts = {"source": spec.source, "dataset": spec.dataset, "conditions": told}
+    return figure_of("heat-map", panels, rows, missing=len(grids) == 1, key=spec.key, **texts)
 
 
 def _belongs(group: Group, spec: HeatMap) -> bool:

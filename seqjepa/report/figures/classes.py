@@ -11,20 +11,13 @@ from matplotlib.axes import Axes
 from seqjepa.evaluate.artefacts import CONFUSION, artefacts_folder, load_arrays
 from seqjepa.evaluate.results import differently_measured
 from seqjepa.paper.metrics import ROWS
-from seqjepa.report.figures.drawing import INK, SERIES, Datum, Figure, Panel, draw
+from seqjepa.report.figures.drawing import CAPTIONS, INK, SERIES, Datum, Figure, Panel, draw, figure_of
 from seqjepa.report.groups import Group, accuracy
 from seqjepa.report.render import fill
 from seqjepa.report.runs import RunRecord
 from shards.errors import FormatError
 
-TITLE = "Class by class: accuracy, and what is taken for what"
-CAPTION = (
-    "Top-1 of each class over all validation samples and draws, the lowest first; hollow: the untrained weights, where "
-    "they were measured alike. Matrix: rows are true classes, columns predicted ones, shares of a row from dark (none) "
-    "to light (all). The paper has no such figure."
-)
-COLUMNS = ("run", "number", "class", "samples and draws", "top-1, %", "untrained, %", "most taken for", "share, %")
-MISSING = "no run has a confusion matrix; evaluate one again"
+TITLE = CAPTIONS["class-by-class"]["title"]
 MOST_BARS = 60
 MOST_NAMES = 60
 """Classes whose names fit beside a matrix."""
@@ -75,7 +68,7 @@ def class_by_class(groups: Sequence[Group]) -> Figure:
                 rows += _class_rows(run, found, before)
                 break
     panels = drawn[0] if len(drawn) == 1 else [_closed(pair) for pair in drawn]
-    return Figure("class-by-class", TITLE, CAPTION, panels, COLUMNS, rows, "" if panels else MISSING)
+    return figure_of("class-by-class", panels, rows, missing=not panels)
 
 
 def _closed(pair: Sequence[Panel]) -> Panel:

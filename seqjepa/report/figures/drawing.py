@@ -9,9 +9,11 @@ import csv
 import io
 import re
 import textwrap
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from importlib.resources import files
 from itertools import pairwise
 from typing import Any
 
@@ -24,6 +26,9 @@ from matplotlib.ticker import MaxNLocator
 from seqjepa.report.groups import Mean
 
 Datum = str | int | float | None
+CAPTIONS: Mapping[str, Mapping[str, Any]] = tomllib.loads(
+    (files("seqjepa.report.figures") / "captions.toml").read_text(encoding="utf-8")
+)
 # Drawn in these stand-ins, which no chart uses otherwise, then swapped for what the style sheet defines.
 INK, FAINT, PUBLISHED = "#010203", "#010204", "#01020b"
 SERIES = tuple(f"#0102{5 + k:02x}" for k in range(6))
@@ -133,23 +138,41 @@ class Chart:
     y_label: str
 
 
-LINE_COLUMNS = ("panel", "whose", "curve", "x", "y", "±")
+def figure_of(
+    name: str,
+    panels: Sequence[Panel],
+    rows: Sequence[tuple[Datum, ...]] = (),
+    *,
+    missing: bool,
+    key: str = "",
+    **values: Any,
+) -> Figure:
+    """A figure with its texts of captions.toml.
+
+    missing  whether nothing of ours is drawn
+    key      of the figure, where several share one entry
+    values   what stands in the texts for {…}
+    """
+    texts = CAPTIONS[name]
+    title, caption = texts["title"].format(**values), texts["caption"].format(**values) if panels else ""
+    why = texts["missing"].format(**values) if missing else ""
+    return Figure(key or name, title, caption, tuple(panels), tuple(texts.get("columns", ())), rows, why)
 
 
 def figure_of_charts(
-    key: str, title: str, caption: str, charts: Iterable[Chart], missing: str, *, digits: str = ".3g"
+    name: str, charts: Iterable[Chart], *, missing: bool, digits: str = ".3g", **values: Any
 ) -> Figure:
     """A panel for each chart, with a dot at every point and all points as numbers below.
 
     digits: format of the values at the ends of curves, in the alternative text.
     """
-    drawn = list(charts)
+    drawn, title = list(charts), CAPTIONS[name]["title"]
     panels = [
         Panel(chart.title, draw_chart(chart, f"{title}, {chart.title}: {ends(chart.lines, digits)}.", markers=True))
         for chart in drawn
     ]
     rows = [row for chart in drawn for row in _line_rows(chart)]
-    return Figure(key, title, caption, panels, LINE_COLUMNS, rows, missing)
+    return figure_of(name, panels, rows, missing=missing, **values)
 
 
 def line_of(name: str, means: Mapping[int, Mean]) -> Line:

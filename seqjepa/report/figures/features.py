@@ -14,20 +14,13 @@ from PIL import Image
 from seqjepa.evaluate.artefacts import artefacts_folder, load_arrays
 from seqjepa.paper.figures import UMAP_CASES, UmapCase
 from seqjepa.paper.measures import value_at
-from seqjepa.report.figures.drawing import Figure, Panel, draw
+from seqjepa.report.figures.drawing import Figure, Panel, draw, figure_of
 from seqjepa.report.groups import Group
 from seqjepa.report.labels import is_whole, kind_of_data
 from seqjepa.report.render import fill
 from seqjepa.report.runs import RunRecord
 
-NEIGHBOURS_TITLE = "Figure 4: nearest neighbours of the encoder’s features"
 MOST_QUERIES = 8
-NEIGHBOURS_CAPTION = (
-    "Each row: a query from the validation split, then the three views whose encoder features are nearest (cosine) "
-    "among all validation views without the query itself. Solid frame: the same object; dashed: another object of the "
-    "same class; none: another class. Angles are between the two poses. The paper shows such rows for 3DIEBench; it "
-    "gives no numbers."
-)
 
 
 class Picture(NamedTuple):
@@ -49,9 +42,7 @@ def retrieval_rows(groups: Sequence[Group]) -> Figure:
         rows.append((group.label, group.data, found.get("class"), found.get("object"), found.get("angle_deg")))
         title = f"{group.label} on {group.data}{_agreement(found)}"
         panels.append(Panel(title, fill("pictures.html", title=title, rows=_pictures(arrays)), wide=True))
-    missing = "" if panels else "no run has stored neighbours; evaluate one on 3DIEBench or 3DIE-Synth, suite 3diebench"
-    columns = ("run", "data", "same class", "same object", "angle to the query, degrees")
-    return Figure("figure-4", NEIGHBOURS_TITLE, NEIGHBOURS_CAPTION, panels, columns, rows, missing)
+    return figure_of("figure-4", panels, rows, missing=not panels)
 
 
 def _shown_first(group: Group) -> tuple[bool, int]:
@@ -104,13 +95,6 @@ CLASS_COLOURS = (
 )  # fmt: skip
 MARKERS = "osD^vPX<>*"
 MOST_POINTS = 6000
-NO_MAP = "no such run has a stored map; evaluate one with the suite that holds the UMAP study"
-UMAP_CAPTION = (
-    "{run} on {data}. z of single views, and z_AGG where it was mapped. The paper’s Figures 5 and 12–14 show these "
-    "four cases; it gives neither UMAP’s settings nor the classes, ours: 15 neighbours, min_dist 0.1, ≤ 10 classes. "
-    "Trustworthiness: how far neighbours on the map are neighbours among the features, at most 1."
-)
-UMAP_COLUMNS = ("run", "data", "trustworthiness of the map of z", "of z_AGG")
 
 
 def umap_figures(groups: Sequence[Group]) -> list[Figure]:
@@ -124,11 +108,11 @@ def _umap_figure(case: UmapCase, groups: Sequence[Group]) -> Figure:
         for run in group.runs:
             arrays = load_arrays(artefacts_folder(run.path, "trained"), "umap")
             if {"view_xy", "view_class", "class_names"} <= set(arrays):
-                caption = UMAP_CAPTION.format(run=run.name, data=group.data)
                 kept = [value_at(run.trained, f"umap.trustworthiness_{part}") for part in ("view", "agg")]
-                panels = tuple(_umap_panels(arrays, f"{case.title}, {run.name}"))
-                return Figure(case.key, case.title, caption, panels, UMAP_COLUMNS, ((run.name, group.data, *kept),))
-    return Figure(case.key, case.title, "", missing=NO_MAP)
+                panels = _umap_panels(arrays, f"{case.title}, {run.name}")
+                row, values = (run.name, group.data, *kept), {"run": run.name, "data": group.data}
+                return figure_of("umap", panels, [row], missing=False, key=case.key, title=case.title, **values)
+    return figure_of("umap", [], missing=True, key=case.key, title=case.title)
 
 
 def _fits(case: UmapCase, group: Group) -> bool:

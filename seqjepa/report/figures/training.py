@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from seqjepa.report.figures.drawing import MOST_LINES, Figure, Line, Panel, curve, ends, line_chart
+from seqjepa.report.figures.drawing import CAPTIONS, MOST_LINES, Figure, Line, Panel, curve, ends, figure_of, line_chart
 from seqjepa.report.groups import Group
 from seqjepa.report.labels import METHODS
 from seqjepa.training.monitor import COLLAPSED_RANK, COLLAPSED_STD
@@ -16,18 +17,6 @@ COLLAPSE = {
     "agg_std": "spread of z_AGG",
 }
 PROBES = {"probe_top1": "top-1 of the probe, 0 to 1", "probe_r2": "R² of the probe"}
-LOSS_CAPTION = "Mean over each epoch. Losses of different methods have nothing to do with each other."
-COLLAPSE_CAPTION = (
-    "Of the features of one epoch, brought to length 1. Effective rank: over how many directions they spread; below "
-    f"{COLLAPSED_RANK} is a collapse. Spread: 1 when even over all directions; below {COLLAPSED_STD} all inputs look "
-    "alike."
-)
-PROBES_CAPTION = (
-    "Linear heads that learn beside the method on detached features of the training split, mean over each epoch: a "
-    "sign of progress, not the numbers of the tables. R² is of the relative action between two views."
-)
-RATES_CAPTION = "At the end of each epoch, as logged: warm-up, then as the schedule has it."
-NO_LOG, NO_PROBES = "no run has a log of its epochs", "no run has logged online probes"
 
 
 def run_curves(groups: Sequence[Group]) -> list[Figure]:
@@ -36,16 +25,14 @@ def run_curves(groups: Sequence[Group]) -> list[Figure]:
     At most six runs a chart; no numbers, they are in the logs.
     """
     return [
-        _figure("loss", "Loss over epochs", LOSS_CAPTION, groups, {"loss": "loss"}, NO_LOG),
-        _figure("collapse", "Are the features alive?", COLLAPSE_CAPTION, groups, COLLAPSE, NO_LOG),
-        _figure("online-probes", "Online probes", PROBES_CAPTION, groups, PROBES, NO_PROBES),
-        _figure("learning-rate", "Learning rate", RATES_CAPTION, groups, {"lr": "learning rate"}, NO_LOG),
+        _figure("loss", groups, {"loss": "loss"}),
+        _figure("collapse", groups, COLLAPSE, rank=COLLAPSED_RANK, std=COLLAPSED_STD),
+        _figure("online-probes", groups, PROBES),
+        _figure("learning-rate", groups, {"lr": "learning rate"}),
     ]
 
 
-def _figure(
-    key: str, title: str, caption: str, groups: Sequence[Group], columns: Mapping[str, str], missing: str
-) -> Figure:
+def _figure(key: str, groups: Sequence[Group], columns: Mapping[str, str], **values: Any) -> Figure:
     """Charts of columns of metrics.jsonl, by the names that they have on their axes, for each data set.
 
     Losses have a chart for each method too, since they have nothing to do with each other.
@@ -54,13 +41,14 @@ def _figure(
     for group in groups:
         method = METHODS.get(group.config.method, group.config.method) if key == "loss" else ""
         found.setdefault((method, group.data), []).append(group)
+    title = CAPTIONS[key]["title"]
     panels = [
         panel
         for (method, data), some in found.items()
         for column, shown in columns.items()
         for panel in _panels(title, f"{method} on {data}" if method else f"{shown}, {data}", column, shown, some)
     ]
-    return Figure(key, title, caption, panels, missing="" if panels else missing)
+    return figure_of(key, panels, missing=not panels, **values)
 
 
 def _panels(figure: str, title: str, column: str, y_label: str, groups: Sequence[Group]) -> Iterator[Panel]:

@@ -23,27 +23,6 @@ from seqjepa.report.groups import TABLES_M_VAL, Group, Mean, by_data, families
 from seqjepa.report.labels import kind_of_data
 from seqjepa.report.runs import RunRecord
 
-PATH_CAPTION = (
-    "R² of the transformation from the first view to the one after the last, read from z_AGG and the last action’s "
-    "embedding; each head was trained on what it is shown. With one step the answer is the last action itself. Grey "
-    "and hollow: the paper’s curves (three seeds), beside ours only for the same data set at the same resolution; what "
-    "other data share with them is the shape."
-)
-SCALING_CAPTION = (
-    "Left: R² of the transformation over M_tr. Middle: top-1 of z_AGG over M_tr, at M_val = 5 or the most that was "
-    "measured. Right: top-1 of z_AGG over M_val. Grey and hollow: the paper’s curves, read from its figure. Ours stand "
-    "among them only for the same data set at the same resolution; other data have panels of their own, whose levels "
-    "are not comparable with the paper’s."
-)
-TRANSFER_CAPTION = (
-    "Top-1 of z_AGG on images that the model was not trained on, percent; a linear classifier for each M_val. Grey and "
-    "hollow: the paper’s curves, STL-10 to ImageNet-1k with patches of 32 and 84 px. Ours name images and patches, and "
-    "stand among them only for the same two data sets, resolution and patches."
-)
-ROLLOUT_CAPTION = (
-    "Mean reciprocal rank of the true view among all views of its object, over the number of steps predicted ahead. "
-    "Each step takes the last prediction for a view that was seen. Grey: chance. The paper has no such figure."
-)
 Family = Sequence[Group]
 """Groups that differ in M_tr alone."""
 
@@ -70,9 +49,8 @@ def path_figure(groups: Sequence[Group]) -> Figure:
             panels.append((f"{curves.word}: published alone ({curves.dataset})", theirs))
     kinds = {kind_of_data(group.config) for group in measured}
     lacking = " and ".join(f"no {curves.word} run" for curves in PATH_CURVES if curves.kind not in kinds)
-    missing = f"{lacking} has path integration; the paper’s curves alone are drawn there" if lacking else ""
     charts = [Chart(title, lines, "steps, M_val", "R²") for title, lines in panels]
-    return figure_of_charts("figure-6", "Figure 6: path integration", PATH_CAPTION, charts, missing, digits=".2f")
+    return figure_of_charts("figure-6", charts, missing=bool(lacking), digits=".2f", lacking=lacking)
 
 
 def _our_paths(group: Group) -> list[Line]:
@@ -101,9 +79,7 @@ def scaling(groups: Sequence[Group]) -> Figure:
     for data in distinct(family[0].data for family in elsewhere):
         charts += _scaling_charts([family for family in elsewhere if family[0].data == data], data)
     drawn = any(lines(family) for family in found for lines in (_r2_over_m_tr, _top1_over_m_tr, _top1_over_m_val))
-    missing = "" if drawn else "no seq-JEPA run was evaluated; the paper’s curves alone"
-    title = "Figure 7: scaling with the number of views"
-    return figure_of_charts("figure-7", title, SCALING_CAPTION, charts, missing)
+    return figure_of_charts("figure-7", charts, missing=not drawn)
 
 
 def _scaling_charts(found: Sequence[Family], data: str = "") -> Iterator[Chart]:
@@ -189,10 +165,7 @@ def transfer(groups: Sequence[Group]) -> Figure:
     title = "published and ours" if beside else "published alone"
     panels = {title: [*_published_transfer(), *beside], **elsewhere}
     charts = [Chart(title, lines, "M_val", "top-1, %") for title, lines in panels.items()]
-    missing = "no run was evaluated on other images (seqjepa evaluate RUN --shards OTHER)"
-    missing = "" if beside or elsewhere else missing
-    title = "Figure 15: transfer of saccade models to other images"
-    return figure_of_charts("figure-15", title, TRANSFER_CAPTION, charts, missing)
+    return figure_of_charts("figure-15", charts, missing=not beside and not elsewhere)
 
 
 def _is_the_papers(group: Group, name: str) -> bool:
@@ -238,6 +211,4 @@ def rollout_curve(groups: Sequence[Group]) -> Figure:
             x = lines[0].x
             lines.append(Line("chance", x, [chance.value] * len(x), published=True))
         charts.append(Chart(data, lines, "steps ahead", "MRR"))
-    title = "Rollouts: retrieval from predictions fed back"
-    missing = "" if charts else "no seq-JEPA run has rollouts; evaluate one with --suite all"
-    return figure_of_charts("rollouts", title, ROLLOUT_CAPTION, charts, missing, digits=".2f")
+    return figure_of_charts("rollouts", charts, missing=not charts, digits=".2f")
