@@ -16,6 +16,7 @@ from typing import Any
 @dataclass(frozen=True)
 class PaperSet:
     """name: as results.csv writes it. resolution: pixels a side. samples: objects or images that are trained on.
+    epochs: of training.
 
     classes: classes_sha256 of its class names; several where its distributions spell them differently.
     """
@@ -24,6 +25,7 @@ class PaperSet:
     recipes: str  # heading of its recipes
     resolution: int
     samples: int
+    epochs: int
     classes: tuple[str, ...]
 
 
@@ -33,6 +35,7 @@ SETS: Mapping[str, PaperSet] = {
         "3DIEBench",
         128,
         41_920,
+        1000,
         ("85635f128bb2d85aa7cce94b8f9fc84ae20f6a5c890791c3d10907599a492671",),
     ),
     "cifar100": PaperSet(
@@ -40,6 +43,7 @@ SETS: Mapping[str, PaperSet] = {
         "CIFAR-100, augmentations",
         32,
         50_000,
+        2000,
         (
             "fbe8ad23bbaf24969898a386833b49c3aaf6ad1119d43f7b41cdea1b3416d578",
             "d997c3b97a5981a886d82407cfc8c064834757fa6097289da03fef0525aada2f",  # with "computer_keyboard"
@@ -50,6 +54,7 @@ SETS: Mapping[str, PaperSet] = {
         "Tiny ImageNet, augmentations",
         64,
         100_000,
+        2000,
         (
             "469256525372353824e71972ad38973324ee89b7c2decc4ae239aefa62a92796",
             "add4bf0c8712ef7fb4bca98e3bbaf07101636c5db62cce486fd2af71cc11caf8",  # WordNet ids, if no words.txt
@@ -60,6 +65,7 @@ SETS: Mapping[str, PaperSet] = {
         "STL-10, saccades",
         96,
         100_000,  # the unlabelled ones
+        2000,
         ("08b234ce7b11dbd3e77d1dacf32b2dac8fcd36efa7d7719ad1def4d8f1153bf4",),
     ),
 }
@@ -67,6 +73,7 @@ SETS: Mapping[str, PaperSet] = {
 
 CLASSES_SHA256 = {digest: known.name for known in SETS.values() for digest in known.classes}
 PAPER_SAMPLES = {known.name: known.samples for known in SETS.values()}
+PAPER_EPOCHS = {known.name: known.epochs for known in SETS.values()}
 RESOLUTION = {known.name: known.resolution for known in SETS.values()}
 IMAGENET_SHA256 = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"
 """classes_sha256 of the 1000 WordNet ids of ILSVRC 2012, which ImageNet-Sketch and ImageNet-V2 share."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from seqjepa.config import RunConfig
 from seqjepa.data.actions import action_name, is_augmentation
+from seqjepa.paper.sets import RESOLUTION
 from seqjepa.report.runs import RunRecord
 
 METHODS = {
@@ -36,8 +37,6 @@ CONDITIONING = {
     "declared": "declared actions",
 }
 """Names for what a run is conditioned on, where they are not those of actions.py: first the paper's."""
-RESOLUTION = {"3DIEBench": 128, "CIFAR100": 32, "TinyImageNet": 64, "STL-10": 96}
-"""Pixels a side of the paper's images."""
 ABLATED_WIDTHS = (16, 64, 256)
 """Of the action embedding, in Table 4, beside the usual 128; any other width is a matter of scale."""
 

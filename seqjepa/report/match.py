@@ -29,7 +29,7 @@ WIDTH = "action_embedding_dim="
 USUAL_WIDTH = 128
 LINEARLY_REGRESSED = ("R2_color", "R2_position", "R2_blur")
 """Metrics of the paper's that are read by linear regressors (§A.2)."""
-ELSEWHERE = ("name", "seed", "fidelity", "method", "train.", "data.split", "data.image_size")
+ELSEWHERE = ("name", "seed", "fidelity", "method", "train.", "data.set", "data.split", "data.image_size")
 """Settings that are no difference of scale, or that are compared as they were measured."""
 SHORT = {"optim.batch_size": "batch", "data.context": "M_tr", "model.width": "width of the backbone ×"}
 

@@ -10,14 +10,13 @@ from seqjepa.evaluate.protocol import LINEARLY_REGRESSED
 from seqjepa.evaluate.results import differently_measured, few_objects, keyed_rows, regressors_of
 from seqjepa.paper.measures import value_at
 from seqjepa.paper.metrics import better, judged
-from seqjepa.paper.sets import PAPER_SAMPLES
+from seqjepa.paper.sets import PAPER_EPOCHS, PAPER_SAMPLES, RESOLUTION
 from seqjepa.report.groups import Group
-from seqjepa.report.labels import RESOLUTION, resolution
+from seqjepa.report.labels import resolution
 from seqjepa.report.match import trained_samples
 from seqjepa.report.runs import RunRecord
 from seqjepa.training.monitor import COLLAPSED_RANK, COLLAPSED_STD
 
-PAPER_EPOCHS = {"3DIEBench": 1000, "CIFAR100": 2000, "TinyImageNet": 2000, "STL-10": 2000}
 FEATURES = {"z": "z", "agg": "z_AGG"}
 FIRST = ("top1_", "r2_", "rel_rot", "indiv_rot")
 """Beginnings of the keys of what single views, aggregates and pairs tell, but for paths."""

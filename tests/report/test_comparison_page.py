@@ -169,7 +169,7 @@ def test_provenance_says_where_each_run_comes_from(html, runs):
 def test_settings_are_named_as_the_command_line_takes_them(runs):
     away = next(record for record in read_records([runs]) if record.name == "away1")
     assert differences_from_defaults(away.config) == [
-        "seed=1", "data.normalisation=3diebench", "data.image_size=128", "optim.epochs=2",
+        "seed=1", "data.set=3diebench", "data.normalisation=3diebench", "data.image_size=128", "optim.epochs=2",
     ]  # fmt: skip
 
 

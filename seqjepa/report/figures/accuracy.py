@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from seqjepa.paper.figures import HEAT_MAPS, LIKE, PLANES, TOLD_ALL, HeatMap, Plane
 from seqjepa.paper.published import Published, of_source
+from seqjepa.paper.sets import PAPER_EPOCHS
 from seqjepa.report.figures.drawing import (
     CAPTIONS,
     PUBLISHED,
@@ -26,7 +27,6 @@ from seqjepa.report.figures.drawing import (
 from seqjepa.report.groups import Group, Mean, accuracy, families
 from seqjepa.report.labels import conditioning, kind_of_data, label
 from seqjepa.report.render import fill
-from seqjepa.report.warnings import PAPER_EPOCHS
 
 KINDS = {"3DIEBench": "stored views", "STL-10": "patches", "CIFAR100": "augmented"}
 Grid = dict[tuple[str, int, int], Mean]
