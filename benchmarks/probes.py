@@ -33,11 +33,13 @@ from probes_recomputed import Encoded, decoded, probe_recomputed, validation_sec
 from torch import Tensor  # noqa: E402
 
 from pipelines.synth import SynthConfig, synth_shards  # noqa: E402
+from seqjepa.config import CPU_AGG_DRAWS, PAPER_PROBE_EPOCHS, EvalConfig  # noqa: E402
 from seqjepa.devices import pick_device  # noqa: E402
-from seqjepa.evaluate.encode import PixelStats, encode_views  # noqa: E402
-from seqjepa.evaluate.probes import Bench, fit_and_score  # noqa: E402
-from seqjepa.evaluate.run import CPU_AGG_DRAWS, frozen  # noqa: E402
-from seqjepa.evaluate.tasks import PAPER_EPOCHS, Capabilities, Lengths, ProbeTask, tasks_for  # noqa: E402
+from seqjepa.evaluate.capabilities import Capabilities  # noqa: E402
+from seqjepa.evaluate.features import PixelStats, encode_views  # noqa: E402
+from seqjepa.evaluate.probes import Bench, ProbeTask, fit_and_score  # noqa: E402
+from seqjepa.evaluate.run import frozen  # noqa: E402
+from seqjepa.evaluate.tasks import tasks_for  # noqa: E402
 from seqjepa.methods.base import Method  # noqa: E402
 from seqjepa.recipes import load_recipe  # noqa: E402
 from seqjepa.training.checkpoint import initial_method  # noqa: E402
@@ -55,7 +57,7 @@ class Task:
     splits: tuple[SplitIndex, SplitIndex]
     classes: int
     device: torch.device
-    lengths: Lengths
+    config: EvalConfig
     peer_epochs: int
     threads: int
 
@@ -79,7 +81,7 @@ def measures_of(task: Task, bench: Bench) -> list[ProbeTask]:
     subject = Capabilities(
         task.method, "rotation", task.classes, bench.train.param_names, views, labelled=True, no_path="not timed"
     )
-    return tasks_for(subject, [m for m in SIZES if m <= views], task.lengths)[0]
+    return tasks_for(subject, task.config.model_copy(update={"m_val": tuple(m for m in SIZES if m <= views)}))[0]
 
 
 def compare(task: Task, measure: ProbeTask, bench: Bench, encoded: Encoded) -> dict[str, Any]:
@@ -120,9 +122,9 @@ def main() -> None:
     method = initial_method(load_recipe("3die-rot-M3", [f"data.image_size={arguments.size}"]), 4)
     module = method.to(device).to(memory_format=torch.channels_last)
     draws = arguments.epochs if device.type == "cuda" else CPU_AGG_DRAWS
-    lengths, threads = Lengths(arguments.epochs, draws), min(16, len(os.sched_getaffinity(0)))
+    config, threads = EvalConfig(probe_epochs=arguments.epochs, agg_draws=draws), min(16, len(os.sched_getaffinity(0)))
     splits = stored.split("train"), stored.split("val")
-    task = Task(method, splits, len(stored.info.classes), device, lengths, arguments.peer_epochs, threads)
+    task = Task(method, splits, len(stored.info.classes), device, config, arguments.peer_epochs, threads)
     with frozen(module):
         bench, encoding = encode(task)
         pixels = decoded(splits[0], device, threads)
@@ -139,7 +141,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--objects", type=int, default=256, help="training objects")
     parser.add_argument("--views", type=int, default=50)
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--epochs", type=int, default=PAPER_EPOCHS)
+    parser.add_argument("--epochs", type=int, default=PAPER_PROBE_EPOCHS)
     parser.add_argument("--peer-epochs", type=int, default=2, help="as many as --epochs measures all of them")
     parser.add_argument("--device", default="auto")
     return parser.parse_args()

@@ -20,12 +20,12 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from common import emit, versions  # noqa: E402
 
+from seqjepa.config import PAPER_PROBE_EPOCHS  # noqa: E402
 from seqjepa.data.actions import ROTATION_COLUMNS  # noqa: E402
 from seqjepa.devices import pick_device  # noqa: E402
-from seqjepa.evaluate import inputs  # noqa: E402
 from seqjepa.evaluate.features import Features  # noqa: E402
-from seqjepa.evaluate.probes import Bench, fit_and_score  # noqa: E402
-from seqjepa.evaluate.tasks import PAPER_EPOCHS, ProbeTask, accuracy, regression  # noqa: E402
+from seqjepa.evaluate.probes import Bench, ProbeTask, classification, fit_and_score, regression  # noqa: E402
+from seqjepa.evaluate.tasks import action_between, label_of_view  # noqa: E402
 
 VIEWS, WIDTH, CLASSES = 50, 512, 55
 OBJECTS_AT_ONCE = 1024
@@ -55,15 +55,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--objects", type=int, default=41_920, help="training objects; a quarter as many to score on")
     parser.add_argument("--rotation-epochs", type=int, default=10, help="of the MLP, on a CPU")
-    parser.add_argument("--epochs", type=int, default=PAPER_EPOCHS)
+    parser.add_argument("--epochs", type=int, default=PAPER_PROBE_EPOCHS)
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
     device, epochs = pick_device(arguments.device), arguments.epochs
     val_objects = round(arguments.objects * 10_552 / 41_920)
     bench = Bench(random_bank(arguments.objects, 1, device), random_bank(val_objects, 2, device), device, seed=0)
     rotation_epochs = epochs if device.type == "cuda" else min(epochs, arguments.rotation_epochs)
-    between = inputs.action_between("rotation")
-    top1, scores = seconds(accuracy("top1_z", inputs.label_of_view, CLASSES, epochs), bench)
+    between = action_between("rotation")
+    top1, scores = seconds(classification("top1_z", label_of_view, CLASSES, epochs), bench)
     rotation, _ = seconds(regression("r2_rel_rot", between, 2, 4, rotation_epochs, deep=True), bench)
     emit(
         f"probes of {arguments.objects:,} + {val_objects:,} objects × {VIEWS} views, {epochs} epochs",

@@ -17,10 +17,8 @@ from torch import Tensor
 
 from seqjepa.data.draws import Purpose
 from seqjepa.data.sequence import normalise
-from seqjepa.evaluate.encode import PixelStats, embed, stored_views
-from seqjepa.evaluate.heads import Fit, fit, predict
-from seqjepa.evaluate.probes import Bench, shown_and_wanted
-from seqjepa.evaluate.tasks import Numbers, ProbeTask
+from seqjepa.evaluate.features import PixelStats, embed, stored_views
+from seqjepa.evaluate.probes import Bench, Fit, ProbeTask, fit, predict, validation_pairs
 from seqjepa.methods.base import Method
 from shards.reader import SplitIndex
 
@@ -75,7 +73,7 @@ def decoded(index: SplitIndex, device: torch.device, threads: int) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 1, 4, 2, 3).contiguous().to(device)
 
 
-def probe_recomputed(measure: ProbeTask, bench: Bench, encoded: Encoded, epochs: int) -> tuple[float, Numbers]:
+def probe_recomputed(measure: ProbeTask, bench: Bench, encoded: Encoded, epochs: int) -> tuple[float, dict[str, float]]:
     """Seconds of so many epochs of a probe, and its scores after them on the bench's own validation features.
 
     Nothing but the epochs is timed: neither the examples that a head is made from nor the scores.
@@ -93,7 +91,7 @@ def probe_recomputed(measure: ProbeTask, bench: Bench, encoded: Encoded, epochs:
         device=bench.device,
     )
     seconds = wait(bench.device) - began
-    x, y = shown_and_wanted(measure, bench, bench.val)
+    x, y = validation_pairs(measure, bench, bench.val)
     return seconds, measure.score(predict(head, x), y)
 
 
@@ -101,7 +99,7 @@ def validation_seconds(measure: ProbeTask, bench: Bench, encoded: Encoded) -> fl
     """Seconds of one look at the validation split, which the released code takes after every epoch; heads left out."""
     bank = replace(bench.val, z=encoded)  # type: ignore[arg-type]
     began = wait(bench.device)
-    shown_and_wanted(measure, bench, bank)
+    validation_pairs(measure, bench, bank)
     return wait(bench.device) - began
 
 

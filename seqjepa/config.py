@@ -1,11 +1,15 @@
-"""A run's configuration: every knob, validated at once. Recipes (TOML) and `--set a.b=c` are read in recipes/."""
+"""What a run and an evaluation are configured by: every knob, validated at once.
+
+Recipes (TOML) and `--set a.b=c` are read in recipes/.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
 from pydantic_core import PydanticCustomError
 
 from seqjepa.data.actions import DECLARED, OF_THE_SHARDS, PRESETS, action_name, is_augmentation
@@ -167,3 +171,95 @@ def contradictions(config: RunConfig) -> Iterator[str]:
         yield f"{augmented} is not a recipe for augmentations; there are: {', '.join(RECIPES)}"
     if 0 < data.image_size < data.patch:
         yield f"{patches} is larger than the images: data.image_size = {data.image_size}"
+
+
+PAPER_PROBE_EPOCHS = 300
+PAPER_LINEAR_REGRESSOR_EPOCHS = 50
+CPU_AGG_DRAWS = 16
+LONGEST_PATH = 7
+
+
+def _ascending(sizes: Iterable[int] | None) -> tuple[int, ...] | None:
+    return None if sizes is None else tuple(sorted(set(sizes)))
+
+
+Sizes = Annotated[tuple[int, ...], BeforeValidator(_ascending)]
+
+
+class EvalConfig(Section):
+    """How a run is evaluated (docs/evaluation.md). None: decided by the device and by what there is.
+
+    untrained     the run's initial weights instead of its trained ones
+    m_val         context sizes for z_AGG; those larger than a sample has views are left out, and said to be
+    probe_epochs  None: the paper's 300, and 50 for linear regressors; else n, and n/6 for linear regressors
+    agg_draws     training draws of stored views for z_AGG, cycled over epochs. None: a new draw every epoch on a GPU,
+                  16 on a CPU, where running the aggregator every epoch would take longer than all else together
+    train_draws   training draws of fixations or augmentations of an image, cycled over epochs. None: one for each
+                  epoch, or as many as fit, on a GPU; 8 on a CPU
+    val_draws     fixed draws under which each validation sample is seen; scores are over all of them
+    train_split, val_split  None: "train", and "val" or else "test"
+    patch         pixels a side of the patches, to evaluate with others than in training (transfer, Figure 15); of runs
+                  on augmented images with saliency maps: of those that position R² is read from (default 32)
+    normalisation "run", "shards" or a name in DataConfig. None: the run's own constants, on images of another size or
+                  with another patch "imagenet" for that set and "shards" for others
+    path          path integration. None: as the suite has it; else for positions (linear heads), and for rotations
+                  (MLPs) on a GPU only
+    contexts      numbers of tokens before a view, for ContextSSL: even. None: as many as there is room for (126 of a
+                  sequence of 64 pairs), on a GPU also none
+    suite         "probes", "3diebench", "stl10", "augmentations" or "all": which studies go with the probes
+    ood           shards of the same objects' kind with rotations that training never saw (paper §B.3)
+    standardise   linear regressors see standardised features and begin at the mean of their targets. Not what the
+                  paper says (§A.2): nearer to the linear function that fits best than its 50 epochs get
+    """
+
+    untrained: bool = False
+    device: str = "auto"
+    m_val: Sizes = tuple(range(1, 9))
+    probe_epochs: int | None = None
+    agg_draws: int | None = None
+    train_draws: int | None = None
+    val_draws: int = 1
+    seed: int = 0
+    train_split: str | None = None
+    val_split: str | None = None
+    patch: int | None = None
+    normalisation: str | None = None
+    path: bool | None = None
+    contexts: Sizes | None = None
+    suite: str = "probes"
+    ood: Path | None = None
+    standardise: bool = False
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of classifiers and MLPs."""
+        return self.probe_epochs or PAPER_PROBE_EPOCHS
+
+    @property
+    def linear_regressor_epochs(self) -> int:
+        """Epochs of linear regressors, in the paper's proportion to the others' (50 to 300)."""
+        return max(1, round(self.epochs * PAPER_LINEAR_REGRESSOR_EPOCHS / PAPER_PROBE_EPOCHS))
+
+    @property
+    def path_sizes(self) -> tuple[int, ...]:
+        """The sizes of m_val for which paths are integrated: up to 7, as in Figure 6."""
+        return tuple(m for m in self.m_val if m <= LONGEST_PATH)
+
+    @property
+    def views(self) -> int:
+        """The longest sequence that a probe needs: M_val views, M + 1 for paths, 2 for pairs."""
+        return max(2, *self.m_val, *(m + 1 for m in self.path_sizes))
+
+    @property
+    def augmented_views(self) -> int:
+        """The views of a draw of augmentations: M_val of the observation pipeline, and one of the target pipeline."""
+        return max(self.m_val) + 1
+
+    @property
+    def aggregate_draws(self) -> int:
+        """Training draws of what costs a forward pass of the aggregator."""
+        return self.agg_draws or self.epochs
+
+    def for_device(self, on_gpu: bool) -> EvalConfig:
+        """With the draws that None leaves to the device."""
+        return self if on_gpu or self.agg_draws else self.model_copy(update={"agg_draws": CPU_AGG_DRAWS})

@@ -29,8 +29,7 @@ from pipelines.sources.objects import ObjectTree
 from seqjepa import recipes
 from seqjepa.data.decode_worker import ROW, RowError, Setup
 from seqjepa.data.ring import InlineRing, WorkerRing
-from seqjepa.evaluate.artefacts import load_arrays
-from seqjepa.evaluate.results import read_results
+from seqjepa.evaluate.results import load_arrays, read_results
 from seqjepa.experiments.scale import load_scale
 from seqjepa.training.loggers import read_epochs
 from shards.environment import describe_error, is_environment_error

@@ -1,57 +1,99 @@
-"""What decides which measures make sense for a run on a shard set, from what was encoded."""
+"""What a run and a shard set allow to measure, from what was encoded. tasks.py asks it which probes make sense."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 
+from seqjepa.config import EvalConfig
+from seqjepa.data.actions import AUGMENTATION_COLUMNS
 from seqjepa.data.views import Augmented
-from seqjepa.evaluate.config import Protocol
+from seqjepa.evaluate.encode import SplitFeatures
 from seqjepa.evaluate.features import Features
-from seqjepa.evaluate.splits import SplitFeatures
-from seqjepa.evaluate.tasks import Capabilities, Seen
+from seqjepa.methods.base import Method
 from seqjepa.training.checkpoint import LoadedRun
 from shards.reader import ShardSet
 
+Seen = Literal["stored views", "patches", "augmentations"]
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """The splits at hand and the method.
+
+    most_views  the longest sequence that every sample can give
+    seen        what views are; of patches and augmentations the splits also hold z of the images that they are made of
+    maps        the set has saliency maps
+    constant    parameters that are the same in all views
+    author      fidelity: which pairs of augmented views are compared, see tasks.augmentation_between
+    no_path     why not to integrate paths where it could be done; empty: do
+    patches     position R² is read from patches that stand beside the augmented images
+    """
+
+    method: Method
+    action: str
+    classes: int
+    param_names: tuple[str, ...]
+    most_views: int
+    labelled: bool
+    seen: Seen = "stored views"
+    maps: bool = False
+    constant: tuple[str, ...] = ()
+    author: bool = False
+    no_path: str = ""
+    patches: bool = False
+
+    @property
+    def augmented(self) -> bool:
+        """Whether views are augmented images, made here or baked: then the last view of a sequence is the target."""
+        return set(AUGMENTATION_COLUMNS) <= set(self.param_names)
+
+    @property
+    def most_context(self) -> int:
+        """The most views that a z_AGG can be of: the target view of augmentations plays no part in it."""
+        return self.most_views - self.augmented
+
 
 def capabilities_of(
-    loaded: LoadedRun, stored: ShardSet, banks: SplitFeatures, protocol: Protocol, device: torch.device
+    loaded: LoadedRun, stored: ShardSet, splits: SplitFeatures, config: EvalConfig, device: torch.device
 ) -> Capabilities:
-    both = (banks.train, banks.val)
+    both = (splits.train, splits.val)
     return Capabilities(
         method=loaded.method,
         action=loaded.data.action,
-        classes=max(len(stored.info.classes), *(int(bank.labels.max()) + 1 for bank in both)),
-        param_names=banks.train.param_names,
-        most_views=min(bank.most_views for bank in both),
-        labelled=all(int(bank.labels.min()) >= 0 for bank in both),
-        seen=_seen(banks),
+        classes=max(len(stored.info.classes), *(int(features.labels.max()) + 1 for features in both)),
+        param_names=splits.train.param_names,
+        most_views=min(features.most_views for features in both),
+        labelled=all(int(features.labels.min()) >= 0 for features in both),
+        seen=_seen(splits),
         maps=stored.info.kind == "saliency",
-        constant=_constant(banks.val),
+        constant=_constant(splits.val),
         author=loaded.config.fidelity == "author",
-        no_path=_no_path(loaded, protocol, device),
-        standardise=protocol.standardise,
-        patches=banks.patches is not None,
+        no_path=_why_no_path(loaded, config, device),
+        patches=splits.patches is not None,
     )
 
 
-def _seen(banks: SplitFeatures) -> Seen:
-    if banks.how is None:
+def _seen(splits: SplitFeatures) -> Seen:
+    if splits.how is None:
         return "stored views"
-    return "augmentations" if isinstance(banks.how, Augmented) else "patches"
+    return "augmentations" if isinstance(splits.how, Augmented) else "patches"
 
 
-def _constant(bank: Features) -> tuple[str, ...]:
+def _constant(features: Features) -> tuple[str, ...]:
     """Names of the parameters that are the same in all views."""
-    low, high = bank.params.min(axis=(0, 1)), bank.params.max(axis=(0, 1))
-    return tuple(name for name, same in zip(bank.param_names, low == high, strict=True) if same)
+    low, high = features.params.min(axis=(0, 1)), features.params.max(axis=(0, 1))
+    return tuple(name for name, same in zip(features.param_names, low == high, strict=True) if same)
 
 
-def _no_path(loaded: LoadedRun, protocol: Protocol, device: torch.device) -> str:
+def _why_no_path(loaded: LoadedRun, config: EvalConfig, device: torch.device) -> str:
     """Why paths are not integrated; empty if they are."""
     if loaded.config.model.condition == "none":
         return "the method is given no actions"
-    if protocol.path is False:
+    if config.path is False:
         return "not asked for"
-    if protocol.path is None and loaded.data.action != "position" and device.type != "cuda":
+    if config.path is None and loaded.data.action != "position" and device.type != "cuda":
         return "an MLP for each M and ablation: by default on a GPU only; ask for it with --path"
     return ""

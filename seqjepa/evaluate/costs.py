@@ -22,14 +22,14 @@ QUATERNION = 4
 """Numbers of an action; as many as there are change the count by less than a millionth."""
 
 
-def macs_by_size(case: EvalContext) -> dict[str, float]:
+def macs_by_size(ctx: EvalContext) -> dict[str, float]:
     """10⁹ multiply–accumulates of one sample by M: M views through the encoder, then the aggregator.
 
     Methods without an aggregate read one view: M = 1 alone.
     """
-    method, action_size = case.loaded.method, case.loaded.data.action_size
-    sizes = case.protocol.m_val if isinstance(method, Aggregating) else (1,)
-    return {str(m): forward_macs(method, action_size, _view_shape(case), m) / 1e9 for m in sizes}
+    method, action_size = ctx.loaded.method, ctx.loaded.data.action_size
+    sizes = ctx.config.m_val if isinstance(method, Aggregating) else (1,)
+    return {str(m): forward_macs(method, action_size, _view_shape(ctx), m) / 1e9 for m in sizes}
 
 
 def macs_of_networks(config: RunConfig, pixels: int, m: int | None) -> float:
@@ -62,18 +62,18 @@ def training_time(metrics: Path) -> dict[str, Any]:
     return found
 
 
-def _view_shape(case: EvalContext) -> tuple[int, int]:
+def _view_shape(ctx: EvalContext) -> tuple[int, int]:
     """Height and width of what goes through the encoder, in pixels."""
-    how, data = case.banks.how, case.loaded.data
+    how, data = ctx.splits.how, ctx.loaded.data
     if isinstance(how, Fixating):
         return how.patch, how.patch
     return (how.size, how.size) if isinstance(how, Augmented) else (data.height, data.width)
 
 
-def _take(case: EvalContext) -> dict[str, Any]:
-    parameters = sum(p.numel() for p in case.loaded.method.parameters())
-    took = training_time(case.run / METRICS) if case.run is not None and not case.untrained else {}
-    return {"costs": {"parameters": parameters, "macs_g": macs_by_size(case), **took}}
+def _take(ctx: EvalContext) -> dict[str, Any]:
+    parameters = sum(p.numel() for p in ctx.loaded.method.parameters())
+    took = training_time(ctx.run / METRICS) if ctx.run is not None and not ctx.config.untrained else {}
+    return {"costs": {"parameters": parameters, "macs_g": macs_by_size(ctx), **took}}
 
 
 def as_line(costs: Mapping[str, Any]) -> str:
@@ -88,4 +88,4 @@ def as_line(costs: Mapping[str, Any]) -> str:
     return f"costs: {'; '.join(parts)}"
 
 
-COSTS = Study("costs", why_not=lambda case: "", take=_take, rows={})
+COSTS = Study("costs", why_not=lambda ctx: "", take=_take)

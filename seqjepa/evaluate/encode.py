@@ -1,268 +1,272 @@
-"""Pixels through the frozen encoder, in passes of a bounded size, and the room that their features are kept in.
+"""Both splits of an evaluation through the encoder: which splits, how images are seen, and how many draws of views.
 
-The bank of a split of stored views: every view through the encoder, once.
-
-The bank of a split of images: K draws of V views of every image through the encoder once, and the image itself.
-
-Letters: S images of H × W pixels, K draws, V views of a draw, P parameters, D width of z.
-
-Every stored view of a split, once, in storage order: pixels for the feature cache.
-
-Nothing is drawn here, so nothing of the training loader is needed: the index says where each view lies, and a few
-threads decode the next batch (the decoder releases the GIL) while the encoder works on this one.
-
-Every image of a split with its saliency map, once, in stored order.
+Images are seen as in training, in patches or augmented. Runs on augmented whole images see pairs of patches beside
+them: their position R² stands in Table 3 beside that of runs on patches ("SimCLR (augmentations)").
 """
 
 from __future__ import annotations
 
-import mmap
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Protocol
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
 
-import numpy as np
-import simplejpeg
 import torch
-from torch import Tensor
-from tqdm import tqdm
 
-from seqjepa.data.augment.parameters import Scaling
-from seqjepa.data.sequence import normalise
-from seqjepa.evaluate.drawn_views import DrawnViews
-from seqjepa.evaluate.features import Features
-from shards.reader import ImageIndex, SplitIndex
+from seqjepa.config import EvalConfig
+from seqjepa.data.augment.parameters import stored_scaling
+from seqjepa.data.augment.recipes import build_recipe
+from seqjepa.data.draws import Purpose
+from seqjepa.data.fixations import Fixating
+from seqjepa.data.views import Augmented
+from seqjepa.evaluate.drawn_views import Augmentations, DrawnViews, Draws, Glances
+from seqjepa.evaluate.features import Features, PixelStats, embed, encode_images, encode_views
+from seqjepa.paper.sets import NORMALISATIONS, explicit_normalisation
+from seqjepa.training.checkpoint import LoadedRun
+from seqjepa.training.data import pixel_stats
+from shards.errors import ConfigError
+from shards.reader import ImageIndex, ShardSet, SplitIndex
+from shards.schema import ImageSpec, ViewSpec
 
-PixelStats = tuple[tuple[float, ...], tuple[float, ...]]
-"""Mean and standard deviation per channel, for pixels in [0, 1]."""
-
-FULL_PRECISION_BYTES = 2 * 2**30
-GPU_PIXELS_PER_PASS = 2**23  # 8,192 patches of 32×32: activations of a ResNet-18's first layer take 2 GB
-CPU_PIXELS_PER_PASS = 2**16  # 64 patches, for each thread: twice as fast as 512, whose activations leave the cache
-
-
-class Embedding(Protocol):
-    """What turns normalised pixels into features: a method, or one branch of it."""
-
-    def embed(self, views: Tensor) -> Tensor:
-        """[B, C, H, W] → [B, D]."""
-        ...
+CPU_TRAIN_DRAWS = 8
+PAPER_PATCH = 32
+"""Pixels a side of a patch on STL-10's images of 96 (§A.1)."""
+PAIR = 2
 
 
-@torch.inference_mode()
-def embed(method: Embedding, views: Tensor, pixel_stats: PixelStats) -> Tensor:
-    """Views, uint8 or float in 0…255 [n, C, H, W], on the model's device → z float32 [n, D]."""
-    passes = views.split(views_per_pass(views.device, *views.shape[-2:]))
-    return torch.cat([method.embed(normalise(part, *pixel_stats)).float() for part in passes])
+@dataclass(frozen=True)
+class PatchFeatures:
+    """z of pairs of patches of both splits, and how these were taken."""
+
+    train: Features
+    val: Features
+    how: Fixating
+
+    def as_json(self) -> dict[str, Any]:
+        """For the protocol."""
+        return {**asdict(self.how), "train_draws": self.train.runs, "views_per_draw": PAIR}
 
 
-def views_per_pass(device: torch.device, height: int, width: int) -> int:
-    """How many views go through the encoder at once."""
-    pixels = GPU_PIXELS_PER_PASS if device.type == "cuda" else CPU_PIXELS_PER_PASS * torch.get_num_threads()
-    return max(1, pixels // (height * width))
+@dataclass(frozen=True)
+class SplitFeatures:
+    """Features of both splits, and how they came about.
 
-
-def room(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Zeros for features, float32, or float16 beyond 2 GiB; on a GPU as long as they leave half of what is free.
-
-    Made outside inference mode, so that a probe's backward pass may read what is put there.
+    height         of the views or of the images that they are made of, in pixels
+    normalisation  "run": the constants of training; else the name of others
+    fingerprints   of both splits' shards: the same only for the same content
+    how            how patches are taken or images augmented, None for stored views
+    transfer       other images or patches than in training
+    patches        of runs on augmented images, where the images have saliency maps
     """
-    dtype = torch.float32 if 4 * np.prod(shape, dtype=np.int64) <= FULL_PRECISION_BYTES else torch.float16
-    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    fits = device.type != "cuda" or size < torch.cuda.mem_get_info(device)[0] // 2
-    return torch.zeros(shape, dtype=dtype, device=device if fits else "cpu")
+
+    train: Features
+    val: Features
+    names: tuple[str, str]
+    height: int
+    normalisation: str
+    fingerprints: tuple[str, ...] = ()
+    how: Fixating | Augmented | None = None
+    transfer: bool = False
+    patches: PatchFeatures | None = None
 
 
-def encode_views(
-    method: Embedding,
-    index: SplitIndex,
-    pixel_stats: PixelStats,
-    device: torch.device,
-    *,
-    run_length: int = 0,
-    scaling: Scaling | None = None,
-    batch_size: int = 256,
-    threads: int = 2,
-    progress: bool = False,
-) -> Features:
-    """Runs every distinct view of the split through `method.embed`.
-
-    run_length, scaling: see FeatureBank; of sets whose views were baked as sequences. Features are kept as float32, or
-    as float16 when they would exceed 2 GiB (3DIEBench's 2.6 million views: 2.7 GB).
-    """
-    z: Tensor | None = None
-    total = int(index.n_views.sum())
-    bar = tqdm(total=total, desc=f"encode {index.name}", unit="view", disable=None if progress else True, leave=False)
-    with bar:
-        for samples, views, pixels in stored_views(index, batch_size, threads):
-            on_device = torch.from_numpy(pixels).to(device, non_blocking=True).permute(0, 3, 1, 2)
-            features = embed(method, on_device, pixel_stats)
-            if z is None:
-                z = room((*index.offsets.shape, features.shape[-1]), device)
-            z[torch.from_numpy(samples).to(z.device), torch.from_numpy(views).to(z.device)] = features.to(z)
-            bar.update(len(samples))
-    assert z is not None, "a split has at least one sample with one view"
-    labels = torch.from_numpy(np.asarray(index.labels, np.int64)).to(z.device)
-    n_views = index.n_views.astype(np.int64)
-    return Features(z, n_views, index.params, index.param_names, labels, run_length, scaling=scaling)
+def encode_splits(
+    loaded: LoadedRun, stored: ShardSet, config: EvalConfig, device: torch.device, progress: bool
+) -> SplitFeatures:
+    """ConfigError where run, shards and options do not fit each other; said before anything is encoded."""
+    if isinstance(stored.info.spec, ViewSpec):
+        return _encode_stored_views(loaded, stored, stored.info.spec, config, device, progress)
+    if isinstance(stored.info.spec, ImageSpec):
+        return _encode_images(loaded, stored, stored.info.spec, config, device, progress)
+    raise ConfigError(f"{stored.path} holds saliency maps without images: evaluate on the images that have them")
 
 
-FEWEST_IMAGES, MOST_IMAGES = 64, 1024  # at once: sampling fixations costs least in batches
-
-
-def encode_images(
-    method: Embedding,
-    index: ImageIndex,
-    drawn: DrawnViews,
-    pixel_stats: PixelStats,
-    device: torch.device,
-    *,
-    threads: int = 2,
-    progress: bool = False,
-) -> Features:
-    """Makes all views on the device and runs them, and the whole images as they are, through `method.embed` once.
-
-    The bank's slots are K runs of V views. Raises ConfigError where views cannot be made of the images.
-    """
-    store: _Store | None = None
-    chunk = _images_at_once(drawn, device)
-    bar = tqdm(
-        total=len(index), desc=f"encode {index.name}", unit="image", disable=None if progress else True, leave=False
-    )
-    with bar:
-        for rows, pixels, saliency in image_chunks(index, chunk, threads, maps=drawn.needs_maps):
-            images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
-            maps = torch.from_numpy(saliency).to(device)
-            whole = embed(method, images, pixel_stats)
-            store = store or _Store(len(index), drawn, whole.shape[-1], device)
-            store.put_images(rows, whole)
-            for draw in range(drawn.draws.count):
-                views, params = drawn.see(rows, images, maps, draw)
-                store.put_views(rows, draw, embed(method, views.flatten(0, 1), pixel_stats), params)
-            bar.update(len(rows))
-    assert store is not None, "a split has at least one image"
-    return store.bank(index)
-
-
-def _images_at_once(drawn: DrawnViews, device: torch.device) -> int:
-    """As many as give the encoder at least one full pass of views."""
-    views = views_per_pass(device, drawn.side, drawn.side)
-    return min(MOST_IMAGES, max(FEWEST_IMAGES, views // drawn.draws.views))
-
-
-class _Store:
-    """Where features and parameters are put as they come."""
-
-    def __init__(self, images: int, drawn: DrawnViews, width: int, device: torch.device) -> None:
-        self.drawn, self.views = drawn, drawn.draws.views
-        slots = drawn.draws.count * self.views
-        self.z = room((images, slots, width), device)
-        self.z_image = room((images, width), device).to(self.z.device)
-        self.params = np.zeros((images, slots, len(drawn.param_names)), np.float32)
-
-    def put_images(self, rows: np.ndarray, z: Tensor) -> None:
-        self.z_image[rows[0] : rows[-1] + 1] = z.to(self.z_image)
-
-    def put_views(self, rows: np.ndarray, draw: int, z: Tensor, params: Tensor) -> None:
-        """z [b·V, D] and params [b, V, P] of one draw of the consecutive images `rows`."""
-        images = slice(rows[0], rows[-1] + 1)
-        slots = slice(draw * self.views, (draw + 1) * self.views)
-        self.z[images, slots] = z.to(self.z).unflatten(0, (-1, self.views))
-        self.params[images, slots] = params.cpu().numpy()
-
-    def bank(self, index: ImageIndex) -> Features:
-        return Features(
-            self.z,
-            np.full(len(index), self.z.shape[1]),
-            self.params,
-            self.drawn.param_names,
-            torch.from_numpy(np.asarray(index.labels, np.int64)).to(self.z.device),
-            run_length=self.views,
-            independent=self.drawn.independent,
-            z_image=self.z_image,
-            scaling=self.drawn.scaling,
+def _encode_stored_views(
+    loaded: LoadedRun, stored: ShardSet, spec: ViewSpec, config: EvalConfig, device: torch.device, progress: bool
+) -> SplitFeatures:
+    found, wanted = (spec.height, spec.width), (loaded.data.height, loaded.data.width)
+    if config.patch is not None:
+        raise ConfigError(f"{stored.path} holds whole views; --patch is for shards of images with saliency maps")
+    if found != wanted:
+        raise ConfigError(
+            f"{stored.path} holds views of {found[0]}×{found[1]}, the run was trained on {wanted[0]}×{wanted[1]}; "
+            "evaluate on shards of the same size"
         )
+    names, indexes = _open_splits(stored, config, stored.split)
+    normalisation = config.normalisation or "run"
+    stats = statistics(loaded, stored, normalisation)
+    scaling = None if loaded.config.fidelity == "author" else stored_scaling(stored.info)
+    train, val = (
+        encode_views(
+            loaded.method, index, stats, device,
+            run_length=spec.sequence, scaling=scaling, threads=decoding_threads(), progress=progress,
+        )
+        for index in indexes
+    )  # fmt: skip
+    fingerprints = tuple(index.fingerprint() for index in indexes)
+    return SplitFeatures(train, val, names, spec.height, normalisation, fingerprints)
 
 
-Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
+def _encode_images(
+    loaded: LoadedRun, stored: ShardSet, spec: ImageSpec, config: EvalConfig, device: torch.device, progress: bool
+) -> SplitFeatures:
+    names, indexes = _open_splits(stored, config, stored.images)
+    how, data = how_seen(loaded, stored, indexes[0], config.patch), loaded.data
+    side = how.patch if isinstance(how, Fixating) else 0
+    transfer = (spec.height, spec.width, side) != (data.image_height, data.image_width, data.patch)
+    normalisation = config.normalisation or usual_normalisation(stored, transfer)
+    stats = statistics(loaded, stored, normalisation)
+    beside = patches_for_position(loaded, stored, config.patch) if isinstance(how, Augmented) else None
+
+    def encode(drawn: Callable[[int, Purpose], DrawnViews]) -> tuple[Features, Features]:
+        example = drawn(1, Purpose.PROBE)
+        draws = config.train_draws or _fitting_draws(loaded, len(indexes[0]), example, config, device)
+        views = drawn(draws, Purpose.PROBE), drawn(config.val_draws, Purpose.EVALUATION)
+        train, val = (
+            encode_images(loaded.method, index, of_split, stats, device, threads=decoding_threads(), progress=progress)
+            for index, of_split in zip(indexes, views, strict=True)
+        )
+        return train, val
+
+    train, val = encode(partial(drawn_views, how, config, stats[0]))
+    patches = None
+    if beside is not None:
+        pairs = encode(lambda count, purpose: Glances(beside, Draws(count, PAIR, config.seed, purpose), stats[0]))
+        patches = PatchFeatures(*pairs, beside)
+    fingerprints = tuple(index.fingerprint() for index in indexes)
+    return SplitFeatures(train, val, names, spec.height, normalisation, fingerprints, how, transfer, patches)
 
 
-def stored_views(index: SplitIndex, batch_size: int, threads: int) -> Iterator[Batch]:
-    """Yields (samples int64 [b], views int64 [b], pixels uint8 [b, H, W, 3]) until each distinct view came once.
+def drawn_views(
+    how: Fixating | Augmented, config: EvalConfig, mean: tuple[float, ...], count: int, purpose: Purpose
+) -> DrawnViews:
+    """`count` draws of the views that probes need, of each image. mean: what fill "mean" puts beyond the image."""
+    if isinstance(how, Augmented):
+        return Augmentations(how, Draws(count, config.augmented_views, config.seed, purpose))
+    return Glances(how, Draws(count, config.views, config.seed, purpose), mean)
 
-    Padding slots (view ≥ n_views of its sample) are left out. Raises DamageError naming the view that does not decode.
+
+def how_seen(loaded: LoadedRun, stored: ShardSet, index: ImageIndex, patch: int | None) -> Fixating | Augmented:
+    """As in training, of patches with another size if `patch` is given. ConfigError where such views cannot be had."""
+    spec = stored.info.spec
+    assert isinstance(spec, ImageSpec), "other sets have no images"
+    if loaded.data.augment != "none":
+        return _as_augmented(loaded, stored, index)
+    return _as_fixated(loaded, stored, spec, patch)
+
+
+def _as_augmented(loaded: LoadedRun, stored: ShardSet, index: ImageIndex) -> Augmented:
+    data = loaded.data
+    found, wanted = (index.height, index.width), (data.image_height, data.image_width)
+    if found != wanted:
+        raise ConfigError(
+            f"{stored.path} holds images of {found[0]}×{found[1]}, the run was trained on {wanted[0]}×{wanted[1]}; "
+            "evaluate on shards of the same size"
+        )
+    scaling = "author" if loaded.config.fidelity == "author" else "zscore"
+    return Augmented.of(index, build_recipe(data.augment), data.action, scaling)
+
+
+def _as_fixated(loaded: LoadedRun, stored: ShardSet, spec: ImageSpec, patch: int | None) -> Fixating:
+    data = loaded.data
+    if data.action != "position" or not (data.patch or patch):
+        raise ConfigError(
+            f"{stored.path} holds whole images, the run was trained on stored views with actions of kind "
+            f"{data.action!r}; evaluate on `views` shards"
+            + (", or give the side of its patches with --patch" if data.action == "position" else "")
+        )
+    how = Fixating(**data.fixating)
+    how = replace(how, patch=patch) if patch is not None else how
+    how.check_size(spec.height, spec.width)
+    if spec.saliency == "none" and how.fixations == "saliency":
+        raise ConfigError(
+            f"{stored.path} holds images without saliency maps, the run's fixations are drawn from maps; "
+            "build maps and shard the images with them"
+        )
+    return how
+
+
+def usual_normalisation(stored: ShardSet, transfer: bool) -> str:
+    """The run's constants on the images of its training, those of the set where it sees others (Figure 15)."""
+    if not transfer:
+        return "run"
+    return "imagenet" if stored.info.name.startswith("imagenet") else "shards"
+
+
+def statistics(loaded: LoadedRun, stored: ShardSet, name: str) -> PixelStats:
+    """ "run", "shards" or a name in NORMALISATIONS → constants. ConfigError for other names."""
+    if name == "run":
+        return tuple(loaded.data.mean), tuple(loaded.data.std)
+    name = explicit_normalisation(name, loaded.config.fidelity)
+    if name not in (known := ("shards", *NORMALISATIONS)):
+        raise ConfigError(f"normalisation is {name!r}; choose one of run, {', '.join(known)}")
+    data = loaded.config.data.model_copy(update={"normalisation": name})
+    return pixel_stats(stored.info, loaded.config.model_copy(update={"data": data}))
+
+
+def patches_for_position(loaded: LoadedRun, stored: ShardSet, patch: int | None) -> Fixating | None:
+    """How patches are taken of the images that a run on augmentations is evaluated on; None where they cannot be.
+
+    As the recipes of seq-JEPA on patches take them, with the run's fidelity. Without `patch` those of 32 pixels, where
+    they fit. ConfigError: a `patch` that was asked for cannot be had.
     """
-    samples, views = np.nonzero(np.arange(index.offsets.shape[1]) < index.n_views[:, None])
-    starts = range(0, len(samples), batch_size)
-    with ExitStack() as stack, ThreadPoolExecutor(threads) as pool:
-        files = [stack.enter_context(_mapped(path)) for path in index.shard_paths]
-
-        def submit(start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[Future[None]]]:
-            s, v = samples[start : start + batch_size], views[start : start + batch_size]
-            pixels = np.empty((len(s), index.height, index.width, 3), np.uint8)
-            parts = np.array_split(np.arange(len(s)), threads)
-            return s, v, pixels, [pool.submit(_decode_rows, index, files, s, v, pixels, rows) for rows in parts]
-
-        ahead = None
-        for start in [*starts, None]:
-            current, ahead = ahead, submit(start) if start is not None else None
-            if current is not None:
-                s, v, pixels, futures = current
-                for future in futures:
-                    future.result()
-                yield s, v, pixels
-
-
-def _mapped(path: Path) -> mmap.mmap:
-    with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    spec = stored.info.spec
+    assert isinstance(spec, ImageSpec), "other sets have no images"
+    author = loaded.config.fidelity == "author"
+    how = Fixating(patch or PAPER_PATCH, "square" if author else "disc", fidelity="author" if author else "paper")
+    if spec.saliency == "none":
+        if patch is not None:
+            raise ConfigError(
+                f"{stored.path} holds images without saliency maps, and --patch probes patches at fixations drawn from "
+                "maps; build maps and shard the images with them, or leave out --patch"
+            )
+        return None
+    try:
+        how.check_size(spec.height, spec.width)
+    except ConfigError:
+        if patch is not None:
+            raise
+        return None
+    return how
 
 
-def _decode_rows(
-    index: SplitIndex, files: list[mmap.mmap], samples: np.ndarray, views: np.ndarray, out: np.ndarray, rows: np.ndarray
-) -> None:
-    for row in rows:
-        s, v = int(samples[row]), int(views[row])
-        if index.encoding == "raw":
-            out[row] = index.read_view(s, v)
-            continue
-        start = int(index.offsets[s, v])
-        data = files[index.shard[s]][start : start + int(index.lengths[s, v])]
-        try:
-            simplejpeg.decode_jpeg(data, colorspace="RGB", buffer=out[row])
-        except ValueError:
-            out[row] = index.read_view(s, v)  # raises the DamageError that names shard, sample and view
+def _open_splits(
+    stored: ShardSet, config: EvalConfig, open_split: Callable[[str], SplitIndex | ImageIndex]
+) -> tuple[tuple[str, str], list]:
+    """Names and indexes of the split to train probes on and the one to score them on.
 
-
-Chunk = tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
-def image_chunks(index: ImageIndex, size: int, threads: int, *, maps: bool = True) -> Iterator[Chunk]:
-    """Yields (rows int64 [b], images uint8 [b, H, W, 3], maps float32 [b, H, W]) with b ≤ size, one chunk read ahead.
-
-    maps=False: they are not read, and all are ones. Raises DamageError naming the sample that cannot be read.
+    By default "train", and "val" or, in sets without one (CIFAR-100, STL-10), "test". ConfigError: no such split, or
+    one where only some samples have labels.
     """
-    with ThreadPoolExecutor(threads) as pool:
+    train, val = config.train_split, config.val_split
+    names = (train or "train", val or ("val" if "val" in stored.splits or "test" not in stored.splits else "test"))
+    if names[0] == names[1]:
+        raise ConfigError(
+            f"probes would learn from split {names[0]!r} and be scored on it; choose another --train-split "
+            f"or --val-split (there are: {', '.join(stored.splits)})"
+        )
+    indexes = [open_split(name) for name in names]
+    for index in indexes:
+        unlabelled = int((index.labels < 0).sum())
+        if stored.info.classes and unlabelled:
+            raise ConfigError(
+                f"{unlabelled} of {len(index)} samples in split {index.name!r} of {stored.path} have no label; "
+                f"probe on labelled splits (there are: {', '.join(stored.splits)})"
+            )
+    return names, indexes
 
-        def read(row: int, image: np.ndarray, saliency: np.ndarray) -> None:
-            image[:] = index.read_image(row)
-            if maps:
-                saliency[:] = index.read_map(row)
 
-        def submit(start: int) -> tuple[Chunk, list[Future[None]]]:
-            rows = np.arange(start, min(start + size, len(index)))
-            images = np.empty((len(rows), index.height, index.width, 3), np.uint8)
-            saliency = np.ones(images.shape[:3], np.float32)
-            work = zip(rows.tolist(), images, saliency, strict=True)
-            return (rows, images, saliency), [pool.submit(read, *item) for item in work]
+def _fitting_draws(loaded: LoadedRun, images: int, drawn: DrawnViews, config: EvalConfig, device: torch.device) -> int:
+    """How many draws to encode: one for each epoch, as the paper has it, if a quarter of the free GPU memory holds as
+    many; eight on a CPU."""
+    if device.type != "cuda":
+        return min(CPU_TRAIN_DRAWS, config.epochs)
+    example = torch.zeros(1, 3, drawn.side, drawn.side, dtype=torch.uint8, device=device)
+    features = embed(loaded.method, example, ((0.5,) * 3, (1.0,) * 3)).shape[-1]
+    half_precision = 2 * images * drawn.draws.views * features
+    return max(1, min(config.epochs, torch.cuda.mem_get_info(device)[0] // 4 // half_precision))
 
-        ahead = None
-        for start in [*range(0, len(index), size), None]:
-            current, ahead = ahead, submit(start) if start is not None else None
-            if current is not None:
-                chunk, futures = current
-                for future in futures:
-                    future.result()
-                yield chunk
+
+def decoding_threads() -> int:
+    return min(16, len(os.sched_getaffinity(0)))

@@ -1,16 +1,43 @@
-"""FeatureBank, the cache that every probe is trained from. S samples, N slots, D width, P parameters."""
+"""Features: what the frozen encoder makes of a split, once; the cache that every probe is trained from.
+
+Pixels go through the encoder in passes of a bounded size, while threads read the next ones: the index says where each
+view lies, so nothing of the training loader is needed, and decoders release the GIL.
+
+Letters: S samples of a split, b of a chunk, N slots, K draws of V views, D width of z, P parameters; H × W pixels.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import mmap
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
+import simplejpeg
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from seqjepa.data.actions import AUGMENTATION_PARTS, actions_between
 from seqjepa.data.augment.parameters import Scaling, augmentation_actions
 from seqjepa.data.draws import Purpose, choose_distinct, draw_u32
+from seqjepa.data.sequence import normalise
+from seqjepa.evaluate.drawn_views import DrawnViews
+from shards.reader import ImageIndex, SplitIndex
+
+PixelStats = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation per channel, for pixels in [0, 1]."""
+Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
+Chunk = TypeVar("Chunk")
+
+FULL_PRECISION_BYTES = 2 * 2**30
+GPU_PIXELS_PER_PASS = 2**23  # 8,192 patches of 32×32: activations of a ResNet-18's first layer take 2 GB
+CPU_PIXELS_PER_PASS = 2**16  # 64 patches, for each thread: twice as fast as 512, whose activations leave the cache
+FEWEST_IMAGES, MOST_IMAGES = 64, 1024  # at once: sampling fixations costs least in batches
 
 
 @dataclass(frozen=True)
@@ -100,3 +127,200 @@ class Features:
     def on_device(self, values: np.ndarray) -> Tensor:
         """float32 values where z is."""
         return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(self.z.device)
+
+    def columns(self, columns: slice) -> Features:
+        """The same with some columns of z alone, of views and of whole images."""
+        whole = self.z_image
+        return replace(self, z=self.z[..., columns], z_image=None if whole is None else whole[..., columns])
+
+
+class Embedding(Protocol):
+    """What turns normalised pixels into features: a method, or one branch of it."""
+
+    def embed(self, views: Tensor) -> Tensor:
+        """[B, C, H, W] → [B, D]."""
+        ...
+
+
+@torch.inference_mode()
+def embed(method: Embedding, views: Tensor, pixel_stats: PixelStats) -> Tensor:
+    """Views, uint8 or float in 0…255 [n, C, H, W], on the model's device → z float32 [n, D]."""
+    passes = views.split(views_per_pass(views.device, *views.shape[-2:]))
+    return torch.cat([method.embed(normalise(part, *pixel_stats)).float() for part in passes])
+
+
+def views_per_pass(device: torch.device, height: int, width: int) -> int:
+    """How many views go through the encoder at once."""
+    pixels = GPU_PIXELS_PER_PASS if device.type == "cuda" else CPU_PIXELS_PER_PASS * torch.get_num_threads()
+    return max(1, pixels // (height * width))
+
+
+def room(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Zeros for features, float32, or float16 beyond 2 GiB; on a GPU as long as they leave half of what is free.
+
+    Made outside inference mode, so that a probe's backward pass may read what is put there.
+    """
+    dtype = torch.float32 if 4 * np.prod(shape, dtype=np.int64) <= FULL_PRECISION_BYTES else torch.float16
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    fits = device.type != "cuda" or size < torch.cuda.mem_get_info(device)[0] // 2
+    return torch.zeros(shape, dtype=dtype, device=device if fits else "cpu")
+
+
+def encode_views(
+    method: Embedding,
+    index: SplitIndex,
+    pixel_stats: PixelStats,
+    device: torch.device,
+    *,
+    run_length: int = 0,
+    scaling: Scaling | None = None,
+    batch_size: int = 256,
+    threads: int = 2,
+    progress: bool = False,
+) -> Features:
+    """Runs every distinct stored view of the split through `method.embed`.
+
+    run_length, scaling: see Features; of sets whose views were baked as sequences. Features are kept as float32, or as
+    float16 when they would exceed 2 GiB (3DIEBench's 2.6 million views: 2.7 GB).
+    """
+    z: Tensor | None = None
+    with _bar(f"encode {index.name}", int(index.n_views.sum()), "view", progress) as bar:
+        for samples, views, pixels in stored_views(index, batch_size, threads):
+            on_device = torch.from_numpy(pixels).to(device, non_blocking=True).permute(0, 3, 1, 2)
+            features = embed(method, on_device, pixel_stats)
+            if z is None:
+                z = room((*index.offsets.shape, features.shape[-1]), device)
+            z[torch.from_numpy(samples).to(z.device), torch.from_numpy(views).to(z.device)] = features.to(z)
+            bar.update(len(samples))
+    assert z is not None, "a split has at least one sample with one view"
+    n_views = index.n_views.astype(np.int64)
+    labels = _labels(index, z.device)
+    return Features(z, n_views, index.params, index.param_names, labels, run_length, scaling=scaling)
+
+
+def encode_images(
+    method: Embedding,
+    index: ImageIndex,
+    drawn: DrawnViews,
+    pixel_stats: PixelStats,
+    device: torch.device,
+    *,
+    threads: int = 2,
+    progress: bool = False,
+) -> Features:
+    """Makes all views on the device and runs them, and the whole images as they are, through `method.embed` once.
+
+    Slots are K runs of V views. Raises ConfigError where views cannot be made of the images.
+    """
+    draws, views = drawn.draws.count, drawn.draws.views
+    params = np.zeros((len(index), draws * views, len(drawn.param_names)), np.float32)
+    z = z_image = None
+    with _bar(f"encode {index.name}", len(index), "image", progress) as bar:
+        for rows, pixels, saliency in image_chunks(index, _images_at_once(drawn, device), threads, drawn.needs_maps):
+            images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
+            maps = torch.from_numpy(saliency).to(device)
+            whole = embed(method, images, pixel_stats)
+            if z is None or z_image is None:
+                z = room((len(index), draws * views, whole.shape[-1]), device)
+                z_image = room((len(index), whole.shape[-1]), device).to(z.device)
+            at = slice(rows[0], rows[-1] + 1)
+            z_image[at] = whole.to(z_image)
+            for draw in range(draws):
+                slots = slice(draw * views, (draw + 1) * views)
+                seen, params_seen = drawn.see(rows, images, maps, draw)
+                z[at, slots] = embed(method, seen.flatten(0, 1), pixel_stats).to(z).unflatten(0, (-1, views))
+                params[at, slots] = params_seen.cpu().numpy()
+            bar.update(len(rows))
+    assert z is not None, "a split has at least one image"
+    return Features(
+        z, np.full(len(index), draws * views), params, drawn.param_names, _labels(index, z.device),
+        run_length=views, independent=drawn.independent, z_image=z_image, scaling=drawn.scaling,
+    )  # fmt: skip
+
+
+def _bar(description: str, total: int, unit: str, progress: bool) -> tqdm:
+    return tqdm(total=total, desc=description, unit=unit, disable=None if progress else True, leave=False)
+
+
+def _labels(index: SplitIndex | ImageIndex, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.asarray(index.labels, np.int64)).to(device)
+
+
+def _images_at_once(drawn: DrawnViews, device: torch.device) -> int:
+    """As many as give the encoder at least one full pass of views."""
+    views = views_per_pass(device, drawn.side, drawn.side)
+    return min(MOST_IMAGES, max(FEWEST_IMAGES, views // drawn.draws.views))
+
+
+def stored_views(index: SplitIndex, batch_size: int, threads: int) -> Iterator[Batch]:
+    """Yields (samples int64 [b], views int64 [b], pixels uint8 [b, H, W, 3]) until each distinct view came once.
+
+    In storage order. Padding slots (view ≥ n_views of its sample) are left out. Raises DamageError naming the view that
+    does not decode.
+    """
+    samples, views = np.nonzero(np.arange(index.offsets.shape[1]) < index.n_views[:, None])
+    with ExitStack() as stack, ThreadPoolExecutor(threads) as pool:
+        files = [stack.enter_context(_map_file(path)) for path in index.shard_paths]
+
+        def submit(start: int) -> tuple[Batch, list[Future[None]]]:
+            s, v = samples[start : start + batch_size], views[start : start + batch_size]
+            pixels = np.empty((len(s), index.height, index.width, 3), np.uint8)
+            parts = np.array_split(np.arange(len(s)), threads)
+            return (s, v, pixels), [pool.submit(_decode_views, index, files, s, v, pixels, rows) for rows in parts]
+
+        yield from _read_ahead(range(0, len(samples), batch_size), submit)
+
+
+def _map_file(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _decode_views(
+    index: SplitIndex, files: list[mmap.mmap], samples: np.ndarray, views: np.ndarray, out: np.ndarray, rows: np.ndarray
+) -> None:
+    for row in rows:
+        s, v = int(samples[row]), int(views[row])
+        if index.encoding == "raw":
+            out[row] = index.read_view(s, v)
+            continue
+        start = int(index.offsets[s, v])
+        data = files[index.shard[s]][start : start + int(index.lengths[s, v])]
+        try:
+            simplejpeg.decode_jpeg(data, colorspace="RGB", buffer=out[row])
+        except ValueError:
+            out[row] = index.read_view(s, v)  # raises the DamageError that names shard, sample and view
+
+
+def image_chunks(index: ImageIndex, size: int, threads: int, maps: bool = True) -> Iterator[Batch]:
+    """Yields (rows int64 [b], images uint8 [b, H, W, 3], maps float32 [b, H, W]) with b ≤ size, in stored order.
+
+    maps=False: they are not read, and all are ones. Raises DamageError naming the sample that cannot be read.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+
+        def read(row: int, image: np.ndarray, saliency: np.ndarray) -> None:
+            image[:] = index.read_image(row)
+            if maps:
+                saliency[:] = index.read_map(row)
+
+        def submit(start: int) -> tuple[Batch, list[Future[None]]]:
+            rows = np.arange(start, min(start + size, len(index)))
+            images = np.empty((len(rows), index.height, index.width, 3), np.uint8)
+            saliency = np.ones(images.shape[:3], np.float32)
+            work = zip(rows.tolist(), images, saliency, strict=True)
+            return (rows, images, saliency), [pool.submit(read, *item) for item in work]
+
+        yield from _read_ahead(range(0, len(index), size), submit)
+
+
+def _read_ahead(starts: Iterable[int], submit: Callable[[int], tuple[Chunk, list[Future[None]]]]) -> Iterator[Chunk]:
+    """Chunks in order, the next one being read while the caller works on this one."""
+    ahead: tuple[Chunk, list[Future[None]]] | None = None
+    for start in [*starts, None]:
+        current, ahead = ahead, None if start is None else submit(start)
+        if current is not None:
+            chunk, futures = current
+            for future in futures:
+                future.result()
+            yield chunk

@@ -1,12 +1,12 @@
 """Evaluation of ContextSSL: its numbers are those of views that were seen after a context (paper §A.3).
 
 The context is c / 2 pairs of the training split, c tokens. Its keys and values are computed once for each environment;
-then every view of either bank is one more token, without an action, and its output z⁺ takes the place of z.
+then every view of either split is one more token, without an action, and its output z⁺ takes the place of z.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,20 +17,17 @@ from torch import Tensor
 
 from seqjepa.data.actions import actions_between
 from seqjepa.data.draws import Purpose, choose_distinct, draw_u32
-from seqjepa.evaluate.encode import room
-from seqjepa.evaluate.features import Features
-from seqjepa.evaluate.probes import NO_SCORES, Bench, Scores
-from seqjepa.evaluate.tasks import ProbeTask
+from seqjepa.evaluate.features import Features, room
+from seqjepa.evaluate.probes import Bench, ProbeTask, Scores, score_tasks
 from seqjepa.methods.base import Method
 from seqjepa.methods.context_ssl import ENVIRONMENTS, ContextSSL
 from seqjepa.methods.context_ssl.transformer import Memory
 from shards.errors import ConfigError
 
 HEADLINE = "rotation"
-ROWS_AT_ONCE = 1024
 """The environment whose numbers stand beside other methods'."""
+ROWS_AT_ONCE = 1024
 GPU_TOKENS, CPU_TOKENS = 16384, 1024
-Take = Callable[[list[ProbeTask], Bench], Scores]
 
 
 @dataclass(frozen=True)
@@ -47,32 +44,32 @@ class Context:
         return method.remember(self.z[: tokens // 2], told[: tokens // 2])
 
 
-def draw_context(bank: Features, action: str, pairs: int, seed: int, device: torch.device) -> Context:
+def draw_context(features: Features, action: str, pairs: int, seed: int, device: torch.device) -> Context:
     """Two different views each of `pairs` objects, which may come twice. A smaller draw is the beginning of a larger.
 
     Which objects is the released code's draw (torch's generator from `seed`), which views is ours: there that depends
     on NumPy's global state.
     """
-    rows = torch.randint(0, len(bank), (pairs,), generator=torch.Generator().manual_seed(seed)).numpy()
+    rows = torch.randint(0, len(features), (pairs,), generator=torch.Generator().manual_seed(seed)).numpy()
     numbers = draw_u32(seed, 0, Purpose.EVALUATION, np.arange(pairs), 2)
-    slots = choose_distinct(bank.n_views[rows], numbers)
-    actions = actions_between(bank.params[rows[:, None], slots], bank.param_names, action)[:, 0]
-    z = bank.z[torch.from_numpy(rows)[:, None].to(bank.z.device), torch.from_numpy(slots).to(bank.z.device)]
+    slots = choose_distinct(features.n_views[rows], numbers)
+    actions = actions_between(features.params[rows[:, None], slots], features.param_names, action)[:, 0]
+    z = features.z[torch.from_numpy(rows)[:, None].to(features.z.device), torch.from_numpy(slots).to(features.z.device)]
     return Context(z.to(device).float(), torch.from_numpy(actions).to(device))
 
 
 @torch.no_grad()
-def put_in_context(method: ContextSSL, bank: Features, memory: Memory, device: torch.device) -> Features:
-    """The same bank with z⁺ [S, N, D] for z."""
-    z = room(tuple(bank.z.shape), device)
-    rows, out = bank.z.flatten(0, 1), z.flatten(0, 1)
+def put_in_context(method: ContextSSL, features: Features, memory: Memory, device: torch.device) -> Features:
+    """The same features with z⁺ [S, N, D] for z."""
+    z = room(tuple(features.z.shape), device)
+    rows, out = features.z.flatten(0, 1), z.flatten(0, 1)
     step = GPU_TOKENS if device.type == "cuda" else CPU_TOKENS
     for start in range(0, len(rows), step):
         part = rows[start : start + step].to(device).float()
         out[start : start + step] = method.in_context(part, memory).to(out)
-    padding = torch.from_numpy(np.arange(z.shape[1]) >= bank.n_views[:, None])
+    padding = torch.from_numpy(np.arange(z.shape[1]) >= features.n_views[:, None])
     z[padding.to(z.device)] = 0
-    return replace(bank, z=z, labels=bank.labels.to(z.device))
+    return replace(features, z=z, labels=features.labels.to(z.device))
 
 
 def context_lengths(method: Method, asked: Iterable[int] | None, device: torch.device) -> list[int]:
@@ -95,37 +92,38 @@ def context_lengths(method: Method, asked: Iterable[int] | None, device: torch.d
 
 
 def scores_in_context(
-    method: ContextSSL, measures: list[ProbeTask], bench: Bench, action: str, lengths: Sequence[int], take: Take
+    method: ContextSSL, tasks: list[ProbeTask], bench: Bench, action: str, lengths: Sequence[int], progress: bool
 ) -> tuple[Scores, dict[str, Any]]:
     """What the probes gave, and what the protocol says about the context.
 
-    Under a measure's own name: in environment `rotation` with the longest context. Under in_context.ENVIRONMENT.NAME.C:
+    Under a task's own name: in environment `rotation` with the longest context. Under in_context.ENVIRONMENT.NAME.C:
     all of them (C = 0 is the same in every environment, and is measured once). Under in_context.encoder.NAME: z without
     the transformer, which is what other baselines are probed on.
     """
     context = draw_context(bench.train, action, method.context.pairs, bench.seed, bench.device)
     environments = list(ENVIRONMENTS)[: len(method.environments)]
-    found = NO_SCORES.joined(take(measures, bench).named("in_context.encoder.{}"))
+    found = score_tasks(tasks, bench, progress=progress).named("in_context.encoder.{}")
     for tokens in lengths:
         for names in [[name] for name in environments] if tokens else [environments]:
             memory = context.memory(method, names[0], tokens)
-            taken = _take_in_context(method, measures, bench, memory, take)
+            scores = _score_in_context(method, tasks, bench, memory, progress)
             for name in names:
-                found = found.joined(taken.named(f"in_context.{name}.{{}}.{tokens}"))
+                found = found.joined(scores.named(f"in_context.{name}.{{}}.{tokens}"))
             if HEADLINE in names and tokens == lengths[-1]:
-                found = found.joined(taken)
-    return found, _describe_context(environments, lengths, bench)
+                found = found.joined(scores)
+    return found, {"context": _describe_context(environments, lengths, bench)}
 
 
-def _take_in_context(method: ContextSSL, measures: list[ProbeTask], bench: Bench, memory: Memory, take: Take) -> Scores:
+def _score_in_context(
+    method: ContextSSL, tasks: list[ProbeTask], bench: Bench, memory: Memory, progress: bool
+) -> Scores:
     """Classes are read from z⁺ as it is, all else from z⁺ brought to length 1."""
-    banks = [put_in_context(method, bank, memory, bench.device) for bank in (bench.train, bench.val)]
-    inside = replace(bench, train=banks[0], val=banks[1])
-    classes = take([m for m in measures if m.name.startswith("top1")], inside)
-    for part in (part for bank in banks for part in bank.z.split(ROWS_AT_ONCE)):
+    both = [put_in_context(method, features, memory, bench.device) for features in (bench.train, bench.val)]
+    inside = replace(bench, train=both[0], val=both[1])
+    classes = score_tasks([task for task in tasks if task.classes], inside, progress=progress)
+    for part in (part for features in both for part in features.z.split(ROWS_AT_ONCE)):
         part.copy_(F.normalize(part.float(), dim=-1))  # in float16 a row of zeros, for no view, would not stay one
-    rest = take([m for m in measures if not m.name.startswith("top1")], inside)
-    return classes.joined(rest)
+    return classes.joined(score_tasks([task for task in tasks if not task.classes], inside, progress=progress))
 
 
 def _describe_context(environments: list[str], lengths: Sequence[int], bench: Bench) -> dict[str, Any]:

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqjepa.data.actions import ROTATION_COLUMNS, quaternion
-from seqjepa.evaluate.artefacts import save_arrays
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.metrics import object_interval
+from seqjepa.evaluate.results import save_arrays
 from seqjepa.evaluate.studies import EvalContext, Study
 from shards.reader import ShardSet, SplitIndex
 from shards.schema import ViewSpec
@@ -90,24 +90,24 @@ def spread(total: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, total - 1, min(total, most)).round().astype(np.int64))
 
 
-def take_neighbours(case: EvalContext) -> dict[str, Any]:
+def take_neighbours(ctx: EvalContext) -> dict[str, Any]:
     """{class, object, angle_deg, …_chance, queries} of three neighbours each, intervals, and the figure's arrays.
 
     Class only where all have a label, object only where objects have several views, angles only of rotations.
     """
-    views, device = Views.of(case.banks.val), case.bench.device
+    views, device = Views.of(ctx.splits.val), ctx.bench.device
     T = len(views.sample)
     queries = spread(T, T if device.type == "cuda" else CPU_QUERIES)
     found = nearest(views.x.to(device), torch.from_numpy(queries).to(device), NEIGHBOURS_EACH).cpu().numpy()
-    _save(case, views, queries, found)
+    _save(ctx, views, queries, found)
     near = _measured(views, Shared.between(views, queries, found))
-    by_chance = _measured(views, Shared.between(views, queries, random_others(T, queries, case.bench.seed)))
+    by_chance = _measured(views, Shared.between(views, queries, random_others(T, queries, ctx.bench.seed)))
     scores = {name: float(values.mean()) for name, values in near.items()}
     scores |= {f"{name}_chance": float(values.mean()) for name, values in by_chance.items()}
     numbers: dict[str, Any] = {"neighbours": {**scores, "queries": len(queries)}}
-    if (resampling := case.bench.resampling) is None:
+    if (resampling := ctx.bench.resampling) is None:
         return numbers
-    sample, S = views.sample[queries], len(case.banks.val)
+    sample, S = views.sample[queries], len(ctx.splits.val)
     count = np.bincount(sample, minlength=S)
     sums = {name: np.bincount(sample, of.mean(axis=1), minlength=S) for name, of in near.items()}
     intervals = {name: object_interval(of, count, resampling) for name, of in sums.items()}
@@ -131,22 +131,22 @@ def random_others(total: int, queries: np.ndarray, seed: int) -> np.ndarray:
     return (queries[:, None] + steps) % total
 
 
-def _save(case: EvalContext, views: Views, queries: np.ndarray, found: np.ndarray) -> None:
+def _save(ctx: EvalContext, views: Views, queries: np.ndarray, found: np.ndarray) -> None:
     """neighbours.npz: a few queries spread over the split, with their neighbours."""
     chosen = spread(len(queries), SHOWN_QUERIES)
     shown = Shared.between(views, queries[chosen], found[chosen])
     rows = np.concatenate([queries[chosen, None], found[chosen]], axis=1)
     arrays = {
-        "pictures": pictures_of(case.stored, case.banks.splits[1], views.sample[rows], views.slot[rows]),
+        "pictures": pictures_of(ctx.stored, ctx.splits.names[1], views.sample[rows], views.slot[rows]),
         "same_class": shown.same_class,
         "same_object": shown.same_object,
         "angle_deg": shown.angle_deg.astype(np.float32),
     }
-    save_arrays(case.folder, "neighbours", arrays)
+    save_arrays(ctx.folder, "neighbours", arrays)
 
 
-def _why_no_neighbours(case: EvalContext) -> str:
-    bank = case.banks.val
+def _why_no_neighbours(ctx: EvalContext) -> str:
+    bank = ctx.splits.val
     there = int(bank.n_views.sum()) if bank.z_image is None else len(bank)
     return f"needs more than {NEIGHBOURS_EACH} views, there are {there}" if there <= NEIGHBOURS_EACH else ""
 
@@ -155,15 +155,6 @@ NEIGHBOURS = Study(
     name="neighbours",
     why_not=_why_no_neighbours,
     take=take_neighbours,
-    rows={
-        f"neighbours.{score}{part}": f"3 nearest neighbours, {label}{said}"
-        for part, said in (("", ""), ("_chance", " by chance"))
-        for score, label in {
-            "class": "share of the same class",
-            "object": "share of the same object",
-            "angle_deg": "mean angle to the query, degrees",
-        }.items()
-    },
 )
 
 

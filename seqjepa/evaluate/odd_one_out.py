@@ -24,8 +24,7 @@ from seqjepa.data.actions import ROTATION_COLUMNS, actions_between
 from seqjepa.data.draws import Purpose, choose_distinct, draw_u32
 from seqjepa.evaluate.bootstrap import averaged_mean
 from seqjepa.evaluate.features import Features
-from seqjepa.evaluate.heads import Fit, Gather, cross_entropy, fit, predict
-from seqjepa.evaluate.probes import Bench
+from seqjepa.evaluate.probes import Bench, Fit, Gather, cross_entropy, fit, predict
 from seqjepa.evaluate.studies import EvalContext, Study
 from seqjepa.methods.base import Aggregating
 
@@ -120,28 +119,28 @@ class Contest:
     draws: int
 
 
-def _why_no_odd_one_out(case: EvalContext) -> str:
-    banks = (case.banks.train, case.banks.val)
+def _why_no_odd_one_out(ctx: EvalContext) -> str:
+    banks = (ctx.splits.train, ctx.splits.val)
     if not set(ROTATION_COLUMNS) <= set(banks[0].param_names):
         return "the samples have no rotations"
-    if not case.subject.labelled:
+    if not ctx.can.labelled:
         return "samples without a label"
     if any(int(bank.labels.min()) == int(bank.labels.max()) for bank in banks):
         return "a split has objects of one class only"
-    return "a sample has a single view" if case.subject.most_views < 2 else ""
+    return "a sample has a single view" if ctx.can.most_views < 2 else ""
 
 
-def _odd_one_out_scores(case: EvalContext) -> dict[str, Any]:
+def _odd_one_out_scores(ctx: EvalContext) -> dict[str, Any]:
     """Shares in 0..1, chance is 1/3, and intervals. Methods without an aggregate: of z alone."""
-    lengths, bench, method = case.protocol.lengths, case.bench, case.loaded.method
-    newly = Fit(lengths.epochs, bench.seed)
-    told = {"z": _told(Contest(_joined, _linear, newly, lengths.epochs), bench)[0]}
+    config, bench, method = ctx.config, ctx.bench, ctx.loaded.method
+    newly = Fit(config.epochs, bench.seed)
+    told = {"z": _told(Contest(_joined, _linear, newly, config.epochs), bench)[0]}
     if isinstance(method, Aggregating):
-        kind = case.subject.action
+        kind = ctx.can.action
         shown, packed = _aggregated(method, kind, bench.device), _packed(kind)
-        told["agg"], linear = _told(Contest(shown, _linear, newly, lengths.draws), bench)
-        further = Fit(lengths.linear_regressor, bench.seed, lr=TUNING_LR)
-        tuned = TunedAggregator(method, linear, case.banks.train.z.shape[-1])
+        told["agg"], linear = _told(Contest(shown, _linear, newly, config.aggregate_draws), bench)
+        further = Fit(config.linear_regressor_epochs, bench.seed, lr=TUNING_LR)
+        tuned = TunedAggregator(method, linear, ctx.splits.train.z.shape[-1])
         told["agg_tuned"] = _told(Contest(packed, lambda _: tuned, further, further.epochs), bench)[0]
     scores = {"odd_one_out": {name: right.double().mean().item() for name, right in told.items()}}
     if (resampling := bench.resampling) is None:
@@ -228,9 +227,4 @@ ODD_ONE_OUT = Study(
     name="odd_one_out",
     why_not=_why_no_odd_one_out,
     take=_odd_one_out_scores,
-    rows={
-        "odd_one_out.agg": "odd one out (protocol ours), z_AGG",
-        "odd_one_out.agg_tuned": "odd one out (protocol ours), z_AGG, aggregator tuned",
-        "odd_one_out.z": "odd one out (protocol ours), three z",
-    },
 )

@@ -1,9 +1,8 @@
 """Rotations outside the range of training (paper §B.3, Table 9): the probes of the ID numbers, shown an OOD set.
 
-Nothing is fitted to it: these are the very heads that gave the ID numbers, trained on the ID training bank. Where the
-bench does not keep one, it is fitted as it was, with the same seed, which gives the same head.
-
-A second set of shards, seen as the one that a run is evaluated on: which split, and the same classes by name.
+Nothing is fitted to it: these are the very heads that gave the ID numbers, trained on the ID training split. Where the
+bench does not keep one, it is fitted as it was, with the same seed, which gives the same head. Classes are matched by
+name.
 """
 
 from __future__ import annotations
@@ -18,83 +17,90 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqjepa.data.actions import AUGMENTATION_PARTS, ROTATION_COLUMNS, actions_between
-from seqjepa.evaluate import inputs
 from seqjepa.evaluate.bootstrap import Resampling
-from seqjepa.evaluate.encode import PixelStats, encode_views
-from seqjepa.evaluate.features import Features
-from seqjepa.evaluate.heads import StackedLinear, predict
-from seqjepa.evaluate.probes import NO_SCORES, Scores, fit_and_score, nested, shown_and_wanted
-from seqjepa.evaluate.splits import decoding_threads, statistics
+from seqjepa.evaluate.encode import decoding_threads, statistics
+from seqjepa.evaluate.features import Features, encode_views
+from seqjepa.evaluate.probes import (
+    ProbeTask,
+    Scores,
+    StackedLinear,
+    fit_and_score,
+    nested,
+    predict,
+    score_head,
+    validation_pairs,
+)
 from seqjepa.evaluate.studies import EvalContext, Study
-from seqjepa.evaluate.tasks import ProbeTask, accuracy_by_size, tasks_for
-from seqjepa.methods.base import Aggregating, EncodesInContext, Method
+from seqjepa.evaluate.tasks import label_of_prefixes, tasks_for
+from seqjepa.methods.base import Aggregating, EncodesInContext
 from shards.errors import ConfigError
 from shards.reader import ShardSet, SplitIndex
 from shards.schema import ViewSpec
 
+SPLIT = "ood"
 BY_SIZE = "top1_agg"
 MEASURED = ("top1_z", BY_SIZE, "r2_rel_rot", "r2_indiv_rot")
 
 
-def _why_no_ood(case: EvalContext) -> str:
-    if not set(ROTATION_COLUMNS) <= set(case.banks.train.param_names):
+def _why_no_ood(ctx: EvalContext) -> str:
+    if not set(ROTATION_COLUMNS) <= set(ctx.splits.train.param_names):
         return "the samples have no rotations"
-    if isinstance(case.loaded.method, EncodesInContext):
+    if isinstance(ctx.loaded.method, EncodesInContext):
         return "its views are probed after a context"
-    return "" if case.ood else "no OOD shards were named: --ood SHARDS"
+    return "" if ctx.ood else "no OOD shards were named: --ood SHARDS"
 
 
-def _ood_scores(case: EvalContext) -> dict[str, Any]:
+def _ood_scores(ctx: EvalContext) -> dict[str, Any]:
     """Scores and intervals by the names of the ID numbers; `objects`: how many. ConfigError: see open_ood."""
-    assert case.ood is not None, "asked for in why_not"
-    stats = statistics(case.loaded, case.stored, case.banks.normalisation)
-    bank = encode_ood(
-        case.loaded.method, case.stored, case.ood, stats, case.bench.device,
-        threads=decoding_threads(), progress=case.progress,
-    )  # fmt: skip
-    taken = NO_SCORES
-    for measure in _measures(case, bank):
-        taken = taken.joined(_scored(case, measure, bank))
-    scores, intervals = nested(taken.last), nested(taken.intervals)
-    return {"ood": {**scores, "objects": len(bank)}, **({"intervals": {"ood": intervals}} if intervals else {})}
+    features = _encode_ood(ctx)
+    scores = Scores()
+    for task in _tasks_of_ood(ctx, features):
+        scores = scores.joined(_score_ood(ctx, task, features))
+    intervals = {"intervals": {"ood": nested(scores.intervals)}} if scores.intervals else {}
+    return {"ood": {**nested(scores.last), "objects": len(features)}, **intervals}
 
 
-def _measures(case: EvalContext, bank: Features) -> Iterator[ProbeTask]:
-    """Those of the ID battery that OOD samples have views and labels for."""
-    labelled = int(bank.labels.min()) >= 0
-    for measure in tasks_for(case.subject, case.protocol.m_val, case.protocol.lengths)[0]:
-        if measure.name not in MEASURED or not (labelled or measure.name.startswith("r2")):
+def _encode_ood(ctx: EvalContext) -> Features:
+    """Every view of the OOD split through the same frozen encoder, labels numbered as in the ID set."""
+    assert ctx.ood is not None, "asked for in why_not"
+    index = open_ood(ctx.stored, ctx.ood)
+    stats = statistics(ctx.loaded, ctx.stored, ctx.splits.normalisation)
+    features = encode_views(
+        ctx.loaded.method, index, stats, ctx.bench.device, threads=decoding_threads(), progress=ctx.progress
+    )
+    labels = labels_by_name(np.asarray(index.labels, np.int64), ctx.ood, ctx.stored)
+    return replace(features, labels=torch.from_numpy(labels).to(features.labels.device))
+
+
+def _tasks_of_ood(ctx: EvalContext, features: Features) -> Iterator[ProbeTask]:
+    """Those of the ID tasks that OOD samples have views and labels for.
+
+    Top-1 on z_AGG for the sizes M that there are views for: 3DIEBench-OOD may have but two to four.
+    """
+    labelled, method = int(features.labels.min()) >= 0, ctx.loaded.method
+    for task in tasks_for(ctx.can, ctx.config)[0]:
+        if task.name not in MEASURED or (task.classes and not labelled):
             continue
-        if measure.name == BY_SIZE:
-            yield from _fewer_sizes(case, measure, bank.most_views)
-        elif measure.views <= bank.most_views:
-            yield measure
+        if task.name == BY_SIZE:
+            assert isinstance(method, Aggregating), "or there would be no such task"
+            if sizes := tuple(m for m in task.sizes if m <= features.most_views):
+                shown = label_of_prefixes(method, ctx.can.action, sizes)
+                yield replace(task, inputs=shown, views=max(sizes), sizes=sizes)
+        elif task.views <= features.most_views:
+            yield task
 
 
-def _fewer_sizes(case: EvalContext, measure: ProbeTask, most_views: int) -> Iterator[ProbeTask]:
-    """Top-1 on z_AGG for the sizes M that there are views for: 3DIEBench-OOD may have but two to four."""
-    method = case.loaded.method
-    assert isinstance(method, Aggregating), "or the battery would not have the measure"
-    sizes = [m for m in case.protocol.m_val if m <= min(most_views, case.subject.most_views)]
-    if sizes:
-        shown = inputs.label_of_prefixes(method, case.subject.action, sizes)
-        yield accuracy_by_size(BY_SIZE, shown, sizes, max(sizes), case.subject.classes, measure.epochs, measure.draws)
+def _score_ood(ctx: EvalContext, task: ProbeTask, features: Features) -> Scores:
+    bench = ctx.bench
+    shown, wanted = validation_pairs(task, bench, features)
+    if task.name in (skipped := task.constant(wanted)):
+        return Scores(skipped=skipped)
+    predicted = _predict_sizes(_head(ctx, task.name), shown)
+    resampling = bench.resampling and Resampling.of(len(features), bench.seed, bench.device)
+    return score_head(task, predicted, wanted, resampling)
 
 
-def _scored(case: EvalContext, measure: ProbeTask, bank: Features) -> Scores:
-    bench = case.bench
-    shown, wanted = shown_and_wanted(measure, bench, bank)
-    if measure.name in (skipped := measure.constant(wanted)):
-        return Scores({}, {}, {}, skipped)
-    predicted = _predicted(_head(case, measure.name), shown)
-    intervals = {}
-    if bench.resampling is not None:
-        resampling = Resampling.of(len(bank), bench.seed, bench.device)
-        intervals = {name: resampling.interval(a) for name, a in measure.averaged(predicted, wanted).items()}
-    return Scores(measure.score(predicted, wanted), {}, intervals)
-
-
-def _predicted(head: nn.Module, shown: Tensor) -> Tensor:
+def _predict_sizes(head: nn.Module, shown: Tensor) -> Tensor:
     """A stacked head has a layer for each size M of the ID numbers; OOD samples may be shown in fewer [n, K, W]."""
     if not isinstance(head, StackedLinear):
         return predict(head, shown)
@@ -102,29 +108,10 @@ def _predicted(head: nn.Module, shown: Tensor) -> Tensor:
     return predict(head, F.pad(shown, (0, 0, 0, len(head.weight) - sizes)))[:, :sizes]
 
 
-def _head(case: EvalContext, name: str) -> nn.Module:
-    if name not in case.bench.heads:
-        measures = tasks_for(case.subject, case.protocol.m_val, case.protocol.lengths)[0]
-        fit_and_score(next(measure for measure in measures if measure.name == name), case.bench)
-    return case.bench.heads[name]
-
-
-def _rows() -> dict[str, str]:
-    rows = {"ood.top1_z": "OOD: top-1, z", "ood.top1_agg": "OOD: top-1, z_AGG, M_val = {}"}
-    for name, shown in (("rel_rot", "relative rotation"), ("indiv_rot", "individual rotation")):
-        rows |= {
-            f"ood.r2_{name}_avg": f"OOD: R² {shown}, avg",
-            f"ood.r2_{name}_pool": f"OOD: R² {shown}, pooled",
-            f"ood.{name}_deg": f"OOD: {shown}, mean error in degrees",
-            f"ood.{name}_deg_median": f"OOD: {shown}, median error in degrees",
-        }
-    return rows
-
-
-OOD = Study(name="ood", why_not=_why_no_ood, take=_ood_scores, rows=_rows())
-
-
-SPLIT = "ood"
+def _head(ctx: EvalContext, name: str) -> nn.Module:
+    if name not in ctx.bench.heads:
+        fit_and_score(next(task for task in tasks_for(ctx.can, ctx.config)[0] if task.name == name), ctx.bench)
+    return ctx.bench.heads[name]
 
 
 def open_ood(stored: ShardSet, ood: ShardSet, action: str = "rotation") -> SplitIndex:
@@ -180,18 +167,4 @@ def labels_by_name(labels: np.ndarray, ood: ShardSet, stored: ShardSet) -> np.nd
     return table[labels]
 
 
-def encode_ood(
-    method: Method,
-    stored: ShardSet,
-    ood: ShardSet,
-    pixel_stats: PixelStats,
-    device: torch.device,
-    *,
-    threads: int,
-    progress: bool,
-) -> Features:
-    """Every view of the OOD split through the same frozen encoder, labels numbered as in `stored`. Errors: open_ood."""
-    index = open_ood(stored, ood)
-    bank = encode_views(method, index, pixel_stats, device, threads=threads, progress=progress)
-    labels = labels_by_name(np.asarray(index.labels, np.int64), ood, stored)
-    return replace(bank, labels=torch.from_numpy(labels).to(bank.labels.device))
+OOD = Study("ood", _why_no_ood, _ood_scores)

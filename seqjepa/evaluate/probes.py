@@ -1,39 +1,341 @@
-"""Training one probe on the training bank and scoring it on the validation bank.
+"""A probe: a head trained on frozen features of one split and scored on those of another (paper §3.3, §A.2).
 
-The same measures on one part of z: of methods whose features have an invariant and an equivariant half (SIE).
+ProbeTask says what a probe is; `fit` trains its head (Adam with default settings, lr 1e-3, batch 256, no weight decay,
+no schedule); `fit_and_score` gives its numbers. Features come from a cache, so the model that made them is out of reach
+of any gradient.
 
-What probes gave: numbers by dotted key, as in results.json ("r2_path.both.3").
+Letters: n validation rows, b of a minibatch, D width of an input or target, K sizes M (prefixes of M views, each with a
+head of its own), C classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
 
-from seqjepa.data.draws import Purpose
+from seqjepa.data.draws import Purpose, permutation
 from seqjepa.devices import available_memory
-from seqjepa.evaluate.bootstrap import Intervals, Resampling
+from seqjepa.evaluate.bootstrap import Averaged, Resampling, averaged_mean, averaged_r2_avg, averaged_r2_pool
 from seqjepa.evaluate.features import Features
-from seqjepa.evaluate.heads import Fit, Gather, fit, predict
-from seqjepa.evaluate.tasks import Numbers, ProbeTask
+from seqjepa.evaluate.metrics import confusion, geodesic_deg, r2_avg, r2_pool, top1, varying
 
+logger = logging.getLogger(__name__)
+
+Gather = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""rows int64 [b] → (inputs [b, …], targets [b, …]): one minibatch of an epoch whose views are drawn."""
+Inputs = Callable[[Features, np.ndarray], Gather]
+"""Features and one draw of their slots int64 [S, V] → how to gather from it; the same for training and validation."""
+Loss = Callable[[Tensor, Tensor], Tensor]
+EVALUATION_ROWS = 4096
 CHECKS = 10
 EXAMPLES = 4096
 FULL_PRECISION_BYTES = 4 * 2**30
+CONSTANT = "constant: the same in all validation samples"
+ONE_CLASS = "constant: all validation samples are of one class"
+
+
+class ProbeMetric(NamedTuple):
+    """One number of a probe.
+
+    key       in results.json; {name} stands for the task's name, {target} for it without "r2_"
+    value     (predictions, targets) [n, …] over the whole validation set → the number
+    averaged  likewise → the number as a function of means over rows, for its interval; None: it has no interval
+    """
+
+    key: str
+    value: Callable[[Tensor, Tensor], float]
+    averaged: Callable[[Tensor, Tensor], Averaged] | None
+
+
+def _varying_dimensions(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """(targets, predictions) [n, D'] in those dimensions of [n, D] in which the target varies."""
+    kept = varying(target)
+    return target[:, kept], predicted[:, kept]
+
+
+TOP1 = ProbeMetric("{name}", top1, lambda logits, labels: averaged_mean(logits.argmax(dim=-1) == labels))
+R2_OF_SIZE = ProbeMetric(
+    "{name}",
+    lambda predicted, target: r2_avg(*_varying_dimensions(predicted, target)),
+    lambda predicted, target: averaged_r2_avg(*_varying_dimensions(predicted, target)),
+)
+R2_AVG = R2_OF_SIZE._replace(key="{name}_avg")
+R2_POOL = ProbeMetric(
+    "{name}_pool",
+    lambda predicted, target: r2_pool(*_varying_dimensions(predicted, target)),
+    lambda predicted, target: averaged_r2_pool(*_varying_dimensions(predicted, target)),
+)
+DEGREES = ProbeMetric(
+    "{target}_deg",
+    lambda predicted, target: geodesic_deg(target, predicted).mean().item(),
+    lambda predicted, target: averaged_mean(geodesic_deg(target, predicted)),
+)
+MEDIAN_DEGREES = ProbeMetric(
+    "{target}_deg_median", lambda predicted, target: geodesic_deg(target, predicted).median().item(), None
+)
+
+
+@dataclass(frozen=True)
+class ProbeTask:
+    """One probe as data: input and target, head, loss, metrics.
+
+    inputs   gathers inputs [b, D], or [b, K, D] of K sizes, and targets: classes [b], or numbers [b, D'] or [b, K, D']
+    views    how many views of a sample it needs
+    head     builds the head from examples of training inputs and targets [e, …]; e ≥ 2 where it standardises
+    classes  C of a classifier; 0 for a regressor
+    sizes    the K sizes M, each with a head and numbers of its own ("top1_agg.5"); empty: one head
+    draws    for inputs that cost a forward pass: how many different training draws there are, cycled over epochs.
+             None: a new one every epoch
+    """
+
+    name: str
+    inputs: Inputs
+    views: int
+    head: Callable[[Tensor, Tensor], nn.Module]
+    loss: Loss
+    metrics: tuple[ProbeMetric, ...]
+    epochs: int
+    classes: int = 0
+    sizes: tuple[int, ...] = ()
+    draws: int | None = None
+
+    def score(self, predicted: Tensor, target: Tensor) -> dict[str, float]:
+        """Numbers by dotted key in results.json, over the whole validation set."""
+        return {
+            metric.key.format(name=name, target=name.removeprefix("r2_")): metric.value(*pair)
+            for name, *pair in self._measurable(predicted, target)
+            for metric in self.metrics
+        }
+
+    def intervals(self, predicted: Tensor, target: Tensor, resampling: Resampling) -> dict[str, list[float]]:
+        """[low, high] by the key of each number that has an interval."""
+        return {
+            metric.key.format(name=name, target=name.removeprefix("r2_")): resampling.interval(metric.averaged(*pair))
+            for name, *pair in self._measurable(predicted, target)
+            for metric in self.metrics
+            if metric.averaged is not None
+        }
+
+    def confusions(self, logits: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
+        """int64 [C, C] for each top-1; nothing of a regressor."""
+        parts = self._by_size(logits, labels) if self.classes else ()
+        return {name: confusion(of_size, y, self.classes).cpu().numpy() for name, of_size, y in parts}
+
+    def constant(self, target: Tensor) -> dict[str, str]:
+        """Why a number is missing, or what is left out of it, by its key, from all validation targets.
+
+        Under the task's own name where there is nothing to measure. Of some dimensions alone: "r2_rel_rot, dimension 2
+        of 4".
+        """
+        if self.classes:
+            return {self.name: ONE_CLASS} if bool((target == target[0]).all()) else {}
+        found: dict[str, str] = {}
+        for name, y, _ in self._by_size(target, target):
+            still = [str(d + 1) for d, varies in enumerate(varying(y).tolist()) if not varies]
+            part = "" if len(still) == y.shape[1] else f", dimension {', '.join(still)} of {y.shape[1]}"
+            found |= {f"{name}{part}": CONSTANT} if still else {}
+        nothing = all(name in found for name, *_ in self._by_size(target, target))
+        return {self.name: CONSTANT} if nothing else found
+
+    def _measurable(self, predicted: Tensor, target: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """`_by_size`, without sizes whose target does not vary."""
+        for part in self._by_size(predicted, target):
+            if self.classes or bool(varying(part[2]).any()):
+                yield part
+
+    def _by_size(self, predicted: Tensor, target: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """(name, predictions, targets) of each size apart, or of everything where there are none."""
+        if not self.sizes:
+            yield self.name, predicted, target
+        for k, m in enumerate(self.sizes):
+            yield f"{self.name}.{m}", predicted[:, k], target if self.classes else target[:, k]
+
+
+def classification(
+    name: str,
+    inputs: Inputs,
+    classes: int,
+    epochs: int,
+    *,
+    views: int = 1,
+    sizes: tuple[int, ...] = (),
+    draws: int | None = None,
+) -> ProbeTask:
+    """A linear classifier, or one for each size; top-1."""
+    head = partial(build_head, outputs=classes)
+    return ProbeTask(name, inputs, views, head, cross_entropy, (TOP1,), epochs, classes, sizes, draws)
+
+
+def regression(
+    name: str,
+    inputs: Inputs,
+    views: int,
+    outputs: int,
+    epochs: int,
+    *,
+    deep: bool,
+    standardise: bool = False,
+    degrees: bool = False,
+    sizes: tuple[int, ...] = (),
+    draws: int | None = None,
+) -> ProbeTask:
+    """A linear regressor, or an MLP (`deep`), or one for each size; R² over the dimensions of the target that vary.
+
+    R² is in both definitions, of sizes the average over dimensions alone. degrees: targets are quaternions, whose
+    geodesic error is measured too, mean and median. standardise: of a linear regressor, see `from_mean`.
+    """
+    head = partial(build_head, outputs=outputs, deep=deep, standardise=standardise)
+    metrics = (R2_OF_SIZE,) if sizes else (R2_AVG, R2_POOL, *((DEGREES, MEDIAN_DEGREES) if degrees else ()))
+    return ProbeTask(name, inputs, views, head, squared_error, metrics, epochs, 0, sizes, draws)
+
+
+class StackedLinear(nn.Module):
+    """K separate Linear(in → out) layers applied side by side: [b, K, in] → [b, K, out].
+
+    Adam's update is elementwise, so K heads under one Adam on the sum of their losses take exactly the steps that they
+    would take with an optimizer each (docs/fidelity.md #39: one per M_val), in one set of kernels.
+    """
+
+    def __init__(self, count: int, in_features: int, out_features: int) -> None:
+        super().__init__()
+        layers = [nn.Linear(in_features, out_features) for _ in range(count)]
+        self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
+        self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias[:, None], x.transpose(0, 1), self.weight.mT).transpose(0, 1)
+
+
+class Standardise(nn.Module):
+    """(x − mean) / std for each input feature, with the statistics of the examples [e, …] that it is made with.
+
+    Features that do not vary are only centred.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, examples: Tensor) -> None:
+        super().__init__()
+        mean, std = examples.mean(dim=0), examples.std(dim=0)
+        varies = std > 1e-6 * mean.abs().clamp(min=1e-3)
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", torch.where(varies, 1 / std, 1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) * self.scale
+
+
+def build_head(
+    examples: Tensor, targets: Tensor, outputs: int, *, deep: bool = False, standardise: bool = False
+) -> nn.Module:
+    """Linear, or an MLP, from examples [e, D]; of examples [e, K, D] K of them side by side."""
+    width, layer = examples.shape[-1], nn.Linear if examples.ndim == 2 else partial(StackedLinear, examples.shape[1])
+    if deep:
+        return mlp(width, outputs, layer=layer)
+    linear = layer(width, outputs)
+    return from_mean(Standardise(examples), linear, targets.mean(dim=0)) if standardise else linear
+
+
+def mlp(
+    in_features: int, out_features: int, hidden: int = 1024, layer: Callable[[int, int], nn.Module] = nn.Linear
+) -> nn.Sequential:
+    """in → hidden → hidden → out, ReLU: the paper's "MLP regressor" with 1024 hidden units (docs/fidelity.md #36)."""
+    first, second = layer(in_features, hidden), layer(hidden, hidden)
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), layer(hidden, out_features))
+
+
+def from_mean(standardise: Standardise, linear: nn.Module, mean: Tensor) -> nn.Sequential:
+    """A linear regressor of standardised features that begins as the constant `mean`, [out] or [K, out].
+
+    The function that fits best is the same as without any of it; but in 50 epochs at lr 1e-3 Adam does not get from
+    random weights to it: an exactly linear target (path integration, M = 1) is left at R² 0.98 to 0.997, instead of
+    1.000. Nor does it get from 0 to the mean of a target that is far from it, as the difference of blurs is.
+    """
+    assert isinstance(linear, nn.Linear | StackedLinear)
+    with torch.no_grad():
+        linear.weight.zero_()
+        linear.bias.copy_(mean)
+    return nn.Sequential(standardise, linear)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean over the batch, summed over stacked heads: logits [b, C] or [b, K, C], labels [b]."""
+    if logits.ndim == 2:
+        return F.cross_entropy(logits, labels)
+    heads = logits.shape[1]
+    return heads * F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(heads))
+
+
+def squared_error(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean over the batch and the output, summed over stacked heads: both tensors [b, D] or [b, K, D]."""
+    heads = 1 if predicted.ndim == 2 else predicted.shape[1]
+    return heads * F.mse_loss(predicted, target)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a probe is trained. batch_size, lr: paper §A.2."""
+
+    epochs: int
+    seed: int
+    batch_size: int = 256
+    lr: float = 1e-3
+
+
+def fit(
+    build: Callable[[], nn.Module],
+    inputs: Callable[[int], Gather],
+    rows: int,
+    loss: Loss,
+    how: Fit,
+    *,
+    device: torch.device,
+    after_epoch: Callable[[int, nn.Module], None] | None = None,
+) -> nn.Module:
+    """Trains the head that `build` makes and returns it in eval mode.
+
+    inputs(epoch) draws that epoch's views and says how to gather a minibatch of the `rows` samples, so that views are
+    drawn anew every epoch. The head's weights and the order of rows follow from how.seed alone.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(how.seed)
+        head = build().to(device)
+    optimizer = torch.optim.Adam(head.parameters(), lr=how.lr, fused=True)
+    for epoch in range(how.epochs):
+        gather = inputs(epoch)
+        for batch in torch.from_numpy(permutation(how.seed, epoch, rows)).split(how.batch_size):
+            x, y = gather(batch.to(device))
+            optimizer.zero_grad(set_to_none=True)
+            loss(head(x), y).backward()
+            optimizer.step()
+        if after_epoch is not None:
+            after_epoch(epoch + 1, head)
+    return head.eval()
+
+
+@torch.no_grad()
+def predict(head: nn.Module, x: Tensor) -> Tensor:
+    """head(x) in chunks: x [n, …] → [n, …]."""
+    return torch.cat([head(part) for part in x.split(EVALUATION_ROWS)])
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Where probes are trained: the two banks, the device, and the seed that fixes draws, heads and row order.
+    """Where probes are trained: features of both splits, the device, the seed that fixes draws, heads and row order.
 
-    val_draws: the validation set is seen under so many fixed draws of views; scores are over all of them together.
-    resampling: of the validation samples, for intervals; None for no intervals.
-    heads: what was fitted here, by the measure's name, for studies that show it to other banks.
+    val_draws   fixed draws of views under which the validation set is seen; scores are over all of them together
+    resampling  of the validation samples, for intervals; None for no intervals
+    heads       what was fitted here, by the task's name, for studies that show it to other features
     """
 
     train: Features
@@ -44,160 +346,32 @@ class Bench:
     resampling: Resampling | None = None
     heads: dict[str, nn.Module] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-
-def fit_and_score(measure: ProbeTask, bench: Bench) -> Scores:
-    """Scores after the last epoch with their intervals, and the best seen in ten checks on the way (logged, never
-    reported as ours). Nothing is fitted where there is nothing to tell apart."""
-    x, y = shown_and_wanted(measure, bench, bench.val)
-    skipped = measure.constant(y)
-    if measure.name in skipped:
-        return Scores({}, {}, {}, skipped)
-    training = _training(measure, bench)
-    spread = torch.linspace(0, len(bench.train) - 1, min(EXAMPLES, len(bench.train)), device=bench.device).long()
-    examples = training(0)(spread)
-    best: Numbers = {}
-    last: Numbers = {}
-    intervals: Intervals = {}
-    confusions: dict[str, np.ndarray] = {}
-    every = max(1, measure.epochs // CHECKS)
-
-    def check(epoch: int, head: nn.Module) -> None:
-        if epoch % every and epoch != measure.epochs:
-            return
-        predicted = predict(head, x)
-        last.update(measure.score(predicted, y))
-        best.update({name: _better(name, value, best.get(name, value)) for name, value in last.items()})
-        if epoch == measure.epochs:
-            confusions.update({name: counts.cpu().numpy() for name, counts in measure.confusions(predicted, y).items()})
-        if epoch == measure.epochs and bench.resampling is not None:
-            averaged = measure.averaged(predicted, y)
-            intervals.update({name: bench.resampling.interval(a) for name, a in averaged.items()})
-
-    bench.heads[measure.name] = fit(
-        lambda: measure.head(*examples),
-        training,
-        len(bench.train),
-        measure.loss,
-        Fit(measure.epochs, bench.seed),
-        device=bench.device,
-        after_epoch=check,
-    )
-    return Scores(last, best, intervals, skipped, confusions)
-
-
-def _better(name: str, one: float, other: float) -> float:
-    """Of errors in degrees the smaller, of all else the larger."""
-    return min(one, other) if name.endswith(("_deg", "_deg_median")) else max(one, other)
-
-
-def shown_and_wanted(measure: ProbeTask, bench: Bench, bank: Features) -> tuple[Tensor, Tensor]:
-    """Inputs and targets of every sample of a bank under each fixed draw of the bench, on the device."""
-    drawn = (bank.draw(bench.seed, draw, Purpose.EVALUATION, measure.views) for draw in range(bench.val_draws))
-    parts = [_everything(measure.inputs(bank, slots), len(bank), bench.device) for slots in drawn]
-    return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
-
-
-def _training(measure: ProbeTask, bench: Bench) -> Callable[[int], Gather]:
-    """inputs(epoch) for `fit`. Inputs that cost a forward pass are computed once for each draw, as far as they fit.
-
-    They are kept as float16, as a bank of that size is, where all draws together would take more than 4 GiB.
-    """
-    bank = bench.train
-    draws = min(measure.draws or measure.epochs, bank.different_draws or measure.epochs)
-    keep = measure.draws is not None and draws < measure.epochs
-    budget = _kept_bytes(bench.device)
-    kept: dict[int, Gather] = {}
-
-    def inputs(epoch: int) -> Gather:
-        nonlocal budget
-        draw = epoch % draws
-        if draw in kept:
-            return kept[draw]
-        gather = measure.inputs(bank, bank.draw(bench.seed, draw, Purpose.PROBE, measure.views))
-        size = _bytes_of_all(gather, len(bank), bench.device) if keep else 0
-        dtype = torch.float32 if size * draws <= FULL_PRECISION_BYTES else torch.float16
-        size = size * dtype.itemsize // torch.float32.itemsize
-        if keep and size <= budget:
-            budget -= size
-            gather = kept[draw] = _looked_up(*_everything(gather, len(bank), bench.device, dtype))
-        return gather
-
-    return inputs
-
-
-def _kept_bytes(device: torch.device) -> int:
-    """Half of the memory that is free."""
-    return (torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()) // 2
-
-
-def _bytes_of_all(gather: Gather, rows: int, device: torch.device) -> int:
-    return rows * sum(tensor.nbytes for tensor in gather(torch.zeros(1, dtype=torch.int64, device=device)))
-
-
-def _looked_up(x: Tensor, y: Tensor) -> Gather:
-    return lambda rows: (x[rows].float(), y[rows])
-
-
-def _everything(
-    gather: Gather, rows: int, device: torch.device, dtype: torch.dtype = torch.float32
-) -> tuple[Tensor, Tensor]:
-    parts = [gather(part) for part in torch.arange(rows, device=device).split(1024)]
-    return torch.cat([x.to(dtype) for x, _ in parts]), torch.cat([y for _, y in parts])
-
-
-def bench_of_columns(bench: Bench, columns: slice) -> Bench:
-    """The bench with nothing of z [S, N, D] but some of its columns, of views and of whole images."""
-    return replace(bench, train=_bank_of(bench.train, columns), val=_bank_of(bench.val, columns))
-
-
-def _bank_of(bank: Features, columns: slice) -> Features:
-    whole = bank.z_image
-    return replace(bank, z=bank.z[..., columns], z_image=None if whole is None else whole[..., columns])
-
-
-Value = TypeVar("Value")
+    def columns(self, columns: slice) -> Bench:
+        """The same with some columns of z alone: one half, of methods that have halves (SIE)."""
+        return replace(self, train=self.train.columns(columns), val=self.val.columns(columns))
 
 
 class Scores(NamedTuple):
-    """What is known by the name of a number.
+    """What probes gave, by dotted key in results.json ("r2_path.both.3").
 
     last        after the last epoch;  best: the best of ten checks on the way;  intervals: of `last`, 95 %
     skipped     why a number is missing, or what was left out of it
     confusions  of top-1: int64 [C, C], true classes by predicted ones, over all validation draws
     """
 
-    last: Numbers
-    best: Numbers
-    intervals: Intervals
+    last: Mapping[str, float] = {}
+    best: Mapping[str, float] = {}
+    intervals: Mapping[str, list[float]] = {}
     skipped: Mapping[str, str] = {}
     confusions: Mapping[str, np.ndarray] = {}
 
     def named(self, pattern: str) -> Scores:
-        """The same under other names: "halves.invariant.{}"."""
-        return Scores(
-            _renamed(self.last, pattern),
-            _renamed(self.best, pattern),
-            _renamed(self.intervals, pattern),
-            _renamed(self.skipped, pattern),
-            _renamed(self.confusions, pattern),
-        )
+        """The same under other keys: "halves.invariant.{}"."""
+        return Scores._make({pattern.format(key): value for key, value in part.items()} for part in self)
 
     def joined(self, other: Scores) -> Scores:
         """Both; of a number that both have, the other's."""
-        return Scores(
-            self.last | other.last,
-            self.best | other.best,
-            self.intervals | other.intervals,
-            {**self.skipped, **other.skipped},
-            {**self.confusions, **other.confusions},
-        )
-
-
-def _renamed(numbers: Mapping[str, Value], pattern: str) -> dict[str, Value]:
-    return {pattern.format(key): value for key, value in numbers.items()}
-
-
-NO_SCORES = Scores({}, {}, {})
+        return Scores._make({**mine, **others} for mine, others in zip(self, other, strict=True))
 
 
 def nested(numbers: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,3 +384,103 @@ def nested(numbers: Mapping[str, Any]) -> dict[str, Any]:
             inner = inner.setdefault(level, {})
         inner[last] = value
     return levels
+
+
+def fit_and_score(task: ProbeTask, bench: Bench) -> Scores:
+    """Scores after the last epoch with their intervals, and the best seen in ten checks on the way (logged, never
+    reported as ours). Nothing is fitted where there is nothing to tell apart."""
+    x, y = validation_pairs(task, bench, bench.val)
+    skipped = task.constant(y)
+    if task.name in skipped:
+        return Scores(skipped=skipped)
+    training = _training_inputs(task, bench)
+    spread = torch.linspace(0, len(bench.train) - 1, min(EXAMPLES, len(bench.train)), device=bench.device).long()
+    examples = training(0)(spread)
+    best: dict[str, float] = {}
+    every = max(1, task.epochs // CHECKS)
+
+    def check(epoch: int, head: nn.Module) -> None:
+        if epoch % every == 0 or epoch == task.epochs:
+            for name, value in task.score(predict(head, x), y).items():
+                # Errors in degrees are better when smaller, all else when larger.
+                better = min if name.endswith(("_deg", "_deg_median")) else max
+                best[name] = better(value, best.get(name, value))
+
+    how = Fit(task.epochs, bench.seed)
+    head = fit(
+        lambda: task.head(*examples), training, len(bench.train), task.loss, how, device=bench.device, after_epoch=check
+    )
+    bench.heads[task.name] = head
+    return score_head(task, predict(head, x), y, bench.resampling).joined(Scores(best=best, skipped=skipped))
+
+
+def score_tasks(tasks: Iterable[ProbeTask], bench: Bench, of: str = "", *, progress: bool) -> Scores:
+    """Every task fitted and scored. of: "invariant half: ", what stands before its name in logs and on the bar."""
+    scores = Scores()
+    with tqdm(list(tasks), unit="probe", disable=None if progress else True, leave=False) as bar:
+        for task in bar:
+            bar.set_description(f"probe {of}{task.name}")
+            found = fit_and_score(task, bench)
+            logger.info("%s%s: %s", of, task.name, found.last)
+            scores = scores.joined(found)
+    return scores
+
+
+def score_head(task: ProbeTask, predicted: Tensor, target: Tensor, resampling: Resampling | None) -> Scores:
+    """Numbers of predictions for a whole validation set, their intervals and confusion matrices."""
+    intervals = {} if resampling is None else task.intervals(predicted, target, resampling)
+    confusions = task.confusions(predicted, target)
+    return Scores(task.score(predicted, target), intervals=intervals, confusions=confusions)
+
+
+def validation_pairs(task: ProbeTask, bench: Bench, features: Features) -> tuple[Tensor, Tensor]:
+    """Inputs and targets of every sample under each fixed draw of the bench, on the device."""
+    drawn = (features.draw(bench.seed, draw, Purpose.EVALUATION, task.views) for draw in range(bench.val_draws))
+    parts = [_gather_all(task.inputs(features, slots), len(features), bench.device) for slots in drawn]
+    return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
+
+
+def _training_inputs(task: ProbeTask, bench: Bench) -> Callable[[int], Gather]:
+    """inputs(epoch) for `fit`. Inputs that cost a forward pass are computed once for each draw, as far as they fit.
+
+    They are kept as float16, as features of that size are, where all draws together would take more than 4 GiB.
+    """
+    features = bench.train
+    draws = min(task.draws or task.epochs, features.different_draws or task.epochs)
+    keep = task.draws is not None and draws < task.epochs
+    budget = _spare_bytes(bench.device)
+    kept: dict[int, Gather] = {}
+
+    def inputs(epoch: int) -> Gather:
+        nonlocal budget
+        draw = epoch % draws
+        if draw in kept:
+            return kept[draw]
+        gather = task.inputs(features, features.draw(bench.seed, draw, Purpose.PROBE, task.views))
+        size = _bytes_of_all(gather, len(features), bench.device) if keep else 0
+        dtype = torch.float32 if size * draws <= FULL_PRECISION_BYTES else torch.float16
+        size = size * dtype.itemsize // torch.float32.itemsize
+        if keep and size <= budget:
+            budget -= size
+            x, y = _gather_all(gather, len(features), bench.device, dtype)
+            kept[draw] = lambda rows: (x[rows].float(), y[rows])
+            return kept[draw]
+        return gather
+
+    return inputs
+
+
+def _spare_bytes(device: torch.device) -> int:
+    """Half of the memory that is free."""
+    return (torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()) // 2
+
+
+def _bytes_of_all(gather: Gather, rows: int, device: torch.device) -> int:
+    return rows * sum(tensor.nbytes for tensor in gather(torch.zeros(1, dtype=torch.int64, device=device)))
+
+
+def _gather_all(
+    gather: Gather, rows: int, device: torch.device, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    parts = [gather(part) for part in torch.arange(rows, device=device).split(1024)]
+    return torch.cat([x.to(dtype) for x, _ in parts]), torch.cat([y for _, y in parts])

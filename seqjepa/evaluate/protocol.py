@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from seqjepa.config import EvalConfig
 from seqjepa.data.fixations import Fixating
 from seqjepa.data.views import Augmented
 from seqjepa.evaluate.bootstrap import LEVEL, RESAMPLES
-from seqjepa.evaluate.config import Protocol
+from seqjepa.evaluate.capabilities import Capabilities
+from seqjepa.evaluate.encode import SplitFeatures
 from seqjepa.evaluate.features import Features
-from seqjepa.evaluate.splits import SplitFeatures
-from seqjepa.evaluate.tasks import AUGMENTATIONS, Capabilities, Lengths
+from seqjepa.evaluate.tasks import AUGMENTATIONS
 from seqjepa.methods.base import Aggregating
 from seqjepa.models.precision import FULL, training_precision
 from seqjepa.paper.sets import classes_sha256
@@ -33,60 +34,60 @@ R2 = {
 
 
 def protocol_of(
-    protocol: Protocol,
+    config: EvalConfig,
     loaded: LoadedRun,
     stored: ShardSet,
-    banks: SplitFeatures,
-    subject: Capabilities,
+    splits: SplitFeatures,
+    can: Capabilities,
     epochs: Sequence[Mapping[str, object]] = (),
 ) -> dict[str, Any]:
     """JSON values without nulls. epochs: lines of the run's metrics.jsonl."""
-    config, train = loaded.config, banks.train
+    run, train = loaded.config, splits.train
     return {
-        "fidelity": config.fidelity,
+        "fidelity": run.fidelity,
         "model_mode": "eval, frozen",
-        "method": config.method,
-        "m_tr": config.data.context,
-        "epochs": config.optim.epochs,
+        "method": run.method,
+        "m_tr": run.data.context,
+        "epochs": run.optim.epochs,
         **({} if loaded.epochs is None else {"trained_epochs": loaded.epochs}),
         "dataset": stored.info.name,
         "classes_sha256": classes_sha256(stored.info.classes),
-        "resolution": banks.height,
+        "resolution": splits.height,
         "train_samples": len(train),
-        "val_samples": len(banks.val),
+        "val_samples": len(splits.val),
         "views_per_sample": train.z.shape[1],
-        "probe_epochs": _probe_epochs(protocol.lengths, subject),
+        "probe_epochs": _probe_epochs(config, can),
         "probe_optimizer": "Adam, lr 1e-3, batch 256",
-        "linear_regressors": "standardised" if protocol.standardise else "plain",
+        "linear_regressors": "standardised" if config.standardise else "plain",
         "reported": "last epoch",
         "r2": R2,
-        "train_draws": _train_draws(protocol, banks),
-        "val_draws": protocol.val_draws,
-        "m_val": list(protocol.m_val),
-        "seed": protocol.seed,
-        "suite": protocol.suite,
+        "train_draws": _train_draws(config, splits),
+        "val_draws": config.val_draws,
+        "m_val": list(config.m_val),
+        "seed": config.seed,
+        "suite": config.suite,
         "intervals": f"{LEVEL:.0%} bootstrap, {RESAMPLES} resamples of validation objects",
-        "splits": list(banks.splits),
-        "fingerprints": list(banks.fingerprints),
-        "normalisation": banks.normalisation,
+        "splits": list(splits.names),
+        "fingerprints": list(splits.fingerprints),
+        "normalisation": splits.normalisation,
         "features": str(train.z.dtype).removeprefix("torch."),
         "precision": {
-            "training": training_precision(config.train.precision, [str(line.get("device", "")) for line in epochs]),
+            "training": training_precision(run.train.precision, [str(line.get("device", "")) for line in epochs]),
             "encoder": FULL,
             "probes": FULL,
         },
-        **_seeing(banks, subject, config.data.augment),
+        **_seeing(splits, can, run.data.augment),
     }
 
 
-def _seeing(banks: SplitFeatures, subject: Capabilities, recipe: str) -> dict[str, Any]:
+def _seeing(splits: SplitFeatures, can: Capabilities, recipe: str) -> dict[str, Any]:
     """How patches were taken, or images augmented; nothing for stored views."""
-    if isinstance(banks.how, Fixating):
-        return {"fixating": asdict(banks.how) | {"transfer": banks.transfer}}
-    if isinstance(banks.how, Augmented):
-        patches = {} if banks.patches is None else {"position_patches": banks.patches.as_json()}
-        return {"augmenting": {"recipe": recipe} | _recipe(banks.how) | _compared(banks.train, subject), **patches}
-    return {"augmenting": {"recipe": "as baked"} | _compared(banks.train, subject)} if subject.augmented else {}
+    if isinstance(splits.how, Fixating):
+        return {"fixating": asdict(splits.how) | {"transfer": splits.transfer}}
+    if isinstance(splits.how, Augmented):
+        patches = {} if splits.patches is None else {"position_patches": splits.patches.as_json()}
+        return {"augmenting": {"recipe": recipe} | _recipe(splits.how) | _compared(splits.train, can), **patches}
+    return {"augmenting": {"recipe": "as baked"} | _compared(splits.train, can)} if can.augmented else {}
 
 
 def _recipe(how: Augmented) -> dict[str, Any]:
@@ -95,9 +96,9 @@ def _recipe(how: Augmented) -> dict[str, Any]:
     return {**pipelines, "size": how.size, "conditioned_on": how.action}
 
 
-def _compared(bank: Features, subject: Capabilities) -> dict[str, Any]:
+def _compared(features: Features, can: Capabilities) -> dict[str, Any]:
     """Of what pairs of augmented views were made and how parameters were scaled (docs/fidelity.md #20, 22)."""
-    both, views, scaling = subject.author and isinstance(subject.method, Aggregating), bank.run_length, bank.scaling
+    both, views, scaling = can.author and isinstance(can.method, Aggregating), features.run_length, features.scaling
     pairs = f"the first two of {views} views" if both else "an observation view and a target view"
     return {
         "z_agg": f"the first M_val of {views} views, the last of which is a target view",
@@ -114,30 +115,30 @@ def _as_json(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: "none" if value is None else value for name, value in plain.items()}
 
 
-def _probe_epochs(lengths: Lengths, subject: Capabilities) -> dict[str, int]:
-    deep, flat = lengths.epochs, lengths.linear_regressor
-    if subject.augmented:
+def _probe_epochs(config: EvalConfig, can: Capabilities) -> dict[str, int]:
+    deep, flat = config.epochs, config.linear_regressor_epochs
+    if can.augmented:
         parts = {part: deep if by_mlp else flat for part, by_mlp in AUGMENTATIONS.items()}
-        parts |= {"position": flat} if subject.patches else {}
-    elif subject.action == "position":
+        parts |= {"position": flat} if can.patches else {}
+    elif can.action == "position":
         parts = {"position": flat, "path": flat}
     else:
         parts = {"rotation": deep, "hue": flat}
     return {"classification": deep, **parts}
 
 
-def _train_draws(protocol: Protocol, banks: SplitFeatures) -> dict[str, Any]:
+def _train_draws(config: EvalConfig, splits: SplitFeatures) -> dict[str, Any]:
     """How many different draws of views a probe saw while it learned: of single views, and of sequences."""
-    if draws := banks.train.different_draws:
-        return {"z": draws, "z_agg": min(draws, _aggregated(protocol)), "views_per_draw": banks.train.run_length}
-    if banks.train.independent:
-        mixed = f"new each epoch, of {banks.train.runs} runs"
-        return {"z": mixed, "z_agg": _aggregated(protocol), "views_per_draw": banks.train.run_length}
-    return {"z": "new each epoch", "z_agg": _aggregated(protocol)}
+    if draws := splits.train.different_draws:
+        return {"z": draws, "z_agg": min(draws, _aggregated(config)), "views_per_draw": splits.train.run_length}
+    if splits.train.independent:
+        mixed = f"new each epoch, of {splits.train.runs} runs"
+        return {"z": mixed, "z_agg": _aggregated(config), "views_per_draw": splits.train.run_length}
+    return {"z": "new each epoch", "z_agg": _aggregated(config)}
 
 
-def _aggregated(protocol: Protocol) -> int:
-    return min(protocol.lengths.draws, protocol.lengths.epochs)
+def _aggregated(config: EvalConfig) -> int:
+    return min(config.aggregate_draws, config.epochs)
 
 
 OF_WEIGHTS = ("model_sha256", "trained_epochs", "precision.training")

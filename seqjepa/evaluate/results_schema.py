@@ -1,6 +1,6 @@
-"""Which values each number of results.json can have. What no metric can have was not measured, and is refused.
+"""What results.json must look like to be believed: the JSON type of each part, and the values that numbers can have.
 
-Which JSON type each part of results.json has: a number, an object of numbers by size, a text, a list.
+What no metric can have was not measured, and is refused.
 """
 
 from __future__ import annotations
@@ -10,39 +10,18 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from seqjepa.paper.metrics import ROWS
+from seqjepa.paper.metrics import METRICS, ROWS, range_of
 
-SHARE, EXPLAINED, DEGREES, ANY = (0.0, 1.0), (-math.inf, 1.0), (0.0, 180.0), (0.0, math.inf)
-RANGES = {
-    "top1": SHARE,
-    "r2": EXPLAINED,
-    "rel_rot_deg": DEGREES,
-    "indiv_rot_deg": DEGREES,
-    "angle_deg": DEGREES,
-    "retrieval": SHARE,
-    "neighbours": SHARE,
-    "rollout": SHARE,
-    "odd_one_out": SHARE,
-    "umap": SHARE,
-    "costs": ANY,
-    "objects": ANY,
-    "queries": ANY,
-    "context": ANY,
-    "seconds": ANY,
-}
-"""Lowest and highest value by the beginning of a level of a dotted key; the last level that has one decides."""
 ROUNDING = 1e-9
 NOT_NUMBERS = ("protocol", "weights", "per_class", "intervals")
 TEXTS = ("costs.device",)
 
 
-def range_of(key: str) -> tuple[float, float] | None:
-    """Lowest and highest value of the number of a dotted key ("ood.top1_agg.5"); None for a number not known here."""
-    for level in reversed(key.split(".")):
-        for beginning, values in RANGES.items():
-            if level.startswith(beginning):
-                return values
-    return None
+def _range_of(key: str) -> tuple[float, float] | None:
+    """Lowest and highest value of the number of a dotted key: that of its metric, else of the one whose key it begins
+    with ("retrieval.h1_blind" → "retrieval.h1"); None for a number not known here."""
+    known = max((metric for metric in METRICS if key.startswith(metric)), key=len, default="")
+    return range_of(key) or range_of(known)
 
 
 def why_not_results(found: Any) -> str:
@@ -76,7 +55,7 @@ def _problems(name: str, scores: Any) -> Iterator[str]:
 
 def _out_of_range(key: str, value: Any) -> str:
     """Why a value is none that the number can have; empty if it can, or if nothing is known of the number."""
-    if (values := range_of(key)) is None:
+    if (values := _range_of(key)) is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"is {_short(value)}, not a number"

@@ -30,10 +30,9 @@ from torch import Tensor
 from seqjepa.data.actions import AUGMENTATION_PARTS
 from seqjepa.data.draws import Purpose, choose_distinct, draw_u32
 from seqjepa.evaluate.bootstrap import Resampling
-from seqjepa.evaluate.encode import encode_images, encode_views
-from seqjepa.evaluate.features import Features
+from seqjepa.evaluate.encode import decoding_threads, drawn_views, statistics
+from seqjepa.evaluate.features import Features, encode_images, encode_views
 from seqjepa.evaluate.metrics import chance, rank_intervals, rank_scores, ranks_of
-from seqjepa.evaluate.splits import decoding_threads, statistics, validation_views
 from seqjepa.evaluate.studies import EvalContext, Study
 from seqjepa.methods.base import Predicting, PredictsViews
 
@@ -66,46 +65,46 @@ class Found(NamedTuple):
     asked: np.ndarray
 
 
-def take_retrieval(case: EvalContext) -> dict[str, Any]:
+def take_retrieval(ctx: EvalContext) -> dict[str, Any]:
     """Scores by name: "retrieval", and for seq-JEPA "retrieval_3", "retrieval_online" and "retrieval_3_online"; their
     intervals under "intervals"."""
-    method = case.loaded.method
+    method = ctx.loaded.method
     if isinstance(method, PredictsViews):
-        found = _of_sequences(case, method)
+        found = _of_sequences(ctx, method)
     else:
         assert isinstance(method, Predicting), "why_not has turned others away"
-        found = _of_pairs(case, method)
-    scores = {name: retrieval_scores(of, case.banks.val.n_views) for name, of in found.items()}
-    if case.bench.resampling is None:
+        found = _of_pairs(ctx, method)
+    scores = {name: retrieval_scores(of, ctx.splits.val.n_views) for name, of in found.items()}
+    if ctx.bench.resampling is None:
         return scores
-    return {**scores, "intervals": {name: _intervals(of, case.bench.resampling) for name, of in found.items()}}
+    return {**scores, "intervals": {name: _intervals(of, ctx.bench.resampling) for name, of in found.items()}}
 
 
-def _of_pairs(case: EvalContext, method: Predicting) -> dict[str, Found]:
-    bank, device = case.banks.val, case.bench.device
-    asked = queries(bank, case.loaded.data.action, 1, case.bench.seed)
+def _of_pairs(ctx: EvalContext, method: Predicting) -> dict[str, Found]:
+    bank, device = ctx.splits.val, ctx.bench.device
+    asked = queries(bank, ctx.loaded.data.action, 1, ctx.bench.seed)
     predictions = partial(by_predictor, method, bank, asked, device)
-    return _found(case, asked, predictions, {"retrieval": projected(method, bank, device)})
+    return _found(ctx, asked, predictions, {"retrieval": projected(method, bank, device)})
 
 
-def _of_sequences(case: EvalContext, method: PredictsViews) -> dict[str, Found]:
-    bank, device = case.banks.val, case.bench.device
-    features = {"": as_they_are(target_features(case), device), "_online": as_they_are(bank.z, device)}
+def _of_sequences(ctx: EvalContext, method: PredictsViews) -> dict[str, Found]:
+    bank, device = ctx.splits.val, ctx.bench.device
+    features = {"": as_they_are(target_features(ctx), device), "_online": as_they_are(bank.z, device)}
     found: dict[str, Found] = {}
     for name, context in (("retrieval", 1), (f"retrieval_{LONG_CONTEXT}", LONG_CONTEXT)):
-        asked = queries(bank, case.loaded.data.action, context, case.bench.seed)
+        asked = queries(bank, ctx.loaded.data.action, context, ctx.bench.seed)
         if without_identity(asked.asked).any():
             predictions = partial(by_aggregate, method, bank, asked, device)
-            found |= _found(case, asked, predictions, {name + kind: of for kind, of in features.items()})
+            found |= _found(ctx, asked, predictions, {name + kind: of for kind, of in features.items()})
     return found
 
 
 def _found(
-    case: EvalContext, asked: Queries, predictions: Callable[..., OfObjects], candidates: Mapping[str, OfObjects]
+    ctx: EvalContext, asked: Queries, predictions: Callable[..., OfObjects], candidates: Mapping[str, OfObjects]
 ) -> dict[str, Found]:
     """By the candidates' name. predictions(shift=…): as in retrieval_embeddings."""
     ranks, blind = (
-        rank_views(case.banks.val, predictions(shift=shift), candidates, case.bench.device) for shift in (0, 1)
+        rank_views(ctx.splits.val, predictions(shift=shift), candidates, ctx.bench.device) for shift in (0, 1)
     )
     return {name: Found(ranks[name], blind[name], asked.asked) for name in candidates}
 
@@ -134,31 +133,16 @@ def _marked(scores: dict[str, Any], mark: str) -> dict[str, Any]:
     return {f"{name}_{mark}": value for name, value in scores.items()}
 
 
-def _why_no_retrieval(case: EvalContext) -> str:
-    if not isinstance(case.loaded.method, PredictsViews | Predicting):
+def _why_no_retrieval(ctx: EvalContext) -> str:
+    if not isinstance(ctx.loaded.method, PredictsViews | Predicting):
         return "the method has no predictor that is told one view's embedding and an action"
-    return why_not_retrieved(case)
+    return why_not_retrieved(ctx)
 
 
-_SCORES = {
-    "mrr": "MRR, {}",
-    "h1": "H@1, {}",
-    "h5": "H@5, {}",
-    "mrr_no_identity": "MRR, {}, without the identity",
-    "h1_no_identity": "H@1, {}, without the identity",
-    "h5_no_identity": "H@5, {}, without the identity",
-    "mrr_blind": "MRR, {}, from another object's views",
-    "mrr_chance": "MRR, {}, by chance",
-}
-_AFTER = {"retrieval": "retrieval", "retrieval_3": "retrieval after 3 views"}
 RETRIEVAL = Study(
     name="retrieval",
     why_not=_why_no_retrieval,
     take=take_retrieval,
-    rows={
-        **{f"{kind}.{score}": label.format(said) for kind, said in _AFTER.items() for score, label in _SCORES.items()},
-        **{f"{kind}_online.mrr": f"MRR, {said} among online features" for kind, said in _AFTER.items()},
-    },
 )
 
 
@@ -269,30 +253,30 @@ class TargetBranch:
         return self.method.embed_target(views)
 
 
-def target_features(case: EvalContext) -> Tensor:
-    """f̄ of every view of the validation split: [S, N, D], as `case.banks.val.z`. Encoded once for a case."""
-    if KEPT_AS not in case.kept:
-        case.kept[KEPT_AS] = _encoded(case)
-    return case.kept[KEPT_AS]
+def target_features(ctx: EvalContext) -> Tensor:
+    """f̄ of every view of the validation split: [S, N, D], as `ctx.splits.val.z`. Encoded once for a ctx."""
+    if KEPT_AS not in ctx.kept:
+        ctx.kept[KEPT_AS] = _encoded(ctx)
+    return ctx.kept[KEPT_AS]
 
 
-def _encoded(case: EvalContext) -> Tensor:
-    method, banks, device = case.loaded.method, case.banks, case.bench.device
+def _encoded(ctx: EvalContext) -> Tensor:
+    method, banks, device = ctx.loaded.method, ctx.splits, ctx.bench.device
     assert isinstance(method, PredictsViews), "other methods have no target features that they predict"
-    branch, split, threads = TargetBranch(method), banks.splits[1], decoding_threads()
-    stats = statistics(case.loaded, case.stored, banks.normalisation)
+    branch, split, threads = TargetBranch(method), banks.names[1], decoding_threads()
+    stats = statistics(ctx.loaded, ctx.stored, banks.normalisation)
     if banks.how is None:
-        index = case.stored.split(split)
-        return encode_views(branch, index, stats, device, threads=threads, progress=case.progress).z
-    drawn = validation_views(banks.how, case.protocol, stats[0])
-    images = case.stored.images(split)
-    return encode_images(branch, images, drawn, stats, device, threads=threads, progress=case.progress).z
+        index = ctx.stored.split(split)
+        return encode_views(branch, index, stats, device, threads=threads, progress=ctx.progress).z
+    drawn = drawn_views(banks.how, ctx.config, stats[0], ctx.config.val_draws, Purpose.EVALUATION)
+    images = ctx.stored.images(split)
+    return encode_images(branch, images, drawn, stats, device, threads=threads, progress=ctx.progress).z
 
 
-def why_not_retrieved(case: EvalContext) -> str:
+def why_not_retrieved(ctx: EvalContext) -> str:
     """Why predicted views are not looked for among the others; empty if they are."""
-    loaded = case.loaded
-    if int(case.banks.val.n_views.max()) < 2:
+    loaded = ctx.loaded
+    if int(ctx.splits.val.n_views.max()) < 2:
         return "samples have one view each"
     if not loaded.method.predictor_sees_actions:
         return "the predictor is not told the action"

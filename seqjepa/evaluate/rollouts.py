@@ -98,26 +98,26 @@ def _features(bank: Features, objects: Tensor, slots: Tensor, device: torch.devi
     return bank.z[objects.to(bank.z.device)[:, None], slots.to(bank.z.device)].to(device).float()
 
 
-def take_rollouts(case: EvalContext) -> dict[str, Any]:
+def take_rollouts(ctx: EvalContext) -> dict[str, Any]:
     """{"rollout": {mrr: {"1": …}, h1, …_teacher, …_blind, …_chance, context, queries}}, queries at each horizon, and
     intervals. Walks of a small split are drawn up to eight times."""
-    method, bank, device = case.loaded.method, case.banks.val, case.bench.device
+    method, bank, device = ctx.loaded.method, ctx.splits.val, ctx.bench.device
     assert isinstance(method, PredictsViews), "why_not has turned others away"
-    context, horizons = extent(case.loaded.config.data.context, bank.most_views)
-    targets, action = target_features(case), case.loaded.data.action
+    context, horizons = extent(ctx.loaded.config.data.context, bank.most_views)
+    targets, action = target_features(ctx), ctx.loaded.data.action
     draws = min(MOST_DRAWS, bank.runs if bank.run_length else MOST_DRAWS, -(-ENOUGH_WALKS // len(bank)))
     ranks: dict[str, list[np.ndarray]] = {}
     for draw in range(draws):
-        slots = bank.draw(case.bench.seed, draw, Purpose.EVALUATION, context + horizons)
+        slots = bank.draw(ctx.bench.seed, draw, Purpose.EVALUATION, context + horizons)
         for name, found in walk(method, bank, targets, slots, action, context, device).items():
             ranks.setdefault(name, []).append(found)
     every = {name: np.concatenate(parts) for name, parts in ranks.items()}
     by_chance = {"mrr_chance": chance(bank.n_views)["mrr"], "h1_chance": chance(bank.n_views)["h1"]}
     extra = {"context": context, "queries": draws * len(bank)}
     scores = {"rollout": {**_named(every, by_horizon), **by_chance, **extra}}
-    if case.bench.resampling is None:
+    if ctx.bench.resampling is None:
         return scores
-    intervals = _named(every, partial(horizon_intervals, resampling=case.bench.resampling))
+    intervals = _named(every, partial(horizon_intervals, resampling=ctx.bench.resampling))
     return {**scores, "intervals": {"rollout": intervals}}
 
 
@@ -153,23 +153,16 @@ def _turned(by_step: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {name: {str(h): numbers[name] for h, numbers in enumerate(by_step, 1)} for name in ("mrr", "h1")}
 
 
-def _why_not(case: EvalContext) -> str:
-    if not isinstance(case.loaded.method, PredictsViews):
+def _why_not(ctx: EvalContext) -> str:
+    if not isinstance(ctx.loaded.method, PredictsViews):
         return "the method does not go on from its own predictions (seq-JEPA does)"
-    if case.banks.val.most_views < 2:
+    if ctx.splits.val.most_views < 2:
         return "some samples have one view"
-    return why_not_retrieved(case)
+    return why_not_retrieved(ctx)
 
 
 ROLLOUTS = Study(
     name="rollout",
     why_not=_why_not,
     take=take_rollouts,
-    rows={
-        "rollout.mrr": "MRR of a rollout, {} steps ahead",
-        "rollout.h1": "H@1 of a rollout, {} steps ahead",
-        "rollout.mrr_teacher": "MRR from true features, step {}",
-        "rollout.mrr_blind": "MRR of a rollout from another object's views, {} steps ahead",
-        "rollout.mrr_chance": "MRR of a rollout by chance",
-    },
 )

@@ -1,245 +1,37 @@
-"""A measure: one probe and the numbers that it gives. The kinds of it that the battery is made of.
+"""Which probes there are for a run and a shard set, and why others are missing (paper §3.3, §A.2, §B.9).
 
-n validation rows, K sizes M (prefixes of M views, each with a head of its own), D width of a target, C classes.
+First what probes are shown and should say: each of these functions (or the one that it returns) is of type Inputs, and
+turns features and one draw of slots int64 [S, V] into a Gather, rows → (inputs, targets). Then the list.
 
-Which numbers there are for a run and a shard set, and why others are missing (paper §3.3, §A.2).
+Letters: b rows, D width of z, W width of z_AGG, E width of an embedded action, K sizes M.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Literal
 
-from torch import Tensor, nn
+import numpy as np
+import torch
+from torch import Tensor
 
-from seqjepa.data.actions import AUGMENTATION_COLUMNS, AUGMENTATION_PARTS, HUE_COLUMNS, ROTATION_COLUMNS, action_size
-from seqjepa.evaluate import inputs
-from seqjepa.evaluate.bootstrap import Averaged, averaged_mean, averaged_r2_avg, averaged_r2_pool
-from seqjepa.evaluate.heads import (
-    Loss,
-    StackedLinear,
-    Standardise,
-    cross_entropy,
-    from_mean,
-    mlp,
-    squared_error,
-    stacked_mlp,
+from seqjepa.config import EvalConfig
+from seqjepa.data.actions import (
+    AUGMENTATION_COLUMNS,
+    AUGMENTATION_PARTS,
+    HUE_COLUMNS,
+    ROTATION_COLUMNS,
+    action_size,
+    quaternion,
 )
-from seqjepa.evaluate.inputs import Inputs
-from seqjepa.evaluate.metrics import confusion, geodesic_deg, r2_avg, r2_pool, top1, varying
-from seqjepa.methods.base import Aggregating, Method
+from seqjepa.evaluate.capabilities import Capabilities, Seen
+from seqjepa.evaluate.features import Features
+from seqjepa.evaluate.probes import Gather, Inputs, ProbeTask, classification, regression
+from seqjepa.methods.base import Aggregating
 
-Numbers = dict[str, float]
-CONSTANT = "constant: the same in all validation samples"
-ONE_CLASS = "constant: all validation samples are of one class"
-
-
-def _none(*_: Tensor) -> dict[str, Tensor]:
-    return {}
-
-
-@dataclass(frozen=True)
-class ProbeTask:
-    """One probe.
-
-    views   how many views of a sample it needs
-    head    builds the head from examples of training inputs and targets [e, …]; e ≥ 2 where it standardises
-    score   (predictions, targets) over the whole validation set → numbers by name, as in results.json with a dot for
-            each level
-    averaged  likewise → those of the numbers that have an interval, as functions of means over rows
-    constant  targets of the whole validation set → why a number is missing or what is left out of it, by its name;
-              under the measure's own name where there is nothing to measure
-    confusions  (logits, labels) → int64 [C, C] for each top-1
-    draws   for inputs that cost a forward pass: how many different training draws there are, cycled over epochs.
-            None: a new one every epoch
-    """
-
-    name: str
-    inputs: Inputs
-    views: int
-    head: Callable[[Tensor, Tensor], nn.Module]
-    loss: Loss
-    epochs: int
-    score: Callable[[Tensor, Tensor], Numbers]
-    averaged: Callable[[Tensor, Tensor], dict[str, Averaged]]
-    constant: Callable[[Tensor], dict[str, str]]
-    confusions: Callable[[Tensor, Tensor], dict[str, Tensor]] = _none
-    draws: int | None = None
-
-
-def accuracy(name: str, inputs: Inputs, classes: int, epochs: int) -> ProbeTask:
-    """A linear classifier; top-1."""
-    head, score, averaged = partial(_linear, outputs=classes), partial(_top1, name), partial(_hits, name)
-    counts = partial(_confusion, name, classes)
-    return ProbeTask(name, inputs, 1, head, cross_entropy, epochs, score, averaged, partial(_one_class, name), counts)
-
-
-def accuracy_by_size(
-    name: str, inputs: Inputs, sizes: Sequence[int], views: int, classes: int, epochs: int, draws: int | None
-) -> ProbeTask:
-    """A linear classifier for each size M; top-1. views: at least the largest size."""
-    head, score = partial(_stacked, outputs=classes), partial(_top1_by_size, name, sizes)
-    averaged, counts = partial(_hits_by_size, name, sizes), partial(_confusion_by_size, name, sizes, classes)
-    return ProbeTask(
-        name, inputs, views, head, cross_entropy, epochs, score, averaged, partial(_one_class, name), counts, draws
-    )
-
-
-def regression(
-    name: str,
-    inputs: Inputs,
-    views: int,
-    outputs: int,
-    epochs: int,
-    *,
-    deep: bool,
-    angle: str = "",
-    standardise: bool = False,
-) -> ProbeTask:
-    """A linear regressor, or an MLP; R² in both definitions, over the dimensions of the target that vary.
-
-    angle: of quaternions, the name for their geodesic error in degrees, mean and median.
-    standardise: of a linear regressor, see probes.from_mean.
-    """
-    head = partial(_mlp if deep else _standardised if standardise else _linear, outputs=outputs)
-    score, averaged = partial(_r2, name, angle), partial(_squares, name, angle)
-    return ProbeTask(name, inputs, views, head, squared_error, epochs, score, averaged, partial(_unvarying, name))
-
-
-def regression_by_size(
-    name: str,
-    inputs: Inputs,
-    sizes: Sequence[int],
-    outputs: int,
-    epochs: int,
-    draws: int | None,
-    *,
-    deep: bool,
-    standardise: bool = False,
-) -> ProbeTask:
-    """As `regression` for each size M, of a target one view further; R², average over dimensions that vary."""
-    head = partial(_stacked_mlp if deep else _stacked_standardised if standardise else _stacked, outputs=outputs)
-    score, averaged = partial(_r2_by_size, name, sizes), partial(_squares_by_size, name, sizes)
-    constant = partial(_unvarying_by_size, name, sizes)
-    return ProbeTask(name, inputs, max(sizes) + 1, head, squared_error, epochs, score, averaged, constant, draws=draws)
-
-
-def _linear(examples: Tensor, _: Tensor, outputs: int) -> nn.Linear:
-    return nn.Linear(examples.shape[-1], outputs)
-
-
-def _stacked(examples: Tensor, _: Tensor, outputs: int) -> StackedLinear:
-    return StackedLinear(examples.shape[1], examples.shape[-1], outputs)
-
-
-def _standardised(examples: Tensor, targets: Tensor, outputs: int) -> nn.Module:
-    return from_mean(Standardise(examples), _linear(examples, targets, outputs), targets.mean(dim=0))
-
-
-def _stacked_standardised(examples: Tensor, targets: Tensor, outputs: int) -> nn.Module:
-    return from_mean(Standardise(examples), _stacked(examples, targets, outputs), targets.mean(dim=0))
-
-
-def _mlp(examples: Tensor, _: Tensor, outputs: int) -> nn.Module:
-    return mlp(examples.shape[-1], outputs)
-
-
-def _stacked_mlp(examples: Tensor, _: Tensor, outputs: int) -> nn.Module:
-    return stacked_mlp(examples.shape[1], examples.shape[-1], outputs)
-
-
-def _top1(name: str, logits: Tensor, labels: Tensor) -> Numbers:
-    return {name: top1(logits, labels)}
-
-
-def _top1_by_size(name: str, sizes: Sequence[int], logits: Tensor, labels: Tensor) -> Numbers:
-    return {f"{name}.{m}": top1(logits[:, k], labels) for k, m in enumerate(sizes)}
-
-
-def _confusion(name: str, classes: int, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    return {name: confusion(logits, labels, classes)}
-
-
-def _confusion_by_size(
-    name: str, sizes: Sequence[int], classes: int, logits: Tensor, labels: Tensor
-) -> dict[str, Tensor]:
-    return {f"{name}.{m}": confusion(logits[:, k], labels, classes) for k, m in enumerate(sizes)}
-
-
-def _one_class(name: str, labels: Tensor) -> dict[str, str]:
-    return {name: ONE_CLASS} if bool((labels == labels[0]).all()) else {}
-
-
-def _unvarying(name: str, target: Tensor) -> dict[str, str]:
-    """Targets [n, D]. Of some dimensions alone: "r2_rel_rot, dimension 2"."""
-    constant = [str(d + 1) for d, varies in enumerate(varying(target).tolist()) if not varies]
-    if len(constant) == target.shape[1]:
-        return {name: CONSTANT}
-    return {f"{name}, dimension {', '.join(constant)} of {target.shape[1]}": CONSTANT} if constant else {}
-
-
-def _unvarying_by_size(name: str, sizes: Sequence[int], target: Tensor) -> dict[str, str]:
-    """Targets [n, K, D]."""
-    found = [_unvarying(f"{name}.{m}", target[:, k]) for k, m in enumerate(sizes)]
-    if all(f"{name}.{m}" in reasons for m, reasons in zip(sizes, found, strict=True)):
-        return {name: CONSTANT}
-    return {key: reason for reasons in found for key, reason in reasons.items()}
-
-
-def _r2(name: str, angle: str, predicted: Tensor, target: Tensor) -> Numbers:
-    y, found = _that_vary(target, predicted)
-    scores = {f"{name}_avg": r2_avg(y, found), f"{name}_pool": r2_pool(y, found)}
-    if angle:
-        degrees = geodesic_deg(target, predicted)
-        scores |= {angle: degrees.mean().item(), f"{angle}_median": degrees.median().item()}
-    return scores
-
-
-def _r2_by_size(name: str, sizes: Sequence[int], predicted: Tensor, target: Tensor) -> Numbers:
-    return {f"{name}.{m}": r2_avg(*pair) for m, pair in _pairs(sizes, predicted, target)}
-
-
-def _hits(name: str, logits: Tensor, labels: Tensor) -> dict[str, Averaged]:
-    return {name: averaged_mean(logits.argmax(dim=-1) == labels)}
-
-
-def _hits_by_size(name: str, sizes: Sequence[int], logits: Tensor, labels: Tensor) -> dict[str, Averaged]:
-    right = logits.argmax(dim=-1) == labels[:, None]
-    return {f"{name}.{m}": averaged_mean(right[:, k]) for k, m in enumerate(sizes)}
-
-
-def _squares(name: str, angle: str, predicted: Tensor, target: Tensor) -> dict[str, Averaged]:
-    pair = _that_vary(target, predicted)
-    averaged = {f"{name}_avg": averaged_r2_avg(*pair), f"{name}_pool": averaged_r2_pool(*pair)}
-    return averaged | ({angle: averaged_mean(geodesic_deg(target, predicted))} if angle else {})
-
-
-def _squares_by_size(name: str, sizes: Sequence[int], predicted: Tensor, target: Tensor) -> dict[str, Averaged]:
-    return {f"{name}.{m}": averaged_r2_avg(*pair) for m, pair in _pairs(sizes, predicted, target)}
-
-
-def _that_vary(target: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
-    """The dimensions of both [n, D] in which the target varies."""
-    kept = varying(target)
-    return target[:, kept], predicted[:, kept]
-
-
-def _pairs(sizes: Sequence[int], predicted: Tensor, target: Tensor) -> list[tuple[int, tuple[Tensor, Tensor]]]:
-    """`_that_vary` of each size M; sizes of which nothing varies are left out. Both tensors [n, K, D]."""
-    pairs = [(m, _that_vary(target[:, k], predicted[:, k])) for k, m in enumerate(sizes)]
-    return [(m, pair) for m, pair in pairs if pair[0].shape[1]]
-
-
-PAPER_EPOCHS = 300
-PAPER_EPOCHS_LINEAR_REGRESSOR = 50
-LONGEST_PATH = 7
 WAY = {"position": "position", "rotation": "rotation", "rotation_colour": "rotation"}
 """By the kind of action that a method was given: the kind in which the way between two views is measured."""
 ABLATIONS = {"both": (True, True), "no_action": (True, False), "no_vision": (False, True)}
 """Path integration: (vision, acting) by name."""
-Seen = Literal["stored views", "patches", "augmentations"]
 OF_VIEW: dict[Seen, str] = {
     "stored views": "top1_z",
     "patches": "top1_z_patch",
@@ -250,187 +42,241 @@ AUGMENTATIONS = {"crop": True, "jitter": True, "blur": False}
 """Parts of an augmentation that are read from a pair of views: whether by an MLP (paper §A.2)."""
 
 
-@dataclass(frozen=True)
-class Capabilities:
-    """What decides which measures make sense: the splits at hand and the method.
+def gather_z(features: Features, slots: np.ndarray, targets: Tensor, flat: bool = True) -> Gather:
+    """z of the drawn slots, float32 [b, V, D], or [b, V · D] if flat."""
+    chosen = torch.from_numpy(slots).to(features.z.device)
 
-    most_views  the longest sequence that every sample can give
-    seen        what views are; of patches and augmentations the banks also hold z of the images that they are made of
-    maps        the set has saliency maps
-    constant    parameters that are the same in all views
-    author      fidelity: which pairs of augmented views are compared, see inputs.augmentation_between
-    no_path     why not to integrate paths where it could be done; empty: do
-    patches     position R² is read from patches that stand beside the augmented images, see `position`
-    standardise  linear regressors see standardised features, see probes.from_mean
+    def gather(rows: Tensor) -> tuple[Tensor, Tensor]:
+        at = rows.to(features.z.device)
+        z = features.z[at[:, None], chosen[at]].to(rows.device).float()
+        return z.flatten(1) if flat else z, targets[at].to(rows.device)
+
+    return gather
+
+
+def label_of_view(features: Features, slots: np.ndarray) -> Gather:
+    """z of one view [b, D] → class (paper §3.3)."""
+    return gather_z(features, slots[:, :1], features.labels)
+
+
+def label_of_image(features: Features, slots: np.ndarray) -> Gather:
+    """z of the whole image [b, D] → class (docs/fidelity.md #40); no draw plays a part."""
+    z, labels = features.z_image, features.labels
+    assert z is not None, "asked for only where there are whole images"
+    return lambda rows: (z[rows.to(z.device)].to(rows.device).float(), labels[rows.to(labels.device)].to(rows.device))
+
+
+def rotation_of_view(features: Features, slots: np.ndarray) -> Gather:
+    """z of one view [b, D] → its absolute rotation, quaternion (x, y, z, w)."""
+    euler = np.stack([features.column(name) for name in ROTATION_COLUMNS], axis=-1)
+    angles = euler[np.arange(len(slots)), slots[:, 0]].astype(np.float64)
+    return gather_z(features, slots[:, :1], features.on_device(quaternion(angles)))
+
+
+def action_between(action: str) -> Inputs:
+    """[z1; z2] [b, 2 D] → the action that takes the first view to the second: the relative rotation in the object's
+    frame, or the difference of two positions (paper §A.1)."""
+    return lambda features, slots: gather_z(features, slots[:, :2], features.actions(slots[:, :2], action)[:, 0])
+
+
+def augmentation_between(part: str, *, whole_draw: bool) -> Inputs:
+    """[z1; z2] [b, 2 D] → how the second view's parameters of a part differ from the first's (paper §A.2).
+
+    The pair is what a draw of two views would be: the first observation view, and the target view, which is the last
+    slot of a draw. whole_draw: the released pair for seq-JEPA, the first two of all V views, with targets that are
+    normalised over all of them.
     """
 
-    method: Method
-    action: str
-    classes: int
-    param_names: tuple[str, ...]
-    most_views: int
-    labelled: bool
-    seen: Seen = "stored views"
-    maps: bool = False
-    constant: tuple[str, ...] = ()
-    author: bool = False
-    no_path: str = ""
-    standardise: bool = False
-    patches: bool = False
+    def inputs(features: Features, slots: np.ndarray) -> Gather:
+        views = slots if whole_draw else slots[:, [0, -1]]
+        return gather_z(features, views[:, :2], features.actions(views, part)[:, 0])
 
-    @property
-    def augmented(self) -> bool:
-        """Whether views are augmented images, made here or baked: then the last view of a sequence is the target."""
-        return set(AUGMENTATION_COLUMNS) <= set(self.param_names)
-
-    @property
-    def most_context(self) -> int:
-        """The most views that a z_AGG can be of: the target view of augmentations plays no part in it."""
-        return self.most_views - self.augmented
+    return inputs
 
 
-@dataclass(frozen=True)
-class Lengths:
-    """How long probes learn: epochs (the paper's 300), and draws (as in Measure) of what costs a forward pass."""
-
-    epochs: int
-    draws: int
-
-    @property
-    def linear_regressor(self) -> int:
-        """Epochs of the linear regressors, in the paper's proportion to the others' (50 to 300)."""
-        return max(1, round(self.epochs * PAPER_EPOCHS_LINEAR_REGRESSOR / PAPER_EPOCHS))
+def hue_between(features: Features, slots: np.ndarray) -> Gather:
+    """[z1; z2] [b, 2 D] → (Δ floor hue, Δ light hue): a plain difference in (−1, 1), not circular (Table 7)."""
+    rows = np.arange(len(slots))[:, None]
+    hues = np.stack([features.column(name)[rows, slots[:, :2]] for name in HUE_COLUMNS], axis=-1)
+    return gather_z(features, slots[:, :2], features.on_device(hues[:, 1] - hues[:, 0]))
 
 
-def path_sizes(m_val: Sequence[int]) -> list[int]:
-    """The sizes for which paths are integrated: up to 7, as in Figure 6."""
-    return [m for m in m_val if m <= LONGEST_PATH]
+def _of_prefixes(
+    gather: Gather, sizes: Sequence[int], represent: Callable[[Tensor, Tensor, int], Tensor], actions: Tensor
+) -> Gather:
+    """represent(z [b, V, D], actions [b, V', A], M) → [b, W] of each of K sizes M, stacked: [b, K, W]."""
+
+    @torch.no_grad()
+    def prefixes(rows: Tensor) -> tuple[Tensor, Tensor]:
+        z, targets = gather(rows)
+        a = actions[rows.to(actions.device)].to(rows.device)
+        return torch.stack([represent(z, a, m).float() for m in sizes], dim=1), targets
+
+    return prefixes
 
 
-def views_wanted(m_val: Sequence[int]) -> int:
-    """The longest sequence that a measure needs: M_val views, M + 1 for paths, 2 for pairs."""
-    return max(2, *m_val, *(m + 1 for m in path_sizes(m_val)))
+def label_of_prefixes(method: Aggregating, action: str, sizes: Sequence[int]) -> Inputs:
+    """z_AGG [b, K, W] of the first M views for each of K sizes M, prefixes of one draw → class (docs/fidelity.md #39).
+
+    The actions a_1 … a_{M−1} run between successive views of the prefix; the last view's slot is zero. The view after
+    the prefix and the action towards it play no part in z_AGG, so M views are enough.
+    """
+
+    def aggregate(z: Tensor, a: Tensor, m: int) -> Tensor:
+        return method.aggregate(z[:, :m], a[:, : m - 1])
+
+    def inputs(features: Features, slots: np.ndarray) -> Gather:
+        gather = gather_z(features, slots[:, : max(sizes)], features.labels, flat=False)
+        return _of_prefixes(gather, sizes, aggregate, features.actions(slots, action))
+
+    return inputs
 
 
-def augmented_views_wanted(m_val: Sequence[int]) -> int:
-    """The views of a draw of augmentations: M_val of the observation pipeline, and one of the target pipeline."""
-    return max(m_val) + 1
+def label_of_means(sizes: Sequence[int]) -> Inputs:
+    """Mean z [b, K, D] of the first M views for each of the K sizes M → class: for methods without aggregate."""
+
+    def inputs(features: Features, slots: np.ndarray) -> Gather:
+        gather = gather_z(features, slots[:, : max(sizes)], features.labels, flat=False)
+        return _of_prefixes(gather, sizes, lambda z, _, m: z[:, :m].mean(dim=1), torch.zeros(len(features), 0))
+
+    return inputs
 
 
-def tasks_for(subject: Capabilities, m_val: Sequence[int], lengths: Lengths) -> tuple[list[ProbeTask], dict[str, str]]:
-    """The measures that can be taken, and for each that cannot, why."""
-    possible: list[ProbeTask] = []
-    skipped: dict[str, str] = {}
-    for part in (_accuracy, _regression, _path):
-        for found in part(subject, m_val, lengths):
-            if isinstance(found, ProbeTask) and found.views > subject.most_views:
-                found = (found.name, _too_few(found.views, subject))
-            if isinstance(found, ProbeTask):
-                possible.append(found)
-            else:
-                skipped[found[0]] = found[1]
-    return possible, skipped
+def path_of_prefixes(
+    method: Aggregating, action: str, target: str, sizes: Sequence[int], *, vision: bool, acting: bool
+) -> Inputs:
+    """[z_AGG; e_M] [b, K, W + E] after M views for each of the K sizes M → the whole way [b, K, A'], from the first
+    view to the one after the prefix (path integration, paper §B.9).
+
+    action  the kind of action that the method is given;  target  the kind in which the way is measured
+    vision=False: every z is 0; acting=False: every embedded action is 0, e_M too.
+    """
+
+    def path(z: Tensor, a: Tensor, m: int) -> Tensor:
+        return method.path_features(z[:, :m], a[:, :m], vision=vision, action=acting)
+
+    def inputs(features: Features, slots: np.ndarray) -> Gather:
+        longest = slots[:, : max(sizes) + 1]
+        ways = torch.stack([features.actions(longest[:, [0, m]], target)[:, 0] for m in sizes], dim=1)
+        gather = gather_z(features, longest, ways, flat=False)
+        return _of_prefixes(gather, sizes, path, features.actions(longest, action))
+
+    return inputs
 
 
 Found = Iterator[ProbeTask | tuple[str, str]]
-"""Measures, and (name, reason) of those that make no sense here."""
+"""Tasks, and (name, reason) of those that make no sense here."""
 
 
-def _accuracy(subject: Capabilities, m_val: Sequence[int], lengths: Lengths) -> Found:
-    of_view = OF_VIEW[subject.seen]
-    if not subject.labelled:
+def tasks_for(can: Capabilities, config: EvalConfig) -> tuple[list[ProbeTask], dict[str, str]]:
+    """The probes that make sense, and for each that does not, why."""
+    possible: list[ProbeTask] = []
+    skipped: dict[str, str] = {}
+    for found in (*_accuracy(can, config), *_regression(can, config), *_path(can, config)):
+        if isinstance(found, ProbeTask) and found.views > can.most_views:
+            found = (found.name, _too_few(found.views, can))
+        if isinstance(found, ProbeTask):
+            possible.append(found)
+        else:
+            skipped[found[0]] = found[1]
+    return possible, skipped
+
+
+def _accuracy(can: Capabilities, config: EvalConfig) -> Found:
+    of_view = OF_VIEW[can.seen]
+    if not can.labelled:
         yield from ((name, "samples without a label") for name in (of_view, "top1_agg"))
         return
-    if subject.seen != "stored views":
-        yield accuracy("top1_z_image", inputs.label_of_image, subject.classes, lengths.epochs)
-    yield accuracy(of_view, inputs.label_of_view, subject.classes, lengths.epochs)
-    if isinstance(subject.method, Aggregating):
-        name, draws = "top1_agg", lengths.draws
-    elif subject.seen == "patches":
+    if can.seen != "stored views":
+        yield classification("top1_z_image", label_of_image, can.classes, config.epochs)
+    yield classification(of_view, label_of_view, can.classes, config.epochs)
+    if isinstance(can.method, Aggregating):
+        name, draws = "top1_agg", config.aggregate_draws
+    elif can.seen == "patches":
         yield "top1_agg", "the method has no aggregate; top1_z_mean stands for it"
         name, draws = "top1_z_mean", None
     else:
         yield "top1_agg", "the method has no aggregate"
         return
-    sizes = [m for m in m_val if m <= subject.most_context]
-    yield from ((f"{name}.{m}", _too_few(m + subject.augmented, subject)) for m in m_val if m not in sizes)
-    if sizes and isinstance(subject.method, Aggregating):
-        shown = inputs.label_of_prefixes(subject.method, subject.action, sizes)
+    sizes = tuple(m for m in config.m_val if m <= can.most_context)
+    yield from ((f"{name}.{m}", _too_few(m + can.augmented, can)) for m in config.m_val if m not in sizes)
+    if sizes and isinstance(can.method, Aggregating):
+        shown = label_of_prefixes(can.method, can.action, sizes)
         # Released actions of augmentations depend on how many views were drawn: always the whole draw.
-        views = subject.most_views if subject.augmented else max(sizes)
-        yield accuracy_by_size(name, shown, sizes, views, subject.classes, lengths.epochs, draws)
+        views = can.most_views if can.augmented else max(sizes)
+        yield classification(name, shown, can.classes, config.epochs, views=views, sizes=sizes, draws=draws)
     elif sizes:
-        shown = inputs.label_of_means(sizes)
-        yield accuracy_by_size(name, shown, sizes, max(sizes), subject.classes, lengths.epochs, draws)
+        shown = label_of_means(sizes)
+        yield classification(name, shown, can.classes, config.epochs, views=max(sizes), sizes=sizes, draws=draws)
 
 
-def _regression(subject: Capabilities, m_val: Sequence[int], lengths: Lengths) -> Found:
-    if subject.augmented:
-        yield from _augmentation(subject, lengths)
-    elif subject.action == "position":
-        yield position(subject, lengths)
+def _regression(can: Capabilities, config: EvalConfig) -> Found:
+    if can.augmented:
+        yield from _augmentation(can, config)
+    elif can.action == "position":
+        yield position(config)
     else:
-        yield from _rotation(subject, lengths)
+        yield from _rotation(can, config)
 
 
-def position(subject: Capabilities, lengths: Lengths) -> ProbeTask:
+def position(config: EvalConfig) -> ProbeTask:
     """How far the second of two patches lies from the first, from z of both, whatever the run was trained on."""
-    between, epochs = inputs.action_between("position"), lengths.linear_regressor
-    return regression("r2_position", between, 2, 2, epochs, deep=False, standardise=subject.standardise)
+    between, epochs = action_between("position"), config.linear_regressor_epochs
+    return regression("r2_position", between, 2, 2, epochs, deep=False, standardise=config.standardise)
 
 
-def _augmentation(subject: Capabilities, lengths: Lengths) -> Found:
-    if subject.maps and not subject.patches:
+def _augmentation(can: Capabilities, config: EvalConfig) -> Found:
+    if can.maps and not can.patches:
         yield "r2_position", "the images are smaller than patches of 32 px: --patch N"
-    whole_draw = subject.author and isinstance(subject.method, Aggregating)
+    whole_draw = can.author and isinstance(can.method, Aggregating)
     for part, deep in AUGMENTATIONS.items():
-        if set(AUGMENTATION_COLUMNS[AUGMENTATION_PARTS[part]]) <= set(subject.constant):
+        if set(AUGMENTATION_COLUMNS[AUGMENTATION_PARTS[part]]) <= set(can.constant):
             yield f"r2_{part}", "constant: the same in all views"
             continue
-        between = inputs.augmentation_between(part, whole_draw=whole_draw)
-        epochs = lengths.epochs if deep else lengths.linear_regressor
-        views, width, standardise = subject.most_views, action_size(part), subject.standardise
+        between = augmentation_between(part, whole_draw=whole_draw)
+        epochs, standardise = config.epochs if deep else config.linear_regressor_epochs, config.standardise and not deep
+        views, width = can.most_views, action_size(part)
         yield regression(f"r2_{part}", between, views, width, epochs, deep=deep, standardise=standardise)
 
 
-def _rotation(subject: Capabilities, lengths: Lengths) -> Found:
-    deep, flat = lengths.epochs, lengths.linear_regressor
-    if absent := _missing(subject, ROTATION_COLUMNS):
+def _rotation(can: Capabilities, config: EvalConfig) -> Found:
+    deep, flat = config.epochs, config.linear_regressor_epochs
+    if absent := _missing(can, ROTATION_COLUMNS):
         yield from (("r2_rel_rot", absent), ("r2_indiv_rot", absent))
     else:
-        between = inputs.action_between("rotation")
-        yield regression("r2_rel_rot", between, 2, 4, deep, deep=True, angle="rel_rot_deg")
-        yield regression("r2_indiv_rot", inputs.rotation_of_view, 1, 4, deep, deep=True, angle="indiv_rot_deg")
-    if absent := _missing(subject, HUE_COLUMNS):
+        yield regression("r2_rel_rot", action_between("rotation"), 2, 4, deep, deep=True, degrees=True)
+        yield regression("r2_indiv_rot", rotation_of_view, 1, 4, deep, deep=True, degrees=True)
+    if absent := _missing(can, HUE_COLUMNS):
         yield "r2_hue", absent
     else:
-        yield regression("r2_hue", inputs.hue_between, 2, 2, flat, deep=False, standardise=subject.standardise)
+        yield regression("r2_hue", hue_between, 2, 2, flat, deep=False, standardise=config.standardise)
 
 
-def _path(subject: Capabilities, m_val: Sequence[int], lengths: Lengths) -> Found:
-    way = WAY.get(subject.action)
-    if way is None or not isinstance(subject.method, Aggregating):
+def _path(can: Capabilities, config: EvalConfig) -> Found:
+    way, method = WAY.get(can.action), can.method
+    if way is None or not isinstance(method, Aggregating):
         return
-    if subject.no_path:
-        yield "r2_path", subject.no_path
+    if can.no_path:
+        yield "r2_path", can.no_path
         return
-    sizes = [m for m in path_sizes(m_val) if m < subject.most_views]
-    yield from ((f"r2_path.{m}", _too_few(m + 1, subject)) for m in path_sizes(m_val) if m not in sizes)
+    sizes = tuple(m for m in config.path_sizes if m < can.most_views)
+    yield from ((f"r2_path.{m}", _too_few(m + 1, can)) for m in config.path_sizes if m not in sizes)
+    if not sizes:
+        return
     deep = way == "rotation"
-    epochs = lengths.epochs if deep else lengths.linear_regressor
+    epochs = config.epochs if deep else config.linear_regressor_epochs
     for name, (vision, acting) in ABLATIONS.items():
-        if sizes:
-            shown = inputs.path_of_prefixes(subject.method, subject.action, way, sizes, vision=vision, acting=acting)
-            yield regression_by_size(
-                f"r2_path.{name}", shown, sizes, action_size(way), epochs, min(lengths.draws, epochs),
-                deep=deep, standardise=subject.standardise,
-            )  # fmt: skip
+        shown = path_of_prefixes(method, can.action, way, sizes, vision=vision, acting=acting)
+        yield regression(
+            f"r2_path.{name}", shown, max(sizes) + 1, action_size(way), epochs, deep=deep,
+            standardise=config.standardise and not deep, sizes=sizes, draws=min(config.aggregate_draws, epochs),
+        )  # fmt: skip
 
 
-def _missing(subject: Capabilities, fields: tuple[str, ...]) -> str | None:
-    absent = [name for name in fields if name not in subject.param_names]
+def _missing(can: Capabilities, fields: tuple[str, ...]) -> str | None:
+    absent = [name for name in fields if name not in can.param_names]
     return f"the shards have no {', '.join(absent)}" if absent else None
 
 
-def _too_few(needed: int, subject: Capabilities) -> str:
-    return f"needs {needed} views, a sample has {subject.most_views}"
+def _too_few(needed: int, can: Capabilities) -> str:
+    return f"needs {needed} views, a sample has {can.most_views}"

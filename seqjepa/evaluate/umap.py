@@ -20,11 +20,11 @@ import torch
 
 from seqjepa.data.actions import POSITION_COLUMNS, ROTATION_COLUMNS, quaternion
 from seqjepa.data.draws import Purpose
-from seqjepa.evaluate.artefacts import save_arrays
 from seqjepa.evaluate.features import Features
-from seqjepa.evaluate.heads import Gather
-from seqjepa.evaluate.inputs import label_of_prefixes
+from seqjepa.evaluate.probes import Gather
+from seqjepa.evaluate.results import save_arrays
 from seqjepa.evaluate.studies import EvalContext, Study
+from seqjepa.evaluate.tasks import label_of_prefixes
 from seqjepa.methods.base import Aggregating, EncodesInContext
 
 NEIGHBOURS, MIN_DIST = 15, 0.1
@@ -33,33 +33,33 @@ AGG_SIZES = {"stored views": 5, "patches": 4, "augmentations": 5}
 """M_val of the paper's maps of z_AGG, by what views are."""
 
 
-def _why_no_map(case: EvalContext) -> str:
-    if not case.subject.labelled:
+def _why_no_map(ctx: EvalContext) -> str:
+    if not ctx.can.labelled:
         return "samples without a label"
-    if int(case.banks.val.n_views.sum()) < FEWEST_POINTS:
+    if int(ctx.splits.val.n_views.sum()) < FEWEST_POINTS:
         return f"needs {FEWEST_POINTS} views"
-    if isinstance(case.loaded.method, EncodesInContext):
+    if isinstance(ctx.loaded.method, EncodesInContext):
         return "its views are probed after a context"
     if importlib.util.find_spec("umap") is None:
         return "umap-learn is not installed: pip install 'seqjepa[umap]'"
     return ""
 
 
-def _map_scores(case: EvalContext) -> dict[str, Any]:
+def _map_scores(ctx: EvalContext) -> dict[str, Any]:
     """Writes umap.npz (save_arrays) and returns how far neighbours stay neighbours, 0 to 1, where sklearn is there.
 
     view_xy f32 [n, 2], view_class i16 [n], view_angle_deg f32 [n] or view_position f32 [n, 2] where views have them,
     agg_xy f32 [k, 2], agg_class i16 [k] where the method has z_AGG; class_names U [C], what the numbers
     of classes mean.
     """
-    bank, seed = case.banks.val, case.bench.seed
+    bank, seed = ctx.splits.val, ctx.bench.seed
     classes = most_frequent(bank, CLASSES)
-    names = case.stored.info.classes
+    names = ctx.stored.info.classes
     arrays: dict[str, np.ndarray] = {"class_names": np.array([names[c] if names else str(c) for c in classes])}
     kinds = {"view": views(bank, classes, MOST_POINTS, seed)}
-    if isinstance(case.loaded.method, Aggregating):
-        size = min(AGG_SIZES[case.subject.seen], case.subject.most_context)
-        kinds["agg"] = aggregates(case, classes, size, MOST_POINTS)
+    if isinstance(ctx.loaded.method, Aggregating):
+        size = min(AGG_SIZES[ctx.can.seen], ctx.can.most_context)
+        kinds["agg"] = aggregates(ctx, classes, size, MOST_POINTS)
     scores = {}
     for kind, points in kinds.items():
         if len(points) < FEWEST_POINTS:
@@ -68,7 +68,7 @@ def _map_scores(case: EvalContext) -> dict[str, Any]:
         arrays |= {f"{kind}_xy": xy, f"{kind}_class": points.label}
         arrays |= {f"{kind}_{name}": values for name, values in points.colours.items()}
         scores |= _trustworthiness(kind, points, xy)
-    save_arrays(case.folder, "umap", arrays)
+    save_arrays(ctx.folder, "umap", arrays)
     return {"umap": scores}
 
 
@@ -100,10 +100,6 @@ UMAP = Study(
     name="umap",
     why_not=_why_no_map,
     take=_map_scores,
-    rows={
-        "umap.trustworthiness_view": "map of z: trustworthiness, 15 neighbours",
-        "umap.trustworthiness_agg": "map of z_AGG: trustworthiness, 15 neighbours",
-    },
 )
 
 
@@ -145,27 +141,27 @@ def views(bank: Features, classes: list[int], most: int, seed: int) -> Points:
     return Points(x.float().cpu().numpy(), number, _colours(bank, sample, slot))
 
 
-def aggregates(case: EvalContext, classes: list[int], size: int, most: int) -> Points:
+def aggregates(ctx: EvalContext, classes: list[int], size: int, most: int) -> Points:
     """z_AGG of the first `size` views of fixed draws: one of every sample, or as many as make 1,000 points."""
-    bank, seed = case.banks.val, case.bench.seed
+    bank, seed = ctx.splits.val, ctx.bench.seed
     labels = bank.labels.cpu().numpy()
     rows = np.flatnonzero(np.isin(labels, classes))
     wanted = -(-ENOUGH_SEQUENCES // len(rows))
     draws = min(wanted, bank.runs) if bank.run_length else wanted
-    gathers = [_sequences(case, size, draw) for draw in range(draws)]
-    passes = torch.from_numpy(rows).to(case.bench.device).split(ROWS_PER_PASS)
+    gathers = [_sequences(ctx, size, draw) for draw in range(draws)]
+    passes = torch.from_numpy(rows).to(ctx.bench.device).split(ROWS_PER_PASS)
     x = torch.cat([gather(part)[0][:, 0] for gather in gathers for part in passes])
     number = np.searchsorted(classes, np.tile(labels[rows], draws)).astype(np.int16)
     kept = _some(len(x), most, seed)
     return Points(x.cpu().numpy()[kept], number[kept], {})
 
 
-def _sequences(case: EvalContext, size: int, draw: int) -> Gather:
+def _sequences(ctx: EvalContext, size: int, draw: int) -> Gather:
     """Of runs the whole one is drawn: released actions depend on it (docs/fidelity.md #22)."""
-    bank, method = case.banks.val, case.loaded.method
+    bank, method = ctx.splits.val, ctx.loaded.method
     assert isinstance(method, Aggregating), "or it has no z_AGG"
-    slots = bank.draw(case.bench.seed, draw, Purpose.EVALUATION, bank.run_length or size)
-    return label_of_prefixes(method, case.subject.action, [size])(bank, slots)
+    slots = bank.draw(ctx.bench.seed, draw, Purpose.EVALUATION, bank.run_length or size)
+    return label_of_prefixes(method, ctx.can.action, [size])(bank, slots)
 
 
 def _colours(bank: Features, sample: np.ndarray, slot: np.ndarray) -> dict[str, np.ndarray]:

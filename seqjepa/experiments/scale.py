@@ -26,7 +26,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from seqjepa import recipes
 from seqjepa.config import RunConfig
-from seqjepa.evaluate.suites import DEFAULT, SUITES
+from seqjepa.evaluate.studies import DEFAULT, SUITES
 from seqjepa.experiments.tables import shard_kinds
 from seqjepa.methods import METHODS
 from seqjepa.recipes import did_you_mean, flatten

@@ -10,10 +10,9 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
-from seqjepa.config import RunConfig
+from seqjepa.config import PAPER_PROBE_EPOCHS, RunConfig
+from seqjepa.evaluate.encode import PAPER_PATCH
 from seqjepa.evaluate.results import regressors_of
-from seqjepa.evaluate.splits import PAPER_PATCH
-from seqjepa.evaluate.tasks import PAPER_EPOCHS
 from seqjepa.paper.measures import measure_of
 from seqjepa.paper.published import Published
 from seqjepa.paper.sets import PAPER_SAMPLES
@@ -109,9 +108,9 @@ def _trained_differently(record: RunRecord, expected: RunConfig) -> Iterator[str
 
 
 def _probed_differently(record: RunRecord, row: Published) -> Iterator[str]:
-    probed = record.protocol.get("probe_epochs", {}).get("classification", PAPER_EPOCHS)
-    if probed != PAPER_EPOCHS:
-        yield f"probes {probed} epochs (paper {PAPER_EPOCHS})"
+    probed = record.protocol.get("probe_epochs", {}).get("classification", PAPER_PROBE_EPOCHS)
+    if probed != PAPER_PROBE_EPOCHS:
+        yield f"probes {probed} epochs (paper {PAPER_PROBE_EPOCHS})"
     patch = record.protocol.get("position_patches", {}).get("patch", PAPER_PATCH)
     if row.metric == "R2_position" and patch != PAPER_PATCH:
         yield f"positions of patches of {patch} px (paper {PAPER_PATCH})"

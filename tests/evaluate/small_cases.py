@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from seqjepa.config import EvalConfig
 from seqjepa.evaluate.bootstrap import Resampling
-from seqjepa.evaluate.capabilities import capabilities_of
-from seqjepa.evaluate.config import Protocol
+from seqjepa.evaluate.capabilities import Capabilities, capabilities_of
+from seqjepa.evaluate.encode import SplitFeatures, encode_splits
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.probes import Bench
-from seqjepa.evaluate.splits import SplitFeatures, encode_splits
 from seqjepa.evaluate.studies import EvalContext
-from seqjepa.evaluate.tasks import Capabilities, Lengths
 from seqjepa.training.checkpoint import LoadedRun, load_run
 from shards.reader import ShardSet
 
@@ -31,18 +30,18 @@ def bank_of(z: np.ndarray, labels: np.ndarray, params: np.ndarray, **fields: Any
 
 
 def case_of(loaded: LoadedRun, stored: ShardSet, banks: SplitFeatures, folder: Path, **fields: Any) -> EvalContext:
-    """fields: of Case, and `epochs`, `m_val`, `val_draws`, `resampling`."""
+    """fields: of EvalContext, and `epochs`, `m_val`, `val_draws`, `resampling`."""
     epochs, draws = fields.pop("epochs", 6), fields.pop("val_draws", 1)
-    protocol = Protocol(fields.pop("m_val", (1, 2, 4)), Lengths(epochs, 4), draws)
-    subject = fields.pop("subject", None) or capabilities_of(loaded, stored, banks, protocol, CPU)
+    config = EvalConfig(m_val=fields.pop("m_val", (1, 2, 4)), probe_epochs=epochs, agg_draws=4, val_draws=draws)
+    can = fields.pop("can", None) or capabilities_of(loaded, stored, banks, config, CPU)
     resampling = Resampling.of(len(banks.val), 0, CPU, 50) if fields.pop("resampling", False) else None
     bench = Bench(banks.train, banks.val, CPU, 0, draws, resampling)
-    return EvalContext(loaded, stored, banks, subject, protocol, bench, folder, progress=False, **fields)
+    return EvalContext(loaded, stored, banks, can, config, bench, folder, progress=False, **fields)
 
 
 def case_of_run(run: Path, shards: Path, folder: Path, **fields: Any) -> EvalContext:
     loaded, stored = load_run(run), ShardSet.open(shards)
-    banks = encode_splits(loaded, stored, Protocol((1, 2, 4), Lengths(1, 1)), CPU, progress=False)
+    banks = encode_splits(loaded, stored, EvalConfig(m_val=(1, 2, 4), probe_epochs=1, agg_draws=1), CPU, progress=False)
     return case_of(loaded, stored, banks, folder, **fields)
 
 
@@ -50,9 +49,9 @@ def handmade_case(loaded: LoadedRun, shards: Path, train: Features, val: Feature
     """The run's method shown banks that it did not make."""
     stored, banks = ShardSet.open(shards), SplitFeatures(train, val, ("train", "val"), 16, "run")
     classes = int(max(train.labels.max(), val.labels.max())) + 1
-    subject = Capabilities(
+    can = Capabilities(
         loaded.method, "rotation", classes, train.param_names, min(train.most_views, val.most_views),
         labelled=int(val.labels.min()) >= 0,
     )  # fmt: skip
     folder = fields.pop("folder", Path("unused"))
-    return case_of(loaded, stored, banks, folder, subject=subject, **fields)
+    return case_of(loaded, stored, banks, folder, can=can, **fields)

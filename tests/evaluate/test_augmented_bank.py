@@ -14,10 +14,9 @@ from seqjepa.data.actions import AUGMENTATION_COLUMNS
 from seqjepa.data.augment.recipes import RECIPES, Recipe, build_recipe
 from seqjepa.data.draws import Purpose
 from seqjepa.data.views import Augmented
-from seqjepa.evaluate import encode
+from seqjepa.evaluate import features as encode
 from seqjepa.evaluate.drawn_views import Augmentations, Draws
-from seqjepa.evaluate.encode import encode_images
-from seqjepa.evaluate.features import Features
+from seqjepa.evaluate.features import Features, encode_images
 
 CPU = torch.device("cpu")
 AS_IT_IS = ((0.0,) * 3, (1 / 255,) * 3)

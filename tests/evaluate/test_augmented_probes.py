@@ -8,14 +8,16 @@ import torch
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 
+from seqjepa.config import EvalConfig
 from seqjepa.data.actions import AUGMENTATION_COLUMNS
 from seqjepa.data.augment.parameters import Scaling, constants_for, draw_parameters
 from seqjepa.data.augment.recipes import RECIPES
 from seqjepa.data.draws import Purpose
-from seqjepa.evaluate import inputs
+from seqjepa.evaluate import tasks as inputs
+from seqjepa.evaluate.capabilities import Capabilities
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.probes import Bench, fit_and_score
-from seqjepa.evaluate.tasks import Capabilities, Lengths, tasks_for
+from seqjepa.evaluate.tasks import tasks_for
 
 CPU = torch.device("cpu")
 V, K = 4, 6
@@ -47,11 +49,14 @@ def bank_of(samples: int, seed: int, scaling: Scaling | None = CONSTANTS, noise:
     return Features(z, n_views, params.numpy(), AUGMENTATION_COLUMNS, labels, V, z[:, 0], scaling)
 
 
-def measured(train: Features, val: Features, epochs: int, names: str, **about: object) -> dict[str, float]:
+def measured(
+    train: Features, val: Features, epochs: int, names: str, standardise: bool = False, constant: tuple[str, ...] = ()
+) -> dict[str, float]:
     subject = Capabilities(
-        Blind(), "augmentation", 2, AUGMENTATION_COLUMNS, V, labelled=True, seen="augmentations", **about
-    )  # type: ignore[arg-type]
-    measures, _ = tasks_for(subject, [1, 3], Lengths(epochs, K))
+        Blind(), "augmentation", 2, AUGMENTATION_COLUMNS, V, labelled=True, seen="augmentations", constant=constant
+    )
+    config = EvalConfig(m_val=(1, 3), probe_epochs=epochs, agg_draws=K, standardise=standardise)
+    measures, _ = tasks_for(subject, config)
     bench = Bench(train, val, CPU, seed=0)
     chosen = [measure for measure in measures if measure.name.startswith(names)]
     return {key: value for measure in chosen for key, value in fit_and_score(measure, bench)[0].items()}
@@ -115,7 +120,7 @@ def test_released_actions_are_normalised_over_the_whole_draw_before_prefixes_are
     subject = Capabilities(
         Blind(), "blur", 2, AUGMENTATION_COLUMNS, V, labelled=True, seen="augmentations", author=True
     )
-    measure = next(m for m in tasks_for(subject, [2], Lengths(1, 1))[0] if m.name == "top1_agg")
+    measure = next(m for m in tasks_for(subject, EvalConfig(m_val=(2,), probe_epochs=1))[0] if m.name == "top1_agg")
     z_agg, _ = measure.inputs(bank, bank.draw(0, 0, Purpose.PROBE, measure.views))(torch.arange(20))
     sigma = bank.params[:, :V, 8]
     expected = (sigma[:, 1] - sigma[:, 0]) / np.sqrt((sigma**2).sum(axis=1))
@@ -124,7 +129,9 @@ def test_released_actions_are_normalised_over_the_whole_draw_before_prefixes_are
 
 def test_no_view_of_the_target_pipeline_goes_into_z_agg():
     subject = Capabilities(Blind(), "augmentation", 2, AUGMENTATION_COLUMNS, V, labelled=True, seen="augmentations")
-    measure = next(m for m in tasks_for(subject, [1, V - 1], Lengths(1, 1))[0] if m.name == "top1_agg")
+    measure = next(
+        m for m in tasks_for(subject, EvalConfig(m_val=(1, V - 1), probe_epochs=1))[0] if m.name == "top1_agg"
+    )
     bank = bank_of(20, seed=0)
     slots = bank.draw(0, 0, Purpose.PROBE, measure.views)
     bank.z[:, V - 1] = float("nan")

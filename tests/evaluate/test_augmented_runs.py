@@ -8,13 +8,12 @@ import pytest
 import torch
 from small_runs import IMAGE, TINY, augmented_run_of, build_images
 
+from seqjepa.config import EvalConfig
 from seqjepa.data.augment.parameters import constants_for
 from seqjepa.data.augment.recipes import RECIPES
-from seqjepa.evaluate import splits
-from seqjepa.evaluate.config import Protocol
+from seqjepa.evaluate.encode import SplitFeatures, encode_splits
 from seqjepa.evaluate.results import format_table, read_results, results_file
 from seqjepa.evaluate.run import evaluate_run
-from seqjepa.evaluate.tasks import Lengths
 from seqjepa.report.render.run_page import Page, render
 from seqjepa.training.checkpoint import load_run
 from shards.errors import ConfigError
@@ -95,16 +94,16 @@ def test_the_recipe_is_the_runs(images, tmp_path):
     assert (how["recipe"], how["observation"]["blur"], how["target"]["saturation"]) == ("simclr", 0.5, 0.4)
 
 
-def encoded(loaded, shards: Path, **options: object) -> splits.SplitFeatures:
-    protocol = Protocol((1, 3), Lengths(6, 6), train_draws=2, **options)  # type: ignore[arg-type]
-    return splits.encode_splits(loaded, ShardSet.open(shards), protocol, CPU, progress=False)
+def encoded(loaded, shards: Path, **options: object) -> SplitFeatures:
+    protocol = EvalConfig(m_val=(1, 3), probe_epochs=6, train_draws=2, **options)  # type: ignore[arg-type]
+    return encode_splits(loaded, ShardSet.open(shards), protocol, CPU, progress=False)
 
 
 @pytest.mark.parametrize("held_out", ["test", "val"])
 def test_splits_are_those_that_the_set_has(augmented_run, tmp_path, held_out):
     """CIFAR-100 is scored on test, Tiny ImageNet on val."""
     small = build_images(tmp_path / held_out, {"train": 9, held_out: 6}, maps="none")
-    assert encoded(load_run(augmented_run), small).splits == ("train", held_out)
+    assert encoded(load_run(augmented_run), small).names == ("train", held_out)
 
 
 def test_validation_views_are_fixed_and_others_than_training_views(augmented_run, images):

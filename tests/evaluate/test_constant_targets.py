@@ -11,11 +11,10 @@ import torch
 from sklearn.metrics import confusion_matrix, r2_score, recall_score
 from small_cases import bank_of
 
-from seqjepa.evaluate import artefacts
-from seqjepa.evaluate.artefacts import load_arrays
+from seqjepa.evaluate import results
 from seqjepa.evaluate.metrics import confusion, varying
-from seqjepa.evaluate.probes import Bench, Scores, fit_and_score
-from seqjepa.evaluate.tasks import accuracy, accuracy_by_size, regression, regression_by_size
+from seqjepa.evaluate.probes import Bench, Scores, classification, fit_and_score, regression
+from seqjepa.evaluate.results import load_arrays
 
 CPU = torch.device("cpu")
 NOISE = {"exactly": 0.0, "up to float noise": 1e-7}
@@ -50,7 +49,7 @@ def test_a_constant_target_is_not_measured(noise, deep):
 
 def test_constant_rotations_have_no_error_in_degrees_either():
     still = np.tile([0.0, 0.0, 0.0, 1.0], (60, 1))
-    taken = scored(regression("r2_rel_rot", shown(still), 1, 4, 2, deep=True, angle="rel_rot_deg"))
+    taken = scored(regression("r2_rel_rot", shown(still), 1, 4, 2, deep=True, degrees=True))
     assert (taken.last, list(taken.skipped)) == ({}, ["r2_rel_rot"])
 
 
@@ -68,11 +67,11 @@ def test_dimensions_that_do_not_vary_are_left_out_and_named(noise):
 
 def test_each_size_of_a_path_is_asked_for_itself():
     ways = np.stack([constant(0, 60, 2), Z[:, 0, :2]], axis=1)
-    taken = scored(regression_by_size("r2_path.both", shown(ways), [1, 2], 2, 3, None, deep=False))
+    taken = scored(regression("r2_path.both", shown(ways), 3, 2, 3, deep=False, sizes=(1, 2)))
     assert (list(taken.last), list(taken.best)) == (["r2_path.both.2"], ["r2_path.both.2"])
     assert list(taken.skipped) == ["r2_path.both.1"]
     ways[:, 1] = 0
-    taken = scored(regression_by_size("r2_path.both", shown(ways), [1, 2], 2, 3, None, deep=False))
+    taken = scored(regression("r2_path.both", shown(ways), 3, 2, 3, deep=False, sizes=(1, 2)))
     assert (taken.last, list(taken.skipped)) == ({}, ["r2_path.both"])
 
 
@@ -86,7 +85,7 @@ def test_one_class_is_no_accuracy():
     def shown_one(bank, slots):
         return lambda rows: (bank.z[rows, 0], torch.full_like(rows, 2))
 
-    taken = scored(accuracy("top1_z", shown_one, 3, 2))
+    taken = scored(classification("top1_z", shown_one, 3, 2))
     assert (taken.last, taken.confusions) == ({}, {})
     assert taken.skipped == {"top1_z": "constant: all validation samples are of one class"}
 
@@ -97,14 +96,14 @@ def test_a_confusion_matrix_is_scikit_learns_and_its_diagonal_is_top1():
     predicted = logits.argmax(dim=1)
     counts = confusion(logits, labels, 6).numpy()
     np.testing.assert_array_equal(counts, confusion_matrix(labels, predicted, labels=range(6)))
-    found = artefacts.summary(counts, list("abcdef"))
+    found = results.summary(counts, list("abcdef"))
     assert found["mean"] == pytest.approx(recall_score(labels, predicted, labels=range(4), average="macro"))
     assert found["classes"] == 4
 
 
 def test_what_stands_out_class_by_class_by_hand():
     counts = np.array([[8, 2, 0], [0, 0, 0], [3, 1, 0]])
-    assert artefacts.summary(counts, ["dog", "none", "cat"]) == {
+    assert results.summary(counts, ["dog", "none", "cat"]) == {
         "mean": 0.4,
         "classes": 2,
         "lowest": [
@@ -123,9 +122,9 @@ def test_class_by_class_in_the_file_and_in_the_numbers(tmp_path):
     def prefixes(bank, slots):
         return lambda rows: (bank.z[rows][:, :2], bank.labels[rows])
 
-    taken = scored(accuracy("top1_z", lambda b, s: lambda rows: (b.z[rows, 0], b.labels[rows]), 3, 9))
-    taken = taken.joined(scored(accuracy_by_size("top1_agg", prefixes, [1, 5], 1, 3, 9, None)))
-    found = artefacts.save_confusions(tmp_path, taken.confusions, ["a", "b", "ü"])["per_class"]
+    taken = scored(classification("top1_z", lambda b, s: lambda rows: (b.z[rows, 0], b.labels[rows]), 3, 9))
+    taken = taken.joined(scored(classification("top1_agg", prefixes, 3, 9, sizes=(1, 5))))
+    found = results.save_confusions(tmp_path, taken.confusions, ["a", "b", "ü"])["per_class"]
     stored = load_arrays(tmp_path, "confusion")
     assert stored["class_names"].tolist() == ["a", "b", "ü"]
     assert set(stored) == {"class_names", "top1_z", "top1_agg.1", "top1_agg.5"}
@@ -138,7 +137,7 @@ def test_class_by_class_in_the_file_and_in_the_numbers(tmp_path):
 def test_of_very_many_classes_hits_alone_are_kept(tmp_path):
     counts = np.zeros((1001, 1001), np.int64)
     counts[7, 7], counts[7, 8] = 3, 1
-    artefacts.save_confusions(tmp_path, {"top1_z": counts}, [])
+    results.save_confusions(tmp_path, {"top1_z": counts}, [])
     stored = load_arrays(tmp_path, "confusion")
     assert stored["top1_z"].shape == (2, 1001)
     assert stored["top1_z"][:, 7].tolist() == [4, 3]

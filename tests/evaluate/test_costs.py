@@ -24,18 +24,18 @@ PATCHES_84 = {1: 0.33, 2: 0.64, 3: 0.95, 4: 1.26, 8: 2.51}
 
 @dataclass
 class Stub:
-    """As much of a Case, its banks and its protocol as costs look at."""
+    """As much of an EvalContext, its splits and its configuration as costs look at."""
 
     loaded: Any
     m_val: tuple[int, ...] = (1, 2, 3, 4, 8)
     how: Any = None
     run: Path | None = None
     untrained: bool = False
-    banks: Any = field(init=False)
-    protocol: Any = field(init=False)
+    splits: Any = field(init=False)
+    config: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        self.banks = self.protocol = self
+        self.splits = self.config = self
 
 
 def loaded(side: int, action: int = 4, *, of_pairs: bool = False) -> LoadedRun:

@@ -10,19 +10,18 @@ import torch
 from small_cases import CPU, case_of
 from small_runs import TINY, augmented_run_of, build_images, saccade_run_of
 
-from seqjepa.evaluate.config import Protocol
+from seqjepa.config import EvalConfig
+from seqjepa.evaluate.encode import encode_splits
 from seqjepa.evaluate.retrieval import RETRIEVAL, queries, target_features
 from seqjepa.evaluate.rollouts import ROLLOUTS
-from seqjepa.evaluate.splits import encode_splits
 from seqjepa.evaluate.studies import EvalContext
-from seqjepa.evaluate.tasks import Lengths
 from seqjepa.training.checkpoint import load_run
 from shards.reader import ShardSet
 
 
 def drawn_case(run: Path, shards: Path, val_draws: int = 1) -> EvalContext:
     loaded, stored = load_run(run), ShardSet.open(shards)
-    protocol = Protocol((1, 2, 4), Lengths(1, 1), val_draws, train_draws=1)
+    protocol = EvalConfig(m_val=(1, 2, 4), probe_epochs=1, val_draws=val_draws, train_draws=1)
     banks = encode_splits(loaded, stored, protocol, CPU, progress=False)
     return case_of(loaded, stored, banks, Path("unused"), val_draws=val_draws, resampling=True)
 
@@ -37,8 +36,8 @@ def test_target_features_are_of_the_very_patches_that_were_probed(saccade_run, s
     case = drawn_case(saccade_run, saccade_shards, val_draws)
     method = case.loaded.method
     method.target_encoder.load_state_dict(method.encoder.state_dict())  # then both see the same in the same patch
-    torch.testing.assert_close(target_features(case), case.banks.val.z)
-    assert case.banks.val.z.shape[:2] == (24, 5 * val_draws)
+    torch.testing.assert_close(target_features(case), case.splits.val.z)
+    assert case.splits.val.z.shape[:2] == (24, 5 * val_draws)
 
 
 @torch.no_grad()
@@ -47,7 +46,7 @@ def test_patches_are_looked_for_where_the_eye_went(saccade_run, saccade_shards):
     case = drawn_case(saccade_run, saccade_shards)
     assert not RETRIEVAL.why_not(case)
     found = RETRIEVAL.take(case)
-    method, bank, targets = case.loaded.method, case.banks.val, target_features(case)
+    method, bank, targets = case.loaded.method, case.splits.val, target_features(case)
     ranks = np.zeros((len(bank), 5), int)
     for s, j in np.ndindex(*ranks.shape):
         way = torch.from_numpy(bank.params[s, j] - bank.params[s, 0])[None]
@@ -81,7 +80,7 @@ def test_augmented_views_are_looked_for_by_what_was_done_to_them(images, tmp_pat
     scores = RETRIEVAL.take(case)["retrieval"]
     assert scores["queries"] == 9 * 5
     assert 1 / 5 <= scores["mrr"] <= 1
-    asked = queries(case.banks.val, "augmentation", 1, 0)
+    asked = queries(case.splits.val, "augmentation", 1, 0)
     assert not asked.actions[:, 0].any()  # the identity
     assert asked.actions[:, 1:].abs().sum(-1).min() > 0
 

@@ -11,7 +11,7 @@ from small_runs import SIZE, TINY, run_directory
 
 from seqjepa.config import DataConfig, RunConfig
 from seqjepa.evaluate.features import Features
-from seqjepa.evaluate.probes import Bench, bench_of_columns
+from seqjepa.evaluate.probes import Bench
 from seqjepa.evaluate.results import format_table, read_results
 from seqjepa.evaluate.run import evaluate_run
 from seqjepa.training.run import DataInfo
@@ -20,7 +20,7 @@ from seqjepa.training.run import DataInfo
 def test_a_half_is_columns_of_views_and_of_whole_images():
     z, images = torch.arange(48.0).reshape(3, 4, 4), torch.arange(12.0).reshape(3, 4)
     bank = Features(z, np.full(3, 4), np.zeros((3, 4, 1)), ("x",), torch.zeros(3), z_image=images)
-    half = bench_of_columns(Bench(bank, bank, torch.device("cpu"), 0), slice(2, 4))
+    half = Bench(bank, bank, torch.device("cpu"), 0).columns(slice(2, 4))
     assert half.train.z[1, 1].tolist() == [22, 23]
     assert half.val.z_image is not None
     assert half.val.z_image[2].tolist() == [10, 11]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from seqjepa.evaluate import inputs
+from seqjepa.evaluate import tasks as inputs
 from seqjepa.evaluate.features import Features
 
 NAMES = ("rot_x", "rot_y", "rot_z", "floor_hue", "light_theta", "light_phi", "light_hue")

@@ -14,7 +14,6 @@ from small_runs import SIZE
 
 from seqjepa.evaluate import neighbours
 from seqjepa.evaluate import neighbours as blocks
-from seqjepa.evaluate.artefacts import load_arrays
 from seqjepa.evaluate.neighbours import (
     NEIGHBOURS,
     angle_between,
@@ -24,6 +23,7 @@ from seqjepa.evaluate.neighbours import (
     random_others,
     spread,
 )
+from seqjepa.evaluate.results import load_arrays
 from seqjepa.training.checkpoint import load_run
 from shards.reader import ShardSet
 
@@ -89,7 +89,7 @@ def test_what_neighbours_share_by_hand(run, shards, tmp_path):
 
 def test_a_run_on_shards_agrees_with_scikit_learn(run, shards, tmp_path):
     case = case_of_run(run, shards, tmp_path, resampling=True)
-    found, bank = NEIGHBOURS.take(case), case.banks.val
+    found, bank = NEIGHBOURS.take(case), case.splits.val
     there = np.arange(bank.z.shape[1]) < bank.n_views[:, None]
     sample, z = np.nonzero(there)[0], bank.z.numpy()[there]
     near = NearestNeighbors(n_neighbors=4, metric="cosine").fit(z).kneighbors(z, return_distance=False)[:, 1:]
@@ -131,7 +131,7 @@ def test_whole_images_have_classes_alone(saccade_run, saccade_shards, tmp_path):
     case = case_of_run(saccade_run, saccade_shards, tmp_path)
     scores = NEIGHBOURS.take(case)["neighbours"]
     assert set(scores) == {"class", "class_chance", "queries"}
-    bank = case.banks.val
+    bank = case.splits.val
     near = NearestNeighbors(n_neighbors=4, metric="cosine").fit(bank.z_image).kneighbors(return_distance=False)
     label = bank.labels.numpy()
     assert scores["class"] == pytest.approx((label[near[:, :3]] == label[:, None]).mean())

@@ -14,6 +14,7 @@ from seqjepa.evaluate import odd_one_out
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.odd_one_out import ODD_ONE_OUT, draw_triplets
 from seqjepa.evaluate.run import frozen, state_sha256
+from seqjepa.paper.metrics import ROWS
 from seqjepa.training.checkpoint import load_run
 
 WIDTH, CLASSES = 6, 3
@@ -96,7 +97,9 @@ def test_a_run_is_judged_the_same_twice_and_stays_as_it_was(run, shards, tmp_pat
     with frozen(made.loaded.method):
         one, two = (ODD_ONE_OUT.take(made) for _ in range(2))
     assert one == two
-    assert {f"odd_one_out.{name}" for name in one["odd_one_out"]} == set(ODD_ONE_OUT.rows)
+    assert {f"odd_one_out.{name}" for name in one["odd_one_out"]} == {
+        key for key in ROWS if key.startswith("odd_one_out.")
+    }
 
 
 def test_three_views_two_of_one_object_and_one_of_another_class():
@@ -162,11 +165,11 @@ def test_actions_are_relative_rotations_also_between_objects():
 def test_why_not(run, shards, tmp_path):
     made = case(run, shards, Judge())
     assert ODD_ONE_OUT.why_not(made) == ""
-    no_label = replace(made, subject=replace(made.subject, labelled=False))
+    no_label = replace(made, can=replace(made.can, labelled=False))
     assert ODD_ONE_OUT.why_not(no_label) == "samples without a label"
-    same = replace(made.banks.val, labels=torch.zeros(45, dtype=torch.long))
-    assert "one class" in ODD_ONE_OUT.why_not(replace(made, banks=replace(made.banks, val=same)))
-    patches = replace(made.banks.train, param_names=("x", "y", "w"))
-    assert "no rotations" in ODD_ONE_OUT.why_not(replace(made, banks=replace(made.banks, train=patches)))
-    single = replace(made, subject=replace(made.subject, most_views=1))
+    same = replace(made.splits.val, labels=torch.zeros(45, dtype=torch.long))
+    assert "one class" in ODD_ONE_OUT.why_not(replace(made, splits=replace(made.splits, val=same)))
+    patches = replace(made.splits.train, param_names=("x", "y", "w"))
+    assert "no rotations" in ODD_ONE_OUT.why_not(replace(made, splits=replace(made.splits, train=patches)))
+    single = replace(made, can=replace(made.can, most_views=1))
     assert ODD_ONE_OUT.why_not(single) == "a sample has a single view"

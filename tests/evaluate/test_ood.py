@@ -11,12 +11,12 @@ from sklearn.metrics import r2_score
 from small_cases import case_of_run
 from small_runs import CLASSES, SIZE, sample
 
-from seqjepa.evaluate.heads import predict
 from seqjepa.evaluate.ood import OOD, labels_by_name, open_ood
-from seqjepa.evaluate.probes import fit_and_score
+from seqjepa.evaluate.probes import fit_and_score, predict
 from seqjepa.evaluate.run import evaluate_run
 from seqjepa.evaluate.studies import EvalContext
 from seqjepa.evaluate.tasks import tasks_for
+from seqjepa.paper.metrics import ROWS
 from shards.errors import ConfigError
 from shards.reader import ShardSet
 from shards.schema import THREE_DIEBENCH_PARAMS, ParamField, ViewSpec
@@ -62,7 +62,7 @@ def ood(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
 
 
 def probed(case: EvalContext) -> EvalContext:
-    for measure in tasks_for(case.subject, case.protocol.m_val, case.protocol.lengths)[0]:
+    for measure in tasks_for(case.can, case.config)[0]:
         fit_and_score(measure, case.bench)
     return case
 
@@ -79,7 +79,7 @@ def test_the_heads_of_the_id_numbers_are_shown_the_ood_set(run, shards, ood, tmp
     for name, state in heads.items():
         assert all(torch.equal(value, case.bench.heads[name].state_dict()[key]) for key, value in state.items())
     keys = {f"ood.{key}" for key in KEYS} | {"ood.top1_agg"}
-    assert keys == set(OOD.rows)
+    assert keys == {key for key in ROWS if key.startswith("ood.")}
 
 
 def test_numbers_are_those_of_the_head_on_the_views(run, shards, ood, tmp_path):
@@ -140,7 +140,7 @@ def test_few_views_leave_the_sizes_that_there_are_views_for(run, shards, ood, tm
 def test_a_head_for_more_sizes_says_the_same_of_fewer(run, shards, ood, tmp_path):
     case = probed(case_of_run(run, shards, tmp_path, ood=ood))
     all_sizes = OOD.take(case)["ood"]["top1_agg"]
-    fewer = replace(case, subject=replace(case.subject, most_views=2))
+    fewer = replace(case, can=replace(case.can, most_views=2))
     fewer.bench.heads.update(case.bench.heads)
     assert OOD.take(fewer)["ood"]["top1_agg"] == {size: all_sizes[size] for size in ("1", "2")}
 
@@ -197,7 +197,7 @@ def test_why_not(run, shards, ood, tmp_path):
     case = case_of_run(run, shards, tmp_path)
     assert OOD.why_not(case) == "no OOD shards were named: --ood SHARDS"
     assert OOD.why_not(replace(case, ood=ood)) == ""
-    train = replace(case.banks.train, param_names=("a", "b", "c", "d", "e", "f", "g"))
+    train = replace(case.splits.train, param_names=("a", "b", "c", "d", "e", "f", "g"))
     assert (
-        OOD.why_not(replace(case, ood=ood, banks=replace(case.banks, train=train))) == "the samples have no rotations"
+        OOD.why_not(replace(case, ood=ood, splits=replace(case.splits, train=train))) == "the samples have no rotations"
     )

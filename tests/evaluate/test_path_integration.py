@@ -8,12 +8,13 @@ import torch
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 
-from seqjepa.config import ModelConfig, RunConfig
+from seqjepa.config import EvalConfig, ModelConfig, RunConfig
 from seqjepa.data.draws import Purpose
-from seqjepa.evaluate import inputs
+from seqjepa.evaluate import tasks as inputs
+from seqjepa.evaluate.capabilities import Capabilities
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.probes import Bench, fit_and_score
-from seqjepa.evaluate.tasks import Capabilities, Lengths, tasks_for
+from seqjepa.evaluate.tasks import tasks_for
 from seqjepa.methods.seq_jepa import SeqJEPA
 
 CPU = torch.device("cpu")
@@ -45,8 +46,10 @@ def bank_of(samples: int, seed: int, width: int = 0) -> Features:
 
 
 def measured(method: torch.nn.Module, train: Features, val: Features, epochs: int, names: str) -> dict:
-    subject = Capabilities(method, "position", 2, ("x", "y"), V, labelled=True, seen="patches", standardise=True)
-    measures, skipped = tasks_for(subject, [1, 2, 3], Lengths(epochs, K))
+    subject = Capabilities(method, "position", 2, ("x", "y"), V, labelled=True, seen="patches")
+    measures, skipped = tasks_for(
+        subject, EvalConfig(m_val=(1, 2, 3), probe_epochs=epochs, agg_draws=K, standardise=True)
+    )
     assert not skipped
     bench = Bench(train, val, CPU, seed=0)
     chosen = [measure for measure in measures if measure.name.startswith(names)]

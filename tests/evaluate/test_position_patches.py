@@ -9,14 +9,12 @@ import pytest
 import torch
 from small_runs import IMAGE, TINY, augmented_run_of, build_images
 
+from seqjepa.config import EvalConfig
 from seqjepa.data.draws import Purpose
-from seqjepa.evaluate.capabilities import capabilities_of
-from seqjepa.evaluate.config import Protocol
-from seqjepa.evaluate.inputs import action_between
+from seqjepa.evaluate.encode import SplitFeatures, encode_splits
 from seqjepa.evaluate.probes import Bench, fit_and_score
 from seqjepa.evaluate.run import evaluate_run
-from seqjepa.evaluate.splits import SplitFeatures, encode_splits
-from seqjepa.evaluate.tasks import Lengths, position
+from seqjepa.evaluate.tasks import action_between, position
 from seqjepa.training.checkpoint import LoadedRun, load_run
 from shards.errors import ConfigError
 from shards.reader import ShardSet
@@ -67,12 +65,11 @@ def position_of(run: Path, shards: Path, method: torch.nn.Module) -> tuple[dict[
     """Position R² as evaluate_run reads it, without the other probes."""
     loaded, stored = load_run(run), ShardSet.open(shards)
     loaded = LoadedRun(loaded.config, method, loaded.data)  # type: ignore[arg-type]
-    protocol = Protocol((1,), Lengths(900, 4), train_draws=4, patch=PATCH, standardise=True)
+    protocol = EvalConfig(m_val=(1,), probe_epochs=900, train_draws=4, patch=PATCH, standardise=True)
     banks = encode_splits(loaded, stored, protocol, CPU, progress=False)
     assert banks.patches is not None
-    subject = capabilities_of(loaded, stored, banks, protocol, CPU)
     bench = Bench(banks.patches.train, banks.patches.val, CPU, 0)
-    return fit_and_score(position(subject, protocol.lengths), bench).last, banks
+    return fit_and_score(position(protocol), bench).last, banks
 
 
 @pytest.mark.parametrize("fidelity", ["paper", "author"])

@@ -8,9 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from seqjepa.data.draws import permutation
-from seqjepa.evaluate.heads import Fit, StackedLinear, cross_entropy, fit, mlp, predict
 from seqjepa.evaluate.metrics import r2_avg, top1
-from seqjepa.evaluate.tasks import regression
+from seqjepa.evaluate.probes import Fit, StackedLinear, cross_entropy, fit, mlp, predict, regression
 
 CPU = torch.device("cpu")
 

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from seqjepa.evaluate.encode import encode_views
+from seqjepa.config import EvalConfig
+from seqjepa.evaluate.capabilities import Capabilities
+from seqjepa.evaluate.features import encode_views
 from seqjepa.evaluate.probes import Bench, fit_and_score
-from seqjepa.evaluate.tasks import Capabilities, Lengths, tasks_for
+from seqjepa.evaluate.tasks import tasks_for
 from seqjepa.training.checkpoint import load_run
 from shards.reader import ShardSet
 
@@ -40,6 +42,6 @@ def test_features_made_anew_are_the_cached_ones_and_give_the_same_scores(peer: M
     torch.testing.assert_close(encoded[rows, slots], train.z[rows, slots], atol=1e-5, rtol=1e-4)
     subject = Capabilities(method, "rotation", 3, train.param_names, 4, labelled=True, no_path="no")
     bench = Bench(train, val, CPU, seed=0)
-    for measure in tasks_for(subject, [1, 3], Lengths(2, 2))[0]:
+    for measure in tasks_for(subject, EvalConfig(m_val=(1, 3), probe_epochs=2))[0]:
         _, scores = peer.probe_recomputed(measure, bench, encoded, measure.epochs)
         assert scores == pytest.approx(fit_and_score(measure, bench).last, abs=0.02, rel=0.01), measure.name

@@ -156,7 +156,7 @@ def test_chunks_of_objects_do_not_matter(monkeypatch):
 def slow_scores(case: EvalContext, embed: Callable, context: int) -> dict[str, float]:
     """Query by query, each view read from the shards by itself."""
     index, method, data = case.stored.split("val"), case.loaded.method, case.loaded.data
-    asked = queries(case.banks.val, "rotation", context, 0)
+    asked = queries(case.splits.val, "rotation", context, 0)
 
     @cache
     def see(with_what: Callable, s: int, v: int) -> Tensor:
@@ -217,7 +217,7 @@ def test_methods_that_predict_are_ranked_among_their_own_projections(shards, tmp
     assert not RETRIEVAL.why_not(case)
     scores = RETRIEVAL.take(case)
     assert list(scores) == ["retrieval"]
-    bank, model = case.banks.val, case.loaded.method
+    bank, model = case.splits.val, case.loaded.method
     asked = queries(bank, action, 1, 0)
     reciprocal = []
     with torch.no_grad():

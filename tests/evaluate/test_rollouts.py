@@ -127,7 +127,7 @@ def test_a_run_on_shards(run, shards, tmp_path):
     assert not ROLLOUTS.why_not(case)
     with frozen(case.loaded.method):
         found = ROLLOUTS.take(case)
-    scores, method, bank = found["rollout"], case.loaded.method, case.banks.val
+    scores, method, bank = found["rollout"], case.loaded.method, case.splits.val
     assert (scores["context"], scores["queries"]) == (3, 8 * 24)
     targets, ranks = target_features(case), []
     for draw in range(8):
@@ -157,7 +157,7 @@ def test_target_features_are_encoded_once_for_all_studies(run, shards, tmp_path,
 
 def test_why_not(run, shards, tmp_path):
     case = case_of_run(run, shards, tmp_path)
-    single = replace(case.banks.val, n_views=np.ones(24, np.int64))
+    single = replace(case.splits.val, n_views=np.ones(24, np.int64))
     assert "one view" in ROLLOUTS.why_not(handmade_case(case.loaded, shards, single, single))
     views = DataConfig(action="rotation", context=1)
     data = DataInfo("rotation", 4, (0.4,) * 3, (0.2,) * 3, SIZE, SIZE)

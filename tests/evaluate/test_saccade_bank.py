@@ -10,9 +10,9 @@ import torch
 
 from seqjepa.data.draws import Purpose, uniform
 from seqjepa.data.fixations import Fixating, cut_patches, sample_fixations
-from seqjepa.evaluate import encode
+from seqjepa.evaluate import features as encode
 from seqjepa.evaluate.drawn_views import Draws, Glances
-from seqjepa.evaluate.encode import encode_images
+from seqjepa.evaluate.features import encode_images
 from shards.errors import ConfigError
 
 CPU = torch.device("cpu")

@@ -10,12 +10,11 @@ import torch
 from small_runs import CLASSES, IMAGE, PATCH, TINY, build_images, saccade_run_of
 
 from seqjepa.commands.evaluate import parse_sizes
+from seqjepa.config import EvalConfig
 from seqjepa.data.fixations import Fixating
-from seqjepa.evaluate import splits
-from seqjepa.evaluate.config import Protocol
+from seqjepa.evaluate.encode import SplitFeatures, encode_splits
 from seqjepa.evaluate.results import read_results, results_file
 from seqjepa.evaluate.run import evaluate_run
-from seqjepa.evaluate.tasks import Lengths
 from seqjepa.training.checkpoint import load_run
 from shards.errors import ConfigError, UsageError
 from shards.reader import ShardSet
@@ -85,12 +84,12 @@ def test_released_runs_are_evaluated_on_released_patches(saccade_shards, tmp_pat
     assert results["protocol"]["fixating"]["fidelity"] == "author"
 
 
-def protocol_of(**options: object) -> Protocol:
-    return Protocol((1, 2), Lengths(6, 6), train_draws=1, **options)  # type: ignore[arg-type]
+def protocol_of(**options: object) -> EvalConfig:
+    return EvalConfig(m_val=(1, 2), probe_epochs=6, train_draws=1, **options)  # type: ignore[arg-type]
 
 
-def encoded(run: Path, shards: Path, **options: object) -> splits.SplitFeatures:
-    return splits.encode_splits(load_run(run), ShardSet.open(shards), protocol_of(**options), CPU, progress=False)
+def encoded(run: Path, shards: Path, **options: object) -> SplitFeatures:
+    return encode_splits(load_run(run), ShardSet.open(shards), protocol_of(**options), CPU, progress=False)
 
 
 def test_transfer_to_other_patches_takes_the_sets_own_normalisation(saccade_run, saccade_shards, tmp_path):
@@ -100,7 +99,7 @@ def test_transfer_to_other_patches_takes_the_sets_own_normalisation(saccade_run,
     assert larger.how == replace(Fixating(patch=PATCH), patch=16)
     other = build_images(tmp_path / "imagenet", {"train": 6, "val": 3}, size=48, name="imagenet")
     found = encoded(saccade_run, other)
-    assert (found.normalisation, found.transfer, found.splits) == ("imagenet", True, ("train", "val"))
+    assert (found.normalisation, found.transfer, found.names) == ("imagenet", True, ("train", "val"))
     assert not torch.equal(found.val.z, encoded(saccade_run, other, normalisation="shards").val.z)
 
 
@@ -167,7 +166,7 @@ def test_images_without_maps_do_for_uniform_fixations_only(saccade_run, saccade_
 
 def test_defaults_on_a_cpu(saccade_run, saccade_shards):
     loaded, stored = load_run(saccade_run), ShardSet.open(saccade_shards)
-    found = splits.encode_splits(loaded, stored, Protocol((1,), Lengths(300, 16)), CPU, progress=False)
+    found = encode_splits(loaded, stored, EvalConfig(m_val=(1,)), CPU, progress=False)
     assert (found.train.different_draws, found.val.different_draws) == (8, 1)
 
 

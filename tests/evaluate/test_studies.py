@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from small_runs import CLASSES, SIZE, VIEWS, sample
 
-from seqjepa.evaluate import suites
 from seqjepa.evaluate.results import format_table, read_results
-from seqjepa.evaluate.run import evaluate_run
-from seqjepa.evaluate.studies import EvalContext, Study
-from seqjepa.evaluate.suites import STUDIES, SUITES, merged
+from seqjepa.evaluate.run import STUDIES, evaluate_run
+from seqjepa.evaluate.studies import SUITES, EvalContext, Study, merged
+from seqjepa.paper.metrics import METRICS
 from shards.errors import UsageError
 from shards.schema import THREE_DIEBENCH_PARAMS, ViewSpec
 from shards.writer import SetBuilder
@@ -29,11 +28,10 @@ def cases(monkeypatch: pytest.MonkeyPatch) -> list[EvalContext]:
         seen.append(case)
         return {"retrieval": {"mrr": 0.5}, "intervals": {"retrieval": {"mrr": [0.25, 0.75]}}}
 
-    rows = {"retrieval.mrr": "MRR, retrieval"}
-    found = Study("retrieval", why_not=lambda case: "", take=take, rows=rows)
-    absent = Study("umap", why_not=lambda case: "no map today", take=take, rows={})
-    ood = Study("ood", why_not=lambda case: "", take=lambda case: {"ood": {"top1_z": 0.1}}, rows={})
-    monkeypatch.setattr(suites, "STUDIES", (found, absent, ood))
+    found = Study("retrieval", why_not=lambda case: "", take=take)
+    absent = Study("umap", why_not=lambda case: "no map today", take=take)
+    ood = Study("ood", why_not=lambda case: "", take=lambda case: {"ood": {"top1_z": 0.1}})
+    monkeypatch.setattr("seqjepa.evaluate.run.STUDIES", (found, absent, ood))
     return seen
 
 
@@ -46,8 +44,8 @@ def test_a_suite_takes_its_studies_and_says_why_others_are_missing(run: Path, sh
     assert found["protocol"]["skipped"]["umap"] == "no map today"
     (case,) = cases
     assert case.folder == run / "evaluation" / "trained"
-    assert (case.run, case.untrained, case.ood) == (run, False, None)
-    assert case.bench.heads["top1_z"](case.banks.val.z[:2, 0]).shape == (2, 3)
+    assert (case.run, case.config.untrained, case.ood) == (run, False, None)
+    assert case.bench.heads["top1_z"](case.splits.val.z[:2, 0]).shape == (2, 3)
 
 
 def test_the_default_takes_none_of_them_but_shards_of_other_rotations_ask_for_theirs(
@@ -77,8 +75,9 @@ def test_suites_name_studies_that_there_are():
     assert set(SUITES["all"].studies) == names
 
 
-def test_every_row_of_a_study_is_unique():
-    assert len(suites.ROWS) == sum(len(study.rows) for study in STUDIES)
+def test_the_registry_knows_numbers_of_every_study():
+    for study in STUDIES:
+        assert any(key.startswith(f"{study.name}.") for key in METRICS), study.name
 
 
 def test_costs_are_in_every_evaluation(run: Path, shards: Path):

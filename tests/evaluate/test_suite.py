@@ -7,11 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from seqjepa.evaluate.encode import encode_views
+from seqjepa.config import EvalConfig, RunConfig
+from seqjepa.evaluate.capabilities import Capabilities
+from seqjepa.evaluate.features import encode_views
 from seqjepa.evaluate.probes import Bench, fit_and_score
 from seqjepa.evaluate.results import differently_measured, format_table, read_results, table_rows
 from seqjepa.evaluate.run import evaluate_run
-from seqjepa.evaluate.tasks import Capabilities, Lengths, tasks_for
+from seqjepa.evaluate.tasks import tasks_for
+from seqjepa.methods.base import Method
 from seqjepa.training.checkpoint import LoadedRun, load_run
 from shards.errors import ConfigError, DamageError, FailureError, FormatError, UsageError
 from shards.reader import ShardSet
@@ -52,8 +55,11 @@ def test_same_seed_same_numbers_and_another_seed_others(run, shards, tmp_path):
     assert read_results(tmp_path)["trained"] == other
 
 
-class Colours(torch.nn.Module):
+class Colours(Method):
     """Measures colours: class and floor hue can be read off it, rotation and light cannot."""
+
+    def __init__(self) -> None:
+        super().__init__(RunConfig(), 4)
 
     def embed(self, views: torch.Tensor) -> torch.Tensor:
         lower, upper = views[:, :, 8:].mean((2, 3)), views[:, :, :8].mean((2, 3))
@@ -76,7 +82,7 @@ def test_probes_find_what_the_features_hold(shards):
         for split in ("train", "val")
     ]
     subject = Capabilities(Colours(), "rotation", 3, banks[0].param_names, 4, labelled=True)
-    measures, _ = tasks_for(subject, [1], Lengths(300, 300))
+    measures, _ = tasks_for(subject, EvalConfig(m_val=(1,)))
     top1, hue = measures[0], measures[-1]
     bench = Bench(*banks, torch.device("cpu"), seed=0, val_draws=4)
     assert fit_and_score(replace(top1, epochs=600), bench)[0] == {"top1_z": 1.0}

@@ -14,10 +14,11 @@ from small_runs import CLASSES
 
 from seqjepa.data.draws import Purpose
 from seqjepa.evaluate import umap
-from seqjepa.evaluate.artefacts import load_arrays
 from seqjepa.evaluate.features import Features
+from seqjepa.evaluate.results import load_arrays
 from seqjepa.evaluate.umap import UMAP, aggregates, flattened, most_frequent, views
 from seqjepa.methods.base import Aggregating
+from seqjepa.paper.metrics import ROWS
 from seqjepa.training.checkpoint import load_run
 
 
@@ -48,7 +49,7 @@ def test_arrays_of_a_run(run, shards, tmp_path, quick):
     case = case_of_run(run, shards, tmp_path / "arrays")
     scores = UMAP.take(case)["umap"]
     arrays = load_arrays(tmp_path / "arrays", "umap")
-    total = int(case.banks.val.n_views.sum())
+    total = int(case.splits.val.n_views.sum())
     shapes = {name: (array.shape, array.dtype.kind, array.itemsize) for name, array in arrays.items()}
     assert shapes.pop("class_names")[0] == (3,)
     k = len(arrays["agg_class"])
@@ -60,7 +61,7 @@ def test_arrays_of_a_run(run, shards, tmp_path, quick):
     assert arrays["class_names"].tolist() == list(CLASSES)
     assert FirstTwo.asked == {"n_neighbors": 15, "min_dist": 0.1, "random_state": 0, "n_jobs": 1}
     assert set(scores) == {"trustworthiness_view", "trustworthiness_agg"}
-    assert {f"umap.{name}" for name in scores} == set(UMAP.rows)
+    assert {f"umap.{name}" for name in scores} == {key for key in ROWS if key.startswith("umap.")}
     assert all(0 <= score <= 1 for score in scores.values())
 
 
@@ -94,7 +95,7 @@ def test_classes_with_the_most_samples():
 def test_aggregates_are_those_of_fixed_draws(run, shards, tmp_path):
     case = case_of_run(run, shards, tmp_path)
     points = aggregates(case, [0, 2], 3, 5000)
-    method, val = case.loaded.method, case.banks.val
+    method, val = case.loaded.method, case.splits.val
     assert isinstance(method, Aggregating)
     rows = np.flatnonzero(np.isin(val.labels.numpy(), [0, 2]))
     slots = val.draw(0, 1, Purpose.EVALUATION, 3)[rows]
@@ -140,10 +141,10 @@ def test_trustworthiness_is_one_where_the_map_keeps_all(quick):
 def test_why_not(run, shards, tmp_path, monkeypatch):
     case = case_of_run(run, shards, tmp_path)
     assert UMAP.why_not(case) == ""
-    assert UMAP.why_not(replace(case, subject=replace(case.subject, labelled=False))) == "samples without a label"
+    assert UMAP.why_not(replace(case, can=replace(case.can, labelled=False))) == "samples without a label"
     monkeypatch.setattr(umap.importlib.util, "find_spec", lambda name: None)
     assert UMAP.why_not(case) == "umap-learn is not installed: pip install 'seqjepa[umap]'"
-    points = views(case.banks.val, [0], 60, seed=0)
+    points = views(case.splits.val, [0], 60, seed=0)
     assert umap._trustworthiness("view", points, points.x[:, :2]) == {}
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from seqjepa.evaluate.encode import encode_views, stored_views
+from seqjepa.evaluate.features import encode_views, stored_views
 from shards.errors import DamageError
 from shards.reader import ShardSet
 
@@ -57,7 +57,7 @@ def test_features_may_be_trained_on(shards):
 def test_large_caches_are_half_precision(shards, monkeypatch):
     index = ShardSet.open(shards).split("val")
     full = encode_views(MeanColour(), index, STATISTICS, CPU)
-    monkeypatch.setattr("seqjepa.evaluate.encode.FULL_PRECISION_BYTES", 100)
+    monkeypatch.setattr("seqjepa.evaluate.features.FULL_PRECISION_BYTES", 100)
     half = encode_views(MeanColour(), index, STATISTICS, CPU)
     assert half.z.dtype == torch.float16
     torch.testing.assert_close(half.z.float(), full.z, atol=2e-3, rtol=1e-3)

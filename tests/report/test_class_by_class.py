@@ -8,8 +8,7 @@ import pytest
 from report_runs import protocol_of, write_run
 from test_comparison_page import standing_rows
 
-from seqjepa.evaluate.artefacts import artefacts_folder, save_arrays
-from seqjepa.evaluate.results import precision_of
+from seqjepa.evaluate.results import artefacts_folder, precision_of, save_arrays
 from seqjepa.report.figures.classes import class_by_class
 from seqjepa.report.figures.drawing import Figure
 from seqjepa.report.groups import groups_of

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from report_runs import protocol_of, write_run
 
-from seqjepa.evaluate.artefacts import artefacts_folder, save_arrays
+from seqjepa.evaluate.results import artefacts_folder, save_arrays
 from seqjepa.paper.sets import IMAGENET_SHA256
 from seqjepa.report.figures import build_figures
 from seqjepa.report.figures.accuracy import accuracy_vs_r2

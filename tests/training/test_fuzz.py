@@ -21,8 +21,7 @@ from noise_shards import noise_shards
 from train_helpers import make_saliency_shards, metrics, tiny_config
 
 from seqjepa import files
-from seqjepa.evaluate.artefacts import load_arrays, save_arrays
-from seqjepa.evaluate.results import format_table, read_results
+from seqjepa.evaluate.results import format_table, load_arrays, read_results, save_arrays
 from seqjepa.evaluate.run import evaluate_run
 from seqjepa.experiments.evaluation_cache import is_evaluated
 from seqjepa.report.render.files import page_file

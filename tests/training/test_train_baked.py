@@ -7,14 +7,13 @@ import torch
 from loaders import stored_loader
 from train_helpers import make_saliency_shards, metrics, tiny_config
 
+from seqjepa.config import EvalConfig
 from seqjepa.data.augment.parameters import stored_scaling
 from seqjepa.data.augment.recipes import RECIPES
 from seqjepa.data.bake import Baking, bake
 from seqjepa.data.draws import Purpose
-from seqjepa.evaluate.config import Protocol
+from seqjepa.evaluate.encode import encode_splits
 from seqjepa.evaluate.run import evaluate_run
-from seqjepa.evaluate.splits import encode_splits
-from seqjepa.evaluate.tasks import Lengths
 from seqjepa.training.checkpoint import load_run
 from seqjepa.training.train import train
 from shards.errors import ConfigError
@@ -59,7 +58,7 @@ def test_evaluation_scales_the_actions_of_a_baked_set_as_training_did(tmp_path, 
     train(config, tmp_path / "baked", tmp_path / "run", workers=0, progress=False)
     stored, protocol = (
         ShardSet.open(tmp_path / "baked"),
-        Protocol((1, 2), Lengths(2, 2), 1),
+        EvalConfig(m_val=(1, 2), probe_epochs=2),
     )
     banks = encode_splits(load_run(tmp_path / "run"), stored, protocol, torch.device("cpu"), False)
     slots = banks.train.draw(0, 0, Purpose.EVALUATION, 3)

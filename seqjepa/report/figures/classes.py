@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 
-from seqjepa.evaluate.artefacts import CONFUSION, artefacts_folder, load_arrays
-from seqjepa.evaluate.results import differently_measured
+from seqjepa.evaluate.results import CONFUSION, artefacts_folder, differently_measured, load_arrays
 from seqjepa.paper.metrics import ROWS
 from seqjepa.report.figures.drawing import CAPTIONS, INK, SERIES, Datum, Figure, Panel, draw, figure_of
 from seqjepa.report.groups import Group, accuracy

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from PIL import Image
 
-from seqjepa.evaluate.artefacts import artefacts_folder, load_arrays
+from seqjepa.evaluate.results import artefacts_folder, load_arrays
 from seqjepa.paper.figures import UMAP_CASES, UmapCase
 from seqjepa.paper.measures import value_at
 from seqjepa.report.figures.drawing import Figure, Panel, draw, figure_of
