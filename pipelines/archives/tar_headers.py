@@ -1,6 +1,6 @@
 """What the header blocks of a tar say: ustar, GNU and pax.
 
-Sparse members of a tar: files stored without their holes, in GNU's own format and in its three pax formats.
+Sparse files, stored without their holes, come in GNU's own format and in three pax formats: 0.0, 0.1 and 1.0.
 """
 
 from __future__ import annotations

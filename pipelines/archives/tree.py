@@ -1,12 +1,10 @@
-"""Every file below a folder, on disk or in an archive, by one way of going through it.
+"""Every file below a folder, on disk or in an archive, found by one walk.
 
 Links are followed, and how deep folders lie does not matter; a link to a folder that holds it ends there.
 
-The folders that an archive makes when it is unpacked, without unpacking it: links lead where they would lead.
-
-Members are taken in their order, as `tar -x` does: of a name that comes twice the later one counts, a hard link shares
-what its target was at that time. Symbolic links are followed afterwards, when all is there. What is not in the archive
-cannot be reached.
+`ArchiveTree` has the folders that an archive makes when it is unpacked, without unpacking it. It takes members in their
+order, as `tar -x` does: of a name that comes twice the later one counts, a hard link shares what its target was at that
+time. It follows symbolic links afterwards, when all is there. What is not in the archive cannot be reached.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ import stat
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pipelines.archives import (
     ABOVE,
@@ -43,28 +41,21 @@ KINDS = ((stat.S_ISFIFO, "fifo"), (stat.S_ISSOCK, "socket"), (stat.S_ISCHR, "cha
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A file: where its content lies (FileEntry in file_list.py)."""
+    """A file: where its content lies (FileEntry in sources/files.py)."""
 
     offset: int = 0
     length: int = 0
 
 
-class Tree(Protocol):
-    """`entries` gives the names in a folder, links resolved: a Place for a file; for what is neither file nor folder a
-    str that says what it is; else a folder, as the tree knows it."""
+def walk_tree(tree: DiskTree | ArchiveTree, where: Path, folders: list[str]) -> Iterator[tuple[str, Place | str]]:
+    """(path below the root, what it is) of everything that is no folder; `folders` gets the paths of those that are.
 
-    @property
-    def root(self) -> Any: ...
-
-    def entries(self, folder: Any) -> Iterable[tuple[str, Any]]: ...
-
-    def identity(self, folder: Any) -> Hashable: ...
-
-
-def walk_tree(tree: Tree, where: Path, folders: list[str]) -> Iterator[tuple[str, Place | str]]:
-    """(path below the root, what it is) of everything that is no folder; `folders` gets the paths of those that are."""
+    `tree.entries` gives the names in a folder, links resolved: a Place for a file; for what is neither file nor folder
+    a str that says what it is; else a folder, as the tree knows it.
+    """
     count = 0
-    ahead: list[tuple[str, Any, tuple]] = [("", tree.root, (tree.identity(tree.root), ()))]
+    root: Any = tree.root
+    ahead: list[tuple[str, Any, tuple]] = [("", root, (tree.identity(root), ()))]
     while ahead:
         prefix, folder, above = ahead.pop()
         for name, node in tree.entries(folder):
@@ -172,7 +163,7 @@ class ArchiveTree:
                 early.append(member)
         self._share_late(early)
 
-    def entries(self, folder: Folder) -> Iterator[tuple[str, Folder | Place | str]]:
+    def entries(self, folder: Folder) -> Iterator[tuple[str, Any]]:
         for name, node in sorted(folder.children.items()):
             reached = self._follow(node, folder) if isinstance(node, Symlink) else node
             yield name, reached.kind if isinstance(reached, Other) else reached

@@ -1,6 +1,6 @@
 """Files in a zip archive: listed once, then any one read by its place, without the archive's directory.
 
-Names of a zip archive's entries, which programs spell in three ways.
+Programs spell the names of entries in three ways: in UTF-8, in code page 437, and with backslashes between folders.
 """
 
 from __future__ import annotations

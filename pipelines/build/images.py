@@ -120,7 +120,7 @@ def prepare_images(source: ImageSource, asked: BuildOptions, maps: MapSet | None
         work=over_workers(read, partial(to_sample, job=ImageJob(source, frame, setting)), workers),
         images=len(items),
         watch=images_watch(source, [item.record for item in items]),
-        provenance=partial(_provenance, source, asked, maps, setting),
+        provenance=partial(_image_provenance, source, asked, maps, setting),
         left_out=unmapped,
     )
 
@@ -140,7 +140,7 @@ def _fingerprint(
     return fingerprint
 
 
-def _provenance(
+def _image_provenance(
     source: ImageSource, asked: BuildOptions, maps: MapSet | None, setting: JpegSetting | None, report: BuildReport
 ) -> dict[str, Any]:
     return {

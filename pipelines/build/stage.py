@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from tqdm import tqdm
 
@@ -146,22 +146,13 @@ def _report(notes: Sequence[ShardNote], bad: BadItems) -> BuildReport:
     return BuildReport(images, psnr_sum / images if psnr_sum and images else None, sorted(bad.names), odd)
 
 
-class Named(Protocol):
-    """A record, of which error messages say the name."""
-
-    @property
-    def name(self) -> str: ...
-
-
-AnyRecord = TypeVar("AnyRecord", bound=Named)
-
-
 def over_workers(
-    read: Callable[[Sequence[int]], Iterator[AnyRecord]],
-    transform: Callable[[AnyRecord], Transformed],
-    workers: int | None,
+    read: Callable[[Sequence[int]], Iterator[Any]], transform: Callable[[Any], Transformed], workers: int | None
 ) -> Callable[[Sequence[PlannedShard]], Results]:
-    """`Prepared.work` over a pool of processes; `read(positions)` yields the records of the source, in order."""
+    """`Prepared.work` over a pool of processes.
+
+    `read(positions)` yields records of the source, in order, each with a `name` for messages.
+    """
 
     def work(shards: Sequence[PlannedShard]) -> Results:
         shard_of = {position: shard for shard in shards for position in shard.positions}

@@ -106,7 +106,7 @@ def prepare_views(source: ViewSource, asked: BuildOptions, found: Survey, worker
         work=over_workers(partial(source.read, records), partial(transform, job=job), workers),
         images=sum(counts),
         watch=_watch(source, found),
-        provenance=partial(_provenance, source, asked, found),
+        provenance=partial(_views_provenance, source, asked, found),
         left_out=[line for record in chosen for line in record.missing],
         listing=None if source.random_access else _survey_to_json(source, asked, found),
     )
@@ -122,7 +122,7 @@ def _fingerprint(source: ViewSource, asked: BuildOptions, found: Survey) -> dict
     return {**fingerprint, "jpeg": str(found.setting)} if found.setting else fingerprint
 
 
-def _provenance(source: ViewSource, asked: BuildOptions, found: Survey, report: BuildReport) -> dict[str, Any]:
+def _views_provenance(source: ViewSource, asked: BuildOptions, found: Survey, report: BuildReport) -> dict[str, Any]:
     same_size = _frame(asked, found.source_size).keeps(*found.source_size)
     return {
         "command": asked.command(source),

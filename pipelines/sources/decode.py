@@ -247,7 +247,7 @@ def decode_image(data: bytes) -> np.ndarray:
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 check_size(image.height, image.width)
-                return _rgb(image)
+                return _to_rgb(image)
         except Image.UnidentifiedImageError as error:
             raise ValueError(_unknown(data)) from error
         except Image.DecompressionBombError as error:
@@ -263,7 +263,7 @@ def _unknown(data: bytes) -> str:
     return "not a JPEG, PNG, WebP or BMP image"
 
 
-def _rgb(image: Image.Image) -> np.ndarray:
+def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I"):  # 16 bits of grey: PIL's own conversion would clip them
         grey = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
         return np.repeat(((grey + 128) // 257).astype(np.uint8)[..., None], 3, axis=2)

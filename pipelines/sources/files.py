@@ -1,6 +1,6 @@
 """The image files of a folder, or of a plain tar or zip that holds the same: their names, and any one's content.
 
-What the files of a list hold, and whether they may have changed: the same questions for every source of files.
+`content_of` and `stamp_of_files` tell what the files hold, and whether they may have changed.
 """
 
 from __future__ import annotations

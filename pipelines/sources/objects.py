@@ -17,12 +17,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
 from tqdm import tqdm
 
 from pipelines.archives import CIRCLE, FILE, NO_VIEW, Content, LeftOut, printable, read_content
 from pipelines.archives.tar import TarStream
+from pipelines.sources import ViewsRecord
 from pipelines.sources.content import content_sha256, file_stats, name_rank, stamp_of
 from shards.environment import pass_environment_on
 from shards.errors import FormatError
@@ -73,14 +73,7 @@ class Listing:
         return digest.hexdigest()
 
 
-class Wanted(Protocol):
-    """Whose files are to be read: a ListedObject, or the record that was made of it."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def view_ids(self) -> tuple[int, ...]: ...
+Wanted = ListedObject | ViewsRecord  # whose files are to be read
 
 
 def view_file(name: str) -> tuple[str, int] | None:

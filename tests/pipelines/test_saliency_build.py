@@ -266,7 +266,7 @@ def test_a_member_of_a_crew_that_fails_or_dies(photos: Path, tmp_path: Path) -> 
     records = source.records()
     job = MapJob(ModelChoice("centre-bias", centre_bias=tmp_path / "nothing.npy"), source, "float16", 0)
     with pytest.raises(UsageError, match=r"nothing.npy does not exist"):
-        Crew(job, ["cpu", "cpu"])
+        Crew(job, ["cpu"])
     crew = Crew(MapJob(RESIDUAL, source, "float16", 0), ["cpu", "cpu"])
     try:
         crew.processes[1].kill()
