@@ -1,7 +1,8 @@
-"""Image encoders: any torchvision ResNet, at any width, with the standard or the CIFAR stem (paper §A.2)."""
+"""Image encoders: any torchvision ResNet, at any width, standard or CIFAR stem (paper §A.2), or one of BACKBONES."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -12,13 +13,20 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from seqjepa.config import ModelConfig
 from shards.errors import ConfigError
 
+BACKBONES: dict[str, Callable[[ModelConfig], tuple[nn.Module, int]]] = {}
+"""Other encoders, by the name that `model.backbone` gives: config → module [B, 3, H, W] → [B, D], and D."""
+
 
 def build_backbone(config: ModelConfig) -> tuple[nn.Module, int]:
     """An encoder [B, 3, H, W] → [B, D] and its feature width D (512 for resnet18 at width 1).
 
-    Random initialisation with the last norm of every residual branch at zero; `fc` is the identity. Features are
-    averages of a rectified map, so never negative. ConfigError: unknown backbone, width that leaves no whole channels.
+    ResNets are initialised at random, with the last norm of every residual branch at zero; `fc` is the identity, and
+    features are averages of a rectified map, so never negative.
+
+    ConfigError: unknown backbone, width that leaves no whole channels.
     """
+    if config.backbone in BACKBONES:
+        return BACKBONES[config.backbone](config)
     net = _torchvision_resnet(config.backbone)
     features = _scaled(net.fc.in_features, config)
     if config.width != 1.0:
@@ -33,7 +41,7 @@ def _torchvision_resnet(name: str) -> ResNet:
     names = models.list_models(module=models)
     choices = [known for known in names if models.get_model_builder(known).__module__ == ResNet.__module__]
     if name not in choices:
-        raise ConfigError(f"model.backbone is {name!r}; choose one of {', '.join(sorted(choices))}")
+        raise ConfigError(f"model.backbone is {name!r}; choose one of {', '.join(sorted([*choices, *BACKBONES]))}")
     return cast(ResNet, models.get_model(name, weights=None, zero_init_residual=True))
 
 
