@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ LONGEST = 12
 
 @pytest.fixture(autouse=True)
 def _registries_as_they_were() -> Iterator[None]:
-    registries = (METHODS, BACKBONES, IMAGE_SOURCES)
+    registries: tuple[dict[str, Any], ...] = (METHODS, BACKBONES, IMAGE_SOURCES)
     before = [dict(registry) for registry in registries]
     yield
     for registry, entries in zip(registries, before, strict=True):

@@ -125,7 +125,7 @@ def _common_settings(method: str, scale: RunScale, schedule: Schedule) -> tuple[
     views = plain.data.context + 1
     epochs = schedule.epochs[views]
     return (
-        *("data.image_size=0", "data.normalisation=shards", "data.fraction=1.0"),
+        *("data.set=", "data.image_size=0", "data.normalisation=shards", "data.fraction=1.0"),
         f"optim.batch_size={schedule.batch[views]}",
         f"optim.epochs={epochs}",
         f"optim.warmup_epochs={plain.optim.warmup_epochs * epochs / plain.optim.epochs:.6f}",

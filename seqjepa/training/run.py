@@ -168,7 +168,7 @@ EVALUATED = re.compile(r"results(-[A-Za-z0-9._-]+-\d+-patch\d+)?\.json")
 ARRAYS = ("trained*/*.npz", "untrained*/*.npz", "asked.json")  # of evaluation/
 LOCK = f"{TEMPORARY}lock"
 # May differ between the calls that make up one run: it changes nothing that is learned or logged.
-FREE_KEYS = {"train.checkpoint_minutes"}
+FREE_KEYS = {"train.checkpoint_minutes", "data.set"}
 
 
 @dataclass(frozen=True)

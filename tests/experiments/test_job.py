@@ -13,7 +13,7 @@ from job_lab import EVALUATION, SETTINGS, small_job
 from noise_shards import noise_shards
 
 from seqjepa.evaluate.results import read_results
-from seqjepa.experiments.job import Job, run_job
+from seqjepa.experiments.job import Job, run_job, state_of
 from shards.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,6 +88,15 @@ def test_another_run_in_the_folder_is_refused(done: tuple[Path, list[str]], shar
         perform(small_job(shards, settings=(*SETTINGS, "seed=7")), out)
     with pytest.raises(UsageError, match=r"shards\.train"):
         perform(small_job(noise_shards(tmp_path / "others", seed=1)), out)
+
+
+def test_a_run_from_before_the_key_data_set_is_still_the_same_run(shards: Path, tmp_path: Path) -> None:
+    perform(small_job(shards), tmp_path)
+    file = tmp_path / "small" / "config.toml"
+    assert 'set = "3diebench"\n' in file.read_text()
+    file.write_text(file.read_text().replace('set = "3diebench"\n', ""))
+    assert state_of(small_job(shards), tmp_path).stage == "evaluated"
+    assert perform(small_job(shards), tmp_path) == []
 
 
 def test_a_signal_leaves_a_run_that_goes_on_and_ends_with_the_same_bits(shards: Path, tmp_path: Path) -> None:
