@@ -6,24 +6,11 @@ from collections.abc import Iterator
 
 from seqjepa.config import RunConfig
 from seqjepa.data.actions import action_name, is_augmentation
+from seqjepa.methods import METHODS
+from seqjepa.methods.base import Aggregating, Method
 from seqjepa.paper.sets import RESOLUTION
 from seqjepa.report.runs import RunRecord
 
-METHODS = {
-    "byol": "BYOL",
-    "conditional_byol": "Conditional BYOL",
-    "context_ssl": "ContextSSL",
-    "conv_jepa": "Conv-JEPA",
-    "equimod": "EquiMod",
-    "sen": "SEN",
-    "seq_jepa": "seq-JEPA",
-    "sie": "SIE",
-    "simclr": "SimCLR",
-    "vicreg": "VICReg",
-    "vicreg_traj": "VICRegTraj",
-}
-"""As the paper writes them."""
-INVARIANT = ("byol", "simclr", "vicreg", "vicreg_traj")
 CONDITIONS = {
     "aggregator": "no predictor conditioning",
     "predictor": "no transformer conditioning",
@@ -46,8 +33,8 @@ def label(config: RunConfig, m_val: int | None = None) -> str:
 
     m_val: of a number on z_AGG; then both sizes are written as the paper does, "seq-JEPA (3,5)".
     """
-    words = [METHODS.get(config.method, config.method) + ("+" if config.model.projector_kind == "transformer" else "")]
-    if config.method in ("seq_jepa", "conv_jepa"):
+    words = [method_name(config) + ("+" if config.model.projector_kind == "transformer" else "")]
+    if method_of(config).views_needed is None:
         if m_val is None:
             words.append(f"M_tr {config.data.context}")
         else:
@@ -60,6 +47,21 @@ def label(config: RunConfig, m_val: int | None = None) -> str:
     return ", ".join(words)
 
 
+def method_of(config: RunConfig) -> type[Method]:
+    """The class of a run's method; of one that this version does not know, the base."""
+    return METHODS.get(config.method, Method)
+
+
+def method_name(config: RunConfig) -> str:
+    """As the paper writes it."""
+    return method_of(config).display_name or config.method
+
+
+def aggregates(config: RunConfig) -> bool:
+    """Whether the method has a z_AGG (seq-JEPA)."""
+    return issubclass(method_of(config), Aggregating)
+
+
 def ablations(config: RunConfig) -> Iterator[str]:
     """What is left out or changed as in the paper's ablations, beside what the run is told of actions."""
     data, model = config.data, config.model
@@ -69,7 +71,7 @@ def ablations(config: RunConfig) -> Iterator[str]:
         yield "no IoR"
     if data.patch and model.stem == "standard":
         yield "standard stem"
-    if config.method == "seq_jepa" and model.action_dim in ABLATED_WIDTHS:
+    if aggregates(config) and model.action_dim in ABLATED_WIDTHS:
         yield f"action embedding {model.action_dim}"
 
 
@@ -77,12 +79,12 @@ def is_whole(config: RunConfig, *, whatever_told: bool = False) -> bool:
     """Whether it is seq-JEPA without an ablation, told what is usual for its kind of data, which is called the same."""
     usual = whatever_told or config.data.action == kind_of_data(config)
     ablated = config.model.condition != "both" or any(ablations(config))
-    return config.method == "seq_jepa" and usual and not ablated
+    return aggregates(config) and usual and not ablated
 
 
 def conditioning(config: RunConfig) -> str:
     """What a run is told of its actions, as the paper's tables name it; "" for what is told nothing."""
-    if config.method in INVARIANT or config.model.condition == "none":
+    if not method_of(config).uses_actions or config.model.condition == "none":
         return ""
     name = action_name(config.data.action)
     return CONDITIONING.get(name, name)

@@ -13,13 +13,14 @@ from typing import Any
 from seqjepa.config import PAPER_PROBE_EPOCHS, RunConfig
 from seqjepa.evaluate.encode import PAPER_PATCH
 from seqjepa.evaluate.results import regressors_of
+from seqjepa.methods import METHODS
 from seqjepa.paper.measures import measure_of
 from seqjepa.paper.published import Published
 from seqjepa.paper.sets import PAPER_SAMPLES
 from seqjepa.paper.tables import recipe_of
 from seqjepa.recipes import flatten, load_recipe
 from seqjepa.report.groups import Group
-from seqjepa.report.labels import ABLATED_WIDTHS, conditioning, kind_of_data, resolution
+from seqjepa.report.labels import ABLATED_WIDTHS, aggregates, conditioning, kind_of_data, method_of, resolution
 from seqjepa.report.runs import RunRecord
 
 HIGH_COMPUTE = 256
@@ -135,7 +136,7 @@ def _row_identity(config: RunConfig, pixels: int) -> dict[str, Any]:
         "projector": model.projector_kind,
         "high compute": kind == "rotation" and pixels >= HIGH_COMPUTE,
     }
-    if config.method == "seq_jepa":
+    if aggregates(config):
         width = model.action_dim if model.action_dim in ABLATED_WIDTHS else USUAL_WIDTH
         found |= {"condition": model.condition, "action_dim": width}
     if kind == "position":
@@ -143,16 +144,8 @@ def _row_identity(config: RunConfig, pixels: int) -> dict[str, Any]:
     return found
 
 
-USED_BY = {
-    "model.action_dim": ("seq_jepa", "conv_jepa", "sen", "equimod", "sie", "conditional_byol"),
-    "model.predictor_hidden": ("seq_jepa", "conv_jepa", "byol", "conditional_byol"),
-    "model.layers": ("seq_jepa", "context_ssl"),
-    "model.heads": ("seq_jepa", "context_ssl"),
-    "model.ff_mult": ("seq_jepa", "context_ssl"),
-    "model.dropout": ("seq_jepa",),
-    "optim.ema_tau": ("seq_jepa", "conv_jepa", "byol", "conditional_byol"),
-}
-"""Settings that only some methods look at. Transformer projectors have layers, heads, ff_mult and dropout too."""
+SOME_METHODS = {key for method in METHODS.values() for key in method.settings}
+"""Settings that only some methods read. Transformer projectors have layers, heads, ff_mult and dropout too."""
 OF_PATCHES = ("data.inhibition", "data.fixations", "data.fill")
 OF_TRANSFORMERS = ("model.layers", "model.heads", "model.ff_mult", "model.dropout")
 
@@ -160,21 +153,19 @@ OF_TRANSFORMERS = ("model.layers", "model.heads", "model.ff_mult", "model.dropou
 def _has_no_effect(key: str, config: RunConfig) -> bool:
     """Whether a setting changes nothing of this run: one of another method, of patches where there are none, or the
     action of a run that is told none."""
-    if key.startswith("context_ssl."):
-        return config.method != "context_ssl"
     if key in OF_TRANSFORMERS and config.model.projector_kind == "transformer":
         return False
     if key in OF_PATCHES:
         return not config.data.patch
     if key == "data.action":
         return not conditioning(config)
-    return config.method not in USED_BY.get(key, (config.method,))
+    return key in SOME_METHODS and key not in method_of(config).settings
 
 
 def _has_costs_of(record: RunRecord, row: Published) -> bool:
     """Table 6: the paper's networks on inputs of that size. Without an aggregator it is the encoder's cost."""
     size = record.config.data.patch or resolution(record)
-    own = (record.config.method == "seq_jepa") == (row.m_val is not None)
+    own = aggregates(record.config) == (row.m_val is not None)
     return own and size == row.resolution and has_networks_of_table_6(record)
 
 

@@ -22,7 +22,7 @@ from seqjepa.paper.published import Published, of_source
 from seqjepa.paper.tables import HEADS, LAYOUTS, PAPER_METRICS, Layout
 from seqjepa.report.cells import NOTHING, Cell, beside_published, of_runs, published_cell
 from seqjepa.report.groups import Group, by_data, groups_of
-from seqjepa.report.labels import conditioning, label
+from seqjepa.report.labels import aggregates, conditioning, label
 from seqjepa.report.match import beside, differences, has_networks_of_table_6, is_row_of, nearest, recipe_config
 from seqjepa.report.runs import RunRecord
 from seqjepa.report.warnings import standardised
@@ -168,7 +168,7 @@ def _counted_cell(row: Published, groups: Sequence[Group]) -> Cell:
     evaluation counted them at some size, has them at every size."""
     alone = published_cell(row)
     fitting = (g for g in groups if has_networks_of_table_6(g.runs[0]) and value_at(g.runs[0].trained, "costs.macs_g"))
-    group = next((g for g in fitting if row.m_val is None or g.config.method == "seq_jepa"), None)
+    group = next((g for g in fitting if row.m_val is None or aggregates(g.config)), None)
     if group is None or row.resolution is None:
         return alone
     run = f"the networks of run {group.runs[0].name} ({group.label}), on views of {row.resolution} px whatever its data"

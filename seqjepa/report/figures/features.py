@@ -16,7 +16,7 @@ from seqjepa.paper.figures import UMAP_CASES, UmapCase
 from seqjepa.paper.measures import value_at
 from seqjepa.report.figures.drawing import Figure, Panel, draw, figure_of
 from seqjepa.report.groups import Group
-from seqjepa.report.labels import is_whole, kind_of_data
+from seqjepa.report.labels import aggregates, is_whole, kind_of_data
 from seqjepa.report.render import fill
 from seqjepa.report.runs import RunRecord
 
@@ -119,7 +119,7 @@ def _fits(case: UmapCase, group: Group) -> bool:
     """Whether a run is what the case shows. Told is aggregator and predictor: ablations that leave out one of them are
     neither."""
     config, condition = group.config, "both" if case.told else "none"
-    return config.method == "seq_jepa" and kind_of_data(config) == case.kind and config.model.condition == condition
+    return aggregates(config) and kind_of_data(config) == case.kind and config.model.condition == condition
 
 
 def _umap_panels(arrays: dict[str, np.ndarray], what: str) -> list[Panel]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from seqjepa.report.figures.drawing import CAPTIONS, MOST_LINES, Figure, Line, Panel, curve, ends, figure_of, line_chart
 from seqjepa.report.groups import Group
-from seqjepa.report.labels import METHODS
+from seqjepa.report.labels import method_name
 from seqjepa.training.monitor import COLLAPSED_RANK, COLLAPSED_STD
 
 COLLAPSE = {
@@ -39,7 +39,7 @@ def _figure(key: str, groups: Sequence[Group], columns: Mapping[str, str], **val
     """
     found: dict[tuple[str, str], list[Group]] = {}
     for group in groups:
-        method = METHODS.get(group.config.method, group.config.method) if key == "loss" else ""
+        method = method_name(group.config) if key == "loss" else ""
         found.setdefault((method, group.data), []).append(group)
     title = CAPTIONS[key]["title"]
     panels = [

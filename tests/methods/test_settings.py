@@ -1,0 +1,84 @@
+"""What a method says of itself is true: the settings that it reads, its name, whether it sees actions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from methods_lab import A, noise, small_config, views_of
+
+from seqjepa.config import RunConfig
+from seqjepa.data.sequence import ViewSequence
+from seqjepa.methods import METHODS, build_method
+from shards.errors import ConfigError
+
+CHANGES: dict[str, Any] = {
+    "model.action_dim": 24,
+    "model.condition": "none",
+    "model.predictor_hidden": 48,
+    "model.layers": 2,
+    "model.heads": 2,
+    "model.ff_mult": 2,
+    "model.dropout": 0.5,
+    "optim.ema_tau": 0.5,
+    "context_ssl.width": 48,
+    "context_ssl.pairs": 2,
+    "context_ssl.mask": 0.9,
+    "context_ssl.temperature": 0.9,
+    "context_ssl.regression": 50.0,
+}
+"""Every setting that some methods read and others do not, with another value than small_config's."""
+
+
+def changed(config: RunConfig, key: str) -> RunConfig:
+    section, name = key.split(".")
+    return config.model_copy(update={section: getattr(config, section).model_copy(update={name: CHANGES[key]})})
+
+
+def observed(config: RunConfig, seq: ViewSequence) -> dict[str, torch.Tensor]:
+    """Everything that a method begins with and does in one step."""
+    torch.manual_seed(0)
+    method = build_method(config, A)
+    found = {f"start {name}": value.clone() for name, value in method.state_dict().items()}
+    torch.manual_seed(1)
+    for parameter in method.parameters():  # away from the start, where a token of zeros attends to all alike
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    found["loss"] = method.step(seq).loss.detach()
+    for parameter in method.encoder.parameters():
+        parameter.data += 1
+    method.after_step(0.5)
+    return found | {f"end {name}": value for name, value in method.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_it_reads_the_settings_that_it_names_and_no_others(name: str) -> None:
+    assert set(CHANGES) == {key for method in METHODS.values() for key in method.settings}
+    config, seq = small_config(name), noise(views_of(name))
+    before = observed(config, seq)
+    for key in CHANGES:
+        try:
+            after = observed(changed(config, key), seq)
+        except ConfigError:
+            assert key == "model.condition"
+            assert key not in METHODS[name].settings
+            continue
+        same = before.keys() == after.keys() and all(
+            value.shape == after[k].shape and torch.equal(value, after[k]) for k, value in before.items()
+        )
+        assert same == (key not in METHODS[name].settings), key
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_actions_move_the_loss_of_methods_that_use_them(name: str) -> None:
+    torch.manual_seed(0)
+    method, seq = build_method(small_config(name), A).eval(), noise(views_of(name))
+    losses = [method.step(replace(seq, actions=seq.actions * factor)).loss for factor in (1.0, 5.0)]
+    assert (losses[0] != losses[1]) == method.uses_actions
+
+
+def test_names_differ() -> None:
+    names = [method.display_name for method in METHODS.values()]
+    assert all(names)
+    assert len(set(names)) == len(names)
