@@ -51,7 +51,7 @@ class DataConfig(Section):
 
     context: int = Field(default=3, ge=1, le=64, description="M, context views per sequence; one more is the target")
     set: Literal["", "3diebench", "cifar100", "tiny-imagenet", "stl10"] = Field(
-        default="", description='the paper\'s data set that the run is for; "": another'
+        default="", description="the paper's, that the recipe is for; what shards hold is told by their classes"
     )
     split: str = Field(
         default="", description='to train on; "": "unlabeled" where the set has it (STL-10), else "train"'

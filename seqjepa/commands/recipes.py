@@ -54,6 +54,10 @@ def recipes_cat_command(name: Annotated[str, typer.Argument(metavar="NAME")]) ->
     Example:  seqjepa recipes cat 3die-rot-M3 > mine.toml
     """
     from seqjepa.recipes import find_recipe, load_recipe, to_toml
+    from seqjepa.recipes.library import comments_of
 
-    about = "".join(f"# {line}\n" for line in find_recipe(name).about.splitlines())
-    typer.echo(f"{about}\n{to_toml(load_recipe(name))}", nl=False)
+    recipe = find_recipe(name)
+    file, *bases = recipe.files
+    source = f"From {file}" + (f", which extends {', '.join(bases)}." if bases else ".")
+    lines = [*recipe.about.splitlines(), *(line for one in recipe.files for line in comments_of(one)), source]
+    typer.echo("".join(f"# {line}\n" for line in lines) + f"\n{to_toml(load_recipe(name))}", nl=False)

@@ -65,8 +65,11 @@ def describe_recipes() -> dict[str, str]:
 
 
 def find_recipe(recipe: str | Path) -> Recipe:
-    """A packaged recipe, or a user's where `recipe` ends in .toml. ConfigError: none, or not to be read."""
-    return recipe_in(Path(recipe)) if str(recipe).endswith(".toml") else recipe_named(str(recipe))
+    """A packaged recipe by name, or a user's: "FILE.toml", one of several "FILE.toml:NAME". ConfigError: none such."""
+    path, ends, name = str(recipe).rpartition(".toml")
+    if ends and (not name or name.startswith(":")):
+        return recipe_in(Path(path + ends), name.removeprefix(":"))
+    return recipe_named(str(recipe))
 
 
 def load_recipe(recipe: str | Path = "", overrides: Sequence[str] = ()) -> RunConfig:

@@ -10,9 +10,9 @@
     [about]                            the recipes of the file by name, and what each is for
     3die-rot-M1 = "Table 1 …"
 
-Combinations of axes that [about] does not name are no recipes. A file without axes is one recipe, called as the file;
-a packaged one without [about] is a base for others. What a file says itself goes before what it extends, and an axis
-before both.
+Combinations of axes that [about] does not name are no recipes; without [about], all of them are. A file without axes is
+one recipe, called as the file; a packaged file without [about] is a base for others. What a file says itself goes
+before what it extends, and an axis before both. A file inherits axes, but neither `name` nor [about].
 """
 
 from __future__ import annotations
@@ -33,19 +33,21 @@ from shards.environment import pass_environment_on
 from shards.errors import ConfigError
 
 Table = dict[str, Any]
-OWN_KEYS = ("extends", "name", "axes", "about")
-"""What a file of recipes may hold besides the settings of a run."""
 GROUPS = {key: known.recipes for key, known in SETS.items()} | {"minutes": "Synthetic sets, minutes on a CPU"}
 """Group of recipes → what they are trained on."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """name; about: what it is for, the row of the paper's tables first; settings: nested, as TOML has them."""
+    """name; about: what it is for, the row of the paper's tables first; settings: nested, as TOML has them.
+
+    files: the one that holds it, then those that this one extends.
+    """
 
     name: str
     about: str
     settings: Table
+    files: tuple[str, ...]
 
     @property
     def group(self) -> str:
@@ -69,14 +71,15 @@ def recipe_named(name: str) -> Recipe:
     return known[name]
 
 
-def recipe_in(path: Path) -> Recipe:
-    """The one recipe of a user's file. ConfigError: unreadable, no TOML, or several recipes (axes)."""
+def recipe_in(path: Path, name: str = "") -> Recipe:
+    """A recipe of a user's file; without `name` the only one. ConfigError: unreadable, no TOML, none of that name."""
     table = parse(read_text(path), str(path))
-    found = list(recipes_of(table, path.name.removesuffix(".toml"), path))
-    if len(found) != 1:
-        names = ", ".join(recipe.name for recipe in found)
-        raise ConfigError(f"{path} has {len(found)} recipes ({names}): write the settings of one without [axes]")
-    return found[0]
+    found = {recipe.name: recipe for recipe in recipes_of(table, path.name.removesuffix(".toml"), path)}
+    if name and name not in found:
+        raise ConfigError(f"{path} has no recipe {name!r}{did_you_mean(name, found)}; it has: {', '.join(found)}")
+    if not name and len(found) != 1:
+        raise ConfigError(f"{path} has {len(found)} recipes; give one as {path}:NAME, of {', '.join(found)}")
+    return found[name] if name else next(iter(found.values()))
 
 
 def recipes_of(table: Table, stem: str, path: Path | None = None) -> Iterator[Recipe]:
@@ -87,7 +90,7 @@ def recipes_of(table: Table, stem: str, path: Path | None = None) -> Iterator[Re
     source = str(path or f"{stem}.toml")
     whole = _extended(table, source, path, (path.resolve() if path else stem,))
     pattern = str(table.get("name", stem))
-    axes = whole.pop("axes", {})
+    axes, files = whole.pop("axes", {}), tuple(whole.pop("extends"))
     if not isinstance(axes, dict) or not all(isinstance(axis, dict | list) and axis for axis in axes.values()):
         raise ConfigError(f"{source}: [axes] holds lists of values and tables of settings")
     if lost := [axis for axis in axes if f"{{{axis}}}" not in pattern]:
@@ -100,7 +103,7 @@ def recipes_of(table: Table, stem: str, path: Path | None = None) -> Iterator[Re
     if unknown := [name for name in about if name not in found]:
         raise ConfigError(f"{source}: [about] has {unknown[0]!r}, which no combination of its axes gives")
     for name, text in about.items():
-        yield Recipe(name, text.strip(), found[name])
+        yield Recipe(name, text.strip(), found[name], files)
 
 
 def _combinations(whole: Table, pattern: str, axes: Mapping[str, Any], source: str) -> Iterator[tuple[str, Table]]:
@@ -118,15 +121,17 @@ def _combinations(whole: Table, pattern: str, axes: Mapping[str, Any], source: s
 
 
 def _extended(table: Table, source: str, path: Path | None, seen: tuple[str | Path, ...]) -> Table:
-    """A file's settings and axes over those of the files that it extends."""
+    """A file's settings and axes over those of the files that it extends, whose names "extends" then lists."""
     bases = table.get("extends", [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise ConfigError(f"{source}: extends = {bases!r:.80} should be a name or a list of names")
-    whole: Table = {}
+    whole, files = {}, [source]
     for base in bases:
-        whole = merged(whole, _base(base, source, path, seen))
-    return merged(whole, {key: value for key, value in table.items() if key not in ("extends", "name", "about")})
+        found = _base(base, source, path, seen)
+        whole, files = merged(whole, found), [*files, *found.get("extends", [base])]
+    own = {key: value for key, value in table.items() if key not in ("extends", "name", "about")}
+    return {**merged(whole, own), "extends": files}
 
 
 def _base(name: str, source: str, path: Path | None, seen: tuple[str | Path, ...]) -> Table:
@@ -153,8 +158,19 @@ def _files() -> tuple[str, ...]:
 
 
 def read_packaged(stem: str) -> Table:
-    file = resources.files("seqjepa") / "paper" / "recipes" / f"{stem}.toml"
-    return parse(file.read_text(encoding="utf-8"), file.name)
+    return parse(_packaged_text(f"{stem}.toml"), f"{stem}.toml")
+
+
+def comments_of(file: str) -> list[str]:
+    """The comment at the beginning of a packaged file, line by line; none of any other."""
+    if file.removesuffix(".toml") not in _files():
+        return []
+    head = itertools.takewhile(lambda line: line.startswith("#"), _packaged_text(file).splitlines())
+    return [line.lstrip("# ") for line in head]
+
+
+def _packaged_text(file: str) -> str:
+    return (resources.files("seqjepa") / "paper" / "recipes" / file).read_text(encoding="utf-8")
 
 
 def read_text(path: Path) -> str:

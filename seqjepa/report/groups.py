@@ -15,7 +15,7 @@ from seqjepa.report.labels import data_label, home, is_whole, label
 from seqjepa.report.runs import RunRecord
 
 TABLES_M_VAL = 5
-SEEDLESS = ("name", "seed", "train.")
+SEEDLESS = ("name", "seed", "train.", "data.set")
 """Settings that may differ within a group."""
 
 

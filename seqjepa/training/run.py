@@ -167,7 +167,8 @@ that a kill in between leaves a folder that is still known as ours and is not ta
 EVALUATED = re.compile(r"results(-[A-Za-z0-9._-]+-\d+-patch\d+)?\.json")
 ARRAYS = ("trained*/*.npz", "untrained*/*.npz", "asked.json")  # of evaluation/
 LOCK = f"{TEMPORARY}lock"
-# May differ between the calls that make up one run: it changes nothing that is learned or logged.
+# May differ between the calls that make up one run: they change nothing that is learned or logged. Runs of before noted
+# no data.set, and those that normalise by their shards' own constants do not show it either.
 FREE_KEYS = {"train.checkpoint_minutes", "data.set"}
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+import cli
 from seqjepa import recipes
 from seqjepa.recipes import library, load_recipe
 from shards.errors import ConfigError
@@ -22,6 +24,9 @@ told = { data.action = "rotation_colour", optim.lr = 0.5 }
 told-M2 = "Table 0, told"
 plain-M1 = "Table 0, plain"
 """
+
+
+GRID = AXES.partition("[about]")[0]
 
 
 def written(folder: Path, text: str, name: str = "mine.toml") -> Path:
@@ -59,7 +64,7 @@ def test_a_file_goes_before_its_bases_and_a_later_base_before_an_earlier(tmp_pat
         ('extends = "gone.toml"', r"cannot read the recipe .*gone.toml: No such file"),
         ("extends = 3", r"mine.toml: extends = \[?3\]? should be a name or a list of names"),
         ('extends = "mine.toml"', r"mine.toml: extends 'mine.toml', which extends it in turn"),
-        (AXES.partition("[about]")[0], r"mine.toml has 4 recipes \(plain-M1, told-M1, plain-M2, told-M2\)"),
+        (GRID, r"mine.toml has 4 recipes; give one as .*mine.toml:NAME, of plain-M1, told-M1, plain-M2, told-M2"),
         ('name = "{kind}"\n[axes]\nkind = 3', r"mine.toml: \[axes\] holds lists of values and tables of settings"),
         ('name = "a"\n[axes.kind]\nplain = {}', r'mine.toml: name = "a" has no \{kind\}, an axis of this file'),
         ('name = "{a}{b}"\n[axes]\na = [1]', r"mine.toml: name has \{b\}; its axes are: a"),
@@ -71,6 +76,30 @@ def test_what_a_file_gets_wrong_is_one_line(tmp_path: Path, text: str, said: str
     with pytest.raises(ConfigError, match=said) as caught:
         load_recipe(written(tmp_path, text))
     assert "\n" not in str(caught.value)
+
+
+def test_one_of_several_recipes_of_a_file_is_given_by_its_name(tmp_path: Path) -> None:
+    mine = written(tmp_path, GRID)
+    config = load_recipe(f"{mine}:told-M2")
+    assert (config.name, config.data.context, config.optim.lr) == ("told-M2", 2, 0.5)
+    with pytest.raises(ConfigError, match=r"has no recipe 'told-M3' \(did you mean 'told-M\d'\?\); it has: plain-M1, "):
+        load_recipe(f"{mine}:told-M3")
+
+
+def test_axes_are_inherited_and_names_are_not(tmp_path: Path) -> None:
+    written(tmp_path, GRID, "grid.toml")
+    mine = written(tmp_path, 'extends = "grid.toml"\nname = "{kind}{data.context}"\naxes.kind.slow.optim.lr = 0.25\n')
+    assert load_recipe(f"{mine}:slow2").optim.lr == 0.25
+    assert load_recipe(f"{mine}:told1").optim.lr == 0.5
+
+
+def test_a_recipe_is_shown_with_the_files_that_it_comes_from(tmp_path: Path) -> None:
+    shown = CliRunner().invoke(cli.seqjepa_app, ["recipes", "cat", "sie-c100-all"]).output
+    bases = "cifar100.toml, augmentations.toml, methods.toml, adam.toml"
+    assert f"# From c100-baselines.toml, which extends {bases}.\n" in shown
+    assert "# The paper's optimizer for encoders with MLPs" in shown
+    mine = written(tmp_path, 'extends = "sie-c100-all"')
+    assert recipes.find_recipe(mine).files == (str(mine), "sie-c100-all")
 
 
 def test_two_files_that_extend_each_other_are_refused(tmp_path: Path) -> None:

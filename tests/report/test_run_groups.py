@@ -5,8 +5,10 @@ import json
 import pytest
 from report_runs import SHA256_OF, protocol_of, write_run
 
+from seqjepa.paper.published import published
 from seqjepa.report.groups import Mean, accuracy, families, groups_of, mean_of
 from seqjepa.report.labels import conditioning, label
+from seqjepa.report.match import differences
 from seqjepa.report.runs import RunRecord, read_record, read_records
 
 SMALL = protocol_of("3die-synth", resolution=48)
@@ -30,6 +32,19 @@ def test_seeds_stand_together_and_settings_apart(tmp_path):
     groups = groups_of([first, other, second])
     assert [[r.name for r in group.runs] for group in groups] == [["a", "b"], ["c"]]
     assert groups[0].mean("top1_z") == Mean(0.6, pytest.approx(0.02**0.5), 2)
+
+
+def test_a_run_from_before_data_set_stands_with_those_that_have_it(tmp_path):
+    shards = ["data.normalisation=shards"]
+    new = run(tmp_path / "new", settings=[*shards, "seed=1"])
+    run(tmp_path / "old", settings=[*shards, "seed=2"])
+    config = tmp_path / "old" / "config.toml"
+    config.write_text(config.read_text().replace('set = "3diebench"\n', ""))
+    old = read_record(tmp_path / "old")
+    assert (new.config.data.set, old.config.data.set) == ("3diebench", "")
+    assert len(groups_of([new, old])) == 1
+    row = next(row for row in published() if row.source == "Table 1" and row.m_tr == 3)
+    assert not [said for said in differences(old, row) if said.startswith("set ")]
 
 
 def test_kinds_of_one_name_are_told_apart_by_their_runs(tmp_path):

@@ -33,6 +33,15 @@ def test_a_new_folder_is_claimed_and_the_same_plan_comes_back(tmp_path):
         assert not (out / LOCK).exists()
 
 
+def test_a_run_from_before_data_set_goes_on(tmp_path):
+    with claimed(tmp_path, plan()):
+        pass
+    with claimed(tmp_path, plan("data.set=3diebench")):
+        assert read_run_config(tmp_path).data.set == ""
+    with pytest.raises(UsageError, match="holds another run"), claimed(tmp_path, plan("data.context=1")):
+        pass
+
+
 @pytest.mark.parametrize("number", [0, errno.ENOLCK])
 def test_two_trainers_never_share_a_run(tmp_path, monkeypatch, number):
     """Also where the file system has no locks."""
