@@ -1,9 +1,8 @@
-"""Files of a run directory: the old one or the new one, never half of it; what goes wrong is said in one line.
+"""Files of a run directory: a reader finds the old one or the new one, never half of it, and can check its SHA-256.
 
-SHA256SUMS of a folder: what each of its files held when we wrote it, in the form that `sha256sum -c` reads.
-
-A file and its checksum cannot be replaced in one move. So the new checksum is added to the old one first, then the file
-is replaced, then the old checksum is dropped: a kill at any moment leaves files whose checksums are there.
+SHA256SUMS holds the checksum of each file as it was written, in the form that `sha256sum -c` reads. A file and its
+checksum cannot be replaced in one move. So the new checksum is added to the old one first, then the file is replaced,
+then the old checksum is dropped: a kill at any moment leaves files whose checksums are there.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Batch norm over the batches of all ranks, on any backend (torch's SyncBatchNorm refuses the CPU).
+"""One batch over all ranks, with gradients: for batch norm, and for losses that compare every row with every other.
 
-The rows of all ranks as one batch, with gradients: for losses that compare every row with every other.
+On any backend: torch's SyncBatchNorm refuses the CPU.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Action embedding and predictors. A action size, E width of its embedding, P width of a projection.
+"""What stands on top of the encoder: action embedding, predictors, and projectors from z to y (paper §A.3, §B.2).
 
-Projectors: what stands between the features z and the embeddings y that a loss compares (paper §A.3, §B.2).
+Shape letters: D features z, P width of an embedding y, A action size, E width of its embedding.
 """
 
 from __future__ import annotations

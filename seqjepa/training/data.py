@@ -1,12 +1,10 @@
-"""The split that a run trains on and the loader of its batches, whatever kind the shards are.
+"""The split that a run trains on and the loader of its batches, whatever the kind of the shards.
 
     views     stored views, decoded ahead by processes
     saliency  patches at fixations, cut in batches on the device
     image     augmented views, made in batches on the device (of saliency sets' images too)
 
-What does not fit together – shards, settings, ranks – is said here, before anything is written.
-
-Whether a shard set can be trained on with some settings, and if not, what to set.
+Shards, settings and ranks that do not fit together are refused here, before anything is written.
 """
 
 from __future__ import annotations
@@ -141,7 +139,7 @@ def training_views(source: TrainingData, config: RunConfig) -> Views:
 
 def _data_info(info: DatasetInfo, split: str, config: RunConfig) -> DataInfo:
     spec, how = info.spec, fixating(config)
-    assert not isinstance(spec, MapSpec), "misfits() has refused sets of maps"
+    assert not isinstance(spec, MapSpec), "incompatibilities() has refused sets of maps"
     mean, std = pixel_stats(info, config)
     whole = isinstance(spec, ViewSpec)
     return DataInfo(

@@ -1,13 +1,9 @@
-"""Is the representation alive? Spread and effective rank of the features of one epoch.
+"""How a run is going: spread and effective rank of features, two online probes, and their sums over an epoch.
 
-D feature width, n rows.
+The numbers that count come from `seqjepa evaluate` (frozen features, held-out objects). Nothing here touches the
+method: features are detached, and the probes have an optimizer of their own.
 
-What is summed up over an epoch, kept on the device until the epoch ends, and part of a checkpoint.
-
-Two small probes that learn beside the method and never touch it: inputs detached, an optimizer of their own.
-
-They show how a run is going. The numbers that count come from `seqjepa evaluate` (frozen features, held-out objects).
-Shape letters: B batch, V views that went through the online encoder, D and W widths of z and z_AGG, A action size.
+Shape letters: B batch, n rows, V views that went through the online encoder, D and W widths of z and z_AGG, A action.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""run.json: what a run is and was trained on. Read as a stranger's: every type and range is checked.
+"""The run directory: claim it, recognise the run in it, refuse everything else; run.json says what the run is.
 
-Who owns a run directory: claiming it, recognising one's own run in it, refusing everything else.
+run.json is read as a stranger's: every type and range is checked. Files:
 
 config.toml        every setting, resolved
 run.json           versions, shard fingerprints, what the views looked like
@@ -107,15 +107,17 @@ def read_run_config(run: Path) -> RunConfig:
 
 def _wrong_fields(info: Mapping[str, Any]) -> Iterator[str]:
     """Ends of the sentence "run.json was not written by `seqjepa train`: …"."""
-    shards = info.get("shards", {})
-    if not isinstance(shards, dict) or not all(isinstance(value, str) for value in shards.values()):
-        yield "its shards are no object" if not isinstance(shards, dict) else "its shards are not all strings"
-    for key in ("name", "fidelity"):
-        if not isinstance(info.get(key, ""), str):
-            yield f"its {key} is no string"
-    if not isinstance(info.get("versions", {}), dict):
-        yield "its versions are no object"
-    extended = info.get("extended", [])
+    shards, extended = info.get("shards", {}), info.get("extended", [])
+    for key, kind, said in (
+        ("shards", dict, "shards are no object"),
+        ("name", str, "name is no string"),
+        ("fidelity", str, "fidelity is no string"),
+        ("versions", dict, "versions are no object"),
+    ):
+        if not isinstance(info.get(key, kind()), kind):
+            yield f"its {said}"
+    if isinstance(shards, dict) and not all(isinstance(value, str) for value in shards.values()):
+        yield "its shards are not all strings"
     if not isinstance(extended, list) or not all(isinstance(note, dict) for note in extended):
         yield "its extended is no list of objects"
     finished = info.get("finished_epochs", 0)
@@ -202,6 +204,7 @@ def claimed(out: Path, plan: Plan, overwrite: bool = False) -> Iterator[None]:
 
 
 def mark_finished(out: Path, epochs: int) -> None:
+    """Note in run.json that `epochs` epochs are finished."""
     info = read_run_json(out)
     if info.get("finished_epochs") != epochs:
         _write_json(out / RUN, {**info, "finished_epochs": epochs})

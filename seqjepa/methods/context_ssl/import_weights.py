@@ -1,6 +1,6 @@
-"""Our parameters of ContextSSL by their authors' names (Sharut/In-Context-Symmetries@124736d models.py).
+"""A run directory from the weights that ContextSSL's authors released: one bare state dict (paper §A.3).
 
-A run directory from the weights that ContextSSL's authors released: one bare state dict (paper §A.3).
+The names of parameters are those of Sharut/In-Context-Symmetries@124736d models.py.
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ def read_released_weights(file: Path, module: nn.Module) -> tuple[dict[str, Tens
     module: what they are to fit, on any device. Every shape is checked before anything is copied. FormatError says in
     one line what is missing, unknown or of another shape.
     """
-    released = {_without_data_parallel(name): tensor for name, tensor in _load_state_dict(file).items()}
+    # DataParallel puts "module." before every name
+    released = {name.removeprefix("module."): tensor for name, tensor in _load_state_dict(file).items()}
     wanted = {author_key(name): (name, tensor) for name, tensor in module.state_dict().items()}
     unused = tuple(sorted(name for name in released if name.startswith(UNUSED)))
     if problems := list(_mismatches(released, {theirs: tensor for theirs, (_, tensor) in wanted.items()}, unused)):
@@ -139,11 +140,6 @@ def _load_state_dict(file: Path) -> dict[str, Tensor]:
 def _is_entry(name: object, value: object) -> bool:
     plain = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
     return isinstance(name, str) and plain
-
-
-def _without_data_parallel(name: str) -> str:
-    """Without what DataParallel puts before a name."""
-    return name.removeprefix("module.")
 
 
 def _mismatches(released: Mapping[str, Tensor], wanted: Mapping[str, Tensor], unused: tuple[str, ...]) -> Iterator[str]:
