@@ -77,7 +77,6 @@ SCALING_R2 = {
     "augmentation": {"R2_crop": "crop", "R2_jitter": "jitter", "R2_blur": "blur"},
 }
 """Metrics on the left of Figure 7 by kind of data, with their names there."""
-SHORT_SETS = {"TinyImageNet": "Tiny", "3DIEBench": "3DIE", "STL-10": "STL", "CIFAR100": "C100"}
 
 
 @dataclass(frozen=True)

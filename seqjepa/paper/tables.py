@@ -9,6 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from seqjepa.paper.published import Published
+from seqjepa.paper.sets import SETS_BY_NAME
 
 _DATA: Mapping[str, Any] = tomllib.loads((files("seqjepa.paper") / "tables.toml").read_text(encoding="utf-8"))
 HEADS: Mapping[str, str] = _DATA["heads"]
@@ -51,7 +52,7 @@ def _field_text(field: str, value: object) -> str:
     if field == "conditioning":
         return str(value) or "nothing"
     if field == "dataset":
-        return _DATA["set_names"].get(value, str(value))
+        return SETS_BY_NAME[str(value)].label if value in SETS_BY_NAME else str(value)
     return NOTHING if value is None or value == "" else str(value)
 
 
@@ -69,7 +70,8 @@ def recipe_of(row: Published) -> str:
     if not row.dataset:
         return ""
     names = _DATA["recipes"]
-    data = names["sets"][row.paper_set]
+    trained_on = "STL-10" if row.paper_set == "ImageNet-1k" else row.paper_set  # Figure 15: transfer
+    data = SETS_BY_NAME[trained_on].slug
     action = "rot" if row.source in UNSAID else names["actions"].get(row.conditioning, row.conditioning)
     if row.method == "seq-JEPA":
         if row.variant == "Full-sized aug. imgs":

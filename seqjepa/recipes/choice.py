@@ -107,7 +107,7 @@ def _of_images(spec: ImageSpec, known: str, large: bool, words: str) -> Found | 
 
 
 _ROWS = {"CIFAR100": "c100-all-M2", "TinyImageNet": "tiny-all-M2", "STL-10": "stl-fullsize-M4"}
-_OWN = ("data.normalisation=shards",)
+_OWN = ('data.set=""', "data.normalisation=shards")
 
 
 def _sizes(recipe: str, fixed: tuple[str, ...], info: DatasetInfo, samples: int) -> Iterator[str]:

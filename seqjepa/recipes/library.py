@@ -33,7 +33,7 @@ from shards.environment import pass_environment_on
 from shards.errors import ConfigError
 
 Table = dict[str, Any]
-GROUPS = {key: known.recipes for key, known in SETS.items()} | {"minutes": "Synthetic sets, minutes on a CPU"}
+GROUPS = {key: known.group for key, known in SETS.items()} | {"minutes": "Synthetic sets, minutes on a CPU"}
 """Group of recipes → what they are trained on."""
 
 

@@ -8,7 +8,7 @@ from seqjepa.config import RunConfig
 from seqjepa.data.actions import action_name, is_augmentation
 from seqjepa.methods import METHODS
 from seqjepa.methods.base import Aggregating, Method
-from seqjepa.paper.sets import RESOLUTION
+from seqjepa.paper.sets import SETS_BY_NAME
 from seqjepa.report.runs import RunRecord
 
 CONDITIONS = {
@@ -115,4 +115,5 @@ def home(record: RunRecord) -> str:
 
     Epochs and the number of objects do not matter here; match.differences names them.
     """
-    return record.paper_set if resolution(record) == RESOLUTION.get(record.paper_set) else ""
+    known = SETS_BY_NAME.get(record.paper_set)
+    return known.name if known and resolution(record) == known.resolution else ""

@@ -16,7 +16,7 @@ from seqjepa.evaluate.results import regressors_of
 from seqjepa.methods import METHODS
 from seqjepa.paper.measures import measure_of
 from seqjepa.paper.published import Published
-from seqjepa.paper.sets import PAPER_SAMPLES
+from seqjepa.paper.sets import SETS_BY_NAME
 from seqjepa.paper.tables import recipe_of
 from seqjepa.recipes import flatten, load_recipe
 from seqjepa.report.groups import Group
@@ -97,8 +97,8 @@ def _trained_differently(record: RunRecord, expected: RunConfig) -> Iterator[str
     if (pixels := resolution(record)) != expected.data.image_size:
         yield f"{pixels} px (paper {expected.data.image_size})"
     samples = trained_samples(record)
-    if record.paper_set and samples and samples != PAPER_SAMPLES[record.paper_set]:
-        yield f"{samples:,} training samples (paper {PAPER_SAMPLES[record.paper_set]:,})"
+    if record.paper_set and samples and samples != (papers := SETS_BY_NAME[record.paper_set].samples):
+        yield f"{samples:,} training samples (paper {papers:,})"
     if record.epochs_done < record.config.optim.epochs:
         yield f"stopped after {record.epochs_done} epochs"
     theirs = flatten(expected.model_dump())

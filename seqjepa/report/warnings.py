@@ -10,7 +10,7 @@ from seqjepa.evaluate.protocol import LINEARLY_REGRESSED
 from seqjepa.evaluate.results import differently_measured, few_objects, keyed_rows, regressors_of
 from seqjepa.paper.measures import value_at
 from seqjepa.paper.metrics import better, judged
-from seqjepa.paper.sets import PAPER_EPOCHS, PAPER_SAMPLES, RESOLUTION
+from seqjepa.paper.sets import SETS_BY_NAME
 from seqjepa.report.groups import Group
 from seqjepa.report.labels import resolution
 from seqjepa.report.match import trained_samples
@@ -127,7 +127,8 @@ def _smaller_than_the_papers(record: RunRecord) -> Iterator[str]:
     if not record.paper_set:
         yield f"other data: {resolution(record)} px, {record.epochs_done} epochs, {trained_samples(record):,} samples"
         return
-    wanted = RESOLUTION[record.paper_set], PAPER_EPOCHS[record.paper_set], PAPER_SAMPLES[record.paper_set]
+    known = SETS_BY_NAME[record.paper_set]
+    wanted = known.resolution, known.epochs, known.samples
     has = resolution(record), record.epochs_done, trained_samples(record)
     for mine, paper, unit in zip(has, wanted, ("px", "epochs", "training samples"), strict=True):
         if mine and mine < paper:

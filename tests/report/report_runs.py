@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seqjepa import recipes
-from seqjepa.paper.sets import CLASSES_SHA256, PAPER_SAMPLES
+from seqjepa.paper.sets import CLASSES_SHA256, SETS_BY_NAME
 
 SHA256_OF = {name: digest for digest, name in reversed(CLASSES_SHA256.items())}
 
@@ -45,7 +45,8 @@ def write_run(
     identity = {"kind": "seqjepa-run", "format": 1, "name": config.name, "shards": shards, "data": {}, "versions": {}}
     (folder / "run.json").write_text(json.dumps(identity))
     done = range(1, 1 + (config.optim.epochs if epochs is None else epochs))
-    samples = PAPER_SAMPLES.get(protocol["dataset"], 100)
+    known = SETS_BY_NAME.get(protocol["dataset"])
+    samples = known.samples if known else 100
     lines = [json.dumps({"epoch": epoch, "loss": 1 / epoch, "samples": samples}) for epoch in done]
     (folder / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines))
     if scores is not None:

@@ -20,6 +20,7 @@ from shards.reader import ShardSet
 from shards.schema import THREE_DIEBENCH_PARAMS, DatasetInfo, ImageSpec, MapSpec, ParamField, ViewSpec
 
 OBJECTS = ViewSpec(16, 128, 128, "jpeg", THREE_DIEBENCH_PARAMS)
+OWN = 'data.set="" data.normalisation=shards'
 POSITIONS = (ParamField("x", "1"), ParamField("y", "1"))
 
 
@@ -31,26 +32,26 @@ def info(tmp_path_factory: pytest.TempPathFactory) -> DatasetInfo:
 OF_SETS = [
     (OBJECTS, "3DIEBench", 41_920, "3die-rot-M3", ""),
     (replace(OBJECTS, height=64, width=64), "3DIEBench", 10_480, "3die-rot-M3", "data.image_size=0"),
-    (OBJECTS, "", 41_920, "3die-rot-M3", "data.normalisation=shards"),
+    (OBJECTS, "", 41_920, "3die-rot-M3", OWN),
     (replace(OBJECTS, height=48, width=48), "", 1024, "synth-tiny", ""),
     (replace(OBJECTS, views=3), "", 100, "synth-tiny", "data.image_size=0 data.context=2 optim.batch_size=24"),
     (ImageSpec(96, 96, "jpeg", "log8"), "STL-10", 100_000, "stl-pls-M4", ""),
     (ImageSpec(96, 96, "jpeg"), "STL-10", 100_000, "stl-fullsize-M4", ""),
-    (ImageSpec(224, 224, "jpeg", "log8"), "", 126_689, "stl-pls-M4", "data.normalisation=shards data.image_size=0"),
-    (ImageSpec(96, 96, "raw", "float16"), "", 2000, "saccades-tiny", "data.normalisation=shards"),
+    (ImageSpec(224, 224, "jpeg", "log8"), "", 126_689, "stl-pls-M4", f"{OWN} data.image_size=0"),
+    (ImageSpec(96, 96, "raw", "float16"), "", 2000, "saccades-tiny", OWN),
     (ImageSpec(24, 30, "raw", "float16"), "", 2000, "saccades-tiny",
-     "data.normalisation=shards data.image_size=0 data.patch=24"),
+     f"{OWN} data.image_size=0 data.patch=24"),
     (ImageSpec(32, 32, "raw"), "CIFAR100", 50_000, "c100-all-M2", ""),
     (ImageSpec(64, 64, "jpeg"), "TinyImageNet", 100_000, "tiny-all-M2", ""),
-    (ImageSpec(32, 32, "raw"), "", 50_000, "c100-all-M2", "data.normalisation=shards"),
-    (ImageSpec(128, 128, "raw"), "", 50_000, "tiny-all-M2", "data.normalisation=shards data.image_size=0"),
+    (ImageSpec(32, 32, "raw"), "", 50_000, "c100-all-M2", OWN),
+    (ImageSpec(128, 128, "raw"), "", 50_000, "tiny-all-M2", f"{OWN} data.image_size=0"),
     (ImageSpec(32, 32, "raw"), "", 3000, "cifar-tiny", ""),
     (ImageSpec(40, 60, "raw"), "", 3000, "saccades-tiny",
-     "data.fixations=uniform data.inhibition=none data.normalisation=shards data.image_size=0"),
+     f"data.fixations=uniform data.inhibition=none {OWN} data.image_size=0"),
     (ViewSpec(40, 32, 32, "raw", POSITIONS, sequence=4), "", 3000, "saccades-tiny",
-     "data.patch=0 data.normalisation=shards data.image_size=0"),
+     f"data.patch=0 {OWN} data.image_size=0"),
     (ViewSpec(6, 32, 32, "raw", AUGMENTATION_FIELDS, sequence=2), "", 30, "cifar-tiny",
-     "data.augment=none data.action=augmentation data.normalisation=shards optim.batch_size=7"),
+     f"data.augment=none data.action=augmentation {OWN} optim.batch_size=7"),
 ]  # fmt: skip
 
 

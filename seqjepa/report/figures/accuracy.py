@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from seqjepa.paper.figures import HEAT_MAPS, LIKE, PLANES, TOLD_ALL, HeatMap, Plane
 from seqjepa.paper.published import Published, of_source
-from seqjepa.paper.sets import PAPER_EPOCHS
+from seqjepa.paper.sets import SETS_BY_NAME
 from seqjepa.report.figures.drawing import (
     CAPTIONS,
     PUBLISHED,
@@ -74,7 +74,7 @@ def _our_point(group: Group) -> Point | None:
         return None
     m_val, top1 = found
     name = label(group.config, m_val or None)
-    if group.home and (epochs := group.runs[0].epochs_done) < PAPER_EPOCHS[group.home]:
+    if group.home and (epochs := group.runs[0].epochs_done) < SETS_BY_NAME[group.home].epochs:
         name += f", {epochs} epochs"
     return Point(name, r2, top1.times(100), bool(conditioning(group.config)), published=False)
 

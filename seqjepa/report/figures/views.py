@@ -9,7 +9,6 @@ from seqjepa.paper.figures import (
     PATH_CURVES,
     PATH_VARIANTS,
     SCALING_R2,
-    SHORT_SETS,
     TRANSFER_PATCHES,
     TRANSFER_PIXELS,
     USUAL_M_TR,
@@ -17,7 +16,7 @@ from seqjepa.paper.figures import (
 from seqjepa.paper.measures import value_at
 from seqjepa.paper.metrics import NAMED, PATHS
 from seqjepa.paper.published import Published, distinct, of_source
-from seqjepa.paper.sets import IMAGENET_SHA256, IMAGENET_VAL
+from seqjepa.paper.sets import IMAGENET_SHA256, IMAGENET_VAL, SETS_BY_NAME
 from seqjepa.report.figures.drawing import MOST_LINES, Chart, Figure, Line, figure_of_charts, line_of
 from seqjepa.report.groups import TABLES_M_VAL, Group, Mean, by_data, families
 from seqjepa.report.labels import kind_of_data
@@ -143,7 +142,7 @@ def _published_scaling(source: str, size: str) -> list[Line]:
 
 def _curve_name(row: Published) -> str:
     names = {metric: name for by_metric in SCALING_R2.values() for metric, name in by_metric.items()}
-    shown = SHORT_SETS[row.dataset]
+    shown = SETS_BY_NAME[row.dataset].short
     return f"{names[row.metric]}, {shown}" if row.metric in names else shown
 
 
