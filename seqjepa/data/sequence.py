@@ -7,12 +7,15 @@ C, H, W channels and pixels, A action size, P parameters of a view, D feature wi
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+KindOfViews = Literal["stored views", "patches", "augmentations"]
+"""See data/views.py."""
 
 
 @dataclass(frozen=True)

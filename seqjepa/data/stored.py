@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from seqjepa.data.augment.parameters import Scaling, ScalingMode, augmentation_a
 from seqjepa.data.decode_worker import ROW, RowError, Setup
 from seqjepa.data.draws import Draw, Purpose, choose_distinct, draw_u32
 from seqjepa.data.sampling import EpochOrder, Sampling
-from seqjepa.data.sequence import Drawn
+from seqjepa.data.sequence import Drawn, KindOfViews
 from shards.errors import ConfigError, DamageError
 from shards.schema import ActionSpec
 from shards.split_index import SplitIndex
@@ -45,7 +46,7 @@ class StoredViews:
     action: str | ActionSpec
     normalisation: ScalingMode = "zscore"
     scaling: Scaling | None = None
-    kind = "stored views"
+    kind: ClassVar[KindOfViews] = "stored views"
 
     def __post_init__(self) -> None:
         if self.action not in AUGMENTATION_PARTS:

@@ -11,13 +11,13 @@ P parameters of a view, A numbers of an action, s the side of a view in pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 
-from seqjepa.data.actions import AUGMENTATION_FIELDS, AUGMENTATION_PARTS, PRESETS, as_spec, columns
+from seqjepa.data.actions import AUGMENTATION_FIELDS, AUGMENTATION_PARTS, PRESETS, action_name, as_spec, columns
 from seqjepa.data.ahead import Reading
 from seqjepa.data.augment.apply import augment
 from seqjepa.data.augment.parameters import Scaling, ScalingMode, augmentation_actions, constants_for, draw_parameters
@@ -26,7 +26,7 @@ from seqjepa.data.draws import Draw, Purpose
 from seqjepa.data.fixations import POSITION_NAMES, Fixating, cut_patches, fixation_numbers, positions, sample_fixations
 from seqjepa.data.images import ImageBatch, ImageReader
 from seqjepa.data.sampling import Sampling
-from seqjepa.data.sequence import Drawn
+from seqjepa.data.sequence import Drawn, KindOfViews
 from shards.errors import ConfigError
 from shards.schema import ActionSpec, ParamField
 from shards.split_index import ImageIndex
@@ -60,8 +60,8 @@ class Views(Protocol):
     scaling  of the parameters of augmentations before they are subtracted; None: by their norm, or there are none
     """
 
-    @property
-    def kind(self) -> str: ...
+    kind: ClassVar[KindOfViews]
+
     @property
     def action(self) -> str | ActionSpec: ...
     @property
@@ -98,8 +98,16 @@ class ImageViews(Views, Protocol):
         views extend fewer. ConfigError where the images are too small."""
         ...
 
+    def over(self, mean: tuple[float, ...]) -> ImageViews:
+        """The same with `mean`, per channel in [0, 1], outside the image, where that is to be a mean colour."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """What determines the views, field by field, for the protocol of an evaluation: JSON values without nulls."""
+        ...
+
     def record(self) -> dict[str, Any]:
-        """What determines the views, and what training on them needs to know: JSON values without nulls."""
+        """The same for a set that is baked, with what training on it needs to know."""
         ...
 
 
@@ -117,7 +125,7 @@ class Patches:
     how: Fixating
     mean: Sequence[float] = (0.5, 0.5, 0.5)
     action: str | ActionSpec = "position"
-    kind = "patches"
+    kind: ClassVar[KindOfViews] = "patches"
     params = tuple(ParamField(name, "1") for name in POSITION_NAMES)
     scaling = None
     independent = False  # inhibition of return ties the fixations of a sequence to each other
@@ -160,9 +168,17 @@ class Patches:
         moves = places.diff(dim=1) if as_spec(self.action).terms else places.new_zeros(len(places), draw.views - 1, 0)
         return Drawn(images.rows, patches, moves, places)
 
+    def over(self, mean: tuple[float, ...]) -> Patches:
+        """See ImageViews."""
+        return replace(self, mean=mean)
+
+    def settings(self) -> dict[str, Any]:
+        """See ImageViews."""
+        return asdict(self.how)
+
     def record(self) -> dict[str, Any]:
         """See ImageViews."""
-        return {"fixating": asdict(self.how)}
+        return {"fixating": self.settings()}
 
 
 @dataclass(frozen=True)
@@ -182,7 +198,7 @@ class Augmented:
     action: str | ActionSpec
     size: int
     scaling: Scaling | None
-    kind = "augmentations"
+    kind: ClassVar[KindOfViews] = "augmentations"
     params = AUGMENTATION_FIELDS
     needs_maps = False
     independent = True
@@ -247,6 +263,18 @@ class Augmented:
         params, actions = (values.to(device, non_blocking=True) for values in (params, actions))
         return Drawn(images.rows, augment(images.images, drawn, self.size), actions, params)
 
+    def over(self, mean: tuple[float, ...]) -> Augmented:
+        """Crops lie within the image."""
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        """See ImageViews. What is not done is "none"."""
+        pipelines = {
+            which: {name: "none" if value is None else _plain(value) for name, value in fields.items()}
+            for which, fields in asdict(self.recipe).items()
+        }
+        return {**pipelines, "size": self.size, "conditioned_on": action_name(self.action)}
+
     def record(self) -> dict[str, Any]:
         """See ImageViews. The views are z-scored: the released scaling has no constants to record."""
         assert self.scaling is not None, "of() gives z-scores their constants"
@@ -256,6 +284,10 @@ class Augmented:
             for which, values in asdict(self.recipe).items()
         }
         return {"augmenting": {"recipe": name, **pipelines, "scaling": self.scaling.as_json()}}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def augmented_on(

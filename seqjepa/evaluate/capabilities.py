@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 from seqjepa.config import EvalConfig
 from seqjepa.data.actions import AUGMENTATION_COLUMNS
-from seqjepa.data.views import Augmented
+from seqjepa.data.sequence import KindOfViews
 from seqjepa.evaluate.encode import SplitFeatures
 from seqjepa.evaluate.features import Features
 from seqjepa.methods.base import Method
 from seqjepa.training.checkpoint import LoadedRun
 from shards.reader import ShardSet
-
-Seen = Literal["stored views", "patches", "augmentations"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class Capabilities:
     param_names: tuple[str, ...]
     most_views: int
     labelled: bool
-    seen: Seen = "stored views"
+    seen: KindOfViews = "stored views"
     maps: bool = False
     constant: tuple[str, ...] = ()
     author: bool = False
@@ -67,19 +64,13 @@ def capabilities_of(
         param_names=splits.train.param_names,
         most_views=min(features.most_views for features in both),
         labelled=all(int(features.labels.min()) >= 0 for features in both),
-        seen=_seen(splits),
+        seen=splits.kind,
         maps=stored.info.kind == "saliency",
         constant=_constant(splits.val),
         author=loaded.config.fidelity == "author",
         no_path=_why_no_path(loaded, config, device),
         patches=splits.patches is not None,
     )
-
-
-def _seen(splits: SplitFeatures) -> Seen:
-    if splits.how is None:
-        return "stored views"
-    return "augmentations" if isinstance(splits.how, Augmented) else "patches"
 
 
 def _constant(features: Features) -> tuple[str, ...]:

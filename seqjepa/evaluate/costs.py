@@ -9,8 +9,6 @@ from typing import Any
 import torch
 
 from seqjepa.config import RunConfig
-from seqjepa.data.fixations import Fixating
-from seqjepa.data.views import Augmented
 from seqjepa.evaluate.studies import EvalContext, Study
 from seqjepa.methods import build_method
 from seqjepa.methods.base import Aggregating
@@ -64,10 +62,8 @@ def training_time(metrics: Path) -> dict[str, Any]:
 
 def _view_shape(ctx: EvalContext) -> tuple[int, int]:
     """Height and width of what goes through the encoder, in pixels."""
-    how, data = ctx.splits.how, ctx.loaded.data
-    if isinstance(how, Fixating):
-        return how.patch, how.patch
-    return (how.size, how.size) if isinstance(how, Augmented) else (data.height, data.width)
+    views, data = ctx.splits.views, ctx.loaded.data
+    return (data.height, data.width) if views is None else (views.side, views.side)
 
 
 def _take(ctx: EvalContext) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -17,11 +16,11 @@ import torch
 from seqjepa.config import EvalConfig
 from seqjepa.data.augment.parameters import stored_scaling
 from seqjepa.data.augment.recipes import build_recipe
-from seqjepa.data.draws import Purpose
 from seqjepa.data.fixations import Fixating
-from seqjepa.data.views import Augmented
-from seqjepa.evaluate.drawn_views import Augmentations, DrawnViews, Draws, Glances
-from seqjepa.evaluate.features import Features, PixelStats, embed, encode_images, encode_views
+from seqjepa.data.sequence import KindOfViews
+from seqjepa.data.stored import StoredViews
+from seqjepa.data.views import Augmented, ImageViews, Patches
+from seqjepa.evaluate.features import Draws, Features, PixelStats, embed, encode_images, encode_views
 from seqjepa.paper.sets import NORMALISATIONS, explicit_normalisation
 from seqjepa.training.checkpoint import LoadedRun
 from seqjepa.training.data import pixel_stats
@@ -55,7 +54,7 @@ class SplitFeatures:
     height         of the views or of the images that they are made of, in pixels
     normalisation  "run": the constants of training; else the name of others
     fingerprints   of both splits' shards: the same only for the same content
-    how            how patches are taken or images augmented, None for stored views
+    views          how patches are taken or images augmented, None for stored views
     transfer       other images or patches than in training
     patches        of runs on augmented images, where the images have saliency maps
     """
@@ -66,9 +65,14 @@ class SplitFeatures:
     height: int
     normalisation: str
     fingerprints: tuple[str, ...] = ()
-    how: Fixating | Augmented | None = None
+    views: ImageViews | None = None
     transfer: bool = False
     patches: PatchFeatures | None = None
+
+    @property
+    def kind(self) -> KindOfViews:
+        """Of the views: "stored views", "patches" or "augmentations"."""
+        return StoredViews.kind if self.views is None else self.views.kind
 
 
 def encode_splits(
@@ -112,48 +116,44 @@ def _encode_images(
     loaded: LoadedRun, stored: ShardSet, spec: ImageSpec, config: EvalConfig, device: torch.device, progress: bool
 ) -> SplitFeatures:
     names, indexes = _open_splits(stored, config, stored.images)
-    how, data = how_seen(loaded, stored, indexes[0], config.patch), loaded.data
-    side = how.patch if isinstance(how, Fixating) else 0
+    views, data = views_of_run(loaded, stored, indexes[0], config.patch), loaded.data
+    side = views.side if views.kind == Patches.kind else 0
     transfer = (spec.height, spec.width, side) != (data.image_height, data.image_width, data.patch)
     normalisation = config.normalisation or usual_normalisation(stored, transfer)
     stats = statistics(loaded, stored, normalisation)
-    beside = patches_for_position(loaded, stored, config.patch) if isinstance(how, Augmented) else None
+    views = views.over(stats[0])
+    beside = patches_for_position(loaded, stored, config.patch) if views.kind == Augmented.kind else None
 
-    def encode(drawn: Callable[[int, Purpose], DrawnViews]) -> tuple[Features, Features]:
-        example = drawn(1, Purpose.PROBE)
-        draws = config.train_draws or _fitting_draws(loaded, len(indexes[0]), example, config, device)
-        views = drawn(draws, Purpose.PROBE), drawn(config.val_draws, Purpose.EVALUATION)
+    def encode(seen: ImageViews, count: int) -> tuple[Features, Features]:
+        one = Draws(seen, 1, count, config.seed, "probe")
+        draws = config.train_draws or _fitting_draws(loaded, len(indexes[0]), one, config, device)
+        both = replace(one, count=draws), replace(one, count=config.val_draws, purpose="evaluation")
         train, val = (
             encode_images(loaded.method, index, of_split, stats, device, threads=decoding_threads(), progress=progress)
-            for index, of_split in zip(indexes, views, strict=True)
+            for index, of_split in zip(indexes, both, strict=True)
         )
         return train, val
 
-    train, val = encode(partial(drawn_views, how, config, stats[0]))
+    train, val = encode(views, views_to_draw(views, config))
     patches = None
     if beside is not None:
-        pairs = encode(lambda count, purpose: Glances(beside, Draws(count, PAIR, config.seed, purpose), stats[0]))
-        patches = PatchFeatures(*pairs, beside)
+        patches = PatchFeatures(*encode(Patches(beside, stats[0]), PAIR), beside)
     fingerprints = tuple(index.fingerprint() for index in indexes)
-    return SplitFeatures(train, val, names, spec.height, normalisation, fingerprints, how, transfer, patches)
+    return SplitFeatures(train, val, names, spec.height, normalisation, fingerprints, views, transfer, patches)
 
 
-def drawn_views(
-    how: Fixating | Augmented, config: EvalConfig, mean: tuple[float, ...], count: int, purpose: Purpose
-) -> DrawnViews:
-    """`count` draws of the views that probes need, of each image. mean: what fill "mean" puts beyond the image."""
-    if isinstance(how, Augmented):
-        return Augmentations(how, Draws(count, config.augmented_views, config.seed, purpose))
-    return Glances(how, Draws(count, config.views, config.seed, purpose), mean)
+def views_to_draw(views: ImageViews, config: EvalConfig) -> int:
+    """V, the views of a draw that probes need."""
+    return config.augmented_views if views.kind == Augmented.kind else config.views
 
 
-def how_seen(loaded: LoadedRun, stored: ShardSet, index: ImageIndex, patch: int | None) -> Fixating | Augmented:
+def views_of_run(loaded: LoadedRun, stored: ShardSet, index: ImageIndex, patch: int | None) -> ImageViews:
     """As in training, of patches with another size if `patch` is given. ConfigError where such views cannot be had."""
     spec = stored.info.spec
     assert isinstance(spec, ImageSpec), "other sets have no images"
     if loaded.data.augment != "none":
         return _as_augmented(loaded, stored, index)
-    return _as_fixated(loaded, stored, spec, patch)
+    return Patches(_as_fixated(loaded, stored, spec, patch))
 
 
 def _as_augmented(loaded: LoadedRun, stored: ShardSet, index: ImageIndex) -> Augmented:
@@ -257,14 +257,14 @@ def _open_splits(
     return names, indexes
 
 
-def _fitting_draws(loaded: LoadedRun, images: int, drawn: DrawnViews, config: EvalConfig, device: torch.device) -> int:
+def _fitting_draws(loaded: LoadedRun, images: int, drawn: Draws, config: EvalConfig, device: torch.device) -> int:
     """How many draws to encode: one for each epoch, as the paper has it, if a quarter of the free GPU memory holds as
     many; eight on a CPU."""
     if device.type != "cuda":
         return min(CPU_TRAIN_DRAWS, config.epochs)
-    example = torch.zeros(1, 3, drawn.side, drawn.side, dtype=torch.uint8, device=device)
+    example = torch.zeros(1, 3, drawn.of.side, drawn.of.side, dtype=torch.uint8, device=device)
     features = embed(loaded.method, example, ((0.5,) * 3, (1.0,) * 3)).shape[-1]
-    half_precision = 2 * images * drawn.draws.views * features
+    half_precision = 2 * images * drawn.views * features
     return max(1, min(config.epochs, torch.cuda.mem_get_info(device)[0] // 4 // half_precision))
 
 

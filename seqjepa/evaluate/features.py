@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 import simplejpeg
@@ -24,9 +24,10 @@ from tqdm import tqdm
 
 from seqjepa.data.actions import AUGMENTATION_PARTS, actions_between
 from seqjepa.data.augment.parameters import Scaling, augmentation_actions
-from seqjepa.data.draws import Purpose, choose_distinct, draw_u32
+from seqjepa.data.draws import Draw, Purpose, choose_distinct, draw_u32
+from seqjepa.data.images import ImageBatch
 from seqjepa.data.sequence import normalise
-from seqjepa.evaluate.drawn_views import DrawnViews
+from seqjepa.data.views import ImageViews
 from shards.reader import ImageIndex, SplitIndex
 
 PixelStats = tuple[tuple[float, ...], tuple[float, ...]]
@@ -198,10 +199,21 @@ def encode_views(
     return Features(z, n_views, index.params, index.param_names, labels, run_length, scaling=scaling)
 
 
+@dataclass(frozen=True)
+class Draws:
+    """K = `count` draws of V = `views` views of each image, as `of` makes them. A longer draw extends a shorter one."""
+
+    of: ImageViews
+    count: int
+    views: int
+    seed: int
+    purpose: Literal["probe", "evaluation"]
+
+
 def encode_images(
     method: Embedding,
     index: ImageIndex,
-    drawn: DrawnViews,
+    drawn: Draws,
     pixel_stats: PixelStats,
     device: torch.device,
     *,
@@ -212,13 +224,13 @@ def encode_images(
 
     Slots are K runs of V views. Raises ConfigError where views cannot be made of the images.
     """
-    draws, views = drawn.draws.count, drawn.draws.views
-    params = np.zeros((len(index), draws * views, len(drawn.param_names)), np.float32)
+    draws, views, names = drawn.count, drawn.views, tuple(field.name for field in drawn.of.params)
+    params = np.zeros((len(index), draws * views, len(names)), np.float32)
     z = z_image = None
     with _bar(f"encode {index.name}", len(index), "image", progress) as bar:
-        for rows, pixels, saliency in image_chunks(index, _images_at_once(drawn, device), threads, drawn.needs_maps):
+        for rows, pixels, saliency in image_chunks(index, _images_at_once(drawn, device), threads, drawn.of.needs_maps):
             images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
-            maps = torch.from_numpy(saliency).to(device)
+            batch = ImageBatch(rows, images, torch.from_numpy(saliency).to(device))
             whole = embed(method, images, pixel_stats)
             if z is None or z_image is None:
                 z = room((len(index), draws * views, whole.shape[-1]), device)
@@ -227,14 +239,14 @@ def encode_images(
             z_image[at] = whole.to(z_image)
             for draw in range(draws):
                 slots = slice(draw * views, (draw + 1) * views)
-                seen, params_seen = drawn.see(rows, images, maps, draw)
-                z[at, slots] = embed(method, seen.flatten(0, 1), pixel_stats).to(z).unflatten(0, (-1, views))
-                params[at, slots] = params_seen.cpu().numpy()
+                made = drawn.of.make(batch, Draw(views, drawn.seed, draw, drawn.purpose))
+                z[at, slots] = embed(method, made.views.flatten(0, 1), pixel_stats).to(z).unflatten(0, (-1, views))
+                params[at, slots] = made.params.cpu().numpy()
             bar.update(len(rows))
     assert z is not None, "a split has at least one image"
     return Features(
-        z, np.full(len(index), draws * views), params, drawn.param_names, _labels(index, z.device),
-        run_length=views, independent=drawn.independent, z_image=z_image, scaling=drawn.scaling,
+        z, np.full(len(index), draws * views), params, names, _labels(index, z.device),
+        run_length=views, independent=drawn.of.independent, z_image=z_image, scaling=drawn.of.scaling,
     )  # fmt: skip
 
 
@@ -246,10 +258,10 @@ def _labels(index: SplitIndex | ImageIndex, device: torch.device) -> Tensor:
     return torch.from_numpy(np.asarray(index.labels, np.int64)).to(device)
 
 
-def _images_at_once(drawn: DrawnViews, device: torch.device) -> int:
+def _images_at_once(drawn: Draws, device: torch.device) -> int:
     """As many as give the encoder at least one full pass of views."""
-    views = views_per_pass(device, drawn.side, drawn.side)
-    return min(MOST_IMAGES, max(FEWEST_IMAGES, views // drawn.draws.views))
+    views = views_per_pass(device, drawn.of.side, drawn.of.side)
+    return min(MOST_IMAGES, max(FEWEST_IMAGES, views // drawn.views))
 
 
 def stored_views(index: SplitIndex, batch_size: int, threads: int) -> Iterator[Batch]:

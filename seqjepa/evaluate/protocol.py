@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from seqjepa.config import EvalConfig
-from seqjepa.data.fixations import Fixating
-from seqjepa.data.views import Augmented
+from seqjepa.data.views import Patches
 from seqjepa.evaluate.bootstrap import LEVEL, RESAMPLES
 from seqjepa.evaluate.capabilities import Capabilities
 from seqjepa.evaluate.encode import SplitFeatures
@@ -82,18 +80,12 @@ def protocol_of(
 
 def _seeing(splits: SplitFeatures, can: Capabilities, recipe: str) -> dict[str, Any]:
     """How patches were taken, or images augmented; nothing for stored views."""
-    if isinstance(splits.how, Fixating):
-        return {"fixating": asdict(splits.how) | {"transfer": splits.transfer}}
-    if isinstance(splits.how, Augmented):
-        patches = {} if splits.patches is None else {"position_patches": splits.patches.as_json()}
-        return {"augmenting": {"recipe": recipe} | _recipe(splits.how) | _compared(splits.train, can), **patches}
-    return {"augmenting": {"recipe": "as baked"} | _compared(splits.train, can)} if can.augmented else {}
-
-
-def _recipe(how: Augmented) -> dict[str, Any]:
-    """Field by field."""
-    pipelines = {pipeline: _as_json(fields) for pipeline, fields in asdict(how.recipe).items()}
-    return {**pipelines, "size": how.size, "conditioned_on": how.action}
+    if splits.views is None:
+        return {"augmenting": {"recipe": "as baked"} | _compared(splits.train, can)} if can.augmented else {}
+    if splits.kind == Patches.kind:
+        return {"fixating": splits.views.settings() | {"transfer": splits.transfer}}
+    patches = {} if splits.patches is None else {"position_patches": splits.patches.as_json()}
+    return {"augmenting": {"recipe": recipe} | splits.views.settings() | _compared(splits.train, can), **patches}
 
 
 def _compared(features: Features, can: Capabilities) -> dict[str, Any]:
@@ -107,12 +99,6 @@ def _compared(features: Features, can: Capabilities) -> dict[str, Any]:
         "r2_views": views if both else 2,
         "scaling": scaling.as_json() if scaling else "norm over the views of a draw",
     }
-
-
-def _as_json(fields: dict[str, Any]) -> dict[str, Any]:
-    """Fields of a pipeline without nulls or tuples: what is not done is "none"."""
-    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
-    return {name: "none" if value is None else value for name, value in plain.items()}
 
 
 def _probe_epochs(config: EvalConfig, can: Capabilities) -> dict[str, int]:

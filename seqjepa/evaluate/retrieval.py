@@ -30,8 +30,8 @@ from torch import Tensor
 from seqjepa.data.actions import AUGMENTATION_PARTS
 from seqjepa.data.draws import Purpose, choose_distinct, draw_u32
 from seqjepa.evaluate.bootstrap import Resampling
-from seqjepa.evaluate.encode import decoding_threads, drawn_views, statistics
-from seqjepa.evaluate.features import Features, encode_images, encode_views
+from seqjepa.evaluate.encode import decoding_threads, statistics, views_to_draw
+from seqjepa.evaluate.features import Draws, Features, encode_images, encode_views
 from seqjepa.evaluate.metrics import chance, rank_intervals, rank_scores, ranks_of
 from seqjepa.evaluate.studies import EvalContext, Study
 from seqjepa.methods.base import Predicting, PredictsViews
@@ -265,10 +265,12 @@ def _encoded(ctx: EvalContext) -> Tensor:
     assert isinstance(method, PredictsViews), "other methods have no target features that they predict"
     branch, split, threads = TargetBranch(method), banks.names[1], decoding_threads()
     stats = statistics(ctx.loaded, ctx.stored, banks.normalisation)
-    if banks.how is None:
+    if banks.views is None:
         index = ctx.stored.split(split)
         return encode_views(branch, index, stats, device, threads=threads, progress=ctx.progress).z
-    drawn = drawn_views(banks.how, ctx.config, stats[0], ctx.config.val_draws, Purpose.EVALUATION)
+    config = ctx.config
+    views = views_to_draw(banks.views, config)
+    drawn = Draws(banks.views.over(stats[0]), config.val_draws, views, config.seed, "evaluation")
     images = ctx.stored.images(split)
     return encode_images(branch, images, drawn, stats, device, threads=threads, progress=ctx.progress).z
 

@@ -23,7 +23,8 @@ from seqjepa.data.actions import (
     action_size,
     quaternion,
 )
-from seqjepa.evaluate.capabilities import Capabilities, Seen
+from seqjepa.data.sequence import KindOfViews
+from seqjepa.evaluate.capabilities import Capabilities
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.probes import Gather, Inputs, ProbeTask, classification, regression
 from seqjepa.methods.base import Aggregating
@@ -32,7 +33,7 @@ WAY = {"position": "position", "rotation": "rotation", "rotation_colour": "rotat
 """By the kind of action that a method was given: the kind in which the way between two views is measured."""
 ABLATIONS = {"both": (True, True), "no_action": (True, False), "no_vision": (False, True)}
 """Path integration: (vision, acting) by name."""
-OF_VIEW: dict[Seen, str] = {
+OF_VIEW: dict[KindOfViews, str] = {
     "stored views": "top1_z",
     "patches": "top1_z_patch",
     "augmentations": "top1_z_view",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +16,12 @@ from seqjepa.data.augment.recipes import RECIPES, Recipe, build_recipe
 from seqjepa.data.draws import Purpose
 from seqjepa.data.views import Augmented
 from seqjepa.evaluate import features as encode
-from seqjepa.evaluate.drawn_views import Augmentations, Draws
-from seqjepa.evaluate.features import Features, encode_images
+from seqjepa.evaluate.features import Draws, Features, encode_images
 
 CPU = torch.device("cpu")
 AS_IT_IS = ((0.0,) * 3, (1 / 255,) * 3)
 S, SIZE = 7, 32
-DRAWS = Draws(count=3, views=4, seed=5, purpose=Purpose.PROBE)
+DRAWS: dict[str, Any] = {"count": 3, "views": 4, "seed": 5, "purpose": "probe"}
 # Of the jitter only brightness, so that its order plays no part; nothing that the nine parameters do not say.
 PLAIN = {"flip": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0, "grayscale": 0.0}
 RECIPE = build_recipe("equimod", PLAIN, PLAIN | {"solarise": 0.0})
@@ -61,9 +61,9 @@ class Pixels:
         return views.flatten(1)
 
 
-def bank_of(recipe: Recipe = RECIPE, draws: Draws = DRAWS, method: Pixels | None = None) -> Features:
-    how = Augmented.of(Smooth(), recipe, "augmentation")
-    return encode_images(method or Pixels(), Smooth(), Augmentations(how, draws), AS_IT_IS, CPU)
+def bank_of(recipe: Recipe = RECIPE, method: Pixels | None = None, **changes: Any) -> Features:
+    views = Augmented.of(Smooth(), recipe, "augmentation")
+    return encode_images(method or Pixels(), Smooth(), Draws(views, **(DRAWS | changes)), AS_IT_IS, CPU)
 
 
 def by_torchvision(row: int, params: np.ndarray) -> torch.Tensor:
@@ -108,10 +108,10 @@ def test_each_feature_is_computed_once():
 def test_more_draws_extend_fewer_and_draws_images_and_purposes_differ():
     recipe = RECIPES["equimod"]
     few = bank_of(recipe).params.reshape(S, 3, 4, 9)
-    more = bank_of(recipe, replace(DRAWS, count=4, views=6)).params.reshape(S, 4, 6, 9)
+    more = bank_of(recipe, count=4, views=6).params.reshape(S, 4, 6, 9)
     np.testing.assert_array_equal(more[:, :3, :3], few[:, :, :3])
     assert len(np.unique(few.reshape(-1, 9), axis=0)) == S * 3 * 4
-    other = bank_of(recipe, replace(DRAWS, purpose=Purpose.EVALUATION)).params.reshape(S, 3, 4, 9)
+    other = bank_of(recipe, purpose="evaluation").params.reshape(S, 3, 4, 9)
     assert (other != few)[..., 0].mean() > 0.5
 
 

@@ -10,9 +10,9 @@ import torch
 
 from seqjepa.data.draws import Purpose, uniform
 from seqjepa.data.fixations import Fixating, cut_patches, sample_fixations
+from seqjepa.data.views import Patches
 from seqjepa.evaluate import features as encode
-from seqjepa.evaluate.drawn_views import Draws, Glances
-from seqjepa.evaluate.features import encode_images
+from seqjepa.evaluate.features import Draws, encode_images
 from shards.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -59,21 +59,21 @@ class Corner:
         return torch.cat([views[:, :, 0, 0], size], 1)
 
 
-DRAWS = Draws(count=3, views=4, seed=5, purpose=Purpose.PROBE)
-GLANCES = Glances(Fixating(patch=P, inhibition="none"), DRAWS)
+HOW = Fixating(patch=P, inhibition="none")
+DRAWS = Draws(Patches(HOW), count=3, views=4, seed=5, purpose="probe")
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 100])
 def test_every_patch_stands_at_its_draw_with_its_position(monkeypatch, at_once):
     monkeypatch.setattr(encode, "CPU_PIXELS_PER_PASS", at_once * 4 * P * P)
     monkeypatch.setattr(encode, "FEWEST_IMAGES", at_once)
-    bank = encode_images(Corner(), Coordinates(), GLANCES, AS_IT_IS, CPU)
+    bank = encode_images(Corner(), Coordinates(), DRAWS, AS_IT_IS, CPU)
     assert (bank.z.shape, bank.run_length, bank.different_draws) == ((S, 12, 4), 4, 3)
     for s in range(S):
         for draw in range(3):
             numbers = uniform(5, draw, Purpose.PROBE, [s], 8).reshape(1, 4, 2)
             maps = torch.from_numpy(Coordinates().read_map(s))[None]
-            fixations = sample_fixations(maps, torch.from_numpy(numbers), GLANCES.how)[0].numpy()
+            fixations = sample_fixations(maps, torch.from_numpy(numbers), HOW)[0].numpy()
             slots = slice(4 * draw, 4 * draw + 4)
             z = bank.z[s, slots].numpy()
             np.testing.assert_allclose(z[:, :2], fixations - P // 2, atol=1e-3)  # no fixation is near the border
@@ -87,25 +87,23 @@ def test_every_patch_stands_at_its_draw_with_its_position(monkeypatch, at_once):
 
 def test_each_feature_is_computed_once():
     method, index = Corner(), Coordinates()
-    encode_images(method, index, GLANCES, AS_IT_IS, CPU)
+    encode_images(method, index, DRAWS, AS_IT_IS, CPU)
     assert method.seen == S + S * 3 * 4
     assert index.maps_read == S
 
 
 def test_more_views_or_draws_extend_fewer_and_purposes_differ():
-    few = encode_images(Corner(), Coordinates(), GLANCES, AS_IT_IS, CPU).z.unflatten(1, (3, 4))
-    more = encode_images(
-        Corner(), Coordinates(), replace(GLANCES, draws=replace(DRAWS, count=5, views=6)), AS_IT_IS, CPU
-    )
+    few = encode_images(Corner(), Coordinates(), DRAWS, AS_IT_IS, CPU).z.unflatten(1, (3, 4))
+    more = encode_images(Corner(), Coordinates(), replace(DRAWS, count=5, views=6), AS_IT_IS, CPU)
     torch.testing.assert_close(more.z.unflatten(1, (5, 6))[:, :3, :4], few)
-    other = replace(GLANCES, draws=replace(DRAWS, purpose=Purpose.EVALUATION))
+    other = replace(DRAWS, purpose="evaluation")
     assert not torch.equal(encode_images(Corner(), Coordinates(), other, AS_IT_IS, CPU).z.unflatten(1, (3, 4)), few)
 
 
 def test_uniform_fixations_need_no_maps():
     index = Coordinates()
     how = Fixating(patch=P, fixations="uniform")
-    bank = encode_images(Corner(), index, replace(GLANCES, how=how, draws=replace(DRAWS, count=40)), AS_IT_IS, CPU)
+    bank = encode_images(Corner(), index, replace(DRAWS, of=Patches(how), count=40), AS_IT_IS, CPU)
     assert index.maps_read == 0
     assert (bank.params.min() < 0.02, bank.params.max() > 0.95) == (True, True)
 
@@ -115,7 +113,7 @@ def test_released_patches_are_what_released_runs_are_probed_on():
     index = Coordinates(height=H, width=H)
     index.read_image = lambda row: np.ascontiguousarray(Coordinates().read_image(row)[:, :H])
     index.read_map = lambda row: np.full((H, H), 1 / H**2, np.float32)
-    bank = encode_images(Corner(), index, replace(GLANCES, how=how), AS_IT_IS, CPU)
+    bank = encode_images(Corner(), index, replace(DRAWS, of=Patches(how)), AS_IT_IS, CPU)
     numbers = torch.from_numpy(uniform(5, 0, Purpose.PROBE, [2], 8).reshape(1, 4, 2))
     fixations = sample_fixations(torch.ones(1, H, H), numbers, how)
     patches = cut_patches(torch.from_numpy(index.read_image(2)).permute(2, 0, 1)[None], fixations, how)[0]
@@ -126,4 +124,4 @@ def test_released_patches_are_what_released_runs_are_probed_on():
 def test_patches_larger_than_the_image_are_refused():
     how = Fixating(patch=H + 1)
     with pytest.raises(ConfigError, match="41 pixels do not fit images of 40×50"):
-        encode_images(Corner(), Coordinates(), replace(GLANCES, how=how), AS_IT_IS, CPU)
+        encode_images(Corner(), Coordinates(), replace(DRAWS, of=Patches(how)), AS_IT_IS, CPU)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +96,7 @@ def test_transfer_to_other_patches_takes_the_sets_own_normalisation(saccade_run,
     usual, larger = encoded(saccade_run, saccade_shards), encoded(saccade_run, saccade_shards, patch=16)
     assert (usual.normalisation, usual.transfer) == ("run", False)
     assert (larger.normalisation, larger.transfer) == ("shards", True)
-    assert larger.how == replace(Fixating(patch=PATCH), patch=16)
+    assert larger.views.settings() == asdict(Fixating(patch=16))
     other = build_images(tmp_path / "imagenet", {"train": 6, "val": 3}, size=48, name="imagenet")
     found = encoded(saccade_run, other)
     assert (found.normalisation, found.transfer, found.names) == ("imagenet", True, ("train", "val"))
