@@ -12,11 +12,19 @@ import numpy as np
 import pytest
 from noise_shards import noise_shards
 from PIL import Image
+from typer.testing import CliRunner
 
+import cli
 from pipelines.sources import IMAGE_SOURCES
+from seqjepa.evaluate.results import format_table, read_results
+from seqjepa.evaluate.run import STUDIES
+from seqjepa.evaluate.studies import SUITES
 from seqjepa.methods import METHODS
 from seqjepa.models.backbone import BACKBONES
+from seqjepa.paper.metrics import METRICS as NUMBERS
+from seqjepa.recipes import load_recipe
 from seqjepa.training.checkpoint import load_run
+from seqjepa.training.train import train
 from shards.reader import ShardSet
 
 PAGE = Path(__file__).resolve().parents[1] / "CONTRIBUTING.md"
@@ -27,9 +35,11 @@ LONGEST = 12
 
 @pytest.fixture(autouse=True)
 def _registries_as_they_were() -> Iterator[None]:
-    registries: tuple[dict[str, Any], ...] = (METHODS, BACKBONES, IMAGE_SOURCES)
+    registries: tuple[dict[str, Any], ...] = (METHODS, BACKBONES, IMAGE_SOURCES, NUMBERS, SUITES)
     before = [dict(registry) for registry in registries]
+    studies = list(STUDIES)
     yield
+    STUDIES[:] = studies
     for registry, entries in zip(registries, before, strict=True):
         registry.clear()
         registry.update(entries)
@@ -48,13 +58,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def trained(folder: Path) -> Path:
+    config = load_recipe("synth-tiny", ["optim.epochs=1"])
+    train(config, folder / "shards" / "synth", folder / "runs" / "tiny", workers=0, progress=False)
+    return folder / "runs" / "tiny"
+
+
 def run(heading: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     exec(compile(BLOCKS[heading], f"{PAGE.name}: {heading}", "exec"), {"__name__": "__main__"})
 
 
 def test_every_example_is_short_and_tested() -> None:
-    assert list(BLOCKS) == ["A method", "A backbone", "An action", "A data set"]
+    assert list(BLOCKS) == ["A method", "A backbone", "An action", "A data set", "A metric"]
     for heading, text in BLOCKS.items():
         lines = [line for line in text.splitlines() if line and not re.match(r"(from|import) ", line)]
         assert len(lines) <= LONGEST, heading
@@ -85,3 +102,13 @@ def test_a_data_set(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert info.classes == ("rain", "sun")
     assert {name: split.samples for name, split in info.splits.items()} == {"train": 8, "val": 8}
     assert json.loads((folder / "runs" / "weather" / "metrics.jsonl").read_text())["samples"] == 8
+
+
+def test_a_metric(folder: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("A metric", folder, monkeypatch)
+    results = read_results(trained)
+    assert 0 <= results["trained"]["dead"]["z"] < 1
+    assert "share of dead features, z" in format_table(results)
+    report = CliRunner().invoke(cli.seqjepa_app, ["report", str(trained), "--out", "report.html"])
+    assert report.exit_code == 0, report.output
+    assert "Dead features" in Path("report.html").read_text()
