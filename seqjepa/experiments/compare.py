@@ -21,6 +21,7 @@ from seqjepa.experiments.compare_table import different_protocols, method_row, p
 from seqjepa.experiments.job import Job, Say, refuse_other_runs, run_job
 from seqjepa.experiments.scale import RunScale, load_scale
 from seqjepa.files import write_file
+from seqjepa.methods import METHODS
 from seqjepa.recipes import did_you_mean, load_recipe
 from shards.errors import ConfigError, UsageError
 from shards.files import refuse_foreign
@@ -44,8 +45,10 @@ RECIPES: Mapping[str, tuple[str, ...]] = {
         *("conv-jepa-stl-M4", "data.context=3", "data.action=rotation", "data.patch=0", "model.stem=standard"),
     ),
 }
-"""Method → its recipe for rotations of 3DIEBench's objects, and what is changed in a recipe for something else."""
-METHODS = tuple(RECIPES)
+"""Method → its recipe for rotations of 3DIEBench's objects, and what is changed in a recipe for something else.
+
+Methods that are not here have seq-JEPA's, with as many views as they take.
+"""
 LENGTHS = (2, 3, 4)
 """Views in a sequence, of any method."""
 COMMON_PASSES = 3
@@ -70,7 +73,7 @@ class Comparison:
     """What is compared: methods in the order of their rows, all on `shards`, each with every seed, at one scale."""
 
     shards: Path
-    methods: tuple[str, ...] = METHODS
+    methods: tuple[str, ...] = tuple(RECIPES)
     steps: int = 1200
     seeds: tuple[int, ...] = (0,)
     scale: str = "small"
@@ -90,7 +93,7 @@ class Comparison:
             found[method] = [
                 Job(
                     name=f"{method}-seed{seed}",
-                    recipe=RECIPES[method][0],
+                    recipe=recipe_of(method)[0],
                     settings=(*settings, f"name=compare-{method}", f"seed={seed}"),
                     shards=self.shards,
                     evaluation={**asked, "seed": seed},
@@ -101,28 +104,44 @@ class Comparison:
         return found
 
 
+def recipe_of(method: str) -> tuple[str, ...]:
+    """A recipe's name, and what is changed in it, "a.b=c" each."""
+    views = METHODS[method].views_needed or max(LENGTHS)
+    return RECIPES.get(method) or ("3die-rot-M3", f"method={method}", f"data.context={views - 1}")
+
+
+def method_names() -> tuple[str, ...]:
+    """Every method, those of the paper first."""
+    return tuple(dict.fromkeys((*RECIPES, *METHODS)))
+
+
 def parse_methods(text: str) -> tuple[str, ...]:
     """ "all", or names with commas → names in that order, each once. UsageError for any other name."""
+    known = method_names()
     if text.strip() == "all":
-        return METHODS
+        return known
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
-        if name not in METHODS:
-            hint = did_you_mean(name, METHODS)
-            raise UsageError(f"--methods: {name!r} is not a method{hint}; choose all, or from {', '.join(METHODS)}")
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise UsageError(f"--methods: {name!r} is not a method{hint}; choose all, or from {', '.join(known)}")
     return names
 
 
 def method_settings(method: str, scale: RunScale) -> tuple[str, ...]:
     """What a method's recipe changes at a scale, "a.b=c" each: the one place where methods may differ."""
-    recipe, *changes = RECIPES[method]
+    recipe, *changes = recipe_of(method)
     return (*changes, *scale.changed_settings(recipe, "3diebench"), *scale.compared_settings(method))
 
 
 def _common_settings(method: str, scale: RunScale, schedule: Schedule) -> tuple[str, ...]:
     """What is the same for all, as far as sequences of one length go. Warm-up keeps its part of training."""
-    plain = load_recipe(RECIPES[method][0], method_settings(method, scale))
+    plain = load_recipe(recipe_of(method)[0], method_settings(method, scale))
     views = plain.data.context + 1
+    if views not in LENGTHS:
+        raise ConfigError(
+            f"{method} takes {views} views a sequence; methods are compared on {LENGTHS[0]} to {LENGTHS[-1]}"
+        )
     epochs = schedule.epochs[views]
     return (
         *("data.set=", "data.image_size=0", "data.normalisation=shards", "data.fraction=1.0"),

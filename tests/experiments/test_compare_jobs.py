@@ -10,8 +10,9 @@ from compare_lab import image_shards
 from noise_shards import noise_shards
 
 from seqjepa.data.actions import action_size
-from seqjepa.experiments.compare import FILE, METHODS, RECIPES, Comparison, compare, parse_methods
+from seqjepa.experiments.compare import FILE, RECIPES, Comparison, compare, method_names, parse_methods
 from seqjepa.methods import METHODS as KNOWN
+from seqjepa.recipes import load_recipe
 from seqjepa.training.checkpoint import initial_method
 from shards.errors import ConfigError, UsageError
 
@@ -30,7 +31,8 @@ def test_all_methods_share_encoder_data_seed_and_probes(shards: Path, scale: str
     assert list(by_method) == NAMES.split()
     configs = [job.config() for job in jobs]
     assert [config.method for config in configs] == NAMES.split()
-    assert set(NAMES.split()) == set(KNOWN) == set(RECIPES)
+    assert set(NAMES.split()) == set(RECIPES)
+    assert set(method_names()) == set(KNOWN)
     shared = [(c.model.backbone, c.model.width, c.model.stem, c.data.normalisation, c.seed) for c in configs]
     assert set(shared) == {shared[0]}
     assert all(job.evaluation == jobs[0].evaluation and job.evaluation["seed"] == 3 for job in jobs)
@@ -47,11 +49,23 @@ def test_the_warm_up_takes_its_part_of_training(shards: Path) -> None:
 
 
 def test_methods_are_named_with_commas_or_all_together() -> None:
-    assert parse_methods("all") == METHODS == tuple(NAMES.split())
+    assert parse_methods("all") == method_names() == tuple(NAMES.split())
     assert parse_methods("sie, simclr,sie") == ("sie", "simclr")
     for wrong in ("simclrr", "simclr,", ""):
         with pytest.raises(UsageError, match=r"not a method.* choose all, or from seq_jepa, simclr, .*conv_jepa$"):
             parse_methods(wrong)
+
+
+def test_a_method_that_has_no_recipe_of_its_own_takes_seq_jepas(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(KNOWN, "mine", KNOWN["vicreg_traj"])
+    assert parse_methods("mine,sie") == ("mine", "sie")
+    (job,) = Comparison(shards, ("mine",)).jobs()["mine"]
+    config, theirs = job.config(), load_recipe("3die-rot-M3")
+    assert (config.method, config.data.context, config.data.action) == ("mine", 2, "rotation")
+    assert config.optim.optimizer == theirs.optim.optimizer
+    monkeypatch.setattr(KNOWN["vicreg_traj"], "views_needed", 7)
+    with pytest.raises(ConfigError, match="mine takes 7 views a sequence; methods are compared on 2 to 4"):
+        Comparison(shards, ("mine",)).jobs()
 
 
 def test_what_is_not_ours_is_refused_before_the_first_minute(shards: Path, tmp_path: Path) -> None:
