@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 import cli
 from pipelines.sources import IMAGE_SOURCES
+from seqjepa.evaluate import run as evaluation
 from seqjepa.evaluate.results import format_table, read_results
-from seqjepa.evaluate.run import STUDIES
 from seqjepa.evaluate.studies import SUITES
 from seqjepa.methods import METHODS
 from seqjepa.models.backbone import BACKBONES
@@ -37,9 +37,9 @@ LONGEST = 12
 def _registries_as_they_were() -> Iterator[None]:
     registries: tuple[dict[str, Any], ...] = (METHODS, BACKBONES, IMAGE_SOURCES, NUMBERS, SUITES)
     before = [dict(registry) for registry in registries]
-    studies = list(STUDIES)
+    studies = evaluation.STUDIES
     yield
-    STUDIES[:] = studies
+    evaluation.STUDIES = studies
     for registry, entries in zip(registries, before, strict=True):
         registry.clear()
         registry.update(entries)

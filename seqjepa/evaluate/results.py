@@ -17,7 +17,7 @@ from seqjepa.evaluate.probes import nested
 from seqjepa.evaluate.protocol import BEFORE_NOTED, differences, same_measurement
 from seqjepa.evaluate.results_schema import why_not_results
 from seqjepa.files import write_file
-from seqjepa.paper.metrics import ROWS
+from seqjepa.paper.metrics import METRICS
 from shards.environment import pass_environment_on
 from shards.errors import FormatError, reason_of
 from shards.json_fields import strict_json
@@ -111,7 +111,7 @@ def keyed_rows(results: dict[str, Any]) -> list[tuple[str, str, list[float | Non
         a, b = trained.get(key), untrained.get(key)
         name, size = _row_of(key)
         gain = a - b if a is not None and b is not None and not differently_measured(results, key) else None
-        rows.append((key, ROWS[name].format(size), [a, b, gain]))
+        rows.append((key, METRICS[name].label.format(size), [a, b, gain]))
     return rows
 
 
@@ -252,17 +252,17 @@ def _compared(augmenting: dict[str, Any]) -> str:
 
 
 def _row_of(key: str) -> tuple[str, str]:
-    """A flat key → its entry in ROWS and the size that goes there: "r2_path.both.3" → ("r2_path.both", "3")."""
-    if key in ROWS:
+    """A flat key → the metric's key and the size that goes there: "r2_path.both.3" → ("r2_path.both", "3")."""
+    if key in METRICS:
         return key, ""
     name, _, size = key.rpartition(".")
     return name, size
 
 
 def _flat(results: dict[str, Any]) -> dict[str, float]:
-    """Numbers of `results` by dotted key, in the order of ROWS."""
+    """Numbers of `results` by dotted key, in the order of METRICS."""
     flat: dict[str, float] = {}
-    for row in ROWS:
+    for row in (key for key, metric in METRICS.items() if metric.label):
         value: Any = results
         for level in row.split("."):
             value = value.get(level) if isinstance(value, dict) else None
