@@ -28,7 +28,7 @@ from seqjepa.training.run import (
     METRICS,
     RUN,
     WEIGHTS,
-    Plan,
+    RunPlan,
     check_same_run,
     read_run_config,
     read_run_json,
@@ -139,7 +139,7 @@ def is_trained(run: Path, config: RunConfig, shards: Path) -> bool:
     if not (run / RUN).exists():
         return False
     source = open_training_data(shards, config)
-    check_same_run(run, Plan(source.config, source.data, source.names))
+    check_same_run(run, RunPlan(source.config, source.data, source.names))
     return _has_weights_of(run, config.optim.epochs)
 
 

@@ -46,6 +46,13 @@ def build_method(config: RunConfig, action_size: int) -> Method:
         raise ConfigError(
             f"model.condition = {condition!r} is a choice of {choosing}; leave it out for {config.method}"
         )
+    if chosen.uses_actions and condition != "none" and not action_size:
+        without = ", ".join(name for name, method in METHODS.items() if not method.uses_actions)
+        or_else = ", or set model.condition=none" if "model.condition" in chosen.settings else ""
+        raise ConfigError(
+            f"{config.method} needs the actions between views, and data.action says that there are none; declare them "
+            f"(data.action), choose a method without ({without}){or_else}"
+        )
     method = chosen(config, action_size)
     needed, views = chosen.views_needed, config.data.context + 1
     if needed not in (None, views):

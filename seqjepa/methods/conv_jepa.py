@@ -10,17 +10,20 @@ import torch
 from torch import Tensor
 
 from seqjepa.config import Fidelity, RunConfig
+from seqjepa.data.actions import as_spec
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.losses import cosine_loss
 from seqjepa.methods.base import Method, StepOutput, begins_with_quaternion, detached, fold
 from seqjepa.models.backbone import build_backbone
 from seqjepa.models.ema import MovingAverage
 from seqjepa.models.heads import ActionEmbedding, build_predictor, projection
+from shards.errors import ConfigError
 
 # Layer widths of the projector. The paper gives none for Conv-JEPA: "paper" takes those that it gives for BYOL, its
 # other method with a moving average and a projector. "author" is as released.
 PROJECTOR: dict[Fidelity, tuple[int, ...]] = {"paper": (2048, 2048, 2048), "author": (2048, 128)}
 PREDICTOR_HIDDEN = 1024
+NOT_ADDED_UP = ("relative_rotation", "relative_pose", "categorical")
 
 
 class ConvJEPA(MovingAverage, Method):
@@ -30,7 +33,7 @@ class ConvJEPA(MovingAverage, Method):
                add up
 
     `model.condition` "both" and "predictor" show the predictor the action, "aggregator" and "none" do not; what is set
-    for the aggregator has no effect. ConfigError: see build_backbone.
+    for the aggregator has no effect. ConfigError: actions that do not add up; see build_backbone.
     """
 
     display_name = "Conv-JEPA"
@@ -41,6 +44,11 @@ class ConvJEPA(MovingAverage, Method):
     def __init__(self, config: RunConfig, action_size: int) -> None:
         super().__init__(config, action_size)
         self.rotations = begins_with_quaternion(config)
+        if odd := [term.op for term in as_spec(config.data.action).terms[self.rotations :] if term.op in NOT_ADDED_UP]:
+            raise ConfigError(
+                f"conv_jepa adds actions up along the views, which {', '.join(odd)} is not made for; leave these terms "
+                "out of data.action, or take a relative_rotation with result quaternion as the first"
+            )
         self.conditioned = config.model.condition in ("both", "predictor")
         model, fidelity = config.model, config.fidelity
         self.encoder, features = build_backbone(model)

@@ -175,7 +175,7 @@ FREE_KEYS = {"train.checkpoint_minutes", "data.set"}
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """What is asked of a run directory: these settings on this training split."""
 
     config: RunConfig
@@ -185,7 +185,7 @@ class Plan:
 
 
 @contextmanager
-def claimed(out: Path, plan: Plan, overwrite: bool = False) -> Iterator[None]:
+def claimed(out: Path, plan: RunPlan, overwrite: bool = False) -> Iterator[None]:
     """Hold `out` for this process: made when missing, resumed when it holds the run of `plan`, else UsageError."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; --out needs a folder")
@@ -230,7 +230,7 @@ def refuse_lost_state(out: Path) -> None:
         )
 
 
-def _refuse_foreign(out: Path, plan: Plan) -> None:
+def _refuse_foreign(out: Path, plan: RunPlan) -> None:
     entries = sorted(p.name for p in out.iterdir() if not p.name.startswith(TEMPORARY)) if out.exists() else []
     if len(set(OURS) & set(entries)) > 1:
         raise UsageError(f"{out} holds a run whose {RUN} is gone; restore it, or choose another --out")
@@ -240,7 +240,7 @@ def _refuse_foreign(out: Path, plan: Plan) -> None:
         raise UsageError(f"--extend-epochs: there is no run in {out} to extend")
 
 
-def check_same_run(out: Path, plan: Plan) -> None:
+def check_same_run(out: Path, plan: RunPlan) -> None:
     """UsageError that names every key in which the run there differs from what is asked."""
     info = read_run_json(out)
     if not (out / CONFIG).exists():
@@ -281,7 +281,7 @@ def _shortened(*values: object) -> list[str]:
     return [text if len(text) < 40 else f"{'…' * bool(start)}{text[start : start + 12]}…" for text in texts]
 
 
-def _write_identity(out: Path, plan: Plan) -> None:
+def _write_identity(out: Path, plan: RunPlan) -> None:
     """run.json first: it is what makes the folder ours. Extending rewrites both and notes it."""
     if (out / RUN).exists() and (out / CONFIG).exists():
         info = read_run_json(out)
@@ -296,7 +296,7 @@ def _write_identity(out: Path, plan: Plan) -> None:
     write_with_checksum(out / CONFIG, recipes.to_toml(plan.config).encode())
 
 
-def _new_run_json(plan: Plan) -> dict[str, Any]:
+def _new_run_json(plan: RunPlan) -> dict[str, Any]:
     return {
         "kind": "seqjepa-run",
         "format": 1,

@@ -68,7 +68,7 @@ def train(
     config = source.config
     method = initial_method(config, source.data.action_size)
     widths = feature_widths(method, config, source)
-    plan = run.Plan(config, source.data, source.names, extend_epochs)
+    plan = run.RunPlan(config, source.data, source.names, extend_epochs)
     with ExitStack() as stack:
         loader = stack.enter_context(build_loader(source, config, world, workers, where))
         stack.enter_context(process_group(world, where))

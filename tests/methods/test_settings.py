@@ -13,6 +13,7 @@ from seqjepa.config import RunConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.methods import METHODS, build_method
 from shards.errors import ConfigError
+from shards.schema import ActionSpec, ActionTerm
 
 CHANGES: dict[str, Any] = {
     "model.action_dim": 24,
@@ -82,3 +83,40 @@ def test_names_differ() -> None:
     names = [method.display_name for method in METHODS.values()]
     assert all(names)
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_that_need_actions_refuse_a_run_without_in_one_line(name: str) -> None:
+    config = small_config(name)
+    config = config.model_copy(update={"data": config.data.model_copy(update={"action": "none"})})
+    if not METHODS[name].uses_actions:
+        assert build_method(config, 0)
+        return
+    with pytest.raises(ConfigError, match="actions") as caught:
+        build_method(config, 0)
+    assert "\n" not in str(caught.value)
+    if "model.condition" in METHODS[name].settings:
+        assert "set model.condition=none" in str(caught.value)
+        assert build_method(changed(config, "model.condition"), 0)
+
+
+POSE = ("x", "y", "z", "rot_x", "rot_y", "rot_z")
+
+
+@pytest.mark.parametrize(
+    ("terms", "refused"),
+    [
+        ([ActionTerm("relative_pose", POSE)], "relative_pose"),
+        ([ActionTerm("difference", ("x",)), ActionTerm("relative_rotation", POSE[3:])], "relative_rotation"),
+        ([ActionTerm("relative_rotation", POSE[3:]), ActionTerm("difference", ("x",))], ""),
+        ([ActionTerm("command", ("x", "y"))], ""),
+    ],
+)
+def test_conv_jepa_refuses_actions_that_do_not_add_up(terms: list[ActionTerm], refused: str) -> None:
+    spec, config = ActionSpec(tuple(terms)), small_config("conv_jepa")
+    config = config.model_copy(update={"data": config.data.model_copy(update={"action": spec})})
+    if not refused:
+        assert build_method(config, spec.size).rotations == (terms[0].op == "relative_rotation")  # type: ignore[union-attr]
+        return
+    with pytest.raises(ConfigError, match=f"adds actions up .* {refused} is not made for"):
+        build_method(config, spec.size)

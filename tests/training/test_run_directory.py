@@ -12,7 +12,7 @@ from seqjepa.config import RunConfig
 from seqjepa.files import write_file
 from seqjepa.training import checkpoint, loggers
 from seqjepa.training.checkpoint import load_run
-from seqjepa.training.run import LOCK, DataInfo, Plan, claimed, mark_finished, read_run_config, read_run_json
+from seqjepa.training.run import LOCK, DataInfo, RunPlan, claimed, mark_finished, read_run_config, read_run_json
 from seqjepa.training.stopping import StopSignals
 from shards import lock
 from shards.errors import DamageError, DiskFullError, FormatError, UsageError
@@ -20,9 +20,9 @@ from shards.errors import DamageError, DiskFullError, FormatError, UsageError
 DATA = DataInfo("rotation", 4, (0.5, 0.5, 0.5), (0.1, 0.1, 0.1), 32, 32)
 
 
-def plan(*overrides: str, shards: str = "abc", extend: int | None = None) -> Plan:
+def plan(*overrides: str, shards: str = "abc", extend: int | None = None) -> RunPlan:
     config: RunConfig = tiny_config(*overrides, *([f"optim.epochs={extend}"] if extend else []))
-    return Plan(config, DATA, {"name": "tiny", "train": shards}, extend)
+    return RunPlan(config, DATA, {"name": "tiny", "train": shards}, extend)
 
 
 def test_a_new_folder_is_claimed_and_the_same_plan_comes_back(tmp_path):

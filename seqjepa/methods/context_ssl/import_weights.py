@@ -21,7 +21,7 @@ from seqjepa.methods import build_method
 from seqjepa.paper.sets import NORMALISATIONS
 from seqjepa.recipes import load_recipe
 from seqjepa.training.checkpoint import save_weights
-from seqjepa.training.run import WEIGHTS, DataInfo, Plan, claimed, mark_finished
+from seqjepa.training.run import WEIGHTS, DataInfo, RunPlan, claimed, mark_finished
 from shards.environment import pass_environment_on
 from shards.errors import FormatError, UsageError, reason_of
 from shards.files import sha256_of_file
@@ -92,7 +92,7 @@ def import_weights(
     state, unused = read_released_weights(file, module)
     module.load_state_dict(state, assign=True)
     digest = sha256_of_file(file)
-    plan = Plan(config, _data_info(config, resolution), {"name": f"released weights {file.name}", "train": digest})
+    plan = RunPlan(config, _data_info(config, resolution), {"name": f"released weights {file.name}", "train": digest})
     with claimed(out, plan, overwrite):
         save_weights(module, out / WEIGHTS)
     mark_finished(out, config.optim.epochs)
