@@ -15,9 +15,9 @@ from pydantic import BaseModel, ValidationError
 
 from seqjepa.config import RunConfig
 from seqjepa.paper.sets import explicit_normalisation, set_by_normalisation
+from seqjepa.recipes.library import GROUPS as GROUPS
 from seqjepa.recipes.library import (
-    GROUPS,
-    Recipe,
+    RunRecipe,
     Table,
     did_you_mean,
     packaged,
@@ -27,20 +27,6 @@ from seqjepa.recipes.library import (
     recipe_named,
 )
 from shards.errors import ConfigError
-
-__all__ = [
-    "GROUPS",
-    "describe_recipes",
-    "did_you_mean",
-    "find_recipe",
-    "flatten",
-    "group_of",
-    "load_recipe",
-    "names",
-    "read_config",
-    "resolve",
-    "to_toml",
-]
 
 # docs/fidelity.md #1, #2: both released scripts re-assign lr before every epoch; the one for stored and augmented views
 # ignores its optimizer flags too, the one for saccades does not, but inhibits a square (#8).
@@ -64,7 +50,7 @@ def describe_recipes() -> dict[str, str]:
     return {name: recipe.about.partition("\n")[0] for name, recipe in packaged().items()}
 
 
-def find_recipe(recipe: str | Path) -> Recipe:
+def find_recipe(recipe: str | Path) -> RunRecipe:
     """A packaged recipe by name, or a user's: "FILE.toml", one of several "FILE.toml:NAME". ConfigError: none such."""
     path, ends, name = str(recipe).rpartition(".toml")
     if ends and (not name or name.startswith(":")):

@@ -1,4 +1,4 @@
-"""The recipe for a shard set that is trained on without one: told by its kind, its parameters and its classes."""
+"""Choosing a recipe by what a shard set holds – its kind, parameters and classes – where none is given."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from shards.schema import DatasetInfo, ImageSpec, MapSpec, ViewSpec
 LARGE = 10_000
 """Training samples from which a set that is not the paper's gets the paper's network and schedule, not a demo's."""
 STEPS = 4
-"""An epoch has at least so many, or the batch is made smaller."""
+"""An epoch has at least so many steps, or the batch is made smaller."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """recipe and settings: what `load_recipe` takes. why: what of the set decided."""
+    """recipe, settings: what `load_recipe` takes. why: what the set holds that decided."""
 
     recipe: str
     settings: tuple[str, ...]
     why: str
 
     def without(self, overrides: Iterable[str]) -> Choice:
-        """The same but for what `overrides` ("KEY=VALUE") set otherwise."""
+        """The same without the settings that `overrides` ("KEY=VALUE") give themselves."""
         keys = {text.partition("=")[0].strip() for text in overrides}
         kept = (text for text in self.settings if text.partition("=")[0] not in keys)
         return replace(self, settings=tuple(kept))
@@ -47,13 +47,13 @@ def choose_recipe(shards: Path) -> Choice:
     opened = ShardSet.open(shards)
     info = opened.info
     samples = info.splits[training_split(opened, load_recipe())].samples
-    found = _choose(info, samples)
+    found = _find(info, samples)
     if found is None:
         raise ConfigError(
-            f"no recipe is for {shards}, which holds {_words(info)}; give one with --recipe: {', '.join(names())}"
+            f"no recipe is for {shards}, which holds {_describe(info)}; give one with --recipe: {', '.join(names())}"
         )
     recipe, fixed, why = found
-    settings = (*fixed, *_sizes(recipe, fixed, info, samples))
+    settings = (*fixed, *_settings_of_size(recipe, fixed, info, samples))
     config = load_recipe(recipe, settings)
     if problems := list(incompatibilities(info, config.data, config.method)):
         raise ConfigError(f"{shards} {'; '.join(problems)}, for recipe {recipe}; or give another with --recipe")
@@ -63,14 +63,14 @@ def choose_recipe(shards: Path) -> Choice:
 Found = tuple[str, tuple[str, ...], str]
 
 
-def _choose(info: DatasetInfo, samples: int) -> Found | None:
+def _find(info: DatasetInfo, samples: int) -> Found | None:
     """Recipe, the settings that make it fit, and why."""
     known, large = CLASSES_SHA256.get(classes_sha256(info.classes), ""), samples >= LARGE
     match info.spec:
         case ViewSpec() as spec:
-            return _of_views(spec, known, large, _words(info))
+            return _of_views(spec, known, large, _describe(info))
         case ImageSpec() as spec:
-            return _of_images(spec, known, large, _words(info))
+            return _of_images(spec, known, large, _describe(info))
         case MapSpec():
             return None
 
@@ -82,38 +82,38 @@ def _of_views(spec: ViewSpec, known: str, large: bool, words: str) -> Found | No
     if known == "3DIEBench" and columns >= set(ROTATION_COLUMNS):
         return "3die-rot-M3", (), f"3DIEBench's classes in {words}"
     if columns >= set(ROTATION_COLUMNS):
-        return ("3die-rot-M3", _OWN, words) if large else ("synth-tiny", (), words)
+        return ("3die-rot-M3", _OTHER_DATA, words) if large else ("synth-tiny", (), words)
     if columns >= set(POSITION_COLUMNS):
-        return "stl-pls-M4" if large else "saccades-tiny", ("data.patch=0", *_OWN), words
+        return "stl-pls-M4" if large else "saccades-tiny", ("data.patch=0", *_OTHER_DATA), words
     if columns >= set(AUGMENTATION_COLUMNS):
-        baked = ("data.augment=none", "data.action=augmentation", *_OWN)
+        baked = ("data.augment=none", "data.action=augmentation", *_OTHER_DATA)
         return "tiny-all-M2" if large else "cifar-tiny", baked, words
     return None
 
 
 def _of_images(spec: ImageSpec, known: str, large: bool, words: str) -> Found | None:
-    """A demo's recipe learns crops of whole images: all that shows in minutes."""
+    """Demos' recipes learn crops of whole images, the one action whose effect shows within minutes."""
     named = f"{known}'s classes in {words}" if known else words
     if spec.kind == "saliency":
-        own = () if known == "STL-10" else _OWN
+        own = () if known == "STL-10" else _OTHER_DATA
         return "stl-pls-M4" if large or known == "STL-10" else "saccades-tiny", own, named
-    if known in _ROWS:
-        return _ROWS[known], (), named
+    if known in _RECIPE_OF_SET:
+        return _RECIPE_OF_SET[known], (), named
     if spec.height != spec.width:  # augmented views are square, patches at fixations are cut from any image
-        uniform = ("data.fixations=uniform", "data.inhibition=none", *_OWN)
+        uniform = ("data.fixations=uniform", "data.inhibition=none", *_OTHER_DATA)
         return "stl-pls-nosal-M4" if large else "saccades-tiny", uniform, named
     rows = "c100-all-M2" if spec.height < 48 else "tiny-all-M2"
-    return (rows, _OWN, named) if large else ("cifar-tiny", (), named)
+    return (rows, _OTHER_DATA, named) if large else ("cifar-tiny", (), named)
 
 
-_ROWS = {"CIFAR100": "c100-all-M2", "TinyImageNet": "tiny-all-M2", "STL-10": "stl-fullsize-M4"}
-_OWN = ('data.set=""', "data.normalisation=shards")
+_RECIPE_OF_SET = {"CIFAR100": "c100-all-M2", "TinyImageNet": "tiny-all-M2", "STL-10": "stl-fullsize-M4"}
+_OTHER_DATA = ('data.set=""', "data.normalisation=shards")
 
 
-def _sizes(recipe: str, fixed: tuple[str, ...], info: DatasetInfo, samples: int) -> Iterator[str]:
-    """What differs from the recipe's because the set is of another size."""
+def _settings_of_size(recipe: str, fixed: tuple[str, ...], info: DatasetInfo, samples: int) -> Iterator[str]:
+    """Settings that differ from the recipe's because the set is of another size."""
     config, spec = load_recipe(recipe, fixed), info.spec
-    assert not isinstance(spec, MapSpec), "_choose finds nothing for maps"
+    assert not isinstance(spec, MapSpec), "_find finds nothing for maps"
     if config.data.image_size and (spec.height, spec.width) != (config.data.image_size,) * 2:
         yield "data.image_size=0"
     if config.data.patch > min(spec.height, spec.width):
@@ -125,7 +125,7 @@ def _sizes(recipe: str, fixed: tuple[str, ...], info: DatasetInfo, samples: int)
         yield f"optim.batch_size={batch - batch % 8 if batch > 8 else batch}"
 
 
-def _words(info: DatasetInfo) -> str:
+def _describe(info: DatasetInfo) -> str:
     match info.spec:
         case ViewSpec() as spec:
             columns = ", ".join(spec.param_names) or "no parameters"

@@ -38,7 +38,7 @@ GROUPS = {key: known.group for key, known in SETS.items()} | {"minutes": "Synthe
 
 
 @dataclass(frozen=True)
-class Recipe:
+class RunRecipe:
     """name; about: what it is for, the row of the paper's tables first; settings: nested, as TOML has them.
 
     files: the one that holds it, then those that this one extends.
@@ -55,15 +55,15 @@ class Recipe:
 
 
 @cache
-def packaged() -> Mapping[str, Recipe]:
+def packaged() -> Mapping[str, RunRecipe]:
     """Every packaged recipe by name, group by group, sorted within."""
-    tables = ((stem, read_packaged(stem)) for stem in _files())
+    tables = ((stem, read_packaged(stem)) for stem in _packaged_files())
     found = [recipe for stem, table in tables if "about" in table for recipe in recipes_of(table, stem)]
     order = list(GROUPS)
     return {recipe.name: recipe for recipe in sorted(found, key=lambda r: (order.index(r.group), f"{r.name}.toml"))}
 
 
-def recipe_named(name: str) -> Recipe:
+def recipe_named(name: str) -> RunRecipe:
     """ConfigError lists the names that there are."""
     known = packaged()
     if name not in known:
@@ -71,7 +71,7 @@ def recipe_named(name: str) -> Recipe:
     return known[name]
 
 
-def recipe_in(path: Path, name: str = "") -> Recipe:
+def recipe_in(path: Path, name: str = "") -> RunRecipe:
     """A recipe of a user's file; without `name` the only one. ConfigError: unreadable, no TOML, none of that name."""
     table = parse(read_text(path), str(path))
     found = {recipe.name: recipe for recipe in recipes_of(table, path.name.removesuffix(".toml"), path)}
@@ -82,7 +82,7 @@ def recipe_in(path: Path, name: str = "") -> Recipe:
     return found[name] if name else next(iter(found.values()))
 
 
-def recipes_of(table: Table, stem: str, path: Path | None = None) -> Iterator[Recipe]:
+def recipes_of(table: Table, stem: str, path: Path | None = None) -> Iterator[RunRecipe]:
     """The recipes of one file, which is called `stem`. `path`: where it lies, if it is a user's.
 
     ConfigError: a base that is not there or extends itself, an axis that is no table or that `name` lacks.
@@ -103,7 +103,7 @@ def recipes_of(table: Table, stem: str, path: Path | None = None) -> Iterator[Re
     if unknown := [name for name in about if name not in found]:
         raise ConfigError(f"{source}: [about] has {unknown[0]!r}, which no combination of its axes gives")
     for name, text in about.items():
-        yield Recipe(name, text.strip(), found[name], files)
+        yield RunRecipe(name, text.strip(), found[name], files)
 
 
 def _combinations(whole: Table, pattern: str, axes: Mapping[str, Any], source: str) -> Iterator[tuple[str, Table]]:
@@ -115,8 +115,8 @@ def _combinations(whole: Table, pattern: str, axes: Mapping[str, Any], source: s
         name, settings = pattern, whole
         for axis, value in combination:
             name = name.replace(f"{{{axis}}}", str(value))
-            own = axes[axis][value] if isinstance(axes[axis], dict) else nested(axis, value)
-            settings = merged(settings, own)
+            own = axes[axis][value] if isinstance(axes[axis], dict) else table_of(axis, value)
+            settings = merge_tables(settings, own)
         yield name, settings
 
 
@@ -129,9 +129,9 @@ def _extended(table: Table, source: str, path: Path | None, seen: tuple[str | Pa
     whole, files = {}, [source]
     for base in bases:
         found = _base(base, source, path, seen)
-        whole, files = merged(whole, found), [*files, *found.get("extends", [base])]
+        whole, files = merge_tables(whole, found), [*files, *found.get("extends", [base])]
     own = {key: value for key, value in table.items() if key not in ("extends", "name", "about")}
-    return {**merged(whole, own), "extends": files}
+    return {**merge_tables(whole, own), "extends": files}
 
 
 def _base(name: str, source: str, path: Path | None, seen: tuple[str | Path, ...]) -> Table:
@@ -142,16 +142,16 @@ def _base(name: str, source: str, path: Path | None, seen: tuple[str | Path, ...
         raise ConfigError(f"{source}: extends {name!r}, which extends it in turn")
     if other:
         return _extended(parse(read_text(other), str(other)), str(other), other, (*seen, key))
-    if name in _files():
+    if name in _packaged_files():
         return _extended(read_packaged(name), f"{name}.toml", None, (*seen, key))
     if path and name in packaged():
         return packaged()[name].settings
-    known = [*_files(), *(packaged() if path else ())]
+    known = [*_packaged_files(), *(packaged() if path else ())]
     raise ConfigError(f"{source}: extends {name!r}, which is not there{did_you_mean(name, known)}")
 
 
 @cache
-def _files() -> tuple[str, ...]:
+def _packaged_files() -> tuple[str, ...]:
     """Names of the packaged files."""
     folder = resources.files("seqjepa") / "paper" / "recipes"
     return tuple(sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")))
@@ -163,7 +163,7 @@ def read_packaged(stem: str) -> Table:
 
 def comments_of(file: str) -> list[str]:
     """The comment at the beginning of a packaged file, line by line; none of any other."""
-    if file.removesuffix(".toml") not in _files():
+    if file.removesuffix(".toml") not in _packaged_files():
         return []
     head = itertools.takewhile(lambda line: line.startswith("#"), _packaged_text(file).splitlines())
     return [line.lstrip("# ") for line in head]
@@ -192,16 +192,16 @@ def parse(toml: str, source: str) -> Table:
         raise ConfigError(f"{source} is not TOML: {str(error).partition(';')[0]}") from None
 
 
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
-    """`base` with the values of `over`, table by table."""
+def merge_tables(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
+    """`base` with the values of `over`, table by table; neither is changed."""
     both = {
-        key: merged(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+        key: merge_tables(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
         for key, value in over.items()
     }
     return {**base, **both}
 
 
-def nested(key: str, value: object) -> Table:
+def table_of(key: str, value: object) -> Table:
     """("a.b", 1) → {"a": {"b": 1}}."""
     for name in reversed(key.split(".")):
         value = {name: value}
