@@ -62,12 +62,8 @@ def check_gpu() -> Finding:
     except Exception:
         return Finding("GPU", "warn", "not looked at: torch does not import")
     if not torch.cuda.is_available():
-        return Finding(
-            "GPU",
-            "warn",
-            "none visible to torch",
-            "training runs on the CPU; check nvidia-smi and CUDA_VISIBLE_DEVICES",
-        )
+        advice = "training runs on the CPU; check nvidia-smi and CUDA_VISIBLE_DEVICES"
+        return Finding("GPU", "warn", "none visible to torch", advice)
     cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     found = "; ".join(f"{card.name}, {card.total_memory / GIB:.0f} GiB" for card in cards)
     if not torch.cuda.is_bf16_supported():
@@ -86,13 +82,8 @@ def check_opencv() -> Finding:
 def opencv_advice(message: str) -> str:
     """What to do about an `import cv2` that failed with `message`: install a library or the wheel."""
     headless = "pip uninstall opencv-python && pip install opencv-python-headless"
-    packages = {
-        "libGL": "libgl1",
-        "libgthread": "libglib2.0-0",
-        "libglib": "libglib2.0-0",
-        "libSM": "libsm6",
-        "libXext": "libxext6",
-    }
+    glib = "libglib2.0-0"
+    packages = {"libGL": "libgl1", "libgthread": glib, "libglib": glib, "libSM": "libsm6", "libXext": "libxext6"}
     for library, package in packages.items():
         if library in message:
             return f"apt-get install {package} (or, without a screen: {headless})"
@@ -119,23 +110,15 @@ def check_disk(folder: Path) -> Finding:
     free = shutil.disk_usage(folder).free / GIB
     found = f"{free:.1f} GiB free at {folder}"
     if free < 15:
-        return Finding(
-            "Disk",
-            "warn",
-            found,
-            "3DIEBench at 128 px takes about 10 GiB as shards; use --out on a larger disk",
-        )
+        advice = "3DIEBench at 128 px takes about 10 GiB as shards; use --out on a larger disk"
+        return Finding("Disk", "warn", found, advice)
     return Finding("Disk", "ok", found)
 
 
 def check_shared_memory(folder: Path = Path("/dev/shm")) -> Finding:
     if not folder.is_dir():
-        return Finding(
-            "/dev/shm",
-            "warn",
-            "missing",
-            "our loader does not need it; DataLoader workers of other libraries do",
-        )
+        advice = "our loader does not need it; DataLoader workers of other libraries do"
+        return Finding("/dev/shm", "warn", "missing", advice)
     size = shutil.disk_usage(folder).total / GIB
     if size < 1:
         advice = "our loader does not need it; for other libraries start Docker with --shm-size=8g"
