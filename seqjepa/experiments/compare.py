@@ -93,7 +93,7 @@ class Comparison:
             found[method] = [
                 Job(
                     name=f"{method}-seed{seed}",
-                    recipe=recipe_of(method)[0],
+                    recipe=compared_recipe(method)[0],
                     settings=(*settings, f"name=compare-{method}", f"seed={seed}"),
                     shards=self.shards,
                     evaluation={**asked, "seed": seed},
@@ -104,7 +104,7 @@ class Comparison:
         return found
 
 
-def recipe_of(method: str) -> tuple[str, ...]:
+def compared_recipe(method: str) -> tuple[str, ...]:
     """A recipe's name, and what is changed in it, "a.b=c" each."""
     views = METHODS[method].views_needed or max(LENGTHS)
     return RECIPES.get(method) or ("3die-rot-M3", f"method={method}", f"data.context={views - 1}")
@@ -130,13 +130,13 @@ def parse_methods(text: str) -> tuple[str, ...]:
 
 def method_settings(method: str, scale: RunScale) -> tuple[str, ...]:
     """What a method's recipe changes at a scale, "a.b=c" each: the one place where methods may differ."""
-    recipe, *changes = recipe_of(method)
+    recipe, *changes = compared_recipe(method)
     return (*changes, *scale.changed_settings(recipe, "3diebench"), *scale.compared_settings(method))
 
 
 def _common_settings(method: str, scale: RunScale, schedule: Schedule) -> tuple[str, ...]:
     """What is the same for all, as far as sequences of one length go. Warm-up keeps its part of training."""
-    plain = load_recipe(recipe_of(method)[0], method_settings(method, scale))
+    plain = load_recipe(compared_recipe(method)[0], method_settings(method, scale))
     views = plain.data.context + 1
     if views not in LENGTHS:
         raise ConfigError(

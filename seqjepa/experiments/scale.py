@@ -80,7 +80,7 @@ class Changes(_Section):
     evaluation: Evaluation = Evaluation()
 
 
-class Compared(_Section):
+class ComparisonScale(_Section):
     """What a comparison needs beyond the runs' own settings. settings: by method, nested tables."""
 
     views_per_step: int = Field(default=1024, ge=8)
@@ -96,7 +96,7 @@ class RunScale(Changes):
     kinds: dict[ShardKind, ShardKind] = {}
     kind: dict[ShardKind, Changes] = {}
     method: dict[MethodName, Changes] = {}
-    compare: Compared = Compared()
+    compare: ComparisonScale = ComparisonScale()
 
     def changed_settings(self, recipe: str, kind: str) -> tuple[str, ...]:
         """What `load_recipe(recipe, …)` is to be given, "a.b=c" each."""
@@ -174,7 +174,7 @@ def _section_of(path: tuple[int | str, ...]) -> type[BaseModel]:
     """The class of the table at `path` of the file."""
     if "evaluation" in path:
         return Evaluation
-    return Compared if path == ("compare",) else Changes if path else RunScale
+    return ComparisonScale if path == ("compare",) else Changes if path else RunScale
 
 
 def _assignments(settings: Mapping[str, object]) -> tuple[str, ...]:

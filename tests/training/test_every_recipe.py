@@ -10,7 +10,7 @@ import torch
 from train_helpers import make_saliency_shards, make_shards, metrics
 
 from seqjepa.config import RunConfig
-from seqjepa.experiments.compare import method_names, method_settings, recipe_of
+from seqjepa.experiments.compare import compared_recipe, method_names, method_settings
 from seqjepa.experiments.scale import load_scale, scale_names
 from seqjepa.experiments.tables import shard_kind_of
 from seqjepa.recipes import load_recipe, names
@@ -35,7 +35,7 @@ CASES = [
 def config_of(case: str) -> RunConfig:
     scale, name = case.split(":")
     if scale.startswith("compare-"):
-        recipe, settings = recipe_of(name)[0], method_settings(name, load_scale(scale.removeprefix("compare-")))
+        recipe, settings = compared_recipe(name)[0], method_settings(name, load_scale(scale.removeprefix("compare-")))
     else:
         recipe, settings = name, load_scale(scale).changed_settings(name, shard_kind_of(load_recipe(name)))
     return load_recipe(recipe, (*settings, "data.normalisation=shards", "data.fraction=1.0", *SHORT))
