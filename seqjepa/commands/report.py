@@ -13,6 +13,7 @@ from shards.console import AsJson, print_json
 if TYPE_CHECKING:
     from seqjepa.report.runs import RunRecord
     from seqjepa.report.tables import Table
+    from shards.files import OwnFile
 
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="The page, HTML. Default: report.html.")]
 OutFile = Annotated[Path | None, typer.Option(metavar="FILE", help="The tables alone, in this form too.")]
@@ -40,25 +41,43 @@ def report_command(
       seqjepa report runs --json
       seqjepa report -o paper.html
     """
-    from seqjepa.report.render import files as forms
-    from seqjepa.report.render.csv import records as cells_of
+    from seqjepa.report.figures import build_figures
+    from seqjepa.report.render import csv as csv_form
+    from seqjepa.report.render import latex as latex_form
+    from seqjepa.report.render import markdown as markdown_form
+    from seqjepa.report.render.html import TITLE, render_report
     from seqjepa.report.runs import read_records
     from seqjepa.report.tables import build_tables
+    from shards.files import write_own
 
     if out is None and not (as_json or markdown or csv or latex):
         out = Path("report.html")
     found = read_records(runs or [])
     tables = build_tables(found)
-    wanted = ((forms.markdown_file, markdown), (forms.csv_file, csv), (forms.latex_file, latex))
-    files = [form(path, tables) for form, path in wanted if path]
+    files = []
+    if markdown:
+        files.append(_signed(markdown, markdown_form.document(TITLE, tables)))
+    if csv:
+        files.append(_signed(csv, csv_form.csv_text(tables), csv_form.SIGN))
+    if latex:
+        files.append(_signed(latex, latex_form.document(tables)))
     if out:
-        files.append(forms.page_file(out, found, tables))
-    forms.write_reports(files)
+        files.append(_signed(out, render_report(found, tables, build_figures(found))))
+    write_own(files)
     if as_json:
-        print_json({"runs": [_run(record) for record in found], "cells": list(cells_of(tables))})
+        print_json({"runs": [_run(record) for record in found], "cells": list(csv_form.records(tables))})
         return
     for line in [*_summary(found, tables), *(f"written: {file.path}" for file in files)]:
         typer.echo(line)
+
+
+def _signed(path: Path, text: str, sign: str = "") -> OwnFile:
+    """The file in UTF-8; a byte of a run's path that is none is spelled \\xff. sign: in it, if not the usual."""
+    from seqjepa.report.render import MAKER, SIGN
+    from shards.files import OwnFile
+    from shards.terminal import HANDLER
+
+    return OwnFile(path, text.encode("utf-8", HANDLER), (sign or SIGN).encode(), MAKER)
 
 
 def _run(record: RunRecord) -> dict[str, Any]:

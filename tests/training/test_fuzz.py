@@ -24,7 +24,8 @@ from seqjepa import files
 from seqjepa.evaluate.results import format_table, load_arrays, read_results, save_arrays
 from seqjepa.evaluate.run import evaluate_run
 from seqjepa.experiments.evaluation_cache import is_evaluated
-from seqjepa.report.render.files import page_file
+from seqjepa.report.figures import build_figures
+from seqjepa.report.render.html import render_report
 from seqjepa.report.runs import read_records
 from seqjepa.report.tables import build_tables
 from seqjepa.training.checkpoint import load_run
@@ -113,8 +114,7 @@ def resumed(run: Path, shards: Path) -> str:
 
 def reported(run: Path) -> str:
     found = read_records([run])
-    tables = build_tables(found)
-    page_file(run / "report.html", found, tables)
+    render_report(found, build_tables(found), build_figures(found))
     format_table(read_results(run))
     is_evaluated(run, "trained", {"probe_epochs": 1})
     load_arrays(run / "evaluation" / "trained", "umap")

@@ -9,6 +9,10 @@ from markupsafe import Markup, escape
 
 from seqjepa.paper.metrics import ARROWS, judged
 
+MAKER = "seqjepa report"
+SIGN = f"made by {MAKER}"
+"""What a report holds, so that one replaces a report of before and nothing else."""
+
 
 def fill(template: str, **values: object) -> Markup:
     """The HTML of a template, "table.html", with `values`. Raises jinja2.UndefinedError for a value that it lacks."""

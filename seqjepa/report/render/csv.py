@@ -16,7 +16,7 @@ COLUMNS = (
 """New ones come last. better: "higher", "lower" or "". dataset: what tables without published values are about.
 row: "Method: seq-JEPA; M_tr: 3 …"."""
 SIGN = ",".join(COLUMNS[:16])
-"""How a file of ours begins, also one from before there were the others."""
+"""How a file of ours begins, also one from before there were more columns. A comment would be a row to its readers."""
 FIELDS = ("published", "published_std", "ours", "std", "seeds", "low", "high", "difference", "mark")
 """Of a cell, under their own names."""
 

@@ -16,7 +16,7 @@ from seqjepa.report.figures.drawing import Figure
 from seqjepa.report.groups import Group, groups_of
 from seqjepa.report.labels import label
 from seqjepa.report.overview import counts, rows_by_data, signed
-from seqjepa.report.render import fill
+from seqjepa.report.render import SIGN, fill
 from seqjepa.report.runs import RunRecord, provenance
 from seqjepa.report.tables import LEGEND, MARK, NOTHING, Table
 from seqjepa.report.warnings import is_first, lost_to_untrained, standardised
@@ -59,7 +59,7 @@ def render_report(records: Sequence[RunRecord], tables: Sequence[Table], figures
         Section("provenance", "Provenance", _provenance_html(groups)),
     ]
     header = Markup("<h1>{}</h1>\n<p class=lead>{}</p>").format(TITLE, LEAD)
-    return page_html(TITLE, header, sections, contents=True)
+    return page_html(TITLE, header, sections, contents=True, sign=SIGN)
 
 
 def overview_html(groups: Sequence[Group]) -> Markup:
@@ -117,14 +117,17 @@ def _number_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def page_html(title: str, header: Markup, sections: Sequence[Section], *, contents: bool = False) -> str:
+def page_html(
+    title: str, header: Markup, sections: Sequence[Section], *, contents: bool = False, sign: str = ""
+) -> str:
     """A whole document: one file that needs no network and no script, readable on a phone, in the dark and on paper.
 
     header    what stands above the sections: the <h1> and what a reader should see first
     contents  whether to begin with a link past the list of sections, and that list
+    sign      a comment at the top, by which we know the file as ours
     """
     shown = [section for section in sections if section.content.strip()]
-    return str(fill("page.html", title=title, header=header, sections=shown, contents=contents))
+    return str(fill("page.html", title=title, header=header, sections=shown, contents=contents, sign=sign))
 
 
 def _further_labels(table: Table, labels: tuple[str, ...]) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from seqjepa.report.cells import Cell
+from seqjepa.report.render import SIGN
 from seqjepa.report.tables import MARK, Column, Table
 
 SPECIAL = {
@@ -23,8 +24,8 @@ NUMBERED = re.compile(r"(Table \d+): (.*)", flags=re.DOTALL)
 
 
 def document(tables: Sequence[Table]) -> str:
-    """All tables, to be put into a document by \\input."""
-    return PACKAGES + "\n\n" + "\n".join(map(latex, tables))
+    """All tables, to be put into a document by \\input; signed in a comment."""
+    return f"% {SIGN}\n{PACKAGES}" + "\n\n" + "\n".join(map(latex, tables))
 
 
 def latex(table: Table) -> str:

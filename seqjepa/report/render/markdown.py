@@ -7,16 +7,21 @@ from collections.abc import Iterable, Sequence
 
 from seqjepa.paper.footnotes import FOOTNOTES
 from seqjepa.report.cells import Cell
+from seqjepa.report.render import SIGN
 from seqjepa.report.tables import LEGEND, MARK, Column, Table
 
 SPECIAL = re.compile(r"([\\`*_|<>\[\]])")
 
 
 def document(title: str, tables: Sequence[Table]) -> str:
-    """All tables under one title, with the footnotes that they refer to."""
+    """All tables under one title, with the footnotes that they refer to; signed in a comment."""
     used = {note.number for table in tables for note in table.footnotes}
     notes = "".join(f"[^{note.number}]: {_escaped(note.text)}\n" for note in FOOTNOTES if note.number in used)
-    return f"# {_escaped(title)}\n\n{_escaped(LEGEND)}\n\n" + "\n".join(map(markdown, tables)) + f"\n{notes}"
+    return (
+        f"<!-- {SIGN} -->\n\n# {_escaped(title)}\n\n{_escaped(LEGEND)}\n\n"
+        + "\n".join(map(markdown, tables))
+        + f"\n{notes}"
+    )
 
 
 def markdown(table: Table) -> str:
