@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -88,10 +89,10 @@ def recipes_of(table: Table, stem: str, path: Path | None = None) -> Iterator[Ru
     ConfigError: a base that is not there or extends itself, an axis that is no table or that `name` lacks.
     """
     source = str(path or f"{stem}.toml")
-    whole = _extended(table, source, path, (path.resolve() if path else stem,))
+    whole = _extended(table, source, path, (os.path.realpath(path) if path else stem,))
     pattern = str(table.get("name", stem))
     axes, files = whole.pop("axes", {}), tuple(whole.pop("extends"))
-    if not isinstance(axes, dict) or not all(isinstance(axis, dict | list) and axis for axis in axes.values()):
+    if not isinstance(axes, dict) or not all(map(_is_axis, axes.values())):
         raise ConfigError(f"{source}: [axes] holds lists of values and tables of settings")
     if lost := [axis for axis in axes if f"{{{axis}}}" not in pattern]:
         raise ConfigError(f'{source}: name = "{pattern}" has no {{{lost[0]}}}, an axis of this file')
@@ -100,10 +101,18 @@ def recipes_of(table: Table, stem: str, path: Path | None = None) -> Iterator[Ru
     else:
         found = {pattern: whole | ({"name": table["name"]} if "name" in table else {})}
     about = table.get("about", dict.fromkeys(found, ""))
+    if not isinstance(about, dict) or not all(isinstance(text, str) for text in about.values()):
+        raise ConfigError(f"{source}: [about] holds names of recipes, each with a text")
     if unknown := [name for name in about if name not in found]:
         raise ConfigError(f"{source}: [about] has {unknown[0]!r}, which no combination of its axes gives")
     for name, text in about.items():
         yield RunRecipe(name, text.strip(), found[name], files)
+
+
+def _is_axis(axis: object) -> bool:
+    if isinstance(axis, dict):
+        return bool(axis) and all(isinstance(settings, dict) for settings in axis.values())
+    return isinstance(axis, list) and bool(axis)
 
 
 def _combinations(whole: Table, pattern: str, axes: Mapping[str, Any], source: str) -> Iterator[tuple[str, Table]]:
@@ -120,7 +129,7 @@ def _combinations(whole: Table, pattern: str, axes: Mapping[str, Any], source: s
         yield name, settings
 
 
-def _extended(table: Table, source: str, path: Path | None, seen: tuple[str | Path, ...]) -> Table:
+def _extended(table: Table, source: str, path: Path | None, seen: tuple[str, ...]) -> Table:
     """A file's settings and axes over those of the files that it extends, whose names "extends" then lists."""
     bases = table.get("extends", [])
     bases = [bases] if isinstance(bases, str) else bases
@@ -134,14 +143,15 @@ def _extended(table: Table, source: str, path: Path | None, seen: tuple[str | Pa
     return {**merge_tables(whole, own), "extends": files}
 
 
-def _base(name: str, source: str, path: Path | None, seen: tuple[str | Path, ...]) -> Table:
+def _base(name: str, source: str, path: Path | None, seen: tuple[str, ...]) -> Table:
     """The settings and axes of what a file extends."""
     other = (path.parent if path else Path()) / name if name.endswith(".toml") else None
-    key = other.resolve() if other else name
+    text = read_text(other) if other else ""
+    key = os.path.realpath(other) if other else name
     if key in seen:
         raise ConfigError(f"{source}: extends {name!r}, which extends it in turn")
     if other:
-        return _extended(parse(read_text(other), str(other)), str(other), other, (*seen, key))
+        return _extended(parse(text, str(other)), str(other), other, (*seen, key))
     if name in _packaged_files():
         return _extended(read_packaged(name), f"{name}.toml", None, (*seen, key))
     if path and name in packaged():
@@ -177,7 +187,7 @@ def read_text(path: Path) -> str:
     """ConfigError: unreadable."""
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         pass_environment_on(error)
         raise ConfigError(f"cannot read the recipe {path}: {getattr(error, 'strerror', error)}") from None
 

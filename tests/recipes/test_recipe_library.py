@@ -69,6 +69,10 @@ def test_a_file_goes_before_its_bases_and_a_later_base_before_an_earlier(tmp_pat
         ('name = "a"\n[axes.kind]\nplain = {}', r'mine.toml: name = "a" has no \{kind\}, an axis of this file'),
         ('name = "{a}{b}"\n[axes]\na = [1]', r"mine.toml: name has \{b\}; its axes are: a"),
         ('[about]\nother = "x"', r"mine.toml: \[about\] has 'other', which no combination of its axes gives"),
+        ("about = 3", r"mine.toml: \[about\] holds names of recipes, each with a text"),
+        ("about.mine = 3", r"mine.toml: \[about\] holds names of recipes, each with a text"),
+        ('name = "{a}"\naxes.a.b = 3', r"mine.toml: \[axes\] holds lists of values and tables of settings"),
+        ('extends = "a\\u0000.toml"', "cannot read the recipe .*: embedded null"),
         ("name = 3", r"name = 3 should be a valid string"),
     ],
 )
