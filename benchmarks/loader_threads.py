@@ -6,7 +6,9 @@ The data, the batches and the rate are those of loader.py. `ours` is the ring, t
 concurrent.futures, `spdl` spdl's pipeline of threads, `spdl apart` that pipeline in one process of its own with spdl's
 ring of shared memory; each decodes as many batches at once as our ring, with our code. Each round runs every contender
 once alone and once while a thread of the consuming process runs a pure-Python loop, as a trainer does (`spin`),
-each in a fresh process; figures are medians over rounds, ratios (ours / theirs) medians of the rounds' own ratios.
+each in a fresh process. Our workers have sessions of their own; where other work competes for the cores, a scheduler
+that shares them between sessions (Linux's autogroups) favours them, so `ours, one session` has them in the trainer's.
+Figures are medians over rounds, ratios (ours / theirs) medians of the rounds' own ratios.
 `equal` says that the first batches are ours, byte for byte, also of a pipeline that begins at the third.
 """
 
@@ -32,8 +34,17 @@ from loader import CORES, our_batches, rate, spinning  # noqa: E402
 from loader_data import prepare  # noqa: E402
 from peers import spdl_our_shards as threaded  # noqa: E402
 
+
+def in_one_session(work: Path) -> Iterator[Any]:
+    """Our batches, by workers in the session of this process."""
+    start = subprocess.Popen
+    subprocess.Popen = lambda *given, **options: start(*given, **(options | {"start_new_session": False}))
+    yield from our_batches(work, None)
+
+
 CONTENDERS: dict[str, Callable[[Path], Iterator[Any]]] = {
     "ours": partial(our_batches, workers=None),
+    "ours, one session": in_one_session,
     "threads": partial(threaded.pool_batches, threads=2 * CORES),
     "spdl": partial(threaded.batches, threads=2 * CORES),
     "spdl apart": partial(threaded.subprocess_batches, threads=2 * CORES),
@@ -53,7 +64,7 @@ def measure(name: str, work: Path, seconds: float) -> float:
 def same_batches(work: Path) -> bool:
     """Whether all give the same bytes, from the start and from the third batch on."""
     wanted = [_bytes(seq.views, seq.actions) for seq in islice(our_batches(work, 0), 4)]
-    starts = [contender(work) for name, contender in CONTENDERS.items() if name != "ours"]
+    starts = [contender(work) for name, contender in CONTENDERS.items() if not name.startswith("ours")]
     found = [[_bytes(*batch) for batch in islice(batches, 4)] for batches in starts]
     resumed = [_bytes(*batch) for batch in islice(threaded.batches(work, 2, epoch=2), 2)]
     return all(batches == wanted for batches in found) and resumed == wanted[2:]
@@ -85,10 +96,12 @@ def compare(arguments: argparse.Namespace) -> None:
         "loader: processes or threads, 128 px, M=3, batch 512, page cache hot",
         "sequences/s",
         figures["ours"],
-        {name: figures[name] for name in others},
+        {name: figures[name] for name in others if not name.startswith("ours")},
         spin={name: figures[f"{name}, spin"] for name in CONTENDERS},
         ratios={name: _ratio(rounds, "ours", name) for name in others},
         spin_ratios={name: _ratio(rounds, "ours, spin", f"{name}, spin") for name in others},
+        one_session_ratios={name: _ratio(rounds, others[0], name) for name in others[1:]},
+        one_session_spin_ratios={name: _ratio(rounds, f"{others[0]}, spin", f"{name}, spin") for name in others[1:]},
         equal=equal,
         rounds=rounds,
         versions=versions("torch", "numpy", "simplejpeg", "spdl"),
