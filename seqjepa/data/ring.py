@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple, Protocol
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -160,24 +160,11 @@ class Filled(NamedTuple):
     regions: list[np.ndarray]
 
 
-class Ring(Protocol):
-    """What a loader needs: put tables in, take decoded rows out in the same order, free the slots.
-
-    take() raises RowError for what cannot be decoded, FailureError when a worker has died, OSError when it cannot read
-    for the machine's sake.
-    """
-
-    memory: np.ndarray
-
-    def has_room(self) -> bool: ...
-    def put(self, table: np.ndarray) -> None: ...
-    def take(self) -> Filled: ...
-    def free(self, slot: int) -> None: ...
-    def close(self) -> None: ...
-
-
 class InlineRing:
-    """Decodes in this process when a batch is taken: for debugging, and where processes are not wanted."""
+    """Decodes in this process when a batch is taken: for debugging, and where processes are not wanted.
+
+    Tables are put in, decoded rows are taken out in the same order, slots are freed; memory: uint8, all slots.
+    """
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
@@ -194,6 +181,7 @@ class InlineRing:
         self._queue.append(table)
 
     def take(self) -> Filled:
+        """Raises RowError for what cannot be decoded, OSError when it cannot be read for the machine's sake."""
         table, slot = self._queue.popleft(), self._free.pop()
         regions = self._setup.regions(self._map, slot)
         try:
@@ -248,6 +236,7 @@ class WorkerRing:
         self._queue.append((slot, len(table)))
 
     def take(self) -> Filled:
+        """As InlineRing.take; FailureError when a worker has died."""
         slot, rows = self._queue[0]
         while slot not in self._answers:
             self._answers.update((answer.slot, answer) for answer in self._processes.receive())
@@ -264,6 +253,9 @@ class WorkerRing:
     def close(self) -> None:
         """End the workers. What was taken stays readable."""
         self._processes.close()
+
+
+Ring = InlineRing | WorkerRing
 
 
 def _named(error: RowError) -> RowError | OSError:

@@ -21,7 +21,7 @@ from webdataset.pipeline import DataPipeline
 from webdataset.shardlists import SimpleShardList, split_by_node, split_by_worker
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from seqjepa.data.actions import AUGMENTATION_COLUMNS, POSITION_COLUMNS, ROTATION_COLUMNS
+from seqjepa.data.actions import IMPLIED, OF_THE_SHARDS, PRESETS, action_of_shards
 from seqjepa.data.augment.parameters import ScalingMode, stored_scaling
 from seqjepa.data.draws import Draw, Purpose, draw_u32, permutation
 from seqjepa.data.stored import StoredViews
@@ -29,11 +29,9 @@ from shards.environment import pass_environment_on
 from shards.errors import ConfigError, DamageError, FormatError
 from shards.pixels import decode_pixels
 from shards.reader import ShardSet, SplitIndex
-from shards.schema import ViewSpec
+from shards.schema import ActionSpec, ViewSpec
 
 Example = dict[str, Any]
-USUAL_ACTION = {"rotation": ROTATION_COLUMNS, "position": POSITION_COLUMNS, "augmentation": AUGMENTATION_COLUMNS}
-"""Action → the parameters that a set has to have for it to be the usual one."""
 
 
 def webdataset(
@@ -56,7 +54,7 @@ def webdataset(
     "labels"   int64 [], −1 for none                               "keys"    str
 
     context        M, context views of a sequence
-    action         a kind in seqjepa.data.actions.ACTIONS; "": by the set's parameters
+    action         a preset's name (seqjepa.data.actions.PRESETS); "": as the set declares, or by its parameters
     batch_size     > 0: items are batches, tensors [B, …] and a list of keys; the last may be short unless drop_last
     shuffle        samples that are mixed in memory, and shards in random order; 0: stored order
     seed, epoch    fix every draw: the same pipeline gives the same items each time, another epoch gives others
@@ -99,7 +97,7 @@ class TarDraw:
         """ConfigError where the set has no such split, sequences or parameters, or seed or epoch are out of range."""
         index, spec = opened.split(split), opened.info.spec
         assert isinstance(spec, ViewSpec), "split() has refused other kinds"
-        kind = action or usual_action(opened.path, index.param_names)
+        kind = action or usual_action(opened.path, index)
         views = StoredViews(kind, normalisation, stored_scaling(opened.info) if normalisation == "zscore" else None)
         views.check(index, draw.views)
         views.plan(index, np.zeros(1, np.int64), draw)
@@ -151,15 +149,15 @@ class TarDraw:
             raise DamageError(f"{where} cannot be decoded ({error}); `seqjepa-data verify` finds all damage") from error
 
 
-def usual_action(path: Path, names: tuple[str, ...]) -> str:
-    """The action that is made of parameters of these names. ConfigError: none is."""
-    for action, needed in USUAL_ACTION.items():
-        if set(needed) <= set(names):
-            return action
-    raise ConfigError(
-        f"{path} has the parameters {', '.join(names)}, and no action is made of these; there is one for "
-        + ", ".join(f"{', '.join(needed)} ({action})" for action, needed in USUAL_ACTION.items())
-    )
+def usual_action(path: Path, index: SplitIndex) -> str | ActionSpec:
+    """What the set declares, or the preset that its parameters suffice for. ConfigError: for none."""
+    action = action_of_shards(OF_THE_SHARDS, index)
+    if action == "none" and index.actions is None:
+        raise ConfigError(
+            f"{path} has the parameters {', '.join(index.param_names)}, and no action is made of these; there is one "
+            "for " + ", ".join(f"{', '.join(PRESETS[name].columns)} ({name})" for name in IMPLIED)
+        )
+    return action
 
 
 def read_tars(shards: Iterable[Example], samples: dict[str, int]) -> Iterator[Example]:
