@@ -19,17 +19,29 @@ ADAM = {
     "optim.warmup_epochs": 0.0,
     "optim.schedule": "constant",
 }
-OBJECTS = {"data.image_size": 128, "data.normalisation": "3diebench"}
+OBJECTS = {"data.set": "3diebench", "data.image_size": 128, "data.normalisation": "3diebench"}
 LONG = {**ADAM, "optim.epochs": 2000}
 IMAGES = {
     "c100": {
+        "data.set": "cifar100",
         "data.image_size": 32,
         "data.normalisation": "cifar100-paper",
         "data.augment": "equimod",
         "model.stem": "cifar",
     },
-    "tiny": {"data.image_size": 64, "data.normalisation": "tiny-imagenet-paper", "data.augment": "equimod"},
-    "stl": {"data.image_size": 96, "data.normalisation": "stl10", "data.augment": "simclr", "model.stem": "cifar"},
+    "tiny": {
+        "data.set": "tiny-imagenet",
+        "data.image_size": 64,
+        "data.normalisation": "tiny-imagenet-paper",
+        "data.augment": "equimod",
+    },
+    "stl": {
+        "data.set": "stl10",
+        "data.image_size": 96,
+        "data.normalisation": "stl10",
+        "data.augment": "simclr",
+        "model.stem": "cifar",
+    },
 }
 ACTIONS = {"-all": "augmentation", "-crop": "crop", "-jitter": "jitter", "-blur": "blur"}
 
