@@ -12,6 +12,7 @@ import torch
 
 from seqjepa.config import RunConfig
 from seqjepa.data.fixations import Fixating
+from seqjepa.data.views import Patches
 from seqjepa.evaluate.costs import COSTS, as_line, macs_by_size, training_time
 from seqjepa.methods.seq_jepa import SeqJEPA
 from seqjepa.methods.simclr import SimCLR
@@ -28,7 +29,7 @@ class Stub:
 
     loaded: Any
     m_val: tuple[int, ...] = (1, 2, 3, 4, 8)
-    how: Any = None
+    views: Any = None
     run: Path | None = None
     untrained: bool = False
     splits: Any = field(init=False)
@@ -52,7 +53,7 @@ def test_macs_are_table_6s(side: int):
 
 
 def test_macs_of_patches_are_table_6s_too():
-    case = Stub(loaded(32, action=2), how=Fixating(patch=84))
+    case = Stub(loaded(32, action=2), views=Patches(Fixating(patch=84), (0.5,) * 3, "position"))
     for m, giga in macs_by_size(case).items():  # type: ignore[arg-type]
         assert giga == pytest.approx(PATCHES_84[int(m)], abs=0.03), m
 
