@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from seqjepa.data.actions import AUGMENTATION_COLUMNS, POSITION_COLUMNS, ROTATION_COLUMNS
+from seqjepa.data.actions import OF_THE_SHARDS, implied_action
 from seqjepa.paper.sets import CLASSES_SHA256, classes_sha256
 from seqjepa.recipes import load_recipe, names
 from seqjepa.training.data import incompatibilities, training_split
@@ -76,18 +76,20 @@ def _find(info: DatasetInfo, samples: int) -> Found | None:
 
 
 def _of_views(spec: ViewSpec, known: str, large: bool, words: str) -> Found | None:
-    columns = set(spec.param_names)
     if (spec.sequence or spec.views) < 2:
         return None
-    if known == "3DIEBench" and columns >= set(ROTATION_COLUMNS):
-        return "3die-rot-M3", (), f"3DIEBench's classes in {words}"
-    if columns >= set(ROTATION_COLUMNS):
-        return ("3die-rot-M3", _OTHER_DATA, words) if large else ("synth-tiny", (), words)
-    if columns >= set(POSITION_COLUMNS):
-        return "stl-pls-M4" if large else "saccades-tiny", ("data.patch=0", *_OTHER_DATA), words
-    if columns >= set(AUGMENTATION_COLUMNS):
-        baked = ("data.augment=none", "data.action=augmentation", *_OTHER_DATA)
-        return "tiny-all-M2" if large else "cifar-tiny", baked, words
+    if spec.actions is not None:
+        return "3die-rot-M3" if large else "synth-tiny", (f"data.action={OF_THE_SHARDS}", *_OTHER_DATA), words
+    match implied_action(spec.param_names):
+        case "rotation" if known == "3DIEBench":
+            return "3die-rot-M3", (), f"3DIEBench's classes in {words}"
+        case "rotation":
+            return ("3die-rot-M3", _OTHER_DATA, words) if large else ("synth-tiny", (), words)
+        case "position":
+            return "stl-pls-M4" if large else "saccades-tiny", ("data.patch=0", *_OTHER_DATA), words
+        case "augmentation":
+            baked = ("data.augment=none", "data.action=augmentation", *_OTHER_DATA)
+            return "tiny-all-M2" if large else "cifar-tiny", baked, words
     return None
 
 

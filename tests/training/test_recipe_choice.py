@@ -17,7 +17,16 @@ from seqjepa.recipes.choice import choose_recipe
 from seqjepa.training.data import incompatibilities
 from shards.errors import ConfigError
 from shards.reader import ShardSet
-from shards.schema import THREE_DIEBENCH_PARAMS, DatasetInfo, ImageSpec, MapSpec, ParamField, ViewSpec
+from shards.schema import (
+    THREE_DIEBENCH_PARAMS,
+    ActionSpec,
+    ActionTerm,
+    DatasetInfo,
+    ImageSpec,
+    MapSpec,
+    ParamField,
+    ViewSpec,
+)
 
 OBJECTS = ViewSpec(16, 128, 128, "jpeg", THREE_DIEBENCH_PARAMS)
 OWN = 'data.set="" data.normalisation=shards'
@@ -50,6 +59,8 @@ OF_SETS = [
      f"data.fixations=uniform data.inhibition=none {OWN} data.image_size=0"),
     (ViewSpec(40, 32, 32, "raw", POSITIONS, sequence=4), "", 3000, "saccades-tiny",
      f"data.patch=0 {OWN} data.image_size=0"),
+    (ViewSpec(6, 48, 48, "raw", (ParamField("tx", "m"),), actions=ActionSpec((ActionTerm("difference", ("tx",)),))),
+     "", 1024, "synth-tiny", f"data.action=shards {OWN}"),
     (ViewSpec(6, 32, 32, "raw", AUGMENTATION_FIELDS, sequence=2), "", 30, "cifar-tiny",
      f"data.augment=none data.action=augmentation {OWN} optim.batch_size=7"),
 ]  # fmt: skip
