@@ -102,6 +102,11 @@ def is_augmentation(action: str | ActionSpec) -> bool:
     return bool(found) and set(found) <= set(AUGMENTATION_COLUMNS)
 
 
+def are_augmented(names: Sequence[str]) -> bool:
+    """Whether views with these parameters are augmented images: then the last one of a sequence is the target's."""
+    return set(AUGMENTATION_COLUMNS) <= set(names)
+
+
 def rotation_term(spec: ActionSpec) -> ActionTerm | None:
     """The first term that says how views are turned; None: there is none."""
     return next((term for term in spec.terms if term.op in ("relative_rotation", "relative_pose")), None)
@@ -156,7 +161,7 @@ def probe_targets(action: ActionSpec, names: Sequence[str], declared: ActionSpec
     """
     if declared is not None:
         return tuple(target for number, term in enumerate(declared.terms, 1) for target in _of_term(number, term))
-    if set(AUGMENTATION_COLUMNS) <= set(names):
+    if are_augmented(names):
         return AUGMENTATION_TARGETS
     if action == PRESETS["position"] or (not action.terms and implied_action(names) == "position"):
         return (POSITION_TARGET,)
@@ -215,7 +220,7 @@ def actions_between(
     parts = [_of_one_term(values[..., columns(names, term.columns)], term, stride) for term in spec.terms]
     if not parts:
         return np.zeros((len(values), (values.shape[1] - 1) // stride, 0), np.float32)
-    return np.concatenate(parts, axis=-1).astype(np.float32)
+    return np.ascontiguousarray(np.concatenate(parts, axis=-1), np.float32)  # sums over it depend on strides
 
 
 def _of_one_term(values: NDArray[np.floating], term: ActionTerm, stride: int) -> NDArray[np.floating]:

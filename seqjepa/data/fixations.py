@@ -187,7 +187,6 @@ def _reach(inhibition: str, radius: int) -> tuple[int, ...]:
     return tuple(int(value) for value in half)  # √ of a perfect square is exact, so rounding down is right
 
 
-POSITION_NAMES = ("x", "y")
 _GREY = (0.5, 0.5, 0.5)
 _PADDED_PIXELS_AT_ONCE = 1 << 20  # of padded images, on a CPU: what stays in its cache
 

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from seqjepa.data.actions import AUGMENTATION_COLUMNS, AUGMENTATION_PARTS, actions_between, columns
+from seqjepa.data.actions import action_name, actions_between, are_augmented, as_spec, is_augmentation, needs_order
 from seqjepa.data.ahead import DecodedAhead, Reading, damaged
-from seqjepa.data.augment.parameters import Scaling, ScalingMode, augmentation_actions
+from seqjepa.data.augment.parameters import Scaling, ScalingMode, scaled
 from seqjepa.data.decode_worker import ROW, RowError, Setup
 from seqjepa.data.draws import Draw, Purpose, choose_distinct, draw_u32
 from seqjepa.data.sampling import EpochOrder, Sampling
@@ -36,7 +36,7 @@ class StoredViews:
     Of a baked set, epoch e instead takes the first T views of the e-th stored sequence, in their order, and starts over
     when there are no more; of augmentations all T, as the last is the target.
 
-    action                  a preset's name (actions.PRESETS), or its terms
+    action                  a preset's name in actions.PRESETS, or terms with their constants
     normalisation, scaling  for actions of baked augmentations: "zscore" with the set's constants
                             (augment.parameters.stored_scaling), or "author", which has none
 
@@ -49,19 +49,19 @@ class StoredViews:
     kind: ClassVar[KindOfViews] = "stored views"
 
     def __post_init__(self) -> None:
-        if self.action not in AUGMENTATION_PARTS:
+        if not is_augmentation(self.action):
             return
         if self.normalisation not in ("zscore", "author"):
             raise ConfigError(f"unknown normalisation {self.normalisation!r} of actions; there are: zscore, author")
         if self.normalisation == "zscore" and self.scaling is None:
             raise ConfigError(
-                f"action {self.action!r} needs the constants that scale augmentation parameters, which sets made by "
-                "`seqjepa-data bake --augment` have; use such a set, or another action"
+                f"action {action_name(self.action)!r} needs the constants that scale augmentation parameters, which "
+                "sets made by `seqjepa-data bake --augment` have; use such a set, or another action"
             )
 
     def check(self, index: SplitIndex, views: int) -> None:
-        """ConfigError where stored sequences cannot give `views` views, a sample (named) has fewer, or the parameters
-        that the action is made of are missing.
+        """ConfigError where stored sequences cannot give `views` views, a sample (named) has fewer, the parameters
+        that the action is made of are missing, or views have no order and the action needs one.
 
         Of baked augmentations, a shorter sequence would lack the target pipeline's view, which is the last.
         """
@@ -70,7 +70,7 @@ class StoredViews:
                 f"sequences of {views} views were asked for, but split {index.name!r} holds sequences of "
                 f"{index.sequence}; use fewer views, or bake with more"
             )
-        if index.sequence > views and AUGMENTATION_COLUMNS[0] in index.param_names:
+        if index.sequence > views and are_augmented(index.param_names):
             raise ConfigError(
                 f"sequences of {views} views were asked for, but split {index.name!r} holds augmented sequences of "
                 f"{index.sequence}, whose last view is the target: use {index.sequence} views (data.context = "
@@ -81,6 +81,11 @@ class StoredViews:
             raise ConfigError(
                 f"sequences of {views} views need as many per sample, but {index.keys[poorest]!r} in split "
                 f"{index.name!r} has {index.n_views[poorest]}; use fewer views or other shards"
+            )
+        if needs_order(as_spec(self.action)) and not index.sequence:
+            raise ConfigError(
+                f"split {index.name!r} holds views in no order, and commands lead from a view to the one recorded "
+                "next; declare another action, or use shards of sequences"
             )
         self.plan(index, np.zeros(1, np.int64), Draw(views, 0, 0))
 
@@ -95,11 +100,10 @@ class StoredViews:
     def actions(self, params: NDArray[np.float32], names: tuple[str, ...]) -> NDArray[np.float32]:
         """float32 [B, T, P] with columns `names` → [B, T-1, A]; of baked augmentations equal, to the bit, to those made
         on the fly."""
-        if self.action not in AUGMENTATION_PARTS:
-            return actions_between(params, names, self.action)
-        nine = torch.from_numpy(params[..., columns(names, AUGMENTATION_COLUMNS)])
-        scaling = self.scaling if self.normalisation == "zscore" else None
-        return augmentation_actions(nine, self.action, scaling).numpy()
+        action = as_spec(self.action)
+        if is_augmentation(action):
+            action = scaled(action, self.scaling if self.normalisation == "zscore" else None)
+        return actions_between(params, names, action)
 
     def plan(self, index: SplitIndex, rows: NDArray[np.int64], draw: Draw) -> ViewPlan:
         """What is to be read of samples `rows` [B], and what is known of it beforehand."""

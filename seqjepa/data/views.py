@@ -17,13 +17,22 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import torch
 
-from seqjepa.data.actions import AUGMENTATION_FIELDS, AUGMENTATION_PARTS, PRESETS, action_name, as_spec, columns
+from seqjepa.data.actions import (
+    AUGMENTATION_COLUMNS,
+    AUGMENTATION_FIELDS,
+    POSITION_COLUMNS,
+    PRESETS,
+    action_name,
+    actions_between,
+    as_spec,
+    is_augmentation,
+)
 from seqjepa.data.ahead import Reading
 from seqjepa.data.augment.apply import augment
-from seqjepa.data.augment.parameters import Scaling, ScalingMode, augmentation_actions, constants_for, draw_parameters
+from seqjepa.data.augment.parameters import Scaling, ScalingMode, constants_for, draw_parameters, scaled
 from seqjepa.data.augment.recipes import RECIPES, Recipe
 from seqjepa.data.draws import Draw, Purpose
-from seqjepa.data.fixations import POSITION_NAMES, Fixating, cut_patches, fixation_numbers, positions, sample_fixations
+from seqjepa.data.fixations import Fixating, cut_patches, fixation_numbers, positions, sample_fixations
 from seqjepa.data.images import ImageBatch, ImageReader
 from seqjepa.data.sampling import Sampling
 from seqjepa.data.sequence import Drawn, KindOfViews
@@ -56,7 +65,7 @@ class Views(Protocol):
     """What every kind of views has.
 
     kind     what results.json calls them
-    action   what takes a view to the next: a preset's name (actions.PRESETS), or its terms
+    action   what takes a view to the next: a preset's name in actions.PRESETS, or terms
     scaling  of the parameters of augmentations before they are subtracted; None: by their norm, or there are none
     """
 
@@ -118,22 +127,21 @@ class Patches:
     how   how fixations are drawn and patches are cut
     mean  per channel, in [0, 1]: what is outside the image where how.fill is "mean"
 
-    Patches are uint8; float32 for fidelity "author" over the mean. Raises ConfigError for an action that is neither
-    "position" nor "none".
+    Patches are uint8; float32 for fidelity "author" over the mean. Raises ConfigError for another action than position
+    or none.
     """
 
     how: Fixating
     mean: Sequence[float] = (0.5, 0.5, 0.5)
     action: str | ActionSpec = "position"
     kind: ClassVar[KindOfViews] = "patches"
-    params = tuple(ParamField(name, "1") for name in POSITION_NAMES)
+    params = tuple(ParamField(name, "1") for name in POSITION_COLUMNS)
     scaling = None
     independent = False  # inhibition of return ties the fixations of a sequence to each other
 
     def __post_init__(self) -> None:
-        if as_spec(self.action) not in (PRESETS["position"], PRESETS["none"]):
-            columns(POSITION_NAMES, as_spec(self.action).columns)
-            raise ConfigError("patches at fixations have the actions position, none; use one of these")
+        if (name := action_name(self.action)) not in ("position", "none"):
+            raise ConfigError(f"patches at fixations have the actions position, none, not {name!r}; use one of these")
 
     @property
     def side(self) -> int:
@@ -165,8 +173,7 @@ class Patches:
         height, width = images.images.shape[2:]
         places = positions(fixations, (height, width), self.how)
         patches = cut_patches(images.images, fixations, self.how, self.mean)
-        moves = places.diff(dim=1) if as_spec(self.action).terms else places.new_zeros(len(places), draw.views - 1, 0)
-        return Drawn(images.rows, patches, moves, places)
+        return Drawn(images.rows, patches, places.diff(dim=1)[..., : as_spec(self.action).size], places)
 
     def over(self, mean: tuple[float, ...]) -> Patches:
         """See ImageViews."""
@@ -187,7 +194,7 @@ class Augmented:
 
     recipe   what is drawn: the last view of a sequence has the target pipeline, also of two, all others the observation
              pipeline
-    action   one of actions.AUGMENTATION_PARTS: which parameters the actions are differences of; or "none"
+    action   which of the parameters the actions are differences of: crop, jitter, blur, augmentation (all) or none
     size     side of a view in pixels
     scaling  constants of the z-scores; None: the released scaling over a sample's views (docs/fidelity.md #22)
 
@@ -204,10 +211,9 @@ class Augmented:
     independent = True
 
     def __post_init__(self) -> None:
-        if self.action not in (*AUGMENTATION_PARTS, "none", PRESETS["none"]):
-            raise ConfigError(
-                f"augmented views have no action {self.action!r}; there are: {', '.join(AUGMENTATION_PARTS)}"
-            )
+        if as_spec(self.action).terms and not is_augmentation(self.action):
+            allowed = ", ".join(name for name in PRESETS if is_augmentation(name))
+            raise ConfigError(f"augmented views have no action {action_name(self.action)!r}; there are: {allowed}")
         if self.size < 4:
             raise ConfigError(f"augmented views of {self.size} pixels; allowed is 4 and more")
 
@@ -256,11 +262,8 @@ class Augmented:
             purpose=draw.numbers(Purpose.AUGMENT),
         )
         params = drawn.vector()
-        if as_spec(self.action).terms:
-            actions = augmentation_actions(params, self.action, self.scaling)
-        else:
-            actions = params.new_zeros(len(params), draw.views - 1, 0)
-        params, actions = (values.to(device, non_blocking=True) for values in (params, actions))
+        actions = actions_between(params.numpy(), AUGMENTATION_COLUMNS, scaled(self.action, self.scaling))
+        params, actions = (values.to(device, non_blocking=True) for values in (params, torch.from_numpy(actions)))
         return Drawn(images.rows, augment(images.images, drawn, self.size), actions, params)
 
     def over(self, mean: tuple[float, ...]) -> Augmented:

@@ -39,7 +39,7 @@ def webdataset(
     split: str = "train",
     *,
     context: int = 3,
-    action: str = "",
+    action: str | ActionSpec = "",
     batch_size: int = 0,
     drop_last: bool = False,
     shuffle: int = 1000,
@@ -54,7 +54,7 @@ def webdataset(
     "labels"   int64 [], −1 for none                               "keys"    str
 
     context        M, context views of a sequence
-    action         a preset's name (seqjepa.data.actions.PRESETS); "": as the set declares, or by its parameters
+    action         a name in seqjepa.data.actions.PRESETS, or terms; "": as the set declares, or by its parameters
     batch_size     > 0: items are batches, tensors [B, …] and a list of keys; the last may be short unless drop_last
     shuffle        samples that are mixed in memory, and shards in random order; 0: stored order
     seed, epoch    fix every draw: the same pipeline gives the same items each time, another epoch gives others
@@ -93,11 +93,13 @@ class TarDraw:
     draw: Draw
 
     @classmethod
-    def of(cls, opened: ShardSet, split: str, action: str, normalisation: ScalingMode, draw: Draw) -> TarDraw:
+    def of(
+        cls, opened: ShardSet, split: str, action: str | ActionSpec, normalisation: ScalingMode, draw: Draw
+    ) -> TarDraw:
         """ConfigError where the set has no such split, sequences or parameters, or seed or epoch are out of range."""
         index, spec = opened.split(split), opened.info.spec
         assert isinstance(spec, ViewSpec), "split() has refused other kinds"
-        kind = action or usual_action(opened.path, index)
+        kind = action_of_shards(action, index) if action else usual_action(opened.path, index)
         views = StoredViews(kind, normalisation, stored_scaling(opened.info) if normalisation == "zscore" else None)
         views.check(index, draw.views)
         views.plan(index, np.zeros(1, np.int64), draw)
@@ -150,12 +152,12 @@ class TarDraw:
 
 
 def usual_action(path: Path, index: SplitIndex) -> str | ActionSpec:
-    """What the set declares, or the preset that its parameters suffice for. ConfigError: for none."""
+    """The action that the set declares or that its parameters imply. ConfigError: none is made of these."""
     action = action_of_shards(OF_THE_SHARDS, index)
-    if action == "none" and index.actions is None:
+    if action == "none" and index.param_names:
         raise ConfigError(
             f"{path} has the parameters {', '.join(index.param_names)}, and no action is made of these; there is one "
-            "for " + ", ".join(f"{', '.join(PRESETS[name].columns)} ({name})" for name in IMPLIED)
+            "for " + ", ".join(f"{', '.join(PRESETS[kind].columns)} ({kind})" for kind in IMPLIED)
         )
     return action
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from seqjepa.config import DataConfig, RunConfig
-from seqjepa.data.actions import OF_THE_SHARDS, action_name, action_of_shards, as_spec, needs_order
+from seqjepa.data.actions import OF_THE_SHARDS, action_name, action_of_shards, as_spec
 from seqjepa.data.ahead import Reading
 from seqjepa.data.augment.parameters import Scaling, stored_scaling
 from seqjepa.data.augment.recipes import build_recipe
@@ -196,11 +196,6 @@ def _action_incompatibilities(spec: ViewSpec, data: DataConfig) -> Iterator[str]
         return
     if problem := action.problem(spec.params):
         yield f"holds views, and {problem}; set data.action to terms of these"
-    if needs_order(action) and not spec.sequence:
-        yield (
-            "holds views in no order, and commands lead from a view to the one recorded next; declare another action, "
-            "or give shards of sequences"
-        )
 
 
 def _image_incompatibilities(spec: ImageSpec, data: DataConfig) -> Iterator[str]:

@@ -10,7 +10,7 @@ from loaders import assert_same, endless, patch_loader
 
 from seqjepa.data.actions import actions_between
 from seqjepa.data.ahead import Reading
-from seqjepa.data.fixations import POSITION_NAMES, Fixating, cut_patches, fixation_numbers, positions, sample_fixations
+from seqjepa.data.fixations import Fixating, cut_patches, fixation_numbers, positions, sample_fixations
 from seqjepa.data.images import ImageReader
 from seqjepa.data.loader import Loader
 from seqjepa.data.sampling import EpochOrder, Sampling
@@ -45,7 +45,7 @@ def test_a_batch_is_cut_from_what_the_shards_hold(build_image_set, encoding, sal
         fixations = sample_fixations(maps, fixation_numbers(5, epoch, rows, 4), HOW)
         assert torch.equal(batch.views, cut_patches(images, fixations, HOW))
         assert torch.equal(batch.params, positions(fixations, (24, 28), HOW))
-        assert np.array_equal(batch.actions, actions_between(batch.params.numpy(), POSITION_NAMES, "position"))
+        assert np.array_equal(batch.actions, actions_between(batch.params.numpy(), ("x", "y"), "position"))
         assert batch.labels.tolist() == index.labels[rows].tolist()
         assert batch.views.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
         seen += batch.keys
@@ -130,7 +130,7 @@ def test_the_released_patches_over_the_mean_keep_their_fractions(build_image_set
     [
         ("none", HOW, {}, "split 'train' holds images without saliency maps; shard them with --maps"),
         ("float16", Fixating(patch=25), {}, "patches of 25 pixels do not fit images of 24×28"),
-        ("float16", HOW, {"action": "rotation"}, "no parameter rot_x, rot_y, rot_z; they have: x, y"),
+        ("float16", HOW, {"action": "rotation"}, "have the actions position, none, not 'rotation'"),
         ("float16", HOW, {"batch_size": 40, "drop_last": True}, "19 samples: not one batch of 40"),
         ("float16", HOW, {"workers": -1}, "workers is -1"),
     ],

@@ -121,7 +121,7 @@ def test_a_recipe_may_declare_its_own(walks, tmp_path):
 def test_commands_need_views_in_order(walks, tmp_path):
     asked = tiny_config('data.action=[{op="command", columns=["push"], over="sum"}]', "data.context=1")
     with pytest.raises(ConfigError, match="holds views in no order, and commands lead from a view to the one recorded"):
-        open_training_data(walks, asked)
+        build_loader(open_training_data(walks, asked), asked, World(), 0, torch.device("cpu"))
     source = open_training_data(make_walks(tmp_path / "runs", runs=2), asked)
     with build_loader(source, source.config, World(), 0, torch.device("cpu")) as loader:
         batch = next(iter(loader.epoch(0)))

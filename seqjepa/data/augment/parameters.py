@@ -9,7 +9,7 @@ author            p over its L2 norm along the views of the sample, as released 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import permutations
 from typing import Any, Literal
 
@@ -18,11 +18,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from seqjepa.data.actions import AUGMENTATION_COLUMNS, AUGMENTATION_PARTS
+from seqjepa.data.actions import AUGMENTATION_COLUMNS, actions_between, as_spec
 from seqjepa.data.augment.recipes import RECIPES, Pipeline, Recipe
 from seqjepa.data.draws import Purpose, uniform
 from shards.errors import ConfigError, FormatError
-from shards.schema import DatasetInfo
+from shards.schema import ActionSpec, ActionTerm, DatasetInfo
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 ORDERS = np.array(list(permutations(range(4))), dtype=np.int64)
@@ -194,39 +194,31 @@ class Scaling:
         if min(self.std) <= 0:
             raise ConfigError(f"scaling has a std of {min(self.std)}; allowed is > 0 (1 for a constant parameter)")
 
-    def standardise(self, params: Tensor) -> Tensor:
-        """float32 [..., 9] in pixels, factors, turns → z-scores [..., 9]."""
-        mean, std = (torch.tensor(v, dtype=torch.float32, device=params.device) for v in (self.mean, self.std))
-        return (params - mean) / std
-
     def as_json(self) -> dict[str, Any]:
         """What goes into a baked set's metadata; stored_scaling() gives the scaling back."""
         return {name: list(values) for name, values in asdict(self).items()}
 
 
-def augmentation_actions(params: Tensor, kind: Any, scaling: Scaling | None) -> Tensor:
-    """Differences between neighbouring views: params float32 [B, T, 9] → [B, T-1, A].
+def scaled(action: str | ActionSpec, scaling: Scaling | None) -> ActionSpec:
+    """An action made of the parameters of augmentations, its z-scores with these constants if they have none.
 
-    kind     one of AUGMENTATION_PARTS
-    scaling  constants of the z-scores; None: the released normalisation. A column that is zero in all views gives zero.
-
-    Raises ConfigError for an unknown kind.
+    None: the released scaling, over the norm along the views of a sample (docs/fidelity.md #22); it depends on T.
     """
-    if kind not in AUGMENTATION_PARTS:
-        raise ConfigError(f"unknown augmentation action {kind!r}; there are: {', '.join(AUGMENTATION_PARTS)}")
-    scaled = scaling.standardise(params) if scaling else params / _norm(params)
-    return scaled[..., AUGMENTATION_PARTS[kind]].diff(dim=1)
+    return ActionSpec(tuple(_scaled_term(term, scaling) for term in as_spec(action).terms))
 
 
-def _norm(params: Tensor) -> Tensor:
-    """L2 norm over views: [B, T, 9] → [B, 1, 9], at least 1e-12.
+def _scaled_term(term: ActionTerm, scaling: Scaling | None) -> ActionTerm:
+    if term.normalise != "zscore" or term.mean:
+        return term
+    if scaling is None:
+        return replace(term, normalise="norm")
+    at = [AUGMENTATION_COLUMNS.index(name) for name in term.columns]
+    return replace(term, mean=tuple(scaling.mean[k] for k in at), std=tuple(scaling.std[k] for k in at))
 
-    Summed view by view: a reduction's order, and so the last bit, may depend on how many samples there are.
-    """
-    total = torch.zeros_like(params[:, 0])
-    for view in params.unbind(1):
-        total += view * view
-    return total.sqrt_().clamp_(min=1e-12)[:, None]
+
+def augmentation_actions(params: Tensor, kind: str, scaling: Scaling | None) -> Tensor:
+    """params float32 [B, T, 9] → [B, T-1, A]."""
+    return torch.from_numpy(actions_between(params.numpy(), AUGMENTATION_COLUMNS, scaled(kind, scaling)))
 
 
 def stored_scaling(info: DatasetInfo) -> Scaling | None:
