@@ -90,7 +90,11 @@ def compare(arguments: argparse.Namespace) -> None:
     for number in range(arguments.rounds):
         rounds.append({name: float(in_a_process(name, arguments)) for name in names})
         print(json.dumps({"round": number} | rounds[-1]), file=sys.stderr, flush=True)
-    figures = {name: median(r[name] for r in rounds) for name in names}
+    summary(rounds, equal)
+
+
+def summary(rounds: list[dict[str, float]], equal: bool) -> None:
+    figures = {name: median(r[name] for r in rounds) for name in rounds[0]}
     others = [name for name in CONTENDERS if name != "ours"]
     emit(
         "loader: processes or threads, 128 px, M=3, batch 512, page cache hot",
