@@ -56,11 +56,11 @@ def report_command(
     tables = build_tables(found)
     files = []
     if markdown:
-        files.append(_signed(markdown, markdown_form.document(TITLE, tables)))
+        files.append(_signed(markdown, markdown_form.markdown_document(TITLE, tables)))
     if csv:
         files.append(_signed(csv, csv_form.csv_text(tables), csv_form.SIGN))
     if latex:
-        files.append(_signed(latex, latex_form.document(tables)))
+        files.append(_signed(latex, latex_form.latex_document(tables)))
     if out:
         files.append(_signed(out, render_report(found, tables, build_figures(found))))
     write_own(files)

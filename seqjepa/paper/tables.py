@@ -23,7 +23,7 @@ UNSAID = ("Table 5", "Poster odd-one-out")
 
 
 @dataclass(frozen=True)
-class Layout:
+class TableLayout:
     """rows, columns: fields of Published. The order of both is that of the published values.
 
     own_notes: notes for tables of the same form that runs on other data fill.
@@ -56,9 +56,9 @@ def _field_text(field: str, value: object) -> str:
     return NOTHING if value is None or value == "" else str(value)
 
 
-def _layout(table: Mapping[str, Any]) -> Layout:
+def _layout(table: Mapping[str, Any]) -> TableLayout:
     lists = {name: tuple(value) for name, value in table.items() if isinstance(value, list)}
-    return Layout(**{**table, **lists})
+    return TableLayout(**{**table, **lists})
 
 
 LAYOUTS = tuple(map(_layout, _DATA["table"]))

@@ -12,7 +12,7 @@ from seqjepa.paper.measures import Measure, measure_of, value_at
 from seqjepa.paper.published import Published
 from seqjepa.report.groups import Group
 from seqjepa.report.labels import conditioning, resolution
-from seqjepa.report.match import differences
+from seqjepa.report.match import scale_differences
 from seqjepa.report.runs import RunRecord
 
 NOTHING = "–"
@@ -74,15 +74,15 @@ class Cell:
 
     def text(self, unit: str) -> CellText:
         """The numbers as they are shown, alike in every form; `unit` is the column's."""
-        several = "" if self.std is None else f" ± {number(self.std, unit)}"
+        several = "" if self.std is None else f" ± {number_text(self.std, unit)}"
         interval = self.low is not None and self.high is not None
         return CellText(
-            ours=NOTHING if self.ours is None else number(self.ours, unit) + several,
-            interval=f"[{number(self.low, unit)}, {number(self.high, unit)}]" if interval else "",
+            ours=NOTHING if self.ours is None else number_text(self.ours, unit) + several,
+            interval=f"[{number_text(self.low, unit)}, {number_text(self.high, unit)}]" if interval else "",
             published=self._published_text(unit),
-            difference=number(self.difference, unit, "+"),
-            floor=f"untrained {number(self.floor, unit)}" if self.floor is not None else "",
-            gain=number(self.gain, unit, "+"),
+            difference=number_text(self.difference, unit, "+"),
+            floor=f"untrained {number_text(self.floor, unit)}" if self.floor is not None else "",
+            gain=number_text(self.gain, unit, "+"),
         )
 
     def _published_text(self, unit: str) -> str:
@@ -115,7 +115,7 @@ class CellText:
     gain: str
 
 
-def number(value: float | None, unit: str, sign: str = "") -> str:
+def number_text(value: float | None, unit: str, sign: str = "") -> str:
     """ "−0.198": with a true minus; "" for None."""
     return "" if value is None else f"{value:{sign}.{_digits(unit)}f}".replace("-", "−")
 
@@ -131,7 +131,7 @@ def beside_published(row: Published, group: Group | None) -> Cell:
     alone, measure = published_cell(row), measure_of(row)
     if group is None or not (runs := group.measured(measure)):
         return alone
-    mark = "; ".join(dict.fromkeys(text for run in runs for text in differences(run, row)))
+    mark = "; ".join(dict.fromkeys(text for run in runs for text in scale_differences(run, row)))
     theirs = {name: getattr(alone, name) for name in ("published", "published_std", "footnotes", "printed")}
     return replace(of_runs(runs, measure), mark=mark, **theirs)
 

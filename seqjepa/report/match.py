@@ -61,10 +61,10 @@ def is_on_set_of(record: RunRecord, row: Published) -> bool:
 
 def beside(row: Published, groups: Iterable[Group]) -> Group | None:
     """The runs that stand beside a published value: on its data. None: there are none."""
-    return nearest(row, (group for group in groups if is_on_set_of(group.runs[0], row)))
+    return nearest_group(row, (group for group in groups if is_on_set_of(group.runs[0], row)))
 
 
-def nearest(row: Published, groups: Iterable[Group]) -> Group | None:
+def nearest_group(row: Published, groups: Iterable[Group]) -> Group | None:
     """Of the runs that are that row, on whatever data, those nearest to the paper's scale. None: there are none."""
     measure = measure_of(row)
     fitting = [group for group in groups if is_row_of(group.runs[0], row) and group.measured(measure)]
@@ -75,7 +75,7 @@ def _scale(group: Group, row: Published) -> tuple[float, ...]:
     """For comparing: the paper's scale, its fidelity, then epochs done, samples, resolution, width, seeds."""
     run = group.runs[0]
     return (
-        not differences(run, row),
+        not scale_differences(run, row),
         run.config.fidelity == "paper",
         run.epochs_done,
         trained_samples(run),
@@ -85,7 +85,7 @@ def _scale(group: Group, row: Published) -> tuple[float, ...]:
     )
 
 
-def differences(record: RunRecord, row: Published) -> tuple[str, ...]:
+def scale_differences(record: RunRecord, row: Published) -> tuple[str, ...]:
     """In what the run is not at the paper's scale: "epochs 30 (paper 1000)" … Empty if it is in everything."""
     if not row.dataset:
         return ()

@@ -50,7 +50,7 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Row:
+class OverviewRow:
     """A kind of run. measured: what its numbers were read from, and where they stand in the paper."""
 
     group: Group
@@ -106,7 +106,7 @@ def counts(groups: Sequence[Group]) -> dict[str, int]:
     }
 
 
-def rows_by_data(groups: Sequence[Group]) -> Mapping[str, list[Row]]:
+def rows_by_data(groups: Sequence[Group]) -> Mapping[str, list[OverviewRow]]:
     """A row for each kind of run under the name of its data, the paper's own sets first."""
     by_home = sorted(by_data(groups).items(), key=lambda item: not item[1][0].home)
     return {_data_title(data, found): [_row(group) for group in found] for data, found in by_home}
@@ -118,11 +118,11 @@ def _data_title(data: str, groups: Sequence[Group]) -> str:
     return f"{data} – not a data set of the paper; no difference is meaningful" if foreign else data
 
 
-def _row(group: Group) -> Row:
+def _row(group: Group) -> OverviewRow:
     top1, r2 = headline(group, ACCURACY), headline(group, EQUIVARIANCE)
     found = warnings_of(group)
     trust = "no" if any(warning.grave for warning in found) else "with limits" if found else "yes"
-    return Row(
+    return OverviewRow(
         group,
         trust,
         _with_papers(top1, 1) if top1 else _alone(*_own_top1(group), 1),

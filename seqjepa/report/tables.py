@@ -19,11 +19,18 @@ from seqjepa.paper.footnotes import FOOTNOTES, Footnote
 from seqjepa.paper.measures import Measure, measure_of, value_at
 from seqjepa.paper.metrics import ARROWS, METRICS, Direction, Metric
 from seqjepa.paper.published import Published, of_source
-from seqjepa.paper.tables import HEADS, LAYOUTS, PAPER_METRICS, Layout
+from seqjepa.paper.tables import HEADS, LAYOUTS, PAPER_METRICS, TableLayout
 from seqjepa.report.cells import NOTHING, Cell, beside_published, of_runs, published_cell
 from seqjepa.report.groups import Group, by_data, groups_of
 from seqjepa.report.labels import aggregates, conditioning, label
-from seqjepa.report.match import beside, differences, has_networks_of_table_6, is_row_of, nearest, recipe_config
+from seqjepa.report.match import (
+    beside,
+    has_networks_of_table_6,
+    is_row_of,
+    nearest_group,
+    recipe_config,
+    scale_differences,
+)
 from seqjepa.report.runs import RunRecord
 from seqjepa.report.warnings import standardised
 
@@ -48,7 +55,7 @@ Labels = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """better: whether more or less is better; "" if that is not said."""
 
     name: str
@@ -85,7 +92,7 @@ class Table:
     key: str
     title: str
     heads: tuple[str, ...]
-    columns: tuple[Column, ...]
+    columns: tuple[TableColumn, ...]
     rows: tuple[tuple[Labels, tuple[Cell, ...]], ...]
     notes: tuple[str, ...] = ()
     dataset: str = ""
@@ -136,24 +143,24 @@ def build_tables(records: Sequence[RunRecord]) -> list[Table]:
 
 
 def arrange(
-    layout: Layout, values: Iterable[Published], cell_of: Callable[[Published], Cell], *, sparse: bool = False
+    layout: TableLayout, values: Iterable[Published], cell_of: Callable[[Published], Cell], *, sparse: bool = False
 ) -> Table:
     """Values in the form of a table. sparse: without the rows and columns in which nothing was measured."""
     found: dict[Labels, dict[str, Cell]] = {}
-    columns: dict[str, Column] = {}
+    columns: dict[str, TableColumn] = {}
     for value in values:
         cell = cell_of(value)
         if sparse and cell.empty:
             continue
         heading = layout.heading(value)
-        columns.setdefault(heading, Column(heading, PAPER_METRICS[value.metric][1], measure_of(value).better))
+        columns.setdefault(heading, TableColumn(heading, PAPER_METRICS[value.metric][1], measure_of(value).better))
         found.setdefault(layout.labels(value), {})[heading] = cell
     rows = tuple((labels, tuple(cells.get(column, Cell()) for column in columns)) for labels, cells in found.items())
     heads = tuple(HEADS[field] for field in layout.rows)
     return Table(layout.key, layout.title, heads, tuple(columns.values()), rows, layout.notes)
 
 
-def _published_table(layout: Layout, groups: Sequence[Group]) -> Table:
+def _published_table(layout: TableLayout, groups: Sequence[Group]) -> Table:
     """Every published value of one table, and ours where there is a run of it."""
 
     def cell(row: Published) -> Cell:
@@ -202,14 +209,14 @@ def own_tables(groups: Sequence[Group]) -> list[Table]:
     return tables
 
 
-def _own_table(layout: Layout, data: str, groups: Sequence[Group]) -> Table:
+def _own_table(layout: TableLayout, data: str, groups: Sequence[Group]) -> Table:
     """The paper's form, filled by runs on `data`; without rows if none is of it."""
 
     def cell(row: Published) -> Cell:
-        group, measure = nearest(row, groups), measure_of(row)
+        group, measure = nearest_group(row, groups), measure_of(row)
         if group is None:
             return Cell()
-        scale = "; ".join(differences(group.runs[0], row))
+        scale = "; ".join(scale_differences(group.runs[0], row))
         return of_runs(group.measured(measure), measure, f"not the recipe's: {scale}" if scale else "")
 
     unnamed = replace(layout, rows=_but_dataset(layout.rows), columns=_but_dataset(layout.columns))
@@ -222,14 +229,14 @@ def _but_dataset(fields: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(field for field in fields if field != "dataset")
 
 
-def _rows_of(layout: Layout) -> list[Published]:
+def _rows_of(layout: TableLayout) -> list[Published]:
     return [row for row in of_source(layout.source) if row.dataset != REPEATED]
 
 
 def _is_shown(group: Group, here: Sequence[Group]) -> bool:
     """Whether a table of the paper's form shows it; a map over M_tr and M_val alone does not say enough."""
     rows = (row for layout in FORMS if not layout.key.startswith("figure") for row in _rows_of(layout))
-    return any(is_row_of(group.runs[0], row) and nearest(row, here) is group for row in rows)
+    return any(is_row_of(group.runs[0], row) and nearest_group(row, here) is group for row in rows)
 
 
 def _is_beside_published(group: Group, groups: Sequence[Group]) -> bool:
@@ -238,19 +245,19 @@ def _is_beside_published(group: Group, groups: Sequence[Group]) -> bool:
     return any(is_row_of(group.runs[0], row) and beside(row, groups) is group for row in rows)
 
 
-def _own_columns(*, own_table: bool) -> list[tuple[Column, Measure]]:
+def _own_columns(*, own_table: bool) -> list[tuple[TableColumn, Measure]]:
     """Columns of our own tables, as the registry of metrics has them, with what stands in them."""
     metrics = [metric for metric in METRICS.values() if metric.column and metric.own_table == own_table]
     return [_own_column(metric, str(size)) for metric in metrics for size in (COLUMN_SIZES if metric.by_size else [""])]
 
 
-def _own_column(metric: Metric, size: str) -> tuple[Column, Measure]:
+def _own_column(metric: Metric, size: str) -> tuple[TableColumn, Measure]:
     measure = Measure(f"{metric.key}.{size}".rstrip("."), metric.features.format(size))
-    return Column(metric.column.format(size), metric.scale.unit, metric.scale.better), measure
+    return TableColumn(metric.column.format(size), metric.scale.unit, metric.scale.better), measure
 
 
 def _table_of_runs(
-    key: str, title: str, data: str, groups: Sequence[Group], columns: list[tuple[Column, Measure]], note: str
+    key: str, title: str, data: str, groups: Sequence[Group], columns: list[tuple[TableColumn, Measure]], note: str
 ) -> Table:
     """A row for each group, without the columns in which nothing was measured."""
     shown = [(column, measure) for column, measure in columns if any(group.measured(measure) for group in groups)]

@@ -8,7 +8,7 @@ from report_runs import SHA256_OF, protocol_of, write_run
 from seqjepa.paper.published import published
 from seqjepa.report.groups import Mean, accuracy, families, groups_of, mean_of
 from seqjepa.report.labels import conditioning, label
-from seqjepa.report.match import differences
+from seqjepa.report.match import scale_differences
 from seqjepa.report.runs import RunRecord, read_record, read_records
 
 SMALL = protocol_of("3die-synth", resolution=48)
@@ -44,7 +44,7 @@ def test_a_run_from_before_data_set_stands_with_those_that_have_it(tmp_path):
     assert (new.config.data.set, old.config.data.set) == ("3diebench", "")
     assert len(groups_of([new, old])) == 1
     row = next(row for row in published() if row.source == "Table 1" and row.m_tr == 3)
-    assert not [said for said in differences(old, row) if said.startswith("set ")]
+    assert not [said for said in scale_differences(old, row) if said.startswith("set ")]
 
 
 def test_kinds_of_one_name_are_told_apart_by_their_runs(tmp_path):

@@ -12,13 +12,13 @@ import pytest
 from seqjepa.report.cells import Cell
 from seqjepa.report.render import csv as csv_form
 from seqjepa.report.render import html, latex, markdown
-from seqjepa.report.tables import Column, Table, build_tables
+from seqjepa.report.tables import Table, TableColumn, build_tables
 
 FULL = Cell(86.14, 0.5, 84.213, 0.3, None, None, 3, "z_AGG, M_val 3", "3DIEBench; 100%; run a_b & c", "", (1, 4))
 SMALL = Cell(0.65, None, -0.0456, None, -0.0501, 0.04, 1, "z", "3DIEBench; run <b>", "epochs 30 (paper 1000)")
 MISSING = Cell(0.7, footnotes=(12,))
 TABLE = Table(
-    "table-x", "Form & <shape>: M_tr", ("Method", "M_tr"), (Column("Top-1", "%"), Column("R² rot", "R²")),
+    "table-x", "Form & <shape>: M_tr", ("Method", "M_tr"), (TableColumn("Top-1", "%"), TableColumn("R² rot", "R²")),
     ((("seq|JEPA", "3"), (FULL, SMALL)), (("A_B", "–"), (Cell(), MISSING))), ("50 % of {it} $x$ #1 ~ ^ \\",),
 )  # fmt: skip
 
@@ -100,7 +100,7 @@ def test_markdown_has_as_many_fields_in_every_line_and_escapes():
 
 
 def test_markdown_defines_each_footnote_that_it_uses_once(whole):
-    text = markdown.document("A title", whole)
+    text = markdown.markdown_document("A title", whole)
     used = set(re.findall(r"\[\^(\d+)\](?!:)", text))
     defined = re.findall(r"^\[\^(\d+)\]:", text, flags=re.MULTILINE)
     assert used == set(defined)
@@ -108,7 +108,7 @@ def test_markdown_defines_each_footnote_that_it_uses_once(whole):
 
 
 def test_latex_is_balanced_and_escaped(whole):
-    text = latex.document(whole)
+    text = latex.latex_document(whole)
     bare = re.sub(r"\\[\\{}$&%#_]", "", text)
     assert bare.count("{") == bare.count("}")
     assert all(line.count("$") % 2 == 0 for line in bare.splitlines())
@@ -130,7 +130,7 @@ def test_latex_rows_have_as_many_fields_as_columns(whole):
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX here")
 def test_latex_is_set_by_latex(whole, tmp_path):
-    (tmp_path / "tables.tex").write_text(latex.document(whole), encoding="utf-8")
+    (tmp_path / "tables.tex").write_text(latex.latex_document(whole), encoding="utf-8")
     packages = latex.PACKAGES.removeprefix("% ").removesuffix(" in the preamble")
     text = rf"\documentclass{{article}}{packages}\begin{{document}}\input{{tables.tex}}\end{{document}}"
     (tmp_path / "main.tex").write_text(text, encoding="utf-8")
@@ -142,7 +142,9 @@ def test_latex_is_set_by_latex(whole, tmp_path):
 
 def test_latex_counts_tables_itself_and_sets_symbols_and_headings_of_several_parts():
     cells = (Cell(published=60.1),)
-    table = Table("t", "Table 2: M_tr of z_AGG", ("M_val",), (Column("CIFAR-100, Top-1", "%"),), ((("r",), cells),))
+    table = Table(
+        "t", "Table 2: M_tr of z_AGG", ("M_val",), (TableColumn("CIFAR-100, Top-1", "%"),), ((("r",), cells),)
+    )
     text = latex.latex(table)
     assert r"\caption{$M_\mathrm{tr}$ of $z_\mathrm{AGG}$ (Table 2 of the paper).}" in text
     assert r"$M_\mathrm{val}$ & \shortstack[r]{CIFAR-100 \\ Top-1 (\%)} \\" in text
@@ -171,6 +173,6 @@ def test_csv_has_every_cell_unrounded(whole):
 
 def test_letters_go_on_after_z():
     cells = tuple(Cell(ours=1.0, run=f"run {k}", features="z") for k in range(54))
-    table = Table("t", "t", ("x",), tuple(Column(str(k), "%") for k in range(54)), ((("r",), cells),))
+    table = Table("t", "t", ("x",), tuple(TableColumn(str(k), "%") for k in range(54)), ((("r",), cells),))
     letters = [note.letter for note in table.run_notes.values()]
     assert letters[:2] + letters[25:28] + letters[51:] == ["a", "b", "z", "aa", "ab", "az", "ba", "bb"]

@@ -31,7 +31,7 @@ TRAINING = ("loss", "collapse", "online-probes", "learning-rate")
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """A part of a page under its own heading. key: its anchor; empty sections are left out."""
 
     key: str
@@ -49,14 +49,14 @@ def render_report(records: Sequence[RunRecord], tables: Sequence[Table], figures
     others = [figure for figure in figures if figure.key not in TRAINING]
     missing = [figure for figure in figures if figure.missing]
     sections = [
-        Section("standing", "Where each run stands", overview_html(groups)),
-        Section("numbers", "Every number", every_number(groups)),
-        Section("tables", "Tables", _tables_html(tables, fold)),
-        Section("footnotes", "Where the paper contradicts itself", _footnotes_html(tables, fold)),
-        Section("figures", "Figures", _figures_html(others, fold)),
-        Section("training", "Training", _figures_html(training, fold)),
-        Section("missing", "Not measured", fill("missing.html", figures=missing) if missing else Markup()),
-        Section("provenance", "Provenance", _provenance_html(groups)),
+        PageSection("standing", "Where each run stands", overview_html(groups)),
+        PageSection("numbers", "Every number", every_number(groups)),
+        PageSection("tables", "Tables", _tables_html(tables, fold)),
+        PageSection("footnotes", "Where the paper contradicts itself", _footnotes_html(tables, fold)),
+        PageSection("figures", "Figures", _figures_html(others, fold)),
+        PageSection("training", "Training", _figures_html(training, fold)),
+        PageSection("missing", "Not measured", fill("missing.html", figures=missing) if missing else Markup()),
+        PageSection("provenance", "Provenance", _provenance_html(groups)),
     ]
     header = Markup("<h1>{}</h1>\n<p class=lead>{}</p>").format(TITLE, LEAD)
     return page_html(TITLE, header, sections, contents=True, sign=SIGN)
@@ -118,7 +118,7 @@ def _number_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def page_html(
-    title: str, header: Markup, sections: Sequence[Section], *, contents: bool = False, sign: str = ""
+    title: str, header: Markup, sections: Sequence[PageSection], *, contents: bool = False, sign: str = ""
 ) -> str:
     """A whole document: one file that needs no network and no script, readable on a phone, in the dark and on paper.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from seqjepa.report.cells import Cell
 from seqjepa.report.render import SIGN
-from seqjepa.report.tables import MARK, Column, Table
+from seqjepa.report.tables import MARK, Table, TableColumn
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -23,7 +23,7 @@ NO_WIDER_THAN_THE_LINE = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\wid
 NUMBERED = re.compile(r"(Table \d+): (.*)", flags=re.DOTALL)
 
 
-def document(tables: Sequence[Table]) -> str:
+def latex_document(tables: Sequence[Table]) -> str:
     """All tables, to be put into a document by \\input; signed in a comment."""
     return f"% {SIGN}\n{PACKAGES}" + "\n\n" + "\n".join(map(latex, tables))
 
@@ -83,7 +83,7 @@ def _body(table: Table) -> list[str]:
     return lines
 
 
-def _cell_latex(cell: Cell, column: Column, letters: dict[tuple[str, str], str], measured: bool) -> str:
+def _cell_latex(cell: Cell, column: TableColumn, letters: dict[tuple[str, str], str], measured: bool) -> str:
     """Ours with its interval, a slash, the paper's; the paper's alone in a table in which nothing is ours."""
     text = cell.text(column.unit)
     paper = escaped(text.published) + _raised(",".join(map(str, cell.footnotes)))

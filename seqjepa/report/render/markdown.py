@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from seqjepa.paper.footnotes import FOOTNOTES
 from seqjepa.report.cells import Cell
 from seqjepa.report.render import SIGN
-from seqjepa.report.tables import LEGEND, MARK, Column, Table
+from seqjepa.report.tables import LEGEND, MARK, Table, TableColumn
 
 SPECIAL = re.compile(r"([\\`*_|<>\[\]])")
 
 
-def document(title: str, tables: Sequence[Table]) -> str:
+def markdown_document(title: str, tables: Sequence[Table]) -> str:
     """All tables under one title, with the footnotes that they refer to; signed in a comment."""
     used = {note.number for table in tables for note in table.footnotes}
     notes = "".join(f"[^{note.number}]: {_escaped(note.text)}\n" for note in FOOTNOTES if note.number in used)
@@ -38,7 +38,7 @@ def markdown(table: Table) -> str:
     return f"## {_escaped(table.title)}\n\n" + "\n".join(lines) + "\n\n" + below
 
 
-def _cell_markdown(cell: Cell, column: Column, letters: dict[tuple[str, str], str], measured: bool) -> str:
+def _cell_markdown(cell: Cell, column: TableColumn, letters: dict[tuple[str, str], str], measured: bool) -> str:
     """ "**84.21** † (a) [83.90, 84.60]; paper 86.14; Δ −1.93; untrained 40.25"."""
     text = cell.text(column.unit)
     paper = text.published + "".join(f"[^{n}]" for n in cell.footnotes)

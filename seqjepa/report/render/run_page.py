@@ -12,7 +12,7 @@ from seqjepa.paper.measures import value_at
 from seqjepa.paper.metrics import PATHS
 from seqjepa.report.figures.drawing import Line, curve, line_chart
 from seqjepa.report.render import fill
-from seqjepa.report.render.html import Section, numbers_table, page_html, shown_number
+from seqjepa.report.render.html import PageSection, numbers_table, page_html, shown_number
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ def render(page: Page) -> str:
     values = {"sheet": sheet, "charts": [chart for chart in charts if chart], "made": made}
     values |= {"page": page, "cards": _cards(page)}
     sections = [
-        Section("seen", "What the encoder sees", fill("run.html", part="sheet", **values)),
-        Section("learning", "Learning, and what more views bring", fill("run.html", part="charts", **values)),
-        Section("numbers", "Numbers on unseen objects", numbers_table(page.results)),
-        Section("made", "How it was made", fill("run.html", part="made", **values)),
+        PageSection("seen", "What the encoder sees", fill("run.html", part="sheet", **values)),
+        PageSection("learning", "Learning, and what more views bring", fill("run.html", part="charts", **values)),
+        PageSection("numbers", "Numbers on unseen objects", numbers_table(page.results)),
+        PageSection("made", "How it was made", fill("run.html", part="made", **values)),
     ]
     return page_html(page.title, fill("run.html", part="header", **values), sections)
 
