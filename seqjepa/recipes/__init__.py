@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from pathlib import Path
 
 import tomli_w
@@ -67,7 +66,9 @@ def load_recipe(recipe: str | Path = "", overrides: Sequence[str] = ()) -> RunCo
     table: Table = {}
     if recipe:
         found = find_recipe(recipe)
-        table = {"name": found.name, **deepcopy(found.settings)}
+        # Sections are copied, since overrides write into them; a deep copy would end at 1000 levels of a file.
+        sections = {key: dict(value) if isinstance(value, dict) else value for key, value in found.settings.items()}
+        table = {"name": found.name, **sections}
     mistakes = [m for m in (_override(table, o) for o in overrides) if m]
     if mistakes:
         raise ConfigError("; ".join(mistakes))
