@@ -78,7 +78,7 @@ class ImageReader:
     def _decoded_ahead(self, order: EpochOrder) -> DecodedAhead[_ImagePlan]:
         index, members = self.index, self._members
         setup = Setup.of(index, order.local_batch, members.sizes[1:])
-        plan, damage = partial(_plan, index, members, order), partial(_damage, index, members)
+        plan, damage = partial(_plan, index, members, order), partial(_damage_of_image, index, members)
         return DecodedAhead(plan, order.steps, setup, damage, self._reading)
 
     def _fetch(self, ahead: DecodedAhead[_ImagePlan], epoch: int, step: int) -> tuple[NDArray[np.int64], list[Tensor]]:
@@ -142,7 +142,7 @@ def _plan(index: ImageIndex, members: _Members, order: EpochOrder, epoch: int, s
     return _ImagePlan(rows, table.reshape(-1))
 
 
-def _damage(index: ImageIndex, members: _Members, plan: _ImagePlan, error: RowError) -> DamageError:
+def _damage_of_image(index: ImageIndex, members: _Members, plan: _ImagePlan, error: RowError) -> DamageError:
     sample, member = divmod(error.row, len(members.columns))
     return damaged(index, int(plan.rows[sample]), "the saliency map" if member else "the image", error)
 

@@ -176,7 +176,7 @@ class StoredSource:
         planner = Planner(index, views, sampling)
         self._index, self.steps = index, planner.order.steps
         setup = Setup.of(index, rows=planner.order.local_batch * sampling.views)
-        self._ahead = DecodedAhead(planner.batch, self.steps, setup, partial(_damage, index), reading)
+        self._ahead = DecodedAhead(planner.batch, self.steps, setup, partial(_damage_of_view, index), reading)
 
     def batch(self, epoch: int, step: int) -> Drawn:
         """This rank's piece of that batch; one after the other is fast."""
@@ -194,6 +194,6 @@ def _owned(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.frombuffer(bytearray(array.data), array.dtype).reshape(array.shape))
 
 
-def _damage(index: SplitIndex, plan: ViewPlan, error: RowError) -> DamageError:
+def _damage_of_view(index: SplitIndex, plan: ViewPlan, error: RowError) -> DamageError:
     sample, view = divmod(error.row, plan.slots.shape[1])
     return damaged(index, int(plan.rows[sample]), f"view {plan.slots[sample, view]}", error)

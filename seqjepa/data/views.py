@@ -41,7 +41,7 @@ from shards.schema import ActionSpec, ParamField
 from shards.split_index import ImageIndex
 
 
-class Source(Protocol):
+class SequenceSource(Protocol):
     """One split's batches, read and drawn as views say. What a batch holds depends on (epoch, step) alone.
 
     steps     batches per epoch, the same on every rank
@@ -76,7 +76,7 @@ class Views(Protocol):
     @property
     def scaling(self) -> Scaling | None: ...
 
-    def open(self, index: Any, sampling: Sampling, reading: Reading) -> Source:
+    def open(self, index: Any, sampling: Sampling, reading: Reading) -> SequenceSource:
         """Batches of a split (SplitIndex or ImageIndex). ConfigError where the split cannot give them."""
         ...
 
@@ -160,7 +160,7 @@ class Patches:
             )
         self.how.check_size(index.height, index.width)
 
-    def open(self, index: ImageIndex, sampling: Sampling, reading: Reading) -> Source:
+    def open(self, index: ImageIndex, sampling: Sampling, reading: Reading) -> SequenceSource:
         """See Views."""
         return _MadeOfImages(self, index, sampling, reading)
 
@@ -244,7 +244,7 @@ class Augmented:
     def check(self, index: ImageIndex) -> None:
         """Of images of any size."""
 
-    def open(self, index: ImageIndex, sampling: Sampling, reading: Reading) -> Source:
+    def open(self, index: ImageIndex, sampling: Sampling, reading: Reading) -> SequenceSource:
         """See Views."""
         return _MadeOfImages(self, index, sampling, reading)
 
@@ -273,7 +273,7 @@ class Augmented:
     def settings(self) -> dict[str, Any]:
         """See ImageViews. What is not done is "none"."""
         pipelines = {
-            which: {name: "none" if value is None else _plain(value) for name, value in fields.items()}
+            which: {name: "none" if value is None else _as_list(value) for name, value in fields.items()}
             for which, fields in asdict(self.recipe).items()
         }
         return {**pipelines, "size": self.size, "conditioned_on": action_name(self.action)}
@@ -289,7 +289,7 @@ class Augmented:
         return {"augmenting": {"recipe": name, **pipelines, "scaling": self.scaling.as_json()}}
 
 
-def _plain(value: Any) -> Any:
+def _as_list(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
