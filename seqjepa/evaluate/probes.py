@@ -436,7 +436,7 @@ def score_head(task: ProbeTask, predicted: Tensor, target: Tensor, resampling: R
 def validation_pairs(task: ProbeTask, bench: Bench, features: Features) -> tuple[Tensor, Tensor]:
     """Inputs and targets of every sample under each fixed draw of the bench, on the device."""
     drawn = (features.draw(bench.seed, draw, Purpose.EVALUATION, task.views) for draw in range(bench.val_draws))
-    parts = [_gather_all(task.inputs(features, slots), len(features), bench.device) for slots in drawn]
+    parts = [gather_all(task.inputs(features, slots), len(features), bench.device) for slots in drawn]
     return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
 
 
@@ -462,7 +462,7 @@ def _training_inputs(task: ProbeTask, bench: Bench) -> Callable[[int], Gather]:
         size = size * dtype.itemsize // torch.float32.itemsize
         if keep and size <= budget:
             budget -= size
-            x, y = _gather_all(gather, len(features), bench.device, dtype)
+            x, y = gather_all(gather, len(features), bench.device, dtype)
             kept[draw] = lambda rows: (x[rows].float(), y[rows])
             return kept[draw]
         return gather
@@ -479,7 +479,7 @@ def _bytes_of_all(gather: Gather, rows: int, device: torch.device) -> int:
     return rows * sum(tensor.nbytes for tensor in gather(torch.zeros(1, dtype=torch.int64, device=device)))
 
 
-def _gather_all(
+def gather_all(
     gather: Gather, rows: int, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor]:
     parts = [gather(part) for part in torch.arange(rows, device=device).split(1024)]

@@ -1,0 +1,130 @@
+"""Features judged without training anything: k-NN accuracy, RankMe and LiDAR.
+
+A new number of this kind is one function here, one entry of seqjepa/paper/metrics.py and a test.
+
+Letters: n rows to learn from, m rows to judge, D width, C classes; for LiDAR n samples with q views each.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seqjepa.data.draws import Purpose
+from seqjepa.evaluate.bootstrap import averaged_mean
+from seqjepa.evaluate.features import Features
+from seqjepa.evaluate.probes import gather_all, validation_pairs
+from seqjepa.evaluate.studies import EvalContext, Study
+from seqjepa.evaluate.tasks import tasks_for
+from seqjepa.methods.base import EncodesInContext
+
+NEIGHBOURS, TEMPERATURE = 20, 0.07
+"""Of weighted k-NN, as DINO evaluates (Caron et al. 2021, arXiv:2104.14294, §4.1; after Wu et al. 2018)."""
+RANKED_ROWS = 25_600
+"""Rows that RankMe is of, as published (Garrido et al. 2023, arXiv:2210.02885)."""
+LIDAR_SAMPLES, LIDAR_VIEWS = 1000, 50
+"""Samples and views of each that LiDAR is of, at most, as published (Thilak et al. 2024, arXiv:2312.04000)."""
+LIDAR_DELTA = 1e-4
+EPSILON = 1e-7
+ROWS_AT_ONCE = 1024
+
+
+@torch.no_grad()
+def knn_classes(known: Tensor, labels: Tensor, asked: Tensor, k: int = NEIGHBOURS) -> Tensor:
+    """The class that the k nearest rows by cosine vote for, each with weight exp(cos / 0.07).
+
+    known [n, D] with labels int64 [n], asked [m, D] → int64 [m]; k is at most n.
+    """
+    known, k = F.normalize(known.float(), dim=-1), min(k, len(known))
+    classes = int(labels.max()) + 1
+    voted = []
+    for part in asked.split(ROWS_AT_ONCE):
+        similarity, nearest = (F.normalize(part.float(), dim=-1) @ known.T).topk(k, dim=1)
+        weights = ((similarity - 1) / TEMPERATURE).exp()  # less 1, which changes no vote, so that none overflows
+        votes = weights.new_zeros(len(part), classes).scatter_add_(1, labels[nearest], weights)
+        voted.append(votes.argmax(dim=1))
+    return torch.cat(voted)
+
+
+def effective_rank(values: Tensor) -> float:
+    """exp of the entropy of p = values / Σ values + 1e-7, of singular or eigenvalues ≥ 0: 1 to their number."""
+    p = values / values.sum().clamp(min=torch.finfo(values.dtype).tiny) + EPSILON
+    return float(torch.exp(-(p * p.log()).sum()))
+
+
+def rankme(z: Tensor) -> float:
+    """RankMe (Garrido et al. 2023, eq. 2): the effective rank of z [n, D] by its singular values, nothing centred."""
+    return effective_rank(torch.linalg.svdvals(z.double()))
+
+
+def lidar(z: Tensor) -> float:
+    """LiDAR (Thilak et al. 2024): the effective rank of what tells samples apart, z [n, q, D] of q views of each.
+
+    By the eigenvalues of Σ_w^−½ Σ_b Σ_w^−½, Σ_b being the covariance of the samples' means and Σ_w that of views around
+    them, plus 1e-4 on the diagonal. n ≥ 2, q ≥ 2.
+    """
+    z = z.double()
+    n, q, _ = z.shape
+    means = z.mean(dim=1)
+    between, within = means - means.mean(dim=0), (z - means[:, None]).flatten(0, 1)
+    sigma_b, sigma_w = between.T @ between / (n - 1), within.T @ within / (n * (q - 1))
+    variances, axes = torch.linalg.eigh(sigma_w + LIDAR_DELTA * torch.eye(len(sigma_w), dtype=z.dtype, device=z.device))
+    whitened = axes * variances.rsqrt() @ axes.T
+    return effective_rank(torch.linalg.eigvalsh(whitened @ sigma_b @ whitened).clamp(min=0))
+
+
+def _representation(ctx: EvalContext) -> dict[str, Any]:
+    """{"knn_z": …, "knn_agg": {M: …}, "rankme": …, "lidar": …} and intervals of k-NN accuracies.
+
+    k-NN is shown what the linear classifiers are: of the training split one draw, of the validation split all. RankMe
+    and LiDAR are of training views.
+    """
+    scores, intervals = _knn_accuracies(ctx)
+    train = ctx.splits.train
+    scores["rankme"] = rankme(_spread(train, RANKED_ROWS, 1)[:, 0])
+    if len(train) > 1 and train.most_views > 1:
+        scores["lidar"] = lidar(_spread(train, LIDAR_SAMPLES, min(train.most_views, LIDAR_VIEWS)))
+    found: dict[str, Any] = {"representation": scores}
+    return {**found, "intervals": {"representation": intervals}} if intervals else found
+
+
+def _knn_accuracies(ctx: EvalContext) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Accuracies and their intervals by the names of the linear classifiers' with "knn" for "top1"; sizes nested."""
+    scores: dict[str, Any] = {}
+    intervals: dict[str, Any] = {}
+    bench = ctx.bench
+    for task in (task for task in tasks_for(ctx.can, ctx.config)[0] if task.classes):
+        drawn = bench.train.draw(bench.seed, 0, Purpose.PROBE, task.views)
+        known, labels = gather_all(task.inputs(bench.train, drawn), len(bench.train), bench.device)
+        asked, right = validation_pairs(task, bench, bench.val)
+        name = task.name.replace("top1", "knn")
+        for k, size in enumerate(task.sizes or ("",)):
+            of_size = (known[:, k], asked[:, k]) if task.sizes else (known, asked)
+            hits = knn_classes(of_size[0], labels, of_size[1]) == right
+            _put(scores, name, size, hits.double().mean().item())
+            if bench.resampling is not None:
+                _put(intervals, name, size, bench.resampling.interval(averaged_mean(hits)))
+    return scores, intervals
+
+
+def _put(numbers: dict[str, Any], name: str, size: int | str, value: Any) -> None:
+    if size == "":
+        numbers[name] = value
+    else:
+        numbers.setdefault(name, {})[str(size)] = value
+
+
+def _spread(features: Features, samples: int, views: int) -> Tensor:
+    """The first `views` views of up to `samples` samples, evenly spread over the split: float32 [n, views, D]."""
+    rows = torch.linspace(0, len(features) - 1, min(samples, len(features))).round().long().unique()
+    return features.z[rows.to(features.z.device), :views].float()
+
+
+def _why_no_representation(ctx: EvalContext) -> str:
+    return "its views are probed after a context" if isinstance(ctx.loaded.method, EncodesInContext) else ""
+
+
+REPRESENTATION = Study("representation", _why_no_representation, _representation)
