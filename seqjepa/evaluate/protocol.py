@@ -149,7 +149,7 @@ def _is_linearly_regressed(key: str) -> bool:
 
 AFFECTS: Mapping[str, Callable[[str], bool]] = {
     "linear_regressors": _is_linearly_regressed,
-    "m_val": lambda key: _last(key, "top1_agg", "top1_z_mean", "r2_path", "retrieval", "rollout", "umap"),
+    "m_val": lambda key: _last(key, "top1_agg", "top1_z_mean", "knn", "r2_path", "retrieval", "rollout", "umap"),
     "train_draws.z_agg": lambda key: _last(key, "top1_agg", "r2_path"),
     "position_patches": lambda key: _last(key, "r2_position"),
     "ood": lambda key: key.startswith("ood."),

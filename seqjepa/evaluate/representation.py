@@ -84,7 +84,10 @@ def _representation(ctx: EvalContext) -> dict[str, Any]:
     """
     scores, intervals = _knn_accuracies(ctx)
     train = ctx.splits.train
-    scores["rankme"] = rankme(_spread(train, RANKED_ROWS, 1)[:, 0])
+    z = _spread(train, RANKED_ROWS, 1)[:, 0]
+    if not bool(z.isfinite().all()):  # of a run that diverged: no rank
+        return {"representation": scores}
+    scores["rankme"] = rankme(z)
     if len(train) > 1 and train.most_views > 1:
         scores["lidar"] = lidar(_spread(train, LIDAR_SAMPLES, min(train.most_views, LIDAR_VIEWS)))
     found: dict[str, Any] = {"representation": scores}

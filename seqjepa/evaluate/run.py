@@ -26,6 +26,7 @@ from seqjepa.evaluate.odd_one_out import ODD_ONE_OUT
 from seqjepa.evaluate.ood import OOD, open_ood
 from seqjepa.evaluate.probes import Bench, ProbeTask, Scores, nested, score_tasks
 from seqjepa.evaluate.protocol import protocol_of
+from seqjepa.evaluate.representation import REPRESENTATION
 from seqjepa.evaluate.results import artefacts_folder, merge_results, read_results, results_name, save_confusions
 from seqjepa.evaluate.retrieval import RETRIEVAL
 from seqjepa.evaluate.rollouts import ROLLOUTS
@@ -41,7 +42,7 @@ from seqjepa.training.run import METRICS
 from shards.errors import FailureError, UsageError
 from shards.reader import ShardSet
 
-STUDIES: tuple[Study, ...] = (RETRIEVAL, NEIGHBOURS, ROLLOUTS, OOD, ODD_ONE_OUT, UMAP, COSTS)
+STUDIES: tuple[Study, ...] = (REPRESENTATION, RETRIEVAL, NEIGHBOURS, ROLLOUTS, OOD, ODD_ONE_OUT, UMAP, COSTS)
 """In the order in which they are taken. A new study is one line here, and its name in its suites (studies.py)."""
 
 

@@ -66,11 +66,11 @@ class Suite(NamedTuple):
     path: bool = False
 
 
-OF_OBJECTS = ("retrieval", "neighbours", "rollout", "ood", "odd_one_out", "umap", "costs")
-OF_IMAGES = ("retrieval", "neighbours", "rollout", "umap", "costs")
+OF_OBJECTS = ("representation", "retrieval", "neighbours", "rollout", "ood", "odd_one_out", "umap", "costs")
+OF_IMAGES = ("representation", "retrieval", "neighbours", "rollout", "umap", "costs")
 DEFAULT = "probes"
 SUITES: dict[str, Suite] = {
-    DEFAULT: Suite(("costs",)),
+    DEFAULT: Suite(("representation", "costs")),
     "3diebench": Suite(OF_OBJECTS, path=True),
     "stl10": Suite(OF_IMAGES, path=True),
     "augmentations": Suite(OF_IMAGES),

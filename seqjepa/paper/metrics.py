@@ -37,6 +37,8 @@ CHANCE = Scale("fraction", "", 0.0, 1.0)
 EXPLAINED = Scale("R²", "higher", -math.inf, 1.0)
 DEGREES = Scale("degrees", "lower", 0.0, 180.0)
 CHANCE_DEGREES = Scale("degrees", "", 0.0, 180.0)
+RANK = Scale("", "higher", 0.0, math.inf)
+"""An effective rank: up to the width of the features."""
 COUNT = Scale("", "", 0.0, math.inf)
 HOURS = Scale("h", "lower", 0.0, math.inf)
 GMACS = Scale("GMAC", "lower", 0.0, math.inf)
@@ -120,6 +122,13 @@ def _under(metrics: Iterable[Metric], key: str, label: str) -> list[Metric]:
     return [Metric(key.format(key=metric.key), label.format(label=metric.label), metric.scale) for metric in metrics]
 
 
+def _by_neighbours(metric: Metric) -> Metric:
+    """The same features' accuracy by weighted k-NN, k = 20, in the place of a linear classifier's."""
+    key = f"representation.{metric.key.replace('top1', 'knn')}"
+    column = metric.column.replace("Top-1", "20-NN")
+    return Metric(key, f"20-NN {metric.label}", ACCURACY, metric.features, column, own_table=True)
+
+
 ACCURACIES = [
     Metric("top1_z", "top-1, z", ACCURACY, "z", "Top-1 of z"),
     Metric("top1_z_image", "top-1, z of the whole image", ACCURACY, "z of the whole image", "Top-1 of z, whole image"),
@@ -170,6 +179,9 @@ METRICS: dict[str, Metric] = {
         Metric("odd_one_out.z", "odd one out (protocol ours), three z", ACCURACY),
         Metric("umap.trustworthiness_view", "map of z: trustworthiness, 15 neighbours", SHARE),
         Metric("umap.trustworthiness_agg", "map of z_AGG: trustworthiness, 15 neighbours", SHARE),
+        *(_by_neighbours(metric) for metric in ACCURACIES),
+        Metric("representation.rankme", "RankMe, z", RANK, "z of training views", "RankMe of z", own_table=True),
+        Metric("representation.lidar", "LiDAR, z", RANK, "z of training views", "LiDAR of z", own_table=True),
         Metric("costs.macs_g", "", GMACS),
         Metric("costs.gpu_hours", "", HOURS),
         Metric("costs.hours", "", HOURS),
