@@ -43,7 +43,8 @@ def bank_of(samples: int, seed: int, scaling: Scaling | None = CONSTANTS, noise:
     ]
     params = torch.cat(drawn, dim=1)
     extra = torch.from_numpy(np.random.default_rng(seed).normal(size=(samples, K * V, noise)).astype(np.float32))
-    z = torch.cat([CONSTANTS.standardise(params), extra], -1)
+    mean, std = torch.tensor(CONSTANTS.mean), torch.tensor(CONSTANTS.std)
+    z = torch.cat([(params - mean) / std, extra], -1)
     labels = torch.arange(samples) % 2
     n_views = np.full(samples, K * V)
     return Features(z, n_views, params.numpy(), AUGMENTATION_COLUMNS, labels, V, z[:, 0], scaling)
