@@ -74,9 +74,9 @@ class Prepared:
     plan        all shards
     work        gives what becomes of each record of the shards that it is given; those of one shard in their order
     images      how many the source has in all planned shards, for the progress bar
-    watch       whether the source still holds what shards were made of
     provenance  what dataset.json says of where the set came from: the same in every run of the same command on the
                 same source, on whatever machine
+    watch       whether the source still holds what shards were made of; None: there is no source
     left_out    what is known to be bad already
     listing     JSON that the next run of an interrupted build reads back (`read_listing`) instead of listing again
     """
@@ -85,8 +85,8 @@ class Prepared:
     plan: Sequence[PlannedShard]
     work: Callable[[Sequence[PlannedShard]], Results]
     images: int
-    watch: SourceWatch
     provenance: Callable[[BuildReport], dict[str, Any]]
+    watch: SourceWatch | None = None
     left_out: Sequence[str] = ()
     listing: dict[str, Any] | None = None
 
@@ -110,7 +110,8 @@ def write_shards(builder: SetBuilder, prepared: Prepared, bad: BadItems) -> Buil
     """Write the planned shards that are not finished yet. Errors as run_build."""
     plan, notes = prepared.plan, Notes(builder.layout)
     bad.add(prepared.left_out)
-    prepared.watch.begin(builder, plan, notes)
+    if prepared.watch:
+        prepared.watch.begin(builder, plan, notes)
     done = builder.done()
     finished = [notes.read(shard.name) for shard in plan if shard.name in done]
     bad.add([name for note in finished for name in note.bad])
@@ -119,7 +120,8 @@ def write_shards(builder: SetBuilder, prepared: Prepared, bad: BadItems) -> Buil
     with sigterm_as_interrupt(), tqdm(total=prepared.images, initial=images, unit="img", disable=None) as bar:
         if todo:
             _fill_shards(builder, notes, prepared.work(todo), bad, bar)
-    prepared.watch.end(plan, notes)
+    if prepared.watch:
+        prepared.watch.end(plan, notes)
     return _report([notes.read(shard.name) for shard in plan], bad)
 
 
