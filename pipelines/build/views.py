@@ -6,7 +6,7 @@ import contextlib
 import logging
 import re
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -203,8 +203,8 @@ def _survey_key(source: ViewSource, asked: BuildOptions) -> dict[str, Any]:
 
 
 def _survey_to_json(source: ViewSource, asked: BuildOptions, found: Survey) -> dict[str, Any]:
-    setting = str(found.setting) if found.setting else ""
-    return {**asdict(found), "setting": setting, "request": _survey_key(source, asked)}
+    settled = {"request": _survey_key(source, asked), "setting": str(found.setting) if found.setting else ""}
+    return {**vars(found), **settled, "records": [vars(record) for record in found.records]}
 
 
 def _stored_survey(source: ViewSource, asked: BuildOptions, out: Path) -> Survey | None:
