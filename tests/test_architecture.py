@@ -1,4 +1,4 @@
-"""Imports run one way, `shards` is light, and the wheel holds what git holds."""
+"""Imports run one way and in no circle, `shards` is light, and the wheel holds what git holds."""
 
 from __future__ import annotations
 
@@ -73,3 +73,31 @@ def test_the_wheel_holds_what_git_holds(tmp_path: Path) -> None:
     data = {name for name in ours if name.endswith((".toml", ".csv", ".sh"))}
     assert data <= inside
     assert inside <= ours
+
+
+def modules() -> dict[str, Path]:
+    """Every module of ours by its dotted name."""
+    paths = [ROOT / "cli.py", *(path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))]
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
+
+
+def imported_modules(path: Path, known: dict[str, Path]) -> set[str]:
+    """Our modules that a file imports anywhere: at the top, inside functions, or for type checking."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    submodules = {name for name in found if name in known}
+    # `from package import module` needs the module, not what else the package's __init__ hands on.
+    return {name for name in submodules if not any(other.startswith(f"{name}.") for other in submodules)}
+
+
+def test_there_is_no_import_circle() -> None:
+    known = modules()
+    left = {name: imported_modules(path, known) - {name} for name, path in known.items()}
+    while free := [name for name, needs in left.items() if not needs & set(left)]:
+        for name in free:
+            del left[name]
+    assert not left, f"these modules import each other in circles: {sorted(left)}"
