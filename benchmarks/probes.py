@@ -34,6 +34,7 @@ from torch import Tensor  # noqa: E402
 
 from pipelines.synth import SynthConfig, synth_shards  # noqa: E402
 from seqjepa.config import CPU_AGG_DRAWS, PAPER_PROBE_EPOCHS, EvalConfig  # noqa: E402
+from seqjepa.data.actions import PRESETS  # noqa: E402
 from seqjepa.devices import pick_device  # noqa: E402
 from seqjepa.evaluate.capabilities import Capabilities  # noqa: E402
 from seqjepa.evaluate.features import PixelStats, encode_views  # noqa: E402
@@ -79,7 +80,13 @@ def encode(task: Task) -> tuple[Bench, float]:
 def measures_of(task: Task, bench: Bench) -> list[ProbeTask]:
     views = min(bank.most_views for bank in (bench.train, bench.val))
     subject = Capabilities(
-        task.method, "rotation", task.classes, bench.train.param_names, views, labelled=True, no_path="not timed"
+        task.method,
+        PRESETS["rotation"],
+        task.classes,
+        bench.train.param_names,
+        views,
+        labelled=True,
+        no_path="not timed",
     )
     return tasks_for(subject, task.config.model_copy(update={"m_val": tuple(m for m in SIZES if m <= views)}))[0]
 

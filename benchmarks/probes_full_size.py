@@ -21,7 +21,7 @@ import torch  # noqa: E402
 from common import emit, versions  # noqa: E402
 
 from seqjepa.config import PAPER_PROBE_EPOCHS  # noqa: E402
-from seqjepa.data.actions import ROTATION_COLUMNS  # noqa: E402
+from seqjepa.data.actions import PRESETS, ROTATION_COLUMNS  # noqa: E402
 from seqjepa.devices import pick_device  # noqa: E402
 from seqjepa.evaluate.features import Features  # noqa: E402
 from seqjepa.evaluate.probes import Bench, ProbeTask, classification, fit_and_score, regression  # noqa: E402
@@ -62,7 +62,7 @@ def main() -> None:
     val_objects = round(arguments.objects * 10_552 / 41_920)
     bench = Bench(random_bank(arguments.objects, 1, device), random_bank(val_objects, 2, device), device, seed=0)
     rotation_epochs = epochs if device.type == "cuda" else min(epochs, arguments.rotation_epochs)
-    between = action_between("rotation")
+    between = action_between(PRESETS["rotation"])
     top1, scores = seconds(classification("top1_z", label_of_view, CLASSES, epochs), bench)
     rotation, _ = seconds(regression("r2_rel_rot", between, 2, 4, rotation_epochs, deep=True), bench)
     emit(

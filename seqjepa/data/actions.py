@@ -366,12 +366,3 @@ def conjugate(q: ArrayLike) -> NDArray[np.floating]:
 def relative_quaternion(a: ArrayLike, b: ArrayLike) -> NDArray[np.floating]:
     """conj(a) ⊗ b: the rotation that takes orientation a to orientation b in the object's frame (R_b = R_a · R_rel)."""
     return multiply(conjugate(a), b)
-
-
-ACTIONS = {name: spec.size for name, spec in PRESETS.items()}
-AUGMENTATION_PARTS = {"crop": slice(0, 4), "jitter": slice(4, 8), "blur": slice(8, 9), "augmentation": slice(0, 9)}
-
-
-def action_size(action: str | ActionSpec) -> int:
-    """A, the raw action size of a kind. Raises ConfigError listing the kinds there are."""
-    return as_spec(action).size

@@ -7,19 +7,30 @@ from dataclasses import dataclass
 import torch
 
 from seqjepa.config import EvalConfig
-from seqjepa.data.actions import AUGMENTATION_COLUMNS
+from seqjepa.data.actions import (
+    DECLARED,
+    ActionTarget,
+    action_name,
+    are_augmented,
+    path_of,
+    probe_targets,
+    rotation_term,
+    with_constants,
+)
 from seqjepa.data.sequence import KindOfViews
 from seqjepa.evaluate.encode import SplitFeatures
 from seqjepa.evaluate.features import Features
 from seqjepa.methods.base import Method
 from seqjepa.training.checkpoint import LoadedRun
 from shards.reader import ShardSet
+from shards.schema import ActionSpec, ViewSpec
 
 
 @dataclass(frozen=True)
 class Capabilities:
     """The splits at hand and the method.
 
+    declared    what the run or the set declares an action to be, unless it is a preset: then probes read its terms
     most_views  the longest sequence that every sample can give
     seen        what views are; of patches and augmentations the splits also hold z of the images that they are made of
     maps        the set has saliency maps
@@ -30,7 +41,7 @@ class Capabilities:
     """
 
     method: Method
-    action: str
+    action: ActionSpec
     classes: int
     param_names: tuple[str, ...]
     most_views: int
@@ -41,11 +52,17 @@ class Capabilities:
     author: bool = False
     no_path: str = ""
     patches: bool = False
+    declared: ActionSpec | None = None
+
+    @property
+    def targets(self) -> tuple[ActionTarget, ...]:
+        """What probes read of views, beside their class."""
+        return probe_targets(self.action, self.param_names, self.declared)
 
     @property
     def augmented(self) -> bool:
         """Whether views are augmented images, made here or baked: then the last view of a sequence is the target."""
-        return set(AUGMENTATION_COLUMNS) <= set(self.param_names)
+        return are_augmented(self.param_names)
 
     @property
     def most_context(self) -> int:
@@ -59,7 +76,7 @@ def capabilities_of(
     both = (splits.train, splits.val)
     return Capabilities(
         method=loaded.method,
-        action=loaded.data.action,
+        action=loaded.action,
         classes=max(len(stored.info.classes), *(int(features.labels.max()) + 1 for features in both)),
         param_names=splits.train.param_names,
         most_views=min(features.most_views for features in both),
@@ -70,7 +87,18 @@ def capabilities_of(
         author=loaded.config.fidelity == "author",
         no_path=_why_no_path(loaded, config, device),
         patches=splits.patches is not None,
+        declared=_declared(loaded, stored, splits.train),
     )
+
+
+def _declared(loaded: LoadedRun, stored: ShardSet, train: Features) -> ActionSpec | None:
+    """The run's action or else the set's, with constants of its z-scores, if it is no preset."""
+    own = loaded.action
+    if action_name(own) != DECLARED and isinstance(stored.info.spec, ViewSpec):
+        own = stored.info.spec.actions or own
+    if action_name(own) != DECLARED:
+        return None
+    return with_constants(own, train.params.reshape(-1, len(train.param_names)), train.param_names)
 
 
 def _constant(features: Features) -> tuple[str, ...]:
@@ -85,6 +113,6 @@ def _why_no_path(loaded: LoadedRun, config: EvalConfig, device: torch.device) ->
         return "the method is given no actions"
     if config.path is False:
         return "not asked for"
-    if config.path is None and loaded.data.action != "position" and device.type != "cuda":
+    if config.path is None and rotation_term(path_of(loaded.action)) and device.type != "cuda":
         return "an MLP for each M and ablation: by default on a GPU only; ask for it with --path"
     return ""

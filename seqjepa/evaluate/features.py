@@ -22,13 +22,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from seqjepa.data.actions import AUGMENTATION_PARTS, actions_between
-from seqjepa.data.augment.parameters import Scaling, augmentation_actions
+from seqjepa.data.actions import actions_between, is_augmentation
+from seqjepa.data.augment.parameters import Scaling, scaled
 from seqjepa.data.draws import Draw, Purpose, choose_distinct, draw_u32
 from seqjepa.data.images import ImageBatch
 from seqjepa.data.sequence import normalise
 from seqjepa.data.views import ImageViews
 from shards.reader import ImageIndex, SplitIndex
+from shards.schema import ActionSpec
 
 PixelStats = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation per channel, for pixels in [0, 1]."""
@@ -111,15 +112,14 @@ class Features:
         """Parameters of drawn slots int64 [S, V]: float32 [S, V, P]."""
         return self.params[np.arange(len(slots))[:, None], slots]
 
-    def actions(self, slots: np.ndarray, kind: str) -> Tensor:
-        """Actions of a kind from each drawn slot to the next: int64 [S, V] → float32 [S, V − 1, A], where z is.
+    def actions(self, slots: np.ndarray, action: ActionSpec) -> Tensor:
+        """Actions from each drawn slot to the next: int64 [S, V] → float32 [S, V − 1, A], where z is.
 
         With author fidelity actions of augmentations depend on all V slots that are given (docs/fidelity.md #22).
         """
-        params = self.params_of(slots)
-        if kind in AUGMENTATION_PARTS:
-            return augmentation_actions(torch.from_numpy(params), kind, self.scaling).to(self.z.device)
-        return self.on_device(actions_between(params, self.param_names, kind))
+        if is_augmentation(action):
+            action = scaled(action, self.scaling)
+        return self.on_device(actions_between(self.params_of(slots), self.param_names, action))
 
     def column(self, name: str) -> np.ndarray:
         """One parameter of every view: float32 [S, N]."""

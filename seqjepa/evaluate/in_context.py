@@ -23,6 +23,7 @@ from seqjepa.methods.base import Method
 from seqjepa.methods.context_ssl import ENVIRONMENTS, ContextSSL
 from seqjepa.methods.context_ssl.transformer import Memory
 from shards.errors import ConfigError
+from shards.schema import ActionSpec
 
 HEADLINE = "rotation"
 """The environment whose numbers stand beside other methods'."""
@@ -44,7 +45,7 @@ class Context:
         return method.remember(self.z[: tokens // 2], told[: tokens // 2])
 
 
-def draw_context(features: Features, action: str, pairs: int, seed: int, device: torch.device) -> Context:
+def draw_context(features: Features, action: ActionSpec, pairs: int, seed: int, device: torch.device) -> Context:
     """Two different views each of `pairs` objects, which may come twice. A smaller draw is the beginning of a larger.
 
     Which objects is the released code's draw (torch's generator from `seed`), which views is ours: there that depends
@@ -92,7 +93,7 @@ def context_lengths(method: Method, asked: Iterable[int] | None, device: torch.d
 
 
 def scores_in_context(
-    method: ContextSSL, tasks: list[ProbeTask], bench: Bench, action: str, lengths: Sequence[int], progress: bool
+    method: ContextSSL, tasks: list[ProbeTask], bench: Bench, action: ActionSpec, lengths: Sequence[int], progress: bool
 ) -> tuple[Scores, dict[str, Any]]:
     """What the probes gave, and what the protocol says about the context.
 

@@ -27,6 +27,7 @@ from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.probes import Bench, Fit, Gather, cross_entropy, fit, predict
 from seqjepa.evaluate.studies import EvalContext, Study
 from seqjepa.methods.base import Aggregating
+from shards.schema import ActionSpec
 
 VIEWS = 3
 FEWEST = 2048
@@ -52,9 +53,9 @@ class Triplets:
         samples, slots = (torch.from_numpy(part).to(bank.z.device) for part in (self.samples, self.slots))
         return bank.z[samples, slots].float()
 
-    def actions(self, bank: Features, kind: str) -> np.ndarray:
+    def actions(self, bank: Features, action: ActionSpec) -> np.ndarray:
         """float32 [T, 2, A] from each view to the next by their parameters, also from one object to the other."""
-        return actions_between(bank.params[self.samples, self.slots], bank.param_names, kind)
+        return actions_between(bank.params[self.samples, self.slots], bank.param_names, action)
 
 
 def trials(samples: int) -> int:
@@ -136,8 +137,8 @@ def _odd_one_out_scores(ctx: EvalContext) -> dict[str, Any]:
     newly = Fit(config.epochs, bench.seed)
     told = {"z": _told(Contest(_joined, _linear, newly, config.epochs), bench)[0]}
     if isinstance(method, Aggregating):
-        kind = ctx.can.action
-        shown, packed = _aggregated(method, kind, bench.device), _packed(kind)
+        action = ctx.can.action
+        shown, packed = _aggregated(method, action, bench.device), _packed(action)
         told["agg"], linear = _told(Contest(shown, _linear, newly, config.aggregate_draws), bench)
         further = Fit(config.linear_regressor_epochs, bench.seed, lr=TUNING_LR)
         tuned = TunedAggregator(method, linear, ctx.splits.train.z.shape[-1])
@@ -201,22 +202,24 @@ def _joined(bank: Features, triplets: Triplets) -> Tensor:
     return triplets.z(bank).flatten(1)
 
 
-def _packed(kind: str) -> Callable[[Features, Triplets], Tensor]:
+def _packed(action: ActionSpec) -> Callable[[Features, Triplets], Tensor]:
     """z of each view beside the action to the next one (zeros for the last), [T, 3, D + A]."""
 
     def show(bank: Features, triplets: Triplets) -> Tensor:
-        actions = F.pad(torch.from_numpy(triplets.actions(bank, kind)), (0, 0, 0, 1))
+        actions = F.pad(torch.from_numpy(triplets.actions(bank, action)), (0, 0, 0, 1))
         return torch.cat([triplets.z(bank), actions.to(bank.z.device)], dim=-1)
 
     return show
 
 
-def _aggregated(method: Aggregating, kind: str, device: torch.device) -> Callable[[Features, Triplets], Tensor]:
+def _aggregated(
+    method: Aggregating, action: ActionSpec, device: torch.device
+) -> Callable[[Features, Triplets], Tensor]:
     """z_AGG of the three views, [T, W]."""
 
     @torch.no_grad()
     def show(bank: Features, triplets: Triplets) -> Tensor:
-        z, actions = triplets.z(bank), torch.from_numpy(triplets.actions(bank, kind))
+        z, actions = triplets.z(bank), torch.from_numpy(triplets.actions(bank, action))
         passes = zip(z.split(ROWS_PER_PASS), actions.split(ROWS_PER_PASS), strict=True)
         return torch.cat([method.aggregate(some.to(device), a.to(device)).float() for some, a in passes])
 

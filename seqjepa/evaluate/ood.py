@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seqjepa.data.actions import AUGMENTATION_PARTS, ROTATION_COLUMNS, actions_between
+from seqjepa.data.actions import PRESETS, ROTATION_COLUMNS, columns, is_augmentation
 from seqjepa.evaluate.bootstrap import Resampling
 from seqjepa.evaluate.encode import decoding_threads, statistics
 from seqjepa.evaluate.features import Features, encode_views
@@ -35,7 +35,7 @@ from seqjepa.evaluate.tasks import label_of_prefixes, tasks_for
 from seqjepa.methods.base import Aggregating, EncodesInContext
 from shards.errors import ConfigError
 from shards.reader import ShardSet, SplitIndex
-from shards.schema import ViewSpec
+from shards.schema import ActionSpec, ViewSpec
 
 SPLIT = "ood"
 BY_SIZE = "top1_agg"
@@ -114,7 +114,7 @@ def _head(ctx: EvalContext, name: str) -> nn.Module:
     return ctx.bench.heads[name]
 
 
-def open_ood(stored: ShardSet, ood: ShardSet, action: str = "rotation") -> SplitIndex:
+def open_ood(stored: ShardSet, ood: ShardSet, action: ActionSpec = PRESETS["rotation"]) -> SplitIndex:
     """The OOD split of `ood`: "ood", or the only one there is.
 
     ConfigError: views of another size than those of `stored`, no rotations or nothing that an `action` of the run is
@@ -129,8 +129,8 @@ def open_ood(stored: ShardSet, ood: ShardSet, action: str = "rotation") -> Split
     index = ood.split(_split_of(ood))
     if absent := [name for name in ROTATION_COLUMNS if name not in index.param_names]:
         raise ConfigError(f"{ood.path} has no {', '.join(absent)}; --ood is a set of views whose rotations are known")
-    if action not in AUGMENTATION_PARTS:
-        actions_between(np.zeros((1, 2, len(index.param_names))), index.param_names, action)
+    if not is_augmentation(action):
+        columns(index.param_names, action.columns)
     labels_by_name(index.labels, ood, stored)
     return index
 

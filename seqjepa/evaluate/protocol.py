@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from seqjepa.config import EvalConfig
+from seqjepa.data.actions import POSITION_TARGET
 from seqjepa.data.views import Patches
 from seqjepa.evaluate.bootstrap import LEVEL, RESAMPLES
 from seqjepa.evaluate.capabilities import Capabilities
 from seqjepa.evaluate.encode import SplitFeatures
 from seqjepa.evaluate.features import Features
-from seqjepa.evaluate.tasks import AUGMENTATIONS
 from seqjepa.methods.base import Aggregating
 from seqjepa.models.precision import FULL, training_precision
 from seqjepa.paper.sets import classes_sha256
@@ -103,10 +103,10 @@ def _compared(features: Features, can: Capabilities) -> dict[str, Any]:
 
 def _probe_epochs(config: EvalConfig, can: Capabilities) -> dict[str, int]:
     deep, flat = config.epochs, config.linear_regressor_epochs
-    if can.augmented:
-        parts = {part: deep if by_mlp else flat for part, by_mlp in AUGMENTATIONS.items()}
+    if can.augmented or can.declared:
+        parts = {target.key: deep if target.deep else flat for target in can.targets}
         parts |= {"position": flat} if can.patches else {}
-    elif can.action == "position":
+    elif can.targets == (POSITION_TARGET,):
         parts = {"position": flat, "path": flat}
     else:
         parts = {"rotation": deep, "hue": flat}

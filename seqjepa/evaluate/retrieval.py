@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqjepa.data.actions import AUGMENTATION_PARTS
+from seqjepa.data.actions import is_augmentation, needs_order
 from seqjepa.data.draws import Purpose, choose_distinct, draw_u32
 from seqjepa.evaluate.bootstrap import Resampling
 from seqjepa.evaluate.encode import decoding_threads, statistics, views_to_draw
@@ -35,6 +35,7 @@ from seqjepa.evaluate.features import Draws, Features, encode_images, encode_vie
 from seqjepa.evaluate.metrics import chance, rank_intervals, rank_scores, ranks_of
 from seqjepa.evaluate.studies import EvalContext, Study
 from seqjepa.methods.base import Predicting, PredictsViews
+from shards.schema import ActionSpec
 
 LONG_CONTEXT = 3
 GPU_QUERIES, CPU_QUERIES = 16384, 2048  # at once
@@ -82,7 +83,7 @@ def take_retrieval(ctx: EvalContext) -> dict[str, Any]:
 
 def _of_pairs(ctx: EvalContext, method: Predicting) -> dict[str, Found]:
     bank, device = ctx.splits.val, ctx.bench.device
-    asked = queries(bank, ctx.loaded.data.action, 1, ctx.bench.seed)
+    asked = queries(bank, ctx.loaded.action, 1, ctx.bench.seed)
     predictions = partial(by_predictor, method, bank, asked, device)
     return _found(ctx, asked, predictions, {"retrieval": projected(method, bank, device)})
 
@@ -92,7 +93,7 @@ def _of_sequences(ctx: EvalContext, method: PredictsViews) -> dict[str, Found]:
     features = {"": as_they_are(target_features(ctx), device), "_online": as_they_are(bank.z, device)}
     found: dict[str, Found] = {}
     for name, context in (("retrieval", 1), (f"retrieval_{LONG_CONTEXT}", LONG_CONTEXT)):
-        asked = queries(bank, ctx.loaded.data.action, context, ctx.bench.seed)
+        asked = queries(bank, ctx.loaded.action, context, ctx.bench.seed)
         if without_identity(asked.asked).any():
             predictions = partial(by_aggregate, method, bank, asked, device)
             found |= _found(ctx, asked, predictions, {name + kind: of for kind, of in features.items()})
@@ -157,7 +158,7 @@ class Queries:
     asked: np.ndarray
 
 
-def queries(bank: Features, action: str, context: int, seed: int) -> Queries:
+def queries(bank: Features, action: ActionSpec, context: int, seed: int) -> Queries:
     """Queries with `context` views M ≥ 1, view 0 last. The others are drawn for each query, from all but 0 and j.
 
     Objects that have too few views for that are not asked about j.
@@ -282,6 +283,8 @@ def why_not_retrieved(ctx: EvalContext) -> str:
         return "samples have one view each"
     if not loaded.method.predictor_sees_actions:
         return "the predictor is not told the action"
-    if loaded.config.fidelity == "author" and loaded.data.action in AUGMENTATION_PARTS:
+    if needs_order(loaded.action):
+        return "recorded commands lead to the very next view, not to any"
+    if loaded.config.fidelity == "author" and is_augmentation(loaded.action):
         return "the released actions of augmentations depend on which views are shown beside them"
     return ""

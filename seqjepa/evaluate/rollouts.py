@@ -29,6 +29,7 @@ from seqjepa.evaluate.metrics import chance, rank_intervals, rank_scores, ranks_
 from seqjepa.evaluate.retrieval import target_features, why_not_retrieved
 from seqjepa.evaluate.studies import EvalContext, Study
 from seqjepa.methods.base import PredictsViews
+from shards.schema import ActionSpec
 
 FARTHEST = 8
 ENOUGH_WALKS, MOST_DRAWS = 8192, 8
@@ -64,7 +65,7 @@ def walk(
     bank: Features,
     targets: Tensor,
     slots: np.ndarray,
-    action: str,
+    action: ActionSpec,
     context: int,
     device: torch.device,
 ) -> dict[str, np.ndarray]:
@@ -104,7 +105,7 @@ def take_rollouts(ctx: EvalContext) -> dict[str, Any]:
     method, bank, device = ctx.loaded.method, ctx.splits.val, ctx.bench.device
     assert isinstance(method, PredictsViews), "why_not has turned others away"
     context, horizons = extent(ctx.loaded.config.data.context, bank.most_views)
-    targets, action = target_features(ctx), ctx.loaded.data.action
+    targets, action = target_features(ctx), ctx.loaded.action
     draws = min(MOST_DRAWS, bank.runs if bank.run_length else MOST_DRAWS, -(-ENOUGH_WALKS // len(bank)))
     ranks: dict[str, list[np.ndarray]] = {}
     for draw in range(draws):

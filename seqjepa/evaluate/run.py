@@ -77,7 +77,7 @@ def evaluate_run(
     loaded = load_run(run, device, untrained=config.untrained)
     _check_writable(run, out or run)
     if ood is not None:
-        open_ood(stored, ood, loaded.data.action)  # says what does not fit before anything is encoded
+        open_ood(stored, ood, loaded.action)  # says what does not fit before anything is encoded
     contexts = context_lengths(loaded.method, config.contexts, device)
     module = loaded.method.to(memory_format=torch.channels_last)  # twice as fast on a CPU
     with full_float32(), frozen(module) as digest:
@@ -144,7 +144,7 @@ def _score_probes(ctx: EvalContext, tasks: list[ProbeTask], contexts: list[int])
     """
     method, bench = ctx.loaded.method, ctx.bench
     if isinstance(method, ContextSSL):
-        return scores_in_context(method, tasks, bench, ctx.loaded.data.action, contexts, ctx.progress)
+        return scores_in_context(method, tasks, bench, ctx.loaded.action, contexts, ctx.progress)
     scores = score_tasks(tasks, bench, progress=ctx.progress)
     if not isinstance(method, Halved):
         return scores, {}

@@ -16,21 +16,21 @@ from torch import Tensor
 
 from seqjepa.config import EvalConfig
 from seqjepa.data.actions import (
-    AUGMENTATION_COLUMNS,
-    AUGMENTATION_PARTS,
-    HUE_COLUMNS,
-    ROTATION_COLUMNS,
-    action_size,
-    quaternion,
+    POSITION_TARGET,
+    ActionTarget,
+    absolute_rotations,
+    columns,
+    is_augmentation,
+    path_of,
+    rotation_term,
 )
 from seqjepa.data.sequence import KindOfViews
 from seqjepa.evaluate.capabilities import Capabilities
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.probes import Gather, Inputs, ProbeTask, classification, regression
 from seqjepa.methods.base import Aggregating
+from shards.schema import ActionSpec, ActionTerm
 
-WAY = {"position": "position", "rotation": "rotation", "rotation_colour": "rotation"}
-"""By the kind of action that a method was given: the kind in which the way between two views is measured."""
 ABLATIONS = {"both": (True, True), "no_action": (True, False), "no_vision": (False, True)}
 """Path integration: (vision, acting) by name."""
 OF_VIEW: dict[KindOfViews, str] = {
@@ -39,8 +39,6 @@ OF_VIEW: dict[KindOfViews, str] = {
     "augmentations": "top1_z_view",
 }
 """By what a view is: the name of top-1 on z of one."""
-AUGMENTATIONS = {"crop": True, "jitter": True, "blur": False}
-"""Parts of an augmentation that are read from a pair of views: whether by an MLP (paper §A.2)."""
 
 
 def gather_z(features: Features, slots: np.ndarray, targets: Tensor, flat: bool = True) -> Gather:
@@ -67,21 +65,25 @@ def label_of_image(features: Features, slots: np.ndarray) -> Gather:
     return lambda rows: (z[rows.to(z.device)].to(rows.device).float(), labels[rows.to(labels.device)].to(rows.device))
 
 
-def rotation_of_view(features: Features, slots: np.ndarray) -> Gather:
-    """z of one view [b, D] → its absolute rotation, quaternion (x, y, z, w)."""
-    euler = np.stack([features.column(name) for name in ROTATION_COLUMNS], axis=-1)
-    angles = euler[np.arange(len(slots)), slots[:, 0]].astype(np.float64)
-    return gather_z(features, slots[:, :1], features.on_device(quaternion(angles)))
+def rotation_of_view(term: ActionTerm) -> Inputs:
+    """z of one view [b, D] → its absolute rotation, quaternion (x, y, z, w), by the columns of a term."""
+
+    def inputs(features: Features, slots: np.ndarray) -> Gather:
+        params = features.params_of(slots[:, :1])[:, 0]
+        rotations = absolute_rotations(params[:, columns(features.param_names, term.columns)], term)
+        return gather_z(features, slots[:, :1], features.on_device(rotations))
+
+    return inputs
 
 
-def action_between(action: str) -> Inputs:
-    """[z1; z2] [b, 2 D] → the action that takes the first view to the second: the relative rotation in the object's
-    frame, or the difference of two positions (paper §A.1)."""
+def action_between(action: ActionSpec) -> Inputs:
+    """[z1; z2] [b, 2 D] → the action that takes the first view to the second (paper §A.1): a rotation in the object's
+    frame, a difference of two positions, hues in (−1, 1) and not circular (Table 7), or what the set declares."""
     return lambda features, slots: gather_z(features, slots[:, :2], features.actions(slots[:, :2], action)[:, 0])
 
 
-def augmentation_between(part: str, *, whole_draw: bool) -> Inputs:
-    """[z1; z2] [b, 2 D] → how the second view's parameters of a part differ from the first's (paper §A.2).
+def augmentation_between(action: ActionSpec, *, whole_draw: bool) -> Inputs:
+    """[z1; z2] [b, 2 D] → how the second view's parameters differ from the first's (paper §A.2).
 
     The pair is what a draw of two views would be: the first observation view, and the target view, which is the last
     slot of a draw. whole_draw: the released pair for seq-JEPA, the first two of all V views, with targets that are
@@ -90,16 +92,9 @@ def augmentation_between(part: str, *, whole_draw: bool) -> Inputs:
 
     def inputs(features: Features, slots: np.ndarray) -> Gather:
         views = slots if whole_draw else slots[:, [0, -1]]
-        return gather_z(features, views[:, :2], features.actions(views, part)[:, 0])
+        return gather_z(features, views[:, :2], features.actions(views, action)[:, 0])
 
     return inputs
-
-
-def hue_between(features: Features, slots: np.ndarray) -> Gather:
-    """[z1; z2] [b, 2 D] → (Δ floor hue, Δ light hue): a plain difference in (−1, 1), not circular (Table 7)."""
-    rows = np.arange(len(slots))[:, None]
-    hues = np.stack([features.column(name)[rows, slots[:, :2]] for name in HUE_COLUMNS], axis=-1)
-    return gather_z(features, slots[:, :2], features.on_device(hues[:, 1] - hues[:, 0]))
 
 
 def _of_prefixes(
@@ -116,7 +111,7 @@ def _of_prefixes(
     return prefixes
 
 
-def label_of_prefixes(method: Aggregating, action: str, sizes: Sequence[int]) -> Inputs:
+def label_of_prefixes(method: Aggregating, action: ActionSpec, sizes: Sequence[int]) -> Inputs:
     """z_AGG [b, K, W] of the first M views for each of K sizes M, prefixes of one draw → class (docs/fidelity.md #39).
 
     The actions a_1 … a_{M−1} run between successive views of the prefix; the last view's slot is zero. The view after
@@ -144,12 +139,12 @@ def label_of_means(sizes: Sequence[int]) -> Inputs:
 
 
 def path_of_prefixes(
-    method: Aggregating, action: str, target: str, sizes: Sequence[int], *, vision: bool, acting: bool
+    method: Aggregating, action: ActionSpec, way: ActionSpec, sizes: Sequence[int], *, vision: bool, acting: bool
 ) -> Inputs:
     """[z_AGG; e_M] [b, K, W + E] after M views for each of the K sizes M → the whole way [b, K, A'], from the first
     view to the one after the prefix (path integration, paper §B.9).
 
-    action  the kind of action that the method is given;  target  the kind in which the way is measured
+    action  what the method is given;  way  its terms that add up along a path, in which the way is measured
     vision=False: every z is 0; acting=False: every embedded action is 0, e_M too.
     """
 
@@ -158,7 +153,7 @@ def path_of_prefixes(
 
     def inputs(features: Features, slots: np.ndarray) -> Gather:
         longest = slots[:, : max(sizes) + 1]
-        ways = torch.stack([features.actions(longest[:, [0, m]], target)[:, 0] for m in sizes], dim=1)
+        ways = torch.stack([features.actions(longest[:, [0, m]], way)[:, 0] for m in sizes], dim=1)
         gather = gather_z(features, longest, ways, flat=False)
         return _of_prefixes(gather, sizes, path, features.actions(longest, action))
 
@@ -212,50 +207,46 @@ def _accuracy(can: Capabilities, config: EvalConfig) -> Found:
 
 
 def _regression(can: Capabilities, config: EvalConfig) -> Found:
-    if can.augmented:
-        yield from _augmentation(can, config)
-    elif can.action == "position":
-        yield position(config)
+    if can.augmented and can.maps and not can.patches:
+        yield "r2_position", "the images are smaller than patches of 32 px: --patch N"
+    for target in can.targets:
+        needed = target.spec.columns
+        if absent := [name for name in needed if name not in can.param_names]:
+            yield f"r2_{target.key}", f"the shards have no {', '.join(absent)}"
+        elif is_augmentation(target.spec) and set(needed) <= set(can.constant):
+            yield f"r2_{target.key}", "constant: the same in all views"
+        else:
+            yield _reading(target, can, config)
+
+
+def _reading(target: ActionTarget, can: Capabilities, config: EvalConfig) -> ProbeTask:
+    """The probe that reads `target` from z of two views, or of one."""
+    views, width = 2, target.spec.size
+    if target.absolute:
+        (term,) = target.spec.terms
+        inputs, views, width = rotation_of_view(term), 1, 4
+    elif is_augmentation(target.spec):
+        whole_draw = can.author and isinstance(can.method, Aggregating)
+        inputs, views = augmentation_between(target.spec, whole_draw=whole_draw), can.most_views
     else:
-        yield from _rotation(can, config)
+        inputs = action_between(target.spec)
+    epochs = config.epochs if target.deep else config.linear_regressor_epochs
+    standardise = config.standardise and not target.deep
+    return regression(
+        f"r2_{target.key}", inputs, views, width, epochs,
+        deep=target.deep, standardise=standardise, degrees=bool(target.angle),
+    )  # fmt: skip
 
 
 def position(config: EvalConfig) -> ProbeTask:
     """How far the second of two patches lies from the first, from z of both, whatever the run was trained on."""
-    between, epochs = action_between("position"), config.linear_regressor_epochs
+    between, epochs = action_between(POSITION_TARGET.spec), config.linear_regressor_epochs
     return regression("r2_position", between, 2, 2, epochs, deep=False, standardise=config.standardise)
 
 
-def _augmentation(can: Capabilities, config: EvalConfig) -> Found:
-    if can.maps and not can.patches:
-        yield "r2_position", "the images are smaller than patches of 32 px: --patch N"
-    whole_draw = can.author and isinstance(can.method, Aggregating)
-    for part, deep in AUGMENTATIONS.items():
-        if set(AUGMENTATION_COLUMNS[AUGMENTATION_PARTS[part]]) <= set(can.constant):
-            yield f"r2_{part}", "constant: the same in all views"
-            continue
-        between = augmentation_between(part, whole_draw=whole_draw)
-        epochs, standardise = config.epochs if deep else config.linear_regressor_epochs, config.standardise and not deep
-        views, width = can.most_views, action_size(part)
-        yield regression(f"r2_{part}", between, views, width, epochs, deep=deep, standardise=standardise)
-
-
-def _rotation(can: Capabilities, config: EvalConfig) -> Found:
-    deep, flat = config.epochs, config.linear_regressor_epochs
-    if absent := _missing(can, ROTATION_COLUMNS):
-        yield from (("r2_rel_rot", absent), ("r2_indiv_rot", absent))
-    else:
-        yield regression("r2_rel_rot", action_between("rotation"), 2, 4, deep, deep=True, degrees=True)
-        yield regression("r2_indiv_rot", rotation_of_view, 1, 4, deep, deep=True, degrees=True)
-    if absent := _missing(can, HUE_COLUMNS):
-        yield "r2_hue", absent
-    else:
-        yield regression("r2_hue", hue_between, 2, 2, flat, deep=False, standardise=config.standardise)
-
-
 def _path(can: Capabilities, config: EvalConfig) -> Found:
-    way, method = WAY.get(can.action), can.method
-    if way is None or not isinstance(method, Aggregating):
+    way, method = path_of(can.action), can.method
+    if not way.terms or not isinstance(method, Aggregating):
         return
     if can.no_path:
         yield "r2_path", can.no_path
@@ -264,19 +255,14 @@ def _path(can: Capabilities, config: EvalConfig) -> Found:
     yield from ((f"r2_path.{m}", _too_few(m + 1, can)) for m in config.path_sizes if m not in sizes)
     if not sizes:
         return
-    deep = way == "rotation"
+    deep = rotation_term(way) is not None
     epochs = config.epochs if deep else config.linear_regressor_epochs
     for name, (vision, acting) in ABLATIONS.items():
         shown = path_of_prefixes(method, can.action, way, sizes, vision=vision, acting=acting)
         yield regression(
-            f"r2_path.{name}", shown, max(sizes) + 1, action_size(way), epochs, deep=deep,
+            f"r2_path.{name}", shown, max(sizes) + 1, way.size, epochs, deep=deep,
             standardise=config.standardise and not deep, sizes=sizes, draws=min(config.aggregate_draws, epochs),
         )  # fmt: skip
-
-
-def _missing(can: Capabilities, fields: tuple[str, ...]) -> str | None:
-    absent = [name for name in fields if name not in can.param_names]
-    return f"the shards have no {', '.join(absent)}" if absent else None
 
 
 def _too_few(needed: int, can: Capabilities) -> str:

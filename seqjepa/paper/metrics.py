@@ -83,18 +83,34 @@ REGRESSED = {
     "blur": ("blur difference", "R2_blur"),
 }
 """Targets of regression by name in results.json: their names in words and in results.csv."""
+LISTED_TERMS = 8
+"""Terms of a declared action whose numbers tables list; results.json has those of every term."""
 MEAN_R2 = "z, R² mean over dimensions (scikit-learn)"
 
 
 def _regression(name: str) -> list[Metric]:
-    """R² in both definitions; of rotations the error in degrees too."""
+    """Of a target that the paper has."""
     words, paper = REGRESSED[name]
     short = {"hue": "colour"}.get(name, words.removesuffix(" difference"))
+    return _regressed(name, words, short, paper, degrees=name.endswith("_rot"))
+
+
+def _declared_term(number: int) -> list[Metric]:
+    """Of a term of an action that is declared (`actions.probe_targets`); only rotations have all of these."""
+    between, single = f"term {number} of the action", f"rotation of term {number}"
+    return [
+        *_regressed(f"rel_term{number}", between, between, "", degrees=True),
+        *_regressed(f"indiv_term{number}", single, single, "", degrees=True),
+    ]
+
+
+def _regressed(name: str, words: str, short: str, paper: str, *, degrees: bool) -> list[Metric]:
+    """R² in both definitions; of rotations the error in degrees too."""
     found = [
         Metric(f"r2_{name}_avg", f"R² {words}, avg", EXPLAINED, MEAN_R2, f"R² {short}", paper),
         Metric(f"r2_{name}_pool", f"R² {words}, pooled", EXPLAINED),
     ]
-    if name.endswith("_rot"):
+    if degrees:
         found += [
             Metric(f"{name}_deg", f"{words}, mean error in degrees", DEGREES),
             Metric(f"{name}_deg_median", f"{words}, median error in degrees", DEGREES),
@@ -150,6 +166,7 @@ METRICS: dict[str, Metric] = {
     metric.key: metric
     for metric in (
         *OF_VIEWS,
+        *(metric for number in range(1, LISTED_TERMS + 1) for metric in _declared_term(number)),
         *(Metric(f"r2_path.{name}", f"R² path, {shown}, M = {{}}", EXPLAINED) for name, shown in PATHS.items()),
         *_under(IN_CONTEXT, "in_context.encoder.{key}", "{label}, without the transformer"),
         *_under(IN_CONTEXT, "in_context.rotation.{key}", "{label}, context of rotation, {{}} tokens"),

@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from augmentation_actions import augmentation_actions
 
-from seqjepa.data.actions import AUGMENTATION_PARTS
+from seqjepa.data.actions import AUGMENTATION_COLUMNS, PRESETS, is_augmentation
 from seqjepa.data.augment.parameters import (
     FROZEN,
     Scaling,
-    augmentation_actions,
     constants_for,
     draw_parameters,
     estimate_constants,
@@ -62,7 +62,10 @@ def test_zscores_are_differenced():
     expected = (PARAMS[:, 1:] - PARAMS[:, :-1]) / torch.arange(1.0, 10)
     assert actions.shape == (5, 3, 9)
     assert torch.allclose(actions, expected, atol=1e-6)
-    for kind, part in AUGMENTATION_PARTS.items():
+    kinds = {kind: spec.columns for kind, spec in PRESETS.items() if is_augmentation(spec)}
+    assert list(kinds) == ["crop", "jitter", "blur", "augmentation"]
+    for kind, columns in kinds.items():
+        part = [AUGMENTATION_COLUMNS.index(name) for name in columns]
         assert torch.equal(augmentation_actions(PARAMS, kind, SCALING), actions[..., part])
 
 

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from augment_reference import augment_each, grey_levels_off
+from augmentation_actions import augmentation_actions
 from loaders import assert_same, augmented_loader
 from PIL import Image
 from typer.testing import CliRunner
 
 from cli import seqjepa_data_app
-from seqjepa.data.augment.parameters import augmentation_actions, constants_for, draw_parameters
+from seqjepa.data.augment.parameters import constants_for, draw_parameters
 from seqjepa.data.augment.recipes import RECIPES, Recipe, build_recipe
 from seqjepa.data.loader import Loader
 from seqjepa.data.sequence import ViewSequence

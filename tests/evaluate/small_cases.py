@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from seqjepa.config import EvalConfig
+from seqjepa.data.actions import PRESETS
 from seqjepa.evaluate.bootstrap import Resampling
 from seqjepa.evaluate.capabilities import Capabilities, capabilities_of
 from seqjepa.evaluate.encode import SplitFeatures, encode_splits
@@ -50,7 +51,7 @@ def handmade_case(loaded: LoadedRun, shards: Path, train: Features, val: Feature
     stored, banks = ShardSet.open(shards), SplitFeatures(train, val, ("train", "val"), 16, "run")
     classes = int(max(train.labels.max(), val.labels.max())) + 1
     can = Capabilities(
-        loaded.method, "rotation", classes, train.param_names, min(train.most_views, val.most_views),
+        loaded.method, PRESETS["rotation"], classes, train.param_names, min(train.most_views, val.most_views),
         labelled=int(val.labels.min()) >= 0,
     )  # fmt: skip
     folder = fields.pop("folder", Path("unused"))

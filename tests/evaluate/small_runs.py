@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from seqjepa.config import DataConfig, Fidelity, ModelConfig, RunConfig
-from seqjepa.data.actions import action_size
+from seqjepa.data.actions import as_spec
 from seqjepa.data.fixations import Fixating
 from seqjepa.recipes import to_toml
 from seqjepa.training.checkpoint import initial_method, save_weights
@@ -112,7 +112,7 @@ def augmented_run_of(
 ) -> Path:
     """A run on augmented images of IMAGE pixels; settings are those of RunConfig."""
     data = DataInfo(
-        *(action, action_size(action), (0.4, 0.4, 0.4), (0.2, 0.2, 0.2), IMAGE, IMAGE),
+        *(action, as_spec(action).size, (0.4, 0.4, 0.4), (0.2, 0.2, 0.2), IMAGE, IMAGE),
         kind="image", split="train", image_height=IMAGE, image_width=IMAGE, augment=augment,
     )  # fmt: skip
     config = RunConfig(

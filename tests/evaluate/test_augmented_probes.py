@@ -9,7 +9,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 
 from seqjepa.config import EvalConfig
-from seqjepa.data.actions import AUGMENTATION_COLUMNS
+from seqjepa.data.actions import AUGMENTATION_COLUMNS, PRESETS
 from seqjepa.data.augment.parameters import Scaling, constants_for, draw_parameters
 from seqjepa.data.augment.recipes import RECIPES
 from seqjepa.data.draws import Purpose
@@ -54,7 +54,14 @@ def measured(
     train: Features, val: Features, epochs: int, names: str, standardise: bool = False, constant: tuple[str, ...] = ()
 ) -> dict[str, float]:
     subject = Capabilities(
-        Blind(), "augmentation", 2, AUGMENTATION_COLUMNS, V, labelled=True, seen="augmentations", constant=constant
+        Blind(),
+        PRESETS["augmentation"],
+        2,
+        AUGMENTATION_COLUMNS,
+        V,
+        labelled=True,
+        seen="augmentations",
+        constant=constant,
     )
     config = EvalConfig(m_val=(1, 3), probe_epochs=epochs, agg_draws=K, standardise=standardise)
     measures, _ = tasks_for(subject, config)
@@ -119,7 +126,7 @@ def test_released_targets_are_over_their_norm_along_the_views(whole_draw, views)
 def test_released_actions_are_normalised_over_the_whole_draw_before_prefixes_are_taken():
     bank = bank_of(20, seed=0, scaling=None)
     subject = Capabilities(
-        Blind(), "blur", 2, AUGMENTATION_COLUMNS, V, labelled=True, seen="augmentations", author=True
+        Blind(), PRESETS["blur"], 2, AUGMENTATION_COLUMNS, V, labelled=True, seen="augmentations", author=True
     )
     measure = next(m for m in tasks_for(subject, EvalConfig(m_val=(2,), probe_epochs=1))[0] if m.name == "top1_agg")
     z_agg, _ = measure.inputs(bank, bank.draw(0, 0, Purpose.PROBE, measure.views))(torch.arange(20))
@@ -129,7 +136,9 @@ def test_released_actions_are_normalised_over_the_whole_draw_before_prefixes_are
 
 
 def test_no_view_of_the_target_pipeline_goes_into_z_agg():
-    subject = Capabilities(Blind(), "augmentation", 2, AUGMENTATION_COLUMNS, V, labelled=True, seen="augmentations")
+    subject = Capabilities(
+        Blind(), PRESETS["augmentation"], 2, AUGMENTATION_COLUMNS, V, labelled=True, seen="augmentations"
+    )
     measure = next(
         m for m in tasks_for(subject, EvalConfig(m_val=(1, V - 1), probe_epochs=1))[0] if m.name == "top1_agg"
     )

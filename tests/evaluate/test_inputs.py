@@ -7,8 +7,10 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from seqjepa.data.actions import PRESETS
 from seqjepa.evaluate import tasks as inputs
 from seqjepa.evaluate.features import Features
+from shards.schema import ActionSpec
 
 NAMES = ("rot_x", "rot_y", "rot_z", "floor_hue", "light_theta", "light_phi", "light_hue")
 S, N, D = 5, 4, 3
@@ -43,7 +45,7 @@ def test_label_of_view(bank, views):
 
 
 def test_rotation_between_is_scipys_and_in_order(bank, views):
-    z, target = inputs.action_between("rotation")(bank, views)(ROWS)
+    z, target = inputs.action_between(PRESETS["rotation"])(bank, views)(ROWS)
     assert z.tolist() == [[4, 0, 1, 4, 2, 1], [0, 3, 1, 0, 0, 1]]
     first, second = rotations(bank, views[:, 0]), rotations(bank, views[:, 1])
     relative = (first.inv() * second).as_matrix()
@@ -51,12 +53,12 @@ def test_rotation_between_is_scipys_and_in_order(bank, views):
 
 
 def test_rotation_of_view_has_scipys_sign(bank, views):
-    _, target = inputs.rotation_of_view(bank, views)(ROWS)
+    _, target = inputs.rotation_of_view(PRESETS["rotation"].terms[0])(bank, views)(ROWS)
     np.testing.assert_allclose(target.numpy(), rotations(bank, views[:, 0]).as_quat(), atol=1e-6)
 
 
 def test_hue_between_is_a_plain_difference(bank, views):
-    _, target = inputs.hue_between(bank, views)(ROWS)
+    _, target = inputs.action_between(ActionSpec(PRESETS["rotation_colour"].terms[1:]))(bank, views)(ROWS)
     expected = bank.params[4, 2, [3, 6]] - bank.params[4, 0, [3, 6]]
     np.testing.assert_allclose(target[0].numpy(), expected, atol=1e-6)
 

@@ -9,6 +9,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 
 from seqjepa.config import EvalConfig, ModelConfig, RunConfig
+from seqjepa.data.actions import PRESETS
 from seqjepa.data.draws import Purpose
 from seqjepa.evaluate import tasks as inputs
 from seqjepa.evaluate.capabilities import Capabilities
@@ -46,7 +47,7 @@ def bank_of(samples: int, seed: int, width: int = 0) -> Features:
 
 
 def measured(method: torch.nn.Module, train: Features, val: Features, epochs: int, names: str) -> dict:
-    subject = Capabilities(method, "position", 2, ("x", "y"), V, labelled=True, seen="patches")
+    subject = Capabilities(method, PRESETS["position"], 2, ("x", "y"), V, labelled=True, seen="patches")
     measures, skipped = tasks_for(
         subject, EvalConfig(m_val=(1, 2, 3), probe_epochs=epochs, agg_draws=K, standardise=True)
     )
@@ -112,7 +113,7 @@ def test_way_and_actions_of_a_run_by_hand():
         def path_features(self, z, actions, *, vision, action):
             return torch.cat([z.flatten(1), actions.flatten(1)], 1) * torch.tensor([vision, action]).all()
 
-    shown = inputs.path_of_prefixes(Shows(), "position", "position", [2], vision=True, acting=True)
+    shown = inputs.path_of_prefixes(Shows(), PRESETS["position"], PRESETS["position"], [2], vision=True, acting=True)
     x, y = shown(bank, slots)(torch.tensor([4, 1]))
     for row, sample in enumerate((4, 1)):
         p = bank.params[sample, 8:11]

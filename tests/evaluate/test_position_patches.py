@@ -10,6 +10,7 @@ import torch
 from small_runs import IMAGE, TINY, augmented_run_of, build_images
 
 from seqjepa.config import EvalConfig
+from seqjepa.data.actions import PRESETS
 from seqjepa.data.draws import Purpose
 from seqjepa.evaluate.encode import SplitFeatures, encode_splits
 from seqjepa.evaluate.probes import Bench, fit_and_score
@@ -85,7 +86,7 @@ def test_where_patches_are_is_read_from_what_shows_it_and_from_nothing_else(tmp_
     assert (how.patch, how.fidelity, how.inhibition) == (PATCH, fidelity, "disc" if fidelity == "paper" else "square")
     assert (train.param_names, train.run_length, train.runs, val.runs) == (("x", "y"), 2, 4, 1)
     pairs = val.params.reshape(len(val), 2, 2)
-    x, y = action_between("position")(val, val.draw(0, 0, Purpose.EVALUATION, 2))(torch.arange(len(val)))
+    x, y = action_between(PRESETS["position"])(val, val.draw(0, 0, Purpose.EVALUATION, 2))(torch.arange(len(val)))
     np.testing.assert_allclose(y, pairs[:, 1] - pairs[:, 0], atol=1e-6)
     np.testing.assert_array_equal(x, val.z.flatten(1))
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from seqjepa.config import EvalConfig
+from seqjepa.data.actions import PRESETS
 from seqjepa.evaluate.capabilities import Capabilities
 from seqjepa.evaluate.features import encode_views
 from seqjepa.evaluate.probes import Bench, fit_and_score
@@ -40,7 +41,7 @@ def test_features_made_anew_are_the_cached_ones_and_give_the_same_scores(peer: M
     encoded = peer.Encoded(method, peer.decoded(stored.split("train"), CPU, 2), STATS)
     rows, slots = torch.tensor([[3], [7]]), torch.from_numpy(np.array([[0, 3], [2, 1]]))
     torch.testing.assert_close(encoded[rows, slots], train.z[rows, slots], atol=1e-5, rtol=1e-4)
-    subject = Capabilities(method, "rotation", 3, train.param_names, 4, labelled=True, no_path="no")
+    subject = Capabilities(method, PRESETS["rotation"], 3, train.param_names, 4, labelled=True, no_path="no")
     bench = Bench(train, val, CPU, seed=0)
     for measure in tasks_for(subject, EvalConfig(m_val=(1, 3), probe_epochs=2))[0]:
         _, scores = peer.probe_recomputed(measure, bench, encoded, measure.epochs)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from seqjepa.config import EvalConfig, RunConfig
+from seqjepa.data.actions import PRESETS
 from seqjepa.evaluate.capabilities import Capabilities
 from seqjepa.evaluate.features import encode_views
 from seqjepa.evaluate.probes import Bench, fit_and_score
@@ -81,7 +82,7 @@ def test_probes_find_what_the_features_hold(shards):
         encode_views(Colours(), ShardSet.open(shards).split(split), ((0.4,) * 3, (0.2,) * 3), torch.device("cpu"))
         for split in ("train", "val")
     ]
-    subject = Capabilities(Colours(), "rotation", 3, banks[0].param_names, 4, labelled=True)
+    subject = Capabilities(Colours(), PRESETS["rotation"], 3, banks[0].param_names, 4, labelled=True)
     measures, _ = tasks_for(subject, EvalConfig(m_val=(1,)))
     top1, hue = measures[0], measures[-1]
     bench = Bench(*banks, torch.device("cpu"), seed=0, val_draws=4)

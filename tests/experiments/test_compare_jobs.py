@@ -9,7 +9,7 @@ import torch
 from compare_lab import image_shards
 from noise_shards import noise_shards
 
-from seqjepa.data.actions import action_size
+from seqjepa.data.actions import as_spec
 from seqjepa.experiments.compare import FILE, RECIPES, Comparison, compare, method_names, parse_methods
 from seqjepa.methods import METHODS as KNOWN
 from seqjepa.recipes import load_recipe
@@ -92,7 +92,7 @@ def test_all_encoders_begin_with_the_same_weights(shards: Path) -> None:
     encoders = []
     for (job,) in Comparison(shards, seeds=(5,)).jobs().values():
         config = job.config()
-        encoders.append(initial_method(config, action_size(config.data.action)).get_submodule("encoder"))
+        encoders.append(initial_method(config, as_spec(config.data.action).size).get_submodule("encoder"))
     first = encoders[0].state_dict()
     for encoder in encoders[1:]:
         assert all(torch.equal(value, first[name]) for name, value in encoder.state_dict().items())

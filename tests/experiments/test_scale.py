@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from seqjepa.data.actions import action_size
+from seqjepa.data.actions import as_spec
 from seqjepa.experiments.scale import load_scale, scale_names
 from seqjepa.experiments.tables import paper_tables, shard_kind_of
 from seqjepa.methods import build_method
@@ -38,7 +38,7 @@ def test_every_recipe_can_be_built_at_the_small_scale() -> None:
     configs = [scaled(recipe, "small")[1] for recipe in RECIPES]
     different = {(c.method, c.model.projector_kind, c.model.condition, c.model.stem): c for c in configs}
     for config in different.values():
-        build_method(config, action_size(config.data.action))
+        build_method(config, as_spec(config.data.action).size)
 
 
 def test_small_seq_jepa_is_the_demos_run() -> None:

@@ -8,7 +8,7 @@ from methods_lab import BASELINES, CONDITIONED
 
 from seqjepa import recipes
 from seqjepa.config import OptimConfig, RunConfig
-from seqjepa.data.actions import action_size
+from seqjepa.data.actions import as_spec
 from seqjepa.methods import build_method
 from seqjepa.recipes import flatten, load_recipe
 
@@ -92,7 +92,7 @@ def test_there_are_no_other_recipes_of_these_methods() -> None:
 def test_the_method_of_a_recipe_is_built(name: str, fidelity: str) -> None:
     config = load_recipe(name, [f"fidelity={fidelity}"])
     with torch.device("meta"):
-        method = build_method(config, action_size(config.data.action))
+        method = build_method(config, as_spec(config.data.action).size)
     assert method.views_needed == config.data.context + 1
 
 

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from seqjepa.data.actions import AUGMENTATION_COLUMNS, actions_between, as_spec
+from seqjepa.data.actions import AUGMENTATION_COLUMNS, as_spec
 from seqjepa.data.augment.recipes import RECIPES, Pipeline, Recipe
 from seqjepa.data.draws import Purpose, uniform
 from shards.errors import ConfigError, FormatError
@@ -214,11 +214,6 @@ def _scaled_term(term: ActionTerm, scaling: Scaling | None) -> ActionTerm:
         return replace(term, normalise="norm")
     at = [AUGMENTATION_COLUMNS.index(name) for name in term.columns]
     return replace(term, mean=tuple(scaling.mean[k] for k in at), std=tuple(scaling.std[k] for k in at))
-
-
-def augmentation_actions(params: Tensor, kind: str, scaling: Scaling | None) -> Tensor:
-    """params float32 [B, T, 9] → [B, T-1, A]."""
-    return torch.from_numpy(actions_between(params.numpy(), AUGMENTATION_COLUMNS, scaled(kind, scaling)))
 
 
 def stored_scaling(info: DatasetInfo) -> Scaling | None:
