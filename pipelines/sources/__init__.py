@@ -7,6 +7,7 @@ Shards with maps and the maps themselves find each other by split and key.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -88,7 +89,7 @@ class ViewsContent:
         return self.record.name
 
 
-class Source:
+class Source(ABC):
     """What building a shard set asks of any source.
 
     name     of the command: `seqjepa-data shard <name>`
@@ -117,21 +118,21 @@ class ImageSource(Source):
     left_out: int = 0
     others: LeftOut = LeftOut()
 
+    @abstractmethod
     def records(self) -> list[ImageRecord]:
         """All splits, in a stable order. Raises FormatError or UsageError if the layout is not what it should be."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, record: ImageRecord) -> np.ndarray:
         """uint8 [H, W, 3] RGB; grey, palette, CMYK and alpha converted. ValueError says what is wrong with it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def digest(self, record: ImageRecord) -> str:
         """short_digest of its bytes as they are stored; of no bytes, for an image that cannot be read."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stamp(self) -> str:
         """Differs, on this machine, whenever a file of the source may have been written to."""
-        raise NotImplementedError
 
 
 class ViewSource(Source):
@@ -152,21 +153,21 @@ class ViewSource(Source):
     sample: Sequence[tuple[str, Content]]
     random_access: bool = True
 
+    @abstractmethod
     def records(self) -> list[ViewsRecord]:
         """All objects in the source's own order. Raises FormatError or UsageError as ImageSource.records."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, records: Sequence[ViewsRecord], positions: Sequence[int]) -> Iterator[ViewsContent]:
         """Contents of `records[p]` for each p of `positions` (ascending), in that order."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stamp(self, records: Sequence[ViewsRecord]) -> str:
         """Differs, on this machine, whenever a file of these records may have been written to."""
-        raise NotImplementedError
 
+    @abstractmethod
     def holds(self, records: Sequence[ViewsRecord], identity: dict[str, Any]) -> bool:
         """Whether the files of these records are still those of `identity`."""
-        raise NotImplementedError
 
 
 def open_source(kind: str, path: Path | str, *, val_fraction: float | None = None) -> ImageSource:

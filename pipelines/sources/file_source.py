@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -86,9 +87,9 @@ class FileSource(ImageSource):
     def __init__(self, path: Path):
         self.path = path
 
+    @abstractmethod
     def arrange(self, files: FileList) -> Arrangement:
         """Raises UsageError or FormatError where split and class of an image cannot be told."""
-        raise NotImplementedError
 
     def __getstate__(self) -> dict[str, Any]:
         """A worker is handed the records that it reads; the listing of a million files stays here."""

@@ -81,29 +81,12 @@ def evaluate_command(
       seqjepa evaluate runs/stl-pls-M4 --shards shards/imagenet224 --patch 84
       seqjepa evaluate runs/c100-all-M2 --shards shards/cifar100 --m-val 1-8
     """
+    options = {name: value for name, value in locals().items() if name not in ("run", "shards", "as_json")}
     from seqjepa.evaluate.results import format_table, read_results, results_file
 
-    results = measured(
-        run,
-        shards,
-        untrained=untrained,
-        device=device,
-        m_val=parse_sizes(m_val),
-        probe_epochs=probe_epochs,
-        train_draws=train_draws,
-        val_draws=val_draws,
-        seed=seed,
-        train_split=train_split,
-        val_split=val_split,
-        patch=patch,
-        normalisation=normalisation,
-        path=path,
-        contexts=None if contexts is None else parse_sizes(contexts, "--contexts", 0, 8190),
-        suite=suite,
-        ood=ood,
-        standardise=standardise,
-        out=run,
-    )
+    options["m_val"] = parse_sizes(m_val)
+    options["contexts"] = None if contexts is None else parse_sizes(contexts, "--contexts", 0, 8190)
+    results = measured(run, shards, **options, out=run)
     if as_json:
         print_json(results)
     else:

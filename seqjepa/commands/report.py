@@ -42,9 +42,9 @@ def report_command(
       seqjepa report -o paper.html
     """
     from seqjepa.report.figures import build_figures
-    from seqjepa.report.render import csv as csv_form
     from seqjepa.report.render import latex as latex_form
-    from seqjepa.report.render import markdown as markdown_form
+    from seqjepa.report.render import plain as csv_form
+    from seqjepa.report.render import plain as markdown_form
     from seqjepa.report.render.html import TITLE, render_report
     from seqjepa.report.runs import read_records
     from seqjepa.report.tables import build_tables
@@ -58,14 +58,14 @@ def report_command(
     if markdown:
         files.append(_signed(markdown, markdown_form.markdown_document(TITLE, tables)))
     if csv:
-        files.append(_signed(csv, csv_form.csv_text(tables), csv_form.SIGN))
+        files.append(_signed(csv, csv_form.csv_text(tables), csv_form.CSV_SIGN))
     if latex:
         files.append(_signed(latex, latex_form.latex_document(tables)))
     if out:
         files.append(_signed(out, render_report(found, tables, build_figures(found))))
     write_own(files)
     if as_json:
-        print_json({"runs": [_run(record) for record in found], "cells": list(csv_form.records(tables))})
+        print_json({"runs": [_run(record) for record in found], "cells": list(csv_form.table_records(tables))})
         return
     for line in [*_summary(found, tables), *(f"written: {file.path}" for file in files)]:
         typer.echo(line)

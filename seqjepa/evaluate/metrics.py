@@ -1,20 +1,27 @@
-"""The numbers the paper reports: top-1 accuracy, two definitions of R² (docs/fidelity.md #42), and angles in degrees.
+"""The numbers that the paper reports, and their bootstrap intervals.
 
-R² is always computed over the whole validation set at once; averaging it over batches is a different number.
+Top-1 accuracy, two definitions of R² (docs/fidelity.md #42), angles in degrees, and where the right candidate comes
+among all: ranks, MRR and hits (Table 10). R² is always computed over the whole validation set at once; averaging it
+over batches is a different number.
 
-Where the right candidate comes among all: ranks, MRR and hits (Table 10).
+Intervals say which validation objects there happened to be. Objects are drawn with replacement; all draws of an object
+move together, and nothing is fitted again. Every number is a function of means over rows, so a thousand resamples are
+one product of matrices.
 
-Letters: S objects of a split, b of a chunk, q queries of an object, n candidates, P width of an embedding.
+Letters: n rows or objects, S objects of a split, q queries of an object, D output dimensions, P width of an embedding;
+b rows of a chunk, R resamples, k columns that a number needs the means of. In ranks, n is the number of candidates.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from seqjepa.evaluate.bootstrap import Averaged, Resampling
 
 FLOAT_NOISE = 1e-5
 """Standard deviation below which a dimension of a target is constant: of targets in their natural units (shares of an
@@ -136,3 +143,82 @@ def chance(candidates: np.ndarray) -> dict[str, float]:
 
 def _values(ranks: np.ndarray) -> dict[str, np.ndarray]:
     return {"mrr": 1 / ranks} | {f"h{k}": (ranks <= k).astype(np.float64) for k in HITS}
+
+
+RESAMPLES, LEVEL = 1000, 0.95
+RESAMPLES_AT_ONCE = 100
+Intervals = dict[str, list[float]]
+"""[lowest, highest] value by the name of a number."""
+
+
+class Averaged(NamedTuple):
+    """A number that is a function of means.
+
+    rows    float64 [rows, k]: the columns that are averaged over rows
+    number  means [R, k] → the number [R]
+    """
+
+    rows: Tensor
+    number: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """R bootstrap samples of n objects: counts uint8 [R, n], how often each object is in a sample."""
+
+    counts: Tensor
+
+    @staticmethod
+    def of(objects: int, seed: int, device: torch.device, resamples: int = RESAMPLES) -> Resampling:
+        """The same samples for every number of an evaluation, from the seed alone."""
+        generator = torch.Generator().manual_seed(seed)
+        counts = torch.empty(resamples, objects, dtype=torch.uint8)
+        for row in counts:
+            drawn = torch.randint(objects, (objects,), generator=generator)
+            row.copy_(torch.bincount(drawn, minlength=objects))
+        return Resampling(counts.to(device))
+
+    def interval(self, averaged: Averaged) -> list[float]:
+        """[low, high]: the middle 95 % of the number over the samples. Rows are all objects, once for each draw, in
+        order."""
+        objects = self.counts.shape[1]
+        rows = averaged.rows.unflatten(0, (-1, objects)).mean(dim=0) / objects
+        parts = self.counts.split(RESAMPLES_AT_ONCE)
+        values = averaged.number(torch.cat([part.to(rows.dtype) @ rows for part in parts]))
+        tail = (1 - LEVEL) / 2
+        return torch.quantile(values, values.new_tensor([tail, 1 - tail])).tolist()
+
+
+def averaged_mean(values: Tensor) -> Averaged:
+    """The mean of values [rows], such as hits for an accuracy."""
+    return Averaged(values.double()[:, None], lambda means: means[:, 0])
+
+
+def averaged_r2_avg(target: Tensor, predicted: Tensor) -> Averaged:
+    """metrics.r2_avg of tensors [rows, D]."""
+    y, squared = _centred(target, predicted)
+    return Averaged(torch.cat([squared, y, y.square()], dim=1), _explained)
+
+
+def averaged_r2_pool(target: Tensor, predicted: Tensor) -> Averaged:
+    """metrics.r2_pool of tensors [rows, D]: that of one dimension with all entries in it."""
+    y, squared = _centred(target, predicted)
+    return Averaged(torch.stack([squared.mean(1), y.mean(1), y.square().mean(1)], dim=1), _explained)
+
+
+def _centred(target: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
+    """Targets less one scalar, which changes neither R² and keeps sums of squares exact, and squared errors."""
+    y = target.detach().double()
+    return y - y.mean(), (y - predicted.detach().double()).square()
+
+
+def _explained(means: Tensor) -> Tensor:
+    """R² [R] from means [R, 3 D] of squared errors, targets, squared targets; averaged over the D dimensions.
+
+    As in `metrics`, a dimension that does not vary in a sample counts 1 if it is predicted exactly and 0 otherwise.
+    """
+    error, mean, square = means.chunk(3, dim=1)
+    total = square - mean.square()
+    varies = total > 1e-12 * square
+    score = torch.where(varies, 1 - error / torch.where(varies, total, 1), (error == 0).double())
+    return score.mean(dim=1)

@@ -47,18 +47,18 @@ class Views:
     rotation: np.ndarray | None
 
     @classmethod
-    def of(cls, bank: Features) -> Views:
-        labels = bank.labels.cpu().numpy()
-        if bank.z_image is not None:
-            each = np.arange(len(bank))
-            return cls(directions(bank.z_image), each, np.zeros_like(each), labels, None)
-        sample, slot = np.nonzero(np.arange(bank.z.shape[1]) < bank.n_views[:, None])
-        rows, slots = (torch.from_numpy(index).to(bank.z.device) for index in (sample, slot))
+    def of(cls, features: Features) -> Views:
+        labels = features.labels.cpu().numpy()
+        if features.z_image is not None:
+            each = np.arange(len(features))
+            return cls(directions(features.z_image), each, np.zeros_like(each), labels, None)
+        sample, slot = np.nonzero(np.arange(features.z.shape[1]) < features.n_views[:, None])
+        rows, slots = (torch.from_numpy(index).to(features.z.device) for index in (sample, slot))
         rotation = None
-        if set(ROTATION_COLUMNS) <= set(bank.param_names):
-            angles = np.stack([bank.column(name)[sample, slot] for name in ROTATION_COLUMNS], axis=-1)
+        if set(ROTATION_COLUMNS) <= set(features.param_names):
+            angles = np.stack([features.column(name)[sample, slot] for name in ROTATION_COLUMNS], axis=-1)
             rotation = quaternion(angles.astype(np.float64))
-        return cls(directions(bank.z[rows, slots]), sample, slot, labels[sample], rotation)
+        return cls(directions(features.z[rows, slots]), sample, slot, labels[sample], rotation)
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,8 @@ def _save(ctx: EvalContext, views: Views, queries: np.ndarray, found: np.ndarray
 
 
 def _why_no_neighbours(ctx: EvalContext) -> str:
-    bank = ctx.splits.val
-    there = int(bank.n_views.sum()) if bank.z_image is None else len(bank)
+    features = ctx.splits.val
+    there = int(features.n_views.sum()) if features.z_image is None else len(features)
     return f"needs more than {NEIGHBOURS_EACH} views, there are {there}" if there <= NEIGHBOURS_EACH else ""
 
 

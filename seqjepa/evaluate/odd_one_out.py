@@ -22,8 +22,8 @@ from torch.nn import functional as F
 
 from seqjepa.data.actions import ROTATION_COLUMNS, actions_between
 from seqjepa.data.draws import Purpose, choose_distinct, draw_u32
-from seqjepa.evaluate.bootstrap import averaged_mean
 from seqjepa.evaluate.features import Features
+from seqjepa.evaluate.metrics import averaged_mean
 from seqjepa.evaluate.probes import Bench, Fit, Gather, cross_entropy, fit, predict
 from seqjepa.evaluate.studies import EvalContext, Study
 from seqjepa.methods.base import Aggregating
@@ -48,14 +48,14 @@ class Triplets:
     def __len__(self) -> int:
         return len(self.odd)
 
-    def z(self, bank: Features) -> Tensor:
-        """Features float32 [T, 3, D], where the bank has its own."""
-        samples, slots = (torch.from_numpy(part).to(bank.z.device) for part in (self.samples, self.slots))
-        return bank.z[samples, slots].float()
+    def z(self, features: Features) -> Tensor:
+        """Features float32 [T, 3, D], on their device and in their dtype."""
+        samples, slots = (torch.from_numpy(part).to(features.z.device) for part in (self.samples, self.slots))
+        return features.z[samples, slots].float()
 
-    def actions(self, bank: Features, action: ActionSpec) -> np.ndarray:
+    def actions(self, features: Features, action: ActionSpec) -> np.ndarray:
         """float32 [T, 2, A] from each view to the next by their parameters, also from one object to the other."""
-        return actions_between(bank.params[self.samples, self.slots], bank.param_names, action)
+        return actions_between(features.params[self.samples, self.slots], features.param_names, action)
 
 
 def trials(samples: int) -> int:
@@ -63,21 +63,21 @@ def trials(samples: int) -> int:
     return samples * -(-FEWEST // samples)
 
 
-def draw_triplets(bank: Features, seed: int, draw: int, purpose: Purpose) -> Triplets:
+def draw_triplets(features: Features, seed: int, draw: int, purpose: Purpose) -> Triplets:
     """Triplets as a function of (seed, draw, purpose); needs two classes, and two views of every object.
 
     Object t mod S is drawn with one of any other class, and a coin says which of the two is the odd one: whatever the
     sizes of classes, no object is odd more often than not, so a single view gives nothing away.
     """
-    size = len(bank)
+    size = len(features)
     number = np.arange(trials(size))
     drawn = draw_u32(seed, draw, purpose, number, 6)
     first = number % size
-    second = _of_another_class(bank.labels.cpu().numpy(), first, drawn[:, 0])
+    second = _of_another_class(features.labels.cpu().numpy(), first, drawn[:, 0])
     swap = drawn[:, 1] < 2**31
     pair, single = np.where(swap, second, first), np.where(swap, first, second)
-    twice = choose_distinct(bank.n_views[pair], drawn[:, 2:4])
-    once = choose_distinct(bank.n_views[single], drawn[:, 4:5])
+    twice = choose_distinct(features.n_views[pair], drawn[:, 2:4])
+    once = choose_distinct(features.n_views[single], drawn[:, 4:5])
     odd = _below(drawn[:, 5], VIEWS)
     return Triplets(_with_odd(np.stack([pair, pair], 1), single[:, None], odd), _with_odd(twice, once, odd), odd)
 
@@ -109,7 +109,7 @@ ROWS_PER_PASS = 1024
 
 @dataclass(frozen=True)
 class Contest:
-    """One way to tell: how triplets of a bank are shown, [T, …], a new head by its input, and how long it learns.
+    """One way to tell: how triplets of a split are shown, [T, …], a new head by its input, and how long it learns.
 
     draws   how many different training draws of triplets there are, cycled over epochs
     """
@@ -121,12 +121,12 @@ class Contest:
 
 
 def _why_no_odd_one_out(ctx: EvalContext) -> str:
-    banks = (ctx.splits.train, ctx.splits.val)
-    if not set(ROTATION_COLUMNS) <= set(banks[0].param_names):
+    splits = (ctx.splits.train, ctx.splits.val)
+    if not set(ROTATION_COLUMNS) <= set(splits[0].param_names):
         return "the samples have no rotations"
     if not ctx.can.labelled:
         return "samples without a label"
-    if any(int(bank.labels.min()) == int(bank.labels.max()) for bank in banks):
+    if any(int(features.labels.min()) == int(features.labels.max()) for features in splits):
         return "a split has objects of one class only"
     return "a sample has a single view" if ctx.can.most_views < 2 else ""
 
@@ -188,26 +188,26 @@ def _told(contest: Contest, bench: Bench) -> tuple[Tensor, nn.Module]:
     return torch.cat([predict(head, x).argmax(dim=-1) == odd for x, odd in parts]), head
 
 
-def _shown(contest: Contest, bank: Features, bench: Bench, draw: int, purpose: Purpose) -> tuple[Tensor, Tensor]:
-    triplets = draw_triplets(bank, bench.seed, draw, purpose)
-    return contest.show(bank, triplets).to(bench.device), torch.from_numpy(triplets.odd).to(bench.device)
+def _shown(contest: Contest, features: Features, bench: Bench, draw: int, purpose: Purpose) -> tuple[Tensor, Tensor]:
+    triplets = draw_triplets(features, bench.seed, draw, purpose)
+    return contest.show(features, triplets).to(bench.device), torch.from_numpy(triplets.odd).to(bench.device)
 
 
 def _linear(example: Tensor) -> nn.Module:
     return nn.Linear(example.shape[-1], VIEWS)
 
 
-def _joined(bank: Features, triplets: Triplets) -> Tensor:
+def _joined(features: Features, triplets: Triplets) -> Tensor:
     """[z1; z2; z3], [T, 3 D]."""
-    return triplets.z(bank).flatten(1)
+    return triplets.z(features).flatten(1)
 
 
 def _packed(action: ActionSpec) -> Callable[[Features, Triplets], Tensor]:
     """z of each view beside the action to the next one (zeros for the last), [T, 3, D + A]."""
 
-    def show(bank: Features, triplets: Triplets) -> Tensor:
-        actions = F.pad(torch.from_numpy(triplets.actions(bank, action)), (0, 0, 0, 1))
-        return torch.cat([triplets.z(bank), actions.to(bank.z.device)], dim=-1)
+    def show(features: Features, triplets: Triplets) -> Tensor:
+        actions = F.pad(torch.from_numpy(triplets.actions(features, action)), (0, 0, 0, 1))
+        return torch.cat([triplets.z(features), actions.to(features.z.device)], dim=-1)
 
     return show
 
@@ -218,8 +218,8 @@ def _aggregated(
     """z_AGG of the three views, [T, W]."""
 
     @torch.no_grad()
-    def show(bank: Features, triplets: Triplets) -> Tensor:
-        z, actions = triplets.z(bank), torch.from_numpy(triplets.actions(bank, action))
+    def show(features: Features, triplets: Triplets) -> Tensor:
+        z, actions = triplets.z(features), torch.from_numpy(triplets.actions(features, action))
         passes = zip(z.split(ROWS_PER_PASS), actions.split(ROWS_PER_PASS), strict=True)
         return torch.cat([method.aggregate(some.to(device), a.to(device)).float() for some, a in passes])
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqjepa.data.actions import PRESETS, ROTATION_COLUMNS, columns, is_augmentation
-from seqjepa.evaluate.bootstrap import Resampling
 from seqjepa.evaluate.encode import decoding_threads, statistics
 from seqjepa.evaluate.features import Features, encode_views
+from seqjepa.evaluate.metrics import Resampling
 from seqjepa.evaluate.probes import (
     ProbeTask,
     Scores,

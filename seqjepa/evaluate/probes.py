@@ -24,9 +24,20 @@ from tqdm import tqdm
 
 from seqjepa.data.draws import Purpose, permutation
 from seqjepa.devices import available_memory
-from seqjepa.evaluate.bootstrap import Averaged, Resampling, averaged_mean, averaged_r2_avg, averaged_r2_pool
 from seqjepa.evaluate.features import Features
-from seqjepa.evaluate.metrics import confusion, geodesic_deg, r2_avg, r2_pool, top1, varying
+from seqjepa.evaluate.metrics import (
+    Averaged,
+    Resampling,
+    averaged_mean,
+    averaged_r2_avg,
+    averaged_r2_pool,
+    confusion,
+    geodesic_deg,
+    r2_avg,
+    r2_pool,
+    top1,
+    varying,
+)
 
 logger = logging.getLogger(__name__)
 

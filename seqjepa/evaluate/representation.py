@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqjepa.data.draws import Purpose
-from seqjepa.evaluate.bootstrap import averaged_mean
 from seqjepa.evaluate.features import Features
+from seqjepa.evaluate.metrics import averaged_mean
 from seqjepa.evaluate.probes import gather_all, validation_pairs
 from seqjepa.evaluate.studies import EvalContext, Study
 from seqjepa.evaluate.tasks import tasks_for

@@ -29,10 +29,9 @@ from torch import Tensor
 
 from seqjepa.data.actions import is_augmentation, needs_order
 from seqjepa.data.draws import Purpose, choose_distinct, draw_u32
-from seqjepa.evaluate.bootstrap import Resampling
 from seqjepa.evaluate.encode import decoding_threads, statistics, views_to_draw
 from seqjepa.evaluate.features import Draws, Features, encode_images, encode_views
-from seqjepa.evaluate.metrics import chance, rank_intervals, rank_scores, ranks_of
+from seqjepa.evaluate.metrics import Resampling, chance, rank_intervals, rank_scores, ranks_of
 from seqjepa.evaluate.studies import EvalContext, Study
 from seqjepa.methods.base import Predicting, PredictsViews
 from shards.schema import ActionSpec
@@ -43,14 +42,14 @@ GPU_QUERIES, CPU_QUERIES = 16384, 2048  # at once
 
 @torch.no_grad()
 def rank_views(
-    bank: Features, predictions: OfObjects, candidates: Mapping[str, OfObjects], device: torch.device
+    features: Features, predictions: OfObjects, candidates: Mapping[str, OfObjects], device: torch.device
 ) -> dict[str, np.ndarray]:
     """The rank of view j for the prediction of view j, among each kind of candidates: int64 [S, n] by their name."""
-    n = bank.z.shape[1]
+    n = features.z.shape[1]
     at_once = max(1, (GPU_QUERIES if device.type == "cuda" else CPU_QUERIES) // n)
-    count = torch.from_numpy(bank.n_views).to(device)
+    count = torch.from_numpy(features.n_views).to(device)
     found: dict[str, list[Tensor]] = {name: [] for name in candidates}
-    for objects in torch.arange(len(bank), device=device).split(at_once):
+    for objects in torch.arange(len(features), device=device).split(at_once):
         predicted = predictions(objects)
         right = torch.arange(n, device=device).expand(len(objects), n)
         for name, of in candidates.items():
@@ -82,21 +81,21 @@ def take_retrieval(ctx: EvalContext) -> dict[str, Any]:
 
 
 def _of_pairs(ctx: EvalContext, method: Predicting) -> dict[str, Found]:
-    bank, device = ctx.splits.val, ctx.bench.device
-    asked = queries(bank, ctx.loaded.action, 1, ctx.bench.seed)
-    predictions = partial(by_predictor, method, bank, asked, device)
-    return _found(ctx, asked, predictions, {"retrieval": projected(method, bank, device)})
+    features, device = ctx.splits.val, ctx.bench.device
+    asked = queries(features, ctx.loaded.action, 1, ctx.bench.seed)
+    predictions = partial(by_predictor, method, features, asked, device)
+    return _found(ctx, asked, predictions, {"retrieval": projected(method, features, device)})
 
 
 def _of_sequences(ctx: EvalContext, method: PredictsViews) -> dict[str, Found]:
-    bank, device = ctx.splits.val, ctx.bench.device
-    features = {"": as_they_are(target_features(ctx), device), "_online": as_they_are(bank.z, device)}
+    features, device = ctx.splits.val, ctx.bench.device
+    candidates = {"": as_they_are(target_features(ctx), device), "_online": as_they_are(features.z, device)}
     found: dict[str, Found] = {}
     for name, context in (("retrieval", 1), (f"retrieval_{LONG_CONTEXT}", LONG_CONTEXT)):
-        asked = queries(bank, ctx.loaded.action, context, ctx.bench.seed)
+        asked = queries(features, ctx.loaded.action, context, ctx.bench.seed)
         if without_identity(asked.asked).any():
-            predictions = partial(by_aggregate, method, bank, asked, device)
-            found |= _found(ctx, asked, predictions, {name + kind: of for kind, of in features.items()})
+            predictions = partial(by_aggregate, method, features, asked, device)
+            found |= _found(ctx, asked, predictions, {name + kind: of for kind, of in candidates.items()})
     return found
 
 
@@ -158,24 +157,26 @@ class Queries:
     asked: np.ndarray
 
 
-def queries(bank: Features, action: ActionSpec, context: int, seed: int) -> Queries:
+def queries(features: Features, action: ActionSpec, context: int, seed: int) -> Queries:
     """Queries with `context` views M ≥ 1, view 0 last. The others are drawn for each query, from all but 0 and j.
 
     Objects that have too few views for that are not asked about j.
     """
-    paths, asked = zip(*(_one_query(bank, j, context, seed) for j in range(bank.z.shape[1])), strict=True)
-    actions = torch.stack([bank.actions(path, action) for path in paths], dim=1)
+    paths, asked = zip(*(_one_query(features, j, context, seed) for j in range(features.z.shape[1])), strict=True)
+    actions = torch.stack([features.actions(path, action) for path in paths], dim=1)
     return Queries(np.stack(paths, axis=1), actions, np.stack(asked, axis=1))
 
 
-def _one_query(bank: Features, j: int, context: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _one_query(features: Features, j: int, context: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Slots [S, M + 1] of the query for view j, and who is asked [S]. Rows that are not asked are all view 0."""
     more = context - 1
-    left = bank.n_views - (1 if j == 0 else 2)
-    asked = (bank.n_views > max(j, context)) & (left >= more)  # among as many as are shown there is nothing to find
-    drawn = choose_distinct(np.maximum(left, more), draw_u32(seed, j, Purpose.EVALUATION, np.arange(len(bank)), more))
+    left = features.n_views - (1 if j == 0 else 2)
+    asked = (features.n_views > max(j, context)) & (left >= more)  # among as many as are shown there is nothing to find
+    drawn = choose_distinct(
+        np.maximum(left, more), draw_u32(seed, j, Purpose.EVALUATION, np.arange(len(features)), more)
+    )
     others = 1 + drawn + ((drawn + 1 >= j) & (j > 0))  # counts 1, 2, … and leaves out j
-    last = np.broadcast_to([0, j], (len(bank), 2))
+    last = np.broadcast_to([0, j], (len(features), 2))
     return np.where(asked[:, None], np.concatenate([others, last], axis=1), 0), asked
 
 
@@ -188,12 +189,14 @@ OfObjects = Callable[[Tensor], Tensor]
 """Objects int64 [b] → embeddings float32 [b, n, P]."""
 
 
-def by_predictor(method: Predicting, bank: Features, asked: Queries, device: torch.device, shift: int = 0) -> OfObjects:
+def by_predictor(
+    method: Predicting, features: Features, asked: Queries, device: torch.device, shift: int = 0
+) -> OfObjects:
     """ŷ of every view j from y of view 0 and the action 0 → j; M = 1. shift: from view 0 of the object so much
     further on, which tells of the object that is asked about nothing but the action."""
 
     def predictions(objects: Tensor) -> Tensor:
-        y = method.project(rows_of(bank.z, (objects + shift) % len(bank), device)[:, 0])
+        y = method.project(rows_of(features.z, (objects + shift) % len(features), device)[:, 0])
         actions = rows_of(asked.actions, objects, device)[:, :, 0]
         repeated = y.repeat_interleave(actions.shape[1], dim=0)
         return method.predict(repeated, actions.flatten(0, 1)).unflatten(0, actions.shape[:2])
@@ -202,17 +205,17 @@ def by_predictor(method: Predicting, bank: Features, asked: Queries, device: tor
 
 
 def by_aggregate(
-    method: PredictsViews, bank: Features, asked: Queries, device: torch.device, shift: int = 0
+    method: PredictsViews, features: Features, asked: Queries, device: torch.device, shift: int = 0
 ) -> OfObjects:
     """ẑ of every view j from z_AGG of the context and the action 0 → j. shift: as above; of an object that has fewer
     views its views in turn."""
-    shown = torch.from_numpy(asked.slots[..., :-1]).to(bank.z.device)
-    n_views = torch.from_numpy(bank.n_views).to(bank.z.device)
+    shown = torch.from_numpy(asked.slots[..., :-1]).to(features.z.device)
+    n_views = torch.from_numpy(features.n_views).to(features.z.device)
 
     def predictions(objects: Tensor) -> Tensor:
-        at = objects.to(bank.z.device)
-        seen = (at + shift) % len(bank)
-        z = bank.z[seen[:, None, None], shown[at] % n_views[seen][:, None, None]].to(device).float()
+        at = objects.to(features.z.device)
+        seen = (at + shift) % len(features)
+        z = features.z[seen[:, None, None], shown[at] % n_views[seen][:, None, None]].to(device).float()
         actions = rows_of(asked.actions, objects, device).flatten(0, 1)
         z_agg = method.aggregate(z.flatten(0, 1), actions[:, :-1])
         return method.predict(z_agg, actions[:, -1]).unflatten(0, z.shape[:2])
@@ -225,11 +228,11 @@ def as_they_are(z: Tensor, device: torch.device) -> OfObjects:
     return lambda objects: rows_of(z, objects, device)
 
 
-def projected(method: Predicting, bank: Features, device: torch.device) -> OfObjects:
+def projected(method: Predicting, features: Features, device: torch.device) -> OfObjects:
     """Candidates: y of every view."""
 
     def candidates(objects: Tensor) -> Tensor:
-        z = rows_of(bank.z, objects, device)
+        z = rows_of(features.z, objects, device)
         return method.project(z.flatten(0, 1)).unflatten(0, z.shape[:2])
 
     return candidates
@@ -262,16 +265,16 @@ def target_features(ctx: EvalContext) -> Tensor:
 
 
 def _encoded(ctx: EvalContext) -> Tensor:
-    method, banks, device = ctx.loaded.method, ctx.splits, ctx.bench.device
+    method, splits, device = ctx.loaded.method, ctx.splits, ctx.bench.device
     assert isinstance(method, PredictsViews), "other methods have no target features that they predict"
-    branch, split, threads = TargetBranch(method), banks.names[1], decoding_threads()
-    stats = statistics(ctx.loaded, ctx.stored, banks.normalisation)
-    if banks.views is None:
+    branch, split, threads = TargetBranch(method), splits.names[1], decoding_threads()
+    stats = statistics(ctx.loaded, ctx.stored, splits.normalisation)
+    if splits.views is None:
         index = ctx.stored.split(split)
         return encode_views(branch, index, stats, device, threads=threads, progress=ctx.progress).z
     config = ctx.config
-    views = views_to_draw(banks.views, config)
-    drawn = Draws(banks.views.over(stats[0]), config.val_draws, views, config.seed, "evaluation")
+    views = views_to_draw(splits.views, config)
+    drawn = Draws(splits.views.over(stats[0]), config.val_draws, views, config.seed, "evaluation")
     images = ctx.stored.images(split)
     return encode_images(branch, images, drawn, stats, device, threads=threads, progress=ctx.progress).z
 

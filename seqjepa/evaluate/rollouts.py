@@ -23,9 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqjepa.data.draws import Purpose
-from seqjepa.evaluate.bootstrap import Resampling
 from seqjepa.evaluate.features import Features
-from seqjepa.evaluate.metrics import chance, rank_intervals, rank_scores, ranks_of
+from seqjepa.evaluate.metrics import Resampling, chance, rank_intervals, rank_scores, ranks_of
 from seqjepa.evaluate.retrieval import target_features, why_not_retrieved
 from seqjepa.evaluate.studies import EvalContext, Study
 from seqjepa.methods.base import PredictsViews
@@ -62,7 +61,7 @@ def _next(method: PredictsViews, z: Tensor, actions: Tensor) -> Tensor:
 @torch.no_grad()
 def walk(
     method: PredictsViews,
-    bank: Features,
+    features: Features,
     targets: Tensor,
     slots: np.ndarray,
     action: ActionSpec,
@@ -74,13 +73,13 @@ def walk(
 
     slots int64 [S, M + K] of the way; targets: candidates' features [S, n, D].
     """
-    way, actions = torch.from_numpy(slots), bank.actions(slots, action)
-    n_views = torch.from_numpy(bank.n_views)
+    way, actions = torch.from_numpy(slots), features.actions(slots, action)
+    n_views = torch.from_numpy(features.n_views)
     found: dict[str, list[Tensor]] = {"rollout": [], "teacher": [], "blind": []}
-    for objects in torch.arange(len(bank)).split(GPU_WALKS if device.type == "cuda" else CPU_WALKS):
-        z = _features(bank, objects, way[objects, :-1], device)
-        others = (objects + 1) % len(bank)
-        z_others = _features(bank, others, way[objects, :context] % n_views[others, None], device)
+    for objects in torch.arange(len(features)).split(GPU_WALKS if device.type == "cuda" else CPU_WALKS):
+        z = _features(features, objects, way[objects, :-1], device)
+        others = (objects + 1) % len(features)
+        z_others = _features(features, others, way[objects, :context] % n_views[others, None], device)
         a = actions[objects.to(actions.device)].to(device)
         candidates = targets[objects.to(targets.device)].to(device).float()
         predicted = {
@@ -89,32 +88,32 @@ def walk(
             "blind": roll_out(method, z_others, a),
         }
         right, count = way[objects, context:].to(device), n_views[objects].to(device)
-        for name, features in predicted.items():
-            found[name].append(ranks_of(features, candidates, right, count).cpu())
+        for name, guess in predicted.items():
+            found[name].append(ranks_of(guess, candidates, right, count).cpu())
     return {name: torch.cat(parts).numpy() for name, parts in found.items()}
 
 
-def _features(bank: Features, objects: Tensor, slots: Tensor, device: torch.device) -> Tensor:
+def _features(features: Features, objects: Tensor, slots: Tensor, device: torch.device) -> Tensor:
     """float32 z [b, V, D] of slots [b, V]."""
-    return bank.z[objects.to(bank.z.device)[:, None], slots.to(bank.z.device)].to(device).float()
+    return features.z[objects.to(features.z.device)[:, None], slots.to(features.z.device)].to(device).float()
 
 
 def take_rollouts(ctx: EvalContext) -> dict[str, Any]:
     """{"rollout": {mrr: {"1": …}, h1, …_teacher, …_blind, …_chance, context, queries}}, queries at each horizon, and
     intervals. Walks of a small split are drawn up to eight times."""
-    method, bank, device = ctx.loaded.method, ctx.splits.val, ctx.bench.device
+    method, features, device = ctx.loaded.method, ctx.splits.val, ctx.bench.device
     assert isinstance(method, PredictsViews), "why_not has turned others away"
-    context, horizons = extent(ctx.loaded.config.data.context, bank.most_views)
+    context, horizons = extent(ctx.loaded.config.data.context, features.most_views)
     targets, action = target_features(ctx), ctx.loaded.action
-    draws = min(MOST_DRAWS, bank.runs if bank.run_length else MOST_DRAWS, -(-ENOUGH_WALKS // len(bank)))
+    draws = min(MOST_DRAWS, features.runs if features.run_length else MOST_DRAWS, -(-ENOUGH_WALKS // len(features)))
     ranks: dict[str, list[np.ndarray]] = {}
     for draw in range(draws):
-        slots = bank.draw(ctx.bench.seed, draw, Purpose.EVALUATION, context + horizons)
-        for name, found in walk(method, bank, targets, slots, action, context, device).items():
+        slots = features.draw(ctx.bench.seed, draw, Purpose.EVALUATION, context + horizons)
+        for name, found in walk(method, features, targets, slots, action, context, device).items():
             ranks.setdefault(name, []).append(found)
     every = {name: np.concatenate(parts) for name, parts in ranks.items()}
-    by_chance = {"mrr_chance": chance(bank.n_views)["mrr"], "h1_chance": chance(bank.n_views)["h1"]}
-    extra = {"context": context, "queries": draws * len(bank)}
+    by_chance = {"mrr_chance": chance(features.n_views)["mrr"], "h1_chance": chance(features.n_views)["h1"]}
+    extra = {"context": context, "queries": draws * len(features)}
     scores = {"rollout": {**_named(every, by_horizon), **by_chance, **extra}}
     if ctx.bench.resampling is None:
         return scores

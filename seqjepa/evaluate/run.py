@@ -16,11 +16,11 @@ from torch import nn
 
 from seqjepa.config import EvalConfig
 from seqjepa.devices import pick_device
-from seqjepa.evaluate.bootstrap import Resampling
 from seqjepa.evaluate.capabilities import capabilities_of
 from seqjepa.evaluate.costs import COSTS
 from seqjepa.evaluate.encode import encode_splits
 from seqjepa.evaluate.in_context import context_lengths, scores_in_context
+from seqjepa.evaluate.metrics import Resampling
 from seqjepa.evaluate.neighbours import NEIGHBOURS
 from seqjepa.evaluate.odd_one_out import ODD_ONE_OUT
 from seqjepa.evaluate.ood import OOD, open_ood

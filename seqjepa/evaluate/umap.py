@@ -52,11 +52,11 @@ def _map_scores(ctx: EvalContext) -> dict[str, Any]:
     agg_xy f32 [k, 2], agg_class i16 [k] where the method has z_AGG; class_names U [C], what the numbers
     of classes mean.
     """
-    bank, seed = ctx.splits.val, ctx.bench.seed
-    classes = most_frequent(bank, CLASSES)
+    features, seed = ctx.splits.val, ctx.bench.seed
+    classes = most_frequent(features, CLASSES)
     names = ctx.stored.info.classes
     arrays: dict[str, np.ndarray] = {"class_names": np.array([names[c] if names else str(c) for c in classes])}
-    kinds = {"view": views(bank, classes, MOST_POINTS, seed)}
+    kinds = {"view": views(features, classes, MOST_POINTS, seed)}
     if isinstance(ctx.loaded.method, Aggregating):
         size = min(AGG_SIZES[ctx.can.seen], ctx.can.most_context)
         kinds["agg"] = aggregates(ctx, classes, size, MOST_POINTS)
@@ -119,35 +119,35 @@ class Points:
         return len(self.x)
 
 
-def most_frequent(bank: Features, most: int) -> list[int]:
+def most_frequent(features: Features, most: int) -> list[int]:
     """Up to `most` classes with the most samples, of equally frequent ones the first; ascending."""
-    count = np.bincount(bank.labels.cpu().numpy())
+    count = np.bincount(features.labels.cpu().numpy())
     chosen = np.argsort(-count, kind="stable")[:most]
     return sorted(int(label) for label in chosen if count[label])
 
 
-def views(bank: Features, classes: list[int], most: int, seed: int) -> Points:
+def views(features: Features, classes: list[int], most: int, seed: int) -> Points:
     """z of the distinct views of these classes; where there are more than `most`, that many of them at random.
 
     colours: angle_deg, 2 acos |w| of the absolute rotation, 0 … 180; position (x, y) in fractions of the image.
     """
-    labels = bank.labels.cpu().numpy()
-    whole = np.isin(labels, classes)[:, None] & (np.arange(bank.z.shape[1]) < bank.n_views[:, None])
+    labels = features.labels.cpu().numpy()
+    whole = np.isin(labels, classes)[:, None] & (np.arange(features.z.shape[1]) < features.n_views[:, None])
     sample, slot = np.nonzero(whole)
     keep = _some(len(sample), most, seed)
     sample, slot = sample[keep], slot[keep]
-    x = bank.z[torch.from_numpy(sample).to(bank.z.device), torch.from_numpy(slot).to(bank.z.device)]
+    x = features.z[torch.from_numpy(sample).to(features.z.device), torch.from_numpy(slot).to(features.z.device)]
     number = np.searchsorted(classes, labels[sample]).astype(np.int16)
-    return Points(x.float().cpu().numpy(), number, _colours(bank, sample, slot))
+    return Points(x.float().cpu().numpy(), number, _colours(features, sample, slot))
 
 
 def aggregates(ctx: EvalContext, classes: list[int], size: int, most: int) -> Points:
     """z_AGG of the first `size` views of fixed draws: one of every sample, or as many as make 1,000 points."""
-    bank, seed = ctx.splits.val, ctx.bench.seed
-    labels = bank.labels.cpu().numpy()
+    features, seed = ctx.splits.val, ctx.bench.seed
+    labels = features.labels.cpu().numpy()
     rows = np.flatnonzero(np.isin(labels, classes))
     wanted = -(-ENOUGH_SEQUENCES // len(rows))
-    draws = min(wanted, bank.runs) if bank.run_length else wanted
+    draws = min(wanted, features.runs) if features.run_length else wanted
     gathers = [_sequences(ctx, size, draw) for draw in range(draws)]
     passes = torch.from_numpy(rows).to(ctx.bench.device).split(ROWS_PER_PASS)
     x = torch.cat([gather(part)[0][:, 0] for gather in gathers for part in passes])
@@ -158,20 +158,20 @@ def aggregates(ctx: EvalContext, classes: list[int], size: int, most: int) -> Po
 
 def _sequences(ctx: EvalContext, size: int, draw: int) -> Gather:
     """Of runs the whole one is drawn: released actions depend on it (docs/fidelity.md #22)."""
-    bank, method = ctx.splits.val, ctx.loaded.method
+    features, method = ctx.splits.val, ctx.loaded.method
     assert isinstance(method, Aggregating), "or it has no z_AGG"
-    slots = bank.draw(ctx.bench.seed, draw, Purpose.EVALUATION, bank.run_length or size)
-    return label_of_prefixes(method, ctx.can.action, [size])(bank, slots)
+    slots = features.draw(ctx.bench.seed, draw, Purpose.EVALUATION, features.run_length or size)
+    return label_of_prefixes(method, ctx.can.action, [size])(features, slots)
 
 
-def _colours(bank: Features, sample: np.ndarray, slot: np.ndarray) -> dict[str, np.ndarray]:
-    names = set(bank.param_names)
+def _colours(features: Features, sample: np.ndarray, slot: np.ndarray) -> dict[str, np.ndarray]:
+    names = set(features.param_names)
     if set(ROTATION_COLUMNS) <= names:
-        euler = np.stack([bank.column(name)[sample, slot] for name in ROTATION_COLUMNS], axis=-1)
+        euler = np.stack([features.column(name)[sample, slot] for name in ROTATION_COLUMNS], axis=-1)
         w = np.abs(quaternion(euler.astype(np.float64))[:, 3])
         return {"angle_deg": np.degrees(2 * np.arccos(np.minimum(w, 1))).astype(np.float32)}
     if set(POSITION_COLUMNS) <= names:
-        return {"position": np.stack([bank.column(name)[sample, slot] for name in POSITION_COLUMNS], axis=-1)}
+        return {"position": np.stack([features.column(name)[sample, slot] for name in POSITION_COLUMNS], axis=-1)}
     return {}
 
 

@@ -10,8 +10,7 @@ from seqjepa.evaluate.results import differently_measured, few_objects, precisio
 from seqjepa.paper.footnotes import numbers_for
 from seqjepa.paper.measures import Measure, measure_of, value_at
 from seqjepa.paper.published import Published
-from seqjepa.report.groups import Group
-from seqjepa.report.labels import conditioning, resolution
+from seqjepa.report.groups import Group, conditioning, resolution
 from seqjepa.report.match import scale_differences
 from seqjepa.report.runs import RunRecord
 

@@ -19,8 +19,7 @@ from seqjepa.paper.published import Published
 from seqjepa.paper.sets import SETS_BY_NAME
 from seqjepa.paper.tables import recipe_of
 from seqjepa.recipes import flatten, load_recipe
-from seqjepa.report.groups import Group
-from seqjepa.report.labels import ABLATED_WIDTHS, aggregates, conditioning, kind_of_data, method_of, resolution
+from seqjepa.report.groups import ABLATED_WIDTHS, Group, aggregates, conditioning, kind_of_data, method_of, resolution
 from seqjepa.report.runs import RunRecord
 
 HIGH_COMPUTE = 256

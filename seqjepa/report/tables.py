@@ -21,8 +21,7 @@ from seqjepa.paper.metrics import ARROWS, METRICS, Direction, Metric
 from seqjepa.paper.published import Published, of_source
 from seqjepa.paper.tables import HEADS, LAYOUTS, PAPER_METRICS, TableLayout
 from seqjepa.report.cells import NOTHING, Cell, beside_published, of_runs, published_cell
-from seqjepa.report.groups import Group, by_data, groups_of
-from seqjepa.report.labels import aggregates, conditioning, label
+from seqjepa.report.groups import Group, aggregates, by_data, conditioning, groups_of, label
 from seqjepa.report.match import (
     beside,
     has_networks_of_table_6,

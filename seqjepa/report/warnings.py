@@ -11,8 +11,7 @@ from seqjepa.evaluate.results import differently_measured, few_objects, keyed_ro
 from seqjepa.paper.measures import value_at
 from seqjepa.paper.metrics import better, judged
 from seqjepa.paper.sets import SETS_BY_NAME
-from seqjepa.report.groups import Group
-from seqjepa.report.labels import resolution
+from seqjepa.report.groups import Group, resolution
 from seqjepa.report.match import trained_samples
 from seqjepa.report.runs import RunRecord
 from seqjepa.training.monitor import COLLAPSED_RANK, COLLAPSED_STD

@@ -10,8 +10,7 @@ import torch
 from scipy.stats import bootstrap
 from sklearn.metrics import r2_score
 
-from seqjepa.evaluate.bootstrap import Resampling, averaged_mean, averaged_r2_avg, averaged_r2_pool
-from seqjepa.evaluate.metrics import r2_avg, r2_pool
+from seqjepa.evaluate.metrics import Resampling, averaged_mean, averaged_r2_avg, averaged_r2_pool, r2_avg, r2_pool
 
 CPU = torch.device("cpu")
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from seqjepa.evaluate.bootstrap import Resampling
-from seqjepa.evaluate.metrics import chance, rank_intervals, rank_scores, ranks_of
+from seqjepa.evaluate.metrics import Resampling, chance, rank_intervals, rank_scores, ranks_of
 
 
 def slow_rank(predicted: np.ndarray, candidates: np.ndarray, right: int) -> int:

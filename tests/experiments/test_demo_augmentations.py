@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from demo_lab import assert_again_changes_nothing
 
 from seqjepa.experiments.demo import run_demo
 from seqjepa.experiments.demos import AugmentationsDemo
@@ -43,8 +44,4 @@ def test_results_hold_the_three_and_what_was_asked(finished):
 
 def test_again_changes_nothing(finished):
     out, results, _ = finished
-    said: list[str] = []
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.suffix in (".tar", ".safetensors")}
-    assert run(out, said) == results
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert sum("done before" in line for line in said) == 6
+    assert_again_changes_nothing(lambda said: run(out, said), out, results, done=6)

@@ -9,8 +9,8 @@ from report_runs import protocol_of, write_run
 from test_comparison_page import standing_rows
 
 from seqjepa.evaluate.results import artefacts_folder, precision_of, save_arrays
-from seqjepa.report.figures.classes import class_by_class
 from seqjepa.report.figures.drawing import Figure
+from seqjepa.report.figures.runs import class_by_class
 from seqjepa.report.groups import groups_of
 from seqjepa.report.render.html import every_number, numbers_table, overview_html
 from seqjepa.report.runs import read_records

@@ -6,8 +6,7 @@ import pytest
 from report_runs import SHA256_OF, protocol_of, write_run
 
 from seqjepa.paper.published import published
-from seqjepa.report.groups import Mean, accuracy, families, groups_of, mean_of
-from seqjepa.report.labels import conditioning, label
+from seqjepa.report.groups import Mean, accuracy, conditioning, families, groups_of, label, mean_of
 from seqjepa.report.match import scale_differences
 from seqjepa.report.runs import RunRecord, read_record, read_records
 

@@ -10,8 +10,8 @@ from html.parser import HTMLParser
 import pytest
 
 from seqjepa.report.cells import Cell
-from seqjepa.report.render import csv as csv_form
-from seqjepa.report.render import html, latex, markdown
+from seqjepa.report.render import html, latex, plain
+from seqjepa.report.render import plain as csv_form
 from seqjepa.report.tables import Table, TableColumn, build_tables
 
 FULL = Cell(86.14, 0.5, 84.213, 0.3, None, None, 3, "z_AGG, M_val 3", "3DIEBench; 100%; run a_b & c", "", (1, 4))
@@ -90,7 +90,7 @@ def test_a_table_without_ours_says_so_and_shows_the_papers_alone(whole):
 
 
 def test_markdown_has_as_many_fields_in_every_line_and_escapes():
-    lines = [line for line in markdown.markdown(TABLE).splitlines() if line.startswith("|")]
+    lines = [line for line in plain.markdown(TABLE).splitlines() if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {5}
     assert lines[2] == (
         r"| seq\|JEPA | 3 | **84.21 ± 0.30** (a); paper 86.14 ± 0.5[^1][^4]; Δ −1.93 "
@@ -100,7 +100,7 @@ def test_markdown_has_as_many_fields_in_every_line_and_escapes():
 
 
 def test_markdown_defines_each_footnote_that_it_uses_once(whole):
-    text = markdown.markdown_document("A title", whole)
+    text = plain.markdown_document("A title", whole)
     used = set(re.findall(r"\[\^(\d+)\](?!:)", text))
     defined = re.findall(r"^\[\^(\d+)\]:", text, flags=re.MULTILINE)
     assert used == set(defined)

@@ -6,10 +6,9 @@ import copy
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from test_two_processes import two_ranks
 from torch import Tensor, nn
-from train_helpers import make_shards, metrics, tiny_config
+from train_helpers import assert_same_end, make_shards, metrics, tiny_config, train_killed_at
 
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.losses import cosine_loss
@@ -114,29 +113,13 @@ def test_clipping_is_torchs_on_all_gradients_together(largest: float) -> None:
 ACCUMULATING = ["optim.accumulate=3", "optim.clip_norm=0.5", "optim.epochs=2"]
 
 
-class Killed(BaseException):
-    pass
-
-
 def test_a_run_killed_in_mid_epoch_ends_with_the_same_bits(tmp_path, monkeypatch) -> None:
-    shards, update = make_shards(tmp_path / "set", 20), Learner.update
+    shards = make_shards(tmp_path / "set", 20)
     config = tiny_config(*ACCUMULATING, "train.checkpoint_minutes=1e-9")
     summary = train(config, shards, tmp_path / "whole", workers=0, progress=False)
     assert (summary["steps"], summary["samples"]) == (6, 20)  # of the optimizer: 8, 8 and 4 rows
-
-    def dying(self: Learner, seq, step: int, *rest: float):
-        if step == 4:
-            monkeypatch.setattr(Learner, "update", update)
-            raise Killed
-        return update(self, seq, step, *rest)
-
-    monkeypatch.setattr(Learner, "update", dying)
-    with pytest.raises(Killed):
-        train(config, shards, tmp_path / "run", workers=0, progress=False)
-    train(config, shards, tmp_path / "run", workers=0, progress=False)
-    assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
-    whole, again = (load_file(tmp_path / run / "model.safetensors") for run in ("whole", "run"))
-    assert all(torch.equal(again[name], value) for name, value in whole.items())
+    train_killed_at(4, config, shards, tmp_path / "run", monkeypatch)
+    assert_same_end(tmp_path / "run", tmp_path / "whole")
 
 
 def test_lr_and_tau_are_those_of_a_run_without_micro_batches(tmp_path) -> None:

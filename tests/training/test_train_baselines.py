@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import torch
-from safetensors.torch import load_file
-from train_helpers import SACCADES, make_saliency_shards, make_shards, metrics, tiny_config
+from train_helpers import SACCADES, assert_same_end, make_saliency_shards, make_shards, tiny_config, train_killed_at
 
-from seqjepa.training.learner import Learner
 from seqjepa.training.train import train
 from shards.errors import ConfigError
 
@@ -24,32 +21,16 @@ CASES = [
 ]
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.parametrize(("method", "kind"), CASES)
 def test_a_killed_run_ends_with_the_same_bits(tmp_path, monkeypatch, method: str, kind: str):
     make = make_shards if kind == "views" else make_saliency_shards
-    shards, update = make(tmp_path / "set", 20), Learner.update
+    shards = make(tmp_path / "set", 20)
     context = 2 if method == "vicreg_traj" else 1
     own = [f"method={method}", f"data.context={context}", "model.projector=[32,16]", "optim.epochs=2"]
     config = tiny_config(*KINDS[kind], *own, "train.checkpoint_minutes=1e-9")
     train(config, shards, tmp_path / "whole", workers=0, progress=False)
-
-    def dying(self: Learner, seq, step: int, *rest: float):
-        if step == 4:
-            monkeypatch.setattr(Learner, "update", update)
-            raise Killed
-        return update(self, seq, step, *rest)
-
-    monkeypatch.setattr(Learner, "update", dying)
-    with pytest.raises(Killed):
-        train(config, shards, tmp_path / "run", workers=0, progress=False)
-    train(config, shards, tmp_path / "run", workers=0, progress=False)
-    assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
-    whole, again = (load_file(tmp_path / run / "model.safetensors") for run in ("whole", "run"))
-    assert all(torch.equal(again[name], value) for name, value in whole.items())
+    train_killed_at(4, config, shards, tmp_path / "run", monkeypatch)
+    assert_same_end(tmp_path / "run", tmp_path / "whole")
 
 
 def test_a_wrong_number_of_views_is_refused_before_anything_is_written(tmp_path):

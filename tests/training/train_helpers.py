@@ -6,11 +6,16 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import simplejpeg
+import torch
+from safetensors.torch import load_file
 
 from seqjepa.config import RunConfig
 from seqjepa.recipes import load_recipe
+from seqjepa.training.learner import Learner
 from seqjepa.training.loggers import TIMING
+from seqjepa.training.train import train
 from shards.saliency_map import encode_map
 from shards.sample import ImageSample, ViewSample, encode_raw
 from shards.schema import ImageSpec, ParamField, ViewSpec
@@ -78,3 +83,31 @@ def metrics(run: Path) -> list[dict[str, object]]:
     """metrics.jsonl without the keys that are timings."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in TIMING} for line in lines]
+
+
+class Killed(BaseException):
+    pass
+
+
+def train_killed_at(step: int, config: RunConfig, shards: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train until the given step, where the process dies as if by SIGKILL, and then to the end."""
+    update = Learner.update
+
+    def dying(self: Learner, seq, at: int, *rest: float):
+        if at == step:
+            monkeypatch.setattr(Learner, "update", update)
+            raise Killed
+        return update(self, seq, at, *rest)
+
+    monkeypatch.setattr(Learner, "update", dying)
+    with pytest.raises(Killed):
+        train(config, shards, run, workers=0, progress=False)
+    train(config, shards, run, workers=0, progress=False)
+
+
+def assert_same_end(run: Path, whole: Path) -> None:
+    """The same metrics and, bit for bit, the same weights."""
+    assert metrics(run) == metrics(whole)
+    ours, expected = (load_file(folder / "model.safetensors") for folder in (run, whole))
+    assert ours.keys() == expected.keys()
+    assert all(torch.equal(ours[name], value) for name, value in expected.items())

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from seqjepa.report.figures.accuracy import accuracy_vs_r2, heat_maps
-from seqjepa.report.figures.classes import class_by_class
 from seqjepa.report.figures.drawing import Figure
 from seqjepa.report.figures.features import retrieval_rows, umap_figures
-from seqjepa.report.figures.training import run_curves
+from seqjepa.report.figures.runs import class_by_class, run_curves
 from seqjepa.report.figures.views import path_figure, rollout_curve, scaling, transfer
 from seqjepa.report.groups import groups_of
 from seqjepa.report.runs import RunRecord

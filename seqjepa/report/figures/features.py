@@ -15,8 +15,7 @@ from seqjepa.evaluate.results import artefacts_folder, load_arrays
 from seqjepa.paper.figures import UMAP_CASES, UmapCase
 from seqjepa.paper.measures import value_at
 from seqjepa.report.figures.drawing import Figure, Panel, draw, figure_of
-from seqjepa.report.groups import Group
-from seqjepa.report.labels import aggregates, is_whole, kind_of_data
+from seqjepa.report.groups import Group, aggregates, is_whole, kind_of_data
 from seqjepa.report.render import fill
 from seqjepa.report.runs import RunRecord
 

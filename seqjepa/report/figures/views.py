@@ -18,8 +18,7 @@ from seqjepa.paper.metrics import NAMED, PATHS
 from seqjepa.paper.published import Published, distinct, of_source
 from seqjepa.paper.sets import IMAGENET_SHA256, IMAGENET_VAL, SETS_BY_NAME
 from seqjepa.report.figures.drawing import MOST_LINES, Chart, Figure, Line, figure_of_charts, line_of
-from seqjepa.report.groups import TABLES_M_VAL, Group, Mean, by_data, families
-from seqjepa.report.labels import kind_of_data
+from seqjepa.report.groups import TABLES_M_VAL, Group, Mean, by_data, families, kind_of_data
 from seqjepa.report.runs import RunRecord
 
 Family = Sequence[Group]

@@ -13,8 +13,7 @@ from seqjepa.evaluate.results import keyed_rows, protocol_lines
 from seqjepa.paper.footnotes import FOOTNOTES
 from seqjepa.paper.metrics import better, judged
 from seqjepa.report.figures.drawing import Figure
-from seqjepa.report.groups import Group, groups_of
-from seqjepa.report.labels import label
+from seqjepa.report.groups import Group, groups_of, label
 from seqjepa.report.overview import counts, rows_by_data, signed
 from seqjepa.report.render import SIGN, fill
 from seqjepa.report.runs import RunRecord, provenance

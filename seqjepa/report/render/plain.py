@@ -1,9 +1,15 @@
-"""Tables as Markdown with pipes; footnotes as GitHub and Pandoc have them."""
+"""Tables as text: Markdown with pipes (footnotes as GitHub and Pandoc have them), and CSV.
+
+The CSV has all cells of all tables, a line a cell, and rounds nothing.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from seqjepa.paper.footnotes import FOOTNOTES
 from seqjepa.report.cells import Cell
@@ -58,3 +64,45 @@ def _line(fields: Iterable[str]) -> str:
 
 def _escaped(text: str) -> str:
     return SPECIAL.sub(r"\\\1", text.replace("\n", " "))
+
+
+COLUMNS = (
+    *("table", "dataset", "row", "column", "unit", "published", "published_std", "ours", "std", "seeds", "low", "high"),
+    *("difference", "mark", "footnotes", "protocol", "better", "untrained"),
+)
+"""New ones come last. better: "higher", "lower" or "". dataset: what tables without published values are about.
+row: "Method: seq-JEPA; M_tr: 3 …"."""
+CSV_SIGN = ",".join(COLUMNS[:16])
+"""How a file of ours begins, also one from before there were more columns. A comment would be a row to its readers."""
+FIELDS = ("published", "published_std", "ours", "std", "seeds", "low", "high", "difference", "mark")
+"""Of a cell, under their own names."""
+
+
+def csv_text(tables: Sequence[Table]) -> str:
+    """With a line of names first; what was not published or not measured is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table_records(tables))
+    return text.getvalue()
+
+
+def table_records(tables: Sequence[Table]) -> Iterator[dict[str, Any]]:
+    """The same as JSON values, None where there is nothing; cells in which there is nothing are left out."""
+    for table in tables:
+        for labels, cells in table.rows:
+            row = "; ".join(f"{head}: {label}" for head, label in zip(table.heads, labels, strict=True))
+            for column, cell in zip(table.columns, cells, strict=True):
+                if not cell.empty:
+                    where = {"table": table.key, "dataset": table.dataset, "row": row, "column": column.name}
+                    numbers = {name: getattr(cell, name) for name in FIELDS}
+                    footnotes = " ".join(map(str, cell.footnotes))
+                    yield {
+                        **where,
+                        "unit": column.unit,
+                        **numbers,
+                        "footnotes": footnotes,
+                        "protocol": cell.protocol,
+                        "untrained": cell.floor,
+                        "better": column.better,
+                    }
