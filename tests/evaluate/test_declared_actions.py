@@ -14,6 +14,7 @@ from seqjepa.evaluate.capabilities import Capabilities
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.probes import Bench, score_tasks
 from seqjepa.evaluate.run import evaluate_run
+from seqjepa.evaluate.studies import SUITES, Suite
 from seqjepa.evaluate.tasks import tasks_for
 from seqjepa.paper.metrics import metric_of
 from seqjepa.recipes import load_recipe
@@ -56,12 +57,13 @@ def walks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_a_run_whose_actions_the_set_declares_is_evaluated(walks: Path, tmp_path: Path) -> None:
+def test_a_run_whose_actions_the_set_declares_is_evaluated(walks: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(SUITES, "ways", Suite(("retrieval",), path=True))
     small = ("data.image_size=0", "data.context=2", "model.width=0.0625", "model.layers=1", "model.predictor_hidden=16")
     brief = ("optim.epochs=1", "optim.batch_size=8", "train.online_probes=false")
     config = load_recipe("synth-tiny", ("data.action=shards", *small, *brief))
     train(config, walks, tmp_path / "run", device="cpu", workers=0, progress=False)
-    found = evaluate_run(tmp_path / "run", walks, EvalConfig(probe_epochs=1, m_val=(1, 2), suite="all", device="cpu"))
+    found = evaluate_run(tmp_path / "run", walks, EvalConfig(probe_epochs=1, m_val=(1, 2), suite="ways", device="cpu"))
     read = {"r2_rel_term1_avg", "r2_rel_term2_avg", "r2_indiv_term2_avg", "rel_term2_deg", "indiv_term2_deg"}
     assert read <= set(found)
     assert "rel_term1_deg" not in found
