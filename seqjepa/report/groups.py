@@ -110,7 +110,7 @@ def kind_of_data(config: RunConfig) -> str:
 
 def resolution(record: RunRecord) -> int:
     """Pixels a side of the images, as evaluated, else as trained on or configured; 0 if none is known."""
-    trained_on = record.identity.get("data", {}).get("image_height")
+    trained_on = value_at(record.identity, "data.image_height")
     return int(record.protocol.get("resolution") or trained_on or record.config.data.image_size)
 
 

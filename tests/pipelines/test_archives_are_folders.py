@@ -57,13 +57,29 @@ def archives(folder: Path, out: Path, seed: int) -> list[Path]:
     return made
 
 
+def refusal(path: Path) -> str:
+    """Why a source is refused; "" for one that is read. Two classes may have one name in two Unicode spellings."""
+    try:
+        open_source("folder", path).records()
+    except FormatError as error:
+        if "in two spellings (Unicode NFC and NFD)" not in str(error):
+            raise
+        return str(error)
+    return ""
+
+
 def check_tree(tmp_path: Path, seed: int) -> None:
+    """Every archive of a tree holds what the tree holds, or is refused in the same words."""
     folder = make_tree(tmp_path / f"f{seed}", seed)
-    expected = content(folder)
-    assert expected.total() >= 2
+    refused = refusal(folder)
+    expected = Counter() if refused else content(folder)
+    assert refused or expected.total() >= 2
     for path in archives(folder, tmp_path, seed):
-        assert content(path) == expected, f"seed {seed}, {path.name}"
-        assert others(path) == others(folder)
+        where = f"seed {seed}, {path.name}"
+        assert refusal(path) == refused, where
+        if not refused:
+            assert content(path) == expected, where
+            assert others(path) == others(folder)
         path.unlink()
     shutil.rmtree(folder)
 
