@@ -21,7 +21,7 @@ from shards.json_fields import json_object, plain_json, take
 from shards.layout import SHARD_NAME, Layout
 from shards.lock import FolderLock, exclusive_file
 from shards.metadata import read_info, spec_to_json
-from shards.schema import FORMAT_NAME, FORMAT_VERSION, DatasetInfo, Spec
+from shards.schema import FORMAT_NAME, DatasetInfo, Spec
 
 BUILD_FORMAT = f"{FORMAT_NAME} build"
 MAX_SHOWN = 40
@@ -41,7 +41,7 @@ class FolderState:
 
 def identity_of(name: str, spec: Spec, classes: Sequence[str], fingerprint: dict[str, Any]) -> dict[str, Any]:
     """What has to be equal for two builds to give the same set."""
-    head = {"format_version": FORMAT_VERSION, "kind": spec.kind, "name": name}
+    head = {"format_version": spec.format_version, "kind": spec.kind, "name": name}
     return plain_json({**head, **spec_to_json(spec), "classes": list(classes), "build": fingerprint}, "fingerprint")
 
 

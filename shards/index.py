@@ -2,7 +2,8 @@
 
     key        string           label    int64
     …          the kind's own:  views    n_views int32, distinct; view_ids int32 [N], −1 pads;
-                                         params float32 [N·P], row-major
+                                         params float32 [N·P], row-major; in chunked sets
+                                         chunk int32, which part of its sequence: 0, 1 …
                                 maps     height int32, width int32
     offsets    int64 [m]        lengths  int32 [m], of the data of each member, in the order of spec.suffixes()
     meta.NAME  string or int64, one column for each name in the samples' meta

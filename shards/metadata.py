@@ -45,11 +45,11 @@ def info_to_bytes(info: DatasetInfo) -> bytes:
 
 
 def spec_to_json(spec: Spec) -> dict[str, Any]:
-    """The fields of `spec`. What sets of before did not have is left out at its default: `sequence`, `actions`."""
+    """The fields of `spec`. What sets of before did not have is left out at its default."""
     fields = dataclasses.asdict(spec)
     if isinstance(spec, ViewSpec):
         fields["actions"] = None if spec.actions is None else spec.actions.to_json()
-    defaults = {"sequence": 0, "actions": None}
+    defaults = {"sequence": 0, "actions": None, "ordered": False, "chunked": False}
     return {name: value for name, value in fields.items() if name not in defaults or value != defaults[name]}
 
 
@@ -104,6 +104,9 @@ def _info(record: dict[str, Any]) -> DatasetInfo:
     kind = one_of(record, "kind", tuple(KINDS))
     spec = spec_from_json(kind, take(record, "spec", dict))
     splits = take(record, "splits", dict)
+    version = number(record, "format_version", 1, FORMAT_VERSION)
+    if version < spec.format_version:
+        raise FormatError(f"format version {version} has no sequences in chunks")
     return DatasetInfo(
         name=take(record, "name", str),
         spec=spec,
@@ -113,7 +116,7 @@ def _info(record: dict[str, Any]) -> DatasetInfo:
         readme_sha256=_digest(record, "readme_sha256"),
         fingerprint=take(record, "fingerprint", dict),
         provenance=take(record, "provenance", dict),
-        format_version=number(record, "format_version", 1, FORMAT_VERSION),
+        format_version=version,
     )
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from shards.errors import FormatError
 from shards.json_fields import one_of, strings, take
 
 FORMAT_NAME = "seqjepa-shards"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest that is read. 2: sequences in chunks; all other sets are written as version 1."""
 MAX_VIEWS = 1000
 MAX_PARAMS = 64
 MAX_SIDE = 8192
@@ -218,6 +219,8 @@ class ViewSpec:
     sequence  0: the N views are an unordered set. T > 0: the slots come in N/T runs of T views, each in its order
               (sequences that were baked).
     actions   what takes a view to another, as declared by who wrote the set; None: what its columns imply
+    ordered   view numbers are steps of a sequence, ascending: of a video, an episode. False: views of an object
+    chunked   a sequence may be longer than N: then several samples in a row hold it, all of the same split
     """
 
     views: int
@@ -227,10 +230,17 @@ class ViewSpec:
     params: tuple[ParamField, ...]
     sequence: int = 0
     actions: ActionSpec | None = None
+    ordered: bool = False
+    chunked: bool = False
 
     @property
     def kind(self) -> KindName:
         return "views"
+
+    @property
+    def format_version(self) -> int:
+        """The oldest that has all of this: programs of before would take chunks for objects."""
+        return 2 if self.chunked else 1
 
     @property
     def param_names(self) -> tuple[str, ...]:
@@ -257,6 +267,8 @@ class ImageSpec:
     def kind(self) -> KindName:
         return "image" if self.saliency == "none" else "saliency"
 
+    format_version: ClassVar[int] = 1
+
     def suffixes(self) -> list[str]:
         """Member names without the key, in the order in which they are stored: image, map, label, JSON."""
         return [f".{EXTENSION[self.encoding]}", *MAP_SUFFIXES[self.saliency], *ENDING]
@@ -267,6 +279,7 @@ class MapSpec:
     """What every sample of a `maps` set holds: the saliency map of one image, each of its own H × W."""
 
     storage: MapStorage
+    format_version: ClassVar[int] = 1
 
     @property
     def kind(self) -> KindName:
@@ -326,7 +339,7 @@ class DatasetInfo:
     readme_sha256: str
     fingerprint: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
-    format_version: int = FORMAT_VERSION
+    format_version: int = 1
 
     @property
     def kind(self) -> KindName:

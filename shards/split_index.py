@@ -6,6 +6,7 @@ Each is enough to read any member without walking a tar.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,7 @@ from shards.layout import Layout
 from shards.pixels import decode_pixels
 from shards.saliency_map import decode_map
 from shards.schema import MAP_SUFFIXES, ActionSpec, DatasetInfo, Encoding, ImageSpec, MapSpec, MapStorage, ViewSpec
+from shards.sequences import Sequences
 
 MAX_INDEX = 16 << 30
 
@@ -206,6 +208,8 @@ class SplitIndex:
     meta     per name, strings or integers [S]
     sequence 0: a set of views. T > 0: runs of T slots, each run a sequence in its order
     actions  what takes a view to another, as the set declares it; None: what its columns imply
+    ordered  view_ids are steps of a sequence, ascending
+    chunk    int32 [S], which part of its sequence a sample is; zeros where each sample is one: see `sequences`
     """
 
     name: str
@@ -225,9 +229,11 @@ class SplitIndex:
     digest: str
     rest_offsets: np.ndarray
     rest_lengths: np.ndarray
+    chunk: np.ndarray
     meta: dict[str, list] = field(default_factory=dict)
     sequence: int = 0
     actions: ActionSpec | None = None
+    ordered: bool = False
 
     @classmethod
     def of(cls, table: SplitTable, spec: ViewSpec) -> SplitIndex:
@@ -255,7 +261,14 @@ class SplitIndex:
             meta=table.meta,
             sequence=spec.sequence,
             actions=spec.actions,
+            ordered=spec.ordered,
+            chunk=table.columns.get("chunk", np.zeros(len(table.keys), np.int32)),
         )
+
+    @cached_property
+    def sequences(self) -> Sequences:
+        """How samples join to sequences."""
+        return Sequences(self.n_views, self.chunk, self.view_ids)
 
     def __len__(self) -> int:
         return len(self.keys)

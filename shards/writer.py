@@ -181,6 +181,7 @@ class SetBuilder:
             readme_sha256="",
             fingerprint=self.fingerprint,
             provenance=provenance,
+            format_version=self.spec.format_version,
         )
         card = data_card(draft).encode()
         info = replace(draft, readme_sha256=sha256_of_bytes(card))

@@ -25,7 +25,7 @@ from shards.errors import FormatError
 from shards.layout import Layout
 from shards.metadata import read_info
 from shards.sample import Sample
-from shards.schema import DatasetInfo
+from shards.schema import DatasetInfo, ViewSpec
 from shards.stats import PixelStats
 from shards.writer import SetBuilder, ShardWriter
 
@@ -175,6 +175,7 @@ class OpenShard:
         self.name = planned.name
         self.awaited = len(planned.positions)
         self.writer: ShardWriter = builder.open_shard(planned.split, planned.number)
+        self.chunked = isinstance(builder.spec, ViewSpec) and builder.spec.chunked
         self.note = ShardNote()
         self.source = SourceDigest()
         self.samples = 0
@@ -189,6 +190,8 @@ class OpenShard:
             self.note.images += result.images
             self.note.psnr_sum += result.psnr_sum
             self.samples += 1
+        elif self.chunked:
+            raise FormatError(f"every view of a part of a sequence is bad, e.g. {result.bad[0]}; repair the source")
 
     def close(self, notes: Notes) -> None:
         if not self.samples:

@@ -60,7 +60,9 @@ def transform(content: ViewsContent, job: ViewJob) -> Transformed:
         views.append(data)
         params.append(row)
         stats, psnr_sum = stats + view_stats, psnr_sum + psnr
-    sample = ViewSample(record.key, views, ids, np.stack(params), record.label, record.meta) if ids else None
+    sample = None
+    if ids:
+        sample = ViewSample(record.key, views, ids, np.stack(params), record.label, record.meta, record.chunk)
     return Transformed(sample, stats, psnr_sum, tuple(bad), len(ids), tuple(odd), content_digest(content))
 
 

@@ -84,7 +84,7 @@ def shard_views(
 def prepare_views(source: ViewSource, asked: BuildOptions, found: Survey, workers: int | None) -> Prepared:
     """Raises UsageError if nothing is to be written."""
     records = found.records
-    kept = evenly([record.split for record in records], [record.label for record in records], asked.limit)
+    kept = _limited(records, asked.limit)
     chosen = [record for record, keep in zip(records, kept, strict=True) if keep]
     counts = [len(record.view_ids) for record in chosen if record.view_ids]
     if not counts:
@@ -97,7 +97,14 @@ def prepare_views(source: ViewSource, asked: BuildOptions, found: Survey, worker
         identity={
             "name": re.sub(r"(\.tar)?(\.gz|\.tgz)?$", "", str(found.identity["name"])),
             "spec": ViewSpec(
-                max(counts), frame.height, frame.width, asked.encoding, source.params, actions=source.actions
+                source.views_per_sample or max(counts),
+                frame.height,
+                frame.width,
+                asked.encoding,
+                source.params,
+                actions=source.actions,
+                ordered=source.ordered,
+                chunked=source.views_per_sample > 0,
             ),
             "classes": found.classes,
             "fingerprint": _fingerprint(source, asked, found),
@@ -110,6 +117,18 @@ def prepare_views(source: ViewSource, asked: BuildOptions, found: Survey, worker
         left_out=[line for record in chosen for line in record.missing],
         listing=None if source.random_access else _survey_to_json(source, asked, found),
     )
+
+
+def _limited(records: list[ViewsRecord], limit: int | None) -> list[bool]:
+    """Which records are kept: at most `limit` sequences of each split, with all of their chunks."""
+    if limit is None:
+        return [record.split is not None for record in records]
+    firsts = [record for record in records if record.chunk == 0]
+    kept = iter(evenly([record.split for record in firsts], [record.label for record in firsts], limit))
+    flags: list[bool] = []
+    for record in records:
+        flags.append(next(kept) if record.chunk == 0 else flags[-1])
+    return flags
 
 
 def _request(source: ViewSource, asked: BuildOptions) -> dict[str, Any]:

@@ -57,6 +57,7 @@ class ViewsRecord:
 
     key, label and meta as in ImageRecord; `split` None: left out. `name` is for messages.
     view_ids  numbers of the views, ascending
+    chunk     of a sequence that takes several records in a row: which part of it this one is; 0 begins one
     missing   what the object should have and has not, by name: "image_3.jpg: its latent is missing"
     """
 
@@ -67,6 +68,7 @@ class ViewsRecord:
     view_ids: tuple[int, ...]
     missing: tuple[str, ...] = ()
     meta: dict[str, str | int] = field(default_factory=dict)
+    chunk: int = 0
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,9 @@ class ViewSource(Source):
     identity       JSON values that tell two sources apart, wherever they lie, and the `name` of the folder or archive
     sample         some images, spread over the source, as (name, content): they decide the size and the JPEG setting
     random_access  False for one file that is read from front to back
+    ordered        view_ids are steps of a sequence
+    views_per_sample  N where a longer sequence takes several records of N views each, the last of fewer; 0: each record
+                   is an object of its own, and N the most views that any has
     """
 
     params: tuple[ParamField, ...]
@@ -152,6 +157,8 @@ class ViewSource(Source):
     identity: dict[str, Any]
     sample: Sequence[tuple[str, Content]]
     random_access: bool = True
+    ordered: bool = False
+    views_per_sample: int = 0
 
     @abstractmethod
     def records(self) -> list[ViewsRecord]:

@@ -35,6 +35,7 @@ class ViewSample:
     params    float32 [n, P], in the units of ViewSpec.params
     label     rank of the class in DatasetInfo.classes, −1 for none
     meta      a few strings or integers; the same names and types in every sample of a set
+    chunk     which part of its sequence it is, in a chunked set: 0 begins one, 1 … go on with the sample before
     """
 
     key: str
@@ -43,6 +44,7 @@ class ViewSample:
     params: np.ndarray
     label: int
     meta: dict[str, str | int] = field(default_factory=dict)
+    chunk: int = 0
 
 
 def pad_cyclic(values: Sequence, count: int) -> list:
@@ -75,6 +77,8 @@ class ViewKind:
         sequence = number(record, "sequence", 0, views) if "sequence" in record else 0
         if sequence and views % sequence:
             raise FormatError(f"sequence is {sequence}, which does not divide the {views} views")
+        if sequence and (record.get("ordered") or record.get("chunked")):
+            raise FormatError("baked sequences (sequence > 0) are neither ordered nor chunked")
         return cls(
             ViewSpec(
                 views=views,
@@ -84,6 +88,8 @@ class ViewKind:
                 params=params,
                 sequence=sequence,
                 actions=actions,
+                ordered=take({"ordered": False, **record}, "ordered", bool),
+                chunked=take({"chunked": False, **record}, "chunked", bool),
             )
         )
 
@@ -97,6 +103,10 @@ class ViewKind:
             return f"{count} views need {count} different view numbers from 0 up, found {ids[:10]}"
         if params.shape != (count, len(spec.params)) or not np.isfinite(params).all():
             return f"params must be finite, shape [{count}, {len(spec.params)}], found {list(params.shape)}"
+        if spec.ordered and ids != sorted(ids):
+            return f"steps must ascend, found {ids[:10]}"
+        if sample.chunk < 0 or (sample.chunk and not spec.chunked) or (spec.chunked and "chunk" in sample.meta):
+            return f"chunk {sample.chunk} and meta {list(sample.meta)}: only chunked sets have chunks, and none as meta"
         for view_id, view in zip(ids, sample.views, strict=True):
             if problem := pixels_problem(view, spec.encoding, spec.height, spec.width):
                 return f"view {view_id}: {problem}"
@@ -109,13 +119,15 @@ class ViewKind:
         ids = [int(v) for v in sample.view_ids]
         padded = ids + [-1] * (self.spec.views - len(ids))
         params = {"params": self._rows(sample).ravel()} if self.spec.params else {}
-        return {"n_views": len(ids), "view_ids": padded, **params}
+        chunk = {"chunk": int(sample.chunk)} if self.spec.chunked else {}
+        return {"n_views": len(ids), "view_ids": padded, **params, **chunk}
 
     def _rows(self, sample: ViewSample) -> np.ndarray:
         return np.asarray(sample.params, np.float32)[pad_cyclic(range(len(sample.views)), self.spec.views)]
 
     def record(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"views": int(row["n_views"]), "view_ids": [int(v) for v in row["view_ids"] if v >= 0]}
+        chunk = {"chunk": int(row["chunk"])} if self.spec.chunked else {}
+        return {"views": int(row["n_views"]), "view_ids": [int(v) for v in row["view_ids"] if v >= 0], **chunk}
 
     def columns(self) -> dict[str, Column]:
         slots = self.spec.views
@@ -123,6 +135,7 @@ class ViewKind:
             "n_views": Column("int32"),
             "view_ids": Column("int32", slots),
             **({"params": Column("float32", slots * len(self.spec.params))} if self.spec.params else {}),
+            **({"chunk": Column("int32")} if self.spec.chunked else {}),
         }
 
     def params(self, columns: Columns) -> np.ndarray:
@@ -141,7 +154,23 @@ class ViewKind:
         if spec.encoding == "raw":
             wrong = (lengths[:, : spec.views] != raw_length(spec.height, spec.width)).any(1)
             faults["a view of an impossible length"] = wrong
+        if spec.chunked:
+            chunk, before = columns["chunk"], np.concatenate([[-1], columns["chunk"][:-1]])
+            faults["a chunk that does not follow the one before it"] = (chunk != 0) & (
+                (chunk != before + 1) | (before < 0)
+            )
+        if spec.ordered:
+            faults["steps that do not ascend"] = self._disordered(columns)
         return faults
+
+    def _disordered(self, columns: Columns) -> np.ndarray:
+        """bool [S]: samples whose steps do not ascend, or do not follow those of the chunk before."""
+        ids, counts = columns["view_ids"].astype(np.int64), columns["n_views"]
+        bad = np.any((np.diff(ids, axis=1) <= 0) & (np.arange(1, self.spec.views) < counts[:, None]), axis=1)
+        if self.spec.chunked and len(ids) > 1:
+            ends = ids[np.arange(len(ids)), np.clip(counts - 1, 0, self.spec.views - 1)]
+            bad[1:] |= (columns["chunk"][1:] > 0) & (ids[1:, 0] <= ends[:-1])
+        return bad
 
     def differs(self, blocks: np.ndarray, split: StoredSplit, samples: np.ndarray) -> np.ndarray:
         """The parameters' .npy is not, byte for byte, that of the index's rows."""
@@ -173,6 +202,8 @@ class ViewKind:
         return {
             "view_slots": spec.views,
             **({"sequence": spec.sequence} if spec.sequence else {}),
+            **({"ordered": True} if spec.ordered else {}),
+            **({"chunked": True} if spec.chunked else {}),
             "height": spec.height,
             "width": spec.width,
             "encoding": spec.encoding,
@@ -185,7 +216,18 @@ class ViewKind:
         return {
             "views": int(counts.sum()),
             "views_per_sample": {"min": int(counts.min()), "max": int(counts.max())},
+            **self._describe_sequences(split.columns),
             "bytes_per_view": round(float(split.lengths[:, : self.spec.views].mean()), 1),
+        }
+
+    def _describe_sequences(self, columns: Columns) -> dict[str, Any]:
+        """How many sequences there are, and how long they are, where one may take several samples."""
+        if not self.spec.chunked:
+            return {}
+        lengths = np.add.reduceat(columns["n_views"], np.flatnonzero(columns["chunk"] == 0))
+        return {
+            "sequences": len(lengths),
+            "views_per_sequence": {"min": int(lengths.min()), "max": int(lengths.max())},
         }
 
     def card_summary(self, info: DatasetInfo) -> str:
@@ -193,6 +235,8 @@ class ViewKind:
         pixels = "baseline JPEG" if spec.encoding == "jpeg" else "raw uint8 (.npy)"
         views = f"up to {spec.views} views" if spec.views > 1 else "one view"
         runs = f" in runs of {spec.sequence}, each in its order" if spec.sequence else ""
+        runs = " in the order of their steps" if spec.ordered else runs
+        runs += ", a sequence taking as many samples in a row as it needs" if spec.chunked else ""
         size = f"{spec.height}×{spec.width} RGB pixels as {pixels}"
         return f"{info.samples:,} samples of {views}{runs}, {size}; {classes_in_words(info)}."
 
@@ -204,7 +248,8 @@ class ViewKind:
             f"* `KEY{params}`: float32 [{spec.views}, {len(spec.params)}], one row a view, columns as below",
             LABEL_LINE,
             f"* `KEY{record}`: `views`, how many views are distinct (the rest repeat them in turn, so that every "
-            "sample has the same members), `view_ids`, their numbers in the source, and what else is known of it",
+            "sample has the same members), `view_ids`, their numbers in the source, and what else is known of it"
+            + ("; `chunk`: 0 where a sequence begins, 1 … where it goes on" if spec.chunked else ""),
             *(["", "| column | parameter | unit |", "|---|---|---|"] if spec.params else []),
             *(f"| {column} | {f.name} | {f.unit} |" for column, f in enumerate(spec.params)),
         ]

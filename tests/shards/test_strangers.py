@@ -32,7 +32,7 @@ SHARD = ("splits", "train", "shards", 0)
     ("change", "found"),
     [
         (put("format", value="other"), "does not describe"),
-        (put("format_version", value=2), r"format version 2, this program reads up to 1: update it"),
+        (put("format_version", value=3), r"format version 3, this program reads up to 2: update it"),
         (put("format_version", value="1"), "format_version must be a int"),
         (put("kind", value="tables"), "kind 'tables' is unknown, allowed: views, saliency, image, maps"),
         (put("kind", value="maps"), "storage None is unknown, allowed: float16, log8"),
