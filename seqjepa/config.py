@@ -50,6 +50,10 @@ class DataConfig(Section):
     """What a sequence is made of: stored views, patches at fixations (patch > 0), or augmented images (augment)."""
 
     context: int = Field(default=3, ge=1, le=64, description="M, context views per sequence; one more is the target")
+    order: Literal["random", "window"] = Field(
+        default="random", description="of stored views: any of a sample's, or consecutive steps of an ordered sequence"
+    )
+    stride: int = Field(default=1, ge=1, le=100_000, description="steps from a view to the next, in a window")
     set: Literal["", "3diebench", "cifar100", "tiny-imagenet", "stl10"] = Field(
         default="", description="the paper's, that the recipe is for; what shards hold is told by their classes"
     )
@@ -167,6 +171,10 @@ def contradictions(config: RunConfig) -> Iterator[str]:
     elif data.augment != "none" and data.action != "none" and not is_augmentation(data.action):
         allowed = [name for name in PRESETS if is_augmentation(name)]
         yield f"{augmented} needs data.action to be one of {', '.join(allowed)}, not {action_name(data.action)!r}"
+    if data.order == "window" and (data.patch or data.augment != "none"):
+        yield "data.order = 'window' is for stored views, not for patches or augmented images; set data.order=random"
+    if data.stride > 1 and data.order != "window":
+        yield f"data.stride = {data.stride} needs data.order = 'window': views in random order have no stride"
     if data.augment not in RECIPES:
         yield f"{augmented} is not a recipe for augmentations; there are: {', '.join(RECIPES)}"
     if 0 < data.image_size < data.patch:

@@ -69,6 +69,22 @@ class Sequences:
 
     def windows(self, span: int) -> Ints:
         """int64 [W], ascending: the first frames of all windows: `span` consecutive steps of one sequence, no gap."""
+        if span not in self._windows:
+            self._windows[span] = self._find_windows(span)
+        return self._windows[span]
+
+    @cached_property
+    def _windows(self) -> dict[int, Ints]:
+        """Found before, by span."""
+        return {}
+
+    def windows_of(self, samples: Ints, span: int) -> tuple[Ints, Ints]:
+        """int64 [b] each: where in windows(span) those of each sample's sequence begin, and how many there are."""
+        windows, ids = self.windows(span), self.ids[samples]
+        begin, end = (np.searchsorted(windows, self.bounds[ids + more]) for more in (0, 1))
+        return begin, end - begin
+
+    def _find_windows(self, span: int) -> Ints:
         total, steps = int(self.firsts[-1]), self.steps
         if span > total:
             return np.zeros(0, np.int64)

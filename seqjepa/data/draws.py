@@ -25,6 +25,7 @@ _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
 _ROUNDS = 10
+_LARGEST_POOL = 1024  # items a row that choose_distinct shuffles in a table
 
 
 class Purpose(IntEnum):
@@ -104,9 +105,29 @@ def choose_distinct(n_items: ArrayLike, numbers: NDArray[np.uint32]) -> NDArray[
     """
     left = np.asarray(n_items, dtype=np.int64)
     B, T = numbers.shape
+    if left.max(initial=0) > _LARGEST_POOL:
+        return _choose_from_many(left, numbers)
     pool = np.tile(np.arange(left.max(initial=0), dtype=np.int32), (B, 1))
     rows = np.arange(B)
     for t in range(T):
         pick = t + (numbers[:, t].astype(np.uint64) * (left - t).astype(np.uint64) >> _SHIFT).astype(np.int64)
         pool[rows, t], pool[rows, pick] = pool[rows, pick], pool[rows, t]
     return pool[:, :T].astype(np.int64)
+
+
+def _choose_from_many(left: NDArray[np.int64], numbers: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """The same choice without a pool of all items: only the places that swaps have changed are kept, T of them."""
+    B, T = numbers.shape
+    places, moved, chosen = (np.full((B, T), -1, np.int64) for _ in range(3))
+
+    def item_at(place: NDArray[np.int64], swaps: int) -> NDArray[np.int64]:
+        found = place.copy()
+        for swap in range(swaps):  # a later swap of the same place counts
+            found = np.where(places[:, swap] == place, moved[:, swap], found)
+        return found
+
+    for t in range(T):
+        pick = t + (numbers[:, t].astype(np.uint64) * (left - t).astype(np.uint64) >> _SHIFT).astype(np.int64)
+        chosen[:, t] = item_at(pick, t)
+        places[:, t], moved[:, t] = pick, item_at(np.full(B, t), t)
+    return chosen

@@ -7,6 +7,7 @@ of R ranks put together are the batch that one rank would hold.
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeVar
@@ -106,12 +107,14 @@ class EpochOrder:
         return permutation(self.sampling.seed, epoch, self.samples)
 
 
+logger = logging.getLogger(__name__)
+
 Index = TypeVar("Index", bound=SplitIndex | ImageIndex)
 
 BY_SAMPLE = {
     SplitIndex: (
         *("shard", "labels", "n_views", "view_ids", "offsets", "lengths", "params"),
-        *("rest_offsets", "rest_lengths"),
+        *("rest_offsets", "rest_lengths", "chunk"),
     ),
     ImageIndex: ("shard", "labels", "offsets", "lengths", "sizes"),
 }
@@ -119,7 +122,8 @@ BY_SAMPLE = {
 
 
 def part_of(index: Index, fraction: float, seed: int) -> Index:
-    """round(fraction · S) samples of a split, at least one, in stored order; the split itself for fraction 1.
+    """round(fraction · S) samples of a split (of S sequences, where these take several samples), at least one, in
+    stored order; the split itself for fraction 1.
 
     For runs that fit the machine, and for learning curves over the amount of data. Which samples is a function of the
     seed and the samples' keys alone, so sharding the same data anew changes nothing, and of one seed a smaller part
@@ -127,15 +131,57 @@ def part_of(index: Index, fraction: float, seed: int) -> Index:
     """
     if fraction >= 1:
         return index
-    order = sorted(range(len(index)), key=lambda sample: _rank(seed, index.keys[sample]))
-    kept = np.sort(np.array(order[: max(1, round(fraction * len(index)))]))
+    of = index.sequences.ids if isinstance(index, SplitIndex) else np.arange(len(index))
+    firsts = np.unique(of, return_index=True)[1]  # samples of a sequence stay together, by the key of its first
+    order = sorted(range(len(firsts)), key=lambda number: _rank(seed, index.keys[firsts[number]]))
+    kept = np.flatnonzero(np.isin(of, order[: max(1, round(fraction * len(firsts)))]))
+    return replace(_only(index, kept), digest=_digest(f"{index.digest}/{fraction!r}/{seed}"))
+
+
+def with_windows(index: SplitIndex, span: int) -> SplitIndex:
+    """The split without the sequences that have no `span` consecutive steps; itself if there are none.
+
+    ConfigError: there are no others.
+    """
+    _, windows = index.sequences.windows_of(np.arange(len(index)), span)
+    if windows.all():
+        return index
+    sequences, short = (len(set(index.sequences.ids[rows].tolist())) for rows in (windows >= 0, windows == 0))
+    if short == sequences:
+        raise ConfigError(
+            f"no sequence of split {index.name!r} has {span} consecutive steps; use fewer views (data.context), a "
+            "smaller data.stride, or longer sequences"
+        )
+    logger.warning(
+        "%d of %d sequences of split %r have no %d consecutive steps and are left out",
+        short,
+        sequences,
+        index.name,
+        span,
+    )
+    return replace(_only(index, np.flatnonzero(windows)), digest=_digest(f"{index.digest}/windows of {span}"))
+
+
+def with_views(index: SplitIndex, views: int) -> SplitIndex:
+    """The split without the samples that have fewer views; itself if there are none. ConfigError: there are no others."""
+    enough = index.n_views >= views
+    if not enough.any():
+        raise ConfigError(f"no sample of split {index.name!r} has {views} views; use fewer views (context)")
+    return index if enough.all() else _only(index, np.flatnonzero(enough))
+
+
+def _only(index: Index, kept: NDArray[np.int64]) -> Index:
+    """Samples `kept`, ascending."""
     return replace(
         index,
         keys=[index.keys[sample] for sample in kept],
         meta={name: [values[sample] for sample in kept] for name, values in index.meta.items()},
-        digest=hashlib.sha256(f"{index.digest}/{fraction!r}/{seed}".encode()).hexdigest(),
         **{name: getattr(index, name)[kept] for name in BY_SAMPLE[type(index)]},
     )
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _rank(seed: int, key: str) -> bytes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -28,11 +28,15 @@ from shards.split_index import SplitIndex
 # and a trainer whose Python holds the GIL (each numpy call may wait 5 ms for it) delays planning rarely.
 _BLOCK_SAMPLES = 32_768
 
+Order = Literal["random", "window"]
+
 
 @dataclass(frozen=True)
 class StoredViews:
-    """T distinct views of each sample, uniformly, in random order (docs/fidelity.md #31).
+    """T views of the sequence that a sample belongs to, which mostly is that sample alone.
 
+    order   "random": distinct views, uniformly, in random order (docs/fidelity.md #31). "window": every `stride`-th of
+            (T − 1) · stride + 1 consecutive steps, uniformly among all such windows of an ordered sequence
     Of a baked set, epoch e instead takes the first T views of the e-th stored sequence, in their order, and starts over
     when there are no more; of augmentations all T, as the last is the target.
 
@@ -46,9 +50,15 @@ class StoredViews:
     action: str | ActionSpec
     normalisation: ScalingMode = "zscore"
     scaling: Scaling | None = None
+    order: Order = "random"
+    stride: int = 1
     kind: ClassVar[KindOfViews] = "stored views"
 
     def __post_init__(self) -> None:
+        if self.order not in get_args(Order) or self.stride < 1 or (self.order == "random" and self.stride != 1):
+            raise ConfigError(
+                f"order {self.order!r} with stride {self.stride}; allowed are random, and window with any stride"
+            )
         if not is_augmentation(self.action):
             return
         if self.normalisation not in ("zscore", "author"):
@@ -76,43 +86,92 @@ class StoredViews:
                 f"{index.sequence}, whose last view is the target: use {index.sequence} views (data.context = "
                 f"{index.sequence - 1}), or bake with --views {views}"
             )
-        poorest = int(np.argmin(index.n_views))
-        if index.n_views[poorest] < views:
+        self._check_order(index)
+        if self.order == "window":
+            self._check_windows(index, views)
+        elif index.sequences.counts.min() < views:
+            poorest = int(np.argmin(index.sequences.counts))
             raise ConfigError(
                 f"sequences of {views} views need as many per sample, but {index.keys[poorest]!r} in split "
-                f"{index.name!r} has {index.n_views[poorest]}; use fewer views or other shards"
-            )
-        if needs_order(as_spec(self.action)) and not index.sequence:
-            raise ConfigError(
-                f"split {index.name!r} holds views in no order, and commands lead from a view to the one recorded "
-                "next; declare another action, or use shards of sequences"
+                f"{index.name!r} has {index.sequences.counts[poorest]}; use fewer views or other shards"
             )
         self.plan(index, np.zeros(1, np.int64), Draw(views, 0, 0))
 
-    def slots(self, index: SplitIndex, rows: NDArray[np.int64], draw: Draw) -> NDArray[np.int64]:
-        """View slots int64 [B, T] of samples `rows` [B]: drawn, or the epoch's stored sequence."""
+    def span(self, views: int) -> int:
+        """Steps that a window of T views covers."""
+        return (views - 1) * self.stride + 1
+
+    def _check_order(self, index: SplitIndex) -> None:
+        if index.sequence:
+            if self.stride > 1:
+                raise ConfigError(f"split {index.name!r} holds baked sequences, which have no other stride than 1")
+            return
+        commands = needs_order(as_spec(self.action))
+        if not index.ordered and (commands or self.order == "window"):
+            why = "and commands lead from a view to the one recorded next" if commands else "and so no windows"
+            raise ConfigError(
+                f"split {index.name!r} holds views in no order, {why}; "
+                + ("declare another action" if commands else "set data.order=random")
+                + ", or use shards of sequences (a step or timestamp for each view)"
+            )
+        if commands and self.order == "random":
+            raise ConfigError(
+                f"split {index.name!r} has commands, which lead from a view to the one recorded next: they say nothing "
+                "of views in random order; set data.order=window"
+            )
+
+    def _check_windows(self, index: SplitIndex, views: int) -> None:
+        if index.sequence:
+            return
+        _, found = index.sequences.windows_of(np.arange(len(index)), self.span(views))
+        if not found.all():
+            row = int(np.argmin(found))
+            raise ConfigError(
+                f"the sequence of sample {index.keys[row]!r} in split {index.name!r} has no {self.span(views)} "
+                f"consecutive steps, as {views} views with stride {self.stride} need; use fewer views (data.context), "
+                "a smaller data.stride, or longer sequences"
+            )
+
+    def places(
+        self, index: SplitIndex, rows: NDArray[np.int64], draw: Draw
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(samples, slots) int64 [B, T'] of the views that are drawn for samples `rows` [B]; T' = T but for windows,
+        where it is every step: the views are each stride-th."""
         if index.sequence:
             run = draw.epoch % (index.offsets.shape[1] // index.sequence)
-            return np.tile(run * index.sequence + np.arange(draw.views), (len(rows), 1))
-        numbers = draw_u32(draw.seed, draw.epoch, draw.numbers(Purpose.VIEWS), rows, draw.views)
-        return choose_distinct(index.n_views[rows], numbers)
+            slots = np.tile(run * index.sequence + np.arange(draw.views), (len(rows), 1))
+            return np.broadcast_to(rows[:, None], slots.shape), slots
+        purpose, sequences = draw.numbers(Purpose.VIEWS), index.sequences
+        if self.order == "window":
+            begin, count = sequences.windows_of(rows, span := self.span(draw.views))
+            numbers = draw_u32(draw.seed, draw.epoch, purpose, rows, 1)[:, 0].astype(np.uint64)
+            chosen = begin + (numbers * count.astype(np.uint64) >> np.uint64(32)).astype(np.int64)
+            return sequences.locate(sequences.windows(span)[chosen][:, None] + np.arange(span))
+        numbers = draw_u32(draw.seed, draw.epoch, purpose, rows, draw.views)
+        if not sequences.joined:
+            slots = choose_distinct(index.n_views[rows], numbers)
+            return np.broadcast_to(rows[:, None], slots.shape), slots
+        return sequences.locate(sequences.starts[rows][:, None] + choose_distinct(sequences.counts[rows], numbers))
 
     def actions(self, params: NDArray[np.float32], names: tuple[str, ...]) -> NDArray[np.float32]:
-        """float32 [B, T, P] with columns `names` → [B, T-1, A]; of baked augmentations equal, to the bit, to those made
-        on the fly."""
+        """float32 [B, T', P] with columns `names` → [B, T-1, A]; T' as in places(). Of baked augmentations equal, to
+        the bit, to those made on the fly."""
         action = as_spec(self.action)
         if is_augmentation(action):
             action = scaled(action, self.scaling if self.normalisation == "zscore" else None)
-        return actions_between(params, names, action)
+        return actions_between(params, names, action, self.stride)
 
     def plan(self, index: SplitIndex, rows: NDArray[np.int64], draw: Draw) -> ViewPlan:
         """What is to be read of samples `rows` [B], and what is known of it beforehand."""
-        slots, column = self.slots(index, rows, draw), rows[:, None]
+        samples, slots = self.places(index, rows, draw)
+        params = index.params[samples, slots].astype(np.float32, copy=False)
+        actions = self.actions(params, index.param_names)
+        steps = slice(None, None, self.stride)
+        samples, slots, params = samples[:, steps], slots[:, steps], params[:, steps]
         table = np.empty(slots.shape, ROW)
-        table["offset"], table["length"] = index.offsets[column, slots], index.lengths[column, slots]
-        table["shard"] = index.shard[rows][:, None]
-        params = index.params[column, slots].astype(np.float32, copy=False)
-        return ViewPlan(rows, slots, table.reshape(-1), self.actions(params, index.param_names), params)
+        table["offset"], table["length"] = index.offsets[samples, slots], index.lengths[samples, slots]
+        table["shard"] = index.shard[samples]
+        return ViewPlan(rows, samples, slots, table.reshape(-1), actions, np.ascontiguousarray(params))
 
     def open(self, index: SplitIndex, sampling: Sampling, reading: Reading) -> StoredSource:
         """See views.Views."""
@@ -124,12 +183,14 @@ class ViewPlan:
     """B samples of T views.
 
     rows     int64 [B]                 rows of the split's index
-    slots    int64 [B, T]              view slots of each sample, distinct: in random order, or a stored sequence
+    samples  int64 [B, T]              the sample that holds each view: the row's own, or another of its sequence
+    slots    int64 [B, T]              view slots of these, distinct: in random order, a window, or a stored sequence
     table    ROW [B·T]                 where the bytes of each view are
     actions  float32 [B, T-1, A]       params  float32 [B, T, P]
     """
 
     rows: NDArray[np.int64]
+    samples: NDArray[np.int64]
     slots: NDArray[np.int64]
     table: np.ndarray
     actions: NDArray[np.float32]
@@ -139,7 +200,8 @@ class ViewPlan:
         """Samples start … stop of this plan, without copying."""
         T, some = self.slots.shape[1], slice(start, stop)
         table = self.table[start * T : stop * T]
-        return ViewPlan(self.rows[some], self.slots[some], table, self.actions[some], self.params[some])
+        actions, params = self.actions[some], self.params[some]
+        return ViewPlan(self.rows[some], self.samples[some], self.slots[some], table, actions, params)
 
 
 class Planner:
@@ -195,5 +257,5 @@ def _owned(array: np.ndarray) -> torch.Tensor:
 
 
 def _damage_of_view(index: SplitIndex, plan: ViewPlan, error: RowError) -> DamageError:
-    sample, view = divmod(error.row, plan.slots.shape[1])
-    return damaged(index, int(plan.rows[sample]), f"view {plan.slots[sample, view]}", error)
+    at = divmod(error.row, plan.slots.shape[1])
+    return damaged(index, int(plan.samples[at]), f"view {plan.slots[at]}", error)

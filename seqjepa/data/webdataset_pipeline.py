@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 from seqjepa.data.actions import IMPLIED, OF_THE_SHARDS, PRESETS, action_of_shards
 from seqjepa.data.augment.parameters import ScalingMode, stored_scaling
 from seqjepa.data.draws import Draw, Purpose, draw_u32, permutation
-from seqjepa.data.stored import StoredViews
+from seqjepa.data.sampling import with_views, with_windows
+from seqjepa.data.stored import Order, StoredViews
 from shards.environment import pass_environment_on
 from shards.errors import ConfigError, DamageError, FormatError
 from shards.pixels import decode_pixels
@@ -40,6 +41,8 @@ def webdataset(
     *,
     context: int = 3,
     action: str | ActionSpec = "",
+    order: Order = "random",
+    stride: int = 1,
     batch_size: int = 0,
     drop_last: bool = False,
     shuffle: int = 1000,
@@ -49,12 +52,15 @@ def webdataset(
 ) -> DataPipeline:
     """One epoch of a split of a `views` set, as a pipeline whose items are dictionaries.
 
-    "views"    uint8 [T, 3, H, W], T = context + 1 distinct views in random order; the last is the target
+    "views"    uint8 [T, 3, H, W], T = context + 1 views; the last is the target
     "actions"  float32 [T-1, A], from each view to the next        "params"  float32 [T, P], in the shards' units
     "labels"   int64 [], −1 for none                               "keys"    str
 
     context        M, context views of a sequence
     action         a name in seqjepa.data.actions.PRESETS, or terms; "": as the set declares, or by its parameters
+    order, stride  "random": distinct views in random order; "window": every stride-th of consecutive steps of an ordered
+                   set. Of a sequence that takes several samples of a tar, views of one sample (samples that are too
+                   short are passed over): the trainer's Loader looks at whole sequences
     batch_size     > 0: items are batches, tensors [B, …] and a list of keys; the last may be short unless drop_last
     shuffle        samples that are mixed in memory, and shards in random order; 0: stored order
     seed, epoch    fix every draw: the same pipeline gives the same items each time, another epoch gives others
@@ -67,12 +73,14 @@ def webdataset(
     for name, value, least in (("context", context, 1), ("batch_size", batch_size, 0), ("shuffle", shuffle, 0)):
         if not isinstance(value, int) or value < least:
             raise ConfigError(f"{name} is {value!r}; allowed is a whole number from {least} on")
-    draw = TarDraw.of(ShardSet.open(shards), split, action, normalisation, Draw(context + 1, seed, epoch))
+    how = {"normalisation": normalisation, "order": order, "stride": stride}
+    draw = TarDraw.of(ShardSet.open(shards), split, action, how, Draw(context + 1, seed, epoch))
     return DataPipeline(
         SimpleShardList([str(path) for path in draw.shards_in_order(shuffle > 0)]),
         split_by_node,
         split_by_worker,
         partial(read_tars, samples=draw.samples_by_shard()),
+        filters.select(draw.is_long_enough),
         filters.map(draw),
         *([partial(mixed, size=shuffle, seed=seed, epoch=epoch)] if shuffle else []),
         filters.map(draw.decode),
@@ -84,26 +92,41 @@ def webdataset(
 class TarDraw:
     """A sample of a tar → the T of its views that are drawn of it, still encoded; decode() makes pixels of them.
 
+    index    in which every sample is a sequence of its own
     members  names of the view slots' members, without the key
+    short    keys of the samples that are parts of sequences and too short themselves
     """
 
     index: SplitIndex
     members: tuple[str, ...]
     views: StoredViews
     draw: Draw
+    short: frozenset[str] = frozenset()
 
     @classmethod
-    def of(
-        cls, opened: ShardSet, split: str, action: str | ActionSpec, normalisation: ScalingMode, draw: Draw
-    ) -> TarDraw:
-        """ConfigError where the set has no such split, sequences or parameters, or seed or epoch are out of range."""
+    def of(cls, opened: ShardSet, split: str, action: str | ActionSpec, how: dict[str, Any], draw: Draw) -> TarDraw:
+        """how: of StoredViews, without its action and constants.
+
+        ConfigError where the set has no such split, sequences or parameters, or seed or epoch are out of range.
+        """
         index, spec = opened.split(split), opened.info.spec
         assert isinstance(spec, ViewSpec), "split() has refused other kinds"
         kind = action_of_shards(action, index) if action else usual_action(opened.path, index)
-        views = StoredViews(kind, normalisation, stored_scaling(opened.info) if normalisation == "zscore" else None)
-        views.check(index, draw.views)
-        views.plan(index, np.zeros(1, np.int64), draw)
-        return cls(index, tuple(suffix.lstrip(".") for suffix in spec.suffixes()[: spec.views]), views, draw)
+        scaling = stored_scaling(opened.info) if how["normalisation"] == "zscore" else None
+        views = StoredViews(kind, scaling=scaling, **how)
+        whole, short = index, frozenset[str]()
+        if index.ordered or spec.chunked:
+            index = replace(index, chunk=np.zeros_like(index.chunk))
+            span = views.span(draw.views)
+            whole = with_windows(index, span) if views.order == "window" else with_views(index, draw.views)
+            short = frozenset(index.keys) - frozenset(whole.keys)
+        views.check(whole, draw.views)
+        views.plan(whole, np.zeros(1, np.int64), draw)
+        return cls(index, tuple(suffix.lstrip(".") for suffix in spec.suffixes()[: spec.views]), views, draw, short)
+
+    def is_long_enough(self, sample: Example) -> bool:
+        """Whether a sample of a tar gives views at all."""
+        return sample["__key__"] not in self.short
 
     @cached_property
     def rows(self) -> dict[str, int]:

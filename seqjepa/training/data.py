@@ -17,13 +17,13 @@ from pathlib import Path
 import torch
 
 from seqjepa.config import DataConfig, RunConfig
-from seqjepa.data.actions import OF_THE_SHARDS, action_name, action_of_shards, as_spec
+from seqjepa.data.actions import OF_THE_SHARDS, action_name, action_of_shards, as_spec, needs_order
 from seqjepa.data.ahead import Reading
 from seqjepa.data.augment.parameters import Scaling, stored_scaling
 from seqjepa.data.augment.recipes import build_recipe
 from seqjepa.data.fixations import Fixating
 from seqjepa.data.loader import Loader
-from seqjepa.data.sampling import Sampling, part_of
+from seqjepa.data.sampling import Sampling, part_of, with_windows
 from seqjepa.data.stored import StoredViews
 from seqjepa.data.views import Augmented, Patches, Views
 from seqjepa.methods import METHODS
@@ -65,6 +65,8 @@ def open_training_data(shards: Path, config: RunConfig) -> TrainingData:
     names |= {"classes_sha256": classes_sha256(opened.info.classes)}
     index = part_of(index, config.data.fraction, config.seed)
     if isinstance(index, SplitIndex):
+        if config.data.order == "window" and index.ordered:
+            index = with_windows(index, config.data.context * config.data.stride + 1)
         action = action_of_shards(config.data.action, index)
         config = config.model_copy(update={"data": config.data.model_copy(update={"action": action})})
     data, classes = _data_info(opened.info, split, config), len(opened.info.classes)
@@ -131,7 +133,7 @@ def training_views(source: TrainingData, config: RunConfig) -> Views:
     """What the run sees of its samples. ConfigError where the shards cannot give that."""
     data, scaling = config.data, "author" if config.fidelity == "author" else "zscore"
     if isinstance(source.index, SplitIndex):
-        return StoredViews(data.action, scaling, source.scaling)
+        return StoredViews(data.action, scaling, source.scaling, data.order, data.stride)
     if source.data.fixating:
         return Patches(Fixating(**source.data.fixating), tuple(source.data.mean), data.action)
     return Augmented.of(source.index, build_recipe(data.augment), data.action, scaling)
@@ -166,6 +168,7 @@ def incompatibilities(info: DatasetInfo, data: DataConfig, method: str = "") -> 
             return
         case ViewSpec():
             yield from _view_incompatibilities(data)
+            yield from _order_incompatibilities(info.spec, data)
             yield from _action_incompatibilities(info.spec, data)
             needed = METHODS[method].params_needed if method in METHODS else ()
             if needed and info.spec.param_names != needed:
@@ -186,6 +189,26 @@ def _view_incompatibilities(data: DataConfig) -> Iterator[str]:
         yield (
             f"holds stored views, and data.augment = {data.augment!r} augments whole images; set data.augment=none, or "
             "give shards of images"
+        )
+
+
+def _order_incompatibilities(spec: ViewSpec, data: DataConfig) -> Iterator[str]:
+    """What keeps views from being taken in data.order."""
+    action = (spec.actions or ActionSpec()) if data.action == OF_THE_SHARDS else as_spec(data.action)
+    if spec.sequence:
+        if data.stride > 1:
+            yield f"holds baked sequences, which have no other stride than 1; set data.stride=1, not {data.stride}"
+    elif not spec.ordered and data.order == "window":
+        yield "holds views in no order, and so no windows; set data.order=random, or shard them with a step of each"
+    elif not spec.ordered and needs_order(action):
+        yield (
+            "holds views in no order, and commands lead from a view to the one recorded next; set data.action to other "
+            "terms, or shard them with a step of each"
+        )
+    elif data.order == "random" and needs_order(action):
+        yield (
+            "holds commands, which lead from a view to the one recorded next and say nothing of views in random order; "
+            "set data.order=window"
         )
 
 

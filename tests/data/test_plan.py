@@ -11,6 +11,7 @@ from scipy import stats
 from seqjepa.data.sampling import Sampling, piece, steps_per_epoch
 from seqjepa.data.stored import Planner, StoredViews
 from shards.errors import ConfigError
+from shards.sequences import Sequences
 
 
 def sampling(**changes) -> Sampling:
@@ -24,7 +25,10 @@ def planner(index, action: str = "rotation", **changes) -> Planner:
 def fake_index(samples: int, views: int, n_views: np.ndarray | None = None, sequence: int = 0) -> Any:
     rng = np.random.default_rng(0)
     n = np.full(samples, views, np.int32) if n_views is None else n_views
+    ids = np.where(np.arange(views) < n[:, None], np.arange(views), -1)
     return SimpleNamespace(
+        sequences=Sequences(n, np.zeros(samples, np.int32), ids),
+        ordered=False,
         name="train",
         keys=[f"k{i}" for i in range(samples)],
         shard=np.arange(samples, dtype=np.int32) // 10,
