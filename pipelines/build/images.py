@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -111,7 +110,7 @@ def prepare_images(source: ImageSource, asked: BuildOptions, maps: MapSet | None
 
     return Prepared(
         identity={
-            "name": source.name if source.name != "folder" else re.sub(r"\.tar$", "", source.path.resolve().name),
+            "name": source.set_name,
             "spec": ImageSpec(frame.height, frame.width, asked.encoding, maps.storage if maps else "none"),
             "classes": source.classes,
             "fingerprint": _fingerprint(source, asked, maps, setting),

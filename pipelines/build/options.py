@@ -82,8 +82,13 @@ def check_counts(**counts: int | None) -> None:
 
 
 def command_line(verb: str, source: str, options: Mapping[str, Any]) -> str:
-    """ "seqjepa-data shard folder --source …"; options that are None are not given."""
-    pairs = [(f"--{name.replace('_', '-')}", str(value)) for name, value in options.items() if value is not None]
+    """ "seqjepa-data shard folder --source …"; options that are None are not given, a list is one after the other."""
+    pairs = [
+        (f"--{name.replace('_', '-')}", str(value))
+        for name, values in options.items()
+        for value in (values if isinstance(values, list) else [values])
+        if value is not None
+    ]
     return shlex.join(["seqjepa-data", verb, source, *(word for pair in pairs for word in pair)])
 
 

@@ -177,6 +177,61 @@ def shard_tiny_imagenet_command(
     _shard_images("tiny-imagenet", source, out, encoding="raw", **given)
 
 
+@shard_app.command("webdataset")
+@with_options({**{name: IMAGES[name] for name in ("size", "fit")}, **ENCODED, **IN_SHARDS, **LOSSLESS}, size=None)
+def shard_webdataset_command(
+    source: Annotated[
+        list[str],
+        typer.Option(
+            help="Tars as webdataset names them: 'dir/{000..099}.tar', a folder or glob of tars, https://… or "
+            "pipe:COMMAND; with train=, val= or test= in front, a split's. May be given several times.",
+            metavar="[SPLIT=]TARS",
+        ),
+    ],
+    out: Out,
+    split: Annotated[str, typer.Option(help="Of tars that are given without a split: train, val, test.")] = "train",
+    val_fraction: Annotated[float | None, typer.Option(help="This share of each class is validation.")] = None,
+    label: Annotated[str | None, typer.Option(help="JSON field that holds the label. Default: the cls member.")] = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="Text file: the name of class 0, of class 1 …, a line each.")
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option(help="Which member is the image, where several are: e.g. left.jpg.")
+    ] = None,
+    spool: Annotated[
+        Path | None, typer.Option(help="Where streams and packed tars are copied to. Default: OUT.spool, then removed.")
+    ] = None,
+    **given: Any,
+) -> None:
+    """Tars in webdataset's format, anybody's (img2dataset's, ImageNet in tars) → `image` shards.
+
+    \b
+    Examples:
+      seqjepa-data shard webdataset --source 'laion/{00000..00099}.tar' --size 224 --out shards/laion
+      seqjepa-data shard webdataset --source 'train=in1k/train-*.tar' --source 'val=in1k/val-*.tar' \\
+                                    --classes names.txt --size 224 --out shards/in1k
+      seqjepa-data shard webdataset --source 'https://host/set-{000..009}.tar' --size 96 --out shards/set
+      seqjepa-data shard webdataset --source 'pipe:ssh host cat set-{0..9}.tar' --size 96 --out shards/set
+
+    A source that begins with pipe: is a command, which a shell runs as you: give none that you have not read.
+    Killed, the same command goes on; streams that were copied whole are not fetched again.
+    """
+    from pipelines.build.images import shard_images
+    from pipelines.sources.tar_files import Spool
+    from pipelines.sources.webdataset import TarOptions, WebdatasetImages, read_classes
+
+    as_json, spooled = given.pop("as_json"), Spool(spool or out.with_name(f"{out.name}.spool"))
+    names = read_classes(classes) if classes else None
+    try:
+        shard_images(
+            WebdatasetImages(TarOptions(tuple(source), split, label, names, image, val_fraction), spooled), out, **given
+        )
+        spooled.remove()
+    finally:
+        spooled.release()
+    show_contents(out, as_json)
+
+
 def _shard_images(
     kind: str, source: Path, out: Path, *, as_json: bool, val_fraction: float | None = None, **options: Any
 ) -> None:

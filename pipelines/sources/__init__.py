@@ -120,6 +120,11 @@ class ImageSource(Source):
     left_out: int = 0
     others: LeftOut = LeftOut()
 
+    @property
+    def set_name(self) -> str:
+        """What its sets are called."""
+        return self.name
+
     @abstractmethod
     def records(self) -> list[ImageRecord]:
         """All splits, in a stable order. Raises FormatError or UsageError if the layout is not what it should be."""

@@ -10,6 +10,7 @@ tiny-imagenet-200/val/images/*.JPEG           … and "images" is no class; val/
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -43,6 +44,10 @@ class FolderSource(FileSource):
         self.val_fraction = val_fraction
         if val_fraction is not None:
             check_fraction(val_fraction)
+
+    @property
+    def set_name(self) -> str:
+        return re.sub(r"\.tar$", "", self.path.resolve().name)
 
     @property
     def options(self) -> dict[str, Any]:
