@@ -163,7 +163,7 @@ def with_windows(index: SplitIndex, span: int) -> SplitIndex:
 
 
 def with_views(index: SplitIndex, views: int) -> SplitIndex:
-    """The split without the samples that have fewer views; itself if there are none. ConfigError: there are no others."""
+    """The split without the samples that have fewer views. ConfigError: there are no others."""
     enough = index.n_views >= views
     if not enough.any():
         raise ConfigError(f"no sample of split {index.name!r} has {views} views; use fewer views (context)")

@@ -58,9 +58,9 @@ def webdataset(
 
     context        M, context views of a sequence
     action         a name in seqjepa.data.actions.PRESETS, or terms; "": as the set declares, or by its parameters
-    order, stride  "random": distinct views in random order; "window": every stride-th of consecutive steps of an ordered
-                   set. Of a sequence that takes several samples of a tar, views of one sample (samples that are too
-                   short are passed over): the trainer's Loader looks at whole sequences
+    order, stride  "random": distinct views in random order; "window": every stride-th of consecutive steps, in an
+                   ordered set. Of a sequence that takes several samples of a tar, views of one sample (those that are
+                   too short are passed over): the trainer's Loader looks at whole sequences
     batch_size     > 0: items are batches, tensors [B, …] and a list of keys; the last may be short unless drop_last
     shuffle        samples that are mixed in memory, and shards in random order; 0: stored order
     seed, epoch    fix every draw: the same pipeline gives the same items each time, another epoch gives others
