@@ -23,12 +23,14 @@ OUTSIDE = "a link that leaves the archive"
 CIRCLE = "a link to itself"
 ABOVE = "a link to a folder that holds it"
 NO_VIEW = "a file that is no image_<k>.jpg or latent_<k>.npy"
+OTHER_NAME = "a picture whose name does not match the pattern"
 TRAILING = "what follows the end of the tar is no tar, and was not read"
 PLURALS = {
     NOWHERE: "links that lead nowhere",
     OUTSIDE: "links that leave the archive",
     CIRCLE: "links to themselves",
     ABOVE: "links to folders that hold them",
+    OTHER_NAME: "pictures whose names do not match the pattern",
     NO_VIEW: "files that are no image_<k>.jpg or latent_<k>.npy",
 }
 

@@ -1,0 +1,140 @@
+"""Photographs with known cameras: what nerf.py and colmap.py find, whichever wrote it down.
+
+A pose is camera-to-world, [R | t] row by row: the columns of R are the camera's axes and t is where it stands, both in
+the scene's own frame and unit of length. Which way the axes point is the layout's: OpenGL's (x right, y up, looking
+along −z) in NeRF's files, OpenCV's (x right, y down, looking along z) in COLMAP's. Actions of `relative_pose` are in
+the frame of the first view's camera. Letters: F frames of a scene.
+"""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipelines.sources.files import FileEntry, FileList
+from shards.environment import pass_environment_on
+from shards.errors import FormatError
+from shards.schema import ActionSpec, ActionTerm, ParamField
+
+POSE = tuple(f"pose.{i}" for i in range(12))
+POSE_ACTION = ActionSpec((ActionTerm("relative_pose", POSE, form="matrix"),))
+INTRINSICS = {
+    **dict.fromkeys(("w", "h", "fl_x", "fl_y", "cx", "cy"), "px"),
+    **dict.fromkeys(("camera_angle_x", "camera_angle_y"), "rad"),
+    **dict.fromkeys(("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2"), "1"),
+}
+"""Of the image as it lies there, by the names that NeRF's files have, with their units. Resizing leaves them alone."""
+LARGEST_TEXT = 1 << 30  # bytes; a frame takes some 300 in JSON, an image of COLMAP's a few 100 thousand
+LARGEST_NUMBER = 1e30
+ORTHOGONAL = 1e-3  # how far RᵀR may be from 1, as in seqjepa.data.actions
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Scene:
+    """One sequence of photographs: frame i is `images[i]`, taken from `poses[i]`.
+
+    name        of the sequence; file: what says so, below the source, for messages
+    images      names below the source's root
+    poses       float64 [F, 4, 4], camera-to-world
+    intrinsics  float64 [F] each, by a name of INTRINSICS: those that every frame has
+    split       train, val or test where the layout says so; None: to be chosen
+    rows        where in `file` each frame stands, for messages ("frame 3")
+    """
+
+    name: str
+    file: str
+    images: list[str]
+    poses: np.ndarray
+    intrinsics: dict[str, np.ndarray] = field(default_factory=dict)
+    split: str | None = None
+    rows: Sequence[str] = ()
+
+    def where(self, frame: int) -> str:
+        return f"{self.file}, {self.rows[frame]}"
+
+
+def intrinsic_fields(scenes: Sequence[Scene]) -> tuple[ParamField, ...]:
+    """Those that all scenes have, in the order of INTRINSICS. A line is logged about those that only some have."""
+    every = set.intersection(*(set(scene.intrinsics) for scene in scenes)) if scenes else set()
+    some = {name for scene in scenes for name in scene.intrinsics} - every
+    if some:
+        log.warning("left out, for not all scenes have them: %s", ", ".join(sorted(some)))
+    return tuple(ParamField(name, unit) for name, unit in INTRINSICS.items() if name in every)
+
+
+def pose_params(scene: Scene, fields: Sequence[ParamField]) -> np.ndarray:
+    """float32 [F, 12 + intrinsics]: the pose's first three rows, then the intrinsics of `fields`."""
+    columns = [scene.poses[:, :3].reshape(-1, 12), *(scene.intrinsics[name.name][:, None] for name in fields)]
+    return np.concatenate(columns, axis=1).astype(np.float32)
+
+
+def pose_fields(scenes: Sequence[Scene]) -> tuple[ParamField, ...]:
+    return (*(ParamField(name, "1") for name in POSE), *intrinsic_fields(scenes))
+
+
+def not_rigid(poses: np.ndarray) -> np.ndarray:
+    """bool [F]: which of float64 [F, 4, 4] are no rotation and translation: scaled, mirrored, NaN …"""
+    with np.errstate(invalid="ignore", over="ignore"):
+        R = poses[:, :3, :3]
+        off = np.abs(R.swapaxes(1, 2) @ R - np.eye(3)).max(axis=(1, 2))
+        last = np.abs(poses[:, 3] - [0, 0, 0, 1]).max(axis=1)
+        proper = np.where(np.isfinite(R).all(axis=(1, 2)), np.linalg.det(np.nan_to_num(R)) > 0, False)
+    return ~((off <= ORTHOGONAL) & (last <= ORTHOGONAL) & proper & np.isfinite(poses).all(axis=(1, 2)))
+
+
+def check_frames(scene: Scene, mistakes: list[str]) -> None:
+    """Adds what is wrong with single frames: poses that are none, a picture that stands there twice."""
+    for frame in np.flatnonzero(not_rigid(scene.poses)).tolist():
+        mistakes.append(
+            f"{scene.where(frame)}: its pose is no rotation and translation (RᵀR must be 1, det R positive, the last "
+            "row 0 0 0 1, all finite)"
+        )
+    first: dict[str, int] = {}
+    for frame, name in enumerate(scene.images):
+        if name and first.setdefault(name, frame) != frame:
+            mistakes.append(f"{scene.where(frame)}: {name} stands there twice, first as {scene.rows[first[name]]}")
+
+
+def below(folder: str, path: str) -> str | None:
+    """`path`, as a file in `folder` names it, relative to the source's root; None if it is absolute or leaves it."""
+    path = path.replace("\\", "/")
+    if path.startswith("/") or path[1:2] == ":" or "\0" in path:
+        return None
+    name = posixpath.normpath(posixpath.join(folder, path))
+    return None if name.startswith("../") or name in ("..", ".") else name
+
+
+def text_lines(files: FileList, note: FileEntry) -> Iterator[str]:
+    """Lines of a text file of the source, without their ends. FormatError: unreadable, too large, or not UTF-8."""
+    reader = files.reader
+    path = reader.path / f"{reader.root}{note.name}"
+    try:
+        if not reader.path.is_dir():
+            data = files.read_note(note, f"{reader.path}: {note.name}", "unpack the archive and give the folder")
+            yield from data.decode().splitlines()
+            return
+        if path.stat().st_size > LARGEST_TEXT:
+            raise FormatError(f"{path} is larger than {LARGEST_TEXT >> 20} MiB; split the scene")
+        with path.open(encoding="utf-8-sig") as file:
+            yield from (line.rstrip("\r\n") for line in file)
+    except UnicodeError as error:
+        raise FormatError(f"{path} is not UTF-8 text ({error}); export it again") from error
+    except OSError as error:
+        pass_environment_on(error)
+        raise FormatError(f"{path} cannot be read ({error.strerror})") from error
+
+
+def scene_name(*parts: str) -> str:
+    """Folders, and what tells scenes of one folder apart, as one name: "lego/train"; "scene" where there is nothing."""
+    return "/".join(part for part in parts if part) or "scene"
+
+
+def note_named(notes: Sequence[FileEntry], *names: str) -> list[FileEntry]:
+    """Those whose file names are among `names`."""
+    return [note for note in notes if note.name.rpartition("/")[2] in names]

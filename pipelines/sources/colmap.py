@@ -1,0 +1,204 @@
+"""COLMAP's text models: cameras.txt and images.txt, as `colmap model_converter --output_type TXT` writes them.
+
+images.txt has world-to-camera rotations, quaternions (w, x, y, z), and translations (https://colmap.github.io/format.html);
+they are inverted to camera-to-world poses. A model is a sequence, its pictures in the order of their names. The model
+may lie in SCENE/sparse/0, SCENE/sparse or SCENE, the pictures in SCENE/images or SCENE; points3D.txt is not read.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import posixpath
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from pipelines.sources.cameras import (
+    INTRINSICS,
+    LARGEST_NUMBER,
+    Scene,
+    below,
+    check_frames,
+    note_named,
+    scene_name,
+    text_lines,
+)
+from pipelines.sources.files import FileEntry, FileList
+from shards.errors import FormatError
+
+IMAGES, CAMERAS = "images.txt", "cameras.txt"
+BINARY = ("images.bin", "cameras.bin")
+TEXTS = (IMAGES, CAMERAS, *BINARY)
+UNTOLD = ("sparse", "colmap", "text", "0")  # folders that tell no scene from another
+MODELS = {
+    "SIMPLE_PINHOLE": "f cx cy",
+    "PINHOLE": "fl_x fl_y cx cy",
+    "SIMPLE_RADIAL": "f cx cy k1",
+    "RADIAL": "f cx cy k1 k2",
+    "OPENCV": "fl_x fl_y cx cy k1 k2 p1 p2",
+    "OPENCV_FISHEYE": "fl_x fl_y cx cy k1 k2 k3 k4",
+    "FULL_OPENCV": "fl_x fl_y cx cy k1 k2 p1 p2 k3 k4 k5 k6",
+    "FOV": "fl_x fl_y cx cy omega",
+    "SIMPLE_RADIAL_FISHEYE": "f cx cy k1",
+    "RADIAL_FISHEYE": "f cx cy k1 k2",
+    "THIN_PRISM_FISHEYE": "fl_x fl_y cx cy k1 k2 p1 p2 k3 k4 sx1 sy1",
+}
+"""What the parameters of a camera are, by its model (colmap/src/colmap/sensor/models.h)."""
+
+log = logging.getLogger(__name__)
+
+
+def model_folders(files: FileList) -> list[str]:
+    """Folders below the root that hold a text model, in ascending order.
+
+    FormatError: a folder has a binary model alone; the line has the command that converts it.
+    """
+    text = {posixpath.dirname(note.name) for note in note_named(files.notes, IMAGES)}
+    binary = {posixpath.dirname(note.name) for note in note_named(files.notes, *BINARY)} - text
+    if binary and not text:
+        folder = files.reader.path / f"{files.reader.root}{min(binary)}"
+        raise FormatError(
+            f"{folder} is a binary COLMAP model; write it as text: "
+            f"colmap model_converter --input_path {folder} --output_path {folder} --output_type TXT"
+        )
+    return sorted(text)
+
+
+def read_models(files: FileList, mistakes: list[str]) -> list[Scene]:
+    """The scenes of all text models; what is wrong with single images is added to `mistakes`.
+
+    FormatError: a model without cameras.txt, without images, or whose lines are not COLMAP's.
+    """
+    names = {entry.name for entry in files.images}
+    notes = {note.name: note for note in files.notes}
+    folders = model_folders(files)
+    scenes = [_read_model(files, notes, folder, names, mistakes) for folder in folders]
+    if len({scene.name for scene in scenes}) < len(scenes):
+        for scene, folder in zip(scenes, folders, strict=True):
+            scene.name = scene_name(folder)
+    return scenes
+
+
+def _read_model(
+    files: FileList, notes: dict[str, FileEntry], folder: str, names: set[str], mistakes: list[str]
+) -> Scene:
+    file, cameras_file = posixpath.join(folder, IMAGES), posixpath.join(folder, CAMERAS)
+    if cameras_file not in notes:
+        raise FormatError(f"{file} has no {CAMERAS} beside it; export the whole model as text")
+    cameras = dict(_cameras(files, notes[cameras_file]))
+    rows = list(_images(files, notes[file]))
+    if not rows:
+        raise FormatError(f"{file} holds no images; nothing was registered, or it is not COLMAP's")
+    rows.sort(key=lambda row: row[2])
+    numbers = np.array([row[1] for row in rows], np.float64)
+    scene = Scene(
+        scene_name(*(part for part in folder.split("/") if part not in UNTOLD)),
+        file,
+        [row[2] for row in rows],
+        camera_to_world(numbers[:, :4], numbers[:, 4:]),
+        rows=[f"line {row[0]}" for row in rows],
+    )
+    scene.intrinsics = _intrinsics(cameras, [row[3] for row in rows], scene, mistakes)
+    scene.images = _placed(scene, folder, names, mistakes)
+    check_frames(scene, mistakes)
+    return scene
+
+
+def camera_to_world(quaternions: np.ndarray, translations: np.ndarray) -> np.ndarray:
+    """COLMAP's world-to-camera: (w, x, y, z) [F, 4] of any length and t [F, 3] → its inverse, float64 [F, 4, 4].
+
+    R_wc = Rᵀ and the camera stands at −Rᵀt. A quaternion of zeros gives NaN.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        w, x, y, z = (quaternions / np.linalg.norm(quaternions, axis=1, keepdims=True)).T
+    R = np.empty((len(quaternions), 3, 3))
+    R[:, 0] = np.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], axis=1)
+    R[:, 1] = np.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], axis=1)
+    R[:, 2] = np.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], axis=1)
+    poses = np.tile(np.eye(4), (len(R), 1, 1))
+    poses[:, :3, :3] = R.swapaxes(1, 2)
+    poses[:, :3, 3] = -np.einsum("fji,fj->fi", R, translations)
+    return poses
+
+
+def _images(files: FileList, note: FileEntry) -> Iterator[tuple[int, list[float], str, str]]:
+    """(line, qw qx qy qz tx ty tz, name, camera) of each; the line after it has its points, and may be empty."""
+    lines = enumerate(text_lines(files, note), 1)
+    for number, line in lines:
+        words = line.split(maxsplit=9)
+        if not words or words[0].startswith("#"):
+            continue
+        if len(words) != 10:
+            raise FormatError(
+                f"{note.name}, line {number}: needs IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, found {line!r:.80}"
+            )
+        yield number, [_number(word, note, number) for word in words[1:8]], words[9].strip(), words[8]
+        next(lines, None)
+
+
+def _cameras(files: FileList, note: FileEntry) -> Iterator[tuple[str, dict[str, float]]]:
+    """(CAMERA_ID, its intrinsics by the names of INTRINSICS)"""
+    for number, line in enumerate(text_lines(files, note), 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        if len(words) < 4:
+            raise FormatError(
+                f"{note.name}, line {number}: needs CAMERA_ID MODEL WIDTH HEIGHT PARAMS[], found {line!r:.80}"
+            )
+        identity, model, *values = words
+        numbers = [_number(word, note, number) for word in values]
+        known = MODELS.get(model, "").split()
+        if model not in MODELS:
+            log.warning("%s, line %d: of cameras of model %.40s only the size is kept", note.name, number, model)
+        elif len(known) != len(numbers) - 2:
+            raise FormatError(
+                f"{note.name}, line {number}: {model} has {len(known)} parameters ({' '.join(known)}), found "
+                f"{len(numbers) - 2}"
+            )
+        camera = dict(zip(("w", "h", *known), numbers, strict=False))
+        if "f" in camera:
+            camera["fl_x"] = camera["fl_y"] = camera.pop("f")
+        yield identity, {name: value for name, value in camera.items() if name in INTRINSICS}
+
+
+def _number(word: str, note: FileEntry, line: int) -> float:
+    try:
+        value = float(word)
+    except ValueError:
+        value = math.nan
+    if not abs(value) < LARGEST_NUMBER:
+        raise FormatError(f"{note.name}, line {line}: {word!r:.40} is no finite number")
+    return value
+
+
+def _intrinsics(
+    cameras: dict[str, dict[str, float]], of: Sequence[str], scene: Scene, mistakes: list[str]
+) -> dict[str, np.ndarray]:
+    """float64 [F] of each that all cameras in use have."""
+    for frame, camera in enumerate(of):
+        if camera not in cameras:
+            mistakes.append(f"{scene.where(frame)}: camera {camera!r:.40} is not in {CAMERAS}")
+    used = [cameras[camera] for camera in of if camera in cameras]
+    every = set.intersection(*map(set, used)) if len(used) == len(of) else set()
+    return {name: np.array([camera[name] for camera in used]) for name in INTRINSICS if name in every}
+
+
+def _placed(scene: Scene, folder: str, names: set[str], mistakes: list[str]) -> list[str]:
+    """Where the pictures lie: in `images` or beside, of the nearest folder above the model that has any of them."""
+    above = [folder]
+    while above[-1]:
+        above.append(posixpath.dirname(above[-1]))
+    bases = [posixpath.join(base, inner) for base in above for inner in ("images", "")]
+    found = {base: [below(base, image) for image in scene.images] for base in bases}
+    base = next((base for base in bases if any(name in names for name in found[base])), None)
+    if base is None:
+        looked = ", ".join(f"{base or '.'}" for base in dict.fromkeys(bases))
+        raise FormatError(f"{scene.file}: its pictures, {scene.images[0]!r:.80} first, are in none of {looked}")
+    for frame, name in enumerate(found[base]):
+        if name is None:
+            mistakes.append(f"{scene.where(frame)}: {scene.images[frame]!r:.200} leaves the source")
+        elif name not in names:
+            mistakes.append(f"{scene.where(frame)}: {name} is not there")
+    return [name or "" for name in found[base]]

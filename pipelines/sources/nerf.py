@@ -1,0 +1,173 @@
+"""NeRF's `transforms.json`: the pictures of a scene with camera-to-world matrices.
+
+The layout of the Blender sets (bmild/nerf: transforms_train.json, transforms_val.json, transforms_test.json, names
+without suffixes, camera_angle_x), of instant-ngp and of nerfstudio (transforms.json, fl_x … h for all frames or for
+each, lists of the frames of a split). A file is a sequence; a folder may hold many scenes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import posixpath
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pipelines.sources.cameras import INTRINSICS, LARGEST_NUMBER, Scene, below, check_frames, scene_name, text_lines
+from pipelines.sources.decode import SUFFIXES
+from pipelines.sources.files import FileEntry, FileList
+from shards.errors import FormatError
+
+NAME = re.compile(r"transforms(?:_([A-Za-z0-9-]+))?\.json")
+SPLITS = ("train", "val", "test")
+WITHOUT_SUFFIX = tuple(dict.fromkeys((".png", *SUFFIXES)))  # the Blender sets' first
+
+log = logging.getLogger(__name__)
+
+
+def transforms_files(files: FileList) -> list[FileEntry]:
+    """transforms.json and transforms_<split>.json, at any depth; of a folder that has both, the latter."""
+    found = [note for note in files.notes if NAME.fullmatch(posixpath.basename(note.name))]
+    split_folders = {
+        posixpath.dirname(note.name) for note in found if posixpath.basename(note.name) != "transforms.json"
+    }
+    whole = [note for note in found if posixpath.basename(note.name) == "transforms.json"]
+    twice = [note for note in whole if posixpath.dirname(note.name) in split_folders]
+    for note in twice:
+        log.warning("%s is left out: transforms_<split>.json beside it say which frames are of which split", note.name)
+    return [note for note in found if note not in twice]
+
+
+def read_transforms(files: FileList, mistakes: list[str]) -> list[Scene]:
+    """The scenes of all these files, in the order of their names; what is wrong with frames is added to `mistakes`.
+
+    FormatError: a file that is no JSON, or has no list `frames`.
+    """
+    names = {entry.name for entry in files.images}
+    scenes = []
+    for note in transforms_files(files):
+        scenes += _read_file(files, note, names, mistakes)
+    return scenes
+
+
+def _read_file(files: FileList, note: FileEntry, names: set[str], mistakes: list[str]) -> list[Scene]:
+    record = _parsed(files, note)
+    folder, _, file = note.name.rpartition("/")
+    match = NAME.fullmatch(file)
+    assert match is not None
+    suffix = match[1] or ""
+    whole = Scene(scene_name(folder, suffix), note.name, [], np.zeros((0, 4, 4)), split=_split(suffix))
+    frames = record["frames"]
+    whole.rows = [f"frame {i}" for i in range(len(frames))]
+    images = [_image(frame, folder, names, whole.where(i), mistakes) for i, frame in enumerate(frames)]
+    whole.images = [image or "" for image in images]
+    whole.poses = np.stack([_matrix(frame, whole.where(i), mistakes) for i, frame in enumerate(frames)])
+    whole.intrinsics = _intrinsics(record, frames, whole, mistakes)
+    check_frames(whole, mistakes)
+    return _by_lists(whole, record, frames, folder, mistakes)
+
+
+def _split(suffix: str) -> str | None:
+    return suffix if suffix in SPLITS else None
+
+
+def _parsed(files: FileList, note: FileEntry) -> dict[str, Any]:
+    try:
+        record = json.loads("\n".join(text_lines(files, note)))
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{note.name} is not JSON ({error or 'nested too deeply'}); export it again") from error
+    frames = record.get("frames") if isinstance(record, dict) else None
+    if not isinstance(frames, list) or not frames or not all(isinstance(frame, dict) for frame in frames):
+        raise FormatError(f'{note.name} has no list "frames" of objects with file_path and transform_matrix')
+    return record
+
+
+def _image(frame: dict[str, Any], folder: str, names: set[str], where: str, mistakes: list[str]) -> str | None:
+    """The picture's name below the root. Blender's file_path has no suffix."""
+    path = frame.get("file_path")
+    if not isinstance(path, str) or not path:
+        mistakes.append(f"{where}: file_path must be a text, found {path!r:.40}")
+        return None
+    name = below(folder, path)
+    if name is None:
+        mistakes.append(f"{where}: {path!r:.200} leaves the source; paths must lie below it")
+        return None
+    if name in names:
+        return name
+    found = [name + suffix for suffix in WITHOUT_SUFFIX if name + suffix in names]
+    if not found:
+        tried = "" if name.lower().endswith(SUFFIXES) else " (nor with .png, .jpg …)"
+        mistakes.append(f"{where}: {name} is not there{tried}")
+        return None
+    return found[0]
+
+
+def _matrix(frame: dict[str, Any], where: str, mistakes: list[str]) -> np.ndarray:
+    """float64 [4, 4]; the identity for what is none, which is a mistake already."""
+    value = frame.get("transform_matrix")
+    try:
+        matrix = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        matrix = np.zeros(())
+    if matrix.shape == (3, 4):
+        matrix = np.concatenate([matrix, [[0.0, 0.0, 0.0, 1.0]]])
+    if matrix.shape != (4, 4):
+        mistakes.append(f"{where}: transform_matrix must be 4×4 or 3×4 numbers, found {value!r:.60}")
+        return np.eye(4)
+    return matrix
+
+
+def _intrinsics(record: dict[str, Any], frames: list[Any], scene: Scene, mistakes: list[str]) -> dict[str, np.ndarray]:
+    """float64 [F] of each that all frames have, their own or the file's."""
+    found = {}
+    for key in INTRINSICS:
+        values = [frame.get(key, record.get(key)) for frame in frames]
+        if any(value is None for value in values):
+            if any(value is not None for value in values):
+                log.warning("%s: %s is left out, for only some frames have it", scene.file, key)
+            continue
+        wrong = [i for i, value in enumerate(values) if not _is_number(value)]
+        mistakes += [f"{scene.where(i)}: {key} must be a finite number, found {values[i]!r:.40}" for i in wrong]
+        if not wrong:
+            found[key] = np.array(values, np.float64)
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < LARGEST_NUMBER
+
+
+def _by_lists(
+    scene: Scene, record: dict[str, Any], frames: Sequence[dict[str, Any]], folder: str, mistakes: list[str]
+) -> list[Scene]:
+    """nerfstudio's train_filenames, val_filenames and test_filenames: a sequence for each. Without them, the scene."""
+    lists = {
+        split: record[f"{split}_filenames"] for split in SPLITS if isinstance(record.get(f"{split}_filenames"), list)
+    }
+    if scene.split or not lists:
+        return [scene]
+    split_of: dict[str | None, str] = {}
+    for split, paths in lists.items():
+        for path in paths:
+            name = below(folder, path) if isinstance(path, str) else None
+            if split_of.setdefault(name, split) != split:
+                mistakes.append(f"{scene.file}: {path!r:.200} is in {split_of[name]}_filenames and {split}_filenames")
+    of = [split_of.get(below(folder, str(frame.get("file_path")))) for frame in frames]
+    if unlisted := sum(split is None for split in of):
+        log.warning("%s: %d frames are left out, for none of its lists of file names has them", scene.file, unlisted)
+    return [_part(scene, split, [i for i, s in enumerate(of) if s == split]) for split in lists if split in of]
+
+
+def _part(scene: Scene, split: str, kept: list[int]) -> Scene:
+    return Scene(
+        scene_name("" if scene.name == "scene" else scene.name, split),
+        scene.file,
+        [scene.images[i] for i in kept],
+        scene.poses[kept],
+        {name: values[kept] for name, values in scene.intrinsics.items()},
+        split,
+        [scene.rows[i] for i in kept],
+    )
