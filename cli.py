@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 try:
+    from pipelines.commands.get import get_command
     from pipelines.commands.saliency import build_saliency_app, import_saliency_app, score_saliency_command
     from pipelines.commands.shard import shard_app
     from pipelines.commands.synth import synth_app
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 seqjepa_app = new_app("Train and evaluate seq-JEPA from shards of views and actions.")
 seqjepa_data_app = new_app("Turn data sets on disk into shards, and look after shards.")
 
+seqjepa_data_app.command("get")(get_command)
 seqjepa_data_app.add_typer(shard_app, name="shard")
 seqjepa_data_app.add_typer(synth_app, name="synth")
 seqjepa_data_app.add_typer(build_saliency_app, name="build-saliency")

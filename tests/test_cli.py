@@ -28,6 +28,7 @@ COMMANDS = [
     (cli.seqjepa_app, ["recipes", "ls"]),
     (cli.seqjepa_app, ["recipes", "cat"]),
     (cli.seqjepa_data_app, []),
+    (cli.seqjepa_data_app, ["get"]),
     (cli.seqjepa_data_app, ["shard", "3diebench"]),
     (cli.seqjepa_data_app, ["shard", "stl10"]),
     (cli.seqjepa_data_app, ["shard", "imagenet"]),

@@ -1,0 +1,167 @@
+"""One file over HTTP: resumed where a connection was cut, held against its checksum, renamed when it is right.
+
+What has come so far lies in NAME.part (part.py), with the ETag or time of the last change that the server gave it. A
+server is asked for the rest with If-Range (RFC 9110, 13.1.5): if its file is another by now, it sends all of it, and
+the part is begun anew; nothing is glued together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from pipelines.get.answer import CONTENT_RANGE, Origin, TransientError, answer, reason, total_of, validator_of
+from pipelines.get.part import Part, is_right
+from pipelines.get.published import PublishedFile
+from shards.errors import FailureError, UsageError
+from shards.files import disk_full_named
+from shards.lock import FolderLock
+
+LOCK = ".part.lock"
+PIECE = 1 << 18
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait. tries: attempts in a row that bring no byte; timeout: seconds without a byte; pauses between
+    attempts double from `first` to `longest` seconds, a little at random, or are what the server asks for."""
+
+    tries: int = 8
+    timeout: float = 60.0
+    first: float = 1.0
+    longest: float = 60.0
+
+    def pause(self, failed: int, asked: float | None) -> float:
+        doubled = self.first * 2 ** (failed - 1) * random.uniform(0.75, 1.25)
+        return min(max(doubled, asked or 0.0), self.longest)
+
+
+def fetch(
+    file: PublishedFile, to: Path, patience: Patience = Patience(), say: Callable[[str], None] = log.info
+) -> Path:
+    """`file` in the folder `to`, which is there; nothing is done if it is there already and right.
+
+    UsageError: something else is in its place, or in that of its part; another process fetches it. FailureError: it
+    cannot be had, or is not the published file: then nothing is kept of it. DiskFullError.
+    """
+    path = to / file.name
+    with _locked(path):
+        if path.exists() or path.is_symlink():
+            _refuse_unless_it(file, path, patience)
+            say(f"{path} is there already")
+            return path
+        part = Part(file, path)
+        with disk_full_named(to, lambda: "free some and run the same command again, which goes on from there"):
+            _fill(part, patience, say)
+            part.publish()
+        return path
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = FolderLock(path.with_name(path.name + LOCK), f"{path} is being fetched by another process; wait for it")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _refuse_unless_it(file: PublishedFile, path: Path, patience: Patience) -> None:
+    right = is_right(file, path)
+    if right is None and not file.size:  # the server's word, for there is no other
+        with (
+            contextlib.suppress(TransientError, FailureError),
+            answer(Origin(file.url, "", 0), 0, patience.timeout) as response,
+        ):
+            right = total_of(response) == path.stat().st_size
+    if right is False:
+        raise UsageError(f"{path} is there and is not the published file; move it away or choose another folder")
+
+
+def _fill(part: Part, patience: Patience, say: Callable[[str], None]) -> None:
+    """Until all of it is there. An attempt that brings bytes makes those before it forgotten."""
+    failed = 0
+    with tqdm(
+        total=part.file.size or None, desc=part.file.name, unit="B", unit_scale=True, unit_divisor=1024, disable=None
+    ) as bar:
+        while True:
+            before = part.size
+            try:
+                _attempt(part, patience, bar, say)
+                return
+            except TransientError as error:
+                failed = 1 if part.size > before else failed + 1
+                if failed >= patience.tries:
+                    raise FailureError(
+                        f"{part.file.url} could not be fetched ({error}); {part.size:,} bytes are kept, and the same "
+                        "command goes on from there"
+                    ) from None
+                pause = patience.pause(failed, error.asked)
+                say(f"{part.file.name}: {error}; again in {pause:.0f} s")
+                time.sleep(pause)
+
+
+def _attempt(part: Part, patience: Patience, bar: Any, say: Callable[[str], None]) -> None:
+    """One request, and what it brings. TransientError: it broke off; FailureError: asking again is of no use."""
+    have = part.size if part.resumable() else 0
+    begun = part.origin if have and part.origin else Origin(part.file.url, "", 0)
+    if have and begun.total == have:
+        return
+    with answer(begun, have, patience.timeout) as response:
+        origin = Origin(part.file.url, validator_of(response), total_of(response, part.file.size))
+        _refuse_wrong_size(part.file, origin)
+        if have and not (response.status == 206 and _continues(response, have, begun, origin)):
+            say(f"{part.file.name}: the server does not go on where it was; {have:,} bytes are given up")
+            have = 0
+            if response.status == 206:
+                part.begin(origin)
+                raise TransientError("the server sent another part than asked for")
+        if not have:
+            part.begin(origin)
+        bar.total = origin.total
+        bar.n = have
+        bar.refresh()
+        _copy(response, part, origin.total - have, bar)
+
+
+def _continues(response: HTTPResponse, have: int, begun: Origin, origin: Origin) -> bool:
+    """Whether a 206 is the rest of what is there, and of the same version."""
+    match = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    same = begun.validator in ("", origin.validator) or not origin.validator
+    return match is not None and int(match[1]) == have and same and begun.total in (0, origin.total)
+
+
+def _copy(response: HTTPResponse, part: Part, left: int, bar: Any) -> None:
+    with open(part.path, "ab") as out:
+        while left:
+            try:
+                data = response.read1(min(PIECE, left))  # what there is: a time-out loses nothing that came before
+            except (OSError, HTTPException) as error:
+                raise TransientError(reason(error)) from error
+            if not data:
+                raise TransientError(f"the connection was cut {left:,} bytes before the end")
+            out.write(data)
+            left -= len(data)
+            bar.update(len(data))
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _refuse_wrong_size(file: PublishedFile, origin: Origin) -> None:
+    if file.size and origin.total != file.size:
+        raise FailureError(
+            f"{origin.url} offers {origin.total:,} bytes instead of {file.size:,}: it is not the published file; "
+            "nothing was fetched. Get it elsewhere (--from)"
+        )
