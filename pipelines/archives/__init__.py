@@ -6,7 +6,7 @@ import logging
 import stat
 from collections import Counter
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from shards.environment import pass_environment_on
 
@@ -34,7 +34,14 @@ PLURALS = {
     NO_VIEW: "files that are no image_<k>.jpg or latent_<k>.npy",
 }
 
-Content = bytes | Path  # a file's bytes, or where a worker finds them
+
+class Readable(Protocol):
+    """A file that is read where it is wanted; what `read` raises is that of read_content."""
+
+    def read(self) -> bytes: ...
+
+
+Content = bytes | Path | Readable  # a file's bytes, or where a worker finds them
 
 
 class ArchiveMember(NamedTuple):
@@ -65,6 +72,8 @@ def read_content(content: Content) -> bytes:
             content = content.read_bytes() if status.st_size <= LARGEST_FILE else b""
         except OSError as error:
             raise unreadable(error) from error
+    if not isinstance(content, bytes):
+        content = content.read()
     if not 0 < len(content) <= LARGEST_FILE:
         raise ValueError(f"empty, or larger than {LARGEST_FILE >> 20} MiB")
     return content

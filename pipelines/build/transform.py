@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -30,11 +30,13 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class ViewJob:
-    """What becomes of every view. `source_size`: (height, width) of all sources; `params`: how many each has, P."""
+    """What becomes of every view. `source_size`: (height, width) of all sources, None where they may differ; `params`:
+    how many each has, P.
+    """
 
     frame: Frame
     setting: JpegSetting | None
-    source_size: tuple[int, int]
+    source_size: tuple[int, int] | None
     params: int
 
 
@@ -43,19 +45,19 @@ def transform(content: ViewsContent, job: ViewJob) -> Transformed:
     record = content.record
     ids, views, params, bad, odd = [], [], [], [], []
     stats, psnr_sum = PixelStats(), 0.0
-    for k, view, given in zip(record.view_ids, content.views, content.params, strict=True):
-        view_name, params_name = content.view_file.format(k), content.params_file.format(k)
+    names = content.names or [content.view_file.format(k) for k in record.view_ids]
+    place = "" if content.names else f"{record.name}/"
+    pictures = _pictures(content, names, job.source_size)
+    for k, view_name, given, load in zip(record.view_ids, names, content.params, pictures, strict=True):
         try:
-            row = _naming(params_name, lambda given=given: _params(given, job.params))
+            row = _naming(content.params_file.format(k), lambda given=given: _params(given, job.params))
             with doubts() as found:
-                pixels = _naming(
-                    view_name, lambda name=view_name, view=view: load_view(name, read_content(view), job.source_size)
-                )
+                pixels = _naming(view_name, load)
         except ValueError as error:
-            bad.append(f"{record.name}/{error}")
+            bad.append(f"{place}{error}")
             continue
         data, view_stats, psnr = encode_image(fit_image(pixels, job.frame), job.setting)
-        odd += [f"{record.name}/{view_name}: {doubt}" for doubt in found]
+        odd += [f"{place}{view_name}: {doubt}" for doubt in found]
         ids.append(k)
         views.append(data)
         params.append(row)
@@ -66,9 +68,33 @@ def transform(content: ViewsContent, job: ViewJob) -> Transformed:
     return Transformed(sample, stats, psnr_sum, tuple(bad), len(ids), tuple(odd), content_digest(content))
 
 
+def _pictures(
+    content: ViewsContent, names: Sequence[str], size: tuple[int, int] | None
+) -> Iterator[Callable[[], Pixels]]:
+    """What gives the pixels of each view, to be called in this order. ValueError: what is wrong with it."""
+    if isinstance(content.views, Sequence):
+        for name, view in zip(names, content.views, strict=True):
+            kind = "" if content.names else name  # a suffix is a promise only where the layout makes it one
+            yield lambda kind=kind, view=view: load_view(kind, read_content(view), size)
+        return
+    frames = content.views.load()
+    for _ in names:
+        yield lambda: _next_frame(frames, size)
+
+
+def _next_frame(frames: Iterator[Pixels], size: tuple[int, int] | None) -> Pixels:
+    pixels = next(frames, None)
+    if pixels is None:
+        raise ValueError("no frame is left")
+    _check_view_size(pixels.shape[:2], size)
+    return pixels
+
+
 def content_digest(content: ViewsContent) -> str:
     """short_digest of an object's files; one that cannot be read counts as empty."""
     params = [row.tobytes() if isinstance(row, np.ndarray) else _bytes_or_nothing(row) for row in content.params]
+    if not isinstance(content.views, Sequence):
+        return short_digest(content.views.digest().encode(), *params)
     return short_digest(*map(_bytes_or_nothing, content.views), *params)
 
 
@@ -95,7 +121,7 @@ def view_size(name: str, data: bytes) -> tuple[int, int]:
     return jpeg_size(data) if name.lower().endswith(JPEG) else decode_image(data).shape[:2]
 
 
-def load_view(name: str, data: bytes, size: tuple[int, int]) -> Pixels:
+def load_view(name: str, data: bytes, size: tuple[int, int] | None) -> Pixels:
     """uint8 [H, W, 3]. Raises ValueError for what is no image, is damaged, or has another size than (height, width)."""
     if not name.lower().endswith(JPEG):
         pixels = decode_image(data)
@@ -112,8 +138,8 @@ def load_view(name: str, data: bytes, size: tuple[int, int]) -> Pixels:
         raise ValueError("corrupt JPEG") from error
 
 
-def _check_view_size(found: tuple[int, ...], size: tuple[int, int]) -> None:
-    if found != size:
+def _check_view_size(found: tuple[int, ...], size: tuple[int, int] | None) -> None:
+    if size is not None and found != size:
         raise ValueError(f"{found[1]}×{found[0]} pixels, the others have {size[1]}×{size[0]}")
 
 

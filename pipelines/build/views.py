@@ -92,7 +92,8 @@ def prepare_views(source: ViewSource, asked: BuildOptions, found: Survey, worker
         raise UsageError(f"split {asked_split!r} has no objects in {source.path}; nothing to write")
     splits = [record.split if keep and record.view_ids else None for record, keep in zip(records, kept, strict=True)]
     frame = _frame(asked, found.source_size)
-    job = ViewJob(frame, found.setting, found.source_size, len(source.params))
+    size = None if _may_differ(source, asked) else found.source_size
+    job = ViewJob(frame, found.setting, size, len(source.params))
     return Prepared(
         identity={
             "name": re.sub(r"(\.tar)?(\.gz|\.tgz)?$", "", str(found.identity["name"])),
@@ -142,13 +143,14 @@ def _fingerprint(source: ViewSource, asked: BuildOptions, found: Survey) -> dict
 
 
 def _views_provenance(source: ViewSource, asked: BuildOptions, found: Survey, report: BuildReport) -> dict[str, Any]:
-    same_size = _frame(asked, found.source_size).keeps(*found.source_size)
+    mixed = _may_differ(source, asked)
+    same_size = not mixed and _frame(asked, found.source_size).keeps(*found.source_size)
     return {
         "command": asked.command(source),
         "source": {**found.identity, "objects": len(found.records), "image_size": list(found.source_size)},
         **({"split_rule": source.settled["split_rule"]} if "split_rule" in source.settled else {}),
         "views": report.images,
-        "resize": "none, same size" if same_size else "PIL bilinear, antialiased",
+        "resize": "none, same size" if same_size else f"{f'{asked.fit}, ' if mixed else ''}PIL bilinear, antialiased",
         "bad_views": named(report.bad),
         "versions": {**encoder_versions(), "pyarrow": version("pyarrow")},
         **outcome(report, found.setting, "views"),
@@ -183,9 +185,9 @@ def survey(source: ViewSource, asked: BuildOptions) -> Survey:
     records, sample = source.records(), {}
     for name, content in source.sample:
         with contextlib.suppress(ValueError):  # what is damaged is passed over here; the workers will name it
-            data = read_content(content)
-            sample[name] = (data, view_size(name, data))
-    source_size = _common_size([size for _, size in sample.values()])
+            data, kind = read_content(content), "" if source.mixed_sizes else name
+            sample[name] = (data, view_size(kind, data))
+    source_size = _common_size(source, asked, [size for _, size in sample.values()])
     found = Survey(records, source.identity, source.classes, source_size, None)
     if asked.encoding == "raw":
         return found
@@ -193,26 +195,35 @@ def survey(source: ViewSource, asked: BuildOptions) -> Survey:
         return replace(found, setting=JpegSetting.parse(asked.jpeg_quality))
     pixels = []
     for name, (data, size) in sample.items():
-        if size == source_size:
+        if size == source_size or _may_differ(source, asked):
             with contextlib.suppress(ValueError):
-                pixels.append(fit_image(load_view(name, data, source_size), _frame(asked, source_size)))
+                kind = "" if source.mixed_sizes else name
+                pixels.append(fit_image(load_view(kind, data, None), _frame(asked, source_size)))
     if not pixels:
         raise FormatError(f"{source.path}: not one of {len(sample)} images that were tried can be decoded")
     return replace(found, setting=choose_setting(pixels))
 
 
 def _frame(asked: BuildOptions, source_size: tuple[int, int]) -> Frame:
-    return Frame(*((asked.size, asked.size) if asked.size else source_size), "squash")
+    return Frame(*((asked.size, asked.size) if asked.size else source_size), asked.fit or "squash")
 
 
-def _common_size(sizes: list[tuple[int, int]]) -> tuple[int, int]:
-    """The size that most images have. Raises FormatError if not more than half have the same."""
+def _may_differ(source: ViewSource, asked: BuildOptions) -> bool:
+    """Whether images of any size will do."""
+    return source.mixed_sizes and asked.size is not None
+
+
+def _common_size(source: ViewSource, asked: BuildOptions, sizes: list[tuple[int, int]]) -> tuple[int, int]:
+    """The size that most images have. Raises FormatError if not more than half have the same, and must."""
     counts = Counter(sizes).most_common()
+    if not counts and source.mixed_sizes:
+        raise FormatError(f"{source.path}: not one of the images that were tried can be decoded")
     if not counts:
         raise FormatError("no image that was tried is a JPEG; image_<k>.jpg files have to be")
-    if 2 * counts[0][1] <= len(sizes):
+    if 2 * counts[0][1] <= len(sizes) and not _may_differ(source, asked):
         found = ", ".join(f"{width}×{height}" for (height, width), _ in counts[:5])
-        raise FormatError(f"images are of mixed size ({found}); all images of a set need the same")
+        advice = "give --size" if source.mixed_sizes else "all images of a set need the same"
+        raise FormatError(f"images are of mixed size ({found}); {advice}")
     return counts[0][0]
 
 

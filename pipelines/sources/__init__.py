@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -65,26 +65,42 @@ class ViewsRecord:
     label: int
     split: str | None
     name: str
-    view_ids: tuple[int, ...]
+    view_ids: Sequence[int]
     missing: tuple[str, ...] = ()
     meta: dict[str, str | int] = field(default_factory=dict)
     chunk: int = 0
+
+
+class Frames(Protocol):
+    """Images that a worker decodes in their order, as those of a video. It is pickled on its way there."""
+
+    def __len__(self) -> int: ...
+
+    def load(self) -> Iterator[np.ndarray]:
+        """uint8 [H, W, 3] of each. ValueError: what is wrong with it; nothing comes after that."""
+        ...
+
+    def digest(self) -> str:
+        """32 digits that differ where the images do."""
+        ...
 
 
 @dataclass(frozen=True)
 class ViewsContent:
     """What a worker needs to make the sample of `record`: `views[i]` and `params[i]` belong to its `view_ids[i]`.
 
-    views   image files, as bytes or as paths that the worker reads; JPEG where `view_file` ends with ".jpg"
+    views   image files, as bytes or as what the worker reads; JPEG where `view_file` ends with ".jpg"
     params  .npy files of P floats, as bytes or paths; or the parameters themselves, float32 [n, P]
     view_file, params_file  names of these files, "image_{}.jpg", for messages
+    names   of the images, for messages, where they follow no pattern; these may be of any kind whatever their suffix
     """
 
     record: ViewsRecord
-    views: Sequence[Content]
+    views: Sequence[Content] | Frames
     params: Sequence[Content] | np.ndarray
     view_file: str = "image_{}.jpg"
     params_file: str = "latent_{}.npy"
+    names: Sequence[str] = ()
 
     @property
     def name(self) -> str:
@@ -152,6 +168,7 @@ class ViewSource(Source):
     sample         some images, spread over the source, as (name, content): they decide the size and the JPEG setting
     random_access  False for one file that is read from front to back
     ordered        view_ids are steps of a sequence
+    mixed_sizes    images may differ in size, if --size says what they become; they may be of any kind
     views_per_sample  N where a longer sequence takes several records of N views each, the last of fewer; 0: each record
                    is an object of its own, and N the most views that any has
     """
@@ -163,6 +180,7 @@ class ViewSource(Source):
     sample: Sequence[tuple[str, Content]]
     random_access: bool = True
     ordered: bool = False
+    mixed_sizes: bool = False
     views_per_sample: int = 0
 
     @abstractmethod
