@@ -82,14 +82,15 @@ def check_counts(**counts: int | None) -> None:
 
 
 def command_line(verb: str, source: str, options: Mapping[str, Any]) -> str:
-    """ "seqjepa-data shard folder --source …"; options that are None are not given, a list is one after the other."""
-    pairs = [
-        (f"--{name.replace('_', '-')}", str(value))
+    """ "seqjepa-data shard folder --source …". None: not given; True: a flag; a list: one after the other."""
+    words = [
+        word
         for name, values in options.items()
         for value in (values if isinstance(values, list) else [values])
         if value is not None
+        for word in (f"--{name.replace('_', '-')}", *([] if value is True else [str(value)]))
     ]
-    return shlex.join(["seqjepa-data", verb, source, *(word for pair in pairs for word in pair)])
+    return shlex.join(["seqjepa-data", verb, source, *words])
 
 
 def look_first(out: Path, request: dict[str, Any], overwrite: bool) -> bool:

@@ -26,6 +26,9 @@ JpegQuality = Annotated[
     str, typer.Option(help="auto: the fastest to decode with 41 dB or more; or e.g. 444-90, 420-95.")
 ]
 ImagesPerShard = Annotated[int, typer.Option("--samples-per-shard", min=1, help="Images in one tar.")]
+SamplesPerShard = Annotated[
+    int | None, typer.Option(min=1, help="Samples in one tar. Default: 1024 images, 256 sequences.")
+]
 ObjectsPerShard = Annotated[int, typer.Option(min=1, help="Objects in one tar.")]
 MaxBad = Annotated[int, typer.Option(min=0, help="How many corrupt images to leave out before giving up.")]
 MaxBadViews = Annotated[
@@ -36,6 +39,7 @@ Limit = Annotated[int | None, typer.Option(min=1, help="Only so many of each spl
 LAST: dict[str, Option] = {"limit": (Limit, None), "overwrite": (Overwrite, False), "as_json": (AsJson, False)}
 LOSSLESS: dict[str, Option] = {"max_bad": (MaxBad, 0), "workers": (Workers, None), **LAST}
 IN_SHARDS: dict[str, Option] = {"samples_per_shard": (ImagesPerShard, 1024)}
+IN_TARS: dict[str, Option] = {"samples_per_shard": (SamplesPerShard, None)}
 ENCODED: dict[str, Option] = {"encoding": (Encoding, "jpeg"), "jpeg_quality": (JpegQuality, "auto")}
 IMAGES: dict[str, Option] = {"maps": (Maps, None), "size": (Size, 224), "fit": (Fit, "squash"), **ENCODED}
 
@@ -178,7 +182,7 @@ def shard_tiny_imagenet_command(
 
 
 @shard_app.command("webdataset")
-@with_options({**{name: IMAGES[name] for name in ("size", "fit")}, **ENCODED, **IN_SHARDS, **LOSSLESS}, size=None)
+@with_options({**{name: IMAGES[name] for name in ("size", "fit")}, **ENCODED, **IN_TARS, **LOSSLESS}, size=None)
 def shard_webdataset_command(
     source: Annotated[
         list[str],
@@ -198,12 +202,29 @@ def shard_webdataset_command(
     image: Annotated[
         str | None, typer.Option(help="Which member is the image, where several are: e.g. left.jpg.")
     ] = None,
+    sequence: Annotated[str | None, typer.Option(help="Views: JSON field that names a sample's sequence.")] = None,
+    sequence_key: Annotated[
+        str | None,
+        typer.Option(help="Views: or a regular expression of the key; its group (or group sequence) names it."),
+    ] = None,
+    step: Annotated[
+        str | None, typer.Option(help="Views: JSON field that orders a sequence; or group step of --sequence-key.")
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Views: which fields are parameters, e.g. yaw,pose. Default: all numbers.")
+    ] = None,
+    ordered: Annotated[
+        bool, typer.Option("--ordered", help="Views: the images' numbers (03.jpg), or their order, are steps in time.")
+    ] = False,
+    views_per_sample: Annotated[
+        int | None, typer.Option(min=1, help="Views: images in one sample; a longer sequence takes several.")
+    ] = None,
     spool: Annotated[
         Path | None, typer.Option(help="Where streams and packed tars are copied to. Default: OUT.spool, then removed.")
     ] = None,
     **given: Any,
 ) -> None:
-    """Tars in webdataset's format, anybody's (img2dataset's, ImageNet in tars) → `image` shards.
+    """Tars in webdataset's format, anybody's (img2dataset's, ImageNet in tars) → `image` or `views` shards.
 
     \b
     Examples:
@@ -211,24 +232,26 @@ def shard_webdataset_command(
       seqjepa-data shard webdataset --source 'train=in1k/train-*.tar' --source 'val=in1k/val-*.tar' \\
                                     --classes names.txt --size 224 --out shards/in1k
       seqjepa-data shard webdataset --source 'https://host/set-{000..009}.tar' --size 96 --out shards/set
-      seqjepa-data shard webdataset --source 'pipe:ssh host cat set-{0..9}.tar' --size 96 --out shards/set
+      seqjepa-data shard webdataset --source 'walks-{00..09}.tar' --sequence scene --step frame --columns x,y,yaw \\
+                                    --val-fraction 0.1 --size 128 --out shards/walks
 
+    Samples of several images (00.jpg, 01.jpg …), or what --sequence groups, are sequences of views: `views` shards.
     A source that begins with pipe: is a command, which a shell runs as you: give none that you have not read.
     Killed, the same command goes on; streams that were copied whole are not fetched again.
     """
-    from pipelines.build.images import shard_images
-    from pipelines.sources.tar_files import Spool
-    from pipelines.sources.webdataset import TarOptions, WebdatasetImages, read_classes
+    from pipelines.build.webdataset import shard_webdataset
+    from pipelines.sources.tar_views import SequenceOptions
+    from pipelines.sources.webdataset import TarOptions, read_classes
 
-    as_json, spooled = given.pop("as_json"), Spool(spool or out.with_name(f"{out.name}.spool"))
-    names = read_classes(classes) if classes else None
-    try:
-        shard_images(
-            WebdatasetImages(TarOptions(tuple(source), split, label, names, image, val_fraction), spooled), out, **given
-        )
-        spooled.remove()
-    finally:
-        spooled.release()
+    as_json, names = given.pop("as_json"), read_classes(classes) if classes else None
+    shard_webdataset(
+        TarOptions(tuple(source), split, label, names, image, val_fraction),
+        SequenceOptions.parse(sequence, sequence_key, step, columns, ordered),
+        out,
+        spool=spool,
+        views_per_sample=views_per_sample,
+        **given,
+    )
     show_contents(out, as_json)
 
 

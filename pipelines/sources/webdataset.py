@@ -30,6 +30,7 @@ from shards.errors import FormatError, UsageError
 
 NAME = "webdataset"
 RAW = ".npy"
+PIPE = "pipe:"
 LARGEST_LABEL = 1_000_000
 NO_LABEL = -1
 
@@ -69,8 +70,10 @@ class TarOptions:
 
     @property
     def path(self) -> Path:
-        """Stands for the source in messages and names: the folder of its first tar."""
+        """Stands for the source in messages and names: the folder of its first tar, or its address."""
         first = self.tars[0]
+        if first.url.startswith(PIPE):
+            return Path(first.name)
         return Path(_public_url(first.url)) if first.is_stream else Path(first.url).parent
 
     @property
@@ -94,8 +97,8 @@ def _public(source: str) -> str:
 
 
 def _public_url(url: str) -> str:
-    if url.startswith("pipe:"):
-        return "pipe:…"
+    if url.startswith(PIPE):
+        return f"{PIPE}…"
     if not SCHEME.match(url):
         return Path(url).name
     parts = urlsplit(url)

@@ -1,0 +1,223 @@
+"""webdataset tars as sequences of views with parameters: the table that TableSource builds a `views` set from.
+
+A frame is an image; its sequence, its step and its parameters come from JSON fields, from the key, from .npy members
+or from the number of the image in its sample ("03.jpg"). Rows stay NumPy and Arrow columns, however many there are.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.archives import printable
+from pipelines.sources.tar_columns import SampleColumns
+from pipelines.sources.tar_samples import Mistakes, TarSample, TarSamples
+from pipelines.sources.webdataset import Labels
+from shards.errors import UsageError
+
+OURS = ("views", "view_ids")  # in the JSON of our own sets: how many images are distinct, and their numbers
+LARGEST_STEP = 2**31 - 1
+FLOAT32 = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True)
+class SequenceOptions:
+    """Which samples make a sequence, in which order, and which of their numbers are parameters.
+
+    sequence  JSON field; key: a regular expression of the whole key, whose group "sequence" (or first) names it, and
+              whose group "step", if there is one, orders it. Neither: each sample is a sequence of its own
+    step      JSON field. None: the images' numbers, or the order in the tars, which then means nothing unless `ordered`
+    columns   which fields and arrays are parameters; None: all that are numbers
+    """
+
+    sequence: str | None = None
+    key: re.Pattern[str] | None = None
+    step: str | None = None
+    columns: tuple[str, ...] | None = None
+    ordered: bool = False
+
+    @classmethod
+    def parse(
+        cls,
+        sequence: str | None = None,
+        key: str | None = None,
+        step: str | None = None,
+        columns: str | None = None,
+        ordered: bool = False,
+    ) -> SequenceOptions:
+        """Of the command line. UsageError: options that contradict each other, no regular expression."""
+        if sequence is not None and key is not None:
+            raise UsageError("--sequence and --sequence-key both say what a sequence is; give one of them")
+        pattern = _pattern(key) if key is not None else None
+        if pattern and "step" in pattern.groupindex and step is not None:
+            raise UsageError("--step and the group 'step' of --sequence-key both order a sequence; give one of them")
+        if step is not None and sequence is None and pattern is None:
+            raise UsageError("--step orders the samples of a sequence; give --sequence or --sequence-key as well")
+        names = tuple(name.strip() for name in columns.split(",")) if columns else None
+        return cls(sequence, pattern, step, names, ordered or step is not None or _has_step(pattern))
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything here wants views."""
+        return any((self.sequence, self.key, self.step, self.columns, self.ordered))
+
+    def to_json(self) -> dict[str, Any]:
+        given = {
+            "sequence": self.sequence,
+            "sequence_key": self.key.pattern if self.key else None,
+            "step": self.step,
+            "columns": ",".join(self.columns) if self.columns else None,
+            "ordered": True if self.ordered and not (self.step or _has_step(self.key)) else None,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise UsageError(f"--sequence-key {text!r} is no regular expression ({error}); e.g. '(.+)_([0-9]+)'") from error
+    if not pattern.groups:
+        raise UsageError(f"--sequence-key {text!r} has no group; e.g. '(?P<sequence>.+)_(?P<step>[0-9]+)'")
+    return pattern
+
+
+def _has_step(pattern: re.Pattern[str] | None) -> bool:
+    return pattern is not None and "step" in pattern.groupindex
+
+
+@dataclass
+class TarFrames:
+    """What a walk over the tars finds, a row for each image, in the tars' order.
+
+    of       rank of its sequence in `names`        steps    number of its step
+    tar, offset, length  where it lies              member   its name in the tar
+    key      of its sample                          params   float32, of `columns`, row after row
+    """
+
+    names: list[str] = field(default_factory=list)
+    splits: list[str] = field(default_factory=list)
+    labels: list[int | str | None] = field(default_factory=list)
+    of: array = field(default_factory=lambda: array("i"))
+    steps: array = field(default_factory=lambda: array("q"))
+    tar: array = field(default_factory=lambda: array("i"))
+    offset: array = field(default_factory=lambda: array("q"))
+    length: array = field(default_factory=lambda: array("q"))
+    params: array = field(default_factory=lambda: array("f"))
+    members: list[pa.Array] = field(default_factory=list)
+    keys: list[pa.Array] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)
+
+
+class FrameWalk:
+    """Reads all samples once; `frames` is what was found, `mistakes` what is wrong."""
+
+    def __init__(self, samples: TarSamples, asked: SequenceOptions, labels: Labels):
+        self.samples, self.asked, self.labels = samples, asked, labels
+        self.mistakes = Mistakes()
+        self.frames = TarFrames()
+        self.rank: dict[str, int] = {}
+        self.counts: list[int] = []  # frames of each sequence so far
+        reserved = {asked.sequence, asked.step, labels.field, *OURS, "chunk"}
+        self.columns = SampleColumns(samples, asked.columns or (), reserved)
+        self.text: tuple[int, list[str], list[str]] = (-1, [], [])  # members and keys of the tar under way
+
+    def run(self) -> TarFrames:
+        for sample in self.samples.read(self.mistakes):
+            try:
+                self._add(sample)
+            except ValueError as error:
+                self.mistakes.add(f"{self.samples.where(sample.tar, sample.key)}: {error}")
+        self._flush()
+        self.frames.columns = self.columns.names
+        return self.frames
+
+    def _add(self, sample: TarSample) -> None:
+        fields = self.samples.fields(sample)
+        views, numbers = sample.views, [view.number or 0 for view in sample.views]
+        ids = fields.get("view_ids")
+        ours = isinstance(ids, list) and sample.views[0].number is not None and fields.get("views") == len(ids)
+        if isinstance(ids, list) and ours:
+            views, numbers = views[: len(ids)], [_whole(number, "view_ids") for number in ids]
+        name, steps = self._placed(sample, fields, numbers)
+        rows = self.columns.rows(sample, fields, len(views), ours)
+        label = self.labels.of(self.samples, sample)
+        rank = self._rank(name, self.samples.tars[sample.tar].split, label)
+        if steps is None:
+            steps = [self.counts[rank] + i for i in range(len(views))]
+        self.counts[rank] += len(views)
+        self._start_tar(sample.tar)
+        for view, step, row in zip(views, steps, rows, strict=True):
+            self.frames.of.append(rank)
+            self.frames.steps.append(step)
+            self.frames.tar.append(sample.tar)
+            self.frames.offset.append(view.member.offset)
+            self.frames.length.append(view.member.length)
+            self.frames.params.extend(row)
+            self.text[1].append(view.member.name)
+            self.text[2].append(sample.key)
+
+    def _placed(self, sample: TarSample, fields: dict[str, Any], numbers: list[int]) -> tuple[str, list[int] | None]:
+        """(sequence, steps of its images; None: as they come). ValueError: a field that is not there or fits not."""
+        asked, alone = self.asked, sample.views[0].number is None
+        if asked.sequence is None and asked.key is None:
+            return f"{self.samples.tars[sample.tar].name}/{sample.key}", None if alone else numbers
+        if asked.key is not None:
+            match = asked.key.fullmatch(sample.key)
+            if match is None:
+                raise ValueError(f"its key does not match --sequence-key {asked.key.pattern!r}")
+            groups = match.groupdict()
+            name = groups.get("sequence") or match[1] or ""
+            step = groups.get("step") if _has_step(asked.key) else fields.get(asked.step or "")
+        else:
+            name, step = fields.get(asked.sequence or ""), fields.get(asked.step or "")
+        if isinstance(name, bool) or not isinstance(name, int | str) or name == "":
+            raise ValueError(f"its sequence is {name!r:.40}; a name or a whole number is one")
+        if not asked.step and not _has_step(asked.key):
+            return str(name), None if alone else numbers
+        steps = step if isinstance(step, list) else [step]
+        if len(steps) != len(numbers):
+            raise ValueError(f"{len(steps)} steps for {len(numbers)} images")
+        return str(name), [_whole(value, "step") for value in steps]
+
+    def _rank(self, name: str, split: str, label: int | str | None) -> int:
+        """ValueError: the sequence lies in two splits, or has two labels."""
+        rank = self.rank.setdefault(name, len(self.rank))
+        if rank == len(self.counts):
+            self.frames.names.append(name)
+            self.frames.splits.append(split)
+            self.frames.labels.append(label)
+            self.counts.append(0)
+        if self.frames.splits[rank] != split:
+            splits = f"{self.frames.splits[rank]} and {split}"
+            raise ValueError(f"its sequence {printable(name)} lies in {splits}; a sequence is of one split")
+        if self.frames.labels[rank] != label:
+            raise ValueError(f"its label is {label}, its sequence {printable(name)} has {self.frames.labels[rank]}")
+        return rank
+
+    def _start_tar(self, tar: int) -> None:
+        if tar != self.text[0]:
+            self._flush()
+            self.text = (tar, [], [])
+
+    def _flush(self) -> None:
+        _, members, keys = self.text
+        if members:
+            self.frames.members.append(pa.array(members, pa.large_string()))
+            self.frames.keys.append(pa.array(keys, pa.large_string()))
+
+
+def _whole(value: Any, what: str) -> int:
+    """ValueError: not a whole number from 0 up."""
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST_STEP:
+        raise ValueError(f"{what} is {value!r:.40}; whole numbers from 0 are steps")
+    return value

@@ -1,0 +1,267 @@
+"""Anybody's webdataset tars → view shards: images, parameters and steps as webdataset and NumPy read them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from foreign_tars import write_tar
+from small_3die import make_tree, shard_3diebench
+from small_images import encoded, picture
+
+from pipelines.build.webdataset import shard_webdataset
+from pipelines.sources.tar_views import SequenceOptions
+from pipelines.sources.webdataset import TarOptions
+from shards.errors import FormatError, UsageError
+from shards.reader import ShardSet
+from shards.split_index import SplitIndex
+
+webdataset = pytest.importorskip("webdataset")
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset does not close its tars
+
+OF_TARS = ("split", "label", "classes", "image", "val_fraction")
+OF_SEQUENCES = ("sequence", "key", "step", "columns", "ordered")
+
+
+def shard(out: Path, *sources: str | Path, **options: Any) -> ShardSet:
+    asked = {name: options.pop(name) for name in OF_TARS if name in options}
+    how = {name: options.pop(name) for name in OF_SEQUENCES if name in options}
+    shard_webdataset(
+        TarOptions(tuple(map(str, sources)), **asked),
+        SequenceOptions.parse(**how),
+        out,
+        **{"workers": 0, "encoding": "raw", "size": None, **options},
+    )
+    return ShardSet.open(out)
+
+
+def objects(index: SplitIndex) -> dict[str, list[tuple[int, np.ndarray, np.ndarray]]]:
+    """By key: (number, image, parameters) of each view."""
+    found = {}
+    for row, key in enumerate(index.keys):
+        views = range(int(index.n_views[row]))
+        found[key] = [(int(index.view_ids[row, v]), index.read_view(row, v), index.params[row, v]) for v in views]
+    return found
+
+
+def turntables(count: int = 4) -> list[dict[str, Any]]:
+    """Objects of 3, 4, 3 … images, their angle in the JSON for each, their pose in an array, their height for all."""
+    samples = []
+    for i in range(count):
+        views = 3 + i % 2
+        samples.append(
+            {
+                "__key__": f"object{i}",
+                **{f"{k:02d}.png": encoded(picture(10 * i + k)) for k in range(views)},
+                "cls": i % 2,
+                "json": {"angle": [0.5 * k for k in range(views)], "height": i, "maker": "x", "works": True},
+                "pose.npy": np.arange(views * 4, dtype=np.float64).reshape(views, 2, 2),
+            }
+        )
+    return samples
+
+
+def test_samples_of_several_images(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "t.tar", turntables())
+    found = shard(tmp_path / "out", tar)
+    assert found.info.spec.param_names == ("angle", "height", "pose.0", "pose.1", "pose.2", "pose.3")
+    assert not found.info.spec.ordered
+    there = objects(found.split("train"))
+    for row in webdataset.WebDataset(str(tar), shardshuffle=False, empty_check=False).decode("rgb8"):
+        views = there[row["__key__"]]
+        assert [number for number, _, _ in views] == list(range(len(row["json"]["angle"])))
+        for number, image, params in views:
+            np.testing.assert_array_equal(image, row[f"{number:02d}.png"])
+            expected = [row["json"]["angle"][number], row["json"]["height"], *row["pose.npy"][number].ravel()]
+            np.testing.assert_array_equal(params, np.float32(expected))
+    assert found.split("train").labels.tolist() == [0, 1, 0, 1]
+
+
+def test_json_and_arrays_of_each_image(tmp_path: Path) -> None:
+    sample = {"__key__": "a", "json": {"all": 7}}
+    for k in (4, 2):
+        sample |= {
+            f"{k}.png": encoded(picture(k)),
+            f"{k}.json": {"x": k, "v": [1, k]},
+            f"{k}.q.npy": np.float32([k, 0]),
+        }
+    found = shard(tmp_path / "out", write_tar(tmp_path / "t.tar", [sample]))
+    (views,) = objects(found.split("train")).values()
+    assert found.info.spec.param_names == ("all", "x", "v.0", "v.1", "q.0", "q.1")
+    assert [(number, params.tolist()) for number, _, params in views] == [
+        (2, [7, 2, 1, 2, 2, 0]),
+        (4, [7, 4, 1, 4, 4, 0]),
+    ]
+
+
+def walks(count: int = 12, scenes: int = 3, first: int = 0) -> list[dict[str, Any]]:
+    """One image a sample; scenes take turns, so that their steps, counted over all, lie `scenes` apart."""
+    return [
+        {
+            "__key__": f"{number:04d}",
+            "png": encoded(picture(number)),
+            "json": {"scene": f"scene{number % scenes}", "frame": number, "x": number / 4, "xy": [[1, 2], [3, number]]},
+            "txt": "a walk",
+        }
+        for number in range(first, first + count)
+    ]
+
+
+def test_sequences_over_several_tars(tmp_path: Path) -> None:
+    samples = walks()
+    order = np.random.default_rng(0).permutation(len(samples))
+    for tar in range(3):
+        write_tar(tmp_path / f"w-{tar}.tar", [samples[i] for i in order[4 * tar : 4 * tar + 4]])
+    found = shard(tmp_path / "out", tmp_path / "w-{0..2}.tar", sequence="scene", step="frame")
+    assert found.info.spec.ordered
+    assert found.info.spec.param_names == ("x", "xy.0", "xy.1", "xy.2", "xy.3")
+    there = objects(found.split("train"))
+    assert sorted(there) == ["scene0", "scene1", "scene2"]
+    for scene in range(3):
+        views = there[f"scene{scene}"]
+        assert [number for number, _, _ in views] == [0, 1, 2, 3]  # frames 0, 3, 6, 9: no gaps
+        for number, image, params in views:
+            frame = 3 * number + scene
+            np.testing.assert_array_equal(image, picture(frame))
+            np.testing.assert_array_equal(params, np.float32([frame / 4, 1, 2, 3, frame]))
+
+
+def test_long_sequences_take_several_samples(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "t.tar", walks(30, scenes=2))
+    found = shard(tmp_path / "out", tar, sequence="scene", step="frame", columns="x", views_per_sample=4)
+    index = found.split("train")
+    assert found.info.spec.chunked
+    assert index.chunk.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+    again = shard(tmp_path / "again", tmp_path / "out", views_per_sample=4)
+    assert again.info.spec == found.info.spec
+    assert objects(again.split("train")).keys() == objects(index).keys()
+    for key, views in objects(again.split("train")).items():
+        for (number, image, params), (other, pixels, row) in zip(views, objects(index)[key], strict=True):
+            assert number == other
+            np.testing.assert_array_equal(image, pixels)
+            np.testing.assert_array_equal(params, row)
+
+
+def test_sequence_and_step_from_the_key(tmp_path: Path) -> None:
+    samples = [
+        {"__key__": f"{s}_{k:03d}", "png": encoded(picture(k)), "json": {"x": k}} for s in "ab" for k in (2, 0, 1)
+    ]
+    tar = write_tar(tmp_path / "t.tar", samples)
+    found = shard(tmp_path / "out", tar, key="(?P<sequence>.+)_(?P<step>[0-9]+)")
+    assert found.info.spec.ordered
+    assert [view[2].tolist() for view in objects(found.split("train"))["b"]] == [[0], [1], [2]]
+    loose = shard(tmp_path / "loose", tar, key="(.+)_.*")
+    assert not loose.info.spec.ordered
+    assert [view[2].tolist() for view in objects(loose.split("train"))["b"]] == [[2], [0], [1]]
+    with pytest.raises(FormatError, match=r"6 mistakes: .*sample a_002: its key does not match"):
+        shard(tmp_path / "none", tar, key="(c)_.*")
+
+
+def test_validation_is_a_share_of_the_sequences(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "t.tar", walks(40, scenes=10))
+    found = shard(tmp_path / "out", tar, sequence="scene", step="frame", val_fraction=0.2)
+    keys = {split: set(found.split(split).keys) for split in ("train", "val")}
+    assert [len(keys["train"]), len(keys["val"])] == [8, 2]
+    assert not keys["train"] & keys["val"]
+
+
+def test_mistakes_are_named_all_at_once(tmp_path: Path) -> None:
+    samples = walks(10, scenes=1)
+    samples[1]["json"]["x"] = float("nan")
+    del samples[2]["json"]["x"]
+    samples[3]["json"]["scene"] = None
+    samples[4]["json"]["frame"] = 0.5
+    samples[5]["json"]["frame"] = 0
+    samples[6]["json"]["xy"] = [1, 2]
+    samples[7]["json"] = b"{broken"
+    samples[8]["json"] = {**samples[8]["json"], "extra": 1}
+    write_tar(tmp_path / "a.tar", samples)
+    write_tar(tmp_path / "b.tar", walks(1, scenes=1, first=10))
+    with pytest.raises(FormatError) as raised:
+        shard(tmp_path / "out", tmp_path / "a.tar", f"val={tmp_path}/b.tar", sequence="scene", step="frame")
+    text = str(raised.value)
+    assert "9 mistakes" in text
+    for line in (
+        "a.tar, sample 0001: x is not finite",
+        "a.tar, sample 0002: no number x, which the first sample has",
+        "a.tar, sample 0003: its sequence is None",
+        "a.tar, sample 0004: step is 0.5; whole numbers from 0",
+        "a.tar, sample 0005: its sequence scene0 has step 0 already",
+        "a.tar, sample 0006: xy has 2 numbers, in the first sample 4",
+        "a.tar, sample 0007: ",
+        "a.tar, sample 0008: a number extra, which the first sample has not",
+        "b.tar, sample 0010: its sequence scene0 lies in train and val",
+    ):
+        assert line in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_columns_that_are_chosen(tmp_path: Path) -> None:
+    samples = walks(4, scenes=1)
+    samples[2]["json"]["noise"] = 3
+    tar = write_tar(tmp_path / "t.tar", samples)
+    found = shard(tmp_path / "out", tar, sequence="scene", step="frame", columns="xy,x")
+    assert found.info.spec.param_names == ("xy.0", "xy.1", "xy.2", "xy.3", "x")
+    with pytest.raises(FormatError, match=r"4 mistakes: .*no numbers called yaw"):
+        shard(tmp_path / "none", tar, sequence="scene", step="frame", columns="yaw")
+
+
+def test_our_own_views_again(tmp_path: Path) -> None:
+    """Pixels, parameters, their names and units, actions, labels and classes are the same."""
+    tree = make_tree(tmp_path / "tree", synsets=("0001", "0002"), objects=3, views=4)
+    shard_3diebench(tree, tmp_path / "first", val_match="o2", encoding="raw", size=16, workers=0)
+    first = ShardSet.open(tmp_path / "first")
+    sources = [f"{split}={tmp_path}/first/{split}-*.tar" for split in first.splits]
+    again = shard(tmp_path / "again", *sources)
+    assert again.info.classes == first.info.classes
+    assert again.info.spec == first.info.spec
+    for split in first.splits:
+        one, other = first.split(split), again.split(split)
+        assert one.labels.tolist() == other.labels.tolist()
+        for (key, views), (_, same) in zip(objects(one).items(), objects(other).items(), strict=True):
+            assert len(views) == len(same), key
+            for (number, image, params), (same_number, same_image, same_params) in zip(views, same, strict=True):
+                assert number == same_number
+                np.testing.assert_array_equal(image, same_image)
+                np.testing.assert_array_equal(params, same_params)
+
+
+def test_a_command_gives_what_the_file_gives(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "t.tar", turntables())
+    plain, piped = shard(tmp_path / "plain", tar), shard(tmp_path / "piped", f"pipe:cat {tar}")
+    for (key, views), (same_key, same) in zip(
+        objects(plain.split("train")).items(), objects(piped.split("train")).items(), strict=True
+    ):
+        assert key == same_key
+        for (_, image, _), (_, same_image, _) in zip(views, same, strict=True):
+            np.testing.assert_array_equal(image, same_image)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["piped", "plain", "t.tar"]
+    assert str(tmp_path) not in (tmp_path / "piped/_meta/dataset.json").read_text()
+
+
+def test_other_pixels_under_the_same_names_are_another_set(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "t.tar", walks(4))
+    shard(tmp_path / "out", tar, sequence="scene", step="frame")
+    shard(tmp_path / "out", tar, sequence="scene", step="frame")
+    samples = walks(4)
+    samples[3]["png"] = encoded(picture(99))
+    write_tar(tar, samples)
+    with pytest.raises(UsageError, match="other bytes than then"):
+        shard(tmp_path / "out", tar, sequence="scene", step="frame")
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"sequence": "a", "key": "(b)"}, "both say what a sequence is"),
+        ({"step": "frame"}, "--step orders the samples of a sequence"),
+        ({"key": "("}, "is no regular expression"),
+        ({"key": "abc"}, "has no group"),
+        ({"key": "(?P<step>a)", "step": "frame"}, "both order a sequence"),
+    ],
+)
+def test_options_that_contradict(options: dict[str, str], text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        SequenceOptions.parse(**options)
