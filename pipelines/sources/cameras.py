@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import posixpath
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -40,7 +40,7 @@ class Scene:
     """One sequence of photographs: frame i is `images[i]`, taken from `poses[i]`.
 
     name        of the sequence; file: what says so, below the source, for messages
-    images      names below the source's root
+    images      names below the source's root; "" for one that is not there
     poses       float64 [F, 4, 4], camera-to-world
     intrinsics  float64 [F] each, by a name of INTRINSICS: those that every frame has
     split       train, val or test where the layout says so; None: to be chosen
@@ -57,6 +57,31 @@ class Scene:
 
     def where(self, frame: int) -> str:
         return f"{self.file}, {self.rows[frame]}"
+
+
+@dataclass
+class Findings:
+    """What is wrong, a line each. mistakes: whatever; missing: frames whose pictures are not there."""
+
+    mistakes: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+
+def without_missing(scenes: Sequence[Scene]) -> list[Scene]:
+    """The scenes without frames that have no picture, and without those that have no frame then."""
+    kept = [part_of(scene, [i for i, image in enumerate(scene.images) if image]) for scene in scenes]
+    return [scene for scene in kept if scene.images]
+
+
+def part_of(scene: Scene, frames: Sequence[int]) -> Scene:
+    """The same scene with these frames only."""
+    return replace(
+        scene,
+        images=[scene.images[i] for i in frames],
+        poses=scene.poses[list(frames)],
+        intrinsics={name: values[list(frames)] for name, values in scene.intrinsics.items()},
+        rows=[scene.rows[i] for i in frames],
+    )
 
 
 def intrinsic_fields(scenes: Sequence[Scene]) -> tuple[ParamField, ...]:
@@ -88,17 +113,19 @@ def not_rigid(poses: np.ndarray) -> np.ndarray:
     return ~((off <= ORTHOGONAL) & (last <= ORTHOGONAL) & proper & np.isfinite(poses).all(axis=(1, 2)))
 
 
-def check_frames(scene: Scene, mistakes: list[str]) -> None:
-    """Adds what is wrong with single frames: poses that are none, a picture that stands there twice."""
+def check_frames(scene: Scene, found: Findings) -> None:
+    """Finds what is wrong with single frames: poses that are none, a picture that stands there twice."""
     for frame in np.flatnonzero(not_rigid(scene.poses)).tolist():
-        mistakes.append(
+        found.mistakes.append(
             f"{scene.where(frame)}: its pose is no rotation and translation (RᵀR must be 1, det R positive, the last "
             "row 0 0 0 1, all finite)"
         )
     first: dict[str, int] = {}
     for frame, name in enumerate(scene.images):
         if name and first.setdefault(name, frame) != frame:
-            mistakes.append(f"{scene.where(frame)}: {name} stands there twice, first as {scene.rows[first[name]]}")
+            found.mistakes.append(
+                f"{scene.where(frame)}: {name} stands there twice, first as {scene.rows[first[name]]}"
+            )
 
 
 def below(folder: str, path: str) -> str | None:

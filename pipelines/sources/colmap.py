@@ -17,6 +17,7 @@ import numpy as np
 from pipelines.sources.cameras import (
     INTRINSICS,
     LARGEST_NUMBER,
+    Findings,
     Scene,
     below,
     check_frames,
@@ -65,24 +66,22 @@ def model_folders(files: FileList) -> list[str]:
     return sorted(text)
 
 
-def read_models(files: FileList, mistakes: list[str]) -> list[Scene]:
-    """The scenes of all text models; what is wrong with single images is added to `mistakes`.
+def read_models(files: FileList, found: Findings) -> list[Scene]:
+    """The scenes of all text models; what is wrong with single images is added to `found`.
 
     FormatError: a model without cameras.txt, without images, or whose lines are not COLMAP's.
     """
     names = {entry.name for entry in files.images}
     notes = {note.name: note for note in files.notes}
     folders = model_folders(files)
-    scenes = [_read_model(files, notes, folder, names, mistakes) for folder in folders]
+    scenes = [_read_model(files, notes, folder, names, found) for folder in folders]
     if len({scene.name for scene in scenes}) < len(scenes):
         for scene, folder in zip(scenes, folders, strict=True):
             scene.name = scene_name(folder)
     return scenes
 
 
-def _read_model(
-    files: FileList, notes: dict[str, FileEntry], folder: str, names: set[str], mistakes: list[str]
-) -> Scene:
+def _read_model(files: FileList, notes: dict[str, FileEntry], folder: str, names: set[str], found: Findings) -> Scene:
     file, cameras_file = posixpath.join(folder, IMAGES), posixpath.join(folder, CAMERAS)
     if cameras_file not in notes:
         raise FormatError(f"{file} has no {CAMERAS} beside it; export the whole model as text")
@@ -99,9 +98,9 @@ def _read_model(
         camera_to_world(numbers[:, :4], numbers[:, 4:]),
         rows=[f"line {row[0]}" for row in rows],
     )
-    scene.intrinsics = _intrinsics(cameras, [row[3] for row in rows], scene, mistakes)
-    scene.images = _placed(scene, folder, names, mistakes)
-    check_frames(scene, mistakes)
+    scene.intrinsics = _intrinsics(cameras, [row[3] for row in rows], scene, found)
+    scene.images = _placed(scene, folder, names, found)
+    check_frames(scene, found)
     return scene
 
 
@@ -174,31 +173,31 @@ def _number(word: str, note: FileEntry, line: int) -> float:
 
 
 def _intrinsics(
-    cameras: dict[str, dict[str, float]], of: Sequence[str], scene: Scene, mistakes: list[str]
+    cameras: dict[str, dict[str, float]], of: Sequence[str], scene: Scene, found: Findings
 ) -> dict[str, np.ndarray]:
     """float64 [F] of each that all cameras in use have."""
     for frame, camera in enumerate(of):
         if camera not in cameras:
-            mistakes.append(f"{scene.where(frame)}: camera {camera!r:.40} is not in {CAMERAS}")
+            found.mistakes.append(f"{scene.where(frame)}: camera {camera!r:.40} is not in {CAMERAS}")
     used = [cameras[camera] for camera in of if camera in cameras]
     every = set.intersection(*map(set, used)) if len(used) == len(of) else set()
     return {name: np.array([camera[name] for camera in used]) for name in INTRINSICS if name in every}
 
 
-def _placed(scene: Scene, folder: str, names: set[str], mistakes: list[str]) -> list[str]:
+def _placed(scene: Scene, folder: str, names: set[str], found: Findings) -> list[str]:
     """Where the pictures lie: in `images` or beside, of the nearest folder above the model that has any of them."""
     above = [folder]
     while above[-1]:
         above.append(posixpath.dirname(above[-1]))
-    bases = [posixpath.join(base, inner) for base in above for inner in ("images", "")]
-    found = {base: [below(base, image) for image in scene.images] for base in bases}
-    base = next((base for base in bases if any(name in names for name in found[base])), None)
+    bases = list(dict.fromkeys(posixpath.join(base, inner) for base in above for inner in ("images", "")))
+    places = {base: [below(base, image) for image in scene.images] for base in bases}
+    base = next((base for base in bases if any(name in names for name in places[base])), None)
     if base is None:
-        looked = ", ".join(f"{base or '.'}" for base in dict.fromkeys(bases))
+        looked = ", ".join(base or "." for base in bases)
         raise FormatError(f"{scene.file}: its pictures, {scene.images[0]!r:.80} first, are in none of {looked}")
-    for frame, name in enumerate(found[base]):
+    for frame, name in enumerate(places[base]):
         if name is None:
-            mistakes.append(f"{scene.where(frame)}: {scene.images[frame]!r:.200} leaves the source")
+            found.mistakes.append(f"{scene.where(frame)}: {scene.images[frame]!r:.200} leaves the source")
         elif name not in names:
-            mistakes.append(f"{scene.where(frame)}: {name} is not there")
-    return [name or "" for name in found[base]]
+            found.missing.append(f"{scene.where(frame)}: {name} is not there")
+    return [name if name is not None and name in names else "" for name in places[base]]

@@ -1,4 +1,4 @@
-"""Layouts that say themselves which picture belongs to what: NeRF's, COLMAP's, values in file names. Each as a ViewTable.
+"""Layouts that say which picture belongs to what: NeRF's, COLMAP's, values in file names. Each as a ViewTable.
 
 `find_layout` tells which one a source has. Pictures lie in a folder, a plain tar or a zip. Letters: R rows (pictures),
 Q sequences.
@@ -6,12 +6,23 @@ Q sequences.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from pipelines.sources.cameras import POSE_ACTION, Scene, intrinsic_fields, note_named, pose_fields, pose_params
+from pipelines.sources.cameras import (
+    POSE_ACTION,
+    Findings,
+    Scene,
+    intrinsic_fields,
+    note_named,
+    pose_fields,
+    pose_params,
+    without_missing,
+)
 from pipelines.sources.choose import validation_share
 from pipelines.sources.colmap import BINARY, IMAGES, TEXTS, read_models
 from pipelines.sources.files import FileEntry, FileList, list_files
@@ -19,6 +30,8 @@ from pipelines.sources.nerf import read_transforms, transforms_files
 from pipelines.sources.pattern import compile_pattern, read_names
 from pipelines.sources.table import FilePictures, ViewTable
 from shards.errors import FormatError, UsageError
+
+log = logging.getLogger(__name__)
 
 LAYOUTS = ("nerf", "colmap", "pattern")
 NOTES = (".json", *TEXTS)
@@ -42,17 +55,19 @@ def find_layout(files: FileList) -> str | None:
     return "colmap" if note_named(files.notes, IMAGES, *BINARY) else None
 
 
-def scene_table(files: FileList, layout: str, val_fraction: float | None = None) -> ViewTable:
+def scene_table(files: FileList, layout: str, val_fraction: float | None = None, max_bad: int = 0) -> ViewTable:
     """Scenes as sequences, their poses and intrinsics as parameters, the action `relative_pose`.
 
+    max_bad  frames whose pictures are not there are left out if they are no more
     FormatError: the layout's files are not there, or not what they should be; the first 20 mistakes in them, each with
     its file and frame. UsageError: --val-fraction where the layout has splits.
     """
-    mistakes: list[str] = []
-    scenes = read_transforms(files, mistakes) if layout == "nerf" else read_models(files, mistakes)
+    found = Findings()
+    scenes = read_transforms(files, found) if layout == "nerf" else read_models(files, found)
     if not scenes:
         raise FormatError(f"{files.reader.path} holds no {WANTED[layout]}")
-    refuse_mistakes(files.reader.path, mistakes)
+    refuse_mistakes(files.reader.path, found, max_bad)
+    scenes = without_missing(scenes)
     scenes.sort(key=lambda scene: scene.name)
     counts = [len(scene.images) for scene in scenes]
     first = np.cumsum([0, *counts])
@@ -70,7 +85,7 @@ def scene_table(files: FileList, layout: str, val_fraction: float | None = None)
         labels=[None] * len(scenes),
         pictures=_pictures(files, names),
         actions=POSE_ACTION,
-        settled={"layout": layout} | ({} if val_fraction is None else {"val_fraction": val_fraction}),
+        settled=_settled(layout, val_fraction),
         where=_where(scenes, first),
     )
 
@@ -97,10 +112,10 @@ def pattern_table(files: FileList, text: str, val_fraction: float | None = None)
 
     FormatError: the first 20 mistakes, each with its file. UsageError: as compile_pattern and read_names.
     """
-    pattern, mistakes = compile_pattern(text), []
+    pattern, found = compile_pattern(text), Findings()
     root = files.reader.root
-    rows = read_names(pattern, [root + entry.name for entry in files.images], files.others, mistakes)
-    refuse_mistakes(files.reader.path, mistakes)
+    rows = read_names(pattern, [root + entry.name for entry in files.images], files.others, found.mistakes)
+    refuse_mistakes(files.reader.path, found)
     entries = [files.images[i] for i in rows.entries.tolist()]
     return ViewTable(
         sequences=rows.sequences,
@@ -113,9 +128,14 @@ def pattern_table(files: FileList, text: str, val_fraction: float | None = None)
         labels=rows.labels,
         pictures=_of_entries(files, entries),
         actions=pattern.actions,
-        settled={"layout": "pattern", "pattern": text} | ({} if val_fraction is None else {"val_fraction": val_fraction}),
+        settled={"layout": "pattern", "pattern": text}
+        | ({} if val_fraction is None else {"val_fraction": val_fraction}),
         where=lambda row: root + entries[row].name,
     )
+
+
+def _settled(layout: str, val_fraction: float | None) -> dict[str, Any]:
+    return {"layout": layout} | ({} if val_fraction is None else {"val_fraction": val_fraction})
 
 
 def choose_splits(
@@ -132,11 +152,16 @@ def choose_splits(
     return ["val" if is_val else "train" for is_val in chosen]
 
 
-def refuse_mistakes(path: Path, mistakes: Sequence[str]) -> None:
-    """FormatError with the first 20, if there are any."""
-    if mistakes:
-        more = f"; and {len(mistakes) - MISTAKES_SHOWN} more" if len(mistakes) > MISTAKES_SHOWN else ""
-        raise FormatError(f"{path}: {len(mistakes)} mistakes: {'; '.join(mistakes[:MISTAKES_SHOWN])}{more}")
+def refuse_mistakes(path: Path, found: Findings, max_bad: int = 0) -> None:
+    """FormatError with the first 20, if there are any; at most `max_bad` missing pictures are only logged."""
+    lines = [*found.mistakes, *(found.missing if len(found.missing) > max_bad else ())]
+    if lines:
+        more = f"; and {len(lines) - MISTAKES_SHOWN} more" if len(lines) > MISTAKES_SHOWN else ""
+        advice = "" if found.mistakes else f"; --max-bad {len(found.missing)} leaves out what is not there"
+        count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
+        raise FormatError(f"{path}: {count}: {'; '.join(lines[:MISTAKES_SHOWN])}{more}{advice}")
+    if found.missing:
+        log.warning("%s: %d frames are left out, e.g. %s", path, len(found.missing), found.missing[0])
 
 
 def _pictures(files: FileList, names: Sequence[str]) -> FilePictures:

@@ -12,11 +12,22 @@ import logging
 import posixpath
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from pipelines.sources.cameras import INTRINSICS, LARGEST_NUMBER, Scene, below, check_frames, scene_name, text_lines
+from pipelines.sources.cameras import (
+    INTRINSICS,
+    LARGEST_NUMBER,
+    Findings,
+    Scene,
+    below,
+    check_frames,
+    part_of,
+    scene_name,
+    text_lines,
+)
 from pipelines.sources.decode import SUFFIXES
 from pipelines.sources.files import FileEntry, FileList
 from shards.errors import FormatError
@@ -41,19 +52,19 @@ def transforms_files(files: FileList) -> list[FileEntry]:
     return [note for note in found if note not in twice]
 
 
-def read_transforms(files: FileList, mistakes: list[str]) -> list[Scene]:
-    """The scenes of all these files, in the order of their names; what is wrong with frames is added to `mistakes`.
+def read_transforms(files: FileList, found: Findings) -> list[Scene]:
+    """The scenes of all these files, in the order of their names; what is wrong with frames is added to `found`.
 
     FormatError: a file that is no JSON, or has no list `frames`.
     """
     names = {entry.name for entry in files.images}
     scenes = []
     for note in transforms_files(files):
-        scenes += _read_file(files, note, names, mistakes)
+        scenes += _read_file(files, note, names, found)
     return scenes
 
 
-def _read_file(files: FileList, note: FileEntry, names: set[str], mistakes: list[str]) -> list[Scene]:
+def _read_file(files: FileList, note: FileEntry, names: set[str], found: Findings) -> list[Scene]:
     record = _parsed(files, note)
     folder, _, file = note.name.rpartition("/")
     match = NAME.fullmatch(file)
@@ -62,12 +73,12 @@ def _read_file(files: FileList, note: FileEntry, names: set[str], mistakes: list
     whole = Scene(scene_name(folder, suffix), note.name, [], np.zeros((0, 4, 4)), split=_split(suffix))
     frames = record["frames"]
     whole.rows = [f"frame {i}" for i in range(len(frames))]
-    images = [_image(frame, folder, names, whole.where(i), mistakes) for i, frame in enumerate(frames)]
+    images = [_image(frame, folder, names, whole.where(i), found) for i, frame in enumerate(frames)]
     whole.images = [image or "" for image in images]
-    whole.poses = np.stack([_matrix(frame, whole.where(i), mistakes) for i, frame in enumerate(frames)])
-    whole.intrinsics = _intrinsics(record, frames, whole, mistakes)
-    check_frames(whole, mistakes)
-    return _by_lists(whole, record, frames, folder, mistakes)
+    whole.poses = np.stack([_matrix(frame, whole.where(i), found) for i, frame in enumerate(frames)])
+    whole.intrinsics = _intrinsics(record, frames, whole, found)
+    check_frames(whole, found)
+    return _by_lists(whole, record, frames, folder, found)
 
 
 def _split(suffix: str) -> str | None:
@@ -85,27 +96,27 @@ def _parsed(files: FileList, note: FileEntry) -> dict[str, Any]:
     return record
 
 
-def _image(frame: dict[str, Any], folder: str, names: set[str], where: str, mistakes: list[str]) -> str | None:
+def _image(frame: dict[str, Any], folder: str, names: set[str], where: str, found: Findings) -> str | None:
     """The picture's name below the root. Blender's file_path has no suffix."""
     path = frame.get("file_path")
     if not isinstance(path, str) or not path:
-        mistakes.append(f"{where}: file_path must be a text, found {path!r:.40}")
+        found.mistakes.append(f"{where}: file_path must be a text, found {path!r:.40}")
         return None
     name = below(folder, path)
     if name is None:
-        mistakes.append(f"{where}: {path!r:.200} leaves the source; paths must lie below it")
+        found.mistakes.append(f"{where}: {path!r:.200} leaves the source; paths must lie below it")
         return None
     if name in names:
         return name
-    found = [name + suffix for suffix in WITHOUT_SUFFIX if name + suffix in names]
-    if not found:
+    complete = [name + suffix for suffix in WITHOUT_SUFFIX if name + suffix in names]
+    if not complete:
         tried = "" if name.lower().endswith(SUFFIXES) else " (nor with .png, .jpg …)"
-        mistakes.append(f"{where}: {name} is not there{tried}")
+        found.missing.append(f"{where}: {name} is not there{tried}")
         return None
-    return found[0]
+    return complete[0]
 
 
-def _matrix(frame: dict[str, Any], where: str, mistakes: list[str]) -> np.ndarray:
+def _matrix(frame: dict[str, Any], where: str, found: Findings) -> np.ndarray:
     """float64 [4, 4]; the identity for what is none, which is a mistake already."""
     value = frame.get("transform_matrix")
     try:
@@ -115,14 +126,14 @@ def _matrix(frame: dict[str, Any], where: str, mistakes: list[str]) -> np.ndarra
     if matrix.shape == (3, 4):
         matrix = np.concatenate([matrix, [[0.0, 0.0, 0.0, 1.0]]])
     if matrix.shape != (4, 4):
-        mistakes.append(f"{where}: transform_matrix must be 4×4 or 3×4 numbers, found {value!r:.60}")
+        found.mistakes.append(f"{where}: transform_matrix must be 4×4 or 3×4 numbers, found {value!r:.60}")
         return np.eye(4)
     return matrix
 
 
-def _intrinsics(record: dict[str, Any], frames: list[Any], scene: Scene, mistakes: list[str]) -> dict[str, np.ndarray]:
+def _intrinsics(record: dict[str, Any], frames: list[Any], scene: Scene, found: Findings) -> dict[str, np.ndarray]:
     """float64 [F] of each that all frames have, their own or the file's."""
-    found = {}
+    kept = {}
     for key in INTRINSICS:
         values = [frame.get(key, record.get(key)) for frame in frames]
         if any(value is None for value in values):
@@ -130,10 +141,11 @@ def _intrinsics(record: dict[str, Any], frames: list[Any], scene: Scene, mistake
                 log.warning("%s: %s is left out, for only some frames have it", scene.file, key)
             continue
         wrong = [i for i, value in enumerate(values) if not _is_number(value)]
-        mistakes += [f"{scene.where(i)}: {key} must be a finite number, found {values[i]!r:.40}" for i in wrong]
+        for i in wrong:
+            found.mistakes.append(f"{scene.where(i)}: {key} must be a finite number, found {values[i]!r:.40}")
         if not wrong:
-            found[key] = np.array(values, np.float64)
-    return found
+            kept[key] = np.array(values, np.float64)
+    return kept
 
 
 def _is_number(value: Any) -> bool:
@@ -141,7 +153,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _by_lists(
-    scene: Scene, record: dict[str, Any], frames: Sequence[dict[str, Any]], folder: str, mistakes: list[str]
+    scene: Scene, record: dict[str, Any], frames: Sequence[dict[str, Any]], folder: str, found: Findings
 ) -> list[Scene]:
     """nerfstudio's train_filenames, val_filenames and test_filenames: a sequence for each. Without them, the scene."""
     lists = {
@@ -154,20 +166,12 @@ def _by_lists(
         for path in paths:
             name = below(folder, path) if isinstance(path, str) else None
             if split_of.setdefault(name, split) != split:
-                mistakes.append(f"{scene.file}: {path!r:.200} is in {split_of[name]}_filenames and {split}_filenames")
+                found.mistakes.append(
+                    f"{scene.file}: {path!r:.200} is in {split_of[name]}_filenames and {split}_filenames"
+                )
     of = [split_of.get(below(folder, str(frame.get("file_path")))) for frame in frames]
     if unlisted := sum(split is None for split in of):
         log.warning("%s: %d frames are left out, for none of its lists of file names has them", scene.file, unlisted)
-    return [_part(scene, split, [i for i, s in enumerate(of) if s == split]) for split in lists if split in of]
-
-
-def _part(scene: Scene, split: str, kept: list[int]) -> Scene:
-    return Scene(
-        scene_name("" if scene.name == "scene" else scene.name, split),
-        scene.file,
-        [scene.images[i] for i in kept],
-        scene.poses[kept],
-        {name: values[kept] for name, values in scene.intrinsics.items()},
-        split,
-        [scene.rows[i] for i in kept],
-    )
+    name = "" if scene.name == "scene" else scene.name
+    parts = {split: part_of(scene, [i for i, s in enumerate(of) if s == split]) for split in lists if split in of}
+    return [replace(part, name=scene_name(name, split), split=split) for split, part in parts.items()]

@@ -10,7 +10,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 from small_images import make_folder
 
-from pipelines.sources.cameras import Scene
+from pipelines.sources.cameras import Findings, Scene
 from pipelines.sources.colmap import TEXTS, camera_to_world, read_models
 from pipelines.sources.files import list_files
 from shards.errors import FormatError
@@ -42,8 +42,8 @@ def write_model(folder: Path, names: list[str], cameras: list[int], seed: int = 
 
 
 def read(source: Path) -> tuple[list[Scene], list[str]]:
-    mistakes: list[str] = []
-    return read_models(list_files(source, TEXTS), mistakes), mistakes
+    found = Findings()
+    return read_models(list_files(source, TEXTS), found), [*found.mistakes, *found.missing]
 
 
 def test_world_to_camera_is_inverted() -> None:

@@ -12,7 +12,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 from small_images import make_folder, make_tar
 
-from pipelines.sources.cameras import Scene, pose_fields, pose_params
+from pipelines.sources.cameras import Findings, Scene, pose_fields, pose_params
 from pipelines.sources.files import list_files
 from pipelines.sources.nerf import read_transforms
 from shards.errors import FormatError
@@ -42,8 +42,8 @@ def write(path: Path, record: Any) -> None:
 
 
 def read(source: Path) -> tuple[list[Scene], list[str]]:
-    mistakes: list[str] = []
-    return read_transforms(list_files(source, TEXTS), mistakes), mistakes
+    found = Findings()
+    return read_transforms(list_files(source, TEXTS), found), [*found.mistakes, *found.missing]
 
 
 @pytest.fixture
