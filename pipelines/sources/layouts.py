@@ -176,3 +176,32 @@ def _of_entries(files: FileList, entries: Sequence[FileEntry]) -> FilePictures:
         np.array([entry.offset for entry in entries], np.int64),
         np.array([entry.length for entry in entries], np.int64),
     )
+
+
+def layout_table(
+    path: Path,
+    layout: str | None = None,
+    *,
+    pattern: str | None = None,
+    val_fraction: float | None = None,
+    max_bad: int = 0,
+) -> ViewTable:
+    """The table of a source in one of LAYOUTS; None: the one that it has, which a pattern says itself.
+
+    FormatError, UsageError: as above; there is none of these layouts; a layout that is not known.
+    """
+    if layout is not None and layout not in LAYOUTS:
+        raise UsageError(f"--layout {layout!r:.40} is not known; there are {', '.join(LAYOUTS)}")
+    if pattern is not None and layout not in (None, "pattern"):
+        raise UsageError(f"--pattern is for --layout pattern, not for {layout}; leave out one")
+    if layout == "pattern" and pattern is None:
+        raise UsageError("--layout pattern needs --pattern '{object}/{name}_{azimuth:deg}.png', with your names")
+    files = list_layout(path)
+    if pattern is not None:
+        table = pattern_table(files, pattern, val_fraction)
+    elif layout := layout or find_layout(files):
+        table = scene_table(files, layout, val_fraction, max_bad)
+    else:
+        raise FormatError(f"{path} holds neither {WANTED['nerf']}, nor {WANTED['colmap']}")
+    files.others.warn(path)
+    return table

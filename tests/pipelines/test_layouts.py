@@ -1,0 +1,187 @@
+"""Captures with camera matrices, and values in file names, made into shards: pixels, poses, actions between views."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+from small_capture import COLOURS, GL_TO_CV, SIDE, cameras, in_frame, photograph, pixels_of, write_colmap, write_nerf
+from small_images import make_folder, make_tar, picture
+
+from pipelines.build.views import shard_views
+from pipelines.sources.layouts import layout_table
+from pipelines.sources.table import TableSource
+from seqjepa.data.actions import actions_between
+from shards.errors import FormatError, UsageError
+from shards.reader import ShardSet
+from shards.schema import ActionSpec, ActionTerm
+from shards.split_index import SplitIndex
+from shards.verify import verify
+
+
+def shards_of(source: Path, out: Path, **layout: Any) -> ShardSet:
+    table = layout_table(source, **layout)
+    shard_views(TableSource(source, table, name="manifest"), out, workers=0, encoding="raw", size=None)
+    assert verify(out).ok
+    return ShardSet.open(out)
+
+
+def by_hand(poses: np.ndarray) -> np.ndarray:
+    """M₁⁻¹M₂ of neighbours, float64 [F − 1, 4, 4]."""
+    return np.linalg.inv(poses[:-1]) @ poses[1:]
+
+
+def as_matrices(actions: np.ndarray) -> np.ndarray:
+    """relative_pose, quaternion and translation [n, 7] → [n, 4, 4]."""
+    found = np.tile(np.eye(4), (len(actions), 1, 1))
+    found[:, :3, :3] = Rotation.from_quat(actions[:, :4]).as_matrix()
+    found[:, :3, 3] = actions[:, 4:]
+    return found
+
+
+def actions_of(split: SplitIndex) -> np.ndarray:
+    assert split.actions is not None
+    return actions_between(split.params, split.param_names, split.actions)
+
+
+def test_actions_of_a_capture_are_its_matrices_multiplied_by_hand(tmp_path: Path) -> None:
+    poses = cameras(7)
+    write_nerf(tmp_path / "scene", poses)
+    train = shards_of(tmp_path / "scene", tmp_path / "out").split("train")
+    assert (train.n_views.tolist(), train.ordered) == ([7], False)
+    actions = actions_of(train)[0]
+    np.testing.assert_allclose(as_matrices(actions), by_hand(poses), atol=1e-6)
+    kept = dict(zip(train.param_names[12:], train.params[0, 0, 12:].tolist(), strict=True))
+    assert kept == {"w": SIDE, "h": SIDE, "fl_x": 70, "fl_y": 70, "cx": SIDE / 2, "cy": SIDE / 2}
+
+
+def test_an_action_says_where_the_next_view_sees_what_this_one_saw(tmp_path: Path) -> None:
+    """The oracle is the pictures: discs move in them as the actions say."""
+    poses = cameras(6, seed=3)
+    write_nerf(tmp_path / "scene", poses)
+    train = shards_of(tmp_path / "scene", tmp_path / "out").split("train")
+    found = 0
+    for i, motion in enumerate(as_matrices(actions_of(train)[0])):
+        seen = in_frame(poses[i])  # in the frame of view i
+        then = (seen - motion[:3, 3]) @ motion[:3, :3]  # in that of view i + 1
+        view = train.read_view(0, i + 1)
+        for (column, row), colour in zip(pixels_of(then), COLOURS, strict=True):
+            found += view[int(row), int(column)].tolist() == colour.tolist()
+    assert found >= 0.8 * 5 * len(COLOURS)  # some are hidden by others
+
+
+def test_both_layouts_of_one_capture_are_one_motion(tmp_path: Path) -> None:
+    """COLMAP's cameras look along z and NeRF's along −z: the motions differ by that turn of the axes, and no more."""
+    poses = cameras(5, seed=1)
+    write_nerf(tmp_path / "nerf", poses)
+    write_colmap(tmp_path / "colmap", poses)
+    sets = {name: shards_of(tmp_path / name, tmp_path / f"{name}-out") for name in ("nerf", "colmap")}
+    nerf, colmap = (sets[name].split("train") for name in sets)
+    for i in range(5):
+        assert np.array_equal(nerf.read_view(0, i), colmap.read_view(0, i))
+        assert np.array_equal(nerf.read_view(0, i), np.asarray(photograph(poses[i])))
+    np.testing.assert_allclose(as_matrices(actions_of(colmap)[0]), by_hand(poses @ GL_TO_CV), atol=1e-6)
+    turned = GL_TO_CV @ as_matrices(actions_of(nerf)[0]) @ GL_TO_CV
+    np.testing.assert_allclose(as_matrices(actions_of(colmap)[0]), turned, atol=2e-6)
+    assert nerf.param_names == colmap.param_names
+
+
+def test_a_tar_of_a_capture_makes_the_same_shards(tmp_path: Path) -> None:
+    write_nerf(tmp_path / "scene", cameras(3))
+    make_tar(tmp_path / "scene", tmp_path / "scene.tar")
+    folder = shards_of(tmp_path / "scene", tmp_path / "one")
+    tar = shards_of(tmp_path / "scene.tar", tmp_path / "two")
+    assert [shard.sha256 for shard in folder.info.splits["train"].shards] == [
+        shard.sha256 for shard in tar.info.splits["train"].shards
+    ]
+
+
+def test_splits_are_the_files_or_a_share_of_the_scenes(tmp_path: Path) -> None:
+    for split, count in (("train", 4), ("val", 2), ("test", 3)):
+        write_nerf(tmp_path / "lego", cameras(count), f"transforms_{split}.json", split)
+    found = shards_of(tmp_path / "lego", tmp_path / "one")
+    assert {name: found.split(name).n_views.tolist() for name in found.info.splits} == {
+        "train": [4],
+        "val": [2],
+        "test": [3],
+    }
+    with pytest.raises(UsageError, match="has splits of its own"):
+        layout_table(tmp_path / "lego", val_fraction=0.5)
+    for scene in range(4):
+        write_nerf(tmp_path / "scenes" / f"s{scene}", cameras(3, seed=scene))
+    found = shards_of(tmp_path / "scenes", tmp_path / "two", val_fraction=0.25)
+    assert {name: len(found.split(name).keys) for name in found.info.splits} == {"train": 3, "val": 1}
+
+
+def test_mistakes_are_named_all_at_once(tmp_path: Path) -> None:
+    poses = cameras(30)
+    poses[3:, :3, 0] *= 2
+    write_nerf(tmp_path / "scene", poses)
+    with pytest.raises(FormatError) as caught:
+        layout_table(tmp_path / "scene")
+    said = str(caught.value)
+    assert ": 27 mistakes: transforms.json, frame 3: its pose is no rotation" in said
+    assert said.count("no rotation and translation") == 20
+    assert said.endswith("; and 7 more")
+
+
+def test_missing_pictures_may_be_left_out(tmp_path: Path) -> None:
+    """Captures that are handed around list pictures that were too blurred to keep."""
+    poses = cameras(6)
+    write_nerf(tmp_path / "scene", poses)
+    for i in (0, 4):
+        (tmp_path / f"scene/images/{i:03}.png").unlink()
+    with pytest.raises(FormatError, match=r"2 mistakes: .*frame 0: .*frame 4: .*; --max-bad 2 leaves out what is not"):
+        layout_table(tmp_path / "scene", max_bad=1)
+    train = shards_of(tmp_path / "scene", tmp_path / "out", max_bad=2).split("train")
+    np.testing.assert_allclose(as_matrices(actions_of(train)[0]), by_hand(poses[[1, 2, 3, 5]]), atol=1e-6)
+
+
+def test_a_turntable_in_file_names(tmp_path: Path) -> None:
+    """COIL-100's and the like: objects by angle, classes by folder."""
+    names = [f"{kind}/{kind}{k}__{angle}.png" for kind in ("cup", "toy") for k in (1, 2) for angle in (0, 5, 350, 100)]
+    make_folder(tmp_path / "coil", names, 16, 16)
+    make_folder(tmp_path / "coil", ["cup/readme.png"], 16, 16)
+    found = shards_of(
+        tmp_path / "coil", tmp_path / "out", pattern="{label}/{object}__{azimuth:deg}.png", val_fraction=0.5
+    )
+    assert found.info.classes == ("cup", "toy")
+    assert found.info.spec.actions == ActionSpec((ActionTerm("angle_difference", ("azimuth",)),))
+    assert {name: sorted(found.split(name).labels.tolist()) for name in found.info.splits} == {
+        "train": [0, 1],
+        "val": [0, 1],
+    }
+    for split in (found.split(name) for name in found.info.splits):
+        assert split.ordered is False
+        for row, key in enumerate(split.keys):
+            np.testing.assert_allclose(np.rad2deg(split.params[row, :, 0]), [0, 5, 100, 350], rtol=1e-6)
+            np.testing.assert_allclose(np.rad2deg(actions_of(split)[row, :, 0]), [5, 95, -110], rtol=1e-5)
+            seed = next(i for i, name in enumerate(names) if key.startswith(name[:8].replace("/", "-")))
+            assert np.array_equal(split.read_view(row, 0), picture(seed, 16, 16))
+
+
+def test_steps_in_file_names_are_an_order(tmp_path: Path) -> None:
+    make_folder(tmp_path / "film", [f"take{k}/frame_{step:04}_{x}.png" for k in (1, 2) for step, x in enumerate("305")])
+    found = shards_of(tmp_path / "film", tmp_path / "out", pattern="{object}/frame_{step}_{x:float}.png")
+    train = found.split("train")
+    assert train.ordered
+    assert train.params[..., 0].tolist() == [[3, 0, 5]] * 2
+    assert found.info.spec.actions == ActionSpec((ActionTerm("difference", ("x",)),))
+
+
+def test_what_is_asked_for_and_cannot_be(tmp_path: Path) -> None:
+    make_folder(tmp_path / "plain", ["a.png"])
+    for layout, said in [
+        ({"layout": "nerv"}, "--layout 'nerv' is not known; there are nerf, colmap, pattern"),
+        ({"layout": "pattern"}, "--layout pattern needs --pattern"),
+        ({"layout": "nerf", "pattern": "{object}.png"}, "--pattern is for --layout pattern, not for nerf"),
+        ({"layout": "nerf"}, "holds no transforms.json"),
+        ({"layout": "colmap"}, "holds no cameras.txt and images.txt"),
+        ({}, "holds neither transforms.json"),
+    ]:
+        with pytest.raises((UsageError, FormatError)) as caught:
+            layout_table(tmp_path / "plain", **layout)
+        assert said in str(caught.value)
