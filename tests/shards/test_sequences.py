@@ -17,7 +17,7 @@ from shards.schema import ActionSpec, ActionTerm, ParamField, ViewSpec
 from shards.sequences import Sequences
 from shards.writer import SetBuilder
 
-SPEC = ViewSpec(
+EPISODES = ViewSpec(
     4, 8, 8, "raw", (ParamField("u", "1"),), ordered=True, chunked=True,
     actions=ActionSpec((ActionTerm("command", ("u",)),)),
 )  # fmt: skip
@@ -38,7 +38,7 @@ def chunks() -> list[ViewSample]:
     ]
 
 
-def write(folder, samples, spec=SPEC, per_shard=3):
+def write(folder, samples, spec=EPISODES, per_shard=3):
     with SetBuilder(folder, name="walks", spec=spec, classes=(), fingerprint={}) as builder:
         for number, start in enumerate(range(0, len(samples), per_shard)):
             with builder.open_shard("train", number) as shard:
@@ -89,7 +89,7 @@ def test_chunk_stands_in_the_json(tmp_path):
 
 
 def test_an_ordered_set_without_chunks_is_of_version_1(tmp_path):
-    spec = replace(SPEC, chunked=False)
+    spec = replace(EPISODES, chunked=False)
     opened = write(tmp_path / "set", [sample(0, 0, [0, 1, 2, 3]), sample(1, 0, [2, 3, 7])], spec)
     assert opened.info.format_version == 1
     assert opened.info.spec == spec
@@ -113,4 +113,4 @@ def test_what_no_sample_may_be(tmp_path):
     with pytest.raises(FormatError, match="steps must ascend"):
         write(tmp_path / "a", [sample(0, 0, [1, 0])])
     with pytest.raises(FormatError, match="only chunked sets have chunks"):
-        write(tmp_path / "b", [sample(0, 1, [0, 1])], replace(SPEC, chunked=False))
+        write(tmp_path / "b", [sample(0, 1, [0, 1])], replace(EPISODES, chunked=False))
