@@ -24,8 +24,8 @@ from seqjepa.config import PAPER_PROBE_EPOCHS  # noqa: E402
 from seqjepa.data.actions import PRESETS, ROTATION_COLUMNS  # noqa: E402
 from seqjepa.devices import pick_device  # noqa: E402
 from seqjepa.evaluate.features import Features  # noqa: E402
+from seqjepa.evaluate.inputs import action_between, label_of_view  # noqa: E402
 from seqjepa.evaluate.probes import Bench, ProbeTask, classification, fit_and_score, regression  # noqa: E402
-from seqjepa.evaluate.tasks import action_between, label_of_view  # noqa: E402
 
 VIEWS, WIDTH, CLASSES = 50, 512, 55
 OBJECTS_AT_ONCE = 1024

@@ -18,7 +18,8 @@ from torch import Tensor
 from seqjepa.data.draws import Purpose
 from seqjepa.data.sequence import normalise
 from seqjepa.evaluate.features import PixelStats, embed, stored_views
-from seqjepa.evaluate.probes import Bench, Fit, ProbeTask, fit, predict, validation_pairs
+from seqjepa.evaluate.heads import Fit, fit, predict
+from seqjepa.evaluate.probes import Bench, ProbeTask, validation_pairs
 from seqjepa.methods.base import Method
 from shards.reader import SplitIndex
 

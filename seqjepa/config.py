@@ -183,6 +183,7 @@ def contradictions(config: RunConfig) -> Iterator[str]:
 
 PAPER_PROBE_EPOCHS = 300
 PAPER_LINEAR_REGRESSOR_EPOCHS = 50
+LEAST_PROBE_STEPS = 2000
 CPU_AGG_DRAWS = 16
 LONGEST_PATH = 7
 
@@ -199,7 +200,8 @@ class EvalConfig(Section):
 
     untrained     the run's initial weights instead of its trained ones
     m_val         context sizes for z_AGG; those larger than a sample has views are left out, and said to be
-    probe_epochs  None: the paper's 300, and 50 for linear regressors; else n, and n/6 for linear regressors
+    probe_epochs  None: the paper's 300, and 50 for linear regressors; else n, and n/6 for linear regressors. Where
+                  actions are declared all probes have n; None: 300, or as many as make 2,000 steps
     agg_draws     training draws of stored views for z_AGG, cycled over epochs. None: a new draw every epoch on a GPU,
                   16 on a CPU, where running the aggregator every epoch would take longer than all else together
     train_draws   training draws of fixations or augmentations of an image, cycled over epochs. None: one for each
@@ -267,6 +269,12 @@ class EvalConfig(Section):
     def aggregate_draws(self) -> int:
         """Training draws of what costs a forward pass of the aggregator."""
         return self.agg_draws or self.epochs
+
+    def with_steps(self, rows: int, batch: int) -> EvalConfig:
+        """Of own data: unless epochs were given, as many as make 2,000 steps of batches, and no fewer than 300."""
+        steps = -(-rows // batch)
+        epochs = self.probe_epochs or max(PAPER_PROBE_EPOCHS, -(-LEAST_PROBE_STEPS // steps))
+        return self.model_copy(update={"probe_epochs": epochs})
 
     def for_device(self, on_gpu: bool) -> EvalConfig:
         """With the draws that None leaves to the device."""

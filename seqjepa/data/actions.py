@@ -118,11 +118,16 @@ def needs_order(spec: ActionSpec) -> bool:
 
 
 def path_of(spec: ActionSpec) -> ActionSpec:
-    """The terms whose actions add up along a path (paper §B.9): the rotation, or else differences as they are."""
-    if term := rotation_term(spec):
-        return ActionSpec((term,))
-    adding_up = ("difference", "angle_difference")
-    return ActionSpec(tuple(t for t in spec.terms if t.op in adding_up and t.normalise == "none"))
+    """The terms whose actions add up along a path (paper §B.9), of presets the rotation, or else differences."""
+    term = rotation_term(spec) if action_name(spec) != DECLARED else None
+    return ActionSpec((term,) if term else tuple(filter(adds_up, spec.terms)))
+
+
+def adds_up(term: ActionTerm) -> bool:
+    """Whether the action of a way follows from those of its parts: differences, composed turns, sums of commands."""
+    if term.op == "command":
+        return term.over == "sum"
+    return term.op != "categorical" and term.normalise == "none"
 
 
 @dataclass(frozen=True)
@@ -153,29 +158,17 @@ AUGMENTATION_TARGETS = tuple(
 )
 
 
-def probe_targets(action: ActionSpec, names: Sequence[str], declared: ActionSpec | None) -> tuple[ActionTarget, ...]:
-    """What is read of views with parameters `names` by probes, whatever the method was told.
+def probe_targets(action: ActionSpec, names: Sequence[str]) -> tuple[ActionTarget, ...]:
+    """What the paper reads of views with parameters `names`, whatever the method was told; `action` is the run's.
 
-    action  the run's;  declared  the set's own, if it has one: then each of its terms
-    Otherwise what the paper reads: parts of augmentations, positions, or rotations and hues, which may not be there.
+    Parts of augmentations, positions, or rotations and hues, which may not be there. Of actions that are no preset:
+    seqjepa.evaluate.targets.
     """
-    if declared is not None:
-        return tuple(target for number, term in enumerate(declared.terms, 1) for target in _of_term(number, term))
     if are_augmented(names):
         return AUGMENTATION_TARGETS
     if action == PRESETS["position"] or (not action.terms and implied_action(names) == "position"):
         return (POSITION_TARGET,)
     return _OF_ROTATIONS
-
-
-def _of_term(number: int, term: ActionTerm) -> list[ActionTarget]:
-    deep = term.op in ("relative_rotation", "relative_pose")
-    angle = f"rel_term{number}_deg" if term.op == "relative_rotation" and term.result == "quaternion" else ""
-    targets = [ActionTarget(f"rel_term{number}", ActionSpec((term,)), deep=deep, angle=angle)]
-    if deep:
-        key = f"indiv_term{number}"
-        targets.append(ActionTarget(key, ActionSpec((term,)), deep=True, absolute=True, angle=f"{key}_deg"))
-    return targets
 
 
 def columns(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
@@ -242,7 +235,7 @@ def _of_one_term(values: NDArray[np.floating], term: ActionTerm, stride: int) ->
     rotation = relative if term.result == "quaternion" else _six_numbers(relative)
     if term.op == "relative_rotation":
         return rotation
-    translation = rotated(conjugate(q[:, :-1]), np.diff(_positions(views, term), axis=1))
+    translation = rotated(conjugate(q[:, :-1]), np.diff(positions_of(views, term), axis=1))
     return np.concatenate([rotation, translation], axis=-1)
 
 
@@ -312,7 +305,7 @@ def _quaternion_of_matrix(values: NDArray[np.float64], term: ActionTerm) -> NDAr
     return Rotation.from_matrix(matrices).as_quat().reshape(*values.shape[:-1], 4)
 
 
-def _positions(values: NDArray[np.float64], term: ActionTerm) -> NDArray[np.float64]:
+def positions_of(values: NDArray[np.float64], term: ActionTerm) -> NDArray[np.float64]:
     """Columns of a pose [..., n] → the translation [..., 3]."""
     return values[..., [3, 7, 11]] if term.form == "matrix" else values[..., :3]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,14 +13,15 @@ from seqjepa.data.actions import (
     ActionTarget,
     action_name,
     are_augmented,
+    implied_action,
     path_of,
     probe_targets,
     rotation_term,
-    with_constants,
 )
 from seqjepa.data.sequence import KindOfViews
 from seqjepa.evaluate.encode import SplitFeatures
 from seqjepa.evaluate.features import Features
+from seqjepa.evaluate.targets import Declared, Target
 from seqjepa.methods.base import Method
 from seqjepa.training.checkpoint import LoadedRun
 from shards.reader import ShardSet
@@ -30,7 +32,8 @@ from shards.schema import ActionSpec, ViewSpec
 class Capabilities:
     """The splits at hand and the method.
 
-    declared    what the run or the set declares an action to be, unless it is a preset: then probes read its terms
+    declared    what probes read of a set whose actions are none of the paper's; None: what the paper reads
+    ordered     views come in the order in which they were recorded
     most_views  the longest sequence that every sample can give
     seen        what views are; of patches and augmentations the splits also hold z of the images that they are made of
     maps        the set has saliency maps
@@ -52,12 +55,18 @@ class Capabilities:
     author: bool = False
     no_path: str = ""
     patches: bool = False
-    declared: ActionSpec | None = None
+    declared: Declared | None = None
+    ordered: bool = False
 
     @property
     def targets(self) -> tuple[ActionTarget, ...]:
-        """What probes read of views, beside their class."""
-        return probe_targets(self.action, self.param_names, self.declared)
+        """What the paper reads of views, beside their class."""
+        return probe_targets(self.action, self.param_names)
+
+    @property
+    def way(self) -> Target | None:
+        """What adds up along paths of declared actions."""
+        return self.declared and self.declared.way
 
     @property
     def augmented(self) -> bool:
@@ -73,7 +82,7 @@ class Capabilities:
 def capabilities_of(
     loaded: LoadedRun, stored: ShardSet, splits: SplitFeatures, config: EvalConfig, device: torch.device
 ) -> Capabilities:
-    both = (splits.train, splits.val)
+    both, constant = (splits.train, splits.val), _constant(splits.val)
     return Capabilities(
         method=loaded.method,
         action=loaded.action,
@@ -83,22 +92,28 @@ def capabilities_of(
         labelled=all(int(features.labels.min()) >= 0 for features in both),
         seen=splits.kind,
         maps=stored.info.kind == "saliency",
-        constant=_constant(splits.val),
+        constant=constant,
         author=loaded.config.fidelity == "author",
         no_path=_why_no_path(loaded, config, device),
         patches=splits.patches is not None,
-        declared=_declared(loaded, stored, splits.train),
+        declared=_declared(loaded, stored, splits.train, constant),
     )
 
 
-def _declared(loaded: LoadedRun, stored: ShardSet, train: Features) -> ActionSpec | None:
-    """The run's action or else the set's, with constants of its z-scores, if it is no preset."""
-    own = loaded.action
-    if action_name(own) != DECLARED and isinstance(stored.info.spec, ViewSpec):
-        own = stored.info.spec.actions or own
-    if action_name(own) != DECLARED:
+def _declared(loaded: LoadedRun, stored: ShardSet, train: Features, constant: Sequence[str]) -> Declared | None:
+    """By the run's action or else the set's, if it is no preset; or where columns are none that a preset takes."""
+    spec = stored.info.spec
+    if not isinstance(spec, ViewSpec) or are_augmented(spec.param_names):
         return None
-    return with_constants(own, train.params.reshape(-1, len(train.param_names)), train.param_names)
+    own = next((a for a in (loaded.action, spec.actions) if a and action_name(a) == DECLARED), None)
+    if own is None and not _is_the_papers(loaded.action, spec):
+        own = ActionSpec()
+    return None if own is None else Declared.of(own, loaded.action, spec.params, train, constant)
+
+
+def _is_the_papers(action: ActionSpec, spec: ViewSpec) -> bool:
+    """Whether the paper's probes have something to read: actions of a preset, or its columns, or no columns."""
+    return bool(action.terms or spec.actions or not spec.params) or implied_action(spec.param_names) != "none"
 
 
 def _constant(features: Features) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Evaluation of ContextSSL: its numbers are those of views that were seen after a context (paper §A.3).
+"""Evaluation of methods that encode in context (ContextSSL): numbers of views seen after a context (paper §A.3).
 
 The context is c / 2 pairs of the training split, c tokens. Its keys and values are computed once for each environment;
 then every view of either split is one more token, without an action, and its output z⁺ takes the place of z.
@@ -19,14 +19,10 @@ from seqjepa.data.actions import actions_between
 from seqjepa.data.draws import Purpose, choose_distinct, draw_u32
 from seqjepa.evaluate.features import Features, room
 from seqjepa.evaluate.probes import Bench, ProbeTask, Scores, score_tasks
-from seqjepa.methods.base import Method
-from seqjepa.methods.context_ssl import ENVIRONMENTS, ContextSSL
-from seqjepa.methods.context_ssl.transformer import Memory
+from seqjepa.methods.base import EncodesInContext, Method
 from shards.errors import ConfigError
 from shards.schema import ActionSpec
 
-HEADLINE = "rotation"
-"""The environment whose numbers stand beside other methods'."""
 ROWS_AT_ONCE = 1024
 GPU_TOKENS, CPU_TOKENS = 16384, 1024
 
@@ -38,10 +34,11 @@ class Context:
     z: Tensor
     actions: Tensor
 
-    def memory(self, method: ContextSSL, environment: str, tokens: int) -> Memory:
+    def memory(self, method: EncodesInContext, environment: str, tokens: int) -> Any:
         """What the method keeps of the first `tokens` / 2 pairs, told the environment's part of their actions."""
         told = torch.zeros_like(self.actions)
-        told[:, ENVIRONMENTS[environment]] = self.actions[:, ENVIRONMENTS[environment]]
+        part = method.environments[environment]
+        told[:, part] = self.actions[:, part]
         return method.remember(self.z[: tokens // 2], told[: tokens // 2])
 
 
@@ -60,7 +57,7 @@ def draw_context(features: Features, action: ActionSpec, pairs: int, seed: int, 
 
 
 @torch.no_grad()
-def put_in_context(method: ContextSSL, features: Features, memory: Memory, device: torch.device) -> Features:
+def put_in_context(method: EncodesInContext, features: Features, memory: Any, device: torch.device) -> Features:
     """The same features with z⁺ [S, N, D] for z."""
     z = room(tuple(features.z.shape), device)
     rows, out = features.z.flatten(0, 1), z.flatten(0, 1)
@@ -79,11 +76,11 @@ def context_lengths(method: Method, asked: Iterable[int] | None, device: torch.d
     None asked: as many as leave room for a view in a training sequence, and on a GPU also 0. ConfigError for odd
     numbers, more than there is room for, and any where the method takes no context.
     """
-    if not isinstance(method, ContextSSL):
+    if not isinstance(method, EncodesInContext):
         if asked is not None:
             raise ConfigError("contexts are for context_ssl; the run's method takes none, so leave them out")
         return []
-    most = 2 * method.context.pairs - 2
+    most = 2 * method.pairs - 2
     if asked is None:
         return sorted({most} | ({0} if device.type == "cuda" else set()))
     lengths = sorted(set(asked))
@@ -93,16 +90,21 @@ def context_lengths(method: Method, asked: Iterable[int] | None, device: torch.d
 
 
 def scores_in_context(
-    method: ContextSSL, tasks: list[ProbeTask], bench: Bench, action: ActionSpec, lengths: Sequence[int], progress: bool
+    method: EncodesInContext,
+    tasks: list[ProbeTask],
+    bench: Bench,
+    action: ActionSpec,
+    lengths: Sequence[int],
+    progress: bool,
 ) -> tuple[Scores, dict[str, Any]]:
     """What the probes gave, and what the protocol says about the context.
 
-    Under a task's own name: in environment `rotation` with the longest context. Under in_context.ENVIRONMENT.NAME.C:
-    all of them (C = 0 is the same in every environment, and is measured once). Under in_context.encoder.NAME: z without
-    the transformer, which is what other baselines are probed on.
+    Under a task's own name: in the first environment (`rotation`) with the longest context. Under
+    in_context.ENVIRONMENT.NAME.C: all of them (C = 0 is the same in every environment, and is measured once). Under
+    in_context.encoder.NAME: z without the transformer, which is what other baselines are probed on.
     """
-    context = draw_context(bench.train, action, method.context.pairs, bench.seed, bench.device)
-    environments = list(ENVIRONMENTS)[: len(method.environments)]
+    context = draw_context(bench.train, action, method.pairs, bench.seed, bench.device)
+    environments = list(method.environments)
     found = score_tasks(tasks, bench, progress=progress).named("in_context.encoder.{}")
     for tokens in lengths:
         for names in [[name] for name in environments] if tokens else [environments]:
@@ -110,13 +112,13 @@ def scores_in_context(
             scores = _score_in_context(method, tasks, bench, memory, progress)
             for name in names:
                 found = found.joined(scores.named(f"in_context.{name}.{{}}.{tokens}"))
-            if HEADLINE in names and tokens == lengths[-1]:
+            if environments[0] in names and tokens == lengths[-1]:
                 found = found.joined(scores)
     return found, {"context": _describe_context(environments, lengths, bench)}
 
 
 def _score_in_context(
-    method: ContextSSL, tasks: list[ProbeTask], bench: Bench, memory: Memory, progress: bool
+    method: EncodesInContext, tasks: list[ProbeTask], bench: Bench, memory: Any, progress: bool
 ) -> Scores:
     """Classes are read from z⁺ as it is, all else from z⁺ brought to length 1."""
     both = [put_in_context(method, features, memory, bench.device) for features in (bench.train, bench.val)]
@@ -129,7 +131,7 @@ def _score_in_context(
 
 def _describe_context(environments: list[str], lengths: Sequence[int], bench: Bench) -> dict[str, Any]:
     return {
-        "environment": HEADLINE,
+        "environment": environments[0],
         "tokens": lengths[-1],
         "environments": environments,
         "lengths": list(lengths),

@@ -23,8 +23,9 @@ from torch.nn import functional as F
 from seqjepa.data.actions import ROTATION_COLUMNS, actions_between
 from seqjepa.data.draws import Purpose, choose_distinct, draw_u32
 from seqjepa.evaluate.features import Features
+from seqjepa.evaluate.heads import Fit, Gather, cross_entropy, fit, predict
 from seqjepa.evaluate.metrics import averaged_mean
-from seqjepa.evaluate.probes import Bench, Fit, Gather, cross_entropy, fit, predict
+from seqjepa.evaluate.probes import Bench
 from seqjepa.evaluate.studies import EvalContext, Study
 from seqjepa.methods.base import Aggregating
 from shards.schema import ActionSpec

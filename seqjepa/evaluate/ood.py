@@ -19,19 +19,12 @@ from torch.nn import functional as F
 from seqjepa.data.actions import PRESETS, ROTATION_COLUMNS, columns, is_augmentation
 from seqjepa.evaluate.encode import decoding_threads, statistics
 from seqjepa.evaluate.features import Features, encode_views
+from seqjepa.evaluate.heads import StackedLinear, predict
+from seqjepa.evaluate.inputs import label_of_prefixes
 from seqjepa.evaluate.metrics import Resampling
-from seqjepa.evaluate.probes import (
-    ProbeTask,
-    Scores,
-    StackedLinear,
-    fit_and_score,
-    nested,
-    predict,
-    score_head,
-    validation_pairs,
-)
+from seqjepa.evaluate.probes import ProbeTask, Scores, fit_and_score, nested, score_head, validation_pairs
 from seqjepa.evaluate.studies import EvalContext, Study
-from seqjepa.evaluate.tasks import label_of_prefixes, tasks_for
+from seqjepa.evaluate.tasks import tasks_for
 from seqjepa.methods.base import Aggregating, EncodesInContext
 from shards.errors import ConfigError
 from shards.reader import ShardSet, SplitIndex

@@ -1,8 +1,7 @@
 """A probe: a head trained on frozen features of one split and scored on those of another (paper §3.3, §A.2).
 
-ProbeTask says what a probe is; `fit` trains its head (Adam with default settings, lr 1e-3, batch 256, no weight decay,
-no schedule); `fit_and_score` gives its numbers. Features come from a cache, so the model that made them is out of reach
-of any gradient.
+ProbeTask says what a probe is; heads.py trains its head; `fit_and_score` gives its numbers. Features come from a cache,
+so the model that made them is out of reach of any gradient.
 
 Letters: n validation rows, b of a minibatch, D width of an input or target, K sizes M (prefixes of M views, each with a
 head of its own), C classes.
@@ -19,12 +18,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from tqdm import tqdm
 
-from seqjepa.data.draws import Purpose, permutation
+from seqjepa.data.draws import Purpose
 from seqjepa.devices import available_memory
 from seqjepa.evaluate.features import Features
+from seqjepa.evaluate.heads import Fit, Gather, Loss, build_head, cross_entropy, fit, predict, squared_error
 from seqjepa.evaluate.metrics import (
     Averaged,
     Resampling,
@@ -41,16 +40,14 @@ from seqjepa.evaluate.metrics import (
 
 logger = logging.getLogger(__name__)
 
-Gather = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""rows int64 [b] → (inputs [b, …], targets [b, …]): one minibatch of an epoch whose views are drawn."""
 Inputs = Callable[[Features, np.ndarray], Gather]
 """Features and one draw of their slots int64 [S, V] → how to gather from it; the same for training and validation."""
-Loss = Callable[[Tensor, Tensor], Tensor]
-EVALUATION_ROWS = 4096
 CHECKS = 10
 EXAMPLES = 4096
 FULL_PRECISION_BYTES = 4 * 2**30
 CONSTANT = "constant: the same in all validation samples"
+ERRORS = ("_deg", "_deg_median", "_rmse")
+"""Ends of the keys of numbers that are better when smaller."""
 ONE_CLASS = "constant: all validation samples are of one class"
 
 
@@ -60,11 +57,13 @@ class ProbeMetric(NamedTuple):
     key       in results.json; {name} stands for the task's name, {target} for it without "r2_"
     value     (predictions, targets) [n, …] over the whole validation set → the number
     averaged  likewise → the number as a function of means over rows, for its interval; None: it has no interval
+    constant  targets [n, …] of training → what a head that is shown no view says, by this number best: [D], or [C]
     """
 
     key: str
     value: Callable[[Tensor, Tensor], float]
     averaged: Callable[[Tensor, Tensor], Averaged] | None
+    constant: Callable[[Tensor], Tensor] = partial(torch.mean, dim=0)
 
 
 def _varying_dimensions(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,7 +72,12 @@ def _varying_dimensions(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tens
     return target[:, kept], predicted[:, kept]
 
 
-TOP1 = ProbeMetric("{name}", top1, lambda logits, labels: averaged_mean(logits.argmax(dim=-1) == labels))
+TOP1 = ProbeMetric(
+    "{name}",
+    top1,
+    lambda logits, labels: averaged_mean(logits.argmax(dim=-1) == labels),
+    lambda labels: torch.bincount(labels).float(),
+)
 R2_OF_SIZE = ProbeMetric(
     "{name}",
     lambda predicted, target: r2_avg(*_varying_dimensions(predicted, target)),
@@ -106,6 +110,8 @@ class ProbeTask:
     sizes    the K sizes M, each with a head and numbers of its own ("top1_agg.5"); empty: one head
     draws    for inputs that cost a forward pass: how many different training draws there are, cycled over epochs.
              None: a new one every epoch
+    parts    of a regressor of several targets side by side: (name, which outputs) of each; empty: one target
+    labels   whether its classes are the set's: then confusions are kept
     """
 
     name: str
@@ -118,6 +124,8 @@ class ProbeTask:
     classes: int = 0
     sizes: tuple[int, ...] = ()
     draws: int | None = None
+    parts: tuple[tuple[str, slice], ...] = ()
+    labels: bool = True
 
     def score(self, predicted: Tensor, target: Tensor) -> dict[str, float]:
         """Numbers by dotted key in results.json, over the whole validation set."""
@@ -136,9 +144,19 @@ class ProbeTask:
             if metric.averaged is not None
         }
 
+    def blind(self, known: Tensor, target: Tensor) -> dict[str, float]:
+        """The same numbers of a head that is shown no view and has learned constants from training targets `known`."""
+        found: dict[str, float] = {}
+        for (name, part), (_, training) in zip(self._targets(target), self._targets(known), strict=True):
+            if self.classes or bool(varying(part).any()):
+                for metric in self.metrics:
+                    guess = metric.constant(training).expand(len(part), -1)
+                    found[metric.key.format(name=name, target=name.removeprefix("r2_"))] = metric.value(guess, part)
+        return found
+
     def confusions(self, logits: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
-        """int64 [C, C] for each top-1; nothing of a regressor."""
-        parts = self._by_size(logits, labels) if self.classes else ()
+        """int64 [C, C] for each top-1 of the set's classes."""
+        parts = self._by_size(logits, labels) if self.classes and self.labels else ()
         return {name: confusion(of_size, y, self.classes).cpu().numpy() for name, of_size, y in parts}
 
     def constant(self, target: Tensor) -> dict[str, str]:
@@ -150,11 +168,11 @@ class ProbeTask:
         if self.classes:
             return {self.name: ONE_CLASS} if bool((target == target[0]).all()) else {}
         found: dict[str, str] = {}
-        for name, y, _ in self._by_size(target, target):
+        for name, y in self._targets(target):
             still = [str(d + 1) for d, varies in enumerate(varying(y).tolist()) if not varies]
             part = "" if len(still) == y.shape[1] else f", dimension {', '.join(still)} of {y.shape[1]}"
             found |= {f"{name}{part}": CONSTANT} if still else {}
-        nothing = all(name in found for name, *_ in self._by_size(target, target))
+        nothing = all(name in found for name, _ in self._targets(target))
         return {self.name: CONSTANT} if nothing else found
 
     def _measurable(self, predicted: Tensor, target: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -164,11 +182,26 @@ class ProbeTask:
                 yield part
 
     def _by_size(self, predicted: Tensor, target: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """(name, predictions, targets) of each size apart, or of everything where there are none."""
-        if not self.sizes:
-            yield self.name, predicted, target
-        for k, m in enumerate(self.sizes):
-            yield f"{self.name}.{m}", predicted[:, k], target if self.classes else target[:, k]
+        """(name, predictions, targets) of each part and size apart, or of everything where there are none."""
+        for name, place in self._places():
+            yield name, predicted[place], target if self.classes else target[place]
+
+    def _targets(self, target: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """(name, targets) of the same."""
+        for name, place in self._places():
+            yield name, target if self.classes else target[place]
+
+    def _places(self) -> Iterator[tuple[str, Any]]:
+        """(name, index of its numbers) in outputs [n, D] or [n, K, D]."""
+        for name, own in self.parts or ((self.name, slice(None)),):
+            if not self.sizes:
+                yield name, (..., own)
+            for k, m in enumerate(self.sizes):
+                yield f"{name}.{m}", (slice(None), k, own)
+
+
+Found = Iterator["ProbeTask | tuple[str, str]"]
+"""Tasks, and (name, reason) of those that make no sense."""
 
 
 def classification(
@@ -180,10 +213,11 @@ def classification(
     views: int = 1,
     sizes: tuple[int, ...] = (),
     draws: int | None = None,
+    labels: bool = True,
 ) -> ProbeTask:
-    """A linear classifier, or one for each size; top-1."""
+    """A linear classifier, or one for each size; top-1. labels: of the set's classes."""
     head = partial(build_head, outputs=classes)
-    return ProbeTask(name, inputs, views, head, cross_entropy, (TOP1,), epochs, classes, sizes, draws)
+    return ProbeTask(name, inputs, views, head, cross_entropy, (TOP1,), epochs, classes, sizes, draws, labels=labels)
 
 
 def regression(
@@ -209,142 +243,12 @@ def regression(
     return ProbeTask(name, inputs, views, head, squared_error, metrics, epochs, 0, sizes, draws)
 
 
-class StackedLinear(nn.Module):
-    """K separate Linear(in → out) layers applied side by side: [b, K, in] → [b, K, out].
-
-    Adam's update is elementwise, so K heads under one Adam on the sum of their losses take exactly the steps that they
-    would take with an optimizer each (docs/fidelity.md #39: one per M_val), in one set of kernels.
-    """
-
-    def __init__(self, count: int, in_features: int, out_features: int) -> None:
-        super().__init__()
-        layers = [nn.Linear(in_features, out_features) for _ in range(count)]
-        self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
-        self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias[:, None], x.transpose(0, 1), self.weight.mT).transpose(0, 1)
-
-
-class Standardise(nn.Module):
-    """(x − mean) / std for each input feature, with the statistics of the examples [e, …] that it is made with.
-
-    Features that do not vary are only centred.
-    """
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, examples: Tensor) -> None:
-        super().__init__()
-        mean, std = examples.mean(dim=0), examples.std(dim=0)
-        varies = std > 1e-6 * mean.abs().clamp(min=1e-3)
-        self.register_buffer("mean", mean)
-        self.register_buffer("scale", torch.where(varies, 1 / std, 1.0))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) * self.scale
-
-
-def build_head(
-    examples: Tensor, targets: Tensor, outputs: int, *, deep: bool = False, standardise: bool = False
-) -> nn.Module:
-    """Linear, or an MLP, from examples [e, D]; of examples [e, K, D] K of them side by side."""
-    width, layer = examples.shape[-1], nn.Linear if examples.ndim == 2 else partial(StackedLinear, examples.shape[1])
-    if deep:
-        return mlp(width, outputs, layer=layer)
-    linear = layer(width, outputs)
-    return from_mean(Standardise(examples), linear, targets.mean(dim=0)) if standardise else linear
-
-
-def mlp(
-    in_features: int, out_features: int, hidden: int = 1024, layer: Callable[[int, int], nn.Module] = nn.Linear
-) -> nn.Sequential:
-    """in → hidden → hidden → out, ReLU: the paper's "MLP regressor" with 1024 hidden units (docs/fidelity.md #36)."""
-    first, second = layer(in_features, hidden), layer(hidden, hidden)
-    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), layer(hidden, out_features))
-
-
-def from_mean(standardise: Standardise, linear: nn.Module, mean: Tensor) -> nn.Sequential:
-    """A linear regressor of standardised features that begins as the constant `mean`, [out] or [K, out].
-
-    The function that fits best is the same as without any of it; but in 50 epochs at lr 1e-3 Adam does not get from
-    random weights to it: an exactly linear target (path integration, M = 1) is left at R² 0.98 to 0.997, instead of
-    1.000. Nor does it get from 0 to the mean of a target that is far from it, as the difference of blurs is.
-    """
-    assert isinstance(linear, nn.Linear | StackedLinear)
-    with torch.no_grad():
-        linear.weight.zero_()
-        linear.bias.copy_(mean)
-    return nn.Sequential(standardise, linear)
-
-
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean over the batch, summed over stacked heads: logits [b, C] or [b, K, C], labels [b]."""
-    if logits.ndim == 2:
-        return F.cross_entropy(logits, labels)
-    heads = logits.shape[1]
-    return heads * F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(heads))
-
-
-def squared_error(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean over the batch and the output, summed over stacked heads: both tensors [b, D] or [b, K, D]."""
-    heads = 1 if predicted.ndim == 2 else predicted.shape[1]
-    return heads * F.mse_loss(predicted, target)
-
-
-@dataclass(frozen=True)
-class Fit:
-    """How a probe is trained. batch_size, lr: paper §A.2."""
-
-    epochs: int
-    seed: int
-    batch_size: int = 256
-    lr: float = 1e-3
-
-
-def fit(
-    build: Callable[[], nn.Module],
-    inputs: Callable[[int], Gather],
-    rows: int,
-    loss: Loss,
-    how: Fit,
-    *,
-    device: torch.device,
-    after_epoch: Callable[[int, nn.Module], None] | None = None,
-) -> nn.Module:
-    """Trains the head that `build` makes and returns it in eval mode.
-
-    inputs(epoch) draws that epoch's views and says how to gather a minibatch of the `rows` samples, so that views are
-    drawn anew every epoch. The head's weights and the order of rows follow from how.seed alone.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(how.seed)
-        head = build().to(device)
-    optimizer = torch.optim.Adam(head.parameters(), lr=how.lr, fused=True)
-    for epoch in range(how.epochs):
-        gather = inputs(epoch)
-        for batch in torch.from_numpy(permutation(how.seed, epoch, rows)).split(how.batch_size):
-            x, y = gather(batch.to(device))
-            optimizer.zero_grad(set_to_none=True)
-            loss(head(x), y).backward()
-            optimizer.step()
-        if after_epoch is not None:
-            after_epoch(epoch + 1, head)
-    return head.eval()
-
-
-@torch.no_grad()
-def predict(head: nn.Module, x: Tensor) -> Tensor:
-    """head(x) in chunks: x [n, …] → [n, …]."""
-    return torch.cat([head(part) for part in x.split(EVALUATION_ROWS)])
-
-
 @dataclass(frozen=True)
 class Bench:
     """Where probes are trained: features of both splits, the device, the seed that fixes draws, heads and row order.
 
     val_draws   fixed draws of views under which the validation set is seen; scores are over all of them together
+    blind       whether numbers are held against those of a head that is shown no view
     resampling  of the validation samples, for intervals; None for no intervals
     heads       what was fitted here, by the task's name, for studies that show it to other features
     """
@@ -355,6 +259,7 @@ class Bench:
     seed: int
     val_draws: int = 1
     resampling: Resampling | None = None
+    blind: bool = False
     heads: dict[str, nn.Module] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def columns(self, columns: slice) -> Bench:
@@ -367,6 +272,7 @@ class Scores(NamedTuple):
 
     last        after the last epoch;  best: the best of ten checks on the way;  intervals: of `last`, 95 %
     skipped     why a number is missing, or what was left out of it
+    blind       the same numbers of a head that is shown no view, where they were asked for
     confusions  of top-1: int64 [C, C], true classes by predicted ones, over all validation draws
     """
 
@@ -374,6 +280,7 @@ class Scores(NamedTuple):
     best: Mapping[str, float] = {}
     intervals: Mapping[str, list[float]] = {}
     skipped: Mapping[str, str] = {}
+    blind: Mapping[str, float] = {}
     confusions: Mapping[str, np.ndarray] = {}
 
     def named(self, pattern: str) -> Scores:
@@ -413,8 +320,8 @@ def fit_and_score(task: ProbeTask, bench: Bench) -> Scores:
     def check(epoch: int, head: nn.Module) -> None:
         if epoch % every == 0 or epoch == task.epochs:
             for name, value in task.score(predict(head, x), y).items():
-                # Errors in degrees are better when smaller, all else when larger.
-                better = min if name.endswith(("_deg", "_deg_median")) else max
+                # Errors are better when smaller, all else when larger.
+                better = min if name.endswith(ERRORS) else max
                 best[name] = better(value, best.get(name, value))
 
     how = Fit(task.epochs, bench.seed)
@@ -422,7 +329,9 @@ def fit_and_score(task: ProbeTask, bench: Bench) -> Scores:
         lambda: task.head(*examples), training, len(bench.train), task.loss, how, device=bench.device, after_epoch=check
     )
     bench.heads[task.name] = head
-    return score_head(task, predict(head, x), y, bench.resampling).joined(Scores(best=best, skipped=skipped))
+    blind = task.blind(examples[1], y) if bench.blind else {}
+    besides = Scores(best=best, skipped=skipped, blind=blind)
+    return score_head(task, predict(head, x), y, bench.resampling).joined(besides)
 
 
 def score_tasks(tasks: Iterable[ProbeTask], bench: Bench, of: str = "", *, progress: bool) -> Scores:

@@ -56,7 +56,7 @@ def protocol_of(
         "views_per_sample": train.z.shape[1],
         "probe_epochs": _probe_epochs(config, can),
         "probe_optimizer": "Adam, lr 1e-3, batch 256",
-        "linear_regressors": "standardised" if config.standardise else "plain",
+        "linear_regressors": "standardised" if config.standardise or can.declared else "plain",
         "reported": "last epoch",
         "r2": R2,
         "train_draws": _train_draws(config, splits),
@@ -75,6 +75,7 @@ def protocol_of(
             "probes": FULL,
         },
         **_seeing(splits, can, run.data.augment),
+        **({"targets": can.declared.as_json()} if can.declared else {}),
     }
 
 
@@ -103,7 +104,9 @@ def _compared(features: Features, can: Capabilities) -> dict[str, Any]:
 
 def _probe_epochs(config: EvalConfig, can: Capabilities) -> dict[str, int]:
     deep, flat = config.epochs, config.linear_regressor_epochs
-    if can.augmented or can.declared:
+    if can.declared:
+        return {"classification": deep}
+    if can.augmented:
         parts = {target.key: deep if target.deep else flat for target in can.targets}
         parts |= {"position": flat} if can.patches else {}
     elif can.targets == (POSITION_TARGET,):

@@ -99,7 +99,7 @@ def _knn_accuracies(ctx: EvalContext) -> tuple[dict[str, Any], dict[str, Any]]:
     scores: dict[str, Any] = {}
     intervals: dict[str, Any] = {}
     bench = ctx.bench
-    for task in (task for task in tasks_for(ctx.can, ctx.config)[0] if task.classes):
+    for task in (task for task in tasks_for(ctx.can, ctx.config)[0] if task.classes and task.labels):
         drawn = bench.train.draw(bench.seed, 0, Purpose.PROBE, task.views)
         known, labels = gather_all(task.inputs(bench.train, drawn), len(bench.train), bench.device)
         asked, right = validation_pairs(task, bench, bench.val)

@@ -15,9 +15,9 @@ import numpy as np
 from seqjepa.evaluate.costs import as_line
 from seqjepa.evaluate.probes import nested
 from seqjepa.evaluate.protocol import BEFORE_NOTED, differences, same_measurement
-from seqjepa.evaluate.results_schema import why_not_results
+from seqjepa.evaluate.results_schema import leaves_of, why_not_results
 from seqjepa.files import write_file
-from seqjepa.paper.metrics import METRICS
+from seqjepa.paper.metrics import METRICS, declared_metric
 from shards.environment import pass_environment_on
 from shards.errors import FormatError, reason_of
 from shards.json_fields import strict_json
@@ -36,6 +36,8 @@ CONFUSION = "confusion"
 MOST_CLASSES = 1000
 """Beyond these only how often each class was hit is kept: a matrix of 20,000 classes takes 3 GB."""
 SHOWN = 5
+FIRST_OF_PATHS = "r2_path.both"
+"""The number before which tables list those of declared actions."""
 
 
 def results_file(protocol: dict[str, Any]) -> str:
@@ -109,9 +111,8 @@ def keyed_rows(results: dict[str, Any]) -> list[tuple[str, str, list[float | Non
     rows: list[tuple[str, str, list[float | None]]] = []
     for key in [*trained, *(key for key in untrained if key not in trained)]:
         a, b = trained.get(key), untrained.get(key)
-        name, size = _row_of(key)
         gain = a - b if a is not None and b is not None and not differently_measured(results, key) else None
-        rows.append((key, METRICS[name].label.format(size), [a, b, gain]))
+        rows.append((key, _label(key, results), [a, b, gain]))
     return rows
 
 
@@ -134,10 +135,11 @@ def format_table(results: dict[str, Any]) -> str:
 
     Beside a number with an interval stands half the interval's width.
     """
-    rows = keyed_rows(results)
-    heads = (*WEIGHTS, "gain")
-    both = all(weights in results for weights in WEIGHTS)
-    shown = [k for k, head in enumerate(heads) if head in results or (head == "gain" and both)]
+    blind = blind_numbers(results)
+    rows = [(key, label, [*cells, blind.get(key)]) for key, label, cells in keyed_rows(results)]
+    heads = (*WEIGHTS, "gain", "blind")
+    there = {"gain": all(weights in results for weights in WEIGHTS), "blind": bool(blind)}
+    shown = [k for k, head in enumerate(heads) if there.get(head, head in results)]
     width = max((len(label) for _, label, _ in rows), default=0)
     lines = [" " * width + "".join(f"{heads[k]:>12}{_either(heads[k], results, '')}" for k in shown)]
     for key, label, cells in rows:
@@ -251,18 +253,31 @@ def _compared(augmenting: dict[str, Any]) -> str:
     return f"augmentations: {augmenting['recipe']}; R² of {pairs} (V = {views}), {targets}"
 
 
-def _row_of(key: str) -> tuple[str, str]:
-    """A flat key → the metric's key and the size that goes there: "r2_path.both.3" → ("r2_path.both", "3")."""
+def blind_numbers(results: Mapping[str, Any]) -> dict[str, float]:
+    """What heads that are shown no view reach, by dotted key; of the trained weights' evaluation, or the other's."""
+    return next((_flat(results[weights]["blind"]) for weights in WEIGHTS if results.get(weights, {}).get("blind")), {})
+
+
+def _label(key: str, results: Mapping[str, Any]) -> str:
+    """ "r2_path.both.3" → the label of r2_path.both with 3 in it. Declared targets are named by their columns."""
     if key in METRICS:
-        return key, ""
+        return METRICS[key].label
     name, _, size = key.rpartition(".")
-    return name, size
+    if name in METRICS:
+        return METRICS[name].label.format(size)
+    protocols = (results.get(weights, {}).get("protocol", {}) for weights in WEIGHTS)
+    targets = next((protocol["targets"] for protocol in protocols if protocol.get("targets")), None)
+    declared = declared_metric(key, targets if isinstance(targets, dict) else None)
+    return declared.label if declared else key
 
 
 def _flat(results: dict[str, Any]) -> dict[str, float]:
-    """Numbers of `results` by dotted key, in the order of METRICS."""
+    """Numbers of `results` by dotted key, in the order of METRICS; those of declared targets after the accuracies."""
     flat: dict[str, float] = {}
+    declared = {key: value for key, value in leaves_of(results) if declared_metric(key)}
     for row in (key for key, metric in METRICS.items() if metric.label):
+        if row == FIRST_OF_PATHS:
+            flat |= {key: value for key, value in declared.items() if key not in flat}
         value: Any = results
         for level in row.split("."):
             value = value.get(level) if isinstance(value, dict) else None

@@ -41,8 +41,8 @@ def _problems(name: str, scores: Any) -> Iterator[str]:
         yield f"{name!r} is not what `seqjepa evaluate` writes"
         return
     yield from (f"{name}.{problem}" for problem in misshapen(scores))
-    for key, value in _leaves({k: v for k, v in scores.items() if k not in NOT_NUMBERS}):
-        if key not in TEXTS and (problem := _out_of_range(key.removeprefix("best."), value)):
+    for key, value in leaves_of(scores):
+        if key not in TEXTS and (problem := _out_of_range(key.removeprefix("best.").removeprefix("blind."), value)):
             yield f"{name}.{key} {problem}"
     intervals = scores.get("intervals", {})
     if not isinstance(intervals, dict):
@@ -79,6 +79,11 @@ def _no_interval(key: str, value: Any) -> str:
     return f"is {_short(value)}, whose low end is above its high end" if value[0] > value[1] else ""
 
 
+def leaves_of(scores: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of what should be numbers."""
+    yield from _leaves({name: part for name, part in scores.items() if name not in NOT_NUMBERS})
+
+
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in values.items():
         if isinstance(value, dict):
@@ -92,7 +97,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:37]}…"
 
 
-OBJECTS = ("costs", "best", "per_class", "protocol", "intervals")
+OBJECTS = ("costs", "best", "blind", "per_class", "protocol", "intervals")
 BY_SIZE = {
     **{row: "{}" in label for row, label in ROWS.items()},
     **{"costs.parameters": False, "costs.hours": False, "costs.macs_g": True},
@@ -104,7 +109,9 @@ PROTOCOL: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("train_samples", "val_samples", "val_draws"), NUMBER),
     **dict.fromkeys(("fidelity", "method", "dataset", "classes_sha256", "linear_regressors", "suite"), TEXT),
     **dict.fromkeys(("normalisation", "model_sha256"), TEXT),
-    **dict.fromkeys(("probe_epochs", "train_draws", "precision", "skipped", "fixating", "augmenting"), OBJECT),
+    **dict.fromkeys(
+        ("probe_epochs", "train_draws", "precision", "skipped", "fixating", "augmenting", "targets"), OBJECT
+    ),
     **dict.fromkeys(("m_val", "splits", "fingerprints"), LIST),
 }
 MOST = 2**63

@@ -19,6 +19,7 @@ from seqjepa.devices import pick_device
 from seqjepa.evaluate.capabilities import capabilities_of
 from seqjepa.evaluate.costs import COSTS
 from seqjepa.evaluate.encode import encode_splits
+from seqjepa.evaluate.heads import BATCH
 from seqjepa.evaluate.in_context import context_lengths, scores_in_context
 from seqjepa.evaluate.metrics import Resampling
 from seqjepa.evaluate.neighbours import NEIGHBOURS
@@ -33,8 +34,7 @@ from seqjepa.evaluate.rollouts import ROLLOUTS
 from seqjepa.evaluate.studies import EvalContext, Study, merged, suite_named, take_studies
 from seqjepa.evaluate.tasks import position, tasks_for
 from seqjepa.evaluate.umap import UMAP
-from seqjepa.methods.base import Halved
-from seqjepa.methods.context_ssl import ContextSSL
+from seqjepa.methods.base import EncodesInContext, Halved
 from seqjepa.models.precision import full_float32
 from seqjepa.training.checkpoint import LoadedRun, load_run
 from seqjepa.training.loggers import read_epochs
@@ -110,7 +110,12 @@ def _encode(
     splits = encode_splits(loaded, stored, config, device, progress)
     can = capabilities_of(loaded, stored, splits, config, device)
     resampling = Resampling.of(len(splits.val), config.seed, device)
-    bench = Bench(splits.train, splits.val, device, config.seed, config.val_draws, resampling)
+    if can.declared is not None:
+        config = config.with_steps(len(splits.train), BATCH)
+    bench = Bench(
+        *(splits.train, splits.val, device, config.seed, config.val_draws, resampling),
+        blind=can.declared is not None,
+    )
     protocol = protocol_of(config, loaded, stored, splits, can, read_epochs(run / METRICS))
     weights = "untrained" if config.untrained else "trained"
     folder = artefacts_folder(out, f"{weights}{results_name(protocol).removeprefix('results')}")
@@ -131,6 +136,7 @@ def _measure(ctx: EvalContext, contexts: list[int]) -> dict[str, Any]:
     return {
         **merged(merged(nested(scores.last), {"intervals": nested(scores.intervals)}), studied),
         "best": nested(scores.best),
+        **({"blind": nested(scores.blind)} if scores.blind else {}),
         **by_class,
         "protocol": {**ctx.protocol, **described, "skipped": {**skipped, **scores.skipped, **reasons}},
     }
@@ -143,7 +149,7 @@ def _score_probes(ctx: EvalContext, tasks: list[ProbeTask], contexts: list[int])
     whole is: halves.invariant.NAME, halves.equivariant.NAME.
     """
     method, bench = ctx.loaded.method, ctx.bench
-    if isinstance(method, ContextSSL):
+    if isinstance(method, EncodesInContext):
         return scores_in_context(method, tasks, bench, ctx.loaded.action, contexts, ctx.progress)
     scores = score_tasks(tasks, bench, progress=ctx.progress)
     if not isinstance(method, Halved):

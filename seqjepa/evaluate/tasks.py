@@ -1,35 +1,34 @@
 """Which probes there are for a run and a shard set, and why others are missing (paper §3.3, §A.2, §B.9).
 
-First what probes are shown and should say: each of these functions (or the one that it returns) is of type Inputs, and
-turns features and one draw of slots int64 [S, V] into a Gather, rows → (inputs, targets). Then the list.
-
-Letters: b rows, D width of z, W width of z_AGG, E width of an embedded action, K sizes M.
+inputs.py has what they are shown, declared.py those of actions that are declared.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable, Iterator, Sequence
-
-import numpy as np
-import torch
-from torch import Tensor
 
 from seqjepa.config import EvalConfig
 from seqjepa.data.actions import (
     POSITION_TARGET,
     ActionTarget,
-    absolute_rotations,
-    columns,
     is_augmentation,
     path_of,
     rotation_term,
 )
 from seqjepa.data.sequence import KindOfViews
 from seqjepa.evaluate.capabilities import Capabilities
-from seqjepa.evaluate.features import Features
-from seqjepa.evaluate.probes import Gather, Inputs, ProbeTask, classification, regression
+from seqjepa.evaluate.declared import declared_tasks
+from seqjepa.evaluate.inputs import (
+    action_between,
+    action_of,
+    augmentation_between,
+    label_of_image,
+    label_of_means,
+    label_of_prefixes,
+    label_of_view,
+    path_of_prefixes,
+    rotation_of_view,
+)
+from seqjepa.evaluate.probes import Found, ProbeTask, classification, regression
 from seqjepa.methods.base import Aggregating
-from shards.schema import ActionSpec, ActionTerm
 
 ABLATIONS = {"both": (True, True), "no_action": (True, False), "no_vision": (False, True)}
 """Path integration: (vision, acting) by name."""
@@ -39,129 +38,6 @@ OF_VIEW: dict[KindOfViews, str] = {
     "augmentations": "top1_z_view",
 }
 """By what a view is: the name of top-1 on z of one."""
-
-
-def gather_z(features: Features, slots: np.ndarray, targets: Tensor, flat: bool = True) -> Gather:
-    """z of the drawn slots, float32 [b, V, D], or [b, V · D] if flat."""
-    chosen = torch.from_numpy(slots).to(features.z.device)
-
-    def gather(rows: Tensor) -> tuple[Tensor, Tensor]:
-        at = rows.to(features.z.device)
-        z = features.z[at[:, None], chosen[at]].to(rows.device).float()
-        return z.flatten(1) if flat else z, targets[at].to(rows.device)
-
-    return gather
-
-
-def label_of_view(features: Features, slots: np.ndarray) -> Gather:
-    """z of one view [b, D] → class (paper §3.3)."""
-    return gather_z(features, slots[:, :1], features.labels)
-
-
-def label_of_image(features: Features, slots: np.ndarray) -> Gather:
-    """z of the whole image [b, D] → class (docs/fidelity.md #40); no draw plays a part."""
-    z, labels = features.z_image, features.labels
-    assert z is not None, "asked for only where there are whole images"
-    return lambda rows: (z[rows.to(z.device)].to(rows.device).float(), labels[rows.to(labels.device)].to(rows.device))
-
-
-def rotation_of_view(term: ActionTerm) -> Inputs:
-    """z of one view [b, D] → its absolute rotation, quaternion (x, y, z, w), by the columns of a term."""
-
-    def inputs(features: Features, slots: np.ndarray) -> Gather:
-        params = features.params_of(slots[:, :1])[:, 0]
-        rotations = absolute_rotations(params[:, columns(features.param_names, term.columns)], term)
-        return gather_z(features, slots[:, :1], features.on_device(rotations))
-
-    return inputs
-
-
-def action_between(action: ActionSpec) -> Inputs:
-    """[z1; z2] [b, 2 D] → the action that takes the first view to the second (paper §A.1): a rotation in the object's
-    frame, a difference of two positions, hues in (−1, 1) and not circular (Table 7), or what the set declares."""
-    return lambda features, slots: gather_z(features, slots[:, :2], features.actions(slots[:, :2], action)[:, 0])
-
-
-def augmentation_between(action: ActionSpec, *, whole_draw: bool) -> Inputs:
-    """[z1; z2] [b, 2 D] → how the second view's parameters differ from the first's (paper §A.2).
-
-    The pair is what a draw of two views would be: the first observation view, and the target view, which is the last
-    slot of a draw. whole_draw: the released pair for seq-JEPA, the first two of all V views, with targets that are
-    normalised over all of them.
-    """
-
-    def inputs(features: Features, slots: np.ndarray) -> Gather:
-        views = slots if whole_draw else slots[:, [0, -1]]
-        return gather_z(features, views[:, :2], features.actions(views, action)[:, 0])
-
-    return inputs
-
-
-def _of_prefixes(
-    gather: Gather, sizes: Sequence[int], represent: Callable[[Tensor, Tensor, int], Tensor], actions: Tensor
-) -> Gather:
-    """represent(z [b, V, D], actions [b, V', A], M) → [b, W] of each of K sizes M, stacked: [b, K, W]."""
-
-    @torch.no_grad()
-    def prefixes(rows: Tensor) -> tuple[Tensor, Tensor]:
-        z, targets = gather(rows)
-        a = actions[rows.to(actions.device)].to(rows.device)
-        return torch.stack([represent(z, a, m).float() for m in sizes], dim=1), targets
-
-    return prefixes
-
-
-def label_of_prefixes(method: Aggregating, action: ActionSpec, sizes: Sequence[int]) -> Inputs:
-    """z_AGG [b, K, W] of the first M views for each of K sizes M, prefixes of one draw → class (docs/fidelity.md #39).
-
-    The actions a_1 … a_{M−1} run between successive views of the prefix; the last view's slot is zero. The view after
-    the prefix and the action towards it play no part in z_AGG, so M views are enough.
-    """
-
-    def aggregate(z: Tensor, a: Tensor, m: int) -> Tensor:
-        return method.aggregate(z[:, :m], a[:, : m - 1])
-
-    def inputs(features: Features, slots: np.ndarray) -> Gather:
-        gather = gather_z(features, slots[:, : max(sizes)], features.labels, flat=False)
-        return _of_prefixes(gather, sizes, aggregate, features.actions(slots, action))
-
-    return inputs
-
-
-def label_of_means(sizes: Sequence[int]) -> Inputs:
-    """Mean z [b, K, D] of the first M views for each of the K sizes M → class: for methods without aggregate."""
-
-    def inputs(features: Features, slots: np.ndarray) -> Gather:
-        gather = gather_z(features, slots[:, : max(sizes)], features.labels, flat=False)
-        return _of_prefixes(gather, sizes, lambda z, _, m: z[:, :m].mean(dim=1), torch.zeros(len(features), 0))
-
-    return inputs
-
-
-def path_of_prefixes(
-    method: Aggregating, action: ActionSpec, way: ActionSpec, sizes: Sequence[int], *, vision: bool, acting: bool
-) -> Inputs:
-    """[z_AGG; e_M] [b, K, W + E] after M views for each of the K sizes M → the whole way [b, K, A'], from the first
-    view to the one after the prefix (path integration, paper §B.9).
-
-    action  what the method is given;  way  its terms that add up along a path, in which the way is measured
-    vision=False: every z is 0; acting=False: every embedded action is 0, e_M too.
-    """
-
-    def path(z: Tensor, a: Tensor, m: int) -> Tensor:
-        return method.path_features(z[:, :m], a[:, :m], vision=vision, action=acting)
-
-    def inputs(features: Features, slots: np.ndarray) -> Gather:
-        longest = slots[:, : max(sizes) + 1]
-        ways = torch.stack([features.actions(longest[:, [0, m]], way)[:, 0] for m in sizes], dim=1)
-        gather = gather_z(features, longest, ways, flat=False)
-        return _of_prefixes(gather, sizes, path, features.actions(longest, action))
-
-    return inputs
-
-
-Found = Iterator[ProbeTask | tuple[str, str]]
-"""Tasks, and (name, reason) of those that make no sense here."""
 
 
 def tasks_for(can: Capabilities, config: EvalConfig) -> tuple[list[ProbeTask], dict[str, str]]:
@@ -207,6 +83,9 @@ def _accuracy(can: Capabilities, config: EvalConfig) -> Found:
 
 
 def _regression(can: Capabilities, config: EvalConfig) -> Found:
+    if can.declared is not None:
+        yield from declared_tasks(can, config)
+        return
     if can.augmented and can.maps and not can.patches:
         yield "r2_position", "the images are smaller than patches of 32 px: --patch N"
     for target in can.targets:
@@ -245,7 +124,7 @@ def position(config: EvalConfig) -> ProbeTask:
 
 
 def _path(can: Capabilities, config: EvalConfig) -> Found:
-    way, method = path_of(can.action), can.method
+    way, declared, method = path_of(can.action), can.way, can.method
     if not way.terms or not isinstance(method, Aggregating):
         return
     if can.no_path:
@@ -256,12 +135,14 @@ def _path(can: Capabilities, config: EvalConfig) -> Found:
     if not sizes:
         return
     deep = rotation_term(way) is not None
-    epochs = config.epochs if deep else config.linear_regressor_epochs
+    epochs = config.epochs if deep or declared else config.linear_regressor_epochs
+    measured, width = (declared.encoded, declared.size) if declared else (action_of(way), way.size)
     for name, (vision, acting) in ABLATIONS.items():
-        shown = path_of_prefixes(method, can.action, way, sizes, vision=vision, acting=acting)
+        shown = path_of_prefixes(method, can.action, measured, sizes, vision=vision, acting=acting)
         yield regression(
-            f"r2_path.{name}", shown, max(sizes) + 1, way.size, epochs, deep=deep,
-            standardise=config.standardise and not deep, sizes=sizes, draws=min(config.aggregate_draws, epochs),
+            f"r2_path.{name}", shown, max(sizes) + 1, width, epochs, deep=deep,
+            standardise=(config.standardise or declared is not None) and not deep,
+            sizes=sizes, draws=min(config.aggregate_draws, epochs),
         )  # fmt: skip
 
 

@@ -21,10 +21,10 @@ import torch
 from seqjepa.data.actions import POSITION_COLUMNS, ROTATION_COLUMNS, quaternion
 from seqjepa.data.draws import Purpose
 from seqjepa.evaluate.features import Features
-from seqjepa.evaluate.probes import Gather
+from seqjepa.evaluate.heads import Gather
+from seqjepa.evaluate.inputs import label_of_prefixes
 from seqjepa.evaluate.results import save_arrays
 from seqjepa.evaluate.studies import EvalContext, Study
-from seqjepa.evaluate.tasks import label_of_prefixes
 from seqjepa.methods.base import Aggregating, EncodesInContext
 
 NEIGHBOURS, MIN_DIST = 15, 0.1

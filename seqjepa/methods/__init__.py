@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from seqjepa.config import RunConfig
+from seqjepa.data.actions import action_name
 from seqjepa.methods.base import Method
 from seqjepa.methods.byol import BYOL
 from seqjepa.methods.conditional_byol import ConditionalBYOL
@@ -48,10 +49,11 @@ def build_method(config: RunConfig, action_size: int) -> Method:
         )
     if chosen.uses_actions and condition != "none" and not action_size:
         without = ", ".join(name for name, method in METHODS.items() if not method.uses_actions)
-        or_else = ", or set model.condition=none" if "model.condition" in chosen.settings else ""
+        without += ", or set model.condition=none" if "model.condition" in chosen.settings else ""
+        none = f"none (data.action = {action_name(config.data.action)!r})"
         raise ConfigError(
-            f"{config.method} needs the actions between views, and data.action says that there are none; declare them "
-            f"(data.action), choose a method without ({without}){or_else}"
+            f"{config.method} needs the actions between views, and there are {none}: declare them (data.action), or use "
+            f"a method without: {without}"
         )
     method = chosen(config, action_size)
     needed, views = chosen.views_needed, config.data.context + 1

@@ -125,7 +125,15 @@ class Predicting(Protocol):
 
 @runtime_checkable
 class EncodesInContext(Protocol):
-    """A method whose features of a view follow from pairs of views and actions that it saw before (ContextSSL)."""
+    """A method whose features of a view follow from pairs of views and actions that it saw before (ContextSSL).
+
+    pairs         most of them that it looks back at
+    environments  by name, first the one whose numbers stand beside other methods': which part of an action is told in
+                  a context, the rest being zero
+    """
+
+    pairs: int
+    environments: dict[str, slice]
 
     def remember(self, z: Tensor, actions: Tensor) -> Any:
         """The memory of K ≥ 0 pairs: z [K, 2, D], actions [K, A]. Meant for eval mode."""

@@ -7,9 +7,10 @@ results.json, "Every number" of a report and, with a `column`, a report's tables
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Direction = Literal["higher", "lower", ""]
 """What is better; "" for numbers that say how easy a task is, or how many there were, and nothing of the model."""
@@ -36,6 +37,8 @@ CHANCE = Scale("fraction", "", 0.0, 1.0)
 """What a guess reaches."""
 EXPLAINED = Scale("R²", "higher", -math.inf, 1.0)
 DEGREES = Scale("degrees", "lower", 0.0, 180.0)
+ERROR = Scale("", "lower", 0.0, math.inf)
+"""In the unit of a column."""
 CHANCE_DEGREES = Scale("degrees", "", 0.0, 180.0)
 RANK = Scale("", "higher", 0.0, math.inf)
 """An effective rank: up to the width of the features."""
@@ -83,8 +86,8 @@ REGRESSED = {
     "blur": ("blur difference", "R2_blur"),
 }
 """Targets of regression by name in results.json: their names in words and in results.csv."""
-LISTED_TERMS = 8
-"""Terms of a declared action whose numbers tables list; results.json has those of every term."""
+MOST_COLUMNS = 6
+"""That a label names one by one; of a longer vector the name and how many."""
 MEAN_R2 = "z, R² mean over dimensions (scikit-learn)"
 
 
@@ -93,15 +96,6 @@ def _regression(name: str) -> list[Metric]:
     words, paper = REGRESSED[name]
     short = {"hue": "colour"}.get(name, words.removesuffix(" difference"))
     return _regressed(name, words, short, paper, degrees=name.endswith("_rot"))
-
-
-def _declared_term(number: int) -> list[Metric]:
-    """Of a term of an action that is declared (`actions.probe_targets`); only rotations have all of these."""
-    between, single = f"term {number} of the action", f"rotation of term {number}"
-    return [
-        *_regressed(f"rel_term{number}", between, between, "", degrees=True),
-        *_regressed(f"indiv_term{number}", single, single, "", degrees=True),
-    ]
 
 
 def _regressed(name: str, words: str, short: str, paper: str, *, degrees: bool) -> list[Metric]:
@@ -166,7 +160,6 @@ METRICS: dict[str, Metric] = {
     metric.key: metric
     for metric in (
         *OF_VIEWS,
-        *(metric for number in range(1, LISTED_TERMS + 1) for metric in _declared_term(number)),
         *(Metric(f"r2_path.{name}", f"R² path, {shown}, M = {{}}", EXPLAINED) for name, shown in PATHS.items()),
         *_under(IN_CONTEXT, "in_context.encoder.{key}", "{label}, without the transformer"),
         *_under(IN_CONTEXT, "in_context.rotation.{key}", "{label}, context of rotation, {{}} tokens"),
@@ -229,7 +222,75 @@ def metric_of(key: str | Sequence[str]) -> Metric | None:
     """
     key = key if isinstance(key, str) else ".".join(key)
     name, _, size = key.rpartition(".")
-    return METRICS.get(key) or (METRICS.get(name) if size.isdecimal() else None)
+    found = METRICS.get(key) or (METRICS.get(name) if size.isdecimal() else None)
+    return found or declared_metric(key)
+
+
+_DECLARED = re.compile(
+    r"(?P<half>halves\.(?:in|equi)variant\.)?(?P<of>(?:r2_|top1_|)(?:rel|indiv))_(?P<name>[A-Za-z0-9_]+?)"
+    r"(?P<end>_avg|_pool|_deg|_deg_median|_rmse|_agg\.[0-9]+|)"
+)
+_NUMBERS: Mapping[tuple[str, str], tuple[str, Scale, str]] = {
+    ("r2_", "_avg"): ("R² {}, avg", EXPLAINED, "R² {}"),
+    ("r2_", "_pool"): ("R² {}, pooled", EXPLAINED, ""),
+    ("r2_", "_agg"): ("R² {}", EXPLAINED, ""),
+    ("", "_deg"): ("{}, mean error in degrees", DEGREES, "Error of {}, degrees"),
+    ("", "_deg_median"): ("{}, median error in degrees", DEGREES, ""),
+    ("", "_rmse"): ("{}, root mean square error", ERROR, "Error of {}"),
+    ("top1_", ""): ("top-1 {}", ACCURACY, "Top-1 {}"),
+}
+"""By the beginning and the end of a key: label, scale and column of a number."""
+
+
+def declared_metric(key: str, targets: Mapping[str, Any] | None = None) -> Metric | None:
+    """The metric of a number of data whose actions are declared (seqjepa.evaluate.targets), which has as many as it has
+    terms and columns: "r2_rel_term1_avg", "r2_indiv_state_agg.5". None for another key.
+
+    targets: what a protocol says of them; without it labels say "term 1", "state".
+    """
+    if key in METRICS or key.rpartition(".")[0] in METRICS or (found := _DECLARED.fullmatch(key)) is None:
+        return None
+    half, of, name, end = found.group("half", "of", "name", "end")
+    what, between = of.removesuffix("rel").removesuffix("indiv"), of.endswith("rel")
+    end, _, size = end.partition(".")
+    if (what, end) not in _NUMBERS or (between and size):
+        return None
+    label, scale, column = _NUMBERS[what, end]
+    target = (targets or {}).get(f"{'rel' if between else 'indiv'}_{name}")
+    words = columns_text(target) or re.sub(r"^term(\d+)$", r"term \1", name)
+    words += " between views" if between else f" of the last view, z_AGG, M_val = {size}" if size else " of a view"
+    unit = target.get("unit") if end == "_rmse" and isinstance(target, dict) else ""
+    unit = f", {unit}" if isinstance(unit, str) and unit not in ("", "1") else ""
+    ending = f"{unit}, {half.split('.')[1]} half" if half else unit
+    features = f"z_AGG, M_val {size}" if size else "[z₁; z₂]" if between else "z"
+    heading = column.format(words) + unit if column and not half else ""
+    return Metric(key, label.format(words) + ending, scale, features, heading)
+
+
+def columns_text(target: Any) -> str:
+    """ "x, y [m]", "state (12)" of what a protocol says of a target; "" where it says nothing of that form."""
+    columns, units = (_texts(target.get(part)) if isinstance(target, dict) else [] for part in ("columns", "units"))
+    if not columns or len(columns) != len(units):
+        return ""
+    if len(columns) > MOST_COLUMNS:
+        columns, units = [f"{_stem(columns)} ({len(columns)})"], [units[0] if len(set(units)) == 1 else ""]
+    if len(set(units)) == 1:
+        return ", ".join(columns) + _in_brackets(units[0])
+    return ", ".join(column + _in_brackets(unit) for column, unit in zip(columns, units, strict=True))
+
+
+def _texts(value: Any) -> list[str]:
+    return value if isinstance(value, list) and all(isinstance(text, str) for text in value) else []
+
+
+def _stem(columns: Sequence[str]) -> str:
+    """What the columns of a vector are called without their numbers; of others the first and the last."""
+    stems = {re.sub(r"\.\d+$", "", column) for column in columns}
+    return stems.pop() if len(stems) == 1 else f"{columns[0]} … {columns[-1]}"
+
+
+def _in_brackets(unit: str) -> str:
+    return "" if unit in ("", "1") else f" [{unit}]"
 
 
 def better(key: str | Sequence[str]) -> Direction:

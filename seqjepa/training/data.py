@@ -173,7 +173,8 @@ def incompatibilities(info: DatasetInfo, data: DataConfig, method: str = "") -> 
             needed = METHODS[method].params_needed if method in METHODS else ()
             if needed and info.spec.param_names != needed:
                 found, wanted = ", ".join(info.spec.param_names) or "none", ", ".join(needed)
-                yield f"holds views with the parameters {found}; {method} needs {wanted}"
+                without = ", ".join(name for name, other in METHODS.items() if not other.params_needed)
+                yield f"holds views with the parameters {found}; {method} needs {wanted}; others need none: {without}"
         case ImageSpec():
             yield from _image_incompatibilities(info.spec, data)
     yield from _size_incompatibilities(info.spec, data.image_size)

@@ -276,15 +276,16 @@ def test_what_adds_up_along_a_path():
     steps = (ActionTerm("difference", ("tx",)), ActionTerm("angle_difference", ("yaw",)))
     switch = ActionTerm("categorical", ("light",), values=(0, 1))
     assert path_of(ActionSpec((*steps, switch))).terms == steps
+    pushed, held = (ActionTerm("command", ("push",), over=over) for over in ("sum", "last"))
+    turned = ActionTerm("relative_rotation", ("rx", "ry", "rz"))
+    assert path_of(ActionSpec((*steps, pushed, held, turned))).terms == (*steps, pushed, turned)
 
 
-def keys(action: str, names: tuple[str, ...], declared: ActionSpec | None = None) -> list[str]:
-    return [target.key for target in probe_targets(PRESETS[action], names, declared)]
+def keys(action: str, names: tuple[str, ...]) -> list[str]:
+    return [target.key for target in probe_targets(PRESETS[action], names)]
 
 
 def test_what_probes_read():
     assert keys("rotation", NAMES) == keys("none", NAMES) == ["rel_rot", "indiv_rot", "hue"]
     assert keys("position", ("x", "y")) == keys("none", ("x", "y")) == ["position"]
     assert keys("crop", AUGMENTATION_COLUMNS) == ["crop", "jitter", "blur"]
-    walk = ActionSpec((ActionTerm("difference", ("tx", "ty")), ActionTerm("relative_rotation", columns(3))))
-    assert keys("none", ("tx", "ty", *columns(3)), walk) == ["rel_term1", "rel_term2", "indiv_term2"]

@@ -13,7 +13,7 @@ from seqjepa.data.actions import AUGMENTATION_COLUMNS, PRESETS
 from seqjepa.data.augment.parameters import Scaling, constants_for, draw_parameters
 from seqjepa.data.augment.recipes import RECIPES
 from seqjepa.data.draws import Purpose
-from seqjepa.evaluate import tasks as inputs
+from seqjepa.evaluate import inputs
 from seqjepa.evaluate.capabilities import Capabilities
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.probes import Bench, fit_and_score

@@ -6,17 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from seqjepa.config import EvalConfig
-from seqjepa.data.actions import probe_targets
-from seqjepa.evaluate.capabilities import Capabilities
-from seqjepa.evaluate.features import Features
-from seqjepa.evaluate.probes import Bench, score_tasks
+from seqjepa.evaluate.results import keyed_rows, read_results
 from seqjepa.evaluate.run import evaluate_run
 from seqjepa.evaluate.studies import SUITES, Suite
-from seqjepa.evaluate.tasks import tasks_for
-from seqjepa.paper.metrics import metric_of
 from seqjepa.recipes import load_recipe
 from seqjepa.training.train import train
 from shards.sample import ViewSample, encode_raw
@@ -62,37 +56,21 @@ def test_a_run_whose_actions_the_set_declares_is_evaluated(walks: Path, tmp_path
     small = ("data.image_size=0", "data.context=2", "model.width=0.0625", "model.layers=1", "model.predictor_hidden=16")
     brief = ("optim.epochs=1", "optim.batch_size=8", "train.online_probes=false")
     config = load_recipe("synth-tiny", ("data.action=shards", *small, *brief))
-    train(config, walks, tmp_path / "run", device="cpu", workers=0, progress=False)
-    found = evaluate_run(tmp_path / "run", walks, EvalConfig(probe_epochs=1, m_val=(1, 2), suite="ways", device="cpu"))
+    train(config, walks, run := tmp_path / "run", device="cpu", workers=0, progress=False)
+    found = evaluate_run(run, walks, EvalConfig(probe_epochs=1, m_val=(1, 2), suite="ways", device="cpu"))
+    protocol = found["protocol"]
     read = {"r2_rel_term1_avg", "r2_rel_term2_avg", "r2_indiv_term2_avg", "rel_term2_deg", "indiv_term2_deg"}
-    assert read <= set(found)
-    assert "rel_term1_deg" not in found
-    assert [metric_of(key).label for key in ("r2_rel_term1_avg", "indiv_term2_deg")] == [
-        "R² term 1 of the action, avg", "rotation of term 2, mean error in degrees",
-    ]  # fmt: skip
+    assert read | {"rel_term1_rmse", "indiv_term1_rmse", "r2_indiv_term1_pool"} <= set(found)
+    assert not {"rel_term1_deg", "rel_term2_rmse"} & set(found)
+    assert found["blind"].keys() >= {*read, "top1_z", "top1_agg", "rel_term1_rmse"}
+    assert found["blind"]["top1_z"] == 0.5
+    said = protocol["targets"]["rel_term1"]
+    assert said == {"columns": ["tx", "ty"], "units": ["m", "m"], "op": "difference", "unit": "m"}
+    labels = {key: label for key, label, _ in keyed_rows(read_results(run))}
+    assert labels["r2_rel_term1_avg"] == "R² tx, ty [m] between views, avg"
+    assert labels["rel_term1_rmse"] == "tx, ty [m] between views, root mean square error, m"
+    assert labels["indiv_term2_deg"] == "qx, qy, qz, qw of a view, mean error in degrees"
     assert found["r2_path"]["both"].keys() >= {"1", "2"}
-    assert "retrieval" not in found["protocol"]["skipped"]
+    assert "retrieval" not in protocol["skipped"]
     assert found["retrieval"]["queries"] == 24 * 5
-    assert found["protocol"]["probe_epochs"].keys() == {"classification", "rel_term1", "rel_term2", "indiv_term2"}
-
-
-def features_that_are_params(samples: int, seed: int) -> Features:
-    params = random_params(np.random.default_rng(seed), samples, 4)
-    z, labels = torch.from_numpy(params), torch.zeros(samples, dtype=torch.int64)
-    return Features(z, np.full(samples, 4), params, NAMES, labels)
-
-
-def test_differences_are_read_whole_from_features_that_hold_places() -> None:
-    splits = [features_that_are_params(400, seed) for seed in (0, 1)]
-    can = Capabilities(torch.nn.Module(), WALK, 1, NAMES, 4, labelled=False, declared=WALK)  # type: ignore[arg-type]
-    assert [target.key for target in can.targets] == ["rel_term1", "rel_term2", "indiv_term2"]
-    config = EvalConfig(m_val=(1,), probe_epochs=9000, standardise=True)
-    tasks = [task for task in tasks_for(can, config)[0] if task.name == "r2_rel_term1"]
-    scores = score_tasks(tasks, Bench(*splits, torch.device("cpu"), 0), progress=False)
-    assert scores.last["r2_rel_term1_avg"] > 0.99
-
-
-def test_a_set_that_declares_a_preset_is_read_as_the_paper_reads_it() -> None:
-    rotation = ActionSpec((ActionTerm("relative_rotation", ("rot_x", "rot_y", "rot_z")),))
-    names = ("rot_x", "rot_y", "rot_z", "floor_hue", "light_hue")
-    assert [target.key for target in probe_targets(rotation, names, None)] == ["rel_rot", "indiv_rot", "hue"]
+    assert (protocol["probe_epochs"], protocol["linear_regressors"]) == ({"classification": 1}, "standardised")

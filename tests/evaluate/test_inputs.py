@@ -8,7 +8,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from seqjepa.data.actions import PRESETS
-from seqjepa.evaluate import tasks as inputs
+from seqjepa.evaluate import inputs
 from seqjepa.evaluate.features import Features
 from shards.schema import ActionSpec
 

@@ -11,7 +11,7 @@ from sklearn.metrics import r2_score
 from seqjepa.config import EvalConfig, ModelConfig, RunConfig
 from seqjepa.data.actions import PRESETS
 from seqjepa.data.draws import Purpose
-from seqjepa.evaluate import tasks as inputs
+from seqjepa.evaluate import inputs
 from seqjepa.evaluate.capabilities import Capabilities
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.probes import Bench, fit_and_score
@@ -113,7 +113,8 @@ def test_way_and_actions_of_a_run_by_hand():
         def path_features(self, z, actions, *, vision, action):
             return torch.cat([z.flatten(1), actions.flatten(1)], 1) * torch.tensor([vision, action]).all()
 
-    shown = inputs.path_of_prefixes(Shows(), PRESETS["position"], PRESETS["position"], [2], vision=True, acting=True)
+    way = inputs.action_of(PRESETS["position"])
+    shown = inputs.path_of_prefixes(Shows(), PRESETS["position"], way, [2], vision=True, acting=True)
     x, y = shown(bank, slots)(torch.tensor([4, 1]))
     for row, sample in enumerate((4, 1)):
         p = bank.params[sample, 8:11]

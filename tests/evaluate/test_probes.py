@@ -8,8 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from seqjepa.data.draws import permutation
+from seqjepa.evaluate.heads import Fit, StackedLinear, cross_entropy, fit, mlp, predict
 from seqjepa.evaluate.metrics import r2_avg, top1
-from seqjepa.evaluate.probes import Fit, StackedLinear, cross_entropy, fit, mlp, predict, regression
+from seqjepa.evaluate.probes import regression
 
 CPU = torch.device("cpu")
 

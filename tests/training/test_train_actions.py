@@ -9,6 +9,7 @@ import pytest
 import torch
 from train_helpers import make_shards, tiny_config
 
+from seqjepa.methods import METHODS, build_method
 from seqjepa.recipes import load_recipe
 from seqjepa.training.checkpoint import load_run
 from seqjepa.training.data import open_training_data
@@ -59,6 +60,13 @@ def test_methods_that_need_no_action_train_on_views_without_parameters(method, b
     last = train(config, bare, tmp_path / "run", device="cpu", workers=0, progress=False)
     assert np.isfinite(float(last["loss"]))
     assert load_run(tmp_path / "run").data.action_size == 0
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.uses_actions])
+def test_methods_that_need_actions_say_which_do_not(method, bare):
+    config = tiny_config(f"method={method}", "data.action=shards", "data.context=1")
+    with pytest.raises(ConfigError, match=r"needs .*byol.*simclr, vicreg, vicreg_traj"):
+        build_method((source := open_training_data(bare, config)).config, source.data.action_size)
 
 
 def test_the_shards_say_what_an_action_is(walks, bare, tmp_path):

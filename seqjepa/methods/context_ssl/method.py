@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from seqjepa.config import ContextSSLConfig, RunConfig
+from seqjepa.data.actions import action_name, as_spec
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.losses import nt_xent
 from seqjepa.methods.base import Method, StepOutput, detached, fold
@@ -29,8 +30,8 @@ ENVIRONMENTS = {"rotation": slice(0, 4), "colour": slice(4, 6)}
 PARAMS = tuple(param.name for param in THREE_DIEBENCH_PARAMS)
 """A view's parameters: 3DIEBench's latents, in their order (facebookresearch/SIE@54541cf data/README.md:58-67)."""
 HUES = (3, 6)
-KINDS = ("rotation", "rotation_colour")
-"""Presets of actions that it can be told."""
+TERMS = (("relative_rotation", 4), ("difference", 2))
+"""Operations and sizes of the terms of actions that it can be told: both, or the first alone."""
 LEAST_COSINE = 1e-7
 DEEP = 1024
 
@@ -58,9 +59,10 @@ class ContextSSL(Method):
 
     def __init__(self, config: RunConfig, action_size: int) -> None:
         super().__init__(config, action_size)
-        if config.data.action not in KINDS:
+        told = tuple((term.op, term.size) for term in as_spec(config.data.action).terms)
+        if told not in (TERMS, TERMS[:1]):
             raise ConfigError(
-                f"context_ssl is told rotations and hues, not data.action = {config.data.action!r}; "
+                f"context_ssl is told rotations and hues, not data.action = {action_name(config.data.action)!r}; "
                 "set data.action=rotation_colour"
             )
         model, settings = config.model, config.context_ssl
@@ -68,8 +70,8 @@ class ContextSSL(Method):
             raise ConfigError(
                 f"context_ssl.width = {settings.width} is not a multiple of model.heads = {model.heads}; change one"
             )
-        self.context, self.action_size = settings, action_size
-        self.environments = [part for part in ENVIRONMENTS.values() if part.stop <= action_size]
+        self.context, self.action_size, self.pairs = settings, action_size, settings.pairs
+        self.environments = {name: part for name, part in ENVIRONMENTS.items() if part.stop <= action_size}
         self.encoder, self.features = build_backbone(model)
         if config.fidelity == "author":
             _open_residual_branches(self.encoder)
@@ -129,12 +131,12 @@ class ContextSSL(Method):
         layers, L = len(self.transformer.blocks), 2 * self.context.pairs
         told = torch.zeros(self.action_size)
         if not self.training:
-            told[self.environments[0]] = 1
+            told[ENVIRONMENTS["rotation"]] = 1
             return told.to(device), pair_mask(L, device).expand(layers, -1, -1)
         numbers = torch.rand(1 + layers * L * (L // 2))
         if dist.is_available() and dist.is_initialized():
             dist.broadcast(numbers, 0)
-        told[self.environments[int(numbers[0] * len(self.environments))]] = 1
+        told[list(self.environments.values())[int(numbers[0] * len(self.environments))]] = 1
         numbers = numbers[1:].view(layers, L, L // 2).to(device, non_blocking=True)
         return told.to(device), random_mask(numbers, self.context.mask)
 
