@@ -52,8 +52,8 @@ def build_method(config: RunConfig, action_size: int) -> Method:
         without += ", or set model.condition=none" if "model.condition" in chosen.settings else ""
         none = f"none (data.action = {action_name(config.data.action)!r})"
         raise ConfigError(
-            f"{config.method} needs the actions between views, and there are {none}: declare them (data.action), or use "
-            f"a method without: {without}"
+            f"{config.method} needs the actions between views, and there are {none}: declare them (data.action), or "
+            f"use a method without: {without}"
         )
     method = chosen(config, action_size)
     needed, views = chosen.views_needed, config.data.context + 1
