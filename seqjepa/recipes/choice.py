@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from seqjepa.data.actions import OF_THE_SHARDS, implied_action
+from seqjepa.data.actions import implied_action
 from seqjepa.paper.sets import CLASSES_SHA256, classes_sha256
 from seqjepa.recipes import load_recipe, names
+from seqjepa.recipes.library import OWN_VIEWS
 from seqjepa.training.data import incompatibilities, training_split
 from shards.errors import ConfigError
 from shards.reader import ShardSet
@@ -16,6 +17,10 @@ from shards.schema import DatasetInfo, ImageSpec, MapSpec, ViewSpec
 
 LARGE = 10_000
 """Training samples from which a set that is not the paper's gets the paper's network and schedule, not a demo's."""
+FEWEST_STEPS = 2000
+"""Of a run on views of the user's own."""
+STANDARD_STEM = 64
+"""Pixels a side from which a ResNet keeps its stem, which sees a quarter of the resolution."""
 STEPS = 4
 """An epoch has at least so many steps, or the batch is made smaller."""
 
@@ -50,7 +55,8 @@ def choose_recipe(shards: Path) -> Choice:
     found = _find(info, samples)
     if found is None:
         raise ConfigError(
-            f"no recipe is for {shards}, which holds {_describe(info)}; give one with --recipe: {', '.join(names())}"
+            f"no recipe is for {shards}, which holds {_describe(info)}; declare actions of its parameters "
+            f"(data.action), or give a recipe with --recipe: {', '.join(names())}"
         )
     recipe, fixed, why = found
     settings = (*fixed, *_settings_of_size(recipe, fixed, info, samples))
@@ -76,10 +82,10 @@ def _find(info: DatasetInfo, samples: int) -> Found | None:
 
 
 def _of_views(spec: ViewSpec, known: str, large: bool, words: str) -> Found | None:
-    if (spec.sequence or spec.views) < 2:
+    if (spec.sequence or spec.views) < 2 and not spec.chunked:
         return None
-    if spec.actions is not None:
-        return "3die-rot-M3" if large else "synth-tiny", (f"data.action={OF_THE_SHARDS}", *_OTHER_DATA), words
+    if spec.actions is not None or spec.ordered or not spec.params:
+        return "views" if large else "views-tiny", tuple(_of_own_views(spec)), words
     match implied_action(spec.param_names):
         case "rotation" if known == "3DIEBench":
             return "3die-rot-M3", (), f"3DIEBench's classes in {words}"
@@ -91,6 +97,19 @@ def _of_views(spec: ViewSpec, known: str, large: bool, words: str) -> Found | No
             baked = ("data.augment=none", "data.action=augmentation", *_OTHER_DATA)
             return "tiny-all-M2" if large else "cifar-tiny", baked, words
     return None
+
+
+def _of_own_views(spec: ViewSpec) -> Iterator[str]:
+    """Views of an ordered sequence that are close by have something in common: windows, not any two of its views."""
+    if not spec.actions:
+        implied = implied_action(spec.param_names)
+        yield f"data.action={implied}"
+        if implied == "none":
+            yield "model.condition=none"
+    if spec.ordered:
+        yield "data.order=window"
+    if min(spec.height, spec.width) < STANDARD_STEM:
+        yield "model.stem=cifar"
 
 
 def _of_images(spec: ImageSpec, known: str, large: bool, words: str) -> Found | None:
@@ -120,8 +139,17 @@ def _settings_of_size(recipe: str, fixed: tuple[str, ...], info: DatasetInfo, sa
         yield "data.image_size=0"
     if config.data.patch > min(spec.height, spec.width):
         yield f"data.patch={min(spec.height, spec.width)}"
-    if isinstance(spec, ViewSpec) and config.data.context >= (views := spec.sequence or spec.views):
+    if (
+        isinstance(spec, ViewSpec)
+        and not spec.chunked
+        and config.data.context >= (views := spec.sequence or spec.views)
+    ):
         yield f"data.context={views - 1}"
+    if (
+        recipe in OWN_VIEWS
+        and (epochs := -(-FEWEST_STEPS // -(-samples // config.optim.batch_size))) > config.optim.epochs
+    ):
+        yield f"optim.epochs={epochs}"
     if samples < STEPS * config.optim.batch_size:
         batch = max(2, samples // STEPS)
         yield f"optim.batch_size={batch - batch % 8 if batch > 8 else batch}"
@@ -131,7 +159,8 @@ def _describe(info: DatasetInfo) -> str:
     match info.spec:
         case ViewSpec() as spec:
             columns = ", ".join(spec.param_names) or "no parameters"
-            return f"{spec.views} views of {spec.height}×{spec.width} with {columns}"
+            views = "sequences of views" if spec.chunked else f"{spec.views} views"
+            return f"{views} of {spec.height}×{spec.width} with {columns}"
         case ImageSpec() as spec:
             maps = "with saliency maps" if spec.kind == "saliency" else "without saliency maps"
             return f"images of {spec.height}×{spec.width} {maps}"

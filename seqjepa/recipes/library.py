@@ -34,7 +34,12 @@ from shards.environment import pass_environment_on
 from shards.errors import ConfigError
 
 Table = dict[str, Any]
-GROUPS = {key: known.group for key, known in SETS.items()} | {"minutes": "Synthetic sets, minutes on a CPU"}
+OWN_VIEWS = ("views", "views-tiny")
+GROUPS = (
+    {"views": "Your own views and actions"}
+    | {key: known.group for key, known in SETS.items()}
+    | {"minutes": "Synthetic sets, minutes on a CPU"}
+)
 """Group of recipes → what they are trained on."""
 
 
@@ -52,7 +57,7 @@ class RunRecipe:
 
     @property
     def group(self) -> str:
-        return self.settings.get("data", {}).get("set", "minutes")
+        return self.settings.get("data", {}).get("set", "views" if self.name in OWN_VIEWS else "minutes")
 
 
 @cache

@@ -60,7 +60,13 @@ OF_SETS = [
     (ViewSpec(40, 32, 32, "raw", POSITIONS, sequence=4), "", 3000, "saccades-tiny",
      f"data.patch=0 {OWN} data.image_size=0"),
     (ViewSpec(6, 48, 48, "raw", (ParamField("tx", "m"),), actions=ActionSpec((ActionTerm("difference", ("tx",)),))),
-     "", 1024, "synth-tiny", f"data.action=shards {OWN}"),
+     "", 1024, "views-tiny", "model.stem=cifar optim.epochs=125"),
+    (ViewSpec(6, 224, 224, "jpeg", (ParamField("tx", "m"),), actions=ActionSpec((ActionTerm("difference", ("tx",)),))),
+     "", 50_000, "views", ""),
+    (ViewSpec(32, 96, 96, "jpeg", (ParamField("u", "1"),), actions=ActionSpec((ActionTerm("command", ("u",)),)),
+              ordered=True, chunked=True), "", 4000, "views-tiny", "data.order=window"),
+    (ViewSpec(3, 96, 96, "jpeg", ()), "", 4000, "views-tiny",
+     "data.action=none model.condition=none data.context=2"),
     (ViewSpec(6, 32, 32, "raw", AUGMENTATION_FIELDS, sequence=2), "", 30, "cifar-tiny",
      f"data.augment=none data.action=augmentation {OWN} optim.batch_size=7"),
 ]  # fmt: skip
@@ -92,7 +98,10 @@ def test_the_recipe_of_a_set(monkeypatch, info, spec, known, samples, recipe, se
 )
 def test_where_nothing_fits_the_recipes_are_listed(monkeypatch, info, spec) -> None:
     stub(monkeypatch, info, spec, "", 100)
-    with pytest.raises(ConfigError, match=r"no recipe is for set, which holds .*--recipe: .*3die-rot-M3.*synth-tiny"):
+    with pytest.raises(
+        ConfigError,
+        match=r"no recipe is for set, which holds .*\(data.action\), or .*--recipe: .*3die-rot-M3.*synth-tiny",
+    ):
         choose_recipe(Path("set"))
 
 
