@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import os
@@ -375,3 +376,37 @@ def test_sources_that_are_none(tmp_path: Path, source: str, text: str, monkeypat
     code, said = run("--source", source, "--out", tmp_path / "out")
     assert code == 2
     assert text in said
+
+
+def test_no_cut_and_no_flip_passes_as_a_shorter_set(tmp_path: Path) -> None:
+    """At every place: the whole listing, or an error; for a flipped bit a content may be another one, none is gone."""
+    whole = write_tar(tmp_path / "t.tar", some_samples(3, suffix="bmp")).read_bytes()
+    expected = listed(tmp_path / "t.tar")
+    last = headers_of(tmp_path / "t.tar")[-1]
+    end = CUTS["before the end mark"](last) + BLOCK
+    for size in [*range(0, len(whole), 211), end - 1, end]:
+        (tmp_path / "t.tar").write_bytes(whole[:size])
+        if size >= end:
+            assert listed(tmp_path / "t.tar") == expected
+        else:
+            with pytest.raises(FormatError):
+                listed(tmp_path / "t.tar")
+    rng = np.random.default_rng(0)
+    headers = [info.offset for info in headers_of_bytes(whole)]
+    for at in [*rng.integers(0, end, 100), *(offset + int(rng.integers(BLOCK)) for offset in headers)]:
+        flipped = bytearray(whole)
+        flipped[at] ^= 1 << int(rng.integers(8))
+        (tmp_path / "t.tar").write_bytes(bytes(flipped))
+        with contextlib.suppress(FormatError):
+            assert [place[:3] for place in listed(tmp_path / "t.tar")] == [place[:3] for place in expected]
+
+
+def listed(tar: Path) -> list[tuple[str, int, int, int]]:
+    """(key, place, bytes, label) of each image."""
+    source = WebdatasetImages(TarOptions((str(tar),)), Spool(tar.with_name("spool")))
+    return [(record.key, record.position, record.length, record.label) for record in source.records()]
+
+
+def headers_of_bytes(data: bytes) -> list[tarfile.TarInfo]:
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        return tar.getmembers()
