@@ -78,14 +78,8 @@ def file_name(view: View) -> str:
 def row(view: View, rotation: np.ndarray, validation: str) -> tuple[object, ...]:
     label, instance, _ = view
     split = "val" if instance == validation else "train"
-    return (
-        file_name(view),
-        f"{label}/{instance}",
-        label,
-        split,
-        round(float(np.degrees(rotation[2])), 9),
-        *map(float, rotation),
-    )
+    angle = round(float(np.degrees(rotation[2])), 9)  # 30, not 29.999999999999993
+    return (file_name(view), f"{label}/{instance}", label, split, angle, *map(float, rotation))
 
 
 def main() -> None:

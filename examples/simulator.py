@@ -2,10 +2,10 @@
 
     python examples/simulator.py --out data/pendulum
 
-A random torque, new at each recorded frame, swings a pendulum for some seconds; then another episode begins. The folder
-gets what `seqjepa-data shard manifest` reads: PNG files, metadata.csv with a row for each frame, and actions.toml, which
-says that `torque` is a command. Row i holds the torque that leads from frame i to frame i + 1 of its episode; that of an
-episode's last row leads nowhere. The picture shows the angle, and neither velocity nor torque.
+A random torque, new at each recorded frame, swings a pendulum for some seconds; then another episode begins. The
+folder gets what `seqjepa-data shard manifest` reads: PNG files, metadata.csv with a row for each frame, and
+actions.toml, which says that `torque` is a command. Row i holds the torque that leads from frame i to frame i + 1 of
+its episode; that of an episode's last row leads nowhere. The picture shows the angle, and neither velocity nor torque.
 """
 
 from __future__ import annotations
