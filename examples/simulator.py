@@ -78,7 +78,7 @@ def open_simulator() -> Any:
     except ImportError as error:
         sys.exit(f"error: the simulator needs {error.name}: pip install -e '.[examples]'")
     env = gymnasium.make("Pendulum-v1", render_mode="rgb_array", max_episode_steps=10**9)
-    env.unwrapped.screen_dim = SCREEN
+    env.unwrapped.screen_dim = SCREEN  # pyright: ignore[reportAttributeAccessIssue]
     return env
 
 
