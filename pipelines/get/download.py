@@ -93,9 +93,7 @@ def _refuse_unless_it(file: PublishedFile, path: Path, patience: Patience) -> No
 def _fill(part: Part, patience: Patience, say: Callable[[str], None]) -> None:
     """Until all of it is there. An attempt that brings bytes makes those before it forgotten."""
     failed = 0
-    with tqdm(
-        total=part.file.size or None, desc=part.file.name, unit="B", unit_scale=True, unit_divisor=1024, disable=None
-    ) as bar:
+    with tqdm(total=part.file.size or None, desc=part.file.name, unit="B", unit_scale=True, disable=None) as bar:
         while True:
             before = part.size
             try:
