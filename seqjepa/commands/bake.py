@@ -11,6 +11,7 @@ from shards.console import AsJson, Device, Out, Overwrite, ShardFolder, Workers,
 
 if TYPE_CHECKING:
     from seqjepa.data.augment.recipes import Recipe
+    from seqjepa.data.bake import OfStored
     from seqjepa.data.fixations import Fixating
 
 
@@ -30,37 +31,56 @@ def bake_command(
     fidelity: Annotated[
         str | None, typer.Option(help="paper (default), or author: as the released code cuts patches.")
     ] = None,
-    encoding: Annotated[str, typer.Option(help="raw: bit-equal. jpeg: smaller.")] = "raw",
+    order: Annotated[
+        str | None, typer.Option(help="Of a views set: random (default), or window, of an ordered one.")
+    ] = None,
+    stride: Annotated[int | None, typer.Option(min=1, help="Of a views set: steps from a view to the next.")] = None,
+    encoding: Annotated[str, typer.Option(help="raw: bit-equal. jpeg: smaller. Stored views keep theirs.")] = "raw",
     split: Annotated[list[str] | None, typer.Option(help="Repeatable. Default: all splits.")] = None,
     device: Device = "cpu",
     workers: Workers = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Cut patches at fixations, or augment, once and write views, for any code base that reads webdataset.
+    """Cut patches at fixations, augment, or draw windows once and write sequences, for any code base that reads tars.
 
     \b
     Examples:
       seqjepa-data bake shards/stl10 --out shards/stl10-baked --sequences 20 --views 5 --patch 32 --seed 42
       seqjepa-data bake shards/stl10 --out shards/stl10-uniform --sequences 20 --fixations uniform --split unlabeled
       seqjepa-data bake shards/cifar100 --out shards/cifar100-baked --sequences 20 --views 4 --augment equimod --seed 42
+      seqjepa-data bake shards/walks --out shards/walks-baked --sequences 10 --views 4 --order window --stride 4
     """
     from seqjepa.data.bake import Baking, bake
     from seqjepa.devices import pick_device
 
     names = {"patch": patch, "inhibition": inhibition, "fixations": fixations, "fill": fill, "fidelity": fidelity}
-    how = _how(augment, {name: value for name, value in names.items() if value is not None})
+    stored = {name: value for name, value in {"order": order, "stride": stride}.items() if value is not None}
+    how = _how(shards, augment, {name: value for name, value in names.items() if value is not None}, stored)
     baking = Baking(sequences, views, how, seed, encoding)  # pyright: ignore[reportArgumentType] it checks them
     bake(shards, out, baking, splits=split or (), device=pick_device(device), workers=workers, overwrite=overwrite)
     show_contents(Path(out), as_json)
 
 
-def _how(augment: str | None, patches: dict[str, Any]) -> Fixating | Recipe:
-    """`patches` are the options that were given about patches. ConfigError: augmentations have none of these."""
+def _how(
+    shards: Path, augment: str | None, patches: dict[str, Any], stored: dict[str, Any]
+) -> Fixating | Recipe | OfStored:
+    """patches, stored: the options that were given about patches, and about stored views. ConfigError: they are about
+    another kind of set, or about patches beside --augment."""
     from seqjepa.data.augment.recipes import build_recipe
+    from seqjepa.data.bake import OfStored
     from seqjepa.data.fixations import Fixating
     from shards.errors import ConfigError
+    from shards.reader import ShardSet
 
+    kind = ShardSet.open(shards).info.kind
+    wrong = [*(["augment"] if augment else []), *patches] if kind == "views" else list(stored)
+    if wrong:
+        given = ", ".join(f"--{name}" for name in wrong)
+        other = "images" if kind == "views" else "sets of views"
+        raise ConfigError(f"{given} is about {other}, and {shards} holds {kind} shards; leave it out")
+    if kind == "views":
+        return OfStored(**stored)
     if augment is None:
         return Fixating(**patches)
     if patches:

@@ -216,6 +216,22 @@ def actions_between(
     return np.ascontiguousarray(np.concatenate(parts, axis=-1), np.float32)  # sums over it depend on strides
 
 
+def every_stride(
+    params: NDArray[np.floating], names: Sequence[str], action: str | ActionSpec, stride: int
+) -> NDArray[np.float32]:
+    """Parameters of all steps [B, (T-1)·stride + 1, P] → those of every stride-th [B, T, P].
+
+    Commands are those of the whole way to the next: actions_between of the result, with stride 1, is that of `params`.
+    """
+    kept = np.array(params[:, ::stride], np.float32)
+    for term in as_spec(action).terms:
+        if term.op == "command" and kept.shape[1] > 1:
+            plain = replace(term, normalise="none", mean=(), std=())
+            at = columns(names, term.columns)
+            kept[:, :-1, at] = _of_one_term(np.asarray(params)[..., at], plain, stride)
+    return kept
+
+
 def _of_one_term(values: NDArray[np.floating], term: ActionTerm, stride: int) -> NDArray[np.floating]:
     """The columns of a term [B, (T-1)·stride + 1, n] → [B, T-1, size]."""
     if term.op == "command":

@@ -1,9 +1,12 @@
-"""bake(): a set of images → a set of views (patches at fixations, or augmentations), shard by shard, resumable."""
+"""bake(): a set of images → a set of views (patches at fixations, or augmentations), shard by shard, resumable.
+
+Of a set of views it writes the sequences that training would draw, the stored bytes unchanged.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -13,15 +16,18 @@ import simplejpeg
 import torch
 from tqdm import tqdm
 
+from seqjepa.data.actions import OF_THE_SHARDS, action_of_shards, every_stride
 from seqjepa.data.ahead import Reading
 from seqjepa.data.augment.recipes import Recipe
 from seqjepa.data.draws import Draw
 from seqjepa.data.fixations import Fixating
 from seqjepa.data.images import ImageBatch, ImageReader
-from seqjepa.data.sampling import Sampling
+from seqjepa.data.sampling import Sampling, with_windows
+from seqjepa.data.stored import Order, StoredViews
 from seqjepa.data.views import Augmented, ImageViews, Patches
 from shards.errors import ConfigError
-from shards.reader import ShardSet
+from shards.pixels import decode_pixels
+from shards.reader import ShardSet, SplitIndex
 from shards.sample import ViewSample, encode_raw
 from shards.schema import MAX_VIEWS, DatasetInfo, ViewSpec
 from shards.split_index import ImageIndex
@@ -33,18 +39,28 @@ _OWN_NAMES = {"views", "view_ids"}  # of a baked sample, that those of its image
 
 
 @dataclass(frozen=True)
-class Baking:
-    """What is made of each image: E = `sequences` of T = `views` views, drawn from `seed` as `how` says.
+class OfStored:
+    """Sequences of stored views: in which order and with which stride (data.order, data.stride)."""
 
-    how       Fixating: patches at fixations. Recipe: augmentations, the last view by the target pipeline
-    encoding  raw: bit-equal to what the loader makes. jpeg: smaller, quality 95 without chroma subsampling
+    order: Order = "random"
+    stride: int = 1
+
+
+@dataclass(frozen=True)
+class Baking:
+    """What is made of each sample: E = `sequences` of T = `views` views, drawn from `seed` as `how` says.
+
+    how       Fixating: patches at fixations. Recipe: augmentations, the last view by the target pipeline. OfStored: the
+              views of a set of views
+    encoding  raw: bit-equal to what the loader makes. jpeg: smaller, quality 95 without chroma subsampling. Stored
+              views keep theirs
 
     Raises ConfigError for more views than a set can hold.
     """
 
     sequences: int
     views: int
-    how: Fixating | Recipe
+    how: Fixating | Recipe | OfStored
     seed: int = 0
     encoding: Literal["raw", "jpeg"] = "raw"
 
@@ -64,6 +80,7 @@ class Baking:
 
     def drawn_of(self, source: ShardSet, indices: Sequence[ImageIndex]) -> ImageViews:
         """The views of these splits' images. ConfigError where they cannot be had, or not be stored in 8 bits."""
+        assert not isinstance(self.how, OfStored), "bake() goes another way"
         if isinstance(self.how, Recipe):
             return Augmented.of(indices[0], self.how)
         if (self.how.fidelity, self.how.fill) == ("author", "mean"):
@@ -88,6 +105,7 @@ def bake(
     overwrite: bool = False,
 ) -> DatasetInfo:
     """Bake splits (default: all) of an `image` or `saliency` set into `out`; fixations by saliency need the latter.
+    Where `baking.how` is OfStored, of a `views` set.
 
     What is outside an image is, with fill "mean", the source's mean colour. Of augmentations, the constants that scale
     their parameters are noted with the set (augment.parameters.stored_scaling). Interrupted, the same call goes on from
@@ -95,6 +113,8 @@ def bake(
     """
     source = ShardSet.open(shards)
     names = list(dict.fromkeys(splits)) or list(source.splits)
+    if isinstance(baking.how, OfStored):
+        return _bake_stored(source, names, out, baking, baking.how, overwrite)
     indices = [source.images(name) for name in names]
     views = baking.drawn_of(source, indices)
     record: dict[str, Any] = {name: getattr(baking, name) for name in ("sequences", "views", "seed", "encoding")}
@@ -115,6 +135,61 @@ def bake(
             builder.finish({"command": "seqjepa-data bake", "baked": record, "versions": versions})
         assert builder.info is not None, "finish() has set it"
         return builder.info
+
+
+def _bake_stored(
+    source: ShardSet, names: Sequence[str], out: Path, baking: Baking, how: OfStored, overwrite: bool
+) -> DatasetInfo:
+    """The sequences of stored views, with commands as they are between the views that are left of a stride."""
+    indices = [source.split(name) for name in names]
+    spec = source.info.spec
+    assert isinstance(spec, ViewSpec), "split() has refused other kinds"
+    views = StoredViews(action_of_shards(OF_THE_SHARDS, indices[0]), order=how.order, stride=how.stride)
+    if how.order == "window":
+        indices = [with_windows(index, views.span(baking.views)) for index in indices]
+    for index in indices:
+        views.check(index, baking.views)
+    record = {"sequences": baking.sequences, "views": baking.views, "seed": baking.seed, **asdict(how)}
+    record |= {"source": source.info.name, "source_splits": {index.name: index.fingerprint() for index in indices}}
+    baked = replace(spec, views=baking.total, sequence=baking.views, ordered=False, chunked=False)
+    with SetBuilder(
+        out, name=f"{source.info.name}-baked"[:64], spec=baked, classes=source.info.classes, fingerprint=record,
+        overwrite=overwrite,
+    ) as builder:  # fmt: skip
+        if not builder.complete:
+            for index in indices:
+                _bake_stored_split(builder, index, baking, views)
+            builder.finish({"command": "seqjepa-data bake", "baked": record, "versions": {"numpy": version("numpy")}})
+        assert builder.info is not None, "finish() has set it"
+        return builder.info
+
+
+def _bake_stored_split(builder: SetBuilder, index: SplitIndex, baking: Baking, views: StoredViews) -> None:
+    """Shards of some 64 MiB."""
+    of_sample = baking.total * max(1, int(index.lengths.mean()))
+    in_a_shard, done = max(1, min(_MOST_IN_A_SHARD, _SHARD_BYTES // of_sample)), builder.done()
+    with tqdm(total=len(index), desc=f"bake {index.name}", unit="sample", disable=None) as bar:
+        for number, start in enumerate(range(0, len(index), in_a_shard)):
+            rows = np.arange(start, min(start + in_a_shard, len(index)))
+            if f"{index.name}-{number:06d}" not in done:
+                with builder.open_shard(index.name, number) as writer:
+                    for row in rows.tolist():
+                        writer.add(*_stored_sample(index, row, baking, views))
+            bar.update(len(rows))
+
+
+def _stored_sample(index: SplitIndex, row: int, baking: Baking, views: StoredViews) -> tuple[ViewSample, PixelStats]:
+    stored, params = [], []
+    for epoch in range(baking.sequences):
+        samples, slots = views.places(index, np.array([row]), Draw(baking.views, baking.seed, epoch))
+        params.append(every_stride(index.params[samples, slots], index.param_names, views.action, views.stride)[0])
+        places = zip(samples[0, :: views.stride].tolist(), slots[0, :: views.stride].tolist(), strict=True)
+        stored += [index.read_bytes(sample, slot) for sample, slot in places]
+    pixels = np.stack([decode_pixels(data, index.encoding, index.height, index.width) for data in stored])
+    meta = {name: values[row] for name, values in index.meta.items() if name not in _OWN_NAMES}
+    label, ids = int(index.labels[row]), range(len(stored))
+    sample = ViewSample(index.keys[row], stored, ids, np.concatenate(params), label, meta)
+    return sample, PixelStats.of(pixels)
 
 
 def _bake_split(builder: SetBuilder, index: ImageIndex, baking: Baking, views: ImageViews, reading: Reading) -> None:
