@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from PIL import Image, features
 
-from pipelines.sources.decode import Pixels, decode_jpeg
+from pipelines.sources.decode import Pixels, centre_part, decode_jpeg
 from shards.errors import UsageError
 from shards.sample import encode_raw
 from shards.stats import PixelStats
@@ -57,10 +57,7 @@ class Frame:
             raise ValueError(f"{width}×{height} pixels, the others have {self.width}×{self.height}; give --size")
         if self.fit == "squash":
             return slice(0, height), slice(0, width)
-        scale = min(height / self.height, width / self.width)
-        kept_height, kept_width = max(1, round(self.height * scale)), max(1, round(self.width * scale))
-        top, left = (height - kept_height) // 2, (width - kept_width) // 2
-        return slice(top, top + kept_height), slice(left, left + kept_width)
+        return centre_part(height, width, (self.height, self.width))
 
 
 def fit_image(rgb: Pixels, frame: Frame) -> Pixels:

@@ -18,7 +18,7 @@ from pipelines.build.encode import Frame, JpegSetting, encode_image, fit_image
 from pipelines.build.stage import Transformed
 from pipelines.sources import ViewsContent
 from pipelines.sources.content import short_digest
-from pipelines.sources.decode import Pixels, decode_image, decode_jpeg, doubts, jpeg_size
+from pipelines.sources.decode import Pixels, check_view_size, decode_image, decode_jpeg, doubts, jpeg_size
 from shards.sample import ViewSample
 from shards.stats import PixelStats
 
@@ -47,7 +47,7 @@ def transform(content: ViewsContent, job: ViewJob) -> Transformed:
     stats, psnr_sum = PixelStats(), 0.0
     names = content.names or [content.view_file.format(k) for k in record.view_ids]
     place = "" if content.names else f"{record.name}/"
-    pictures = _pictures(content, names, job.source_size)
+    pictures = _pictures(content, names, job)
     for k, view_name, given, load in zip(record.view_ids, names, content.params, pictures, strict=True):
         try:
             row = _naming(content.params_file.format(k), lambda given=given: _params(given, job.params))
@@ -68,25 +68,22 @@ def transform(content: ViewsContent, job: ViewJob) -> Transformed:
     return Transformed(sample, stats, psnr_sum, tuple(bad), len(ids), tuple(odd), content_digest(content))
 
 
-def _pictures(
-    content: ViewsContent, names: Sequence[str], size: tuple[int, int] | None
-) -> Iterator[Callable[[], Pixels]]:
+def _pictures(content: ViewsContent, names: Sequence[str], job: ViewJob) -> Iterator[Callable[[], Pixels]]:
     """What gives the pixels of each view, to be called in this order. ValueError: what is wrong with it."""
     if isinstance(content.views, Sequence):
         for name, view in zip(names, content.views, strict=True):
             kind = "" if content.names else name  # a suffix is a promise only where the layout makes it one
-            yield lambda kind=kind, view=view: load_view(kind, read_content(view), size)
+            yield lambda kind=kind, view=view: load_view(kind, read_content(view), job.source_size)
         return
-    frames = content.views.load()
+    frames = content.views.load(job.frame, job.source_size)
     for _ in names:
-        yield lambda: _next_frame(frames, size)
+        yield lambda: _next_frame(frames)
 
 
-def _next_frame(frames: Iterator[Pixels], size: tuple[int, int] | None) -> Pixels:
+def _next_frame(frames: Iterator[Pixels]) -> Pixels:
     pixels = next(frames, None)
     if pixels is None:
-        raise ValueError("no frame is left")
-    _check_view_size(pixels.shape[:2], size)
+        raise ValueError("comes after a damaged one, and is not decoded")
     return pixels
 
 
@@ -125,22 +122,17 @@ def load_view(name: str, data: bytes, size: tuple[int, int] | None) -> Pixels:
     """uint8 [H, W, 3]. Raises ValueError for what is no image, is damaged, or has another size than (height, width)."""
     if not name.lower().endswith(JPEG):
         pixels = decode_image(data)
-        _check_view_size(pixels.shape[:2], size)
+        check_view_size(pixels.shape[:2], size)
         return pixels
     try:
         found = jpeg_size(data)
     except ValueError as error:
         raise ValueError("not a JPEG") from error
-    _check_view_size(found, size)
+    check_view_size(found, size)
     try:
         return decode_jpeg(data)
     except ValueError as error:
         raise ValueError("corrupt JPEG") from error
-
-
-def _check_view_size(found: tuple[int, ...], size: tuple[int, int] | None) -> None:
-    if size is not None and found != size:
-        raise ValueError(f"{found[1]}×{found[0]} pixels, the others have {size[1]}×{size[0]}")
 
 
 def read_latent(data: bytes, count: int) -> np.ndarray:

@@ -71,13 +71,28 @@ class ViewsRecord:
     chunk: int = 0
 
 
+class Target(Protocol):
+    """What size images become, and whether by "squash" or "crop": a Frame of build/encode.py."""
+
+    @property
+    def height(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def fit(self) -> str | None: ...
+
+
 class Frames(Protocol):
     """Images that a worker decodes in their order, as those of a video. It is pickled on its way there."""
 
     def __len__(self) -> int: ...
 
-    def load(self) -> Iterator[np.ndarray]:
-        """uint8 [H, W, 3] of each. ValueError: what is wrong with it; nothing comes after that."""
+    def load(self, target: Target | None = None, size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
+        """uint8 [H, W, 3] of each, in the target's size where one is given. `size`: (height, width) that each must have
+        before.
+
+        ValueError: what is wrong with it; nothing comes after that.
+        """
         ...
 
     def digest(self) -> str:

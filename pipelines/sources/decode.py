@@ -132,6 +132,20 @@ def check_size(height: int, width: int) -> None:
         raise ValueError(f"{width}×{height} pixels; at most {LARGEST_SIDE} a side")
 
 
+def centre_part(height: int, width: int, like: tuple[int, int]) -> tuple[slice, slice]:
+    """Rows and columns of the largest centred part with the proportions of `like`, (height, width)."""
+    scale = min(height / like[0], width / like[1])
+    kept_height, kept_width = max(1, round(like[0] * scale)), max(1, round(like[1] * scale))
+    top, left = (height - kept_height) // 2, (width - kept_width) // 2
+    return slice(top, top + kept_height), slice(left, left + kept_width)
+
+
+def check_view_size(found: tuple[int, ...], size: tuple[int, int] | None) -> None:
+    """Raises ValueError unless (height, width) is the size of the others; None: any will do."""
+    if size is not None and found != size:
+        raise ValueError(f"{found[1]}×{found[0]} pixels, the others have {size[1]}×{size[0]}")
+
+
 def jpeg_size(data: bytes) -> tuple[int, int]:
     """(height, width) in pixels from the header alone. Raises ValueError for what is not a JPEG, or too large."""
     try:

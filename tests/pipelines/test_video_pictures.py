@@ -1,0 +1,141 @@
+"""Videos → shards: every stored frame is the one that its row names, whoever decoded it, however interrupted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_3die import same_folders
+from small_videos import number_of, write_video
+
+from pipelines.build.views import shard_views
+from pipelines.sources.table import TableSource, ViewTable
+from pipelines.sources.video_pictures import VideoPictures
+from shards.errors import FormatError
+from shards.reader import ShardSet
+from shards.schema import ParamField
+from shards.verify import verify
+
+FRAMES = {"a.mp4": 120, "b.mkv": 50}
+FPS = 25
+
+
+def where(row: int) -> str:
+    return f"metadata.csv, row {row + 1}"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("videos")
+    write_video(root / "a.mp4", FRAMES["a.mp4"], g=250, bf=3)
+    write_video(root / "b.mkv", FRAMES["b.mkv"], g=10)
+    return root
+
+
+def table_of(root: Path, by_time: bool = False) -> ViewTable:
+    """Four sequences: two episodes that share a file, every second frame of it, and one that goes on in the next."""
+    rows = [("one", 0, k) for k in range(40)] + [("two", 0, k) for k in range(40, 100)]
+    rows += [("three", 0, k) for k in range(0, 120, 2)]
+    rows += [("video", 0, k) for k in range(110, 120)] + [("video", 1, k) for k in range(50)]
+    names = ["one", "three", "two", "video"]
+    rows.sort(key=lambda row: names.index(row[0]))
+    of = np.array([names.index(name) for name, _, _ in rows], np.int32)
+    videos, numbers = (np.array([row[i] for row in rows]) for i in (1, 2))
+    steps = np.concatenate([np.arange((of == k).sum()) for k in range(4)]).astype(np.int32)
+    if by_time:
+        pictures = VideoPictures.by_time(root, list(FRAMES), videos, numbers / FPS, where)
+    else:
+        pictures = VideoPictures.by_number(root, list(FRAMES), videos, numbers, where)
+    params = np.stack([videos, numbers], 1).astype(np.float32)
+    fields = (ParamField("video", "1"), ParamField("number", "1"))
+    splits = ["train", "val", "train", "train"]
+    return ViewTable(names, of, steps, True, params, fields, splits, [None] * 4, pictures, where=where)
+
+
+def build(root: Path, out: Path, workers: int = 0, table: ViewTable | None = None, **options: object) -> None:
+    source = TableSource(root, table or table_of(root), name="trial", views_per_sample=8)
+    shard_views(source, out, workers=workers, **{"size": None, "samples_per_shard": 4, **options})
+
+
+@pytest.mark.parametrize("by_time", [False, True])
+def test_every_frame_is_the_one_its_row_names(by_time: bool, folder: Path, tmp_path: Path) -> None:
+    build(folder, tmp_path / "out", table=table_of(folder, by_time))
+    assert verify(tmp_path / "out").ok
+    shards, seen = ShardSet.open(tmp_path / "out"), 0
+    for split in ("train", "val"):
+        found = shards.split(split)
+        for i in range(len(found.keys)):
+            for k in range(int(found.n_views[i])):
+                assert number_of(found.read_view(i, k)) == found.params[i, k, 1]
+                seen += 1
+    assert seen == len(table_of(folder).of)
+    assert shards.info.provenance["source"]["decoder"].keys() == {"libavcodec", "libswscale"}
+
+
+def test_rows_without_a_frame_are_named_all_at_once(folder: Path) -> None:
+    of, numbers = np.array([0, 1, 1, 0]), np.array([120, 49, 50, -1])
+    with pytest.raises(FormatError) as error:
+        VideoPictures.by_number(folder, list(FRAMES), of, numbers, where)
+    assert str(error.value) == (
+        "metadata.csv, row 1: a.mp4 has frames 0 to 119, not 120; metadata.csv, row 3: b.mkv has frames 0 to 49, not "
+        "50; metadata.csv, row 4: a.mp4 has frames 0 to 119, not -1"
+    )
+    times = np.array([0.04, 0.05, 2.0, np.nan])
+    with pytest.raises(FormatError) as error:
+        VideoPictures.by_time(folder, list(FRAMES), of, times, where)
+    assert str(error.value).startswith(
+        "metadata.csv, row 2: b.mkv has no frame within 0.0001 s of 0.050000 s, the nearest is frame 1 at 0.040000 s; "
+        "metadata.csv, row 3: b.mkv has no frame within 0.0001 s of 2.000000 s, the nearest is frame 49 at 1.960000 s; "
+    )
+    near = VideoPictures.by_time(folder, list(FRAMES), of[:2], times[:2], where, tolerance_s=0.02)
+    assert near.numbers.tolist() == [1, 1]
+
+
+def test_all_damaged_videos_are_named_at_once(folder: Path, tmp_path: Path) -> None:
+    whole = (folder / "a.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[:-100])
+    (tmp_path / "no.mp4").write_bytes(b"no video, and no box of one")
+    with pytest.raises(FormatError, match=r"cut.mp4: it is cut.*; .*no.mp4: not an MP4"):
+        VideoPictures.by_number(tmp_path, ["cut.mp4", "no.mp4"], np.array([0, 1]), np.array([0, 0]), where)
+
+
+def test_a_damaged_frame_ends_the_build_or_is_left_out_by_name(folder: Path, tmp_path: Path) -> None:
+    import av
+
+    for name in FRAMES:
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    with av.open(str(tmp_path / "a.mp4")) as file:
+        packets = [packet for packet in file.demux(video=0) if packet.size]
+    last = max(packets, key=lambda packet: packet.pts or 0)
+    data = bytearray((tmp_path / "a.mp4").read_bytes())
+    assert last.pos is not None
+    data[last.pos : last.pos + last.size] = bytes(last.size)
+    (tmp_path / "a.mp4").write_bytes(data)
+    with pytest.raises(FormatError, match=r"bad so far.*a\.mp4, frame 11[0-9]: "):
+        build(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out/_meta/dataset.json").exists()
+    build(tmp_path, tmp_path / "out", max_bad=10)
+    assert verify(tmp_path / "out").ok
+
+
+def test_bytes_do_not_depend_on_workers(folder: Path, tmp_path: Path) -> None:
+    for workers in (0, 2, 3):
+        build(folder, tmp_path / str(workers), workers)
+        assert same_folders(tmp_path / "0", tmp_path / str(workers))
+
+
+def test_another_file_of_the_same_name_is_another_set(folder: Path, tmp_path: Path) -> None:
+    table = table_of(folder)
+    before = table.pictures.identity()
+    for name, count in FRAMES.items():
+        write_video(tmp_path / name, count, g=50)
+    pictures = table_of(tmp_path).pictures
+    assert pictures.identity()["content_sha256"] != before["content_sha256"]
+    rows = np.arange(10)
+    assert pictures.stamp(rows) != table.pictures.stamp(rows)
+    ours, others = (t.contents(rows) for t in (table.pictures, pictures))
+    assert ours.digest() != others.digest()  # type: ignore[union-attr]
+    moved = replace(table.pictures, root=tmp_path)  # type: ignore[type-var]
+    assert moved.identity() == pictures.identity()
