@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,8 +55,10 @@ def table_of(root: Path, by_time: bool = False) -> ViewTable:
     return ViewTable(names, of, steps, True, params, fields, splits, [None] * 4, pictures, where=where)
 
 
-def build(root: Path, out: Path, workers: int = 0, table: ViewTable | None = None, **options: object) -> None:
-    source = TableSource(root, table or table_of(root), name="trial", views_per_sample=8)
+def build(
+    root: Path, out: Path, workers: int = 0, table: ViewTable | None = None, views: int = 8, **options: Any
+) -> None:
+    source = TableSource(root, table or table_of(root), name="trial", views_per_sample=views)
     shard_views(source, out, workers=workers, **{"size": None, "samples_per_shard": 4, **options})
 
 
@@ -116,8 +119,11 @@ def test_a_damaged_frame_ends_the_build_or_is_left_out_by_name(folder: Path, tmp
     with pytest.raises(FormatError, match=r"bad so far.*a\.mp4, frame 11[0-9]: "):
         build(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out/_meta/dataset.json").exists()
-    build(tmp_path, tmp_path / "out", max_bad=10)
-    assert verify(tmp_path / "out").ok
+    build(tmp_path, tmp_path / "rest", views=60, max_bad=200)
+    assert verify(tmp_path / "rest").ok
+    bad = ShardSet.open(tmp_path / "rest").info.provenance["bad_views"]["names"]
+    assert any("comes after a damaged one" in line for line in bad)
+    assert all("a.mp4, frame 11" in line or "b.mkv" in line for line in bad)
 
 
 def test_bytes_do_not_depend_on_workers(folder: Path, tmp_path: Path) -> None:
