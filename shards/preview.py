@@ -88,7 +88,8 @@ def _sheet(
         if augmentation:
             raise ConfigError(f"{shards.path} holds views that are made already; augmentations are shown of images")
         index = shards.split(split)
-        return draw_views(shards.info, spec, index, _chosen(len(index), samples, seed), views)
+        firsts = np.flatnonzero(index.chunk == 0)  # a row for each sequence, whatever samples it takes
+        return draw_views(shards.info, spec, index, firsts[_chosen(len(firsts), samples, seed)], views)
     index = shards.images(split)
     chosen = _chosen(len(index), samples, seed)
     if augmentation:
@@ -115,16 +116,20 @@ class Row:
 
 
 def draw_views(info: DatasetInfo, spec: ViewSpec, index: SplitIndex, chosen: np.ndarray, views: int) -> Sheet:
-    """A row for each of the samples `chosen`, with up to `views` distinct views; stored sequences stand apart."""
-    columns = min(views, int(index.n_views[chosen].max()))
-    about = f"{len(index):,} samples, {index.height} x {index.width} px, {index.encoding}"  # the font has no ×
+    """A row for each of the samples `chosen`, with up to `views` distinct views, also of its sequence's other samples;
+    stored sequences stand apart."""
+    sequences = index.sequences
+    columns = min(views, int(sequences.counts[chosen].max()))
+    many = f"{len(sequences.bounds) - 1:,} sequences" if spec.chunked else f"{len(index):,} samples"
+    about = f"{many}, {index.height} x {index.width} px, {index.encoding}"  # the font has no ×
     page = Rows(f"{info.name} · {index.name}", about, (index.width, index.height), spec.params, len(chosen))
     page.open(columns, apart=spec.sequence)
     for number, sample in enumerate(chosen.tolist()):
-        label, held = int(index.labels[sample]), int(index.n_views[sample])
+        label, held = int(index.labels[sample]), int(sequences.counts[sample])
         count = f"{held // spec.sequence} sequences of {spec.sequence}" if spec.sequence else f"{held} views"
-        shown = range(min(columns, held))
-        pictures = [(index.read_view(sample, view), index.params[sample, view]) for view in shown]
+        shown = sequences.locate(sequences.starts[sample] + np.arange(min(columns, held)))
+        places = zip(*(numbers.tolist() for numbers in shown), strict=True)
+        pictures = [(index.read_view(row, view), index.params[row, view]) for row, view in places]
         page.draw(number, Row((class_of(info, label), index.keys[sample], count), pictures))
     return page.sheet
 

@@ -114,3 +114,15 @@ def test_what_no_sample_may_be(tmp_path):
         write(tmp_path / "a", [sample(0, 0, [1, 0])])
     with pytest.raises(FormatError, match="only chunked sets have chunks"):
         write(tmp_path / "b", [sample(0, 1, [0, 1])], replace(EPISODES, chunked=False))
+
+
+def test_a_preview_has_a_row_for_each_sequence(tmp_path):
+    from shards.preview import draw_views
+
+    opened = write(tmp_path / "set", chunks())
+    index = opened.split("train")
+    firsts = np.flatnonzero(index.chunk == 0)
+    sheet = draw_views(opened.info, EPISODES, index, firsts, views=6)
+    one = draw_views(opened.info, EPISODES, index, firsts[:1], views=2)
+    assert sheet.image.width > one.image.width + 3 * 128  # six views of the first, which holds four a sample
+    assert sheet.image.height > 3 * (one.image.height - 120)
