@@ -33,7 +33,7 @@ def shard_webdataset(
 
     Errors as shard_images; FailureError also for a stream that breaks off. Copies stay, and the same call goes on.
     """
-    copies = Spool(spool or out.with_name(f"{out.name}.spool"))
+    copies = Spool(spool or Path(f"{out.resolve()}.spool"))
     build = {name: options[name] for name in ("size", "fit", "encoding", "jpeg_quality", "limit") if name in options}
     request = BuildOptions(**build).to_json()
     del request["samples_per_shard"]  # whose default depends on what is there

@@ -311,7 +311,10 @@ class _Plain(io.RawIOBase):
 
 
 def _close(stream: Stream) -> None:
-    """A command that we no longer listen to may end as it likes."""
+    """A command that we no longer listen to is told to end, and may do so as it likes."""
+    command = getattr(stream, "proc", None)
+    if command is not None and command.poll() is None:
+        command.terminate()
     try:
         stream.close()
     except OSError as error:

@@ -89,7 +89,8 @@ class TarSample:
 class TarSamples:
     """All samples of plain tars, in their order.
 
-    image  which members are the images, e.g. "left.jpg" or "png;jpg"; None: those whose suffix is an image's
+    image  which members are the images, e.g. "left.jpg" or "png;jpg" (also of "03.png"), or "03.jpg" as the only one;
+           None: those whose suffix is an image's
     """
 
     def __init__(self, tars: Sequence[TarFile], paths: Sequence[Path], image: str | None = None):
@@ -160,7 +161,9 @@ class TarSamples:
         base = name.rpartition("/")[2]
         if META.match(name):
             self.others.add("a file of webdataset's own", name)
-        elif any(part.startswith(".") for part in name.split("/")):
+        elif ".." in name.split("/"):
+            raise FormatError(f"{tar.where} holds {printable(name)}, a name with '..'; pack it again without")
+        elif base.startswith("."):
             self.others.hidden += 1
         elif "." not in base:
             self.others.add_other(name)
@@ -168,6 +171,11 @@ class TarSamples:
             raise FormatError(
                 f"{tar.where} holds {printable(name)} as a {member.kind}, which webdataset passes over; pack it again "
                 "with tar -h --hard-dereference"
+            )
+        elif base.partition(".")[2].startswith("__"):
+            raise FormatError(
+                f"{tar.where} holds {printable(name)}: suffixes that begin with __ are webdataset's own (it drops a "
+                "sample with __bad__); rename or remove it"
             )
         elif not _is_utf8(name):
             raise FormatError(f"{tar.where} holds a file whose name is not UTF-8, {name!a}; rename it")
@@ -183,7 +191,9 @@ class TarSamples:
                 continue
             numbered = NUMBERED.fullmatch(suffix)
             number, kind = (int(numbered[1]), numbered[2]) if numbered else (None, suffix)
-            if kind in (self.image or IMAGES):
+            if self.image and suffix in self.image:
+                sample.views.append(View(None, member))
+            elif kind in (self.image or IMAGES):
                 sample.views.append(View(number, member))
             elif kind == "json":
                 sample.json[number] = member

@@ -61,6 +61,7 @@ def tar_table(asked: TarOptions, how: SequenceOptions, spool: Spool) -> ViewTabl
     fields, actions = tuple(ParamField(name, "1") for name in frames.columns), None
     if own is not None and isinstance(own.spec, ViewSpec):
         fields, actions = _own_fields(own.spec, fields, asked), own.spec.actions
+    samples.others.warn(asked.path)
     pictures = TarPictures(samples, frames, order)
     return ViewTable(
         sequences=_sequence_names(frames, how),

@@ -278,6 +278,45 @@ def test_links_are_refused(tmp_path: Path, kind: bytes) -> None:
         shard(tmp_path / "out", tmp_path / "t.tar")
 
 
+NASTY = {
+    "marked bad": ({"a.jpg": b"", "a.__bad__": b"1"}, r"holds a\.__bad__: suffixes that begin with __"),
+    "of no key": ({"a.__key__": b"b"}, "suffixes that begin with __"),
+    "two dots": ({"a..jpg": b""}, r"sample a: no image \(it has \.jpg"),
+    "an empty label": ({"a.jpg": b"", "a.cls": b" "}, "sample a: its label is ''"),
+    "a label in Latin-1": ({"a.jpg": b"", "a.cls": b"\xe9"}, "sample a: its cls is not UTF-8"),
+    "a large label": ({"a.jpg": b"", "a.cls": b"9" * 5000}, "sample a: "),
+    "a folder above": ({"../a.jpg": b""}, r"holds \.\./a\.jpg, a name with"),
+    "nothing": ({}, "has no samples with images"),
+    "no suffix": ({"README": b"hello"}, "has no samples with images"),
+}
+
+
+@pytest.mark.parametrize("kind", NASTY)
+def test_nasty_samples(tmp_path: Path, kind: str) -> None:
+    members, text = NASTY[kind]
+    image = encoded(picture(0), "jpg")
+    tar = write_members(tmp_path / "t.tar", {name: data or image for name, data in members.items()})
+    with pytest.raises(FormatError, match=text):
+        shard(tmp_path / "out", tar)
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_that_leave_a_folder_are_only_names(tmp_path: Path) -> None:
+    image = encoded(picture(0), "jpg")
+    tar = write_members(tmp_path / "t.tar", {"/etc/a.jpg": image, ".b/b.jpg": image, "x\ny.jpg": image})
+    found = shard(tmp_path / "out", tar)
+    assert len(set(found.images("train").keys)) == 3 == len(yielded(str(tar), "jpg"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "t.tar"]
+
+
+def test_one_of_several_images(tmp_path: Path) -> None:
+    sample = {"__key__": "a", "left.png": encoded(picture(1)), "right.png": encoded(picture(2)), "seg.png": b"-"}
+    tar = write_tar(tmp_path / "t.tar", [sample])
+    with pytest.raises(FormatError, match=r"no image \(it has left\.png, right\.png, seg\.png"):
+        shard(tmp_path / "none", tar)
+    np.testing.assert_array_equal(pictures(shard(tmp_path / "out", tar, image="right.png"))[0], picture(2))
+
+
 def test_our_own_sets_again(tmp_path: Path) -> None:
     write_tar(tmp_path / "t.tar", some_samples(5))
     first = shard(tmp_path / "first", tmp_path / "t.tar", samples_per_shard=2)
