@@ -1,0 +1,80 @@
+"""`seqjepa-data shard lerobot`: robot data sets in LeRobot's format → `views` shards."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from pipelines.commands import with_options
+from pipelines.commands.shard import ENCODED, LOSSLESS, Fit, MaxBadViews, ObjectsPerShard, OwnSize
+from shards.console import Out, show_contents
+
+Source = Annotated[str, typer.Option(help="Folder of the set, or hf://datasets/USER/REPO[@REVISION].")]
+Camera = Annotated[str, typer.Option(help="Feature whose frames become views, e.g. observation.images.top.")]
+Stride = Annotated[int, typer.Option(min=1, help="Keep every so many frames; the commands between are one.")]
+Over = Annotated[str, typer.Option(help="What the commands of several steps become: last, sum or mean.")]
+State = Annotated[
+    str | None,
+    typer.Option(help="Features that become parameters, with commas; none. Default: all floats but the commands."),
+]
+CommandKeys = Annotated[
+    str | None, typer.Option("--command", help="Features that were done, with commas; none. Default: action, action.*")
+]
+Unit = Annotated[
+    str | None, typer.Option(help="Units, e.g. observation.state=rad,action=deg; deg is stored as rad. Default: 1.")
+]
+EpisodeRanges = Annotated[str | None, typer.Option("--episodes", help="Which, e.g. 0:50,73. Default: all.")]
+ValFraction = Annotated[float | None, typer.Option(help="This share of each task's episodes is validation.")]
+Tolerance = Annotated[float, typer.Option(help="Seconds that a frame may be from its row's timestamp.")]
+ViewsPerSample = Annotated[
+    int | None, typer.Option(min=1, help="Frames of one sample; a longer episode takes several. Default: chosen.")
+]
+
+
+@with_options(
+    {
+        "views_per_sample": (ViewsPerSample, None),
+        "size": (OwnSize, 128),
+        "fit": (Fit, "squash"),
+        **ENCODED,
+        "samples_per_shard": (ObjectsPerShard, 256),
+        **LOSSLESS,
+        "max_bad": (MaxBadViews, 0),
+    }
+)
+def shard_lerobot_command(
+    source: Source,
+    out: Out,
+    camera: Camera,
+    stride: Stride = 1,
+    over: Over = "last",
+    state: State = None,
+    command: CommandKeys = None,
+    unit: Unit = None,
+    episodes: EpisodeRanges = None,
+    val_fraction: ValFraction = None,
+    tolerance: Tolerance = 1e-4,
+    **given: Any,
+) -> None:
+    """Robots' episodes in LeRobot's format (v3.0, v2.1) → `views` shards: frames, states, actions as commands.
+
+    \b
+    Examples:
+      seqjepa-data shard lerobot --source pusht/ --camera observation.image --out shards/pusht
+      seqjepa-data shard lerobot --source hf://datasets/lerobot/pusht --camera observation.image \\
+                                 --stride 5 --over mean --val-fraction 0.1 --size 96 --out shards/pusht
+      seqjepa-data shard lerobot --source so100/ --camera observation.images.top --state observation.state \\
+                                 --unit observation.state=deg,action=deg --episodes 0:20 --out shards/so100
+
+    Of a set on the hub only meta/, the data and this camera's videos are loaded. Killed, the same command goes on.
+    """
+    from pipelines.build.views import shard_views
+    from pipelines.sources.lerobot import LeRobotOptions, LeRobotSource, check_over, parse_units
+
+    as_json, views = given.pop("as_json"), given.pop("views_per_sample")
+    asked = LeRobotOptions(
+        camera, stride, state, command, check_over(over), parse_units(unit), episodes, val_fraction, tolerance
+    )
+    shard_views(LeRobotSource(source, asked, views_per_sample=views), out, **given)
+    show_contents(out, as_json)

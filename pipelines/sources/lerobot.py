@@ -1,0 +1,220 @@
+"""LeRobot data sets (v3.0, v2.1) as a source of views: frames of one camera, states, and actions as commands.
+
+An episode is a sequence, its task the label. Read with pyarrow and PyAV, without LeRobot: lerobot_meta.py says what
+lies where, lerobot_rows.py reads the numbers, video.py and parquet_images.py the frames.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from pipelines.sources.choose import validation_share
+from pipelines.sources.hub import HubFolder, is_hub_address, open_hub
+from pipelines.sources.lerobot_meta import Episodes, Feature, LeRobotMeta
+from pipelines.sources.lerobot_rows import Over, Rows, choose, read_rows
+from pipelines.sources.parquet_images import ParquetPictures
+from pipelines.sources.split_folders import split_of
+from pipelines.sources.table import Pictures, TableSource, ViewTable
+from pipelines.sources.video_pictures import TOLERANCE_S, VideoPictures
+from shards.errors import FormatError, UsageError
+from shards.layout import SPLIT_NAME
+
+log = logging.getLogger(__name__)
+
+OF_ALL = "train"
+
+
+@dataclass(frozen=True)
+class LeRobotOptions:
+    """What of a set is asked for.
+
+    camera     feature of its images
+    stride     every so many frames; the commands of those between are one, the last, sum or mean of them (`over`)
+    state      features that become parameters, with commas; "none"; None: all floats but the commands
+    command    features that are what was done; None: `action`, or all that begin with "action."
+    unit       feature or component → its unit; what is in "deg" is stored in "rad"
+    episodes   "0:50,73", as in the splits of info.json; None: all
+    val_fraction  share of the episodes of each task that become validation
+    tolerance  s, how far a frame of the video may be from its row's time
+    """
+
+    camera: str
+    stride: int = 1
+    state: str | None = None
+    command: str | None = None
+    over: Over = "last"
+    unit: Mapping[str, str] = field(default_factory=dict)
+    episodes: str | None = None
+    val_fraction: float | None = None
+    tolerance: float = TOLERANCE_S
+
+    def __post_init__(self) -> None:
+        """UsageError: a value out of range."""
+        if self.stride < 1:
+            raise UsageError(f"--stride {self.stride}: 1 or more is allowed")
+        if not 0 < self.tolerance < 1:
+            raise UsageError(f"--tolerance {self.tolerance}: more than 0 and less than 1 s is allowed")
+
+    def given(self) -> dict[str, Any]:
+        """Options of the command line that are not at their default."""
+        unit = ",".join(f"{name}={value}" for name, value in self.unit.items()) or None
+        values = {**vars(self), "unit": unit, "over": self.over if self.over != "last" else None}
+        values["stride"] = self.stride if self.stride > 1 else None
+        values["tolerance"] = self.tolerance if self.tolerance != TOLERANCE_S else None
+        return {name: value for name, value in values.items() if value is not None}
+
+
+class LeRobotSource(TableSource):
+    """`source`: folder of a set, or its hf:// address. Errors as LeRobotMeta, read_rows and open_hub."""
+
+    def __init__(self, source: str | Path, asked: LeRobotOptions, *, views_per_sample: int | None = None):
+        self.hub = open_hub(str(source), ["meta/*"]) if is_hub_address(str(source)) else None
+        self.meta = LeRobotMeta(self.hub.root if self.hub else Path(source))
+        address = {"source": f"{self.hub.address}@{self.hub.commit}"} if self.hub else {}
+        table = lerobot_table(self.meta, asked, self.hub)
+        options = {**address, **asked.given()}
+        super().__init__(self.meta.root, table, name="lerobot", options=options, views_per_sample=views_per_sample)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        name = {"name": self.hub.repo.partition("/")[2]} if self.hub else {}
+        told = {"codebase_version": self.meta.version, "fps": self.meta.fps, "robot_type": self.meta.robot}
+        return {**super().identity, **name, **{key: value for key, value in told.items() if value != ""}}
+
+
+def check_over(text: str) -> Over:
+    """UsageError: it is none of the three."""
+    for over in get_args(Over):
+        if text == over:
+            return over
+    raise UsageError(f"--over {text!r:.40} is not known; there are {', '.join(get_args(Over))}")
+
+
+def parse_units(text: str | None) -> dict[str, str]:
+    """ "observation.state=rad,action=deg" → unit by feature or component. UsageError."""
+    units = {}
+    for part in text.split(",") if text else ():
+        name, _, unit = (word.strip() for word in part.partition("="))
+        if not name or not re.fullmatch(r"[\w/%°²³·^-]{1,20}", unit):
+            raise UsageError(f"--unit {part!r:.60}: FEATURE=UNIT is needed, e.g. observation.state=rad,action=m/s")
+        units[name] = unit
+    return units
+
+
+def lerobot_table(meta: LeRobotMeta, asked: LeRobotOptions, hub: HubFolder | None = None) -> ViewTable:
+    """The chosen episodes' kept frames. `hub`: where missing files are loaded from."""
+    camera = meta.camera(asked.camera)
+    choice = choose(meta, asked.state, asked.command, asked.over, asked.unit)
+    listed = meta.episodes(camera)
+    splits = splits_of(meta, listed, asked)
+    kept = np.array([split is not None for split in splits])
+    chosen = listed.at(np.flatnonzero(kept))
+    if hub:
+        hub.fetch([*chosen.data, *chosen.videos])
+    tasks = meta.tasks()
+    rows = read_rows(meta.root, listed, kept, choice, asked.stride)
+    names = [f"episode_{number:06d}" for number in chosen.numbers.tolist()]
+    labels = _labels(rows, tasks, names)
+    return ViewTable(
+        sequences=names,
+        of=rows.of,
+        steps=rows.steps,
+        ordered=True,
+        params=rows.params,
+        fields=choice.fields,
+        splits=_shared_out([split or OF_ALL for split in splits if split], names, labels, asked.val_fraction),
+        labels=labels,
+        pictures=_pictures(meta, camera, chosen, rows, asked.tolerance),
+        actions=choice.actions,
+        settled={name: value for name, value in asked.given().items() if name != "tolerance"},
+        where=lambda row: f"{chosen.data[rows.of[row]]}, row {rows.places[row]}",
+    )
+
+
+def _pictures(meta: LeRobotMeta, camera: Feature, chosen: Episodes, rows: Rows, tolerance: float) -> Pictures:
+    if camera.dtype == "image":
+        return ParquetPictures(meta.root, camera.key, chosen.data, rows.of, rows.places)
+    names = list(dict.fromkeys(chosen.videos))
+    rank = {name: number for number, name in enumerate(names)}
+    video = np.array([rank[name] for name in chosen.videos])[rows.of]
+
+    def where(row: int) -> str:
+        return f"{chosen.data[rows.of[row]]}, row {rows.places[row]}"
+
+    try:
+        times = chosen.begins[rows.of] + rows.times
+        return VideoPictures.by_time(meta.root, names, video, times, where, tolerance)
+    except FormatError as error:
+        advice = "; repair the times, or give a larger --tolerance" if " no frame within " in str(error) else ""
+        raise FormatError(f"{error}{advice}") from error
+
+
+def _labels(rows: Rows, tasks: Mapping[int, str], names: Sequence[str]) -> list[str | None]:
+    """The task of each episode; none where it has several."""
+    several = [name for name, task in zip(names, rows.tasks.tolist(), strict=True) if task < 0]
+    if several:
+        log.warning("%d episodes have several tasks and no label, e.g. %s", len(several), several[0])
+    if unknown := [task for task in rows.tasks.tolist() if task >= 0 and task not in tasks]:
+        raise FormatError(f"task_index {unknown[0]} is not among the {len(tasks)} tasks of meta/")
+    return [tasks.get(task) for task in rows.tasks.tolist()]
+
+
+def splits_of(meta: LeRobotMeta, listed: Episodes, asked: LeRobotOptions) -> list[str | None]:
+    """Split of each listed episode, as info.json says, or "train"; None: not asked for, empty, or in no split.
+
+    UsageError: no episode is left, or --val-fraction where there are other splits; FormatError: one is in two splits.
+    """
+    found: list[str | None] = [None if meta.splits else OF_ALL] * len(listed.numbers)
+    for name, ranges in meta.splits.items():
+        split = split_of(name) or name
+        if not SPLIT_NAME.fullmatch(split):
+            raise FormatError(f"{meta.where}: split {name!r:.60} needs a name of a-z, 0-9 and _")
+        for place in np.flatnonzero(within(ranges, listed.numbers, f"{meta.where}: split {name}")).tolist():
+            if found[place] not in (None, split):
+                raise FormatError(f"{meta.where}: episode {listed.numbers[place]} is in {found[place]} and in {split}")
+            found[place] = split
+    if asked.val_fraction is not None and (others := sorted({s for s in found if s} - {OF_ALL})):
+        raise UsageError(f"--val-fraction: {meta.where} has splits of its own, train and {', '.join(others)}")
+    kept = listed.lengths > 0
+    if asked.episodes is not None:
+        kept &= within(asked.episodes, listed.numbers, "--episodes")
+    result = [split if keep else None for split, keep in zip(found, kept.tolist(), strict=True)]
+    if not any(result):
+        raise UsageError(f"no episode of {meta.root} is left; it has {listed.numbers[0]} to {listed.numbers[-1]}")
+    if lost := int(kept.sum()) - sum(split is not None for split in result):
+        log.warning("%d episodes are in no split of %s and are left out", lost, meta.where)
+    return result
+
+
+def within(ranges: str, numbers: np.ndarray, where: str) -> np.ndarray:
+    """bool [E]: which of these numbers of episodes "0:50,73,80:" names; stops are exclusive, as in Python.
+
+    UsageError: it is no such text, or names none.
+    """
+    kept = np.zeros(len(numbers), bool)
+    for part in ranges.split(","):
+        found = re.fullmatch(r"\s*(\d{0,9})\s*(:?)\s*(\d{0,9})\s*", part)
+        if not found or not (found[1] or found[2]) or (found[3] and not found[2]):
+            raise UsageError(f"{where} {ranges!r:.60}: ranges of episodes are needed, e.g. 0:50 or 3,5,10:20")
+        start = int(found[1] or 0)
+        stop = start + 1 if not found[2] else int(found[3] or 2**31)
+        kept |= (numbers >= start) & (numbers < stop)
+    if not kept.any():
+        raise UsageError(f"{where} {ranges!r:.60} names no episode; there are {numbers[0]} to {numbers[-1]}")
+    return kept
+
+
+def _shared_out(
+    splits: list[str], names: Sequence[str], labels: Sequence[str | None], fraction: float | None
+) -> list[str]:
+    if fraction is None:
+        return splits
+    return ["val" if chosen else OF_ALL for chosen in validation_share(names, labels, fraction)]

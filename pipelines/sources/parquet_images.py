@@ -1,0 +1,92 @@
+"""Images that lie in a column of Parquet files, as Hugging Face's `Image` feature and LeRobot keep them.
+
+A cell is {"bytes": an image file's bytes, "path": its name}, or the bytes alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.archives import Content
+from pipelines.sources.content import content_sha256, file_stats, pieces_of, stamp_of
+from shards.environment import pass_environment_on
+from shards.errors import FormatError, reason_of
+
+SAMPLED_FILES = 16  # a cell is read with all of its row group
+
+
+class ParquetPictures:
+    """An image for each of R rows, read in the parent process, one row group in memory at a time.
+
+    files   below `root`, one a sequence        of      int32 [R], rank of the row's file in `files`
+    places  int64 [R], row in that file
+    """
+
+    def __init__(self, root: Path, column: str, files: list[str], of: np.ndarray, places: np.ndarray):
+        self.root, self.column, self.files, self.of, self.places = root, column, files, of, places
+        self._opened: tuple[str, Any, np.ndarray] | None = None
+        self._read: tuple[str, int, Any] | None = None
+
+    def name(self, row: int) -> str:
+        return f"{self.files[int(self.of[row])]}, row {self.places[row]}"
+
+    def contents(self, rows: np.ndarray) -> Sequence[Content]:
+        places = zip(self.of[rows].tolist(), self.places[rows].tolist(), strict=True)
+        return [self._cell(self.files[of], place) for of, place in places]
+
+    def sample(self, count: int) -> list[tuple[str, Content]]:
+        """Of sixteen sequences, as many frames of each as make up `count`."""
+        edges = np.flatnonzero(np.diff(self.of, prepend=-1, append=-1))
+        chosen = np.unique(np.linspace(0, len(edges) - 2, SAMPLED_FILES).astype(int))
+        rows = [
+            np.unique(np.linspace(edges[i], edges[i + 1] - 1, count // len(chosen)).astype(int)).tolist()
+            for i in chosen
+        ]
+        return [(self.name(row), self.contents(np.array([row]))[0]) for part in rows for row in part]
+
+    def stamp(self, rows: np.ndarray) -> str:
+        return stamp_of(file_stats(self._paths()))
+
+    def identity(self) -> dict[str, Any]:
+        names = list(dict.fromkeys(self.files))
+        sizes = (size for size, _, _ in file_stats(self._paths()))
+        return {"content_sha256": content_sha256(zip(names, sizes, strict=True), self._pieces)}
+
+    def _pieces(self, position: int, name: str) -> bytes:
+        return pieces_of(self.root / name)
+
+    def _paths(self) -> Iterator[Path]:
+        return (self.root / name for name in dict.fromkeys(self.files))
+
+    def _cell(self, name: str, place: int) -> bytes:
+        """Empty where there is none: the worker says so."""
+        import pyarrow as pa
+
+        path = self.root / name
+        try:
+            file, ends = self._file(name)
+            group = int(np.searchsorted(ends, place, side="right"))
+            if self._read is None or self._read[:2] != (name, group):
+                self._read = None  # before the next one takes memory
+                column = file.read_row_group(group, columns=[self.column], use_threads=False)[self.column]
+                self._read = (name, group, column)
+            cell = self._read[2][place - (int(ends[group - 1]) if group else 0)].as_py()
+        except (pa.ArrowException, OSError, KeyError) as error:
+            pass_environment_on(error)
+            raise FormatError(f"{path} cannot be read ({reason_of(error)[:200]}): copy it again") from error
+        found = cell.get("bytes") if isinstance(cell, dict) else cell
+        return found if isinstance(found, bytes) else b""
+
+    def _file(self, name: str) -> tuple[Any, np.ndarray]:
+        """The file and, for each of its row groups, the row behind its last one."""
+        import pyarrow.parquet as pq
+
+        if self._opened is None or self._opened[0] != name:
+            file = pq.ParquetFile(self.root / name)
+            counts = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+            self._opened = (name, file, np.cumsum(counts))
+        return self._opened[1:]

@@ -1,0 +1,178 @@
+"""LeRobot sets as shards: frames by their times, values, splits and labels, in both layouts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hub_server import COMMIT, REPO, serving
+from small_lerobot import (
+    LENGTHS,
+    TASKS,
+    TOP,
+    WRIST,
+    action_of,
+    change_info,
+    frame_pixels,
+    level,
+    make_lerobot,
+    state_of,
+    write_table,
+)
+
+from pipelines.build.views import shard_views
+from pipelines.sources.lerobot import LeRobotOptions, LeRobotSource, check_over, parse_units, within
+from shards.errors import FormatError, UsageError
+from shards.reader import ShardSet
+from shards.schema import ActionSpec, ActionTerm, ViewSpec
+from shards.verify import verify
+
+
+def build(root: Path, out: Path, workers: int = 0, **options: Any) -> ShardSet:
+    given = {name: options.pop(name) for name in ("encoding", "size", "samples_per_shard") if name in options}
+    source = LeRobotSource(root, LeRobotOptions(TOP, **options))
+    shard_views(source, out, workers=workers, **{"encoding": "raw", "size": None, **given})
+    assert verify(out).ok
+    return ShardSet.open(out)
+
+
+@pytest.mark.parametrize("version", ["v3.0", "v2.1"])
+def test_images_beside_the_rows(tmp_path: Path, version: str) -> None:
+    found = build(make_lerobot(tmp_path / "set", version, kind="image"), tmp_path / "out", stride=2, over="sum")
+    split = found.split("train")
+    assert isinstance(found.info.spec, ViewSpec)
+    assert found.info.spec.actions == ActionSpec((ActionTerm("command", ("action.0", "action.1"), over="sum"),))
+    assert found.info.spec.ordered
+    assert found.info.classes == tuple(sorted(TASKS))
+    assert [found.info.classes[i] for i in split.labels] == [TASKS[e % 2] for e in range(3)]
+    for i, length in enumerate(LENGTHS):
+        kept = range(0, length, 2)
+        assert split.n_views[i] == len(kept)
+        for slot, t in enumerate(kept):
+            assert np.array_equal(split.read_view(i, slot), frame_pixels(i, t))
+            command = np.sum([action_of(i, k) for k in range(t, min(t + 2, length))], axis=0)
+            assert split.params[i, slot].tolist() == [*state_of(i, t), *command]
+
+
+@pytest.mark.parametrize(("version", "codec"), [("v3.0", "libx264"), ("v3.0", "libsvtav1"), ("v2.1", "libx264")])
+def test_frames_of_videos_by_their_times(tmp_path: Path, version: str, codec: str) -> None:
+    root = make_lerobot(tmp_path / "set", version, codec=codec)
+    split = build(root, tmp_path / "out").split("train")
+    for i, length in enumerate(LENGTHS):
+        assert split.n_views[i] == length
+        for t in range(length):
+            pixels = split.read_view(i, t)
+            assert pixels.shape == (32, 32, 3)
+            assert abs(float(pixels.mean()) - level(i, t)) < 4, (i, t)  # levels are 11 apart
+            assert split.params[i, t].tolist() == [*state_of(i, t), *action_of(i, t)]
+    strided = build(root, tmp_path / "strided", stride=3, workers=2).split("train")
+    for i, length in enumerate(LENGTHS):
+        for slot, t in enumerate(range(0, length, 3)):
+            assert np.array_equal(strided.read_view(i, slot), split.read_view(i, t))
+
+
+def test_a_frame_that_no_time_leads_to(tmp_path: Path) -> None:
+    root = make_lerobot(tmp_path / "set")
+    path = root / "data/chunk-000/file-000.parquet"
+    table = pq.read_table(path)
+    times = table["timestamp"].to_numpy().copy()
+    times[9] += np.float32(0.02)  # frame 2 of episode 1
+    place = table.column_names.index("timestamp")
+    write_table(table.set_column(place, "timestamp", pa.array(times)), path)
+    with pytest.raises(FormatError, match=r"file-000\.mp4.*0\.92.*--tolerance"):
+        build(root, tmp_path / "out")
+    split = build(root, tmp_path / "out", tolerance=0.03).split("train")
+    assert abs(float(split.read_view(1, 2).mean()) - level(1, 2)) < 4
+
+
+def test_videos_that_are_damaged(tmp_path: Path) -> None:
+    root = make_lerobot(tmp_path / "set")
+    path = root / f"videos/{TOP}/chunk-000/file-001.mp4"
+    before = path.read_bytes()
+    path.write_bytes(before[: len(before) // 2])
+    with pytest.raises(FormatError, match=r"file-001\.mp4"):
+        build(root, tmp_path / "out")
+    path.unlink()
+    with pytest.raises(FormatError, match=r"file-001\.mp4: unreadable \(No such file"):
+        build(root, tmp_path / "out")
+    build(root, tmp_path / "out", episodes="0:2")  # which it is not needed for
+
+
+def test_splits_are_those_of_the_set(tmp_path: Path) -> None:
+    root = make_lerobot(tmp_path / "set", kind="image", splits={"train": "0:1", "validation": "1:2"})
+    found = build(root, tmp_path / "out")
+    assert {name: found.split(name).keys for name in found.info.splits} == {
+        "train": ["episode_000000"],
+        "val": ["episode_000001"],
+    }
+    with pytest.raises(UsageError, match=r"--val-fraction: .* has splits of its own, train and val"):
+        LeRobotSource(root, LeRobotOptions(TOP, val_fraction=0.5))
+    change_info(root, splits={"train": "0:2", "test": "1:3"})
+    with pytest.raises(FormatError, match="episode 1 is in train and in test"):
+        LeRobotSource(root, LeRobotOptions(TOP))
+    change_info(root, splits={"../x": "0:2"})
+    with pytest.raises(FormatError, match="needs a name of a-z, 0-9"):
+        LeRobotSource(root, LeRobotOptions(TOP))
+
+
+def test_a_share_of_the_episodes_of_each_task(tmp_path: Path) -> None:
+    root = make_lerobot(tmp_path / "set", kind="image", lengths=(2,) * 8)
+    table = LeRobotSource(root, LeRobotOptions(TOP, val_fraction=0.25, episodes="0:8")).table
+    assert sorted(str(label) for label, split in zip(table.labels, table.splits, strict=True) if split == "val") == [
+        "pull it",
+        "push it",
+    ]
+    table = LeRobotSource(root, LeRobotOptions(TOP, episodes="1,5:7")).table
+    assert table.sequences == ["episode_000001", "episode_000005", "episode_000006"]
+    assert table.where(3) == "data/chunk-000/file-002.parquet, row 3"
+
+
+def test_ranges_of_episodes() -> None:
+    numbers = np.array([0, 1, 2, 5, 9])
+    for text, expected in (("0:2", [0, 1]), ("5", [5]), (":1, 5:", [0, 5, 9]), ("2,9", [2, 9]), (":", [0, 1, 2, 5, 9])):
+        assert numbers[within(text, numbers, "--episodes")].tolist() == expected
+    for text in ("", "a", "1-3", "3:4:5", "-1", "1:2,", "7:8", "1000000000000"):
+        with pytest.raises(UsageError, match="--episodes"):
+            within(text, numbers, "--episodes")
+
+
+def test_options_out_of_range() -> None:
+    with pytest.raises(UsageError, match="--stride 0: 1 or more"):
+        LeRobotOptions(TOP, stride=0)
+    with pytest.raises(UsageError, match=r"--tolerance 0\.0: more than 0"):
+        LeRobotOptions(TOP, tolerance=0.0)
+    with pytest.raises(UsageError, match="--over 'max' is not known; there are last, sum, mean"):
+        check_over("max")
+    assert parse_units("a=m/s, b.c=rad") == {"a": "m/s", "b.c": "rad"}
+    for text in ("a", "a=", "=m", "a=\x1b[31m", "a=rad,"):
+        with pytest.raises(UsageError, match="FEATURE=UNIT is needed"):
+            parse_units(text)
+
+
+def test_a_set_on_the_hub_is_the_set_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which only meta/, the rows and this camera's videos of the chosen episodes are loaded."""
+    pytest.importorskip("huggingface_hub")
+    root = make_lerobot(tmp_path / "robots")
+    (root / f"videos/{WRIST}").mkdir()
+    (root / f"videos/{WRIST}/a.mp4").write_text("another camera's")
+    (root / "README.md").write_text("what it is")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    asked = LeRobotOptions(TOP, episodes="0:2")
+    with serving(root) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.address)
+        found = LeRobotSource(f"hf://{REPO}", asked)
+        assert sorted(hub.loaded) == sorted(
+            [
+                *(name for name in hub.names() if name.startswith("meta/")),
+                "data/chunk-000/file-000.parquet",
+                f"videos/{TOP}/chunk-000/file-000.mp4",
+            ]
+        )
+    assert found.identity == LeRobotSource(root, asked).identity
+    assert found.options["source"] == f"hf://datasets/{REPO}@{COMMIT}"
+    command = shard_views(found, tmp_path / "out", workers=0, size=16).provenance["command"]
+    assert command.startswith(f"seqjepa-data shard lerobot --source hf://datasets/{REPO}@{COMMIT} --camera {TOP} ")
