@@ -19,6 +19,7 @@ try:
     from pipelines.commands.saliency import build_saliency_app, import_saliency_app, score_saliency_command
     from pipelines.commands.shard import shard_app
     from pipelines.commands.shard_lerobot import shard_lerobot_command
+    from pipelines.commands.shard_manifest import shard_manifest_command
     from pipelines.commands.synth import synth_app
     from seqjepa.commands.bake import bake_command
     from seqjepa.commands.compare import compare_command
@@ -43,6 +44,7 @@ seqjepa_app = new_app("Train and evaluate seq-JEPA from shards of views and acti
 seqjepa_data_app = new_app("Turn data sets on disk into shards, and look after shards.")
 
 seqjepa_data_app.command("get")(get_command)
+shard_app.command("manifest")(shard_manifest_command)
 shard_app.command("lerobot")(shard_lerobot_command)
 seqjepa_data_app.add_typer(shard_app, name="shard")
 seqjepa_data_app.add_typer(synth_app, name="synth")

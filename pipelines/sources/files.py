@@ -146,7 +146,7 @@ def list_files(path: Path, texts: tuple[str, ...] = TEXTS) -> FileList:
         raise FormatError(
             f"{path} holds no {', '.join(SUFFIXES)} file{beside}; give the folder (or plain .tar or .zip) of them"
         )
-    root = _lone_root([entry.name for entry in (*images, *notes)])
+    root = lone_root([entry.name for entry in (*images, *notes)])
     barren = [name[len(root) :] for name in _barren(folders, images) if name.startswith(root)]
     return FileList(FileReader(path, root, zipped), _below(images, root), _below(notes, root), others, barren)
 
@@ -156,7 +156,7 @@ def _sorted_out(
 ) -> tuple[list[FileEntry], list[FileEntry]]:
     """(images, notes)"""
     images, notes = [], []
-    tree = DiskTree(path) if path.is_dir() else ArchiveTree(path, _members(path, zipped, others))
+    tree = DiskTree(path) if path.is_dir() else ArchiveTree(path, archive_members(path, zipped, others))
     for name, found in tqdm(walk_tree(tree, path, folders), desc="listing", unit="file", disable=None, leave=False):
         is_image = name.lower().endswith(SUFFIXES)
         if _hidden(name):
@@ -173,7 +173,7 @@ def _sorted_out(
     return images, notes
 
 
-def _members(path: Path, zipped: bool, others: LeftOut) -> Iterator[ArchiveMember]:
+def archive_members(path: Path, zipped: bool, others: LeftOut) -> Iterator[ArchiveMember]:
     if not path.is_file():
         raise FormatError(f"{path} is not there; give a folder, plain .tar or .zip of images")
     if zipped:
@@ -212,7 +212,7 @@ def _hidden(name: str) -> bool:
     return any(part.startswith(".") for part in name.split("/"))
 
 
-def _lone_root(names: list[str]) -> str:
+def lone_root(names: list[str]) -> str:
     """ "a/b/" if every name begins with it; "" mostly. A folder that is a split is no mere wrapping."""
     first, last = min(names).split("/")[:-1], max(names).split("/")[:-1]
     shared = []

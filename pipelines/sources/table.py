@@ -255,6 +255,12 @@ class PlacedFile:
     def read(self) -> bytes:
         return self.reader.read(self.name, self.offset, self.length)
 
+    def read_end(self, count: int) -> bytes:
+        """The last bytes, of a tar's file without those before. ValueError as `read`."""
+        if self.reader.zipped or self.length <= count:
+            return self.read()[-count:]
+        return self.reader.read(self.name, self.offset + self.length - count, count)
+
 
 @dataclass(frozen=True)
 class FilePictures:
@@ -271,6 +277,10 @@ class FilePictures:
 
     def name(self, row: int) -> str:
         return str(self.names[row])
+
+    def at(self, rows: np.ndarray) -> FilePictures:
+        """Those of some rows. `names` has to be an Arrow array."""
+        return FilePictures(self.reader, self.names.take(rows), self.offsets[rows], self.lengths[rows])  # type: ignore[attr-defined]
 
     def contents(self, rows: np.ndarray) -> Sequence[Content]:
         if self.reader.path.is_dir():

@@ -23,6 +23,7 @@ from pipelines.archives import FILE, FOLDER, TRAILING, ArchiveMember, LeftOut, p
 from pipelines.archives.tar import TarStream
 from pipelines.sources.decode import SUFFIXES, check_size
 from pipelines.sources.files import FileReader
+from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.tar_files import TarFile
 from shards.errors import FormatError
 from shards.json_fields import strict_json
@@ -33,27 +34,6 @@ NUMBERED = re.compile(r"([0-9]{1,6})\.(.+)")
 SMALL = ("json", "cls")  # read while the tar is walked
 LARGEST_SMALL = 1 << 20  # bytes
 LONGEST_NPY_HEADER = 10_000  # bytes, as NumPy allows
-SHOWN = 20
-
-
-class Mistakes:
-    """What is wrong with a source, sample by sample; all are counted, the first 20 told."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.first: list[str] = []
-
-    def add(self, line: str) -> None:
-        self.count += 1
-        if len(self.first) < SHOWN:
-            self.first.append(line)
-
-    def raise_any(self, what: str) -> None:
-        """FormatError, naming the first of them."""
-        if self.count:
-            more = f"; and {self.count - len(self.first)} more" if self.count > len(self.first) else ""
-            noun = "mistake" if self.count == 1 else "mistakes"
-            raise FormatError(f"{what}: {self.count} {noun}: {'; '.join(self.first)}{more}")
 
 
 class Member(NamedTuple):

@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.archives import printable
+from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.tar_columns import SampleColumns
-from pipelines.sources.tar_samples import Mistakes, TarSample, TarSamples
+from pipelines.sources.tar_samples import TarSample, TarSamples
 from pipelines.sources.webdataset import Labels
 from shards.errors import UsageError
 

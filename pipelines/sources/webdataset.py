@@ -24,8 +24,9 @@ from pipelines.sources.content import content_sha256, file_stats, short_digest, 
 from pipelines.sources.decode import decode_image
 from pipelines.sources.file_source import unique_keys
 from pipelines.sources.files import FileReader
+from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.tar_files import SCHEME, SPLITS, Spool, TarFile, tars_of
-from pipelines.sources.tar_samples import Member, Mistakes, TarSample, TarSamples, read_raw
+from pipelines.sources.tar_samples import Member, TarSample, TarSamples, read_raw
 from shards.errors import FormatError, UsageError
 
 NAME = "webdataset"

@@ -17,9 +17,10 @@ from pipelines.archives import Content, printable
 from pipelines.sources.choose import RULE, validation_share
 from pipelines.sources.content import content_sha256, file_stats, name_rank, stamp_of
 from pipelines.sources.files import FileReader
+from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.table import PlacedFile, ViewTable
 from pipelines.sources.tar_files import Spool
-from pipelines.sources.tar_samples import Mistakes, TarSamples, read_raw
+from pipelines.sources.tar_samples import TarSamples, read_raw
 from pipelines.sources.tar_views import FrameWalk, SequenceOptions, TarFrames
 from pipelines.sources.webdataset import RAW, Labels, TarOptions
 from shards.errors import FormatError

@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from shards.errors import ConfigError
+from shards.presets import HUE, PRESET_ACTIONS, ROTATION
 from shards.schema import ActionSpec, ActionTerm, ParamField
 
 if TYPE_CHECKING:
     from shards.split_index import SplitIndex
 
-ROTATION_COLUMNS = ("rot_x", "rot_y", "rot_z")
-HUE_COLUMNS = ("floor_hue", "light_hue")
-POSITION_COLUMNS = ("x", "y")
+ROTATION_COLUMNS, HUE_COLUMNS = ROTATION.columns, HUE.columns
+POSITION_COLUMNS = PRESET_ACTIONS["position"].columns
 AUGMENTATION_FIELDS = (
     *(ParamField(f"crop_{side}", "px") for side in ("top", "left", "height", "width")),  # of the image
     *(ParamField(factor, "1") for factor in ("brightness", "contrast", "saturation")),
@@ -34,23 +34,18 @@ AUGMENTATION_FIELDS = (
 """The nine recorded parameters of an augmented view (hafezgh/seq-jepa@73e0550 augmentations.py:155-175)."""
 AUGMENTATION_COLUMNS = tuple(field.name for field in AUGMENTATION_FIELDS)
 
-_ROTATION = ActionTerm("relative_rotation", ROTATION_COLUMNS)
-_HUE = ActionTerm("difference", HUE_COLUMNS)  # raw and not circular (Table 7)
-
 
 def _augmentation(start: int, stop: int) -> ActionSpec:
     return ActionSpec((ActionTerm("difference", AUGMENTATION_COLUMNS[start:stop], normalise="zscore"),))
 
 
 PRESETS: Mapping[str, ActionSpec] = {
-    "rotation": ActionSpec((_ROTATION,)),
-    "rotation_colour": ActionSpec((_ROTATION, _HUE)),
-    "position": ActionSpec((ActionTerm("difference", POSITION_COLUMNS),)),  # in fractions of width and height
+    **{name: PRESET_ACTIONS[name] for name in ("rotation", "rotation_colour", "position")},
     "crop": _augmentation(0, 4),
     "jitter": _augmentation(4, 8),
     "blur": _augmentation(8, 9),
     "augmentation": _augmentation(0, 9),
-    "none": ActionSpec(),
+    "none": PRESET_ACTIONS["none"],
 }
 """Kinds of action by name: relative rotations of objects, saccades, and augmentations, whose parameters are scaled."""
 OF_THE_SHARDS, DECLARED = "shards", "declared"
@@ -150,7 +145,7 @@ class ActionTarget:
 _OF_ROTATIONS = (
     ActionTarget("rel_rot", PRESETS["rotation"], deep=True, angle="rel_rot_deg"),
     ActionTarget("indiv_rot", PRESETS["rotation"], deep=True, absolute=True, angle="indiv_rot_deg"),
-    ActionTarget("hue", ActionSpec((_HUE,))),
+    ActionTarget("hue", ActionSpec((HUE,))),
 )
 POSITION_TARGET = ActionTarget("position", PRESETS["position"])
 AUGMENTATION_TARGETS = tuple(

@@ -1,0 +1,112 @@
+"""`seqjepa-data shard manifest`: one's own views and actions → `views` shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipelines.commands import Option, with_options
+from pipelines.commands.shard import ENCODED, LOSSLESS, Fit, OwnSize
+from shards.console import show_contents
+
+
+def _column(what: str) -> Any:
+    return Annotated[str | None, typer.Option(metavar="COLUMN", help=what)]
+
+
+COLUMNS: dict[str, Option] = {
+    "image": (_column("Column with names of images. Default: file_name, or image."), None),
+    "sequence": (_column("Column that says which object, scene or episode. Default: sequence, or folders."), None),
+    "step": (_column("Column of whole numbers that order a sequence. Default: step, if there."), None),
+    "timestamp": (_column("Column of times: seconds, or dates. Default: timestamp, if there."), None),
+    "split": (_column("Column of splits. Default: split, if there."), None),
+    "label": (_column("Column of classes, one for each sequence. Default: label, if there."), None),
+}
+MEANING: dict[str, Option] = {
+    "actions": (
+        Annotated[Path | None, typer.Option(help="Units and action. Default: actions.toml beside the table.")],
+        None,
+    ),
+    "action": (
+        Annotated[
+            str | None,
+            typer.Option(help="Instead: rotation, rotation_colour, position, pose, command or none.", metavar="PRESET"),
+        ],
+        None,
+    ),
+    "unit": (
+        Annotated[
+            list[str] | None,
+            typer.Option(help="Unit of a column; deg becomes rad. Several times.", metavar="COLUMN=UNIT"),
+        ],
+        None,
+    ),
+    "ignore": (
+        Annotated[list[str] | None, typer.Option(help="A column to leave out. Several times.", metavar="COLUMN")],
+        None,
+    ),
+}
+ViewsPerSample = Annotated[
+    int | None, typer.Option(min=1, max=1000, help="Frames of a sample; longer sequences take several. Default: fits.")
+]
+SHAPE: dict[str, Option] = {
+    "views_per_sample": (ViewsPerSample, None),
+    "size": (OwnSize, None),
+    "fit": (Fit, "squash"),
+    **ENCODED,
+    "samples_per_shard": (Annotated[int, typer.Option(min=1, help="Samples in one tar.")], 256),
+}
+
+
+@with_options({**COLUMNS, **MEANING, **SHAPE, **LOSSLESS})
+def shard_manifest_command(
+    source: Annotated[Path, typer.Option(help="Folder (or plain .tar or .zip) of images.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder to write; made if missing, resumed if it is ours.")
+    ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="Table of the images. Default: metadata.csv, .jsonl or .parquet of the source.")
+    ] = None,
+    val_fraction: Annotated[
+        float | None, typer.Option(help="This share of the sequences of each class is validation.")
+    ] = None,
+    allow_repeats: Annotated[
+        bool, typer.Option("--allow-repeats", help="The same pixels may be in two splits.")
+    ] = False,
+    **given: Any,
+) -> None:
+    """Images and a table that says what they are (Hugging Face's ImageFolder, with sequences) → `views` shards.
+
+    \b
+    Examples:
+      seqjepa-data shard manifest --source photos/ --size 128 --val-fraction 0.2 --out shards/photos
+      seqjepa-data shard manifest --source drive.zip --manifest drive.csv --sequence run --step frame \\
+                                  --unit yaw=deg --actions actions.toml --out shards/drive
+      seqjepa-data shard manifest --source arm/ --action command --out shards/arm
+
+    Killed or interrupted, the same command goes on where it was. docs/manifest.md has the format.
+    """
+    from pipelines.build.views import shard_views
+    from pipelines.sources.manifest import ManifestOptions, read_manifest
+    from pipelines.sources.table import TableSource
+    from shards.errors import UsageError
+    from shards.terminal import warn
+
+    columns = {name: value for name in COLUMNS if (value := given.pop(name)) is not None}
+    units, ignore = tuple(given.pop("unit") or ()), tuple(given.pop("ignore") or ())
+    asked = ManifestOptions(
+        manifest, columns, val_fraction, given.pop("actions"), given.pop("action"), units, ignore, allow_repeats
+    )
+    as_json, views = given.pop("as_json"), given.pop("views_per_sample")
+    if out is None:
+        raise UsageError("--out DIR is needed: the folder to write")
+    reading = read_manifest(source, asked)
+    table = reading.checked()
+    for note in reading.notes:
+        warn(f"{reading.path.name}: {note}")
+    shard_views(
+        TableSource(source, table, name="manifest", options=asked.to_json(), views_per_sample=views), out, **given
+    )
+    show_contents(out, as_json)

@@ -1,0 +1,223 @@
+"""What the columns of one's own data mean: units, and the action that they make. `actions.toml`, or a preset by name.
+
+    [units]                       # of a column, by default "1"; deg is converted to rad
+    yaw = "deg"
+    x = "m"
+    [[action]]                    # a term, as recipes and dataset.json have it (shards/schema.py, ActionTerm)
+    op = "difference"
+    columns = ["x", "y"]
+
+A vector column `pose` may be named as one; it stands for pose.0, pose.1 … in their order.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.sources.mistakes import Mistakes
+from shards.errors import FormatError, UsageError, reason_of
+from shards.presets import PRESET_ACTIONS
+from shards.schema import ActionSpec, ActionTerm, ParamField
+
+FILE = "actions.toml"
+LARGEST_FILE = 1 << 20
+TIMES = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+DEGREES = ("deg", "degree", "degrees", "°")
+LONGEST_UNIT = 16
+POSE_FORMS = {6: "euler_xyz", 7: "quaternion_xyzw", 12: "matrix", 16: "matrix"}
+OWN_PRESETS = ("pose", "command")
+"""Beside those by name: the columns of a vector `pose` as relative_pose, of a vector `action` as command."""
+ORTHOGONAL = 1e-3  # how far RᵀR may be from 1
+
+
+@dataclass(frozen=True)
+class Declared:
+    """terms   of the action, not yet checked; None: nothing was said of it
+    units   of columns, by name
+    where   what says so, for messages
+    """
+
+    terms: list[Any] | None = None
+    units: dict[str, str] = field(default_factory=dict)
+    where: str = ""
+
+    def columns_named(self) -> set[str]:
+        """Every name that the file mentions."""
+        named = [term["columns"] for term in self.terms or () if isinstance(term, dict) and "columns" in term]
+        return {name for columns in named if isinstance(columns, list) for name in columns if isinstance(name, str)}
+
+
+def read_declared(file: Path | None, preset: str | None, units: Sequence[str], mistakes: Mistakes) -> Declared:
+    """file: an actions.toml; preset: a name instead; units: "yaw=deg", which go before those of the file.
+
+    UsageError: an unknown preset, a unit that is not NAME=UNIT. FormatError: the file is not TOML.
+    """
+    found = _read_file(file, mistakes) if file else Declared()
+    if preset is not None:
+        found = Declared(_preset(preset), found.units, f"--action {preset}")
+    own = {}
+    for text in units:
+        name, _, unit = text.rpartition("=")
+        if not name or not unit:
+            raise UsageError(f"--unit {text!r}: COLUMN=UNIT is needed, e.g. yaw=deg")
+        own[name] = unit
+    return Declared(found.terms, {**found.units, **own}, found.where)
+
+
+def _preset(name: str) -> list[Any]:
+    if name == "pose":
+        return [{"op": "relative_pose", "columns": ["pose"]}]
+    if name == "command":
+        return [{"op": "command", "columns": ["action"]}]
+    if name not in PRESET_ACTIONS:
+        raise UsageError(f"--action {name!r} is not known; there are {', '.join((*PRESET_ACTIONS, *OWN_PRESETS))}")
+    return PRESET_ACTIONS[name].to_json()
+
+
+def _read_file(file: Path, mistakes: Mistakes) -> Declared:
+    try:
+        if file.stat().st_size > LARGEST_FILE:
+            raise FormatError(f"{file} has {file.stat().st_size} bytes; at most {LARGEST_FILE} are read")
+        record = tomllib.loads(file.read_bytes().decode("utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise FormatError(f"{file} is not readable TOML ({reason_of(error)})") from error
+    if unknown := sorted(set(record) - {"units", "action"}):
+        mistakes.add(f"{file.name} has {', '.join(unknown)}; [units] and [[action]] are allowed", "actions")
+    units, terms = record.get("units", {}), record.get("action", [])
+    if not isinstance(units, dict):
+        mistakes.add(f'{file.name}: units must be a table, yaw = "deg"', "actions")
+        units = {}
+    if not isinstance(terms, list):
+        mistakes.add(f"{file.name}: an action is a list of terms; each begins with [[action]]", "actions")
+        terms = []
+    for name, unit in units.items():
+        if not isinstance(unit, str) or not 0 < len(unit) <= LONGEST_UNIT:
+            mistakes.add(
+                f'{file.name}: the unit of {name} must be a short text such as "m", found {unit!r:.40}', "unit"
+            )
+    return Declared(terms, {name: unit for name, unit in units.items() if isinstance(unit, str)}, file.name)
+
+
+def components(name: str, columns: Sequence[str]) -> list[str]:
+    """Columns that `name` stands for: itself, or name.0, name.1 …; none where there is neither."""
+    if name in columns:
+        return [name]
+    numbered = {int(m[1]): c for c in columns if (m := re.fullmatch(rf"{re.escape(name)}\.([0-9]{{1,4}})", c))}
+    return (
+        [numbered[i] for i in range(len(numbered))] if numbered and set(numbered) == set(range(len(numbered))) else []
+    )
+
+
+def fields_of(names: Sequence[str], declared: Declared, mistakes: Mistakes) -> tuple[ParamField, ...]:
+    """Units as they are stored: deg becomes rad, which values have to be converted to (scale_of)."""
+    for name in declared.units:
+        if not components(name, names):
+            mistakes.add(
+                f"{declared.where or '--unit'}: a unit for {name}, which is no column of numbers; "
+                f"there are {', '.join(names[:20]) or 'none'}",
+                "unit",
+            )
+    angles = _angles(names, declared)
+    return tuple(ParamField(name, _stored(_unit(name, declared, angles))) for name in names)
+
+
+def scale_of(names: Sequence[str], declared: Declared) -> np.ndarray:
+    """float64 [P]: what each column is multiplied by to have its stored unit."""
+    return np.array([np.pi / 180 if _unit(name, declared, set()) in DEGREES else 1.0 for name in names])
+
+
+def _unit(name: str, declared: Declared, angles: set[str]) -> str:
+    return declared.units.get(name) or declared.units.get(name.rpartition(".")[0]) or ("rad" if name in angles else "1")
+
+
+def _stored(unit: str) -> str:
+    return "rad" if unit in DEGREES else unit
+
+
+def _angles(names: Sequence[str], declared: Declared) -> set[str]:
+    """Columns of presets that are in rad by what the preset means."""
+    if not declared.where.startswith("--action"):
+        return set()
+    return {name for term in declared.terms or () if term["op"] == "relative_rotation" for name in term["columns"]}
+
+
+def action_of(declared: Declared, fields: Sequence[ParamField], mistakes: Mistakes) -> ActionSpec | None:
+    """The action of these columns; None where none was declared. `mistakes` gets all that is wrong with its terms."""
+    if declared.terms is None:
+        return None
+    names, terms = [field.name for field in fields], []
+    for number, record in enumerate(declared.terms, 1):
+        where = f"{declared.where}, action {number}"
+        expanded = _expanded(record, names, where, mistakes)
+        if expanded is None:
+            continue
+        try:
+            term = ActionTerm.from_json(expanded)
+        except FormatError as error:
+            mistakes.add(f"{where}: {error}", "actions")
+            continue
+        if problem := _unit_problem(term, fields):
+            mistakes.add(f"{where}: {problem}", "actions")
+        terms.append(term)
+    return ActionSpec(tuple(terms))
+
+
+def _expanded(record: Any, names: Sequence[str], where: str, mistakes: Mistakes) -> Any:
+    """The term with vectors as their components, and with the form that so many columns have to have; None: wrong."""
+    columns = record.get("columns") if isinstance(record, dict) else None
+    if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
+        return record  # from_json says what is wrong
+    missing = [name for name in columns if not components(name, names)]
+    if missing:
+        there = ", ".join(names[:20]) or "none"
+        mistakes.add(f"{where} needs {', '.join(missing)}; the columns of numbers are {there}", "actions")
+        return None
+    found = [part for name in columns for part in components(name, names)]
+    form = {}
+    if record.get("op") == "relative_pose" and "from" not in record and len(found) in POSE_FORMS:
+        form = {"from": POSE_FORMS[len(found)]}
+    return {**record, "columns": found, **form}
+
+
+def _unit_problem(term: ActionTerm, fields: Sequence[ParamField]) -> str | None:
+    if (problem := ActionSpec((term,)).problem(fields)) is None:
+        return None
+    return f'{problem}; declare it, in [units] of {FILE} or with --unit: {term.columns[-1]} = "deg" or "rad"'
+
+
+def value_problems(term: ActionTerm, values: np.ndarray) -> tuple[np.ndarray, str]:
+    """(bool [R]: rows whose values the term cannot be made of, what they would have to be).
+
+    values: float64 [R, n] of the term's columns, in stored units.
+    """
+    if term.op == "categorical":
+        allowed = ", ".join(f"{value:g}" for value in term.values)
+        return ~np.isin(values[:, 0].astype(np.float32), np.array(term.values, np.float32)), f"is none of {allowed}"
+    if term.op in ("relative_rotation", "relative_pose") and term.form == "quaternion_xyzw":
+        return np.linalg.norm(values[:, -4:], axis=1) <= 1e-6, "is a quaternion of zeros"
+    if term.op in ("relative_rotation", "relative_pose") and term.form == "matrix":
+        return _no_rotation(values), "is no rotation: its matrix is not orthogonal, or mirrors"
+    return np.zeros(len(values), bool), ""
+
+
+def _no_rotation(values: np.ndarray) -> np.ndarray:
+    matrices = values if values.shape[1] == 9 else values[:, [0, 1, 2, 4, 5, 6, 8, 9, 10]]
+    matrices = matrices.reshape(-1, 3, 3)
+    bad = (np.abs(matrices @ matrices.swapaxes(1, 2) - np.eye(3)) > ORTHOGONAL).any((1, 2))
+    bad |= np.linalg.det(matrices) <= 0
+    if values.shape[1] == 16:
+        bad |= (np.abs(values[:, 12:] - [0, 0, 0, 1]) > ORTHOGONAL).any(1)
+    return bad
+
+
+def unused(fields: Sequence[ParamField], action: ActionSpec | None) -> list[str]:
+    """Columns that no term of the action is made of."""
+    used: Mapping[str, None] = dict.fromkeys(action.columns if action else ())
+    return [field.name for field in fields if field.name not in used]

@@ -1,0 +1,134 @@
+"""Images that two splits have in common: the same file, or files with the same pixels. Training on one is knowing both.
+
+Files are told apart by their last bytes, which is where images differ; only those that agree there are decoded. A file
+whose text alone was changed has the same end. What was compressed anew is found in small sources, which are decoded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from pipelines.archives import Content, read_content
+from pipelines.sources.content import THREADS
+from pipelines.sources.decode import decode_image
+from pipelines.sources.mistakes import SHOWN, Mistakes
+from pipelines.sources.table import FilePictures, PlacedFile, ViewTable
+from shards.environment import pass_environment_on
+
+TAIL = 2048  # bytes
+SMALL = 2000  # images without loss that are decoded anyway
+LOSSLESS = (".png", ".bmp", ".webp")
+CHUNK = 4096
+
+
+def refuse_leaks(table: ViewTable, mistakes: Mistakes, notes: list[str], *, allow_repeats: bool) -> None:
+    """`mistakes` gets images that two splits share; with `allow_repeats`, `notes` gets those of equal pixels."""
+    ranks = {split: rank for rank, split in enumerate(sorted({s for s in table.splits if s is not None}))}
+    if len(ranks) < 2 or not isinstance(table.pictures, FilePictures):
+        return
+    of_split = np.array([-1 if s is None else ranks[s] for s in table.splits])[table.of]
+    pictures = table.pictures
+    files = _file_digests(pictures)
+    same_file = _shared(files, of_split)
+    _tell(table, same_file, "the same file", mistakes)
+    tails = _digests(pictures, np.arange(len(files)), _tail, "comparing splits")
+    doubtful = {row for pair in _shared(tails, of_split, every=True) for row in pair}
+    if len(files) <= SMALL:
+        doubtful |= {row for row in range(len(files)) if pictures.name(row).lower().endswith(LOSSLESS)}
+    chosen = np.array(sorted(doubtful), np.int64)
+    pixels = _digests(pictures, chosen, _pixels, "comparing pixels")
+    known = set(same_file)
+    pairs = [(int(chosen[a]), int(chosen[b])) for a, b in _shared(pixels, of_split[chosen])]
+    pairs = [pair for pair in pairs if pair not in known and files[pair[0]] != files[pair[1]]]
+    if allow_repeats and pairs:
+        notes.append(f"{len(pairs)} images have the same pixels as one of another split: {_words(table, *pairs[0])}")
+    else:
+        _tell(table, pairs, "the same pixels", mistakes, "; --allow-repeats if they may be")
+
+
+def _tell(table: ViewTable, pairs: list[tuple[int, int]], what: str, mistakes: Mistakes, advice: str = "") -> None:
+    for pair in pairs[:SHOWN]:
+        mistakes.add(f"{_words(table, *pair)}: {what} in two splits{advice}", what)
+    mistakes.count_more(max(len(pairs) - SHOWN, 0))
+
+
+def _words(table: ViewTable, a: int, b: int) -> str:
+    first, second = (
+        f"{table.where(row)} ({table.pictures.name(row)}, {table.splits[table.of[row]]})" for row in (a, b)
+    )
+    return f"{first} and {second}"
+
+
+def _shared(digests: np.ndarray, of_split: np.ndarray, *, every: bool = False) -> list[tuple[int, int]]:
+    """Pairs of rows with the same digest in two splits: each row of a later split with the first of them; `every`: all
+    rows of such groups. 0 is no digest.
+    """
+    order = np.lexsort((of_split, digests))
+    digests, splits = digests[order], of_split[order]
+    starts = np.flatnonzero(np.concatenate([[True], np.diff(digests) != 0])) if len(digests) else np.zeros(0, int)
+    ends = np.append(starts[1:], len(digests))
+    pairs = []
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        if end - start > 1 and digests[start] and splits[start] != splits[end - 1]:
+            first = int(order[start])
+            rest = [i for i in range(start + 1, end) if every or splits[i] != splits[start]]
+            pairs += [(first, int(order[i])) for i in rest]
+    return sorted(pairs, key=lambda pair: pair[1])
+
+
+def _file_digests(pictures: FilePictures) -> np.ndarray:
+    """uint64 [R] that agree where rows name the same file."""
+    names = [pictures.name(row) for row in range(len(pictures.names))]
+    return np.array([_short(name.encode("utf-8", "surrogateescape")) for name in names], np.uint64)
+
+
+def _digests(pictures: FilePictures, rows: np.ndarray, make: Callable[[Content], bytes], what: str) -> np.ndarray:
+    """uint64 [n] of the images of these rows; 0 for one that cannot be read, which a build will name."""
+
+    def one(row: int) -> int:
+        try:
+            return _short(make(pictures.contents(np.array([row]))[0]))
+        except ValueError:
+            return 0
+
+    found = np.zeros(len(rows), np.uint64)
+    with (
+        ThreadPoolExecutor(THREADS) as pool,
+        tqdm(total=len(rows), desc=what, unit="img", disable=None, leave=False) as bar,
+    ):
+        for start in range(0, len(rows), CHUNK):
+            part = rows[start : start + CHUNK].tolist()
+            found[start : start + len(part)] = list(pool.map(one, part))
+            bar.update(len(part))
+    return found
+
+
+def _short(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") or 1
+
+
+def _tail(content: Content) -> bytes:
+    """The last bytes. Raises ValueError as read_content."""
+    if isinstance(content, PlacedFile):
+        return content.read_end(TAIL)
+    if not isinstance(content, Path):
+        return read_content(content)[-TAIL:]
+    try:
+        with content.open("rb", buffering=0) as file:
+            size = file.seek(0, 2)
+            file.seek(max(size - TAIL, 0))
+            return file.read(TAIL)
+    except OSError as error:
+        pass_environment_on(error)
+        raise ValueError("unreadable") from error
+
+
+def _pixels(content: Content) -> bytes:
+    pixels = decode_image(read_content(content))
+    return repr(pixels.shape).encode() + pixels.tobytes()

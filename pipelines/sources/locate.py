@@ -1,0 +1,195 @@
+"""Where the images are that a table names: in a folder, a plain tar or a zip. Names and places stay columns of numbers.
+
+A name is a path below the source, with "/". Names that leave the source are refused, and those that are not there are
+told with what may be meant instead. Letter: R rows.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from pipelines.archives import LeftOut, printable
+from pipelines.archives.tree import ArchiveTree, DiskTree, Place, walk_tree
+from pipelines.archives.zip import is_zip
+from pipelines.sources.columns import compute
+from pipelines.sources.files import FileReader, archive_members, lone_root
+from pipelines.sources.mistakes import SHOWN, Mistakes
+from pipelines.sources.table import FilePictures
+from shards.errors import FormatError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BLOCK = 50_000  # names
+URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+NOT_READ = (".gif", ".tif", ".tiff", ".exr", ".heic", ".heif", ".avif", ".svg", ".pdf", ".ppm", ".pgm", ".npy", ".npz")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """All files of a source: names, and offset and length of each as in FileEntry. odd: what else has a name, and why.
+
+    root: the lone folder around everything, "a/", or "".
+    """
+
+    reader: FileReader
+    names: pa.ChunkedArray
+    offsets: np.ndarray
+    lengths: np.ndarray
+    odd: dict[str, str]
+    root: str
+
+
+def list_source(path: Path) -> Listed:
+    """Raises FormatError as list_files, but not where there is no image."""
+    import pyarrow as pa
+
+    zipped = path.is_file() and is_zip(path)
+    tree = DiskTree(path) if path.is_dir() else ArchiveTree(path, archive_members(path, zipped, LeftOut()))
+    names, offsets, lengths, odd = [], [], [], {}
+    for block in _blocks(walk_tree(tree, path, []), odd):
+        names.append(pa.array([name for name, _ in block], pa.string()))
+        offsets.append(np.array([place.offset for _, place in block], np.int64))
+        lengths.append(np.array([place.length for _, place in block], np.int64))
+    if not names:
+        raise FormatError(f"{path} holds no file")
+    all_names = pa.chunked_array(names)
+    root = _root(all_names)
+    reader = FileReader(path, "", zipped)
+    return Listed(reader, all_names, np.concatenate(offsets), np.concatenate(lengths), odd, root)
+
+
+def _blocks(found: Iterator[tuple[str, Place | str]], odd: dict[str, str]) -> Iterator[list[tuple[str, Place]]]:
+    block: list[tuple[str, Place]] = []
+    for name, place in tqdm(found, desc="listing", unit="file", disable=None, leave=False):
+        if isinstance(place, str):
+            odd[name] = place
+        elif _is_utf8(name):  # any other cannot be named by a table
+            block.append((name, place))
+        if len(block) >= BLOCK:
+            yield block
+            block = []
+    if block:
+        yield block
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _root(names: pa.ChunkedArray) -> str:
+    pc = compute()
+
+    ends = pc.min_max(names).as_py()
+    return lone_root([ends["min"], ends["max"]])
+
+
+def plain_names(
+    texts: pa.ChunkedArray, where: Callable[[int], str], mistakes: Mistakes, notes: list[str]
+) -> pa.ChunkedArray:
+    r"""Names as they are looked for: "\" as "/", without "./" in front. `mistakes`: empty, absolute, leaving ones."""
+    pc = compute()
+
+    drive = pc.match_substring_regex(texts, f"^({DRIVE.pattern})")
+    if pc.any(pc.match_substring(texts, "\\")).as_py():
+        notes.append(r"\ in names of images is read as /")
+        texts = pc.replace_substring(texts, "\\", "/")
+    texts = pc.replace_substring_regex(texts, r"^(\./+)+", "")
+    tests = {
+        "has no image's name": pc.is_null(texts),
+        "{} is an address; fetch the image, and name its file": pc.match_substring_regex(texts, f"(?i)^{URL.pattern}"),
+        "{} is an absolute path; names are relative to the source": pc.or_(pc.starts_with(texts, "/"), drive),
+        "{} leaves the source": pc.match_substring_regex(texts, r"(^|/)\.\.(/|$)"),
+        "{} has a kind that is not read: JPEG, PNG, WebP and BMP are": pc.match_substring_regex(
+            pc.utf8_lower(texts), rf"({'|'.join(map(re.escape, NOT_READ))})$"
+        ),
+    }
+    bad = np.zeros(len(texts), bool)
+    for what, test in tests.items():
+        rows = np.flatnonzero(pc.fill_null(test, False).to_numpy() & ~bad)
+        for row in rows[:SHOWN].tolist():
+            name = texts[row].as_py()
+            mistakes.add(f"{where(row)}: {what.format(printable(name or ''))}", what)
+        mistakes.count_more(max(len(rows) - SHOWN, 0))
+        bad[rows] = True
+    import pyarrow as pa
+
+    return pc.if_else(pa.chunked_array([pa.array(bad)]), None, texts)
+
+
+def locate(listed: Listed, names: pa.ChunkedArray, where: Callable[[int], str], mistakes: Mistakes) -> FilePictures:
+    """Names of R rows, null where they are known to be wrong. `mistakes` gets those that are not there."""
+    import pyarrow as pa
+
+    pc = compute()
+
+    found = _positions(listed, names)
+    root = ""
+    if listed.root and (found < 0).any():
+        below = _positions(listed, pc.binary_join_element_wise(pa.scalar(listed.root), names, ""))
+        if (below >= 0).sum() > (found >= 0).sum():
+            found, root = below, listed.root
+    missing = np.flatnonzero((found < 0) & np.asarray(pc.is_valid(names).to_numpy(), bool))
+    if len(missing):
+        _tell_missing(listed, [(int(row), names[int(row)].as_py()) for row in missing[:SHOWN]], root, where, mistakes)
+        mistakes.count_more(max(len(missing) - SHOWN, 0))
+    at = np.maximum(found, 0)
+    reader = FileReader(listed.reader.path, root, listed.reader.zipped)
+    flat = names.combine_chunks()
+    return FilePictures(reader, flat, listed.offsets[at], listed.lengths[at])
+
+
+def _positions(listed: Listed, names: pa.ChunkedArray) -> np.ndarray:
+    """int64 [R]: which file each is, −1 for none."""
+    pc = compute()
+
+    found = pc.index_in(names, value_set=listed.names.combine_chunks(), skip_nulls=True)
+    return np.array(pc.fill_null(found, -1).to_numpy(), np.int64)
+
+
+def _tell_missing(
+    listed: Listed, missing: list[tuple[int, str]], root: str, where: Callable[[int], str], mistakes: Mistakes
+) -> None:
+    hints = _alike(listed, {name for _, name in missing}, root)
+    for row, name in missing:
+        reason = listed.odd.get(root + name) or "is not there"
+        hint = f" (there is {printable(hints[name])})" if name in hints else ""
+        mistakes.add(f"{where(row)}: {printable(name)} {reason}{hint}", "missing")
+
+
+def _alike(listed: Listed, wanted: set[str], root: str) -> dict[str, str]:
+    """Files whose names differ from those that are wanted in case, spelling of accents, suffix or folder alone."""
+    by_spelling = {_spelling(name): name for name in wanted}
+    by_stem = {_spelling(_stem(name)): name for name in wanted}
+    by_last = {_spelling(name.rpartition("/")[2]): name for name in wanted}
+    best: dict[str, tuple[int, str]] = {}
+    for chunk in listed.names.chunks:
+        for full in chunk.to_pylist():
+            name = full.removeprefix(root)
+            spelled = _spelling(name)
+            keys = (by_spelling.get(spelled), by_stem.get(_stem(spelled)), by_last.get(spelled.rpartition("/")[2]))
+            for rank, want in enumerate(keys):
+                if want is not None and rank < best.get(want, (len(keys), ""))[0]:
+                    best[want] = (rank, name)
+    return {want: name for want, (_, name) in best.items()}
+
+
+def _spelling(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _stem(name: str) -> str:
+    return re.sub(r"\.[^./]*$", "", name)

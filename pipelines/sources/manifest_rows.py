@@ -1,0 +1,280 @@
+"""What the columns of a manifest say of each row beside numbers: sequence, step, time, split and class.
+
+Every mistake is named with its row. Letters: R rows in the order of the file, Q sequences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipelines.archives import printable
+from pipelines.sources.choose import validation_share
+from pipelines.sources.columns import as_integers, as_numbers, as_texts, compute, distinct, is_text
+from pipelines.sources.declared_actions import TIMES
+from pipelines.sources.mistakes import SHOWN, Mistakes
+from pipelines.sources.read_table import RawTable
+from pipelines.sources.split_folders import split_of
+from shards.errors import UsageError
+from shards.layout import SPLIT_NAME
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROLES: dict[str, tuple[str, ...]] = {
+    "image": ("file_name", "image"),
+    "sequence": ("sequence",),
+    "step": ("step",),
+    "timestamp": ("timestamp",),
+    "frame": ("frame",),
+    "split": ("split",),
+    "label": ("label",),
+}
+"""Names that a column has which plays a part; --image, --sequence … name another."""
+LARGEST_STEP = 2**31 - 1
+
+
+@dataclass
+class Rows:
+    """A table under way: what was found, what was wrong with it, what is worth a line."""
+
+    raw: RawTable
+    roles: dict[str, str]
+    mistakes: Mistakes = field(default_factory=Mistakes)
+    notes: list[str] = field(default_factory=list)
+
+    def column(self, role: str) -> pa.ChunkedArray | None:
+        return self.raw.columns[self.roles[role]] if role in self.roles else None
+
+    def tell(self, rows: np.ndarray, say: Callable[[int], str], kind: str) -> None:
+        """A mistake for each of these rows: "row 7: x is empty"."""
+        for row in rows[:SHOWN].tolist():
+            self.mistakes.add(f"{self.raw.where(row)}: {say(row)}", kind)
+        self.mistakes.count_more(max(len(rows) - SHOWN, 0))
+
+
+def find_roles(raw: RawTable, given: dict[str, str], mistakes: Mistakes, notes: list[str]) -> dict[str, str]:
+    """Which column plays which part. `given`: columns named by options; the others go by their names."""
+    found = {}
+    for role, names in ROLES.items():
+        wanted = (given[role],) if role in given else names
+        exact = [name for name in wanted if name in raw.columns]
+        alike = [name for name in raw.columns if name.casefold() in {want.casefold() for want in wanted}]
+        if exact or len(alike) == 1:
+            found[role] = (exact or alike)[0]
+            if not exact:
+                notes.append(f"column {alike[0]!r} is taken as {wanted[0]}")
+        elif role in given:
+            there = ", ".join(map(printable, list(raw.columns)[:20]))
+            mistakes.add(f"--{role} {given[role]}: there is no such column; there are {there}", "roles")
+    return found
+
+
+@dataclass(frozen=True)
+class Order:
+    """How rows are sorted: by sequence, then step.
+
+    rows     int64 [R], of the file, in that order     of     int64 [R], rank of each one's sequence
+    steps    int64 [R]                                 names  [Q] sequences that have rows, ascending
+    ordered  whether steps come from a column          times  float64 [R], seconds since its sequence's first row
+    divisor  what steps were divided by
+    """
+
+    rows: np.ndarray
+    of: np.ndarray
+    names: Sequence[str]
+    steps: np.ndarray
+    ordered: bool
+    times: np.ndarray | None = None
+    divisor: int = 1
+
+    @property
+    def bounds(self) -> np.ndarray:
+        """int64 [Q + 1]: where each sequence begins among `rows`."""
+        return np.searchsorted(self.of, np.arange(len(self.names) + 1))
+
+
+def sequences_of(rows: Rows, images: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+    """int64 [R], rank of each row's sequence (−1: none), and the names. Without a column each folder is one."""
+    pc = compute()
+
+    column = rows.column("sequence")
+    if column is not None:
+        codes, names = distinct(as_texts(column))
+        rows.tell(np.flatnonzero(codes < 0), lambda _: f"{rows.roles['sequence']} is empty", "sequence")
+        return codes, names
+    folders = pc.replace_substring_regex(images, r"/?[^/]*$", "")
+    codes, names = distinct(folders)
+    if len(names) < 2:
+        rows.mistakes.add(
+            "no column says which object, scene or episode a row belongs to: add a column sequence, or name one with "
+            "--sequence COLUMN (folders say so only where images lie in several)",
+            "sequence",
+        )
+    else:
+        rows.notes.append(f"there is no column sequence: each of {len(names)} folders of images is one")
+    return codes, names
+
+
+def order_of(rows: Rows, of: np.ndarray, names: list[str], time_unit: str) -> Order:
+    """By the column of steps, or else of times, or else as rows come. Rows without a sequence count to the first."""
+    of, count = np.maximum(of, 0), len(of)
+    numbers, seconds = _steps(rows), _seconds(rows, time_unit)
+    key = numbers if numbers is not None else seconds
+    by = np.arange(count) if key is None else key
+    order = np.lexsort((np.arange(count), by, of))
+    of, names = _present(of[order], names)
+    same = np.diff(of) == 0
+    if key is not None:
+        _refuse_same(rows, order, same & (np.diff(by[order]) == 0), "step" if numbers is not None else "timestamp")
+    first = order[np.searchsorted(of, of)]  # of each one's sequence
+    times = None if seconds is None else seconds[order] - seconds[first]
+    if numbers is None:
+        return Order(order, of, names, np.arange(count) - np.searchsorted(of, of), key is not None, times)
+    if times is not None and (back := same & (np.diff(times) < 0)).any():
+        rows.tell(order[1:][back], lambda _: "its timestamp is before that of the step before", "times")
+    steps, divisor = _divided(numbers[order], numbers[first], same)
+    if (steps > LARGEST_STEP).any():
+        what = f"{rows.roles.get('step') or rows.roles['frame']} is too far from its sequence's first"
+        rows.tell(order[steps > LARGEST_STEP], lambda _: what, "step")
+    return Order(order, of, names, steps, True, times, divisor)
+
+
+def _present(of: np.ndarray, names: list[str]) -> tuple[np.ndarray, list[str]]:
+    present, ranks = np.unique(of, return_inverse=True)
+    return ranks, [names[i] for i in present.tolist()] if len(names) else [""]
+
+
+def _steps(rows: Rows) -> np.ndarray | None:
+    role = "step" if "step" in rows.roles else "frame"
+    if (column := rows.column(role)) is None:
+        return None
+    if role == "frame":
+        rows.notes.append(f"steps are those of the column {rows.roles['frame']}")
+    numbers, empty, wrong = as_integers(column)
+    rows.tell(np.flatnonzero(empty), lambda _: f"{rows.roles[role]} is empty", "step")
+    rows.tell(
+        np.flatnonzero(wrong), lambda row: f"{rows.roles[role]} is {_shown(column, row)}, no whole number", "step"
+    )
+    return numbers
+
+
+def _divided(steps: np.ndarray, firsts: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, int]:
+    """Every fifth frame of a video has no gaps: steps are divided by what all their distances have in common."""
+    gaps = np.diff(steps)[same & (np.diff(steps) > 0)]
+    divisor = int(np.gcd.reduce(gaps)) if len(gaps) else 1
+    if divisor > 1 or steps.min(initial=0) < 0 or steps.max(initial=0) > LARGEST_STEP:
+        steps = (steps - firsts) // max(divisor, 1)
+    return steps, max(divisor, 1)
+
+
+def _seconds(rows: Rows, unit: str) -> np.ndarray | None:
+    """float64 [R]: dates since the earliest of all, numbers as they are."""
+    import pyarrow as pa
+
+    if (column := rows.column("timestamp")) is None:
+        return None
+    name = rows.roles["timestamp"]
+    if is_text(column.type) and (parsed := _dates(column)) is not None:
+        column = parsed
+    if pa.types.is_timestamp(column.type) or pa.types.is_duration(column.type):
+        numbers, empty, _ = as_integers(column.cast(pa.int64()))
+        earliest = numbers[~empty].min() if not empty.all() else 0
+        values = (numbers - earliest) * TIMES[column.type.unit]
+    else:
+        found = as_numbers(column, rows.raw.separator)
+        if found is None or found.values.shape[1] != 1 or found.is_text:
+            rows.mistakes.add(f"{name} holds no times: seconds, or dates such as 2024-05-01T12:00:00.25", "times")
+            return None
+        values, empty = found.values[:, 0] * TIMES.get(unit, 1.0), found.empty | found.wrong
+        empty |= ~np.isfinite(values)
+    rows.tell(np.flatnonzero(empty), lambda row: f"{name} is {_shown(column, row)}, no time", "times")
+    return np.where(empty, 0.0, values)
+
+
+def _dates(texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """Dates as ISO 8601 writes them; None where one of them is something else."""
+    import pyarrow as pa
+
+    pc = compute()
+
+    texts = pc.replace_substring_regex(texts.cast(pa.string()), r"(Z|[+-]00:?00)$", "")
+    try:
+        return texts.cast(pa.timestamp("ns"))
+    except pa.ArrowException:
+        return None
+
+
+def _shown(column: pa.ChunkedArray, row: int) -> str:
+    value = column[row].as_py()
+    return "empty" if value in (None, "") else f"{printable(str(value))[:40]!r}"
+
+
+def _refuse_same(rows: Rows, order: np.ndarray, same: np.ndarray, what: str) -> None:
+    earlier = dict(zip(order[1:][same].tolist(), order[:-1][same].tolist(), strict=True))
+    name = rows.roles.get(what, rows.roles.get("frame", what))
+
+    def say(row: int) -> str:
+        value = _shown(rows.raw.columns[name], row)
+        return f"repeats {rows.raw.where(earlier[row])}: the same sequence and {name} {value}"
+
+    rows.tell(order[1:][same], say, "repeated")
+
+
+def labels_of(rows: Rows, order: Order) -> Sequence[str | None]:
+    """[Q]: the class of each sequence; None for none."""
+    if (column := rows.column("label")) is None:
+        return [None] * len(order.names)
+    codes, names = distinct(as_texts(column))
+    firsts = _one_a_sequence(rows, order, codes, names, "label")
+    return [None if code < 0 else names[code] for code in firsts.tolist()]
+
+
+def splits_of(rows: Rows, order: Order, labels: Sequence[str | None], val_fraction: float | None) -> list[str]:
+    """[Q]: as the column says, or a share of the sequences of each class; or else all training."""
+    column = rows.column("split")
+    if column is None:
+        return _chosen(rows, order, labels, val_fraction)
+    if val_fraction is not None:
+        raise UsageError(
+            f"--val-fraction {val_fraction}: the table has splits in its column {rows.roles['split']}; leave out one"
+        )
+    codes, names = distinct(as_texts(column))
+    rows.tell(np.flatnonzero(codes < 0), lambda _: f"{rows.roles['split']} is empty", "split")
+    plain = [split_of(name) or name.lower() for name in names]
+    wrong = np.array([not SPLIT_NAME.fullmatch(name) for name in plain] + [False])
+    allowed = "train, val, test, or letters, digits and _"
+    rows.tell(np.flatnonzero(wrong[codes]), lambda row: f"{names[codes[row]]!r} is no split; {allowed}", "split")
+    unique = sorted(set(plain))
+    ranks = np.array([*(unique.index(name) for name in plain), -1])[codes]
+    firsts = _one_a_sequence(rows, order, ranks, unique, "split")
+    return [unique[max(rank, 0)] for rank in firsts.tolist()]
+
+
+def _chosen(rows: Rows, order: Order, labels: Sequence[str | None], val_fraction: float | None) -> list[str]:
+    if val_fraction is None:
+        rows.notes.append("no column split, no --val-fraction: all is training")
+        return ["train"] * len(order.names)
+    chosen = validation_share(order.names, [label or "" for label in labels], val_fraction)
+    if not any(chosen):
+        rows.notes.append("no sequence is validation: of a class with a single one it is for training")
+    return ["val" if is_val else "train" for is_val in chosen]
+
+
+def _one_a_sequence(rows: Rows, order: Order, codes: np.ndarray, names: Sequence[str], role: str) -> np.ndarray:
+    """int64 [Q]: the code that each sequence's rows share; a mistake for rows that have another than its first."""
+    firsts = codes[order.rows[order.bounds[:-1]]]
+    differing = codes[order.rows] != firsts[order.of]
+    sequence = dict(zip(order.rows[differing].tolist(), order.of[differing].tolist(), strict=True))
+
+    def say(row: int) -> str:
+        at = sequence[row]
+        here, first = (names[code] if code >= 0 else "none" for code in (int(codes[row]), int(firsts[at])))
+        begin, name = rows.raw.where(int(order.rows[int(order.bounds[at])])), printable(str(order.names[at]))
+        return f"{role} {here!r}, but {begin} of the same sequence {name} has {first!r}; a sequence has one {role}"
+
+    rows.tell(np.sort(order.rows[differing]), say, role)
+    return firsts

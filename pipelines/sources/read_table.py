@@ -1,0 +1,299 @@
+"""A table as people keep it: CSV as any program writes it, JSON lines, Parquet → Arrow columns, and each row's number.
+
+Nothing is guessed silently: what had to be decided (encoding, separator, decimal comma) is a line in `notes`. Rows are
+read in blocks: a million take as much memory as their columns. Letter: R rows.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipelines.archives import printable
+from pipelines.sources.mistakes import Mistakes
+from shards.environment import pass_environment_on
+from shards.errors import FormatError, reason_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl")
+BLOCK = 20_000  # rows
+DELIMITERS = ",;\t|"
+NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+LONGEST_CELL = 1 << 20  # characters
+LARGEST_LINE = 16 << 20  # bytes of JSON
+MOST_COLUMNS = 4096
+BOMS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+
+
+@dataclass
+class RawTable:
+    """columns   by name: strings, trimmed, in CSV; as the file has them in JSON and Parquet
+    numbers   int64 [R]: of each row as its reader counts: 1 is the header in CSV, the first row elsewhere
+    word      "row", or "line" of JSON
+    notes     what had to be decided to read it
+    """
+
+    path: Path
+    columns: dict[str, pa.ChunkedArray]
+    numbers: np.ndarray
+    word: str = "row"
+    notes: list[str] = field(default_factory=list)
+    separator: str = ","
+
+    def where(self, row: int) -> str:
+        return f"{self.word} {self.numbers[row]}"
+
+
+def read_table(path: Path, mistakes: Mistakes) -> RawTable:
+    """`mistakes` gets rows that do not fit the others. FormatError: not readable at all, or without a row."""
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise FormatError(f"{path.name} is no table that is read; allowed are {', '.join(SUFFIXES)}")
+    try:
+        read: Callable[[Path, Mistakes], RawTable] = {".parquet": _parquet, ".jsonl": _json_lines}.get(suffix, _csv)
+        table = read(path, mistakes)
+    except OSError as error:
+        pass_environment_on(error)
+        raise FormatError(f"{path} cannot be read ({reason_of(error)})") from error
+    if not len(table.numbers) and not mistakes.count:
+        raise FormatError(f"{path.name} has no row; a table of images has one row for each")
+    return table
+
+
+def _csv(path: Path, mistakes: Mistakes) -> RawTable:
+    encoding, notes = _encoding(path)
+    before = csv.field_size_limit(LONGEST_CELL)
+    try:
+        with path.open(encoding=encoding, newline="") as file:
+            return _csv_rows(path, file, mistakes, notes)
+    except UnicodeError as error:
+        raise FormatError(f"{path.name} is not {encoding} throughout ({reason_of(error)}); save it as UTF-8") from error
+    finally:
+        csv.field_size_limit(before)
+
+
+def _encoding(path: Path) -> tuple[str, list[str]]:
+    """By its first bytes; without a mark UTF-8 if all of it is, else what Windows calls 1252."""
+    with path.open("rb") as file:
+        start = file.read(4)
+        for bom, name in BOMS.items():
+            if start.startswith(bom):
+                return name, [f"read as {name.upper()}"] if name == "utf-16" else []
+        file.seek(0)
+        decoder = io.TextIOWrapper(file, "utf-8", newline="")
+        try:
+            while text := decoder.read(1 << 20):
+                if "\0" in text:
+                    raise FormatError(f"{path.name} holds NUL characters: it is no CSV, or UTF-16 without its mark")
+        except UnicodeDecodeError as error:
+            return "cp1252", [f"not UTF-8 ({reason_of(error)}), read as Windows-1252: look at accents in names"]
+    return "utf-8", []
+
+
+def _csv_rows(path: Path, file: io.TextIOWrapper, mistakes: Mistakes, notes: list[str]) -> RawTable:
+    first = file.readline()
+    told = first.strip("\r\n")
+    skipped = 1 if told[:4].lower() == "sep=" and len(told) == 5 else 0  # how Excel is told of the separator
+    if not skipped:
+        file.seek(0)
+    delimiter = told[4] if skipped else _delimiter(told)
+    if delimiter not in DELIMITERS:
+        raise FormatError(f"{path.name} says sep={delimiter}; separators are commas, semicolons, tabs or bars")
+    if delimiter != ",":
+        notes.append(f"columns are parted by {NAMES[delimiter]}")
+    reader = csv.reader(file, delimiter=delimiter, strict=True)
+    rows = _numbered(path, reader, 1 + skipped, mistakes)
+    names, keep = _header(path, next(rows, (0, []))[1])
+    blocks, numbers = _Blocks(names), []
+    for number, cells in rows:
+        while len(cells) > len(names) + keep and not cells[-1].strip():
+            cells.pop()
+        if len(cells) != len(names) + keep:
+            why = " (a comma within a value has to be quoted)" if len(cells) > len(names) and delimiter == "," else ""
+            mistakes.add(f"row {number} has {len(cells)} cells, the header {len(names) + keep}{why}", "cells")
+            continue
+        blocks.add([cell.strip() for cell in cells[keep:]])
+        numbers.append(number)
+    return RawTable(path, blocks.columns(), np.array(numbers, np.int64), "row", notes, delimiter)
+
+
+def _delimiter(header: str) -> str:
+    """Which one occurs most in the header, outside of quotes."""
+    outside = "".join(header.split('"')[::2])
+    return max(DELIMITERS, key=outside.count)
+
+
+def _numbered(path: Path, reader: Any, first: int, mistakes: Mistakes) -> Iterator[tuple[int, list[str]]]:
+    """Rows that are not empty, counted as a spreadsheet does: values that span lines do not count twice."""
+    number = first - 1
+    while True:
+        number += 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            mistakes.add(f"row {number}: {reason_of(error)}; is a quote not closed?", "quotes")
+            return
+        if cells is None:
+            return
+        if any(cell.strip() for cell in cells):
+            yield number, cells
+
+
+def _header(path: Path, cells: Sequence[str]) -> tuple[list[str], int]:
+    """(names of columns, 1 where the first is a nameless index of pandas')"""
+    names = [cell.strip() for cell in cells]
+    while names and not names[-1]:
+        names.pop()
+    keep = int(bool(names) and not names[0])
+    names = names[keep:]
+    if not names or len(names) > MOST_COLUMNS:
+        raise FormatError(f"{path.name} has {len(names)} columns; 1 to {MOST_COLUMNS} are allowed")
+    _refuse_names(path, names)
+    return names, keep
+
+
+def _refuse_names(path: Path, names: Sequence[str]) -> None:
+    if "" in names:
+        raise FormatError(f"{path.name}: column {names.index('') + 1} has no name; name every column")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise FormatError(f"{path.name} has two columns {printable(twice[0])!r}; rename one of them")
+
+
+class _Blocks:
+    """Gathers rows of strings, a block at a time."""
+
+    def __init__(self, names: Sequence[str]):
+        self.names, self.rows = names, []
+        self.parts: list[list[pa.Array]] = [[] for _ in names]
+
+    def add(self, row: list[str]) -> None:
+        self.rows.append(row)
+        if len(self.rows) >= BLOCK:
+            self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        for part, values in zip(self.parts, zip(*self.rows, strict=True), strict=True):
+            part.append(pa.array(values, pa.string()))
+        self.rows = []
+
+    def columns(self) -> dict[str, pa.ChunkedArray]:
+        import pyarrow as pa
+
+        if self.rows:
+            self._flush()
+        return {name: pa.chunked_array(part, pa.string()) for name, part in zip(self.names, self.parts, strict=True)}
+
+
+def _json_lines(path: Path, mistakes: Mistakes) -> RawTable:
+    blocks: list[dict[str, pa.Array]] = []
+    sizes: list[int] = []
+    numbers: list[int] = []
+    records: list[dict[str, Any]] = []
+    with path.open("rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(LARGEST_LINE), b""), 1):
+            record = _json_record(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, number, mistakes)
+            if record is None:
+                continue
+            records.append(record)
+            numbers.append(number)
+            if len(records) == BLOCK:
+                blocks.append(_json_block(records))
+                sizes.append(len(records))
+                records = []
+    if records:
+        blocks.append(_json_block(records))
+        sizes.append(len(records))
+    names = list(dict.fromkeys(name for block in blocks for name in block))
+    if len(names) > MOST_COLUMNS:
+        raise FormatError(f"{path.name} has {len(names)} columns; at most {MOST_COLUMNS} are allowed")
+    columns = {name: _joined([block.get(name) for block in blocks], sizes) for name in names}
+    return RawTable(path, _flat(columns), np.array(numbers, np.int64), "line")
+
+
+def _json_record(line: bytes, number: int, mistakes: Mistakes) -> dict[str, Any] | None:
+    if not line.strip():
+        return None
+    try:
+        record = json.loads(line)
+        if isinstance(record, dict):
+            return record
+        mistakes.add(f'line {number} is no JSON object; each line is one, such as {{"file_name": …}}', "json")
+    except (ValueError, RecursionError) as error:
+        mistakes.add(f"line {number} is no JSON ({reason_of(error)})", "json")
+    return None
+
+
+def _json_block(records: Sequence[dict[str, Any]]) -> dict[str, pa.Array]:
+    names = dict.fromkeys(name for record in records for name in record)
+    return {name: _json_array([record.get(name) for record in records]) for name in names}
+
+
+def _json_array(values: list[Any]) -> pa.Array:
+    """Strings, where values are of several types: what is no number is found later, with its row."""
+    import pyarrow as pa
+
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError, TypeError, ValueError):
+        return pa.array([v if v is None or isinstance(v, str) else json.dumps(v) for v in values], pa.string())
+
+
+def _joined(parts: Sequence[pa.Array | None], sizes: Sequence[int]) -> pa.ChunkedArray:
+    import pyarrow as pa
+
+    arrays = [pa.nulls(size) if part is None else part for part, size in zip(parts, sizes, strict=True)]
+    kinds = {array.type for array in arrays} - {pa.null()}
+    if len(kinds) > 1:
+        tables = [pa.table({"x": array}) for array in arrays]
+        try:
+            return pa.concat_tables(tables, promote_options="permissive").column("x")
+        except pa.ArrowException:
+            arrays = [_json_array([json.dumps(v) for v in array.to_pylist()]) for array in arrays]
+            kinds = {pa.string()}
+    kind = next(iter(kinds), pa.null())
+    return pa.chunked_array([array if array.type == kind else array.cast(kind) for array in arrays], kind)
+
+
+def _parquet(path: Path, mistakes: Mistakes) -> RawTable:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+        names = [name for name in file.schema_arrow.names if not name.startswith("__index_level_")]  # of pandas
+        if len(names) > MOST_COLUMNS:
+            raise FormatError(f"{path.name} has {len(names)} columns; at most {MOST_COLUMNS} are allowed")
+        _refuse_names(path, names)
+        table = file.read(names)
+        columns = {name: table.column(name) for name in names}
+        numbers = np.arange(1, len(table) + 1, dtype=np.int64)
+        return RawTable(path, _flat(columns), numbers)
+    except (pa.ArrowException, MemoryError, ValueError) as error:
+        raise FormatError(f"{path.name} is not a readable Parquet file ({reason_of(error)[:200]})") from error
+
+
+def _flat(columns: dict[str, pa.ChunkedArray]) -> dict[str, pa.ChunkedArray]:
+    """Objects within objects as columns "pose.x"; dictionaries as what they stand for."""
+    import pyarrow as pa
+
+    found: dict[str, pa.ChunkedArray] = {}
+    for name, column in columns.items():
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if pa.types.is_struct(column.type):
+            inner = dict(zip((f"{name}.{field.name}" for field in column.type), column.flatten(), strict=True))
+            found |= _flat(inner)
+        else:
+            found[name] = column
+    return found
