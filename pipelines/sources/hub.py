@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ def open_hub(address: str, patterns: Sequence[str]) -> HubFolder:
     except ImportError as error:
         raise UsageError("hf:// addresses need huggingface_hub: pip install -e '.[hub]'") from error
     plain = f"{SCHEME}datasets/{found[1]}"
-    with _naming(address):
+    with _naming(address), _bars_on_terminals():
         root = Path(
             snapshot_download(
                 found[1], repo_type="dataset", revision=found[2], allow_patterns=list(patterns), endpoint=_endpoint()
@@ -82,6 +83,21 @@ def open_hub(address: str, patterns: Sequence[str]) -> HubFolder:
 def _endpoint() -> str | None:
     """Given anew, for huggingface_hub reads the variable when it is first imported."""
     return os.environ.get("HF_ENDPOINT") or None
+
+
+@contextlib.contextmanager
+def _bars_on_terminals() -> Iterator[None]:
+    """huggingface_hub draws its bars into files and pipes too."""
+    from huggingface_hub import utils
+
+    hidden = not sys.stderr.isatty() and not utils.are_progress_bars_disabled()
+    if hidden:
+        utils.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if hidden:
+            utils.enable_progress_bars()
 
 
 @contextlib.contextmanager

@@ -188,7 +188,9 @@ def splits_of(meta: LeRobotMeta, listed: Episodes, asked: LeRobotOptions) -> lis
         kept &= within(asked.episodes, listed.numbers, "--episodes")
     result = [split if keep else None for split, keep in zip(found, kept.tolist(), strict=True)]
     if not any(result):
-        raise UsageError(f"no episode of {meta.root} is left; it has {listed.numbers[0]} to {listed.numbers[-1]}")
+        asked_for = f"--episodes {asked.episodes}: " if asked.episodes is not None else ""
+        there = f"{listed.numbers[0]} to {listed.numbers[-1]}"
+        raise UsageError(f"{asked_for}no episode of {meta.root} is left; those with frames are among {there}")
     if lost := int(kept.sum()) - sum(split is not None for split in result):
         log.warning("%d episodes are in no split of %s and are left out", lost, meta.where)
     return result
@@ -197,7 +199,7 @@ def splits_of(meta: LeRobotMeta, listed: Episodes, asked: LeRobotOptions) -> lis
 def within(ranges: str, numbers: np.ndarray, where: str) -> np.ndarray:
     """bool [E]: which of these numbers of episodes "0:50,73,80:" names; stops are exclusive, as in Python.
 
-    UsageError: it is no such text, or names none.
+    UsageError: it is no such text.
     """
     kept = np.zeros(len(numbers), bool)
     for part in ranges.split(","):
@@ -207,8 +209,6 @@ def within(ranges: str, numbers: np.ndarray, where: str) -> np.ndarray:
         start = int(found[1] or 0)
         stop = start + 1 if not found[2] else int(found[3] or 2**31)
         kept |= (numbers >= start) & (numbers < stop)
-    if not kept.any():
-        raise UsageError(f"{where} {ranges!r:.60} names no episode; there are {numbers[0]} to {numbers[-1]}")
     return kept
 
 

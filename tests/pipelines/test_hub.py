@@ -26,7 +26,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield server
 
 
-def test_only_what_is_needed_is_loaded_and_only_once(hub: Hub) -> None:
+def test_only_what_is_needed_is_loaded_and_only_once(hub: Hub, capfd: pytest.CaptureFixture[str]) -> None:
     for address in (f"hf://datasets/{REPO}", f"hf://{REPO}@main", f"hf://{REPO}@{COMMIT}"):
         assert is_hub_address(address)
         found = open_hub(address, ["meta/*"])
@@ -37,6 +37,7 @@ def test_only_what_is_needed_is_loaded_and_only_once(hub: Hub) -> None:
     found.fetch(["data/a.parquet"])
     assert sorted(hub.loaded) == ["data/a.parquet", "meta/deep/one.json", "meta/info.json"]
     assert (found.root / "data/a.parquet").read_text() == "this is data/a.parquet"
+    assert capfd.readouterr().err == ""  # no bar where there is no terminal
 
 
 def test_what_the_hub_refuses_is_said(hub: Hub) -> None:

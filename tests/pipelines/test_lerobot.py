@@ -111,6 +111,12 @@ def test_splits_are_those_of_the_set(tmp_path: Path) -> None:
     }
     with pytest.raises(UsageError, match=r"--val-fraction: .* has splits of its own, train and val"):
         LeRobotSource(root, LeRobotOptions(TOP, val_fraction=0.5))
+    change_info(root, splits={"train": "0:3", "test": "3:3"})  # an empty one is none
+    assert set(LeRobotSource(root, LeRobotOptions(TOP)).table.splits) == {"train"}
+    with pytest.raises(
+        UsageError, match=r"--episodes 7:8: no episode of .* is left; those with frames are among 0 to 2"
+    ):
+        LeRobotSource(root, LeRobotOptions(TOP, episodes="7:8"))
     change_info(root, splits={"train": "0:2", "test": "1:3"})
     with pytest.raises(FormatError, match="episode 1 is in train and in test"):
         LeRobotSource(root, LeRobotOptions(TOP))
@@ -135,7 +141,7 @@ def test_ranges_of_episodes() -> None:
     numbers = np.array([0, 1, 2, 5, 9])
     for text, expected in (("0:2", [0, 1]), ("5", [5]), (":1, 5:", [0, 5, 9]), ("2,9", [2, 9]), (":", [0, 1, 2, 5, 9])):
         assert numbers[within(text, numbers, "--episodes")].tolist() == expected
-    for text in ("", "a", "1-3", "3:4:5", "-1", "1:2,", "7:8", "1000000000000"):
+    for text in ("", "a", "1-3", "3:4:5", "-1", "1:2,", "1000000000000"):
         with pytest.raises(UsageError, match="--episodes"):
             within(text, numbers, "--episodes")
 
