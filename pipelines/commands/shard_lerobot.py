@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -22,7 +23,11 @@ CommandKeys = Annotated[
     str | None, typer.Option("--command", help="Features that were done, with commas; none. Default: action, action.*")
 ]
 Unit = Annotated[
-    str | None, typer.Option(help="Units, e.g. observation.state=rad,action=deg; deg is stored as rad. Default: 1.")
+    list[str] | None,
+    typer.Option(help="Unit of a feature or component; deg becomes rad. Several times.", metavar="NAME=UNIT"),
+]
+Actions = Annotated[
+    Path | None, typer.Option(help="actions.toml: units, and an action made of states instead of the commands.")
 ]
 EpisodeRanges = Annotated[str | None, typer.Option("--episodes", help="Which, e.g. 0:50,73. Default: all.")]
 ValFraction = Annotated[float | None, typer.Option(help="This share of each task's episodes is validation.")]
@@ -52,6 +57,7 @@ def shard_lerobot_command(
     state: State = None,
     command: CommandKeys = None,
     unit: Unit = None,
+    actions: Actions = None,
     episodes: EpisodeRanges = None,
     val_fraction: ValFraction = None,
     tolerance: Tolerance = 1e-4,
@@ -65,16 +71,16 @@ def shard_lerobot_command(
       seqjepa-data shard lerobot --source hf://datasets/lerobot/pusht --camera observation.image \\
                                  --stride 5 --over mean --val-fraction 0.1 --size 96 --out shards/pusht
       seqjepa-data shard lerobot --source so100/ --camera observation.images.top --state observation.state \\
-                                 --unit observation.state=deg,action=deg --episodes 0:20 --out shards/so100
+                                 --unit observation.state=deg --unit action=deg --episodes 0:20 --out shards/so100
 
     Of a set on the hub only meta/, the data and this camera's videos are loaded. Killed, the same command goes on.
     """
     from pipelines.build.views import shard_views
-    from pipelines.sources.lerobot import LeRobotOptions, LeRobotSource, check_over, parse_units
+    from pipelines.sources.lerobot import LeRobotOptions, LeRobotSource, check_over
 
     as_json, views = given.pop("as_json"), given.pop("views_per_sample")
     asked = LeRobotOptions(
-        camera, stride, state, command, check_over(over), parse_units(unit), episodes, val_fraction, tolerance
+        camera, stride, state, command, check_over(over), tuple(unit or ()), actions, episodes, val_fraction, tolerance
     )
     shard_views(LeRobotSource(source, asked, views_per_sample=views), out, **given)
     show_contents(out, as_json)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
@@ -17,15 +17,18 @@ from typing import Any, get_args
 import numpy as np
 
 from pipelines.sources.choose import validation_share
+from pipelines.sources.declared_actions import Declared, action_of, read_declared, value_problems
 from pipelines.sources.hub import HubFolder, is_hub_address, open_hub
 from pipelines.sources.lerobot_meta import Episodes, Feature, LeRobotMeta
-from pipelines.sources.lerobot_rows import Over, Rows, choose, read_rows
+from pipelines.sources.lerobot_rows import Choice, Over, Rows, choose, read_rows
+from pipelines.sources.mistakes import SHOWN, Mistakes
 from pipelines.sources.parquet_images import ParquetPictures
 from pipelines.sources.split_folders import split_of
 from pipelines.sources.table import Pictures, TableSource, ViewTable
 from pipelines.sources.video_pictures import TOLERANCE_S, VideoPictures
 from shards.errors import FormatError, UsageError
 from shards.layout import SPLIT_NAME
+from shards.schema import ActionSpec
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +43,8 @@ class LeRobotOptions:
     stride     every so many frames; the commands of those between are one, the last, sum or mean of them (`over`)
     state      features that become parameters, with commas; "none"; None: all floats but the commands
     command    features that are what was done; None: `action`, or all that begin with "action."
-    unit       feature or component → its unit; what is in "deg" is stored in "rad"
+    unit       "action=deg" …, of a feature or a component; what is in degrees is stored in "rad"
+    actions    actions.toml: units, and terms of the action instead of the commands
     episodes   "0:50,73", as in the splits of info.json; None: all
     val_fraction  share of the episodes of each task that become validation
     tolerance  s, how far a frame of the video may be from its row's time
@@ -51,7 +55,8 @@ class LeRobotOptions:
     state: str | None = None
     command: str | None = None
     over: Over = "last"
-    unit: Mapping[str, str] = field(default_factory=dict)
+    unit: tuple[str, ...] = ()
+    actions: Path | None = None
     episodes: str | None = None
     val_fraction: float | None = None
     tolerance: float = TOLERANCE_S
@@ -65,8 +70,9 @@ class LeRobotOptions:
 
     def given(self) -> dict[str, Any]:
         """Options of the command line that are not at their default."""
-        unit = ",".join(f"{name}={value}" for name, value in self.unit.items()) or None
-        values = {**vars(self), "unit": unit, "over": self.over if self.over != "last" else None}
+        values = {**vars(self), "over": self.over if self.over != "last" else None}
+        values["unit"] = list(self.unit) or None
+        values["actions"] = self.actions.name if self.actions else None
         values["stride"] = self.stride if self.stride > 1 else None
         values["tolerance"] = self.tolerance if self.tolerance != TOLERANCE_S else None
         return {name: value for name, value in values.items() if value is not None}
@@ -98,21 +104,13 @@ def check_over(text: str) -> Over:
     raise UsageError(f"--over {text!r:.40} is not known; there are {', '.join(get_args(Over))}")
 
 
-def parse_units(text: str | None) -> dict[str, str]:
-    """ "observation.state=rad,action=deg" → unit by feature or component. UsageError."""
-    units = {}
-    for part in text.split(",") if text else ():
-        name, _, unit = (word.strip() for word in part.partition("="))
-        if not name or not re.fullmatch(r"[\w/%°²³·^-]{1,20}", unit):
-            raise UsageError(f"--unit {part!r:.60}: FEATURE=UNIT is needed, e.g. observation.state=rad,action=m/s")
-        units[name] = unit
-    return units
-
-
 def lerobot_table(meta: LeRobotMeta, asked: LeRobotOptions, hub: HubFolder | None = None) -> ViewTable:
     """The chosen episodes' kept frames. `hub`: where missing files are loaded from."""
     camera = meta.camera(asked.camera)
-    choice = choose(meta, asked.state, asked.command, asked.over, asked.unit)
+    mistakes = Mistakes()
+    declared = read_declared(asked.actions, None, asked.unit, mistakes)
+    choice = choose(meta, asked.state, asked.command, asked.over, declared.units)
+    actions = actions_of(declared, choice, asked.stride, mistakes)
     listed = meta.episodes(camera)
     splits = splits_of(meta, listed, asked)
     kept = np.array([split is not None for split in splits])
@@ -121,6 +119,8 @@ def lerobot_table(meta: LeRobotMeta, asked: LeRobotOptions, hub: HubFolder | Non
         hub.fetch([*chosen.data, *chosen.videos])
     tasks = meta.tasks()
     rows = read_rows(meta.root, listed, kept, choice, asked.stride)
+    _check_values(actions, choice, rows, chosen.numbers, asked.stride, mistakes)
+    mistakes.raise_any(str(meta.root))
     names = [f"episode_{number:06d}" for number in chosen.numbers.tolist()]
     labels = _labels(rows, tasks, names)
     return ViewTable(
@@ -133,10 +133,43 @@ def lerobot_table(meta: LeRobotMeta, asked: LeRobotOptions, hub: HubFolder | Non
         splits=_shared_out([split or OF_ALL for split in splits if split], names, labels, asked.val_fraction),
         labels=labels,
         pictures=_pictures(meta, camera, chosen, rows, asked.tolerance),
-        actions=choice.actions,
+        actions=actions,
         settled={name: value for name, value in asked.given().items() if name != "tolerance"},
         where=lambda row: f"{chosen.data[rows.of[row]]}, row {rows.places[row]}",
     )
+
+
+def actions_of(declared: Declared, choice: Choice, stride: int, mistakes: Mistakes) -> ActionSpec:
+    """The commands, or the terms of a file; a feature that these name stands for its components.
+
+    FormatError, with all that is wrong with the terms, also where they combine commands otherwise than the stride does.
+    """
+    if not declared.terms:
+        return choice.actions
+    terms = []
+    for term in declared.terms:
+        columns = term.get("columns") if isinstance(term, dict) else None
+        if isinstance(columns, list):
+            term = {**term, "columns": [part for name in columns for part in choice.components(name)]}
+        terms.append(term)
+    actions = action_of(replace(declared, terms=terms), choice.fields, mistakes) or ActionSpec()
+    for term in actions.terms:
+        if term.op == "command" and term.over != choice.over and stride > 1:
+            mistakes.add(f"{declared.where}: commands are over {term.over}, and --over is {choice.over}; give the same")
+    mistakes.raise_any(declared.where)
+    return actions
+
+
+def _check_values(
+    actions: ActionSpec, choice: Choice, rows: Rows, numbers: np.ndarray, stride: int, mistakes: Mistakes
+) -> None:
+    """Notes rows that a term cannot be made of: a rotation that is none, a value that is not among a term's."""
+    names = [param.name for param in choice.fields]
+    for term in actions.terms:
+        wrong, why = value_problems(term, rows.params[:, [names.index(name) for name in term.columns]].astype(float))
+        for row in np.flatnonzero(wrong)[:SHOWN].tolist():
+            place = f"episode {numbers[rows.of[row]]}, frame {rows.steps[row] * stride}"
+            mistakes.add(f"{place}: {', '.join(term.columns)} {why}", term.op)
 
 
 def _pictures(meta: LeRobotMeta, camera: Feature, chosen: Episodes, rows: Rows, tolerance: float) -> Pictures:

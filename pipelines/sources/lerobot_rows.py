@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
+from pipelines.sources.declared_actions import DEGREES
 from pipelines.sources.lerobot_meta import OF_EVERY_SET, Episodes, Feature, LeRobotMeta, numbers_of, read_parquet
 from shards.errors import FormatError, UsageError
 from shards.schema import MAX_PARAMS, ActionSpec, ActionTerm, ParamField
@@ -47,17 +48,21 @@ class Choice:
 
     @property
     def fields(self) -> tuple[ParamField, ...]:
-        return tuple(ParamField(name, "rad" if unit == "deg" else unit) for name, unit in self._units())
+        return tuple(ParamField(name, "rad" if unit in DEGREES else unit) for name, unit in self._units())
 
     @property
     def factors(self) -> np.ndarray:
         """float64 [P], by which what is recorded is multiplied."""
-        return np.array([np.pi / 180 if unit == "deg" else 1.0 for _, unit in self._units()])
+        return np.array([np.pi / 180 if unit in DEGREES else 1.0 for _, unit in self._units()])
 
     @property
     def actions(self) -> ActionSpec:
         columns = tuple(name for feature in self.commands for name in feature.components)
         return ActionSpec((ActionTerm("command", columns, over=self.over),) if columns else ())
+
+    def components(self, name: str) -> list[str]:
+        """Of a feature; or the component itself."""
+        return next((list(feature.components) for feature in self.features if feature.key == name), [name])
 
     def _units(self) -> list[tuple[str, str]]:
         names = [(feature.key, name) for feature in self.features for name in feature.components]
@@ -114,7 +119,7 @@ def _check_names(choice: Choice) -> None:
         raise UsageError(f"two components are both called {twice[0]}; leave one of their features out (--state)")
     known = [feature.key for feature in choice.features] + names
     if unknown := [name for name in choice.units if name not in known]:
-        raise UsageError(f"--unit {unknown[0]}: nothing of that name is taken; there are {', '.join(known)}")
+        raise UsageError(f"a unit for {unknown[0]}: nothing of that name is taken; there are {', '.join(known)}")
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from small_lerobot import (
 )
 
 from pipelines.build.views import shard_views
-from pipelines.sources.lerobot import LeRobotOptions, LeRobotSource, check_over, parse_units, within
+from pipelines.sources.lerobot import LeRobotOptions, LeRobotSource, check_over, within
 from shards.errors import FormatError, UsageError
 from shards.reader import ShardSet
 from shards.schema import ActionSpec, ActionTerm, ViewSpec
@@ -153,10 +153,55 @@ def test_options_out_of_range() -> None:
         LeRobotOptions(TOP, tolerance=0.0)
     with pytest.raises(UsageError, match="--over 'max' is not known; there are last, sum, mean"):
         check_over("max")
-    assert parse_units("a=m/s, b.c=rad") == {"a": "m/s", "b.c": "rad"}
-    for text in ("a", "a=", "=m", "a=\x1b[31m", "a=rad,"):
-        with pytest.raises(UsageError, match="FEATURE=UNIT is needed"):
-            parse_units(text)
+
+
+def test_an_action_of_states(tmp_path: Path) -> None:
+    root = make_lerobot(tmp_path / "set", kind="image")
+    file = tmp_path / "actions.toml"
+    file.write_text(
+        """
+        [units]
+        "observation.state.grip" = "deg"
+        "action" = "m"
+        [[action]]
+        op = "difference"
+        columns = ["observation.state.x", "observation.state.y"]
+        [[action]]
+        op = "angle_difference"
+        columns = ["observation.state.grip"]
+        [[action]]
+        op = "command"
+        over = "sum"
+        columns = ["action"]
+        """
+    )
+    source = LeRobotSource(root, LeRobotOptions(TOP, actions=file, over="sum", stride=2, unit=("action.1=cm",)))
+    names = [f"observation.state.{name}" for name in ("x", "y", "grip")]
+    assert source.actions == ActionSpec(
+        (
+            ActionTerm("difference", tuple(names[:2])),
+            ActionTerm("angle_difference", (names[2],)),
+            ActionTerm("command", ("action.0", "action.1"), over="sum"),
+        )
+    )
+    assert [field.unit for field in source.params] == ["1", "1", "rad", "m", "cm"]
+    assert source.table.params[1, 2] == np.float32(np.deg2rad(102.0))
+    with pytest.raises(FormatError, match=r"commands are over sum, and --over is mean; give the same"):
+        LeRobotSource(root, LeRobotOptions(TOP, actions=file, over="mean", stride=2))
+    file.write_text(
+        '[[action]]\nop = "difference"\ncolumns = ["pose"]\n[[action]]\nop = "leap"\ncolumns = ["action"]\n'
+    )
+    with pytest.raises(
+        FormatError, match=r"2 mistakes: actions\.toml, action 1 needs pose; .*; actions\.toml, action 2: op"
+    ):
+        LeRobotSource(root, LeRobotOptions(TOP, actions=file))
+    file.write_text(
+        '[[action]]\nop = "categorical"\ncolumns = ["observation.state.x"]\nvalues = [1, 2, 3, 4, 5, 6, 7, 8]\n'
+    )
+    with pytest.raises(FormatError, match=r"episode 2, frame 6: observation\.state\.x is none of 1, 2"):
+        LeRobotSource(
+            make_lerobot(tmp_path / "more", kind="image", lengths=(7, 5, 7)), LeRobotOptions(TOP, actions=file)
+        )
 
 
 def test_a_set_on_the_hub_is_the_set_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,7 @@ def test_columns_are_chosen(tmp_path: Path) -> None:
         ({"states": "observation.images.top"}, "it is image, not numbers"),
         ({"states": "nothing"}, "it is no feature of .*; there are observation.state, action, next.done"),
         ({"states": "action"}, "--state and --command both name action"),
-        ({"units": {"observation.pose": "m"}}, "--unit observation.pose: nothing of that name is taken"),
+        ({"units": {"observation.pose": "m"}}, r"a unit for observation\.pose: nothing of that name is taken"),
     ]
     for options, said in mistakes:
         with pytest.raises(UsageError, match=said):
