@@ -30,7 +30,9 @@ from shards.errors import FormatError
 
 IMAGES, CAMERAS = "images.txt", "cameras.txt"
 BINARY = ("images.bin", "cameras.bin")
-TEXTS = (IMAGES, CAMERAS, *BINARY)
+BESIDE = tuple(f"{name}.{kind}" for name in ("points3D", "rigs", "frames") for kind in ("txt", "bin"))
+TEXTS = (IMAGES, CAMERAS, *BINARY, *BESIDE)
+"""Files of a model, of which the first two are read."""
 UNTOLD = ("sparse", "colmap", "text", "0")  # folders that tell no scene from another
 MODELS = {
     "SIMPLE_PINHOLE": "f cx cy",
