@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from pipelines.sources.files import FileEntry, FileList
+from pipelines.sources.mistakes import Mistakes
 from shards.environment import pass_environment_on
 from shards.errors import FormatError
 from shards.schema import ActionSpec, ActionTerm, ParamField
@@ -59,12 +60,12 @@ class Scene:
         return f"{self.file}, {self.rows[frame]}"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Findings:
-    """What is wrong, a line each. mistakes: whatever; missing: frames whose pictures are not there."""
+    """What is wrong with frames. missing: that their pictures are not there, which may be allowed for."""
 
-    mistakes: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
+    mistakes: Mistakes = field(default_factory=Mistakes)
+    missing: Mistakes = field(default_factory=Mistakes)
 
 
 def without_missing(scenes: Sequence[Scene]) -> list[Scene]:
@@ -116,16 +117,15 @@ def not_rigid(poses: np.ndarray) -> np.ndarray:
 def check_frames(scene: Scene, found: Findings) -> None:
     """Finds what is wrong with single frames: poses that are none, a picture that stands there twice."""
     for frame in np.flatnonzero(not_rigid(scene.poses)).tolist():
-        found.mistakes.append(
+        found.mistakes.add(
             f"{scene.where(frame)}: its pose is no rotation and translation (RᵀR must be 1, det R positive, the last "
-            "row 0 0 0 1, all finite)"
+            "row 0 0 0 1, all finite)",
+            "pose",
         )
     first: dict[str, int] = {}
     for frame, name in enumerate(scene.images):
         if name and first.setdefault(name, frame) != frame:
-            found.mistakes.append(
-                f"{scene.where(frame)}: {name} stands there twice, first as {scene.rows[first[name]]}"
-            )
+            found.mistakes.add(f"{scene.where(frame)}: {name} stands there twice, first as {scene.rows[first[name]]}")
 
 
 def below(folder: str, path: str) -> str | None:

@@ -180,7 +180,7 @@ def _intrinsics(
     """float64 [F] of each that all cameras in use have."""
     for frame, camera in enumerate(of):
         if camera not in cameras:
-            found.mistakes.append(f"{scene.where(frame)}: camera {camera!r:.40} is not in {CAMERAS}")
+            found.mistakes.add(f"{scene.where(frame)}: camera {camera!r:.40} is not in {CAMERAS}", "camera")
     used = [cameras[camera] for camera in of if camera in cameras]
     every = set.intersection(*map(set, used)) if len(used) == len(of) else set()
     return {name: np.array([camera[name] for camera in used]) for name in INTRINSICS if name in every}
@@ -199,7 +199,7 @@ def _placed(scene: Scene, folder: str, names: set[str], found: Findings) -> list
         raise FormatError(f"{scene.file}: its pictures, {scene.images[0]!r:.80} first, are in none of {looked}")
     for frame, name in enumerate(places[base]):
         if name is None:
-            found.mistakes.append(f"{scene.where(frame)}: {scene.images[frame]!r:.200} leaves the source")
+            found.mistakes.add(f"{scene.where(frame)}: {scene.images[frame]!r:.200} leaves the source", "outside")
         elif name not in names:
-            found.missing.append(f"{scene.where(frame)}: {name} is not there")
+            found.missing.add(f"{scene.where(frame)}: {name} is not there")
     return [name if name is not None and name in names else "" for name in places[base]]

@@ -1,13 +1,13 @@
 """Layouts that say which picture belongs to what: NeRF's, COLMAP's, values in file names. Each as a ViewTable.
 
-`find_layout` tells which one a source has. Pictures lie in a folder, a plain tar or a zip. Letters: R rows (pictures),
-Q sequences.
+`read_layout` is to them what `read_manifest` is to tables. Pictures lie in a folder, a plain tar or a zip. Letters: R
+rows (pictures), Q sequences, P parameters.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,73 +25,159 @@ from pipelines.sources.cameras import (
 )
 from pipelines.sources.choose import validation_share
 from pipelines.sources.colmap import BINARY, IMAGES, TEXTS, read_models
+from pipelines.sources.declared_actions import (
+    DEGREES,
+    FILE,
+    Declared,
+    action_of,
+    fields_of,
+    read_declared,
+    scale_of,
+    value_problems,
+)
 from pipelines.sources.files import FileEntry, FileList, list_files
+from pipelines.sources.leaks import refuse_leaks
+from pipelines.sources.manifest import Reading
+from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.nerf import read_transforms, transforms_files
 from pipelines.sources.pattern import compile_pattern, read_names
 from pipelines.sources.table import FilePictures, ViewTable
 from shards.errors import FormatError, UsageError
 
-log = logging.getLogger(__name__)
-
 LAYOUTS = ("nerf", "colmap", "pattern")
 NOTES = (".json", *TEXTS)
-MISTAKES_SHOWN = 20
 WANTED = {
     "nerf": "transforms.json, or transforms_train.json …, beside its pictures",
     "colmap": "cameras.txt and images.txt, in sparse/0 or beside the pictures",
 }
 
 
-def list_layout(path: Path) -> FileList:
-    """The pictures of a source, and the texts that a layout may have. FormatError as list_files."""
-    return list_files(path, NOTES)
+@dataclass(frozen=True)
+class LayoutOptions:
+    """layout     one of LAYOUTS; None: pattern where one is given, else the one that the source has
+    pattern       of the names, "{object}/{name}_{azimuth:deg}.png"
+    val_fraction  this share of the sequences of each class is validation
+    max_bad       frames whose pictures are not there are left out if they are no more
+    actions, action, units, allow_repeats  as ManifestOptions
+    """
+
+    layout: str | None = None
+    pattern: str | None = None
+    val_fraction: float | None = None
+    max_bad: int = 0
+    actions: Path | None = None
+    action: str | None = None
+    units: tuple[str, ...] = ()
+    allow_repeats: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Of the command line."""
+        return {
+            "layout": self.layout,
+            "pattern": self.pattern,
+            "actions": self.actions.name if self.actions else None,
+            "action": self.action,
+            "unit": list(self.units) or None,
+            "val_fraction": self.val_fraction,
+        }
 
 
-def find_layout(files: FileList) -> str | None:
-    """ "nerf" or "colmap" where the files that say so are there; None: neither. NeRF's goes first, being made of
-    COLMAP's often."""
+def find_layout(path: Path, asked: LayoutOptions) -> str | None:
+    """What is asked for, else "nerf" or "colmap" where the files that say so are there; None: neither.
+
+    UsageError: a layout that is not known, or that does not go with a pattern.
+    """
+    if asked.layout is not None and asked.layout not in LAYOUTS:
+        raise UsageError(f"--layout {asked.layout!r:.40} is not known; there are {', '.join(LAYOUTS)}")
+    if asked.pattern is not None and asked.layout not in (None, "pattern"):
+        raise UsageError(f"--pattern is for --layout pattern, not for {asked.layout}; leave out one")
+    if asked.layout == "pattern" and asked.pattern is None:
+        raise UsageError("--layout pattern needs --pattern '{object}/{name}_{azimuth:deg}.png', with your names")
+    if asked.layout is not None or asked.pattern is not None:
+        return asked.layout or "pattern"
+    try:
+        files = list_files(path, NOTES)
+    except FormatError:
+        return None  # no pictures: whoever asks says what is missing
     if transforms_files(files):
         return "nerf"
     return "colmap" if note_named(files.notes, IMAGES, *BINARY) else None
 
 
-def scene_table(files: FileList, layout: str, val_fraction: float | None = None, max_bad: int = 0) -> ViewTable:
-    """Scenes as sequences, their poses and intrinsics as parameters, the action `relative_pose`.
+def read_layout(path: Path, asked: LayoutOptions) -> Reading:
+    """All that is wrong with it is in `mistakes`. FormatError or UsageError: nothing can be made of it at all."""
+    layout = find_layout(path, asked)
+    if layout is None:
+        raise FormatError(f"{path} holds neither {WANTED['nerf']}, nor {WANTED['colmap']}")
+    files, found = list_files(path, NOTES), Findings()
+    declared = _declared(path, asked, found.mistakes)
+    table = _pattern_table(files, asked, found) if layout == "pattern" else _scene_table(files, layout, asked, found)
+    reading = Reading(path, found.mistakes, [])
+    _count_missing(found, asked.max_bad, reading.notes)
+    if table is not None:
+        table = _with_declared(table, declared, found.mistakes)
+    if table is not None and not found.mistakes.count:
+        refuse_leaks(table, found.mistakes, reading.notes, allow_repeats=asked.allow_repeats)
+    if not found.mistakes.count:
+        reading.table = table
+    if left_out := str(files.others):
+        reading.notes.append(left_out)
+    return reading
 
-    max_bad  frames whose pictures are not there are left out if they are no more
-    FormatError: the layout's files are not there, or not what they should be; the first 20 mistakes in them, each with
-    its file and frame. UsageError: --val-fraction where the layout has splits.
+
+def _declared(path: Path, asked: LayoutOptions, mistakes: Mistakes) -> Declared:
+    beside = (path if path.is_dir() else path.parent) / FILE
+    if asked.actions and not asked.actions.is_file():
+        raise UsageError(f"--actions {asked.actions}: there is no such file")
+    return read_declared(asked.actions or (beside if beside.is_file() else None), asked.action, asked.units, mistakes)
+
+
+def _count_missing(found: Findings, max_bad: int, notes: list[str]) -> None:
+    """Pictures that are not there are mistakes, or left out."""
+    count, lines = found.missing.count, found.missing.first
+    if not count:
+        return
+    if count <= max_bad:
+        notes.append(f"{count} frames are left out, e.g. {lines[0]}")
+        return
+    for line in lines:
+        advice = f" (--max-bad {count} leaves out what is not there)" if line == lines[-1] else ""
+        found.mistakes.add(line + advice, "missing")
+    found.mistakes.count_more(count - len(lines))
+
+
+def _scene_table(files: FileList, layout: str, asked: LayoutOptions, found: Findings) -> ViewTable | None:
+    """Scenes as sequences, poses and intrinsics as parameters, the action `relative_pose`. None: no frame is left.
+
+    FormatError: the layout's files are not there, or not what they should be.
     """
-    found = Findings()
     scenes = read_transforms(files, found) if layout == "nerf" else read_models(files, found)
     if not scenes:
         raise FormatError(f"{files.reader.path} holds no {WANTED[layout]}")
-    refuse_mistakes(files.reader.path, found, max_bad)
-    scenes = without_missing(scenes)
-    scenes.sort(key=lambda scene: scene.name)
+    scenes = sorted(without_missing(scenes), key=lambda scene: scene.name)
+    if not scenes:
+        return None
     counts = [len(scene.images) for scene in scenes]
-    first = np.cumsum([0, *counts])
     fields = intrinsic_fields(scenes)
     names = [image for scene in scenes for image in scene.images]
-    _count_unnamed(files, names)
+    if unnamed := len(files.images) - len(set(names)):
+        files.others.notes.append(f"{unnamed} pictures are named by no frame")
+    sequences, given = [scene.name for scene in scenes], [scene.split for scene in scenes]
+    entries = {entry.name: entry for entry in files.images}
     return ViewTable(
-        sequences=[scene.name for scene in scenes],
+        sequences=sequences,
         of=np.repeat(np.arange(len(scenes), dtype=np.int32), counts),
         steps=np.concatenate([np.arange(count, dtype=np.int32) for count in counts]),
         ordered=False,
         params=np.concatenate([pose_params(scene, fields) for scene in scenes]),
         fields=pose_fields(scenes),
-        splits=choose_splits([scene.name for scene in scenes], [None] * len(scenes), _splits(scenes), val_fraction),
+        splits=_choose_splits(sequences, [None] * len(scenes), given, asked.val_fraction),
         labels=[None] * len(scenes),
-        pictures=_pictures(files, names),
+        pictures=_pictures(files, [entries[name] for name in names]),
         actions=POSE_ACTION,
-        settled=_settled(layout, val_fraction),
-        where=_where(scenes, first),
+        settled={"layout": layout},
+        where=_where(scenes, np.cumsum([0, *counts])),
     )
-
-
-def _splits(scenes: Sequence[Scene]) -> list[str | None]:
-    return [scene.split for scene in scenes]
 
 
 def _where(scenes: Sequence[Scene], first: np.ndarray) -> Callable[[int], str]:
@@ -102,20 +188,16 @@ def _where(scenes: Sequence[Scene], first: np.ndarray) -> Callable[[int], str]:
     return where
 
 
-def _count_unnamed(files: FileList, names: Sequence[str]) -> None:
-    if unnamed := len(files.images) - len(set(names)):
-        files.others.notes.append(f"{unnamed} pictures are named by no frame")
+def _pattern_table(files: FileList, asked: LayoutOptions, found: Findings) -> ViewTable | None:
+    """Pictures whose names match; the others are counted in `files.others`. None: there are mistakes.
 
-
-def pattern_table(files: FileList, text: str, val_fraction: float | None = None) -> ViewTable:
-    """Pictures whose names match the pattern `text`; the others are counted in `files.others`.
-
-    FormatError: the first 20 mistakes, each with its file. UsageError: as compile_pattern and read_names.
+    UsageError: as compile_pattern and read_names.
     """
-    pattern, found = compile_pattern(text), Findings()
-    root = files.reader.root
+    assert asked.pattern is not None
+    pattern, root = compile_pattern(asked.pattern), files.reader.root
     rows = read_names(pattern, [root + entry.name for entry in files.images], files.others, found.mistakes)
-    refuse_mistakes(files.reader.path, found)
+    if found.mistakes.count:
+        return None
     entries = [files.images[i] for i in rows.entries.tolist()]
     return ViewTable(
         sequences=rows.sequences,
@@ -124,21 +206,34 @@ def pattern_table(files: FileList, text: str, val_fraction: float | None = None)
         ordered=pattern.has("step"),
         params=rows.params.astype(np.float32),
         fields=pattern.fields,
-        splits=choose_splits(rows.sequences, rows.labels, rows.splits, val_fraction),
+        splits=_choose_splits(rows.sequences, rows.labels, rows.splits, asked.val_fraction),
         labels=rows.labels,
-        pictures=_of_entries(files, entries),
+        pictures=_pictures(files, entries),
         actions=pattern.actions,
-        settled={"layout": "pattern", "pattern": text}
-        | ({} if val_fraction is None else {"val_fraction": val_fraction}),
+        settled={"layout": "pattern"},
         where=lambda row: root + entries[row].name,
     )
 
 
-def _settled(layout: str, val_fraction: float | None) -> dict[str, Any]:
-    return {"layout": layout} | ({} if val_fraction is None else {"val_fraction": val_fraction})
+def _with_declared(table: ViewTable, declared: Declared, mistakes: Mistakes) -> ViewTable:
+    """The table with the action and units that the user declares in the place of the layout's own."""
+    names = [field.name for field in table.fields]
+    said = fields_of(names, declared, mistakes)
+    named = {name for name in names if name in declared.units or name.rpartition(".")[0] in declared.units}
+    for field in table.fields:
+        if field.name in named and field.unit == "rad" and declared.units.get(field.name) in DEGREES:
+            mistakes.add(f"{declared.where or '--unit'}: {field.name} is in rad already", "unit")
+    fields = tuple(new if new.name in named else old for new, old in zip(said, table.fields, strict=True))
+    params = (table.params * scale_of(names, declared)).astype(np.float32)
+    action = action_of(declared, fields, mistakes) if declared.terms else table.actions
+    for term in action.terms if action and declared.terms else ():
+        bad, what = value_problems(term, params[:, [names.index(name) for name in term.columns]].astype(np.float64))
+        for row in np.flatnonzero(bad).tolist():
+            mistakes.add(f"{table.where(row)}: {term.columns[0]} … {what}", term.op)
+    return replace(table, fields=fields, params=params, actions=action)
 
 
-def choose_splits(
+def _choose_splits(
     names: Sequence[str], labels: Sequence[str | None], given: Sequence[str | None], val_fraction: float | None
 ) -> list[str]:
     """[Q]: what the layout says; or a share of the sequences of each class for val; or all of it for train."""
@@ -152,56 +247,10 @@ def choose_splits(
     return ["val" if is_val else "train" for is_val in chosen]
 
 
-def refuse_mistakes(path: Path, found: Findings, max_bad: int = 0) -> None:
-    """FormatError with the first 20, if there are any; at most `max_bad` missing pictures are only logged."""
-    lines = [*found.mistakes, *(found.missing if len(found.missing) > max_bad else ())]
-    if lines:
-        more = f"; and {len(lines) - MISTAKES_SHOWN} more" if len(lines) > MISTAKES_SHOWN else ""
-        advice = "" if found.mistakes else f"; --max-bad {len(found.missing)} leaves out what is not there"
-        count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
-        raise FormatError(f"{path}: {count}: {'; '.join(lines[:MISTAKES_SHOWN])}{more}{advice}")
-    if found.missing:
-        log.warning("%s: %d frames are left out, e.g. %s", path, len(found.missing), found.missing[0])
-
-
-def _pictures(files: FileList, names: Sequence[str]) -> FilePictures:
-    entries = {entry.name: entry for entry in files.images}
-    return _of_entries(files, [entries[name] for name in names])
-
-
-def _of_entries(files: FileList, entries: Sequence[FileEntry]) -> FilePictures:
+def _pictures(files: FileList, entries: Sequence[FileEntry]) -> FilePictures:
     return FilePictures(
         files.reader,
         [entry.name for entry in entries],
         np.array([entry.offset for entry in entries], np.int64),
         np.array([entry.length for entry in entries], np.int64),
     )
-
-
-def layout_table(
-    path: Path,
-    layout: str | None = None,
-    *,
-    pattern: str | None = None,
-    val_fraction: float | None = None,
-    max_bad: int = 0,
-) -> ViewTable:
-    """The table of a source in one of LAYOUTS; None: the one that it has, which a pattern says itself.
-
-    FormatError, UsageError: as above; there is none of these layouts; a layout that is not known.
-    """
-    if layout is not None and layout not in LAYOUTS:
-        raise UsageError(f"--layout {layout!r:.40} is not known; there are {', '.join(LAYOUTS)}")
-    if pattern is not None and layout not in (None, "pattern"):
-        raise UsageError(f"--pattern is for --layout pattern, not for {layout}; leave out one")
-    if layout == "pattern" and pattern is None:
-        raise UsageError("--layout pattern needs --pattern '{object}/{name}_{azimuth:deg}.png', with your names")
-    files = list_layout(path)
-    if pattern is not None:
-        table = pattern_table(files, pattern, val_fraction)
-    elif layout := layout or find_layout(files):
-        table = scene_table(files, layout, val_fraction, max_bad)
-    else:
-        raise FormatError(f"{path} holds neither {WANTED['nerf']}, nor {WANTED['colmap']}")
-    files.others.warn(path)
-    return table

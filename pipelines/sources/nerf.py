@@ -100,18 +100,18 @@ def _image(frame: dict[str, Any], folder: str, names: set[str], where: str, foun
     """The picture's name below the root. Blender's file_path has no suffix."""
     path = frame.get("file_path")
     if not isinstance(path, str) or not path:
-        found.mistakes.append(f"{where}: file_path must be a text, found {path!r:.40}")
+        found.mistakes.add(f"{where}: file_path must be a text, found {path!r:.40}", "file_path")
         return None
     name = below(folder, path)
     if name is None:
-        found.mistakes.append(f"{where}: {path!r:.200} leaves the source; paths must lie below it")
+        found.mistakes.add(f"{where}: {path!r:.200} leaves the source; paths must lie below it", "outside")
         return None
     if name in names:
         return name
     complete = [name + suffix for suffix in WITHOUT_SUFFIX if name + suffix in names]
     if not complete:
         tried = "" if name.lower().endswith(SUFFIXES) else " (nor with .png, .jpg …)"
-        found.missing.append(f"{where}: {name} is not there{tried}")
+        found.missing.add(f"{where}: {name} is not there{tried}")
         return None
     return complete[0]
 
@@ -126,7 +126,7 @@ def _matrix(frame: dict[str, Any], where: str, found: Findings) -> np.ndarray:
     if matrix.shape == (3, 4):
         matrix = np.concatenate([matrix, [[0.0, 0.0, 0.0, 1.0]]])
     if matrix.shape != (4, 4):
-        found.mistakes.append(f"{where}: transform_matrix must be 4×4 or 3×4 numbers, found {value!r:.60}")
+        found.mistakes.add(f"{where}: transform_matrix must be 4×4 or 3×4 numbers, found {value!r:.60}", "matrix")
         return np.eye(4)
     return matrix
 
@@ -142,7 +142,7 @@ def _intrinsics(record: dict[str, Any], frames: list[Any], scene: Scene, found: 
             continue
         wrong = [i for i, value in enumerate(values) if not _is_number(value)]
         for i in wrong:
-            found.mistakes.append(f"{scene.where(i)}: {key} must be a finite number, found {values[i]!r:.40}")
+            found.mistakes.add(f"{scene.where(i)}: {key} must be a finite number, found {values[i]!r:.40}", key)
         if not wrong:
             kept[key] = np.array(values, np.float64)
     return kept
@@ -166,7 +166,7 @@ def _by_lists(
         for path in paths:
             name = below(folder, path) if isinstance(path, str) else None
             if split_of.setdefault(name, split) != split:
-                found.mistakes.append(
+                found.mistakes.add(
                     f"{scene.file}: {path!r:.200} is in {split_of[name]}_filenames and {split}_filenames"
                 )
     of = [split_of.get(below(folder, str(frame.get("file_path")))) for frame in frames]

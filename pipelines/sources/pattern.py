@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.archives import OTHER_NAME, LeftOut, printable
+from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.split_folders import split_of
 from shards.errors import UsageError
 from shards.schema import MAX_PARAMS, ActionSpec, ActionTerm, ParamField
@@ -128,7 +129,7 @@ def _wrong(text: str, why: str) -> UsageError:
     return UsageError(f"--pattern {printable(text[:200])!r}: {why}; an example is {EXAMPLE}")
 
 
-def read_names(pattern: Pattern, names: Sequence[str], others: LeftOut, mistakes: list[str]) -> PatternRows:
+def read_names(pattern: Pattern, names: Sequence[str], others: LeftOut, mistakes: Mistakes) -> PatternRows:
     """What `names` (below the source, with "/", ascending) say. Those that do not match are counted in `others`.
 
     Adds to `mistakes`: a split that is none, a sequence in two splits, two pictures at one step. UsageError: none of
@@ -149,7 +150,9 @@ def read_names(pattern: Pattern, names: Sequence[str], others: LeftOut, mistakes
         if number == len(splits):
             splits.append(split)
         elif split != splits[number]:
-            mistakes.append(f"{printable(name)}: {sequence!r} is in {split} and in {splits[number]}; it must be in one")
+            mistakes.add(
+                f"{printable(name)}: {sequence!r} is in {split} and in {splits[number]}; it must be in one", "splits"
+            )
         entries.append(position)
         numbers.append(number)
         steps.append(_step(groups.get("step"), name, mistakes))
@@ -165,21 +168,21 @@ def read_names(pattern: Pattern, names: Sequence[str], others: LeftOut, mistakes
     return rows
 
 
-def _split(text: str | None, name: str, mistakes: list[str]) -> str | None:
+def _split(text: str | None, name: str, mistakes: Mistakes) -> str | None:
     if text is None:
         return None
     split = split_of(text)
     if split is None:
-        mistakes.append(f"{printable(name)}: {text!r} is no split; splits are train, val, test")
+        mistakes.add(f"{printable(name)}: {text!r} is no split; splits are train, val, test", "split")
     return split
 
 
-def _step(text: str | None, name: str, mistakes: list[str]) -> int:
+def _step(text: str | None, name: str, mistakes: Mistakes) -> int:
     if text is None:
         return 0
     step = int(text) if len(text) < 12 else -1
     if not 0 <= step <= LAST_STEP:
-        mistakes.append(f"{printable(name)}: step {text[:40]} is not between 0 and {LAST_STEP}")
+        mistakes.add(f"{printable(name)}: step {text[:40]} is not between 0 and {LAST_STEP}", "step")
         return 0
     return step
 
@@ -215,7 +218,7 @@ def _sorted(
     )
 
 
-def _refuse_same_steps(rows: PatternRows, names: Sequence[str], mistakes: list[str]) -> None:
+def _refuse_same_steps(rows: PatternRows, names: Sequence[str], mistakes: Mistakes) -> None:
     for i in (1 + np.flatnonzero((np.diff(rows.of) == 0) & (np.diff(rows.steps) == 0))).tolist():
         first, second = (printable(names[int(rows.entries[row])]) for row in (i - 1, i))
-        mistakes.append(f"{second}: step {rows.steps[i]} of {rows.sequences[rows.of[i]]!r} is {first} already")
+        mistakes.add(f"{second}: step {rows.steps[i]} of {rows.sequences[rows.of[i]]!r} is {first} already", "steps")

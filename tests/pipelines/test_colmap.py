@@ -43,7 +43,7 @@ def write_model(folder: Path, names: list[str], cameras: list[int], seed: int = 
 
 def read(source: Path) -> tuple[list[Scene], list[str]]:
     found = Findings()
-    return read_models(list_files(source, TEXTS), found), [*found.mistakes, *found.missing]
+    return read_models(list_files(source, TEXTS), found), [*found.mistakes.first, *found.missing.first]
 
 
 def test_world_to_camera_is_inverted() -> None:

@@ -12,8 +12,8 @@ from small_capture import COLOURS, GL_TO_CV, SIDE, cameras, in_frame, photograph
 from small_images import make_folder, make_tar, picture
 
 from pipelines.build.views import shard_views
-from pipelines.sources.layouts import layout_table
-from pipelines.sources.table import TableSource
+from pipelines.sources.layouts import LayoutOptions, read_layout
+from pipelines.sources.table import TableSource, ViewTable
 from seqjepa.data.actions import actions_between
 from shards.errors import FormatError, UsageError
 from shards.reader import ShardSet
@@ -22,8 +22,12 @@ from shards.split_index import SplitIndex
 from shards.verify import verify
 
 
-def shards_of(source: Path, out: Path, **layout: Any) -> ShardSet:
-    table = layout_table(source, **layout)
+def table_of(source: Path, **asked: Any) -> ViewTable:
+    return read_layout(source, LayoutOptions(**asked)).checked()
+
+
+def shards_of(source: Path, out: Path, **asked: Any) -> ShardSet:
+    table = table_of(source, **asked)
     shard_views(TableSource(source, table, name="manifest"), out, workers=0, encoding="raw", size=None)
     assert verify(out).ok
     return ShardSet.open(out)
@@ -101,7 +105,7 @@ def test_a_tar_of_a_capture_makes_the_same_shards(tmp_path: Path) -> None:
 
 def test_splits_are_the_files_or_a_share_of_the_scenes(tmp_path: Path) -> None:
     for split, count in (("train", 4), ("val", 2), ("test", 3)):
-        write_nerf(tmp_path / "lego", cameras(count), f"transforms_{split}.json", split)
+        write_nerf(tmp_path / "lego", cameras(count, seed=count), f"transforms_{split}.json", split)
     found = shards_of(tmp_path / "lego", tmp_path / "one")
     assert {name: found.split(name).n_views.tolist() for name in found.info.splits} == {
         "train": [4],
@@ -109,7 +113,10 @@ def test_splits_are_the_files_or_a_share_of_the_scenes(tmp_path: Path) -> None:
         "test": [3],
     }
     with pytest.raises(UsageError, match="has splits of its own"):
-        layout_table(tmp_path / "lego", val_fraction=0.5)
+        table_of(tmp_path / "lego", val_fraction=0.5)
+    write_nerf(tmp_path / "lego", cameras(3, seed=4), "transforms_test.json", "test")
+    with pytest.raises(FormatError, match=r"frame 0 \(train/000\.png, train\): the same pixels in two splits"):
+        table_of(tmp_path / "lego")
     for scene in range(4):
         write_nerf(tmp_path / "scenes" / f"s{scene}", cameras(3, seed=scene))
     found = shards_of(tmp_path / "scenes", tmp_path / "two", val_fraction=0.25)
@@ -121,7 +128,7 @@ def test_mistakes_are_named_all_at_once(tmp_path: Path) -> None:
     poses[3:, :3, 0] *= 2
     write_nerf(tmp_path / "scene", poses)
     with pytest.raises(FormatError) as caught:
-        layout_table(tmp_path / "scene")
+        table_of(tmp_path / "scene")
     said = str(caught.value)
     assert ": 27 mistakes: transforms.json, frame 3: its pose is no rotation" in said
     assert said.count("no rotation and translation") == 20
@@ -134,8 +141,8 @@ def test_missing_pictures_may_be_left_out(tmp_path: Path) -> None:
     write_nerf(tmp_path / "scene", poses)
     for i in (0, 4):
         (tmp_path / f"scene/images/{i:03}.png").unlink()
-    with pytest.raises(FormatError, match=r"2 mistakes: .*frame 0: .*frame 4: .*; --max-bad 2 leaves out what is not"):
-        layout_table(tmp_path / "scene", max_bad=1)
+    with pytest.raises(FormatError, match=r"2 mistakes: .*frame 0: .*frame 4: .*--max-bad 2 leaves out what is not"):
+        table_of(tmp_path / "scene", max_bad=1)
     train = shards_of(tmp_path / "scene", tmp_path / "out", max_bad=2).split("train")
     np.testing.assert_allclose(as_matrices(actions_of(train)[0]), by_hand(poses[[1, 2, 3, 5]]), atol=1e-6)
 
@@ -172,6 +179,25 @@ def test_steps_in_file_names_are_an_order(tmp_path: Path) -> None:
     assert found.info.spec.actions == ActionSpec((ActionTerm("difference", ("x",)),))
 
 
+def test_what_the_user_declares_goes_before(tmp_path: Path) -> None:
+    write_nerf(tmp_path / "scene", cameras(4))
+    (tmp_path / "scene/actions.toml").write_text(
+        '[units]\n"pose.3" = "m"\n[[action]]\nop = "difference"\ncolumns = ["pose.3", "pose.7", "pose.11"]\n'
+    )
+    table = table_of(tmp_path / "scene")
+    assert table.actions == ActionSpec((ActionTerm("difference", ("pose.3", "pose.7", "pose.11")),))
+    assert {field.unit for field in table.fields if field.name == "pose.3"} == {"m"}
+    np.testing.assert_array_equal(table.params[:, 3], cameras(4)[:, 0, 3].astype(np.float32))
+    assert table_of(tmp_path / "scene", action="pose").actions != table.actions
+    make_folder(tmp_path / "turn", [f"cup_{angle}.png" for angle in (0, 90)], 16, 16)
+    named = table_of(tmp_path / "turn", pattern="{object}_{a:float}.png", units=("a=deg",))
+    np.testing.assert_allclose(named.params[:, 0], [0, np.pi / 2], rtol=1e-6)
+    with pytest.raises(FormatError, match="a is in rad already"):
+        table_of(tmp_path / "turn", pattern="{object}_{a:deg}.png", units=("a=deg",))
+    with pytest.raises(FormatError, match="the columns of numbers are a"):
+        table_of(tmp_path / "turn", pattern="{object}_{a:deg}.png", action="rotation")
+
+
 def test_what_is_asked_for_and_cannot_be(tmp_path: Path) -> None:
     make_folder(tmp_path / "plain", ["a.png"])
     for layout, said in [
@@ -183,5 +209,5 @@ def test_what_is_asked_for_and_cannot_be(tmp_path: Path) -> None:
         ({}, "holds neither transforms.json"),
     ]:
         with pytest.raises((UsageError, FormatError)) as caught:
-            layout_table(tmp_path / "plain", **layout)
+            table_of(tmp_path / "plain", **layout)
         assert said in str(caught.value)

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from pipelines.archives import LeftOut
+from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.pattern import PatternRows, compile_pattern, read_names
 from shards.errors import UsageError
 from shards.schema import ActionSpec, ActionTerm
 
 
 def read(pattern: str, names: list[str]) -> tuple[PatternRows, list[str], LeftOut]:
-    mistakes: list[str] = []
-    others = LeftOut()
-    return read_names(compile_pattern(pattern), sorted(names), others, mistakes), mistakes, others
+    mistakes, others = Mistakes(), LeftOut()
+    return read_names(compile_pattern(pattern), sorted(names), others, mistakes), mistakes.first, others
 
 
 def test_angles_and_numbers_in_names() -> None:

@@ -43,7 +43,7 @@ def write(path: Path, record: Any) -> None:
 
 def read(source: Path) -> tuple[list[Scene], list[str]]:
     found = Findings()
-    return read_transforms(list_files(source, TEXTS), found), [*found.mistakes, *found.missing]
+    return read_transforms(list_files(source, TEXTS), found), [*found.mistakes.first, *found.missing.first]
 
 
 @pytest.fixture
