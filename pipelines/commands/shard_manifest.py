@@ -48,6 +48,27 @@ MEANING: dict[str, Option] = {
         None,
     ),
 }
+LAYOUT: dict[str, Option] = {
+    "layout": (
+        Annotated[
+            str | None,
+            typer.Option(
+                metavar="NAME",
+                help="manifest, nerf (transforms.json), colmap (its text models) or pattern. Default: what is there.",
+            ),
+        ],
+        None,
+    ),
+    "pattern": (
+        Annotated[
+            str | None,
+            typer.Option(
+                metavar="NAMES", help="Values in file names, without a table: {object}/{name}_{azimuth:deg}.png"
+            ),
+        ],
+        None,
+    ),
+}
 ViewsPerSample = Annotated[
     int | None, typer.Option(min=1, max=1000, help="Frames of a sample; longer sequences take several. Default: fits.")
 ]
@@ -60,7 +81,7 @@ SHAPE: dict[str, Option] = {
 }
 
 
-@with_options({**COLUMNS, **MEANING, **SHAPE, **LOSSLESS})
+@with_options({**LAYOUT, **COLUMNS, **MEANING, **SHAPE, **LOSSLESS})
 def shard_manifest_command(
     source: Annotated[Path, typer.Option(help="Folder (or plain .tar or .zip) of images.")],
     out: Annotated[
@@ -85,11 +106,15 @@ def shard_manifest_command(
       seqjepa-data shard manifest --source drive.zip --manifest drive.csv --sequence run --step frame \\
                                   --unit yaw=deg --actions actions.toml --out shards/drive
       seqjepa-data shard manifest --source arm/ --action command --out shards/arm
+      seqjepa-data shard manifest --source scene/ --size 96 --out shards/scene
+      seqjepa-data shard manifest --source coil/ --pattern '{object}__{azimuth:deg}.png' --out shards/coil
 
+    Without a table, scene/ may have NeRF's transforms.json or a COLMAP text model: docs/layouts.md.
     Killed or interrupted, the same command goes on where it was. docs/manifest.md has the format.
     """
     from pipelines.build.views import shard_views
-    from pipelines.sources.manifest import ManifestOptions, read_manifest
+    from pipelines.sources.layouts import LayoutOptions, read_views
+    from pipelines.sources.manifest import ManifestOptions
     from pipelines.sources.table import TableSource
     from shards.errors import UsageError
     from shards.terminal import warn
@@ -99,14 +124,23 @@ def shard_manifest_command(
     asked = ManifestOptions(
         manifest, columns, val_fraction, given.pop("actions"), given.pop("action"), units, ignore, allow_repeats
     )
+    layout = LayoutOptions(
+        given.pop("layout"),
+        given.pop("pattern"),
+        val_fraction,
+        given["max_bad"],
+        asked.actions,
+        asked.action,
+        units,
+        allow_repeats,
+    )
     as_json, views = given.pop("as_json"), given.pop("views_per_sample")
     if out is None:
         raise UsageError("--out DIR is needed: the folder to write")
-    reading = read_manifest(source, asked)
+    reading = read_views(source, asked, layout)
     table = reading.checked()
     for note in reading.notes:
         warn(f"{reading.path.name}: {note}")
-    shard_views(
-        TableSource(source, table, name="manifest", options=asked.to_json(), views_per_sample=views), out, **given
-    )
+    options = {**asked.to_json(), **layout.to_json()}
+    shard_views(TableSource(source, table, name="manifest", options=options, views_per_sample=views), out, **given)
     show_contents(out, as_json)

@@ -1,6 +1,6 @@
 """Layouts that say which picture belongs to what: NeRF's, COLMAP's, values in file names. Each as a ViewTable.
 
-`read_layout` is to them what `read_manifest` is to tables. Pictures lie in a folder, a plain tar or a zip. Letters: R
+`read_views` chooses among them and tables (manifest.py). Pictures lie in a folder, a plain tar or a zip. Letters: R
 rows (pictures), Q sequences, P parameters.
 """
 
@@ -37,7 +37,7 @@ from pipelines.sources.declared_actions import (
 )
 from pipelines.sources.files import FileEntry, FileList, list_files
 from pipelines.sources.leaks import refuse_leaks
-from pipelines.sources.manifest import Reading
+from pipelines.sources.manifest import ManifestOptions, Reading, has_manifest, read_manifest
 from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.nerf import read_transforms, transforms_files
 from pipelines.sources.pattern import compile_pattern, read_names
@@ -71,45 +71,57 @@ class LayoutOptions:
     allow_repeats: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """Of the command line."""
-        return {
-            "layout": self.layout,
-            "pattern": self.pattern,
-            "actions": self.actions.name if self.actions else None,
-            "action": self.action,
-            "unit": list(self.units) or None,
-            "val_fraction": self.val_fraction,
-        }
+        """Of the command line, beside what ManifestOptions have."""
+        return {"layout": self.layout, "pattern": self.pattern, "max_bad": self.max_bad or None}
 
 
-def find_layout(path: Path, asked: LayoutOptions) -> str | None:
-    """What is asked for, else "nerf" or "colmap" where the files that say so are there; None: neither.
+def read_views(source: Path, table: ManifestOptions, asked: LayoutOptions) -> Reading:
+    """A table of images, or one of LAYOUTS: what is asked for, else a table that is there, else the layout that is.
 
-    UsageError: a layout that is not known, or that does not go with a pattern.
+    UsageError: options that do not go together. Otherwise as read_manifest and read_layout.
     """
-    if asked.layout is not None and asked.layout not in LAYOUTS:
-        raise UsageError(f"--layout {asked.layout!r:.40} is not known; there are {', '.join(LAYOUTS)}")
-    if asked.pattern is not None and asked.layout not in (None, "pattern"):
-        raise UsageError(f"--pattern is for --layout pattern, not for {asked.layout}; leave out one")
+    known = ("manifest", *LAYOUTS)
+    if asked.layout not in (None, *known):
+        raise UsageError(f"--layout {asked.layout!r:.40} is not known; there are {', '.join(known)}")
+    if asked.pattern is not None and (asked.layout not in (None, "pattern") or table.manifest is not None):
+        other = "--manifest" if table.manifest is not None else asked.layout
+        raise UsageError(f"--pattern is for --layout pattern, not for {other}; leave out one")
     if asked.layout == "pattern" and asked.pattern is None:
         raise UsageError("--layout pattern needs --pattern '{object}/{name}_{azimuth:deg}.png', with your names")
-    if asked.layout is not None or asked.pattern is not None:
-        return asked.layout or "pattern"
+    layout = asked.layout or ("pattern" if asked.pattern is not None else None)
+    if layout is None and (table.manifest is not None or has_manifest(source)):
+        layout = "manifest"
+    if layout == "manifest":
+        return read_manifest(source, table)
+    files = _listed(source, layout)
+    layout = layout or (find_layout(files) if files else None)
+    if layout is None or files is None:
+        return read_manifest(source, table)  # which says what is missing
+    if given := [f"--{name}" for name in (*table.columns, *(["ignore"] if table.ignore else []))]:
+        raise UsageError(f"{', '.join(given)}: columns are a table's, and {source} is read as {layout}; leave it out")
+    return read_layout(files, layout, asked)
+
+
+def _listed(source: Path, layout: str | None) -> FileList | None:
     try:
-        files = list_files(path, NOTES)
+        return list_files(source, NOTES)
     except FormatError:
-        return None  # no pictures: whoever asks says what is missing
+        if layout is not None:
+            raise
+        return None
+
+
+def find_layout(files: FileList) -> str | None:
+    """ "nerf" or "colmap" where the files that say so are there; None: neither. NeRF's goes first: it is often made of
+    COLMAP's."""
     if transforms_files(files):
         return "nerf"
     return "colmap" if note_named(files.notes, IMAGES, *BINARY) else None
 
 
-def read_layout(path: Path, asked: LayoutOptions) -> Reading:
+def read_layout(files: FileList, layout: str, asked: LayoutOptions) -> Reading:
     """All that is wrong with it is in `mistakes`. FormatError or UsageError: nothing can be made of it at all."""
-    layout = find_layout(path, asked)
-    if layout is None:
-        raise FormatError(f"{path} holds neither {WANTED['nerf']}, nor {WANTED['colmap']}")
-    files, found = list_files(path, NOTES), Findings()
+    path, found = files.reader.path, Findings()
     declared = _declared(path, asked, found.mistakes)
     table = _pattern_table(files, asked, found) if layout == "pattern" else _scene_table(files, layout, asked, found)
     reading = Reading(path, found.mistakes, [])

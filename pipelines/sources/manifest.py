@@ -92,6 +92,11 @@ class Reading:
         return self.table
 
 
+def has_manifest(source: Path) -> bool:
+    folder = source if source.is_dir() else source.parent
+    return any((folder / f"{STEM}{suffix}").is_file() for suffix in SUFFIXES)
+
+
 def find_manifest(source: Path, given: Path | None) -> Path:
     """FormatError: it is not there, or there are several."""
     folder = source if source.is_dir() else source.parent
@@ -109,7 +114,8 @@ def find_manifest(source: Path, given: Path | None) -> Path:
         below = sorted(path for suffix in SUFFIXES for path in folder.glob(f"*/{STEM}{suffix}"))
         hint = f" (there is {below[0].relative_to(folder)}; --source {below[0].parent}?)" if below else ""
         raise FormatError(
-            f"{folder} holds no {STEM}.csv, .jsonl or .parquet{hint}; give the table of its images with --manifest FILE"
+            f"{folder} holds no {STEM}.csv, .jsonl or .parquet{hint}; give the table of its images with "
+            "--manifest FILE (docs/layouts.md has what needs no table)"
         )
     return there[0]
 

@@ -10,9 +10,13 @@ import pytest
 from scipy.spatial.transform import Rotation
 from small_capture import COLOURS, GL_TO_CV, SIDE, cameras, in_frame, photograph, pixels_of, write_colmap, write_nerf
 from small_images import make_folder, make_tar, picture
+from typer.testing import CliRunner, Result
 
+import cli
 from pipelines.build.views import shard_views
-from pipelines.sources.layouts import LayoutOptions, read_layout
+from pipelines.sources.cameras import POSE_ACTION
+from pipelines.sources.layouts import LayoutOptions, read_views
+from pipelines.sources.manifest import ManifestOptions
 from pipelines.sources.table import TableSource, ViewTable
 from seqjepa.data.actions import actions_between
 from shards.errors import FormatError, UsageError
@@ -23,7 +27,7 @@ from shards.verify import verify
 
 
 def table_of(source: Path, **asked: Any) -> ViewTable:
-    return read_layout(source, LayoutOptions(**asked)).checked()
+    return read_views(source, ManifestOptions(), LayoutOptions(**asked)).checked()
 
 
 def shards_of(source: Path, out: Path, **asked: Any) -> ShardSet:
@@ -201,13 +205,51 @@ def test_what_the_user_declares_goes_before(tmp_path: Path) -> None:
 def test_what_is_asked_for_and_cannot_be(tmp_path: Path) -> None:
     make_folder(tmp_path / "plain", ["a.png"])
     for layout, said in [
-        ({"layout": "nerv"}, "--layout 'nerv' is not known; there are nerf, colmap, pattern"),
+        ({"layout": "nerv"}, "--layout 'nerv' is not known; there are manifest, nerf, colmap, pattern"),
         ({"layout": "pattern"}, "--layout pattern needs --pattern"),
         ({"layout": "nerf", "pattern": "{object}.png"}, "--pattern is for --layout pattern, not for nerf"),
         ({"layout": "nerf"}, "holds no transforms.json"),
         ({"layout": "colmap"}, "holds no cameras.txt and images.txt"),
-        ({}, "holds neither transforms.json"),
+        ({"layout": "manifest"}, "holds no metadata.csv"),
+        ({}, "holds no metadata.csv, .jsonl or .parquet; give the table of its images with --manifest FILE (docs/lay"),
     ]:
         with pytest.raises((UsageError, FormatError)) as caught:
             table_of(tmp_path / "plain", **layout)
         assert said in str(caught.value)
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(cli.seqjepa_data_app, ["shard", "manifest", *map(str, words)])
+
+
+def test_the_command_finds_the_layout(tmp_path: Path) -> None:
+    write_nerf(tmp_path / "scene", cameras(4))
+    done = run("--source", tmp_path / "scene", "--size", 32, "--out", tmp_path / "one", "--workers", 0)
+    assert done.exit_code == 0, done.output
+    assert ShardSet.open(tmp_path / "one").info.spec.actions == POSE_ACTION
+    make_folder(tmp_path / "turn", [f"cup_{angle}.png" for angle in (0, 90)] + ["notes.png"], 16, 16)
+    pattern = "{object}_{a:deg}.png"
+    done = run("--source", tmp_path / "turn", "--pattern", pattern, "--out", tmp_path / "two", "--workers", 0)
+    assert done.exit_code == 0, done.output
+    assert "turn: 1 file was left out: 1 picture whose name does not match the pattern (notes.png)" in done.stderr
+    command = ShardSet.open(tmp_path / "two").info.provenance["command"]
+    assert "--pattern '{object}_{a:deg}.png'" in command
+    (tmp_path / "turn/metadata.csv").write_text("file_name,sequence,a\ncup_0.png,cup,1\ncup_90.png,cup,2\n")
+    done = run("--source", tmp_path / "turn", "--out", tmp_path / "three", "--workers", 0)  # a table goes first
+    assert done.exit_code == 0, done.output
+    assert ShardSet.open(tmp_path / "three").split("train").param_names == ("a",)
+
+
+def test_the_command_tells_mistakes_in_one_line(tmp_path: Path) -> None:
+    write_nerf(tmp_path / "scene", cameras(4))
+    (tmp_path / "scene/images/001.png").unlink()
+    for words, said in [
+        ([], "error: scene: 1 mistake: transforms.json, frame 1: images/001.png is not there (--max-bad 1 leaves out"),
+        (["--sequence", "x"], "--sequence: columns are a table's, and"),
+        (["--pattern", "{object}.gif"], "matches none of 3 pictures"),
+    ]:
+        done = run("--source", tmp_path / "scene", "--out", tmp_path / "out", *words)
+        assert done.exit_code == 2
+        assert said in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
