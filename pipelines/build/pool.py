@@ -1,8 +1,9 @@
 """Work in order, over worker processes: results come back in the order in which the items went in.
 
-At most a few items a worker are under way, so that memory does not depend on how many there are. Workers are
-spawned afresh (no inherited locks, no torch), never see Ctrl-C (the parent decides), and end with their parent
-however that ends.
+Items that are cheaper one after the other (frames of a video, which one decoder gives) go to a worker as a group.
+At most a few items a worker, or two groups, are under way, so that memory does not depend on how many there are.
+Workers are spawned afresh (no inherited locks, no torch), never see Ctrl-C (the parent decides), and end with their
+parent however that ends.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from types import FrameType, ModuleType
 from typing import TypeVar
 
@@ -27,14 +29,19 @@ from shards.errors import FailureError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-IN_FLIGHT_PER_WORKER = 4
+IN_FLIGHT_PER_WORKER, GROUPS_PER_WORKER = 4, 2
 
 
 def map_in_order(
-    work: Callable[[Item], Result], items: Iterable[Item], workers: int, name: Callable[[Item], str]
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: int,
+    name: Callable[[Item], str],
+    joins: Callable[[Sequence[Item], Item], bool] | None = None,
 ) -> Iterator[tuple[Item, Result]]:
     """(item, work(item)) in order. With at most one worker all happens in this process.
 
+    joins  whether an item goes to the same worker as those before it: `joins(group, item)`. None: none does
     Raises FailureError that names the item if `work` raised, or if a worker was killed (out of memory).
     """
     if workers <= 1:
@@ -46,32 +53,73 @@ def map_in_order(
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=begin_worker)
     try:
-        yield from _pump(pool, work, iter(items), workers * IN_FLIGHT_PER_WORKER, name)
+        yield from _pump(pool, work, _grouped(items, joins), workers, name)
     finally:
         _end(pool)
+
+
+def _grouped(items: Iterable[Item], joins: Callable[[Sequence[Item], Item], bool] | None) -> Iterator[list[Item]]:
+    group: list[Item] = []
+    for item in items:
+        if joins is None:
+            yield [item]
+        elif group and not joins(group, item):
+            yield group
+            group = [item]
+        else:
+            group.append(item)
+    if group:
+        yield group
 
 
 def _pump(
     pool: ProcessPoolExecutor,
     work: Callable[[Item], Result],
-    items: Iterator[Item],
-    depth: int,
+    groups: Iterator[list[Item]],
+    workers: int,
     name: Callable[[Item], str],
 ) -> Iterator[tuple[Item, Result]]:
-    under_way: deque[tuple[Item, Future[Result]]] = deque()
-    for item in items:
-        with _naming(name(item)), as_workers_start():  # a submit may spawn one
-            under_way.append((item, pool.submit(work, item)))
-        if len(under_way) >= depth:
-            yield _next(under_way, name)
+    under_way: deque[tuple[list[Item], Future[list[Result | Failed]]]] = deque()
+    for group in groups:
+        with _naming(name(group[0])), as_workers_start():  # a submit may spawn one
+            under_way.append((group, pool.submit(_work_on, work, group)))
+        while (
+            len(under_way) >= workers * GROUPS_PER_WORKER
+            and sum(len(group) for group, _ in under_way) >= workers * IN_FLIGHT_PER_WORKER
+        ):
+            yield from _next(under_way, name)
     while under_way:
-        yield _next(under_way, name)
+        yield from _next(under_way, name)
 
 
-def _next(under_way: deque[tuple[Item, Future[Result]]], name: Callable[[Item], str]) -> tuple[Item, Result]:
-    item, future = under_way.popleft()
-    with _naming(name(item)):
-        return item, future.result()
+@dataclass(frozen=True)
+class Failed:
+    """In place of the result of an item: what its work raised. Nothing of its group comes after it."""
+
+    error: Exception
+
+
+def _work_on(work: Callable[[Item], Result], group: Sequence[Item]) -> list[Result | Failed]:
+    results: list[Result | Failed] = []
+    for item in group:
+        try:
+            results.append(work(item))
+        except Exception as error:
+            return [*results, Failed(error)]
+    return results
+
+
+def _next(
+    under_way: deque[tuple[list[Item], Future[list[Result | Failed]]]], name: Callable[[Item], str]
+) -> Iterator[tuple[Item, Result]]:
+    group, future = under_way.popleft()
+    with _naming(name(group[0])):
+        results = future.result()
+    for item, result in zip(group, results, strict=False):
+        if isinstance(result, Failed):
+            with _naming(name(item)):
+                raise result.error
+        yield item, result
 
 
 @contextlib.contextmanager

@@ -149,18 +149,21 @@ def _report(notes: Sequence[ShardNote], bad: BadItems) -> BuildReport:
 
 
 def over_workers(
-    read: Callable[[Sequence[int]], Iterator[Any]], transform: Callable[[Any], Transformed], workers: int | None
+    read: Callable[[Sequence[int]], Iterator[Any]],
+    transform: Callable[[Any], Transformed],
+    workers: int | None,
+    joins: Callable[[Sequence[Any], Any], bool] | None = None,
 ) -> Callable[[Sequence[PlannedShard]], Results]:
     """`Prepared.work` over a pool of processes.
 
-    `read(positions)` yields records of the source, in order, each with a `name` for messages.
+    `read(positions)` yields records of the source, in order, each with a `name` for messages. `joins`: as map_in_order.
     """
 
     def work(shards: Sequence[PlannedShard]) -> Results:
         shard_of = {position: shard for shard in shards for position in shard.positions}
         positions = sorted(shard_of)
         processes = usable_cores() if workers is None else workers
-        results = map_in_order(transform, read(positions), processes, lambda record: record.name)
+        results = map_in_order(transform, read(positions), processes, lambda record: record.name, joins)
         with contextlib.closing(results):  # type: ignore[type-var]
             for position, (_, result) in zip(positions, results, strict=True):
                 yield shard_of[position], result

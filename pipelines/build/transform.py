@@ -19,11 +19,15 @@ from pipelines.build.stage import Transformed
 from pipelines.sources import ViewsContent
 from pipelines.sources.content import short_digest
 from pipelines.sources.decode import Pixels, check_view_size, decode_image, decode_jpeg, doubts, jpeg_size
+from shards.environment import usable_cores
 from shards.sample import ViewSample
 from shards.stats import PixelStats
 
 LARGEST_HEADER = 4096  # bytes of a .npy; NumPy writes 128
 JPEG = (".jpg", ".jpeg")
+FEWEST_TOGETHER = 64
+MOST_BYTES_TOGETHER = 48 << 20  # of raw pixels: a thousand frames of 128 × 128
+RUNS_PER_WORKER = 4
 
 Result = TypeVar("Result")
 
@@ -66,6 +70,32 @@ def transform(content: ViewsContent, job: ViewJob) -> Transformed:
     if ids:
         sample = ViewSample(record.key, views, ids, np.stack(params), record.label, record.meta, record.chunk)
     return Transformed(sample, stats, psnr_sum, tuple(bad), len(ids), tuple(odd), content_digest(content))
+
+
+@dataclass(frozen=True)
+class DecodedTogether:
+    """Which records of a video one worker decodes: a run of `enough` frames or more that ends near a keyframe.
+
+    Each run begins with the decoding of all frames since a keyframe, of which the run before has already made most.
+    most  frames of a run, wherever the next keyframe is: what a worker holds until it is done
+    """
+
+    enough: int
+    most: int
+
+    @classmethod
+    def of(cls, frame: Frame, frames: int, workers: int | None) -> DecodedTogether:
+        """For so many frames in all. Each worker gets several runs, so that all are at work until the end."""
+        most = max(FEWEST_TOGETHER, MOST_BYTES_TOGETHER // (frame.height * frame.width * 3))
+        share = frames // (RUNS_PER_WORKER * max(1, usable_cores() if workers is None else workers))
+        return cls(max(FEWEST_TOGETHER, min(share, most // 4)), most)
+
+    def __call__(self, group: Sequence[ViewsContent], item: ViewsContent) -> bool:
+        if isinstance(item.views, Sequence) or isinstance(group[-1].views, Sequence):
+            return False
+        again = item.views.again(group[-1].views)
+        count = sum(len(content.views) for content in group)
+        return again is not None and count < self.most and (count < self.enough or again > count // 16)
 
 
 def _pictures(content: ViewsContent, names: Sequence[str], job: ViewJob) -> Iterator[Callable[[], Pixels]]:

@@ -26,7 +26,7 @@ from pipelines.build.stage import (
     over_workers,
     run_build,
 )
-from pipelines.build.transform import ViewJob, content_digest, load_view, transform, view_size
+from pipelines.build.transform import DecodedTogether, ViewJob, content_digest, load_view, transform, view_size
 from pipelines.build.watch import SourceWatch
 from pipelines.sources import ViewSource, ViewsRecord
 from pipelines.sources.choose import evenly
@@ -94,6 +94,7 @@ def prepare_views(source: ViewSource, asked: BuildOptions, found: Survey, worker
     frame = _frame(asked, found.source_size)
     size = None if _may_differ(source, asked) else found.source_size
     job = ViewJob(frame, found.setting, size, len(source.params))
+    together = DecodedTogether.of(frame, sum(counts), workers)
     return Prepared(
         identity={
             "name": re.sub(r"(\.tar)?(\.gz|\.tgz)?$", "", str(found.identity["name"])),
@@ -111,7 +112,7 @@ def prepare_views(source: ViewSource, asked: BuildOptions, found: Survey, worker
             "fingerprint": _fingerprint(source, asked, found),
         },
         plan=plan_shards(splits, asked.samples_per_shard),
-        work=over_workers(partial(source.read, records), partial(transform, job=job), workers),
+        work=over_workers(partial(source.read, records), partial(transform, job=job), workers, together),
         images=sum(counts),
         watch=_watch(source, found),
         provenance=partial(_views_provenance, source, asked, found),

@@ -95,6 +95,11 @@ class Frames(Protocol):
         """
         ...
 
+    def again(self, before: Frames) -> int | None:
+        """How many frames have to be decoded once more if not the decoder that has just given `before` gives these.
+        None: it is of no use to them."""
+        ...
+
     def digest(self) -> str:
         """32 digits that differ where the images do."""
         ...

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.sources import Target
+from pipelines.sources import Frames, Target
 from pipelines.sources.content import pieces_of, short_digest
 from pipelines.sources.decode import LARGEST_SIDE, Pixels, centre_part, check_size, check_view_size
 from pipelines.sources.video_files import whole_file
@@ -128,10 +128,9 @@ class VideoIndex:
         """Those of int64 [n], each from 0 to F − 1."""
         pts = self.pts[numbers]
         rank = np.searchsorted(self.keys, pts, side="right") - 1
-        start = rank.clip(0)
-        return VideoFrames(
-            self.video, numbers, pts, np.where(rank < 0, self.pts[0], self.keys[start]), self.seeks[start]
-        )
+        keys = np.where(rank < 0, self.pts[0], self.keys[rank.clip(0)])
+        lead = int(numbers[0] - np.searchsorted(self.pts, keys[0]))
+        return VideoFrames(self.video, numbers, pts, keys, self.seeks[rank.clip(0)], lead)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +140,7 @@ class VideoFrames:
     numbers, pts  int64 [n], which frames
     keys          int64 [n], timestamp of the keyframe from which each can be decoded
     seeks         int64 [n], what to seek to for it
+    lead          how many frames there are from the keyframe of the first up to it
     """
 
     video: Video
@@ -148,6 +148,7 @@ class VideoFrames:
     pts: np.ndarray
     keys: np.ndarray
     seeks: np.ndarray
+    lead: int
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -169,14 +170,10 @@ class VideoFrames:
         """Of the file's bytes (of a large one: 64 pieces) and the timestamps."""
         return short_digest(_file_digest(self.video.path, *_state(self.video.path)).encode(), self.pts.tobytes())
 
-    def follows(self, before: VideoFrames) -> bool:
-        """Whether a decoder that has just given `before` gives these sooner than one that starts anew."""
-        return self.video == before.video and bool(before.pts[-1] <= self.pts[0])
-
-    @property
-    def lead(self) -> int:
-        """Timestamp units between the first and its keyframe; 0: it is one."""
-        return int(self.pts[0] - self.keys[0])
+    def again(self, before: Frames) -> int | None:
+        if not isinstance(before, VideoFrames) or self.video != before.video or before.pts[-1] > self.pts[0]:
+            return None
+        return self.lead
 
 
 def index_video(path: Path) -> VideoIndex:

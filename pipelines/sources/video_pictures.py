@@ -156,6 +156,9 @@ class FramesInTurn:
         for part in self.parts:
             yield from part.load(target, size)
 
+    def again(self, before: Frames) -> int | None:
+        return self.parts[0].again(before.parts[-1] if isinstance(before, FramesInTurn) else before)
+
     def digest(self) -> str:
         return short_digest(*(part.digest().encode() for part in self.parts))
 

@@ -5,12 +5,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from pipelines.build.pool import IN_FLIGHT_PER_WORKER, map_in_order, sigterm_as_interrupt
+from pipelines.build.pool import GROUPS_PER_WORKER, IN_FLIGHT_PER_WORKER, map_in_order, sigterm_as_interrupt
 from shards.errors import FailureError
 
 
@@ -41,6 +41,10 @@ def pid(item: int) -> int:
     return os.getpid()
 
 
+def fives(group: Sequence[int], item: int) -> bool:
+    return group[-1] // 5 == item // 5
+
+
 def name(item: int) -> str:
     return f"item {item}"
 
@@ -48,6 +52,14 @@ def name(item: int) -> str:
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_order_is_kept(workers: int) -> None:
     assert list(map_in_order(slower_at_first, range(20), workers, name)) == [(i, i * i) for i in range(20)]
+
+
+def test_a_group_is_worked_on_by_one_worker() -> None:
+    found = list(map_in_order(pid, range(30), 3, name, fives))
+    assert [item for item, _ in found] == list(range(30))
+    groups = [{process for item, process in found if item // 5 == k} for k in range(6)]
+    assert all(len(group) == 1 for group in groups)
+    assert len(set.union(*groups)) > 1
 
 
 def test_reads_no_further_ahead_than_needed() -> None:
@@ -59,17 +71,21 @@ def test_reads_no_further_ahead_than_needed() -> None:
             taken += 1
             yield item
 
-    results = map_in_order(slower_at_first, items(), 2, name)
-    for count in range(1, 30):
-        next(results)
-        assert taken <= count + 2 * IN_FLIGHT_PER_WORKER
-    results.close()  # type: ignore[attr-defined]
+    for joins, ahead in ((None, 2 * IN_FLIGHT_PER_WORKER), (fives, 2 * GROUPS_PER_WORKER * 5 + 1)):
+        taken = 0
+        results = map_in_order(slower_at_first, items(), 2, name, joins)
+        for count in range(1, 30):
+            next(results)
+            assert taken <= count + ahead
+        results.close()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_failures_name_the_item(workers: int) -> None:
-    with pytest.raises(FailureError, match="item 7: ValueError: no sevens"):
-        list(map_in_order(fail_at_seven, range(20), workers, name))
+    for joins in (None, fives):
+        results = []
+        with pytest.raises(FailureError, match="item 7: ValueError: no sevens"):
+            results.extend(map_in_order(fail_at_seven, range(20), workers, name, joins))
 
 
 def test_a_killed_worker_is_an_error_not_a_hang() -> None:

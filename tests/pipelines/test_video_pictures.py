@@ -11,6 +11,10 @@ import pytest
 from small_3die import same_folders
 from small_videos import number_of, write_video
 
+from pipelines.build.encode import Frame
+from pipelines.build.pool import _grouped
+from pipelines.build.stage import OpenShard
+from pipelines.build.transform import DecodedTogether
 from pipelines.build.views import shard_views
 from pipelines.sources.table import TableSource, ViewTable
 from pipelines.sources.video_pictures import VideoPictures
@@ -31,7 +35,7 @@ def where(row: int) -> str:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("videos")
     write_video(root / "a.mp4", FRAMES["a.mp4"], g=250, bf=3)
-    write_video(root / "b.mkv", FRAMES["b.mkv"], g=10)
+    write_video(root / "b.mkv", FRAMES["b.mkv"], g=10, x264_params="scenecut=0")
     return root
 
 
@@ -130,6 +134,64 @@ def test_bytes_do_not_depend_on_workers(folder: Path, tmp_path: Path) -> None:
     for workers in (0, 2, 3):
         build(folder, tmp_path / str(workers), workers)
         assert same_folders(tmp_path / "0", tmp_path / str(workers))
+
+
+def test_an_interrupted_build_goes_on_to_the_same_bytes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(folder, tmp_path / "whole")
+    close = OpenShard.close
+    for stop_at in (1, 3):
+        closed = []
+
+        def close_until(shard: OpenShard, notes: Any, closed: list[str] = closed, stop_at: int = stop_at) -> None:
+            close(shard, notes)
+            closed.append(shard.name)
+            if len(closed) == stop_at:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(OpenShard, "close", close_until)
+            with pytest.raises(KeyboardInterrupt):
+                build(folder, tmp_path / "out", workers=2)
+    build(folder, tmp_path / "out", workers=2)
+    assert same_folders(tmp_path / "whole", tmp_path / "out")
+
+
+def runs(folder: Path, name: str, views: int, together: DecodedTogether) -> list[int]:
+    """First frame of each group that goes to a worker, of a whole file in chunks of so many frames."""
+    table = table_of(folder)
+    video = list(FRAMES).index(name)
+    numbers = np.arange(FRAMES[name])
+    table = replace(
+        table,
+        sequences=[name],
+        of=np.zeros(len(numbers), np.int32),
+        steps=numbers.astype(np.int32),
+        params=numbers[:, None].astype(np.float32),
+        fields=table.fields[1:],
+        splits=["train"],
+        labels=[None],
+        pictures=replace(table.pictures, of=np.full(len(numbers), video), numbers=numbers),  # type: ignore[type-var]
+    )
+    source = TableSource(folder, table, name="trial", views_per_sample=views)
+    records = source.records()
+    groups = list(_grouped(source.read(records, range(len(records))), together))
+    return [int(np.asarray(group[0].params)[0, 0]) for group in groups]
+
+
+def test_one_worker_decodes_a_run_of_frames(folder: Path) -> None:
+    assert runs(folder, "b.mkv", 5, DecodedTogether(enough=15, most=48)) == [0, 20, 40]  # keyframes every ten
+    assert runs(folder, "b.mkv", 4, DecodedTogether(enough=15, most=48)) == [0, 20, 40]
+    assert runs(folder, "b.mkv", 7, DecodedTogether(enough=14, most=21)) == [0, 21, 42]  # 1 or 2 after a keyframe
+    assert runs(folder, "a.mp4", 8, DecodedTogether(enough=16, most=48)) == [0, 48, 96]  # one keyframe, at 0
+
+
+def test_runs_are_long_and_bounded() -> None:
+    small, large = (DecodedTogether.of(Frame(side, side), 10**6, 2) for side in (128, 1024))
+    assert (small.enough, small.most) == (256, 1024)
+    assert (large.enough, large.most) == (64, 64)
+    assert DecodedTogether.of(Frame(128, 128), 1000, 2).enough == 125
 
 
 def test_another_file_of_the_same_name_is_another_set(folder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,181 @@
+"""Videos → view shards, beside PyAV alone: decoding the same files to RGB, with its best threading, on the same cores.
+
+    python benchmarks/video.py [--size 128] [--rounds 3] [--work DIR]
+
+Clips are made here, of a moving textured scene with sensor noise. H.264 at the bit rates that YouTube recommends for
+uploads of that size (2.5 and 5 Mbit/s); AV1 with the settings of LeRobot's recorder (GOP 2, CRF 30), and with GOP 250.
+PyAV's side decodes every frame and converts it to RGB (`frame.to_ndarray(format="rgb24")`), and keeps nothing; it is
+measured with one thread, with frame threads, with slice threads, and with a process for each core that takes whole
+files: the best of these is the peer. Ours decodes, resizes, encodes JPEGs, checks them and writes shards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import av  # noqa: E402
+import numpy as np  # noqa: E402
+from common import emit, versions  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from pipelines.build.views import shard_views  # noqa: E402
+from pipelines.sources.table import TableSource, ViewTable  # noqa: E402
+from pipelines.sources.video import pyav  # noqa: E402
+from pipelines.sources.video_pictures import VideoPictures  # noqa: E402
+from shards.environment import usable_cores  # noqa: E402
+from shards.schema import ParamField  # noqa: E402
+
+X264 = {"preset": "medium", "g": "250"}
+CLIPS = {  # name: codec, its options, (height, width), frames of a clip, copies of it
+    "h264_480p_gop250": ("libx264", {**X264, "b": "2500k"}, (480, 640), 1500, 6),
+    "h264_720p_gop250": ("libx264", {**X264, "b": "5000k"}, (720, 1280), 1000, 4),
+    "av1_480p_gop2": ("libsvtav1", {"g": "2", "crf": "30", "preset": "8"}, (480, 640), 1000, 6),  # as LeRobot writes
+    "av1_480p_gop250": ("libsvtav1", {"g": "250", "crf": "30", "preset": "8"}, (480, 640), 1000, 6),
+}
+NOISE, CHUNK = 5.0, 64
+
+
+def scene(count: int, height: int, width: int) -> Iterator[np.ndarray]:
+    """uint8 [height, width, 3]: a textured wall that a camera pans over, an object that moves before it, noise."""
+    rng = np.random.default_rng(0)
+    wall = np.zeros((height + 64, width + count, 3))
+    for cell, strength in ((64, 60), (16, 30), (4, 15)):  # from large shapes to fine grain
+        coarse = rng.integers(0, 256, (wall.shape[0] // cell + 2, wall.shape[1] // cell + 2, 3), dtype=np.uint8)
+        fine = Image.fromarray(coarse).resize((wall.shape[1], wall.shape[0]), Image.Resampling.BICUBIC)
+        wall += (np.asarray(fine) / 127.5 - 1) * strength
+    wall, noise = (wall + 128).astype(np.float32), rng.normal(0, NOISE, (16, height, width, 1)).astype(np.float32)
+    for t in range(count):
+        top = int(32 + 31 * np.sin(t / 25))
+        picture = wall[top : top + height, t : t + width] + noise[rng.integers(16), :, :: -1 if t % 2 else 1]
+        left, side = (5 * t) % (width - width // 5), width // 5
+        picture[height // 3 : height // 3 + side // 2, left : left + side] = (200, 60, 40)
+        yield picture.clip(0, 255).astype(np.uint8)
+
+
+def make_clip(path: Path, codec: str, options: dict[str, str], size: tuple[int, int], count: int) -> None:
+    pyav()  # which silences FFmpeg
+    part = path.with_suffix(".part.mp4")
+    with av.open(str(part), "w") as file:
+        stream: Any = file.add_stream(codec, rate=30)
+        stream.height, stream.width, stream.pix_fmt, stream.options = *size, "yuv420p", options
+        for picture in scene(count, *size):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        file.mux(stream.encode(None))
+    part.rename(path)
+
+
+def make_source(work: Path, name: str) -> list[Path]:
+    codec, options, size, count, copies = CLIPS[name]
+    folder = work / name
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{k}.mp4" for k in range(copies)]
+    if not paths[0].exists():
+        make_clip(paths[0], codec, options, size, count)
+    for path in paths[1:]:
+        if not path.exists():
+            shutil.copyfile(paths[0], path)
+    return paths
+
+
+def ours(paths: Sequence[Path], count: int, out: Path, size: int) -> None:
+    root, names = paths[0].parent, [path.name for path in paths]
+    of = np.repeat(np.arange(len(paths), dtype=np.int32), count)
+    steps = np.tile(np.arange(count, dtype=np.int32), len(paths))
+    pictures = VideoPictures.by_number(root, names, of, steps, "row {}".format)
+    table = ViewTable(
+        names, of, steps, True, steps[:, None].astype(np.float32), (ParamField("t", "1"),), ["train"] * len(names),
+        [None] * len(names), pictures,
+    )  # fmt: skip
+    shard_views(TableSource(root, table, name="benchmark", views_per_sample=CHUNK), out, size=size)
+
+
+def decode(path: Path, threads: int, kind: str) -> int:
+    count = 0
+    with av.open(str(path)) as file:
+        stream: Any = file.streams.video[0]
+        stream.thread_type, stream.thread_count = kind, threads
+        for frame in file.decode(stream):
+            count += len(frame.to_ndarray(format="rgb24")) > 0
+    return count
+
+
+def decode_one(path: Path) -> int:
+    return decode(path, 1, "NONE")
+
+
+def one_thread(paths: Sequence[Path]) -> int:
+    return sum(map(decode_one, paths))
+
+
+def frame_threads(paths: Sequence[Path]) -> int:
+    return sum(decode(path, usable_cores(), "FRAME") for path in paths)
+
+
+def auto_threads(paths: Sequence[Path]) -> int:
+    return sum(decode(path, 0, "AUTO") for path in paths)
+
+
+def processes(paths: Sequence[Path]) -> int:
+    with multiprocessing.get_context("spawn").Pool(usable_cores()) as pool:
+        return sum(pool.imap(decode_one, paths))
+
+
+PEERS: dict[str, Callable[[Sequence[Path]], int]] = {
+    "pyav_one_thread": one_thread,
+    "pyav_frame_threads": frame_threads,
+    "pyav_auto_threads": auto_threads,
+    "pyav_processes": processes,
+}
+
+
+def measure(name: str, work: Path, size: int, rounds: int) -> None:
+    paths, count = make_source(work, name), CLIPS[name][3]
+    rates: dict[str, list[float]] = {"ours": [], **{peer: [] for peer in PEERS}}
+    for _ in range(rounds):
+        for contender, values in rates.items():
+            start = time.perf_counter()
+            if contender == "ours":
+                ours(paths, count, work / "out", size)
+            else:
+                assert PEERS[contender](paths) == count * len(paths)
+            values.append(count * len(paths) / (time.perf_counter() - start))
+            shutil.rmtree(work / "out", ignore_errors=True)
+    found = {contender: median(values) for contender, values in rates.items()}
+    emit(
+        f"video_{name}",
+        "frames/s",
+        found.pop("ours"),
+        found,
+        size=size,
+        frames=count * len(paths),
+        mbit_per_s=paths[0].stat().st_size * 8 / (count / 30) / 1e6,
+        rounds=rounds,
+        versions=versions("av", "pillow", "simplejpeg", "numpy"),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "seqjepa-video-benchmark")
+    parser.add_argument("--clips", nargs="+", choices=CLIPS, default=list(CLIPS))
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    for name in arguments.clips:
+        measure(name, arguments.work, arguments.size, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()
