@@ -1,7 +1,7 @@
 """LeRobot data sets (v3.0, v2.1) as a source of views: frames of one camera, states, and actions as commands.
 
 An episode is a sequence, its task the label. Read with pyarrow and PyAV, without LeRobot: lerobot_meta.py says what
-lies where, lerobot_rows.py reads the numbers, video.py and parquet_images.py the frames.
+lies where, lerobot_rows.py reads the numbers, video.py and parquet.py the frames.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipelines.sources.hub import HubFolder, is_hub_address, open_hub
 from pipelines.sources.lerobot_meta import Episodes, Feature, LeRobotMeta
 from pipelines.sources.lerobot_rows import Choice, Over, Rows, choose, read_rows
 from pipelines.sources.mistakes import SHOWN, Mistakes
-from pipelines.sources.parquet_images import ParquetPictures
+from pipelines.sources.parquet import ParquetPictures
 from pipelines.sources.split_folders import split_of
 from pipelines.sources.table import Pictures, TableSource, ViewTable
 from pipelines.sources.video_pictures import TOLERANCE_S, VideoPictures

@@ -1,6 +1,6 @@
-"""Images that lie in a column of Parquet files, as Hugging Face's `Image` feature and LeRobot keep them.
+"""Columns of Parquet files of unknown origin: numbers, and images as Hugging Face's `Image` feature keeps them.
 
-A cell is {"bytes": an image file's bytes, "path": its name}, or the bytes alone.
+A cell of images is {"bytes": an image file's bytes, "path": its name}, or the bytes alone.
 """
 
 from __future__ import annotations
@@ -17,6 +17,57 @@ from shards.environment import pass_environment_on
 from shards.errors import FormatError, reason_of
 
 SAMPLED_FILES = 16  # a cell is read with all of its row group
+
+
+def read_parquet(path: Path, names: list[str] | None) -> Any:
+    """These columns, or all, as a pyarrow table. FormatError: a column is missing, or the file cannot be read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+        there = file.schema_arrow.names
+        if missing := [name for name in names or () if name not in there]:
+            raise FormatError(f"{path} has no column {', '.join(missing)}; there are {', '.join(there)}")
+        table = file.read(columns=names, use_threads=False)
+        table.validate()
+        return table
+    except FileNotFoundError as error:
+        raise FormatError(f"{path} is not there: the set is not complete; copy it again") from error
+    except (pa.ArrowException, OSError, MemoryError, ValueError) as error:
+        pass_environment_on(error)
+        raise FormatError(f"{path} cannot be read ({reason_of(error)[:200]}): copy it again") from error
+
+
+def numbers_of(table: Any, name: str, path: Path, size: int = 1) -> np.ndarray:
+    """A column of numbers, or of lists of `size` numbers at any depth → float64 or int64 [rows, size].
+
+    FormatError: missing values, other lengths, or no numbers.
+    """
+    import pyarrow as pa
+    import pyarrow.types as kinds
+
+    values = table[name].combine_chunks()
+    if isinstance(values, pa.ChunkedArray):  # of no chunk
+        values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
+    if isinstance(values, pa.ExtensionArray):
+        values = values.storage
+    nulls = values.null_count
+    while kinds.is_list(values.type) or kinds.is_large_list(values.type) or kinds.is_fixed_size_list(values.type):
+        lengths = values.value_lengths().drop_null().to_numpy(zero_copy_only=False)
+        if len(lengths) and (lengths != lengths[0]).any():
+            raise FormatError(f"{path}: {name} has {lengths.min()} to {lengths.max()} numbers a row, {size} are needed")
+        values = values.flatten()
+        nulls += values.null_count
+    if nulls:
+        raise FormatError(f"{path}: {name} has {nulls} missing values")
+    if not (kinds.is_integer(values.type) or kinds.is_floating(values.type) or kinds.is_boolean(values.type)):
+        raise FormatError(f"{path}: {name} is of {values.type}, numbers are needed")
+    if len(values) != len(table) * size:
+        each = len(values) / max(len(table), 1)
+        raise FormatError(f"{path}: {name} has {each:g} numbers a row, {size} are needed")
+    kind = np.float64 if kinds.is_floating(values.type) else np.int64
+    return values.to_numpy(zero_copy_only=False).astype(kind).reshape(len(table), size)
 
 
 class ParquetPictures:
