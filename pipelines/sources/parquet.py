@@ -54,7 +54,7 @@ def numbers_of(table: Any, name: str, path: Path, size: int = 1) -> np.ndarray:
         values = values.storage
     nulls = values.null_count
     while kinds.is_list(values.type) or kinds.is_large_list(values.type) or kinds.is_fixed_size_list(values.type):
-        lengths = values.value_lengths().drop_null().to_numpy(zero_copy_only=False)
+        lengths = values.value_lengths().drop_null().to_numpy()
         if len(lengths) and (lengths != lengths[0]).any():
             raise FormatError(f"{path}: {name} has {lengths.min()} to {lengths.max()} numbers a row, {size} are needed")
         values = values.flatten()
@@ -67,7 +67,9 @@ def numbers_of(table: Any, name: str, path: Path, size: int = 1) -> np.ndarray:
         each = len(values) / max(len(table), 1)
         raise FormatError(f"{path}: {name} has {each:g} numbers a row, {size} are needed")
     kind = np.float64 if kinds.is_floating(values.type) else np.int64
-    return values.to_numpy(zero_copy_only=False).astype(kind).reshape(len(table), size)
+    if kinds.is_boolean(values.type):
+        values = values.cast(pa.int8())
+    return values.to_numpy().astype(kind).reshape(len(table), size)
 
 
 class ParquetPictures:
