@@ -18,7 +18,7 @@ from pipelines.archives import Content, read_content
 from pipelines.sources.content import THREADS
 from pipelines.sources.decode import decode_image
 from pipelines.sources.mistakes import SHOWN, Mistakes
-from pipelines.sources.table import FilePictures, PlacedFile, ViewTable
+from pipelines.sources.table import FilePictures, Pictures, PlacedFile, ViewTable
 from shards.environment import pass_environment_on
 
 TAIL = 2048  # bytes
@@ -30,13 +30,15 @@ CHUNK = 4096
 def refuse_leaks(table: ViewTable, mistakes: Mistakes, notes: list[str], *, allow_repeats: bool) -> None:
     """`mistakes` gets images that two splits share; with `allow_repeats`, `notes` gets those of equal pixels."""
     ranks = {split: rank for rank, split in enumerate(sorted({s for s in table.splits if s is not None}))}
-    if len(ranks) < 2 or not isinstance(table.pictures, FilePictures):
+    if len(ranks) < 2:
         return
     of_split = np.array([-1 if s is None else ranks[s] for s in table.splits])[table.of]
     pictures = table.pictures
-    files = _file_digests(pictures)
+    files = _file_digests(pictures, len(of_split))
     same_file = _shared(files, of_split)
     _tell(table, same_file, "the same file", mistakes)
+    if not isinstance(pictures, FilePictures):
+        return
     tails = _digests(pictures, np.arange(len(files)), _tail, "comparing splits")
     doubtful = {row for pair in _shared(tails, of_split, every=True) for row in pair}
     if len(files) <= SMALL:
@@ -82,10 +84,10 @@ def _shared(digests: np.ndarray, of_split: np.ndarray, *, every: bool = False) -
     return sorted(pairs, key=lambda pair: pair[1])
 
 
-def _file_digests(pictures: FilePictures) -> np.ndarray:
-    """uint64 [R] that agree where rows name the same file."""
-    names = [pictures.name(row) for row in range(len(pictures.names))]
-    return np.array([_short(name.encode("utf-8", "surrogateescape")) for name in names], np.uint64)
+def _file_digests(pictures: Pictures, rows: int) -> np.ndarray:
+    """uint64 [R] that agree where rows name the same file, or the same frame of a video."""
+    names = (pictures.name(row).encode("utf-8", "surrogateescape") for row in range(rows))
+    return np.fromiter((_short(name) for name in names), np.uint64, rows)
 
 
 def _digests(pictures: FilePictures, rows: np.ndarray, make: Callable[[Content], bytes], what: str) -> np.ndarray:

@@ -27,7 +27,8 @@ from pipelines.sources.declared_actions import (
     value_problems,
 )
 from pipelines.sources.leaks import refuse_leaks
-from pipelines.sources.locate import list_source, locate, plain_names
+from pipelines.sources.locate import plain_names
+from pipelines.sources.manifest_pictures import are_videos, pictures_of
 from pipelines.sources.manifest_rows import Order, Rows, find_roles, labels_of, order_of, sequences_of, splits_of
 from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.read_table import SUFFIXES, read_table
@@ -136,7 +137,7 @@ def read_manifest(source: Path, asked: ManifestOptions) -> Reading:
     if not len(raw.numbers):
         return reading
     names = plain_names(as_texts(raw.columns[rows.roles["image"]]), raw.where, mistakes, rows.notes)
-    of, sequences = sequences_of(rows, names)
+    of, sequences = sequences_of(rows, names, are_videos(names))
     time_unit = declared.units.get(rows.roles.get("timestamp", ""), "s")
     order = order_of(rows, of, sequences, time_unit)
     labels = labels_of(rows, order)
@@ -146,9 +147,10 @@ def read_manifest(source: Path, asked: ManifestOptions) -> Reading:
     action = action_of(declared, fields, mistakes)
     _refuse_unordered_commands(action, order, mistakes)
     params = _filled(rows, order, columns, action)
-    pictures = locate(list_source(source), names, raw.where, mistakes)
-    _refuse_same_images(rows, order, names)
-    if mistakes.count:
+    pictures = pictures_of(rows, source, names, order.seconds, order.rows)
+    if not are_videos(names).any():
+        _refuse_same_images(rows, order, names)
+    if mistakes.count or pictures is None:
         return reading
     numbers = raw.numbers[order.rows]
     table = ViewTable(
@@ -160,7 +162,7 @@ def read_manifest(source: Path, asked: ManifestOptions) -> Reading:
         fields=fields,
         splits=splits,
         labels=labels,
-        pictures=pictures.at(order.rows),
+        pictures=pictures,
         actions=action,
         settled={"layout": "manifest"} | ({} if order.divisor == 1 else {"step_divisor": order.divisor}),
         where=lambda row: f"{path.name}, {raw.word} {numbers[row]}",

@@ -80,6 +80,7 @@ class Order:
     rows     int64 [R], of the file, in that order     of     int64 [R], rank of each one's sequence
     steps    int64 [R]                                 names  [Q] sequences that have rows, ascending
     ordered  whether steps come from a column          times  float64 [R], seconds since its sequence's first row
+    seconds  float64 [R], of the rows as they are in the file, as the column has them
     divisor  what steps were divided by
     """
 
@@ -89,6 +90,7 @@ class Order:
     steps: np.ndarray
     ordered: bool
     times: np.ndarray | None = None
+    seconds: np.ndarray | None = None
     divisor: int = 1
 
     @property
@@ -97,8 +99,8 @@ class Order:
         return np.searchsorted(self.of, np.arange(len(self.names) + 1))
 
 
-def sequences_of(rows: Rows, images: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
-    """int64 [R], rank of each row's sequence (−1: none), and the names. Without a column each folder is one."""
+def sequences_of(rows: Rows, images: pa.ChunkedArray, videos: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """int64 [R], rank of each row's sequence (−1: none), and the names. Without a column: folders, or videos."""
     pc = compute()
 
     column = rows.column("sequence")
@@ -106,9 +108,10 @@ def sequences_of(rows: Rows, images: pa.ChunkedArray) -> tuple[np.ndarray, list[
         codes, names = distinct(as_texts(column))
         rows.tell(np.flatnonzero(codes < 0), lambda _: f"{rows.roles['sequence']} is empty", "sequence")
         return codes, names
-    folders = pc.replace_substring_regex(images, r"/?[^/]*$", "")
-    codes, names = distinct(folders)
-    if len(names) < 2:
+    codes, names = distinct(images if videos.any() else pc.replace_substring_regex(images, r"/?[^/]*$", ""))
+    if videos.any():
+        rows.notes.append("there is no column sequence: each video is one")
+    elif len(names) < 2:
         rows.mistakes.add(
             "no column says which object, scene or episode a row belongs to: add a column sequence, or name one with "
             "--sequence COLUMN (folders say so only where images lie in several)",
@@ -121,26 +124,29 @@ def sequences_of(rows: Rows, images: pa.ChunkedArray) -> tuple[np.ndarray, list[
 
 def order_of(rows: Rows, of: np.ndarray, names: list[str], time_unit: str) -> Order:
     """By the column of steps, or else of times, or else as rows come. Rows without a sequence count to the first."""
+    doubtful = of < 0
     of, count = np.maximum(of, 0), len(of)
-    numbers, seconds = _steps(rows), _seconds(rows, time_unit)
+    numbers, seconds = _steps(rows, doubtful), _seconds(rows, time_unit, doubtful)
     key = numbers if numbers is not None else seconds
     by = np.arange(count) if key is None else key
     order = np.lexsort((np.arange(count), by, of))
     of, names = _present(of[order], names)
     same = np.diff(of) == 0
     if key is not None:
-        _refuse_same(rows, order, same & (np.diff(by[order]) == 0), "step" if numbers is not None else "timestamp")
+        equal = same & (np.diff(by[order]) == 0) & ~(doubtful[order][1:] | doubtful[order][:-1])
+        _refuse_same(rows, order, equal, "step" if numbers is not None else "timestamp")
     first = order[np.searchsorted(of, of)]  # of each one's sequence
     times = None if seconds is None else seconds[order] - seconds[first]
     if numbers is None:
-        return Order(order, of, names, np.arange(count) - np.searchsorted(of, of), key is not None, times)
-    if times is not None and (back := same & (np.diff(times) < 0)).any():
+        return Order(order, of, names, np.arange(count) - np.searchsorted(of, of), key is not None, times, seconds)
+    sure = ~(doubtful[order][1:] | doubtful[order][:-1])
+    if times is not None and (back := same & sure & (np.diff(times) < 0)).any():
         rows.tell(order[1:][back], lambda _: "its timestamp is before that of the step before", "times")
     steps, divisor = _divided(numbers[order], numbers[first], same)
     if (steps > LARGEST_STEP).any():
         what = f"{rows.roles.get('step') or rows.roles['frame']} is too far from its sequence's first"
         rows.tell(order[steps > LARGEST_STEP], lambda _: what, "step")
-    return Order(order, of, names, steps, True, times, divisor)
+    return Order(order, of, names, steps, True, times, seconds, divisor)
 
 
 def _present(of: np.ndarray, names: list[str]) -> tuple[np.ndarray, list[str]]:
@@ -148,13 +154,15 @@ def _present(of: np.ndarray, names: list[str]) -> tuple[np.ndarray, list[str]]:
     return ranks, [names[i] for i in present.tolist()] if len(names) else [""]
 
 
-def _steps(rows: Rows) -> np.ndarray | None:
+def _steps(rows: Rows, doubtful: np.ndarray) -> np.ndarray | None:
+    """int64 [R]; `doubtful`, bool [R], gets those that are none."""
     role = "step" if "step" in rows.roles else "frame"
     if (column := rows.column(role)) is None:
         return None
     if role == "frame":
         rows.notes.append(f"steps are those of the column {rows.roles['frame']}")
     numbers, empty, wrong = as_integers(column)
+    doubtful |= empty | wrong
     rows.tell(np.flatnonzero(empty), lambda _: f"{rows.roles[role]} is empty", "step")
     rows.tell(
         np.flatnonzero(wrong), lambda row: f"{rows.roles[role]} is {_shown(column, row)}, no whole number", "step"
@@ -171,8 +179,8 @@ def _divided(steps: np.ndarray, firsts: np.ndarray, same: np.ndarray) -> tuple[n
     return steps, max(divisor, 1)
 
 
-def _seconds(rows: Rows, unit: str) -> np.ndarray | None:
-    """float64 [R]: dates since the earliest of all, numbers as they are."""
+def _seconds(rows: Rows, unit: str, doubtful: np.ndarray) -> np.ndarray | None:
+    """float64 [R]: dates since the earliest of all, numbers as they are. `doubtful` gets those that are none."""
     import pyarrow as pa
 
     if (column := rows.column("timestamp")) is None:
@@ -192,6 +200,7 @@ def _seconds(rows: Rows, unit: str) -> np.ndarray | None:
         values, empty = found.values[:, 0] * TIMES.get(unit, 1.0), found.empty | found.wrong
         empty |= ~np.isfinite(values)
     rows.tell(np.flatnonzero(empty), lambda row: f"{name} is {_shown(column, row)}, no time", "times")
+    doubtful |= empty
     return np.where(empty, 0.0, values)
 
 

@@ -12,7 +12,7 @@ import hashlib
 import heapq
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -149,7 +149,7 @@ class TableSource(ViewSource):
         table.check()
         self.path, self.table, self.name, self.given = path, table, name, options or {}
         self.params, self.actions, self.ordered = table.fields, table.actions, table.ordered
-        self.classes = tuple(sorted({label for label in table.labels if label is not None}))
+        self.classes = class_names(table.labels)
         lengths = np.diff(table.bounds)
         if views_per_sample is None:
             views_per_sample = choose_views_per_sample(lengths)
@@ -214,6 +214,14 @@ class TableSource(ViewSource):
     def holds(self, records: Sequence[ViewsRecord], identity: dict[str, Any]) -> bool:
         now = self.table.pictures.identity()
         return now == {name: identity.get(name) for name in now}
+
+
+def class_names(labels: Iterable[str | None]) -> tuple[str, ...]:
+    """The different labels, ascending: as numbers where all are whole numbers, so that 10 comes after 9."""
+    names = {label for label in labels if label is not None}
+    if all(name.isascii() and name.isdigit() for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))
 
 
 def _numbers(steps: np.ndarray, shared: dict[tuple[int, ...], tuple[int, ...]]) -> Sequence[int]:

@@ -1,0 +1,293 @@
+"""Tables as people have them: each is read as it was meant, with a line that says so, or refused with its rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from small_images import encoded, picture
+from small_manifest import SIDE, csv_text, make_pictures, mistakes_of, reading_of, rows
+from typer.testing import CliRunner
+
+import cli
+from pipelines.build.views import shard_views
+from pipelines.sources.manifest import ManifestOptions, read_manifest
+from pipelines.sources.table import TableSource, ViewTable
+from shards.errors import FormatError
+from shards.reader import ShardSet
+
+X = [0.0, 0.5, 1.0, -1.0, -0.5, 0.0]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make_pictures(tmp_path / "in")
+
+
+def values(table: ViewTable, name: str) -> list[float]:
+    return table.params[:, [field.name for field in table.fields].index(name)].tolist()
+
+
+def check_plain(table: ViewTable) -> None:
+    """It is what rows() says, whatever the file looked like."""
+    assert list(table.sequences) == ["a", "b"]
+    assert table.of.tolist() == [0, 0, 0, 1, 1, 1]
+    assert table.steps.tolist() == [0, 1, 2, 0, 1, 2]
+    assert values(table, "x") == X
+    assert list(table.labels) == ["cat a", "cat b"]
+    assert [table.pictures.name(row) for row in range(6)] == [row["file_name"] for row in rows()]
+
+
+def test_a_plain_table(folder: Path) -> None:
+    reading = reading_of(folder, csv_text(rows()))
+    check_plain(reading.checked())
+    assert reading.notes == ["no column split, no --val-fraction: all is training"]
+    assert reading.checked().where(0) == "metadata.csv, row 2"
+
+
+def test_the_order_of_rows_does_not_matter(folder: Path) -> None:
+    table = reading_of(folder, csv_text(rows()[::-1])).checked()
+    check_plain(table)
+    assert table.where(0) == "metadata.csv, row 7"
+    assert table.sha256() == reading_of(folder, csv_text(rows())).checked().sha256()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_marks_and_encodings(folder: Path, encoding: str) -> None:
+    """Excel writes UTF-8 with a BOM, "Unicode text" is UTF-16, and plain CSV is what Windows speaks."""
+    table = [{**row, "label": row["label"].replace("cat", "Käfer")} for row in rows()]
+    reading = reading_of(folder, csv_text(table).encode(encoding))
+    assert list(reading.checked().labels) == ["Käfer a", "Käfer b"]
+    said = {"utf-8-sig": 0, "utf-16": "UTF-16", "cp1252": "Windows-1252"}[encoding]
+    assert not said or any(str(said) in note for note in reading.notes)
+
+
+@pytest.mark.parametrize(("delimiter", "word"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars")])
+def test_separators(folder: Path, delimiter: str, word: str) -> None:
+    reading = reading_of(folder, csv_text(rows(), delimiter, "\r\n"))
+    check_plain(reading.checked())
+    assert f"columns are parted by {word}" in reading.notes
+
+
+def test_excels_csv_where_commas_are_decimal(folder: Path) -> None:
+    """Semicolons, decimal commas, "sep=;" in front, Windows' encoding and ends of lines, an empty line at the end."""
+    table = [{**row, "x": str(row["x"]).replace(".", ",")} for row in rows()]
+    text = "sep=;\r\n" + csv_text(table, ";", "\r\n") + ";;;;\r\n"
+    reading = reading_of(folder, text.encode("cp1252"))
+    check_plain(reading.checked())
+    assert "decimal commas are read in x" in reading.notes
+    assert reading.checked().where(0) == "metadata.csv, row 3"
+
+
+def test_what_may_be_thousands_is_refused(folder: Path) -> None:
+    table = [{**row, "x": f"1,{100 + row['step']}"} for row in rows()]
+    said = mistakes_of(reading_of(folder, csv_text(table)))
+    assert "row 2: x is '1,100': a thousands separator, or a decimal comma? write 1234 or 1.234" in said
+
+
+def test_points_and_commas_in_one_column_are_refused(folder: Path) -> None:
+    table = rows()
+    table[2]["x"], table[3]["x"] = "0,5", "1.234,5"
+    said = mistakes_of(reading_of(folder, csv_text(table, ";")))
+    assert "row 4: x is '0,5'" in said
+    assert "row 5: x is '1.234,5'" in said
+
+
+def test_rows_that_repeat_are_refused(folder: Path) -> None:
+    said = mistakes_of(reading_of(folder, csv_text([*rows(), rows()[1]])))
+    assert said == "row 8: repeats row 3: the same sequence and step '1'"
+    without = [{name: value for name, value in row.items() if name != "step"} for row in [*rows(), rows()[1]]]
+    assert (
+        mistakes_of(reading_of(folder, csv_text(without)))
+        == "row 8: repeats row 3: the same image of the same sequence"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("/etc/passwd.png", "is an absolute path"),
+        ("C:\\photos\\1.png", "is an absolute path"),
+        ("../in/a/0.png", "leaves the source"),
+        ("a/../../x.png", "leaves the source"),
+        ("https://host/1.png", "is an address"),
+        ("a/9.png", "a/9.png is not there"),
+        ("A/0.PNG", "is not there (there is a/0.png)"),
+        ("a/0", "is not there (there is a/0.png)"),
+        ("0.png", "is not there (there is "),
+        ("a", "a is not there"),
+        ("a/0.tif", "has a kind that is not read"),
+        ("", "has no image's name"),
+    ],
+)
+def test_names_of_images(folder: Path, name: str, why: str) -> None:
+    table = rows()
+    table[0]["file_name"] = name
+    said = mistakes_of(reading_of(folder, csv_text(table)))
+    assert said.startswith("row 2: ")
+    assert why in said
+    assert said.count("\n") == 0
+
+
+def test_names_as_windows_writes_them(folder: Path) -> None:
+    table = [{**row, "file_name": ".\\" + row["file_name"].replace("/", "\\")} for row in rows()]
+    reading = reading_of(folder, csv_text(table))
+    check_plain(reading.checked())
+    assert any("is read as /" in note for note in reading.notes)
+
+
+def test_images_of_several_sizes_and_kinds(folder: Path, tmp_path: Path) -> None:
+    """16 bits of grey, alpha, a palette, a JPEG called PNG: as PIL converts them; sizes differ only with --size."""
+    deep = (np.arange(SIDE * SIDE).reshape(SIDE, SIDE) * 257 % 65536).astype(np.uint16)
+    Image.fromarray(deep).save(folder / "a/0.png")
+    rgba = np.dstack([picture(1, SIDE, SIDE), np.full((SIDE, SIDE), 77, np.uint8)])
+    Image.fromarray(rgba).save(folder / "a/1.png")
+    Image.fromarray(picture(2, SIDE, SIDE)).quantize(16).save(folder / "a/2.png")
+    (folder / "b/0.png").write_bytes(encoded(picture(3, SIDE, SIDE), "jpg"))
+    table = reading_of(folder, csv_text(rows())).checked()
+    shard_views(TableSource(folder, table, name="manifest"), tmp_path / "out", workers=0, size=None, encoding="raw")
+    found = ShardSet.open(tmp_path / "out").split("train")
+    assert np.array_equal(found.read_view(0, 0)[..., 0], ((deep.astype(np.uint32) + 128) // 257).astype(np.uint8))
+    assert np.array_equal(found.read_view(0, 1), picture(1, SIDE, SIDE))
+    assert np.array_equal(found.read_view(0, 2), np.asarray(Image.open(folder / "a/2.png").convert("RGB")))
+    (folder / "b/1.png").write_bytes(encoded(picture(4, 20, 30)))
+    with pytest.raises(FormatError, match=r"1 bad so far.*b/1\.png: 30×20 pixels, the others have 16×16"):
+        shard_views(TableSource(folder, table, name="manifest"), tmp_path / "two", workers=0, size=None)
+    shard_views(TableSource(folder, table, name="manifest"), tmp_path / "two", workers=0, size=12, fit="crop")
+
+
+def test_a_table_without_rows_or_a_sequence_without_a_name(folder: Path) -> None:
+    header = csv_text(rows()).splitlines()[0]
+    with pytest.raises(FormatError, match=r"metadata\.csv has no row"):
+        reading_of(folder, header + "\n")
+    with pytest.raises(FormatError, match=r"0 columns"):
+        reading_of(folder, "")
+    table = rows()
+    table[4]["sequence"] = ""
+    assert "row 6: sequence is empty" in mistakes_of(reading_of(folder, csv_text(table)))
+
+
+@pytest.mark.parametrize("bad", ["nan", "", "NaN", "n/a", "inf", "1e39"])
+def test_what_is_no_number(folder: Path, bad: str) -> None:
+    table = rows()
+    table[3]["x"] = bad
+    said = mistakes_of(reading_of(folder, csv_text(table)))
+    assert said.startswith("row 5: x is ")
+    assert ("empty or NaN" in said) == (bad not in ("inf", "1e39"))
+
+
+def test_text_among_numbers_is_refused_and_a_column_of_text_is_left_out(folder: Path) -> None:
+    table = [{**row, "note": f"seen {row['step']}"} for row in rows()]
+    table[0]["note"], table[3]["x"] = "7", "about 3"
+    reading = reading_of(folder, csv_text(table))
+    assert mistakes_of(reading) == "row 5: x is 'about 3', no number"
+    assert "left out, being no numbers: note (text)" in reading.notes
+
+
+def test_lines_within_quotes_count_once(folder: Path) -> None:
+    table = [{"note": 'two\nlines, "quoted"', **row} for row in rows()]
+    check_plain(reading_of(folder, csv_text(table)).checked())
+    table[5]["x"] = "?"
+    assert mistakes_of(reading_of(folder, csv_text(table))).startswith("row 7: x is '?'")
+
+
+def test_rows_of_other_lengths_and_open_quotes(folder: Path) -> None:
+    lines = csv_text(rows()).splitlines()
+    lines[2] += ",more"
+    lines[4] = "b/1.png,b"
+    lines[6] = '"' + lines[6]
+    said = mistakes_of(reading_of(folder, "\n".join(lines) + "\n"))
+    assert "row 3 has 6 cells, the header 5 (a comma within a value has to be quoted)" in said
+    assert "row 5 has 2 cells, the header 5" in said
+    assert "row 7: " in said
+    assert "is a quote not closed?" in said
+
+
+def test_a_header_that_is_missing_or_odd(folder: Path) -> None:
+    body = "\n".join(csv_text(rows()).splitlines()[1:])
+    said = mistakes_of(reading_of(folder, body))
+    assert "no column is called file_name or image" in said
+    assert "is the first row of names missing?" in said
+    text = csv_text(rows())
+    with pytest.raises(FormatError, match="two columns 'x'"):
+        reading_of(folder, text.replace("label", "x", 1))
+    with pytest.raises(FormatError, match="column 4 has no name"):
+        reading_of(folder, text.replace("step,x,", "step,,", 1))
+    reading = reading_of(folder, text.replace("file_name", " File_Name ", 1))
+    check_plain(reading.checked())
+    assert "column 'File_Name' is taken as file_name" in reading.notes
+
+
+def test_an_index_of_pandas_is_passed_over(folder: Path) -> None:
+    lines = csv_text(rows()).splitlines()
+    check_plain(reading_of(folder, "\n".join(f"{i - 1 if i else ''},{line}" for i, line in enumerate(lines))).checked())
+
+
+def test_large_whole_numbers(folder: Path) -> None:
+    """As steps they are exact; as numbers they are rounded, which is said; larger ones than 64 bits are refused."""
+    start = 1_700_000_000_000
+    table = [{**row, "step": start + 40 * row["step"], "id": 123456789 + row["step"]} for row in rows()]
+    reading = reading_of(folder, csv_text(table))
+    assert reading.checked().steps.tolist() == [0, 1, 2, 0, 1, 2]
+    assert reading.checked().settled["step_divisor"] == 40
+    assert any("id has whole numbers such as 123456789, which are rounded" in note for note in reading.notes)
+    table[1]["step"] = 10**19
+    assert "row 3: step is '10000000000000000000', no whole number" in mistakes_of(reading_of(folder, csv_text(table)))
+
+
+def test_numbers_that_are_text_in_parquet_and_json(folder: Path) -> None:
+    text = [{**row, "x": str(row["x"]), "step": f"{row['step']}.0"} for row in rows()]
+    pq.write_table(pa.Table.from_pylist(text), folder / "metadata.parquet")
+    check_plain(read_manifest(folder, ManifestOptions()).checked())
+    (folder / "metadata.parquet").unlink()
+    mixed = [{**row, "x": row["x"] if row["step"] else str(row["x"])} for row in rows()]
+    check_plain(reading_of(folder, "\n".join(map(json.dumps, mixed)), "m.jsonl").checked())
+
+
+def test_lines_that_are_no_json(folder: Path) -> None:
+    lines = [json.dumps(row) for row in rows()]
+    lines[1], lines[2] = "[1, 2]", '{"file_name": "a'
+    lines[4] = lines[4].replace('"x": -0.5', '"x": NaN')
+    said = mistakes_of(reading_of(folder, "\n\n".join(lines), "m.jsonl"))
+    assert "line 3 is no JSON object" in said
+    assert "line 5 is no JSON" in said
+    assert "line 9: x is empty or NaN" in said
+
+
+def test_a_file_that_is_no_table(folder: Path) -> None:
+    for name, content, why in (
+        ("m.parquet", b"PAR1 nothing", "not a readable Parquet file"),
+        ("m.csv", b"a,b\n\0\0,1\n", "NUL"),
+        ("m.xlsx", b"PK", "no table that is read"),
+    ):
+        with pytest.raises(FormatError, match=why):
+            reading_of(folder, content, name)
+
+
+def test_mistakes_of_every_kind_are_told_at_once(folder: Path, tmp_path: Path) -> None:
+    """Many of one kind do not hide the one of another; nothing is written; the exit code is 2."""
+    table = [
+        {"file_name": f"gone/{i}.png", "sequence": f"s{i // 4}", "step": i % 4, "x": i, "split": "train"}
+        for i in range(200)
+    ]
+    table[5]["x"], table[9]["split"], table[13]["step"] = "", "val", "soon"
+    (folder / "metadata.csv").write_text(csv_text(table))
+    words = ["shard", "manifest", "--source", str(folder), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(cli.seqjepa_data_app, words)
+    said = result.output + (result.stderr if result.stderr_bytes else "")
+    assert result.exit_code == 2
+    assert "203 mistakes: " in said
+    for line in (
+        "row 7: x is empty",
+        "row 11: split 'val', but row 10",
+        "row 15: step is 'soon'",
+        "gone/0.png is not there",
+    ):
+        assert line in said, line
+    assert "and 18" in said
+    assert not (tmp_path / "out").exists()
