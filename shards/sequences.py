@@ -84,6 +84,27 @@ class Sequences:
         begin, end = (np.searchsorted(windows, self.bounds[ids + more]) for more in (0, 1))
         return begin, end - begin
 
+    def longest_run(self) -> Ints:
+        """int64 [S]: the most consecutive steps, no gap, that the sequence of a sample has."""
+        first = np.ones(len(self.steps), bool)
+        first[1:] = np.diff(self.steps) != 1
+        first[self.bounds[:-1]] = True
+        begin = np.flatnonzero(first)
+        length = np.diff(np.append(begin, len(self.steps)))
+        of_sequence = np.searchsorted(self.bounds, begin, side="right") - 1
+        longest = np.zeros(len(self.bounds) - 1, np.int64)
+        np.maximum.at(longest, of_sequence, length)
+        return longest[self.ids]
+
+    def draw_windows(self, samples: Ints, span: int, numbers: NDArray[np.uint32]) -> Ints:
+        """Frames int64 [b, span] of one window of each sample's sequence, all equally likely; by one number [b] each.
+
+        Every sequence has a window.
+        """
+        begin, count = self.windows_of(samples, span)
+        chosen = begin + (numbers.astype(np.uint64) * count.astype(np.uint64) >> np.uint64(32)).astype(np.int64)
+        return self.windows(span)[chosen][:, None] + np.arange(span)
+
     def _find_windows(self, span: int) -> Ints:
         total, steps = int(self.firsts[-1]), self.steps
         if span > total:

@@ -143,10 +143,8 @@ class StoredViews:
             return np.broadcast_to(rows[:, None], slots.shape), slots
         purpose, sequences = draw.numbers(Purpose.VIEWS), index.sequences
         if self.order == "window":
-            begin, count = sequences.windows_of(rows, span := self.span(draw.views))
-            numbers = draw_u32(draw.seed, draw.epoch, purpose, rows, 1)[:, 0].astype(np.uint64)
-            chosen = begin + (numbers * count.astype(np.uint64) >> np.uint64(32)).astype(np.int64)
-            return sequences.locate(sequences.windows(span)[chosen][:, None] + np.arange(span))
+            numbers = draw_u32(draw.seed, draw.epoch, purpose, rows, 1)[:, 0]
+            return sequences.locate(sequences.draw_windows(rows, self.span(draw.views), numbers))
         numbers = draw_u32(draw.seed, draw.epoch, purpose, rows, draw.views)
         if not sequences.joined:
             slots = choose_distinct(index.n_views[rows], numbers)

@@ -96,6 +96,7 @@ def capabilities_of(
         author=loaded.config.fidelity == "author",
         no_path=_why_no_path(loaded, config, device),
         patches=splits.patches is not None,
+        ordered=bool(splits.train.stride),
         declared=_declared(loaded, stored, splits.train, constant),
     )
 

@@ -14,9 +14,11 @@ from typing import Any
 import torch
 
 from seqjepa.config import EvalConfig
+from seqjepa.data.actions import needs_order
 from seqjepa.data.augment.parameters import stored_scaling
 from seqjepa.data.augment.recipes import build_recipe
 from seqjepa.data.fixations import Fixating
+from seqjepa.data.sampling import with_windows
 from seqjepa.data.sequence import KindOfViews
 from seqjepa.data.stored import StoredViews
 from seqjepa.data.views import Augmented, ImageViews, Patches
@@ -101,15 +103,35 @@ def _encode_stored_views(
     normalisation = config.normalisation or "run"
     stats = statistics(loaded, stored, normalisation)
     scaling = None if loaded.config.fidelity == "author" else stored_scaling(stored.info)
+    windows = [in_windows(loaded, index) for index in indexes]
+    indexes = [index for index, _ in windows]
     train, val = (
         encode_views(
             loaded.method, index, stats, device,
-            run_length=spec.sequence, scaling=scaling, threads=decoding_threads(), progress=progress,
+            run_length=spec.sequence, scaling=scaling, stride=stride, threads=decoding_threads(), progress=progress,
         )
-        for index in indexes
+        for index, stride in windows
     )  # fmt: skip
     fingerprints = tuple(index.fingerprint() for index in indexes)
     return SplitFeatures(train, val, names, spec.height, normalisation, fingerprints)
+
+
+def in_windows(loaded: LoadedRun, index: SplitIndex) -> tuple[SplitIndex, int]:
+    """The split and the steps from a view to the next, 0 for views in random order, as the run was trained.
+
+    Without sequences that are too short for a window of training. ConfigError: there are no others, or views that have
+    no order and the run's action or data.order needs one.
+    """
+    data = loaded.config.data
+    commands = needs_order(loaded.action)
+    if index.sequence or (data.order == "random" and not commands):
+        return index, 0
+    if not index.ordered:
+        why = "was told commands, which lead to the view recorded next" if commands else "was trained on windows"
+        raise ConfigError(
+            f"split {index.name!r} holds views in no order, and the run {why}; evaluate on shards of sequences"
+        )
+    return with_windows(index, data.context * data.stride + 1), data.stride
 
 
 def _encode_images(

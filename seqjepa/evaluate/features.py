@@ -3,7 +3,7 @@
 Pixels go through the encoder in passes of a bounded size, while threads read the next ones: the index says where each
 view lies, so nothing of the training loader is needed, and decoders release the GIL.
 
-Letters: S samples of a split, b of a chunk, N slots, K draws of V views, D width of z, P parameters; H × W pixels.
+Letters: S samples of a split, b of a batch, N slots, K draws of V views, D width of z, P parameters; H × W pixels.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from seqjepa.data.sequence import normalise
 from seqjepa.data.views import ImageViews
 from shards.reader import ImageIndex, SplitIndex
 from shards.schema import ActionSpec
+from shards.sequences import Sequences
 
 PixelStats = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation per channel, for pixels in [0, 1]."""
@@ -57,6 +58,10 @@ class Features:
                 (author fidelity). No other parameters are scaled
     independent  of runs: every view was drawn regardless of the others, the last one as the target (augmentations).
                 Then any views make a draw, and there are far more draws than runs
+    sequences   how samples join, where views of a sequence are drawn from several of them, or in windows
+    stride      0: views of a draw come in random order. s > 0: they are every s-th of consecutive steps (windows)
+
+    A view's place is its number among all S · N slots: sample · N + slot.
     """
 
     z: Tensor
@@ -68,6 +73,8 @@ class Features:
     z_image: Tensor | None = None
     scaling: Scaling | None = None
     independent: bool = False
+    sequences: Sequences | None = None
+    stride: int = 0
 
     def __len__(self) -> int:
         return self.z.shape[0]
@@ -75,7 +82,16 @@ class Features:
     @property
     def most_views(self) -> int:
         """The longest sequence that every sample can give."""
-        return self.run_length or int(self.n_views.min())
+        if self.sequences is None:
+            return self.run_length or int(self.n_views.min())
+        if self.stride:
+            return int((self.sequences.longest_run().min() - 1) // self.stride) + 1
+        return int(self.sequences.counts.min())
+
+    @property
+    def objects(self) -> np.ndarray:
+        """int64 [S]: which object or sequence each sample is of."""
+        return np.arange(len(self)) if self.sequences is None else self.sequences.ids
 
     @property
     def different_draws(self) -> int | None:
@@ -88,12 +104,33 @@ class Features:
         return self.z.shape[1] // self.run_length
 
     def draw(self, seed: int, draw: int, purpose: Purpose, views: int) -> np.ndarray:
-        """Slots int64 [S, views] of the sequence that each sample gives in a draw; views ≤ most_views.
+        """Places int64 [S, views] of the sequence that each sample gives in a draw; views ≤ most_views.
 
-        From a set of views: distinct ones in random order, new for each (seed, draw, purpose). From runs: the first
+        From a set of views: distinct ones in random order, new for each (seed, draw, purpose), of the whole sequence
+        where a sample is a part of one. From steps: a window of the whole sequence. From runs: the first
         slots of run `draw` modulo their number; to train on independent ones, any views in these places. A longer
-        sequence always extends a shorter one, so that all probes of a draw see the same views.
+        sequence always extends a shorter one, so that all probes of a draw see the same views; but for windows, which
+        end where the sequence does.
         """
+        if self.sequences is not None:
+            return self.places_of(self._frames(self.sequences, seed, draw, purpose, views))
+        return np.arange(len(self))[:, None] * self.z.shape[1] + self._slots(seed, draw, purpose, views)
+
+    def places_of(self, frames: np.ndarray) -> np.ndarray:
+        """Frames of `sequences` → places, of any shape."""
+        assert self.sequences is not None
+        samples, slots = self.sequences.locate(frames)
+        return samples * self.z.shape[1] + slots
+
+    def _frames(self, sequences: Sequences, seed: int, draw: int, purpose: Purpose, views: int) -> np.ndarray:
+        rows = np.arange(len(self))
+        if self.stride:
+            numbers = draw_u32(seed, draw, purpose, rows, 1)[:, 0]
+            return sequences.draw_windows(rows, (views - 1) * self.stride + 1, numbers)[:, :: self.stride]
+        chosen = choose_distinct(sequences.counts, draw_u32(seed, draw, purpose, rows, views))
+        return sequences.starts[:, None] + chosen
+
+    def _slots(self, seed: int, draw: int, purpose: Purpose, views: int) -> np.ndarray:
         if self.independent and purpose is Purpose.PROBE:
             return self._mixed(draw_u32(seed, draw, purpose, np.arange(len(self)), self.run_length))[:, :views]
         if self.run_length:
@@ -108,18 +145,35 @@ class Features:
         target = choose_distinct(np.full(len(self), self.runs), numbers[:, before:])
         return np.concatenate([chosen + chosen // before, target * self.run_length + before], axis=1)
 
-    def params_of(self, slots: np.ndarray) -> np.ndarray:
-        """Parameters of drawn slots int64 [S, V]: float32 [S, V, P]."""
-        return self.params[np.arange(len(slots))[:, None], slots]
+    def params_of(self, places: np.ndarray) -> np.ndarray:
+        """Parameters of places of any shape […]: float32 […, P]."""
+        return self.params.reshape(-1, self.params.shape[-1])[places]
 
-    def actions(self, slots: np.ndarray, action: ActionSpec) -> Tensor:
-        """Actions from each drawn slot to the next: int64 [S, V] → float32 [S, V − 1, A], where z is.
+    def z_of(self, places: Tensor) -> Tensor:
+        """z of places […], which are where z is: […, D]."""
+        return self.z.flatten(0, 1)[places]
 
-        With author fidelity actions of augmentations depend on all V slots that are given (docs/fidelity.md #22).
+    def actions(self, places: np.ndarray, action: ActionSpec) -> Tensor:
+        """Actions from each place to the next: int64 [S, V] → float32 [S, V − 1, A], where z is. In windows they are of
+        all steps on the way.
+
+        With author fidelity actions of augmentations depend on all V views that are given (docs/fidelity.md #22).
         """
         if is_augmentation(action):
             action = scaled(action, self.scaling)
-        return self.on_device(actions_between(self.params_of(slots), self.param_names, action))
+        steps, stride = self._steps_between(places)
+        return self.on_device(actions_between(self.params_of(steps), self.param_names, action, stride))
+
+    def _steps_between(self, places: np.ndarray) -> tuple[np.ndarray, int]:
+        """Places of every step along windows, and how many steps lead from a view to the next: the same for all."""
+        if self.sequences is None or not self.stride or places.shape[1] < 2:
+            return places, 1
+        samples, slots = np.divmod(places, self.z.shape[1])
+        frames = self.sequences.firsts[samples] + slots
+        stride = int(frames[0, 1] - frames[0, 0])
+        assert stride > 0, "windows go forwards"
+        assert (np.diff(frames, axis=1) == stride).all(), "and in equal steps"
+        return self.places_of(frames[:, :1] + np.arange((places.shape[1] - 1) * stride + 1)), stride
 
     def column(self, name: str) -> np.ndarray:
         """One parameter of every view: float32 [S, N]."""
@@ -175,14 +229,15 @@ def encode_views(
     *,
     run_length: int = 0,
     scaling: Scaling | None = None,
+    stride: int = 0,
     batch_size: int = 256,
     threads: int = 2,
     progress: bool = False,
 ) -> Features:
     """Runs every distinct stored view of the split through `method.embed`.
 
-    run_length, scaling: see Features; of sets whose views were baked as sequences. Features are kept as float32, or as
-    float16 when they would exceed 2 GiB (3DIEBench's 2.6 million views: 2.7 GB).
+    run_length, scaling: see Features; of sets whose views were baked as sequences. stride: likewise, of windows.
+    Features are kept as float32, or as float16 when they would exceed 2 GiB (3DIEBench's 2.6 million views: 2.7 GB).
     """
     z: Tensor | None = None
     with _bar(f"encode {index.name}", int(index.n_views.sum()), "view", progress) as bar:
@@ -196,7 +251,11 @@ def encode_views(
     assert z is not None, "a split has at least one sample with one view"
     n_views = index.n_views.astype(np.int64)
     labels = _labels(index, z.device)
-    return Features(z, n_views, index.params, index.param_names, labels, run_length, scaling=scaling)
+    sequences = index.sequences if stride or (index.sequences.joined and not run_length) else None
+    return Features(
+        *(z, n_views, index.params, index.param_names, labels, run_length),
+        scaling=scaling, sequences=sequences, stride=stride,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqjepa.data.actions import actions_between
 from seqjepa.data.draws import Purpose, choose_distinct, draw_u32
 from seqjepa.evaluate.features import Features, room
 from seqjepa.evaluate.probes import Bench, ProbeTask, Scores, score_tasks
@@ -49,11 +48,13 @@ def draw_context(features: Features, action: ActionSpec, pairs: int, seed: int, 
     on NumPy's global state.
     """
     rows = torch.randint(0, len(features), (pairs,), generator=torch.Generator().manual_seed(seed)).numpy()
-    numbers = draw_u32(seed, 0, Purpose.EVALUATION, np.arange(pairs), 2)
-    slots = choose_distinct(features.n_views[rows], numbers)
-    actions = actions_between(features.params[rows[:, None], slots], features.param_names, action)[:, 0]
-    z = features.z[torch.from_numpy(rows)[:, None].to(features.z.device), torch.from_numpy(slots).to(features.z.device)]
-    return Context(z.to(device).float(), torch.from_numpy(actions).to(device))
+    if features.sequences is None:
+        numbers = draw_u32(seed, 0, Purpose.EVALUATION, np.arange(pairs), 2)
+        places = rows[:, None] * features.z.shape[1] + choose_distinct(features.n_views[rows], numbers)
+    else:
+        places = features.draw(seed, 0, Purpose.EVALUATION, 2)[rows]
+    z = features.z_of(torch.from_numpy(places).to(features.z.device))
+    return Context(z.to(device).float(), features.actions(places, action)[:, 0].to(device))
 
 
 @torch.no_grad()

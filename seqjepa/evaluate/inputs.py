@@ -22,24 +22,24 @@ from seqjepa.methods.base import Aggregating
 from shards.schema import ActionSpec, ActionTerm
 
 
-def gather_z(features: Features, slots: np.ndarray, targets: Tensor, flat: bool = True) -> Gather:
-    """z of the drawn slots, float32 [b, V, D], or [b, V · D] if flat."""
-    chosen = torch.from_numpy(slots).to(features.z.device)
+def gather_z(features: Features, places: np.ndarray, targets: Tensor, flat: bool = True) -> Gather:
+    """z of the drawn places, float32 [b, V, D], or [b, V · D] if flat."""
+    chosen = torch.from_numpy(places).to(features.z.device)
 
     def gather(rows: Tensor) -> tuple[Tensor, Tensor]:
         at = rows.to(features.z.device)
-        z = features.z[at[:, None], chosen[at]].to(rows.device).float()
+        z = features.z_of(chosen[at]).to(rows.device).float()
         return z.flatten(1) if flat else z, targets[at].to(rows.device)
 
     return gather
 
 
-def label_of_view(features: Features, slots: np.ndarray) -> Gather:
+def label_of_view(features: Features, places: np.ndarray) -> Gather:
     """z of one view [b, D] → class (paper §3.3)."""
-    return gather_z(features, slots[:, :1], features.labels)
+    return gather_z(features, places[:, :1], features.labels)
 
 
-def label_of_image(features: Features, slots: np.ndarray) -> Gather:
+def label_of_image(features: Features, places: np.ndarray) -> Gather:
     """z of the whole image [b, D] → class (docs/fidelity.md #40); no draw plays a part."""
     z, labels = features.z_image, features.labels
     assert z is not None, "asked for only where there are whole images"
@@ -49,10 +49,10 @@ def label_of_image(features: Features, slots: np.ndarray) -> Gather:
 def rotation_of_view(term: ActionTerm) -> Inputs:
     """z of one view [b, D] → its absolute rotation, quaternion (x, y, z, w), by the columns of a term."""
 
-    def inputs(features: Features, slots: np.ndarray) -> Gather:
-        params = features.params_of(slots[:, :1])[:, 0]
+    def inputs(features: Features, places: np.ndarray) -> Gather:
+        params = features.params_of(places[:, :1])[:, 0]
         rotations = absolute_rotations(params[:, columns(features.param_names, term.columns)], term)
-        return gather_z(features, slots[:, :1], features.on_device(rotations))
+        return gather_z(features, places[:, :1], features.on_device(rotations))
 
     return inputs
 
@@ -60,7 +60,7 @@ def rotation_of_view(term: ActionTerm) -> Inputs:
 def action_between(action: ActionSpec) -> Inputs:
     """[z1; z2] [b, 2 D] → the action that takes the first view to the second (paper §A.1): a rotation in the object's
     frame, a difference of two positions, hues in (−1, 1) and not circular (Table 7), or what the set declares."""
-    return lambda features, slots: gather_z(features, slots[:, :2], features.actions(slots[:, :2], action)[:, 0])
+    return lambda features, places: gather_z(features, places[:, :2], features.actions(places[:, :2], action)[:, 0])
 
 
 def augmentation_between(action: ActionSpec, *, whole_draw: bool) -> Inputs:
@@ -71,8 +71,8 @@ def augmentation_between(action: ActionSpec, *, whole_draw: bool) -> Inputs:
     normalised over all of them.
     """
 
-    def inputs(features: Features, slots: np.ndarray) -> Gather:
-        views = slots if whole_draw else slots[:, [0, -1]]
+    def inputs(features: Features, places: np.ndarray) -> Gather:
+        views = places if whole_draw else places[:, [0, -1]]
         return gather_z(features, views[:, :2], features.actions(views, action)[:, 0])
 
     return inputs
@@ -110,9 +110,9 @@ def aggregates_of_prefixes(
     def aggregate(z: Tensor, a: Tensor, m: int) -> Tensor:
         return method.aggregate(z[:, :m], a[:, : m - 1])
 
-    def inputs(features: Features, slots: np.ndarray) -> Gather:
-        gather = gather_z(features, slots[:, : max(sizes)], targets(features, slots), flat=False)
-        return _of_prefixes(gather, sizes, aggregate, features.actions(slots, action))
+    def inputs(features: Features, places: np.ndarray) -> Gather:
+        gather = gather_z(features, places[:, : max(sizes)], targets(features, places), flat=False)
+        return _of_prefixes(gather, sizes, aggregate, features.actions(places, action))
 
     return inputs
 
@@ -120,8 +120,8 @@ def aggregates_of_prefixes(
 def label_of_means(sizes: Sequence[int]) -> Inputs:
     """Mean z [b, K, D] of the first M views for each of the K sizes M → class: for methods without aggregate."""
 
-    def inputs(features: Features, slots: np.ndarray) -> Gather:
-        gather = gather_z(features, slots[:, : max(sizes)], features.labels, flat=False)
+    def inputs(features: Features, places: np.ndarray) -> Gather:
+        gather = gather_z(features, places[:, : max(sizes)], features.labels, flat=False)
         return _of_prefixes(gather, sizes, lambda z, _, m: z[:, :m].mean(dim=1), torch.zeros(len(features), 0))
 
     return inputs
@@ -149,8 +149,8 @@ def path_of_prefixes(
     def path(z: Tensor, a: Tensor, m: int) -> Tensor:
         return method.path_features(z[:, :m], a[:, :m], vision=vision, action=acting)
 
-    def inputs(features: Features, slots: np.ndarray) -> Gather:
-        longest = slots[:, : max(sizes) + 1]
+    def inputs(features: Features, places: np.ndarray) -> Gather:
+        longest = places[:, : max(sizes) + 1]
         ways = torch.stack([way(features, longest[:, [0, m]]) for m in sizes], dim=1)
         gather = gather_z(features, longest, ways, flat=False)
         return _of_prefixes(gather, sizes, path, features.actions(longest, action))

@@ -15,7 +15,7 @@ b rows of a chunk, R resamples, k columns that a number needs the means of. In r
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -164,9 +164,20 @@ class Averaged(NamedTuple):
 
 @dataclass(frozen=True)
 class Resampling:
-    """R bootstrap samples of n objects: counts uint8 [R, n], how often each object is in a sample."""
+    """R bootstrap samples of n objects: counts uint8 [R, n], how often each object is in a sample.
+
+    objects  int64 [S]: which object each of S rows is of, where objects have several rows; None: each has one
+    """
 
     counts: Tensor
+    objects: Tensor | None = None
+
+    @staticmethod
+    def over(objects: np.ndarray, seed: int, device: torch.device) -> Resampling:
+        """Of the objects that rows belong to, int64 [S] from 0 on: all rows of one move together."""
+        count = int(objects.max()) + 1
+        found = Resampling.of(count, seed, device)
+        return found if count == len(objects) else replace(found, objects=torch.from_numpy(objects).to(device))
 
     @staticmethod
     def of(objects: int, seed: int, device: torch.device, resamples: int = RESAMPLES) -> Resampling:
@@ -179,12 +190,20 @@ class Resampling:
         return Resampling(counts.to(device))
 
     def interval(self, averaged: Averaged) -> list[float]:
-        """[low, high]: the middle 95 % of the number over the samples. Rows are all objects, once for each draw, in
-        order."""
-        objects = self.counts.shape[1]
-        rows = averaged.rows.unflatten(0, (-1, objects)).mean(dim=0) / objects
+        """[low, high]: the middle 95 % of the number over the samples. Rows are all objects, or rows of objects, once
+        for each draw, in order."""
         parts = self.counts.split(RESAMPLES_AT_ONCE)
-        values = averaged.number(torch.cat([part.to(rows.dtype) @ rows for part in parts]))
+        if self.objects is None:
+            objects = self.counts.shape[1]
+            rows = averaged.rows.unflatten(0, (-1, objects)).mean(dim=0) / objects
+            means = torch.cat([part.to(rows.dtype) @ rows for part in parts])
+        else:
+            rows = averaged.rows.unflatten(0, (-1, len(self.objects))).mean(dim=0)
+            rows = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1)  # and how many rows there are
+            sums = rows.new_zeros(self.counts.shape[1], rows.shape[1]).index_add(0, self.objects, rows)
+            means = torch.cat([part.to(sums.dtype) @ sums for part in parts])
+            means = means[:, :-1] / means[:, -1:]
+        values = averaged.number(means)
         tail = (1 - LEVEL) / 2
         return torch.quantile(values, values.new_tensor([tail, 1 - tail])).tolist()
 

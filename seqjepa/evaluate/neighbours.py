@@ -27,6 +27,7 @@ from shards.reader import ShardSet, SplitIndex
 from shards.schema import ViewSpec
 
 NEIGHBOURS_EACH = 3
+MOST_VIEWS = 200_000
 SHOWN_QUERIES = 12
 CPU_QUERIES = 8192
 RANDOM_EACH = 100
@@ -36,14 +37,15 @@ RANDOM_EACH = 100
 class Views:
     """Views of a split in stored order, or its whole images where views are made of those.
 
-    x float32 [T, D] of length 1; sample, slot and label int64 [T], label −1 for none; rotation float64 [T, 4] as
-    quaternions, None where there are none.
+    x float32 [T, D] of length 1; sample, slot, label and object int64 [T], label −1 for none; rotation float64 [T, 4]
+    as quaternions, None where there are none. Of sequences, which may be long, at most 200,000 views, evenly spread.
     """
 
     x: Tensor
     sample: np.ndarray
     slot: np.ndarray
     label: np.ndarray
+    object: np.ndarray
     rotation: np.ndarray | None
 
     @classmethod
@@ -51,14 +53,19 @@ class Views:
         labels = features.labels.cpu().numpy()
         if features.z_image is not None:
             each = np.arange(len(features))
-            return cls(directions(features.z_image), each, np.zeros_like(each), labels, None)
+            return cls(directions(features.z_image), each, np.zeros_like(each), labels, each, None)
         sample, slot = np.nonzero(np.arange(features.z.shape[1]) < features.n_views[:, None])
+        if features.sequences is not None:
+            kept = spread(len(sample), MOST_VIEWS)
+            sample, slot = sample[kept], slot[kept]
         rows, slots = (torch.from_numpy(index).to(features.z.device) for index in (sample, slot))
         rotation = None
         if set(ROTATION_COLUMNS) <= set(features.param_names):
             angles = np.stack([features.column(name)[sample, slot] for name in ROTATION_COLUMNS], axis=-1)
             rotation = quaternion(angles.astype(np.float64))
-        return cls(directions(features.z[rows, slots]), sample, slot, labels[sample], rotation)
+        return cls(
+            directions(features.z[rows, slots]), sample, slot, labels[sample], features.objects[sample], rotation
+        )
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ class Shared:
         if views.rotation is not None:
             angles = angle_between(views.rotation[q], views.rotation[others])
         same_class = (label[others] == label[q]) & (label[q] >= 0)
-        return cls(same_class, views.sample[others] == views.sample[q], angles)
+        return cls(same_class, views.object[others] == views.object[q], angles)
 
 
 def angle_between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -116,7 +123,7 @@ def take_neighbours(ctx: EvalContext) -> dict[str, Any]:
 
 def _measured(views: Views, shared: Shared) -> dict[str, np.ndarray]:
     """By name, [Q, k]: what there is to measure."""
-    several = len(views.sample) > len(np.unique(views.sample))
+    several = len(views.object) > len(np.unique(views.object))
     there_is = {
         "class": (shared.same_class, views.label.min() >= 0 and views.label.min() < views.label.max()),
         "object": (shared.same_object, several),

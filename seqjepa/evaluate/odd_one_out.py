@@ -26,7 +26,7 @@ from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.heads import Fit, Gather, cross_entropy, fit, predict
 from seqjepa.evaluate.metrics import averaged_mean
 from seqjepa.evaluate.probes import Bench
-from seqjepa.evaluate.studies import EvalContext, Study
+from seqjepa.evaluate.studies import IN_SEQUENCES, EvalContext, Study
 from seqjepa.methods.base import Aggregating
 from shards.schema import ActionSpec
 
@@ -125,6 +125,8 @@ def _why_no_odd_one_out(ctx: EvalContext) -> str:
     splits = (ctx.splits.train, ctx.splits.val)
     if not set(ROTATION_COLUMNS) <= set(splits[0].param_names):
         return "the samples have no rotations"
+    if splits[0].sequences is not None:
+        return IN_SEQUENCES
     if not ctx.can.labelled:
         return "samples without a label"
     if any(int(features.labels.min()) == int(features.labels.max()) for features in splits):

@@ -23,7 +23,7 @@ from seqjepa.evaluate.heads import StackedLinear, predict
 from seqjepa.evaluate.inputs import label_of_prefixes
 from seqjepa.evaluate.metrics import Resampling
 from seqjepa.evaluate.probes import ProbeTask, Scores, fit_and_score, nested, score_head, validation_pairs
-from seqjepa.evaluate.studies import EvalContext, Study
+from seqjepa.evaluate.studies import IN_SEQUENCES, EvalContext, Study
 from seqjepa.evaluate.tasks import tasks_for
 from seqjepa.methods.base import Aggregating, EncodesInContext
 from shards.errors import ConfigError
@@ -40,6 +40,8 @@ def _why_no_ood(ctx: EvalContext) -> str:
         return "the samples have no rotations"
     if isinstance(ctx.loaded.method, EncodesInContext):
         return "its views are probed after a context"
+    if ctx.splits.train.sequences is not None:
+        return IN_SEQUENCES
     return "" if ctx.ood else "no OOD shards were named: --ood SHARDS"
 
 
@@ -89,7 +91,7 @@ def _score_ood(ctx: EvalContext, task: ProbeTask, features: Features) -> Scores:
     if task.name in (skipped := task.constant(wanted)):
         return Scores(skipped=skipped)
     predicted = _predict_sizes(_head(ctx, task.name), shown)
-    resampling = bench.resampling and Resampling.of(len(features), bench.seed, bench.device)
+    resampling = bench.resampling and Resampling.over(features.objects, bench.seed, bench.device)
     return score_head(task, predicted, wanted, resampling)
 
 

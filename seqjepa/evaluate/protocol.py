@@ -11,6 +11,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from seqjepa.config import EvalConfig
 from seqjepa.data.actions import POSITION_TARGET
 from seqjepa.data.views import Patches
@@ -75,8 +77,19 @@ def protocol_of(
             "probes": FULL,
         },
         **_seeing(splits, can, run.data.augment),
+        **_order(splits),
         **({"targets": can.declared.as_json()} if can.declared else {}),
     }
+
+
+def _order(splits: SplitFeatures) -> dict[str, Any]:
+    """Of sets whose samples join to sequences, or whose views come in windows."""
+    train, val = splits.train, splits.val
+    if train.sequences is None and val.sequences is None:
+        return {}
+    windows = {"stride": train.stride} if train.stride else {}
+    counted = {f"{name}_sequences": len(np.unique(part.objects)) for name, part in (("train", train), ("val", val))}
+    return {"order": "window" if train.stride else "random", **windows, **counted}
 
 
 def _seeing(splits: SplitFeatures, can: Capabilities, recipe: str) -> dict[str, Any]:

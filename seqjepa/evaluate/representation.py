@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -88,8 +89,8 @@ def _representation(ctx: EvalContext) -> dict[str, Any]:
     if not bool(z.isfinite().all()):  # of a run that diverged: no rank
         return {"representation": scores}
     scores["rankme"] = rankme(z)
-    if len(train) > 1 and train.most_views > 1:
-        scores["lidar"] = lidar(_spread(train, LIDAR_SAMPLES, min(train.most_views, LIDAR_VIEWS)))
+    if (views := _views_of_each(train)) is not None:
+        scores["lidar"] = lidar(views)
     found: dict[str, Any] = {"representation": scores}
     return {**found, "intervals": {"representation": intervals}} if intervals else found
 
@@ -124,6 +125,22 @@ def _spread(features: Features, samples: int, views: int) -> Tensor:
     """The first `views` views of up to `samples` samples, evenly spread over the split: float32 [n, views, D]."""
     rows = torch.linspace(0, len(features) - 1, min(samples, len(features))).round().long().unique()
     return features.z[rows.to(features.z.device), :views].float()
+
+
+def _views_of_each(features: Features) -> Tensor | None:
+    """For LiDAR, float32 [n, q, D], n, q ≥ 2; of sequences q evenly spread views each. None: there are fewer."""
+    if features.sequences is None:
+        if len(features) < 2 or features.most_views < 2:
+            return None
+        return _spread(features, LIDAR_SAMPLES, min(features.most_views, LIDAR_VIEWS))
+    bounds = features.sequences.bounds
+    counts = np.diff(bounds)
+    views = min(int(counts.min()), LIDAR_VIEWS)
+    if len(counts) < 2 or views < 2:
+        return None
+    chosen = np.linspace(0, len(counts) - 1, min(LIDAR_SAMPLES, len(counts))).round().astype(np.int64)
+    frames = bounds[chosen, None] + np.arange(views) * counts[chosen, None] // views
+    return features.z_of(torch.from_numpy(features.places_of(frames)).to(features.z.device)).float()
 
 
 def _why_no_representation(ctx: EvalContext) -> str:

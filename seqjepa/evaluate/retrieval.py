@@ -29,10 +29,11 @@ from torch import Tensor
 
 from seqjepa.data.actions import is_augmentation, needs_order
 from seqjepa.data.draws import Purpose, choose_distinct, draw_u32
-from seqjepa.evaluate.encode import decoding_threads, statistics, views_to_draw
+from seqjepa.evaluate.encode import decoding_threads, in_windows, statistics, views_to_draw
 from seqjepa.evaluate.features import Draws, Features, encode_images, encode_views
 from seqjepa.evaluate.metrics import Resampling, chance, rank_intervals, rank_scores, ranks_of
 from seqjepa.evaluate.studies import EvalContext, Study
+from seqjepa.evaluate.walks import draws_of, pool_of, predict_next, walk
 from seqjepa.methods.base import Predicting, PredictsViews
 from shards.schema import ActionSpec
 
@@ -69,6 +70,8 @@ def take_retrieval(ctx: EvalContext) -> dict[str, Any]:
     """Scores by name: "retrieval", and for seq-JEPA "retrieval_3", "retrieval_online" and "retrieval_3_online"; their
     intervals under "intervals"."""
     method = ctx.loaded.method
+    if ctx.splits.val.sequences is not None:
+        return _along_sequences(ctx)
     if isinstance(method, PredictsViews):
         found = _of_sequences(ctx, method)
     else:
@@ -97,6 +100,40 @@ def _of_sequences(ctx: EvalContext, method: PredictsViews) -> dict[str, Found]:
             predictions = partial(by_aggregate, method, features, asked, device)
             found |= _found(ctx, asked, predictions, {name + kind: of for kind, of in candidates.items()})
     return found
+
+
+def _along_sequences(ctx: EvalContext) -> dict[str, Any]:
+    """Of views that belong to longer sequences: after the last of M views of a draw comes one that is looked for among
+    some of its sequence. Scores by name as above, without identities, which no draw has."""
+    features, bench, method = ctx.splits.val, ctx.bench, ctx.loaded.method
+    contexts = (1, LONG_CONTEXT) if isinstance(method, PredictsViews) else (1,)
+    draws = draws_of(features)
+    found: dict[str, Any] = {}
+    for context in (c for c in contexts if c < features.most_views):
+        ranks, blind, counts = (
+            np.concatenate(parts)
+            for parts in zip(*(_one_draw(ctx, context, draw) for draw in range(draws)), strict=True)
+        )
+        asked = np.ones_like(ranks, bool)
+        name = "retrieval" if context == 1 else f"retrieval_{context}"
+        by_chance = {**_marked(rank_scores(blind, asked), "blind"), **_marked(chance(counts), "chance")}
+        found[name] = {**rank_scores(ranks, asked), **by_chance, "queries": len(ranks), "context": context}
+        if bench.resampling is not None:
+            found.setdefault("intervals", {})[name] = rank_intervals(ranks, asked, bench.resampling)
+    return found
+
+
+def _one_draw(ctx: EvalContext, context: int, draw: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ranks and those of blind predictions int64 [S, 1], and how many candidates there were [S]."""
+    features, device, method = ctx.splits.val, ctx.bench.device, ctx.loaded.method
+    way = features.draw(ctx.bench.seed, draw, Purpose.EVALUATION, context + 1)
+    pool = pool_of(features, way, 1, ctx.bench.seed, draw)
+    if isinstance(method, PredictsViews):
+        found = walk(method, features, target_features(ctx), way, ctx.loaded.action, pool, device)
+        return found["rollout"], found["blind"], pool.count
+    assert isinstance(method, Predicting), "why_not has turned others away"
+    ranks, blind = predict_next(method, features, way, ctx.loaded.action, pool, device)
+    return ranks, blind, pool.count
 
 
 def _found(
@@ -163,7 +200,8 @@ def queries(features: Features, action: ActionSpec, context: int, seed: int) -> 
     Objects that have too few views for that are not asked about j.
     """
     paths, asked = zip(*(_one_query(features, j, context, seed) for j in range(features.z.shape[1])), strict=True)
-    actions = torch.stack([features.actions(path, action) for path in paths], dim=1)
+    firsts = np.arange(len(features))[:, None] * features.z.shape[1]
+    actions = torch.stack([features.actions(firsts + path, action) for path in paths], dim=1)
     return Queries(np.stack(paths, axis=1), actions, np.stack(asked, axis=1))
 
 
@@ -270,7 +308,7 @@ def _encoded(ctx: EvalContext) -> Tensor:
     branch, split, threads = TargetBranch(method), splits.names[1], decoding_threads()
     stats = statistics(ctx.loaded, ctx.stored, splits.normalisation)
     if splits.views is None:
-        index = ctx.stored.split(split)
+        index, _ = in_windows(ctx.loaded, ctx.stored.split(split))
         return encode_views(branch, index, stats, device, threads=threads, progress=ctx.progress).z
     config = ctx.config
     views = views_to_draw(splits.views, config)
@@ -282,11 +320,12 @@ def _encoded(ctx: EvalContext) -> Tensor:
 def why_not_retrieved(ctx: EvalContext) -> str:
     """Why predicted views are not looked for among the others; empty if they are."""
     loaded = ctx.loaded
-    if int(ctx.splits.val.n_views.max()) < 2:
+    features = ctx.splits.val
+    if (features.most_views if features.sequences is not None else int(features.n_views.max())) < 2:
         return "samples have one view each"
     if not loaded.method.predictor_sees_actions:
         return "the predictor is not told the action"
-    if needs_order(loaded.action):
+    if needs_order(loaded.action) and not features.stride:
         return "recorded commands lead to the very next view, not to any"
     if loaded.config.fidelity == "author" and is_augmentation(loaded.action):
         return "the released actions of augmentations depend on which views are shown beside them"

@@ -18,84 +18,15 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from seqjepa.data.draws import Purpose
-from seqjepa.evaluate.features import Features
-from seqjepa.evaluate.metrics import Resampling, chance, rank_intervals, rank_scores, ranks_of
+from seqjepa.evaluate.metrics import Resampling, chance, rank_intervals, rank_scores
 from seqjepa.evaluate.retrieval import target_features, why_not_retrieved
 from seqjepa.evaluate.studies import EvalContext, Study
+from seqjepa.evaluate.walks import draws_of, pool_of, walk
 from seqjepa.methods.base import PredictsViews
-from shards.schema import ActionSpec
 
 FARTHEST = 8
-ENOUGH_WALKS, MOST_DRAWS = 8192, 8
-GPU_WALKS, CPU_WALKS = 8192, 1024  # at once
-
-
-def roll_out(method: PredictsViews, z: Tensor, actions: Tensor) -> Tensor:
-    """Predictions from predictions: z [b, M, D] of true views, actions [b, M − 1 + K, A] along the whole way, the first
-    M − 1 of them between those views → ẑ [b, K, D] of the K views that follow. Meant for eval mode."""
-    context = z.shape[1]
-    length = z.norm(dim=-1).mean(dim=1, keepdim=True)
-    known = z
-    for step in range(context - 1, actions.shape[1]):
-        predicted = _next(method, known, actions[:, : step + 1])
-        known = torch.cat((known, (F.normalize(predicted, dim=-1) * length).unsqueeze(1)), dim=1)
-    return known[:, context:]
-
-
-def one_by_one(method: PredictsViews, z: Tensor, actions: Tensor, context: int) -> Tensor:
-    """The same views, each from the true features of all before it: z [b, M − 1 + K, D] → [b, K, D]."""
-    steps = range(context - 1, actions.shape[1])
-    return torch.stack([_next(method, z[:, : step + 1], actions[:, : step + 1]) for step in steps], dim=1)
-
-
-def _next(method: PredictsViews, z: Tensor, actions: Tensor) -> Tensor:
-    """z and actions of the views so far, the last action leading on: ẑ [b, D] of the next."""
-    return method.predict(method.aggregate(z, actions[:, :-1]), actions[:, -1])
-
-
-@torch.no_grad()
-def walk(
-    method: PredictsViews,
-    features: Features,
-    targets: Tensor,
-    slots: np.ndarray,
-    action: ActionSpec,
-    context: int,
-    device: torch.device,
-) -> dict[str, np.ndarray]:
-    """Ranks int64 [S, K] of the true views: "rollout" from predictions, "teacher" from true features, "blind" as a
-    rollout from the views of the next object, to which only the actions say where this one goes.
-
-    slots int64 [S, M + K] of the way; targets: candidates' features [S, n, D].
-    """
-    way, actions = torch.from_numpy(slots), features.actions(slots, action)
-    n_views = torch.from_numpy(features.n_views)
-    found: dict[str, list[Tensor]] = {"rollout": [], "teacher": [], "blind": []}
-    for objects in torch.arange(len(features)).split(GPU_WALKS if device.type == "cuda" else CPU_WALKS):
-        z = _features(features, objects, way[objects, :-1], device)
-        others = (objects + 1) % len(features)
-        z_others = _features(features, others, way[objects, :context] % n_views[others, None], device)
-        a = actions[objects.to(actions.device)].to(device)
-        candidates = targets[objects.to(targets.device)].to(device).float()
-        predicted = {
-            "rollout": roll_out(method, z[:, :context], a),
-            "teacher": one_by_one(method, z, a, context),
-            "blind": roll_out(method, z_others, a),
-        }
-        right, count = way[objects, context:].to(device), n_views[objects].to(device)
-        for name, guess in predicted.items():
-            found[name].append(ranks_of(guess, candidates, right, count).cpu())
-    return {name: torch.cat(parts).numpy() for name, parts in found.items()}
-
-
-def _features(features: Features, objects: Tensor, slots: Tensor, device: torch.device) -> Tensor:
-    """float32 z [b, V, D] of slots [b, V]."""
-    return features.z[objects.to(features.z.device)[:, None], slots.to(features.z.device)].to(device).float()
 
 
 def take_rollouts(ctx: EvalContext) -> dict[str, Any]:
@@ -105,14 +36,17 @@ def take_rollouts(ctx: EvalContext) -> dict[str, Any]:
     assert isinstance(method, PredictsViews), "why_not has turned others away"
     context, horizons = extent(ctx.loaded.config.data.context, features.most_views)
     targets, action = target_features(ctx), ctx.loaded.action
-    draws = min(MOST_DRAWS, features.runs if features.run_length else MOST_DRAWS, -(-ENOUGH_WALKS // len(features)))
+    by_chance: dict[str, float] = {}
+    draws = draws_of(features)
     ranks: dict[str, list[np.ndarray]] = {}
     for draw in range(draws):
-        slots = features.draw(ctx.bench.seed, draw, Purpose.EVALUATION, context + horizons)
-        for name, found in walk(method, features, targets, slots, action, context, device).items():
+        way = features.draw(ctx.bench.seed, draw, Purpose.EVALUATION, context + horizons)
+        pool = pool_of(features, way, horizons, ctx.bench.seed, draw)
+        for name, found in walk(method, features, targets, way, action, pool, device).items():
             ranks.setdefault(name, []).append(found)
+        by_chance = chance(pool.count)
     every = {name: np.concatenate(parts) for name, parts in ranks.items()}
-    by_chance = {"mrr_chance": chance(features.n_views)["mrr"], "h1_chance": chance(features.n_views)["h1"]}
+    by_chance = {"mrr_chance": by_chance["mrr"], "h1_chance": by_chance["h1"]}
     extra = {"context": context, "queries": draws * len(features)}
     scores = {"rollout": {**_named(every, by_horizon), **by_chance, **extra}}
     if ctx.bench.resampling is None:

@@ -109,7 +109,7 @@ def _encode(
     """Both splits through the encoder, and what can be measured of them. Arrays of a transfer have their own folder."""
     splits = encode_splits(loaded, stored, config, device, progress)
     can = capabilities_of(loaded, stored, splits, config, device)
-    resampling = Resampling.of(len(splits.val), config.seed, device)
+    resampling = Resampling.over(splits.val.objects, config.seed, device)
     if can.declared is not None:
         config = config.with_steps(len(splits.train), BATCH)
     bench = Bench(

@@ -66,6 +66,8 @@ class Suite(NamedTuple):
     path: bool = False
 
 
+IN_SEQUENCES = "views belong to longer sequences, not to objects with a few"
+"""Why studies of 3DIEBench's kind are not taken of videos and episodes."""
 OF_OBJECTS = ("representation", "retrieval", "neighbours", "rollout", "ood", "odd_one_out", "umap", "costs")
 OF_IMAGES = ("representation", "retrieval", "neighbours", "rollout", "umap", "costs")
 DEFAULT = "probes"

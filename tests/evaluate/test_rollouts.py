@@ -19,8 +19,9 @@ from seqjepa.evaluate import rollouts
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.metrics import ranks_of
 from seqjepa.evaluate.retrieval import target_features
-from seqjepa.evaluate.rollouts import ROLLOUTS, by_horizon, extent, one_by_one, roll_out, walk
+from seqjepa.evaluate.rollouts import ROLLOUTS, by_horizon, extent
 from seqjepa.evaluate.run import frozen
+from seqjepa.evaluate.walks import one_by_one, pool_of, roll_out, walk
 from seqjepa.training.checkpoint import load_run
 from seqjepa.training.run import DataInfo
 
@@ -49,8 +50,8 @@ def rotations(objects: int = 30, views: int = 12) -> Features:
 
 def walked(method: Turning, context: int = 2, horizons: int = 8) -> dict[str, np.ndarray]:
     bank = rotations()
-    slots = bank.draw(0, 0, Purpose.EVALUATION, context + horizons)
-    return walk(method, bank, bank.z, slots, "rotation", context, CPU)
+    way = bank.draw(0, 0, Purpose.EVALUATION, context + horizons)
+    return walk(method, bank, bank.z, way, "rotation", pool_of(bank, way, horizons, 0, 0), CPU)
 
 
 def test_a_perfect_model_never_loses_its_way_whatever_length_its_predictions_have():
@@ -64,8 +65,9 @@ def test_a_perfect_model_never_loses_its_way_whatever_length_its_predictions_hav
 def test_a_blind_walk_is_a_rollout_from_the_next_objects_views():
     bank, slots = rotations(3, 6), np.array([[0, 5, 2], [1, 2, 3], [4, 3, 0]])
     bank = replace(bank, n_views=np.array([6, 4, 6]))  # of the second object, slot 5 is the second view again
-    found = walk(Turning(), bank, bank.z, slots, "rotation", 2, CPU)["blind"]
-    turn = bank.actions(slots, "rotation")[:, 1]
+    way = np.array([[0], [6], [12]]) + slots
+    found = walk(Turning(), bank, bank.z, way, "rotation", pool_of(bank, way, 1, 0, 0), CPU)["blind"]
+    turn = bank.actions(way, "rotation")[:, 1]
     for s, last in ((0, bank.z[1, 5 % 4]), (1, bank.z[2, 2]), (2, bank.z[0, 3])):
         similarity = bank.z[s, : bank.n_views[s]] @ Turning().predict(last[None], turn[s : s + 1])[0]
         assert found[s, 0] == 1 + (similarity > similarity[slots[s, 2]]).sum()
@@ -131,8 +133,8 @@ def test_a_run_on_shards(run, shards, tmp_path):
     assert (scores["context"], scores["queries"]) == (3, 8 * 24)
     targets, ranks = target_features(case), []
     for draw in range(8):
-        slots = bank.draw(0, draw, Purpose.EVALUATION, 4)
-        actions = bank.actions(slots, "rotation")
+        places = bank.draw(0, draw, Purpose.EVALUATION, 4)
+        slots, actions = places % bank.z.shape[1], bank.actions(places, "rotation")
         for s in range(24):
             z = bank.z[s, slots[s, :3]][None]
             predicted = method.predict(method.aggregate(z, actions[s : s + 1, :2]), actions[s : s + 1, 2])
