@@ -53,6 +53,10 @@ class Encoded:
     def shape(self) -> torch.Size:
         return self.pixels.shape[:2]
 
+    def flatten(self, first: int, last: int) -> Encoded:
+        """Views by their places: sample · N + slot."""
+        return Encoded(self.method, self.pixels.flatten(first, last), self.stats, self.plain)
+
     def __getitem__(self, at: Any) -> Tensor:
         views = self.pixels[at]
         z = (self._at_once if self.plain else self._in_passes)(views.flatten(0, -4))

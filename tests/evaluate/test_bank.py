@@ -19,6 +19,8 @@ def test_sets_give_distinct_views_that_a_sample_has():
     bank = bank_of(n_views)
     assert (bank.most_views, bank.different_draws) == (4, None)
     drawn = np.stack([bank.draw(0, draw, Purpose.PROBE, 4) for draw in range(200)])
+    assert (drawn // N == np.arange(S)[:, None]).all(), "of the sample itself"
+    drawn %= N
     assert all(len(set(row)) == 4 for row in drawn.reshape(-1, 4))
     for count in (4, 5, 6):
         seen = drawn[:, n_views == count]
@@ -39,11 +41,10 @@ def test_runs_are_taken_in_order_and_repeat():
     bank = bank_of(np.full(S, N), run_length=3)
     assert (bank.most_views, bank.different_draws) == (3, 2)
     for draw, slots in enumerate(([0, 1], [3, 4], [0, 1])):
-        np.testing.assert_array_equal(bank.draw(0, draw, Purpose.PROBE, 2), [slots] * S)
+        np.testing.assert_array_equal(bank.draw(0, draw, Purpose.PROBE, 2), np.arange(S)[:, None] * N + slots)
 
 
-def test_parameters_of_drawn_slots():
+def test_parameters_of_drawn_places():
     bank = bank_of(np.full(S, N))
-    slots = bank.draw(0, 0, Purpose.PROBE, 3)
-    expected = [[[s * N + slots[s, v]] for v in range(3)] for s in range(S)]
-    np.testing.assert_array_equal(bank.params_of(slots), expected)
+    places = bank.draw(0, 0, Purpose.PROBE, 3)
+    np.testing.assert_array_equal(bank.params_of(places), places[..., None])  # its parameter is a view's place

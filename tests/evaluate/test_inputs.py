@@ -27,14 +27,15 @@ def bank() -> Features:
 
 @pytest.fixture
 def views() -> np.ndarray:
-    return np.array([[3, 0, 1], [0, 1, 2], [1, 3, 0], [2, 1, 3], [0, 2, 1]])
+    """Places: sample · N + slot."""
+    return np.arange(S)[:, None] * N + np.array([[3, 0, 1], [0, 1, 2], [1, 3, 0], [2, 1, 3], [0, 2, 1]])
 
 
 ROWS = torch.tensor([4, 0])
 
 
 def rotations(bank: Features, views: np.ndarray) -> Rotation:
-    angles = bank.params[ROWS.numpy(), views[ROWS.numpy()], :3]
+    angles = bank.params.reshape(S * N, -1)[views[ROWS.numpy()], :3]
     return Rotation.from_euler("xyz", angles.astype(np.float64))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from seqjepa.config import DataConfig, RunConfig
 from seqjepa.data.actions import multiply, quaternion
 from seqjepa.data.draws import Purpose
-from seqjepa.evaluate import rollouts
+from seqjepa.evaluate import walks
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.metrics import ranks_of
 from seqjepa.evaluate.retrieval import target_features
@@ -83,7 +83,7 @@ def test_errors_add_up_where_predictions_are_fed_back_and_do_not_where_the_truth
 
 def test_chunks_of_walks_do_not_matter(monkeypatch):
     whole = walked(Turning(error=0.15))
-    monkeypatch.setattr(rollouts, "CPU_WALKS", 7)
+    monkeypatch.setattr(walks, "CPU_WALKS", 7)
     for name, ranks in walked(Turning(error=0.15)).items():
         np.testing.assert_array_equal(ranks, whole[name])
 
