@@ -20,6 +20,7 @@ try:
     from pipelines.commands.shard import shard_app
     from pipelines.commands.shard_lerobot import shard_lerobot_command
     from pipelines.commands.shard_manifest import shard_manifest_command
+    from pipelines.commands.shard_webdataset import shard_webdataset_command
     from pipelines.commands.synth import synth_app
     from seqjepa.commands.bake import bake_command
     from seqjepa.commands.compare import compare_command
@@ -46,6 +47,7 @@ seqjepa_data_app = new_app("Turn data sets on disk into shards, and look after s
 seqjepa_data_app.command("get")(get_command)
 shard_app.command("manifest")(shard_manifest_command)
 shard_app.command("lerobot")(shard_lerobot_command)
+shard_app.command("webdataset")(shard_webdataset_command)
 seqjepa_data_app.add_typer(shard_app, name="shard")
 seqjepa_data_app.add_typer(synth_app, name="synth")
 seqjepa_data_app.add_typer(build_saliency_app, name="build-saliency")

@@ -12,7 +12,7 @@ from pipelines.sources.table import TableSource
 from pipelines.sources.tar_files import Spool
 from pipelines.sources.tar_views import SequenceOptions
 from pipelines.sources.webdataset import NAME, TarOptions, WebdatasetImages
-from pipelines.sources.webdataset_views import tar_table, wants_views
+from pipelines.sources.webdataset_views import Meaning, tar_table, wants_views
 from shards.schema import DatasetInfo
 
 IMAGES, SEQUENCES = 1024, 256  # in a shard
@@ -23,13 +23,16 @@ def shard_webdataset(
     how: SequenceOptions,
     out: Path,
     *,
+    meaning: Meaning | None = None,
     spool: Path | None = None,
     views_per_sample: int | None = None,
     overwrite: bool = False,
     samples_per_shard: int | None = None,
     **options: Any,
 ) -> DatasetInfo:
-    """Write the set. `spool`: where streams are copied to; None: beside `out`. Other options as shard_images.
+    """Write the set. `meaning`: units and action of views. `spool`: where streams are copied to; None: beside `out`.
+
+    Other options as shard_images.
 
     Errors as shard_images; FailureError also for a stream that breaks off. Copies stay, and the same call goes on.
     """
@@ -40,9 +43,10 @@ def shard_webdataset(
     look_first(out, request, overwrite)  # before anything is fetched
     options["overwrite"] = overwrite
     try:
-        if wants_views(asked, how, copies):
-            table = tar_table(asked, how, copies)
-            given = {**asked.to_json(), **how.to_json()}
+        meaning = meaning or Meaning()
+        if meaning.asked or wants_views(asked, how, copies):
+            table = tar_table(asked, how, copies, meaning)
+            given = {**asked.to_json(), **how.to_json(), **meaning.to_json()}
             source = TableSource(asked.path, table, name=NAME, options=given, views_per_sample=views_per_sample)
             info = shard_views(source, out, samples_per_shard=samples_per_shard or SEQUENCES, **options)
         else:

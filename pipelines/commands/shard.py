@@ -26,9 +26,6 @@ JpegQuality = Annotated[
     str, typer.Option(help="auto: the fastest to decode with 41 dB or more; or e.g. 444-90, 420-95.")
 ]
 ImagesPerShard = Annotated[int, typer.Option("--samples-per-shard", min=1, help="Images in one tar.")]
-SamplesPerShard = Annotated[
-    int | None, typer.Option(min=1, help="Samples in one tar. Default: 1024 images, 256 sequences.")
-]
 ObjectsPerShard = Annotated[int, typer.Option(min=1, help="Objects in one tar.")]
 MaxBad = Annotated[int, typer.Option(min=0, help="How many corrupt images to leave out before giving up.")]
 MaxBadViews = Annotated[
@@ -39,7 +36,6 @@ Limit = Annotated[int | None, typer.Option(min=1, help="Only so many of each spl
 LAST: dict[str, Option] = {"limit": (Limit, None), "overwrite": (Overwrite, False), "as_json": (AsJson, False)}
 LOSSLESS: dict[str, Option] = {"max_bad": (MaxBad, 0), "workers": (Workers, None), **LAST}
 IN_SHARDS: dict[str, Option] = {"samples_per_shard": (ImagesPerShard, 1024)}
-IN_TARS: dict[str, Option] = {"samples_per_shard": (SamplesPerShard, None)}
 ENCODED: dict[str, Option] = {"encoding": (Encoding, "jpeg"), "jpeg_quality": (JpegQuality, "auto")}
 IMAGES: dict[str, Option] = {"maps": (Maps, None), "size": (Size, 224), "fit": (Fit, "squash"), **ENCODED}
 
@@ -179,80 +175,6 @@ def shard_tiny_imagenet_command(
     Labels are line numbers of wnids.txt, also for validation; the unlabelled test split is left out.
     """
     _shard_images("tiny-imagenet", source, out, encoding="raw", **given)
-
-
-@shard_app.command("webdataset")
-@with_options({**{name: IMAGES[name] for name in ("size", "fit")}, **ENCODED, **IN_TARS, **LOSSLESS}, size=None)
-def shard_webdataset_command(
-    source: Annotated[
-        list[str],
-        typer.Option(
-            help="Tars as webdataset names them: 'dir/{000..099}.tar', a folder or glob of tars, https://… or "
-            "pipe:COMMAND; with train=, val= or test= in front, a split's. May be given several times.",
-            metavar="[SPLIT=]TARS",
-        ),
-    ],
-    out: Out,
-    split: Annotated[str, typer.Option(help="Of tars that are given without a split: train, val, test.")] = "train",
-    val_fraction: Annotated[float | None, typer.Option(help="This share of each class is validation.")] = None,
-    label: Annotated[str | None, typer.Option(help="JSON field that holds the label. Default: the cls member.")] = None,
-    classes: Annotated[
-        Path | None, typer.Option(help="Text file: the name of class 0, of class 1 …, a line each.")
-    ] = None,
-    image: Annotated[
-        str | None, typer.Option(help="Which member is the image, where several are: e.g. left.jpg.")
-    ] = None,
-    sequence: Annotated[str | None, typer.Option(help="Views: JSON field that names a sample's sequence.")] = None,
-    sequence_key: Annotated[
-        str | None,
-        typer.Option(help="Views: or a regular expression of the key; its group (or group sequence) names it."),
-    ] = None,
-    step: Annotated[
-        str | None, typer.Option(help="Views: JSON field that orders a sequence; or group step of --sequence-key.")
-    ] = None,
-    columns: Annotated[
-        str | None, typer.Option(help="Views: which fields are parameters, e.g. yaw,pose. Default: all numbers.")
-    ] = None,
-    ordered: Annotated[
-        bool, typer.Option("--ordered", help="Views: the images' numbers (03.jpg), or their order, are steps in time.")
-    ] = False,
-    views_per_sample: Annotated[
-        int | None, typer.Option(min=1, help="Views: images in one sample; a longer sequence takes several.")
-    ] = None,
-    spool: Annotated[
-        Path | None, typer.Option(help="Where streams and packed tars are copied to. Default: OUT.spool, then removed.")
-    ] = None,
-    **given: Any,
-) -> None:
-    """Tars in webdataset's format, anybody's (img2dataset's, ImageNet in tars) → `image` or `views` shards.
-
-    \b
-    Examples:
-      seqjepa-data shard webdataset --source 'laion/{00000..00099}.tar' --size 224 --out shards/laion
-      seqjepa-data shard webdataset --source 'train=in1k/train-*.tar' --source 'val=in1k/val-*.tar' \\
-                                    --classes names.txt --size 224 --out shards/in1k
-      seqjepa-data shard webdataset --source 'https://host/set-{000..009}.tar' --size 96 --out shards/set
-      seqjepa-data shard webdataset --source 'walks-{00..09}.tar' --sequence scene --step frame --columns x,y,yaw \\
-                                    --val-fraction 0.1 --size 128 --out shards/walks
-
-    Samples of several images (00.jpg, 01.jpg …), or what --sequence groups, are sequences of views: `views` shards.
-    A source that begins with pipe: is a command, which a shell runs as you: give none that you have not read.
-    Killed, the same command goes on; streams that were copied whole are not fetched again.
-    """
-    from pipelines.build.webdataset import shard_webdataset
-    from pipelines.sources.tar_views import SequenceOptions
-    from pipelines.sources.webdataset import TarOptions, read_classes
-
-    as_json, names = given.pop("as_json"), read_classes(classes) if classes else None
-    shard_webdataset(
-        TarOptions(tuple(source), split, label, names, image, val_fraction),
-        SequenceOptions.parse(sequence, sequence_key, step, columns, ordered),
-        out,
-        spool=spool,
-        views_per_sample=views_per_sample,
-        **given,
-    )
-    show_contents(out, as_json)
 
 
 def _shard_images(

@@ -98,7 +98,7 @@ class TarFrames:
 
     of       rank of its sequence in `names`        steps    number of its step
     tar, offset, length  where it lies              member   its name in the tar
-    key      of its sample                          params   float32, of `columns`, row after row
+    key      of its sample                          params   of `columns`, row after row
     """
 
     names: list[str] = field(default_factory=list)
@@ -109,7 +109,7 @@ class TarFrames:
     tar: array = field(default_factory=lambda: array("i"))
     offset: array = field(default_factory=lambda: array("q"))
     length: array = field(default_factory=lambda: array("q"))
-    params: array = field(default_factory=lambda: array("f"))
+    params: array = field(default_factory=lambda: array("d"))
     members: list[pa.Array] = field(default_factory=list)
     keys: list[pa.Array] = field(default_factory=list)
     columns: list[str] = field(default_factory=list)
@@ -167,7 +167,12 @@ class FrameWalk:
         """(sequence, steps of its images; None: as they come). ValueError: a field that is not there or fits not."""
         asked, alone = self.asked, sample.views[0].number is None
         if asked.sequence is None and asked.key is None:
-            return f"{self.samples.tars[sample.tar].name}/{sample.key}", None if alone else numbers
+            if alone:
+                raise UsageError(
+                    f"{self.samples.where(sample.tar, sample.key)} is one image; say which samples make a sequence of "
+                    "views, with --sequence FIELD or --sequence-key REGEX"
+                )
+            return f"{self.samples.tars[sample.tar].name}/{sample.key}", numbers
         if asked.key is not None:
             match = asked.key.fullmatch(sample.key)
             if match is None:

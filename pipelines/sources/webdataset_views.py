@@ -2,33 +2,64 @@
 
 from __future__ import annotations
 
-import heapq
-import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from PIL import Image
 
-from pipelines.archives import Content, printable
+from pipelines.archives import printable
 from pipelines.sources.choose import RULE, validation_share
-from pipelines.sources.content import content_sha256, file_stats, name_rank, stamp_of
-from pipelines.sources.files import FileReader
-from pipelines.sources.mistakes import Mistakes
-from pipelines.sources.table import PlacedFile, ViewTable
+from pipelines.sources.declared_actions import (
+    FILE,
+    Declared,
+    action_of,
+    fields_of,
+    read_declared,
+    scale_of,
+    value_problems,
+)
+from pipelines.sources.mistakes import SHOWN, Mistakes
+from pipelines.sources.table import ViewTable
 from pipelines.sources.tar_files import Spool
-from pipelines.sources.tar_samples import TarSamples, read_raw
+from pipelines.sources.tar_pictures import TarPictures
+from pipelines.sources.tar_samples import TarSamples
 from pipelines.sources.tar_views import FrameWalk, SequenceOptions, TarFrames
-from pipelines.sources.webdataset import RAW, Labels, TarOptions
-from shards.errors import FormatError
+from pipelines.sources.webdataset import Labels, TarOptions
+from shards.errors import FormatError, UsageError
 from shards.layout import Layout
 from shards.metadata import read_info
-from shards.schema import DatasetInfo, ParamField, ViewSpec
+from shards.schema import ActionSpec, DatasetInfo, ParamField, ViewSpec
 
 OWN_PARAMS = "params"  # name of the member that holds them in our own sets
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """actions  an actions.toml; None: the one beside the tars      action  a preset's name instead
+    units    "yaw=deg" …
+    """
+
+    actions: Path | None = None
+    action: str | None = None
+    units: tuple[str, ...] = ()
+
+    @property
+    def asked(self) -> bool:
+        return any((self.actions, self.action, self.units))
+
+    def to_json(self) -> dict[str, Any]:
+        file = self.actions.name if self.actions else None
+        return {"actions": file, "action": self.action, "unit": list(self.units) or None}
+
+    def read(self, asked: TarOptions, mistakes: Mistakes) -> Declared:
+        """UsageError: the file is not there, an unknown preset or unit. FormatError: the file is not TOML."""
+        if self.actions and not self.actions.is_file():
+            raise UsageError(f"--actions {self.actions}: there is no such file")
+        beside = asked.path / FILE
+        file = self.actions or (beside if not asked.tars[0].is_stream and beside.is_file() else None)
+        return read_declared(file, self.action, self.units, mistakes)
 
 
 def wants_views(asked: TarOptions, how: SequenceOptions, spool: Spool) -> bool:
@@ -43,12 +74,13 @@ def wants_views(asked: TarOptions, how: SequenceOptions, spool: Spool) -> bool:
     raise FormatError(f"{first[0].where} has no samples")
 
 
-def tar_table(asked: TarOptions, how: SequenceOptions, spool: Spool) -> ViewTable:
+def tar_table(asked: TarOptions, how: SequenceOptions, spool: Spool, meaning: Meaning) -> ViewTable:
     """Reads all samples once. FormatError: a tar that is cut or damaged; the first 20 mistakes of samples."""
     own = own_set(asked)
-    if own is not None and isinstance(own.spec, ViewSpec):
-        chunks = "sequence" if own.spec.chunked and not how.sequence and not how.key else how.sequence
-        how = replace(how, columns=(OWN_PARAMS,), ordered=own.spec.ordered, sequence=chunks)
+    spec = own.spec if own and isinstance(own.spec, ViewSpec) else None
+    if spec is not None:
+        chunks = "sequence" if spec.chunked and not how.sequence and not how.key else how.sequence
+        how = replace(how, columns=(OWN_PARAMS,), ordered=spec.ordered, sequence=chunks)
     samples = TarSamples(asked.tars, spool.plain(asked.tars), asked.image)
     labels = Labels(asked.label, asked.classes or (own.classes if own else None))
     walk = FrameWalk(samples, how, labels)
@@ -56,12 +88,10 @@ def tar_table(asked: TarOptions, how: SequenceOptions, spool: Spool) -> ViewTabl
     order = np.lexsort((np.asarray(frames.steps), np.asarray(frames.of)))
     _refuse_twice(walk, frames, order)
     names = _label_names(labels, frames, walk.mistakes)
+    fields, params, actions = _meant(walk, frames, spec, meaning.read(asked, walk.mistakes), how.ordered)
     walk.mistakes.raise_any(str(asked.path))
     if not len(order):
         raise FormatError(f"{asked.path} has no samples with images; the tars are empty, or hold other things")
-    fields, actions = tuple(ParamField(name, "1") for name in frames.columns), None
-    if own is not None and isinstance(own.spec, ViewSpec):
-        fields, actions = _own_fields(own.spec, fields, asked), own.spec.actions
     samples.others.warn(asked.path)
     pictures = TarPictures(samples, frames, order)
     return ViewTable(
@@ -69,7 +99,7 @@ def tar_table(asked: TarOptions, how: SequenceOptions, spool: Spool) -> ViewTabl
         of=np.asarray(frames.of, np.int32)[order],
         steps=_steps(frames, order, how.ordered),
         ordered=how.ordered,
-        params=np.asarray(frames.params, np.float32).reshape(len(order), len(fields))[order],
+        params=params[order],
         fields=fields,
         splits=_splits(asked, frames, names),
         labels=names,
@@ -89,21 +119,56 @@ def own_set(asked: TarOptions) -> DatasetInfo | None:
     return read_info(folder)
 
 
-def _own_fields(spec: ViewSpec, found: tuple[ParamField, ...], asked: TarOptions) -> tuple[ParamField, ...]:
-    if len(spec.params) != len(found):
-        raise FormatError(
-            f"{asked.path}: its dataset.json says {len(spec.params)} parameters, samples have {len(found)}"
-        )
-    return spec.params
+def _meant(
+    walk: FrameWalk, frames: TarFrames, spec: ViewSpec | None, declared: Declared, ordered: bool
+) -> tuple[tuple[ParamField, ...], np.ndarray, ActionSpec | None]:
+    """(columns, float32 [R, P] in stored units, action). Of a set of ours, columns and action are what it says."""
+    names, mistakes = frames.columns, walk.mistakes
+    found = np.asarray(frames.params, np.float64).reshape(len(frames.of), len(names))
+    if spec is not None and not mistakes.count:
+        if len(spec.params) != len(names):
+            raise FormatError(
+                f"{walk.columns.first}: {len(names)} parameters, its dataset.json says {len(spec.params)}"
+            )
+        if declared.units:
+            raise UsageError("a set of ours says its units itself; leave --unit, or [units], out")
+        fields, action = spec.params, spec.actions
+    else:
+        fields, found, action = fields_of(names, declared, mistakes), found * scale_of(names, declared), None
+    action = action_of(declared, fields, mistakes) if declared.terms is not None else action
+    if action and not ordered and any(term.op == "command" for term in action.terms):
+        mistakes.add("a command leads from a frame to the next: order them with --step, or say --ordered", "actions")
+    place = {field.name: i for i, field in enumerate(fields)}
+    for term in action.terms if action else ():
+        bad, what = value_problems(term, found[:, [place[name] for name in term.columns]])
+        name = " … ".join(dict.fromkeys((*term.columns[:1], *term.columns[-1:])))
+        _tell(walk, frames, np.flatnonzero(bad), lambda _, told=f"{name} {what}": told, what)
+    return fields, found.astype(np.float32), action
+
+
+def _where(walk: FrameWalk, frames: TarFrames, row: int) -> str:
+    ends = np.cumsum([len(part) for part in frames.keys])
+    part = int(np.searchsorted(ends, row, side="right"))
+    key = frames.keys[part][row - int(ends[part]) + len(frames.keys[part])]
+    return walk.samples.where(frames.tar[row], str(key))
 
 
 def _refuse_twice(walk: FrameWalk, frames: TarFrames, order: np.ndarray) -> None:
     of, steps = np.asarray(frames.of)[order], np.asarray(frames.steps)[order]
-    keys = pa.chunked_array(frames.keys, pa.large_string())
-    for at in np.flatnonzero((np.diff(of) == 0) & (np.diff(steps) == 0)).tolist():
-        where = [walk.samples.where(frames.tar[row], str(keys[row])) for row in order[at : at + 2].tolist()]
-        name = printable(frames.names[of[at]])
-        walk.mistakes.add(f"{where[1]}: its sequence {name} has step {steps[at]} already ({where[0]})")
+    again = np.flatnonzero((np.diff(of) == 0) & (np.diff(steps) == 0))
+    before = dict(zip(order[again + 1].tolist(), order[again].tolist(), strict=True))
+
+    def words(row: int) -> str:
+        sequence, step = printable(frames.names[frames.of[row]]), frames.steps[row]
+        return f"its sequence {sequence} has step {step} already ({_where(walk, frames, before[row])})"
+
+    _tell(walk, frames, order[again + 1], words, "step")
+
+
+def _tell(walk: FrameWalk, frames: TarFrames, rows: np.ndarray, words: Callable[[int], str], kind: str) -> None:
+    for row in rows[:SHOWN].tolist():
+        walk.mistakes.add(f"{_where(walk, frames, row)}: {words(row)}", kind)
+    walk.mistakes.count_more(max(len(rows) - SHOWN, 0))
 
 
 def _steps(frames: TarFrames, order: np.ndarray, ordered: bool) -> np.ndarray:
@@ -120,7 +185,7 @@ def _steps(frames: TarFrames, order: np.ndarray, ordered: bool) -> np.ndarray:
 def _label_names(labels: Labels, frames: TarFrames, mistakes: Mistakes) -> list[str | None]:
     """Names of the sequences' labels; numbers with zeros in front, so that their order is that of the names."""
     classes = labels.classes(frames.labels, mistakes)
-    digits = len(str(len(classes) - 1)) if all(name.isdigit() for name in classes) else 0
+    digits = len(str(len(classes) - 1)) if labels.known is None and all(map(str.isdigit, classes)) else 0
     return [
         None if label is None else (classes[label] if isinstance(label, int) else label).zfill(digits)
         for label in frames.labels
@@ -140,58 +205,3 @@ def _splits(asked: TarOptions, frames: TarFrames, labels: Sequence[str | None]) 
         return frames.splits
     chosen = validation_share(frames.names, [str(label) for label in labels], asked.val_fraction)
     return ["val" if validation else "train" for validation in chosen]
-
-
-@dataclass(frozen=True)
-class RawPixels:
-    """A .npy of uint8 [H, W, 3], read as a bitmap."""
-
-    file: PlacedFile
-
-    def read(self) -> bytes:
-        """ValueError: it holds anything else."""
-        buffer = io.BytesIO()
-        Image.fromarray(read_raw(self.file.read())).save(buffer, "BMP")
-        return buffer.getvalue()
-
-
-class TarPictures:
-    """Images of `frames`, whose rows are taken in `order`."""
-
-    def __init__(self, samples: TarSamples, frames: TarFrames, order: np.ndarray):
-        self.readers = [FileReader(path) for path in samples.paths]
-        self.tars = [tar.name for tar in samples.tars]
-        self.tar = np.asarray(frames.tar, np.int32)[order]
-        self.offset = np.asarray(frames.offset, np.int64)[order]
-        self.length = np.asarray(frames.length, np.int64)[order]
-        self.member = pa.chunked_array(frames.members, pa.large_string()).take(pa.array(order)).combine_chunks()
-
-    def name(self, row: int) -> str:
-        return f"{self.tars[self.tar[row]]}: {printable(str(self.member[row]))}"
-
-    def contents(self, rows: np.ndarray) -> Sequence[Content]:
-        return [self._content(row) for row in rows.tolist()]
-
-    def sample(self, count: int) -> list[tuple[str, Content]]:
-        ranked = heapq.nsmallest(count, ((name_rank(self._place(row)), row) for row in range(len(self.tar))))
-        return [(self.name(row), self._content(row)) for _, row in ranked]
-
-    def stamp(self, rows: np.ndarray) -> str:
-        return stamp_of(file_stats(self.readers[tar].path for tar in np.unique(self.tar[rows])))
-
-    def identity(self) -> dict[str, Any]:
-        sizes = np.where(self.length >= 0, self.length, -1 - self.length).tolist()
-        names = (self._place(row) for row in range(len(sizes)))
-        files = zip(names, sizes, strict=True)
-        return {"content_sha256": content_sha256(files, lambda row, _: self._file(row).read())}
-
-    def _place(self, row: int) -> str:
-        return f"{self.tars[self.tar[row]]}/{self.member[row]}"
-
-    def _file(self, row: int) -> PlacedFile:
-        reader = self.readers[self.tar[row]]
-        return PlacedFile(reader, str(self.member[row]), int(self.offset[row]), int(self.length[row]))
-
-    def _content(self, row: int) -> Content:
-        file = self._file(row)
-        return RawPixels(file) if file.name.lower().endswith(RAW) else file

@@ -14,8 +14,10 @@ from small_images import encoded, picture
 from pipelines.build.webdataset import shard_webdataset
 from pipelines.sources.tar_views import SequenceOptions
 from pipelines.sources.webdataset import TarOptions
+from pipelines.sources.webdataset_views import Meaning
 from shards.errors import FormatError, UsageError
 from shards.reader import ShardSet
+from shards.schema import ActionSpec, ActionTerm, ParamField, ViewSpec
 from shards.split_index import SplitIndex
 
 webdataset = pytest.importorskip("webdataset")
@@ -23,6 +25,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset
 
 OF_TARS = ("split", "label", "classes", "image", "val_fraction")
 OF_SEQUENCES = ("sequence", "key", "step", "columns", "ordered")
+
+OF_MEANING = ("actions", "action", "units")
 
 
 def shard(out: Path, *sources: str | Path, **options: Any) -> ShardSet:
@@ -32,9 +36,15 @@ def shard(out: Path, *sources: str | Path, **options: Any) -> ShardSet:
         TarOptions(tuple(map(str, sources)), **asked),
         SequenceOptions.parse(**how),
         out,
+        meaning=Meaning(**{name: options.pop(name) for name in OF_MEANING if name in options}),
         **{"workers": 0, "encoding": "raw", "size": None, **options},
     )
     return ShardSet.open(out)
+
+
+def spec_of(shards: ShardSet) -> ViewSpec:
+    assert isinstance(shards.info.spec, ViewSpec)
+    return shards.info.spec
 
 
 def objects(index: SplitIndex) -> dict[str, list[tuple[int, np.ndarray, np.ndarray]]]:
@@ -66,8 +76,8 @@ def turntables(count: int = 4) -> list[dict[str, Any]]:
 def test_samples_of_several_images(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "t.tar", turntables())
     found = shard(tmp_path / "out", tar)
-    assert found.info.spec.param_names == ("angle", "height", "pose.0", "pose.1", "pose.2", "pose.3")
-    assert not found.info.spec.ordered
+    assert spec_of(found).param_names == ("angle", "height", "pose.0", "pose.1", "pose.2", "pose.3")
+    assert not spec_of(found).ordered
     there = objects(found.split("train"))
     for row in webdataset.WebDataset(str(tar), shardshuffle=False, empty_check=False).decode("rgb8"):
         views = there[row["__key__"]]
@@ -75,7 +85,7 @@ def test_samples_of_several_images(tmp_path: Path) -> None:
         for number, image, params in views:
             np.testing.assert_array_equal(image, row[f"{number:02d}.png"])
             expected = [row["json"]["angle"][number], row["json"]["height"], *row["pose.npy"][number].ravel()]
-            np.testing.assert_array_equal(params, np.float32(expected))
+            np.testing.assert_array_equal(params, np.array(expected, np.float32))
     assert found.split("train").labels.tolist() == [0, 1, 0, 1]
 
 
@@ -85,11 +95,11 @@ def test_json_and_arrays_of_each_image(tmp_path: Path) -> None:
         sample |= {
             f"{k}.png": encoded(picture(k)),
             f"{k}.json": {"x": k, "v": [1, k]},
-            f"{k}.q.npy": np.float32([k, 0]),
+            f"{k}.q.npy": np.array([k, 0], np.float32),
         }
     found = shard(tmp_path / "out", write_tar(tmp_path / "t.tar", [sample]))
     (views,) = objects(found.split("train")).values()
-    assert found.info.spec.param_names == ("all", "x", "v.0", "v.1", "q.0", "q.1")
+    assert spec_of(found).param_names == ("all", "x", "v.0", "v.1", "q.0", "q.1")
     assert [(number, params.tolist()) for number, _, params in views] == [
         (2, [7, 2, 1, 2, 2, 0]),
         (4, [7, 4, 1, 4, 4, 0]),
@@ -115,8 +125,8 @@ def test_sequences_over_several_tars(tmp_path: Path) -> None:
     for tar in range(3):
         write_tar(tmp_path / f"w-{tar}.tar", [samples[i] for i in order[4 * tar : 4 * tar + 4]])
     found = shard(tmp_path / "out", tmp_path / "w-{0..2}.tar", sequence="scene", step="frame")
-    assert found.info.spec.ordered
-    assert found.info.spec.param_names == ("x", "xy.0", "xy.1", "xy.2", "xy.3")
+    assert spec_of(found).ordered
+    assert spec_of(found).param_names == ("x", "xy.0", "xy.1", "xy.2", "xy.3")
     there = objects(found.split("train"))
     assert sorted(there) == ["scene0", "scene1", "scene2"]
     for scene in range(3):
@@ -125,17 +135,17 @@ def test_sequences_over_several_tars(tmp_path: Path) -> None:
         for number, image, params in views:
             frame = 3 * number + scene
             np.testing.assert_array_equal(image, picture(frame))
-            np.testing.assert_array_equal(params, np.float32([frame / 4, 1, 2, 3, frame]))
+            np.testing.assert_array_equal(params, np.array([frame / 4, 1, 2, 3, frame], np.float32))
 
 
 def test_long_sequences_take_several_samples(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "t.tar", walks(30, scenes=2))
     found = shard(tmp_path / "out", tar, sequence="scene", step="frame", columns="x", views_per_sample=4)
     index = found.split("train")
-    assert found.info.spec.chunked
+    assert spec_of(found).chunked
     assert index.chunk.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
     again = shard(tmp_path / "again", tmp_path / "out", views_per_sample=4)
-    assert again.info.spec == found.info.spec
+    assert spec_of(again) == spec_of(found)
     assert objects(again.split("train")).keys() == objects(index).keys()
     for key, views in objects(again.split("train")).items():
         for (number, image, params), (other, pixels, row) in zip(views, objects(index)[key], strict=True):
@@ -150,10 +160,10 @@ def test_sequence_and_step_from_the_key(tmp_path: Path) -> None:
     ]
     tar = write_tar(tmp_path / "t.tar", samples)
     found = shard(tmp_path / "out", tar, key="(?P<sequence>.+)_(?P<step>[0-9]+)")
-    assert found.info.spec.ordered
+    assert spec_of(found).ordered
     assert [view[2].tolist() for view in objects(found.split("train"))["b"]] == [[0], [1], [2]]
     loose = shard(tmp_path / "loose", tar, key="(.+)_.*")
-    assert not loose.info.spec.ordered
+    assert not spec_of(loose).ordered
     assert [view[2].tolist() for view in objects(loose.split("train"))["b"]] == [[2], [0], [1]]
     with pytest.raises(FormatError, match=r"6 mistakes: .*sample a_002: its key does not match"):
         shard(tmp_path / "none", tar, key="(c)_.*")
@@ -203,9 +213,73 @@ def test_columns_that_are_chosen(tmp_path: Path) -> None:
     samples[2]["json"]["noise"] = 3
     tar = write_tar(tmp_path / "t.tar", samples)
     found = shard(tmp_path / "out", tar, sequence="scene", step="frame", columns="xy,x")
-    assert found.info.spec.param_names == ("xy.0", "xy.1", "xy.2", "xy.3", "x")
+    assert spec_of(found).param_names == ("xy.0", "xy.1", "xy.2", "xy.3", "x")
     with pytest.raises(FormatError, match=r"4 mistakes: .*no numbers called yaw"):
         shard(tmp_path / "none", tar, sequence="scene", step="frame", columns="yaw")
+
+
+ACTIONS = """
+[units]
+turn = "deg"
+xy = "m"
+[[action]]
+op = "difference"
+columns = ["xy"]
+[[action]]
+op = "angle_difference"
+columns = ["turn"]
+"""
+MEANT = ActionSpec(
+    (
+        ActionTerm("difference", ("xy.0", "xy.1", "xy.2", "xy.3")),
+        ActionTerm("angle_difference", ("turn",)),
+    )
+)
+
+
+def test_units_and_action(tmp_path: Path) -> None:
+    """As manifests have them, from actions.toml beside the tars or anywhere; degrees become radians."""
+    samples = walks(6, scenes=1)
+    for number, sample in enumerate(samples):
+        sample["json"]["turn"] = 30 * number
+    tar = write_tar(tmp_path / "in/t.tar", samples)
+    options = {"sequence": "scene", "step": "frame", "columns": "turn,xy"}
+    (tmp_path / "actions.toml").write_text(ACTIONS)
+    given = shard(tmp_path / "given", tar, actions=tmp_path / "actions.toml", **options)
+    assert spec_of(given).actions == MEANT
+    assert spec_of(given).params[:2] == (ParamField("turn", "rad"), ParamField("xy.0", "m"))
+    turns = np.array([30 * number * np.pi / 180 for number in range(6)], np.float32)
+    np.testing.assert_array_equal([row[2][0] for row in objects(given.split("train"))["scene0"]], turns)
+    (tmp_path / "in/actions.toml").write_text(ACTIONS)
+    assert spec_of(shard(tmp_path / "beside", tar, **options)) == spec_of(given)
+    again = shard(tmp_path / "again", tmp_path / "given", sequence="sequence")
+    assert spec_of(again) == spec_of(given)
+    with pytest.raises(UsageError, match="a set of ours says its units itself"):
+        shard(tmp_path / "units", tmp_path / "given", sequence="sequence", units=("turn=deg",))
+
+
+def test_action_that_the_columns_do_not_suffice_for(tmp_path: Path) -> None:
+    samples = walks(6, scenes=1)
+    for sample in samples:
+        sample["json"]["pose"] = np.eye(4).tolist()
+    samples[4]["json"]["pose"][0][0] = 3
+    tar = write_tar(tmp_path / "t.tar", samples)
+    options = {"sequence": "scene", "columns": "pose,x"}
+    with pytest.raises(FormatError, match=r"1 mistake: .*sample 0004: pose\.0 … pose\.15 is no rotation"):
+        shard(tmp_path / "out", tar, step="frame", action="pose", **options)
+    with pytest.raises(FormatError, match=r"needs action; the columns of numbers are pose\.0"):
+        shard(tmp_path / "out", tar, step="frame", action="command", **options)
+    (tmp_path / "actions.toml").write_text('[[action]]\nop = "command"\ncolumns = ["x"]\n[units]\nyaw = "deg"\n')
+    with pytest.raises(FormatError, match="2 mistakes: ") as raised:
+        shard(tmp_path / "out", tar, **options)
+    assert "a unit for yaw, which is no column of numbers" in str(raised.value)
+    assert "a command leads from a frame to the next: order them with --step" in str(raised.value)
+
+
+def test_single_images_need_to_know_their_sequence(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "t.tar", walks(3))
+    with pytest.raises(UsageError, match=r"sample 0000 is one image; say which samples make a sequence"):
+        shard(tmp_path / "out", tar, columns="x")
 
 
 def test_our_own_views_again(tmp_path: Path) -> None:
@@ -216,7 +290,7 @@ def test_our_own_views_again(tmp_path: Path) -> None:
     sources = [f"{split}={tmp_path}/first/{split}-*.tar" for split in first.splits]
     again = shard(tmp_path / "again", *sources)
     assert again.info.classes == first.info.classes
-    assert again.info.spec == first.info.spec
+    assert spec_of(again) == spec_of(first)
     for split in first.splits:
         one, other = first.split(split), again.split(split)
         assert one.labels.tolist() == other.labels.tolist()
@@ -262,6 +336,6 @@ def test_other_pixels_under_the_same_names_are_another_set(tmp_path: Path) -> No
         ({"key": "(?P<step>a)", "step": "frame"}, "both order a sequence"),
     ],
 )
-def test_options_that_contradict(options: dict[str, str], text: str) -> None:
+def test_options_that_contradict(options: dict[str, Any], text: str) -> None:
     with pytest.raises(UsageError, match=text):
         SequenceOptions.parse(**options)
