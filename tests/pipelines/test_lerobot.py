@@ -69,7 +69,7 @@ def test_frames_of_videos_by_their_times(tmp_path: Path, version: str, codec: st
             assert pixels.shape == (32, 32, 3)
             assert abs(float(pixels.mean()) - level(i, t)) < 4, (i, t)  # levels are 11 apart
             assert split.params[i, t].tolist() == [*state_of(i, t), *action_of(i, t)]
-    strided = build(root, tmp_path / "strided", stride=3, workers=2).split("train")
+    strided = build(root, tmp_path / "strided", stride=3, workers=2 if version == "v2.1" else 0).split("train")
     for i, length in enumerate(LENGTHS):
         for slot, t in enumerate(range(0, length, 3)):
             assert np.array_equal(strided.read_view(i, slot), split.read_view(i, t))
