@@ -147,7 +147,8 @@ class TableSource(ViewSource):
     ):
         """UsageError: a number of views that is not allowed. Otherwise as ViewTable.check."""
         table.check()
-        self.path, self.table, self.name, self.given = path, table, name, options or {}
+        self.path, self.table, self.name = path, table, name
+        self.given = {**(options or {}), "views_per_sample": views_per_sample}
         self.params, self.actions, self.ordered = table.fields, table.actions, table.ordered
         self.classes = class_names(table.labels)
         lengths = np.diff(table.bounds)

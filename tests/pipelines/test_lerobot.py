@@ -105,6 +105,7 @@ def test_videos_that_are_damaged(tmp_path: Path) -> None:
 def test_splits_are_those_of_the_set(tmp_path: Path) -> None:
     root = make_lerobot(tmp_path / "set", kind="image", splits={"train": "0:1", "validation": "1:2"})
     found = build(root, tmp_path / "out")
+    assert "views-per-sample" not in found.info.provenance["command"]
     assert {name: found.split(name).keys for name in found.info.splits} == {
         "train": ["episode_000000"],
         "val": ["episode_000001"],
@@ -212,10 +213,10 @@ def test_a_set_on_the_hub_is_the_set_in_a_folder(tmp_path: Path, monkeypatch: py
     (root / f"videos/{WRIST}/a.mp4").write_text("another camera's")
     (root / "README.md").write_text("what it is")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    asked = LeRobotOptions(TOP, episodes="0:2")
+    asked = LeRobotOptions(TOP, episodes="0:2")  # of 7 and 5 frames
     with serving(root) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.address)
-        found = LeRobotSource(f"hf://{REPO}", asked)
+        found = LeRobotSource(f"hf://{REPO}", asked, views_per_sample=4)
         assert sorted(hub.loaded) == sorted(
             [
                 *(name for name in hub.names() if name.startswith("meta/")),
@@ -223,7 +224,16 @@ def test_a_set_on_the_hub_is_the_set_in_a_folder(tmp_path: Path, monkeypatch: py
                 f"videos/{TOP}/chunk-000/file-000.mp4",
             ]
         )
-    assert found.identity == LeRobotSource(root, asked).identity
+    assert found.identity == LeRobotSource(root, asked, views_per_sample=4).identity
     assert found.options["source"] == f"hf://datasets/{REPO}@{COMMIT}"
+    assert [(record.key, len(record.view_ids)) for record in found.records()] == [
+        ("episode_000000-0", 4),
+        ("episode_000000-1", 3),
+        ("episode_000001-0", 4),
+        ("episode_000001-1", 1),
+    ]
     command = shard_views(found, tmp_path / "out", workers=0, size=16).provenance["command"]
-    assert command.startswith(f"seqjepa-data shard lerobot --source hf://datasets/{REPO}@{COMMIT} --camera {TOP} ")
+    assert command.startswith(
+        f"seqjepa-data shard lerobot --source hf://datasets/{REPO}@{COMMIT} --camera {TOP} --episodes 0:2 "
+        "--views-per-sample 4 --size 16"
+    )
