@@ -97,9 +97,9 @@ def read_views(source: Path, table: ManifestOptions, asked: LayoutOptions) -> Re
     layout = layout or (find_layout(files) if files else None)
     if layout is None or files is None:
         return read_manifest(source, table)  # which says what is missing
-    if given := [f"--{name}" for name in (*table.columns, *(["ignore"] if table.ignore else []))]:
+    if given := [f"--{name}" for name in table.columns]:
         raise UsageError(f"{', '.join(given)}: columns are a table's, and {source} is read as {layout}; leave it out")
-    return read_layout(files, layout, asked)
+    return read_layout(files, layout, asked, table.ignore)
 
 
 def _listed(source: Path, layout: str | None) -> FileList | None:
@@ -119,7 +119,7 @@ def find_layout(files: FileList) -> str | None:
     return "colmap" if note_named(files.notes, IMAGES, *BINARY) else None
 
 
-def read_layout(files: FileList, layout: str, asked: LayoutOptions) -> Reading:
+def read_layout(files: FileList, layout: str, asked: LayoutOptions, ignored: Sequence[str] = ()) -> Reading:
     """All that is wrong with it is in `mistakes`. FormatError or UsageError: nothing can be made of it at all."""
     path, found = files.reader.path, Findings()
     declared = _declared(path, asked, found.mistakes)
@@ -127,7 +127,7 @@ def read_layout(files: FileList, layout: str, asked: LayoutOptions) -> Reading:
     reading = Reading(path, found.mistakes, [])
     _count_missing(found, asked.max_bad, reading.notes)
     if table is not None:
-        table = _with_declared(table, declared, found.mistakes)
+        table = _with_declared(_without(table, ignored, found.mistakes), declared, found.mistakes)
     if table is not None and not found.mistakes.count:
         refuse_leaks(table, found.mistakes, reading.notes, allow_repeats=asked.allow_repeats)
     if not found.mistakes.count:
@@ -225,6 +225,17 @@ def _pattern_table(files: FileList, asked: LayoutOptions, found: Findings) -> Vi
         settled={"layout": "pattern"},
         where=lambda row: root + entries[row].name,
     )
+
+
+def _without(table: ViewTable, ignored: Sequence[str], mistakes: Mistakes) -> ViewTable:
+    """The table without these columns. Its own action goes with those that it is made of."""
+    names = [field.name for field in table.fields]
+    for name in ignored:
+        if name not in names:
+            mistakes.add(f"--ignore {name}: there is no such column; there are {', '.join(names)}", "roles")
+    kept = [i for i, name in enumerate(names) if name not in ignored]
+    action = None if table.actions and set(table.actions.columns) & set(ignored) else table.actions
+    return replace(table, fields=tuple(table.fields[i] for i in kept), params=table.params[:, kept], actions=action)
 
 
 def _with_declared(table: ViewTable, declared: Declared, mistakes: Mistakes) -> ViewTable:

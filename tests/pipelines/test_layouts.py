@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 import cli
 from pipelines.build.views import shard_views
-from pipelines.sources.cameras import POSE_ACTION
+from pipelines.sources.cameras import POSE, POSE_ACTION
 from pipelines.sources.layouts import LayoutOptions, read_views
 from pipelines.sources.manifest import ManifestOptions
 from pipelines.sources.table import TableSource, ViewTable
@@ -216,6 +216,18 @@ def test_what_is_asked_for_and_cannot_be(tmp_path: Path) -> None:
         with pytest.raises((UsageError, FormatError)) as caught:
             table_of(tmp_path / "plain", **layout)
         assert said in str(caught.value)
+
+
+def test_columns_may_be_left_out(tmp_path: Path) -> None:
+    write_nerf(tmp_path / "scene", cameras(4))
+    command = ["--source", tmp_path / "scene", "--out", tmp_path / "out", "--workers", 0]
+    sizes = [word for name in ("w", "h", "cx", "cy") for word in ("--ignore", name)]
+    done = run(*command, *sizes)
+    assert done.exit_code == 0, done.output
+    assert ShardSet.open(tmp_path / "out").info.spec.param_names == (*POSE, "fl_x", "fl_y")
+    done = run(*command, "--ignore", "width")
+    assert done.exit_code == 2
+    assert "--ignore width: there is no such column; there are pose.0" in done.stderr
 
 
 def run(*words: object) -> Result:
