@@ -12,7 +12,10 @@ from pipelines.commands.shard import ENCODED, LOSSLESS, Fit, MaxBadViews, Object
 from shards.console import Out, show_contents
 
 Source = Annotated[str, typer.Option(help="Folder of the set, or hf://datasets/USER/REPO[@REVISION].")]
-Camera = Annotated[str, typer.Option(help="Feature whose frames become views, e.g. observation.images.top.")]
+Camera = Annotated[
+    str | None,
+    typer.Option(help="Feature whose frames become views, e.g. observation.images.top. Default: the only one."),
+]
 Stride = Annotated[int, typer.Option(min=1, help="Keep every so many frames; the commands between are one.")]
 Over = Annotated[str, typer.Option(help="What the commands of several steps become: last, sum or mean.")]
 State = Annotated[
@@ -51,7 +54,7 @@ ViewsPerSample = Annotated[
 def shard_lerobot_command(
     source: Source,
     out: Out,
-    camera: Camera,
+    camera: Camera = None,
     stride: Stride = 1,
     over: Over = "last",
     state: State = None,

@@ -39,7 +39,7 @@ OF_ALL = "train"
 class LeRobotOptions:
     """What of a set is asked for.
 
-    camera     feature of its images
+    camera     feature of its images; None: the only one
     stride     every so many frames; the commands of those between are one, the last, sum or mean of them (`over`)
     state      features that become parameters, with commas; "none"; None: all floats but the commands
     command    features that are what was done; None: `action`, or all that begin with "action."
@@ -50,7 +50,7 @@ class LeRobotOptions:
     tolerance  s, how far a frame of the video may be from its row's time
     """
 
-    camera: str
+    camera: str | None = None
     stride: int = 1
     state: str | None = None
     command: str | None = None
@@ -84,6 +84,7 @@ class LeRobotSource(TableSource):
     def __init__(self, source: str | Path, asked: LeRobotOptions, *, views_per_sample: int | None = None):
         self.hub = open_hub(str(source), ["meta/*"]) if is_hub_address(str(source)) else None
         self.meta = LeRobotMeta(self.hub.root if self.hub else Path(source))
+        asked = replace(asked, camera=self.meta.camera(asked.camera).key)
         address = {"source": f"{self.hub.address}@{self.hub.commit}"} if self.hub else {}
         table = lerobot_table(self.meta, asked, self.hub)
         options = {**address, **asked.given()}

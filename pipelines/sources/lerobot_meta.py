@@ -120,11 +120,14 @@ class LeRobotMeta:
         robot = self.info.get("robot_type")
         return robot if isinstance(robot, str) and robot.isprintable() else ""
 
-    def camera(self, key: str) -> Feature:
-        """UsageError, naming the cameras that there are."""
+    def camera(self, key: str | None) -> Feature:
+        """None: the only one that there is. UsageError, naming the cameras that there are."""
         there = [name for name, feature in self.features.items() if feature.dtype in CAMERAS]
+        if key is None and len(there) == 1:
+            return self.features[there[0]]
         if key not in there:
-            raise UsageError(f"--camera {key}: {self.root} has no such camera; there are {', '.join(there) or 'none'}")
+            asked = "--camera KEY is needed" if key is None else f"--camera {key}: there is no such camera"
+            raise UsageError(f"{asked}; {self.root} has {', '.join(there) or 'none'}")
         return self.features[key]
 
     def tasks(self) -> dict[int, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from small_lerobot import LENGTHS, TASKS, TOP, change_info, make_lerobot, write_table
+from small_lerobot import LENGTHS, TASKS, TOP, WRIST, change_info, make_lerobot, write_table
 
 from pipelines.sources.lerobot_meta import Feature, LeRobotMeta, fill
 from shards.errors import FormatError, UsageError
@@ -74,8 +74,12 @@ def everything(root: Path) -> None:
 
 def test_what_is_wrong_with_meta_is_said(tmp_path: Path) -> None:
     meta = make_lerobot(tmp_path / "set", kind="image")
-    with pytest.raises(UsageError, match=f"--camera front: .* there are {TOP}"):
+    with pytest.raises(UsageError, match=f"--camera front: there is no such camera; .* has {TOP}$"):
         LeRobotMeta(meta).camera("front")
+    assert LeRobotMeta(meta).camera(None).key == TOP  # the only one
+    change_info(meta, **{WRIST: {"dtype": "video", "shape": [8, 8, 3]}})
+    with pytest.raises(UsageError, match=f"--camera KEY is needed; .* has {TOP}, {WRIST}$"):
+        LeRobotMeta(meta).camera(None)
     with pytest.raises(UsageError, match="no such camera"):
         LeRobotMeta(meta).camera("action")
     before = (meta / "meta/info.json").read_text()
