@@ -109,6 +109,8 @@ def _expanded(source: str) -> list[str]:
         urls = expand_urls(source)
     except (ValueError, AssertionError) as error:
         raise UsageError(f"--source {source}: {reason_of(error)}; write e.g. shards-{{000..099}}.tar") from error
+    if not all(urls):
+        raise UsageError(f"--source {source!r} names nothing in one place; write e.g. shards-{{000..099}}.tar")
     found: list[str] = []
     for url in urls:
         scheme = SCHEME.match(url)
@@ -207,7 +209,7 @@ class Spool:
                 self.folder.rmdir()
 
     def _plain(self, tar: TarFile, number: int, count: int) -> Path:
-        if not tar.is_stream and not _is_packed(Path(tar.url)):
+        if not tar.is_stream and Path(tar.url).is_file() and not _is_packed(Path(tar.url)):  # else: a pipe of the shell
             return Path(tar.url)
         self._claim()
         path = self.folder / f"{_fingerprint(tar)}.tar"

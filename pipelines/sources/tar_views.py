@@ -182,6 +182,8 @@ class FrameWalk:
             step = groups.get("step") if _has_step(asked.key) else fields.get(asked.step or "")
         else:
             name, step = fields.get(asked.sequence or ""), fields.get(asked.step or "")
+        if isinstance(name, float) and name.is_integer():
+            name = int(name)
         if isinstance(name, bool) or not isinstance(name, int | str) or name == "":
             raise ValueError(f"its sequence is {name!r:.40}; a name or a whole number is one")
         if not asked.step and not _has_step(asked.key):

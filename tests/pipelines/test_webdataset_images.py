@@ -9,6 +9,7 @@ import os
 import pickle
 import shutil
 import tarfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -349,6 +350,18 @@ def test_a_command_gives_what_the_file_gives(tmp_path: Path) -> None:
         assert not (tmp_path / f"out{number}.spool").exists()
 
 
+def test_a_pipe_of_the_shell(tmp_path: Path) -> None:
+    """As `--source <(zcat t.tar.gz)` gives it: a file that can be read but once."""
+    tar = write_tar(tmp_path / "t.tar", some_samples(4))
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(tar.read_bytes()))
+    writer.start()
+    found = pictures(shard(tmp_path / "out", tmp_path / "pipe"))
+    writer.join()
+    assert len(found) == 4
+    assert not (tmp_path / "out.spool").exists()
+
+
 @pytest.mark.parametrize("end", ["exit 3", "kill -9 $$"])
 def test_a_command_that_fails_is_an_error(tmp_path: Path, end: str) -> None:
     tar = write_tar(tmp_path / "t.tar", some_samples(4))
@@ -407,6 +420,9 @@ def test_a_folder_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
         ("nowhere-{0..3}.tar", "nowhere-0.tar is not there"),
         ("ftpx://host/a.tar", "ftpx: is not known"),
         ("{0..", "write e.g. shards-"),
+        ("", "names nothing in one place"),
+        ("val=", "names nothing in one place"),
+        ("t.tar::", "names nothing in one place"),
         (".", "holds no .tar"),
     ],
 )

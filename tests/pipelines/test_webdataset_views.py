@@ -339,3 +339,17 @@ def test_other_pixels_under_the_same_names_are_another_set(tmp_path: Path) -> No
 def test_options_that_contradict(options: dict[str, Any], text: str) -> None:
     with pytest.raises(UsageError, match=text):
         SequenceOptions.parse(**options)
+
+
+def test_damaged_views_and_other_sizes(tmp_path: Path) -> None:
+    samples = walks(12)
+    samples[5]["png"] = samples[5]["png"][:-30]
+    samples[7]["png"] = encoded(picture(7, 20, 20))
+    options = {"sequence": "scene", "step": "frame"}
+    tar = write_tar(tmp_path / "t.tar", samples)
+    with pytest.raises(FormatError, match=r"--max-bad allows 0: t: 0007\.png: 20×20 pixels, the others have 32×24"):
+        shard(tmp_path / "out", tar, **options)
+    with pytest.raises(FormatError, match=r"--max-bad allows 0: t: 0005\.png: corrupt image"):
+        shard(tmp_path / "out", tar, size=16, **options)
+    found = shard(tmp_path / "out", tar, size=16, max_bad=1, **options)
+    assert found.split("train").n_views.tolist() == [4, 4, 3]
