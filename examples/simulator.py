@@ -23,7 +23,7 @@ from PIL import Image
 from tqdm import tqdm
 
 SIDE = 48  # px of a frame
-SCREEN, MARGIN = 150, 27  # px that are drawn, and how many are cut off on each side; the rest is halved
+SCREEN, MARGIN = 300, 54  # px that are drawn, and how many are cut off on each side; four become one
 SKIP = 2  # steps of the simulator, 0.05 s each, from one frame to the next; the torque stays the same
 MOST_TORQUE, MOST_VELOCITY = 2.0, 4.0  # N m; rad/s at the start
 COLUMNS = ("file_name", "sequence", "step", "split", "angle", "velocity", "torque")
