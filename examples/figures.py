@@ -2,8 +2,8 @@
 
     python examples/figures.py runs/pendulum runs/pendulum-blind --out docs/pendulum.png
 
-The first run was evaluated with and without --untrained, the second was trained without actions (model.condition=none) and
-evaluated. Both with --suite 3diebench, which has the rollouts.
+The first run was evaluated with and without --untrained, the second was trained without actions (model.condition=none)
+and evaluated; both with --suite 3diebench, which has the rollouts.
 """
 
 from __future__ import annotations

@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import csv
+import json
+import re
 import subprocess
 import sys
+import tarfile
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
+
+import cli
+from seqjepa.recipes import load_recipe
+from seqjepa.training.train import train
+from shards.reader import ShardSet
 
 ROOT = Path(__file__).resolve().parents[1]
 SIMULATED = (6, 12)  # episodes, frames of each
+TINY = ("model.width=0.125", "model.layers=1", "data.context=2", "optim.epochs=2", "optim.batch_size=4")
 
 
 def example(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "examples" / name), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def seqjepa_data(*arguments: object) -> str:
+    done = CliRunner().invoke(cli.seqjepa_data_app, [str(argument) for argument in arguments])
+    assert done.exit_code == 0, done.output
+    return done.output
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
@@ -39,7 +56,7 @@ def test_a_row_holds_the_torque_that_leads_on(pendulum: Path) -> None:
     rows = rows_of(pendulum)
     assert len(rows) == SIMULATED[0] * SIMULATED[1]
     pairs = 0
-    for here, there in zip(rows, rows[1:], strict=False):
+    for here, there in pairwise(rows):
         if here["sequence"] != there["sequence"]:
             continue
         angle, velocity, torque = (float(here[name]) for name in ("angle", "velocity", "torque"))
@@ -75,3 +92,57 @@ def test_the_same_seed_is_the_same_folder_and_none_is_written_twice(pendulum: Pa
     refused = example("simulator.py", "--out", pendulum, *asked)
     assert refused.returncode == 2
     assert "is there already" in refused.stderr
+
+
+def turntable(root: Path, objects: int = 6, views: int = 4) -> Path:
+    """Photographs in 3DIEBench's layout: soft blobs, JPEG, each instance turned by its own angles."""
+    rng = np.random.default_rng(0)
+    for number in range(objects):
+        for instance in ("i0", "i5"):
+            folder = root / f"thing{number}" / instance
+            folder.mkdir(parents=True)
+            for k in range(views):
+                coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8))
+                coarse.resize((32, 32), Image.Resampling.BICUBIC).save(folder / f"image_{k}.jpg", quality=95)
+                angle = np.radians(rng.integers(-36, 36) * 5.0)
+                np.save(folder / f"latent_{k}.npy", np.array([0, 0, angle, 0, 0, 0, 0]))
+    return root
+
+
+def pixels_of(shards: Path) -> dict[str, list[bytes]]:
+    """Stored views by split, in their order."""
+    found: dict[str, list[bytes]] = {}
+    for tar in sorted(shards.glob("*.tar")):
+        with tarfile.open(tar) as opened:
+            views = [m for m in opened if re.search(r"\.\d\d\.npy$", m.name)]
+            found.setdefault(tar.name.partition("-")[0], []).extend(opened.extractfile(m).read() for m in views)  # pyright: ignore
+    return found
+
+
+def test_photographs_in_a_spreadsheet_are_the_set_that_3diebenchs_layout_gives(tmp_path: Path) -> None:
+    """Bit for bit the same pixels, and the same losses; the declared angle is the turn about z."""
+    tree = turntable(tmp_path / "tree")
+    with tarfile.open(tmp_path / "tree.tar.gz", "w:gz") as tar:
+        tar.add(tree, "COIL100")
+    assert example("coil100.py", "--source", tmp_path / "tree.tar.gz", "--out", tmp_path / "own").returncode == 0
+    assert len(rows_of(tmp_path / "own")) == 48
+    raw = ("--encoding", "raw", "--size", 24, "--workers", 0)
+    seqjepa_data("shard", "3diebench", "--source", tree, "--val-match", "i5", "--out", tmp_path / "a", *raw)
+    manifest = ("shard", "manifest", "--source", tmp_path / "own", *raw)
+    seqjepa_data(*manifest, "--action", "rotation", "--out", tmp_path / "b")
+    seqjepa_data(*manifest, "--out", tmp_path / "c")
+    assert pixels_of(tmp_path / "a") == pixels_of(tmp_path / "b") == pixels_of(tmp_path / "c")
+    losses = [trained(tmp_path / set_, tmp_path / f"run-{set_}", "data.action=rotation") for set_ in ("a", "b")]
+    assert losses[0] == losses[1]
+    split = ShardSet.open(tmp_path / "c").split("train")
+    assert split.actions is not None
+    assert [(term.op, term.columns) for term in split.actions.terms] == [("angle_difference", ("angle",))]
+    columns = dict(zip(split.param_names, np.moveaxis(split.params, -1, 0), strict=True))
+    np.testing.assert_array_equal(columns["angle"], columns["rot_z"])
+
+
+def trained(shards: Path, out: Path, *settings: str) -> list[float]:
+    """Losses of two epochs of a tiny network."""
+    config = load_recipe("views-tiny", [*TINY, *settings])
+    train(config, shards, out, workers=0)
+    return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]

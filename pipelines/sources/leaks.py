@@ -71,9 +71,11 @@ def _shared(digests: np.ndarray, of_split: np.ndarray, *, every: bool = False) -
     """Pairs of rows with the same digest in two splits: each row of a later split with the first of them; `every`: all
     rows of such groups. 0 is no digest.
     """
+    if not len(digests):
+        return []
     order = np.lexsort((of_split, digests))
     digests, splits = digests[order], of_split[order]
-    starts = np.flatnonzero(np.concatenate([[True], np.diff(digests) != 0])) if len(digests) else np.zeros(0, int)
+    starts = np.flatnonzero(np.concatenate([[True], np.diff(digests) != 0]))
     ends = np.append(starts[1:], len(digests))
     pairs = []
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
