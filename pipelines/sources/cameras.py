@@ -30,7 +30,7 @@ INTRINSICS = {
 }
 """Of the image as it lies there, by the names that NeRF's files have, with their units. Resizing leaves them alone."""
 LARGEST_TEXT = 1 << 30  # bytes; a frame takes some 300 in JSON, an image of COLMAP's a few 100 thousand
-LARGEST_NUMBER = 1e30
+LARGEST_NUMBER = 1e30  # a float32 holds it
 ORTHOGONAL = 1e-3  # how far RᵀR may be from 1, as in seqjepa.data.actions
 
 log = logging.getLogger(__name__)
@@ -111,7 +111,8 @@ def not_rigid(poses: np.ndarray) -> np.ndarray:
         off = np.abs(R.swapaxes(1, 2) @ R - np.eye(3)).max(axis=(1, 2))
         last = np.abs(poses[:, 3] - [0, 0, 0, 1]).max(axis=1)
         proper = np.where(np.isfinite(R).all(axis=(1, 2)), np.linalg.det(np.nan_to_num(R)) > 0, False)
-    return ~((off <= ORTHOGONAL) & (last <= ORTHOGONAL) & proper & np.isfinite(poses).all(axis=(1, 2)))
+        bounded = (np.abs(poses) < LARGEST_NUMBER).all(axis=(1, 2))
+    return ~((off <= ORTHOGONAL) & (last <= ORTHOGONAL) & proper & bounded)
 
 
 def check_frames(scene: Scene, found: Findings) -> None:

@@ -121,7 +121,7 @@ def _matrix(frame: dict[str, Any], where: str, found: Findings) -> np.ndarray:
     value = frame.get("transform_matrix")
     try:
         matrix = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         matrix = np.zeros(())
     if matrix.shape == (3, 4):
         matrix = np.concatenate([matrix, [[0.0, 0.0, 0.0, 1.0]]])

@@ -32,6 +32,7 @@ ALIASES = {"object": "sequence"}
 GROUP = re.compile(r"\{([^{}]*)\}")
 GROUP_WORDS = re.compile(r"([A-Za-z][A-Za-z0-9_]*)(?::([a-z]+))?")
 LAST_STEP = 2**31 - 1
+LARGEST_NUMBER = 1e30  # a float32 holds it
 LONGEST = 1000  # characters of a pattern
 EXAMPLE = "'{object}/{name}_{azimuth:deg}.png'"
 
@@ -156,7 +157,7 @@ def read_names(pattern: Pattern, names: Sequence[str], others: LeftOut, mistakes
         entries.append(position)
         numbers.append(number)
         steps.append(_step(groups.get("step"), name, mistakes))
-        params.extend(float(groups[column]) for column in pattern.units)
+        params.extend(_number(groups[column], column, name, mistakes) for column in pattern.units)
     if not entries:
         shown = ", ".join(printable(name) for name in names[:3])
         raise UsageError(
@@ -175,6 +176,14 @@ def _split(text: str | None, name: str, mistakes: Mistakes) -> str | None:
     if split is None:
         mistakes.add(f"{printable(name)}: {text!r} is no split; splits are train, val, test", "split")
     return split
+
+
+def _number(text: str, column: str, name: str, mistakes: Mistakes) -> float:
+    value = float(text)
+    if not abs(value) < LARGEST_NUMBER:
+        mistakes.add(f"{printable(name)}: {column} {text[:40]} is too large", f"large {column}")
+        return 0.0
+    return value
 
 
 def _step(text: str | None, name: str, mistakes: Mistakes) -> int:

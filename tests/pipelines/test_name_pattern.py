@@ -88,6 +88,11 @@ def test_mistakes_are_named_with_their_file() -> None:
     ]
 
 
+def test_numbers_that_no_float_holds() -> None:
+    _, mistakes, _ = read("{object}_{x:float}.png", ["a_1e999.png", "a_-1e31.png", "a_1e-999.png"])
+    assert mistakes == ["a_-1e31.png: x -1e31 is too large", "a_1e999.png: x 1e999 is too large"]
+
+
 @pytest.mark.parametrize(
     ("pattern", "why"),
     [

@@ -179,6 +179,21 @@ def test_every_mistake_is_named_with_its_frame(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("matrix", "said"),
+    [
+        (10**400, "frame 0: transform_matrix must be 4×4 or 3×4 numbers"),
+        ([[0] * 4] * 4, "frame 0: its pose is no rotation and translation"),
+        ([[1, 0, 0, 1e300], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], "frame 0: its pose is no rotation"),
+        (None, "frame 0: transform_matrix must be 4×4 or 3×4 numbers, found None"),
+    ],
+)
+def test_matrices_that_are_none(tmp_path: Path, matrix: Any, said: str) -> None:
+    make_folder(tmp_path, ["a.png"])
+    write(tmp_path / "transforms.json", {"frames": [{"file_path": "a.png", "transform_matrix": matrix}]})
+    assert said in read(tmp_path)[1][0]
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("{", "is not JSON"),
