@@ -6,7 +6,11 @@ import hashlib
 import io
 import json
 import re
+import signal
+import subprocess
+import sys
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -274,3 +278,31 @@ def test_the_docs_say_what_the_table_says() -> None:
             if file.size and file.url:
                 (line,) = (line for line in page.splitlines() if file.digest in line)
                 assert f"{file.size:,}" in line, name
+
+
+STARTED = """
+import pathlib, sys
+import cli, pipelines.get.published as published
+published.TABLE = pathlib.Path(sys.argv.pop(1))
+cli.seqjepa_data_app()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_download_is_gone_on_from(server: Loopback, tmp_path: Path, how: signal.Signals) -> None:
+    part = tmp_path / "to/stl10_binary.tar.gz.part"
+    words = ["get", "stl10", "--to", str(tmp_path / "to"), "--yes", "--from", server.url]
+    command = [sys.executable, "-c", STARTED, str(tmp_path / "published.toml"), *words]
+    server.acts = [Act(cut=50_000, stall=60.0)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as running:
+        assert running.stderr is not None
+        assert "STL-10" in running.stderr.readline()
+        deadline = time.monotonic() + 30
+        while not (part.exists() and part.stat().st_size) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        running.send_signal(how)
+    had = part.stat().st_size
+    assert get(server, "stl10", "--to", tmp_path / "to", "--yes").exit_code == 0
+    assert (tmp_path / "to/stl10_binary.tar.gz").read_bytes() == server.data
+    assert server.asked[-1].get("Range") == (f"bytes={had}-" if had else None)
