@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 try:
+    from pipelines.commands import shard_manifest
     from pipelines.commands.get import get_command
     from pipelines.commands.saliency import build_saliency_app, import_saliency_app, score_saliency_command
     from pipelines.commands.shard import shard_app
     from pipelines.commands.shard_lerobot import shard_lerobot_command
-    from pipelines.commands.shard_manifest import shard_manifest_command
     from pipelines.commands.shard_webdataset import shard_webdataset_command
     from pipelines.commands.synth import synth_app
     from seqjepa.commands.bake import bake_command
@@ -45,7 +45,7 @@ seqjepa_app = new_app("Train and evaluate seq-JEPA from shards of views and acti
 seqjepa_data_app = new_app("Turn data sets on disk into shards, and look after shards.")
 
 seqjepa_data_app.command("get")(get_command)
-shard_app.command("manifest")(shard_manifest_command)
+shard_app.command("manifest")(shard_manifest.shard_manifest_command)
 shard_app.command("lerobot")(shard_lerobot_command)
 shard_app.command("webdataset")(shard_webdataset_command)
 seqjepa_data_app.add_typer(shard_app, name="shard")
@@ -62,6 +62,16 @@ seqjepa_app.command("compare")(compare_command)
 seqjepa_app.command("sweep")(sweep_command)
 seqjepa_app.command("demo")(demo_command)
 seqjepa_app.add_typer(recipes_app, name="recipes")
+
+
+def _actions(params: Any, names: list[str], action: Any) -> Any:
+    """What a dry run shows: actions between neighbouring views, with the constants of these views."""
+    from seqjepa.data.actions import actions_between, with_constants
+
+    return actions_between(params, names, with_constants(action, params[0], names))
+
+
+shard_manifest.make_actions = _actions
 
 
 def _show_version(asked: bool) -> None:

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from shards.kinds import kind_of
 from shards.layout import Layout
 from shards.reader import ShardSet
-from shards.schema import DatasetInfo
+from shards.schema import ActionSpec, DatasetInfo, ViewSpec
 
 
 def describe_set(path: str | Path) -> dict[str, Any]:
@@ -34,12 +36,34 @@ def describe_set(path: str | Path) -> dict[str, Any]:
         "samples": info.samples,
         "classes": len(info.classes),
         **kind_of(info.spec).describe(),
+        **(_describe_columns(shards, info.spec) if isinstance(info.spec, ViewSpec) else {}),
         "splits": {name: _describe_split(shards, name) for name in shards.splits},
         "bytes_total": tar_bytes + sum(file.stat().st_size for file in files if file.is_file()),
         **({"normalisation": info.normalisation} if info.normalisation else {}),
         **({"psnr_db": info.provenance["psnr_db"]} if "psnr_db" in info.provenance else {}),
         "fingerprint": info.fingerprint,
         "provenance": info.provenance,
+    }
+
+
+def _describe_columns(shards: ShardSet, spec: ViewSpec) -> dict[str, Any]:
+    """Range of each parameter over the distinct views of all splits; which no declared action is made of."""
+    if not spec.params:
+        return {}
+    ranges = []
+    for name in shards.splits:
+        split = shards.split(name)
+        values = split.params[np.arange(spec.views) < split.n_views[:, None]].astype(np.float64)
+        ranges.append((values.min(0), values.max(0), values.sum(0), len(values)))
+    low, high = np.min([r[0] for r in ranges], 0), np.max([r[1] for r in ranges], 0)
+    mean = np.sum([r[2] for r in ranges], 0) / sum(r[3] for r in ranges)
+    used = set(spec.actions.columns) if spec.actions else set()
+    return {
+        "columns": [
+            {"name": f.name, "unit": f.unit, "min": low[i].item(), "max": high[i].item(), "mean": mean[i].item()}
+            for i, f in enumerate(spec.params)
+        ],
+        "unused": [f.name for f in spec.params if f.name not in used] if spec.actions else [],
     }
 
 
@@ -54,6 +78,7 @@ def _describe_split(shards: ShardSet, name: str) -> dict[str, Any]:
     }
 
 
+SHOWN_COLUMNS = 6
 _EACH = {"bytes_per_view": "a view", "bytes_per_image": "an image", "bytes_per_map": "a map"}
 
 
@@ -87,12 +112,33 @@ def _content_lines(contents: dict[str, Any]) -> Iterator[str]:
         yield f"  {name} {contents['width']}×{contents['height']} {contents['encoding']}{quality}{runs}"
     if "saliency" in contents:
         yield f"  maps    {contents['saliency']}"
-    if "params" in contents:
-        params = ", ".join(f"{p['name']} [{p['unit']}]" for p in contents["params"])
-        yield f"  params  {params}"
+    if "columns" in contents:
+        yield from column_lines(contents["columns"], contents.get("actions"), contents["unused"])
     if "normalisation" in contents:
         mean, std = (" ".join(f"{x:.4f}" for x in contents["normalisation"][key]) for key in ("mean", "std"))
         yield f"  pixels  mean {mean}, std {std}"
+
+
+def column_lines(
+    columns: list[dict[str, Any]], actions: list[dict[str, Any]] | None, unused: list[str]
+) -> Iterator[str]:
+    """Columns of parameters with units and ranges, the terms of the action, and which columns none is made of."""
+    for column in columns:
+        yield f"  {column['name']:16} [{column['unit']}] {column['min']:g} … {column['max']:g}, mean {column['mean']:g}"
+    for term in actions or []:
+        yield f"  action  {term_in_words(term)}"
+    if actions is not None:
+        yield f"  action  {ActionSpec.from_json(actions).size} numbers"
+    if unused:
+        yield f"  no action uses {', '.join(unused)}"
+
+
+def term_in_words(term: dict[str, Any]) -> str:
+    """ "difference of x, y (normalise zscore)" of a term's JSON."""
+    rest = ", ".join(f"{key} {value}" for key, value in term.items() if key not in ("op", "columns"))
+    columns = term["columns"]
+    named = ", ".join(columns) if len(columns) <= SHOWN_COLUMNS else f"{columns[0]} … {columns[-1]}"
+    return f"{term['op']} of {named}" + (f" ({rest})" if rest else "")
 
 
 def _split_line(name: str, split: dict[str, Any]) -> str:

@@ -109,10 +109,14 @@ _APART = 2 * GAP  # px, besides the usual, between a sequence and the next
 
 @dataclass(frozen=True)
 class Row:
-    """A sample: lines of text about it, and pictures with what is under each: [P] parameters, or a line of text."""
+    """A sample: lines of text about it, and pictures with what is under each: [P] parameters, or a line of text.
+
+    more: further lines under the first pictures, under their parameters
+    """
 
     about: tuple[str, str, str]
     pictures: Sequence[tuple[np.ndarray | Image, np.ndarray | str]]
+    more: Sequence[Sequence[str]] = ()
 
 
 def draw_views(info: DatasetInfo, spec: ViewSpec, index: SplitIndex, chosen: np.ndarray, views: int) -> Sheet:
@@ -139,18 +143,27 @@ def class_of(info: DatasetInfo, label: int) -> str:
 
 
 class Rows:
-    """The rows of one sheet, of pictures `size` (width, height) px. Text that names lines stands left of them."""
+    """The rows of one sheet, of pictures `size` (width, height) px. Text that names lines stands left of them.
+
+    more: names of further lines below those of the parameters
+    """
 
     sheet: Sheet
 
     def __init__(
-        self, title: str, about: str, size: tuple[int, int], params: tuple[ParamField, ...], rows: int
+        self,
+        title: str,
+        about: str,
+        size: tuple[int, int],
+        params: tuple[ParamField, ...],
+        rows: int,
+        more: Sequence[str] = (),
     ) -> None:
         scale = max(1.0, VIEW_TILE / min(size))
         self.title, self.about, self.rows = title, about, rows
         self.tile = (round(size[0] * scale), round(size[1] * scale))
-        self.groups = group_params(params)
-        self.height = self.tile[1] + LINE * len(self.groups) + 2 * GAP + 4
+        self.groups, self.more = group_params(params), more
+        self.height = self.tile[1] + LINE * (len(self.groups) + len(more)) + 2 * GAP + 4
         self.top = MARGIN + HEAD
 
     def open(self, columns: int, apart: int = 0) -> None:
@@ -164,8 +177,11 @@ class Rows:
         faces = ((0, INK, font(14)), (20, FAINT, sheet.small), (38, FAINT, sheet.small))
         for text, (down, colour, face) in zip(row.about, faces, strict=True):
             sheet.clipped((MARGIN, y + down), text, LABELS - 2 * GAP, colour, face)
-        for line, group in enumerate(self.groups):
-            sheet.pen.text((MARGIN + LABELS - 2 * GAP, self._y(y, line)), group.label, FAINT, sheet.small, anchor="ra")
+        for line, label in enumerate([*(group.label for group in self.groups), *self.more]):
+            sheet.pen.text((MARGIN + LABELS - 2 * GAP, self._y(y, line)), label, FAINT, sheet.small, anchor="ra")
+        for column, lines in enumerate(row.more):
+            for line, text in enumerate(lines, len(self.groups)):
+                sheet.clipped((self._x(column), self._y(y, line)), text, self.tile[0] + GAP, INK, sheet.small)
         for column, (picture, under) in enumerate(row.pictures):
             x = self._x(column)
             sheet.picture((x, y), picture, self.tile)

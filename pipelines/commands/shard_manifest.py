@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipelines.commands import Option, with_options
 from pipelines.commands.shard import ENCODED, LOSSLESS, Fit, OwnSize
-from shards.console import show_contents
+from shards.console import print_json, show_contents
+
+if TYPE_CHECKING:
+    from pipelines.sources.manifest import Reading
+
+make_actions: Callable[..., Any] | None = None
+"""What a dry run shows actions with: check_sheet.MakeActions. cli.py hands it over, as pipelines know no seqjepa."""
 
 
 def _column(what: str) -> Any:
@@ -69,6 +76,16 @@ LAYOUT: dict[str, Option] = {
         None,
     ),
 }
+CHECK: dict[str, Option] = {
+    "check": (
+        Annotated[
+            bool, typer.Option("--check", help="Write no set: say what was understood and what is wrong, and draw it.")
+        ],
+        False,
+    ),
+    "sheet": (Annotated[Path, typer.Option(help="With --check: the picture of three sequences.")], Path("check.png")),
+    "context": (Annotated[int, typer.Option(min=1, help="With --check: context views of a training sequence.")], 3),
+}
 ViewsPerSample = Annotated[
     int | None, typer.Option(min=1, max=1000, help="Frames of a sample; longer sequences take several. Default: fits.")
 ]
@@ -81,7 +98,7 @@ SHAPE: dict[str, Option] = {
 }
 
 
-@with_options({**LAYOUT, **COLUMNS, **MEANING, **SHAPE, **LOSSLESS})
+@with_options({**CHECK, **LAYOUT, **COLUMNS, **MEANING, **SHAPE, **LOSSLESS})
 def shard_manifest_command(
     source: Annotated[Path, typer.Option(help="Folder (or plain .tar or .zip) of images.")],
     out: Annotated[
@@ -102,6 +119,7 @@ def shard_manifest_command(
 
     \b
     Examples:
+      seqjepa-data shard manifest --source photos/ --check
       seqjepa-data shard manifest --source photos/ --size 128 --val-fraction 0.2 --out shards/photos
       seqjepa-data shard manifest --source drive.zip --manifest drive.csv --sequence run --step frame \\
                                   --unit yaw=deg --actions actions.toml --out shards/drive
@@ -135,6 +153,10 @@ def shard_manifest_command(
         allow_repeats,
     )
     as_json, views = given.pop("as_json"), given.pop("views_per_sample")
+    check, sheet, context = (given.pop(name) for name in CHECK)
+    if check:
+        reading = read_views(source, asked, layout)
+        raise typer.Exit(_check(reading, sheet, context, views, given["size"], as_json))
     if out is None:
         raise UsageError("--out DIR is needed: the folder to write")
     reading = read_views(source, asked, layout)
@@ -144,3 +166,24 @@ def shard_manifest_command(
     options = {**asked.to_json(), **layout.to_json()}
     shard_views(TableSource(source, table, name="manifest", options=options, views_per_sample=views), out, **given)
     show_contents(out, as_json)
+
+
+def _check(reading: Reading, sheet: Path, context: int, views: int | None, size: int | None, as_json: bool) -> int:
+    """Prints what was understood, and what is wrong. The exit code: 2 where there are mistakes."""
+    from pipelines.build.check_sheet import draw_check
+    from pipelines.build.check_table import in_words, understood, warnings_of
+
+    mistakes, draft = reading.mistakes, reading.draft or reading.table
+    found: dict[str, Any] = {"table": str(reading.path)}
+    if draft is not None:
+        found |= understood(draft, views)
+    found["notes"] = reading.notes
+    found["warnings"] = warnings_of(draft, context, size) if draft is not None else []
+    found["mistakes"] = {"count": mistakes.count, "first": mistakes.first}
+    if reading.table is not None and make_actions is not None:
+        found["sheet"] = str(draw_check(reading.table, sheet, reading.path.name, make_actions))
+    if as_json:
+        print_json(found)
+    else:
+        typer.echo(in_words(found))
+    return 2 if mistakes.count else 0

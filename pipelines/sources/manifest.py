@@ -79,12 +79,16 @@ class ManifestOptions:
 
 @dataclass
 class Reading:
-    """What became of a manifest. `table` is None where there are mistakes; `notes`: what is worth a line."""
+    """What became of a manifest. `table` is None where there are mistakes; `notes`: what is worth a line.
+
+    draft: what a dry run looks at; it may be there also with mistakes, and is then not to be built from
+    """
 
     path: Path
     mistakes: Mistakes
     notes: list[str]
     table: ViewTable | None = None
+    draft: ViewTable | None = None
 
     def checked(self) -> ViewTable:
         """FormatError: the first 20 mistakes."""
@@ -150,7 +154,7 @@ def read_manifest(source: Path, asked: ManifestOptions) -> Reading:
     pictures = pictures_of(rows, source, names, order.seconds, order.rows)
     if not are_videos(names).any():
         _refuse_same_images(rows, order, names)
-    if mistakes.count or pictures is None:
+    if pictures is None:
         return reading
     numbers = raw.numbers[order.rows]
     table = ViewTable(
@@ -167,7 +171,9 @@ def read_manifest(source: Path, asked: ManifestOptions) -> Reading:
         settled={"layout": "manifest"} | ({} if order.divisor == 1 else {"step_divisor": order.divisor}),
         where=lambda row: f"{path.name}, {raw.word} {numbers[row]}",
     )
-    refuse_leaks(table, mistakes, rows.notes, allow_repeats=asked.allow_repeats)
+    reading.draft = table
+    if "missing" not in mistakes.by_kind:
+        refuse_leaks(table, mistakes, rows.notes, allow_repeats=asked.allow_repeats)
     if not mistakes.count:
         reading.table = table
     return reading

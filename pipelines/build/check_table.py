@@ -1,0 +1,188 @@
+"""What a dry run says of a table of views: what was understood of it, and what may not be meant so.
+
+Letters: R rows, Q sequences, P parameters, T views of a training sequence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from pipelines.archives import printable, read_content
+from pipelines.build.transform import view_size
+from pipelines.sources.chunks import choose_views_per_sample, padding_share
+from pipelines.sources.declared_actions import unused
+from pipelines.sources.table import ViewTable, class_names
+from shards.describe import column_lines
+
+ANGLE = re.compile(r"(^|[_.])(yaw|pitch|roll|rot\w*|angle|azimuth|elevation|heading|theta|phi)([_.]|$)", re.IGNORECASE)
+TRIED = 64  # images
+NAMED = 3
+CLASSES_NAMED = 20
+IRREGULAR = 2.5  # times the median distance in time
+
+
+def understood(table: ViewTable, views_per_sample: int | None) -> dict[str, Any]:
+    """JSON values: rows, sequences, splits, classes, columns with unit and range, action, chunks."""
+    lengths = np.diff(table.bounds)
+    views = views_per_sample or choose_views_per_sample(lengths)
+    views = min(views, int(lengths.max()))
+    spare = set(unused(table.fields, table.actions))
+    labels = Counter(label for label in table.labels if label is not None)
+    return {
+        "rows": len(table.of),
+        "sequences": len(table.sequences),
+        "frames_per_sequence": {
+            "min": int(lengths.min()),
+            "median": float(np.median(lengths)),
+            "max": int(lengths.max()),
+        },
+        "ordered": table.ordered,
+        "splits": _splits(table, lengths),
+        "classes": {name: labels[name] for name in class_names(table.labels)[:CLASSES_NAMED]},
+        "class_count": len(labels),
+        "columns": [
+            {"name": field.name, "unit": field.unit, **_range(table.params[:, i]), "used": field.name not in spare}
+            for i, field in enumerate(table.fields)
+        ],
+        "action": table.actions.to_json() if table.actions else None,
+        "unused": sorted(spare, key=[field.name for field in table.fields].index),
+        "views_per_sample": views,
+        "chunked": views < int(lengths.max()),
+        "padding": round(padding_share(lengths, views), 4),
+    }
+
+
+def _splits(table: ViewTable, lengths: np.ndarray) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for split, length in zip(table.splits, lengths.tolist(), strict=True):
+        counts = found.setdefault(split or "left out", {"sequences": 0, "frames": 0})
+        counts["sequences"] += 1
+        counts["frames"] += length
+    return dict(sorted(found.items()))
+
+
+def _range(values: np.ndarray) -> dict[str, float]:
+    numbers = values.astype(np.float64)
+    return {"min": float(numbers.min()), "max": float(numbers.max()), "mean": float(numbers.mean())}
+
+
+def warnings_of(table: ViewTable, context: int, size: int | None) -> list[str]:
+    """Lines; each names what may be wrong, and what to do."""
+    return [
+        *_of_columns(table),
+        *_of_steps(table),
+        *_of_lengths(table, context + 1),
+        *_of_times(table),
+        *_of_classes(table),
+        *_of_images(table, size),
+    ]
+
+
+def _of_columns(table: ViewTable) -> Iterator[str]:
+    for i, field in enumerate(table.fields):
+        low, high = float(table.params[:, i].min()), float(table.params[:, i].max())
+        spread = f"{field.name} goes from {low:g} to {high:g}"
+        if low == high and len(table.of) > 1:
+            yield f"{field.name} is constant, {low:g} in every row"
+        elif field.unit == "rad" and max(abs(low), abs(high)) > 2.1 * np.pi and high - low > np.pi:
+            yield f'{spread} rad: are these degrees? Then declare {field.name} = "deg"'
+        elif field.unit == "1" and ANGLE.search(field.name) and max(abs(low), abs(high)) > 2.1 * np.pi:
+            yield f'{spread} without a unit: an angle in degrees? Then declare {field.name} = "deg"'
+    if table.actions is None:
+        yield "no action is declared: give an actions.toml, or --action; methods that need actions will not train"
+
+
+def _of_steps(table: ViewTable) -> Iterator[str]:
+    if not table.ordered:
+        return
+    gaps = (np.diff(table.of) == 0) & (np.diff(table.steps) > 1)
+    if gaps.any():
+        row = int(np.flatnonzero(gaps)[0])
+        missing = int((np.diff(table.steps)[gaps] - 1).sum())
+        places = f"{table.where(row)} and {table.where(row + 1).rpartition(', ')[2]}"
+        sequences = len(np.unique(table.of[1:][gaps]))
+        yield (
+            f"steps have gaps: {missing} are missing in {sequences} of {len(table.sequences)} sequences, e.g. between "
+            f"{places}; windows do not reach over them"
+        )
+
+
+def _of_lengths(table: ViewTable, needed: int) -> Iterator[str]:
+    short = np.flatnonzero(np.diff(table.bounds) < needed)
+    if len(short):
+        names = ", ".join(printable(str(table.sequences[int(i)])) for i in short[:NAMED])
+        what = f"{len(short)} of {len(table.sequences)} sequences have fewer than the {needed} frames of a context of "
+        more = ", …" if len(short) > NAMED else ""
+        yield f"{what}{needed - 1} and its target ({names}{more}): ordered training leaves them out"
+
+
+def _of_times(table: ViewTable) -> Iterator[str]:
+    for i, field in enumerate(table.fields):
+        if field.unit != "s" or "time" not in field.name.lower() or not table.ordered:
+            continue
+        between = np.diff(table.params[:, i].astype(np.float64))[np.diff(table.of) == 0]
+        if len(between) and (usual := float(np.median(between))) > 0 and between.max() > IRREGULAR * usual:
+            yield f"{field.name}: frames are {usual:g} s apart mostly, and {between.max():g} s at most"
+
+
+def _of_classes(table: ViewTable) -> Iterator[str]:
+    by_split: dict[str, set[str]] = {}
+    for split, label in zip(table.splits, table.labels, strict=True):
+        if split is not None and label is not None:
+            by_split.setdefault(split, set()).add(label)
+    for split, names in by_split.items():
+        if "train" in by_split and (strange := sorted(names - by_split["train"])):
+            more = ", …" if len(strange) > NAMED else ""
+            named = ", ".join(map(printable, strange[:NAMED]))
+            yield f"{len(strange)} classes of {split} are not in train: {named}{more}"
+    unlabelled = sum(label is None for label in table.labels)
+    if 0 < unlabelled < len(table.labels):
+        yield f"{unlabelled} of {len(table.labels)} sequences have no label"
+
+
+def _of_images(table: ViewTable, size: int | None) -> Iterator[str]:
+    sizes: Counter[tuple[int, int]] = Counter()
+    for name, content in table.pictures.sample(TRIED):
+        try:
+            sizes[view_size("", read_content(content))] += 1
+        except ValueError as error:
+            yield f"{printable(name)}: {error}"
+    if len(sizes) > 1 and size is None:
+        shown = ", ".join(f"{width}×{height}" for (height, width), _ in sizes.most_common(NAMED))
+        yield f"images are of {len(sizes)} sizes ({shown}{', …' if len(sizes) > NAMED else ''}): give --size"
+
+
+def in_words(found: dict[str, Any]) -> str:
+    """`understood` with "notes", "warnings" and "mistakes" as lines for people."""
+    lines = [*_what(found)] if "rows" in found else []
+    for kind in ("notes", "warnings"):
+        lines += [f"{kind[:-1]}: {line}" for line in found[kind]]
+    count, first = found["mistakes"]["count"], found["mistakes"]["first"]
+    lines += [f"mistake: {line}" for line in first]
+    lines += [f"… and {count - len(first)} mistakes more"] if count > len(first) else []
+    if "sheet" in found:
+        lines.append(f"sheet: {found['sheet']}")
+    but = " but the sheet" if "sheet" in found else ""
+    lines.append(f"{count} mistakes, {len(found['warnings'])} warnings; nothing was written{but}")
+    return "\n".join(lines)
+
+
+def _what(found: dict[str, Any]) -> Iterator[str]:
+    span = found["frames_per_sequence"]
+    length = f"{span['min']}" if span["min"] == span["max"] else f"{span['min']} to {span['max']}"
+    order = "in the order of their steps" if found["ordered"] else "in no order"
+    yield f"{found['rows']} rows, {found['sequences']} sequences of {length} frames, {order}"
+    for name, counts in found["splits"].items():
+        yield f"  {name:8} {counts['sequences']} sequences, {counts['frames']} frames"
+    if found["class_count"]:
+        named = ", ".join(f"{printable(name)} {count}" for name, count in found["classes"].items())
+        more = ", …" if found["class_count"] > len(found["classes"]) else ""
+        yield f"  {found['class_count']} classes: {named}{more}"
+    chunks = ", longer sequences take several" if found["chunked"] else ", a sequence each"
+    yield f"  samples of {found['views_per_sample']} frames{chunks}; {100 * found['padding']:.1f} % are repetitions"
+    yield from column_lines(found["columns"], found["action"], found["unused"])

@@ -1,0 +1,152 @@
+"""The dry run of `shard manifest`: what was understood, every warning and mistake at once, three sequences drawn."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_images import encoded, picture
+from small_manifest import SIDE, csv_text, make_pictures, reading_of, rows
+from typer.testing import CliRunner
+
+import cli
+from pipelines.build.check_sheet import draw_check
+from pipelines.build.check_table import warnings_of
+from pipelines.sources.table import ViewTable
+from shards.describe import describe_set, summarise
+from shards.errors import UsageError
+from shards.schema import ActionSpec
+
+STEPS = 6
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make_pictures(tmp_path / "in", [f"{name}/{step}.png" for name in "ab" for step in range(STEPS)])
+
+
+def table() -> list[dict[str, Any]]:
+    return [
+        {"file_name": f"{name}/{step}.png", "sequence": name, "step": step, "yaw": 60 * step, "z": step, "split": split}
+        for name, split in (("a", "train"), ("b", "val"))
+        for step in range(STEPS)
+    ]
+
+
+def check(folder: Path, sheet: Path, *more: str) -> tuple[int, dict[str, Any]]:
+    words = ["shard", "manifest", "--source", str(folder), "--check", "--sheet", str(sheet), "--json", *more]
+    result = CliRunner().invoke(cli.seqjepa_data_app, words)
+    return result.exit_code, json.loads(result.stdout)
+
+
+def test_what_was_understood(folder: Path, tmp_path: Path) -> None:
+    (folder / "metadata.csv").write_text(csv_text(table()))
+    (folder / "actions.toml").write_text(
+        '[units]\nyaw = "deg"\n[[action]]\nop = "angle_difference"\ncolumns = ["yaw"]\n'
+    )
+    before = sorted(tmp_path.rglob("*"))
+    code, found = check(folder, tmp_path / "sheet.png")
+    assert code == 0
+    assert (found["rows"], found["sequences"], found["ordered"]) == (12, 2, True)
+    assert found["splits"] == {split: {"sequences": 1, "frames": 6} for split in ("train", "val")}
+    assert [column["name"] for column in found["columns"]] == ["yaw", "z"]
+    assert found["columns"][0]["max"] == pytest.approx(np.radians(300))
+    assert (found["unused"], found["views_per_sample"], found["padding"]) == (["z"], 6, 0)
+    assert (found["warnings"], found["mistakes"]) == ([], {"count": 0, "first": []})
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, tmp_path / "sheet.png"])
+    with Image.open(tmp_path / "sheet.png") as image:
+        drawn = np.asarray(image.convert("RGB")).reshape(-1, 3)
+    first = picture(0, SIDE, SIDE).reshape(-1, 3)[0].astype(int)
+    assert (np.abs(drawn.astype(int) - first).sum(1) < 30).any()
+
+
+def test_actions_on_the_sheet_are_those_between_neighbours(folder: Path, tmp_path: Path) -> None:
+    found = reading_of(folder, csv_text(table()), units=("yaw=deg",), action="none").checked()
+    seen: list[tuple[int, ...]] = []
+
+    def record(params: np.ndarray, names: list[str], action: ActionSpec) -> np.ndarray:
+        seen.append(params.shape)
+        return np.zeros((1, params.shape[1] - 1, action.size), np.float32)
+
+    draw_check(found, tmp_path / "none.png", "t", record)
+    assert seen == []
+    (folder / "actions.toml").write_text(
+        '[units]\nyaw = "deg"\n[[action]]\nop = "angle_difference"\ncolumns = ["yaw"]\n'
+    )
+    draw_check(reading_of(folder, csv_text(table())).checked(), tmp_path / "some.png", "t", record)
+    assert seen == [(1, STEPS, 2)] * 2
+    (tmp_path / "foreign.png").write_bytes(encoded(picture(0)))
+    with pytest.raises(UsageError):
+        draw_check(found, tmp_path / "foreign.png", "t", record)
+
+
+def test_warnings_name_what_may_be_wrong(folder: Path, tmp_path: Path) -> None:
+    made = table()
+    for row in made:
+        row |= {"z": 7, "azimuth": 60 * row["step"], "timestamp": row["step"] + 5 * (row["step"] == 5), "label": "c"}
+        row["label"] += row["sequence"]
+        row["step"] = row["step"] if row["step"] < 4 else row["step"] + 3
+    (folder / "b/3.png").write_bytes(encoded(picture(3, 20, 30)))
+    (folder / "metadata.csv").write_text(csv_text(made))
+    (folder / "actions.toml").write_text(
+        '[units]\nyaw = "rad"\n[[action]]\nop = "angle_difference"\ncolumns = ["yaw"]\n'
+    )
+    _, found = check(folder, tmp_path / "sheet.png", "--context", "6")
+    for line in (
+        'yaw goes from 0 to 300 rad: are these degrees? Then declare yaw = "deg"',
+        "azimuth goes from 0 to 300 without a unit",
+        "z is constant, 7 in every row",
+        "steps have gaps: 6 are missing in 2 of 2 sequences, e.g. between metadata.csv, row 5 and row 6",
+        "2 of 2 sequences have fewer than the 7 frames of a context of 6 and its target (a, b)",
+        "timestamp: frames are 1 s apart mostly, and 6 s at most",
+        "1 classes of val are not in train: cb",
+        "images are of 2 sizes (16×16, 30×20): give --size",
+    ):
+        assert any(line in warning for warning in found["warnings"]), (line, found["warnings"])
+    assert len(found["warnings"]) == 8
+    assert not any("sizes" in line for line in check(folder, tmp_path / "s.png", "--size", "16")[1]["warnings"])
+
+
+def test_mistakes_and_warnings_come_together(folder: Path, tmp_path: Path) -> None:
+    made = [{**row, "z": 1} for row in table()]
+    made[2]["yaw"], made[4]["file_name"] = "", "a/none.png"
+    (folder / "metadata.csv").write_text(csv_text(made))
+    code, found = check(folder, tmp_path / "sheet.png")
+    assert code == 2
+    assert found["mistakes"]["count"] == 2
+    assert "row 4: yaw is empty or NaN" in found["mistakes"]["first"]
+    assert any("z is constant" in line for line in found["warnings"])
+    assert any("no action is declared" in line for line in found["warnings"])
+    assert "sheet" not in found
+    assert not (tmp_path / "sheet.png").exists()
+    words = ["shard", "manifest", "--source", str(folder), "--check", "--sheet", str(tmp_path / "sheet.png")]
+    result = CliRunner().invoke(cli.seqjepa_data_app, words)
+    assert result.exit_code == 2
+    assert "mistake: row 4: yaw is empty or NaN" in result.stdout
+    assert result.stdout.rstrip().endswith("warnings; nothing was written")
+
+
+def test_a_short_sequence_without_steps(folder: Path) -> None:
+    found: ViewTable = reading_of(folder, csv_text(rows())).checked()
+    assert any("fewer than the 4 frames" in line for line in warnings_of(found, 3, None))
+    assert not any("fewer than" in line for line in warnings_of(found, 2, None))
+
+
+def test_info_names_the_action_the_ranges_and_what_no_action_uses(folder: Path, tmp_path: Path) -> None:
+    (folder / "metadata.csv").write_text(csv_text(table()))
+    (folder / "actions.toml").write_text(
+        '[units]\nyaw = "deg"\n[[action]]\nop = "angle_difference"\ncolumns = ["yaw"]\n'
+    )
+    words = ["shard", "manifest", "--source", str(folder), "--out", str(tmp_path / "out"), "--encoding", "raw"]
+    result = CliRunner().invoke(cli.seqjepa_data_app, [*words, "--views-per-sample", "4"])
+    assert result.exit_code == 0, result.output
+    found = describe_set(tmp_path / "out")
+    assert found["columns"][1] == {"name": "z", "unit": "1", "min": 0.0, "max": 5.0, "mean": 2.5}
+    assert found["unused"] == ["z"]
+    text = summarise(found)
+    for line in ("yaw              [rad] 0 … 5.23599", "action  angle_difference of yaw", "no action uses z"):
+        assert line in text
