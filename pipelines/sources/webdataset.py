@@ -28,6 +28,9 @@ from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.tar_files import SCHEME, SPLITS, Spool, TarFile, tars_of
 from pipelines.sources.tar_samples import Member, TarSample, TarSamples, read_raw
 from shards.errors import FormatError, UsageError
+from shards.layout import Layout
+from shards.metadata import read_info
+from shards.schema import DatasetInfo
 
 NAME = "webdataset"
 RAW = ".npy"
@@ -69,12 +72,27 @@ class TarOptions:
             raise UsageError("--val-fraction is for training tars alone; these say which split they are")
         return tars
 
+    @cached_property
+    def own(self) -> DatasetInfo | None:
+        """What a finished set of ours says, if all tars are those of one."""
+        folders = {None if tar.is_stream else Path(tar.url).parent for tar in self.tars}
+        folder = folders.pop()
+        if folders or folder is None or not Layout(folder).info.is_file():
+            return None
+        return read_info(folder)
+
+    @property
+    def known_classes(self) -> tuple[str, ...] | None:
+        if self.classes is not None or self.label is not None or self.own is None:
+            return self.classes
+        return self.own.classes or None
+
     @property
     def path(self) -> Path:
         """Stands for the source in messages and names: the folder of its first tar, or its address."""
         first = self.tars[0]
         if first.url.startswith(PIPE):
-            return Path(first.name)
+            return Path(PIPE.rstrip(":"))
         return Path(_public_url(first.url)) if first.is_stream else Path(first.url).parent
 
     @property
@@ -219,7 +237,7 @@ class WebdatasetImages(ImageSource):
     @cached_property
     def listing(self) -> tuple[list[ListedImage], tuple[str, ...]]:
         """(images in the order of the tars, classes). FormatError: the first 20 mistakes."""
-        mistakes, labels = Mistakes(), Labels(self.asked.label, self.asked.classes)
+        mistakes, labels = Mistakes(), Labels(self.asked.label, self.asked.known_classes)
         found: list[ListedImage] = []
         for sample in self.samples.read(mistakes):
             try:

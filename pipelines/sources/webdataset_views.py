@@ -28,9 +28,7 @@ from pipelines.sources.tar_samples import TarSamples
 from pipelines.sources.tar_views import FrameWalk, SequenceOptions, TarFrames
 from pipelines.sources.webdataset import Labels, TarOptions
 from shards.errors import FormatError, UsageError
-from shards.layout import Layout
-from shards.metadata import read_info
-from shards.schema import ActionSpec, DatasetInfo, ParamField, ViewSpec
+from shards.schema import ActionSpec, ParamField, ViewSpec
 
 OWN_PARAMS = "params"  # name of the member that holds them in our own sets
 
@@ -76,13 +74,13 @@ def wants_views(asked: TarOptions, how: SequenceOptions, spool: Spool) -> bool:
 
 def tar_table(asked: TarOptions, how: SequenceOptions, spool: Spool, meaning: Meaning) -> ViewTable:
     """Reads all samples once. FormatError: a tar that is cut or damaged; the first 20 mistakes of samples."""
-    own = own_set(asked)
+    own = asked.own
     spec = own.spec if own and isinstance(own.spec, ViewSpec) else None
     if spec is not None:
         chunks = "sequence" if spec.chunked and not how.sequence and not how.key else how.sequence
         how = replace(how, columns=(OWN_PARAMS,), ordered=spec.ordered, sequence=chunks)
     samples = TarSamples(asked.tars, spool.plain(asked.tars), asked.image)
-    labels = Labels(asked.label, asked.classes or (own.classes if own else None))
+    labels = Labels(asked.label, asked.known_classes)
     walk = FrameWalk(samples, how, labels)
     frames = walk.run()
     order = np.lexsort((np.asarray(frames.steps), np.asarray(frames.of)))
@@ -108,15 +106,6 @@ def tar_table(asked: TarOptions, how: SequenceOptions, spool: Spool, meaning: Me
         settled={**how.to_json(), **({} if asked.val_fraction is None else {"val_fraction_rule": RULE})},
         where=pictures.name,
     )
-
-
-def own_set(asked: TarOptions) -> DatasetInfo | None:
-    """What a finished set of ours says, if all tars are those of one."""
-    folders = {None if tar.is_stream else Path(tar.url).parent for tar in asked.tars}
-    folder = folders.pop()
-    if folders or folder is None or not Layout(folder).info.is_file():
-        return None
-    return read_info(folder)
 
 
 def _meant(

@@ -320,8 +320,10 @@ def test_one_of_several_images(tmp_path: Path) -> None:
 
 def test_our_own_sets_again(tmp_path: Path) -> None:
     write_tar(tmp_path / "t.tar", some_samples(5))
-    first = shard(tmp_path / "first", tmp_path / "t.tar", samples_per_shard=2)
+    names = ("cat", "dog", "axolotl", "never seen")
+    first = shard(tmp_path / "first", tmp_path / "t.tar", samples_per_shard=2, classes=names)
     again = shard(tmp_path / "again", tmp_path / "first")
+    assert again.info.classes == names
     assert list(again.images("train").keys) == list(first.images("train").keys)
     assert again.images("train").labels.tolist() == first.images("train").labels.tolist()
     for one, other in zip(pictures(again), pictures(first), strict=True):
