@@ -58,6 +58,9 @@ def shard_webdataset_command(
     ordered: Annotated[
         bool, typer.Option("--ordered", help="Views: the images' numbers (03.jpg), or their order, are steps in time.")
     ] = False,
+    allow_repeats: Annotated[
+        bool, typer.Option("--allow-repeats", help="Views: the same pixels may be in two splits.")
+    ] = False,
     spool: Annotated[
         Path | None, typer.Option(help="Where streams and packed tars are copied to. Default: OUT.spool, then removed.")
     ] = None,
@@ -88,7 +91,7 @@ def shard_webdataset_command(
         TarOptions(tuple(source), split, label, names, image, val_fraction),
         SequenceOptions.parse(sequence, sequence_key, step, columns, ordered),
         out,
-        meaning=Meaning(given.pop("actions"), given.pop("action"), tuple(given.pop("unit") or ())),
+        meaning=Meaning(given.pop("actions"), given.pop("action"), tuple(given.pop("unit") or ()), allow_repeats),
         spool=spool,
         **given,
     )

@@ -7,7 +7,7 @@ whose text alone was changed has the same end. What was compressed anew is found
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from pipelines.sources.content import THREADS
 from pipelines.sources.decode import decode_image
 from pipelines.sources.mistakes import SHOWN, Mistakes
 from pipelines.sources.table import FilePictures, Pictures, PlacedFile, ViewTable
+from pipelines.sources.tar_pictures import TarPictures
 from shards.environment import pass_environment_on
 
 TAIL = 2048  # bytes
@@ -37,7 +38,7 @@ def refuse_leaks(table: ViewTable, mistakes: Mistakes, notes: list[str], *, allo
     files = _file_digests(pictures, len(of_split))
     same_file = _shared(files, of_split)
     _tell(table, same_file, "the same file", mistakes)
-    if not isinstance(pictures, FilePictures):
+    if not isinstance(pictures, FilePictures | TarPictures):
         return
     tails = _digests(pictures, np.arange(len(files)), _tail, "comparing splits")
     doubtful = {row for pair in _shared(tails, of_split, every=True) for row in pair}
@@ -92,12 +93,12 @@ def _file_digests(pictures: Pictures, rows: int) -> np.ndarray:
     return np.fromiter((_short(name) for name in names), np.uint64, rows)
 
 
-def _digests(pictures: FilePictures, rows: np.ndarray, make: Callable[[Content], bytes], what: str) -> np.ndarray:
+def _digests(pictures: Pictures, rows: np.ndarray, make: Callable[[Content], bytes], what: str) -> np.ndarray:
     """uint64 [n] of the images of these rows; 0 for one that cannot be read, which a build will name."""
 
     def one(row: int) -> int:
         try:
-            return _short(make(pictures.contents(np.array([row]))[0]))
+            return _short(make(_one_content(pictures, row)))
         except ValueError:
             return 0
 
@@ -111,6 +112,12 @@ def _digests(pictures: FilePictures, rows: np.ndarray, make: Callable[[Content],
             found[start : start + len(part)] = list(pool.map(one, part))
             bar.update(len(part))
     return found
+
+
+def _one_content(pictures: Pictures, row: int) -> Content:
+    contents = pictures.contents(np.array([row]))
+    assert isinstance(contents, Sequence), "frames of a video are not compared"
+    return contents[0]
 
 
 def _short(data: bytes) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from pipelines.sources.declared_actions import (
     scale_of,
     value_problems,
 )
+from pipelines.sources.leaks import refuse_leaks
 from pipelines.sources.mistakes import SHOWN, Mistakes
 from pipelines.sources.table import ViewTable
 from pipelines.sources.tar_files import Spool
@@ -30,6 +32,8 @@ from pipelines.sources.webdataset import Labels, TarOptions
 from shards.errors import FormatError, UsageError
 from shards.schema import ActionSpec, ParamField, ViewSpec
 
+log = logging.getLogger(__name__)
+
 OWN_PARAMS = "params"  # name of the member that holds them in our own sets
 
 
@@ -37,11 +41,13 @@ OWN_PARAMS = "params"  # name of the member that holds them in our own sets
 class Meaning:
     """actions  an actions.toml; None: the one beside the tars      action  a preset's name instead
     units    "yaw=deg" …
+    allow_repeats  the same pixels in two splits are said, not refused
     """
 
     actions: Path | None = None
     action: str | None = None
     units: tuple[str, ...] = ()
+    allow_repeats: bool = False
 
     @property
     def asked(self) -> bool:
@@ -91,8 +97,7 @@ def tar_table(asked: TarOptions, how: SequenceOptions, spool: Spool, meaning: Me
     if not len(order):
         raise FormatError(f"{asked.path} has no samples with images; the tars are empty, or hold other things")
     samples.others.warn(asked.path)
-    pictures = TarPictures(samples, frames, order)
-    return ViewTable(
+    table = ViewTable(
         sequences=_sequence_names(frames, how),
         of=np.asarray(frames.of, np.int32)[order],
         steps=_steps(frames, order, how.ordered),
@@ -101,11 +106,21 @@ def tar_table(asked: TarOptions, how: SequenceOptions, spool: Spool, meaning: Me
         fields=fields,
         splits=_splits(asked, frames, names),
         labels=names,
-        pictures=pictures,
+        pictures=TarPictures(samples, frames, order),
         actions=actions,
         settled={**how.to_json(), **({} if asked.val_fraction is None else {"val_fraction_rule": RULE})},
-        where=pictures.name,
+        where=lambda row: _where(walk, frames, int(order[row])),
     )
+    _refuse_leaks(table, walk.mistakes, asked, meaning)
+    return table
+
+
+def _refuse_leaks(table: ViewTable, mistakes: Mistakes, asked: TarOptions, meaning: Meaning) -> None:
+    notes: list[str] = []
+    refuse_leaks(table, mistakes, notes, allow_repeats=meaning.allow_repeats)
+    mistakes.raise_any(str(asked.path))
+    for note in notes:
+        log.warning("%s: %s", asked.path, note)
 
 
 def _meant(

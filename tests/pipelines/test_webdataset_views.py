@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset
 OF_TARS = ("split", "label", "classes", "image", "val_fraction")
 OF_SEQUENCES = ("sequence", "key", "step", "columns", "ordered")
 
-OF_MEANING = ("actions", "action", "units")
+OF_MEANING = ("actions", "action", "units", "allow_repeats")
 
 
 def shard(out: Path, *sources: str | Path, **options: Any) -> ShardSet:
@@ -339,6 +339,20 @@ def test_other_pixels_under_the_same_names_are_another_set(tmp_path: Path) -> No
 def test_options_that_contradict(options: dict[str, Any], text: str) -> None:
     with pytest.raises(UsageError, match=text):
         SequenceOptions.parse(**options)
+
+
+def test_the_same_pixels_in_two_splits(tmp_path: Path) -> None:
+    samples = walks(6, scenes=1, first=10)
+    samples[2]["png"] = encoded(picture(3), compress_level=1)
+    for sample in samples:
+        sample["json"]["scene"] = "another"
+    tars = [write_tar(tmp_path / "a.tar", walks(8, scenes=2)), f"val={write_tar(tmp_path / 'b.tar', samples)}"]
+    options = {"sequence": "scene", "step": "frame"}
+    with pytest.raises(
+        FormatError, match=r"1 mistake: .*a\.tar, sample 0003 .*b\.tar, sample 0012 .*the same pixels in"
+    ):
+        shard(tmp_path / "out", *tars, **options)
+    assert shard(tmp_path / "out", *tars, allow_repeats=True, **options).splits == ("train", "val")
 
 
 def test_damaged_views_and_other_sizes(tmp_path: Path) -> None:
