@@ -36,6 +36,7 @@ from shards.errors import FormatError, UsageError
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mp4", ".mkv": "matroska", ".webm": "matroska"}
 SUFFIXES = tuple(FORMATS)
 CODECS = ("h264", "hevc", "av1", "vp9", "vp8", "mpeg4", "mjpeg", "ffv1")
+MOST_PIXELS = 11_000_000  # a little more than 4096 × 2304; as an RGB file it has to be within LARGEST_FILE
 FEWEST_SKIPPED = 8  # frames: fewer are decoded and passed over, for a seek starts at a keyframe and costs as much
 UNIT = 1 << 16  # of a display matrix
 
@@ -100,14 +101,12 @@ class VideoIndex:
     time_base  seconds of one unit of a timestamp
     pts        int64 [F], presentation timestamps, ascending; they need not begin at 0 nor be evenly spaced
     keys       int64 [K], those of the keyframes, ascending
-    seeks      int64 [K], what to seek to for each of them
     """
 
     video: Video
     time_base: Fraction
     pts: np.ndarray
     keys: np.ndarray
-    seeks: np.ndarray
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -130,7 +129,7 @@ class VideoIndex:
         rank = np.searchsorted(self.keys, pts, side="right") - 1
         keys = np.where(rank < 0, self.pts[0], self.keys[rank.clip(0)])
         lead = int(numbers[0] - np.searchsorted(self.pts, keys[0]))
-        return VideoFrames(self.video, numbers, pts, keys, self.seeks[rank.clip(0)], lead)
+        return VideoFrames(self.video, numbers, pts, keys, lead)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +138,6 @@ class VideoFrames:
 
     numbers, pts  int64 [n], which frames
     keys          int64 [n], timestamp of the keyframe from which each can be decoded
-    seeks         int64 [n], what to seek to for it
     lead          how many frames there are from the keyframe of the first up to it
     """
 
@@ -147,7 +145,6 @@ class VideoFrames:
     numbers: np.ndarray
     pts: np.ndarray
     keys: np.ndarray
-    seeks: np.ndarray
     lead: int
 
     def __len__(self) -> int:
@@ -162,9 +159,9 @@ class VideoFrames:
         """
         check_view_size((self.video.height, self.video.width), size)
         reader = _reader(self.video, *_state(self.video.path))
-        columns = (column.tolist() for column in (self.numbers, self.pts, self.keys, self.seeks))
-        for number, pts, key, seek in zip(*columns, strict=True):
-            yield reader.picture(number, pts, key, seek, target)
+        columns = (column.tolist() for column in (self.numbers, self.pts, self.keys))
+        for number, pts, key in zip(*columns, strict=True):
+            yield reader.picture(number, pts, key, target)
 
     def digest(self) -> str:
         """Of the file's bytes (of a large one: 64 pieces) and the timestamps."""
@@ -186,34 +183,35 @@ def index_video(path: Path) -> VideoIndex:
         whole_file(path)
         with _opened(path) as container:
             stream = container.streams.video[0]
-            pts, keys, seeks = _packets(container, stream)
-            container.seek(int(seeks[0]), stream=stream)
+            pts, keys = _packets(container, stream)
+            container.seek(int(keys[0]), stream=stream)
             first = next(container.decode(stream))
             turn = Turn.of(first)
             video = Video(path, *turn.size(first.height, first.width), turn)
             check_size(video.height, video.width)
-            return VideoIndex(video, Fraction(stream.time_base), pts, keys, seeks)
+            if video.height * video.width > MOST_PIXELS:
+                raise ValueError(f"{video.width}×{video.height} pixels; at most {MOST_PIXELS} are read")
+            return VideoIndex(video, Fraction(stream.time_base), pts, keys)
     except (av.error.FFmpegError, StopIteration) as error:
         raise FormatError(f"{path}: {_reason(error)}") from error
     except ValueError as error:
         raise FormatError(f"{path}: {error}") from error
 
 
-def _packets(container: Any, stream: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(pts [F] ascending, pts of keyframes [K] ascending, what to seek to [K]). Without what edit lists cut away."""
+def _packets(container: Any, stream: Any) -> tuple[np.ndarray, np.ndarray]:
+    """(pts [F], those of keyframes [K]), ascending. Without what edit lists cut away."""
     shown, keys = [], []
-    by_pts = container.format.name.startswith("matroska")
     for packet in container.demux(stream):
         if packet.size == 0:  # the end
             continue
-        if packet.pts is None or (packet.dts is None and not by_pts):
+        if packet.pts is None:
             raise ValueError("its frames have no timestamps (a raw stream in a container?); encode it anew")
         if packet.is_corrupt:
             raise ValueError("a packet is damaged; copy or encode it anew")
         if stream.codec_context.name == "vp8" and not bytes(packet)[0] >> 4 & 1:  # a frame that is never shown
             continue
         if packet.is_keyframe:
-            keys.append((packet.pts, packet.pts if by_pts else packet.dts))
+            keys.append(packet.pts)
         if not packet.is_discard:
             shown.append(packet.pts)
     pts = np.unique(np.array(shown, np.int64))
@@ -221,8 +219,7 @@ def _packets(container: Any, stream: Any) -> tuple[np.ndarray, np.ndarray, np.nd
         raise ValueError("it holds no frame")
     if len(pts) != len(shown):
         raise ValueError(f"{len(shown) - len(pts)} of its {len(shown)} frames share a timestamp; encode it anew")
-    ordered = np.array(sorted(keys) or [(pts[0], pts[0])], np.int64)
-    return pts, ordered[:, 0].copy(), ordered[:, 1].copy()
+    return pts, np.array(sorted(keys) or pts[:1], np.int64)
 
 
 def _opened(path: Path) -> Any:
@@ -276,9 +273,9 @@ class _Reader:
         self.at: tuple[int, Any] | None = None  # number and frame that came last
         self.crop: Any = None
 
-    def picture(self, number: int, pts: int, key: int, seek: int, target: Target | None) -> Pixels:
+    def picture(self, number: int, pts: int, key: int, target: Target | None) -> Pixels:
         try:
-            frame = self._frame(number, pts, key, seek)
+            frame = self._frame(number, pts, key)
             self.at = number, frame
             return self._pixels(frame, target)
         except (pyav().error.FFmpegError, OSError) as error:
@@ -295,11 +292,11 @@ class _Reader:
             self.container.close()
         self.container, self.frames, self.at = None, iter(()), None
 
-    def _frame(self, number: int, pts: int, key: int, seek: int) -> Any:
+    def _frame(self, number: int, pts: int, key: int) -> Any:
         if self.at and self.at[1].pts == pts:
             return self.at[1]
         if not self.at or pts < self.at[1].pts or (key > self.at[1].pts and number - self.at[0] > FEWEST_SKIPPED):
-            self._start(seek)
+            self._start(key)
         frame = self._advance(pts)
         if frame is None:  # some keyframes are none (intra refresh), or their place is told wrongly
             self._start(None)
@@ -310,14 +307,14 @@ class _Reader:
             raise ValueError("is damaged: the decoder had to invent a part of it")
         return frame
 
-    def _start(self, seek: int | None) -> None:
+    def _start(self, key: int | None) -> None:
         """From the keyframe there, or from the very beginning."""
-        if seek is None or self.container is None:
+        if key is None or self.container is None:
             self.close()
             self.container = _opened(self.video.path)
         stream = self.container.streams.video[0]
-        if seek is not None:
-            self.container.seek(seek, stream=stream)
+        if key is not None:
+            self.container.seek(key, stream=stream)
         self.frames = self.container.decode(stream)
 
     def _advance(self, pts: int) -> Any:

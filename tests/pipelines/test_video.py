@@ -51,6 +51,16 @@ def test_every_frame_is_the_one_that_was_asked_for(
     assert index.nearest(np.array([0.0, 0.041, 1.56, 99.0, -1.0])).tolist() == [0, 1, 39, 39, 0]
 
 
+@pytest.mark.parametrize(("codec", "suffix"), [("libx264", ".mp4"), ("libx264", ".mkv"), ("libsvtav1", ".mp4")])
+def test_decoding_starts_at_the_keyframe_and_not_before(codec: str, suffix: str, tmp_path: Path) -> None:
+    index = index_video(write_video(tmp_path / f"clip{suffix}", 40, codec=codec, g=8))
+    assert len(index.keys) > 3
+    reader = video_module._Reader(index.video)
+    for key in index.keys.tolist():
+        reader._start(key)
+        assert next(reader.frames).pts == key
+
+
 def test_frames_that_follow_each_other_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = index_video(write_video(tmp_path / "clip.mp4", 40))
     opened, real = [], video_module._opened
