@@ -67,15 +67,15 @@ class Meaning:
 
 
 def wants_views(asked: TarOptions, how: SequenceOptions, spool: Spool) -> bool:
-    """Whether options ask for sequences, or the first sample has several images."""
+    """Whether options ask for sequences, or the first sample has several images. FormatError: there is none."""
     if how.asked:
         return True
-    first = asked.tars[:1]
     mistakes = Mistakes()
-    for sample in TarSamples(first, spool.plain(first), asked.image).read(mistakes):
-        return sample.views[0].number is not None
-    mistakes.raise_any(str(asked.path))
-    raise FormatError(f"{first[0].where} has no samples")
+    for tar in asked.tars:  # img2dataset leaves an empty one where every download failed
+        for sample in TarSamples([tar], spool.plain([tar]), asked.image).read(mistakes):
+            return sample.views[0].number is not None
+        mistakes.raise_any(str(asked.path))
+    raise FormatError(f"{asked.path} has no samples with images; the tars are empty, or hold other things")
 
 
 def tar_table(asked: TarOptions, how: SequenceOptions, spool: Spool, meaning: Meaning) -> ViewTable:

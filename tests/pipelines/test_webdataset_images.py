@@ -215,6 +215,18 @@ def test_keys_that_begin_anew_in_every_tar(tmp_path: Path) -> None:
     assert list(found.images("train").keys) == ["x-0_000000", "x-0_000001", "x-1_000000", "x-1_000001"]
 
 
+def test_an_empty_tar_among_others(tmp_path: Path) -> None:
+    """As img2dataset leaves it where every download failed."""
+    write_tar(tmp_path / "s-0.tar", [])
+    write_tar(tmp_path / "s-1.tar", some_samples(3))
+    code, _ = run("--source", tmp_path / "s-{0..1}.tar", "--workers", 0, "--out", tmp_path / "out")
+    assert code == 0
+    assert len(pictures(ShardSet.open(tmp_path / "out"))) == 3
+    code, said = run("--source", tmp_path / "s-0.tar", "--out", tmp_path / "none")
+    assert code == 2
+    assert "has no samples with images" in said
+
+
 def test_the_same_tar_twice_is_refused(tmp_path: Path) -> None:
     write_tar(tmp_path / "t.tar", some_samples(2))
     with pytest.raises(UsageError, match=r"t\.tar is given twice"):
