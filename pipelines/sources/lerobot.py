@@ -112,6 +112,10 @@ def lerobot_table(meta: LeRobotMeta, asked: LeRobotOptions, hub: HubFolder | Non
     declared = read_declared(asked.actions, None, asked.unit, mistakes)
     choice = choose(meta, asked.state, asked.command, asked.over, declared.units)
     actions = actions_of(declared, choice, asked.stride, mistakes)
+    if not actions.terms and asked.command is None:
+        log.warning(
+            "%s has no feature `action`, so its views have no actions; --command KEYS names what was done", meta.root
+        )
     listed = meta.episodes(camera)
     splits = splits_of(meta, listed, asked)
     kept = np.array([split is not None for split in splits])

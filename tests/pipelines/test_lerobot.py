@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,17 @@ def test_splits_are_those_of_the_set(tmp_path: Path) -> None:
     change_info(root, splits={"../x": "0:2"})
     with pytest.raises(FormatError, match="needs a name of a-z, 0-9"):
         LeRobotSource(root, LeRobotOptions(TOP))
+
+
+def test_a_set_without_actions_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = make_lerobot(tmp_path / "set", kind="image")
+    assert LeRobotSource(root, LeRobotOptions(command="none")).actions == ActionSpec()
+    assert not caplog.messages
+    features = json.loads((root / "meta/info.json").read_text())["features"]
+    del features["action"]
+    change_info(root, features=features)
+    assert LeRobotSource(root, LeRobotOptions()).actions == ActionSpec()
+    assert "has no feature `action`, so its views have no actions; --command KEYS" in caplog.text
 
 
 def test_a_share_of_the_episodes_of_each_task(tmp_path: Path) -> None:
