@@ -16,6 +16,7 @@ from pipelines.sources.tar_samples import TarSample, TarSamples, read_npy
 from shards.errors import UsageError
 from shards.schema import MAX_PARAMS
 
+ADVICE = "; say which are parameters with --columns"
 FLOAT32 = float(np.finfo(np.float32).max)
 
 
@@ -36,25 +37,33 @@ class SampleColumns:
         return found
 
     def rows(self, sample: TarSample, fields: dict[str, Any], count: int, ours: bool) -> list[list[float]]:
-        """Rows of its images. ValueError: columns that are not those of the first sample, or not finite."""
+        """Rows of its images; NaN for what is missing, null or NaN. ValueError: columns that are not those of the first
+        sample, infinite numbers."""
         found = self._numbers(sample, fields, count, ours)
-        sizes = {name: values.shape[1] for name, values in found.items()}
         if not self.first:
-            self.first = self.samples.where(sample.tar, sample.key)
-            self.sizes = sizes
-            if sum(sizes.values()) > MAX_PARAMS:
-                raise UsageError(
-                    f"{self.first} has {sum(sizes.values())} numbers, at most {MAX_PARAMS} are parameters; say which "
-                    "with --columns"
-                )
+            self._begin(self.samples.where(sample.tar, sample.key), found)
+        for name in self.sizes:
+            found.setdefault(name, np.full((count, self.sizes[name]), np.nan))
+        sizes = {name: values.shape[1] for name, values in found.items()}
         if sizes != self.sizes:
-            raise ValueError(_other_columns(sizes, self.sizes, bool(self.chosen)))
+            raise ValueError(_other_columns(sizes, self.sizes))
         for name, values in found.items():
-            if not (np.abs(values) <= FLOAT32).all():
-                raise ValueError(f"{name} is not finite")
+            if (np.abs(values) > FLOAT32).any():
+                raise ValueError(f"{name} is infinite, or too large")
         if not sizes:
             return [[] for _ in range(count)]
         return np.concatenate([found[name] for name in self.sizes], axis=1).tolist()
+
+    def _begin(self, where: str, found: dict[str, np.ndarray]) -> None:
+        """The first sample says what the columns are. ValueError: not all that are wanted; UsageError: too many."""
+        if missing := [name for name in self.chosen if name not in found]:
+            raise ValueError(f"no numbers called {', '.join(missing)}")
+        self.sizes = {name: found[name].shape[1] for name in self.chosen or found}
+        if (total := sum(self.sizes.values())) > MAX_PARAMS:
+            raise UsageError(
+                f"{where} has {total} numbers, at most {MAX_PARAMS} are parameters; say which with --columns"
+            )
+        self.first = where
 
     def _numbers(self, sample: TarSample, fields: dict[str, Any], count: int, ours: bool) -> dict[str, np.ndarray]:
         """Each column's values, float64 [count, size]."""
@@ -65,18 +74,12 @@ class SampleColumns:
                 values = read_npy(self.samples.content(sample.tar, member))
                 values = values[:count] if ours and values.ndim else values
                 found[name] = _for_each(name, values, count) if several else _one(values)
-        parts: dict[str, list[np.ndarray]] = {}
-        for view in sample.views[:count] if several else []:
+        for i, view in enumerate(sample.views[:count] if several else []):
             for name, values in self._of_view(sample, view.number).items():
-                parts.setdefault(name, []).append(values)
-        for name, rows in parts.items():
-            if len(rows) < count or len({row.shape for row in rows}) > 1:
-                raise ValueError(f"{name} is not there, or of another size, for some of its {count} images")
-            found[name] = np.concatenate(rows)
-        if self.chosen:
-            if missing := [name for name in self.chosen if name not in found]:
-                raise ValueError(f"no numbers called {', '.join(missing)}")
-            return {name: found[name] for name in self.chosen}
+                rows = found.setdefault(name, np.full((count, values.shape[1]), np.nan))
+                if rows.shape[1] != values.shape[1]:
+                    raise ValueError(f"{name} has {values.shape[1]} numbers for one image, {rows.shape[1]} for another")
+                rows[i] = values
         return found
 
     def _of_view(self, sample: TarSample, number: int | None) -> dict[str, np.ndarray]:
@@ -105,7 +108,9 @@ def _as_numbers(value: Any) -> np.ndarray | None:
         return None
     try:
         values = np.asarray(value)
-    except ValueError:  # lists of different lengths
+        if values.dtype.kind == "O":  # null among numbers
+            values = np.asarray(value, np.float64)
+    except (ValueError, TypeError, OverflowError):  # lists of different lengths, other things
         return None
     return values.astype(np.float64) if values.dtype.kind in "iuf" else None
 
@@ -126,11 +131,8 @@ def _for_each(name: str, values: np.ndarray, count: int) -> np.ndarray:
     return values.reshape(count, -1)
 
 
-def _other_columns(sizes: dict[str, int], wanted: dict[str, int], chosen: bool) -> str:
-    advice = "" if chosen else "; say which are parameters with --columns"
-    if missing := [name for name in wanted if name not in sizes]:
-        return f"no number {', '.join(map(printable, missing[:5]))}, which the first sample has{advice}"
+def _other_columns(sizes: dict[str, int], wanted: dict[str, int]) -> str:
     if more := [name for name in sizes if name not in wanted]:
-        return f"a number {', '.join(map(printable, more[:5]))}, which the first sample has not{advice}"
+        return f"a number {', '.join(map(printable, more[:5]))}, which the first sample has not{ADVICE}"
     name = next(name for name in wanted if sizes[name] != wanted[name])
-    return f"{printable(name)} has {sizes[name]} numbers, in the first sample {wanted[name]}{advice}"
+    return f"{printable(name)} has {sizes[name]} numbers, in the first sample {wanted[name]}{ADVICE}"

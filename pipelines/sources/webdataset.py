@@ -124,6 +124,10 @@ def _public_url(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
+def no_samples(asked: TarOptions) -> FormatError:
+    return FormatError(f"{asked.path} has no samples with images; the tars are empty, or hold other things")
+
+
 def read_classes(path: Path) -> tuple[str, ...]:
     """Names, one a line, in the order of their numbers. UsageError: unreadable, an empty line, one name twice."""
     try:
@@ -252,7 +256,7 @@ class WebdatasetImages(ImageSource):
         classes = labels.classes((image.label for image in found), mistakes)
         mistakes.raise_any(str(self.path))
         if not found:
-            raise FormatError(f"{self.path} has no samples with images; the tars are empty, or hold other things")
+            raise no_samples(self.asked)
         return self._divided(found), classes
 
     def _divided(self, found: list[ListedImage]) -> list[ListedImage]:

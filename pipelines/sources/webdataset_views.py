@@ -24,11 +24,12 @@ from pipelines.sources.declared_actions import (
 from pipelines.sources.leaks import refuse_leaks
 from pipelines.sources.mistakes import SHOWN, Mistakes
 from pipelines.sources.table import ViewTable
+from pipelines.sources.tar_columns import ADVICE
 from pipelines.sources.tar_files import Spool
 from pipelines.sources.tar_pictures import TarPictures
 from pipelines.sources.tar_samples import TarSamples
 from pipelines.sources.tar_views import FrameWalk, SequenceOptions, TarFrames
-from pipelines.sources.webdataset import Labels, TarOptions
+from pipelines.sources.webdataset import Labels, TarOptions, no_samples
 from shards.errors import FormatError, UsageError
 from shards.schema import ActionSpec, ParamField, ViewSpec
 
@@ -75,7 +76,7 @@ def wants_views(asked: TarOptions, how: SequenceOptions, spool: Spool) -> bool:
         for sample in TarSamples([tar], spool.plain([tar]), asked.image).read(mistakes):
             return sample.views[0].number is not None
         mistakes.raise_any(str(asked.path))
-    raise FormatError(f"{asked.path} has no samples with images; the tars are empty, or hold other things")
+    raise no_samples(asked)
 
 
 def tar_table(asked: TarOptions, how: SequenceOptions, spool: Spool, meaning: Meaning) -> ViewTable:
@@ -89,13 +90,14 @@ def tar_table(asked: TarOptions, how: SequenceOptions, spool: Spool, meaning: Me
     labels = Labels(asked.label, asked.known_classes)
     walk = FrameWalk(samples, how, labels)
     frames = walk.run()
+    if not frames.of:
+        walk.mistakes.raise_any(str(asked.path))
+        raise no_samples(asked)
     order = np.lexsort((np.asarray(frames.steps), np.asarray(frames.of)))
     _refuse_twice(walk, frames, order)
     names = _label_names(labels, frames, walk.mistakes)
     fields, params, actions = _meant(walk, frames, spec, meaning.read(asked, walk.mistakes), how.ordered)
     walk.mistakes.raise_any(str(asked.path))
-    if not len(order):
-        raise FormatError(f"{asked.path} has no samples with images; the tars are empty, or hold other things")
     samples.others.warn(asked.path)
     table = ViewTable(
         sequences=_sequence_names(frames, how),
@@ -142,12 +144,33 @@ def _meant(
     action = action_of(declared, fields, mistakes) if declared.terms is not None else action
     if action and not ordered and any(term.op == "command" for term in action.terms):
         mistakes.add("a command leads from a frame to the next: order them with --step, or say --ordered", "actions")
+    found = _filled(walk, frames, found, fields, action)
     place = {field.name: i for i, field in enumerate(fields)}
     for term in action.terms if action else ():
         bad, what = value_problems(term, found[:, [place[name] for name in term.columns]])
         name = " … ".join(dict.fromkeys((*term.columns[:1], *term.columns[-1:])))
         _tell(walk, frames, np.flatnonzero(bad), lambda _, told=f"{name} {what}": told, what)
     return fields, found.astype(np.float32), action
+
+
+def _filled(
+    walk: FrameWalk, frames: TarFrames, found: np.ndarray, fields: Sequence[ParamField], action: ActionSpec | None
+) -> np.ndarray:
+    """0 for the command of a sequence's last frame, which leads nowhere. Other missing numbers are mistakes."""
+    terms = action.terms if action else ()
+    commands = {name for term in terms if term.op == "command" for name in term.columns}
+    commands -= {name for term in terms if term.op != "command" for name in term.columns}
+    order = np.lexsort((np.asarray(frames.steps), np.asarray(frames.of)))
+    ends = np.zeros(len(found), bool)
+    ends[order[np.append(np.diff(np.asarray(frames.of)[order]) != 0, True)]] = True
+    missing = np.isnan(found)
+    for i, field in enumerate(fields):
+        command = field.name in commands
+        advice = "; the last frame of a sequence may have none" if command else ADVICE
+        words = f"no number {printable(field.name)}, which the first sample has{advice}"
+        bad = missing[:, i] & ~(ends & command)
+        _tell(walk, frames, np.flatnonzero(bad), lambda _, told=words: told, f"missing {field.name}")
+    return np.where(missing, 0, found)
 
 
 def _where(walk: FrameWalk, frames: TarFrames, row: int) -> str:

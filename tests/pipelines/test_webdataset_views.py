@@ -187,14 +187,15 @@ def test_mistakes_are_named_all_at_once(tmp_path: Path) -> None:
     samples[6]["json"]["xy"] = [1, 2]
     samples[7]["json"] = b"{broken"
     samples[8]["json"] = {**samples[8]["json"], "extra": 1}
+    samples[9]["json"]["x"] = float("inf")
     write_tar(tmp_path / "a.tar", samples)
     write_tar(tmp_path / "b.tar", walks(1, scenes=1, first=10))
     with pytest.raises(FormatError) as raised:
         shard(tmp_path / "out", tmp_path / "a.tar", f"val={tmp_path}/b.tar", sequence="scene", step="frame")
     text = str(raised.value)
-    assert "9 mistakes" in text
+    assert "10 mistakes" in text
     for line in (
-        "a.tar, sample 0001: x is not finite",
+        "a.tar, sample 0001: no number x, which the first sample has",
         "a.tar, sample 0002: no number x, which the first sample has",
         "a.tar, sample 0003: its sequence is None",
         "a.tar, sample 0004: step is 0.5; whole numbers from 0",
@@ -202,6 +203,7 @@ def test_mistakes_are_named_all_at_once(tmp_path: Path) -> None:
         "a.tar, sample 0006: xy has 2 numbers, in the first sample 4",
         "a.tar, sample 0007: ",
         "a.tar, sample 0008: a number extra, which the first sample has not",
+        "a.tar, sample 0009: x is infinite",
         "b.tar, sample 0010: its sequence scene0 lies in train and val",
     ):
         assert line in text
@@ -214,7 +216,7 @@ def test_columns_that_are_chosen(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "t.tar", samples)
     found = shard(tmp_path / "out", tar, sequence="scene", step="frame", columns="xy,x")
     assert spec_of(found).param_names == ("xy.0", "xy.1", "xy.2", "xy.3", "x")
-    with pytest.raises(FormatError, match=r"4 mistakes: .*no numbers called yaw"):
+    with pytest.raises(FormatError, match=r"mistakes?: .*no numbers called yaw"):
         shard(tmp_path / "none", tar, sequence="scene", step="frame", columns="yaw")
 
 
@@ -274,6 +276,22 @@ def test_action_that_the_columns_do_not_suffice_for(tmp_path: Path) -> None:
         shard(tmp_path / "out", tar, **options)
     assert "a unit for yaw, which is no column of numbers" in str(raised.value)
     assert "a command leads from a frame to the next: order them with --step" in str(raised.value)
+
+
+def test_the_last_frame_has_no_command(tmp_path: Path) -> None:
+    samples = walks(8, scenes=2)
+    for number, sample in enumerate(samples):
+        sample["json"]["action"] = [number, 1]
+    samples[7]["json"]["action"] = None
+    del samples[6]["json"]["action"]
+    options = {"sequence": "scene", "step": "frame", "columns": "action,x"}
+    found = shard(tmp_path / "out", write_tar(tmp_path / "t.tar", samples), action="command", **options)
+    for scene in (0, 1):
+        rows = [row[2].tolist() for row in objects(found.split("train"))[f"scene{scene}"]]
+        assert rows == [[k, 1, k / 4] for k in (scene, 2 + scene, 4 + scene)] + [[0, 0, (6 + scene) / 4]]
+    samples[2]["json"]["action"] = [None, 1]
+    with pytest.raises(FormatError, match=r"1 mistake: .*sample 0002: no number action\.0, .*last frame"):
+        shard(tmp_path / "no", write_tar(tmp_path / "t.tar", samples), action="command", **options)
 
 
 def test_single_images_need_to_know_their_sequence(tmp_path: Path) -> None:
