@@ -85,13 +85,22 @@ def part_of(scene: Scene, frames: Sequence[int]) -> Scene:
     )
 
 
-def intrinsic_fields(scenes: Sequence[Scene]) -> tuple[ParamField, ...]:
-    """Those that all scenes have, in the order of INTRINSICS. A line is logged about those that only some have."""
+def split_intrinsics(scenes: Sequence[Scene]) -> tuple[tuple[ParamField, ...], dict[str, float]]:
+    """(those that differ between frames, as parameters; those that are the same in all frames of all scenes).
+
+    In the order of INTRINSICS; a line is logged about those that only some scenes have.
+    """
     every = set.intersection(*(set(scene.intrinsics) for scene in scenes)) if scenes else set()
     some = {name for scene in scenes for name in scene.intrinsics} - every
     if some:
         log.warning("left out, for not all scenes have them: %s", ", ".join(sorted(some)))
-    return tuple(ParamField(name, unit) for name, unit in INTRINSICS.items() if name in every)
+    values = {
+        name: np.unique(np.concatenate([scene.intrinsics[name] for scene in scenes]))
+        for name in INTRINSICS
+        if name in every
+    }
+    fields = tuple(ParamField(name, INTRINSICS[name]) for name, found in values.items() if len(found) > 1)
+    return fields, {name: float(found[0]) for name, found in values.items() if len(found) == 1}
 
 
 def pose_params(scene: Scene, fields: Sequence[ParamField]) -> np.ndarray:
@@ -100,8 +109,8 @@ def pose_params(scene: Scene, fields: Sequence[ParamField]) -> np.ndarray:
     return np.concatenate(columns, axis=1).astype(np.float32)
 
 
-def pose_fields(scenes: Sequence[Scene]) -> tuple[ParamField, ...]:
-    return (*(ParamField(name, "1") for name in POSE), *intrinsic_fields(scenes))
+def pose_fields(intrinsics: Sequence[ParamField]) -> tuple[ParamField, ...]:
+    return (*(ParamField(name, "1") for name in POSE), *intrinsics)
 
 
 def not_rigid(poses: np.ndarray) -> np.ndarray:

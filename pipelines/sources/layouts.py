@@ -17,10 +17,10 @@ from pipelines.sources.cameras import (
     POSE_ACTION,
     Findings,
     Scene,
-    intrinsic_fields,
     note_named,
     pose_fields,
     pose_params,
+    split_intrinsics,
     without_missing,
 )
 from pipelines.sources.choose import validation_share
@@ -170,7 +170,7 @@ def _scene_table(files: FileList, layout: str, asked: LayoutOptions, found: Find
     if not scenes:
         return None
     counts = [len(scene.images) for scene in scenes]
-    fields = intrinsic_fields(scenes)
+    fields, constants = split_intrinsics(scenes)
     names = [image for scene in scenes for image in scene.images]
     if unnamed := len(files.images) - len(set(names)):
         files.others.notes.append(f"{unnamed} pictures are named by no frame")
@@ -182,12 +182,12 @@ def _scene_table(files: FileList, layout: str, asked: LayoutOptions, found: Find
         steps=np.concatenate([np.arange(count, dtype=np.int32) for count in counts]),
         ordered=False,
         params=np.concatenate([pose_params(scene, fields) for scene in scenes]),
-        fields=pose_fields(scenes),
+        fields=pose_fields(fields),
         splits=_choose_splits(sequences, [None] * len(scenes), given, asked.val_fraction),
         labels=[None] * len(scenes),
         pictures=_pictures(files, [entries[name] for name in names]),
         actions=POSE_ACTION,
-        settled={"layout": layout},
+        settled={"layout": layout} | ({"intrinsics": constants} if constants else {}),
         where=_where(scenes, np.cumsum([0, *counts])),
     )
 

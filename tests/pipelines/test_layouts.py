@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +59,14 @@ def actions_of(split: SplitIndex) -> np.ndarray:
 def test_actions_of_a_capture_are_its_matrices_multiplied_by_hand(tmp_path: Path) -> None:
     poses = cameras(7)
     write_nerf(tmp_path / "scene", poses)
-    train = shards_of(tmp_path / "scene", tmp_path / "out").split("train")
+    found = shards_of(tmp_path / "scene", tmp_path / "out")
+    train = found.split("train")
     assert (train.n_views.tolist(), train.ordered) == ([7], False)
     actions = actions_of(train)[0]
     np.testing.assert_allclose(as_matrices(actions), by_hand(poses), atol=1e-6)
-    kept = dict(zip(train.param_names[12:], train.params[0, 0, 12:].tolist(), strict=True))
-    assert kept == {"w": SIDE, "h": SIDE, "fl_x": 70, "fl_y": 70, "cx": SIDE / 2, "cy": SIDE / 2}
+    assert train.param_names == POSE
+    sizes = {"w": SIDE, "h": SIDE, "fl_x": 70, "fl_y": 70, "cx": SIDE / 2, "cy": SIDE / 2}
+    assert found.info.fingerprint["intrinsics"] == sizes
 
 
 def test_an_action_says_where_the_next_view_sees_what_this_one_saw(tmp_path: Path) -> None:
@@ -220,11 +223,16 @@ def test_what_is_asked_for_and_cannot_be(tmp_path: Path) -> None:
 
 def test_columns_may_be_left_out(tmp_path: Path) -> None:
     write_nerf(tmp_path / "scene", cameras(4))
+    record = json.loads((tmp_path / "scene/transforms.json").read_text())
+    for i, frame in enumerate(record["frames"]):
+        frame |= {"fl_x": 70.0 + i, "fl_y": 71.0 + i}
+    (tmp_path / "scene/transforms.json").write_text(json.dumps(record))
     command = ["--source", tmp_path / "scene", "--out", tmp_path / "out", "--workers", 0]
-    sizes = [word for name in ("w", "h", "cx", "cy") for word in ("--ignore", name)]
-    done = run(*command, *sizes)
+    done = run(*command, "--ignore", "fl_y")
     assert done.exit_code == 0, done.output
-    assert ShardSet.open(tmp_path / "out").info.spec.param_names == (*POSE, "fl_x", "fl_y")
+    train = ShardSet.open(tmp_path / "out").split("train")
+    assert train.param_names == (*POSE, "fl_x")
+    assert train.params[0, :, 12].tolist() == [70, 71, 72, 73]
     done = run(*command, "--ignore", "width")
     assert done.exit_code == 2
     assert "--ignore width: there is no such column; there are pose.0" in done.stderr

@@ -12,10 +12,11 @@ import pytest
 from scipy.spatial.transform import Rotation
 from small_images import make_folder, make_tar
 
-from pipelines.sources.cameras import Findings, Scene, pose_fields, pose_params
+from pipelines.sources.cameras import Findings, Scene, pose_fields, pose_params, split_intrinsics
 from pipelines.sources.files import list_files
 from pipelines.sources.nerf import read_transforms
 from shards.errors import FormatError
+from shards.schema import ParamField
 
 TEXTS = (".json",)
 
@@ -68,15 +69,15 @@ def test_the_blender_sets_are_a_sequence_for_each_file(blender: Path) -> None:
     assert train.images == [f"ship/train/r_{i}.png" for i in range(3)]
     assert np.array_equal(train.poses, poses(3, 13))
     assert train.intrinsics == {"camera_angle_x": pytest.approx([0.69] * 3)}
-    fields = pose_fields(scenes)
-    assert [(field.name, field.unit) for field in fields] == [
-        *((f"pose.{i}", "1") for i in range(12)),
-        ("camera_angle_x", "rad"),
-    ]
-    params = pose_params(train, fields[12:])
+    assert split_intrinsics(scenes) == ((), {"camera_angle_x": 0.69})
+    train.intrinsics["camera_angle_x"][1] = 0.7
+    fields, constants = split_intrinsics(scenes)
+    assert (fields, constants) == ((ParamField("camera_angle_x", "rad"),), {})
+    assert [field.name for field in pose_fields(fields)] == [*(f"pose.{i}" for i in range(12)), "camera_angle_x"]
+    params = pose_params(train, fields)
     assert params.dtype == np.float32
     assert np.array_equal(params[1, :12], poses(3, 13)[1, :3].astype(np.float32).ravel())
-    assert params[1, 12] == np.float32(0.69)
+    assert params[:, 12].tolist() == [np.float32(0.69), np.float32(0.7), np.float32(0.69)]
 
 
 def test_a_tar_of_them_is_read_as_the_folder(blender: Path, tmp_path: Path) -> None:
