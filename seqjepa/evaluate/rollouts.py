@@ -92,6 +92,8 @@ def _why_not(ctx: EvalContext) -> str:
         return "the method does not go on from its own predictions (seq-JEPA does)"
     if ctx.splits.val.most_views < 2:
         return "some samples have one view"
+    if ctx.splits.val.stride and not ctx.loaded.method.predictor_sees_actions:
+        return ""  # what comes next in a window can be predicted without being told the action
     return why_not_retrieved(ctx)
 
 

@@ -81,26 +81,32 @@ def _of_the_next_sequence(ids: np.ndarray) -> np.ndarray:
     return firsts[(ids + 1) % len(firsts)]
 
 
-def roll_out(method: PredictsViews, z: Tensor, actions: Tensor) -> Tensor:
+def roll_out(method: PredictsViews, z: Tensor, actions: Tensor, *, sliding: bool = False) -> Tensor:
     """Predictions from predictions: z [b, M, D] of true views, actions [b, M − 1 + K, A] along the whole way, the first
-    M − 1 of them between those views → ẑ [b, K, D] of the K views that follow. Meant for eval mode."""
+    M − 1 of them between those views → ẑ [b, K, D] of the K views that follow. Meant for eval mode.
+
+    sliding: each is made from the last M views alone, as in training, and not from all before it.
+    """
     context = z.shape[1]
     length = z.norm(dim=-1).mean(dim=1, keepdim=True)
     known = z
     for step in range(context - 1, actions.shape[1]):
-        predicted = _next(method, known, actions[:, : step + 1])
+        predicted = _next(method, known, actions[:, : step + 1], context if sliding else step + 1)
         known = torch.cat((known, (F.normalize(predicted, dim=-1) * length).unsqueeze(1)), dim=1)
     return known[:, context:]
 
 
-def one_by_one(method: PredictsViews, z: Tensor, actions: Tensor, context: int) -> Tensor:
-    """The same views, each from the true features of all before it: z [b, M − 1 + K, D] → [b, K, D]."""
+def one_by_one(method: PredictsViews, z: Tensor, actions: Tensor, context: int, *, sliding: bool = False) -> Tensor:
+    """The same views, each from the true features of those before it: z [b, M − 1 + K, D] → [b, K, D]."""
     steps = range(context - 1, actions.shape[1])
-    return torch.stack([_next(method, z[:, : step + 1], actions[:, : step + 1]) for step in steps], dim=1)
+    seen = (context if sliding else step + 1 for step in steps)
+    views = [_next(method, z[:, : k + 1], actions[:, : k + 1], n) for k, n in zip(steps, seen, strict=True)]
+    return torch.stack(views, dim=1)
 
 
-def _next(method: PredictsViews, z: Tensor, actions: Tensor) -> Tensor:
-    """z and actions of the views so far, the last action leading on: ẑ [b, D] of the next."""
+def _next(method: PredictsViews, z: Tensor, actions: Tensor, seen: int) -> Tensor:
+    """z and actions of the views so far, the last action leading on: ẑ [b, D] of the next, from the last `seen`."""
+    z, actions = z[:, -seen:], actions[:, -seen:]
     return method.predict(method.aggregate(z, actions[:, :-1]), actions[:, -1])
 
 
@@ -118,8 +124,9 @@ def walk(
     rollout from the views of the next object, to which only the actions say where this one goes.
 
     way: places int64 [S, M + K]; targets: features [S, N, D] of candidates, among the pool's of which views are looked
-    for.
+    for. Windows slide: tokens are a set, and of more views than in training it is not told which came last.
     """
+    sliding = features.stride > 0
     context, actions = way.shape[1] - pool.right.shape[1], features.actions(way, action)
     found: dict[str, list[Tensor]] = {"rollout": [], "teacher": [], "blind": []}
     for objects in passes(len(features), device):
@@ -127,9 +134,9 @@ def walk(
         a = actions[torch.from_numpy(objects).to(actions.device)].to(device)
         candidates = z_at(targets, pool.places[objects], device)
         predicted = {
-            "rollout": roll_out(method, z[:, :context], a),
-            "teacher": one_by_one(method, z, a, context),
-            "blind": roll_out(method, z_others[:, :context], a),
+            "rollout": roll_out(method, z[:, :context], a, sliding=sliding),
+            "teacher": one_by_one(method, z, a, context, sliding=sliding),
+            "blind": roll_out(method, z_others[:, :context], a, sliding=sliding),
         }
         right, count = (torch.from_numpy(part[objects]).to(device) for part in (pool.right, pool.count))
         for name, guess in predicted.items():

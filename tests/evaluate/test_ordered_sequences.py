@@ -201,6 +201,15 @@ def test_methods_of_pairs_look_for_the_next_view_too(walks, tmp_path, quick):
     assert "rollout" in found["protocol"]["skipped"]
 
 
+def test_a_run_without_actions_walks_along_windows(walks, tmp_path, quick):
+    settings = ("model.condition=none", "data.context=2", "data.order=window", *TINY, *BRIEF)
+    train(load_recipe("synth-tiny", settings), walks, run := tmp_path / "run", device="cpu", workers=0, progress=False)
+    found = evaluate_run(run, walks, EvalConfig(probe_epochs=1, m_val=(1,), suite="quick", device="cpu"))
+    assert found["rollout"]["mrr"].keys() == {str(step) for step in range(1, 8)}  # nine steps, two seen
+    assert found["rollout"]["mrr_teacher"]["1"] == found["rollout"]["mrr"]["1"]
+    assert found["protocol"]["skipped"]["retrieval"] == "the predictor is not told the action"
+
+
 def test_views_in_no_order_are_refused_for_a_run_on_windows(walks, tmp_path):
     settings = ("data.context=2", "data.order=window", *TINY, *BRIEF)
     train(load_recipe("synth-tiny", settings), walks, run := tmp_path / "run", device="cpu", workers=0, progress=False)

@@ -113,6 +113,13 @@ def test_a_walk_by_hand(run):
     torch.testing.assert_close(torch.cosine_similarity(predicted[:, 1], second), torch.ones(3))
     true = method.predict(method.aggregate(z[:, :3], a[:, :2]), a[:, 2])
     torch.testing.assert_close(one_by_one(method, z, a, 2), torch.stack([first, true], 1))
+    # In windows each is made from the last two.
+    second = method.predict(method.aggregate(torch.stack([z[:, 1], token], 1), a[:, 1:2]), a[:, 2])
+    predicted = roll_out(method, z[:, :2], a, sliding=True)
+    torch.testing.assert_close(predicted[:, 0], token)
+    torch.testing.assert_close(torch.cosine_similarity(predicted[:, 1], second), torch.ones(3))
+    true = method.predict(method.aggregate(z[:, 1:3], a[:, 1:2]), a[:, 2])
+    torch.testing.assert_close(one_by_one(method, z, a, 2, sliding=True), torch.stack([first, true], 1))
 
 
 def test_extent():
