@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.commands import with_options
-from pipelines.commands.shard import ENCODED, LOSSLESS, Fit, MaxBadViews, ObjectsPerShard, OwnSize
-from shards.console import Out, show_contents
+from pipelines.commands.shard import LOSSLESS, MaxBadViews
+from pipelines.commands.shard_manifest import CHECK, SHAPE, OutUnlessCheck, show_check
+from shards.console import show_contents
 
 Source = Annotated[str, typer.Option(help="Folder of the set, or hf://datasets/USER/REPO[@REVISION].")]
 Camera = Annotated[
@@ -35,25 +36,12 @@ Actions = Annotated[
 EpisodeRanges = Annotated[str | None, typer.Option("--episodes", help="Which, e.g. 0:50,73. Default: all.")]
 ValFraction = Annotated[float | None, typer.Option(help="This share of each task's episodes is validation.")]
 Tolerance = Annotated[float, typer.Option(help="Seconds that a frame may be from its row's timestamp.")]
-ViewsPerSample = Annotated[
-    int | None, typer.Option(min=1, help="Frames of one sample; a longer episode takes several. Default: chosen.")
-]
 
 
-@with_options(
-    {
-        "views_per_sample": (ViewsPerSample, None),
-        "size": (OwnSize, 128),
-        "fit": (Fit, "squash"),
-        **ENCODED,
-        "samples_per_shard": (ObjectsPerShard, 256),
-        **LOSSLESS,
-        "max_bad": (MaxBadViews, 0),
-    }
-)
+@with_options({**CHECK, **SHAPE, **LOSSLESS, "max_bad": (MaxBadViews, 0)}, size=128)
 def shard_lerobot_command(
     source: Source,
-    out: Out,
+    out: OutUnlessCheck = None,
     camera: Camera = None,
     stride: Stride = 1,
     over: Over = "last",
@@ -70,6 +58,7 @@ def shard_lerobot_command(
 
     \b
     Examples:
+      seqjepa-data shard lerobot --source pusht/ --check
       seqjepa-data shard lerobot --source pusht/ --camera observation.image --out shards/pusht
       seqjepa-data shard lerobot --source hf://datasets/lerobot/pusht --camera observation.image \\
                                  --stride 5 --over mean --val-fraction 0.1 --size 96 --out shards/pusht
@@ -80,10 +69,20 @@ def shard_lerobot_command(
     """
     from pipelines.build.views import shard_views
     from pipelines.sources.lerobot import LeRobotOptions, LeRobotSource, check_over
+    from pipelines.sources.manifest import Reading
+    from pipelines.sources.mistakes import Mistakes
+    from shards.errors import UsageError
 
     as_json, views = given.pop("as_json"), given.pop("views_per_sample")
+    check, sheet, context = (given.pop(name) for name in CHECK)
     asked = LeRobotOptions(
         camera, stride, state, command, check_over(over), tuple(unit or ()), actions, episodes, val_fraction, tolerance
     )
-    shard_views(LeRobotSource(source, asked, views_per_sample=views), out, **given)
+    if out is None and not check:
+        raise UsageError("--out DIR is needed: the folder to write")
+    origin = LeRobotSource(source, asked, views_per_sample=views)
+    if out is None or check:
+        reading = Reading(Path(str(origin.identity["name"])), Mistakes(), [], origin.table)
+        raise typer.Exit(show_check(reading, sheet, context, views, given["size"], as_json))
+    shard_views(origin, out, **given)
     show_contents(out, as_json)

@@ -86,6 +86,9 @@ CHECK: dict[str, Option] = {
     "sheet": (Annotated[Path, typer.Option(help="With --check: the picture of three sequences.")], Path("check.png")),
     "context": (Annotated[int, typer.Option(min=1, help="With --check: context views of a training sequence.")], 3),
 }
+OutUnlessCheck = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Folder to write; made if missing, resumed if it is ours.")
+]
 ViewsPerSample = Annotated[
     int | None, typer.Option(min=1, max=1000, help="Frames of a sample; longer sequences take several. Default: fits.")
 ]
@@ -101,9 +104,7 @@ SHAPE: dict[str, Option] = {
 @with_options({**CHECK, **LAYOUT, **COLUMNS, **MEANING, **SHAPE, **LOSSLESS})
 def shard_manifest_command(
     source: Annotated[Path, typer.Option(help="Folder (or plain .tar or .zip) of images.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder to write; made if missing, resumed if it is ours.")
-    ] = None,
+    out: OutUnlessCheck = None,
     manifest: Annotated[
         Path | None, typer.Option(help="Table of the images. Default: metadata.csv, .jsonl or .parquet of the source.")
     ] = None,
@@ -156,7 +157,7 @@ def shard_manifest_command(
     check, sheet, context = (given.pop(name) for name in CHECK)
     if check:
         reading = read_views(source, asked, layout)
-        raise typer.Exit(_check(reading, sheet, context, views, given["size"], as_json))
+        raise typer.Exit(show_check(reading, sheet, context, views, given["size"], as_json))
     if out is None:
         raise UsageError("--out DIR is needed: the folder to write")
     reading = read_views(source, asked, layout)
@@ -168,7 +169,7 @@ def shard_manifest_command(
     show_contents(out, as_json)
 
 
-def _check(reading: Reading, sheet: Path, context: int, views: int | None, size: int | None, as_json: bool) -> int:
+def show_check(reading: Reading, sheet: Path, context: int, views: int | None, size: int | None, as_json: bool) -> int:
     """Prints what was understood, and what is wrong. The exit code: 2 where there are mistakes."""
     from pipelines.build.check_sheet import draw_check
     from pipelines.build.check_table import in_words, understood, warnings_of

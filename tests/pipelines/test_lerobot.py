@@ -24,7 +24,9 @@ from small_lerobot import (
     state_of,
     write_table,
 )
+from typer.testing import CliRunner
 
+import cli
 from pipelines.build.views import shard_views
 from pipelines.sources.lerobot import LeRobotOptions, LeRobotSource, check_over, within
 from shards.errors import FormatError, UsageError
@@ -248,4 +250,30 @@ def test_a_set_on_the_hub_is_the_set_in_a_folder(tmp_path: Path, monkeypatch: py
     assert command.startswith(
         f"seqjepa-data shard lerobot --source hf://datasets/{REPO}@{COMMIT} --camera {TOP} --episodes 0:2 "
         "--views-per-sample 4 --size 16"
+    )
+
+
+def run(*words: str | Path) -> str:
+    """What the command prints, its exit code first."""
+    done = CliRunner().invoke(cli.seqjepa_data_app, ["shard", "lerobot", *map(str, words)])
+    return f"{done.exit_code} {done.output}"
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, out = make_lerobot(tmp_path / "set"), tmp_path / "out"
+    monkeypatch.chdir(tmp_path)
+    said = run("--source", root, "--check", "--unit", "observation.state.x=m", "--over", "sum", "--stride", "2")
+    assert said.startswith("0 10 rows, 3 sequences of 3 to 4 frames, in the order of their steps")
+    assert "observation.state.x [m] 1 … 7" in said
+    assert "no action uses observation.state.x, observation.state.y, observation.state.grip" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["check.png", "set"]
+    assert run("--source", root) == "2 error: --out DIR is needed: the folder to write\n"
+    assert (
+        run("--source", root, "--out", out, "--over", "all") == "2 --over 'all' is not known; there are last, sum, mean"
+    )
+    words = ("--over", "mean", "--state", "none", "--val-fraction", "0.5", "--size", "16", "--workers", "0")
+    assert run("--source", root, "--out", out, *words).startswith("0 ")
+    assert ShardSet.open(out).info.provenance["command"] == (
+        f"seqjepa-data shard lerobot --source set --camera {TOP} --state none --over mean --val-fraction 0.5 --size 16 "
+        "--fit squash --encoding jpeg --jpeg-quality auto --samples-per-shard 256"
     )
