@@ -210,13 +210,9 @@ def _steps(frames: TarFrames, order: np.ndarray, ordered: bool) -> np.ndarray:
 
 
 def _label_names(labels: Labels, frames: TarFrames, mistakes: Mistakes) -> list[str | None]:
-    """Names of the sequences' labels; numbers with zeros in front, so that their order is that of the names."""
+    """Of the sequences."""
     classes = labels.classes(frames.labels, mistakes)
-    digits = len(str(len(classes) - 1)) if labels.known is None and all(map(str.isdigit, classes)) else 0
-    return [
-        None if label is None else (classes[label] if isinstance(label, int) else label).zfill(digits)
-        for label in frames.labels
-    ]
+    return [classes[label] if isinstance(label, int) else label for label in frames.labels]
 
 
 def _sequence_names(frames: TarFrames, how: SequenceOptions) -> list[str]:

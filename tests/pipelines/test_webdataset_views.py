@@ -89,6 +89,16 @@ def test_samples_of_several_images(tmp_path: Path) -> None:
     assert found.split("train").labels.tolist() == [0, 1, 0, 1]
 
 
+def test_numbers_as_labels_keep_their_order(tmp_path: Path) -> None:
+    samples = turntables(12)
+    for number, sample in enumerate(samples):
+        sample["cls"] = number
+    found = shard(tmp_path / "out", write_tar(tmp_path / "t.tar", samples), columns="height")
+    assert found.info.classes == tuple(map(str, range(12)))
+    heights = [int(views[0][2][0]) for views in objects(found.split("train")).values()]
+    assert found.split("train").labels.tolist() == heights
+
+
 def test_json_and_arrays_of_each_image(tmp_path: Path) -> None:
     sample = {"__key__": "a", "json": {"all": 7}}
     for k in (4, 2):
