@@ -143,16 +143,7 @@ def shard_manifest_command(
     asked = ManifestOptions(
         manifest, columns, val_fraction, given.pop("actions"), given.pop("action"), units, ignore, allow_repeats
     )
-    layout = LayoutOptions(
-        given.pop("layout"),
-        given.pop("pattern"),
-        val_fraction,
-        given["max_bad"],
-        asked.actions,
-        asked.action,
-        units,
-        allow_repeats,
-    )
+    layout = LayoutOptions(given.pop("layout"), given.pop("pattern"), given["max_bad"])
     as_json, views = given.pop("as_json"), given.pop("views_per_sample")
     check, sheet, context = (given.pop(name) for name in CHECK)
     if check:
@@ -164,7 +155,7 @@ def shard_manifest_command(
     table = reading.checked()
     for note in reading.notes:
         warn(f"{reading.path.name}: {note}")
-    options = {**asked.to_json(), **layout.to_json()}
+    options = {**asked.to_json(), **layout.to_json(), "views_per_sample": views}
     shard_views(TableSource(source, table, name="manifest", options=options, views_per_sample=views), out, **given)
     show_contents(out, as_json)
 

@@ -54,21 +54,14 @@ WANTED = {
 
 @dataclass(frozen=True)
 class LayoutOptions:
-    """layout     one of LAYOUTS; None: pattern where one is given, else the one that the source has
+    """layout     "manifest" or one of LAYOUTS; None: pattern where one is given, else what the source has
     pattern       of the names, "{object}/{name}_{azimuth:deg}.png"
-    val_fraction  this share of the sequences of each class is validation
     max_bad       frames whose pictures are not there are left out if they are no more
-    actions, action, units, allow_repeats  as ManifestOptions
     """
 
     layout: str | None = None
     pattern: str | None = None
-    val_fraction: float | None = None
     max_bad: int = 0
-    actions: Path | None = None
-    action: str | None = None
-    units: tuple[str, ...] = ()
-    allow_repeats: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Of the command line, beside what ManifestOptions have."""
@@ -99,7 +92,7 @@ def read_views(source: Path, table: ManifestOptions, asked: LayoutOptions) -> Re
         return read_manifest(source, table)  # which says what is missing
     if given := [f"--{name}" for name in table.columns]:
         raise UsageError(f"{', '.join(given)}: columns are a table's, and {source} is read as {layout}; leave it out")
-    return read_layout(files, layout, asked, table.ignore)
+    return read_layout(files, layout, table, asked)
 
 
 def _listed(source: Path, layout: str | None) -> FileList | None:
@@ -119,17 +112,24 @@ def find_layout(files: FileList) -> str | None:
     return "colmap" if note_named(files.notes, IMAGES, *BINARY) else None
 
 
-def read_layout(files: FileList, layout: str, asked: LayoutOptions, ignored: Sequence[str] = ()) -> Reading:
-    """All that is wrong with it is in `mistakes`. FormatError or UsageError: nothing can be made of it at all."""
+def read_layout(files: FileList, layout: str, meaning: ManifestOptions, asked: LayoutOptions) -> Reading:
+    """All that is wrong with it is in `mistakes`. FormatError or UsageError: nothing can be made of it at all.
+
+    meaning: splits, actions, units and columns that are left out, as of a table
+    """
     path, found = files.reader.path, Findings()
-    declared = _declared(path, asked, found.mistakes)
-    table = _pattern_table(files, asked, found) if layout == "pattern" else _scene_table(files, layout, asked, found)
+    declared, share = _declared(path, meaning, found.mistakes), meaning.val_fraction
+    if layout == "pattern":
+        assert asked.pattern is not None
+        table = _pattern_table(files, asked.pattern, share, found)
+    else:
+        table = _scene_table(files, layout, share, found)
     reading = Reading(path, found.mistakes, [])
     _count_missing(found, asked.max_bad, reading.notes)
     if table is not None:
-        table = _with_declared(_without(table, ignored, found.mistakes), declared, found.mistakes)
+        table = _with_declared(_without(table, meaning.ignore, found.mistakes), declared, found.mistakes)
     if table is not None and not found.mistakes.count:
-        refuse_leaks(table, found.mistakes, reading.notes, allow_repeats=asked.allow_repeats)
+        refuse_leaks(table, found.mistakes, reading.notes, allow_repeats=meaning.allow_repeats)
     if not found.mistakes.count:
         reading.table = table
     if left_out := str(files.others):
@@ -137,7 +137,7 @@ def read_layout(files: FileList, layout: str, asked: LayoutOptions, ignored: Seq
     return reading
 
 
-def _declared(path: Path, asked: LayoutOptions, mistakes: Mistakes) -> Declared:
+def _declared(path: Path, asked: ManifestOptions, mistakes: Mistakes) -> Declared:
     beside = (path if path.is_dir() else path.parent) / FILE
     if asked.actions and not asked.actions.is_file():
         raise UsageError(f"--actions {asked.actions}: there is no such file")
@@ -158,7 +158,7 @@ def _count_missing(found: Findings, max_bad: int, notes: list[str]) -> None:
     found.mistakes.count_more(count - len(lines))
 
 
-def _scene_table(files: FileList, layout: str, asked: LayoutOptions, found: Findings) -> ViewTable | None:
+def _scene_table(files: FileList, layout: str, val_fraction: float | None, found: Findings) -> ViewTable | None:
     """Scenes as sequences, poses and intrinsics as parameters, the action `relative_pose`. None: no frame is left.
 
     FormatError: the layout's files are not there, or not what they should be.
@@ -183,7 +183,7 @@ def _scene_table(files: FileList, layout: str, asked: LayoutOptions, found: Find
         ordered=False,
         params=np.concatenate([pose_params(scene, fields) for scene in scenes]),
         fields=pose_fields(fields),
-        splits=_choose_splits(sequences, [None] * len(scenes), given, asked.val_fraction),
+        splits=_choose_splits(sequences, [None] * len(scenes), given, val_fraction),
         labels=[None] * len(scenes),
         pictures=_pictures(files, [entries[name] for name in names]),
         actions=POSE_ACTION,
@@ -200,13 +200,12 @@ def _where(scenes: Sequence[Scene], first: np.ndarray) -> Callable[[int], str]:
     return where
 
 
-def _pattern_table(files: FileList, asked: LayoutOptions, found: Findings) -> ViewTable | None:
+def _pattern_table(files: FileList, text: str, val_fraction: float | None, found: Findings) -> ViewTable | None:
     """Pictures whose names match; the others are counted in `files.others`. None: there are mistakes.
 
     UsageError: as compile_pattern and read_names.
     """
-    assert asked.pattern is not None
-    pattern, root = compile_pattern(asked.pattern), files.reader.root
+    pattern, root = compile_pattern(text), files.reader.root
     rows = read_names(pattern, [root + entry.name for entry in files.images], files.others, found.mistakes)
     if found.mistakes.count:
         return None
@@ -218,7 +217,7 @@ def _pattern_table(files: FileList, asked: LayoutOptions, found: Findings) -> Vi
         ordered=pattern.has("step"),
         params=rows.params.astype(np.float32),
         fields=pattern.fields,
-        splits=_choose_splits(rows.sequences, rows.labels, rows.splits, asked.val_fraction),
+        splits=_choose_splits(rows.sequences, rows.labels, rows.splits, val_fraction),
         labels=rows.labels,
         pictures=_pictures(files, entries),
         actions=pattern.actions,

@@ -28,7 +28,8 @@ from shards.verify import verify
 
 
 def table_of(source: Path, **asked: Any) -> ViewTable:
-    return read_views(source, ManifestOptions(), LayoutOptions(**asked)).checked()
+    layout = {name: asked.pop(name) for name in ("layout", "pattern", "max_bad") if name in asked}
+    return read_views(source, ManifestOptions(**asked), LayoutOptions(**layout)).checked()
 
 
 def shards_of(source: Path, out: Path, **asked: Any) -> ShardSet:
