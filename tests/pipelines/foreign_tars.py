@@ -40,11 +40,12 @@ def some_samples(count: int, first: int = 0, suffix: str = "png", classes: int =
 
 @dataclass
 class Server:
-    """Files by name. `cut[name]`: the first answer ends after so many bytes, of the length that it promised."""
+    """Files by name. `cut[name]`: the first answer ends after so many bytes. `promises`: says the length of answers."""
 
     files: dict[str, bytes]
     cut: dict[str, int] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    promises: bool = True
     url: str = ""
 
 
@@ -59,7 +60,8 @@ def serving(server: Server) -> Iterator[Server]:
                 return
             data = server.files[name]
             self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
+            if server.promises:
+                self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data[: server.cut.pop(name, len(data))])
 
