@@ -1,18 +1,23 @@
 """Images per second of `seqjepa-data shard 3diebench`, 256 → 128 pixels, beside what one would write in its place.
 
     python benchmarks/shard.py [--work DIR] [--objects 200] [--rounds 3]
+    python benchmarks/shard.py --manifest        # `shard manifest` beside `shard 3diebench`, of the same images
 
 The source is a tree (and the same as tar.gz) of smooth random 256-pixel JPEGs, 50 views an object. Ours is the whole
 command: listing, choosing the JPEG setting, decoding, resizing, encoding, checking every view, pixel statistics,
 writing and syncing shards. `limit` is decode, resize and encode alone, in one process a core. Peers write tars of the
 same members with the same JPEG setting; they check nothing and cannot resume. Medians over rounds.
+
+`shard manifest` reads the same latents from a metadata.csv, and compares the images of both splits besides.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import io
 import multiprocessing
+import resource
 import shutil
 import sys
 import tarfile
@@ -30,10 +35,13 @@ from common import emit, versions  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from pipelines.build.encode import Frame, JpegSetting, encode_jpeg, fit_image  # noqa: E402
-from pipelines.build.pool import usable_cores  # noqa: E402
 from pipelines.build.views import shard_views  # noqa: E402
 from pipelines.sources.decode import decode_jpeg  # noqa: E402
+from pipelines.sources.manifest import ManifestOptions, read_manifest  # noqa: E402
+from pipelines.sources.table import TableSource  # noqa: E402
 from pipelines.sources.three_diebench import ThreeDIEBenchSource  # noqa: E402
+from shards.environment import usable_cores  # noqa: E402
+from shards.schema import THREE_DIEBENCH_PARAMS  # noqa: E402
 
 VIEWS, SOURCE_SIDE, SIDE = 50, 256, 128
 QUALITY, SUBSAMPLING = 90, "420"
@@ -67,6 +75,25 @@ def make_tar(tree: Path) -> Path:
 
 def ours(source: Path, out: Path) -> None:
     shard_views(ThreeDIEBenchSource(source, val_fraction=0.2), out, size=SIDE)
+
+
+def make_manifest(tree: Path) -> Path:
+    """metadata.csv beside the images: each with its object as sequence, its synset as label, and its latents."""
+    path = tree / "metadata.csv"
+    if not path.exists():
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            names = [field.name for field in THREE_DIEBENCH_PARAMS]
+            writer.writerow(["file_name", "sequence", "label", *names])
+            for image in sorted(tree.glob("*/*/image_*.jpg")):
+                place = image.relative_to(tree)
+                writer.writerow([place, place.parent, place.parts[0], *load_latent(image).tolist()])
+    return path
+
+
+def ours_from_manifest(source: Path, out: Path) -> None:
+    table = read_manifest(source, ManifestOptions(val_fraction=0.2)).checked()
+    shard_views(TableSource(source, table, name="manifest"), out, size=SIDE, fit="squash")
 
 
 def encode_with_pil(image: Image.Image) -> bytes:
@@ -130,13 +157,60 @@ def rate(work: Callable[[Path, Path], None], source: Path, out: Path, images: in
     return images / spent
 
 
+def measure(
+    contenders: dict[str, tuple[Callable[[Path, Path], None], Path]], arguments: argparse.Namespace
+) -> dict[str, list[float]]:
+    """Images per second of each, round by round, one after the other."""
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(arguments.rounds):
+        for name, (work, source) in contenders.items():
+            rates[name].append(rate(work, source, arguments.work / "out", arguments.objects * VIEWS))
+    return rates
+
+
+def cpu_seconds() -> float:
+    """Of this process and of workers that have ended."""
+    found = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in found)
+
+
+def compare_manifest(tree: Path, arguments: argparse.Namespace) -> None:
+    """Ratios are those of each round, in which one follows the other; of processor time too, which a busy machine
+    leaves as it is."""
+    make_manifest(tree)
+    contenders = {"manifest": ours_from_manifest, "3diebench": ours}
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    cpu: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(arguments.rounds):
+        for name in sorted(contenders, reverse=number % 2 == 0):  # who goes first alternates
+            before = cpu_seconds()
+            rates[name].append(rate(contenders[name], tree, arguments.work / "out", arguments.objects * VIEWS))
+            cpu[name].append(cpu_seconds() - before)
+    emit(
+        "shard_manifest_256_to_128",
+        "images/s",
+        median(rates["manifest"]),
+        {"shard_3diebench": median(rates["3diebench"])},
+        ratio_best_peer=median(a / b for a, b in zip(rates["manifest"], rates["3diebench"], strict=True)),
+        ratio_cpu=median(b / a for a, b in zip(cpu["manifest"], cpu["3diebench"], strict=True)),
+        images=arguments.objects * VIEWS,
+        rounds=rates,
+        cpu_seconds=cpu,
+        versions=versions("pillow", "simplejpeg", "numpy", "pyarrow"),
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "seqjepa-shard-benchmark")
     parser.add_argument("--objects", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--manifest", action="store_true")
     arguments = parser.parse_args()
     tree = make_source(arguments.work, arguments.objects)
+    if arguments.manifest:
+        compare_manifest(tree, arguments)
+        return
     tar = make_tar(tree)
     contenders = {
         "ours": (ours, tree),
@@ -145,10 +219,7 @@ def main() -> None:
         "torchvision_pool": (torchvision_pool, tree),
         "limit": (bare_pool, tree),
     }
-    rates: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(arguments.rounds):
-        for name, (work, source) in contenders.items():
-            rates[name].append(rate(work, source, arguments.work / "out", arguments.objects * VIEWS))
+    rates = measure(contenders, arguments)
     found = {name: median(values) for name, values in rates.items()}
     emit(
         "shard_3diebench_256_to_128",

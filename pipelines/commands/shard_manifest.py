@@ -28,6 +28,7 @@ COLUMNS: dict[str, Option] = {
     "sequence": (_column("Column that says which object, scene or episode. Default: sequence, or folders."), None),
     "step": (_column("Column of whole numbers that order a sequence. Default: step, if there."), None),
     "timestamp": (_column("Column of times: seconds, or dates. Default: timestamp, if there."), None),
+    "frame": (_column("Of videos: column of frame numbers, from 0. Default: frame, or else by timestamp."), None),
     "split": (_column("Column of splits. Default: split, if there."), None),
     "label": (_column("Column of classes, one for each sequence. Default: label, if there."), None),
 }

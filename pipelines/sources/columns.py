@@ -202,7 +202,8 @@ def as_integers(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def as_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Strings, trimmed; None where a cell is empty. Whole numbers as such: "3", also of a column of floats."""
+    """large_string, trimmed; null where a cell is empty, or of a type that is no text. Whole numbers as such: "3", also
+    of a column of floats."""
     import pyarrow as pa
 
     pc = compute()
@@ -211,18 +212,18 @@ def as_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
         numbers, empty, odd = as_integers(column)
         if not odd.any():
             column = pa.chunked_array([pa.array(numbers, mask=empty)])
-    if not is_text(column.type):
-        column = column.cast(pa.string()) if not _is_list(column.type) else pa.chunked_array([pa.nulls(len(column))])
-    text = pc.utf8_trim_whitespace(column.cast(pa.string()))
+    try:  # texts of more than 2 GiB need offsets of 64 bits
+        column = column.cast(pa.large_string())
+    except pa.ArrowException:
+        column = pa.chunked_array([pa.nulls(len(column), pa.large_string())])
+    text = pc.utf8_trim_whitespace(column)
     return pc.if_else(pc.equal(text, ""), None, text)
 
 
 def distinct(texts: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
     """int64 [R], the rank of each row's text among the different ones, which ascend; −1 where there is none."""
-    import pyarrow as pa
-
     coded = texts.combine_chunks()
-    coded = coded.dictionary_encode() if not isinstance(coded, pa.ChunkedArray) else coded.chunk(0).dictionary_encode()
+    coded = coded.dictionary_encode()
     names = coded.dictionary.to_pylist()
     order = sorted(range(len(names)), key=lambda i: names[i])
     rank = np.empty(len(names) + 1, np.int64)

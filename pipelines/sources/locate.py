@@ -57,7 +57,7 @@ def list_source(path: Path) -> Listed:
     tree = DiskTree(path) if path.is_dir() else ArchiveTree(path, archive_members(path, zipped, LeftOut()))
     names, offsets, lengths, odd = [], [], [], {}
     for block in _blocks(walk_tree(tree, path, []), odd):
-        names.append(pa.array([name for name, _ in block], pa.string()))
+        names.append(pa.array([name for name, _ in block], pa.large_string()))
         offsets.append(np.array([place.offset for _, place in block], np.int64))
         lengths.append(np.array([place.length for _, place in block], np.int64))
     if not names:
@@ -139,7 +139,8 @@ def locate(listed: Listed, names: pa.ChunkedArray, where: Callable[[int], str], 
     found = _positions(listed, names)
     root = ""
     if listed.root and (found < 0).any():
-        below = _positions(listed, pc.binary_join_element_wise(pa.scalar(listed.root), names, ""))
+        root_text, nothing = (pa.scalar(text, pa.large_string()) for text in (listed.root, ""))
+        below = _positions(listed, pc.binary_join_element_wise(root_text, names, nothing))
         if (below >= 0).sum() > (found >= 0).sum():
             found, root = below, listed.root
     missing = np.flatnonzero((found < 0) & np.asarray(pc.is_valid(names).to_numpy(), bool))

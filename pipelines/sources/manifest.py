@@ -74,6 +74,7 @@ class ManifestOptions:
             "action": self.action,
             "unit": list(self.units) or None,
             "ignore": list(self.ignore) or None,
+            "allow_repeats": self.allow_repeats or None,
         }
 
 
@@ -183,6 +184,8 @@ def _no_image(columns: Sequence[str]) -> str:
     there = ", ".join(map(printable, columns[:20]))
     bare = any("/" in name or name.lower().endswith((".jpg", ".png", ".jpeg")) or _is_number(name) for name in columns)
     hint = " (is the first row of names missing?)" if bare else ""
+    if "image.bytes" in columns:
+        hint = " (the pictures are within the table: write them to files)"
     return f"no column is called file_name or image; there are {there}{hint}; name one with --image COLUMN"
 
 

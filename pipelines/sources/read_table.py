@@ -31,6 +31,7 @@ NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 LONGEST_CELL = 1 << 20  # characters
 LARGEST_LINE = 16 << 20  # bytes of JSON
 MOST_COLUMNS = 4096
+MOST_ROWS = 100_000_000
 BOMS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
@@ -275,6 +276,8 @@ def _parquet(path: Path, mistakes: Mistakes) -> RawTable:
         if len(names) > MOST_COLUMNS:
             raise FormatError(f"{path.name} has {len(names)} columns; at most {MOST_COLUMNS} are allowed")
         _refuse_names(path, names)
+        if file.metadata.num_rows > MOST_ROWS:
+            raise FormatError(f"{path.name} has {file.metadata.num_rows} rows; at most {MOST_ROWS} are read")
         table = file.read(names)
         columns = {name: table.column(name) for name in names}
         numbers = np.arange(1, len(table) + 1, dtype=np.int64)

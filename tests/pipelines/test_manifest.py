@@ -342,3 +342,11 @@ def test_frames_of_videos(tmp_path: Path, by: str) -> None:
     assert "row 2: a.mp4 has " in mistakes_of(reading_of(tmp_path / "in", csv_text(table)))
     bare = [{"file_name": row["file_name"], "x": row["x"]} for row in table]
     assert "add a column frame (0, 1 …) or timestamp" in mistakes_of(reading_of(tmp_path / "in", csv_text(bare)))
+
+
+def test_columns_of_bytes_and_pictures_within_the_table_are_no_names(folder: Path) -> None:
+    table = pa.table({"file_name": pa.array([b"\xff\xfe", b"a"]), "sequence": ["a", "b"]})
+    pq.write_table(table, folder / "metadata.parquet")
+    assert "has no image's name" in mistakes_of(read_manifest(folder, ManifestOptions()))
+    pq.write_table(pa.table({"image": [{"bytes": b"\xff\xd8", "path": "a.jpg"}]}), folder / "metadata.parquet")
+    assert "the pictures are within the table" in mistakes_of(read_manifest(folder, ManifestOptions()))
