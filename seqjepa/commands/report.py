@@ -45,7 +45,7 @@ def report_command(
     from seqjepa.report.render import latex as latex_form
     from seqjepa.report.render import plain as csv_form
     from seqjepa.report.render import plain as markdown_form
-    from seqjepa.report.render.html import TITLE, render_report
+    from seqjepa.report.render.html import render_report, title_of
     from seqjepa.report.runs import read_records
     from seqjepa.report.tables import build_tables
     from shards.files import write_own
@@ -56,7 +56,7 @@ def report_command(
     tables = build_tables(found)
     files = []
     if markdown:
-        files.append(_signed(markdown, markdown_form.markdown_document(TITLE, tables)))
+        files.append(_signed(markdown, markdown_form.markdown_document(title_of(found), tables)))
     if csv:
         files.append(_signed(csv, csv_form.csv_text(tables), csv_form.CSV_SIGN))
     if latex:

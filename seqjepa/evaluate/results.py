@@ -168,12 +168,14 @@ def protocol_lines(results: dict[str, Any]) -> list[str]:
     epochs = {"classification": "?", **protocol["probe_epochs"]}
     shorter = {name: n for name, n in epochs.items() if n != epochs["classification"]}
     others = f" ({', '.join(f'{name} {n}' for name, n in shorter.items())})" if shorter else ""
+    own = bool(protocol.get("targets"))
+    fidelity = "" if own and protocol["fidelity"] == "paper" else f"fidelity {protocol['fidelity']}, "
+    pooled = "over all numbers together" if own else "SIE's"
     lines = [
         f"{protocol['dataset']} at {protocol['resolution']} px{patches}, {protocol['train_samples']} training and "
-        f"{protocol['val_samples']} validation samples; fidelity {protocol['fidelity']}, M_tr {protocol['m_tr']}, "
-        f"{_trained(protocol)} epochs",
+        f"{protocol['val_samples']} validation samples; {fidelity}M_tr {protocol['m_tr']}, {_trained(protocol)} epochs",
         f"probes: {epochs['classification']} epochs{others}, last epoch, seed {protocol['seed']}; "
-        "avg: mean over dimensions (scikit-learn), pooled: SIE's",
+        f"avg: mean over dimensions (scikit-learn), pooled: {pooled}",
         *_how_exactly(protocol),
     ]
     if differing := differently_measured(results):
@@ -221,7 +223,8 @@ def precision_of(protocol: Mapping[str, Any]) -> str:
 
 def _how_exactly(protocol: Mapping[str, Any]) -> list[str]:
     """Of results that note it: what linear regressors see, and in which precision numbers came about."""
-    seen = {"plain": "see features as they are", "standardised": "see standardised features (not the paper's)"}
+    not_papers = "" if protocol.get("targets") else " (not the paper's)"
+    seen = {"plain": "see features as they are", "standardised": f"see standardised features{not_papers}"}
     said = [f"linear regressors {seen[regressors_of(protocol)]}"] if regressors_of(protocol) in seen else []
     said += [precision_of(protocol)] if precision_of(protocol) else []
     return ["; ".join(said)] if said else []

@@ -163,12 +163,13 @@ def _floor(runs: Sequence[RunRecord], measure: Measure) -> float | None:
 def _run_line(runs: Sequence[RunRecord], measure: Measure, scale: str) -> str:
     """What runs are in one line, without what was read from them."""
     run, protocol, config = runs[0], runs[0].protocol, runs[0].config
+    plain = run.is_own and config.fidelity == "paper"
     pixels, plural = f"{resolution(run)} px", "s" if len(runs) > 1 else ""
     parts = [
         run.dataset,
         f"{pixels}, patches of {config.data.patch} px" if config.data.patch else pixels,
         f"M_tr {config.data.context}, conditioned on {conditioning(config) or 'nothing'}",
-        f"{config.optim.epochs} epochs, fidelity {config.fidelity}",
+        f"{config.optim.epochs} epochs" + ("" if plain else f", fidelity {config.fidelity}"),
         f"{protocol['val_samples']:,} validation samples" if "val_samples" in protocol else "",
         str(value_at(run.trained, "costs.device") or "") if measure.is_cost else "",
         f"OOD set {protocol['ood']}" if measure.key.startswith("ood.") and "ood" in protocol else "",

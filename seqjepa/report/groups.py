@@ -12,7 +12,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from seqjepa.config import RunConfig
-from seqjepa.data.actions import action_name, is_augmentation
+from seqjepa.data.actions import DECLARED, action_name, is_augmentation
 from seqjepa.evaluate.protocol import measured_as
 from seqjepa.methods import METHODS
 from seqjepa.methods.base import Aggregating, Method
@@ -51,7 +51,7 @@ def label(config: RunConfig, m_val: int | None = None) -> str:
             words[0] += f" ({config.data.context},{m_val})"
         words += [CONDITIONS[config.model.condition]] if config.model.condition in CONDITIONS else []
     words += ablations(config)
-    if conditioning(config) and config.data.action != kind_of_data(config):
+    if conditioning(config) and action_name(config.data.action) != kind_of_data(config):
         words.append(f"told {conditioning(config)}")
     words += [config.fidelity] if config.fidelity != "paper" else []
     return ", ".join(words)
@@ -87,7 +87,7 @@ def ablations(config: RunConfig) -> Iterator[str]:
 
 def is_whole(config: RunConfig, *, whatever_told: bool = False) -> bool:
     """Whether it is seq-JEPA without an ablation, told what is usual for its kind of data, which is called the same."""
-    usual = whatever_told or config.data.action == kind_of_data(config)
+    usual = whatever_told or action_name(config.data.action) == kind_of_data(config)
     ablated = config.model.condition != "both" or any(ablations(config))
     return aggregates(config) and usual and not ablated
 
@@ -101,8 +101,10 @@ def conditioning(config: RunConfig) -> str:
 
 
 def kind_of_data(config: RunConfig) -> str:
-    """ "rotation" (stored views), "position" (fixations) or "augmentation"."""
+    """ "rotation" (stored views), "position" (fixations), "augmentation", or "declared" (own actions)."""
     data = config.data
+    if action_name(data.action) == DECLARED:
+        return DECLARED
     if data.patch or data.action == "position":
         return "position"
     return "augmentation" if data.augment != "none" or is_augmentation(data.action) else "rotation"
@@ -169,6 +171,11 @@ class Group:
     def home(self) -> str:
         """The paper's data set whose published numbers these may stand among; "" for other data or resolution."""
         return home(self.runs[0])
+
+    @property
+    def is_own(self) -> bool:
+        """Whether its data are of none of the paper's kinds."""
+        return self.runs[0].is_own
 
     @property
     def seeds(self) -> int:

@@ -45,7 +45,9 @@ def _identity_of_recipe(recipe: str) -> dict[str, Any]:
 
 
 def is_row_of(record: RunRecord, row: Published) -> bool:
-    """Whether the run is what `row` is about, at whatever scale and on whatever set."""
+    """Whether the run is what `row` is about, at whatever scale and on whatever set; no run on own data is."""
+    if record.is_own:
+        return False
     if not row.dataset:
         return _has_costs_of(record, row)
     if row.variant.startswith(WIDTH) and record.config.model.action_dim != int(row.variant.removeprefix(WIDTH)):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from seqjepa.evaluate.results import differently_measured
 from seqjepa.paper.measures import measure_of
-from seqjepa.paper.metrics import NAMED, judged
+from seqjepa.paper.metrics import NAMED, declared_metric, judged
 from seqjepa.paper.published import Published, published
 from seqjepa.report.cells import Cell, beside_published, of_runs
 from seqjepa.report.groups import TABLES_M_VAL, Group, Mean, accuracy, by_data
@@ -97,11 +97,12 @@ def _preference(row: Published) -> tuple[int, int]:
 def counts(groups: Sequence[Group]) -> dict[str, int]:
     """What there is, in numbers."""
     runs = [run for group in groups for run in group.runs]
+    papers = [run for run in runs if not run.is_own]
     return {
         "runs": len(runs),
         "kinds of run": len(groups),
         "evaluated": sum(bool(run.trained) for run in runs),
-        "runs at the paper’s scale": sum(at_scale(run) for run in runs),
+        **({"runs at the paper’s scale": sum(at_scale(run) for run in papers)} if papers else {}),
         "kinds not to be trusted": sum(any(w.grave for w in warnings_of(group)) for group in groups),
     }
 
@@ -113,7 +114,7 @@ def rows_by_data(groups: Sequence[Group]) -> Mapping[str, list[OverviewRow]]:
 
 
 def _data_title(data: str, groups: Sequence[Group]) -> str:
-    evaluated = [run for group in groups for run in group.runs if run.trained]
+    evaluated = [run for group in groups for run in group.runs if run.trained and not run.is_own]
     foreign = bool(evaluated) and not any(run.paper_set for run in evaluated)
     return f"{data} – not a data set of the paper; no difference is meaningful" if foreign else data
 
@@ -172,10 +173,16 @@ def _own_top1(group: Group) -> tuple[Mean | None, Mean | None]:
 
 def _own_r2(group: Group) -> tuple[Mean | None, Mean | None]:
     """Of what the run's kind of data is about, trained and untrained."""
-    for key in (NAMED[metric].key for metric in EQUIVARIANCE):
+    for key in (_declared_r2(group),) if group.is_own else (NAMED[metric].key for metric in EQUIVARIANCE):
         if found := group.mean(key):
             return found, group.mean(key, "untrained") if _measured_alike(group, key) else None
     return None, None
+
+
+def _declared_r2(group: Group) -> str:
+    """Key of the R² that stands for own data: of the first term of its action that has one, else of its columns."""
+    found = [key for key in group.runs[0].trained if key.startswith(("r2_rel_", "r2_indiv_")) and key.endswith("_avg")]
+    return next((key for key in found if key.startswith("r2_rel_")), found[0] if found else "r2")
 
 
 def _measured_alike(group: Group, key: str) -> bool:
@@ -186,6 +193,9 @@ def _measured(group: Group, *found: Headline | None) -> list[str]:
     """Which features, and which value of the paper: the whole protocol is in the tables."""
     if not any(run.trained for run in group.runs):
         return ["not measured yet"]
+    if group.is_own:
+        metric = declared_metric(_declared_r2(group), group.runs[0].protocol.get("targets"))
+        return [metric.label] if metric else []
     return [f"{measure_of(h.row).what} ({h.row.source})" for h in found if h] or ["no row of the paper’s"]
 
 

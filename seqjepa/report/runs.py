@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from seqjepa.config import RunConfig
+from seqjepa.data.actions import DECLARED, action_name
 from seqjepa.evaluate.results import RESULTS_FILE, protocol_lines, read_results
+from seqjepa.paper.measures import value_at
 from seqjepa.paper.sets import paper_set
 from seqjepa.recipes import flatten
 from seqjepa.training.loggers import read_epochs
@@ -70,6 +72,20 @@ class RunRecord:
         else:
             same = trained_on.get("name", self.dataset) == self.protocol.get("dataset")
         return paper_set(self.protocol) if same else ""
+
+    @property
+    def is_own(self) -> bool:
+        """Whether its data are somebody's own, none of the paper's kinds: then a report says nothing of the paper.
+
+        Actions are declared, or columns are (results.json has their `targets`), or views have neither.
+        """
+        data, views = self.config.data, value_at(self.identity, "data.kind") == "views"
+        without = data.action == "none" and views and not data.patch and data.augment == "none"
+        return (
+            bool(self.protocol.get("targets"))
+            or action_name(data.action) == DECLARED
+            or (without and not self.paper_set)
+        )
 
     @property
     def epochs_done(self) -> int:

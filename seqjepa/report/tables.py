@@ -9,19 +9,20 @@ each is seen somewhere. Metrics that the paper does not have are in a table of t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from string import ascii_lowercase
 
 from seqjepa.evaluate.costs import macs_of_networks
+from seqjepa.evaluate.results import keyed_rows
 from seqjepa.paper.footnotes import FOOTNOTES, Footnote
 from seqjepa.paper.measures import Measure, measure_of, value_at
-from seqjepa.paper.metrics import ARROWS, METRICS, Direction, Metric
+from seqjepa.paper.metrics import ARROWS, METRICS, Direction, Metric, declared_metric
 from seqjepa.paper.published import Published, of_source
 from seqjepa.paper.tables import HEADS, LAYOUTS, PAPER_METRICS, TableLayout
 from seqjepa.report.cells import NOTHING, Cell, beside_published, of_runs, published_cell
-from seqjepa.report.groups import Group, aggregates, by_data, conditioning, groups_of, label
+from seqjepa.report.groups import Group, Mean, aggregates, by_data, conditioning, groups_of, label
 from seqjepa.report.match import (
     beside,
     has_networks_of_table_6,
@@ -47,6 +48,13 @@ REPEATED = "TinyImageNet"
 """Has the rows of CIFAR-100 once more."""
 NOT_THE_PAPERS = "Not one of the paper's data sets, so no published values stand here."
 OTHER_RUNS = "Runs that are no row of the tables above, or of which another is nearer to the paper's scale."
+OWN_LEGEND = (
+    "± sample standard deviation over seeds; [ ] 95 % bootstrap interval over validation samples or sequences. ↑ more "
+    "is better, ↓ less. Untrained: the same of the weights that the run began with. Blind: heads that are shown no "
+    f"view and say the best constant. {NOTHING} not measured."
+)
+OWN_CURVES = ("r2_path.both", "rollout.mrr")
+"""Numbers by size that tables of own data have beside those that have a column everywhere."""
 COLUMN_SIZES = (1, 3, 5)
 """Views of which our own tables show numbers that are measured by size."""
 
@@ -136,8 +144,13 @@ def _letter(k: int) -> str:
 
 
 def build_tables(records: Sequence[RunRecord]) -> list[Table]:
-    """Tables 1–12, the poster's, Figures 8–11 as tables, all whole; then those on other data, and of other runs."""
+    """Tables 1–12, the poster's, Figures 8–11 as tables, all whole; then those on other data, and of other runs.
+
+    Of runs on own data alone: one for each set, and nothing of the paper.
+    """
     groups = groups_of(record for record in records if record.trained)
+    if groups and all(group.is_own for group in groups):
+        return own_tables(groups)
     return [*(_published_table(layout, groups) for layout in LAYOUTS), *own_tables(groups)]
 
 
@@ -193,7 +206,10 @@ def own_tables(groups: Sequence[Group]) -> list[Table]:
     For every set last the metrics that the paper does not have, of all its runs.
     """
     tables: list[Table] = []
-    for data, here in by_data(groups).items():
+    for data, everyone in by_data(groups).items():
+        tables += _tables_of_own_data(data, [group for group in everyone if group.is_own])
+        if not (here := [group for group in everyone if not group.is_own]):
+            continue
         if not here[0].runs[0].paper_set:
             tables += [table for layout in FORMS if (table := _own_table(layout, data, here)).rows]
             shown = [group for group in here if _is_shown(group, here)]
@@ -206,6 +222,47 @@ def own_tables(groups: Sequence[Group]) -> list[Table]:
         more = _table_of_runs("more", title, data, here, _own_columns(own_table=True), "")
         tables += [more] if more.columns else []
     return tables
+
+
+def _tables_of_own_data(data: str, groups: Sequence[Group]) -> list[Table]:
+    """All that was measured of runs on data of none of the paper's kinds; last, what heads reach that see no view."""
+    if not groups:
+        return []
+    columns = _columns_of_own_data(groups)
+    table = _table_of_runs("runs", f"Runs on {data}", data, groups, columns, "")
+    blind = {measure.key: group.mean(measure.key, "trained.blind") for group in groups for _, measure in columns}
+    shown = [measure for column, measure in columns if column in table.columns]
+    if not any(blind.get(measure.key) for measure in shown):
+        return [table]
+    cells = tuple(_blind_cell(measure, blind.get(measure.key)) for measure in shown)
+    row = ("blind", "heads that are shown no view", NOTHING, NOTHING)
+    return [replace(table, rows=(*table.rows, (row, cells)))]
+
+
+def _blind_cell(measure: Measure, mean: Mean | None) -> Cell:
+    if mean is None:
+        return Cell()
+    return Cell(
+        ours=mean.times(measure.factor).value, seeds=1, features="constants of training", run="no view is shown"
+    )
+
+
+def _columns_of_own_data(groups: Sequence[Group]) -> list[tuple[TableColumn, Measure]]:
+    """Accuracies, every declared term and column, paths, retrieval and rollouts, then features by themselves."""
+    registered = [metric for metric in METRICS.values() if metric.column]
+    found = [_own_column(m, str(size)) for m in registered for size in (COLUMN_SIZES if m.by_size else [""])]
+    declared = {metric.key: metric for group in groups for metric in _declared_metrics(group)}
+    accuracies = sum(measure.key.startswith("top1") for _, measure in found)
+    found[accuracies:accuracies] = [_own_column(metric, "") for metric in declared.values() if metric.column]
+    found += [_own_column(METRICS[key], str(size)) for key in OWN_CURVES for size in COLUMN_SIZES]
+    return found
+
+
+def _declared_metrics(group: Group) -> Iterator[Metric]:
+    run = group.runs[0]
+    for key, _, _ in keyed_rows({"trained": dict(run.trained)}):
+        if metric := declared_metric(key, run.protocol.get("targets")):
+            yield metric
 
 
 def _own_table(layout: TableLayout, data: str, groups: Sequence[Group]) -> Table:
@@ -250,9 +307,16 @@ def _own_columns(*, own_table: bool) -> list[tuple[TableColumn, Measure]]:
     return [_own_column(metric, str(size)) for metric in metrics for size in (COLUMN_SIZES if metric.by_size else [""])]
 
 
+def legend_of(tables: Sequence[Table]) -> str:
+    """LEGEND, or what is of it where no table is the paper's or of its form."""
+    own = tables and all(table.title.startswith("Runs on ") for table in tables)
+    return OWN_LEGEND if own else LEGEND
+
+
 def _own_column(metric: Metric, size: str) -> tuple[TableColumn, Measure]:
     measure = Measure(f"{metric.key}.{size}".rstrip("."), metric.features.format(size))
-    return TableColumn(metric.column.format(size), metric.scale.unit, metric.scale.better), measure
+    name = metric.column.format(size) if metric.column else metric.label.format(size)
+    return TableColumn(name, metric.scale.unit, metric.scale.better), measure
 
 
 def _table_of_runs(

@@ -17,7 +17,7 @@ from seqjepa.report.runs import RunRecord
 from seqjepa.training.monitor import COLLAPSED_RANK, COLLAPSED_STD
 
 FEATURES = {"z": "z", "agg": "z_AGG"}
-FIRST = ("top1_", "r2_", "rel_rot", "indiv_rot")
+FIRST = ("top1_", "r2_", "rel_", "indiv_")
 """Beginnings of the keys of what single views, aggregates and pairs tell, but for paths."""
 
 
@@ -79,7 +79,8 @@ def _holds(interval: Any, value: float) -> bool:
 def _run_warnings(record: RunRecord, several: bool) -> Iterator[RunWarning]:
     who = f"seed {record.config.seed}: " if several else ""
     yield from (RunWarning(f"{who}{text}", grave=True) for text in _grave(record))
-    yield from map(RunWarning, _smaller_than_the_papers(record))
+    if not record.is_own:
+        yield from map(RunWarning, _smaller_than_the_papers(record))
     if skipped := record.protocol.get("skipped"):
         yield RunWarning(f"not measured: {len(skipped)}, listed with the run")
     if standardised(record.trained):

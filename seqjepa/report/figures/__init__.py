@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from seqjepa.report.figures.accuracy import accuracy_vs_r2, heat_maps
 from seqjepa.report.figures.drawing import Figure
-from seqjepa.report.figures.features import retrieval_rows, umap_figures
+from seqjepa.report.figures.features import own_neighbours, retrieval_rows, umap_figures
 from seqjepa.report.figures.runs import class_by_class, run_curves
-from seqjepa.report.figures.views import path_figure, rollout_curve, scaling, transfer
-from seqjepa.report.groups import groups_of
+from seqjepa.report.figures.views import own_paths, path_figure, rollout_curve, scaling, transfer
+from seqjepa.report.groups import Group, groups_of
 from seqjepa.report.runs import RunRecord
 
 
 def build_figures(records: Sequence[RunRecord]) -> list[Figure]:
     """Figures 3 to 15, rollouts, accuracy class by class, and curves of training.
 
-    Published values are drawn whatever runs there are. Raises FormatError for arrays beside a run that cannot be read.
+    Published values are drawn whatever runs there are, but for runs on own data alone. Raises FormatError for arrays
+    beside a run that cannot be read.
     """
     groups = groups_of(records)
+    own = [group for group in groups if group.is_own]
+    others = [group for group in groups if not group.is_own]
+    ours = [rollout_curve(groups), class_by_class(groups), *run_curves(groups)]
+    if own and not others:
+        return [*_of_own_data(own), *map(_without_the_paper, ours)]
     return [
-        accuracy_vs_r2(groups),
-        retrieval_rows(groups),
-        *umap_figures(groups),
-        path_figure(groups),
-        scaling(groups),
-        *heat_maps(groups),
-        transfer(groups),
-        rollout_curve(groups),
-        class_by_class(groups),
-        *run_curves(groups),
+        accuracy_vs_r2(others),
+        retrieval_rows(others),
+        *umap_figures(others),
+        path_figure(others),
+        scaling(others),
+        *heat_maps(others),
+        transfer(others),
+        *_of_own_data(own),
+        *ours,
     ]
+
+
+def _of_own_data(groups: Sequence[Group]) -> list[Figure]:
+    """Paths and nearest neighbours of runs on data of none of the paper's kinds, where there are any."""
+    return [figure for figure in (own_paths(groups), own_neighbours(groups)) if figure.panels]
+
+
+def _without_the_paper(figure: Figure) -> Figure:
+    return replace(figure, caption=figure.caption.replace(" The paper has no such figure.", ""))

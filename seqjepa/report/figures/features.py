@@ -32,6 +32,15 @@ class Picture(NamedTuple):
 
 def retrieval_rows(groups: Sequence[Group]) -> Figure:
     """A panel for every kind of run, of its first seed that has pictures; numbers: agreement over all queries."""
+    return _neighbours("figure-4", groups)
+
+
+def own_neighbours(groups: Sequence[Group]) -> Figure:
+    """The same of runs on own data."""
+    return _neighbours("neighbours", groups)
+
+
+def _neighbours(name: str, groups: Sequence[Group]) -> Figure:
     panels, rows = [], []
     for group in sorted(groups, key=_shown_first):
         run, arrays = _first_with_pictures(group)
@@ -41,7 +50,7 @@ def retrieval_rows(groups: Sequence[Group]) -> Figure:
         rows.append((group.label, group.data, found.get("class"), found.get("object"), found.get("angle_deg")))
         title = f"{group.label} on {group.data}{_agreement(found)}"
         panels.append(Panel(title, fill("pictures.html", title=title, rows=_pictures(arrays)), wide=True))
-    return figure_of("figure-4", panels, rows, missing=not panels)
+    return figure_of(name, panels, rows, missing=not panels)
 
 
 def _shown_first(group: Group) -> tuple[bool, int]:

@@ -51,6 +51,13 @@ def path_figure(groups: Sequence[Group]) -> Figure:
     return figure_of_charts("figure-6", charts, missing=bool(lacking), digits=".2f", lacking=lacking)
 
 
+def own_paths(groups: Sequence[Group]) -> Figure:
+    """The same of runs on own data, a panel each."""
+    measured = [group for group in groups if group.curve("r2_path.both")]
+    charts = [Chart(f"{group.label} on {group.data}", _our_paths(group), "steps, M_val", "R²") for group in measured]
+    return figure_of_charts("paths", charts, missing=not charts, digits=".2f")
+
+
 def _our_paths(group: Group) -> list[Line]:
     curves = {shown: group.curve(f"r2_path.{key}") for key, shown in PATHS.items()}
     return [line_of(shown, curve) for shown, curve in curves.items() if curve]

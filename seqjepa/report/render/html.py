@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from seqjepa.evaluate.results import keyed_rows, protocol_lines
+from seqjepa.evaluate.results import blind_numbers, keyed_rows, protocol_lines
 from seqjepa.paper.footnotes import FOOTNOTES
 from seqjepa.paper.metrics import better, judged
 from seqjepa.report.figures.drawing import Figure
@@ -17,7 +17,7 @@ from seqjepa.report.groups import Group, groups_of, label
 from seqjepa.report.overview import counts, rows_by_data, signed
 from seqjepa.report.render import SIGN, fill
 from seqjepa.report.runs import RunRecord, provenance
-from seqjepa.report.tables import LEGEND, MARK, NOTHING, Table
+from seqjepa.report.tables import MARK, NOTHING, Table, legend_of
 from seqjepa.report.warnings import is_first, lost_to_untrained, standardised
 
 TITLE = "seq-JEPA: our runs beside the paper"
@@ -25,6 +25,8 @@ LEAD = (
     "Published numbers are those of arXiv 2505.03176; ours were measured by seqjepa evaluate. What was not measured is "
     "shown as missing."
 )
+OWN_TITLE = "seq-JEPA: runs on own data"
+OWN_LEAD = "Numbers were measured by seqjepa evaluate on frozen features. What was not measured is shown as missing."
 TRAINING = ("loss", "collapse", "online-probes", "learning-rate")
 """Keys of figures that are about training."""
 
@@ -47,23 +49,36 @@ def render_report(records: Sequence[RunRecord], tables: Sequence[Table], figures
     training = [figure for figure in figures if figure.key in TRAINING]
     others = [figure for figure in figures if figure.key not in TRAINING]
     missing = [figure for figure in figures if figure.missing]
+    own = is_of_own_data(records)
     sections = [
         PageSection("standing", "Where each run stands", overview_html(groups)),
         PageSection("numbers", "Every number", every_number(groups)),
         PageSection("tables", "Tables", _tables_html(tables, fold)),
-        PageSection("footnotes", "Where the paper contradicts itself", _footnotes_html(tables, fold)),
+        PageSection("footnotes", "Where the paper contradicts itself", _footnotes_html(tables, fold, own)),
         PageSection("figures", "Figures", _figures_html(others, fold)),
         PageSection("training", "Training", _figures_html(training, fold)),
         PageSection("missing", "Not measured", fill("missing.html", figures=missing) if missing else Markup()),
         PageSection("provenance", "Provenance", _provenance_html(groups)),
     ]
-    header = Markup("<h1>{}</h1>\n<p class=lead>{}</p>").format(TITLE, LEAD)
-    return page_html(TITLE, header, sections, contents=True, sign=SIGN)
+    title = title_of(records)
+    header = Markup("<h1>{}</h1>\n<p class=lead>{}</p>").format(title, OWN_LEAD if own else LEAD)
+    return page_html(title, header, sections, contents=True, sign=SIGN)
+
+
+def is_of_own_data(records: Sequence[RunRecord]) -> bool:
+    """Whether there are runs, all on data of none of the paper's kinds: then nothing is said of it."""
+    return bool(records) and all(record.is_own for record in records)
+
+
+def title_of(records: Sequence[RunRecord]) -> str:
+    """Of the page and of the tables as Markdown."""
+    return OWN_TITLE if is_of_own_data(records) else TITLE
 
 
 def overview_html(groups: Sequence[Group]) -> Markup:
     """Counts, then a row for each kind of run, by data. It tells by words and signs, not by colour alone."""
-    return fill("overview.html", counts=counts(groups), data=rows_by_data(groups))
+    own = bool(groups) and all(group.is_own for group in groups)
+    return fill("overview.html", counts=counts(groups), data=rows_by_data(groups), own=own)
 
 
 def table_html(table: Table, *, closed: bool = False) -> Markup:
@@ -100,7 +115,7 @@ def numbers_table(results: Mapping[str, Any]) -> Markup:
 
 def _number_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """As the macro `numbers` takes them."""
-    not_plain = standardised(results.get("trained", {}))
+    not_plain, blind = standardised(results.get("trained", {})), blind_numbers(results)
     return [
         {
             "key": key,
@@ -111,6 +126,7 @@ def _number_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
             "trained": shown_number(trained),
             "untrained": shown_number(untrained),
             "gain": shown_number(gain, "+"),
+            **({"blind": shown_number(blind.get(key))} if blind else {}),
         }
         for key, name, (trained, untrained, gain) in keyed_rows(dict(results))
     ]
@@ -160,7 +176,7 @@ def _tables_html(tables: Sequence[Table], fold: bool) -> Markup:
         return Markup()
     ours = [table for table in tables if table.is_measured]
     alone = [table for table in tables if not table.is_measured]
-    values = {"beginnings": _beginnings(tables), "table_html": table_html, "LEGEND": LEGEND}
+    values = {"beginnings": _beginnings(tables), "table_html": table_html, "LEGEND": legend_of(tables)}
     return fill("tables.html", ours=ours, alone=alone, fold=fold, **values)
 
 
@@ -178,8 +194,10 @@ def _beginnings(articles: Sequence[Table] | Sequence[Figure]) -> Counter[str]:
     return Counter(article.title.partition(":")[0] for article in articles)
 
 
-def _footnotes_html(tables: Sequence[Table], fold: bool) -> Markup:
-    """Numbered as the tables refer to them; closed where no table with numbers of ours does."""
+def _footnotes_html(tables: Sequence[Table], fold: bool, own: bool) -> Markup:
+    """Numbered as the tables refer to them; closed where no table with numbers of ours does. None of own data."""
+    if own:
+        return Markup()
     used = any(table.is_measured and table.footnotes for table in tables)
     return fill("footnotes.html", FOOTNOTES=FOOTNOTES, closed=fold and not used)
 

@@ -14,7 +14,7 @@ from typing import Any
 from seqjepa.paper.footnotes import FOOTNOTES
 from seqjepa.report.cells import Cell
 from seqjepa.report.render import SIGN
-from seqjepa.report.tables import LEGEND, MARK, Table, TableColumn
+from seqjepa.report.tables import MARK, Table, TableColumn, legend_of
 
 SPECIAL = re.compile(r"([\\`*_|<>\[\]])")
 
@@ -24,7 +24,7 @@ def markdown_document(title: str, tables: Sequence[Table]) -> str:
     used = {note.number for table in tables for note in table.footnotes}
     notes = "".join(f"[^{note.number}]: {_escaped(note.text)}\n" for note in FOOTNOTES if note.number in used)
     return (
-        f"<!-- {SIGN} -->\n\n# {_escaped(title)}\n\n{_escaped(LEGEND)}\n\n"
+        f"<!-- {SIGN} -->\n\n# {_escaped(title)}\n\n{_escaped(legend_of(tables))}\n\n"
         + "\n".join(map(markdown, tables))
         + f"\n{notes}"
     )
