@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from seqjepa.data.actions import ROTATION_COLUMNS
+from seqjepa.data.sampling import with_windows
 from seqjepa.devices import pick_device
 from seqjepa.evaluate.results import read_results
 from seqjepa.experiments.compare_table import different_protocols, method_row, progress_line, untrained_row
@@ -22,6 +23,7 @@ from seqjepa.experiments.job import Job, Say, refuse_other_runs, run_job
 from seqjepa.experiments.scale import RunScale, load_scale
 from seqjepa.files import write_file
 from seqjepa.methods import METHODS
+from seqjepa.methods.base import Method
 from seqjepa.recipes import did_you_mean, load_recipe
 from shards.errors import ConfigError, UsageError
 from shards.files import refuse_foreign
@@ -83,12 +85,26 @@ class Comparison:
         views_per_step = load_scale(self.scale).compare.views_per_step
         return plan_steps(_training_samples(self.shards), self.steps, views_per_step)
 
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Why methods are not compared on own data, by name: they need actions or parameters that it has not."""
+        spec = own_views(ShardSet.open(self.shards))
+        return {} if spec is None else {m: why for m in self.methods if (why := _why_not_on(spec, METHODS[m]))}
+
     def jobs(self) -> dict[str, list[Job]]:
-        """By method, one for each seed. The first method's initial weights are evaluated too: all share the encoder."""
-        scale, schedule = load_scale(self.scale), self.schedule()
+        """By method, one for each seed. The first method's initial weights are evaluated too: all share the encoder.
+
+        ConfigError: no method can be trained on these shards.
+        """
+        scale, schedule, left_out = load_scale(self.scale), self.schedule(), self.left_out
+        spec = own_views(ShardSet.open(self.shards))
+        own = () if spec is None else _settings_of_own_data(spec)
+        methods = [method for method in self.methods if method not in left_out]
+        if not methods:
+            raise ConfigError("; ".join(f"{method} {why}" for method, why in left_out.items()))
         found: dict[str, list[Job]] = {}
-        for method in self.methods:
-            settings = (*method_settings(method, scale), *_common_settings(method, scale, schedule))
+        for method in methods:
+            settings = (*method_settings(method, scale), *_common_settings(method, scale, schedule), *own)
             asked = scale.compare.evaluation.model_dump(exclude_unset=True)
             found[method] = [
                 Job(
@@ -97,7 +113,7 @@ class Comparison:
                     settings=(*settings, f"name=compare-{method}", f"seed={seed}"),
                     shards=self.shards,
                     evaluation={**asked, "seed": seed},
-                    untrained=method == self.methods[0],
+                    untrained=method == methods[0],
                 )
                 for seed in self.seeds
             ]
@@ -151,19 +167,39 @@ def _common_settings(method: str, scale: RunScale, schedule: Schedule) -> tuple[
     )
 
 
-def _training_samples(shards: Path) -> int:
-    """Samples of the training split of a set of views whose rotations are known."""
-    opened = ShardSet.open(shards)
+def own_views(opened: ShardSet) -> ViewSpec | None:
+    """What a set of somebody's own views holds, by order or by actions that it declares; None: any other set."""
     spec = opened.info.spec
+    if not isinstance(spec, ViewSpec) or set(ROTATION_COLUMNS) <= set(spec.param_names):
+        return None
+    return spec if spec.ordered or spec.actions is not None or not spec.params else None
+
+
+def _settings_of_own_data(spec: ViewSpec) -> tuple[str, ...]:
+    return ("data.action=shards", *(("data.order=window",) if spec.ordered else ()))
+
+
+def _why_not_on(spec: ViewSpec, method: type[Method]) -> str:
+    """Why a method cannot be trained on such views; "" if it can."""
+    if missing := [name for name in method.params_needed if name not in spec.param_names]:
+        return f"needs views with {', '.join(missing)}"
+    return "needs actions, and the set declares none" if method.uses_actions and not spec.actions else ""
+
+
+def _training_samples(shards: Path) -> int:
+    """Samples of the training split of a set of views whose rotations are known, or of somebody's own."""
+    opened = ShardSet.open(shards)
+    spec, own = opened.info.spec, own_views(opened)
     names = [field.name for field in spec.params] if isinstance(spec, ViewSpec) else []
-    if missing := [name for name in ROTATION_COLUMNS if name not in names]:
+    if own is None and (missing := [name for name in ROTATION_COLUMNS if name not in names]):
         raise ConfigError(
             f"{shards} has no views with {', '.join(missing)}, and methods are compared on rotations; give shards of "
-            "3DIEBench or 3DIE-Synth (`seqjepa-data shard 3diebench`, `seqjepa demo`)"
+            "3DIEBench or 3DIE-Synth (`seqjepa-data shard 3diebench`, `seqjepa demo`), or of views that declare actions"
         )
     if "train" not in opened.splits:
         raise ConfigError(f"{shards} has no split train; it has {', '.join(opened.splits)}")
-    return len(opened.split("train"))
+    index = opened.split("train")
+    return len(with_windows(index, max(LENGTHS)) if own is not None and own.ordered else index)
 
 
 def plan_steps(samples: int, steps: int, views_per_step: int) -> Schedule:
@@ -221,6 +257,8 @@ def compare(
         refuse_foreign(out / FILE, SIGN, "seqjepa compare")
     for job in chain(*jobs.values()):  # every mistake before the first minute
         refuse_other_runs(job, out)
+    for method, why in comparison.left_out.items():
+        hear(f"{method} is left out: it {why}")
     rows = []
     for number, (method, mine) in enumerate(jobs.items(), start=1):
         hear(f"[{number}/{len(jobs)}] {method}")
@@ -240,8 +278,10 @@ def _settings_of(comparison: Comparison, jobs: Mapping[str, list[Job]], run: Pat
     """What was compared and how, for the notes under the table."""
     schedule, protocol = comparison.schedule(), read_results(run)["trained"]["protocol"]
     known = ("dataset", "resolution", "train_samples", "val_samples", "probe_epochs")
+    targets = {"targets": protocol["targets"]} if protocol.get("targets") else {}
     return {
         **{key: protocol[key] for key in known},
+        **targets,
         "shards": str(comparison.shards),
         "scale": comparison.scale,
         "steps_asked": comparison.steps,

@@ -10,6 +10,7 @@ from typing import Any
 from seqjepa.evaluate.protocol import differences
 from seqjepa.evaluate.results import read_results
 from seqjepa.methods.flops import count_macs
+from seqjepa.paper.metrics import columns_text
 from seqjepa.training.checkpoint import load_run
 from seqjepa.training.loggers import read_epochs
 from seqjepa.training.run import METRICS
@@ -68,8 +69,16 @@ def _scores(results: Mapping[str, Any]) -> dict[str, Any]:
         "top1": results.get("top1_z") if most is None else sizes[most],
         "top1_of": plain if most is None else f"z_AGG of {most} views",
         "top1_z": results.get("in_context", {}).get("encoder", results).get("top1_z"),
-        **{key: results.get(name) for key, name in SCORES.items()},
+        **{key: results.get(name) for key, name in _keys_of_r2(results["protocol"].get("targets", {})).items()},
     }
+
+
+def _keys_of_r2(targets: Mapping[str, Any]) -> Mapping[str, str]:
+    """SCORES, or the same of own data: of the first term between views and of the first target of one view."""
+    if not targets:
+        return SCORES
+    first = {of: next((key for key in targets if key.startswith(f"{of}_")), of) for of in ("rel", "indiv")}
+    return {key: name.replace(f"{of}_rot", first[of]) for of in first for key, name in SCORES.items() if of in name}
 
 
 def _over_runs(statistic: Callable[[list[Any]], float], each: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
@@ -135,6 +144,11 @@ def notes(comparison: Mapping[str, Any]) -> list[str]:
     found += [
         f"measured otherwise than the first run, so not comparable: {name} ({', '.join(parts)}); evaluate it again"
         for name, parts in s.get("differently_measured", {}).items()
+    ]
+    found += [
+        f"R² {of}: {columns_text(target)}"
+        for of in ("rel", "indiv")
+        if (target := next((t for key, t in s.get("targets", {}).items() if key.startswith(f"{of}_")), None))
     ]
     others = [f"{row['method']} {row['top1_of']}" for row in _all_rows(comparison) if row["top1_of"] != ONE_VIEW]
     return found + ([f"top-1: {ONE_VIEW}, but {', '.join(others)}"] if others else [])

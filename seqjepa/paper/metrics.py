@@ -160,7 +160,10 @@ METRICS: dict[str, Metric] = {
     metric.key: metric
     for metric in (
         *OF_VIEWS,
-        *(Metric(f"r2_path.{name}", f"R² path, {shown}, M = {{}}", EXPLAINED) for name, shown in PATHS.items()),
+        *(
+            Metric(f"r2_path.{name}", f"R² path, {shown}, M = {{}}", EXPLAINED, "[z_AGG; e_M], M = {}")
+            for name, shown in PATHS.items()
+        ),
         *_under(IN_CONTEXT, "in_context.encoder.{key}", "{label}, without the transformer"),
         *_under(IN_CONTEXT, "in_context.rotation.{key}", "{label}, context of rotation, {{}} tokens"),
         *_under(IN_CONTEXT, "in_context.colour.{key}", "{label}, context of colour, {{}} tokens"),
@@ -178,7 +181,7 @@ METRICS: dict[str, Metric] = {
         Metric(
             "neighbours.angle_deg_chance", f"{NEIGHBOURS}, mean angle to the query, degrees by chance", CHANCE_DEGREES
         ),
-        Metric("rollout.mrr", "MRR of a rollout, {} steps ahead", SHARE),
+        Metric("rollout.mrr", "MRR of a rollout, {} steps ahead", SHARE, "val–val, {} steps ahead"),
         Metric("rollout.h1", "H@1 of a rollout, {} steps ahead", SHARE),
         Metric("rollout.mrr_teacher", "MRR from true features, step {}", SHARE),
         Metric("rollout.mrr_blind", "MRR of a rollout from another object's views, {} steps ahead", CHANCE),
@@ -234,7 +237,7 @@ _NUMBERS: Mapping[tuple[str, str], tuple[str, Scale, str]] = {
     ("r2_", "_avg"): ("R² {}, avg", EXPLAINED, "R² {}"),
     ("r2_", "_pool"): ("R² {}, pooled", EXPLAINED, ""),
     ("r2_", "_agg"): ("R² {}", EXPLAINED, ""),
-    ("", "_deg"): ("{}, mean error in degrees", DEGREES, "Error of {}, degrees"),
+    ("", "_deg"): ("{}, mean error in degrees", DEGREES, "Error of {}"),
     ("", "_deg_median"): ("{}, median error in degrees", DEGREES, ""),
     ("", "_rmse"): ("{}, root mean square error", ERROR, "Error of {}"),
     ("top1_", ""): ("top-1 {}", ACCURACY, "Top-1 {}"),

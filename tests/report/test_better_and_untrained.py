@@ -55,8 +55,10 @@ def test_errors_angles_and_costs_are_better_when_lower_and_what_a_guess_reaches_
     lower = {key for key in ROWS if better(key) == "lower"}
     neither = {key for key in ROWS if better(key) == ""}
     last = {key.rpartition(".")[2] for key in lower}
-    of_terms = {f"{kind}_term{n}_deg{end}" for kind in ("rel", "indiv") for n in range(1, 9) for end in ("", "_median")}
-    assert last == {*ERRORS, *of_terms, "angle_deg"}
+    assert last == {*ERRORS, "angle_deg"}
+    for end in ("deg", "deg_median", "rmse"):
+        assert better(f"rel_term12_{end}") == better(f"indiv_state_{end}") == "lower"
+    assert better("r2_rel_term12_avg") == better("top1_indiv_term3") == better("r2_indiv_state_agg.5") == "higher"
     assert all(better(key) == "lower" for key in ROWS if key.rpartition(".")[2] in last)
     assert neither == {key for key in ROWS if key.endswith(("_chance", "_blind"))}
     assert better("in_context.rotation.rel_rot_deg.126") == better(("costs", "macs_g", "3")) == "lower"
