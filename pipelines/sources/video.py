@@ -331,7 +331,7 @@ class _Reader:
         if target and target.fit == "crop":
             frame = self._centre(frame, height, width)
         rgb = self.convert.reformat(
-            frame, width, height, "rgb24", interpolation=self.flags, dst_color_range="JPEG", threads=1
+            frame, width, height, "gbrp", interpolation=self.flags, dst_color_range="JPEG", threads=1
         )
         return turn.apply(rgb.to_ndarray())
 
