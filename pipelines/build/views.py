@@ -151,7 +151,7 @@ def _views_provenance(source: ViewSource, asked: BuildOptions, found: Survey, re
         "source": {**found.identity, "objects": len(found.records), "image_size": list(found.source_size)},
         **({"split_rule": source.settled["split_rule"]} if "split_rule" in source.settled else {}),
         "views": report.images,
-        "resize": "none, same size" if same_size else f"{f'{asked.fit}, ' if mixed else ''}PIL bilinear, antialiased",
+        "resize": "none, same size" if same_size else f"{f'{asked.fit}, ' if mixed else ''}{source.resampler}",
         "bad_views": named(report.bad),
         "versions": {**encoder_versions(), "pyarrow": version("pyarrow")},
         **outcome(report, found.setting, "views"),

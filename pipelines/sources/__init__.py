@@ -189,6 +189,7 @@ class ViewSource(Source):
     random_access  False for one file that is read from front to back
     ordered        view_ids are steps of a sequence
     mixed_sizes    images may differ in size, if --size says what they become; they may be of any kind
+    resampler      what makes images smaller or larger, for provenance
     views_per_sample  N where a longer sequence takes several records of N views each, the last of fewer; 0: each record
                    is an object of its own, and N the most views that any has
     """
@@ -201,6 +202,7 @@ class ViewSource(Source):
     random_access: bool = True
     ordered: bool = False
     mixed_sizes: bool = False
+    resampler: str = "PIL bilinear, antialiased"
     views_per_sample: int = 0
 
     @abstractmethod

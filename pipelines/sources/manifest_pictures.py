@@ -14,7 +14,6 @@ from pipelines.sources.locate import list_source, locate
 from pipelines.sources.manifest_rows import Rows
 from pipelines.sources.table import FilePictures, Pictures
 from pipelines.sources.video import SUFFIXES
-from shards.errors import FormatError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,7 +49,7 @@ def pictures_of(
 def _frames(
     rows: Rows, files: FilePictures, names: pa.ChunkedArray, seconds: np.ndarray | None, order: np.ndarray
 ) -> Pictures | None:
-    from pipelines.sources.video_pictures import VideoPictures
+    from pipelines.sources.video_pictures import VideoError, VideoPictures
 
     root = files.reader.path / files.reader.root
     of, paths = distinct(names)
@@ -60,7 +59,9 @@ def _frames(
         else:
             assert seconds is not None
             found = VideoPictures.by_time(root, paths, of, seconds, rows.raw.where)
-    except FormatError as error:
-        rows.mistakes.add(str(error), "videos")
+    except VideoError as error:
+        for line in error.lines:
+            rows.mistakes.add(line, "videos")
+        rows.mistakes.count_more(error.count - len(error.lines))
         return None
     return replace(found, of=found.of[order], numbers=found.numbers[order])

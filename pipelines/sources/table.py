@@ -151,6 +151,7 @@ class TableSource(ViewSource):
         self.given = {**(options or {}), "views_per_sample": views_per_sample}
         self.params, self.actions, self.ordered = table.fields, table.actions, table.ordered
         self.classes = class_names(table.labels)
+        self.resampler = getattr(table.pictures, "resampler", self.resampler)
         lengths = np.diff(table.bounds)
         if views_per_sample is None:
             views_per_sample = choose_views_per_sample(lengths)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -27,6 +27,14 @@ NAMED = 20
 SAMPLE_PICTURES, SAMPLE_BYTES = 64, 64 << 20
 
 
+class VideoError(FormatError):
+    """What is wrong with videos, or with rows that name their frames. `lines`: the first 20; `count` of all."""
+
+    def __init__(self, lines: list[str], count: int):
+        super().__init__("; ".join(lines) + ("; …" if count > NAMED else ""))
+        self.lines, self.count = lines, count
+
+
 @dataclass(frozen=True)
 class VideoPictures:
     """A frame of a video for each of R rows, implementing Pictures of sources/table.py.
@@ -36,6 +44,8 @@ class VideoPictures:
     of       int [R], which video each row is in
     numbers  int64 [R], which of its frames, from 0, in the order in which they are shown
     """
+
+    resampler: ClassVar[str] = "swscale bilinear, antialiased"
 
     root: Path
     names: Sequence[str]
@@ -47,7 +57,7 @@ class VideoPictures:
     def by_number(
         cls, root: Path, names: Sequence[str], of: np.ndarray, numbers: np.ndarray, where: Callable[[int], str]
     ) -> VideoPictures:
-        """numbers: int [R]; where: row → "metadata.csv, row 17". FormatError, the first 20 mistakes at once."""
+        """numbers: int [R]; where: row → "metadata.csv, row 17". VideoError: a FormatError of the first 20 at once."""
         indexes = index_videos(root, names)
         counts = np.array([len(index) for index in indexes])[of]
         wrong = np.flatnonzero((numbers < 0) | (numbers >= counts))
@@ -69,7 +79,7 @@ class VideoPictures:
     ) -> VideoPictures:
         """times: float64 [R], presentation times in s, as ffprobe prints them (`pts_time`).
 
-        FormatError, the first 20 mistakes at once: no frame is as near as `tolerance_s`.
+        VideoError, the first 20 at once: no frame is as near as `tolerance_s`.
         """
         indexes = index_videos(root, names)
         numbers, found = np.zeros(len(times), np.int64), np.zeros(len(times))
@@ -164,7 +174,7 @@ class FramesInTurn:
 
 
 def index_videos(root: Path, names: Sequence[str]) -> list[VideoIndex]:
-    """FormatError, the first 20 mistakes at once, each naming its file. UsageError: PyAV is missing."""
+    """VideoError, the first 20 at once, each naming its file. UsageError: PyAV is missing."""
     pyav()
     indexes: list[VideoIndex] = []
     mistakes: list[str] = []
@@ -198,6 +208,6 @@ def _spread(values: np.ndarray, count: int) -> np.ndarray:
 
 
 def _refuse(mistakes: Iterator[str]) -> None:
-    named = [line for line, _ in zip(mistakes, range(NAMED + 1), strict=False)]
-    if named:
-        raise FormatError("; ".join(named[:NAMED]) + ("; …" if len(named) > NAMED else ""))
+    lines = list(itertools.islice(mistakes, NAMED))
+    if lines:
+        raise VideoError(lines, len(lines) + sum(1 for _ in mistakes))
