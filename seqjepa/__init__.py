@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from seqjepa.data.webdataset_pipeline import webdataset
+    from seqjepa.model import load
+    from seqjepa.sequences import open_sequences
 
-__all__ = ["webdataset"]
+__all__ = ["load", "open_sequences", "webdataset"]
+
+_FOUND_IN = {"load": "model", "open_sequences": "sequences", "webdataset": "data.webdataset_pipeline"}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "webdataset":
-        from seqjepa.data.webdataset_pipeline import webdataset
-
-        return webdataset
+    if name in _FOUND_IN:
+        return getattr(import_module(f"seqjepa.{_FOUND_IN[name]}"), name)
     raise AttributeError(f"module 'seqjepa' has no attribute {name!r}; it offers: {', '.join(__all__)}")
 
 

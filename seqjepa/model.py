@@ -1,0 +1,234 @@
+"""A trained run in use: `seqjepa.load(RUN)`, then embed, aggregate, predict, roll out.
+
+Letters: M views of a context, K steps ahead, D width of z, A numbers of an action; … any number of axes before, which
+every result has too: one sequence gives one z_AGG, a batch of them gives a batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from seqjepa.config import RunConfig
+from seqjepa.data.actions import actions_between, is_augmentation
+from seqjepa.data.augment.parameters import constants_for, scaled
+from seqjepa.data.augment.recipes import build_recipe
+from seqjepa.devices import pick_device
+from seqjepa.evaluate.features import embed
+from seqjepa.evaluate.walks import roll_out
+from seqjepa.methods.base import Aggregating, Method, PredictsViews
+from seqjepa.models.precision import full_float32
+from seqjepa.training.checkpoint import LoadedRun, load_run
+from shards.errors import UsageError
+from shards.schema import ActionSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+Images = Image.Image | np.ndarray | Tensor | list[Any] | tuple[Any, ...]
+"""PIL images; NumPy uint8 […, H, W, 3]; torch uint8 or, within 0 … 1, float […, 3, H, W]; or a list of these."""
+Protocol = TypeVar("Protocol")
+
+
+def load(run: str | Path, device: str = "auto", *, untrained: bool = False) -> Model:
+    """A run's model, frozen and in eval mode. `untrained`: with the weights that it began with.
+
+    Raises UsageError for a device that is not there, FormatError or DamageError as training.checkpoint.load_run.
+    """
+    where = pick_device(device)
+    return Model(load_run(Path(run), where, untrained=untrained), where)
+
+
+@dataclass(frozen=True)
+class RunActions:
+    """What the run's actions are made of. terms: see shards.schema.ActionTerm; size A; columns, in order."""
+
+    spec: ActionSpec
+
+    @property
+    def size(self) -> int:
+        return self.spec.size
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.spec.columns
+
+    def between(self, params: ArrayLike, columns: Sequence[str] = (), stride: int = 1) -> np.ndarray:
+        """Parameters of views […, M, P] → the actions between neighbours, float32 […, M − 1, A].
+
+        columns  names of the P parameters; by default those of this action, in their order
+        stride   of commands: params are of all (M − 1) · stride + 1 steps, every stride-th of which is a view
+
+        Raises ConfigError for columns that are missing and for values that are none of the term's.
+        """
+        values = np.asarray(params, np.float32)
+        names = tuple(columns) or self.columns
+        if values.ndim < 2 or values.shape[-1] != len(names):
+            wanted = f"[views, {len(names)}]: {', '.join(names)}"
+            raise UsageError(f"params have the shape {list(values.shape)}; needed is {wanted}")
+        made = actions_between(values.reshape(-1, *values.shape[-2:]), names, self.spec, stride)
+        return made.reshape(*values.shape[:-2], *made.shape[-2:])
+
+
+class Model:
+    """A run's networks and what they need to be fed: sizes, normalisation, actions. Features are float32 tensors."""
+
+    def __init__(self, run: LoadedRun, device: torch.device) -> None:
+        self.config: RunConfig = run.config
+        self.data, self.device = run.data, device
+        self.method: Method = run.method.to(device).eval().requires_grad_(False)
+        self._action = run.action
+
+    @cached_property
+    def action_spec(self) -> RunActions:
+        """What takes a view to the next. Of baked augmentations the constants of z-scores stand with the set alone."""
+        spec = self._action
+        if is_augmentation(spec) and self.data.augment != "none":
+            recipe, author = build_recipe(self.data.augment), self.config.fidelity == "author"
+            size = self.data.image_height, self.data.image_width
+            spec = scaled(spec, None if author else constants_for(recipe, *size))
+        return RunActions(spec)
+
+    @torch.inference_mode()
+    def embed(self, images: Images) -> Tensor:
+        """z of the (online) encoder […, D], on the model's device.
+
+        Images are resized (bilinear, antialiased, whatever their proportions) to what the run was trained on, and
+        normalised as in training. Of a run on patches at fixations, images of the patch's size are patches; others are
+        whole images. Raises UsageError for what is no image.
+        """
+        views, leading = self._views(images)
+        with full_float32():
+            z = embed(self.method, views.to(self.device), (tuple(self.data.mean), tuple(self.data.std)))
+        return z.reshape(*leading, z.shape[-1])
+
+    @torch.inference_mode()
+    def aggregate(self, views: Images | None, actions: ArrayLike | Tensor | None = None, *, z: Tensor | None = None):
+        """z_AGG […, D'] of M views, images as in embed with one more axis […, M], and actions […, M − 1, A] between.
+
+        M is free. z […, M, D]: features that embed gave, in the place of the views. Without actions: M = 1, or a run
+        that is told none. UsageError: the method has no aggregate, or shapes that do not fit.
+        """
+        method = self._having(Aggregating, "aggregate")
+        known, told, leading = self._context(views, actions, z, ahead=0)
+        with full_float32():
+            z_agg = method.aggregate(known, told)
+        return z_agg.reshape(*leading, z_agg.shape[-1])
+
+    @torch.inference_mode()
+    def predict(self, z_agg: Tensor, action: ArrayLike | Tensor) -> Tensor:
+        """ẑ […, D] of the view that `action` […, A] leads to, from z_AGG […, D'] of those before (paper eq. 4).
+
+        UsageError: the method predicts no views.
+        """
+        method, told = self._having(PredictsViews, "predict"), self._actions(action)
+        if told.shape[:-1] != z_agg.shape[:-1] or told.shape[-1] != self._action.size:
+            wanted = [*z_agg.shape[:-1], self._action.size]
+            raise UsageError(f"action has the shape {list(told.shape)}; for this z_AGG it is {wanted}")
+        with full_float32():
+            z = method.predict(z_agg.to(self.device).reshape(-1, z_agg.shape[-1]), told.reshape(-1, told.shape[-1]))
+        return z.reshape(*z_agg.shape[:-1], z.shape[-1])
+
+    @torch.inference_mode()
+    def rollout(
+        self, views: Images | None, actions: ArrayLike | Tensor, steps: int | None = None, *, z: Tensor | None = None
+    ) -> Tensor:
+        """ẑ […, K, D] of the K views that follow M true ones, each predicted from the predictions before it.
+
+        actions […, M − 1 + K, A]: the whole way, first those between the views. steps: K, if not all of them. A
+        prediction is brought to the mean length of the context's features before it stands for a view.
+        """
+        method = self._having(PredictsViews, "rollout")
+        known, told, leading = self._context(views, actions, z, ahead=steps)
+        with full_float32():
+            ahead = roll_out(method, known, told)
+        return ahead.reshape(*leading, *ahead.shape[-2:])
+
+    def _having(self, protocol: type[Protocol], what: str) -> Protocol:
+        if not isinstance(self.method, protocol):
+            raise UsageError(f"{self.config.method} has no {what}: it makes features of single views; use embed")
+        return self.method
+
+    def _context(
+        self, views: Images | None, actions: ArrayLike | Tensor | None, z: Tensor | None, ahead: int | None
+    ) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+        """z [b, M, D], actions [b, M − 1 + K, A], and the shape of the b sequences. ahead: K; None: all there are."""
+        if (views is None) == (z is None):
+            raise UsageError("give either views or z")
+        known = self.embed(views) if z is None else z.to(self.device, torch.float32)  # pyright: ignore[reportArgumentType]
+        if known.ndim < 2:
+            raise UsageError("a context is several views: an axis of M views before those of the image")
+        *leading, m, _ = known.shape
+        if actions is None and (m == 1 or not self._action.size):
+            actions = known.new_zeros(*leading, m - 1, self._action.size)
+        told = self._actions([] if actions is None else actions)
+        needed = m - 1 + (ahead or 0) if ahead is not None or told.ndim < 2 else max(m - 1, told.shape[-2])
+        wanted = [*leading, needed, self._action.size]
+        told = told[..., :needed, :] if told.ndim > 1 else told
+        if list(told.shape) != wanted:
+            raise UsageError(f"actions have the shape {list(told.shape)}; {m} views and what follows need {wanted}")
+        many = math.prod(leading)
+        return known.reshape(many, m, -1), told.reshape(many, *wanted[-2:]), tuple(leading)
+
+    def _actions(self, actions: ArrayLike | Tensor) -> Tensor:
+        values = actions if isinstance(actions, Tensor) else torch.from_numpy(np.array(actions, np.float32))
+        return values.to(self.device, torch.float32)
+
+    def _views(self, images: Images) -> tuple[Tensor, tuple[int, ...]]:
+        """Any images → (uint8 or float in 0 … 255 [n, 3, H, W] of the run's size, the shape before an image's axes)."""
+        if isinstance(images, list | tuple):
+            parts = [self._views(image) for image in images]
+            if not parts:
+                raise UsageError("no image was given")
+            if len({leading for _, leading in parts}) > 1 or len({views.dtype for views, _ in parts}) > 1:
+                raise UsageError("a list of images of several forms; give images or stacks of one form")
+            return torch.cat([views for views, _ in parts]), (len(parts), *parts[0][1])
+        if isinstance(images, Image.Image):
+            images = np.asarray(images.convert("RGB"))
+        views = _as_tensor(images)
+        return self._resized(views.flatten(0, -4) if views.ndim > 3 else views[None]), tuple(views.shape[:-3])
+
+    def _resized(self, views: Tensor) -> Tensor:
+        """[n, 3, h, w] → [n, 3, H, W]."""
+        data, found = self.data, tuple(views.shape[-2:])
+        seen = (data.height, data.width)
+        wanted = seen if found == seen or not data.patch else (data.image_height, data.image_width)
+        if found == wanted:
+            return views
+        if views.dtype == torch.uint8:  # as shards are made, to the bit
+            return torch.stack([_resized_by_pil(view, wanted) for view in views])
+        from torchvision.transforms.v2.functional import resize
+
+        return resize(views, list(wanted), antialias=True)
+
+
+def _as_tensor(images: Any) -> Tensor:
+    """[…, 3, H, W], uint8 or float in 0 … 255."""
+    if isinstance(images, Tensor) and images.ndim >= 3 and images.shape[-3] == 3:
+        if images.dtype == torch.uint8:
+            return images
+        if images.is_floating_point():
+            if not (float(images.min()) >= -1e-3 and float(images.max()) <= 1 + 1e-3):
+                raise UsageError("float images are within 0 … 1 before normalisation, which the model does itself")
+            return images.float() * 255
+    if isinstance(images, np.ndarray) and images.ndim >= 3 and images.shape[-1] == 3 and images.dtype == np.uint8:
+        return torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, -3)))
+    form = f"{type(images).__name__} {getattr(images, 'dtype', '')} {list(getattr(images, 'shape', []))}"
+    raise UsageError(
+        f"{form} is no image: give PIL images, NumPy uint8 [..., H, W, 3], or torch uint8 or float [..., 3, H, W]"
+    )
+
+
+def _resized_by_pil(view: Tensor, size: tuple[int, int]) -> Tensor:
+    image = Image.fromarray(view.permute(1, 2, 0).cpu().numpy())
+    resized = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
