@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -31,8 +32,9 @@ from webdataset.writer import TarWriter  # noqa: E402
 
 from pipelines.build.images import shard_images  # noqa: E402
 from pipelines.sources.folder import FolderSource  # noqa: E402
-from pipelines.sources.tar_files import Spool  # noqa: E402
-from pipelines.sources.webdataset import TarOptions, WebdatasetImages  # noqa: E402
+from pipelines.sources.tar_options import TarOptions  # noqa: E402
+from pipelines.sources.tar_spool import Spool  # noqa: E402
+from pipelines.sources.webdataset import WebdatasetImages  # noqa: E402
 
 SOURCE_SIDE, SIDE, IN_A_TAR, CLASSES = 256, 128, 1000, 10
 SETTING = "420-90"
@@ -83,7 +85,8 @@ def folder_command(folder: str, out: Path) -> None:
 
 def webdataset_loop(tars: str, out: Path) -> None:
     with TarWriter(str(out)) as writer:
-        for row in WebDataset(tars, shardshuffle=False, empty_check=False).decode("pil"):
+        rows: Any = WebDataset(tars, shardshuffle=False, empty_check=False).decode("pil")
+        for row in rows:
             small = row["jpg"].resize((SIDE, SIDE), Image.Resampling.BILINEAR)
             buffer = io.BytesIO()
             small.save(buffer, "JPEG", quality=90, subsampling="4:2:0", optimize=True)

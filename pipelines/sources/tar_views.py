@@ -17,8 +17,8 @@ import pyarrow as pa
 from pipelines.archives import printable
 from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.tar_columns import SampleColumns
+from pipelines.sources.tar_labels import Labels
 from pipelines.sources.tar_samples import TarSample, TarSamples
-from pipelines.sources.webdataset import Labels
 from shards.errors import UsageError
 
 OURS = ("views", "view_ids")  # in the JSON of our own sets: how many images are distinct, and their numbers

@@ -8,187 +8,28 @@ is then read at its place, by whatever worker. What is no plain tar on this disk
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 
 from pipelines.archives import LeftOut, printable
 from pipelines.sources import ImageRecord, ImageSource
-from pipelines.sources.choose import RULE, check_fraction, validation_share
+from pipelines.sources.choose import RULE, validation_share
 from pipelines.sources.content import content_sha256, file_stats, short_digest, stamp_of
 from pipelines.sources.decode import decode_image
 from pipelines.sources.file_source import unique_keys
 from pipelines.sources.files import FileReader
 from pipelines.sources.mistakes import Mistakes
-from pipelines.sources.tar_files import SCHEME, SPLITS, Spool, TarFile, tars_of
-from pipelines.sources.tar_samples import Member, TarSample, TarSamples, read_raw
-from shards.errors import FormatError, UsageError
-from shards.layout import Layout
-from shards.metadata import read_info
-from shards.schema import DatasetInfo
+from pipelines.sources.tar_labels import NO_LABEL, Label, Labels
+from pipelines.sources.tar_options import NAME, TarOptions, no_samples
+from pipelines.sources.tar_samples import Member, TarSamples, read_raw
+from pipelines.sources.tar_spool import Spool
 
-NAME = "webdataset"
 RAW = ".npy"
-PIPE = "pipe:"
-LARGEST_LABEL = 1_000_000
-NO_LABEL = -1
-
-Label = int | str | None
-
-
-@dataclass(frozen=True)
-class TarOptions:
-    """What of the command line says how tars are read.
-
-    sources       as given, each with or without "SPLIT=" in front; `split` for those without
-    label         JSON field that holds the label; None: `cls`
-    classes       names of the labels, in the order of their numbers; None: the names or numbers that are there
-    image         which members are the images (TarSamples)
-    val_fraction  this share of each class (or of the sequences) is validation
-    """
-
-    sources: tuple[str, ...]
-    split: str = "train"
-    label: str | None = None
-    classes: tuple[str, ...] | None = None
-    image: str | None = None
-    val_fraction: float | None = None
-
-    def __post_init__(self) -> None:
-        """Raises UsageError."""
-        if self.val_fraction is not None:
-            check_fraction(self.val_fraction)
-
-    @cached_property
-    def tars(self) -> list[TarFile]:
-        """UsageError: a tar that is not there; --val-fraction beside splits."""
-        tars = tars_of(self.sources, self.split)
-        if self.val_fraction is not None and {tar.split for tar in tars} != {"train"}:
-            raise UsageError("--val-fraction is for training tars alone; these say which split they are")
-        return tars
-
-    @cached_property
-    def own(self) -> DatasetInfo | None:
-        """What a finished set of ours says, if all tars are those of one."""
-        folders = {None if tar.is_stream else Path(tar.url).parent for tar in self.tars}
-        folder = folders.pop()
-        if folders or folder is None or not Layout(folder).info.is_file():
-            return None
-        return read_info(folder)
-
-    @property
-    def known_classes(self) -> tuple[str, ...] | None:
-        if self.classes is not None or self.label is not None or self.own is None:
-            return self.classes
-        return self.own.classes or None
-
-    @property
-    def path(self) -> Path:
-        """Stands for the source in messages and names: the folder of its first tar, or its address."""
-        first = self.tars[0]
-        if first.url.startswith(PIPE):
-            return Path(PIPE.rstrip(":"))
-        return Path(_public_url(first.url)) if first.is_stream else Path(first.url).parent
-
-    @property
-    def set_name(self) -> str:
-        """The folder of its first tar; of a stream the tar's name without its number."""
-        first = self.tars[0]
-        return first.name.rstrip("0123456789").rstrip("-_.") or NAME if first.is_stream else self.path.resolve().name
-
-    def to_json(self) -> dict[str, Any]:
-        """For a set's provenance: no folders, and nothing of a command or address that may be secret."""
-        shown = [_public(source) for source in self.sources]
-        given = {"label": self.label, "image": self.image, "val_fraction": self.val_fraction}
-        return {"source": shown, "split": self.split if self.split != "train" else None, **given}
-
-
-def _public(source: str) -> str:
-    """As it was given, without folders, and without what may be secret: a command, a user's name, what follows "?"."""
-    named, _, rest = source.partition("=")
-    split, where = (f"{named}=", rest) if named in SPLITS else ("", source)
-    return split + "::".join(map(_public_url, where.split("::")))
-
-
-def _public_url(url: str) -> str:
-    if url.startswith(PIPE):
-        return f"{PIPE}…"
-    if not SCHEME.match(url):
-        return Path(url).name
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
-def no_samples(asked: TarOptions) -> FormatError:
-    return FormatError(f"{asked.path} has no samples with images; the tars are empty, or hold other things")
-
-
-def read_classes(path: Path) -> tuple[str, ...]:
-    """Names, one a line, in the order of their numbers. UsageError: unreadable, an empty line, one name twice."""
-    try:
-        names = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--classes {path} cannot be read ({error}); give a text file, a name a line") from error
-    names = [name.strip() for name in names]
-    if not names or not all(names):
-        raise UsageError(f"--classes {path}: line {names.index('') + 1 if names else 1} is empty; each names a class")
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UsageError(f"--classes {path}: {printable(twice)} stands twice")
-    return tuple(names)
-
-
-class Labels:
-    """Labels of samples as they come, numbers or names, and then the classes."""
-
-    def __init__(self, field: str | None, classes: tuple[str, ...] | None):
-        self.field = field
-        self.known = {name: number for number, name in enumerate(classes)} if classes else None
-
-    def of(self, tars: TarSamples, sample: TarSample) -> Label:
-        """None: it has none. ValueError: no number or name, or none that --classes has."""
-        if self.field is not None:
-            value = tars.fields(sample).get(self.field)
-        else:
-            value = None if sample.cls is None else _number_or_name(tars.content(sample.tar, sample.cls))
-        if value is None or value == NO_LABEL:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
-            raise ValueError(f"its label is {value!r:.40}; a number from 0 or a name is one")
-        if isinstance(value, int) and not 0 <= value < LARGEST_LABEL:
-            raise ValueError(f"its label is {value}; −1 (none) to {LARGEST_LABEL - 1} are allowed")
-        if self.known is None:
-            return value
-        number = self.known.get(value) if isinstance(value, str) else value
-        if number is None or number >= len(self.known):
-            raise ValueError(f"its label is {value!r:.40}, which is none of the {len(self.known)} of --classes")
-        return number
-
-    def classes(self, labels: Iterable[Label], mistakes: Mistakes) -> tuple[str, ...]:
-        """Their names: those given; else numbers from 0 to the largest, or sorted names."""
-        if self.known is not None:
-            return tuple(self.known)
-        found = {label for label in labels if label is not None}
-        names = {label for label in found if isinstance(label, str)}
-        if names and len(names) < len(found):
-            number = next(label for label in found if isinstance(label, int))
-            mistakes.add(f"some labels are numbers ({number}) and some names ({min(names)}); give --classes")
-        if names:
-            return tuple(sorted(names))
-        return tuple(str(number) for number in range(max((int(label) for label in found), default=-1) + 1))
-
-
-def _number_or_name(data: bytes) -> int | str:
-    try:
-        text = data.decode().strip()
-    except UnicodeDecodeError as error:
-        raise ValueError("its cls is not UTF-8") from error
-    return int(text) if text.removeprefix("-").isascii() and text.removeprefix("-").isdigit() else text
 
 
 @dataclass(frozen=True)

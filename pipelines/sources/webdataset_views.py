@@ -25,11 +25,12 @@ from pipelines.sources.leaks import refuse_leaks
 from pipelines.sources.mistakes import SHOWN, Mistakes
 from pipelines.sources.table import ViewTable
 from pipelines.sources.tar_columns import ADVICE
-from pipelines.sources.tar_files import Spool
+from pipelines.sources.tar_labels import Labels
+from pipelines.sources.tar_options import TarOptions, no_samples
 from pipelines.sources.tar_pictures import TarPictures
 from pipelines.sources.tar_samples import TarSamples
+from pipelines.sources.tar_spool import Spool
 from pipelines.sources.tar_views import FrameWalk, SequenceOptions, TarFrames
-from pipelines.sources.webdataset import Labels, TarOptions, no_samples
 from shards.errors import FormatError, UsageError
 from shards.schema import ActionSpec, ParamField, ViewSpec
 
