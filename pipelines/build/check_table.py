@@ -71,15 +71,15 @@ def _range(values: np.ndarray) -> dict[str, float]:
     return {"min": float(numbers.min()), "max": float(numbers.max()), "mean": float(numbers.mean())}
 
 
-def warnings_of(table: ViewTable, context: int, size: int | None) -> list[str]:
-    """Lines; each names what may be wrong, and what to do."""
+def warnings_of(table: ViewTable, context: int, size: int | None, *, readable: bool = True) -> list[str]:
+    """Lines; each names what may be wrong, and what to do. `readable` False: some images are known not to be there."""
     return [
         *_of_columns(table),
         *_of_steps(table),
         *_of_lengths(table, context + 1),
         *_of_times(table),
         *_of_classes(table),
-        *_of_images(table, size),
+        *_of_images(table, size, readable),
     ]
 
 
@@ -93,8 +93,18 @@ def _of_columns(table: ViewTable) -> Iterator[str]:
             yield f'{spread} rad: are these degrees? Then declare {field.name} = "deg"'
         elif field.unit == "1" and ANGLE.search(field.name) and max(abs(low), abs(high)) > 2.1 * np.pi:
             yield f'{spread} without a unit: an angle in degrees? Then declare {field.name} = "deg"'
+    yield from _of_wrapping(table)
     if table.actions is None:
         yield "no action is declared: give an actions.toml, or --action; methods that need actions will not train"
+
+
+def _of_wrapping(table: ViewTable) -> Iterator[str]:
+    """Angles whose differences are taken as if they were no angles."""
+    at = {field.name: i for i, field in enumerate(table.fields)}
+    for term in table.actions.terms if table.actions else ():
+        for name in term.columns if term.op == "difference" else ():
+            if table.fields[at[name]].unit == "rad" and np.ptp(table.params[:, at[name]]) > np.pi:
+                yield f"difference of {name} takes 359° to 1° as −358°: angle_difference takes it as 2°"
 
 
 def _of_steps(table: ViewTable) -> Iterator[str]:
@@ -145,13 +155,14 @@ def _of_classes(table: ViewTable) -> Iterator[str]:
         yield f"{unlabelled} of {len(table.labels)} sequences have no label"
 
 
-def _of_images(table: ViewTable, size: int | None) -> Iterator[str]:
+def _of_images(table: ViewTable, size: int | None, readable: bool) -> Iterator[str]:
     sizes: Counter[tuple[int, int]] = Counter()
     for name, content in table.pictures.sample(TRIED):
         try:
             sizes[view_size("", read_content(content))] += 1
         except ValueError as error:
-            yield f"{printable(name)}: {error}"
+            if readable:
+                yield f"{printable(name)}: {error}"
     if len(sizes) > 1 and size is None:
         shown = ", ".join(f"{width}×{height}" for (height, width), _ in sizes.most_common(NAMED))
         yield f"images are of {len(sizes)} sizes ({shown}{', …' if len(sizes) > NAMED else ''}): give --size"
@@ -168,8 +179,13 @@ def in_words(found: dict[str, Any]) -> str:
     if "sheet" in found:
         lines.append(f"sheet: {found['sheet']}")
     but = " but the sheet" if "sheet" in found else ""
-    lines.append(f"{count} mistakes, {len(found['warnings'])} warnings; nothing was written{but}")
+    counts = [_counted(count, "mistake"), _counted(len(found["warnings"]), "warning")]
+    lines.append(f"{', '.join(counts)}; nothing was written{but}")
     return "\n".join(lines)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _what(found: dict[str, Any]) -> Iterator[str]:

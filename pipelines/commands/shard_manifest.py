@@ -171,7 +171,8 @@ def show_check(reading: Reading, sheet: Path, context: int, views: int | None, s
     if draft is not None:
         found |= understood(draft, views)
     found["notes"] = reading.notes
-    found["warnings"] = warnings_of(draft, context, size) if draft is not None else []
+    readable = "missing" not in mistakes.by_kind
+    found["warnings"] = warnings_of(draft, context, size, readable=readable) if draft is not None else []
     found["mistakes"] = {"count": mistakes.count, "first": mistakes.first}
     if reading.table is not None and make_actions is not None:
         found["sheet"] = str(draw_check(reading.table, sheet, reading.path.name, make_actions))

@@ -58,7 +58,8 @@ def read_table(path: Path, mistakes: Mistakes) -> RawTable:
     """`mistakes` gets rows that do not fit the others. FormatError: not readable at all, or without a row."""
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise FormatError(f"{path.name} is no table that is read; allowed are {', '.join(SUFFIXES)}")
+        advice = "; save it as CSV" if suffix in (".xlsx", ".xls", ".ods") else ""
+        raise FormatError(f"{path.name} is no table that is read; allowed are {', '.join(SUFFIXES)}{advice}")
     try:
         read: Callable[[Path, Mistakes], RawTable] = {".parquet": _parquet, ".jsonl": _json_lines}.get(suffix, _csv)
         table = read(path, mistakes)

@@ -130,6 +130,15 @@ def test_mistakes_and_warnings_come_together(folder: Path, tmp_path: Path) -> No
     assert result.stdout.rstrip().endswith("warnings; nothing was written")
 
 
+def test_an_angle_whose_difference_does_not_wrap(folder: Path) -> None:
+    (folder / "actions.toml").write_text(
+        '[units]\nyaw = "deg"\n[[action]]\nop = "difference"\ncolumns = ["yaw", "z"]\n'
+    )
+    found = reading_of(folder, csv_text(table())).checked()
+    lines = [line for line in warnings_of(found, 3, None) if "angle_difference" in line]
+    assert lines == ["difference of yaw takes 359° to 1° as −358°: angle_difference takes it as 2°"]
+
+
 def test_a_short_sequence_without_steps(folder: Path) -> None:
     found: ViewTable = reading_of(folder, csv_text(rows())).checked()
     assert any("fewer than the 4 frames" in line for line in warnings_of(found, 3, None))

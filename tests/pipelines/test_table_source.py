@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from small_3die import same_folders
 from small_images import encoded, picture
 
 from pipelines.build.views import shard_views
+from pipelines.sources import ViewsContent, ViewsRecord
 from pipelines.sources.chunks import choose_views_per_sample, chunk_bounds, padding_share
 from pipelines.sources.files import FileReader, list_files
 from pipelines.sources.table import FilePictures, TableSource, ViewTable, sequence_keys
@@ -87,6 +90,40 @@ def test_every_frame_of_every_chunk_comes_back(folder: Path, tmp_path: Path) -> 
     assert train.meta["sequence"] == ["a", "b 1", "b 1", "b 1", "b-1"]
     shard_views(source_of(folder, 4), tmp_path / "two", workers=2, **options)
     assert same_folders(tmp_path / "out", tmp_path / "two")
+
+
+@pytest.mark.parametrize("after", [1, 3, 5])
+def test_a_build_that_was_stopped_goes_on(folder: Path, tmp_path: Path, after: int) -> None:
+    class Stopped(TableSource):
+        def read(self, records: Sequence[ViewsRecord], positions: Sequence[int]) -> Iterator[ViewsContent]:
+            for number, content in enumerate(super().read(records, positions)):
+                if number == after:
+                    raise KeyboardInterrupt
+                yield content
+
+    def source(kind: type[TableSource]) -> TableSource:
+        return kind(folder, table_of(folder), name="trial", views_per_sample=4)
+
+    options = {"size": None, "encoding": "raw", "samples_per_shard": 2}
+    with pytest.raises(KeyboardInterrupt):
+        shard_views(source(Stopped), tmp_path / "out", workers=0, **options)
+    assert not (tmp_path / "out/_meta/dataset.json").exists()
+    shard_views(source(TableSource), tmp_path / "out", workers=0, **options)
+    shard_views(source(TableSource), tmp_path / "whole", workers=0, **options)
+    assert same_folders(tmp_path / "out", tmp_path / "whole")
+
+
+def test_a_table_that_changed_is_another_set(folder: Path, tmp_path: Path) -> None:
+    options = {"size": None, "encoding": "raw"}
+    shard_views(source_of(folder, 4), tmp_path / "out", workers=0, **options)
+    table = table_of(folder)
+    params = table.params.copy()
+    params[3, 0] += 1
+    changed = TableSource(folder, replace(table, params=params), name="trial", views_per_sample=4)
+    with pytest.raises(UsageError, match="another set"):
+        shard_views(changed, tmp_path / "out", workers=0, **options)
+    with pytest.raises(UsageError, match="another set"):
+        shard_views(source_of(folder, 5), tmp_path / "out", workers=0, **options)
 
 
 def picture_of(path: Path) -> np.ndarray:

@@ -1,0 +1,147 @@
+"""The columns of a manifest that hold numbers, as float32 parameters in stored units; what is no number, with its row.
+
+Letters: R rows in the order of the file, P parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipelines.archives import printable
+from pipelines.sources.columns import Numbers, as_numbers
+from pipelines.sources.declared_actions import Declared, scale_of, value_problems
+from pipelines.sources.manifest_rows import Order, Rows
+from shards.schema import MAX_PARAMS, ActionSpec, ActionTerm
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+EXACT = 2**24  # up to which a float32 holds every whole number
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of parameters: its name, and `of` which column of the file it is, or is a component of.
+
+    values    float32 [R], in stored units; NaN where there is no number
+    empty     bool [R]      unusable  bool [R], cells that were told to be wrong
+    """
+
+    name: str
+    of: str
+    values: np.ndarray
+    empty: np.ndarray
+    unusable: np.ndarray
+
+
+def number_columns(rows: Rows, ignore: Sequence[str], declared: Declared, order: Order) -> list[Column]:
+    """The P columns of numbers. Says which columns are left out."""
+    for name in ignore:
+        if name not in rows.raw.columns:
+            rows.mistakes.add(f"--ignore {name}: there is no such column", "roles")
+    columns, left_out, commas = [], [], []
+    for name, column in rows.raw.columns.items():
+        if name == rows.roles.get("timestamp"):
+            columns += _times(name, order)
+        elif name not in ignore and name not in rows.roles.values():
+            found = as_numbers(column, rows.raw.separator)
+            if found is None or found.is_text:
+                left_out.append(f"{printable(name)} ({_kind(column, found)})")
+                continue
+            commas += [name] if found.comma else []
+            parts = [name] if not found.shape else [f"{name}.{i}" for i in range(found.values.shape[1])]
+            columns += _stored(rows, name, parts, column, found, declared)
+    if left_out:
+        rows.notes.append(f"left out, being no numbers: {', '.join(left_out)}")
+    if commas:
+        rows.notes.append(f"decimal commas are read in {', '.join(commas)}")
+    names = [column.name for column in columns]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        rows.mistakes.add(f"two columns would be called {twice[0]}; rename one of them", "roles")
+    if len(names) > MAX_PARAMS:
+        rows.mistakes.add(f"{len(names)} columns of numbers; a set has at most {MAX_PARAMS}: --ignore some", "roles")
+    return columns
+
+
+def _times(name: str, order: Order) -> list[Column]:
+    if order.times is None:
+        return []
+    seconds, none = np.empty(len(order.rows), np.float32), np.zeros(len(order.rows), bool)
+    seconds[order.rows] = order.times
+    return [Column(name, name, seconds, none, none)]
+
+
+def _kind(column: pa.ChunkedArray, found: Numbers | None) -> str:
+    return "empty" if found and found.empty.all() else str(column.type).replace("string", "text")[:40]
+
+
+def _stored(
+    rows: Rows, name: str, parts: list[str], column: pa.ChunkedArray, found: Numbers, declared: Declared
+) -> list[Column]:
+    """Values as float32 in stored units. Tells cells that are no number, or none that a float32 can hold."""
+    rows.tell(np.flatnonzero(found.wrong), lambda row: f"{name} is {_cell(column, row, found)}", f"number {name}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        stored = (found.values * scale_of(parts, declared)).astype(np.float32)
+        lost = ~np.isfinite(stored) & ~(found.empty | found.wrong)[:, None]
+        rounded = found.whole & (np.abs(found.values) > EXACT) & (found.values.astype(np.float32) != found.values)
+    unheld = np.flatnonzero(lost.any(1))
+    rows.tell(unheld, lambda row: f"{name} is {_cell(column, row, found)}: not finite, or too large", f"large {name}")
+    if rounded.any():
+        example = found.values[rounded.any(1)][0].max()
+        rows.notes.append(
+            f"{name} has whole numbers such as {example:.0f}, which are rounded to float32; if they only "
+            f"name something: --ignore {name}"
+        )
+    unusable = found.wrong | lost.any(1)
+    return [Column(part, name, stored[:, i], found.empty, unusable) for i, part in enumerate(parts)]
+
+
+def _cell(column: pa.ChunkedArray, row: int, found: Numbers) -> str:
+    value = printable(str(column[row].as_py()))[:40]
+    if found.shape:
+        return f"{value}; {'×'.join(map(str, found.shape))} numbers are needed, as in most rows"
+    doubt = ": a thousands separator, or a decimal comma? write 1234 or 1.234" if found.alike else ", no number"
+    return f"{value!r}{doubt}"
+
+
+def filled_params(rows: Rows, order: Order, columns: Sequence[Column], action: ActionSpec | None) -> np.ndarray:
+    """float32 [R, P]. An empty cell is a mistake, but for commands at the end of a sequence: they lead nowhere, and
+    are stored as 0. So is a row that an action cannot be made of.
+    """
+    params = np.zeros((len(order.rows), len(columns)), np.float32)
+    ends = np.zeros(len(order.rows), bool)
+    ends[order.rows[order.bounds[1:] - 1]] = True
+    terms = action.terms if action else ()
+    commands = {name for term in terms if term.op == "command" for name in term.columns}
+    commands -= {name for term in terms if term.op != "command" for name in term.columns}
+    unknown = np.zeros(len(order.rows), bool)
+    told = ""
+    for i, column in enumerate(columns):
+        params[:, i] = np.where(np.isfinite(column.values), column.values, 0)
+        is_command = column.name in commands
+        if column.of != told:  # the components of a vector are empty together
+            wrong = np.flatnonzero(column.empty & ~(ends & is_command))
+            rows.tell(wrong, _is_empty(column.of, is_command), f"empty {column.of}")
+            told = column.of
+        unknown |= column.empty | column.unusable
+    _refuse_no_rotations(rows, columns, params, unknown, terms)
+    return params
+
+
+def _is_empty(name: str, command: bool) -> Callable[[int], str]:
+    advice = "; only the last row of a sequence may have none" if command else ""
+    return lambda _: f"{name} is empty or NaN{advice}"
+
+
+def _refuse_no_rotations(
+    rows: Rows, columns: Sequence[Column], params: np.ndarray, unknown: np.ndarray, terms: Sequence[ActionTerm]
+) -> None:
+    at = {column.name: i for i, column in enumerate(columns)}
+    for term in terms:
+        bad, what = value_problems(term, params[:, [at[name] for name in term.columns]].astype(np.float64))
+        named = term.columns[0] if len(term.columns) == 1 else f"{term.columns[0]} … {term.columns[-1]}"
+        rows.tell(np.flatnonzero(bad & ~unknown), lambda _, n=named, w=what: f"{n} {w}", f"{term.op} {named}")
