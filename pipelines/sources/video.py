@@ -182,7 +182,7 @@ def index_video(path: Path) -> VideoIndex:
     try:
         whole_file(path)
         with _opened(path) as container:
-            stream = container.streams.video[0]
+            stream = _stream(container)
             pts, keys = _packets(container, stream)
             container.seek(int(keys[0]), stream=stream)
             first = next(container.decode(stream))
@@ -237,9 +237,7 @@ def _opened(path: Path) -> Any:
     # A given format: one that refers to other files (a playlist) cannot pass for a video.
     container = av.open(f"file:{path.absolute()}", format=kind, metadata_errors="replace")
     try:
-        if not container.streams.video:
-            raise ValueError("it has no video stream")
-        context = container.streams.video[0].codec_context
+        context = _stream(container).codec_context
         if context is None or context.name.removeprefix("lib") not in (*CODECS, "dav1d", "vpx-vp9", "vpx"):
             raise ValueError(f"its codec is {getattr(context, 'name', 'unknown')}; {', '.join(CODECS)} are read")
         check_size(context.height, context.width)
@@ -249,6 +247,15 @@ def _opened(path: Path) -> Any:
         container.close()
         raise
     return container
+
+
+def _stream(container: Any) -> Any:
+    """The first video that is no cover picture. ValueError: there is none."""
+    cover = pyav().stream.Disposition.attached_pic
+    for stream in container.streams.video:
+        if not stream.disposition & cover:
+            return stream
+    raise ValueError("it has no video stream")
 
 
 def _reason(error: Exception) -> str:
@@ -312,7 +319,7 @@ class _Reader:
         if key is None or self.container is None:
             self.close()
             self.container = _opened(self.video.path)
-        stream = self.container.streams.video[0]
+        stream = _stream(self.container)
         if key is not None:
             self.container.seek(key, stream=stream)
         self.frames = self.container.decode(stream)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -222,6 +223,25 @@ def test_what_is_no_video_is_named(tmp_path: Path) -> None:
         file.mux(stream.encode(None))
     with pytest.raises(FormatError, match=r"sound\.mp4: it has no video"):
         index_video(tmp_path / "sound.mp4")
+
+
+def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    buffer = io.BytesIO()
+    Image.fromarray(picture(3)).save(buffer, "JPEG")
+    with av.open(str(path), "w") as file:
+        cover = file.add_stream("mjpeg", rate=1)
+        cover.height, cover.width, cover.pix_fmt = 64, 144, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        stream = file.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 64, 144, "yuv420p"
+        packet = av.Packet(buffer.getvalue())
+        packet.stream, packet.pts, packet.dts = cover, 0, 0
+        file.mux(packet)
+        for k in range(12):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture(k), "rgb24")))
+        file.mux(stream.encode(None))
+    assert numbers(index_video(path)) == list(range(12))
 
 
 def test_without_pyav_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
