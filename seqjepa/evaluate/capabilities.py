@@ -14,6 +14,7 @@ from seqjepa.data.actions import (
     action_name,
     are_augmented,
     implied_action,
+    needs_order,
     path_of,
     probe_targets,
     rotation_term,
@@ -96,7 +97,7 @@ def capabilities_of(
         author=loaded.config.fidelity == "author",
         no_path=_why_no_path(loaded, config, device),
         patches=splits.patches is not None,
-        ordered=bool(splits.train.stride),
+        ordered=bool(splits.train.stride) or (bool(splits.train.run_length) and needs_order(loaded.action)),
         declared=_declared(loaded, stored, splits.train, constant),
     )
 

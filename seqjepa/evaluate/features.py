@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from seqjepa.data.actions import actions_between, is_augmentation
+from seqjepa.data.actions import actions_between, as_spec, is_augmentation, needs_order
 from seqjepa.data.augment.parameters import Scaling, scaled
 from seqjepa.data.draws import Draw, Purpose, choose_distinct, draw_u32
 from seqjepa.data.images import ImageBatch
@@ -154,26 +154,28 @@ class Features:
         return self.z.flatten(0, 1)[places]
 
     def actions(self, places: np.ndarray, action: ActionSpec) -> Tensor:
-        """Actions from each place to the next: int64 [S, V] → float32 [S, V − 1, A], where z is. In windows they are of
-        all steps on the way.
+        """Actions from each place to the next: int64 [S, V] → float32 [S, V − 1, A], where z is. In windows, and of
+        commands in runs, they are of all steps on the way.
 
         With author fidelity actions of augmentations depend on all V views that are given (docs/fidelity.md #22).
         """
         if is_augmentation(action):
             action = scaled(action, self.scaling)
-        steps, stride = self._steps_between(places)
+        in_runs = bool(self.run_length) and needs_order(as_spec(action))
+        steps, stride = self._steps_between(places) if (self.stride or in_runs) and places.shape[1] > 1 else (places, 1)
         return self.on_device(actions_between(self.params_of(steps), self.param_names, action, stride))
 
     def _steps_between(self, places: np.ndarray) -> tuple[np.ndarray, int]:
-        """Places of every step along windows, and how many steps lead from a view to the next: the same for all."""
-        if self.sequences is None or not self.stride or places.shape[1] < 2:
-            return places, 1
-        samples, slots = np.divmod(places, self.z.shape[1])
-        frames = self.sequences.firsts[samples] + slots
+        """Places of every step along windows or runs, and how many lead from a view to the next: the same for all."""
+        frames = places  # of runs, whose views lie one after the other
+        if self.sequences is not None:
+            samples, slots = np.divmod(places, self.z.shape[1])
+            frames = self.sequences.firsts[samples] + slots
         stride = int(frames[0, 1] - frames[0, 0])
         assert stride > 0, "windows go forwards"
         assert (np.diff(frames, axis=1) == stride).all(), "and in equal steps"
-        return self.places_of(frames[:, :1] + np.arange((places.shape[1] - 1) * stride + 1)), stride
+        steps = frames[:, :1] + np.arange((places.shape[1] - 1) * stride + 1)
+        return (steps if self.sequences is None else self.places_of(steps)), stride
 
     def column(self, name: str) -> np.ndarray:
         """One parameter of every view: float32 [S, N]."""

@@ -87,6 +87,18 @@ def test_actions_of_a_window_are_of_all_steps_on_the_way(index, stride):
         assert way[row, 0] == pytest.approx([sum(told), 2 * stride], abs=1e-5)
 
 
+def test_commands_of_baked_runs_add_up_along_a_way():
+    """Runs of four views: the way from the first to the last is all three commands, not the first alone."""
+    params = np.arange(2 * 8 * 3, dtype=np.float32).reshape(2, 8, 3)
+    z, labels = torch.zeros(2, 8, 1), torch.zeros(2, dtype=torch.int64)
+    runs = Features(z, np.full(2, 8), params, NAMES, labels, run_length=4)
+    places = runs.draw(0, 1, Purpose.EVALUATION, 4)
+    way = runs.actions(places[:, [0, 3]], COMMAND).numpy()
+    np.testing.assert_allclose(way[:, 0, 0], params[:, 4:7, 0].sum(axis=1))
+    np.testing.assert_allclose(way[:, 0, 1], params[:, 7, 1] - params[:, 4, 1])
+    np.testing.assert_allclose(runs.actions(places, COMMAND).numpy()[..., 0], params[:, 4:7, 0])
+
+
 def test_random_order_draws_distinct_views_of_the_whole_sequence(index):
     features = features_of(index, 0)
     assert features.most_views == min(LENGTHS)
