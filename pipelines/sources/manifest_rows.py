@@ -260,7 +260,7 @@ def splits_of(rows: Rows, order: Order, labels: Sequence[str | None], val_fracti
     unique = sorted(set(plain))
     ranks = np.array([*(unique.index(name) for name in plain), -1])[codes]
     firsts = _one_a_sequence(rows, order, ranks, unique, "split")
-    return [unique[max(rank, 0)] for rank in firsts.tolist()]
+    return [unique[rank] if rank >= 0 else "train" for rank in firsts.tolist()]  # no split: a mistake was told
 
 
 def _chosen(rows: Rows, order: Order, labels: Sequence[str | None], val_fraction: float | None) -> list[str]:

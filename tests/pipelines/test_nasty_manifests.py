@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -267,6 +268,57 @@ def test_a_file_that_is_no_table(folder: Path) -> None:
     ):
         with pytest.raises(FormatError, match=why):
             reading_of(folder, content, name)
+
+
+def mutated(text: bytes, rng: random.Random) -> bytes:
+    data = bytearray(text)
+    pieces = [
+        b'"',
+        b"\n",
+        b",",
+        b";",
+        b"..",
+        b"/",
+        b"nan",
+        b"1e400",
+        b"\xef\xbb\xbf",
+        b"\xff",
+        b"9" * 20,
+        b"1,5",
+        b"\0",
+        b"{",
+        b"]",
+    ]
+    for _ in range(rng.randint(1, 6)):
+        at = rng.randrange(len(data))
+        data[at : at + rng.choice((0, 0, 1, 8))] = rng.choice(pieces)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.jsonl", "m.parquet"])
+def test_whatever_a_table_holds_it_is_read_or_refused_in_words(folder: Path, name: str) -> None:
+    """Damaged at random, and cells of every type where others are expected."""
+    rng, ends = random.Random(0), set()
+    table = [{**row, "pose": [[1.0, 0.0], [0.0, 1.0]], "t": {"a": 1}, "split": "train"} for row in rows()]
+    cells = [None, 1.5, "x", "", [], [1], [[1, 2], [3]], {"a": 1}, True, 10**30, float("nan"), "1,5", [None], [["a"]]]
+    for number in range(60):
+        made = [dict(row) for row in table]
+        for row in made if number % 2 else made[:1]:
+            row[rng.choice([*table[0], "timestamp", "frame"])] = rng.choice(cells)
+        if name == "m.parquet":
+            pq.write_table(pa.Table.from_pylist(table), folder / name)
+            data = mutated((folder / name).read_bytes(), rng)
+        else:
+            text = csv_text(rows()) if name == "m.csv" else "\n".join(map(json.dumps, made))
+            data = mutated(text.encode(), rng) if number % 3 or name == "m.csv" else text.encode()
+        try:
+            ends.add(reading_of(folder, data, name).table is None)
+        except FormatError:
+            ends.add(None)
+    assert {True, None} & ends
+    made = [{**row, "split": None} for row in table]
+    said = mistakes_of(reading_of(folder, "\n".join(map(json.dumps, made)), "m.jsonl"))
+    assert "line 1: split is empty" in said
 
 
 def test_mistakes_of_every_kind_are_told_at_once(folder: Path, tmp_path: Path) -> None:
