@@ -19,7 +19,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-COLOURS = {"trained": "#1f6fb4", "without actions": "#d9822b", "untrained": "#9aa5b1", "another episode": "#9aa5b1"}
+COLOURS = {"trained": "#1f6fb4", "without actions": "#d9822b", "untrained": "#9aa5b1"}
 CONTEXT = "3"  # views that z_AGG is of
 
 
@@ -59,8 +59,9 @@ def rollouts(ax: Axes, results: dict[str, dict[str, Any]]) -> None:
         ax.plot([int(step) for step in curve], list(curve.values()), "o-", ms=3, color=COLOURS[name], label=name)
     first = next(found["rollout"] for found in results.values() if "rollout" in found)
     ax.axhline(first["mrr_chance"], color="black", linewidth=0.8, linestyle=":")
-    ax.text(8, first["mrr_chance"], "chance", ha="right", va="bottom", fontsize=7)
+    ax.text(8, first["mrr_chance"] - 0.01, "chance", ha="right", va="top", fontsize=7)
     ax.set(xlabel="frames ahead", ylabel="mean reciprocal rank", title="Rollouts over 8 steps", ylim=(0, None))
+    ax.legend(frameon=False)
 
 
 def main() -> None:

@@ -17,6 +17,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import cli
+from seqjepa.config import EvalConfig
+from seqjepa.evaluate.run import evaluate_run
 from seqjepa.recipes import load_recipe
 from seqjepa.training.train import train
 from shards.reader import ShardSet
@@ -146,3 +148,35 @@ def trained(shards: Path, out: Path, *settings: str) -> list[float]:
     config = load_recipe("views-tiny", [*TINY, *settings])
     train(config, shards, out, workers=0)
     return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_simulators_frames_become_windows_with_commands(pendulum: Path, tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    seqjepa_data("shard", "manifest", "--source", pendulum, "--allow-repeats", "--out", shards, "--workers", 0)
+    split = ShardSet.open(shards).split("train")
+    assert split.ordered
+    assert split.actions is not None
+    assert [term.to_json() for term in split.actions.terms] == [
+        {"op": "command", "columns": ["torque"], "over": "mean"}
+    ]
+    assert [field.unit for field in ShardSet.open(shards).info.spec.params] == ["rad", "rad/s", "N m"]  # pyright: ignore
+    assert len(split.sequences.windows(7)) == 5 * (SIMULATED[1] - 6)
+    losses = trained(shards, tmp_path / "run", "data.order=window", "data.stride=3", "model.stem=standard")
+    assert len(losses) == 2
+
+
+@pytest.mark.slow
+def test_a_velocity_is_known_from_three_frames_and_not_from_one(tmp_path: Path) -> None:
+    """The page's commands with fewer episodes and steps: about three minutes on two cores."""
+    pytest.importorskip("gymnasium")
+    assert example("simulator.py", "--out", tmp_path / "data", "--episodes", 120, "--steps", 50).returncode == 0
+    shards, run = tmp_path / "shards", tmp_path / "run"
+    seqjepa_data("shard", "manifest", "--source", tmp_path / "data", "--allow-repeats", "--out", shards)
+    settings = ("model.stem=standard", "data.order=window", "data.stride=2", "optim.epochs=400")
+    train(load_recipe("views-tiny", settings), shards, run)
+    found = evaluate_run(run, shards, EvalConfig(m_val=(3,), suite="3diebench"))
+    assert found["r2_indiv_angle_avg"] > 0.95
+    assert found["r2_indiv_velocity_avg"] < 0.2
+    assert found["r2_indiv_velocity_agg"]["3"] > 0.5
+    assert found["rollout"]["mrr"]["1"] > 2 * found["rollout"]["mrr_chance"]
+    assert set(found["rollout"]["mrr"]) == set("12345678")
