@@ -114,8 +114,8 @@ def _declared(loaded: LoadedRun, stored: ShardSet, train: Features, constant: Se
 
 
 def _is_the_papers(action: ActionSpec, spec: ViewSpec) -> bool:
-    """Whether the paper's probes have something to read: actions of a preset, or its columns, or no columns."""
-    return bool(action.terms or spec.actions or not spec.params) or implied_action(spec.param_names) != "none"
+    """Whether the paper's probes have something to read: actions of a preset, or its columns."""
+    return bool(action.terms or spec.actions) or implied_action(spec.param_names) != "none"
 
 
 def _constant(features: Features) -> tuple[str, ...]:

@@ -168,7 +168,7 @@ def protocol_lines(results: dict[str, Any]) -> list[str]:
     epochs = {"classification": "?", **protocol["probe_epochs"]}
     shorter = {name: n for name, n in epochs.items() if n != epochs["classification"]}
     others = f" ({', '.join(f'{name} {n}' for name, n in shorter.items())})" if shorter else ""
-    own = bool(protocol.get("targets"))
+    own = "targets" in protocol
     fidelity = "" if own and protocol["fidelity"] == "paper" else f"fidelity {protocol['fidelity']}, "
     pooled = "over all numbers together" if own else "SIE's"
     lines = [
@@ -223,7 +223,7 @@ def precision_of(protocol: Mapping[str, Any]) -> str:
 
 def _how_exactly(protocol: Mapping[str, Any]) -> list[str]:
     """Of results that note it: what linear regressors see, and in which precision numbers came about."""
-    not_papers = "" if protocol.get("targets") else " (not the paper's)"
+    not_papers = "" if "targets" in protocol else " (not the paper's)"
     seen = {"plain": "see features as they are", "standardised": f"see standardised features{not_papers}"}
     said = [f"linear regressors {seen[regressors_of(protocol)]}"] if regressors_of(protocol) in seen else []
     said += [precision_of(protocol)] if precision_of(protocol) else []

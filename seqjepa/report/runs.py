@@ -81,11 +81,7 @@ class RunRecord:
         """
         data, views = self.config.data, value_at(self.identity, "data.kind") == "views"
         without = data.action == "none" and views and not data.patch and data.augment == "none"
-        return (
-            bool(self.protocol.get("targets"))
-            or action_name(data.action) == DECLARED
-            or (without and not self.paper_set)
-        )
+        return "targets" in self.protocol or action_name(data.action) == DECLARED or (without and not self.paper_set)
 
     @property
     def epochs_done(self) -> int:

@@ -74,3 +74,24 @@ def test_a_run_whose_actions_the_set_declares_is_evaluated(walks: Path, tmp_path
     assert "retrieval" not in protocol["skipped"]
     assert found["retrieval"]["queries"] == 24 * 5
     assert (protocol["probe_epochs"], protocol["linear_regressors"]) == ({"classification": 1}, "standardised")
+
+
+def test_views_without_parameters_have_their_class_and_nothing_of_the_papers(tmp_path: Path) -> None:
+    out, rng = tmp_path / "set", np.random.default_rng(0)
+    with SetBuilder(
+        out, name="photographs", spec=ViewSpec(3, 16, 16, "raw", ()), classes=("a", "b"), fingerprint={}
+    ) as builder:
+        for split in ("train", "val"):
+            with builder.open_shard(split, 0) as shard:
+                for number in range(16):
+                    pixels = rng.integers(0, 255, (3, 16, 16, 3), dtype=np.uint8)
+                    params, views = np.zeros((3, 0), np.float32), [encode_raw(view) for view in pixels]
+                    shard.add(ViewSample(f"p{number:02d}", views, range(3), params, number % 2), PixelStats.of(pixels))
+        builder.finish({"command": "test"})
+    small = ("method=simclr", "data.action=none", "data.context=1", "data.image_size=0", "model.width=0.0625")
+    brief = ("optim.epochs=1", "optim.batch_size=8", "train.online_probes=false")
+    train(load_recipe("synth-tiny", (*small, *brief)), out, tmp_path / "run", device="cpu", workers=0, progress=False)
+    found = evaluate_run(tmp_path / "run", out, EvalConfig(probe_epochs=1, m_val=(1,), device="cpu"))
+    assert found["blind"] == {"top1_z": 0.5}
+    assert found["protocol"]["targets"] == {}
+    assert not any(name.startswith("r2_") for name in [*found, *found["protocol"]["skipped"]])
