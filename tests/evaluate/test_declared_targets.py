@@ -65,6 +65,8 @@ def test_every_term_and_every_other_column_is_read() -> None:
     numbered = [f"{of}_term{k}" for k in (1, 2, 3, 4) for of in ("rel", "indiv")]
     assert list(targets) == [*numbered, "indiv_state"]
     assert targets["indiv_state"].names == ("state.0", "state.1", "state.2")
+    deep = {key for key, target in targets.items() if target.deep}
+    assert deep == {"rel_term2", "rel_term3", "indiv_term3"}  # sin(b − a) is no linear function of sines and cosines
     assert unread(TERMS, FIELDS, ("camera.fx", "state.2")) == {
         "r2_indiv_state, state.2": "constant: the same in all views",
         "r2_indiv_camera_fx": "constant: the same in all views",
