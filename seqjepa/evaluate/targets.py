@@ -74,8 +74,8 @@ class Target:
 
     @property
     def deep(self) -> bool:
-        """Whether an MLP reads it: rotations (paper §A.2), and differences of angles. Their sine and cosine are products of
-        those of the two views, which no linear head can make of [z₁; z₂]."""
+        """Whether an MLP reads it: rotations (paper §A.2), and differences of angles. Their sine and cosine are made
+        of products of the two views', which no linear head can form of [z₁; z₂]."""
         turned = (*ROTATIONS, "angles") if self.between else ROTATIONS
         return any(part.kind in turned for part in self.parts)
 
