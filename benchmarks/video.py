@@ -1,6 +1,6 @@
 """Videos → view shards, beside PyAV alone: decoding the same files to RGB, with its best threading, on the same cores.
 
-    python benchmarks/video.py [--size 128] [--rounds 3] [--work DIR]
+    python benchmarks/video.py [--copies 12] [--size 128] [--rounds 3] [--work DIR]
 
 Clips are made here, of a moving textured scene with sensor noise. H.264 at the bit rates that YouTube recommends for
 uploads of that size (2.5 and 5 Mbit/s); AV1 with the settings of LeRobot's recorder (GOP 2, CRF 30), and with GOP 250.
@@ -43,11 +43,11 @@ from shards.environment import usable_cores  # noqa: E402
 from shards.schema import ParamField  # noqa: E402
 
 X264 = {"preset": "medium", "g": "250"}
-CLIPS = {  # name: codec, its options, (height, width), frames of a clip, copies of it
-    "h264_480p_gop250": ("libx264", {**X264, "b": "2500k"}, (480, 640), 1500, 4),
-    "h264_720p_gop250": ("libx264", {**X264, "b": "5000k"}, (720, 1280), 1000, 3),
-    "av1_480p_gop2": ("libsvtav1", {"g": "2", "crf": "30", "preset": "8"}, (480, 640), 1000, 3),  # as LeRobot writes
-    "av1_480p_gop250": ("libsvtav1", {"g": "250", "crf": "30", "preset": "8"}, (480, 640), 1000, 3),
+CLIPS = {  # name: codec, its options, (height, width), frames of a clip
+    "h264_480p_gop250": ("libx264", {**X264, "b": "2500k"}, (480, 640), 1500),
+    "h264_720p_gop250": ("libx264", {**X264, "b": "5000k"}, (720, 1280), 1000),
+    "av1_480p_gop2": ("libsvtav1", {"g": "2", "crf": "30", "preset": "8"}, (480, 640), 1000),  # as LeRobot writes
+    "av1_480p_gop250": ("libsvtav1", {"g": "250", "crf": "30", "preset": "8"}, (480, 640), 1000),
 }
 NOISE, CHUNK = 5.0, 64
 
@@ -81,8 +81,8 @@ def make_clip(path: Path, codec: str, options: dict[str, str], size: tuple[int, 
     part.rename(path)
 
 
-def make_source(work: Path, name: str) -> list[Path]:
-    codec, options, size, count, copies = CLIPS[name]
+def make_source(work: Path, name: str, copies: int) -> list[Path]:
+    codec, options, size, count = CLIPS[name]
     folder = work / name
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{k}.mp4" for k in range(copies)]
@@ -140,8 +140,8 @@ PEERS: dict[str, Callable[[Sequence[Path]], int]] = {
 }
 
 
-def measure(name: str, work: Path, size: int, rounds: int) -> None:
-    paths, count = make_source(work, name), CLIPS[name][3]
+def measure(name: str, work: Path, copies: int, size: int, rounds: int) -> None:
+    paths, count = make_source(work, name, copies), CLIPS[name][3]
     rates: dict[str, list[float]] = {"ours": [], **{peer: [] for peer in PEERS}}
     spent: dict[str, list[float]] = {contender: [] for contender in rates}
     for _ in range(rounds):
@@ -183,11 +183,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "seqjepa-video-benchmark")
     parser.add_argument("--clips", nargs="+", choices=CLIPS, default=list(CLIPS))
+    parser.add_argument("--copies", type=int, default=12, help="files of each clip; a start takes two seconds of CPU")
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     for name in arguments.clips:
-        measure(name, arguments.work, arguments.size, arguments.rounds)
+        measure(name, arguments.work, arguments.copies, arguments.size, arguments.rounds)
 
 
 if __name__ == "__main__":
