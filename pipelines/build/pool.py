@@ -193,11 +193,14 @@ def _end_with_parent() -> None:
 def _end(pool: ProcessPoolExecutor) -> None:
     """Workers hold nothing worth saving: end them at once, whatever they are at."""
     processes = list((getattr(pool, "_processes", None) or {}).values())
+    results = getattr(pool, "_result_queue", None)
     pool.shutdown(wait=False, cancel_futures=True)
     for process in processes:
         process.terminate()
     for process in processes:
         process.join(5)
+    if results is not None:  # of a result that was half sent the rest would be waited for: there are no senders now
+        results._writer.close()
     pool.shutdown(wait=True)
 
 

@@ -37,6 +37,10 @@ def imported_torch(item: int) -> bool:
     return "torch" in sys.modules
 
 
+def megabytes(item: int) -> bytes:
+    return bytes(8 << 20)
+
+
 def pid(item: int) -> int:
     return os.getpid()
 
@@ -86,6 +90,13 @@ def test_failures_name_the_item(workers: int) -> None:
         results = []
         with pytest.raises(FailureError, match="item 7: ValueError: no sevens"):
             results.extend(map_in_order(fail_at_seven, range(20), workers, name, joins))
+
+
+def test_results_that_are_half_sent_are_not_waited_for() -> None:
+    for _ in range(2):
+        results = map_in_order(megabytes, range(40), 2, name, fives)
+        next(results)
+        results.close()  # type: ignore[attr-defined]
 
 
 def test_a_killed_worker_is_an_error_not_a_hang() -> None:
