@@ -32,9 +32,9 @@ from webdataset.writer import TarWriter  # noqa: E402
 
 from pipelines.build.images import shard_images  # noqa: E402
 from pipelines.sources.folder import FolderSource  # noqa: E402
-from pipelines.sources.tar_options import TarOptions  # noqa: E402
-from pipelines.sources.tar_spool import Spool  # noqa: E402
 from pipelines.sources.webdataset import WebdatasetImages  # noqa: E402
+from pipelines.sources.webdataset.options import TarOptions  # noqa: E402
+from pipelines.sources.webdataset.spool import Spool  # noqa: E402
 
 SOURCE_SIDE, SIDE, IN_A_TAR, CLASSES = 256, 128, 1000, 10
 SETTING = "420-90"

@@ -38,7 +38,7 @@ from PIL import Image  # noqa: E402
 from pipelines.build.views import shard_views  # noqa: E402
 from pipelines.sources.table import TableSource, ViewTable  # noqa: E402
 from pipelines.sources.video import pyav  # noqa: E402
-from pipelines.sources.video_pictures import VideoPictures  # noqa: E402
+from pipelines.sources.video.pictures import VideoPictures  # noqa: E402
 from shards.environment import usable_cores  # noqa: E402
 from shards.schema import ParamField  # noqa: E402
 

@@ -24,8 +24,8 @@ from pipelines.saliency.published import open_array
 from pipelines.saliency.scoring import read_fixations
 from pipelines.sources.cifar100 import read_cifar100
 from pipelines.sources.files import FileReader, list_files
-from pipelines.sources.object_splits import find_split_lists
-from pipelines.sources.objects import ObjectTree
+from pipelines.sources.three_diebench.splits import find_split_lists
+from pipelines.sources.three_diebench.tree import ObjectTree
 from seqjepa import recipes
 from seqjepa.data.decode_worker import ROW, RowError, Setup
 from seqjepa.data.ring import InlineRing, WorkerRing

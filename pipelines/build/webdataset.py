@@ -9,11 +9,11 @@ from pipelines.build.images import shard_images
 from pipelines.build.options import BuildOptions, look_first
 from pipelines.build.views import shard_views
 from pipelines.sources.table import TableSource
-from pipelines.sources.tar_options import NAME, TarOptions
-from pipelines.sources.tar_spool import Spool
-from pipelines.sources.tar_views import SequenceOptions
 from pipelines.sources.webdataset import WebdatasetImages
-from pipelines.sources.webdataset_views import Meaning, tar_table, wants_views
+from pipelines.sources.webdataset.options import NAME, TarOptions
+from pipelines.sources.webdataset.sequences import SequenceOptions
+from pipelines.sources.webdataset.spool import Spool
+from pipelines.sources.webdataset.table import Meaning, tar_table, wants_views
 from shards.schema import DatasetInfo
 
 IMAGES, SEQUENCES = 1024, 256  # in a shard

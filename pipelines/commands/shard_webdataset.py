@@ -82,10 +82,10 @@ def shard_webdataset_command(
     Killed, the same command goes on; streams that were copied whole are not fetched again.
     """
     from pipelines.build.webdataset import shard_webdataset
-    from pipelines.sources.tar_labels import read_classes
-    from pipelines.sources.tar_options import TarOptions
-    from pipelines.sources.tar_views import SequenceOptions
-    from pipelines.sources.webdataset_views import Meaning
+    from pipelines.sources.webdataset.labels import read_classes
+    from pipelines.sources.webdataset.options import TarOptions
+    from pipelines.sources.webdataset.sequences import SequenceOptions
+    from pipelines.sources.webdataset.table import Meaning
 
     as_json, names = given.pop("as_json"), read_classes(classes) if classes else None
     shard_webdataset(

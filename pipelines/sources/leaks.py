@@ -19,7 +19,7 @@ from pipelines.sources.content import THREADS
 from pipelines.sources.decode import decode_image
 from pipelines.sources.mistakes import SHOWN, Mistakes
 from pipelines.sources.table import FilePictures, Pictures, PlacedFile, ViewTable
-from pipelines.sources.tar_pictures import TarPictures
+from pipelines.sources.webdataset.pictures import TarPictures
 from shards.environment import pass_environment_on
 
 TAIL = 2048  # bytes

@@ -162,5 +162,5 @@ def test_importing_seqjepa_is_cheap():
     runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(2)]
     assert [run.stdout.split()[1:] for run in runs] == [[], []]
     assert min(float(run.stdout.split()[0]) for run in runs) < 0.3
-    with pytest.raises(AttributeError, match="it offers: webdataset"):
+    with pytest.raises(AttributeError, match="it offers: load, open_sequences, webdataset"):
         seqjepa.webdatasets  # noqa: B018

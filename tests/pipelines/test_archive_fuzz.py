@@ -16,7 +16,7 @@ from odd_jpegs import READ
 from pipelines.sources import open_source
 from pipelines.sources.cifar100 import read_cifar100
 from pipelines.sources.decode import decode_image
-from pipelines.sources.object_tar import ObjectTar
+from pipelines.sources.three_diebench.tar import ObjectTar
 from shards.errors import SeqJepaError
 
 

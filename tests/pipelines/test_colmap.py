@@ -10,9 +10,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 from small_images import make_folder
 
-from pipelines.sources.cameras import Findings, Scene
-from pipelines.sources.colmap import TEXTS, camera_to_world, read_models
 from pipelines.sources.files import list_files
+from pipelines.sources.layouts.cameras import Findings, Scene
+from pipelines.sources.layouts.colmap import TEXTS, camera_to_world, read_models
 from shards.errors import FormatError
 
 CAMERAS = """# Camera list with one line of data per camera:

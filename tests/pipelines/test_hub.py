@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hub_server import COMMIT, REPO, Hub, serving
 
-from pipelines.sources.hub import is_hub_address, open_hub
+from pipelines.sources.lerobot.hub import is_hub_address, open_hub
 from shards.errors import FailureError, FormatError, UsageError
 
 FILES = ("meta/info.json", "meta/deep/one.json", "data/a.parquet", "videos/b.mp4", "README.md")

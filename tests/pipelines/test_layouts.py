@@ -15,8 +15,8 @@ from typer.testing import CliRunner, Result
 
 import cli
 from pipelines.build.views import shard_views
-from pipelines.sources.cameras import POSE, POSE_ACTION
 from pipelines.sources.layouts import LayoutOptions, read_views
+from pipelines.sources.layouts.cameras import POSE, POSE_ACTION
 from pipelines.sources.manifest import ManifestOptions
 from pipelines.sources.table import TableSource, ViewTable
 from seqjepa.data.actions import actions_between

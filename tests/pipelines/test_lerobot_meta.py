@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from small_lerobot import LENGTHS, TASKS, TOP, WRIST, change_info, make_lerobot, write_table
 
-from pipelines.sources.lerobot_meta import Feature, LeRobotMeta, fill
+from pipelines.sources.lerobot.meta import Feature, LeRobotMeta, fill
 from shards.errors import FormatError, UsageError
 
 

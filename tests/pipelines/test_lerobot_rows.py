@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from small_lerobot import LENGTHS, TOP, action_of, change_info, make_lerobot, state_of, write_table
 
-from pipelines.sources.lerobot_meta import LeRobotMeta
-from pipelines.sources.lerobot_rows import NAMED, Choice, Rows, choose, read_rows
+from pipelines.sources.lerobot.meta import LeRobotMeta
+from pipelines.sources.lerobot.rows import NAMED, Choice, Rows, choose, read_rows
 from shards.errors import FormatError, UsageError
 from shards.schema import ActionSpec, ActionTerm, ParamField
 

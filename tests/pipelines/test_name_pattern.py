@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pipelines.archives import LeftOut
+from pipelines.sources.layouts.pattern import PatternRows, compile_pattern, read_names
 from pipelines.sources.mistakes import Mistakes
-from pipelines.sources.pattern import PatternRows, compile_pattern, read_names
 from shards.errors import UsageError
 from shards.schema import ActionSpec, ActionTerm
 

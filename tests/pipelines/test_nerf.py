@@ -12,9 +12,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 from small_images import make_folder, make_tar
 
-from pipelines.sources.cameras import Findings, Scene, pose_fields, pose_params, split_intrinsics
 from pipelines.sources.files import list_files
-from pipelines.sources.nerf import read_transforms
+from pipelines.sources.layouts.cameras import Findings, Scene, pose_fields, pose_params, split_intrinsics
+from pipelines.sources.layouts.nerf import read_transforms
 from shards.errors import FormatError
 from shards.schema import ParamField
 

@@ -11,9 +11,8 @@ from small_3die import jpeg, latent, make_tar, make_tree, npy, smooth_image
 
 from pipelines import archives
 from pipelines.archives import read_content
-from pipelines.sources import object_tar
-from pipelines.sources.objects import ListedObject, SpreadSample
-from pipelines.sources.three_diebench import open_objects
+from pipelines.sources.three_diebench import open_objects, tar
+from pipelines.sources.three_diebench.tree import ListedObject, SpreadSample
 from shards.errors import FailureError, FormatError
 
 
@@ -182,7 +181,7 @@ def test_a_tar_that_changed_is_noticed(tmp_path: Path) -> None:
 def test_too_large_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = make_tree(tmp_path / "tree", objects=1)
     (tree / "0001/o0/image_1.jpg").write_bytes(bytes(5000))
-    for module in (archives, object_tar):
+    for module in (archives, tar):
         monkeypatch.setattr(module, "LARGEST_FILE", 4000)
     for source in (open_objects(tree), open_objects(make_tar(tree, tmp_path / "t.tar"))):
         objects = source.list().objects

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.sources.object_splits import SplitRule, assign, find_split_lists, split_rule
-from pipelines.sources.objects import ListedObject
+from pipelines.sources.three_diebench.splits import SplitRule, assign, find_split_lists, split_rule
+from pipelines.sources.three_diebench.tree import ListedObject
 from shards.errors import FormatError, UsageError
 
 OBJECTS = [ListedObject(f"{synset}/{name}", (0,)) for synset in ("0300", "0100", "0200") for name in ("a", "b")]

@@ -194,7 +194,7 @@ def test_a_failing_source_leaves_a_resumable_folder(
 ) -> None:
     """After a failure the finished shards stay, a tar is not listed again, and the end is the same."""
     from pipelines.build import views
-    from pipelines.sources.object_tar import ObjectTar
+    from pipelines.sources.three_diebench.tar import ObjectTar
 
     tar = make_tar(tree, tmp_path / "t.tar")
     shard(tar, tmp_path / "whole")

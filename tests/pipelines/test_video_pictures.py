@@ -17,7 +17,7 @@ from pipelines.build.stage import OpenShard
 from pipelines.build.transform import DecodedTogether
 from pipelines.build.views import shard_views
 from pipelines.sources.table import TableSource, ViewTable
-from pipelines.sources.video_pictures import VideoPictures
+from pipelines.sources.video.pictures import VideoPictures
 from shards.errors import FormatError
 from shards.reader import ShardSet
 from shards.schema import ParamField

@@ -22,9 +22,9 @@ from typer.testing import CliRunner
 
 import cli
 from pipelines.build.images import shard_images
-from pipelines.sources.tar_options import TarOptions
-from pipelines.sources.tar_spool import MARK, Spool
 from pipelines.sources.webdataset import WebdatasetImages
+from pipelines.sources.webdataset.options import TarOptions
+from pipelines.sources.webdataset.spool import MARK, Spool
 from shards.errors import FailureError, FormatError, UsageError
 from shards.reader import ShardSet
 

@@ -12,9 +12,9 @@ from small_3die import make_tree, shard_3diebench
 from small_images import encoded, picture
 
 from pipelines.build.webdataset import shard_webdataset
-from pipelines.sources.tar_options import TarOptions
-from pipelines.sources.tar_views import SequenceOptions
-from pipelines.sources.webdataset_views import Meaning
+from pipelines.sources.webdataset.options import TarOptions
+from pipelines.sources.webdataset.sequences import SequenceOptions
+from pipelines.sources.webdataset.table import Meaning
 from shards.errors import FormatError, UsageError
 from shards.reader import ShardSet
 from shards.schema import ActionSpec, ActionTerm, ParamField, ViewSpec

@@ -29,7 +29,7 @@ import numpy as np
 from pipelines.sources import Frames, Target
 from pipelines.sources.content import pieces_of, short_digest
 from pipelines.sources.decode import LARGEST_SIDE, Pixels, centre_part, check_size, check_view_size
-from pipelines.sources.video_files import whole_file
+from pipelines.sources.video.files import whole_file
 from shards.environment import pass_environment_on
 from shards.errors import FormatError, UsageError
 

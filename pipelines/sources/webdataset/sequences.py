@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from pipelines.archives import printable
 from pipelines.sources.mistakes import Mistakes
-from pipelines.sources.tar_columns import SampleColumns
-from pipelines.sources.tar_labels import Labels
-from pipelines.sources.tar_samples import TarSample, TarSamples
+from pipelines.sources.webdataset.columns import SampleColumns
+from pipelines.sources.webdataset.labels import Labels
+from pipelines.sources.webdataset.samples import TarSample, TarSamples
 from shards.errors import UsageError
 
 OURS = ("views", "view_ids")  # in the JSON of our own sets: how many images are distinct, and their numbers

@@ -19,14 +19,15 @@ from tqdm import tqdm
 from pipelines.archives import LeftOut, printable
 from pipelines.archives.tree import ArchiveTree, DiskTree, Place, walk_tree
 from pipelines.archives.zip import is_zip
-from pipelines.sources.columns import compute
 from pipelines.sources.files import FileReader, archive_members, lone_root
+from pipelines.sources.manifest.columns import compute
 from pipelines.sources.mistakes import SHOWN, Mistakes
 from pipelines.sources.table import FilePictures
 from shards.errors import FormatError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
 
 BLOCK = 50_000  # names
 URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)

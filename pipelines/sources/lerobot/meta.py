@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.sources.parquet import numbers_of, read_parquet
+from pipelines.sources.lerobot.parquet import numbers_of, read_parquet
 from shards.environment import pass_environment_on
 from shards.errors import FormatError, UsageError
 from shards.json_fields import json_object, number, strict_json, take

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.sources.choose import RULE, validation_share
-from pipelines.sources.objects import ListedObject
+from pipelines.sources.three_diebench.tree import ListedObject
 from shards.environment import pass_environment_on
 from shards.errors import FormatError, UsageError
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.archives import printable
-from pipelines.sources.columns import as_integers, compute, distinct
-from pipelines.sources.locate import list_source, locate
-from pipelines.sources.manifest_rows import Rows
+from pipelines.sources.manifest.columns import as_integers, compute, distinct
+from pipelines.sources.manifest.locate import list_source, locate
+from pipelines.sources.manifest.rows import Rows
 from pipelines.sources.table import FilePictures, Pictures
 from pipelines.sources.video import SUFFIXES
 
@@ -49,7 +49,7 @@ def pictures_of(
 def _frames(
     rows: Rows, files: FilePictures, names: pa.ChunkedArray, seconds: np.ndarray | None, order: np.ndarray
 ) -> Pictures | None:
-    from pipelines.sources.video_pictures import VideoError, VideoPictures
+    from pipelines.sources.video.pictures import VideoError, VideoPictures
 
     root = files.reader.path / files.reader.root
     of, paths = distinct(names)

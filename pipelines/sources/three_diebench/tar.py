@@ -11,7 +11,7 @@ from tqdm import tqdm
 from pipelines.archives import FILE, FOLDER, LARGEST_FILE, LINK, NO_VIEW, TRAILING, ArchiveMember, LeftOut
 from pipelines.archives.tar import TarStream
 from pipelines.sources.content import file_sha256, file_stats, stamp_of
-from pipelines.sources.objects import (
+from pipelines.sources.three_diebench.tree import (
     Files,
     ListedObject,
     Listing,

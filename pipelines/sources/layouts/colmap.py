@@ -14,7 +14,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pipelines.sources.cameras import (
+from pipelines.sources.files import FileEntry, FileList
+from pipelines.sources.layouts.cameras import (
     INTRINSICS,
     LARGEST_NUMBER,
     Findings,
@@ -25,7 +26,6 @@ from pipelines.sources.cameras import (
     scene_name,
     text_lines,
 )
-from pipelines.sources.files import FileEntry, FileList
 from shards.errors import FormatError
 
 IMAGES, CAMERAS = "images.txt", "cameras.txt"

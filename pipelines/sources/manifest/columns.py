@@ -14,6 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     import pyarrow as pa
 
+
 EMPTY = ("", "nan", "na", "n/a", "#n/a", "null", "none", "-")
 WORDS = {"true": "1", "false": "0"}
 POINT = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"

@@ -16,21 +16,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.archives import printable
-from pipelines.sources.columns import as_texts, compute
 from pipelines.sources.declared_actions import FILE, Declared, action_of, fields_of, read_declared
 from pipelines.sources.leaks import refuse_leaks
-from pipelines.sources.locate import plain_names
-from pipelines.sources.manifest_numbers import filled_params, number_columns
-from pipelines.sources.manifest_pictures import are_videos, pictures_of
-from pipelines.sources.manifest_rows import Order, Rows, find_roles, labels_of, order_of, sequences_of, splits_of
+from pipelines.sources.manifest.columns import as_texts, compute
+from pipelines.sources.manifest.locate import plain_names
+from pipelines.sources.manifest.numbers import filled_params, number_columns
+from pipelines.sources.manifest.pictures import are_videos, pictures_of
+from pipelines.sources.manifest.read_table import SUFFIXES, read_table
+from pipelines.sources.manifest.rows import Order, Rows, find_roles, labels_of, order_of, sequences_of, splits_of
 from pipelines.sources.mistakes import Mistakes
-from pipelines.sources.read_table import SUFFIXES, read_table
 from pipelines.sources.table import ViewTable
 from shards.errors import FormatError, UsageError
 from shards.schema import ActionSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
 
 STEM = "metadata"
 

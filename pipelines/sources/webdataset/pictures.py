@@ -16,9 +16,9 @@ from pipelines.archives import Content, printable
 from pipelines.sources.content import content_sha256, file_stats, name_rank, stamp_of
 from pipelines.sources.files import FileReader
 from pipelines.sources.table import PlacedFile
-from pipelines.sources.tar_samples import TarSamples, read_raw
-from pipelines.sources.tar_views import TarFrames
 from pipelines.sources.webdataset import RAW
+from pipelines.sources.webdataset.samples import TarSamples, read_raw
+from pipelines.sources.webdataset.sequences import TarFrames
 
 
 @dataclass(frozen=True)

@@ -24,13 +24,13 @@ from pipelines.sources.declared_actions import (
 from pipelines.sources.leaks import refuse_leaks
 from pipelines.sources.mistakes import SHOWN, Mistakes
 from pipelines.sources.table import ViewTable
-from pipelines.sources.tar_columns import ADVICE
-from pipelines.sources.tar_labels import Labels
-from pipelines.sources.tar_options import TarOptions, no_samples
-from pipelines.sources.tar_pictures import TarPictures
-from pipelines.sources.tar_samples import TarSamples
-from pipelines.sources.tar_spool import Spool
-from pipelines.sources.tar_views import FrameWalk, SequenceOptions, TarFrames
+from pipelines.sources.webdataset.columns import ADVICE
+from pipelines.sources.webdataset.labels import Labels
+from pipelines.sources.webdataset.options import TarOptions, no_samples
+from pipelines.sources.webdataset.pictures import TarPictures
+from pipelines.sources.webdataset.samples import TarSamples
+from pipelines.sources.webdataset.sequences import FrameWalk, SequenceOptions, TarFrames
+from pipelines.sources.webdataset.spool import Spool
 from shards.errors import FormatError, UsageError
 from shards.schema import ActionSpec, ParamField, ViewSpec
 

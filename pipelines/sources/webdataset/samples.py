@@ -24,7 +24,7 @@ from pipelines.archives.tar import TarStream
 from pipelines.sources.decode import SUFFIXES, check_size
 from pipelines.sources.files import FileReader
 from pipelines.sources.mistakes import Mistakes
-from pipelines.sources.tar_files import TarFile
+from pipelines.sources.webdataset.files import TarFile
 from shards.errors import FormatError
 from shards.json_fields import strict_json
 

@@ -24,6 +24,7 @@ from shards.errors import FormatError, reason_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
+
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl")
 BLOCK = 20_000  # rows
 DELIMITERS = ",;\t|"

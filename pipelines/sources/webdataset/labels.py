@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipelines.archives import printable
 from pipelines.sources.mistakes import Mistakes
-from pipelines.sources.tar_samples import TarSample, TarSamples
+from pipelines.sources.webdataset.samples import TarSample, TarSamples
 from shards.errors import UsageError
 
 LARGEST_LABEL = 1_000_000

@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.sources.cameras import (
+from pipelines.sources.decode import SUFFIXES
+from pipelines.sources.files import FileEntry, FileList
+from pipelines.sources.layouts.cameras import (
     INTRINSICS,
     LARGEST_NUMBER,
     Findings,
@@ -28,8 +30,6 @@ from pipelines.sources.cameras import (
     scene_name,
     text_lines,
 )
-from pipelines.sources.decode import SUFFIXES
-from pipelines.sources.files import FileEntry, FileList
 from shards.errors import FormatError
 
 NAME = re.compile(r"transforms(?:_([A-Za-z0-9-]+))?\.json")

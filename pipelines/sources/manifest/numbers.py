@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.archives import printable
-from pipelines.sources.columns import Numbers, as_numbers
 from pipelines.sources.declared_actions import Declared, scale_of, value_problems
-from pipelines.sources.manifest_rows import Order, Rows
+from pipelines.sources.manifest.columns import Numbers, as_numbers
+from pipelines.sources.manifest.rows import Order, Rows
 from shards.schema import MAX_PARAMS, ActionSpec, ActionTerm
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
 
 EXACT = 2**24  # up to which a float32 holds every whole number
 

@@ -19,8 +19,8 @@ import numpy as np
 from tqdm import tqdm
 
 from pipelines.sources.declared_actions import DEGREES
-from pipelines.sources.lerobot_meta import OF_EVERY_SET, Episodes, Feature, LeRobotMeta
-from pipelines.sources.parquet import numbers_of, read_parquet
+from pipelines.sources.lerobot.meta import OF_EVERY_SET, Episodes, Feature, LeRobotMeta
+from pipelines.sources.lerobot.parquet import numbers_of, read_parquet
 from shards.errors import FormatError, UsageError
 from shards.schema import MAX_PARAMS, ActionSpec, ActionTerm, ParamField
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from pipelines.archives import Content
 from pipelines.sources import ViewsContent, ViewSource, ViewsRecord
-from pipelines.sources.object_splits import Assignment, assign, split_rule
-from pipelines.sources.object_tar import ObjectTar
-from pipelines.sources.objects import ListedObject, Listing, ObjectTree
+from pipelines.sources.three_diebench.splits import Assignment, assign, split_rule
+from pipelines.sources.three_diebench.tar import ObjectTar
+from pipelines.sources.three_diebench.tree import ListedObject, Listing, ObjectTree
 from shards.errors import FormatError
 from shards.schema import THREE_DIEBENCH_PARAMS
 

@@ -24,10 +24,10 @@ from pipelines.sources.decode import decode_image
 from pipelines.sources.file_source import unique_keys
 from pipelines.sources.files import FileReader
 from pipelines.sources.mistakes import Mistakes
-from pipelines.sources.tar_labels import NO_LABEL, Label, Labels
-from pipelines.sources.tar_options import NAME, TarOptions, no_samples
-from pipelines.sources.tar_samples import Member, TarSamples, read_raw
-from pipelines.sources.tar_spool import Spool
+from pipelines.sources.webdataset.labels import NO_LABEL, Label, Labels
+from pipelines.sources.webdataset.options import NAME, TarOptions, no_samples
+from pipelines.sources.webdataset.samples import Member, TarSamples, read_raw
+from pipelines.sources.webdataset.spool import Spool
 
 RAW = ".npy"
 

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipelines.sources.choose import check_fraction
-from pipelines.sources.tar_files import SCHEME, SPLITS, TarFile, tars_of
+from pipelines.sources.webdataset.files import SCHEME, SPLITS, TarFile, tars_of
 from shards.errors import FormatError, UsageError
 from shards.layout import Layout
 from shards.metadata import read_info

@@ -13,16 +13,17 @@ import numpy as np
 
 from pipelines.archives import printable
 from pipelines.sources.choose import validation_share
-from pipelines.sources.columns import as_integers, as_numbers, as_texts, compute, distinct, is_text
 from pipelines.sources.declared_actions import TIMES
+from pipelines.sources.manifest.columns import as_integers, as_numbers, as_texts, compute, distinct, is_text
+from pipelines.sources.manifest.read_table import RawTable
 from pipelines.sources.mistakes import SHOWN, Mistakes
-from pipelines.sources.read_table import RawTable
 from pipelines.sources.split_folders import split_of
 from shards.errors import UsageError
 from shards.layout import SPLIT_NAME
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
 
 ROLES: dict[str, tuple[str, ...]] = {
     "image": ("file_name", "image"),

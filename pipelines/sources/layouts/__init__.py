@@ -13,18 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.sources.cameras import (
-    POSE_ACTION,
-    Findings,
-    Scene,
-    note_named,
-    pose_fields,
-    pose_params,
-    split_intrinsics,
-    without_missing,
-)
 from pipelines.sources.choose import validation_share
-from pipelines.sources.colmap import BINARY, IMAGES, TEXTS, read_models
 from pipelines.sources.declared_actions import (
     DEGREES,
     FILE,
@@ -36,11 +25,22 @@ from pipelines.sources.declared_actions import (
     value_problems,
 )
 from pipelines.sources.files import FileEntry, FileList, list_files
+from pipelines.sources.layouts.cameras import (
+    POSE_ACTION,
+    Findings,
+    Scene,
+    note_named,
+    pose_fields,
+    pose_params,
+    split_intrinsics,
+    without_missing,
+)
+from pipelines.sources.layouts.colmap import BINARY, IMAGES, TEXTS, read_models
+from pipelines.sources.layouts.nerf import read_transforms, transforms_files
+from pipelines.sources.layouts.pattern import compile_pattern, read_names
 from pipelines.sources.leaks import refuse_leaks
 from pipelines.sources.manifest import ManifestOptions, Reading, has_manifest, read_manifest
 from pipelines.sources.mistakes import Mistakes
-from pipelines.sources.nerf import read_transforms, transforms_files
-from pipelines.sources.pattern import compile_pattern, read_names
 from pipelines.sources.table import FilePictures, ViewTable
 from shards.errors import FormatError, UsageError
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.archives import printable
-from pipelines.sources.tar_samples import TarSample, TarSamples, read_npy
+from pipelines.sources.webdataset.samples import TarSample, TarSamples, read_npy
 from shards.errors import UsageError
 from shards.schema import MAX_PARAMS
 
