@@ -1,6 +1,6 @@
 """Layouts that say which picture belongs to what: NeRF's, COLMAP's, values in file names. Each as a ViewTable.
 
-`read_views` chooses among them and tables (manifest.py). Pictures lie in a folder, a plain tar or a zip. Letters: R
+`read_views` chooses among them and tables (manifest/). Pictures lie in a folder, a plain tar or a zip. Letters: R
 rows (pictures), Q sequences, P parameters.
 """
 

@@ -1,7 +1,7 @@
 """LeRobot data sets (v3.0, v2.1) as a source of views: frames of one camera, states, and actions as commands.
 
-An episode is a sequence, its task the label. Read with pyarrow and PyAV, without LeRobot: lerobot_meta.py says what
-lies where, lerobot_rows.py reads the numbers, video.py and parquet.py the frames.
+An episode is a sequence, its task the label. Read with pyarrow and PyAV, without LeRobot: meta.py says what
+lies where, rows.py reads the numbers, video/ and parquet.py the frames.
 """
 
 from __future__ import annotations

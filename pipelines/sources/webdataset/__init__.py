@@ -2,7 +2,7 @@
 
 Keys become sample keys, `cls` (or a JSON field) the label. The tars are listed once, header by header, and every image
 is then read at its place, by whatever worker. What is no plain tar on this disk is copied into one first
-(tar_spool.py); webdataset itself opens streams and groups members (tar_samples.py).
+(spool.py); webdataset itself opens streams and groups members (samples.py).
 """
 
 from __future__ import annotations
