@@ -83,13 +83,29 @@ def warnings_of(table: ViewTable, context: int, size: int | None, *, readable: b
     ]
 
 
+def _constant(table: ViewTable) -> Iterator[str]:
+    """A line for each column that never changes; one for all of a vector's (pose.0 …)."""
+    if len(table.of) < 2:
+        return
+    values = {
+        field.name: float(column[0])
+        for field, column in zip(table.fields, table.params.T, strict=True)
+        if column.min() == column.max()
+    }
+    for vector, group in groupby(values, key=lambda name: name.partition(".")[0]):
+        names = list(group)
+        if len(names) == 1:
+            yield f"{names[0]} is constant, {values[names[0]]:g} in every row"
+        else:
+            yield f"{len(names)} numbers of {vector} are constant: {', '.join(names)}"
+
+
 def _of_columns(table: ViewTable) -> Iterator[str]:
+    yield from _constant(table)
     for i, field in enumerate(table.fields):
         low, high = float(table.params[:, i].min()), float(table.params[:, i].max())
         spread = f"{field.name} goes from {low:g} to {high:g}"
-        if low == high and len(table.of) > 1:
-            yield f"{field.name} is constant, {low:g} in every row"
-        elif field.unit == "rad" and max(abs(low), abs(high)) > 2.1 * np.pi and high - low > np.pi:
+        if field.unit == "rad" and max(abs(low), abs(high)) > 2.1 * np.pi and high - low > np.pi:
             yield f'{spread} rad: are these degrees? Then declare {field.name} = "deg"'
         elif field.unit == "1" and ANGLE.search(field.name) and max(abs(low), abs(high)) > 2.1 * np.pi:
             yield f'{spread} without a unit: an angle in degrees? Then declare {field.name} = "deg"'
