@@ -134,7 +134,8 @@ def _path(can: Capabilities, config: EvalConfig) -> Found:
     yield from ((f"r2_path.{m}", _too_few(m + 1, can)) for m in config.path_sizes if m not in sizes)
     if not sizes:
         return
-    deep = rotation_term(way) is not None
+    # No linear function of angles gives the sine of their sum.
+    deep = rotation_term(way) is not None or any(term.op == "angle_difference" for term in way.terms)
     epochs = config.epochs if deep or declared else config.linear_regressor_epochs
     measured, width = (declared.encoded, declared.size) if declared else (action_of(way), way.size)
     for name, (vision, acting) in ABLATIONS.items():
