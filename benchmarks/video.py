@@ -2,7 +2,8 @@
 
     python benchmarks/video.py [--copies 12] [--size 128] [--rounds 3] [--work DIR]
 
-Clips are made here, of a moving textured scene with sensor noise. H.264 at 2.5 Mbit/s (480p) and 5 Mbit/s (720p); AV1 with the settings of LeRobot's recorder (GOP 2, CRF 30), and with GOP 250.
+Clips are made here, of a moving textured scene with sensor noise. H.264 at 2.5 Mbit/s (480p) and 5 Mbit/s (720p); AV1
+with the settings of LeRobot's recorder (GOP 2, CRF 30), and with GOP 250.
 PyAV's side decodes every frame and converts it to RGB (`frame.to_ndarray(format="rgb24")`), and keeps nothing; it is
 measured with frame threads, with the threads that FFmpeg chooses, and with a process for each core that takes whole
 files. Ours decodes, resizes, encodes JPEGs, checks them and writes shards. CPU time is given beside time on the clock,
