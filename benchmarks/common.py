@@ -6,6 +6,9 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,17 @@ def emit(
     }
     print(json.dumps(_rounded(result)), flush=True)
     return result
+
+
+def rate(work: Callable[[Any, Path], object], source: Any, out: Path, images: int) -> float:
+    """Images a second of work(source, out); what it wrote is removed."""
+    start = time.perf_counter()
+    work(source, out)
+    spent = time.perf_counter() - start
+    if out.is_dir():
+        shutil.rmtree(out)
+    out.unlink(missing_ok=True)
+    return images / spent
 
 
 def machine() -> dict[str, Any]:

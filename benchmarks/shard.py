@@ -18,11 +18,9 @@ import csv
 import io
 import multiprocessing
 import resource
-import shutil
 import sys
 import tarfile
 import tempfile
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import median
@@ -31,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
-from common import emit, versions  # noqa: E402
+from common import emit, rate, versions  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from pipelines.build.encode import Frame, JpegSetting, encode_jpeg, fit_image  # noqa: E402
@@ -145,16 +143,6 @@ def bare(path: Path) -> int:
 def bare_pool(source: Path, out: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(usable_cores()) as pool:
         sum(pool.imap(bare, sorted(source.glob("*/*/image_*.jpg")), chunksize=VIEWS))
-
-
-def rate(work: Callable[[Path, Path], None], source: Path, out: Path, images: int) -> float:
-    start = time.perf_counter()
-    work(source, out)
-    spent = time.perf_counter() - start
-    if out.is_dir():
-        shutil.rmtree(out)
-    out.unlink(missing_ok=True)
-    return images / spent
 
 
 def measure(

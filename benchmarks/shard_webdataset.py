@@ -12,11 +12,8 @@ from __future__ import annotations
 
 import argparse
 import io
-import shutil
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
-from common import emit, versions  # noqa: E402
+from common import emit, rate, versions  # noqa: E402
 from PIL import Image  # noqa: E402
 from webdataset.compat import WebDataset  # noqa: E402
 from webdataset.writer import TarWriter  # noqa: E402
@@ -91,16 +88,6 @@ def webdataset_loop(tars: str, out: Path) -> None:
             buffer = io.BytesIO()
             small.save(buffer, "JPEG", quality=90, subsampling="4:2:0", optimize=True)
             writer.write({"__key__": row["__key__"], "jpg": buffer.getvalue(), "cls": row["cls"], "json": row["json"]})
-
-
-def rate(work: Callable[[str, Path], None], source: str, out: Path, images: int) -> float:
-    start = time.perf_counter()
-    work(source, out)
-    spent = time.perf_counter() - start
-    if out.is_dir():
-        shutil.rmtree(out)
-    out.unlink(missing_ok=True)
-    return images / spent
 
 
 def main() -> None:

@@ -142,3 +142,12 @@ class LeftOut:
 def printable(name: str) -> str:
     """A file's name as one line of a message has it, whatever characters it holds."""
     return name if name.isprintable() else ascii(name)
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a file's name is UTF-8; other bytes are surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -19,6 +19,7 @@ from pipelines.archives import (
     TRAILING,
     ArchiveMember,
     LeftOut,
+    is_utf8,
     printable,
     read_content,
     unreadable,
@@ -201,10 +202,8 @@ def _barren(folders: list[str], images: list[FileEntry]) -> list[str]:
 
 
 def _checked(name: str, where: Path) -> str:
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise FormatError(f"{where} holds a file whose name is not UTF-8, {name!a}; rename it") from error
+    if not is_utf8(name):
+        raise FormatError(f"{where} holds a file whose name is not UTF-8, {name!a}; rename it")
     return name
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from pipelines.archives import LeftOut, printable
+from pipelines.archives import LeftOut, is_utf8, printable
 from pipelines.archives.tree import ArchiveTree, DiskTree, Place, walk_tree
 from pipelines.archives.zip import is_zip
 from pipelines.sources.files import FileReader, archive_members, lone_root
@@ -74,21 +74,13 @@ def _blocks(found: Iterator[tuple[str, Place | str]], odd: dict[str, str]) -> It
     for name, place in tqdm(found, desc="listing", unit="file", disable=None, leave=False):
         if isinstance(place, str):
             odd[name] = place
-        elif _is_utf8(name):  # any other cannot be named by a table
+        elif is_utf8(name):  # any other cannot be named by a table
             block.append((name, place))
         if len(block) >= BLOCK:
             yield block
             block = []
     if block:
         yield block
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _root(names: pa.ChunkedArray) -> str:

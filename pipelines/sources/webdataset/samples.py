@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from pipelines.archives import FILE, FOLDER, TRAILING, ArchiveMember, LeftOut, printable
+from pipelines.archives import FILE, FOLDER, TRAILING, ArchiveMember, LeftOut, is_utf8, printable
 from pipelines.archives.tar import TarStream
 from pipelines.sources.decode import SUFFIXES, check_size
 from pipelines.sources.files import FileReader
@@ -157,7 +157,7 @@ class TarSamples:
                 f"{tar.where} holds {printable(name)}: suffixes that begin with __ are webdataset's own (it drops a "
                 "sample with __bad__); rename or remove it"
             )
-        elif not _is_utf8(name):
+        elif not is_utf8(name):
             raise FormatError(f"{tar.where} holds a file whose name is not UTF-8, {name!a}; rename it")
         else:
             return True
@@ -231,14 +231,6 @@ def _check_views(sample: TarSample, suffixes: list[str]) -> None:
         names = ", ".join(printable(view.member.name.rpartition("/")[2]) for view in views[:5])
         raise ValueError(f"{len(views)} images may be meant ({names}); say which with --image, e.g. --image jpg")
     views.sort(key=lambda view: view.number or 0)
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def npy_layout(data: bytes) -> tuple[np.dtype, tuple[int, ...], bool, int]:
