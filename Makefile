@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-slow lint types format clean help
+.PHONY: demo test test-slow test-tools lint types format clean help
 
 help:            ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
@@ -16,6 +16,9 @@ test: .venv/dev.stamp  ## the fast tests
 
 test-slow: .venv/dev.stamp  ## the long ones: 50 SIGKILLs, every truncation …
 	$(BIN)/python -m pytest -m slow
+
+test-tools: .venv/tools.stamp  ## with other people's tools: wandb, trackio, lightning, notebooks …
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m tools
 
 lint: .venv/dev.stamp  ## ruff: style and format
 	$(BIN)/ruff check .
@@ -42,4 +45,8 @@ clean:           ## remove the environment and the demo
 
 .venv/dev.stamp: .venv/python.stamp pyproject.toml constraints.txt
 	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.venv/tools.stamp: .venv/dev.stamp pyproject.toml constraints.txt
+	$(PIP) install --quiet -c constraints.txt -e '.[tools]'
 	@touch $@
