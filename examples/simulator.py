@@ -22,6 +22,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from shards.extras import missing_line
+
 SIDE = 48  # px of a frame
 SCREEN, MARGIN = 300, 54  # px that are drawn, and how many are cut off on each side; four become one
 SKIP = 2  # steps of the simulator, 0.05 s each, from one frame to the next; the torque stays the same
@@ -75,8 +77,8 @@ def open_simulator() -> Any:
     try:
         import gymnasium
         import pygame  # noqa: F401
-    except ImportError as error:
-        sys.exit(f"error: the simulator needs {error.name}: pip install -e '.[examples]'")
+    except ImportError:
+        sys.exit(f"error: {missing_line('gymnasium', 'the simulator')}")
     env = gymnasium.make("Pendulum-v1", render_mode="rgb_array", max_episode_steps=10**9)
     env.unwrapped.screen_dim = SCREEN  # pyright: ignore[reportAttributeAccessIssue]
     return env

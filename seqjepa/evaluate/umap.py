@@ -26,6 +26,7 @@ from seqjepa.evaluate.inputs import label_of_prefixes
 from seqjepa.evaluate.results import save_arrays
 from seqjepa.evaluate.studies import EvalContext, Study
 from seqjepa.methods.base import Aggregating, EncodesInContext
+from shards.extras import missing_line
 
 NEIGHBOURS, MIN_DIST = 15, 0.1
 CLASSES, MOST_POINTS, FEWEST_POINTS = 10, 5000, 10
@@ -41,7 +42,7 @@ def _why_no_map(ctx: EvalContext) -> str:
     if isinstance(ctx.loaded.method, EncodesInContext):
         return "its views are probed after a context"
     if importlib.util.find_spec("umap") is None:
-        return "umap-learn is not installed: pip install 'seqjepa[umap]'"
+        return missing_line("umap")
     return ""
 
 

@@ -143,7 +143,7 @@ def test_why_not(run, shards, tmp_path, monkeypatch):
     assert UMAP.why_not(case) == ""
     assert UMAP.why_not(replace(case, can=replace(case.can, labelled=False))) == "samples without a label"
     monkeypatch.setattr(umap.importlib.util, "find_spec", lambda name: None)
-    assert UMAP.why_not(case) == "umap-learn is not installed: pip install 'seqjepa[umap]'"
+    assert UMAP.why_not(case) == "umap-learn is not installed: pip install 'seqjepa[report]'"
     points = views(case.splits.val, [0], 60, seed=0)
     assert umap._trustworthiness("view", points, points.x[:, :2]) == {}
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from shards.environment import NO_SPACE, error_number
 from shards.errors import DiskFullError, FailureError, FormatError, UsageError, reason_of
+from shards.extras import missing
 
 SCHEME = "hf://"
 ADDRESS = re.compile(r"hf://(?:datasets/)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?/?", re.ASCII)
@@ -69,7 +70,7 @@ def open_hub(address: str, patterns: Sequence[str]) -> HubFolder:
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
-        raise UsageError("hf:// addresses need huggingface_hub: pip install -e '.[hub]'") from error
+        raise missing("huggingface_hub", "an hf:// address") from error
     plain = f"{SCHEME}datasets/{found[1]}"
     with _naming(address), _bars_on_terminals():
         root = Path(

@@ -31,7 +31,8 @@ from pipelines.sources.content import pieces_of, short_digest
 from pipelines.sources.decode import LARGEST_SIDE, Pixels, centre_part, check_size, check_view_size
 from pipelines.sources.video.files import whole_file
 from shards.environment import pass_environment_on
-from shards.errors import FormatError, UsageError
+from shards.errors import FormatError
+from shards.extras import missing
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mp4", ".mkv": "matroska", ".webm": "matroska"}
 SUFFIXES = tuple(FORMATS)
@@ -47,7 +48,7 @@ def pyav() -> ModuleType:
     try:
         av = importlib.import_module("av")
     except ImportError as error:
-        raise UsageError("reading videos needs PyAV: pip install -e '.[video]'") from error
+        raise missing("av", "reading videos") from error
     av.logging.set_level(av.logging.PANIC)  # what FFmpeg prints of damaged files; ours is one line, with the file
     return av
 

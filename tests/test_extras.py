@@ -1,0 +1,127 @@
+"""Every optional import names an extra that there is, and is missed in one line."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+from shards.errors import UsageError
+from shards.extras import EXTRAS, missing, missing_line
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+KNOWN = packages_distributions()
+OPTIONAL = PROJECT["optional-dependencies"]
+OURS = {"cli", "shards", "pipelines", "seqjepa"}
+CODE = [ROOT / "cli.py", *(path for name in sorted(OURS - {"cli"}) for path in sorted((ROOT / name).rglob("*.py")))]
+OF_THEIR_OWN = {"deepgaze_pytorch", "clip", "einops"}  # pipelines/saliency/deepgaze_package.py has a line for each way
+BROUGHT = {"click": "typer", "markupsafe": "jinja2", "pydantic_core": "pydantic"}  # modules that come with a package
+QUIET = {"sklearn"}  # without it trustworthiness is left out of results; umap-learn brings it
+
+
+def plain(requirement: str) -> str:
+    return re.sub(r"[-_.]+", "-", re.split(r"[\[<>=~@ ;]", requirement)[0]).lower()
+
+
+def packages_of(extra: str) -> set[str]:
+    """Packages that an extra installs, through the extras that it names."""
+    found = set()
+    for line in OPTIONAL[extra]:
+        if inner := re.fullmatch(r"seqjepa\[([a-z,]+)\]", line):
+            found |= set().union(*(packages_of(name) for name in inner[1].split(",")))
+        else:
+            found.add(plain(line))
+    return found
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level modules that a file imports anywhere, by statement, import_module or find_spec; not for types alone."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "find_spec")):
+            found |= {arg.value for arg in node.args if isinstance(arg, ast.Constant)}
+    return {name.split(".")[0] for name in found}
+
+
+def third_party() -> dict[str, list[Path]]:
+    """Module → the files of ours that import it."""
+    found: dict[str, list[Path]] = {}
+    for path in CODE:
+        for name in imported(path) - OURS - set(sys.stdlib_module_names):
+            found.setdefault(name, []).append(path.relative_to(ROOT))
+    return found
+
+
+IMPORTED = third_party()
+
+
+def test_an_import_is_of_the_base_or_of_an_extra() -> None:
+    base = {plain(line) for line in PROJECT["dependencies"]}
+    strangers = {}
+    for module, paths in IMPORTED.items():
+        packages = {plain(name) for name in KNOWN.get(module, [])} | {BROUGHT.get(module, "")}
+        if not packages & base and module not in EXTRAS and module not in OF_THEIR_OWN:
+            strangers[module] = paths
+    assert {"torch", "av", "huggingface_hub"} <= set(IMPORTED)
+    assert strangers == {}, "neither in dependencies nor in shards/extras.py"
+
+
+@pytest.mark.parametrize("module", EXTRAS)
+def test_the_extra_installs_the_package(module: str) -> None:
+    package, extra = EXTRAS[module]
+    wanted = {"PyAV": "av"}.get(package, package)
+    assert plain(wanted) in packages_of(extra)
+    if module in KNOWN:
+        assert plain(wanted) in {plain(name) for name in KNOWN[module]}
+
+
+def test_every_module_of_an_extra_is_missed_by_the_one_helper() -> None:
+    """Of the files that import it one, at least, asks shards/extras.py for the line."""
+    text = {path.relative_to(ROOT): path.read_text(encoding="utf-8") for path in CODE}
+    asking = {path for path, code in text.items() if re.search(r"\bmissing(_line)?\(", code)}
+    assert {name for name in EXTRAS if name in IMPORTED and not asking & set(IMPORTED[name])} - QUIET == set()
+    named = re.findall(r"""\bmissing(?:_line)?\(\s*["'](\w+)["']""", "\n".join(text.values()))
+    assert {"av", "huggingface_hub", "umap"} <= set(named) <= set(EXTRAS)
+
+
+def test_extras_are_not_told_in_other_words() -> None:
+    """Texts of ours that name an extra come from shards/extras.py."""
+    found = [
+        str(path.relative_to(ROOT))
+        for path in CODE
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if re.search(r"pip install[^\n]*(seqjepa|\.)\[\w+\]", node.value)
+    ]
+    assert set(found) <= {"shards/extras.py"}
+
+
+def test_all_is_everything_but_saliency_and_what_developers_need() -> None:
+    users = set(OPTIONAL) - {"all", "umap", "saliency", "docs", "dev", "tools"}
+    assert packages_of("all") == set().union(*(packages_of(extra) for extra in users))
+    assert packages_of("umap") == packages_of("report")
+
+
+def test_one_line() -> None:
+    error = missing("av", "reading videos")
+    assert isinstance(error, UsageError)
+    assert str(error) == "reading videos needs PyAV, which is not installed: pip install 'seqjepa[video]'"
+    assert missing_line("wandb") == "wandb is not installed: pip install 'seqjepa[log]'"
+
+
+def test_what_the_line_says_works_from_any_folder(tmp_path: Path) -> None:
+    """pip takes the seqjepa that is installed, and asks no registry for one."""
+    asked = [sys.executable, "-m", "pip", "install", "--no-index", "--dry-run", "-q", "seqjepa[video]"]
+    done = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
