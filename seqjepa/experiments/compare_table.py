@@ -120,10 +120,13 @@ def different_protocols(runs: Iterable[Path]) -> dict[str, list[str]]:
 
 def comparison_table(comparison: Mapping[str, Any]) -> str:
     """Columns with aligned digits, and what was compared under them."""
-    lines = [HEADS, *_lines(comparison)]
-    widths = [max(len(line[k]) for line in lines) for k in range(len(HEADS))]
-    drawn = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines]
-    return "\n".join([*drawn, "", *notes(comparison)])
+    return "\n".join([*aligned([HEADS, *_lines(comparison)]), "", *notes(comparison)])
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of cells, the first column to the left and the others to the right."""
+    widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
+    return ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines]
 
 
 def comparison_markdown(comparison: Mapping[str, Any]) -> str:
@@ -145,18 +148,25 @@ def notes(comparison: Mapping[str, Any]) -> list[str]:
         f"measured otherwise than the first run, so not comparable: {name} ({', '.join(parts)}); evaluate it again"
         for name, parts in s.get("differently_measured", {}).items()
     ]
-    found += [
-        f"R² {of}: {columns_text(target)}"
-        for of in ("rel", "indiv")
-        if (target := next((t for key, t in s.get("targets", {}).items() if key.startswith(f"{of}_")), None))
-    ]
-    others = [f"{row['method']} {row['top1_of']}" for row in _all_rows(comparison) if row["top1_of"] != ONE_VIEW]
-    return found + ([f"top-1: {ONE_VIEW}, but {', '.join(others)}"] if others else [])
+    found += target_notes(s.get("targets", {}))
+    return found + top1_notes(_all_rows(comparison))
+
+
+def top1_notes(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What top-1 is measured on, where that is not one view's z in all rows."""
+    others = [f"{row['method']} {row['top1_of']}" for row in rows if row["top1_of"] != ONE_VIEW]
+    return [f"top-1: {ONE_VIEW}, but {', '.join(others)}"] if others else []
+
+
+def target_notes(targets: Mapping[str, Any]) -> list[str]:
+    """Which columns the R² of own data are of, where there are such targets in a protocol."""
+    first = {of: next((t for key, t in targets.items() if key.startswith(f"{of}_")), None) for of in ("rel", "indiv")}
+    return [f"R² {of}: {columns_text(target)}" for of, target in first.items() if target]
 
 
 def progress_line(row: Mapping[str, Any]) -> str:
     """A row in one line."""
-    name, top1, _, relative, individual, seconds, *_ = _line(row)
+    name, top1, _, relative, individual, seconds, *_ = cells_of(row)
     return f"{name}: top-1 {top1} %, R² relative {relative}, individual {individual}, {seconds} s of training"
 
 
@@ -166,10 +176,10 @@ def _all_rows(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _lines(comparison: Mapping[str, Any]) -> list[list[str]]:
-    return [_line(row) for row in _all_rows(comparison)]
+    return [cells_of(row) for row in _all_rows(comparison)]
 
 
-def _line(row: Mapping[str, Any]) -> list[str]:
+def cells_of(row: Mapping[str, Any]) -> list[str]:
     """A row's cells as text."""
     spread = {name: value for name, value in row.get("std", {}).items() if name != "seconds"}
     cells = [_number(row.get(key), spread.get(key), factor, digits) for key, factor, digits in COLUMNS.values()]

@@ -16,7 +16,7 @@ from typing import IO, NamedTuple
 from seqjepa.devices import pick_device
 from seqjepa.experiments.job import Job, Say, run_job, state_of
 from seqjepa.experiments.slurm import write_script
-from seqjepa.experiments.sweep import Sweep
+from seqjepa.experiments.sweep import Runs
 from seqjepa.training.stopping import Interrupted, StopSignals
 from shards.errors import FailureError, UsageError
 from shards.reader import ShardSet
@@ -39,38 +39,36 @@ class Resources:
     slurm: Path | None = None
 
 
-def run_sweep(sweep: Sweep, jobs: Mapping[int, Job], out: Path, on: Resources, say: Say) -> None:
+def run_sweep(sweep: Runs, jobs: Mapping[int, Job], out: Path, on: Resources, say: Say) -> None:
     """Do everything that is left to do of `jobs` (Sweep.jobs), or write a script that does it.
 
-    UsageError, before anything is written: shards are missing. FailureError: runs failed, after all were tried.
+    UsageError, before anything is written: shards are missing, or as Runs.check says. FailureError: runs failed,
+    after all were tried.
     """
-    sweep.require_shards(jobs.values())
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file; it needs a folder")
+    sweep.check(jobs.values(), out)
     pick_device(on.device)
     for folder in {job.shards for job in jobs.values()}:
         ShardSet.open(folder)
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out} is a file; it needs a folder")
     if on.slurm is None and on.devices is None:
         _run_in_turn(jobs.values(), out, on, say)
         return
     command = command_of(sweep, out, on)
     left = {number: job for number, job in jobs.items() if state_of(job, out).stage != "evaluated"}
     if on.slurm is not None:
-        write_script(on.slurm, sweep.table, sweep.runs.title, left, command, out)
+        write_script(on.slurm, sweep.table, sweep.title, left, command, out)
         say(f"{on.slurm}: an array of {len(left)} runs; submit it with `sbatch {on.slurm}`")
     elif on.devices is not None:
         say(f"{len(jobs) - len(left)} of {len(jobs)} runs are trained and evaluated")
         _run_side_by_side(left, command, parse_devices(on.devices), out, say)
 
 
-def command_of(sweep: Sweep, out: Path, on: Resources) -> list[str]:
+def command_of(sweep: Runs, out: Path, on: Resources) -> list[str]:
     """The words of the command that runs the whole sweep; with --task, one of its tasks."""
     # -P: a cli.py in the current folder is not ours.
-    words = [sys.executable, "-P", "-m", "cli", "sweep", sweep.table, "--run", "--out", str(out)]
-    words += [word for kind, folder in sweep.shards.items() for word in ("--shards", f"{kind}={folder}")]
-    options = {"--seeds": sweep.seeds, "--scale": sweep.scale, "--workers": on.workers}
-    words += [word for name, value in options.items() if value is not None for word in (name, str(value))]
-    return [*words, "--untrained"] if sweep.untrained else words
+    words = [sys.executable, "-P", "-m", "cli", "sweep", *sweep.arguments(), "--run", "--out", str(out)]
+    return words if on.workers is None else [*words, "--workers", str(on.workers)]
 
 
 def parse_devices(text: str) -> list[str]:

@@ -111,11 +111,11 @@ class RunScale(Changes):
             found |= flatten(layer.settings)
         if plain.model.projector_kind == "transformer":
             found.pop("model.projector", None)  # widths of an MLP, which that is not
-        return _assignments(found)
+        return assignments(found)
 
     def compared_settings(self, method: str) -> tuple[str, ...]:
         """What a comparison changes for a method after `changed_settings`, "a.b=c" each."""
-        return _assignments(flatten(self.compare.settings.get(method, {})))
+        return assignments(flatten(self.compare.settings.get(method, {})))
 
     def evaluation_of(self, recipe: str, kind: str) -> dict[str, Any]:
         """Keyword arguments of evaluate_run for a run of `recipe`."""
@@ -177,6 +177,6 @@ def _section_of(path: tuple[int | str, ...]) -> type[BaseModel]:
     return ComparisonScale if path == ("compare",) else Changes if path else RunScale
 
 
-def _assignments(settings: Mapping[str, object]) -> tuple[str, ...]:
+def assignments(settings: Mapping[str, object]) -> tuple[str, ...]:
     """{"optim.lr": 0.001} → ("optim.lr=0.001",). JSON's numbers, strings, booleans and arrays of them are TOML too."""
     return tuple(f"{key}={json.dumps(value, ensure_ascii=False, default=str)}" for key, value in settings.items())

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from seqjepa.experiments.job import Job, State, state_of
 from seqjepa.experiments.scale import RunScale, load_scale
@@ -36,19 +36,29 @@ class Sweep:
         """UsageError: there is no such table."""
         return find_table(self.table)
 
+    @property
+    def title(self) -> str:
+        return self.runs.title
+
+    @property
+    def note(self) -> str:
+        return self.runs.note
+
+    @property
+    def scale_name(self) -> str:
+        return self.scale or self.runs.scale
+
     def jobs(self, task: int | None = None) -> dict[int, Job]:
         """By its number in the order of rows, every job that the table needs, or the one of number `task`.
 
         UsageError, ConfigError: no such table, scale or task, or settings that are not allowed.
         """
-        scale = load_scale(self.scale or self.runs.scale)
+        scale = load_scale(self.scale_name)
         seeds = range(FIRST_SEED, FIRST_SEED + (self.seeds or self.runs.seeds))
         jobs = dict(enumerate(self._job(recipe, seed, scale) for recipe in self.runs.recipes for seed in seeds))
-        if task is not None and task not in jobs:
-            raise UsageError(f"--task {task}: there are {len(jobs)} tasks, 0 to {len(jobs) - 1}")
-        return jobs if task is None else {task: jobs[task]}
+        return one_task(jobs, task)
 
-    def require_shards(self, jobs: Iterable[Job]) -> None:
+    def check(self, jobs: Iterable[Job], out: Path) -> None:
         """UsageError where shards that the jobs need are not given: all kinds at once, with how they are made."""
         needed = [job.kind for job in jobs if job.shards == NOT_GIVEN]
         needed += [OOD] if self.runs.ood and OOD not in self.shards else []
@@ -57,6 +67,11 @@ class Sweep:
             made = {kind: shard_kinds()[kind].made_by for kind in needed}
             missing = "; ".join(f"--shards {kind}=DIR (made by `{command}`)" for kind, command in made.items())
             raise UsageError(f"{self.table} needs shards that are not given: {missing}")
+
+    def arguments(self) -> list[str]:
+        """The words after `seqjepa sweep` that ask for this table."""
+        shards = [word for kind, folder in self.shards.items() for word in ("--shards", f"{kind}={folder}")]
+        return [self.table, *shards, *options(seeds=self.seeds, scale=self.scale, untrained=self.untrained)]
 
     def _job(self, recipe: str, seed: int, scale: RunScale) -> Job:
         native = shard_kind_of(load_recipe(recipe))
@@ -81,6 +96,47 @@ class Sweep:
         )
         job.config()  # every mistake of a scale before the first run
         return job
+
+
+class Runs(Protocol):
+    """What can be listed and run: a table of the paper (Sweep), or a grid of settings (grid.Grid).
+
+    table, title, note, scale_name  what lists and scripts say of it
+    """
+
+    @property
+    def table(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def note(self) -> str: ...
+    @property
+    def scale_name(self) -> str: ...
+
+    def jobs(self, task: int | None = None) -> dict[int, Job]:
+        """Every run by its number, or the one of number `task`."""
+        ...
+
+    def check(self, jobs: Iterable[Job], out: Path) -> None:
+        """Raise what would stop these jobs, before the first of them."""
+        ...
+
+    def arguments(self) -> list[str]:
+        """The words after `seqjepa sweep` that ask for it."""
+        ...
+
+
+def options(**given: object) -> list[str]:
+    """Words for the options that are given: seeds=3, untrained=True → --seeds 3 --untrained."""
+    words = [["--" + name] if value is True else ["--" + name, str(value)] for name, value in given.items() if value]
+    return [word for pair in words for word in pair]
+
+
+def one_task(jobs: dict[int, Job], task: int | None) -> dict[int, Job]:
+    """All jobs, or the one of number `task`. UsageError: there is none."""
+    if task is not None and task not in jobs:
+        raise UsageError(f"--task {task}: there are {len(jobs)} tasks, 0 to {len(jobs) - 1}")
+    return jobs if task is None else {task: jobs[task]}
 
 
 def parse_shards(given: Sequence[str]) -> dict[str, Path]:
@@ -113,12 +169,12 @@ def tables_as_json() -> list[dict[str, Any]]:
     ]
 
 
-def jobs_as_text(sweep: Sweep, jobs: Mapping[int, Job], out: Path) -> str:
+def jobs_as_text(sweep: Runs, jobs: Mapping[int, Job], out: Path) -> str:
     """A line for each run: its number, folder, shards and how far it has got; then a sum."""
     states = {number: state_of(job, out) for number, job in jobs.items()}
     width = max(len(job.name) for job in jobs.values())
-    lines = [f"{sweep.table}: {sweep.runs.title}; scale {sweep.scale or sweep.runs.scale}"]
-    lines += [f"({sweep.runs.note})"] if sweep.runs.note else []
+    lines = [f"{sweep.table}: {sweep.title}; scale {sweep.scale_name}"]
+    lines += [f"({sweep.note})"] if sweep.note else []
     lines.append(f"{'task':>4}  {'run, in ' + str(out):{width}}  {'shards':14} state")
     lines += [f"{n:>4}  {job.name:{width}}  {job.kind:14} {states[n]}" for n, job in jobs.items()]
     counted = Counter(state.stage for state in states.values())
@@ -126,12 +182,12 @@ def jobs_as_text(sweep: Sweep, jobs: Mapping[int, Job], out: Path) -> str:
     return "\n".join(lines)
 
 
-def jobs_as_json(sweep: Sweep, jobs: Mapping[int, Job], out: Path) -> dict[str, Any]:
+def jobs_as_json(sweep: Runs, jobs: Mapping[int, Job], out: Path) -> dict[str, Any]:
     return {
         "table": sweep.table,
-        "title": sweep.runs.title,
-        "note": sweep.runs.note,
-        "scale": sweep.scale or sweep.runs.scale,
+        "title": sweep.title,
+        "note": sweep.note,
+        "scale": sweep.scale_name,
         "runs": [_job_as_json(number, job, state_of(job, out)) for number, job in jobs.items()],
     }
 

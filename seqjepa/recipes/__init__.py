@@ -149,11 +149,12 @@ def _override(table: Table, assignment: str) -> str | None:
         if not isinstance(child, dict):
             return f"--set {key}: {name} holds a value, not a table"
         table = child
-    table[last] = _toml_value(value.strip())
+    table[last] = toml_value(value.strip())
     return None
 
 
-def _toml_value(value: str) -> object:
+def toml_value(value: str) -> object:
+    """What stands after `=`, as TOML; a string where it is none."""
     try:
         parsed = tomllib.loads(f"v = {value}")
     except (ValueError, RecursionError):

@@ -65,10 +65,10 @@ def test_a_scale_may_put_shards_of_one_kind_in_the_place_of_another(tmp_path: Pa
 def test_missing_shards_are_named_all_at_once(tmp_path: Path, table: str, given: list[str], missing: list[str]) -> None:
     request = Sweep(table, dict.fromkeys(given, tmp_path))
     with pytest.raises(UsageError) as error:
-        request.require_shards(request.jobs().values())
+        request.check(request.jobs().values(), Path("runs"))
     assert [word.removesuffix("=DIR") for word in str(error.value).split() if word.endswith("=DIR")] == missing
     complete = Sweep(table, dict.fromkeys([*given, *missing], tmp_path))
-    complete.require_shards(complete.jobs().values())
+    complete.check(complete.jobs().values(), Path("runs"))
 
 
 @pytest.mark.parametrize(
