@@ -27,6 +27,7 @@ try:
     from seqjepa.commands.demo import demo_command
     from seqjepa.commands.evaluate import evaluate_command
     from seqjepa.commands.import_context_ssl import import_context_ssl_command
+    from seqjepa.commands.import_seq_jepa import import_seq_jepa_command
     from seqjepa.commands.recipes import recipes_app
     from seqjepa.commands.report import report_command
     from seqjepa.commands.sweep import sweep_command
@@ -58,6 +59,7 @@ seqjepa_app.command("train")(train_command)
 seqjepa_app.command("evaluate")(evaluate_command)
 seqjepa_app.command("report")(report_command)
 seqjepa_app.command("import-context-ssl")(import_context_ssl_command)
+seqjepa_app.command("import-seq-jepa")(import_seq_jepa_command)
 seqjepa_app.command("compare")(compare_command)
 seqjepa_app.command("sweep")(sweep_command)
 seqjepa_app.command("demo")(demo_command)

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from author_keys import author_key
 from torch import Tensor, nn
 
 from seqjepa.config import ModelConfig, RunConfig
 from seqjepa.data.sequence import ViewSequence
+from seqjepa.methods.import_seq_jepa import author_key
 from seqjepa.methods.seq_jepa import SeqJEPA
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_author.json").read_text())

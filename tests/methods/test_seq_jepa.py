@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from author_keys import author_key
 from torch import Tensor
 
 from seqjepa.config import ModelConfig, RunConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.methods import build_method
 from seqjepa.methods.base import Aggregating
+from seqjepa.methods.import_seq_jepa import author_key
 from seqjepa.methods.seq_jepa import SeqJEPA
 from shards.errors import ConfigError
 

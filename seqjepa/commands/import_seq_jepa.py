@@ -1,0 +1,46 @@
+"""`seqjepa import-seq-jepa`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shards.console import AsJson, Overwrite, print_json
+
+
+def import_seq_jepa_command(
+    file: Annotated[Path, typer.Argument(help="A checkpoint of hafezgh/seq-jepa (.pth).", metavar="CKPT")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run directory to make.")],
+    recipe: Annotated[str, typer.Option(help="Recipe of the run. Default: told by the shapes of the weights.")] = "",
+    shards: Annotated[
+        Path | None, typer.Option(help="Shards that the run is to be fed with. Default: as the recipe's data set.")
+    ] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE over the recipe.")] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a run directory from a checkpoint of seq-JEPA's authors, to evaluate and use it like any other.
+
+    Weights alone are read, with weights_only=True: optimizer states and probes in the file are left out.
+
+    \b
+    Examples:
+      seqjepa import-seq-jepa seqjepa-3die-rot.pth --out runs/rot-authors
+      seqjepa evaluate runs/rot-authors --shards shards/3die
+      seqjepa import-seq-jepa ckpt_epoch_2000.pth --out runs/pls-authors --recipe stl-pls-M4 --shards shards/stl10
+    """
+    from dataclasses import asdict
+
+    from seqjepa.methods.import_seq_jepa import import_weights
+
+    imported = import_weights(
+        file, out, recipe=recipe, settings=tuple(settings or ()), shards=shards, overwrite=overwrite
+    )
+    if as_json:
+        print_json(asdict(imported))
+    else:
+        left = f"; left out: {', '.join(imported.unused)}" if imported.unused else ""
+        told = f"{imported.parameters:,} parameters, {imported.epochs} epochs, settings of {imported.recipe}"
+        typer.echo(f"{imported.run}: {told}{left}")

@@ -1,0 +1,93 @@
+"""Weights that authors released, read as a stranger's file and held against a model: every name, shape and kind."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shards.environment import pass_environment_on
+from shards.errors import FormatError, UsageError, reason_of
+
+MOST_NAMED = 6
+
+
+def load_file(file: Path, name: str, most_bytes: int) -> Any:
+    """What torch.save wrote, tensors and plain values alone, on the CPU.
+
+    name: how the sentence calls the file that is wanted. UsageError: it is not there or too large. FormatError: it
+    holds anything else.
+    """
+    if not file.is_file():
+        raise UsageError(f"{file} is not a file; name {name}")
+    if (size := file.stat().st_size) > most_bytes:
+        raise UsageError(f"{file} has {size:,} bytes; {name} has at most {most_bytes:,}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles that are no weights, which are refused
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, LookupError, TypeError) as error:
+        pass_environment_on(error)
+        raise FormatError(f"{file} cannot be read as a PyTorch file of weights ({reason_of(error)})") from None
+
+
+def state_dict_of(found: Any, file: Path) -> dict[str, Tensor]:
+    """Names to plain CPU tensors, without the "module." that (Distributed)DataParallel puts before every name.
+
+    FormatError: `found` is something else.
+    """
+    if not isinstance(found, Mapping) or not all(_is_entry(name, value) for name, value in found.items()):
+        raise FormatError(f"{file} does not hold a bare state dict (names to tensors)")
+    return {name.removeprefix("module."): tensor for name, tensor in found.items()}
+
+
+def fit(
+    released: Mapping[str, Tensor], wanted: Mapping[str, tuple[str, Tensor]], unused: Iterable[str], said: str
+) -> dict[str, Tensor]:
+    """The released tensors under our names, in our types.
+
+    wanted  released name → our name and a tensor of the shape and type that it must have, on any device
+    unused  released names that have no place and need none;  said: beginning of the FormatError, which lists in one
+            line all that is missing, unknown, of another shape or kind, or not finite
+    """
+    like = {theirs: tensor for theirs, (_, tensor) in wanted.items()}
+    if problems := list(_mismatches(released, like, set(unused))):
+        raise FormatError(f"{said}: {'; '.join(problems)}")
+    state = {name: released[theirs].to(tensor.dtype) for theirs, (name, tensor) in wanted.items()}
+    if broken := [theirs for theirs, (name, _) in wanted.items() if not bool(torch.isfinite(state[name]).all())]:
+        raise FormatError(f"{said}: numbers that are not finite in {list_some(broken)}")
+    return state
+
+
+def list_some(names: list[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
+
+
+def _is_entry(name: object, value: object) -> bool:
+    plain = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+    return isinstance(name, str) and plain
+
+
+def _mismatches(released: Mapping[str, Tensor], wanted: Mapping[str, Tensor], unused: set[str]) -> Iterator[str]:
+    """Everything that does not fit, as parts of a sentence."""
+    if missing := [name for name in wanted if name not in released]:
+        yield f"missing {list_some(missing)}"
+    if unknown := [name for name in released if name not in wanted and name not in unused]:
+        yield f"unknown {list_some(unknown)}"
+    common = [name for name in wanted if name in released]
+    shapes = {name: (tuple(released[name].shape), tuple(wanted[name].shape)) for name in common}
+    if other := [f"{name} {found}, not {shape}" for name, (found, shape) in shapes.items() if found != shape]:
+        yield f"of another shape {list_some(other)}"
+    kinds = {name: (released[name].dtype, wanted[name].dtype) for name in common}
+    if other := [f"{name} {found}" for name, (found, kind) in kinds.items() if not _same_kind(found, kind)]:
+        yield f"of another kind {list_some(other)}"
+
+
+def _same_kind(found: torch.dtype, wanted: torch.dtype) -> bool:
+    return found.is_floating_point == wanted.is_floating_point and not found.is_complex and found != torch.bool
