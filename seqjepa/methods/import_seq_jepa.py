@@ -46,7 +46,7 @@ OF_ACTIONS = "action_proj."
 MODEL, EPOCH = "model", "epoch"
 MOST_BYTES = 2 * 2**30
 """A checkpoint has 0.4 GB: 39 million numbers in float32, and two more for most of them from the optimizer."""
-# Of the three released checkpoints and two ablations, by what shapes tell: numbers of an action, side of a first filter.
+# Of three released checkpoints and two ablations, by what shapes tell: numbers of an action, side of the first filters.
 RECIPES = {
     (4, 7): "3die-rot-M3",
     (6, 7): "3die-rotcolour-M4",
