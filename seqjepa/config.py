@@ -68,8 +68,11 @@ class DataConfig(Section):
         description='what takes a view to the next: a preset, "shards" (as the set has it) or terms; docs/training.md',
     )
     normalisation: Literal[
-        "shards", "3diebench", "stl10", "imagenet", "cifar100", "tiny-imagenet", "cifar100-paper", "tiny-imagenet-paper"
-    ] = Field(default="shards", description="of pixels; a set's own, or published ones; docs/training.md")
+        "shards", "encoder", "3diebench", "stl10", "imagenet", "cifar100", "tiny-imagenet", "cifar100-paper",
+        "tiny-imagenet-paper",
+    ] = Field(
+        default="shards", description="of pixels; a set's own, published ones, or a timm encoder's; docs/training.md"
+    )  # fmt: skip
     image_size: int = Field(default=0, ge=0, le=4096, description="pixels a side the shards must have; 0: as they are")
     patch: int = Field(default=0, ge=0, le=4096, description="pixels a side of the patch at a fixation; 0: whole views")
     inhibition: Literal["disc", "square", "none"] = Field(default="disc", description="of return, radius patch / 2")
@@ -81,9 +84,27 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """Widths and variants of the networks (paper §3.2, §A.2, §A.3, §B.2); docs/methods.md has each method's own."""
 
-    backbone: str = Field(default="resnet18", description="any torchvision ResNet")
-    width: float = Field(default=1.0, gt=0, le=8, description="multiplies every channel count of the backbone")
+    backbone: str = Field(
+        default="resnet18", description='any torchvision ResNet, or "timm:NAME", any encoder of timm; docs/encoders.md'
+    )
+    width: float = Field(default=1.0, gt=0, le=8, description="multiplies every channel count of a torchvision ResNet")
     stem: Literal["standard", "cifar"] = "standard"
+    pool: str = Field(
+        default="", description='what features of a timm encoder are: "avg", "token" (class token) …; "": timm\'s own'
+    )
+    patch_size: int = Field(default=0, ge=0, le=256, description="pixels a side, of timm's ViTs; 0: as they are named")
+    input_size: int = Field(
+        default=0, ge=0, le=4096, description="pixels a side that a timm encoder resizes views to; 0: as they come"
+    )
+    view_size: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(strict=False)] = Field(
+        default=(), description="height and width that a timm encoder is built for; none: the shards', noted in the run"
+    )
+    pretrained: str = Field(
+        default="",
+        description='weights that the backbone begins with: a file (.safetensors, .pth), or "timm", which downloads '
+        'timm\'s own; "": random',
+    )
+    freeze: bool = Field(default=False, description="the backbone: in eval mode, not trained, its own target")
     condition: Literal["both", "aggregator", "predictor", "none"] = "both"
     action_dim: int = Field(default=128, ge=1)
     layers: int = Field(default=3, ge=1)

@@ -7,7 +7,7 @@ knows no method by name. Shape letters: B batch, V views, M context views, D fea
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,7 @@ class Method(nn.Module):
     views_needed: ClassVar[int | None] = 2
     uses_actions: ClassVar[bool] = False
     params_needed: ClassVar[tuple[str, ...]] = ()
+    freezes_encoder: bool = False
     settings: ClassVar[tuple[str, ...]] = ()
 
     encoder: nn.Module
@@ -55,6 +56,14 @@ class Method(nn.Module):
     def __init__(self, config: RunConfig, action_size: int) -> None:
         """Initialise from torch's global generator. action_size: A. ConfigError: settings that do not fit together."""
         super().__init__()
+        self.freezes_encoder = config.model.freeze
+
+    def train(self, mode: bool = True) -> Self:
+        """As nn.Module has it; an encoder that is frozen stays in eval mode."""
+        super().train(mode)
+        if self.freezes_encoder:
+            self.encoder.eval()
+        return self
 
     def step(self, seq: ViewSequence) -> StepOutput:
         """Loss of a batch whose views are normalised floats on the module's device."""

@@ -1,4 +1,7 @@
-"""Image encoders: any torchvision ResNet, at any width, standard or CIFAR stem (paper §A.2), or one of BACKBONES."""
+"""Image encoders: any torchvision ResNet, at any width, standard or CIFAR stem (paper §A.2); timm's; one of BACKBONES.
+
+Weights that an encoder begins with, other than random, are read in pretrained.py.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +14,47 @@ from torchvision import models
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from seqjepa.config import ModelConfig
+from seqjepa.models.timm_encoder import PREFIX, build_timm, is_timm
+from seqjepa.plugins import load_plugin, plugin_names
 from shards.errors import ConfigError
 
-BACKBONES: dict[str, Callable[[ModelConfig], tuple[nn.Module, int]]] = {}
-"""Other encoders, by the name that `model.backbone` gives: config → module [B, 3, H, W] → [B, D], and D."""
+Builder = Callable[[ModelConfig], tuple[nn.Module, int]]
+BACKBONES: dict[str, Builder] = {}
+"""Other encoders, by the name that `model.backbone` gives: config → module [B, 3, H, W] → [B, D], and D.
+
+Packages add theirs by entry points in the group "seqjepa.backbones" (plugins.py).
+"""
+PLUGINS = "seqjepa.backbones"
+OF_TIMM = ("pool", "patch_size", "input_size")
+"""Keys of ModelConfig."""
 
 
 def build_backbone(config: ModelConfig) -> tuple[nn.Module, int]:
-    """An encoder [B, 3, H, W] → [B, D] and its feature width D (512 for resnet18 at width 1).
+    """An encoder [B, 3, H, W] → [B, D] at random weights, and its feature width D (512 for resnet18 at width 1).
 
-    ResNets are initialised at random, with the last norm of every residual branch at zero; `fc` is the identity, and
-    features are averages of a rectified map, so never negative.
-
-    ConfigError: unknown backbone, width that leaves no whole channels.
+    With model.freeze it takes no gradient; that it stays in eval mode is up to Method.train. Of torchvision's ResNets
+    the last norm of every residual branch begins at zero, and features are averages of a rectified map, so never
+    negative. ConfigError: unknown backbone, settings that it has not, width that leaves no whole channels.
     """
+    net, features = _builder(config)(config)
+    return (net.requires_grad_(False) if config.freeze else net), features
+
+
+def _builder(config: ModelConfig) -> Builder:
+    if is_timm(config):
+        return build_timm
     if config.backbone in BACKBONES:
-        return BACKBONES[config.backbone](config)
+        return BACKBONES[config.backbone]
+    return load_plugin(PLUGINS, config.backbone) if config.backbone in plugin_names(PLUGINS) else _build_resnet
+
+
+def _build_resnet(config: ModelConfig) -> tuple[nn.Module, int]:
     net = _torchvision_resnet(config.backbone)
+    if given := [f"model.{key}" for key in OF_TIMM if getattr(config, key)]:
+        raise ConfigError(
+            f"only timm's encoders have {' and '.join(given)}; leave that out for {config.backbone}, or set "
+            f"model.backbone={PREFIX}{config.backbone}"
+        )
     features = _scaled(net.fc.in_features, config)
     if config.width != 1.0:
         _rescale_channels(net, config)
@@ -41,7 +68,11 @@ def _torchvision_resnet(name: str) -> ResNet:
     names = models.list_models(module=models)
     choices = [known for known in names if models.get_model_builder(known).__module__ == ResNet.__module__]
     if name not in choices:
-        raise ConfigError(f"model.backbone is {name!r}; choose one of {', '.join(sorted([*choices, *BACKBONES]))}")
+        others = (*BACKBONES, *plugin_names(PLUGINS))
+        raise ConfigError(
+            f"model.backbone is {name!r}; choose one of {', '.join(sorted([*choices, *others]))}, or {PREFIX}NAME, any "
+            "encoder of timm"
+        )
     return cast(ResNet, models.get_model(name, weights=None, zero_init_residual=True))
 
 

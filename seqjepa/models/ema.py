@@ -15,14 +15,27 @@ class MovingAverage(nn.Module):
     """Mixin for methods: the module keeps moving averages of some of its own parts and encodes targets with them.
 
     The average of the part `encoder` is the submodule `target_encoder`. Its parameters take no gradient; it follows
-    train() and eval() like any other module.
+    train() and eval() like any other module. An encoder that is frozen (model.freeze) is its own target: no copy.
     """
+
+    freezes_encoder: bool = False
 
     def start_averages(self, tau: float, *parts: str) -> None:
         """Copy each part as it is now. tau: τ at progress 0. `embed_target` applies the parts in this order."""
         self.ema_tau, self.averaged_parts = tau, parts
-        for part in parts:
+        for part in self.moving_parts:
             setattr(self, f"target_{part}", copy.deepcopy(getattr(self, part)).requires_grad_(False))
+
+    @property
+    def moving_parts(self) -> tuple[str, ...]:
+        """The parts that have an average of their own."""
+        return tuple(part for part in self.averaged_parts if part != "encoder" or not self.freezes_encoder)
+
+    @torch.no_grad()
+    def restart_averages(self) -> None:
+        """Every average as its part is now, buffers too."""
+        for part in self.moving_parts:
+            getattr(self, f"target_{part}").load_state_dict(getattr(self, part).state_dict())
 
     @torch.no_grad()
     def embed_target(self, views: Tensor) -> Tensor:
@@ -31,12 +44,12 @@ class MovingAverage(nn.Module):
         In train mode they normalise with this batch's statistics and move their own running ones (docs/fidelity.md #7).
         """
         for part in self.averaged_parts:
-            views = getattr(self, f"target_{part}")(views)
+            views = getattr(self, f"target_{part}" if part in self.moving_parts else part)(views)
         return views
 
     def after_step(self, progress: float) -> None:
         """Move every average with τ(progress); see update_average."""
-        for part in self.averaged_parts:
+        for part in self.moving_parts:
             update_average(getattr(self, f"target_{part}"), getattr(self, part), cosine_tau(self.ema_tau, progress))
 
 

@@ -6,7 +6,7 @@ A recipe writes only what differs from the defaults of config.py, which are the 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import tomli_w
@@ -32,6 +32,19 @@ from shards.errors import ConfigError
 _CONSTANT_LR: Table = {"schedule": "constant", "lr_update": "epoch"}
 AUTHOR_VIEWS: Mapping[str, Table] = {"optim": {"optimizer": "adam", "weight_decay": 0.0, **_CONSTANT_LR}}
 AUTHOR_SACCADES: Mapping[str, Table] = {"optim": _CONSTANT_LR, "data": {"inhibition": "square"}}
+
+
+OF_RESNETS = ("model.width", "model.stem")
+
+
+def chooses_timm(overrides: Iterable[str]) -> bool:
+    """Whether `KEY=VALUE` settings give an encoder of timm, whose like ResNets' width and stem are not."""
+    values = [
+        value.strip(" \"'")
+        for key, _, value in (text.partition("=") for text in overrides)
+        if key.strip() == "model.backbone"
+    ]
+    return bool(values) and values[-1].startswith("timm:")
 
 
 def names() -> list[str]:
@@ -60,7 +73,8 @@ def find_recipe(recipe: str | Path) -> RunRecipe:
 def load_recipe(recipe: str | Path = "", overrides: Sequence[str] = ()) -> RunConfig:
     """A recipe (none: the defaults) with `a.b=c` overrides applied in order, validated.
 
-    Values after `=` are TOML; what is not TOML is taken as a string, so that `model.backbone=resnet34` works.
+    Values after `=` are TOML; what is not TOML is taken as a string, so that `model.backbone=resnet34` works. Where one
+    chooses an encoder of timm, the recipe's settings of ResNets (width, stem) fall away.
     Raises ConfigError with every mistake in one line.
     """
     table: Table = {}
@@ -69,6 +83,8 @@ def load_recipe(recipe: str | Path = "", overrides: Sequence[str] = ()) -> RunCo
         # Sections are copied, since overrides write into them; a deep copy would end at 1000 levels of a file.
         sections = {key: dict(value) if isinstance(value, dict) else value for key, value in found.settings.items()}
         table = {"name": found.name, **sections}
+        if chooses_timm(overrides) and "model" in sections:
+            table["model"] = {k: v for k, v in sections["model"].items() if f"model.{k}" not in OF_RESNETS}
     mistakes = [m for m in (_override(table, o) for o in overrides) if m]
     if mistakes:
         raise ConfigError("; ".join(mistakes))

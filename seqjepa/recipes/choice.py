@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from seqjepa.data.actions import implied_action
 from seqjepa.paper.sets import CLASSES_SHA256, classes_sha256
-from seqjepa.recipes import load_recipe, names
+from seqjepa.recipes import OF_RESNETS, chooses_timm, load_recipe, names
 from seqjepa.recipes.library import OWN_VIEWS
 from seqjepa.training.data import incompatibilities, training_split
 from shards.errors import ConfigError
@@ -33,9 +33,10 @@ class Choice:
     settings: tuple[str, ...]
     why: str
 
-    def without(self, overrides: Iterable[str]) -> Choice:
-        """The same without the settings that `overrides` ("KEY=VALUE") give themselves."""
+    def without(self, overrides: Sequence[str]) -> Choice:
+        """The same without what `overrides` ("KEY=VALUE") give themselves, or what their encoder has not."""
         keys = {text.partition("=")[0].strip() for text in overrides}
+        keys |= set(OF_RESNETS) if chooses_timm(overrides) else set()
         kept = (text for text in self.settings if text.partition("=")[0] not in keys)
         return replace(self, settings=tuple(kept))
 

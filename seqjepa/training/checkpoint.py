@@ -27,6 +27,8 @@ from seqjepa.config import RunConfig
 from seqjepa.data.actions import action_name, as_spec
 from seqjepa.methods import build_method
 from seqjepa.methods.base import Method
+from seqjepa.models.ema import MovingAverage
+from seqjepa.models.pretrained import load_pretrained
 from seqjepa.training.run import (
     CONFIG,
     METRICS,
@@ -63,11 +65,20 @@ class LoadedRun(NamedTuple):
         return as_spec(self.config.data.action)
 
 
-def initial_method(config: RunConfig, action_size: int) -> Method:
-    """The method at its initial weights: a function of the configuration and its seed alone, made on the CPU."""
+def initial_method(config: RunConfig, action_size: int, *, pretrained: bool = True) -> Method:
+    """The method at its initial weights: a function of the configuration and its seed alone, made on the CPU.
+
+    pretrained: with the weights of model.pretrained in its encoder, where that is set; without them nothing is read,
+    for runs that have weights of their own. ConfigError: see build_method and load_pretrained.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return build_method(config, action_size)
+        method = build_method(config, action_size)
+    if pretrained and config.model.pretrained:
+        load_pretrained(method.encoder, config.model)
+        if isinstance(method, MovingAverage):
+            method.restart_averages()
+    return method
 
 
 def load_run(run: Path, device: torch.device | str = "cpu", *, untrained: bool = False) -> LoadedRun:
@@ -81,11 +92,20 @@ def load_run(run: Path, device: torch.device | str = "cpu", *, untrained: bool =
     found, told = (data.action, data.action_size), (action_name(config.data.action), as_spec(config.data.action).size)
     if found != told:
         raise FormatError(f"{run / RUN} is of actions {found[0]!r} ({found[1]}), {CONFIG} of {told[0]!r} ({told[1]})")
-    method = initial_method(config, data.action_size)
-    module = method
-    epochs = 0.0 if untrained else load_weights(module, run / WEIGHTS)
-    module.to(device).eval()
+    method = initial_method(config, data.action_size, pretrained=untrained and not config.model.freeze)
+    if not untrained:
+        epochs = load_weights(method, run / WEIGHTS)
+    else:
+        epochs = 0.0
+        if config.model.freeze:  # never trained: the run's own copy, so that the file that it came from may be gone
+            method.encoder.load_state_dict(encoder_of(read_weights(run / WEIGHTS)[0]))
+    method.to(device).eval()
     return LoadedRun(config, method, data, epochs)
+
+
+def encoder_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A method's weights → those of its encoder, under the names that the encoder has for them."""
+    return {name.removeprefix("encoder."): value for name, value in weights.items() if name.startswith("encoder.")}
 
 
 def save_weights(module: nn.Module, path: Path, epochs: float | None = None) -> None:

@@ -27,6 +27,7 @@ from seqjepa.data.sampling import Sampling, part_of, with_windows
 from seqjepa.data.stored import StoredViews
 from seqjepa.data.views import Augmented, Patches, Views
 from seqjepa.methods import METHODS
+from seqjepa.models.timm_encoder import is_timm, pixel_constants
 from seqjepa.paper.sets import NORMALISATIONS, classes_sha256, explicit_normalisation
 from seqjepa.training.distributed import World
 from seqjepa.training.run import DataInfo
@@ -69,6 +70,7 @@ def open_training_data(shards: Path, config: RunConfig) -> TrainingData:
             index = with_windows(index, config.data.context * config.data.stride + 1)
         action = action_of_shards(config.data.action, index)
         config = config.model_copy(update={"data": config.data.model_copy(update={"action": action})})
+    config = with_view_size(config, index.height, index.width)
     data, classes = _data_info(opened.info, split, config), len(opened.info.classes)
     return TrainingData(config, index, data, classes, names, stored_scaling(opened.info))
 
@@ -92,10 +94,21 @@ def fixating(config: RunConfig) -> Fixating | None:
 
 
 def pixel_stats(info: DatasetInfo, config: RunConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel, for pixels in [0, 1]: the shards' own, or published constants."""
+    """Mean and standard deviation per channel, for pixels in [0, 1]: the shards', published ones, or the encoder's."""
+    if config.data.normalisation == "encoder":
+        return pixel_constants(config.model)
     if (name := explicit_normalisation(config.data.normalisation, config.fidelity)) in NORMALISATIONS:
         return NORMALISATIONS[name]
     return tuple(info.normalisation["mean"]), tuple(info.normalisation["std"])
+
+
+def with_view_size(config: RunConfig, height: int, width: int) -> RunConfig:
+    """With model.view_size: what an encoder of timm is built for, so that the configuration alone rebuilds it."""
+    if not is_timm(config.model) or config.model.view_size:
+        return config
+    side = config.data.patch
+    size = (side, side) if side else (height, width)
+    return config.model_copy(update={"model": config.model.model_copy(update={"view_size": size})})
 
 
 def build_loader(

@@ -19,7 +19,7 @@ import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +40,7 @@ from shards.lock import FolderLock
 CONFIG, METRICS, WEIGHTS, STATE = "config.toml", "metrics.jsonl", "model.safetensors", "state.pt"
 PREVIOUS = "state-previous.pt"
 RUN = "run.json"
+VERSIONS = ("seqjepa", "torch", "torchvision", "numpy")
 MOST_PIXELS = 4096
 """A side of views or images: as DataConfig.image_size has it."""
 
@@ -182,6 +183,7 @@ class RunPlan:
     data: DataInfo
     shards: dict[str, str]  # "name" of the set and "train", the fingerprint of the split
     extend_epochs: int | None = None
+    pretrained: Mapping[str, str] = field(default_factory=dict)  # models.pretrained.weights_note; empty: none, or gone
 
 
 @contextmanager
@@ -217,9 +219,14 @@ def mark_unfinished(out: Path, epochs: int) -> None:
         _write_json(out / RUN, {key: value for key, value in info.items() if key != "finished_epochs"})
 
 
+def has_state(out: Path) -> bool:
+    """Whether there is a state that training could go on from."""
+    return (out / STATE).exists() or (out / PREVIOUS).exists()
+
+
 def refuse_lost_state(out: Path) -> None:
     """UsageError where a run was trained and what it could go on from is gone: it would be begun again, and emptied."""
-    if not (out / RUN).exists() or (out / STATE).exists() or (out / PREVIOUS).exists():
+    if not (out / RUN).exists() or has_state(out):
         return
     finished = read_run_json(out).get("finished_epochs")
     if finished or (out / WEIGHTS).exists():
@@ -247,8 +254,8 @@ def check_same_run(out: Path, plan: RunPlan) -> None:
         if trained := [name for name in (STATE, PREVIOUS, WEIGHTS) if (out / name).exists()]:
             raise FormatError(f"{out} has {trained[0]} but no {CONFIG}; restore it, or `seqjepa train --overwrite`")
         return  # killed between its first two files: nothing was trained
-    there = _identity(read_run_config(out), _shards_of(info, out))
-    asked = _identity(plan.config, plan.shards)
+    there = _identity(read_run_config(out), _shards_of(info, out)) | _weights(info.get("pretrained"))
+    asked = _identity(plan.config, plan.shards) | (_weights(plan.pretrained) or _weights(info.get("pretrained")))
     if plan.extend_epochs is not None:
         planned = there.pop("optim.epochs")
         if plan.extend_epochs < planned:
@@ -271,6 +278,13 @@ def _shards_of(info: Mapping[str, Any], out: Path) -> Mapping[str, str]:
 def _identity(config: RunConfig, shards: Mapping[str, str]) -> dict[str, Any]:
     flat = recipes.flatten(config.model_dump()) | {"shards.train": shards["train"]}
     return {k: v for k, v in flat.items() if k not in FREE_KEYS}
+
+
+def _weights(note: object) -> dict[str, Any]:
+    """Of model.pretrained: whatever was noted but its name, which is in the configuration."""
+    if not isinstance(note, Mapping):
+        return {}
+    return {f"model.pretrained's {key}": value for key, value in note.items() if key != "weights"}
 
 
 def _shortened(*values: object) -> list[str]:
@@ -304,8 +318,13 @@ def _new_run_json(plan: RunPlan) -> dict[str, Any]:
         "fidelity": plan.config.fidelity,
         "data": plan.data._asdict(),
         "shards": plan.shards,
-        "versions": {"python": platform.python_version(), **_versions("seqjepa", "torch", "torchvision", "numpy")},
+        "versions": {"python": platform.python_version(), **_versions(*VERSIONS, *_encoder_package(plan.config))},
+        **({"pretrained": dict(plan.pretrained)} if plan.pretrained else {}),
     }
+
+
+def _encoder_package(config: RunConfig) -> list[str]:
+    return ["timm"] if config.model.backbone.startswith("timm:") else []
 
 
 def _versions(*packages: str) -> dict[str, str]:

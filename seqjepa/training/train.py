@@ -26,6 +26,7 @@ from seqjepa.devices import device_name, pick_device
 from seqjepa.files import settle_checksums
 from seqjepa.methods.base import Method
 from seqjepa.models.ema import cosine_tau, schedule_progress
+from seqjepa.models.pretrained import doubts, weights_note
 from seqjepa.training import checkpoint, loggers, run
 from seqjepa.training.checkpoint import initial_method, load_run
 from seqjepa.training.data import TrainingData, build_loader, open_training_data
@@ -66,9 +67,15 @@ def train(
         config = config.model_copy(update={"optim": config.optim.model_copy(update={"epochs": extend_epochs})})
     source = open_training_data(Path(shards), config)
     config = source.config
-    method = initial_method(config, source.data.action_size)
+    # A run that goes on has its weights: the file that it began with may be gone.
+    fresh = overwrite or not run.has_state(Path(out))
+    method = initial_method(config, source.data.action_size, pretrained=fresh)
+    note = weights_note(method.encoder, config.model) if fresh else {}
+    if world.main and fresh:
+        for doubt in doubts(config, source.data.mean, source.data.std):
+            logger.warning("%s", doubt)
     widths = feature_widths(method, config, source)
-    plan = run.RunPlan(config, source.data, source.names, extend_epochs)
+    plan = run.RunPlan(config, source.data, source.names, extend_epochs, note)
     with ExitStack() as stack:
         loader = stack.enter_context(build_loader(source, config, world, workers, where))
         stack.enter_context(process_group(world, where))

@@ -1,0 +1,143 @@
+"""Weights that an encoder begins with: `model.pretrained` = a file, or "timm" (docs/encoders.md).
+
+They come from strangers: safetensors, or a pickle that torch opens with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import pickle
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from seqjepa.config import ModelConfig, RunConfig
+from seqjepa.models.backbone import build_backbone
+from seqjepa.models.timm_encoder import is_timm, pixel_constants, timm_state
+from shards.errors import ConfigError, reason_of
+from shards.files import sha256_of_file
+
+logger = logging.getLogger(__name__)
+
+OF_TIMM = "timm"
+NESTED = ("state_dict", "model", "teacher")
+"""Where checkpoints of other trainers keep the weights among other things."""
+PREFIXES = ("module.", "encoder.", "backbone.")
+"""What names begin with in checkpoints of DataParallel, of our runs, and of other trainers; taken off in this order."""
+CLOSE = 1e-3
+
+
+def build_encoder(config: ModelConfig) -> tuple[nn.Module, int]:
+    """build_backbone's encoder with the weights of model.pretrained, in eval mode. ConfigError: they do not fit."""
+    net, features = build_backbone(config)
+    if config.pretrained:
+        load_pretrained(net, config)
+    return net.eval(), features
+
+
+def load_pretrained(encoder: nn.Module, config: ModelConfig) -> None:
+    """The weights of model.pretrained into an encoder of build_backbone, all of them. ConfigError: they do not fit."""
+    if config.pretrained != OF_TIMM:
+        weights = read_weights_file(Path(config.pretrained))
+    elif is_timm(config):
+        weights = None
+    else:
+        raise ConfigError(
+            f"model.pretrained = 'timm' is for encoders of timm; set model.backbone=timm:{config.backbone}, or name a "
+            "file of weights"
+        )
+    try:
+        if is_timm(config):
+            state = timm_state(config, weights)
+        else:
+            state = {name: value for name, value in (weights or {}).items() if not name.startswith("fc.")}
+        encoder.load_state_dict(state)
+    except (ConfigError, RuntimeError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"model.pretrained = {config.pretrained!r} does not fit {config.backbone}: {reason_of(error):.400}"
+        ) from None
+    if not all(bool(torch.isfinite(value).all()) for value in encoder.state_dict().values()):
+        raise ConfigError(f"model.pretrained = {config.pretrained!r} holds weights that are not finite")
+
+
+def read_weights_file(path: Path) -> dict[str, Tensor]:
+    """Tensors by name, of .safetensors or a file of torch.save; of our runs (model.safetensors) the encoder's alone.
+
+    ConfigError: no such file, or it holds other things than tensors.
+    """
+    if not path.is_file():
+        raise ConfigError(f"model.pretrained = {str(path)!r} is no file; give weights (.safetensors, .pth), or 'timm'")
+    try:
+        if path.suffix == ".safetensors":
+            found = safetensors.torch.load_file(path)
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of old forms of pickles, which are refused or read all the same
+                found = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        SafetensorError,
+        RuntimeError,
+        pickle.UnpicklingError,
+        EOFError,
+        ValueError,
+        LookupError,
+        TypeError,
+    ) as error:
+        raise ConfigError(
+            f"model.pretrained = {str(path)!r} cannot be read as weights: {reason_of(error):.200}"
+        ) from None
+    return _named(found, path)
+
+
+def _named(found: object, path: Path) -> dict[str, Tensor]:
+    """The tensors of what a file held, under the names that the encoder has for them."""
+    for key in NESTED:
+        inner = found.get(key) if isinstance(found, Mapping) else None
+        found = inner if isinstance(inner, Mapping) else found
+    if not isinstance(found, Mapping) or not found or not all(isinstance(value, Tensor) for value in found.values()):
+        raise ConfigError(f"model.pretrained = {str(path)!r} holds no state dict: tensors by name")
+    for prefix in PREFIXES:
+        if any(name.startswith(prefix) for name in found):
+            found = {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
+    return dict(found)
+
+
+def weights_note(encoder: nn.Module, config: ModelConfig) -> dict[str, str]:
+    """What run.json notes of model.pretrained: which, and the sha256 of the file; of "timm" that of the tensors.
+
+    Empty without. "timm" gives no file of its own, so the encoder's tensors are hashed, by name in alphabetical order.
+    """
+    if not config.pretrained:
+        return {}
+    if config.pretrained != OF_TIMM:
+        return {"weights": config.pretrained, "sha256": sha256_of_file(Path(config.pretrained))}
+    digest = hashlib.sha256()
+    for name, value in sorted(encoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return {"weights": config.backbone, "sha256_of_tensors": digest.hexdigest()}
+
+
+def doubts(config: RunConfig, mean: Sequence[float], std: Sequence[float]) -> Iterator[str]:
+    """What is allowed, and probably not meant, of model.pretrained and model.freeze. mean, std: of the run's pixels."""
+    model = config.model
+    if model.freeze and not model.pretrained:
+        yield "model.freeze without model.pretrained: the encoder stays at random weights (a baseline)"
+    if not model.pretrained or not is_timm(model):
+        return
+    own = pixel_constants(model)
+    if any(abs(a - b) > CLOSE for a, b in zip((*mean, *std), (*own[0], *own[1]), strict=True)):
+        yield (
+            f"{model.backbone} was trained on pixels with mean {_rounded(own[0])} and std {_rounded(own[1])}, and "
+            f"data.normalisation = {config.data.normalisation!r} has others; data.normalisation=encoder takes its own"
+        )
+
+
+def _rounded(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
