@@ -28,6 +28,7 @@ try:
     from seqjepa.commands.evaluate import evaluate_command
     from seqjepa.commands.import_context_ssl import import_context_ssl_command
     from seqjepa.commands.import_seq_jepa import import_seq_jepa_command
+    from seqjepa.commands.push import pull_command, push_command
     from seqjepa.commands.recipes import recipes_app
     from seqjepa.commands.report import report_command
     from seqjepa.commands.sweep import sweep_command
@@ -63,6 +64,8 @@ seqjepa_app.command("import-seq-jepa")(import_seq_jepa_command)
 seqjepa_app.command("compare")(compare_command)
 seqjepa_app.command("sweep")(sweep_command)
 seqjepa_app.command("demo")(demo_command)
+seqjepa_app.command("push")(push_command)
+seqjepa_app.command("pull")(pull_command)
 seqjepa_app.add_typer(recipes_app, name="recipes")
 
 

@@ -25,6 +25,7 @@ from seqjepa.data.augment.recipes import build_recipe
 from seqjepa.devices import pick_device
 from seqjepa.evaluate.features import embed
 from seqjepa.evaluate.walks import roll_out
+from seqjepa.hub import run_folder
 from seqjepa.methods.base import Aggregating, Method, PredictsViews
 from seqjepa.models.precision import full_float32
 from seqjepa.training.checkpoint import LoadedRun, load_run
@@ -42,10 +43,12 @@ Protocol = TypeVar("Protocol")
 def load(run: str | Path, device: str = "auto", *, untrained: bool = False) -> Model:
     """A run's model, frozen and in eval mode. `untrained`: with the weights that it began with.
 
-    Raises UsageError for a device that is not there, FormatError or DamageError as training.checkpoint.load_run.
+    run: a run directory, or an address on the Hugging Face hub, hf://USER/REPO or hf://USER/REPO@REVISION, which is
+    loaded into the hub's cache once. Raises UsageError for a device that is not there, FormatError or DamageError as
+    training.checkpoint.load_run; of addresses as hub.pull_run.
     """
     where = pick_device(device)
-    return Model(load_run(Path(run), where, untrained=untrained), where)
+    return Model(load_run(run_folder(run), where, untrained=untrained), where)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ OutFile = Annotated[Path | None, typer.Option(metavar="FILE", help="The tables a
 
 def report_command(
     runs: Annotated[
-        list[Path] | None, typer.Argument(help="Run directories, or folders that hold some.", metavar="[RUN…]")
+        list[Path] | None,
+        typer.Argument(help="Run directories, folders that hold some, or hf://USER/REPO.", metavar="[RUN…]"),
     ] = None,
     out: Out = None,
     markdown: OutFile = None,
@@ -41,6 +42,7 @@ def report_command(
       seqjepa report runs --json
       seqjepa report -o paper.html
     """
+    from seqjepa.hub import run_folder
     from seqjepa.report.figures import build_figures
     from seqjepa.report.render import latex as latex_form
     from seqjepa.report.render import plain as csv_form
@@ -52,7 +54,7 @@ def report_command(
 
     if out is None and not (as_json or markdown or csv or latex):
         out = Path("report.html")
-    found = read_records(runs or [])
+    found = read_records([run_folder(run) for run in runs or []])
     tables = build_tables(found)
     files = []
     if markdown:

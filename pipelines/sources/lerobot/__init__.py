@@ -18,7 +18,6 @@ import numpy as np
 
 from pipelines.sources.choose import validation_share
 from pipelines.sources.declared_actions import Declared, action_of, read_declared, value_problems
-from pipelines.sources.lerobot.hub import HubFolder, is_hub_address, open_hub
 from pipelines.sources.lerobot.meta import Episodes, Feature, LeRobotMeta
 from pipelines.sources.lerobot.parquet import ParquetPictures
 from pipelines.sources.lerobot.rows import Choice, Over, Rows, choose, read_rows
@@ -27,6 +26,7 @@ from pipelines.sources.split_folders import split_of
 from pipelines.sources.table import Pictures, TableSource, ViewTable
 from pipelines.sources.video.pictures import TOLERANCE_S, VideoPictures
 from shards.errors import FormatError, UsageError
+from shards.hub import HubFolder, is_hub_address, open_hub
 from shards.layout import SPLIT_NAME
 from shards.schema import ActionSpec
 

@@ -6,23 +6,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_server import COMMIT, REPO, Hub, serving
+from hub_server import COMMIT, REPO, Hub, serving, use_hub
 
-from pipelines.sources.lerobot.hub import is_hub_address, open_hub
 from shards.errors import FailureError, FormatError, UsageError
+from shards.hub import is_hub_address, open_hub
 
 FILES = ("meta/info.json", "meta/deep/one.json", "data/a.parquet", "videos/b.mp4", "README.md")
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    pytest.importorskip("huggingface_hub")
     for name in FILES:
         (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "set" / name).write_text(f"this is {name}")
     with serving(tmp_path / "set") as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.address)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+        use_hub(server, tmp_path, monkeypatch)
         yield server
 
 
@@ -30,7 +28,7 @@ def test_only_what_is_needed_is_loaded_and_only_once(hub: Hub, capfd: pytest.Cap
     for address in (f"hf://datasets/{REPO}", f"hf://{REPO}@main", f"hf://{REPO}@{COMMIT}"):
         assert is_hub_address(address)
         found = open_hub(address, ["meta/*"])
-        assert (found.address, found.repo, found.commit) == (f"hf://datasets/{REPO}", REPO, COMMIT)
+        assert (str(found.address), found.repo, found.commit) == (f"hf://datasets/{REPO}", REPO, COMMIT)
     assert sorted(hub.loaded) == ["meta/deep/one.json", "meta/info.json"]
     assert not (found.root / "data/a.parquet").exists()
     found.fetch(["data/a.parquet", "meta/info.json", "data/a.parquet"])
@@ -41,7 +39,7 @@ def test_only_what_is_needed_is_loaded_and_only_once(hub: Hub, capfd: pytest.Cap
 
 
 def test_what_the_hub_refuses_is_said(hub: Hub) -> None:
-    for address in ("hf://me", "hf://models/me/robots", "hf:/me/robots", f"hf://{REPO}@", "hf://../x/y"):
+    for address in ("hf://me", "hf://models/me/robots", "hf:me/robots", f"hf://{REPO}@", "hf://../x/y"):
         with pytest.raises(UsageError, match="hf://datasets/USER/REPO or"):
             open_hub(address, ["meta/*"])
     with pytest.raises(UsageError, match="no such data set, or it is private"):
@@ -50,7 +48,7 @@ def test_what_the_hub_refuses_is_said(hub: Hub) -> None:
         open_hub(f"hf://{REPO}@nowhere", ["meta/*"])
     found = open_hub(f"hf://{REPO}", ["meta/*"])
     hub.missing.add("videos/b.mp4")
-    with pytest.raises(FormatError, match=r"videos/b\.mp4 is not there: the set on the hub is not complete"):
+    with pytest.raises(FormatError, match=r"videos/b\.mp4 is not there: the data set on the hub is not complete"):
         found.fetch(["videos/b.mp4"])
 
 
