@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import docs_text
 import numpy as np
 import pytest
 import simplejpeg
+from hub_server import Repo, serving, use_hub
 
 from seqjepa.recipes import load_recipe
 from seqjepa.training.train import train
@@ -75,9 +78,20 @@ def test_there_are_blocks() -> None:
         assert sum(block.text.startswith(f"{line}\n") for block in BLOCKS) == count
 
 
+@contextlib.contextmanager
+def on_a_hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The run as hf://me/3die-rot-M3, on this machine."""
+    run = folder / "runs" / "3die-rot-M3"
+    with serving() as hub:
+        use_hub(hub, tmp_path, monkeypatch)
+        hub.repos["model", f"me/{run.name}"] = Repo()
+        hub.repos["model", f"me/{run.name}"].add({path.name: path.read_bytes() for path in run.iterdir()})
+        yield
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset.WebDataset does not close its tars
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
-def test_a_block_runs(block: docs_text.Shown, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_block_runs(block: docs_text.Shown, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = compile(block.text, str(block), "exec")
     if block.text.partition("\n")[0] in NEEDS:
         return
@@ -87,5 +101,6 @@ def test_a_block_runs(block: docs_text.Shown, folder: Path, monkeypatch: pytest.
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(folder / "hf"))
     logging.getLogger("datasets").setLevel(logging.ERROR)
-    exec(code, {"__name__": "__main__"})
+    with on_a_hub(folder, tmp_path, monkeypatch) if "hf://" in block.text else contextlib.nullcontext():
+        exec(code, {"__name__": "__main__"})
     gc.collect()
