@@ -2,8 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Further options of every `pip install`: PIP_EXTRA="--extra-index-url …" for an index with CPU builds of torch (docs/install.md).
+PIP_EXTRA ?=
+INSTALL = $(PIP) install --quiet $(PIP_EXTRA) -c constraints.txt
+# mkdocs-material's advertisement is no warning of ours.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 
-.PHONY: demo test test-slow test-tools lint types format clean help
+.PHONY: demo test test-slow test-tools lint types format docs docs-serve clean help
 
 help:            ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
@@ -31,8 +36,14 @@ format: .venv/dev.stamp  ## let ruff rewrite
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:           ## remove the environment and the demo
-	rm -rf .venv demo
+docs: .venv/docs.stamp  ## the documentation site, strictly, into site/: open site/index.html
+	$(MKDOCS) build
+
+docs-serve: .venv/docs.stamp  ## … on http://127.0.0.1:8000, anew after every change
+	$(MKDOCS) serve
+
+clean:           ## remove the environment, the demo and the site
+	rm -rf .venv demo site
 
 .venv/python.stamp:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python {v[0]}.{v[1]} found, 3.11 or newer needed: make PYTHON=python3.11 …")'
@@ -40,13 +51,17 @@ clean:           ## remove the environment and the demo
 	@touch $@
 
 .venv/run.stamp: .venv/python.stamp pyproject.toml constraints.txt
-	$(PIP) install --quiet -c constraints.txt -e .
+	$(INSTALL) -e .
 	@touch $@
 
 .venv/dev.stamp: .venv/python.stamp pyproject.toml constraints.txt
-	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	$(INSTALL) -e '.[dev]'
+	@touch $@
+
+.venv/docs.stamp: .venv/python.stamp pyproject.toml constraints.txt
+	$(INSTALL) -e '.[docs]'
 	@touch $@
 
 .venv/tools.stamp: .venv/dev.stamp pyproject.toml constraints.txt
-	$(PIP) install --quiet -c constraints.txt -e '.[tools]'
+	$(INSTALL) -e '.[tools]'
 	@touch $@

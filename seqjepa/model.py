@@ -115,7 +115,9 @@ class Model:
         return z.reshape(*leading, z.shape[-1])
 
     @torch.inference_mode()
-    def aggregate(self, views: Images | None, actions: ArrayLike | Tensor | None = None, *, z: Tensor | None = None):
+    def aggregate(
+        self, views: Images | None, actions: ArrayLike | Tensor | None = None, *, z: Tensor | None = None
+    ) -> Tensor:
         """z_AGG […, D'] of M views, images as in embed with one more axis […, M], and actions […, M − 1, A] between.
 
         M is free. z […, M, D]: features that embed gave, in the place of the views. Without actions: M = 1, or a run

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
     page.relative_to(ROOT)
-    for pattern in ("README.md", "docs/*.md", "*/README.md", "seqjepa/*/README.md", "pipelines/*/README.md")
+    for pattern in ("README.md", "docs/**/*.md", "*/README.md", "seqjepa/*/README.md", "pipelines/*/README.md")
     for page in ROOT.glob(pattern)
 )
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
