@@ -31,6 +31,7 @@ try:
     from seqjepa.commands.push import pull_command, push_command
     from seqjepa.commands.recipes import recipes_app
     from seqjepa.commands.report import report_command
+    from seqjepa.commands.shard_plugins import ShardCommands
     from seqjepa.commands.sweep import sweep_command
     from seqjepa.commands.train import train_command
     from shards.console import AsJson, ShardFolder, new_app, print_json, show_contents
@@ -50,7 +51,7 @@ seqjepa_data_app.command("get")(get_command)
 shard_app.command("manifest")(shard_manifest.shard_manifest_command)
 shard_app.command("lerobot")(shard_lerobot_command)
 shard_app.command("webdataset")(shard_webdataset_command)
-seqjepa_data_app.add_typer(shard_app, name="shard")
+seqjepa_data_app.add_typer(shard_app, name="shard", cls=ShardCommands)
 seqjepa_data_app.add_typer(synth_app, name="synth")
 seqjepa_data_app.add_typer(build_saliency_app, name="build-saliency")
 seqjepa_data_app.add_typer(import_saliency_app, name="import-saliency")

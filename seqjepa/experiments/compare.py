@@ -22,7 +22,8 @@ from seqjepa.experiments.compare_table import different_protocols, method_row, p
 from seqjepa.experiments.job import Job, Say, refuse_other_runs, run_job
 from seqjepa.experiments.scale import RunScale, load_scale
 from seqjepa.files import write_file
-from seqjepa.methods import METHODS
+from seqjepa.methods import find_method
+from seqjepa.methods import method_names as known_methods
 from seqjepa.methods.base import Method
 from seqjepa.recipes import did_you_mean, load_recipe
 from shards.errors import ConfigError, UsageError
@@ -87,9 +88,9 @@ class Comparison:
 
     @property
     def left_out(self) -> dict[str, str]:
-        """Why methods are not compared on own data, by name: they need actions or parameters that it has not."""
+        """Why methods are not compared, by name: their package is broken, or own data has not what they need."""
         spec = own_views(ShardSet.open(self.shards))
-        return {} if spec is None else {m: why for m in self.methods if (why := _why_not_on(spec, METHODS[m]))}
+        return {method: why for method in self.methods if (why := _why_not(method, spec))}
 
     def jobs(self) -> dict[str, list[Job]]:
         """By method, one for each seed. The first method's initial weights are evaluated too: all share the encoder.
@@ -122,13 +123,14 @@ class Comparison:
 
 def compared_recipe(method: str) -> tuple[str, ...]:
     """A recipe's name, and what is changed in it, "a.b=c" each."""
-    views = METHODS[method].views_needed or max(LENGTHS)
+    found = find_method(method)
+    views = (found and found.views_needed) or max(LENGTHS)
     return RECIPES.get(method) or ("3die-rot-M3", f"method={method}", f"data.context={views - 1}")
 
 
 def method_names() -> tuple[str, ...]:
-    """Every method, those of the paper first."""
-    return tuple(dict.fromkeys((*RECIPES, *METHODS)))
+    """Every method, those of the paper first, those of other packages last."""
+    return tuple(dict.fromkeys((*RECIPES, *known_methods())))
 
 
 def parse_methods(text: str) -> tuple[str, ...]:
@@ -179,8 +181,14 @@ def _settings_of_own_data(spec: ViewSpec) -> tuple[str, ...]:
     return ("data.action=shards", *(("data.order=window",) if spec.ordered else ()))
 
 
-def _why_not_on(spec: ViewSpec, method: type[Method]) -> str:
-    """Why a method cannot be trained on such views; "" if it can."""
+def _why_not(name: str, spec: ViewSpec | None) -> str:
+    """Why a method cannot be trained, on these own views or at all; "" if it can."""
+    try:
+        method = find_method(name) or Method
+    except ConfigError as error:
+        return f"cannot be used: {error}"
+    if spec is None:
+        return ""
     if missing := [name for name in method.params_needed if name not in spec.param_names]:
         return f"needs views with {', '.join(missing)}"
     return "needs actions, and the set declares none" if method.uses_actions and not spec.actions else ""

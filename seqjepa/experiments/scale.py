@@ -17,7 +17,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +28,7 @@ from seqjepa import recipes
 from seqjepa.config import RunConfig
 from seqjepa.evaluate.studies import DEFAULT, SUITES
 from seqjepa.experiments.tables import shard_kinds
-from seqjepa.methods import METHODS
+from seqjepa.methods import method_names
 from seqjepa.recipes import did_you_mean, flatten
 from shards.environment import pass_environment_on
 from shards.errors import ConfigError
@@ -36,10 +36,11 @@ from shards.errors import ConfigError
 FOLDER = resources.files("seqjepa") / "experiments" / "scales"
 
 
-def _one_of(known: Iterable[str], what: str) -> AfterValidator:
+def _one_of(names: Callable[[], Iterable[str]], what: str) -> AfterValidator:
     """ValueError for other words, with those that there are."""
 
     def check(word: str) -> str:
+        known = tuple(names())
         if word not in known:
             raise ValueError(f"there is no {what} {word!r}{did_you_mean(word, known)}; there are: {', '.join(known)}")
         return word
@@ -47,8 +48,8 @@ def _one_of(known: Iterable[str], what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-ShardKind = Annotated[str, _one_of(shard_kinds(), "kind of shards")]
-MethodName = Annotated[str, _one_of(METHODS, "method")]
+ShardKind = Annotated[str, _one_of(shard_kinds, "kind of shards")]
+MethodName = Annotated[str, _one_of(method_names, "method")]
 
 
 class _Section(BaseModel):
@@ -58,7 +59,7 @@ class _Section(BaseModel):
 class Evaluation(_Section):
     """Keyword arguments of evaluate_run that a scale may give; runs, shards and devices are the sweep's."""
 
-    suite: Annotated[str, _one_of(SUITES, "suite")] = DEFAULT
+    suite: Annotated[str, _one_of(lambda: SUITES, "suite")] = DEFAULT
     m_val: tuple[Annotated[int, Field(ge=1, le=64)], ...] = ()
     probe_epochs: int | None = Field(default=None, ge=1)
     agg_draws: int | None = Field(default=None, ge=1)

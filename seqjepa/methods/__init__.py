@@ -1,4 +1,4 @@
-"""The methods by name. A recipe's `method` is a key of METHODS."""
+"""The methods by name. A recipe's `method` is a key of METHODS, or a name that another package adds (plugins.py)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from seqjepa.methods.sie import SIE
 from seqjepa.methods.simclr import SimCLR
 from seqjepa.methods.vicreg import VICReg
 from seqjepa.methods.vicreg_traj import VICRegTraj
+from seqjepa.plugins import load_plugin, plugin_names
 from shards.errors import ConfigError
 
 METHODS: dict[str, type[Method]] = {
@@ -33,15 +34,32 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
+def method_names() -> tuple[str, ...]:
+    """METHODS, then what other packages add; a name of ours stays ours. Nothing is imported."""
+    return tuple(dict.fromkeys((*METHODS, *plugin_names("seqjepa.methods"))))
+
+
+def find_method(name: str) -> type[Method] | None:
+    """The class of a name; None: there is none. ConfigError: another package's, which cannot be loaded or is none."""
+    if name in METHODS or name not in method_names():
+        return METHODS.get(name)
+    found = load_plugin("seqjepa.methods", name)
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        needed = "a subclass of seqjepa.methods.base.Method"
+        raise ConfigError(f"seqjepa.methods: {name} is {found!r:.80}; needed is {needed}")
+    return found
+
+
 def build_method(config: RunConfig, action_size: int) -> Method:
     """The method that `config` names, initialised from torch's global generator (seed it first).
 
     action_size: A, values in an action. ConfigError: unknown method, a number of views that it does not take, settings
     that it has not, or widths that do not fit together.
     """
-    if config.method not in METHODS:
-        raise ConfigError(f"method is {config.method!r}; choose one of {', '.join(sorted(METHODS))}")
-    chosen, condition = METHODS[config.method], config.model.condition
+    chosen, condition = find_method(config.method), config.model.condition
+    if chosen is None:
+        known = ", ".join(sorted(method_names()))
+        raise ConfigError(f"method is {config.method!r}; choose one of {known}, or install the package that adds it")
     if condition != "both" and "model.condition" not in chosen.settings:
         choosing = " and ".join(name for name, method in METHODS.items() if "model.condition" in method.settings)
         raise ConfigError(

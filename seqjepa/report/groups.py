@@ -6,20 +6,25 @@ nothing but their seed are one Group: one name, mean ± sample standard deviatio
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from statistics import mean, stdev
 from typing import Any
 
 from seqjepa.config import RunConfig
 from seqjepa.data.actions import DECLARED, action_name, is_augmentation
 from seqjepa.evaluate.protocol import measured_as
-from seqjepa.methods import METHODS
+from seqjepa.methods import find_method
 from seqjepa.methods.base import Aggregating, Method
 from seqjepa.paper.measures import Measure, value_at
 from seqjepa.paper.sets import SETS_BY_NAME
 from seqjepa.recipes import flatten
 from seqjepa.report.runs import RunRecord
+from shards.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 CONDITIONS = {
     "aggregator": "no predictor conditioning",
@@ -58,8 +63,17 @@ def label(config: RunConfig, m_val: int | None = None) -> str:
 
 
 def method_of(config: RunConfig) -> type[Method]:
-    """The class of a run's method; of one that this version does not know, the base."""
-    return METHODS.get(config.method, Method)
+    """The class of a run's method; of one that this version does not know, or whose package is broken, the base."""
+    try:
+        return find_method(config.method) or Method
+    except ConfigError as error:
+        _warn_once(str(error))
+        return Method
+
+
+@cache
+def _warn_once(line: str) -> None:
+    logger.warning("%s; its runs are reported by what is common to all methods", line)
 
 
 def method_name(config: RunConfig) -> str:

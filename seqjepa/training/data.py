@@ -26,7 +26,7 @@ from seqjepa.data.loader import Loader
 from seqjepa.data.sampling import Sampling, part_of, with_windows
 from seqjepa.data.stored import StoredViews
 from seqjepa.data.views import Augmented, Patches, Views
-from seqjepa.methods import METHODS
+from seqjepa.methods import METHODS, find_method
 from seqjepa.models.timm_encoder import is_timm, pixel_constants
 from seqjepa.paper.sets import NORMALISATIONS, classes_sha256, explicit_normalisation
 from seqjepa.training.distributed import World
@@ -183,7 +183,8 @@ def incompatibilities(info: DatasetInfo, data: DataConfig, method: str = "") -> 
             yield from _view_incompatibilities(data)
             yield from _order_incompatibilities(info.spec, data)
             yield from _action_incompatibilities(info.spec, data)
-            needed = METHODS[method].params_needed if method in METHODS else ()
+            found = find_method(method)
+            needed = found.params_needed if found else ()
             if needed and info.spec.param_names != needed:
                 found, wanted = ", ".join(info.spec.param_names) or "none", ", ".join(needed)
                 without = ", ".join(name for name, other in METHODS.items() if not other.params_needed)
