@@ -141,7 +141,7 @@ def _encode_images(
     views, data = views_of_run(loaded, stored, indexes[0], config.patch), loaded.data
     side = views.side if views.kind == Patches.kind else 0
     transfer = (spec.height, spec.width, side) != (data.image_height, data.image_width, data.patch)
-    normalisation = config.normalisation or usual_normalisation(stored, transfer)
+    normalisation = config.normalisation or usual_normalisation(loaded, stored, transfer)
     stats = statistics(loaded, stored, normalisation)
     views = views.over(stats[0])
     beside = patches_for_position(loaded, stored, config.patch) if views.kind == Augmented.kind else None
@@ -209,19 +209,22 @@ def _as_fixated(loaded: LoadedRun, stored: ShardSet, spec: ImageSpec, patch: int
     return how
 
 
-def usual_normalisation(stored: ShardSet, transfer: bool) -> str:
-    """The run's constants on the images of its training, those of the set where it sees others (Figure 15)."""
-    if not transfer:
+def usual_normalisation(loaded: LoadedRun, stored: ShardSet, transfer: bool) -> str:
+    """The run's constants on the images of its training, those of the set where it sees others (Figure 15).
+
+    Always the run's where they are those of its encoder's weights.
+    """
+    if not transfer or loaded.config.data.normalisation == "encoder":
         return "run"
     return "imagenet" if stored.info.name.startswith("imagenet") else "shards"
 
 
 def statistics(loaded: LoadedRun, stored: ShardSet, name: str) -> PixelStats:
-    """ "run", "shards" or a name in NORMALISATIONS → constants. ConfigError for other names."""
+    """ "run", "shards", "encoder" or a name in NORMALISATIONS → constants. ConfigError for other names."""
     if name == "run":
         return tuple(loaded.data.mean), tuple(loaded.data.std)
     name = explicit_normalisation(name, loaded.config.fidelity)
-    if name not in (known := ("shards", *NORMALISATIONS)):
+    if name not in (known := ("shards", "encoder", *NORMALISATIONS)):
         raise ConfigError(f"normalisation is {name!r}; choose one of run, {', '.join(known)}")
     data = loaded.config.data.model_copy(update={"normalisation": name})
     return pixel_stats(stored.info, loaded.config.model_copy(update={"data": data}))

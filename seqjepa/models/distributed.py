@@ -44,12 +44,21 @@ class GlobalBatchNorm(nn.Module):
         for name, buffer in norm.named_buffers(recurse=False):
             self.register_buffer(name, buffer)
         self.training = norm.training
+        for name in ("drop", "act"):  # what timm's BatchNormAct2d does after its norm
+            if isinstance(after := getattr(norm, name, None), nn.Module):
+                setattr(self, name, after)
 
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
+        y = self._normalised(x)
+        for after in self.children():
+            y = after(y)
+        return y
+
+    def _normalised(self, x: Tensor) -> Tensor:
         if not self.training:
             return F.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
@@ -65,6 +74,19 @@ class GlobalBatchNorm(nn.Module):
         factor = 1.0 / self.num_batches_tracked if self.momentum is None else self.momentum
         self.running_mean += factor * (mean - self.running_mean)
         self.running_var += factor * (var * (count / (count - 1)) - self.running_var)
+
+
+def with_batch_statistics(module: nn.Module) -> dict[str, int]:
+    """Its parts (children, by name) that normalise by statistics of a batch as they stand, and how many layers do.
+
+    A frozen part does not, nor do encoders with layer norms: there micro-batches (optim.accumulate) are exact.
+    """
+    kinds = (nn.modules.batchnorm._BatchNorm, GlobalBatchNorm)
+    counts = {
+        name: sum(isinstance(layer, kinds) and layer.training for layer in part.modules())
+        for name, part in module.named_children()
+    }
+    return {name: count for name, count in counts.items() if count}
 
 
 def global_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from seqjepa.config import ModelConfig, RunConfig
 from seqjepa.models.backbone import build_backbone
+from seqjepa.models.distributed import with_batch_statistics
 from seqjepa.models.timm_encoder import is_timm, pixel_constants, timm_state
 from shards.errors import ConfigError, reason_of
 from shards.files import sha256_of_file
@@ -124,11 +125,17 @@ def weights_note(encoder: nn.Module, config: ModelConfig) -> dict[str, str]:
     return {"weights": config.backbone, "sha256_of_tensors": digest.hexdigest()}
 
 
-def doubts(config: RunConfig, mean: Sequence[float], std: Sequence[float]) -> Iterator[str]:
-    """What is allowed, and probably not meant, of model.pretrained and model.freeze. mean, std: of the run's pixels."""
-    model = config.model
+def doubts(config: RunConfig, mean: Sequence[float], std: Sequence[float], method: nn.Module) -> Iterator[str]:
+    """What is allowed, and perhaps not meant, of encoders and micro-batches. mean, std: of the run's pixels."""
+    model, accumulate = config.model, config.optim.accumulate
     if model.freeze and not model.pretrained:
         yield "model.freeze without model.pretrained: the encoder stays at random weights (a baseline)"
+    parts = with_batch_statistics(method.train()) if accumulate > 1 else {}
+    if learned := [name for name in parts if not name.startswith("target_")]:
+        yield (
+            f"optim.accumulate = {accumulate}: batch norm in {', '.join(learned)} sees one micro-batch at a time, not "
+            f"the batch of {config.optim.batch_size}; encoders with layer norms (timm's ViT, ConvNeXt) have none"
+        )
     if not model.pretrained or not is_timm(model):
         return
     own = pixel_constants(model)

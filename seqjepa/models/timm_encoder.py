@@ -96,8 +96,16 @@ def timm_state(config: ModelConfig, weights: dict[str, Tensor] | None) -> dict[s
             f"timm has no weights for {config.backbone!r}; name a file (model.pretrained=PATH) or other weights "
             f"({config.backbone}.TAG, as `timm.list_pretrained()` has them)"
         )
-    with torch.random.fork_rng(devices=[]):
-        return _create(config, options).state_dict()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return _create(config, options).state_dict()
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever a download raises
+        raise ConfigError(
+            f"timm's weights of {config.backbone!r} cannot be had ({type(error).__name__}: {reason_of(error):.200}); "
+            "fetch them where there is a network, and give the file: model.pretrained=PATH"
+        ) from None
 
 
 def timm_module() -> Any:
@@ -138,14 +146,20 @@ def _plan(config: ModelConfig) -> tuple[Size, Options, int]:
             "leave them out, and choose a smaller encoder by its name"
         )
     size = (config.input_size,) * 2 if config.input_size else config.view_size or record.input_size[1:]
-    reason = ""
+    unbuilt: ConfigError | None = None
+    unfit: ConfigError | None = None
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         for options in _candidates(config, size if record.fixed_input_size else ()):
             try:
-                return (size[0], size[1]), options, _features(_create(config, options).eval(), config, size)
+                net = _create(config, options).eval()
             except ConfigError as error:
-                reason = reason or str(error)
-    raise ConfigError(reason)
+                unbuilt = unbuilt or error
+                continue
+            try:
+                return (size[0], size[1]), options, _features(net, config, size)
+            except ConfigError as error:
+                unfit = unfit or error
+    raise unfit or unbuilt or ConfigError(f"{_said(config)} cannot be built")
 
 
 def _candidates(config: ModelConfig, size: Sequence[int]) -> Iterator[Options]:

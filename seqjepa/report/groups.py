@@ -13,11 +13,12 @@ from functools import cache
 from statistics import mean, stdev
 from typing import Any
 
-from seqjepa.config import RunConfig
+from seqjepa.config import ModelConfig, RunConfig
 from seqjepa.data.actions import DECLARED, action_name, is_augmentation
 from seqjepa.evaluate.protocol import measured_as
 from seqjepa.methods import find_method
 from seqjepa.methods.base import Aggregating, Method
+from seqjepa.models.timm_encoder import is_timm
 from seqjepa.paper.measures import Measure, value_at
 from seqjepa.paper.sets import SETS_BY_NAME
 from seqjepa.recipes import flatten
@@ -56,10 +57,24 @@ def label(config: RunConfig, m_val: int | None = None) -> str:
             words[0] += f" ({config.data.context},{m_val})"
         words += [CONDITIONS[config.model.condition]] if config.model.condition in CONDITIONS else []
     words += ablations(config)
+    words += encoder_words(config.model)
     if conditioning(config) and action_name(config.data.action) != kind_of_data(config):
         words.append(f"told {conditioning(config)}")
     words += [config.fidelity] if config.fidelity != "paper" else []
     return ", ".join(words)
+
+
+def encoder_words(model: ModelConfig) -> Iterator[str]:
+    """An encoder that is not a torchvision ResNet at random weights, and how it is used."""
+    if is_timm(model):
+        patch = f" with patches of {model.patch_size} px" if model.patch_size else ""
+        resized = f" at {model.input_size} px" if model.input_size else ""
+        pooled = f", {model.pool} pooling" if model.pool else ""
+        yield f"{model.backbone}{patch}{resized}{pooled}"
+    if model.pretrained:
+        yield "frozen weights" if model.freeze else "pretrained"
+    elif model.freeze:
+        yield "frozen at random weights"
 
 
 def method_of(config: RunConfig) -> type[Method]:

@@ -45,8 +45,11 @@ def _identity_of_recipe(recipe: str) -> dict[str, Any]:
 
 
 def is_row_of(record: RunRecord, row: Published) -> bool:
-    """Whether the run is what `row` is about, at whatever scale and on whatever set; no run on own data is."""
-    if record.is_own:
+    """Whether the run is what `row` is about, at whatever scale and on whatever set.
+
+    No run on own data is, and none whose encoder began with weights of others.
+    """
+    if record.is_own or record.config.model.pretrained:
         return False
     if not row.dataset:
         return _has_costs_of(record, row)
@@ -160,6 +163,8 @@ def _has_no_effect(key: str, config: RunConfig) -> bool:
         return not config.data.patch
     if key == "data.action":
         return not conditioning(config)
+    if key == "model.view_size":  # the resolution, which is said already
+        return True
     return key in SOME_METHODS and key not in method_of(config).settings
 
 

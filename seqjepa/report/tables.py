@@ -16,13 +16,14 @@ from string import ascii_lowercase
 
 from seqjepa.evaluate.costs import macs_of_networks
 from seqjepa.evaluate.results import keyed_rows
+from seqjepa.models.timm_encoder import is_timm
 from seqjepa.paper.footnotes import FOOTNOTES, Footnote
 from seqjepa.paper.measures import Measure, measure_of, value_at
 from seqjepa.paper.metrics import ARROWS, METRICS, Direction, Metric, declared_metric
 from seqjepa.paper.published import Published, of_source
 from seqjepa.paper.tables import HEADS, LAYOUTS, PAPER_METRICS, TableLayout
 from seqjepa.report.cells import NOTHING, Cell, beside_published, of_runs, published_cell
-from seqjepa.report.groups import Group, Mean, aggregates, by_data, conditioning, groups_of, label
+from seqjepa.report.groups import Group, Mean, aggregates, by_data, conditioning, encoder_words, groups_of, label
 from seqjepa.report.match import (
     beside,
     has_networks_of_table_6,
@@ -339,7 +340,8 @@ def _own_cell(group: Group, measure: Measure) -> Cell:
     runs = group.measured(measure)
     if not runs:
         return Cell()
-    model = f"backbone {group.config.model.backbone} × {group.config.model.width:g}"
+    own = group.config.model
+    model = f"backbone {', '.join(encoder_words(own)) if is_timm(own) else f'{own.backbone} × {own.width:g}'}"
     not_plain = measure.key in standardised(runs[0].trained)
     return of_runs(runs, measure, f"{model}; linear regressors standardised (paper plain)" if not_plain else model)
 

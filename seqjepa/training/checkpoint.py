@@ -28,7 +28,7 @@ from seqjepa.data.actions import action_name, as_spec
 from seqjepa.methods import build_method
 from seqjepa.methods.base import Method
 from seqjepa.models.ema import MovingAverage
-from seqjepa.models.pretrained import load_pretrained
+from seqjepa.models.pretrained import load_pretrained, weights_note
 from seqjepa.training.run import (
     CONFIG,
     METRICS,
@@ -42,7 +42,7 @@ from seqjepa.training.run import (
     read_run_json,
 )
 from shards.environment import pass_environment_on
-from shards.errors import DamageError, FormatError, reason_of
+from shards.errors import ConfigError, DamageError, FormatError, reason_of
 from shards.files import sha256_of_bytes
 from shards.schema import ActionSpec
 
@@ -92,7 +92,11 @@ def load_run(run: Path, device: torch.device | str = "cpu", *, untrained: bool =
     found, told = (data.action, data.action_size), (action_name(config.data.action), as_spec(config.data.action).size)
     if found != told:
         raise FormatError(f"{run / RUN} is of actions {found[0]!r} ({found[1]}), {CONFIG} of {told[0]!r} ({told[1]})")
-    method = initial_method(config, data.action_size, pretrained=untrained and not config.model.freeze)
+    again = untrained and not config.model.freeze
+    method = initial_method(config, data.action_size, pretrained=again)
+    noted = info.get("pretrained")
+    if again and noted and weights_note(method.encoder, config.model) != noted:
+        raise ConfigError(f"model.pretrained = {config.model.pretrained!r} is not what {run} began with; restore it")
     if not untrained:
         epochs = load_weights(method, run / WEIGHTS)
     else:

@@ -72,7 +72,7 @@ def train(
     method = initial_method(config, source.data.action_size, pretrained=fresh)
     note = weights_note(method.encoder, config.model) if fresh else {}
     if world.main and fresh:
-        for doubt in doubts(config, source.data.mean, source.data.std):
+        for doubt in doubts(config, source.data.mean, source.data.std, method):
             logger.warning("%s", doubt)
     widths = feature_widths(method, config, source)
     plan = run.RunPlan(config, source.data, source.names, extend_epochs, note)
