@@ -25,7 +25,7 @@ class Aggregator(nn.Module):
         self.encoder = nn.TransformerEncoder(layer, config.layers, norm=nn.LayerNorm(width), enable_nested_tensor=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        token = self.token.to(tokens.dtype).expand(len(tokens), -1, -1)
+        token = self.token.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
         return self.encoder(torch.cat((token, tokens), dim=1))[:, 0]
 
 
