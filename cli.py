@@ -26,6 +26,7 @@ try:
     from seqjepa.commands.compare import compare_command
     from seqjepa.commands.demo import demo_command
     from seqjepa.commands.evaluate import evaluate_command
+    from seqjepa.commands.export import export_command
     from seqjepa.commands.import_context_ssl import import_context_ssl_command
     from seqjepa.commands.import_seq_jepa import import_seq_jepa_command
     from seqjepa.commands.push import pull_command, push_command
@@ -60,6 +61,7 @@ seqjepa_data_app.command("bake")(bake_command)
 seqjepa_app.command("train")(train_command)
 seqjepa_app.command("evaluate")(evaluate_command)
 seqjepa_app.command("report")(report_command)
+seqjepa_app.command("export")(export_command)
 seqjepa_app.command("import-context-ssl")(import_context_ssl_command)
 seqjepa_app.command("import-seq-jepa")(import_seq_jepa_command)
 seqjepa_app.command("compare")(compare_command)

@@ -49,6 +49,11 @@ class AtomicFile:
                 os.fsync(self._fd)
             self._close()
 
+    @property
+    def staged(self) -> Path:
+        """Where it lies until publish()."""
+        return self._tmp
+
     def sha256(self) -> str:
         """Of what a reader finds on disk; after seal(), before publish()."""
         return sha256_of_file(self._tmp)

@@ -24,6 +24,7 @@ COMMANDS = [
     (cli.seqjepa_app, ["sweep"]),
     (cli.seqjepa_app, ["demo"]),
     (cli.seqjepa_app, ["report"]),
+    (cli.seqjepa_app, ["export"]),
     (cli.seqjepa_app, ["doctor"]),
     (cli.seqjepa_app, ["recipes", "ls"]),
     (cli.seqjepa_app, ["recipes", "cat"]),

@@ -11,8 +11,12 @@ from torch import Tensor
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """A context without autocast on `device`. The meta device, on which flops.py counts, has none to begin with."""
-    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+    """A context without autocast on `device`. The meta device, on which flops.py counts, has none to begin with.
+
+    An exported graph (export/) has none either, and runs on other devices than it was made on.
+    """
+    plain = device.type == "meta" or torch.compiler.is_exporting()
+    return nullcontext() if plain else torch.autocast(device.type, enabled=False)
 
 
 def at_least_float32(x: Tensor) -> Tensor:

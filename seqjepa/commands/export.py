@@ -1,0 +1,88 @@
+"""`seqjepa export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shards.console import AsJson, Overwrite, print_json
+
+if TYPE_CHECKING:
+    from seqjepa.export.run import Exported
+
+
+def export_command(
+    run: Annotated[str, typer.Argument(help="Run directory.", metavar="RUN")],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="pt2: a graph of torch.export. onnx: for any runtime. safetensors: torchvision's state dict."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write.")],
+    part: Annotated[
+        str,
+        typer.Option(help="encoder: images to z. aggregate: z, actions to z_AGG. predict: z_AGG, action to z."),
+    ] = "encoder",
+    weights: Annotated[str, typer.Option(help="Of the encoder: online, or target, its moving average.")] = "online",
+    batch: Annotated[str, typer.Option(help="dynamic, or a number that is then the only one.")] = "dynamic",
+    context: Annotated[str, typer.Option(help="Views of aggregate: dynamic, or a number.")] = "dynamic",
+    opset: Annotated[int | None, typer.Option(help="Of onnx. Default: 18.")] = None,
+    normalise: Annotated[
+        bool | None,
+        typer.Option(
+            "--normalise/--no-normalise",
+            help="Take images in 0 to 1 and normalise inside, as the run does (default), or take normalised images.",
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a run's encoder, aggregator or predictor for use without seqjepa. Exit code 1 if it is not the run's equal.
+
+    The file is loaded again and compared with the run on random inputs before it gets its name. It holds the run's
+    method, sizes, normalisation and actions as metadata.
+
+    \b
+    Examples:
+      seqjepa export runs/3die-rot-M3 --to pt2 -o encoder.pt2
+      seqjepa export runs/3die-rot-M3 --to onnx -o encoder.onnx --batch 1
+      seqjepa export runs/3die-rot-M3 --to onnx --part aggregate -o aggregate.onnx
+      seqjepa export runs/3die-rot-M3 --to onnx --part predict -o predict.onnx
+      seqjepa export runs/3die-rot-M3 --to safetensors -o encoder.safetensors
+    """
+    from dataclasses import asdict
+
+    from seqjepa.export.run import Choice, export_run
+
+    sizes = _size("--batch", batch), _size("--context", context)
+    choice = Choice(to, part, weights, *sizes, opset, normalise)  # pyright: ignore[reportArgumentType] it checks them
+    exported = export_run(run, out, choice, overwrite=overwrite)
+    if as_json:
+        print_json(asdict(exported))
+    else:
+        typer.echo(_summary(exported))
+
+
+def _size(option: str, text: str) -> int | None:
+    """None: any. UsageError: neither "dynamic" nor a number from 1."""
+    from shards.errors import UsageError
+
+    if text == "dynamic":
+        return None
+    if not (text.isdecimal() and 1 <= int(text) <= 2**20):
+        raise UsageError(f"{option} is {text!r:.40}; give dynamic or a number from 1")
+    return int(text)
+
+
+def _summary(exported: Exported) -> str:
+    from shards.describe import human_bytes
+
+    def said(shapes: dict[str, list[int | str]]) -> str:
+        return ", ".join(f"{name} [{', '.join(map(str, shape))}]" for name, shape in shapes.items())
+
+    graph = f"{said(exported.inputs)} → {said(exported.outputs)}"
+    size = f"{exported.parameters:,} parameters, {human_bytes(exported.bytes)}"
+    return f"{exported.file}: {graph}; {size}; largest difference from the run {exported.difference:.1e}"

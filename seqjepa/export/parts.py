@@ -1,0 +1,192 @@
+"""What of a run is exported: its encoder, its aggregator or its predictor, as a module of tensors alone.
+
+Letters: B batch, M views of a context, D width of z, D' of z_AGG, A numbers of an action.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from seqjepa.data.sequence import normalise
+from seqjepa.methods.base import Aggregating, Method, PredictsViews
+from seqjepa.model import Model
+from shards.errors import UsageError
+
+PartName = Literal["encoder", "aggregate", "predict"]
+Weights = Literal["online", "target"]
+PARTS: tuple[PartName, ...] = get_args(PartName)
+
+BATCH, VIEWS, MOVES = "batch", "views", "views - 1"
+"""Sizes in a shape that whoever runs the file chooses; MOVES is one less than VIEWS."""
+Shape = tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A network of a run.
+
+    network   in eval mode on the CPU; takes the inputs in their order
+    inputs    name → shape, float32; pixels: whether they are images in 0 … 1, and not any numbers
+    output    name and shape
+    expected  what the run itself makes of such inputs: what an exported file is held against
+    """
+
+    name: PartName
+    network: nn.Module
+    inputs: Mapping[str, Shape]
+    output: tuple[str, Shape]
+    expected: Callable[..., Tensor]
+    pixels: bool = False
+
+    def draw(self, batch: int, views: int, seed: int = 0) -> dict[str, Tensor]:
+        """Random inputs of these sizes."""
+        generator = torch.Generator().manual_seed(seed)
+        make = torch.rand if self.pixels else torch.randn
+        shapes = {name: [int(n) for n in shape] for name, shape in self.fixed(batch, views).inputs.items()}
+        return {name: make(shape, generator=generator) for name, shape in shapes.items()}
+
+    def is_free(self, size: str) -> bool:
+        return any(size in shape for shape in self.inputs.values())
+
+    def fixed(self, batch: int | None, views: int | None) -> Part:
+        """The same with sizes that are given written into its shapes."""
+        sizes = {} if batch is None else {BATCH: batch}
+        sizes |= {} if views is None else {VIEWS: views, MOVES: views - 1}
+
+        def sized(shape: Shape) -> Shape:
+            return tuple(sizes.get(size, size) if isinstance(size, str) else size for size in shape)
+
+        inputs = {name: sized(shape) for name, shape in self.inputs.items()}
+        return replace(self, inputs=inputs, output=(self.output[0], sized(self.output[1])))
+
+
+def build_part(model: Model, name: PartName, *, normalised: bool = True, weights: Weights = "online") -> Part:
+    """A part of a run on the CPU.
+
+    normalised  the encoder takes images in 0 … 1 and normalises them itself; False: it takes normalised images
+    weights     "target": of the encoder, the moving average that predictions are compared with
+
+    UsageError: the method has no such part, or no moving average.
+    """
+    if name == "encoder":
+        return _encoder(model, normalised, weights)
+    method = model.method
+    wanted = Aggregating if name == "aggregate" else PredictsViews
+    if not isinstance(method, wanted):
+        raise UsageError(
+            f"{model.config.method} has no {name}: it makes features of single views; leave --part {name} out"
+        )
+    D, A = _width(model, method.embed), model.action_spec.size
+    z, actions = torch.zeros(2, 2, D), torch.zeros(2, 1, A)
+    z_agg = method.aggregate(z, actions)
+    whole: Shape = (BATCH, z_agg.shape[-1])
+    if isinstance(method, PredictsViews) and name == "predict":
+        slim = _only_used(method, lambda: method.predict(z_agg, actions[:, 0]))
+        inputs = _told({"z_agg": whole, "action": (BATCH, A)})
+        return Part(name, _Predict(slim).eval(), inputs, ("z", (BATCH, D)), _Predict(method))
+    slim = _only_used(method, lambda: method.aggregate(z, actions))
+    inputs = _told({"z": (BATCH, VIEWS, D), "actions": (BATCH, MOVES, A)})
+    return Part(name, _Aggregate(slim).eval(), inputs, ("z_agg", whole), _Aggregate(method))
+
+
+def _told(inputs: dict[str, Shape]) -> dict[str, Shape]:
+    """Without the actions of a run that has none."""
+    return {name: shape for name, shape in inputs.items() if shape[-1]}
+
+
+def encoder_of(method: Method, weights: Weights = "online") -> nn.Module:
+    """The module from normalised views to z. UsageError: of a method without a moving average, its target."""
+    if weights == "target":
+        if not isinstance(target := getattr(method, "target_encoder", None), nn.Module):
+            raise UsageError(f"{method.display_name} has no moving average of its encoder; leave --weights target out")
+        return target
+    if type(method).embed is Method.embed:
+        return method.encoder
+    return _Embed(method)  # a method of another package that has its own way from views to z
+
+
+def _encoder(model: Model, normalised: bool, weights: Weights) -> Part:
+    data, method = model.data, model.method
+    mean, std = tuple(data.mean), tuple(data.std)
+    encoder = encoder_of(method, weights)
+    embed = encoder.__call__ if weights == "target" else method.embed
+    shape: Shape = (BATCH, 3, data.height, data.width)
+    output: tuple[str, Shape] = ("z", (BATCH, _width(model, embed)))
+    if not normalised:
+        return Part("encoder", encoder, {"views": shape}, output, embed)
+    network = _Normalising(encoder, mean, std).eval()
+
+    def expected(images: Tensor) -> Tensor:
+        return embed(normalise(255 * images, mean, std))
+
+    return Part("encoder", network, {"images": shape}, output, expected, pixels=True)
+
+
+@torch.no_grad()
+def _width(model: Model, embed: Callable[[Tensor], Tensor]) -> int:
+    return embed(torch.zeros(1, 3, model.data.height, model.data.width)).shape[-1]
+
+
+class _Normalising(nn.Module):
+    """images float32 [B, 3, H, W] in 0 … 1 → z [B, D]."""
+
+    def __init__(self, encoder: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.mean = nn.Buffer(torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1))
+        self.std = nn.Buffer(torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.encoder((images - self.mean) / self.std)
+
+
+class _Embed(nn.Module):
+    def __init__(self, method: Method) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, views: Tensor) -> Tensor:
+        return self.method.embed(views)
+
+
+class _Aggregate(nn.Module):
+    """z [B, M, D], actions [B, M − 1, A], or none where A is 0 → z_AGG [B, D']."""
+
+    def __init__(self, method: Any) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, z: Tensor, actions: Tensor | None = None) -> Tensor:
+        return self.method.aggregate(z, z.new_zeros(z.shape[0], z.shape[1] - 1, 0) if actions is None else actions)
+
+
+class _Predict(nn.Module):
+    """z_AGG [B, D'], action [B, A], or none where A is 0 → ẑ [B, D]."""
+
+    def __init__(self, method: Any) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, z_agg: Tensor, action: Tensor | None = None) -> Tensor:
+        return self.method.predict(z_agg, z_agg.new_zeros(z_agg.shape[0], 0) if action is None else action)
+
+
+def _only_used(method: Method, call: Callable[[], object]) -> Method:
+    """The method with no other networks than those that `call` goes through, so that a file has no others either."""
+    used: set[nn.Module] = set()
+    hooks = [module.register_forward_hook(lambda one, *_: used.add(one)) for module in method.modules()]
+    try:
+        call()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    slim = copy.copy(method)
+    children = method.named_children()
+    slim._modules = {name: child for name, child in children if not used.isdisjoint(child.modules())}
+    return slim

@@ -1,0 +1,202 @@
+"""`seqjepa export`: a part of a run as a file that others load without seqjepa, held against the run before it stands.
+
+The file is written under a temporary name, loaded again by whoever would load it, and compared with the run on random
+inputs of several sizes; it gets its name only if the two are the same to 1e-4.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+
+from seqjepa.export.graphs import (
+    EXTRA,
+    MAKER,
+    Run,
+    check_opset,
+    need_onnx,
+    onnx_bytes,
+    open_onnx,
+    open_pt2,
+    pt2_bytes,
+    trace,
+)
+from seqjepa.export.parts import BATCH, PARTS, VIEWS, Part, PartName, Weights, build_part, encoder_of
+from seqjepa.export.state_dict import open_state, state_bytes
+from seqjepa.files import named_failures
+from seqjepa.model import Model, load
+from seqjepa.models.precision import full_float32
+from shards.errors import FailureError, UsageError
+from shards.files import AtomicFile, refuse_foreign
+
+Form = Literal["pt2", "onnx", "safetensors"]
+FORMS: tuple[Form, ...] = get_args(Form)
+TOLERANCE = 1e-4
+BATCHES, CONTEXTS = (1, 2, 5), (1, 2, 3, 5)
+"""Sizes that a file is tried with, where they are free."""
+DEFAULT_OPSET = 18
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to export. batch, context: fixed sizes, None: any; normalise, opset: None where not said."""
+
+    to: Form
+    part: PartName = "encoder"
+    weights: Weights = "online"
+    batch: int | None = None
+    context: int | None = None
+    opset: int | None = None
+    normalise: bool | None = None
+
+    def check(self) -> None:
+        """UsageError: options of another form or part."""
+        for value, allowed, what in ((self.to, FORMS, "--to"), (self.part, PARTS, "--part")):
+            if value not in allowed:
+                raise UsageError(f"{what} is {value!r:.40}; choose one of {', '.join(allowed)}")
+        if self.weights not in get_args(Weights):
+            raise UsageError(f"--weights is {self.weights!r:.40}; choose online or target")
+        graph, encoder = self.to != "safetensors", self.part == "encoder"
+        for given, fits, what in (
+            (self.opset is not None, self.to == "onnx", "--opset is of --to onnx"),
+            (not encoder, graph, "--to safetensors is of the encoder; --to pt2 and onnx take other parts"),
+            (self.weights != "online", encoder, "--weights is of --part encoder"),
+            (self.normalise is not None, graph and encoder, "--normalise is of an encoder in --to pt2 or onnx"),
+            (self.batch is not None, graph, "--batch is of --to pt2 and onnx"),
+            (self.context is not None, self.part == "aggregate", "--context is of --part aggregate"),
+        ):
+            if given and not fits:
+                raise UsageError(f"{what}; leave it out")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """difference: the largest between the file's numbers and the run's, over the largest number where that is above 1.
+
+    inputs, outputs: shapes, with "batch", "views" and "views - 1" for sizes that are free.
+    """
+
+    file: str
+    to: str
+    part: str
+    bytes: int
+    parameters: int
+    inputs: dict[str, list[int | str]]
+    outputs: dict[str, list[int | str]]
+    difference: float
+    about: dict[str, str]
+
+
+def export_run(run: str | Path, out: Path, choice: Choice, *, overwrite: bool = False) -> Exported:
+    """A part of the run at `run` → the file `out`, written whole or not at all.
+
+    UsageError: options that do not fit the run or each other, a package that is not installed, or `out` is there (with
+    `overwrite`: and was not made by us). FailureError: the part cannot be written in this form, or the file does not
+    give the run's numbers; nothing is kept.
+    """
+    choice.check()
+    _refuse_taken(out, overwrite)
+    if choice.to == "onnx":
+        need_onnx()
+        check_opset(choice.opset or DEFAULT_OPSET)
+    model = load(run, "cpu")
+    inside = choice.to != "safetensors" and choice.normalise is not False
+    part = build_part(model, choice.part, normalised=inside, weights=choice.weights).fixed(choice.batch, choice.context)
+    about = describe(model, part, choice.weights, Path(run).name)
+    data = _encode(model, part, choice, about)
+    with named_failures(out):
+        difference = _write_checked(out, data, part, choice.to)
+    parameters = sum(parameter.numel() for parameter in part.network.parameters())
+    inputs = {name: list(shape) for name, shape in part.inputs.items()}
+    outputs = {part.output[0]: list(part.output[1])}
+    return Exported(str(out), choice.to, part.name, len(data), parameters, inputs, outputs, difference, about)
+
+
+def describe(model: Model, part: Part, weights: Weights, run: str) -> dict[str, str]:
+    """What is known of the run, as every form keeps it: name → text, JSON of lists and numbers."""
+    config, data, action = model.config, model.data, model.action_spec
+    known: dict[str, Any] = {
+        "made_by": f"{MAKER} {version('seqjepa')}",
+        "run": run,
+        "method": config.method,
+        "fidelity": config.fidelity,
+        "part": part.name,
+        "inputs": part.inputs,
+        "outputs": dict([part.output]),
+        "backbone": config.model.backbone,
+        "width": config.model.width,
+        "stem": config.model.stem,
+        "weights": weights,
+        "mean": data.mean,
+        "std": data.std,
+        "normalises": part.pixels,
+        "view_size": (data.height, data.width),
+        "patch": data.patch,
+        "context": config.data.context,
+        "action_size": action.size,
+        "action_columns": action.columns,
+        "action": action.spec.to_json(),
+    }
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in known.items()}
+
+
+def compare(network: Run, part: Part) -> float:
+    """The largest difference between a file's numbers and the run's, over the largest number where that is above 1."""
+    largest = 0.0
+    for batch in BATCHES if part.is_free(BATCH) else BATCHES[:1]:
+        for views in CONTEXTS if part.is_free(VIEWS) else CONTEXTS[:1]:
+            inputs = part.draw(batch, views, seed=batch + views)
+            with torch.inference_mode(), full_float32():
+                expected = part.expected(*inputs.values())
+                difference = (network(inputs) - expected).abs().max() / expected.abs().max().clamp(min=1)
+            largest = max(largest, float(difference.nan_to_num(torch.inf)))
+    return largest
+
+
+def _encode(model: Model, part: Part, choice: Choice, about: dict[str, str]) -> bytes:
+    if choice.to == "safetensors":
+        return state_bytes(encoder_of(model.method, choice.weights), model.config.model, about)
+    program = trace(part)
+    if choice.to == "pt2":
+        return pt2_bytes(program, about)
+    return onnx_bytes(program, part, about, choice.opset or DEFAULT_OPSET)
+
+
+def _write_checked(out: Path, data: bytes, part: Part, to: Form) -> float:
+    """`data` → `out`, if what it holds gives the run's numbers; the difference."""
+    file = AtomicFile(out)
+    try:
+        file.write(data)
+        file.seal()
+        difference = compare(_open(file.staged, part, to), part)
+        if difference > TOLERANCE:
+            raise FailureError(
+                f"{out} is not written: its numbers are {difference:.1e} from the run's, more than {TOLERANCE:g}; "
+                "choose another form (--to)"
+            )
+        file.publish()
+    except BaseException:
+        file.discard()
+        raise
+    return difference
+
+
+def _open(path: Path, part: Part, to: Form) -> Run:
+    if to == "safetensors":
+        network = open_state(path)
+        return lambda inputs: network(*inputs.values())
+    return open_pt2(path, part) if to == "pt2" else open_onnx(path, part)
+
+
+def _refuse_taken(out: Path, overwrite: bool) -> None:
+    """UsageError: a file is there, and is not ours or was not to be replaced; or the folder is not there."""
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out} is there; give another name, or --overwrite to replace an export of before")
+    ours = zipfile.is_zipfile(out) and any(n.endswith(f"/{EXTRA}") for n in zipfile.ZipFile(out).namelist())
+    refuse_foreign(out, b"" if ours else MAKER.encode(), f"`{MAKER}`")
