@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from seqjepa.config import ModelConfig
 from seqjepa.export.graphs import (
     EXTRA,
     MAKER,
@@ -32,6 +33,7 @@ from seqjepa.export.state_dict import open_state, state_bytes
 from seqjepa.files import named_failures
 from seqjepa.model import Model, load
 from seqjepa.models.precision import full_float32
+from seqjepa.models.timm_encoder import is_timm, timm_call
 from shards.errors import FailureError, UsageError
 from shards.files import AtomicFile, refuse_foreign
 
@@ -132,6 +134,7 @@ def describe(model: Model, part: Part, weights: Weights, run: str) -> dict[str, 
         "backbone": config.model.backbone,
         "width": config.model.width,
         "stem": config.model.stem,
+        **(_of_timm(config.model) if is_timm(config.model) else {}),
         "weights": weights,
         "mean": data.mean,
         "std": data.std,
@@ -144,6 +147,10 @@ def describe(model: Model, part: Part, weights: Weights, run: str) -> dict[str, 
         "action": action.spec.to_json(),
     }
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in known.items()}
+
+
+def _of_timm(config: ModelConfig) -> dict[str, Any]:
+    return {"timm": timm_call(config), "pool": config.pool, "input_size": config.input_size}
 
 
 def compare(network: Run, part: Part) -> float:

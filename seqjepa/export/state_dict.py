@@ -1,7 +1,8 @@
-"""The encoder's weights under torchvision's own names, as a .safetensors file, and the network they belong to again.
+"""The encoder's weights under torchvision's or timm's own names, as a .safetensors file, and their network again.
 
-A run at width 1 with the standard stem loads into `torchvision.models.resnet18()` without `fc`. Of other widths and
-stems the file has the same names and other shapes; `network_of` builds the network that takes them (docs/export.md).
+A ResNet at width 1 with the standard stem loads into `torchvision.models.resnet18()` without `fc`. Of other widths and
+stems the file has the same names and other shapes; `network_of` builds the network that takes them. An encoder of timm
+loads into `timm.create_model` with the arguments that the file tells (docs/export.md).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torchvision import models
 from torchvision.models.resnet import ResNet
 
 from seqjepa.config import ModelConfig
+from seqjepa.models.timm_encoder import Resize, is_timm, timm_module
 from shards.errors import UsageError
 
 SAME = ("kernel_size", "stride", "padding", "dilation", "groups")
@@ -25,9 +27,10 @@ SAME = ("kernel_size", "stride", "padding", "dilation", "groups")
 
 def state_bytes(encoder: nn.Module, config: ModelConfig, about: Mapping[str, str]) -> bytes:
     """A .safetensors file; `about` is its metadata. UsageError: the encoder is nobody else's, so no names are known."""
-    if not isinstance(encoder, ResNet):
+    if not isinstance(encoder, ResNet) and not is_timm(config):
         raise UsageError(
-            f"a state dict is of torchvision's ResNets, and model.backbone is {config.backbone!r}; use --to pt2 or onnx"
+            f"a state dict is of torchvision's ResNets and timm's encoders, and model.backbone is {config.backbone!r}; "
+            "use --to pt2 or onnx"
         )
     tensors = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
     return _in_order(safetensors.torch.save(tensors, dict(about)))
@@ -48,7 +51,19 @@ def open_state(path: Path) -> nn.Module:
     with safe_open(path, "pt") as file:
         about = file.metadata()
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
+    if "timm" in about:
+        return _of_timm(about, state)
     return network_of(about["backbone"], about["stem"], state)
+
+
+def _of_timm(about: Mapping[str, str], state: Mapping[str, Tensor]) -> nn.Module:
+    net = timm_module().create_model(**json.loads(about["timm"]))
+    if about["pool"]:
+        net.reset_classifier(0, about["pool"])
+    net.load_state_dict(state)
+    if side := json.loads(about["input_size"]):
+        net.register_forward_pre_hook(Resize((side, side)))
+    return net.eval()
 
 
 def network_of(backbone: str, stem: str, state: Mapping[str, Tensor]) -> nn.Module:

@@ -108,6 +108,12 @@ def timm_state(config: ModelConfig, weights: dict[str, Tensor] | None) -> dict[s
         ) from None
 
 
+def timm_call(config: ModelConfig) -> Options:
+    """What `timm.create_model` is called with for an encoder; a pool of the run's own is set by `reset_classifier`."""
+    _, options, _ = _plan(config)
+    return {"model_name": config.backbone.removeprefix(PREFIX), "num_classes": 0, **options}
+
+
 def timm_module() -> Any:
     """The package. UsageError: it is not installed."""
     try:

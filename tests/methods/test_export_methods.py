@@ -12,6 +12,7 @@ import pytest
 import torch
 import torchvision
 from methods_lab import A, noise, shaken, small_config, views_of
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 import seqjepa
@@ -136,3 +137,41 @@ def test_a_run_on_patches_says_so(tmp_path: Path) -> None:
     told = export_run(run, tmp_path / "encoder.onnx", Choice("onnx"))
     assert json.loads(told.about["patch"]) == SIDE
     assert told.inputs == {"images": ["batch", 3, SIDE, SIDE]}
+
+
+TIMM = [
+    ("vit_tiny_patch16_224", {"patch_size": 8, "pool": "avg"}),
+    ("vit_tiny_patch16_224", {"input_size": 32}),
+    ("swin_tiny_patch4_window7_224", {"input_size": 56}),
+    ("convnext_atto", {}),
+    ("resnet26d", {}),
+    ("efficientnet_b0", {"freeze": True}),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "settings"), TIMM, ids=str)
+def test_encoders_of_timm(tmp_path: Path, name: str, settings: dict[str, Any]) -> None:
+    """In every form; the state dict by timm alone, as the file tells."""
+    import timm
+
+    own = {"view_size": (SIDE, SIDE), "backbone": f"timm:{name}", "heads": 4, **settings}
+    run = run_of(tmp_path / "run", small_config("seq_jepa", **{"width": 1.0, **own}))
+    expected = seqjepa.load(run, "cpu").embed(pictures(5))
+    assert expected.std() > 0.01
+    for to in FORMS:
+        export_run(run, tmp_path / f"encoder.{to}", Choice(to))
+        if to != "safetensors":
+            with torch.no_grad():
+                torch.testing.assert_close(of_the_file(tmp_path / f"encoder.{to}", pictures(5)), expected, **CLOSE)
+    with safe_open(tmp_path / "encoder.safetensors", "pt") as file:
+        about = file.metadata()
+    network = timm.create_model(**json.loads(about["timm"]))
+    if about["pool"]:
+        network.reset_classifier(0, about["pool"])
+    network.load_state_dict(load_file(tmp_path / "encoder.safetensors"))
+    views, side = normalise(pictures(5), MEAN, STD), json.loads(about["input_size"])
+    if side:
+        views = torch.nn.functional.interpolate(views, (side, side), mode="bilinear", antialias=True)
+    with torch.no_grad():
+        torch.testing.assert_close(network.eval()(views), expected, **CLOSE)
