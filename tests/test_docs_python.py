@@ -14,6 +14,7 @@ import pytest
 import simplejpeg
 from hub_server import Repo, serving, use_hub
 
+from seqjepa.export.run import Choice, export_run
 from seqjepa.recipes import load_recipe
 from seqjepa.training.train import train
 from shards.saliency_map import encode_map
@@ -70,6 +71,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def exported(folder: Path) -> None:
+    """The files that docs/export.md begins with, in `folder`."""
+    run = folder / "runs" / "3die-rot-M3"
+    for to in ("pt2", "onnx", "safetensors"):
+        export_run(run, folder / f"encoder.{to}", Choice(to))
+    for part in ("aggregate", "predict"):
+        export_run(run, folder / f"{part}.onnx", Choice("onnx", part))
+
+
 def test_there_are_blocks() -> None:
     pages = {str(block.page) for block in BLOCKS}
     assert {"README.md", "shards/README.md", "docs/training.md", "docs/sweep.md", "docs/augmentations.md"} <= pages
@@ -92,12 +103,20 @@ def on_a_hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset.WebDataset does not close its tars
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
-def test_a_block_runs(block: docs_text.Shown, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_block_runs(
+    block: docs_text.Shown,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
     code = compile(block.text, str(block), "exec")
     if block.text.partition("\n")[0] in NEEDS:
         return
     if "datasets" in block.text:
         pytest.importorskip("datasets").disable_progress_bars()
+    if str(block.page) == "docs/export.md":
+        request.getfixturevalue("exported")
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(folder / "hf"))

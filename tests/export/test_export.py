@@ -106,15 +106,25 @@ def by_a_stranger(path: Path, tmp_path: Path, **inputs: np.ndarray) -> torch.Ten
     return torch.from_numpy(np.load(tmp_path / "z.npy"))
 
 
-def test_a_stranger_without_seqjepa_loads_a_pt2_of_the_aggregator(run, model, tmp_path):
+def test_a_stranger_without_seqjepa_loads_a_pt2(run, model, tmp_path):
+    told = export(run, tmp_path / "encoder.pt2")
+    images = pictures(3)
+    given = by_a_stranger(tmp_path / "encoder.pt2", tmp_path, images=images.transpose(0, 3, 1, 2).astype("f4") / 255)
+    torch.testing.assert_close(given, model.embed(images), **CLOSE)
+    extra = {"seqjepa.json": ""}
+    torch.export.load(tmp_path / "encoder.pt2", extra_files=extra)
+    assert json.loads(extra["seqjepa.json"]) == told["about"]
+    assert str(Path.cwd()).encode() not in (tmp_path / "encoder.pt2").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_pt2_of_the_aggregator_takes_any_number_of_views_and_holds_nothing_else(run, model, tmp_path):
     told = export(run, tmp_path / "aggregate.pt2", "--part", "aggregate")
     assert told["inputs"] == {"z": ["batch", "views", 64], "actions": ["batch", "views - 1", 4]}
     assert told["parameters"] == sum(
         p.numel() for name in ("aggregator", "action_embedding") for p in getattr(model.method, name).parameters()
     )
-    extra = {"seqjepa.json": ""}
-    network = torch.export.load(tmp_path / "aggregate.pt2", extra_files=extra).module()
-    assert json.loads(extra["seqjepa.json"]) == told["about"]
+    network = torch.export.load(tmp_path / "aggregate.pt2").module()
     rng = np.random.default_rng(0)
     for batch, views in ((1, 1), (3, 1), (1, 2), (4, 6)):
         z = rng.normal(size=(batch, views, 64)).astype(np.float32)
@@ -123,7 +133,6 @@ def test_a_stranger_without_seqjepa_loads_a_pt2_of_the_aggregator(run, model, tm
         torch.testing.assert_close(network(torch.from_numpy(z), torch.from_numpy(actions)), expected, **CLOSE)
     given = by_a_stranger(tmp_path / "aggregate.pt2", tmp_path, z=z, actions=actions)
     torch.testing.assert_close(given, expected, **CLOSE)
-    assert str(Path.cwd()).encode() not in (tmp_path / "aggregate.pt2").read_bytes()
 
 
 def test_a_state_dict_of_another_width_fits_torchvision_by_its_shapes(run, model, tmp_path):
