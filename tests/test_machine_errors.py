@@ -31,7 +31,7 @@ from seqjepa.data.decode_worker import ROW, RowError, Setup
 from seqjepa.data.ring import InlineRing, WorkerRing
 from seqjepa.evaluate.results import load_arrays, read_results
 from seqjepa.experiments.scale import load_scale
-from seqjepa.training.loggers import read_epochs
+from seqjepa.training.metrics_log import read_epochs
 from shards.environment import describe_error, is_environment_error
 from shards.errors import FailureError, SeqJepaError
 from shards.split_index import read_stored

@@ -13,7 +13,7 @@ from seqjepa.evaluate.studies import EvalContext, Study
 from seqjepa.methods import build_method
 from seqjepa.methods.base import Aggregating
 from seqjepa.methods.flops import encoder_macs, forward_macs
-from seqjepa.training import loggers
+from seqjepa.training import metrics_log
 from seqjepa.training.run import METRICS
 
 QUATERNION = 4
@@ -46,7 +46,7 @@ def training_time(metrics: Path) -> dict[str, Any]:
 
     An epoch that was interrupted counts from when it was resumed. Empty where there are no epochs.
     """
-    epochs = loggers.read_epochs(metrics)
+    epochs = metrics_log.read_epochs(metrics)
     hours = [float(str(line["seconds"])) / 3600 for line in epochs if "seconds" in line]
     if not hours:
         return {}

@@ -12,7 +12,7 @@ from seqjepa.evaluate.results import read_results
 from seqjepa.methods.flops import count_macs
 from seqjepa.paper.metrics import columns_text
 from seqjepa.training.checkpoint import load_run
-from seqjepa.training.loggers import read_epochs
+from seqjepa.training.metrics_log import read_epochs
 from seqjepa.training.run import METRICS
 
 SCORES = {

@@ -20,7 +20,7 @@ from seqjepa.evaluate.results import format_table, read_results
 from seqjepa.experiments.job import Job, evaluate_job, train_job
 from seqjepa.files import write_file
 from seqjepa.report.render.run_page import Page, render
-from seqjepa.training.loggers import read_epochs
+from seqjepa.training.metrics_log import read_epochs
 from seqjepa.training.run import METRICS
 from shards.errors import DamageError, UsageError
 from shards.json_fields import strict_json

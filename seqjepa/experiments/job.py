@@ -21,7 +21,7 @@ from seqjepa.files import TEMPORARY
 from seqjepa.recipes import flatten, load_recipe
 from seqjepa.training.checkpoint import weights_epochs
 from seqjepa.training.data import open_training_data
-from seqjepa.training.loggers import read_epochs
+from seqjepa.training.metrics_log import read_epochs
 from seqjepa.training.run import (
     CONFIG,
     FREE_KEYS,

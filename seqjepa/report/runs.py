@@ -15,7 +15,7 @@ from seqjepa.evaluate.results import RESULTS_FILE, protocol_lines, read_results
 from seqjepa.paper.measures import value_at
 from seqjepa.paper.sets import paper_set
 from seqjepa.recipes import flatten
-from seqjepa.training.loggers import read_epochs
+from seqjepa.training.metrics_log import read_epochs
 from seqjepa.training.run import CONFIG, METRICS, RUN, read_run_config, read_run_json
 from shards.errors import FormatError, UsageError
 

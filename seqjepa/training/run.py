@@ -4,7 +4,7 @@ run.json is read as a stranger's: every type and range is checked. Files:
 
 config.toml        every setting, resolved
 run.json           versions, shard fingerprints, what the views looked like
-metrics.jsonl      one line an epoch (loggers.py)
+metrics.jsonl      one line an epoch (metrics_log.py)
 state.pt           what a resumed run needs (checkpoint.py); state-previous.pt: the one before it
 model.safetensors  weights of the last checkpoint
 SHA256SUMS         of all these (seqjepa/files.py)

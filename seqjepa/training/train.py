@@ -27,7 +27,7 @@ from seqjepa.files import settle_checksums
 from seqjepa.methods.base import Method
 from seqjepa.models.ema import cosine_tau, schedule_progress
 from seqjepa.models.pretrained import doubts, weights_note
-from seqjepa.training import checkpoint, loggers, run
+from seqjepa.training import checkpoint, metrics_log, run
 from seqjepa.training.checkpoint import initial_method, load_run
 from seqjepa.training.data import TrainingData, build_loader, open_training_data
 from seqjepa.training.distributed import World, highest, on_all, on_main, process_group
@@ -173,9 +173,9 @@ class Trainer:
         """The other files as they were when the state was saved."""
         metrics, weights = self.out / checkpoint.METRICS, self.out / checkpoint.WEIGHTS
         if self.log is None:  # nothing was saved yet, or by an earlier version
-            loggers.keep_epochs(metrics, self.step // self.epoch_steps)
+            metrics_log.keep_epochs(metrics, self.step // self.epoch_steps)
             self.log = metrics.read_bytes() if metrics.exists() else b""
-        loggers.restore(metrics, self.log)
+        metrics_log.restore(metrics, self.log)
         if self.step and checkpoint.weights_epochs(weights) not in (None, self.epochs_done):
             self._write_weights()
         if self.step < self.total_steps:
@@ -232,7 +232,7 @@ class Trainer:
             "status": "finished already" if idle else "finished",
             "epochs": epochs,
             "steps": self.total_steps,
-            **loggers.read_epochs(self.out / checkpoint.METRICS)[-1],
+            **metrics_log.read_epochs(self.out / checkpoint.METRICS)[-1],
         }
 
     def _batches(self) -> Iterator[ViewSequence]:
@@ -248,7 +248,7 @@ class Trainer:
         if self.world.main:
             epoch = self.step // self.epoch_steps
             line = {"epoch": epoch, "step": self.step, "lr": lr, "tau": tau, **self.meter.summary(), **self._timing()}
-            self.log = (self.log or b"") + loggers.append_epoch(self.out / checkpoint.METRICS, line)
+            self.log = (self.log or b"") + metrics_log.append_epoch(self.out / checkpoint.METRICS, line)
             logger.info("%s", line)
             if "collapse" in line:
                 logger.warning("epoch %d: %s", epoch, line["collapse"])
@@ -291,7 +291,7 @@ class Trainer:
         self.clock, self.views_seen = time.monotonic(), 0
 
     def _timing(self) -> dict[str, Any]:
-        """The keys of runlog.TIMING, since the epoch began or was resumed."""
+        """The keys of metrics_log.TIMING, since the epoch began or was resumed."""
         seconds = time.monotonic() - self.clock
         spent = {"views_per_s": round(self.views_seen / seconds, 1), "seconds": round(seconds, 3)}
         return spent | {"device": device_name(self.device), "devices": self.world.size}

@@ -10,7 +10,7 @@ from train_helpers import tiny_config
 
 from seqjepa.config import RunConfig
 from seqjepa.files import write_file
-from seqjepa.training import checkpoint, loggers
+from seqjepa.training import checkpoint, metrics_log
 from seqjepa.training.checkpoint import load_run
 from seqjepa.training.run import LOCK, DataInfo, RunPlan, claimed, mark_finished, read_run_config, read_run_json
 from seqjepa.training.stopping import StopSignals
@@ -187,16 +187,16 @@ def test_killed_between_the_first_two_files_it_is_still_ours(tmp_path):
 
 def test_metrics_are_cut_to_the_checkpoint(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    loggers.keep_epochs(path, 0)
+    metrics_log.keep_epochs(path, 0)
     for epoch in range(3):
-        loggers.append_epoch(path, {"epoch": epoch})
+        metrics_log.append_epoch(path, {"epoch": epoch})
     with path.open("a") as file:
         file.write('{"epoch": 3, "lo')
-    assert [line["epoch"] for line in loggers.read_epochs(path)] == [0, 1, 2]
-    loggers.keep_epochs(path, 2)
+    assert [line["epoch"] for line in metrics_log.read_epochs(path)] == [0, 1, 2]
+    metrics_log.keep_epochs(path, 2)
     assert path.read_text() == '{"epoch": 0}\n{"epoch": 1}\n'
     with pytest.raises(DamageError, match="2 epochs but the checkpoint has done 5"):
-        loggers.keep_epochs(path, 5)
+        metrics_log.keep_epochs(path, 5)
 
 
 def test_state_is_tensors_and_primitives_and_damage_is_named(tmp_path):

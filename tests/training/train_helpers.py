@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from seqjepa.config import RunConfig
 from seqjepa.recipes import load_recipe
 from seqjepa.training.learner import Learner
-from seqjepa.training.loggers import TIMING
+from seqjepa.training.metrics_log import TIMING
 from seqjepa.training.train import train
 from shards.saliency_map import encode_map
 from shards.sample import ImageSample, ViewSample, encode_raw
