@@ -159,6 +159,13 @@ class TrainConfig(Section):
     sync_bn: bool = Field(default=True, description="batch statistics over the global batch of several ranks")
     online_probes: bool = True
     checkpoint_minutes: float = Field(default=10.0, gt=0, description="and when interrupted, and at the end")
+    monitor_epochs: int = Field(
+        default=10, ge=0, description="k-NN and RankMe of up to 1,024 samples every so many epochs; 0: never"
+    )
+    loggers: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        default=(), description="beside metrics.jsonl: tensorboard, wandb, trackio, mlflow, csv; docs/watching.md"
+    )
+    picture_epochs: int = Field(default=10, ge=0, description="pictures for loggers every so many epochs; 0: none")
 
 
 class RunConfig(Section):

@@ -23,7 +23,7 @@ import numpy as np
 from shards.errors import ConfigError, UsageError
 from shards.files import OwnFile, refuse_foreign, write_own
 from shards.reader import ShardSet
-from shards.schema import DatasetInfo, ParamField, ViewSpec
+from shards.schema import ActionTerm, DatasetInfo, ParamField, ViewSpec
 from shards.sheet import (
     FAINT,
     FRAME,
@@ -140,6 +140,26 @@ def draw_views(info: DatasetInfo, spec: ViewSpec, index: SplitIndex, chosen: np.
 
 def class_of(info: DatasetInfo, label: int) -> str:
     return info.classes[label] if label >= 0 and info.classes else "no class"
+
+
+NUMBERS = 3  # of an action's term that are written
+
+
+def label_of_term(term: ActionTerm) -> str:
+    named = term.columns[0] if len(term.columns) == 1 else f"{term.columns[0]} …"
+    return f"to next: {named}"
+
+
+def words_of_term(term: ActionTerm, numbers: np.ndarray) -> str:
+    """An action's numbers float [size of the term]: angles in degrees; of a rotation how far it turns."""
+    if term.op == "angle_difference":
+        return " ".join(f"{np.degrees(value):.1f}°" for value in numbers[:NUMBERS])
+    if term.op == "categorical":
+        return f"{term.values[int(numbers.argmax())]:g}"
+    if term.op in ("relative_rotation", "relative_pose") and term.result == "quaternion":
+        turn = np.degrees(2 * np.arctan2(np.linalg.norm(numbers[:3]), abs(numbers[3])))
+        return " ".join([f"{turn:.1f}°", *(f"{value:.3g}" for value in numbers[4:])])
+    return " ".join(f"{value:.3g}" for value in numbers[:NUMBERS]) + (" …" if len(numbers) > NUMBERS else "")
 
 
 class Rows:

@@ -13,13 +13,12 @@ from pipelines.build.encode import Frame, fit_image
 from pipelines.sources.decode import decode_image
 from pipelines.sources.table import ViewTable
 from shards.files import OwnFile, refuse_foreign, write_own
-from shards.preview import Row, Rows
-from shards.schema import ActionSpec, ActionTerm
+from shards.preview import Row, Rows, label_of_term, words_of_term
+from shards.schema import ActionSpec
 from shards.sheet import MAKER, SIGN
 
 SEQUENCES, VIEWS = 3, 8
 TILE = 128
-NUMBERS = 3  # of an action that are written
 
 MakeActions = Callable[[np.ndarray, list[str], ActionSpec], np.ndarray]
 """float32 [1, T, P] of T views, names of the P columns, the action → float32 [1, T − 1, A]"""
@@ -32,7 +31,7 @@ def draw_check(table: ViewTable, out: Path, title: str, make_actions: MakeAction
     chosen = sorted({0, count // 2, count - 1})[:SEQUENCES]
     terms = table.actions.terms if table.actions else ()
     what = f"{count:,} sequences, {len(table.of):,} frames"
-    page = Rows(title, what, (TILE, TILE), table.fields, len(chosen), more=tuple(_label(term) for term in terms))
+    page = Rows(title, what, (TILE, TILE), table.fields, len(chosen), more=tuple(label_of_term(term) for term in terms))
     rows = [np.arange(table.bounds[i], table.bounds[i + 1])[:VIEWS] for i in chosen]
     page.open(max(map(len, rows)))
     for number, (sequence, shown) in enumerate(zip(chosen, rows, strict=True)):
@@ -75,21 +74,4 @@ def _actions(table: ViewTable, rows: np.ndarray, make: MakeActions) -> list[list
     ends = np.cumsum([term.size for term in table.actions.terms])
     parts = np.split(numbers, ends[:-1], axis=1)
     pairs = list(zip(table.actions.terms, parts, strict=True))
-    return [[_words(term, part[i]) for term, part in pairs] for i in range(len(rows) - 1)]
-
-
-def _label(term: ActionTerm) -> str:
-    named = term.columns[0] if len(term.columns) == 1 else f"{term.columns[0]} …"
-    return f"to next: {named}"
-
-
-def _words(term: ActionTerm, numbers: np.ndarray) -> str:
-    """Angles in degrees; of a rotation how far it turns."""
-    if term.op == "angle_difference":
-        return " ".join(f"{np.degrees(value):.1f}°" for value in numbers[:NUMBERS])
-    if term.op == "categorical":
-        return f"{term.values[int(numbers.argmax())]:g}"
-    if term.op in ("relative_rotation", "relative_pose") and term.result == "quaternion":
-        turn = np.degrees(2 * np.arctan2(np.linalg.norm(numbers[:3]), abs(numbers[3])))
-        return " ".join([f"{turn:.1f}°", *(f"{value:.3g}" for value in numbers[4:])])
-    return " ".join(f"{value:.3g}" for value in numbers[:NUMBERS]) + (" …" if len(numbers) > NUMBERS else "")
+    return [[words_of_term(term, part[i]) for term, part in pairs] for i in range(len(rows) - 1)]

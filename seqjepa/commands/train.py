@@ -27,6 +27,10 @@ def train_command(
     extend_epochs: Annotated[
         int | None, typer.Option(min=1, help="Go on to so many epochs; replans the schedule.")
     ] = None,
+    logger: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Log there too: tensorboard, wandb, trackio, mlflow, csv; repeatable."),
+    ] = None,
     device: Device = "auto",
     workers: Workers = None,
     overwrite: Overwrite = False,
@@ -39,14 +43,16 @@ def train_command(
       seqjepa train --shards shards/3die
       seqjepa train --shards shards/3die --recipe 3die-rot-M3
       seqjepa train --shards shards/3die --recipe 3die-rot-M3 --out runs/b256 --set optim.batch_size=256
+      seqjepa train --shards shards/3die --logger tensorboard --set train.monitor_epochs=5
       torchrun --nproc-per-node 4 --no-python seqjepa train --shards shards/3die --recipe 3die-rot-M3
     """
     from seqjepa.recipes import load_recipe
     from seqjepa.recipes.choice import choose_recipe
     from seqjepa.training.distributed import World
+    from seqjepa.training.terminal import say_beside_bars
     from seqjepa.training.train import train
 
-    everyday = {"fidelity": fidelity, "seed": seed, "optim.epochs": epochs}
+    everyday = {"fidelity": fidelity, "seed": seed, "optim.epochs": epochs, "train.loggers": logger}
     settings = [f"{key}={json.dumps(value)}" for key, value in everyday.items() if value is not None]
     chosen: list[str] = []
     if recipe is None:
@@ -56,8 +62,9 @@ def train_command(
             typer.echo(str(choice), err=True)
     config = load_recipe(recipe, [*chosen, *settings, *(set_ or [])])
     run = out or Path("runs") / config.name
+    say = None if as_json else say_beside_bars
     summary = train(
-        config, shards, run, device=device, workers=workers, extend_epochs=extend_epochs, overwrite=overwrite
+        config, shards, run, device=device, workers=workers, extend_epochs=extend_epochs, overwrite=overwrite, say=say
     )
     if not World.from_environment().main:
         return  # of several ranks one speaks

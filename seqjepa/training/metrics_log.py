@@ -19,7 +19,7 @@ from shards.json_fields import strict_json
 
 logger = logging.getLogger(__name__)
 
-TIMING = ("views_per_s", "seconds", "device", "devices")
+TIMING = ("views_per_s", "seconds", "monitor_seconds", "device", "devices")
 
 
 def append_epoch(path: Path, line: Mapping[str, object]) -> bytes:

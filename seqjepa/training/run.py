@@ -8,6 +8,8 @@ metrics.jsonl      one line an epoch (metrics_log.py)
 state.pt           what a resumed run needs (checkpoint.py); state-previous.pt: the one before it
 model.safetensors  weights of the last checkpoint
 SHA256SUMS         of all these (seqjepa/files.py)
+loggers/           what train.loggers remember, and their local files (loggers/)
+pictures/          drawn for loggers (pictures.py)
 results.json       written by `seqjepa evaluate`, as are results-SET-SIZE-patchN.json and evaluation/
 """
 
@@ -169,10 +171,15 @@ OURS = (STATE, PREVIOUS, WEIGHTS, METRICS, CONFIG, SUMS, RUN)
 that a kill in between leaves a folder that is still known as ours and is not taken for another run's."""
 EVALUATED = re.compile(r"results(-[A-Za-z0-9._-]+-\d+-patch\d+)?\.json")
 ARRAYS = ("trained*/*.npz", "untrained*/*.npz", "asked.json")  # of evaluation/
+WATCHED = {
+    "loggers": ("*.json", "*.log", "*.lock", "metrics.csv", "events.out.tfevents.*"),
+    "pictures": ("sequences-*.png", "curves-*.png", "features-*.png"),
+}
+"""What loggers and the trainer write for those who watch (training/loggers, training/watch.py): folder → our files."""
 LOCK = f"{TEMPORARY}lock"
-# May differ between the calls that make up one run: they change nothing that is learned or logged. Runs of before noted
-# no data.set, and those that normalise by their shards' own constants do not show it either.
-FREE_KEYS = {"train.checkpoint_minutes", "data.set"}
+# May differ between the calls that make up one run: they change nothing that is learned or in metrics.jsonl. Runs of
+# before noted no data.set, and those that normalise by their shards' own constants do not show it either.
+FREE_KEYS = {"train.checkpoint_minutes", "train.loggers", "train.picture_epochs", "data.set"}
 
 
 @dataclass(frozen=True)
@@ -343,8 +350,21 @@ def _write_json(path: Path, value: object) -> None:
 
 def _remove_ours(out: Path) -> None:
     _remove_evaluation(out)
+    _remove_watched(out)
     for name in OURS:
         (out / name).unlink(missing_ok=True)
+
+
+def _remove_watched(out: Path) -> None:
+    """What loggers remember of the run, and our own files for them: a run that begins anew is another one there. What
+    W&B and MLflow wrote stays, which may not have been sent yet."""
+    for folder, patterns in WATCHED.items():
+        if (out / folder).is_symlink():
+            continue
+        for path in (found for pattern in patterns for found in (out / folder).glob(pattern)):
+            path.unlink()
+        if (out / folder).is_dir() and not any((out / folder).iterdir()):
+            (out / folder).rmdir()
 
 
 def _remove_evaluation(out: Path) -> None:

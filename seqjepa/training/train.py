@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from seqjepa.config import RunConfig
 from seqjepa.data.device import feed
@@ -32,9 +31,11 @@ from seqjepa.training.checkpoint import initial_method, load_run
 from seqjepa.training.data import TrainingData, build_loader, open_training_data
 from seqjepa.training.distributed import World, highest, on_all, on_main, process_group
 from seqjepa.training.learner import Learner
+from seqjepa.training.loggers import check_names
 from seqjepa.training.monitor import EpochMeter, OnlineProbes
 from seqjepa.training.optim import lr_at
 from seqjepa.training.stopping import Interrupted, StopSignals
+from seqjepa.training.watch import Say, Watch
 from shards.errors import DamageError, FailureError, reason_of
 
 __all__ = ["load_run", "pick_device", "train"]
@@ -54,13 +55,16 @@ def train(
     extend_epochs: int | None = None,
     overwrite: bool = False,
     progress: bool = True,
+    say: Say | None = None,
 ) -> dict[str, Any]:
     """Train `config` on a split of `shards` (see data.split); `out` is made, or resumed if it holds this run.
 
     extend_epochs: go on to so many epochs in all; schedules are replanned from the step that was reached.
+    say: hears what is trained, how long it will take, and a line an epoch.
     Returns the last epoch's line of metrics.jsonl with "run", "name", "fidelity", "status", "epochs" and "steps".
     Raises UsageError (then nothing was written), Interrupted after a signal (then the state was saved), FailureError.
     """
+    check_names(config.train.loggers)
     world = World.from_environment()
     where = pick_device(device, world.local_rank)
     if extend_epochs is not None:
@@ -85,7 +89,9 @@ def train(
         stop = stack.enter_context(StopSignals())
         trainer = Trainer(config, source, method, widths, loader, Path(out), world, where)
         trainer.resume()
-        trainer.run(stop, progress)
+        watch = Watch(source, Path(shards), Path(out), world, where, len(loader), say, progress)
+        with watch.begin(trainer.step, trainer.learner.method):
+            trainer.run(stop, watch)
         return trainer.finish()
 
 
@@ -187,28 +193,27 @@ class Trainer:
         """Of training so far, to four digits."""
         return round(self.step / self.epoch_steps, 4)
 
-    def run(self, stop: StopSignals, progress: bool = True) -> None:
+    def run(self, stop: StopSignals, watch: Watch) -> None:
         """From `self.step` to the end, or to the first signal."""
         optim = self.config.optim
         batches = self._batches()
         self._start_clock()
-        with self._bar(progress) as bar:
-            while self.step < self.total_steps:
-                # schedule
-                lr = lr_at(self.step, self.epoch_steps, optim)
-                done = schedule_progress(self.step + 1, self.epoch_steps, optim.epochs, self.config.fidelity)
-                # forward, backward, clip, step, moving averages
-                seq = next(batches)
-                output = self.learner.update(seq, self.step, lr, done)
-                self.step += 1
-                # log
-                self.meter.update(output, self.probes.learn(output.features, seq, self.world), len(seq))
-                self.views_seen += seq.views.shape[0] * seq.views.shape[1] * self.world.size
-                bar.update()
-                if self.step % self.epoch_steps == 0:
-                    self._end_epoch(lr, cosine_tau(optim.ema_tau, done), bar)
-                # save
-                self._save_if_due(stop)
+        while self.step < self.total_steps:
+            # schedule
+            lr = lr_at(self.step, self.epoch_steps, optim)
+            done = schedule_progress(self.step + 1, self.epoch_steps, optim.epochs, self.config.fidelity)
+            # forward, backward, clip, step, moving averages
+            seq = next(batches)
+            output = self.learner.update(seq, self.step, lr, done)
+            self.step += 1
+            # log
+            self.meter.update(output, self.probes.learn(output.features, seq, self.world), len(seq))
+            self.views_seen += seq.views.shape[0] * seq.views.shape[1] * self.world.size
+            watch.step(self.step, seq)
+            if self.step % self.epoch_steps == 0:
+                self._end_epoch(lr, cosine_tau(optim.ema_tau, done), watch)
+            # save
+            self._save_if_due(stop)
 
     def save(self) -> None:
         """Write model.safetensors and state.pt. Every rank takes part, rank 0 writes."""
@@ -242,17 +247,18 @@ class Trainer:
         data, channels_last = self.data, self.config.train.channels_last
         return feed(host, self.device, data.mean, data.std, channels_last=channels_last)
 
-    def _end_epoch(self, lr: float, tau: float, bar: tqdm) -> None:
+    def _end_epoch(self, lr: float, tau: float, watch: Watch) -> None:
         """One line in metrics.jsonl; a collapse is said aloud."""
         self.meter.collect(self.world)
         if self.world.main:
             epoch = self.step // self.epoch_steps
             line = {"epoch": epoch, "step": self.step, "lr": lr, "tau": tau, **self.meter.summary(), **self._timing()}
+            measured, sample = watch.measure(epoch, self.learner.method)
+            line |= measured
             self.log = (self.log or b"") + metrics_log.append_epoch(self.out / checkpoint.METRICS, line)
-            logger.info("%s", line)
             if "collapse" in line:
                 logger.warning("epoch %d: %s", epoch, line["collapse"])
-            bar.set_postfix(epoch=epoch, loss=f"{line['loss']:.4f}")
+            watch.epoch(line, sample)
         self.meter.reset()
         self._start_clock()
 
@@ -295,14 +301,3 @@ class Trainer:
         seconds = time.monotonic() - self.clock
         spent = {"views_per_s": round(self.views_seen / seconds, 1), "seconds": round(seconds, 3)}
         return spent | {"device": device_name(self.device), "devices": self.world.size}
-
-    def _bar(self, progress: bool) -> tqdm:
-        hidden = None if progress and self.world.main else True
-        return tqdm(
-            total=self.total_steps,
-            initial=self.step,
-            desc=self.config.name,
-            unit="step",
-            smoothing=0.05,
-            disable=hidden,
-        )

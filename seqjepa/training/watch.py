@@ -1,0 +1,179 @@
+"""Everything that watches a run and changes nothing of it: the bar and lines on the terminal, loggers, pictures.
+
+Rank 0 watches; on the others nothing happens. What goes wrong here is said once and left out from then on.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from tqdm import tqdm
+
+from seqjepa import recipes
+from seqjepa.data.sequence import ViewSequence
+from seqjepa.methods.base import Method
+from seqjepa.training import metrics_log, run, terminal
+from seqjepa.training.data import TrainingData
+from seqjepa.training.distributed import World
+from seqjepa.training.loggers import Status
+from seqjepa.training.loggers.process import Loggers
+from seqjepa.training.representation import RepresentationMonitor, Sample
+from seqjepa.training.stopping import Interrupted
+from shards.errors import SeqJepaError, reason_of
+from shards.files import write_atomic
+
+Say = Callable[[str], object]
+PICTURES = "pictures"
+TIMED_STEPS = 100
+"""After so many steps, or an epoch, the time that is left is told; the first few of them are not counted."""
+logger = logging.getLogger(__name__)
+
+
+class Watch:
+    """Enter it around the steps of a run. say: hears lines for people; None: nothing is said but warnings."""
+
+    def __init__(
+        self,
+        source: TrainingData,
+        shards: Path,
+        out: Path,
+        world: World,
+        device: torch.device,
+        epoch_steps: int,
+        say: Say | None,
+        progress: bool,
+    ) -> None:
+        self.source, self.config, self.shards, self.out = source, source.config, shards, out
+        self.world, self.device, self.epoch_steps = world, device, epoch_steps
+        self.total_steps = epoch_steps * self.config.optim.epochs
+        self._say = say if world.main else None
+        self._progress = progress and world.main
+        self._loggers = Loggers(self.config.train.loggers if world.main else (), self._say or (lambda line: None))
+        self._monitor: RepresentationMonitor | None = None
+        self._off: set[str] = set()
+
+    def begin(self, step: int, method: Method) -> Self:
+        """Say what is trained from `step` on, and open the loggers: they get what metrics.jsonl holds already."""
+        self._first, self._last = step, step
+        if self._say and step < self.total_steps:
+            self._summarise(self._say, step, method)
+        if self._loggers:
+            self._loggers.start(self.out, recipes.flatten(self.config.model_dump(mode="json")), step)
+            for line in metrics_log.read_epochs(self.out / run.METRICS):
+                self._loggers.scalars(line)
+        self._bar = self._new_bar(step)
+        self._timed = (step, time.monotonic())
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.close()
+        stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+        status: Status = "finished" if error is None else "interrupted" if stopped else "failed"
+        self._loggers.finish(status)
+
+    def step(self, step: int, seq: ViewSequence) -> None:
+        """After each step, which was of `seq`. Steps count from 1 here."""
+        self._last = step
+        self._bar.update()
+        if step == 1 and self._pictures:
+            self._draw("sequences", lambda: self._sheet(seq))
+        done = step - self._first
+        if done == min(10, self.epoch_steps // 2):  # what is slow at first is over
+            self._timed = (step, time.monotonic())
+        if self._say and done == min(TIMED_STEPS, self.epoch_steps) and step < self.total_steps:
+            self._say(f"         {terminal.expected(self.total_steps - step, self._seconds_a_step())}")
+
+    def measure(self, epoch: int, method: Method) -> tuple[dict[str, float], Sample | None]:
+        """k-NN and RankMe, in the epochs that train.monitor_epochs names."""
+        every = self.config.train.monitor_epochs
+        if not every or epoch % every or not self.world.main or "k-NN and RankMe" in self._off:
+            return {}, None
+        try:
+            began = time.monotonic()
+            self._monitor = self._monitor or RepresentationMonitor(self.shards, self.source, self.device)
+            found, sample = self._monitor.measure(method)
+            return {**found, "monitor_seconds": round(time.monotonic() - began, 3)}, sample
+        except (SeqJepaError, OSError, RuntimeError) as error:
+            self._switch_off("k-NN and RankMe", error)
+            return {}, None
+
+    def epoch(self, line: Mapping[str, Any], sample: Sample | None) -> None:
+        """After each epoch: its line of metrics.jsonl, and the features that were measured in it."""
+        self._loggers.scalars(line)
+        if self._pictures and line["epoch"] % self.config.train.picture_epochs == 0:
+            self._draw("curves", self._curves)
+            if sample is not None:
+                self._draw("features", lambda: self._map(sample))
+        self._bar.set_postfix(epoch=line["epoch"], loss=f"{line['loss']:.4f}")
+        if self._say:
+            left = (self.total_steps - self._last) * self._seconds_a_step()
+            self._say(terminal.epoch_line(line, self.config.optim.epochs, left))
+        else:
+            logger.info("%s", line)
+
+    def _summarise(self, say: Say, step: int, method: Method) -> None:
+        about = (self.source, method, self.device, self.world.size, self.total_steps, self.epoch_steps, self.out)
+        try:
+            for line in terminal.summary(*about):
+                say(line)
+        except Exception as error:  # a network whose operations cannot be counted
+            self._switch_off("the summary", error)
+        if step:
+            say(f"         going on from step {step:,}")
+
+    @property
+    def _pictures(self) -> bool:
+        return bool(self._loggers and self.config.train.picture_epochs and PICTURES not in self._off)
+
+    def _draw(self, name: str, draw: Callable[[], bytes]) -> None:
+        try:
+            path = self.out / PICTURES / f"{name}-{self._last:06d}.png"
+            path.parent.mkdir(exist_ok=True)
+            write_atomic(path, draw())
+        except Exception as error:  # whatever matplotlib, a font or the disk has
+            self._switch_off(PICTURES, error)
+        else:
+            self._loggers.picture(name, self._last, path)
+
+    # Drawing is imported where it is done: runs without loggers have no use for it.
+    def _sheet(self, seq: ViewSequence) -> bytes:
+        from seqjepa.training.pictures import sequence_sheet
+
+        return sequence_sheet(seq, self.source.data, self.config.data.action, self.config.name)
+
+    def _curves(self) -> bytes:
+        from seqjepa.training.pictures import curves
+
+        return curves(metrics_log.read_epochs(self.out / run.METRICS))
+
+    def _map(self, sample: Sample) -> bytes:
+        from seqjepa.training.pictures import map_of_features
+
+        return map_of_features(sample)
+
+    def _switch_off(self, what: str, error: BaseException) -> None:
+        self._off.add(what)
+        logger.warning("%s: left out from now on: %s: %s", what, type(error).__name__, reason_of(error))
+
+    def _seconds_a_step(self) -> float:
+        first, began = self._timed
+        return (time.monotonic() - began) / max(1, self._last - first)
+
+    def _new_bar(self, step: int) -> tqdm:
+        return tqdm(
+            total=self.total_steps,
+            initial=step,
+            desc=self.config.name,
+            unit="step",
+            smoothing=0.05,
+            disable=None if self._progress else True,
+        )
