@@ -17,6 +17,7 @@ import typer
 try:
     from pipelines.commands import shard_manifest
     from pipelines.commands.get import get_command
+    from pipelines.commands.push import pull_set_command, push_set_command
     from pipelines.commands.saliency import build_saliency_app, import_saliency_app, score_saliency_command
     from pipelines.commands.shard import shard_app
     from pipelines.commands.shard_lerobot import shard_lerobot_command
@@ -58,6 +59,8 @@ seqjepa_data_app.add_typer(build_saliency_app, name="build-saliency")
 seqjepa_data_app.add_typer(import_saliency_app, name="import-saliency")
 seqjepa_data_app.command("score-saliency")(score_saliency_command)
 seqjepa_data_app.command("bake")(bake_command)
+seqjepa_data_app.command("push")(push_set_command)
+seqjepa_data_app.command("pull")(pull_set_command)
 seqjepa_app.command("train")(train_command)
 seqjepa_app.command("evaluate")(evaluate_command)
 seqjepa_app.command("report")(report_command)

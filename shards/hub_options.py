@@ -21,6 +21,7 @@ Licence = Annotated[
     str, typer.Option("--licence", "--license", help="For the card: mit, cc-by-4.0, cc-by-nc-4.0, other …")
 ]
 Message = Annotated[str, typer.Option(help="Of the commit.")]
+Verify = Annotated[bool, typer.Option("--verify/--no-verify", help="Read every byte before. Default: yes.")]
 NewCard = Annotated[bool, typer.Option("--new-card", help="Replace a README.md that was edited on the hub.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the card and the files; push nothing.")]
 

@@ -78,6 +78,15 @@ def checksum_fits(data: bytes) -> bool:
     return sha256_of_bytes(data[:start] + NO_CHECKSUM.encode() + data[start + 64 :]) == found[1].decode()
 
 
+def with_readme(data: bytes, sha256: str) -> bytes:
+    """A dataset.json that goes with another README.md; all else stays as it is, byte for byte."""
+    readme, checksum = b'\n "readme_sha256": "%s"', b'"checksum": "%s"\n}\n'
+    changed = re.sub(readme % b"[0-9a-f]{64}", readme % sha256.encode(), data, count=1)
+    blank = re.sub(checksum % b"[0-9a-f]{64}" + rb"\Z", checksum % NO_CHECKSUM.encode(), changed)
+    start = blank.rindex(NO_CHECKSUM.encode())
+    return blank[:start] + sha256_of_bytes(blank).encode() + blank[start + 64 :]
+
+
 def info_from_bytes(data: bytes, where: str) -> DatasetInfo:
     record = json_object(data, where)
     version = record.get("format_version")

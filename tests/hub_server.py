@@ -31,12 +31,16 @@ KINDS = {"models": "model", "datasets": "dataset"}
 
 @dataclass
 class Act:
-    """How the next request of `method` whose path holds `path` is answered instead. cut: only so many bytes of it."""
+    """How the next request of `method` whose path holds `path` is answered instead.
+
+    cut: with only so many bytes of what it should be. skip: so many such requests are answered well before.
+    """
 
     method: str
     path: str
     status: int = 0
     cut: int | None = None
+    skip: int = 0
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -159,7 +163,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.asked.append(f"{self.command} {self.path_asked}")
         act = next((a for a in self.hub.acts if a.method == self.command and a.path in self.path_asked), None)
         self.cut = None
-        if act:
+        if act and act.skip:
+            act.skip -= 1
+        elif act:
             self.hub.acts.remove(act)
             self.cut = act.cut
             if act.status:
