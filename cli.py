@@ -26,6 +26,7 @@ try:
     from seqjepa.commands.bake import bake_command
     from seqjepa.commands.compare import compare_command
     from seqjepa.commands.demo import demo_command
+    from seqjepa.commands.embed import embed_command
     from seqjepa.commands.evaluate import evaluate_command
     from seqjepa.commands.export import export_command
     from seqjepa.commands.import_context_ssl import import_context_ssl_command
@@ -63,6 +64,7 @@ seqjepa_data_app.command("push")(push_set_command)
 seqjepa_data_app.command("pull")(pull_set_command)
 seqjepa_app.command("train")(train_command)
 seqjepa_app.command("evaluate")(evaluate_command)
+seqjepa_app.command("embed")(embed_command)
 seqjepa_app.command("report")(report_command)
 seqjepa_app.command("export")(export_command)
 seqjepa_app.command("import-context-ssl")(import_context_ssl_command)

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 Images = Image.Image | np.ndarray | Tensor | list[Any] | tuple[Any, ...]
 """PIL images; NumPy uint8 […, H, W, 3]; torch uint8 or, within 0 … 1, float […, 3, H, W]; or a list of these."""
 Protocol = TypeVar("Protocol")
+AT_ONCE = 16
+"""Images for each thread of a CPU: at 128 pixels a ResNet-18 is 1.4 times as fast as on the 4 that evaluation takes."""
 
 
 def load(run: str | Path, device: str = "auto", *, untrained: bool = False) -> Model:
@@ -111,7 +113,7 @@ class Model:
         """
         views, leading = self._views(images)
         with full_float32():
-            z = embed(self.method, views.to(self.device), (tuple(self.data.mean), tuple(self.data.std)))
+            z = embed(self.method, views.to(self.device), (tuple(self.data.mean), tuple(self.data.std)), AT_ONCE)
         return z.reshape(*leading, z.shape[-1])
 
     @torch.inference_mode()
@@ -202,11 +204,16 @@ class Model:
         views = _as_tensor(images)
         return self._resized(views.flatten(0, -4) if views.ndim > 3 else views[None]), tuple(views.shape[:-3])
 
+    def size_for(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) in pixels that `embed` resizes images of that size to."""
+        data = self.data
+        seen = (data.height, data.width)
+        return seen if (height, width) == seen or not data.patch else (data.image_height, data.image_width)
+
     def _resized(self, views: Tensor) -> Tensor:
         """[n, 3, h, w] → [n, 3, H, W]."""
-        data, found = self.data, tuple(views.shape[-2:])
-        seen = (data.height, data.width)
-        wanted = seen if found == seen or not data.patch else (data.image_height, data.image_width)
+        found = tuple(views.shape[-2:])
+        wanted = self.size_for(*found)
         if found == wanted:
             return views
         if views.dtype == torch.uint8:  # as shards are made, to the bit

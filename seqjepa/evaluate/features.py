@@ -200,9 +200,13 @@ class Embedding(Protocol):
 
 
 @torch.inference_mode()
-def embed(method: Embedding, views: Tensor, pixel_stats: PixelStats) -> Tensor:
-    """Views, uint8 or float in 0…255 [n, C, H, W], on the model's device → z float32 [n, D]."""
-    passes = views.split(views_per_pass(views.device, *views.shape[-2:]))
+def embed(method: Embedding, views: Tensor, pixel_stats: PixelStats, fewest: int = 1) -> Tensor:
+    """Views, uint8 or float in 0…255 [n, C, H, W], on the model's device → z float32 [n, D].
+
+    fewest: views that a pass has for each thread at least, however large they are.
+    """
+    per_pass = max(views_per_pass(views.device, *views.shape[-2:]), fewest * torch.get_num_threads())
+    passes = views.split(per_pass)
     return torch.cat([method.embed(normalise(part, *pixel_stats)).float() for part in passes])
 
 
@@ -325,13 +329,14 @@ def _images_at_once(drawn: Draws, device: torch.device) -> int:
     return min(MOST_IMAGES, max(FEWEST_IMAGES, views // drawn.views))
 
 
-def stored_views(index: SplitIndex, batch_size: int, threads: int) -> Iterator[Batch]:
+def stored_views(index: SplitIndex, batch_size: int, threads: int, part: slice | None = None) -> Iterator[Batch]:
     """Yields (samples int64 [b], views int64 [b], pixels uint8 [b, H, W, 3]) until each distinct view came once.
 
-    In storage order. Padding slots (view ≥ n_views of its sample) are left out. Raises DamageError naming the view that
-    does not decode.
+    In storage order; part: some of these alone, by their number in it. Padding slots (view ≥ n_views of its sample) are
+    left out. Raises DamageError naming the view that does not decode.
     """
     samples, views = np.nonzero(np.arange(index.offsets.shape[1]) < index.n_views[:, None])
+    samples, views = samples[part or slice(None)], views[part or slice(None)]
     with ExitStack() as stack, ThreadPoolExecutor(threads) as pool:
         files = [stack.enter_context(_map_file(path)) for path in index.shard_paths]
 
@@ -341,7 +346,7 @@ def stored_views(index: SplitIndex, batch_size: int, threads: int) -> Iterator[B
             parts = np.array_split(np.arange(len(s)), threads)
             return (s, v, pixels), [pool.submit(_decode_views, index, files, s, v, pixels, rows) for rows in parts]
 
-        yield from _read_ahead(range(0, len(samples), batch_size), submit)
+        yield from read_ahead(range(0, len(samples), batch_size), submit)
 
 
 def _map_file(path: Path) -> mmap.mmap:
@@ -365,11 +370,15 @@ def _decode_views(
             out[row] = index.read_view(s, v)  # raises the DamageError that names shard, sample and view
 
 
-def image_chunks(index: ImageIndex, size: int, threads: int, maps: bool = True) -> Iterator[Batch]:
+def image_chunks(
+    index: ImageIndex, size: int, threads: int, maps: bool = True, part: range | None = None
+) -> Iterator[Batch]:
     """Yields (rows int64 [b], images uint8 [b, H, W, 3], maps float32 [b, H, W]) with b ≤ size, in stored order.
 
-    maps=False: they are not read, and all are ones. Raises DamageError naming the sample that cannot be read.
+    maps=False: they are not read, and all are ones. part: these rows alone. Raises DamageError naming the
+    sample that cannot be read.
     """
+    part = range(len(index)) if part is None else part
     with ThreadPoolExecutor(threads) as pool:
 
         def read(row: int, image: np.ndarray, saliency: np.ndarray) -> None:
@@ -378,16 +387,16 @@ def image_chunks(index: ImageIndex, size: int, threads: int, maps: bool = True) 
                 saliency[:] = index.read_map(row)
 
         def submit(start: int) -> tuple[Batch, list[Future[None]]]:
-            rows = np.arange(start, min(start + size, len(index)))
+            rows = np.arange(start, min(start + size, part.stop))
             images = np.empty((len(rows), index.height, index.width, 3), np.uint8)
             saliency = np.ones(images.shape[:3], np.float32)
             work = zip(rows.tolist(), images, saliency, strict=True)
             return (rows, images, saliency), [pool.submit(read, *item) for item in work]
 
-        yield from _read_ahead(range(0, len(index), size), submit)
+        yield from read_ahead(range(part.start, part.stop, size), submit)
 
 
-def _read_ahead(starts: Iterable[int], submit: Callable[[int], tuple[Chunk, list[Future[None]]]]) -> Iterator[Chunk]:
+def read_ahead(starts: Iterable[int], submit: Callable[[int], tuple[Chunk, list[Future[None]]]]) -> Iterator[Chunk]:
     """Chunks in order, the next one being read while the caller works on this one."""
     ahead: tuple[Chunk, list[Future[None]]] | None = None
     for start in [*starts, None]:

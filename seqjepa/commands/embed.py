@@ -1,0 +1,74 @@
+"""`seqjepa embed`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from shards.console import AsJson, Device, Overwrite, print_json
+
+SHOWN = 5
+
+
+def embed_command(
+    run: Annotated[str, typer.Argument(help="Run directory.", metavar="RUN")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .parquet, .npz or .npy.")],
+    shards: Annotated[Path | None, typer.Option(help="Shard set, of views or images, to embed.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of images to embed, with all folders below it.")
+    ] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Of the shards; repeatable. Default: all.")] = None,
+    context: Annotated[
+        int | None, typer.Option(min=1, max=64, help="M, views that a z_AGG is made from. Default: as in training.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="Of the features: float32 or float16.")] = "float32",
+    batch_size: Annotated[int, typer.Option(min=1, max=65_536, help="Images that are read and encoded at once.")] = 256,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write features of shards or of a folder of images: z of every view or image, and z_AGG of sequences of views.
+
+    A stopped command goes on where it was. Image files that cannot be read are left out and named; then the exit code
+    is 1. Layout of the files: docs/embed.md.
+
+    \b
+    Examples:
+      seqjepa embed runs/3die-rot-M3 --shards shards/3die -o features.parquet
+      seqjepa embed runs/3die-rot-M3 --shards shards/3die --split val --context 5 -o val.npz
+      seqjepa embed runs/3die-rot-M3 --images photos --dtype float16 -o photos.npy
+    """
+    from seqjepa.embedding.run import Asked, embed_run
+    from shards.errors import UsageError
+
+    if dtype not in ("float32", "float16"):
+        raise UsageError(f"--dtype is {dtype!r}; choose float32 or float16")
+    asked = Asked(shards, images, tuple(split or ()), context, dtype, batch_size)
+    facts = embed_run(run, out, asked, device=device, overwrite=overwrite, progress=not as_json)
+    if as_json:
+        print_json({"out": str(out), **facts})
+    else:
+        for line in _told(out, facts):
+            typer.echo(line)
+    raise typer.Exit(1 if facts["broken_files"] else 0)
+
+
+def _told(out: Path, facts: dict[str, Any]) -> list[str]:
+    from seqjepa.embedding.formats import companion
+
+    splits = [f"{name} {rows:,}" for name, rows in facts["splits"].items() if name]
+    what = f"views ({', '.join(splits)})" if splits else "images"
+    lines = [f"{out}: z of {facts['rows']:,} {what}, {facts['features']} numbers each, {facts['dtype']}"]
+    if about := facts["z_agg"]:
+        of = f"{about['sequences']:,} sequences of {about['context']} views"
+        where = companion(out) or out
+        lines.append(f"{where}: z_agg of {of}, {about['features']} numbers each")
+    else:
+        lines.append(f"no z_agg: {facts['without_z_agg']}")
+    if facts["broken_files"]:
+        named = [f"{path} ({why})" for path, why in facts["broken"][:SHOWN]]
+        more = f" and {facts['broken_files'] - SHOWN:,} more" if facts["broken_files"] > SHOWN else ""
+        lines.append(f"{facts['broken_files']:,} files cannot be read and are left out: {', '.join(named)}{more}")
+    return lines

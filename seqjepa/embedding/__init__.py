@@ -1,0 +1,8 @@
+"""`seqjepa embed`: features of shards or of a folder of images, in a file.
+
+inputs.py    which views or images there are, and their pixels in batches
+contexts.py  which views make a z_AGG
+parts.py     what is embedded so far, on disk: so that a killed command goes on
+formats.py   .parquet, .npz and .npy
+run.py       embed_run: one after the other
+"""

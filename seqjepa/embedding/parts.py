@@ -1,0 +1,141 @@
+"""What is embedded so far: OUT.parts/ beside the file that is to be, made, known and removed by us.
+
+parts.json says what they are parts of. Each part appears whole, under its number; rows of a part and the batches in it
+do not depend on where a command was stopped, so the joined file is the same as of one that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqjepa.files import named_failures, write_file
+from shards.environment import pass_environment_on
+from shards.errors import UsageError
+from shards.files import TEMPORARY
+from shards.lock import FolderLock
+from shards.pixels import npy_bytes, npy_header
+
+KIND = "seqjepa-embedding-parts"
+IDENTITY = "parts.json"
+OURS = re.compile(rf"[a-z_]+-\d+-\d{{6}}\.(npy|json)|{re.escape(IDENTITY)}|{re.escape(TEMPORARY)}.*|joined-.*")
+
+
+class Parts:
+    """The folder, held for this process. `identity`: JSON values; parts of another one are refused."""
+
+    def __init__(self, folder: Path, identity: dict[str, Any], overwrite: bool) -> None:
+        self.folder = folder
+        if folder.exists() and (not folder.is_dir() or folder.is_symlink()):
+            raise UsageError(f"{folder} is there and is no folder of ours; remove it or choose another --out")
+        with named_failures(folder):
+            folder.mkdir(exist_ok=True)
+        self._check_ours()
+        self._lock = FolderLock(folder / f"{TEMPORARY}lock", f"another `seqjepa embed` writes {folder}")
+        wanted = {"kind": KIND, "format": 1, **identity}
+        found = self._identity()
+        if found is not None and found != wanted:
+            if not overwrite:
+                self._lock.release()
+                differ = ", ".join(key for key in wanted if found.get(key) != wanted[key])
+                raise UsageError(
+                    f"{folder} holds parts of another embedding (another {differ}); let that one finish, choose "
+                    "another --out, or use --overwrite"
+                )
+            self._remove_files()
+        write_file(folder / IDENTITY, json.dumps(wanted).encode())
+
+    def filled(
+        self, name: str, rows: int, width: int, make: Callable[[], tuple[np.ndarray, list[tuple[int, str]]]]
+    ) -> bool:
+        """Whether part `name`, float32 [rows, width], was there; else it is made. make: values, and broken rows."""
+        path = self.folder / f"{name}.npy"
+        if _is_whole(path, rows, width):
+            return True
+        values, broken = make()
+        write_file(path.with_suffix(".json"), json.dumps(broken).encode())
+        write_file(path, npy_bytes(values.astype("<f4", copy=False)))
+        return False
+
+    def values(self, name: str) -> np.ndarray:
+        """float32 [rows, width], mapped."""
+        return np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+
+    def broken(self, name: str) -> list[tuple[int, str]]:
+        """Row numbers and what is wrong with them; their values are zeros."""
+        return [(int(row), str(why)) for row, why in json.loads((self.folder / f"{name}.json").read_bytes())]
+
+    def scratch(self, name: str) -> Path:
+        """Where a joined file is written before it gets its name."""
+        return self.folder / f"joined-{name}"
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def remove(self) -> None:
+        """All of it, when it is joined."""
+        self._remove_files()
+        self._lock.release()
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+    def _check_ours(self) -> None:
+        there = sorted(path.name for path in self.folder.iterdir())
+        foreign = [name for name in there if not OURS.fullmatch(name)]
+        named = [name for name in there if not name.startswith(TEMPORARY)]
+        if foreign or (named and self._identity() is None):
+            raise UsageError(f"{self.folder} holds {(foreign or named)[0]!r}, which is not ours; choose another --out")
+
+    def _identity(self) -> dict[str, Any] | None:
+        try:
+            found = json.loads((self.folder / IDENTITY).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            pass_environment_on(error)
+            return None
+        return found if isinstance(found, dict) and found.get("kind") == KIND else None
+
+    def _remove_files(self) -> None:
+        """The identity last: what is left by a kill in between is still known as ours."""
+        lock = f"{TEMPORARY}lock"
+        names = sorted(path.name for path in self.folder.iterdir() if OURS.fullmatch(path.name))
+        for name in sorted(names, key=lambda name: name == IDENTITY):
+            if not name.startswith(lock):
+                (self.folder / name).unlink(missing_ok=True)
+
+
+def _is_whole(path: Path, rows: int, width: int) -> bool:
+    header = npy_header((rows, width), "<f4")
+    try:
+        with path.open("rb") as file:
+            return path.stat().st_size == len(header) + 4 * rows * width and file.read(len(header)) == header
+    except FileNotFoundError:
+        return False
+
+
+class Joined:
+    """Parts of equal length (the last is shorter), one after the other, as one array [R, width]."""
+
+    def __init__(self, parts: Sequence[np.ndarray], length: int) -> None:
+        self._parts, self._length = parts, length
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """float32 [*rows.shape, width] of row numbers of any shape."""
+        flat = rows.reshape(-1)
+        found = np.empty((len(flat), self._parts[0].shape[1]), np.float32)
+        of = flat // self._length
+        for part in np.unique(of):
+            at = of == part
+            found[at] = self._parts[part][flat[at] - part * self._length]
+        return found.reshape(*rows.shape, -1)
+
+
+def ranges(rows: int, length: int) -> Iterator[tuple[int, range]]:
+    """Number and rows of each part."""
+    for number, start in enumerate(range(0, rows, length)):
+        yield number, range(start, min(start + length, rows))

@@ -1,0 +1,258 @@
+"""embed_run: features of shards or images, part by part, then joined in one file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from seqjepa.data.augment.parameters import Scaling, stored_scaling
+from seqjepa.embedding import formats
+from seqjepa.embedding.contexts import Contexts, contexts_of
+from seqjepa.embedding.formats import Embedded, Output
+from seqjepa.embedding.inputs import Source, open_folder, open_shards
+from seqjepa.embedding.parts import Joined, Parts, ranges
+from seqjepa.evaluate.encode import decoding_threads
+from seqjepa.evaluate.run import state_sha256
+from seqjepa.model import Model, load
+from shards.errors import ConfigError, UsageError
+from shards.reader import ShardSet
+
+PART_ROWS = 16_384
+"""At most, of a part: 32 MiB of a ResNet-18's features."""
+MOST_NAMED = 1000
+"""Broken files that are noted by name."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to embed and how.
+
+    splits      of the shards; none: all            context  M, views of a z_AGG; None: the run's, where there are any
+    dtype       of what is written                  batch_size  images that are read and encoded at once
+    """
+
+    shards: Path | None = None
+    images: Path | None = None
+    splits: tuple[str, ...] = ()
+    context: int | None = None
+    dtype: Literal["float32", "float16"] = "float32"
+    batch_size: int = 256
+
+
+def embed_run(
+    run: str | Path, out: Path, asked: Asked, *, device: str = "auto", overwrite: bool = False, progress: bool = True
+) -> dict[str, Any]:
+    """Write z of every view or image to `out`, and z_AGG of sequences where there are any; → what is noted with it.
+
+    A killed call goes on where it was, in OUT.parts; the file is the same. One that has finished gives its facts again.
+    Raises UsageError for what does not fit or is not ours, DamageError for a stored view that does not decode. Image
+    files that are broken are left out, and named under "broken".
+    """
+    _check(out, asked)
+    model = load(run, device)
+    sources, scaling = _open(model, asked)
+    contexts, why_not = _contexts(model, sources, scaling, asked, out)
+    identity = _identity(run, model, sources, asked, contexts)
+    found, second = formats.read_facts(out), formats.second_is_there(out)
+    if found is not None and found["identity"] == _digest(identity) and (second or not found["z_agg"]):
+        return found
+    if found is not None and not overwrite:
+        raise UsageError(f"{out} is of another run, input or options; choose another --out, or use --overwrite")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PIL's, of sizes that are checked and of odd palettes
+        return _embed(model, out, sources, contexts, why_not, identity, asked, overwrite, progress)
+
+
+def _check(out: Path, asked: Asked) -> None:
+    if out.suffix not in formats.SUFFIXES:
+        raise UsageError(f"{out} ends in none of {', '.join(formats.SUFFIXES)}; its ending chooses the format")
+    if not out.parent.is_dir():
+        raise UsageError(f"{out.parent} is not a folder; make it, or choose another --out")
+    if (asked.shards is None) == (asked.images is None):
+        raise UsageError("give either --shards or --images")
+    if asked.images is not None and asked.splits:
+        raise UsageError("--split is of --shards; a folder of images has no splits")
+
+
+def _open(model: Model, asked: Asked) -> tuple[list[Source], Scaling | None]:
+    if asked.images is not None:
+        return [open_folder(asked.images, model.size_for)], None
+    assert asked.shards is not None
+    return open_shards(asked.shards, asked.splits), stored_scaling(ShardSet.open(asked.shards).info)
+
+
+def _contexts(
+    model: Model, sources: Sequence[Source], scaling: Scaling | None, asked: Asked, out: Path
+) -> tuple[list[Contexts], str]:
+    """Of each source, or none and why not. ConfigError where --context asks for what there is not."""
+    why_not = "an .npy file has room for z alone" if out.suffix == ".npy" else ""
+    try:
+        if not why_not:
+            views = asked.context or model.config.data.context
+            return [contexts_of(model, source, views, scaling) for source in sources], ""
+    except ConfigError as error:
+        why_not = str(error)
+    if asked.context is not None:
+        raise ConfigError(f"--context {asked.context}: there is no z_AGG: {why_not}")
+    return [], why_not
+
+
+def _identity(
+    run: str | Path, model: Model, sources: Sequence[Source], asked: Asked, contexts: Sequence[Contexts]
+) -> dict[str, Any]:
+    """What the features follow from: the same only for the same file."""
+    config, data = model.config, model.data
+    return {
+        "run": {"name": config.name, "method": config.method, "fidelity": config.fidelity},
+        "model_sha256": state_sha256(model.method),
+        "pixels": {"mean": [*data.mean], "std": [*data.std], "size": [*_whole(model)]},
+        "input": {source.split: source.fingerprint for source in sources},
+        "of": "images" if asked.images is not None else "shards",
+        "context": int(contexts[0].rows.shape[1]) if contexts else 0,
+        "dtype": asked.dtype,
+        "batch_size": asked.batch_size,
+        "device": model.device.type,
+    }
+
+
+def _whole(model: Model) -> tuple[int, int]:
+    """(height, width) of whole images or views, as the run sees them."""
+    data = model.data
+    return (data.image_height, data.image_width) if data.patch else (data.height, data.width)
+
+
+def _digest(identity: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _embed(
+    model: Model,
+    out: Path,
+    sources: Sequence[Source],
+    contexts: Sequence[Contexts],
+    why_not: str,
+    identity: dict[str, Any],
+    asked: Asked,
+    overwrite: bool,
+    progress: bool,
+) -> dict[str, Any]:
+    parts = Parts(out.with_name(f"{out.name}.parts"), identity, overwrite)
+    try:
+        work = _Work(model, parts, asked.batch_size, progress)
+        width = model.embed(np.zeros((*_whole(model), 3), np.uint8)).shape[-1]
+        done, offset = [], 0
+        for number, source in enumerate(sources):
+            done.append(work.encode(number, source, width, offset))
+            offset += len(done[-1].kept)
+        done = [work.aggregate(i, one, contexts[i]) if contexts else one for i, one in enumerate(done)]
+        facts = _facts(model, identity, done, width, why_not, work.broken)
+        formats.write(out, parts.scratch(out.suffix[1:]), Output(facts, asked.dtype, done))
+        parts.remove()
+    finally:
+        parts.release()
+    return facts
+
+
+class _Work:
+    """Fills the parts. broken: [path, what is wrong] of image files that were left out."""
+
+    def __init__(self, model: Model, parts: Parts, batch_size: int, progress: bool) -> None:
+        self.model, self.parts, self.batch_size, self.progress = model, parts, batch_size, progress
+        self.length = max(1, PART_ROWS // batch_size) * batch_size
+        self.broken: list[list[str]] = []
+
+    def encode(self, number: int, source: Source, width: int, offset: int) -> Embedded:
+        names: list[str] = []
+        kept = np.ones(len(source), bool)
+        with self._bar(f"embed {source.split}".rstrip(), len(source), "image") as bar:
+            for part, rows in ranges(len(source), self.length):
+                names.append(f"z-{number}-{part:06d}")
+                if self.parts.filled(names[-1], len(rows), width, partial(self._encoded, source, rows, width, bar)):
+                    bar.update(len(rows))
+                for row, why in self.parts.broken(names[-1]):
+                    kept[row] = False
+                    self.broken.append([source.keys[row], why])
+        return Embedded(source, offset, np.flatnonzero(kept), partial(self._blocks, names, kept))
+
+    def _encoded(self, source: Source, rows: range, width: int, bar: tqdm) -> tuple[np.ndarray, list[tuple[int, str]]]:
+        z, broken = np.zeros((len(rows), width), np.float32), []
+        for chunk in source.read(rows, self.batch_size, decoding_threads()):
+            for at, pixels in chunk.groups:
+                views = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+                z[at - rows.start] = self.model.embed(views).cpu().numpy()
+                bar.update(len(at))
+            broken += chunk.broken
+            bar.update(len(chunk.broken))
+        return z, broken
+
+    def aggregate(self, number: int, one: Embedded, contexts: Contexts) -> Embedded:
+        """z_AGG of every sequence, from the z that are on disk."""
+        z = Joined([self.parts.values(name) for name in self._names("z", number, len(one.source))], self.length)
+        names = self._names("agg", number, len(contexts))
+        width = self._aggregated(z, contexts, range(1)).shape[-1]
+        with self._bar(f"aggregate {one.source.split}", len(contexts), "sequence") as bar:
+            for name, (_, rows) in zip(names, ranges(len(contexts), self.length), strict=True):
+
+                def make(rows: range = rows) -> tuple[np.ndarray, list[tuple[int, str]]]:
+                    steps = range(rows.start, rows.stop, self.batch_size)
+                    batches = [range(i, min(i + self.batch_size, rows.stop)) for i in steps]
+                    return np.concatenate([self._aggregated(z, contexts, batch) for batch in batches]), []
+
+                self.parts.filled(name, len(rows), width, make)
+                bar.update(len(rows))
+        return replace(one, contexts=contexts, z_agg=partial(self._blocks, names, np.ones(len(contexts), bool)))
+
+    def _aggregated(self, z: Joined, contexts: Contexts, batch: range) -> np.ndarray:
+        at = slice(batch.start, batch.stop)
+        known = torch.from_numpy(z[contexts.rows[at]])
+        return self.model.aggregate(None, contexts.actions(at), z=known).float().cpu().numpy()
+
+    def _names(self, kind: str, number: int, rows: int) -> list[str]:
+        return [f"{kind}-{number}-{part:06d}" for part, _ in ranges(rows, self.length)]
+
+    def _blocks(self, names: Sequence[str], kept: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for name, (_, rows) in zip(names, ranges(len(kept), self.length), strict=True):
+            there, values = kept[rows.start : rows.stop], self.parts.values(name)
+            yield rows.start + np.flatnonzero(there), values if there.all() else values[there]
+
+    def _bar(self, text: str, total: int, unit: str) -> tqdm:
+        return tqdm(total=total, desc=text, unit=unit, disable=None if self.progress else True, leave=False)
+
+
+def _facts(
+    model: Model,
+    identity: dict[str, Any],
+    done: Sequence[Embedded],
+    width: int,
+    why_not: str,
+    broken: list[list[str]],
+) -> dict[str, Any]:
+    sequences = [len(one.contexts) for one in done if one.contexts is not None]
+    about = None
+    if sequences and done[0].z_agg is not None:
+        _, values = next(done[0].z_agg())
+        about = {"sequences": sum(sequences), "context": identity["context"], "features": values.shape[1]}
+    return {
+        "kind": formats.KIND,
+        "format": 1,
+        "identity": _digest(identity),
+        **{key: identity[key] for key in ("run", "model_sha256", "pixels", "of", "input", "dtype")},
+        "rows": sum(len(one.kept) for one in done),
+        "splits": {one.source.split: len(one.kept) for one in done},
+        "features": width,
+        "z_agg": about,
+        "without_z_agg": why_not,
+        "whole_images": bool(model.data.image_height),
+        "broken_files": len(broken),
+        "broken": broken[:MOST_NAMED],
+    }

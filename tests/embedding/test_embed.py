@@ -1,0 +1,291 @@
+"""`seqjepa embed`: what is in its files is what Model.embed and Model.aggregate give, row by row."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from noise_shards import noise_shards
+from ordered_sets import write_walks
+from PIL import Image
+from typer.testing import CliRunner
+
+import seqjepa
+from cli import seqjepa_app
+from seqjepa.data.draws import Purpose
+from seqjepa.embedding import run as embedding
+from seqjepa.embedding.run import Asked, embed_run
+from seqjepa.evaluate.features import encode_views
+from seqjepa.recipes import load_recipe
+from seqjepa.training.train import train
+from shards.errors import ConfigError, UsageError
+from shards.reader import ShardSet
+
+TINY = ("model.width=0.125", "model.layers=1", "model.ff_mult=1", "model.action_dim=8", "model.predictor_hidden=16")
+SETTINGS = ("data.image_size=0", "optim.epochs=1", "optim.warmup_epochs=0", "optim.batch_size=8", *TINY)
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return noise_shards(tmp_path_factory.mktemp("embed") / "set", train=10, val=6)
+
+
+@pytest.fixture(scope="module")
+def run(shards: Path) -> Path:
+    out = shards.parent / "run"
+    train(load_recipe("3die-rot-M3", [*SETTINGS, "data.context=2"]), shards, out, workers=0, device="cpu")
+    return out
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of many kinds and sizes, a text file, and folders in folders."""
+    folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    (folder / "b" / "ü").mkdir(parents=True)
+    for name, size in (("c.jpg", (20, 30)), ("a.png", (16, 16)), ("b/ü/d.webp", (40, 11)), ("b/e.gif", (9, 9))):
+        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(folder / name)
+    Image.fromarray(rng.integers(0, 256, (17, 23), np.uint8)).save(folder / "grey.tiff")
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def embedded(run: Path, out: Path, **asked: Any) -> dict[str, Any]:
+    overwrite = asked.pop("overwrite", False)
+    return embed_run(run, out, Asked(**asked), device="cpu", overwrite=overwrite, progress=False)
+
+
+def pixels_of(shards: Path, split: str) -> np.ndarray:
+    """uint8 [S, N, H, W, 3]"""
+    index = ShardSet.open(shards).split(split)
+    return np.stack([[index.read_view(s, v) for v in range(index.n_views[s])] for s in range(len(index))])
+
+
+def test_parquet_has_a_row_for_each_view(run: Path, shards: Path, tmp_path: Path) -> None:
+    facts = embedded(run, tmp_path / "f.parquet", shards=shards, batch_size=7)
+    table = pq.read_table(tmp_path / "f.parquet")
+    index = ShardSet.open(shards).split("val")
+    rows = slice(40, 64)
+    assert (table.num_rows, facts["rows"], facts["splits"]) == (64, 64, {"train": 40, "val": 24})
+    assert table["key"].to_pylist()[rows] == [key for key in index.keys for _ in range(4)]
+    assert table["split"].to_pylist() == ["train"] * 40 + ["val"] * 24
+    assert table["view"].to_pylist()[rows] == list(range(4)) * 6
+    assert table["label"].to_pylist()[rows] == np.repeat(index.labels, 4).tolist()
+    assert table["class"].to_pylist()[rows] == [("dark", "bright")[n] for n in np.repeat(index.labels, 4)]
+    for i, name in enumerate(index.param_names):
+        assert np.array_equal(np.array(table[f"params.{name}"])[rows], index.params[..., i].reshape(-1))
+    z = np.array(table["z"].to_pylist(), np.float32)
+    expected = seqjepa.load(run, "cpu").embed(pixels_of(shards, "val")).flatten(0, 1)
+    torch.testing.assert_close(torch.from_numpy(z[rows]), expected, **CLOSE)
+    assert json.loads(table.schema.metadata[b"seqjepa"]) == facts
+    assert not list(tmp_path.glob("*.parts"))
+
+
+def test_z_agg_is_of_the_views_that_evaluation_draws(run: Path, shards: Path, tmp_path: Path) -> None:
+    facts = embedded(run, tmp_path / "f.parquet", shards=shards, splits=("val",))
+    table, views = pq.read_table(tmp_path / "f-z_agg.parquet"), pq.read_table(tmp_path / "f.parquet")
+    assert facts["z_agg"] == {"sequences": 6, "context": 2, "features": 72}
+    model, index = seqjepa.load(run, "cpu"), ShardSet.open(shards).split("val")
+    stats = tuple(model.data.mean), tuple(model.data.std)
+    features = encode_views(model.method, index, stats, model.device)
+    places = features.draw(0, 0, Purpose.EVALUATION, 2)
+    rows = np.array(table["rows"].to_pylist())
+    assert np.array_equal(rows, places)
+    assert table["key"].to_pylist() == index.keys
+    assert np.array_equal(np.array(views["view"])[rows], np.array(table["views"].to_pylist()))
+    expected = model.aggregate(
+        None, features.actions(places, model.action_spec.spec), z=features.z_of(torch.from_numpy(places))
+    )
+    found = torch.tensor(table["z_agg"].to_pylist())
+    torch.testing.assert_close(found, expected, **CLOSE)
+
+
+def test_npz_has_the_same_by_name(run: Path, shards: Path, tmp_path: Path) -> None:
+    facts = embedded(run, tmp_path / "f.npz", shards=shards, context=3)
+    embedded(run, tmp_path / "f.parquet", shards=shards, context=3)
+    table, agg = pq.read_table(tmp_path / "f.parquet"), pq.read_table(tmp_path / "f-z_agg.parquet")
+    with np.load(tmp_path / "f.npz", allow_pickle=False) as npz:
+        assert np.array_equal(npz["z"], np.array(table["z"].to_pylist(), np.float32))
+        assert npz["keys"][npz["sample"]].tolist() == table["key"].to_pylist()
+        assert npz["splits"][npz["sample"]].tolist() == table["split"].to_pylist()
+        assert np.array_equal(npz["labels"], table["label"])
+        assert np.array_equal(npz["views"], table["view"])
+        assert npz["classes"].tolist() == ["dark", "bright"]
+        params = np.stack([np.array(table[f"params.{name}"]) for name in npz["param_names"]], axis=1)
+        assert np.array_equal(npz["params"], params)
+        assert np.array_equal(npz["z_agg"], np.array(agg["z_agg"].to_pylist(), np.float32))
+        assert np.array_equal(npz["z_agg_rows"], np.array(agg["rows"].to_pylist()))
+        assert json.loads(str(npz["seqjepa"])) == facts
+
+
+def test_npy_is_z_alone_and_half_precision_rounds(run: Path, shards: Path, tmp_path: Path) -> None:
+    facts = embedded(run, tmp_path / "f.npy", shards=shards, dtype="float16")
+    assert facts["without_z_agg"] == "an .npy file has room for z alone"
+    embedded(run, tmp_path / "g.npz", shards=shards)
+    whole = np.load(tmp_path / "g.npz")["z"]
+    half = np.load(tmp_path / "f.npy", allow_pickle=False)
+    assert half.dtype == np.float16
+    assert np.array_equal(half, whole.astype(np.float16))
+    assert json.loads((tmp_path / "f.npy.json").read_text()) == facts
+    embedded(run, tmp_path / "h.parquet", shards=shards, dtype="float16")
+    assert np.array_equal(np.array(pq.read_table(tmp_path / "h.parquet")["z"].to_pylist(), np.float16), half)
+
+
+def test_images_are_those_that_model_embed_takes(run: Path, photos: Path, tmp_path: Path) -> None:
+    facts = embedded(run, tmp_path / "f.parquet", images=photos)
+    table = pq.read_table(tmp_path / "f.parquet")
+    names = ["a.png", "b/e.gif", "b/ü/d.webp", "c.jpg", "grey.tiff"]
+    assert table["key"].to_pylist() == names
+    model = seqjepa.load(run, "cpu")
+    expected = []
+    for name in names:
+        with Image.open(photos / name) as image:
+            expected.append(model.embed(image))
+    expected = torch.stack(expected)
+    torch.testing.assert_close(torch.tensor(table["z"].to_pylist()), expected, **CLOSE)
+    assert facts["without_z_agg"] == "images are embedded whole, each by itself"
+    assert set(table["label"].to_pylist()) == {-1}
+
+
+def test_broken_files_are_left_out_and_named(run: Path, photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(7):
+        (folder / f"{number}.jpg").write_bytes((photos / "c.jpg").read_bytes())
+    (folder / "3.jpg").write_bytes(b"no picture")
+    (folder / "5.jpg").write_bytes((photos / "c.jpg").read_bytes()[:300])
+    Image.new("L", (9000, 2)).save(folder / "wide.png")
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.jpg")).write_bytes((photos / "c.jpg").read_bytes())
+    words = ["embed", str(run), "--images", str(folder), "-o", str(tmp_path / "f.npz"), "--device", "cpu"]
+    for _ in range(2):  # the second time all is there
+        done = CliRunner().invoke(seqjepa_app, [*words, "--batch-size", "2"])
+        assert done.exit_code == 1, done.output
+        line = next(line for line in done.output.splitlines() if "cannot be read" in line)
+        assert line.startswith("4 files cannot be read and are left out: 3.jpg (not an image that PIL reads), 5.jpg (")
+        assert "wide.png (9000×2 pixels; at most 8192 a side)" in line
+        assert "its name is not UTF-8" in line
+    with np.load(tmp_path / "f.npz") as npz:
+        assert npz["keys"][npz["sample"]].tolist() == [f"{n}.jpg" for n in (0, 1, 2, 4, 6)]
+        assert len(np.unique(npz["z"].round(4), axis=0)) == 1
+        assert npz["z"].any()
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".npz", ".npy"])
+def test_a_stopped_command_goes_on_to_the_same_bytes(
+    run: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    monkeypatch.setattr(embedding, "PART_ROWS", 8)
+    whole, stopped = tmp_path / f"whole{suffix}", tmp_path / f"stopped{suffix}"
+    embedded(run, whole, shards=shards, batch_size=4)
+    encoded, calls = embedding._Work._encoded, []
+
+    def stop_at_the_fourth(*given: Any) -> Any:
+        calls.append(given)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return encoded(*given)
+
+    monkeypatch.setattr(embedding._Work, "_encoded", stop_at_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        embedded(run, stopped, shards=shards, batch_size=4)
+    assert not stopped.exists()
+    with pytest.raises(UsageError, match=r"parts of another embedding \(another dtype\)"):
+        embedded(run, stopped, shards=shards, batch_size=4, dtype="float16")
+    embedded(run, stopped, shards=shards, batch_size=4)
+    assert len(calls) == 4 + 5  # 40 and 24 views in parts of 8: three were there
+    assert stopped.read_bytes() == whole.read_bytes()
+    if suffix == ".parquet":
+        assert (tmp_path / "stopped-z_agg.parquet").read_bytes() == (tmp_path / "whole-z_agg.parquet").read_bytes()
+    assert not list(tmp_path.glob("*.parts"))
+
+
+def test_what_is_finished_is_not_made_again_and_what_is_foreign_stays(
+    run: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "f.parquet"
+    facts = embedded(run, out, shards=shards)
+    before = out.stat().st_mtime_ns
+    with monkeypatch.context() as patched:
+        patched.setattr(embedding, "_embed", None)
+        assert embedded(run, out, shards=shards) == facts
+    assert out.stat().st_mtime_ns == before
+    with pytest.raises(UsageError, match="is of another run, input or options"):
+        embedded(run, out, shards=shards, splits=("val",))
+    assert embedded(run, out, shards=shards, splits=("val",), overwrite=True)["rows"] == 24
+    for name in ("mine.parquet", "mine.npz", "mine.npy", "o-z_agg.parquet", "o.npy.json"):
+        (tmp_path / name).write_bytes(b"mine")
+    for name in ("mine.parquet", "mine.npz", "mine.npy", "o.parquet", "o.npy"):
+        with pytest.raises(UsageError, match="was not made by `seqjepa embed`"):
+            embedded(run, tmp_path / name, shards=shards, overwrite=True)
+    (tmp_path / "p.npz.parts").mkdir()
+    (tmp_path / "p.npz.parts" / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"holds 'notes\.txt', which is not ours"):
+        embedded(run, tmp_path / "p.npz", shards=shards, overwrite=True)
+    assert (tmp_path / "mine.npy").read_bytes() == b"mine"
+
+
+def test_windows_of_ordered_sequences(tmp_path: Path) -> None:
+    walks = write_walks(tmp_path / "walks", {"train": (14, 9, 3, 23)}).path
+    ordered = ("data.order=window", "data.stride=2", "data.context=2", "data.action=shards", "optim.batch_size=4")
+    config = load_recipe("views-tiny", ["optim.epochs=1", *ordered, *TINY, "data.image_size=0"])
+    train(config, walks, tmp_path / "run", workers=0, device="cpu")
+    embedded(tmp_path / "run", tmp_path / "f.npz", shards=walks, context=3)
+    model, index = seqjepa.load(tmp_path / "run", "cpu"), ShardSet.open(walks).split("train")
+    with np.load(tmp_path / "f.npz") as npz:
+        rows, x = npz["z_agg_rows"], npz["params"][:, npz["param_names"].tolist().index("x")]
+        assert len(rows) == sum(length - 4 for length in (14, 9, 23))  # every window of five steps
+        assert (np.diff(rows, axis=1) == 2).all()
+        assert (np.diff(x[rows], axis=1) == 2).all()
+        torque = npz["params"][:, npz["param_names"].tolist().index("torque")]
+        assert (npz["views"] == index.sequences.steps).all()
+        actions = np.stack([torque[rows[:, :2]] + torque[rows[:, :2] + 1], np.full((len(rows), 2), 2.0)], axis=-1)
+        expected = model.aggregate(None, actions.astype(np.float32), z=torch.from_numpy(npz["z"][rows]))
+        torch.testing.assert_close(torch.from_numpy(npz["z_agg"]), expected, **CLOSE)
+    again = embedded(tmp_path / "run", tmp_path / "g.npz", shards=noise_shards(tmp_path / "objects"))
+    assert again["without_z_agg"] == "the run's actions need torque, x, which the shards do not have"
+
+
+@pytest.mark.parametrize(
+    ("asked", "out", "found"),
+    [
+        ({}, "f.npz", "give either --shards or --images"),
+        ({"shards": True, "images": Path(".")}, "f.npz", "give either --shards or --images"),
+        ({"shards": True}, "f.csv", r"ends in none of \.parquet, \.npz, \.npy"),
+        ({"shards": True}, "no/f.npz", "no is not a folder"),
+        ({"images": Path("nowhere")}, "f.npz", "nowhere is not a folder"),
+        ({"images": Path("."), "splits": ("val",)}, "f.npz", "--split is of --shards"),
+        ({"shards": True, "context": 9}, "f.npz", "--context 9: there is no z_AGG: no sequence of split"),
+        ({"shards": True, "context": 2}, "f.npy", "--context 2: there is no z_AGG: an .npy file has room"),
+        ({"shards": True, "splits": ("dev",)}, "f.npz", "has no split 'dev'"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_said(
+    run: Path, shards: Path, tmp_path: Path, asked: dict[str, Any], out: str, found: str
+) -> None:
+    given = {**asked, **({"shards": shards} if asked.get("shards") else {})}
+    with pytest.raises((UsageError, ConfigError), match=found):
+        embedded(run, tmp_path / out, **given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_folders_without_images(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"holds no images; PIL reads .*\.jpeg"):
+        embedded(run, tmp_path / "f.npz", images=tmp_path)
+
+
+def test_the_command(run: Path, shards: Path, tmp_path: Path) -> None:
+    words = ["embed", str(run), "--shards", str(shards), "-o", str(tmp_path / "f.parquet"), "--device", "cpu"]
+    done = CliRunner().invoke(seqjepa_app, [*words, "--split", "val"])
+    assert done.exit_code == 0, done.output
+    assert "z of 24 views (val 24), 64 numbers each, float32" in done.output
+    assert "z_agg of 6 sequences of 2 views, 72 numbers each" in done.output
+    done = CliRunner().invoke(seqjepa_app, [*words, "--split", "val", "--json"])
+    assert json.loads(done.output)["rows"] == 24
+    done = CliRunner().invoke(seqjepa_app, [*words, "--dtype", "int8"])
+    assert done.exit_code == 2
