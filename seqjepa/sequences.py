@@ -18,6 +18,7 @@ from seqjepa.recipes import load_recipe
 from seqjepa.recipes.choice import choose_recipe
 from seqjepa.training.data import build_loader, open_training_data
 from seqjepa.training.distributed import World
+from shards.cache import local_folder
 from shards.errors import UsageError
 
 
@@ -40,18 +41,20 @@ def open_sequences(
     recipe      which views and actions: a name or file; "": what is chosen for such a set (`seqjepa train` says which)
     settings    "data.stride=4" …, as after --set
     workers     processes that decode ahead; None: by the cores. Of a DataLoader with workers of its own: none
+    shards      a folder, or an address as s3://bucket/set
     device      where views are made, of sets of images
 
     Views are uint8 [B, T, 3, H, W] (float for some author-fidelity patches). Raises ConfigError, FormatError for what
     does not fit; while iterating DamageError (names shard and sample) and FailureError.
     """
-    chosen = choose_recipe(Path(shards)) if not recipe else None
+    folder = local_folder(shards)
+    chosen = choose_recipe(folder) if not recipe else None
     own = [f"data.split={split}", f"optim.batch_size={batch_size}", f"seed={seed}"]
     own += [] if context is None else [f"data.context={context}"]
     if chosen:
         recipe, own = chosen.recipe, [*chosen.settings, *own]
     config = load_recipe(recipe, [*own, *settings])
-    return ViewSequences(Path(shards), config, workers, torch.device(device))
+    return ViewSequences(folder, config, workers, torch.device(device))
 
 
 class ViewSequences(IterableDataset[ViewSequence]):

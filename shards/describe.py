@@ -26,6 +26,7 @@ def describe_set(path: str | Path) -> dict[str, Any]:
     """
     shards = ShardSet.open(path)
     info, layout = shards.info, Layout(shards.path)
+    splits = {name: _describe_split(shards, name) for name in shards.splits}  # indexes are there from now on
     files = [layout.readme, *layout.meta.glob("*")]
     tar_bytes = sum(split.bytes for split in info.splits.values())
     return {
@@ -37,7 +38,7 @@ def describe_set(path: str | Path) -> dict[str, Any]:
         "classes": len(info.classes),
         **kind_of(info.spec).describe(),
         **(_describe_columns(shards, info.spec) if isinstance(info.spec, ViewSpec) else {}),
-        "splits": {name: _describe_split(shards, name) for name in shards.splits},
+        "splits": splits,
         "bytes_total": tar_bytes + sum(file.stat().st_size for file in files if file.is_file()),
         **({"normalisation": info.normalisation} if info.normalisation else {}),
         **({"psnr_db": info.provenance["psnr_db"]} if "psnr_db" in info.provenance else {}),
@@ -52,7 +53,7 @@ def _describe_columns(shards: ShardSet, spec: ViewSpec) -> dict[str, Any]:
         return {}
     ranges = []
     for name in shards.splits:
-        split = shards.split(name)
+        split = shards.split(name, tars=False)
         values = split.params[np.arange(spec.views) < split.n_views[:, None]].astype(np.float64)
         ranges.append((values.min(0), values.max(0), values.sum(0), len(values)))
     low, high = np.min([r[0] for r in ranges], 0), np.max([r[1] for r in ranges], 0)
@@ -68,7 +69,7 @@ def _describe_columns(shards: ShardSet, spec: ViewSpec) -> dict[str, Any]:
 
 
 def _describe_split(shards: ShardSet, name: str) -> dict[str, Any]:
-    entry, table = shards.info.splits[name], shards.table(name)
+    entry, table = shards.info.splits[name], shards.table(name, tars=False)
     return {
         "samples": entry.samples,
         "classes_present": len(set(table.label.tolist()) - {-1}),

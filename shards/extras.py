@@ -17,6 +17,7 @@ EXTRAS = {
     "gymnasium": ("gymnasium", "examples"),
     "huggingface_hub": ("huggingface_hub", "hub"),
     "mlflow": ("mlflow-skinny", "log"),
+    "obstore": ("obstore", "remote"),
     "onnx": ("onnx", "export"),
     "onnxruntime": ("onnxruntime", "export"),
     "onnxscript": ("onnxscript", "export"),

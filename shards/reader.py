@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from shards.cache import local_folder
 from shards.errors import ConfigError, FormatError
 from shards.layout import Layout
 from shards.metadata import read_info
@@ -16,15 +17,20 @@ __all__ = ["ImageIndex", "ShardSet", "SplitIndex", "require_finished"]
 
 @dataclass(frozen=True)
 class ShardSet:
-    """A finished set. open() reads and checks dataset.json only; split() and images() read an index."""
+    """A finished set. open() reads and checks dataset.json only; split() and images() read an index.
+
+    A set in an object store is opened by its address; its shards are fetched into the cache when a split is read.
+    """
 
     path: Path
     info: DatasetInfo
 
     @classmethod
     def open(cls, path: str | Path) -> ShardSet:
-        """FormatError: no folder, not a set, an unfinished one, one of a newer version, or a damaged dataset.json."""
-        layout = Layout(Path(path))
+        """path: a folder, or an address as s3://bucket/set.
+
+        FormatError: no folder, not a set, an unfinished one, one of a newer version, or a damaged dataset.json."""
+        layout = Layout(local_folder(path))
         require_finished(layout)
         return cls(layout.root, read_info(layout.root))
 
@@ -32,14 +38,14 @@ class ShardSet:
     def splits(self) -> tuple[str, ...]:
         return tuple(self.info.splits)
 
-    def split(self, name: str) -> SplitIndex:
+    def split(self, name: str, tars: bool = True) -> SplitIndex:
         """A split of a `views` set. ConfigError: another kind of set, or no such split.
 
         DamageError: the index or a tar's size is not what dataset.json says. FormatError: an impossible index.
         """
         if not isinstance(spec := self.info.spec, ViewSpec):
             raise ConfigError(f"{self.path} holds {spec.kind} shards, this needs views shards")
-        return SplitIndex.of(self.table(name), spec)
+        return SplitIndex.of(self.table(name, tars), spec)
 
     def images(self, name: str) -> ImageIndex:
         """A split of a `saliency`, `image` or `maps` set. Errors as split()."""
@@ -47,11 +53,11 @@ class ShardSet:
             raise ConfigError(f"{self.path} holds {spec.kind} shards, this needs saliency, image or maps shards")
         return ImageIndex.of(self.table(name), spec)
 
-    def table(self, name: str) -> SplitTable:
-        """A split of any kind, as its index has it. Errors as split()."""
+    def table(self, name: str, tars: bool = True) -> SplitTable:
+        """A split of any kind, as its index has it. tars: as load_table. Errors as split()."""
         if name not in self.info.splits:
             raise ConfigError(f"{self.path} has no split {name!r}, there are: {', '.join(self.splits)}")
-        return load_table(self.path, self.info, name)
+        return load_table(self.path, self.info, name, tars)
 
 
 def require_finished(layout: Layout) -> None:

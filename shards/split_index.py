@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from shards.cache import fetch, is_cached
 from shards.environment import pass_environment_on
 from shards.errors import ConfigError, DamageError, FormatError
 from shards.files import sha256_of_bytes
@@ -48,12 +49,16 @@ class SplitTable:
     digest: str
 
 
-def load_table(root: Path, info: DatasetInfo, name: str) -> SplitTable:
-    """DamageError: the index or a tar's size is not what dataset.json says. FormatError: an impossible index."""
+def load_table(root: Path, info: DatasetInfo, name: str, tars: bool = True) -> SplitTable:
+    """tars: False where a set in a store is only looked at, so that its shards stay there.
+
+    DamageError: the index or a tar's size is not what dataset.json says. FormatError: an impossible index."""
+    fetch(root, info, [name], tars)
     entry, layout = info.splits[name], Layout(root)
     paths = [layout.shard(shard.name) for shard in entry.shards]
     for shard, path in zip(entry.shards, paths, strict=True):
-        _check_size(path, shard.bytes)
+        if tars or not is_cached(root):
+            _check_size(path, shard.bytes)
     where = root / entry.index
     table = table_from_bytes(_read_index(where, entry.index_sha256), info.spec, entry.samples, str(where))
     columns = {n: column_numpy(table, n, column.width) for n, column in number_columns(info.spec).items()}

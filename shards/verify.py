@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from shards.cache import fetch
 from shards.environment import pass_environment_on
 from shards.errors import DamageError, FormatError, SeqJepaError
 from shards.files import sha256_of_file
@@ -67,6 +68,7 @@ def verify(path: str | Path, *, progress: bool = False) -> VerifyReport:
         if checksum_fits(layout.info.read_bytes()):
             raise
         return VerifyReport([str(error)])
+    fetch(layout.root, info)
     files = list(_files(layout, info))
     problems = _strays(layout, files) + _damages(files, progress)
     problems += _mixed(info)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from shards.console import AsJson, Device, Shards, print_json
+from shards.console import AsJson, Device, Shards, print_json, set_folder
 
 
 def evaluate_command(
@@ -17,7 +17,8 @@ def evaluate_command(
         str, typer.Option(help="Retrieval, maps and more beside the probes: 3diebench, stl10, augmentations or all.")
     ] = "probes",
     ood: Annotated[
-        Path | None, typer.Option(help="Shards with rotations that training never saw: probes are shown them too.")
+        Path | None,
+        typer.Option(parser=set_folder, help="Shards with rotations that training never saw: probes see them too."),
     ] = None,
     untrained: Annotated[
         bool, typer.Option("--untrained", help="The same model at its initial weights, as the floor.")

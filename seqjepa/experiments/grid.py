@@ -22,6 +22,7 @@ from seqjepa.recipes import toml_value
 from seqjepa.recipes.choice import choose_recipe
 from seqjepa.training.checkpoint import initial_method
 from seqjepa.training.data import open_training_data
+from shards.cache import local_folder
 from shards.errors import UsageError
 
 MOST_RUNS = 10_000
@@ -151,9 +152,10 @@ class Grid:
 
 def one_folder(given: Sequence[str]) -> Path:
     """The set of a grid. UsageError: not exactly one folder."""
-    if len(given) != 1 or not Path(given[0]).is_dir():
+    folders = [local_folder(place) for place in given]
+    if len(folders) != 1 or not folders[0].is_dir():
         raise UsageError(f"--shards is {', '.join(given) or 'not given'}; a grid needs the folder of one shard set")
-    return Path(given[0])
+    return folders[0]
 
 
 def _parse(text: str) -> tuple[str, tuple[Any, ...]]:

@@ -12,6 +12,7 @@ from seqjepa.experiments.job import Job, State, state_of
 from seqjepa.experiments.scale import RunScale, load_scale
 from seqjepa.experiments.tables import TableRuns, find_table, paper_tables, shard_kind_of, shard_kinds
 from seqjepa.recipes import did_you_mean, load_recipe
+from shards.cache import local_folder
 from shards.errors import UsageError
 
 FIRST_SEED = 42
@@ -149,9 +150,9 @@ def parse_shards(given: Sequence[str]) -> dict[str, Path]:
             raise UsageError(f"--shards is {text!r}; name what they are, as in 3diebench={text or 'DIR'}")
         if kind not in kinds:
             raise UsageError(f"--shards {text}: no kind {kind!r}{did_you_mean(kind, kinds)}; kinds: {', '.join(kinds)}")
-        if not Path(folder).is_dir():
+        found[kind] = local_folder(folder)
+        if not found[kind].is_dir():
             raise UsageError(f"--shards {text}: {folder} is not a folder; give the folder of a shard set")
-        found[kind] = Path(folder)
     return found
 
 

@@ -1,0 +1,86 @@
+"""A server on this machine that serves a folder, with ranges, and fails as it is told."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+
+@dataclass
+class FolderServer:
+    """url of `folder`. faults: "503", "reset" or "cut" (half of a body), which the first requests of each file get in
+    this order. down: 503 for all. forbidden: 403 for all.
+
+    ranges: False for a server that knows none. flips: names whose next answers have one byte changed.
+    asked: paths of all requests.
+    """
+
+    url: str
+    folder: Path
+    faults: tuple[str, ...] = ()
+    down: bool = False
+    forbidden: bool = False
+    ranges: bool = True
+    flips: dict[str, int] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        self.asked.append(handler.path)
+        path = self.folder / handler.path.removeprefix("/set/")
+        before = self.asked.count(handler.path) - 1
+        fault = "503" if self.down else self.faults[before] if before < len(self.faults) else ""
+        if self.forbidden or fault == "503" or not path.is_file():
+            handler.send_response(403 if self.forbidden else 503 if fault else 404)
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+            return
+        if fault == "reset":
+            handler.connection.shutdown(socket.SHUT_RDWR)
+            handler.close_connection = True
+            return
+        self._send(handler, bytearray(path.read_bytes()), path.name, cut=fault == "cut")
+
+    def _send(self, handler: BaseHTTPRequestHandler, data: bytearray, name: str, cut: bool) -> None:
+        if self.flips.get(name, 0) > 0:
+            self.flips[name] -= 1
+            data[len(data) // 2] ^= 1
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", handler.headers.get("Range", "")) if self.ranges else None
+        first = int(asked[1]) if asked else 0
+        body = bytes(data[first:])
+        handler.send_response(206 if asked else 200)
+        if asked:
+            handler.send_header("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
+        handler.send_header("Content-Length", str(len(body)))
+        handler.send_header("Last-Modified", "Sun, 29 Nov 2026 00:00:00 GMT")
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            handler.wfile.write(body[: len(body) // 2] if cut else body)
+        if cut:
+            handler.close_connection = True
+
+
+@contextlib.contextmanager
+def serving(folder: Path, **how: object) -> Iterator[FolderServer]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            found.answer(self)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        found = FolderServer(f"http://127.0.0.1:{server.server_port}/set", folder, **how)  # type: ignore[arg-type]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield found
+        finally:
+            server.shutdown()
