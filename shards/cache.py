@@ -25,11 +25,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from shards.errors import DamageError, DiskFullError, FailureError, UsageError
-from shards.files import AtomicFile, sha256_of_bytes, write_atomic
+from shards.files import sha256_of_bytes, write_atomic
 from shards.layout import Layout
 from shards.metadata import MAX_JSON, info_from_bytes
 from shards.schema import DatasetInfo
-from shards.store import Store, is_address
+from shards.store import INFO, Store, is_address, open_store
 
 FOLDER, SIZE = "SEQJEPA_CACHE", "SEQJEPA_CACHE_SIZE"
 ORIGIN, IN_USE = ".origin.json", ".in-use"
@@ -56,9 +56,9 @@ def local_folder(place: str | Path) -> Path:
     """
     if not is_address(place):
         return Path(place)
-    store = Store(str(place).rstrip("/"))
-    data = store.read("_meta/dataset.json", MAX_JSON)
-    info = info_from_bytes(data, f"{store.address}/_meta/dataset.json")
+    store = open_store(str(place))
+    data = store.read(INFO, MAX_JSON)
+    info = info_from_bytes(data, f"{store.address}/{INFO}")
     digest = sha256_of_bytes(store.address.encode() + data)[:16]
     root = cache_folder() / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', info.name).strip('.-') or 'set'}-{digest}"
     if not is_cached(root):
@@ -88,7 +88,7 @@ def fetch(root: Path, info: DatasetInfo, splits: Iterable[str] | None = None, ta
     wanted = [file for file in files if not _is_there(file) and (tars or file.path.suffix != ".tar")]
     if not wanted:
         return
-    store = Store(_origin(root))
+    store = open_store(_origin(root))
     make_room(root, sum(file.size for file in wanted), store.address)
     total = sum(file.size for file in wanted)
     with (
@@ -171,19 +171,9 @@ def _fetch_file(store: Store, root: Path, file: _File, on_bytes: Callable[[int],
             on_bytes(file.size)
             return
         try:
-            _write(store, file, on_bytes)
+            store.fetch(file.name, file.path, file.sha256, on_bytes)
         except DamageError:
-            _write(store, file, lambda count: None)
-
-
-def _write(store: Store, file: _File, on_bytes: Callable[[int], object]) -> None:
-    written = AtomicFile(file.path)
-    try:
-        store.download(file.name, written.write, file.sha256, on_bytes)
-        written.publish()
-    except BaseException:
-        written.discard()
-        raise
+            store.fetch(file.name, file.path, file.sha256, lambda count: None)
 
 
 @contextmanager
@@ -231,6 +221,7 @@ def _remove(folder: Path) -> bool:
         for path in (folder / "_meta").iterdir():
             path.unlink()
         (folder / "_meta").rmdir()
+        shutil.rmtree(folder / ".cache", ignore_errors=True)  # huggingface_hub's notes of what it fetched
         (folder / IN_USE).unlink()
         folder.rmdir()
     return True

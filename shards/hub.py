@@ -50,6 +50,10 @@ class HubAddress:
         """Without the revision."""
         return HubAddress(self.kind, self.repo)
 
+    def at(self, revision: str) -> HubAddress:
+        """The same repository at a branch, tag or commit."""
+        return HubAddress(self.kind, self.repo, revision)
+
 
 @dataclass(frozen=True)
 class RemoteFile:

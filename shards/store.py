@@ -1,6 +1,7 @@
-"""A folder in an object store: s3://, gs://, az://, http:// or https://, read through obstore (extra `remote`).
+"""A folder in an object store: s3://, gs://, az://, http:// or https://, read through obstore (extra `remote`); or a
+data set on the Hugging Face hub, hf://datasets/USER/REPO (shards/hub.py).
 
-Credentials, regions and endpoints are obstore's own business: the environment's AWS_…, GOOGLE_…, AZURE_….
+Credentials, regions and endpoints are the libraries' own business: the environment's AWS_…, GOOGLE_…, AZURE_…, HF_….
 """
 
 from __future__ import annotations
@@ -14,16 +15,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from shards.errors import DamageError, FailureError, FormatError, UsageError, reason_of
 from shards.extras import missing
+from shards.files import AtomicFile, sha256_of_file
+from shards.hub import HubAddress, HubFolder, open_hub, parse_address
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-SCHEMES = ("s3", "gs", "az", "http", "https")
+SCHEMES = ("s3", "gs", "az", "http", "https", "hf")
 ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.DOTALL)
+INFO = "_meta/dataset.json"
 CHUNK = 4 << 20
 TRIES = 6
 """Attempts without a byte of progress, after obstore's own retries of a request."""
@@ -35,40 +40,94 @@ def is_address(place: object) -> bool:
     return isinstance(place, str) and ADDRESS.fullmatch(place) is not None
 
 
+class Store(Protocol):
+    """The folder at `address`."""
+
+    @property
+    def address(self) -> str: ...
+
+    def read(self, name: str, most: int) -> bytes:
+        """A whole file of at most `most` bytes. FormatError: it is not there. FailureError: it cannot be read.
+
+        UsageError: nobody may read it with these credentials. DamageError: it has more bytes.
+        """
+        ...
+
+    def fetch(self, name: str, path: Path, sha256: str, on_bytes: Callable[[int], object]) -> None:
+        """A file to `path`, whole or not at all. DamageError: its sha256 is another. Else as read."""
+        ...
+
+
+def open_store(address: str) -> Store:
+    """UsageError: an address of another form, or a package that is missing."""
+    found = ADDRESS.fullmatch(address)
+    if not found or found[1] not in SCHEMES or not found[2].strip("/"):
+        known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+        raise UsageError(f"{address!r:.200} is no address of a folder; known are {known}")
+    if found[1] == "hf":
+        return HubStore(parse_address(address, "dataset"))
+    if "@" in found[2].partition("/")[0]:
+        raise UsageError("an address holds no user name or password; obstore takes them from the environment")
+    return ObjectStoreFolder(address.rstrip("/"))
+
+
 @dataclass(frozen=True)
-class Store:
-    """The folder at `address`. UsageError: an address of another form, or one that nobody may read."""
+class HubStore:
+    """A data set on the hub, at the commit that its revision is now."""
+
+    where: HubAddress
+
+    @property
+    def address(self) -> str:
+        return str(self._folder.address.at(self._folder.commit))
+
+    def read(self, name: str, most: int) -> bytes:
+        path = self._folder.root / name
+        if not path.is_file():
+            raise _not_there(self.address, name)
+        if path.stat().st_size > most:
+            raise _too_large(self.address, name, most)
+        return path.read_bytes()
+
+    def fetch(self, name: str, path: Path, sha256: str, on_bytes: Callable[[int], object]) -> None:
+        root = path.parents[name.count("/")]
+        self._folder.fetch([name], root)
+        if sha256_of_file(path, on_bytes) != sha256:
+            path.unlink()
+            raise _damaged(self.address, name)
+
+    @cached_property
+    def _folder(self) -> HubFolder:
+        return open_hub(self.where, [INFO, "README.md"])
+
+
+@dataclass(frozen=True)
+class ObjectStoreFolder:
+    """What obstore reads."""
 
     address: str
 
-    def __post_init__(self) -> None:
-        found = ADDRESS.fullmatch(self.address)
-        if not found or found[1] not in SCHEMES or not found[2].strip("/"):
-            known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-            raise UsageError(f"{self.address!r:.200} is no address of a folder; known are {known}")
-        if "@" in found[2].partition("/")[0]:
-            raise UsageError("an address holds no user name or password; obstore takes them from the environment")
-
     def read(self, name: str, most: int) -> bytes:
-        """A whole object of at most `most` bytes. FormatError: it is not there. FailureError: it cannot be read."""
         parts: list[bytes] = []
         for part in self._parts(name):
             parts.append(part)
             if sum(map(len, parts)) > most:
-                raise DamageError(f"{self.address}/{name} has more than {most} bytes, which no set of ours has")
+                raise _too_large(self.address, name, most)
         return b"".join(parts)
 
-    def download(
-        self, name: str, write: Callable[[bytes], object], sha256: str, on_bytes: Callable[[int], object]
-    ) -> None:
-        """Passes an object to `write`, part after part. DamageError, after the last part: its sha256 is another."""
-        digest = hashlib.sha256()
-        for part in self._parts(name):
-            digest.update(part)
-            write(part)
-            on_bytes(len(part))
-        if digest.hexdigest() != sha256:
-            raise DamageError(f"{self.address}/{name} is damaged (its sha256 is not what dataset.json says)")
+    def fetch(self, name: str, path: Path, sha256: str, on_bytes: Callable[[int], object]) -> None:
+        digest, file = hashlib.sha256(), AtomicFile(path)
+        try:
+            for part in self._parts(name):
+                digest.update(part)
+                file.write(part)
+                on_bytes(len(part))
+            if digest.hexdigest() != sha256:
+                raise _damaged(self.address, name)
+            file.publish()
+        except BaseException:
+            file.discard()
+            raise
 
     def _parts(self, name: str) -> Iterator[bytes]:
         """Of one object. A body that breaks off is gone on with where it stopped; pauses grow, with jitter."""
@@ -109,7 +168,7 @@ class Store:
         from obstore import exceptions as known
 
         if isinstance(error, known.NotFoundError | FileNotFoundError):  # obstore raises either
-            raise FormatError(f"{self.address}/{name} is not there; give the address of a shard set") from None
+            raise _not_there(self.address, name) from None
         if isinstance(error, known.PermissionDeniedError | known.UnauthenticatedError | PermissionError):
             raise UsageError(
                 f"{self.address}/{name} may not be read with these credentials; see docs/remote.md ({_first(error)})"
@@ -133,6 +192,18 @@ class Store:
             )
         except Exception as error:  # whatever obstore does not understand of the address or the environment
             raise UsageError(f"{self.address}: {_first(error)}") from None
+
+
+def _not_there(address: str, name: str) -> FormatError:
+    return FormatError(f"{address}/{name} is not there; give the address of a shard set")
+
+
+def _too_large(address: str, name: str, most: int) -> DamageError:
+    return DamageError(f"{address}/{name} has more than {most} bytes, which no set of ours has")
+
+
+def _damaged(address: str, name: str) -> DamageError:
+    return DamageError(f"{address}/{name} is damaged (its sha256 is not what dataset.json says)")
 
 
 def _endpoint() -> str:

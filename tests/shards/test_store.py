@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from folder_server import serving
+from hub_server import COMMIT, REPO, use_hub
+from hub_server import serving as serve_hub
 from typer.testing import CliRunner
 
 import cli
@@ -145,7 +147,7 @@ def test_a_flipped_byte_on_the_way_is_fetched_again_and_one_in_the_store_is_foun
 @pytest.mark.parametrize(
     ("address", "error", "said"),
     [
-        ("ftp://host/set", UsageError, "known are s3://, gs://, az://, http://, https://"),
+        ("ftp://host/set", UsageError, "known are s3://, gs://, az://, http://, https://, hf://"),
         ("s3://", UsageError, "is no address of a folder"),
         ("http://user:secret@host/set", UsageError, "an address holds no user name or password"),
     ],
@@ -257,6 +259,17 @@ def test_a_folder_with_a_colon_is_a_folder(tmp_path):
     assert local_folder(tmp_path) == tmp_path
     with pytest.raises(FormatError, match="is not a folder"):
         ShardSet.open("a:b/c")
+
+
+def test_a_data_set_on_the_hub(folder, cached, tmp_path, monkeypatch):
+    with serve_hub(folder) as hub:
+        use_hub(hub, tmp_path, monkeypatch)
+        same_views(f"hf://datasets/{REPO}", folder)
+        assert f"hf://datasets/{REPO}@{COMMIT}" in (sets_in(cached)[0] / cache.ORIGIN).read_text()
+        fetched = [name for name in hub.loaded if name.endswith(".tar")]
+        assert sorted(fetched) == [f"train-{n:06d}.tar" for n in range(SHARDS)]
+        same_views(f"hf://{REPO}", folder)
+        assert [name for name in hub.loaded if name.endswith(".tar")] == fetched
 
 
 @pytest.mark.tools
