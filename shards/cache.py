@@ -12,6 +12,7 @@ that were used least recently make room.
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import os
 import re
@@ -29,7 +30,7 @@ from shards.files import sha256_of_bytes, write_atomic
 from shards.layout import Layout
 from shards.metadata import MAX_JSON, info_from_bytes
 from shards.schema import DatasetInfo
-from shards.store import INFO, Store, is_address, open_store
+from shards.store import INFO, Store, as_address, open_store
 
 FOLDER, SIZE = "SEQJEPA_CACHE", "SEQJEPA_CACHE_SIZE"
 ORIGIN, IN_USE = ".origin.json", ".in-use"
@@ -54,9 +55,14 @@ def local_folder(place: str | Path) -> Path:
 
     UsageError: an address that nothing can be read from. FormatError: no set there. FailureError: the store is down.
     """
-    if not is_address(place):
-        return Path(place)
-    store = open_store(str(place))
+    address = as_address(place)
+    return _mirror(address) if address else Path(place)
+
+
+@functools.cache
+def _mirror(address: str) -> Path:
+    """Asked once in a process, which sees one set to its end."""
+    store = open_store(address)
     data = store.read(INFO, MAX_JSON)
     info = info_from_bytes(data, f"{store.address}/{INFO}")
     digest = sha256_of_bytes(store.address.encode() + data)[:16]

@@ -40,23 +40,9 @@ Workers = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-
-
-def set_folder(place: str) -> Path:
-    """A folder as it is; an address of a store as the folder in the cache that stands for it (shards/cache.py)."""
-    if "://" not in place:
-        return Path(place)
-    from shards.cache import local_folder
-
-    return local_folder(place)
-
-
-Shards = Annotated[
-    Path,
-    typer.Option("--shards", metavar="DIR", parser=set_folder, help="Folder of a shard set, or its address (s3:// …)."),
-]
+Shards = Annotated[Path, typer.Option("--shards", help="Folder of a shard set, or its address, as s3://bucket/set.")]
 ShardFolder = Annotated[
-    Path, typer.Argument(help="Folder of a shard set, or its address (s3:// …).", metavar="DIR", parser=set_folder)
+    Path, typer.Argument(help="Folder of a shard set, or its address, as s3://bucket/set.", metavar="DIR")
 ]
 
 log = logging.getLogger(__name__)

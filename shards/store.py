@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 SCHEMES = ("s3", "gs", "az", "http", "https", "hf")
 ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.DOTALL)
+OF_A_PATH = re.compile(rf"({'|'.join(SCHEMES)}):/(?!/)")
+"""How an address begins that was made a Path, which drops its second slash."""
 INFO = "_meta/dataset.json"
 CHUNK = 4 << 20
 TRIES = 6
@@ -35,9 +37,10 @@ TRIES = 6
 LONGEST_PAUSE = 8.0  # seconds
 
 
-def is_address(place: object) -> bool:
-    """Whether text names a place in a store, and not a path."""
-    return isinstance(place, str) and ADDRESS.fullmatch(place) is not None
+def as_address(place: str | Path) -> str:
+    """What names a place in a store, also after it was made a Path; "" for a path."""
+    text = OF_A_PATH.sub(r"\1://", str(place), count=1) if OF_A_PATH.match(str(place)) else str(place)
+    return text if ADDRESS.fullmatch(text) else ""
 
 
 class Store(Protocol):

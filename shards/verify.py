@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from shards.cache import fetch
+from shards.cache import fetch, local_folder
 from shards.environment import pass_environment_on
 from shards.errors import DamageError, FormatError, SeqJepaError
 from shards.files import sha256_of_file
@@ -60,7 +60,7 @@ def verify(path: str | Path, *, progress: bool = False) -> VerifyReport:
 
     FormatError: not a finished set, or one of a newer version; anything else that is wrong is in the report.
     """
-    layout = Layout(Path(path))
+    layout = Layout(local_folder(path))
     require_finished(layout)
     try:
         info = read_info(layout.root)

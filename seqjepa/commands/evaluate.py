@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from shards.console import AsJson, Device, Shards, print_json, set_folder
+from shards.console import AsJson, Device, Shards, print_json
 
 
 def evaluate_command(
@@ -18,7 +18,7 @@ def evaluate_command(
     ] = "probes",
     ood: Annotated[
         Path | None,
-        typer.Option(parser=set_folder, help="Shards with rotations that training never saw: probes see them too."),
+        typer.Option(help="Shards with rotations that training never saw: probes are shown them too."),
     ] = None,
     untrained: Annotated[
         bool, typer.Option("--untrained", help="The same model at its initial weights, as the floor.")
