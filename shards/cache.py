@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import functools
 import json
+import logging
 import os
 import re
 import shutil
@@ -31,6 +32,8 @@ from shards.layout import Layout
 from shards.metadata import MAX_JSON, info_from_bytes
 from shards.schema import DatasetInfo
 from shards.store import INFO, Store, as_address, open_store
+
+log = logging.getLogger(__name__)
 
 FOLDER, SIZE = "SEQJEPA_CACHE", "SEQJEPA_CACHE_SIZE"
 ORIGIN, IN_USE = ".origin.json", ".in-use"
@@ -147,7 +150,9 @@ def _begin(root: Path, store: Store, data: bytes, info: DatasetInfo) -> None:
     """The folder with what every reader needs. Several processes may do so at the same time."""
     readme = store.read("README.md", MAX_README)
     if sha256_of_bytes(readme) != info.readme_sha256:
-        raise DamageError(f"{store.address}/README.md is damaged (its sha256 is not what dataset.json says)")
+        log.warning(
+            "%s/README.md was edited since the set was written; its shards are read all the same", store.address
+        )
     (root / "_meta").mkdir(parents=True, exist_ok=True)
     with _locked(root / ".lock-begin"):
         write_atomic(root / "README.md", readme)
