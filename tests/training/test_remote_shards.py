@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from cli import seqjepa_app
 from seqjepa import open_sequences
-from seqjepa.training.loggers import TIMING
+from seqjepa.training.metrics_log import TIMING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shards"))
 from folder_server import serving
