@@ -74,7 +74,7 @@ def load_recipe(recipe: str | Path = "", overrides: Sequence[str] = ()) -> RunCo
     """A recipe (none: the defaults) with `a.b=c` overrides applied in order, validated.
 
     Values after `=` are TOML; what is not TOML is taken as a string, so that `model.backbone=resnet34` works. Where one
-    chooses an encoder of timm, the recipe's settings of ResNets (width, stem) fall away.
+    chooses an encoder of timm, what was set before of ResNets (width, stem) falls away.
     Raises ConfigError with every mistake in one line.
     """
     table: Table = {}
@@ -83,8 +83,6 @@ def load_recipe(recipe: str | Path = "", overrides: Sequence[str] = ()) -> RunCo
         # Sections are copied, since overrides write into them; a deep copy would end at 1000 levels of a file.
         sections = {key: dict(value) if isinstance(value, dict) else value for key, value in found.settings.items()}
         table = {"name": found.name, **sections}
-        if chooses_timm(overrides) and "model" in sections:
-            table["model"] = {k: v for k, v in sections["model"].items() if f"model.{k}" not in OF_RESNETS}
     mistakes = [m for m in (_override(table, o) for o in overrides) if m]
     if mistakes:
         raise ConfigError("; ".join(mistakes))
@@ -166,6 +164,9 @@ def _override(table: Table, assignment: str) -> str | None:
             return f"--set {key}: {name} holds a value, not a table"
         table = child
     table[last] = toml_value(value.strip())
+    if chooses_timm([assignment]):
+        for name in OF_RESNETS:
+            table.pop(name.removeprefix("model."), None)
     return None
 
 

@@ -155,6 +155,7 @@ def test_recipes_of_resnets_take_encoders_of_timm() -> None:
     assert load_recipe("synth-tiny").model.width == 0.25
     assert load_recipe("synth-tiny", [choose]).model.width == 1.0
     assert load_recipe("synth-tiny", [choose, "model.width=0.5"]).model.width == 0.5  # refused when it is built
+    assert load_recipe("synth-tiny", ["model.stem=cifar", choose]).model.stem == "standard"  # in a grid's order
     assert load_recipe("stl-pls-M4", ['model.backbone="timm:test_vit"']).model.stem == "standard"
     choice = Choice("views-tiny", ("model.stem=cifar", "data.order=window"), "small views")
     assert choice.without([choose]).settings == ("data.order=window",)
