@@ -118,6 +118,16 @@ class ObjectStoreFolder:
                 raise _too_large(self.address, name, most)
         return b"".join(parts)
 
+    def size(self, name: str) -> int:
+        """Bytes of an object. Errors as read."""
+        import obstore
+
+        try:
+            return int(obstore.head(self.opened, name)["size"])
+        except Exception as error:
+            reason = self._transient(error, name)
+            raise FailureError(f"cannot read {self.address}/{name}: {reason}; try again later") from None
+
     def fetch(self, name: str, path: Path, sha256: str, on_bytes: Callable[[int], object]) -> None:
         digest, file = hashlib.sha256(), AtomicFile(path)
         try:
@@ -156,7 +166,7 @@ class ObjectStoreFolder:
         import obstore
 
         options: Any = {"range": {"offset": start}} if start and ranges else None
-        found = obstore.get(self._opened, name, options=options)
+        found = obstore.get(self.opened, name, options=options)
         received = start if options else 0
         for part in found.stream(min_chunk_size=CHUNK):
             fresh = bytes(part)[max(0, start - received) :]
@@ -181,7 +191,7 @@ class ObjectStoreFolder:
         return _first(error)
 
     @cached_property
-    def _opened(self) -> ObjectStore:
+    def opened(self) -> ObjectStore:
         try:
             from obstore.store import from_url
         except ImportError as error:

@@ -13,7 +13,7 @@ from shards.hub_options import DryRun, Licence, Message, NewCard, Public, Verify
 
 def push_set_command(
     folder: ShardFolder,
-    address: Annotated[str, typer.Argument(help="hf://datasets/USER/REPO.", metavar="ADDRESS")],
+    address: Annotated[str, typer.Argument(help="hf://datasets/USER/REPO, or s3://, gs://, az://.", metavar="ADDRESS")],
     public: Public = False,
     licence: Licence = "",
     message: Message = "",
@@ -22,18 +22,21 @@ def push_set_command(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Push a shard set to the Hugging Face hub, where `datasets.load_dataset("USER/REPO")` opens it.
+    """Push a shard set to the Hugging Face hub, where `datasets.load_dataset("USER/REPO")` opens it, or to a bucket.
 
     A new repository is private unless --public makes it one that anybody can read; the licence of the images is for
     you to know. Every byte is verified before. Stopped, the same command goes on; what is there already is not sent
-    again. --dry-run shows the card and the files, and asks the hub nothing.
+    again. --dry-run shows the card and the files, and asks the hub nothing. In a bucket nothing is ever overwritten.
 
     \b
     Examples:
       seqjepa-data push shards/3die hf://datasets/me/3die --dry-run
       seqjepa-data push shards/3die hf://datasets/me/3die --licence cc-by-nc-4.0
       seqjepa-data push shards/synth hf://datasets/me/3die-synth --public --licence mit
+      seqjepa-data push shards/3die s3://bucket/shards/3die
     """
+    if not address.startswith("hf:"):
+        return _push_to_store(folder, address, verify, dry_run, as_json)
     from shards.hub_push import PushOptions
     from shards.hub_sets import prepare_set, push_set
 
@@ -44,6 +47,26 @@ def push_set_command(
         return show_dry_run(prepared.address, prepared.card.decode(), sizes, as_json)
     pushed, stays = push_set(prepared, options)
     return show_pushed(prepared.address, pushed, sizes, stays, as_json)
+
+
+def _push_to_store(folder: Path, address: str, check: bool, dry_run: bool, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from shards.describe import human_bytes
+    from shards.store_push import push_to_store, set_files
+
+    if dry_run:
+        sizes = {name: path.stat().st_size for name, path in set_files(folder).items()}
+        if as_json:
+            return print_json({"address": address, "dry_run": True, "files": sizes})
+        lines = [f"{human_bytes(size):>10}  {name}" for name, size in sizes.items()]
+        return typer.echo("\n".join([*lines, f"{human_bytes(sum(sizes.values())):>10}  would go to {address}"]))
+    pushed = push_to_store(folder, address, check=check, progress=not as_json)
+    if as_json:
+        return print_json(asdict(pushed))
+    return typer.echo(
+        f"{pushed.address}: {len(pushed.sent)} files sent, {pushed.unchanged} were there; {human_bytes(pushed.bytes)}"
+    )
 
 
 def pull_set_command(

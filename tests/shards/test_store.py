@@ -277,8 +277,64 @@ def test_a_data_set_on_the_hub(folder, cached, tmp_path, monkeypatch):
         assert [name for name in hub.loaded if name.endswith(".tar")] == fetched
 
 
+@pytest.fixture
+def bucket(tmp_path, monkeypatch) -> Path:
+    """A folder that stands for s3://bucket."""
+    from obstore.store import LocalStore
+
+    (tmp_path / "bucket").mkdir()
+    opened = property(
+        lambda self: LocalStore(tmp_path / "bucket" / self.address.removeprefix("s3://bucket/"), mkdir=True)
+    )
+    monkeypatch.setattr(store.ObjectStoreFolder, "opened", opened)
+    return tmp_path / "bucket"
+
+
+def push(folder: Path, address: str, *more: str):
+    return CliRunner().invoke(cli.seqjepa_data_app, ["push", str(folder), address, *more])
+
+
+def test_a_set_is_pushed_once_and_read_back(folder, cached, bucket):
+    assert "train-000000.tar" in push(folder, "s3://bucket/set", "--dry-run").output
+    assert not list(bucket.iterdir())
+    done = push(folder, "s3://bucket/set")
+    assert done.exit_code == 0, done.output
+    assert f"{SHARDS + 5} files sent, 0 were there" in done.output
+    same_views("s3://bucket/set", folder)
+    again = push(folder, "s3://bucket/set", "--json")
+    assert json.loads(again.stdout)["sent"] == []
+
+
+def test_a_push_goes_on_and_never_overwrites(folder, cached, bucket, tmp_path):
+    assert push(folder, "s3://bucket/set").exit_code == 0
+    (bucket / "set/_meta/dataset.json").unlink()
+    (bucket / "set/train-000003.tar").unlink()
+    with pytest.raises(FormatError, match="is not there"):
+        ShardSet.open("s3://bucket/set")
+    assert json.loads(push(folder, "s3://bucket/set", "--json").stdout)["sent"] == [store.INFO, "train-000003.tar"]
+    before = {path: path.read_bytes() for path in bucket.rglob("*") if path.is_file()}
+    refused = push(write_set(tmp_path / "other", seed=1), "s3://bucket/set")
+    assert refused.exit_code == 2
+    assert "is there and is of another set; push to another address" in refused.output
+    assert {path: path.read_bytes() for path in bucket.rglob("*") if path.is_file()} == before
+    refused = push(folder, "https://host/set")
+    assert refused.exit_code == 2
+    assert "can be read only; sets are pushed to s3://, gs://, az://, hf://" in refused.output
+
+
+def test_a_damaged_set_is_not_pushed(cached, bucket, tmp_path):
+    damaged = write_set(tmp_path / "damaged")
+    data = bytearray((damaged / "train-000000.tar").read_bytes())
+    data[700] ^= 1
+    (damaged / "train-000000.tar").write_bytes(data)
+    refused = push(damaged, "s3://bucket/set")
+    assert refused.exit_code == 1
+    assert "is not sound: train-000000.tar: sha256 differs" in refused.output
+    assert not list(bucket.rglob("*.tar"))
+
+
 @pytest.mark.tools
-def test_s3(folder, cached, monkeypatch):
+def test_s3(folder, cached, monkeypatch, tmp_path):
     """moto's server stands for S3: signed requests, ranges, errors as XML."""
     import boto3
     from moto.server import ThreadedMotoServer
@@ -292,11 +348,11 @@ def test_s3(folder, cached, monkeypatch):
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
         client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
         client.create_bucket(Bucket="bucket")
-        for path in folder.rglob("*"):
-            if path.is_file():
-                client.upload_file(str(path), "bucket", f"some/set/{path.relative_to(folder)}")
+        assert push(folder, "s3://bucket/some/set").exit_code == 0
         same_views("s3://bucket/some/set", folder)
         with pytest.raises(FormatError, match=r"s3://bucket/other/_meta/dataset.json is not there"):
             ShardSet.open("s3://bucket/other")
+        assert json.loads(push(folder, "s3://bucket/some/set", "--json").stdout)["sent"] == []
+        assert push(write_set(tmp_path / "other", seed=1), "s3://bucket/some/set").exit_code == 2
     finally:
         server.stop()

@@ -1,0 +1,119 @@
+"""A finished set into an object store: each file under its final name, never overwritten, dataset.json last.
+
+Until dataset.json is there, no reader sees a set. Stopped at any moment, the same command goes on; somebody else's
+files are left as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from shards.errors import DamageError, FailureError, UsageError
+from shards.files import sha256_of_bytes
+from shards.layout import Layout
+from shards.reader import ShardSet
+from shards.store import INFO, ObjectStoreFolder, as_address, open_store
+from shards.verify import verify
+
+WRITABLE = ("s3", "gs", "az")
+AT_ONCE = 4
+"""Files in memory at the same time, each whole: a store creates an object in one request, or not at all."""
+
+
+@dataclass(frozen=True)
+class StorePush:
+    """What there is at `address` now. sent: files that were not there before."""
+
+    address: str
+    sent: list[str] = field(default_factory=list)
+    unchanged: int = 0
+    bytes: int = 0
+
+
+def set_files(folder: Path) -> dict[str, Path]:
+    """Every file of a finished set by its name, dataset.json last."""
+    info, layout = ShardSet.open(folder).info, Layout(folder)
+    files = {"README.md": layout.readme}
+    for split in info.splits.values():
+        files |= {f"{entry.name}.tar": layout.shard(entry.name) for entry in split.shards}
+        files[split.index] = folder / split.index
+    return {**files, INFO: layout.info}
+
+
+def push_to_store(folder: Path, address: str | Path, *, check: bool = True, progress: bool = True) -> StorePush:
+    """Sends what is not there. `check`: every byte of the set is read before, and held against its checksum.
+
+    UsageError: no address that can be written to, or another set is there. FormatError: not a finished set.
+    DamageError: it is not sound. FailureError: the store is down.
+    """
+    store = _writable(as_address(address) or str(address))
+    files = set_files(folder)
+    problems = verify(folder, progress=progress).problems if check else []
+    if problems:
+        raise DamageError(f"{folder} is not sound: {'; '.join(problems[:3])}; see `seqjepa-data verify`")
+    *rest, last = files
+    total = sum(path.stat().st_size for path in files.values())
+    sent: list[str] = []
+    with tqdm(total=total, unit="B", unit_scale=True, desc="push", disable=None if progress else True) as bar:
+
+        def send(name: str) -> None:
+            data = files[name].read_bytes()
+            if _create(store, name, data):
+                sent.append(name)
+            bar.update(len(data))
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            for done in [pool.submit(send, name) for name in rest]:
+                done.result()
+        send(last)
+    return StorePush(store.address, sorted(sent), len(files) - len(sent), total)
+
+
+def _writable(address: str) -> ObjectStoreFolder:
+    store = open_store(address)
+    scheme = address.partition("://")[0]
+    if scheme not in WRITABLE or not isinstance(store, ObjectStoreFolder):
+        known = ", ".join(f"{known}://" for known in (*WRITABLE, "hf"))
+        raise UsageError(f"{address} can be read only; sets are pushed to {known}")
+    return store
+
+
+def _create(store: ObjectStoreFolder, name: str, data: bytes) -> bool:
+    """Whether the object is new; False: the same is there. UsageError: another one is."""
+
+    def put() -> bool:
+        import obstore
+        from obstore.exceptions import AlreadyExistsError
+
+        how: Any = {"mode": "create", "use_multipart": False}
+        try:
+            obstore.put(store.opened, name, data, **how)
+        except (AlreadyExistsError, FileExistsError):
+            return False
+        return True
+
+    if _tried(put, f"{store.address}/{name}"):
+        return True
+    there = store.read(name, len(data)) if store.size(name) == len(data) else b""
+    if sha256_of_bytes(there) != sha256_of_bytes(data):
+        raise UsageError(f"{store.address}/{name} is there and is of another set; push to another address")
+    return False
+
+
+def _tried(put: Callable[[], bool], what: str) -> bool:
+    """obstore tries again what may pass; what does not is one line."""
+    from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+
+    try:
+        return put()
+    except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
+        raise UsageError(f"{what} may not be written with these credentials; see docs/remote.md") from error
+    except (BaseError, OSError) as error:
+        reason = " ".join(str(error).split()).split(" Debug source:")[0][:300]
+        raise FailureError(f"cannot write {what}: {reason}; the same command goes on") from error
