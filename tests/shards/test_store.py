@@ -283,10 +283,11 @@ def bucket(tmp_path, monkeypatch) -> Path:
     from obstore.store import LocalStore
 
     (tmp_path / "bucket").mkdir()
-    opened = property(
-        lambda self: LocalStore(tmp_path / "bucket" / self.address.removeprefix("s3://bucket/"), mkdir=True)
-    )
-    monkeypatch.setattr(store.ObjectStoreFolder, "opened", opened)
+
+    def open_folder(self: store.ObjectStoreFolder) -> LocalStore:
+        return LocalStore(tmp_path / "bucket" / self.address.removeprefix("s3://bucket/"), mkdir=True)
+
+    monkeypatch.setattr(store.ObjectStoreFolder, "opened", property(open_folder))
     return tmp_path / "bucket"
 
 
