@@ -269,9 +269,10 @@ def _explained(what: str, done: str, error: Exception) -> Exception | None:
     if status == 429:
         return FailureError(f"{what}: the hub asks for fewer requests; wait some minutes, the same command goes on")
     reason = _first(theirs[-1] if theirs else error)
-    if type(error).__name__ in ("OfflineModeIsEnabled", "ConnectError", "ConnectTimeout") or isinstance(
-        error, ConnectionError
-    ):
+    if "xet-write-token" in reason and "404" in reason:
+        return FailureError(f"{what}: the server there has no Xet storage; set HF_HUB_DISABLE_XET=1 and push again")
+    unreached = ("OfflineModeIsEnabled", "ConnectError", "ConnectTimeout", "ConnectionError")
+    if isinstance(error, ConnectionError) or any(type(one).__name__ in unreached for one in chain):
         return FailureError(f"{what}: the hub cannot be reached ({reason}); the same command goes on")
     return FailureError(f"{what}: cannot be {done} ({reason}); the same command goes on")
 

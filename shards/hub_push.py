@@ -28,6 +28,7 @@ from shards.hub import (
     no_bars,
     parse_address,
     quiet,
+    require_hub,
 )
 
 AT_ONCE = 8
@@ -74,16 +75,22 @@ def push_target(address: str, kind: Kind) -> HubAddress:
     return where
 
 
+def require_login(address: HubAddress | str) -> None:
+    """UsageError where huggingface_hub is not installed, or knows no token."""
+    require_hub()
+    from huggingface_hub import get_token
+
+    if not get_token():
+        raise UsageError(f"{address}: you are not logged in; `hf auth login`, or set HF_TOKEN")
+
+
 def open_for_push(address: HubAddress, public: bool) -> Listing:
     """What the repository holds; it is made where there is none.
 
     UsageError: not logged in, no permission, or it is public and `public` was not asked for, or the other way round.
     """
+    require_login(address)
     api = hub_api()
-    from huggingface_hub import get_token
-
-    if not get_token():
-        raise UsageError(f"{address}: you are not logged in; `hf auth login`, or set HF_TOKEN")
     try:
         listing = list_repo(address)
     except UsageError as error:

@@ -9,6 +9,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -33,7 +34,8 @@ KINDS = {"models": "model", "datasets": "dataset"}
 class Act:
     """How the next request of `method` whose path holds `path` is answered instead.
 
-    cut: with only so many bytes of what it should be. skip: so many such requests are answered well before.
+    cut: with only so many bytes of what it should be. skip: so many such requests are answered well before. hang: not
+    before the server ends.
     """
 
     method: str
@@ -41,6 +43,7 @@ class Act:
     status: int = 0
     cut: int | None = None
     skip: int = 0
+    hang: bool = False
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -84,6 +87,7 @@ class Hub:
     objects: dict[str, bytes] = field(default_factory=dict)
     sent: list[int] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
 
     def names(self) -> list[str]:
         return sorted(self.repos["dataset", REPO].files())
@@ -105,6 +109,7 @@ def serving(folder: Path | None = None) -> Iterator[Hub]:
     try:
         yield hub
     finally:
+        hub.ended.set()
         server.shutdown()
         server.server_close()
         thread.join()
@@ -118,8 +123,16 @@ def use_hub(server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path / "hf" / "assets"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)  # the server speaks Git LFS
+    monkeypatch.setattr(
+        "huggingface_hub.constants.HF_HUB_DISABLE_XET", True, raising=False
+    )  # the server speaks Git LFS
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)  # between its attempts
+
+
+def environment(server: Hub, home: Path) -> dict[str, str]:
+    """The same for a process of its own."""
+    asked = {"HF_ENDPOINT": server.address, "HF_TOKEN": TOKEN, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
+    return {**os.environ, **asked}
 
 
 def is_large(name: str, size: int) -> bool:
@@ -168,6 +181,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif act:
             self.hub.acts.remove(act)
             self.cut = act.cut
+            if act.hang:
+                self.hub.ended.wait(60)
             if act.status:
                 return self._answer(b"{}", act.headers, act.status)
         try:

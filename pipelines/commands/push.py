@@ -37,9 +37,12 @@ def push_set_command(
     """
     if not address.startswith("hf:"):
         return _push_to_store(folder, address, verify, dry_run, as_json)
-    from shards.hub_push import PushOptions
+    from shards.hub_push import PushOptions, push_target, require_login
     from shards.hub_sets import prepare_set, push_set
 
+    where = push_target(address, "dataset")
+    if not dry_run:
+        require_login(where)
     options = PushOptions(public, licence, message, new_card)
     prepared = prepare_set(folder, address, options, check=verify)
     sizes = prepared.sizes()

@@ -35,8 +35,12 @@ def push_command(
       seqjepa push runs/3die-rot-M3 hf://me/3die-rot-M3 --licence cc-by-nc-4.0
       seqjepa push runs/3die-rot-M3 hf://me/3die-rot-M3 --public --message "300 epochs"
     """
-    from seqjepa.push import prepare_run, push_run
-    from shards.hub_push import PushOptions
+    from shards.hub_push import PushOptions, push_target, require_login
+
+    where = push_target(address, "model")
+    if not dry_run:
+        require_login(where)
+    from seqjepa.push import prepare_run, push_run  # torch: after what can be refused at once
 
     options = PushOptions(public, licence, message, new_card)
     prepared = prepare_run(run, address, options, state=state)
