@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -38,7 +39,19 @@ def python_blocks() -> list[Shown]:
 
 def command_lines() -> list[Shown]:
     """Every line of a block, fenced or indented, that calls one of our commands: the call itself, comments dropped."""
-    return [call for page in PAGES for block in _blocks(page) for call in _calls(block)]
+    return [call for page in PAGES for block in _blocks(page) for call in _calls(block)] + [
+        call for block in notebook_cells() if block.text.startswith("%%bash\n") for call in _calls(block)
+    ]
+
+
+def notebook_cells() -> list[Shown]:
+    """Every code cell of the notebooks; its line is the cell's number."""
+    return [
+        Shown(page.relative_to(ROOT), number, "".join(cell["source"]))
+        for page in sorted(ROOT.glob("docs/notebooks/*.ipynb"))
+        for number, cell in enumerate(json.loads(page.read_text(encoding="utf-8"))["cells"], 1)
+        if cell["cell_type"] == "code"
+    ]
 
 
 def inline_calls() -> list[Shown]:
@@ -83,4 +96,4 @@ def _numbered_calls(text: str) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(re.sub(r"\\\n *", " ", text).split("\n")):
         for part in re.split(r"&&|;|\||&(?:\s|$)", re.sub(r"(^|\s)#.*", "", line)):
             if call := re.search(rf"(?:^|Example: +|--no-python |[A-Z_]+=\S+ ){CALL}$", part.strip()):
-                yield number, re.sub(r" >+ *\S+$", "", call[1])
+                yield number, re.sub(r"(?: 2>&1| >+ *\S+)+$", "", call[1])

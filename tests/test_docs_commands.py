@@ -40,6 +40,7 @@ def test_there_are_lines_to_parse() -> None:
     assert len(LINES) > 70
     assert len(INLINE) > 20
     assert {"README.md", "docs/training.md", "docs/evaluation.md", "docs/images.md"} <= pages
+    assert {"docs/saccades.md", "docs/notebooks/first_run.ipynb", "docs/notebooks/world_model.ipynb"} <= pages
 
 
 @pytest.mark.parametrize("call", LINES, ids=str)

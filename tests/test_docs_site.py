@@ -13,6 +13,8 @@ from types import ModuleType
 
 import pytest
 
+import seqjepa
+
 ROOT = Path(__file__).resolve().parents[1]
 HOOKS = ROOT / "docs" / "hooks"
 PAGES = sorted(
@@ -65,7 +67,8 @@ def test_nothing_is_loaded_from_a_network(site: Path) -> None:
 def test_the_search_knows_the_api_and_works_from_the_disk(site: Path) -> None:
     index = json.loads((site / "search" / "search_index.json").read_text(encoding="utf-8"))
     places = {entry["location"] for entry in index["docs"]}
-    for name in ("seqjepa.load", "seqjepa.model.Model.rollout", "seqjepa.open_sequences", "seqjepa.webdataset"):
+    public = {f"seqjepa.{name}" for name in seqjepa.__all__}
+    for name in {*public, "seqjepa.model.Model.rollout", "seqjepa.model.RunActions.between"}:
         assert f"api/use.html#{name}" in places
     for name in ("seqjepa.losses.nt_xent", "seqjepa.methods.base.PredictsViews.predict"):
         assert f"api/training.html#{name}" in places

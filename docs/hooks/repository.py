@@ -76,5 +76,5 @@ def _target(root: Path, page: str, link: str) -> str:
 
 
 def _place(path: str) -> str:
-    """Where a file of the repository lies among the site's sources."""
-    return HOME.get(path, path.removeprefix(DOCS))
+    """Where a file of the repository lies among the site's sources; notebooks are pages (notebooks.py)."""
+    return re.sub(r"\.ipynb$", ".md", HOME.get(path, path.removeprefix(DOCS)))
