@@ -14,7 +14,7 @@ from train_helpers import SACCADES, make_saliency_shards, make_shards, metrics, 
 from seqjepa.training.train import train
 
 HERE = Path(__file__).parent
-SETTINGS = ["model.dropout=0.0", "optim.epochs=2"]
+SETTINGS = ["model.dropout=0.0", "optim.epochs=2", "train.monitor_epochs=1", 'train.loggers=["csv"]']
 SCRIPT = """
 import json, os, signal, sys, torch
 sys.path[:0] = [sys.argv[1]]
@@ -71,6 +71,8 @@ def test_losses_and_weights_equal_one_process(tmp_path, kind: str):
         assert one["samples"] == two["samples"] == 22
         for key in ("loss", "z_std", "agg_std", "probe_r2"):
             assert two[key] == pytest.approx(one[key], abs=1e-5 if key == "loss" else 1e-3)
+        assert two["z_rankme"] == pytest.approx(one["z_rankme"], rel=1e-2)  # the first rank measures, the other waits
+    assert len((tmp_path / "two" / "loggers" / "metrics.csv").read_text().splitlines()) == 3  # and one rank logs
     one, two = (load_file(tmp_path / run / "model.safetensors") for run in ("one", "two"))
     assert set(one) == set(two)
     # AdamW divides by the gradient's own size: where that is nothing but rounding, one step may differ by all of lr.
