@@ -25,7 +25,7 @@ from seqjepa.training.loggers import Status
 from seqjepa.training.loggers.process import Loggers
 from seqjepa.training.representation import RepresentationMonitor, Sample
 from seqjepa.training.stopping import Interrupted
-from shards.errors import SeqJepaError, reason_of
+from shards.errors import reason_of
 from shards.files import write_atomic
 
 Say = Callable[[str], object]
@@ -54,7 +54,8 @@ class Watch:
         self.total_steps = epoch_steps * self.config.optim.epochs
         self._say = say if world.main else None
         self._progress = progress and world.main
-        self._loggers = Loggers(self.config.train.loggers if world.main else (), self._say or (lambda line: None))
+        names = dict.fromkeys(self.config.train.loggers if world.main else ())
+        self._loggers = Loggers(tuple(names), self._say or (lambda line: None))
         self._monitor: RepresentationMonitor | None = None
         self._off: set[str] = set()
 
@@ -102,7 +103,7 @@ class Watch:
             self._monitor = self._monitor or RepresentationMonitor(self.shards, self.source, self.device)
             found, sample = self._monitor.measure(method)
             return {**found, "monitor_seconds": round(time.monotonic() - began, 3)}, sample
-        except (SeqJepaError, OSError, RuntimeError) as error:
+        except Exception as error:  # a damaged shard, no memory left
             self._switch_off("k-NN and RankMe", error)
             return {}, None
 

@@ -81,7 +81,7 @@ def test_a_run_that_was_killed_is_whole_in_csv_and_tensorboard(shards, unwatched
 def test_what_a_logger_hears(shards, unwatched, tmp_path, monkeypatch):
     install_loggers(tmp_path / "site", monkeypatch)
     assert {*BUILT_IN, "recorder", "gone"} < set(logger_names())
-    run = watched(shards, tmp_path / "run", "recorder")
+    run = watched(shards, tmp_path / "run", "recorder", "recorder")
     assert_same_end(run, unwatched)
     losses = [line["loss"] for line in epochs_of(run)]
     heard = [
@@ -181,31 +181,19 @@ def test_an_interrupted_run_says_so(shards, tmp_path, monkeypatch):
     assert (tmp_path / "run" / "recorded.txt").read_text().splitlines()[-1] == "finish interrupted"
 
 
-def test_overwrite_is_another_run_to_loggers(shards, tmp_path, monkeypatch):
-    install_loggers(tmp_path / "site", monkeypatch)
-    run = watched(shards, tmp_path / "run", "recorder", "csv")
-    (run / "loggers" / "notes.txt").write_text("mine")
-    before = (run / "loggers" / "recorder.json").read_text()
-    config = tiny_config("optim.epochs=1", 'train.loggers=["recorder"]')
-    train(config, shards, run, workers=0, progress=False, overwrite=True)
-    assert (run / "loggers" / "recorder.json").read_text() != before
-    assert sorted(path.name for path in (run / "loggers").iterdir()) == [
-        *("notes.txt", "recorder.json", "recorder.lock", "recorder.log"),
-    ]
-    assert [path.name for path in (run / "pictures").iterdir()] == ["sequences-000001.png"]
-
-
 def test_a_name_that_is_none_is_refused_before_anything_is_written(shards, tmp_path):
     with pytest.raises(ConfigError, match="no logger 'tensorbaord'; there are: csv, mlflow, tensorboard"):
         watched(shards, tmp_path / "run", "tensorbaord")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_package_that_is_missing_is_named(shards, tmp_path, monkeypatch, caplog):
+def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch, caplog):
     (tmp_path / "site" / "wandb").mkdir(parents=True)
     (tmp_path / "site" / "wandb" / "__init__.py").write_text("raise ImportError('as if it were not there')")
     monkeypatch.setattr(process, "_environment", lambda: _with_site_first(tmp_path / "site"))
-    watched(shards, tmp_path / "run", "wandb")
+    loggers = process.Loggers(["wandb"])
+    loggers.start(tmp_path, {}, 0)
+    loggers.finish("finished")
     assert warned(caplog) == {"wandb": "wandb is not installed: pip install 'seqjepa[log]'"}
 
 

@@ -143,6 +143,25 @@ def test_overwrite_removes_the_numbers_of_the_run_before_and_no_others(tmp_path)
         assert not (tmp_path / "evaluation").exists()
 
 
+def test_overwrite_makes_another_run_of_it_for_loggers(tmp_path):
+    """Their ids go, and our own files; what other packages wrote stays."""
+    ours = [
+        *("loggers/wandb.json", "loggers/wandb.log", "loggers/wandb.lock", "loggers/metrics.csv"),
+        *("loggers/events.out.tfevents.1.host.2.0", "pictures/curves-000010.png", "pictures/sequences-000001.png"),
+    ]
+    others = ["loggers/notes.txt", "loggers/wandb/offline-run-1/run-1.wandb", "loggers/mlruns/0/meta.yaml"]
+    for out, there in ((tmp_path / "a", [*ours, *others]), (tmp_path / "b", ours)):
+        with claimed(out, plan()):
+            for name in there:
+                (out / name).parent.mkdir(parents=True, exist_ok=True)
+                (out / name).write_text("{}")
+        with claimed(out, plan("seed=7"), overwrite=True):
+            left = {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file() and p.name != LOCK}
+            assert left == {"config.toml", "run.json", "SHA256SUMS", *(set(there) - set(ours))}
+    assert not (tmp_path / "b" / "loggers").exists()
+    assert not (tmp_path / "b" / "pictures").exists()
+
+
 def test_overwrite_follows_no_link_out_of_the_folder(tmp_path):
     elsewhere = tmp_path / "elsewhere" / "trained"
     elsewhere.mkdir(parents=True)

@@ -16,6 +16,7 @@ from noise_shards import noise_shards
 from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
+from tqdm import tqdm
 from train_helpers import SACCADES, make_saliency_shards, make_shards, metrics, tiny_config, train_killed_at
 from typer.testing import CliRunner
 
@@ -222,6 +223,20 @@ def test_what_is_said_on_the_way(shards, tmp_path):
     assert knn in said[6]
     assert said[6].endswith(" left")
     assert said[7].endswith(" views/s")
+
+
+def test_a_line_stands_above_the_bar(monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr("sys.stderr", screen)
+    with tqdm(total=3, file=screen, desc="tiny", ncols=40, mininterval=0) as bar:
+        bar.update()
+        before = screen.tell()
+        terminal.say_beside_bars("epoch 1/3")
+    screen.seek(before)
+    wiped, _, after = screen.read().partition("epoch 1/3\n")
+    assert wiped.strip() == ""  # the bar is gone before the line, and drawn again below it
+    assert wiped.startswith("\r")
+    assert after.lstrip("\r").startswith("tiny:")
 
 
 def test_on_the_command_line_it_is_on_standard_error_and_quiet_with_json(shards, tmp_path):

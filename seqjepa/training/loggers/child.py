@@ -46,7 +46,8 @@ def serve(name: str, lines: Iterable[str], answer: Callable[..., None]) -> None:
         return
     run = Path(first["run"])
     with open(folder_of(run) / f"{name}.lock", "ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the process of a trainer that was killed has a moment to finish
+        with suppress(OSError):  # file systems without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the process of a trainer that was killed has a moment to finish
         logger, known = build_logger(name), kept(run, name)
         if logger.rewinds:
             known["step"] = min(known["step"], first["resumed_at"])
