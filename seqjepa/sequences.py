@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -60,48 +61,58 @@ def open_sequences(
 class ViewSequences(IterableDataset[ViewSequence]):
     """Iterating gives the batches of one epoch; the next iteration those of the next.
 
-    Each rank gets its piece of every batch. state_dict() says which batch comes next; load_state_dict() goes on there
-    exactly. In a `DataLoader(data, batch_size=None, num_workers=n)` the batches are the same and in the same order; its
-    processes have copies, so the epoch is set_epoch's (with persistent_workers the next one each time).
+    Each rank gets its piece of every batch, also where torch.distributed begins after this was opened.
+    state_dict() says which batch comes next; load_state_dict() goes on there exactly. By these names Lightning and
+    torchdata's StatefulDataLoader find them. In a `DataLoader(data, batch_size=None, num_workers=n)` the batches are
+    the same and in the same order; its processes have copies, so the epoch is set_epoch's (with persistent_workers the
+    next one each time).
     """
 
     def __init__(self, shards: Path, config: RunConfig, workers: int | None, device: torch.device) -> None:
         self.shards, self.config = shards, config
         self._workers, self._device = workers, device
         self._epoch = self._step = 0
+        self._stride = 0  # of a worker's own batches, where the step is of one worker; 0: of all
+        self._world = World()  # when it was pickled: processes of a DataLoader are in no group of their own
         self._loader: Loader | None = None
-        self._length = len(self._opened())
+        self._opened_by: tuple[int, World] | None = None
+        self._of_the_parent: list[Loader] = []
+        self._opened()
 
     def __len__(self) -> int:
         """Batches of an epoch, the same on every rank."""
-        return self._length
+        return len(self._opened())
 
     def __iter__(self) -> Iterator[ViewSequence]:
         worker = get_worker_info()
-        if worker is not None:  # a process of a DataLoader, with every num_workers-th batch
+        if worker is not None:
             yield from self._of_worker(worker.id, worker.num_workers)
             return
-        first, self._step = self._step, 0
-        epoch = self._epoch
-        for step, batch in enumerate(self._opened().epoch(epoch, first), first):
-            self._epoch, self._step = (epoch, step + 1) if step + 1 < self._length else (epoch + 1, 0)
+        if self._stride:
+            raise UsageError(f"the state is of one of {self._stride} workers of a DataLoader; load it in that worker")
+        loader, epoch, first = self._opened(), self._epoch, self._step
+        self._step = 0
+        for step, batch in enumerate(loader.epoch(epoch, first), first):
+            self._epoch, self._step = (epoch, step + 1) if step + 1 < len(loader) else (epoch + 1, 0)
             yield _owned(batch)
         self._epoch, self._step = epoch + 1, 0
 
     def set_epoch(self, epoch: int) -> None:
         """The epoch that the next iteration gives."""
-        self._epoch, self._step = epoch, 0
+        self._epoch, self._step, self._stride = epoch, 0, 0
 
     def state_dict(self) -> dict[str, int]:
-        """Epoch and step of the batch that comes next."""
-        return {"epoch": self._epoch, "step": self._step}
+        """Epoch and step of the batch that comes next; in a process of a DataLoader, of its own next, and how many
+        processes share the batches."""
+        state = {"epoch": self._epoch, "step": self._step}
+        return {**state, "workers": self._stride} if self._stride else state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """UsageError: it is no state of this data."""
-        epoch, step = state.get("epoch"), state.get("step")
-        if not (isinstance(epoch, int) and isinstance(step, int) and epoch >= 0 and 0 <= step <= self._length):
-            raise UsageError(f"{state} is no state of {self._length} batches an epoch; needed are epoch and step")
-        self._epoch, self._step = epoch, step
+        length, found = len(self), [state.get(key, 0 if key == "workers" else None) for key in _STATE]
+        if not all(type(value) is int and value >= 0 for value in found) or found[1] > length:
+            raise UsageError(f"{state} is no state of {length} batches an epoch; needed are epoch and step")
+        self._epoch, self._step, self._stride = found
 
     def close(self) -> None:
         """End the processes that decode ahead."""
@@ -110,22 +121,43 @@ class ViewSequences(IterableDataset[ViewSequence]):
         self._loader = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_loader": None}
+        return {**vars(self), "_world": self._world_now(), "_loader": None, "_of_the_parent": []}
 
-    def _opened(self, workers: int | None = None) -> Loader:
+    def _world_now(self) -> World:
+        if dist.is_available() and dist.is_initialized():
+            return World(dist.get_rank(), dist.get_world_size())
+        return World() if get_worker_info() is None else self._world
+
+    def _opened(self) -> Loader:
+        """The loader of this process in the world as it is now; in a process of a DataLoader it decodes by itself."""
+        now = (os.getpid(), self._world_now())
+        if self._loader is not None and now != self._opened_by:
+            if self._opened_by is not None and self._opened_by[0] == now[0]:
+                self._loader.close()
+            else:  # after a fork: its processes are the parent's, and are left alone
+                self._of_the_parent.append(self._loader)
+            self._loader = None
         if self._loader is None:
-            grouped = dist.is_available() and dist.is_initialized()
-            world = World(dist.get_rank(), dist.get_world_size()) if grouped else World()
             source = open_training_data(self.shards, self.config)
-            workers = self._workers if workers is None else workers
-            self._loader = build_loader(source, source.config, world, workers, self._device)
+            workers = self._workers if get_worker_info() is None else 0
+            self._loader = build_loader(source, source.config, now[1], workers, self._device)
+            self._opened_by = now
         return self._loader
 
     def _of_worker(self, number: int, many: int) -> Iterator[ViewSequence]:
-        loader = self._opened(workers=0)
-        for step in range(self._step + number, self._length, many):
-            yield _owned(next(loader.epoch(self._epoch, step)))
-        self._epoch, self._step = self._epoch + 1, 0
+        """Every `many`-th batch: of those that are left the `number`-th is the first, or where its state says."""
+        loader, epoch = self._opened(), self._epoch
+        if self._stride not in (0, many):
+            raise UsageError(f"the state is of {self._stride} workers, and there are {many}; use as many")
+        first = self._step if self._stride else self._step + number
+        self._stride = many
+        for step in range(first, len(loader), many):
+            self._step = min(step + many, len(loader))
+            yield _owned(next(loader.epoch(epoch, step)))
+        self._epoch, self._step, self._stride = epoch + 1, 0, 0
+
+
+_STATE = ("epoch", "step", "workers")
 
 
 def _owned(batch: ViewSequence) -> ViewSequence:

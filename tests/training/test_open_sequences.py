@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from loaders import assert_same, stored_loader
 from ordered_sets import write_walks
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from train_helpers import make_saliency_shards, make_shards
 
 import seqjepa
 from shards.errors import ConfigError, UsageError
 from shards.reader import ShardSet
+
+ROOT = Path(__file__).resolve().parents[2]
+FORKS = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns of threads beside them
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +98,103 @@ def test_a_state_of_something_else_is_refused(shards, state):
 def test_what_is_not_there_is_said(shards):
     with pytest.raises(ConfigError, match="has no split 'test' to train on"):
         opened(shards, split="test")
+
+
+@FORKS
+def test_processes_that_are_forked_leave_ours_alone(shards):
+    """With decoding processes of its own in the parent: those go on, and the forked ones decode by themselves."""
+    data = opened(shards, workers=1)
+    plain = iter(data)
+    first = next(plain).keys
+    copied = DataLoader(data, batch_size=None, num_workers=2, multiprocessing_context="fork")
+    data.set_epoch(0)
+    of_forks = [batch.keys for batch in copied]
+    assert [first, *(batch.keys for batch in plain)] == of_forks
+    data.close()
+
+
+class WithState(IterableDataset):
+    """In each process of a DataLoader: keys of its batches, and its state after each."""
+
+    def __init__(self, data, states=None):
+        self.data, self.states = data, states
+
+    def __iter__(self):
+        if self.states is not None:
+            self.data.load_state_dict(self.states[get_worker_info().id])
+        for batch in self.data:
+            yield get_worker_info().id, batch.keys, self.data.state_dict()
+
+
+@FORKS
+@pytest.mark.parametrize("seen", [1, 4])
+def test_each_process_of_a_dataloader_goes_on_from_its_own_state(shards, seen):
+    def loader(states=None):
+        data = WithState(opened(shards), states)
+        return DataLoader(data, batch_size=None, num_workers=2, multiprocessing_context="fork")
+
+    everything = [batch.keys for batch in opened(shards)]
+    states = {number: {"epoch": 0, "step": number, "workers": 2} for number in range(2)}
+    for (number, keys, state), expected in zip(itertools.islice(loader(), seen), everything, strict=False):
+        assert keys == expected
+        states[number] = state
+    rest = {number: [] for number in range(2)}
+    for number, keys, _ in loader(states):
+        rest[number].append(keys)
+    for number in range(2):
+        assert rest[number] == everything[states[number]["step"] :: 2]
+    data = opened(shards)
+    data.load_state_dict(states[0])
+    with pytest.raises(UsageError, match="the state is of one of 2 workers of a DataLoader"):
+        next(iter(data))
+
+
+RANK = """
+import sys, torch.distributed as dist
+import seqjepa
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+if __name__ == "__main__":
+    shards, how = sys.argv[1:]
+    data = seqjepa.open_sequences(shards, context=2, batch_size=4, workers=0, seed=3)  # before there is a group
+    dist.init_process_group("gloo")
+    if how == "alone":
+        for batch in data:
+            print(0, *batch.keys)
+    elif how == "resumed":
+        batches = iter(data)
+        for _ in range(4):
+            print(0, *next(batches).keys)
+        again = seqjepa.open_sequences(shards, context=2, batch_size=4, workers=0, seed=3)
+        again.load_state_dict(data.state_dict())
+        for epoch in range(2):
+            for batch in again:
+                print(epoch, *batch.keys)
+    else:
+        for batch in DataLoader(data, batch_size=None, num_workers=2, multiprocessing_context=how):
+            print(0, *batch.keys)
+    dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["alone", "resumed", "fork", "spawn"])
+def test_two_ranks_share_each_batch(tmp_path, how):
+    shards = make_shards(tmp_path / "set", 24)
+    (tmp_path / "rank.py").write_text(RANK)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    ranks = []
+    for rank in range(2):
+        env = {**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        words = [sys.executable, tmp_path / "rank.py", shards, how]
+        ranks.append(subprocess.Popen(words, env=env, cwd=ROOT, stdout=subprocess.PIPE, text=True))
+    lines = [process.communicate(timeout=300)[0].splitlines() for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0]
+    pieces = [[line.split() for line in of_rank] for of_rank in lines]
+    whole = opened(shards)
+    expected = [(str(epoch), batch.keys) for epoch in range(1 + (how == "resumed")) for batch in whole]
+    assert len(pieces[0]) == len(pieces[1]) == len(expected)
+    for (epoch, *first), (_, *second), (its, keys) in zip(*pieces, expected, strict=True):
+        assert (epoch, first + second) == (its, keys)
+        assert len(first) == len(second) == len(keys) / 2
