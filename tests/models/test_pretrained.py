@@ -228,5 +228,5 @@ def test_what_is_allowed_and_perhaps_not_meant(file: Path) -> None:
     assert "data.normalisation=encoder takes its own" in said(own, mean=0.45)[0]
     assert "stays at random weights" in said(VIT.model_copy(update={"freeze": True}))[0]
     assert "batch norm in action_embedding, predictor sees" in said(VIT, accumulate=2)[0]
-    resnet = ModelConfig(width=0.125)
+    resnet = ModelConfig(width=0.0625)
     assert "batch norm in encoder, action_embedding, predictor sees" in said(resnet, accumulate=2)[0]
