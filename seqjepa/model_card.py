@@ -8,8 +8,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from seqjepa.config import RunConfig
 from seqjepa.data.actions import DECLARED, action_name, as_spec
 from seqjepa.evaluate.metrics import LEVEL
 from seqjepa.evaluate.results import WEIGHTS, keyed_rows, protocol_lines
@@ -17,7 +19,7 @@ from seqjepa.methods import METHODS
 from seqjepa.paper.measures import value_at
 from seqjepa.paper.metrics import ACCURACY, EXPLAINED, metric_of
 from seqjepa.recipes import flatten, load_recipe, names
-from seqjepa.report.runs import RunRecord, differences_from_defaults
+from seqjepa.report.runs import RunRecord
 from seqjepa.training.run import RUN, DataInfo, data_info
 from shards.describe import term_in_words
 from shards.hub import HubAddress
@@ -137,7 +139,7 @@ def _facts(record: RunRecord, data: DataInfo, licence: str, epochs: float | None
     mean, std = (", ".join(f"{value:.4f}" for value in values) for values in (data.mean, data.std))
     yield f"* **Normalisation** of pixels in [0, 1]: mean {mean}; deviation {std}"
     yield f"* **Actions** {_actions(record)}"
-    yield f"* **Encoder** {config.model.backbone}, width {config.model.width:g}"
+    yield f"* **Encoder** {_encoder(record)}"
     yield f"* **Recipe** {_recipe(record)}"
     done = "epochs that the file does not tell" if epochs is None else f"{epochs:g} of {config.optim.epochs} epochs"
     yield f"* **Training** {done}, batch {config.optim.batch_size}, seed {config.seed}"
@@ -160,12 +162,22 @@ def _actions(record: RunRecord) -> str:
 def _recipe(record: RunRecord) -> str:
     """The packaged recipe and what differs from it; of another name, what differs from the defaults."""
     config = record.config
-    if config.name not in names():
-        changed = ", ".join(f"`{change}`" for change in differences_from_defaults(config))
-        return f"`{config.name}`; differs from the defaults in {changed or 'nothing'}"
-    usual, ours = (flatten(made.model_dump()) for made in (load_recipe(config.name), config))
+    packaged = config.name in names()
+    usual = flatten((load_recipe(config.name) if packaged else RunConfig()).model_dump())
+    ours = {key: value for key, value in flatten(config.model_dump()).items() if key != "name"}
+    ours["model.pretrained"] = Path(config.model.pretrained).name  # folders of this machine are nobody's business
     changed = ", ".join(f"`{key}={value}`" for key, value in ours.items() if value != usual.get(key))
-    return f"`{config.name}`" + (f", with {changed}" if changed else ", as it is packaged")
+    if packaged:
+        return f"`{config.name}`" + (f", with {changed}" if changed else ", as it is packaged")
+    return f"`{config.name}`; differs from the defaults in {changed or 'nothing'}"
+
+
+def _encoder(record: RunRecord) -> str:
+    model, note = record.config.model, record.identity.get("pretrained") or {}
+    width = "" if model.backbone.startswith("timm:") else f", width {model.width:g}"
+    begun = f", from the weights of {Path(model.pretrained).name}" if model.pretrained else ""
+    digest = next((f" ({key} `{value}`)" for key, value in note.items() if key.startswith("sha256")), "")
+    return f"{model.backbone}{width}{begun}{digest}{', frozen' if model.freeze else ''}"
 
 
 def _numbers(record: RunRecord, epochs: float | None) -> list[str]:

@@ -36,7 +36,7 @@ def prepare_run(run: Path, address: str, options: PushOptions, *, state: bool = 
 
     UsageError: another address or licence. FormatError, ConfigError, DamageError: not a run, or one that is damaged.
     """
-    where, licence = push_target(address, "model"), licence_of(options.licence)
+    where, licence = push_target(address, "model", run), licence_of(options.licence)
     record = read_record(run)
     _, epochs = read_weights(run / WEIGHTS)
     if state and not (run / STATE).exists():

@@ -67,9 +67,11 @@ class Pushed:
     private: bool
 
 
-def push_target(address: str, kind: Kind) -> HubAddress:
-    """UsageError: not an address, or one with a revision."""
+def push_target(address: str, kind: Kind, source: Path) -> HubAddress:
+    """UsageError: not an address, or one with a revision; or `source` is no folder here."""
     where = parse_address(address, kind)
+    if not source.is_dir():
+        raise UsageError(f"{source} is not a folder here; what has an address is pulled first, then pushed")
     if where.revision:
         raise UsageError(f"{address}: a push goes to the main branch; give {SPELLED[kind]} without @{where.revision}")
     return where

@@ -73,7 +73,7 @@ def prepare_set(folder: Path, address: str, options: PushOptions, *, check: bool
 
     UsageError: another address or licence. FormatError: not a finished set. DamageError: one that is not sound.
     """
-    where, licence = push_target(address, "dataset"), licence_of(options.licence)
+    where, licence = push_target(address, "dataset", folder), licence_of(options.licence)
     shards, layout = ShardSet.open(folder), Layout(folder)
     problems = verify(folder, progress=True).problems if check else []
     if problems:

@@ -40,7 +40,7 @@ def push_set_command(
     from shards.hub_push import PushOptions, push_target, require_login
     from shards.hub_sets import prepare_set, push_set
 
-    where = push_target(address, "dataset")
+    where = push_target(address, "dataset", folder)
     if not dry_run:
         require_login(where)
     options = PushOptions(public, licence, message, new_card)

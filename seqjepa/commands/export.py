@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def export_command(
-    run: Annotated[str, typer.Argument(help="Run directory.", metavar="RUN")],
+    run: Annotated[str, typer.Argument(help="Run directory, or hf://USER/REPO.", metavar="RUN")],
     to: Annotated[
         str,
         typer.Option(

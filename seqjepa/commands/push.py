@@ -37,7 +37,7 @@ def push_command(
     """
     from shards.hub_push import PushOptions, push_target, require_login
 
-    where = push_target(address, "model")
+    where = push_target(address, "model", run)
     if not dry_run:
         require_login(where)
     from seqjepa.push import prepare_run, push_run  # torch: after what can be refused at once

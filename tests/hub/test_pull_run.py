@@ -108,6 +108,11 @@ def test_an_address_is_a_run_for_every_command(hub: Hub, there: Repo, run: Path,
     folder = run_folder(ADDRESS)
     assert told.output.endswith(f"kept in {folder}\n")
     assert json.loads((folder / "results.json").read_text())["earlier"]
+    out = tmp_path / "z.npy"
+    embed = ["embed", ADDRESS, "--shards", str(shards), "--split", "val", "-o", str(out), "--device", "cpu"]
+    told = runner.invoke(cli.seqjepa_app, embed)
+    assert told.exit_code == 0, told.output
+    assert len(np.load(out)) == 32
     source = next((tmp_path / "hf" / "hub").rglob("snapshots/*/results.json"))
     assert source.read_bytes() == (run / "results.json").read_bytes()  # huggingface_hub's own copy
 

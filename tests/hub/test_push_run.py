@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -77,6 +78,18 @@ def test_the_card_has_the_runs_numbers(run: Path) -> None:
     for text in (run_json["shards"]["train"], 'seqjepa.load("hf://me/rot-M3")', "`model.width=0.125`", "16 training"):
         assert text in card
     assert str(run.parent) not in card
+
+
+def test_a_card_of_pretrained_weights_names_no_folder(run: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(run, tmp_path / "other")
+    settings, told = (other / "config.toml").read_text(), json.loads((other / "run.json").read_text())
+    given = tmp_path / "dino.pth"
+    (other / "config.toml").write_text(re.sub('pretrained = ""', f'pretrained = "{given}"', settings))
+    (other / "run.json").write_text(json.dumps({**told, "pretrained": {"weights": str(given), "sha256": "ab" * 32}}))
+    card = json.loads(pushed(other, ADDRESS, "--dry-run", "--json"))["card"]
+    assert f"**Encoder** resnet18, width 0.125, from the weights of dino.pth (sha256 `{'ab' * 32}`)" in card
+    assert "`model.pretrained=dino.pth`" in card
+    assert str(tmp_path) not in card
 
 
 def test_a_card_invents_nothing(run: Path, tmp_path: Path) -> None:
@@ -158,6 +171,7 @@ def test_what_cannot_be_pushed_is_said_before_anything_is_sent(
 ) -> None:
     assert "hf://USER/REPO" in pushed(run, "me/rot-M3", code=2)
     assert "hf://USER/REPO" in pushed(run, "hf://datasets/me/rot-M3", code=2)
+    assert "is not a folder here" in pushed(Path("hf://me/x"), ADDRESS, code=2)
     assert "a push goes to the main branch" in pushed(run, "hf://me/rot-M3@v1", code=2)
     assert "the hub knows cc-by-4.0" in pushed(run, ADDRESS, "--licence", "cc-by-4", code=2)
     assert "the run has not begun" in pushed(tmp_path, code=2)

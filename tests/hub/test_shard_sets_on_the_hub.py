@@ -188,6 +188,7 @@ def test_strangers_sets_are_read_by_the_names_that_the_format_has(hub: Hub, shar
 def test_what_cannot_be_pushed_or_pulled_is_said(hub: Hub, shards: Path, tmp_path: Path) -> None:
     assert "hf://datasets/USER/REPO" in called("push", shards, "hf://models/me/noise", code=2)
     assert "is not a shard set" in called("push", tmp_path, ADDRESS, code=2)
+    assert "is not a folder here" in called("push", "s3://bucket/noise", ADDRESS, code=2)
     bad = shutil.copytree(shards, tmp_path / "bad")
     data = bytearray((bad / "val-000000.tar").read_bytes())
     data[2000] ^= 1
