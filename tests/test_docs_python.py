@@ -14,7 +14,7 @@ import pytest
 import simplejpeg
 from hub_server import Repo, serving, use_hub
 
-from seqjepa.export.run import Choice, export_run
+from seqjepa.export.run import ExportOptions, export_run
 from seqjepa.recipes import load_recipe
 from seqjepa.training.train import train
 from shards.saliency_map import encode_map
@@ -76,9 +76,9 @@ def exported(folder: Path) -> None:
     """The files that docs/export.md begins with, in `folder`."""
     run = folder / "runs" / "3die-rot-M3"
     for to in ("pt2", "onnx", "safetensors"):
-        export_run(run, folder / f"encoder.{to}", Choice(to))
+        export_run(run, folder / f"encoder.{to}", ExportOptions(to))
     for part in ("aggregate", "predict"):
-        export_run(run, folder / f"{part}.onnx", Choice("onnx", part))
+        export_run(run, folder / f"{part}.onnx", ExportOptions("onnx", part))
 
 
 def test_there_are_blocks() -> None:

@@ -55,11 +55,11 @@ def export_command(
     """
     from dataclasses import asdict
 
-    from seqjepa.export.run import Choice, export_run
+    from seqjepa.export.run import ExportOptions, export_run
 
     sizes = _size("--batch", batch), _size("--context", context)
-    choice = Choice(to, part, weights, *sizes, opset, normalise)  # pyright: ignore[reportArgumentType] it checks them
-    exported = export_run(run, out, choice, overwrite=overwrite)
+    options = ExportOptions(to, part, weights, *sizes, opset, normalise)  # pyright: ignore[reportArgumentType] it checks them
+    exported = export_run(run, out, options, overwrite=overwrite)
     if as_json:
         print_json(asdict(exported))
     else:

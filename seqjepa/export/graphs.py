@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 
-from seqjepa.export.parts import BATCH, MOVES, VIEWS, Part
+from seqjepa.export.parts import BATCH, MOVES, VIEWS, RunPart
 from shards.errors import FailureError, UsageError, reason_of
 from shards.extras import missing
 
@@ -33,7 +33,7 @@ OLDEST_OPSET = 18  # what torch's exporter is written in; older ones fail for wh
 MOST_ONNX_BYTES = 2**31 - 1  # of one protobuf message
 
 
-def trace(part: Part) -> ExportedProgram:
+def trace(part: RunPart) -> ExportedProgram:
     """A part as a graph; sizes that are names in its shapes stay free. FailureError: no graph can say what it does."""
     moves = Dim("moves", min=0)
     free: dict[int | str, Any] = {BATCH: Dim("batch"), VIEWS: moves + 1, MOVES: moves}
@@ -56,7 +56,7 @@ def pt2_bytes(program: ExportedProgram, about: Mapping[str, str]) -> bytes:
     return buffer.getvalue()
 
 
-def open_pt2(path: Path, part: Part) -> Run:
+def open_pt2(path: Path, part: RunPart) -> Run:
     with _quiet(), path.open("rb") as file:
         network = torch.export.load(file).module()
     return lambda inputs: network(*(inputs[name] for name in part.inputs))
@@ -86,7 +86,7 @@ def check_opset(opset: int) -> None:
         raise UsageError(f"--opset is {opset}; this onnx and torch write {OLDEST_OPSET} to {newest}")
 
 
-def onnx_bytes(program: ExportedProgram, part: Part, about: Mapping[str, str], opset: int) -> bytes:
+def onnx_bytes(program: ExportedProgram, part: RunPart, about: Mapping[str, str], opset: int) -> bytes:
     """An .onnx file; `about` is its metadata_props. FailureError: no such operators, or larger than ONNX files are."""
     import onnx
 
@@ -117,7 +117,7 @@ def onnx_bytes(program: ExportedProgram, part: Part, about: Mapping[str, str], o
     return model.SerializeToString()
 
 
-def open_onnx(path: Path, part: Part) -> Run:
+def open_onnx(path: Path, part: RunPart) -> Run:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

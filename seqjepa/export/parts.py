@@ -19,16 +19,16 @@ from seqjepa.model import Model
 from shards.errors import UsageError
 
 PartName = Literal["encoder", "aggregate", "predict"]
-Weights = Literal["online", "target"]
+WhichWeights = Literal["online", "target"]
 PARTS: tuple[PartName, ...] = get_args(PartName)
 
 BATCH, VIEWS, MOVES = "batch", "views", "views - 1"
 """Sizes in a shape that whoever runs the file chooses; MOVES is one less than VIEWS."""
-Shape = tuple[int | str, ...]
+Sizes = tuple[int | str, ...]
 
 
 @dataclass(frozen=True)
-class Part:
+class RunPart:
     """A network of a run.
 
     network   in eval mode on the CPU; takes the inputs in their order
@@ -39,8 +39,8 @@ class Part:
 
     name: PartName
     network: nn.Module
-    inputs: Mapping[str, Shape]
-    output: tuple[str, Shape]
+    inputs: Mapping[str, Sizes]
+    output: tuple[str, Sizes]
     expected: Callable[..., Tensor]
     pixels: bool = False
 
@@ -54,19 +54,19 @@ class Part:
     def is_free(self, size: str) -> bool:
         return any(size in shape for shape in self.inputs.values())
 
-    def fixed(self, batch: int | None, views: int | None) -> Part:
+    def fixed(self, batch: int | None, views: int | None) -> RunPart:
         """The same with sizes that are given written into its shapes."""
         sizes = {} if batch is None else {BATCH: batch}
         sizes |= {} if views is None else {VIEWS: views, MOVES: views - 1}
 
-        def sized(shape: Shape) -> Shape:
+        def sized(shape: Sizes) -> Sizes:
             return tuple(sizes.get(size, size) if isinstance(size, str) else size for size in shape)
 
         inputs = {name: sized(shape) for name, shape in self.inputs.items()}
         return replace(self, inputs=inputs, output=(self.output[0], sized(self.output[1])))
 
 
-def build_part(model: Model, name: PartName, *, normalised: bool = True, weights: Weights = "online") -> Part:
+def build_part(model: Model, name: PartName, *, normalised: bool = True, weights: WhichWeights = "online") -> RunPart:
     """A part of a run on the CPU.
 
     normalised  the encoder takes images in 0 … 1 and normalises them itself; False: it takes normalised images
@@ -85,22 +85,22 @@ def build_part(model: Model, name: PartName, *, normalised: bool = True, weights
     D, A = _width(model, method.embed), model.action_spec.size
     z, actions = torch.zeros(2, 2, D), torch.zeros(2, 1, A)
     z_agg = method.aggregate(z, actions)
-    whole: Shape = (BATCH, z_agg.shape[-1])
+    whole: Sizes = (BATCH, z_agg.shape[-1])
     if isinstance(method, PredictsViews) and name == "predict":
         slim = _only_used(method, lambda: method.predict(z_agg, actions[:, 0]))
         inputs = _told({"z_agg": whole, "action": (BATCH, A)})
-        return Part(name, _Predict(slim).eval(), inputs, ("z", (BATCH, D)), _Predict(method))
+        return RunPart(name, _Predict(slim).eval(), inputs, ("z", (BATCH, D)), _Predict(method))
     slim = _only_used(method, lambda: method.aggregate(z, actions))
     inputs = _told({"z": (BATCH, VIEWS, D), "actions": (BATCH, MOVES, A)})
-    return Part(name, _Aggregate(slim).eval(), inputs, ("z_agg", whole), _Aggregate(method))
+    return RunPart(name, _Aggregate(slim).eval(), inputs, ("z_agg", whole), _Aggregate(method))
 
 
-def _told(inputs: dict[str, Shape]) -> dict[str, Shape]:
+def _told(inputs: dict[str, Sizes]) -> dict[str, Sizes]:
     """Without the actions of a run that has none."""
     return {name: shape for name, shape in inputs.items() if shape[-1]}
 
 
-def encoder_of(method: Method, weights: Weights = "online") -> nn.Module:
+def view_encoder(method: Method, weights: WhichWeights = "online") -> nn.Module:
     """The module from normalised views to z. UsageError: of a method without a moving average, its target."""
     if weights == "target":
         if not isinstance(target := getattr(method, "target_encoder", None), nn.Module):
@@ -111,21 +111,21 @@ def encoder_of(method: Method, weights: Weights = "online") -> nn.Module:
     return _Embed(method)  # a method of another package that has its own way from views to z
 
 
-def _encoder(model: Model, normalised: bool, weights: Weights) -> Part:
+def _encoder(model: Model, normalised: bool, weights: WhichWeights) -> RunPart:
     data, method = model.data, model.method
     mean, std = tuple(data.mean), tuple(data.std)
-    encoder = encoder_of(method, weights)
+    encoder = view_encoder(method, weights)
     embed = encoder.__call__ if weights == "target" else method.embed
-    shape: Shape = (BATCH, 3, data.height, data.width)
-    output: tuple[str, Shape] = ("z", (BATCH, _width(model, embed)))
+    shape: Sizes = (BATCH, 3, data.height, data.width)
+    output: tuple[str, Sizes] = ("z", (BATCH, _width(model, embed)))
     if not normalised:
-        return Part("encoder", encoder, {"views": shape}, output, embed)
+        return RunPart("encoder", encoder, {"views": shape}, output, embed)
     network = _Normalising(encoder, mean, std).eval()
 
     def expected(images: Tensor) -> Tensor:
         return embed(normalise(255 * images, mean, std))
 
-    return Part("encoder", network, {"images": shape}, output, expected, pixels=True)
+    return RunPart("encoder", network, {"images": shape}, output, expected, pixels=True)
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ from seqjepa.export.graphs import (
     pt2_bytes,
     trace,
 )
-from seqjepa.export.parts import BATCH, PARTS, VIEWS, Part, PartName, Weights, build_part, encoder_of
+from seqjepa.export.parts import BATCH, PARTS, VIEWS, PartName, RunPart, WhichWeights, build_part, view_encoder
 from seqjepa.export.state_dict import open_state, state_bytes
 from seqjepa.files import named_failures
 from seqjepa.model import Model, load
@@ -46,12 +46,12 @@ DEFAULT_OPSET = 18
 
 
 @dataclass(frozen=True)
-class Choice:
+class ExportOptions:
     """What to export. batch, context: fixed sizes, None: any; normalise, opset: None where not said."""
 
     to: Form
     part: PartName = "encoder"
-    weights: Weights = "online"
+    weights: WhichWeights = "online"
     batch: int | None = None
     context: int | None = None
     opset: int | None = None
@@ -62,7 +62,7 @@ class Choice:
         for value, allowed, what in ((self.to, FORMS, "--to"), (self.part, PARTS, "--part")):
             if value not in allowed:
                 raise UsageError(f"{what} is {value!r:.40}; choose one of {', '.join(allowed)}")
-        if self.weights not in get_args(Weights):
+        if self.weights not in get_args(WhichWeights):
             raise UsageError(f"--weights is {self.weights!r:.40}; choose online or target")
         graph, encoder = self.to != "safetensors", self.part == "encoder"
         for given, fits, what in (
@@ -95,32 +95,34 @@ class Exported:
     about: dict[str, str]
 
 
-def export_run(run: str | Path, out: Path, choice: Choice, *, overwrite: bool = False) -> Exported:
+def export_run(run: str | Path, out: Path, options: ExportOptions, *, overwrite: bool = False) -> Exported:
     """A part of the run at `run` → the file `out`, written whole or not at all.
 
     UsageError: options that do not fit the run or each other, a package that is not installed, or `out` is there (with
     `overwrite`: and was not made by us). FailureError: the part cannot be written in this form, or the file does not
     give the run's numbers; nothing is kept.
     """
-    choice.check()
+    options.check()
     _refuse_taken(out, overwrite)
-    if choice.to == "onnx":
+    if options.to == "onnx":
         need_onnx()
-        check_opset(choice.opset or DEFAULT_OPSET)
+        check_opset(options.opset or DEFAULT_OPSET)
     model = load(run, "cpu")
-    inside = choice.to != "safetensors" and choice.normalise is not False
-    part = build_part(model, choice.part, normalised=inside, weights=choice.weights).fixed(choice.batch, choice.context)
-    about = describe(model, part, choice.weights, Path(run).name)
-    data = _encode(model, part, choice, about)
+    inside = options.to != "safetensors" and options.normalise is not False
+    part = build_part(model, options.part, normalised=inside, weights=options.weights).fixed(
+        options.batch, options.context
+    )
+    about = describe(model, part, options.weights, Path(run).name)
+    data = _encode(model, part, options, about)
     with named_failures(out):
-        difference = _write_checked(out, data, part, choice.to)
+        difference = _write_checked(out, data, part, options.to)
     parameters = sum(parameter.numel() for parameter in part.network.parameters())
     inputs = {name: list(shape) for name, shape in part.inputs.items()}
     outputs = {part.output[0]: list(part.output[1])}
-    return Exported(str(out), choice.to, part.name, len(data), parameters, inputs, outputs, difference, about)
+    return Exported(str(out), options.to, part.name, len(data), parameters, inputs, outputs, difference, about)
 
 
-def describe(model: Model, part: Part, weights: Weights, run: str) -> dict[str, str]:
+def describe(model: Model, part: RunPart, weights: WhichWeights, run: str) -> dict[str, str]:
     """What is known of the run, as every form keeps it: name → text, JSON of lists and numbers."""
     config, data, action = model.config, model.data, model.action_spec
     known: dict[str, Any] = {
@@ -153,7 +155,7 @@ def _of_timm(config: ModelConfig) -> dict[str, Any]:
     return {"timm": timm_call(config), "pool": config.pool, "input_size": config.input_size}
 
 
-def compare(network: Run, part: Part) -> float:
+def largest_difference(network: Run, part: RunPart) -> float:
     """The largest difference between a file's numbers and the run's, over the largest number where that is above 1."""
     largest = 0.0
     for batch in BATCHES if part.is_free(BATCH) else BATCHES[:1]:
@@ -166,22 +168,22 @@ def compare(network: Run, part: Part) -> float:
     return largest
 
 
-def _encode(model: Model, part: Part, choice: Choice, about: dict[str, str]) -> bytes:
-    if choice.to == "safetensors":
-        return state_bytes(encoder_of(model.method, choice.weights), model.config.model, about)
+def _encode(model: Model, part: RunPart, options: ExportOptions, about: dict[str, str]) -> bytes:
+    if options.to == "safetensors":
+        return state_bytes(view_encoder(model.method, options.weights), model.config.model, about)
     program = trace(part)
-    if choice.to == "pt2":
+    if options.to == "pt2":
         return pt2_bytes(program, about)
-    return onnx_bytes(program, part, about, choice.opset or DEFAULT_OPSET)
+    return onnx_bytes(program, part, about, options.opset or DEFAULT_OPSET)
 
 
-def _write_checked(out: Path, data: bytes, part: Part, to: Form) -> float:
+def _write_checked(out: Path, data: bytes, part: RunPart, to: Form) -> float:
     """`data` → `out`, if what it holds gives the run's numbers; the difference."""
     file = AtomicFile(out)
     try:
         file.write(data)
         file.seal()
-        difference = compare(_open(file.staged, part, to), part)
+        difference = largest_difference(_open(file.staged, part, to), part)
         if difference > TOLERANCE:
             raise FailureError(
                 f"{out} is not written: its numbers are {difference:.1e} from the run's, more than {TOLERANCE:g}; "
@@ -194,7 +196,7 @@ def _write_checked(out: Path, data: bytes, part: Part, to: Form) -> float:
     return difference
 
 
-def _open(path: Path, part: Part, to: Form) -> Run:
+def _open(path: Path, part: RunPart, to: Form) -> Run:
     if to == "safetensors":
         network = open_state(path)
         return lambda inputs: network(*inputs.values())

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 import seqjepa
 from seqjepa.config import RunConfig
 from seqjepa.data.sequence import normalise
-from seqjepa.export.run import FORMS, Choice, export_run
+from seqjepa.export.run import FORMS, ExportOptions, export_run
 from seqjepa.methods import METHODS, build_method
 from seqjepa.training.checkpoint import save_weights
 from seqjepa.training.run import DataInfo, RunPlan, claimed
@@ -61,7 +61,7 @@ def of_the_file(path: Path, images: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("method", METHODS)
 def test_the_encoder_of_every_method_in_every_form(tmp_path: Path, method: str, to: Any) -> None:
     run = run_of(tmp_path / "run", small_config(method, width=1.0))
-    told = export_run(run, tmp_path / f"encoder.{to}", Choice(to))
+    told = export_run(run, tmp_path / f"encoder.{to}", ExportOptions(to))
     assert told.about["method"] == method
     with torch.no_grad():
         z = of_the_file(tmp_path / f"encoder.{to}", pictures(5))
@@ -79,7 +79,7 @@ def test_a_world_model_takes_steps_in_onnxruntime(tmp_path: Path, condition: str
     model = seqjepa.load(run, "cpu")
     sessions = {}
     for part in ("encoder", "aggregate", "predict"):
-        export_run(run, tmp_path / f"{part}.onnx", Choice("onnx", part))
+        export_run(run, tmp_path / f"{part}.onnx", ExportOptions("onnx", part))
         sessions[part] = onnxruntime.InferenceSession(str(tmp_path / f"{part}.onnx"))
 
     def by_onnx(part: str, *inputs: np.ndarray) -> np.ndarray:
@@ -101,7 +101,7 @@ def test_a_world_model_takes_steps_in_onnxruntime(tmp_path: Path, condition: str
 def test_the_moving_average_and_fixed_sizes(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", small_config("seq_jepa"))
     model = seqjepa.load(run, "cpu")
-    told = export_run(run, tmp_path / "target.pt2", Choice("pt2", weights="target", batch=3, normalise=False))
+    told = export_run(run, tmp_path / "target.pt2", ExportOptions("pt2", weights="target", batch=3, normalise=False))
     assert (told.inputs, told.outputs) == ({"views": [3, 3, SIDE, SIDE]}, {"z": [3, 64]})
     network, views = torch.export.load(tmp_path / "target.pt2").module(), normalise(pictures(3), MEAN, STD)
     with torch.no_grad():
@@ -109,14 +109,14 @@ def test_the_moving_average_and_fixed_sizes(tmp_path: Path) -> None:
         assert not torch.allclose(network(views), model.method.embed(views), atol=1e-2)
         with pytest.raises(Exception, match="shape"):
             network(views[:2])
-    told = export_run(run, tmp_path / "aggregate.onnx", Choice("onnx", "aggregate", context=2, opset=20))
+    told = export_run(run, tmp_path / "aggregate.onnx", ExportOptions("onnx", "aggregate", context=2, opset=20))
     assert told.inputs == {"z": ["batch", 2, 64], "actions": ["batch", 1, A]}
     for method in ("simclr", "equimod"):
         other = run_of(tmp_path / method, small_config(method))
         with pytest.raises(UsageError, match=f"{method} has no aggregate: it makes features of single views"):
-            export_run(other, tmp_path / "other.pt2", Choice("pt2", "aggregate"))
+            export_run(other, tmp_path / "other.pt2", ExportOptions("pt2", "aggregate"))
         with pytest.raises(UsageError, match="has no moving average of its encoder"):
-            export_run(other, tmp_path / "other.pt2", Choice("pt2", weights="target"))
+            export_run(other, tmp_path / "other.pt2", ExportOptions("pt2", weights="target"))
 
 
 @pytest.mark.slow
@@ -124,7 +124,7 @@ def test_the_moving_average_and_fixed_sizes(tmp_path: Path) -> None:
 def test_state_dicts_of_other_resnets_say_how_to_build_them(tmp_path: Path, settings: dict[str, Any]) -> None:
     """The check of export_run builds the network from the file alone; here, that the file says what it needs."""
     run = run_of(tmp_path / "run", small_config("simclr", **{"width": 1.0, **settings}))
-    about = export_run(run, tmp_path / "encoder.safetensors", Choice("safetensors")).about
+    about = export_run(run, tmp_path / "encoder.safetensors", ExportOptions("safetensors")).about
     assert about["backbone"] == settings.get("backbone", "resnet18")
     assert about["stem"] == settings.get("stem", "standard")
     assert json.loads(about["width"]) == settings.get("width", 1.0)
@@ -134,7 +134,7 @@ def test_state_dicts_of_other_resnets_say_how_to_build_them(tmp_path: Path, sett
 def test_a_run_on_patches_says_so(tmp_path: Path) -> None:
     config = small_config("seq_jepa")
     run = run_of(tmp_path / "run", config, kind="saliency", fixating={"patch": SIDE}, image_height=64, image_width=64)
-    told = export_run(run, tmp_path / "encoder.onnx", Choice("onnx"))
+    told = export_run(run, tmp_path / "encoder.onnx", ExportOptions("onnx"))
     assert json.loads(told.about["patch"]) == SIDE
     assert told.inputs == {"images": ["batch", 3, SIDE, SIDE]}
 
@@ -160,7 +160,7 @@ def test_encoders_of_timm(tmp_path: Path, name: str, settings: dict[str, Any]) -
     expected = seqjepa.load(run, "cpu").embed(pictures(5))
     assert expected.std() > 0.01
     for to in FORMS:
-        export_run(run, tmp_path / f"encoder.{to}", Choice(to))
+        export_run(run, tmp_path / f"encoder.{to}", ExportOptions(to))
         if to != "safetensors":
             with torch.no_grad():
                 torch.testing.assert_close(of_the_file(tmp_path / f"encoder.{to}", pictures(5)), expected, **CLOSE)
