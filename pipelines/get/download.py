@@ -21,7 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from pipelines.get.answer import CONTENT_RANGE, Origin, TransientError, answer, reason, total_of, validator_of
-from pipelines.get.part import Part, is_right
+from pipelines.get.part import PartFile, is_right
 from pipelines.get.published import PublishedFile
 from shards.errors import FailureError, UsageError
 from shards.files import disk_full_named
@@ -62,7 +62,7 @@ def fetch(
             _refuse_unless_it(file, path, patience)
             say(f"{path} is there already")
             return path
-        part = Part(file, path)
+        part = PartFile(file, path)
         with disk_full_named(to, lambda: "free some and run the same command again, which goes on from there"):
             _fill(part, patience, say)
             part.publish()
@@ -90,7 +90,7 @@ def _refuse_unless_it(file: PublishedFile, path: Path, patience: Patience) -> No
         raise UsageError(f"{path} is there and is not the published file; move it away or choose another folder")
 
 
-def _fill(part: Part, patience: Patience, say: Callable[[str], None]) -> None:
+def _fill(part: PartFile, patience: Patience, say: Callable[[str], None]) -> None:
     """Until all of it is there. An attempt that brings bytes makes those before it forgotten."""
     failed = 0
     with tqdm(total=part.file.size or None, desc=part.file.name, unit="B", unit_scale=True, disable=None) as bar:
@@ -111,7 +111,7 @@ def _fill(part: Part, patience: Patience, say: Callable[[str], None]) -> None:
                 time.sleep(pause)
 
 
-def _attempt(part: Part, patience: Patience, bar: Any, say: Callable[[str], None]) -> None:
+def _attempt(part: PartFile, patience: Patience, bar: Any, say: Callable[[str], None]) -> None:
     """One request, and what it brings. TransientError: it broke off; FailureError: asking again is of no use."""
     have = part.size if part.resumable() else 0
     begun = part.origin if have and part.origin else Origin(part.file.url, "", 0)
@@ -141,7 +141,7 @@ def _continues(response: HTTPResponse, have: int, begun: Origin, origin: Origin)
     return match is not None and int(match[1]) == have and same and begun.total in (0, origin.total)
 
 
-def _copy(response: HTTPResponse, part: Part, left: int, bar: Any) -> None:
+def _copy(response: HTTPResponse, part: PartFile, left: int, bar: Any) -> None:
     with open(part.path, "ab") as out:
         while left:
             try:

@@ -21,7 +21,7 @@ PART, NOTE = ".part", ".part.json"
 LARGEST_NOTE = 1 << 16
 
 
-class Part:
+class PartFile:
     """NAME.part and the note beside it. UsageError: a file of that name is there that no earlier run of ours wrote."""
 
     def __init__(self, file: PublishedFile, final: Path) -> None:

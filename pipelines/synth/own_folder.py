@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipelines.build.pool import sigterm_as_interrupt
 from shards.environment import pass_environment_on
 from shards.errors import UsageError
-from shards.files import write_atomic
+from shards.files import disk_full_named, write_atomic
 from shards.json_fields import strict_json
 from shards.lock import FolderLock
+
+log = logging.getLogger(__name__)
 
 MARKER, WORK = "synth.json", ".synth"
 
@@ -115,6 +119,25 @@ class OwnFolder:
     def _mark(self, config: dict[str, Any], finished: bool) -> None:
         record = {"format": self.format, "finished": finished, "config": config, **self.notes}
         write_atomic(self.root / MARKER, json.dumps(record, indent=1).encode(), self.tmp)
+
+
+@contextlib.contextmanager
+def filled(folder: OwnFolder, overwrite: bool) -> Iterator[bool]:
+    """Whether there is anything to write; what is written then stays where the work is stopped (Ctrl-C, SIGTERM)."""
+    if folder.is_finished(overwrite):
+        log.info("%s is finished already", folder.root)
+        yield False
+        return
+    advice = "finished files are kept; free some and run it again"
+    with disk_full_named(folder.root, lambda: advice), folder.claimed(overwrite), sigterm_as_interrupt():
+        yield True
+
+
+def check_ranges(config: object, limits: Mapping[str, tuple[int, int]]) -> None:
+    """UsageError: an attribute of `config`, which an option of that name sets, is not from low to high."""
+    for name, (low, high) in limits.items():
+        if not low <= (value := getattr(config, name)) <= high:
+            raise UsageError(f"--{name} {value} is out of range; allowed are {low} to {high}")
 
 
 def remove_files(*names: str) -> Callable[[Path, dict[str, Any]], None]:

@@ -22,7 +22,7 @@ from seqjepa.data.actions import (
 from seqjepa.data.sequence import KindOfViews
 from seqjepa.evaluate.encode import SplitFeatures
 from seqjepa.evaluate.features import Features
-from seqjepa.evaluate.targets import Declared, Target
+from seqjepa.evaluate.targets import DeclaredTargets, Target
 from seqjepa.methods.base import Method
 from seqjepa.training.checkpoint import LoadedRun
 from shards.reader import ShardSet
@@ -56,7 +56,7 @@ class Capabilities:
     author: bool = False
     no_path: str = ""
     patches: bool = False
-    declared: Declared | None = None
+    declared: DeclaredTargets | None = None
     ordered: bool = False
 
     @property
@@ -102,7 +102,7 @@ def capabilities_of(
     )
 
 
-def _declared(loaded: LoadedRun, stored: ShardSet, train: Features, constant: Sequence[str]) -> Declared | None:
+def _declared(loaded: LoadedRun, stored: ShardSet, train: Features, constant: Sequence[str]) -> DeclaredTargets | None:
     """By the run's action or else the set's, if it is no preset; or where columns are none that a preset takes."""
     spec = stored.info.spec
     if not isinstance(spec, ViewSpec) or are_augmented(spec.param_names):
@@ -110,7 +110,7 @@ def _declared(loaded: LoadedRun, stored: ShardSet, train: Features, constant: Se
     own = next((a for a in (loaded.action, spec.actions) if a and action_name(a) == DECLARED), None)
     if own is None and not _is_the_papers(loaded.action, spec):
         own = ActionSpec()
-    return None if own is None else Declared.of(own, loaded.action, spec.params, train, constant)
+    return None if own is None else DeclaredTargets.of(own, loaded.action, spec.params, train, constant)
 
 
 def _is_the_papers(action: ActionSpec, spec: ViewSpec) -> bool:

@@ -144,7 +144,7 @@ def _save(ctx: EvalContext, views: Views, queries: np.ndarray, found: np.ndarray
     shown = Shared.between(views, queries[chosen], found[chosen])
     rows = np.concatenate([queries[chosen, None], found[chosen]], axis=1)
     arrays = {
-        "pictures": pictures_of(ctx.stored, ctx.splits.names[1], views.sample[rows], views.slot[rows]),
+        "pictures": view_pixels(ctx.stored, ctx.splits.names[1], views.sample[rows], views.slot[rows]),
         "same_class": shown.same_class,
         "same_object": shown.same_object,
         "angle_deg": shown.angle_deg.astype(np.float32),
@@ -211,7 +211,7 @@ def _largest(similarity: Tensor, count: int) -> tuple[Tensor, Tensor]:
 MOST_PIXELS = 96
 
 
-def pictures_of(stored: ShardSet, split: str, samples: np.ndarray, slots: np.ndarray) -> np.ndarray:
+def view_pixels(stored: ShardSet, split: str, samples: np.ndarray, slots: np.ndarray) -> np.ndarray:
     """Stored views by sample and slot, int64 [q, k] each, or images by sample: uint8 [q, k, h, w, 3] RGB, at most 96
     pixels a side. DamageError: one does not decode."""
     of_views = isinstance(stored.info.spec, ViewSpec)

@@ -50,7 +50,7 @@ def knn_classes(known: Tensor, labels: Tensor, asked: Tensor, k: int = NEIGHBOUR
     return torch.cat(voted)
 
 
-def effective_rank(values: Tensor) -> float:
+def spectral_rank(values: Tensor) -> float:
     """exp of the entropy of p = values / Σ values + 1e-7, of singular or eigenvalues ≥ 0: 1 to their number."""
     p = values / values.sum().clamp(min=torch.finfo(values.dtype).tiny) + EPSILON
     return float(torch.exp(-(p * p.log()).sum()))
@@ -58,7 +58,7 @@ def effective_rank(values: Tensor) -> float:
 
 def rankme(z: Tensor) -> float:
     """RankMe (Garrido et al. 2023, eq. 2): the effective rank of z [n, D] by its singular values, nothing centred."""
-    return effective_rank(torch.linalg.svdvals(z.double()))
+    return spectral_rank(torch.linalg.svdvals(z.double()))
 
 
 def lidar(z: Tensor) -> float:
@@ -74,7 +74,7 @@ def lidar(z: Tensor) -> float:
     sigma_b, sigma_w = between.T @ between / (n - 1), within.T @ within / (n * (q - 1))
     variances, axes = torch.linalg.eigh(sigma_w + LIDAR_DELTA * torch.eye(len(sigma_w), dtype=z.dtype, device=z.device))
     whitened = axes * variances.rsqrt() @ axes.T
-    return effective_rank(torch.linalg.eigvalsh(whitened @ sigma_b @ whitened).clamp(min=0))
+    return spectral_rank(torch.linalg.eigvalsh(whitened @ sigma_b @ whitened).clamp(min=0))
 
 
 def _representation(ctx: EvalContext) -> dict[str, Any]:

@@ -25,7 +25,7 @@ Kind = Literal["numbers", "angles", "quaternion", "6d"]
 ROTATIONS: tuple[Kind, ...] = ("quaternion", "6d")
 
 
-class Part(NamedTuple):
+class TargetPart(NamedTuple):
     """Some of the raw numbers of a target, one kind of them.
 
     kind   numbers: as they are;  angles: in rad;  quaternion, 6d: of one rotation
@@ -60,7 +60,7 @@ class Target:
     key: str
     columns: tuple[ParamField, ...]
     op: str
-    parts: tuple[Part, ...] = ()
+    parts: tuple[TargetPart, ...] = ()
     terms: tuple[ActionTerm, ...] = ()
     term: ActionTerm | None = None
     values: tuple[float, ...] = ()
@@ -144,7 +144,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Declared:
+class DeclaredTargets:
     """What a set declares, beside the paper's kinds, and so what is read of it.
 
     spec     the action's terms, none where columns are all there is
@@ -166,7 +166,7 @@ class Declared:
         fields: Sequence[ParamField],
         features: Features,
         constant: Sequence[str] = (),
-    ) -> Declared:
+    ) -> DeclaredTargets:
         """told: the run's action; features: of training, whose draws fix the encoding; constant: columns."""
         targets = [target.measured(features) for target in declared_targets(spec, fields, constant)]
         way = way_target(told, fields)
@@ -241,7 +241,7 @@ def _between(key: str, terms: tuple[ActionTerm, ...], columns: tuple[ParamField,
     if len(terms) == 1 and terms[0].op == "categorical":
         return Target(key, columns, "categorical", terms=terms, values=terms[0].values)
     units = {column.name: column.unit for column in columns}
-    parts: list[Part] = []
+    parts: list[TargetPart] = []
     at = 0
     for term in terms:
         parts += _parts_between(term, [units[name] for name in term.columns], at)
@@ -249,16 +249,16 @@ def _between(key: str, terms: tuple[ActionTerm, ...], columns: tuple[ParamField,
     return Target(key, columns, ", ".join(dict.fromkeys(term.op for term in terms)), tuple(parts), terms)
 
 
-def _parts_between(term: ActionTerm, units: list[str], at: int) -> list[Part]:
+def _parts_between(term: ActionTerm, units: list[str], at: int) -> list[TargetPart]:
     """Parts of what `actions_between` gives for a term, whose first number is at place `at`."""
     if term.op == "angle_difference":
-        return [Part("angles", tuple(range(at, at + term.size)))]
+        return [TargetPart("angles", tuple(range(at, at + term.size)))]
     if term.op not in ("relative_rotation", "relative_pose"):
-        return [Part("numbers", tuple(range(at, at + term.size)), tuple(units))]
+        return [TargetPart("numbers", tuple(range(at, at + term.size)), tuple(units))]
     turned = 4 if term.result == "quaternion" else 6
-    parts = [Part("quaternion" if turned == 4 else "6d", tuple(range(at, at + turned)))]
+    parts = [TargetPart("quaternion" if turned == 4 else "6d", tuple(range(at, at + turned)))]
     if term.op == "relative_pose":
-        parts.append(Part("numbers", tuple(range(at + turned, at + turned + 3)), _units_of_position(term, units)))
+        parts.append(TargetPart("numbers", tuple(range(at + turned, at + turned + 3)), _units_of_position(term, units)))
     return parts
 
 
@@ -267,24 +267,24 @@ def _of_one_view(key: str, term: ActionTerm, columns: tuple[ParamField, ...]) ->
     if term.op == "categorical":
         return Target(key, columns, term.op, term=term, values=term.values)
     if term.op == "angle_difference":
-        parts: tuple[Part, ...] = (Part("angles", tuple(range(len(columns)))),)
+        parts: tuple[TargetPart, ...] = (TargetPart("angles", tuple(range(len(columns)))),)
     elif term.op == "command":
-        parts = (Part("numbers", tuple(range(len(columns))), tuple(units)),)
+        parts = (TargetPart("numbers", tuple(range(len(columns))), tuple(units)),)
     elif term.op == "difference":
         parts = _of_columns(columns)
     else:
-        parts = (Part("quaternion", (0, 1, 2, 3)),)
+        parts = (TargetPart("quaternion", (0, 1, 2, 3)),)
         if term.op == "relative_pose":
-            parts = (*parts, Part("numbers", (4, 5, 6), _units_of_position(term, units)))
+            parts = (*parts, TargetPart("numbers", (4, 5, 6), _units_of_position(term, units)))
     return Target(key, columns, term.op, parts, term=term)
 
 
-def _of_columns(columns: Sequence[ParamField]) -> tuple[Part, ...]:
+def _of_columns(columns: Sequence[ParamField]) -> tuple[TargetPart, ...]:
     """Columns in rad by sine and cosine, all others as numbers."""
     angles = tuple(k for k, column in enumerate(columns) if column.unit == "rad")
     rest = tuple(k for k, column in enumerate(columns) if column.unit != "rad")
-    numbers = Part("numbers", rest, tuple(columns[k].unit for k in rest))
-    return tuple(part for part in (numbers, Part("angles", angles)) if part.raw)
+    numbers = TargetPart("numbers", rest, tuple(columns[k].unit for k in rest))
+    return tuple(part for part in (numbers, TargetPart("angles", angles)) if part.raw)
 
 
 def _units_of_position(term: ActionTerm, units: list[str]) -> tuple[str, ...]:

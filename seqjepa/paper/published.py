@@ -6,7 +6,6 @@ results.csv lies beside this file. Accuracies are percent, R² and retrieval fra
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -63,11 +62,6 @@ def published() -> tuple[Published, ...]:
 def of_source(source: str) -> tuple[Published, ...]:
     """Those of one table or figure, such as "Table 1"."""
     return tuple(row for row in published() if row.source == source)
-
-
-def distinct(values: Iterable[str]) -> tuple[str, ...]:
-    """Without repetitions, in the order in which they come."""
-    return tuple(dict.fromkeys(values))
 
 
 def _published(fields: dict[str, str]) -> Published:

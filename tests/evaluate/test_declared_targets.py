@@ -15,7 +15,7 @@ from seqjepa.evaluate.declared import angle_errors, matrices, mean_rotation, met
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.metrics import Resampling
 from seqjepa.evaluate.probes import Bench, score_tasks
-from seqjepa.evaluate.targets import Declared, Target, declared_targets, unread, way_target
+from seqjepa.evaluate.targets import DeclaredTargets, Target, declared_targets, unread, way_target
 from seqjepa.evaluate.tasks import tasks_for
 from seqjepa.paper.metrics import columns_text, declared_metric
 from shards.schema import ActionSpec, ActionTerm, ParamField
@@ -166,7 +166,7 @@ def test_the_best_constant_rotation_is_scipys_mean() -> None:
 
 def test_what_z_holds_is_read_whole_and_better_than_blind() -> None:
     train, val = features_of(200, 0), features_of(150, 1)
-    declared = Declared.of(TERMS, TERMS, FIELDS, train, constant=("camera.fx",))
+    declared = DeclaredTargets.of(TERMS, TERMS, FIELDS, train, constant=("camera.fx",))
     can = Capabilities(torch.nn.Module(), TERMS, 1, NAMES, 4, labelled=False, declared=declared)  # type: ignore[arg-type]
     tasks, skipped = tasks_for(can, EvalConfig(m_val=(1,), probe_epochs=2000))
     wanted = ("r2_rel_term1", "r2_indiv_term2", "r2_indiv_state", "top1_indiv_term4")
@@ -186,7 +186,7 @@ def test_what_z_holds_is_read_whole_and_better_than_blind() -> None:
 
 def test_columns_of_different_units_have_no_common_error() -> None:
     train, fields = features_of(20, 0), tuple(ParamField(name, "s" if name == "x" else "m") for name in NAMES)
-    declared = Declared.of(ActionSpec((TERMS.terms[0],)), ActionSpec(), fields, train)
+    declared = DeclaredTargets.of(ActionSpec((TERMS.terms[0],)), ActionSpec(), fields, train)
     can = Capabilities(torch.nn.Module(), TERMS, 1, NAMES, 4, labelled=False, declared=declared)  # type: ignore[arg-type]
     tasks, skipped = tasks_for(can, EvalConfig(m_val=(1,), probe_epochs=1))
     assert skipped["rel_term1_rmse"] == "its columns have different units: s, m"

@@ -19,9 +19,9 @@ from seqjepa.evaluate.neighbours import (
     angle_between,
     directions,
     nearest,
-    pictures_of,
     random_others,
     spread,
+    view_pixels,
 )
 from seqjepa.evaluate.results import load_arrays
 from seqjepa.training.checkpoint import load_run
@@ -142,7 +142,7 @@ def test_whole_images_have_classes_alone(saccade_run, saccade_shards, tmp_path):
 def test_pictures_are_small(shards, monkeypatch):
     monkeypatch.setattr("seqjepa.evaluate.neighbours.MOST_PIXELS", 8)
     stored, one = ShardSet.open(shards), np.zeros((1, 1), np.int64)
-    picture = pictures_of(stored, "val", one, one)
+    picture = view_pixels(stored, "val", one, one)
     blocks_of = stored.split("val").read_view(0, 0).reshape(8, 2, 8, 2, 3).mean((1, 3))
     assert picture.shape == (1, 1, 8, 8, 3)
     assert np.abs(picture[0, 0] - blocks_of).max() <= 1

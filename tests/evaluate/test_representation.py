@@ -12,7 +12,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 from small_cases import case_of_run
 
-from seqjepa.evaluate.representation import REPRESENTATION, effective_rank, knn_classes, lidar, rankme
+from seqjepa.evaluate.representation import REPRESENTATION, knn_classes, lidar, rankme, spectral_rank
 from seqjepa.evaluate.results import format_table, read_results
 from seqjepa.evaluate.run import evaluate_run
 from seqjepa.paper.metrics import METRICS
@@ -42,7 +42,7 @@ def test_rankme_by_hand():
     assert rankme(torch.from_numpy(z)) == pytest.approx(expected, rel=1e-9)
     assert rankme(torch.eye(8)) == pytest.approx(8, rel=1e-4)
     assert rankme(torch.ones(50, 8)) == pytest.approx(1, rel=1e-4)
-    assert effective_rank(torch.zeros(3)) == pytest.approx(1, abs=1e-4)
+    assert spectral_rank(torch.zeros(3)) == pytest.approx(1, abs=1e-4)
 
 
 def test_lidar_by_hand():

@@ -60,7 +60,9 @@ def of_the_file(path: Path, images: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("to", FORMS)
 @pytest.mark.parametrize("method", METHODS)
 def test_the_encoder_of_every_method_in_every_form(tmp_path: Path, method: str, to: Any) -> None:
-    run = run_of(tmp_path / "run", small_config(method, width=1.0))
+    config = small_config(method, width=1.0)
+    config = config.model_copy(update={"data": config.data.model_copy(update={"action": "rotation"})})
+    run = run_of(tmp_path / "run", config)
     told = export_run(run, tmp_path / f"encoder.{to}", ExportOptions(to))
     assert told.about["method"] == method
     with torch.no_grad():

@@ -12,7 +12,7 @@ import pytest
 from small_lerobot import LENGTHS, TOP, action_of, change_info, make_lerobot, state_of, write_table
 
 from pipelines.sources.lerobot.meta import LeRobotMeta
-from pipelines.sources.lerobot.rows import NAMED, Choice, Rows, choose, read_rows
+from pipelines.sources.lerobot.rows import NAMED, EpisodeRows, FeatureChoice, choose, read_rows
 from shards.errors import FormatError, UsageError
 from shards.schema import ActionSpec, ActionTerm, ParamField
 
@@ -21,7 +21,7 @@ FILE = "data/chunk-000/file-000.parquet"
 
 def rows_of(
     root: Path, kept: tuple[bool, ...] = (True, True, True), stride: int = 1, **options: Any
-) -> tuple[Rows, Choice]:
+) -> tuple[EpisodeRows, FeatureChoice]:
     meta = LeRobotMeta(root)
     given = {"states": None, "commands": None, "over": "last", "units": {}, **options}
     choice = choose(meta, **given)

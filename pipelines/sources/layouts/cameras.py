@@ -70,11 +70,11 @@ class Findings:
 
 def without_missing(scenes: Sequence[Scene]) -> list[Scene]:
     """The scenes without frames that have no picture, and without those that have no frame then."""
-    kept = [part_of(scene, [i for i, image in enumerate(scene.images) if image]) for scene in scenes]
+    kept = [some_frames(scene, [i for i, image in enumerate(scene.images) if image]) for scene in scenes]
     return [scene for scene in kept if scene.images]
 
 
-def part_of(scene: Scene, frames: Sequence[int]) -> Scene:
+def some_frames(scene: Scene, frames: Sequence[int]) -> Scene:
     """The same scene with these frames only."""
     return replace(
         scene,

@@ -26,8 +26,8 @@ from pipelines.sources.layouts.cameras import (
     Scene,
     below,
     check_frames,
-    part_of,
     scene_name,
+    some_frames,
     text_lines,
 )
 from shards.errors import FormatError
@@ -173,5 +173,5 @@ def _by_lists(
     if unlisted := sum(split is None for split in of):
         log.warning("%s: %d frames are left out, for none of its lists of file names has them", scene.file, unlisted)
     name = "" if scene.name == "scene" else scene.name
-    parts = {split: part_of(scene, [i for i, s in enumerate(of) if s == split]) for split in lists if split in of}
+    parts = {split: some_frames(scene, [i for i, s in enumerate(of) if s == split]) for split in lists if split in of}
     return [replace(part, name=scene_name(name, split), split=split) for split, part in parts.items()]

@@ -20,7 +20,7 @@ from pipelines.sources.choose import validation_share
 from pipelines.sources.declared_actions import Declared, action_of, read_declared, value_problems
 from pipelines.sources.lerobot.meta import Episodes, Feature, LeRobotMeta
 from pipelines.sources.lerobot.parquet import ParquetPictures
-from pipelines.sources.lerobot.rows import Choice, Over, Rows, choose, read_rows
+from pipelines.sources.lerobot.rows import EpisodeRows, FeatureChoice, Over, choose, read_rows
 from pipelines.sources.mistakes import SHOWN, Mistakes
 from pipelines.sources.split_folders import split_of
 from pipelines.sources.table import Pictures, TableSource, ViewTable
@@ -144,7 +144,7 @@ def lerobot_table(meta: LeRobotMeta, asked: LeRobotOptions, hub: HubFolder | Non
     )
 
 
-def actions_of(declared: Declared, choice: Choice, stride: int, mistakes: Mistakes) -> ActionSpec:
+def actions_of(declared: Declared, choice: FeatureChoice, stride: int, mistakes: Mistakes) -> ActionSpec:
     """The commands, or the terms of a file; a feature that these name stands for its components.
 
     FormatError, with all that is wrong with the terms, also where they combine commands otherwise than the stride does.
@@ -166,7 +166,7 @@ def actions_of(declared: Declared, choice: Choice, stride: int, mistakes: Mistak
 
 
 def _check_values(
-    actions: ActionSpec, choice: Choice, rows: Rows, numbers: np.ndarray, stride: int, mistakes: Mistakes
+    actions: ActionSpec, choice: FeatureChoice, rows: EpisodeRows, numbers: np.ndarray, stride: int, mistakes: Mistakes
 ) -> None:
     """Notes rows that a term cannot be made of: a rotation that is none, a value that is not among a term's."""
     names = [param.name for param in choice.fields]
@@ -177,7 +177,7 @@ def _check_values(
             mistakes.add(f"{place}: {', '.join(term.columns)} {why}", term.op)
 
 
-def _pictures(meta: LeRobotMeta, camera: Feature, chosen: Episodes, rows: Rows, tolerance: float) -> Pictures:
+def _pictures(meta: LeRobotMeta, camera: Feature, chosen: Episodes, rows: EpisodeRows, tolerance: float) -> Pictures:
     if camera.dtype == "image":
         return ParquetPictures(meta.root, camera.key, chosen.data, rows.of, rows.places)
     names = list(dict.fromkeys(chosen.videos))
@@ -195,7 +195,7 @@ def _pictures(meta: LeRobotMeta, camera: Feature, chosen: Episodes, rows: Rows, 
         raise FormatError(f"{error}{advice}") from error
 
 
-def _labels(rows: Rows, tasks: Mapping[int, str], names: Sequence[str]) -> list[str | None]:
+def _labels(rows: EpisodeRows, tasks: Mapping[int, str], names: Sequence[str]) -> list[str | None]:
     """The task of each episode; none where it has several."""
     several = [name for name, task in zip(names, rows.tasks.tolist(), strict=True) if task < 0]
     if several:

@@ -32,7 +32,7 @@ NAMED = 20
 
 
 @dataclass(frozen=True)
-class Choice:
+class FeatureChoice:
     """What is taken of each row: `states`, then `commands`; P is the number of all their components.
 
     units  unit of a feature or of a component by name, "1" where it says nothing; "deg" is stored as "rad"
@@ -70,7 +70,9 @@ class Choice:
         return [(name, self.units.get(name, self.units.get(key, "1"))) for key, name in names]
 
 
-def choose(meta: LeRobotMeta, states: str | None, commands: str | None, over: Over, units: Mapping[str, str]) -> Choice:
+def choose(
+    meta: LeRobotMeta, states: str | None, commands: str | None, over: Over, units: Mapping[str, str]
+) -> FeatureChoice:
     """`states`, `commands`: keys with commas, "none", or None: all features of floats, and `action` (or action.*).
 
     UsageError: a feature that is not there or holds no numbers, more than MAX_PARAMS of them, a unit of none.
@@ -83,7 +85,7 @@ def choose(meta: LeRobotMeta, states: str | None, commands: str | None, over: Ov
     observed = _named(meta, plain, "state", states, default)
     if twice := {feature.key for feature in observed} & {feature.key for feature in acted}:
         raise UsageError(f"--state and --command both name {', '.join(sorted(twice))}; each feature is taken once")
-    choice = Choice(tuple(observed), tuple(acted), over, units)
+    choice = FeatureChoice(tuple(observed), tuple(acted), over, units)
     _check_size(choice)
     _check_names(choice)
     return choice
@@ -100,7 +102,7 @@ def _named(
     return [plain[key] for key in dict.fromkeys(keys)]
 
 
-def _check_size(choice: Choice) -> None:
+def _check_size(choice: FeatureChoice) -> None:
     total = sum(feature.size for feature in choice.features)
     if total <= MAX_PARAMS:
         return
@@ -114,7 +116,7 @@ def _check_size(choice: Choice) -> None:
     raise UsageError(f"{total} columns, at most {MAX_PARAMS} are allowed: {sizes}; leave some out, {advice}")
 
 
-def _check_names(choice: Choice) -> None:
+def _check_names(choice: FeatureChoice) -> None:
     names = [name for feature in choice.features for name in feature.components]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UsageError(f"two components are both called {twice[0]}; leave one of their features out (--state)")
@@ -124,7 +126,7 @@ def _check_names(choice: Choice) -> None:
 
 
 @dataclass(frozen=True)
-class Rows:
+class EpisodeRows:
     """R kept rows, by ascending episode and frame.
 
     of     int32 [R], rank of the episode among those that were asked for
@@ -143,7 +145,7 @@ class Rows:
     tasks: np.ndarray
 
 
-def read_rows(root: Path, listed: Episodes, kept: np.ndarray, choice: Choice, stride: int) -> Rows:
+def read_rows(root: Path, listed: Episodes, kept: np.ndarray, choice: FeatureChoice, stride: int) -> EpisodeRows:
     """Every `stride`-th row of those of the `listed` episodes that are `kept`, bool [E].
 
     FormatError: a file that is missing or damaged, rows that disagree with meta/; values that are not finite, the first
@@ -172,13 +174,13 @@ def read_rows(root: Path, listed: Episodes, kept: np.ndarray, choice: Choice, st
     of = np.repeat(np.array([part[0] for part in parts], np.int32), counts)
     steps = np.concatenate([np.arange(count, dtype=np.int32) for count in counts])
     params, times, places = (np.concatenate([part[i] for part in parts]) for i in (1, 2, 3))
-    return Rows(of, steps, params, times, places, tasks)
+    return EpisodeRows(of, steps, params, times, places, tasks)
 
 
 class _File:
     """One file of data, its wanted columns in memory."""
 
-    def __init__(self, path: Path, choice: Choice):
+    def __init__(self, path: Path, choice: FeatureChoice):
         self.path, self.choice = path, choice
         keys = [feature.key for feature in choice.features]
         table = read_parquet(path, ["episode_index", "frame_index", "timestamp", "task_index", *keys])

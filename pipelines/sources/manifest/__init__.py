@@ -140,11 +140,21 @@ def read_manifest(source: Path, asked: ManifestOptions) -> Reading:
     if "image" not in rows.roles:
         if "image" not in asked.columns:
             mistakes.add(_no_image(list(raw.columns)), "roles")
-        return reading
-    if not len(raw.numbers):
-        return reading
+    elif len(raw.numbers) and (table := _table_of(rows, source, path, asked, declared)) is not None:
+        reading.draft = table
+        if "missing" not in mistakes.by_kind:
+            refuse_leaks(table, mistakes, rows.notes, allow_repeats=asked.allow_repeats)
+        if not mistakes.count:
+            reading.table = table
+    return reading
+
+
+def _table_of(rows: Rows, source: Path, path: Path, asked: ManifestOptions, declared: Declared) -> ViewTable | None:
+    """What the rows say; None where their images cannot be found out. Mistakes are noted, in this order."""
+    raw, mistakes = rows.raw, rows.mistakes
     names = plain_names(as_texts(raw.columns[rows.roles["image"]]), raw.where, mistakes, rows.notes)
-    of, sequences = sequences_of(rows, names, are_videos(names))
+    videos = are_videos(names)
+    of, sequences = sequences_of(rows, names, videos)
     time_unit = declared.units.get(rows.roles.get("timestamp", ""), "s")
     order = order_of(rows, of, sequences, time_unit)
     labels = labels_of(rows, order)
@@ -155,12 +165,12 @@ def read_manifest(source: Path, asked: ManifestOptions) -> Reading:
     _refuse_unordered_commands(action, order, mistakes)
     params = filled_params(rows, order, columns, action)
     pictures = pictures_of(rows, source, names, order.seconds, order.rows)
-    if not are_videos(names).any():
+    if not videos.any():
         _refuse_same_images(rows, order, names)
     if pictures is None:
-        return reading
+        return None
     numbers = raw.numbers[order.rows]
-    table = ViewTable(
+    return ViewTable(
         sequences=order.names,
         of=order.of.astype(np.int32),
         steps=order.steps.astype(np.int32),
@@ -174,12 +184,6 @@ def read_manifest(source: Path, asked: ManifestOptions) -> Reading:
         settled={"layout": "manifest"} | ({} if order.divisor == 1 else {"step_divisor": order.divisor}),
         where=lambda row: f"{path.name}, {raw.word} {numbers[row]}",
     )
-    reading.draft = table
-    if "missing" not in mistakes.by_kind:
-        refuse_leaks(table, mistakes, rows.notes, allow_repeats=asked.allow_repeats)
-    if not mistakes.count:
-        reading.table = table
-    return reading
 
 
 def _no_image(columns: Sequence[str]) -> str:

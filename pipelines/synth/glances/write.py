@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from pipelines.build.pool import sigterm_as_interrupt
 from pipelines.synth.glances.picture import CLASS_NAMES, SPLIT_NUMBERS, draw_glance
-from pipelines.synth.own_folder import OwnFolder, remove_files
-from shards.errors import UsageError
-from shards.files import AtomicFile, disk_full_named, write_atomic
-
-log = logging.getLogger(__name__)
+from pipelines.synth.own_folder import OwnFolder, check_ranges, filled, remove_files
+from shards.files import AtomicFile, write_atomic
 
 FORMAT = "glances-synth stl10"
 RENDERER = 1  # raised whenever the same numbers would give other pixels
@@ -38,9 +33,7 @@ class GlancesConfig:
 
     def __post_init__(self) -> None:
         limits = {"seed": (0, 2**63 - 1), "train": (1, MOST), "test": (0, MOST), "unlabeled": (0, MOST)}
-        for name, (low, high) in limits.items():
-            if not low <= (value := getattr(self, name)) <= high:
-                raise UsageError(f"--{name} {value} is out of range; allowed are {low} to {high}")
+        check_ranges(self, limits)
 
     def identity(self) -> dict[str, Any]:
         return {**asdict(self), "renderer": RENDERER}
@@ -53,12 +46,9 @@ def synth_stl10(cfg: GlancesConfig, out: Path | str, overwrite: bool = False) ->
     SIGTERM) passes through.
     """
     folder = OwnFolder(Path(out), FORMAT, cfg.identity(), remove_files(*FILES))
-    if folder.is_finished(overwrite):
-        log.info("%s is finished already", folder.root)
-        return
-    advice = "finished files are kept; free some and run it again"
-    with disk_full_named(folder.root, lambda: advice), folder.claimed(overwrite), sigterm_as_interrupt(), _one_thread():
-        _write_files(folder, cfg)
+    with filled(folder, overwrite) as wanted, _one_thread():
+        if wanted:
+            _write_files(folder, cfg)
 
 
 def _write_files(folder: OwnFolder, cfg: GlancesConfig) -> None:

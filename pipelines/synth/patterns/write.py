@@ -7,7 +7,6 @@ bytes in another way.
 
 from __future__ import annotations
 
-import logging
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -18,13 +17,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from pipelines.build.pool import sigterm_as_interrupt
-from pipelines.synth.own_folder import OwnFolder, remove_files
+from pipelines.synth.own_folder import OwnFolder, check_ranges, filled, remove_files
 from pipelines.synth.patterns.picture import CLASSES, SHAPES, SIDE, SPLIT_NUMBERS, draw_pattern, fine_names, parts_of
-from shards.errors import UsageError
-from shards.files import AtomicFile, disk_full_named
-
-log = logging.getLogger(__name__)
+from shards.files import AtomicFile
 
 FORMAT = "patterns-synth cifar100"
 RENDERER = 1  # raised whenever the same numbers would give other pixels
@@ -49,9 +44,7 @@ class PatternsConfig:
 
     def __post_init__(self) -> None:
         limits = {"seed": (0, 2**63 - 1), "train": (1, MOST), "test": (1, MOST), "classes": (1, CLASSES)}
-        for name, (low, high) in limits.items():
-            if not low <= (value := getattr(self, name)) <= high:
-                raise UsageError(f"--{name} {value} is out of range; allowed are {low} to {high}")
+        check_ranges(self, limits)
 
     def identity(self) -> dict[str, Any]:
         return {**asdict(self), "renderer": RENDERER}
@@ -64,11 +57,9 @@ def synth_cifar100(cfg: PatternsConfig, out: Path | str, overwrite: bool = False
     SIGTERM) passes through.
     """
     folder = OwnFolder(Path(out), FORMAT, cfg.identity(), remove_files(*FILES))
-    if folder.is_finished(overwrite):
-        log.info("%s is finished already", folder.root)
-        return
-    advice = "finished files are kept; free some and run it again"
-    with disk_full_named(folder.root, lambda: advice), folder.claimed(overwrite), sigterm_as_interrupt():
+    with filled(folder, overwrite) as wanted:
+        if not wanted:
+            return
         (folder.root / FOLDER).mkdir(exist_ok=True)
         with tqdm(total=cfg.train + cfg.test, unit="img", disable=None) as bar:
             for split, count in (("train", cfg.train), ("test", cfg.test)):

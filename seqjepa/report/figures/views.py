@@ -15,7 +15,7 @@ from seqjepa.paper.figures import (
 )
 from seqjepa.paper.measures import value_at
 from seqjepa.paper.metrics import NAMED, PATHS
-from seqjepa.paper.published import Published, distinct, of_source
+from seqjepa.paper.published import Published, of_source
 from seqjepa.paper.sets import IMAGENET_SHA256, IMAGENET_VAL, SETS_BY_NAME
 from seqjepa.report.figures.drawing import MOST_LINES, Chart, Figure, Line, figure_of_charts, line_of
 from seqjepa.report.groups import TABLES_M_VAL, Group, Mean, by_data, families, kind_of_data
@@ -81,7 +81,7 @@ def scaling(groups: Sequence[Group]) -> Figure:
     found = families(groups, "data.context")
     charts = list(_scaling_charts([family for family in found if family[0].home]))
     elsewhere = [family for family in found if not family[0].home]
-    for data in distinct(family[0].data for family in elsewhere):
+    for data in dict.fromkeys(family[0].data for family in elsewhere):
         charts += _scaling_charts([family for family in elsewhere if family[0].data == data], data)
     drawn = any(lines(family) for family in found for lines in (_r2_over_m_tr, _top1_over_m_tr, _top1_over_m_val))
     return figure_of_charts("figure-7", charts, missing=not drawn)
@@ -140,7 +140,7 @@ def _line_by_size(name: str, scores: Mapping[int, Mean | None]) -> list[Line]:
 def _published_scaling(source: str, size: str) -> list[Line]:
     lines = []
     rows = of_source(source)
-    for name in distinct(map(_curve_name, rows)):
+    for name in dict.fromkeys(map(_curve_name, rows)):
         points = sorted((getattr(row, size), row.value) for row in rows if _curve_name(row) == name)
         lines.append(Line(f"paper: {name}", [float(x) for x, _ in points], [y for _, y in points], published=True))
     return lines
@@ -160,7 +160,7 @@ def transfer(groups: Sequence[Group]) -> Figure:
     beside: list[Line] = []
     elsewhere: dict[str, list[Line]] = {}
     for group in groups:
-        for name in distinct(name for run in group.runs for name in run.transfers):
+        for name in dict.fromkeys(name for run in group.runs for name in run.transfers):
             if not (ours := _our_transfer(group, name)):
                 continue
             if _is_the_papers(group, name):
@@ -196,7 +196,7 @@ def _transfer_scores(run: RunRecord, name: str) -> dict[str, float]:
 def _published_transfer() -> list[Line]:
     rows = of_source("Figure 15")
     lines = []
-    for variant in distinct(row.variant for row in rows):
+    for variant in dict.fromkeys(row.variant for row in rows):
         points = [(float(row.m_val or 0), row.value) for row in rows if row.variant == variant]
         name = f"paper: {variant.replace('patch', '')} px"
         lines.append(Line(name, [x for x, _ in points], [y for _, y in points], published=True))
