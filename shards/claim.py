@@ -21,7 +21,7 @@ from shards.json_fields import json_object, plain_json, take
 from shards.layout import SHARD_NAME, Layout
 from shards.lock import FolderLock, exclusive_file
 from shards.metadata import read_info, spec_to_json
-from shards.schema import FORMAT_NAME, DatasetInfo, Spec
+from shards.schema import FORMAT_NAME, DatasetInfo, Spec, features_of
 
 BUILD_FORMAT = f"{FORMAT_NAME} build"
 MAX_SHOWN = 40
@@ -213,6 +213,7 @@ def _clear(layout: Layout, identity: dict[str, Any], found: FolderState) -> None
     _write_build(layout, {"identity": identity, "clearing": sorted(filter(SHARD_NAME.fullmatch, names))})
     layout.info.unlink(missing_ok=True)
     layout.readme.unlink(missing_ok=True)
+    layout.encoder.unlink(missing_ok=True)
     for path in [*layout.meta.glob("index-*.parquet"), *layout.parts.glob("*")]:
         path.unlink()
     for name in filter(SHARD_NAME.fullmatch, names):
@@ -245,6 +246,8 @@ def _whole(layout: Layout, info: DatasetInfo) -> DatasetInfo:
             path = layout.shard(entry.name)
             if not path.is_file() or path.stat().st_size != entry.bytes:
                 raise DamageError(f"{path} is missing or cut in a finished set: give --overwrite to build it again")
+    if features_of(info.spec) and not layout.encoder.is_file():
+        raise DamageError(f"{layout.encoder} is missing in a finished set: give --overwrite to build it again")
     return info
 
 

@@ -110,6 +110,9 @@ def _content_lines(contents: dict[str, Any]) -> Iterator[str]:
         quality = f", PSNR {contents['psnr_db']:.1f} dB" if "psnr_db" in contents else ""
         runs = f", in runs of {contents['sequence']}" if "sequence" in contents else ""
         name = "views  " if "view_slots" in contents else "images "
+        if "features" in contents:
+            yield from _feature_lines(contents["features"])
+            name = "made of"
         yield f"  {name} {contents['width']}×{contents['height']} {contents['encoding']}{quality}{runs}"
     if "saliency" in contents:
         yield f"  maps    {contents['saliency']}"
@@ -118,6 +121,16 @@ def _content_lines(contents: dict[str, Any]) -> Iterator[str]:
     if "normalisation" in contents:
         mean, std = (" ".join(f"{x:.4f}" for x in contents["normalisation"][key]) for key in ("mean", "std"))
         yield f"  pixels  mean {mean}, std {std}"
+
+
+def _feature_lines(features: dict[str, Any]) -> Iterator[str]:
+    """What the vectors are, and which encoder made them of pixels that were normalised how."""
+    encoder = ", ".join(f"{name} {value}" for name, value in features["encoder"].items() if name != "backbone")
+    yield f"  vectors {features['size']} of {features['dtype']}"
+    yield f"  encoder {features['encoder']['backbone']}" + (f" ({encoder})" if encoder else "")
+    yield f"          weights {features['weights_sha256'][:16]}…"
+    mean, std = (" ".join(f"{x:.4f}" for x in features[key]) for key in ("mean", "std"))
+    yield f"  pixels  mean {mean}, std {std}"
 
 
 def column_lines(

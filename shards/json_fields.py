@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any, TypeVar
 
 from shards.errors import FormatError
 
 T = TypeVar("T")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def plain_json(value: Any, what: str) -> Any:
@@ -106,3 +108,11 @@ def strings(record: dict[str, Any], name: str) -> tuple[str, ...]:
     if not all(isinstance(value, str) for value in values):
         raise FormatError(f"{name} must be strings")
     return tuple(values)
+
+
+def digest(record: dict[str, Any], name: str) -> str:
+    """record[name], a sha256 in hexadecimal digits."""
+    value = take(record, name, str)
+    if not _SHA256.fullmatch(value):
+        raise FormatError(f"{name} is not a sha256: {value!r:.80}")
+    return value

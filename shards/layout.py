@@ -43,6 +43,11 @@ class Layout:
         return self.meta / "dataset.json"
 
     @property
+    def encoder(self) -> Path:
+        """Of sets of features: the weights of the encoder that made them."""
+        return self.meta / "encoder.safetensors"
+
+    @property
     def build(self) -> Path:
         return self.meta / "build.json"
 

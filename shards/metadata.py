@@ -14,7 +14,7 @@ from typing import Any
 
 from shards.errors import FormatError
 from shards.files import sha256_of_bytes
-from shards.json_fields import json_object, number, one_of, strings, take
+from shards.json_fields import digest, json_object, number, one_of, strings, take
 from shards.kinds import KINDS, kind_of
 from shards.layout import MAX_SHARDS, SPLIT_NAME, Layout, shard_name
 from shards.schema import FORMAT_NAME, FORMAT_VERSION, DatasetInfo, ShardEntry, Spec, SplitInfo, ViewSpec
@@ -22,7 +22,6 @@ from shards.tar import BLOCK
 
 MAX_JSON = 256 << 20
 NO_CHECKSUM = "0" * 64
-SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def info_to_bytes(info: DatasetInfo) -> bytes:
@@ -49,7 +48,7 @@ def spec_to_json(spec: Spec) -> dict[str, Any]:
     fields = dataclasses.asdict(spec)
     if isinstance(spec, ViewSpec):
         fields["actions"] = None if spec.actions is None else spec.actions.to_json()
-    defaults = {"sequence": 0, "actions": None, "ordered": False, "chunked": False}
+    defaults = {"sequence": 0, "actions": None, "ordered": False, "chunked": False, "features": None}
     return {name: value for name, value in fields.items() if name not in defaults or value != defaults[name]}
 
 
@@ -102,27 +101,20 @@ def info_from_bytes(data: bytes, where: str) -> DatasetInfo:
         raise FormatError(f"{where}: {error}") from error
 
 
-def _digest(record: dict[str, Any], name: str) -> str:
-    value = take(record, name, str)
-    if not SHA256.fullmatch(value):
-        raise FormatError(f"{name} is not a sha256: {value!r:.80}")
-    return value
-
-
 def _info(record: dict[str, Any]) -> DatasetInfo:
     kind = one_of(record, "kind", tuple(KINDS))
     spec = spec_from_json(kind, take(record, "spec", dict))
     splits = take(record, "splits", dict)
     version = number(record, "format_version", 1, FORMAT_VERSION)
     if version < spec.format_version:
-        raise FormatError(f"format version {version} has no sequences in chunks")
+        raise FormatError(f"format version {version} has no sequences in chunks and no features")
     return DatasetInfo(
         name=take(record, "name", str),
         spec=spec,
         classes=strings(record, "classes"),
         splits={name: _split(name, value) for name, value in splits.items()},
         normalisation=_normalisation(take(record, "normalisation", dict), kind_of(spec).has_pixels),
-        readme_sha256=_digest(record, "readme_sha256"),
+        readme_sha256=digest(record, "readme_sha256"),
         fingerprint=take(record, "fingerprint", dict),
         provenance=take(record, "provenance", dict),
         format_version=version,
@@ -143,7 +135,7 @@ def _split(name: str, value: Any) -> SplitInfo:
     index = f"_meta/index-{name}.parquet"
     if value.get("index") != index:
         raise FormatError(f"split {name}: index must be {index}, found {value.get('index')!r:.60}")
-    return SplitInfo(entries, samples, index, _digest(value, "index_sha256"))
+    return SplitInfo(entries, samples, index, digest(value, "index_sha256"))
 
 
 def _entry(record: dict[str, Any], name: str) -> ShardEntry:
@@ -151,7 +143,7 @@ def _entry(record: dict[str, Any], name: str) -> ShardEntry:
         raise FormatError(f"shard {name} is called {record.get('name')!r:.60}")
     size = number(record, "bytes", 2 * BLOCK, 2**50)
     samples, build = number(record, "samples", 1, 2**31 - 1), take({"build": "", **record}, "build", str)
-    return ShardEntry(name, samples, size, _digest(record, "sha256"), build)
+    return ShardEntry(name, samples, size, digest(record, "sha256"), build)
 
 
 def _normalisation(record: dict[str, Any], has_pixels: bool) -> dict[str, list[float]]:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shards.cache import local_folder
-from shards.errors import ConfigError, FormatError
+from shards.errors import ConfigError, DamageError, FormatError
+from shards.files import sha256_of_bytes
 from shards.layout import Layout
 from shards.metadata import read_info
-from shards.schema import DatasetInfo, ImageSpec, MapSpec, ViewSpec
+from shards.schema import DatasetInfo, ImageSpec, MapSpec, ViewSpec, features_of
 from shards.split_index import ImageIndex, SplitIndex, SplitTable, load_table
 
 __all__ = ["ImageIndex", "ShardSet", "SplitIndex", "require_finished"]
@@ -52,6 +53,21 @@ class ShardSet:
         if not isinstance(spec := self.info.spec, ImageSpec | MapSpec):
             raise ConfigError(f"{self.path} holds {spec.kind} shards, this needs saliency, image or maps shards")
         return ImageIndex.of(self.table(name), spec)
+
+    def read_encoder(self) -> bytes:
+        """The file of the encoder's weights (safetensors) of a set of features. ConfigError: another set.
+
+        DamageError: it is not there, or not what dataset.json says.
+        """
+        features, path = features_of(self.info.spec), Layout(self.path).encoder
+        if features is None:
+            raise ConfigError(f"{self.path} holds no features, and no encoder")
+        if not path.is_file():
+            raise DamageError(f"{path} is missing: copy the set again or rebuild it")
+        data = path.read_bytes()
+        if sha256_of_bytes(data) != features.file_sha256:
+            raise DamageError(f"{path} is damaged (its sha256 differs): copy the set again or rebuild it")
+        return data
 
     def table(self, name: str, tars: bool = True) -> SplitTable:
         """A split of any kind, as its index has it. tars: as load_table. Errors as split()."""

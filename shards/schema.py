@@ -15,15 +15,18 @@ from shards.json_fields import one_of, strings, take
 
 FORMAT_NAME = "seqjepa-shards"
 FORMAT_VERSION = 2
-"""The newest that is read. 2: sequences in chunks; all other sets are written as version 1."""
+"""The newest that is read. 2: sequences in chunks, or features; all other sets are written as version 1."""
 MAX_VIEWS = 1000
 MAX_PARAMS = 64
 MAX_SIDE = 8192
 MAX_VALUES = 256
+MAX_FEATURES = 65_536  # numbers of a feature vector
 MAX_NUMBER = 1e12  # of an action's values, means and deviations
 
 Encoding = Literal["jpeg", "raw"]
-EXTENSION: dict[str, str] = {"jpeg": "jpg", "raw": "npy"}
+ViewEncoding = Literal["jpeg", "raw", "features"]
+EXTENSION: dict[str, str] = {"jpeg": "jpg", "raw": "npy", "features": "npy"}
+VectorDtype = Literal["float16", "float32"]
 MapStorage = Literal["float16", "log8"]
 MAP_SUFFIXES: dict[str, tuple[str, ...]] = {
     "none": (),
@@ -213,6 +216,31 @@ class ActionSpec:
 
 
 @dataclass(frozen=True)
+class FeatureSpec:
+    """What views are in a set of features: vectors of D numbers that a frozen encoder made of H × W pixels.
+
+    size            D
+    dtype           of the stored numbers
+    encoder         which networks: `backbone` and whatever else of a run's [model] makes it ("pool", "stem" …)
+    mean, std       per channel, for pixels in [0, 1]: how they were normalised before
+    weights_sha256  of the encoder's weights, by name, dtype, shape and bytes (seqjepa.models.identity)
+    file_sha256     of `_meta/encoder.safetensors`, which holds them
+    """
+
+    size: int
+    dtype: VectorDtype
+    encoder: dict[str, str | int | float | bool]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    weights_sha256: str
+    file_sha256: str
+
+    @property
+    def backbone(self) -> str:
+        return str(self.encoder["backbone"])
+
+
+@dataclass(frozen=True)
 class ViewSpec:
     """What every sample of a `views` set holds: N view slots of H × W RGB pixels and [N, P] parameters.
 
@@ -221,17 +249,19 @@ class ViewSpec:
     actions   what takes a view to another, as declared by who wrote the set; None: what its columns imply
     ordered   view numbers are steps of a sequence, ascending: of a video, an episode. False: views of an object
     chunked   a sequence may be longer than N: then several samples in a row hold it, all of the same split
+    features  with encoding "features": views are vectors that an encoder made of H × W pixels, which are not here
     """
 
     views: int
     height: int
     width: int
-    encoding: Encoding
+    encoding: ViewEncoding
     params: tuple[ParamField, ...]
     sequence: int = 0
     actions: ActionSpec | None = None
     ordered: bool = False
     chunked: bool = False
+    features: FeatureSpec | None = None
 
     @property
     def kind(self) -> KindName:
@@ -239,8 +269,8 @@ class ViewSpec:
 
     @property
     def format_version(self) -> int:
-        """The oldest that has all of this: programs of before would take chunks for objects."""
-        return 2 if self.chunked else 1
+        """The oldest that has all of this: programs of before would take chunks for objects, vectors for pixels."""
+        return 2 if self.chunked or self.features else 1
 
     @property
     def param_names(self) -> tuple[str, ...]:
@@ -293,6 +323,11 @@ class MapSpec:
 Spec = ViewSpec | ImageSpec | MapSpec
 
 
+def features_of(spec: Spec) -> FeatureSpec | None:
+    """What its vectors are, of a set of features."""
+    return spec.features if isinstance(spec, ViewSpec) else None
+
+
 @dataclass(frozen=True)
 class ShardEntry:
     """One tar. `name` has no extension ("train-000003"); sha256 is of the whole file.
@@ -327,6 +362,7 @@ class DatasetInfo:
     """The whole of `_meta/dataset.json`.
 
     normalisation  {"mean": [3], "std": [3]} for pixels in [0, 1], measured on the training split; {} without pixels
+                   (of features, how pixels were normalised stands in `spec.features`)
     fingerprint    what the set was built from, as given to SetBuilder: an equal one means an equal set
     provenance     command, package versions, source checksums … JSON values without nulls
     """

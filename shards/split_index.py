@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
@@ -21,8 +21,20 @@ from shards.kinds.views import ViewKind
 from shards.layout import Layout
 from shards.pixels import decode_pixels
 from shards.saliency_map import decode_map
-from shards.schema import MAP_SUFFIXES, ActionSpec, DatasetInfo, Encoding, ImageSpec, MapSpec, MapStorage, ViewSpec
+from shards.schema import (
+    MAP_SUFFIXES,
+    ActionSpec,
+    DatasetInfo,
+    Encoding,
+    FeatureSpec,
+    ImageSpec,
+    MapSpec,
+    MapStorage,
+    ViewEncoding,
+    ViewSpec,
+)
 from shards.sequences import Sequences
+from shards.vectors import decode_vector
 
 MAX_INDEX = 16 << 30
 
@@ -214,6 +226,7 @@ class SplitIndex:
     sequence 0: a set of views. T > 0: runs of T slots, each run a sequence in its order
     actions  what takes a view to another, as the set declares it; None: what its columns imply
     ordered  view_ids are steps of a sequence, ascending
+    features of sets of features, what their vectors are; else None
     chunk    int32 [S], which part of its sequence a sample is; zeros where each sample is one: see `sequences`
     """
 
@@ -227,7 +240,7 @@ class SplitIndex:
     offsets: np.ndarray
     lengths: np.ndarray
     params: np.ndarray
-    encoding: Encoding
+    encoding: ViewEncoding
     height: int
     width: int
     param_names: tuple[str, ...]
@@ -239,6 +252,7 @@ class SplitIndex:
     sequence: int = 0
     actions: ActionSpec | None = None
     ordered: bool = False
+    features: FeatureSpec | None = None
 
     @classmethod
     def of(cls, table: SplitTable, spec: ViewSpec) -> SplitIndex:
@@ -267,6 +281,7 @@ class SplitIndex:
             sequence=spec.sequence,
             actions=spec.actions,
             ordered=spec.ordered,
+            features=spec.features,
             chunk=table.columns.get("chunk", np.zeros(len(table.keys), np.int32)),
         )
 
@@ -288,10 +303,15 @@ class SplitIndex:
         return read_stored(path, offset, int(self.lengths[sample, view]), self.keys[sample])
 
     def read_view(self, sample: int, view: int) -> np.ndarray:
-        """uint8 [H, W, 3] RGB, decoded; for previews and tests. DamageError: the bytes do not decode to that."""
+        """uint8 [H, W, 3] RGB, or float32 [D] of features, decoded; for previews and tests (VectorReader reads many).
+
+        DamageError: the bytes do not decode to that.
+        """
         data = self.read_bytes(sample, view)
         try:
-            return decode_pixels(data, self.encoding, self.height, self.width)
+            if self.features:
+                return decode_vector(data, self.features)
+            return decode_pixels(data, cast(Encoding, self.encoding), self.height, self.width)
         except FormatError as error:
             where = f"view {view} of sample {self.keys[sample]!r} in {self.shard_paths[self.shard[sample]].name}"
             raise DamageError(f"{where} does not decode: {error}") from error

@@ -28,7 +28,7 @@ from shards.layout import Layout
 from shards.metadata import checksum_fits, read_info
 from shards.reader import ShardSet, require_finished
 from shards.sample import label_member
-from shards.schema import DatasetInfo, Spec
+from shards.schema import DatasetInfo, Spec, features_of
 from shards.split_index import SplitTable
 from shards.tar import BLOCK, END, headers, walk_members
 
@@ -80,6 +80,8 @@ def verify(path: str | Path, *, progress: bool = False) -> VerifyReport:
 
 def _files(layout: Layout, info: DatasetInfo) -> Iterator[_File]:
     yield _File("README.md", layout.readme, info.readme_sha256)
+    if features := features_of(info.spec):
+        yield _File(f"_meta/{layout.encoder.name}", layout.encoder, features.file_sha256)
     for split in info.splits.values():
         yield _File(split.index, layout.root / split.index, split.index_sha256)
         for entry in split.shards:

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 from shards.claim import claim_folder, identity_of, tidy
 from shards.describe import data_card
 from shards.errors import FailureError, FormatError, UsageError
-from shards.files import disk_full_named, sha256_of_bytes, write_atomic
+from shards.files import disk_full_named, sha256_of_bytes, sha256_of_file, write_atomic
 from shards.index import join_parts, table_to_bytes
 from shards.json_fields import plain_json
 from shards.kinds import kind_of
 from shards.layout import SHARD_NAME, SPLIT_NAME, Layout, shard_name, split_of_shard
 from shards.metadata import info_to_bytes, spec_from_json
-from shards.schema import DatasetInfo, Spec, SplitInfo
+from shards.schema import DatasetInfo, Spec, SplitInfo, features_of
 from shards.shard_writer import ShardPart, ShardWriter, finished_parts, read_rows
 from shards.stats import PixelStats
 
@@ -91,6 +91,15 @@ class SetBuilder:
         chosen = (p.stats for name, p in sorted(self._parts.items()) if split in (None, split_of_shard(name)))
         return sum(chosen, PixelStats())
 
+    def put_encoder(self, weights: bytes) -> None:
+        """Of a set of features: the file of its encoder's weights, those of `spec.features.file_sha256`."""
+        features, path = features_of(self.spec), self.layout.encoder
+        if self._lock is None or features is None or sha256_of_bytes(weights) != features.file_sha256:
+            raise UsageError(f"{path} is not a file of the set that is built in {self.layout.root}")
+        if not path.is_file() or sha256_of_file(path) != features.file_sha256:
+            with self._disk_full_named():
+                write_atomic(path, weights, self.layout.tmp)
+
     def open_shard(self, split: str, number: int) -> ShardWriter:
         """A writer for one shard that is not in done(). Numbers of a split count from 0 without gaps."""
         name = shard_name(split, number)
@@ -111,6 +120,8 @@ class SetBuilder:
             return self.info
         if self._lock is None:
             raise UsageError(f"the build in {self.layout.root} was closed")
+        if features_of(self.spec) and not self.layout.encoder.is_file():
+            raise FailureError(f"{self.layout.encoder} is missing: run the same command again")
         with self._disk_full_named():
             splits = {split: self._finish_split(split) for split in self._splits()}
             info = self._publish(splits, plain_json(provenance, "provenance"))

@@ -13,7 +13,7 @@ from pipelines.build.encode import Frame, fit_image
 from pipelines.sources.decode import decode_image
 from pipelines.sources.table import ViewTable
 from shards.files import OwnFile, refuse_foreign, write_own
-from shards.preview import Row, Rows, label_of_term, words_of_term
+from shards.preview_rows import Row, Rows, label_of_term, words_of_term
 from shards.schema import ActionSpec
 from shards.sheet import MAKER, SIGN
 

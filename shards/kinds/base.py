@@ -45,7 +45,11 @@ class Kind(Protocol):
 
     sample_type: ClassVar[type]
     reserved: ClassVar[frozenset[str]]  # names in the JSON that samples' meta may not use
-    has_pixels: ClassVar[bool]
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether a sample holds pixels, whose mean and deviation stand in dataset.json."""
+        ...
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Kind:

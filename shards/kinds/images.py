@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from shards.json_fields import number, one_of
 from shards.kinds.base import LABEL_LINE, LABEL_RECORD, Column, Columns, StoredSplit, classes_in_words
 from shards.pixels import pixels_problem, raw_header, raw_length
 from shards.saliency_map import STORED_AS, card_lines, map_headers, map_lengths, map_problem, map_records
-from shards.schema import EXTENSION, MAP_SUFFIXES, MAX_SIDE, DatasetInfo, ImageSpec
+from shards.schema import MAP_SUFFIXES, MAX_SIDE, DatasetInfo, Encoding, ImageSpec
 from shards.tar import begins_with
 
 
@@ -41,7 +41,10 @@ class ImageKind:
 
     sample_type: ClassVar[type] = ImageSample
     reserved: ClassVar[frozenset[str]] = frozenset()
-    has_pixels: ClassVar[bool] = True
+
+    @property
+    def has_pixels(self) -> bool:
+        return True
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> ImageKind:
@@ -49,7 +52,7 @@ class ImageKind:
             ImageSpec(
                 height=number(record, "height", 1, MAX_SIDE),
                 width=number(record, "width", 1, MAX_SIDE),
-                encoding=one_of(record, "encoding", tuple(EXTENSION)),
+                encoding=one_of(record, "encoding", get_args(Encoding)),
                 saliency=one_of(record, "saliency", tuple(MAP_SUFFIXES)),
             )
         )

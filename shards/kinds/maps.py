@@ -41,7 +41,10 @@ class MapKind:
 
     sample_type: ClassVar[type] = MapSample
     reserved: ClassVar[frozenset[str]] = frozenset({"height", "width"})
-    has_pixels: ClassVar[bool] = False
+
+    @property
+    def has_pixels(self) -> bool:
+        return False
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> MapKind:

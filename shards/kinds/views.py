@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
@@ -19,10 +19,12 @@ from shards.schema import (
     MAX_VIEWS,
     ActionSpec,
     DatasetInfo,
+    Encoding,
     ParamField,
     ViewSpec,
 )
 from shards.tar import begins_with
+from shards.vectors import features_from_json, vector_header, vector_length, vector_problem
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class ViewSample:
     """n ≤ N views of one object.
 
     key       letters, digits, _ and -; unique within its split
-    views     n encoded views: baseline RGB JPEGs, or for raw sets what `encode_raw` returns
+    views     n encoded views: baseline RGB JPEGs, for raw sets what `encode_raw` returns, for features what
+              `encode_vectors` does
     view_ids  the n numbers that the source gives its views, ascending or not, gaps allowed
     params    float32 [n, P], in the units of ViewSpec.params
     label     rank of the class in DatasetInfo.classes, −1 for none
@@ -62,7 +65,10 @@ class ViewKind:
 
     sample_type: ClassVar[type] = ViewSample
     reserved: ClassVar[frozenset[str]] = frozenset({"views", "view_ids"})
-    has_pixels: ClassVar[bool] = True
+
+    @property
+    def has_pixels(self) -> bool:
+        return self.spec.features is None
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> ViewKind:
@@ -79,17 +85,21 @@ class ViewKind:
             raise FormatError(f"sequence is {sequence}, which does not divide the {views} views")
         if sequence and (record.get("ordered") or record.get("chunked")):
             raise FormatError("baked sequences (sequence > 0) are neither ordered nor chunked")
+        encoding = one_of(record, "encoding", tuple(EXTENSION))
+        if (encoding == "features") != ("features" in record):
+            raise FormatError(f"encoding {encoding!r} and a record of features: one needs the other")
         return cls(
             ViewSpec(
                 views=views,
                 height=number(record, "height", 1, MAX_SIDE),
                 width=number(record, "width", 1, MAX_SIDE),
-                encoding=one_of(record, "encoding", tuple(EXTENSION)),
+                encoding=encoding,
                 params=params,
                 sequence=sequence,
                 actions=actions,
                 ordered=take({"ordered": False, **record}, "ordered", bool),
                 chunked=take({"chunked": False, **record}, "chunked", bool),
+                features=features_from_json(take(record, "features", dict)) if "features" in record else None,
             )
         )
 
@@ -108,9 +118,15 @@ class ViewKind:
         if sample.chunk < 0 or (sample.chunk and not spec.chunked) or (spec.chunked and "chunk" in sample.meta):
             return f"chunk {sample.chunk} and meta {list(sample.meta)}: only chunked sets have chunks, and none as meta"
         for view_id, view in zip(ids, sample.views, strict=True):
-            if problem := pixels_problem(view, spec.encoding, spec.height, spec.width):
+            if problem := self._view_problem(view):
                 return f"view {view_id}: {problem}"
         return None
+
+    def _view_problem(self, view: bytes) -> str | None:
+        spec = self.spec
+        if spec.features:
+            return vector_problem(view, spec.features)
+        return pixels_problem(view, cast(Encoding, spec.encoding), spec.height, spec.width)
 
     def members(self, sample: ViewSample) -> list[bytes]:
         return [*pad_cyclic(sample.views, self.spec.views), npy_bytes(self._rows(sample))]
@@ -151,9 +167,9 @@ class ViewKind:
             "view numbers that do not fit its views": ((ids >= 0) != distinct).any(1) | (ids < -1).any(1),
             "parameters that are not finite": ~np.isfinite(self.params(columns)).all((1, 2)),
         }
-        if spec.encoding == "raw":
-            wrong = (lengths[:, : spec.views] != raw_length(spec.height, spec.width)).any(1)
-            faults["a view of an impossible length"] = wrong
+        if spec.encoding != "jpeg":
+            size = vector_length(spec.features) if spec.features else raw_length(spec.height, spec.width)
+            faults["a view of an impossible length"] = (lengths[:, : spec.views] != size).any(1)
         if spec.chunked:
             chunk, before = columns["chunk"], np.concatenate([[-1], columns["chunk"][:-1]])
             faults["a chunk that does not follow the one before it"] = (chunk != 0) & (
@@ -173,18 +189,24 @@ class ViewKind:
         return bad
 
     def differs(self, blocks: np.ndarray, split: StoredSplit, samples: np.ndarray) -> np.ndarray:
-        """The parameters' .npy is not, byte for byte, that of the index's rows."""
+        """The parameters' .npy is not, byte for byte, that of the index's rows; or a vector has another header."""
         member = self.spec.views
         rows = np.ascontiguousarray(self.params(split.columns)[samples].reshape(len(samples), -1)).view(np.uint8)
         start = np.frombuffer(npy_header((self.spec.views, len(self.spec.params)), "<f4"), np.uint8)
         expected = np.concatenate([np.tile(start, (len(rows), 1)), rows], 1)
         same = begins_with(blocks, split.offsets[samples, member], expected)
+        if self.spec.features:
+            header = np.frombuffer(vector_header(self.spec.features), np.uint8)
+            for slot in range(self.spec.views):
+                same &= begins_with(blocks, split.offsets[samples, slot], np.tile(header, (len(rows), 1)))
         return ~same | (split.lengths[samples, member] != expected.shape[1])
 
     def member_records(self) -> list[dict[str, Any]]:
         spec = self.spec
         *views, params, label, record = (f"KEY{suffix}" for suffix in spec.suffixes())
         pixels = {"dtype": "uint8", "shape": [spec.height, spec.width, 3], "axes": ["row", "col", "rgb"]}
+        if spec.features:
+            pixels = {"dtype": spec.features.dtype, "shape": [spec.features.size], "axes": ["feature"]}
         rows = {"dtype": "float32", "shape": [spec.views, len(spec.params)], "axes": ["view", "param"]}
         return [
             {"name": f"{views[0]} … {views[-1]}" if spec.views > 1 else views[0], **pixels},
@@ -207,6 +229,7 @@ class ViewKind:
             "height": spec.height,
             "width": spec.width,
             "encoding": spec.encoding,
+            **({"features": asdict(spec.features)} if spec.features else {}),
             "params": [{"name": f.name, "unit": f.unit} for f in spec.params],
             **({} if spec.actions is None else {"actions": spec.actions.to_json()}),
         }
@@ -238,13 +261,18 @@ class ViewKind:
         runs = " in the order of their steps" if spec.ordered else runs
         runs += ", a sequence taking as many samples in a row as it needs" if spec.chunked else ""
         size = f"{spec.height}×{spec.width} RGB pixels as {pixels}"
+        if found := spec.features:
+            made_of = f"{spec.height}×{spec.width} RGB pixels"
+            made_of = f"{spec.height}×{spec.width} RGB pixels"
+            size = f"each {found.size} features in {found.dtype} that {found.backbone} made of {made_of}"
         return f"{info.samples:,} samples of {views}{runs}, {size}; {classes_in_words(info)}."
 
     def card_members(self) -> list[str]:
         spec, (*views, params, _, record) = self.spec, self.spec.suffixes()
         span = f"`KEY{views[0]}` … `KEY{views[-1]}`" if spec.views > 1 else f"`KEY{views[0]}`"
+        pixels = f"uint8 [{spec.height}, {spec.width}, 3], (row, col, RGB)"
         return [
-            f"* {span}: the views, uint8 [{spec.height}, {spec.width}, 3], (row, col, RGB)",
+            f"* {span}: the views, " + (f"{spec.features.dtype} [{spec.features.size}]" if spec.features else pixels),
             f"* `KEY{params}`: float32 [{spec.views}, {len(spec.params)}], one row a view, columns as below",
             LABEL_LINE,
             f"* `KEY{record}`: `views`, how many views are distinct (the rest repeat them in turn, so that every "

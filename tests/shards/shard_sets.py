@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from shards.files import sha256_of_bytes
 from shards.saliency_map import encode_map
 from shards.sample import ImageSample, MapSample, Sample, ViewSample, encode_raw
 from shards.schema import (
@@ -20,17 +21,30 @@ from shards.schema import (
     ActionSpec,
     ActionTerm,
     DatasetInfo,
+    FeatureSpec,
     ImageSpec,
     MapSpec,
     ParamField,
     Spec,
     ViewSpec,
+    features_of,
 )
+from shards.vectors import encode_vectors
 from shards.writer import PixelStats, SetBuilder
 
 PLAN = {"train": 3, "val": 2}
 CLASSES = ["chair", "lamp", "table"]
 SLOTS = 3
+WEIGHTS = b"the weights of an encoder"
+FEATURES = FeatureSpec(
+    size=5,
+    dtype="float16",
+    encoder={"backbone": "resnet18", "width": 0.25, "stem": "cifar"},
+    mean=(0.5, 0.4, 0.3),
+    std=(0.2, 0.2, 0.2),
+    weights_sha256="ab" * 32,
+    file_sha256=sha256_of_bytes(WEIGHTS),
+)
 FLAVOURS: dict[str, Spec] = {
     "raw": ViewSpec(SLOTS, 8, 12, "raw", THREE_DIEBENCH_PARAMS),
     "jpeg": ViewSpec(SLOTS, 8, 12, "jpeg", THREE_DIEBENCH_PARAMS),
@@ -44,6 +58,7 @@ FLAVOURS: dict[str, Spec] = {
         actions=ActionSpec((ActionTerm("difference", ("tx",)), ActionTerm("angle_difference", ("yaw",)))),
     ),
     "bare": ViewSpec(SLOTS, 8, 12, "raw", ()),
+    "features": ViewSpec(SLOTS, 8, 12, "features", THREE_DIEBENCH_PARAMS, features=FEATURES),
     "saliency-raw": ImageSpec(8, 12, "raw", "float16"),
     "saliency-jpeg": ImageSpec(8, 12, "jpeg", "log8"),
     "image-raw": ImageSpec(8, 12, "raw"),
@@ -64,6 +79,11 @@ def pixels_of(split: str, shard: int, sample: int, count: int, seed: int = 0) ->
     rng = np.random.default_rng([seed, len(split), shard, sample])
     coarse = rng.integers(0, 256, (count, 2, 3, 3), dtype=np.uint8)
     return coarse.repeat(4, 1).repeat(4, 2)
+
+
+def vectors_of(pixels: np.ndarray) -> np.ndarray:
+    """float64 [n, 5] of pixels [n, 8, 12, 3], that float16 holds exactly."""
+    return pixels[:, 0, :5, 0] / 4 - 20
 
 
 def map_of(split: str, shard: int, sample: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:
@@ -108,7 +128,10 @@ def _view_sample(split: str, shard: int, number: int, spec: ViewSpec, seed: int)
     pixels = pixels_of(split, shard, number, count, seed)
     params = np.random.default_rng([seed, shard, number]).normal(size=(count, len(spec.params))).astype(np.float32)
     ids = list(range(0, 2 * count, 2))
-    views = [encoded(p, spec.encoding) for p in pixels]
+    if spec.features:
+        views, pixels = encode_vectors(vectors_of(pixels), spec.features), pixels[:0]
+    else:
+        views = [encoded(p, spec.encoding) for p in pixels]
     return ViewSample(views=views, view_ids=ids, params=params, **_identity(split, shard, number)), pixels
 
 
@@ -145,6 +168,8 @@ def build(
 ) -> DatasetInfo:
     """Builds, or resumes, the tiny set in `out`; `on_shard` hears the name of each shard that is written."""
     with builder(out, flavour, seed, overwrite) as target:
+        if features_of(target.spec) and not target.complete:
+            target.put_encoder(WEIGHTS)
         for split, shards in PLAN.items():
             for shard in range(shards):
                 if (name := f"{split}-{shard:06d}") in target.done():

@@ -84,7 +84,7 @@ def test_views_are_not_images(tmp_path: Path, flavour: str) -> None:
 
 
 def test_kinds_follow_from_the_spec() -> None:
-    kinds = ["views"] * 5 + ["saliency"] * 2 + ["image"] * 2 + ["maps"] * 2
+    kinds = ["views"] * 6 + ["saliency"] * 2 + ["image"] * 2 + ["maps"] * 2
     assert [spec.kind for spec in FLAVOURS.values()] == kinds
 
 

@@ -10,7 +10,8 @@ from PIL import Image, ImageColor
 from shard_sets import build
 
 from shards.errors import ConfigError
-from shards.preview import VIEW_TILE, Augmentation, contact_sheet, group_params
+from shards.preview import Augmentation, contact_sheet
+from shards.preview_rows import VIEW_TILE, group_params
 from shards.reader import ShardSet
 from shards.schema import ParamField
 from shards.sheet import BOXES, draw_boxes

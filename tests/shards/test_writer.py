@@ -32,6 +32,7 @@ def test_two_builds_are_byte_identical(tmp_path: Path, flavour: str) -> None:
     names = sorted(contents(tmp_path / "a"))
     shards = [f"train-00000{n}.tar" for n in range(3)] + [f"val-00000{n}.tar" for n in range(2)]
     meta = ["_meta/dataset.json", "_meta/index-train.parquet", "_meta/index-val.parquet"]
+    meta += ["_meta/encoder.safetensors"] if flavour == "features" else []
     assert names == sorted(["README.md", *meta, *shards])
 
 
