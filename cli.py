@@ -29,6 +29,7 @@ try:
     from seqjepa.commands.embed import embed_command
     from seqjepa.commands.evaluate import evaluate_command
     from seqjepa.commands.export import export_command
+    from seqjepa.commands.features import features_command
     from seqjepa.commands.import_context_ssl import import_context_ssl_command
     from seqjepa.commands.import_seq_jepa import import_seq_jepa_command
     from seqjepa.commands.push import pull_command, push_command
@@ -62,6 +63,7 @@ seqjepa_data_app.command("score-saliency")(score_saliency_command)
 seqjepa_data_app.command("bake")(bake_command)
 seqjepa_data_app.command("push")(push_set_command)
 seqjepa_data_app.command("pull")(pull_set_command)
+seqjepa_data_app.command("features")(features_command)
 seqjepa_app.command("train")(train_command)
 seqjepa_app.command("evaluate")(evaluate_command)
 seqjepa_app.command("embed")(embed_command)

@@ -223,7 +223,7 @@ class FeatureSpec:
     dtype           of the stored numbers
     encoder         which networks: `backbone` and whatever else of a run's [model] makes it ("pool", "stem" …)
     mean, std       per channel, for pixels in [0, 1]: how they were normalised before
-    weights_sha256  of the encoder's weights, by name, dtype, shape and bytes (seqjepa.models.identity)
+    weights_sha256  of the encoder's weights, by name, dtype, shape and bytes (models.pretrained)
     file_sha256     of `_meta/encoder.safetensors`, which holds them
     """
 

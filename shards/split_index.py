@@ -309,9 +309,13 @@ class SplitIndex:
         """
         data = self.read_bytes(sample, view)
         try:
-            if self.features:
-                return decode_vector(data, self.features)
-            return decode_pixels(data, cast(Encoding, self.encoding), self.height, self.width)
+            return self.decode(data)
         except FormatError as error:
             where = f"view {view} of sample {self.keys[sample]!r} in {self.shard_paths[self.shard[sample]].name}"
             raise DamageError(f"{where} does not decode: {error}") from error
+
+    def decode(self, data: bytes) -> np.ndarray:
+        """The stored bytes of a view → uint8 [H, W, 3], or float32 [D] of features. FormatError: they are none."""
+        if self.features:
+            return decode_vector(data, self.features)
+        return decode_pixels(data, cast(Encoding, self.encoding), self.height, self.width)

@@ -26,7 +26,6 @@ from seqjepa.data.sampling import Sampling, with_windows
 from seqjepa.data.stored import Order, StoredViews
 from seqjepa.data.views import Augmented, ImageViews, Patches
 from shards.errors import ConfigError
-from shards.pixels import decode_pixels
 from shards.reader import ShardSet, SplitIndex
 from shards.sample import ViewSample, encode_raw
 from shards.schema import MAX_VIEWS, DatasetInfo, ViewSpec
@@ -157,6 +156,8 @@ def _bake_stored(
         overwrite=overwrite,
     ) as builder:  # fmt: skip
         if not builder.complete:
+            if spec.features:
+                builder.put_encoder(source.read_encoder())
             for index in indices:
                 _bake_stored_split(builder, index, baking, views)
             builder.finish({"command": "seqjepa-data bake", "baked": record, "versions": {"numpy": version("numpy")}})
@@ -185,11 +186,11 @@ def _stored_sample(index: SplitIndex, row: int, baking: Baking, views: StoredVie
         params.append(every_stride(index.params[samples, slots], index.param_names, views.action, views.stride)[0])
         places = zip(samples[0, :: views.stride].tolist(), slots[0, :: views.stride].tolist(), strict=True)
         stored += [index.read_bytes(sample, slot) for sample, slot in places]
-    pixels = np.stack([decode_pixels(data, index.encoding, index.height, index.width) for data in stored])
+    views_stored = np.stack([index.decode(data) for data in stored])
     meta = {name: values[row] for name, values in index.meta.items() if name not in _OWN_NAMES}
     label, ids = int(index.labels[row]), range(len(stored))
     sample = ViewSample(index.keys[row], stored, ids, np.concatenate(params), label, meta)
-    return sample, PixelStats.of(pixels)
+    return sample, PixelStats() if index.features else PixelStats.of(views_stored)
 
 
 def _bake_split(builder: SetBuilder, index: ImageIndex, baking: Baking, views: ImageViews, reading: Reading) -> None:

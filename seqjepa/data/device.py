@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from seqjepa.data.sequence import ViewSequence, normalise
+from seqjepa.data.sequence import VECTORS, ViewSequence, normalise
 from shards.errors import ConfigError, FailureError
 
 
@@ -23,7 +23,7 @@ def feed(
     *,
     channels_last: bool = True,
 ) -> Iterator[ViewSequence]:
-    """Batches with values in 0..255, on the host or on `device` already → float32 batches on `device`.
+    """Batches with values in 0..255, or features, on the host or on `device` already → float32 batches on `device`.
 
     mean, std: per channel, for pixels in [0, 1]. A loader may reuse a batch's memory as soon as the next one is asked
     for; what is yielded here does not alias it in its views, and on a GPU in nothing that came from the host.
@@ -31,6 +31,9 @@ def feed(
     moved = _made_ahead(batches, device) if device.type == "cuda" else batches
     mean_t, std_t = (torch.tensor(v, dtype=torch.float32, device=device) for v in (tuple(mean), tuple(std)))
     for seq in moved:
+        if seq.views.ndim == VECTORS + 1:  # features are as they are
+            yield replace(seq, views=seq.views.float())
+            continue
         views = normalise(seq.views, mean_t, std_t)
         yield replace(seq, views=views if channels_last else views.contiguous())
 

@@ -52,7 +52,7 @@ class ImageReader:
         resident = reading.resident
         if resident is None:
             needed = len(index) * sum(self._members.sizes)
-            resident = needed <= _free_bytes(reading.device, sampling.world_size)
+            resident = needed <= free_bytes(reading.device, sampling.world_size)
         self.resident = resident
         self._kept: list[Tensor] = []  # regions of the whole split, where it is resident
         self._ahead = self._decoded_ahead(self.order)
@@ -156,7 +156,7 @@ def _as_maps(parts: Sequence[Tensor], storage: str, size: Sequence[int]) -> Tens
     return ((levels.float() - 255) * (span / 255)).exp_()
 
 
-def _free_bytes(device: torch.device, world_size: int) -> float:
+def free_bytes(device: torch.device, world_size: int) -> float:
     """Bytes that a split may take for good."""
     if device.type == "cuda":
         return _SHARE["cuda"] * torch.cuda.mem_get_info(device)[0]

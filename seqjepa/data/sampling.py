@@ -135,7 +135,7 @@ def part_of(index: Index, fraction: float, seed: int) -> Index:
     firsts = np.unique(of, return_index=True)[1]  # samples of a sequence stay together, by the key of its first
     order = sorted(range(len(firsts)), key=lambda number: _rank(seed, index.keys[firsts[number]]))
     kept = np.flatnonzero(np.isin(of, order[: max(1, round(fraction * len(firsts)))]))
-    return replace(_only(index, kept), digest=_digest(f"{index.digest}/{fraction!r}/{seed}"))
+    return replace(only_samples(index, kept), digest=_digest(f"{index.digest}/{fraction!r}/{seed}"))
 
 
 def with_windows(index: SplitIndex, span: int) -> SplitIndex:
@@ -159,7 +159,7 @@ def with_windows(index: SplitIndex, span: int) -> SplitIndex:
         index.name,
         span,
     )
-    return replace(_only(index, np.flatnonzero(windows)), digest=_digest(f"{index.digest}/windows of {span}"))
+    return replace(only_samples(index, np.flatnonzero(windows)), digest=_digest(f"{index.digest}/windows of {span}"))
 
 
 def with_views(index: SplitIndex, views: int) -> SplitIndex:
@@ -167,11 +167,11 @@ def with_views(index: SplitIndex, views: int) -> SplitIndex:
     enough = index.n_views >= views
     if not enough.any():
         raise ConfigError(f"no sample of split {index.name!r} has {views} views; use fewer views (context)")
-    return index if enough.all() else _only(index, np.flatnonzero(enough))
+    return index if enough.all() else only_samples(index, np.flatnonzero(enough))
 
 
-def _only(index: Index, kept: NDArray[np.int64]) -> Index:
-    """Samples `kept`, ascending."""
+def only_samples(index: Index, kept: NDArray[np.int64]) -> Index:
+    """The split with samples `kept` alone, ascending; its digest stays."""
     return replace(
         index,
         keys=[index.keys[sample] for sample in kept],

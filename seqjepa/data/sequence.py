@@ -16,6 +16,8 @@ from torch import Tensor
 
 KindOfViews = Literal["stored views", "patches", "augmentations"]
 """See data/views.py."""
+VECTORS = 2
+"""Axes of a batch of views that are feature vectors: [B, D]."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class ViewSequence:
     """A batch of short sequences of views and the actions between them (paper §2.2, §A.1).
 
     views    uint8 or float [B, T, C, H, W]   uint8 from a loader, strided as channels-last; the last view is the target
+             or float [B, T, D]               of sets of features: what a frozen encoder made of each
     actions  float32 [B, T-1, A]              actions[:, i] takes view i to view i + 1
     params   float32 [B, T, P]                absolute transformation parameters of each view, in the shard's units
     labels   int64 [B]                        -1 where a split has none

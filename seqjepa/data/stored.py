@@ -18,11 +18,13 @@ from seqjepa.data.ahead import DecodedAhead, Reading, damaged
 from seqjepa.data.augment.parameters import Scaling, ScalingMode, scaled
 from seqjepa.data.decode_worker import ROW, RowError, Setup
 from seqjepa.data.draws import Draw, Purpose, choose_distinct, draw_u32
+from seqjepa.data.images import free_bytes
 from seqjepa.data.sampling import EpochOrder, Sampling
 from seqjepa.data.sequence import Drawn, KindOfViews
 from shards.errors import ConfigError, DamageError
 from shards.schema import ActionSpec
 from shards.split_index import SplitIndex
+from shards.vector_reader import VectorReader
 
 # Batches are planned this many samples at a time: the fixed cost of some hundred numpy calls is paid once per block,
 # and a trainer whose Python holds the GIL (each numpy call may wait 5 ms for it) delays planning rarely.
@@ -171,8 +173,10 @@ class StoredViews:
         table["shard"] = index.shard[samples]
         return ViewPlan(rows, samples, slots, table.reshape(-1), actions, np.ascontiguousarray(params))
 
-    def open(self, index: SplitIndex, sampling: Sampling, reading: Reading) -> StoredSource:
+    def open(self, index: SplitIndex, sampling: Sampling, reading: Reading) -> StoredSource | FeatureSource:
         """See views.Views."""
+        if index.features:
+            return FeatureSource(index, self, sampling, reading)
         return StoredSource(index, self, sampling, reading)
 
 
@@ -247,6 +251,40 @@ class StoredSource:
     def close(self) -> None:
         """End the worker processes. The last batch stays readable; asking for another starts new workers."""
         self._ahead.close()
+
+
+class FeatureSource:
+    """Batches of stored feature vectors, gathered: from memory where the split fits there, else from the mapped tars.
+
+    Nothing is read ahead. On a GPU that has room the split lives on it, and views are gathered there.
+    """
+
+    def __init__(self, index: SplitIndex, views: StoredViews, sampling: Sampling, reading: Reading) -> None:
+        self._planner = Planner(index, views, sampling)
+        self.steps, self._index = self._planner.order.steps, index
+        self._reader, self._device = VectorReader(index), reading.device
+        needed = int(index.sequences.firsts[-1]) * self._reader.size * self._reader.dtype.itemsize
+        fits = reading.resident is None and needed <= free_bytes(reading.device, sampling.world_size)
+        self.resident = bool(reading.resident) or fits
+        self._kept: torch.Tensor | None = None  # [F, D] of the whole split, where it is resident
+
+    def batch(self, epoch: int, step: int) -> Drawn:
+        """This rank's piece of that batch, views [B, T, D] in the stored dtype. DamageError: no vector is there."""
+        plan = self._planner.batch(epoch, step)
+        if self.resident:
+            if self._kept is None:
+                self._kept = torch.from_numpy(self._reader.take_all()).to(self._device)
+            sequences = self._index.sequences  # slots beyond a sample's views repeat them
+            frames = sequences.firsts[plan.samples] + plan.slots % self._index.n_views[plan.samples]
+            chosen = torch.from_numpy(frames.ravel()).to(self._device, non_blocking=True)
+            views = self._kept.index_select(0, chosen).unflatten(0, plan.slots.shape)
+        else:
+            views = torch.from_numpy(self._reader.take(plan.samples, plan.slots))
+        return Drawn(plan.rows, views, torch.from_numpy(plan.actions.copy()), torch.from_numpy(plan.params.copy()))
+
+    def close(self) -> None:
+        """Let go of the split's vectors."""
+        self._kept = None
 
 
 def _owned(array: np.ndarray) -> torch.Tensor:

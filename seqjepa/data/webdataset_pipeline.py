@@ -28,7 +28,6 @@ from seqjepa.data.sampling import with_views, with_windows
 from seqjepa.data.stored import Order, StoredViews
 from shards.environment import pass_environment_on
 from shards.errors import ConfigError, DamageError, FormatError
-from shards.pixels import decode_pixels
 from shards.reader import ShardSet, SplitIndex
 from shards.schema import ActionSpec, ViewSpec
 
@@ -158,18 +157,18 @@ class TarDraw:
 
     def decode(self, drawn: Example) -> Example:
         """What __call__ made → an item of the pipeline."""
-        pixels = np.stack([self._pixels(where, data) for where, data in drawn["encoded"].items()])
+        views = torch.from_numpy(np.stack([self._view(where, data) for where, data in drawn["encoded"].items()]))
         return {
-            "views": torch.from_numpy(pixels).permute(0, 3, 1, 2),
+            "views": views.permute(0, 3, 1, 2) if views.ndim == 4 else views,
             "actions": torch.from_numpy(drawn["actions"]),
             "params": torch.from_numpy(drawn["params"]),
             "labels": torch.tensor(drawn["label"]),
             "keys": drawn["key"],
         }
 
-    def _pixels(self, where: str, data: bytes) -> np.ndarray:
+    def _view(self, where: str, data: bytes) -> np.ndarray:
         try:
-            return decode_pixels(data, self.index.encoding, self.index.height, self.index.width)
+            return self.index.decode(data)
         except FormatError as error:
             raise DamageError(f"{where} cannot be decoded ({error}); `seqjepa-data verify` finds all damage") from error
 
@@ -216,5 +215,9 @@ def mixed(samples: Iterable[Example], size: int, seed: int, epoch: int) -> Itera
 def stack(items: list[Example]) -> Example:
     """Sequences → one batch: tensors [B, …], views strided as [B, T, H, W, 3], and a list of keys."""
     batch = {name: torch.stack([item[name] for item in items]) for name in ("actions", "params", "labels")}
-    views = torch.stack([item["views"].permute(0, 2, 3, 1) for item in items]).permute(0, 1, 4, 2, 3)
+    views = [item["views"] for item in items]
+    if views[0].ndim == 4:
+        views = torch.stack([pixels.permute(0, 2, 3, 1) for pixels in views]).permute(0, 1, 4, 2, 3)
+    else:  # features
+        views = torch.stack(views)
     return {"views": views, **batch, "keys": [item["keys"] for item in items]}

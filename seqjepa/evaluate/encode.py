@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from seqjepa.config import EvalConfig
@@ -23,12 +24,15 @@ from seqjepa.data.sequence import KindOfViews
 from seqjepa.data.stored import StoredViews
 from seqjepa.data.views import Augmented, ImageViews, Patches
 from seqjepa.evaluate.features import Draws, Features, PixelStats, embed, encode_images, encode_views
+from seqjepa.methods.base import Method
+from seqjepa.models.ema import MovingAverage
+from seqjepa.models.pretrained import weights_sha256
 from seqjepa.paper.sets import NORMALISATIONS, explicit_normalisation
 from seqjepa.training.checkpoint import LoadedRun
 from seqjepa.training.data import pixel_stats
 from shards.errors import ConfigError
 from shards.reader import ImageIndex, ShardSet, SplitIndex
-from shards.schema import ImageSpec, ViewSpec
+from shards.schema import ImageSpec, ViewSpec, features_of
 
 CPU_TRAIN_DRAWS = 8
 PAPER_PATCH = 32
@@ -99,6 +103,7 @@ def _encode_stored_views(
             f"{stored.path} holds views of {found[0]}×{found[1]}, the run was trained on {wanted[0]}×{wanted[1]}; "
             "evaluate on shards of the same size"
         )
+    require_encoder(loaded, stored)
     names, indexes = _open_splits(stored, config, stored.split)
     normalisation = config.normalisation or "run"
     stats = statistics(loaded, stored, normalisation)
@@ -114,6 +119,29 @@ def _encode_stored_views(
     )  # fmt: skip
     fingerprints = tuple(index.fingerprint() for index in indexes)
     return SplitFeatures(train, val, names, spec.height, normalisation, fingerprints)
+
+
+def require_encoder(loaded: LoadedRun, stored: ShardSet) -> None:
+    """ConfigError where a set holds features that are not this run's encoder's, or not its target's."""
+    features = features_of(stored.info.spec)
+    if features is None:
+        return
+    method, advice = loaded.method, "evaluate on the set of pixels, or on features that `--run` makes with it"
+    if type(method).embed is not Method.embed or weights_sha256(method.encoder) != features.weights_sha256:
+        raise ConfigError(
+            f"{stored.path} holds features of another encoder ({features.backbone}) than the run's; {advice}"
+        )
+    if isinstance(method, MovingAverage) and not method.freezes_encoder:
+        raise ConfigError(
+            f"{stored.path} holds features of the run's encoder, and its targets are another encoder's, the moving "
+            "average; evaluate on the set of pixels"
+        )
+    known, seen = (features.mean, features.std), (tuple(loaded.data.mean), tuple(loaded.data.std))
+    if not np.allclose(known, seen, rtol=0, atol=1e-6):
+        raise ConfigError(
+            f"{stored.path} holds features of pixels normalised with mean {features.mean} and std {features.std}, the "
+            f"run was trained on mean {seen[0]} and std {seen[1]}; make features with `--run`"
+        )
 
 
 def in_windows(loaded: LoadedRun, index: SplitIndex) -> tuple[SplitIndex, int]:

@@ -31,6 +31,7 @@ from seqjepa.data.views import ImageViews
 from shards.reader import ImageIndex, SplitIndex
 from shards.schema import ActionSpec
 from shards.sequences import Sequences
+from shards.vector_reader import VectorReader
 
 PixelStats = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation per channel, for pixels in [0, 1]."""
@@ -40,6 +41,7 @@ Chunk = TypeVar("Chunk")
 FULL_PRECISION_BYTES = 2 * 2**30
 GPU_PIXELS_PER_PASS = 2**23  # 8,192 patches of 32×32: activations of a ResNet-18's first layer take 2 GB
 CPU_PIXELS_PER_PASS = 2**16  # 64 patches, for each thread: twice as fast as 512, whose activations leave the cache
+_VECTORS_AT_ONCE = 65_536
 FEWEST_IMAGES, MOST_IMAGES = 64, 1024  # at once: sampling fixations costs least in batches
 
 
@@ -244,10 +246,12 @@ def encode_views(
 
     run_length, scaling: see Features; of sets whose views were baked as sequences. stride: likewise, of windows.
     Features are kept as float32, or as float16 when they would exceed 2 GiB (3DIEBench's 2.6 million views: 2.7 GB).
+    Those of a set of features are read, and no encoder is run.
     """
-    z: Tensor | None = None
+    z = stored_features(index, device) if index.features else None
+    batches = stored_views(index, batch_size, threads) if z is None else ()
     with _bar(f"encode {index.name}", int(index.n_views.sum()), "view", progress) as bar:
-        for samples, views, pixels in stored_views(index, batch_size, threads):
+        for samples, views, pixels in batches:
             on_device = torch.from_numpy(pixels).to(device, non_blocking=True).permute(0, 3, 1, 2)
             features = embed(method, on_device, pixel_stats)
             if z is None:
@@ -262,6 +266,18 @@ def encode_views(
         *(z, n_views, index.params, index.param_names, labels, run_length),
         scaling=scaling, sequences=sequences, stride=stride,
     )  # fmt: skip
+
+
+def stored_features(index: SplitIndex, device: torch.device) -> Tensor:
+    """z [S, N, D] of a set of features; rows of padding slots are zero."""
+    reader = VectorReader(index)
+    z = room((*index.offsets.shape, reader.size), device)
+    samples, slots = index.sequences.locate(np.arange(index.sequences.firsts[-1]))
+    for start in range(0, len(samples), _VECTORS_AT_ONCE):
+        some = slice(start, start + _VECTORS_AT_ONCE)
+        vectors = torch.from_numpy(reader.take(samples[some], slots[some]))
+        z[torch.from_numpy(samples[some]).to(z.device), torch.from_numpy(slots[some]).to(z.device)] = vectors.to(z)
+    return z
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from seqjepa.evaluate.metrics import object_interval
 from seqjepa.evaluate.results import save_arrays
 from seqjepa.evaluate.studies import EvalContext, Study
 from shards.reader import ShardSet, SplitIndex
-from shards.schema import ViewSpec
+from shards.schema import ViewSpec, features_of
 
 NEIGHBOURS_EACH = 3
 MOST_VIEWS = 200_000
@@ -153,6 +153,8 @@ def _save(ctx: EvalContext, views: Views, queries: np.ndarray, found: np.ndarray
 
 
 def _why_no_neighbours(ctx: EvalContext) -> str:
+    if features_of(ctx.stored.info.spec):
+        return "the shards hold features, and neighbours are shown in pictures"
     features = ctx.splits.val
     there = int(features.n_views.sum()) if features.z_image is None else len(features)
     return f"needs more than {NEIGHBOURS_EACH} views, there are {there}" if there <= NEIGHBOURS_EACH else ""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from seqjepa.config import RunConfig
 from seqjepa.data.actions import as_spec
-from seqjepa.data.sequence import ViewSequence
+from seqjepa.data.sequence import VECTORS, ViewSequence
 from seqjepa.models.precision import at_least_float32
 
 
@@ -74,8 +74,11 @@ class Method(nn.Module):
         return self.step(seq)
 
     def embed(self, views: Tensor) -> Tensor:
-        """Frozen features z of the (online) encoder, before any projector: [B, C, H, W] → [B, D]."""
-        return self.encoder(views)
+        """Frozen features z of the (online) encoder, before any projector: [B, C, H, W] → [B, D].
+
+        Of a set of features views are [B, D] already, and z themselves.
+        """
+        return views if views.ndim == VECTORS else self.encoder(views)
 
     def after_step(self, progress: float) -> None:
         """Called after every optimizer step with progress in [0, 1] (models/ema.py). Moves averages, if there are."""
@@ -167,8 +170,9 @@ def begins_with_quaternion(config: RunConfig) -> bool:
 
 
 def fold(views: Tensor) -> Tensor:
-    """[B, M, C, H, W] → [B·M, C, H, W] with at most one copy, which keeps channels last where they were last."""
-    if views.stride(2) == 1:
+    """[B, M, C, H, W] → [B·M, C, H, W] with at most one copy, which keeps channels last where they were last. Features
+    [B, M, D] → [B·M, D]."""
+    if views.ndim > 3 and views.stride(2) == 1:
         return views.permute(0, 1, 3, 4, 2).flatten(0, 1).permute(0, 3, 1, 2)
     return views.flatten(0, 1)
 

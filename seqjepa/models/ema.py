@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seqjepa.config import Fidelity
+from seqjepa.data.sequence import VECTORS
 
 
 class MovingAverage(nn.Module):
@@ -44,6 +45,8 @@ class MovingAverage(nn.Module):
         In train mode they normalise with this batch's statistics and move their own running ones (docs/fidelity.md #7).
         """
         for part in self.averaged_parts:
+            if part == "encoder" and views.ndim == VECTORS:
+                continue  # of a set of features: what the encoder, its own target, made of them
             views = getattr(self, f"target_{part}" if part in self.moving_parts else part)(views)
         return views
 

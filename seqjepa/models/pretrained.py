@@ -125,6 +125,16 @@ def weights_note(encoder: nn.Module, config: ModelConfig) -> dict[str, str]:
     return {"weights": config.backbone, "sha256_of_tensors": digest.hexdigest()}
 
 
+def weights_sha256(encoder: nn.Module) -> str:
+    """Which weights an encoder has: a sha256 over names, dtypes, shapes and bytes of its state dict, by name."""
+    digest = hashlib.sha256()
+    for name, value in sorted(encoder.state_dict().items()):
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def doubts(config: RunConfig, mean: Sequence[float], std: Sequence[float], method: nn.Module) -> Iterator[str]:
     """What is allowed, and perhaps not meant, of encoders and micro-batches. mean, std: of the run's pixels."""
     model, accumulate = config.model, config.optim.accumulate

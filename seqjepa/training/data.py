@@ -15,8 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 
-from seqjepa.config import DataConfig, RunConfig
+from seqjepa.config import DataConfig, ModelConfig, RunConfig
 from seqjepa.data.actions import OF_THE_SHARDS, action_name, action_of_shards, as_spec, needs_order
 from seqjepa.data.ahead import Reading
 from seqjepa.data.augment.parameters import Scaling, stored_scaling
@@ -27,15 +28,20 @@ from seqjepa.data.sampling import Sampling, part_of, with_windows
 from seqjepa.data.stored import StoredViews
 from seqjepa.data.views import Augmented, Patches, Views
 from seqjepa.methods import METHODS, find_method
+from seqjepa.methods.base import Method
 from seqjepa.models.timm_encoder import is_timm, pixel_constants
 from seqjepa.paper.sets import NORMALISATIONS, classes_sha256, explicit_normalisation
 from seqjepa.training.distributed import World
 from seqjepa.training.run import DataInfo
-from shards.errors import ConfigError
+from shards.errors import ConfigError, FormatError
+from shards.layout import Layout
 from shards.reader import ImageIndex, ShardSet, SplitIndex
-from shards.schema import ActionSpec, DatasetInfo, ImageSpec, MapSpec, ViewSpec
+from shards.schema import ActionSpec, DatasetInfo, ImageSpec, MapSpec, ViewSpec, features_of
 
 logger = logging.getLogger(__name__)
+
+MADE_OF = ("backbone", "width", "stem", "pool", "patch_size", "input_size")
+"""The settings of [model] that say which network an encoder is."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,7 @@ class TrainingData:
 def open_training_data(shards: Path, config: RunConfig) -> TrainingData:
     """ConfigError or FormatError where the shards and the settings do not fit each other."""
     opened = ShardSet.open(shards)
+    config = with_encoder_of(opened, config)
     if problems := list(incompatibilities(opened.info, config.data, config.method)):
         raise ConfigError(f"{shards} {'; '.join(problems)}")
     split = training_split(opened, config)
@@ -95,11 +102,28 @@ def fixating(config: RunConfig) -> Fixating | None:
 
 def pixel_stats(info: DatasetInfo, config: RunConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel, for pixels in [0, 1]: the shards', published ones, or the encoder's."""
+    if features := features_of(info.spec):
+        return features.mean, features.std
     if config.data.normalisation == "encoder":
         return pixel_constants(config.model)
     if (name := explicit_normalisation(config.data.normalisation, config.fidelity)) in NORMALISATIONS:
         return NORMALISATIONS[name]
     return tuple(info.normalisation["mean"]), tuple(info.normalisation["std"])
+
+
+def with_encoder_of(opened: ShardSet, config: RunConfig) -> RunConfig:
+    """Of a set of features: with its encoder, frozen, in the place of the one that the configuration has."""
+    features = features_of(opened.info.spec)
+    if features is None:
+        return config
+    default = ModelConfig()
+    own = {key: features.encoder.get(key, getattr(default, key)) for key in MADE_OF}
+    own |= {"pretrained": str(Layout(opened.path).encoder), "freeze": True, "view_size": ()}
+    try:
+        model = ModelConfig.model_validate(config.model.model_dump() | own)
+    except ValidationError as error:
+        raise FormatError(f"{opened.path}: spec.features.encoder is no encoder: {error.errors()[0]['msg']}") from None
+    return config.model_copy(update={"model": model})
 
 
 def with_view_size(config: RunConfig, height: int, width: int) -> RunConfig:
@@ -184,6 +208,8 @@ def incompatibilities(info: DatasetInfo, data: DataConfig, method: str = "") -> 
             yield from _order_incompatibilities(info.spec, data)
             yield from _action_incompatibilities(info.spec, data)
             found = find_method(method)
+            if info.spec.features and found and found.embed is not Method.embed:
+                yield f"holds features, and {method} makes its own of pixels; give the set that they were made of"
             needed = found.params_needed if found else ()
             if needed and info.spec.param_names != needed:
                 found, wanted = ", ".join(info.spec.param_names) or "none", ", ".join(needed)

@@ -37,6 +37,7 @@ from seqjepa.training.optim import lr_at
 from seqjepa.training.stopping import Interrupted, StopSignals
 from seqjepa.training.watch import Say, Watch
 from shards.errors import DamageError, FailureError, reason_of
+from shards.reader import SplitIndex
 
 __all__ = ["load_run", "pick_device", "train"]
 logger = logging.getLogger(__name__)
@@ -98,8 +99,9 @@ def train(
 def feature_widths(method: Method, config: RunConfig, source: TrainingData) -> dict[str, torch.Size]:
     """Shapes of the method's features for a batch of two, found by running it once on black views in eval mode."""
     data, T = source.data, config.data.context + 1
+    features = source.index.features if isinstance(source.index, SplitIndex) else None
     blank = ViewSequence(
-        views=torch.zeros(2, T, 3, data.height, data.width),
+        views=torch.zeros(2, T, *((features.size,) if features else (3, data.height, data.width))),
         actions=torch.zeros(2, T - 1, data.action_size),
         params=torch.zeros(2, T, 0),
         labels=torch.zeros(2, dtype=torch.int64),

@@ -1,0 +1,76 @@
+"""`seqjepa-data features`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shards.console import AsJson, Device, Out, Overwrite, ShardFolder, show_contents
+
+
+def features_command(
+    shards: ShardFolder,
+    out: Out,
+    backbone: Annotated[
+        str | None, typer.Option(help='As model.backbone: "timm:vit_small_patch16_224", resnet18 …')
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="Instead: the trained encoder of a run.")] = None,
+    pretrained: Annotated[
+        str | None, typer.Option(help='Weights: a file, or "timm", which downloads. Default: random.')
+    ] = None,
+    pool: Annotated[str | None, typer.Option(help="Of timm's encoders: avg, token … Default: timm's own.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Another setting: data.normalisation=encoder …; repeatable."),
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float16, or float32: twice as large, no rounding.")] = "float16",
+    seed: Annotated[int, typer.Option(min=0, help="Of random weights.")] = 42,
+    split: Annotated[list[str] | None, typer.Option(help="Repeatable. Default: all splits.")] = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a frozen encoder over every view once; train and evaluate from its features ever after.
+
+    \b
+    Examples:
+      seqjepa-data features shards/3die --out shards/dino --backbone timm:vit_small_patch14_dinov2 --pretrained timm
+      seqjepa-data features shards/3die --out shards/vit --backbone timm:vit_tiny_patch16_224 --seed 1
+      seqjepa-data features shards/3die --out shards/3die-features --run runs/rot-M3 --dtype float32
+      seqjepa train --shards shards/3die-features --set data.context=16
+    """
+    from seqjepa.data.feature_sets import encoder_of_config, encoder_of_run, make_features, require_views
+    from seqjepa.devices import pick_device
+    from seqjepa.recipes import load_recipe
+    from shards.errors import ConfigError
+    from shards.reader import ShardSet
+    from shards.vectors import DTYPES
+
+    if dtype not in DTYPES:
+        raise ConfigError(f"--dtype is {dtype!r}; allowed are {', '.join(DTYPES)}")
+    if (backbone is None) == (run is None):
+        raise ConfigError("give the encoder: either --backbone NAME, or --run RUN")
+    given = [name for name, value in (("pretrained", pretrained), ("pool", pool), ("set", set_)) if value]
+    if run and given:
+        raise ConfigError(f"--{given[0]} is about --backbone; a run's encoder is as it was trained: leave it out")
+    where, source = pick_device(device), ShardSet.open(shards)
+    require_views(source)
+    if run:
+        encoder = encoder_of_run(run, source)
+    else:
+        settings = {"model.backbone": backbone, "model.pretrained": pretrained, "model.pool": pool}
+        own = [f"{key}={json.dumps(value)}" for key, value in settings.items() if value]
+        encoder = encoder_of_config(load_recipe("", [f"seed={seed}", *own, *(set_ or [])]), source)
+    make_features(
+        source,
+        out,
+        encoder,
+        dtype=dtype,  # pyright: ignore[reportArgumentType]
+        splits=split or (),
+        device=where,
+        overwrite=overwrite,
+    )
+    show_contents(Path(out), as_json)

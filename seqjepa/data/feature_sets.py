@@ -1,0 +1,208 @@
+"""make_features(): a set of views → the same set with what a frozen encoder makes of each, by shards, resumable.
+
+Slots, sequences, parameters, actions and labels are the source's; a set of whole images becomes one of single views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from seqjepa.config import ModelConfig, RunConfig
+from seqjepa.data.sampling import only_samples
+from seqjepa.evaluate.encode import decoding_threads
+from seqjepa.evaluate.features import PixelStats, embed, image_chunks, stored_views
+from seqjepa.methods.base import Method
+from seqjepa.models.precision import full_float32
+from seqjepa.models.pretrained import build_encoder, weights_sha256
+from seqjepa.training.checkpoint import load_run
+from seqjepa.training.data import MADE_OF, pixel_stats, with_view_size
+from shards.errors import ConfigError
+from shards.files import sha256_of_bytes
+from shards.reader import ImageIndex, ShardSet, SplitIndex
+from shards.sample import ViewSample
+from shards.schema import DatasetInfo, FeatureSpec, MapSpec, VectorDtype, ViewSpec
+from shards.vectors import encode_vectors
+from shards.writer import SetBuilder
+
+_SHARD_BYTES = 64 << 20
+_VIEWS_OF_A_SHARD = 16_384  # which is what is lost when a build is killed
+_AT_ONCE = 256
+_OWN_NAMES = {"views", "view_ids", "chunk"}  # of a sample, that those of its image must not hide
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A frozen encoder [B, 3, H, W] → [B, D] with what it is made of and how its pixels are normalised.
+
+    config  whose [model] builds it      name  in words, for provenance
+    """
+
+    net: nn.Module
+    size: int
+    config: ModelConfig
+    stats: PixelStats
+    name: str
+
+    def embed(self, views: Tensor) -> Tensor:
+        """As a method's."""
+        return self.net(views)
+
+    def weights(self) -> bytes:
+        """Its state dict as safetensors."""
+        return safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in self.net.state_dict().items()})
+
+    def spec(self, dtype: VectorDtype, weights: bytes) -> FeatureSpec:
+        default = ModelConfig()
+        made_of = {key: getattr(self.config, key) for key in MADE_OF}
+        kept = {k: v for k, v in made_of.items() if k == "backbone" or v != getattr(default, k)}
+        mean, std = (tuple(map(float, values)) for values in self.stats)
+        return FeatureSpec(self.size, dtype, kept, mean, std, weights_sha256(self.net), sha256_of_bytes(weights))
+
+
+def encoder_of_config(config: RunConfig, source: ShardSet) -> Encoder:
+    """That of a configuration's [model], at random weights of its seed where model.pretrained names none.
+
+    ConfigError: it cannot be built, or does not take views of this size.
+    """
+    spec = source.info.spec
+    assert not isinstance(spec, MapSpec), "refused before"
+    config = with_view_size(config, spec.height, spec.width)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        net, size = build_encoder(config.model)
+    weights = config.model.pretrained or f"random, seed {config.seed}"
+    return Encoder(net, size, config.model, pixel_stats(source.info, config), f"{config.model.backbone} ({weights})")
+
+
+def encoder_of_run(run: Path, source: ShardSet) -> Encoder:
+    """The trained encoder of a run. ConfigError: trained on views of another size, or its method encodes otherwise."""
+    loaded, spec = load_run(run), source.info.spec
+    assert not isinstance(spec, MapSpec), "refused before"
+    found, wanted = (spec.height, spec.width), (loaded.data.height, loaded.data.width)
+    if found != wanted:
+        raise ConfigError(
+            f"{source.path} holds views of {found[0]}×{found[1]}, {run} was trained on {wanted[0]}×{wanted[1]}; "
+            "give shards of that size"
+        )
+    if type(loaded.method).embed is not Method.embed:
+        raise ConfigError(f"{run}: {loaded.config.method} has features of its own making; give another run")
+    with torch.no_grad():
+        size = loaded.method.encoder(torch.zeros(1, 3, *wanted)).shape[-1]
+    stats: PixelStats = tuple(loaded.data.mean), tuple(loaded.data.std)
+    return Encoder(loaded.method.encoder, size, loaded.config.model, stats, f"run {loaded.config.name}")
+
+
+def require_views(source: ShardSet) -> None:
+    """ConfigError: maps without images, or features already."""
+    spec = source.info.spec
+    if isinstance(spec, MapSpec):
+        raise ConfigError(f"{source.path} holds saliency maps without images; features are made of images")
+    if isinstance(spec, ViewSpec) and spec.features:
+        raise ConfigError(f"{source.path} holds features already, of {spec.features.backbone}; give the set of pixels")
+
+
+def make_features(
+    source: ShardSet,
+    out: Path,
+    encoder: Encoder,
+    *,
+    dtype: VectorDtype = "float16",
+    splits: Sequence[str] = (),
+    device: torch.device | str = "cpu",
+    overwrite: bool = False,
+) -> DatasetInfo:
+    """Write `out`: splits (default: all) of `source` with vectors in the place of pixels.
+
+    Interrupted, the same call goes on from the last finished shard. Batches do not depend on where it was interrupted,
+    so on one machine the bytes are the same. ConfigError and FormatError before anything is written, but for features
+    that `dtype` cannot hold; see SetBuilder for the rest.
+    """
+    require_views(source)
+    names = list(dict.fromkeys(splits)) or list(source.splits)
+    indices = [_opened(source, name) for name in names]
+    weights, spec = encoder.weights(), source.info.spec
+    features = encoder.spec(dtype, weights)
+    if isinstance(spec, ViewSpec):
+        made = replace(spec, encoding="features", features=features)
+    else:
+        assert not isinstance(spec, MapSpec), "refused above"
+        made = ViewSpec(1, spec.height, spec.width, "features", (), features=features)
+    record: dict[str, Any] = {"source": source.info.name}
+    record |= {"source_splits": {index.name: index.fingerprint() for index in indices}}
+    record |= {key: source.info.fingerprint[key] for key in ("augmenting",) if key in source.info.fingerprint}
+    with SetBuilder(
+        out, name=f"{source.info.name}-features"[:64], spec=made, classes=source.info.classes, fingerprint=record,
+        overwrite=overwrite,
+    ) as builder:  # fmt: skip
+        if not builder.complete:
+            builder.put_encoder(weights)
+            encoder.net.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+            for index in indices:
+                _write_split(builder, index, encoder, features, torch.device(device))
+            versions = {name: version(name) for name in ("torch", "numpy", "simplejpeg")}
+            builder.finish({"command": "seqjepa-data features", "encoder": encoder.name, "versions": versions})
+        assert builder.info is not None, "finish() has set it"
+        return builder.info
+
+
+def _opened(source: ShardSet, name: str) -> SplitIndex | ImageIndex:
+    return source.split(name) if isinstance(source.info.spec, ViewSpec) else source.images(name)
+
+
+def _write_split(
+    builder: SetBuilder, index: SplitIndex | ImageIndex, encoder: Encoder, features: FeatureSpec, device: torch.device
+) -> None:
+    """Shards of some 64 MiB, and of no more views than a minute or so makes."""
+    slots = index.offsets.shape[1] if isinstance(index, SplitIndex) else 1
+    of_sample = slots * (512 + -(-(128 + features.size * np.dtype(features.dtype).itemsize) // 512) * 512)
+    in_a_shard = max(1, min(_SHARD_BYTES // of_sample, _VIEWS_OF_A_SHARD // slots))
+    views = index.n_views.astype(int) if isinstance(index, SplitIndex) else np.ones(len(index), int)
+    done = builder.done()
+    with tqdm(total=int(views.sum()), desc=f"features {index.name}", unit="view", disable=None) as bar:
+        for number, start in enumerate(range(0, len(index), in_a_shard)):
+            rows = np.arange(start, min(start + in_a_shard, len(index)))
+            if f"{index.name}-{number:06d}" in done:
+                bar.update(int(views[rows].sum()))
+                continue
+            made = []
+            for part in _encoded(index, rows, encoder, device):
+                made.append(part)
+                bar.update(len(part))
+            vectors = np.split(np.concatenate(made), np.cumsum(views[rows])[:-1])
+            with builder.open_shard(index.name, number) as writer:
+                for row, of_row in zip(rows.tolist(), vectors, strict=True):
+                    writer.add(_sample(index, row, encode_vectors(of_row, features)))
+
+
+def _encoded(
+    index: SplitIndex | ImageIndex, rows: np.ndarray, encoder: Encoder, device: torch.device
+) -> Iterator[np.ndarray]:
+    """Vectors float32 [b, D] of all distinct views of these samples, in stored order."""
+    some, threads = only_samples(index, rows), decoding_threads()
+    if isinstance(some, SplitIndex):
+        batches = (pixels for _, _, pixels in stored_views(some, _AT_ONCE, threads))
+    else:
+        batches = (pixels for _, pixels, _ in image_chunks(some, _AT_ONCE, threads, maps=False))
+    for pixels in batches:
+        views = torch.from_numpy(pixels).to(device, non_blocking=True).permute(0, 3, 1, 2)
+        with full_float32():
+            yield embed(encoder, views, encoder.stats).cpu().numpy()
+
+
+def _sample(index: SplitIndex | ImageIndex, row: int, stored: list[bytes]) -> ViewSample:
+    meta = {name: values[row] for name, values in index.meta.items() if name not in _OWN_NAMES}
+    key, label = index.keys[row], int(index.labels[row])
+    if isinstance(index, ImageIndex):
+        return ViewSample(key, stored, [0], np.empty((1, 0), np.float32), label, meta)
+    ids, params = index.view_ids[row, : len(stored)].tolist(), index.params[row, : len(stored)]
+    return ViewSample(key, stored, ids, params, label, meta, int(index.chunk[row]))
