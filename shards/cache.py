@@ -30,7 +30,7 @@ from shards.errors import DamageError, DiskFullError, FailureError, UsageError
 from shards.files import sha256_of_bytes, write_atomic
 from shards.layout import Layout
 from shards.metadata import MAX_JSON, info_from_bytes
-from shards.schema import DatasetInfo
+from shards.schema import DatasetInfo, features_of
 from shards.store import INFO, Store, as_address, open_store
 
 log = logging.getLogger(__name__)
@@ -165,6 +165,8 @@ def _origin(root: Path) -> str:
 
 
 def _files(layout: Layout, info: DatasetInfo, splits: Iterable[str]) -> Iterator[_File]:
+    if features := features_of(info.spec):
+        yield _File(layout.encoder.relative_to(layout.root).as_posix(), layout.encoder, features.file_sha256)
     for split in (info.splits[name] for name in splits):
         yield _File(split.index, layout.root / split.index, split.index_sha256)
         for entry in split.shards:

@@ -25,10 +25,10 @@ from shards.hub_push import Content, Pushed, PushOptions, open_for_push, push_fi
 from shards.layout import SHARD_NAME, Layout
 from shards.metadata import MAX_JSON, info_from_bytes, with_readme
 from shards.reader import ShardSet
-from shards.schema import DatasetInfo
+from shards.schema import DatasetInfo, features_of
 from shards.verify import verify
 
-INFO = "_meta/dataset.json"
+INFO, ENCODER = "_meta/dataset.json", "_meta/encoder.safetensors"
 _INDEX = re.compile(r"_meta/index-[a-z][a-z0-9_]{0,31}\.parquet")
 _HEAD = re.compile(r"---\n(.*?\n)---\n", re.DOTALL)
 LARGEST_INDEX = 4 << 30
@@ -50,7 +50,8 @@ class SetPush:
         """By name, dataset.json last: without it there is no set."""
         shards = {f"{name}.tar": self.layout.shard(name) for name in _shard_names(self.info)}
         indexes = {split.index: self.layout.root / split.index for split in self.info.splits.values()}
-        return {**shards, **indexes, CARD: self.card, INFO: self.info_json}
+        encoder = {ENCODER: self.layout.encoder} if features_of(self.info.spec) else {}
+        return {**shards, **indexes, **encoder, CARD: self.card, INFO: self.info_json}
 
     def sizes(self) -> dict[str, int]:
         return {
@@ -163,7 +164,9 @@ def _shard_names(info: DatasetInfo) -> list[str]:
 
 
 def _known(info: DatasetInfo) -> Iterator[tuple[str, str, int]]:
-    """(name, sha256, bytes) of every shard and index; 0 bytes where dataset.json does not tell."""
+    """(name, sha256, bytes) of every shard and index, and an encoder; 0 bytes where dataset.json does not tell."""
+    if features := features_of(info.spec):
+        yield ENCODER, features.file_sha256, 0
     for split in info.splits.values():
         yield from ((f"{entry.name}.tar", entry.sha256, entry.bytes) for entry in split.shards)
         yield split.index, split.index_sha256, 0
@@ -172,7 +175,7 @@ def _known(info: DatasetInfo) -> Iterator[tuple[str, str, int]]:
 def _is_of_set(name: str) -> bool:
     stem, _, ending = name.rpartition(".")
     shard = ending == "tar" and SHARD_NAME.fullmatch(stem)
-    return name in (INFO, CARD) or bool(shard) or bool(_INDEX.fullmatch(name))
+    return name in (INFO, CARD, ENCODER) or bool(shard) or bool(_INDEX.fullmatch(name))
 
 
 def _refuse_unlikely(where: HubAddress, listing: Listing, largest: dict[str, int]) -> None:
@@ -186,8 +189,8 @@ def _refuse_unlikely(where: HubAddress, listing: Listing, largest: dict[str, int
 
 
 def _fill(layout: Layout, info: DatasetInfo, source: HubFolder) -> None:
-    """Shards and indexes into a claimed folder. DamageError: one is not what dataset.json says; what was loaded so
-    goes, what was there stays."""
+    """Shards, indexes and an encoder into a claimed folder. DamageError: one is not what dataset.json says; what was
+    loaded so goes, what was there stays."""
     files = list(_known(info))
     before = {name for name, *_ in files if (layout.root / name).exists()}
     source.fetch([name for name, *_ in files], layout.root)

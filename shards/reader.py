@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from shards.cache import local_folder
+from shards.cache import fetch, local_folder
 from shards.errors import ConfigError, DamageError, FormatError
 from shards.files import sha256_of_bytes
 from shards.layout import Layout
@@ -62,6 +62,7 @@ class ShardSet:
         features, path = features_of(self.info.spec), Layout(self.path).encoder
         if features is None:
             raise ConfigError(f"{self.path} holds no features, and no encoder")
+        fetch(self.path, self.info, [])
         if not path.is_file():
             raise DamageError(f"{path} is missing: copy the set again or rebuild it")
         data = path.read_bytes()

@@ -158,7 +158,8 @@ def test_every_method_learns_from_features(features, tmp_path, method):
         if method == "context_ssl"
         else []
     )
-    two = ["data.context=1"] if METHODS[method].views_needed == 2 else []
+    needed = METHODS[method].views_needed
+    two = [f"data.context={needed - 1}"] if needed else []
     predictor = ["model.predictor_hidden=0"] if method != "seq_jepa" else []
     projector = ["model.projector=[16,16]"] if method not in ("seq_jepa", "context_ssl") else []
     run = trained(features, tmp_path / "run", f"method={method}", "optim.epochs=1", *two, *more, *predictor, *projector)
