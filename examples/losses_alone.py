@@ -1,6 +1,6 @@
-"""Our losses in a loop of one's own: a small network of plain torch, on pairs of views from a plain webdataset pipeline.
+"""Our losses in a loop of one's own: a network of plain torch, on pairs of views from a plain webdataset pipeline.
 
-    python examples/losses_alone.py shards/3die --loss vicreg --steps 100
+python examples/losses_alone.py shards/3die --loss vicreg --steps 100
 """
 
 from __future__ import annotations

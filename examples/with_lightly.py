@@ -1,7 +1,7 @@
 """SimCLR of lightly – its loss, its projection head, its augmentations – on our shards; k-NN accuracy before and after.
 
-    python examples/with_lightly.py shards/synth --steps 200                  # two stored views of an object are a pair
-    python examples/with_lightly.py shards/synth --steps 200 --pairs lightly  # two augmentations of one view, by lightly
+python examples/with_lightly.py shards/synth --steps 200                  # two stored views of an object are a pair
+python examples/with_lightly.py shards/synth --steps 200 --pairs lightly  # two augmentations of one view, by lightly
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def augmented(views: Tensor, transform: SimCLRTransform) -> tuple[Tensor, Tensor
 def features(encoder: nn.Module, shards: Path, split: str, constants: dict[str, list[float]]) -> tuple[Tensor, Tensor]:
     """Of a view of every sample: [N, D], of length 1, and labels [N]."""
     encoder.eval()
-    data = seqjepa.open_sequences(shards, split, context=1, workers=0)
+    samples = ShardSet.open(shards).info.splits[split].samples
+    data = seqjepa.open_sequences(shards, split, context=1, batch_size=min(256, samples), workers=0)
     found = [(encoder(normalise(seq.views[:, 0], **constants)), seq.labels) for seq in data]
     return F.normalize(torch.cat([z for z, _ in found])), torch.cat([labels for _, labels in found])
 

@@ -1,4 +1,4 @@
-"""Our shards as solo-learn's methods take them: batches [indexes, [X1, X2], targets], two views of an object as the pair.
+"""Our shards as solo-learn's methods take them: batches [indexes, [X1, X2], targets], two views of an object a pair.
 
     python examples/with_solo_learn.py shards/3die      # what a batch looks like; solo-learn is not needed for that
 

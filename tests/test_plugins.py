@@ -57,6 +57,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def on_path(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.syspath_prepend(site)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(site)]))  # of processes that are started
     plugins._found.cache_clear()
     yield site
     plugins._found.cache_clear()
@@ -103,6 +104,18 @@ def test_a_method_and_an_encoder_of_another_package_are_trained_and_reported(
     assert code == 0, output
     assert json.loads(output[output.index("{") :])["runs"][0]["method"] == "barlow_twins"
     assert "Barlow Twins" in (tmp_path / "report.html").read_text()
+
+
+def test_a_logger_of_another_package_writes_what_happens(installed: Path, shards: Path, tmp_path: Path) -> None:
+    code, output = train(shards, tmp_path / "run", "optim.epochs=2", "train.loggers=['logbook']")
+    assert code == 0, output
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    lines = (tmp_path / "run" / "logbook.txt").read_text().splitlines()
+    assert lines[0] == "seq_jepa goes on from step 0"
+    assert [line for line in lines if "loss" in line] == [
+        f"epoch {n}: loss {loss:.4f}" for n, loss in enumerate(losses, 1)
+    ]
+    assert lines[-1] == "finished"
 
 
 def test_its_loss_is_barlow_twins(installed: Path) -> None:
@@ -168,8 +181,10 @@ def test_what_does_not_need_a_broken_package_works(
 ) -> None:
     """`simclr` is ours, whatever the package says; a run of its method is reported by what all methods share."""
     assert find_method("simclr") is METHODS["simclr"]
-    code, output = train(shards, tmp_path / "run", "method=simclr", "model.projector=[32]")
+    code, output = train(shards, tmp_path / "run", "method=simclr", "model.projector=[32]", "train.loggers=['broken']")
     assert code == 0, output
+    assert sum("broken" in record.message and "cannot be loaded" in record.message for record in caplog.records) == 1
+    caplog.clear()
     config = tmp_path / "run" / "config.toml"
     config.write_text(config.read_text().replace('"simclr"', '"broken"'))
     code, output = call(cli.seqjepa_app, "report", tmp_path / "run", "--out", tmp_path / "report.html")

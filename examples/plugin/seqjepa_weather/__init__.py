@@ -1,1 +1,1 @@
-"""A package of one's own for seqjepa: its pyproject.toml names what is in networks.py and source.py."""
+"""A package of one's own for seqjepa: its pyproject.toml names what is in networks.py, source.py and logbook.py."""
