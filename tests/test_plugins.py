@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -214,22 +216,15 @@ def test_what_is_no_method_and_no_command_is_said(monkeypatch: pytest.MonkeyPatc
 def test_the_commands_of_the_page(site: Path, tmp_path: Path) -> None:
     """From pictures to a report, each command a process of its own that finds the package by PYTHONPATH."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(site)])}
-
-    def run(*words: object) -> str:
-        command = [sys.executable, "-m", "seqjepa", *map(str, words)]
-        if words[0] == "shard":
-            command = [sys.executable, "-c", "from seqjepa.__main__ import seqjepa_data as s; s()", *map(str, words)]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
     pictures(tmp_path / "weather", 64)
-    run("shard", "weather", "--source", "weather", "--out", "shards/weather", "--workers", 2)
-    settings = [
-        word for setting in (*TINY, "method=barlow_twins", "model.backbone=patches") for word in ("--set", setting)
-    ]
-    run("train", "--recipe", "cifar-tiny", "--shards", "shards/weather", "--out", "runs/w", *settings)
-    scores = json.loads(run("evaluate", "runs/w", "--shards", "shards/weather", "--probe-epochs", 2, "--json"))
-    assert 0 <= scores["top1_z_image"] <= 1
-    run("report", "runs/w", "--out", "report.html")
+    page = (ROOT / "docs" / "other-tools.md").read_text(encoding="utf-8")
+    lines = [shlex.split(line) for line in re.findall(r"^\$ (.+)$", page, re.MULTILINE)]
+    assert lines[0] == ["pip", "install", "./examples/plugin"]  # what the fixture did
+    for command, *words in lines[1:]:
+        start = f"from seqjepa.__main__ import {command.replace('-', '_')} as run; run()"
+        called = [sys.executable, "-c", start, *words]
+        done = subprocess.run(called, capture_output=True, text=True, cwd=tmp_path, env=environment)
+        assert done.returncode == 0, done.stderr
+    assert [words[1] for words in lines[1:]] == ["shard", "train", "evaluate", "report"]
     assert "Barlow Twins" in (tmp_path / "report.html").read_text()
+    assert "finished" in (tmp_path / "runs" / "weather" / "logbook.txt").read_text()
