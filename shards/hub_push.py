@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from shards.errors import FormatError, UsageError
+from shards.errors import FailureError, FormatError, UsageError
 from shards.files import sha256_of_bytes, sha256_of_file
 from shards.hub import (
     SPELLED,
@@ -57,7 +57,7 @@ class PushOptions:
 
 @dataclass(frozen=True)
 class Pushed:
-    """commit, url: of what is there now. sent: files that were not there. created: the repository is new."""
+    """commit, url: of what is there now. sent: files that were not there. removed: files that the new ones replace."""
 
     commit: str
     url: str
@@ -147,8 +147,20 @@ def push_files(
                 repo_type=address.kind,
                 parent_commit=commit,
             ).oid
+    _refuse_missing(address, list_repo(address.at(commit)), files, known)
     url = f"{api.endpoint}/{'datasets/' if address.kind == 'dataset' else ''}{address.repo}"
     return Pushed(commit, url, sent, len(files) - len(sent), removed, listing.private)
+
+
+def _refuse_missing(
+    address: HubAddress, listing: Listing, files: Mapping[str, Content], known: Mapping[str, str]
+) -> None:
+    """FailureError where the hub has not what was pushed: it passes over names that a .gitignore there has."""
+    other = [name for name, data in files.items() if not _same(listing.files.get(name), data, known.get(name, ""))]
+    if other:
+        raise FailureError(
+            f"{address}: {other[0]} was pushed and is not there; look whether a .gitignore in the repository names it"
+        )
 
 
 def _send_large(api: Any, address: HubAddress, additions: Sequence[Any]) -> None:

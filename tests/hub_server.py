@@ -75,12 +75,14 @@ class Repo:
 class Hub:
     """Repositories by (kind, name), what was asked and loaded, what goes wrong next.
 
-    missing: files that it lists and lost. objects: large files that were sent, by sha256. sent: bytes of each PUT.
+    missing: files that it lists and lost. ignored: those that a .gitignore names. objects: large files that were sent,
+    by sha256. sent: bytes of each PUT.
     """
 
     repos: dict[tuple[str, str], Repo] = field(default_factory=dict)
     address: str = ""
     missing: set[str] = field(default_factory=set)
+    ignored: set[str] = field(default_factory=set)
     loaded: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     acts: list[Act] = field(default_factory=list)
@@ -276,7 +278,7 @@ class _Handler(BaseHTTPRequestHandler):
             if name in there:
                 oid = hashlib.sha256(there[name]).hexdigest() if large else git_blob(there[name])
             mode = "lfs" if large else "regular"
-            answer.append({"path": name, "uploadMode": mode, "shouldIgnore": False, "oid": oid})
+            answer.append({"path": name, "uploadMode": mode, "shouldIgnore": name in self.hub.ignored, "oid": oid})
         self._json({"files": answer})
 
     def batch(self, repo: str, kind: str | None = None) -> None:

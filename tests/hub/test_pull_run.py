@@ -172,6 +172,7 @@ def test_addresses_that_lead_nowhere(there: Repo, tmp_path: Path, monkeypatch: p
     )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 def test_a_push_and_a_pull_of_state(hub: Hub, run: Path, tmp_path: Path, shards: Path) -> None:
     from test_push_run import pushed

@@ -156,6 +156,7 @@ def test_a_busy_hub_is_asked_again(hub: Hub, run: Path) -> None:
     [
         (Act("POST", "repos/create", 401), "you are not logged in, or the token is not valid", 2),
         (Act("POST", "repos/create", 403), "no permission", 2),
+        (Act("POST", "/commit/", 409), "it was changed there meanwhile", 1),
         (Act("POST", "/commit/", 412), "it was changed there meanwhile", 1),
         (Act("POST", "/commit/", 429), "the hub asks for fewer requests", 1),
         (Act("POST", "/commit/", 502), "cannot be pushed", 1),
@@ -190,6 +191,11 @@ def test_what_cannot_be_pushed_is_said_before_anything_is_sent(
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
     monkeypatch.setattr("huggingface_hub.constants.HF_STORED_TOKENS_PATH", str(tmp_path / "none2"))
     assert "you are not logged in; `hf auth login`" in pushed(run, code=2)
+
+
+def test_what_the_hub_passes_over_is_said(hub: Hub, run: Path) -> None:
+    hub.ignored.add("metrics.jsonl")
+    assert "metrics.jsonl was pushed and is not there" in pushed(run, code=1)
 
 
 def test_damaged_weights_are_not_pushed(hub: Hub, run: Path, tmp_path: Path) -> None:
