@@ -113,6 +113,14 @@ def test_all_is_everything_but_saliency_and_what_developers_need() -> None:
     assert packages_of("umap") == packages_of("report")
 
 
+def test_the_page_lists_what_each_extra_installs() -> None:
+    text = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)`[^|]*\|[^|]*\| ([^|]+) \|$", text, re.MULTILINE)
+    assert {extra for extra, _ in rows} == set(OPTIONAL) - {"umap", "all", "docs", "dev", "tools"}
+    for extra, named in rows:
+        assert {plain(name) for name in re.sub(r" \([^)]*\)", "", named).split(", ")} == packages_of(extra), extra
+
+
 def test_one_line() -> None:
     error = missing("av", "reading videos")
     assert isinstance(error, UsageError)
