@@ -12,17 +12,22 @@ import pytest
 import torch
 import torchvision
 from methods_lab import A, noise, shaken, small_config, views_of
+from noise_shards import noise_shards
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 import seqjepa
 from seqjepa.config import RunConfig
+from seqjepa.data.feature_sets import encoder_of_config, make_features
 from seqjepa.data.sequence import normalise
 from seqjepa.export.run import FORMS, ExportOptions, export_run
 from seqjepa.methods import METHODS, build_method
+from seqjepa.recipes import load_recipe
 from seqjepa.training.checkpoint import save_weights
 from seqjepa.training.run import DataInfo, RunPlan, claimed
+from seqjepa.training.train import train
 from shards.errors import UsageError
+from shards.reader import ShardSet
 
 MEAN, STD, SIDE = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3), 16
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
@@ -109,7 +114,7 @@ def test_the_moving_average_and_fixed_sizes(tmp_path: Path) -> None:
     with torch.no_grad():
         torch.testing.assert_close(network(views), model.method.embed_target(views), **CLOSE)
         assert not torch.allclose(network(views), model.method.embed(views), atol=1e-2)
-        with pytest.raises(Exception, match="shape|size"):
+        with pytest.raises(Exception, match=r"shape|size"):
             network(views[:2])
     told = export_run(run, tmp_path / "aggregate.onnx", ExportOptions("onnx", "aggregate", context=2, opset=20))
     assert told.inputs == {"z": ["batch", 2, 64], "actions": ["batch", 1, A]}
@@ -177,3 +182,18 @@ def test_encoders_of_timm(tmp_path: Path, name: str, settings: dict[str, Any]) -
         views = torch.nn.functional.interpolate(views, (side, side), mode="bilinear", antialias=True)
     with torch.no_grad():
         torch.testing.assert_close(network.eval()(views), expected, **CLOSE)
+
+
+@pytest.mark.slow
+def test_a_run_on_features_has_its_encoder(tmp_path: Path) -> None:
+    shards = ShardSet.open(noise_shards(tmp_path / "set"))
+    size = ["data.image_size=0", "data.context=2", "optim.epochs=1", "optim.batch_size=4", "model.layers=1"]
+    config = load_recipe("", ["model.width=0.125", *size])
+    make_features(shards, tmp_path / "features", encoder_of_config(config, shards))
+    train(config, tmp_path / "features", tmp_path / "run", workers=0, progress=False)
+    told = export_run(tmp_path / "run", tmp_path / "encoder.pt2", ExportOptions("pt2"))
+    assert told.inputs == {"images": ["batch", 3, SIDE, SIDE]}
+    z = torch.export.load(tmp_path / "encoder.pt2").module()(pictures(3) / 255)
+    torch.testing.assert_close(z, seqjepa.load(tmp_path / "run", "cpu").embed(pictures(3)), **CLOSE)
+    with pytest.raises(UsageError, match="has no moving average"):
+        export_run(tmp_path / "run", tmp_path / "target.pt2", ExportOptions("pt2", weights="target"))
