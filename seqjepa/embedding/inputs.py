@@ -22,6 +22,7 @@ from shards.environment import pass_environment_on
 from shards.errors import ConfigError, UsageError
 from shards.reader import ImageIndex, ShardSet, SplitIndex
 from shards.schema import ViewSpec
+from shards.vector_reader import VectorReader
 
 LARGEST_SIDE = 8192
 NOT_READ = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
@@ -34,10 +35,15 @@ SizeFor = Callable[[int, int], tuple[int, int]]
 
 @dataclass
 class Chunk:
-    """A batch. groups: row numbers int64 [k] and their pixels uint8 [k, H, W, 3], of one size each; broken: row number
-    and what is wrong with its file."""
+    """A batch.
 
-    groups: list[tuple[np.ndarray, np.ndarray]]
+    groups  row numbers int64 [k] and their pixels uint8 [k, H, W, 3], of one size each
+    z       the same of sets of features: float [k, D], which nothing has to encode
+    broken  row number and what is wrong with its file
+    """
+
+    groups: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    z: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     broken: list[tuple[int, str]] = field(default_factory=list)
 
 
@@ -74,11 +80,10 @@ class Source:
         return len(self.sample)
 
 
-def open_shards(shards: Path, splits: Sequence[str]) -> list[Source]:
+def open_shards(opened: ShardSet, splits: Sequence[str]) -> list[Source]:
     """All splits, or those that are named. ConfigError: there is no such split, or it is a set of maps."""
-    opened = ShardSet.open(shards)
     if opened.info.kind == "maps":
-        raise ConfigError(f"{shards} holds saliency maps without images: embed the images that have them")
+        raise ConfigError(f"{opened.path} holds saliency maps without images: embed the images that have them")
     of_views = isinstance(opened.info.spec, ViewSpec)
     make = _of_views if of_views else _of_images
     names = dict.fromkeys(splits or opened.splits)
@@ -89,7 +94,7 @@ def _of_views(index: SplitIndex, classes: tuple[str, ...]) -> Source:
     samples, slots = np.nonzero(np.arange(index.offsets.shape[1]) < index.n_views[:, None])
     return Source(
         *(index.name, index.keys, samples, index.view_ids[samples, slots], index.labels, index.fingerprint()),
-        functools.partial(_read_views, index),
+        functools.partial(_read_features if index.features else _read_views, index),
         *(index.params[samples, slots], classes, index.param_names, index),
     )
 
@@ -99,6 +104,13 @@ def _read_views(index: SplitIndex, rows: range, size: int, threads: int) -> Iter
     for samples, _, pixels in stored_views(index, size, threads, slice(rows.start, rows.stop)):
         yield Chunk([(np.arange(start, start + len(samples)), pixels)])
         start += len(samples)
+
+
+def _read_features(index: SplitIndex, rows: range, size: int, threads: int) -> Iterator[Chunk]:
+    reader = VectorReader(index)
+    for start in range(rows.start, rows.stop, size):
+        at = np.arange(start, min(start + size, rows.stop))
+        yield Chunk(z=[(at, reader.take(*index.sequences.locate(at)))])
 
 
 def _of_images(index: ImageIndex, classes: tuple[str, ...]) -> Source:
@@ -192,7 +204,7 @@ def _grouped(start: int, images: list[np.ndarray | str]) -> Chunk:
         else:
             by_size.setdefault(image.shape, []).append(place)
     groups = [(start + np.array(places), np.stack([images[p] for p in places])) for places in by_size.values()]  # type: ignore[arg-type]
-    return Chunk(groups, broken)
+    return Chunk(groups, broken=broken)
 
 
 def _load(folder: Path, path: str, size_for: SizeFor) -> np.ndarray | str:

@@ -21,9 +21,10 @@ from seqjepa.embedding.contexts import Contexts, contexts_of
 from seqjepa.embedding.formats import Embedded, Output
 from seqjepa.embedding.inputs import Source, open_folder, open_shards
 from seqjepa.embedding.parts import Joined, Parts, ranges
-from seqjepa.evaluate.encode import decoding_threads
+from seqjepa.evaluate.encode import decoding_threads, require_encoder
 from seqjepa.evaluate.run import state_sha256
 from seqjepa.model import Model, load
+from seqjepa.training.checkpoint import LoadedRun
 from shards.errors import ConfigError, UsageError
 from shards.reader import ShardSet
 
@@ -88,7 +89,9 @@ def _open(model: Model, asked: Asked) -> tuple[list[Source], Scaling | None]:
     if asked.images is not None:
         return [open_folder(asked.images, model.size_for)], None
     assert asked.shards is not None
-    return open_shards(asked.shards, asked.splits), stored_scaling(ShardSet.open(asked.shards).info)
+    opened = ShardSet.open(asked.shards)
+    require_encoder(LoadedRun(model.config, model.method, model.data), opened)
+    return open_shards(opened, asked.splits), stored_scaling(opened.info)
 
 
 def _contexts(
@@ -190,6 +193,9 @@ class _Work:
             for at, pixels in chunk.groups:
                 views = torch.from_numpy(pixels).permute(0, 3, 1, 2)
                 z[at - rows.start] = self.model.embed(views).cpu().numpy()
+                bar.update(len(at))
+            for at, known in chunk.z:
+                z[at - rows.start] = known
                 bar.update(len(at))
             broken += chunk.broken
             bar.update(len(chunk.broken))

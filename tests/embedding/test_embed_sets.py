@@ -18,10 +18,11 @@ from ordered_sets import write_walks
 
 import seqjepa
 from seqjepa.data.bake import Baking, OfStored, bake
+from seqjepa.data.feature_sets import encoder_of_config, make_features
 from seqjepa.embedding.run import Asked, embed_run
 from seqjepa.recipes import load_recipe
 from seqjepa.training.train import train
-from shards.errors import DamageError
+from shards.errors import ConfigError, DamageError
 from shards.reader import ShardSet
 from shards.saliency_map import encode_map
 from shards.sample import ImageSample, encode_raw
@@ -113,6 +114,22 @@ def test_baked_sequences_give_their_first_views(tmp_path: Path) -> None:
         assert (np.diff(npz["params"][rows][..., 1], axis=1) == 1).all()  # one step from a view to the next
         expected = model.aggregate(None, actions, z=torch.from_numpy(npz["z"][rows]))
         torch.testing.assert_close(torch.from_numpy(npz["z_agg"]), expected, **CLOSE)
+
+
+def test_features_of_a_frozen_encoder_are_taken_as_they_are(run: Path, objects: Path, tmp_path: Path) -> None:
+    config = load_recipe("", [*TINY, "model.stem=cifar", "data.context=2"])
+    source, features = ShardSet.open(objects), tmp_path / "features"
+    make_features(source, features, encoder_of_config(config, source), dtype="float32")
+    train(config, features, tmp_path / "run", workers=0, device="cpu")
+    for name, shards in (("pixels", objects), ("features", features)):
+        embed_run(tmp_path / "run", tmp_path / f"{name}.npz", Asked(shards=shards), device="cpu", progress=False)
+    with np.load(tmp_path / "pixels.npz") as pixels, np.load(tmp_path / "features.npz") as known:
+        assert pixels["z"].shape == (96, 64)
+        for name in ("z", "z_agg"):
+            torch.testing.assert_close(torch.from_numpy(known[name]), torch.from_numpy(pixels[name]), **CLOSE)
+        assert np.array_equal(known["z_agg_rows"], pixels["z_agg_rows"])
+    with pytest.raises(ConfigError, match="holds features of another encoder"):
+        embed_run(run, tmp_path / "other.npz", Asked(shards=features), device="cpu", progress=False)
 
 
 def test_damage_is_named_and_what_is_done_stays(run: Path, objects: Path, tmp_path: Path) -> None:
