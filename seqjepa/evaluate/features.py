@@ -26,7 +26,7 @@ from seqjepa.data.actions import actions_between, as_spec, is_augmentation, need
 from seqjepa.data.augment.parameters import Scaling, scaled
 from seqjepa.data.draws import Draw, Purpose, choose_distinct, draw_u32
 from seqjepa.data.images import ImageBatch
-from seqjepa.data.sequence import normalise
+from seqjepa.data.sequence import VECTORS, normalise
 from seqjepa.data.views import ImageViews
 from shards.reader import ImageIndex, SplitIndex
 from shards.schema import ActionSpec
@@ -203,10 +203,12 @@ class Embedding(Protocol):
 
 @torch.inference_mode()
 def embed(method: Embedding, views: Tensor, pixel_stats: PixelStats, fewest: int = 1) -> Tensor:
-    """Views, uint8 or float in 0…255 [n, C, H, W], on the model's device → z float32 [n, D].
+    """Views, uint8 or float in 0…255 [n, C, H, W], on the model's device → z float32 [n, D]. Features [n, D] are z.
 
     fewest: views that a pass has for each thread at least, however large they are.
     """
+    if views.ndim == VECTORS:
+        return method.embed(views).float()
     per_pass = max(views_per_pass(views.device, *views.shape[-2:]), fewest * torch.get_num_threads())
     passes = views.split(per_pass)
     return torch.cat([method.embed(normalise(part, *pixel_stats)).float() for part in passes])

@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from seqjepa import recipes
-from seqjepa.data.sequence import ViewSequence
+from seqjepa.data.sequence import VECTORS, ViewSequence
 from seqjepa.methods.base import Method
 from seqjepa.training import metrics_log, run, terminal
 from seqjepa.training.data import TrainingData
@@ -85,7 +85,7 @@ class Watch:
         """After each step, which was of `seq`. Steps count from 1 here."""
         self._last = step
         self._bar.update()
-        if step == 1 and self._pictures:
+        if step == 1 and self._pictures and seq.views.ndim > VECTORS + 1:  # features are no pictures
             self._draw("sequences", lambda: self._sheet(seq))
         done = step - self._first
         if done == min(10, self.epoch_steps // 2):  # what is slow at first is over

@@ -23,7 +23,8 @@ from shards.reader import ShardSet
 
 ENCODER = ("model.backbone=resnet18", "model.width=0.125", "model.stem=cifar")
 SMALL = ("model.layers=1", "model.heads=2", "model.ff_mult=1", "model.action_dim=8", "model.predictor_hidden=16")
-SHORT = ("optim.epochs=2", "optim.batch_size=8", "optim.warmup_epochs=0", "optim.lr=1e-3", "model.dropout=0", "seed=5")
+SHORT = ("optim.epochs=2", "optim.batch_size=8", "optim.warmup_epochs=0", "optim.lr=1e-3")
+WATCHED = ("model.dropout=0", "seed=5", "train.monitor_epochs=1")
 QUICK = {"probe_epochs": 3, "device": "cpu", "m_val": (1, 2, 3), "progress": False, "val_draws": 2}
 
 
@@ -34,7 +35,8 @@ def features_of(shards: Path, out: Path, dtype: str = "float32") -> Path:
 
 
 def trained(shards: Path, out: Path, *settings: str) -> Path:
-    train(load_recipe("", [*ENCODER, *SMALL, *SHORT, *settings]), shards, out, device="cpu", workers=0, progress=False)
+    config = load_recipe("", [*ENCODER, *SMALL, *SHORT, *WATCHED, *settings])
+    train(config, shards, out, device="cpu", workers=0, progress=False)
     return out
 
 
@@ -86,6 +88,9 @@ def test_training_from_features_is_training_with_the_frozen_encoder(on_pixels, o
     for name, value in load_file(features / "_meta" / "encoder.safetensors").items():
         assert torch.equal(b[f"encoder.{name}"], value)  # as it was
     assert losses(on_features) == pytest.approx(losses(on_pixels), abs=1e-4)
+    watched = [json.loads((run / "metrics.jsonl").read_text().splitlines()[-1]) for run in (on_pixels, on_features)]
+    assert watched[1]["z_rankme"] == pytest.approx(watched[0]["z_rankme"], rel=1e-3)  # what a run is watched by, too
+    assert watched[1]["agg_knn"] == pytest.approx(watched[0]["agg_knn"], abs=0.07)
 
 
 def test_windows_too(tmp_path):
