@@ -18,6 +18,7 @@ from shards.errors import DamageError, FailureError, UsageError
 from shards.files import sha256_of_bytes
 from shards.layout import Layout
 from shards.reader import ShardSet
+from shards.schema import features_of
 from shards.store import INFO, ObjectStoreFolder, as_address, open_store
 from shards.verify import verify
 
@@ -43,6 +44,8 @@ def set_files(folder: Path) -> dict[str, Path]:
     for split in info.splits.values():
         files |= {f"{entry.name}.tar": layout.shard(entry.name) for entry in split.shards}
         files[split.index] = folder / split.index
+    if features_of(info.spec):
+        files[f"_meta/{layout.encoder.name}"] = layout.encoder
     return {**files, INFO: layout.info}
 
 

@@ -243,3 +243,25 @@ def test_cosines_and_colours_are_those_of_linear_algebra() -> None:
     colours = principal_colours(line)
     assert sorted(colours[:, 0].tolist()) == [0, 51, 102, 153, 204, 255]
     assert (colours[:, 1:] == 128).all()
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub
+def test_the_encoder_travels_with_the_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the hub and back; to stores by the same files."""
+    from hub_server import serving, use_hub
+
+    from shards.hub_push import PushOptions
+    from shards.hub_sets import prepare_set, pull_set, push_set
+    from shards.store_push import set_files
+
+    build(tmp_path / "set", "features")
+    made = {str(path.relative_to(tmp_path / "set")) for path in (tmp_path / "set").rglob("*") if path.is_file()}
+    assert set(set_files(tmp_path / "set")) == made
+    with serving() as hub:
+        use_hub(hub, tmp_path, monkeypatch)
+        push_set(prepare_set(tmp_path / "set", "hf://datasets/me/set", PushOptions()), PushOptions())
+        assert set(hub.files("dataset", "me/set")) == made | {".gitattributes"}
+        pull_set("hf://datasets/me/set", tmp_path / "back")
+    assert verify(tmp_path / "back").ok
+    encoder = Path("_meta") / "encoder.safetensors"
+    assert (tmp_path / "back" / encoder).read_bytes() == (tmp_path / "set" / encoder).read_bytes()
