@@ -142,9 +142,10 @@ def doubts(config: RunConfig, mean: Sequence[float], std: Sequence[float], metho
         yield "model.freeze without model.pretrained: the encoder stays at random weights (a baseline)"
     parts = with_batch_statistics(method.train()) if accumulate > 1 else {}
     if learned := [name for name in parts if not name.startswith("target_")]:
+        advice = "; encoders with layer norms (timm's ViT, ConvNeXt) have none" if "encoder" in learned else ""
         yield (
             f"optim.accumulate = {accumulate}: batch norm in {', '.join(learned)} sees one micro-batch at a time, not "
-            f"the batch of {config.optim.batch_size}; encoders with layer norms (timm's ViT, ConvNeXt) have none"
+            f"the batch of {config.optim.batch_size}{advice}"
         )
     if not model.pretrained or not is_timm(model):
         return
