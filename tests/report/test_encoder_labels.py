@@ -1,4 +1,4 @@
-"""How a report names encoders that are not the paper's, and that runs on weights of others are no rows of it."""
+"""How a report names encoders that are not the paper's."""
 
 from __future__ import annotations
 
