@@ -1,8 +1,8 @@
 """Training steps per second from cached features, beside the same training from images with the same frozen encoder.
 
-    python benchmarks/features.py [--work DIR] [--contexts 3 16 64] [--rounds 3] [--device cpu]
+    python benchmarks/features.py [--work DIR] [--contexts 3 16 64] [--rounds 3] [--seconds 3] [--device cpu]
 
-seq-JEPA of the recipe synth-tiny (batch 64) on noise images of 64 px, ResNet-18 at random weights, float16 features.
+seq-JEPA of the recipe synth-tiny (batch 32) on noise images of 48 px, ResNet-18 at random weights, float16 features.
 `ours` is the step of the first context: gathering, forward, backward, optimizer, online probes, meter; `limit` is the
 same update on one batch over and over, so that `ratio_limit` is what loading leaves. `by_context` has the same for
 every M, and `loader_share`, the part of a step that the loader alone takes. Page cache hot; medians over rounds, which
@@ -38,7 +38,7 @@ from shards.sample import ViewSample  # noqa: E402
 from shards.schema import THREE_DIEBENCH_PARAMS, ViewSpec  # noqa: E402
 from shards.writer import PixelStats, SetBuilder  # noqa: E402
 
-VIEWS, SIDE, OBJECTS = 66, 64, 256
+VIEWS, SIDE, OBJECTS, BATCH = 66, 48, 128, 32
 
 
 def main() -> None:
@@ -95,7 +95,7 @@ def fitting(steps: Iterator[object], seconds: float, device: torch.device) -> in
 
 def opened_for(shards: Path, features: Path, context: int) -> TrainingData:
     settings = [f"data.context={context}", "data.image_size=0", "model.backbone=resnet18", "model.width=1"]
-    settings += ["model.stem=standard", "model.freeze=true", "optim.batch_size=64"]
+    settings += ["model.stem=standard", "model.freeze=true", f"optim.batch_size={BATCH}"]
     settings += [f"model.pretrained={features / '_meta' / 'encoder.safetensors'}"]
     return open_training_data(shards, load_recipe("synth-tiny", settings))
 
