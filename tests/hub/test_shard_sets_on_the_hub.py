@@ -14,6 +14,8 @@ from noise_shards import noise_shards
 from typer.testing import CliRunner
 
 import cli
+from seqjepa.data.feature_sets import encoder_of_config, make_features
+from seqjepa.recipes import load_recipe
 from shards import hub_push
 from shards.hub_card import is_ours
 from shards.metadata import info_to_bytes, read_info, with_readme
@@ -205,3 +207,14 @@ def test_what_cannot_be_pushed_or_pulled_is_said(hub: Hub, shards: Path, tmp_pat
     called("push", shards, "hf://datasets/me/other")
     assert "is not a shard set" in called("pull", "hf://datasets/me/other", "--out", foreign, code=2)
     assert [path.name for path in foreign.iterdir()] == ["thesis.tex"]
+
+
+def test_a_set_of_features_takes_its_encoder_along(hub: Hub, shards: Path, tmp_path: Path) -> None:
+    source, features = ShardSet.open(shards), tmp_path / "features"
+    settings = ["model.backbone=resnet18", "model.width=0.0625", "model.stem=cifar"]
+    make_features(source, features, encoder_of_config(load_recipe("", settings), source))
+    called("push", features, ADDRESS, "--licence", "mit")
+    called("pull", ADDRESS, "--out", tmp_path / "back")
+    back = ShardSet.open(tmp_path / "back")
+    assert verify(back.path).ok
+    assert back.read_encoder() == ShardSet.open(features).read_encoder()

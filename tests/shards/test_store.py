@@ -16,6 +16,7 @@ import pytest
 from folder_server import serving
 from hub_server import COMMIT, REPO, use_hub
 from hub_server import serving as serve_hub
+from shard_sets import WEIGHTS, build
 from typer.testing import CliRunner
 
 import cli
@@ -26,6 +27,8 @@ from shards.reader import ShardSet
 from shards.sample import ViewSample, encode_raw
 from shards.schema import ParamField, ViewSpec
 from shards.stats import PixelStats
+from shards.vector_reader import VectorReader
+from shards.verify import verify
 from shards.writer import SetBuilder
 
 SHARDS, SAMPLES, SIDE = 5, 3, 32
@@ -357,3 +360,16 @@ def test_s3(folder, cached, monkeypatch, tmp_path):
         assert push(write_set(tmp_path / "other", seed=1), "s3://bucket/some/set").exit_code == 2
     finally:
         server.stop()
+
+
+def test_a_set_of_features_comes_with_its_encoder(tmp_path, cached):
+    features = tmp_path / "features"
+    build(features, "features")
+    with serving(features) as server:
+        opened = ShardSet.open(server.url)
+        assert opened.read_encoder() == WEIGHTS
+        assert not tars(server.asked)
+        np.testing.assert_array_equal(
+            VectorReader(opened.split("val")).take_all(), VectorReader(ShardSet.open(features).split("val")).take_all()
+        )
+        assert verify(server.url).ok
