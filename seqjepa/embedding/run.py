@@ -63,7 +63,7 @@ def embed_run(
     model = load(run, device)
     sources, scaling = _open(model, asked)
     contexts, why_not = _contexts(model, sources, scaling, asked, out)
-    identity = _identity(run, model, sources, asked, contexts)
+    identity = _identity(model, sources, asked, contexts)
     found, second = formats.read_facts(out), formats.second_is_there(out)
     if found is not None and found["identity"] == _digest(identity) and (second or not found["z_agg"]):
         return found
@@ -71,7 +71,12 @@ def embed_run(
         raise UsageError(f"{out} is of another run, input or options; choose another --out, or use --overwrite")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PIL's, of sizes that are checked and of odd palettes
-        return _embed(model, out, sources, contexts, why_not, identity, asked, overwrite, progress)
+        parts = Parts(out.with_name(f"{out.name}.parts"), identity, overwrite)
+        try:
+            work = _Work(model, parts, asked.batch_size, progress)
+            return _embedded(work, out, sources, contexts, {**identity, "without_z_agg": why_not})
+        finally:
+            parts.release()
 
 
 def _check(out: Path, asked: Asked) -> None:
@@ -110,16 +115,15 @@ def _contexts(
     return [], why_not
 
 
-def _identity(
-    run: str | Path, model: Model, sources: Sequence[Source], asked: Asked, contexts: Sequence[Contexts]
-) -> dict[str, Any]:
+def _identity(model: Model, sources: Sequence[Source], asked: Asked, contexts: Sequence[Contexts]) -> dict[str, Any]:
     """What the features follow from: the same only for the same file."""
     config, data = model.config, model.data
     return {
         "run": {"name": config.name, "method": config.method, "fidelity": config.fidelity},
         "model_sha256": state_sha256(model.method),
+        "config_sha256": _digest(config.model_dump(mode="json")),
         "pixels": {"mean": [*data.mean], "std": [*data.std], "size": [*_whole(model)]},
-        "input": {source.split: source.fingerprint for source in sources},
+        "input": [[source.split, source.fingerprint] for source in sources],
         "of": "images" if asked.images is not None else "shards",
         "context": int(contexts[0].rows.shape[1]) if contexts else 0,
         "dtype": asked.dtype,
@@ -138,31 +142,19 @@ def _digest(identity: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-def _embed(
-    model: Model,
-    out: Path,
-    sources: Sequence[Source],
-    contexts: Sequence[Contexts],
-    why_not: str,
-    identity: dict[str, Any],
-    asked: Asked,
-    overwrite: bool,
-    progress: bool,
+def _embedded(
+    work: _Work, out: Path, sources: Sequence[Source], contexts: Sequence[Contexts], known: dict[str, Any]
 ) -> dict[str, Any]:
-    parts = Parts(out.with_name(f"{out.name}.parts"), identity, overwrite)
-    try:
-        work = _Work(model, parts, asked.batch_size, progress)
-        width = model.embed(np.zeros((*_whole(model), 3), np.uint8)).shape[-1]
-        done, offset = [], 0
-        for number, source in enumerate(sources):
-            done.append(work.encode(number, source, width, offset))
-            offset += len(done[-1].kept)
-        done = [work.aggregate(i, one, contexts[i]) if contexts else one for i, one in enumerate(done)]
-        facts = _facts(model, identity, done, width, why_not, work.broken)
-        formats.write(out, parts.scratch(out.suffix[1:]), Output(facts, asked.dtype, done))
-        parts.remove()
-    finally:
-        parts.release()
+    """Fill all parts and join them. known: the identity, and why there is no z_AGG."""
+    width = work.model.embed(np.zeros((*_whole(work.model), 3), np.uint8)).shape[-1]
+    done, offset = [], 0
+    for number, source in enumerate(sources):
+        done.append(work.encode(number, source, width, offset))
+        offset += len(done[-1].kept)
+    done = [work.aggregate(i, one, contexts[i]) if contexts else one for i, one in enumerate(done)]
+    facts = _facts(work, known, done, width)
+    formats.write(out, work.parts.scratch(out.suffix[1:]), Output(facts, known["dtype"], done))
+    work.parts.remove()
     return facts
 
 
@@ -235,30 +227,24 @@ class _Work:
         return tqdm(total=total, desc=text, unit=unit, disable=None if self.progress else True, leave=False)
 
 
-def _facts(
-    model: Model,
-    identity: dict[str, Any],
-    done: Sequence[Embedded],
-    width: int,
-    why_not: str,
-    broken: list[list[str]],
-) -> dict[str, Any]:
+def _facts(work: _Work, known: dict[str, Any], done: Sequence[Embedded], width: int) -> dict[str, Any]:
+    """What is noted with the file. known: as of _embedded."""
     sequences = [len(one.contexts) for one in done if one.contexts is not None]
-    about = None
+    about, identity = None, {key: value for key, value in known.items() if key != "without_z_agg"}
     if sequences and done[0].z_agg is not None:
         _, values = next(done[0].z_agg())
-        about = {"sequences": sum(sequences), "context": identity["context"], "features": values.shape[1]}
+        about = {"sequences": sum(sequences), "context": known["context"], "features": values.shape[1]}
     return {
         "kind": formats.KIND,
         "format": 1,
         "identity": _digest(identity),
-        **{key: identity[key] for key in ("run", "model_sha256", "pixels", "of", "input", "dtype")},
+        **{key: known[key] for key in ("run", "model_sha256", "pixels", "of", "input", "dtype")},
         "rows": sum(len(one.kept) for one in done),
         "splits": {one.source.split: len(one.kept) for one in done},
         "features": width,
         "z_agg": about,
-        "without_z_agg": why_not,
-        "whole_images": bool(model.data.image_height),
-        "broken_files": len(broken),
-        "broken": broken[:MOST_NAMED],
+        "without_z_agg": known["without_z_agg"],
+        "whole_images": bool(work.model.data.image_height),
+        "broken_files": len(work.broken),
+        "broken": work.broken[:MOST_NAMED],
     }

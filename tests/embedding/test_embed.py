@@ -195,8 +195,9 @@ def test_a_stopped_command_goes_on_to_the_same_bytes(
     with pytest.raises(KeyboardInterrupt):
         embedded(run, stopped, shards=shards, batch_size=4)
     assert not stopped.exists()
-    with pytest.raises(UsageError, match=r"parts of another embedding \(another dtype\)"):
-        embedded(run, stopped, shards=shards, batch_size=4, dtype="float16")
+    for other, changed in (("dtype", {"dtype": "float16"}), ("input", {"splits": ("val", "train")})):
+        with pytest.raises(UsageError, match=rf"parts of another embedding \(another {other}\)"):
+            embedded(run, stopped, shards=shards, batch_size=4, **changed)
     embedded(run, stopped, shards=shards, batch_size=4)
     assert len(calls) == 4 + 5  # 40 and 24 views in parts of 8: three were there
     assert stopped.read_bytes() == whole.read_bytes()
@@ -212,7 +213,7 @@ def test_what_is_finished_is_not_made_again_and_what_is_foreign_stays(
     facts = embedded(run, out, shards=shards)
     before = out.stat().st_mtime_ns
     with monkeypatch.context() as patched:
-        patched.setattr(embedding, "_embed", None)
+        patched.setattr(embedding, "_embedded", None)
         assert embedded(run, out, shards=shards) == facts
     assert out.stat().st_mtime_ns == before
     with pytest.raises(UsageError, match="is of another run, input or options"):
