@@ -99,7 +99,8 @@ assert not [name for name in sys.modules if name.startswith("seqjepa")]
 def by_a_stranger(path: Path, tmp_path: Path, **inputs: np.ndarray) -> torch.Tensor:
     """What a Python finds that has torch and no seqjepa: no site-packages' .pth files, no PYTHONPATH."""
     np.savez(tmp_path / "given.npz", **inputs)
-    start = f"import sys; sys.path.append({str(Path(torch.__file__).parents[1])!r})\n"
+    folders = [str(Path(package.__file__).parents[1]) for package in (torch, np)]
+    start = f"import sys; sys.path += {folders}\n"
     words = [sys.executable, "-I", "-S", "-c", start + STRANGER, path, tmp_path / "given.npz", tmp_path / "z.npy"]
     done = subprocess.run(list(map(str, words)), cwd=tmp_path, env={}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
