@@ -2,7 +2,7 @@
 
     python benchmarks/watch.py [--work DIR] [--epochs 10] [--rounds 3] [--loggers csv tensorboard]
 
-The set is 3DIE-Synth, 300 objects × 8 views of 32 px; the model a ResNet-18 of a quarter of the width, M = 3, batch 32.
+The set is 3DIE-Synth, 300 objects × 8 views of 32 px; the model a ResNet-18 of an eighth of the width, M = 3, batch 32.
 `off` and each logger (with pictures every five epochs) train the same run in turns. Steps a second are of the epochs
 after the first, in which the logger's process starts, as metrics.jsonl times them: the pictures are outside these, and
 `whole_ratio` is of the whole call, pictures, start and end of the logger included. `monitor_share` is what k-NN and
@@ -32,7 +32,7 @@ from seqjepa.training.train import train  # noqa: E402
 
 OBJECTS, VIEWS, SIDE = 300, 8, 32
 SETTINGS = (
-    *("data.image_size=0", "data.normalisation=shards", "model.width=0.25", "model.stem=cifar"),
+    *("data.image_size=0", "data.normalisation=shards", "model.width=0.125", "model.stem=cifar"),
     *("optim.batch_size=32", "train.monitor_epochs=5", "train.picture_epochs=5"),
 )
 EVERY = 10  # epochs: the default of train.monitor_epochs
