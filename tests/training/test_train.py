@@ -192,8 +192,8 @@ def test_untrained_is_exactly_what_the_run_began_with(whole, shards, tmp_path, m
     begun: dict[str, torch.Tensor] = {}
     make = train_module.initial_method
 
-    def remember(config, action_size):
-        method = make(config, action_size)
+    def remember(config, action_size, **how):
+        method = make(config, action_size, **how)
         begun.update({k: v.clone() for k, v in method.state_dict().items()})
         return method
 
