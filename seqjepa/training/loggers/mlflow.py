@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from seqjepa.training.loggers import Status, folder_of, kept
 from shards.extras import missing
 
 try:
-    from mlflow.entities import Metric, Param
-    from mlflow.tracking import MlflowClient
+    # Not statements: types are checked where it is not installed too.
+    entities: Any = import_module("mlflow.entities")
+    tracking: Any = import_module("mlflow.tracking")
 except ImportError as error:
     raise missing("mlflow") from error
 
@@ -35,7 +37,7 @@ class MLflow:
         if not uri:
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
             uri = (folder_of(run) / "mlruns").as_uri()
-        self.client = MlflowClient(tracking_uri=uri)
+        self.client = tracking.MlflowClient(tracking_uri=uri)
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "seqjepa")
         there = self.client.get_experiment_by_name(name)
         experiment = there.experiment_id if there else self.client.create_experiment(name)
@@ -45,7 +47,7 @@ class MLflow:
             self.client.update_run(self.id, status="RUNNING")
         else:
             self.id = self.client.create_run(experiment, run_name=run.name, tags={TAG: mine}).info.run_id
-            params = [Param(key, str(value)[:LONGEST_VALUE]) for key, value in config.items()]
+            params = [entities.Param(key, str(value)[:LONGEST_VALUE]) for key, value in config.items()]
             for start in range(0, len(params), 100):  # as many as it takes at once
                 self.client.log_batch(self.id, params=params[start : start + 100])
         return f"mlflow ui --backend-store-uri {uri}"
@@ -53,7 +55,7 @@ class MLflow:
     def scalars(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
         now = int(time.time() * 1000)
         shown = {"epoch": epoch, **values}
-        self.client.log_batch(self.id, [Metric(key, float(value), now, step) for key, value in shown.items()])
+        self.client.log_batch(self.id, [entities.Metric(key, float(value), now, step) for key, value in shown.items()])
 
     def picture(self, name: str, step: int, png: Path) -> None:
         self.client.log_artifact(self.id, str(png), "pictures")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ if not any(os.environ.get(name) for name in REMOTE):
     os.environ["HF_HUB_OFFLINE"] = "1"  # or it asks the hub for the user's name; read when it is imported
 
 try:
-    import trackio
+    trackio: Any = import_module("trackio")  # not a statement: types are checked where it is not installed too
 except ImportError as error:
     raise missing("trackio") from error
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from seqjepa.training.loggers import Status, folder_of, kept
 from shards.extras import missing
 
 try:
-    import wandb
+    wandb: Any = import_module("wandb")  # not a statement: types are checked where it is not installed too
 except ImportError as error:
     raise missing("wandb") from error
 
