@@ -112,8 +112,10 @@ class Model:
         whole images. Raises UsageError for what is no image.
         """
         views, leading = self._views(images)
+        # Convolutions on a CPU are a quarter faster so.
+        views = views.to(self.device, memory_format=torch.channels_last)
         with full_float32():
-            z = embed(self.method, views.to(self.device), (tuple(self.data.mean), tuple(self.data.std)), AT_ONCE)
+            z = embed(self.method, views, (tuple(self.data.mean), tuple(self.data.std)), AT_ONCE)
         return z.reshape(*leading, z.shape[-1])
 
     @torch.inference_mode()
