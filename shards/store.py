@@ -184,11 +184,11 @@ class ObjectStoreFolder:
             raise _not_there(self.address, name) from None
         if isinstance(error, known.PermissionDeniedError | known.UnauthenticatedError | PermissionError):
             raise UsageError(
-                f"{self.address}/{name} may not be read with these credentials; see docs/remote.md ({_first(error)})"
+                f"{self.address}/{name} may not be read with these credentials; docs/remote.md ({reason_in_short(error)})"
             ) from None
         if not isinstance(error, known.BaseError | OSError) or isinstance(error, known.InvalidPathError):
             raise error
-        return _first(error)
+        return reason_in_short(error)
 
     @cached_property
     def opened(self) -> ObjectStore:
@@ -204,7 +204,7 @@ class ObjectStoreFolder:
                 retry_config={"max_retries": 4, "retry_timeout": timedelta(seconds=60)},
             )
         except Exception as error:  # whatever obstore does not understand of the address or the environment
-            raise UsageError(f"{self.address}: {_first(error)}") from None
+            raise UsageError(f"{self.address}: {reason_in_short(error)}") from None
 
 
 def _not_there(address: str, name: str) -> FormatError:
@@ -223,6 +223,6 @@ def _endpoint() -> str:
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
 
 
-def _first(error: BaseException) -> str:
+def reason_in_short(error: BaseException) -> str:
     """What a library said, without the Rust structures that follow."""
     return reason_of(error).split(" Debug source:")[0][:300]

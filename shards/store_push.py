@@ -19,7 +19,7 @@ from shards.files import sha256_of_bytes
 from shards.layout import Layout
 from shards.reader import ShardSet
 from shards.schema import features_of
-from shards.store import INFO, ObjectStoreFolder, as_address, open_store
+from shards.store import INFO, ObjectStoreFolder, as_address, open_store, reason_in_short
 from shards.verify import verify
 
 WRITABLE = ("s3", "gs", "az")
@@ -118,5 +118,4 @@ def _tried(put: Callable[[], bool], what: str) -> bool:
     except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
         raise UsageError(f"{what} may not be written with these credentials; see docs/remote.md") from error
     except (BaseError, OSError) as error:
-        reason = " ".join(str(error).split()).split(" Debug source:")[0][:300]
-        raise FailureError(f"cannot write {what}: {reason}; the same command goes on") from error
+        raise FailureError(f"cannot write {what}: {reason_in_short(error)}; the same command goes on") from error
