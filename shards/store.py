@@ -184,7 +184,8 @@ class ObjectStoreFolder:
             raise _not_there(self.address, name) from None
         if isinstance(error, known.PermissionDeniedError | known.UnauthenticatedError | PermissionError):
             raise UsageError(
-                f"{self.address}/{name} may not be read with these credentials; docs/remote.md ({reason_in_short(error)})"
+                f"{self.address}/{name} may not be read with these credentials "
+                f"({reason_in_short(error)}); see docs/remote.md"
             ) from None
         if not isinstance(error, known.BaseError | OSError) or isinstance(error, known.InvalidPathError):
             raise error
