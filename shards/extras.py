@@ -22,6 +22,7 @@ EXTRAS = {
     "onnxruntime": ("onnxruntime", "export"),
     "onnxscript": ("onnxscript", "export"),
     "pygame": ("pygame", "examples"),
+    "ray": ("Ray", "ray"),
     "sklearn": ("scikit-learn", "report"),
     "tensorboard": ("tensorboard", "log"),
     "timm": ("timm", "timm"),

@@ -165,3 +165,16 @@ def test_runs_on_patches_take_patches_and_whole_images(tmp_path):
     for given, seen in ((patch, patch), (image, image), (other, squashed)):
         expected = by_hand(tmp_path / "run", seen[None])[0]
         torch.testing.assert_close(model.embed(given), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_embed_follows_weights_that_were_changed(made, views):
+    """The encoder that embed reads with is a copy, which must not outlive what it is a copy of."""
+    model, other = (seqjepa.load(made[0], "cpu") for _ in range(2))
+    before = model.embed(views)
+    with torch.no_grad():
+        for one in (model, other):
+            for values in one.method.encoder.parameters():
+                values.mul_(0.5)
+    assert not torch.equal(model.embed(views), before)
+    assert torch.equal(model.embed(views), other.embed(views))
+    assert model.method.state_dict().keys() == load_run(made[0]).method.state_dict().keys()
