@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from augment_data import BATCH, SIDE, VIEWS, images, index, prepare  # noqa: E402
-from common import emit, versions  # noqa: E402
+from common import emit, surroundings, versions  # noqa: E402
 
 OURS = ["ours", "float32", "pixels", "one_thread"]
 TORCHVISION = ["torchvision v2, PIL images", "torchvision v2, tensors"]
@@ -99,7 +99,7 @@ def rate(made: Iterator[Any], seconds: float, device: str) -> float:
 
 def run_apart(name: str, arguments: argparse.Namespace) -> float:
     options = ["--one", name, "--work", arguments.work, "--seconds", arguments.seconds, "--device", arguments.device]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    environment = surroundings(ROOT)
     command = [str(part) for part in (sys.executable, __file__, *options)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:

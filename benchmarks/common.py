@@ -49,6 +49,13 @@ def rate(work: Callable[[Any, Path], object], source: Any, out: Path, images: in
     return images / spent
 
 
+def surroundings(root: Path) -> dict[str, str]:
+    """The environment of a process that imports from `root` first, then from wherever this one does, silently."""
+    found = os.environ.get("PYTHONPATH")
+    path = os.pathsep.join([str(root), found] if found else [str(root)])
+    return os.environ | {"PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
+
+
 def machine() -> dict[str, Any]:
     """CPU, the cores that we may use, memory, operating system, and the GPU where torch is loaded and sees one."""
     facts: dict[str, Any] = {

@@ -29,7 +29,7 @@ from common import emit, versions  # noqa: E402
 from train import our_steps, seconds_per_step  # noqa: E402
 
 from seqjepa.data.feature_sets import encoder_of_config, make_features  # noqa: E402
-from seqjepa.devices import pick_device  # noqa: E402
+from seqjepa.devices import take_device  # noqa: E402
 from seqjepa.recipes import load_recipe  # noqa: E402
 from seqjepa.training.data import TrainingData, build_loader, open_training_data  # noqa: E402
 from seqjepa.training.distributed import World  # noqa: E402
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="of a measurement, about")
     parser.add_argument("--device", default="cpu")
     asked = parser.parse_args()
-    device = pick_device(asked.device)
+    device = take_device(asked.device)
     images, features = asked.work / "images", asked.work / "features"
     write_images(images)
     source = ShardSet.open(images)

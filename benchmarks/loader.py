@@ -33,7 +33,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from common import emit, versions  # noqa: E402
+from common import emit, surroundings, versions  # noqa: E402
 from loader_data import BATCH, SEQUENCE, SIDE, prepare  # noqa: E402
 from peers import OUR_PARTS, PEERS, RELEASED  # noqa: E402
 
@@ -126,7 +126,7 @@ def run_apart(name: str, arguments: argparse.Namespace) -> float | None:
 
 
 def _environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    return surroundings(ROOT) | {"OMP_NUM_THREADS": "1"}
 
 
 def installed(name: str) -> bool:

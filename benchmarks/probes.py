@@ -35,7 +35,7 @@ from torch import Tensor  # noqa: E402
 from pipelines.synth import SynthConfig, synth_shards  # noqa: E402
 from seqjepa.config import CPU_AGG_DRAWS, PAPER_PROBE_EPOCHS, EvalConfig  # noqa: E402
 from seqjepa.data.actions import PRESETS  # noqa: E402
-from seqjepa.devices import pick_device  # noqa: E402
+from seqjepa.devices import take_device  # noqa: E402
 from seqjepa.evaluate.capabilities import Capabilities  # noqa: E402
 from seqjepa.evaluate.features import PixelStats, encode_views  # noqa: E402
 from seqjepa.evaluate.probes import Bench, ProbeTask, fit_and_score  # noqa: E402
@@ -123,7 +123,7 @@ def as_released(task: Task, longest: ProbeTask, bench: Bench, pixels: Tensor) ->
 
 def main() -> None:
     arguments = parsed()
-    device = pick_device(arguments.device)
+    device = take_device(arguments.device)
     arguments.work.mkdir(parents=True, exist_ok=True)
     stored = prepare(arguments.work, arguments.objects, arguments.views, arguments.size)
     method = initial_method(load_recipe("3die-rot-M3", [f"data.image_size={arguments.size}"]), 4)

@@ -22,7 +22,7 @@ from common import emit, versions  # noqa: E402
 
 from seqjepa.config import PAPER_PROBE_EPOCHS  # noqa: E402
 from seqjepa.data.actions import PRESETS, ROTATION_COLUMNS  # noqa: E402
-from seqjepa.devices import pick_device  # noqa: E402
+from seqjepa.devices import take_device  # noqa: E402
 from seqjepa.evaluate.features import Features  # noqa: E402
 from seqjepa.evaluate.inputs import action_between, label_of_view  # noqa: E402
 from seqjepa.evaluate.probes import Bench, ProbeTask, classification, fit_and_score, regression  # noqa: E402
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=PAPER_PROBE_EPOCHS)
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
-    device, epochs = pick_device(arguments.device), arguments.epochs
+    device, epochs = take_device(arguments.device), arguments.epochs
     val_objects = round(arguments.objects * 10_552 / 41_920)
     bench = Bench(random_bank(arguments.objects, 1, device), random_bank(val_objects, 2, device), device, seed=0)
     rotation_epochs = epochs if device.type == "cuda" else min(epochs, arguments.rotation_epochs)

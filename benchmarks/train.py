@@ -27,7 +27,7 @@ from train_data import Data, prepare  # noqa: E402
 
 from seqjepa.config import RunConfig  # noqa: E402
 from seqjepa.data.device import feed  # noqa: E402
-from seqjepa.devices import pick_device  # noqa: E402
+from seqjepa.devices import take_device  # noqa: E402
 from seqjepa.methods.flops import count_macs  # noqa: E402
 from seqjepa.recipes import load_recipe  # noqa: E402
 from seqjepa.training.checkpoint import initial_method  # noqa: E402
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="torch.compile for ours")
     parser.add_argument("--small", action=argparse.BooleanOptionalAction, help="default: on a CPU")
     arguments = parser.parse_args()
-    device = pick_device(arguments.device)
+    device = take_device(arguments.device)
     small = arguments.small if arguments.small is not None else device.type == "cpu"
     side, batch = (64, 16) if small else (128, 512)
     arguments.steps = arguments.steps or (6 if small else 30)

@@ -156,6 +156,7 @@ class TrainConfig(Section):
     )
     compile: bool = Field(default=False, description="torch.compile on CUDA; ignored on the CPU")
     channels_last: bool = True
+    pin_memory: bool = Field(default=True, description="page-lock what is copied to a GPU; ignored on the CPU")
     sync_bn: bool = Field(default=True, description="batch statistics over the global batch of several ranks")
     online_probes: bool = True
     checkpoint_minutes: float = Field(default=10.0, gt=0, description="and when interrupted, and at the end")

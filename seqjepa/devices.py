@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from shards.errors import UsageError
 
@@ -13,7 +14,8 @@ from shards.errors import UsageError
 def pick_device(name: str = "auto", local_rank: int | None = None) -> torch.device:
     """The device for "auto", "cpu", "cuda" or "cuda:N", if it exists.
 
-    local_rank: under torchrun, the GPU that "auto" and "cuda" stand for. Raises UsageError.
+    local_rank: among the processes of this machine, the GPU that "auto" and "cuda" stand for. Where a launcher shows
+    each process one GPU only (Slurm's --gpus-per-task=1), that is its own, whatever its rank. Raises UsageError.
     """
     try:
         device = torch.device("cuda" if name == "auto" and torch.cuda.is_available() else name.replace("auto", "cpu"))
@@ -25,10 +27,22 @@ def pick_device(name: str = "auto", local_rank: int | None = None) -> torch.devi
         raise UsageError(f"device {name!r} is not supported; use auto, cpu, cuda or cuda:N")
     if not torch.cuda.is_available():
         raise UsageError(f"device {name!r}: this torch sees no CUDA GPU; use --device cpu, or see `seqjepa doctor`")
+    count = torch.cuda.device_count()
     number = device.index if device.index is not None else (local_rank or 0)
-    if number >= torch.cuda.device_count():
-        raise UsageError(f"device cuda:{number} is not there; this machine has {torch.cuda.device_count()} GPU(s)")
+    # Processes of one torchrun see the same GPUs, so that one GPU is not each one's own there.
+    if device.index is None and count == 1 and not dist.is_torchelastic_launched():
+        number = 0
+    if number >= count:
+        raise UsageError(f"device cuda:{number} is not there; this machine has {count} GPU(s)")
     return torch.device("cuda", number)
+
+
+def take_device(name: str = "auto", local_rank: int | None = None) -> torch.device:
+    """pick_device, and make a GPU the current one: seeds, streams and events mean the current device."""
+    device = pick_device(name, local_rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
 
 
 def available_memory() -> int:

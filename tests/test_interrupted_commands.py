@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from python_path import python_path
 
 ROOT = Path(__file__).resolve().parents[1]
 # A /dev/shm of the command's own, so that what other processes of the machine have there does not count.
@@ -40,7 +41,7 @@ def start(line: list[str], memory: Path | None = None) -> subprocess.Popen[str]:
     """In a group of its own, as a shell starts a command that a terminal's Ctrl-C is for. memory: its /dev/shm."""
     if memory is not None and may_mount():
         line = ["unshare", "--mount", "sh", "-c", OWN_MEMORY, str(memory), *line]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "PYTHONPATH": python_path(), "OMP_NUM_THREADS": "1"}
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     return subprocess.Popen(line, env=env, **pipes, text=True, encoding="utf-8", process_group=0)  # type: ignore[call-overload]
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from noise_shards import noise_shards
 from PIL import Image
+from python_path import python_path
 from typer.testing import CliRunner
 
 import cli
@@ -59,7 +60,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def on_path(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.syspath_prepend(site)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(site)]))  # of processes that are started
+    monkeypatch.setenv("PYTHONPATH", python_path(ROOT, site))  # of processes that are started
     plugins._found.cache_clear()
     yield site
     plugins._found.cache_clear()
@@ -215,7 +216,7 @@ def test_what_is_no_method_and_no_command_is_said(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.slow
 def test_the_commands_of_the_page(site: Path, tmp_path: Path) -> None:
     """From pictures to a report, each command a process of its own that finds the package by PYTHONPATH."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(site)])}
+    environment = {**os.environ, "PYTHONPATH": python_path(ROOT, site)}
     pictures(tmp_path / "weather", 64)
     page = (ROOT / "docs" / "other-tools.md").read_text(encoding="utf-8")
     lines = [shlex.split(line) for line in re.findall(r"^\$ (.+)$", page, re.MULTILINE)]

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from python_path import python_path
 
 ROOT = Path(__file__).resolve().parents[1]
 START = "import sys; from seqjepa.__main__ import seqjepa, seqjepa_data; sys.exit({}())"
@@ -90,7 +91,7 @@ def test_doctor_has_a_finding_for_each(tmp_path: Path) -> None:
 
 
 def test_as_a_module(tmp_path: Path) -> None:
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "PYTHONPATH": python_path()}
     done = subprocess.run(
         [sys.executable, "-m", "seqjepa", "recipes", "ls"], cwd=tmp_path, env=env, capture_output=True, check=True
     )

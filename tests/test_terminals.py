@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import typer
 from PIL import Image
+from python_path import python_path
 from typer.testing import CliRunner
 
 from cli import seqjepa_app, seqjepa_data_app
@@ -44,7 +45,7 @@ def start(app: str, *arguments: object, env: dict[str, str], **options: Any) -> 
     known = {k: v for k, v in os.environ.items() if not k.startswith(("LC_", "LANG", "PYTHONIO", "PYTHONUTF8"))}
     code = f"from cli import {app}; {app}(prog_name='x')"
     command = [sys.executable, "-c", code, *map(os.fsencode, map(str, arguments))]
-    full = {**known, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **env}
+    full = {**known, "PYTHONPATH": python_path(), "OMP_NUM_THREADS": "1", **env}
     return subprocess.run(command, env=full, **{"capture_output": True, "check": False, **options})
 
 
@@ -104,7 +105,7 @@ def test_closed_streams(closed: str, tmp_path: Path) -> None:
     code = "from cli import seqjepa_app; seqjepa_app()"
     line = f"'{sys.executable}' -c '{code}' recipes ls {closed}"
     done = subprocess.run(
-        ["sh", "-c", line], capture_output=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        ["sh", "-c", line], capture_output=True, check=False, env={**os.environ, "PYTHONPATH": python_path()}
     )
     assert done.returncode == 0
     assert not done.stderr

@@ -52,13 +52,13 @@ def bake_command(
       seqjepa-data bake shards/walks --out shards/walks-baked --sequences 10 --views 4 --order window --stride 4
     """
     from seqjepa.data.bake import Baking, bake
-    from seqjepa.devices import pick_device
+    from seqjepa.devices import take_device
 
     names = {"patch": patch, "inhibition": inhibition, "fixations": fixations, "fill": fill, "fidelity": fidelity}
     stored = {name: value for name, value in {"order": order, "stride": stride}.items() if value is not None}
     how = _how(shards, augment, {name: value for name, value in names.items() if value is not None}, stored)
     baking = Baking(sequences, views, how, seed, encoding)  # pyright: ignore[reportArgumentType] it checks them
-    bake(shards, out, baking, splits=split or (), device=pick_device(device), workers=workers, overwrite=overwrite)
+    bake(shards, out, baking, splits=split or (), device=take_device(device), workers=workers, overwrite=overwrite)
     show_contents(Path(out), as_json)
 
 

@@ -43,7 +43,7 @@ def features_command(
       seqjepa train --shards shards/3die-features --set data.context=16
     """
     from seqjepa.data.feature_sets import encoder_of_config, encoder_of_run, make_features, require_views
-    from seqjepa.devices import pick_device
+    from seqjepa.devices import take_device
     from seqjepa.recipes import load_recipe
     from shards.errors import ConfigError
     from shards.reader import ShardSet
@@ -56,7 +56,7 @@ def features_command(
     given = [name for name, value in (("pretrained", pretrained), ("pool", pool), ("set", set_)) if value]
     if run and given:
         raise ConfigError(f"--{given[0]} is about --backbone; a run's encoder is as it was trained: leave it out")
-    where, source = pick_device(device), ShardSet.open(shards)
+    where, source = take_device(device), ShardSet.open(shards)
     require_views(source)
     if run:
         encoder = encoder_of_run(run, source)

@@ -23,6 +23,7 @@ class Reading:
 
     device    where images may live and views are made of them. Stored views are decoded into memory of the host, which
               is page-locked where this is a GPU
+    pin       False: not page-locked there either, where the machine does not allow it; copies then take longer
     workers   decode processes (None: auto_workers; 0: decode here, when a batch is asked for)
     prefetch  batches queued beyond those that workers are at: a slot of memory each
     resident  of whole images. True: the split is read when the first batch is asked for, and lives on the device from
@@ -34,6 +35,7 @@ class Reading:
     workers: int | None = None
     prefetch: int = 2
     resident: bool | None = None
+    pin: bool = True
 
 
 class Plan(Protocol):
@@ -70,7 +72,7 @@ class DecodedAhead(Generic[P]):
             raise ConfigError(
                 f"workers is {self._workers}, prefetch is {reading.prefetch}; allowed is workers ≥ 0 and prefetch ≥ 1"
             )
-        self._pinned = reading.device.type == "cuda"
+        self._pinned = reading.pin and reading.device.type == "cuda"
         if self._pinned:
             require_cuda()
         spare = 2 if self._pinned else 1  # one slot is with the trainer, one may be being copied

@@ -64,7 +64,7 @@ def _made_ahead(batches: Iterable[ViewSequence], device: torch.device) -> Iterat
 def require_cuda() -> None:
     """Raises ConfigError without a CUDA device."""
     if not torch.cuda.is_available():
-        raise ConfigError("pinned memory needs a CUDA device and there is none; use pin=False")
+        raise ConfigError("pinned memory needs a CUDA device and there is none; use the device cpu")
 
 
 def pin(memory: np.ndarray) -> weakref.finalize:
@@ -75,7 +75,7 @@ def pin(memory: np.ndarray) -> weakref.finalize:
     if status != cudart.cudaError.success:
         raise FailureError(
             f"cannot page-lock {memory.nbytes / 2**20:.0f} MiB for the loader ({status}); "
-            "use fewer workers, a smaller batch or pin=False"
+            "use fewer workers, a smaller batch, or set train.pin_memory=false"
         )
     return weakref.finalize(memory, cudart.cudaHostUnregister, address)
 

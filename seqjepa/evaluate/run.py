@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from seqjepa.config import EvalConfig
-from seqjepa.devices import pick_device
+from seqjepa.devices import take_device
 from seqjepa.evaluate.capabilities import capabilities_of
 from seqjepa.evaluate.costs import COSTS
 from seqjepa.evaluate.encode import encode_splits
@@ -70,7 +70,7 @@ def evaluate_run(
     started = time.monotonic()
     config = config or EvalConfig(**options)
     always_path = suite_named(config.suite).path or None
-    device, weights = pick_device(config.device), "untrained" if config.untrained else "trained"
+    device, weights = take_device(config.device), "untrained" if config.untrained else "trained"
     config = config.for_device(device.type == "cuda")
     config = config.model_copy(update={"path": always_path}) if config.path is None else config
     stored, ood = ShardSet.open(shards), None if config.ood is None else ShardSet.open(config.ood)

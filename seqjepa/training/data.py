@@ -163,7 +163,8 @@ def build_loader(
         world_size=world.size,
         drop_last=samples > batch and samples % batch // world.size < 2,
     )
-    return Loader(source.index, training_views(source, config), sampling, Reading(device, workers))
+    reading = Reading(device, workers, pin=config.train.pin_memory)
+    return Loader(source.index, training_views(source, config), sampling, reading)
 
 
 def training_views(source: TrainingData, config: RunConfig) -> Views:

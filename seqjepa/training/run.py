@@ -179,7 +179,13 @@ WATCHED = {
 LOCK = f"{TEMPORARY}lock"
 # May differ between the calls that make up one run: they change nothing that is learned or in metrics.jsonl. Runs of
 # before noted no data.set, and those that normalise by their shards' own constants do not show it either.
-FREE_KEYS = {"train.checkpoint_minutes", "train.loggers", "train.picture_epochs", "data.set"}
+FREE_KEYS = {
+    "data.set",
+    "train.checkpoint_minutes",
+    "train.loggers",
+    "train.picture_epochs",
+    "train.pin_memory",
+}
 
 
 @dataclass(frozen=True)

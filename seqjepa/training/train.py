@@ -21,7 +21,7 @@ from seqjepa.config import RunConfig
 from seqjepa.data.device import feed
 from seqjepa.data.loader import Loader
 from seqjepa.data.sequence import ViewSequence
-from seqjepa.devices import device_name, pick_device
+from seqjepa.devices import device_name, pick_device, take_device
 from seqjepa.files import settle_checksums
 from seqjepa.methods.base import Method
 from seqjepa.models.ema import cosine_tau, schedule_progress
@@ -67,7 +67,7 @@ def train(
     """
     check_names(config.train.loggers)
     world = World.from_environment()
-    where = pick_device(device, world.local_rank)
+    where = take_device(device, world.local_rank)
     if extend_epochs is not None:
         config = config.model_copy(update={"optim": config.optim.model_copy(update={"epochs": extend_epochs})})
     source = open_training_data(Path(shards), config)

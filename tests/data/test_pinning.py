@@ -7,9 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from loaders import stored_loader
+from noise_shards import noise_shards
 
 from seqjepa.data.device import Retirement, pin
 from shards.errors import FailureError
+from shards.reader import ShardSet
 
 
 class Event:
@@ -80,5 +83,17 @@ def test_memory_is_registered_once_and_given_back_with_its_array(monkeypatch):
 
 def test_refused_registration_says_what_to_do(monkeypatch):
     monkeypatch.setattr(torch.cuda, "cudart", lambda: cuda_runtime(2, []))
-    with pytest.raises(FailureError, match=r"cannot page-lock 3 MiB .* pin=False"):
+    with pytest.raises(FailureError, match=r"cannot page-lock 3 MiB .* set train.pin_memory=false"):
         pin(np.zeros(3 << 20, np.uint8))
+
+
+def test_a_machine_that_refuses_trains_without(tmp_path, monkeypatch):
+    """train.pin_memory=false: nothing of CUDA is asked, and the batches are the same."""
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: pytest.fail("page-locked"))
+    index = ShardSet.open(noise_shards(tmp_path / "set", 8)).split("train")
+    settings = {"views": 2, "action": "rotation", "batch_size": 4, "seed": 0}
+    batches = {}
+    for device, pins in (("cuda", False), ("cpu", True)):
+        with stored_loader(index, device=device, pin=pins, workers=0, **settings) as loader:
+            batches[device] = [seq.views.clone() for seq in loader.epoch(0)]
+    assert all(torch.equal(a, b) for a, b in zip(batches["cuda"], batches["cpu"], strict=True))

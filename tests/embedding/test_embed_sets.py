@@ -15,6 +15,7 @@ import pytest
 import torch
 from noise_shards import noise_shards
 from ordered_sets import write_walks
+from python_path import python_path
 
 import seqjepa
 from seqjepa.data.bake import Baking, OfStored, bake
@@ -155,7 +156,7 @@ def test_a_killed_command_goes_on_to_the_same_bytes(run: Path, tmp_path: Path) -
         "from cli import seqjepa_app; seqjepa_app(sys.argv[1:])"
     )
     words = ["embed", run, "--shards", many, "--device", "cpu", "--batch-size", "64", "-o"]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "PYTHONPATH": python_path(), "OMP_NUM_THREADS": "1"}
 
     def start(out: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-c", code, *words, out], env=env, cwd=ROOT)

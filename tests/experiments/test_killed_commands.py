@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from noise_shards import noise_shards
+from python_path import python_path
 from sweep_lab import scale_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +30,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(words: list[object]) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "cli", *map(str, words)]
-    surroundings = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    surroundings = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": python_path()}
     return subprocess.Popen(
         command, cwd=ROOT, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,

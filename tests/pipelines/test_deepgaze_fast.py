@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -163,13 +166,24 @@ def test_half_area_matrix_keeps_mass() -> None:
 
 @pytest.mark.gpu
 def test_the_gpu_gives_the_same_and_the_host_never_waits() -> None:
-    expected = slow_log_density(small_model(), images(93, 125), bias(93, 125))
-    model = FastDeepGaze(scaled(small_model())).cuda()
+    parts = small_model()  # its convolutions begin at random
+    expected = slow_log_density(parts, images(93, 125), bias(93, 125))
+    model = FastDeepGaze(scaled(parts)).cuda()
     pictures, centre = images(93, 125).cuda(), bias(93, 125).cuda()
     model(pictures, centre)  # makes the matrices of this size
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waiting():
         found = model(pictures, centre)
+    # The GPU's softplus is the identity from 20 on, which is 2e-9 off, layer after layer.
+    torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-6)
+
+
+@contextmanager
+def no_waiting() -> Iterator[None]:
+    """Raises where the host would wait for the GPU."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype feature")
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-10)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from python_path import python_path
 from small_3die import make_tar, make_tree, same_folders, shard_3diebench
 
 SCRIPT = """
@@ -40,7 +41,7 @@ class Scene:
     def start(self, kind: str, out: Path) -> subprocess.Popen:
         return subprocess.Popen(
             [sys.executable, str(self.script), str(self.sources[kind]), str(out)],
-            env={**os.environ, "PYTHONPATH": os.getcwd()},
+            env={**os.environ, "PYTHONPATH": python_path()},
             stderr=subprocess.PIPE,
             start_new_session=True,
         )

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from python_path import python_path
 
 from pipelines.build.pool import GROUPS_PER_WORKER, IN_FLIGHT_PER_WORKER, map_in_order, sigterm_as_interrupt
 from shards.errors import FailureError
@@ -102,7 +103,8 @@ if __name__ == "__main__":
         time.sleep(pause)
         results.close()
 """
-    path = os.pathsep.join([str(Path(__file__).parent), os.getcwd()])
+    tests = Path(__file__).parents[1]
+    path = python_path(tests / "pipelines", tests, os.getcwd())
     subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": path}, timeout=60, check=True)
 
 
@@ -143,7 +145,7 @@ def test_callers_need_no_main_guard(tmp_path: Path) -> None:
             [sys.executable, *arguments],
             input=text.encode(),
             capture_output=True,
-            env={**os.environ, "PYTHONPATH": os.getcwd()},
+            env={**os.environ, "PYTHONPATH": python_path()},
             check=False,
         )
         assert (done.stdout, done.stderr) == (b"45\n", b"")

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from python_path import python_path
 from saliency_scene import contents, make_photos
 from test_killed_builds import running, wait_until, workers_of
 
@@ -41,7 +42,7 @@ def test_a_hundred_kills(tmp_path: Path) -> None:
 
 
 def start_crew(photos: Path, out: Path) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    environment = {**os.environ, "PYTHONPATH": python_path()}
     return subprocess.Popen([sys.executable, "-c", CREW, str(photos), str(out)], env=environment, text=True)
 
 

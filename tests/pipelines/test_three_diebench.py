@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from python_path import python_path
 from small_3die import jpeg, latent, make_tar, make_tree, npy, same_folders, shard_3diebench, smooth_image
 
 from pipelines.sources.three_diebench import sample_key
@@ -235,7 +236,7 @@ def test_no_torch_and_no_bar_when_not_a_terminal(tree: Path, tmp_path: Path) -> 
     done = subprocess.run(
         [sys.executable, "-c", code, str(tree), str(tmp_path / "out")],
         capture_output=True,
-        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        env={**os.environ, "PYTHONPATH": python_path()},
         check=True,
     )
     assert (done.stdout, done.stderr) == (b"", b"")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from foreign_tars import some_samples, write_tar
+from python_path import python_path
 from small_3die import same_folders
 
 pytest.importorskip("webdataset")
@@ -26,7 +27,7 @@ def start(source: str, out: Path) -> subprocess.Popen:
     words = ["shard", "webdataset", "--source", source, "--samples-per-shard", "2", "--encoding", "raw", "--out"]
     return subprocess.Popen(
         [sys.executable, "-c", COMMAND, *words, str(out)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": python_path()},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,

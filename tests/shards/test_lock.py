@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from python_path import python_path
 
 from shards import lock
 from shards.errors import UsageError
@@ -46,7 +47,7 @@ sys.exit(0 if ok else "two were inside")
 def start(path: Path, number: int = 0, then: str = WAIT, grace: float = 0.3) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", HOLD + then, str(path), str(number), str(grace)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "PYTHONPATH": python_path()}
     return subprocess.Popen(command, **pipes, text=True, encoding="utf-8", env=env)
 
 

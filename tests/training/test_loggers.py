@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from logger_helpers import epochs_of, install_loggers, killed_after_two_epochs, scalars_of
 from noise_shards import noise_shards
+from python_path import python_path
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from train_helpers import assert_same_end, tiny_config
 
@@ -199,4 +200,4 @@ def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch, caplog):
 
 def _with_site_first(site: Path) -> dict[str, str]:
     root = Path(__file__).resolve().parents[2]
-    return {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{root}"}
+    return {**os.environ, "PYTHONPATH": python_path(site, root)}
