@@ -9,7 +9,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PlainSerializer,
+    PlainValidator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from seqjepa.data.actions import DECLARED, OF_THE_SHARDS, PRESETS, action_name, is_augmentation
@@ -181,6 +190,7 @@ class RunConfig(Section):
     context_ssl: ContextSSLConfig = ContextSSLConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
+    options: dict[str, JsonValue] = Field(default={}, description="of a method that another package adds: its own")
 
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:

@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
-from seqjepa.config import RunConfig
+from seqjepa.config import RunConfig, Section
 from seqjepa.data.actions import as_spec
 from seqjepa.data.sequence import VECTORS, ViewSequence
 from seqjepa.models.precision import at_least_float32
+from seqjepa.recipes import mistakes
+from shards.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Method(nn.Module):
     params_needed  names of the absolute parameters that the stored views must have, in this order; empty: any
     settings       keys of the configuration that this method reads and others do not. Those of projectors
                    (model.projector, model.projector_kind) and of the encoder are not listed.
+    Options        of a method of another package: what it has beside them, `[options]` of a recipe. Its instance is
+                   `self.options`, from super().__init__ on
     """
 
     display_name: ClassVar[str] = ""
@@ -50,6 +55,7 @@ class Method(nn.Module):
     params_needed: ClassVar[tuple[str, ...]] = ()
     freezes_encoder: bool = False
     settings: ClassVar[tuple[str, ...]] = ()
+    Options: ClassVar[type[Section]] = Section
 
     encoder: nn.Module
 
@@ -57,6 +63,7 @@ class Method(nn.Module):
         """Initialise from torch's global generator. action_size: A. ConfigError: settings that do not fit together."""
         super().__init__()
         self.freezes_encoder = config.model.freeze
+        self.options = _options(self.Options, config)
 
     def train(self, mode: bool = True) -> Self:
         """As nn.Module has it; an encoder that is frozen stays in eval mode."""
@@ -161,6 +168,13 @@ class Halved(Protocol):
     """A method whose features z have two parts that are probed by themselves as well (SIE)."""
 
     halves: dict[str, slice]  # "invariant", "equivariant": columns of z
+
+
+def _options(kind: type[Section], config: RunConfig) -> Section:
+    try:
+        return kind.model_validate(config.options)
+    except ValidationError as error:
+        raise ConfigError(f"method {config.method}: {mistakes(error, kind, 'options.')}") from None
 
 
 def begins_with_quaternion(config: RunConfig) -> bool:

@@ -97,7 +97,7 @@ def resolve(table: Table, source: str) -> RunConfig:
     try:
         return RunConfig.model_validate(table)
     except ValidationError as error:
-        raise ConfigError(f"{source}: " + "; ".join(_explain(e) for e in error.errors())) from None
+        raise ConfigError(f"{source}: {mistakes(error)}") from None
 
 
 def to_toml(config: RunConfig) -> str:
@@ -179,21 +179,25 @@ def toml_value(value: str) -> object:
     return parsed["v"] if list(parsed) == ["v"] else value
 
 
-def _explain(error: Mapping) -> str:
-    """One validation error in words: the key, what was found, what is allowed."""
+def mistakes(error: ValidationError, root: type[BaseModel] = RunConfig, prefix: str = "") -> str:
+    """Validation errors in words. root: what was validated; prefix: of its keys."""
+    return "; ".join(_explain(one, root, prefix) for one in error.errors())
+
+
+def _explain(error: Mapping, root: type[BaseModel], prefix: str) -> str:
+    """One of them: the key, what was found, what is allowed."""
     if not error["loc"]:
         return str(error["ctx"]["error"])  # of config.contradictions
-    path = ".".join(map(str, error["loc"]))
+    path = prefix + ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
         parent, last = error["loc"][:-1], str(error["loc"][-1])
-        allowed = list(_section(parent).model_fields)
-        return f"unknown key {path}{did_you_mean(last, allowed)}, allowed here: {', '.join(allowed)}"
+        allowed = list(_section(root, parent).model_fields)
+        return f"unknown key {path}{did_you_mean(last, allowed)}, allowed here: {', '.join(allowed) or 'none'}"
     message = str(error["msg"]).replace("Input should be", "should be")
     return f"{path} = {error['input']!r} {message}"
 
 
-def _section(loc: Sequence[object]) -> type[BaseModel]:
-    section: type[BaseModel] = RunConfig
+def _section(section: type[BaseModel], loc: Sequence[object]) -> type[BaseModel]:
     for name in loc:
         section = section.model_fields[str(name)].annotation  # type: ignore[assignment]
     return section

@@ -1,28 +1,35 @@
 """A method and an encoder: `seqjepa train --set method=barlow_twins --set model.backbone=patches`."""
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from seqjepa.config import ModelConfig, RunConfig
+from seqjepa.config import ModelConfig, RunConfig, Section
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.methods.base import Method, StepOutput, by_view
 from seqjepa.models.backbone import build_backbone
 from seqjepa.models.heads import projection
 
-OFF_DIAGONAL = 5e-3
 
-
-def barlow_loss(a: Tensor, b: Tensor) -> Tensor:
+def barlow_loss(a: Tensor, b: Tensor, off_diagonal: float) -> Tensor:
     """Barlow Twins (arXiv 2103.03230, eq. 1) of two views' embeddings [N, d]: 1 on the diagonal, else 0."""
     a, b = ((y - y.mean(0)) / y.std(0, correction=0).clamp(min=1e-5) for y in (a.float(), b.float()))
     wrong = (a.T @ b / len(a) - torch.eye(a.shape[1], device=a.device)).square()
-    return wrong.diagonal().sum() + OFF_DIAGONAL * (wrong.sum() - wrong.diagonal().sum())
+    return wrong.diagonal().sum() + off_diagonal * (wrong.sum() - wrong.diagonal().sum())
+
+
+class BarlowOptions(Section):
+    """`--set options.off_diagonal=0.01`, or a line below `[options]` in a recipe."""
+
+    off_diagonal: float = Field(default=5e-3, gt=0, description="weight of the correlations that should vanish")
 
 
 class BarlowTwins(Method):
     """Two views, no actions: what `views_needed` and `uses_actions` say where a method does not."""
 
     display_name = "Barlow Twins"
+    Options = BarlowOptions
+    options: BarlowOptions
 
     def __init__(self, config: RunConfig, action_size: int) -> None:
         super().__init__(config, action_size)
@@ -32,7 +39,8 @@ class BarlowTwins(Method):
     def step(self, seq: ViewSequence) -> StepOutput:
         """seq.views: normalised float [B, 2, 3, H, W]."""
         z1, z2 = map(self.embed, seq.views.unbind(1))
-        return StepOutput(barlow_loss(self.projector(z1), self.projector(z2)), features=by_view(z1, z2))
+        loss = barlow_loss(self.projector(z1), self.projector(z2), self.options.off_diagonal)
+        return StepOutput(loss, features=by_view(z1, z2))
 
 
 def patches(config: ModelConfig) -> tuple[nn.Module, int]:
