@@ -12,6 +12,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seqjepa.models.batch_norm_cuda import NativeBatchNormFunction, counts_of
+
 
 def convert_sync_batch_norm(module: nn.Module) -> nn.Module:
     """`module` with every BatchNorm1d and BatchNorm2d normalising over the global batch in train mode.
@@ -32,7 +34,8 @@ class GlobalBatchNorm(nn.Module):
     """Takes over the parameters and buffers of a BatchNorm1d or BatchNorm2d; [N, C] or [N, C, H, W], N ≥ 1 per rank.
 
     Ranks may hold different numbers of samples: each counts by its size, as if all were one batch. One collective
-    forward and one backward per layer. Under autocast, statistics and arithmetic are float32.
+    forward and one backward per layer. Under autocast, statistics and arithmetic are float32. On CUDA torch's kernels
+    do it (batch_norm_cuda.py), and the host waits for nothing.
     """
 
     def __init__(self, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
@@ -44,6 +47,7 @@ class GlobalBatchNorm(nn.Module):
         for name, buffer in norm.named_buffers(recurse=False):
             self.register_buffer(name, buffer)
         self.training = norm.training
+        self._counts: dict[tuple[torch.Size, torch.device], tuple[Tensor, Tensor]] = {}  # of the last shape of x
         for name in ("drop", "act"):  # what timm's BatchNormAct2d does after its norm
             if isinstance(after := getattr(norm, name, None), nn.Module):
                 setattr(self, name, after)
@@ -63,9 +67,23 @@ class GlobalBatchNorm(nn.Module):
             return F.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
             )
+        if self._takes_native_kernels(x):
+            return self._by_native_kernels(x)
         y, mean, var, count = _GlobalBatchNormFunction.apply(x, self.weight, self.bias, self.eps)
         self._track(mean, var, count)
         return y
+
+    def _by_native_kernels(self, x: Tensor) -> Tensor:
+        self.num_batches_tracked += 1
+        key = (x.shape, x.device)
+        if key not in self._counts:
+            self._counts = {key: counts_of(x, self.running_mean)}
+        state = (self.running_mean, self.running_var, self.momentum, self.eps, self._counts[key])
+        return NativeBatchNormFunction.apply(x, self.weight, self.bias, *state)  # type: ignore[return-value]
+
+    def _takes_native_kernels(self, x: Tensor) -> bool:
+        """A compiler has nothing to fuse in them, and they have no averages over all batches (momentum None)."""
+        return x.is_cuda and self.momentum is not None and not torch.compiler.is_compiling()
 
     @torch.no_grad()
     def _track(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
@@ -95,7 +113,7 @@ def global_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Each rank sends its own mean and variance, so nothing cancels (Chan et al. 1979).
     """
     local_var, local_mean = torch.var_mean(x, dim=_all_but_channels(x), correction=0)
-    row = torch.cat((local_mean, local_var, x.new_tensor([x.numel() // x.shape[1]])))
+    row = torch.cat((local_mean, local_var, x.new_full((1,), x.numel() // x.shape[1])))
     rows = [torch.empty_like(row) for _ in range(dist.get_world_size())]
     dist.all_gather(rows, row)
     means, variances, counts = torch.stack(rows).split([x.shape[1], x.shape[1], 1], dim=1)

@@ -1,4 +1,7 @@
-"""Two gloo processes with an unequal split against one process on the same global batch."""
+"""Two gloo processes with an unequal split against one process on the same global batch.
+
+By our arithmetic, and by the way that CUDA takes, with torch's CUDA kernels written out in native_batch_norm.py.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from native_batch_norm import register
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -78,7 +82,10 @@ def net_on_rank(rank: int, dtype: torch.dtype) -> dict[str, Tensor]:
     return train_and_test(net, images[SPLIT[rank]], goal[SPLIT[rank]], scale=RANKS)
 
 
-def run_rank(rank: int, folder: str) -> None:
+def run_rank(rank: int, folder: str, native: bool) -> None:
+    kernels = register() if native else None
+    if native:
+        GlobalBatchNorm._takes_native_kernels = lambda self, x: self.momentum is not None  # type: ignore[method-assign]
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=RANKS)
     torch.set_num_threads(1)
     results = {str(dtype): net_on_rank(rank, dtype) for dtype in TOLERANCES}
@@ -87,12 +94,15 @@ def run_rank(rank: int, folder: str) -> None:
     results["method"] = seq_jepa_step(method, EVEN_SPLIT[rank])
     torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
+    del kernels
 
 
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Tensor]]]:
+@pytest.fixture(scope="module", params=[False, True], ids=["arithmetic", "native kernels"])
+def ranks(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> list[dict[str, dict[str, Tensor]]]:
     folder: Path = tmp_path_factory.mktemp("ranks")
-    mp.spawn(run_rank, args=(str(folder),), nprocs=RANKS)
+    mp.spawn(run_rank, args=(str(folder), request.param), nprocs=RANKS)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
 
 
@@ -124,3 +134,29 @@ def test_one_process_keeps_torchs_batch_norm() -> None:
     net = small_net(torch.float32)
     assert convert_sync_batch_norm(net) is net
     assert not any(isinstance(module, GlobalBatchNorm) for module in net.modules())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_gpu_finds_what_torchs_batch_norm_finds(tmp_path: Path, affine: bool, dtype: torch.dtype) -> None:
+    """The kernels themselves, in a world of one over NCCL; half of the values are channels-last."""
+    dist.init_process_group("nccl", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        for layout in (torch.contiguous_format, torch.channels_last):
+            norms = [nn.BatchNorm2d(16, affine=affine).cuda() for _ in range(2)]
+            norms[1] = GlobalBatchNorm(norms[1])  # type: ignore[call-overload]
+            x = torch.randn(8, 16, 5, 7, device="cuda", dtype=dtype).to(memory_format=layout)
+            inputs = [x.clone().requires_grad_() for _ in norms]
+            outputs = [norm(part) for norm, part in zip(norms, inputs, strict=True)]
+            slope = torch.randn_like(outputs[0])
+            for output in outputs:
+                output.backward(slope)
+            close = 1e-4 if dtype == torch.float32 else 2e-2
+            torch.testing.assert_close(outputs[1], outputs[0], rtol=close, atol=close)
+            torch.testing.assert_close(inputs[1].grad, inputs[0].grad, rtol=close, atol=close)
+            torch.testing.assert_close(norms[1].state_dict(), norms[0].state_dict(), rtol=1e-4, atol=1e-5)
+            if affine:
+                torch.testing.assert_close(norms[1].weight.grad, norms[0].weight.grad, rtol=1e-2, atol=1e-2)
+    finally:
+        dist.destroy_process_group()
