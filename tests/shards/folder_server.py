@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,8 +17,9 @@ from pathlib import Path
 @dataclass
 class FolderServer:
     """url of `folder`. faults: "503", "reset" or "cut" (half of a body), which the first requests of each file get in
-    this order. down: 503 for all. forbidden: 403 for all.
+    this order; share: of all answers, that get one of them at random. down: 503 for all. forbidden: 403 for all.
 
+    seconds: that each answer takes. failed: faults so far.
     ranges: False for a server that knows none. flips: names whose next answers have one byte changed.
     asked: paths of all requests.
     """
@@ -24,17 +27,25 @@ class FolderServer:
     url: str
     folder: Path
     faults: tuple[str, ...] = ()
+    share: float = 0.0
+    seconds: float = 0.0
+    failed: list[str] = field(default_factory=list)
     down: bool = False
     forbidden: bool = False
     ranges: bool = True
     flips: dict[str, int] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    rng: random.Random = field(default_factory=lambda: random.Random(0))
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         self.asked.append(handler.path)
+        time.sleep(self.seconds)
         path = self.folder / handler.path.removeprefix("/set/")
         before = self.asked.count(handler.path) - 1
         fault = "503" if self.down else self.faults[before] if before < len(self.faults) else ""
+        if self.rng.random() < self.share:
+            fault = self.rng.choice(("503", "reset", "cut"))
+        self.failed += [fault] if fault else []
         if self.forbidden or fault == "503" or not path.is_file():
             handler.send_response(403 if self.forbidden else 503 if fault else 404)
             handler.send_header("Content-Length", "0")
