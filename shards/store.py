@@ -35,6 +35,8 @@ CHUNK = 4 << 20
 TRIES = 6
 """Attempts without a byte of progress, after obstore's own retries of a request."""
 LONGEST_PAUSE = 8.0  # seconds
+EXPIRED = ("ExpiredToken", "TokenRefreshRequired", "RequestExpired")
+"""What S3 says, with status 400, of credentials that were good once."""
 
 
 def as_address(place: str | Path) -> str:
@@ -143,12 +145,13 @@ class ObjectStoreFolder:
             raise
 
     def _parts(self, name: str) -> Iterator[bytes]:
-        """Of one object. A body that breaks off is gone on with where it stopped; pauses grow, with jitter."""
-        done, failed, ranges = 0, 0, True
+        """Of one object. A body that breaks off is gone on with where it stopped; pauses grow, with jitter. Credentials
+        that expired are asked for again once: the machine's role has others then."""
+        done, failed, ranges, renewed = 0, 0, True, False
         while True:
             try:
                 for part in self._body(name, done, ranges):
-                    done, failed = done + len(part), 0
+                    done, failed, renewed = done + len(part), 0, False
                     yield part
                 return
             except Exception as error:
@@ -156,6 +159,12 @@ class ObjectStoreFolder:
                     ranges = False
                     continue
                 reason = self._transient(error, name)
+                if any(word in reason for word in EXPIRED):
+                    if renewed:
+                        raise self._expired(name) from None
+                    renewed = True
+                    self.__dict__.pop("opened", None)
+                    continue
                 failed += 1
                 if failed == TRIES:
                     raise FailureError(f"cannot read {self.address}/{name}: {reason}; try again later") from None
@@ -190,6 +199,12 @@ class ObjectStoreFolder:
         if not isinstance(error, known.BaseError | OSError) or isinstance(error, known.InvalidPathError):
             raise error
         return reason_in_short(error)
+
+    def _expired(self, name: str) -> UsageError:
+        return UsageError(
+            f"{self.address}/{name} may not be read: the credentials have expired; renew them, and the same command "
+            "goes on with what is missing"
+        )
 
     @cached_property
     def opened(self) -> ObjectStore:

@@ -26,7 +26,7 @@ Start = Callable[..., Any]
 class S3:
     """share: of the answers to GETs, that fail at random. seconds: that an answer takes.
 
-    token: the session token that is asked for; "" for any.
+    token: the session token that is asked for; "" for any. renewed: after so many GETs, it is another one.
     failed: the faults so far. asked: how often each path was asked for and got.
     """
 
@@ -34,11 +34,14 @@ class S3:
     share: float = 0.0
     seconds: float = 0.0
     token: str = ""
+    renewed: tuple[int, str] = (1 << 30, "")
     failed: list[str] = field(default_factory=list)
     asked: Counter[str] = field(default_factory=Counter)
     rng: random.Random = field(default_factory=lambda: random.Random(0))
 
     def answer(self, app: Callable, environ: Environ, start: Start) -> Iterable[bytes]:
+        if self.asked.total() >= self.renewed[0]:
+            self.token = self.renewed[1]
         if self.token and environ.get("HTTP_X_AMZ_SECURITY_TOKEN") != self.token:
             self.failed.append("expired")
             start("400 Bad Request", [("Content-Type", "application/xml"), ("Content-Length", str(len(EXPIRED)))])

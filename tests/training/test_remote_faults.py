@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +75,63 @@ def epoch_of(place: str | Path) -> tuple[dict[str, bytes], float]:
                 found[key] = views.numpy().tobytes()
     assert len(found) == SHARDS * PER_SHARD
     return found, time.perf_counter() - began
+
+
+@pytest.mark.tools
+def test_credentials_that_expire_in_the_middle(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line that says so; with others, the same command fetches what is missing."""
+    monkeypatch.setenv(cache.FOLDER, str(tmp_path / "cache"))
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "first")
+    with serving_by("s3", folder, monkeypatch) as (address, server):
+        server.asked.clear()
+        server.token, server.renewed = "first", (SHARDS // 2, "second")
+        stopped = CliRunner().invoke(cli.seqjepa_data_app, ["verify", address])
+        assert stopped.exit_code == 2
+        said = "may not be read: the credentials have expired; renew them, and the same command goes on"
+        assert said in " ".join(stopped.output.split())
+        cache._mirror.cache_clear()
+        monkeypatch.setenv("AWS_SESSION_TOKEN", "second")
+        assert epoch_of(address)[0] == epoch_of(folder)[0]
+        assert max(count for path, count in server.asked.items() if path.endswith(".tar")) == 1
+
+
+@pytest.mark.tools
+def test_a_role_has_new_credentials(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's role gives others when it is asked again, before the time that it named."""
+    monkeypatch.setenv(cache.FOLDER, str(tmp_path / "cache"))
+    with serving_by("s3", folder, monkeypatch) as (address, server), serving_role(lambda: server.token) as role:
+        server.asked.clear()
+        server.token, server.renewed = "first", (SHARDS // 2, "second")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(name)
+        (tmp_path / "token").write_text("of the container")
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", role)
+        monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", str(tmp_path / "token"))
+        assert epoch_of(address)[0] == epoch_of(folder)[0]
+        assert "expired" in server.failed
+
+
+@contextlib.contextmanager
+def serving_role(token: Callable[[], str]) -> Iterator[str]:
+    """Where a container asks for its role's credentials, good for an hour."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            ends = datetime.now(UTC) + timedelta(hours=1)
+            keys = {"AccessKeyId": "key", "SecretAccessKey": "secret", "Token": token()}
+            body = json.dumps({**keys, "Expiration": ends.strftime("%Y-%m-%dT%H:%M:%SZ")}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/role"
+        server.shutdown()
 
 
 @pytest.mark.slow
