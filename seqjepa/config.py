@@ -169,6 +169,9 @@ class TrainConfig(Section):
     sync_bn: bool = Field(default=True, description="batch statistics over the global batch of several ranks")
     online_probes: bool = True
     checkpoint_minutes: float = Field(default=10.0, gt=0, description="and when interrupted, and at the end")
+    timeout_minutes: float = Field(
+        default=30.0, gt=0, le=10_000, description="that ranks wait for one that says nothing; then all end"
+    )
     monitor_epochs: int = Field(
         default=10, ge=0, description="k-NN and RankMe of up to 1,024 samples every so many epochs; 0: never"
     )

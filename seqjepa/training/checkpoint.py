@@ -202,6 +202,11 @@ def load_state(path: Path) -> dict[str, Any] | None:
         data = files.read_checked(path)
     except FileNotFoundError:
         return None
+    return parse_state(data, path)
+
+
+def parse_state(data: bytes, path: Path) -> dict[str, Any]:
+    """The bytes of a state.pt, which were read from `path`. Errors as of load_state."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickles that are not of our form, which are refused below

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
+import secrets
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
-from shards.errors import FailureError, SeqJepaError, UsageError
+from shards.errors import FailureError, SeqJepaError, UsageError, reason_of
 
 T = TypeVar("T")
 
@@ -45,18 +51,79 @@ _VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
 
 
 @contextmanager
-def process_group(world: World, device: torch.device) -> Iterator[None]:
-    """The group all functions here talk through. CPU tensors go over gloo even where GPU tensors go over NCCL."""
+def process_group(world: World, device: torch.device, timeout_minutes: float = 30.0) -> Iterator[None]:
+    """The group all functions here talk through. CPU tensors go over gloo even where GPU tensors go over NCCL.
+
+    FailureError, on every rank that is left: a rank did not start, has ended, or said nothing for `timeout_minutes`.
+    """
     if world.size == 1:
         yield
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    backend, timeout = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timedelta(minutes=timeout_minutes)
+    try:
+        store = _store_of_this_start(world, timeout)
+        dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=timeout)
+    except dist.DistError as error:
+        raise FailureError(
+            f"rank {world.rank}: not all {world.size} ranks came together in {timeout_minutes:g} minutes "
+            f"({_in_short(error)}); see what the others say, or raise train.timeout_minutes"
+        ) from error
     try:
         yield
+    except RuntimeError as error:
+        if not _is_of_the_group(error):
+            raise
+        raise FailureError(
+            f"rank {world.rank} of {world.size}: another rank ended or cannot be reached ({_in_short(error)}); "
+            "the same command goes on from the last checkpoint"
+        ) from error
     finally:
         dist.destroy_process_group()
+
+
+def _store_of_this_start(world: World, timeout: timedelta) -> Store:
+    """A part of torchrun's store in which nothing of an earlier start is found.
+
+    After an elastic restart that store still holds the addresses of ranks that are dead, and the number of restarts
+    that torchrun tells is not the same on all nodes. So rank 0 draws a name; a rank that has found it says who it is
+    and takes the name only when rank 0 has answered that very process.
+    """
+    store, _, _ = next(iter(rendezvous("env://", world.rank, world.size, timeout=timeout)))
+    store.set_timeout(timeout)
+    me = secrets.token_hex(8)
+    if world.main:
+        store.set(_NAME, me)
+        others = [store.get(f"{me}/{rank}").decode() for rank in range(1, world.size)]
+        for other in others:
+            store.set(f"{me}/{other}", "")
+        return PrefixStore(me, store)
+    said, end = "", time.monotonic() + timeout.total_seconds()
+    while True:
+        name = store.get(_NAME).decode()
+        if name != said:
+            store.set(f"{name}/{world.rank}", me)
+            said = name
+        if store.check([f"{name}/{me}"]):
+            return PrefixStore(name, store)
+        if time.monotonic() > end:
+            raise dist.DistStoreError("rank 0 did not answer")
+        time.sleep(_POLL)
+
+
+_NAME = "seqjepa"
+_POLL = 0.1  # seconds
+
+
+def _is_of_the_group(error: RuntimeError) -> bool:
+    """Whether an exchange between ranks failed. gloo raises plain RuntimeErrors, which name its source file."""
+    return isinstance(error, dist.DistError) or "/gloo/" in str(error)
+
+
+def _in_short(error: BaseException) -> str:
+    """gloo's or NCCL's reason, without source file and advice."""
+    return re.sub(r"^\[\S+:\d+\] ", "", reason_of(error)).split(". ")[0][:200]
 
 
 def on_main(world: World, work: Callable[[], object]) -> None:
@@ -86,6 +153,24 @@ def highest(world: World, values: Iterable[int]) -> list[int]:
     if world.size > 1:
         dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
     return tensor.tolist()
+
+
+PIECE = 1 << 28
+"""Bytes that rank 0 hands out at a time."""
+
+
+def from_main(world: World, data: bytes | None) -> bytes | None:
+    """What rank 0 has, on every rank; the others' `data` counts for nothing."""
+    if world.size == 1:
+        return data
+    size = highest(world, [len(data) if world.main and data is not None else -1])[0]
+    if size < 0:
+        return None
+    held = torch.frombuffer(bytearray(data or b""), dtype=torch.uint8) if world.main and size else None
+    tensor = torch.empty(size, dtype=torch.uint8) if held is None else held
+    for start in range(0, size, PIECE):
+        dist.broadcast(tensor[start : start + PIECE], 0)
+    return tensor.numpy().tobytes()
 
 
 def sum_over_ranks(world: World, tensors: Iterable[Tensor]) -> None:

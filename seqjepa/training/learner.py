@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -20,6 +21,10 @@ from seqjepa.models.precision import is_bf16
 from seqjepa.training.distributed import World
 from seqjepa.training.optim import build_optimizer, set_lr
 from shards.errors import FailureError
+
+_DDP = inspect.signature(DistributedDataParallel).parameters
+KEEP_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _DDP else "broadcast_buffers"
+"""What torch calls it: the new name from 2.14 on, where the old one is deprecated."""
 
 
 class Learner:
@@ -93,7 +98,8 @@ class Learner:
         forward: nn.Module = self.method
         if world.size > 1:
             # Buffers are equal where batch norm is global, and each rank's own matter where it is not.
-            forward = DistributedDataParallel(forward, broadcast_buffers=False, gradient_as_bucket_view=True)
+            own: dict[str, Any] = {KEEP_BUFFERS: False, "gradient_as_bucket_view": True}
+            forward = DistributedDataParallel(forward, **own)
         if compiled and self.device.type == "cuda":
             forward = torch.compile(forward)  # type: ignore[assignment]
         return forward

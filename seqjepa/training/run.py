@@ -185,6 +185,7 @@ FREE_KEYS = {
     "train.loggers",
     "train.picture_epochs",
     "train.pin_memory",
+    "train.timeout_minutes",
 }
 
 

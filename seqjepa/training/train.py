@@ -29,14 +29,14 @@ from seqjepa.models.pretrained import doubts, weights_note
 from seqjepa.training import checkpoint, metrics_log, run
 from seqjepa.training.checkpoint import initial_method, load_run
 from seqjepa.training.data import TrainingData, build_loader, open_training_data
-from seqjepa.training.distributed import World, highest, on_all, on_main, process_group
+from seqjepa.training.distributed import World, from_main, highest, on_all, on_main, process_group
 from seqjepa.training.learner import Learner
 from seqjepa.training.loggers import check_names
 from seqjepa.training.monitor import EpochMeter, OnlineProbes
 from seqjepa.training.optim import lr_at
 from seqjepa.training.stopping import Interrupted, StopSignals
 from seqjepa.training.watch import Say, Watch
-from shards.errors import DamageError, FailureError, reason_of
+from shards.errors import DamageError, reason_of
 from shards.reader import SplitIndex
 
 __all__ = ["load_run", "pick_device", "train"]
@@ -83,7 +83,7 @@ def train(
     plan = run.RunPlan(config, source.data, source.names, extend_epochs, note)
     with ExitStack() as stack:
         loader = stack.enter_context(build_loader(source, config, world, workers, where))
-        stack.enter_context(process_group(world, where))
+        stack.enter_context(process_group(world, where, config.train.timeout_minutes))
         if not overwrite:
             on_main(world, lambda: run.refuse_lost_state(Path(out)))
         on_main(world, lambda: stack.enter_context(run.claimed(Path(out), plan, overwrite)))
@@ -137,6 +137,7 @@ class Trainer:
         self.epoch_steps = len(loader)
         self.total_steps = self.epoch_steps * config.optim.epochs
         self.step = self.first_step = 0
+        self.cut_short = False  # whether these ranks have no further batch of the epoch that a state is of
         self.log: bytes | None = None  # what metrics.jsonl holds, where that is known
         self.saved_at = time.monotonic()
         self._start_clock()
@@ -146,17 +147,15 @@ class Trainer:
         they are done again."""
         found: list[dict[str, Any] | None] = []
         on_main(self.world, lambda: found.append(checkpoint.newest_state(self.out)))
-        state = found[0] if found else None
-        on_all(self.world, lambda: self._take_on(state if self.world.main else self._state_of_main()))
-        first, last = highest(self.world, [-self.step, self.step])
-        if -first != last:
-            raise FailureError(
-                f"the ranks read steps {-first} to {last} in {self.out}; it has to be one folder for all"
-            )
+        state = found[0] if self.world.size == 1 else self._state_for_all(found)
+        on_all(self.world, lambda: self._take_on(state))
         on_main(self.world, self._settle_files)
 
-    def _state_of_main(self) -> dict[str, Any] | None:
-        return checkpoint.load_state(self.out / checkpoint.STATE)
+    def _state_for_all(self, found: list[dict[str, Any] | None]) -> dict[str, Any] | None:
+        """What rank 0 has found: the others need not see the folder."""
+        file = self.out / checkpoint.STATE
+        data = from_main(self.world, file.read_bytes() if found and found[0] else None)
+        return found[0] if self.world.main else None if data is None else checkpoint.parse_state(data, file)
 
     def _take_on(self, state: dict[str, Any] | None) -> None:
         """DamageError: `state` is not of this run."""
@@ -168,7 +167,7 @@ class Trainer:
             self.probes.load_state_dict(state["probes"])
             if self.world.main:  # it holds the sums of all ranks
                 self.meter.load_state_dict(state["meter"])
-            self.step = self.first_step = int(state["step"])
+            self._take_step(int(state["step"]), int(state.get("epoch_steps", self.epoch_steps)))
             self.log = state["log"].encode() if "log" in state else None
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else reason_of(error)[:200]
@@ -176,6 +175,16 @@ class Trainer:
         if not 0 <= self.step <= self.total_steps:
             raise DamageError(f"{file} is of step {self.step}, but the run has {self.total_steps} steps; {advice}")
         logger.info("%s: going on from step %d of %d", self.out, self.step, self.total_steps)
+
+    def _take_step(self, step: int, epoch_steps: int) -> None:
+        """The same place of the same epoch, where `epoch_steps` made one: other ranks may share out its last batch or
+        have to leave it out (training.data.build_loader)."""
+        if epoch_steps < 1:
+            raise ValueError(f"epochs of {epoch_steps} steps")
+        epoch, place = divmod(step, epoch_steps)
+        self.cut_short = place > 0 and place >= self.epoch_steps
+        self.step = epoch * self.epoch_steps + min(place, self.epoch_steps)
+        self.first_step = self.step - self.cut_short
 
     def _settle_files(self) -> None:
         """The other files as they were when the state was saved."""
@@ -200,10 +209,13 @@ class Trainer:
         optim = self.config.optim
         batches = self._batches()
         self._start_clock()
+        if self.cut_short:
+            lr, done = self._schedule(self.step - 1)
+            self._end_epoch(lr, cosine_tau(optim.ema_tau, done), watch)
+            self._save_if_due(stop)
         while self.step < self.total_steps:
             # schedule
-            lr = lr_at(self.step, self.epoch_steps, optim)
-            done = schedule_progress(self.step + 1, self.epoch_steps, optim.epochs, self.config.fidelity)
+            lr, done = self._schedule(self.step)
             # forward, backward, clip, step, moving averages
             seq = next(batches)
             output = self.learner.update(seq, self.step, lr, done)
@@ -216,6 +228,12 @@ class Trainer:
                 self._end_epoch(lr, cosine_tau(optim.ema_tau, done), watch)
             # save
             self._save_if_due(stop)
+
+    def _schedule(self, step: int) -> tuple[float, float]:
+        """Learning rate, and progress in [0, 1] for the moving averages."""
+        optim = self.config.optim
+        done = schedule_progress(step + 1, self.epoch_steps, optim.epochs, self.config.fidelity)
+        return lr_at(step, self.epoch_steps, optim), done
 
     def save(self) -> None:
         """Write model.safetensors and state.pt. Every rank takes part, rank 0 writes."""
@@ -284,6 +302,7 @@ class Trainer:
         state = {
             "step": self.step,
             "epochs": self.epochs_done,
+            "epoch_steps": self.epoch_steps,
             "learner": self.learner.state_dict(),
             "probes": self.probes.state_dict(),
             "meter": self.meter.state_dict(),

@@ -1,0 +1,61 @@
+"""`train` as torchrun starts it: ranks write which samples each of their steps was of, and may be killed or stopped.
+
+    recorded_train.py SHARDS OUT RECORDS WORKERS SETTINGS…
+
+HIT="SIGKILL RANK STEP": that rank gets the signal before its step, once: RECORDS/hit has its process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from train_helpers import tiny_config
+
+from seqjepa.training.learner import Learner
+from seqjepa.training.train import Trainer, train
+from shards.errors import SeqJepaError
+
+shards, out, records, workers, *settings = sys.argv[1:]
+rank = int(os.environ.get("RANK", "0"))
+update, build = Learner.update, Trainer.__init__
+steps: list[int] = []
+
+
+def recorded_build(self: Trainer, *args: Any) -> None:
+    build(self, *args)
+    steps.append(self.epoch_steps)
+
+
+def recorded_update(self: Learner, seq: Any, step: int, *rest: float):
+    name, hit_rank, hit_step = os.environ.get("HIT", "SIGKILL -1 0").split()
+    if (rank, step) == (int(hit_rank), int(hit_step)) and not (Path(records) / "hit").exists():
+        (Path(records) / "hit").write_text(str(os.getpid()))
+        os.kill(os.getpid(), signal.Signals[name])
+    done = update(self, seq, step, *rest)
+    line = {
+        "time": time.time(),
+        "step": step,
+        "steps": steps[-1],
+        "world": int(os.environ.get("WORLD_SIZE", "1")),
+        "keys": seq.keys,
+    }
+    with (Path(records) / f"rank-{rank}.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+    return done
+
+
+Learner.update, Trainer.__init__ = recorded_update, recorded_build  # pyright: ignore[reportAttributeAccessIssue]
+torch.set_num_threads(1)
+try:
+    train(tiny_config(*settings), Path(shards), Path(out), device="cpu", workers=int(workers), progress=False)
+except SeqJepaError as error:
+    sys.stderr.write(f"error: {error}\n")
+    (Path(records) / f"ended-{rank}").touch()
+    sys.exit(error.exit_code)
