@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from seqjepa.config import ModelConfig
 from seqjepa.models.aggregator import Aggregator
-from seqjepa.models.precision import full_precision
+from seqjepa.models.precision import exact_linear, full_precision
 from shards.errors import ConfigError
 
 
@@ -32,7 +32,7 @@ class ActionEmbedding(nn.Module):
 
     def forward(self, actions: Tensor) -> Tensor:
         with full_precision(actions.device):
-            rows = self.proj(actions.flatten(0, -2).to(self.proj.weight.dtype))
+            rows = exact_linear(actions.flatten(0, -2).to(self.proj.weight.dtype), self.proj.weight)
             return self.norm(rows).unflatten(0, actions.shape[:-1])
 
 

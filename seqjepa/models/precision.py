@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -17,6 +18,17 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
     """
     plain = device.type == "meta" or torch.compiler.is_exporting()
     return nullcontext() if plain else torch.autocast(device.type, enabled=False)
+
+
+def exact_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """F.linear with float32's digits on a GPU too, forward and backward, where TF32 is allowed: for few inputs.
+
+    x float32 [..., I], weight [O, I] → [..., O]. TF32 keeps ten bits of a factor. Float64 has no such mode, and what is
+    compiled, or runs backward, knows no context around a product.
+    """
+    if not x.is_cuda:
+        return F.linear(x, weight, bias)
+    return F.linear(x.double(), weight.double(), None if bias is None else bias.double()).to(x.dtype)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -51,7 +63,10 @@ def _on(precision: str, device: str) -> str:
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """float32 without TF32, whatever the process did before, so that a GPU finds what a CPU does."""
+    """float32 without TF32, whatever the process did before, so that a GPU finds what a CPU does.
+
+    Not for what is trained or compiled: products backward, or of a compiled graph, come later (see exact_linear).
+    """
     matmul, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False

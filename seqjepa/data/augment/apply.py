@@ -17,6 +17,7 @@ from torch import Tensor
 from seqjepa.data.augment.colour import JITTER, Levels, gaussian_blur, grayscale, levels_of, solarise
 from seqjepa.data.augment.parameters import AugmentParams
 from seqjepa.data.augment.recipes import kernel_size
+from seqjepa.models.precision import full_float32
 
 # Values worked on at a time. On a CPU they have to stay in the cache, and in memory that malloc keeps: fresh pages cost
 # more than all the arithmetic. A GPU wants few large kernels, and memory sets the limit.
@@ -40,7 +41,7 @@ def augment(images: Tensor, params: AugmentParams, size: int) -> Tensor:
     views = images.new_empty(B * T, size, size, 3)
     sample = torch.arange(B * T, device=images.device) // T
     step = max(1, _CHUNK[images.device.type] // (3 * max(size * size, images[0, 0].numel())))
-    with torch.autocast(images.device.type, enabled=False):
+    with torch.autocast(images.device.type, enabled=False), full_float32():
         for start in range(0, B * T, step):
             part = slice(start, start + step)
             done = _augment_each(images.index_select(0, sample[part]), flat[part], size)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqjepa.models.precision import full_precision
+from seqjepa.models.precision import exact_linear, full_precision
 
 Memory = list[tuple[Tensor, Tensor]]
 """A context as it is kept: keys and values [H, L, W / H] of each block."""
@@ -131,9 +131,14 @@ class ContextTransformer(nn.Module):
         return self.read_out(self.norm(x))
 
     def _read(self, tokens: Tensor) -> Tensor:
-        """Not under autocast: eight bits of a quaternion are a fifth of a degree."""
+        """Not under autocast: eight bits of a quaternion are a fifth of a degree. On a GPU the action's part is a
+        product of its own, without TF32."""
+        tokens, (weight, bias) = tokens.to(self.read_in.weight.dtype), (self.read_in.weight, self.read_in.bias)
         with full_precision(tokens.device):
-            return self.read_in(tokens.to(self.read_in.weight.dtype))
+            if not tokens.is_cuda:
+                return self.read_in(tokens)
+            D = self.read_out.out_features
+            return F.linear(tokens[..., :D], weight[:, :D], bias) + exact_linear(tokens[..., D:], weight[:, D:])
 
     def _initialise(self) -> None:
         """GPT-2's: normal weights, no biases, and what is added to the residual stream scaled by its depth."""
