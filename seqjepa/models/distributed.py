@@ -183,6 +183,15 @@ def all_rows(*tensors: Tensor) -> tuple[Tensor, ...]:
     return _AllRowsFunction.apply(torch.stack(tensors, dim=1)).unbind(1)  # type: ignore[union-attr]
 
 
+def of_rank_zero(x: Tensor) -> Tensor:
+    """Rank 0's x, of one shape on all ranks, without a graph; sent from device to device. Alone, x itself."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return x
+    group = dist.group.WORLD
+    assert group is not None
+    return torch.ops._c10d_functional.wait_tensor(torch.ops._c10d_functional.broadcast(x, 0, group.group_name))
+
+
 class _AllRowsFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
@@ -20,7 +19,7 @@ from seqjepa.losses import nt_xent
 from seqjepa.methods.base import Method, StepOutput, detached, fold
 from seqjepa.methods.context_ssl.transformer import ContextTransformer, Memory, pair_mask, random_mask
 from seqjepa.models.backbone import build_backbone
-from seqjepa.models.distributed import all_rows
+from seqjepa.models.distributed import all_rows, of_rank_zero
 from seqjepa.models.precision import at_least_float32, full_precision
 from shards.errors import ConfigError
 from shards.schema import THREE_DIEBENCH_PARAMS
@@ -59,8 +58,8 @@ class ContextSSL(Method):
 
     def __init__(self, config: RunConfig, action_size: int) -> None:
         super().__init__(config, action_size)
-        told = tuple((term.op, term.size) for term in as_spec(config.data.action).terms)
-        if told not in (TERMS, TERMS[:1]):
+        terms = tuple((term.op, term.size) for term in as_spec(config.data.action).terms)
+        if terms not in (TERMS, TERMS[:1]):
             raise ConfigError(
                 f"context_ssl is told rotations and hues, not data.action = {action_name(config.data.action)!r}; "
                 "set data.action=rotation_colour"
@@ -126,19 +125,18 @@ class ContextSSL(Method):
     def _draw(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """What a step tells of an action, 0 or 1 for each value [A], and its masks bool [N, L, L].
 
-        Drawn on the CPU from the generator that the trainer seeds before every step; rank 0's draw for all ranks.
+        Drawn on the device, from the generator that the trainer seeds before every step; rank 0's draw for all ranks.
         """
         layers, L = len(self.transformer.blocks), 2 * self.context.pairs
-        told = torch.zeros(self.action_size)
+        # Rows of 0 and 1, made on the device as well: whoever chooses among them on the host waits for the draw.
+        place = torch.arange(self.action_size, device=device)
+        told = [((place >= part.start) & (place < part.stop)).float() for part in self.environments.values()]
         if not self.training:
-            told[ENVIRONMENTS["rotation"]] = 1
-            return told.to(device), pair_mask(L, device).expand(layers, -1, -1)
-        numbers = torch.rand(1 + layers * L * (L // 2))
-        if dist.is_available() and dist.is_initialized():
-            dist.broadcast(numbers, 0)
-        told[list(self.environments.values())[int(numbers[0] * len(self.environments))]] = 1
-        numbers = numbers[1:].view(layers, L, L // 2).to(device, non_blocking=True)
-        return told.to(device), random_mask(numbers, self.context.mask)
+            return told[0], pair_mask(L, device).expand(layers, -1, -1)
+        numbers = of_rank_zero(torch.rand(1 + layers * L * (L // 2), device=device))
+        environment = (numbers[:1] * len(self.environments)).long()
+        masks = random_mask(numbers[1:].view(layers, L, L // 2), self.context.mask)
+        return torch.stack(told).index_select(0, environment)[0], masks
 
     def _regression_loss(self, y: Tensor, params: Tensor, told: Tensor) -> Tensor:
         """Mean squared error of what both tokens of a pair say about the second view, over the part that was told."""
