@@ -38,6 +38,13 @@ Workers = Annotated[
     int | None,
     typer.Option(min=0, callback=bounded_workers, help="Worker processes. Default: one for each usable core."),
 ]
+Engine = Annotated[str, typer.Option(help="local, or ray: the nodes of a Ray cluster do the work.")]
+Address = Annotated[
+    str | None,
+    typer.Option(help="Of a running Ray cluster, HOST:PORT or auto. Default: RAY_ADDRESS, else one of this machine."),
+]
+TaskIndex = Annotated[int | None, typer.Option(min=0, help="Of --num-tasks commands that share the work, from 0.")]
+NumTasks = Annotated[int | None, typer.Option(min=1, help="How many commands share the work, e.g. of a Slurm array.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Shards = Annotated[Path, typer.Option("--shards", help="Folder of a shard set, or its address, as s3://bucket/set.")]

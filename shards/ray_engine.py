@@ -81,6 +81,20 @@ def ray_cluster(address: str | None) -> Iterator[RayCluster]:
             ray.shutdown()
 
 
+@contextlib.contextmanager
+def engine_of(name: str, address: str | None) -> Iterator[RayCluster | None]:
+    """What --engine and --address ask for: None is this machine alone. UsageError: what is not allowed."""
+    if name not in ("local", "ray"):
+        raise UsageError(f"--engine is {name!r}; allowed are local and ray")
+    if name == "local":
+        if address is not None:
+            raise UsageError("--address is of --engine ray; give that too, or leave it out")
+        yield None
+        return
+    with ray_cluster(address) as cluster:
+        yield cluster
+
+
 def _knock(address: str | None) -> None:
     """OSError: nobody listens at HOST:PORT. Ray itself would try for many minutes."""
     if address and (found := re.fullmatch(r"(?:ray://)?\[?([\w.:-]+?)\]?:(\d{1,5})", address)):
@@ -172,17 +186,18 @@ class RayCluster:
             crew.end()
 
     def _has_room(self, under_way: Collection[tuple[str, int]]) -> bool:
-        cores, memory = int(self._of_cluster("CPU")), self._of_cluster("object_store_memory")
+        cores, memory = int(self.count("CPU")), self.count("object_store_memory")
         brought = sum(size for _, size in under_way)
         return len(under_way) < max(2, cores + -(-cores // 4)) and (not brought or brought < memory / 2)
 
     def _fitting(self, gpus: int, cpus: int) -> int:
-        fitting = [int(self._of_cluster(kind)) // n for kind, n in (("GPU", gpus), ("CPU", cpus)) if n]
+        fitting = [int(self.count(kind)) // n for kind, n in (("GPU", gpus), ("CPU", cpus)) if n]
         if not min(fitting, default=1) and gpus:
             raise UsageError("the Ray cluster has no GPU; add a node that has one, or give --device cpu")
         return max(1, min(fitting, default=1))
 
-    def _of_cluster(self, kind: str) -> float:
+    def count(self, kind: str) -> float:
+        """How much the nodes have together: "CPU", "GPU", "object_store_memory" in bytes."""
         import ray
 
         if time.monotonic() - self._looked >= SECONDS_BETWEEN_LOOKS:

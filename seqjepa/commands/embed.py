@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from shards.console import AsJson, Device, Overwrite, print_json
+from shards.console import Address, AsJson, Device, Engine, NumTasks, Overwrite, TaskIndex, print_json
 
 SHOWN = 5
 
@@ -26,33 +26,49 @@ def embed_command(
     dtype: Annotated[str, typer.Option(help="Of the features: float32 or float16.")] = "float32",
     batch_size: Annotated[int, typer.Option(min=1, max=65_536, help="Images that are read and encoded at once.")] = 256,
     device: Device = "auto",
+    engine: Engine = "local",
+    address: Address = None,
+    task_index: TaskIndex = None,
+    num_tasks: NumTasks = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Write features of shards or of a folder of images: z of every view or image, and z_AGG of sequences of views.
 
     A stopped command goes on where it was. Image files that cannot be read are left out and named; then the exit code
-    is 1. Layout of the files: docs/embed.md.
+    is 1. Layout of the files: docs/embed.md. Several commands with --task-index fill parts at the same time; the same
+    command without it joins them.
 
     \b
     Examples:
       seqjepa embed runs/3die-rot-M3 --shards shards/3die -o features.parquet
       seqjepa embed runs/3die-rot-M3 --shards shards/3die --split val --context 5 -o val.npz
       seqjepa embed runs/3die-rot-M3 --images photos --dtype float16 -o photos.npy
+      seqjepa embed runs/3die-rot-M3 --images photos -o photos.npz --engine ray --address auto
+      seqjepa embed runs/3die-rot-M3 --images photos -o photos.npz --task-index 3 --num-tasks 8
     """
+    from seqjepa.embedding.parts import Task
     from seqjepa.embedding.run import Asked, embed_run
     from shards.errors import UsageError
+    from shards.ray_engine import engine_of
 
     if dtype not in ("float32", "float16"):
         raise UsageError(f"--dtype is {dtype!r}; choose float32 or float16")
     asked = Asked(shards, images, tuple(split or ()), context, dtype, batch_size)
-    facts = embed_run(run, out, asked, device=device, overwrite=overwrite, progress=not as_json)
+    task = Task.asked(task_index, num_tasks)
+    if task and engine != "local":
+        raise UsageError(f"--task-index is one way to share the work, --engine {engine} another; choose one")
+    given: dict[str, Any] = {"device": device, "overwrite": overwrite, "progress": not as_json, "task": task}
+    with engine_of(engine, address) as cluster:
+        facts = embed_run(run, out, asked, cluster=cluster, **given)
     if as_json:
         print_json({"out": str(out), **facts})
+    elif "task" in facts:
+        typer.echo(f"task {task_index} of {num_tasks}: {facts['parts']:,} parts of {out}, {facts['rows']:,} rows")
     else:
         for line in _told(out, facts):
             typer.echo(line)
-    raise typer.Exit(1 if facts["broken_files"] else 0)
+    raise typer.Exit(1 if facts.get("broken_files") else 0)
 
 
 def _told(out: Path, facts: dict[str, Any]) -> list[str]:

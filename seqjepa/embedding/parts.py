@@ -10,6 +10,7 @@ import contextlib
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,32 +25,98 @@ from shards.pixels import npy_bytes, npy_header
 
 KIND = "seqjepa-embedding-parts"
 IDENTITY = "parts.json"
+LOCK = f"{TEMPORARY}lock"
 OURS = re.compile(rf"[a-z_]+-\d+-\d{{6}}\.(npy|json)|{re.escape(IDENTITY)}|{re.escape(TEMPORARY)}.*|joined-.*")
 
 
-class Parts:
-    """The folder, held for this process. `identity`: JSON values; parts of another one are refused."""
+@dataclass(frozen=True)
+class Job:
+    """A part to fill: its name, the number of its source, and which rows of that."""
 
-    def __init__(self, folder: Path, identity: dict[str, Any], overwrite: bool) -> None:
+    source: int
+    name: str
+    rows: range
+
+
+@dataclass(frozen=True)
+class Task:
+    """`index` of `count` commands that fill parts at the same time: every count-th part is its own."""
+
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        """Raises UsageError."""
+        if not 0 <= self.index < self.count:
+            raise UsageError(f"--task-index {self.index} of --num-tasks {self.count}: 0 to {self.count - 1} is allowed")
+
+    @classmethod
+    def asked(cls, index: int | None, count: int | None) -> Task | None:
+        """Of the two options. UsageError: one without the other."""
+        if index is None and count is None:
+            return None
+        if index is None or count is None:
+            raise UsageError("--task-index and --num-tasks belong together; give both, or neither")
+        return cls(index, count)
+
+
+class Parts:
+    """The folder. `identity`: JSON values; parts of another one are refused.
+
+    Held for this process alone; or, with `task`, for that one of several that fill parts of it at the same time.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any], overwrite: bool, task: int | None = None) -> None:
         self.folder = folder
         if folder.exists() and (not folder.is_dir() or folder.is_symlink()):
             raise UsageError(f"{folder} is there and is no folder of ours; remove it or choose another --out")
         with named_failures(folder):
             folder.mkdir(exist_ok=True)
         self._check_ours()
-        self._lock = FolderLock(folder / f"{TEMPORARY}lock", f"another `seqjepa embed` writes {folder}")
-        wanted = {"kind": KIND, "format": 1, **identity}
+        self._lock = FolderLock(folder / LOCK, f"another `seqjepa embed` writes {folder}")
+        try:
+            if task is None:
+                self._refuse_tasks()
+            self._begin(identity, overwrite)
+            if task is not None:
+                whole, self._lock = self._lock, self._lock_of(task)
+                whole.release()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    @classmethod
+    def of_others(cls, folder: Path) -> Parts:
+        """Of a folder that another process holds, for which parts are filled here."""
+        parts = cls.__new__(cls)
+        parts.folder = folder
+        return parts
+
+    def _begin(self, identity: dict[str, Any], overwrite: bool) -> None:
+        folder, wanted = self.folder, {"kind": KIND, "format": 1, **identity}
         found = self._identity()
         if found is not None and found != wanted:
             if not overwrite:
-                self._lock.release()
                 differ = ", ".join(key for key in wanted if found.get(key) != wanted[key])
                 raise UsageError(
                     f"{folder} holds parts of another embedding (another {differ}); let that one finish, choose "
                     "another --out, or use --overwrite"
                 )
+            self._refuse_tasks()
             self._remove_files()
-        write_file(folder / IDENTITY, json.dumps(wanted).encode())
+        if found != wanted:
+            write_file(folder / IDENTITY, json.dumps(wanted).encode())
+
+    def _lock_of(self, task: int) -> FolderLock:
+        path = self.folder / f"{LOCK}-{task}"
+        return FolderLock(path, f"task {task} of this `seqjepa embed` is at work in {self.folder}")
+
+    def _refuse_tasks(self) -> None:
+        """UsageError: a task is at work."""
+        for path in self.folder.glob(f"{LOCK}-*"):
+            number = path.name.removeprefix(f"{LOCK}-")
+            if number.isdecimal():
+                self._lock_of(int(number)).release()
 
     def filled(
         self, name: str, rows: int, width: int, make: Callable[[], tuple[np.ndarray, list[tuple[int, str]]]]
@@ -62,6 +129,10 @@ class Parts:
         write_file(path.with_suffix(".json"), json.dumps(broken).encode())
         write_file(path, npy_bytes(values.astype("<f4", copy=False)))
         return False
+
+    def has(self, name: str, rows: int, width: int) -> bool:
+        """Whether the part is there, float32 [rows, width]."""
+        return _is_whole(self.folder / f"{name}.npy", rows, width)
 
     def values(self, name: str) -> np.ndarray:
         """float32 [rows, width], mapped."""
@@ -102,10 +173,9 @@ class Parts:
 
     def _remove_files(self) -> None:
         """The identity last: what is left by a kill in between is still known as ours."""
-        lock = f"{TEMPORARY}lock"
         names = sorted(path.name for path in self.folder.iterdir() if OURS.fullmatch(path.name))
         for name in sorted(names, key=lambda name: name == IDENTITY):
-            if not name.startswith(lock):
+            if not name.startswith(LOCK):
                 (self.folder / name).unlink(missing_ok=True)
 
 

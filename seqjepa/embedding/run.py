@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,12 +21,13 @@ from seqjepa.embedding import formats
 from seqjepa.embedding.contexts import Contexts, contexts_of
 from seqjepa.embedding.formats import Embedded, Output
 from seqjepa.embedding.inputs import Source, open_folder, open_shards
-from seqjepa.embedding.parts import Joined, Parts, ranges
+from seqjepa.embedding.parts import Job, Joined, Parts, Task, ranges
 from seqjepa.evaluate.encode import decoding_threads, require_encoder
 from seqjepa.evaluate.run import state_sha256
 from seqjepa.model import Model, load
 from seqjepa.training.checkpoint import LoadedRun
 from shards.errors import ConfigError, UsageError
+from shards.ray_engine import RayCluster
 from shards.reader import ShardSet
 
 PART_ROWS = 16_384
@@ -51,19 +53,33 @@ class Asked:
 
 
 def embed_run(
-    run: str | Path, out: Path, asked: Asked, *, device: str = "auto", overwrite: bool = False, progress: bool = True
+    run: str | Path,
+    out: Path,
+    asked: Asked,
+    *,
+    device: str = "auto",
+    overwrite: bool = False,
+    progress: bool = True,
+    task: Task | None = None,
+    cluster: RayCluster | None = None,
 ) -> dict[str, Any]:
     """Write z of every view or image to `out`, and z_AGG of sequences where there are any; → what is noted with it.
 
     A killed call goes on where it was, in OUT.parts; the file is the same. One that has finished gives its facts again.
+
+    task     fill this task's share of the parts, and end: → {"task", "tasks", "parts", "rows"}. The same call without
+             it joins the parts that all tasks have filled
+    cluster  its nodes fill the parts, one actor a GPU, or on CPUs a core; `device` is theirs, auto or a kind
+
     Raises UsageError for what does not fit or is not ours, DamageError for a stored view that does not decode. Image
     files that are broken are left out, and named under "broken".
     """
     _check(out, asked)
-    model = load(run, device)
+    of_members = _device_of_members(cluster, device) if cluster else ""
+    model = load(run, "cpu" if cluster else device)
     sources, scaling = _open(model, asked)
     contexts, why_not = _contexts(model, sources, scaling, asked, out)
-    identity = _identity(model, sources, asked, contexts)
+    identity = _identity(model, sources, asked, contexts, of_members or model.device.type)
     found, second = formats.read_facts(out), formats.second_is_there(out)
     if found is not None and found["identity"] == _digest(identity) and (second or not found["z_agg"]):
         return found
@@ -71,9 +87,14 @@ def embed_run(
         raise UsageError(f"{out} is of another run, input or options; choose another --out, or use --overwrite")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PIL's, of sizes that are checked and of odd palettes
-        parts = Parts(out.with_name(f"{out.name}.parts"), identity, overwrite)
+        parts = Parts(out.with_name(f"{out.name}.parts"), identity, overwrite, task.index if task else None)
         try:
             work = _Work(model, parts, asked.batch_size, progress)
+            if task:
+                return work.share(sources, task)
+            if cluster:
+                member = partial(open_member, run, asked, of_members, parts.folder, identity)
+                work.fill_over_ray(sources, cluster, member, gpus=int(of_members == "cuda"))
             return _embedded(work, out, sources, contexts, {**identity, "without_z_agg": why_not})
         finally:
             parts.release()
@@ -115,7 +136,40 @@ def _contexts(
     return [], why_not
 
 
-def _identity(model: Model, sources: Sequence[Source], asked: Asked, contexts: Sequence[Contexts]) -> dict[str, Any]:
+def _device_of_members(cluster: RayCluster, device: str) -> str:
+    """cpu or cuda. UsageError: a certain GPU, which Ray itself deals out."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--device {device} with --engine ray: allowed are auto, cpu and cuda; Ray deals GPUs out")
+    return device if device != "auto" else "cuda" if cluster.count("GPU") else "cpu"
+
+
+def open_member(
+    run: str | Path, asked: Asked, device: str, folder: Path, identity: dict[str, Any]
+) -> Callable[[Job], int]:
+    """On a node: what fills a part in `folder`, and → how many rows. UsageError: other input than the command sees."""
+    model = load(run, device)
+    sources, _ = _open(model, asked)
+    seen = {"model_sha256": state_sha256(model.method), "input": [[one.split, one.fingerprint] for one in sources]}
+    if differ := [name for name, value in seen.items() if value != identity[name]]:
+        raise UsageError(
+            f"node {socket.gethostname()} sees another {differ[0].partition('_')[0]} than the command does; give "
+            "paths of a disk that all nodes share"
+        )
+    work = _Work(model, Parts.of_others(folder), asked.batch_size, progress=False)
+    width = work.width()
+
+    def fill(job: Job) -> int:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            work.fill(sources[job.source], job, width)
+        return len(job.rows)
+
+    return fill
+
+
+def _identity(
+    model: Model, sources: Sequence[Source], asked: Asked, contexts: Sequence[Contexts], device: str
+) -> dict[str, Any]:
     """What the features follow from: the same only for the same file."""
     config, data = model.config, model.data
     return {
@@ -128,7 +182,7 @@ def _identity(model: Model, sources: Sequence[Source], asked: Asked, contexts: S
         "context": int(contexts[0].rows.shape[1]) if contexts else 0,
         "dtype": asked.dtype,
         "batch_size": asked.batch_size,
-        "device": model.device.type,
+        "device": device,
     }
 
 
@@ -146,8 +200,7 @@ def _embedded(
     work: _Work, out: Path, sources: Sequence[Source], contexts: Sequence[Contexts], known: dict[str, Any]
 ) -> dict[str, Any]:
     """Fill all parts and join them. known: the identity, and why there is no z_AGG."""
-    width = work.model.embed(np.zeros((*_whole(work.model), 3), np.uint8)).shape[-1]
-    done, offset = [], 0
+    width, done, offset = work.width(), [], 0
     for number, source in enumerate(sources):
         done.append(work.encode(number, source, width, offset))
         offset += len(done[-1].kept)
@@ -166,15 +219,51 @@ class _Work:
         self.length = max(1, PART_ROWS // batch_size) * batch_size
         self.broken: list[list[str]] = []
 
+    def width(self) -> int:
+        """D, numbers of z."""
+        return self.model.embed(np.zeros((*_whole(self.model), 3), np.uint8)).shape[-1]
+
+    def jobs(self, number: int, source: Source) -> list[Job]:
+        """All parts of z of a source, which has this number."""
+        return [Job(number, f"z-{number}-{part:06d}", rows) for part, rows in ranges(len(source), self.length)]
+
+    def fill(self, source: Source, job: Job, width: int, bar: tqdm | None = None) -> None:
+        """Encode the rows of a part, unless it is there."""
+        bar = bar if bar is not None else tqdm(disable=True)
+        if self.parts.filled(job.name, len(job.rows), width, partial(self._encoded, source, job.rows, width, bar)):
+            bar.update(len(job.rows))
+
+    def share(self, sources: Sequence[Source], task: Task) -> dict[str, Any]:
+        """Fill the parts of one task; → as embed_run says."""
+        jobs = [job for number, source in enumerate(sources) for job in self.jobs(number, source)]
+        own = jobs[task.index :: task.count]
+        rows, width = sum(len(job.rows) for job in own), self.width()
+        with self._bar(f"embed, task {task.index} of {task.count}", rows, "image") as bar:
+            for job in own:
+                self.fill(sources[job.source], job, width, bar)
+        return {"task": task.index, "tasks": task.count, "parts": len(own), "rows": rows}
+
+    def fill_over_ray(
+        self, sources: Sequence[Source], cluster: RayCluster, member: Callable[[], Callable[[Job], int]], gpus: int
+    ) -> None:
+        """All parts that are not there yet, by actors of a cluster."""
+        jobs = [job for number, source in enumerate(sources) for job in self.jobs(number, source)]
+        width = self.width()
+        missing = [job for job in jobs if not self.parts.has(job.name, len(job.rows), width)]
+        rows, todo = (sum(len(job.rows) for job in some) for some in (jobs, missing))
+        with self._bar("embed", rows, "image") as bar:
+            bar.update(rows - todo)
+            for count in cluster.map_actors(member, missing, lambda job: f"part {job.name}", gpus=gpus):
+                bar.update(count)
+
     def encode(self, number: int, source: Source, width: int, offset: int) -> Embedded:
         names: list[str] = []
         kept = np.ones(len(source), bool)
         with self._bar(f"embed {source.split}".rstrip(), len(source), "image") as bar:
-            for part, rows in ranges(len(source), self.length):
-                names.append(f"z-{number}-{part:06d}")
-                if self.parts.filled(names[-1], len(rows), width, partial(self._encoded, source, rows, width, bar)):
-                    bar.update(len(rows))
-                for row, why in self.parts.broken(names[-1]):
+            for job in self.jobs(number, source):
+                names.append(job.name)
+                self.fill(source, job, width, bar)
+                for row, why in self.parts.broken(job.name):
                     kept[row] = False
                     self.broken.append([source.keys[row], why])
         return Embedded(source, offset, np.flatnonzero(kept), partial(self._blocks, names, kept))

@@ -24,6 +24,7 @@ from seqjepa.embedding.run import Asked, embed_run
 from seqjepa.evaluate.features import encode_views
 from seqjepa.recipes import load_recipe
 from seqjepa.training.train import train
+from shards import lock
 from shards.errors import ConfigError, UsageError
 from shards.reader import ShardSet
 
@@ -290,3 +291,64 @@ def test_the_command(run: Path, shards: Path, tmp_path: Path) -> None:
     assert json.loads(done.output)["rows"] == 24
     done = CliRunner().invoke(seqjepa_app, [*words, "--dtype", "int8"])
     assert done.exit_code == 2
+
+
+def command(run: Path, shards: Path, out: Path, *words: str) -> Any:
+    return CliRunner().invoke(
+        seqjepa_app, ["embed", str(run), "--shards", str(shards), "--device", "cpu", "-o", str(out), *words]
+    )
+
+
+def test_tasks_fill_parts_and_the_plain_command_joins_them(
+    run: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding, "PART_ROWS", 8)
+    whole, out = tmp_path / "whole.npz", tmp_path / "many.npz"
+    assert command(run, shards, whole, "--batch-size", "8").exit_code == 0
+    for index, parts in ((2, 2), (0, 3), (1, 3)):
+        done = command(run, shards, out, "--batch-size", "8", "--task-index", str(index), "--num-tasks", "3")
+        assert (done.exit_code, done.output) == (0, f"task {index} of 3: {parts} parts of {out}, {parts * 8} rows\n")
+        assert not out.exists()
+    assert len(list(tmp_path.glob("many.npz.parts/z-*.npy"))) == 8
+    monkeypatch.setattr(embedding._Work, "_encoded", lambda *_: pytest.fail("a part was not there"))
+    assert command(run, shards, out, "--batch-size", "8").exit_code == 0
+    assert out.read_bytes() == whole.read_bytes()
+    assert not list(tmp_path.glob("*.parts"))
+
+
+def test_a_task_that_is_at_work_keeps_others_out(run: Path, shards: Path, tmp_path: Path) -> None:
+    out = tmp_path / "many.npz"
+    held: list[Any] = []
+
+    def start(self: Any, sources: Any, task: Any) -> dict[str, Any]:
+        for words, said in (
+            (("--task-index", "1", "--num-tasks", "2"), "task 1 of this `seqjepa embed` is at work"),
+            ((), "task 1 of this `seqjepa embed` is at work"),
+            (("--dtype", "float16", "--overwrite"), "task 1 of this `seqjepa embed` is at work"),
+        ):
+            held.append(found := command(run, shards, out, *words))
+            assert (found.exit_code, said in found.output) == (2, True), found.output
+        return {"task": 1, "tasks": 2, "parts": 0, "rows": 0}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedding._Work, "share", start)
+        patch.setattr(lock, "GRACE_SECONDS", 0.1)
+        assert command(run, shards, out, "--task-index", "1", "--num-tasks", "2").exit_code == 0
+    assert len(held) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--task-index", "1"), "belong together"),
+        (("--task-index", "2", "--num-tasks", "2"), "0 to 1 is allowed"),
+        (("--task-index", "0", "--num-tasks", "2", "--engine", "ray"), "choose one"),
+        (("--engine", "spark"), "allowed are local and ray"),
+        (("--address", "auto"), "--address is of --engine ray"),
+    ],
+)
+def test_wrong_ways_to_share_the_work(
+    run: Path, shards: Path, tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    found = command(run, shards, tmp_path / "f.npz", *words)
+    assert (found.exit_code, said in found.output) == (2, True), found.output
