@@ -212,7 +212,7 @@ class ObjectStoreFolder:
             from obstore.store import from_url
         except ImportError as error:
             raise missing("obstore", f"reading {self.address}") from error
-        plain = self.address.startswith("http://") or _endpoint().startswith("http://")
+        plain = self.address.startswith("http://") or _plain_endpoint()
         try:
             return from_url(
                 self.address,
@@ -235,8 +235,16 @@ def _damaged(address: str, name: str) -> DamageError:
     return DamageError(f"{address}/{name} is damaged (its sha256 is not what dataset.json says)")
 
 
-def _endpoint() -> str:
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AZURE_ENDPOINT", "AZURE_STORAGE_ENDPOINT")
+"""Where the environment says that a store is, of those that obstore reads."""
+
+
+def _plain_endpoint() -> bool:
+    """Whether a store's endpoint is one of http://, as of an emulator on this machine."""
+    known = [os.environ.get(name, "") for name in ENDPOINTS]
+    of_google = re.search(r'"gcs_base_url"\s*:\s*"http://', os.environ.get("GOOGLE_SERVICE_ACCOUNT_KEY", ""))
+    emulated = os.environ.get("AZURE_STORAGE_USE_EMULATOR", "").lower() in ("1", "true")
+    return any(value.startswith("http://") for value in known) or bool(of_google) or emulated
 
 
 def reason_in_short(error: BaseException) -> str:

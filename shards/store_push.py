@@ -6,23 +6,20 @@ files are left as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
-from shards.errors import DamageError, FailureError, UsageError
-from shards.files import sha256_of_bytes
+from shards.errors import DamageError
 from shards.layout import Layout
 from shards.reader import ShardSet
 from shards.schema import features_of
-from shards.store import INFO, ObjectStoreFolder, as_address, open_store, reason_in_short
+from shards.store import INFO, as_address
+from shards.store_write import open_writable
 from shards.verify import verify
 
-WRITABLE = ("s3", "gs", "az")
 AT_ONCE = 4
 """Files in memory at the same time, each whole: a store creates an object in one request, or not at all."""
 
@@ -55,7 +52,7 @@ def push_to_store(folder: Path, address: str | Path, *, check: bool = True, prog
     UsageError: no address that can be written to, or another set is there. FormatError: not a finished set.
     DamageError: it is not sound. FailureError: the store is down.
     """
-    store = _writable(as_address(address) or str(address))
+    store = open_writable(as_address(address) or str(address))
     files = set_files(folder)
     problems = verify(folder, progress=progress).problems if check else []
     if problems:
@@ -67,7 +64,7 @@ def push_to_store(folder: Path, address: str | Path, *, check: bool = True, prog
 
         def send(name: str) -> None:
             data = files[name].read_bytes()
-            if _create(store, name, data):
+            if store.create(name, data):
                 sent.append(name)
             bar.update(len(data))
 
@@ -76,46 +73,3 @@ def push_to_store(folder: Path, address: str | Path, *, check: bool = True, prog
                 done.result()
         send(last)
     return StorePush(store.address, sorted(sent), len(files) - len(sent), total)
-
-
-def _writable(address: str) -> ObjectStoreFolder:
-    store = open_store(address)
-    scheme = address.partition("://")[0]
-    if scheme not in WRITABLE or not isinstance(store, ObjectStoreFolder):
-        known = ", ".join(f"{known}://" for known in (*WRITABLE, "hf"))
-        raise UsageError(f"{address} can be read only; sets are pushed to {known}")
-    return store
-
-
-def _create(store: ObjectStoreFolder, name: str, data: bytes) -> bool:
-    """Whether the object is new; False: the same is there. UsageError: another one is."""
-
-    def put() -> bool:
-        import obstore
-        from obstore.exceptions import AlreadyExistsError
-
-        how: Any = {"mode": "create", "use_multipart": False}
-        try:
-            obstore.put(store.opened, name, data, **how)
-        except (AlreadyExistsError, FileExistsError):
-            return False
-        return True
-
-    if _tried(put, f"{store.address}/{name}"):
-        return True
-    there = store.read(name, len(data)) if store.size(name) == len(data) else b""
-    if sha256_of_bytes(there) != sha256_of_bytes(data):
-        raise UsageError(f"{store.address}/{name} is there and is of another set; push to another address")
-    return False
-
-
-def _tried(put: Callable[[], bool], what: str) -> bool:
-    """obstore tries again what may pass; what does not is one line."""
-    from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
-
-    try:
-        return put()
-    except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
-        raise UsageError(f"{what} may not be written with these credentials; see docs/remote.md") from error
-    except (BaseError, OSError) as error:
-        raise FailureError(f"cannot write {what}: {reason_in_short(error)}; the same command goes on") from error

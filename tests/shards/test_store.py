@@ -323,7 +323,7 @@ def test_a_push_goes_on_and_never_overwrites(folder, cached, bucket, tmp_path):
     assert {path: path.read_bytes() for path in bucket.rglob("*") if path.is_file()} == before
     refused = push(folder, "https://host/set")
     assert refused.exit_code == 2
-    assert "can be read only; sets are pushed to s3://, gs://, az://, hf://" in refused.output
+    assert "can be read only; what can be written to begins with s3://, gs://, az://" in refused.output
 
 
 def test_a_damaged_set_is_not_pushed(cached, bucket, tmp_path):
