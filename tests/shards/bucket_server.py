@@ -76,7 +76,7 @@ def _handler(bucket: Bucket) -> type[BaseHTTPRequestHandler]:
             self.send_response(code)
             for name, value in headers.items():
                 self.send_header(name.replace("_", "-"), value)
-            self.send_header("Content-Length", headers.pop("_length", None) or str(len(body)))
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(body)
@@ -93,7 +93,7 @@ def _handler(bucket: Bucket) -> type[BaseHTTPRequestHandler]:
             create = self.headers.get("If-None-Match") == "*" or self.headers.get("x-goog-if-generation-match") == "0"
             code = bucket.put(self._key(), data, create)
             about = self._about(self._key()) if code == 201 else {}
-            self._answer(200 if code == 201 and bucket.dialect != "az" else code, **about)
+            self._answer(200 if code == 201 and bucket.dialect != "az" else code, b"", **about)
 
         def do_GET(self) -> None:
             key, asked = self._key(), parse_qs(urlsplit(self.path).query)

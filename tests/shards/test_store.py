@@ -319,7 +319,7 @@ def test_a_push_goes_on_and_never_overwrites(folder, cached, bucket, tmp_path):
     before = {path: path.read_bytes() for path in bucket.rglob("*") if path.is_file()}
     refused = push(write_set(tmp_path / "other", seed=1), "s3://bucket/set")
     assert refused.exit_code == 2
-    assert "is there and is of another set; push to another address" in refused.output
+    assert "is there and is of another set; choose another address" in refused.output
     assert {path: path.read_bytes() for path in bucket.rglob("*") if path.is_file()} == before
     refused = push(folder, "https://host/set")
     assert refused.exit_code == 2

@@ -32,7 +32,7 @@ def test_an_object_is_created_once(bucket: Bucket) -> None:
     store = open_writable(f"{bucket.address}/runs/a")
     assert store.create("parts/one.bin", b"123") is True
     assert store.create("parts/one.bin", b"123") is False
-    with pytest.raises(UsageError, match="one.bin is there and is of another set; choose another address"):
+    with pytest.raises(UsageError, match=r"one\.bin is there and is of another set; choose another address"):
         store.create("parts/one.bin", b"124")
     assert store.create_if_absent("parts/one.bin", b"other") is False
     assert bucket.objects == {"runs/a/parts/one.bin": b"123"}
