@@ -1,4 +1,4 @@
-"""Whose folder is it? Claims an output folder for one build, resumes an interrupted one, clears a superseded one.
+"""Whose folder is it? Claims an output folder for a build, joins or resumes one, clears a superseded one.
 
 `_meta/build.json` marks a folder as ours from the first moment: it holds the identity of what is being built and,
 while an overwritten set is being removed, the names of the shards still to be removed. `_meta/dataset.json` ends it.
@@ -19,9 +19,10 @@ from shards.errors import DamageError, FormatError, UsageError
 from shards.files import write_atomic
 from shards.json_fields import json_object, plain_json, take
 from shards.layout import SHARD_NAME, Layout
-from shards.lock import FolderLock, exclusive_file
+from shards.lock import exclusive_file
 from shards.metadata import read_info, spec_to_json
 from shards.schema import FORMAT_NAME, DatasetInfo, Spec, features_of
+from shards.workers import Worker, folder_lock, remove_dead
 
 BUILD_FORMAT = f"{FORMAT_NAME} build"
 MAX_SHOWN = 40
@@ -45,30 +46,32 @@ def identity_of(name: str, spec: Spec, classes: Sequence[str], fingerprint: dict
     return plain_json({**head, **spec_to_json(spec), "classes": list(classes), "build": fingerprint}, "fingerprint")
 
 
-def claim_folder(
-    layout: Layout, identity: dict[str, Any], overwrite: bool
-) -> tuple[FolderLock | None, DatasetInfo | None]:
-    """(lock, None) to build or resume in, or (None, info) if the very set is there already.
+def claim_folder(layout: Layout, identity: dict[str, Any], overwrite: bool) -> tuple[Worker | None, DatasetInfo | None]:
+    """(worker, None) to build, resume or help in, or (None, info) if the very set is there already.
 
-    UsageError: the folder is not ours, holds another set (and `overwrite` is not given), or is being written.
-    Nothing is written before these checks have passed.
+    UsageError: the folder is not ours, holds another set (and `overwrite` is not given), or others are at work in it
+    on another set. Nothing is written before these checks have passed.
     """
     found = inspect_folder(layout)
     _refuse_other(layout, found, identity, overwrite)
     if found.info and not overwrite and not _leftovers(layout):
         return None, _whole(layout, found.info)
     with _os_errors_named(layout.root):
-        layout.tmp.mkdir(parents=True, exist_ok=True)
-        lock = FolderLock(layout.lock, f"another build is writing {layout.root}")
-    try:
-        info = _settle(layout, identity, overwrite)
-    except BaseException:
-        lock.release()
-        raise
-    if info is None:
-        return lock, None
-    lock.release()
-    return None, info
+        layout.workers.mkdir(parents=True, exist_ok=True)
+        lock = folder_lock(layout)
+    with lock:
+        if not layout.workers.exists():  # another build has ended before we had the lock
+            layout.workers.mkdir()
+        others = remove_dead(layout)
+        info = _settle(layout, identity, overwrite, bool(others))
+        return (None, info) if info else (Worker(layout, alone=not others), None)
+
+
+def take_back(layout: Layout) -> None:
+    """Of a build that has no shard yet: removes what makes the folder ours, unless someone is at work there."""
+    with folder_lock(layout):
+        if layout.build.exists() and not remove_dead(layout) and not any(layout.root.glob("*.tar")):
+            shutil.rmtree(layout.meta)
 
 
 def inspect_folder(layout: Layout) -> FolderState:
@@ -78,7 +81,7 @@ def inspect_folder(layout: Layout) -> FolderState:
         return FolderState()
     if not root.is_dir():
         raise UsageError(f"{root} is not a folder: choose another --out")
-    if any(path.is_symlink() for path in (layout.meta, layout.parts, layout.tmp)):
+    if any(path.is_symlink() for path in (layout.meta, layout.parts, layout.workers, layout.claims)):
         raise UsageError(f"{layout.meta} holds symbolic links, which no build of ours makes: choose another --out")
     if layout.build.exists():
         return _under_way(layout)
@@ -110,9 +113,9 @@ def _is_untouched(layout: Layout) -> bool:
     if not layout.meta.exists():
         return True
     inside = set(layout.meta.iterdir()) if layout.meta.is_dir() else {layout.root}
-    started = layout.tmp / layout.build.name
-    allowed = {layout.lock, exclusive_file(layout.lock), layout.tmp}
-    return inside <= allowed and all(path == started for path in layout.tmp.glob("*"))
+    started = layout.workers / layout.build.name
+    allowed = {layout.lock, exclusive_file(layout.lock), layout.workers}
+    return inside <= allowed and all(path == started for path in layout.workers.glob("*"))
 
 
 def _refuse_other(layout: Layout, found: FolderState, identity: dict[str, Any], overwrite: bool) -> None:
@@ -185,23 +188,29 @@ def _shown(record: dict[str, Any], name: str) -> str:
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
-def _settle(layout: Layout, identity: dict[str, Any], overwrite: bool) -> DatasetInfo | None:
+def _settle(layout: Layout, identity: dict[str, Any], overwrite: bool, others: bool) -> DatasetInfo | None:
     """With the lock held: the folder is made ready for building, or found complete and tidied.
 
-    It looks again, because between our first look and the lock another build may have ended.
+    It looks again, because between our first look and the lock another build may have ended. others: someone is at
+    work there.
     """
     found = inspect_folder(layout)
     _refuse_other(layout, found, identity, overwrite)
-    for path in layout.tmp.iterdir():
-        path.unlink()
     if found.info and not overwrite:
-        tidy(layout)
+        if not others:
+            tidy(layout)
         return _whole(layout, found.info)
+    if overwrite and others:
+        raise UsageError(
+            f"another build is writing {layout.root}: leave out --overwrite to help it, wait for it, or stop it"
+        )
     superseded = found.identity is not None and (found.identity != identity or found.info is not None)
     if superseded or found.clearing is not None:
         _clear(layout, identity, found)
-    _write_build(layout, {"identity": identity})
+    if not others:
+        _write_build(layout, {"identity": identity})
     layout.parts.mkdir(exist_ok=True)
+    layout.claims.mkdir(exist_ok=True)
     return None
 
 
@@ -214,7 +223,7 @@ def _clear(layout: Layout, identity: dict[str, Any], found: FolderState) -> None
     layout.info.unlink(missing_ok=True)
     layout.readme.unlink(missing_ok=True)
     layout.encoder.unlink(missing_ok=True)
-    for path in [*layout.meta.glob("index-*.parquet"), *layout.parts.glob("*")]:
+    for path in [*layout.meta.glob("index-*.parquet"), *layout.parts.glob("*"), *layout.claims.glob("*")]:
         path.unlink()
     for name in filter(SHARD_NAME.fullmatch, names):
         layout.shard(name).unlink(missing_ok=True)
@@ -222,7 +231,7 @@ def _clear(layout: Layout, identity: dict[str, Any], found: FolderState) -> None
 
 def _write_build(layout: Layout, record: dict[str, Any]) -> None:
     data = json.dumps({"format": BUILD_FORMAT, **record}, indent=1).encode()
-    write_atomic(layout.build, data, layout.tmp)
+    write_atomic(layout.build, data, layout.workers)
 
 
 def _leftovers(layout: Layout) -> bool:
@@ -230,12 +239,12 @@ def _leftovers(layout: Layout) -> bool:
 
 
 def _of_builds(layout: Layout) -> tuple[Path, ...]:
-    return layout.build, layout.lock, exclusive_file(layout.lock), layout.parts, layout.tmp
+    return layout.build, layout.lock, exclusive_file(layout.lock), layout.parts, layout.claims, layout.workers
 
 
 def tidy(layout: Layout) -> None:
     """Removes what only a build needs, after dataset.json is there. build.json goes last, then the caller's lock."""
-    for folder in (layout.parts, layout.tmp):
+    for folder in (layout.workers, layout.claims, layout.parts):  # first what other builders see that they are gone by
         shutil.rmtree(folder, ignore_errors=True)
     layout.build.unlink(missing_ok=True)
 

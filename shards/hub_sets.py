@@ -115,18 +115,21 @@ def pull_set(address: str, out: Path) -> PulledSet:
     info = info_from_bytes(data, f"{where}: {INFO}")
     _refuse_unlikely(where, listing, {name: size or LARGEST_INDEX for name, _, size in _known(info)})
     layout = Layout(out)
-    lock, there = claim_folder(layout, identity_of(info.name, info.spec, info.classes, info.fingerprint), False)
+    worker, there = claim_folder(layout, identity_of(info.name, info.spec, info.classes, info.fingerprint), False)
     edited = sha256_of_bytes(card) != info.readme_sha256
     if there and there.splits != info.splits:
         raise UsageError(f"{out} holds other shards than {where}; choose another --out")
-    if lock is not None:
+    if worker is not None:
         try:
+            if not worker.alone:
+                raise UsageError(f"another build is writing {out}: wait for it, or stop it")
+            layout = worker.layout
             _fill(layout, info, source)
             write_atomic(layout.readme, card, layout.tmp)
             write_atomic(layout.info, with_readme(data, sha256_of_bytes(card)), layout.tmp)
             tidy(layout)
         finally:
-            lock.release()
+            worker.leave()
     return PulledSet(str(where), source.commit, out, edited)
 
 

@@ -23,12 +23,14 @@ def split_of_shard(name: str) -> str:
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths of one set. While a build is under way there are also build.json, lock, parts/ and tmp/.
+    """Paths of one set. While a build is under way there are also build.json, lock, parts/, claims/ and tmp/.
 
     parts/ and tmp/ are the build's own: a caller may keep notes of its own there until the set is finished.
+    worker: who is at work; its temporary files are in a folder of its own (workers.py).
     """
 
     root: Path
+    worker: str = ""
 
     @property
     def readme(self) -> Path:
@@ -60,14 +62,25 @@ class Layout:
         return self.meta / "parts"
 
     @property
-    def tmp(self) -> Path:
+    def claims(self) -> Path:
+        return self.meta / "claims"
+
+    @property
+    def workers(self) -> Path:
         return self.meta / "tmp"
+
+    @property
+    def tmp(self) -> Path:
+        return self.workers / self.worker if self.worker else self.workers
 
     def shard(self, name: str) -> Path:
         return self.root / f"{name}.tar"
 
     def part(self, name: str) -> Path:
         return self.parts / f"{name}.parquet"
+
+    def claim(self, name: str) -> Path:
+        return self.claims / name
 
     def index(self, split: str) -> Path:
         return self.meta / f"index-{split}.parquet"

@@ -34,13 +34,14 @@ class FolderLock:
     """Held from construction to release(), which also removes the file. UsageError: someone else holds it.
 
     path: of the lock file, in a folder that is there. busy: who else has it, as the sentence of that UsageError.
+    patience: how many seconds to wait for it; None: GRACE_SECONDS.
     It stays with its process: a forked child closes its copy, or it would hold the lock of a killed parent.
     """
 
-    def __init__(self, path: Path, busy: str) -> None:
+    def __init__(self, path: Path, busy: str, patience: float | None = None) -> None:
         self.path = path
         try:
-            self._close = weakref.finalize(self, _acquire(path, busy))
+            self._close = weakref.finalize(self, _acquire(path, busy, GRACE_SECONDS if patience is None else patience))
         except OSError as error:
             pass_environment_on(error)
             raise UsageError(f"cannot lock {path}: {error.strerror}; choose another folder") from error
@@ -50,6 +51,12 @@ class FolderLock:
     def release(self) -> None:
         """Idempotent."""
         self._close()
+
+    def __enter__(self) -> FolderLock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
 
 _held: weakref.WeakSet[FolderLock] = weakref.WeakSet()
@@ -65,9 +72,9 @@ def exclusive_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.pid")
 
 
-def _acquire(path: Path, busy: str) -> Callable[[], None]:
+def _acquire(path: Path, busy: str, patience: float) -> Callable[[], None]:
     """What ends the lock: removes its files in the process that took it, and closes it in that and its children."""
-    give_up, excuse = time.monotonic() + GRACE_SECONDS, ""
+    give_up, excuse = time.monotonic() + patience, ""
     while time.monotonic() <= give_up or not excuse:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
@@ -142,7 +149,18 @@ def _exclusively(path: Path) -> str:
 
 def _write_identity(fd: int) -> None:
     os.ftruncate(fd, 0)
-    os.pwrite(fd, f"{_host()} {os.getpid()} {_started(os.getpid())}\n".encode(), 0)
+    os.pwrite(fd, this_process(), 0)
+
+
+def this_process() -> bytes:
+    """Host, process and when that started: what a file says that stands for its writer."""
+    return f"{_host()} {os.getpid()} {_started(os.getpid())}\n".encode()
+
+
+def is_running(path: Path) -> bool | None:
+    """Whether the process is that `path` names, as this_process does. None: it is of another machine, or unknown."""
+    owner = _owner(path)
+    return _started(owner[1]) == owner[2] if owner and owner[0] == _host() else None
 
 
 def _other(path: Path) -> str:

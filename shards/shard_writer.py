@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from shards.sample import Sample, members
 from shards.schema import ShardEntry, Spec
 from shards.stats import PixelStats
 from shards.tar import BLOCK, END, header, padding
+from shards.workers import overtaken
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -88,8 +89,10 @@ class ShardWriter:
                 self._file.seal()
                 write_part(self._layout, part, self._rows, self._spec)
                 self._file.publish()
-        except BaseException:
+        except BaseException as error:
             self.abort()
+            if isinstance(error, FileNotFoundError) and not self._layout.tmp.exists():
+                raise overtaken(self._layout) from error
             raise
         self._on_commit(part)
 
@@ -148,22 +151,28 @@ def read_rows(layout: Layout, part: ShardPart, spec: Spec) -> pa.Table:
     return table.replace_schema_metadata(None)
 
 
-def finished_parts(layout: Layout, build: str) -> dict[str, ShardPart]:
-    """Every shard of `build` that is there, has a part, and has the bytes that its part says. Hashes each once."""
-    parts = [part for part in _readable_parts(layout) if part.entry.build in ("", build)]
+def new_parts(layout: Layout, build: str, known: Collection[str]) -> Iterator[ShardPart]:
+    """Of the shards of `build` that are not `known`: those that have a part, and a tar of the size that it says."""
+    for path in sorted(layout.parts.glob("*.parquet")):
+        if path.stem not in known and (part := new_part(layout, build, path.stem)):
+            yield part
+
+
+def new_part(layout: Layout, build: str, name: str) -> ShardPart | None:
+    """What one shard of `build` left; None: it is not finished."""
+    with contextlib.suppress(FormatError, OSError):
+        if SHARD_NAME.fullmatch(name):
+            size, part = layout.shard(name).stat().st_size, _read_part(layout, name)
+            return part if part.entry.build in ("", build) and part.entry.bytes == size else None
+    return None
+
+
+def damaged_parts(layout: Layout, parts: Sequence[ShardPart]) -> list[ShardPart]:
+    """Those whose tar has not the bytes that they say. Hashes each once."""
     size = sum(part.entry.bytes for part in parts)
     bar = tqdm(total=size, unit="B", unit_scale=True, desc="check finished shards", disable=None if parts else True)
     with bar:
-        return {part.entry.name: part for part in parts if _is_whole(layout, part.entry, bar.update)}
-
-
-def _readable_parts(layout: Layout) -> Iterator[ShardPart]:
-    for path in sorted(layout.parts.glob("*.parquet")):
-        if SHARD_NAME.fullmatch(path.stem):
-            with contextlib.suppress(FormatError, OSError):
-                part = _read_part(layout, path.stem)
-                if layout.shard(path.stem).stat().st_size == part.entry.bytes:
-                    yield part
+        return [part for part in parts if not _is_whole(layout, part.entry, bar.update)]
 
 
 def _read_part(layout: Layout, name: str) -> ShardPart:

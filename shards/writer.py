@@ -1,5 +1,6 @@
 """SetBuilder claims a folder, resumes it, writes shards one at a time and finishes the set; see README.md.
 
+Any number of them, on any machines that see the folder, build one set: each claims the shards that it writes.
 Order of writing, so that a kill at any moment leaves only whole files under final names: a shard's tar goes to
 `_meta/tmp/`; its part is published, then the tar; with all shards there, the indices, the card, and dataset.json last.
 """
@@ -9,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-from collections.abc import Sequence
+import os
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,13 +27,15 @@ from shards.kinds import kind_of
 from shards.layout import SHARD_NAME, SPLIT_NAME, Layout, shard_name, split_of_shard
 from shards.metadata import info_to_bytes, spec_from_json
 from shards.schema import DatasetInfo, Spec, SplitInfo, features_of
-from shards.shard_writer import ShardPart, ShardWriter, finished_parts, read_rows
+from shards.shard_writer import ShardPart, ShardWriter, damaged_parts, new_part, new_parts, read_rows
 from shards.stats import PixelStats
+from shards.workers import folder_lock, overtaken, remove_dead, unclaimed
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 BUILD_DIGITS = 32
+WAIT_SECONDS = 0.5
 
 __all__ = ["PixelStats", "SetBuilder", "ShardWriter"]
 
@@ -39,8 +44,9 @@ class SetBuilder:
     """Builds one shard set in `out`; the same arguments resume an interrupted build.
 
     fingerprint: JSON values that determine the content (sources, options, seeds; not paths of output, dates or worker
-    counts). UsageError: the folder is not ours, holds a set of another fingerprint, or is being written by someone.
-    If the very set is already there, `.complete` is True and `.info` is what it says; there is nothing to do.
+    counts). UsageError: the folder is not ours, holds a set of another fingerprint, or with `overwrite` others are at
+    work there. If the very set is there already, `.complete` is True and `.info` is what it says; there is nothing to
+    do.
 
     A context manager; close() gives the folder back. What is finished stays, and the same command resumes.
     """
@@ -61,12 +67,16 @@ class SetBuilder:
         self.spec = spec_from_json(spec.kind, identity)
         self.fingerprint: dict[str, Any] = identity["build"]
         self._build = sha256_of_bytes(json.dumps(identity, sort_keys=True).encode())[:BUILD_DIGITS]
-        self._parts: dict[str, ShardPart] = {}
+        self._parts: dict[str, ShardPart] = {}  # finished, as far as we have looked
+        self._checked: set[str] = set()  # of these, whose bytes we have written or hashed
         with self._disk_full_named():
-            self._lock, self.info = claim_folder(self.layout, identity, overwrite)
-        if self._lock:
-            self._parts = finished_parts(self.layout, self._build)
-            self._remove_damaged()
+            self._worker, self.info = claim_folder(self.layout, identity, overwrite)
+        if self._worker:
+            self.layout = self._worker.layout
+            self._look()
+            if self._worker.alone:
+                self.check()
+                self._remove_unfinished()
 
     @property
     def complete(self) -> bool:
@@ -74,17 +84,68 @@ class SetBuilder:
         return self.info is not None
 
     def done(self) -> set[str]:
-        """Names of the shards that are finished and pass their checksum, e.g. {"train-000003"}."""
+        """Names of the shards that are finished now, by whomever, e.g. {"train-000003"}.
+
+        Those that were there when we came alone have passed their checksum; others are held against it by finish().
+        """
         if self.info:
             return {entry.name for split in self.info.splits.values() for entry in split.shards}
+        self._look()
         return set(self._parts)
+
+    def claims(self, names: Iterable[str]) -> Iterator[str]:
+        """Each of these shards that is neither finished nor being written by others; it is ours once it was given.
+
+        OvertakenError: others have finished the set, or taken us for dead.
+        """
+        for name in names:
+            if self._worker is None:
+                raise UsageError(f"the build in {self.layout.root} was closed")
+            if not self._is_finished(name) and self._claim(name):
+                if not self._is_finished(name):  # by someone whose claim ended between our two questions
+                    yield name
+                else:
+                    self._release(name)
+
+    def others_at_work(self, names: Collection[str]) -> bool:
+        """Waits a moment. Whether all of these that are not finished are being written by others who live.
+
+        OvertakenError as claims().
+        """
+        assert self._worker is not None, "open"
+        missing = set(names) - self.done()
+        with contextlib.suppress(UsageError), folder_lock(self.layout, patience=0):
+            remove_dead(replace(self.layout, worker=""))
+        if self._worker.overtaken:
+            raise overtaken(self.layout)
+        if not missing or unclaimed(self.layout, missing):
+            return False
+        time.sleep(WAIT_SECONDS)
+        return True
+
+    @property
+    def overtaken(self) -> bool:
+        """Whether others have finished the set, or taken this builder for dead: then what fails is not its fault."""
+        return self._worker is not None and self._worker.overtaken
 
     def forget(self, names: Sequence[str]) -> None:
         """Takes finished shards of an unfinished set back: they are to be written again."""
         for name in names:
             if self._parts.pop(name, None):
+                self._checked.discard(name)
                 self.layout.shard(name).unlink(missing_ok=True)
                 self.layout.part(name).unlink(missing_ok=True)
+
+    def check(self) -> list[str]:
+        """Hash the finished shards that we have not written ourselves; names of the damaged ones, which are removed."""
+        parts = [part for name, part in sorted(self._parts.items()) if name not in self._checked]
+        damaged = [part.entry.name for part in damaged_parts(self.layout, parts)]
+        self._checked |= {part.entry.name for part in parts}
+        for name in damaged:
+            if self._worker and self._claim(name):
+                self.forget([name])
+                self._release(name)
+        return damaged
 
     def stats(self, split: str | None = None) -> PixelStats:
         """The sums over all finished shards, or those of one split (for the PSNR in the provenance, say)."""
@@ -94,19 +155,24 @@ class SetBuilder:
     def put_encoder(self, weights: bytes) -> None:
         """Of a set of features: the file of its encoder's weights, those of `spec.features.file_sha256`."""
         features, path = features_of(self.spec), self.layout.encoder
-        if self._lock is None or features is None or sha256_of_bytes(weights) != features.file_sha256:
+        if self._worker is None or features is None or sha256_of_bytes(weights) != features.file_sha256:
             raise UsageError(f"{path} is not a file of the set that is built in {self.layout.root}")
         if not path.is_file() or sha256_of_file(path) != features.file_sha256:
             with self._disk_full_named():
                 write_atomic(path, weights, self.layout.tmp)
 
     def open_shard(self, split: str, number: int) -> ShardWriter:
-        """A writer for one shard that is not in done(). Numbers of a split count from 0 without gaps."""
+        """A writer for one shard that is not in done(). Numbers of a split count from 0 without gaps.
+
+        UsageError: it is finished, or someone else is writing it.
+        """
         name = shard_name(split, number)
         if not SPLIT_NAME.fullmatch(split) or not SHARD_NAME.fullmatch(name):
             raise UsageError(f"shard {name!r}: a split is lower-case letters, digits and _, a number 0 to 999999")
-        if self._lock is None or name in self._parts:
+        if self._worker is None or name in self._parts:
             raise UsageError(f"shard {name} of {self.layout.root} is already finished")
+        if not self._claim(name):
+            raise UsageError(f"another build is writing {self.layout.shard(name)}: wait for it, or stop it")
         classes = len(self.classes)
         return ShardWriter(self.layout, name, self.spec, classes, self._commit, self._disk_full_named, self._build)
 
@@ -114,27 +180,31 @@ class SetBuilder:
         """Writes the indices, the card and, last, dataset.json; then removes what only the build needed.
 
         provenance: JSON values without nulls, equal in every run of the same command; `psnr_db` is added if the
-        stats have it. FailureError: a shard is missing. FormatError: two samples of a split share a key.
+        stats have it. FailureError: a shard is missing, or damaged. FormatError: two samples of a split share a key.
         """
         if self.info:
             return self.info
-        if self._lock is None:
+        if self._worker is None:
             raise UsageError(f"the build in {self.layout.root} was closed")
         if features_of(self.spec) and not self.layout.encoder.is_file():
             raise FailureError(f"{self.layout.encoder} is missing: run the same command again")
-        with self._disk_full_named():
+        self._look()
+        self.check()
+        with self._disk_full_named(), folder_lock(self.layout):
+            if self._worker.overtaken:
+                raise overtaken(self.layout)
             splits = {split: self._finish_split(split) for split in self._splits()}
             info = self._publish(splits, plain_json(provenance, "provenance"))
-        tidy(self.layout)
+            tidy(self.layout)
         self.close()
         self.info = info
         return info
 
     def close(self) -> None:
-        """Gives the folder back. Idempotent."""
-        if self._lock:
-            self._lock.release()
-            self._lock = None
+        """Leaves the folder, giving up what is not finished. Idempotent."""
+        if self._worker:
+            self._worker.leave()
+            self._worker = None
 
     def __enter__(self) -> SetBuilder:
         return self
@@ -142,8 +212,39 @@ class SetBuilder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _claim(self, name: str) -> bool:
+        assert self._worker is not None, "open"
+        with self._disk_full_named():
+            return self._worker.claim(name)
+
     def _commit(self, part: ShardPart) -> None:
         self._parts[part.entry.name] = part
+        self._checked.add(part.entry.name)
+        self._release(part.entry.name)
+
+    def _release(self, name: str) -> None:
+        if self._worker:
+            self._worker.release(name)
+
+    def _remove_unfinished(self) -> None:
+        """Whatever has a part but is not finished must not lie there under a final name."""
+        for path in self.layout.parts.glob("*.parquet"):
+            for name in self.claims([path.stem] if SHARD_NAME.fullmatch(path.stem) else []):
+                self.layout.shard(name).unlink(missing_ok=True)
+                self._release(name)
+
+    def _look(self) -> None:
+        """What was finished since we last looked, and what was taken back."""
+        there = set(os.listdir(self.layout.root))
+        for name in [name for name in self._parts if f"{name}.tar" not in there]:
+            del self._parts[name]
+            self._checked.discard(name)
+        self._parts |= {part.entry.name: part for part in new_parts(self.layout, self._build, self._parts)}
+
+    def _is_finished(self, name: str) -> bool:
+        if name not in self._parts and (part := new_part(self.layout, self._build, name)):
+            self._parts[name] = part
+        return name in self._parts
 
     def _disk_full_named(self) -> contextlib.AbstractContextManager[None]:
         return disk_full_named(self.layout.root, self._advice)
@@ -152,12 +253,6 @@ class SetBuilder:
         largest = max((part.entry.bytes for part in self._parts.values()), default=0)
         room = f" (the largest took {largest / 1e6:.1f} MB)" if largest else ""
         return f"{len(self._parts)} shards are finished and kept{room}; free some and run the same command again"
-
-    def _remove_damaged(self) -> None:
-        """Whatever has a part but is not finished must not lie there under a final name."""
-        for path in self.layout.parts.glob("*.parquet"):
-            if path.stem not in self._parts and SHARD_NAME.fullmatch(path.stem):
-                self.layout.shard(path.stem).unlink(missing_ok=True)
 
     def _splits(self) -> list[str]:
         """Names of the splits, training first, then as the alphabet has them."""

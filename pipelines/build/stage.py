@@ -1,14 +1,18 @@
 """The runner: records in, shards out, over worker processes; killed at any moment, the next run goes on.
 
 A build is prepared (survey, plan, fingerprint: `Prepared`), then worked on, shard by shard, in whatever process, then
-finished: indexes, card, dataset.json last. Here one parent reads records in order and writes shards; workers transform.
+finished: indexes, card, dataset.json last. In a process that works, the parent claims shards one after the other, reads
+their records and writes them; its pool transforms.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
+import json
 import logging
-import shutil
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +24,7 @@ from pipelines.build.encode import JpegSetting
 from pipelines.build.plan import Notes, PlannedShard, ShardNote
 from pipelines.build.pool import map_in_order, sigterm_as_interrupt
 from pipelines.build.watch import SourceDigest, SourceWatch
+from shards.claim import take_back
 from shards.environment import usable_cores
 from shards.errors import FormatError
 from shards.layout import Layout
@@ -27,12 +32,14 @@ from shards.metadata import read_info
 from shards.sample import Sample
 from shards.schema import DatasetInfo, ViewSpec
 from shards.stats import PixelStats
+from shards.steps import Stage, build_set
 from shards.writer import SetBuilder, ShardWriter
 
 log = logging.getLogger(__name__)
 
 NAMED_IN_ERRORS = 3
 NAMED_IN_PROVENANCE = 1000
+LOOK_SECONDS = 5.0  # between two looks at what others have finished
 LISTING = "listing"  # name of the note that keeps what `Prepared.listing` says
 
 
@@ -72,7 +79,8 @@ class Prepared:
 
     identity    name, spec, classes and fingerprint, by which SetBuilder holds two builds against each other
     plan        all shards
-    work        gives what becomes of each record of the shards that it is given; those of one shard in their order
+    work        gives what becomes of each record of the shards that it takes, each of which is claimed as it is taken;
+                records of one shard in their order
     images      how many the source has in all planned shards, for the progress bar
     provenance  what dataset.json says of where the set came from: the same in every run of the same command on the
                 same source, on whatever machine
@@ -83,7 +91,7 @@ class Prepared:
 
     identity: dict[str, Any]
     plan: Sequence[PlannedShard]
-    work: Callable[[Sequence[PlannedShard]], Results]
+    work: Callable[[Iterator[PlannedShard]], Results]
     images: int
     provenance: Callable[[BuildReport], dict[str, Any]]
     watch: SourceWatch | None = None
@@ -94,39 +102,92 @@ class Prepared:
 def run_build(prepared: Prepared, out: Path, *, max_bad: int, overwrite: bool) -> DatasetInfo:
     """Write the set, or what is missing of it. What it says if it is there already.
 
+    Any number of processes may do so at once, on whatever machines see the folder (shards/steps.py).
+
     Raises FormatError if more than `max_bad` is bad, UsageError if the folder is not ours, or the source is not what
     finished shards were made of, FailureError if a worker fails; what is finished stays.
     """
-    with _taken_back_if_empty(out), SetBuilder(out, overwrite=overwrite, **prepared.identity) as builder:
-        if builder.info is None:
-            if prepared.listing is not None:
-                Notes(builder.layout).write_json(LISTING, prepared.listing)
-            builder.finish(prepared.provenance(write_shards(builder, prepared, BadItems(max_bad))))
-        assert builder.info is not None
-        return builder.info
+    with _taken_back_if_empty(out):
+        return build_set(SourceStage(prepared, max_bad).stage(), out, overwrite)
 
 
-def write_shards(builder: SetBuilder, prepared: Prepared, bad: BadItems) -> BuildReport:
-    """Write the planned shards that are not finished yet. Errors as run_build."""
-    plan, notes = prepared.plan, Notes(builder.layout)
-    bad.add(prepared.left_out)
-    if prepared.watch:
-        prepared.watch.begin(builder, plan, notes)
-    done = builder.done()
-    finished = [notes.read(shard.name) for shard in plan if shard.name in done]
-    bad.add([name for note in finished for name in note.bad])
-    todo = [shard for shard in plan if shard.name not in done]
-    images = sum(note.images for note in finished)
-    with sigterm_as_interrupt(), tqdm(total=prepared.images, initial=images, unit="img", disable=None) as bar:
-        if todo:
-            _fill_shards(builder, notes, prepared.work(todo), bad, bar)
-    if prepared.watch:
-        prepared.watch.end(plan, notes)
-    return _report([notes.read(shard.name) for shard in plan], bad)
+class SourceStage:
+    """The stage of a source's records: what a Prepared does in one process."""
+
+    def __init__(self, prepared: Prepared, max_bad: int) -> None:
+        self.prepared, self.max_bad = prepared, max_bad
+        self.planned = {shard.name: shard for shard in prepared.plan}
+        self.bad = BadItems(max_bad)
+        self.stamp = ""
+
+    def stage(self) -> Stage:
+        return Stage(self.prepared.identity, list(self.planned), self.work, self.provenance, self.begin)
+
+    def begin(self, builder: SetBuilder) -> None:
+        """Everything that was bad before counts, whoever has found it."""
+        prepared, notes = self.prepared, Notes(builder.layout)
+        if prepared.listing is not None and notes.read_json(LISTING) != json.loads(json.dumps(prepared.listing)):
+            notes.write_json(LISTING, prepared.listing)
+        self.bad = BadItems(self.max_bad)
+        self.bad.add(prepared.left_out)
+        if prepared.watch:
+            self.stamp = prepared.watch.begin(builder, prepared.plan, notes)
+        done = builder.done()
+        for name in self.planned:
+            if name in done:
+                self.bad.add(notes.read(name).bad)
+
+    def work(self, builder: SetBuilder, names: Iterator[str]) -> None:
+        """Errors as run_build."""
+        if (first := next(names, None)) is None:
+            return
+        claimed = (self.planned[name] for name in itertools.chain([first], names))
+        notes = Notes(builder.layout)
+        with sigterm_as_interrupt(), SharedBar(builder, notes, self.prepared.images) as bar:
+            _fill_shards(builder, notes, self.prepared.work(claimed), self.bad, bar)
+        if self.prepared.watch:
+            self.prepared.watch.end(self.stamp, self._written(builder), notes)
+
+    def provenance(self, builder: SetBuilder) -> dict[str, Any]:
+        """FormatError: all builders together have found more bad than is allowed."""
+        notes, bad = Notes(builder.layout), BadItems(self.max_bad)
+        bad.add(self.prepared.left_out)
+        found = [notes.read(name) for name in self.planned]
+        bad.add([name for note in found for name in note.bad])
+        return self.prepared.provenance(_report(found, bad))
+
+    def _written(self, builder: SetBuilder) -> list[PlannedShard]:
+        done = builder.done()
+        return [shard for name, shard in self.planned.items() if name in done]
 
 
-def _fill_shards(builder: SetBuilder, notes: Notes, results: Results, bad: BadItems, bar: tqdm) -> None:
-    """Splits alternate in a source, so that one shard of each may be open at a time."""
+class SharedBar:
+    """Progress over all images of a build: ours as they are made, those of others as their shards are finished."""
+
+    def __init__(self, builder: SetBuilder, notes: Notes, images: int) -> None:
+        self.builder, self.notes = builder, notes
+        self.counted = builder.done()
+        initial = sum(notes.read(name).images for name in self.counted)
+        self.bar = tqdm(total=images, initial=initial, unit="img", disable=None)
+        self.looked = time.monotonic()
+
+    def update(self, images: int) -> None:
+        self.bar.update(images)
+        if time.monotonic() - self.looked > LOOK_SECONDS:
+            for name in self.builder.done() - self.counted:
+                self.bar.update(self.notes.read(name).images)
+                self.counted.add(name)
+            self.looked = time.monotonic()
+
+    def __enter__(self) -> SharedBar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+
+def _fill_shards(builder: SetBuilder, notes: Notes, results: Results, bad: BadItems, bar: SharedBar) -> None:
+    """Splits alternate in a stream, so that one shard of each may be open at a time."""
     opened: dict[str, OpenShard] = {}
     with contextlib.ExitStack() as undo, contextlib.closing(results):  # type: ignore[type-var]
         for planned, result in results:
@@ -136,9 +197,10 @@ def _fill_shards(builder: SetBuilder, notes: Notes, results: Results, bad: BadIt
             shard = opened[planned.name]
             shard.take(result)
             bad.add(result.bad)
-            bar.update(result.images + len(result.bad))
             if not shard.awaited:
+                bar.counted.add(planned.name)
                 shard.close(notes)
+            bar.update(result.images + len(result.bad))
         undo.pop_all()
 
 
@@ -153,22 +215,45 @@ def over_workers(
     transform: Callable[[Any], Transformed],
     workers: int | None,
     joins: Callable[[Sequence[Any], Any], bool] | None = None,
-) -> Callable[[Sequence[PlannedShard]], Results]:
+    stream: bool = False,
+) -> Callable[[Iterator[PlannedShard]], Results]:
     """`Prepared.work` over a pool of processes.
 
     `read(positions)` yields records of the source, in order, each with a `name` for messages. `joins`: as map_in_order.
+    `stream`: the source is read once from front to back, for all shards that nobody has claimed; else shard by shard.
     """
 
-    def work(shards: Sequence[PlannedShard]) -> Results:
-        shard_of = {position: shard for shard in shards for position in shard.positions}
-        positions = sorted(shard_of)
-        processes = usable_cores() if workers is None else workers
-        results = map_in_order(transform, read(positions), processes, lambda record: record.name, joins)
+    def work(shards: Iterator[PlannedShard]) -> Results:
+        processes, under_way = usable_cores() if workers is None else workers, deque[PlannedShard]()
+        pairs = _front_to_back(shards, read) if stream else _shard_by_shard(shards, read)
+
+        def records() -> Iterator[Any]:
+            for shard, record in pairs:
+                under_way.append(shard)
+                yield record
+
+        results = map_in_order(transform, records(), processes, lambda record: record.name, joins)
         with contextlib.closing(results):  # type: ignore[type-var]
-            for position, (_, result) in zip(positions, results, strict=True):
-                yield shard_of[position], result
+            for _, result in results:
+                yield under_way.popleft(), result
 
     return work
+
+
+Read = Callable[[Sequence[int]], Iterator[Any]]
+
+
+def _shard_by_shard(shards: Iterator[PlannedShard], read: Read) -> Iterator[tuple[PlannedShard, Any]]:
+    for shard in shards:
+        for _, record in zip(shard.positions, read(shard.positions), strict=True):
+            yield shard, record
+
+
+def _front_to_back(shards: Iterator[PlannedShard], read: Read) -> Iterator[tuple[PlannedShard, Any]]:
+    shard_of = {position: shard for shard in shards for position in shard.positions}
+    positions = sorted(shard_of)
+    for position, record in zip(positions, read(positions), strict=True):
+        yield shard_of[position], record
 
 
 class OpenShard:
@@ -230,8 +315,8 @@ def _taken_back_if_empty(out: Path) -> Iterator[None]:
     try:
         yield
     except FormatError:
-        if fresh and layout.build.exists() and not any(out.glob("*.tar")):
-            shutil.rmtree(layout.meta)
+        if fresh and layout.build.exists():
+            take_back(layout)
             if not existed:
                 with contextlib.suppress(OSError):
                     out.rmdir()

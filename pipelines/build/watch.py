@@ -35,8 +35,8 @@ class SourceWatch:
     same: Callable[[], bool]
     digest: Callable[[int], str] | None = None
 
-    def begin(self, builder: SetBuilder, plan: Sequence[PlannedShard], notes: Notes) -> None:
-        """UsageError if a finished shard was made of something else; with --overwrite it is forgotten instead."""
+    def begin(self, builder: SetBuilder, plan: Sequence[PlannedShard], notes: Notes) -> str:
+        """The stamp. UsageError if a finished shard was made of something else; with --overwrite it is forgotten."""
         now, done = self.stamp(), builder.done()
         finished = [shard for shard in plan if shard.name in done]
         if finished and _stored_stamp(notes) != now and (stale := self._stale(finished, notes)):
@@ -44,12 +44,13 @@ class SourceWatch:
                 raise self._changed(stale[0])
             builder.forget(stale)
         notes.write_json(STAMP, {"stamp": now})
+        return now
 
-    def end(self, plan: Sequence[PlannedShard], notes: Notes) -> None:
-        """UsageError if the source changed while it was read: what shards hold, or what the fingerprint says of it."""
-        if self.stamp() == _stored_stamp(notes):
+    def end(self, stamp: str, finished: Sequence[PlannedShard], notes: Notes) -> None:
+        """UsageError if the source changed since it had that `stamp`: what shards hold, or what its fingerprint is."""
+        if self.stamp() == stamp:
             return
-        if stale := self._stale(plan, notes):
+        if stale := self._stale(finished, notes):
             raise self._changed(stale[0])
         if not self.same():
             raise self._changed("the first shard")

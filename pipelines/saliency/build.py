@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -80,9 +80,10 @@ def map_request(
 
 
 def _prepare(request: MapRequest, records: list[ImageRecord], engine: Engine) -> Prepared:
-    def work(shards: Sequence[PlannedShard]) -> Results:
-        wanted = [[records[position] for position in shard.positions] for shard in shards]
-        return ((shards[number], result) for number, result in engine.make(wanted))
+    def work(shards: Iterator[PlannedShard]) -> Results:
+        claimed = list(shards)
+        wanted = [[records[position] for position in shard.positions] for shard in claimed]
+        return ((claimed[number], result) for number, result in engine.make(wanted))
 
     of_model = {f"model_{name}": value for name, value in engine.provenance.items() if name != "model"}
     return Prepared(

@@ -54,7 +54,7 @@ class Engine(Protocol):
     provenance: dict[str, Any]
 
     def make(self, shards: Sequence[Sequence[ImageRecord]]) -> Iterator[tuple[int, Transformed]]:
-        """(which shard, result) for each record; in order within a shard. Once."""
+        """(which shard, result) for each record; in order within a shard."""
         ...
 
     def close(self) -> None: ...
@@ -152,8 +152,9 @@ def _serve(connection: Connection, job: MapJob, device: str) -> None:
             torch.set_num_threads(job.threads)
         model = job.choice.build(device)
         connection.send(model.provenance)
-        for result in make_maps(connection.recv(), job.source, model, job.storage, job.workers):
-            connection.send(result)
+        while True:
+            for result in make_maps(connection.recv(), job.source, model, job.storage, job.workers):
+                connection.send(result)
     except (EOFError, ConnectionError):
         return  # the parent has given up
     except SeqJepaError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ def synth_shards(
 
 
 def _work(
-    planned: Sequence[PlannedObject], cfg: SynthConfig, setting: JpegSetting, shards: Sequence[PlannedShard]
+    planned: Sequence[PlannedObject], cfg: SynthConfig, setting: JpegSetting, shards: Iterator[PlannedShard]
 ) -> Results:
     places = [(shard, position) for shard in shards for position in shard.positions]
     items = [planned[position] for _, position in places]

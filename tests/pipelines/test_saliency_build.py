@@ -85,7 +85,7 @@ def test_a_finished_set_is_left_alone(photos: Path, tmp_path: Path) -> None:
 
 def test_another_model_of_the_same_name_does_not_resume(photos: Path, tmp_path: Path, monkeypatch) -> None:
     """What only the model itself knows (here its working size) is compared once it is there."""
-    monkeypatch.setattr("pipelines.build.stage.write_shards", interrupted)
+    monkeypatch.setattr("pipelines.build.stage._fill_shards", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build(photos, tmp_path / "out")
     monkeypatch.undo()

@@ -190,5 +190,5 @@ def contents(folder: Path) -> dict[str, str]:
 
 def final_files(folder: Path) -> dict[str, str]:
     """contents() without what belongs to a build under way."""
-    under_way = ("_meta/tmp/", "_meta/parts/", "_meta/build.json", "_meta/lock")
+    under_way = ("_meta/tmp/", "_meta/claims/", "_meta/parts/", "_meta/build.json", "_meta/lock")
     return {name: digest for name, digest in contents(folder).items() if not name.startswith(under_way)}

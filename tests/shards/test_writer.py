@@ -18,6 +18,7 @@ from shards.reader import ShardSet
 from shards.writer import PixelStats, SetBuilder
 
 ROOT = Path(__file__).resolve().parents[2]
+FINISHED = ["dataset.json", "index-train.parquet", "index-val.parquet"]
 
 
 @pytest.fixture(autouse=True)
@@ -158,36 +159,50 @@ def test_a_file_or_an_impossible_place_is_one_line(tmp_path: Path) -> None:
             builder(out)
 
 
-def test_one_builder_at_a_time(tmp_path: Path) -> None:
-    with builder(tmp_path) as first:
-        with pytest.raises(UsageError, match="another build is writing"):
-            builder(tmp_path)
-        first.close()
-        builder(tmp_path).close()
-    build(tmp_path)
-    assert not (tmp_path / "_meta" / "lock").exists()
+def test_a_second_builder_helps_unless_it_would_replace(tmp_path: Path) -> None:
+    sample, pixels = sample_of("train", 0, 0)
+    with builder(tmp_path) as first, builder(tmp_path) as second:
+        writer = first.open_shard("train", 0)
+        with pytest.raises(UsageError, match=r"another build is writing .*train-000000.tar: wait"):
+            second.open_shard("train", 0)
+        assert list(second.claims(["train-000000", "train-000001"])) == ["train-000001"]
+        assert list(first.claims(["train-000001"])) == []
+        with pytest.raises(UsageError, match=r"another build is writing .*: leave out --overwrite to help it"):
+            builder(tmp_path, overwrite=True)
+        with pytest.raises(UsageError, match="holds another set"):
+            builder(tmp_path, seed=1)
+        writer.add(sample, PixelStats.of(pixels))
+        writer.close()
+        assert second.done() == {"train-000000"}
+    build(tmp_path, overwrite=True)
+    assert sorted(path.name for path in (tmp_path / "_meta").iterdir()) == FINISHED
 
 
-def test_a_lock_is_freed_with_its_owner(tmp_path: Path) -> None:
+def test_a_killed_builders_claims_are_anyones(tmp_path: Path) -> None:
     code = f"import sys; sys.path[:0] = {[str(ROOT), str(ROOT / 'tests' / 'shards')]}\n"
-    code += "import os, pathlib, shard_sets\nb = shard_sets.builder(pathlib.Path(sys.argv[1]))\nos.kill(os.getpid(), 9)"
-    assert subprocess.run([sys.executable, "-c", code, tmp_path]).returncode == -9
-    assert (tmp_path / "_meta" / "lock").exists()
+    code += "import os, pathlib, shard_sets\nb = shard_sets.builder(pathlib.Path(sys.argv[1]))\n"
+    code += "b.open_shard('train', 0)\nos.kill(os.getpid(), 9)"
+    with builder(tmp_path) as living:
+        assert subprocess.run([sys.executable, "-c", code, tmp_path]).returncode == -9
+        assert list(living.claims(["train-000000"])) == []
+        assert living.others_at_work(["train-000000"]) is False
+        assert list(living.claims(["train-000000"])) == ["train-000000"]
     build(tmp_path)
 
 
-def test_forked_workers_do_not_hold_the_lock_of_a_killed_parent(tmp_path: Path) -> None:
+def test_a_forked_child_is_no_builder(tmp_path: Path) -> None:
     code = f"import sys; sys.path[:0] = {[str(ROOT), str(ROOT / 'tests' / 'shards')]}\n"
     code += "import os, pathlib, shard_sets, time\nb = shard_sets.builder(pathlib.Path(sys.argv[1]))\n"
+    code += "b.open_shard('train', 0)\n"
     code += "if os.fork(): sys.stdin.read(1); os.kill(os.getpid(), 9)\n"
-    code += "else: print(os.getpid(), flush=True); time.sleep(60)"
+    code += "else: b.close(); print(os.getpid(), flush=True); time.sleep(60)"
     command = [sys.executable, "-c", code, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdin is not None
         assert parent.stdout is not None
         worker = int(parent.stdout.readline())
-        with pytest.raises(UsageError, match="another build is writing"):
-            builder(tmp_path)
+        with builder(tmp_path) as second, pytest.raises(UsageError, match="another build is writing"):
+            second.open_shard("train", 0)
         parent.stdin.write("x")
         parent.stdin.close()
         assert parent.wait() == -9

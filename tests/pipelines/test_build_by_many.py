@@ -1,0 +1,198 @@
+"""One set by many builders: the same bytes, whoever wrote which shard and in what order, whoever died meanwhile."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from python_path import python_path
+from small_3die import make_tar as make_object_tar
+from small_3die import make_tree, same_folders, shard_3diebench
+from small_images import make_folder
+
+from pipelines.build.images import shard_images
+from pipelines.sources import open_source
+from shards import workers
+from shards.errors import FailureError, FormatError, UsageError
+from shards.layout import Layout
+from shards.steps import STEP, Step, StepDone
+from shards.workers import OvertakenError
+from shards.writer import SetBuilder
+
+NAMES = [f"{split}/{label}/{number:02}.png" for split in ("train", "val") for label in "ab" for number in range(9)]
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from pipelines.build import images
+from pipelines.sources import open_source
+make = images.to_sample
+def slowly(item, job):
+    time.sleep(0.02)
+    return make(item, job)
+images.to_sample = slowly
+images.shard_images(open_source("folder", sys.argv[1]), Path(sys.argv[2]), samples_per_shard=2, workers=0)
+"""
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("photos") / "photos", NAMES)
+
+
+@pytest.fixture(scope="module")
+def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "set"
+    build(photos, out)
+    return out
+
+
+def build(photos: Path, out: Path, step: Step | None = None, **options) -> None:
+    token = STEP.set(step or Step())
+    try:
+        shard_images(open_source("folder", photos), out, samples_per_shard=2, workers=0, **options)
+    finally:
+        STEP.reset(token)
+
+
+def start(photos: Path, out: Path) -> subprocess.Popen[str]:
+    env = {**os.environ, "PYTHONPATH": python_path()}
+    command = [sys.executable, "-c", SCRIPT, str(photos), str(out)]
+    return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+
+
+def test_builders_at_once_share_the_work(photos: Path, whole: Path, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(build, photos, tmp_path / "set") for _ in range(4)]:
+            done.result()
+    assert same_folders(tmp_path / "set", whole)
+
+
+def test_a_stream_is_read_by_one_while_others_wait(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree", objects=8, views=2)
+    tar, options = make_object_tar(tree, tmp_path / "t.tar.gz"), {"size": 16, "samples_per_shard": 2, "workers": 0}
+    shard_3diebench(tar, tmp_path / "whole", val_match="o3", **options)
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(2):
+            pool.submit(shard_3diebench, tar, tmp_path / "set", val_match="o3", **options)
+    assert same_folders(tmp_path / "set", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("tasks", [1, 3, 40])
+def test_prepare_work_finish_in_any_order(photos: Path, whole: Path, tmp_path: Path, tasks: int) -> None:
+    out = tmp_path / "set"
+    with pytest.raises(StepDone, match="0 of 18 shards"):
+        build(photos, out, Step("prepare"))
+    with pytest.raises(FailureError, match=r"18 of 18 shards of .* are not written yet \(train-000000, .*work"):
+        build(photos, out, Step("finish"))
+    order = random.Random(0).sample(range(tasks), tasks)
+    build(photos, out, Step("work", order[0], tasks))  # alone, it writes them all, and the last shard finishes the set
+    assert same_folders(out, whole)
+    for task in order[1:]:
+        build(photos, out, Step("work", task, tasks))
+    build(photos, out, Step("finish"))
+    assert same_folders(out, whole)
+
+
+def test_work_does_not_wait_for_what_others_are_at(photos: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "set"
+    with pytest.raises(StepDone):
+        build(photos, out, Step("prepare"))
+    identity = {**SetBuilderArguments.of(whole)}
+    with SetBuilder(out, **identity) as other:
+        assert list(other.claims(["train-000003", "val-000001"])) == ["train-000003", "val-000001"]
+        with pytest.raises(StepDone, match="16 of 18 shards"):
+            build(photos, out, Step("work"))
+        with pytest.raises(UsageError, match="another build is writing .*: leave out --overwrite"):
+            build(photos, out, overwrite=True)
+    build(photos, out, Step("work"))
+    assert same_folders(out, whole)
+
+
+class SetBuilderArguments:
+    """Of a finished set."""
+
+    @staticmethod
+    def of(folder: Path) -> dict:
+        from shards.metadata import read_info
+
+        info = read_info(folder)
+        return {"name": info.name, "spec": info.spec, "classes": info.classes, "fingerprint": info.fingerprint}
+
+
+def test_a_builder_that_is_taken_for_dead_publishes_nothing(
+    photos: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a machine slept: what it had claimed was written by others, and the set finished."""
+    out = tmp_path / "set"
+    with SetBuilder(out, **SetBuilderArguments.of(whole)) as sleeper:
+        writer = sleeper.open_shard("train", 0)
+        alive = sleeper.layout.tmp / workers.ALIVE
+        os.utime(alive, (time.time() - 1000, time.time() - 1000))
+        build(photos, out)
+        assert same_folders(out, whole)
+        assert sleeper.overtaken
+        with pytest.raises(OvertakenError, match="another build has taken"):
+            list(sleeper.claims(["train-000001"]))
+        writer.abort()
+    assert same_folders(out, whole)
+
+
+def test_a_worker_of_another_machine_is_waited_for(photos: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "set"
+    with SetBuilder(out, **SetBuilderArguments.of(whole)) as far:
+        (far.layout.tmp / workers.ALIVE).write_bytes(b"node17/- 4711 99\n")
+        assert list(far.claims(["val-000000"])) == ["val-000000"]
+        with pytest.raises(StepDone, match="17 of 18"):
+            build(photos, out, Step("work"))
+        with SetBuilder(out, **SetBuilderArguments.of(whole)) as near:
+            assert near.others_at_work(["val-000000", "train-000000"])
+            os.utime(far.layout.tmp / workers.ALIVE, (1, 1))
+            assert not near.others_at_work(["val-000000", "train-000000"])
+    build(photos, out)
+    assert same_folders(out, whole)
+
+
+def test_a_shard_damaged_while_many_build_is_found_at_the_end(photos: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "set"
+    with SetBuilder(out, **SetBuilderArguments.of(whole)) as other:
+        list(other.claims(["val-000001"]))
+        with pytest.raises(StepDone):
+            build(photos, out, Step("work"))
+        flipped = out / "train-000002.tar"
+        flipped.write_bytes(bytes([flipped.read_bytes()[0] ^ 1]) + flipped.read_bytes()[1:])
+        with pytest.raises(StepDone, match="17 of 18"):  # it is not alone: who finishes, looks
+            build(photos, out, Step("work"))
+    build(photos, out)
+    assert same_folders(out, whole)
+
+
+def test_bad_images_of_all_builders_are_counted_together(photos: Path, tmp_path: Path) -> None:
+    broken = make_folder(tmp_path / "broken", NAMES)
+    for name in (NAMES[0], NAMES[-1]):
+        (broken / name).write_bytes(b"")
+    out = tmp_path / "set"
+    with pytest.raises(FormatError, match="2 bad so far, --max-bad allows 1"):
+        build(broken, out, max_bad=1)
+    build(broken, out, max_bad=2)
+    assert Layout(out).info.exists()
+
+
+def test_processes_that_are_killed_and_started_again(photos: Path, whole: Path, tmp_path: Path) -> None:
+    rng, out = random.Random(0), tmp_path / "set"
+    crowd = [start(photos, out) for _ in range(2)]
+    for _ in range(2):
+        time.sleep(rng.uniform(0.5, 1.0))
+        crowd[0].send_signal(signal.SIGKILL)
+        crowd[0].communicate()
+        crowd = [*crowd[1:], start(photos, out)]
+    for process in crowd:
+        assert process.communicate(timeout=60)[1].count("Traceback") == 0
+        assert process.returncode == 0
+    assert same_folders(out, whole)
