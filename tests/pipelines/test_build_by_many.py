@@ -109,7 +109,7 @@ def test_work_does_not_wait_for_what_others_are_at(photos: Path, whole: Path, tm
         assert list(other.claims(["train-000003", "val-000001"])) == ["train-000003", "val-000001"]
         with pytest.raises(StepDone, match="16 of 18 shards"):
             build(photos, out, Step("work"))
-        with pytest.raises(UsageError, match="another build is writing .*: leave out --overwrite"):
+        with pytest.raises(UsageError, match=r"another build is writing .*: leave out --overwrite"):
             build(photos, out, overwrite=True)
     build(photos, out, Step("work"))
     assert same_folders(out, whole)
