@@ -1,0 +1,26 @@
+"""Ctrl-C at random moments of a run from S3: nothing is left behind, and the run ends as if it had been left alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOAK = Path(__file__).resolve().parents[2] / "benchmarks" / "remote_soak.py"
+TIMES = 5
+
+
+@pytest.mark.slow
+@pytest.mark.tools
+def test_interrupts_leave_nothing_behind(tmp_path: Path) -> None:
+    """The benchmark itself holds the weights against those of a run that was left alone."""
+    command = [sys.executable, str(SOAK), "interrupts", "--times", str(TIMES), "--work", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["leaked"] == {"processes": 0, "files": 0, "shared memory": 0}
+    assert not found["tracebacks"]
+    assert found["slowest_stop_s"] < 20
