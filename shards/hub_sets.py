@@ -26,6 +26,7 @@ from shards.layout import SHARD_NAME, Layout
 from shards.metadata import MAX_JSON, info_from_bytes, with_readme
 from shards.reader import ShardSet
 from shards.schema import DatasetInfo, features_of
+from shards.store import require_no_address
 from shards.verify import verify
 
 INFO, ENCODER = "_meta/dataset.json", "_meta/encoder.safetensors"
@@ -106,6 +107,7 @@ def pull_set(address: str, out: Path) -> PulledSet:
     UsageError: no such repository, no set, `out` is not ours or holds another set. DamageError: a file is not what
     dataset.json says. FailureError: the hub cannot be reached.
     """
+    require_no_address(out, "--out")
     where = parse_address(address, "dataset")
     require_hub()
     listing = list_repo(where)

@@ -45,6 +45,12 @@ def as_address(place: str | Path) -> str:
     return text if ADDRESS.fullmatch(text) else ""
 
 
+def require_no_address(place: str | Path, option: str) -> None:
+    """UsageError: files can be written to a folder on this machine alone, and `option` is an address."""
+    if address := as_address(place):
+        raise UsageError(f"{option} {address}: this command writes to a folder on this machine; give a path")
+
+
 class Store(Protocol):
     """The folder at `address`."""
 

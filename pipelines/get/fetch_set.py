@@ -14,6 +14,7 @@ from pipelines.get.published import PublishedFile, PublishedSet
 from pipelines.get.unpack import unpack
 from shards.describe import human_bytes
 from shards.errors import DiskFullError, UsageError
+from shards.store import require_no_address
 
 LISTS = "lists/"
 
@@ -93,6 +94,7 @@ def fetch_set(request: Request, say: Callable[[str], None], patience: Patience =
 
     UsageError, FailureError as download.fetch and unpack.unpack; DiskFullError before anything, where space is short.
     """
+    require_no_address(request.to, "--to")
     if (needed := space_needed(request)) > (free := _free(request.to)):
         raise DiskFullError(
             f"{request.to} has {human_bytes(free)} free, and about {human_bytes(needed)} are needed; free some, or "

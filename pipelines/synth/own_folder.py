@@ -21,6 +21,7 @@ from shards.errors import UsageError
 from shards.files import disk_full_named, write_atomic
 from shards.json_fields import strict_json
 from shards.lock import FolderLock
+from shards.store import require_no_address
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,8 @@ class OwnFolder:
         return self.root / WORK / "tmp"
 
     def is_finished(self, overwrite: bool) -> bool:
-        """Whether this very set is there and finished. UsageError: the folder holds anything else."""
+        """Whether this very set is there and finished. UsageError: the folder holds anything else, or is an address."""
+        require_no_address(self.root, "--out")
         if not self.root.exists():
             return False
         if not self.root.is_dir():

@@ -1,0 +1,27 @@
+"""Commands that write files to a folder say so when they are given an address, and make no folder named "s3:"."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import cli
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "synth stl10 --out s3://bucket/set",
+        "synth 3die --out gs://bucket/set --objects 40 --views 2 --size 16",
+        "get cifar100 --yes --to s3://bucket/set",
+        "pull hf://datasets/user/set --out az://container/set",
+    ],
+)
+def test_an_address_is_refused(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli.seqjepa_data_app, command.split())
+    assert result.exit_code == 2
+    assert "this command writes to a folder on this machine; give a path" in result.output
+    assert not list(tmp_path.iterdir())
