@@ -38,7 +38,7 @@ try:
     from seqjepa.commands.shard_plugins import ShardCommands
     from seqjepa.commands.sweep import sweep_command
     from seqjepa.commands.train import train_command
-    from shards.console import AsJson, ShardFolder, new_app, print_json, show_contents
+    from shards.console import AsJson, ShardFolder, new_app, print_json, show_contents, takes_sets
 except ImportError:
     from seqjepa.shadowing import refuse_strangers
 
@@ -60,19 +60,19 @@ seqjepa_data_app.add_typer(synth_app, name="synth")
 seqjepa_data_app.add_typer(build_saliency_app, name="build-saliency")
 seqjepa_data_app.add_typer(import_saliency_app, name="import-saliency")
 seqjepa_data_app.command("score-saliency")(score_saliency_command)
-seqjepa_data_app.command("bake")(bake_command)
+seqjepa_data_app.command("bake")(takes_sets(bake_command))
 seqjepa_data_app.command("push")(push_set_command)
 seqjepa_data_app.command("pull")(pull_set_command)
-seqjepa_data_app.command("features")(features_command)
-seqjepa_app.command("train")(train_command)
-seqjepa_app.command("evaluate")(evaluate_command)
-seqjepa_app.command("embed")(embed_command)
+seqjepa_data_app.command("features")(takes_sets(features_command))
+seqjepa_app.command("train")(takes_sets(train_command))
+seqjepa_app.command("evaluate")(takes_sets(evaluate_command))
+seqjepa_app.command("embed")(takes_sets(embed_command))
 seqjepa_app.command("report")(report_command)
 seqjepa_app.command("export")(export_command)
 seqjepa_app.command("import-context-ssl")(import_context_ssl_command)
 seqjepa_app.command("import-seq-jepa")(import_seq_jepa_command)
-seqjepa_app.command("compare")(compare_command)
-seqjepa_app.command("sweep")(sweep_command)
+seqjepa_app.command("compare")(takes_sets(compare_command))
+seqjepa_app.command("sweep")(takes_sets(sweep_command))
 seqjepa_app.command("demo")(demo_command)
 seqjepa_app.command("push")(push_command)
 seqjepa_app.command("pull")(pull_command)
@@ -111,6 +111,7 @@ def set_up_logging(
 
 
 @seqjepa_data_app.command("verify")
+@takes_sets
 def verify_command(folder: ShardFolder, as_json: AsJson = False) -> None:
     """Read every byte of a set and hold it against the checksums. Exit code 1 if anything differs.
 
@@ -133,6 +134,7 @@ def verify_command(folder: ShardFolder, as_json: AsJson = False) -> None:
 
 
 @seqjepa_data_app.command("info")
+@takes_sets
 def info_command(folder: ShardFolder, as_json: AsJson = False) -> None:
     """What a set holds: splits, sizes, parameters with units, provenance.
 
@@ -142,6 +144,7 @@ def info_command(folder: ShardFolder, as_json: AsJson = False) -> None:
 
 
 @seqjepa_data_app.command("preview")
+@takes_sets
 def preview_command(
     folder: ShardFolder,
     out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.")] = Path("preview.png"),

@@ -72,6 +72,12 @@ class DataConfig(Section):
     fraction: float = Field(
         default=1.0, gt=0, le=1, description="of the training split's samples; which ones is up to the seed"
     )
+    shuffle_window: int = Field(
+        default=0,
+        ge=0,
+        description="shards among which samples are shuffled; 0: all, or as many as half of the cache holds where that "
+        "is smaller than the set: docs/remote.md",
+    )
     action: Action = Field(
         default="rotation",
         description='what takes a view to the next: a preset, "shards" (as the set has it) or terms; docs/training.md',

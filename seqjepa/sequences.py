@@ -17,7 +17,7 @@ from seqjepa.data.loader import Loader
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.recipes import load_recipe
 from seqjepa.recipes.choice import choose_recipe
-from seqjepa.training.data import build_loader, open_training_data
+from seqjepa.training.data import TrainingData, build_loader, open_training_data, window_for, with_shuffle_window
 from seqjepa.training.distributed import World
 from shards.cache import local_folder
 from shards.errors import UsageError
@@ -72,6 +72,7 @@ class ViewSequences(IterableDataset[ViewSequence]):
         self.shards, self.config = shards, config
         self._workers, self._device = workers, device
         self._epoch = self._step = 0
+        self._window: int | None = None  # data.shuffle_window, once it is chosen
         self._stride = 0  # of a worker's own batches, where the step is of one worker; 0: of all
         self._world = World()  # when it was pickled: processes of a DataLoader are in no group of their own
         self._loader: Loader | None = None
@@ -103,16 +104,22 @@ class ViewSequences(IterableDataset[ViewSequence]):
 
     def state_dict(self) -> dict[str, int]:
         """Epoch and step of the batch that comes next; in a process of a DataLoader, of its own next, and how many
-        processes share the batches."""
+        processes share the batches; of a set that is larger than the cache, the window of the shuffle."""
         state = {"epoch": self._epoch, "step": self._step}
+        state |= {"shuffle_window": self._window} if self._window else {}
         return {**state, "workers": self._stride} if self._stride else state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """UsageError: it is no state of this data."""
-        length, found = len(self), [state.get(key, 0 if key == "workers" else None) for key in _STATE]
-        if not all(type(value) is int and value >= 0 for value in found) or found[1] > length:
+        found = [state.get(key, None if key in ("epoch", "step") else 0) for key in _STATE]
+        whole = all(type(value) is int and value >= 0 for value in found)
+        if whole and found[3] != (self._window or 0):
+            self.close()
+            self._window = found[3]
+        length = len(self)
+        if not whole or found[1] > length:
             raise UsageError(f"{state} is no state of {length} batches an epoch; needed are epoch and step")
-        self._epoch, self._step, self._stride = found
+        self._epoch, self._step, self._stride, _ = found
 
     def close(self) -> None:
         """End the processes that decode ahead."""
@@ -138,11 +145,19 @@ class ViewSequences(IterableDataset[ViewSequence]):
                 self._of_the_parent.append(self._loader)
             self._loader = None
         if self._loader is None:
-            source = open_training_data(self.shards, self.config)
+            source = self._source()
             workers = self._workers if get_worker_info() is None else 0
             self._loader = build_loader(source, source.config, now[1], workers, self._device)
             self._opened_by = now
         return self._loader
+
+    def _source(self) -> TrainingData:
+        """With a window for the shuffle that fits the cache, chosen once; ranks have to be told one."""
+        source = open_training_data(self.shards, self.config)
+        if self._window is None:
+            alone = self._world_now().size == 1 and get_worker_info() is None
+            self._window = window_for(source, World()) if alone else source.config.data.shuffle_window
+        return with_shuffle_window(source, self._window)
 
     def _of_worker(self, number: int, many: int) -> Iterator[ViewSequence]:
         """Every `many`-th batch: of those that are left the `number`-th is the first, or where its state says."""
@@ -157,7 +172,7 @@ class ViewSequences(IterableDataset[ViewSequence]):
         self._epoch, self._step, self._stride = epoch + 1, 0, 0
 
 
-_STATE = ("epoch", "step", "workers")
+_STATE = ("epoch", "step", "workers", "shuffle_window")
 
 
 def _owned(batch: ViewSequence) -> ViewSequence:

@@ -5,8 +5,8 @@
         .in-use                   locked (shared) by every process that reads the set; its time is when that last began
         .lock-FILE                locked by the process that is fetching FILE
 
-SEQJEPA_CACHE is the folder, SEQJEPA_CACHE_SIZE its size ("200GB"); half of what is free, if it is not given. The sets
-that were used least recently make room.
+SEQJEPA_CACHE is the folder, SEQJEPA_CACHE_SIZE its size ("200GB"); cache_room.py says what goes when it is full.
+fetch() brings whole splits; fetch_ahead.py one shard after the other.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ import json
 import logging
 import os
 import re
-import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,21 +25,34 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from shards.errors import DamageError, DiskFullError, FailureError, UsageError
+from shards.cache_room import (
+    FOLDER,
+    IN_USE,
+    ORIGIN,
+    SIZE,
+    Claim,
+    Pins,
+    cache_folder,
+    is_cached,
+    make_room,
+    numbered,
+    origin,
+    parse_size,
+)
+from shards.errors import DamageError, FailureError, UsageError
 from shards.files import sha256_of_bytes, write_atomic
 from shards.layout import Layout
-from shards.metadata import MAX_JSON, info_from_bytes
-from shards.schema import DatasetInfo, features_of
+from shards.metadata import MAX_JSON, info_from_bytes, read_info
+from shards.schema import DatasetInfo, ShardEntry, features_of
 from shards.store import INFO, Store, as_address, open_store
+
+__all__ = ["FOLDER", "ORIGIN", "SIZE", "fetch", "fetch_split", "is_cached", "local_folder", "parse_size"]
 
 log = logging.getLogger(__name__)
 
-FOLDER, SIZE = "SEQJEPA_CACHE", "SEQJEPA_CACHE_SIZE"
-ORIGIN, IN_USE = ".origin.json", ".in-use"
 MAX_README = 16 << 20
 STREAMS = 8
 """Files that are fetched at the same time."""
-UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 @dataclass(frozen=True)
@@ -75,13 +87,9 @@ def _mirror(address: str) -> Path:
     return root
 
 
-def is_cached(root: Path) -> bool:
-    """Whether the folder stands for a set in a store."""
-    return (root / ORIGIN).exists()
-
-
 def fetch(root: Path, info: DatasetInfo, splits: Iterable[str] | None = None, tars: bool = True) -> None:
-    """The files of these splits, or of all, into a set's folder in the cache; of any other folder, nothing.
+    """The files of these splits, or of all, into a set's folder in the cache; of any other folder, nothing. They stay
+    for as long as this process lives.
 
     tars: False for indexes alone.
 
@@ -90,60 +98,45 @@ def fetch(root: Path, info: DatasetInfo, splits: Iterable[str] | None = None, ta
     """
     if not is_cached(root):
         return
-    _hold(root)
-    if not is_cached(root):
-        raise FailureError(f"{root} has just been removed from the cache to make room; run the same command again")
-    files = list(_files(Layout(root), info, tuple(info.splits) if splits is None else tuple(splits)))
+    hold(root)
+    names = tuple(info.splits) if splits is None else tuple(splits)
+    if tars:
+        _keep(root, info, names)
+    files = list(_files(Layout(root), info, names))
     wanted = [file for file in files if not _is_there(file) and (tars or file.path.suffix != ".tar")]
     if not wanted:
         return
-    store = open_store(_origin(root))
-    make_room(root, sum(file.size for file in wanted), store.address)
-    total = sum(file.size for file in wanted)
+    store, total = open_store(origin(root)), sum(file.size for file in wanted)
+    coming = {file.path: numbered(info)[file.path.stem] for file in wanted if file.path.suffix == ".tar"}
+    if pins := Pins(root) if coming else None:
+        make_room(pins, info, [entry for _, entry in coming.values()])
     with (
         tqdm(total=total, unit="B", unit_scale=True, desc=f"fetch {info.name}", disable=None, leave=False) as bar,
         ThreadPoolExecutor(STREAMS) as pool,
     ):
-        for done in [pool.submit(_fetch_file, store, root, file, bar.update) for file in wanted]:
+        for done in [pool.submit(_fetch_file, lambda: store, root, file, bar.update) for file in wanted]:
             done.result()
+    if pins:
+        pins.close()
 
 
-def cache_folder() -> Path:
-    """SEQJEPA_CACHE, else seqjepa/shards in the user's cache."""
-    if given := os.environ.get(FOLDER):
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seqjepa" / "shards"
+def fetch_split(shard_paths: Sequence[Path], split: str) -> None:
+    """fetch() for the shards of a split that was opened without them."""
+    if shard_paths and is_cached(shard_paths[0].parent):
+        fetch(shard_paths[0].parent, read_info(shard_paths[0].parent), [split])
 
 
-def parse_size(text: str) -> int:
-    """ "200GB" → bytes. UsageError: not of this form."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip(), re.IGNORECASE)
-    if not found:
-        raise UsageError(f"{SIZE} is {text!r:.40}; write it as 200GB or 1.5TB")
-    return int(float(found[1]) * UNITS[found[2].upper()])
-
-
-def make_room(root: Path, needed: int, address: str) -> None:
-    """Remove the sets that were used least recently, and are not in use, until `needed` bytes more may be there."""
-    cache = root.parent
-    used = {folder: _bytes_of(folder) for folder in _sets(cache)}
-    free = shutil.disk_usage(cache).free
-    given = os.environ.get(SIZE)
-    limit = parse_size(given) if given else sum(used.values()) + free // 2
-    if needed + used.get(root, 0) > limit:
-        raise UsageError(
-            f"{address} needs {_gb(needed + used.get(root, 0))} in the cache {cache}, which may hold {_gb(limit)}; "
-            f"set {SIZE}, or {FOLDER} to a folder on a larger disk"
-        )
-    for folder in sorted((other for other in used if other != root), key=_last_use):
-        if sum(used.values()) + needed <= limit and needed <= free:
-            break
-        if _remove(folder):
-            free += used.pop(folder)
-    if sum(used.values()) + needed > limit:
-        raise UsageError(f"the cache {cache} is full of sets in use: {_gb(limit)}; set {SIZE} or {FOLDER}")
-    if needed > free:
-        raise DiskFullError(f"{address} needs {_gb(needed)} more, and {cache} has {_gb(free)}; set {FOLDER}")
+def fetch_shard(
+    root: Path,
+    entry: ShardEntry,
+    store: Callable[[], Store],
+    before: Callable[[], object],
+    on_bytes: Callable[[int], object],
+) -> None:
+    """One shard, unless it is there. before: called where it is not. Errors as fetch()."""
+    file = _File(f"{entry.name}.tar", Layout(root).shard(entry.name), entry.sha256, entry.bytes)
+    if not _is_there(file):
+        _fetch_file(store, root, file, on_bytes, before)
 
 
 def _begin(root: Path, store: Store, data: bytes, info: DatasetInfo) -> None:
@@ -160,10 +153,6 @@ def _begin(root: Path, store: Store, data: bytes, info: DatasetInfo) -> None:
         write_atomic(root / ORIGIN, (json.dumps({"kind": "seqjepa-cache", "address": store.address}) + "\n").encode())
 
 
-def _origin(root: Path) -> str:
-    return json.loads((root / ORIGIN).read_text(encoding="utf-8"))["address"]
-
-
 def _files(layout: Layout, info: DatasetInfo, splits: Iterable[str]) -> Iterator[_File]:
     if features := features_of(info.spec):
         yield _File(layout.encoder.relative_to(layout.root).as_posix(), layout.encoder, features.file_sha256)
@@ -177,16 +166,23 @@ def _is_there(file: _File) -> bool:
     return file.path.is_file() and file.path.stat().st_size == (file.size or file.path.stat().st_size)
 
 
-def _fetch_file(store: Store, root: Path, file: _File, on_bytes: Callable[[int], object]) -> None:
+def _fetch_file(
+    store: Callable[[], Store],
+    root: Path,
+    file: _File,
+    on_bytes: Callable[[int], object],
+    before: Callable[[], object] = lambda: None,
+) -> None:
     """One process fetches it, others wait. What is damaged on the way is fetched again, once."""
     with _locked(root / f".lock-{file.path.name}"):
         if _is_there(file):
             on_bytes(file.size)
             return
+        before()
         try:
-            store.fetch(file.name, file.path, file.sha256, on_bytes)
+            store().fetch(file.name, file.path, file.sha256, on_bytes)
         except DamageError:
-            store.fetch(file.name, file.path, file.sha256, lambda count: None)
+            store().fetch(file.name, file.path, file.sha256, lambda count: None)
 
 
 @contextmanager
@@ -198,47 +194,38 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 _held: dict[Path, int] = {}
+_kept: dict[tuple[Path, str], tuple[Pins, Claim | None]] = {}
 
 
-def _hold(root: Path) -> None:
-    """This process, and those that it starts by fork, read the set: nobody removes it."""
+def hold(root: Path) -> None:
+    """This process, and those that it starts by fork, read the set: nobody removes its folder.
+
+    FailureError: somebody just has.
+    """
     if root not in _held:
         _held[root] = os.open(root / IN_USE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         fcntl.flock(_held[root], fcntl.LOCK_SH)
     os.utime(root / IN_USE)
+    if not is_cached(root):
+        raise FailureError(f"{root} has just been removed from the cache to make room; run the same command again")
 
 
-def _sets(cache: Path) -> list[Path]:
-    return [folder for folder in cache.iterdir() if (folder / ORIGIN).is_file() and not folder.is_symlink()]
-
-
-def _bytes_of(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("*.tar"))
-
-
-def _last_use(folder: Path) -> float:
-    mark = folder / IN_USE
-    return mark.stat().st_mtime if mark.exists() else 0.0
-
-
-def _remove(folder: Path) -> bool:
-    """Whether the set was removed: it is in nobody's use."""
-    with (folder / IN_USE).open("ab") as file:
+def _keep(root: Path, info: DatasetInfo, names: Iterable[str]) -> None:
+    """All shards of these splits stay. UsageError: there is no room for those that are not there yet."""
+    number_of = numbered(info)
+    for name in (name for name in names if (root, name) not in _kept and info.splits[name].shards):
+        shards, pins = info.splits[name].shards, Pins(root)
+        pins.pin(number_of[shards[0].name][0], len(shards))
+        claim = None
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        (folder / ORIGIN).unlink()  # from now on it is no set of the cache
-        for path in [*folder.glob("*.tar"), *folder.glob(".tmp-*"), *folder.glob(".lock-*"), folder / "README.md"]:
-            path.unlink(missing_ok=True)
-        for path in (folder / "_meta").iterdir():
-            path.unlink()
-        (folder / "_meta").rmdir()
-        shutil.rmtree(folder / ".cache", ignore_errors=True)  # huggingface_hub's notes of what it fetched
-        (folder / IN_USE).unlink()
-        folder.rmdir()
-    return True
+            claim = Claim(root, name, info.splits[name].bytes)
+        except UsageError:
+            if not is_whole(root, info, name):
+                pins.close()
+                raise
+        _kept[root, name] = (pins, claim)
 
 
-def _gb(count: float) -> str:
-    return f"{count / 1e9:.1f} GB"
+def is_whole(root: Path, info: DatasetInfo, split: str) -> bool:
+    """Whether all shards of a split are there."""
+    return all(_is_there(file) for file in _files(Layout(root), info, [split]))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import functools
+import inspect
 import json
 import logging
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,6 +54,45 @@ Shards = Annotated[Path, typer.Option("--shards", help="Folder of a shard set, o
 ShardFolder = Annotated[
     Path, typer.Argument(help="Folder of a shard set, or its address, as s3://bucket/set.", metavar="DIR")
 ]
+
+_CACHE_OPTIONS = {
+    "cache": ("SEQJEPA_CACHE", "DIR", "Folder for sets in stores. Default: SEQJEPA_CACHE, or ~/.cache/seqjepa/shards."),
+    "cache_size": (
+        "SEQJEPA_CACHE_SIZE",
+        "SIZE",
+        "Most that it may hold, as 200GB. Default: SEQJEPA_CACHE_SIZE, or half of what is free.",
+    ),
+}
+
+
+def takes_sets(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with --cache and --cache-size, which stand for environment variables: processes inherit them."""
+
+    @functools.wraps(command)
+    def with_cache(*args: Any, **kwargs: Any) -> Any:
+        given = {variable: kwargs.pop(name) for name, (variable, *_) in _CACHE_OPTIONS.items()}
+        before = {variable: os.environ.get(variable) for variable in given}
+        os.environ.update({variable: str(value) for variable, value in given.items() if value is not None})
+        try:
+            return command(*args, **kwargs)
+        finally:
+            for variable, value in before.items():
+                os.environ.pop(variable, None) if value is None else os.environ.update({variable: value})
+
+    def option(name: str) -> Any:
+        _, metavar, told = _CACHE_OPTIONS[name]
+        flag = f"--{name.replace('_', '-')}"
+        return Annotated[str | None, typer.Option(flag, metavar=metavar, help=told)]
+
+    kinds = {name: option(name) for name in _CACHE_OPTIONS}
+    parts = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kinds[name]) for name in kinds
+    ]
+    signature = inspect.signature(command, eval_str=True)
+    vars(with_cache)["__signature__"] = signature.replace(parameters=[*signature.parameters.values(), *parts])
+    with_cache.__annotations__ = {**command.__annotations__, **kinds}
+    return with_cache
+
 
 log = logging.getLogger(__name__)
 

@@ -48,11 +48,11 @@ class ShardSet:
             raise ConfigError(f"{self.path} holds {spec.kind} shards, this needs views shards")
         return SplitIndex.of(self.table(name, tars), spec)
 
-    def images(self, name: str) -> ImageIndex:
+    def images(self, name: str, tars: bool = True) -> ImageIndex:
         """A split of a `saliency`, `image` or `maps` set. Errors as split()."""
         if not isinstance(spec := self.info.spec, ImageSpec | MapSpec):
             raise ConfigError(f"{self.path} holds {spec.kind} shards, this needs saliency, image or maps shards")
-        return ImageIndex.of(self.table(name), spec)
+        return ImageIndex.of(self.table(name, tars), spec)
 
     def read_encoder(self) -> bytes:
         """The file of the encoder's weights (safetensors) of a set of features. ConfigError: another set.

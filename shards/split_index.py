@@ -19,6 +19,7 @@ from shards.files import sha256_of_bytes
 from shards.index import META, check_index, column_numpy, number_columns, table_from_bytes
 from shards.kinds.views import ViewKind
 from shards.layout import Layout
+from shards.on_demand import bring, comes_and_goes, fetch_or_stream
 from shards.pixels import decode_pixels
 from shards.saliency_map import decode_map
 from shards.schema import (
@@ -65,11 +66,14 @@ def load_table(root: Path, info: DatasetInfo, name: str, tars: bool = True) -> S
     """tars: False where a set in a store is only looked at, so that its shards stay there.
 
     DamageError: the index or a tar's size is not what dataset.json says. FormatError: an impossible index."""
-    fetch(root, info, [name], tars)
+    if tars:
+        fetch_or_stream(root, info, name)
+    else:
+        fetch(root, info, [name], tars=False)
     entry, layout = info.splits[name], Layout(root)
     paths = [layout.shard(shard.name) for shard in entry.shards]
     for shard, path in zip(entry.shards, paths, strict=True):
-        if tars or not is_cached(root):
+        if not is_cached(root) or (tars and not comes_and_goes(path)):
             _check_size(path, shard.bytes)
     where = root / entry.index
     table = table_from_bytes(_read_index(where, entry.index_sha256), info.spec, entry.samples, str(where))
@@ -87,15 +91,26 @@ def load_table(root: Path, info: DatasetInfo, name: str, tars: bool = True) -> S
 def read_stored(path: Path, offset: int, length: int, key: str) -> bytes:
     """The bytes of a member of sample `key`. DamageError: the shard is cut or gone."""
     try:
-        with open(path, "rb") as file:
-            file.seek(offset)
-            data = file.read(length)
+        data = _read(path, offset, length)
     except OSError as error:
         pass_environment_on(error)
         raise DamageError(f"cannot read {path}: {error.strerror}") from error
     if len(data) != length:
         raise DamageError(f"{path} ends inside sample {key!r}: run verify on the set")
     return data
+
+
+def _read(path: Path, offset: int, length: int, tries: int = 3) -> bytes:
+    """A shard that comes and goes is brought, also where it goes just before it is opened."""
+    bring(path)
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            return file.read(length)
+    except FileNotFoundError:
+        if tries == 1 or not comes_and_goes(path):
+            raise
+    return _read(path, offset, length, tries - 1)
 
 
 def _check_size(path: Path, expected: int) -> None:

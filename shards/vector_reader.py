@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from shards.cache import fetch_split
 from shards.environment import pass_environment_on
 from shards.errors import ConfigError, DamageError
 from shards.split_index import SplitIndex
@@ -29,6 +30,7 @@ class VectorReader:
         self._header = np.frombuffer(vector_header(index.features), np.uint8)
         self._length = vector_length(index.features)
         self._blocks = np.arange(-(-self._length // BLOCK))
+        fetch_split(index.shard_paths, index.name)
         self._shards = [_mapped(path) for path in index.shard_paths]
 
     def take(self, samples: np.ndarray, slots: np.ndarray) -> np.ndarray:

@@ -26,6 +26,7 @@ from shards.kinds import kind_of
 from shards.kinds.base import Kind
 from shards.layout import Layout
 from shards.metadata import checksum_fits, read_info
+from shards.on_demand import bring, fetch_or_stream
 from shards.reader import ShardSet, require_finished
 from shards.sample import label_member
 from shards.schema import DatasetInfo, Spec, features_of
@@ -68,7 +69,9 @@ def verify(path: str | Path, *, progress: bool = False) -> VerifyReport:
         if checksum_fits(layout.info.read_bytes()):
             raise
         return VerifyReport([str(error)])
-    fetch(layout.root, info)
+    fetch(layout.root, info, tars=False)
+    for split in info.splits:
+        fetch_or_stream(layout.root, info, split)
     files = list(_files(layout, info))
     problems = _strays(layout, files) + _damages(files, progress)
     problems += _mixed(info)
@@ -105,7 +108,7 @@ def _strays(layout: Layout, files: list[_File]) -> list[str]:
 
 
 def _damages(files: list[_File], progress: bool) -> list[str]:
-    total = sum(file.path.stat().st_size for file in files if file.path.is_file())
+    total = sum(file.path.stat().st_size if file.path.is_file() else file.size or 0 for file in files)
     bar = tqdm(total=total, unit="B", unit_scale=True, desc="verify", disable=None if progress else True)
     # Hashing frees the GIL; more threads than this only make a disk seek.
     with bar, ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
@@ -114,6 +117,8 @@ def _damages(files: list[_File], progress: bool) -> list[str]:
 
 
 def _damage(file: _File, on_bytes: Callable[[int], object]) -> str | None:
+    if file.path.suffix == ".tar":
+        bring(file.path)
     if not file.path.is_file():
         return "missing"
     if file.size is not None and (size := file.path.stat().st_size) != file.size:
@@ -156,6 +161,7 @@ def shard_disagreements(split: SplitTable, number: int, spec: Spec) -> Iterator[
     The index has passed check_index, so that every member lies inside the tar and they leave no gaps.
     """
     path, kind = split.shard_paths[number], kind_of(spec)
+    bring(path)
     blocks = np.memmap(path, np.uint8, mode="r").reshape(-1, BLOCK)
     samples = np.flatnonzero(split.shard == number)
     bad = _other_headers(blocks, split, samples, spec) | kind.differs(blocks, split, samples)

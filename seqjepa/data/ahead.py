@@ -13,6 +13,7 @@ import torch
 from seqjepa.data.decode_worker import RowError, Setup
 from seqjepa.data.device import Retirement, pin, require_cuda
 from seqjepa.data.ring import Filled, InlineRing, Ring, WorkerRing, auto_workers
+from seqjepa.data.supply import Supply
 from shards.errors import ConfigError, DamageError, reason_of
 from shards.split_index import ImageIndex, SplitIndex
 
@@ -54,6 +55,7 @@ class DecodedAhead(Generic[P]):
     plan    (epoch, step) → what to read; there are `steps` to an epoch
     setup   of the ring; its number of slots is decided here
     damage  what to raise where a row of a plan cannot be read
+    supply  for so many batches at a time: what brings the shards to this machine; None: they are there
 
     What fetch() returns lies in a slot of the ring: it is valid until the next batch is asked for. If page-locked,
     non_blocking copies queued on the current stream before then are waited for.
@@ -66,6 +68,7 @@ class DecodedAhead(Generic[P]):
         setup: Setup,
         damage: Callable[[P, RowError], DamageError],
         reading: Reading,
+        supply: Callable[[int], Supply | None] = lambda ahead: None,
     ) -> None:
         self._workers = auto_workers() if reading.workers is None else reading.workers
         if self._workers < 0 or reading.prefetch < 1:
@@ -76,7 +79,10 @@ class DecodedAhead(Generic[P]):
         if self._pinned:
             require_cuda()
         spare = 2 if self._pinned else 1  # one slot is with the trainer, one may be being copied
-        self._setup = replace(setup, slots=self._workers + reading.prefetch + spare)
+        slots = self._workers + reading.prefetch + spare
+        self._supply = supply(slots)
+        maps = 0 if self._supply and self._supply.windowed else setup.maps
+        self._setup = replace(setup, slots=slots, maps=maps)
         self._plan, self._steps, self._damage = plan, steps, damage
         self._retirement = Retirement(asynchronous=self._pinned)
         self._ring: Ring | None = None
@@ -97,6 +103,8 @@ class DecodedAhead(Generic[P]):
         """End the worker processes. The last batch stays readable; fetching another starts new workers."""
         if self._ring is not None:
             self._ring.close()
+        if self._supply is not None:
+            self._supply.close()
         self._ring, self._held = None, None
         self._queue.clear()
         self._retirement = Retirement(asynchronous=self._pinned)
@@ -109,6 +117,8 @@ class DecodedAhead(Generic[P]):
             self._held = None
         if self._queue and self._queue[0][:2] != (epoch, step):
             self._discard(ring)
+        if self._supply is not None:
+            self._supply.release((epoch, step))
         self._fill(ring, epoch, step)
         *_, plan = self._queue.popleft()
         filled = self._take(ring, plan)
@@ -120,6 +130,8 @@ class DecodedAhead(Generic[P]):
         position = self._after(*self._queue[-1][:2]) if self._queue else (epoch, step)
         while ring.has_room():
             plan = self._plan(*position)
+            if self._supply is not None and not self._supply.ready(position, plan.table, wait=not self._queue):
+                break
             ring.put(plan.table)
             self._queue.append((*position, plan))
             position = self._after(*position)

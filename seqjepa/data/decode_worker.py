@@ -44,7 +44,7 @@ class RowError(Exception):
 class Setup:
     """What a worker has to know. A slot is `rows` images uint8 [height, width, 3], then for each of `extras` that many
     bytes a row (the values of an .npy, as they are stored), then the table of ROWs to read: for each row its image,
-    then its extras.
+    then its extras. maps: shards that stay mapped; 0 where their files come and go.
     """
 
     shard_paths: list[str]
@@ -54,6 +54,7 @@ class Setup:
     rows: int
     slots: int = 0
     extras: Sequence[int] = ()
+    maps: int = _MAX_MAPS
 
     @classmethod
     def of(cls, index: Any, rows: int, extras: Sequence[int] = ()) -> Setup:
@@ -95,7 +96,8 @@ class Setup:
 
 
 class ShardMaps:
-    """Read-only maps of shard files, opened when first needed, at most `limit` at a time."""
+    """Read-only maps of shard files, opened when first needed, at most `limit` at a time. limit 0: nothing is mapped,
+    and of a file that is removed nothing stays on the disk."""
 
     def __init__(self, paths: list[str], limit: int = _MAX_MAPS) -> None:
         self._paths = paths
@@ -117,6 +119,18 @@ class ShardMaps:
         elif self._limit < len(self._paths):
             self._open.move_to_end(shard)
         return found
+
+    def read(self, shard: int, offset: int, length: int) -> memoryview:
+        """Raises OSError, and ValueError where the shard has no such bytes."""
+        if self._limit:
+            whole = self[shard]
+            data, end = whole[offset : offset + length], len(whole)
+        else:
+            with open(self._paths[shard], "rb", buffering=0) as file:
+                data, end = memoryview(os.pread(file.fileno(), length, offset)), os.fstat(file.fileno()).st_size
+        if len(data) != length:
+            raise ValueError(f"the shard ends at byte {end}, the index wants {offset + length}")
+        return data
 
 
 def fill(table: np.ndarray, regions: list[np.ndarray], maps: ShardMaps, encoding: str) -> None:
@@ -150,10 +164,7 @@ def decode_rows(table: np.ndarray, views: np.ndarray, maps: ShardMaps, encoding:
 
 def _members(table: np.ndarray, maps: ShardMaps) -> Iterator[memoryview]:
     for offset, length, shard in table.tolist():
-        data = maps[shard][offset : offset + length]
-        if len(data) != length:
-            raise ValueError(f"the shard ends at byte {len(maps[shard])}, the index wants {offset + length}")
-        yield data
+        yield maps.read(shard, offset, length)
 
 
 def _decode_jpeg(data: memoryview, view: np.ndarray) -> None:
@@ -189,7 +200,7 @@ def _map_pages(memory: mmap.mmap) -> None:
 
 
 def _serve(memory: mmap.mmap, setup: Setup, answers: int) -> None:
-    maps = ShardMaps(setup.shard_paths)
+    maps = ShardMaps(setup.shard_paths, setup.maps)
     while len(job := read_exactly(0, JOB.size)) == JOB.size:
         slot, rows = JOB.unpack(job)
         failed, number, reason = -1, 0, ""

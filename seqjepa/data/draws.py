@@ -38,6 +38,7 @@ class Purpose(IntEnum):
     PROBE = 5
     DROPOUT = 6
     EVALUATION = 7
+    SHARDS = 8
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,21 @@ def permutation(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
     """A uniform order of n samples: int64 [n], the stable argsort of one 64-bit draw per sample."""
     halves = draw_u32(seed, epoch, Purpose.SHUFFLE, np.arange(n), 2).astype(np.uint64)
     return np.argsort(halves[:, 0] << _SHIFT | halves[:, 1], kind="stable")
+
+
+def windowed(seed: int, epoch: int, homes: ArrayLike, window: int) -> NDArray[np.int64]:
+    """An order of n samples that reads few shards at a time: homes int [n], the shard of each → int64 [n].
+
+    Shards follow each other in a uniform order, one every unit of time; a sample of the p-th comes at a uniform time
+    in [p, p + window). So the samples between two of a shard are of `window` shards, and fewer at the ends of an epoch.
+    """
+    shards, number = np.unique(np.asarray(homes), return_inverse=True)
+    halves = draw_u32(seed, epoch, Purpose.SHARDS, np.arange(len(shards)), 2).astype(np.uint64)
+    place = np.empty(len(shards), np.int64)
+    place[np.argsort(halves[:, 0] << _SHIFT | halves[:, 1], kind="stable")] = np.arange(len(shards))
+    halves = draw_u32(seed, epoch, Purpose.SHUFFLE, np.arange(len(number)), 2).astype(np.uint64)
+    delay = (halves[:, 0] << _SHIFT | halves[:, 1]) * 2.0**-64 * window
+    return np.argsort(place[number] + delay, kind="stable")
 
 
 def choose_distinct(n_items: ArrayLike, numbers: NDArray[np.uint32]) -> NDArray[np.int64]:

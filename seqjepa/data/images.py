@@ -17,7 +17,8 @@ from torch import Tensor
 
 from seqjepa.data.ahead import DecodedAhead, Reading, damaged
 from seqjepa.data.decode_worker import ROW, RowError, Setup
-from seqjepa.data.sampling import EpochOrder, Sampling
+from seqjepa.data.sampling import EpochOrder, Sampling, homes_of
+from seqjepa.data.supply import supply_for
 from shards.errors import DamageError
 from shards.split_index import ImageIndex
 
@@ -47,7 +48,7 @@ class ImageReader:
     """
 
     def __init__(self, index: ImageIndex, sampling: Sampling, reading: Reading, *, maps: bool) -> None:
-        self.index, self.order = index, EpochOrder(index.name, len(index), sampling)
+        self.index, self.order = index, EpochOrder(index.name, len(index), sampling, homes_of(index))
         self._reading, self._members = reading, _Members.of(index, maps)
         resident = reading.resident
         if resident is None:
@@ -79,7 +80,7 @@ class ImageReader:
         index, members = self.index, self._members
         setup = Setup.of(index, order.local_batch, members.sizes[1:])
         plan, damage = partial(_plan, index, members, order), partial(_damage_of_image, index, members)
-        return DecodedAhead(plan, order.steps, setup, damage, self._reading)
+        return DecodedAhead(plan, order.steps, setup, damage, self._reading, partial(supply_for, index, order))
 
     def _fetch(self, ahead: DecodedAhead[_ImagePlan], epoch: int, step: int) -> tuple[NDArray[np.int64], list[Tensor]]:
         """Rows and, on the device, their regions: images uint8 [B, H, W, 3], parts of maps uint8 [B, bytes]."""
@@ -92,7 +93,7 @@ class ImageReader:
         from tqdm import tqdm
 
         samples, device = len(self.index), self._reading.device
-        order = EpochOrder("", samples, Sampling(1, min(samples, _IMAGES_AT_ONCE), 0, shuffle=False))
+        order = EpochOrder(self.index.name, samples, Sampling(1, min(samples, _IMAGES_AT_ONCE), 0, shuffle=False))
         ahead, kept = self._decoded_ahead(order), []
         bar = tqdm(total=samples, desc=f"load to {device.type}", unit="image", disable=None, leave=False)
         with bar:

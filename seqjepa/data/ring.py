@@ -168,7 +168,7 @@ class InlineRing:
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
-        self._maps = ShardMaps(setup.shard_paths)
+        self._maps = ShardMaps(setup.shard_paths, setup.maps)
         self._map = mmap.mmap(-1, setup.slots * setup.slot_bytes)
         self.memory = np.frombuffer(self._map, np.uint8)
         self._free = list(range(setup.slots))

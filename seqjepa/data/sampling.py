@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from seqjepa.data.draws import permutation
+from seqjepa.data.draws import permutation, windowed
 from shards.errors import ConfigError
 from shards.split_index import ImageIndex, SplitIndex
 
@@ -27,6 +27,7 @@ class Sampling:
     views       T, views of a sequence; the last is the target
     batch_size  over all `world_size` ranks; the last batch of an epoch is smaller unless drop_last
     seed        with the epoch and a sample's row it fixes every draw: workers, ranks and resuming change nothing
+    window      shards among which samples are shuffled; 0, or no fewer than there are: all
 
     Raises ConfigError for values that cannot work.
     """
@@ -38,6 +39,7 @@ class Sampling:
     drop_last: bool = False
     rank: int = 0
     world_size: int = 1
+    window: int = 0
 
     def __post_init__(self) -> None:
         if self.views < 1:
@@ -48,6 +50,8 @@ class Sampling:
             raise ConfigError(
                 f"rank is {self.rank}; with world_size {self.world_size} allowed is 0 ≤ rank < world_size"
             )
+        if self.window < 0:
+            raise ConfigError(f"window is {self.window}; it is a number of shards, or 0 for all")
         if self.batch_size < 1 or self.batch_size % self.world_size:
             raise ConfigError(
                 f"batch_size is {self.batch_size}; it is the batch over all ranks and must be a positive multiple of "
@@ -71,14 +75,16 @@ def piece(samples: int, sampling: Sampling, step: int) -> tuple[int, int]:
 class EpochOrder:
     """The order of a split's samples, epoch by epoch, in this rank's pieces of batches.
 
+    homes        int [samples], the shard where each sample begins: what sampling.window is about
     steps        batches per epoch, the same on every rank
     local_batch  samples in this rank's piece of a full batch
 
     Raises ConfigError where there is not one batch.
     """
 
-    def __init__(self, split: str, samples: int, sampling: Sampling) -> None:
+    def __init__(self, split: str, samples: int, sampling: Sampling, homes: NDArray[np.integer] | None = None) -> None:
         self.samples, self.sampling = samples, sampling
+        self._homes = homes if homes is not None and 0 < sampling.window < len(np.unique(homes)) else None
         if not samples:
             raise ConfigError(f"split {split!r} holds no samples")
         self.steps = steps_per_epoch(samples, sampling)
@@ -101,10 +107,25 @@ class EpochOrder:
         order = self._order(epoch)
         return np.concatenate([order[start:stop] for start, stop in pieces])
 
+    def steps_of(self, epoch: int) -> NDArray[np.int64]:
+        """int64 [samples]: the batch, over all ranks, that each sample is in; those after the last are in none."""
+        steps = np.empty(self.samples, np.int64)
+        steps[self._order(epoch)] = np.arange(self.samples) // self.sampling.batch_size
+        return steps
+
     def _order_of(self, epoch: int) -> NDArray[np.int64]:
         if not self.sampling.shuffle:
             return np.arange(self.samples)
+        if self._homes is not None:
+            return windowed(self.sampling.seed, epoch, self._homes, self.sampling.window)
         return permutation(self.sampling.seed, epoch, self.samples)
+
+
+def homes_of(index: SplitIndex | ImageIndex) -> NDArray[np.integer]:
+    """int [S]: the shard in which each sample, or the sequence that it is a part of, begins."""
+    if isinstance(index, SplitIndex) and index.sequences.joined:
+        return index.shard[index.chunk == 0][index.sequences.ids]
+    return index.shard
 
 
 logger = logging.getLogger(__name__)

@@ -19,8 +19,9 @@ from seqjepa.data.augment.parameters import Scaling, ScalingMode, scaled
 from seqjepa.data.decode_worker import ROW, RowError, Setup
 from seqjepa.data.draws import Draw, Purpose, choose_distinct, draw_u32
 from seqjepa.data.images import free_bytes
-from seqjepa.data.sampling import EpochOrder, Sampling
+from seqjepa.data.sampling import EpochOrder, Sampling, homes_of
 from seqjepa.data.sequence import Drawn, KindOfViews
+from seqjepa.data.supply import supply_for
 from shards.errors import ConfigError, DamageError
 from shards.schema import ActionSpec
 from shards.split_index import SplitIndex
@@ -211,7 +212,7 @@ class Planner:
 
     def __init__(self, index: SplitIndex, views: StoredViews, sampling: Sampling) -> None:
         self.index, self.views, self.sampling = index, views, sampling
-        self.order = EpochOrder(index.name, len(index.keys), sampling)
+        self.order = EpochOrder(index.name, len(index.keys), sampling, homes_of(index))
         views.check(index, sampling.views)
         self._block_steps = max(1, _BLOCK_SAMPLES // self.order.local_batch)
         self._block = lru_cache(maxsize=2)(self._plan_block)
@@ -240,7 +241,8 @@ class StoredSource:
         planner = Planner(index, views, sampling)
         self._index, self.steps = index, planner.order.steps
         setup = Setup.of(index, rows=planner.order.local_batch * sampling.views)
-        self._ahead = DecodedAhead(planner.batch, self.steps, setup, partial(_damage_of_view, index), reading)
+        damage, supply = partial(_damage_of_view, index), partial(supply_for, index, planner.order)
+        self._ahead = DecodedAhead(planner.batch, self.steps, setup, damage, reading, supply)
 
     def batch(self, epoch: int, step: int) -> Drawn:
         """This rank's piece of that batch; one after the other is fast."""

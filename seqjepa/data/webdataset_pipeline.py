@@ -28,6 +28,7 @@ from seqjepa.data.sampling import with_views, with_windows
 from seqjepa.data.stored import Order, StoredViews
 from shards.environment import pass_environment_on
 from shards.errors import ConfigError, DamageError, FormatError
+from shards.on_demand import bring
 from shards.reader import ShardSet, SplitIndex
 from shards.schema import ActionSpec, ViewSpec
 
@@ -193,6 +194,7 @@ def read_tars(shards: Iterable[Example], samples: dict[str, int]) -> Iterator[Ex
     for shard in shards:
         path, count = shard["url"], 0
         try:
+            bring(Path(path))
             with open(path, "rb") as stream:
                 for sample in group_by_keys(tar_file_expander([{"url": path, "stream": stream}])):
                     count += 1

@@ -28,6 +28,7 @@ from seqjepa.data.draws import Draw, Purpose, choose_distinct, draw_u32
 from seqjepa.data.images import ImageBatch
 from seqjepa.data.sequence import VECTORS, normalise
 from seqjepa.data.views import ImageViews
+from shards.on_demand import comes_and_goes
 from shards.reader import ImageIndex, SplitIndex
 from shards.schema import ActionSpec
 from shards.sequences import Sequences
@@ -356,7 +357,8 @@ def stored_views(index: SplitIndex, batch_size: int, threads: int, part: slice |
     samples, views = np.nonzero(np.arange(index.offsets.shape[1]) < index.n_views[:, None])
     samples, views = samples[part or slice(None)], views[part or slice(None)]
     with ExitStack() as stack, ThreadPoolExecutor(threads) as pool:
-        files = [stack.enter_context(_map_file(path)) for path in index.shard_paths]
+        stay = not any(map(comes_and_goes, index.shard_paths))
+        files = [stack.enter_context(_map_file(path)) for path in index.shard_paths] if stay else []
 
         def submit(start: int) -> tuple[Batch, list[Future[None]]]:
             s, v = samples[start : start + batch_size], views[start : start + batch_size]
@@ -381,7 +383,7 @@ def _decode_views(
             out[row] = index.read_view(s, v)
             continue
         start = int(index.offsets[s, v])
-        data = files[index.shard[s]][start : start + int(index.lengths[s, v])]
+        data = files[index.shard[s]][start : start + int(index.lengths[s, v])] if files else index.read_bytes(s, v)
         try:
             simplejpeg.decode_jpeg(data, colorspace="RGB", buffer=out[row])
         except ValueError:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,6 +26,7 @@ from seqjepa.data.fixations import Fixating
 from seqjepa.data.loader import Loader
 from seqjepa.data.sampling import Sampling, part_of, with_windows
 from seqjepa.data.stored import StoredViews
+from seqjepa.data.supply import folder_of, window_that_fits
 from seqjepa.data.views import Augmented, Patches, Views
 from seqjepa.methods import METHODS, find_method
 from seqjepa.methods.base import Method
@@ -33,6 +34,7 @@ from seqjepa.models.timm_encoder import is_timm, pixel_constants
 from seqjepa.paper.sets import NORMALISATIONS, classes_sha256, explicit_normalisation
 from seqjepa.training.distributed import World
 from seqjepa.training.run import DataInfo
+from shards.cache import is_cached
 from shards.errors import ConfigError, FormatError
 from shards.layout import Layout
 from shards.reader import ImageIndex, ShardSet, SplitIndex
@@ -68,7 +70,7 @@ def open_training_data(shards: Path, config: RunConfig) -> TrainingData:
     if problems := list(incompatibilities(opened.info, config.data, config.method)):
         raise ConfigError(f"{shards} {'; '.join(problems)}")
     split = training_split(opened, config)
-    index = opened.split(split) if isinstance(opened.info.spec, ViewSpec) else opened.images(split)
+    index = (opened.split if isinstance(opened.info.spec, ViewSpec) else opened.images)(split, tars=False)
     names = {"name": opened.info.name, "split": split, "train": index.fingerprint()}
     names |= {"classes_sha256": classes_sha256(opened.info.classes)}
     index = part_of(index, config.data.fraction, config.seed)
@@ -155,16 +157,36 @@ def build_loader(
             "optim.batch_size is %d, but there are %d samples to train on: every step takes all %d; set at most %d",
             *(batch, samples, samples, samples),
         )
-    sampling = Sampling(
+    reading = Reading(device, workers, pin=config.train.pin_memory)
+    return Loader(source.index, training_views(source, config), run_sampling(source, config, world), reading)
+
+
+def run_sampling(source: TrainingData, config: RunConfig, world: World) -> Sampling:
+    """Which samples the batches of a run hold."""
+    samples, batch = len(source.index), config.optim.batch_size
+    return Sampling(
         views=config.data.context + 1,
         batch_size=batch,
         seed=config.seed,
         rank=world.rank,
         world_size=world.size,
         drop_last=samples > batch and samples % batch // world.size < 2,
+        window=config.data.shuffle_window,
     )
-    reading = Reading(device, workers, pin=config.train.pin_memory)
-    return Loader(source.index, training_views(source, config), sampling, reading)
+
+
+def with_shuffle_window(source: TrainingData, window: int) -> TrainingData:
+    """With so many shards among which samples are shuffled, noted in the configuration."""
+    data = source.config.data.model_copy(update={"shuffle_window": window})
+    return replace(source, config=source.config.model_copy(update={"data": data}))
+
+
+def window_for(source: TrainingData, world: World) -> int:
+    """data.shuffle_window; where that is 0 and the split larger than the cache, what fits. UsageError: nothing."""
+    index, asked = source.index, source.config.data.shuffle_window
+    if asked or not is_cached(folder_of(index)) or (isinstance(index, SplitIndex) and index.features):
+        return asked
+    return window_that_fits(index, run_sampling(source, source.config, world))
 
 
 def training_views(source: TrainingData, config: RunConfig) -> Views:

@@ -28,7 +28,7 @@ from seqjepa.models.ema import cosine_tau, schedule_progress
 from seqjepa.models.pretrained import doubts, weights_note
 from seqjepa.training import checkpoint, metrics_log, run
 from seqjepa.training.checkpoint import initial_method, load_run
-from seqjepa.training.data import TrainingData, build_loader, open_training_data
+from seqjepa.training.data import TrainingData, build_loader, open_training_data, window_for, with_shuffle_window
 from seqjepa.training.distributed import World, from_main, highest, on_all, on_main, process_group
 from seqjepa.training.learner import Learner
 from seqjepa.training.loggers import check_names
@@ -80,10 +80,12 @@ def train(
         for doubt in doubts(config, source.data.mean, source.data.std, method):
             logger.warning("%s", doubt)
     widths = feature_widths(method, config, source)
-    plan = run.RunPlan(config, source.data, source.names, extend_epochs, note)
     with ExitStack() as stack:
-        loader = stack.enter_context(build_loader(source, config, world, workers, where))
         stack.enter_context(process_group(world, where, config.train.timeout_minutes))
+        source = with_shuffle_window(source, agreed_window(source, Path(out), overwrite, world))
+        config = source.config
+        plan = run.RunPlan(config, source.data, source.names, extend_epochs, note)
+        loader = stack.enter_context(on_all(world, lambda: build_loader(source, config, world, workers, where)))
         if not overwrite:
             on_main(world, lambda: run.refuse_lost_state(Path(out)))
         on_main(world, lambda: stack.enter_context(run.claimed(Path(out), plan, overwrite)))
@@ -94,6 +96,26 @@ def train(
         with watch.begin(trainer.step, trainer.learner.method):
             trainer.run(stop, watch)
         return trainer.finish()
+
+
+def agreed_window(source: TrainingData, out: Path, overwrite: bool, world: World) -> int:
+    """data.shuffle_window on all ranks, as rank 0 has it: what is asked, else what the run in `out` was begun with,
+    else what fits its cache. UsageError: nothing does."""
+    chosen = [0]
+
+    def choose() -> None:
+        there = not overwrite and (out / run.RUN).exists() and (out / run.CONFIG).exists()
+        asked = source.config.data.shuffle_window
+        chosen[0] = asked or (run.read_run_config(out).data.shuffle_window if there else window_for(source, world))
+        if chosen[0] and not asked and not there:
+            logger.warning(
+                "split %r is larger than the cache may hold: samples are shuffled among %d of its %d shards at a time "
+                "(data.shuffle_window)",
+                *(source.index.name, chosen[0], len(source.index.shard_paths)),
+            )
+
+    on_main(world, choose)
+    return highest(world, chosen)[0]
 
 
 def feature_widths(method: Method, config: RunConfig, source: TrainingData) -> dict[str, torch.Size]:

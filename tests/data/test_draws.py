@@ -44,6 +44,7 @@ def test_purposes_are_stable():
         "PROBE": 5,
         "DROPOUT": 6,
         "EVALUATION": 7,
+        "SHARDS": 8,
     }
 
 

@@ -1,0 +1,143 @@
+"""Supply: sees to it that shards of a set in a store are in the cache when a batch is read, and go when they are not.
+
+What is fetched, in which order, follows from the order of samples alone, so all ranks of a machine fetch the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from seqjepa.data.sampling import EpochOrder, Sampling, homes_of
+from shards.cache import hold
+from shards.cache_room import SIZE, in_gb, is_cached, limit_of, unclaimed
+from shards.errors import UsageError
+from shards.fetch_ahead import FetchAhead, Position, Visit, live_bytes
+from shards.metadata import read_info
+from shards.schema import ShardEntry
+from shards.split_index import ImageIndex, SplitIndex
+
+SHARE = 0.5
+"""Of what is free in the cache, that the shards take among which samples are shuffled; what remains is read ahead."""
+AHEAD = 8
+"""Shards that are fetched ahead, at least; fewer where there is no room for them."""
+
+
+class Supply:
+    """For one loader. order: of its samples. ahead: batches that are at work at the same time.
+
+    windowed  whether shards come and go: they may not stay mapped
+
+    UsageError: the cache has no room for what is read at one time.
+    """
+
+    def __init__(self, index: SplitIndex | ImageIndex, order: EpochOrder, ahead: int) -> None:
+        root = folder_of(index)
+        hold(root)
+        info, self._index, self._order, self._ahead = read_info(root), index, order, ahead
+        entries, sampling = info.splits[index.name].shards, order.sampling
+        whole, free = sum(entry.bytes for entry in entries), unclaimed(root, index.name)
+        self.windowed = whole > free
+        claim = (index.name, whole)
+        if self.windowed:
+            name = f"{index.name}-{sampling.seed}-{sampling.window}-{sampling.batch_size}-{int(sampling.shuffle)}"
+            claim = (name, self._bytes(root, entries, sampling, unclaimed(root, name)))
+        stays, on = not self.windowed, sampling.shuffle
+        self._shards = FetchAhead(root, info, index.name, self.visits, claim, stays=stays, epochs=on)
+
+    def ready(self, at: Position, table: np.ndarray, wait: bool) -> bool:
+        """Whether the shards of a plan's table are there; wait: until they are. Errors as FetchAhead.ready()."""
+        return self._shards.ready(at, np.unique(table["shard"]).tolist(), wait)
+
+    def release(self, before: Position) -> None:
+        """All batches before this one have been read."""
+        self._shards.release(before)
+
+    def close(self) -> None:
+        """Asking again begins anew."""
+        self._shards.close()
+
+    def visits(self, epoch: int) -> list[Visit]:
+        """Between which steps of an epoch each shard is read."""
+        return visits_of(self._index, self._order, epoch)
+
+    def _bytes(self, root: Path, entries: Sequence[ShardEntry], sampling: Sampling, free: int) -> int:
+        """What this reader claims: what it reads at one time, and some shards ahead."""
+        visits = self.visits(0)
+        needed = live_bytes(entries, visits, 1)
+        if needed > free:
+            shuffled = f"samples of {sampling.window or len(entries)} shards shuffled together"
+            what = shuffled if sampling.shuffle else "samples in stored order"
+            raise UsageError(
+                f"split {self._index.name!r} of {root.name} with {what} needs {in_gb(needed)} at a time, and the cache "
+                f"{root.parent} has {in_gb(free)} left of {in_gb(limit_of(root.parent))}; set {SIZE}"
+                + (", or a smaller data.shuffle_window in a new run" if sampling.shuffle else "")
+            )
+        at_work = live_bytes(entries, visits, self._ahead)
+        return min(free, at_work + AHEAD * max((entries[visit.shard].bytes for visit in visits), default=0))
+
+
+def folder_of(index: SplitIndex | ImageIndex) -> Path:
+    """The set's folder."""
+    return index.shard_paths[0].parent
+
+
+def supply_for(index: SplitIndex | ImageIndex, order: EpochOrder, ahead: int) -> Supply | None:
+    """None for a set in a folder of the user's: everything is there. UsageError as Supply."""
+    return Supply(index, order, ahead) if is_cached(folder_of(index)) else None
+
+
+def window_that_fits(index: SplitIndex | ImageIndex, sampling: Sampling) -> int:
+    """How many shards' samples are shuffled together where the cache cannot hold all; 0: it can. UsageError: not two.
+
+    The shards take half of what the cache has left, so that a machine with a smaller one can go on with the run.
+    """
+    root = folder_of(index)
+    if not is_cached(root):
+        return 0
+    entries = read_info(root).splits[index.name].shards
+    free = unclaimed(root, index.name)
+    if sum(entry.bytes for entry in entries) <= free:
+        return 0
+    window = max(1, len(np.unique(homes_of(index))) - 1)
+    while window > 1:
+        order = EpochOrder(index.name, len(index), replace(sampling, window=window), homes_of(index))
+        needed = live_bytes(entries, visits_of(index, order, 0), 1)
+        if needed <= SHARE * free:
+            return window
+        window = min(window - 1, max(1, int(window * SHARE * free / needed)))
+    largest = max(entry.bytes for entry in entries)
+    raise UsageError(
+        f"split {index.name!r} of {root.name} is larger than the cache {root.parent}, which has {in_gb(free)} left: "
+        f"too little to shuffle samples of even 2 shards of {in_gb(largest)}; set {SIZE}"
+    )
+
+
+def visits_of(index: SplitIndex | ImageIndex, order: EpochOrder, epoch: int) -> list[Visit]:
+    """Ascending. A sample's views may lie in any shard that its sequence reaches into."""
+    homes, steps, shards = homes_of(index), order.steps_of(epoch), len(index.shard_paths)
+    reach = _ends_of(index) - homes
+    steps, homes, reach = (array[steps < order.steps] for array in (steps, homes, reach))
+    found: list[Visit] = []
+    for further in range(int(reach.max(initial=0)) + 1):
+        first, last = np.full(shards, order.steps), np.full(shards, -1)
+        mine = reach >= further
+        np.minimum.at(first, homes[mine], steps[mine])
+        np.maximum.at(last, homes[mine], steps[mine])
+        used = np.flatnonzero(last >= 0)
+        found += map(
+            Visit._make, zip(first[used].tolist(), last[used].tolist(), (used + further).tolist(), strict=True)
+        )
+    return sorted(found)
+
+
+def _ends_of(index: SplitIndex | ImageIndex) -> np.ndarray:
+    """int [S]: the shard in which each sample, or the sequence that it is a part of, ends."""
+    if isinstance(index, SplitIndex) and index.sequences.joined:
+        begins = np.flatnonzero(index.chunk == 0)
+        ends = np.append(begins[1:], len(index)) - 1
+        return index.shard[ends][index.sequences.ids]
+    return index.shard

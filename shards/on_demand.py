@@ -1,0 +1,85 @@
+"""Shards of a split that is larger than the cache, one after the other, for whoever reads it without a plan.
+
+What is read in stored order is fetched a few shards ahead; after a jump the shard is waited for. A loader, which knows
+its order, has a FetchAhead of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import threading
+from pathlib import Path
+
+from shards.cache import fetch, hold, is_whole
+from shards.cache_room import in_gb, is_cached, unclaimed
+from shards.fetch_ahead import FetchAhead, Visit
+from shards.metadata import read_info
+from shards.schema import DatasetInfo
+
+log = logging.getLogger(__name__)
+
+BEHIND, AHEAD = 4, 4
+"""Shards that stay behind the newest one, as threads read at several places, and that are fetched ahead of it."""
+
+
+def fetch_or_stream(root: Path, info: DatasetInfo, split: str) -> None:
+    """All shards of a split, where there is room; else each when it is read. Errors as cache.fetch()."""
+    if not is_cached(root):
+        return
+    hold(root)
+    free, needed = unclaimed(root, split), info.splits[split].bytes
+    if needed <= free or is_whole(root, info, split):
+        fetch(root, info, [split])
+        return
+    fetch(root, info, [split], tars=False)
+    if (root, split) not in _streamed:
+        _streamed.add((root, split))
+        log.warning(
+            "split %r is larger (%s) than what the cache has left (%s): its shards are fetched when they are read",
+            *(split, in_gb(needed), in_gb(free)),
+        )
+
+
+def comes_and_goes(path: Path) -> bool:
+    """Whether this shard is there only while it is read: it may not stay open or mapped."""
+    return (path.parent, path.name.rpartition("-")[0]) in _streamed
+
+
+def bring(path: Path) -> None:
+    """The shard is there now, and for as long as those around it are read. Errors as cache.fetch()."""
+    if comes_and_goes(path) or (not path.exists() and is_cached(path.parent)):
+        _reader(os.getpid(), path.parent, path.name.rpartition("-")[0]).bring(int(path.stem.rpartition("-")[2]))
+
+
+_streamed: set[tuple[Path, str]] = set()
+
+
+class _Reader:
+    def __init__(self, root: Path, split: str) -> None:
+        info = read_info(root)
+        entries = info.splits[split].shards
+        largest = max(entry.bytes for entry in entries)
+        room = min((BEHIND + 1 + AHEAD) * largest, unclaimed(root, ""))
+        self._behind = max(0, min(BEHIND, room // largest - 1))
+        visits = [Visit(number, number, number) for number in range(len(entries))]
+        self._place = {int(entry.name.rpartition("-")[2]): number for number, entry in enumerate(entries)}
+        claim = (f"{split}-read-{os.getpid()}", room)
+        self._shards = FetchAhead(root, info, split, lambda epoch: visits, claim, epochs=False)
+        self._lock, self._at = threading.Lock(), 0
+
+    def bring(self, number: int) -> None:
+        with self._lock:
+            place = self._place[number]
+            at = max(self._at, place - self._behind) if place >= self._at else place
+            if at != self._at:  # back: everything begins anew from there
+                self._shards.release((0, at))
+                self._at = at
+        self._shards.ready((0, place), [place])
+
+
+@functools.lru_cache(maxsize=8)
+def _reader(process: int, root: Path, split: str) -> _Reader:
+    """Of this process: after a fork the threads are the parent's."""
+    return _Reader(root, split)
