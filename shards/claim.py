@@ -22,6 +22,8 @@ from shards.layout import SHARD_NAME, Layout
 from shards.lock import exclusive_file
 from shards.metadata import read_info, spec_to_json
 from shards.schema import FORMAT_NAME, DatasetInfo, Spec, features_of
+from shards.store import as_address
+from shards.store_build import StoreBuild
 from shards.workers import Worker, folder_lock, remove_dead
 
 BUILD_FORMAT = f"{FORMAT_NAME} build"
@@ -53,7 +55,7 @@ def claim_folder(layout: Layout, identity: dict[str, Any], overwrite: bool) -> t
     on another set. Nothing is written before these checks have passed.
     """
     found = inspect_folder(layout)
-    _refuse_other(layout, found, identity, overwrite)
+    _refuse_other(layout.root, found, identity, overwrite)
     if found.info and not overwrite and not _leftovers(layout):
         return None, _whole(layout, found.info)
     with _os_errors_named(layout.root):
@@ -65,6 +67,45 @@ def claim_folder(layout: Layout, identity: dict[str, Any], overwrite: bool) -> t
         others = remove_dead(layout)
         info = _settle(layout, identity, overwrite, bool(others))
         return (None, info) if info else (Worker(layout, alone=not others), None)
+
+
+def claim_store(
+    store: StoreBuild, identity: dict[str, Any], overwrite: bool
+) -> tuple[Worker | None, DatasetInfo | None]:
+    """claim_folder for a set in a store. UsageError also for `overwrite`: nothing in a store is overwritten."""
+    found = inspect_store(store)
+    if found.identity is not None and overwrite:
+        raise UsageError(
+            f"{store.address} holds a set or a build, and nothing in a store is overwritten: leave out --overwrite, "
+            "choose another address, or delete it yourself"
+        )
+    _refuse_other(store.address, found, identity, overwrite=False)
+    if found.info:
+        store.tidy()  # of what a builder left that was killed at the very end
+        return None, found.info
+    # What lies in the folder is of use for the build in the store alone.
+    stale = found.identity is None and store.layout.build.exists()
+    worker, _ = claim_folder(store.layout, identity, overwrite=stale)
+    assert worker is not None, "no dataset.json is written there"
+    try:
+        store.begin(identity, BUILD_FORMAT)
+    except BaseException:
+        worker.leave()
+        raise
+    return worker, None
+
+
+def inspect_store(store: StoreBuild) -> FolderState:
+    """What is there, without changing anything. FormatError: something that is not ours."""
+    if info := store.read_info():
+        return FolderState(identity_of(info.name, info.spec, info.classes, info.fingerprint), info)
+    return FolderState(store.read_identity())
+
+
+def inspect_place(out: Path | str) -> FolderState:
+    """What is in a folder or at an address."""
+    address = as_address(out)
+    return inspect_store(StoreBuild(address)) if address else inspect_folder(Layout(Path(out)))
 
 
 def take_back(layout: Layout) -> None:
@@ -118,15 +159,19 @@ def _is_untouched(layout: Layout) -> bool:
     return inside <= allowed and all(path == started for path in layout.workers.glob("*"))
 
 
-def _refuse_other(layout: Layout, found: FolderState, identity: dict[str, Any], overwrite: bool) -> None:
+def _refuse_other(place: Path | str, found: FolderState, identity: dict[str, Any], overwrite: bool) -> None:
     if overwrite or found.identity is None or found.identity == identity:
         return
-    if found.identity == {**identity, "build": as_recorded(layout.root, found, identity["build"])}:
+    if found.identity == {**identity, "build": as_recorded(place, found, identity["build"])}:
         return
-    raise UsageError(
-        f"{layout.root} holds another set ({differing_values(found.identity, identity)}): "
-        "choose another --out, or give --overwrite to replace it"
-    )
+    raise UsageError(f"{place} holds another set ({differing_values(found.identity, identity)}): {instead(place)}")
+
+
+def instead(place: Path | str) -> str:
+    """What to do about a place that is taken."""
+    if as_address(place):
+        return "choose another address, for nothing in a store is overwritten"
+    return "choose another --out, or give --overwrite to replace it"
 
 
 def _in_words(name: str) -> str | None:
@@ -140,8 +185,8 @@ def _in_words(name: str) -> str | None:
     }.get(key)
 
 
-def as_recorded(root: Path, found: FolderState, build: dict[str, Any]) -> dict[str, Any]:
-    """`build` as the program that finished the set in `root` would have recorded it: before sets told their content.
+def as_recorded(place: Path | str, found: FolderState, build: dict[str, Any]) -> dict[str, Any]:
+    """`build` as the program that finished the set in `place` would have recorded it: before sets told their content.
 
     What a set does not say cannot differ; a line says that it is not known. A build under way is compared whole.
     """
@@ -151,7 +196,7 @@ def as_recorded(root: Path, found: FolderState, build: dict[str, Any]) -> dict[s
     silent = [name for name, ours in build.items() if _tells(ours) and isinstance(there.get(name), dict)]
     silent = [name for name in silent if not _tells(there[name])]
     if silent:
-        log.warning("%s does not say what its source's files held: whether they are still the same is not known", root)
+        log.warning("%s does not say what its source's files held: whether they are still the same is not known", place)
     return {name: _without_content(value) if name in silent else value for name, value in build.items()}
 
 
@@ -195,7 +240,7 @@ def _settle(layout: Layout, identity: dict[str, Any], overwrite: bool, others: b
     work there.
     """
     found = inspect_folder(layout)
-    _refuse_other(layout, found, identity, overwrite)
+    _refuse_other(layout.root, found, identity, overwrite)
     if found.info and not overwrite:
         if not others:
             tidy(layout)

@@ -159,7 +159,15 @@ def this_process() -> bytes:
 
 def is_running(path: Path) -> bool | None:
     """Whether the process is that `path` names, as this_process does. None: it is of another machine, or unknown."""
-    owner = _owner(path)
+    return _runs(_owner(path))
+
+
+def runs_here(line: bytes) -> bool | None:
+    """The same of what this_process gave."""
+    return _runs(_owner_of(line.decode(errors="replace")))
+
+
+def _runs(owner: tuple[str, int, str] | None) -> bool | None:
     return _started(owner[1]) == owner[2] if owner and owner[0] == _host() else None
 
 
@@ -176,9 +184,16 @@ def _other(path: Path) -> str:
 
 def _owner(path: Path) -> tuple[str, int, str] | None:
     try:
-        host, pid, started = path.read_text(encoding="utf-8", errors="replace").split()
+        return _owner_of(path.read_text(encoding="utf-8", errors="replace"))
+    except FileNotFoundError:
+        return None
+
+
+def _owner_of(line: str) -> tuple[str, int, str] | None:
+    try:
+        host, pid, started = line.split()
         return host, int(pid), started
-    except (FileNotFoundError, ValueError):
+    except ValueError:
         return None
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.metadata
-import itertools
 import logging
 import os
 import re
@@ -23,8 +22,7 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextvars import ContextVar
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -40,9 +38,6 @@ SECONDS_BETWEEN_LOOKS = 5.0
 """At what a cluster has: nodes come and go."""
 SECONDS_TO_ANSWER = 10.0
 PACKAGES = ("seqjepa", "numpy", "pyarrow", "pillow", "simplejpeg")
-
-
-CLUSTER: ContextVar[RayCluster | None] = ContextVar("cluster", default=None)
 
 
 @dataclass(frozen=True)
@@ -88,10 +83,7 @@ def ray_cluster(address: str | None) -> Iterator[RayCluster]:
 
 @contextlib.contextmanager
 def engine_of(name: str, address: str | None) -> Iterator[RayCluster | None]:
-    """What --engine and --address ask for, which inside is CLUSTER: None is this machine alone.
-
-    UsageError: what is not allowed.
-    """
+    """What --engine and --address ask for: None is this machine alone. UsageError: what is not allowed."""
     if name not in ("local", "ray"):
         raise UsageError(f"--engine is {name!r}; allowed are local and ray")
     if name == "local":
@@ -100,11 +92,7 @@ def engine_of(name: str, address: str | None) -> Iterator[RayCluster | None]:
         yield None
         return
     with ray_cluster(address) as cluster:
-        token = CLUSTER.set(cluster)
-        try:
-            yield cluster
-        finally:
-            CLUSTER.reset(token)
+        yield cluster
 
 
 def _knock(address: str | None) -> None:
@@ -168,51 +156,34 @@ class RayCluster:
     def map_actors(
         self,
         make: Callable[[], Callable[[Item], Result]],
-        items: Iterable[Item],
+        items: Sequence[Item],
         name: Callable[[Item], str],
         *,
         gpus: int = 0,
         cpus: int = 1,
-        most: int | None = None,
     ) -> Iterator[Result]:
         """make()(item) of every item, over actors that call make() once, as they are ready.
 
-        gpus, cpus  of each actor; there are as many as the cluster has room for, and no more than `most`. An item is
-        taken when there is an actor for it
+        gpus, cpus  of each actor; there are as many as the cluster has room for, and no more than items
 
         Raises as map_tasks, and UsageError where not one actor fits.
         """
         crew = _Crew(self._setting, make, {"num_gpus": gpus, "num_cpus": cpus})
-        coming, again, lost = iter(items), deque[Item](), Counter[str]()
-        again.extend(itertools.islice(coming, 1))  # with nothing to do, nobody is called
+        todo, lost = deque(items), Counter[int]()
         try:
-            more = bool(again)
-            while more or again or crew.busy:
-                crew.grow(min(self._fitting(gpus, cpus), most or sys.maxsize))
-                while crew.free and (again or more):
-                    item = again.popleft() if again else next(coming, crew)
-                    if item is crew:
-                        more = False
-                    else:
-                        crew.give(item, name(item))  # pyright: ignore[reportArgumentType] it is no crew
-                if not (more or again or crew.busy):
-                    break
+            while todo or crew.busy:
+                crew.grow(min(self._fitting(gpus, cpus), len(todo) + len(crew.busy)))
+                crew.give(todo)
                 for item, result in crew.wait():
                     if not isinstance(result, _Lost):
                         yield _taken(result)
                         continue
-                    lost[name(item)] += 1
-                    if lost[name(item)] > RETRIES:
+                    lost[id(item)] += 1
+                    if lost[id(item)] > RETRIES:
                         raise FailureError(_lost_line(name(item)))
-                    again.append(item)
+                    todo.appendleft(item)
         finally:
             crew.end()
-
-    def device(self, asked: str) -> str:
-        """cpu or cuda, of --device. UsageError: a certain GPU, which Ray itself deals out."""
-        if asked not in ("auto", "cpu", "cuda"):
-            raise UsageError(f"--device {asked} with --engine ray: allowed are auto, cpu and cuda; Ray deals GPUs out")
-        return asked if asked != "auto" else "cuda" if self.count("GPU") else "cpu"
 
     def _has_room(self, under_way: Collection[tuple[str, int]]) -> bool:
         cores, memory = int(self.count("CPU")), self.count("object_store_memory")
@@ -261,20 +232,18 @@ class _Crew:
     busy: dict[Any, tuple[Any, Any]] = field(default_factory=dict)
     free: list[Any] = field(default_factory=list)
     lost_starts: int = 0
-    shared: Any = None  # `make`, which may bring a model's weights, once for all
 
     def grow(self, wanted: int) -> None:
         import ray
 
-        self.shared = self.shared or ray.put(self.make)
         for _ in range(wanted - len(self.starting) - len(self.busy) - len(self.free)):
-            actor = ray.remote(**self.needs)(_Member).remote(self.setting, self.shared)
+            actor = ray.remote(**self.needs)(_Member).remote(self.setting, self.make)
             self.starting[actor.ready.remote()] = actor
 
-    def give(self, item: Any, said: str) -> None:
-        """To one that is free."""
-        actor = self.free.pop()
-        self.busy[actor.do.remote(item, said)] = actor, item
+    def give(self, todo: deque[Any]) -> None:
+        while todo and self.free:
+            actor, item = self.free.pop(), todo.popleft()
+            self.busy[actor.do.remote(item)] = actor, item
 
     def wait(self) -> list[tuple[Any, Any]]:
         """(item, result) of what has ended; [] after a while in which nothing has."""
@@ -319,9 +288,9 @@ class _Member:
     def ready(self) -> Any:
         return _guarded(self._begin, "")
 
-    def do(self, item: Any, said: str) -> Any:
+    def do(self, item: Any) -> Any:
         assert self._work is not None, "ready() comes first"
-        return _guarded(functools.partial(self._work, item), said)
+        return _guarded(functools.partial(self._work, item), "")
 
     def _begin(self) -> None:
         _settle(self._setting)

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shards.claim import claim_folder, identity_of, tidy
+from shards.claim import claim_folder, claim_store, identity_of, tidy
 from shards.describe import data_card
 from shards.errors import FailureError, FormatError, UsageError
 from shards.files import disk_full_named, sha256_of_bytes, sha256_of_file, write_atomic
@@ -29,6 +29,8 @@ from shards.metadata import info_to_bytes, spec_from_json
 from shards.schema import DatasetInfo, Spec, SplitInfo, features_of
 from shards.shard_writer import ShardPart, ShardWriter, damaged_parts, new_part, new_parts, read_rows
 from shards.stats import PixelStats
+from shards.store import as_address
+from shards.store_build import StoreBuild, made_in
 from shards.workers import folder_lock, overtaken, remove_dead, unclaimed
 
 if TYPE_CHECKING:
@@ -61,7 +63,9 @@ class SetBuilder:
         fingerprint: dict[str, Any],
         overwrite: bool = False,
     ) -> None:
-        self.layout, self.name, self.classes = Layout(Path(out)), name, tuple(classes)
+        address = as_address(out)
+        self.store = StoreBuild(address) if address else None
+        self.layout, self.name, self.classes = Layout(made_in(out)), name, tuple(classes)
         self.overwrite = overwrite
         identity = identity_of(name, spec, self.classes, fingerprint)
         self.spec = spec_from_json(spec.kind, identity)
@@ -70,13 +74,25 @@ class SetBuilder:
         self._parts: dict[str, ShardPart] = {}  # finished, as far as we have looked
         self._checked: set[str] = set()  # of these, whose bytes we have written or hashed
         with self._disk_full_named():
-            self._worker, self.info = claim_folder(self.layout, identity, overwrite)
-        if self._worker:
-            self.layout = self._worker.layout
-            self._look()
-            if self._worker.alone:
-                self.check()
-                self._remove_unfinished()
+            if self.store:
+                self._worker, self.info = claim_store(self.store, identity, overwrite)
+            else:
+                self._worker, self.info = claim_folder(self.layout, identity, overwrite)
+            if self._worker:
+                self.layout = self._worker.layout
+                self._begin()
+
+    def _begin(self) -> None:
+        """What was finished before; all of it is checked, unless others are at work here."""
+        assert self._worker is not None, "open"
+        if self.store:
+            self.store.fetch_finished(self.layout, at_once=True)
+        self._look()
+        if self._worker.alone:
+            self.check()
+            self._remove_unfinished()
+            if self.store:
+                self.store.send_rest(self.layout, self._parts)
 
     @property
     def complete(self) -> bool:
@@ -116,30 +132,37 @@ class SetBuilder:
         missing = set(names) - self.done()
         with contextlib.suppress(UsageError), folder_lock(self.layout, patience=0):
             remove_dead(replace(self.layout, worker=""))
-        if self._worker.overtaken:
+        if self.overtaken:
             raise overtaken(self.layout)
-        if not missing or unclaimed(self.layout, missing):
+        if not missing or (not self.store and unclaimed(self.layout, missing)):
             return False
         time.sleep(WAIT_SECONDS)
-        return True
+        return self.store is None  # whether a lease is old is seen by whoever asks for it
 
     @property
     def overtaken(self) -> bool:
         """Whether others have finished the set, or taken this builder for dead: then what fails is not its fault."""
-        return self._worker is not None and self._worker.overtaken
+        in_store = self.store is not None and self.store.finished
+        return self._worker is not None and (in_store or self._worker.overtaken)
 
     def forget(self, names: Sequence[str]) -> None:
         """Takes finished shards of an unfinished set back: they are to be written again."""
         for name in names:
             if self._parts.pop(name, None):
                 self._checked.discard(name)
+                if self.store:
+                    self.store.forget(name)
                 self.layout.shard(name).unlink(missing_ok=True)
                 self.layout.part(name).unlink(missing_ok=True)
 
     def check(self) -> list[str]:
         """Hash the finished shards that we have not written ourselves; names of the damaged ones, which are removed."""
+        self._skip_sent()
         parts = [part for name, part in sorted(self._parts.items()) if name not in self._checked]
         damaged = [part.entry.name for part in damaged_parts(self.layout, parts)]
+        if damaged:
+            self._skip_sent()  # another builder may have sent one meanwhile, and let go of its tar
+            damaged = [name for name in damaged if name not in self._checked]
         self._checked |= {part.entry.name for part in parts}
         for name in damaged:
             if self._worker and self._claim(name):
@@ -205,6 +228,8 @@ class SetBuilder:
         if self._worker:
             self._worker.leave()
             self._worker = None
+        if self.store:
+            self.store.leave()
 
     def __enter__(self) -> SetBuilder:
         return self
@@ -212,28 +237,27 @@ class SetBuilder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @property
-    def build(self) -> str:
-        """A digest of the identity of the set that is built."""
-        return self._build
-
-    def adopt(self, part: ShardPart) -> None:
-        """A shard that was claimed here and finished through one of our hands (hand.py)."""
-        self._commit(part)
-
     def _claim(self, name: str) -> bool:
         assert self._worker is not None, "open"
         with self._disk_full_named():
-            return self._worker.claim(name)
+            ours = self._worker.claim(name)
+        if ours and self.store and not self.store.claim(name):
+            self._worker.release(name)
+            return False
+        return ours
 
     def _commit(self, part: ShardPart) -> None:
         self._parts[part.entry.name] = part
         self._checked.add(part.entry.name)
+        if self.store:
+            self.store.publish(self.layout, part.entry.name)
         self._release(part.entry.name)
 
     def _release(self, name: str) -> None:
         if self._worker:
             self._worker.release(name)
+        if self.store:
+            self.store.release(name)
 
     def _remove_unfinished(self) -> None:
         """Whatever has a part but is not finished must not lie there under a final name."""
@@ -244,11 +268,19 @@ class SetBuilder:
 
     def _look(self) -> None:
         """What was finished since we last looked, and what was taken back."""
+        if self.store:
+            self.store.fetch_finished(self.layout)
         there = set(os.listdir(self.layout.root))
         for name in [name for name in self._parts if f"{name}.tar" not in there]:
             del self._parts[name]
             self._checked.discard(name)
         self._parts |= {part.entry.name: part for part in new_parts(self.layout, self._build, self._parts)}
+
+    def _skip_sent(self) -> None:
+        """The tars of shards that are in a store are not here to be checked."""
+        if self.store:
+            self.store.fetch_finished(self.layout, at_once=True)
+            self._checked |= self.store.sent
 
     def _is_finished(self, name: str) -> bool:
         if name not in self._parts and (part := new_part(self.layout, self._build, name)):
@@ -301,7 +333,11 @@ class SetBuilder:
         card = data_card(draft).encode()
         info = replace(draft, readme_sha256=sha256_of_bytes(card))
         write_atomic(self.layout.readme, card, self.layout.tmp)
-        write_atomic(self.layout.info, info_to_bytes(info), self.layout.tmp)
+        if self.store:  # dataset.json is written there alone
+            self.store.send_rest(self.layout, self._parts)
+            self.store.finish(self.layout, info)
+        else:
+            write_atomic(self.layout.info, info_to_bytes(info), self.layout.tmp)
         return info
 
 

@@ -12,10 +12,10 @@ from pipelines.build.encode import Fit, JpegSetting
 from pipelines.sources import Source
 from pipelines.sources.choose import RULE
 from pipelines.sources.decode import LARGEST_SIDE
-from shards.claim import as_recorded, differing_values, inspect_folder
+from shards.claim import as_recorded, differing_values, inspect_place, instead
 from shards.errors import UsageError
-from shards.layout import Layout
 from shards.schema import Encoding
+from shards.store import as_address
 
 
 @dataclass(frozen=True)
@@ -98,13 +98,13 @@ def look_first(out: Path, request: dict[str, Any], overwrite: bool) -> bool:
 
     SetBuilder checks the same and more, but it needs to know the source first, which takes long.
     """
-    found = inspect_folder(Layout(out))
+    found = inspect_place(out)
     if overwrite or found.identity is None:
         return False
     build = found.identity.get("build", {})
     there = {name: build[name] for name in request if name in build}
     if there != request and there != as_recorded(out, found, request):
         raise UsageError(
-            f"{out} holds another set ({differing_values(there, request)}): choose another --out, or give --overwrite"
+            f"{as_address(out) or out} holds another set ({differing_values(there, request)}): {instead(out)}"
         )
     return found.info is not None

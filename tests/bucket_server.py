@@ -14,11 +14,14 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape, unescape
 
 import pytest
+
+from shards import cache, store_build, writer
 
 Dialect = Literal["s3", "gs", "az"]
 BUCKET, ACCOUNT = "bucket", "account"
@@ -61,12 +64,13 @@ class Bucket:
             return 204 if self.objects.pop(key, None) is not None else 404
 
     def tag(self, key: str) -> str:
-        return f'"{sha256(self.objects[key]).hexdigest()[:16]}-{self.writes[key]}"'
+        return f'"{sha256(self.objects[key]).hexdigest()[:16]}-{self.writes.get(key, 1)}"'
 
 
 def _handler(bucket: Bucket) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # or each answer waits 40 ms for the body to follow its head
 
         def _key(self) -> str:
             path = unquote(urlsplit(self.path).path).lstrip("/")
@@ -84,8 +88,8 @@ def _handler(bucket: Bucket) -> type[BaseHTTPRequestHandler]:
         def _about(self, key: str) -> dict[str, str]:
             return {
                 "ETag": bucket.tag(key),
-                "Last_Modified": formatdate(1_700_000_000 + bucket.writes[key], usegmt=True),
-                "x_goog_generation": str(bucket.writes[key]),
+                "Last_Modified": formatdate(1_700_000_000 + bucket.writes.get(key, 1), usegmt=True),
+                "x_goog_generation": str(bucket.writes.get(key, 1)),
             }
 
         def do_PUT(self) -> None:
@@ -191,3 +195,20 @@ def _environment(dialect: Dialect, endpoint: str) -> dict[str, str]:
                    "private_key_id": ""}  # fmt: skip
         return {"GOOGLE_SERVICE_ACCOUNT_KEY": json.dumps(account)}
     return {"AZURE_STORAGE_ACCOUNT_NAME": ACCOUNT, "AZURE_SKIP_SIGNATURE": "true", "AZURE_ENDPOINT": f"{endpoint}"}
+
+
+def on_machine(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each machine has a cache of its own, where shards are made."""
+    monkeypatch.setenv(cache.FOLDER, str(tmp_path / name / "shards"))
+    cache._mirror.cache_clear()
+    for module, seconds in ((store_build, "LOOK_SECONDS"), (writer, "WAIT_SECONDS")):
+        monkeypatch.setattr(module, seconds, 0.0)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def objects_of(bucket: Bucket, address: str) -> dict[str, bytes]:
+    prefix = address.removeprefix(f"{bucket.address}/") + "/"
+    return {key.removeprefix(prefix): data for key, data in sorted(bucket.objects.items()) if key.startswith(prefix)}

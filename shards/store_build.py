@@ -1,0 +1,175 @@
+"""A set that is built in a store: shards are made in a folder of the cache, and sent as soon as they are finished.
+
+    _meta/build.json              what is being built, as in a folder (claim.py)
+    _meta/claims/NAME             a lease: who is writing that shard (store_lease.py)
+    NAME.tar                      a finished shard, created once
+    _meta/parts/NAME.json, .parquet   what its builder noted, and its rows of the index; the latter says that it is done
+    …, _meta/dataset.json         last; then parts, claims and build.json go
+
+In the folder a shard that was sent, or that another machine has finished, is a file of its size that takes no space.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from shards.cache import cache_folder
+from shards.errors import FormatError, UsageError
+from shards.files import sha256_of_bytes, write_atomic
+from shards.json_fields import json_object, take
+from shards.layout import SHARD_NAME, Layout
+from shards.metadata import MAX_JSON, info_from_bytes, info_to_bytes
+from shards.schema import DatasetInfo
+from shards.store import INFO, as_address
+from shards.store_lease import Leases
+from shards.store_write import StoreWriter, open_writable
+
+BUILD, PARTS, CLAIMS = "_meta/build.json", "_meta/parts", "_meta/claims"
+LOOK_SECONDS = 2.0  # between two listings of what others have finished
+MAX_PART = 1 << 30
+
+
+def staging_folder(address: str) -> Path:
+    """Where the shards of a set at that address are made on this machine."""
+    return cache_folder().parent / "building" / sha256_of_bytes(address.rstrip("/").encode())[:16]
+
+
+def made_in(out: str | Path) -> Path:
+    """The folder in which a set's shards are written first: `out`, or of an address its staging folder."""
+    address = as_address(out)
+    return staging_folder(address) if address else Path(out)
+
+
+class StoreBuild:
+    """One builder's side of a set in a store, from construction to leave().
+
+    layout    of the folder where shards are made
+    sent      names of the shards that are finished in the store, as far as we have looked
+    finished  whether the whole set was there when we looked last
+    """
+
+    def __init__(self, address: str) -> None:
+        self.store: StoreWriter = open_writable(address)
+        self.address = self.store.address
+        self.layout = Layout(staging_folder(self.address))
+        self.sent: set[str] = set()
+        self.finished = False
+        self._leases: Leases | None = None
+        self._looked = 0.0
+
+    def read_info(self) -> DatasetInfo | None:
+        """None: the set is not finished. FormatError: what is there is no dataset.json of ours."""
+        data = self._read(INFO)
+        return None if data is None else info_from_bytes(data, f"{self.address}/{INFO}")
+
+    def read_identity(self) -> dict[str, Any] | None:
+        """Of a build under way. FormatError: what is there is no build.json of ours."""
+        data = self._read(BUILD)
+        return None if data is None else take(json_object(data, f"{self.address}/{BUILD}"), "identity", dict)
+
+    def begin(self, identity: dict[str, Any], build_format: str) -> None:
+        """The store is this build's from now on. UsageError: it holds other things than a build of ours."""
+        if not self.store.create_if_absent(BUILD, json.dumps({"format": build_format, "identity": identity}).encode()):
+            there = self.read_identity()
+            if there is not None and there != identity:
+                raise UsageError(f"another build has just begun at {self.address}: choose another --out")
+        self._leases = Leases(self.store, CLAIMS)
+
+    def claim(self, name: str) -> bool:
+        assert self._leases is not None, "begun"
+        return self._leases.take(name)
+
+    def release(self, name: str) -> None:
+        if self._leases:
+            self._leases.release(name)
+
+    def publish(self, layout: Layout, name: str) -> None:
+        """A shard that is finished in the folder: sent, then let go of there."""
+        tar = layout.shard(name)
+        self.store.create(f"{name}.tar", tar.read_bytes())
+        note = layout.parts / f"{name}.json"
+        for path in (note, layout.part(name)):
+            if path.exists():
+                self.store.put(f"{PARTS}/{path.name}", path.read_bytes())
+        self.sent.add(name)
+        _hollow(tar, tar.stat().st_size, layout.tmp)
+
+    def fetch_finished(self, layout: Layout, at_once: bool = False) -> None:
+        """What others have finished, into the folder: their parts and notes, and files that stand for their tars."""
+        if not at_once and time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        there = self.store.names()
+        self._looked = time.monotonic()
+        for path in there:
+            folder, _, file = path.rpartition("/")
+            name = file.removesuffix(".parquet")
+            if folder == PARTS and name != file and SHARD_NAME.fullmatch(name) and name not in self.sent:
+                self._fetch(layout, name, there)
+        if INFO in there:
+            self.finished = True
+
+    def _fetch(self, layout: Layout, name: str, there: dict[str, int]) -> None:
+        tar = layout.shard(name)
+        if f"{name}.tar" in there and not layout.part(name).exists():
+            _hollow(tar, there[f"{name}.tar"], layout.tmp)
+            for path in (layout.parts / f"{name}.json", layout.part(name)):
+                data = self._read(f"{PARTS}/{path.name}") if f"{PARTS}/{path.name}" in there else None
+                if data is not None:
+                    write_atomic(path, data, layout.tmp)
+        self.sent.add(name)
+
+    def send_rest(self, layout: Layout, names: Collection[str]) -> None:
+        """Shards that are finished in the folder, and were not sent: their builder was killed in between."""
+        for name in sorted(set(names) - self.sent):
+            self.publish(layout, name)
+
+    def forget(self, name: str) -> None:
+        self.sent.discard(name)
+        self.store.delete([f"{PARTS}/{name}.parquet", f"{PARTS}/{name}.json", f"{name}.tar"])
+
+    def finish(self, layout: Layout, info: DatasetInfo) -> None:
+        """Everything but the shards; dataset.json last. UsageError: another set is there."""
+        files = [layout.readme, *(layout.root / split.index for split in info.splits.values())]
+        files += [layout.encoder] if layout.encoder.exists() else []
+        for path in files:
+            self.store.create(path.relative_to(layout.root).as_posix(), path.read_bytes())
+        self.store.create(INFO, info_to_bytes(info))
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Removes what only a build needs, build.json last, in the store and in the cache."""
+        names = [*self.store.names(PARTS), *self.store.names(CLAIMS), BUILD]
+        self.store.delete(names)
+        shutil.rmtree(self.layout.root, ignore_errors=True)
+
+    def take_back(self) -> None:
+        """Of a build that has no shard yet: what makes the place ours, unless someone else is at work there."""
+        if not self.store.names(PARTS) and not self.store.names(CLAIMS):
+            self.store.delete([BUILD])
+            shutil.rmtree(self.layout.root, ignore_errors=True)
+
+    def leave(self) -> None:
+        """Gives up what is claimed. Idempotent."""
+        if self._leases:
+            self._leases.leave()
+            self._leases = None
+
+    def _read(self, name: str) -> bytes | None:
+        try:
+            return self.store.folder.read(name, MAX_PART if name.startswith(PARTS) else MAX_JSON)
+        except FormatError:  # it is not there
+            return None
+
+
+def _hollow(path: Path, size: int, folder: Path) -> None:
+    """A file of that size without a block on the disk, in the place of what is there. folder: for temporary files."""
+    made = folder / f"{path.name}.hollow"
+    with open(made, "wb") as file:
+        file.truncate(size)
+    os.replace(made, path)

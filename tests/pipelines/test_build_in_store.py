@@ -1,0 +1,103 @@
+"""Commands whose --out is an address."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bucket_server import Bucket, files_of, objects_of, on_machine, serving_bucket
+from python_path import python_path
+from small_images import make_folder
+from typer.testing import CliRunner
+
+import cli
+from pipelines.build.images import shard_images
+from pipelines.sources import open_source
+from shards.store_build import staging_folder
+
+SPLITS = ("train", "val")
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Bucket]:
+    with serving_bucket(monkeypatch) as bucket:
+        on_machine("one", tmp_path, monkeypatch)
+        yield bucket
+
+
+def test_a_command_writes_to_an_address(bucket: Bucket, tmp_path: Path) -> None:
+    source = make_folder(tmp_path / "photos", [f"{s}/{c}/{n}.png" for s in SPLITS for c in "ab" for n in "12"])
+    command = ["shard", "folder", "--source", str(source), "--size", "16", "--samples-per-shard", "3", "--workers", "0"]
+
+    def run(out: object, *more: str):
+        return CliRunner().invoke(cli.seqjepa_data_app, [*command, "--out", str(out), *more])
+
+    address = f"{bucket.address}/sets/photos"
+    made = run(address)
+    assert made.exit_code == 0, made.output
+    assert run(tmp_path / "set").exit_code == 0
+    assert objects_of(bucket, address) == files_of(tmp_path / "set")
+    again = run(address)
+    assert again.exit_code == 0, again.output
+    other = run(address, "--limit", "2")
+    assert (other.exit_code, other.output.count("\n")) == (2, 1)
+    assert "choose another address" in other.output
+
+
+def test_bad_input_leaves_nothing(bucket: Bucket, tmp_path: Path) -> None:
+    source = make_folder(tmp_path / "photos", ["a/1.png", "b/2.png"])
+    (source / "a" / "1.png").write_bytes(b"no image")
+    command = ["shard", "folder", "--source", source, "--size", "16", "--workers", "0"]
+    done = CliRunner().invoke(
+        cli.seqjepa_data_app, [str(word) for word in [*command, "--out", f"{bucket.address}/one"]]
+    )
+    assert done.exit_code == 2, done.output
+    assert not bucket.objects
+    assert not staging_folder(f"{bucket.address}/one").exists()
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from pipelines.build import images
+from pipelines.sources import open_source
+make = images.to_sample
+def slowly(item, job):
+    time.sleep(0.01)
+    return make(item, job)
+images.to_sample = slowly
+images.shard_images(open_source("folder", sys.argv[1]), Path(sys.argv[2]), samples_per_shard=2, workers=0)
+"""
+KILLS = 50
+
+
+@pytest.mark.slow
+def test_fifty_kills_at_random_moments_leave_the_same_set(bucket: Bucket, tmp_path: Path) -> None:
+    """Two builders at a time, each in a process of its own; no reader sees a set before it is whole."""
+    names = [f"{split}/{label}/{number:02}.png" for split in SPLITS for label in "ab" for number in range(12)]
+    source, rng, killed, number = make_folder(tmp_path / "photos", names), random.Random(0), 0, 0
+    shard_images(open_source("folder", source), tmp_path / "set", samples_per_shard=2, workers=0)
+    whole = files_of(tmp_path / "set")
+    while killed < KILLS:
+        address = f"{bucket.address}/set-{number}"
+        number += 1
+        command = [sys.executable, "-c", SCRIPT, str(source), address]
+        env = {**os.environ, "PYTHONPATH": python_path()}
+        while "_meta/dataset.json" not in objects_of(bucket, address):
+            builders = [subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) for _ in range(2)]
+            time.sleep(rng.uniform(0.5, 4.0))
+            for builder in builders:
+                killed += builder.poll() is None
+                builder.kill()
+                builder.wait()
+            there = objects_of(bucket, address)
+            assert "_meta/dataset.json" not in there or {name: there.get(name) for name in whole} == whole
+        subprocess.run(command, env=env, check=True, stderr=subprocess.PIPE)  # what a kill at the very end left, goes
+        assert objects_of(bucket, address) == whole
+    assert max(count for key, count in bucket.writes.items() if key.endswith(".tar")) == 1

@@ -1,0 +1,222 @@
+"""Sets that are built in a store: the objects are a folder's files, whoever builds them and however often they die."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from bucket_server import Bucket, files_of, objects_of, on_machine, serving_bucket
+from shard_sets import PLAN, build, builder, sample_of
+
+from shards import store_build, store_lease
+from shards.errors import FormatError, UsageError
+from shards.reader import ShardSet
+from shards.stats import PixelStats
+from shards.store import INFO
+from shards.store_build import StoreBuild, staging_folder
+from shards.store_write import StoreWriter
+from shards.verify import verify
+from shards.writer import SetBuilder
+
+NAMES = [f"{split}-{shard:06d}" for split, shards in PLAN.items() for shard in range(shards)]
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture(params=["s3", "gs", "az"])
+def any_bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Bucket]:
+    with serving_bucket(monkeypatch, request.param) as bucket:
+        on_machine("one", tmp_path, monkeypatch)
+        yield bucket
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Bucket]:
+    with serving_bucket(monkeypatch) as bucket:
+        on_machine("one", tmp_path, monkeypatch)
+        yield bucket
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("whole") / "set"
+    build(folder)
+    return files_of(folder)
+
+
+@pytest.mark.parametrize("flavour", ["raw", "features", "maps-log8"])
+def test_the_objects_are_a_folders_files(any_bucket: Bucket, tmp_path: Path, flavour: str) -> None:
+    build(tmp_path / "set", flavour)
+    address = f"{any_bucket.address}/sets/one"
+    info = build(address, flavour)  # type: ignore[arg-type]
+    assert objects_of(any_bucket, address) == files_of(tmp_path / "set")
+    assert not staging_folder(address).exists()
+    assert ShardSet.open(address).info == info
+    assert verify(address).ok
+    writes = dict(any_bucket.writes)
+    assert build(address, flavour) == info  # type: ignore[arg-type]  it is finished
+    assert any_bucket.writes == writes
+
+
+def test_a_shard_leaves_the_disk_when_it_is_sent(bucket: Bucket) -> None:
+    address = f"{bucket.address}/one"
+    with builder(address) as target:  # type: ignore[arg-type]
+        for number in range(2):
+            write(target, "train", number)
+        root = staging_folder(address)
+        assert sorted(path.stem for path in root.glob("*.tar")) == NAMES[:2]
+        assert sum(512 * path.stat().st_blocks for path in root.glob("*.tar")) == 0
+        assert [key for key in objects_of(bucket, address) if key.endswith(".tar")] == [f"{n}.tar" for n in NAMES[:2]]
+        with pytest.raises(FormatError, match=r"_meta/dataset\.json is not there"):
+            ShardSet.open(address)
+
+
+def write(target: SetBuilder, split: str, number: int) -> None:
+    with target.open_shard(split, number) as shard:
+        for row in range(3):
+            sample, pixels = sample_of(split, number, row)
+            shard.add(sample, PixelStats.of(pixels, pixels // 2 * 2))
+
+
+def dying(monkeypatch: pytest.MonkeyPatch, at: int, after: bool) -> None:
+    """The builder's process dies before, or after, its at-th change of the store."""
+    counter = itertools.count()
+
+    def patched(original: Callable) -> Callable:
+        def change(self: StoreWriter, *args: object) -> object:
+            number = next(counter)
+            if number == at and not after:
+                raise Killed
+            result = original(self, *args)
+            if number == at:
+                raise Killed
+            return result
+
+        return change
+
+    for name in ("create_if_absent", "put", "delete"):
+        monkeypatch.setattr(StoreWriter, name, patched(getattr(StoreWriter, name)))
+
+
+EVERY = pytest.param(1, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("after", "moves"), list(itertools.product((False, True), repeat=2)))
+@pytest.mark.parametrize("step", [7, EVERY])
+def test_killed_at_any_change_it_goes_on(
+    bucket: Bucket,
+    whole: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    after: bool,
+    moves: bool,
+    step: int,
+) -> None:
+    """On the same machine, or on another one, where the lease of the dead is waited for."""
+    monkeypatch.setattr(store_lease, "LEASE_SECONDS", 0.0)
+    for at in itertools.count(2 * after + moves, step):
+        address = f"{bucket.address}/set-{at}"
+        on_machine("one", tmp_path, monkeypatch)
+        with monkeypatch.context() as patch:
+            dying(patch, at, after)
+            patch.setattr(store_lease, "_leave", lambda _, held, ended, pid: ended.set())  # the dead give nothing up
+            try:
+                build(address)  # type: ignore[arg-type]
+            except Killed:
+                done = False
+            else:
+                done = True
+        if done:
+            break
+        there = objects_of(bucket, address)
+        if INFO in there:
+            assert {name: there[name] for name in whole} == whole
+        else:
+            with pytest.raises(FormatError):
+                ShardSet.open(address)
+        if moves:
+            on_machine("two", tmp_path, monkeypatch)
+        finish(address)
+        assert objects_of(bucket, address) == whole, at
+    assert at >= 4 * len(NAMES)
+
+
+def finish(address: str) -> None:
+    """As build, with what others claim asked for again."""
+    with builder(address) as target:  # type: ignore[arg-type]
+        while not target.complete and not target.done().issuperset(NAMES):
+            for name in target.claims(NAMES):
+                split, _, number = name.partition("-")
+                write(target, split, int(number))
+        if not target.complete:
+            target.finish({"command": "tests"})
+
+
+def test_two_machines_share_the_shards(
+    bucket: Bucket, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = f"{bucket.address}/shared"
+    one = builder(address)  # type: ignore[arg-type]
+    on_machine("two", tmp_path, monkeypatch)
+    two = builder(address)  # type: ignore[arg-type]
+    assert one.layout.root != two.layout.root
+    ours = next(one.claims(NAMES))
+    theirs = list(two.claims(NAMES))
+    assert [ours, *theirs] == NAMES
+    assert list(one.claims(NAMES[1:])) == []
+    for target, names in ((one, [ours]), (two, theirs)):
+        for name in names:
+            split, _, number = name.partition("-")
+            write(target, split, int(number))
+    assert one.done() == two.done() == set(NAMES)
+    two.finish({"command": "tests"})
+    assert objects_of(bucket, address) == whole
+    one.done()
+    assert one.overtaken
+    one.close()
+    two.close()
+    assert max(count for key, count in bucket.writes.items() if key.endswith(".tar")) == 1
+    assert objects_of(bucket, address) == whole
+
+
+def test_what_is_there_is_never_overwritten(bucket: Bucket) -> None:
+    address = f"{bucket.address}/one"
+    build(address)  # type: ignore[arg-type]
+    before = dict(bucket.objects)
+    with pytest.raises(UsageError, match=r"s3://bucket/one holds .* \(seed: 0 there, 1 here\): choose another a"):
+        build(address, seed=1)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="nothing in a store is overwritten"):
+        build(address, seed=1, overwrite=True)  # type: ignore[arg-type]
+    bucket.put("two/_meta/dataset.json", b"{}", create=True)
+    with pytest.raises(FormatError, match=r"dataset\.json"):
+        build(f"{bucket.address}/two")  # type: ignore[arg-type]
+    del bucket.objects["two/_meta/dataset.json"]
+    assert bucket.objects == before
+
+
+def test_a_build_under_way_of_another_set_is_refused(bucket: Bucket) -> None:
+    address = f"{bucket.address}/one"
+    with builder(address) as target:  # type: ignore[arg-type]
+        write(target, "train", 0)
+    with pytest.raises(UsageError, match="seed: 0 there, 1 here"):
+        builder(address, seed=1)  # type: ignore[arg-type]
+
+
+def test_what_was_deleted_in_the_store_is_made_again(bucket: Bucket, whole: dict[str, bytes]) -> None:
+    """What lies in the cache then stands for shards that are nowhere."""
+    address = f"{bucket.address}/one"
+    with builder(address) as target:  # type: ignore[arg-type]
+        write(target, "train", 0)
+    bucket.objects.clear()
+    build(address)  # type: ignore[arg-type]
+    assert objects_of(bucket, address) == whole
+
+
+def test_a_place_to_build_is_one_for_all_spellings() -> None:
+    assert staging_folder("s3://bucket/set") == staging_folder("s3://bucket/set/")
+    assert store_build.made_in(Path("s3://bucket/set")) == staging_folder("s3://bucket/set")
+    assert StoreBuild("s3://bucket/set/").address == "s3://bucket/set"
