@@ -201,6 +201,14 @@ def only_samples(index: Index, kept: NDArray[np.int64]) -> Index:
     )
 
 
+def of_few_shards(index: Index, count: int) -> Index:
+    """The samples (and whole sequences) that begin in `count` of the split's shards, evenly chosen."""
+    homes = homes_of(index)
+    shards = np.unique(homes)
+    chosen = shards[np.unique(np.linspace(0, len(shards) - 1, count).astype(np.int64))]
+    return only_samples(index, np.flatnonzero(np.isin(homes, chosen)))
+
+
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from seqjepa.data.ahead import Reading
 from seqjepa.data.loader import Loader
-from seqjepa.data.sampling import Sampling, part_of, with_windows
+from seqjepa.data.sampling import Sampling, of_few_shards, part_of, with_windows
 from seqjepa.evaluate.features import embed
 from seqjepa.evaluate.representation import knn_classes, rankme
 from seqjepa.methods.base import Aggregating, EncodesInContext, Method
@@ -31,6 +31,7 @@ from shards.reader import ImageIndex, ShardSet, SplitIndex
 
 SAMPLES = 1024
 BATCH = 64
+FEW = 8
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,14 @@ class RepresentationMonitor:
 
 
 def _some(opened: ShardSet, split: str, source: TrainingData) -> SplitIndex | ImageIndex:
-    """Up to SAMPLES samples of a split (of its sequences, where these take several), always the same ones."""
+    """Up to SAMPLES samples of a split (of its sequences, where these take several), always the same ones; of a split
+    that is shuffled by windows of shards they are of FEW shards, which are fetched for them."""
     data, seed = source.config.data, source.config.seed
-    if not isinstance(source.index, SplitIndex):
-        images = opened.images(split)
-        return part_of(images, SAMPLES / max(len(images), SAMPLES), seed)
-    index = opened.split(split)
-    if data.order == "window" and index.ordered:
+    is_views = isinstance(source.index, SplitIndex)
+    index = (opened.split if is_views else opened.images)(split, tars=False)
+    if data.shuffle_window and split == source.data.split:
+        index = of_few_shards(index, FEW)
+    if isinstance(index, SplitIndex) and data.order == "window" and index.ordered:
         index = with_windows(index, data.context * data.stride + 1)
     return part_of(index, SAMPLES / max(len(index), SAMPLES), seed)
 

@@ -16,14 +16,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from loaders import assert_same, endless, stored_loader
+from loaders import assert_same, endless, patch_loader, stored_loader
 from noise_shards import noise_shards
+from ordered_sets import COMMAND, write_walks
 from typer.testing import CliRunner
 
 from cli import seqjepa_app, seqjepa_data_app
 from seqjepa import open_sequences
 from seqjepa.data.draws import permutation, windowed
+from seqjepa.data.fixations import Fixating
 from seqjepa.data.sampling import EpochOrder, Sampling, homes_of
+from seqjepa.data.stored import Planner, StoredViews
 from seqjepa.data.supply import visits_of
 from seqjepa.training.metrics_log import TIMING
 from shards import cache, store
@@ -112,6 +115,42 @@ def test_visits_are_the_steps_that_read_a_shard(folder, shuffle):
         steps = [step for step, shards in read.items() if visit.shard in shards]
         assert (min(steps), max(steps)) == visit[:2]
     assert {visit.shard for visit in visits_of(index, order, 2)} == set(range(SHARDS))
+
+
+def test_visits_cover_sequences_that_cross_shards(tmp_path, monkeypatch):
+    """A sequence's views may be of any sample of it, in the next shard too: that is there as well, in bounded room."""
+    folder = write_walks(tmp_path / "walks", {"train": [30] * 20}).path
+    index = ShardSet.open(folder).split("train")
+    how = {"action": COMMAND, "views": 3, "window": 3, "batch_size": 4, "seed": 1, "order": "window", "workers": 0}
+    planner = Planner(index, StoredViews(COMMAND, order="window"), Sampling(3, 4, 1, window=3))
+    visits = visits_of(index, planner.order, 0)
+    assert len(visits) > len({visit.shard for visit in visits})  # some are wanted at two times
+    for step in range(planner.order.steps):
+        for shard in np.unique(planner.batch(0, step).table["shard"]).tolist():
+            assert any(visit.shard == shard and visit.first <= step <= visit.last for visit in visits)
+    monkeypatch.setenv(cache.FOLDER, str(tmp_path / "cache"))
+    monkeypatch.setenv(cache.SIZE, str(16 * (folder / "train-000000.tar").stat().st_size))
+    assert len(index.shard_paths) > 16
+    with serving(folder) as server:
+        here, there = opened(folder, **how), opened(server.url, **how)
+        with here, there:
+            for one, other in zip(here.epoch(0), there.epoch(0), strict=True):
+                assert_same(one, other)
+
+
+def test_images_are_streamed_too(build_image_set, tmp_path, monkeypatch):
+    folder = build_image_set(80, saliency="none").path
+    monkeypatch.setenv(cache.FOLDER, str(tmp_path / "cache"))
+    monkeypatch.setenv(cache.SIZE, str(6 * (folder / "train-000000.tar").stat().st_size))
+    how = {"views": 2, "batch_size": 8, "seed": 3, "window": 2, "workers": 1}
+    patches = Fixating(patch=8, fixations="uniform")
+    with serving(folder) as server:
+        indices = [ShardSet.open(place).images("train", tars=False) for place in (folder, server.url)]
+        here, there = (patch_loader(index, patches, resident=False, **how) for index in indices)
+        with here, there:
+            for one, other in zip(here.epoch(1), there.epoch(1), strict=True):
+                assert_same(one, other)
+        assert len(list((tmp_path / "cache").glob("*/train-*.tar"))) <= 6
 
 
 @pytest.mark.parametrize("workers", [0, 2])
