@@ -8,7 +8,7 @@ INSTALL = $(PIP) install --quiet $(PIP_EXTRA) -c constraints.txt
 # mkdocs-material's advertisement is no warning of ours.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 
-.PHONY: demo test test-slow test-tools lint types format docs docs-serve clean help
+.PHONY: demo test test-slow test-tools test-emulated lint types format docs docs-serve clean help
 
 help:            ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
@@ -24,6 +24,9 @@ test-slow: .venv/dev.stamp  ## the long ones: 50 SIGKILLs, every truncation …
 
 test-tools: .venv/tools.stamp  ## with other people's tools: wandb, trackio, lightning, notebooks …
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m tools
+
+test-emulated: .venv/dev.stamp  ## those that need a GPU, on an emulated one: devices, waits of the host, launches
+	PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p gpu_emulated -m "gpu or emulated" tests
 
 lint: .venv/dev.stamp  ## ruff: style and format
 	$(BIN)/ruff check .

@@ -169,7 +169,7 @@ class TrainConfig(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto: bf16 autocast on CUDA, fp32 on CPU"
     )
-    compile: bool = Field(default=False, description="torch.compile on CUDA; ignored on the CPU")
+    compile: bool = Field(default=True, description="torch.compile on CUDA, where it can; ignored on the CPU")
     channels_last: bool = True
     pin_memory: bool = Field(default=True, description="page-lock what is copied to a GPU; ignored on the CPU")
     sync_bn: bool = Field(default=True, description="batch statistics over the global batch of several ranks")

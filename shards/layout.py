@@ -21,6 +21,11 @@ def split_of_shard(name: str) -> str:
     return name.rsplit("-", 1)[0]
 
 
+def number_of_shard(name: str) -> int:
+    """ "train-000003" → 3"""
+    return int(name.rpartition("-")[2])
+
+
 @dataclass(frozen=True)
 class Layout:
     """Paths of one set. While a build is under way there are also build.json, lock, parts/, claims/ and tmp/.

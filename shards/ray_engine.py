@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.metadata
+import itertools
 import logging
 import os
 import re
@@ -22,7 +23,8 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -38,6 +40,9 @@ SECONDS_BETWEEN_LOOKS = 5.0
 """At what a cluster has: nodes come and go."""
 SECONDS_TO_ANSWER = 10.0
 PACKAGES = ("seqjepa", "numpy", "pyarrow", "pillow", "simplejpeg")
+
+
+CLUSTER: ContextVar[RayCluster | None] = ContextVar("cluster", default=None)
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,10 @@ def ray_cluster(address: str | None) -> Iterator[RayCluster]:
 
 @contextlib.contextmanager
 def engine_of(name: str, address: str | None) -> Iterator[RayCluster | None]:
-    """What --engine and --address ask for: None is this machine alone. UsageError: what is not allowed."""
+    """What --engine and --address ask for, which inside is CLUSTER: None is this machine alone.
+
+    UsageError: what is not allowed.
+    """
     if name not in ("local", "ray"):
         raise UsageError(f"--engine is {name!r}; allowed are local and ray")
     if name == "local":
@@ -92,7 +100,11 @@ def engine_of(name: str, address: str | None) -> Iterator[RayCluster | None]:
         yield None
         return
     with ray_cluster(address) as cluster:
-        yield cluster
+        token = CLUSTER.set(cluster)
+        try:
+            yield cluster
+        finally:
+            CLUSTER.reset(token)
 
 
 def _knock(address: str | None) -> None:
@@ -156,34 +168,51 @@ class RayCluster:
     def map_actors(
         self,
         make: Callable[[], Callable[[Item], Result]],
-        items: Sequence[Item],
+        items: Iterable[Item],
         name: Callable[[Item], str],
         *,
         gpus: int = 0,
         cpus: int = 1,
+        most: int | None = None,
     ) -> Iterator[Result]:
         """make()(item) of every item, over actors that call make() once, as they are ready.
 
-        gpus, cpus  of each actor; there are as many as the cluster has room for, and no more than items
+        gpus, cpus  of each actor; there are as many as the cluster has room for, and no more than `most`. An item is
+        taken when there is an actor for it
 
         Raises as map_tasks, and UsageError where not one actor fits.
         """
         crew = _Crew(self._setting, make, {"num_gpus": gpus, "num_cpus": cpus})
-        todo, lost = deque(items), Counter[int]()
+        coming, again, lost = iter(items), deque[Item](), Counter[str]()
+        again.extend(itertools.islice(coming, 1))  # with nothing to do, nobody is called
         try:
-            while todo or crew.busy:
-                crew.grow(min(self._fitting(gpus, cpus), len(todo) + len(crew.busy)))
-                crew.give(todo)
+            more = bool(again)
+            while more or again or crew.busy:
+                crew.grow(min(self._fitting(gpus, cpus), most or sys.maxsize))
+                while crew.free and (again or more):
+                    item = again.popleft() if again else next(coming, crew)
+                    if item is crew:
+                        more = False
+                    else:
+                        crew.give(item, name(item))  # pyright: ignore[reportArgumentType] it is no crew
+                if not (more or again or crew.busy):
+                    break
                 for item, result in crew.wait():
                     if not isinstance(result, _Lost):
                         yield _taken(result)
                         continue
-                    lost[id(item)] += 1
-                    if lost[id(item)] > RETRIES:
+                    lost[name(item)] += 1
+                    if lost[name(item)] > RETRIES:
                         raise FailureError(_lost_line(name(item)))
-                    todo.appendleft(item)
+                    again.append(item)
         finally:
             crew.end()
+
+    def device(self, asked: str) -> str:
+        """cpu or cuda, of --device. UsageError: a certain GPU, which Ray itself deals out."""
+        if asked not in ("auto", "cpu", "cuda"):
+            raise UsageError(f"--device {asked} with --engine ray: allowed are auto, cpu and cuda; Ray deals GPUs out")
+        return asked if asked != "auto" else "cuda" if self.count("GPU") else "cpu"
 
     def _has_room(self, under_way: Collection[tuple[str, int]]) -> bool:
         cores, memory = int(self.count("CPU")), self.count("object_store_memory")
@@ -232,18 +261,20 @@ class _Crew:
     busy: dict[Any, tuple[Any, Any]] = field(default_factory=dict)
     free: list[Any] = field(default_factory=list)
     lost_starts: int = 0
+    shared: Any = None  # `make`, which may bring a model's weights, once for all
 
     def grow(self, wanted: int) -> None:
         import ray
 
+        self.shared = self.shared or ray.put(self.make)
         for _ in range(wanted - len(self.starting) - len(self.busy) - len(self.free)):
-            actor = ray.remote(**self.needs)(_Member).remote(self.setting, self.make)
+            actor = ray.remote(**self.needs)(_Member).remote(self.setting, self.shared)
             self.starting[actor.ready.remote()] = actor
 
-    def give(self, todo: deque[Any]) -> None:
-        while todo and self.free:
-            actor, item = self.free.pop(), todo.popleft()
-            self.busy[actor.do.remote(item)] = actor, item
+    def give(self, item: Any, said: str) -> None:
+        """To one that is free."""
+        actor = self.free.pop()
+        self.busy[actor.do.remote(item, said)] = actor, item
 
     def wait(self) -> list[tuple[Any, Any]]:
         """(item, result) of what has ended; [] after a while in which nothing has."""
@@ -288,9 +319,9 @@ class _Member:
     def ready(self) -> Any:
         return _guarded(self._begin, "")
 
-    def do(self, item: Any) -> Any:
+    def do(self, item: Any, said: str) -> Any:
         assert self._work is not None, "ready() comes first"
-        return _guarded(functools.partial(self._work, item), "")
+        return _guarded(functools.partial(self._work, item), said)
 
     def _begin(self) -> None:
         _settle(self._setting)

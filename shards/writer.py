@@ -237,6 +237,15 @@ class SetBuilder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def build(self) -> str:
+        """A digest of the identity of the set that is built."""
+        return self._build
+
+    def adopt(self, part: ShardPart) -> None:
+        """A shard that was claimed here and finished through one of our hands (hand.py)."""
+        self._commit(part)
+
     def _claim(self, name: str) -> bool:
         assert self._worker is not None, "open"
         with self._disk_full_named():

@@ -23,10 +23,12 @@ from pipelines.build.encode import (
     fit_image,
     fit_map,
 )
+from pipelines.build.fill import Transformed
 from pipelines.build.maps import MapSet, StoredMap
 from pipelines.build.options import BuildOptions, look_first
 from pipelines.build.plan import plan_shards
-from pipelines.build.stage import BuildReport, Prepared, Transformed, named, outcome, over_workers, run_build
+from pipelines.build.records import Records
+from pipelines.build.stage import BuildReport, Prepared, named, outcome, run_build
 from pipelines.build.watch import images_watch
 from pipelines.sources import ImageRecord, ImageSource
 from pipelines.sources.choose import limited
@@ -108,6 +110,7 @@ def prepare_images(source: ImageSource, asked: BuildOptions, maps: MapSet | None
     def read(positions: Sequence[int]) -> Iterator[ImageItem]:
         return (items[position] for position in positions)
 
+    work = Records(read, partial(to_sample, job=ImageJob(source, frame, setting)), workers)
     return Prepared(
         identity={
             "name": source.set_name,
@@ -116,7 +119,8 @@ def prepare_images(source: ImageSource, asked: BuildOptions, maps: MapSet | None
             "fingerprint": _fingerprint(source, asked, maps, setting),
         },
         plan=plan_shards([item.record.split for item in items], asked.samples_per_shard),
-        work=over_workers(read, partial(to_sample, job=ImageJob(source, frame, setting)), workers),
+        work=work,
+        over_ray=work.over_ray,
         images=len(items),
         watch=images_watch(source, [item.record for item in items]),
         provenance=partial(_image_provenance, source, asked, maps, setting),

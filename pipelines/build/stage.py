@@ -12,30 +12,29 @@ import itertools
 import json
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from pipelines.build.encode import JpegSetting
+from pipelines.build.fill import Filled, OpenShard, Results
 from pipelines.build.plan import Notes, PlannedShard, ShardNote
-from pipelines.build.pool import map_in_order, sigterm_as_interrupt
-from pipelines.build.watch import SourceDigest, SourceWatch
+from pipelines.build.pool import sigterm_as_interrupt
+from pipelines.build.watch import SourceWatch
 from shards.claim import take_back
-from shards.environment import usable_cores
-from shards.errors import FormatError
+from shards.errors import FormatError, UsageError
+from shards.hand import Hand, hand_of
 from shards.layout import Layout
+from shards.ray_engine import CLUSTER, RayCluster
 from shards.reader import ShardSet
-from shards.sample import Sample
-from shards.schema import DatasetInfo, ViewSpec
-from shards.stats import PixelStats
+from shards.schema import DatasetInfo
 from shards.steps import Stage, build_set
 from shards.store import as_address
 from shards.store_build import StoreBuild, made_in
-from shards.writer import SetBuilder, ShardWriter
+from shards.writer import SetBuilder
 
 log = logging.getLogger(__name__)
 
@@ -43,26 +42,6 @@ NAMED_IN_ERRORS = 3
 NAMED_IN_PROVENANCE = 1000
 LOOK_SECONDS = 5.0  # between two looks at what others have finished
 LISTING = "listing"  # name of the note that keeps what `Prepared.listing` says
-
-
-@dataclass(frozen=True)
-class Transformed:
-    """What a worker hands back. `sample` is None where nothing was left of it; `psnr_sum` is in dB over its images.
-
-    `bad` names what is left out and why, `odd` what was read but may be damaged.
-    `source`: short_digest of the bytes that it was made of.
-    """
-
-    sample: Sample | None
-    stats: PixelStats
-    psnr_sum: float = 0.0
-    bad: tuple[str, ...] = ()
-    images: int = 1
-    odd: tuple[str, ...] = ()
-    source: str = ""
-
-
-Results = Iterator[tuple[PlannedShard, Transformed]]
 
 
 @dataclass(frozen=True)
@@ -83,6 +62,7 @@ class Prepared:
     plan        all shards
     work        gives what becomes of each record of the shards that it takes, each of which is claimed as it is taken;
                 records of one shard in their order
+    over_ray    the same on the nodes of a Ray cluster, which write the shards too; None: there is no such way
     images      how many the source has in all planned shards, for the progress bar
     provenance  what dataset.json says of where the set came from: the same in every run of the same command on the
                 same source, on whatever machine
@@ -96,6 +76,7 @@ class Prepared:
     work: Callable[[Iterator[PlannedShard]], Results]
     images: int
     provenance: Callable[[BuildReport], dict[str, Any]]
+    over_ray: Callable[[RayCluster, Hand, Iterator[PlannedShard]], Iterator[Filled]] | None = None
     watch: SourceWatch | None = None
     left_out: Sequence[str] = ()
     listing: dict[str, Any] | None = None
@@ -146,9 +127,23 @@ class SourceStage:
         claimed = (self.planned[name] for name in itertools.chain([first], names))
         notes = Notes(builder.layout)
         with sigterm_as_interrupt(), SharedBar(builder, notes, self.prepared.images) as bar:
-            _fill_shards(builder, notes, self.prepared.work(claimed), self.bad, bar)
+            if cluster := CLUSTER.get():
+                self._work_over_ray(cluster, builder, claimed, bar)
+            else:
+                _fill_shards(builder, notes, self.prepared.work(claimed), self.bad, bar)
         if self.prepared.watch:
             self.prepared.watch.end(self.stamp, self._written(builder), notes)
+
+    def _work_over_ray(
+        self, cluster: RayCluster, builder: SetBuilder, claimed: Iterator[PlannedShard], bar: SharedBar
+    ) -> None:
+        if self.prepared.over_ray is None:
+            raise UsageError("this source cannot be built by --engine ray; leave it out")
+        for filled in self.prepared.over_ray(cluster, hand_of(builder), claimed):
+            self.bad.add(filled.note.bad)
+            builder.adopt(filled.part)
+            bar.counted.add(filled.planned.name)
+            bar.update(filled.note.images + len(filled.note.bad))
 
     def provenance(self, builder: SetBuilder) -> dict[str, Any]:
         """FormatError: all builders together have found more bad than is allowed."""
@@ -210,84 +205,6 @@ def _report(notes: Sequence[ShardNote], bad: BadItems) -> BuildReport:
     images, psnr_sum = sum(note.images for note in notes), sum(note.psnr_sum for note in notes)
     odd = sorted(name for note in notes for name in note.odd)
     return BuildReport(images, psnr_sum / images if psnr_sum and images else None, sorted(bad.names), odd)
-
-
-def over_workers(
-    read: Callable[[Sequence[int]], Iterator[Any]],
-    transform: Callable[[Any], Transformed],
-    workers: int | None,
-    joins: Callable[[Sequence[Any], Any], bool] | None = None,
-    stream: bool = False,
-) -> Callable[[Iterator[PlannedShard]], Results]:
-    """`Prepared.work` over a pool of processes.
-
-    `read(positions)` yields records of the source, in order, each with a `name` for messages. `joins`: as map_in_order.
-    `stream`: the source is read once from front to back, for all shards that nobody has claimed; else shard by shard.
-    """
-
-    def work(shards: Iterator[PlannedShard]) -> Results:
-        processes, under_way = usable_cores() if workers is None else workers, deque[PlannedShard]()
-        pairs = _front_to_back(shards, read) if stream else _shard_by_shard(shards, read)
-
-        def records() -> Iterator[Any]:
-            for shard, record in pairs:
-                under_way.append(shard)
-                yield record
-
-        results = map_in_order(transform, records(), processes, lambda record: record.name, joins)
-        with contextlib.closing(results):  # type: ignore[type-var]
-            for _, result in results:
-                yield under_way.popleft(), result
-
-    return work
-
-
-Read = Callable[[Sequence[int]], Iterator[Any]]
-
-
-def _shard_by_shard(shards: Iterator[PlannedShard], read: Read) -> Iterator[tuple[PlannedShard, Any]]:
-    for shard in shards:
-        for _, record in zip(shard.positions, read(shard.positions), strict=True):
-            yield shard, record
-
-
-def _front_to_back(shards: Iterator[PlannedShard], read: Read) -> Iterator[tuple[PlannedShard, Any]]:
-    shard_of = {position: shard for shard in shards for position in shard.positions}
-    positions = sorted(shard_of)
-    for position, record in zip(positions, read(positions), strict=True):
-        yield shard_of[position], record
-
-
-class OpenShard:
-    """A shard that is being filled."""
-
-    def __init__(self, builder: SetBuilder, planned: PlannedShard):
-        self.name = planned.name
-        self.awaited = len(planned.positions)
-        self.writer: ShardWriter = builder.open_shard(planned.split, planned.number)
-        self.chunked = isinstance(builder.spec, ViewSpec) and builder.spec.chunked
-        self.note = ShardNote()
-        self.source = SourceDigest()
-        self.samples = 0
-
-    def take(self, result: Transformed) -> None:
-        self.awaited -= 1
-        self.note.bad += result.bad
-        self.note.odd += result.odd
-        self.source.add(result.source)
-        if result.sample is not None:
-            self.writer.add(result.sample, result.stats)
-            self.note.images += result.images
-            self.note.psnr_sum += result.psnr_sum
-            self.samples += 1
-        elif self.chunked:
-            raise FormatError(f"every view of a part of a sequence is bad, e.g. {result.bad[0]}; repair the source")
-
-    def close(self, notes: Notes) -> None:
-        if not self.samples:
-            raise FormatError(f"every image of {self.name} is bad, e.g. {self.note.bad[0]}; repair the source")
-        notes.write(self.name, replace(self.note, source=self.source.hexdigest()))
-        self.writer.close()
 
 
 class BadItems:

@@ -15,7 +15,7 @@ import numpy as np
 
 from pipelines.archives import Content, read_content
 from pipelines.build.encode import Frame, JpegSetting, encode_image, fit_image
-from pipelines.build.stage import Transformed
+from pipelines.build.fill import Transformed
 from pipelines.sources import ViewsContent
 from pipelines.sources.content import short_digest
 from pipelines.sources.decode import Pixels, check_view_size, decode_image, decode_jpeg, doubts, jpeg_size

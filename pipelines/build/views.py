@@ -16,6 +16,7 @@ from pipelines.archives import read_content
 from pipelines.build.encode import Frame, JpegSetting, choose_setting, encoder_versions, fit_image
 from pipelines.build.options import BuildOptions, look_first
 from pipelines.build.plan import Notes, plan_shards
+from pipelines.build.records import Records
 from pipelines.build.stage import (
     LISTING,
     BuildReport,
@@ -23,7 +24,6 @@ from pipelines.build.stage import (
     finished_set,
     named,
     outcome,
-    over_workers,
     run_build,
 )
 from pipelines.build.transform import DecodedTogether, ViewJob, content_digest, load_view, transform, view_size
@@ -95,6 +95,13 @@ def prepare_views(source: ViewSource, asked: BuildOptions, found: Survey, worker
     size = None if _may_differ(source, asked) else found.source_size
     job = ViewJob(frame, found.setting, size, len(source.params))
     together = DecodedTogether.of(frame, sum(counts), workers)
+    work = Records(
+        partial(source.read, records),
+        partial(transform, job=job),
+        workers,
+        together,
+        stream=not source.random_access,
+    )
     return Prepared(
         identity={
             "name": re.sub(r"(\.tar)?(\.gz|\.tgz)?$", "", str(found.identity["name"])),
@@ -112,13 +119,8 @@ def prepare_views(source: ViewSource, asked: BuildOptions, found: Survey, worker
             "fingerprint": _fingerprint(source, asked, found),
         },
         plan=plan_shards(splits, asked.samples_per_shard),
-        work=over_workers(
-            partial(source.read, records),
-            partial(transform, job=job),
-            workers,
-            together,
-            stream=not source.random_access,
-        ),
+        work=work,
+        over_ray=work.over_ray,
         images=sum(counts),
         watch=_watch(source, found),
         provenance=partial(_views_provenance, source, asked, found),

@@ -7,24 +7,27 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
+from pipelines.build.fill import Filled, Results
 from pipelines.build.options import check_choice, check_counts, command_line, look_first
 from pipelines.build.plan import PlannedShard, plan_shards
 from pipelines.build.pool import sigterm_as_interrupt
-from pipelines.build.stage import BuildReport, Prepared, Results, finished_set, named, run_build
+from pipelines.build.stage import BuildReport, Prepared, finished_set, named, run_build
 from pipelines.build.watch import images_watch
-from pipelines.saliency.engine import Engine, MapJob, start_engine
+from pipelines.saliency.engine import Engine, MapJob, Nodes, start_engine
 from pipelines.saliency.models import ModelChoice, chosen_devices
 from pipelines.sources import ImageRecord, ImageSource
 from pipelines.sources.choose import RULE, limited
 from shards.environment import usable_cores
 from shards.errors import UsageError
+from shards.hand import Hand
+from shards.ray_engine import CLUSTER, RayCluster
 from shards.schema import DatasetInfo, MapSpec, MapStorage
 
 log = logging.getLogger(__name__)
@@ -53,13 +56,17 @@ def build_saliency(
 
     Raises UsageError or FormatError for bad input, FailureError if the model or a process fails.
     """
-    request = map_request(source, choice, storage, samples_per_shard, limit)
-    devices = chosen_devices(device, processes)
+    request, cluster = map_request(source, choice, storage, samples_per_shard, limit), CLUSTER.get()
+    devices = chosen_devices(device, processes) if cluster is None else [cluster.device(device)]
     records = limited(source.records(), limit)
     if not records:
         raise UsageError(f"{source.path} holds no images")
     if look_first(Path(out), request.to_json(), overwrite):
         return finished_set(Path(out))
+    if cluster:
+        job = MapJob(choice, source, storage, _workers_of_actor(source, workers, cluster, devices[0]), 1)
+        prepared = _prepare_for_ray(request, records, Nodes(job, cluster, devices[0]))
+        return run_build(prepared, Path(out), max_bad=max_bad, overwrite=overwrite)
     job = MapJob(choice, source, storage, _workers(source, workers, len(devices)), _threads(devices))
     with sigterm_as_interrupt(), contextlib.closing(start_engine(job, devices)) as engine:
         prepared = _prepare(request, records, engine)
@@ -81,11 +88,37 @@ def map_request(
 
 def _prepare(request: MapRequest, records: list[ImageRecord], engine: Engine) -> Prepared:
     def work(shards: Iterator[PlannedShard]) -> Results:
-        claimed = list(shards)
-        wanted = [[records[position] for position in shard.positions] for shard in claimed]
-        return ((claimed[number], result) for number, result in engine.make(wanted))
+        claimed: list[PlannedShard] = []
 
-    of_model = {f"model_{name}": value for name, value in engine.provenance.items() if name != "model"}
+        def wanted() -> Iterator[list[ImageRecord]]:
+            for shard in shards:
+                claimed.append(shard)
+                yield [records[position] for position in shard.positions]
+
+        for number, result in engine.make(wanted()):
+            yield claimed[number], result
+
+    return _prepared(request, records, engine.provenance, work)
+
+
+def _prepare_for_ray(request: MapRequest, records: list[ImageRecord], nodes: Nodes) -> Prepared:
+    def over_ray(_: RayCluster, hand: Hand, shards: Iterator[PlannedShard]) -> Iterator[Filled]:
+        wanted = ((shard, [records[position] for position in shard.positions]) for shard in shards)
+        return nodes.fill(hand, wanted, -(-len(records) // request.samples_per_shard))
+
+    def work(shards: Iterator[PlannedShard]) -> Results:
+        raise AssertionError("the nodes do it")
+
+    return replace(_prepared(request, records, nodes.provenance, work), over_ray=over_ray)
+
+
+def _prepared(
+    request: MapRequest,
+    records: list[ImageRecord],
+    model: dict[str, Any],
+    work: Callable[[Iterator[PlannedShard]], Results],
+) -> Prepared:
+    of_model = {f"model_{name}": value for name, value in model.items() if name != "model"}
     return Prepared(
         identity={
             "name": f"{request.source.name}-{request.maker['model']}",
@@ -97,8 +130,15 @@ def _prepare(request: MapRequest, records: list[ImageRecord], engine: Engine) ->
         work=work,
         images=len(records),
         watch=images_watch(request.source, records),
-        provenance=partial(map_provenance, request, request.command("build-saliency"), engine.provenance, len(records)),
+        provenance=partial(map_provenance, request, request.command("build-saliency"), model, len(records)),
     )
+
+
+def _workers_of_actor(source: ImageSource, workers: int | None, cluster: RayCluster, device: str) -> int:
+    """On CPUs there is an actor a core already."""
+    if device == "cpu" or source.name == "stl10":
+        return workers or 0
+    return workers if workers is not None else int(cluster.count("CPU") // cluster.count("GPU"))
 
 
 def _workers(source: ImageSource, workers: int | None, processes: int) -> int:

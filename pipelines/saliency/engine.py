@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import multiprocessing
+import socket
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -21,20 +22,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipelines.build.fill import Filled, Transformed, fill_elsewhere
 from pipelines.build.maps import IMAGE_DIGEST
+from pipelines.build.plan import PlannedShard
 from pipelines.build.pool import as_workers_start, begin_worker, map_in_order
-from pipelines.build.stage import Transformed
 from pipelines.saliency.load import load
 from pipelines.saliency.models import ModelChoice, SaliencyModel
 from pipelines.sources import ImageRecord, ImageSource
 from shards.environment import describe_error
 from shards.errors import FailureError, FormatError, SeqJepaError, UsageError
+from shards.hand import Hand
+from shards.ray_engine import RayCluster
 from shards.saliency_map import encode_map
 from shards.sample import MapSample
 from shards.schema import MapStorage
 from shards.stats import PixelStats
 
 SECONDS_TO_END = 5
+BEGIN, MORE = "begin", "more"
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,8 @@ class Engine(Protocol):
 
     provenance: dict[str, Any]
 
-    def make(self, shards: Sequence[Sequence[ImageRecord]]) -> Iterator[tuple[int, Transformed]]:
-        """(which shard, result) for each record; in order within a shard."""
+    def make(self, shards: Iterator[Sequence[ImageRecord]]) -> Iterator[tuple[int, Transformed]]:
+        """(which shard, result) for each record; in order within a shard. A shard is taken when somebody is free."""
         ...
 
     def close(self) -> None: ...
@@ -70,17 +75,23 @@ class OneProcess:
         self.job, self.model = job, job.choice.build(device)
         self.provenance = self.model.provenance
 
-    def make(self, shards: Sequence[Sequence[ImageRecord]]) -> Iterator[tuple[int, Transformed]]:
-        numbers = (number for number, shard in enumerate(shards) for _ in shard)
-        made = make_maps(shards, self.job.source, self.model, self.job.storage, self.job.workers)
-        return zip(numbers, made, strict=True)
+    def make(self, shards: Iterator[Sequence[ImageRecord]]) -> Iterator[tuple[int, Transformed]]:
+        awaited: deque[int] = deque()
+
+        def taken() -> Iterator[Sequence[ImageRecord]]:
+            for number, shard in enumerate(shards):
+                awaited.extend([number] * len(shard))
+                yield shard
+
+        for result in make_maps(taken(), self.job.source, self.model, self.job.storage, self.job.workers):
+            yield awaited.popleft(), result
 
     def close(self) -> None:
         """Nothing to end: worker processes end with the iterator of make()."""
 
 
 class Crew:
-    """A process for each device; shard i goes to process i mod n. Results come as they are made."""
+    """A process for each device, which asks for a shard when it can read on. Results come as they are made."""
 
     def __init__(self, job: MapJob, devices: Sequence[str]):
         self.devices = list(devices)
@@ -105,17 +116,24 @@ class Crew:
             self.close()
             raise FailureError(f"the devices {', '.join(devices)} set the model up differently: use equal ones")
 
-    def make(self, shards: Sequence[Sequence[ImageRecord]]) -> Iterator[tuple[int, Transformed]]:
-        awaited: dict[int, deque[int]] = {}
+    def make(self, shards: Iterator[Sequence[ImageRecord]]) -> Iterator[tuple[int, Transformed]]:
+        awaited: dict[int, deque[int]] = {member: deque() for member in range(len(self.connections))}
+        coming, reading = enumerate(shards), set(awaited)
         for member, connection in enumerate(self.connections):
-            own = range(member, len(shards), len(self.connections))
             with self._death_named(member):
-                connection.send([shards[number] for number in own])
-            awaited[member] = deque(number for number in own for _ in shards[number])
-        while awaited := {member: numbers for member, numbers in awaited.items() if numbers}:
-            ready = wait([self.connections[member] for member in awaited])
-            for member in [member for member in awaited if self.connections[member] in ready]:
-                yield awaited[member].popleft(), self._receive(member)
+                connection.send(BEGIN)
+        while at_work := [member for member, numbers in awaited.items() if numbers or member in reading]:
+            ready = wait([self.connections[member] for member in at_work])
+            for member in [member for member in at_work if self.connections[member] in ready]:
+                message = self._receive(member)
+                if message != MORE:
+                    yield awaited[member].popleft(), message
+                    continue
+                number, shard = next(coming, (0, []))
+                awaited[member].extend([number] * len(shard))
+                reading -= set() if shard else {member}
+                with self._death_named(member):
+                    self.connections[member].send(shard)
 
     def close(self) -> None:
         """They hold nothing worth saving: ended at once. Idempotent."""
@@ -152,8 +170,8 @@ def _serve(connection: Connection, job: MapJob, device: str) -> None:
             torch.set_num_threads(job.threads)
         model = job.choice.build(device)
         connection.send(model.provenance)
-        while True:
-            for result in make_maps(connection.recv(), job.source, model, job.storage, job.workers):
+        while connection.recv() == BEGIN:
+            for result in make_maps(_asked_for(connection), job.source, model, job.storage, job.workers):
                 connection.send(result)
     except (EOFError, ConnectionError):
         return  # the parent has given up
@@ -167,26 +185,78 @@ def _serve(connection: Connection, job: MapJob, device: str) -> None:
         connection.close()
 
 
+def _asked_for(connection: Connection) -> Iterator[Sequence[ImageRecord]]:
+    connection.send(MORE)
+    while shard := connection.recv():
+        yield shard
+        connection.send(MORE)
+
+
+class Nodes:
+    """The nodes of a Ray cluster: an actor for each GPU, or on CPUs for each core, which write the shards too."""
+
+    def __init__(self, job: MapJob, cluster: RayCluster, device: str):
+        self.gpus, self.cluster = int(device == "cuda"), cluster
+        self.begin = partial(_begin, job, device)
+        (self.provenance,) = cluster.map_actors(self.begin, [None], lambda _: "the model", gpus=self.gpus, most=1)
+
+    def fill(
+        self, hand: Hand, shards: Iterator[tuple[PlannedShard, Sequence[ImageRecord]]], most: int
+    ) -> Iterator[Filled]:
+        """Each of the shards, at most so many."""
+        begin = partial(self.begin, hand, self.provenance)
+        return self.cluster.map_actors(begin, shards, lambda item: item[0].name, gpus=self.gpus, most=most)
+
+
+def _begin(
+    job: MapJob, device: str, hand: Hand | None = None, provenance: dict[str, Any] | None = None
+) -> Callable[[Any], Any]:
+    """In an actor: without a hand what gives the model's provenance, with one what fills a shard.
+
+    UsageError: the model is set up differently than on another node.
+    """
+    if job.threads:
+        torch.set_num_threads(job.threads)
+    model = job.choice.build(device)
+    if hand is None:
+        return lambda _: model.provenance
+    if model.provenance != provenance:
+        raise FailureError(f"node {socket.gethostname()} sets the model up differently: use equal devices and weights")
+
+    def fill(item: tuple[PlannedShard, Sequence[ImageRecord]]) -> Filled:
+        planned, records = item
+        return fill_elsewhere(hand, planned, make_maps([records], job.source, model, job.storage, job.workers))
+
+    return fill
+
+
 FULL_BATCH_PIXELS = 512 * 512  # of an image; of larger ones, fewer go into a batch
 
 
 def make_maps(
-    shards: Sequence[Sequence[ImageRecord]],
+    shards: Iterable[Sequence[ImageRecord]],
     source: ImageSource,
     model: SaliencyModel,
     storage: MapStorage,
     workers: int,
 ) -> Iterator[Transformed]:
-    """One result for each record, in order, shard after shard. `bad` names an image that cannot be read, or that the
-    model refuses.
+    """One result for each record, in order, shard after shard, each of which has some.
 
-    workers: processes that read and decode; 0 or 1: here. Raises FailureError if the model or a worker fails.
+    `bad` names an image that cannot be read, or that the model refuses. workers: processes that read and decode; 0 or
+    1: here. Raises FailureError if the model or a worker fails.
     """
-    records = list(itertools.chain.from_iterable(shards))
-    images = map_in_order(partial(load, source=source), records, workers, lambda record: record.name)
-    with contextlib.closing(images):  # type: ignore[type-var]
+    lengths: deque[int] = deque()
+
+    def records() -> Iterator[ImageRecord]:
         for shard in shards:
-            yield from _maps_of_shard(itertools.islice(images, len(shard)), model, storage)
+            lengths.append(len(shard))
+            yield from shard
+
+    images = map_in_order(partial(load, source=source), records(), workers, lambda record: record.name)
+    with contextlib.closing(images):  # type: ignore[type-var]
+        for first in images:
+            of_shard = itertools.chain([first], itertools.islice(images, lengths.popleft() - 1))
+            yield from _maps_of_shard(of_shard, model, storage)
 
 
 def _maps_of_shard(

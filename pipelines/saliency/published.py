@@ -19,10 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.build.fill import Transformed
 from pipelines.build.maps import IMAGE_DIGEST
 from pipelines.build.options import look_first
 from pipelines.build.plan import plan_shards
-from pipelines.build.stage import Prepared, Transformed, finished_set, over_workers, run_build
+from pipelines.build.records import Records
+from pipelines.build.stage import Prepared, finished_set, run_build
 from pipelines.build.watch import images_watch
 from pipelines.saliency.build import MapRequest, map_provenance
 from pipelines.sources import ImageRecord, ImageSource
@@ -83,6 +85,7 @@ def import_saliency(
         return (items[position] for position in positions)
 
     command = request.command("import-saliency", maps=maps.resolve().name)
+    work = Records(read, partial(take_over, source=source, storage=storage), workers)
     prepared = Prepared(
         identity={
             "name": f"{source.name}-published",
@@ -91,7 +94,8 @@ def import_saliency(
             "fingerprint": request.to_json(),
         },
         plan=plan_shards([item.record.split for item in items], samples_per_shard),
-        work=over_workers(read, partial(take_over, source=source, storage=storage), workers),
+        work=work,
+        over_ray=work.over_ray,
         images=len(items),
         watch=images_watch(source, [item.record for item in items]),
         provenance=partial(map_provenance, request, command, PUBLISHED, len(items)),

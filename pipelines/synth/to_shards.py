@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from pipelines.build.encode import JpegSetting, choose_setting, encode_image, encoder_versions
+from pipelines.build.fill import Results, Transformed
 from pipelines.build.plan import PlannedShard, plan_shards
-from pipelines.build.stage import BuildReport, Prepared, Results, Transformed, run_build
+from pipelines.build.stage import BuildReport, Prepared, run_build
 from pipelines.sources.three_diebench import sample_key
 from pipelines.synth.config import SynthConfig, check_config
 from pipelines.synth.families import class_names

@@ -5,8 +5,11 @@ Of a set of views it writes the sequences that training would draw, the stored b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +17,6 @@ from typing import Any, Literal
 import numpy as np
 import simplejpeg
 import torch
-from tqdm import tqdm
 
 from seqjepa.data.actions import OF_THE_SHARDS, action_of_shards, every_stride
 from seqjepa.data.ahead import Reading
@@ -26,10 +28,13 @@ from seqjepa.data.sampling import Sampling, with_windows
 from seqjepa.data.stored import Order, StoredViews
 from seqjepa.data.views import Augmented, ImageViews, Patches
 from shards.errors import ConfigError
+from shards.hand import Opens, ShardByShard, Write
+from shards.layout import number_of_shard, shard_name, split_of_shard
 from shards.reader import ShardSet, SplitIndex
 from shards.sample import ViewSample, encode_raw
 from shards.schema import MAX_VIEWS, DatasetInfo, ViewSpec
 from shards.split_index import ImageIndex
+from shards.steps import Stage, build_set
 from shards.writer import PixelStats, SetBuilder
 
 _SHARD_BYTES = 64 << 20
@@ -108,7 +113,8 @@ def bake(
 
     What is outside an image is, with fill "mean", the source's mean colour. Of augmentations, the constants that scale
     their parameters are noted with the set (augment.parameters.stored_scaling). Interrupted, the same call goes on from
-    the last finished shard. Raises ConfigError and FormatError before anything is written; see SetBuilder for the rest.
+    the last finished shard; calls on several machines share the shards. Raises ConfigError and FormatError before
+    anything is written; see SetBuilder for the rest.
     """
     source = ShardSet.open(shards)
     names = list(dict.fromkeys(splits)) or list(source.splits)
@@ -119,64 +125,109 @@ def bake(
     record: dict[str, Any] = {name: getattr(baking, name) for name in ("sequences", "views", "seed", "encoding")}
     record |= views.record()
     record |= {"source": source.info.name, "source_splits": {index.name: index.fingerprint() for index in indices}}
-    with SetBuilder(
-        out,
-        name=f"{source.info.name}-baked"[:64],
-        spec=ViewSpec(baking.total, views.side, views.side, baking.encoding, views.params, sequence=baking.views),
-        classes=source.info.classes,
-        fingerprint=record,
-        overwrite=overwrite,
-    ) as builder:
-        if not builder.complete:
-            for index in indices:
-                _bake_split(builder, index, baking, views, Reading(torch.device(device), workers, resident=False))
-            versions = {name: version(name) for name in ("torch", "numpy", "simplejpeg")}
-            builder.finish({"command": "seqjepa-data bake", "baked": record, "versions": versions})
-        assert builder.info is not None, "finish() has set it"
-        return builder.info
+    spec = ViewSpec(baking.total, views.side, views.side, baking.encoding, views.params, sequence=baking.views)
+    reading = Reading(torch.device(device), workers, resident=False)
+    in_a_shard = _images_in_a_shard(baking, views)
+    by_shard = ShardByShard(
+        here=lambda: _of_images(indices, baking, views, in_a_shard, reading),
+        there=partial(_of_images_there, source.path, names, baking, views, in_a_shard, reading),
+        sizes=_sizes(indices, [in_a_shard] * len(indices)),
+        text="bake",
+        unit="image",
+        gpus=int(reading.device.type == "cuda"),
+    )
+    return _build(out, source, spec, record, by_shard, ("torch", "numpy", "simplejpeg"), overwrite)
+
+
+def _build(
+    out: Path,
+    source: ShardSet,
+    spec: ViewSpec,
+    record: dict[str, Any],
+    by_shard: ShardByShard,
+    packages: Sequence[str],
+    overwrite: bool,
+) -> DatasetInfo:
+    """packages: whose versions are noted."""
+    identity = {"name": f"{source.info.name}-baked"[:64], "spec": spec, "classes": source.info.classes}
+    versions = {name: version(name) for name in packages}
+    provenance = {"command": "seqjepa-data bake", "baked": record, "versions": versions}
+
+    def begin(builder: SetBuilder) -> None:
+        if spec.features:
+            builder.put_encoder(source.read_encoder())
+
+    stage = Stage({**identity, "fingerprint": record}, list(by_shard.sizes), by_shard.work, lambda _: provenance, begin)
+    return build_set(stage, out, overwrite)
+
+
+def _sizes(indices: Sequence[ImageIndex] | Sequence[SplitIndex], most: Sequence[int]) -> dict[str, int]:
+    """Samples of each shard, by its name. most: in a shard of each split."""
+    sizes: dict[str, int] = {}
+    for index, in_a_shard in zip(indices, most, strict=True):
+        for number, start in enumerate(range(0, len(index), in_a_shard)):
+            sizes[shard_name(index.name, number)] = min(in_a_shard, len(index) - start)
+    return sizes
 
 
 def _bake_stored(
     source: ShardSet, names: Sequence[str], out: Path, baking: Baking, how: OfStored, overwrite: bool
 ) -> DatasetInfo:
     """The sequences of stored views, with commands as they are between the views that are left of a stride."""
-    indices = [source.split(name) for name in names]
-    spec = source.info.spec
+    first, spec = source.split(names[0]), source.info.spec
     assert isinstance(spec, ViewSpec), "split() has refused other kinds"
-    views = StoredViews(action_of_shards(OF_THE_SHARDS, indices[0]), order=how.order, stride=how.stride)
-    if how.order == "window":
-        indices = [with_windows(index, views.span(baking.views)) for index in indices]
+    views = StoredViews(action_of_shards(OF_THE_SHARDS, first), order=how.order, stride=how.stride)
+    indices = _open_stored(source, names, baking, views)
     for index in indices:
         views.check(index, baking.views)
     record = {"sequences": baking.sequences, "views": baking.views, "seed": baking.seed, **asdict(how)}
     record |= {"source": source.info.name, "source_splits": {index.name: index.fingerprint() for index in indices}}
     baked = replace(spec, views=baking.total, sequence=baking.views, ordered=False, chunked=False)
-    with SetBuilder(
-        out, name=f"{source.info.name}-baked"[:64], spec=baked, classes=source.info.classes, fingerprint=record,
-        overwrite=overwrite,
-    ) as builder:  # fmt: skip
-        if not builder.complete:
-            if spec.features:
-                builder.put_encoder(source.read_encoder())
-            for index in indices:
-                _bake_stored_split(builder, index, baking, views)
-            builder.finish({"command": "seqjepa-data bake", "baked": record, "versions": {"numpy": version("numpy")}})
-        assert builder.info is not None, "finish() has set it"
-        return builder.info
+    most = [_samples_in_a_shard(index, baking) for index in indices]
+    by_shard = ShardByShard(
+        here=lambda: _of_stored(indices, baking, views, most),
+        there=partial(_of_stored_there, source.path, names, baking, views, most),
+        sizes=_sizes(indices, most),
+        text="bake",
+        unit="sample",
+    )
+    return _build(out, source, baked, record, by_shard, ("numpy",), overwrite)
 
 
-def _bake_stored_split(builder: SetBuilder, index: SplitIndex, baking: Baking, views: StoredViews) -> None:
-    """Shards of some 64 MiB."""
+def _open_stored(source: ShardSet, names: Sequence[str], baking: Baking, views: StoredViews) -> list[SplitIndex]:
+    indices = [source.split(name) for name in names]
+    if views.order == "window":
+        indices = [with_windows(index, views.span(baking.views)) for index in indices]
+    return indices
+
+
+def _samples_in_a_shard(index: SplitIndex, baking: Baking) -> int:
+    """Of some 64 MiB."""
     of_sample = baking.total * max(1, int(index.lengths.mean()))
-    in_a_shard, done = max(1, min(_MOST_IN_A_SHARD, _SHARD_BYTES // of_sample)), builder.done()
-    with tqdm(total=len(index), desc=f"bake {index.name}", unit="sample", disable=None) as bar:
-        for number, start in enumerate(range(0, len(index), in_a_shard)):
-            rows = np.arange(start, min(start + in_a_shard, len(index)))
-            if f"{index.name}-{number:06d}" not in done:
-                with builder.open_shard(index.name, number) as writer:
-                    for row in rows.tolist():
-                        writer.add(*_stored_sample(index, row, baking, views))
-            bar.update(len(rows))
+    return max(1, min(_MOST_IN_A_SHARD, _SHARD_BYTES // of_sample))
+
+
+@contextlib.contextmanager
+def _of_stored(
+    indices: Sequence[SplitIndex], baking: Baking, views: StoredViews, most: Sequence[int]
+) -> Iterator[Write]:
+    """most: samples of a shard of each split."""
+    by_name = {index.name: (index, in_a_shard) for index, in_a_shard in zip(indices, most, strict=True)}
+
+    def write(builder: Opens, name: str) -> None:
+        (index, in_a_shard), number = by_name[split_of_shard(name)], number_of_shard(name)
+        with builder.open_shard(index.name, number) as writer:
+            for row in range(number * in_a_shard, min((number + 1) * in_a_shard, len(index))):
+                writer.add(*_stored_sample(index, row, baking, views))
+
+    yield write
+
+
+def _of_stored_there(
+    path: Path, names: Sequence[str], baking: Baking, views: StoredViews, most: Sequence[int]
+) -> AbstractContextManager[Write]:
+    """In another process, which opens the set itself."""
+    return _of_stored(_open_stored(ShardSet.open(path), names, baking, views), baking, views, most)
 
 
 def _stored_sample(index: SplitIndex, row: int, baking: Baking, views: StoredViews) -> tuple[ViewSample, PixelStats]:
@@ -193,23 +244,44 @@ def _stored_sample(index: SplitIndex, row: int, baking: Baking, views: StoredVie
     return sample, PixelStats() if index.features else PixelStats.of(views_stored)
 
 
-def _bake_split(builder: SetBuilder, index: ImageIndex, baking: Baking, views: ImageViews, reading: Reading) -> None:
-    """Shards of some 64 MiB of raw pixels."""
-    in_a_shard = max(1, min(_MOST_IN_A_SHARD, _SHARD_BYTES // (baking.total * views.side**2 * 3)))
+def _images_in_a_shard(baking: Baking, views: ImageViews) -> int:
+    """Of some 64 MiB of raw pixels."""
+    return max(1, min(_MOST_IN_A_SHARD, _SHARD_BYTES // (baking.total * views.side**2 * 3)))
+
+
+@contextlib.contextmanager
+def _of_images(
+    indices: Sequence[ImageIndex], baking: Baking, views: ImageViews, in_a_shard: int, reading: Reading
+) -> Iterator[Write]:
+    """Images are read ahead, of one split at a time."""
     sampling = Sampling(baking.views, in_a_shard, baking.seed, shuffle=False)
-    reader, done = ImageReader(index, sampling, reading, maps=views.needs_maps), builder.done()
+    by_name, opened = {index.name: index for index in indices}, dict[str, ImageReader]()
+
+    def write(builder: Opens, name: str) -> None:
+        split, number = split_of_shard(name), number_of_shard(name)
+        if split not in opened:
+            while opened:
+                opened.popitem()[1].close()
+            opened[split] = ImageReader(by_name[split], sampling, reading, maps=views.needs_maps)
+        _bake_shard(builder, number, opened[split].batch(0, number), by_name[split], baking, views)
+
     try:
-        with tqdm(total=len(index), desc=f"bake {index.name}", unit="image", disable=None) as bar:
-            for number in range(reader.order.steps):
-                if f"{index.name}-{number:06d}" not in done:
-                    _bake_shard(builder, number, reader.batch(0, number), index, baking, views)
-                bar.update(reader.order.size(number))
+        yield write
     finally:
-        reader.close()
+        for reader in opened.values():
+            reader.close()
+
+
+def _of_images_there(
+    path: Path, names: Sequence[str], baking: Baking, views: ImageViews, in_a_shard: int, reading: Reading
+) -> AbstractContextManager[Write]:
+    """In another process, which opens the set itself."""
+    source = ShardSet.open(path)
+    return _of_images([source.images(name) for name in names], baking, views, in_a_shard, reading)
 
 
 def _bake_shard(
-    builder: SetBuilder, number: int, images: ImageBatch, index: ImageIndex, baking: Baking, views: ImageViews
+    builder: Opens, number: int, images: ImageBatch, index: ImageIndex, baking: Baking, views: ImageViews
 ) -> None:
     draws = [Draw(baking.views, baking.seed, epoch) for epoch in range(baking.sequences)]
     made = [views.make(images, draw) for draw in draws]

@@ -22,8 +22,11 @@ def feed(
     std: Sequence[float],
     *,
     channels_last: bool = True,
+    raw: bool = False,
 ) -> Iterator[ViewSequence]:
     """Batches with values in 0..255, or features, on the host or on `device` already → float32 batches on `device`.
+
+    raw: pixels stay as they are, on a GPU.
 
     mean, std: per channel, for pixels in [0, 1]. A loader may reuse a batch's memory as soon as the next one is asked
     for; what is yielded here does not alias it in its views, and on a GPU in nothing that came from the host.
@@ -34,7 +37,7 @@ def feed(
         if seq.views.ndim == VECTORS + 1:  # features are as they are
             yield replace(seq, views=seq.views.float())
             continue
-        views = normalise(seq.views, mean_t, std_t)
+        views = seq.views if raw and device.type == "cuda" else normalise(seq.views, mean_t, std_t)
         yield replace(seq, views=views if channels_last else views.contiguous())
 
 

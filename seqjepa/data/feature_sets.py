@@ -5,8 +5,11 @@ Slots, sequences, parameters, actions and labels are the source's; a set of whol
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,6 @@ import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from seqjepa.config import ModelConfig, RunConfig
 from seqjepa.data.sampling import only_samples
@@ -28,11 +30,13 @@ from seqjepa.training.checkpoint import load_run
 from seqjepa.training.data import MADE_OF, pixel_stats, with_view_size
 from shards.errors import ConfigError
 from shards.files import sha256_of_bytes
+from shards.hand import Opens, ShardByShard, Write
+from shards.layout import number_of_shard, shard_name, split_of_shard
 from shards.reader import ImageIndex, ShardSet, SplitIndex
 from shards.sample import ViewSample
 from shards.schema import DatasetInfo, FeatureSpec, MapSpec, VectorDtype, ViewSpec
+from shards.steps import Stage, build_set
 from shards.vectors import encode_vectors
-from shards.writer import SetBuilder
 
 _SHARD_BYTES = 64 << 20
 _VIEWS_OF_A_SHARD = 16_384  # which is what is lost when a build is killed
@@ -123,9 +127,9 @@ def make_features(
 ) -> DatasetInfo:
     """Write `out`: splits (default: all) of `source` with vectors in the place of pixels.
 
-    Interrupted, the same call goes on from the last finished shard. Batches do not depend on where it was interrupted,
-    so on one machine the bytes are the same. ConfigError and FormatError before anything is written, but for features
-    that `dtype` cannot hold; see SetBuilder for the rest.
+    Interrupted, the same call goes on from the last finished shard; calls on several machines share the shards. Batches
+    do not depend on who makes which, so on equal machines the bytes are the same. ConfigError and FormatError before
+    anything is written, but for features that `dtype` cannot hold; see SetBuilder for the rest.
     """
     require_views(source)
     names = list(dict.fromkeys(splits)) or list(source.splits)
@@ -140,48 +144,81 @@ def make_features(
     record: dict[str, Any] = {"source": source.info.name}
     record |= {"source_splits": {index.name: index.fingerprint() for index in indices}}
     record |= {key: source.info.fingerprint[key] for key in ("augmenting",) if key in source.info.fingerprint}
-    with SetBuilder(
-        out, name=f"{source.info.name}-features"[:64], spec=made, classes=source.info.classes, fingerprint=record,
-        overwrite=overwrite,
-    ) as builder:  # fmt: skip
-        if not builder.complete:
-            builder.put_encoder(weights)
-            encoder.net.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-            for index in indices:
-                _write_split(builder, index, encoder, features, torch.device(device))
-            versions = {name: version(name) for name in ("torch", "numpy", "simplejpeg")}
-            builder.finish({"command": "seqjepa-data features", "encoder": encoder.name, "versions": versions})
-        assert builder.info is not None, "finish() has set it"
-        return builder.info
+    rows, sizes = dict[str, np.ndarray](), dict[str, int]()
+    for index in indices:
+        for name, part in _shards_of(index, features):
+            rows[name], sizes[name] = part, _views(index, part)
+    writing = _Writing(features, torch.device(device), rows)
+    by_shard = ShardByShard(
+        here=lambda: writing.of(encoder, indices),
+        there=partial(_there, writing, encoder, source.path, names),
+        sizes=sizes,
+        text="features",
+        unit="view",
+        gpus=int(writing.device.type == "cuda"),
+    )
+    versions = {name: version(name) for name in ("torch", "numpy", "simplejpeg")}
+    provenance = {"command": "seqjepa-data features", "encoder": encoder.name, "versions": versions}
+    identity = {"name": f"{source.info.name}-features"[:64], "spec": made, "classes": source.info.classes}
+    stage = Stage(
+        {**identity, "fingerprint": record},
+        list(rows),
+        by_shard.work,
+        lambda _: provenance,
+        begin=lambda builder: builder.put_encoder(weights),
+    )
+    return build_set(stage, out, overwrite)
 
 
 def _opened(source: ShardSet, name: str) -> SplitIndex | ImageIndex:
     return source.split(name) if isinstance(source.info.spec, ViewSpec) else source.images(name)
 
 
-def _write_split(
-    builder: SetBuilder, index: SplitIndex | ImageIndex, encoder: Encoder, features: FeatureSpec, device: torch.device
-) -> None:
-    """Shards of some 64 MiB, and of no more views than a minute or so makes."""
+def _shards_of(index: SplitIndex | ImageIndex, features: FeatureSpec) -> Iterator[tuple[str, np.ndarray]]:
+    """Names and rows of shards of some 64 MiB, and of no more views than a minute or so makes."""
     slots = index.offsets.shape[1] if isinstance(index, SplitIndex) else 1
     of_sample = slots * (512 + -(-(128 + features.size * np.dtype(features.dtype).itemsize) // 512) * 512)
     in_a_shard = max(1, min(_SHARD_BYTES // of_sample, _VIEWS_OF_A_SHARD // slots))
-    views = index.n_views.astype(int) if isinstance(index, SplitIndex) else np.ones(len(index), int)
-    done = builder.done()
-    with tqdm(total=int(views.sum()), desc=f"features {index.name}", unit="view", disable=None) as bar:
-        for number, start in enumerate(range(0, len(index), in_a_shard)):
-            rows = np.arange(start, min(start + in_a_shard, len(index)))
-            if f"{index.name}-{number:06d}" in done:
-                bar.update(int(views[rows].sum()))
-                continue
-            made = []
-            for part in _encoded(index, rows, encoder, device):
-                made.append(part)
-                bar.update(len(part))
-            vectors = np.split(np.concatenate(made), np.cumsum(views[rows])[:-1])
-            with builder.open_shard(index.name, number) as writer:
-                for row, of_row in zip(rows.tolist(), vectors, strict=True):
-                    writer.add(_sample(index, row, encode_vectors(of_row, features)))
+    for number, start in enumerate(range(0, len(index), in_a_shard)):
+        yield shard_name(index.name, number), np.arange(start, min(start + in_a_shard, len(index)))
+
+
+def _views(index: SplitIndex | ImageIndex, rows: np.ndarray) -> int:
+    return int(index.n_views[rows].sum()) if isinstance(index, SplitIndex) else len(rows)
+
+
+@dataclass(frozen=True)
+class _Writing:
+    """Writes shards. rows: of each, by its name."""
+
+    features: FeatureSpec
+    device: torch.device
+    rows: dict[str, np.ndarray]
+
+    @contextlib.contextmanager
+    def of(self, encoder: Encoder, indices: Sequence[SplitIndex | ImageIndex]) -> Iterator[Write]:
+        encoder.net.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        by_name = {index.name: index for index in indices}
+
+        def write(builder: Opens, name: str) -> None:
+            self._write(builder, name, by_name[split_of_shard(name)], encoder)
+
+        yield write
+
+    def _write(self, builder: Opens, name: str, index: SplitIndex | ImageIndex, encoder: Encoder) -> None:
+        rows = self.rows[name]
+        views = index.n_views[rows].astype(int) if isinstance(index, SplitIndex) else np.ones(len(rows), int)
+        made = np.concatenate(list(_encoded(index, rows, encoder, self.device)))
+        vectors = np.split(made, np.cumsum(views)[:-1])
+        with builder.open_shard(index.name, number_of_shard(name)) as writer:
+            for row, of_row in zip(rows.tolist(), vectors, strict=True):
+                writer.add(_sample(index, row, encode_vectors(of_row, self.features)))
+
+
+def _there(writing: _Writing, encoder: Encoder, path: Path, names: Sequence[str]) -> AbstractContextManager[Write]:
+    """In another process, which opens the set itself."""
+    source = ShardSet.open(path)
+    return writing.of(encoder, [_opened(source, name) for name in names])
 
 
 def _encoded(

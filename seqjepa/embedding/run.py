@@ -75,7 +75,7 @@ def embed_run(
     files that are broken are left out, and named under "broken".
     """
     _check(out, asked)
-    of_members = _device_of_members(cluster, device) if cluster else ""
+    of_members = cluster.device(device) if cluster else ""
     model = load(run, "cpu" if cluster else device)
     sources, scaling = _open(model, asked)
     contexts, why_not = _contexts(model, sources, scaling, asked, out)
@@ -134,13 +134,6 @@ def _contexts(
     if asked.context is not None:
         raise ConfigError(f"--context {asked.context}: there is no z_AGG: {why_not}")
     return [], why_not
-
-
-def _device_of_members(cluster: RayCluster, device: str) -> str:
-    """cpu or cuda. UsageError: a certain GPU, which Ray itself deals out."""
-    if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"--device {device} with --engine ray: allowed are auto, cpu and cuda; Ray deals GPUs out")
-    return device if device != "auto" else "cuda" if cluster.count("GPU") else "cpu"
 
 
 def open_member(
@@ -253,7 +246,9 @@ class _Work:
         rows, todo = (sum(len(job.rows) for job in some) for some in (jobs, missing))
         with self._bar("embed", rows, "image") as bar:
             bar.update(rows - todo)
-            for count in cluster.map_actors(member, missing, lambda job: f"part {job.name}", gpus=gpus):
+            for count in cluster.map_actors(
+                member, missing, lambda job: f"part {job.name}", gpus=gpus, most=len(missing)
+            ):
                 bar.update(count)
 
     def encode(self, number: int, source: Source, width: int, offset: int) -> Embedded:

@@ -18,6 +18,7 @@ from seqjepa.data.sequence import ViewSequence
 from seqjepa.methods.base import Method, StepOutput
 from seqjepa.models.distributed import convert_sync_batch_norm
 from seqjepa.models.precision import is_bf16
+from seqjepa.training.compiled import Step, compiled
 from seqjepa.training.distributed import World
 from seqjepa.training.optim import build_optimizer, set_lr
 from shards.errors import FailureError
@@ -30,11 +31,18 @@ KEEP_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _DDP else "br
 class Learner:
     """A method with its optimizer on `device`: memory layout, global batch norm, autocast, compile, DDP.
 
-    Build it inside the process group. Precision "auto" is bf16 autocast with TF32 for the remaining float32 products on
-    CUDA, and plain float32 on the CPU.
+    pixels: mean and standard deviation per channel, for batches of uint8. Build it inside the process group. Precision
+    "auto" is bf16 autocast with TF32 for the remaining float32 products on CUDA, and plain float32 on the CPU.
     """
 
-    def __init__(self, method: Method, config: RunConfig, world: World, device: torch.device):
+    def __init__(
+        self,
+        method: Method,
+        config: RunConfig,
+        world: World,
+        device: torch.device,
+        pixels: tuple[Sequence[float], Sequence[float]] = ((0.0,) * 3, (1.0,) * 3),
+    ):
         self.method, self.optim = method, config.optim
         self.seed, self.rank, self.ranks, self.device = config.seed, world.rank, world.size, device
         if config.train.sync_bn:
@@ -43,7 +51,7 @@ class Learner:
         if config.train.channels_last:
             self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = build_optimizer(self.method, config.optim)
-        self._forward = self._wrapped(world, config.train.compile)
+        self._forward = self._wrapped(Step(self.method, *pixels).to(device), world, config.train.compile)
         precision = config.train.precision
         self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=is_bf16(precision, device.type))
         if device.type == "cuda":
@@ -52,7 +60,7 @@ class Learner:
                 torch.set_float32_matmul_precision("high")
 
     def update(self, seq: ViewSequence, step: int, lr: float, progress: float) -> StepOutput:
-        """One optimizer step on normalised views [B, T, C, H, W].
+        """One optimizer step on views [B, T, C, H, W]: normalised, or uint8, which are normalised as `pixels` say.
 
         step (0-based) keys the dropout; progress in [0, 1] is for the moving averages. With optim.accumulate the batch
         goes through the method in micro-batches. Their mean gradient is that of the whole batch, up to rounding, where
@@ -94,14 +102,13 @@ class Learner:
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
 
-    def _wrapped(self, world: World, compiled: bool) -> nn.Module:
-        forward: nn.Module = self.method
+    def _wrapped(self, forward: nn.Module, world: World, compile: bool) -> nn.Module:
+        if compile and self.device.type == "cuda":
+            forward = compiled(forward, world, self.device)
         if world.size > 1:
             # Buffers are equal where batch norm is global, and each rank's own matter where it is not.
             own: dict[str, Any] = {KEEP_BUFFERS: False, "gradient_as_bucket_view": True}
             forward = DistributedDataParallel(forward, **own)
-        if compiled and self.device.type == "cuda":
-            forward = torch.compile(forward)  # type: ignore[assignment]
         return forward
 
 

@@ -39,11 +39,13 @@ TITLES = {"z": "z", "z_agg": "z_AGG"}
 
 
 def sequence_sheet(seq: ViewSequence, data: DataInfo, action: str | ActionSpec, name: str) -> bytes:
-    """A PNG of sequences whose views [B, T, 3, H, W] are normalised as `data` says."""
+    """A PNG of sequences whose views [B, T, 3, H, W] are uint8, or normalised as `data` says."""
     terms = as_spec(action).terms[:TERMS]
-    shown = seq.views[:SEQUENCES, :VIEWS].float().cpu()
-    mean, std = (torch.tensor(tuple(values)).view(3, 1, 1) for values in (data.mean, data.std))
-    pixels = ((shown * std + mean) * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 1, 3, 4, 2).numpy()
+    shown = seq.views[:SEQUENCES, :VIEWS].cpu()
+    if shown.dtype != torch.uint8:
+        mean, std = (torch.tensor(tuple(values)).view(3, 1, 1) for values in (data.mean, data.std))
+        shown = ((shown.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+    pixels = shown.permute(0, 1, 3, 4, 2).numpy()
     B, T = pixels.shape[:2]
     page = Rows(name, f"{len(seq)} sequences a batch", pixels.shape[3:1:-1], (), B, more=[*map(label_of_term, terms)])
     page.open(T)

@@ -182,6 +182,7 @@ LOCK = f"{TEMPORARY}lock"
 FREE_KEYS = {
     "data.set",
     "train.checkpoint_minutes",
+    "train.compile",
     "train.loggers",
     "train.picture_epochs",
     "train.pin_memory",

@@ -15,8 +15,8 @@ from small_3die import jpeg, make_tree, same_folders, shard_3diebench, smooth_im
 from small_3die import make_tar as make_3die_tar
 from small_images import encoded, make_folder, make_tar, picture
 
+from pipelines.build.fill import OpenShard
 from pipelines.build.images import shard_images
-from pipelines.build.stage import OpenShard
 from pipelines.saliency.build import build_saliency
 from pipelines.saliency.models import ModelChoice
 from pipelines.sources import content, open_source

@@ -12,8 +12,8 @@ from small_3die import same_folders
 from small_videos import number_of, write_video
 
 from pipelines.build.encode import Frame
+from pipelines.build.fill import OpenShard
 from pipelines.build.pool import _grouped
-from pipelines.build.stage import OpenShard
 from pipelines.build.transform import DecodedTogether
 from pipelines.build.views import shard_views
 from pipelines.sources.table import TableSource, ViewTable

@@ -1,0 +1,103 @@
+"""torch.compile for the training step on a GPU: one graph of fixed shapes, and a line where that cannot be had."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from seqjepa.data.sequence import ViewSequence, normalise
+from seqjepa.methods.base import Method, StepOutput
+from seqjepa.training.distributed import World, highest
+from shards.errors import reason_of
+
+logger = logging.getLogger(__name__)
+FALLBACK = "the step is not compiled, and slower for it (%s); train.compile=false does not try"
+LONGEST = 200
+
+
+class Step(nn.Module):
+    """A method's loss of a batch whose pixels may still be uint8: they are normalised here, where a compiler fuses it.
+
+    mean, std: per channel, for pixels in [0, 1].
+    """
+
+    def __init__(self, method: Method, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.method = method
+        self.register_buffer("mean", torch.tensor(tuple(mean), dtype=torch.float32), persistent=False)
+        self.register_buffer("std", torch.tensor(tuple(std), dtype=torch.float32), persistent=False)
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def forward(self, seq: ViewSequence) -> StepOutput:
+        if seq.views.dtype == torch.uint8:
+            # Without the keys: a graph would be of this batch's alone.
+            views = normalise(seq.views, self.mean, self.std)
+            seq = ViewSequence(views, seq.actions, seq.params, seq.labels, [])
+        return self.method(seq)
+
+
+class Compiled(nn.Module):
+    """`step` as one graph for the largest batches there are; smaller ones, as an epoch's last, run as they are.
+
+    A graph is of one shape: with dynamic shapes, which torch takes after the first other batch, every later step is
+    slower. Micro-batches differ by one row, which makes two graphs.
+    """
+
+    def __init__(self, step: nn.Module) -> None:
+        super().__init__()
+        self.step = step
+        self.rows, self.works = 0, False
+        self._graph = torch.compile(step.forward, dynamic=False)
+
+    def forward(self, seq: ViewSequence) -> StepOutput:
+        if self._graph is None or len(seq) < self.rows - 1:
+            return self.step(seq)
+        self.rows = max(self.rows, len(seq))
+        return self._graph(seq) if self.works else self._first(seq)
+
+    def _first(self, seq: ViewSequence) -> StepOutput:
+        """Both directions are compiled before anything is computed, so that nothing is done twice where that fails."""
+        from torch._dynamo.exc import TorchDynamoException  # takes a second to import
+        from torch._functorch import config as aot_config
+
+        try:
+            with aot_config.patch(force_non_lazy_backward_lowering=True):
+                output = self._graph(seq)  # type: ignore[misc]  pyright does not know that it is none but here
+        except TorchDynamoException as error:
+            logger.warning(FALLBACK, _in_short(error))
+            self._graph = None
+            return self.step(seq)
+        self.works = True
+        return output
+
+
+def compiled(step: nn.Module, world: World, device: torch.device) -> nn.Module:
+    """Compiled, or `step` itself with a warning on every rank where one of them cannot compile for its GPU at all."""
+    reason = why_not(device)
+    if not highest(world, [bool(reason)])[0]:
+        return Compiled(step)
+    logger.warning(FALLBACK, reason or "another rank cannot")
+    return step
+
+
+def why_not(device: torch.device) -> str:
+    """What is missing to compile for a GPU (Triton, a C compiler, a GPU that Triton knows); empty: nothing."""
+    try:
+        torch.compile(_twice, dynamic=False)(torch.ones(2, device=device))
+    except Exception as error:  # whatever Triton, gcc and ptxas raise where they are not there
+        return _in_short(error)
+    return ""
+
+
+def _in_short(error: Exception) -> str:
+    """Without torch's advice on how to debug it."""
+    return reason_of(error).split(" Set TORCHDYNAMO_VERBOSE")[0][:LONGEST]
+
+
+def _twice(x: torch.Tensor) -> torch.Tensor:
+    return x + x

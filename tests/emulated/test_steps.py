@@ -1,0 +1,84 @@
+"""A training step of every method on an emulated GPU: nothing waits, and what comes out is what the CPU computes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from seqjepa.config import ContextSSLConfig, DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig
+from seqjepa.data.sequence import ViewSequence
+from seqjepa.methods import METHODS
+from seqjepa.methods.base import StepOutput
+from seqjepa.training.checkpoint import initial_method
+from seqjepa.training.distributed import World
+from seqjepa.training.learner import Learner
+from seqjepa.training.monitor import EpochMeter, OnlineProbes
+
+pytestmark = pytest.mark.emulated
+MORE_VIEWS = {"seq_jepa": 4, "conv_jepa": 4, "vicreg_traj": 3}
+B, A, CLASSES = 6, 4, 3
+
+
+def small_config(name: str, precision: Any) -> RunConfig:
+    return RunConfig(
+        method=name,
+        data=DataConfig(context=MORE_VIEWS.get(name, 2) - 1, action="position" if name == "conv_jepa" else "rotation"),
+        model=ModelConfig(width=0.125, action_dim=8, predictor_hidden=64, layers=1, ff_mult=1, dropout=0.0),
+        context_ssl=ContextSSLConfig(width=32, pairs=4, mask=0.5),
+        optim=OptimConfig(ema_tau=0.9, clip_norm=1.0),
+        train=TrainConfig(precision=precision, compile=False),
+    )
+
+
+def batch(name: str) -> ViewSequence:
+    views, generator = MORE_VIEWS.get(name, 2), torch.Generator().manual_seed(0)
+    pixels = torch.randn(B, views, 3, 16, 16, generator=generator)
+    actions = F.normalize(torch.randn(B, views - 1, A, generator=generator), dim=-1)
+    return ViewSequence(pixels, actions, torch.randn(B, views, 7), torch.arange(B) % CLASSES, [""] * B)
+
+
+class Steps:
+    """What the trainer does with a batch: the method's step, the online probes', and the meter."""
+
+    def __init__(self, name: str, device: str, precision: str) -> None:
+        config, self.seq = small_config(name, precision), batch(name)
+        method = initial_method(config, A)
+        method.eval()
+        with torch.no_grad():
+            widths = {name: value.shape for name, value in method.step(self.seq).features.items()}
+        self.seq = self.seq.to(torch.device(device))
+        self.learner = Learner(method, config, World(), torch.device(device))
+        torch.manual_seed(0)
+        self.probes = OnlineProbes(widths, CLASSES, A, device)
+        self.meter = EpochMeter(widths, A, device)
+
+    def step(self, number: int) -> StepOutput:
+        output = self.learner.update(self.seq, number, 1e-3, 0.1)
+        self.meter.update(output, self.probes.learn(output.features, self.seq, World()), len(self.seq))
+        return output
+
+
+@pytest.mark.parametrize("precision", ["auto", "fp32"])
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_a_step_never_waits(gpu, name: str, precision: str):
+    steps = Steps(name, "cuda", precision)
+    steps.step(0)  # what is made once and kept may wait
+    gpu.reset()
+    assert steps.step(1).loss.is_cuda
+    assert not gpu.syncs
+    assert not gpu.waits
+    assert gpu.launches.total() > 100
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_a_step_is_the_cpus(name: str):
+    if name == "context_ssl":
+        pytest.skip("its environments are drawn by the GPU's generator")
+    here, there = (Steps(name, device, "fp32") for device in ("cpu", "cuda"))
+    for number in range(2):
+        expected, found = here.step(number), there.step(number)
+        torch.testing.assert_close(found.loss.cpu(), expected.loss, rtol=1e-3, atol=1e-4)
+    assert there.meter.summary()["samples"] == here.meter.summary()["samples"] == 2 * B

@@ -1,0 +1,45 @@
+"""pytest -p gpu_emulated -m "gpu or emulated": tests that need a GPU run on an emulated one (emulated_cuda.py).
+
+In a process of its own: torch looks for cards once. A build of torch with CUDA asks the CUDA runtime even where all
+tensors are emulated, so a stand-in for it is compiled and loaded before torch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+def load_runtime() -> None:
+    """Makes torch, which must not be loaded yet, find the runtime of fake_cudart.c."""
+    assert "torch" not in sys.modules, "too late: torch is loaded"
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    assert compiler, "emulated CUDA needs a C compiler"
+    source = Path(__file__).with_name("fake_cudart.c")
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder) / "libcuda.so.1"  # torch asks the driver's library too: that is this one
+        subprocess.run([compiler, "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", library, source], check=True)
+        ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+
+
+load_runtime()
+import torch  # noqa: E402
+
+torch.inference_mode = torch.no_grad  # before the project decorates with it: its tensors cannot be emulated
+from emulated_cuda import Emulation, emulated_cuda  # noqa: E402
+from native_batch_norm import register  # noqa: E402
+
+_KERNELS = register()
+
+
+@pytest.fixture(autouse=True)
+def gpu() -> Iterator[Emulation]:
+    with emulated_cuda() as emulation:
+        yield emulation
