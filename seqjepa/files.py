@@ -60,6 +60,11 @@ def read_checksums(folder: Path) -> Checksums:
     except OSError as error:
         pass_environment_on(error)
         return {}
+    return parse_checksums(text)
+
+
+def parse_checksums(text: str) -> Checksums:
+    """What a SHA256SUMS says."""
     found: Checksums = {}
     for match in filter(None, map(_CHECKSUM_LINE.fullmatch, text.split("\n"))):
         found[match[2]] = (*found.get(match[2], ()), match[1])
@@ -202,5 +207,9 @@ def _update_checksums(folder: Path, before: Checksums, changes: Checksums, *, ad
 
 
 def _write_checksums(folder: Path, sums: Checksums) -> None:
-    lines = [f"{one}  {name}\n" for name in sorted(sums) for one in dict.fromkeys(sums[name])]
-    write_file(folder / SUMS, "".join(lines).encode())
+    write_file(folder / SUMS, checksum_lines(sums).encode())
+
+
+def checksum_lines(sums: Checksums) -> str:
+    """The SHA256SUMS that says so."""
+    return "".join(f"{one}  {name}\n" for name in sorted(sums) for one in dict.fromkeys(sums[name]))

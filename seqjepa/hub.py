@@ -30,6 +30,7 @@ from shards.errors import DamageError, FailureError, FormatError, UsageError
 from shards.files import AtomicFile, sha256_of_file
 from shards.hub import HubAddress, HubFolder, is_hub_address, list_repo, open_hub, parse_address, require_hub
 from shards.hub_card import CARD, LARGEST_CARD
+from shards.store import as_address
 
 logger = logging.getLogger(__name__)
 
@@ -64,12 +65,15 @@ def is_run_file(name: str) -> bool:
 
 
 def run_folder(run: str | Path) -> Path:
-    """The folder of a run; of an hf:// address the run directory in the hub's cache, loaded where it is not there.
+    """The folder of a run; of an hf:// address the run directory in the hub's cache, loaded where it is not there; of
+    one in a store a folder in the cache, with what is there now.
 
-    Errors of addresses: as pull_run.
+    Errors of addresses: as pull_run and run_store.pulled_run.
     """
     if not is_hub_address(run):
-        return Path(run)
+        from seqjepa.run_store import pulled_run
+
+        return pulled_run(address) if (address := as_address(run)) else Path(run)
     source, names, _ = _load(parse_address(str(run), "model"))
     return _in_cache(source, names)
 

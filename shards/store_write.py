@@ -14,6 +14,8 @@ from shards.files import sha256_of_bytes
 from shards.store import ObjectStoreFolder, open_store, reason_in_short
 
 WRITABLE = ("s3", "gs", "az")
+AT_ONCE = 1 << 30
+"""Bytes that are sent in one request: parts of an object would stay where a kill comes between them."""
 Result = TypeVar("Result")
 
 
@@ -70,7 +72,7 @@ class StoreWriter:
         def put() -> object:
             import obstore
 
-            return obstore.put(self.folder.opened, name, data)
+            return obstore.put(self.folder.opened, name, data, use_multipart=len(data) > AT_ONCE)
 
         self._tried(put, name)
 

@@ -13,7 +13,9 @@ SHOWN = 5
 
 
 def embed_command(
-    run: Annotated[str, typer.Argument(help="Run directory, or hf://USER/REPO.", metavar="RUN")],
+    run: Annotated[
+        str, typer.Argument(help="Run directory, hf://USER/REPO, or an address as s3://bucket/run.", metavar="RUN")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .parquet, .npz or .npy.")],
     shards: Annotated[Path | None, typer.Option(help="Shard set, of views or images, to embed.")] = None,
     images: Annotated[

@@ -11,7 +11,9 @@ from shards.console import AsJson, Device, Shards, print_json
 
 
 def evaluate_command(
-    run: Annotated[Path, typer.Argument(help="Run directory, or hf://USER/REPO.", metavar="RUN")],
+    run: Annotated[
+        Path, typer.Argument(help="Run directory, hf://USER/REPO, or an address as s3://bucket/run.", metavar="RUN")
+    ],
     shards: Shards,
     suite: Annotated[
         str, typer.Option(help="Retrieval, maps and more beside the probes: 3diebench, stl10, augmentations or all.")
@@ -85,17 +87,23 @@ def evaluate_command(
     options = {name: value for name, value in locals().items() if name not in ("run", "shards", "as_json")}
     from seqjepa.evaluate.results import format_table, read_results, results_file
     from seqjepa.hub import run_folder
+    from seqjepa.run_store import push_results
+    from shards.store import as_address
+    from shards.store_write import WRITABLE
 
     options["m_val"] = parse_sizes(m_val)
     options["contexts"] = None if contexts is None else parse_sizes(contexts, "--contexts", 0, 8190)
     folder = run_folder(run)
     results = measured(folder, shards, **options, out=folder)
+    address = as_address(run)
+    if address.startswith(WRITABLE):
+        push_results(address, folder)
     if as_json:
         print_json(results)
     else:
         typer.echo(format_table(read_results(folder, results_file(results["protocol"]))))
         if folder != run:
-            typer.echo(f"kept in {folder}")
+            typer.echo(f"kept in {address if address.startswith(WRITABLE) else folder}")
 
 
 def measured(run: Path, shards: Path, **options: Any) -> dict[str, Any]:

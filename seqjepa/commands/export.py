@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def export_command(
-    run: Annotated[str, typer.Argument(help="Run directory, or hf://USER/REPO.", metavar="RUN")],
+    run: Annotated[
+        str, typer.Argument(help="Run directory, hf://USER/REPO, or an address as s3://bucket/run.", metavar="RUN")
+    ],
     to: Annotated[
         str,
         typer.Option(

@@ -22,7 +22,10 @@ OutFile = Annotated[Path | None, typer.Option(metavar="FILE", help="The tables a
 def report_command(
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(help="Run directories, folders that hold some, or hf://USER/REPO.", metavar="[RUN…]"),
+        typer.Argument(
+            help="Run directories, folders that hold some, or addresses, hf://USER/REPO or s3://bucket/run.",
+            metavar="[RUN…]",
+        ),
     ] = None,
     out: Out = None,
     markdown: OutFile = None,

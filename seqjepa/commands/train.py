@@ -17,7 +17,10 @@ def train_command(
         str | None,
         typer.Option(help="A name from `seqjepa recipes ls`, or a path to a TOML file. Default: what fits the shards."),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run directory. Default: runs/RECIPE.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Run directory, or an address, as s3://bucket/run. Default: runs/RECIPE."),
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")
     ] = None,
@@ -44,6 +47,7 @@ def train_command(
       seqjepa train --shards shards/3die --recipe 3die-rot-M3
       seqjepa train --shards shards/3die --recipe 3die-rot-M3 --out runs/b256 --set optim.batch_size=256
       seqjepa train --shards shards/3die --logger tensorboard --set train.monitor_epochs=5
+      seqjepa train --shards s3://bucket/3die --recipe 3die-rot-M3 --out s3://bucket/runs/rot-M3
       torchrun --nproc-per-node 4 --no-python seqjepa train --shards shards/3die --recipe 3die-rot-M3
     """
     from seqjepa.recipes import load_recipe
@@ -71,4 +75,4 @@ def train_command(
     if as_json:
         print_json(summary)
     else:
-        typer.echo(f"{run}: trained {summary['epochs']} epochs, last loss {summary['loss']:.4f}")
+        typer.echo(f"{summary['run']}: trained {summary['epochs']} epochs, last loss {summary['loss']:.4f}")

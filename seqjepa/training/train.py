@@ -26,6 +26,7 @@ from seqjepa.files import settle_checksums
 from seqjepa.methods.base import Method
 from seqjepa.models.ema import cosine_tau, schedule_progress
 from seqjepa.models.pretrained import doubts, weights_note
+from seqjepa.run_store import RunFolder, training_folder
 from seqjepa.training import checkpoint, metrics_log, run
 from seqjepa.training.checkpoint import initial_method, load_run
 from seqjepa.training.data import TrainingData, build_loader, open_training_data, window_for, with_shuffle_window
@@ -60,6 +61,7 @@ def train(
 ) -> dict[str, Any]:
     """Train `config` on a split of `shards` (see data.split); `out` is made, or resumed if it holds this run.
 
+    out: a folder, or an address in a store, s3://, gs:// or az:// (run_store.py).
     extend_epochs: go on to so many epochs in all; schedules are replanned from the step that was reached.
     say: hears what is trained, how long it will take, and a line an epoch.
     Returns the last epoch's line of metrics.jsonl with "run", "name", "fidelity", "status", "epochs" and "steps".
@@ -72,27 +74,29 @@ def train(
         config = config.model_copy(update={"optim": config.optim.model_copy(update={"epochs": extend_epochs})})
     source = open_training_data(Path(shards), config)
     config = source.config
-    # A run that goes on has its weights: the file that it began with may be gone.
-    fresh = overwrite or not run.has_state(Path(out))
-    method = initial_method(config, source.data.action_size, pretrained=fresh)
-    note = weights_note(method.encoder, config.model) if fresh else {}
-    if world.main and fresh:
-        for doubt in doubts(config, source.data.mean, source.data.std, method):
-            logger.warning("%s", doubt)
-    widths = feature_widths(method, config, source)
     with ExitStack() as stack:
+        folder = stack.enter_context(training_folder(Path(out), world.main))
+        # A run that goes on has its weights: the file that it began with may be gone.
+        fresh = overwrite or not run.has_state(folder.path)
+        method = initial_method(config, source.data.action_size, pretrained=fresh)
+        note = weights_note(method.encoder, config.model) if fresh else {}
+        if world.main and fresh:
+            for doubt in doubts(config, source.data.mean, source.data.std, method):
+                logger.warning("%s", doubt)
+        widths = feature_widths(method, config, source)
         stack.enter_context(process_group(world, where, config.train.timeout_minutes))
-        source = with_shuffle_window(source, agreed_window(source, Path(out), overwrite, world))
+        source = with_shuffle_window(source, agreed_window(source, folder.path, overwrite, world))
         config = source.config
         plan = run.RunPlan(config, source.data, source.names, extend_epochs, note)
         loader = stack.enter_context(on_all(world, lambda: build_loader(source, config, world, workers, where)))
         if not overwrite:
-            on_main(world, lambda: run.refuse_lost_state(Path(out)))
-        on_main(world, lambda: stack.enter_context(run.claimed(Path(out), plan, overwrite)))
+            on_main(world, lambda: run.refuse_lost_state(folder.path))
+        on_main(world, lambda: stack.enter_context(run.claimed(folder.path, plan, overwrite)))
+        on_main(world, lambda: folder.push(last=True))  # or training would find out at its first checkpoint
         stop = stack.enter_context(StopSignals())
-        trainer = Trainer(config, source, method, widths, loader, Path(out), world, where)
+        trainer = Trainer(config, source, method, widths, loader, folder, world, where)
         trainer.resume()
-        watch = Watch(source, Path(shards), Path(out), world, where, len(loader), say, progress)
+        watch = Watch(source, Path(shards), folder.path, world, where, len(loader), say, progress)
         with watch.begin(trainer.step, trainer.learner.method):
             trainer.run(stop, watch)
         return trainer.finish()
@@ -145,12 +149,13 @@ class Trainer:
         method: Method,
         widths: dict[str, torch.Size],
         loader: Loader,
-        out: Path,
+        folder: RunFolder,
         world: World,
         device: torch.device,
     ):
         self.config, self.data, self.loader = config, source.data, loader
-        self.out, self.world, self.device = out, world, device
+        self.folder, self.out = folder, folder.path
+        self.world, self.device = world, device
         self.learner = Learner(method, config, world, device, (self.data.mean, self.data.std))
         torch.default_generator.manual_seed(config.seed)
         enabled = config.train.online_probes
@@ -196,7 +201,7 @@ class Trainer:
             raise DamageError(f"{file} is not of this run ({reason}); {advice}") from None
         if not 0 <= self.step <= self.total_steps:
             raise DamageError(f"{file} is of step {self.step}, but the run has {self.total_steps} steps; {advice}")
-        logger.info("%s: going on from step %d of %d", self.out, self.step, self.total_steps)
+        logger.info("%s: going on from step %d of %d", self.folder, self.step, self.total_steps)
 
     def _take_step(self, step: int, epoch_steps: int) -> None:
         """The same place of the same epoch, where `epoch_steps` made one: other ranks may share out its last batch or
@@ -269,11 +274,12 @@ class Trainer:
         epochs, idle = self.config.optim.epochs, self.first_step == self.total_steps
         if idle:
             logger.warning(
-                "%s: finished already (%d epochs); --extend-epochs goes on, --overwrite anew", self.out, epochs
+                "%s: finished already (%d epochs); --extend-epochs goes on, --overwrite anew", self.folder, epochs
             )
         on_main(self.world, lambda: run.mark_finished(self.out, epochs))
+        on_main(self.world, lambda: self.folder.push(last=True))
         return {
-            "run": str(self.out),
+            "run": str(self.folder),
             "name": self.config.name,
             "fidelity": self.config.fidelity,
             "status": "finished already" if idle else "finished",
@@ -317,7 +323,7 @@ class Trainer:
         if signal and not at_end:
             where = f"step {self.step} of {self.total_steps}"
             raise Interrupted(
-                f"stopped and saved at {where} in {self.out}; the same command goes on from there", signal
+                f"stopped and saved at {where} in {self.folder}; the same command goes on from there", signal
             )
 
     def _write(self) -> None:
@@ -333,6 +339,7 @@ class Trainer:
         }
         checkpoint.save_state(state, self.out / checkpoint.STATE)
         self._write_weights()
+        self.folder.push()
 
     def _write_weights(self) -> None:
         checkpoint.save_weights(self.learner.method, self.out / checkpoint.WEIGHTS, self.epochs_done)
