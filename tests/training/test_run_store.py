@@ -121,10 +121,10 @@ def test_another_machine_goes_on_from_the_last_checkpoint(shards, whole, bucket,
     assert trained(shards, bucket)["status"] == "finished already"
 
 
-PUTS = 26
+PUTS = 25
 
 
-@pytest.mark.parametrize("puts", [pytest.param(n, marks=[] if n == 9 else pytest.mark.slow) for n in range(PUTS)])
+@pytest.mark.parametrize("puts", [pytest.param(n, marks=pytest.mark.slow) for n in range(PUTS)])
 def test_killed_at_any_put_the_run_goes_on_and_readers_see_no_half(shards, whole, bucket, machine, monkeypatch, puts):
     put, left = StoreWriter.put, [puts]
 
@@ -227,6 +227,7 @@ def test_a_store_that_is_down_for_a_while_is_caught_up_with(shards, whole, bucke
     assert_same_end(pulled_run(f"{bucket.address}/runs/one"), whole)
 
 
+@pytest.mark.slow
 def test_another_run_and_what_is_no_run_are_refused(shards, bucket, machine):
     bucket.put("runs/one/photo.jpg", b"x", create=True)
     with pytest.raises(UsageError, match=r"s3://bucket/runs/one holds 'photo.jpg' and is no run"):
@@ -261,6 +262,7 @@ def test_overwriting_leaves_nothing_of_the_run_before(shards, bucket, machine, m
     assert len(metrics(pulled_run("s3://bucket/runs/one"))) == 1
 
 
+@pytest.mark.slow
 def test_damage_at_the_address_is_found(shards, bucket, machine):
     trained(shards, bucket)
     data = bytearray(bucket.objects["runs/one/model.safetensors"])
