@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from bucket_server import Bucket, serving_bucket
 from noise_shards import noise_shards
 from train_helpers import Killed, assert_same_end, make_shards, metrics, tiny_config
 from typer.testing import CliRunner
@@ -23,8 +23,6 @@ from shards.errors import DamageError, FailureError, UsageError
 from shards.files import sha256_of_bytes
 from shards.store_write import StoreWriter
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shards"))
-from bucket_server import Bucket, serving_bucket
 
 OFTEN = tiny_config("train.checkpoint_minutes=1e-9", "optim.epochs=2")
 
