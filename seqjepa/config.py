@@ -171,6 +171,11 @@ class TrainConfig(Section):
     )
     compile: bool = Field(default=True, description="torch.compile on CUDA, where it can; ignored on the CPU")
     channels_last: bool = True
+    resident: Literal["auto", "yes", "no"] = Field(
+        default="auto",
+        description="whether the split is decoded once and kept in memory, on the GPU if there is one; auto: images "
+        "where they fit, stored views where they fit on a GPU",
+    )
     pin_memory: bool = Field(default=True, description="page-lock what is copied to a GPU; ignored on the CPU")
     sync_bn: bool = Field(default=True, description="batch statistics over the global batch of several ranks")
     online_probes: bool = True

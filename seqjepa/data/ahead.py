@@ -27,9 +27,9 @@ class Reading:
     pin       False: not page-locked there either, where the machine does not allow it; copies then take longer
     workers   decode processes (None: auto_workers; 0: decode here, when a batch is asked for)
     prefetch  batches queued beyond those that workers are at: a slot of memory each
-    resident  of whole images. True: the split is read when the first batch is asked for, and lives on the device from
-              then on. False: it is read ahead by the workers, epoch after epoch. None: resident if it fits, in half of
-              a GPU's free memory or a quarter of the machine's, shared by the ranks that run there
+    resident  True: the split is read when the first batch is asked for, and lives on the device from then on. False:
+              it is read ahead by the workers, epoch after epoch. None: resident if it fits (images.free_bytes), which
+              stored views do on a GPU alone (resident.lives_there)
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))

@@ -17,12 +17,14 @@ from torch import Tensor
 
 from seqjepa.data.ahead import DecodedAhead, Reading, damaged
 from seqjepa.data.decode_worker import ROW, RowError, Setup
+from seqjepa.data.device import require_cuda
 from seqjepa.data.sampling import EpochOrder, Sampling, homes_of
 from seqjepa.data.supply import supply_for
 from shards.errors import DamageError
 from shards.split_index import ImageIndex
 
-_SHARE = {"cuda": 0.5, "cpu": 0.25}  # of the free memory, that images may take for good
+_SHARE = {"cuda": 0.5, "cpu": 0.25}  # of the free memory, that a split may take for good
+_ENOUGH = 32 << 30  # bytes that leave room for any model, batch and activations on a large GPU
 _IMAGES_AT_ONCE = 256  # read, when a whole split is
 
 
@@ -158,9 +160,12 @@ def _as_maps(parts: Sequence[Tensor], storage: str, size: Sequence[int]) -> Tens
 
 
 def free_bytes(device: torch.device, world_size: int) -> float:
-    """Bytes that a split may take for good."""
+    """Bytes that a split may take for good: half of what is free on a GPU, or all but 32 GiB; a quarter of what is free
+    in the machine's memory, shared by the ranks that run there."""
     if device.type == "cuda":
-        return _SHARE["cuda"] * torch.cuda.mem_get_info(device)[0]
+        require_cuda()
+        free = torch.cuda.mem_get_info(device)[0]
+        return max(_SHARE["cuda"] * free, free - _ENOUGH)
     ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
     return _SHARE["cpu"] * _free_memory() / max(1, ranks_here)
 

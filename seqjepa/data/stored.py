@@ -19,6 +19,7 @@ from seqjepa.data.augment.parameters import Scaling, ScalingMode, scaled
 from seqjepa.data.decode_worker import ROW, RowError, Setup
 from seqjepa.data.draws import Draw, Purpose, choose_distinct, draw_u32
 from seqjepa.data.images import free_bytes
+from seqjepa.data.resident import ResidentSource, frames_of, lives_there
 from seqjepa.data.sampling import EpochOrder, Sampling, homes_of
 from seqjepa.data.sequence import Drawn, KindOfViews
 from seqjepa.data.supply import supply_for
@@ -174,10 +175,15 @@ class StoredViews:
         table["shard"] = index.shard[samples]
         return ViewPlan(rows, samples, slots, table.reshape(-1), actions, np.ascontiguousarray(params))
 
-    def open(self, index: SplitIndex, sampling: Sampling, reading: Reading) -> StoredSource | FeatureSource:
+    def open(
+        self, index: SplitIndex, sampling: Sampling, reading: Reading
+    ) -> StoredSource | FeatureSource | ResidentSource:
         """See views.Views."""
         if index.features:
             return FeatureSource(index, self, sampling, reading)
+        if lives_there(index, reading, sampling.world_size):
+            planner = Planner(index, self, sampling)
+            return ResidentSource(index, planner.batch, planner.order.steps, reading)
         return StoredSource(index, self, sampling, reading)
 
 
@@ -276,9 +282,7 @@ class FeatureSource:
         if self.resident:
             if self._kept is None:
                 self._kept = torch.from_numpy(self._reader.take_all()).to(self._device)
-            sequences = self._index.sequences  # slots beyond a sample's views repeat them
-            frames = sequences.firsts[plan.samples] + plan.slots % self._index.n_views[plan.samples]
-            chosen = torch.from_numpy(frames.ravel()).to(self._device, non_blocking=True)
+            chosen = frames_of(self._index, plan).to(self._device, non_blocking=True)
             views = self._kept.index_select(0, chosen).unflatten(0, plan.slots.shape)
         else:
             views = torch.from_numpy(self._reader.take(plan.samples, plan.slots))

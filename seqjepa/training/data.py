@@ -157,7 +157,8 @@ def build_loader(
             "optim.batch_size is %d, but there are %d samples to train on: every step takes all %d; set at most %d",
             *(batch, samples, samples, samples),
         )
-    reading = Reading(device, workers, pin=config.train.pin_memory)
+    resident = {"auto": None, "yes": True, "no": False}[config.train.resident]
+    reading = Reading(device, workers, resident=resident, pin=config.train.pin_memory)
     return Loader(source.index, training_views(source, config), run_sampling(source, config, world), reading)
 
 

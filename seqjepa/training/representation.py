@@ -75,7 +75,8 @@ class RepresentationMonitor:
         config, data = self.source.config, self.source.data
         sampling = Sampling(config.data.context + 1, min(BATCH, len(index)), config.seed, shuffle=False)
         parts: dict[str, list[Tensor]] = {}
-        with Loader(index, training_views(self.source, config), sampling, Reading(self.device, workers=0)) as loader:
+        reading = Reading(self.device, workers=0, resident=False)  # it is read once
+        with Loader(index, training_views(self.source, config), sampling, reading) as loader:
             for seq in (seq.to(self.device) for seq in loader.epoch(0)):
                 M = config.data.context if isinstance(method, Aggregating) else 1
                 views = seq.views[:, :M]

@@ -186,6 +186,7 @@ FREE_KEYS = {
     "train.loggers",
     "train.picture_epochs",
     "train.pin_memory",
+    "train.resident",
     "train.timeout_minutes",
 }
 

@@ -94,6 +94,6 @@ def test_a_machine_that_refuses_trains_without(tmp_path, monkeypatch):
     settings = {"views": 2, "action": "rotation", "batch_size": 4, "seed": 0}
     batches = {}
     for device, pins in (("cuda", False), ("cpu", True)):
-        with stored_loader(index, device=device, pin=pins, workers=0, **settings) as loader:
+        with stored_loader(index, device=device, pin=pins, workers=0, resident=False, **settings) as loader:
             batches[device] = [seq.views.clone() for seq in loader.epoch(0)]
     assert all(torch.equal(a, b) for a, b in zip(batches["cuda"], batches["cpu"], strict=True))
