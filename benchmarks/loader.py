@@ -7,7 +7,8 @@ the other, each in a fresh process; figures are medians over rounds, ratios are 
 `limit` is the rate at which one process per core decodes the same bytes into one image of memory each. `spin_ratio` is
 our rate while a thread of the consuming process runs a pure-Python loop, over our rate without it: that thread holds
 the interpreter's lock and takes its share of the cores from the workers too. `worker_per_core` has our figures with
-as many workers as cores instead of the default of twice as many; peers have two. `spdl_over_our_shards` is what
+as many workers as cores instead of the default of twice as many; peers have two. `resident` is our rate where all
+views are kept decoded in memory (train.resident=yes), on one core. `spdl_over_our_shards` is what
 threads would give in place of our ring of processes, all else being ours. Peers that are not installed are left out
 and named in `missing`; benchmarks/requirements.txt and requirements-older.txt have them.
 """
@@ -38,10 +39,10 @@ from loader_data import BATCH, SEQUENCE, SIDE, prepare  # noqa: E402
 from peers import OUR_PARTS, PEERS, RELEASED  # noqa: E402
 
 CORES = len(os.sched_getaffinity(0))
-OURS = ["ours", "spin", "ours, worker per core", "spin, worker per core"]
+OURS = ["ours", "spin", "ours, worker per core", "spin, worker per core", "ours, resident"]
 
 
-def our_batches(work: Path, workers: int | None) -> Iterator[Any]:
+def our_batches(work: Path, workers: int | None, resident: bool) -> Iterator[Any]:
     from seqjepa.data.ahead import Reading
     from seqjepa.data.loader import Loader
     from seqjepa.data.sampling import Sampling
@@ -49,7 +50,8 @@ def our_batches(work: Path, workers: int | None) -> Iterator[Any]:
     from shards.reader import ShardSet
 
     index = ShardSet.open(work / "shards").split("train")
-    with Loader(index, StoredViews("rotation"), Sampling(SEQUENCE, BATCH, 0), Reading(workers=workers)) as loader:
+    reading = Reading(workers=workers, resident=resident)
+    with Loader(index, StoredViews("rotation"), Sampling(SEQUENCE, BATCH, 0), reading) as loader:
         for epoch in count():
             yield from loader.epoch(epoch)
 
@@ -108,7 +110,7 @@ def run_one(name: str, work: Path, seconds: float) -> float:
     if name in PEERS:
         batches = importlib.import_module(f"peers.{PEERS[name]}").batches(work)
     else:
-        batches = our_batches(work, CORES if "per core" in name else None)
+        batches = our_batches(work, CORES if "per core" in name else None, "resident" in name)
     if "spin" in name:
         next(batches)
         spinning()
@@ -161,6 +163,7 @@ def summary(rounds: list[dict[str, float]], missing: list[str]) -> None:
             "ratio_limit": ratio(OURS[2], "limit"),
             "spin_ratio": ratio(OURS[3], OURS[2]),
         },
+        resident={"ours": figures[OURS[4]], "ratio_ring": ratio(OURS[4], "ours")},
         spdl_over_our_shards=figures.get(OUR_PARTS),
         missing=missing,
         versions=versions("torch", "numpy", "simplejpeg", *_peer_packages()),
