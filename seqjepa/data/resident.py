@@ -125,7 +125,7 @@ def decode_all(index: SplitIndex, reading: Reading) -> Tensor:
 def _run(index: SplitIndex, order: EpochOrder, epoch: int, step: int) -> _Run:
     rows = order.rows(epoch, step, step + 1)
     firsts = index.sequences.firsts
-    samples, slots = index.sequences.locate(np.arange(firsts[rows[0]], firsts[rows[-1] + 1]))
+    samples, slots = index.sequences.locate(np.arange(int(firsts[rows[0]]), int(firsts[rows[-1] + 1])))
     table = np.empty(len(samples), ROW)
     table["offset"], table["length"] = index.offsets[samples, slots], index.lengths[samples, slots]
     table["shard"] = index.shard[samples]
