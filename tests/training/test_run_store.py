@@ -23,7 +23,6 @@ from shards.errors import DamageError, FailureError, UsageError
 from shards.files import sha256_of_bytes
 from shards.store_write import StoreWriter
 
-
 OFTEN = tiny_config("train.checkpoint_minutes=1e-9", "optim.epochs=2")
 
 
