@@ -15,7 +15,7 @@ from shards.ray_engine import CLUSTER
 def stage_device(name: str) -> torch.device:
     """Where the tensors of a stage live: on the nodes of the Ray cluster that does it, else here. Raises UsageError."""
     cluster = CLUSTER.get()
-    return torch.device(cluster.device(name)) if cluster else pick_device(name)
+    return torch.device(cluster.device(name)) if cluster else take_device(name)
 
 
 def pick_device(name: str = "auto", local_rank: int | None = None) -> torch.device:

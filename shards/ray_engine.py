@@ -71,7 +71,7 @@ def ray_cluster(address: str | None) -> Iterator[RayCluster]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if ray.is_initialized():
         raise UsageError("this process is connected to Ray already: leave that first (ray.shutdown())")
-    with contextlib.redirect_stdout(sys.stderr):  # Ray tells of lost nodes there, amid what a command prints
+    with contextlib.redirect_stdout(_WithoutRay(sys.stdout)):  # type: ignore[type-var]
         try:
             _knock(address)
             with _handlers_kept():
@@ -105,6 +105,17 @@ def engine_of(name: str, address: str | None) -> Iterator[RayCluster | None]:
             yield cluster
         finally:
             CLUSTER.reset(token)
+
+
+class _WithoutRay:
+    """A standard output into which Ray's threads do not tell of lost nodes, amid what a command prints."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        rays = threading.current_thread().name.startswith("ray_")
+        return getattr(sys.stderr if rays else self._stream, name)
 
 
 def _knock(address: str | None) -> None:

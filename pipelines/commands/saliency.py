@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.commands import Option, with_options
+from pipelines.commands import ENGINE, Option, with_options
 from shards.console import AsJson, Out, Overwrite, Workers, new_app, print_json, show_contents
 
 build_saliency_app = new_app("Compute the saliency map of every image of a source.")
@@ -39,7 +39,7 @@ ValFraction = Annotated[
 ]
 
 IN_SHARDS: dict[str, Option] = {"samples_per_shard": (PerShard, 1024), "max_bad": (MaxBad, 0), "limit": (Limit, None)}
-LAST: dict[str, Option] = {"overwrite": (Overwrite, False), "as_json": (AsJson, False)}
+LAST: dict[str, Option] = {**ENGINE, "overwrite": (Overwrite, False), "as_json": (AsJson, False)}
 BUILD: dict[str, Option] = {
     "model": (Model, "deepgaze-iie"),
     "input_scale": (InputScale, "255"),
@@ -81,6 +81,7 @@ def build_imagenet_command(source: Source, out: Out, **given: Any) -> None:
     \b
     Examples:
       seqjepa-data build-saliency imagenet --source imagenet/ --out maps/in1k --storage log8 --device cuda:0,cuda:1
+      seqjepa-data build-saliency imagenet --source imagenet/ --out maps/in1k --storage log8 --engine ray --address auto
 
     Killed or interrupted, the same command goes on where it was.
     """

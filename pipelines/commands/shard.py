@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.commands import Option, with_options
+from pipelines.commands import ENGINE, Option, with_options
 from shards.console import AsJson, Out, Overwrite, Workers, new_app, show_contents
 
 shard_app = new_app("Write shards from a data set on disk.")
@@ -33,7 +33,12 @@ MaxBadViews = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only so many of each split, evenly over the same classes.")]
 
-LAST: dict[str, Option] = {"limit": (Limit, None), "overwrite": (Overwrite, False), "as_json": (AsJson, False)}
+LAST: dict[str, Option] = {
+    "limit": (Limit, None),
+    **ENGINE,
+    "overwrite": (Overwrite, False),
+    "as_json": (AsJson, False),
+}
 LOSSLESS: dict[str, Option] = {"max_bad": (MaxBad, 0), "workers": (Workers, None), **LAST}
 IN_SHARDS: dict[str, Option] = {"samples_per_shard": (ImagesPerShard, 1024)}
 ENCODED: dict[str, Option] = {"encoding": (Encoding, "jpeg"), "jpeg_quality": (JpegQuality, "auto")}
@@ -109,6 +114,7 @@ def shard_imagenet_command(
     Examples:
       seqjepa-data shard imagenet --source imagenet/ --maps maps/imagenet --out shards/imagenet
       seqjepa-data shard imagenet --source imagenet.tar --fit crop --out shards/imagenet-cropped
+      seqjepa-data shard imagenet --source imagenet/ --out shards/imagenet --engine ray --address auto
 
     Image and map are resized together. Killed or interrupted, the same command goes on where it was.
     """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shards.console import AsJson, Device, Out, Overwrite, ShardFolder, Workers, show_contents
+from shards.console import Address, AsJson, Device, Engine, Out, Overwrite, ShardFolder, Workers, show_contents
 
 if TYPE_CHECKING:
     from seqjepa.data.augment.recipes import Recipe
@@ -39,10 +39,14 @@ def bake_command(
     split: Annotated[list[str] | None, typer.Option(help="Repeatable. Default: all splits.")] = None,
     device: Device = "cpu",
     workers: Workers = None,
+    engine: Engine = "local",
+    address: Address = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Cut patches at fixations, augment, or draw windows once and write sequences, for any code base that reads tars.
+
+    Killed, the same command goes on; several of them, on machines that share a disk, share the shards.
 
     \b
     Examples:
@@ -52,13 +56,15 @@ def bake_command(
       seqjepa-data bake shards/walks --out shards/walks-baked --sequences 10 --views 4 --order window --stride 4
     """
     from seqjepa.data.bake import Baking, bake
-    from seqjepa.devices import take_device
+    from seqjepa.devices import stage_device
+    from shards.ray_engine import engine_of
 
     names = {"patch": patch, "inhibition": inhibition, "fixations": fixations, "fill": fill, "fidelity": fidelity}
     stored = {name: value for name, value in {"order": order, "stride": stride}.items() if value is not None}
     how = _how(shards, augment, {name: value for name, value in names.items() if value is not None}, stored)
     baking = Baking(sequences, views, how, seed, encoding)  # pyright: ignore[reportArgumentType] it checks them
-    bake(shards, out, baking, splits=split or (), device=take_device(device), workers=workers, overwrite=overwrite)
+    with engine_of(engine, address):
+        bake(shards, out, baking, splits=split or (), device=stage_device(device), workers=workers, overwrite=overwrite)
     show_contents(Path(out), as_json)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from shards.console import AsJson, Device, Out, Overwrite, ShardFolder, show_contents
+from shards.console import Address, AsJson, Device, Engine, Out, Overwrite, ShardFolder, show_contents
 
 
 def features_command(
@@ -30,22 +30,28 @@ def features_command(
     seed: Annotated[int, typer.Option(min=0, help="Of random weights.")] = 42,
     split: Annotated[list[str] | None, typer.Option(help="Repeatable. Default: all splits.")] = None,
     device: Device = "auto",
+    engine: Engine = "local",
+    address: Address = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a frozen encoder over every view once; train and evaluate from its features ever after.
+
+    Killed, the same command goes on; several of them, on machines that share a disk, share the shards.
 
     \b
     Examples:
       seqjepa-data features shards/3die --out shards/dino --backbone timm:vit_small_patch14_dinov2 --pretrained timm
       seqjepa-data features shards/3die --out shards/vit --backbone timm:vit_tiny_patch16_224 --seed 1
       seqjepa-data features shards/3die --out shards/3die-features --run runs/rot-M3 --dtype float32
+      seqjepa-data features shards/3die --out shards/3die-features --run runs/rot-M3 --engine ray --address auto
       seqjepa train --shards shards/3die-features --set data.context=16
     """
     from seqjepa.data.feature_sets import encoder_of_config, encoder_of_run, make_features, require_views
-    from seqjepa.devices import take_device
+    from seqjepa.devices import stage_device
     from seqjepa.recipes import load_recipe
     from shards.errors import ConfigError
+    from shards.ray_engine import engine_of
     from shards.reader import ShardSet
     from shards.vectors import DTYPES
 
@@ -56,7 +62,7 @@ def features_command(
     given = [name for name, value in (("pretrained", pretrained), ("pool", pool), ("set", set_)) if value]
     if run and given:
         raise ConfigError(f"--{given[0]} is about --backbone; a run's encoder is as it was trained: leave it out")
-    where, source = take_device(device), ShardSet.open(shards)
+    source = ShardSet.open(shards)
     require_views(source)
     if run:
         encoder = encoder_of_run(run, source)
@@ -64,13 +70,14 @@ def features_command(
         settings = {"model.backbone": backbone, "model.pretrained": pretrained, "model.pool": pool}
         own = [f"{key}={json.dumps(value)}" for key, value in settings.items() if value]
         encoder = encoder_of_config(load_recipe("", [f"seed={seed}", *own, *(set_ or [])]), source)
-    make_features(
-        source,
-        out,
-        encoder,
-        dtype=dtype,  # pyright: ignore[reportArgumentType]
-        splits=split or (),
-        device=where,
-        overwrite=overwrite,
-    )
+    with engine_of(engine, address):
+        make_features(
+            source,
+            out,
+            encoder,
+            dtype=dtype,  # pyright: ignore[reportArgumentType]
+            splits=split or (),
+            device=stage_device(device),
+            overwrite=overwrite,
+        )
     show_contents(Path(out), as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -157,3 +158,26 @@ def test_what_is_bad_is_counted_over_all_nodes(nodes: Nodes, photos: Path, tmp_p
         with pytest.raises(FormatError, match="2 bad so far, --max-bad allows 1"):
             build(folder, tmp_path / "refused", max_bad=1)
     same_folders(tmp_path / "there", tmp_path / "here")
+
+
+def test_the_command(nodes: Nodes, photos: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "set"
+    words = ["shard", "folder", "--source", str(photos), "--out", str(out), "--samples-per-shard", "2", "--json"]
+    found = run_data_command([*words, "--engine", "ray", "--address", nodes.address])
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout)["kind"] == "image"
+    same_folders(out, whole)
+    for wrong, said in (
+        (["--engine", "spark"], "--engine is 'spark'; allowed are local and ray"),
+        (["--address", "auto"], "--address is of --engine ray"),
+        (["--engine", "ray", "--address", "127.0.0.1:1"], "no Ray cluster answers at 127.0.0.1:1"),
+    ):
+        found = run_data_command([*words, *wrong])
+        assert (found.returncode, found.stderr.count("\n")) == (2, 1)
+        assert said in found.stderr
+
+
+def run_data_command(words: list[str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from cli import seqjepa_data_app; seqjepa_data_app()", *words]
+    env = {**os.environ, "PYTHONPATH": python_path()}
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
