@@ -16,6 +16,7 @@ import typer
 
 try:
     from pipelines.commands import shard_manifest
+    from pipelines.commands.build import build_app
     from pipelines.commands.get import get_command
     from pipelines.commands.push import pull_set_command, push_set_command
     from pipelines.commands.saliency import build_saliency_app, import_saliency_app, score_saliency_command
@@ -56,6 +57,7 @@ shard_app.command("manifest")(shard_manifest.shard_manifest_command)
 shard_app.command("lerobot")(shard_lerobot_command)
 shard_app.command("webdataset")(shard_webdataset_command)
 seqjepa_data_app.add_typer(shard_app, name="shard", cls=ShardCommands)
+seqjepa_data_app.add_typer(build_app, name="build")
 seqjepa_data_app.add_typer(synth_app, name="synth")
 seqjepa_data_app.add_typer(build_saliency_app, name="build-saliency")
 seqjepa_data_app.add_typer(import_saliency_app, name="import-saliency")

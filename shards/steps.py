@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from shards.errors import FailureError
+from shards.errors import FailureError, UsageError
 from shards.schema import DatasetInfo
 from shards.workers import OvertakenError
 from shards.writer import SetBuilder
@@ -36,6 +36,17 @@ class Step:
     name: Literal["all", "prepare", "work", "finish"] = "all"
     task: int = 0
     tasks: int = 1
+
+    @classmethod
+    def asked(cls, name: Literal["work"], task: int | None, tasks: int | None) -> Step:
+        """Of --task-index and --num-tasks. UsageError: one without the other, or out of range."""
+        if task is None and tasks is None:
+            return cls(name)
+        if task is None or tasks is None:
+            raise UsageError("--task-index and --num-tasks belong together; give both, or neither")
+        if not 0 <= task < tasks:
+            raise UsageError(f"--task-index {task} of --num-tasks {tasks}: 0 to {tasks - 1} is allowed")
+        return cls(name, task, tasks)
 
 
 STEP: ContextVar[Step] = ContextVar("step", default=Step())  # noqa: B039  it is frozen
@@ -86,15 +97,22 @@ def build_set(stage: Stage, out: Path | str, overwrite: bool = False) -> Dataset
 def _take_steps(stage: Stage, builder: SetBuilder, step: Step) -> DatasetInfo:
     stage.begin(builder)
     if step.name in ("all", "work"):
-        names = _from(stage.shards, step)
-        stage.work(builder, builder.claims(names))
-        while step.name == "all" and not _all_done(builder, names):
-            if not builder.others_at_work(names):
-                stage.work(builder, builder.claims(names))
+        _work(stage, builder, step)
     if step.name == "prepare" or (step.name == "work" and not _all_done(builder, stage.shards)):
         raise StepDone(len(builder.done()), len(stage.shards))
     _refuse_gaps(builder, stage.shards)
     return builder.finish(stage.provenance(builder))
+
+
+def _work(stage: Stage, builder: SetBuilder, step: Step) -> None:
+    """Until all shards are there; in the step `work`, until all that are not are with others who live."""
+    names = _from(stage.shards, step)
+    stage.work(builder, builder.claims(names))
+    while not _all_done(builder, names):
+        if not builder.others_at_work(names):
+            stage.work(builder, builder.claims(names))
+        elif step.name == "work" and builder.others_live(names):
+            return
 
 
 def _from(shards: Sequence[str], step: Step) -> list[str]:

@@ -163,3 +163,13 @@ def _unclaim(layout: Layout, shard: str) -> None:
 def unclaimed(layout: Layout, shards: Iterable[str]) -> bool:
     """Whether one of these is nobody's now."""
     return any(not layout.claim(shard).exists() for shard in shards)
+
+
+def owners(layout: Layout, shards: Iterable[str]) -> dict[str, int]:
+    """Who has claimed these, and when each was last heard of, in ns."""
+    found = {}
+    for shard in shards:
+        with contextlib.suppress(FileNotFoundError):
+            worker = layout.claim(shard).read_text(encoding="utf-8", errors="replace")
+            found[worker] = (layout.workers / worker / ALIVE).stat().st_mtime_ns
+    return found

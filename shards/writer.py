@@ -31,7 +31,7 @@ from shards.shard_writer import ShardPart, ShardWriter, damaged_parts, new_part,
 from shards.stats import PixelStats
 from shards.store import as_address
 from shards.store_build import StoreBuild, made_in
-from shards.workers import folder_lock, overtaken, remove_dead, unclaimed
+from shards.workers import folder_lock, overtaken, owners, remove_dead, unclaimed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -138,6 +138,16 @@ class SetBuilder:
             return False
         time.sleep(WAIT_SECONDS)
         return self.store is None  # whether a lease is old is seen by whoever asks for it
+
+    def others_live(self, names: Collection[str]) -> bool:
+        """Waits until everyone who is writing one of these was heard of, or was taken for dead: False."""
+        waited = owners(self.layout, set(names) - self.done())
+        while waited:
+            if not self.others_at_work(names):
+                return False
+            now = owners(self.layout, set(names) - self.done())
+            waited = {worker: beat for worker, beat in waited.items() if now.get(worker) == beat}
+        return True
 
     @property
     def overtaken(self) -> bool:

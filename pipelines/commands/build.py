@@ -1,0 +1,157 @@
+"""`seqjepa-data build …`: one set by many commands, on one machine or on all nodes of a cluster."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from shards.console import AsJson, NumTasks, TaskIndex, Workers, new_app, print_json, show_contents
+
+build_app = new_app("Build one set by many commands: prepare, then any number of `work`, then finish.")
+
+OTHERS_WORDS: dict[str, Any] = {
+    "ignore_unknown_options": True,
+    "allow_extra_args": True,
+    "allow_interspersed_args": False,
+}
+Words = Annotated[
+    list[str], typer.Argument(metavar="COMMAND …", help="As after `seqjepa-data`: shard folder --source … --out DIR.")
+]
+Set = Annotated[Path, typer.Argument(metavar="DIR", help="Where a build was prepared.")]
+EngineOfBuilds = Annotated[str, typer.Option(help="local, or slurm: write the script of an array.")]
+
+
+@build_app.command("prepare", context_settings=OTHERS_WORDS)
+def prepare_command(context: typer.Context, words: Words) -> None:
+    """List the source, settle what goes into which shard, and keep the command in the folder. No shard is written.
+
+    Example:  seqjepa-data build prepare shard imagenet --source imagenet/ --out shards/imagenet
+    """
+    raise typer.Exit(_prepare(context, words)[1])
+
+
+@build_app.command("work")
+def work_command(
+    context: typer.Context,
+    folder: Set,
+    task_index: TaskIndex = None,
+    num_tasks: NumTasks = None,
+    workers: Workers = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write shards that nobody else is at, until there are none. Whoever writes the last one finishes the set.
+
+    As many at once as you like, on any machine that sees the folder and the source; started again after whatever
+    happened, it goes on. With --task-index each begins elsewhere, so that tasks seldom want the same shard.
+
+    \b
+    Examples:
+      seqjepa-data build work shards/imagenet
+      seqjepa-data build work shards/imagenet --task-index 3 --num-tasks 20 --workers 8
+    """
+    from shards.steps import Step
+
+    more = [] if workers is None else ["--workers", str(workers)]
+    raise typer.Exit(_run(context, folder, Step.asked("work", task_index, num_tasks), more, as_json))
+
+
+@build_app.command("finish")
+def finish_command(context: typer.Context, folder: Set, as_json: AsJson = False) -> None:
+    """Check every shard and write indexes, card and dataset.json. Exit code 1: shards are missing.
+
+    Example:  seqjepa-data build finish shards/imagenet
+    """
+    from shards.steps import Step
+
+    raise typer.Exit(_run(context, folder, Step("finish"), [], as_json))
+
+
+@build_app.command("run", context_settings=OTHERS_WORDS)
+def run_command(
+    context: typer.Context,
+    words: Annotated[
+        list[str], typer.Argument(metavar="DIR|COMMAND …", help="Where a build was prepared; or a command.")
+    ],
+    engine: EngineOfBuilds = "local",
+    num_tasks: NumTasks = None,
+    script: Annotated[Path | None, typer.Option(metavar="FILE", help="slurm: the sbatch script to write.")] = None,
+) -> None:
+    """All three steps: here, or as the array of a Slurm cluster, for which the script is written.
+
+    \b
+    Examples:
+      seqjepa-data build run shard folder --source photos/ --out shards/photos
+      seqjepa-data build prepare shard folder --source photos/ --out shards/photos
+      seqjepa-data build run --engine slurm --num-tasks 20 --script build.sbatch shards/photos
+    """
+    from pipelines.build.slurm import write_build_script
+    from shards.errors import UsageError
+    from shards.steps import Step
+
+    if engine not in ("local", "slurm"):
+        raise UsageError(f"--engine is {engine!r}; allowed are local and slurm")
+    if engine == "local" and (num_tasks or script):
+        raise UsageError("--num-tasks and --script are of --engine slurm; give that too, or leave them out")
+    if engine == "slurm" and (num_tasks is None or script is None):
+        raise UsageError("--engine slurm needs --num-tasks N and --script FILE")
+    out, code = (Path(words[0]), 0) if len(words) == 1 else _prepare(context, words)
+    if engine == "local" and not code:
+        code = _run(context, out, Step(), [], as_json=False)
+    elif not code:
+        assert script is not None, "checked above"
+        assert num_tasks is not None, "checked above"
+        write_build_script(script, out, num_tasks)
+        typer.echo(f"{script}: an array of {num_tasks} tasks; submit it with `sbatch {script}`")
+    raise typer.Exit(code)
+
+
+def _prepare(context: typer.Context, words: list[str]) -> tuple[Path, int]:
+    """(the folder, exit code) of a command whose build is prepared, or of a finished set."""
+    from pipelines.build.stored_command import parse_command, store_command
+    from shards.steps import STEP, Step, StepDone
+
+    command, out, own = parse_command(words)
+    token = STEP.set(Step("prepare"))
+    try:
+        return out, _call(context, command.at(out, own))
+    except StepDone as done:
+        store_command(command, out)
+        typer.echo(f"{out}: {done.shards} shards to write; go on with `seqjepa-data build work {out}`")
+        return out, 0
+    finally:
+        STEP.reset(token)
+
+
+def _run(context: typer.Context, folder: Path, step: Any, more: list[str], as_json: bool) -> int:
+    """The exit code of the stored command, of which this process does one step."""
+    from pipelines.build.stored_command import stored_command
+    from shards.steps import STEP, StepDone
+
+    command, folder = stored_command(folder), folder.resolve()
+    if command is None:
+        show_contents(folder, as_json)
+        return 0
+    if os.path.isdir(command.folder):
+        os.chdir(command.folder)
+    token = STEP.set(step)
+    try:
+        return _call(context, command.at(folder, [*more, *(["--json"] if as_json else [])]))
+    except StepDone as done:
+        if as_json:
+            print_json({"out": str(folder), "finished": done.finished, "shards": done.shards})
+        else:
+            typer.echo(f"{folder}: {done}")
+        return 0
+    finally:
+        STEP.reset(token)
+
+
+def _call(context: typer.Context, words: list[str]) -> int:
+    """Another command of `seqjepa-data`, in this process."""
+    sys.stdout.flush()
+    root: Any = context.find_root()
+    return root.command.main(words, prog_name=root.info_name, standalone_mode=False) or 0
