@@ -12,9 +12,10 @@ from shards.errors import FormatError, UsageError
 from shards.files import write_atomic
 from shards.json_fields import json_object
 from shards.layout import Layout
+from shards.store import as_address
 
 NAME = "command.json"
-BUILDERS = ("shard", "synth", "build-saliency", "import-saliency")
+BUILDERS = ("shard", "synth", "build-saliency", "import-saliency", "bake", "features")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,11 @@ def parse_command(words: Sequence[str]) -> tuple[StoredCommand, Path, list[str]]
             kept.append(word)
     if not outs or not outs[-1]:
         raise UsageError("--out DIR is missing: where the set is to be built")
+    if as_address(outs[-1]):
+        raise UsageError(
+            f"{outs[-1]} is in a store, where nothing has to be prepared: start the command itself on as many machines "
+            "as you like, they share the work"
+        )
     return StoredCommand(tuple(kept), os.getcwd()), Path(outs[-1]), own
 
 

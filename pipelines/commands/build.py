@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from shards.console import AsJson, NumTasks, TaskIndex, Workers, new_app, print_json, show_contents
+from shards.console import Address, AsJson, NumTasks, TaskIndex, Workers, new_app, print_json, show_contents
 
 build_app = new_app("Build one set by many commands: prepare, then any number of `work`, then finish.")
 
@@ -22,7 +22,9 @@ Words = Annotated[
     list[str], typer.Argument(metavar="COMMAND …", help="As after `seqjepa-data`: shard folder --source … --out DIR.")
 ]
 Set = Annotated[Path, typer.Argument(metavar="DIR", help="Where a build was prepared.")]
-EngineOfBuilds = Annotated[str, typer.Option(help="local, or slurm: write the script of an array.")]
+EngineOfBuilds = Annotated[
+    str, typer.Option(help="local; ray: the nodes of a Ray cluster; slurm: write the script of an array.")
+]
 
 
 @build_app.command("prepare", context_settings=OTHERS_WORDS)
@@ -77,36 +79,41 @@ def run_command(
         list[str], typer.Argument(metavar="DIR|COMMAND …", help="Where a build was prepared; or a command.")
     ],
     engine: EngineOfBuilds = "local",
+    address: Address = None,
     num_tasks: NumTasks = None,
     script: Annotated[Path | None, typer.Option(metavar="FILE", help="slurm: the sbatch script to write.")] = None,
 ) -> None:
-    """All three steps: here, or as the array of a Slurm cluster, for which the script is written.
+    """All three steps: here, on a Ray cluster, or as the array of a Slurm cluster, for which the script is written.
 
     \b
     Examples:
       seqjepa-data build run shard folder --source photos/ --out shards/photos
+      seqjepa-data build run --engine ray --address auto shard folder --source photos/ --out shards/photos
       seqjepa-data build prepare shard folder --source photos/ --out shards/photos
       seqjepa-data build run --engine slurm --num-tasks 20 --script build.sbatch shards/photos
     """
     from pipelines.build.slurm import write_build_script
     from shards.errors import UsageError
+    from shards.ray_engine import engine_of
     from shards.steps import Step
 
-    if engine not in ("local", "slurm"):
-        raise UsageError(f"--engine is {engine!r}; allowed are local and slurm")
-    if engine == "local" and (num_tasks or script):
+    if engine not in ("local", "ray", "slurm"):
+        raise UsageError(f"--engine is {engine!r}; allowed are local, ray and slurm")
+    if engine != "ray" and address:
+        raise UsageError("--address is of --engine ray; give that too, or leave it out")
+    if engine != "slurm" and (num_tasks or script):
         raise UsageError("--num-tasks and --script are of --engine slurm; give that too, or leave them out")
     if engine == "slurm" and (num_tasks is None or script is None):
         raise UsageError("--engine slurm needs --num-tasks N and --script FILE")
     out, code = (Path(words[0]), 0) if len(words) == 1 else _prepare(context, words)
-    if engine == "local" and not code:
-        code = _run(context, out, Step(), [], as_json=False)
-    elif not code:
-        assert script is not None, "checked above"
-        assert num_tasks is not None, "checked above"
+    if code:
+        raise typer.Exit(code)
+    if script is not None and num_tasks is not None:
         write_build_script(script, out, num_tasks)
         typer.echo(f"{script}: an array of {num_tasks} tasks; submit it with `sbatch {script}`")
-    raise typer.Exit(code)
+        return
+    with engine_of(engine, address):
+        raise typer.Exit(_run(context, out, Step(), [], as_json=False))
 
 
 def _prepare(context: typer.Context, words: list[str]) -> tuple[Path, int]:

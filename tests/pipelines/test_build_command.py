@@ -81,7 +81,8 @@ def test_a_set_that_is_there_already_is_shown(here: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["prepare", "bake", "--out", "x"], "builds no set by many; allowed are shard"),
+        (["prepare", "push", "--out", "x"], "builds no set by many; allowed are shard"),
+        (["prepare", "shard", "folder", "--source", "photos", "--out", "s3://b/x"], "nothing has to be prepared"),
         (["prepare", "shard", "folder", "--source", "photos"], "--out DIR is missing"),
         (["prepare", "shard", "folder", "--source", "nowhere", "--out", "x"], "nowhere is not there"),
         (["prepare", "shard", "folder", "--sauce", "photos", "--out", "x"], "No such option: --sauce"),
@@ -92,6 +93,7 @@ def test_a_set_that_is_there_already_is_shown(here: Path) -> None:
         (["run", "--engine", "cloud", "photos"], "--engine is 'cloud'; allowed are"),
         (["run", "--engine", "slurm", "photos"], "needs --num-tasks N and --script FILE"),
         (["run", "--script", "x", "photos"], "are of --engine slurm"),
+        (["run", "--address", "auto", *SHARD, "--out", "x"], "--address is of --engine ray"),
     ],
 )
 def test_bad_input_is_one_line(here: Path, words: list[str], said: str) -> None:
