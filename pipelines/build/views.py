@@ -33,8 +33,9 @@ from pipelines.sources.choose import evenly
 from pipelines.sources.content import file_sha256, file_stats, stamp_of
 from shards.errors import FormatError, UsageError
 from shards.layout import Layout
-from shards.metadata import read_info
+from shards.reader import ShardSet
 from shards.schema import DatasetInfo, ViewSpec
+from shards.store_build import made_in
 
 log = logging.getLogger(__name__)
 
@@ -181,7 +182,7 @@ def _watch(source: ViewSource, found: Survey) -> SourceWatch:
 
 def _refuse_other_archive(out: Path, archive: Path) -> None:
     """UsageError: the finished set was made of another file."""
-    there, here = read_info(out).fingerprint.get("source", {}).get("sha256"), file_sha256(archive)
+    there, here = ShardSet.open(out).info.fingerprint.get("source", {}).get("sha256"), file_sha256(archive)
     if there != here:
         raise UsageError(
             f"{out} holds another set (the source's archive has other bytes than then; sha256 {there} there, {here} "
@@ -248,7 +249,7 @@ def _survey_to_json(source: ViewSource, asked: BuildOptions, found: Survey) -> d
 
 def _stored_survey(source: ViewSource, asked: BuildOptions, out: Path) -> Survey | None:
     """What an interrupted build of the same request kept; None if there is nothing of use."""
-    record = None if source.random_access else Notes(Layout(out)).read_json(LISTING)
+    record = None if source.random_access else Notes(Layout(made_in(out))).read_json(LISTING)
     if record is None:
         return None
     try:

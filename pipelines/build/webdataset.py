@@ -15,6 +15,7 @@ from pipelines.sources.webdataset.sequences import SequenceOptions
 from pipelines.sources.webdataset.spool import Spool
 from pipelines.sources.webdataset.table import Meaning, tar_table, wants_views
 from shards.schema import DatasetInfo
+from shards.store_build import made_in
 
 IMAGES, SEQUENCES = 1024, 256  # in a shard
 
@@ -37,7 +38,7 @@ def shard_webdataset(
 
     Errors as shard_images; FailureError also for a stream that breaks off. Copies stay, and the same call goes on.
     """
-    copies = Spool(spool or Path(f"{out.resolve()}.spool"))
+    copies = Spool(spool or Path(f"{made_in(out).resolve()}.spool"))
     build = {name: options[name] for name in ("size", "fit", "encoding", "jpeg_quality", "limit") if name in options}
     request = BuildOptions(**build).to_json()
     del request["samples_per_shard"]  # whose default depends on what is there

@@ -6,13 +6,17 @@ import os
 import random
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from bucket_server import Bucket, files_of, objects_of, on_machine, serving_bucket
+from noise_shards import noise_shards
 from python_path import python_path
+from small_3die import make_tar as make_object_tar
+from small_3die import make_tree
 from small_images import make_folder
 from typer.testing import CliRunner
 
@@ -101,3 +105,43 @@ def test_fifty_kills_at_random_moments_leave_the_same_set(bucket: Bucket, tmp_pa
         subprocess.run(command, env=env, check=True, stderr=subprocess.PIPE)  # what a kill at the very end left, goes
         assert objects_of(bucket, address) == whole
     assert max(count for key, count in bucket.writes.items() if key.endswith(".tar")) == 1
+
+
+BUILDERS = ("objects", "tars", "maps", "baked", "features", "synthetic")
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_every_builder_writes_there(bucket: Bucket, tmp_path: Path, name: str) -> None:
+    photos = make_folder(tmp_path / "photos", [f"{s}/{c}/{n}.png" for s in SPLITS for c in "ab" for n in "12"])
+    with tarfile.open(tmp_path / "photos.tar", "w") as tar:
+        for number in range(4):
+            tar.add(photos / "train" / "a" / "1.png", f"{number:03}.png")
+            label = tmp_path / "label.cls"
+            label.write_text(str(number % 2))
+            tar.add(label, f"{number:03}.cls")
+    objects = make_object_tar(make_tree(tmp_path / "objects"), tmp_path / "objects.tar.gz")
+    views = noise_shards(tmp_path / "noise")
+    commands = {
+        "objects": [
+            "shard",
+            "3diebench",
+            "--source",
+            objects,
+            "--samples-per-shard",
+            4,
+            "--size",
+            16,
+            "--val-fraction",
+            0.3,
+        ],
+        "tars": ["shard", "webdataset", "--source", tmp_path / "photos.tar", "--size", 16],
+        "maps": ["build-saliency", "folder", "--source", photos, "--model", "centre-bias", "--workers", 0],
+        "baked": ["bake", views, "--sequences", 2, "--views", 3],
+        "features": ["features", views, "--backbone", "resnet18", "--device", "cpu"],
+        "synthetic": ["synth", "3die", "--objects", 4, "--families", 2, "--views", 2, "--size", 32, "--shards"],
+    }
+    for out in (f"{bucket.address}/set", tmp_path / "set"):
+        done = CliRunner().invoke(cli.seqjepa_data_app, [str(word) for word in [*commands[name], "--out", out]])
+        assert done.exit_code == 0, done.output
+    assert objects_of(bucket, f"{bucket.address}/set") == files_of(tmp_path / "set")
+    assert not [path for path in Path.cwd().iterdir() if path.name.startswith("s3")]
