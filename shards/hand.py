@@ -2,6 +2,7 @@
 
 The builder keeps the claims and hears of each finished shard. A hand's temporary files lie in the builder's own folder
 in `_meta/tmp/`: when that goes, because the builder ended or was taken for dead, a hand can publish nothing any more.
+Shards of a set in a store are made in a temporary folder of the node, and sent from there.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 from tqdm import tqdm
@@ -23,6 +26,7 @@ from shards.layout import Layout, shard_name
 from shards.ray_engine import CLUSTER, RayCluster
 from shards.schema import Spec
 from shards.shard_writer import ShardPart, ShardWriter
+from shards.store_build import StoreBuild
 from shards.writer import SetBuilder
 
 
@@ -40,16 +44,27 @@ Write = Callable[[Opens, str], Any]
 
 @dataclass(frozen=True)
 class Hand:
-    """Made by hand_of, sent to another process, opened there."""
+    """Made by hand_of, sent to another process, opened there. address: of a set in a store."""
 
     layout: Layout
     spec: Spec
     classes: int
     build: str
+    address: str = ""
 
     @contextlib.contextmanager
     def open(self) -> Iterator[OpenHand]:
         """UsageError: the folder is not seen from here."""
+        if self.address:
+            with tempfile.TemporaryDirectory(prefix="seqjepa-") as folder:
+                own = Layout(Path(folder) / "set")
+                own.parts.mkdir(parents=True)
+                own.tmp.mkdir()
+                opened = OpenHand(replace(self, layout=own))
+                yield opened
+                for part in opened.parts:
+                    StoreBuild(self.address).publish(own, part.entry.name)
+            return
         own = replace(self.layout, worker=f"{self.layout.worker}/{secrets.token_hex(8)}")
         try:
             own.tmp.mkdir()
@@ -82,7 +97,8 @@ def _advice() -> str:
 
 
 def hand_of(builder: SetBuilder) -> Hand:
-    return Hand(builder.layout, builder.spec, len(builder.classes), builder.build)
+    address = builder.store.address if builder.store else ""
+    return Hand(builder.layout, builder.spec, len(builder.classes), builder.build, address)
 
 
 @dataclass

@@ -114,6 +114,11 @@ class StoreBuild:
         if INFO in there:
             self.finished = True
 
+    def fetch_shard(self, layout: Layout, name: str, size: int) -> None:
+        """Of a shard of so many bytes that is known to be finished: as fetch_finished()."""
+        notes = {f"{PARTS}/{name}.json": 0, f"{PARTS}/{name}.parquet": 0}
+        self._fetch(layout, name, {f"{name}.tar": size, **notes})
+
     def _fetch(self, layout: Layout, name: str, there: dict[str, int]) -> None:
         tar = layout.shard(name)
         if f"{name}.tar" in there and not layout.part(name).exists():

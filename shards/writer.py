@@ -253,8 +253,12 @@ class SetBuilder:
         return self._build
 
     def adopt(self, part: ShardPart) -> None:
-        """A shard that was claimed here and finished through one of our hands (hand.py)."""
-        self._commit(part)
+        """A shard that was claimed here and finished, in a store sent too, through one of our hands (hand.py)."""
+        if self.store:
+            self.store.fetch_shard(self.layout, part.entry.name, part.entry.bytes)
+        self._parts[part.entry.name] = part
+        self._checked.add(part.entry.name)
+        self._release(part.entry.name)
 
     def _claim(self, name: str) -> bool:
         assert self._worker is not None, "open"

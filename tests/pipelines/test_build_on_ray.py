@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bucket_server import Bucket, files_of, objects_of, on_machine, serving_bucket
 from python_path import python_path
 from ray_nodes import Nodes, ray_nodes
 from small_3die import make_tar, make_tree, same_folders, shard_3diebench
@@ -175,6 +176,30 @@ def test_the_command(nodes: Nodes, photos: Path, whole: Path, tmp_path: Path) ->
         found = run_data_command([*words, *wrong])
         assert (found.returncode, found.stderr.count("\n")) == (2, 1)
         assert said in found.stderr
+
+
+def test_nodes_send_their_shards_to_a_store(
+    photos: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "to_sample", slowly)
+    with serving_bucket(monkeypatch) as bucket:
+        on_machine("driver", tmp_path, monkeypatch)
+        with ray_nodes(3) as nodes, engine_of("ray", nodes.address):  # which have the bucket's environment
+            loser = when_sent(bucket, 3, nodes.kill_one)
+            shard_images(open_source("folder", photos), f"{bucket.address}/set", samples_per_shard=2, workers=0)
+            loser.join()
+        assert objects_of(bucket, f"{bucket.address}/set") == files_of(whole)
+
+
+def when_sent(bucket: Bucket, shards: int, act: Callable[[], object]) -> threading.Thread:
+    def wait() -> None:
+        while sum(name.endswith(".tar") for name in list(bucket.objects)) < shards:
+            time.sleep(0.01)
+        act()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
 
 
 def run_data_command(words: list[str]) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,132 @@
+"""Builds on a Ray cluster: from one node of one core to two, and how many cores one reader of a tar.gz keeps busy.
+
+    python benchmarks/build_by_many.py [--work DIR] [--objects 200] [--rounds 3]
+
+The nodes are Ray's own test cluster: raylets of one core each on this machine. `shard 3diebench` (benchmarks/shard.py's
+source, 50 views an object, 256 → 128 pixels) runs on one of them and on both, in turn; the ratio is that of each round.
+`here` is the same command in one process. `feeding` reads the tar.gz as the driver does, and transforms objects as a
+worker does, in processor time of one core each: the quotient is how many cores one reader feeds. `task_overhead_s` is
+what a task costs beyond its work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+
+from common import emit, rate, versions  # noqa: E402
+from shard import SIDE, SOURCE_SIDE, VIEWS, make_source, make_tar  # noqa: E402
+
+from pipelines.build.encode import Frame, JpegSetting  # noqa: E402
+from pipelines.build.transform import ViewJob, transform  # noqa: E402
+from pipelines.build.views import shard_views  # noqa: E402
+from pipelines.sources.three_diebench import ThreeDIEBenchSource  # noqa: E402
+from shards.ray_engine import engine_of, ray_cluster  # noqa: E402
+
+OBJECTS_A_SHARD, STORE_BYTES = 4, 256 << 20
+TRANSFORMED = 40
+
+
+def build(source: Path, out: Path) -> None:
+    opened = ThreeDIEBenchSource(source, val_fraction=0.2)
+    shard_views(opened, out, size=SIDE, samples_per_shard=OBJECTS_A_SHARD, workers=0)
+
+
+@contextmanager
+def nodes(count: int) -> Iterator[str]:
+    from ray.cluster_utils import Cluster
+
+    one: dict[str, Any] = {"num_cpus": 1, "object_store_memory": STORE_BYTES}
+    cluster = Cluster(initialize_head=True, head_node_args={**one, "include_dashboard": False})
+    try:
+        for _ in range(count - 1):
+            cluster.add_node(**one)
+        yield cluster.address
+    finally:
+        cluster.shutdown()
+
+
+def nothing(item: int) -> int:
+    return item
+
+
+def scaling(tree: Path, work: Path, images: int, rounds: int) -> dict[str, list[float]]:
+    """Images per second of each, round by round; the first build of each cluster, which starts workers, is left out."""
+    rates: dict[str, list[float]] = {"here": [], "one_node": [], "two_nodes": []}
+    for _ in range(rounds):
+        rates["here"].append(rate(build, tree, work / "out", images))
+        for name, count in (("one_node", 1), ("two_nodes", 2)):
+            with nodes(count) as address, engine_of("ray", address):
+                rate(build, tree, work / "out", images)
+                rates[name].append(rate(build, tree, work / "out", images))
+    return rates
+
+
+def task_overhead(tasks: int = 200) -> float:
+    """Seconds."""
+    with nodes(1) as address, ray_cluster(address) as cluster:
+        list(cluster.map_tasks(nothing, range(8), str))
+        start = time.perf_counter()
+        list(cluster.map_tasks(nothing, range(tasks), str))
+        return (time.perf_counter() - start) / tasks
+
+
+def feeding(tar: Path) -> dict[str, float]:
+    """Processor time of one core each, so that others on the machine do not matter."""
+    source = ThreeDIEBenchSource(tar, val_fraction=0.2)
+    start = time.process_time()
+    records = source.records()
+    listed = time.process_time()
+    objects = list(source.read(records, range(len(records))))
+    read = time.process_time()
+    job = ViewJob(Frame(SIDE, SIDE, "squash"), JpegSetting("420", 90), (SOURCE_SIDE, SOURCE_SIDE), 7)
+    for content in objects[:TRANSFORMED]:
+        transform(content, job=job)
+    per_object = (time.process_time() - read) / min(TRANSFORMED, len(objects))
+    megabytes = tar.stat().st_size / 1e6
+    return {
+        "listing_mb_per_s": megabytes / (listed - start),
+        "reading_mb_per_s": megabytes / (read - listed),
+        "reader_objects_per_s": len(objects) / (read - listed),
+        "core_objects_per_s": 1 / per_object,
+        "cores_fed": len(objects) / (read - listed) * per_object,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "seqjepa-shard-benchmark")
+    parser.add_argument("--objects", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    tree = make_source(arguments.work, arguments.objects)
+    fed = feeding(make_tar(tree))
+    rates = scaling(tree, arguments.work, arguments.objects * VIEWS, arguments.rounds)
+    ratios = [two / one for one, two in zip(rates["one_node"], rates["two_nodes"], strict=True)]
+    emit(
+        "build_on_ray",
+        "images/s",
+        median(rates["two_nodes"]),
+        {"one_node": median(rates["one_node"]), "here": median(rates["here"])},
+        scaling_1_to_2_nodes=median(ratios),
+        rounds=rates,
+        feeding=fed,
+        task_overhead_s=task_overhead(),
+        versions=versions("ray", "pillow", "simplejpeg", "numpy"),
+    )
+
+
+if __name__ == "__main__":
+    main()
