@@ -53,7 +53,7 @@ def nodes(count: int) -> Iterator[str]:
     try:
         for _ in range(count - 1):
             cluster.add_node(**one)
-        yield cluster.address
+        yield str(cluster.address)
     finally:
         cluster.shutdown()
 

@@ -73,6 +73,29 @@ def test_other_sources_too(here: Path) -> None:
     assert same_folders(here / "set", here / "whole")
 
 
+def test_stages_of_sets_too(here: Path) -> None:
+    run(
+        "synth",
+        "3die",
+        "--shards",
+        "--families",
+        "2",
+        "--objects",
+        "8",
+        "--views",
+        "4",
+        "--size",
+        "16",
+        "--out",
+        "views",
+    )
+    bake = ["bake", "views", "--sequences", "2", "--views", "3", "--seed", "1"]
+    run(*bake, "--out", "whole")
+    run("build", "prepare", *bake, "--out", "set")
+    run("build", "work", "set")
+    assert same_folders(here / "set", here / "whole")
+
+
 def test_a_set_that_is_there_already_is_shown(here: Path) -> None:
     run(*SHARD, "--out", "set")
     assert "10 samples" in run("build", "prepare", *SHARD, "--out", "set").output
