@@ -8,7 +8,7 @@ INSTALL = $(PIP) install --quiet $(PIP_EXTRA) -c constraints.txt
 # mkdocs-material's advertisement is no warning of ours.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 
-.PHONY: demo test test-slow test-tools test-emulated lint types format docs docs-serve clean help
+.PHONY: demo test test-slow test-tools test-emulated lint types format docs docs-serve gpu-check clean help
 
 help:            ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
@@ -41,6 +41,9 @@ format: .venv/dev.stamp  ## let ruff rewrite
 
 docs: .venv/docs.stamp  ## the documentation site, strictly, into site/: open site/index.html
 	$(MKDOCS) build
+
+gpu-check: .venv/dev.stamp  ## on a machine with a GPU: its tests and a short benchmark, under ten minutes
+	PYTHON=$(CURDIR)/$(BIN)/python bash benchmarks/gpu.sh check
 
 docs-serve: .venv/docs.stamp  ## … on http://127.0.0.1:8000, anew after every change
 	$(MKDOCS) serve

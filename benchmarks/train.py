@@ -1,11 +1,14 @@
 """Views per second of a whole training step, beside the released code's way of training and the model alone.
 
-    python benchmarks/train.py [--work DIR] [--rounds 3] [--compile] [--small | --no-small]
+    python benchmarks/train.py [--work DIR] [--rounds 3] [--no-compile] [--small | --no-small]
 
 seq-JEPA (ResNet-18), M = 3, batch 512, 128 px on CUDA; on a CPU (`--small`) batch 16, 64 px. `ours` is loading,
-copying, forward, backward, optimizer, EMA, online probes and meter; `limit` is the same update on one batch that stays
-on the device; the peer is benchmarks/train_released.py. Page cache hot. Medians over rounds, which take turns.
-`gpu_hours_1000_epochs` is for 3DIEBench's 41,920 training objects (the paper: 15.1 h on an A100).
+copying, forward, backward, optimizer, EMA, online probes and meter, compiled on CUDA; `eager` is that uncompiled;
+`limit` is the same update as `ours` on one batch that stays on the device; the peer is benchmarks/train_released.py.
+Page cache hot. Medians over rounds, which take turns. Measured on the device beside them: the rates of a large product
+and of a copy. `floor_ms` is the longer of a step's FLOPs at the one and the bytes that its eager operations read and
+write at the other, `share_of_floor` that over the step's time. `gpu_hours_1000_epochs` is for 3DIEBench's 41,920
+training objects (the paper: 15.1 h on an A100).
 """
 
 from __future__ import annotations
@@ -17,12 +20,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 from common import emit, versions  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from torch.utils._pytree import tree_leaves  # noqa: E402
 from train_data import Data, prepare  # noqa: E402
 
 from seqjepa.config import RunConfig  # noqa: E402
@@ -48,12 +54,13 @@ def our_steps(
     """Endless training steps of ours; `resident` uses one batch over and over that is on the device already."""
     world, method = World(), initial_method(config, source.data.action_size)
     widths = feature_widths(method, config, source)
-    learner = Learner(method, config, world, device)
+    pixels = source.data.mean, source.data.std
+    learner = Learner(method, config, world, device, pixels)
     probes = OnlineProbes(widths, source.classes, source.data.action_size, device)
     meter = EpochMeter(widths, source.data.action_size, device)
     with build_loader(source, config, world, workers, device) as loader:
         host = (seq for epoch in range(1 << 30) for seq in loader.epoch(epoch))
-        batches = feed(host, device, source.data.mean, source.data.std)
+        batches = feed(host, device, *pixels, raw=True)
         seq = next(batches)
         for step in range(1 << 30):
             output = learner.update(seq, step, config.optim.lr, progress=0.1)
@@ -84,13 +91,48 @@ def matmul_rate(device: torch.device) -> float:
     return 2 * n**3 / seconds_per_step(products, 30, 5, device)
 
 
+def copy_rate(device: torch.device) -> float:
+    """Bytes a second that a large copy reads and writes."""
+    source = torch.empty((1 << 30) if device.type == "cuda" else (1 << 26), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    copies = (target.copy_(source) for _ in range(1 << 30))
+    return 2 * source.numel() / seconds_per_step(copies, 30, 5, device)
+
+
+class Traffic(TorchDispatchMode):
+    """Counts the bytes that operations read and write; views move nothing."""
+
+    moved = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if not any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns):
+            tensors = [t for t in tree_leaves((args, kwargs, out)) if isinstance(t, torch.Tensor)]
+            self.moved += sum(t.numel() * t.itemsize for t in tensors)
+        return out
+
+
+def bytes_of_a_step(arguments: argparse.Namespace, source: TrainingData, config: RunConfig, device: Any) -> int:
+    """Of an eager step on a batch that is on the device."""
+    steps = our_steps(source, _compiling(config, False), device, arguments.workers, resident=True)
+    next(steps)
+    with Traffic() as traffic:
+        next(steps)
+    steps.close()  # type: ignore[attr-defined]
+    return traffic.moved
+
+
+def _compiling(config: RunConfig, compile: bool) -> RunConfig:
+    return config.model_copy(update={"train": config.train.model_copy(update={"compile": compile})})
+
+
 def peak(device: torch.device) -> float | None:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     return next((flops for key, flops in PEAKS.items() if key in name), None)
 
 
 def run_round(arguments: argparse.Namespace, data: Data, config: RunConfig, device: torch.device) -> dict[str, float]:
-    """Seconds per step of each contender, one after the other; ours last, because it changes CUDA's global settings."""
+    """Seconds per step of each contender in turn; the peer first, because ours change CUDA's global settings."""
     from train_released import steps as released_steps
 
     author = config.model_copy(update={"fidelity": "author"})
@@ -101,6 +143,9 @@ def run_round(arguments: argparse.Namespace, data: Data, config: RunConfig, devi
         "limit": lambda: our_steps(source, config, device, arguments.workers, resident=True),
         "ours": lambda: our_steps(source, config, device, arguments.workers, resident=False),
     }
+    if device.type == "cuda" and config.train.compile:
+        eager = _compiling(config, False)
+        contenders["eager"] = lambda: our_steps(source, eager, device, arguments.workers, resident=False)
     found = {}
     for name, start in contenders.items():
         steps = start()
@@ -118,7 +163,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, help="measured per contender and round")
     parser.add_argument("--workers", type=int, default=min(16, len(os.sched_getaffinity(0))))
-    parser.add_argument("--compile", action="store_true", help="torch.compile for ours")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="ours, on CUDA")
     parser.add_argument("--small", action=argparse.BooleanOptionalAction, help="default: on a CPU")
     arguments = parser.parse_args()
     device = take_device(arguments.device)
@@ -133,17 +178,21 @@ def main() -> None:
         f"train.compile={str(arguments.compile).lower()}",
     ]
     config = load_recipe("3die-rot-M3", settings)
-    report(arguments, config, device, [run_round(arguments, data, config, device) for _ in range(arguments.rounds)])
+    rounds = [run_round(arguments, data, config, device) for _ in range(arguments.rounds)]
+    moved = bytes_of_a_step(arguments, open_training_data(data.shards, config), config, device)
+    report(arguments, config, device, rounds, moved)
 
 
 def report(
-    arguments: argparse.Namespace, config: RunConfig, device: torch.device, rounds: list[dict[str, float]]
+    arguments: argparse.Namespace, config: RunConfig, device: torch.device, rounds: list[dict[str, float]], moved: int
 ) -> None:
     side, batch, views = config.data.image_size, config.optim.batch_size, config.data.context + 1
     took = {name: median(r[name] for r in rounds) for name in rounds[0]}
     rate = {name: batch * views / seconds for name, seconds in took.items()}
     flops = 2 * count_macs(initial_method(config, 4), 4, side, config.data.context).training
     achieved, stated = flops * batch / took["ours"], peak(device)
+    product, copy = matmul_rate(device), copy_rate(device)
+    floor = max(flops * batch / product, moved / copy)
     emit(
         f"train: {side} px, M={views - 1}, batch {batch}",
         "views/s",
@@ -156,11 +205,16 @@ def report(
         model_flops_per_sequence=flops,
         model_flops_per_s=achieved,
         mfu=achieved / stated if stated else None,
-        share_of_matmul_rate=achieved / matmul_rate(device),
+        share_of_matmul_rate=achieved / product,
+        bytes_per_s={name: moved / took[name] for name in ("ours", "eager", "limit") if name in took},
+        ceilings={"flops_per_s": product, "bytes_per_s": copy},
+        bytes_per_step=moved,
+        floor_ms=1000 * floor,
+        share_of_floor={name: floor / seconds for name, seconds in took.items()},
         gpu_hours_1000_epochs=1000 * TRAIN_OBJECTS * views / rate["ours"] / 3600 if device.type == "cuda" else None,
         gpu_hours_1000_epochs_paper_a100=PAPER_HOURS,
         device=str(device),
-        compiled=arguments.compile,
+        compiled=arguments.compile and device.type == "cuda",
         rounds=len(rounds),
         workers=arguments.workers,
         versions=versions("torch", "torchvision", "numpy", "simplejpeg", "pillow", "scipy"),
