@@ -1,12 +1,15 @@
-"""Which device to use, refused in one line where it is not there."""
+"""Which device to use, refused in one line where it is not there; and how values get there without the host waiting."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from shards.errors import UsageError
 from shards.ray_engine import CLUSTER
@@ -50,6 +53,29 @@ def take_device(name: str = "auto", local_rank: int | None = None) -> torch.devi
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device
+
+
+def to_device(values: Tensor, device: torch.device | str) -> Tensor:
+    """`values` on `device`. On a GPU through page-locked memory, which torch keeps for later calls: from other memory,
+    the host would wait for what the current stream has queued. For small tables: what is large is copied twice."""
+    if torch.device(device).type != "cuda" or values.device.type != "cpu":
+        return values.to(device)
+    try:
+        locked = values.pin_memory()
+    except RuntimeError:  # some machines allow none
+        locked = values
+    return locked.to(device, non_blocking=True)
+
+
+def constant(values: Sequence[float], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The same tensor at every call, not to be written to: making one on a GPU is a copy that the host waits for."""
+    return _constant(tuple(values), device, dtype)
+
+
+@lru_cache(maxsize=256)
+def _constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):  # whoever asks first; backward passes may read it
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 def available_memory() -> int:

@@ -199,7 +199,7 @@ class Emulation(TorchDispatchMode):
     def _note_copy(self, source: Tensor, to_cuda: bool, non_blocking: bool) -> None:
         """Copies wait where they are not asked not to, and from memory that is not page-locked all the same."""
         from_cuda = isinstance(source, EmulatedTensor)
-        if from_cuda == to_cuda or (not from_cuda and not source.dim()):
+        if from_cuda == to_cuda or not source.numel():
             return
         if not non_blocking or (to_cuda and not self.runtime.is_locked(source)):
             self.waited("a copy to the device" if to_cuda else "a copy to the host")

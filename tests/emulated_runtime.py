@@ -112,7 +112,7 @@ class Runtime:
             "current_stream": lambda device=None: self.current,
             "default_stream": lambda device=None: self.model,
         }
-        generator, join = torch.Generator, torch.distributed.init_process_group
+        join = torch.distributed.init_process_group
 
         def joined(backend: str | None = None, *given: Any, **named: Any) -> None:
             join("gloo" if backend == "nccl" else backend, *given, **named)
@@ -129,7 +129,7 @@ class Runtime:
                 "cuda": lambda tensor, device=None, non_blocking=False: tensor.to("cuda", non_blocking=non_blocking),
             },
             torch.nn.Module: {"cuda": lambda module, device=None: module.to("cuda")},
-            torch: {"compile": lambda module, **_: module, "Generator": lambda device="cpu": generator()},
+            torch: {"compile": lambda module, **_: module},
         }
 
     def _attention(
@@ -187,18 +187,21 @@ class Event:
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.stream: Stream | None = None
+        self._seen = False  # whether it was found to have happened: then nothing waits for it
 
     def record(self, stream: Stream | None = None) -> None:
-        self.stream = stream or self.runtime.current
+        self.stream, self._seen = stream or self.runtime.current, False
 
     def wait(self, stream: Stream | None = None) -> None:
         assert self.stream is not None, "an event that was never recorded"
 
     def query(self) -> bool:
+        self._seen = True
         return True
 
     def elapsed_time(self, other: Event) -> float:
         return 1.0
 
     def synchronize(self) -> None:
-        self.runtime.waited("Event.synchronize", self.stream is not self.runtime.model)
+        if not self._seen:
+            self.runtime.waited("Event.synchronize", self.stream is not self.runtime.model)

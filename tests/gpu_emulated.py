@@ -6,6 +6,7 @@ tensors are emulated, so a stand-in for it is compiled and loaded before torch.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +34,12 @@ def load_runtime() -> None:
 load_runtime()
 import torch  # noqa: E402
 
-torch.inference_mode = torch.no_grad  # before the project decorates with it: its tensors cannot be emulated
+
+def _inference_mode(mode: Any = True) -> Any:
+    return contextlib.nullcontext() if mode is False else torch.no_grad() if mode is True else torch.no_grad()(mode)
+
+
+torch.inference_mode = _inference_mode  # before the project decorates with it: its tensors cannot be emulated
 from emulated_cuda import Emulation, emulated_cuda  # noqa: E402
 from native_batch_norm import register  # noqa: E402
 

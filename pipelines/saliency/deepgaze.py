@@ -5,6 +5,7 @@ Reference: Linardos, Kümmerer, Press, Bethge (2021), arXiv 2105.12441; how the 
 
 from __future__ import annotations
 
+import contextlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Protocol
@@ -102,10 +103,11 @@ class DeepGazeIIE:
         """uint8 [B, 3, H, W], RGB → float32 [B, H', W'], each sums to 1; H', W' = H, W, or out_size squared.
 
         Raises UsageError for images that are not uint8 RGB of at least 32 × 32, FailureError if a result is no density.
+        On a GPU, which is not waited for, all of such a map is NaN.
         """
         _check_images(images)
         size = (self.out_size, self.out_size) if self.out_size else (images.shape[2], images.shape[3])
-        pixels = _resized(images.to(self.device), self.input_size)
+        pixels = _resized(_moved(images, self.device), self.input_size)
         if self.input_scale == "author":
             pixels = pixels.float() / 255
         bias = self.centre_bias.at(*pixels.shape[2:])
@@ -138,6 +140,14 @@ def _check_images(images: Tensor) -> None:
         raise UsageError(f"an image of {height}×{width}; DeepGaze needs sides of {SMALLEST_SIDE} pixels or more")
 
 
+def _moved(images: Tensor, device: torch.device) -> Tensor:
+    """Through page-locked memory, where there is any: else the host waits until the device has done what is queued."""
+    if device.type == "cuda" and images.device.type == "cpu":
+        with contextlib.suppress(RuntimeError):
+            images = images.pin_memory()
+    return images.to(device, non_blocking=True)
+
+
 def _resized(images: Tensor, shorter: int | None) -> Tensor:
     """uint8 [B, 3, H, W] with the shorter side at `shorter`, the longer one in proportion, rounded down."""
     sides = images.shape[2:]
@@ -149,10 +159,13 @@ def _resized(images: Tensor, shorter: int | None) -> Tensor:
 
 
 def _checked_density(density: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """float32, each map divided by its sum, which differs from 1 by no more than rounding. Waits for the device."""
+    """float32, each map divided by its sum, which differs from 1 by rounding alone; on a GPU NaN where it does not."""
     if tuple(density.shape) != shape:
         raise FailureError(f"DeepGaze gave maps of {list(density.shape)} instead of {list(shape)}: another model?")
     mass = density.sum((1, 2), dtype=torch.float64)
+    if density.is_cuda:
+        mass = torch.where(mass.log().abs() < TOLERANCE, mass, torch.nan)
+        return (density / mass[:, None, None]).float()
     worst = float(mass.log().abs().max())  # NaN and infinity carry over
     if not worst < TOLERANCE:
         raise FailureError(f"DeepGaze gave a map with |logsumexp| = {worst:.3g}, a density has 0: damaged weights?")

@@ -231,6 +231,8 @@ def _begin(
 
 
 FULL_BATCH_PIXELS = 512 * 512  # of an image; of larger ones, fewer go into a batch
+SMALL_IMAGES = 1024  # at most, of smaller ones on a GPU, which one batch size's worth of pixels keeps busy
+CPU = torch.device("cpu")
 
 
 def make_maps(
@@ -285,6 +287,26 @@ class Placed:
     image: np.ndarray
 
 
+class ToHost:
+    """A copy to the host's memory that begins when `maps` are made, and is there before what is queued after it."""
+
+    def __init__(self, maps: Tensor):
+        self._maps = maps
+        self._copied: torch.cuda.Event | None = None
+        if maps.is_cuda:
+            self._maps = torch.empty(maps.shape, dtype=maps.dtype)
+            with contextlib.suppress(RuntimeError):  # some machines allow no page-locked memory: then copying waits
+                self._maps = self._maps.pin_memory()
+            self._maps.copy_(maps, non_blocking=True)
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+
+    def wait(self) -> Tensor:
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._maps
+
+
 class SizeBatches:
     """Images wait for others of their size; one batch is under way on the device while the next is gathered."""
 
@@ -292,7 +314,7 @@ class SizeBatches:
         self.model = model
         self.storage: MapStorage = storage
         self._waiting: dict[tuple[int, ...], list[Placed]] = {}
-        self._under_way: tuple[list[Placed], Tensor] | None = None
+        self._under_way: tuple[list[Placed], ToHost] | None = None
 
     def put(self, place: int, record: ImageRecord, image: np.ndarray) -> dict[int, Transformed]:
         """Maps that this image made ready, by place: those of the batch before, if it completes one."""
@@ -311,7 +333,9 @@ class SizeBatches:
 
     def _full(self, image: np.ndarray) -> int:
         pixels = image.shape[0] * image.shape[1]
-        return max(1, min(self.model.batch_size, self.model.batch_size * FULL_BATCH_PIXELS // pixels))
+        full = self.model.batch_size * FULL_BATCH_PIXELS // pixels
+        most = SMALL_IMAGES if getattr(self.model, "device", CPU).type == "cuda" else self.model.batch_size
+        return max(1, min(most, full))
 
     def _launch(self, batch: list[Placed]) -> dict[int, Transformed]:
         stacked = torch.from_numpy(np.stack([item.image for item in batch])).permute(0, 3, 1, 2)
@@ -326,16 +350,17 @@ class SizeBatches:
                 f"the device has no memory for {len(batch)} images of {height}×{width}, e.g. {batch[0].record.name}: "
                 f"run the same command again with a smaller --batch-size (it was {self.model.batch_size})"
             ) from error
+        copied = ToHost(density)
         before = self._collect()
-        self._under_way = batch, density
+        self._under_way = batch, copied
         return before
 
     def _collect(self) -> dict[int, Transformed]:
         if self._under_way is None:
             return {}
-        batch, density = self._under_way
+        batch, copied = self._under_way
         self._under_way = None
-        maps = density.cpu().numpy()
+        maps = copied.wait().numpy()
         return {
             item.place: map_to_sample(item.record, p, item.image.shape, self.storage)
             for item, p in zip(batch, maps, strict=True)

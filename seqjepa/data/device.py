@@ -44,7 +44,8 @@ def feed(
 def _made_ahead(batches: Iterable[ViewSequence], device: torch.device) -> Iterator[ViewSequence]:
     """Makes the next batch on a stream of its own while the model works on this one: copies it, or lets the loader make
     it there if that works on the device itself."""
-    stream, iterator = torch.cuda.Stream(device), iter(batches)
+    # What is made ahead goes first: kernels of the model's would keep it waiting until the model waits for it.
+    stream, iterator = torch.cuda.Stream(device, priority=-1), iter(batches)
     current = torch.cuda.current_stream(device)
     ahead: ViewSequence | None = None
     while True:
@@ -59,8 +60,9 @@ def _made_ahead(batches: Iterable[ViewSequence], device: torch.device) -> Iterat
         current.wait_event(made)
         for tensor in (moved.views, moved.actions, moved.params, moved.labels):
             tensor.record_stream(current)
-        # It was made while `ahead` was being queued; the loader may have its slot back only when that has ended.
-        made.synchronize()
+        # It was copied while `ahead` was being queued; the loader may have its slot back only when that has ended.
+        if seq is not None and seq.views.device.type == "cpu":
+            made.synchronize()
         ahead = moved
 
 

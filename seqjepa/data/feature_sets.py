@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from seqjepa.config import ModelConfig, RunConfig
 from seqjepa.data.sampling import only_samples
+from seqjepa.devices import to_device
 from seqjepa.evaluate.encode import decoding_threads
 from seqjepa.evaluate.features import PixelStats, embed, image_chunks, stored_views
 from seqjepa.methods.base import Method
@@ -231,7 +232,7 @@ def _encoded(
     else:
         batches = (pixels for _, pixels, _ in image_chunks(some, _AT_ONCE, threads, maps=False))
     for pixels in batches:
-        views = torch.from_numpy(pixels).to(device, non_blocking=True).permute(0, 3, 1, 2)
+        views = to_device(torch.from_numpy(pixels), device).permute(0, 3, 1, 2)
         with full_float32():
             yield embed(encoder, views, encoder.stats).cpu().numpy()
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seqjepa.data.draws import Purpose, uniform
+from seqjepa.devices import constant
 from shards.errors import ConfigError
 
 # Added to each pixel before renormalising (docs/fidelity.md #14): what is left if all else is inhibited.
@@ -99,8 +100,7 @@ def sample_fixations(maps: Tensor, numbers: Tensor, how: Fixating) -> Tensor:
     is inhibited anew (docs/fidelity.md #14).
     """
     if how.fixations == "uniform":
-        size = torch.tensor(maps.shape[1:], dtype=torch.float64, device=maps.device)
-        return (numbers * size).long()
+        return (numbers * constant(maps.shape[1:], maps.device, torch.float64)).long()
     if maps.device.type != "cpu":
         return _sample(maps, numbers, how)
     samples = max(1, _PIXELS_AT_ONCE // maps[0].numel())
@@ -141,7 +141,7 @@ class _Remaining:
         self.first = torch.arange(self.B, device=self.device) * padded.shape[1]
         self.least: Tensor | float = 0.0  # a map of no more mass than this is used up
         self.span = torch.arange(-self.margin, self.margin + 1, device=self.device)
-        self.reach = torch.tensor(_reach(how.inhibition, self.margin), dtype=torch.int16, device=self.device)[:, None]
+        self.reach = constant(_reach(how.inhibition, self.margin), self.device, torch.int16)[:, None]
         self.columns = torch.arange(self.W, dtype=torch.int16, device=self.device)
 
     def refill(self) -> None:
@@ -218,7 +218,7 @@ def positions(fixations: Tensor, size: tuple[int, int], how: Fixating) -> Tensor
 
     (col / W, row / H); with fidelity "author" (row / H, col / W), which is (x, y) of the released, transposed patch.
     """
-    fractions = fixations / torch.tensor(size, dtype=torch.float32, device=fixations.device)
+    fractions = fixations / constant(size, fixations.device)
     return fractions if how.fidelity == "author" else fractions.flip(-1)
 
 
@@ -239,7 +239,7 @@ def _padded(images: Tensor, p: int, colour: Sequence[int]) -> Tensor:
     if len(set(colour)) == 1:
         padded.fill_(colour[0])
     else:
-        padded.copy_(torch.tensor(colour, dtype=torch.uint8, device=images.device))
+        padded.copy_(constant(colour, images.device, torch.uint8))
     padded[:, before : before + H, before : before + W] = images
     return padded
 
@@ -257,8 +257,8 @@ def _cut_released(images: Tensor, fixations: Tensor, how: Fixating, mean: Sequen
     (torch's grid_sample fuses products and sums on some machines, and is one level off at 1 of 10⁵ values there.)
     """
     device, (H, W) = images.device, images.shape[1:3]
-    outside = torch.tensor(mean if how.fill == "mean" else (0.0,) * 3, device=device)
-    levels = torch.tensor(255.0, device=device)  # a tensor: a GPU would multiply by the reciprocal of a number
+    outside = constant(mean if how.fill == "mean" else (0.0,) * 3, device)
+    levels = constant((255.0,), device)  # a tensor: a GPU would multiply by the reciprocal of a number
     pixels = images.float() / levels - outside
     pixels = F.pad(pixels, (0, 0, *[how.patch // 2 + 2] * 4))
     down, south = _released_lines(fixations[..., 1], H, how.patch)
@@ -273,12 +273,18 @@ def _released_lines(centres: Tensor, side: int, p: int) -> tuple[Tensor, Tensor]
 
     Returns the pixels before them, int64 [B, T, p] in an image with a margin of p//2 + 2, and how far beyond, float32.
     """
+    pixel, beyond = _released_grid(side, p, centres.device)
+    return pixel[centres], beyond[centres]
+
+
+@lru_cache(maxsize=16)
+def _released_grid(side: int, p: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """What _released_lines takes from, for every centre: [side, p] both."""
     line = torch.linspace(-1, 1, p) * (p / side)
     middle = torch.arange(side).float() * 2 / side - 1  # grid_sample's coordinates, −1 … 1
     places = ((line + middle[:, None] + 1) * side - 1) / 2
     before = places.floor()
-    pixel, device = before.long() + p // 2 + 2, centres.device
-    return pixel.to(device)[centres], (places - before).to(device)[centres]
+    return (before.long() + p // 2 + 2).to(device), (places - before).to(device)
 
 
 def _bilinear(pixels: Tensor, rows: tuple[Tensor, Tensor], cols: tuple[Tensor, Tensor]) -> Tensor:

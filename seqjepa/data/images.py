@@ -20,6 +20,7 @@ from seqjepa.data.decode_worker import ROW, RowError, Setup
 from seqjepa.data.device import require_cuda
 from seqjepa.data.sampling import EpochOrder, Sampling, homes_of
 from seqjepa.data.supply import supply_for
+from seqjepa.devices import to_device
 from shards.errors import DamageError
 from shards.split_index import ImageIndex
 
@@ -65,7 +66,7 @@ class ImageReader:
         if self.resident:
             self._kept = self._kept or self._read_all()
             rows = self.order.rows(epoch, step, step + 1)
-            chosen = torch.from_numpy(rows).to(self._reading.device, non_blocking=True)
+            chosen = to_device(torch.from_numpy(rows), self._reading.device)
             regions = [kept.index_select(0, chosen) for kept in self._kept]
         else:
             rows, regions = self._fetch(self._ahead, epoch, step)

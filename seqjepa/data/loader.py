@@ -14,6 +14,7 @@ from seqjepa.data.ring import auto_workers
 from seqjepa.data.sampling import Sampling
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.data.views import Views
+from seqjepa.devices import to_device
 from shards.errors import ConfigError
 from shards.split_index import ImageIndex, SplitIndex
 
@@ -58,7 +59,7 @@ class Loader:
             raise ConfigError(f"step is {start_step}; an epoch has {len(self)} steps")
         for step in range(start_step, len(self)):
             rows, views, actions, params = self._source.batch(epoch, step)
-            labels = torch.from_numpy(self._labels[rows]).to(views.device, non_blocking=True)
+            labels = to_device(torch.from_numpy(self._labels[rows]), views.device)
             yield ViewSequence(views, actions, params, labels, [self.index.keys[row] for row in rows.tolist()])
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ from seqjepa.data.images import free_bytes
 from seqjepa.data.sampling import EpochOrder, Sampling
 from seqjepa.data.sequence import Drawn
 from seqjepa.data.supply import supply_for
+from seqjepa.devices import to_device
 from shards.errors import DamageError
 from shards.split_index import SplitIndex
 
@@ -78,7 +79,7 @@ class ResidentSource:
         if self._kept is None:
             self._kept = decode_all(self._index, self._reading)
         plan = self._plan(epoch, step)
-        chosen = frames_of(self._index, plan).to(self._kept.device, non_blocking=True)
+        chosen = to_device(frames_of(self._index, plan), self._kept.device)
         views = self._kept.index_select(0, chosen).unflatten(0, plan.slots.shape).permute(0, 1, 4, 2, 3)
         return Drawn(plan.rows, views, torch.from_numpy(plan.actions.copy()), torch.from_numpy(plan.params.copy()))
 

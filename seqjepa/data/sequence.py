@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from seqjepa.devices import constant, to_device
+
 KindOfViews = Literal["stored views", "patches", "augmentations"]
 """See data/views.py."""
 VECTORS = 2
@@ -42,12 +44,10 @@ class ViewSequence:
         return self.views.shape[0]
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> ViewSequence:
-        """The same batch on `device` (keys stay where they are)."""
-        moved = {
-            name: getattr(self, name).to(device, non_blocking=non_blocking)
-            for name in ("views", "actions", "params", "labels")
-        }
-        return replace(self, **moved)
+        """The same batch on `device` (keys stay where they are). non_blocking: views that are page-locked may still be
+        read when this returns."""
+        small = {name: to_device(getattr(self, name), device) for name in ("actions", "params", "labels")}
+        return replace(self, views=self.views.to(device, non_blocking=non_blocking), **small)
 
 
 class Drawn(NamedTuple):
@@ -69,6 +69,8 @@ def normalise(
 
     mean, std: per channel, for pixels in [0, 1]. One multiply and one add, so that a CPU loader can ship bytes.
     """
-    std_t = torch.as_tensor(std, dtype=torch.float32, device=views.device).view(-1, 1, 1)
-    mean_t = torch.as_tensor(mean, dtype=torch.float32, device=views.device).view(-1, 1, 1)
+    std_t, mean_t = (
+        (values if isinstance(values, Tensor) else constant(values, views.device)).view(-1, 1, 1)
+        for values in (std, mean)
+    )
     return torch.addcmul(-mean_t / std_t, views.to(torch.float32), 1.0 / (255.0 * std_t)).to(dtype)

@@ -23,6 +23,7 @@ from seqjepa.data.resident import ResidentSource, frames_of, lives_there
 from seqjepa.data.sampling import EpochOrder, Sampling, homes_of
 from seqjepa.data.sequence import Drawn, KindOfViews
 from seqjepa.data.supply import supply_for
+from seqjepa.devices import to_device
 from shards.errors import ConfigError, DamageError
 from shards.schema import ActionSpec
 from shards.split_index import SplitIndex
@@ -282,7 +283,7 @@ class FeatureSource:
         if self.resident:
             if self._kept is None:
                 self._kept = torch.from_numpy(self._reader.take_all()).to(self._device)
-            chosen = frames_of(self._index, plan).to(self._device, non_blocking=True)
+            chosen = to_device(frames_of(self._index, plan), self._device)
             views = self._kept.index_select(0, chosen).unflatten(0, plan.slots.shape)
         else:
             views = torch.from_numpy(self._reader.take(plan.samples, plan.slots))

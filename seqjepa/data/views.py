@@ -36,6 +36,7 @@ from seqjepa.data.fixations import Fixating, cut_patches, fixation_numbers, posi
 from seqjepa.data.images import ImageBatch, ImageReader
 from seqjepa.data.sampling import Sampling
 from seqjepa.data.sequence import Drawn, KindOfViews
+from seqjepa.devices import to_device
 from shards.errors import ConfigError
 from shards.schema import ActionSpec, ParamField
 from shards.split_index import ImageIndex
@@ -169,7 +170,7 @@ class Patches:
         maps = images.images[:, 0] if images.maps is None else images.maps  # if uniform, only their size counts
         purpose = draw.numbers(Purpose.FIXATIONS)
         numbers = fixation_numbers(draw.seed, draw.epoch, images.rows, draw.views, purpose)
-        fixations = sample_fixations(maps, numbers.to(maps.device, non_blocking=True), self.how)
+        fixations = sample_fixations(maps, to_device(numbers, maps.device), self.how)
         height, width = images.images.shape[2:]
         places = positions(fixations, (height, width), self.how)
         patches = cut_patches(images.images, fixations, self.how, self.mean)
@@ -263,7 +264,7 @@ class Augmented:
         )
         params = drawn.vector()
         actions = actions_between(params.numpy(), AUGMENTATION_COLUMNS, scaled(self.action, self.scaling))
-        params, actions = (values.to(device, non_blocking=True) for values in (params, torch.from_numpy(actions)))
+        params, actions = (to_device(values, device) for values in (params, torch.from_numpy(actions)))
         return Drawn(images.rows, augment(images.images, drawn, self.size), actions, params)
 
     def over(self, mean: tuple[float, ...]) -> Augmented:

@@ -28,6 +28,7 @@ from seqjepa.data.draws import Draw, Purpose, choose_distinct, draw_u32
 from seqjepa.data.images import ImageBatch
 from seqjepa.data.sequence import VECTORS, normalise
 from seqjepa.data.views import ImageViews
+from seqjepa.devices import to_device
 from shards.on_demand import comes_and_goes
 from shards.reader import ImageIndex, SplitIndex
 from shards.schema import ActionSpec
@@ -43,6 +44,7 @@ FULL_PRECISION_BYTES = 2 * 2**30
 GPU_PIXELS_PER_PASS = 2**23  # 8,192 patches of 32×32: activations of a ResNet-18's first layer take 2 GB
 CPU_PIXELS_PER_PASS = 2**16  # 64 patches, for each thread: twice as fast as 512, whose activations leave the cache
 _VECTORS_AT_ONCE = 65_536
+VIEWS_AT_ONCE = 256
 FEWEST_IMAGES, MOST_IMAGES = 64, 1024  # at once: sampling fixations costs least in batches
 
 
@@ -186,7 +188,7 @@ class Features:
 
     def on_device(self, values: np.ndarray) -> Tensor:
         """float32 values where z is."""
-        return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(self.z.device)
+        return to_device(torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)), self.z.device)
 
     def columns(self, columns: slice) -> Features:
         """The same with some columns of z alone, of views and of whole images."""
@@ -241,25 +243,27 @@ def encode_views(
     run_length: int = 0,
     scaling: Scaling | None = None,
     stride: int = 0,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     threads: int = 2,
     progress: bool = False,
 ) -> Features:
-    """Runs every distinct stored view of the split through `method.embed`.
+    """Runs every distinct stored view of the split through `method.embed`, `batch_size` at a time.
 
     run_length, scaling: see Features; of sets whose views were baked as sequences. stride: likewise, of windows.
     Features are kept as float32, or as float16 when they would exceed 2 GiB (3DIEBench's 2.6 million views: 2.7 GB).
     Those of a set of features are read, and no encoder is run.
     """
     z = stored_features(index, device) if index.features else None
-    batches = stored_views(index, batch_size, threads) if z is None else ()
+    at_once = batch_size or _views_at_once(index, device)
+    batches = stored_views(index, at_once, threads) if z is None else ()
     with _bar(f"encode {index.name}", int(index.n_views.sum()), "view", progress) as bar:
         for samples, views, pixels in batches:
-            on_device = torch.from_numpy(pixels).to(device, non_blocking=True).permute(0, 3, 1, 2)
+            on_device = to_device(torch.from_numpy(pixels), device).permute(0, 3, 1, 2)
             features = embed(method, on_device, pixel_stats)
             if z is None:
                 z = room((*index.offsets.shape, features.shape[-1]), device)
-            z[torch.from_numpy(samples).to(z.device), torch.from_numpy(views).to(z.device)] = features.to(z)
+            at = tuple(to_device(torch.from_numpy(index), z.device) for index in (samples, views))
+            z[at] = features.to(z)
             bar.update(len(samples))
     assert z is not None, "a split has at least one sample with one view"
     n_views = index.n_views.astype(np.int64)
@@ -309,27 +313,28 @@ def encode_images(
     Slots are K runs of V views. Raises ConfigError where views cannot be made of the images.
     """
     draws, views, names = drawn.count, drawn.views, tuple(field.name for field in drawn.of.params)
-    params = np.zeros((len(index), draws * views, len(names)), np.float32)
-    z = z_image = None
+    z = z_image = params = None
     with _bar(f"encode {index.name}", len(index), "image", progress) as bar:
         for rows, pixels, saliency in image_chunks(index, _images_at_once(drawn, device), threads, drawn.of.needs_maps):
-            images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
-            batch = ImageBatch(rows, images, torch.from_numpy(saliency).to(device))
+            images = to_device(torch.from_numpy(pixels), device).permute(0, 3, 1, 2)
+            batch = ImageBatch(rows, images, to_device(torch.from_numpy(saliency), device))
             whole = embed(method, images, pixel_stats)
-            if z is None or z_image is None:
+            if z is None or z_image is None or params is None:
                 z = room((len(index), draws * views, whole.shape[-1]), device)
                 z_image = room((len(index), whole.shape[-1]), device).to(z.device)
+                params = torch.zeros(len(index), draws * views, len(names), device=z.device)
             at = slice(rows[0], rows[-1] + 1)
             z_image[at] = whole.to(z_image)
             for draw in range(draws):
                 slots = slice(draw * views, (draw + 1) * views)
                 made = drawn.of.make(batch, Draw(views, drawn.seed, draw, drawn.purpose))
                 z[at, slots] = embed(method, made.views.flatten(0, 1), pixel_stats).to(z).unflatten(0, (-1, views))
-                params[at, slots] = made.params.cpu().numpy()
+                params[at, slots] = made.params.to(params)
             bar.update(len(rows))
     assert z is not None, "a split has at least one image"
+    assert params is not None
     return Features(
-        z, np.full(len(index), draws * views), params, names, _labels(index, z.device),
+        z, np.full(len(index), draws * views), params.cpu().numpy(), names, _labels(index, z.device),
         run_length=views, independent=drawn.of.independent, z_image=z_image, scaling=drawn.of.scaling,
     )  # fmt: skip
 
@@ -340,6 +345,13 @@ def _bar(description: str, total: int, unit: str, progress: bool) -> tqdm:
 
 def _labels(index: SplitIndex | ImageIndex, device: torch.device) -> Tensor:
     return torch.from_numpy(np.asarray(index.labels, np.int64)).to(device)
+
+
+def _views_at_once(index: SplitIndex, device: torch.device) -> int:
+    """On a GPU a few passes of the encoder, so that copies and passes are large."""
+    if device.type != "cuda":
+        return VIEWS_AT_ONCE
+    return min(8 * VIEWS_AT_ONCE, max(VIEWS_AT_ONCE, 4 * views_per_pass(device, index.height, index.width)))
 
 
 def _images_at_once(drawn: Draws, device: torch.device) -> int:

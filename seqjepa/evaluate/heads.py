@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqjepa.data.draws import permutation
+from seqjepa.devices import to_device
 
 Gather = Callable[[Tensor], tuple[Tensor, Tensor]]
 """rows int64 [b] → (inputs [b, …], targets [b, …]): one minibatch of an epoch whose views are drawn."""
@@ -140,8 +141,9 @@ def fit(
     optimizer = torch.optim.Adam(head.parameters(), lr=how.lr, fused=True)
     for epoch in range(how.epochs):
         gather = inputs(epoch)
-        for batch in torch.from_numpy(permutation(how.seed, epoch, rows)).split(how.batch_size):
-            x, y = gather(batch.to(device))
+        order = to_device(torch.from_numpy(permutation(how.seed, epoch, rows)), device)
+        for batch in order.split(how.batch_size):
+            x, y = gather(batch)
             optimizer.zero_grad(set_to_none=True)
             loss(head(x), y).backward()
             optimizer.step()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from seqjepa.data.actions import absolute_rotations, columns
+from seqjepa.devices import to_device
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.heads import Gather
 from seqjepa.evaluate.probes import Inputs
@@ -24,7 +25,7 @@ from shards.schema import ActionSpec, ActionTerm
 
 def gather_z(features: Features, places: np.ndarray, targets: Tensor, flat: bool = True) -> Gather:
     """z of the drawn places, float32 [b, V, D], or [b, V · D] if flat."""
-    chosen = torch.from_numpy(places).to(features.z.device)
+    chosen = to_device(torch.from_numpy(places), features.z.device)
 
     def gather(rows: Tensor) -> tuple[Tensor, Tensor]:
         at = rows.to(features.z.device)

@@ -56,9 +56,11 @@ class FeatureMoments:
 
     def summary(self) -> dict[str, float]:
         """{"std", "rank"}; see `mean_std` and `effective_rank`. Empty when nothing was seen."""
-        if self.count == 0:
+        n = len(self.scatter)
+        held = torch.cat([self.scatter.flatten(), self.count.view(1)]).cpu()  # together: each copy is waited for
+        if held[-1] == 0:
             return {}
-        covariance = self.scatter.cpu() / self.count.cpu()
+        covariance = held[:-1].view(n, n) / held[-1]
         return {"std": mean_std(covariance), "rank": effective_rank(covariance)}
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -147,14 +149,17 @@ class EpochMeter:
 
     def summary(self) -> dict[str, object]:
         """One epoch in numbers. std: 1 is spread evenly, 0 is collapse; rank: effective rank."""
-        rows = float(self.sums["rows"])
-        found: dict[str, object] = {"loss": float(self.sums["loss"]) / rows, "samples": int(rows)}
+        held = torch.cat([value.flatten() for value in self.sums.values()]).cpu()  # together: each copy is waited for
+        parts = held.split([value.numel() for value in self.sums.values()])
+        sums = {name: part.view_as(self.sums[name]) for name, part in zip(self.sums, parts, strict=True)}
+        rows = float(sums["rows"])
+        found: dict[str, object] = {"loss": float(sums["loss"]) / rows, "samples": int(rows)}
         for name, moments in self.moments.items():
             spread = moments.summary()
             found |= {f"{FEATURE_NAMES[name]}_{key}": value for key, value in spread.items()}
             if verdict := collapse(spread):
                 found.setdefault("collapse", f"{name}: {verdict}")
-        return found | probe_scores({name: value.cpu() for name, value in self.sums.items()}, rows)
+        return found | probe_scores(sums, rows)
 
     def state_dict(self) -> dict[str, dict]:
         return {"sums": self.sums, "moments": {n: m.state_dict() for n, m in self.moments.items()}}

@@ -17,6 +17,7 @@ from torch import Tensor
 from seqjepa.data.augment.colour import JITTER, Levels, gaussian_blur, grayscale, levels_of, solarise
 from seqjepa.data.augment.parameters import AugmentParams
 from seqjepa.data.augment.recipes import kernel_size
+from seqjepa.devices import to_device
 from seqjepa.models.precision import full_float32
 
 # Values worked on at a time. On a CPU they have to stay in the cache, and in memory that malloc keeps: fresh pages cost
@@ -84,7 +85,7 @@ class _Values:
     def of(cls, params: AugmentParams, device: torch.device) -> _Values:
         """One transfer for all of them; pixels are exact in float32."""
         single = torch.stack([params.sigma, params.threshold, params.flip], dim=1)
-        table = torch.cat([params.crop, single, params.factors], dim=1).to(device, torch.float32, non_blocking=True)
+        table = to_device(torch.cat([params.crop, single, params.factors], dim=1).to(torch.float32), device)
         return cls(table[:, :4].long(), table[:, 6].long(), table[:, 7:], table[:, 4], table[:, 5])
 
 
@@ -95,7 +96,7 @@ def _rows(params: AugmentParams, device: torch.device) -> dict[object, Tensor]:
     }
     masks |= {"grayscale": params.grayscale, "blur": params.sigma > 0, "solarise": params.threshold < 256}
     found = [mask.nonzero()[:, 0] for mask in masks.values()]
-    parts = torch.cat(found).to(device, non_blocking=True).split([len(rows) for rows in found])
+    parts = to_device(torch.cat(found), device).split([len(rows) for rows in found])
     return dict(zip(masks, parts, strict=True))
 
 
