@@ -162,7 +162,7 @@ def test_pinning_without_cuda_is_refused(build_index, monkeypatch):
 def test_pinned_batches_copy_asynchronously(build_index):
     index = build_index()
     expected = epochs_of(open_loader(index), count=3)
-    with open_loader(index, workers=2, device="cuda") as loader:
+    with open_loader(index, workers=2, device="cuda", resident=False) as loader:
         batches = endless(loader)
         copies = []
         for _ in expected:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from itertools import islice
+
 import pytest
 import torch
-from loaders import stored_loader
+from loaders import endless, stored_loader
 from train_helpers import SACCADES, make_saliency_shards, make_shards, metrics, tiny_config
 
 from seqjepa.data.device import feed
@@ -22,8 +24,9 @@ def test_batches_arrive_unchanged(shards):
     mean, std = (0.5, 0.4, 0.3), (0.1, 0.2, 0.3)
     devices, settings = ("cpu", "cuda"), {"views": 3, "action": "rotation", "batch_size": 8, "seed": 0, "workers": 2}
     loaders = [stored_loader(index, device=device, **settings) for device in devices]
+    steps = 3 * len(loaders[0])
     cpu, gpu = (
-        feed((s for e in range(3) for s in loader.epoch(e)), torch.device(d), mean, std)
+        feed(islice(endless(loader), steps), torch.device(d), mean, std)
         for loader, d in zip(loaders, devices, strict=True)
     )
     for a, b in zip(cpu, gpu, strict=True):
