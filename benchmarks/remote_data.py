@@ -34,16 +34,18 @@ _SERVE = (
 )
 
 
-def write_set(work: Path, objects: int = OBJECTS) -> Path:
+def write_set(work: Path, objects: int = OBJECTS, per_shard: int = PER_SHARD) -> Path:
     """Our shards; what is there is not written again."""
-    out, spec = work / f"shards-{objects}", ViewSpec(VIEWS, SIDE, SIDE, "jpeg", THREE_DIEBENCH_PARAMS)
+    out, spec = work / f"shards-{objects}-{per_shard}", ViewSpec(VIEWS, SIDE, SIDE, "jpeg", THREE_DIEBENCH_PARAMS)
     classes = [f"class-{number:02d}" for number in range(CLASSES)]
-    with SetBuilder(out, name="remote", spec=spec, classes=classes, fingerprint={"objects": objects}) as builder:
+    with SetBuilder(
+        out, name="remote", spec=spec, classes=classes, fingerprint={"objects": objects, "of": per_shard}
+    ) as builder:
         if builder.complete:
             return out
-        for shard in range(-(-objects // PER_SHARD)):
+        for shard in range(-(-objects // per_shard)):
             with builder.open_shard("train", shard) as writer:
-                for number in range(shard * PER_SHARD, min(objects, (shard + 1) * PER_SHARD)):
+                for number in range(shard * per_shard, min(objects, (shard + 1) * per_shard)):
                     writer.add(*_sample(number))
         builder.finish({"command": "benchmarks/remote.py"})
     return out

@@ -5,7 +5,7 @@
     python benchmarks/remote_soak.py resume [--times 5]          seconds from the command to the first batch
 
 moto's server on this machine stands for S3; the command is `seqjepa train --shards s3://…` with two workers, on a
-ResNet-18 of an eighth of the width and 512 objects in 8 shards. --cache-share 0.5 is a cache of half the set.
+ResNet-18 of an eighth of the width and 512 objects in 32 shards. --cache-share 0.5 is a cache of half the set.
 
 interrupts  SIGINT to the whole group, as a terminal sends it. `leaked` counts, over all: processes of the group that
             are still there, files of temporary names in run, cache, and TMPDIR, entries of /dev/shm. `identical`: each
@@ -40,7 +40,7 @@ import numpy as np  # noqa: E402
 from common import emit, versions  # noqa: E402
 from remote_data import bucket, size_of, upload, write_set  # noqa: E402
 
-OBJECTS, PATIENCE = 512, 60.0
+OBJECTS, PER_SHARD, PATIENCE = 512, 16, 60.0
 SETTINGS = ("data.image_size=0", "model.width=0.125", "optim.batch_size=32", "data.normalisation=shards")
 SHARED_MEMORY = Path("/dev/shm")
 _TIMED = """
@@ -229,7 +229,7 @@ def to_first_batch(lab: Lab) -> float:
 @contextlib.contextmanager
 def laboratory(asked: argparse.Namespace, epochs: int) -> Iterator[Lab]:
     asked.work.mkdir(parents=True, exist_ok=True)
-    shards = write_set(asked.work, OBJECTS)
+    shards = write_set(asked.work, OBJECTS, PER_SHARD)
     cache = int(size_of(shards) * asked.cache_share) if asked.cache_share else 1 << 40
     with bucket():
         yield Lab(asked.work, upload(shards, shards.name), epochs, cache)
