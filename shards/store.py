@@ -35,6 +35,8 @@ CHUNK = 4 << 20
 TRIES = 6
 """Attempts without a byte of progress, after obstore's own retries of a request."""
 LONGEST_PAUSE = 8.0  # seconds
+STALLED = "30s"
+"""Without a byte, after which an answer counts as broken off."""
 EXPIRED = ("ExpiredToken", "TokenRefreshRequired", "RequestExpired")
 """What S3 says, with status 400, of credentials that were good once."""
 
@@ -222,7 +224,12 @@ class ObjectStoreFolder:
         try:
             return from_url(
                 self.address,
-                client_options={"allow_http": plain, "timeout": "6h", "read_timeout": "30s", "connect_timeout": "10s"},
+                client_options={
+                    "allow_http": plain,
+                    "timeout": "6h",
+                    "read_timeout": STALLED,
+                    "connect_timeout": "10s",
+                },
                 retry_config={"max_retries": 4, "retry_timeout": timedelta(seconds=60)},
             )
         except Exception as error:  # whatever obstore does not understand of the address or the environment

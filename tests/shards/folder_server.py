@@ -13,11 +13,16 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+LONG = 20.0
+"""Seconds of a stall."""
+
 
 @dataclass
 class FolderServer:
-    """url of `folder`. faults: "503", "reset" or "cut" (half of a body), which the first requests of each file get in
-    this order; share: of all answers, that get one of them at random. down: 503 for all. forbidden: 403 for all.
+    """url of `folder`. down: 503 for all. forbidden: 403 for all.
+
+    faults: a status as "503", "reset", "cut" (half of a body) or "stall" (half, and then nothing for long), which the
+    first requests of each file get in this order. share: of all answers, that get a fault at random.
 
     seconds: that each answer takes. failed: faults so far.
     ranges: False for a server that knows none. flips: names whose next answers have one byte changed.
@@ -46,8 +51,8 @@ class FolderServer:
         if self.rng.random() < self.share:
             fault = self.rng.choice(("503", "reset", "cut"))
         self.failed += [fault] if fault else []
-        if self.forbidden or fault == "503" or not path.is_file():
-            handler.send_response(403 if self.forbidden else 503 if fault else 404)
+        if self.forbidden or fault.isdigit() or not path.is_file():
+            handler.send_response(403 if self.forbidden else int(fault or 404))
             handler.send_header("Content-Length", "0")
             handler.end_headers()
             return
@@ -55,9 +60,9 @@ class FolderServer:
             handler.connection.shutdown(socket.SHUT_RDWR)
             handler.close_connection = True
             return
-        self._send(handler, bytearray(path.read_bytes()), path.name, cut=fault == "cut")
+        self._send(handler, bytearray(path.read_bytes()), path.name, fault)
 
-    def _send(self, handler: BaseHTTPRequestHandler, data: bytearray, name: str, cut: bool) -> None:
+    def _send(self, handler: BaseHTTPRequestHandler, data: bytearray, name: str, fault: str) -> None:
         if self.flips.get(name, 0) > 0:
             self.flips[name] -= 1
             data[len(data) // 2] ^= 1
@@ -71,8 +76,11 @@ class FolderServer:
         handler.send_header("Last-Modified", "Sun, 29 Nov 2026 00:00:00 GMT")
         handler.end_headers()
         with contextlib.suppress(OSError):
-            handler.wfile.write(body[: len(body) // 2] if cut else body)
-        if cut:
+            handler.wfile.write(body[: len(body) // 2] if fault else body)
+        if fault == "stall":
+            handler.wfile.flush()
+            time.sleep(LONG)
+        if fault:
             handler.close_connection = True
 
 

@@ -126,6 +126,15 @@ def test_errors_resets_and_cut_bodies_are_passed_over(folder, cached, ranges, mo
         assert min(tars(server.asked).values()) > len(faults)
 
 
+@pytest.mark.parametrize("fault", ["408", "429", "500", "502", "504", "stall"])
+def test_what_may_pass_is_tried_again(folder, cached, fault, monkeypatch):
+    monkeypatch.setattr(store, "CHUNK", 4096)
+    monkeypatch.setattr(store, "STALLED", "200ms")
+    with serving(folder, faults=(fault,)) as server:
+        ShardSet.open(server.url).split("val")
+        assert tars(server.asked) == {"val-000000.tar": 2}
+
+
 def test_a_store_that_stays_down_is_one_line_that_names_the_object(folder, cached, monkeypatch):
     monkeypatch.setattr(store, "TRIES", 2)
     with serving(folder) as server:
