@@ -2,6 +2,7 @@
 
     recorded_train.py SHARDS OUT RECORDS WORKERS SETTINGS…
 
+CACHES=DIR: each rank has a cache of its own below it.
 HIT="SIGKILL RANK STEP": that rank gets the signal before its step, once: RECORDS/hit has its process.
 """
 
@@ -22,6 +23,8 @@ from seqjepa.training.learner import Learner
 from seqjepa.training.train import Trainer, train
 from shards.errors import SeqJepaError
 
+if "CACHES" in os.environ:  # as many machines: nobody sees what another has
+    os.environ["SEQJEPA_CACHE"] = os.path.join(os.environ["CACHES"], os.environ["RANK"])
 shards, out, records, workers, *settings = sys.argv[1:]
 rank = int(os.environ.get("RANK", "0"))
 update, build = Learner.update, Trainer.__init__

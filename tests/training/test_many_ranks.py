@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bucket_server import serving_bucket
 from loaders import stored_loader
 from torch.distributed import HashStore  # pyright: ignore[reportPrivateImportUsage]
 from train_helpers import PARAMS, UNITS, metrics
@@ -133,7 +134,7 @@ class Nodes:
         return [(process.returncode, text) for process, text in zip(self.processes, outputs, strict=True)]
 
 
-def recorded(shards: Path, out: Path, records: Path, *settings: str, workers: int = 0) -> list[object]:
+def recorded(shards: Path, out: Path | str, records: Path, *settings: str, workers: int = 0) -> list[object]:
     records.mkdir(exist_ok=True)
     return [
         sys.executable,
@@ -230,6 +231,20 @@ def test_other_ranks_go_on_with_the_same_epoch(sets, tmp_path):
     assert_every_sample_once(records, [5, 5, 5, 5, 4, 4], samples)
     lines = metrics(tmp_path / "run")
     assert [(line["epoch"], line["samples"]) for line in lines] == [*((n, 54) for n in (1, 2, 3, 4)), (5, 48), (6, 48)]
+
+
+@pytest.mark.slow
+def test_ranks_that_share_no_folder_go_on_from_a_run_in_a_store(sets, tmp_path, monkeypatch):
+    with serving_bucket(monkeypatch) as bucket:
+        words = recorded(sets(7, SAMPLES), "s3://bucket/run", tmp_path / "records", OFTEN)
+        ended = torchrun(2, 1, words, HIT="SIGKILL 1 10", CACHES=str(tmp_path / "first")).ended()
+        assert all(code for code, _ in ended), ended
+        assert {"run/state.pt", "run/run.json"} <= set(bucket.objects)
+        ended = torchrun(2, 1, words, CACHES=str(tmp_path / "second")).ended()
+        assert [code for code, _ in ended] == [0, 0], ended
+        assert_every_sample_once(tmp_path / "records", [4, 4, 4])
+        lines = [json.loads(line) for line in bucket.objects["run/metrics.jsonl"].splitlines()]
+        assert [line["samples"] for line in lines] == [SAMPLES] * 3
 
 
 def wait_for(path: Path, seconds: float = 120) -> float:
