@@ -8,6 +8,7 @@ was interrupted ends with the same bits as one that was left alone.
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Iterator
@@ -285,8 +286,11 @@ class Trainer:
             "status": "finished already" if idle else "finished",
             "epochs": epochs,
             "steps": self.total_steps,
-            **metrics_log.read_epochs(self.out / checkpoint.METRICS)[-1],
+            **json.loads(from_main(self.world, self._last_epoch() if self.world.main else None) or b"{}"),
         }
+
+    def _last_epoch(self) -> bytes:
+        return json.dumps(metrics_log.read_epochs(self.out / checkpoint.METRICS)[-1]).encode()
 
     def _batches(self) -> Iterator[ViewSequence]:
         first, place = divmod(self.step, self.epoch_steps)

@@ -241,7 +241,7 @@ def test_ranks_that_share_no_folder_go_on_from_a_run_in_a_store(sets, tmp_path, 
         assert all(code for code, _ in ended), ended
         assert {"run/state.pt", "run/run.json"} <= set(bucket.objects)
         ended = torchrun(2, 1, words, CACHES=str(tmp_path / "second")).ended()
-        assert [code for code, _ in ended] == [0, 0], ended
+        assert [code for code, _ in ended] == [0, 0], ended[1][1][-3000:]
         assert_every_sample_once(tmp_path / "records", [4, 4, 4])
         lines = [json.loads(line) for line in bucket.objects["run/metrics.jsonl"].splitlines()]
         assert [line["samples"] for line in lines] == [SAMPLES] * 3
