@@ -121,6 +121,8 @@ def _prepare(context: typer.Context, words: list[str]) -> tuple[Path, int]:
     from pipelines.build.stored_command import parse_command, store_command
     from shards.steps import STEP, Step, StepDone
 
+    if {"--help", "-h"}.intersection(words):
+        raise typer.Exit(_call(context, words))
     command, out, own = parse_command(words)
     token = STEP.set(Step("prepare"))
     try:

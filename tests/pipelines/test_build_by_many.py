@@ -184,15 +184,33 @@ def test_bad_images_of_all_builders_are_counted_together(photos: Path, tmp_path:
     assert Layout(out).info.exists()
 
 
-def test_processes_that_are_killed_and_started_again(photos: Path, whole: Path, tmp_path: Path) -> None:
-    rng, out = random.Random(0), tmp_path / "set"
-    crowd = [start(photos, out) for _ in range(2)]
-    for _ in range(2):
-        time.sleep(rng.uniform(0.5, 1.0))
-        crowd[0].send_signal(signal.SIGKILL)
-        crowd[0].communicate()
-        crowd = [*crowd[1:], start(photos, out)]
+def kill_some(photos: Path, out: Path, rng: random.Random, builders: int, kills: int) -> int:
+    """So many builders at once; one after the other is killed and started again. How many died with work left."""
+    crowd, before_the_end = [start(photos, out) for _ in range(builders)], 0
+    for _ in range(kills):
+        time.sleep(rng.uniform(0.3, 1.0))
+        number = rng.randrange(builders)
+        before_the_end += not Layout(out).info.exists() and crowd[number].poll() is None
+        crowd[number].send_signal(rng.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)))
+        crowd[number].communicate()
+        crowd[number] = start(photos, out)
     for process in crowd:
-        assert process.communicate(timeout=60)[1].count("Traceback") == 0
+        assert "Traceback" not in process.communicate(timeout=120)[1]
         assert process.returncode == 0
-    assert same_folders(out, whole)
+    return before_the_end
+
+
+def test_processes_that_are_killed_and_started_again(photos: Path, whole: Path, tmp_path: Path) -> None:
+    kill_some(photos, tmp_path / "set", random.Random(0), builders=2, kills=2)
+    assert same_folders(tmp_path / "set", whole)
+
+
+@pytest.mark.slow
+def test_fifty_kills_of_three_builders(photos: Path, whole: Path, tmp_path: Path) -> None:
+    rng, killed = random.Random(1), 0
+    for turn in range(100):
+        killed += kill_some(photos, tmp_path / f"{turn}", rng, builders=3, kills=6)
+        assert same_folders(tmp_path / f"{turn}", whole)
+        if killed >= 50:
+            return
+    raise AssertionError(f"only {killed} were killed with work left")

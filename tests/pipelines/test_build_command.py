@@ -96,6 +96,10 @@ def test_stages_of_sets_too(here: Path) -> None:
     assert same_folders(here / "set", here / "whole")
 
 
+def test_help_of_the_command_itself(here: Path) -> None:
+    assert "Any folder of images" in run("build", "prepare", "shard", "folder", "--help").output
+
+
 def test_a_set_that_is_there_already_is_shown(here: Path) -> None:
     run(*SHARD, "--out", "set")
     assert "10 samples" in run("build", "prepare", *SHARD, "--out", "set").output
