@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -100,6 +101,14 @@ def test_prepare_work_finish_in_any_order(photos: Path, whole: Path, tmp_path: P
     assert same_folders(out, whole)
 
 
+@pytest.fixture
+def quick_beats(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Of workers that come within the test: it has not to wait long until they are heard of."""
+    monkeypatch.setattr(workers, "BEAT_SECONDS", 0.1)
+    yield
+
+
+@pytest.mark.usefixtures("quick_beats")
 def test_work_does_not_wait_for_what_others_are_at(photos: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "set"
     with pytest.raises(StepDone):
@@ -144,7 +153,10 @@ def test_a_builder_that_is_taken_for_dead_publishes_nothing(
     assert same_folders(out, whole)
 
 
-def test_a_worker_of_another_machine_is_waited_for(photos: Path, whole: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("quick_beats")
+def test_a_worker_of_another_machine_is_waited_for(
+    photos: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "set"
     with SetBuilder(out, **SetBuilderArguments.of(whole)) as far:
         (far.layout.tmp / workers.ALIVE).write_bytes(b"node17/- 4711 99\n")
@@ -153,12 +165,15 @@ def test_a_worker_of_another_machine_is_waited_for(photos: Path, whole: Path, tm
             build(photos, out, Step("work"))
         with SetBuilder(out, **SetBuilderArguments.of(whole)) as near:
             assert near.others_at_work(["val-000000", "train-000000"])
+            monkeypatch.setattr(workers, "BEAT_SECONDS", 1000)
+            time.sleep(0.3)  # it is heard of for the last time
             os.utime(far.layout.tmp / workers.ALIVE, (1, 1))
             assert not near.others_at_work(["val-000000", "train-000000"])
     build(photos, out)
     assert same_folders(out, whole)
 
 
+@pytest.mark.usefixtures("quick_beats")
 def test_a_shard_damaged_while_many_build_is_found_at_the_end(photos: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "set"
     with SetBuilder(out, **SetBuilderArguments.of(whole)) as other:
