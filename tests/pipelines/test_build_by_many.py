@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -102,10 +101,9 @@ def test_prepare_work_finish_in_any_order(photos: Path, whole: Path, tmp_path: P
 
 
 @pytest.fixture
-def quick_beats(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def quick_beats(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of workers that come within the test: it has not to wait long until they are heard of."""
     monkeypatch.setattr(workers, "BEAT_SECONDS", 0.1)
-    yield
 
 
 @pytest.mark.usefixtures("quick_beats")
