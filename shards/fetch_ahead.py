@@ -93,6 +93,13 @@ class FetchAhead:
                 return False
         return True
 
+    def loosen(self, shard: int) -> None:
+        """It was ready and may make way again for what somebody has to have: its reader tries again if it is gone."""
+        with self._changed:
+            if shard in self._pinned and self._pins is not None:
+                self._pinned.discard(shard)
+                self._pins.unpin(self._first_number + shard)
+
     def release(self, before: Position) -> None:
         """The reader is here, and done with all positions before. Going back, or far ahead, begins anew."""
         with self._changed:

@@ -48,11 +48,16 @@ def comes_and_goes(path: Path) -> bool:
 
 
 def bring(path: Path) -> None:
-    """The shard is there now, and for as long as those around it are read. Errors as cache.fetch()."""
+    """The shard is there now; mostly for as long as those around it are read, but whoever finds it gone when opening it
+    asks again. Errors as cache.fetch()."""
     if comes_and_goes(path) or (not path.exists() and is_cached(path.parent)):
-        _reader(os.getpid(), path.parent, path.name.rpartition("-")[0]).bring(int(path.stem.rpartition("-")[2]))
+        with _one_at_a_time:
+            reader = _reader(os.getpid(), path.parent, path.name.rpartition("-")[0])
+        reader.bring(int(path.stem.rpartition("-")[2]))
 
 
+_one_at_a_time = threading.Lock()
+os.register_at_fork(after_in_child=lambda: globals().update(_one_at_a_time=threading.Lock()))
 _streamed: set[tuple[Path, str]] = set()
 
 
@@ -77,6 +82,7 @@ class _Reader:
                 self._shards.release((0, at))
                 self._at = at
         self._shards.ready((0, place), [place])
+        self._shards.loosen(place)  # threads that are far behind may still need room
 
 
 @functools.lru_cache(maxsize=8)

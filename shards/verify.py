@@ -26,7 +26,7 @@ from shards.kinds import kind_of
 from shards.kinds.base import Kind
 from shards.layout import Layout
 from shards.metadata import checksum_fits, read_info
-from shards.on_demand import bring, fetch_or_stream
+from shards.on_demand import bring, comes_and_goes, fetch_or_stream
 from shards.reader import ShardSet, require_finished
 from shards.sample import label_member
 from shards.schema import DatasetInfo, Spec, features_of
@@ -54,6 +54,11 @@ class _File:
     path: Path
     sha256: str
     size: int | None = None
+
+
+GONE = ("missing", f"unreadable: {os.strerror(errno.ENOENT)}")
+TRIES = 5
+"""For shards that come and go while others are read."""
 
 
 def verify(path: str | Path, *, progress: bool = False) -> VerifyReport:
@@ -117,10 +122,17 @@ def _damages(files: list[_File], progress: bool) -> list[str]:
 
 
 def _damage(file: _File, on_bytes: Callable[[int], object]) -> str | None:
-    if file.path.suffix == ".tar":
-        bring(file.path)
+    for _ in range(TRIES if comes_and_goes(file.path) else 1):
+        if file.path.suffix == ".tar":
+            bring(file.path)
+        if (found := _damage_of(file, on_bytes)) not in GONE:
+            return found  # else it went before it was opened
+    return found
+
+
+def _damage_of(file: _File, on_bytes: Callable[[int], object]) -> str | None:
     if not file.path.is_file():
-        return "missing"
+        return GONE[0]
     if file.size is not None and (size := file.path.stat().st_size) != file.size:
         on_bytes(size)
         return f"{abs(file.size - size):,} bytes {'short' if size < file.size else 'too long'}"

@@ -22,6 +22,8 @@ from shards.split_index import ImageIndex, SplitIndex
 
 SHARE = 0.5
 """Of what is free in the cache, that the shards take among which samples are shuffled; what remains is read ahead."""
+MOST = 0.75
+"""Of what is free in the cache, that a reader claims unless it cannot do with less: a run reads other splits too."""
 AHEAD = 8
 """Shards that are fetched ahead, at least; fewer where there is no room for them."""
 
@@ -77,7 +79,8 @@ class Supply:
                 + (", or a smaller data.shuffle_window in a new run" if sampling.shuffle else "")
             )
         at_work = live_bytes(entries, visits, self._ahead)
-        return min(free, at_work + AHEAD * max((entries[visit.shard].bytes for visit in visits), default=0))
+        wished = at_work + AHEAD * max((entries[visit.shard].bytes for visit in visits), default=0)
+        return max(needed, min(wished, int(MOST * free)))
 
 
 def folder_of(index: SplitIndex | ImageIndex) -> Path:

@@ -28,6 +28,7 @@ from seqjepa.data.fixations import Fixating
 from seqjepa.data.sampling import EpochOrder, Sampling, homes_of
 from seqjepa.data.stored import Planner, StoredViews
 from seqjepa.data.supply import visits_of
+from seqjepa.evaluate.features import stored_views
 from seqjepa.training.metrics_log import TIMING
 from shards import cache, store
 from shards.errors import DamageError, FailureError, UsageError
@@ -341,12 +342,17 @@ def test_open_sequences_of_a_larger_set(folder, cached):
         assert [batch.keys for batch, _ in zip(here, range(5), strict=False)] == keys
 
 
-def test_other_commands_take_a_set_that_is_larger(folder, cached, tmp_path):
+def test_other_commands_take_a_set_that_is_larger(folder, cached, tmp_path, fullest, shard_bytes):
     with serving(folder) as server:
-        for words in (
-            ["info", server.url],
-            ["verify", server.url],
-            ["preview", server.url, "-o", str(tmp_path / "p.png")],
-        ):
+        picture = ["preview", server.url, "-o", str(tmp_path / "p.png")]
+        for words in (["info", server.url], picture, ["verify", server.url]):
             done = CliRunner().invoke(seqjepa_data_app, words)
             assert done.exit_code == 0, done.output
+        assert fullest[0] <= 9 * shard_bytes
+        index, here = ShardSet.open(server.url).split("train"), ShardSet.open(folder).split("train")
+        parts = [list(stored_views(split, 5, threads=2)) for split in (index, here)]
+        for one, other in zip(*parts, strict=True):
+            for there, local in zip(one, other, strict=True):
+                np.testing.assert_array_equal(there, local)
+        for sample in np.random.default_rng(0).permutation(SAMPLES)[:20].tolist():  # jumps
+            np.testing.assert_array_equal(index.read_view(sample, 1), here.read_view(sample, 1))
