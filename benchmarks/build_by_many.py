@@ -4,9 +4,10 @@
 
 The nodes are Ray's own test cluster: raylets of one core each on this machine. `shard 3diebench` (benchmarks/shard.py's
 source, 50 views an object, 256 → 128 pixels) runs on one of them and on both, in turn; the ratio is that of each round.
-`here` is the same command in one process. `feeding` reads the tar.gz as the driver does, and transforms objects as a
-worker does, in processor time of one core each: the quotient is how many cores one reader feeds. `task_overhead_s` is
-what a task costs beyond its work.
+`here` is the same command in one process. `waiting` does so with 160 small images, for each of which a worker waits 50 ms
+and does no work to speak of, so that others on the machine matter little: what listing, claims, tasks and writing leave.
+`feeding` reads the tar.gz as the driver does, and transforms objects as a worker does, in processor time of one core each:
+the quotient is how many cores one reader feeds. `task_overhead_s` is what a task costs beyond its work.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -26,17 +27,24 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
 
+import numpy as np  # noqa: E402
 from common import emit, rate, versions  # noqa: E402
+from PIL import Image  # noqa: E402
 from shard import SIDE, SOURCE_SIDE, VIEWS, make_source, make_tar  # noqa: E402
 
+from pipelines.build import images  # noqa: E402
 from pipelines.build.encode import Frame, JpegSetting  # noqa: E402
+from pipelines.build.fill import Transformed  # noqa: E402
+from pipelines.build.images import ImageItem, ImageJob, shard_images, to_sample  # noqa: E402
 from pipelines.build.transform import ViewJob, transform  # noqa: E402
 from pipelines.build.views import shard_views  # noqa: E402
+from pipelines.sources import open_source  # noqa: E402
 from pipelines.sources.three_diebench import ThreeDIEBenchSource  # noqa: E402
 from shards.ray_engine import engine_of, ray_cluster  # noqa: E402
 
 OBJECTS_A_SHARD, STORE_BYTES = 4, 256 << 20
 TRANSFORMED = 40
+WAITED, WAITED_A_SHARD, SECONDS_WAITED = 160, 4, 0.05
 
 
 def build(source: Path, out: Path) -> None:
@@ -62,16 +70,41 @@ def nothing(item: int) -> int:
     return item
 
 
-def scaling(tree: Path, work: Path, images: int, rounds: int) -> dict[str, list[float]]:
+def waited(item: ImageItem, job: ImageJob) -> Transformed:
+    time.sleep(SECONDS_WAITED)
+    return to_sample(item, job)
+
+
+def build_waiting(folder: Path, out: Path) -> None:
+    shard_images(open_source("folder", folder), out, samples_per_shard=WAITED_A_SHARD, workers=0, encoding="raw")
+
+
+def make_images(work: Path) -> Path:
+    folder = work / "waited"
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(WAITED):
+        pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:04}.png")
+    return folder
+
+
+Rates = dict[str, list[float]]
+
+
+def scaling(work_on: Callable[[Path, Path], None], source: Path, out: Path, images: int, rounds: int) -> Rates:
     """Images per second of each, round by round; the first build of each cluster, which starts workers, is left out."""
-    rates: dict[str, list[float]] = {"here": [], "one_node": [], "two_nodes": []}
+    rates: Rates = {"here": [], "one_node": [], "two_nodes": []}
     for _ in range(rounds):
-        rates["here"].append(rate(build, tree, work / "out", images))
+        rates["here"].append(rate(work_on, source, out, images))
         for name, count in (("one_node", 1), ("two_nodes", 2)):
             with nodes(count) as address, engine_of("ray", address):
-                rate(build, tree, work / "out", images)
-                rates[name].append(rate(build, tree, work / "out", images))
+                rate(work_on, source, out, images)
+                rates[name].append(rate(work_on, source, out, images))
     return rates
+
+
+def ratio(rates: Rates) -> float:
+    return median(two / one for one, two in zip(rates["one_node"], rates["two_nodes"], strict=True))
 
 
 def task_overhead(tasks: int = 200) -> float:
@@ -113,15 +146,17 @@ def main() -> None:
     arguments = parser.parse_args()
     tree = make_source(arguments.work, arguments.objects)
     fed = feeding(make_tar(tree))
-    rates = scaling(tree, arguments.work, arguments.objects * VIEWS, arguments.rounds)
-    ratios = [two / one for one, two in zip(rates["one_node"], rates["two_nodes"], strict=True)]
+    rates = scaling(build, tree, arguments.work / "out", arguments.objects * VIEWS, arguments.rounds)
+    images.to_sample = waited
+    waiting = scaling(build_waiting, make_images(arguments.work), arguments.work / "out", WAITED, arguments.rounds)
     emit(
         "build_on_ray",
         "images/s",
         median(rates["two_nodes"]),
         {"one_node": median(rates["one_node"]), "here": median(rates["here"])},
-        scaling_1_to_2_nodes=median(ratios),
+        scaling_1_to_2_nodes=ratio(rates),
         rounds=rates,
+        waiting={"scaling_1_to_2_nodes": ratio(waiting), "rounds": waiting},
         feeding=fed,
         task_overhead_s=task_overhead(),
         versions=versions("ray", "pillow", "simplejpeg", "numpy"),
