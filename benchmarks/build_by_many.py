@@ -4,10 +4,10 @@
 
 The nodes are Ray's own test cluster: raylets of one core each on this machine. `shard 3diebench` (benchmarks/shard.py's
 source, 50 views an object, 256 → 128 pixels) runs on one of them and on both, in turn; the ratio is that of each round.
-`here` is the same command in one process. `waiting` does so with 160 small images, for each of which a worker waits 50 ms
-and does no work to speak of, so that others on the machine matter little: what listing, claims, tasks and writing leave.
-`feeding` reads the tar.gz as the driver does, and transforms objects as a worker does, in processor time of one core each:
-the quotient is how many cores one reader feeds. `task_overhead_s` is what a task costs beyond its work.
+`here` is the same command in one process. `waiting` does so with 160 small images, for each of which a worker waits
+50 ms and does no work to speak of, so that others on the machine matter little: what listing, claims, tasks and writing
+leave. `feeding` reads the tar.gz as the driver does, and transforms objects as a worker does, in processor time of one
+core each: the quotient is how many cores one reader feeds. `task_overhead_s` is what a task costs beyond its work.
 """
 
 from __future__ import annotations
