@@ -111,7 +111,9 @@ def test_verify_reads_every_byte_of_a_set_in_a_store(folder, cached):
         found = next(cached.glob("*/train-000002.tar"))
         data = bytearray(found.read_bytes())
         data[1000] ^= 1
+        before = found.stat().st_mtime
         found.write_bytes(data)
+        os.utime(found, (before, before))  # a disk that forgets changes no times
         checked = CliRunner().invoke(cli.seqjepa_data_app, ["verify", server.url])
         assert checked.exit_code == 1
         assert "train-000002.tar: sha256 differs" in checked.output
@@ -155,6 +157,26 @@ def test_a_flipped_byte_on_the_way_is_fetched_again_and_one_in_the_store_is_foun
         with pytest.raises(DamageError, match=r"/set/val-000000.tar is damaged"):
             ShardSet.open(server.url).split("val")
         assert not [*cached.glob("*/val*"), *cached.glob("*/.tmp-*")]
+
+
+def test_after_an_error_the_rest_is_not_fetched(folder, cached, monkeypatch):
+    monkeypatch.setattr(cache, "STREAMS", 1)
+    with serving(folder, flips={"train-000001.tar": 99}, seconds=0.1) as server:
+        with pytest.raises(DamageError, match=r"train-000001.tar is damaged"):
+            ShardSet.open(server.url).split("train")
+        assert "train-000004.tar" not in tars(server.asked)
+
+
+def test_a_file_of_the_cache_that_was_changed_is_fetched_again(folder, cached):
+    with serving(folder) as server:
+        same_views(server.url, folder)
+        changed, touched = (next(cached.glob(f"*/train-00000{number}.tar")) for number in (2, 3))
+        data = bytearray(changed.read_bytes())
+        data[1000] ^= 1
+        changed.write_bytes(data)
+        os.utime(touched)
+        same_views(server.url, folder)
+        assert {name: count for name, count in tars(server.asked).items() if count > 1} == {"train-000002.tar": 2}
 
 
 @pytest.mark.parametrize(
