@@ -2,8 +2,8 @@
 
     _meta/build.json              what is being built, as in a folder (claim.py)
     _meta/claims/NAME             a lease: who is writing that shard (store_lease.py)
-    NAME.tar                      a finished shard, created once
-    _meta/parts/NAME.json, .parquet   what its builder noted, and its rows of the index; the latter says that it is done
+    _meta/parts/NAME.json, .parquet   what its builder noted, and its rows of the index; both before the tar
+    NAME.tar                      created once: from then on the shard is finished
     …, _meta/dataset.json         last; then parts, claims and build.json go
 
 In the folder a shard that was sent, or that another machine has finished, is a file of its size that takes no space.
@@ -16,6 +16,7 @@ import os
 import shutil
 import time
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,14 @@ from shards.store_lease import Leases
 from shards.store_write import StoreWriter, open_writable
 
 BUILD, PARTS, CLAIMS = "_meta/build.json", "_meta/parts", "_meta/claims"
-LOOK_SECONDS = 2.0  # between two listings of what others have finished
+LOOK_SECONDS = 2.0  # at least, between two listings of what others have finished
+AT_ONCE = 8  # parts that are fetched
 MAX_PART = 1 << 30
 
 
 def staging_folder(address: str) -> Path:
     """Where the shards of a set at that address are made on this machine."""
-    return cache_folder().parent / "building" / sha256_of_bytes(address.rstrip("/").encode())[:16]
+    return cache_folder() / "building" / sha256_of_bytes(address.rstrip("/").encode())[:16]
 
 
 def made_in(out: str | Path) -> Path:
@@ -61,7 +63,7 @@ class StoreBuild:
         self.sent: set[str] = set()
         self.finished = False
         self._leases: Leases | None = None
-        self._looked = 0.0
+        self._look_after = 0.0
 
     def read_info(self) -> DatasetInfo | None:
         """None: the set is not finished. FormatError: what is there is no dataset.json of ours."""
@@ -74,7 +76,11 @@ class StoreBuild:
         return None if data is None else take(json_object(data, f"{self.address}/{BUILD}"), "identity", dict)
 
     def begin(self, identity: dict[str, Any], build_format: str) -> None:
-        """The store is this build's from now on. UsageError: it holds other things than a build of ours."""
+        """The place is this build's from now on. UsageError: it holds other things than a build of ours."""
+        if self.store.tag(BUILD) is None and (other := self.store.any_name()):
+            raise UsageError(
+                f"{self.address} holds other objects, e.g. {other}, and no shard set: choose another address"
+            )
         if not self.store.create_if_absent(BUILD, json.dumps({"format": build_format, "identity": identity}).encode()):
             there = self.read_identity()
             if there is not None and there != identity:
@@ -82,52 +88,82 @@ class StoreBuild:
         self._leases = Leases(self.store, CLAIMS)
 
     def claim(self, name: str) -> bool:
+        """Whether the shard is ours to write. False also where others have just finished it."""
         assert self._leases is not None, "begun"
-        return self._leases.take(name)
+        if self._leases.holds(name):
+            return True
+        if not self._leases.take(name):
+            return False
+        if self._is_finished(name):
+            self._leases.release(name)
+            self._look_after = 0.0
+            return False
+        return True
 
     def release(self, name: str) -> None:
         if self._leases:
             self._leases.release(name)
 
-    def publish(self, layout: Layout, name: str) -> None:
-        """A shard that is finished in the folder: sent, then let go of there."""
-        tar = layout.shard(name)
-        self.store.create(f"{name}.tar", tar.read_bytes())
-        note = layout.parts / f"{name}.json"
-        for path in (note, layout.part(name)):
+    def publish(self, layout: Layout, name: str) -> bool:
+        """A shard that is finished in the folder: sent, then let go of there. False: others were first, theirs counts.
+
+        With the part before the tar, a tar of which a GPU's bytes differ never meets another one's part.
+        """
+        tar, part = layout.shard(name), layout.part(name)
+        if self._is_finished(name):
+            part.unlink()
+            self.fetch_shard(layout, name)
+            return False
+        for path in (layout.parts / f"{name}.json", part):
             if path.exists():
                 self.store.put(f"{PARTS}/{path.name}", path.read_bytes())
+        self.store.create(f"{name}.tar", tar.read_bytes())
         self.sent.add(name)
         _hollow(tar, tar.stat().st_size, layout.tmp)
+        return True
 
     def fetch_finished(self, layout: Layout, at_once: bool = False) -> None:
         """What others have finished, into the folder: their parts and notes, and files that stand for their tars."""
-        if not at_once and time.monotonic() - self._looked < LOOK_SECONDS:
+        began = time.monotonic()
+        if not at_once and began < self._look_after:
             return
         there = self.store.names()
-        self._looked = time.monotonic()
-        for path in there:
-            folder, _, file = path.rpartition("/")
-            name = file.removesuffix(".parquet")
-            if folder == PARTS and name != file and SHARD_NAME.fullmatch(name) and name not in self.sent:
-                self._fetch(layout, name, there)
-        if INFO in there:
-            self.finished = True
+        self.finished = self.finished or INFO in there
+        tars = {name.removesuffix(".tar"): size for name, size in there.items() if name.endswith(".tar")}
+        new = [name for name in tars if SHARD_NAME.fullmatch(name) and name not in self.sent]
+        new = [name for name in new if f"{PARTS}/{name}.parquet" in there]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            for done in [pool.submit(self._fetch, layout, name, tars[name]) for name in new]:
+                done.result()
+        now = time.monotonic()
+        self._look_after = now + LOOK_SECONDS * max(1.0, 5 * (now - began))  # of a large set, seldom
 
-    def fetch_shard(self, layout: Layout, name: str, size: int) -> None:
-        """Of a shard of so many bytes that is known to be finished: as fetch_finished()."""
-        notes = {f"{PARTS}/{name}.json": 0, f"{PARTS}/{name}.parquet": 0}
-        self._fetch(layout, name, {f"{name}.tar": size, **notes})
+    def fetch_shard(self, layout: Layout, name: str) -> None:
+        """A shard that someone has just sent."""
+        self._fetch(layout, name, self.store.folder.size(f"{name}.tar"))
 
-    def _fetch(self, layout: Layout, name: str, there: dict[str, int]) -> None:
-        tar = layout.shard(name)
-        if f"{name}.tar" in there and not layout.part(name).exists():
-            _hollow(tar, there[f"{name}.tar"], layout.tmp)
-            for path in (layout.parts / f"{name}.json", layout.part(name)):
-                data = self._read(f"{PARTS}/{path.name}") if f"{PARTS}/{path.name}" in there else None
+    def _fetch(self, layout: Layout, name: str, size: int) -> None:
+        if not layout.part(name).exists():
+            found = {
+                path: self._read(f"{PARTS}/{path.name}") for path in (layout.parts / f"{name}.json", layout.part(name))
+            }
+            if found[layout.part(name)] is None:  # the set was finished since
+                self.finished = True
+                return
+            _hollow(layout.shard(name), size, layout.tmp)
+            for path, data in found.items():
                 if data is not None:
                     write_atomic(path, data, layout.tmp)
         self.sent.add(name)
+
+    def _is_finished(self, name: str) -> bool:
+        """Whether the shard is there, as a builder left it, or as one of a finished set."""
+        if self.store.tag(f"{name}.tar") is None:
+            return False
+        if self.store.tag(f"{PARTS}/{name}.parquet") is None:
+            self.finished = self.store.tag(INFO) is not None
+            return self.finished
+        return True
 
     def send_rest(self, layout: Layout, names: Collection[str]) -> None:
         """Shards that are finished in the folder, and were not sent: their builder was killed in between."""
@@ -155,7 +191,7 @@ class StoreBuild:
 
     def take_back(self) -> None:
         """Of a build that has no shard yet: what makes the place ours, unless someone else is at work there."""
-        if not self.store.names(PARTS) and not self.store.names(CLAIMS):
+        if set(self.store.names()) <= {BUILD}:
             self.store.delete([BUILD])
             shutil.rmtree(self.layout.root, ignore_errors=True)
 

@@ -54,6 +54,9 @@ class Leases:
         self._held.add(path)
         return True
 
+    def holds(self, name: str) -> bool:
+        return f"{self._folder}/{name}" in self._held
+
     def release(self, name: str) -> None:
         """Idempotent."""
         path = f"{self._folder}/{name}"

@@ -87,6 +87,17 @@ class StoreWriter:
 
         return dict(sorted(self._tried(ask, below or "*").items()))
 
+    def any_name(self) -> str:
+        """One of the objects in the folder; "" for none."""
+
+        def ask() -> str:
+            import obstore
+
+            chunks = obstore.list(self.folder.opened, chunk_size=2)
+            return next((str(one["path"]) for chunk in chunks for one in chunk if one["path"]), "")
+
+        return self._tried(ask, "*")
+
     def tag(self, name: str) -> str | None:
         """What changes with every write of an object; None: there is none."""
 

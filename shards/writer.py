@@ -254,11 +254,14 @@ class SetBuilder:
 
     def adopt(self, part: ShardPart) -> None:
         """A shard that was claimed here and finished, in a store sent too, through one of our hands (hand.py)."""
-        if self.store:
-            self.store.fetch_shard(self.layout, part.entry.name, part.entry.bytes)
-        self._parts[part.entry.name] = part
-        self._checked.add(part.entry.name)
-        self._release(part.entry.name)
+        name = part.entry.name
+        if self.store:  # of two that were sent the first counts, whosever it was
+            self.store.fetch_shard(self.layout, name)
+            self._is_finished(name)
+        else:
+            self._parts[name] = part
+            self._checked.add(name)
+        self._release(name)
 
     def _claim(self, name: str) -> bool:
         assert self._worker is not None, "open"
@@ -266,14 +269,16 @@ class SetBuilder:
             ours = self._worker.claim(name)
         if ours and self.store and not self.store.claim(name):
             self._worker.release(name)
+            if self.store.finished:
+                raise overtaken(self.layout)
             return False
         return ours
 
     def _commit(self, part: ShardPart) -> None:
         self._parts[part.entry.name] = part
         self._checked.add(part.entry.name)
-        if self.store:
-            self.store.publish(self.layout, part.entry.name)
+        if self.store and not self.store.publish(self.layout, part.entry.name):
+            del self._parts[part.entry.name]  # another builder's is read when we look
         self._release(part.entry.name)
 
     def _release(self, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,13 +13,14 @@ from shard_sets import PLAN, build, builder, sample_of
 
 from shards import store_build, store_lease
 from shards.errors import FormatError, UsageError
+from shards.hand import Opens, hand_of
 from shards.reader import ShardSet
 from shards.stats import PixelStats
 from shards.store import INFO
 from shards.store_build import StoreBuild, staging_folder
 from shards.store_write import StoreWriter
 from shards.verify import verify
-from shards.writer import SetBuilder
+from shards.workers import OvertakenError
 
 NAMES = [f"{split}-{shard:06d}" for split, shards in PLAN.items() for shard in range(shards)]
 
@@ -75,7 +77,7 @@ def test_a_shard_leaves_the_disk_when_it_is_sent(bucket: Bucket) -> None:
             ShardSet.open(address)
 
 
-def write(target: SetBuilder, split: str, number: int) -> None:
+def write(target: Opens, split: str, number: int) -> None:
     with target.open_shard(split, number) as shard:
         for row in range(3):
             sample, pixels = sample_of(split, number, row)
@@ -196,6 +198,74 @@ def test_what_is_there_is_never_overwritten(bucket: Bucket) -> None:
         build(f"{bucket.address}/two")  # type: ignore[arg-type]
     del bucket.objects["two/_meta/dataset.json"]
     assert bucket.objects == before
+
+
+def test_a_place_with_other_things_is_refused(any_bucket: Bucket) -> None:
+    any_bucket.put("mine/notes.txt", b"keep", create=True)
+    with pytest.raises(UsageError, match=r"holds other objects, e\.g\. notes\.txt, and no shard set: choose another"):
+        build(f"{any_bucket.address}/mine")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"holds other objects, e\.g\. mine/notes\.txt"):
+        build(any_bucket.address)  # type: ignore[arg-type]
+    assert any_bucket.objects == {"mine/notes.txt": b"keep"}
+
+
+def test_of_two_who_wrote_a_shard_the_first_counts(
+    bucket: Bucket, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU's bytes may differ from another's: a part and a tar of two builders would be a damaged set."""
+    address = f"{bucket.address}/twice"
+    one = builder(address)  # type: ignore[arg-type]
+    slow = one.open_shard("train", 0)
+    on_machine("two", tmp_path, monkeypatch)
+    monkeypatch.setattr(store_lease, "LEASE_SECONDS", -1.0)  # the first has not been heard of
+    with builder(address) as two:  # type: ignore[arg-type]
+        while not list(two.claims(["train-000000"])):
+            pass
+        write(two, "train", 0)
+    part = bucket.objects["twice/_meta/parts/train-000000.parquet"]
+    sample, pixels = sample_of("train", 5, 0)
+    slow.add(sample, PixelStats.of(pixels, pixels))
+    slow.close()
+    assert bucket.objects["twice/_meta/parts/train-000000.parquet"] == part
+    assert "train-000000" in one.done()
+    one.close()
+    finish(address)
+    assert objects_of(bucket, address) == whole
+
+
+def test_a_hand_sends_from_its_own_machine(
+    bucket: Bucket, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a node of a Ray cluster, which sees no folder of the builder's."""
+    address = f"{bucket.address}/hands"
+    with builder(address) as target:  # type: ignore[arg-type]
+        for name in target.claims(NAMES):
+            split, _, number = name.partition("-")
+            hand = pickle.loads(pickle.dumps(hand_of(target)))
+            with monkeypatch.context() as patch:
+                on_machine("node", tmp_path, patch)
+                with hand.open() as opened:
+                    write(opened, split, int(number))
+                assert not [path for path in (tmp_path / "node").rglob("*") if path.is_file()]
+            target.adopt(opened.parts[0])
+            assert name in target.done()
+        target.finish({"command": "tests"})
+    assert objects_of(bucket, address) == whole
+
+
+def test_who_comes_when_all_is_done_leaves_nothing(
+    bucket: Bucket, whole: dict[str, bytes], tmp_path: Path, monkeypatch
+) -> None:
+    address = f"{bucket.address}/late"
+    late = builder(address)  # type: ignore[arg-type]
+    on_machine("two", tmp_path, monkeypatch)
+    finish(address)
+    monkeypatch.setattr(store_build, "LOOK_SECONDS", 60.0)
+    late.store._look_after = 1e12  # type: ignore[union-attr]  it has not looked since
+    with pytest.raises(OvertakenError):
+        list(late.claims(NAMES))
+    late.close()
+    assert objects_of(bucket, address) == whole
 
 
 def test_a_build_under_way_of_another_set_is_refused(bucket: Bucket) -> None:
