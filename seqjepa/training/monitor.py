@@ -199,7 +199,8 @@ class OnlineProbes:
             layers = (nn.Linear(2 * D, PROBE_HIDDEN), nn.ReLU(), nn.Linear(PROBE_HIDDEN, action_size))
             self.heads["action"] = nn.Sequential(*layers)
         self.heads.to(device)
-        self.optimizer = torch.optim.Adam(self.heads.parameters(), lr=PROBE_LR) if self.heads else None
+        fused = True if torch.device(device).type == "cuda" else None  # a kernel instead of dozens
+        self.optimizer = torch.optim.Adam(self.heads.parameters(), lr=PROBE_LR, fused=fused) if self.heads else None
 
     def learn(self, features: dict[str, Tensor], seq: ViewSequence, world: World) -> dict[str, Tensor]:
         """One step. Returns sums over the batch from before it: "labelled", "correct" [], "sq_err", "y", "y_sq" [A].
@@ -237,7 +238,8 @@ class OnlineProbes:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.heads.load_state_dict(state["heads"])
         if self.optimizer is not None:
-            self.optimizer.load_state_dict(state["optimizer"])
+            groups = self.optimizer.state_dict()["param_groups"]  # as built, for this device
+            self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
 
 
 def probe_scores(sums: dict[str, Tensor], rows: float) -> dict[str, float]:

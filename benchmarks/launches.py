@@ -1,0 +1,97 @@
+"""Kernels launched, bytes moved and waits of the host in a training step of every method, counted without a card.
+
+    python benchmarks/launches.py [--methods seq_jepa,simclr …] [--batch 512] [--size 128] [--most 0]
+
+One JSON line for each method: `launches` of a step by its parts – update (forward, backward, clip, optimizer, moving
+averages), probes, meter – `gigabytes` that they read and write, and `syncs`, how often the host waits for the device.
+Steps are eager; a compiled one has fewer launches. Tensors are emulated (tests/emulated_cuda.py) and hold no numbers:
+full batches take no memory. A fused optimizer counts as one launch, attention too. `--most N` adds the N operations
+that are launched most. Needs a C compiler, and pytest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import gpu_emulated  # noqa: E402, F401  # before torch, whose CUDA it plays
+import torch  # noqa: E402
+from common import emit, versions  # noqa: E402
+from emulated_cuda import Emulation, emulated_cuda  # noqa: E402
+
+from seqjepa.config import RunConfig  # noqa: E402
+from seqjepa.data.sequence import ViewSequence  # noqa: E402
+from seqjepa.methods import METHODS  # noqa: E402
+from seqjepa.recipes import load_recipe  # noqa: E402
+from seqjepa.training.checkpoint import initial_method  # noqa: E402
+from seqjepa.training.distributed import World  # noqa: E402
+from seqjepa.training.learner import Learner  # noqa: E402
+from seqjepa.training.monitor import EpochMeter, OnlineProbes  # noqa: E402
+
+VIEWS = {"seq_jepa": 4, "conv_jepa": 4, "vicreg_traj": 3}
+ACTION, CLASSES, PARAMS = 4, 55, 7
+
+
+def config_of(name: str) -> RunConfig:
+    """The method with a ResNet-18 at its full width, as on 3DIEBench."""
+    action = "position" if name == "conv_jepa" else "rotation"
+    settings = [f"method={name}", f"data.context={VIEWS.get(name, 2) - 1}", f"data.action={action}"]
+    return load_recipe("", [*settings, "model.stem=standard", "train.compile=false"])
+
+
+def batch(name: str, rows: int, size: int, device: str) -> ViewSequence:
+    """Views as a loader's, float32 and normalised."""
+    views = VIEWS.get(name, 2)
+    pixels = torch.zeros(rows, views, size, size, 3, device=device).permute(0, 1, 4, 2, 3)
+    actions = torch.zeros(rows, views - 1, ACTION, device=device)
+    params, labels = (
+        torch.zeros(rows, views, PARAMS, device=device),
+        torch.zeros(rows, dtype=torch.int64, device=device),
+    )
+    return ViewSequence(pixels, actions, params, labels, [""] * rows)
+
+
+def counted(gpu: Emulation, name: str, rows: int, size: int, most: int) -> dict[str, Any]:
+    """The second step's counts: what is made once and kept is made in the first."""
+    config, device = config_of(name), torch.device("cuda", 0)
+    method = initial_method(config, ACTION).eval()
+    with torch.no_grad():
+        widths = {key: value.shape for key, value in method.step(batch(name, 2, 32, "cpu")).features.items()}
+    learner = Learner(method, config, World(), device)
+    probes, meter = OnlineProbes(widths, CLASSES, ACTION, device), EpochMeter(widths, ACTION, device)
+    seq, launches = batch(name, rows, size, "cuda"), {}
+    for number in range(2):
+        gpu.reset()
+        output = learner.update(seq, number, 1e-3, 0.1)
+        launches["update"] = gpu.launches.total()
+        sums = probes.learn(output.features, seq, World())
+        launches["probes"] = gpu.launches.total() - launches["update"]
+        meter.update(output, sums, len(seq))
+        launches["meter"] = gpu.launches.total() - launches["update"] - launches["probes"]
+    often = {"most": dict(gpu.launches.most_common(most))} if most else {}
+    waits = {f"{what}: {where}": count for (what, where), count in gpu.syncs.items()}
+    return {"launches": launches, "gigabytes": gpu.bytes / 1e9, "syncs": sum(waits.values()), "waits": waits, **often}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", default=",".join(METHODS), help="separated by commas")
+    parser.add_argument("--batch", type=int, default=512)
+    parser.add_argument("--size", type=int, default=128, help="pixels a side")
+    parser.add_argument("--most", type=int, default=0, help="operations to list, those launched most")
+    asked = parser.parse_args()
+    for name in asked.methods.split(","):
+        with emulated_cuda(numbers=False) as gpu:
+            found = counted(gpu, name, asked.batch, asked.size, asked.most)
+            what = {"method": name, "batch": asked.batch, "size": asked.size}
+            total = sum(found["launches"].values())
+            emit("launches", "launches/step", total, {}, versions=versions("torch"), **what, **found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""What is done with a frozen encoder, on an emulated GPU: features, probes, evaluation, embedding, saliency maps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from noise_shards import noise_shards
+
+from pipelines.saliency.engine import SizeBatches
+from pipelines.saliency.models import build_model
+from pipelines.sources import ImageRecord
+from seqjepa.embedding.run import Asked, embed_run
+from seqjepa.evaluate.features import encode_views
+from seqjepa.evaluate.heads import Fit, fit, mlp, squared_error
+from seqjepa.evaluate.run import evaluate_run
+from seqjepa.recipes import load_recipe
+from seqjepa.training.checkpoint import load_run
+from seqjepa.training.train import train
+from shards.reader import ShardSet
+from shards.saliency_map import decode_map
+
+pytestmark = pytest.mark.emulated
+TINY = ("model.width=0.125", "model.layers=1", "model.ff_mult=1", "model.action_dim=8", "model.predictor_hidden=16")
+SETTINGS = ("data.image_size=0", "optim.epochs=1", "optim.warmup_epochs=0", "optim.batch_size=8", "data.context=2")
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> Path:
+    return noise_shards(tmp_path_factory.mktemp("frozen") / "set", train=24, val=12)
+
+
+@pytest.fixture(scope="module")
+def run(shards: Path) -> Path:
+    out = shards.parent / "run"
+    train(load_recipe("3die-rot-M3", [*SETTINGS, *TINY]), shards, out, workers=0, device="cpu", progress=False)
+    return out
+
+
+def test_a_probes_steps_never_wait(gpu) -> None:
+    x, y = torch.randn(96, 12, device="cuda"), torch.randn(96, 3, device="cuda")
+    seen: list[Counter] = []
+
+    def inputs(epoch: int) -> Any:
+        gpu.reset()
+        return lambda rows: (x[rows], y[rows])
+
+    def after(epoch: int, head: torch.nn.Module) -> None:
+        seen.append(Counter(gpu.syncs))
+
+    fit(lambda: mlp(12, 3), inputs, 96, squared_error, Fit(3, 0, 32), device=torch.device("cuda", 0), after_epoch=after)
+    assert seen == [Counter()] * 3
+    assert gpu.launches["_fused_adam_"] == 3
+
+
+def test_encoding_waits_for_nothing_but_its_end(gpu, run: Path, shards: Path) -> None:
+    index, device = ShardSet.open(shards).split("train"), torch.device("cuda", 0)
+    stats = ((0.5,) * 3, (0.2,) * 3)
+    encoded = {}
+    for where in ("cuda", "cpu"):
+        method = load_run(run, where).method.eval()
+        at = device if where == "cuda" else torch.device("cpu")
+        encode_views(method, index, stats, at, batch_size=16)  # what is kept has been made
+        gpu.reset()
+        encoded[where] = encode_views(method, index, stats, at, batch_size=16)
+        once = [place for (what, place), _ in gpu.syncs.items()]
+        assert len(once) <= 1, gpu.syncs  # labels
+    torch.testing.assert_close(encoded["cuda"].z.cpu(), encoded["cpu"].z, rtol=1e-3, atol=1e-4)
+
+
+def test_an_evaluation_finds_what_the_cpus_does(run: Path, shards: Path, tmp_path: Path) -> None:
+    quick: dict[str, Any] = {"m_val": (1, 2), "probe_epochs": 6, "agg_draws": 2, "progress": False}
+    here, there = (evaluate_run(run, shards, **quick, device=device, out=tmp_path) for device in ("cpu", "cuda"))
+    numbers = [key for key, value in here.items() if isinstance(value, float) and key != "seconds"]
+    assert len(numbers) > 2
+    for key in numbers:
+        assert there[key] == pytest.approx(here[key], abs=0.1), key
+
+
+def test_embedding_gives_what_the_cpu_gives(run: Path, shards: Path, tmp_path: Path) -> None:
+    tables = []
+    for device in ("cpu", "cuda"):
+        out = tmp_path / f"{device}.parquet"
+        embed_run(run, out, Asked(shards=shards), device=device, overwrite=False, progress=False)
+        tables.append(np.stack(pq.read_table(out)["z"].to_pylist()))
+    np.testing.assert_allclose(tables[0], tables[1], rtol=1e-3, atol=1e-4)
+
+
+def test_maps_are_copied_while_the_next_are_made(gpu) -> None:
+    rng, maps = np.random.default_rng(0), {}
+    pictures = [rng.integers(0, 256, (40, 48, 3), np.uint8) for _ in range(12)]
+    for device in ("cpu", "cuda"):
+        model = build_model("spectral-residual", device=device)
+        model.batch_size = 4 if device == "cpu" else 1  # of a GPU: as many as make up for the size
+        batches, ready = SizeBatches(model, "float16"), {}
+        for place, picture in enumerate(pictures):
+            ready |= batches.put(place, ImageRecord(f"{place}", -1, "train", f"{place}.jpg", 0), picture)
+        maps[device] = ready | batches.flush()
+    assert maps["cuda"].keys() == maps["cpu"].keys() == set(range(12))
+    for place in range(12):
+        here, there = (maps[device][place].sample for device in ("cpu", "cuda"))
+        assert here.height == there.height
+        a, b = (decode_map(sample.saliency, "float16") for sample in (here, there))
+        np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-6)
