@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -16,6 +16,10 @@ from shards.errors import reason_of
 logger = logging.getLogger(__name__)
 FALLBACK = "the step is not compiled, and slower for it (%s); train.compile=false does not try"
 LONGEST = 200
+WAYS: Sequence[Mapping[str, bool]] = ({"combo_kernels": True}, {})
+"""Options of the compiler, tried in this order. Combined kernels cast all weights at once: 369 launches, not 616
+(benchmarks/compiled_launches.py)."""
+Graph = Callable[[ViewSequence], StepOutput]
 
 
 class Step(nn.Module):
@@ -51,29 +55,33 @@ class Compiled(nn.Module):
     def __init__(self, step: nn.Module) -> None:
         super().__init__()
         self.step = step
-        self.rows, self.works = 0, False
-        self._graph = torch.compile(step.forward, dynamic=False)
+        self.rows = 0
+        self._graph: Graph | None = None
+        self._untried = [torch.compile(step.forward, dynamic=False, options=dict(how)) for how in WAYS]
 
     def forward(self, seq: ViewSequence) -> StepOutput:
-        if self._graph is None or len(seq) < self.rows - 1:
+        if len(seq) < self.rows - 1:
             return self.step(seq)
         self.rows = max(self.rows, len(seq))
-        return self._graph(seq) if self.works else self._first(seq)
+        return self._graph(seq) if self._graph else self._first(seq)
 
     def _first(self, seq: ViewSequence) -> StepOutput:
         """Both directions are compiled before anything is computed, so that nothing is done twice where that fails."""
         from torch._dynamo.exc import TorchDynamoException  # takes a second to import
         from torch._functorch import config as aot_config
 
-        try:
-            with aot_config.patch(force_non_lazy_backward_lowering=True):
-                output = self._graph(seq)  # type: ignore[misc]  pyright does not know that it is none but here
-        except TorchDynamoException as error:
-            logger.warning(FALLBACK, _in_short(error))
-            self._graph = None
-            return self.step(seq)
-        self.works = True
-        return output
+        while self._untried:
+            graph = self._untried.pop(0)
+            try:
+                with aot_config.patch(force_non_lazy_backward_lowering=True):
+                    output = graph(seq)
+            except TorchDynamoException as error:
+                if not self._untried:
+                    logger.warning(FALLBACK, _in_short(error))
+            else:
+                self._graph = graph
+                return output
+        return self.step(seq)
 
 
 def compiled(step: nn.Module, world: World, device: torch.device) -> nn.Module:

@@ -76,7 +76,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
     runs: Counter[int] = Counter()
     torch._dynamo.reset()
 
-    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]):
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor], **_: object):
         number = len(runs)
         runs[number] = 0
 
@@ -128,7 +128,7 @@ def test_a_run_that_goes_on_with_its_epochs_last_batch_compiles_the_full_one(gra
 def test_what_cannot_be_compiled_runs_eagerly_once_with_a_line(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
     """The statistics of batch norm show that the step that failed was done once."""
 
-    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]):
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor], **_: object):
         raise RuntimeError("no kernel for that")
 
     torch._dynamo.reset()
@@ -143,6 +143,26 @@ def test_what_cannot_be_compiled_runs_eagerly_once_with_a_line(monkeypatch: pyte
     assert "no kernel for that" in message
     assert message.endswith("train.compile=false does not try")
     assert step.method.encoder.num_batches_tracked == 3
+
+
+def test_a_compiler_that_cannot_combine_kernels_compiles_without(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    asked: list[object] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor], options: object = None):
+        asked.append(options)
+        if options:
+            raise RuntimeError("no kernel for that")
+        return graph.forward
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    step = tiny_step()
+    attempt = Compiled(step)
+    for _ in range(3):
+        attempt(tiny_batch(6)).loss.backward()
+    assert asked == [{"combo_kernels": True}, None]
+    assert step.method.encoder.num_batches_tracked == 3
+    assert "not compiled" not in caplog.text
 
 
 def test_a_machine_without_a_compiler_trains_eagerly_with_a_line(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
