@@ -11,7 +11,9 @@ import pytest
 from safetensors.torch import load_file
 from train_helpers import SACCADES, make_saliency_shards, make_shards, metrics, tiny_config
 
+from seqjepa.data.feature_sets import encoder_of_config, make_features
 from seqjepa.training.train import train
+from shards.reader import ShardSet
 
 HERE = Path(__file__).parent
 SETTINGS = ["model.dropout=0.0", "optim.epochs=2", "train.monitor_epochs=1", 'train.loggers=["csv"]']
@@ -77,6 +79,19 @@ def test_losses_and_weights_equal_one_process(tmp_path, kind: str):
     assert set(one) == set(two)
     # AdamW divides by the gradient's own size: where that is nothing but rounding, one step may differ by all of lr.
     assert max(float((one[k].float() - two[k].float()).abs().max()) for k in one) < 2e-3
+
+
+@pytest.mark.slow
+def test_two_ranks_learn_from_features_what_one_does(tmp_path):
+    views = make_shards(tmp_path / "views", 22)
+    source, encoder = ShardSet.open(views), tiny_config("seed=11")
+    make_features(source, tmp_path / "set", encoder_of_config(encoder, source), dtype="float32")
+    train(tiny_config(*SETTINGS), tmp_path / "set", tmp_path / "one", workers=0, progress=False)
+    done = two_ranks(tmp_path / "set", tmp_path / "two", SETTINGS)
+    assert [code for code, _ in done] == [0, 0], done
+    for one, two in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
+        assert one["samples"] == two["samples"] == 22
+        assert two["loss"] == pytest.approx(one["loss"], abs=1e-5)
 
 
 @pytest.mark.slow
