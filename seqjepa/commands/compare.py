@@ -40,10 +40,12 @@ def compare_command(
     from seqjepa.experiments.compare import Comparison, compare, parse_methods
     from seqjepa.experiments.compare_table import comparison_markdown, comparison_table
     from shards.errors import UsageError
+    from shards.store import require_no_address
 
     if as_json and markdown:
         raise UsageError("--json and --markdown are two forms of one table; give one of them")
     comparison = Comparison(shards, parse_methods(methods), steps, tuple(range(seed, seed + seeds)), scale)
+    require_no_address(out, "--out")
     results = compare(comparison, out, device=device, workers=workers, say=lambda line: typer.echo(line, err=True))
     if as_json:
         print_json(results)

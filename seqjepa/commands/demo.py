@@ -34,8 +34,10 @@ def demo_command(
         raise UsageError(f"demo {which!r} is not known; there are {', '.join(FOLDERS)}")
     from seqjepa.experiments.demo import run_demo
     from seqjepa.experiments.demos import DEMOS
+    from shards.store import require_no_address
 
     say = None if as_json else typer.echo
+    require_no_address(out or "", "--out")
     results = run_demo(DEMOS[which](seed=seed), out or FOLDERS[which], workers=workers, say=say)
     if as_json:
         print_json(results)

@@ -53,7 +53,9 @@ def embed_command(
     from seqjepa.embedding.run import Asked, embed_run
     from shards.errors import UsageError
     from shards.ray_engine import engine_of
+    from shards.store import require_no_address
 
+    require_no_address(out, "--out")
     if dtype not in ("float32", "float16"):
         raise UsageError(f"--dtype is {dtype!r}; choose float32 or float16")
     asked = Asked(shards, images, tuple(split or ()), context, dtype, batch_size)

@@ -58,9 +58,11 @@ def export_command(
     from dataclasses import asdict
 
     from seqjepa.export.run import ExportOptions, export_run
+    from shards.store import require_no_address
 
     sizes = _size("--batch", batch), _size("--context", context)
     options = ExportOptions(to, part, weights, *sizes, opset, normalise)  # pyright: ignore[reportArgumentType] it checks them
+    require_no_address(out, "--out")
     exported = export_run(run, out, options, overwrite=overwrite)
     if as_json:
         print_json(asdict(exported))

@@ -60,6 +60,7 @@ def sweep_command(
     """
     from seqjepa.experiments import grid, sweep
     from seqjepa.experiments.run_sweep import Resources, run_sweep
+    from shards.store import require_no_address
 
     if table == "ls":
         if as_json:
@@ -67,6 +68,7 @@ def sweep_command(
         else:
             typer.echo(sweep.tables_as_text())
         return
+    require_no_address(out, "--out")
     _refuse_several_ways(task, devices, slurm)
     asked: sweep.Runs
     if table == "grid":

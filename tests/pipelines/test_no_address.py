@@ -25,3 +25,21 @@ def test_an_address_is_refused(command: str, tmp_path: Path, monkeypatch: pytest
     assert result.exit_code == 2
     assert "this command writes to a folder on this machine; give a path" in result.output
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "demo --out s3://bucket/demo",
+        "sweep table-1 --shards 3diebench=shards --run --out s3://bucket/runs",
+        "compare --shards shards --out s3://bucket/runs",
+        "embed run --shards shards --out s3://bucket/z.npz",
+        "export run --to onnx --out s3://bucket/encoder.onnx",
+    ],
+)
+def test_runs_in_stores_are_for_train_alone(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli.seqjepa_app, command.split())
+    assert result.exit_code == 2
+    assert "this command writes to a folder on this machine; give a path" in result.output
+    assert not list(tmp_path.iterdir())
