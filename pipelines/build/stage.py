@@ -104,7 +104,9 @@ class SourceStage:
         self.stamp = ""
 
     def stage(self) -> Stage:
-        return Stage(self.prepared.identity, list(self.planned), self.work, self.provenance, self.begin)
+        """Shards in the order in which the source has their first records."""
+        order = sorted(self.planned, key=lambda name: self.planned[name].positions[0])
+        return Stage(self.prepared.identity, order, self.work, self.provenance, self.begin)
 
     def begin(self, builder: SetBuilder) -> None:
         """Everything that was bad before counts, whoever has found it."""
