@@ -109,9 +109,9 @@ def window_that_fits(index: SplitIndex | ImageIndex, sampling: Sampling) -> int:
     while window > 1:
         order = EpochOrder(index.name, len(index), replace(sampling, window=window), homes_of(index))
         needed = live_bytes(entries, visits_of(index, order, 0), 1)
-        if needed <= SHARE * free:
+        if needed <= (SHARE if window > 2 else MOST) * free:
             return window
-        window = min(window - 1, max(1, int(window * SHARE * free / needed)))
+        window = min(window - 1, max(2, int(window * SHARE * free / needed)))
     largest = max(entry.bytes for entry in entries)
     raise UsageError(
         f"split {index.name!r} of {root.name} is larger than the cache {root.parent}, which has {in_gb(free)} left: "

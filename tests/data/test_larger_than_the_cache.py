@@ -25,6 +25,7 @@ from cli import seqjepa_app, seqjepa_data_app
 from seqjepa import open_sequences
 from seqjepa.data.draws import permutation, windowed
 from seqjepa.data.fixations import Fixating
+from seqjepa.data.loader import Loader
 from seqjepa.data.sampling import EpochOrder, Sampling, homes_of
 from seqjepa.data.stored import Planner, StoredViews
 from seqjepa.data.supply import visits_of
@@ -78,7 +79,7 @@ def fullest(cached) -> Iterator[list[int]]:
     thread.join()
 
 
-def opened(place: str | Path, **how) -> object:
+def opened(place: str | Path, **how) -> Loader:
     settings = {"views": 3, "batch_size": 4, "seed": 7, "window": WINDOW, "action": "rotation", "workers": 0} | how
     return stored_loader(ShardSet.open(place).split("train", tars=False), **settings)
 
