@@ -41,7 +41,7 @@ Images = Image.Image | np.ndarray | Tensor | list[Any] | tuple[Any, ...]
 """PIL images; NumPy uint8 […, H, W, 3]; torch uint8 or, within 0 … 1, float […, 3, H, W]; or a list of these."""
 Protocol = TypeVar("Protocol")
 AT_ONCE = 12
-"""Images for each thread of a CPU: at 128 pixels a ResNet-18 is faster so than on 4, which evaluation takes, or on 16."""
+"""Images for each thread of a CPU: at 128 pixels a ResNet-18 is faster so than on the 4 of evaluation, or on 16."""
 
 
 def load(run: str | Path, device: str = "auto", *, untrained: bool = False) -> Model:
