@@ -4,7 +4,8 @@
 
 The nodes are Ray's own test cluster: raylets of one core each on this machine. `shard 3diebench` (benchmarks/shard.py's
 source, 50 views an object, 256 → 128 pixels) runs on one of them and on both, in turn; the ratio is that of each round.
-`here` is the same command in one process. `waiting` does so with 160 small images, for each of which a worker waits
+`here` is the same command in one process; `once_prepared` is without listing the source, which one process does before
+any node is asked. `waiting` does so with 160 small images, for each of which a worker waits
 50 ms and does no work to speak of, so that others on the machine matter little: what listing, claims, tasks and writing
 leave. `feeding` reads the tar.gz as the driver does, and transforms objects as a worker does, in processor time of one
 core each: the quotient is how many cores one reader feeds. `task_overhead_s` is what a task costs beyond its work.
@@ -32,7 +33,7 @@ from common import emit, rate, versions  # noqa: E402
 from PIL import Image  # noqa: E402
 from shard import SIDE, SOURCE_SIDE, VIEWS, make_source, make_tar  # noqa: E402
 
-from pipelines.build import images  # noqa: E402
+from pipelines.build import images, views  # noqa: E402
 from pipelines.build.encode import Frame, JpegSetting  # noqa: E402
 from pipelines.build.fill import Transformed  # noqa: E402
 from pipelines.build.images import ImageItem, ImageJob, shard_images, to_sample  # noqa: E402
@@ -47,9 +48,25 @@ TRANSFORMED = 40
 WAITED, WAITED_A_SHARD, SECONDS_WAITED = 160, 4, 0.05
 
 
+WORKED: list[float] = []
+"""Seconds of each build of views, from when its source was listed and it was settled what goes into which shard."""
+
+
 def build(source: Path, out: Path) -> None:
     opened = ThreeDIEBenchSource(source, val_fraction=0.2)
     shard_views(opened, out, size=SIDE, samples_per_shard=OBJECTS_A_SHARD, workers=0)
+
+
+def note_work() -> None:
+    run = views.run_build
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        start = time.perf_counter()
+        info = run(*arguments, **options)
+        WORKED.append(time.perf_counter() - start)
+        return info
+
+    views.run_build = noted
 
 
 @contextmanager
@@ -93,18 +110,21 @@ Rates = dict[str, list[float]]
 
 def scaling(work_on: Callable[[Path, Path], None], source: Path, out: Path, images: int, rounds: int) -> Rates:
     """Images per second of each, round by round; the first build of each cluster, which starts workers, is left out."""
-    rates: Rates = {"here": [], "one_node": [], "two_nodes": []}
+    rates: Rates = {name: [] for name in ("here", "one_node", "two_nodes")}
+    rates |= {f"{name}_once_prepared": [] for name in ("one_node", "two_nodes")}
     for _ in range(rounds):
         rates["here"].append(rate(work_on, source, out, images))
         for name, count in (("one_node", 1), ("two_nodes", 2)):
             with nodes(count) as address, engine_of("ray", address):
                 rate(work_on, source, out, images)
                 rates[name].append(rate(work_on, source, out, images))
+                if work_on is build:
+                    rates[f"{name}_once_prepared"].append(images / WORKED[-1])
     return rates
 
 
-def ratio(rates: Rates) -> float:
-    return median(two / one for one, two in zip(rates["one_node"], rates["two_nodes"], strict=True))
+def ratio(rates: Rates, when: str = "") -> float:
+    return median(two / one for one, two in zip(rates[f"one_node{when}"], rates[f"two_nodes{when}"], strict=True))
 
 
 def task_overhead(tasks: int = 200) -> float:
@@ -146,6 +166,7 @@ def main() -> None:
     arguments = parser.parse_args()
     tree = make_source(arguments.work, arguments.objects)
     fed = feeding(make_tar(tree))
+    note_work()
     rates = scaling(build, tree, arguments.work / "out", arguments.objects * VIEWS, arguments.rounds)
     images.to_sample = waited
     waiting = scaling(build_waiting, make_images(arguments.work), arguments.work / "out", WAITED, arguments.rounds)
@@ -155,6 +176,7 @@ def main() -> None:
         median(rates["two_nodes"]),
         {"one_node": median(rates["one_node"]), "here": median(rates["here"])},
         scaling_1_to_2_nodes=ratio(rates),
+        scaling_once_prepared=ratio(rates, "_once_prepared"),
         rounds=rates,
         waiting={"scaling_1_to_2_nodes": ratio(waiting), "rounds": waiting},
         feeding=fed,
