@@ -8,6 +8,9 @@ those that are worked on, so that memory does not depend on how many there are.
 A node needs this package and what it stands on in the same versions, and sees the same disk (or store).
 """
 
+# pyright: reportMissingImports=false
+# Types are checked where Ray, an extra, is not installed too.
+
 from __future__ import annotations
 
 import contextlib
