@@ -5,41 +5,33 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from typer import Typer
 from typer.testing import CliRunner
 
 import cli
 
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        "synth stl10 --out s3://bucket/set",
-        "synth 3die --out gs://bucket/set --objects 40 --views 2 --size 16",
-        "get cifar100 --yes --to s3://bucket/set",
-        "pull hf://datasets/user/set --out az://container/set",
-    ],
-)
-def test_an_address_is_refused(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(cli.seqjepa_data_app, command.split())
-    assert result.exit_code == 2
-    assert "this command writes to a folder on this machine; give a path" in result.output
-    assert not list(tmp_path.iterdir())
+OF_DATA = [
+    "synth stl10 --out s3://bucket/set",
+    "synth 3die --out gs://bucket/set --objects 40 --views 2 --size 16",
+    "get cifar100 --yes --to s3://bucket/set",
+    "pull hf://datasets/user/set --out az://container/set",
+]
+OF_RUNS = [  # of these, runs in stores are for `train` alone
+    "demo --out s3://bucket/demo",
+    "sweep table-1 --shards 3diebench=shards --run --out s3://bucket/runs",
+    "compare --shards shards --out s3://bucket/runs",
+    "embed run --shards shards --out s3://bucket/z.npz",
+    "export run --to onnx --out s3://bucket/encoder.onnx",
+]
 
 
 @pytest.mark.parametrize(
-    "command",
-    [
-        "demo --out s3://bucket/demo",
-        "sweep table-1 --shards 3diebench=shards --run --out s3://bucket/runs",
-        "compare --shards shards --out s3://bucket/runs",
-        "embed run --shards shards --out s3://bucket/z.npz",
-        "export run --to onnx --out s3://bucket/encoder.onnx",
-    ],
+    ("app", "command"),
+    [*((cli.seqjepa_data_app, command) for command in OF_DATA), *((cli.seqjepa_app, command) for command in OF_RUNS)],
 )
-def test_runs_in_stores_are_for_train_alone(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_is_refused(app: Typer, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(cli.seqjepa_app, command.split())
+    result = CliRunner().invoke(app, command.split())
     assert result.exit_code == 2
     assert "this command writes to a folder on this machine; give a path" in result.output
     assert not list(tmp_path.iterdir())
