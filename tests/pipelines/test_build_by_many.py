@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from slow_builds import start
+from python_path import python_path
 from small_3die import make_tar as make_object_tar
 from small_3die import make_tree, same_folders, shard_3diebench
 from small_images import make_folder
@@ -25,6 +27,18 @@ from shards.workers import OvertakenError
 from shards.writer import SetBuilder
 
 NAMES = [f"{split}/{label}/{number:02}.png" for split in ("train", "val") for label in "ab" for number in range(9)]
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from pipelines.build import images
+from pipelines.sources import open_source
+make = images.to_sample
+def slowly(item, job):
+    time.sleep(0.02)
+    return make(item, job)
+images.to_sample = slowly
+images.shard_images(open_source("folder", sys.argv[1]), Path(sys.argv[2]), samples_per_shard=2, workers=0)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +59,12 @@ def build(photos: Path, out: Path, step: Step | None = None, **options) -> None:
         shard_images(open_source("folder", photos), out, samples_per_shard=2, workers=0, **options)
     finally:
         STEP.reset(token)
+
+
+def start(photos: Path, out: Path) -> subprocess.Popen[str]:
+    env = {**os.environ, "PYTHONPATH": python_path()}
+    command = [sys.executable, "-c", SCRIPT, str(photos), str(out)]
+    return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
 
 
 def test_builders_at_once_share_the_work(photos: Path, whole: Path, tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 import tarfile
 import time
 from collections.abc import Iterator
@@ -11,7 +14,7 @@ from pathlib import Path
 import pytest
 from bucket_server import Bucket, files_of, objects_of, on_machine, serving_bucket
 from noise_shards import noise_shards
-from slow_builds import start
+from python_path import python_path
 from small_3die import make_tar as make_object_tar
 from small_3die import make_tree
 from small_images import make_folder
@@ -63,6 +66,18 @@ def test_bad_input_leaves_nothing(bucket: Bucket, tmp_path: Path) -> None:
     assert not staging_folder(f"{bucket.address}/one").exists()
 
 
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from pipelines.build import images
+from pipelines.sources import open_source
+make = images.to_sample
+def slowly(item, job):
+    time.sleep(0.01)
+    return make(item, job)
+images.to_sample = slowly
+images.shard_images(open_source("folder", sys.argv[1]), Path(sys.argv[2]), samples_per_shard=2, workers=0)
+"""
 KILLS = 50
 
 
@@ -76,18 +91,18 @@ def test_fifty_kills_at_random_moments_leave_the_same_set(bucket: Bucket, tmp_pa
     while killed < KILLS:
         address = f"{bucket.address}/set-{number}"
         number += 1
+        command = [sys.executable, "-c", SCRIPT, str(source), address]
+        env = {**os.environ, "PYTHONPATH": python_path()}
         while "_meta/dataset.json" not in objects_of(bucket, address):
-            builders = [start(source, address) for _ in range(2)]
+            builders = [subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) for _ in range(2)]
             time.sleep(rng.uniform(0.5, 4.0))
             for builder in builders:
                 killed += builder.poll() is None
                 builder.kill()
-                builder.communicate()
+                builder.wait()
             there = objects_of(bucket, address)
             assert "_meta/dataset.json" not in there or {name: there.get(name) for name in whole} == whole
-        last = start(source, address)  # what a kill at the very end left, goes
-        _, said = last.communicate()
-        assert last.returncode == 0, said
+        subprocess.run(command, env=env, check=True, stderr=subprocess.PIPE)  # what a kill at the very end left, goes
         assert objects_of(bucket, address) == whole
     assert max(count for key, count in bucket.writes.items() if key.endswith(".tar")) == 1
 
