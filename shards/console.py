@@ -42,6 +42,10 @@ Workers = Annotated[
     typer.Option(min=0, callback=bounded_workers, help="Worker processes. Default: one for each usable core."),
 ]
 Engine = Annotated[str, typer.Option(help="local, or ray: the nodes of a Ray cluster do the work.")]
+EngineOrArray = Annotated[
+    str, typer.Option(help="local; ray: the nodes of a Ray cluster; slurm: write the script of an array.")
+]
+Script = Annotated[Path | None, typer.Option(metavar="FILE", help="slurm: the sbatch script to write.")]
 Address = Annotated[
     str | None,
     typer.Option(help="Of a running Ray cluster, HOST:PORT or auto. Default: RAY_ADDRESS, else one of this machine."),

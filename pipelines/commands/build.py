@@ -9,7 +9,18 @@ from typing import Annotated, Any
 
 import typer
 
-from shards.console import Address, AsJson, NumTasks, TaskIndex, Workers, new_app, print_json, show_contents
+from shards.console import (
+    Address,
+    AsJson,
+    EngineOrArray,
+    NumTasks,
+    Script,
+    TaskIndex,
+    Workers,
+    new_app,
+    print_json,
+    show_contents,
+)
 
 build_app = new_app("Build one set by many commands: prepare, then any number of `work`, then finish.")
 
@@ -22,9 +33,6 @@ Words = Annotated[
     list[str], typer.Argument(metavar="COMMAND …", help="As after `seqjepa-data`: shard folder --source … --out DIR.")
 ]
 Set = Annotated[Path, typer.Argument(metavar="DIR", help="Where a build was prepared.")]
-EngineOfBuilds = Annotated[
-    str, typer.Option(help="local; ray: the nodes of a Ray cluster; slurm: write the script of an array.")
-]
 
 
 @build_app.command("prepare", context_settings=OTHERS_WORDS)
@@ -78,10 +86,10 @@ def run_command(
     words: Annotated[
         list[str], typer.Argument(metavar="DIR|COMMAND …", help="Where a build was prepared; or a command.")
     ],
-    engine: EngineOfBuilds = "local",
+    engine: EngineOrArray = "local",
     address: Address = None,
     num_tasks: NumTasks = None,
-    script: Annotated[Path | None, typer.Option(metavar="FILE", help="slurm: the sbatch script to write.")] = None,
+    script: Script = None,
 ) -> None:
     """All three steps: here, on a Ray cluster, or as the array of a Slurm cluster, for which the script is written.
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shards.console import Address, AsJson, Device, Engine, NumTasks, Overwrite, TaskIndex, print_json
+from shards.console import Address, AsJson, Device, EngineOrArray, NumTasks, Overwrite, Script, TaskIndex, print_json
+
+if TYPE_CHECKING:
+    from seqjepa.embedding.run import Asked
 
 SHOWN = 5
 
@@ -28,18 +31,19 @@ def embed_command(
     dtype: Annotated[str, typer.Option(help="Of the features: float32 or float16.")] = "float32",
     batch_size: Annotated[int, typer.Option(min=1, max=65_536, help="Images that are read and encoded at once.")] = 256,
     device: Device = "auto",
-    engine: Engine = "local",
+    engine: EngineOrArray = "local",
     address: Address = None,
     task_index: TaskIndex = None,
     num_tasks: NumTasks = None,
+    script: Script = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Write features of shards or of a folder of images: z of every view or image, and z_AGG of sequences of views.
 
     A stopped command goes on where it was. Image files that cannot be read are left out and named; then the exit code
-    is 1. Layout of the files: docs/embed.md. Several commands with --task-index fill parts at the same time; the same
-    command without it joins them.
+    is 1. Layout of the files: docs/embed.md. Several commands with --task-index fill parts at the same time; the last
+    one joins them, or the same command without it.
 
     \b
     Examples:
@@ -47,6 +51,7 @@ def embed_command(
       seqjepa embed runs/3die-rot-M3 --shards shards/3die --split val --context 5 -o val.npz
       seqjepa embed runs/3die-rot-M3 --images photos --dtype float16 -o photos.npy
       seqjepa embed runs/3die-rot-M3 --images photos -o photos.npz --engine ray --address auto
+      seqjepa embed runs/3die-rot-M3 --images photos -o photos.npz --engine slurm --num-tasks 8 --script embed.sbatch
       seqjepa embed runs/3die-rot-M3 --images photos -o photos.npz --task-index 3 --num-tasks 8
     """
     from seqjepa.embedding.parts import Task
@@ -59,12 +64,15 @@ def embed_command(
     if dtype not in ("float32", "float16"):
         raise UsageError(f"--dtype is {dtype!r}; choose float32 or float16")
     asked = Asked(shards, images, tuple(split or ()), context, dtype, batch_size)
-    task = Task.asked(task_index, num_tasks)
+    given: dict[str, Any] = {"device": device, "overwrite": overwrite}
+    if array := _array_asked(engine, address, script, task_index, num_tasks):
+        _write_script(*array, run, out, asked, given, as_json)
+        return
+    task, given["progress"] = Task.asked(task_index, num_tasks), not as_json
     if task and engine != "local":
         raise UsageError(f"--task-index is one way to share the work, --engine {engine} another; choose one")
-    given: dict[str, Any] = {"device": device, "overwrite": overwrite, "progress": not as_json, "task": task}
     with engine_of(engine, address) as cluster:
-        facts = embed_run(run, out, asked, cluster=cluster, **given)
+        facts = embed_run(run, out, asked, cluster=cluster, task=task, **given)
     if as_json:
         print_json({"out": str(out), **facts})
     elif "task" in facts:
@@ -73,6 +81,40 @@ def embed_command(
         for line in _told(out, facts):
             typer.echo(line)
     raise typer.Exit(1 if facts.get("broken_files") else 0)
+
+
+def _array_asked(
+    engine: str, address: str | None, script: Path | None, task_index: int | None, num_tasks: int | None
+) -> tuple[Path, int] | None:
+    """The script and the number of its tasks; None: no array. UsageError: options of different engines."""
+    from shards.errors import UsageError
+
+    if engine not in ("local", "ray", "slurm"):
+        raise UsageError(f"--engine is {engine!r}; allowed are local, ray and slurm")
+    if engine != "slurm":
+        if script is not None:
+            raise UsageError("--script is of --engine slurm; give that too, or leave it out")
+        return None
+    if script is None or num_tasks is None:
+        raise UsageError("--engine slurm needs --num-tasks N and --script FILE")
+    if task_index is not None or address is not None:
+        named = "--address" if task_index is None else "--task-index"
+        raise UsageError(f"{named} is not of --engine slurm, whose script numbers its tasks; leave it out")
+    return script, num_tasks
+
+
+def _write_script(
+    script: Path, tasks: int, run: str, out: Path, asked: Asked, given: dict[str, Any], as_json: bool
+) -> None:
+    from seqjepa.embedding.run import check_embedding
+    from seqjepa.embedding.slurm import write_embed_script
+
+    check_embedding(run, out, asked, given["overwrite"])
+    write_embed_script(script, run, out, asked, tasks, **given)
+    if as_json:
+        print_json({"script": str(script), "tasks": tasks})
+    else:
+        typer.echo(f"{script}: an array of {tasks} tasks; submit it with `sbatch {script}`")
 
 
 def _told(out: Path, facts: dict[str, Any]) -> list[str]:

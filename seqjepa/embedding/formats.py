@@ -79,9 +79,9 @@ def read_facts(out: Path) -> dict[str, Any] | None:
 
 
 def second_is_there(out: Path) -> bool:
-    """Whether the companion is there. UsageError: it is, and is not ours."""
+    """Whether the companion is there, where the format has one. UsageError: it is, and is not ours."""
     second = companion(out)
-    return second is not None and _facts_of(second, _READERS.get(second.suffix, Path.read_bytes)) is not None
+    return second is None or _facts_of(second, _READERS.get(second.suffix, Path.read_bytes)) is not None
 
 
 def _facts_of(out: Path, read: Callable[[Path], str | bytes]) -> dict[str, Any] | None:

@@ -26,6 +26,8 @@ from shards.pixels import npy_bytes, npy_header
 KIND = "seqjepa-embedding-parts"
 IDENTITY = "parts.json"
 LOCK = f"{TEMPORARY}lock"
+PATIENCE_SECONDS = 60.0
+"""Tasks hold the whole folder one after the other, each for a moment when it begins and when it ends."""
 OURS = re.compile(rf"[a-z_]+-\d+-\d{{6}}\.(npy|json)|{re.escape(IDENTITY)}|{re.escape(TEMPORARY)}.*|joined-.*")
 
 
@@ -73,7 +75,7 @@ class Parts:
         with named_failures(folder):
             folder.mkdir(exist_ok=True)
         self._check_ours()
-        self._lock = FolderLock(folder / LOCK, f"another `seqjepa embed` writes {folder}")
+        self._lock = self._lock_of_all(None if task is None else PATIENCE_SECONDS)
         try:
             if task is None:
                 self._refuse_tasks()
@@ -84,6 +86,24 @@ class Parts:
         except BaseException:
             self._lock.release()
             raise
+
+    def take_all(self) -> bool:
+        """At the end of a task: whether no other is at work, and the folder is held for this process alone from now on.
+
+        Tasks that end at the same time ask one after the other, and the last one finds the others gone.
+        """
+        try:
+            whole = self._lock_of_all(PATIENCE_SECONDS)
+        except UsageError:  # one that joins the parts holds it for so long
+            return False
+        self._lock.release()
+        self._lock = whole
+        try:
+            self._refuse_tasks(patience=0)
+        except UsageError:
+            whole.release()
+            return False
+        return True
 
     @classmethod
     def of_others(cls, folder: Path) -> Parts:
@@ -107,16 +127,19 @@ class Parts:
         if found != wanted:
             write_file(folder / IDENTITY, json.dumps(wanted).encode())
 
-    def _lock_of(self, task: int) -> FolderLock:
-        path = self.folder / f"{LOCK}-{task}"
-        return FolderLock(path, f"task {task} of this `seqjepa embed` is at work in {self.folder}")
+    def _lock_of_all(self, patience: float | None) -> FolderLock:
+        return FolderLock(self.folder / LOCK, f"another `seqjepa embed` writes {self.folder}", patience)
 
-    def _refuse_tasks(self) -> None:
+    def _lock_of(self, task: int, patience: float | None = None) -> FolderLock:
+        path = self.folder / f"{LOCK}-{task}"
+        return FolderLock(path, f"task {task} of this `seqjepa embed` is at work in {self.folder}", patience)
+
+    def _refuse_tasks(self, patience: float | None = None) -> None:
         """UsageError: a task is at work."""
         for path in self.folder.glob(f"{LOCK}-*"):
             number = path.name.removeprefix(f"{LOCK}-")
             if number.isdecimal():
-                self._lock_of(int(number)).release()
+                self._lock_of(int(number), patience).release()
 
     def filled(
         self, name: str, rows: int, width: int, make: Callable[[], tuple[np.ndarray, list[tuple[int, str]]]]

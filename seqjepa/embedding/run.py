@@ -2,54 +2,46 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import socket
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from seqjepa.data.augment.parameters import Scaling, stored_scaling
 from seqjepa.embedding import formats
-from seqjepa.embedding.contexts import Contexts, contexts_of
+from seqjepa.embedding.asked import (
+    Asked,
+    Opened,
+    check_asked,
+    digest_of,
+    finished,
+    identity_of,
+    open_asked,
+    open_sources,
+    whole_size,
+)
+from seqjepa.embedding.contexts import Contexts
 from seqjepa.embedding.formats import Embedded, Output
-from seqjepa.embedding.inputs import Source, open_folder, open_shards
+from seqjepa.embedding.inputs import Source
 from seqjepa.embedding.parts import Job, Joined, Parts, Task, ranges
-from seqjepa.evaluate.encode import decoding_threads, require_encoder
+from seqjepa.evaluate.encode import decoding_threads
 from seqjepa.evaluate.run import state_sha256
 from seqjepa.model import Model, load
-from seqjepa.training.checkpoint import LoadedRun
-from shards.errors import ConfigError, UsageError
+from shards.errors import UsageError
 from shards.ray_engine import RayCluster
-from shards.reader import ShardSet
+
+__all__ = ["Asked", "check_embedding", "embed_run"]
 
 PART_ROWS = 16_384
 """At most, of a part: 32 MiB of a ResNet-18's features."""
 MOST_NAMED = 1000
 """Broken files that are noted by name."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What to embed and how.
-
-    splits      of the shards; none: all            context  M, views of a z_AGG; None: the run's, where there are any
-    dtype       of what is written                  batch_size  images that are read and encoded at once
-    """
-
-    shards: Path | None = None
-    images: Path | None = None
-    splits: tuple[str, ...] = ()
-    context: int | None = None
-    dtype: Literal["float32", "float16"] = "float32"
-    batch_size: int = 256
 
 
 def embed_run(
@@ -67,73 +59,42 @@ def embed_run(
 
     A killed call goes on where it was, in OUT.parts; the file is the same. One that has finished gives its facts again.
 
-    task     fill this task's share of the parts, and end: → {"task", "tasks", "parts", "rows"}. The same call without
-             it joins the parts that all tasks have filled
+    task     fill this task's share of the parts, and end: → {"task", "tasks", "parts", "rows"}. Whoever finds all parts
+             there and no other task at work joins them, as a call without `task` does
     cluster  its nodes fill the parts, one actor a GPU, or on CPUs a core; `device` is theirs, auto or a kind
 
     Raises UsageError for what does not fit or is not ours, DamageError for a stored view that does not decode. Image
     files that are broken are left out, and named under "broken".
     """
-    _check(out, asked)
+    check_asked(out, asked)
     of_members = cluster.device(device) if cluster else ""
-    model = load(run, "cpu" if cluster else device)
-    sources, scaling = _open(model, asked)
-    contexts, why_not = _contexts(model, sources, scaling, asked, out)
-    identity = _identity(model, sources, asked, contexts, of_members or model.device.type)
-    found, second = formats.read_facts(out), formats.second_is_there(out)
-    if found is not None and found["identity"] == _digest(identity) and (second or not found["z_agg"]):
+    opened = open_asked(load(run, "cpu" if cluster else device), asked, out)
+    identity = identity_of(opened, asked, of_members or opened.model.device.type)
+    if found := finished(out, [identity], overwrite):
         return found
-    if found is not None and not overwrite:
-        raise UsageError(f"{out} is of another run, input or options; choose another --out, or use --overwrite")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PIL's, of sizes that are checked and of odd palettes
         parts = Parts(out.with_name(f"{out.name}.parts"), identity, overwrite, task.index if task else None)
         try:
-            work = _Work(model, parts, asked.batch_size, progress)
+            work = _Work(opened.model, parts, asked.batch_size, progress)
             if task:
-                return work.share(sources, task)
-            if cluster:
+                done = work.share(opened.sources, task)
+                if not (parts.take_all() and work.all_there(opened.sources)):
+                    return done
+            elif cluster:
                 member = partial(open_member, run, asked, of_members, parts.folder, identity)
-                work.fill_over_ray(sources, cluster, member, gpus=int(of_members == "cuda"))
-            return _embedded(work, out, sources, contexts, {**identity, "without_z_agg": why_not})
+                work.fill_over_ray(opened.sources, cluster, member, gpus=int(of_members == "cuda"))
+            return _embedded(work, out, opened, {**identity, "without_z_agg": opened.why_not})
         finally:
             parts.release()
 
 
-def _check(out: Path, asked: Asked) -> None:
-    if out.suffix not in formats.SUFFIXES:
-        raise UsageError(f"{out} ends in none of {', '.join(formats.SUFFIXES)}; its ending chooses the format")
-    if not out.parent.is_dir():
-        raise UsageError(f"{out.parent} is not a folder; make it, or choose another --out")
-    if (asked.shards is None) == (asked.images is None):
-        raise UsageError("give either --shards or --images")
-    if asked.images is not None and asked.splits:
-        raise UsageError("--split is of --shards; a folder of images has no splits")
-
-
-def _open(model: Model, asked: Asked) -> tuple[list[Source], Scaling | None]:
-    if asked.images is not None:
-        return [open_folder(asked.images, model.size_for)], None
-    assert asked.shards is not None
-    opened = ShardSet.open(asked.shards)
-    require_encoder(LoadedRun(model.config, model.method, model.data), opened)
-    return open_shards(opened, asked.splits), stored_scaling(opened.info)
-
-
-def _contexts(
-    model: Model, sources: Sequence[Source], scaling: Scaling | None, asked: Asked, out: Path
-) -> tuple[list[Contexts], str]:
-    """Of each source, or none and why not. ConfigError where --context asks for what there is not."""
-    why_not = "an .npy file has room for z alone" if out.suffix == ".npy" else ""
-    try:
-        if not why_not:
-            views = asked.context or model.config.data.context
-            return [contexts_of(model, source, views, scaling) for source in sources], ""
-    except ConfigError as error:
-        why_not = str(error)
-    if asked.context is not None:
-        raise ConfigError(f"--context {asked.context}: there is no z_AGG: {why_not}")
-    return [], why_not
+def check_embedding(run: str | Path, out: Path, asked: Asked, overwrite: bool) -> None:
+    """Before others are to do it: what embed_run would refuse. UsageError also where it is finished."""
+    check_asked(out, asked)
+    opened = open_asked(load(run, "cpu"), asked, out)
+    if finished(out, [identity_of(opened, asked, device) for device in ("cpu", "cuda")], overwrite):
+        raise UsageError(f"{out} is finished; there is nothing for an array to do")
 
 
 def open_member(
@@ -141,7 +102,7 @@ def open_member(
 ) -> Callable[[Job], int]:
     """On a node: what fills a part in `folder`, and → how many rows. UsageError: other input than the command sees."""
     model = load(run, device)
-    sources, _ = _open(model, asked)
+    sources, _ = open_sources(model, asked)
     seen = {"model_sha256": state_sha256(model.method), "input": [[one.split, one.fingerprint] for one in sources]}
     if differ := [name for name, value in seen.items() if value != identity[name]]:
         raise UsageError(
@@ -160,41 +121,10 @@ def open_member(
     return fill
 
 
-def _identity(
-    model: Model, sources: Sequence[Source], asked: Asked, contexts: Sequence[Contexts], device: str
-) -> dict[str, Any]:
-    """What the features follow from: the same only for the same file."""
-    config, data = model.config, model.data
-    return {
-        "run": {"name": config.name, "method": config.method, "fidelity": config.fidelity},
-        "model_sha256": state_sha256(model.method),
-        "config_sha256": _digest(config.model_dump(mode="json")),
-        "pixels": {"mean": [*data.mean], "std": [*data.std], "size": [*_whole(model)]},
-        "input": [[source.split, source.fingerprint] for source in sources],
-        "of": "images" if asked.images is not None else "shards",
-        "context": int(contexts[0].rows.shape[1]) if contexts else 0,
-        "dtype": asked.dtype,
-        "batch_size": asked.batch_size,
-        "device": device,
-    }
-
-
-def _whole(model: Model) -> tuple[int, int]:
-    """(height, width) of whole images or views, as the run sees them."""
-    data = model.data
-    return (data.image_height, data.image_width) if data.patch else (data.height, data.width)
-
-
-def _digest(identity: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-
-
-def _embedded(
-    work: _Work, out: Path, sources: Sequence[Source], contexts: Sequence[Contexts], known: dict[str, Any]
-) -> dict[str, Any]:
+def _embedded(work: _Work, out: Path, opened: Opened, known: dict[str, Any]) -> dict[str, Any]:
     """Fill all parts and join them. known: the identity, and why there is no z_AGG."""
-    width, done, offset = work.width(), [], 0
-    for number, source in enumerate(sources):
+    width, done, offset, contexts = work.width(), [], 0, opened.contexts
+    for number, source in enumerate(opened.sources):
         done.append(work.encode(number, source, width, offset))
         offset += len(done[-1].kept)
     done = [work.aggregate(i, one, contexts[i]) if contexts else one for i, one in enumerate(done)]
@@ -214,11 +144,19 @@ class _Work:
 
     def width(self) -> int:
         """D, numbers of z."""
-        return self.model.embed(np.zeros((*_whole(self.model), 3), np.uint8)).shape[-1]
+        return self.model.embed(np.zeros((*whole_size(self.model), 3), np.uint8)).shape[-1]
 
-    def jobs(self, number: int, source: Source) -> list[Job]:
-        """All parts of z of a source, which has this number."""
+    def jobs(self, sources: Sequence[Source]) -> list[Job]:
+        """All parts of z."""
+        return [job for number, source in enumerate(sources) for job in self.jobs_of(number, source)]
+
+    def jobs_of(self, number: int, source: Source) -> list[Job]:
+        """Those of one source, which has this number."""
         return [Job(number, f"z-{number}-{part:06d}", rows) for part, rows in ranges(len(source), self.length)]
+
+    def all_there(self, sources: Sequence[Source]) -> bool:
+        width = self.width()
+        return all(self.parts.has(job.name, len(job.rows), width) for job in self.jobs(sources))
 
     def fill(self, source: Source, job: Job, width: int, bar: tqdm | None = None) -> None:
         """Encode the rows of a part, unless it is there."""
@@ -228,8 +166,7 @@ class _Work:
 
     def share(self, sources: Sequence[Source], task: Task) -> dict[str, Any]:
         """Fill the parts of one task; → as embed_run says."""
-        jobs = [job for number, source in enumerate(sources) for job in self.jobs(number, source)]
-        own = jobs[task.index :: task.count]
+        own = self.jobs(sources)[task.index :: task.count]
         rows, width = sum(len(job.rows) for job in own), self.width()
         with self._bar(f"embed, task {task.index} of {task.count}", rows, "image") as bar:
             for job in own:
@@ -240,8 +177,7 @@ class _Work:
         self, sources: Sequence[Source], cluster: RayCluster, member: Callable[[], Callable[[Job], int]], gpus: int
     ) -> None:
         """All parts that are not there yet, by actors of a cluster."""
-        jobs = [job for number, source in enumerate(sources) for job in self.jobs(number, source)]
-        width = self.width()
+        jobs, width = self.jobs(sources), self.width()
         missing = [job for job in jobs if not self.parts.has(job.name, len(job.rows), width)]
         rows, todo = (sum(len(job.rows) for job in some) for some in (jobs, missing))
         with self._bar("embed", rows, "image") as bar:
@@ -255,7 +191,7 @@ class _Work:
         names: list[str] = []
         kept = np.ones(len(source), bool)
         with self._bar(f"embed {source.split}".rstrip(), len(source), "image") as bar:
-            for job in self.jobs(number, source):
+            for job in self.jobs_of(number, source):
                 names.append(job.name)
                 self.fill(source, job, width, bar)
                 for row, why in self.parts.broken(job.name):
@@ -321,7 +257,7 @@ def _facts(work: _Work, known: dict[str, Any], done: Sequence[Embedded], width: 
     return {
         "kind": formats.KIND,
         "format": 1,
-        "identity": _digest(identity),
+        "identity": digest_of(identity),
         **{key: known[key] for key in ("run", "model_sha256", "pixels", "of", "input", "dtype")},
         "rows": sum(len(one.kept) for one in done),
         "splits": {one.source.split: len(one.kept) for one in done},

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from importlib import resources
 from pathlib import Path
 
 from shards.errors import UsageError
-from shards.sbatch import write_sbatch
+from shards.sbatch import NUMBER, Array, write_sbatch
 
 
 def write_script(file: Path, table: str, title: str, tasks: Collection[int], command: Sequence[str], out: Path) -> None:
@@ -17,11 +16,12 @@ def write_script(file: Path, table: str, title: str, tasks: Collection[int], com
     """
     if not tasks:
         raise UsageError(f"{table}: every run is trained and evaluated; there is nothing for an array to do")
-    template = (resources.files("seqjepa") / "experiments" / "slurm.sh").read_text(encoding="utf-8")
-    settled = {
-        "title": f"seqjepa sweep {table}: {title}",
-        "job": f"seqjepa-{table}",
-        "array": ",".join(map(str, tasks)),
-    }
-    logs = (out / "logs").resolve()
-    write_sbatch(file, "--slurm", "seqjepa sweep --slurm", template, command, logs, **settled)
+    array = Array(
+        f"seqjepa sweep {table}: {title}",
+        f"seqjepa-{table}",
+        ",".join(map(str, tasks)),
+        f"--task {NUMBER}",
+        "--gres=gpu:1 --cpus-per-task=8 --mem=32G",
+        notice=120,
+    )
+    write_sbatch(file, "--slurm", "seqjepa sweep --slurm", array, command, (out / "logs").resolve())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import seqjepa
 from cli import seqjepa_app
 from seqjepa.data.draws import Purpose
 from seqjepa.embedding import run as embedding
+from seqjepa.embedding.parts import Parts
 from seqjepa.embedding.run import Asked, embed_run
 from seqjepa.evaluate.features import encode_views
 from seqjepa.recipes import load_recipe
@@ -30,6 +33,7 @@ from shards.reader import ShardSet
 
 TINY = ("model.width=0.125", "model.layers=1", "model.ff_mult=1", "model.action_dim=8", "model.predictor_hidden=16")
 SETTINGS = ("data.image_size=0", "optim.epochs=1", "optim.warmup_epochs=0", "optim.batch_size=8", *TINY)
+ARRAY = ("--engine", "slurm", "--num-tasks", "2", "--script", "a.sbatch")
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
 
@@ -299,21 +303,64 @@ def command(run: Path, shards: Path, out: Path, *words: str) -> Any:
     )
 
 
-def test_tasks_fill_parts_and_the_plain_command_joins_them(
+def test_tasks_fill_parts_and_the_last_one_joins_them(
     run: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedding, "PART_ROWS", 8)
     whole, out = tmp_path / "whole.npz", tmp_path / "many.npz"
     assert command(run, shards, whole, "--batch-size", "8").exit_code == 0
-    for index, parts in ((2, 2), (0, 3), (1, 3)):
-        done = command(run, shards, out, "--batch-size", "8", "--task-index", str(index), "--num-tasks", "3")
+
+    def task(index: int) -> Any:
+        return command(run, shards, out, "--batch-size", "8", "--task-index", str(index), "--num-tasks", "3")
+
+    for index, parts in ((2, 2), (0, 3)):
+        done = task(index)
         assert (done.exit_code, done.output) == (0, f"task {index} of 3: {parts} parts of {out}, {parts * 8} rows\n")
         assert not out.exists()
+    last = task(1)
+    assert last.exit_code == 0
+    assert last.output.startswith(f"{out}: z of 64 views")
+    assert out.read_bytes() == whole.read_bytes()
+    assert not list(tmp_path.glob("*.parts"))
+    assert task(0).output == last.output
+
+
+def test_the_plain_command_joins_what_tasks_left(
+    run: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding, "PART_ROWS", 8)
+    whole, out, of_tasks = tmp_path / "whole.npz", tmp_path / "many.npz", Parts.take_all
+    assert command(run, shards, whole, "--batch-size", "8").exit_code == 0
+    monkeypatch.setattr(Parts, "take_all", lambda parts: False)  # as if each saw another one at work, that was killed
+    for index in range(3):
+        command(run, shards, out, "--batch-size", "8", "--task-index", str(index), "--num-tasks", "3")
+    monkeypatch.setattr(Parts, "take_all", of_tasks)
     assert len(list(tmp_path.glob("many.npz.parts/z-*.npy"))) == 8
     monkeypatch.setattr(embedding._Work, "_encoded", lambda *_: pytest.fail("a part was not there"))
     assert command(run, shards, out, "--batch-size", "8").exit_code == 0
     assert out.read_bytes() == whole.read_bytes()
     assert not list(tmp_path.glob("*.parts"))
+
+
+@pytest.mark.parametrize("name", ["f.npz", "f.npy"])
+def test_a_finished_file_is_not_made_again_in_any_format(
+    run: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    first = command(run, shards, tmp_path / name, "--json")
+    monkeypatch.setattr(embedding, "_embedded", None)
+    again = command(run, shards, tmp_path / name, "--json")
+    assert (again.exit_code, again.output) == (0, first.output)
+
+
+def test_of_tasks_that_end_together_one_joins(tmp_path: Path) -> None:
+    """Whoever sees another one at work leaves it to that one."""
+    for turn in range(10):
+        tasks = [Parts(tmp_path / f"{turn}.parts", {"turn": turn}, False, task) for task in range(3)]
+        with ThreadPoolExecutor(3) as pool:
+            taken = list(pool.map(Parts.take_all, tasks))
+        assert sum(taken) == 1
+        tasks[taken.index(True)].remove()
+        assert not (tmp_path / f"{turn}.parts").exists()
 
 
 def test_a_task_that_is_at_work_keeps_others_out(run: Path, shards: Path, tmp_path: Path) -> None:
@@ -343,8 +390,14 @@ def test_a_task_that_is_at_work_keeps_others_out(run: Path, shards: Path, tmp_pa
         (("--task-index", "1"), "belong together"),
         (("--task-index", "2", "--num-tasks", "2"), "0 to 1 is allowed"),
         (("--task-index", "0", "--num-tasks", "2", "--engine", "ray"), "choose one"),
-        (("--engine", "spark"), "allowed are local and ray"),
+        (("--engine", "spark"), "allowed are local, ray and slurm"),
         (("--address", "auto"), "--address is of --engine ray"),
+        (("--script", "a.sbatch"), "--script is of --engine slurm"),
+        (("--engine", "slurm", "--script", "a.sbatch"), "needs --num-tasks N and --script FILE"),
+        (("--engine", "slurm", "--num-tasks", "2"), "needs --num-tasks N and --script FILE"),
+        ((*ARRAY, "--task-index", "0"), "--task-index is not of --engine slurm"),
+        ((*ARRAY, "--address", "auto"), "--address is not of --engine slurm"),
+        ((*ARRAY, "--context", "9"), "--context 9: there is no z_AGG"),
     ],
 )
 def test_wrong_ways_to_share_the_work(
@@ -352,3 +405,19 @@ def test_wrong_ways_to_share_the_work(
 ) -> None:
     found = command(run, shards, tmp_path / "f.npz", *words)
     assert (found.exit_code, said in found.output) == (2, True), found.output
+
+
+def test_the_script_of_an_array(run: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    more = ("--split", "val", "--context", "2", "--cache", "/c d", "--json", "--overwrite")
+    told = command(run, shards, Path("f.npz"), *ARRAY, *more)
+    assert json.loads(told.output) == {"script": "a.sbatch", "tasks": 2}
+    lines = Path("a.sbatch").read_text().splitlines()
+    assert {"#SBATCH --array=0-1", "#SBATCH --cpus-per-task=8 --mem=16G --time=24:00:00", f"cd {tmp_path}"} <= {*lines}
+    words = shlex.split(next(line for line in lines if " embed " in line).removesuffix(" & pid=$!"))
+    assert words[1:3] == ["embed", str(run)]
+    assert words[-5:] == ["--overwrite", "--task-index", "$SLURM_ARRAY_TASK_ID", "--num-tasks", "2"]
+    given = dict(zip(words[3:-5:2], words[4:-5:2], strict=True))
+    assert given["--cache"] == "/c d"
+    assert given["--split"] == "val"
+    assert (tmp_path / "f.npz.logs").is_dir()
