@@ -180,6 +180,9 @@ class TrainConfig(Section):
     sync_bn: bool = Field(default=True, description="batch statistics over the global batch of several ranks")
     online_probes: bool = True
     checkpoint_minutes: float = Field(default=10.0, gt=0, description="and when interrupted, and at the end")
+    keep_epochs: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False, max_length=100)] = Field(
+        default=(), description="after which the weights are kept, for `seqjepa evaluate --checkpoints`; at most 100"
+    )
     timeout_minutes: float = Field(
         default=30.0, gt=0, le=10_000, description="that ranks wait for one that says nothing; then all end"
     )

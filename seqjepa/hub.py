@@ -64,16 +64,16 @@ def is_run_file(name: str) -> bool:
     return name in LARGEST or bool(EVALUATED.fullmatch(name))
 
 
-def run_folder(run: str | Path) -> Path:
+def run_folder(run: str | Path, *, kept: bool = False) -> Path:
     """The folder of a run; of an hf:// address the run directory in the hub's cache, loaded where it is not there; of
-    one in a store a folder in the cache, with what is there now.
+    one in a store a folder in the cache, with what is there now, and if `kept` with weights kept on the way.
 
     Errors of addresses: as pull_run and run_store.pulled_run.
     """
     if not is_hub_address(run):
         from seqjepa.run_store import pulled_run
 
-        return pulled_run(address) if (address := as_address(run)) else Path(run)
+        return pulled_run(address, kept=kept) if (address := as_address(run)) else Path(run)
     source, names, _ = _load(parse_address(str(run), "model"))
     return _in_cache(source, names)
 

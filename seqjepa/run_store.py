@@ -31,6 +31,7 @@ from seqjepa.training.run import (
     ARRAYS,
     CONFIG,
     EVALUATED,
+    KEPT,
     LOCK,
     METRICS,
     OURS,
@@ -51,12 +52,13 @@ logger = logging.getLogger(__name__)
 
 SYNCED = f"{TEMPORARY}synced.json"
 FIRST = (RUN, CONFIG, STATE, WEIGHTS, METRICS)
-"""The order in which files are sent: as train writes them."""
+"""The order in which files are sent: as train writes them. Weights that are kept come before the state, which is of
+later."""
 EVALUATION = (*(f"evaluation/{pattern}" for pattern in ARRAYS),)
 WATCHING = (*(f"{folder}/{pattern}" for folder, patterns in WATCHED.items() for pattern in patterns),)
 LARGEST = {WEIGHTS: 32 << 30, STATE: 96 << 30}
 MOST = 256 << 20
-"""Bytes that a file of a stranger's run may have; MOST: any other file."""
+"""Bytes that a file of a stranger's run may have; MOST: any other file, but for weights that were kept."""
 ATTEMPTS = 3
 """A trainer may send a checkpoint between our two looks."""
 
@@ -68,14 +70,21 @@ def is_result(name: str) -> bool:
     return bool(EVALUATED.fullmatch(name)) or _matches(name, EVALUATION)
 
 
+def is_kept(name: str) -> bool:
+    """Whether it is the name of weights kept on the way (train.keep_epochs)."""
+    return bool(KEPT.fullmatch(name))
+
+
 def is_of_run(name: str) -> bool:
     """Whether a run has such a file: no other is sent or pulled."""
-    return name in FIRST or is_result(name) or (_matches(name, WATCHING) and not name.endswith(".lock"))
+    return (
+        name in FIRST or is_kept(name) or is_result(name) or (_matches(name, WATCHING) and not name.endswith(".lock"))
+    )
 
 
 def is_read(name: str) -> bool:
-    """Whether those who do not train need it."""
-    return name != STATE and not name.startswith("loggers/")
+    """Whether those who do not train need it, and do not ask for the weights that were kept."""
+    return name != STATE and not is_kept(name) and not name.startswith("loggers/")
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
@@ -155,9 +164,10 @@ def training_folder(out: Path, main: bool) -> Iterator[RunFolder]:
         lock.release()
 
 
-def pulled_run(address: str) -> Path:
+def pulled_run(address: str, *, kept: bool = False) -> Path:
     """The run directory in the cache of a run in a store, as it is there now; without what only `train` needs.
 
+    kept: with the weights that were kept on the way.
     UsageError: no run is there. DamageError: a file is not what SHA256SUMS says. FailureError: the store is down.
     """
     address = address.rstrip("/")
@@ -169,7 +179,7 @@ def pulled_run(address: str) -> Path:
     with (path / LOCK).open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two commands may read the same run
         mirror = RunMirror(StoreWriter(store), path)
-        mirror.pull(lambda name: is_of_run(name) and is_read(name))
+        mirror.pull(lambda name: is_of_run(name) and (is_read(name) or (kept and is_kept(name))))
     if not (path / RUN).exists():
         raise UsageError(f"{address} is no run: it has no {RUN}; give the address that `seqjepa train --out` was given")
     return path
@@ -262,7 +272,12 @@ class RunMirror:
         """Files of the run in the folder, in the order in which they are sent."""
         found = [path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if _is_plain(path)]
         order = {name: place for place, name in enumerate(FIRST)}
-        return sorted(filter(is_of_run, found), key=lambda name: (order.get(name, len(FIRST)), name))
+        before_state = FIRST.index(STATE) - 0.5
+
+        def place(name: str) -> float:
+            return before_state if is_kept(name) else order.get(name, len(FIRST))
+
+        return sorted(filter(is_of_run, found), key=lambda name: (place(name), name))
 
     def _has(self, name: str) -> bool:
         return (self.folder / name).is_file()
@@ -270,7 +285,7 @@ class RunMirror:
     def _read(self, name: str, *, optional: bool = False) -> bytes:
         """FormatError, DamageError: it is not there, or larger than such a file is."""
         try:
-            return self.writer.folder.read(name, LARGEST.get(name, MOST))
+            return self.writer.folder.read(name, LARGEST.get(WEIGHTS if is_kept(name) else name, MOST))
         except FormatError:
             if optional:
                 return b""

@@ -9,90 +9,115 @@ import typer
 
 from shards.console import AsJson, Device, Shards, print_json
 
+Run = Annotated[
+    Path, typer.Argument(help="Run directory, hf://USER/REPO, or an address as s3://bucket/run.", metavar="RUN")
+]
+Checkpoints = Annotated[
+    str | None,
+    typer.Option(
+        metavar="all|EPOCHS", help="The weights that train.keep_epochs kept on the way, in the place of the last ones."
+    ),
+]
+Suite = Annotated[
+    str, typer.Option(help="Retrieval, maps and more beside the probes: 3diebench, stl10, augmentations or all.")
+]
+Ood = Annotated[
+    Path | None, typer.Option(help="Shards with rotations that training never saw: probes are shown them too.")
+]
+Untrained = Annotated[bool, typer.Option("--untrained", help="The same model at its initial weights, as the floor.")]
+ProbeEpochs = Annotated[int | None, typer.Option(min=1, help="Default: the paper's 300, and 50 for linear regressors.")]
+MVal = Annotated[str, typer.Option(help="How many views z_AGG is made from: 5, 1,3,5 or 1-8.")]
+PathIntegration = Annotated[
+    bool | None,
+    typer.Option(
+        "--path/--no-path", help="Path integration. Default: of positions; of rotations on a GPU or by --suite."
+    ),
+]
+Patch = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Side of the patches, where not that of training (transfer), or not 32 for runs on augmented images.",
+    ),
+]
+Normalisation = Annotated[
+    str | None,
+    typer.Option(help="run, shards, or published: stl10, cifar100-paper … Default: the run's, in transfer the set's."),
+]
+TrainDraws = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Draws of fixations or augmentations of a training image. Default: 8; on a GPU as many as fit."
+    ),
+]
+Standardise = Annotated[
+    bool,
+    typer.Option("--standardise", help="Linear regressors see standardised features, which the paper's do not (§A.2)."),
+]
+ValDraws = Annotated[int, typer.Option(min=1, help="Draws that each validation sample is scored on.")]
+Contexts = Annotated[
+    str | None, typer.Option(help="ContextSSL: tokens before a view, as 0,14,126. Default: as many as there is room.")
+]
+TrainSplit = Annotated[str | None, typer.Option(help="Probes learn on it. Default: train.")]
+ValSplit = Annotated[str | None, typer.Option(help="Probes are scored on it. Default: val, else test.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the probes and of their draws.")]
+
 
 def evaluate_command(
-    run: Annotated[
-        Path, typer.Argument(help="Run directory, hf://USER/REPO, or an address as s3://bucket/run.", metavar="RUN")
-    ],
+    run: Run,
     shards: Shards,
-    suite: Annotated[
-        str, typer.Option(help="Retrieval, maps and more beside the probes: 3diebench, stl10, augmentations or all.")
-    ] = "probes",
-    ood: Annotated[
-        Path | None,
-        typer.Option(help="Shards with rotations that training never saw: probes are shown them too."),
-    ] = None,
-    untrained: Annotated[
-        bool, typer.Option("--untrained", help="The same model at its initial weights, as the floor.")
-    ] = False,
-    probe_epochs: Annotated[
-        int | None, typer.Option(min=1, help="Default: the paper's 300, and 50 for linear regressors.")
-    ] = None,
-    m_val: Annotated[str, typer.Option(help="How many views z_AGG is made from: 5, 1,3,5 or 1-8.")] = "1-8",
-    path: Annotated[
-        bool | None,
-        typer.Option(
-            "--path/--no-path", help="Path integration. Default: of positions; of rotations on a GPU or by --suite."
-        ),
-    ] = None,
-    patch: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Side of the patches, where not that of training (transfer), or not 32 for runs on augmented images.",
-        ),
-    ] = None,
-    normalisation: Annotated[
-        str | None,
-        typer.Option(
-            help="run, shards, or published: stl10, cifar100-paper … Default: the run's, in transfer the set's."
-        ),
-    ] = None,
-    train_draws: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Draws of fixations or augmentations of a training image. Default: 8; on a GPU as many as fit."
-        ),
-    ] = None,
-    standardise: Annotated[
-        bool,
-        typer.Option(
-            "--standardise", help="Linear regressors see standardised features, which the paper's do not (§A.2)."
-        ),
-    ] = False,
-    val_draws: Annotated[int, typer.Option(min=1, help="Draws that each validation sample is scored on.")] = 1,
-    contexts: Annotated[
-        str | None,
-        typer.Option(help="ContextSSL: tokens before a view, as 0,14,126. Default: as many as there is room."),
-    ] = None,
-    train_split: Annotated[str | None, typer.Option(help="Probes learn on it. Default: train.")] = None,
-    val_split: Annotated[str | None, typer.Option(help="Probes are scored on it. Default: val, else test.")] = None,
+    checkpoints: Checkpoints = None,
+    suite: Suite = "probes",
+    ood: Ood = None,
+    untrained: Untrained = False,
+    probe_epochs: ProbeEpochs = None,
+    m_val: MVal = "1-8",
+    path: PathIntegration = None,
+    patch: Patch = None,
+    normalisation: Normalisation = None,
+    train_draws: TrainDraws = None,
+    standardise: Standardise = False,
+    val_draws: ValDraws = 1,
+    contexts: Contexts = None,
+    train_split: TrainSplit = None,
+    val_split: ValSplit = None,
     device: Device = "auto",
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the probes and of their draws.")] = 0,
+    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Train probes on frozen features: top-1, R² of rotations, positions, augmentations. Written to RUN/results.json.
 
-    On images or patches of another size than in training: to RUN/results-SET-SIZE-patchN.json.
+    On images or patches of another size than in training: to RUN/results-SET-SIZE-patchN.json. Of weights on the way:
+    to RUN/evaluation/checkpoints/epoch-N/results.json; interrupted, the same command goes on.
 
     \b
     Examples:
       seqjepa evaluate runs/3die-rot-M3 --shards shards/3die
       seqjepa evaluate runs/3die-rot-M3 --shards shards/3die --suite 3diebench --ood shards/3die-ood
       seqjepa evaluate runs/3die-rot-M3 --shards shards/3die --untrained --json
+      seqjepa evaluate runs/3die-rot-M3 --shards shards/3die --checkpoints all
       seqjepa evaluate runs/stl-pls-M4 --shards shards/stl10 --m-val 1-6
       seqjepa evaluate runs/stl-pls-M4 --shards shards/imagenet224 --patch 84
-      seqjepa evaluate runs/c100-all-M2 --shards shards/cifar100 --m-val 1-8
     """
-    options = {name: value for name, value in locals().items() if name not in ("run", "shards", "as_json")}
+    options = {
+        name: value for name, value in locals().items() if name not in ("run", "shards", "checkpoints", "as_json")
+    }
+    options["m_val"] = parse_sizes(m_val)
+    options["contexts"] = None if contexts is None else parse_sizes(contexts, "--contexts", 0, 8190)
+    if checkpoints is None:
+        _evaluate(run, shards, options, as_json)
+    else:
+        epochs = None if checkpoints == "all" else parse_sizes(checkpoints, "--checkpoints", 1, 10**6)
+        _evaluate_checkpoints(run, shards, epochs, options, as_json)
+
+
+def _evaluate(run: Path, shards: Path, options: dict[str, Any], as_json: bool) -> None:
     from seqjepa.evaluate.results import format_table, read_results, results_file
     from seqjepa.hub import run_folder
     from seqjepa.run_store import push_results
     from shards.store import as_address
     from shards.store_write import WRITABLE
 
-    options["m_val"] = parse_sizes(m_val)
-    options["contexts"] = None if contexts is None else parse_sizes(contexts, "--contexts", 0, 8190)
     folder = run_folder(run)
     results = measured(folder, shards, **options, out=folder)
     address = as_address(run)
@@ -104,6 +129,32 @@ def evaluate_command(
         typer.echo(format_table(read_results(folder, results_file(results["protocol"]))))
         if folder != run:
             typer.echo(f"kept in {address if address.startswith(WRITABLE) else folder}")
+
+
+def _evaluate_checkpoints(
+    run: Path, shards: Path, epochs: list[int] | None, options: dict[str, Any], as_json: bool
+) -> None:
+    """A line each as it is there; numbers of a run in a store are sent at once."""
+    from seqjepa.evaluate.checkpoints import evaluate_checkpoints
+    from seqjepa.hub import run_folder
+    from seqjepa.run_store import push_results
+    from seqjepa.training.stopping import Interrupted
+    from shards.store import as_address
+    from shards.store_write import WRITABLE
+
+    folder, address = run_folder(run, kept=True), as_address(run)
+
+    def say(line: str) -> None:
+        if address.startswith(WRITABLE):
+            push_results(address, folder)
+        typer.echo(line, err=as_json)
+
+    try:
+        found = evaluate_checkpoints(folder, shards, epochs, say=say, **options)
+    except KeyboardInterrupt:
+        raise Interrupted("stopped; what was measured is kept, and the same command goes on from there") from None
+    if as_json:
+        print_json({"run": str(run), "checkpoints": [checkpoint.as_json() for checkpoint in found]})
 
 
 def measured(run: Path, shards: Path, **options: Any) -> dict[str, Any]:

@@ -51,6 +51,7 @@ def evaluate_run(
     shards: Path,
     config: EvalConfig | None = None,
     *,
+    epoch: int | None = None,
     out: Path | None = None,
     progress: bool = True,
     **options: Any,
@@ -59,6 +60,7 @@ def evaluate_run(
     then takes the studies of a suite.
 
     config    how; or `options`, its fields by name
+    epoch     of the weights that were kept after so many epochs; None: of the last ones
     out       folder of results.json (default: the run); numbers of the other weights that it has are kept, and under
               "earlier" those of another protocol. Transfer has a file of its own beside it (results_file)
     progress  whether to show bars on a terminal
@@ -74,7 +76,7 @@ def evaluate_run(
     config = config.for_device(device.type == "cuda")
     config = config.model_copy(update={"path": always_path}) if config.path is None else config
     stored, ood = ShardSet.open(shards), None if config.ood is None else ShardSet.open(config.ood)
-    loaded = load_run(run, device, untrained=config.untrained)
+    loaded = load_run(run, device, untrained=config.untrained, epoch=epoch)
     _check_writable(run, out or run)
     if ood is not None:
         open_ood(stored, ood, loaded.action)  # says what does not fit before anything is encoded

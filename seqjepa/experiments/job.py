@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from seqjepa.config import RunConfig
 from seqjepa.data.actions import OF_THE_SHARDS
+from seqjepa.evaluate.asked import is_evaluated, note_evaluation
 from seqjepa.evaluate.run import evaluate_run
-from seqjepa.experiments.evaluation_cache import is_evaluated, note_evaluation
 from seqjepa.files import TEMPORARY
 from seqjepa.recipes import flatten, load_recipe
 from seqjepa.training.checkpoint import weights_epochs

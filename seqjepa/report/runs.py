@@ -11,6 +11,7 @@ from typing import Any
 
 from seqjepa.config import RunConfig
 from seqjepa.data.actions import DECLARED, action_name
+from seqjepa.evaluate.checkpoints import Checkpoint, read_checkpoints
 from seqjepa.evaluate.results import RESULTS_FILE, protocol_lines, read_results
 from seqjepa.paper.measures import value_at
 from seqjepa.paper.sets import paper_set
@@ -34,6 +35,7 @@ class RunRecord:
     dataset    name of the set it was evaluated on, else trained on, as its shards say it
     transfers  results-*.json by file name without "results-" and ".json": other images, other patches
     identity   run.json: shards, versions, finished_epochs
+    on_the_way  numbers of weights that were kept (train.keep_epochs), ascending
     """
 
     path: Path
@@ -44,6 +46,7 @@ class RunRecord:
     dataset: str
     transfers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     identity: Mapping[str, Any] = field(default_factory=dict)
+    on_the_way: Sequence[Checkpoint] = ()
 
     @property
     def trained(self) -> Mapping[str, Any]:
@@ -127,6 +130,7 @@ def read_record(run: Path) -> RunRecord:
         dataset=str(dataset),
         transfers=_transfers(run),
         identity=identity,
+        on_the_way=read_checkpoints(run),
     )
 
 

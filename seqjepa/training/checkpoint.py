@@ -38,6 +38,7 @@ from seqjepa.training.run import (
     WEIGHTS,
     DataInfo,
     data_info,
+    kept_weights,
     read_run_config,
     read_run_json,
 )
@@ -81,9 +82,12 @@ def initial_method(config: RunConfig, action_size: int, *, pretrained: bool = Tr
     return method
 
 
-def load_run(run: Path, device: torch.device | str = "cpu", *, untrained: bool = False) -> LoadedRun:
+def load_run(
+    run: Path, device: torch.device | str = "cpu", *, untrained: bool = False, epoch: int | None = None
+) -> LoadedRun:
     """A run's method in eval mode on `device`, with its weights, or with those that it began with.
 
+    epoch: with those that were kept after so many epochs (train.keep_epochs).
     Weights that are damaged come from state.pt, with a warning. FormatError: not a run directory, or one without a
     checkpoint yet. DamageError: no weights are whole, or they do not fit.
     """
@@ -97,7 +101,10 @@ def load_run(run: Path, device: torch.device | str = "cpu", *, untrained: bool =
     noted = info.get("pretrained")
     if again and noted and weights_note(method.encoder, config.model) != noted:
         raise ConfigError(f"model.pretrained = {config.model.pretrained!r} is not what {run} began with; restore it")
-    if not untrained:
+    if epoch is not None:
+        tensors, epochs = read_weights(run / kept_weights(epoch))
+        _fill(method, tensors, run / kept_weights(epoch))
+    elif not untrained:
         epochs = load_weights(method, run / WEIGHTS)
     else:
         epochs = 0.0

@@ -7,16 +7,19 @@ run.json           versions, shard fingerprints, what the views looked like
 metrics.jsonl      one line an epoch (metrics_log.py)
 state.pt           what a resumed run needs (checkpoint.py); state-previous.pt: the one before it
 model.safetensors  weights of the last checkpoint
+model-epoch-000080.safetensors  those after epoch 80, where train.keep_epochs has it
 SHA256SUMS         of all these (seqjepa/files.py)
 loggers/           what train.loggers remember, and their local files (loggers/)
 pictures/          drawn for loggers (pictures.py)
-results.json       written by `seqjepa evaluate`, as are results-SET-SIZE-patchN.json and evaluation/
+results.json       written by `seqjepa evaluate`, as are results-SET-SIZE-patchN.json and evaluation/; numbers of kept
+                   weights: evaluation/checkpoints/epoch-000080/results.json
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -170,7 +173,12 @@ OURS = (STATE, PREVIOUS, WEIGHTS, METRICS, CONFIG, SUMS, RUN)
 """In the order in which they are removed: settings outlive what was learned under them, and run.json outlives all, so
 that a kill in between leaves a folder that is still known as ours and is not taken for another run's."""
 EVALUATED = re.compile(r"results(-[A-Za-z0-9._-]+-\d+-patch\d+)?\.json")
-ARRAYS = ("trained*/*.npz", "untrained*/*.npz", "asked.json")  # of evaluation/
+KEPT = re.compile(r"model-epoch-(\d{6,12})\.safetensors")
+OF_KEPT = "checkpoints/epoch-*"
+ARRAYS = (
+    *("trained*/*.npz", "untrained*/*.npz", "asked.json", f"{OF_KEPT}/results*.json"),
+    *(f"{OF_KEPT}/evaluation/{inner}" for inner in ("trained*/*.npz", "asked.json")),
+)  # of evaluation/
 WATCHED = {
     "loggers": ("*.json", "*.log", "*.lock", "metrics.csv", "events.out.tfevents.*"),
     "pictures": ("sequences-*.png", "curves-*.png", "features-*.png"),
@@ -183,6 +191,7 @@ FREE_KEYS = {
     "data.set",
     "train.checkpoint_minutes",
     "train.compile",
+    "train.keep_epochs",
     "train.loggers",
     "train.picture_epochs",
     "train.pin_memory",
@@ -233,6 +242,16 @@ def mark_unfinished(out: Path, epochs: int) -> None:
     info = read_run_json(out)
     if info.get("finished_epochs") == epochs:
         _write_json(out / RUN, {key: value for key, value in info.items() if key != "finished_epochs"})
+
+
+def kept_weights(epoch: int) -> str:
+    """The file of the weights after `epoch` epochs, where train.keep_epochs has it."""
+    return f"model-epoch-{epoch:06d}.safetensors"
+
+
+def kept_epochs(out: Path) -> list[int]:
+    """Epochs after which weights were kept, ascending."""
+    return sorted(int(found[1]) for path in out.iterdir() if (found := KEPT.fullmatch(path.name)))
 
 
 def has_state(out: Path) -> bool:
@@ -360,6 +379,8 @@ def _write_json(path: Path, value: object) -> None:
 def _remove_ours(out: Path) -> None:
     _remove_evaluation(out)
     _remove_watched(out)
+    for epoch in kept_epochs(out):
+        (out / kept_weights(epoch)).unlink()
     for name in OURS:
         (out / name).unlink(missing_ok=True)
 
@@ -386,9 +407,9 @@ def _remove_evaluation(out: Path) -> None:
         return
     for path in (found for pattern in ARRAYS for found in folder.glob(pattern)):
         path.unlink()
-    for inner in [*(p for p in folder.iterdir() if p.is_dir() and not p.is_symlink()), folder]:
-        if not any(inner.iterdir()):
-            inner.rmdir()
+    for inner, _, _ in os.walk(folder, topdown=False):
+        if not any(Path(inner).iterdir()):
+            Path(inner).rmdir()
 
 
 @contextmanager

@@ -312,8 +312,17 @@ class Trainer:
             if "collapse" in line:
                 logger.warning("epoch %d: %s", epoch, line["collapse"])
             watch.epoch(line, sample)
+        self._keep_weights()
         self.meter.reset()
         self._start_clock()
+
+    def _keep_weights(self) -> None:
+        """Before the state that follows is saved: a run that is killed between the two keeps them again."""
+        epoch = self.step // self.epoch_steps
+        if epoch in self.config.train.keep_epochs:
+            self.learner.require_finite()
+            file = self.out / run.kept_weights(epoch)
+            on_main(self.world, lambda: checkpoint.save_weights(self.learner.method, file, epoch))
 
     def _save_if_due(self, stop: StopSignals) -> None:
         """Checkpoint at the end, after a signal, and every `checkpoint_minutes`, with all ranks agreeing when."""

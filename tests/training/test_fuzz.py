@@ -21,9 +21,9 @@ from noise_shards import noise_shards
 from train_helpers import make_saliency_shards, metrics, tiny_config
 
 from seqjepa import files
+from seqjepa.evaluate.asked import is_evaluated
 from seqjepa.evaluate.results import format_table, load_arrays, read_results, save_arrays
 from seqjepa.evaluate.run import evaluate_run
-from seqjepa.experiments.evaluation_cache import is_evaluated
 from seqjepa.report.figures import build_figures
 from seqjepa.report.render.html import render_report
 from seqjepa.report.runs import read_records

@@ -8,14 +8,15 @@ from dataclasses import replace
 from seqjepa.report.figures.accuracy import accuracy_vs_r2, heat_maps
 from seqjepa.report.figures.drawing import Figure
 from seqjepa.report.figures.features import own_neighbours, retrieval_rows, umap_figures
-from seqjepa.report.figures.runs import class_by_class, run_curves
+from seqjepa.report.figures.runs import checkpoint_curves, class_by_class, run_curves
 from seqjepa.report.figures.views import own_paths, path_figure, rollout_curve, scaling, transfer
 from seqjepa.report.groups import Group, groups_of
 from seqjepa.report.runs import RunRecord
 
 
 def build_figures(records: Sequence[RunRecord]) -> list[Figure]:
-    """Figures 3 to 15, rollouts, accuracy class by class, and curves of training.
+    """Figures 3 to 15, rollouts, accuracy class by class, scores over steps, and curves of
+    training.
 
     Published values are drawn whatever runs there are, but for runs on own data alone. Raises FormatError for arrays
     beside a run that cannot be read.
@@ -23,7 +24,7 @@ def build_figures(records: Sequence[RunRecord]) -> list[Figure]:
     groups = groups_of(records)
     own = [group for group in groups if group.is_own]
     others = [group for group in groups if not group.is_own]
-    ours = [rollout_curve(groups), class_by_class(groups), *run_curves(groups)]
+    ours = [rollout_curve(groups), class_by_class(groups), checkpoint_curves(groups), *run_curves(groups)]
     if own and not others:
         return [*_of_own_data(own), *map(_without_the_paper, ours)]
     return [

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from seqjepa.evaluate.protocol import differences
 from seqjepa.evaluate.results import CONFUSION, artefacts_folder, differently_measured, load_arrays
 from seqjepa.paper.metrics import ROWS
 from seqjepa.report.figures.drawing import (
@@ -20,6 +21,7 @@ from seqjepa.report.figures.drawing import (
     INK,
     MOST_LINES,
     SERIES,
+    Chart,
     Datum,
     Figure,
     Line,
@@ -28,6 +30,7 @@ from seqjepa.report.figures.drawing import (
     draw,
     ends,
     figure_of,
+    figure_of_charts,
     line_chart,
 )
 from seqjepa.report.groups import Group, accuracy, method_name
@@ -42,6 +45,11 @@ COLLAPSE = {
     "z_std": "spread of z",
     "agg_std": "spread of z_AGG",
 }
+OVER_STEPS = {
+    "R² relative, avg": ("r2_rel_rot_avg", "r2_position_avg", "r2_crop_avg", "r2_rel_term1_avg"),
+    "top-1 of z": ("top1_z", "top1_z_image", "top1_z_view"),
+}
+"""Of weights on the way: the first of these numbers that is there."""
 PROBES = {"probe_top1": "top-1 of the probe, 0 to 1", "probe_r2": "R² of the probe"}
 
 
@@ -56,6 +64,46 @@ def run_curves(groups: Sequence[Group]) -> list[Figure]:
         _figure("online-probes", groups, PROBES),
         _figure("learning-rate", groups, {"lr": "learning rate"}),
     ]
+
+
+def checkpoint_curves(groups: Sequence[Group]) -> Figure:
+    """Top-1 and R² of weights on the way over optimizer steps, by data: a line a run, from its untrained weights to its
+    last, where they were measured alike."""
+    charts = []
+    for data in dict.fromkeys(group.data for group in groups):
+        for label, keys in OVER_STEPS.items():
+            lines = [line for group in groups if group.data == data for line in _lines_over_steps(group, keys)]
+            pages = [lines[k : k + MOST_LINES] for k in range(0, len(lines), MOST_LINES)]
+            for k, page in enumerate(pages, start=1):
+                title = f"{label}, {data}" + (f" ({k} of {len(pages)})" if len(pages) > 1 else "")
+                charts.append(Chart(title, page, "optimizer steps", label))
+    return figure_of_charts("checkpoints", charts, missing=not charts)
+
+
+def _lines_over_steps(group: Group, keys: Sequence[str]) -> Iterator[Line]:
+    for run in group.runs:
+        measured = dict(_over_steps(run))
+        key = next((key for key in keys if any(key in found for found in measured.values())), None)
+        points = {step: found[key] for step, found in sorted(measured.items()) if key in found} if key else {}
+        if len(points) > 1:
+            seed = f", seed {run.config.seed}" if len(group.runs) > 1 else ""
+            yield Line(f"{group.label}{seed}", [float(step) for step in points], list(points.values()))
+
+
+def _over_steps(run: RunRecord) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """(optimizer steps, numbers): of the weights on the way, and of those before and after that were measured alike."""
+    kept = [(found.step, found.results) for found in run.on_the_way if found.step is not None]
+    steps = {line.get("epoch"): line.get("step") for line in run.epochs}
+    ends = ((0, run.untrained), (steps.get(run.protocol.get("trained_epochs")), run.trained))
+    protocol = kept[-1][1].get("protocol", {}) if kept else {}
+    alike = [
+        (step, found)
+        for step, found in ends
+        if step is not None and found and not differences(protocol, found.get("protocol", {}))
+    ]
+    yield from (
+        (*alike, *(pair for pair in kept if not differences(protocol, pair[1].get("protocol", {})))) if kept else ()
+    )
 
 
 def _figure(key: str, groups: Sequence[Group], columns: Mapping[str, str], **values: Any) -> Figure:

@@ -27,7 +27,7 @@ LEAD = (
 )
 OWN_TITLE = "seq-JEPA: runs on own data"
 OWN_LEAD = "Numbers were measured by seqjepa evaluate on frozen features. What was not measured is shown as missing."
-TRAINING = ("loss", "collapse", "online-probes", "learning-rate")
+TRAINING = ("checkpoints", "loss", "collapse", "online-probes", "learning-rate")
 """Keys of figures that are about training."""
 
 

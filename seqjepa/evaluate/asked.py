@@ -28,11 +28,17 @@ def is_evaluated(run: Path, weights: str, evaluation: Mapping[str, Any]) -> bool
 
     Evaluations differ by their keyword arguments, so transfers by their shards and patch.
     """
+    return numbers_of(run, weights, evaluation) is not None
+
+
+def numbers_of(run: Path, weights: str, evaluation: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What results.json holds of this evaluation, as evaluate_run returned it; None where it is to be done."""
     question = _question(run, evaluation)
-    return any(
-        _covers(entry["question"], question) and _digest(_numbers(run, weights, entry["file"])) == entry["answer"]
-        for entry in _entries(run).get(weights, [])
-    )
+    for entry in _entries(run).get(weights, []):
+        numbers = _numbers(run, weights, entry["file"])
+        if _covers(entry["question"], question) and _digest(numbers) == entry["answer"]:
+            return numbers
+    return None
 
 
 def note_evaluation(run: Path, weights: str, evaluation: Mapping[str, Any], results: Mapping[str, Any]) -> None:

@@ -1,0 +1,139 @@
+"""Weights that a run kept on the way (train.keep_epochs), each evaluated as the run itself is: scores over steps.
+
+    RUN/model-epoch-000080.safetensors ──► evaluate_run ──► RUN/evaluation/checkpoints/epoch-000080/results.json
+
+The numbers of an epoch are under "trained" there. The run's own results.json stays what it is, of its last weights.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seqjepa.config import EvalConfig
+from seqjepa.evaluate.asked import note_evaluation, numbers_of
+from seqjepa.evaluate.results import keyed_rows, read_results
+from seqjepa.evaluate.run import evaluate_run
+from seqjepa.paper.metrics import metric_of
+from seqjepa.training.metrics_log import read_epochs
+from seqjepa.training.run import METRICS, kept_epochs, kept_weights, read_run_json
+from shards.errors import UsageError
+from shards.files import sha256_of_file
+
+FOLDER = Path("evaluation") / "checkpoints"
+SHOWN = 4
+"""Numbers in a line."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Numbers of weights on the way.
+
+    step     optimizer steps that they have behind them; None where metrics.jsonl does not say
+    results  as evaluate_run returns them
+    """
+
+    epoch: int
+    step: int | None
+    results: dict[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, **({} if self.step is None else {"step": self.step}), **self.results}
+
+    def __str__(self) -> str:
+        """ "epoch 80, step 1,200: top-1, z 0.913, R² relative rotation, avg 0.702"."""
+        step = "" if self.step is None else f", step {self.step:,}"
+        return f"epoch {self.epoch}{step}: {'; '.join(headline(self.results))}"
+
+
+def evaluate_checkpoints(
+    run: Path,
+    shards: Path,
+    epochs: Iterable[int] | None = None,
+    *,
+    device: str = "auto",
+    progress: bool = True,
+    say: Callable[[str], object] | None = None,
+    **options: Any,
+) -> list[Checkpoint]:
+    """Evaluates each of the weights that `run` kept, or those after `epochs`; ascending.
+
+    options: fields of EvalConfig by name, as of evaluate_run. What these weights were asked for in the same words is
+    not measured again, so a call that was stopped goes on where it was. say: hears a line as each is there.
+    Raises UsageError where such weights were not kept, and whatever evaluate_run raises.
+    """
+    config, found = EvalConfig(**options, device=device), []
+    if config.untrained:
+        raise UsageError("--untrained is of the weights that the run began with, --checkpoints of those on the way")
+    steps, same = steps_of(run), config.model_dump(exclude={"device"}, exclude_defaults=True)
+    for epoch in _wanted(run, epochs):
+        folder = run / folder_of(epoch)
+        asked = {**same, "shards": shards, "weights": sha256_of_file(run / kept_weights(epoch))}
+        results = numbers_of(folder, "trained", asked)
+        if results is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            results = evaluate_run(run, shards, config, epoch=epoch, out=folder, progress=progress)
+            note_evaluation(folder, "trained", asked, results)
+        found.append(Checkpoint(epoch, steps.get(epoch), results))
+        if say:
+            say(str(found[-1]))
+    return found
+
+
+def read_checkpoints(run: Path) -> list[Checkpoint]:
+    """What evaluate_checkpoints has measured of `run`, ascending. FormatError: such a results.json is not ours."""
+    steps = steps_of(run)
+    found = [
+        (int(path.name.removeprefix("epoch-")), read_results(path))
+        for path in (run / FOLDER).glob("epoch-*")
+        if re.fullmatch(r"epoch-\d{6,12}", path.name)
+    ]
+    return [
+        Checkpoint(epoch, steps.get(epoch), there["trained"])
+        for epoch, there in sorted(found, key=lambda pair: pair[0])
+        if "trained" in there
+    ]
+
+
+def folder_of(epoch: int) -> Path:
+    """Where the numbers of the weights after `epoch` epochs are, below the run."""
+    return FOLDER / f"epoch-{epoch:06d}"
+
+
+def steps_of(run: Path) -> dict[int, int]:
+    """Epoch → optimizer steps until its end, as metrics.jsonl has them."""
+    lines = read_epochs(run / METRICS)
+    steps = ((line["epoch"], line.get("step")) for line in lines)
+    return {int(epoch): step for epoch, step in steps if isinstance(epoch, int) and isinstance(step, int)}
+
+
+def headline(results: dict[str, Any]) -> list[str]:
+    """The first numbers of `results` that a report has columns for, each with its label; by size the largest size."""
+    found: dict[str, str] = {}
+    for key, label, (value, *_) in keyed_rows({"trained": results}):
+        metric = metric_of(key)
+        if metric and metric.column and not metric.own_table and value is not None:
+            found[metric.key] = f"{label} {value:.3f}"
+    return list(found.values())[:SHOWN]
+
+
+def _wanted(run: Path, epochs: Iterable[int] | None) -> Sequence[int]:
+    read_run_json(run)
+    there = kept_epochs(run)
+    if not there:
+        raise UsageError(
+            f"{run} kept no weights on the way; train with --set train.keep_epochs=[20,80] to keep those after these"
+        )
+    wanted = there if epochs is None else sorted(set(epochs))
+    if missing := [epoch for epoch in wanted if epoch not in there]:
+        raise UsageError(
+            f"{run} kept no weights after {_listed(missing)} epochs; there are those after {_listed(there)}"
+        )
+    return wanted
+
+
+def _listed(epochs: Iterable[int]) -> str:
+    return ", ".join(map(str, epochs))
