@@ -15,6 +15,7 @@ import fcntl
 import json
 import logging
 import re
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +27,6 @@ from tqdm import tqdm
 
 from seqjepa import files
 from seqjepa.files import SUMS, TEMPORARY, Checksums
-from seqjepa.run_owner import Owner, TakenOver
 from seqjepa.training.run import (
     ARRAYS,
     CONFIG,
@@ -42,15 +42,18 @@ from seqjepa.training.run import (
     WEIGHTS,
 )
 from shards.cache import cache_folder
-from shards.errors import DamageError, FormatError, SeqJepaError, UsageError
+from shards.errors import DamageError, FailureError, FormatError, SeqJepaError, UsageError
 from shards.files import sha256_of_bytes, sha256_of_file
 from shards.lock import FolderLock
 from shards.store import ObjectStoreFolder, as_address, open_store
+from shards.store_lease import Leases
 from shards.store_write import WRITABLE, StoreWriter, open_writable
 
 logger = logging.getLogger(__name__)
 
 SYNCED = f"{TEMPORARY}synced.json"
+OWNER = f"{TEMPORARY}owner"
+"""The lease of who trains a run."""
 FIRST = (RUN, CONFIG, STATE, WEIGHTS, METRICS)
 """The order in which files are sent: as train writes them. Weights that are kept come before the state, which is of
 later."""
@@ -100,6 +103,10 @@ def run_cache(address: str, use: str = "runs") -> Path:
     return cache_folder() / use / f"{name}-{sha256(address.rstrip('/').encode()).hexdigest()[:16]}"
 
 
+class TakenOver(FailureError):  # noqa: N818 – a failure by its base
+    """Another process trains the run now."""
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Where a run is trained: `path`, and the address that its files are sent to; "" for none."""
@@ -107,7 +114,7 @@ class RunFolder:
     path: Path
     address: str = ""
     mirror: RunMirror | None = None
-    owner: Owner | None = None
+    leases: Leases | None = None
 
     def __str__(self) -> str:
         return self.address or str(self.path)
@@ -117,10 +124,14 @@ class RunFolder:
 
         TakenOver: another trainer has the run.
         """
-        if self.mirror is None or self.owner is None:
+        if self.mirror is None or self.leases is None:
             return
         try:
-            self.owner.require()
+            if other := self.leases.holder(OWNER):
+                raise TakenOver(
+                    f"{self.address} is trained by another process now ({other}); this one ends, and what it did since "
+                    "its last checkpoint is in its cache alone"
+                )
             self.mirror.push(is_of_run)
         except TakenOver:
             raise
@@ -146,21 +157,22 @@ def training_folder(out: Path, main: bool) -> Iterator[RunFolder]:
         yield RunFolder(path, address)
         return
     writer = open_writable(address)
-    mirror, owner = RunMirror(writer, path), Owner(writer, path)
+    mirror, leases = RunMirror(writer, path), Leases(writer, "", f"{socket.gethostname()}:{path.resolve()}")
     path.mkdir(parents=True, exist_ok=True)
     lock = FolderLock(path / f"{LOCK}-store", f"{address} is being trained by another process of this machine")
     try:
         mirror.refuse_foreign()
-        owner.acquire()
-        try:
-            mirror.pull(is_of_run)
-            yield RunFolder(path, address, mirror, owner)
-        finally:
-            owner.release()
+        if other := leases.wait_for(OWNER):
+            raise UsageError(
+                f"{address} is being trained by another process ({other}); stop that one, or choose another --out"
+            )
+        mirror.pull(is_of_run)
+        yield RunFolder(path, address, mirror, leases)
     except SeqJepaError as error:  # in the user's words: nobody asked for a folder of the cache
         error.args = (str(error).replace(str(path), address), *error.args[1:])
         raise
     finally:
+        leases.leave()
         lock.release()
 
 

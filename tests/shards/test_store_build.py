@@ -18,7 +18,8 @@ from shards.reader import ShardSet
 from shards.stats import PixelStats
 from shards.store import INFO
 from shards.store_build import StoreBuild, staging_folder
-from shards.store_write import StoreWriter
+from shards.store_lease import Leases
+from shards.store_write import StoreWriter, open_writable
 from shards.verify import verify
 from shards.workers import OvertakenError
 
@@ -125,7 +126,7 @@ def test_killed_at_any_change_it_goes_on(
         on_machine("one", tmp_path, monkeypatch)
         with monkeypatch.context() as patch:
             dying(patch, at, after)
-            patch.setattr(store_lease, "_leave", lambda _, held, ended, pid: ended.set())  # the dead give nothing up
+            patch.setattr(store_lease, "_leave", lambda ours, pid: ours.ended.set())  # the dead give nothing up
             try:
                 build(address)  # type: ignore[arg-type]
             except Killed:
@@ -290,3 +291,30 @@ def test_a_place_to_build_is_one_for_all_spellings() -> None:
     assert staging_folder("s3://bucket/set") == staging_folder("s3://bucket/set/")
     assert store_build.made_in(Path("s3://bucket/set")) == staging_folder("s3://bucket/set")
     assert StoreBuild("s3://bucket/set/").address == "s3://bucket/set"
+
+
+def test_a_lease_is_one_holders_and_goes_to_the_next_when_that_is_gone(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_lease, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(store_lease, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(store_lease, "BEAT_SECONDS", 0.02)
+    store = open_writable(f"{bucket.address}/here")
+    first, second = Leases(store, "", "node1:/a"), Leases(store, "", "node2:/b")
+    assert first.wait_for("it") == ""
+    assert second.wait_for("it") == "node1:/a"  # which writes it again
+    assert (first.holder("it"), second.holder("it")) == ("", "node1:/a")
+    first._ours.ended.set()  # its machine sleeps
+    first._thread.join()
+    monkeypatch.setattr(store_lease, "LEASE_SECONDS", 0.0)
+    assert second.wait_for("it") == ""
+    assert first.holder("it") == "node2:/b"
+    first.release("it")  # not its own any more
+    first.leave()
+    assert set(bucket.objects) == {"here/it"}
+    again = Leases(store, "", "node2:/b")  # the same place: whoever was there before is known to be gone
+    assert again.take("it")
+    assert second.holder("it") == "node2:/b"
+    second.leave()
+    again.leave()
+    assert not bucket.objects

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Iterator
@@ -15,10 +14,11 @@ from train_helpers import Killed, assert_same_end, make_shards, metrics, tiny_co
 from typer.testing import CliRunner
 
 import cli
-from seqjepa import run_owner
+from seqjepa import run_store
 from seqjepa.run_store import is_of_run, pulled_run, run_cache
 from seqjepa.training.learner import Learner
 from seqjepa.training.train import train
+from shards import store_lease
 from shards.errors import DamageError, FailureError, UsageError
 from shards.files import sha256_of_bytes
 from shards.store_write import StoreWriter
@@ -28,7 +28,8 @@ OFTEN = tiny_config("train.checkpoint_minutes=1e-9", "optim.epochs=2")
 
 @pytest.fixture(params=["s3"])
 def bucket(monkeypatch, request) -> Iterator[Bucket]:
-    monkeypatch.setattr(run_owner, "LOOK", 0.01)
+    monkeypatch.setattr(store_lease, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(store_lease, "SETTLE_SECONDS", 0.0)
     with serving_bucket(monkeypatch, request.param) as served:
         yield served
 
@@ -52,7 +53,7 @@ def machine(monkeypatch, tmp_path):
 
     def begin(name: str) -> None:
         monkeypatch.setenv("SEQJEPA_CACHE", str(tmp_path / name))
-        monkeypatch.setattr(run_owner.socket, "gethostname", lambda: name)
+        monkeypatch.setattr(run_store.socket, "gethostname", lambda: name)
 
     begin("first")
     return begin
@@ -151,7 +152,7 @@ def test_killed_at_any_put_the_run_goes_on_and_readers_see_no_half(shards, whole
 
 @pytest.mark.slow
 def test_a_second_trainer_is_refused_while_the_first_lives(shards, bucket, machine, monkeypatch):
-    monkeypatch.setattr(run_owner, "RENEW", 0.02)
+    monkeypatch.setattr(store_lease, "BEAT_SECONDS", 0.02)
     heard: list[str] = []
     update = Learner.update
 
@@ -166,13 +167,13 @@ def test_a_second_trainer_is_refused_while_the_first_lives(shards, bucket, machi
     monkeypatch.setattr(Learner, "update", beside)
     trained(shards, bucket)
     assert heard
-    assert ".tmp-owner.json" not in names(bucket)
-    assert not [thread for thread in threading.enumerate() if thread.name == "run-owner"]
+    assert ".tmp-owner" not in names(bucket)
+    assert not [thread for thread in threading.enumerate() if thread.name == "lease"]
 
 
 @pytest.mark.slow
 def test_a_trainer_that_was_away_too_long_ends_when_another_has_taken_over(shards, whole, bucket, machine, monkeypatch):
-    monkeypatch.setattr(run_owner, "DEAD", 0.1)  # the first renews after 20 s
+    monkeypatch.setattr(store_lease, "LEASE_SECONDS", 0.1)  # the first renews after 20 s
     update, begun = Learner.update, []
 
     def paused(self, seq, at, *rest):
@@ -190,12 +191,12 @@ def test_a_trainer_that_was_away_too_long_ends_when_another_has_taken_over(shard
 
 @pytest.mark.slow
 def test_a_machine_that_was_killed_leaves_an_owner_that_is_waited_for(shards, bucket, machine, monkeypatch, caplog):
-    monkeypatch.setattr(run_owner, "DEAD", 0.3)
-    bucket.put("runs/one/.tmp-owner.json", json.dumps({"token": "x", "place": "node7:/cache"}).encode(), create=True)
+    monkeypatch.setattr(store_lease, "LEASE_SECONDS", 0.3)
+    bucket.put("runs/one/.tmp-owner", b"node7/- 4711 99\nnode7:/cache\ntoken", create=True)
     began = time.monotonic()
     trained(shards, bucket)
     assert time.monotonic() - began > 0.3
-    assert "node7:/cache trains it, or did so until it was killed" in caplog.text
+    assert "node7:/cache is at work there, or was until it was killed" in caplog.text
 
 
 @pytest.mark.slow
