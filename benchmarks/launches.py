@@ -1,12 +1,14 @@
 """Kernels launched, bytes moved and waits of the host in a training step of every method, counted without a card.
 
-    python benchmarks/launches.py [--methods seq_jepa,simclr …] [--batch 512] [--size 128] [--most 0]
+    python benchmarks/launches.py [--methods seq_jepa,simclr …] [--batch 512] [--size 128] [--most 0] [--no-probes]
 
 One JSON line for each method: `launches` of a step by its parts – update (forward, backward, clip, optimizer, moving
 averages), probes, meter – `gigabytes` that they read and write, and `syncs`, how often the host waits for the device.
 Steps are eager; a compiled one has fewer launches. Tensors are emulated (tests/emulated_cuda.py) and hold no numbers:
 full batches take no memory. A fused optimizer counts as one launch, attention too. `--most N` adds the N operations
-that are launched most. Needs a C compiler, and pytest.
+that are launched most. One line more is of the probes of the paper's Table 1: kernels of a step of all of them, `alone`
+one after the other, and together as they learn, which is one launch of a CUDA graph of `kernels`. Needs a C compiler,
+and pytest.
 """
 
 from __future__ import annotations
@@ -23,9 +25,19 @@ import gpu_emulated  # noqa: E402, F401  # before torch, whose CUDA it plays
 import torch  # noqa: E402
 from common import emit, versions  # noqa: E402
 from emulated_cuda import Emulation, emulated_cuda  # noqa: E402
+from torch import nn  # noqa: E402
 
 from seqjepa.config import RunConfig  # noqa: E402
 from seqjepa.data.sequence import ViewSequence  # noqa: E402
+from seqjepa.evaluate.heads import (  # noqa: E402
+    Fit,
+    Job,
+    StackedLinear,
+    cross_entropy,
+    fit_together,
+    mlp,
+    squared_error,
+)
 from seqjepa.methods import METHODS  # noqa: E402
 from seqjepa.recipes import load_recipe  # noqa: E402
 from seqjepa.training.checkpoint import initial_method  # noqa: E402
@@ -78,19 +90,44 @@ def counted(gpu: Emulation, name: str, rows: int, size: int, most: int) -> dict[
     return {"launches": launches, "gigabytes": gpu.bytes / 1e9, "syncs": sum(waits.values()), "waits": waits, **often}
 
 
+def probes(gpu: Emulation) -> dict[str, Any]:
+    """Table 1's: class from z and from z_AGG of five sizes, two rotations by an MLP, hue; minibatches of 256."""
+    device, rows = torch.device("cuda", 0), 1280
+    z, agg, two = (torch.zeros(rows, *shape, device=device) for shape in ((512,), (5, 512), (1024,)))
+    labels, y = torch.zeros(rows, dtype=torch.int64, device=device), torch.zeros(rows, 4, device=device)
+    shown = {
+        "top1_z": (z, labels, cross_entropy, lambda: nn.Linear(512, CLASSES)),
+        "top1_agg": (agg, labels, cross_entropy, lambda: StackedLinear(5, 512, CLASSES)),
+        "r2_rel_rot": (two, y, squared_error, lambda: mlp(1024, 4)),
+        "r2_indiv_rot": (z, y, squared_error, lambda: mlp(512, 4)),
+        "r2_hue": (two, y[:, :2], squared_error, lambda: nn.Linear(1024, 2)),
+    }
+    jobs = [Job(build, lambda _, x=x, y=y: lambda r: (x[r], y[r]), loss, 2) for x, y, loss, build in shown.values()]
+    for group in (*([job] for job in jobs), jobs):
+        fit_together(group, rows, Fit(0, 0), device=device)
+    *alone, together = (graph.launches.total() for graph in gpu.graphs)
+    return {"alone": dict(zip(shown, alone, strict=True)), "kernels": together}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", default=",".join(METHODS), help="separated by commas")
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--size", type=int, default=128, help="pixels a side")
     parser.add_argument("--most", type=int, default=0, help="operations to list, those launched most")
+    parser.add_argument("--no-probes", dest="probes", action="store_false")
     asked = parser.parse_args()
-    for name in asked.methods.split(","):
+    for name in filter(None, asked.methods.split(",")):
         with emulated_cuda(numbers=False) as gpu:
             found = counted(gpu, name, asked.batch, asked.size, asked.most)
             what = {"method": name, "batch": asked.batch, "size": asked.size}
             total = sum(found["launches"].values())
             emit("launches", "launches/step", total, {}, versions=versions("torch"), **what, **found)
+    if asked.probes:
+        with emulated_cuda(numbers=False) as gpu:
+            found = probes(gpu)
+            alone = {"alone": sum(found["alone"].values())}
+            emit("launches: probes of Table 1", "launches/step", 1, alone, versions=versions("torch"), **found)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
 """Seconds of one 300-epoch probe at the size of 3DIEBench: 41,920 + 10,552 objects × 50 views, from cached features.
 
-    python benchmarks/probes_full_size.py [--device auto] [--rotation-epochs 10] [--objects 41920]
+    python benchmarks/probes_full_size.py [--device auto] [--rotation-epochs 10] [--objects 41920] [--rounds 0]
 
 Features are random float16 numbers around a centre for each class, as large as those of a ResNet-18 (2.1 GB): how long
 a probe learns does not depend on what they mean. Top-1 on z learns all its epochs; the MLP for relative rotations
 `--rotation-epochs` of them on a CPU, scaled to all (`rotation_scaled_by`), and all of them on a GPU.
+`--rounds N` measures instead what learning together saves, N times in turn: seconds of the processor (of the clock on a
+GPU) of linear probes, and of those with the two MLPs for rotations, `alone` one after the other and together.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -24,8 +27,9 @@ from seqjepa.config import PAPER_PROBE_EPOCHS  # noqa: E402
 from seqjepa.data.actions import PRESETS, ROTATION_COLUMNS  # noqa: E402
 from seqjepa.devices import take_device  # noqa: E402
 from seqjepa.evaluate.features import Features  # noqa: E402
-from seqjepa.evaluate.inputs import action_between, label_of_view  # noqa: E402
-from seqjepa.evaluate.probes import Bench, ProbeTask, classification, fit_and_score, regression  # noqa: E402
+from seqjepa.evaluate.inputs import action_between, label_of_view, rotation_of_view  # noqa: E402
+from seqjepa.evaluate.learning import fit_and_score, score_tasks  # noqa: E402
+from seqjepa.evaluate.probes import Bench, ProbeTask, Scores, classification, regression  # noqa: E402
 
 VIEWS, WIDTH, CLASSES = 50, 512, 55
 OBJECTS_AT_ONCE = 1024
@@ -51,16 +55,43 @@ def seconds(measure: ProbeTask, bench: Bench) -> tuple[float, dict[str, float]]:
     return time.perf_counter() - began, scores
 
 
+def together(bench: Bench, epochs: int, rounds: int) -> None:
+    """Classifier, plain and standardised regressor; then two MLPs for a quarter of their epochs too."""
+    between, rotation = action_between(PRESETS["rotation"]), rotation_of_view(PRESETS["rotation"].terms[0])
+    top1 = classification("top1_z", label_of_view, CLASSES, epochs)
+    linear = [top1, *(regression(f"r2_{s}", between, 2, 4, epochs, deep=False, standardise=s) for s in (True, False))]
+    of_one = regression("r2_indiv_rot", rotation, 1, 4, max(1, epochs // 4), deep=True)
+    deep = [regression("r2_rel_rot", between, 2, 4, max(1, epochs // 4), deep=True), of_one]
+    clock = time.perf_counter if bench.device.type == "cuda" else time.process_time
+    for name, tasks in (("linear probes", linear), ("linear probes and two MLPs", [*linear, *deep])):
+        taken: tuple[list[float], list[float]] = ([], [])
+        for _ in range(rounds):
+            began, scores = clock(), Scores()
+            for task in tasks:
+                scores = scores.joined(fit_and_score(task, bench))
+            between_both = clock()
+            same = score_tasks(tasks, bench, progress=False).last == scores.last
+            for seconds, value in zip(taken, (between_both - began, clock() - between_both), strict=True):
+                seconds.append(value)
+            alone, joint = map(statistics.median, taken)
+        what = f"{name} of {len(bench.train):,} objects together, {epochs} epochs"
+        emit(what, "s", joint, {"alone": alone}, equal=same, rounds=rounds, versions=versions("torch", "numpy"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--objects", type=int, default=41_920, help="training objects; a quarter as many to score on")
     parser.add_argument("--rotation-epochs", type=int, default=10, help="of the MLP, on a CPU")
     parser.add_argument("--epochs", type=int, default=PAPER_PROBE_EPOCHS)
+    parser.add_argument("--rounds", type=int, default=0, help="of probes alone and together")
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
     device, epochs = take_device(arguments.device), arguments.epochs
     val_objects = round(arguments.objects * 10_552 / 41_920)
     bench = Bench(random_bank(arguments.objects, 1, device), random_bank(val_objects, 2, device), device, seed=0)
+    if arguments.rounds:
+        together(bench, epochs, arguments.rounds)
+        return
     rotation_epochs = epochs if device.type == "cuda" else min(epochs, arguments.rotation_epochs)
     between = action_between(PRESETS["rotation"])
     top1, scores = seconds(classification("top1_z", label_of_view, CLASSES, epochs), bench)

@@ -19,7 +19,8 @@ from seqjepa.data.draws import Purpose
 from seqjepa.data.sequence import normalise
 from seqjepa.evaluate.features import PixelStats, embed, stored_views
 from seqjepa.evaluate.heads import Fit, fit, predict
-from seqjepa.evaluate.probes import Bench, ProbeTask, validation_pairs
+from seqjepa.evaluate.learning import validation_pairs
+from seqjepa.evaluate.probes import Bench, ProbeTask
 from seqjepa.methods.base import Method
 from shards.reader import SplitIndex
 

@@ -20,8 +20,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
+from emulated_graphs import Graph, capture
 from emulated_runtime import Runtime
 from torch import Tensor
 from torch.utils._mode_utils import no_dispatch
@@ -88,7 +90,7 @@ class Emulation(TorchDispatchMode):
 
     syncs     (what, where in the project) → how often the host waited for what the model's stream had queued
     waits     likewise, for another stream: copies that are made ahead
-    launches  kernels by name;  bytes  they read and write
+    launches  kernels by name;  bytes  they read and write. A CUDA graph that runs is one launch
     """
 
     def __init__(self, numbers: bool = True) -> None:
@@ -98,7 +100,9 @@ class Emulation(TorchDispatchMode):
         self.launches: Counter[str] = Counter()
         self.bytes = 0
         self.runtime = Runtime(self.waited, numbers)
-        self._numbers, self._home = numbers, torch.device("cpu" if numbers else "meta")
+        self.numbers, self._home = numbers, torch.device("cpu" if numbers else "meta")
+        self.capturing: Graph | None = None
+        self.graphs: list[Graph] = []
 
     def reset(self) -> None:
         """Count from zero again."""
@@ -106,8 +110,15 @@ class Emulation(TorchDispatchMode):
             counter.clear()
         self.bytes = 0
 
+    def new_graph(self) -> Graph:
+        """torch.cuda.CUDAGraph(); `graphs` has them all."""
+        self.graphs.append(Graph(self))
+        return self.graphs[-1]
+
     def waited(self, what: str, aside: bool | None = None) -> None:
         """aside: for another stream than the model's; None: for the one that is current."""
+        if self.capturing is not None:
+            raise RuntimeError(f"operation not permitted when stream is capturing: {what}; {_place()}")
         aside = self.runtime.aside if aside is None else aside
         (self.waits if aside else self.syncs)[what, _place()] += 1
 
@@ -122,24 +133,24 @@ class Emulation(TorchDispatchMode):
         on_host = [x for x in leaves if isinstance(x, Tensor) and not isinstance(x, EmulatedTensor)]
         self._check(func, name, args, there, on_host)
         self._note_waits(name, args, kwargs, there, asked)
-        if asked == "cpu" and not self._numbers and name == "_to_copy":
+        if asked == "cpu" and not self.numbers and name == "_to_copy":
             return torch.zeros(there[0].shape, dtype=kwargs.get("dtype") or there[0].dtype)
-        if name == "_local_scalar_dense" and not self._numbers:
+        if name == "_local_scalar_dense" and not self.numbers:
             return 0.5 if there[0].is_floating_point() else 1
         return self._computed(func, name, args, kwargs, there, asked)
 
     def _computed(self, func: Any, name: str, args: Any, kwargs: Any, there: list[EmulatedTensor], asked: Any) -> Any:
         if name == "copy_":  # either may be on the host
-            source = args[1].held if isinstance(args[1], EmulatedTensor) else args[1]
-            if isinstance(args[0], EmulatedTensor) or self._numbers:
-                getattr(args[0], "held", args[0]).copy_(source)
+            source, into = (getattr(x, "held", x) for x in (args[1], args[0]))
+            if isinstance(args[0], EmulatedTensor) or self.numbers:
+                self._run(func, (into, source), {})
             self._count(func, name, there, [])
             return args[0]
         plain_args, plain = tree_map(self._plain, args), tree_map(self._plain, dict(kwargs))
         plain.pop("pin_memory", None)
         if name == "_to_copy":
             plain.pop("non_blocking", None)
-        out = func(*plain_args, **plain)
+        out = self._run(func, plain_args, plain)
         if torch.Tag.inplace_view in func.tags:  # the shape of what is seen changes with that of what is held
             with no_dispatch():
                 func(*args, **kwargs)
@@ -159,12 +170,15 @@ class Emulation(TorchDispatchMode):
         self._count(func, name, there, made)
         return out
 
+    def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
+        return func(*args, **kwargs) if self.capturing is None else self.capturing.record(func, args, kwargs)
+
     def _plain(self, x: Any) -> Any:
         if isinstance(x, EmulatedTensor):
             return x.held
         if isinstance(x, torch.device):
             return self._home if x.type == "cuda" else x
-        if isinstance(x, Tensor) and not self._numbers and x.dim():
+        if isinstance(x, Tensor) and not self.numbers and x.dim():
             return x.to("meta")
         return x
 
@@ -228,5 +242,7 @@ def emulated_cuda(numbers: bool = True) -> Iterator[Emulation]:
     emulation = Emulation(numbers)
     with ExitStack() as stack:
         stack.enter_context(emulation.runtime.installed())
+        stack.enter_context(patch.object(torch.cuda, "CUDAGraph", emulation.new_graph))
+        stack.enter_context(patch.object(torch.cuda, "graph", capture))
         stack.enter_context(emulation)
         yield emulation

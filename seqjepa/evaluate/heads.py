@@ -7,7 +7,7 @@ Letters: e examples, b of a minibatch, D width of an input or target, K sizes M,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,9 +17,8 @@ from torch.nn import functional as F
 
 from seqjepa.data.draws import permutation
 from seqjepa.devices import to_device
+from seqjepa.evaluate.probe_graph import Gather, StepGraph
 
-Gather = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""rows int64 [b] → (inputs [b, …], targets [b, …]): one minibatch of an epoch whose views are drawn."""
 Loss = Callable[[Tensor, Tensor], Tensor]
 EVALUATION_ROWS = 4096
 BATCH = 256
@@ -120,6 +119,23 @@ class Fit:
     lr: float = 1e-3
 
 
+@dataclass(frozen=True)
+class Job:
+    """A head to train.
+
+    build        makes it; its weights follow from the seed alone
+    inputs       inputs(epoch) draws that epoch's views and says how to gather a minibatch, so that views are drawn anew
+                 every epoch
+    after_epoch  called with the number of epochs done and the head
+    """
+
+    build: Callable[[], nn.Module]
+    inputs: Callable[[int], Gather]
+    loss: Loss
+    epochs: int
+    after_epoch: Callable[[int, nn.Module], None] | None = None
+
+
 def fit(
     build: Callable[[], nn.Module],
     inputs: Callable[[int], Gather],
@@ -130,26 +146,60 @@ def fit(
     device: torch.device,
     after_epoch: Callable[[int, nn.Module], None] | None = None,
 ) -> nn.Module:
-    """Trains the head that `build` makes and returns it in eval mode.
+    """Trains the head that `build` makes and returns it in eval mode: see Job, fit_together."""
+    return fit_together([Job(build, inputs, loss, how.epochs, after_epoch)], rows, how, device=device)[0]
 
-    inputs(epoch) draws that epoch's views and says how to gather a minibatch of the `rows` samples, so that views are
-    drawn anew every epoch. The head's weights and the order of rows follow from how.seed alone.
+
+def fit_together(jobs: Sequence[Job], rows: int, how: Fit, *, device: torch.device) -> list[nn.Module]:
+    """Trains the heads of all jobs on the same rows, side by side; returned in eval mode.
+
+    The order of the `rows` samples follows from how.seed alone and is drawn once for all. One optimizer moves them all:
+    Adam's update is elementwise and no loss depends on another's head, so each takes the steps that it would take
+    alone, to the bit on a CPU. On a GPU a step of all heads is one CUDA graph (probe_graph.py). A head that has had its
+    own epochs (Job.epochs; how.epochs plays no part) rests.
     """
+    heads = [_built(job.build, how.seed).to(device) for job in jobs]
+    parameters = [p for head in heads for p in head.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=how.lr, fused=True)
+    run, learning = None, -1
+    for epoch in range(max(job.epochs for job in jobs)):
+        now = [(job, head) for job, head in zip(jobs, heads, strict=True) if epoch < job.epochs]
+        if len(now) != learning:
+            run, learning = _runner(now, optimizer, how.batch_size, device), len(now)
+        assert run is not None
+        gathers = [job.inputs(epoch) for job, _ in now]
+        run(gathers, to_device(torch.from_numpy(permutation(how.seed, epoch, rows)), device))
+        for job, head in now:
+            if job.after_epoch is not None:
+                job.after_epoch(epoch + 1, head)
+    return [head.eval() for head in heads]
+
+
+def _built(build: Callable[[], nn.Module], seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(how.seed)
-        head = build().to(device)
-    optimizer = torch.optim.Adam(head.parameters(), lr=how.lr, fused=True)
-    for epoch in range(how.epochs):
-        gather = inputs(epoch)
-        order = to_device(torch.from_numpy(permutation(how.seed, epoch, rows)), device)
-        for batch in order.split(how.batch_size):
-            x, y = gather(batch)
-            optimizer.zero_grad(set_to_none=True)
-            loss(head(x), y).backward()
-            optimizer.step()
-        if after_epoch is not None:
-            after_epoch(epoch + 1, head)
-    return head.eval()
+        torch.manual_seed(seed)
+        return build()
+
+
+def _runner(
+    learning: Sequence[tuple[Job, nn.Module]], optimizer: torch.optim.Optimizer, batch: int, device: torch.device
+) -> Callable[[Sequence[Gather], Tensor], None]:
+    """What does an epoch: called with how to gather each head's minibatches, and the order of rows int64 [n]."""
+
+    def step(shown: Sequence[tuple[Tensor, Tensor]]) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        pairs = zip(learning, shown, strict=True)
+        torch.autograd.backward([job.loss(head(x), y) for (job, head), (x, y) in pairs])
+        optimizer.step()
+
+    if device.type == "cuda":
+        return StepGraph(step, optimizer, batch).run
+
+    def run(gathers: Sequence[Gather], order: Tensor) -> None:
+        for rows in order.split(batch):
+            step([gather(rows) for gather in gathers])
+
+    return run
 
 
 @torch.no_grad()

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from seqjepa.data.draws import Purpose, choose_distinct, draw_u32
 from seqjepa.evaluate.features import Features, room
-from seqjepa.evaluate.probes import Bench, ProbeTask, Scores, score_tasks
+from seqjepa.evaluate.learning import score_tasks
+from seqjepa.evaluate.probes import Bench, ProbeTask, Scores
 from seqjepa.methods.base import EncodesInContext, Method
 from shards.errors import ConfigError
 from shards.schema import ActionSpec

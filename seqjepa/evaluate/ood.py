@@ -21,8 +21,9 @@ from seqjepa.evaluate.encode import decoding_threads, statistics
 from seqjepa.evaluate.features import Features, encode_views
 from seqjepa.evaluate.heads import StackedLinear, predict
 from seqjepa.evaluate.inputs import label_of_prefixes
+from seqjepa.evaluate.learning import fit_and_score, score_head, validation_pairs
 from seqjepa.evaluate.metrics import Resampling
-from seqjepa.evaluate.probes import ProbeTask, Scores, fit_and_score, nested, score_head, validation_pairs
+from seqjepa.evaluate.probes import ProbeTask, Scores, nested
 from seqjepa.evaluate.studies import IN_SEQUENCES, EvalContext, Study
 from seqjepa.evaluate.tasks import tasks_for
 from seqjepa.methods.base import Aggregating, EncodesInContext

@@ -1,6 +1,6 @@
 """A probe: a head trained on frozen features of one split and scored on those of another (paper §3.3, §A.2).
 
-ProbeTask says what a probe is; heads.py trains its head; `fit_and_score` gives its numbers. Features come from a cache,
+ProbeTask says what a probe is; heads.py trains heads; learning.py has the numbers of them. Features come from a cache,
 so the model that made them is out of reach of any gradient.
 
 Letters: n validation rows, b of a minibatch, D width of an input or target, K sizes M (prefixes of M views, each with a
@@ -9,8 +9,7 @@ head of its own), C classes.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,12 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from seqjepa.data.draws import Purpose
-from seqjepa.devices import available_memory
 from seqjepa.evaluate.features import Features
-from seqjepa.evaluate.heads import Fit, Gather, Loss, build_head, cross_entropy, fit, predict, squared_error
+from seqjepa.evaluate.heads import Gather, Loss, build_head, cross_entropy, squared_error
 from seqjepa.evaluate.metrics import (
     Averaged,
     Resampling,
@@ -38,16 +34,9 @@ from seqjepa.evaluate.metrics import (
     varying,
 )
 
-logger = logging.getLogger(__name__)
-
 Inputs = Callable[[Features, np.ndarray], Gather]
 """Features and one draw of their slots int64 [S, V] → how to gather from it; the same for training and validation."""
-CHECKS = 10
-EXAMPLES = 4096
-FULL_PRECISION_BYTES = 4 * 2**30
 CONSTANT = "constant: the same in all validation samples"
-ERRORS = ("_deg", "_deg_median", "_rmse")
-"""Ends of the keys of numbers that are better when smaller."""
 ONE_CLASS = "constant: all validation samples are of one class"
 
 
@@ -302,105 +291,3 @@ def nested(numbers: Mapping[str, Any]) -> dict[str, Any]:
             inner = inner.setdefault(level, {})
         inner[last] = value
     return levels
-
-
-def fit_and_score(task: ProbeTask, bench: Bench) -> Scores:
-    """Scores after the last epoch with their intervals, and the best seen in ten checks on the way (logged, never
-    reported as ours). Nothing is fitted where there is nothing to tell apart."""
-    x, y = validation_pairs(task, bench, bench.val)
-    skipped = task.constant(y)
-    if task.name in skipped:
-        return Scores(skipped=skipped)
-    training = _training_inputs(task, bench)
-    spread = torch.linspace(0, len(bench.train) - 1, min(EXAMPLES, len(bench.train)), device=bench.device).long()
-    examples = training(0)(spread)
-    best: dict[str, float] = {}
-    every = max(1, task.epochs // CHECKS)
-
-    def check(epoch: int, head: nn.Module) -> None:
-        if epoch % every == 0 or epoch == task.epochs:
-            for name, value in task.score(predict(head, x), y).items():
-                # Errors are better when smaller, all else when larger.
-                better = min if name.endswith(ERRORS) else max
-                best[name] = better(value, best.get(name, value))
-
-    how = Fit(task.epochs, bench.seed)
-    head = fit(
-        lambda: task.head(*examples), training, len(bench.train), task.loss, how, device=bench.device, after_epoch=check
-    )
-    bench.heads[task.name] = head
-    blind = task.blind(examples[1], y) if bench.blind else {}
-    besides = Scores(best=best, skipped=skipped, blind=blind)
-    return score_head(task, predict(head, x), y, bench.resampling).joined(besides)
-
-
-def score_tasks(tasks: Iterable[ProbeTask], bench: Bench, of: str = "", *, progress: bool) -> Scores:
-    """Every task fitted and scored. of: "invariant half: ", what stands before its name in logs and on the bar."""
-    scores = Scores()
-    with tqdm(list(tasks), unit="probe", disable=None if progress else True, leave=False) as bar:
-        for task in bar:
-            bar.set_description(f"probe {of}{task.name}")
-            found = fit_and_score(task, bench)
-            logger.info("%s%s: %s", of, task.name, found.last)
-            scores = scores.joined(found)
-    return scores
-
-
-def score_head(task: ProbeTask, predicted: Tensor, target: Tensor, resampling: Resampling | None) -> Scores:
-    """Numbers of predictions for a whole validation set, their intervals and confusion matrices."""
-    intervals = {} if resampling is None else task.intervals(predicted, target, resampling)
-    confusions = task.confusions(predicted, target)
-    return Scores(task.score(predicted, target), intervals=intervals, confusions=confusions)
-
-
-def validation_pairs(task: ProbeTask, bench: Bench, features: Features) -> tuple[Tensor, Tensor]:
-    """Inputs and targets of every sample under each fixed draw of the bench, on the device."""
-    drawn = (features.draw(bench.seed, draw, Purpose.EVALUATION, task.views) for draw in range(bench.val_draws))
-    parts = [gather_all(task.inputs(features, slots), len(features), bench.device) for slots in drawn]
-    return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
-
-
-def _training_inputs(task: ProbeTask, bench: Bench) -> Callable[[int], Gather]:
-    """inputs(epoch) for `fit`. Inputs that cost a forward pass are computed once for each draw, as far as they fit.
-
-    They are kept as float16, as features of that size are, where all draws together would take more than 4 GiB.
-    """
-    features = bench.train
-    draws = min(task.draws or task.epochs, features.different_draws or task.epochs)
-    keep = task.draws is not None and draws < task.epochs
-    budget = _spare_bytes(bench.device)
-    kept: dict[int, Gather] = {}
-
-    def inputs(epoch: int) -> Gather:
-        nonlocal budget
-        draw = epoch % draws
-        if draw in kept:
-            return kept[draw]
-        gather = task.inputs(features, features.draw(bench.seed, draw, Purpose.PROBE, task.views))
-        size = _bytes_of_all(gather, len(features), bench.device) if keep else 0
-        dtype = torch.float32 if size * draws <= FULL_PRECISION_BYTES else torch.float16
-        size = size * dtype.itemsize // torch.float32.itemsize
-        if keep and size <= budget:
-            budget -= size
-            x, y = gather_all(gather, len(features), bench.device, dtype)
-            kept[draw] = lambda rows: (x[rows].float(), y[rows])
-            return kept[draw]
-        return gather
-
-    return inputs
-
-
-def _spare_bytes(device: torch.device) -> int:
-    """Half of the memory that is free."""
-    return (torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()) // 2
-
-
-def _bytes_of_all(gather: Gather, rows: int, device: torch.device) -> int:
-    return rows * sum(tensor.nbytes for tensor in gather(torch.zeros(1, dtype=torch.int64, device=device)))
-
-
-def gather_all(
-    gather: Gather, rows: int, device: torch.device, dtype: torch.dtype = torch.float32
-) -> tuple[Tensor, Tensor]:
-    parts = [gather(part) for part in torch.arange(rows, device=device).split(1024)]
-    return torch.cat([x.to(dtype) for x, _ in parts]), torch.cat([y for _, y in parts])

@@ -21,11 +21,12 @@ from seqjepa.evaluate.costs import COSTS
 from seqjepa.evaluate.encode import encode_splits
 from seqjepa.evaluate.heads import BATCH
 from seqjepa.evaluate.in_context import context_lengths, scores_in_context
+from seqjepa.evaluate.learning import score_tasks
 from seqjepa.evaluate.metrics import Resampling
 from seqjepa.evaluate.neighbours import NEIGHBOURS
 from seqjepa.evaluate.odd_one_out import ODD_ONE_OUT
 from seqjepa.evaluate.ood import OOD, open_ood
-from seqjepa.evaluate.probes import Bench, ProbeTask, Scores, nested, score_tasks
+from seqjepa.evaluate.probes import Bench, ProbeTask, Scores, nested
 from seqjepa.evaluate.protocol import protocol_of
 from seqjepa.evaluate.representation import REPRESENTATION
 from seqjepa.evaluate.results import artefacts_folder, merge_results, read_results, results_name, save_confusions

@@ -24,7 +24,7 @@ def test_devices_do_not_mix(gpu):
 
 def test_a_module_learns_there_as_here(gpu):
     torch.manual_seed(0)
-    here = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
+    here = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
     x = torch.randn(8, 3, 6, 6)
     here(x)
     there = copy.deepcopy(here).to("cuda")

@@ -16,7 +16,8 @@ from seqjepa.data.draws import Purpose
 from seqjepa.evaluate import inputs
 from seqjepa.evaluate.capabilities import Capabilities
 from seqjepa.evaluate.features import Features
-from seqjepa.evaluate.probes import Bench, fit_and_score
+from seqjepa.evaluate.learning import fit_and_score
+from seqjepa.evaluate.probes import Bench
 from seqjepa.evaluate.tasks import tasks_for
 
 CPU = torch.device("cpu")

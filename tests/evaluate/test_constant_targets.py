@@ -12,8 +12,9 @@ from sklearn.metrics import confusion_matrix, r2_score, recall_score
 from small_cases import bank_of
 
 from seqjepa.evaluate import results
+from seqjepa.evaluate.learning import fit_and_score
 from seqjepa.evaluate.metrics import confusion, varying
-from seqjepa.evaluate.probes import Bench, Scores, classification, fit_and_score, regression
+from seqjepa.evaluate.probes import Bench, Scores, classification, regression
 from seqjepa.evaluate.results import load_arrays
 
 CPU = torch.device("cpu")

@@ -13,8 +13,9 @@ from seqjepa.data.draws import Purpose
 from seqjepa.evaluate.capabilities import Capabilities
 from seqjepa.evaluate.declared import angle_errors, matrices, mean_rotation, metrics_of, rotation_errors
 from seqjepa.evaluate.features import Features
+from seqjepa.evaluate.learning import score_tasks
 from seqjepa.evaluate.metrics import Resampling
-from seqjepa.evaluate.probes import Bench, score_tasks
+from seqjepa.evaluate.probes import Bench
 from seqjepa.evaluate.targets import DeclaredTargets, Target, declared_targets, unread, way_target
 from seqjepa.evaluate.tasks import tasks_for
 from seqjepa.paper.metrics import columns_text, declared_metric

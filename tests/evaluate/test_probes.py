@@ -8,7 +8,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from seqjepa.data.draws import permutation
-from seqjepa.evaluate.heads import Fit, StackedLinear, cross_entropy, fit, mlp, predict
+from seqjepa.evaluate.heads import (
+    Fit,
+    Job,
+    StackedLinear,
+    cross_entropy,
+    fit,
+    fit_together,
+    mlp,
+    predict,
+    squared_error,
+)
 from seqjepa.evaluate.metrics import r2_avg, top1
 from seqjepa.evaluate.probes import regression
 
@@ -59,6 +69,26 @@ def test_stacked_heads_take_the_steps_of_separate_ones():
     for k, start in enumerate([nn.Linear(5, 3), nn.Linear(5, 3)]):
         alone = fit(lambda layer=start: layer, fixed(x[:, k], y), 300, cross_entropy, how, device=CPU)
         torch.testing.assert_close(stacked(x)[:, k], alone(x[:, k]), atol=1e-5, rtol=1e-4)
+
+
+def test_heads_that_learn_together_are_those_that_learn_alone():
+    """Of other kinds, widths and lengths, on views that change every epoch; to the bit."""
+    x, labels = torch.randn(150, 5), torch.randint(0, 3, (150,))
+
+    def drawn(of: torch.Tensor):
+        return lambda epoch: lambda rows: (x[rows] * (1 + epoch), of[rows])
+
+    kinds = [
+        (lambda: nn.Linear(5, 3), drawn(labels), cross_entropy, 6),
+        (lambda: mlp(5, 2, hidden=8), drawn(x[:, :2]), squared_error, 4),
+        (lambda: nn.Linear(5, 5), drawn(x), squared_error, 6),
+    ]
+    together = fit_together([Job(*kind) for kind in kinds], 150, Fit(0, seed=3, batch_size=32), device=CPU)
+    for head, (build, inputs, loss, epochs) in zip(together, kinds, strict=True):
+        alone = fit(build, inputs, 150, loss, Fit(epochs, seed=3, batch_size=32), device=CPU)
+        assert not head.training
+        for name, value in alone.state_dict().items():
+            assert torch.equal(head.state_dict()[name], value), name
 
 
 def test_same_seed_same_head_and_global_randomness_untouched():

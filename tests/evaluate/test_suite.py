@@ -11,7 +11,8 @@ from seqjepa.config import EvalConfig, RunConfig
 from seqjepa.data.actions import PRESETS
 from seqjepa.evaluate.capabilities import Capabilities
 from seqjepa.evaluate.features import encode_views
-from seqjepa.evaluate.probes import Bench, fit_and_score
+from seqjepa.evaluate.learning import fit_and_score
+from seqjepa.evaluate.probes import Bench
 from seqjepa.evaluate.results import differently_measured, format_table, read_results, table_rows
 from seqjepa.evaluate.run import evaluate_run
 from seqjepa.evaluate.tasks import tasks_for

@@ -1,0 +1,203 @@
+"""Probes learn and are scored: heads of several tasks side by side, on what the same draws of views show.
+
+Letters: n validation rows, b of a minibatch, S samples of a split, K sizes M.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from seqjepa.data.draws import Purpose
+from seqjepa.devices import available_memory
+from seqjepa.evaluate.features import Features
+from seqjepa.evaluate.heads import Fit, Gather, Job, fit_together, predict
+from seqjepa.evaluate.metrics import Resampling
+from seqjepa.evaluate.probes import Bench, ProbeTask, Scores
+
+logger = logging.getLogger(__name__)
+CHECKS = 10
+EXAMPLES = 4096
+FULL_PRECISION_BYTES = 4 * 2**30
+ERRORS = ("_deg", "_deg_median", "_rmse")
+"""Ends of the keys of numbers that are better when smaller."""
+
+
+def fit_and_score(task: ProbeTask, bench: Bench) -> Scores:
+    """Scores after the last epoch with their intervals, and the best seen in ten checks on the way (logged, never
+    reported as ours). Nothing is fitted where there is nothing to tell apart."""
+    return score_tasks([task], bench, progress=False)
+
+
+def score_tasks(tasks: Iterable[ProbeTask], bench: Bench, of: str = "", *, progress: bool) -> Scores:
+    """Every task fitted and scored. of: "invariant half: ", what stands before its name in logs and on the bar.
+
+    Heads learn side by side, each as it would alone (heads.fit_together), as many at once as there is memory for.
+    """
+    scores, tasks = Scores(), list(tasks)
+    with tqdm(total=len(tasks), unit="probe", disable=None if progress else True, leave=False) as bar:
+        for group in _groups(tasks, bench):
+            bar.set_description(f"probe {of}{', '.join(part.task.name for part in group)}")
+            _learn(group, bench)
+            for part in group:
+                found = part.scores(bench)
+                logger.info("%s%s: %s", of, part.task.name, found.last)
+                scores = scores.joined(found)
+            bar.update(len(group))
+    return scores
+
+
+def _groups(tasks: Iterable[ProbeTask], bench: Bench) -> Iterator[list[_Fitted]]:
+    """Tasks to learn together, in their order: as many as leave half of the free memory to what is kept over epochs."""
+    group: list[_Fitted] = []
+    for task in tasks:
+        part = _Fitted.of(task, bench)
+        if group and sum(other.x.nbytes for other in group) + part.x.nbytes > _spare_bytes(bench.device):
+            yield group
+            group = []
+        group.append(part)
+    if group:
+        yield group
+
+
+def _learn(group: Sequence[_Fitted], bench: Bench) -> None:
+    """Views are drawn once an epoch for all heads, as all see the same."""
+    room, draws = _Room(_spare_bytes(bench.device)), _Draws(bench)
+    learning = sorted((part for part in group if part.learns), key=lambda part: -part.task.views)  # see _Draws
+    if learning:
+        jobs = [part.job(bench, room, draws) for part in learning]
+        heads = fit_together(jobs, len(bench.train), Fit(0, bench.seed), device=bench.device)
+        bench.heads.update((part.task.name, head) for part, head in zip(learning, heads, strict=True))
+
+
+@dataclass
+class _Fitted:
+    """A task on its way: its validation inputs x and targets y, why numbers are missing, what its head was best at."""
+
+    task: ProbeTask
+    x: Tensor
+    y: Tensor
+    skipped: dict[str, str]
+    best: dict[str, float] = field(default_factory=dict)
+    blind: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, task: ProbeTask, bench: Bench) -> _Fitted:
+        x, y = validation_pairs(task, bench, bench.val)
+        return cls(task, x, y, task.constant(y))
+
+    @property
+    def learns(self) -> bool:
+        """Whether there is something to tell apart."""
+        return self.task.name not in self.skipped
+
+    def job(self, bench: Bench, room: _Room, draws: _Draws) -> Job:
+        task, rows = self.task, len(bench.train)
+        training = _training_inputs(task, bench, room, draws)
+        spread = torch.linspace(0, rows - 1, min(EXAMPLES, rows), device=bench.device).long()
+        examples = training(0)(spread)
+        self.blind = task.blind(examples[1], self.y) if bench.blind else {}
+        return Job(lambda: task.head(*examples), training, task.loss, task.epochs, self.check)
+
+    def check(self, epoch: int, head: nn.Module) -> None:
+        every = max(1, self.task.epochs // CHECKS)
+        if epoch % every == 0 or epoch == self.task.epochs:
+            for name, value in self.task.score(predict(head, self.x), self.y).items():
+                # Errors are better when smaller, all else when larger.
+                better = min if name.endswith(ERRORS) else max
+                self.best[name] = better(value, self.best.get(name, value))
+
+    def scores(self, bench: Bench) -> Scores:
+        """After the last epoch."""
+        if not self.learns:
+            return Scores(skipped=self.skipped)
+        besides = Scores(best=self.best, skipped=self.skipped, blind=self.blind)
+        predicted = predict(bench.heads[self.task.name], self.x)
+        return score_head(self.task, predicted, self.y, bench.resampling).joined(besides)
+
+
+def score_head(task: ProbeTask, predicted: Tensor, target: Tensor, resampling: Resampling | None) -> Scores:
+    """Numbers of predictions for a whole validation set, their intervals and confusion matrices."""
+    intervals = {} if resampling is None else task.intervals(predicted, target, resampling)
+    confusions = task.confusions(predicted, target)
+    return Scores(task.score(predicted, target), intervals=intervals, confusions=confusions)
+
+
+def validation_pairs(task: ProbeTask, bench: Bench, features: Features) -> tuple[Tensor, Tensor]:
+    """Inputs and targets of every sample under each fixed draw of the bench, on the device."""
+    drawn = (features.draw(bench.seed, draw, Purpose.EVALUATION, task.views) for draw in range(bench.val_draws))
+    parts = [gather_all(task.inputs(features, slots), len(features), bench.device) for slots in drawn]
+    return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
+
+
+@dataclass
+class _Room:
+    """Bytes that are left for inputs that are kept."""
+
+    left: int
+
+
+class _Draws:
+    """Training draws of a bench's views, of which the last one is kept: several probes see the same."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._last, self._places = -1, np.empty((0, 0), np.int64)
+
+    def __call__(self, draw: int, views: int) -> np.ndarray:
+        """Places int64 [S, views]. A longer draw extends a shorter one, but for windows: ask for the longest first."""
+        features, known = self._bench.train, self._places.shape[1]
+        if draw != self._last or known < views or (features.stride and known != views):
+            self._last = draw
+            self._places = features.draw(self._bench.seed, draw, Purpose.PROBE, views)
+        return self._places[:, :views]
+
+
+def _training_inputs(task: ProbeTask, bench: Bench, room: _Room, places: _Draws) -> Callable[[int], Gather]:
+    """inputs(epoch) for `fit`. Inputs that cost a forward pass are computed once for each draw, as far as they fit.
+
+    They are kept as float16, as features of that size are, where all draws together would take more than 4 GiB.
+    """
+    features = bench.train
+    draws = min(task.draws or task.epochs, features.different_draws or task.epochs)
+    keep = task.draws is not None and draws < task.epochs
+    kept: dict[int, Gather] = {}
+
+    def inputs(epoch: int) -> Gather:
+        draw = epoch % draws
+        if draw in kept:
+            return kept[draw]
+        gather = task.inputs(features, places(draw, task.views))
+        size = _bytes_of_all(gather, len(features), bench.device) if keep else 0
+        dtype = torch.float32 if size * draws <= FULL_PRECISION_BYTES else torch.float16
+        size = size * dtype.itemsize // torch.float32.itemsize
+        if keep and size <= room.left:
+            room.left -= size
+            x, y = gather_all(gather, len(features), bench.device, dtype)
+            kept[draw] = lambda rows: (x[rows].float(), y[rows])
+            return kept[draw]
+        return gather
+
+    return inputs
+
+
+def _spare_bytes(device: torch.device) -> int:
+    """Half of the memory that is free."""
+    return (torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()) // 2
+
+
+def _bytes_of_all(gather: Gather, rows: int, device: torch.device) -> int:
+    return rows * sum(tensor.nbytes for tensor in gather(torch.zeros(1, dtype=torch.int64, device=device)))
+
+
+def gather_all(
+    gather: Gather, rows: int, device: torch.device, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    parts = [gather(part) for part in torch.arange(rows, device=device).split(1024)]
+    return torch.cat([x.to(dtype) for x, _ in parts]), torch.cat([y for _, y in parts])

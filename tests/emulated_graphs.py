@@ -1,0 +1,70 @@
+"""CUDA graphs where CUDA is emulated: kernels are recorded with the addresses that they read and write, and run again.
+
+What a capture computes is taken back, as on a card, where it computes nothing; so a graph that misses an input, or
+reads one that has been made anew since, gives wrong numbers here too. What waits must not be captured.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+if TYPE_CHECKING:
+    from emulated_cuda import Emulation
+
+
+class Graph:
+    """torch.cuda.CUDAGraph. launches: kernels of one replay by name; bytes: that they read and write."""
+
+    def __init__(self, emulation: Emulation) -> None:
+        self.emulation = emulation
+        self.kernels: list[tuple[Any, Any, Any, Any]] = []
+        self.launches: Counter[str] = Counter()
+        self.bytes = 0
+        self._before: list[tuple[Tensor, Tensor]] = []
+
+    def record(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """func's output; what it is going to overwrite is kept until the capture ends."""
+        for given, argument in zip(args, func._schema.arguments, strict=False):
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                self._before += [(x, x.clone()) for x in tree_leaves(given) if isinstance(x, Tensor)]
+        out = func(*args, **kwargs)
+        self.kernels.append((func, args, kwargs, out))
+        return out
+
+    def take_back(self) -> None:
+        for changed, before in reversed(self._before):
+            changed.copy_(before)
+        self._before.clear()
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        """As one launch; its kernels are in `launches` of the graph."""
+        self.emulation.launches["replay"] += 1
+        self.emulation.bytes += self.bytes
+        for func, args, kwargs, out in self.kernels if self.emulation.numbers else ():
+            for old, new in zip(tree_leaves(out), tree_leaves(func(*args, **kwargs)), strict=True):
+                if isinstance(old, Tensor) and old.untyped_storage().data_ptr() != new.untyped_storage().data_ptr():
+                    old.copy_(new)
+
+
+@contextmanager
+def capture(graph: Graph, **_: Any) -> Iterator[None]:
+    """torch.cuda.graph."""
+    emulation = graph.emulation
+    assert emulation.capturing is None, "a capture within a capture"
+    launches, moved = Counter(emulation.launches), emulation.bytes
+    emulation.capturing = graph
+    try:
+        yield
+    finally:
+        emulation.capturing = None
+        graph.take_back()
+        graph.launches, graph.bytes = emulation.launches - launches, emulation.bytes - moved
+        emulation.launches, emulation.bytes = launches, moved
