@@ -126,7 +126,7 @@ def main() -> None:
     if asked.probes:
         with emulated_cuda(numbers=False) as gpu:
             found = probes(gpu)
-            alone = {"alone": sum(found["alone"].values())}
+            alone = {"alone": float(sum(found["alone"].values()))}
             emit("launches: probes of Table 1", "launches/step", 1, alone, versions=versions("torch"), **found)
 
 

@@ -15,6 +15,7 @@ import argparse
 import statistics
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
@@ -48,7 +49,7 @@ def random_bank(objects: int, seed: int, device: torch.device) -> Features:
     return Features(z.to(device), n_views, angles.astype(np.float32), ROTATION_COLUMNS, labels.to(device))
 
 
-def seconds(measure: ProbeTask, bench: Bench) -> tuple[float, dict[str, float]]:
+def seconds(measure: ProbeTask, bench: Bench) -> tuple[float, Mapping[str, float]]:
     """Of the whole probe with its ten checks on the validation split; and its scores."""
     began = time.perf_counter()
     scores = fit_and_score(measure, bench).last  # numbers on the host: the device has nothing left to do

@@ -78,14 +78,14 @@ def test_heads_that_learn_together_are_those_that_learn_alone():
     def drawn(of: torch.Tensor):
         return lambda epoch: lambda rows: (x[rows] * (1 + epoch), of[rows])
 
-    kinds = [
-        (lambda: nn.Linear(5, 3), drawn(labels), cross_entropy, 6),
-        (lambda: mlp(5, 2, hidden=8), drawn(x[:, :2]), squared_error, 4),
-        (lambda: nn.Linear(5, 5), drawn(x), squared_error, 6),
+    jobs = [
+        Job(lambda: nn.Linear(5, 3), drawn(labels), cross_entropy, 6),
+        Job(lambda: mlp(5, 2, hidden=8), drawn(x[:, :2]), squared_error, 4),
+        Job(lambda: nn.Linear(5, 5), drawn(x), squared_error, 6),
     ]
-    together = fit_together([Job(*kind) for kind in kinds], 150, Fit(0, seed=3, batch_size=32), device=CPU)
-    for head, (build, inputs, loss, epochs) in zip(together, kinds, strict=True):
-        alone = fit(build, inputs, 150, loss, Fit(epochs, seed=3, batch_size=32), device=CPU)
+    together = fit_together(jobs, 150, Fit(0, seed=3, batch_size=32), device=CPU)
+    for head, job in zip(together, jobs, strict=True):
+        alone = fit(job.build, job.inputs, 150, job.loss, Fit(job.epochs, seed=3, batch_size=32), device=CPU)
         assert not head.training
         for name, value in alone.state_dict().items():
             assert torch.equal(head.state_dict()[name], value), name
