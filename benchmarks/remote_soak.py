@@ -3,6 +3,7 @@
     python benchmarks/remote_soak.py interrupts [--times 50]     Ctrl-C at random moments, the same command again
     python benchmarks/remote_soak.py memory [--epochs 22]        memory of a run, epoch by epoch
     python benchmarks/remote_soak.py resume [--times 5]          seconds from the command to the first batch
+    python benchmarks/remote_soak.py check [--times 5]           seconds a GB that a warm cache's check takes
 
 moto's server on this machine stands for S3; the command is `seqjepa train --shards s3://…` with two workers, on a
 ResNet-18 of an eighth of the width and 512 objects in 32 shards. --cache-share 0.5 is a cache of half the set.
@@ -14,6 +15,8 @@ memory      `slope_percent` is the slope of a least-squares line through the res
             run at the end of each epoch, the first two left out, over its mean, an epoch.
 resume      a run that was interrupted in the middle of an epoch goes on: `warm` where its cache is there, `cold` with
             an empty one, as on another machine. The import of torch is part of it.
+check       shards that are in the cache (and in the machine's memory) are held against their sha256 by a process that
+            begins, eight at a time.
 """
 
 from __future__ import annotations
@@ -54,6 +57,16 @@ def timed(self, *arguments):
 Learner.update = timed
 """
 """Says when the first batch is there; before the command line of ours."""
+_CHECK = """
+import sys, time
+from shards.cache import check_shards
+from shards.reader import ShardSet
+paths = ShardSet.open(sys.argv[1]).split("train").shard_paths
+began, cpu = time.monotonic(), time.process_time()
+check_shards(paths)
+size = sum(path.stat().st_size for path in paths) / 1e9
+print((time.process_time() - cpu) / size, (time.monotonic() - began) / size)
+"""
 
 
 class Lab:
@@ -226,6 +239,14 @@ def to_first_batch(lab: Lab) -> float:
     return first - began
 
 
+def check(lab: Lab, times: int) -> dict[str, Any]:
+    lab.clear()
+    how: dict[str, Any] = {"env": lab.environment, "check": True, "capture_output": True, "text": True}
+    said = [subprocess.run([sys.executable, "-c", _CHECK, lab.address], **how).stdout for _ in range(times + 1)]
+    cpu, wall = np.array([text.split() for text in said[1:]], float).T  # the first one has fetched them
+    return {"cpu_seconds_a_gb": median(cpu.tolist()), "seconds_a_gb": median(wall.tolist())}
+
+
 @contextlib.contextmanager
 def laboratory(asked: argparse.Namespace, epochs: int) -> Iterator[Lab]:
     asked.work.mkdir(parents=True, exist_ok=True)
@@ -237,15 +258,17 @@ def laboratory(asked: argparse.Namespace, epochs: int) -> Iterator[Lab]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["interrupts", "memory", "resume"])
+    parser.add_argument("what", choices=["interrupts", "memory", "resume", "check"])
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "benchmark-remote", help="folder for the data")
-    parser.add_argument("--times", type=int, help="interrupts (50), resumptions (5)")
+    parser.add_argument("--times", type=int, help="interrupts (50), resumptions (5), checks (5)")
     parser.add_argument("--epochs", type=int, help="of a run: 3 for interrupts, 22 for memory")
     parser.add_argument("--cache-share", type=float, help="of the set's size; without: all of it fits")
     asked = parser.parse_args()
     asked.work = asked.work.resolve()
     extra: dict[str, Any] = {"versions": versions("torch", "obstore", "moto"), "cache_share": asked.cache_share}
-    with laboratory(asked, asked.epochs or {"interrupts": 3, "memory": 22, "resume": 30}[asked.what]) as lab:
+    with laboratory(
+        asked, asked.epochs or {"interrupts": 3, "memory": 22, "resume": 30, "check": 1}[asked.what]
+    ) as lab:
         if asked.what == "interrupts":
             found = interrupts(lab, asked.times or 50)
             emit(
@@ -259,6 +282,9 @@ def main() -> None:
         elif asked.what == "memory":
             found = memory(lab)
             emit("remote: growth of memory", "% an epoch", found["slope_percent"], {}, **found, **extra)
+        elif asked.what == "check":
+            found = check(lab, asked.times or 5)
+            emit("remote: check of a warm cache", "s/GB of a core", found["cpu_seconds_a_gb"], {}, **found, **extra)
         else:
             found = resume(lab, asked.times or 5)
             emit("remote: first batch of a run that goes on", "s", found["cold_s"], {}, **found, **extra)

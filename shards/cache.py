@@ -1,9 +1,10 @@
-"""Sets in object stores, in a folder on this machine: whole shards, each checked when it comes, fetched once for all.
+"""Sets in object stores, in a folder on this machine: whole shards, fetched once for all, each checked when it comes,
+and before another process first reads it.
 
     <cache>/NAME-DIGEST/          one set as it was at one address: an ordinary set's folder, filled as it is asked for
         .origin.json              the address; only folders with it are ever emptied
         .in-use                   locked (shared) by every process that reads the set; its time is when that last began
-        .lock-FILE                locked by the process that is fetching FILE
+        .pins, .checked, .room-…  who reads what, and when it was last checked (cache_room.py)
 
 SEQJEPA_CACHE is the folder, SEQJEPA_CACHE_SIZE its size ("200GB"); cache_room.py says what goes when it is full.
 fetch() brings whole splits; fetch_ahead.py one shard after the other.
@@ -13,14 +14,17 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import itertools
 import json
 import logging
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -32,16 +36,19 @@ from shards.cache_room import (
     SIZE,
     Claim,
     Pins,
+    alone_at,
     cache_folder,
     is_cached,
+    last_check,
     make_room,
+    note_check,
     numbered,
     origin,
     parse_size,
 )
 from shards.errors import DamageError, FailureError, UsageError
 from shards.files import sha256_of_bytes, sha256_of_file, write_atomic
-from shards.layout import Layout
+from shards.layout import MAX_SHARDS, Layout
 from shards.metadata import MAX_JSON, info_from_bytes, read_info
 from shards.schema import DatasetInfo, ShardEntry, features_of
 from shards.store import INFO, Store, as_address, open_store
@@ -52,17 +59,24 @@ log = logging.getLogger(__name__)
 
 MAX_README = 16 << 20
 STREAMS = 8
-"""Files that are fetched at the same time."""
+"""Files that are fetched, or checked, at the same time."""
+BEGAN = time.time()
+"""When this process did, nearly."""
 
 
 @dataclass(frozen=True)
 class _File:
-    """size: in bytes; 0 where dataset.json does not say."""
+    """number: of a shard; MAX_SHARDS and more: of another file. size: in bytes; 0 where dataset.json does not say."""
 
     name: str
     path: Path
     sha256: str
+    number: int
     size: int = 0
+
+    @property
+    def is_shard(self) -> bool:
+        return self.number < MAX_SHARDS
 
 
 def local_folder(place: str | Path) -> Path:
@@ -87,11 +101,13 @@ def _mirror(address: str) -> Path:
     return root
 
 
-def fetch(root: Path, info: DatasetInfo, splits: Iterable[str] | None = None, tars: bool = True) -> None:
+def fetch(
+    root: Path, info: DatasetInfo, splits: Iterable[str] | None = None, tars: bool = True, check: bool = True
+) -> None:
     """The files of these splits, or of all, into a set's folder in the cache; of any other folder, nothing. They stay
     for as long as this process lives.
 
-    tars: False for indexes alone.
+    tars: False for indexes alone. check: False where shards that are there are checked one by one (check_shard).
 
     UsageError: the cache is too small. DiskFullError: the disk is. DamageError: what came is not what dataset.json
     says, twice. FailureError: the store is down.
@@ -102,14 +118,15 @@ def fetch(root: Path, info: DatasetInfo, splits: Iterable[str] | None = None, ta
     names = tuple(info.splits) if splits is None else tuple(splits)
     if tars:
         _keep(root, info, names)
-    files = list(_files(Layout(root), info, names))
-    wanted = [file for file in files if not _is_there(file) and (tars or file.path.suffix != ".tar")]
+    good = partial(_is_known, root) if check else _is_there
+    wanted = [file for file in _files(Layout(root), info, names) if (tars or not file.is_shard) and not good(file)]
     if not wanted:
         return
     store, total = open_store(origin(root)), sum(file.size for file in wanted)
-    coming = {f.path: numbered(info)[f.path.stem] for f in wanted if f.path.suffix == ".tar" and not _has_size(f)}
+    known = numbered(info)
+    coming = [known[file.path.stem][1] for file in wanted if file.is_shard and not _has_size(file)]
     if pins := Pins(root) if coming else None:
-        make_room(pins, info, [entry for _, entry in coming.values()])
+        make_room(pins, info, coming)
     with (
         tqdm(total=total, unit="B", unit_scale=True, desc=f"fetch {info.name}", disable=None, leave=False) as bar,
         _stopped_with_us() as pool,
@@ -132,22 +149,43 @@ def _stopped_with_us() -> Iterator[ThreadPoolExecutor]:
 
 
 def fetch_split(shard_paths: Sequence[Path], split: str) -> None:
-    """fetch() for the shards of a split that was opened without them."""
+    """fetch() for the shards of a split, before they are mapped or handed on."""
     if shard_paths and is_cached(shard_paths[0].parent):
         fetch(shard_paths[0].parent, read_info(shard_paths[0].parent), [split])
 
 
 def fetch_shard(
     root: Path,
+    number: int,
     entry: ShardEntry,
     store: Callable[[], Store],
-    before: Callable[[], object],
-    on_bytes: Callable[[int], object],
+    before: Callable[[], object] = lambda: None,
+    on_bytes: Callable[[int], object] = lambda count: None,
 ) -> None:
-    """One shard, unless it is there. before: called where it is not. Errors as fetch()."""
-    file = _File(f"{entry.name}.tar", Layout(root).shard(entry.name), entry.sha256, entry.bytes)
-    if not _is_there(file):
+    """One shard, unless it is there and known to be sound. number: as numbered() has it. before: called where it is
+    fetched. Errors as fetch()."""
+    file = _File(f"{entry.name}.tar", Layout(root).shard(entry.name), entry.sha256, number, entry.bytes)
+    if not _is_known(root, file):
         _fetch_file(store, root, file, on_bytes, before)
+
+
+def check_shard(path: Path) -> None:
+    """A shard of the cache that is there, before it is read: what this machine's disk has lost is fetched again."""
+    root = path.parent
+    fetch_shard(root, *_entries(root)[path.stem], lambda: open_store(origin(root)))
+
+
+def check_shards(paths: Sequence[Path]) -> None:
+    """check_shard() of several at once, before they are mapped. Nothing for shards of any other folder."""
+    if paths and is_cached(paths[0].parent):
+        with _stopped_with_us() as pool:
+            for done in [pool.submit(check_shard, path) for path in paths]:
+                done.result()
+
+
+@functools.lru_cache(maxsize=8)
+def _entries(root: Path) -> dict[str, tuple[int, ShardEntry]]:
+    return numbered(read_info(root))
 
 
 def _begin(root: Path, store: Store, data: bytes, info: DatasetInfo) -> None:
@@ -158,19 +196,24 @@ def _begin(root: Path, store: Store, data: bytes, info: DatasetInfo) -> None:
             "%s/README.md was edited since the set was written; its shards are read all the same", store.address
         )
     (root / "_meta").mkdir(parents=True, exist_ok=True)
-    with _locked(root / ".lock-begin"):
+    with alone_at(root, MAX_SHARDS):
         write_atomic(root / "README.md", readme)
         write_atomic(Layout(root).info, data)
         write_atomic(root / ORIGIN, (json.dumps({"kind": "seqjepa-cache", "address": store.address}) + "\n").encode())
 
 
 def _files(layout: Layout, info: DatasetInfo, splits: Iterable[str]) -> Iterator[_File]:
+    known, others = numbered(info), itertools.count(MAX_SHARDS + 1)
     if features := features_of(info.spec):
-        yield _File(layout.encoder.relative_to(layout.root).as_posix(), layout.encoder, features.file_sha256)
-    for split in (info.splits[name] for name in splits):
-        yield _File(split.index, layout.root / split.index, split.index_sha256)
+        name = layout.encoder.relative_to(layout.root).as_posix()
+        yield _File(name, layout.encoder, features.file_sha256, next(others))
+    place = {name: next(others) for name in info.splits}
+    for name in splits:
+        split = info.splits[name]
+        yield _File(split.index, layout.root / split.index, split.index_sha256, place[name])
         for entry in split.shards:
-            yield _File(f"{entry.name}.tar", layout.shard(entry.name), entry.sha256, entry.bytes)
+            path = layout.shard(entry.name)
+            yield _File(f"{entry.name}.tar", path, entry.sha256, known[entry.name][0], entry.bytes)
 
 
 def _has_size(file: _File) -> bool:
@@ -182,13 +225,31 @@ def _is_there(file: _File) -> bool:
     return _has_size(file) and file.path.stat().st_mtime == _mark(file)
 
 
-def _is_sound(file: _File) -> bool:
-    """The same, by reading it: of files that were changed, or come from an earlier version."""
-    if not _has_size(file) or sha256_of_file(file.path) != file.sha256:
+def _is_known(root: Path, file: _File) -> bool:
+    """Whether it is there, and was checked since this process began, by it or by another, as ranks of a run. Files that
+    are no shards are held against their checksum whenever they are read."""
+    return _is_there(file) and (not file.is_shard or BEGAN <= last_check(root, file.number) <= time.time())
+
+
+def _is_sound(root: Path, file: _File, on_bytes: Callable[[int], object]) -> bool:
+    """The same, by reading it."""
+    if not _has_size(file):
         return False
+    if sha256_of_file(file.path, on_bytes) != file.sha256:
+        if _is_there(file):
+            log.warning(
+                "%s has other bytes than when it was fetched: a disk that forgets; fetching it again", file.path
+            )
+        return False
+    _note_sound(root, file)
+    return True
+
+
+def _note_sound(root: Path, file: _File) -> None:
     with suppress(PermissionError):  # another user's: it is read again the next time
         os.utime(file.path, (_mark(file), _mark(file)))
-    return True
+        if file.is_shard:
+            note_check(root, file.number)
 
 
 def _mark(file: _File) -> int:
@@ -203,25 +264,19 @@ def _fetch_file(
     on_bytes: Callable[[int], object],
     before: Callable[[], object] = lambda: None,
 ) -> None:
-    """One process fetches it, others wait. What is damaged on the way is fetched again, once."""
-    with _locked(root / f".lock-{file.path.name}"):
-        if _is_there(file) or _is_sound(file):
+    """One process fetches or checks it, others wait. What is damaged on the way is fetched again, once."""
+    with alone_at(root, file.number):
+        if _is_known(root, file):
             on_bytes(file.size)
+            return
+        if _is_sound(root, file, on_bytes):
             return
         before()
         try:
             store().fetch(file.name, file.path, file.sha256, on_bytes)
         except DamageError:
             store().fetch(file.name, file.path, file.sha256, lambda count: None)
-        os.utime(file.path, (_mark(file), _mark(file)))
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Wait for the lock; the kernel frees it when its owner dies."""
-    with path.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        _note_sound(root, file)
 
 
 _held: dict[Path, int] = {}

@@ -4,6 +4,8 @@
                         .pins      byte n, locked (shared) by those who read shard n: its file stays
                                    byte LATER + n, by those who will: it stays where others only fetch ahead as well
                                    byte UNDER_WAY + n, by those for whom shard n is being fetched: its room is taken
+                                   byte AT_FILE + n, locked by the one who fetches or checks the file of shard n
+                        .checked   when shard n was last held against its checksum, 8 bytes each
                         .room-ID   locked (shared) by a reader; the most bytes that it has there at a time
 
 Claims are made and files removed by one process at a time, which holds a lock on the cache's folder. The kernel frees
@@ -19,6 +21,7 @@ import os
 import re
 import shutil
 import struct
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -31,10 +34,11 @@ from shards.metadata import read_info
 from shards.schema import DatasetInfo, ShardEntry
 
 FOLDER, SIZE = "SEQJEPA_CACHE", "SEQJEPA_CACHE_SIZE"
-ORIGIN, IN_USE, PINS, CLAIM = ".origin.json", ".in-use", ".pins", ".room-"
-LATER, UNDER_WAY = 1 << 32, 1 << 33
+ORIGIN, IN_USE, PINS, CHECKED, CLAIM = ".origin.json", ".in-use", ".pins", ".checked", ".room-"
+LATER, UNDER_WAY, AT_FILE = 1 << 32, 1 << 33, 1 << 34
 _FLOCK = "hhqqi4x"
 """struct flock of Linux: type, whence, start, length, pid."""
+_TIME = struct.Struct("<d")
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
@@ -109,6 +113,37 @@ class Pins:
 
     def end(self, number: int) -> None:
         self.unpin(UNDER_WAY + number)
+
+
+@contextmanager
+def alone_at(root: Path, file: int) -> Iterator[None]:
+    """Waits until nobody else, in this process or another, is at the file of this number: a shard's, or a number of
+    MAX_SHARDS or more for another file. The kernel frees it when its owner dies."""
+    fd = _open(root / PINS)
+    try:
+        _lock_bytes(fd, fcntl.F_WRLCK, AT_FILE + file, 1, wait=True)
+        yield
+    finally:
+        os.close(fd)
+
+
+def last_check(root: Path, number: int) -> float:
+    """When the shard of this number was last held against its checksum, in seconds since 1970; 0: never."""
+    try:
+        with (root / CHECKED).open("rb") as file:
+            file.seek(number * _TIME.size)
+            return _TIME.unpack(found)[0] if len(found := file.read(_TIME.size)) == _TIME.size else 0.0
+    except FileNotFoundError:
+        return 0.0
+
+
+def note_check(root: Path, number: int) -> None:
+    """That it has just been."""
+    fd = _open(root / CHECKED)
+    try:
+        os.pwrite(fd, _TIME.pack(time.time()), number * _TIME.size)
+    finally:
+        os.close(fd)
 
 
 @dataclass(eq=False)
@@ -316,7 +351,7 @@ def _remove(folder: Path) -> bool:
             return False
         (folder / ORIGIN).unlink()  # from now on it is no set of the cache
         ours = (path for kind in ("*.tar", ".tmp-*", ".lock-*", f"{CLAIM}*") for path in folder.glob(kind))
-        for path in [*ours, folder / PINS, folder / "README.md"]:
+        for path in [*ours, folder / PINS, folder / CHECKED, folder / "README.md"]:
             path.unlink(missing_ok=True)
         for path in (folder / "_meta").iterdir():
             path.unlink()

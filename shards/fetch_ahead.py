@@ -229,7 +229,7 @@ class FetchAhead:
             pins.pin(number)
         try:
             room = partial(self._make_room, pins, shard, now)
-            fetch_shard(self.root, self._entries[shard], self._open, room, self._stop)
+            fetch_shard(self.root, number, self._entries[shard], self._open, room, self._stop)
         finally:
             pins.end(number)
 

@@ -12,7 +12,7 @@ import os
 import threading
 from pathlib import Path
 
-from shards.cache import fetch, hold, is_whole
+from shards.cache import check_shard, fetch, hold, is_whole
 from shards.cache_room import in_gb, is_cached, unclaimed
 from shards.fetch_ahead import FetchAhead, Visit
 from shards.metadata import read_info
@@ -25,13 +25,15 @@ BEHIND, AHEAD = 4, 4
 
 
 def fetch_or_stream(root: Path, info: DatasetInfo, split: str) -> None:
-    """All shards of a split, where there is room; else each when it is read. Errors as cache.fetch()."""
+    """All shards of a split, where there is room, each checked when it is read; else each fetched when it is read.
+
+    Errors as cache.fetch()."""
     if not is_cached(root):
         return
     hold(root)
     free, needed = unclaimed(root, split), info.splits[split].bytes
     if needed <= free or is_whole(root, info, split):
-        fetch(root, info, [split])
+        fetch(root, info, [split], check=False)
         return
     fetch(root, info, [split], tars=False)
     if (root, split) not in _streamed:
@@ -50,15 +52,23 @@ def comes_and_goes(path: Path) -> bool:
 def bring(path: Path) -> None:
     """The shard is there now; mostly for as long as those around it are read, but whoever finds it gone when opening it
     asks again. Errors as cache.fetch()."""
+    if path in _known and path.exists():
+        return
     if comes_and_goes(path) or (not path.exists() and is_cached(path.parent)):
         with _one_at_a_time:
             reader = _reader(os.getpid(), path.parent, path.name.rpartition("-")[0])
         reader.bring(int(path.stem.rpartition("-")[2]))
+        return
+    if is_cached(path.parent):
+        check_shard(path)
+    _known.add(path)
 
 
 _one_at_a_time = threading.Lock()
 os.register_at_fork(after_in_child=lambda: globals().update(_one_at_a_time=threading.Lock()))
 _streamed: set[tuple[Path, str]] = set()
+_known: set[Path] = set()
+"""Shards that are there for as long as this process lives, and are checked if they are the cache's."""
 
 
 class _Reader:

@@ -29,6 +29,7 @@ from seqjepa.data.images import ImageBatch
 from seqjepa.data.sequence import VECTORS, normalise
 from seqjepa.data.views import ImageViews
 from seqjepa.devices import to_device
+from shards.cache import check_shards
 from shards.on_demand import comes_and_goes
 from shards.reader import ImageIndex, SplitIndex
 from shards.schema import ActionSpec
@@ -368,8 +369,9 @@ def stored_views(index: SplitIndex, batch_size: int, threads: int, part: slice |
     """
     samples, views = np.nonzero(np.arange(index.offsets.shape[1]) < index.n_views[:, None])
     samples, views = samples[part or slice(None)], views[part or slice(None)]
+    if stay := not any(map(comes_and_goes, index.shard_paths)):
+        check_shards([index.shard_paths[number] for number in np.unique(index.shard[samples])])
     with ExitStack() as stack, ThreadPoolExecutor(threads) as pool:
-        stay = not any(map(comes_and_goes, index.shard_paths))
         files = [stack.enter_context(_map_file(path)) for path in index.shard_paths] if stay else []
 
         def submit(start: int) -> tuple[Batch, list[Future[None]]]:

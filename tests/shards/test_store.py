@@ -20,9 +20,10 @@ from shard_sets import WEIGHTS, build
 from typer.testing import CliRunner
 
 import cli
-from shards import cache, store
-from shards.cache import fetch, local_folder, parse_size
+from shards import cache, on_demand, store
+from shards.cache import check_shards, fetch, fetch_split, local_folder, parse_size
 from shards.errors import DamageError, FailureError, FormatError, UsageError
+from shards.files import sha256_of_file
 from shards.reader import ShardSet
 from shards.sample import ViewSample, encode_raw
 from shards.schema import ParamField, ViewSpec
@@ -109,11 +110,7 @@ def test_verify_reads_every_byte_of_a_set_in_a_store(folder, cached):
         assert checked.exit_code == 0, checked.output
         assert len(tars(server.asked)) == SHARDS + 1
         found = next(cached.glob("*/train-000002.tar"))
-        data = bytearray(found.read_bytes())
-        data[1000] ^= 1
-        before = found.stat().st_mtime
-        found.write_bytes(data)
-        os.utime(found, (before, before))  # a disk that forgets changes no times
+        flip(found)
         checked = CliRunner().invoke(cli.seqjepa_data_app, ["verify", server.url])
         assert checked.exit_code == 1
         assert "train-000002.tar: sha256 differs" in checked.output
@@ -177,6 +174,85 @@ def test_a_file_of_the_cache_that_was_changed_is_fetched_again(folder, cached):
         os.utime(touched)
         same_views(server.url, folder)
         assert {name: count for name, count in tars(server.asked).items() if count > 1} == {"train-000002.tar": 2}
+
+
+def flip(path: Path) -> None:
+    """As a disk that forgets: no time changes."""
+    data, before = bytearray(path.read_bytes()), path.stat().st_mtime
+    data[1000] ^= 1
+    path.write_bytes(data)
+    os.utime(path, (before, before))
+
+
+@pytest.fixture
+def another_process(monkeypatch):
+    """From its call on, this process is as one that has just begun."""
+
+    def begin() -> None:
+        monkeypatch.setattr(cache, "BEGAN", time.time())
+        monkeypatch.setattr(on_demand, "_known", set())
+
+    return begin
+
+
+def test_what_the_disk_has_lost_is_found_before_it_is_read_and_fetched_again(folder, cached, another_process, caplog):
+    with serving(folder) as server:
+        same_views(server.url, folder)
+        flip(next(cached.glob("*/train-000002.tar")))
+        another_process()
+        same_views(server.url, folder)
+        assert {name: count for name, count in tars(server.asked).items() if count > 1} == {"train-000002.tar": 2}
+        assert "train-000002.tar has other bytes than when it was fetched" in caplog.text
+
+
+def test_what_the_disk_has_lost_is_found_by_readers_of_whole_splits(folder, cached, another_process):
+    with serving(folder) as server:
+        same_views(server.url, folder)
+        flip(next(cached.glob("*/train-000003.tar")))
+        another_process()
+        root = local_folder(server.url)
+        paths = ShardSet.open(root).split("train").shard_paths
+        check_shards(paths)
+        assert tars(server.asked)["train-000003.tar"] == 2
+        flip(next(cached.glob("*/train-000004.tar")))
+        another_process()
+        fetch_split(paths, "train")
+        assert tars(server.asked)["train-000004.tar"] == 2
+        same_views(root, folder)
+
+
+def test_shards_are_checked_once_in_a_process_and_by_one_of_those_that_began_before(
+    folder, cached, another_process, monkeypatch
+):
+    hashed = []
+    monkeypatch.setattr(cache, "sha256_of_file", lambda path, *rest: hashed.append(path.name) or sha256_of_file(path))
+    with serving(folder) as server:
+        for _ in range(2):
+            same_views(server.url, folder)
+        assert not hashed  # when they came
+        another_process()
+        for _ in range(2):
+            same_views(server.url, folder)
+            monkeypatch.setattr(on_demand, "_known", set())  # another one, which began at the same time
+        assert sorted(hashed) == [f"train-{number:06d}.tar" for number in range(SHARDS)]
+        assert set(tars(server.asked).values()) == {1}
+
+
+def test_a_process_that_begins_later_finds_what_the_disk_has_lost(folder, cached):
+    code = """
+import sys
+from shards.reader import ShardSet
+index = ShardSet.open(sys.argv[1]).split("train")
+print(sum(int(index.read_view(sample, view).sum()) for sample in range(len(index)) for view in range(2)))
+"""
+    with serving(folder) as server:
+        command = [sys.executable, "-c", code, server.url]
+        first = subprocess.run(command, capture_output=True, text=True, check=True)
+        flip(next(cached.glob("*/train-000001.tar")))
+        second = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert second.stdout == first.stdout
+        assert tars(server.asked)["train-000001.tar"] == 2
+        assert not list(cached.glob("*/.lock*"))
 
 
 @pytest.mark.parametrize(
