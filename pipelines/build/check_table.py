@@ -15,9 +15,8 @@ import numpy as np
 
 from pipelines.archives import printable, read_content
 from pipelines.build.transform import view_size
-from pipelines.sources.chunks import choose_views_per_sample, padding_share
 from pipelines.sources.declared_actions import unused
-from pipelines.sources.table import ViewTable, class_names
+from pipelines.sources.table import ViewTable, choose_views_per_sample, class_names, padding_share
 from shards.describe import column_lines
 
 ANGLE = re.compile(r"(^|[_.])(yaw|pitch|roll|rot\w*|angle|azimuth|elevation|heading|theta|phi)([_.]|$)", re.IGNORECASE)

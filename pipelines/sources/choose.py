@@ -40,6 +40,13 @@ def validation_share(names: Sequence[str], classes: Sequence[Hashable], fraction
     return chosen
 
 
+def train_or_val(names: Sequence[str], classes: Sequence[Hashable], fraction: float | None) -> list[str]:
+    """Split of each item: "val" for `fraction` of each class (validation_share), else "train". None: all "train"."""
+    if fraction is None:
+        return ["train"] * len(names)
+    return ["val" if chosen else "train" for chosen in validation_share(names, classes, fraction)]
+
+
 def _counts(sizes: Sequence[int], fraction: float) -> list[int]:
     """How many of each group; the groups' order decides among equal remainders."""
     exact = Fraction(str(float(fraction)))  # 0.2 as it was written: 0.2 · 15 is 3, not a little more

@@ -54,11 +54,18 @@ class Declared:
         return {name for columns in named if isinstance(columns, list) for name in columns if isinstance(name, str)}
 
 
-def read_declared(file: Path | None, preset: str | None, units: Sequence[str], mistakes: Mistakes) -> Declared:
-    """file: an actions.toml; preset: a name instead; units: "yaw=deg", which go before those of the file.
+def read_declared(
+    file: Path | None, preset: str | None, units: Sequence[str], mistakes: Mistakes, folder: Path | None = None
+) -> Declared:
+    """file: an actions.toml, by default that of `folder`, if there is one; preset: a name instead; units: "yaw=deg",
+    which go before those of the file.
 
-    UsageError: an unknown preset, a unit that is not NAME=UNIT. FormatError: the file is not TOML.
+    UsageError: no such file, an unknown preset, a unit that is not NAME=UNIT. FormatError: the file is not TOML.
     """
+    if file and not file.is_file():
+        raise UsageError(f"--actions {file}: there is no such file")
+    if not file and folder and (folder / FILE).is_file():
+        file = folder / FILE
     found = _read_file(file, mistakes) if file else Declared()
     if preset is not None:
         found = Declared(_preset(preset), found.units, f"--action {preset}")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,48 +17,7 @@ from pipelines.sources import ImageRecord, ImageSource
 from pipelines.sources.content import short_digest
 from pipelines.sources.decode import decode_image
 from pipelines.sources.files import TEXTS, FileEntry, FileList, FileReader, content_of, list_files, stamp_of_files
-from shards.errors import FormatError
-
-KEY_LENGTH = 80
-DIGEST_LENGTH = 12
-
-
-def unique_keys(places: Sequence[str]) -> list[str]:
-    """One sample key for each place, a path with "/" and a suffix: "n01/images/7.JPEG" → "n01_images_7".
-
-    Folders and name joined by "_", without the suffix. What a key cannot hold is spelled "-" and told apart by a hash
-    of the place; so are places that would share a key ("a/b_c.jpg" and "a_b/c.png"). FormatError: two share one still.
-    """
-    plain = [_plain_key(place) for place in places]
-    counts = Counter(plain)
-    keys = [key if counts[key] == 1 else _marked_key(key, place) for key, place in zip(plain, places, strict=True)]
-    first: dict[str, str] = {}
-    for key, place in zip(keys, places, strict=True):
-        if first.setdefault(key, place) is not place:
-            raise FormatError(f"{first[key]} and {place} would both have the key {key!r}; rename one of them")
-    return keys
-
-
-def file_keys(paths: Sequence[str]) -> list[str]:
-    """Keys from file names ("val/n01/x_1.JPEG" → "x_1") if all names differ, else from the whole paths ("n01_x_1").
-
-    `paths` lie below one split. ImageNet's names differ, those of ImageNet-Sketch and ImageNet-R begin anew in every
-    class. FormatError as for unique_keys.
-    """
-    names = [path.rpartition("/")[2] for path in paths]
-    return unique_keys(names if len(set(names)) == len(names) else paths)
-
-
-def _plain_key(place: str) -> str:
-    stem = re.sub(r"\.[^./]*$", "", place)
-    if re.fullmatch(r"[A-Za-z0-9_/-]+", stem) and len(stem) <= KEY_LENGTH:
-        return stem.replace("/", "_")
-    return _marked_key(re.sub(r"[^A-Za-z0-9_-]", "-", stem.replace("/", "_")), place)
-
-
-def _marked_key(key: str, place: str) -> str:
-    digest = hashlib.sha256(place.encode()).hexdigest()[:DIGEST_LENGTH]
-    return f"{key[: KEY_LENGTH - DIGEST_LENGTH - 1]}-{digest}"
+from pipelines.sources.keys import unique_keys
 
 
 @dataclass(frozen=True)

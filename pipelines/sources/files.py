@@ -54,6 +54,11 @@ class FileEntry:
     length: int = 0
 
 
+def stored_size(length: int) -> int:
+    """Bytes in an archive of a FileEntry's `length`."""
+    return length if length >= 0 else -1 - length
+
+
 def on_disk(name: str) -> str:
     """As this locale spells a path whose bytes on the disk are `name` in UTF-8."""
     return os.fsdecode(name.encode("utf-8", "surrogateescape"))
@@ -76,8 +81,7 @@ class FileReader:
             raise ValueError(MISSING[-1 - offset])
         if self.path.is_dir():
             return read_content(self.path / on_disk(f"{self.root}{name}"))
-        size = length if length >= 0 else -1 - length
-        if not 0 < size <= LARGEST_FILE:
+        if not 0 < stored_size(length) <= LARGEST_FILE:
             return read_content(b"")  # which says so
         if self.zipped:
             return read_content(unpack(self.path, offset, length, LARGEST_FILE))
@@ -234,7 +238,7 @@ def content_of(reader: FileReader, entries: Sequence[FileEntry]) -> str:
     if reader.path.is_dir():
         sizes: Iterable[int] = (size for size, _, _ in file_stats(_paths(reader, entries)))
     else:
-        sizes = (entry.length if entry.length >= 0 else -1 - entry.length for entry in entries)
+        sizes = (stored_size(entry.length) for entry in entries)
 
     def read(position: int, name: str) -> bytes:
         entry = entries[position]

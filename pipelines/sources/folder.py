@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipelines.archives import printable
-from pipelines.sources.choose import RULE, check_fraction, validation_share
+from pipelines.sources.choose import RULE, check_fraction, train_or_val
 from pipelines.sources.file_source import Arrangement, FileSource
 from pipelines.sources.files import NOTES, FileList
 from pipelines.sources.split_folders import (
@@ -74,12 +74,10 @@ class FolderSource(FileSource):
         return Arrangement(splits, labels, [str(below) for below in inner])
 
     def _splits(self, names: Sequence[PurePosixPath], labels: Sequence[str | None]) -> list[str | None]:
-        if self.val_fraction is None:
-            return ["train"] * len(names)
-        chosen = validation_share([str(name) for name in names], labels, self.val_fraction)
-        if not any(chosen):
+        splits = train_or_val([str(name) for name in names], labels, self.val_fraction)
+        if self.val_fraction is not None and "val" not in splits:
             log.warning("no image is validation: of a class with a single image it is for training")
-        return ["val" if validation else "train" for validation in chosen]
+        return [*splits]
 
 
 def _class(name: PurePosixPath) -> str | None:

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.archives.tar import TarStream
-from pipelines.sources.file_source import Arrangement, FileSource, file_keys
+from pipelines.sources.file_source import Arrangement, FileSource
 from pipelines.sources.files import FileEntry, FileList, list_files
+from pipelines.sources.keys import file_keys
 from pipelines.sources.split_folders import check_classes, refuse_twofold, say_barren, split_of
 from shards.errors import FormatError
 

@@ -17,9 +17,9 @@ from tqdm import tqdm
 from pipelines.archives import Content, read_content
 from pipelines.sources.content import THREADS
 from pipelines.sources.decode import decode_image
-from pipelines.sources.mistakes import SHOWN, Mistakes
+from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.table import FilePictures, Pictures, PlacedFile, ViewTable
-from pipelines.sources.webdataset.pictures import TarPictures
+from pipelines.sources.webdataset.sequences import TarPictures
 from shards.environment import pass_environment_on
 
 TAIL = 2048  # bytes
@@ -37,7 +37,7 @@ def refuse_leaks(table: ViewTable, mistakes: Mistakes, notes: list[str], *, allo
     pictures = table.pictures
     files = _file_digests(pictures, len(of_split))
     same_file = _shared(files, of_split)
-    _tell(table, same_file, "the same file", mistakes)
+    mistakes.add_each(same_file, lambda pair: f"{_words(table, *pair)}: the same file in two splits", "the same file")
     if not isinstance(pictures, FilePictures | TarPictures):
         return
     tails = _digests(pictures, np.arange(len(files)), _tail, "comparing splits")
@@ -52,13 +52,10 @@ def refuse_leaks(table: ViewTable, mistakes: Mistakes, notes: list[str], *, allo
     if allow_repeats and pairs:
         notes.append(f"{len(pairs)} images have the same pixels as one of another split: {_words(table, *pairs[0])}")
     else:
-        _tell(table, pairs, "the same pixels", mistakes, "; --allow-repeats if they may be")
-
-
-def _tell(table: ViewTable, pairs: list[tuple[int, int]], what: str, mistakes: Mistakes, advice: str = "") -> None:
-    for pair in pairs[:SHOWN]:
-        mistakes.add(f"{_words(table, *pair)}: {what} in two splits{advice}", what)
-    mistakes.count_more(max(len(pairs) - SHOWN, 0))
+        advice = "--allow-repeats if they may be"
+        mistakes.add_each(
+            pairs, lambda pair: f"{_words(table, *pair)}: the same pixels in two splits; {advice}", "the same pixels"
+        )
 
 
 def _words(table: ViewTable, a: int, b: int) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import chain, zip_longest
+from typing import TypeVar
 
 from shards.errors import FormatError
 
 SHOWN = 20
+T = TypeVar("T")
 
 
 class Mistakes:
@@ -23,9 +26,11 @@ class Mistakes:
         if len(told) < SHOWN:
             told.append(line)
 
-    def count_more(self, more: int) -> None:
-        """So many of a kind of which SHOWN were added."""
-        self.count += more
+    def add_each(self, items: Sequence[T], line: Callable[[T], str], kind: str) -> None:
+        """A mistake for each item; lines are made of the first SHOWN alone."""
+        for item in items[:SHOWN]:
+            self.add(line(item), kind)
+        self.count += max(len(items) - SHOWN, 0)
 
     @property
     def first(self) -> list[str]:

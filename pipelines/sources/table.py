@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import heapq
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,15 +21,16 @@ import numpy as np
 
 from pipelines.archives import Content
 from pipelines.sources import Frames, ViewsContent, ViewSource, ViewsRecord
-from pipelines.sources.chunks import choose_views_per_sample, chunk_bounds, padding_share
 from pipelines.sources.content import content_sha256, file_stats, name_rank, stamp_of
-from pipelines.sources.files import FileReader, on_disk
+from pipelines.sources.files import FileReader, on_disk, stored_size
+from pipelines.sources.keys import sequence_keys
 from shards.errors import FormatError, UsageError
 from shards.schema import MAX_PARAMS, MAX_VIEWS, ActionSpec, ParamField
 
 SAMPLE_FRAMES = 256
-KEY_LENGTH = 80
-DIGEST_LENGTH = 12
+FEWEST, MOST = 8, 64  # views of a sample, where sequences are cut into several
+SIMILAR = 0.25  # padding up to which one sample a sequence is plainer than several
+OVERHEAD = 1  # what a sample's other members take, in frames
 
 
 class Pictures(Protocol):
@@ -131,7 +131,7 @@ class TableSource(ViewSource):
     path              the source, for messages; its name is that of the set
     name              of the command: "manifest"
     options           of the command line, as Source.options
-    views_per_sample  frames of a sample, N: a longer sequence takes several. None: chosen by chunks.py
+    views_per_sample  frames of a sample, N: a longer sequence takes several. None: chosen
     """
 
     mixed_sizes = True
@@ -234,23 +234,38 @@ def _numbers(steps: np.ndarray, shared: dict[tuple[int, ...], tuple[int, ...]]) 
     return shared.setdefault(numbers, numbers)
 
 
-def sequence_keys(names: Sequence[str]) -> list[str]:
-    """A sample key for each of different names, with room for the number of a chunk: "scene a/1" → "scene-a-1-…".
+def choose_views_per_sample(lengths: np.ndarray) -> int:
+    """N for sequences of `lengths` [Q] frames.
 
-    What a key cannot hold is spelled "-" and told apart by a hash of the name; so are names that would share a key.
+    The longest, if that is at most 64 and pads little. Otherwise what stores least of 8 … 64; of equals the largest.
     """
-    longest = KEY_LENGTH - 12
-    plain = [re.sub(r"[^A-Za-z0-9_-]", "-", name)[:longest] for name in names]
-    counts = Counter(plain)
-    return [
-        key if key and key == name and counts[key] == 1 else _marked(key, name, longest)
-        for key, name in zip(plain, names, strict=True)
-    ]
+    longest = int(lengths.max())
+    if longest <= MOST and padding_share(lengths, longest) <= SIMILAR:
+        return longest
+    return min(range(FEWEST, MOST + 1), key=lambda n: (_samples(lengths, n) * (n + OVERHEAD), -n))
 
 
-def _marked(key: str, name: str, longest: int) -> str:
-    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:DIGEST_LENGTH]
-    return f"{key[: longest - DIGEST_LENGTH - 1]}-{digest}"
+def padding_share(lengths: np.ndarray, views: int) -> float:
+    """The share of stored frames that are repetitions, where a sample has `views` slots."""
+    return 1 - int(lengths.sum()) / (_samples(lengths, views) * views)
+
+
+def _samples(lengths: np.ndarray, views: int) -> int:
+    return int((-(-lengths // views)).sum())
+
+
+def chunk_bounds(bounds: np.ndarray, views: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """First row, row behind the last, and number in its sequence of every sample, int64 [S] each.
+
+    bounds: int64 [Q + 1], first row of each sequence, and R. views: at most so many rows a sample; 0: a whole sequence.
+    """
+    lengths = np.diff(bounds)
+    views = views or int(lengths.max())
+    samples = -(-lengths // views)
+    firsts = np.cumsum(samples) - samples
+    chunk = np.arange(samples.sum()) - np.repeat(firsts, samples)
+    starts = np.repeat(bounds[:-1], samples) + chunk * views
+    return starts, np.minimum(starts + views, np.repeat(bounds[1:], samples)), chunk
 
 
 @dataclass(frozen=True)
@@ -309,7 +324,7 @@ class FilePictures:
         if self.reader.path.is_dir():
             sizes: Iterator[int] = (size for size, _, _ in file_stats(map(self._path, range(len(self.names)))))
         else:
-            sizes = (length if length >= 0 else -1 - length for length in map(int, self.lengths))
+            sizes = map(stored_size, map(int, self.lengths))
         files = zip(map(str, self.names), sizes, strict=True)
         return {"content_sha256": content_sha256(files, lambda row, _: self._placed(row).read())}
 

@@ -13,9 +13,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pipelines.archives import LeftOut
-from pipelines.sources.file_source import Arrangement, FileSource, file_keys
+from pipelines.sources.file_source import Arrangement, FileSource
 from pipelines.sources.files import FileEntry, FileList, content_of
 from pipelines.sources.imagenet import WNID
+from pipelines.sources.keys import file_keys
 from pipelines.sources.split_folders import refuse_twofold, split_of
 from shards.errors import FormatError
 

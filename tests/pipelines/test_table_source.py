@@ -15,9 +15,16 @@ from small_images import encoded, picture
 
 from pipelines.build.views import shard_views
 from pipelines.sources import ViewsContent, ViewsRecord
-from pipelines.sources.chunks import choose_views_per_sample, chunk_bounds, padding_share
 from pipelines.sources.files import FileReader, list_files
-from pipelines.sources.table import FilePictures, TableSource, ViewTable, sequence_keys
+from pipelines.sources.keys import sequence_keys
+from pipelines.sources.table import (
+    FilePictures,
+    TableSource,
+    ViewTable,
+    choose_views_per_sample,
+    chunk_bounds,
+    padding_share,
+)
 from shards.errors import FormatError, UsageError
 from shards.reader import ShardSet
 from shards.schema import ActionSpec, ActionTerm, ParamField

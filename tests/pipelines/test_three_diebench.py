@@ -14,7 +14,7 @@ from PIL import Image
 from python_path import python_path
 from small_3die import jpeg, latent, make_tar, make_tree, npy, same_folders, shard_3diebench, smooth_image
 
-from pipelines.sources.three_diebench import sample_key
+from pipelines.sources.keys import sample_key
 from shards.errors import FailureError, FormatError, UsageError
 from shards.reader import ShardSet
 from shards.verify import verify

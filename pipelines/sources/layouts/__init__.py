@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.sources.choose import validation_share
+from pipelines.sources.choose import train_or_val
 from pipelines.sources.declared_actions import (
     DEGREES,
-    FILE,
     Declared,
     action_of,
     fields_of,
@@ -118,7 +117,8 @@ def read_layout(files: FileList, layout: str, meaning: ManifestOptions, asked: L
     meaning: splits, actions, units and columns that are left out, as of a table
     """
     path, found = files.reader.path, Findings()
-    declared, share = _declared(path, meaning, found.mistakes), meaning.val_fraction
+    folder, share = path if path.is_dir() else path.parent, meaning.val_fraction
+    declared = read_declared(meaning.actions, meaning.action, meaning.units, found.mistakes, folder)
     if layout == "pattern":
         assert asked.pattern is not None
         table = _pattern_table(files, asked.pattern, share, found)
@@ -137,13 +137,6 @@ def read_layout(files: FileList, layout: str, meaning: ManifestOptions, asked: L
     return reading
 
 
-def _declared(path: Path, asked: ManifestOptions, mistakes: Mistakes) -> Declared:
-    beside = (path if path.is_dir() else path.parent) / FILE
-    if asked.actions and not asked.actions.is_file():
-        raise UsageError(f"--actions {asked.actions}: there is no such file")
-    return read_declared(asked.actions or (beside if beside.is_file() else None), asked.action, asked.units, mistakes)
-
-
 def _count_missing(found: Findings, max_bad: int, notes: list[str]) -> None:
     """Pictures that are not there are mistakes, or left out."""
     count, lines = found.missing.count, found.missing.first
@@ -155,7 +148,7 @@ def _count_missing(found: Findings, max_bad: int, notes: list[str]) -> None:
     for line in lines:
         advice = f" (--max-bad {count} leaves out what is not there)" if line == lines[-1] else ""
         found.mistakes.add(line + advice, "missing")
-    found.mistakes.count_more(count - len(lines))
+    found.mistakes.count += count - len(lines)
 
 
 def _scene_table(files: FileList, layout: str, val_fraction: float | None, found: Findings) -> ViewTable | None:
@@ -250,8 +243,8 @@ def _with_declared(table: ViewTable, declared: Declared, mistakes: Mistakes) -> 
     action = action_of(declared, fields, mistakes) if declared.terms else table.actions
     for term in action.terms if action and declared.terms else ():
         bad, what = value_problems(term, params[:, [names.index(name) for name in term.columns]].astype(np.float64))
-        for row in np.flatnonzero(bad).tolist():
-            mistakes.add(f"{table.where(row)}: {term.columns[0]} … {what}", term.op)
+        first = f"{term.columns[0]} … {what}"
+        mistakes.add_each(np.flatnonzero(bad).tolist(), lambda row, f=first: f"{table.where(row)}: {f}", term.op)
     return replace(table, fields=fields, params=params, actions=action)
 
 
@@ -263,10 +256,7 @@ def _choose_splits(
         if val_fraction is not None:
             raise UsageError(f"--val-fraction {val_fraction}: the source has splits of its own; leave it out")
         return [split or "train" for split in given]
-    if val_fraction is None:
-        return ["train"] * len(names)
-    chosen = validation_share(names, [label or "" for label in labels], val_fraction)
-    return ["val" if is_val else "train" for is_val in chosen]
+    return train_or_val(names, labels, val_fraction)
 
 
 def _pictures(files: FileList, entries: Sequence[FileEntry]) -> FilePictures:

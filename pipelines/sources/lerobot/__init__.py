@@ -16,7 +16,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from pipelines.sources.choose import validation_share
+from pipelines.sources.choose import train_or_val
 from pipelines.sources.declared_actions import Declared, action_of, read_declared, value_problems
 from pipelines.sources.lerobot.meta import Episodes, Feature, LeRobotMeta
 from pipelines.sources.lerobot.parquet import ParquetPictures
@@ -127,7 +127,7 @@ def lerobot_table(meta: LeRobotMeta, asked: LeRobotOptions, hub: HubFolder | Non
     _check_values(actions, choice, rows, chosen.numbers, asked.stride, mistakes)
     mistakes.raise_any(str(meta.root))
     names = [f"episode_{number:06d}" for number in chosen.numbers.tolist()]
-    labels = _labels(rows, tasks, names)
+    labels, of_split = _labels(rows, tasks, names), [split for split in splits if split is not None]
     return ViewTable(
         sequences=names,
         of=rows.of,
@@ -135,7 +135,7 @@ def lerobot_table(meta: LeRobotMeta, asked: LeRobotOptions, hub: HubFolder | Non
         ordered=True,
         params=rows.params,
         fields=choice.fields,
-        splits=_shared_out([split or OF_ALL for split in splits if split], names, labels, asked.val_fraction),
+        splits=of_split if asked.val_fraction is None else train_or_val(names, labels, asked.val_fraction),
         labels=labels,
         pictures=_pictures(meta, camera, chosen, rows, asked.tolerance),
         actions=actions,
@@ -248,11 +248,3 @@ def within(ranges: str, numbers: np.ndarray, where: str) -> np.ndarray:
         stop = start + 1 if not found[2] else int(found[3] or 2**31)
         kept |= (numbers >= start) & (numbers < stop)
     return kept
-
-
-def _shared_out(
-    splits: list[str], names: Sequence[str], labels: Sequence[str | None], fraction: float | None
-) -> list[str]:
-    if fraction is None:
-        return splits
-    return ["val" if chosen else OF_ALL for chosen in validation_share(names, labels, fraction)]

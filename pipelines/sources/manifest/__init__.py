@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.archives import printable
-from pipelines.sources.declared_actions import FILE, Declared, action_of, fields_of, read_declared
+from pipelines.sources.declared_actions import Declared, action_of, fields_of, read_declared
 from pipelines.sources.leaks import refuse_leaks
 from pipelines.sources.manifest.columns import as_texts, compute
 from pipelines.sources.manifest.locate import plain_names
@@ -26,7 +26,7 @@ from pipelines.sources.manifest.read_table import SUFFIXES, read_table
 from pipelines.sources.manifest.rows import Order, Rows, find_roles, labels_of, order_of, sequences_of, splits_of
 from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.table import ViewTable
-from shards.errors import FormatError, UsageError
+from shards.errors import FormatError
 from shards.schema import ActionSpec
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def read_manifest(source: Path, asked: ManifestOptions) -> Reading:
     raw = read_table(path, mistakes)
     rows = Rows(raw, {}, mistakes, list(raw.notes))
     rows.roles = find_roles(raw, asked.columns, mistakes, rows.notes)
-    declared = _declared(path, asked, mistakes)
+    declared = read_declared(asked.actions, asked.action, asked.units, mistakes, path.parent)
     reading = Reading(path, mistakes, rows.notes)
     if "image" not in rows.roles:
         if "image" not in asked.columns:
@@ -201,13 +201,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _declared(path: Path, asked: ManifestOptions, mistakes: Mistakes) -> Declared:
-    file = asked.actions or (path.with_name(FILE) if path.with_name(FILE).is_file() else None)
-    if asked.actions and not asked.actions.is_file():
-        raise UsageError(f"--actions {asked.actions}: there is no such file")
-    return read_declared(file, asked.action, asked.units, mistakes)
 
 
 def _without_time(declared: Declared, rows: Rows) -> Declared:

@@ -94,6 +94,8 @@ def plain_names(
     texts: pa.ChunkedArray, where: Callable[[int], str], mistakes: Mistakes, notes: list[str]
 ) -> pa.ChunkedArray:
     r"""Names as they are looked for: "\" as "/", without "./" in front. `mistakes`: empty, absolute, leaving ones."""
+    import pyarrow as pa
+
     pc = compute()
 
     drive = pc.match_substring_regex(texts, f"^({DRIVE.pattern})")
@@ -113,13 +115,10 @@ def plain_names(
     bad = np.zeros(len(texts), bool)
     for what, test in tests.items():
         rows = np.flatnonzero(pc.fill_null(test, False).to_numpy() & ~bad)
-        for row in rows[:SHOWN].tolist():
-            name = texts[row].as_py()
-            mistakes.add(f"{where(row)}: {what.format(printable(name or ''))}", what)
-        mistakes.count_more(max(len(rows) - SHOWN, 0))
+        mistakes.add_each(
+            rows.tolist(), lambda row, w=what: f"{where(row)}: {w.format(printable(texts[row].as_py() or ''))}", what
+        )
         bad[rows] = True
-    import pyarrow as pa
-
     return pc.if_else(pa.chunked_array([pa.array(bad)]), None, texts)
 
 
@@ -138,8 +137,12 @@ def locate(listed: Listed, names: pa.ChunkedArray, where: Callable[[int], str], 
             found, root = below, listed.root
     missing = np.flatnonzero((found < 0) & np.asarray(pc.is_valid(names).to_numpy(), bool))
     if len(missing):
-        _tell_missing(listed, [(int(row), names[int(row)].as_py()) for row in missing[:SHOWN]], root, where, mistakes)
-        mistakes.count_more(max(len(missing) - SHOWN, 0))
+        hints = _alike(listed, {names[row].as_py() for row in missing[:SHOWN].tolist()}, root)
+        mistakes.add_each(
+            missing.tolist(),
+            lambda row: f"{where(row)}: {_why_missing(listed, names[row].as_py(), root, hints)}",
+            "missing",
+        )
     at = np.maximum(found, 0)
     reader = FileReader(listed.reader.path, root, listed.reader.zipped)
     flat = names.combine_chunks()
@@ -154,14 +157,9 @@ def _positions(listed: Listed, names: pa.ChunkedArray) -> np.ndarray:
     return np.array(pc.fill_null(found, -1).to_numpy(), np.int64)
 
 
-def _tell_missing(
-    listed: Listed, missing: list[tuple[int, str]], root: str, where: Callable[[int], str], mistakes: Mistakes
-) -> None:
-    hints = _alike(listed, {name for _, name in missing}, root)
-    for row, name in missing:
-        reason = listed.odd.get(root + name) or "is not there"
-        hint = f" (there is {printable(hints[name])})" if name in hints else ""
-        mistakes.add(f"{where(row)}: {printable(name)} {reason}{hint}", "missing")
+def _why_missing(listed: Listed, name: str, root: str, hints: dict[str, str]) -> str:
+    hint = f" (there is {printable(hints[name])})" if name in hints else ""
+    return f"{printable(name)} {listed.odd.get(root + name) or 'is not there'}{hint}"
 
 
 def _alike(listed: Listed, wanted: set[str], root: str) -> dict[str, str]:

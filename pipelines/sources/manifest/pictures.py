@@ -62,6 +62,6 @@ def _frames(
     except VideoError as error:
         for line in error.lines:
             rows.mistakes.add(line, "videos")
-        rows.mistakes.count_more(error.count - len(error.lines))
+        rows.mistakes.count += error.count - len(error.lines)
         return None
     return replace(found, of=found.of[order], numbers=found.numbers[order])

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.archives import printable
-from pipelines.sources.choose import validation_share
+from pipelines.sources.choose import train_or_val
 from pipelines.sources.declared_actions import TIMES
 from pipelines.sources.manifest.columns import as_integers, as_numbers, as_texts, compute, distinct, is_text
 from pipelines.sources.manifest.read_table import RawTable
-from pipelines.sources.mistakes import SHOWN, Mistakes
+from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.split_folders import split_of
 from shards.errors import UsageError
 from shards.layout import SPLIT_NAME
@@ -52,9 +52,7 @@ class Rows:
 
     def tell(self, rows: np.ndarray, say: Callable[[int], str], kind: str) -> None:
         """A mistake for each of these rows: "row 7: x is empty"."""
-        for row in rows[:SHOWN].tolist():
-            self.mistakes.add(f"{self.raw.where(row)}: {say(row)}", kind)
-        self.mistakes.count_more(max(len(rows) - SHOWN, 0))
+        self.mistakes.add_each(rows.tolist(), lambda row: f"{self.raw.where(row)}: {say(row)}", kind)
 
 
 def find_roles(raw: RawTable, given: dict[str, str], mistakes: Mistakes, notes: list[str]) -> dict[str, str]:
@@ -265,13 +263,12 @@ def splits_of(rows: Rows, order: Order, labels: Sequence[str | None], val_fracti
 
 
 def _chosen(rows: Rows, order: Order, labels: Sequence[str | None], val_fraction: float | None) -> list[str]:
+    splits = train_or_val(order.names, labels, val_fraction)
     if val_fraction is None:
         rows.notes.append("no column split, no --val-fraction: all is training")
-        return ["train"] * len(order.names)
-    chosen = validation_share(order.names, [label or "" for label in labels], val_fraction)
-    if not any(chosen):
+    elif "val" not in splits:
         rows.notes.append("no sequence is validation: of a class with a single one it is for training")
-    return ["val" if is_val else "train" for is_val in chosen]
+    return splits
 
 
 def _one_a_sequence(rows: Rows, order: Order, codes: np.ndarray, names: Sequence[str], role: str) -> np.ndarray:

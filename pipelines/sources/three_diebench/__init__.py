@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,13 +9,12 @@ from typing import Any
 
 from pipelines.archives import Content
 from pipelines.sources import ViewsContent, ViewSource, ViewsRecord
+from pipelines.sources.keys import sample_key
 from pipelines.sources.three_diebench.splits import Assignment, assign, split_rule
 from pipelines.sources.three_diebench.tar import ObjectTar
 from pipelines.sources.three_diebench.tree import ListedObject, Listing, ObjectTree
 from shards.errors import FormatError
 from shards.schema import THREE_DIEBENCH_PARAMS
-
-KEY_LENGTH = 80
 
 
 class ThreeDIEBenchSource(ViewSource):
@@ -119,14 +116,3 @@ def open_objects(path: Path) -> ObjectTree | ObjectTar:
 def _missing(item: ListedObject) -> Iterator[str]:
     for file in item.orphans:
         yield f"{item.name}/{file}: its {'latent' if file.startswith('image') else 'image'} is missing"
-
-
-def sample_key(synset: str, name: str) -> str:
-    """ "02691156_dc8d9003"; names that a key cannot hold are spelled with "-" and told apart by a hash."""
-    if re.fullmatch(r"[A-Za-z0-9-]+", synset) and re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        key = f"{synset}_{name}"
-        if len(key) <= KEY_LENGTH:
-            return key
-    digest = hashlib.sha256(f"{synset}/{name}".encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    plain = re.sub(r"[^A-Za-z0-9-]", "-", f"{synset}-{name}")
-    return f"{plain[: KEY_LENGTH - 13]}-{digest}"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.sources.choose import RULE, validation_share
+from pipelines.sources.choose import RULE, train_or_val
 from pipelines.sources.three_diebench.tree import ListedObject
 from shards.environment import pass_environment_on
 from shards.errors import FormatError, UsageError
@@ -179,7 +179,7 @@ def _train_or_val(objects: Sequence[ListedObject], rule: SplitRule) -> list[str 
         return ["val" if item.object == rule.val_match else "train" for item in objects]
     if rule.val_fraction is not None:
         names, synsets = [item.name for item in objects], [item.synset for item in objects]
-        return ["val" if chosen else "train" for chosen in validation_share(names, synsets, rule.val_fraction)]
+        return [*train_or_val(names, synsets, rule.val_fraction)]
     if rule.lists is not None:
         return _by_lists(objects, rule.lists)
     raise UsageError(THREE_WAYS)

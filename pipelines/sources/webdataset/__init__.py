@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,16 @@ import numpy as np
 
 from pipelines.archives import LeftOut, printable
 from pipelines.sources import ImageRecord, ImageSource
-from pipelines.sources.choose import RULE, validation_share
+from pipelines.sources.choose import RULE, train_or_val
 from pipelines.sources.content import content_sha256, file_stats, short_digest, stamp_of
 from pipelines.sources.decode import decode_image
-from pipelines.sources.file_source import unique_keys
-from pipelines.sources.files import FileReader
+from pipelines.sources.files import FileReader, stored_size
+from pipelines.sources.keys import unique_keys
 from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.webdataset.labels import NO_LABEL, Label, Labels
 from pipelines.sources.webdataset.options import NAME, TarOptions, no_samples
-from pipelines.sources.webdataset.samples import Member, TarSamples, read_raw
+from pipelines.sources.webdataset.samples import RAW, Member, TarSamples, read_raw
 from pipelines.sources.webdataset.spool import Spool
-
-RAW = ".npy"
 
 
 @dataclass(frozen=True)
@@ -104,11 +102,8 @@ class WebdatasetImages(ImageSource):
         if self.asked.val_fraction is None:
             return found
         names = [f"{self.asked.tars[image.tar].name}/{image.key}" for image in found]
-        chosen = validation_share(names, [str(image.label) for image in found], self.asked.val_fraction)
-        return [
-            ListedImage(image.tar, image.key, image.member, image.label, "val" if validation else "train")
-            for image, validation in zip(found, chosen, strict=True)
-        ]
+        splits = train_or_val(names, [image.label for image in found], self.asked.val_fraction)
+        return [replace(image, split=split) for image, split in zip(found, splits, strict=True)]
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -140,7 +135,7 @@ class WebdatasetImages(ImageSource):
         }
 
     def _content(self, images: Sequence[ListedImage]) -> str:
-        sizes = ((self._name(image), _size(image.member)) for image in images)
+        sizes = ((self._name(image), stored_size(image.member.length)) for image in images)
         paths = self.samples.paths
 
         def read(position: int, name: str) -> bytes:
@@ -187,10 +182,6 @@ class WebdatasetImages(ImageSource):
     def _bytes(self, record: ImageRecord) -> bytes:
         assert isinstance(record, TarRecord)
         return FileReader(Path(record.path)).read(str(record.meta["file"]), record.position, record.length)
-
-
-def _size(member: Member) -> int:
-    return member.length if member.length >= 0 else -1 - member.length
 
 
 def sample_keys(places: Sequence[tuple[str, str]]) -> list[str]:

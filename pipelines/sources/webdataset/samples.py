@@ -24,10 +24,11 @@ from pipelines.archives.tar import TarStream
 from pipelines.sources.decode import SUFFIXES, check_size
 from pipelines.sources.files import FileReader
 from pipelines.sources.mistakes import Mistakes
-from pipelines.sources.webdataset.files import TarFile
+from pipelines.sources.webdataset.options import TarFile
 from shards.errors import FormatError
 from shards.json_fields import strict_json
 
+RAW = ".npy"  # pixels as they are
 IMAGES = tuple(suffix[1:] for suffix in SUFFIXES)
 META = re.compile(r"__[^/]*__($|/)")  # what webdataset passes over (tariterators.py, tar_file_iterator)
 NUMBERED = re.compile(r"([0-9]{1,6})\.(.+)")

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from pipelines.archives import TRAILING
 from pipelines.archives.tar import TarStream
-from pipelines.sources.webdataset.files import TarFile
+from pipelines.sources.webdataset.options import TarFile
 from shards.environment import pass_environment_on
 from shards.errors import FailureError, FormatError, UsageError, reason_of
 from shards.files import AtomicFile, disk_full_named, write_atomic

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from pipelines.archives import printable
-from pipelines.sources.choose import RULE, validation_share
+from pipelines.sources.choose import RULE, train_or_val
 from pipelines.sources.declared_actions import (
-    FILE,
     Declared,
     action_of,
     fields_of,
@@ -22,14 +21,13 @@ from pipelines.sources.declared_actions import (
     value_problems,
 )
 from pipelines.sources.leaks import refuse_leaks
-from pipelines.sources.mistakes import SHOWN, Mistakes
+from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.table import ViewTable
 from pipelines.sources.webdataset.columns import ADVICE
 from pipelines.sources.webdataset.labels import Labels
 from pipelines.sources.webdataset.options import TarOptions, no_samples
-from pipelines.sources.webdataset.pictures import TarPictures
 from pipelines.sources.webdataset.samples import TarSamples
-from pipelines.sources.webdataset.sequences import FrameWalk, SequenceOptions, TarFrames
+from pipelines.sources.webdataset.sequences import FrameWalk, SequenceOptions, TarFrames, TarPictures
 from pipelines.sources.webdataset.spool import Spool
 from shards.errors import FormatError, UsageError
 from shards.schema import ActionSpec, ParamField, ViewSpec
@@ -61,11 +59,8 @@ class Meaning:
 
     def read(self, asked: TarOptions, mistakes: Mistakes) -> Declared:
         """UsageError: the file is not there, an unknown preset or unit. FormatError: the file is not TOML."""
-        if self.actions and not self.actions.is_file():
-            raise UsageError(f"--actions {self.actions}: there is no such file")
-        beside = asked.path / FILE
-        file = self.actions or (beside if not asked.tars[0].is_stream and beside.is_file() else None)
-        return read_declared(file, self.action, self.units, mistakes)
+        folder = None if asked.tars[0].is_stream else asked.path
+        return read_declared(self.actions, self.action, self.units, mistakes, folder)
 
 
 def wants_views(asked: TarOptions, how: SequenceOptions, spool: Spool) -> bool:
@@ -107,7 +102,7 @@ def tar_table(asked: TarOptions, how: SequenceOptions, spool: Spool, meaning: Me
         ordered=how.ordered,
         params=params[order],
         fields=fields,
-        splits=_splits(asked, frames, names),
+        splits=train_or_val(frames.names, names, asked.val_fraction) if asked.val_fraction else frames.splits,
         labels=names,
         pictures=TarPictures(samples, frames, order),
         actions=actions,
@@ -194,9 +189,7 @@ def _refuse_twice(walk: FrameWalk, frames: TarFrames, order: np.ndarray) -> None
 
 
 def _tell(walk: FrameWalk, frames: TarFrames, rows: np.ndarray, words: Callable[[int], str], kind: str) -> None:
-    for row in rows[:SHOWN].tolist():
-        walk.mistakes.add(f"{_where(walk, frames, row)}: {words(row)}", kind)
-    walk.mistakes.count_more(max(len(rows) - SHOWN, 0))
+    walk.mistakes.add_each(rows.tolist(), lambda row: f"{_where(walk, frames, row)}: {words(row)}", kind)
 
 
 def _steps(frames: TarFrames, order: np.ndarray, ordered: bool) -> np.ndarray:
@@ -222,10 +215,3 @@ def _sequence_names(frames: TarFrames, how: SequenceOptions) -> list[str]:
         return frames.names
     keys = [name.partition("/")[2] for name in frames.names]
     return keys if len(set(keys)) == len(keys) else frames.names
-
-
-def _splits(asked: TarOptions, frames: TarFrames, labels: Sequence[str | None]) -> list[str]:
-    if asked.val_fraction is None:
-        return frames.splits
-    chosen = validation_share(frames.names, [str(label) for label in labels], asked.val_fraction)
-    return ["val" if validation else "train" for validation in chosen]
