@@ -31,8 +31,7 @@ try:
     from seqjepa.commands.evaluate import evaluate_command
     from seqjepa.commands.export import export_command
     from seqjepa.commands.features import features_command
-    from seqjepa.commands.import_context_ssl import import_context_ssl_command
-    from seqjepa.commands.import_seq_jepa import import_seq_jepa_command
+    from seqjepa.commands.import_released import import_context_ssl_command, import_seq_jepa_command
     from seqjepa.commands.push import pull_command, push_command
     from seqjepa.commands.recipes import recipes_app
     from seqjepa.commands.report import report_command

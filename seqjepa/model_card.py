@@ -19,6 +19,7 @@ from seqjepa.methods import METHODS
 from seqjepa.paper.measures import value_at
 from seqjepa.paper.metrics import ACCURACY, EXPLAINED, metric_of
 from seqjepa.recipes import flatten, load_recipe, names
+from seqjepa.report.groups import method_name
 from seqjepa.report.runs import RunRecord
 from seqjepa.training.run import RUN, DataInfo, data_info
 from shards.describe import term_in_words
@@ -46,7 +47,7 @@ def model_card(record: RunRecord, address: HubAddress, licence: str, epochs: flo
     name = address.repo.partition("/")[2]
     sections = [
         f"# {name}",
-        f"{_called(record.config.method)}, trained on {_set_name(record)} with seqjepa.",
+        f"{method_name(record.config)}, trained on {_set_name(record)} with seqjepa.",
         *_loading(record, address),
         "## What it is",
         "\n".join(_facts(record, data, licence, epochs)),
@@ -54,11 +55,6 @@ def model_card(record: RunRecord, address: HubAddress, licence: str, epochs: flo
         *_numbers(record, epochs),
     ]
     return _head(record, name, licence, epochs) + "\n\n".join(sections) + "\n"
-
-
-def _called(method: str) -> str:
-    """As tables write it; of a method whose package is not installed, its name in the recipe."""
-    return METHODS[method].display_name if method in METHODS else method
 
 
 def _set_name(record: RunRecord) -> str:
@@ -129,7 +125,7 @@ def _loading(record: RunRecord, address: HubAddress) -> list[str]:
 def _facts(record: RunRecord, data: DataInfo, licence: str, epochs: float | None) -> Iterator[str]:
     config, shards = record.config, record.identity.get("shards", {})
     links = ", ".join(f"[arXiv {number}](https://arxiv.org/abs/{number})" for number in _papers(config.method))
-    yield f"* **Method** {_called(config.method)} (`{config.method}`), {links}; fidelity `{config.fidelity}`"
+    yield f"* **Method** {method_name(config)} (`{config.method}`), {links}; fidelity `{config.fidelity}`"
     sizes = f"{data.width} × {data.height} px"
     seen = f"patches of {sizes} at fixations" if data.patch else f"views of {sizes}"
     augmented = "" if data.augment == "none" else f", augmented by `{data.augment}`"

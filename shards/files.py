@@ -7,18 +7,14 @@ command's own signature and refuses any other file of that name. disk_full_named
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shards.environment import pass_environment_on
+from shards.environment import NO_SPACE, pass_environment_on
 from shards.errors import DiskFullError, UsageError
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
-
 
 TEMPORARY = ".tmp-"
 
@@ -126,7 +122,7 @@ def disk_full_named(folder: Path, advice: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in NO_SPACE:
             raise
         raise DiskFullError(f"no space left on {folder}: {advice()}") from error
 

@@ -124,16 +124,17 @@ def parse_address(address: str, kind: Kind) -> HubAddress:
     return HubAddress(kind, found[2], found[3])
 
 
-def open_hub(address: str | HubAddress, patterns: Sequence[str], kind: Kind = "dataset") -> HubFolder:
-    """The repository, of which the files that fit `patterns` are loaded.
+def open_hub(address: str | HubAddress, patterns: Sequence[str]) -> HubFolder:
+    """The repository (text: of a data set), of which the files that fit `patterns` are loaded.
 
     UsageError: another address, no such repository or revision; FailureError: it cannot be reached.
     """
-    where = parse_address(address, kind) if isinstance(address, str) else address
+    where = parse_address(address, "dataset") if isinstance(address, str) else address
     require_hub()
     from huggingface_hub import snapshot_download
 
-    with naming(str(where), where.kind), quiet(), _bars_on_terminals():
+    bars = contextlib.nullcontext() if sys.stderr.isatty() else no_bars()  # which are drawn into files and pipes too
+    with naming(str(where), where.kind), quiet(), bars:
         root = Path(
             snapshot_download(
                 where.repo,
@@ -190,13 +191,6 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(before)
-
-
-@contextlib.contextmanager
-def _bars_on_terminals() -> Iterator[None]:
-    """huggingface_hub draws its bars into files and pipes too."""
-    with no_bars() if not sys.stderr.isatty() else contextlib.nullcontext():
-        yield
 
 
 @contextlib.contextmanager

@@ -49,7 +49,8 @@ class SetPush:
 
     def files(self) -> dict[str, Content]:
         """By name, dataset.json last: without it there is no set."""
-        shards = {f"{name}.tar": self.layout.shard(name) for name in _shard_names(self.info)}
+        entries = [entry for split in self.info.splits.values() for entry in split.shards]
+        shards = {f"{entry.name}.tar": self.layout.shard(entry.name) for entry in entries}
         indexes = {split.index: self.layout.root / split.index for split in self.info.splits.values()}
         encoder = {ENCODER: self.layout.encoder} if features_of(self.info.spec) else {}
         return {**shards, **indexes, **encoder, CARD: self.card, INFO: self.info_json}
@@ -162,10 +163,6 @@ _FROM_THE_HUB = """As a folder, checked, for webdataset and seqjepa:
     seqjepa-data pull {address} --out shards/{name}
     seqjepa train --shards shards/{name} --out runs/{name}
 """
-
-
-def _shard_names(info: DatasetInfo) -> list[str]:
-    return [entry.name for split in info.splits.values() for entry in split.shards]
 
 
 def _known(info: DatasetInfo) -> Iterator[tuple[str, str, int]]:

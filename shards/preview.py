@@ -1,6 +1,7 @@
 """The contact sheet of a set, `seqjepa-data preview`: random samples of one split.
 
-views            a row a sample: its views side by side, their parameters underneath; of features, preview_features.py
+views            a row a sample: its views side by side, their parameters underneath; of features, how alike the views
+                 are, and a colour for each
 image, saliency  a grid of images, each with its class and key; a saliency set adds the same image under its map,
                  with fixations as numbered dots where they are asked for
 maps             a grid of maps
@@ -13,13 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from shards.errors import ConfigError, UsageError
 from shards.files import OwnFile, refuse_foreign, write_own
-from shards.preview_features import draw_features
 from shards.preview_rows import CROP, Row, Rows, class_of
 from shards.reader import ShardSet
 from shards.schema import DatasetInfo, ParamField, ViewSpec
@@ -39,9 +38,7 @@ from shards.sheet import (
     overlay,
 )
 from shards.split_index import ImageIndex, SplitIndex
-
-if TYPE_CHECKING:
-    pass
+from shards.vector_reader import VectorReader
 
 
 def contact_sheet(
@@ -119,6 +116,67 @@ def draw_views(info: DatasetInfo, spec: ViewSpec, index: SplitIndex, chosen: np.
         pictures = [(index.read_view(row, view), index.params[row, view]) for row, view in places]
         page.draw(number, Row((class_of(info, label), index.keys[sample], count), pictures))
     return page.sheet
+
+
+VECTOR_TILE = 128  # px
+
+
+def draw_features(info: DatasetInfo, spec: ViewSpec, index: SplitIndex, chosen: np.ndarray, views: int) -> Sheet:
+    """A row for each of the samples `chosen`: the cosines between up to `views` of its views as a square (the brighter
+    the more alike, from the least of the sheet to 1), then each view in the colour of its first three principal
+    components over the sheet."""
+    assert spec.features is not None, "a set of features"
+    reader, sequences = VectorReader(index), index.sequences
+    columns = min(views, int(sequences.counts[chosen].max()))
+    held = np.minimum(sequences.counts[chosen], columns)
+    frames = [sequences.starts[row] + np.arange(count) for row, count in zip(chosen, held, strict=True)]
+    places = [sequences.locate(some) for some in frames]
+    vectors = [reader.take(*some).astype(np.float64) for some in places]
+    colours = np.split(principal_colours(np.concatenate(vectors)), np.cumsum(held)[:-1])
+    alike = [cosines(some) for some in vectors]
+    least = min(float(square.min()) for square in alike)
+    features = spec.features
+    about = f"{len(index):,} samples, {features.size} features of {features.backbone}, {features.dtype}"
+    page = Rows(f"{info.name} · {index.name}", about, (VECTOR_TILE, VECTOR_TILE), spec.params, len(chosen))
+    page.open(1 + columns, apart=0)
+    for number, sample in enumerate(chosen.tolist()):
+        square = colours_of(alike[number] - least + 1e-9)
+        pictures = [(_blown_up(square), f"cosine {least:.2f} to 1")]
+        pictures += [
+            (np.tile(colour, (VECTOR_TILE, VECTOR_TILE, 1)), index.params[row, slot])
+            for colour, row, slot in zip(colours[number], *places[number], strict=True)
+        ]
+        label = class_of(info, int(index.labels[sample]))
+        page.draw(number, Row((label, index.keys[sample], f"{sequences.counts[sample]} views"), pictures))
+    return page.sheet
+
+
+def cosines(vectors: np.ndarray) -> np.ndarray:
+    """float [n, D] → cosine of each two [n, n]; 0 with a vector of zeros."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = vectors / np.where(length > 0, length, 1)
+    return np.clip(unit @ unit.T, -1, 1)
+
+
+def principal_colours(vectors: np.ndarray) -> np.ndarray:
+    """float [n, D] → uint8 [n, 3]: the first three principal components, each from its least (0) to its most (255).
+
+    The sign of a component is the one in which its largest loading is positive; components that do not vary are grey.
+    """
+    centred = vectors - vectors.mean(0)
+    _, strengths, axes = np.linalg.svd(centred, full_matrices=False)
+    colours = np.full((len(vectors), 3), 128, np.uint8)
+    for channel, (strength, axis) in enumerate(zip(strengths[:3], axes[:3], strict=True)):
+        if strength > 1e-9 * max(1.0, float(np.abs(vectors).max())):
+            values = centred @ (axis * np.sign(axis[np.abs(axis).argmax()]))
+            colours[:, channel] = np.rint(255 * (values - values.min()) / np.ptp(values))
+    return colours
+
+
+def _blown_up(picture: np.ndarray) -> np.ndarray:
+    """uint8 [n, n, 3] → [128, 128, 3], without blurring."""
+    places = np.arange(VECTOR_TILE) * len(picture) // VECTOR_TILE
+    return picture[places][:, places]
 
 
 IMAGE_TILE = 176  # px, the longer side of a drawn image

@@ -215,6 +215,17 @@ class ActionSpec:
         return None
 
 
+ROTATION = ActionTerm("relative_rotation", ("rot_x", "rot_y", "rot_z"))
+HUE = ActionTerm("difference", ("floor_hue", "light_hue"))  # raw and not circular (Table 7)
+PRESET_ACTIONS: dict[str, ActionSpec] = {
+    "rotation": ActionSpec((ROTATION,)),
+    "rotation_colour": ActionSpec((ROTATION, HUE)),
+    "position": ActionSpec((ActionTerm("difference", ("x", "y")),)),  # in fractions of width and height
+    "none": ActionSpec(),
+}
+"""Actions by name that a set can declare where its columns have these names (paper §A.1)."""
+
+
 @dataclass(frozen=True)
 class FeatureSpec:
     """What views are in a set of features: vectors of D numbers that a frozen encoder made of H × W pixels.

@@ -52,21 +52,18 @@ class VectorReader:
             found[mine] = stored[:, len(self._header) : self._length].copy().view(self.dtype)
         return found.reshape(*samples.shape, self.size)
 
-    def take_all(self, out: np.ndarray | None = None) -> np.ndarray:
-        """Every distinct view's vector in stored order [F, D], into `out` where that is given (of any float dtype).
-
-        DamageError also where a number is not finite.
-        """
+    def take_all(self) -> np.ndarray:
+        """Every distinct view's vector in stored order [F, D]. DamageError also where a number is not finite."""
         samples, slots = self.index.sequences.locate(np.arange(self.index.sequences.firsts[-1]))
-        out = np.empty((len(samples), self.size), self.dtype) if out is None else out
+        found = np.empty((len(samples), self.size), self.dtype)
         step = max(1, _AT_ONCE // self._length)
         for start in range(0, len(samples), step):
             part = slice(start, start + step)
             vectors = self.take(samples[part], slots[part])
             if not (fine := np.isfinite(vectors).all(1)).all():
                 self._refuse(int(fine.argmin()), samples[part], slots[part], "has numbers that are not finite")
-            out[part] = vectors
-        return out
+            found[part] = vectors
+        return found
 
     def _refuse(self, row: int, samples: np.ndarray, slots: np.ndarray, what: str) -> None:
         sample = int(samples[row])

@@ -1,22 +1,34 @@
-"""A whole set: what will be fetched and what that takes, each file after the other, and what to do with them then."""
+"""A whole set: what will be fetched and what that takes, each file after the other, and what to do with them then.
+
+Of an archive that a command needs unpacked, the files that published.toml names are written and nothing else: a member
+is written only if it is a plain file of exactly that name and size; all are held against their checksums before their
+folder gets its name. What else the archive holds (links, absolute paths, `..`) is never looked at.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterator
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipelines.get.download import Patience, fetch
-from pipelines.get.part import PART
+from tqdm import tqdm
+
+from pipelines.get.download import PART, fetch, is_right
 from pipelines.get.published import PublishedFile, PublishedSet
-from pipelines.get.unpack import unpack
 from shards.describe import human_bytes
-from shards.errors import DiskFullError, UsageError
+from shards.errors import DiskFullError, FailureError, UsageError
+from shards.files import disk_full_named, sync_folder
 from shards.store import require_no_address
 
 LISTS = "lists/"
+PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -89,10 +101,10 @@ def space_needed(request: Request) -> int:
     return needed
 
 
-def fetch_set(request: Request, say: Callable[[str], None], patience: Patience = Patience()) -> list[Path]:
+def fetch_set(request: Request, say: Callable[[str], None]) -> list[Path]:
     """Fetches what is not there, checks all of it, unpacks it if asked to. Returns the files, and folders unpacked.
 
-    UsageError, FailureError as download.fetch and unpack.unpack; DiskFullError before anything, where space is short.
+    UsageError, FailureError as fetch and unpack; DiskFullError before anything, where space is short.
     """
     require_no_address(request.to, "--to")
     if (needed := space_needed(request)) > (free := _free(request.to)):
@@ -103,7 +115,7 @@ def fetch_set(request: Request, say: Callable[[str], None], patience: Patience =
     found = []
     for file in request.files:
         (request.to / file.name).parent.mkdir(parents=True, exist_ok=True)
-        found.append(fetch(file, request.to, patience, say))
+        found.append(fetch(file, request.to, say=say))
         if not file.digest:
             say(f"{found[-1]}: its publisher states no checksum; `seqjepa-data shard` refuses an archive that is cut")
     if request.unpack:
@@ -121,3 +133,69 @@ def _free(folder: Path) -> int:
 
 def _is_address(text: str) -> bool:
     return text.startswith(("http://", "https://")) and text.isascii() and text.isprintable() and " " not in text
+
+
+def unpack(archive: Path, members: Sequence[PublishedFile], to: Path) -> Path:
+    """Writes the members, which lie in one folder, into `to`; returns that folder. Nothing is done if they are there.
+
+    UsageError: a folder of that name holds other files. FailureError: the archive is damaged, or lacks a member, or
+    one is not the published file: then nothing is written. DiskFullError.
+    """
+    (top,) = {member.name.split("/")[0] for member in members}
+    folder = to / top
+    if folder.exists() or folder.is_symlink():
+        if all(is_right(member, to / member.name) for member in members):
+            return folder
+        raise UsageError(f"{folder} is there and is not what {archive.name} holds; move it away")
+    work = Path(tempfile.mkdtemp(prefix=f".{top}-", dir=to))
+    try:
+        with disk_full_named(to, lambda: "free some and run the same command again"):
+            (work / top).mkdir()
+            _extract(archive, {member.name: member for member in members}, work)
+        if folder.exists():
+            raise UsageError(f"{folder} has appeared meanwhile; move it away and run the same command again")
+        (work / top).rename(folder)
+        sync_folder(to)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return folder
+
+
+def _extract(archive: Path, wanted: dict[str, PublishedFile], work: Path) -> None:
+    waiting = dict(wanted)
+    total = sum(member.size for member in wanted.values())
+    try:
+        with (
+            tarfile.open(archive, "r|gz") as tar,
+            tqdm(total=total, desc="unpacking", unit="B", unit_scale=True, disable=None) as bar,
+        ):
+            for entry in tar:
+                member = waiting.pop(entry.name.removeprefix("./"), None)
+                if member is not None:
+                    _write(tar, entry, member, archive, work, bar)
+                if not waiting:
+                    return
+    except (tarfile.TarError, EOFError, zlib.error, UnicodeError) as error:
+        raise FailureError(f"{archive} is damaged ({error}); remove it and get it again") from error
+    raise FailureError(f"{archive} does not hold {', '.join(waiting)}; remove it and get it again")
+
+
+def _write(
+    tar: tarfile.TarFile, entry: tarfile.TarInfo, member: PublishedFile, archive: Path, work: Path, bar: tqdm
+) -> None:
+    source = tar.extractfile(entry) if entry.isreg() else None
+    if source is None or entry.size != member.size:
+        raise FailureError(f"{archive}: {member.name} is no file of {member.size:,} bytes; nothing was unpacked")
+    digest = hashlib.new(member.algorithm, usedforsecurity=False)
+    with (work / member.name).open("xb") as out:
+        while data := source.read(PIECE):
+            digest.update(data)
+            out.write(data)
+            bar.update(len(data))
+        out.flush()
+        os.fsync(out.fileno())
+    if digest.hexdigest() != member.digest:
+        raise FailureError(
+            f"{archive}: {member.name} has {member.algorithm} {digest.hexdigest()} instead of {member.digest}; nothing "
+            "was unpacked"
+        )

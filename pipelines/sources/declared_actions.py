@@ -23,8 +23,7 @@ import numpy as np
 
 from pipelines.sources.mistakes import Mistakes
 from shards.errors import FormatError, UsageError, reason_of
-from shards.presets import PRESET_ACTIONS
-from shards.schema import ActionSpec, ActionTerm, ParamField
+from shards.schema import PRESET_ACTIONS, ActionSpec, ActionTerm, ParamField
 
 FILE = "actions.toml"
 LARGEST_FILE = 1 << 20

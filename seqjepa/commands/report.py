@@ -47,9 +47,7 @@ def report_command(
     """
     from seqjepa.hub import run_folder
     from seqjepa.report.figures import build_figures
-    from seqjepa.report.render import latex as latex_form
-    from seqjepa.report.render import plain as csv_form
-    from seqjepa.report.render import plain as markdown_form
+    from seqjepa.report.render import text as forms
     from seqjepa.report.render.html import render_report, title_of
     from seqjepa.report.runs import read_records
     from seqjepa.report.tables import build_tables
@@ -61,16 +59,16 @@ def report_command(
     tables = build_tables(found)
     files = []
     if markdown:
-        files.append(_signed(markdown, markdown_form.markdown_document(title_of(found), tables)))
+        files.append(_signed(markdown, forms.markdown_document(title_of(found), tables)))
     if csv:
-        files.append(_signed(csv, csv_form.csv_text(tables), csv_form.CSV_SIGN))
+        files.append(_signed(csv, forms.csv_text(tables), forms.CSV_SIGN))
     if latex:
-        files.append(_signed(latex, latex_form.latex_document(tables)))
+        files.append(_signed(latex, forms.latex_document(tables)))
     if out:
         files.append(_signed(out, render_report(found, tables, build_figures(found))))
     write_own(files)
     if as_json:
-        print_json({"runs": [_run(record) for record in found], "cells": list(csv_form.table_records(tables))})
+        print_json({"runs": [_run(record) for record in found], "cells": list(forms.table_records(tables))})
         return
     for line in [*_summary(found, tables), *(f"written: {file.path}" for file in files)]:
         typer.echo(line)

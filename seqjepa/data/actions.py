@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from shards.errors import ConfigError
-from shards.presets import HUE, PRESET_ACTIONS, ROTATION
-from shards.schema import ActionSpec, ActionTerm, ParamField
+from shards.schema import HUE, PRESET_ACTIONS, ROTATION, ActionSpec, ActionTerm, ParamField
 
 if TYPE_CHECKING:
     from shards.split_index import SplitIndex

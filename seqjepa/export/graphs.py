@@ -5,6 +5,7 @@ Neither needs seqjepa to run. Both keep the weights in the file, and what is kno
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import logging
@@ -64,18 +65,11 @@ def open_pt2(path: Path, part: RunPart) -> Run:
 
 def need_onnx() -> None:
     """UsageError: a package that writes, checks or runs ONNX is not installed."""
-    try:
-        import onnx  # noqa: F401
-    except ImportError as error:
-        raise missing("onnx", "--to onnx") from error
-    try:
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise missing("onnxscript", "--to onnx") from error
-    try:
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        raise missing("onnxruntime", "--to onnx") from error
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise missing(name, "--to onnx") from error
 
 
 def check_opset(opset: int) -> None:

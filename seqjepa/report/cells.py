@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from statistics import mean, stdev
 
 from seqjepa.evaluate.results import differently_measured, few_objects, precision_of
-from seqjepa.paper.footnotes import numbers_for
 from seqjepa.paper.measures import Measure, measure_of, value_at
-from seqjepa.paper.published import Published
+from seqjepa.paper.published import Published, numbers_for
 from seqjepa.report.groups import Group, conditioning, resolution
 from seqjepa.report.match import scale_differences
 from seqjepa.report.runs import RunRecord
@@ -116,7 +115,12 @@ class CellText:
 
 def number_text(value: float | None, unit: str, sign: str = "") -> str:
     """ "−0.198": with a true minus; "" for None."""
-    return "" if value is None else f"{value:{sign}.{_digits(unit)}f}".replace("-", "−")
+    return signed(value, _digits(unit), sign)
+
+
+def signed(value: float | None, digits: int, sign: str = "") -> str:
+    """ "−0.25", with a true minus; "" for None."""
+    return "" if value is None else f"{value:{sign}.{digits}f}".replace("-", "−")
 
 
 def published_cell(row: Published) -> Cell:

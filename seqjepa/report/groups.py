@@ -7,11 +7,10 @@ nothing but their seed are one Group: one name, mean ± sample standard deviatio
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from statistics import mean, stdev
-from typing import Any
 
 from seqjepa.config import ModelConfig, RunConfig
 from seqjepa.data.actions import DECLARED, action_name, is_augmentation
@@ -173,6 +172,11 @@ class Mean:
     std: float | None
     seeds: int
 
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Mean | None:
+        """None: there are none."""
+        return cls(mean(values), stdev(values) if len(values) > 1 else None, len(values)) if values else None
+
     def times(self, factor: float) -> Mean:
         """In other units, such as percent."""
         return Mean(factor * self.value, None if self.std is None else factor * self.std, self.seeds)
@@ -220,7 +224,7 @@ class Group:
 
     def mean_of(self, read: Callable[[RunRecord], float | None]) -> Mean | None:
         """Of what is read from the first run of each seed that has it; None if no run has it."""
-        return mean_of(value for _, value in self.first_of_each_seed(read))
+        return Mean.of([value for _, value in self.first_of_each_seed(read)])
 
     def mean(self, key: str, weights: str = "trained") -> Mean | None:
         """Of the numbers under a dotted key of results.json."""
@@ -276,22 +280,13 @@ def by_data(groups: Sequence[Group]) -> dict[str, list[Group]]:
     return found
 
 
-def mean_of(values: Iterable[float]) -> Mean | None:
-    found = list(values)
-    return Mean(mean(found), stdev(found) if len(found) > 1 else None, len(found)) if found else None
-
-
 def accuracy(group: Group, weights: str = "trained") -> tuple[int | None, Mean] | None:
     """Top-1 as the paper's tables choose it, with its M_val: of z_AGG at 5 views or the most below, else of z."""
     if curve := group.curve("top1_agg", weights):
         m_val = max((m for m in curve if m <= TABLES_M_VAL), default=min(curve))
         return m_val, curve[m_val]
-    of_z = group.mean_of(lambda run: _top1_of_z(run.results.get(weights, {})))
+    of_z = group.mean("top1_z", weights) or group.mean("top1_z_image", weights)
     return (None, of_z) if of_z else None
-
-
-def _top1_of_z(scores: Mapping[str, Any]) -> float | None:
-    return scores.get("top1_z", scores.get("top1_z_image"))
 
 
 def _kind(record: RunRecord, *differing: str) -> tuple[object, ...]:

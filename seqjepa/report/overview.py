@@ -9,7 +9,7 @@ from seqjepa.evaluate.results import differently_measured
 from seqjepa.paper.measures import measure_of
 from seqjepa.paper.metrics import NAMED, declared_metric, judged
 from seqjepa.paper.published import Published, published
-from seqjepa.report.cells import Cell, beside_published, of_runs
+from seqjepa.report.cells import Cell, beside_published, of_runs, signed
 from seqjepa.report.groups import TABLES_M_VAL, Group, Mean, accuracy, by_data
 from seqjepa.report.match import is_on_set_of, is_row_of
 from seqjepa.report.warnings import RunWarning, at_scale, clearly_lost, warnings_of
@@ -156,11 +156,6 @@ def _alone(own: Mean | None, before: Mean | None, digits: int) -> Compared:
         return Compared("")
     spread = "" if own.std is None else f"± {own.std:.{digits}f}"
     return Compared(signed(own.value, digits), spread, signed(before.value if before else None, digits))
-
-
-def signed(value: float | None, digits: int, sign: str = "") -> str:
-    """ "−0.25", with a true minus; "" for None."""
-    return "" if value is None else f"{value:{sign}.{digits}f}".replace("-", "−")
 
 
 def _own_top1(group: Group) -> tuple[Mean | None, Mean | None]:

@@ -17,10 +17,9 @@ from string import ascii_lowercase
 from seqjepa.evaluate.costs import macs_of_networks
 from seqjepa.evaluate.results import keyed_rows
 from seqjepa.models.timm_encoder import is_timm
-from seqjepa.paper.footnotes import FOOTNOTES, Footnote
 from seqjepa.paper.measures import Measure, measure_of, value_at
 from seqjepa.paper.metrics import ARROWS, METRICS, Direction, Metric, declared_metric
-from seqjepa.paper.published import Published, of_source
+from seqjepa.paper.published import FOOTNOTES, Footnote, Published, of_source
 from seqjepa.paper.tables import HEADS, LAYOUTS, PAPER_METRICS, TableLayout
 from seqjepa.report.cells import NOTHING, Cell, beside_published, of_runs, published_cell
 from seqjepa.report.groups import Group, Mean, aggregates, by_data, conditioning, encoder_words, groups_of, label

@@ -262,9 +262,8 @@ class ViewKind:
         runs += ", a sequence taking as many samples in a row as it needs" if spec.chunked else ""
         size = f"{spec.height}×{spec.width} RGB pixels as {pixels}"
         if found := spec.features:
-            made_of = f"{spec.height}×{spec.width} RGB pixels"
-            made_of = f"{spec.height}×{spec.width} RGB pixels"
-            size = f"each {found.size} features in {found.dtype} that {found.backbone} made of {made_of}"
+            pixels = f"{spec.height}×{spec.width} RGB pixels"
+            size = f"each {found.size} features in {found.dtype} that {found.backbone} made of {pixels}"
         return f"{info.samples:,} samples of {views}{runs}, {size}; {classes_in_words(info)}."
 
     def card_members(self) -> list[str]:

@@ -13,8 +13,8 @@ from cli import seqjepa_app
 from seqjepa.paper.metrics import ROWS, better, judged
 from seqjepa.paper.published import published
 from seqjepa.report.groups import groups_of
-from seqjepa.report.render import html, latex, plain
-from seqjepa.report.render import plain as csv_form
+from seqjepa.report.render import html
+from seqjepa.report.render import text as forms
 from seqjepa.report.render.html import numbers_table, overview_html
 from seqjepa.report.runs import read_records
 from seqjepa.report.tables import Table, build_tables
@@ -88,10 +88,10 @@ def test_every_form_shows_which_way_a_column_is_better(tmp_path):
     assert 'GPU hours (h) <abbr class=arrow title="lower is better">↓</abbr>' in html.table_html(hours)
     assert "<span class=better>−2.6</span>" in html.table_html(hours)
     assert "<span class=better>+0.09</span>" in html.table_html(accuracy)
-    assert "GPU hours (h) ↓ |" in plain.markdown(hours)
-    assert r"GPU hours (h) $\downarrow$ \\" in latex.latex(hours)
-    assert r"Top-1 (\%) $\uparrow$" in latex.latex(accuracy)
-    assert {record["better"] for record in csv_form.table_records([hours])} == {"lower"}
+    assert "GPU hours (h) ↓ |" in forms.markdown(hours)
+    assert r"GPU hours (h) $\downarrow$ \\" in forms.latex(hours)
+    assert r"Top-1 (\%) $\uparrow$" in forms.latex(accuracy)
+    assert {record["better"] for record in forms.table_records([hours])} == {"lower"}
 
 
 def test_a_table_of_one_run_is_coloured_by_what_is_better(tmp_path):
@@ -111,9 +111,9 @@ def test_untrained_weights_stand_beside_ours_in_every_form(tmp_path):
     found = cell(table, "5", 0)
     assert (found.ours, found.floor, found.gain) == (87.5, 50.0, 37.5)
     assert "untrained 50.00, <span class=better>+37.50</span>" in html.table_html(table)
-    assert "Δ +0.09; untrained 50.00 |" in plain.markdown(table)
-    assert r"/ 87.41 {\scriptsize untrained 50.00}" in latex.latex(table)
-    assert [record["untrained"] for record in csv_form.table_records([table]) if record["ours"] == 87.5] == [50.0]
+    assert "Δ +0.09; untrained 50.00 |" in forms.markdown(table)
+    assert r"/ 87.41 {\scriptsize untrained 50.00}" in forms.latex(table)
+    assert [record["untrained"] for record in forms.table_records([table]) if record["ours"] == 87.5] == [50.0]
 
 
 def test_untrained_weights_that_were_measured_otherwise_stand_nowhere_and_the_note_says_so(tmp_path):
@@ -173,7 +173,7 @@ def test_without_runs_everything_is_open():
 
 
 def test_csv_of_a_version_with_fewer_columns_is_replaced(tmp_path):
-    path, first = tmp_path / "tables.csv", ",".join(csv_form.COLUMNS[:16])
+    path, first = tmp_path / "tables.csv", ",".join(forms.COLUMNS[:16])
     assert first.endswith("difference,mark,footnotes,protocol")
     path.write_text(first + "\nold\n")
     outcome = CliRunner().invoke(seqjepa_app, ["report", "--csv", str(path)], catch_exceptions=False)

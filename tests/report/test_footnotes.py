@@ -4,8 +4,7 @@ from itertools import product
 
 import pytest
 
-from seqjepa.paper.footnotes import FOOTNOTES, Footnote, numbers_for
-from seqjepa.paper.published import of_source, published
+from seqjepa.paper.published import FOOTNOTES, Footnote, numbers_for, of_source, published
 from seqjepa.report.tables import build_tables
 
 

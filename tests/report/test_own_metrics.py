@@ -7,7 +7,7 @@ from report_runs import protocol_of, write_run
 from seqjepa.paper import metrics
 from seqjepa.paper.metrics import METRICS, Metric, Scale, better, judged, metric_of, range_of
 from seqjepa.report.groups import groups_of
-from seqjepa.report.render import plain
+from seqjepa.report.render import text as forms
 from seqjepa.report.render.html import every_number, table_html
 from seqjepa.report.runs import read_records
 from seqjepa.report.tables import build_tables
@@ -53,7 +53,7 @@ def test_one_entry_gives_a_metric_its_cells(tmp_path, monkeypatch):
     ((_, cells),) = table.rows
     assert [cell.ours for cell in cells] == [40.0, 20.5]
     assert (cells[0].low, cells[0].features, cells[1].features) == (39.0, "z of all views", "M 3")
-    assert "**40.000** (a) \\[39.000, 41.500\\] | **20.500**" in plain.markdown(table)
+    assert "**40.000** (a) \\[39.000, 41.500\\] | **20.500**" in forms.markdown(table)
     assert "40.000<sup>" in table_html(table)
     assert "spread of z <abbr" in every_number(groups_of(records))
 

@@ -15,7 +15,7 @@ from cli import seqjepa_app
 from seqjepa.report.figures import build_figures
 from seqjepa.report.groups import groups_of, label
 from seqjepa.report.render.html import render_report
-from seqjepa.report.render.plain import csv_text, markdown_document
+from seqjepa.report.render.text import csv_text, markdown_document
 from seqjepa.report.runs import RunRecord, read_records
 from seqjepa.report.tables import build_tables, own_tables
 

@@ -6,7 +6,7 @@ import pytest
 from report_runs import SHA256_OF, protocol_of, write_run
 
 from seqjepa.paper.published import published
-from seqjepa.report.groups import Mean, accuracy, conditioning, families, groups_of, label, mean_of
+from seqjepa.report.groups import Mean, accuracy, conditioning, families, groups_of, label
 from seqjepa.report.match import scale_differences
 from seqjepa.report.runs import RunRecord, read_record, read_records
 
@@ -18,9 +18,9 @@ def run(folder, recipe="3die-rot-M3", settings=(), protocol=SMALL, **scores) -> 
 
 
 def test_mean_and_sample_deviation_by_hand():
-    assert mean_of([1.0, 2.0, 6.0]) == Mean(3.0, pytest.approx(7**0.5), 3)
-    assert mean_of([0.25]) == Mean(0.25, None, 1)
-    assert mean_of([]) is None
+    assert Mean.of([1.0, 2.0, 6.0]) == Mean(3.0, pytest.approx(7**0.5), 3)
+    assert Mean.of([0.25]) == Mean(0.25, None, 1)
+    assert Mean.of([]) is None
     assert Mean(0.5, 0.1, 2).times(100) == Mean(50.0, 10.0, 2)
 
 

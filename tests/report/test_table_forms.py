@@ -10,8 +10,8 @@ from html.parser import HTMLParser
 import pytest
 
 from seqjepa.report.cells import Cell
-from seqjepa.report.render import html, latex, plain
-from seqjepa.report.render import plain as csv_form
+from seqjepa.report.render import html
+from seqjepa.report.render import text as forms
 from seqjepa.report.tables import Table, TableColumn, build_tables
 
 FULL = Cell(86.14, 0.5, 84.213, 0.3, None, None, 3, "z_AGG, M_val 3", "3DIEBench; 100%; run a_b & c", "", (1, 4))
@@ -90,7 +90,7 @@ def test_a_table_without_ours_says_so_and_shows_the_papers_alone(whole):
 
 
 def test_markdown_has_as_many_fields_in_every_line_and_escapes():
-    lines = [line for line in plain.markdown(TABLE).splitlines() if line.startswith("|")]
+    lines = [line for line in forms.markdown(TABLE).splitlines() if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {5}
     assert lines[2] == (
         r"| seq\|JEPA | 3 | **84.21 ± 0.30** (a); paper 86.14 ± 0.5[^1][^4]; Δ −1.93 "
@@ -100,7 +100,7 @@ def test_markdown_has_as_many_fields_in_every_line_and_escapes():
 
 
 def test_markdown_defines_each_footnote_that_it_uses_once(whole):
-    text = plain.markdown_document("A title", whole)
+    text = forms.markdown_document("A title", whole)
     used = set(re.findall(r"\[\^(\d+)\](?!:)", text))
     defined = re.findall(r"^\[\^(\d+)\]:", text, flags=re.MULTILINE)
     assert used == set(defined)
@@ -108,7 +108,7 @@ def test_markdown_defines_each_footnote_that_it_uses_once(whole):
 
 
 def test_latex_is_balanced_and_escaped(whole):
-    text = latex.latex_document(whole)
+    text = forms.latex_document(whole)
     bare = re.sub(r"\\[\\{}$&%#_]", "", text)
     assert bare.count("{") == bare.count("}")
     assert all(line.count("$") % 2 == 0 for line in bare.splitlines())
@@ -121,7 +121,7 @@ def test_latex_is_balanced_and_escaped(whole):
 
 def test_latex_rows_have_as_many_fields_as_columns(whole):
     for table in whole:
-        text = latex.latex(table)
+        text = forms.latex(table)
         (form,) = re.findall(r"\\begin\{tabular\}\{(\w+)\}", text)
         rows = [line for line in text.splitlines() if line.endswith(r"\\")]
         assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {len(form)}
@@ -130,8 +130,8 @@ def test_latex_rows_have_as_many_fields_as_columns(whole):
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX here")
 def test_latex_is_set_by_latex(whole, tmp_path):
-    (tmp_path / "tables.tex").write_text(latex.latex_document(whole), encoding="utf-8")
-    packages = latex.PACKAGES.removeprefix("% ").removesuffix(" in the preamble")
+    (tmp_path / "tables.tex").write_text(forms.latex_document(whole), encoding="utf-8")
+    packages = forms.PACKAGES.removeprefix("% ").removesuffix(" in the preamble")
     text = rf"\documentclass{{article}}{packages}\begin{{document}}\input{{tables.tex}}\end{{document}}"
     (tmp_path / "main.tex").write_text(text, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "main.tex"]
@@ -145,13 +145,13 @@ def test_latex_counts_tables_itself_and_sets_symbols_and_headings_of_several_par
     table = Table(
         "t", "Table 2: M_tr of z_AGG", ("M_val",), (TableColumn("CIFAR-100, Top-1", "%"),), ((("r",), cells),)
     )
-    text = latex.latex(table)
+    text = forms.latex(table)
     assert r"\caption{$M_\mathrm{tr}$ of $z_\mathrm{AGG}$ (Table 2 of the paper).}" in text
     assert r"$M_\mathrm{val}$ & \shortstack[r]{CIFAR-100 \\ Top-1 (\%)} \\" in text
 
 
 def test_latex_of_a_cell():
-    row = next(line for line in latex.latex(TABLE).splitlines() if line.startswith("seq"))
+    row = next(line for line in forms.latex(TABLE).splitlines() if line.startswith("seq"))
     assert row == (
         r"seq$|$JEPA & 3 & 84.21 $\pm$ 0.30\textsuperscript{a} / 86.14 $\pm$ 0.5\textsuperscript{1,4} & "
         r"$-$0.046\textsuperscript{$\dagger$b} {\scriptsize [$-$0.050, 0.040]} / 0.65 \\"
@@ -159,7 +159,7 @@ def test_latex_of_a_cell():
 
 
 def test_csv_has_every_cell_unrounded(whole):
-    rows = list(csv.DictReader(io.StringIO(csv_form.csv_text(whole))))
+    rows = list(csv.DictReader(io.StringIO(forms.csv_text(whole))))
     assert len(rows) == 771 + 3
     ours = rows[-3]
     assert (ours["table"], ours["row"], ours["column"]) == ("table-x", "Method: seq|JEPA; M_tr: 3", "Top-1")

@@ -19,9 +19,8 @@ from pipelines.archives import printable
 from pipelines.sources.declared_actions import Declared, action_of, fields_of, read_declared
 from pipelines.sources.leaks import refuse_leaks
 from pipelines.sources.manifest.columns import as_texts, compute
-from pipelines.sources.manifest.locate import plain_names
+from pipelines.sources.manifest.locate import are_videos, pictures_of, plain_names
 from pipelines.sources.manifest.numbers import filled_params, number_columns
-from pipelines.sources.manifest.pictures import are_videos, pictures_of
 from pipelines.sources.manifest.read_table import SUFFIXES, read_table
 from pipelines.sources.manifest.rows import Order, Rows, find_roles, labels_of, order_of, sequences_of, splits_of
 from pipelines.sources.mistakes import Mistakes

@@ -1,7 +1,7 @@
 """Where the images are that a table names: in a folder, a plain tar or a zip. Names and places stay columns of numbers.
 
 A name is a path below the source, with "/". Names that leave the source are refused, and those that are not there are
-told with what may be meant instead. Letter: R rows.
+told with what may be meant instead. Names of videos stand for frames of them. Letter: R rows.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,9 +20,11 @@ from pipelines.archives import LeftOut, is_utf8, printable
 from pipelines.archives.tree import ArchiveTree, DiskTree, Place, walk_tree
 from pipelines.archives.zip import is_zip
 from pipelines.sources.files import FileReader, archive_members, lone_root
-from pipelines.sources.manifest.columns import compute
+from pipelines.sources.manifest.columns import as_integers, compute, distinct
+from pipelines.sources.manifest.rows import Rows
 from pipelines.sources.mistakes import SHOWN, Mistakes
-from pipelines.sources.table import FilePictures
+from pipelines.sources.table import FilePictures, Pictures
+from pipelines.sources.video import SUFFIXES as VIDEO_SUFFIXES
 from shards.errors import FormatError
 
 if TYPE_CHECKING:
@@ -185,3 +187,51 @@ def _spelling(name: str) -> str:
 
 def _stem(name: str) -> str:
     return re.sub(r"\.[^./]*$", "", name)
+
+
+def are_videos(names: pa.ChunkedArray) -> np.ndarray:
+    """bool [R]"""
+    pc = compute()
+    pattern = rf"({'|'.join(suffix.replace('.', '[.]') for suffix in VIDEO_SUFFIXES)})$"
+    return np.asarray(pc.fill_null(pc.match_substring_regex(pc.utf8_lower(names), pattern), False).to_numpy(), bool)
+
+
+def pictures_of(
+    rows: Rows, source: Path, names: pa.ChunkedArray, seconds: np.ndarray | None, order: np.ndarray
+) -> Pictures | None:
+    """Those of the rows `order`. Of videos the column `frame` says which, or else `timestamp`: `seconds` [R].
+
+    None: there are mistakes.
+    """
+    videos = are_videos(names)
+    files = locate(list_source(source), names, rows.raw.where, rows.mistakes)
+    if not videos.any():
+        return files.at(order)
+    others = np.flatnonzero(~videos & np.asarray(compute().is_valid(names).to_numpy(), bool))
+    rows.tell(others, lambda row: f"{printable(files.name(row))} is no video, as others are", "videos")
+    if not source.is_dir():
+        rows.mistakes.add(f"{source.name} is an archive, and names videos: unpack it and give the folder", "videos")
+    if "frame" not in rows.roles and seconds is None:
+        rows.mistakes.add("names are of videos: add a column frame (0, 1 …) or timestamp (seconds into it)", "videos")
+    return None if rows.mistakes.count else _frames(rows, files, names, seconds, order)
+
+
+def _frames(
+    rows: Rows, files: FilePictures, names: pa.ChunkedArray, seconds: np.ndarray | None, order: np.ndarray
+) -> Pictures | None:
+    from pipelines.sources.video.pictures import VideoError, VideoPictures
+
+    root = files.reader.path / files.reader.root
+    of, paths = distinct(names)
+    try:
+        if (column := rows.column("frame")) is not None:
+            found = VideoPictures.by_number(root, paths, of, as_integers(column)[0], rows.raw.where)
+        else:
+            assert seconds is not None
+            found = VideoPictures.by_time(root, paths, of, seconds, rows.raw.where)
+    except VideoError as error:
+        for line in error.lines:
+            rows.mistakes.add(line, "videos")
+        rows.mistakes.count += error.count - len(error.lines)
+        return None
+    return replace(found, of=found.of[order], numbers=found.numbers[order])

@@ -10,8 +10,8 @@ from typing import Any
 from markupsafe import Markup
 
 from seqjepa.evaluate.results import blind_numbers, keyed_rows, protocol_lines
-from seqjepa.paper.footnotes import FOOTNOTES
 from seqjepa.paper.metrics import better, judged
+from seqjepa.paper.published import FOOTNOTES
 from seqjepa.report.figures.drawing import Figure
 from seqjepa.report.groups import Group, groups_of, label
 from seqjepa.report.overview import counts, rows_by_data, signed

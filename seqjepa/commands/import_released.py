@@ -1,7 +1,8 @@
-"""`seqjepa import-seq-jepa`."""
+"""`seqjepa import-seq-jepa`, `seqjepa import-context-ssl`: runs from weights that authors released."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -9,10 +10,12 @@ import typer
 
 from shards.console import AsJson, Overwrite, print_json
 
+RunOut = Annotated[Path, typer.Option("--out", "-o", help="Run directory to make.")]
+
 
 def import_seq_jepa_command(
     file: Annotated[Path, typer.Argument(help="A checkpoint of hafezgh/seq-jepa (.pth).", metavar="CKPT")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Run directory to make.")],
+    out: RunOut,
     recipe: Annotated[str, typer.Option(help="Recipe of the run. Default: told by the shapes of the weights.")] = "",
     shards: Annotated[
         Path | None, typer.Option(help="Shards that the run is to be fed with. Default: as the recipe's data set.")
@@ -31,8 +34,6 @@ def import_seq_jepa_command(
       seqjepa evaluate runs/rot-authors --shards shards/3die
       seqjepa import-seq-jepa ckpt_epoch_2000.pth --out runs/pls-authors --recipe stl-pls-M4 --shards shards/stl10
     """
-    from dataclasses import asdict
-
     from seqjepa.methods.import_seq_jepa import import_weights
 
     imported = import_weights(
@@ -44,3 +45,26 @@ def import_seq_jepa_command(
         left = f"; left out: {', '.join(imported.unused)}" if imported.unused else ""
         told = f"{imported.parameters:,} parameters, {imported.epochs} epochs, settings of {imported.recipe}"
         typer.echo(f"{imported.run}: {told}{left}")
+
+
+def import_context_ssl_command(
+    file: Annotated[Path, typer.Argument(help="The released simclr_resnet18_epoch1000.pt.", metavar="FILE")],
+    out: RunOut,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a run directory from the weights that ContextSSL's authors released, to evaluate it like any other.
+
+    \b
+    Example:
+      seqjepa import-context-ssl simclr_resnet18_epoch1000.pt --out runs/context-ssl-authors
+      seqjepa evaluate runs/context-ssl-authors --shards shards/3die --contexts 0,2,6,14,30,126
+    """
+    from seqjepa.methods.context_ssl.import_weights import import_weights
+
+    imported = import_weights(file, out, overwrite=overwrite)
+    if as_json:
+        print_json(asdict(imported))
+    else:
+        left = f"; left out, as nothing uses them: {', '.join(imported.unused)}" if imported.unused else ""
+        typer.echo(f"{imported.run}: {imported.parameters:,} parameters{left}")
