@@ -2,50 +2,89 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from shards.console import AsJson, Device, Workers, print_json
 
+if TYPE_CHECKING:
+    from seqjepa.experiments.job import Job
+    from seqjepa.experiments.sweep import Runs
+
+
+Table = Annotated[
+    str,
+    typer.Argument(
+        help="table-1 … table-12, figure-3 … figure-15, poster; paper-small: the claim at lengths; ls: all; "
+        "grid: of --vary."
+    ),
+]
+ShardsOf = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shards",
+        metavar="KIND=DIR",
+        help="Of one kind, as 3diebench=shards/3die; repeatable. grid: one DIR. paper-small renders its own without.",
+    ),
+]
+Vary = Annotated[
+    list[str] | None,
+    typer.Option("--vary", metavar="KEY=A,B,…", help="grid: a setting and the values it takes; repeatable."),
+]
+Recipe = Annotated[str | None, typer.Option(help="grid: of all runs. Default: what fits the shards.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="grid: a setting of all runs; repeatable.")
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only", metavar="KEY=A,B", help="paper-small: a part of the runs, by part, name, length or seed; repeatable."
+    ),
+]
+Run = Annotated[bool, typer.Option("--run", help="Train and evaluate what is missing, instead of listing.")]
+OutFolder = Annotated[Path, typer.Option("--out", "-o", help="Folder of the run directories.")]
+Seeds = Annotated[int | None, typer.Option(min=1, help="Runs of each recipe. Default: as published.")]
+Scale = Annotated[
+    str | None, typer.Option(help="paper, medium, small, or a TOML file: what makes runs fit the machine.")
+]
+Untrained = Annotated[
+    bool, typer.Option("--untrained", help="Evaluate every run at its initial weights too, as the floor.")
+]
+Task = Annotated[int | None, typer.Option(min=0, help="This one of the list alone.")]
+Devices = Annotated[
+    str | None, typer.Option(help="Side by side, one run a GPU: 0,1,2,3; cpu,cpu: two on the processor.")
+]
+Slurm = Annotated[Path | None, typer.Option(metavar="FILE", help="Write an sbatch script of an array: one run a task.")]
+Markdown = Annotated[bool, typer.Option("--markdown", help="paper-small: print its tables as Markdown.")]
+Plot = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="paper-small: draw scores over steps, as .png, .svg or .pdf.")
+]
+
 
 def sweep_command(
-    table: Annotated[
-        str, typer.Argument(help="table-1 … table-12, figure-3 … figure-15, poster; ls: all; grid: of --vary.")
-    ],
-    shards: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--shards", metavar="KIND=DIR", help="Of one kind, as 3diebench=shards/3die; repeatable. grid: one DIR."
-        ),
-    ] = None,
-    vary: Annotated[
-        list[str] | None,
-        typer.Option("--vary", metavar="KEY=A,B,…", help="grid: a setting and the values it takes; repeatable."),
-    ] = None,
-    recipe: Annotated[str | None, typer.Option(help="grid: of all runs. Default: what fits the shards.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="grid: a setting of all runs; repeatable.")
-    ] = None,
-    run: Annotated[bool, typer.Option("--run", help="Train and evaluate what is missing, instead of listing.")] = False,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run directories.")] = Path("runs"),
-    seeds: Annotated[int | None, typer.Option(min=1, help="Runs of each recipe. Default: as published.")] = None,
-    scale: Annotated[
-        str | None, typer.Option(help="paper, medium, small, or a TOML file: what makes runs fit the machine.")
-    ] = None,
-    untrained: Annotated[
-        bool, typer.Option("--untrained", help="Evaluate every run at its initial weights too, as the floor.")
-    ] = False,
-    task: Annotated[int | None, typer.Option(min=0, help="This one of the list alone.")] = None,
-    devices: Annotated[str | None, typer.Option(help="Side by side, one run a GPU: 0,1,2,3.")] = None,
-    slurm: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write an sbatch script of an array: one run a task.")
-    ] = None,
+    table: Table,
+    shards: ShardsOf = None,
+    vary: Vary = None,
+    recipe: Recipe = None,
+    set_: Set = None,
+    only: Only = None,
+    run: Run = False,
+    out: OutFolder = Path("runs"),
+    seeds: Seeds = None,
+    scale: Scale = None,
+    untrained: Untrained = False,
+    task: Task = None,
+    devices: Devices = None,
+    slurm: Slurm = None,
     device: Device = "auto",
     workers: Workers = None,
     as_json: AsJson = False,
+    markdown: Markdown = False,
+    plot: Plot = None,
 ) -> None:
     """The runs that a table or figure of the paper, or a grid, needs, and how far each has got; --run does the rest.
 
@@ -56,41 +95,118 @@ def sweep_command(
       seqjepa sweep table-4 --shards 3diebench=shards/3die --run --devices 0,1,2,3
       seqjepa sweep figure-9 --shards stl10=shards/stl10 --slurm figure-9.sbatch
       seqjepa sweep small-reproduction --shards 3diebench=shards/synth --run
+      seqjepa sweep paper-small --run --devices cpu,cpu
       seqjepa sweep grid --shards shards/mine --vary method=seq_jepa,simclr --vary data.context=1,3 --seeds 3 --run
     """
-    from seqjepa.experiments import grid, sweep
     from seqjepa.experiments.run_sweep import Resources, run_sweep
     from shards.store import require_no_address
 
     if table == "ls":
-        if as_json:
-            print_json(sweep.tables_as_json())
-        else:
-            typer.echo(sweep.tables_as_text())
+        _list_all(as_json)
         return
     require_no_address(out, "--out")
     _refuse_several_ways(task, devices, slurm)
-    asked: sweep.Runs
+    given = {"--vary": vary, "--recipe": recipe, "--set": set_, "--only": only, "--markdown": markdown, "--plot": plot}
+    _refuse_options_of_others(table, given)
+    _refuse_two_forms(as_json, markdown)
     if table == "grid":
-        asked = grid.Grid(
-            grid.one_folder(shards or []), tuple(vary or ()), recipe, tuple(set_ or ()), seeds, scale, untrained
-        )
+        asked = _grid(shards, vary, recipe, set_, seeds, scale, untrained)
     else:
-        _refuse_options_of_grids(vary, recipe, set_)
-        asked = sweep.Sweep(table, sweep.parse_shards(shards or []), seeds, scale, untrained)
-    jobs = asked.jobs(task)
-    doing = run or slurm is not None
-    if doing:
-        run_sweep(asked, jobs, out, Resources(device, workers, devices, slurm), partial(typer.echo, err=as_json))
-    results = grid.grid_results(asked, out) if isinstance(asked, grid.Grid) else []
+        asked = _of_paper(table, shards, out, seeds, scale, untrained, only)
+    jobs, say = asked.jobs(task), partial(typer.echo, err=as_json or markdown)
+    if run or slurm is not None:
+        _render_missing(asked, say)
+        run_sweep(asked, jobs, out, Resources(device, workers, devices, slurm), say)
+    _show(asked, jobs, out, as_json=as_json, markdown=markdown, listed=not run and slurm is None)
+    if plot is not None:
+        _draw(asked, out, plot, say)
+
+
+def _list_all(as_json: bool) -> None:
+    from seqjepa.experiments import sweep
+
     if as_json:
-        listed = sweep.jobs_as_json(asked, jobs, out)
-        print_json({**listed, "results": results} if isinstance(asked, grid.Grid) else listed)
+        print_json(sweep.tables_as_json())
+    else:
+        typer.echo(sweep.tables_as_text())
+
+
+def _grid(
+    shards: list[str] | None,
+    vary: list[str] | None,
+    recipe: str | None,
+    settings: list[str] | None,
+    seeds: int | None,
+    scale: str | None,
+    untrained: bool,
+) -> Runs:
+    from seqjepa.experiments.grid import Grid, one_folder
+
+    return Grid(one_folder(shards or []), tuple(vary or ()), recipe, tuple(settings or ()), seeds, scale, untrained)
+
+
+def _of_paper(
+    table: str,
+    shards: list[str] | None,
+    out: Path,
+    seeds: int | None,
+    scale: str | None,
+    untrained: bool,
+    only: list[str] | None,
+) -> Runs:
+    """A table or figure, or an experiment."""
+    from seqjepa.experiments.experiment import experiment_named
+    from seqjepa.experiments.sweep import Sweep, parse_shards
+    from seqjepa.experiments.tables import paper_experiments
+
+    folders = parse_shards(shards or [])
+    if table in paper_experiments():
+        return experiment_named(table, folders, out, seeds, scale, untrained, tuple(only or ()))
+    return Sweep(table, folders, seeds, scale, untrained)
+
+
+def _render_missing(asked: Runs, say: Callable[[str], object]) -> None:
+    """The set of an experiment that no shards were given for."""
+    from seqjepa.experiments.experiment import Experiment
+
+    if isinstance(asked, Experiment) and asked.to_render is not None:
+        from seqjepa.experiments.demos import render_set
+
+        render_set(asked.to_render.model_dump(), asked.shards, say)
+
+
+def _show(asked: Runs, jobs: Mapping[int, Job], out: Path, *, as_json: bool, markdown: bool, listed: bool) -> None:
+    """The list of runs, and what is measured so far: of grids and experiments."""
+    from seqjepa.experiments import experiment_table, grid, sweep
+    from seqjepa.experiments.experiment import Experiment
+    from seqjepa.experiments.experiment_results import experiment_results
+
+    results = text = None
+    if isinstance(asked, grid.Grid):
+        results = grid.grid_results(asked, out)
+        text = grid.results_table(results) if results else ""
+    elif isinstance(asked, Experiment):
+        found = experiment_results(asked, out)
+        results = found.as_json()
+        text = experiment_table.as_markdown_tables(found) if markdown else experiment_table.as_text(found)
+    if as_json:
+        more = {} if results is None else {"results": results}
+        print_json({**sweep.jobs_as_json(asked, jobs, out), **more})
         return
-    if not doing:
+    if listed and not markdown:
         typer.echo(sweep.jobs_as_text(asked, jobs, out))
-    if results:
-        typer.echo(grid.results_table(results))
+    if text:
+        typer.echo(text)
+
+
+def _draw(asked: Runs, out: Path, file: Path, say: Callable[[str], object]) -> None:
+    from seqjepa.experiments.experiment import Experiment
+    from seqjepa.experiments.experiment_results import experiment_results
+    from seqjepa.experiments.experiment_table import draw_curves
+
+    if isinstance(asked, Experiment):
+        draw_curves(experiment_results(asked, out), file)
+        say(f"{file}: drawn")
 
 
 def _refuse_several_ways(task: int | None, devices: str | None, slurm: Path | None) -> None:
@@ -101,12 +217,24 @@ def _refuse_several_ways(task: int | None, devices: str | None, slurm: Path | No
         raise UsageError("--task, --devices and --slurm are three ways to do the list; give one of them")
 
 
-def _refuse_options_of_grids(vary: list[str] | None, recipe: str | None, settings: list[str] | None) -> None:
-    """UsageError where an option is given that a table of the paper, whose runs are settled, does not take."""
+def _refuse_two_forms(as_json: bool, markdown: bool) -> None:
     from shards.errors import UsageError
 
-    given = {"--vary": vary, "--recipe": recipe, "--set": settings}
-    if named := [name for name, value in given.items() if value]:
+    if as_json and markdown:
+        raise UsageError("--json and --markdown are two forms of one table; give one of them")
+
+
+def _refuse_options_of_others(table: str, given: Mapping[str, object]) -> None:
+    """UsageError where an option is given that this table, grid or experiment does not take."""
+    from seqjepa.experiments.tables import paper_experiments
+    from shards.errors import UsageError
+
+    of_grids, of_experiments = ("--vary", "--recipe", "--set"), ("--only", "--markdown", "--plot")
+    taken = of_grids if table == "grid" else of_experiments if table in paper_experiments() else ()
+    named = [name for name, value in given.items() if value and name not in taken]
+    if wrong := [name for name in named if name in of_grids]:
         raise UsageError(
-            f"{', '.join(named)}: the runs of a table are settled; `seqjepa sweep grid` takes such options"
+            f"{', '.join(wrong)}: the runs of a table are settled; `seqjepa sweep grid` takes such options"
         )
+    if named:
+        raise UsageError(f"{', '.join(named)}: such options are for {', '.join(paper_experiments())}")

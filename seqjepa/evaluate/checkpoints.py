@@ -68,19 +68,31 @@ def evaluate_checkpoints(
     config, found = EvalConfig(**options, device=device), []
     if config.untrained:
         raise UsageError("--untrained is of the weights that the run began with, --checkpoints of those on the way")
-    steps, same = steps_of(run), config.model_dump(exclude={"device"}, exclude_defaults=True)
+    steps = steps_of(run)
     for epoch in _wanted(run, epochs):
-        folder = run / folder_of(epoch)
-        asked = {**same, "shards": shards, "weights": sha256_of_file(run / kept_weights(epoch))}
-        results = numbers_of(folder, "trained", asked)
+        results = numbers_at(run, shards, epoch, config)
         if results is None:
+            folder = run / folder_of(epoch)
             folder.mkdir(parents=True, exist_ok=True)
             results = evaluate_run(run, shards, config, epoch=epoch, out=folder, progress=progress)
-            note_evaluation(folder, "trained", asked, results)
+            note_evaluation(folder, "trained", _asked(run, shards, epoch, config), results)
         found.append(Checkpoint(epoch, steps.get(epoch), results))
         if say:
             say(str(found[-1]))
     return found
+
+
+def numbers_at(run: Path, shards: Path, epoch: int, config: EvalConfig) -> dict[str, Any] | None:
+    """What was measured of the weights after `epoch` epochs, asked in these words; None where nothing was."""
+    if not (run / kept_weights(epoch)).exists():
+        return None
+    return numbers_of(run / folder_of(epoch), "trained", _asked(run, shards, epoch, config))
+
+
+def _asked(run: Path, shards: Path, epoch: int, config: EvalConfig) -> dict[str, Any]:
+    """What makes an evaluation of kept weights another one."""
+    same = config.model_dump(exclude={"device"}, exclude_defaults=True)
+    return {**same, "shards": shards, "weights": sha256_of_file(run / kept_weights(epoch))}
 
 
 def read_checkpoints(run: Path) -> list[Checkpoint]:

@@ -76,6 +76,7 @@ SUITES: dict[str, Suite] = {
     "3diebench": Suite(OF_OBJECTS, path=True),
     "stl10": Suite(OF_IMAGES, path=True),
     "augmentations": Suite(OF_IMAGES),
+    "retrieval": Suite(("representation", "retrieval", "costs")),
     "all": Suite(OF_OBJECTS, path=True),
 }
 

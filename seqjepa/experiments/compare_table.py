@@ -131,9 +131,14 @@ def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
 
 def comparison_markdown(comparison: Mapping[str, Any]) -> str:
     """A GitHub table, its notes as a list."""
-    rule = ["---", *["--:"] * (len(HEADS) - 1)]
-    rows = ["| " + " | ".join(line) + " |" for line in (HEADS, rule, *_lines(comparison))]
-    return "\n".join([*rows, "", *(f"* {note}" for note in notes(comparison))])
+    return "\n".join([as_markdown([HEADS, *_lines(comparison)]), "", *(f"* {note}" for note in notes(comparison))])
+
+
+def as_markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells, heads first, as a GitHub table: the first column to the left and the others to the right."""
+    heads, *others = lines
+    rule = ["---", *["--:"] * (len(heads) - 1)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (heads, rule, *others))
 
 
 def notes(comparison: Mapping[str, Any]) -> list[str]:
@@ -144,12 +149,35 @@ def notes(comparison: Mapping[str, Any]) -> list[str]:
         f"{s['dataset']} at {s['resolution']} px, {s['train_samples']} training and {s['val_samples']} validation "
         f"samples; {s['steps']} steps of {s['views_per_step']} views, scale {s['scale']}, {s['device']}{several}"
     ]
+    found += schedule_notes(s.get("schedules", {}))
+    if s.get("unfinished"):
+        found.append(unfinished_note(s["unfinished"], s["converged_steps"]))
     found += [
         f"measured otherwise than the first run, so not comparable: {name} ({', '.join(parts)}); evaluate it again"
         for name, parts in s.get("differently_measured", {}).items()
     ]
     found += target_notes(s.get("targets", {}))
     return found + top1_notes(_all_rows(comparison))
+
+
+def schedule_notes(schedules: Mapping[str, str]) -> list[str]:
+    """What each method's learning rate does, and what that means for its length. schedules: "cosine" or "constant" by
+    method."""
+    says = {
+        "cosine": "a cosine to the last step, so that the run is finished at this length alone",
+        "constant": "constant after the warm-up, so that the run is finished at any length (but for τ of moving "
+        "averages, which rises to 1 at the last step)",
+    }
+    named = {kind: [name for name, schedule in schedules.items() if schedule == kind] for kind in says}
+    return [f"learning rate of {', '.join(names)}: {says[kind]}" for kind, names in named.items() if names]
+
+
+def unfinished_note(methods: Sequence[str], steps: int) -> str:
+    """That so few steps say little of some methods, in one line."""
+    return (
+        f"fewer steps than the {steps:,} after which methods with a moving average stopped rising on 3DIE-Synth: "
+        f"{', '.join(methods)} would score higher with --steps {steps}"
+    )
 
 
 def top1_notes(rows: Iterable[Mapping[str, Any]]) -> list[str]:

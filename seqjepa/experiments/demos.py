@@ -5,7 +5,7 @@ Each draws a set, writes it in the files of the set that the paper uses, and goe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,10 @@ from pipelines.saliency.build import build_saliency
 from pipelines.saliency.models import ModelChoice
 from pipelines.sources import open_source
 from pipelines.sources.three_diebench import ThreeDIEBenchSource
-from pipelines.synth import SynthConfig, synth_tree
+from pipelines.synth import SynthConfig, synth_shards, synth_tree
+from pipelines.synth.config import check_config
 from pipelines.synth.glances.write import GlancesConfig, synth_stl10
+from pipelines.synth.objects import plan_objects
 from pipelines.synth.patterns.write import PatternsConfig, synth_cifar100
 from seqjepa.data.fixations import Fixating, fixations_on
 from seqjepa.experiments.demo import Ablation, Demo, DemoFolder
@@ -145,6 +147,35 @@ class AugmentationsDemo(Demo):
     def summary(self, results: Mapping[str, Any]) -> str:
         with_actions, without = (results[name]["r2_crop_avg"] for name in ("trained", "no_action"))
         return f"R² of the crop between two views, with actions {with_actions:.3f}, without {without:.3f}"
+
+
+RENDERED_PER_S = 1000
+"""Images of 64 pixels that a machine of two cores is thought to render, at least (README: 2,150)."""
+BYTES_OF_48_PX = 3300
+"""Of a JPEG of a rendered view, about."""
+
+
+def render_set(fields: Mapping[str, Any], out: Path, say: Callable[[str], object]) -> None:
+    """Shards of 3DIE-Synth in `out`; killed, the same call goes on. say: hears disk and time before anything is done.
+
+    fields: of SynthConfig, by name. UsageError for a bad configuration, or a folder that holds something else.
+    """
+    config = SynthConfig(**{name: value for name, value in fields.items() if (name, value) != ("preset", "plain")})
+    check_config(config)
+    images, pixels = config.objects * config.views, (config.size / 48) ** 2
+    minutes = max(1, round(images * pixels / RENDERED_PER_S / 60))
+    say(
+        f"{out}: renders {config.objects:,} objects, {config.views} views each at {config.size} px: about "
+        f"{max(1, round(images * BYTES_OF_48_PX * pixels / 2**20))} MB and {minutes} minutes"
+    )
+    synth_shards(config, out)
+
+
+def training_objects(fields: Mapping[str, Any]) -> int:
+    """Of a set that need not be there yet. fields: of SynthConfig. UsageError for a bad configuration."""
+    config = SynthConfig(**{name: value for name, value in fields.items() if (name, value) != ("preset", "plain")})
+    check_config(config)
+    return sum(item.split == "train" for item in plan_objects(config))
 
 
 DEMOS: dict[str, type[Demo]] = {

@@ -48,6 +48,7 @@ class Grid:
     untrained: bool = False
 
     table = "grid"
+    pace = None
 
     @property
     def note(self) -> str:

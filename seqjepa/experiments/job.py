@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from seqjepa.config import RunConfig
+from seqjepa.config import EvalConfig, RunConfig
 from seqjepa.data.actions import OF_THE_SHARDS
 from seqjepa.evaluate.asked import is_evaluated, note_evaluation
+from seqjepa.evaluate.checkpoints import evaluate_checkpoints, numbers_at
 from seqjepa.evaluate.run import evaluate_run
 from seqjepa.files import TEMPORARY
 from seqjepa.recipes import flatten, load_recipe
@@ -51,6 +52,7 @@ class Job:
     untrained   whether the initial weights are evaluated too, as the floor
     transfers   keyword arguments of evaluate_run, `shards` among them, for evaluations of the trained weights on shards
                 that they were not trained on (Figure 15)
+    checkpoints  epochs after which weights are kept (train.keep_epochs) and evaluated as the last ones are
     kind        of the shards, for lists (paper/runs.toml)
     """
 
@@ -61,6 +63,7 @@ class Job:
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     untrained: bool = False
     transfers: tuple[Mapping[str, Any], ...] = ()
+    checkpoints: tuple[int, ...] = ()
     kind: str = ""
 
     def config(self) -> RunConfig:
@@ -131,7 +134,23 @@ def evaluate_job(job: Job, out: Path, *, device: str, progress: bool = True, say
         asked = {"shards": job.shards, **evaluation, "untrained": weights == "untrained"}
         results = evaluate_run(run, device=device, progress=progress, **asked)
         note_evaluation(run, weights, evaluation, results)
+    if any(not _is_looked_at(job, run, epoch) for epoch in job.checkpoints):
+        if say:
+            say(f"{job.name}: evaluate the weights after {', '.join(map(str, job.checkpoints))} epochs")
+        evaluate_checkpoints(run, job.shards, job.checkpoints, device=device, progress=progress, **job.evaluation)
     return run
+
+
+def evaluations_left(job: Job, out: Path) -> int:
+    """How many of a job's evaluations, of weights on the way too, have no numbers yet."""
+    run = Path(out) / job.name
+    left = sum(not is_evaluated(run, weights, evaluation) for weights, evaluation in job.evaluations())
+    return left + sum(not _is_looked_at(job, run, epoch) for epoch in job.checkpoints)
+
+
+def _is_looked_at(job: Job, run: Path, epoch: int) -> bool:
+    """Whether the weights after so many epochs have their numbers."""
+    return numbers_at(run, job.shards, epoch, EvalConfig(**job.evaluation)) is not None
 
 
 def is_trained(run: Path, config: RunConfig, shards: Path) -> bool:
@@ -175,8 +194,7 @@ def _state_of(job: Job, run: Path) -> State:
         return State("training", done, planned)
     if not _has_weights_of(run, planned):
         return State("unreadable", done, planned, f"{run / WEIGHTS} is not there or not whole")
-    evaluated = all(is_evaluated(run, weights, evaluation) for weights, evaluation in job.evaluations())
-    return State("evaluated" if evaluated else "trained", done, planned)
+    return State("trained" if evaluations_left(job, run.parent) else "evaluated", done, planned)
 
 
 def _differs(there: RunConfig, asked: RunConfig) -> bool:

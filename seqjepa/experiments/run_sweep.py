@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from seqjepa.devices import pick_device
+from seqjepa.experiments.hours import Pace, time_left
 from seqjepa.experiments.job import Job, Say, run_job, state_of
 from seqjepa.experiments.slurm import write_script
 from seqjepa.experiments.sweep import Runs
@@ -52,7 +53,7 @@ def run_sweep(sweep: Runs, jobs: Mapping[int, Job], out: Path, on: Resources, sa
     for folder in {job.shards for job in jobs.values()}:
         ShardSet.open(folder)
     if on.slurm is None and on.devices is None:
-        _run_in_turn(jobs.values(), out, on, say)
+        _run_in_turn(jobs.values(), out, on, say, sweep.pace)
         return
     command = command_of(sweep, out, on)
     left = {number: job for number, job in jobs.items() if state_of(job, out).stage != "evaluated"}
@@ -61,7 +62,7 @@ def run_sweep(sweep: Runs, jobs: Mapping[int, Job], out: Path, on: Resources, sa
         say(f"{on.slurm}: an array of {len(left)} runs; submit it with `sbatch {on.slurm}`")
     elif on.devices is not None:
         say(f"{len(jobs) - len(left)} of {len(jobs)} runs are trained and evaluated")
-        _run_side_by_side(left, command, parse_devices(on.devices), out, say)
+        _run_side_by_side(left, command, parse_devices(on.devices), out, say, sweep.pace)
 
 
 def command_of(sweep: Runs, out: Path, on: Resources) -> list[str]:
@@ -82,12 +83,15 @@ def parse_devices(text: str) -> list[str]:
     return devices
 
 
-def _run_in_turn(jobs: Collection[Job], out: Path, on: Resources, say: Say) -> None:
+def _run_in_turn(jobs: Collection[Job], out: Path, on: Resources, say: Say, pace: Pace | None) -> None:
     """Every job in order. A signal ends the sweep; FailureError, after the last, where runs failed."""
     failures: dict[str, str] = {}
     for position, job in enumerate(jobs, start=1):
         try:
-            say(f"[{position}/{len(jobs)}] {job.name}: {state_of(job, out)}")
+            state = state_of(job, out)
+            say(f"[{position}/{len(jobs)}] {job.name}: {state}")
+            if state.stage != "evaluated" and len(jobs) > 1:
+                _say_hours(list(jobs)[position - 1 :], out, 1, pace, say)
             run_job(job, out, device=on.device, workers=on.workers, say=say)
         except Interrupted:
             raise
@@ -99,7 +103,7 @@ def _run_in_turn(jobs: Collection[Job], out: Path, on: Resources, say: Say) -> N
 
 
 def _run_side_by_side(
-    jobs: Mapping[int, Job], command: Sequence[str], devices: Sequence[str], out: Path, say: Say
+    jobs: Mapping[int, Job], command: Sequence[str], devices: Sequence[str], out: Path, say: Say, pace: Pace | None
 ) -> None:
     """Every job by `command` --task, in a process of its own, on whichever device is free. Output: out/logs/NAME.log.
 
@@ -108,6 +112,7 @@ def _run_side_by_side(
     """
     (out / LOGS).mkdir(parents=True, exist_ok=True)
     waiting, free, failures = list(jobs.items()), list(devices), {}
+    _say_hours(jobs.values(), out, len(devices), pace, say)
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignals())
         running: list[_Child] = []
@@ -115,7 +120,7 @@ def _run_side_by_side(
         while waiting or running:
             while waiting and free and not stop.received:
                 number, job = waiting.pop(0)
-                child = _start(job, [*command, "--task", str(number)], free.pop(0), out)
+                child = _start(job, [*command, "--task", str(number)], free.pop(0), out, len(devices))
                 say(f"{job.name}: on {child.device}, log in {child.log.name}")
                 running.append(child)
             if stop.received:
@@ -125,7 +130,14 @@ def _run_side_by_side(
                 running.remove(child)
                 free.append(child.device)
                 _finish(child, out, failures, say)
+                left = [other.job for other in running] + [job for _, job in waiting]
+                _say_hours(jobs.values() if left else [], out, len(devices), pace, say)
     _report_failures(failures, len(jobs), say)
+
+
+def _say_hours(jobs: Collection[Job], out: Path, lanes: int, pace: Pace | None, say: Say) -> None:
+    if text := time_left(jobs, out, lanes, pace):
+        say(text)
 
 
 class _Child(NamedTuple):
@@ -135,8 +147,8 @@ class _Child(NamedTuple):
     log: IO[bytes]
 
 
-def _start(job: Job, command: Sequence[str], device: str, out: Path) -> _Child:
-    """The command in a process that sees no other device."""
+def _start(job: Job, command: Sequence[str], device: str, out: Path, beside: int) -> _Child:
+    """The command in a process that sees no other device. beside: so many at a time."""
     visible = "" if device == "cpu" else device
     log = (out / LOGS / f"{job.name}.log").open("ab")
     # A session of its own: Ctrl-C reaches the parent alone, which passes it on once; a second one would not be saved.
@@ -145,10 +157,15 @@ def _start(job: Job, command: Sequence[str], device: str, out: Path) -> _Child:
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": visible},
+        env={**_threads_of(device, beside), **os.environ, "CUDA_VISIBLE_DEVICES": visible},
         start_new_session=True,
     )
     return _Child(job, device, process, log)
+
+
+def _threads_of(device: str, beside: int) -> dict[str, str]:
+    """On a CPU, each process's share of the cores: threads of several that wait for each other's cores are slower."""
+    return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // beside))} if device == "cpu" else {}
 
 
 def _finish(child: _Child, out: Path, failures: dict[str, str], say: Say) -> None:

@@ -8,10 +8,12 @@
     [evaluation]                      # keyword arguments of evaluate_run
     [kind.stl10.settings.data]        # the same three for recipes of one kind of shards,
     [method.simclr.settings.optim]    # and for one method; later ones win
-    [compare]                         # of `seqjepa compare` alone: views_per_step, evaluation,
+    [compare]                         # of comparisons and experiments: views_per_step, evaluation,
     [compare.settings.context_ssl]    # and settings of one method
+    [experiment]                      # of experiments (paper/runs.toml) alone: ExperimentScale
 
-`data.fraction` among the settings takes a part of the training objects. The scales of the package are in scales/.
+A file may begin with `extends = "small"`: another scale, whose values it changes. `data.fraction` among the settings
+takes a part of the training objects. The scales of the package are in scales/.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from seqjepa.evaluate.studies import DEFAULT, SUITES
 from seqjepa.experiments.tables import shard_kinds
 from seqjepa.methods import method_names
 from seqjepa.recipes import did_you_mean, flatten
+from seqjepa.recipes.library import merge_tables
 from shards.environment import pass_environment_on
 from shards.errors import ConfigError
 
@@ -89,6 +92,37 @@ class ComparisonScale(_Section):
     settings: dict[MethodName, dict[str, Any]] = {}
 
 
+class SynthSet(_Section):
+    """What `seqjepa-data synth 3die` renders, by the names of its options."""
+
+    preset: str = "plain"
+    objects: int = Field(ge=1)
+    views: int = Field(default=16, ge=2)
+    size: int = Field(default=48, ge=16)
+    families: int | None = None
+    seed: int = 0
+
+
+class ExperimentScale(_Section):
+    """How long the runs of an experiment are, and on what where no shards are given.
+
+    steps         of length 1, to the next whole passes
+    lengths       of training, times `steps`
+    looks         lengths at which weights are kept and evaluated on the way
+    changed_at    the length at which one change at a time is tried
+    views_per_s   that a run is thought to train on a CPU core, evaluation_s that an evaluation is thought to take: for
+                  the hours that are said before any run is finished
+    """
+
+    steps: int = Field(default=1200, ge=1)
+    lengths: tuple[Annotated[int, Field(ge=1)], ...] = (1, 4, 16)
+    looks: tuple[Annotated[int, Field(ge=1)], ...] = (1, 4)
+    changed_at: int = Field(default=4, ge=1)
+    views_per_s: float = Field(default=2000.0, gt=0)
+    evaluation_s: float = Field(default=60.0, ge=0)
+    set: SynthSet = SynthSet(preset="hard", objects=3300)
+
+
 class RunScale(Changes):
     """One scale; its name is the file's."""
 
@@ -98,6 +132,7 @@ class RunScale(Changes):
     kind: dict[ShardKind, Changes] = {}
     method: dict[MethodName, Changes] = {}
     compare: ComparisonScale = ComparisonScale()
+    experiment: ExperimentScale = ExperimentScale()
 
     def changed_settings(self, recipe: str, kind: str) -> tuple[str, ...]:
         """What `load_recipe(recipe, …)` is to be given, "a.b=c" each."""
@@ -142,11 +177,24 @@ def scale_names() -> list[str]:
 
 def load_scale(name: str) -> RunScale:
     """A scale of the package, or a file where `name` ends in .toml. ConfigError: every mistake in one line."""
-    given = recipes.parse(_text(name), f"--scale {name}")
+    given = _extended(name)
     try:
         return RunScale.model_validate({**given, "name": Path(name).name.removesuffix(".toml")})
     except ValidationError as error:
         raise ConfigError(f"--scale {name}: " + "; ".join(map(_explain, error.errors()))) from None
+
+
+def _extended(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The tables of a scale over those of the one that it extends."""
+    own = recipes.parse(_text(name), f"--scale {name}")
+    base = own.pop("extends", None)
+    if base is None:
+        return own
+    if isinstance(base, str) and base.endswith(".toml"):
+        base = str(Path(name).parent / base)
+    if not isinstance(base, str) or base in (*seen, name):
+        raise ConfigError(f"--scale {name}: extends = {base!r:.80} should be the name of another scale")
+    return merge_tables(_extended(base, (*seen, name)), own)
 
 
 def _text(name: str) -> str:
@@ -175,7 +223,8 @@ def _section_of(path: tuple[int | str, ...]) -> type[BaseModel]:
     """The class of the table at `path` of the file."""
     if "evaluation" in path:
         return Evaluation
-    return ComparisonScale if path == ("compare",) else Changes if path else RunScale
+    sections = {"compare": ComparisonScale, "experiment": SynthSet if "set" in path else ExperimentScale}
+    return sections.get(str(path[0]), Changes) if path else RunScale
 
 
 def assignments(settings: Mapping[str, object]) -> tuple[str, ...]:

@@ -8,9 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from seqjepa.experiments.hours import Pace
 from seqjepa.experiments.job import Job, State, state_of
 from seqjepa.experiments.scale import RunScale, load_scale
-from seqjepa.experiments.tables import TableRuns, find_table, paper_tables, shard_kind_of, shard_kinds
+from seqjepa.experiments.tables import (
+    TableRuns,
+    find_table,
+    paper_experiments,
+    paper_tables,
+    shard_kind_of,
+    shard_kinds,
+)
 from seqjepa.recipes import did_you_mean, load_recipe
 from shards.cache import local_folder
 from shards.errors import UsageError
@@ -31,6 +39,8 @@ class Sweep:
     seeds: int | None = None
     scale: str | None = None
     untrained: bool = False
+
+    pace = None
 
     @property
     def runs(self) -> TableRuns:
@@ -100,9 +110,10 @@ class Sweep:
 
 
 class Runs(Protocol):
-    """What can be listed and run: a table of the paper (Sweep), or a grid of settings (grid.Grid).
+    """What can be listed and run: a table of the paper (Sweep), a grid of settings (grid.Grid), an experiment.
 
     table, title, note, scale_name  what lists and scripts say of it
+    pace                            what is assumed of its runs before one is measured; None: nothing
     """
 
     @property
@@ -113,6 +124,8 @@ class Runs(Protocol):
     def note(self) -> str: ...
     @property
     def scale_name(self) -> str: ...
+    @property
+    def pace(self) -> Pace | None: ...
 
     def jobs(self, task: int | None = None) -> dict[int, Job]:
         """Every run by its number, or the one of number `task`."""
@@ -136,7 +149,9 @@ def options(**given: object) -> list[str]:
 def one_task(jobs: dict[int, Job], task: int | None) -> dict[int, Job]:
     """All jobs, or the one of number `task`. UsageError: there is none."""
     if task is not None and task not in jobs:
-        raise UsageError(f"--task {task}: there are {len(jobs)} tasks, 0 to {len(jobs) - 1}")
+        raise UsageError(
+            f"--task {task}: there are {len(jobs)} tasks, {min(jobs, default=0)} to {max(jobs, default=0)}"
+        )
     return jobs if task is None else {task: jobs[task]}
 
 
@@ -160,20 +175,24 @@ def tables_as_text() -> str:
     """A line for each table and figure: its name, how many runs it needs, what it is."""
     runs = {name: len(table.recipes) * table.seeds for name, table in paper_tables().items()}
     count = {name: f"{number} run{'s' if number > 1 else ''}" for name, number in runs.items()}
-    return "\n".join(f"{name:20}{count[name]:>9}  {table.title}" for name, table in paper_tables().items())
+    lines = [f"{name:20}{count[name]:>9}  {table.title}" for name, table in paper_tables().items()]
+    return "\n".join([*lines, *(f"{name:20}{'':9}  {one.title}" for name, one in paper_experiments().items())])
 
 
 def tables_as_json() -> list[dict[str, Any]]:
     return [
         {"table": name, "title": table.title, "recipes": list(table.recipes), "seeds": table.seeds, "note": table.note}
         for name, table in paper_tables().items()
+    ] + [
+        {"table": name, "title": one.title, "recipes": [], "seeds": one.seeds, "note": one.note}
+        for name, one in paper_experiments().items()
     ]
 
 
 def jobs_as_text(sweep: Runs, jobs: Mapping[int, Job], out: Path) -> str:
     """A line for each run: its number, folder, shards and how far it has got; then a sum."""
     states = {number: state_of(job, out) for number, job in jobs.items()}
-    width = max(len(job.name) for job in jobs.values())
+    width = max((len(job.name) for job in jobs.values()), default=0)
     lines = [f"{sweep.table}: {sweep.title}; scale {sweep.scale_name}"]
     lines += [f"({sweep.note})"] if sweep.note else []
     lines.append(f"{'task':>4}  {'run, in ' + str(out):{width}}  {'shards':14} state")

@@ -90,7 +90,8 @@ def test_several_seeds_are_averaged(shards: Path, scale: str, tmp_path: Path) ->
     markdown = comparison_markdown(compared).splitlines()
     assert markdown[0] == "| " + " | ".join(HEADS) + " |"
     assert f"{row['r2_rel']:.3f} ± {row['std']['r2_rel']:.3f}" in markdown[2]
-    assert "seeds 1, 2" in markdown[-1]
+    assert sum("seeds 1, 2" in line for line in markdown) == 1
+    assert "learning rate of vicreg: constant after the warm-up" in markdown[-1]
 
 
 def test_the_command_prints_one_object_and_refuses_what_it_does_not_know(

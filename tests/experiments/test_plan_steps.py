@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from seqjepa.experiments.compare import LENGTHS, plan_steps
+from seqjepa.experiments.schedule import LENGTHS, plan_steps
 from shards.errors import UsageError
 
 

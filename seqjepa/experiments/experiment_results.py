@@ -1,0 +1,185 @@
+"""What an experiment's runs score: rows for each method and length, for each change beside the run that it changes, and
+for schedules of a cosine against lengths of training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from seqjepa.config import EvalConfig
+from seqjepa.evaluate.asked import numbers_of
+from seqjepa.evaluate.checkpoints import numbers_at
+from seqjepa.experiments.experiment import METHODS, Experiment, Run
+from seqjepa.experiments.job import Job
+from seqjepa.recipes import flatten
+
+SCORES = {
+    "top1_z": "top1_z",
+    "r2_rel": "r2_rel_rot_avg",
+    "r2_indiv": "r2_indiv_rot_avg",
+    "mrr": "retrieval.mrr",
+    "mrr_blind": "retrieval.mrr_blind",
+}
+"""Key in a row → in results.json. Beside these top1_agg.1 … by the number of views."""
+AGGREGATE = "top1_agg."
+Scores = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one run scores after `length` times the scale's steps; steps: as the trainer counts them."""
+
+    run: Run
+    length: int
+    steps: int
+    scores: Scores
+    folder: str
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is a finished run of that length: its learning rate is where its schedule ends."""
+        return self.length == self.run.length or self.run.schedule == "constant"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Scores of one run after some length, by seed."""
+
+    part: str
+    name: str
+    length: int
+    steps: int
+    schedule: str
+    schedule_length: int
+    finished: bool
+    by_seed: Mapping[int, Scores]
+    folders: tuple[str, ...]
+
+    @property
+    def seeds(self) -> list[int]:
+        return list(self.by_seed)
+
+    def over_seeds(self, statistic: Callable[[list[float]], float]) -> Scores:
+        """A statistic of each score that every seed has."""
+        each = list(self.by_seed.values())
+        keys = [key for key in each[0] if all(key in one for one in each)]
+        return {key: statistic([one[key] for one in each]) for key in keys}
+
+    @property
+    def mean(self) -> Scores:
+        return self.over_seeds(fmean)
+
+    @property
+    def std(self) -> Scores:
+        """Of the sample of seeds; empty where there is one seed."""
+        return self.over_seeds(stdev) if len(self.by_seed) > 1 else {}
+
+    def less(self, base: Row) -> Row:
+        """The differences to another row, seed by seed, of seeds that both have."""
+        both = {
+            seed: {key: value - base.by_seed[seed][key] for key, value in mine.items() if key in base.by_seed[seed]}
+            for seed, mine in self.by_seed.items()
+            if seed in base.by_seed
+        }
+        return Row(**{**vars(self), "by_seed": both})
+
+    def as_json(self) -> dict[str, Any]:
+        fields = {key: value for key, value in vars(self).items() if key not in ("by_seed", "folders")}
+        by_seed = {str(seed): scores for seed, scores in self.by_seed.items()}
+        return {
+            **fields,
+            "seeds": self.seeds,
+            "mean": self.mean,
+            "std": self.std,
+            "by_seed": by_seed,
+            "runs": list(self.folders),
+        }
+
+
+@dataclass(frozen=True)
+class Results:
+    """rows: of methods, and of changes each after the run that it changes. untrained: of the base's initial weights."""
+
+    experiment: Experiment
+    rows: Sequence[Row]
+    untrained: Row | None
+
+    @property
+    def methods(self) -> list[Row]:
+        """Finished runs at the lengths that methods are compared at."""
+        lengths = self.experiment.lengths
+        return [row for row in self.rows if row.part == METHODS and row.finished and row.length in lengths]
+
+    @property
+    def schedules(self) -> list[Row]:
+        """Of runs with a cosine, all looks: schedules of several lengths, each followed for several."""
+        return [row for row in self.rows if row.part == METHODS and row.schedule == "cosine"]
+
+    @property
+    def base(self) -> Row | None:
+        """The run that changes are made to."""
+        wanted = (METHODS, self.experiment.runs.base, self.experiment.at.experiment.changed_at, True)
+        return next((r for r in self.rows if (r.part, r.name, r.length, r.finished) == wanted), None)
+
+    def changes(self, part: str) -> list[Row]:
+        return [row for row in self.rows if row.part == part]
+
+    def as_json(self) -> dict[str, Any]:
+        """rows, each change with `difference` from the base (mean, std, by_seed, over seeds that both have)."""
+        base = self.base
+        rows = []
+        for row in self.rows:
+            rows.append(row.as_json())
+            if row.part != METHODS and base and (less := row.less(base)).by_seed:
+                rows[-1]["difference"] = {key: less.as_json()[key] for key in ("seeds", "mean", "std", "by_seed")}
+        return {"rows": rows, "untrained": self.untrained.as_json() if self.untrained else None}
+
+
+def experiment_results(experiment: Experiment, out: Path) -> Results:
+    """What is evaluated so far of the experiment's runs below `out`; runs that cannot be read are left out."""
+    found: dict[tuple[str, str, int, int], list[Look]] = {}
+    initial: list[Look] = []
+    for run, job in experiment.listed.values():
+        for look in _looks(run, job, out, experiment):
+            found.setdefault((run.part, run.name, run.length, look.length), []).append(look)
+        if scores := _scores(numbers_of(out / job.name, "untrained", job.evaluation)):
+            initial.append(Look(run, 0, 0, scores, str(out / job.name)))
+    rows = [_row(looks) for looks in found.values()]
+    return Results(experiment, rows, _row(initial) if initial else None)
+
+
+def _looks(run: Run, job: Job, out: Path, experiment: Experiment) -> Iterator[Look]:
+    """Of weights on the way, then of the last ones."""
+    folder = out / job.name
+    config = EvalConfig(**job.evaluation)
+    for length, epoch in zip(run.looks, job.checkpoints, strict=True):
+        if scores := _scores(numbers_at(folder, job.shards, epoch, config)):
+            yield Look(run, length, experiment.steps_of(run, length), scores, str(folder))
+    if scores := _scores(numbers_of(folder, "trained", job.evaluation)):
+        yield Look(run, run.length, experiment.steps_of(run, run.length), scores, str(folder))
+
+
+def _scores(results: Mapping[str, Any] | None) -> Scores:
+    flat = flatten(results or {})
+    named = {key: flat.get(name) for key, name in SCORES.items()}
+    named |= {key: value for key, value in flat.items() if key.startswith(AGGREGATE)}
+    return {key: float(value) for key, value in named.items() if isinstance(value, int | float)}
+
+
+def _row(looks: Iterable[Look]) -> Row:
+    looks = sorted(looks, key=lambda look: look.run.seed)
+    first, run = looks[0], looks[0].run
+    return Row(
+        part=run.part,
+        name=run.name,
+        length=first.length,
+        steps=first.steps,
+        schedule=run.schedule,
+        schedule_length=run.length,
+        finished=first.finished,
+        by_seed={look.run.seed: look.scores for look in looks},
+        folders=tuple(look.folder for look in looks),
+    )

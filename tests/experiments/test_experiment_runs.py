@@ -1,0 +1,182 @@
+"""An experiment from shards to its tables and curves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from experiment_lab import experiment_scale
+from noise_shards import noise_shards
+from typer.testing import CliRunner
+
+import cli
+from seqjepa.experiments.experiment import Experiment
+from seqjepa.experiments.experiment_results import Row, experiment_results
+from seqjepa.experiments.experiment_table import as_text, tables
+from seqjepa.training.checkpoint import load_run
+
+NAME = "paper-small"
+ONLY = ("name=seq_jepa,simclr,M1", "part=methods,causes")
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return noise_shards(tmp_path_factory.mktemp("experiment") / "shards", train=48)
+
+
+@pytest.fixture(scope="module")
+def scale(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(experiment_scale(tmp_path_factory.mktemp("scale")))
+
+
+def sweep(shards: Path, scale: str, out: Path, *more: str) -> tuple[int, str, str]:
+    only = [word for text in ONLY for word in ("--only", text)]
+    given = ["sweep", NAME, "--shards", f"3diebench={shards}", "--scale", scale, "--out", str(out), "--workers", "0"]
+    done = CliRunner().invoke(cli.seqjepa_app, [*given, *only, *more])
+    return done.exit_code, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def ran(shards: Path, scale: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """One seed of all that ONLY says, and what was printed."""
+    out = tmp_path_factory.mktemp("runs")
+    code, stdout, stderr = sweep(shards, scale, out, "--seeds", "1", "--run", "--device", "cpu")
+    assert code == 0, stdout + stderr
+    return out, stdout
+
+
+def numbers(out: Path, run: str, epoch: int = 0) -> dict[str, Any]:
+    folder = out / run / (f"evaluation/checkpoints/epoch-{epoch:06d}" if epoch else "")
+    return json.loads((folder / "results.json").read_text())["trained"]
+
+
+def rows(shards: Path, scale: str, out: Path) -> dict[tuple[str, int, int], dict[str, Any]]:
+    code, stdout, _ = sweep(shards, scale, out, "--seeds", "1", "--json")
+    assert code == 0
+    listed = json.loads(stdout)["results"]["rows"]
+    return {(row["name"], row["schedule_length"], row["length"]): row for row in listed}
+
+
+def test_rows_are_what_the_runs_say(ran: tuple[Path, str], shards: Path, scale: str) -> None:
+    out, _ = ran
+    found = rows(shards, scale, out)
+    assert list(found) == [
+        *(("seq_jepa", 1, 1), ("seq_jepa", 2, 1), ("seq_jepa", 2, 2)),
+        *(("simclr", 2, 1), ("simclr", 2, 2), ("M1", 2, 2)),
+    ]
+    epochs = json.loads((out / "simclr-test-x2-seed42" / "run.json").read_text())["finished_epochs"]
+    (kept,) = load_run(out / "seq_jepa-test-x2-seed42").config.train.keep_epochs
+    for (name, planned, length), row in found.items():
+        epoch = 0 if length == planned else epochs // 2 if name == "simclr" else kept
+        result = numbers(out, f"{name}-test-x{planned}-seed42", epoch)
+        assert (row["seeds"], row["std"]) == ([42], {})
+        for key, there in (("top1_z", "top1_z"), ("r2_rel", "r2_rel_rot_avg"), ("r2_indiv", "r2_indiv_rot_avg")):
+            assert row["mean"][key] == row["by_seed"]["42"][key] == result[there]
+        if name == "seq_jepa":
+            assert row["mean"]["top1_agg.2"] == result["top1_agg"]["2"]
+            assert row["mean"]["mrr"] == result["retrieval"]["mrr"]
+    assert {key: row["finished"] for key, row in found.items() if not row["finished"]} == {("seq_jepa", 2, 1): False}
+    base, change = found["seq_jepa", 2, 2], found["M1", 2, 2]
+    assert change["difference"]["mean"]["r2_rel"] == change["mean"]["r2_rel"] - base["mean"]["r2_rel"]
+
+
+def test_the_tables_say_the_same_and_each_number_once(ran: tuple[Path, str], shards: Path, scale: str) -> None:
+    out, printed = ran
+    experiment = Experiment(NAME, shards, 1, scale, only=ONLY)
+    results = experiment_results(experiment, out)
+    assert printed.rstrip().endswith(as_text(results))
+    by_title = dict(tables(results))
+    methods = by_title["Methods over lengths of training"]
+    assert [line[:3] for line in methods[1:]] == [
+        ("seq_jepa", "24", "cosine"),
+        ("seq_jepa", "48", "cosine"),
+        ("simclr", "24", "constant"),
+        ("simclr", "48", "constant"),
+        ("(untrained)", "0", "–"),
+    ]
+    assert all(len(line) == len(table[0]) for table in by_title.values() for line in table)
+    mean = {(row.name, row.length): row for row in results.methods}["simclr", 2]
+    assert f"{mean.mean['r2_rel']:.3f}" in methods[4]
+    (_, base, change) = by_title["Causes: one change, and the difference to seq_jepa"]
+    assert (base[0], change[0]) == ("seq_jepa", "M1")
+    assert [line[1:3] for line in by_title["Length of the schedule and length of training, cosine"][1:]] == [
+        ("1 × 24", "24"),
+        ("2 × 24", "24"),
+        ("2 × 24", "48"),
+    ]
+    code, markdown, _ = sweep(shards, scale, out, "--seeds", "1", "--markdown")
+    assert code == 0
+    assert "| " + " | ".join(methods[3]) + " |" in markdown.splitlines()
+    assert "missing" not in markdown
+
+
+def test_means_deviations_and_paired_differences_over_seeds() -> None:
+    """By hand: 0.5 and 0.7 have a standard deviation of the sample of 0.2 / √2."""
+    base = row_of({42: {"r2_rel": 0.5}, 43: {"r2_rel": 0.7}, 44: {"r2_rel": 0.1}})
+    change = row_of({42: {"r2_rel": 0.6, "mrr": 0.2}, 43: {"r2_rel": 0.9}})
+    assert change.mean == pytest.approx({"r2_rel": 0.75})  # what every seed has
+    assert change.std == pytest.approx({"r2_rel": 0.3 / 2**0.5})
+    less = change.less(base)
+    assert less.seeds == [42, 43]
+    assert less.by_seed[42] == pytest.approx({"r2_rel": 0.1})
+    assert (less.mean["r2_rel"], less.std["r2_rel"]) == pytest.approx((0.15, 0.1 / 2**0.5))
+    assert row_of({42: {"r2_rel": 0.5}}).std == {}
+
+
+def row_of(by_seed: dict[int, dict[str, float]]) -> Row:
+    return Row("causes", "x", 4, 4800, "cosine", 4, True, by_seed, ())
+
+
+def test_a_second_call_does_nothing(ran: tuple[Path, str], shards: Path, scale: str) -> None:
+    out, _ = ran
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    code, _, said = sweep(shards, scale, out, "--seeds", "1", "--run", "--json", "--device", "cpu")
+    assert code == 0
+    assert "train " not in said
+    assert "to go" not in said
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_lost_numbers_of_weights_on_the_way_are_measured_again(ran: tuple[Path, str], shards: Path, scale: str) -> None:
+    out, _ = ran
+    folder = next((out / "simclr-test-x2-seed42" / "evaluation" / "checkpoints").iterdir())
+    right = json.loads((folder / "results.json").read_text())["trained"]
+    (folder / "results.json").unlink()
+    code, stdout, _ = sweep(shards, scale, out, "--seeds", "1", "--json")
+    states = {run["name"]: run["state"] for run in json.loads(stdout)["runs"]}
+    assert [name for name, state in states.items() if state != "evaluated"] == ["simclr-test-x2-seed42"]
+    assert states["simclr-test-x2-seed42"] == "trained"
+    code, _, said = sweep(shards, scale, out, "--seeds", "1", "--run", "--json", "--device", "cpu")
+    assert code == 0
+    assert said.count("evaluate the") == 1
+    again = json.loads((folder / "results.json").read_text())["trained"]
+    assert (again["top1_z"], again["r2_rel_rot_avg"]) == (right["top1_z"], right["r2_rel_rot_avg"])
+
+
+@pytest.mark.parametrize(("ending", "begins"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
+def test_curves_are_drawn(
+    ran: tuple[Path, str], shards: Path, scale: str, tmp_path: Path, ending: str, begins: bytes
+) -> None:
+    file = tmp_path / f"curves.{ending}"
+    code, stdout, _ = sweep(shards, scale, ran[0], "--seeds", "1", "--plot", str(file))
+    assert code == 0, stdout
+    assert file.read_bytes().startswith(begins)
+    if ending == "svg":
+        assert "R² of relative rotation" in file.read_text() or "<use" in file.read_text()
+
+
+def test_options_that_are_of_something_else_are_refused(shards: Path, tmp_path: Path) -> None:
+    for table, more, said in (
+        ("table-6", ["--only", "seed=42"], "--only: such options are for paper-small"),
+        (NAME, ["--vary", "optim.lr=1"], "--vary: the runs of a table are settled"),
+        (NAME, ["--plot", str(tmp_path / "x.gif")], "give a file that ends in .png, .svg, .pdf"),
+        (NAME, ["--plot", str(tmp_path / "x.png")], "no run is evaluated yet"),
+        (NAME, ["--json", "--markdown"], "give one of them"),
+    ):
+        done = CliRunner().invoke(
+            cli.seqjepa_app, ["sweep", table, "--shards", f"3diebench={shards}", "--out", str(tmp_path / "no"), *more]
+        )
+        assert done.exit_code == 2, done.output
+        assert said in done.output
