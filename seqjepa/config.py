@@ -126,6 +126,9 @@ class ModelConfig(Section):
     heads: int = Field(default=4, ge=1)
     ff_mult: int = Field(default=4, ge=1)
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    action_calls: int = Field(
+        default=0, ge=0, le=2, description="of seq-JEPA's action embedding in a training step; 0: by fidelity (1, 2)"
+    )
     predictor_hidden: int = Field(default=0, ge=0, description="0: the method's own, by fidelity")
     projector: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] = Field(
         default=(), description="widths of the projector's layers; none: the method's own, by fidelity"
@@ -157,10 +160,23 @@ class OptimConfig(Section):
     schedule: Literal["cosine", "constant"] = "cosine"
     lr_update: Literal["step", "epoch"] = Field(default="step", description="how often the schedule is read")
     epochs: int = Field(default=1000, ge=1)
+    schedule_epochs: int = Field(
+        default=0,
+        ge=0,
+        description="that the cosines of lr and τ are planned for, where training ends earlier; 0: epochs",
+    )
     batch_size: int = Field(default=512, ge=2, description="of an optimizer step, over all ranks")
     accumulate: int = Field(default=1, ge=1, description="micro-batches that a batch is split into, to save memory")
     clip_norm: float = Field(default=0.0, ge=0, description="largest norm of all gradients together; 0: no clipping")
     ema_tau: float = Field(default=0.996, ge=0, lt=1)
+    ema_update: Literal["auto", "step", "epoch"] = Field(
+        default="auto", description="how often τ is read; auto: by fidelity, every step, or once an epoch as released"
+    )
+
+    @property
+    def planned_epochs(self) -> int:
+        """E, the length of the schedules."""
+        return self.schedule_epochs or self.epochs
 
 
 class TrainConfig(Section):
@@ -218,7 +234,12 @@ class RunConfig(Section):
 
 def contradictions(config: RunConfig) -> Iterator[str]:
     """What is wrong between settings that are each allowed. Whether shards fit them is seen when those are opened."""
-    data = config.data
+    data, optim = config.data, config.optim
+    if optim.planned_epochs < optim.epochs:
+        yield (
+            f"optim.schedule_epochs = {optim.schedule_epochs} is less than optim.epochs = {optim.epochs}; schedules "
+            "last as long as training, or longer"
+        )
     patches, augmented = f"data.patch = {data.patch}", f"data.augment = {data.augment!r}"
     if data.patch and data.augment != "none":
         yield f'{patches} and {augmented} exclude each other; set data.patch=0 or data.augment="none"'

@@ -52,7 +52,7 @@ def words_of_term(term: ActionTerm, numbers: np.ndarray) -> str:
         return " ".join(f"{np.degrees(value):.1f}°" for value in numbers[:NUMBERS])
     if term.op == "categorical":
         return f"{term.values[int(numbers.argmax())]:g}"
-    if term.op in ("relative_rotation", "relative_pose") and term.result == "quaternion":
+    if term.op in ("relative_rotation", "relative_pose") and term.result != "6d":
         turn = np.degrees(2 * np.arctan2(np.linalg.norm(numbers[:3]), abs(numbers[3])))
         return " ".join([f"{turn:.1f}°", *(f"{value:.3g}" for value in numbers[4:])])
     return " ".join(f"{value:.3g}" for value in numbers[:NUMBERS]) + (" …" if len(numbers) > NUMBERS else "")

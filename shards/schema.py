@@ -62,7 +62,7 @@ ActionOp = Literal["difference", "angle_difference", "relative_rotation", "relat
 RotationForm = Literal["euler_xyz", "quaternion_xyzw", "matrix"]
 _ROTATION_COLUMNS: dict[str, tuple[int, ...]] = {"euler_xyz": (3,), "quaternion_xyzw": (4,), "matrix": (9,)}
 _POSE_COLUMNS: dict[str, tuple[int, ...]] = {"euler_xyz": (6,), "quaternion_xyzw": (7,), "matrix": (12, 16)}
-_ROTATION_SIZE = {"quaternion": 4, "6d": 6}
+_ROTATION_SIZE = {"quaternion": 4, "canonical": 4, "6d": 6}
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,9 @@ class ActionTerm:
     difference         n columns → n numbers, second view less first
     angle_difference   n columns in rad → n, the same wrapped to [−π, π)
     relative_rotation  the second view's rotation in the first view's frame, R₁ᵀR₂. `form`: 3 extrinsic x-y-z angles
-                       in rad, a quaternion (x, y, z, w), or a matrix row by row. `result`: such a quaternion (4), or
-                       "6d", the first two columns of the matrix, one after the other (6; Zhou et al. 2019)
+                       in rad, a quaternion (x, y, z, w), or a matrix row by row. `result`: such a quaternion (4) of the
+                       sign that falls out, "canonical" (4), of q and −q the one with w ≥ 0, or "6d", the first two
+                       columns of the matrix, one after the other (6; Zhou et al. 2019)
     relative_pose      R₁ᵀR₂ as above, then the translation R₁ᵀ(t₂ − t₁) (3). The columns are t (3), then angles or a
                        quaternion; or, as a matrix, [R | t] row by row (12, or 16 with the last row 0 0 0 1)
     command            n columns → n, as recorded beside a view on the way to the next. `over` a stride of several
@@ -87,7 +88,7 @@ class ActionTerm:
     op: ActionOp
     columns: tuple[str, ...]
     form: RotationForm = "euler_xyz"
-    result: Literal["quaternion", "6d"] = "quaternion"
+    result: Literal["quaternion", "canonical", "6d"] = "quaternion"
     over: Literal["last", "sum", "mean"] = "last"
     values: tuple[float, ...] = ()
     normalise: Literal["none", "zscore", "norm"] = "none"

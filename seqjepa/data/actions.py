@@ -3,8 +3,9 @@
 The kinds of the paper are presets (PRESETS, paper §A.1). Whatever depends on what an action is made of is answered
 here: its size, its normalisation, what probes read of it, which of its terms add up along a path.
 
-Quaternions are scalar-last (x, y, z, w), of unit norm and never canonicalised: q and −q are one rotation, but flipping
-signs would make the target discontinuous. Letters: B samples, T views, P parameters of a view, A numbers of an action.
+Quaternions are scalar-last (x, y, z, w), of unit norm, with the sign that falls out: q and −q are one rotation, and
+either way of choosing between them is discontinuous somewhere. Only `result = "canonical"` chooses.
+Letters: B samples, T views, P parameters of a view, A numbers of an action.
 """
 
 from __future__ import annotations
@@ -40,13 +41,15 @@ def _augmentation(start: int, stop: int) -> ActionSpec:
 
 PRESETS: Mapping[str, ActionSpec] = {
     **{name: PRESET_ACTIONS[name] for name in ("rotation", "rotation_colour", "position")},
+    **{f"rotation_{result}": ActionSpec((replace(ROTATION, result=result),)) for result in ("canonical", "6d")},
     "crop": _augmentation(0, 4),
     "jitter": _augmentation(4, 8),
     "blur": _augmentation(8, 9),
     "augmentation": _augmentation(0, 9),
     "none": PRESET_ACTIONS["none"],
 }
-"""Kinds of action by name: relative rotations of objects, saccades, and augmentations, whose parameters are scaled."""
+"""Kinds of action by name: relative rotations of objects, saccades, and augmentations, whose parameters are scaled.
+rotation_canonical and rotation_6d are forms of `rotation` that a method may be told; probes read the paper's."""
 OF_THE_SHARDS, DECLARED = "shards", "declared"
 """In the place of a preset's name: what the shards declare, and a list of terms."""
 IMPLIED = ("rotation", "position", "augmentation")
@@ -112,9 +115,10 @@ def needs_order(spec: ActionSpec) -> bool:
 
 
 def path_of(spec: ActionSpec) -> ActionSpec:
-    """The terms whose actions add up along a path (paper §B.9), of presets the rotation, or else differences."""
+    """The terms whose actions add up along a path (paper §B.9), of presets the rotation, as the paper's quaternion
+    whatever a method is told, or else differences."""
     term = rotation_term(spec) if action_name(spec) != DECLARED else None
-    return ActionSpec((term,) if term else tuple(filter(adds_up, spec.terms)))
+    return ActionSpec((replace(term, result="quaternion"),) if term else tuple(filter(adds_up, spec.terms)))
 
 
 def adds_up(term: ActionTerm) -> bool:
@@ -242,7 +246,7 @@ def _of_one_term(values: NDArray[np.floating], term: ActionTerm, stride: int) ->
         return (np.diff(views, axis=1) + np.pi) % (2 * np.pi) - np.pi
     q = absolute_rotations(views, term)
     relative = relative_quaternion(q[:, :-1], q[:, 1:])
-    rotation = relative if term.result == "quaternion" else _six_numbers(relative)
+    rotation = _in_form(relative, term)
     if term.op == "relative_rotation":
         return rotation
     translation = rotated(conjugate(q[:, :-1]), np.diff(positions_of(views, term), axis=1))
@@ -318,6 +322,21 @@ def _quaternion_of_matrix(values: NDArray[np.float64], term: ActionTerm) -> NDAr
 def positions_of(values: NDArray[np.float64], term: ActionTerm) -> NDArray[np.float64]:
     """Columns of a pose [..., n] → the translation [..., 3]."""
     return values[..., [3, 7, 11]] if term.form == "matrix" else values[..., :3]
+
+
+def _in_form(q: NDArray[np.floating], term: ActionTerm) -> NDArray[np.floating]:
+    """Relative quaternions [..., 4] as `term.result` has them."""
+    if term.result == "quaternion":
+        return q
+    return _six_numbers(q) if term.result == "6d" else canonical(q)
+
+
+def canonical(q: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Of q and −q [..., 4] the one with w > 0; where w is 0, the one whose first number that is not 0 is positive, as
+    scipy's Rotation.as_quat(canonical=True)."""
+    ordered = q[..., [3, 0, 1, 2]]
+    first = np.take_along_axis(ordered, (ordered != 0).argmax(axis=-1)[..., None], axis=-1)
+    return np.where(first < 0, -q, q)
 
 
 def _six_numbers(q: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -255,7 +255,7 @@ def _parts_between(term: ActionTerm, units: list[str], at: int) -> list[TargetPa
         return [TargetPart("angles", tuple(range(at, at + term.size)))]
     if term.op not in ("relative_rotation", "relative_pose"):
         return [TargetPart("numbers", tuple(range(at, at + term.size)), tuple(units))]
-    turned = 4 if term.result == "quaternion" else 6
+    turned = 6 if term.result == "6d" else 4
     parts = [TargetPart("quaternion" if turned == 4 else "6d", tuple(range(at, at + turned)))]
     if term.op == "relative_pose":
         parts.append(TargetPart("numbers", tuple(range(at + turned, at + turned + 3)), _units_of_position(term, units)))

@@ -177,10 +177,15 @@ def _options(kind: type[Section], config: RunConfig) -> Section:
         raise ConfigError(f"method {config.method}: {mistakes(error, kind, 'options.')}") from None
 
 
+def begins_with_rotation(config: RunConfig) -> bool:
+    """Whether the first values of an action are a relative rotation, in whatever form."""
+    first = next(iter(as_spec(config.data.action).terms), None)
+    return first is not None and first.op == "relative_rotation"
+
+
 def begins_with_quaternion(config: RunConfig) -> bool:
     """Whether the first four values of an action are a relative quaternion."""
-    first = next(iter(as_spec(config.data.action).terms), None)
-    return first is not None and first.op == "relative_rotation" and first.result == "quaternion"
+    return begins_with_rotation(config) and as_spec(config.data.action).terms[0].result != "6d"
 
 
 def fold(views: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from seqjepa.config import Fidelity, RunConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.losses import cosine_loss
-from seqjepa.methods.base import Method, StepOutput, begins_with_quaternion, detached, fold
+from seqjepa.methods.base import Method, StepOutput, begins_with_rotation, detached, fold
 from seqjepa.models.aggregator import Aggregator, token_width
 from seqjepa.models.backbone import build_backbone
 from seqjepa.models.ema import MovingAverage
@@ -20,14 +20,16 @@ from seqjepa.models.heads import ActionEmbedding, build_predictor
 from shards.errors import ConfigError
 
 PREDICTOR_HIDDEN = 1024
+ACTION_CALLS: dict[Fidelity, int] = {"paper": 1, "author": 2}
 
 
 class SeqJEPA(MovingAverage, Method):
     """Online encoder f, target encoder f̄, action embedding, aggregator and predictor.
 
-    fidelity     how actions are embedded in training (docs/fidelity.md #24): "paper" in one call; "author" in two, each
-                 with its own batch statistics. In eval mode the two are the same function of the same weights.
-    blank_last   author fidelity's call for the tokens sees a row of zeros instead of a_M, as the released code does for
+    two_calls    how actions are embedded in training (docs/fidelity.md #24): in one call, the paper's; in two, the
+                 author's, each with its own batch statistics. In eval mode the two are the same function of the same
+                 weights. By model.action_calls, or else by fidelity
+    blank_last   of two calls that for the tokens sees a row of zeros instead of a_M, as the released code does for
                  positions and augmentations, not for rotations
     ConfigError: a projector was set; see build_backbone and token_width.
     """
@@ -37,6 +39,7 @@ class SeqJEPA(MovingAverage, Method):
     uses_actions = True
     settings = (
         "model.action_dim",
+        "model.action_calls",
         "model.condition",
         "model.predictor_hidden",
         "model.layers",
@@ -51,8 +54,8 @@ class SeqJEPA(MovingAverage, Method):
         if config.model.projector or config.model.projector_kind != "mlp":
             raise ConfigError("seq_jepa has no projector: leave model.projector and model.projector_kind out")
         model = config.model
-        self.fidelity: Fidelity = config.fidelity
-        self.blank_last = not begins_with_quaternion(config)
+        self.two_calls = (model.action_calls or ACTION_CALLS[config.fidelity]) == 2
+        self.blank_last = not begins_with_rotation(config)
         self.condition_tokens = model.condition in ("both", "aggregator")
         self.condition_predictor = model.condition in ("both", "predictor")
         self.encoder, features = build_backbone(model)
@@ -110,7 +113,7 @@ class SeqJEPA(MovingAverage, Method):
 
         The author's order of calls matters: both move the same running statistics.
         """
-        if self.fidelity == "author":
+        if self.two_calls:
             last = self.action_embedding(actions[:, -1]) if self.condition_predictor else None
             rows = F.pad(actions[:, :-1], (0, 0, 0, 1)) if self.blank_last else actions
             tokens = self.action_embedding(rows)[:, :-1] if self.condition_tokens else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -68,13 +69,16 @@ def cosine_tau(base: float, progress: float) -> float:
     return 1.0 - (1.0 - base) * (math.cos(math.pi * progress) + 1.0) / 2.0
 
 
-def schedule_progress(step: int, steps_per_epoch: int, epochs: int, fidelity: Fidelity) -> float:
+def schedule_progress(
+    step: int, steps_per_epoch: int, epochs: int, fidelity: Fidelity, update: Literal["auto", "step", "epoch"] = "auto"
+) -> float:
     """What `Method.after_step` is given after optimizer step `step` (counted from 1): progress in [0, 1].
 
-    paper   every step: step / all steps
-    author  once an epoch and one step late, because the released loop assigns τ after the update: the first step of
-            an epoch still has the value of the epoch before (docs/fidelity.md #6)
+    epochs: of the schedule. update: as of one fidelity, whichever the run's is ("auto": by it).
+    paper, step    every step: step / all steps
+    author, epoch  once an epoch and one step late, because the released loop assigns τ after the update: the first step
+                   of an epoch still has the value of the epoch before (docs/fidelity.md #6)
     """
-    if fidelity == "paper":
-        return step / (steps_per_epoch * epochs)
-    return max(step - 2, 0) // steps_per_epoch / epochs
+    if update == "step" or (update == "auto" and fidelity == "paper"):
+        return min(step / (steps_per_epoch * epochs), 1.0)
+    return min(max(step - 2, 0) // steps_per_epoch / epochs, 1.0)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from seqjepa import files
 from seqjepa.config import RunConfig
-from seqjepa.data.actions import action_name, as_spec
+from seqjepa.data.actions import DECLARED, action_name, as_spec
 from seqjepa.methods import build_method
 from seqjepa.methods.base import Method
 from seqjepa.models.ema import MovingAverage
@@ -94,7 +94,7 @@ def load_run(
     info, config = read_run_json(run), read_run_config(run)
     data = data_info(info, run / RUN)
     found, told = (data.action, data.action_size), (action_name(config.data.action), as_spec(config.data.action).size)
-    if found != told:
+    if found != told and found != (DECLARED, told[1]):  # terms that have become a preset's since
         raise FormatError(f"{run / RUN} is of actions {found[0]!r} ({found[1]}), {CONFIG} of {told[0]!r} ({told[1]})")
     again = untrained and not config.model.freeze
     method = initial_method(config, data.action_size, pretrained=again)

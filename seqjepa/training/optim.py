@@ -37,7 +37,7 @@ def lr_at(step: int, steps_per_epoch: int, config: OptimConfig) -> float:
     """Learning rate of the 0-based optimizer step `step`.
 
     With e the epoch (a fraction when `lr_update` is "step", rounded down when it is "epoch", as in the released code),
-    W the warm-up and E all epochs: linear from `warmup_lr` to `lr` for e < W, then lr again ("constant"), or
+    W the warm-up and E all planned epochs: linear from `warmup_lr` to `lr` for e < W, then lr again ("constant"), or
     final + ½ (lr − final)(1 + cos(π (e − W) / (E − W))) ("cosine").
     """
     epoch = step / steps_per_epoch if config.lr_update == "step" else step // steps_per_epoch
@@ -45,5 +45,5 @@ def lr_at(step: int, steps_per_epoch: int, config: OptimConfig) -> float:
         return config.warmup_lr + (config.lr - config.warmup_lr) * epoch / config.warmup_epochs
     if config.schedule == "constant":
         return config.lr
-    done = (epoch - config.warmup_epochs) / max(config.epochs - config.warmup_epochs, 1e-9)
+    done = (epoch - config.warmup_epochs) / max(config.planned_epochs - config.warmup_epochs, 1e-9)
     return config.final_lr + 0.5 * (config.lr - config.final_lr) * (1 + math.cos(math.pi * min(done, 1.0)))

@@ -260,7 +260,8 @@ class Trainer:
     def _schedule(self, step: int) -> tuple[float, float]:
         """Learning rate, and progress in [0, 1] for the moving averages."""
         optim = self.config.optim
-        done = schedule_progress(step + 1, self.epoch_steps, optim.epochs, self.config.fidelity)
+        planned, fidelity = optim.planned_epochs, self.config.fidelity
+        done = schedule_progress(step + 1, self.epoch_steps, planned, fidelity, optim.ema_update)
         return lr_at(step, self.epoch_steps, optim), done
 
     def save(self) -> None:

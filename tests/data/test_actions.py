@@ -13,6 +13,7 @@ from seqjepa.data.actions import (
     PRESETS,
     absolute_rotations,
     actions_between,
+    canonical,
     implied_action,
     multiply,
     path_of,
@@ -26,6 +27,7 @@ from shards.errors import ConfigError
 from shards.schema import ActionSpec, ActionTerm, RotationForm
 
 NAMES = ("rot_x", "rot_y", "rot_z", "floor_hue", "light_theta", "light_phi", "light_hue")
+RESULTS = ("quaternion", "canonical")
 STORED = json.loads((Path(__file__).parent / "preset_actions.json").read_text())
 
 
@@ -114,6 +116,40 @@ def test_rotations_of_every_form_equal_scipy(form):
     assert np.abs(six.reshape(-1, 2, 3).swapaxes(1, 2) - relative.as_matrix()[..., :2]).max() < 1e-6
 
 
+@pytest.mark.parametrize("form", ["euler_xyz", "quaternion_xyzw", "matrix"])
+def test_canonical_quaternions_equal_scipy(form):
+    """Full circles, so that quaternions of both signs fall out."""
+    rng = np.random.default_rng(0)
+    first, second = (Rotation.from_euler("xyz", rng.uniform(-np.pi, np.pi, (500, 3))) for _ in range(2))
+    views = np.stack([written(first, form), written(second, form)], axis=1)
+    terms = [ActionTerm("relative_rotation", columns(views.shape[-1]), form, result) for result in RESULTS]
+    released, signed = (between(views, term)[:, 0] for term in terms)
+    expected = (first.inv() * second).as_quat(canonical=True)
+    assert np.abs(signed - expected).max() < 1e-6
+    assert (signed[:, 3] >= 0).all()
+    flipped = released[:, 3] < 0
+    assert 0 < flipped.mean() < 1
+    assert np.array_equal(signed, np.where(flipped[:, None], -released, released))
+
+
+def test_half_turns_have_the_sign_that_scipy_gives_them():
+    q = np.array([[-1, 0, 0, 0], [0, -0.6, 0.8, 0], [0, 0, -1, 0], [-0.6, 0.8, 0, 0], [0.6, 0, -0.8, 0], [0, 0, 0, -1]])
+    assert np.array_equal(canonical(q), Rotation.from_quat(q).as_quat(canonical=True))
+
+
+@pytest.mark.parametrize("name", ["rotation_canonical", "rotation_6d"])
+def test_other_forms_of_the_papers_rotation_change_what_a_method_is_told_and_not_what_is_asked(name):
+    views = np.random.default_rng(0).uniform(-np.pi, np.pi, (50, 3, 3))
+    found, paper = (actions_between(views, NAMES[:3], kind) for kind in (name, "rotation"))
+    turns = Rotation.from_quat(paper.reshape(-1, 4))
+    six = turns.as_matrix()[..., :2].swapaxes(1, 2).reshape(-1, 6)
+    expected = turns.as_quat(canonical=True) if name == "rotation_canonical" else six
+    assert np.abs(found.reshape(len(expected), -1) - expected).max() < 1e-6
+    assert path_of(PRESETS[name]) == PRESETS["rotation"]
+    assert probe_targets(PRESETS[name], NAMES) == probe_targets(PRESETS["rotation"], NAMES)
+    assert ActionSpec.from_json(PRESETS[name].to_json()) == PRESETS[name]
+
+
 def test_the_sign_of_a_quaternion_is_that_of_its_inputs():
     first, second = turned()
     q = np.stack([first.as_quat(), -3 * second.as_quat()], axis=1)
@@ -122,7 +158,7 @@ def test_the_sign_of_a_quaternion_is_that_of_its_inputs():
 
 
 @pytest.mark.parametrize("form", ["euler_xyz", "quaternion_xyzw", "matrix", "4x4"])
-@pytest.mark.parametrize("result", ["quaternion", "6d"])
+@pytest.mark.parametrize("result", ["quaternion", "canonical", "6d"])
 def test_relative_poses_are_those_of_multiplied_matrices(form, result):
     (first, second), rng = turned(), np.random.default_rng(3)
     translations = rng.normal(size=(2, 500, 3))
@@ -252,7 +288,7 @@ def test_bad_requests_name_what_is_missing():
     with pytest.raises(ConfigError, match="unknown action 'jump'; there are: rotation, rotation_colour"):
         preset("jump")
     assert {name: spec.size for name, spec in PRESETS.items()} == {
-        **{"rotation": 4, "rotation_colour": 6, "position": 2},
+        **{"rotation": 4, "rotation_colour": 6, "position": 2, "rotation_canonical": 4, "rotation_6d": 6},
         **{"crop": 4, "jitter": 4, "blur": 1, "augmentation": 9, "none": 0},
     }
 

@@ -135,7 +135,7 @@ def test_float32_adds_only_rounding(released_weights: dict[str, Tensor], mode: s
 
 def test_paper_mode_is_the_same_function_in_eval_mode_only(released_weights: dict[str, Tensor]) -> None:
     model = author_model(released_weights, torch.float64)
-    model.fidelity = "paper"
+    model.two_calls = False
     expected = GOLDEN["eval M=3"]["prediction"]
     assert_matches(run_case(model, "eval", 3)["prediction"], expected, 1e-8, "prediction")
     trained = summary(run_case(model, "train", 3)["prediction"])["first"]

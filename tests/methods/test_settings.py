@@ -17,6 +17,7 @@ from shards.schema import ActionSpec, ActionTerm
 
 CHANGES: dict[str, Any] = {
     "model.action_dim": 24,
+    "model.action_calls": 2,
     "model.condition": "none",
     "model.predictor_hidden": 48,
     "model.layers": 2,

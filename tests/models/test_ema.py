@@ -62,6 +62,11 @@ def test_tau_rises_along_half_a_cosine() -> None:
 
 def test_paper_schedule_moves_every_step() -> None:
     assert [schedule_progress(step, 4, 2, "paper") for step in (1, 4, 8)] == [1 / 8, 1 / 2, 1.0]
+    for step in range(1, 9):
+        by_step, by_epoch = (schedule_progress(step, 4, 2, fidelity) for fidelity in ("paper", "author"))
+        for fidelity in ("paper", "author"):
+            assert schedule_progress(step, 4, 2, fidelity, "step") == by_step
+            assert schedule_progress(step, 4, 2, fidelity, "epoch") == by_epoch
 
 
 def test_author_schedule_equals_assigning_tau_after_each_update() -> None:
