@@ -47,8 +47,11 @@ class Measured:
         return sum(self.views.values()) / total if total else None
 
 
-def time_left(jobs: Collection[Job], out: Path, lanes: int, assumed: Pace | None) -> str:
-    """In words, of all that is to be done with `lanes` runs at a time; "" where nothing is, or nothing is known."""
+def time_left(jobs: Collection[Job], out: Path, lanes: int, *, assumed: Pace | None = None) -> str:
+    """In words, of all that is to be done with `lanes` runs at a time; "" where nothing is, or nothing is known.
+
+    jobs: those that are done too, whose rates are measured.
+    """
     measured, configs = Measured(), {job.name: job.config() for job in jobs}
     for job in jobs:
         _measure(measured, out / job.name, _kind(configs[job.name]))
@@ -64,9 +67,11 @@ def time_left(jobs: Collection[Job], out: Path, lanes: int, assumed: Pace | None
 
 
 def in_words(seconds: float) -> str:
-    """ "40 minutes", "5.3 hours", "31 hours"."""
-    hours = seconds / 3600
-    return f"{max(1, round(seconds / 60))} minutes" if hours < 1 else f"{hours:.{1 if hours < 10 else 0}f} hours"
+    """ "1 minute", "40 minutes", "5.3 hours", "31 hours"."""
+    hours, minutes = seconds / 3600, max(1, round(seconds / 60))
+    if hours < 1:
+        return f"{minutes} minute{'s' if minutes > 1 else ''}"
+    return f"{hours:.{1 if hours < 10 else 0}f} hours"
 
 
 def _kind(config: RunConfig) -> Kind:

@@ -7,14 +7,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from seqjepa.devices import pick_device
-from seqjepa.experiments.hours import Pace, time_left
+from seqjepa.experiments.hours import time_left
 from seqjepa.experiments.job import Job, Say, run_job, state_of
 from seqjepa.experiments.slurm import write_script
 from seqjepa.experiments.sweep import Runs
@@ -25,6 +26,10 @@ from shards.reader import ShardSet
 logger = logging.getLogger(__name__)
 LOGS = "logs"
 POLL_SECONDS = 0.2
+SAY_SECONDS = 600.0
+"""How often the hours that are left are said, beside whenever a run is finished."""
+Hours = Callable[[int], str]
+"""Runs at a time → what is to be said of the time that is left."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,9 @@ def run_sweep(sweep: Runs, jobs: Mapping[int, Job], out: Path, on: Resources, sa
     pick_device(on.device)
     for folder in {job.shards for job in jobs.values()}:
         ShardSet.open(folder)
+    hours = partial(time_left, jobs.values(), out, assumed=sweep.pace if _on_cpu(on) else None)
     if on.slurm is None and on.devices is None:
-        _run_in_turn(jobs.values(), out, on, say, sweep.pace)
+        _run_in_turn(jobs.values(), out, on, say, hours)
         return
     command = command_of(sweep, out, on)
     left = {number: job for number, job in jobs.items() if state_of(job, out).stage != "evaluated"}
@@ -62,7 +68,7 @@ def run_sweep(sweep: Runs, jobs: Mapping[int, Job], out: Path, on: Resources, sa
         say(f"{on.slurm}: an array of {len(left)} runs; submit it with `sbatch {on.slurm}`")
     elif on.devices is not None:
         say(f"{len(jobs) - len(left)} of {len(jobs)} runs are trained and evaluated")
-        _run_side_by_side(left, command, parse_devices(on.devices), out, say, sweep.pace)
+        _run_side_by_side(left, command, parse_devices(on.devices), out, say, hours)
 
 
 def command_of(sweep: Runs, out: Path, on: Resources) -> list[str]:
@@ -83,7 +89,7 @@ def parse_devices(text: str) -> list[str]:
     return devices
 
 
-def _run_in_turn(jobs: Collection[Job], out: Path, on: Resources, say: Say, pace: Pace | None) -> None:
+def _run_in_turn(jobs: Collection[Job], out: Path, on: Resources, say: Say, hours: Hours) -> None:
     """Every job in order. A signal ends the sweep; FailureError, after the last, where runs failed."""
     failures: dict[str, str] = {}
     for position, job in enumerate(jobs, start=1):
@@ -91,7 +97,7 @@ def _run_in_turn(jobs: Collection[Job], out: Path, on: Resources, say: Say, pace
             state = state_of(job, out)
             say(f"[{position}/{len(jobs)}] {job.name}: {state}")
             if state.stage != "evaluated" and len(jobs) > 1:
-                _say_hours(list(jobs)[position - 1 :], out, 1, pace, say)
+                _say_hours(hours(1), say)
             run_job(job, out, device=on.device, workers=on.workers, say=say)
         except Interrupted:
             raise
@@ -103,7 +109,7 @@ def _run_in_turn(jobs: Collection[Job], out: Path, on: Resources, say: Say, pace
 
 
 def _run_side_by_side(
-    jobs: Mapping[int, Job], command: Sequence[str], devices: Sequence[str], out: Path, say: Say, pace: Pace | None
+    jobs: Mapping[int, Job], command: Sequence[str], devices: Sequence[str], out: Path, say: Say, hours: Hours
 ) -> None:
     """Every job by `command` --task, in a process of its own, on whichever device is free. Output: out/logs/NAME.log.
 
@@ -112,7 +118,7 @@ def _run_side_by_side(
     """
     (out / LOGS).mkdir(parents=True, exist_ok=True)
     waiting, free, failures = list(jobs.items()), list(devices), {}
-    _say_hours(jobs.values(), out, len(devices), pace, say)
+    due = 0.0
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignals())
         running: list[_Child] = []
@@ -125,19 +131,26 @@ def _run_side_by_side(
                 running.append(child)
             if stop.received:
                 raise Interrupted("stopped; runs are saved, and the same command goes on from there", stop.received)
+            if time.monotonic() > due:
+                _say_hours(hours(len(devices)), say)
+                due = time.monotonic() + SAY_SECONDS
             time.sleep(POLL_SECONDS)
             for child in [child for child in running if child.process.poll() is not None]:
                 running.remove(child)
                 free.append(child.device)
                 _finish(child, out, failures, say)
-                left = [other.job for other in running] + [job for _, job in waiting]
-                _say_hours(jobs.values() if left else [], out, len(devices), pace, say)
+                due = 0.0
     _report_failures(failures, len(jobs), say)
 
 
-def _say_hours(jobs: Collection[Job], out: Path, lanes: int, pace: Pace | None, say: Say) -> None:
-    if text := time_left(jobs, out, lanes, pace):
+def _say_hours(text: str, say: Say) -> None:
+    if text:
         say(text)
+
+
+def _on_cpu(on: Resources) -> bool:
+    """What is assumed of runs before one is measured is of those."""
+    return pick_device(on.device).type == "cpu" if on.devices is None else set(parse_devices(on.devices)) == {"cpu"}
 
 
 class _Child(NamedTuple):

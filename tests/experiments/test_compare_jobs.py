@@ -10,7 +10,17 @@ from compare_lab import image_shards
 from noise_shards import noise_shards
 
 from seqjepa.data.actions import as_spec
-from seqjepa.experiments.compare import FILE, RECIPES, Comparison, compare, method_names, parse_methods
+from seqjepa.experiments.compare import (
+    CONVERGED_STEPS,
+    FILE,
+    RECIPES,
+    Comparison,
+    compare,
+    method_names,
+    parse_methods,
+    unfinished_methods,
+)
+from seqjepa.experiments.compare_table import schedule_notes, unfinished_note
 from seqjepa.methods import METHODS as KNOWN
 from seqjepa.recipes import load_recipe
 from seqjepa.training.checkpoint import initial_method
@@ -46,6 +56,23 @@ def test_the_warm_up_takes_its_part_of_training(shards: Path) -> None:
     optim = job.config().optim
     assert optim.epochs == 300
     assert optim.warmup_epochs == pytest.approx(300 * 3 / 80)
+
+
+def test_methods_with_a_moving_average_need_more_steps_and_that_is_said(shards: Path) -> None:
+    """Which they are is read from the classes: the paper's four."""
+    jobs = Comparison(shards).jobs()
+    averaged = ["seq_jepa", "byol", "conditional_byol", "conv_jepa"]
+    assert unfinished_methods(jobs, CONVERGED_STEPS - 1) == averaged
+    assert unfinished_methods(jobs, CONVERGED_STEPS) == []
+    assert unfinished_methods(["simclr", "sie"], 1) == []
+    assert "\n" not in unfinished_note(averaged, CONVERGED_STEPS)
+
+
+def test_notes_say_what_each_learning_rate_does() -> None:
+    cosine, constant = schedule_notes({"seq_jepa": "cosine", "simclr": "constant", "sie": "constant"})
+    assert cosine.startswith("learning rate of seq_jepa: a cosine to the last step")
+    assert constant.startswith("learning rate of simclr, sie: constant after the warm-up")
+    assert schedule_notes({}) == []
 
 
 def test_methods_are_named_with_commas_or_all_together() -> None:

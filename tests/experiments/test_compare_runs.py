@@ -58,6 +58,11 @@ def test_rows_say_what_the_runs_say_and_a_second_call_does_nothing(shards: Path,
     )
     assert compared["untrained"]["top1"] == results_of(tmp_path / "simclr-seed0")["untrained"]["top1_z"]
     assert sum("train 6 epochs" in line or "train 3 epochs" in line for line in said) == 2
+    (warning,) = [line for line in said if line.startswith("warning: ")]
+    assert warning.startswith("warning: fewer steps than the 3,600")
+    assert ": seq_jepa would" in warning
+    assert warning.removeprefix("warning: ") in notes(compared)
+    assert compared["settings"]["schedules"] == {"simclr": "constant", "seq_jepa": "cosine"}
     assert json.loads((tmp_path / "comparison.json").read_text()) == compared
     again, said = run(shards, scale, tmp_path)
     assert again == compared
@@ -117,7 +122,7 @@ def test_the_command_prints_one_object_and_refuses_what_it_does_not_know(
     assert printed["settings"]["steps"] == 12
     for wrong, said in (
         (["--methods", "moco"], "'moco' is not a method"),
-        (["--scale", "large"], "there is no scale 'large'; there are: medium, paper, small"),
+        (["--scale", "large"], "there is no scale 'large'; there are: medium, paper, paper-small, small"),
         (["--json", "--markdown"], "give one of them"),
     ):
         refused = CliRunner().invoke(cli.seqjepa_app, [*asked, *wrong, "--out", str(tmp_path / "other")])
