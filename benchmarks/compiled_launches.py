@@ -1,32 +1,38 @@
 """Kernels that a compiled training step launches on an H100, as Inductor plans them; no GPU is needed.
 
     python benchmarks/compiled_launches.py [--recipe 3die-rot-M3] [--batch 512] [--set key=value …]
+    python benchmarks/compiled_launches.py --part augmentation|patches [--batch 512]
 
-torch is told that there is an H100 (played_h100.c, built with gcc and CUDA's headers), the step runs on tensors without
-values, and Inductor writes its programs, which are counted and not run: `triton` kernels, and calls of cuDNN, cuBLAS
-and ATen. Forward and backward; optimizer and moving averages are not compiled.
+The second is of batches that are made on the GPU: two views of images of 96 px with the recipe equimod, or five
+fixations and patches of 32 px in such images.
+
+torch is told that there is an H100 (tests/fake_cudart.c, built with a C compiler and CUDA's headers), the step runs on
+tensors without values, and Inductor writes its programs, which are counted and not run: `triton` kernels, and calls of
+cuDNN, cuBLAS and ATen. A step is forward and backward; optimizer and moving averages are not compiled.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
-import ctypes
 import re
-import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from fake_runtime import load_runtime  # noqa: E402
 
 CALLS = re.compile(r"(triton)_\w+\.run\(|(extern_kernels\.\w+|torch\.ops\.[\w.]+|aten\.[\w.]+)\(")
 CUDA = "/usr/local/cuda"
+SIDE = 96
 PROPERTIES = {
     "name": "NVIDIA H100 80GB HBM3",
     "major": 9,
@@ -47,16 +53,6 @@ PROPERTIES = {
 
 class NotRun(Exception):  # noqa: N818  the way out before anything is launched
     pass
-
-
-def play_a_gpu(cuda: str) -> None:
-    """Before torch is imported: its CUDA runtime finds our few functions first."""
-    with tempfile.TemporaryDirectory() as folder:
-        library = Path(folder) / "libcuda.so.1"
-        source = Path(__file__).with_name("played_h100.c")
-        command = ["gcc", "-shared", "-fPIC", f"-I{cuda}/include", "-Wl,-soname,libcuda.so.1", "-o", library, source]
-        subprocess.run([str(word) for word in command], check=True)
-        ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
 
 
 def play_torch_cuda() -> None:
@@ -105,7 +101,6 @@ def programs_of_a_step(recipe: str, settings: list[str], batch: int) -> list[str
     """Inductor's programs, forward and then backward: one each where the step is one graph."""
     import torch
     from torch._functorch import config as aot_config
-    from torch._inductor.graph import GraphLowering
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     from seqjepa.data.sequence import ViewSequence
@@ -115,27 +110,74 @@ def programs_of_a_step(recipe: str, settings: list[str], batch: int) -> list[str
 
     config = load_recipe(recipe, settings)
     actions = 6 if config.method == "context_ssl" else 4
-    step, programs = Step(initial_method(config, actions), (0.5,) * 3, (0.2,) * 3).train(), []
+    step = Step(initial_method(config, actions), (0.5,) * 3, (0.2,) * 3).train()
+    torch.set_float32_matmul_precision("high")
+    T, side = config.data.context + 1, config.data.image_size
+    with FakeTensorMode(allow_non_fake_inputs=True), written_programs() as programs, suppress(NotRun):
+        _move(step)
+        views = torch.empty(batch, T, side, side, 3, dtype=torch.uint8, device="cuda").permute(0, 1, 4, 2, 3)
+        told = (torch.empty(batch, T - 1, actions, device="cuda"), torch.empty(batch, T, 7, device="cuda"))
+        seq = ViewSequence(views, *told, torch.empty(batch, dtype=torch.int64, device="cuda"), [])
+        compiled = Compiled(step)  # with the options that training compiles with
+        with torch.autocast("cuda", torch.bfloat16), aot_config.patch(force_non_lazy_backward_lowering=True):
+            compiled(seq)
+    return programs
+
+
+def programs_of_a_part(part: str, batch: int) -> list[str]:
+    """Inductor's program of views or patches, which are one graph: `fullgraph` makes sure of it."""
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    import seqjepa.data.views  # noqa: F401  constants are not made of tensors without values
+
+    with FakeTensorMode(allow_non_fake_inputs=True), written_programs() as programs, suppress(NotRun):
+        function, given = (augmentation if part == "augmentation" else patches)(batch, "cuda")
+        torch.compile(function, dynamic=False, fullgraph=True)(*given)
+    return programs
+
+
+@contextmanager
+def written_programs() -> Iterator[list[str]]:
+    """What Inductor writes meanwhile; NotRun is raised where it would be run."""
+    from torch._inductor.graph import GraphLowering
+
+    programs: list[str] = []
 
     def written(graph: Any) -> Any:
         code = graph.codegen()[0]
         programs.append(getattr(code, "value", code))
         return SimpleNamespace(__file__="", call=_not_run)
 
-    torch.set_float32_matmul_precision("high")
-    T, side = config.data.context + 1, config.data.image_size
-    with FakeTensorMode(allow_non_fake_inputs=True), patch.object(GraphLowering, "_compile_to_module", written):
-        _move(step)
-        views = torch.empty(batch, T, side, side, 3, dtype=torch.uint8, device="cuda").permute(0, 1, 4, 2, 3)
-        told = (torch.empty(batch, T - 1, actions, device="cuda"), torch.empty(batch, T, 7, device="cuda"))
-        seq = ViewSequence(views, *told, torch.empty(batch, dtype=torch.int64, device="cuda"), [])
-        compiled = Compiled(step)  # with the options that training compiles with
-        try:
-            with torch.autocast("cuda", torch.bfloat16), aot_config.patch(force_non_lazy_backward_lowering=True):
-                compiled(seq)
-        except NotRun:
-            pass
-    return programs
+    with patch.object(GraphLowering, "_compile_to_module", written):
+        yield programs
+
+
+def augmentation(batch: int, device: str) -> tuple[Any, tuple[Any, ...]]:
+    """What is called with what, for two views each of `batch` images."""
+    import torch
+
+    from seqjepa.data.augment.fused import views_of
+
+    stored = torch.empty(2 * SIDE * SIDE * 2 * SIDE, device=device)
+    bank = stored.as_strided((2 * SIDE, SIDE + 1, SIDE, SIDE), (SIDE * 2 * SIDE, 1, 2 * SIDE, 1))
+    images = torch.empty(batch, 3, SIDE, SIDE, dtype=torch.uint8, device=device)
+    sample, table = torch.zeros(2 * batch, dtype=torch.int64, device=device), torch.empty(2 * batch, 17, device=device)
+    return views_of, (images, sample, table, (bank, bank))
+
+
+def patches(batch: int, device: str) -> tuple[Any, tuple[Any, ...]]:
+    """What is called with what, for five patches each of `batch` images."""
+    import torch
+
+    from seqjepa.data.fixations import Fixating
+    from seqjepa.data.fused_patches import looks_of
+
+    images = torch.empty(batch, SIDE, SIDE, 3, dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
+    maps, numbers = torch.empty(batch, SIDE, SIDE, device=device), torch.empty(batch, 5, 2, device=device).double()
+    how, around = Fixating(), torch.empty(3, dtype=torch.uint8, device=device)
+    reach = torch.empty(2 * how.radius + 1, dtype=torch.int16, device=device)
+    return looks_of, (images, maps, numbers, how, reach, around)
 
 
 def _not_run(*_: Any) -> None:
@@ -167,21 +209,27 @@ def main() -> None:
     parser.add_argument("--recipe", default="3die-rot-M3")
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--part", default="step", choices=("step", "augmentation", "patches"))
     parser.add_argument("--cuda", default=CUDA, help="folder of CUDA's headers")
     asked = parser.parse_args()
-    play_a_gpu(asked.cuda)
+    load_runtime("-DH100", f"-I{asked.cuda}/include")
     play_torch_cuda()
     began = time.perf_counter()
-    counted = [launches(program) for program in programs_of_a_step(asked.recipe, asked.settings, asked.batch)]
+    if asked.part == "step":
+        name, programs = asked.recipe, programs_of_a_step(asked.recipe, asked.settings, asked.batch)
+    else:
+        name, programs = asked.part, programs_of_a_part(asked.part, asked.batch)
+    counted = [launches(program) for program in programs]
     total = sum(counted, collections.Counter())
+    directions = {"forward_backward": [part.total() for part in counted]} if asked.part == "step" else {}
     from common import emit, machine, versions
 
     emit(
-        f"compiled step: {asked.recipe}, batch {asked.batch}",
+        f"compiled {'step: ' if asked.part == 'step' else ''}{name}, batch {asked.batch}",
         "launches",
         float(total.total()),
         {},
-        forward_backward=[part.total() for part in counted],
+        **directions,
         kinds=dict(total.most_common()),
         seconds=time.perf_counter() - began,
         versions=versions("torch", "triton"),

@@ -1,12 +1,14 @@
 """Kernels launched, bytes moved and waits of the host in a training step of every method, counted without a card.
 
-    python benchmarks/launches.py [--methods seq_jepa,simclr …] [--batch 512] [--size 128] [--most 0] [--no-probes]
+    python benchmarks/launches.py [--methods seq_jepa,simclr …] [--batch 512] [--size 128] [--most 0]
+                                  [--no-made] [--no-probes]
 
 One JSON line for each method: `launches` of a step by its parts – update (forward, backward, clip, optimizer, moving
 averages), probes, meter – `gigabytes` that they read and write, and `syncs`, how often the host waits for the device.
 Steps are eager; a compiled one has fewer launches. Tensors are emulated (tests/emulated_cuda.py) and hold no numbers:
 full batches take no memory. A fused optimizer counts as one launch, attention too. `--most N` adds the N operations
-that are launched most. One line more is of the probes of the paper's Table 1: kernels of a step of all of them, `alone`
+that are launched most. Two lines are of batches that are made on the GPU, not compiled (compiled_launches.py --part
+has them compiled), and one is of the probes of the paper's Table 1: kernels of a step of all of them, `alone`
 one after the other, and together as they learn, which is one launch of a CUDA graph of `kernels`. Needs a C compiler,
 and pytest.
 """
@@ -22,13 +24,20 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import gpu_emulated  # noqa: E402, F401  # before torch, whose CUDA it plays
+import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from common import emit, versions  # noqa: E402
 from emulated_cuda import Emulation, emulated_cuda  # noqa: E402
 from torch import nn  # noqa: E402
 
 from seqjepa.config import RunConfig  # noqa: E402
+from seqjepa.data.augment.parameters import constants_for  # noqa: E402
+from seqjepa.data.augment.recipes import RECIPES  # noqa: E402
+from seqjepa.data.draws import Draw  # noqa: E402
+from seqjepa.data.fixations import Fixating  # noqa: E402
+from seqjepa.data.images import ImageBatch  # noqa: E402
 from seqjepa.data.sequence import ViewSequence  # noqa: E402
+from seqjepa.data.views import Augmented, Patches  # noqa: E402
 from seqjepa.evaluate.heads import (  # noqa: E402
     Fit,
     Job,
@@ -109,12 +118,27 @@ def probes(gpu: Emulation) -> dict[str, Any]:
     return {"alone": dict(zip(shown, alone, strict=True)), "kernels": together}
 
 
+def made_on_the_gpu(gpu: Emulation, rows: int) -> dict[str, int]:
+    """Launches that make a batch of `rows` images of 96 px: two augmented views each, five patches of 32 px each."""
+    device, counts = torch.device("cuda", 0), {}
+    images = torch.zeros(rows, 96, 96, 3, dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
+    batch = ImageBatch(np.arange(rows), images, torch.ones(rows, 96, 96, device=device))
+    augmented = Augmented(RECIPES["equimod"], "augmentation", 96, constants_for(RECIPES["equimod"], 96, 96))
+    for name, views, count in (("augmentation", augmented, 2), ("patches", Patches(Fixating()), 5)):
+        for epoch in range(2):  # what is made once and kept is made in the first
+            gpu.reset()
+            views.make(batch, Draw(count, 0, epoch))
+        counts[name] = gpu.launches.total()
+    return counts
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", default=",".join(METHODS), help="separated by commas")
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--size", type=int, default=128, help="pixels a side")
     parser.add_argument("--most", type=int, default=0, help="operations to list, those launched most")
+    parser.add_argument("--no-made", dest="made", action="store_false")
     parser.add_argument("--no-probes", dest="probes", action="store_false")
     asked = parser.parse_args()
     for name in filter(None, asked.methods.split(",")):
@@ -123,6 +147,10 @@ def main() -> None:
             what = {"method": name, "batch": asked.batch, "size": asked.size}
             total = sum(found["launches"].values())
             emit("launches", "launches/step", total, {}, versions=versions("torch"), **what, **found)
+    if asked.made:
+        with emulated_cuda(numbers=False) as gpu:
+            for name, count in made_on_the_gpu(gpu, asked.batch).items():
+                emit(f"launches: {name}", "launches/batch", count, {}, versions=versions("torch"), batch=asked.batch)
     if asked.probes:
         with emulated_cuda(numbers=False) as gpu:
             found = probes(gpu)

@@ -7,29 +7,11 @@ tensors are emulated, so a stand-in for it is compiled and loaded before torch.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-
-def load_runtime() -> None:
-    """Makes torch, which must not be loaded yet, find the runtime of fake_cudart.c."""
-    assert "torch" not in sys.modules, "too late: torch is loaded"
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    assert compiler, "emulated CUDA needs a C compiler"
-    source = Path(__file__).with_name("fake_cudart.c")
-    with tempfile.TemporaryDirectory() as folder:
-        library = Path(folder) / "libcuda.so.1"  # torch asks the driver's library too: that is this one
-        subprocess.run([compiler, "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", library, source], check=True)
-        ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
-
+from fake_runtime import load_runtime
 
 load_runtime()
 import torch  # noqa: E402

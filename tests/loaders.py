@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import count
 from typing import Any
 
@@ -40,8 +40,8 @@ def patch_loader(index, how: Fixating, **settings: Any) -> Loader:
 
 
 def augmented_loader(index, recipe: Recipe, **settings: Any) -> Loader:
-    parts = _sampling_and_reading(settings)
-    return Loader(index, Augmented.of(index, recipe, **settings), *parts)
+    parts, compile = _sampling_and_reading(settings), settings.pop("compile", False)
+    return Loader(index, replace(Augmented.of(index, recipe, **settings), compile=compile), *parts)
 
 
 def endless(loader: Loader, epoch: int = 0, step: int = 0) -> Iterator[ViewSequence]:

@@ -101,15 +101,17 @@ def sample_fixations(maps: Tensor, numbers: Tensor, how: Fixating) -> Tensor:
     """
     if how.fixations == "uniform":
         return (numbers * constant(maps.shape[1:], maps.device, torch.float64)).long()
+    reach = reach_of(how, maps.device)
     if maps.device.type != "cpu":
-        return _sample(maps, numbers, how)
+        return draw_fixations(maps, numbers, how, reach)
     samples = max(1, _PIXELS_AT_ONCE // maps[0].numel())
     pieces = zip(maps.split(samples), numbers.split(samples), strict=True)
-    return torch.cat([_sample(piece, draws, how) for piece, draws in pieces])
+    return torch.cat([draw_fixations(piece, draws, how, reach) for piece, draws in pieces])
 
 
-def _sample(maps: Tensor, numbers: Tensor, how: Fixating) -> Tensor:
-    left = _Remaining(maps, how)
+def draw_fixations(maps: Tensor, numbers: Tensor, how: Fixating, reach: Tensor) -> Tensor:
+    """sample_fixations from all maps at once, not uniform. reach: see reach_of."""
+    left = _Remaining(maps, how, reach)
     drawn = []
     for draw in numbers.unbind(1):
         left.refill()
@@ -124,12 +126,12 @@ class _Remaining:
     """The maps without what is inhibited so far, and the mass of each of their rows.
 
     Rows lie in one matrix, `margin` empty ones above and below each map, so that the rows around a fixation are there
-    wherever it is.
+    wherever it is. reach: see reach_of.
     """
 
-    def __init__(self, maps: Tensor, how: Fixating) -> None:
+    def __init__(self, maps: Tensor, how: Fixating, reach: Tensor) -> None:
         self.B, self.H, self.W = maps.shape
-        self.margin = 0 if how.inhibition == "none" else how.radius
+        self.margin = len(reach) // 2
         self.device = maps.device
         padded = torch.empty((self.B, self.H + 2 * self.margin, self.W), device=self.device)
         above, self.maps, below = padded.split([self.margin, self.H, self.margin], 1)
@@ -141,14 +143,14 @@ class _Remaining:
         self.first = torch.arange(self.B, device=self.device) * padded.shape[1]
         self.least: Tensor | float = 0.0  # a map of no more mass than this is used up
         self.span = torch.arange(-self.margin, self.margin + 1, device=self.device)
-        self.reach = constant(_reach(how.inhibition, self.margin), self.device, torch.int16)[:, None]
+        self.reach = reach[:, None]
         self.columns = torch.arange(self.W, dtype=torch.int16, device=self.device)
 
     def refill(self) -> None:
         """Make maps that are used up uniform."""
         used_up = self.mass.sum(1) <= self.least
-        # On a GPU, asking whether there are any would wait for all the work queued there.
-        if self.device.type != "cpu" or bool(used_up.any()):
+        # On a GPU, asking whether there are any would wait for all the work queued there; a graph knows no ifs.
+        if self.device.type != "cpu" or torch.compiler.is_compiling() or bool(used_up.any()):
             self.maps.masked_fill_(used_up[:, None, None], 1.0)
             self.mass.narrow(1, self.margin, self.H).masked_fill_(used_up[:, None], float(self.W))
 
@@ -177,6 +179,12 @@ def _invert(weights: Tensor, draw: Tensor) -> Tensor:
     """
     total = weights.cumsum(1)
     return torch.searchsorted(total, total[:, -1:] * draw[:, None], right=True).squeeze(1)
+
+
+def reach_of(how: Fixating, device: torch.device) -> Tensor:
+    """int16 [2 margin + 1]: how many columns to either side of a fixation are inhibited in each row around it."""
+    margin = 0 if how.inhibition == "none" else how.radius
+    return constant(_reach(how.inhibition, margin), device, torch.int16)
 
 
 @lru_cache(maxsize=16)
@@ -225,7 +233,7 @@ def positions(fixations: Tensor, size: tuple[int, int], how: Fixating) -> Tensor
 def _cut_exact(images: Tensor, fixations: Tensor, how: Fixating, mean: Sequence[float]) -> Tensor:
     """uint8 [B, H, W, 3] → [B, T, p, p, 3]."""
     p = how.patch
-    padded = _padded(images, p, _fill_colour(how, mean))
+    padded = _padded(images, p, fill_colour(how, mean))
     windows = padded.unfold(1, p, 1).unfold(2, p, 1).permute(0, 1, 2, 4, 5, 3)  # a view: [B, H + 1, W + 1, p, p, 3]
     sample = torch.arange(len(images), device=images.device)[:, None]
     return windows[sample, fixations[..., 0], fixations[..., 1]]
@@ -244,7 +252,7 @@ def _padded(images: Tensor, p: int, colour: Sequence[int]) -> Tensor:
     return padded
 
 
-def _fill_colour(how: Fixating, mean: Sequence[float]) -> list[int]:
+def fill_colour(how: Fixating, mean: Sequence[float]) -> list[int]:
     return [0, 0, 0] if how.fill == "black" else [round(255 * value) for value in mean]
 
 

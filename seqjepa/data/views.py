@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from seqjepa.data.actions import (
     AUGMENTATION_COLUMNS,
@@ -33,6 +34,7 @@ from seqjepa.data.augment.parameters import Scaling, ScalingMode, constants_for,
 from seqjepa.data.augment.recipes import RECIPES, Recipe
 from seqjepa.data.draws import Draw, Purpose
 from seqjepa.data.fixations import Fixating, cut_patches, fixation_numbers, positions, sample_fixations
+from seqjepa.data.fused_patches import fused_patches
 from seqjepa.data.images import ImageBatch, ImageReader
 from seqjepa.data.sampling import Sampling
 from seqjepa.data.sequence import Drawn, KindOfViews
@@ -125,8 +127,9 @@ class ImageViews(Views, Protocol):
 class Patches:
     """Patches at fixations; parameters are positions (x, y) in [0, 1), actions their differences.
 
-    how   how fixations are drawn and patches are cut
-    mean  per channel, in [0, 1]: what is outside the image where how.fill is "mean"
+    how      how fixations are drawn and patches are cut
+    mean     per channel, in [0, 1]: what is outside the image where how.fill is "mean"
+    compile  on a GPU, in a few kernels (fused_patches.py)
 
     Patches are uint8; float32 for fidelity "author" over the mean. Raises ConfigError for another action than position
     or none.
@@ -135,6 +138,7 @@ class Patches:
     how: Fixating
     mean: Sequence[float] = (0.5, 0.5, 0.5)
     action: str | ActionSpec = "position"
+    compile: bool = False
     kind: ClassVar[KindOfViews] = "patches"
     params = tuple(ParamField(name, "1") for name in POSITION_COLUMNS)
     scaling = None
@@ -170,11 +174,18 @@ class Patches:
         maps = images.images[:, 0] if images.maps is None else images.maps  # if uniform, only their size counts
         purpose = draw.numbers(Purpose.FIXATIONS)
         numbers = fixation_numbers(draw.seed, draw.epoch, images.rows, draw.views, purpose)
-        fixations = sample_fixations(maps, to_device(numbers, maps.device), self.how)
+        fixations, patches = self._looks(images.images, maps, to_device(numbers, maps.device))
         height, width = images.images.shape[2:]
         places = positions(fixations, (height, width), self.how)
-        patches = cut_patches(images.images, fixations, self.how, self.mean)
         return Drawn(images.rows, patches, places.diff(dim=1)[..., : as_spec(self.action).size], places)
+
+    def _looks(self, images: Tensor, maps: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        if self.compile and images.is_cuda:
+            looks = fused_patches(images, maps, numbers, self.how, self.mean)
+            if looks is not None:
+                return looks
+        fixations = sample_fixations(maps, numbers, self.how)
+        return fixations, cut_patches(images, fixations, self.how, self.mean)
 
     def over(self, mean: tuple[float, ...]) -> Patches:
         """See ImageViews."""
@@ -198,6 +209,7 @@ class Augmented:
     action   which of the parameters the actions are differences of: crop, jitter, blur, augmentation (all) or none
     size     side of a view in pixels
     scaling  constants of the z-scores; None: the released scaling over a sample's views (docs/fidelity.md #22)
+    compile  on a GPU, in a few kernels (augment/fused.py)
 
     Raises ConfigError for an action that augmentations do not have, or a size that is no size.
     """
@@ -206,6 +218,7 @@ class Augmented:
     action: str | ActionSpec
     size: int
     scaling: Scaling | None
+    compile: bool = False
     kind: ClassVar[KindOfViews] = "augmentations"
     params = AUGMENTATION_FIELDS
     needs_maps = False
@@ -265,7 +278,7 @@ class Augmented:
         params = drawn.vector()
         actions = actions_between(params.numpy(), AUGMENTATION_COLUMNS, scaled(self.action, self.scaling))
         params, actions = (to_device(values, device) for values in (params, torch.from_numpy(actions)))
-        return Drawn(images.rows, augment(images.images, drawn, self.size), actions, params)
+        return Drawn(images.rows, augment(images.images, drawn, self.size, self.compile), actions, params)
 
     def over(self, mean: tuple[float, ...]) -> Augmented:
         """Crops lie within the image."""

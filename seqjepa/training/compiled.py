@@ -8,14 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import nn
 
+from seqjepa.compiling import in_short, why_not
 from seqjepa.data.sequence import ViewSequence, normalise
 from seqjepa.methods.base import Method, StepOutput
 from seqjepa.training.distributed import World, highest
-from shards.errors import reason_of
 
 logger = logging.getLogger(__name__)
 FALLBACK = "the step is not compiled, and slower for it (%s); train.compile=false does not try"
-LONGEST = 200
 WAYS: Sequence[Mapping[str, bool]] = ({"combo_kernels": True}, {})
 """Options of the compiler, tried in this order. Combined kernels cast all weights at once: 369 launches, not 616
 (benchmarks/compiled_launches.py)."""
@@ -77,7 +76,7 @@ class Compiled(nn.Module):
                     output = graph(seq)
             except TorchDynamoException as error:
                 if not self._untried:
-                    logger.warning(FALLBACK, _in_short(error))
+                    logger.warning(FALLBACK, in_short(error))
             else:
                 self._graph = graph
                 return output
@@ -91,21 +90,3 @@ def compiled(step: nn.Module, world: World, device: torch.device) -> nn.Module:
         return Compiled(step)
     logger.warning(FALLBACK, reason or "another rank cannot")
     return step
-
-
-def why_not(device: torch.device) -> str:
-    """What is missing to compile for a GPU (Triton, a C compiler, a GPU that Triton knows); empty: nothing."""
-    try:
-        torch.compile(_twice, dynamic=False)(torch.ones(2, device=device))
-    except Exception as error:  # whatever Triton, gcc and ptxas raise where they are not there
-        return _in_short(error)
-    return ""
-
-
-def _in_short(error: Exception) -> str:
-    """Without torch's advice on how to debug it."""
-    return reason_of(error).split(" Set TORCHDYNAMO_VERBOSE")[0][:LONGEST]
-
-
-def _twice(x: torch.Tensor) -> torch.Tensor:
-    return x + x

@@ -196,8 +196,10 @@ def training_views(source: TrainingData, config: RunConfig) -> Views:
     if isinstance(source.index, SplitIndex):
         return StoredViews(data.action, scaling, source.scaling, data.order, data.stride)
     if source.data.fixating:
-        return Patches(Fixating(**source.data.fixating), tuple(source.data.mean), data.action)
-    return Augmented.of(source.index, build_recipe(data.augment), data.action, scaling)
+        fixating = Fixating(**source.data.fixating)
+        return Patches(fixating, tuple(source.data.mean), data.action, compile=config.train.compile)
+    views = Augmented.of(source.index, build_recipe(data.augment), data.action, scaling)
+    return replace(views, compile=config.train.compile)
 
 
 def _data_info(info: DatasetInfo, split: str, config: RunConfig) -> DataInfo:

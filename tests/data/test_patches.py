@@ -7,7 +7,16 @@ import pytest
 import torch
 
 from seqjepa.data.actions import actions_between
-from seqjepa.data.fixations import Fixating, cut_patches, positions
+from seqjepa.data.fixations import (
+    Fixating,
+    cut_patches,
+    fill_colour,
+    fixation_numbers,
+    positions,
+    reach_of,
+    sample_fixations,
+)
+from seqjepa.data.fused_patches import looks_of
 from shards.errors import ConfigError
 
 
@@ -181,3 +190,21 @@ def test_a_patch_larger_than_the_image_is_refused_in_one_line(fidelity):
 def test_released_patches_of_oblong_images_are_refused():
     with pytest.raises(ConfigError, match="takes square images, and these are 40×32"):
         cut_patches(coordinate_image(40, 32), torch.zeros(1, 1, 2).long(), Fixating(patch=8, fidelity="author"))
+
+
+@pytest.mark.parametrize("how", [{}, {"fill": "mean", "inhibition": "square"}, {"fixations": "uniform", "patch": 9}])
+def test_what_a_gpus_compiler_is_given_sees_the_same(how):
+    """Without the compiler's own rounding: one graph."""
+    fixating, mean = Fixating(**{"patch": 8, **how}), (0.2, 0.5, 0.8)
+    images, maps = random_images(6, 20, 27), torch.rand(6, 20, 27) ** 4
+    maps[2] = 0  # used up at once
+    numbers = fixation_numbers(1, 2, np.arange(6), 5)
+    expected = sample_fixations(maps, numbers, fixating)
+    cpu = torch.device("cpu")
+    around = torch.tensor(fill_colour(fixating, mean), dtype=torch.uint8)
+    torch._dynamo.reset()
+    graph = torch.compile(looks_of, dynamic=False, fullgraph=True, backend="aot_eager")
+    for looks in (looks_of, graph):
+        fixations, patches = looks(images, maps, numbers, fixating, reach_of(fixating, cpu), around)
+        assert torch.equal(fixations, expected)
+        assert torch.equal(patches, cut_patches(images, expected, fixating, mean))

@@ -60,8 +60,10 @@ def loader_of(kind: str, images: Path, views: Path, device: str) -> Loader:
     settings = {**SETTINGS, "views": 3, "resident": where == "resident", "device": device}
     if what == "patches":
         named = {"paper": {}, "author": {"fidelity": "author"}, "mean": {"fill": "mean", "fixations": "uniform"}}
-        return patch_loader(index, Fixating(patch=8, **named[how]), mean=(0.4, 0.5, 0.6), **settings)
-    return augmented_loader(index, RECIPES[how], action="augmentation", **settings)
+        fixating = Fixating(patch=8, **named[how.removesuffix("-fused")])
+        return patch_loader(index, fixating, mean=(0.4, 0.5, 0.6), compile=how.endswith("-fused"), **settings)
+    recipe = RECIPES[how.removesuffix("-fused")]
+    return augmented_loader(index, recipe, action="augmentation", compile=how.endswith("-fused"), **settings)
 
 
 def batches(loader: Loader, device: str) -> Iterator[ViewSequence]:
@@ -71,7 +73,10 @@ def batches(loader: Loader, device: str) -> Iterator[ViewSequence]:
 
 KINDS = ["stored streamed", "stored resident"] + [
     f"{what} {where}"
-    for what in ("patches paper", "patches author", "patches mean", *(f"augmented {name}" for name in RECIPES))
+    for what in (
+        *(f"patches {how}" for how in ("paper", "author", "mean", "paper-fused", "mean-fused")),
+        *(f"augmented {name}{how}" for name in RECIPES for how in ("", "-fused")),
+    )
     for where in ("resident", "streamed")
 ]
 

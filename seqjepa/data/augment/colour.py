@@ -82,8 +82,16 @@ def hue(x: Tensor, shift: Tensor, levels: Levels) -> Tensor:
         span.mul_(scale)
         smallest.mul_(scale)
     for channel, phase in zip((r, g, b), (0.0, 4.0, 2.0), strict=True):
-        torch.addcmul(smallest, span, _ramp(sextant, phase), out=channel)
+        _put(channel, smallest, span, _ramp(sextant, phase))
     return levels.truncate(x)
+
+
+def _put(channel: Tensor, a: Tensor, b: Tensor, c: Tensor) -> None:
+    """channel ← a + b · c. Compilers take no `out` with gaps, and need none."""
+    if torch.compiler.is_compiling():
+        channel.copy_(torch.addcmul(a, b, c))
+    else:
+        torch.addcmul(a, b, c, out=channel)
 
 
 def _sextant(r: Tensor, g: Tensor, b: Tensor, largest: Tensor, smallest: Tensor) -> Tensor:
