@@ -72,7 +72,7 @@ def _describe_split(shards: ShardSet, name: str) -> dict[str, Any]:
     entry, table = shards.info.splits[name], shards.table(name, tars=False)
     return {
         "samples": entry.samples,
-        "classes_present": len(set(table.label.tolist()) - {-1}),
+        "classes_present": len(set(table.labels.tolist()) - {-1}),
         "shards": len(entry.shards),
         "bytes": entry.bytes,
         **kind_of(shards.info.spec).describe_split(table),

@@ -1,14 +1,14 @@
-"""One split of a set as arrays: SplitTable (what every kind has), SplitIndex (views), ImageIndex (images and maps).
+"""One split of a set as arrays: StoredMembers (what every kind has), SplitIndex (views), ImageIndex (images and maps).
 
 Each is enough to read any member without walking a tar.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -41,25 +41,50 @@ MAX_INDEX = 16 << 30
 
 
 @dataclass(frozen=True)
-class SplitTable:
-    """S samples in stored order, each of m members.
+class StoredMembers:
+    """What the index of any kind says: S samples in stored order, each of m members.
 
-    shard    int32 [S], position in shard_paths      label    int64 [S], −1 for none
+    shard    int32 [S], position in shard_paths      labels   int64 [S], −1 for none
     offsets  int64 [S, m], bytes into the shard      lengths  int32 [S, m], bytes
-    columns  the kind's own, [S] or [S, width]       meta     per name, strings or integers [S]
-    digest   a sha256 over the index and all shards of the split: equal exactly if the split is the same
+    meta     per name, strings or integers [S]       digest   see fingerprint()
     """
 
     name: str
     shard_paths: list[Path]
     keys: list[str]
     shard: np.ndarray
-    label: np.ndarray
+    labels: np.ndarray
     offsets: np.ndarray
     lengths: np.ndarray
-    columns: dict[str, np.ndarray]
     meta: dict[str, list]
     digest: str
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def fingerprint(self) -> str:
+        """A sha256 over the index and all shards of the split: equal exactly if the split is the same."""
+        return self.digest
+
+    def read_bytes(self, sample: int, member: int) -> bytes:
+        """The stored bytes of one member, a view's where members are views. DamageError: the shard is cut or gone."""
+        path, offset = self.shard_paths[self.shard[sample]], int(self.offsets[sample, member])
+        return read_stored(path, offset, int(self.lengths[sample, member]), self.keys[sample])
+
+    def _place(self, sample: int) -> str:
+        return f"of sample {self.keys[sample]!r} in {self.shard_paths[self.shard[sample]].name}"
+
+
+@dataclass(frozen=True)
+class SplitTable(StoredMembers):
+    """columns: the kind's own, [S] or [S, width]."""
+
+    columns: dict[str, np.ndarray]
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """What every kind has, by name."""
+        return {part.name: getattr(self, part.name) for part in fields(StoredMembers)}
 
 
 def load_table(root: Path, info: DatasetInfo, name: str, tars: bool = True) -> SplitTable:
@@ -81,11 +106,11 @@ def load_table(root: Path, info: DatasetInfo, name: str, tars: bool = True) -> S
     arrays = {"shard": column_numpy(table, "shard"), **columns}
     keys = table.column("key").to_pylist()
     check_index(keys, arrays, entry, info, str(where))
-    common = {n: arrays.pop(n) for n in ("shard", "label", "offsets", "lengths")}
+    shard, labels, offsets, lengths = (arrays.pop(n) for n in ("shard", "label", "offsets", "lengths"))
     meta = {c.removeprefix(META): table.column(c).to_pylist() for c in table.column_names if c.startswith(META)}
     digests = "".join([entry.index_sha256, *(shard.sha256 for shard in entry.shards)])
     digest = sha256_of_bytes(digests.encode())
-    return SplitTable(name, paths, keys, **common, columns=arrays, meta=meta, digest=digest)
+    return SplitTable(name, paths, keys, shard, labels, offsets, lengths, meta, digest, arrays)
 
 
 def read_stored(path: Path, offset: int, length: int, key: str) -> bytes:
@@ -130,49 +155,29 @@ def _read_index(path: Path, sha256: str) -> bytes:
 
 
 @dataclass(frozen=True)
-class ImageIndex:
-    """One split. S samples in stored order, each of m members: image, map (two members in log8), label, JSON.
+class ImageIndex(StoredMembers):
+    """One split. The members of a sample: image, map (two members in log8), label, JSON.
 
-    shard    int32 [S], position in shard_paths      labels   int64 [S], −1 for none
-    offsets  int64 [S, m], bytes into the shard      lengths  int32 [S, m], bytes
     sizes    int32 [S, 2], (height, width) of each sample in pixels
     encoding of the images, "none" in a set of maps; saliency: how maps are stored, "none" in a set of images
     height, width  of every image; 0 in a set of maps, where `sizes` has them
-    meta     per name, strings or integers [S]
     """
 
-    name: str
-    shard_paths: list[Path]
-    keys: list[str]
-    shard: np.ndarray
-    labels: np.ndarray
-    offsets: np.ndarray
-    lengths: np.ndarray
     sizes: np.ndarray
     encoding: Encoding | Literal["none"]
     saliency: MapStorage | Literal["none"]
     height: int
     width: int
-    digest: str
-    meta: dict[str, list] = field(default_factory=dict)
 
     @classmethod
     def of(cls, table: SplitTable, spec: ImageSpec | MapSpec) -> ImageIndex:
         if isinstance(spec, ImageSpec):
             sizes = np.tile(np.array([spec.height, spec.width], np.int32), (len(table.keys), 1))
-            own = (sizes, spec.encoding, spec.saliency, spec.height, spec.width)
+            own = {"encoding": spec.encoding, "saliency": spec.saliency, "height": spec.height, "width": spec.width}
         else:
             sizes = np.stack([table.columns["height"], table.columns["width"]], 1)
-            own = (sizes, "none", spec.storage, 0, 0)
-        common = (table.name, table.shard_paths, table.keys, table.shard, table.label, table.offsets, table.lengths)
-        return cls(*common, *own, digest=table.digest, meta=table.meta)
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def fingerprint(self) -> str:
-        """A sha256 over the index and all shards of the split: equal exactly if the split is the same."""
-        return self.digest
+            own = {"encoding": "none", "saliency": spec.storage, "height": 0, "width": 0}
+        return cls(**table.common, sizes=sizes, **own)
 
     @property
     def image_member(self) -> int:
@@ -192,11 +197,6 @@ class ImageIndex:
     def map_members(self) -> range:
         """All columns that are the map's."""
         return range(self.map_member, self.map_member + len(MAP_SUFFIXES[self.saliency]))
-
-    def read_bytes(self, sample: int, member: int) -> bytes:
-        """The stored bytes of one member. DamageError: the shard is cut or gone."""
-        path, offset = self.shard_paths[self.shard[sample]], int(self.offsets[sample, member])
-        return read_stored(path, offset, int(self.lengths[sample, member]), self.keys[sample])
 
     def read_image(self, sample: int) -> np.ndarray:
         """uint8 [H, W, 3] RGB. DamageError: the bytes do not decode to that. ConfigError: a set of maps."""
@@ -221,23 +221,18 @@ class ImageIndex:
         except FormatError as error:
             raise FormatError(f"map {self._place(sample)}: {error}") from error
 
-    def _place(self, sample: int) -> str:
-        return f"of sample {self.keys[sample]!r} in {self.shard_paths[self.shard[sample]].name}"
-
     def _folder(self) -> Path:
         return self.shard_paths[0].parent
 
 
 @dataclass(frozen=True)
-class SplitIndex:
+class SplitIndex(StoredMembers):
     """One split. S samples in stored order, N view slots, P parameters; slots from n_views on are repeats.
 
-    shard    int32 [S], position in shard_paths      labels   int64 [S], −1 for none
+    offsets  int64 [S, N], bytes into the shard      lengths  int32 [S, N], bytes: of the views alone
     n_views  int32 [S], distinct views               view_ids int32 [S, N], numbers in the source, −1 for repeats
-    offsets  int64 [S, N], bytes into the shard      lengths  int32 [S, N], bytes
     params   float32 [S, N, P], in the units of ViewSpec.params, columns called param_names
     rest_offsets int64 [S, 3], rest_lengths int32 [S, 3]: the params, label and JSON members, in that order
-    meta     per name, strings or integers [S]
     sequence 0: a set of views. T > 0: runs of T slots, each run a sequence in its order
     actions  what takes a view to another, as the set declares it; None: what its columns imply
     ordered  view_ids are steps of a sequence, ascending
@@ -245,25 +240,16 @@ class SplitIndex:
     chunk    int32 [S], which part of its sequence a sample is; zeros where each sample is one: see `sequences`
     """
 
-    name: str
-    shard_paths: list[Path]
-    keys: list[str]
-    shard: np.ndarray
-    labels: np.ndarray
     n_views: np.ndarray
     view_ids: np.ndarray
-    offsets: np.ndarray
-    lengths: np.ndarray
     params: np.ndarray
     encoding: ViewEncoding
     height: int
     width: int
     param_names: tuple[str, ...]
-    digest: str
     rest_offsets: np.ndarray
     rest_lengths: np.ndarray
     chunk: np.ndarray
-    meta: dict[str, list] = field(default_factory=dict)
     sequence: int = 0
     actions: ActionSpec | None = None
     ordered: bool = False
@@ -272,27 +258,20 @@ class SplitIndex:
     @classmethod
     def of(cls, table: SplitTable, spec: ViewSpec) -> SplitIndex:
         slots = spec.views
-        places = {
+        places: dict[str, Any] = {
             name: np.ascontiguousarray(whole)
             for member, array in (("offsets", table.offsets), ("lengths", table.lengths))
             for name, whole in ((member, array[:, :slots]), (f"rest_{member}", array[:, slots:]))
         }
         return cls(
-            name=table.name,
-            shard_paths=table.shard_paths,
-            keys=table.keys,
-            shard=table.shard,
-            labels=table.label,
+            **(table.common | places),
             n_views=table.columns["n_views"],
             view_ids=table.columns["view_ids"],
             params=ViewKind(spec).params(table.columns),
-            **places,
             encoding=spec.encoding,
             height=spec.height,
             width=spec.width,
             param_names=spec.param_names,
-            digest=table.digest,
-            meta=table.meta,
             sequence=spec.sequence,
             actions=spec.actions,
             ordered=spec.ordered,
@@ -305,18 +284,6 @@ class SplitIndex:
         """How samples join to sequences."""
         return Sequences(self.n_views, self.chunk, self.view_ids)
 
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def fingerprint(self) -> str:
-        """A sha256 over the index and all shards of the split: equal exactly if the split is the same."""
-        return self.digest
-
-    def read_bytes(self, sample: int, view: int) -> bytes:
-        """The stored bytes of one view. DamageError: the shard is cut or gone."""
-        path, offset = self.shard_paths[self.shard[sample]], int(self.offsets[sample, view])
-        return read_stored(path, offset, int(self.lengths[sample, view]), self.keys[sample])
-
     def read_view(self, sample: int, view: int) -> np.ndarray:
         """uint8 [H, W, 3] RGB, or float32 [D] of features, decoded; for previews and tests (VectorReader reads many).
 
@@ -326,8 +293,7 @@ class SplitIndex:
         try:
             return self.decode(data)
         except FormatError as error:
-            where = f"view {view} of sample {self.keys[sample]!r} in {self.shard_paths[self.shard[sample]].name}"
-            raise DamageError(f"{where} does not decode: {error}") from error
+            raise DamageError(f"view {view} {self._place(sample)} does not decode: {error}") from error
 
     def decode(self, data: bytes) -> np.ndarray:
         """The stored bytes of a view → uint8 [H, W, 3], or float32 [D] of features. FormatError: they are none."""

@@ -206,4 +206,4 @@ def _other_ending(data: np.ndarray, split: SplitTable, sample: int, kind: Kind) 
         same = json_object(record, "JSON") == {**kind.record(row), **meta}
     except FormatError:
         return True
-    return not same or label != label_member(int(split.label[sample]))
+    return not same or label != label_member(int(split.labels[sample]))

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqjepa.models.batch_norm_cuda import NativeBatchNormFunction, counts_of
+from seqjepa.models.precision import at_least_float32
 
 
 def convert_sync_batch_norm(module: nn.Module) -> nn.Module:
@@ -133,7 +134,7 @@ class _GlobalBatchNormFunction(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        wide = _at_least_float32(x)
+        wide = at_least_float32(x)
         mean, var, count = global_moments(wide)
         inverse = torch.rsqrt(var + eps)
         ctx.save_for_backward(x, weight, mean, inverse, count)
@@ -146,8 +147,8 @@ class _GlobalBatchNormFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
         x, weight, mean, inverse, count = ctx.saved_tensors
-        grad = _at_least_float32(grads[0])
-        unit = (_at_least_float32(x) - _by_channel(mean, x)) * _by_channel(inverse, x)
+        grad = at_least_float32(grads[0])
+        unit = (at_least_float32(x) - _by_channel(mean, x)) * _by_channel(inverse, x)
         axes = _all_but_channels(x)
         sums = torch.stack((grad.sum(axes), (grad * unit).sum(axes)))
         grad_bias, grad_weight = sums.clone() if weight is not None else (None, None)
@@ -165,10 +166,6 @@ def _all_but_channels(x: Tensor) -> list[int]:
 def _by_channel(values: Tensor, x: Tensor) -> Tensor:
     """[C] shaped to broadcast over x [N, C, ...]."""
     return values.view(1, -1, *[1] * (x.ndim - 2))
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.float() if x.dtype.itemsize < 4 else x
 
 
 def all_rows(*tensors: Tensor) -> tuple[Tensor, ...]:

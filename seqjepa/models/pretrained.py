@@ -6,7 +6,6 @@ They come from strangers: safetensors, or a pickle that torch opens with `weight
 from __future__ import annotations
 
 import hashlib
-import logging
 import pickle
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,8 +22,6 @@ from seqjepa.models.distributed import with_batch_statistics
 from seqjepa.models.timm_encoder import is_timm, pixel_constants, timm_state
 from shards.errors import ConfigError, reason_of
 from shards.files import sha256_of_file
-
-logger = logging.getLogger(__name__)
 
 OF_TIMM = "timm"
 NESTED = ("state_dict", "model", "teacher")
