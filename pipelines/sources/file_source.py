@@ -16,7 +16,7 @@ from pipelines.archives import LeftOut, printable
 from pipelines.sources import ImageRecord, ImageSource
 from pipelines.sources.content import short_digest
 from pipelines.sources.decode import decode_image
-from pipelines.sources.files import TEXTS, FileEntry, FileList, FileReader, content_of, list_files, stamp_of_files
+from pipelines.sources.files import TEXTS, FileEntry, FileList, FileReader, content_of, list_files
 from pipelines.sources.keys import unique_keys
 
 
@@ -132,7 +132,7 @@ class FileSource(ImageSource):
             return short_digest(b"")
 
     def stamp(self) -> str:
-        return stamp_of_files(self.reader, self.files.images)
+        return self.reader.stamp(entry.name for entry in self.files.images)
 
     def _bytes(self, record: ImageRecord) -> bytes:
         return self.reader.read(str(record.meta["file"]), record.position, record.length)

@@ -1,6 +1,6 @@
 """The image files of a folder, or of a plain tar or zip that holds the same: their names, and any one's content.
 
-`content_of` and `stamp_of_files` tell what the files hold, and whether they may have changed.
+A FileReader also tells what the files hold, and whether they may have changed.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -27,7 +28,7 @@ from pipelines.archives import (
 from pipelines.archives.tar import TarStream
 from pipelines.archives.tree import ArchiveTree, DiskTree, walk_tree
 from pipelines.archives.zip import is_zip, unpack, walk_zip
-from pipelines.sources.content import content_sha256, file_stats, stamp_of
+from pipelines.sources.content import Read, content_sha256, file_stats, stamp_of
 from pipelines.sources.decode import SUFFIXES
 from pipelines.sources.split_folders import split_of
 from shards.errors import FormatError, reason_of
@@ -80,12 +81,28 @@ class FileReader:
         if offset < 0:
             raise ValueError(MISSING[-1 - offset])
         if self.path.is_dir():
-            return read_content(self.path / on_disk(f"{self.root}{name}"))
+            return read_content(Path(self.path_of(name)))
         if not 0 < stored_size(length) <= LARGEST_FILE:
             return read_content(b"")  # which says so
         if self.zipped:
             return read_content(unpack(self.path, offset, length, LARGEST_FILE))
         return self._sparse(offset) if length < 0 else self._bytes(offset, length)
+
+    def path_of(self, name: str) -> str:
+        """Where a file of a folder is."""
+        return f"{self.path}/{on_disk(f'{self.root}{name}')}"
+
+    def content_sha256(self, names: Sequence[Any], lengths: Iterable[int], read: Read) -> str:
+        """Over names, sizes and a sample of the bytes; in an archive the sizes are those of the stored members."""
+        if self.path.is_dir():
+            sizes: Iterable[int] = (size for size, _, _ in file_stats(map(self.path_of, map(str, names))))
+        else:
+            sizes = map(stored_size, lengths)
+        return content_sha256(zip(map(str, names), sizes, strict=True), read)
+
+    def stamp(self, names: Iterable[str]) -> str:
+        """Differs whenever one of these files may have been written to."""
+        return stamp_of(file_stats(map(self.path_of, names) if self.path.is_dir() else [self.path]))
 
     def _bytes(self, offset: int, length: int) -> bytes:
         try:
@@ -234,22 +251,10 @@ def _below(entries: list[FileEntry], root: str) -> list[FileEntry]:
 
 
 def content_of(reader: FileReader, entries: Sequence[FileEntry]) -> str:
-    """A sha256 over names, sizes and a sample of the bytes; in an archive the sizes are those of the stored members."""
-    if reader.path.is_dir():
-        sizes: Iterable[int] = (size for size, _, _ in file_stats(_paths(reader, entries)))
-    else:
-        sizes = (stored_size(entry.length) for entry in entries)
+    """FileReader.content_sha256 of entries."""
 
     def read(position: int, name: str) -> bytes:
         entry = entries[position]
         return reader.read(name, entry.offset, entry.length)
 
-    return content_sha256(zip((entry.name for entry in entries), sizes, strict=True), read)
-
-
-def stamp_of_files(reader: FileReader, entries: Sequence[FileEntry]) -> str:
-    return stamp_of(file_stats(_paths(reader, entries) if reader.path.is_dir() else [str(reader.path)]))
-
-
-def _paths(reader: FileReader, entries: Sequence[FileEntry]) -> Iterator[str]:
-    return (f"{reader.path}/{on_disk(f'{reader.root}{entry.name}')}" for entry in entries)
+    return reader.content_sha256([entry.name for entry in entries], (entry.length for entry in entries), read)

@@ -21,8 +21,8 @@ import numpy as np
 
 from pipelines.archives import Content
 from pipelines.sources import Frames, ViewsContent, ViewSource, ViewsRecord
-from pipelines.sources.content import content_sha256, file_stats, name_rank, stamp_of
-from pipelines.sources.files import FileReader, on_disk, stored_size
+from pipelines.sources.content import name_rank
+from pipelines.sources.files import FileReader
 from pipelines.sources.keys import sequence_keys
 from shards.errors import FormatError, UsageError
 from shards.schema import MAX_PARAMS, MAX_VIEWS, ActionSpec, ParamField
@@ -309,7 +309,7 @@ class FilePictures:
 
     def contents(self, rows: np.ndarray) -> Sequence[Content]:
         if self.reader.path.is_dir():
-            return [Path(self._path(row)) for row in rows.tolist()]
+            return [Path(self.reader.path_of(self.name(row))) for row in rows.tolist()]
         return [self._placed(row) for row in rows.tolist()]
 
     def sample(self, count: int) -> list[tuple[str, Content]]:
@@ -317,19 +317,12 @@ class FilePictures:
         return [(self.name(row), self.contents(np.array([row]))[0]) for _, row in ranked]
 
     def stamp(self, rows: np.ndarray) -> str:
-        folder = self.reader.path.is_dir()
-        return stamp_of(file_stats(map(self._path, rows.tolist()) if folder else [str(self.reader.path)]))
+        return self.reader.stamp(map(self.name, rows.tolist()))
 
     def identity(self) -> dict[str, Any]:
-        if self.reader.path.is_dir():
-            sizes: Iterator[int] = (size for size, _, _ in file_stats(map(self._path, range(len(self.names)))))
-        else:
-            sizes = map(stored_size, map(int, self.lengths))
-        files = zip(map(str, self.names), sizes, strict=True)
-        return {"content_sha256": content_sha256(files, lambda row, _: self._placed(row).read())}
+        lengths = map(int, self.lengths)
+        sha256 = self.reader.content_sha256(self.names, lengths, lambda row, _: self._placed(row).read())
+        return {"content_sha256": sha256}
 
     def _placed(self, row: int) -> PlacedFile:
         return PlacedFile(self.reader, self.name(row), int(self.offsets[row]), int(self.lengths[row]))
-
-    def _path(self, row: int) -> str:
-        return f"{self.reader.path}/{on_disk(f'{self.reader.root}{self.name(row)}')}"
