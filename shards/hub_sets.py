@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,14 +21,13 @@ from shards.files import sha256_of_bytes, sha256_of_file, write_atomic
 from shards.hub import HubAddress, HubFolder, Listing, list_repo, open_hub, parse_address, require_hub
 from shards.hub_card import CARD, LARGEST_CARD, card_that_stays, is_ours, licence_of, sealed
 from shards.hub_push import Content, Pushed, PushOptions, open_for_push, push_files, push_target, refuse_others
-from shards.layout import SHARD_NAME, Layout
+from shards.layout import ENCODER, SHARD_NAME, Layout, set_files
 from shards.metadata import MAX_JSON, info_from_bytes, with_readme
 from shards.reader import ShardSet
-from shards.schema import DatasetInfo, features_of
-from shards.store import require_no_address
+from shards.schema import DatasetInfo
+from shards.store import INFO, require_no_address
 from shards.verify import verify
 
-INFO, ENCODER = "_meta/dataset.json", "_meta/encoder.safetensors"
 _INDEX = re.compile(r"_meta/index-[a-z][a-z0-9_]{0,31}\.parquet")
 _HEAD = re.compile(r"---\n(.*?\n)---\n", re.DOTALL)
 LARGEST_INDEX = 4 << 30
@@ -49,11 +47,8 @@ class SetPush:
 
     def files(self) -> dict[str, Content]:
         """By name, dataset.json last: without it there is no set."""
-        entries = [entry for split in self.info.splits.values() for entry in split.shards]
-        shards = {f"{entry.name}.tar": self.layout.shard(entry.name) for entry in entries}
-        indexes = {split.index: self.layout.root / split.index for split in self.info.splits.values()}
-        encoder = {ENCODER: self.layout.encoder} if features_of(self.info.spec) else {}
-        return {**shards, **indexes, **encoder, CARD: self.card, INFO: self.info_json}
+        whole = {name: self.layout.root / name for name, *_ in set_files(self.info)}
+        return {**whole, CARD: self.card, INFO: self.info_json}
 
     def sizes(self) -> dict[str, int]:
         return {
@@ -98,7 +93,7 @@ def push_set(prepared: SetPush, options: PushOptions) -> tuple[Pushed, bool]:
         del files[CARD]
         files[INFO] = with_readme(prepared.info_json, sha256_of_bytes(stays))
     stale = [name for name in listing.files if _is_of_set(name) and name not in prepared.files()]
-    digests = {name: digest for name, digest, _ in _known(prepared.info)}
+    digests = {name: digest for name, digest, _ in set_files(prepared.info)}
     return push_files(where, listing, files, prepared.message, digests=digests, stale=stale), stays is not None
 
 
@@ -116,7 +111,7 @@ def pull_set(address: str, out: Path) -> PulledSet:
     source = open_hub(HubAddress(where.kind, where.repo, listing.commit), [INFO, CARD])
     data, card = (source.root / INFO).read_bytes(), (source.root / CARD).read_bytes()
     info = info_from_bytes(data, f"{where}: {INFO}")
-    _refuse_unlikely(where, listing, {name: size or LARGEST_INDEX for name, _, size in _known(info)})
+    _refuse_unlikely(where, listing, {name: size or LARGEST_INDEX for name, _, size in set_files(info)})
     layout = Layout(out)
     worker, there = claim_folder(layout, identity_of(info.name, info.spec, info.classes, info.fingerprint), False)
     edited = sha256_of_bytes(card) != info.readme_sha256
@@ -165,15 +160,6 @@ _FROM_THE_HUB = """As a folder, checked, for webdataset and seqjepa:
 """
 
 
-def _known(info: DatasetInfo) -> Iterator[tuple[str, str, int]]:
-    """(name, sha256, bytes) of every shard and index, and an encoder; 0 bytes where dataset.json does not tell."""
-    if features := features_of(info.spec):
-        yield ENCODER, features.file_sha256, 0
-    for split in info.splits.values():
-        yield from ((f"{entry.name}.tar", entry.sha256, entry.bytes) for entry in split.shards)
-        yield split.index, split.index_sha256, 0
-
-
 def _is_of_set(name: str) -> bool:
     stem, _, ending = name.rpartition(".")
     shard = ending == "tar" and SHARD_NAME.fullmatch(stem)
@@ -193,7 +179,7 @@ def _refuse_unlikely(where: HubAddress, listing: Listing, largest: dict[str, int
 def _fill(layout: Layout, info: DatasetInfo, source: HubFolder) -> None:
     """Shards, indexes and an encoder into a claimed folder. DamageError: one is not what dataset.json says; what was
     loaded so goes, what was there stays."""
-    files = list(_known(info))
+    files = list(set_files(info))
     before = {name for name, *_ in files if (layout.root / name).exists()}
     source.fetch([name for name, *_ in files], layout.root)
     with tqdm(total=len(files), desc="checking", unit="file", disable=None, leave=False) as bar:

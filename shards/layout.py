@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from shards.schema import DatasetInfo, features_of
 
 SPLIT_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 SHARD_NAME = re.compile(r"([a-z][a-z0-9_]{0,31})-(\d{6})")
 MAX_SHARDS = 1_000_000
+ENCODER = "_meta/encoder.safetensors"
 
 
 def shard_name(split: str, number: int) -> str:
@@ -24,6 +28,15 @@ def split_of_shard(name: str) -> str:
 def number_of_shard(name: str) -> int:
     """ "train-000003" → 3"""
     return int(name.rpartition("-")[2])
+
+
+def set_files(info: DatasetInfo) -> Iterator[tuple[str, str, int | None]]:
+    """(name, sha256, bytes) of every file that dataset.json tells of but the card; None where it tells no size."""
+    if features := features_of(info.spec):
+        yield ENCODER, features.file_sha256, None
+    for split in info.splits.values():
+        yield split.index, split.index_sha256, None
+        yield from ((f"{entry.name}.tar", entry.sha256, entry.bytes) for entry in split.shards)
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,7 @@ class Layout:
     @property
     def encoder(self) -> Path:
         """Of sets of features: the weights of the encoder that made them."""
-        return self.meta / "encoder.safetensors"
+        return self.root / ENCODER
 
     @property
     def build(self) -> Path:

@@ -396,3 +396,8 @@ class DatasetInfo:
     @property
     def samples(self) -> int:
         return sum(split.samples for split in self.splits.values())
+
+    @property
+    def shards(self) -> list[ShardEntry]:
+        """Of all splits."""
+        return [entry for split in self.splits.values() for entry in split.shards]

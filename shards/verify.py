@@ -24,12 +24,12 @@ from shards.files import sha256_of_file
 from shards.json_fields import json_object
 from shards.kinds import kind_of
 from shards.kinds.base import Kind
-from shards.layout import Layout
+from shards.layout import Layout, set_files
 from shards.metadata import checksum_fits, read_info
 from shards.on_demand import bring, comes_and_goes, fetch_or_stream
 from shards.reader import ShardSet, require_finished
 from shards.sample import label_member
-from shards.schema import DatasetInfo, Spec, features_of
+from shards.schema import DatasetInfo, Spec
 from shards.split_index import SplitTable
 from shards.tar import BLOCK, END, headers, walk_members
 
@@ -82,23 +82,19 @@ def verify(path: str | Path, *, progress: bool = False) -> VerifyReport:
     problems += _mixed(info)
     if not problems:
         problems = list(_disagreements(ShardSet(layout.root, info)))
-    entries = [entry for split in info.splits.values() for entry in split.shards]
+    entries = info.shards
     return VerifyReport(problems, len(entries), info.samples, sum(entry.bytes for entry in entries))
 
 
 def _files(layout: Layout, info: DatasetInfo) -> Iterator[_File]:
     yield _File("README.md", layout.readme, info.readme_sha256)
-    if features := features_of(info.spec):
-        yield _File(f"_meta/{layout.encoder.name}", layout.encoder, features.file_sha256)
-    for split in info.splits.values():
-        yield _File(split.index, layout.root / split.index, split.index_sha256)
-        for entry in split.shards:
-            yield _File(f"{entry.name}.tar", layout.shard(entry.name), entry.sha256, entry.bytes)
+    for name, sha256, size in set_files(info):
+        yield _File(name, layout.root / name, sha256, size)
 
 
 def _mixed(info: DatasetInfo) -> Iterator[str]:
     """Shards that another build wrote than the first: from other sources, or with other options."""
-    entries = [entry for split in info.splits.values() for entry in split.shards]
+    entries = info.shards
     for entry in entries:
         if entry.build != entries[0].build:
             yield f"{entry.name}.tar: of another build (other sources or options) than {entries[0].name}.tar"

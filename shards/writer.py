@@ -105,7 +105,7 @@ class SetBuilder:
         Those that were there when we came alone have passed their checksum; others are held against it by finish().
         """
         if self.info:
-            return {entry.name for split in self.info.splits.values() for entry in split.shards}
+            return {entry.name for entry in self.info.shards}
         self._look()
         return set(self._parts)
 
