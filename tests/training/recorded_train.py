@@ -23,42 +23,43 @@ from seqjepa.training.learner import Learner
 from seqjepa.training.train import Trainer, train
 from shards.errors import SeqJepaError
 
-if "CACHES" in os.environ:  # as many machines: nobody sees what another has
-    os.environ["SEQJEPA_CACHE"] = os.path.join(os.environ["CACHES"], os.environ["RANK"])
-shards, out, records, workers, *settings = sys.argv[1:]
-rank = int(os.environ.get("RANK", "0"))
-update, build = Learner.update, Trainer.__init__
-steps: list[int] = []
+
+def record(records: Path, rank: int) -> None:
+    """Of this process, from now on."""
+    update, build, steps = Learner.update, Trainer.__init__, []
+
+    def recorded_build(self: Trainer, *args: Any) -> None:
+        build(self, *args)
+        steps.append(self.epoch_steps)
+
+    def recorded_update(self: Learner, seq: Any, step: int, *rest: float):
+        name, hit_rank, hit_step = os.environ.get("HIT", "SIGKILL -1 0").split()
+        if (rank, step) == (int(hit_rank), int(hit_step)) and not (records / "hit").exists():
+            (records / "hit").write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.Signals[name])
+        done = update(self, seq, step, *rest)
+        world = int(os.environ.get("WORLD_SIZE", "1"))
+        line = {"time": time.time(), "step": step, "steps": steps[-1], "world": world, "keys": seq.keys}
+        with (records / f"rank-{rank}.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        return done
+
+    Learner.update, Trainer.__init__ = recorded_update, recorded_build  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def recorded_build(self: Trainer, *args: Any) -> None:
-    build(self, *args)
-    steps.append(self.epoch_steps)
+def main(shards: str, out: str, records: str, workers: str, *settings: str) -> None:
+    rank = os.environ.get("RANK", "0")
+    if "CACHES" in os.environ:  # as many machines: nobody sees what another has
+        os.environ["SEQJEPA_CACHE"] = os.path.join(os.environ["CACHES"], rank)
+    record(Path(records), int(rank))
+    torch.set_num_threads(1)
+    try:
+        train(tiny_config(*settings), Path(shards), Path(out), device="cpu", workers=int(workers), progress=False)
+    except SeqJepaError as error:
+        sys.stderr.write(f"error: {error}\n")
+        (Path(records) / f"ended-{rank}").touch()
+        sys.exit(error.exit_code)
 
 
-def recorded_update(self: Learner, seq: Any, step: int, *rest: float):
-    name, hit_rank, hit_step = os.environ.get("HIT", "SIGKILL -1 0").split()
-    if (rank, step) == (int(hit_rank), int(hit_step)) and not (Path(records) / "hit").exists():
-        (Path(records) / "hit").write_text(str(os.getpid()))
-        os.kill(os.getpid(), signal.Signals[name])
-    done = update(self, seq, step, *rest)
-    line = {
-        "time": time.time(),
-        "step": step,
-        "steps": steps[-1],
-        "world": int(os.environ.get("WORLD_SIZE", "1")),
-        "keys": seq.keys,
-    }
-    with (Path(records) / f"rank-{rank}.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
-    return done
-
-
-Learner.update, Trainer.__init__ = recorded_update, recorded_build  # pyright: ignore[reportAttributeAccessIssue]
-torch.set_num_threads(1)
-try:
-    train(tiny_config(*settings), Path(shards), Path(out), device="cpu", workers=int(workers), progress=False)
-except SeqJepaError as error:
-    sys.stderr.write(f"error: {error}\n")
-    (Path(records) / f"ended-{rank}").touch()
-    sys.exit(error.exit_code)
+if __name__ == "__main__":
+    main(*sys.argv[1:])

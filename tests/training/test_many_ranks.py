@@ -1,4 +1,4 @@
-"""Training by many, started as users start it: torchrun over "nodes" of one machine, gloo between them.
+"""Training by many: torchrun over "nodes" of one machine, gloo between them; mostly forked (torch_nodes.py).
 
 What a rank was shown is written down by recorded_train.py; the draws' own permutation is the oracle.
 """
@@ -9,9 +9,6 @@ import itertools
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +20,7 @@ import pytest
 from bucket_server import serving_bucket
 from loaders import stored_loader
 from torch.distributed import HashStore  # pyright: ignore[reportPrivateImportUsage]
+from torch_nodes import forks, torchrun
 from train_helpers import PARAMS, UNITS, metrics
 
 from seqjepa.data.draws import permutation
@@ -34,7 +32,6 @@ from shards.schema import ParamField, ViewSpec
 from shards.stats import PixelStats
 from shards.writer import SetBuilder
 
-HERE = Path(__file__).parent
 SEED, BATCH, SAMPLES = 42, 12, 48
 OFTEN = "train.checkpoint_minutes=1e-9"  # whenever the ranks agree, every eight steps
 
@@ -111,41 +108,16 @@ def test_what_an_earlier_start_left_in_the_store_is_not_found(monkeypatch):
         assert [store.get("address").decode() for store in stores] == [start] * 3
 
 
-def torchrun(nodes: int, ranks: int, words: list[object], restarts: int = 0, **environment: str) -> Nodes:
-    """`nodes` agents of torchrun with `ranks` processes each, as so many machines would start them."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    how = [f"--nnodes={nodes}", f"--nproc-per-node={ranks}", f"--max-restarts={restarts}", "--rdzv-backend=c10d"]
-    how += [f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=test", "--local-addr=127.0.0.1", "--no-python"]
-    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", *how, *map(str, words)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HERE}:{HERE.parents[1]}", **environment}
-    start = lambda: subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # noqa: E731
-    return Nodes([start() for _ in range(nodes)])
-
-
-class Nodes:
-    def __init__(self, processes: list[subprocess.Popen[str]]) -> None:
-        self.processes = processes
-
-    def ended(self, timeout: float = 240) -> list[tuple[int, str]]:
-        """Exit code and output of each node."""
-        outputs = [process.communicate(timeout=timeout)[0] for process in self.processes]
-        return [(process.returncode, text) for process, text in zip(self.processes, outputs, strict=True)]
-
-
 def recorded(shards: Path, out: Path | str, records: Path, *settings: str, workers: int = 0) -> list[object]:
+    """The words of recorded_train.py."""
     records.mkdir(exist_ok=True)
-    return [
-        sys.executable,
-        HERE / "recorded_train.py",
-        shards,
-        out,
-        records,
-        workers,
-        f"optim.batch_size={BATCH}",
-        *settings,
-    ]
+    return [shards, out, records, workers, f"optim.batch_size={BATCH}", *settings]
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory):
+    with forks(tmp_path_factory.mktemp("nodes")) as forked:
+        yield forked.start
 
 
 def seen(records: Path) -> dict[tuple[int, int], list[str]]:
@@ -172,10 +144,15 @@ def assert_every_sample_once(records: Path, steps: list[int], samples: int = SAM
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("nodes", "ranks", "workers"), [(2, 1, 0), (2, 2, 2), (3, 1, 4)])
-def test_nodes_train_together_on_every_sample(sets, tmp_path, nodes: int, ranks: int, workers: int):
+@pytest.mark.parametrize(
+    ("nodes", "ranks", "workers", "forked"),
+    [(2, 1, 0, False), (2, 1, 0, True), (2, 2, 2, True), (3, 1, 4, True)],
+)
+def test_nodes_train_together_on_every_sample(
+    sets, tmp_path, started, nodes: int, ranks: int, workers: int, forked: bool
+):
     words = recorded(sets(7, SAMPLES), tmp_path / "run", tmp_path / "records", workers=workers)
-    ended = torchrun(nodes, ranks, words).ended()
+    ended = (started if forked else torchrun)(nodes, ranks, words).ended()
     assert [code for code, _ in ended] == [0] * nodes, ended
     assert_every_sample_once(tmp_path / "records", [4, 4, 4])
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -184,10 +161,12 @@ def test_nodes_train_together_on_every_sample(sets, tmp_path, nodes: int, ranks:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("hit", "minutes"), [("SIGKILL", 5), ("SIGSTOP", 0.1)])
-def test_a_rank_that_is_gone_ends_the_others_in_time_and_the_run_goes_on(sets, tmp_path, hit: str, minutes: float):
+def test_a_rank_that_is_gone_ends_the_others_in_time_and_the_run_goes_on(
+    sets, tmp_path, started, hit: str, minutes: float
+):
     records, settings = tmp_path / "records", [OFTEN, f"train.timeout_minutes={minutes}"]
     words = recorded(sets(7, SAMPLES), tmp_path / "run", records, *settings)
-    nodes = torchrun(3, 1, words, HIT=f"{hit} 1 10")
+    nodes = started(3, 1, words, HIT=f"{hit} 1 10")
     lost = wait_for(records / "hit")
     ends = {}
     while len(ends) < 2 and time.time() < lost + 120:
@@ -200,18 +179,18 @@ def test_a_rank_that_is_gone_ends_the_others_in_time_and_the_run_goes_on(sets, t
     said = [line for _, text in outputs for line in text.splitlines() if line.startswith("error: ")]
     assert len(said) == 2
     assert all("of 3: another rank ended or cannot be reached (" in line for line in said), said
-    assert not any('recorded_train.py", line' in text for _, text in outputs)
-    ended = torchrun(3, 1, words).ended()
+    assert not any('recorded_train.py", line' in text for _, text in outputs), outputs
+    ended = started(3, 1, words).ended()
     assert [code for code, _ in ended] == [0] * 3, ended
     assert_every_sample_once(records, [4, 4, 4])
     assert [line["samples"] for line in metrics(tmp_path / "run")] == [SAMPLES] * 3
 
 
 @pytest.mark.slow
-def test_an_elastic_restart_goes_on_from_the_last_checkpoint(sets, tmp_path):
+def test_an_elastic_restart_goes_on_from_the_last_checkpoint(sets, tmp_path, started):
     records = tmp_path / "records"
     words = recorded(sets(7, SAMPLES), tmp_path / "run", records, OFTEN)
-    ended = torchrun(2, 1, words, restarts=2, HIT="SIGKILL 1 10").ended()
+    ended = started(2, 1, words, restarts=2, HIT="SIGKILL 1 10").ended()
     assert [code for code, _ in ended] == [0] * 2, ended
     assert (records / "hit").exists()
     steps = [json.loads(line)["step"] for line in (records / "rank-0.jsonl").read_text().splitlines()]
@@ -220,13 +199,13 @@ def test_an_elastic_restart_goes_on_from_the_last_checkpoint(sets, tmp_path):
 
 
 @pytest.mark.slow
-def test_other_ranks_go_on_with_the_same_epoch(sets, tmp_path):
+def test_other_ranks_go_on_with_the_same_epoch(sets, tmp_path, started):
     """54 samples: two ranks share out a last batch of 6, four would have one each and leave it out."""
     records, samples = tmp_path / "records", 54
     words = recorded(sets(7, samples), tmp_path / "run", records, "optim.epochs=6")
-    ended = torchrun(2, 1, words, HIT="SIGTERM 1 18").ended()  # saved after step 24, which is the fifth of epoch 5
+    ended = started(2, 1, words, HIT="SIGTERM 1 18").ended()  # saved after step 24, which is the fifth of epoch 5
     assert all(code for code, _ in ended), ended
-    ended = torchrun(2, 2, words).ended()
+    ended = started(2, 2, words).ended()
     assert [code for code, _ in ended] == [0] * 2, ended
     assert_every_sample_once(records, [5, 5, 5, 5, 4, 4], samples)
     lines = metrics(tmp_path / "run")
@@ -234,13 +213,13 @@ def test_other_ranks_go_on_with_the_same_epoch(sets, tmp_path):
 
 
 @pytest.mark.slow
-def test_ranks_that_share_no_folder_go_on_from_a_run_in_a_store(sets, tmp_path, monkeypatch):
+def test_ranks_that_share_no_folder_go_on_from_a_run_in_a_store(sets, tmp_path, started, monkeypatch):
     with serving_bucket(monkeypatch) as bucket:
         words = recorded(sets(7, SAMPLES), "s3://bucket/run", tmp_path / "records", OFTEN)
-        ended = torchrun(2, 1, words, HIT="SIGKILL 1 10", CACHES=str(tmp_path / "first")).ended()
+        ended = started(2, 1, words, HIT="SIGKILL 1 10", CACHES=str(tmp_path / "first")).ended()
         assert all(code for code, _ in ended), ended
         assert {"run/state.pt", "run/run.json"} <= set(bucket.objects)
-        ended = torchrun(2, 1, words, CACHES=str(tmp_path / "second")).ended()
+        ended = started(2, 1, words, CACHES=str(tmp_path / "second")).ended()
         assert [code for code, _ in ended] == [0, 0], ended[1][1][-3000:]
         assert_every_sample_once(tmp_path / "records", [4, 4, 4])
         lines = [json.loads(line) for line in bucket.objects["run/metrics.jsonl"].splitlines()]

@@ -7,18 +7,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_many_ranks import SAMPLES, recorded, seen, sets, torchrun
+from test_many_ranks import SAMPLES, recorded, seen, sets, started
 
 from seqjepa.recipes import read_config
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shards"))
 from folder_server import serving
 
-__all__ = ["sets"]
+__all__ = ["sets", "started"]
 
 
 @pytest.mark.slow
-def test_nodes_share_a_cache_that_is_smaller_than_the_set(sets, tmp_path):
+def test_nodes_share_a_cache_that_is_smaller_than_the_set(sets, tmp_path, started):
     folder = sets(13, SAMPLES)
     size = sum(path.stat().st_size for path in folder.glob("train-*.tar")) * 12 // 13
     there = {"SEQJEPA_CACHE": str(tmp_path / "cache"), "SEQJEPA_CACHE_SIZE": str(size)}
@@ -26,7 +26,7 @@ def test_nodes_share_a_cache_that_is_smaller_than_the_set(sets, tmp_path):
         for name, nodes, ranks, epochs in (("one", 1, 1, 2), ("many", 2, 2, 2)):
             settings = [f"optim.epochs={epochs}", "train.monitor_epochs=1"]
             words = recorded(server.url, tmp_path / name, tmp_path / f"{name}-records", *settings)
-            ended = torchrun(nodes, ranks, words, **there).ended(90)
+            ended = started(nodes, ranks, words, **there).ended(90)
             assert [code for code, _ in ended] == [0] * nodes, ended
         asked = [path for path in server.asked if path.rpartition("/")[2].startswith("train-")]
     one, many = (seen(tmp_path / f"{name}-records") for name in ("one", "many"))
