@@ -175,3 +175,28 @@ def test_stopped_at_random_moments(base: Path, tmp_path: Path, which: str) -> No
             run([*COMMANDS[name](base), "--out", str(out)])
             assert contents(out) == expected
             shutil.rmtree(out)
+
+
+AT_AN_IMPORT = """
+import os, signal, sys
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+sys.argv.append("--help")
+from seqjepa.__main__ import seqjepa
+seqjepa()
+"""
+
+
+@pytest.mark.parametrize("module", ["seqjepa.shadowing", "cli", "typer", "shards.console", "inspect"])
+def test_interrupted_while_it_starts(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", AT_AN_IMPORT, module],
+        env={**os.environ, "PYTHONPATH": python_path()},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
