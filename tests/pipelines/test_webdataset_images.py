@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import io
 import os
@@ -10,6 +11,7 @@ import pickle
 import shutil
 import tarfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from pipelines.build.images import shard_images
 from pipelines.sources.webdataset import WebdatasetImages
 from pipelines.sources.webdataset.options import TarOptions
 from pipelines.sources.webdataset.spool import MARK, Spool
+from shards import lock
 from shards.errors import FailureError, FormatError, UsageError
 from shards.reader import ShardSet
 
@@ -411,6 +414,35 @@ def test_a_connection_that_breaks(tmp_path: Path, promises: bool) -> None:
     assert same_folders(tmp_path / "out", tmp_path / "whole")
     assert "secret" not in (tmp_path / "out/_meta/dataset.json").read_text()
     assert not (tmp_path / "out.spool").exists()
+
+
+def test_builders_copy_each_tar_once_and_the_last_one_clears_up(tmp_path: Path) -> None:
+    for number in range(6):
+        write_tar(tmp_path / f"in/s-{number}.tar", some_samples(2, 2 * number))
+    shard(tmp_path / "whole", str(tmp_path / "in/s-{0..5}.tar"))
+    (tmp_path / "log").touch()
+    source = f"pipe:echo x >> {tmp_path}/log; sleep 0.1; cat {tmp_path}/in/s-{{0..5}}.tar"
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(shard, tmp_path / "out", source, samples_per_shard=2) for _ in range(3)]:
+            done.result()
+    assert (tmp_path / "log").read_text() == "x\n" * 6
+    assert len(pictures(ShardSet.open(tmp_path / "out"))) == 12
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "log", "out", "whole"]
+
+
+def test_where_there_are_no_locks_one_build_copies_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    tar = write_tar(tmp_path / "t.tar", some_samples(2))
+    monkeypatch.setattr(lock, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(lock.fcntl, "flock", refuse)
+    tars, first = TarOptions((f"pipe:cat {tar}",)).tars, Spool(tmp_path / "spool")
+    assert len(first.plain(tars)) == 1
+    with pytest.raises(UsageError, match="another build copies tars into"):
+        Spool(tmp_path / "spool").plain(tars)
+    first.remove()
+    assert not (tmp_path / "spool").exists()
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="webdataset fetches URLs with curl")

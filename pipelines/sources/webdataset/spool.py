@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import fcntl
 import gzip
 import hashlib
 import io
 import json
 import logging
 import lzma
+import os
 import re
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,7 +33,7 @@ from pipelines.sources.webdataset.options import TarFile
 from shards.environment import pass_environment_on
 from shards.errors import FailureError, FormatError, UsageError, reason_of
 from shards.files import AtomicFile, disk_full_named, write_atomic
-from shards.lock import FolderLock, exclusive_file
+from shards.lock import NO_LOCKS, FolderLock, exclusive_file
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +41,9 @@ OPENERS: dict[bytes, Callable[[Any], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz
 MAGIC = 6  # bytes
 CHUNK = 1 << 20
 CURL = {6: "no such host", 7: "nobody answers", 18: "cut in the middle", 22: "the server says no (is it there?)"}
+FULL = "free some, or give another --spool, and run the same again"
 EXIT = re.compile(r"exit (-?\d+)")
-MARK, LOCK = "seqjepa-spool.json", "lock"
+MARK, LOCK, ONE = "seqjepa-spool.json", "lock", ".one"
 MARKED = {"format": "seqjepa spool", "what": "copies of tars, for a build of shards; removed when it is finished"}
 
 
@@ -54,64 +58,134 @@ class Stream(Protocol):
 class Spool:
     """Plain tars on this disk: those of the user where they lie, copies of all others in `folder`, made when needed.
 
-    Held by one build at a time. What a killed build left is used again; `remove()` ends it.
+    Builds share it: each tar is copied by one of them, and who comes to a tar that another is copying takes the next.
+    What a killed build left is used again; remove() by the last one ends it. Where the file system has no locks, it is
+    held by one build at a time.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._lock: FolderLock | None = None
+        self._held: _Shared | FolderLock | None = None
+        self._copies: dict[str, Path] = {}  # by URL: once it is read, a pipe of the shell has another time
 
     def plain(self, tars: Sequence[TarFile]) -> list[Path]:
         """Paths of plain tars, in the order of `tars`.
 
         FailureError: a stream that breaks off; FormatError: a copied tar that is cut or damaged. Copies are kept.
         """
-        return [self._plain(tar, number, len(tars)) for number, tar in enumerate(tars)]
+        for wait in (False, True):
+            paths = [self._plain(tar, number, len(tars), wait) for number, tar in enumerate(tars)]
+        return paths
 
     def remove(self) -> None:
-        """The copies, when the set is finished; and the folder, if nothing else lies in it."""
-        if self._lock is not None:
-            for path in self.folder.glob("*.tar"):
-                path.unlink(missing_ok=True)
-        self.release()
+        """The copies, when the set is finished and nobody else is at work here; and the folder, if it is empty then."""
+        self._end(copies=True)
 
     def release(self) -> None:
         """For another build; copies stay. A folder without any goes."""
-        if self._lock is None:
+        self._end(copies=False)
+
+    def _end(self, copies: bool) -> None:
+        held, self._held = self._held, None
+        if held is None:
             return
+        if isinstance(held, _Shared) and not held.alone():
+            held.release()
+            return
+        for path in [*self.folder.glob(f"*{ONE}"), *(self.folder.glob("*.tar") if copies else ())]:
+            path.unlink(missing_ok=True)
         empty = not any(self.folder.glob("*.tar"))
         if empty:
             (self.folder / MARK).unlink(missing_ok=True)
-        self._lock.release()
-        self._lock = None
+        held.release()
         if empty:
             with contextlib.suppress(OSError):  # something else lies in it
                 self.folder.rmdir()
 
-    def _plain(self, tar: TarFile, number: int, count: int) -> Path:
+    def _plain(self, tar: TarFile, number: int, count: int, wait: bool) -> Path:
+        """wait: for whoever is copying it. Else it may not be there yet."""
         if not tar.is_stream and Path(tar.url).is_file() and not _is_packed(Path(tar.url)):  # else: a pipe of the shell
             return Path(tar.url)
         self._claim()
-        path = self.folder / f"{_fingerprint(tar)}.tar"
+        path = self._copies.setdefault(tar.url, self.folder / f"{_fingerprint(tar)}.tar")
         if not path.exists():
-            with disk_full_named(self.folder, lambda: "free some, or give another --spool, and run the same again"):
-                _copy(tar, path, f"{tar.name} ({number + 1} of {count})")
+            with self._at(path, wait) as ours, disk_full_named(self.folder, lambda: FULL):
+                if ours and not path.exists():
+                    _copy(tar, path, f"{tar.name} ({number + 1} of {count})")
         return path
 
+    @contextlib.contextmanager
+    def _at(self, path: Path, wait: bool) -> Iterator[bool]:
+        """Whether this copy is ours to make, for as long as the block lasts."""
+        if isinstance(self._held, FolderLock):
+            yield True
+            return
+        with path.with_suffix(ONE).open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
     def _claim(self) -> None:
-        """UsageError: the folder is not ours, or another build's."""
-        if self._lock is not None:
+        """UsageError: the folder is not ours; without locks also: another build's."""
+        if self._held is not None:
             return
         try:
             there = sorted(entry.name for entry in self.folder.iterdir()) if self.folder.exists() else []
             ours = {MARK, LOCK, exclusive_file(self.folder / LOCK).name}
             if there and MARK not in there and not set(there) <= ours:
                 raise UsageError(f"{self.folder} is not empty and holds no copies of ours; give another --spool")
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self._held = _shared(self.folder / LOCK)
         except (NotADirectoryError, FileExistsError, PermissionError) as error:
             raise UsageError(f"cannot write to {self.folder}: {error.strerror}; give another --spool") from error
-        self._lock = FolderLock(self.folder / LOCK, f"another build copies tars into {self.folder}")
+        self._held = self._held or FolderLock(self.folder / LOCK, f"another build copies tars into {self.folder}")
         write_atomic(self.folder / MARK, json.dumps(MARKED).encode())
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """A lock that several builds hold at a time."""
+
+    path: Path
+    fd: int
+
+    def alone(self) -> bool:
+        """Whether no other build holds it, nor can from now on. If not, neither do we any more."""
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Removes its file, if we were alone()."""
+        if self.alone():
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+        os.close(self.fd)
+
+
+def _shared(path: Path) -> _Shared | None:
+    """Makes the folder too. None: there are no locks here."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except FileNotFoundError:  # the last of the others has just removed the folder
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            if path.exists() and os.path.samestat(os.fstat(fd), os.stat(path)):
+                return _Shared(path, fd)
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                os.close(fd)
+                return None
+            if not isinstance(error, FileNotFoundError):
+                raise
+        os.close(fd)
 
 
 def _is_packed(path: Path) -> bool:
