@@ -15,6 +15,9 @@ synth_app = new_app("Write a procedural data set: no download, no licence.")
 def synth_3die_command(
     out: Out,
     objects: Annotated[int, typer.Option(help="How many objects; families take turns.")] = 384,
+    preset: Annotated[
+        str, typer.Option(help="plain: 32 kinds, easy. hard: 55 kinds, some near-symmetric, on patterned floors.")
+    ] = "plain",
     views: Annotated[int, typer.Option(help="Views of an object.")] = 16,
     size: Annotated[int, typer.Option(help="Pixels of a side.")] = 64,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -36,6 +39,7 @@ def synth_3die_command(
     Examples:
       seqjepa-data synth 3die --out synth/ --objects 384 --views 16 --size 64 --seed 0
       seqjepa-data synth 3die --out synth-ood/ --objects 384 --views 16 --size 64 --seed 0 --ood
+      seqjepa-data synth 3die --out shards/hard --preset hard --objects 2750 --views 16 --size 48 --shards
       seqjepa-data synth 3die --out shards/synth --objects 4000 --views 50 --size 128 --shards --device cuda
     """
     from pipelines.synth import SynthConfig, synth_shards, synth_tree
@@ -50,6 +54,7 @@ def synth_3die_command(
         families=families,
         val_fraction=val_fraction,
         device=device,
+        preset=preset,
     )
     (synth_shards if shards else synth_tree)(config, out, overwrite=overwrite)
     typer.echo(f"{out}: {len(plan_objects(config))} objects, {views} views each at {size}×{size}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from pipelines.synth.families import FAMILIES
+from pipelines.synth.presets import PRESETS
 from shards.errors import UsageError
 
 MAX_VIEWS = 1000
@@ -13,16 +13,17 @@ SIZES = (16, 1024)
 
 @dataclass(frozen=True)
 class SynthConfig:
-    """A 3DIE-Synth set. Object i depends on (seed, i) alone; everything else only says how much of it to render.
+    """A 3DIE-Synth set. Object i depends on (preset, seed, i) alone; the rest only says how much of it to render.
 
     objects       how many objects; object i is of family i mod families, so that the classes are balanced
     views         images per object
     size          pixels along a side
     seed          0 … 2^63 − 1
     ood           the validation objects only, under rotations with |α| ∈ [π/2, π] (paper §B.3)
-    families      use the first n families; None means all
+    families      use the first n of the preset's families; None means all
     val_fraction  share of every family's objects that is validation
     device        "cpu" or "cuda[:n]"; the two differ in the last bit of some pixels
+    preset        plain or hard: kinds, variation and stage (presets.py)
     """
 
     objects: int = 384
@@ -33,14 +34,25 @@ class SynthConfig:
     families: int | None = None
     val_fraction: float = 0.2
     device: str = "cpu"
+    preset: str = "plain"
 
     @property
     def family_count(self) -> int:
-        return len(FAMILIES) if self.families is None else self.families
+        return len(PRESETS[self.preset].families) if self.families is None else self.families
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the families in use, by label."""
+        return PRESETS[self.preset].class_names(self.family_count)
 
     def identity(self) -> dict[str, int | float | bool | str]:
         """Everything that decides the pixels, as JSON values without nulls: what a folder is recognised by."""
-        return asdict(self) | {"families": self.family_count, "renderer": RENDERER}
+        values = asdict(self) | {"families": self.family_count, "renderer": RENDERER}
+        preset = PRESETS[self.preset]
+        del values["preset"]
+        if preset.hard:  # folders from before there were presets are plain
+            values |= {"preset": preset.name, "preset_version": preset.version}
+        return values
 
 
 # Raised whenever the same configuration would give other pixels, so that a half-made folder is not continued.
@@ -49,7 +61,9 @@ RENDERER = 1
 
 def check_config(cfg: SynthConfig) -> None:
     """Raise UsageError, in one line, for the first value that is out of range or a device that is not there."""
-    _in_range("families", cfg.family_count, 1, len(FAMILIES))
+    if cfg.preset not in PRESETS:
+        raise UsageError(f"preset={cfg.preset!r} is not known; use {' or '.join(PRESETS)}")
+    _in_range("families", cfg.family_count, 1, len(PRESETS[cfg.preset].families))
     _in_range("views", cfg.views, 1, MAX_VIEWS)
     _in_range("size", cfg.size, *SIZES)
     _in_range("seed", cfg.seed, 0, 2**63 - 1)

@@ -19,6 +19,9 @@ class Stream(IntEnum):
     SHAPE = 0
     VIEWS = 1
     VIEWS_OOD = 2
+    VARIATION = 3
+    STAGE = 4
+    STAGE_OOD = 5
 
 
 def stream(seed: int, index: int, purpose: Stream) -> np.random.Generator:
@@ -43,19 +46,25 @@ class Dice:
 
     def __call__(self, low: float, high: float) -> float:
         """Uniform in [low, high)."""
+        return self._uniform(low, high)
+
+    def _uniform(self, low: float, high: float) -> float:
         return low + (high - low) * float(self._next())
 
     def pick(self, *options: T) -> T:
-        return options[int(self(0, len(options)))]
+        return options[int(self._uniform(0, len(options)))]
 
     def paint(self) -> Colour:
         """The palette's next hue, give or take 0.12: neither grey nor dark, and far from the hue before."""
+        return self._paint_near(0.12, (0.45, 0.9), (0.6, 1.0))
+
+    def _paint_near(self, spread: float, saturation: tuple[float, float], value: tuple[float, float]) -> Colour:
         self._paints += 1
-        hue = self._palette + GOLDEN * self._paints + self(-0.12, 0.12)
-        return colorsys.hsv_to_rgb(hue % 1, self(0.45, 0.9), self(0.6, 1.0))
+        hue = self._palette + GOLDEN * self._paints + self._uniform(-spread, spread)
+        return colorsys.hsv_to_rgb(hue % 1, self._uniform(*saturation), self._uniform(*value))
 
     def pale(self) -> Colour:
-        return colorsys.hsv_to_rgb(self(0, 1), self(0.05, 0.25), self(0.85, 1.0))
+        return colorsys.hsv_to_rgb(self._uniform(0, 1), self._uniform(0.05, 0.25), self._uniform(0.85, 1.0))
 
     def dark(self) -> Colour:
-        return colorsys.hsv_to_rgb(self(0, 1), self(0.2, 0.6), self(0.12, 0.28))
+        return colorsys.hsv_to_rgb(self._uniform(0, 1), self._uniform(0.2, 0.6), self._uniform(0.12, 0.28))

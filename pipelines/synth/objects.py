@@ -12,11 +12,11 @@ import numpy as np
 
 from pipelines.build.pool import map_in_order
 from pipelines.synth.config import SynthConfig, check_config
-from pipelines.synth.dice import Dice, Stream, stream
-from pipelines.synth.families import FAMILIES
+from pipelines.synth.dice import Stream, stream
 from pipelines.synth.latents import draw_latents
-from pipelines.synth.parts import Solid, assemble
-from pipelines.synth.scene import OBJECT_RADIUS
+from pipelines.synth.parts import Solid
+from pipelines.synth.presets import PRESETS
+from pipelines.synth.stage import draw_stages
 from shards.environment import usable_cores
 
 Result = TypeVar("Result")
@@ -63,10 +63,9 @@ def synset_id(label: int) -> str:
     return f"{FIRST_SYNSET + label:08d}"
 
 
-def object_solid(seed: int, index: int, families: int) -> Solid:
+def object_solid(seed: int, index: int, families: int, preset: str = "plain") -> Solid:
     """The shape and the paint of object `index`, the same in every view and in the out-of-distribution set."""
-    label = index % families
-    return assemble(FAMILIES[label](Dice(stream(seed, index, Stream.SHAPE), label)), OBJECT_RADIUS)
+    return PRESETS[preset].solid(seed, index, families)
 
 
 def make_object(item: PlannedObject, cfg: SynthConfig) -> SynthObject:
@@ -74,7 +73,12 @@ def make_object(item: PlannedObject, cfg: SynthConfig) -> SynthObject:
 
     purpose = Stream.VIEWS_OOD if cfg.ood else Stream.VIEWS
     latents = draw_latents(stream(cfg.seed, item.index, purpose), cfg.views, cfg.ood)
-    images = render_views(object_solid(cfg.seed, item.index, cfg.family_count), latents, cfg.size, cfg.device)
+    stages = None
+    if PRESETS[cfg.preset].hard:
+        of_stages = Stream.STAGE_OOD if cfg.ood else Stream.STAGE
+        stages = draw_stages(stream(cfg.seed, item.index, of_stages), cfg.views)
+    solid = object_solid(cfg.seed, item.index, cfg.family_count, cfg.preset)
+    images = render_views(solid, latents, cfg.size, cfg.device, stages)
     return SynthObject(item.synset, item.object_id, item.split, images, latents)
 
 

@@ -102,6 +102,7 @@ class Solid:
     """A whole object, its parts sorted by kind: P parts, float64 arrays.
 
     at, half, colour, behind [P, 3]; turn [P, 3, 3] (columns: local axes in the object's frame); tip [P].
+    coat: the iridescent coat's share of a surface's colour (shade.py).
     """
 
     kind: tuple[Kind, ...]
@@ -111,6 +112,7 @@ class Solid:
     tip: np.ndarray
     colour: np.ndarray
     behind: np.ndarray
+    coat: float = 0.5
 
     def __len__(self) -> int:
         return len(self.kind)

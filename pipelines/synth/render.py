@@ -19,23 +19,31 @@ from pipelines.synth import shade
 from pipelines.synth.geometry import ENTER, MISS, field_weights
 from pipelines.synth.latents import rotation_matrix
 from pipelines.synth.parts import Kind, Solid
-from pipelines.synth.pose import Pose, pose
+from pipelines.synth.pose import Pose, pose, with_clutter
 from pipelines.synth.scene import Rays, camera_rays, light_position, shadow_rays
+from pipelines.synth.stage import set_stage
 from pipelines.synth.tiles import CENTRE, ROTATED_GRID, Grid, Visits, bounds, grid, visits
 
 _CHUNK_PIXELS = 1 << 17  # bounds the memory of a chunk to some 50 MB, whatever the number of views
 _EMPTY = 2**31 - 1
 
 
-def render_views(solid: Solid, latents: np.ndarray, size: int, device: str = "cpu") -> np.ndarray:
+def render_views(
+    solid: Solid, latents: np.ndarray, size: int, device: str = "cpu", stages: np.ndarray | None = None
+) -> np.ndarray:
     """Latents float64 [V, 7] → uint8 [V, size, size, 3], as a reader of 3DIEBench's JPEGs sees them.
+
+    stages float64 [V, DRAWS]: of the preset `hard` (stage.py). None: the bare stage of scene.py, and the coat.
 
     3DIEBench's images were handed to OpenCV from an RGB buffer, so red and blue are swapped in its files
     (facebookresearch/SIE@54541cf data/main.py:180). So they are here: a floor of hue 0 is blue.
     """
     step = max(1, _CHUNK_PIXELS // size**2)
     with torch.inference_mode(), _one_thread():
-        chunks = [_render(solid, latents[i : i + step], size, device) for i in range(0, len(latents), step)]
+        chunks = [
+            _render(solid, latents[i : i + step], size, device, None if stages is None else stages[i : i + step])
+            for i in range(0, len(latents), step)
+        ]
     return np.concatenate(chunks)[..., ::-1].copy()
 
 
@@ -50,18 +58,23 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _render(solid: Solid, latents: np.ndarray, size: int, device: str) -> np.ndarray:
+def _render(solid: Solid, latents: np.ndarray, size: int, device: str, draws: np.ndarray | None) -> np.ndarray:
     side = 4 if size <= 96 else 8
     fine, coarse = grid(size, side, ROTATED_GRID), grid(size, 2 * side, CENTRE)
     light = light_position(latents[:, 4], latents[:, 5])
     camera = camera_rays(size, len(latents))
     posed = pose(solid, rotation_matrix(latents[:, :3]))
+    stage = None if draws is None else set_stage(draws)
+    if stage:
+        posed = with_clutter(posed, stage)
 
     keys = depth_buffer(posed, camera, fine, device)
     lit = 1 - shadow(posed, shadow_rays(camera, light), coarse, device)
-    image = shade.floor(latents, light, lit, size)
-    coverage, colour = shade.solids(posed, camera, latents, light, fine, keys)
+    image = shade.floor(latents, light, lit, size, stage)
+    coverage, colour = shade.solids(posed, camera, latents, light, fine, keys, stage)
     image = image * (1 - coverage) + colour
+    if stage:
+        image = shade.veil(image, stage)
     return (image.clamp_(0, 1) * 255).add_(0.5).to(torch.uint8).movedim(0, -1).cpu().numpy()
 
 

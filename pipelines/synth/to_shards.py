@@ -15,13 +15,13 @@ from pipelines.build.plan import PlannedShard, plan_shards
 from pipelines.build.stage import BuildReport, Prepared, run_build
 from pipelines.sources.keys import sample_key
 from pipelines.synth.config import SynthConfig, check_config
-from pipelines.synth.families import class_names
 from pipelines.synth.objects import PlannedObject, make_object, plan_objects, work_through
 from shards.errors import UsageError
 from shards.sample import ViewSample
 from shards.schema import THREE_DIEBENCH_PARAMS, DatasetInfo, ViewSpec
 from shards.stats import PixelStats
 
+_NO_OPTIONS = ("ood", "renderer", "device", "preset_version")
 _TRIED_OBJECTS, _TRIED_VIEWS = 16, 2  # for choosing the JPEG setting
 
 
@@ -88,9 +88,9 @@ def _identity(cfg: SynthConfig, setting: JpegSetting, samples_per_shard: int) ->
     """What SetBuilder holds two builds against each other by."""
     fingerprint = {**cfg.identity(), "samples_per_shard": samples_per_shard, "jpeg": str(setting)}
     return {
-        "name": "3die-synth-ood" if cfg.ood else "3die-synth",
+        "name": "3die-synth" + ("" if cfg.preset == "plain" else f"-{cfg.preset}") + ("-ood" if cfg.ood else ""),
         "spec": ViewSpec(cfg.views, cfg.size, cfg.size, "jpeg", THREE_DIEBENCH_PARAMS),
-        "classes": class_names(cfg.family_count),
+        "classes": cfg.class_names,
         "fingerprint": {**fingerprint, "encoder": encoder_versions()},
     }
 
@@ -108,6 +108,6 @@ def _provenance(cfg: SynthConfig, setting: JpegSetting, report: BuildReport) -> 
 
 
 def _options(cfg: SynthConfig) -> str:
-    values = {name: value for name, value in cfg.identity().items() if name not in ("ood", "renderer", "device")}
+    values = {name: value for name, value in cfg.identity().items() if name not in _NO_OPTIONS}
     text = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in values.items())
     return text + (" --ood" if cfg.ood else "")

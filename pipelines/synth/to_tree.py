@@ -16,7 +16,6 @@ from tqdm import tqdm
 from pipelines.build.encode import JpegSetting, encode_jpeg
 from pipelines.build.pool import sigterm_as_interrupt
 from pipelines.synth.config import SynthConfig, check_config
-from pipelines.synth.families import class_names
 from pipelines.synth.objects import PlannedObject, make_object, plan_objects, synset_id, work_through
 from pipelines.synth.own_folder import OwnFolder
 from shards.files import disk_full_named, write_atomic
@@ -55,7 +54,7 @@ def synth_tree(cfg: SynthConfig, out: Path | str, overwrite: bool = False) -> No
 
 def tree_folder(cfg: SynthConfig, root: Path) -> OwnFolder:
     """The folder of the tree, whose synth.json also names the classes."""
-    classes = {synset_id(label): name for label, name in enumerate(class_names(cfg.family_count))}
+    classes = {synset_id(label): name for label, name in enumerate(cfg.class_names)}
     return OwnFolder(root, FORMAT, cfg.identity(), remove_tree, {"classes": classes})
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pipelines.synth.dice import Dice
-from pipelines.synth.families import animals, buildings, furniture, household, tools, vehicles
+from pipelines.synth.families import animals, buildings, furniture, household, round, tools, vehicles
 from pipelines.synth.parts import Part
 
 Family = Callable[[Dice], list[Part]]
@@ -50,7 +50,41 @@ FAMILIES: tuple[Family, ...] = (
     buildings.castle,
 )
 
+# Round about z but for one small mark, so that their rotation is hard to see.
+NEAR_SYMMETRIC: tuple[Family, ...] = (
+    round.vase,
+    round.ball,
+    round.bowl,
+    round.barrel,
+    round.candle,
+    round.goblet,
+    round.spinning_top,
+    round.mushroom,
+    round.ice_cream,
+    round.light_bulb,
+    round.drum,
+)
 
-def class_names(count: int) -> tuple[str, ...]:
-    """Names of the first `count` families, by label."""
-    return tuple(family.__name__ for family in FAMILIES[:count])
+_ONLY_HARD: tuple[Family, ...] = (
+    vehicles.truck,
+    vehicles.tractor,
+    vehicles.sailboat,
+    vehicles.wheelbarrow,
+    animals.elephant,
+    animals.rabbit,
+    animals.crab,
+    furniture.piano,
+    furniture.bench,
+    tools.scissors,
+    tools.sword,
+    buildings.church,
+)
+
+
+def _every_fifth(others: tuple[Family, ...], fifth: tuple[Family, ...]) -> tuple[Family, ...]:
+    """Four of `others`, then one of `fifth`, and so on: any first n families hold near-symmetric ones alike."""
+    return tuple(family for k, last in enumerate(fifth) for family in (*others[4 * k : 4 * k + 4], last))
+
+
+# The 55 kinds of the preset `hard`, one in five near-symmetric: fixed, whatever is appended to FAMILIES.
+HARD_FAMILIES = _every_fifth(FAMILIES[:32] + _ONLY_HARD, NEAR_SYMMETRIC)

@@ -105,3 +105,55 @@ def spider(r: Dice) -> list[Part]:
             parts += [strut((0.1, 0, 0.05), middle, 0.08, leg)]
             parts += [strut(middle, (0.1 + x * reach, y * reach, -0.25), 0.07, leg, tip=0.5)]
     return parts + eyes(0.34, 0.08, 0.14, 0.09)
+
+
+def elephant(r: Dice) -> list[Part]:
+    skin, length, fat, leg, ear = r.paint(), r(1.1, 1.4), r(0.75, 0.95), r(0.5, 0.7), r(0.45, 0.65)
+    top, front = leg + fat * 0.35, length * 0.55
+    parts = paws(length * 0.6, fat * 0.6, leg + 0.15, 0.26, skin, skin)
+    parts += [ellipsoid((0, 0, top), (length, fat, fat), skin)]
+    parts += [ellipsoid((front, 0, top + 0.2), (0.58, 0.5, 0.56), skin)]
+    parts += [strut((front + 0.2, 0, top + 0.15), (front + 0.42, 0, top - 0.3), 0.2, skin, tip=0.75)]
+    parts += [strut((front + 0.42, 0, top - 0.3), (front + r(0.4, 0.7), 0, top - r(0.4, 0.65)), 0.14, skin, tip=0.7)]
+    for side in (1, -1):
+        parts += [
+            ellipsoid(
+                (front - 0.08, side * 0.38, top + 0.22), (0.1, ear, ear * 1.1), r.paint(), turn=(0, 0, -side * 25)
+            )
+        ]
+        parts += [cone((front + 0.36, side * 0.16, top - 0.06), (0.4, 0.08, 0.08), (0.95, 0.95, 0.9), axis="x")]
+    return [
+        *parts,
+        *eyes(front + 0.22, 0.17, top + 0.32, 0.07),
+        strut((-length / 2, 0, top), (-length * 0.58, 0, top - 0.4), 0.06, skin),
+    ]
+
+
+def rabbit(r: Dice) -> list[Part]:
+    fur, inner, length, ear = r.paint(), r.paint(), r(0.75, 0.95), r(0.5, 0.8)
+    parts = [ellipsoid((0, 0, 0.35), (length, 0.55, 0.6), fur, turn=(0, -15, 0))]
+    parts += [ellipsoid((length * 0.48, 0, 0.72), (0.42, 0.36, 0.38), fur)]
+    parts += [ellipsoid((-length * 0.52, 0, 0.28), (0.2, 0.2, 0.2), (0.95, 0.95, 0.95))]
+    for side in (1, -1):
+        at = (length * 0.4, side * 0.12, 0.9 + ear * 0.4)
+        parts += [ellipsoid(at, (0.09, 0.16, ear), inner, turn=(side * -10, -r(5, 25), 0))]
+        parts += [ellipsoid((-length * 0.2, side * 0.24, 0.14), (0.5, 0.16, 0.26), fur)]
+        parts += [ellipsoid((length * 0.36, side * 0.14, 0.12), (0.16, 0.13, 0.36), fur)]
+    return [*parts, *eyes(length * 0.48 + 0.14, 0.13, 0.78, 0.07)]
+
+
+def crab(r: Dice) -> list[Part]:
+    shell, leg, wide, reach = r.paint(), r.paint(), r(0.8, 1.1), r(0.3, 0.45)
+    parts = [ellipsoid((0, 0, 0), (wide * 0.7, wide, r(0.3, 0.42)), shell, r.paint())]
+    for side in (1, -1):
+        elbow = (wide * 0.45, side * wide * 0.55, 0.05)
+        parts += [strut((wide * 0.2, side * wide * 0.35, 0), elbow, 0.12, leg)]
+        parts += [
+            ellipsoid((wide * 0.7, side * wide * 0.45, 0.06), (0.48, 0.26, 0.2), r.paint(), turn=(0, 0, -side * 20))
+        ]
+        for x in (0.12, -0.08, -0.28):
+            knee = (x * wide * 1.3, side * (wide * 0.5 + reach * 0.5), 0.12)
+            parts += [strut((x * wide, side * wide * 0.4, 0), knee, 0.08, leg)]
+            parts += [strut(knee, (x * wide * 1.6, side * (wide * 0.5 + reach), -0.28), 0.07, leg, tip=0.4)]
+        parts += [strut((wide * 0.3, side * 0.1, 0.1), (wide * 0.36, side * 0.13, 0.3), 0.05, leg)]
+    return parts + eyes(wide * 0.37, 0.13, 0.32, 0.1)

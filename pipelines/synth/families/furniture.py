@@ -83,3 +83,31 @@ def bookshelf(r: Dice) -> list[Part]:
         at = (-0.02, left * width * (1 - share) / 2, gap * i + gap * 0.4)
         parts += [box(at, (depth * 0.8, width * share, gap * r(0.55, 0.8)), r.paint())]
     return parts
+
+
+def piano(r: Dice) -> list[Part]:
+    width, height, depth = r(1.3, 1.6), r(0.95, 1.25), r(0.3, 0.42)
+    wood, desk = r.paint(), height * 0.5
+    parts = [box((0, 0, height / 2), (depth, width, height), wood, r.paint())]
+    parts += [box((depth * 0.5 + 0.16, 0, desk), (0.36, width, 0.14), wood)]
+    parts += [box((depth * 0.5 + 0.18, 0, desk + 0.08), (0.28, width * 0.92, 0.04), (0.95, 0.95, 0.95))]
+    parts += [box((depth * 0.5 + 0.12, 0, desk + 0.11), (0.14, width * 0.88, 0.04), (0.06, 0.06, 0.06))]
+    parts += [box((depth * 0.5 + 0.28, s * width * 0.46, desk / 2), (0.1, 0.1, desk), wood) for s in (1, -1)]
+    parts += [box((depth * 0.5 + 0.05, 0, desk + 0.26), (0.05, width * 0.5, 0.24), r.pale(), turn=(0, -15, 0))]
+    return [*parts, box((0, 0, height), (depth * 1.15, width * 1.05, 0.06), r.paint())]
+
+
+def bench(r: Dice) -> list[Part]:
+    width, depth, seat, rise, wood = r(1.4, 1.9), r(0.4, 0.55), r(0.4, 0.5), r(0.4, 0.6), r.paint()
+    slats = r.pick(2, 3, 4)
+    parts = legs(depth, width * 0.85, seat, 0.09, r.paint(), r.paint())
+    parts += [
+        box((depth * ((k + 0.5) / slats - 0.5), 0, seat), (depth / slats * 0.8, width, 0.06), wood)
+        for k in range(slats)
+    ]
+    for k in range(slats):
+        at = (-depth * 0.55 - 0.03 * k, 0, seat + rise * (k + 0.7) / slats)
+        parts += [box(at, (0.06, width, rise / slats * 0.7), wood, turn=(0, -8, 0))]
+    parts += [box((-depth * 0.55, s * width * 0.4, seat + rise * 0.4), (0.06, 0.08, rise), r.paint()) for s in (1, -1)]
+    parts += [box((0, s * width * 0.45, seat + 0.24), (depth, 0.07, 0.05), r.paint()) for s in (1, -1)]
+    return parts

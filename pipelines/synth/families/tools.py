@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from math import cos, radians, sin
+
 from pipelines.synth.dice import Dice
-from pipelines.synth.parts import Part, box, cone, cylinder, ellipsoid
+from pipelines.synth.parts import Part, box, cone, cylinder, ellipsoid, strut
 
 
 def hammer(r: Dice) -> list[Part]:
@@ -68,3 +70,31 @@ def robot(r: Dice) -> list[Part]:
         ellipsoid((0, 0.08, 1.92), (0.13, 0.13, 0.13), r.paint()),
     ]
     return [*parts, cylinder((0.2, 0.12, 0.95), (0.05, 0.18, 0.18), r.paint(), axis="x")]
+
+
+def scissors(r: Dice) -> list[Part]:
+    long, spread, ring, steel, grip = r(0.9, 1.2), r(10, 28), r(0.36, 0.48), r.pale(), r.paint()
+    parts = [cylinder((0.02, 0, 0), (0.14, 0.13, 0.13), r.dark(), axis="x")]
+    for side in (1, -1):
+        across, up = sin(radians(side * spread)), cos(radians(spread))
+        tip = (side * 0.03, across * long, up * long)
+        parts += [
+            cone((tip[0], tip[1] / 2, tip[2] / 2), (0.05, 0.2, long), steel, turn=(-side * spread, 0, 0), tip=0.15)
+        ]
+        end = (side * 0.03, -across * long * 0.55, -up * long * 0.45)
+        parts += [strut((side * 0.03, 0, 0), end, 0.11, grip)]
+        eye = (side * 0.03, end[1] - side * ring * 0.25, end[2] - ring * 0.4)
+        parts += [cylinder(eye, (0.1, ring * 0.8, ring), grip, axis="x")]
+        parts += [cylinder(eye, (0.12, ring * 0.5, ring * 0.65), r.dark(), axis="x")]
+    return parts
+
+
+def sword(r: Dice) -> list[Part]:
+    long, wide, guard, grip, brass = r(1.3, 1.7), r(0.14, 0.22), r(0.5, 0.75), r(0.3, 0.42), r.paint()
+    parts = [box((0, 0, long * 0.45), (0.05, wide, long * 0.9), r.pale())]
+    parts += [cone((0, 0, long * 0.9 + wide * 0.6), (0.05, wide, wide * 1.2), r.pale())]
+    parts += [box((0, 0, 0), (0.12, guard, 0.09), brass)]
+    parts += [ellipsoid((0, s * guard / 2, 0), (0.14, 0.14, 0.14), brass) for s in (1, -1)]
+    parts += [cylinder((0, 0, -grip / 2), (0.1, 0.12, grip), r.paint())]
+    parts += [ellipsoid((0, 0, -grip - 0.05), (0.16, 0.16, 0.16), brass)]
+    return [*parts, ellipsoid((0.05, 0, 0), (0.1, 0.12, 0.12), r.paint())]

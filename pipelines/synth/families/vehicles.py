@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipelines.synth.dice import Dice
-from pipelines.synth.parts import Colour, Part, box, cone, cylinder, ellipsoid
+from pipelines.synth.parts import Colour, Part, box, cone, cylinder, ellipsoid, strut
 
 GLASS: Colour = (0.25, 0.35, 0.45)
 HEADLIGHT: Colour = (1.0, 0.95, 0.55)
@@ -104,4 +104,52 @@ def rocket(r: Dice) -> list[Part]:
         size = (0.34 if x else 0.06, 0.34 if y else 0.06, r(0.35, 0.5))
         parts += [box((x * wide * 0.75, y * wide * 0.75, -tall * 0.42), size, paint)]
     parts += [ellipsoid((wide * 0.46, 0, tall * 0.22), (0.12, 0.26, 0.26), GLASS)]
+    return parts
+
+
+def truck(r: Dice) -> list[Part]:
+    load, cab, width, tall = r(1.0, 1.5), r(0.4, 0.55), r(0.6, 0.75), r(0.6, 0.95)
+    front, tyre = load / 2 + cab / 2 + 0.06, r.dark()
+    parts = wheels([front, -load * 0.15, -load * 0.4], width, r(0.28, 0.36), 0.14, tyre)
+    parts += [box((0, 0, 0.26 + tall / 2), (load, width, tall), r.paint(), r.paint())]
+    parts += [box((cab / 2, 0, 0.24), (load + cab, width * 0.7, 0.12), tyre)]
+    high = tall * r(0.6, 0.9)
+    parts += [box((front, 0, 0.22 + high / 2), (cab, width * 0.95, high), r.paint())]
+    parts += [box((front + cab * 0.46, 0, 0.22 + high * 0.7), (0.08, width * 0.8, high * 0.3), GLASS)]
+    parts += [ellipsoid((front + cab / 2, s * width * 0.34, 0.3), (0.08, 0.12, 0.12), HEADLIGHT) for s in (1, -1)]
+    return parts
+
+
+def tractor(r: Dice) -> list[Part]:
+    big, small, hood, paint = r(0.75, 0.95), r(0.38, 0.5), r(0.75, 1.0), r.paint()
+    parts = wheels([-0.4], 0.85, big, 0.24, r.dark()) + wheels([hood * 0.6], 0.62, small, 0.16, r.dark())
+    parts += [box((hood * 0.35, 0, 0.62), (hood, 0.38, 0.34), paint), box((-0.38, 0, 0.6), (0.5, 0.5, 0.3), paint)]
+    parts += [box((-0.4, 0, 1.02), (0.44, 0.46, 0.5), GLASS), box((-0.4, 0, 1.3), (0.6, 0.58, 0.07), r.paint())]
+    parts += [cylinder((hood * 0.6, 0, 0.95), (0.08, 0.08, r(0.35, 0.55)), r.dark())]
+    parts += [box((hood * 0.86, 0, 0.6), (0.05, 0.3, 0.26), r.pale())]
+    return parts
+
+
+def sailboat(r: Dice) -> list[Part]:
+    length, beam, mast = r(1.2, 1.6), r(0.36, 0.5), r(1.2, 1.7)
+    hull, sail = r.paint(), r.pale()
+    parts = [box((-length * 0.15, 0, 0), (length * 0.6, beam, 0.24), hull, r.paint())]
+    parts += [cone((length * 0.33, 0, 0), (length * 0.36, beam, 0.24), hull, axis="x")]
+    parts += [cylinder((0.05, 0, mast / 2), (0.05, 0.05, mast), r.dark())]
+    parts += [cone((-length * 0.2, 0, mast * 0.55), (length * 0.5, 0.03, mast * 0.8), sail, turn=(0, 8, 0))]
+    parts += [cone((length * 0.22, 0, mast * 0.45), (length * 0.3, 0.03, mast * 0.6), r.paint(), turn=(0, -12, 0))]
+    parts += [box((-length * 0.25, 0, 0.16), (length * 0.25, beam * 0.7, 0.12), r.paint())]
+    return parts
+
+
+def wheelbarrow(r: Dice) -> list[Part]:
+    wide, deep, wheel, metal = r(0.6, 0.8), r(0.3, 0.42), r(0.4, 0.5), r.paint()
+    parts = [cone((0, 0, 0.62), (r(0.9, 1.15), wide, deep), metal, axis="-z", tip=r(0.5, 0.7))]
+    parts += [box((0, 0, 0.62 + deep / 2), (0.85, wide * 0.75, 0.03), r.dark())]
+    parts += [cylinder((0.62, 0, wheel / 2), (wheel, 0.14, wheel), r.dark(), axis="y")]
+    wood = r.paint()
+    for side in (1, -1):
+        parts += [strut((0.62, side * 0.1, wheel / 2), (-0.95, side * wide * 0.42, 0.72), 0.08, wood)]
+        parts += [strut((-0.3, side * wide * 0.32, 0.5), (-0.38, side * wide * 0.36, 0), 0.07, metal)]
+        parts += [strut((-0.85, side * wide * 0.4, 0.7), (-1.08, side * wide * 0.45, 0.74), 0.12, r.paint())]
     return parts
