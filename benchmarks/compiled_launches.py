@@ -1,10 +1,10 @@
 """Kernels that a compiled training step launches on an H100, as Inductor plans them; no GPU is needed.
 
     python benchmarks/compiled_launches.py [--recipe 3die-rot-M3] [--batch 512] [--set key=value …]
-    python benchmarks/compiled_launches.py --part augmentation|patches [--batch 512]
+    python benchmarks/compiled_launches.py --part augmentation|patches|meter [--batch 512]
 
 The second is of batches that are made on the GPU: two views of images of 96 px with the recipe equimod, or five
-fixations and patches of 32 px in such images.
+fixations and patches of 32 px in such images; or of the sums over an epoch that a step is added to.
 
 torch is told that there is an H100 (tests/fake_cudart.c, built with a C compiler and CUDA's headers), the step runs on
 tensors without values, and Inductor writes its programs, which are counted and not run: `triton` kernels, and calls of
@@ -129,11 +129,13 @@ def programs_of_a_part(part: str, batch: int) -> list[str]:
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    import seqjepa.data.views  # noqa: F401  constants are not made of tensors without values
+    # Before there are tensors without values, which no constant can be made of.
+    import seqjepa.data.views
+    import seqjepa.training.monitor  # noqa: F401
 
     with FakeTensorMode(allow_non_fake_inputs=True), written_programs() as programs, suppress(NotRun):
-        function, given = (augmentation if part == "augmentation" else patches)(batch, "cuda")
-        torch.compile(function, dynamic=False, fullgraph=True)(*given)
+        function, given = PARTS[part](batch, "cuda")
+        torch.compile(function, dynamic=False, fullgraph=True, options={"combo_kernels": part == "meter"})(*given)
     return programs
 
 
@@ -180,6 +182,24 @@ def patches(batch: int, device: str) -> tuple[Any, tuple[Any, ...]]:
     return looks_of, (images, maps, numbers, how, reach, around)
 
 
+def meter(batch: int, device: str) -> tuple[Any, tuple[Any, ...]]:
+    """What is called with what, to add a step of seq-JEPA with `batch` sequences up."""
+    import torch
+
+    from seqjepa.training.monitor import EpochMeter, add_up
+
+    widths = {"z": torch.Size((batch, 4, 512)), "z_agg": torch.Size((batch, 512))}
+    made = EpochMeter(widths, 4, device)
+    shown = {name: torch.empty(shape, device=device) for name, shape in widths.items()}
+    features = {name: (made.moments[name].state_dict(), shown[name]) for name in widths}
+    scored = ("labelled", "correct", "sq_err", "y", "y_sq")
+    probes = {name: torch.empty_like(made.sums[name]).float() for name in scored}
+    return add_up, (made.sums, torch.empty((), device=device), probes, features, float(batch))
+
+
+PARTS = {"augmentation": augmentation, "patches": patches, "meter": meter}
+
+
 def _not_run(*_: Any) -> None:
     raise NotRun
 
@@ -209,7 +229,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="3die-rot-M3")
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--part", default="step", choices=("step", "augmentation", "patches"))
+    parser.add_argument("--part", default="step", choices=("step", *PARTS))
     parser.add_argument("--cuda", default=CUDA, help="folder of CUDA's headers")
     asked = parser.parse_args()
     load_runtime("-DH100", f"-I{asked.cuda}/include")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from shards.errors import reason_of
 
@@ -22,12 +23,13 @@ class CompiledForGpu:
     """`function` of tensors as one graph, for the largest batches there are.
 
     A graph is of one shape: with dynamic shapes, which torch takes after the first other batch, all later ones are
-    slower. what: "augmentations", as a warning names it.
+    slower. what: "augmentations", as a warning names it. combine: kernels that do not need each other become one.
     """
 
-    def __init__(self, function: Callable[..., Any], what: str) -> None:
+    def __init__(self, function: Callable[..., Any], what: str, combine: bool = False) -> None:
         self.what = what
-        self._graph = torch.compile(function, dynamic=False, fullgraph=True)
+        how: dict[str, Any] = {"options": {"combo_kernels": True}} if combine else {}
+        self._graph = torch.compile(function, dynamic=False, fullgraph=True, **how)
         self._rows, self._tried = 0, False
         self._refused = ""
 
@@ -41,7 +43,7 @@ class CompiledForGpu:
         from torch._dynamo.exc import TorchDynamoException  # takes a second to import
 
         if not self._tried:
-            device = next(x.device for x in arguments if isinstance(x, torch.Tensor))
+            device = next(x.device for x in tree_leaves(arguments) if isinstance(x, torch.Tensor))
             self._tried, self._refused = True, why_not(device)
         try:
             if not self._refused:

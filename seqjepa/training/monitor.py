@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from seqjepa.compiling import CompiledForGpu
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.methods.base import StepOutput
 from seqjepa.training.distributed import World, average_gradients, gather, sum_over_ranks
@@ -40,19 +41,11 @@ class FeatureMoments:
     @torch.no_grad()
     def update(self, features: Tensor) -> None:
         """features: [..., D] of any float dtype. Centred before the product, so that TF32 costs no digits."""
-        rows = normalize(features.detach().flatten(0, -2).float(), dim=-1)
-        mean = rows.mean(0)
-        centred = rows - mean
-        self.merge(float(len(rows)), mean.double(), (centred.T @ centred).double())
+        add_features(self.state_dict(), features)
 
     def merge(self, count: Tensor | float, mean: Tensor, scatter: Tensor) -> None:
-        """Chan's update: the moments of the union of two disjoint sets of rows."""
-        total = self.count + count
-        delta = mean - self.mean
-        share = count / total.clamp(min=1)
-        self.scatter += scatter + torch.outer(delta, delta) * (self.count * share)
-        self.mean += delta * share
-        self.count = total
+        """See merge_moments."""
+        merge_moments(self.state_dict(), count, mean, scatter)
 
     def summary(self) -> dict[str, float]:
         """{"std", "rank"}; see `mean_std` and `effective_rank`. Empty when nothing was seen."""
@@ -69,6 +62,24 @@ class FeatureMoments:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         for name, value in state.items():
             setattr(self, name, value.to(getattr(self, name).device, torch.float64))
+
+
+def add_features(moments: dict[str, Tensor], features: Tensor) -> None:
+    """See FeatureMoments.update."""
+    rows = normalize(features.detach().flatten(0, -2).float(), dim=-1)
+    mean = rows.mean(0)
+    centred = rows - mean
+    merge_moments(moments, float(len(rows)), mean.double(), (centred.T @ centred).double())
+
+
+def merge_moments(moments: dict[str, Tensor], count: Tensor | float, mean: Tensor, scatter: Tensor) -> None:
+    """Chan's update, in place: the moments of the union of two disjoint sets of rows."""
+    total = moments["count"] + count
+    delta = mean - moments["mean"]
+    share = count / total.clamp(min=1)
+    moments["scatter"] += scatter + torch.outer(delta, delta) * (moments["count"] * share)
+    moments["mean"] += delta * share
+    moments["count"].copy_(total)
 
 
 def mean_std(covariance: Tensor) -> float:
@@ -107,12 +118,17 @@ FEATURE_NAMES = {"z": "z", "z_agg": "agg"}
 class EpochMeter:
     """Sums over the sequences of one epoch so far: loss, probe scores, moments of z and z_AGG.
 
-    widths: shape of each of the method's features for any batch. Updating never waits for the GPU.
+    widths: shape of each of the method's features for any batch. Updating never waits for the GPU. compile: there, in a
+    few kernels; smaller batches as they are.
     """
 
-    def __init__(self, widths: dict[str, torch.Size], action_size: int, device: torch.device | str):
+    def __init__(
+        self, widths: dict[str, torch.Size], action_size: int, device: torch.device | str, compile: bool = False
+    ):
         self.widths, self.device = widths, device
         self.action_size = action_size
+        compiles = compile and torch.device(device).type == "cuda"
+        self._compiled = CompiledForGpu(add_up, "sums over an epoch", combine=True) if compiles else None
         self.reset()
 
     def reset(self) -> None:
@@ -123,12 +139,10 @@ class EpochMeter:
 
     @torch.no_grad()
     def update(self, output: StepOutput, probe_sums: dict[str, Tensor], rows: int) -> None:
-        self.sums["rows"] += rows
-        self.sums["loss"] += output.loss.detach().double() * rows
-        for name, value in probe_sums.items():
-            self.sums[name] += value
-        for name, moments in self.moments.items():
-            moments.update(output.features[name])
+        of_features = {name: (moments.state_dict(), output.features[name]) for name, moments in self.moments.items()}
+        given = (self.sums, output.loss.detach(), probe_sums, of_features, float(rows))
+        if self._compiled is None or self._compiled(rows, *given) is None:
+            add_up(*given)
 
     def collect(self, world: World) -> None:
         """Bring what all ranks have summed to rank 0; the others begin again at zero.
@@ -169,6 +183,23 @@ class EpochMeter:
             self.sums[name] = value.to(self.device)
         for name, moments in self.moments.items():
             moments.load_state_dict(state["moments"][name])
+
+
+def add_up(
+    sums: dict[str, Tensor],
+    loss: Tensor,
+    probe_sums: dict[str, Tensor],
+    of_features: dict[str, tuple[dict[str, Tensor], Tensor]],
+    rows: float,
+) -> Tensor:
+    """One batch of `rows` onto `sums` and moments of features, in place. Returns the sum of losses."""
+    sums["rows"] += rows
+    sums["loss"] += loss.double() * rows
+    for name, value in probe_sums.items():
+        sums[name] += value
+    for moments, features in of_features.values():
+        add_features(moments, features)
+    return sums["loss"]
 
 
 PROBE_HIDDEN = 1024

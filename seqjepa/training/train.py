@@ -161,7 +161,7 @@ class Trainer:
         torch.default_generator.manual_seed(config.seed)
         enabled = config.train.online_probes
         self.probes = OnlineProbes(widths, source.classes, self.data.action_size, device, enabled)
-        self.meter = EpochMeter(widths, self.data.action_size, device)
+        self.meter = EpochMeter(widths, self.data.action_size, device, config.train.compile)
         self.epoch_steps = len(loader)
         self.total_steps = self.epoch_steps * config.optim.epochs
         self.step = self.first_step = 0

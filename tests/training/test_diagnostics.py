@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from seqjepa.training.monitor import FeatureMoments, collapse, effective_rank
+from seqjepa.training.monitor import EpochMeter, FeatureMoments, add_up, collapse, effective_rank
 
 
 def moments_of(*batches: torch.Tensor) -> FeatureMoments:
@@ -58,3 +58,24 @@ def test_state_round_trip():
     again = FeatureMoments(3)
     again.load_state_dict(moments.state_dict())
     assert again.summary() == moments.summary()
+
+
+def test_what_a_gpus_compiler_is_given_adds_up_the_same():
+    """In place, as one graph, over two steps."""
+    widths = {"z": torch.Size((6, 3, 5)), "z_agg": torch.Size((6, 4))}
+    here, there = (EpochMeter(widths, 2, "cpu") for _ in range(2))
+    torch._dynamo.reset()
+    graph = torch.compile(add_up, dynamic=False, fullgraph=True, backend="aot_eager")
+    for _ in range(2):
+        features = {name: torch.randn(shape) for name, shape in widths.items()}
+        scores = {"labelled": torch.tensor(6), "correct": torch.tensor(4), "sq_err": torch.rand(2)}
+        for meter, add in ((here, add_up), (there, graph)):
+            of_features = {name: (meter.moments[name].state_dict(), features[name]) for name in widths}
+            add(meter.sums, torch.tensor(1.5), scores, of_features, 6.0)
+    for name, value in here.sums.items():
+        torch.testing.assert_close(there.sums[name], value)
+    for name, moments in here.moments.items():
+        for key, value in moments.state_dict().items():
+            torch.testing.assert_close(there.moments[name].state_dict()[key], value)
+    assert here.sums["loss"] == 18
+    assert here.moments["z"].count == 36
