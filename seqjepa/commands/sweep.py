@@ -180,6 +180,7 @@ def _show(asked: Runs, jobs: Mapping[int, Job], out: Path, *, as_json: bool, mar
     from seqjepa.experiments import experiment_table, grid, sweep
     from seqjepa.experiments.experiment import Experiment
     from seqjepa.experiments.experiment_results import experiment_results
+    from seqjepa.experiments.hours import time_left
 
     results = text = None
     if isinstance(asked, grid.Grid):
@@ -195,6 +196,8 @@ def _show(asked: Runs, jobs: Mapping[int, Job], out: Path, *, as_json: bool, mar
         return
     if listed and not markdown:
         typer.echo(sweep.jobs_as_text(asked, jobs, out))
+        if isinstance(asked, Experiment) and jobs:
+            typer.echo(time_left(jobs.values(), out, 1, assumed=asked.pace, samples=asked.training_samples))
     if text:
         typer.echo(text)
 

@@ -164,8 +164,8 @@ def schedule_notes(schedules: Mapping[str, str]) -> list[str]:
     """What each method's learning rate does, and what that means for its length. schedules: "cosine" or "constant" by
     method."""
     says = {
-        "cosine": "a cosine to the last step, so that the run is finished at this length alone",
-        "constant": "constant after the warm-up, so that the run is finished at any length (but for τ of moving "
+        "cosine": "a cosine to the last step, so that a run is finished at its own length alone",
+        "constant": "constant after the warm-up, so that a run is finished at any length (but for τ of moving "
         "averages, which rises to 1 at the last step)",
     }
     named = {kind: [name for name, schedule in schedules.items() if schedule == kind] for kind in says}

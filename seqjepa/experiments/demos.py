@@ -160,7 +160,7 @@ def render_set(fields: Mapping[str, Any], out: Path, say: Callable[[str], object
 
     fields: of SynthConfig, by name. UsageError for a bad configuration, or a folder that holds something else.
     """
-    config = SynthConfig(**{name: value for name, value in fields.items() if (name, value) != ("preset", "plain")})
+    config = SynthConfig(**fields)
     check_config(config)
     images, pixels = config.objects * config.views, (config.size / 48) ** 2
     minutes = max(1, round(images * pixels / RENDERED_PER_S / 60))
@@ -173,7 +173,7 @@ def render_set(fields: Mapping[str, Any], out: Path, say: Callable[[str], object
 
 def training_objects(fields: Mapping[str, Any]) -> int:
     """Of a set that need not be there yet. fields: of SynthConfig. UsageError for a bad configuration."""
-    config = SynthConfig(**{name: value for name, value in fields.items() if (name, value) != ("preset", "plain")})
+    config = SynthConfig(**fields)
     check_config(config)
     return sum(item.split == "train" for item in plan_objects(config))
 

@@ -102,13 +102,27 @@ class Experiment:
 
     @cached_property
     def listed(self) -> dict[int, tuple[Run, Job]]:
-        """jobs, each with its place: all of a seed before the next, methods before changes."""
+        """jobs, each with its place: all of a seed before the next, methods before changes.
+
+        Of a part of them, the runs that its changes are made to are part.
+        """
         seeds = range(FIRST_SEED, FIRST_SEED + (self.seeds or self.runs.seeds))
         every = dict(enumerate(chain.from_iterable(map(self._of_seed, seeds))))
         wanted = _parse_only(self.only)
-        served = {n: {**vars(run), "length": run.finished_at(self.lengths)} for n, (run, _) in every.items()}
-        _refuse_unknown(wanted, served.values())
-        return {n: pair for n, pair in every.items() if all(_has(served[n][key], wanted[key]) for key in wanted)}
+        places = {n: {**vars(run), "length": run.finished_at(self.lengths)} for n, (run, _) in every.items()}
+        _refuse_unknown(wanted, places.values())
+        chosen = {n for n in every if all(_has(places[n][key], wanted[key]) for key in wanted)}
+        changed = {run.seed for n, (run, _) in every.items() if n in chosen and run.part != METHODS}
+        return {
+            n: (run, job)
+            for n, (run, job) in every.items()
+            if n in chosen or (run.seed in changed and self.is_base(run))
+        }
+
+    def is_base(self, run: Run) -> bool:
+        """Whether it is the run that changes are made to."""
+        at = self.at.experiment.changed_at
+        return run.part == METHODS and run.name == self.runs.base and at in run.finished_at((at,))
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -119,7 +133,7 @@ class Experiment:
         """Of length 1, for sequences of so many views."""
         usual = self.at.compare.views_per_step
         of = sorted({*LENGTHS, views}) if variant.views_per_step in (0, usual) else [views]
-        return plan_steps(self._training_samples, self.at.experiment.steps, variant.views_per_step or usual, of)
+        return plan_steps(self.training_samples, self.at.experiment.steps, variant.views_per_step or usual, of)
 
     def steps_of(self, run: Run, length: int) -> int:
         """Optimizer steps of a run after `length` times the scale's steps."""
@@ -142,7 +156,8 @@ class Experiment:
         return [self.table, *shards, *only, *options(seeds=self.seeds, scale=self.scale, untrained=self.untrained)]
 
     @cached_property
-    def _training_samples(self) -> int:
+    def training_samples(self) -> int:
+        """Of the set, be it there yet or not."""
         if self.to_render is None:
             return training_samples(self.shards)
         from seqjepa.experiments.demos import training_objects  # renders, which few commands need

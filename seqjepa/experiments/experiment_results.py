@@ -20,11 +20,14 @@ SCORES = {
     "top1_z": "top1_z",
     "r2_rel": "r2_rel_rot_avg",
     "r2_indiv": "r2_indiv_rot_avg",
+    "map_r2_rel": "unpooled.r2_rel_rot_avg",
     "mrr": "retrieval.mrr",
     "mrr_blind": "retrieval.mrr_blind",
 }
 """Key in a row → in results.json. Beside these top1_agg.1 … by the number of views."""
 AGGREGATE = "top1_agg."
+ORDERED = {"r2_rel": "R² rel", "top1_z": "top-1 of z"}
+"""Scores that methods are put into an order by."""
 Scores = dict[str, float]
 
 
@@ -124,6 +127,16 @@ class Results:
         wanted = (METHODS, self.experiment.runs.base, self.experiment.at.experiment.changed_at, True)
         return next((r for r in self.rows if (r.part, r.name, r.length, r.finished) == wanted), None)
 
+    def order(self, key: str) -> dict[int, list[str]]:
+        """By seed, the methods after the longest training from the highest score to the lowest."""
+        last = [row for row in self.methods if row.length == self.experiment.lengths[-1]]
+        seeds = sorted({seed for row in last for seed in row.by_seed})
+        scores = {seed: {row.name: row.by_seed[seed].get(key) for row in last if seed in row.by_seed} for seed in seeds}
+        return {
+            seed: sorted((name for name in found if found[name] is not None), key=lambda name: -(found[name] or 0.0))
+            for seed, found in scores.items()
+        }
+
     def changes(self, part: str) -> list[Row]:
         return [row for row in self.rows if row.part == part]
 
@@ -135,7 +148,8 @@ class Results:
             rows.append(row.as_json())
             if row.part != METHODS and base and (less := row.less(base)).by_seed:
                 rows[-1]["difference"] = {key: less.as_json()[key] for key in ("seeds", "mean", "std", "by_seed")}
-        return {"rows": rows, "untrained": self.untrained.as_json() if self.untrained else None}
+        orders = {key: {str(seed): names for seed, names in self.order(key).items()} for key in ORDERED}
+        return {"rows": rows, "untrained": self.untrained.as_json() if self.untrained else None, "orders": orders}
 
 
 def experiment_results(experiment: Experiment, out: Path) -> Results:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seqjepa.experiments.compare_table import aligned, as_markdown
+from seqjepa.experiments.compare_table import aligned, as_markdown, schedule_notes
 from seqjepa.experiments.experiment import METHODS
-from seqjepa.experiments.experiment_results import AGGREGATE, Results, Row
+from seqjepa.experiments.experiment_results import AGGREGATE, ORDERED, Results, Row
 from shards.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLUMNS = {"top-1 % z": ("top1_z", 100, 1)}
-AFTER = {"R² rel": ("r2_rel", 1, 3), "R² indiv": ("r2_indiv", 1, 3), "MRR": ("mrr", 1, 3), "blind": ("mrr_blind", 1, 3)}
-"""Head of a column → key of a score, factor, digits. Between the two groups: z_AGG over M_val."""
+NUMBERS = {
+    "R² rel": ("r2_rel", 1, 3),
+    "R² indiv": ("r2_indiv", 1, 3),
+    "R² rel, map": ("map_r2_rel", 1, 3),
+    "MRR": ("mrr", 1, 3),
+    "blind": ("mrr_blind", 1, 3),
+}
+"""Head of a column → key of a score, factor, digits. Those that no row has are left out."""
+NO_NUMBER = "–"
 CURVES = {
     "top1_z": "top-1 of z",
     f"{AGGREGATE}5": "top-1 of z_AGG, 5 views",
@@ -56,22 +62,31 @@ def tables(results: Results) -> list[tuple[str, Table]]:
 
 def notes(results: Results) -> list[str]:
     """What holds for all numbers."""
-    experiment = results.experiment
     if not results.rows:
         return []
-    at, constant = (
-        experiment.at,
-        {row.name for row in results.rows if row.schedule == "constant" and row.part == METHODS},
-    )
+    experiment = results.experiment
+    views = experiment.at.compare.views_per_step
     found = [
-        f"{experiment.shards.name}, scale {experiment.scale_name}, about {at.compare.views_per_step} views a step; "
-        "mean ± standard deviation over seeds, the number of which is in the column “seeds”",
+        f"{experiment.shards.name}, scale {experiment.scale_name}, about {views} views a step; mean ± standard "
+        "deviation over seeds, as many as the last column says"
     ]
-    if constant:
-        found.append(
-            f"constant learning rate, one run for all lengths: {', '.join(sorted(constant))}; moving averages rise to "
-            "their last τ over the longest length there. The others have a cosine and a run for each length"
-        )
+    schedules = {row.name: row.schedule for row in results.rows if row.part == METHODS}
+    return [*found, *schedule_notes(schedules), *_order_notes(results)]
+
+
+def _order_notes(results: Results) -> list[str]:
+    """Whether the order of methods after the longest training is that of every seed."""
+    steps = max((row.steps for row in results.methods), default=0)
+    found = []
+    for key, label in ORDERED.items():
+        orders = {seed: " > ".join(names) for seed, names in results.order(key).items() if len(names) > 1}
+        if len(orders) > 1 and len(set(orders.values())) == 1:
+            found.append(
+                f"{label} after {steps:,} steps, the same order with every seed: {next(iter(orders.values()))}"
+            )
+        elif len(orders) > 1:
+            each = "; ".join(f"seed {seed}: {order}" for seed, order in orders.items())
+            found.append(f"{label} after {steps:,} steps, another order with other seeds: {each}")
     return found
 
 
@@ -101,10 +116,7 @@ def draw_curves(results: Results, file: Path) -> None:
 
 def _draw_line(axes: Axes, rows: Sequence[Row], key: str, place: int) -> None:
     rows = sorted(rows, key=lambda row: row.steps)
-    steps, each = (
-        [row.steps for row in rows],
-        [[one[key] for one in row.by_seed.values() if key in one] for row in rows],
-    )
+    steps, each = [row.steps for row in rows], [[one[key] for one in row.by_seed.values()] for row in rows]
     colour, dashes = f"C{place % 10}", "-" if place < 10 else "--"
     means = [row.mean[key] for row in rows]
     axes.plot(steps, means, dashes, color=colour, marker="o", markersize=3, label=rows[0].name if rows else None)
@@ -112,72 +124,82 @@ def _draw_line(axes: Axes, rows: Sequence[Row], key: str, place: int) -> None:
 
 
 def _of_methods(results: Results) -> Table:
-    sizes = _ends(_sizes(results.methods))
-    heads = (
-        "method",
-        "steps",
-        "lr",
-        *COLUMNS,
-        *([f"% z_AGG, M_val {' → '.join(sizes)}"] if sizes else []),
-        *AFTER,
-        "seeds",
-    )
-    lines = [(row.name, f"{row.steps:,}", row.schedule, *_cells(row, sizes), _seeds(row)) for row in results.methods]
-    if results.untrained:
-        lines.append(("(untrained)", "0", "–", *_cells(results.untrained, sizes), _seeds(results.untrained)))
-    return [heads, *lines]
+    rows, initial = results.methods, results.untrained
+    columns = _columns(rows)
+    lines = [(row.name, f"{row.steps:,}", row.schedule, *_cells(row, columns)) for row in rows]
+    lines += [("(untrained)", "0", NO_NUMBER, *_cells(initial, columns))] if initial and rows else []
+    return [("method", "steps", "lr", *columns, "seeds"), *lines]
 
 
 def _of_aggregates(results: Results) -> Table:
     rows = [row for row in results.methods if _sizes([row])]
-    sizes = _sizes(rows)
-    lines = [(row.name, f"{row.steps:,}", *(_cell(row, f"{AGGREGATE}{m}", 100, 1) for m in sizes)) for row in rows]
-    return [("method", "steps", *(f"M_val {m}" for m in sizes)), *lines]
+    columns = {f"M_val {m}": _number(f"{AGGREGATE}{m}", 100, 1) for m in _sizes(rows)}
+    lines = [(row.name, f"{row.steps:,}", *_cells(row, columns)) for row in rows]
+    return [("method", "steps", *columns, "seeds"), *lines]
 
 
 def _of_changes(results: Results, part: str) -> Table:
+    """Each score of the base, then each of a change beside its difference."""
     base, rows = results.base, results.changes(part)
-    if base is None or not rows:
+    if base is None:
         return []
-    most = f"{AGGREGATE}{max(_sizes([base]), key=int)}" if _sizes([base]) else ""
-    columns = {**COLUMNS, **({"% z_AGG": (most, 100, 1)} if most else {}), **AFTER}
-    del columns["blind"]
-    heads = ("change", "steps", *(word for head in columns for word in (head, "Δ")), "seeds")
-    lines = [
-        (base.name, f"{base.steps:,}", *(c for k in columns.values() for c in (_cell(base, *k), "")), _seeds(base))
-    ]
+    columns = {head: cell for head, cell in _columns([base, *rows], largest=True).items() if head != "blind"}
+    lines = [(base.name, f"{base.steps:,}", *(c for cell in columns.values() for c in (cell(base), "")), _seeds(base))]
     for row in rows:
         less = row.less(base)
-        cells = [cell for key in columns.values() for cell in (_cell(row, *key), _cell(less, *key, sign="+"))]
-        lines.append((row.name, f"{row.steps:,}", *cells, _seeds(row)))
-    return [heads, *lines]
+        pairs = [word for cell in columns.values() for word in (cell(row), cell(less, "+"))]
+        lines.append((row.name, f"{row.steps:,}", *pairs, _seeds(row)))
+    heads = [word for head in columns for word in (head, "Δ")]
+    return [("change", "steps", *heads, "seeds"), *(lines if rows else [])]
 
 
 def _of_schedules(results: Results) -> Table:
-    sizes = _ends(_sizes(results.schedules))
-    times = results.experiment.at.experiment.steps
-    heads = (
-        "method",
-        "schedule of",
-        "trained",
-        *COLUMNS,
-        *([f"% z_AGG, M_val {' → '.join(sizes)}"] if sizes else []),
-        *AFTER,
-        "seeds",
-    )
-    lines = [
-        (row.name, f"{row.schedule_length} × {times:,}", f"{row.steps:,}", *_cells(row, sizes), _seeds(row))
-        for row in results.schedules
-    ]
-    return [heads, *lines]
+    rows, steps = results.schedules, results.experiment.at.experiment.steps
+    columns = _columns(rows)
+    lines = [(row.name, f"{row.schedule_length} × {steps:,}", f"{row.steps:,}", *_cells(row, columns)) for row in rows]
+    return [("method", "schedule of", "trained", *columns, "seeds"), *lines]
 
 
-def _cells(row: Row, sizes: Sequence[str]) -> list[str]:
-    cells = [_cell(row, *key) for key in COLUMNS.values()]
-    if sizes:
+Cell = Callable[..., str]
+"""A row's cell, with a sign if a second argument says so."""
+
+
+def _columns(rows: Sequence[Row], *, largest: bool = False) -> Mapping[str, Cell]:
+    """Heads → cells, of what some row has. largest: z_AGG of the most views alone, with its deviation."""
+    sizes = _sizes(rows)
+    columns: dict[str, Cell] = {"top-1 % z": _number("top1_z", 100, 1)}
+    if sizes and largest:
+        columns[f"% z_AGG, M_val {sizes[-1]}"] = _number(f"{AGGREGATE}{sizes[-1]}", 100, 1)
+    elif sizes:
+        columns[f"% z_AGG, M_val {' → '.join(_ends(sizes))}"] = _means_of(_ends(sizes))
+    columns |= {head: _number(*how) for head, how in NUMBERS.items()}
+    return {head: cell for head, cell in columns.items() if any(cell(row) != NO_NUMBER for row in rows)}
+
+
+def _cells(row: Row, columns: Mapping[str, Cell]) -> list[str]:
+    return [*(cell(row) for cell in columns.values()), _seeds(row)]
+
+
+def _means_of(sizes: Sequence[str]) -> Cell:
+    """ "60.1 → 71.9 → 75.0"."""
+
+    def cell(row: Row) -> str:
         means = [row.mean.get(f"{AGGREGATE}{m}") for m in sizes]
-        cells.append(" → ".join("–" if mean is None else f"{100 * mean:.1f}" for mean in means) if any(means) else "–")
-    return cells + [_cell(row, *key) for key in AFTER.values()]
+        return NO_NUMBER if None in means else " → ".join(f"{100 * (mean or 0):.1f}" for mean in means)
+
+    return cell
+
+
+def _number(key: str, factor: float, digits: int) -> Cell:
+    """ "0.710 ± 0.020"."""
+
+    def cell(row: Row, sign: str = "") -> str:
+        if not row.by_seed or key not in row.mean:
+            return NO_NUMBER
+        shown = f"{factor * row.mean[key]:{sign}.{digits}f}"
+        return f"{shown} ± {factor * row.std[key]:.{digits}f}" if key in row.std else shown
+
+    return cell
 
 
 def _ends(sizes: Sequence[str]) -> list[str]:
@@ -189,14 +211,6 @@ def _sizes(rows: Iterable[Row]) -> list[str]:
     """M_val that some row has, ascending."""
     found = {key.removeprefix(AGGREGATE) for row in rows for key in row.mean if key.startswith(AGGREGATE)}
     return sorted(found, key=int)
-
-
-def _cell(row: Row, key: str, factor: float, digits: int, sign: str = "") -> str:
-    """ "0.71 ± 0.02"; "–" where there is no number."""
-    if not row.by_seed or key not in row.mean:
-        return "–"
-    shown = f"{factor * row.mean[key]:{sign}.{digits}f}"
-    return f"{shown} ± {factor * row.std[key]:.{digits}f}" if key in row.std else shown
 
 
 def _seeds(row: Row) -> str:

@@ -47,10 +47,10 @@ class Measured:
         return sum(self.views.values()) / total if total else None
 
 
-def time_left(jobs: Collection[Job], out: Path, lanes: int, *, assumed: Pace | None = None) -> str:
+def time_left(jobs: Collection[Job], out: Path, lanes: int, *, assumed: Pace | None = None, samples: int = 0) -> str:
     """In words, of all that is to be done with `lanes` runs at a time; "" where nothing is, or nothing is known.
 
-    jobs: those that are done too, whose rates are measured.
+    jobs: those that are done too, whose rates are measured. samples: of an epoch, where the shards are not there yet.
     """
     measured, configs = Measured(), {job.name: job.config() for job in jobs}
     for job in jobs:
@@ -58,7 +58,7 @@ def time_left(jobs: Collection[Job], out: Path, lanes: int, *, assumed: Pace | N
     rate = measured.views_per_s()
     if rate is None and assumed is None:
         return ""
-    seconds = sum(_seconds_left(job, configs[job.name], out, measured, assumed) for job in jobs) / lanes
+    seconds = sum(_seconds_left(job, configs[job.name], out, measured, assumed, samples) for job in jobs) / lanes
     if not seconds:
         return ""
     known = f"{rate:,.0f} views/s measured" if rate else f"{assumed.views_per_s:,.0f} views/s assumed"  # type: ignore[union-attr]
@@ -96,12 +96,14 @@ def _evaluation_seconds(run: Path) -> Iterator[float]:
         yield from (results[side]["seconds"] for side in ("trained", "untrained") if "seconds" in results.get(side, {}))
 
 
-def _seconds_left(job: Job, config: RunConfig, out: Path, measured: Measured, assumed: Pace | None) -> float:
+def _seconds_left(
+    job: Job, config: RunConfig, out: Path, measured: Measured, assumed: Pace | None, samples: int
+) -> float:
     try:
         done, left = len(read_epochs(out / job.name / METRICS)), evaluations_left(job, out)
     except (DamageError, FormatError):
         return 0.0  # unreadable: it will fail
-    views = (config.optim.epochs - done) * _samples(job, config) * (config.data.context + 1)
+    views = (config.optim.epochs - done) * (samples or _samples(job, config)) * (config.data.context + 1)
     rate = measured.views_per_s(_kind(config)) or (assumed.views_per_s if assumed else 0.0)
     each = fmean(measured.evaluations) if measured.evaluations else assumed.evaluation_s if assumed else 0.0
     return views / rate + left * each

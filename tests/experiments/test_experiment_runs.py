@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from noise_shards import noise_shards
 from typer.testing import CliRunner
 
 import cli
-from seqjepa.experiments.experiment import Experiment
-from seqjepa.experiments.experiment_results import Row, experiment_results
-from seqjepa.experiments.experiment_table import as_text, tables
+from seqjepa.experiments.experiment import METHODS, Experiment
+from seqjepa.experiments.experiment_results import Results, Row, experiment_results
+from seqjepa.experiments.experiment_table import as_text, notes, tables
 from seqjepa.training.checkpoint import load_run
 
 NAME = "paper-small"
@@ -123,6 +124,24 @@ def test_means_deviations_and_paired_differences_over_seeds() -> None:
     assert less.by_seed[42] == pytest.approx({"r2_rel": 0.1})
     assert (less.mean["r2_rel"], less.std["r2_rel"]) == pytest.approx((0.15, 0.1 / 2**0.5))
     assert row_of({42: {"r2_rel": 0.5}}).std == {}
+
+
+def test_the_order_of_methods_is_that_of_every_seed_or_it_is_said(shards: Path) -> None:
+    experiment = Experiment(NAME, shards)
+    last = [
+        replace(row_of(scores), part=METHODS, name=name, length=16)
+        for name, scores in (
+            ("sie", {42: {"r2_rel": 0.5, "top1_z": 0.1}, 43: {"r2_rel": 0.6, "top1_z": 0.3}}),
+            ("sen", {42: {"r2_rel": 0.7, "top1_z": 0.2}, 43: {"r2_rel": 0.8, "top1_z": 0.2}}),
+        )
+    ]
+    early = replace(last[0], length=1, by_seed={42: {"r2_rel": 0.9, "top1_z": 0.9}})
+    results = Results(experiment, [early, *last], None)
+    assert results.order("r2_rel") == {42: ["sen", "sie"], 43: ["sen", "sie"]}
+    assert results.order("top1_z") == {42: ["sen", "sie"], 43: ["sie", "sen"]}
+    said = notes(results)
+    assert "R² rel after 4,800 steps, the same order with every seed: sen > sie" in said
+    assert any("another order with other seeds: seed 42: sen > sie; seed 43: sie > sen" in line for line in said)
 
 
 def row_of(by_seed: dict[int, dict[str, float]]) -> Row:
