@@ -54,6 +54,9 @@ Standardise = Annotated[
     bool,
     typer.Option("--standardise", help="Linear regressors see standardised features, which the paper's do not (§A.2)."),
 ]
+Unpooled = Annotated[
+    bool, typer.Option("--unpooled", help="Rotations are read from the feature map before pooling too.")
+]
 ValDraws = Annotated[int, typer.Option(min=1, help="Draws that each validation sample is scored on.")]
 Contexts = Annotated[
     str | None, typer.Option(help="ContextSSL: tokens before a view, as 0,14,126. Default: as many as there is room.")
@@ -77,6 +80,7 @@ def evaluate_command(
     normalisation: Normalisation = None,
     train_draws: TrainDraws = None,
     standardise: Standardise = False,
+    unpooled: Unpooled = False,
     val_draws: ValDraws = 1,
     contexts: Contexts = None,
     train_split: TrainSplit = None,

@@ -23,7 +23,7 @@ from seqjepa.data.sampling import with_windows
 from seqjepa.data.sequence import KindOfViews
 from seqjepa.data.stored import StoredViews
 from seqjepa.data.views import Augmented, ImageViews, Patches
-from seqjepa.evaluate.features import Draws, Features, PixelStats, embed, encode_images, encode_views
+from seqjepa.evaluate.features import Draws, Embedding, Features, PixelStats, embed, encode_images, encode_views
 from seqjepa.methods.base import Method
 from seqjepa.models.ema import MovingAverage
 from seqjepa.models.pretrained import weights_sha256
@@ -86,15 +86,22 @@ def encode_splits(
 ) -> SplitFeatures:
     """ConfigError where run, shards and options do not fit each other; said before anything is encoded."""
     if isinstance(stored.info.spec, ViewSpec):
-        return _encode_stored_views(loaded, stored, stored.info.spec, config, device, progress)
+        return encode_stored_views(loaded, stored, stored.info.spec, config, device, progress)
     if isinstance(stored.info.spec, ImageSpec):
         return _encode_images(loaded, stored, stored.info.spec, config, device, progress)
     raise ConfigError(f"{stored.path} holds saliency maps without images: evaluate on the images that have them")
 
 
-def _encode_stored_views(
-    loaded: LoadedRun, stored: ShardSet, spec: ViewSpec, config: EvalConfig, device: torch.device, progress: bool
+def encode_stored_views(
+    loaded: LoadedRun,
+    stored: ShardSet,
+    spec: ViewSpec,
+    config: EvalConfig,
+    device: torch.device,
+    progress: bool,
+    embedding: Embedding | None = None,
 ) -> SplitFeatures:
+    """What `embedding` makes of every view, the run's method where it is None. ConfigError as of encode_splits."""
     found, wanted = (spec.height, spec.width), (loaded.data.height, loaded.data.width)
     if config.patch is not None:
         raise ConfigError(f"{stored.path} holds whole views; --patch is for shards of images with saliency maps")
@@ -112,7 +119,7 @@ def _encode_stored_views(
     indexes = [index for index, _ in windows]
     train, val = (
         encode_views(
-            loaded.method, index, stats, device,
+            embedding or loaded.method, index, stats, device,
             run_length=spec.sequence, scaling=scaling, stride=stride, threads=decoding_threads(), progress=progress,
         )
         for index, stride in windows

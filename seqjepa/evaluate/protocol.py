@@ -169,6 +169,7 @@ AFFECTS: Mapping[str, Callable[[str], bool]] = {
     "train_draws.z_agg": lambda key: _last(key, "top1_agg", "r2_path"),
     "position_patches": lambda key: _last(key, "r2_position"),
     "ood": lambda key: key.startswith("ood."),
+    "unpooled": lambda key: key.startswith("unpooled."),
     "probe_epochs.classification": lambda key: _last(key, "top1"),
     "probe_epochs.path": lambda key: _last(key, "r2_path"),
     "probe_epochs.position": lambda key: _last(key, "r2_position"),
@@ -210,7 +211,7 @@ def same_measurement(one: Values, other: Values) -> bool:
 def measured_as(protocol: Values) -> str:
     """A text that is the same for runs whose numbers may be averaged over seeds: all that changes a number, but for
     the seed of the probes and what changes some numbers alone by being measured too."""
-    left_out = (*CHANGES_NO_NUMBER, *OF_RUN, "seed", "m_val", "ood", "position_patches")
+    left_out = (*CHANGES_NO_NUMBER, *OF_RUN, "seed", "m_val", "ood", "unpooled", "position_patches")
     parts = _flat({**BEFORE_NOTED, **protocol})
     return json.dumps({part: parts[part] for part in sorted(parts) if not _within(part, left_out)})
 

@@ -35,6 +35,7 @@ from seqjepa.evaluate.rollouts import ROLLOUTS
 from seqjepa.evaluate.studies import EvalContext, Study, merged, suite_named, take_studies
 from seqjepa.evaluate.tasks import position, tasks_for
 from seqjepa.evaluate.umap import UMAP
+from seqjepa.evaluate.unpooled import DESCRIBED, UNPOOLED
 from seqjepa.methods.base import EncodesInContext, Halved
 from seqjepa.models.precision import full_float32
 from seqjepa.training.checkpoint import LoadedRun, load_run
@@ -43,7 +44,7 @@ from seqjepa.training.run import METRICS
 from shards.errors import FailureError, UsageError
 from shards.reader import ShardSet
 
-STUDIES: tuple[Study, ...] = (REPRESENTATION, RETRIEVAL, NEIGHBOURS, ROLLOUTS, OOD, ODD_ONE_OUT, UMAP, COSTS)
+STUDIES: tuple[Study, ...] = (REPRESENTATION, RETRIEVAL, NEIGHBOURS, ROLLOUTS, OOD, ODD_ONE_OUT, UMAP, UNPOOLED, COSTS)
 """In the order in which they are taken. A new study is one line here, and its name in its suites (studies.py)."""
 
 
@@ -135,6 +136,7 @@ def _measure(ctx: EvalContext, contexts: list[int]) -> dict[str, Any]:
         scores = scores.joined(_score_probes(ctx_of_patches, [position(ctx.config)], [])[0])
     studied, reasons = take_studies(STUDIES, ctx)
     described |= {} if ctx.ood is None else {"ood": ctx.ood.info.name}
+    described |= {"unpooled": DESCRIBED} if "unpooled" in studied else {}
     by_class = save_confusions(ctx.folder, scores.confusions, ctx.stored.info.classes)
     return {
         **merged(merged(nested(scores.last), {"intervals": nested(scores.intervals)}), studied),

@@ -77,7 +77,7 @@ SUITES: dict[str, Suite] = {
     "stl10": Suite(OF_IMAGES, path=True),
     "augmentations": Suite(OF_IMAGES),
     "retrieval": Suite(("representation", "retrieval", "costs")),
-    "all": Suite(OF_OBJECTS, path=True),
+    "all": Suite((*OF_OBJECTS, "unpooled"), path=True),
 }
 
 
@@ -91,9 +91,10 @@ def suite_named(name: str) -> Suite:
 def take_studies(studies: Sequence[Study], ctx: EvalContext) -> tuple[dict[str, Any], dict[str, str]]:
     """Scores of those studies that the suite names, nested by name, and for each that makes no sense here, why.
 
-    Shards with other rotations ask for their study in every suite.
+    Shards with other rotations ask for their study in every suite, and config.unpooled for its own.
     """
-    wanted = {*suite_named(ctx.config.suite).studies, *(("ood",) if ctx.ood else ())}
+    asked = {"ood": bool(ctx.ood), "unpooled": ctx.config.unpooled}
+    wanted = {*suite_named(ctx.config.suite).studies, *(name for name, wished in asked.items() if wished)}
     scores: dict[str, Any] = {}
     skipped: dict[str, str] = {}
     for study in studies:

@@ -132,6 +132,13 @@ def _under(metrics: Iterable[Metric], key: str, label: str) -> list[Metric]:
     return [Metric(key.format(key=metric.key), label.format(label=metric.label), metric.scale) for metric in metrics]
 
 
+def _of_the_map(metric: Metric) -> Metric:
+    """The same of the feature map before pooling."""
+    column = f"{metric.column}, map" if metric.column else ""
+    key, label = f"unpooled.{metric.key}", f"{metric.label}, 2 × 2 map before pooling"
+    return Metric(key, label, metric.scale, "2 × 2 map before pooling", column, own_table=bool(column))
+
+
 def _by_neighbours(metric: Metric) -> Metric:
     """The same features' accuracy by weighted k-NN, k = 20, in the place of a linear classifier's."""
     key = f"representation.{metric.key.replace('top1', 'knn')}"
@@ -187,6 +194,7 @@ METRICS: dict[str, Metric] = {
         Metric("rollout.mrr_blind", "MRR of a rollout from another object's views, {} steps ahead", CHANCE),
         Metric("rollout.mrr_chance", "MRR of a rollout by chance", CHANCE),
         *_under(OOD_METRICS, "ood.{key}", "OOD: {label}"),
+        *map(_of_the_map, ROTATIONS),
         Metric("odd_one_out.agg", "odd one out (protocol ours), z_AGG", ACCURACY),
         Metric("odd_one_out.agg_tuned", "odd one out (protocol ours), z_AGG, aggregator tuned", ACCURACY),
         Metric("odd_one_out.z", "odd one out (protocol ours), three z", ACCURACY),
