@@ -20,7 +20,8 @@ from loader_data import BATCH, SEQUENCE, SIDE
 
 from seqjepa.data.decode_worker import ShardMaps, decode_rows
 from seqjepa.data.sampling import Sampling
-from seqjepa.data.stored import Planner, StoredViews, ViewPlan
+from seqjepa.data.sequence import ViewPlan
+from seqjepa.data.stored import Planner, StoredViews
 from shards.reader import ShardSet
 
 REQUIRES = ["torch", "spdl", "spdl-io"]

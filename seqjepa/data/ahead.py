@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 import torch
 
-from seqjepa.data.decode_worker import RowError, Setup
+from seqjepa.data.decode_worker import ROW, RowError, Setup
 from seqjepa.data.device import Retirement, pin, require_cuda
 from seqjepa.data.ring import Filled, InlineRing, Ring, WorkerRing, auto_workers
 from seqjepa.data.supply import Supply
@@ -159,6 +159,14 @@ class DecodedAhead(Generic[P]):
         if self._pinned:
             pin(ring.memory)
         return ring
+
+
+def places_of(index: SplitIndex | ImageIndex, rows: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """ROW, of the shape of both: where the bytes of these members of samples are."""
+    table = np.empty(np.broadcast_shapes(rows.shape, members.shape), ROW)
+    table["offset"], table["length"] = index.offsets[rows, members], index.lengths[rows, members]
+    table["shard"] = index.shard[rows]
+    return table
 
 
 def damaged(index: SplitIndex | ImageIndex, row: int, what: str, error: RowError) -> DamageError:

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seqjepa.data.ahead import DecodedAhead, Reading, damaged
-from seqjepa.data.decode_worker import ROW, RowError, Setup
+from seqjepa.data.ahead import DecodedAhead, Reading, damaged, places_of
+from seqjepa.data.decode_worker import RowError, Setup
 from seqjepa.data.device import require_cuda
 from seqjepa.data.sampling import EpochOrder, Sampling, homes_of
 from seqjepa.data.supply import supply_for
@@ -139,11 +139,7 @@ class _ImagePlan:
 
 def _plan(index: ImageIndex, members: _Members, order: EpochOrder, epoch: int, step: int) -> _ImagePlan:
     rows = order.rows(epoch, step, step + 1)
-    table = np.empty((len(rows), len(members.columns)), ROW)
-    table["offset"] = index.offsets[rows[:, None], members.columns]
-    table["length"] = index.lengths[rows[:, None], members.columns]
-    table["shard"] = index.shard[rows][:, None]
-    return _ImagePlan(rows, table.reshape(-1))
+    return _ImagePlan(rows, places_of(index, rows[:, None], np.array(members.columns)).reshape(-1))
 
 
 def _damage_of_image(index: ImageIndex, members: _Members, plan: _ImagePlan, error: RowError) -> DamageError:

@@ -8,38 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from seqjepa.data.ahead import DecodedAhead, Reading, damaged
-from seqjepa.data.decode_worker import ROW, RowError, Setup
+from seqjepa.data.ahead import DecodedAhead, Reading, damaged, places_of
+from seqjepa.data.decode_worker import RowError, Setup
 from seqjepa.data.images import free_bytes
 from seqjepa.data.sampling import EpochOrder, Sampling
-from seqjepa.data.sequence import Drawn
+from seqjepa.data.sequence import Drawn, ViewPlan
 from seqjepa.data.supply import supply_for
 from seqjepa.devices import to_device
 from shards.errors import DamageError
 from shards.split_index import SplitIndex
-
-
-class Planned(Protocol):
-    """What a batch holds: see stored.ViewPlan."""
-
-    @property
-    def rows(self) -> NDArray[np.int64]: ...
-    @property
-    def samples(self) -> NDArray[np.int64]: ...
-    @property
-    def slots(self) -> NDArray[np.int64]: ...
-    @property
-    def actions(self) -> NDArray[np.float32]: ...
-    @property
-    def params(self) -> NDArray[np.float32]: ...
-
 
 _VIEWS_AT_ONCE = 1024  # decoded, when a whole split is
 
@@ -55,7 +37,7 @@ def lives_there(index: SplitIndex, reading: Reading, world_size: int) -> bool:
     return views * index.height * index.width * 3 <= free_bytes(reading.device, world_size)
 
 
-def frames_of(index: SplitIndex, plan: Planned) -> Tensor:
+def frames_of(index: SplitIndex, plan: ViewPlan) -> Tensor:
     """int64 [B·T]: which of the F views of the split each view of a plan is."""
     slots = plan.slots % index.n_views[plan.samples]  # those beyond a sample's views repeat them
     return torch.from_numpy((index.sequences.firsts[plan.samples] + slots).ravel())
@@ -70,7 +52,7 @@ class ResidentSource:
 
     resident = True
 
-    def __init__(self, index: SplitIndex, plan: Callable[[int, int], Planned], steps: int, reading: Reading) -> None:
+    def __init__(self, index: SplitIndex, plan: Callable[[int, int], ViewPlan], steps: int, reading: Reading) -> None:
         self._index, self._plan, self.steps, self._reading = index, plan, steps, reading
         self._kept: Tensor | None = None  # uint8 [F, H, W, 3]
 
@@ -81,7 +63,7 @@ class ResidentSource:
         plan = self._plan(epoch, step)
         chosen = to_device(frames_of(self._index, plan), self._kept.device)
         views = self._kept.index_select(0, chosen).unflatten(0, plan.slots.shape).permute(0, 1, 4, 2, 3)
-        return Drawn(plan.rows, views, torch.from_numpy(plan.actions.copy()), torch.from_numpy(plan.params.copy()))
+        return plan.drawn(views)
 
     def close(self) -> None:
         """Let go of the views. Asking for another batch reads them again."""
@@ -127,10 +109,7 @@ def _run(index: SplitIndex, order: EpochOrder, epoch: int, step: int) -> _Run:
     rows = order.rows(epoch, step, step + 1)
     firsts = index.sequences.firsts
     samples, slots = index.sequences.locate(np.arange(int(firsts[rows[0]]), int(firsts[rows[-1] + 1])))
-    table = np.empty(len(samples), ROW)
-    table["offset"], table["length"] = index.offsets[samples, slots], index.lengths[samples, slots]
-    table["shard"] = index.shard[samples]
-    return _Run(samples, slots, table)
+    return _Run(samples, slots, places_of(index, samples, slots))
 
 
 def _damage(index: SplitIndex, run: _Run, error: RowError) -> DamageError:

@@ -62,6 +62,41 @@ class Drawn(NamedTuple):
     params: Tensor
 
 
+@dataclass(frozen=True)
+class ViewPlan:
+    """What is to be read for a batch of stored views: B samples of T views, and what is known of them beforehand.
+
+    rows     int64 [B]                 rows of the split's index
+    samples  int64 [B, T]              the sample that holds each view: the row's own, or another of its sequence
+    slots    int64 [B, T]              view slots of these, distinct: in random order, a window, or a stored sequence
+    table    decode_worker.ROW [B·T]   where the bytes of each view are
+    actions  float32 [B, T-1, A]       params  float32 [B, T, P]
+    """
+
+    rows: NDArray[np.int64]
+    samples: NDArray[np.int64]
+    slots: NDArray[np.int64]
+    table: np.ndarray
+    actions: NDArray[np.float32]
+    params: NDArray[np.float32]
+
+    def part(self, start: int, stop: int) -> ViewPlan:
+        """Samples start … stop of this plan, without copying."""
+        T, some = self.slots.shape[1], slice(start, stop)
+        table = self.table[start * T : stop * T]
+        actions, params = self.actions[some], self.params[some]
+        return ViewPlan(self.rows[some], self.samples[some], self.slots[some], table, actions, params)
+
+    def drawn(self, views: Tensor) -> Drawn:
+        """With the views that were read."""
+        return Drawn(self.rows, views, _owned(self.actions), _owned(self.params))
+
+
+def _owned(array: np.ndarray) -> Tensor:
+    """A copy that may be changed, made without giving up the GIL (as numpy's and torch's own copies do)."""
+    return torch.from_numpy(np.frombuffer(bytearray(array.data), array.dtype).reshape(array.shape))
+
+
 def normalise(
     views: Tensor, mean: Tensor | tuple[float, ...], std: Tensor | tuple[float, ...], dtype: torch.dtype = torch.float32
 ) -> Tensor:

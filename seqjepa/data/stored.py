@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from seqjepa.data.actions import action_name, actions_between, are_augmented, as_spec, is_augmentation, needs_order
-from seqjepa.data.ahead import DecodedAhead, Reading, damaged
+from seqjepa.data.ahead import DecodedAhead, Reading, damaged, places_of
 from seqjepa.data.augment.parameters import Scaling, ScalingMode, scaled
-from seqjepa.data.decode_worker import ROW, RowError, Setup
+from seqjepa.data.decode_worker import RowError, Setup
 from seqjepa.data.draws import Draw, Purpose, choose_distinct, draw_u32
 from seqjepa.data.images import free_bytes
 from seqjepa.data.resident import ResidentSource, frames_of, lives_there
 from seqjepa.data.sampling import EpochOrder, Sampling, homes_of
-from seqjepa.data.sequence import Drawn, KindOfViews
+from seqjepa.data.sequence import Drawn, KindOfViews, ViewPlan
 from seqjepa.data.supply import supply_for
 from seqjepa.devices import to_device
 from shards.errors import ConfigError, DamageError
@@ -171,10 +171,8 @@ class StoredViews:
         actions = self.actions(params, index.param_names)
         steps = slice(None, None, self.stride)
         samples, slots, params = samples[:, steps], slots[:, steps], params[:, steps]
-        table = np.empty(slots.shape, ROW)
-        table["offset"], table["length"] = index.offsets[samples, slots], index.lengths[samples, slots]
-        table["shard"] = index.shard[samples]
-        return ViewPlan(rows, samples, slots, table.reshape(-1), actions, np.ascontiguousarray(params))
+        table = places_of(index, samples, slots).reshape(-1)
+        return ViewPlan(rows, samples, slots, table, actions, np.ascontiguousarray(params))
 
     def open(
         self, index: SplitIndex, sampling: Sampling, reading: Reading
@@ -186,32 +184,6 @@ class StoredViews:
             planner = Planner(index, self, sampling)
             return ResidentSource(index, planner.batch, planner.order.steps, reading)
         return StoredSource(index, self, sampling, reading)
-
-
-@dataclass(frozen=True)
-class ViewPlan:
-    """B samples of T views.
-
-    rows     int64 [B]                 rows of the split's index
-    samples  int64 [B, T]              the sample that holds each view: the row's own, or another of its sequence
-    slots    int64 [B, T]              view slots of these, distinct: in random order, a window, or a stored sequence
-    table    ROW [B·T]                 where the bytes of each view are
-    actions  float32 [B, T-1, A]       params  float32 [B, T, P]
-    """
-
-    rows: NDArray[np.int64]
-    samples: NDArray[np.int64]
-    slots: NDArray[np.int64]
-    table: np.ndarray
-    actions: NDArray[np.float32]
-    params: NDArray[np.float32]
-
-    def part(self, start: int, stop: int) -> ViewPlan:
-        """Samples start … stop of this plan, without copying."""
-        T, some = self.slots.shape[1], slice(start, stop)
-        table = self.table[start * T : stop * T]
-        actions, params = self.actions[some], self.params[some]
-        return ViewPlan(self.rows[some], self.samples[some], self.slots[some], table, actions, params)
 
 
 class Planner:
@@ -255,7 +227,7 @@ class StoredSource:
         """This rank's piece of that batch; one after the other is fast."""
         plan, (images,) = self._ahead.fetch(epoch, step)
         views = images.reshape(*plan.slots.shape, *images.shape[1:]).transpose(0, 1, 4, 2, 3)
-        return Drawn(plan.rows, torch.from_numpy(views), _owned(plan.actions), _owned(plan.params))
+        return plan.drawn(torch.from_numpy(views))
 
     def close(self) -> None:
         """End the worker processes. The last batch stays readable; asking for another starts new workers."""
@@ -287,16 +259,11 @@ class FeatureSource:
             views = self._kept.index_select(0, chosen).unflatten(0, plan.slots.shape)
         else:
             views = torch.from_numpy(self._reader.take(plan.samples, plan.slots))
-        return Drawn(plan.rows, views, torch.from_numpy(plan.actions.copy()), torch.from_numpy(plan.params.copy()))
+        return plan.drawn(views)
 
     def close(self) -> None:
         """Let go of the split's vectors."""
         self._kept = None
-
-
-def _owned(array: np.ndarray) -> torch.Tensor:
-    """A copy that may be changed, made without giving up the GIL (as numpy's and torch's own copies do)."""
-    return torch.from_numpy(np.frombuffer(bytearray(array.data), array.dtype).reshape(array.shape))
 
 
 def _damage_of_view(index: SplitIndex, plan: ViewPlan, error: RowError) -> DamageError:
