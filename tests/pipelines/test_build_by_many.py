@@ -15,7 +15,7 @@ import pytest
 from python_path import python_path
 from small_3die import make_tar as make_object_tar
 from small_3die import make_tree, same_folders, shard_3diebench
-from small_images import make_folder
+from small_images import SLOW_BUILD, make_folder
 
 from pipelines.build.images import shard_images
 from pipelines.sources import open_source
@@ -27,18 +27,6 @@ from shards.workers import OvertakenError
 from shards.writer import SetBuilder
 
 NAMES = [f"{split}/{label}/{number:02}.png" for split in ("train", "val") for label in "ab" for number in range(9)]
-SCRIPT = """
-import sys, time
-from pathlib import Path
-from pipelines.build import images
-from pipelines.sources import open_source
-make = images.to_sample
-def slowly(item, job):
-    time.sleep(0.02)
-    return make(item, job)
-images.to_sample = slowly
-images.shard_images(open_source("folder", sys.argv[1]), Path(sys.argv[2]), samples_per_shard=2, workers=0)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +51,7 @@ def build(photos: Path, out: Path, step: Step | None = None, **options) -> None:
 
 def start(photos: Path, out: Path) -> subprocess.Popen[str]:
     env = {**os.environ, "PYTHONPATH": python_path()}
-    command = [sys.executable, "-c", SCRIPT, str(photos), str(out)]
+    command = [sys.executable, "-c", SLOW_BUILD, str(photos), str(out)]
     return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
 
 

@@ -17,7 +17,7 @@ from noise_shards import noise_shards
 from python_path import python_path
 from small_3die import make_tar as make_object_tar
 from small_3die import make_tree
-from small_images import make_folder
+from small_images import SLOW_BUILD, make_folder
 from typer.testing import CliRunner
 
 import cli
@@ -66,18 +66,6 @@ def test_bad_input_leaves_nothing(bucket: Bucket, tmp_path: Path) -> None:
     assert not staging_folder(f"{bucket.address}/one").exists()
 
 
-SCRIPT = """
-import sys, time
-from pathlib import Path
-from pipelines.build import images
-from pipelines.sources import open_source
-make = images.to_sample
-def slowly(item, job):
-    time.sleep(0.01)
-    return make(item, job)
-images.to_sample = slowly
-images.shard_images(open_source("folder", sys.argv[1]), Path(sys.argv[2]), samples_per_shard=2, workers=0)
-"""
 KILLS = 50
 
 
@@ -91,7 +79,7 @@ def test_fifty_kills_at_random_moments_leave_the_same_set(bucket: Bucket, tmp_pa
     while killed < KILLS:
         address = f"{bucket.address}/set-{number}"
         number += 1
-        command = [sys.executable, "-c", SCRIPT, str(source), address]
+        command = [sys.executable, "-c", SLOW_BUILD, str(source), address]
         env = {**os.environ, "PYTHONPATH": python_path()}
         while "_meta/dataset.json" not in objects_of(bucket, address):
             builders = [subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) for _ in range(2)]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from foreign_readers import hugging_face_splits, webdataset_rows
 from PIL import Image
 from shard_sets import PLAN, build
 
@@ -37,10 +38,7 @@ def check_row(index: SplitIndex, row: int, views: list, params: object, label: i
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset does not close its tars
 @pytest.mark.parametrize("split", PLAN)
 def test_webdataset(shards: ShardSet, split: str) -> None:
-    webdataset = pytest.importorskip("webdataset")
-    index = shards.split(split)
-    names = f"{shards.path}/{split}-{{000000..{PLAN[split] - 1:06d}}}.tar"
-    rows = list(webdataset.WebDataset(names, shardshuffle=False).decode("rgb8"))
+    index, rows = shards.split(split), webdataset_rows(shards, split)
     assert [row["__key__"] for row in rows] == index.keys
     extension = "jpg" if index.encoding == "jpeg" else "npy"
     for number, row in enumerate(rows):
@@ -50,12 +48,7 @@ def test_webdataset(shards: ShardSet, split: str) -> None:
 
 
 def test_hugging_face_datasets(shards: ShardSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    datasets = pytest.importorskip("datasets")
-    datasets.disable_progress_bars()
-    loaded = datasets.load_dataset(str(shards.path), cache_dir=str(tmp_path))
-    assert set(loaded) == set(PLAN)
-    for split, rows in loaded.items():
+    for split, rows in hugging_face_splits(shards, tmp_path, monkeypatch).items():
         index = shards.split(split)
         assert rows["__key__"][:] == index.keys
         extension = "jpg" if index.encoding == "jpeg" else "npy"

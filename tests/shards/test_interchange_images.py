@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from foreign_readers import hugging_face_splits, webdataset_rows
 from shard_sets import IMAGES, PLAN, build
 
 from shards.reader import ShardSet
@@ -47,10 +48,7 @@ def as_the_card_says(stored: np.ndarray, limits: list[float] | np.ndarray | None
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset does not close its tars
 @pytest.mark.parametrize("split", PLAN)
 def test_webdataset(shards: ShardSet, split: str) -> None:
-    webdataset = pytest.importorskip("webdataset")
-    index = shards.images(split)
-    names = f"{shards.path}/{split}-{{000000..{PLAN[split] - 1:06d}}}.tar"
-    rows = list(webdataset.WebDataset(names, shardshuffle=False).decode("rgb8"))
+    index, rows = shards.images(split), webdataset_rows(shards, split)
     assert [row["__key__"] for row in rows] == index.keys
     for number, row in enumerate(rows):
         check_row(index, number, row)
@@ -58,12 +56,7 @@ def test_webdataset(shards: ShardSet, split: str) -> None:
 
 
 def test_hugging_face_datasets(shards: ShardSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    datasets = pytest.importorskip("datasets")
-    datasets.disable_progress_bars()
-    loaded = datasets.load_dataset(str(shards.path), cache_dir=str(tmp_path))
-    assert set(loaded) == set(PLAN)
-    for split, rows in loaded.items():
+    for split, rows in hugging_face_splits(shards, tmp_path, monkeypatch).items():
         index = shards.images(split)
         assert rows["__key__"][:] == index.keys
         for number, row in enumerate(rows):
