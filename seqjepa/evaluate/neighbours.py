@@ -1,10 +1,7 @@
-"""Nearest neighbours of validation views by cosine of z, and what they share with the query (Figure 4).
+"""Nearest neighbours of validation views by cosine of z, what they share with the query, and their pictures (Figure 4).
 
-Letters: T views of all samples, Q queries, k neighbours of each.
-
-The nearest rows by cosine, a block at a time: no matrix of all pairs is ever there.
-
-Small pictures of validation views for figures.
+Neighbours are found a block at a time: no matrix of all pairs is ever there. Letters: T views of all samples, Q
+queries, k neighbours of each.
 """
 
 from __future__ import annotations

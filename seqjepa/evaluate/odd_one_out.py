@@ -1,10 +1,8 @@
-"""Triplets for the odd-one-out task: which objects, which of their views, and where the odd one stands.
-
-Odd one out (poster; protocol ours): of three views, one is of an object of another class; which?
+"""Odd one out: of three views, one is of an object of another class; which?
 
 The poster reports it without a protocol, so this one is ours: the odd place is uniform, actions are relative rotations
 from each view to the next, also between objects. Heads learn on training objects and are scored on validation objects.
-T triplets, D width of z, A action size, W width of z_AGG.
+Letters: T triplets, D width of z, A action size, W width of z_AGG.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""The account that stands beside every number: how it came about.
-
-Whether two numbers were measured by the same protocol, and in what their protocols differ.
+"""The account that stands beside every number, how it came about; and in what the protocols of two numbers differ.
 
 The one place that says so: for the gain over untrained weights, for demos, comparisons, and reports.
 """

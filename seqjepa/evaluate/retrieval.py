@@ -1,19 +1,11 @@
-"""Retrieval by the predictor: MRR, H@1 and H@5 in SIE's protocol (facebookresearch/SIE@54541cf eval_MRR_Hk.py:278-332).
+"""Retrieval by the predictor: MRR, H@1 and H@5 in SIE's protocol (facebookresearch/SIE@54541cf eval_MRR_Hk.py:97-332).
 
 The source is view 0 of an object. For every view j of it, j = 0 included, the embedding that the predictor makes of the
-source and the action 0 → j looks for view j among all views of the object.
+source and the action 0 → j looks for view j among all views of the object: for seq-JEPA, among features of its target
+encoder f̄.
 
-Letters: S objects of a split, n view slots.
-
-Who looks for which view in retrieval, from which context (facebookresearch/SIE@54541cf eval_MRR_Hk.py:97-117).
-
-Letters: S objects of a split, n view slots, M views of a context, A size of an action.
-
-What is compared in retrieval: embeddings that are predicted, and those of the views that there are.
-
-Letters: S objects of a split, b of a chunk, n view slots, M views of a context, P width of an embedding.
-
-Features of the target encoder f̄, which predictions of seq-JEPA are compared with (retrieval).
+Letters: S objects of a split, b of a chunk, n view slots, M views of a context, A size of an action, P width of an
+embedding.
 """
 
 from __future__ import annotations
