@@ -69,7 +69,7 @@ def shard_lerobot_command(
     """
     from pipelines.build.views import shard_views
     from pipelines.sources.lerobot import LeRobotOptions, LeRobotSource, check_over
-    from pipelines.sources.manifest import Reading
+    from pipelines.sources.manifest import ReadViews
     from pipelines.sources.mistakes import Mistakes
     from shards.errors import UsageError
 
@@ -82,7 +82,7 @@ def shard_lerobot_command(
         raise UsageError("--out DIR is needed: the folder to write")
     origin = LeRobotSource(source, asked, views_per_sample=views)
     if out is None or check:
-        reading = Reading(Path(str(origin.identity["name"])), Mistakes(), [], origin.table)
+        reading = ReadViews(Path(str(origin.identity["name"])), Mistakes(), [], origin.table)
         raise typer.Exit(show_check(reading, sheet, context, views, given["size"], as_json))
     shard_views(origin, out, **given)
     show_contents(out, as_json)

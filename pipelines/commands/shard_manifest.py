@@ -13,7 +13,7 @@ from pipelines.commands.shard import ENCODED, LOSSLESS, Fit, OwnSize
 from shards.console import print_json, show_contents
 
 if TYPE_CHECKING:
-    from pipelines.sources.manifest import Reading
+    from pipelines.sources.manifest import ReadViews
 
 make_actions: Callable[..., Any] | None = None
 """What a dry run shows actions with: check_sheet.MakeActions. cli.py hands it over, as pipelines know no seqjepa."""
@@ -161,7 +161,9 @@ def shard_manifest_command(
     show_contents(out, as_json)
 
 
-def show_check(reading: Reading, sheet: Path, context: int, views: int | None, size: int | None, as_json: bool) -> int:
+def show_check(
+    reading: ReadViews, sheet: Path, context: int, views: int | None, size: int | None, as_json: bool
+) -> int:
     """Prints what was understood, and what is wrong. The exit code: 2 where there are mistakes."""
     from pipelines.build.check_sheet import draw_check
     from pipelines.build.check_table import in_words, understood, warnings_of

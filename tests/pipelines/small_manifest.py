@@ -10,7 +10,7 @@ from typing import Any
 
 from small_images import encoded, picture
 
-from pipelines.sources.manifest import ManifestOptions, Reading, read_manifest
+from pipelines.sources.manifest import ManifestOptions, ReadViews, read_manifest
 
 SEQUENCES, STEPS, SIDE = ("a", "b"), 3, 16
 Row = dict[str, Any]
@@ -46,11 +46,11 @@ def csv_text(table: Sequence[Row], delimiter: str = ",", newline: str = "\n") ->
     return text.getvalue()
 
 
-def reading_of(root: Path, text: str | bytes, name: str = "metadata.csv", **options: Any) -> Reading:
+def reading_of(root: Path, text: str | bytes, name: str = "metadata.csv", **options: Any) -> ReadViews:
     (root / name).write_bytes(text.encode() if isinstance(text, str) else text)
     return read_manifest(root, ManifestOptions(root / name, **options))
 
 
-def mistakes_of(reading: Reading) -> str:
+def mistakes_of(reading: ReadViews) -> str:
     assert reading.table is None
     return "\n".join(reading.mistakes.first)

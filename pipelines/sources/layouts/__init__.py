@@ -38,7 +38,7 @@ from pipelines.sources.layouts.colmap import BINARY, IMAGES, TEXTS, read_models
 from pipelines.sources.layouts.nerf import read_transforms, transforms_files
 from pipelines.sources.layouts.pattern import compile_pattern, read_names
 from pipelines.sources.leaks import refuse_leaks
-from pipelines.sources.manifest import ManifestOptions, Reading, has_manifest, read_manifest
+from pipelines.sources.manifest import ManifestOptions, ReadViews, has_manifest, read_manifest
 from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.table import FilePictures, ViewTable
 from shards.errors import FormatError, UsageError
@@ -67,7 +67,7 @@ class LayoutOptions:
         return {"layout": self.layout, "pattern": self.pattern, "max_bad": self.max_bad or None}
 
 
-def read_views(source: Path, table: ManifestOptions, asked: LayoutOptions) -> Reading:
+def read_views(source: Path, table: ManifestOptions, asked: LayoutOptions) -> ReadViews:
     """A table of images, or one of LAYOUTS: what is asked for, else a table that is there, else the layout that is.
 
     UsageError: options that do not go together. Otherwise as read_manifest and read_layout.
@@ -111,7 +111,7 @@ def find_layout(files: FileList) -> str | None:
     return "colmap" if note_named(files.notes, IMAGES, *BINARY) else None
 
 
-def read_layout(files: FileList, layout: str, meaning: ManifestOptions, asked: LayoutOptions) -> Reading:
+def read_layout(files: FileList, layout: str, meaning: ManifestOptions, asked: LayoutOptions) -> ReadViews:
     """All that is wrong with it is in `mistakes`. FormatError or UsageError: nothing can be made of it at all.
 
     meaning: splits, actions, units and columns that are left out, as of a table
@@ -124,7 +124,7 @@ def read_layout(files: FileList, layout: str, meaning: ManifestOptions, asked: L
         table = _pattern_table(files, asked.pattern, share, found)
     else:
         table = _scene_table(files, layout, share, found)
-    reading = Reading(path, found.mistakes, [])
+    reading = ReadViews(path, found.mistakes, [])
     _count_missing(found, asked.max_bad, reading.notes)
     if table is not None:
         table = _with_declared(_without(table, meaning.ignore, found.mistakes), declared, found.mistakes)

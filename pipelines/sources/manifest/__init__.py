@@ -71,7 +71,7 @@ class ManifestOptions:
 
 
 @dataclass
-class Reading:
+class ReadViews:
     """What became of a manifest. `table` is None where there are mistakes; `notes`: what is worth a line.
 
     draft: what a dry run looks at; it may be there also with mistakes, and is then not to be built from
@@ -127,7 +127,7 @@ def _other_table(folder: Path) -> str:
     return ""
 
 
-def read_manifest(source: Path, asked: ManifestOptions) -> Reading:
+def read_manifest(source: Path, asked: ManifestOptions) -> ReadViews:
     """All that is wrong with it is in `mistakes`. FormatError or UsageError: nothing can be made of it at all."""
     path = find_manifest(source, asked.manifest)
     mistakes = Mistakes()
@@ -135,7 +135,7 @@ def read_manifest(source: Path, asked: ManifestOptions) -> Reading:
     rows = Rows(raw, {}, mistakes, list(raw.notes))
     rows.roles = find_roles(raw, asked.columns, mistakes, rows.notes)
     declared = read_declared(asked.actions, asked.action, asked.units, mistakes, path.parent)
-    reading = Reading(path, mistakes, rows.notes)
+    reading = ReadViews(path, mistakes, rows.notes)
     if "image" not in rows.roles:
         if "image" not in asked.columns:
             mistakes.add(_no_image(list(raw.columns)), "roles")
