@@ -1,12 +1,12 @@
 """Images per second of 3DIE-Synth's renderer at 64 pixels, beside a plain one that casts every ray at every part.
 
-    python benchmarks/synth.py [--objects 128] [--views 16]
+    python benchmarks/synth.py [--objects 128] [--views 16] [--presets]
 
 `ours` renders whole objects in one process per core, as `seqjepa-data synth 3die` does for large sets, timed from the
 first object on (starting the processes is not in it). `one_core` is one process, `at_128` all cores at 128 pixels.
 `hard_one_core` is the preset `hard`, in turns with `plain`, so that a shared machine slows both alike; `hard_of_plain`
-is the median of the turns' ratios. The peer renders the same scenes view by view, same intersections, samples and
-light, without tiles. It draws no shadows, which spares it a fifth of the rays.
+is the median of the turns' ratios; `--presets` measures nothing else. The peer renders the same scenes view by view,
+with the same intersections, samples and light, without tiles. It draws no shadows, which spares it a fifth of the rays.
 """
 
 from __future__ import annotations
@@ -131,9 +131,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--objects", type=int, default=128)
     parser.add_argument("--views", type=int, default=16)
+    parser.add_argument("--presets", action="store_true", help="only hard beside plain, in one process")
     args = parser.parse_args()
-    cores = usable_cores()
     hard, hard_of_plain = presets(64, args.objects, args.views)
+    if args.presets:
+        emit("synth-presets", "images/s", hard, {}, versions=versions("torch", "numpy"), hard_of_plain=hard_of_plain)
+        return
+    cores = usable_cores()
     emit(
         "synth",
         "images/s",
