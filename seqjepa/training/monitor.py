@@ -9,6 +9,7 @@ Shape letters: B batch, n rows, V views that went through the online encoder, D 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -49,12 +50,7 @@ class FeatureMoments:
 
     def summary(self) -> dict[str, float]:
         """{"std", "rank"}; see `mean_std` and `effective_rank`. Empty when nothing was seen."""
-        n = len(self.scatter)
-        held = torch.cat([self.scatter.flatten(), self.count.view(1)]).cpu()  # together: each copy is waited for
-        if held[-1] == 0:
-            return {}
-        covariance = held[:-1].view(n, n) / held[-1]
-        return {"std": mean_std(covariance), "rank": effective_rank(covariance)}
+        return spread_of(*_on_host([self.count, self.scatter]))
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"count": self.count, "mean": self.mean, "scatter": self.scatter}
@@ -80,6 +76,21 @@ def merge_moments(moments: dict[str, Tensor], count: Tensor | float, mean: Tenso
     moments["scatter"] += scatter + torch.outer(delta, delta) * (moments["count"] * share)
     moments["mean"] += delta * share
     moments["count"].copy_(total)
+
+
+def spread_of(count: Tensor, scatter: Tensor) -> dict[str, float]:
+    """See FeatureMoments.summary."""
+    if count == 0:
+        return {}
+    covariance = scatter / count
+    return {"std": mean_std(covariance), "rank": effective_rank(covariance)}
+
+
+def _on_host(values: Sequence[Tensor]) -> list[Tensor]:
+    """float64 tensors in one copy: each is waited for."""
+    held = torch.cat([value.flatten() for value in values]).cpu()
+    parts = held.split([value.numel() for value in values])
+    return [part.view(value.shape) for part, value in zip(parts, values, strict=True)]
 
 
 def mean_std(covariance: Tensor) -> float:
@@ -163,13 +174,14 @@ class EpochMeter:
 
     def summary(self) -> dict[str, object]:
         """One epoch in numbers. std: 1 is spread evenly, 0 is collapse; rank: effective rank."""
-        held = torch.cat([value.flatten() for value in self.sums.values()]).cpu()  # together: each copy is waited for
-        parts = held.split([value.numel() for value in self.sums.values()])
-        sums = {name: part.view_as(self.sums[name]) for name, part in zip(self.sums, parts, strict=True)}
+        of_features = [value for moments in self.moments.values() for value in (moments.count, moments.scatter)]
+        held = _on_host([*self.sums.values(), *of_features])
+        sums, left = dict(zip(self.sums, held, strict=False)), held[len(self.sums) :]
+        moments = zip(self.moments, left[::2], left[1::2], strict=True)
         rows = float(sums["rows"])
         found: dict[str, object] = {"loss": float(sums["loss"]) / rows, "samples": int(rows)}
-        for name, moments in self.moments.items():
-            spread = moments.summary()
+        for name, count, scatter in moments:
+            spread = spread_of(count, scatter)
             found |= {f"{FEATURE_NAMES[name]}_{key}": value for key, value in spread.items()}
             if verdict := collapse(spread):
                 found.setdefault("collapse", f"{name}: {verdict}")

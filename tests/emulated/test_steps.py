@@ -82,3 +82,15 @@ def test_a_step_is_the_cpus(name: str):
         expected, found = here.step(number), there.step(number)
         torch.testing.assert_close(found.loss.cpu(), expected.loss, rtol=1e-3, atol=1e-4)
     assert there.meter.summary()["samples"] == here.meter.summary()["samples"] == 2 * B
+
+
+def test_an_epochs_line_takes_two_waits(gpu):
+    """One to refuse losses that are not finite, on every rank, and one copy of all sums."""
+    steps = Steps("seq_jepa", "cuda", "fp32")
+    steps.step(0)
+    gpu.reset()
+    steps.meter.collect(World())
+    line = steps.meter.summary()
+    assert line["samples"] == B
+    assert {"z_std", "z_rank", "agg_std", "agg_rank", "probe_top1"} <= line.keys()
+    assert gpu.syncs.total() == 2, gpu.syncs
