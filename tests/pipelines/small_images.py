@@ -17,20 +17,6 @@ from shards.schema import MapSpec
 from shards.stats import PixelStats
 from shards.writer import SetBuilder
 
-SLOW_BUILD = """
-import sys, time
-from pathlib import Path
-from pipelines.build import images
-from pipelines.sources import open_source
-make = images.to_sample
-def slowly(item, job):
-    time.sleep(0.01)
-    return make(item, job)
-images.to_sample = slowly
-images.shard_images(open_source("folder", sys.argv[1]), Path(sys.argv[2]), samples_per_shard=2, workers=0)
-"""
-"""python -c SLOW_BUILD FOLDER OUT: shards of two images, with time to be killed between them."""
-
 
 def picture(seed: int, height: int = 24, width: int = 32) -> np.ndarray:
     """uint8 [height, width, 3], smooth."""

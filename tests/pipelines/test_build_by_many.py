@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from python_path import python_path
+from fork_server import Forked, ForkServer, fork_server
+from python_path import ROOT, python_path
 from small_3die import make_tar as make_object_tar
 from small_3die import make_tree, same_folders, shard_3diebench
-from small_images import SLOW_BUILD, make_folder
+from small_images import make_folder
 
 from pipelines.build.images import shard_images
 from pipelines.sources import open_source
@@ -49,10 +49,15 @@ def build(photos: Path, out: Path, step: Step | None = None, **options) -> None:
         STEP.reset(token)
 
 
-def start(photos: Path, out: Path) -> subprocess.Popen[str]:
-    env = {**os.environ, "PYTHONPATH": python_path()}
-    command = [sys.executable, "-c", SLOW_BUILD, str(photos), str(out)]
-    return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+@pytest.fixture(scope="module")
+def builders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    env = {**os.environ, "PYTHONPATH": python_path(ROOT, Path(__file__).parent)}
+    with fork_server("slow_builds", tmp_path_factory.mktemp("builders"), env) as server:
+        yield server
+
+
+def start(builders: ForkServer, photos: Path, out: Path | str) -> Forked:
+    return builders.start("build", [str(photos), str(out)], dict(os.environ))
 
 
 def test_builders_at_once_share_the_work(photos: Path, whole: Path, tmp_path: Path) -> None:
@@ -185,32 +190,34 @@ def test_bad_images_of_all_builders_are_counted_together(photos: Path, tmp_path:
     assert Layout(out).info.exists()
 
 
-def kill_some(photos: Path, out: Path, rng: random.Random, builders: int, kills: int) -> int:
+def kill_some(server: ForkServer, photos: Path, out: Path, rng: random.Random, builders: int, kills: int) -> int:
     """So many builders at once; one after the other is killed and started again. How many died with work left."""
-    crowd, before_the_end = [start(photos, out) for _ in range(builders)], 0
+    crowd, before_the_end = [start(server, photos, out) for _ in range(builders)], 0
     for _ in range(kills):
-        time.sleep(rng.uniform(0.3, 1.0))
+        time.sleep(rng.uniform(0.05, 0.3))
         number = rng.randrange(builders)
         before_the_end += not Layout(out).info.exists() and crowd[number].poll() is None
-        crowd[number].send_signal(rng.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)))
-        crowd[number].communicate()
-        crowd[number] = start(photos, out)
+        crowd[number].kill(rng.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)))
+        crowd[number].wait()
+        crowd[number] = start(server, photos, out)
     for process in crowd:
-        assert "Traceback" not in process.communicate(timeout=120)[1]
-        assert process.returncode == 0
+        assert process.wait(120) == 0, process.said
+        assert "Traceback" not in process.said
     return before_the_end
 
 
-def test_processes_that_are_killed_and_started_again(photos: Path, whole: Path, tmp_path: Path) -> None:
-    kill_some(photos, tmp_path / "set", random.Random(0), builders=2, kills=2)
+def test_processes_that_are_killed_and_started_again(
+    builders: ForkServer, photos: Path, whole: Path, tmp_path: Path
+) -> None:
+    kill_some(builders, photos, tmp_path / "set", random.Random(0), builders=2, kills=2)
     assert same_folders(tmp_path / "set", whole)
 
 
 @pytest.mark.slow
-def test_fifty_kills_of_three_builders(photos: Path, whole: Path, tmp_path: Path) -> None:
+def test_fifty_kills_of_three_builders(builders: ForkServer, photos: Path, whole: Path, tmp_path: Path) -> None:
     rng, killed = random.Random(1), 0
     for turn in range(100):
-        killed += kill_some(photos, tmp_path / f"{turn}", rng, builders=3, kills=6)
+        killed += kill_some(builders, photos, tmp_path / f"{turn}", rng, builders=3, kills=6)
         assert same_folders(tmp_path / f"{turn}", whole)
         if killed >= 50:
             return

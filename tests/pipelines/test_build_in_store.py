@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
-import sys
 import tarfile
 import time
 from collections.abc import Iterator
@@ -13,11 +10,12 @@ from pathlib import Path
 
 import pytest
 from bucket_server import Bucket, files_of, objects_of, on_machine, serving_bucket
+from fork_server import ForkServer
 from noise_shards import noise_shards
-from python_path import python_path
 from small_3die import make_tar as make_object_tar
 from small_3die import make_tree
-from small_images import SLOW_BUILD, make_folder
+from small_images import make_folder
+from test_build_by_many import builders, start
 from typer.testing import CliRunner
 
 import cli
@@ -25,6 +23,7 @@ from pipelines.build.images import shard_images
 from pipelines.sources import open_source
 from shards.store_build import staging_folder
 
+__all__ = ["builders"]
 SPLITS = ("train", "val")
 
 
@@ -70,7 +69,7 @@ KILLS = 50
 
 
 @pytest.mark.slow
-def test_fifty_kills_at_random_moments_leave_the_same_set(bucket: Bucket, tmp_path: Path) -> None:
+def test_fifty_kills_at_random_moments_leave_the_same_set(bucket: Bucket, builders: ForkServer, tmp_path: Path) -> None:
     """Two builders at a time, each in a process of its own; no reader sees a set before it is whole."""
     names = [f"{split}/{label}/{number:02}.png" for split in SPLITS for label in "ab" for number in range(12)]
     source, rng, killed, number = make_folder(tmp_path / "photos", names), random.Random(0), 0, 0
@@ -79,18 +78,19 @@ def test_fifty_kills_at_random_moments_leave_the_same_set(bucket: Bucket, tmp_pa
     while killed < KILLS:
         address = f"{bucket.address}/set-{number}"
         number += 1
-        command = [sys.executable, "-c", SLOW_BUILD, str(source), address]
-        env = {**os.environ, "PYTHONPATH": python_path()}
+        seconds = 1.0
         while "_meta/dataset.json" not in objects_of(bucket, address):
-            builders = [subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) for _ in range(2)]
-            time.sleep(rng.uniform(0.5, 4.0))
-            for builder in builders:
+            crowd = [start(builders, source, address) for _ in range(2)]
+            time.sleep(rng.uniform(0.1, 1.0) * seconds)
+            seconds *= 1.2  # so that they get somewhere on a machine that is busy
+            for builder in crowd:
                 killed += builder.poll() is None
                 builder.kill()
                 builder.wait()
             there = objects_of(bucket, address)
             assert "_meta/dataset.json" not in there or {name: there.get(name) for name in whole} == whole
-        subprocess.run(command, env=env, check=True, stderr=subprocess.PIPE)  # what a kill at the very end left, goes
+        last = start(builders, source, address)  # what a kill at the very end left, goes
+        assert last.wait() == 0, last.said
         assert objects_of(bucket, address) == whole
     assert max(count for key, count in bucket.writes.items() if key.endswith(".tar")) == 1
 

@@ -116,8 +116,8 @@ def recorded(shards: Path, out: Path | str, records: Path, *settings: str, worke
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory):
-    with forks(tmp_path_factory.mktemp("nodes")) as forked:
-        yield forked.start
+    with forks(tmp_path_factory.mktemp("nodes")) as start:
+        yield start
 
 
 def seen(records: Path) -> dict[tuple[int, int], list[str]]:
