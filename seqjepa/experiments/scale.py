@@ -73,6 +73,7 @@ class Evaluation(_Section):
     val_split: str | None = None
     normalisation: str | None = None
     path: bool | None = None
+    unpooled: bool = False
     contexts: tuple[int, ...] = ()
 
 
