@@ -9,13 +9,14 @@ import torch
 from bucket_server import Bucket, serving_bucket
 from train_helpers import Killed, assert_same_end, make_shards, tiny_config, train_killed_at
 
-from seqjepa import run_owner
+from seqjepa import run_store
 from seqjepa.files import read_checksums
 from seqjepa.run_store import pulled_run
 from seqjepa.training.checkpoint import load_run, read_weights
 from seqjepa.training.learner import Learner
 from seqjepa.training.run import kept_epochs, kept_weights
 from seqjepa.training.train import train
+from shards import store_lease
 from shards.errors import ConfigError
 from shards.files import sha256_of_file
 
@@ -112,12 +113,13 @@ def test_the_disk_that_they_take_is_bounded(epochs):
 
 def on_machine(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEQJEPA_CACHE", str(tmp_path / name))
-    monkeypatch.setattr(run_owner.socket, "gethostname", lambda: name)
+    monkeypatch.setattr(run_store.socket, "gethostname", lambda: name)
 
 
 @pytest.fixture
 def bucket(monkeypatch):
-    monkeypatch.setattr(run_owner, "LOOK", 0.01)
+    monkeypatch.setattr(store_lease, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(store_lease, "SETTLE_SECONDS", 0.0)
     with serving_bucket(monkeypatch, "s3") as served:
         yield served
 
