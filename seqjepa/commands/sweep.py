@@ -12,6 +12,7 @@ import typer
 from shards.console import AsJson, Device, Workers, print_json
 
 if TYPE_CHECKING:
+    from seqjepa.experiments.experiment_results import Results
     from seqjepa.experiments.job import Job
     from seqjepa.experiments.sweep import Runs
 
@@ -64,6 +65,13 @@ Plot = Annotated[
     Path | None, typer.Option(metavar="FILE", help="paper-small: draw scores over steps, as .png, .svg or .pdf.")
 ]
 
+Numbers = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE", help="paper-small: numbers of another machine, as its --json printed them; repeatable."
+    ),
+]
+
 
 def sweep_command(
     table: Table,
@@ -85,6 +93,7 @@ def sweep_command(
     as_json: AsJson = False,
     markdown: Markdown = False,
     plot: Plot = None,
+    numbers: Numbers = None,
 ) -> None:
     """The runs that a table or figure of the paper, or a grid, needs, and how far each has got; --run does the rest.
 
@@ -96,6 +105,7 @@ def sweep_command(
       seqjepa sweep figure-9 --shards stl10=shards/stl10 --slurm figure-9.sbatch
       seqjepa sweep small-reproduction --shards 3diebench=shards/synth --run
       seqjepa sweep paper-small --run --devices cpu,cpu
+      seqjepa sweep paper-small --numbers other-machine.json --markdown --plot curves.svg
       seqjepa sweep grid --shards shards/mine --vary method=seq_jepa,simclr --vary data.context=1,3 --seeds 3 --run
     """
     from seqjepa.experiments.run_sweep import Resources, run_sweep
@@ -107,6 +117,7 @@ def sweep_command(
     require_no_address(out, "--out")
     _refuse_several_ways(task, devices, slurm)
     given = {"--vary": vary, "--recipe": recipe, "--set": set_, "--only": only, "--markdown": markdown, "--plot": plot}
+    given["--numbers"] = numbers
     _refuse_options_of_others(table, given)
     _refuse_two_forms(as_json, markdown)
     if table == "grid":
@@ -117,9 +128,10 @@ def sweep_command(
     if run or slurm is not None:
         _render_missing(asked, say)
         run_sweep(asked, jobs, out, Resources(device, workers, devices, slurm), say)
-    _show(asked, jobs, out, as_json=as_json, markdown=markdown, listed=not run and slurm is None)
+    results = _results(asked, out, numbers or [])
+    _show(asked, jobs, out, results, as_json=as_json, markdown=markdown, listed=not run and slurm is None)
     if plot is not None:
-        _draw(asked, out, plot, say)
+        _draw(results, plot, say)
 
 
 def _list_all(as_json: bool) -> None:
@@ -175,19 +187,34 @@ def _render_missing(asked: Runs, say: Callable[[str], object]) -> None:
         render_set(asked.to_render.model_dump(), asked.shards, say)
 
 
-def _show(asked: Runs, jobs: Mapping[int, Job], out: Path, *, as_json: bool, markdown: bool, listed: bool) -> None:
+def _results(asked: Runs, out: Path, numbers: list[Path]) -> Results | None:
+    """What is measured so far, here and elsewhere, of an experiment."""
+    from seqjepa.experiments.experiment import Experiment
+    from seqjepa.experiments.experiment_results import experiment_results, with_numbers
+
+    return with_numbers(experiment_results(asked, out), numbers) if isinstance(asked, Experiment) else None
+
+
+def _show(
+    asked: Runs,
+    jobs: Mapping[int, Job],
+    out: Path,
+    found: Results | None,
+    *,
+    as_json: bool,
+    markdown: bool,
+    listed: bool,
+) -> None:
     """The list of runs, and what is measured so far: of grids and experiments."""
     from seqjepa.experiments import experiment_table, grid, sweep
     from seqjepa.experiments.experiment import Experiment
-    from seqjepa.experiments.experiment_results import experiment_results
     from seqjepa.experiments.hours import time_left
 
     results = text = None
     if isinstance(asked, grid.Grid):
         results = grid.grid_results(asked, out)
         text = grid.results_table(results) if results else ""
-    elif isinstance(asked, Experiment):
-        found = experiment_results(asked, out)
+    elif found is not None:
         results = found.as_json()
         text = experiment_table.as_markdown_tables(found) if markdown else experiment_table.as_text(found)
     if as_json:
@@ -202,13 +229,11 @@ def _show(asked: Runs, jobs: Mapping[int, Job], out: Path, *, as_json: bool, mar
         typer.echo(text)
 
 
-def _draw(asked: Runs, out: Path, file: Path, say: Callable[[str], object]) -> None:
-    from seqjepa.experiments.experiment import Experiment
-    from seqjepa.experiments.experiment_results import experiment_results
+def _draw(results: Results | None, file: Path, say: Callable[[str], object]) -> None:
     from seqjepa.experiments.experiment_table import draw_curves
 
-    if isinstance(asked, Experiment):
-        draw_curves(experiment_results(asked, out), file)
+    if results is not None:
+        draw_curves(results, file)
         say(f"{file}: drawn")
 
 
@@ -232,7 +257,7 @@ def _refuse_options_of_others(table: str, given: Mapping[str, object]) -> None:
     from seqjepa.experiments.tables import paper_experiments
     from shards.errors import UsageError
 
-    of_grids, of_experiments = ("--vary", "--recipe", "--set"), ("--only", "--markdown", "--plot")
+    of_grids, of_experiments = ("--vary", "--recipe", "--set"), ("--only", "--markdown", "--plot", "--numbers")
     taken = of_grids if table == "grid" else of_experiments if table in paper_experiments() else ()
     named = [name for name, value in given.items() if value and name not in taken]
     if wrong := [name for name in named if name in of_grids]:

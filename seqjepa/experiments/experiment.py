@@ -106,8 +106,7 @@ class Experiment:
 
         Of a part of them, the runs that its changes are made to are part.
         """
-        seeds = range(FIRST_SEED, FIRST_SEED + (self.seeds or self.runs.seeds))
-        every = dict(enumerate(chain.from_iterable(map(self._of_seed, seeds))))
+        every = self.every
         wanted = _parse_only(self.only)
         places = {n: {**vars(run), "length": run.finished_at(self.lengths)} for n, (run, _) in every.items()}
         _refuse_unknown(wanted, places.values())
@@ -118,6 +117,12 @@ class Experiment:
             for n, (run, job) in every.items()
             if n in chosen or (run.seed in changed and self.is_base(run))
         }
+
+    @cached_property
+    def every(self) -> dict[int, tuple[Run, Job]]:
+        """All jobs, whatever --only says, each with its place."""
+        seeds = range(FIRST_SEED, FIRST_SEED + (self.seeds or self.runs.seeds))
+        return dict(enumerate(chain.from_iterable(map(self._of_seed, seeds))))
 
     def is_base(self, run: Run) -> bool:
         """Whether it is the run that changes are made to."""

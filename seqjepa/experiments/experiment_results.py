@@ -3,8 +3,9 @@ for schedules of a cosine against lengths of training."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -15,6 +16,7 @@ from seqjepa.evaluate.checkpoints import numbers_at
 from seqjepa.experiments.experiment import METHODS, Experiment, Run
 from seqjepa.experiments.job import Job
 from seqjepa.recipes import flatten
+from shards.errors import UsageError, reason_of
 
 SCORES = {
     "top1_z": "top1_z",
@@ -88,6 +90,23 @@ class Row:
             if seed in base.by_seed
         }
         return Row(**{**vars(self), "by_seed": both})
+
+    @property
+    def place(self) -> tuple[str, str, int, int]:
+        """What makes it another row than the next."""
+        return self.part, self.name, self.schedule_length, self.length
+
+    def joined(self, other: Row) -> Row:
+        """With the seeds of the same row elsewhere that this one lacks."""
+        by_seed = {**other.by_seed, **self.by_seed}
+        return replace(self, by_seed=dict(sorted(by_seed.items())), folders=(*self.folders, *other.folders))
+
+    @classmethod
+    def of_json(cls, values: Mapping[str, Any]) -> Row:
+        """What as_json gave. KeyError, TypeError, ValueError: it is none."""
+        by_seed = {int(seed): {k: float(v) for k, v in one.items()} for seed, one in values["by_seed"].items()}
+        names = ("part", "name", "length", "steps", "schedule", "schedule_length", "finished")
+        return cls(**{name: values[name] for name in names}, by_seed=by_seed, folders=tuple(values["runs"]))
 
     def as_json(self) -> dict[str, Any]:
         fields = {key: value for key, value in vars(self).items() if key not in ("by_seed", "folders")}
@@ -165,10 +184,56 @@ def experiment_results(experiment: Experiment, out: Path) -> Results:
     return Results(experiment, rows, _row(initial) if initial else None)
 
 
+def with_numbers(results: Results, files: Iterable[Path]) -> Results:
+    """With what `seqjepa sweep … --json` printed elsewhere, seed by seed; what is measured here counts before it.
+
+    Rows stand in the experiment's order. UsageError: a file that is none, or of runs that are not the experiment's.
+    """
+    rows, untrained = {row.place: row for row in results.rows}, results.untrained
+    for file in files:
+        for row in _rows_of(file, results.experiment):
+            rows[row.place] = rows[row.place].joined(row) if row.place in rows else row
+        if initial := _read_numbers(file)["untrained"]:
+            untrained = untrained.joined(Row.of_json(initial)) if untrained else Row.of_json(initial)
+    planned = list(_places(results.experiment))
+    return Results(results.experiment, sorted(rows.values(), key=lambda row: planned.index(row.place)), untrained)
+
+
+def _rows_of(file: Path, experiment: Experiment) -> list[Row]:
+    rows, planned = [Row.of_json(values) for values in _read_numbers(file)["rows"]], _places(experiment)
+    for row in rows:
+        steps = planned.get(row.place)
+        if steps != row.steps:
+            known = "no such run is of the experiment at this scale" if steps is None else f"here it is {steps:,}"
+            raise UsageError(f"{file} has {row.name} after {row.steps:,} steps ({row.part}); {known}")
+    return rows
+
+
+def _read_numbers(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))["results"]
+        for values in [*found["rows"], *([found["untrained"]] if found["untrained"] else [])]:
+            Row.of_json(values)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"--numbers {file} is not what `seqjepa sweep paper-small --json` prints: {reason_of(error)}"
+        ) from error
+    return dict(found)
+
+
+def _places(experiment: Experiment) -> dict[tuple[str, str, int, int], int]:
+    """Place of every row that there may be, in order → optimizer steps."""
+    return {
+        (run.part, run.name, run.length, length): experiment.steps_of(run, length)
+        for run, _ in experiment.every.values()
+        for length in (*run.looks, run.length)
+    }
+
+
 def _looks(run: Run, job: Job, out: Path, experiment: Experiment) -> Iterator[Look]:
     """Of weights on the way, then of the last ones."""
     folder = out / job.name
-    config = EvalConfig(**job.evaluation)
+    config = EvalConfig(**job.on_the_way)
     for length, epoch in zip(run.looks, job.checkpoints, strict=True):
         if scores := _scores(numbers_at(folder, job.shards, epoch, config)):
             yield Look(run, length, experiment.steps_of(run, length), scores, str(folder))

@@ -199,3 +199,67 @@ def test_options_that_are_of_something_else_are_refused(shards: Path, tmp_path: 
         )
         assert done.exit_code == 2, done.output
         assert said in done.output
+
+
+def elsewhere(shards: Path, scale: str, out: Path, to: Path) -> dict[str, Any]:
+    """What --json prints there, as if with seed 43 and simclr's numbers raised; saved to a file."""
+    code, stdout, _ = sweep(shards, scale, out, "--seeds", "1", "--json")
+    found = json.loads(stdout)
+    assert code == 0
+    for row in found["results"]["rows"]:
+        row["by_seed"] = {"43": {key: value + 1 for key, value in row["by_seed"]["42"].items()}}
+    to.write_text(json.dumps(found))
+    return found
+
+
+def test_numbers_of_another_machine_are_added_seed_by_seed(
+    ran: tuple[Path, str], shards: Path, scale: str, tmp_path: Path
+) -> None:
+    out, _ = ran
+    there = elsewhere(shards, scale, out, tmp_path / "there.json")
+    here = rows(shards, scale, out)
+    code, stdout, _ = sweep(shards, scale, out, "--seeds", "1", "--json", "--numbers", str(tmp_path / "there.json"))
+    assert code == 0
+    joined = json.loads(stdout)["results"]
+    assert [row["name"] for row in joined["rows"]] == [name for name, _, _ in here]
+    for row in joined["rows"]:
+        mine = here[row["name"], row["schedule_length"], row["length"]]["mean"]
+        assert row["seeds"] == [42, 43]
+        assert row["mean"]["top1_z"] == pytest.approx(mine["top1_z"] + 0.5)
+        assert row["std"]["top1_z"] == pytest.approx(0.5**0.5)
+    assert set(joined["orders"]["r2_rel"]) == {"42", "43"}
+
+    # Alone they are the same rows, and a picture, where no run is.
+    code, stdout, _ = sweep(
+        shards,
+        scale,
+        tmp_path / "none",
+        "--json",
+        "--numbers",
+        str(tmp_path / "there.json"),
+        "--plot",
+        str(tmp_path / "curves.svg"),
+    )
+    assert code == 0
+    assert [r["mean"] for r in json.loads(stdout)["results"]["rows"]] == [r["mean"] for r in _means(there)]
+    assert (tmp_path / "curves.svg").stat().st_size > 5000
+
+
+def _means(found: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"mean": row["by_seed"]["43"]} for row in found["results"]["rows"]]
+
+
+@pytest.mark.parametrize(("change", "said"), [("steps", "simclr after 25 steps"), ("rows", "is not what")])
+def test_numbers_of_another_experiment_are_refused(
+    ran: tuple[Path, str], shards: Path, scale: str, tmp_path: Path, change: str, said: str
+) -> None:
+    found = elsewhere(shards, scale, ran[0], tmp_path / "there.json")
+    if change == "steps":
+        next(row for row in found["results"]["rows"] if row["name"] == "simclr")["steps"] = 25
+    else:
+        del found["results"]["rows"]
+    (tmp_path / "there.json").write_text(json.dumps(found))
+    code, _, stderr = sweep(shards, scale, ran[0], "--numbers", str(tmp_path / "there.json"))
+    assert code == 2
+    assert said in stderr
+    assert len(stderr.strip().splitlines()) == 1
