@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -22,7 +23,7 @@ from shards.hub import HubAddress, HubFolder, Listing, list_repo, open_hub, pars
 from shards.hub_card import CARD, LARGEST_CARD, card_that_stays, is_ours, licence_of, sealed
 from shards.hub_push import Content, Pushed, PushOptions, open_for_push, push_files, push_target, refuse_others
 from shards.layout import ENCODER, SHARD_NAME, Layout, set_files
-from shards.metadata import MAX_JSON, info_from_bytes, with_readme
+from shards.metadata import MAX_JSON, info_from_bytes, info_to_bytes, with_readme
 from shards.reader import ShardSet
 from shards.schema import DatasetInfo
 from shards.store import INFO, require_no_address
@@ -97,11 +98,12 @@ def push_set(prepared: SetPush, options: PushOptions) -> tuple[Pushed, bool]:
     return push_files(where, listing, files, prepared.message, digests=digests, stale=stale), stays is not None
 
 
-def pull_set(address: str, out: Path) -> PulledSet:
+def pull_set(address: str, out: Path, splits: Sequence[str] = ()) -> PulledSet:
     """A set on the hub as a folder, every file held against its sha256. The same call goes on where it was.
 
-    UsageError: no such repository, no set, `out` is not ours or holds another set. DamageError: a file is not what
-    dataset.json says. FailureError: the hub cannot be reached.
+    splits: those to take, in the set's order; then the folder is a set of these alone, with a card of its own. (): all.
+    UsageError: no such repository, no set, no such split, `out` is not ours or holds another set or other splits.
+    DamageError: a file is not what dataset.json says. FailureError: the hub cannot be reached.
     """
     require_no_address(out, "--out")
     where = parse_address(address, "dataset")
@@ -111,17 +113,22 @@ def pull_set(address: str, out: Path) -> PulledSet:
     source = open_hub(HubAddress(where.kind, where.repo, listing.commit), [INFO, CARD])
     data, card = (source.root / INFO).read_bytes(), (source.root / CARD).read_bytes()
     info = info_from_bytes(data, f"{where}: {INFO}")
+    edited = sha256_of_bytes(card) != info.readme_sha256
+    if splits:
+        info = _with_splits(info, splits, where)
+        licence = _licence_in(card.decode(errors="replace"))
+        data, card = info_to_bytes(info), set_card(data_card(info), info, where, licence)
     _refuse_unlikely(where, listing, {name: size or LARGEST_INDEX for name, _, size in set_files(info)})
     layout = Layout(out)
     worker, there = claim_folder(layout, identity_of(info.name, info.spec, info.classes, info.fingerprint), False)
-    edited = sha256_of_bytes(card) != info.readme_sha256
     if there and there.splits != info.splits:
-        raise UsageError(f"{out} holds other shards than {where}; choose another --out")
+        raise UsageError(f"{out} holds other shards than {where}, or other splits; choose another --out")
     if worker is not None:
         try:
             if not worker.alone:
                 raise UsageError(f"another build is writing {out}: wait for it, or stop it")
             layout = worker.layout
+            _refuse_other_splits(layout, info)
             _fill(layout, info, source)
             write_atomic(layout.readme, card, layout.tmp)
             write_atomic(layout.info, with_readme(data, sha256_of_bytes(card)), layout.tmp)
@@ -174,6 +181,23 @@ def _refuse_unlikely(where: HubAddress, listing: Listing, largest: dict[str, int
     for name, most in largest.items():
         if listing.files[name].size > most:
             raise FormatError(f"{where}: {name} has {listing.files[name].size:,} bytes, at most {most:,} are right")
+
+
+def _with_splits(info: DatasetInfo, splits: Sequence[str], where: HubAddress) -> DatasetInfo:
+    """UsageError: there is no such split."""
+    if unknown := [name for name in splits if name not in info.splits]:
+        raise UsageError(f"{where} has no split {unknown[0]!r}; there are: {', '.join(info.splits)}")
+    return replace(info, splits={name: split for name, split in info.splits.items() if name in splits})
+
+
+def _refuse_other_splits(layout: Layout, info: DatasetInfo) -> None:
+    """UsageError: a pull of more splits was stopped here; what it left would be no part of the set."""
+    names = {name for name, *_ in set_files(info)}
+    there = sorted(path.name for path in layout.root.glob("*.tar"))
+    if others := [name for name in there if name not in names]:
+        raise UsageError(
+            f"{layout.root} holds {others[0]} of a pull of other splits; go on with that, or choose another --out"
+        )
 
 
 def _fill(layout: Layout, info: DatasetInfo, source: HubFolder) -> None:

@@ -75,22 +75,25 @@ def _push_to_store(folder: Path, address: str, check: bool, dry_run: bool, as_js
 def pull_set_command(
     address: Annotated[str, typer.Argument(help="hf://datasets/USER/REPO, or @REVISION.", metavar="ADDRESS")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to make; resumed if it is the same set.")],
+    split: Annotated[list[str] | None, typer.Option(help="To load; repeatable. Default: all splits.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Load a shard set from the Hugging Face hub into a folder, every file held against its sha256.
 
-    Stopped, the same command goes on. A folder that holds something else is left alone.
+    Stopped, the same command goes on. A folder that holds something else is left alone. With --split, shards of other
+    splits are not loaded, and the folder is a set of those that are.
 
     \b
     Example:
       seqjepa-data pull hf://datasets/me/3die --out shards/3die
+      seqjepa-data pull hf://datasets/me/3die --split val --out shards/3die-val
       seqjepa train --shards shards/3die --out runs/3die
     """
     from dataclasses import asdict
 
     from shards.hub_sets import pull_set
 
-    pulled = pull_set(address, out)
+    pulled = pull_set(address, out, split or ())
     if as_json:
         return print_json(asdict(pulled))
     edited = "; its card was edited on the hub" if pulled.card_edited else ""

@@ -156,6 +156,43 @@ def test_a_pull_that_was_stopped_goes_on(hub: Hub, shards: Path, tmp_path: Path)
     assert {path.name for path in out.iterdir()} == {"README.md", "_meta", "train-000000.tar", "val-000000.tar"}
 
 
+def test_chosen_splits_alone_are_loaded_and_make_a_set(hub: Hub, shards: Path, tmp_path: Path) -> None:
+    called("push", shards, ADDRESS, "--licence", "mit")
+    out = tmp_path / "val"
+    called("pull", ADDRESS, "--split", "val", "--out", out)
+    assert set(hub.loaded) == {"_meta/dataset.json", "README.md", "val-000000.tar", "_meta/index-val.parquet"}
+    assert set(files_of(out)) == {"README.md", "_meta/dataset.json", "val-000000.tar", "_meta/index-val.parquet"}
+    assert verify(out).ok
+    ours, theirs = ShardSet.open(shards), ShardSet.open(out)
+    assert list(theirs.splits) == ["val"]
+    assert theirs.split("val").fingerprint() == ours.split("val").fingerprint()
+    assert theirs.info.normalisation == ours.info.normalisation
+    head = yaml.safe_load((out / "README.md").read_text().split("---\n")[1])
+    assert head["license"] == "mit"
+    assert "train" not in str(head["configs"])
+    loaded = list(hub.loaded)
+    called("pull", ADDRESS, "--split", "val", "--out", out)
+    assert hub.loaded == loaded
+    assert "or other splits; choose another --out" in called("pull", ADDRESS, "--out", out, code=2)
+    assert "has no split 'test'; there are: train, val" in called(
+        "pull", ADDRESS, "--split", "test", "--out", tmp_path / "b", code=2
+    )
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_stopped_pull_of_all_does_not_become_a_set_of_one_split(hub: Hub, shards: Path, tmp_path: Path) -> None:
+    called("push", shards, ADDRESS)
+    out = tmp_path / "back"
+    hub.missing.add("val-000000.tar")
+    called("pull", ADDRESS, "--out", out, code=2)
+    hub.missing.clear()
+    assert "holds train-000000.tar of a pull of other splits" in called(
+        "pull", ADDRESS, "--split", "val", "--out", out, code=2
+    )
+    called("pull", ADDRESS, "--out", out)
+    assert verify(out).ok
+
+
 def test_what_is_damaged_does_not_become_a_set(hub: Hub, shards: Path, tmp_path: Path) -> None:
     called("push", shards, ADDRESS)
     repo, out = hub.repos["dataset", REPO], tmp_path / "back"
