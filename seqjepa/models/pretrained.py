@@ -6,8 +6,11 @@ They come from strangers: safetensors, or a pickle that torch opens with `weight
 from __future__ import annotations
 
 import hashlib
+import logging
+import os
 import pickle
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -23,12 +26,16 @@ from seqjepa.models.timm_encoder import is_timm, pixel_constants, timm_state
 from shards.errors import ConfigError, reason_of
 from shards.files import sha256_of_file
 
+logger = logging.getLogger(__name__)
 OF_TIMM = "timm"
 NESTED = ("state_dict", "model", "teacher")
 """Where checkpoints of other trainers keep the weights among other things."""
-PREFIXES = ("module.", "encoder.", "backbone.")
-"""What names begin with in checkpoints of DataParallel, of our runs, and of other trainers; taken off in this order."""
+PREFIXES = ("_orig_mod.", "module.", "model.", "encoder.", "backbone.")
+"""What names begin with in checkpoints of torch.compile, DataParallel, Lightning, of our runs, and of other trainers;
+taken off in this order."""
 CLOSE = 1e-3
+MOST_SHOWN = 6
+COUNTER = ".num_batches_tracked"  # of batch norm; files of before torch 0.4.1 have none
 
 
 def build_encoder(config: ModelConfig) -> tuple[nn.Module, int]:
@@ -40,9 +47,14 @@ def build_encoder(config: ModelConfig) -> tuple[nn.Module, int]:
 
 
 def load_pretrained(encoder: nn.Module, config: ModelConfig) -> None:
-    """The weights of model.pretrained into an encoder of build_backbone, all of them. ConfigError: they do not fit."""
+    """The weights of model.pretrained into an encoder of build_backbone, all of its own; a line says what is left.
+
+    ConfigError: weights of the encoder are missing, have another shape or are not finite.
+    """
+    left: list[str] = []
     if config.pretrained != OF_TIMM:
-        weights = read_weights_file(Path(config.pretrained))
+        weights, left = _read(Path(config.pretrained))
+        weights = _of_encoder(weights, encoder, left)
     elif is_timm(config):
         weights = None
     else:
@@ -51,17 +63,17 @@ def load_pretrained(encoder: nn.Module, config: ModelConfig) -> None:
             "file of weights"
         )
     try:
-        if is_timm(config):
-            state = timm_state(config, weights)
-        else:
-            state = {name: value for name, value in (weights or {}).items() if not name.startswith("fc.")}
-        encoder.load_state_dict(state)
+        encoder.load_state_dict(timm_state(config, weights) if is_timm(config) else weights or {})
     except (ConfigError, RuntimeError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"model.pretrained = {config.pretrained!r} does not fit {config.backbone}: {reason_of(error):.400}"
         ) from None
     if not all(bool(torch.isfinite(value).all()) for value in encoder.state_dict().values()):
         raise ConfigError(f"model.pretrained = {config.pretrained!r} holds weights that are not finite")
+    if left and int(os.environ.get("RANK", "0")) == 0:
+        logger.warning(
+            "model.pretrained = %r: left out, as the encoder has none of it: %s", config.pretrained, _in_short(left)
+        )
 
 
 def read_weights_file(path: Path) -> dict[str, Tensor]:
@@ -69,6 +81,31 @@ def read_weights_file(path: Path) -> dict[str, Tensor]:
 
     ConfigError: no such file, or it holds other things than tensors.
     """
+    return _read(path)[0]
+
+
+def _of_encoder(weights: dict[str, Tensor], encoder: nn.Module, left: list[str]) -> dict[str, Tensor]:
+    """Without what the encoder has no place for, whose names are added to `left`.
+
+    Of a file in other names than the encoder's, which timm may know how to read, all that is no classifier of
+    torchvision's.
+    """
+    own = encoder.state_dict().keys()
+    same = all(name in weights for name in own if not name.endswith(COUNTER))
+    extra = [name for name in weights if (name not in own if same else name.startswith("fc."))]
+    left += extra
+    return {name: value for name, value in weights.items() if name not in extra}
+
+
+def _in_short(names: Sequence[str]) -> str:
+    """Tensors by what their names begin with: "head (2), fc_norm (2)"."""
+    counts = Counter(name.partition(".")[0] for name in names)
+    shown = [f"{begin} ({count})" for begin, count in counts.most_common(MOST_SHOWN)]
+    return ", ".join(shown) + (" …" if len(counts) > MOST_SHOWN else "")
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """read_weights_file's tensors, and the names of those that are not the encoder's by what they begin with."""
     if not path.is_file():
         raise ConfigError(f"model.pretrained = {str(path)!r} is no file; give weights (.safetensors, .pth), or 'timm'")
     try:
@@ -93,17 +130,19 @@ def read_weights_file(path: Path) -> dict[str, Tensor]:
     return _named(found, path)
 
 
-def _named(found: object, path: Path) -> dict[str, Tensor]:
-    """The tensors of what a file held, under the names that the encoder has for them."""
+def _named(found: object, path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors of what a file held, under the names that the encoder has for them; and the names of the others."""
     for key in NESTED:
         inner = found.get(key) if isinstance(found, Mapping) else None
         found = inner if isinstance(inner, Mapping) else found
     if not isinstance(found, Mapping) or not found or not all(isinstance(value, Tensor) for value in found.values()):
         raise ConfigError(f"model.pretrained = {str(path)!r} holds no state dict: tensors by name")
+    left: list[str] = []
     for prefix in PREFIXES:
         if any(name.startswith(prefix) for name in found):
+            left += [name for name in found if not name.startswith(prefix)]
             found = {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
-    return dict(found)
+    return dict(found), left
 
 
 def weights_note(encoder: nn.Module, config: ModelConfig) -> dict[str, str]:

@@ -81,6 +81,38 @@ def test_weights_of_torchvision_without_their_classifier(tmp_path: Path) -> None
     assert all(torch.equal(value, plain[name]) for name, value in net.state_dict().items())
 
 
+@pytest.mark.parametrize("prefix", ["", "_orig_mod.", "module.backbone.", "model.encoder.", "backbone."])
+@pytest.mark.parametrize("backbone", ["resnet18", "timm:test_vit"])
+def test_what_the_encoder_has_no_place_for_is_left_out_in_a_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, backbone: str, prefix: str
+) -> None:
+    vit = backbone != "resnet18"
+    plain = weights_of("test_vit", num_classes=0, img_size=32) if vit else torchvision.models.resnet18().state_dict()
+    plain = {name: value for name, value in plain.items() if not name.startswith("fc.")}
+    heads = {"head.weight": torch.ones(3, 64), "head.bias": torch.ones(3), "classifier.1.weight": torch.ones(2)}
+    stored = {f"{prefix}{name}": value for name, value in {**plain, **heads, "fc.weight": torch.ones(2)}.items()}
+    torch.save(
+        {"state_dict": {**stored, **({"projector.0.weight": torch.ones(1)} if prefix else {})}}, tmp_path / "w.pth"
+    )
+    net, _ = build_encoder(with_weights(tmp_path / "w.pth", VIT if vit else ModelConfig()))
+    assert all(torch.equal(value, plain[name]) for name, value in net.state_dict().items())
+    (said,) = (record.getMessage() for record in caplog.records)
+    for part in ("head (2)", "classifier (1)", "fc (1)", *(["projector (1)"] if prefix else [])):
+        assert part in said
+    assert "\n" not in said
+
+
+def test_missing_weights_and_other_shapes_are_refused_although_there_are_more(tmp_path: Path) -> None:
+    plain = {**torchvision.models.resnet18().state_dict(), "classifier.weight": torch.ones(1)}
+    for name, change in (("layer4.1.bn2.weight", None), ("conv1.weight", torch.zeros(8, 3, 7, 7))):
+        torch.save(
+            {key: value for key, value in {**plain, name: change}.items() if value is not None}, tmp_path / "w.pth"
+        )
+        with pytest.raises(ConfigError, match=name) as refused:
+            build_encoder(with_weights(tmp_path / "w.pth", ModelConfig()))
+        assert "\n" not in str(refused.value)
+
+
 def test_of_a_run_the_encoder(tmp_path: Path) -> None:
     method = initial_method(RunConfig(model=VIT, seed=9), 4)
     safetensors.torch.save_file(method.state_dict(), tmp_path / "model.safetensors")
@@ -104,7 +136,7 @@ class Harmful:
         ([1, 2], "holds no state dict"),
         ({"cls_token": torch.zeros(1, 1, 64)}, "does not fit timm:test_vit: .*Missing key"),
         ({**weights_of("test_vit", num_classes=0), "cls_token": torch.zeros(1, 1, 3)}, "does not fit .*size mismatch"),
-        ({**weights_of("test_vit", num_classes=0), "more": torch.zeros(1)}, "does not fit .*Unexpected key"),
+        ({**torchvision.models.resnet18().state_dict()}, "does not fit timm:test_vit: .*Missing key"),
         ({**weights_of("test_vit", num_classes=0), "norm.bias": torch.full((64,), torch.nan)}, "not finite"),
     ],
 )
