@@ -297,7 +297,7 @@ class EvalConfig(Section):
     ood           shards of the same objects' kind with rotations that training never saw (paper §B.3)
     standardise   linear regressors see standardised features and begin at the mean of their targets. Not what the
                   paper says (§A.2): nearer to the linear function that fits best than its 50 epochs get
-    unpooled      rotations are read from the feature map before pooling too, beside the paper's numbers (unpooled.py)
+    unpooled      rotations are read from the feature map before pooling too, beside the paper's numbers
     """
 
     untrained: bool = False

@@ -25,7 +25,7 @@ from seqjepa.data.augment.parameters import constants_for, scaled
 from seqjepa.data.augment.recipes import build_recipe
 from seqjepa.devices import pick_device
 from seqjepa.evaluate.features import embed
-from seqjepa.evaluate.walks import roll_out
+from seqjepa.evaluate.rollouts import roll_out
 from seqjepa.hub import run_folder
 from seqjepa.methods.base import Aggregating, Method, PredictsViews
 from seqjepa.models.folding import fold_batch_norms

@@ -14,10 +14,10 @@ import numpy as np
 from seqjepa.config import EvalConfig
 from seqjepa.data.actions import POSITION_TARGET
 from seqjepa.data.views import Patches
-from seqjepa.evaluate.capabilities import Capabilities
 from seqjepa.evaluate.encode import SplitFeatures
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.metrics import LEVEL, RESAMPLES
+from seqjepa.evaluate.studies import Capabilities
 from seqjepa.methods.base import Aggregating
 from seqjepa.models.precision import FULL, training_precision
 from seqjepa.paper.sets import classes_sha256

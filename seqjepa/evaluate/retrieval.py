@@ -19,13 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqjepa.data.actions import is_augmentation, needs_order
 from seqjepa.data.draws import Purpose, choose_distinct, draw_u32
-from seqjepa.evaluate.encode import decoding_threads, in_windows, statistics, views_to_draw
-from seqjepa.evaluate.features import Draws, Features, encode_images, encode_views
+from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.metrics import Resampling, chance, rank_intervals, rank_scores, ranks_of
+from seqjepa.evaluate.rollouts import draws_of, pool_of, predict_next, target_features, walk, why_not_retrieved
 from seqjepa.evaluate.studies import EvalContext, Study
-from seqjepa.evaluate.walks import draws_of, pool_of, predict_next, walk
 from seqjepa.methods.base import Predicting, PredictsViews
 from shards.schema import ActionSpec
 
@@ -271,54 +269,3 @@ def projected(method: Predicting, features: Features, device: torch.device) -> O
 def rows_of(values: Tensor, objects: Tensor, device: torch.device) -> Tensor:
     """float32 rows of a tensor that may lie elsewhere."""
     return values[objects.to(values.device)].to(device).float()
-
-
-KEPT_AS = "target features"
-
-
-@dataclass(frozen=True)
-class TargetBranch:
-    """The target encoder in the place of the online one."""
-
-    method: PredictsViews
-
-    def embed(self, views: Tensor) -> Tensor:
-        """[B, C, H, W] → f̄ [B, D]."""
-        return self.method.embed_target(views)
-
-
-def target_features(ctx: EvalContext) -> Tensor:
-    """f̄ of every view of the validation split: [S, N, D], as `ctx.splits.val.z`. Encoded once for a ctx."""
-    if KEPT_AS not in ctx.kept:
-        ctx.kept[KEPT_AS] = _encoded(ctx)
-    return ctx.kept[KEPT_AS]
-
-
-def _encoded(ctx: EvalContext) -> Tensor:
-    method, splits, device = ctx.loaded.method, ctx.splits, ctx.bench.device
-    assert isinstance(method, PredictsViews), "other methods have no target features that they predict"
-    branch, split, threads = TargetBranch(method), splits.names[1], decoding_threads()
-    stats = statistics(ctx.loaded, ctx.stored, splits.normalisation)
-    if splits.views is None:
-        index, _ = in_windows(ctx.loaded, ctx.stored.split(split))
-        return encode_views(branch, index, stats, device, threads=threads, progress=ctx.progress).z
-    config = ctx.config
-    views = views_to_draw(splits.views, config)
-    drawn = Draws(splits.views.over(stats[0]), config.val_draws, views, config.seed, "evaluation")
-    images = ctx.stored.images(split)
-    return encode_images(branch, images, drawn, stats, device, threads=threads, progress=ctx.progress).z
-
-
-def why_not_retrieved(ctx: EvalContext) -> str:
-    """Why predicted views are not looked for among the others; empty if they are."""
-    loaded = ctx.loaded
-    features = ctx.splits.val
-    if (features.most_views if features.sequences is not None else int(features.n_views.max())) < 2:
-        return "samples have one view each"
-    if not loaded.method.predictor_sees_actions:
-        return "the predictor is not told the action"
-    if needs_order(loaded.action) and not features.stride:
-        return "recorded commands lead to the very next view, not to any"
-    if loaded.config.fidelity == "author" and is_augmentation(loaded.action):
-        return "the released actions of augmentations depend on which views are shown beside them"
-    return ""

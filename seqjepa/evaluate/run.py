@@ -16,26 +16,23 @@ from torch import nn
 
 from seqjepa.config import EvalConfig
 from seqjepa.devices import take_device
-from seqjepa.evaluate.capabilities import capabilities_of
 from seqjepa.evaluate.costs import COSTS
 from seqjepa.evaluate.encode import encode_splits
 from seqjepa.evaluate.heads import BATCH
-from seqjepa.evaluate.in_context import context_lengths, scores_in_context
-from seqjepa.evaluate.learning import score_tasks
+from seqjepa.evaluate.learning import context_lengths, score_tasks, scores_in_context
 from seqjepa.evaluate.metrics import Resampling
 from seqjepa.evaluate.neighbours import NEIGHBOURS
 from seqjepa.evaluate.odd_one_out import ODD_ONE_OUT
-from seqjepa.evaluate.ood import OOD, open_ood
+from seqjepa.evaluate.ood import DESCRIBED, OOD, UNPOOLED, open_ood
 from seqjepa.evaluate.probes import Bench, ProbeTask, Scores, nested
 from seqjepa.evaluate.protocol import protocol_of
 from seqjepa.evaluate.representation import REPRESENTATION
 from seqjepa.evaluate.results import artefacts_folder, merge_results, read_results, results_name, save_confusions
 from seqjepa.evaluate.retrieval import RETRIEVAL
 from seqjepa.evaluate.rollouts import ROLLOUTS
-from seqjepa.evaluate.studies import EvalContext, Study, merged, suite_named, take_studies
+from seqjepa.evaluate.studies import EvalContext, Study, capabilities_of, merged, suite_named, take_studies
 from seqjepa.evaluate.tasks import position, tasks_for
 from seqjepa.evaluate.umap import UMAP
-from seqjepa.evaluate.unpooled import DESCRIBED, UNPOOLED
 from seqjepa.methods.base import EncodesInContext, Halved
 from seqjepa.models.precision import full_float32
 from seqjepa.training.checkpoint import LoadedRun, load_run
@@ -150,7 +147,7 @@ def _measure(ctx: EvalContext, contexts: list[int]) -> dict[str, Any]:
 def _score_probes(ctx: EvalContext, tasks: list[ProbeTask], contexts: list[int]) -> tuple[Scores, dict[str, Any]]:
     """What probes gave, and what the protocol says of contexts and halves.
 
-    Views of ContextSSL are probed after a context (in_context.py). Of methods with halves, each half is probed as the
+    Views of ContextSSL are probed after a context (learning.py). Of methods with halves, each half is probed as the
     whole is: halves.invariant.NAME, halves.equivariant.NAME.
     """
     method, bench = ctx.loaded.method, ctx.bench

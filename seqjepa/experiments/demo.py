@@ -19,7 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 from seqjepa.evaluate.results import format_table, read_results
 from seqjepa.experiments.job import Job, evaluate_job, train_job
 from seqjepa.files import write_file
-from seqjepa.report.render.run_page import Page, render
+from seqjepa.report.render.html import Page, render_run
 from seqjepa.training.metrics_log import read_epochs
 from seqjepa.training.run import METRICS
 from shards.errors import DamageError, UsageError
@@ -189,7 +189,7 @@ def _publish(demo: Demo, folder: DemoFolder) -> dict[str, Any]:
         others={f"without {ablation.without}": others[ablation.key] for ablation in demo.ablations},
         **demo.page(folder.path / "shards", folder.path / "sheet.png"),
     )
-    write_file(folder.path / "report.html", render(page).encode())
+    write_file(folder.path / "report.html", render_run(page).encode())
     folder.say(f"report    {folder.path / 'report.html'}, after {results['seconds']['total']:.0f} s in all\n")
     folder.say(format_table({weights: results[weights] for weights in ("trained", "untrained")}))
     if line := demo.summary(results):

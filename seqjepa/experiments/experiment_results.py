@@ -11,8 +11,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from seqjepa.config import EvalConfig
-from seqjepa.evaluate.asked import numbers_of
-from seqjepa.evaluate.checkpoints import numbers_at
+from seqjepa.evaluate.checkpoints import numbers_at, numbers_of
 from seqjepa.experiments.experiment import METHODS, Experiment, Run
 from seqjepa.experiments.job import Job
 from seqjepa.recipes import flatten

@@ -15,8 +15,7 @@ from typing import Any, Literal
 
 from seqjepa.config import EvalConfig, RunConfig
 from seqjepa.data.actions import OF_THE_SHARDS
-from seqjepa.evaluate.asked import is_evaluated, note_evaluation
-from seqjepa.evaluate.checkpoints import evaluate_checkpoints, numbers_at
+from seqjepa.evaluate.checkpoints import evaluate_checkpoints, is_evaluated, note_evaluation, numbers_at
 from seqjepa.evaluate.run import evaluate_run
 from seqjepa.files import TEMPORARY
 from seqjepa.recipes import flatten, load_recipe

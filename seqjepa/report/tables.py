@@ -31,8 +31,8 @@ from seqjepa.report.match import (
     recipe_config,
     scale_differences,
 )
+from seqjepa.report.overview import standardised
 from seqjepa.report.runs import RunRecord
-from seqjepa.report.warnings import standardised
 
 MARK = "†"
 MARKED = f"{MARK} not at the paper's scale"

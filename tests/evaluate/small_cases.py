@@ -10,12 +10,11 @@ import torch
 
 from seqjepa.config import EvalConfig
 from seqjepa.data.actions import PRESETS
-from seqjepa.evaluate.capabilities import Capabilities, capabilities_of
 from seqjepa.evaluate.encode import SplitFeatures, encode_splits
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.metrics import Resampling
 from seqjepa.evaluate.probes import Bench
-from seqjepa.evaluate.studies import EvalContext
+from seqjepa.evaluate.studies import Capabilities, EvalContext, capabilities_of
 from seqjepa.training.checkpoint import LoadedRun, load_run
 from shards.reader import ShardSet
 

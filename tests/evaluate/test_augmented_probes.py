@@ -14,10 +14,10 @@ from seqjepa.data.augment.parameters import Scaling, constants_for, draw_paramet
 from seqjepa.data.augment.recipes import RECIPES
 from seqjepa.data.draws import Purpose
 from seqjepa.evaluate import inputs
-from seqjepa.evaluate.capabilities import Capabilities
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.learning import fit_and_score
 from seqjepa.evaluate.probes import Bench
+from seqjepa.evaluate.studies import Capabilities
 from seqjepa.evaluate.tasks import tasks_for
 
 CPU = torch.device("cpu")

@@ -14,7 +14,7 @@ from seqjepa.data.augment.recipes import RECIPES
 from seqjepa.evaluate.encode import SplitFeatures, encode_splits
 from seqjepa.evaluate.results import format_table, read_results, results_file
 from seqjepa.evaluate.run import evaluate_run
-from seqjepa.report.render.run_page import Page, render
+from seqjepa.report.render.html import Page, render_run
 from seqjepa.training.checkpoint import load_run
 from shards.errors import ConfigError
 from shards.reader import ShardSet
@@ -65,7 +65,7 @@ def test_numbers_stand_in_the_table_and_on_the_page(augmented_run, images):
     evaluate_run(augmented_run, images, untrained=True, **QUICK)
     results = read_results(augmented_run)
     table = format_table(results)
-    page = render(Page("t", "l", b"", "a sheet", [], results))
+    page = render_run(Page("t", "l", b"", "a sheet", [], results))
     for row in ("top-1, z of one augmented view", "R² crop difference, avg", "R² blur difference, pooled"):
         assert row in table
         assert row in page

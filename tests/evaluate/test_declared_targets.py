@@ -10,14 +10,13 @@ from sklearn.metrics import mean_squared_error, r2_score
 
 from seqjepa.config import EvalConfig
 from seqjepa.data.draws import Purpose
-from seqjepa.evaluate.capabilities import Capabilities
-from seqjepa.evaluate.declared import angle_errors, matrices, mean_rotation, metrics_of, rotation_errors
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.learning import score_tasks
 from seqjepa.evaluate.metrics import Resampling
 from seqjepa.evaluate.probes import Bench
+from seqjepa.evaluate.studies import Capabilities
 from seqjepa.evaluate.targets import DeclaredTargets, Target, declared_targets, unread, way_target
-from seqjepa.evaluate.tasks import tasks_for
+from seqjepa.evaluate.tasks import angle_errors, matrices, mean_rotation, metrics_of, rotation_errors, tasks_for
 from seqjepa.paper.metrics import columns_text, declared_metric
 from shards.schema import ActionSpec, ActionTerm, ParamField
 

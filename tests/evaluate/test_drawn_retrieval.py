@@ -12,8 +12,8 @@ from small_runs import TINY, augmented_run_of, build_images, saccade_run_of
 
 from seqjepa.config import EvalConfig
 from seqjepa.evaluate.encode import encode_splits
-from seqjepa.evaluate.retrieval import RETRIEVAL, queries, target_features
-from seqjepa.evaluate.rollouts import ROLLOUTS
+from seqjepa.evaluate.retrieval import RETRIEVAL, queries
+from seqjepa.evaluate.rollouts import ROLLOUTS, target_features
 from seqjepa.evaluate.studies import EvalContext
 from seqjepa.training.checkpoint import load_run
 from shards.reader import ShardSet

@@ -16,9 +16,9 @@ from seqjepa.data.draws import Purpose
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.metrics import Resampling, averaged_mean, averaged_r2_avg
 from seqjepa.evaluate.results import format_table, read_results
+from seqjepa.evaluate.rollouts import MOST_CANDIDATES, pool_of
 from seqjepa.evaluate.run import evaluate_run
 from seqjepa.evaluate.studies import OF_OBJECTS, SUITES, Suite
-from seqjepa.evaluate.walks import MOST_CANDIDATES, pool_of
 from seqjepa.recipes import load_recipe
 from seqjepa.training.train import train
 from shards.errors import ConfigError

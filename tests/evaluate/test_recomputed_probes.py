@@ -13,10 +13,10 @@ import torch
 
 from seqjepa.config import EvalConfig
 from seqjepa.data.actions import PRESETS
-from seqjepa.evaluate.capabilities import Capabilities
 from seqjepa.evaluate.features import encode_views
 from seqjepa.evaluate.learning import fit_and_score
 from seqjepa.evaluate.probes import Bench
+from seqjepa.evaluate.studies import Capabilities
 from seqjepa.evaluate.tasks import tasks_for
 from seqjepa.training.checkpoint import load_run
 from shards.reader import ShardSet

@@ -15,13 +15,11 @@ from torch import Tensor
 from seqjepa.config import DataConfig, RunConfig
 from seqjepa.data.actions import multiply, quaternion
 from seqjepa.data.draws import Purpose
-from seqjepa.evaluate import walks
+from seqjepa.evaluate import rollouts
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.metrics import ranks_of
-from seqjepa.evaluate.retrieval import target_features
-from seqjepa.evaluate.rollouts import ROLLOUTS, by_horizon, extent
+from seqjepa.evaluate.rollouts import ROLLOUTS, by_horizon, extent, one_by_one, pool_of, roll_out, target_features, walk
 from seqjepa.evaluate.run import frozen
-from seqjepa.evaluate.walks import one_by_one, pool_of, roll_out, walk
 from seqjepa.training.checkpoint import load_run
 from seqjepa.training.run import DataInfo
 
@@ -83,7 +81,7 @@ def test_errors_add_up_where_predictions_are_fed_back_and_do_not_where_the_truth
 
 def test_chunks_of_walks_do_not_matter(monkeypatch):
     whole = walked(Turning(error=0.15))
-    monkeypatch.setattr(walks, "CPU_WALKS", 7)
+    monkeypatch.setattr(rollouts, "CPU_WALKS", 7)
     for name, ranks in walked(Turning(error=0.15)).items():
         np.testing.assert_array_equal(ranks, whole[name])
 
@@ -160,7 +158,7 @@ def test_a_run_on_shards(run, shards, tmp_path):
 def test_target_features_are_encoded_once_for_all_studies(run, shards, tmp_path, monkeypatch):
     case = case_of_run(run, shards, tmp_path)
     first = target_features(case)
-    monkeypatch.setattr("seqjepa.evaluate.retrieval.encode_views", None)
+    monkeypatch.setattr("seqjepa.evaluate.rollouts.encode_views", None)
     assert target_features(case) is first
 
 

@@ -9,12 +9,12 @@ import torch
 
 from seqjepa.config import EvalConfig, RunConfig
 from seqjepa.data.actions import PRESETS
-from seqjepa.evaluate.capabilities import Capabilities
 from seqjepa.evaluate.features import encode_views
 from seqjepa.evaluate.learning import fit_and_score
 from seqjepa.evaluate.probes import Bench
 from seqjepa.evaluate.results import differently_measured, format_table, read_results, table_rows
 from seqjepa.evaluate.run import evaluate_run
+from seqjepa.evaluate.studies import Capabilities
 from seqjepa.evaluate.tasks import tasks_for
 from seqjepa.methods.base import Method
 from seqjepa.training.checkpoint import LoadedRun, load_run

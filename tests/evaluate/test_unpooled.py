@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 import cli
 from seqjepa.config import ModelConfig, RunConfig
+from seqjepa.evaluate.ood import MapOfPlaces
 from seqjepa.evaluate.results import format_table, read_results, table_rows
 from seqjepa.evaluate.run import evaluate_run
-from seqjepa.evaluate.unpooled import MapOfPlaces
 from seqjepa.models.backbone import build_backbone
 from seqjepa.paper.metrics import METRICS
 from seqjepa.report.runs import read_records

@@ -13,12 +13,12 @@ from cli import seqjepa_app
 from seqjepa.paper.metrics import ROWS, better, judged
 from seqjepa.paper.published import published
 from seqjepa.report.groups import groups_of
+from seqjepa.report.overview import clearly_lost, lost_to_untrained
 from seqjepa.report.render import html
 from seqjepa.report.render import text as forms
 from seqjepa.report.render.html import numbers_table, overview_html
 from seqjepa.report.runs import read_records
 from seqjepa.report.tables import Table, build_tables
-from seqjepa.report.warnings import clearly_lost, lost_to_untrained
 
 FULL = "3die-rot-M3"
 ERRORS = {"rel_rot_deg", "rel_rot_deg_median", "indiv_rot_deg", "indiv_rot_deg_median"}

@@ -12,10 +12,10 @@ from seqjepa.evaluate.results import artefacts_folder, precision_of, save_arrays
 from seqjepa.report.figures.drawing import Figure
 from seqjepa.report.figures.runs import class_by_class
 from seqjepa.report.groups import groups_of
+from seqjepa.report.overview import standardised
 from seqjepa.report.render.html import every_number, numbers_table, overview_html
 from seqjepa.report.runs import read_records
 from seqjepa.report.tables import build_tables
-from seqjepa.report.warnings import standardised
 from shards.errors import FormatError
 
 NAMES = np.array(["chair", "mug", "car"])

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from seqjepa.report.figures.drawing import Line, curve, line_chart
-from seqjepa.report.render.run_page import Page, render
+from seqjepa.report.render.html import Page, render_run
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGBgAAAABQABh6FO1AAAAABJRU5ErkJggg=="
@@ -57,7 +57,7 @@ class Outline(HTMLParser):
 
 @pytest.fixture(scope="module")
 def html() -> str:
-    return render(Page("A <title>", "Lead & more", PNG, "What it shows", EPOCHS, RESULTS, ["a note"]))
+    return render_run(Page("A <title>", "Lead & more", PNG, "What it shows", EPOCHS, RESULTS, ["a note"]))
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_table_holds_the_numbers_with_headers(outline):
 
 def test_a_run_without_epochs_or_aggregate_still_makes_a_page():
     bare = {"trained": {"top1_z": 0.75, "protocol": PROTOCOL}}
-    outline = Outline(render(Page("t", "l", PNG, "s", [], bare)))
+    outline = Outline(render_run(Page("t", "l", PNG, "s", [], bare)))
     assert outline.all("svg") == []
     assert outline.text["td"] == ["0.750", "–", "–"]
 
@@ -131,7 +131,7 @@ SACCADES = {
 
 
 def test_paths_are_drawn_with_their_ablations_and_stand_in_the_table():
-    outline = Outline(render(Page("t", "l", PNG, "s", [], SACCADES)))
+    outline = Outline(render_run(Page("t", "l", PNG, "s", [], SACCADES)))
     over_views, paths = (chart["aria-label"] or "" for chart in outline.all("svg"))
     assert "trained 37.5% to 50.0%" in over_views
     assert "vision and actions 1.00 to 0.80; vision alone 0.12 to -0.12; actions alone 1.00 to 0.50" in paths
@@ -152,7 +152,7 @@ def test_chart_colours_are_the_pages_and_text_is_text():
 
 
 def test_same_input_same_bytes(html):
-    assert render(Page("A <title>", "Lead & more", PNG, "What it shows", EPOCHS, RESULTS, ["a note"])) == html
+    assert render_run(Page("A <title>", "Lead & more", PNG, "What it shows", EPOCHS, RESULTS, ["a note"])) == html
 
 
 def test_labels_that_end_together_are_pushed_apart():
@@ -172,5 +172,5 @@ def test_curve_leaves_out_what_was_not_logged():
 def test_cards_hold_what_stands_beside_the_trained_number():
     results = {"trained": {"r2_crop_avg": 0.5, "protocol": PROTOCOL}, "untrained": {"r2_crop_avg": 0.125}}
     others = {"without actions": {"r2_crop_avg": 0.25}, "another": {"top1_z": 0.5}}
-    outline = Outline(render(Page("t", "l", PNG, "s", [], results, others=others)))
+    outline = Outline(render_run(Page("t", "l", PNG, "s", [], results, others=others)))
     assert outline.text["dd"] == ["0.500", "untrained 0.125", "without actions 0.250"]

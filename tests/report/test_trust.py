@@ -7,8 +7,8 @@ import pytest
 from report_runs import protocol_of, write_run
 
 from seqjepa.report.groups import groups_of
+from seqjepa.report.overview import RunWarning, at_scale, warnings_of
 from seqjepa.report.runs import read_record
-from seqjepa.report.warnings import RunWarning, at_scale, warnings_of
 
 GOOD = {"samples": 41_920, "z_rank": 90.0, "z_std": 0.9}
 

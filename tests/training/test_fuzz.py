@@ -21,7 +21,7 @@ from noise_shards import noise_shards
 from train_helpers import make_saliency_shards, metrics, tiny_config
 
 from seqjepa import files
-from seqjepa.evaluate.asked import is_evaluated
+from seqjepa.evaluate.checkpoints import is_evaluated
 from seqjepa.evaluate.results import format_table, load_arrays, read_results, save_arrays
 from seqjepa.evaluate.run import evaluate_run
 from seqjepa.report.figures import build_figures
