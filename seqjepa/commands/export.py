@@ -26,7 +26,10 @@ def export_command(
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write.")],
     part: Annotated[
         str,
-        typer.Option(help="encoder: images to z. aggregate: z, actions to z_AGG. predict: z_AGG, action to z."),
+        typer.Option(
+            help="encoder: images to z. aggregate: z, actions to z_AGG. project: z to y. predict: z_AGG or y, and an "
+            "action, to what comes next."
+        ),
     ] = "encoder",
     weights: Annotated[str, typer.Option(help="Of the encoder: online, or target, its moving average.")] = "online",
     batch: Annotated[str, typer.Option(help="dynamic, or a number that is then the only one.")] = "dynamic",
@@ -42,10 +45,10 @@ def export_command(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a run's encoder, aggregator or predictor for use without seqjepa. Exit code 1 if it is not the run's equal.
+    """Write a network of a run for use without seqjepa: encoder, aggregator, projector, predictor.
 
-    The file is loaded again and compared with the run on random inputs before it gets its name. It holds the run's
-    method, sizes, normalisation and actions as metadata.
+    The file is loaded again and compared with the run on random inputs before it gets its name; exit code 1 if it is
+    not the run's equal. It holds the run's method, sizes, normalisation and actions as metadata.
 
     \b
     Examples:

@@ -1,6 +1,6 @@
-"""What of a run is exported: its encoder, its aggregator or its predictor, as a module of tensors alone.
+"""What of a run is exported: its encoder, aggregator, projector or predictor, as a module of tensors alone.
 
-Letters: B batch, M views of a context, D width of z, D' of z_AGG, A numbers of an action.
+Letters: B batch, M views of a context, D width of z, D' of z_AGG, P of an embedding y, A numbers of an action.
 """
 
 from __future__ import annotations
@@ -14,13 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from seqjepa.data.sequence import normalise
-from seqjepa.methods.base import Aggregating, Method, PredictsViews
+from seqjepa.methods import METHODS
+from seqjepa.methods.base import Aggregating, Method, Predicting, PredictsViews
 from seqjepa.model import Model
 from shards.errors import UsageError
 
-PartName = Literal["encoder", "aggregate", "predict"]
+PartName = Literal["encoder", "aggregate", "project", "predict"]
 WhichWeights = Literal["online", "target"]
 PARTS: tuple[PartName, ...] = get_args(PartName)
+WITH: Mapping[PartName, tuple[type, ...]] = {
+    "encoder": (Method,),
+    "aggregate": (Aggregating,),
+    "project": (Predicting,),
+    "predict": (PredictsViews, Predicting),
+}
+"""What a method is one of to have a part."""
 
 BATCH, VIEWS, MOVES = "batch", "views", "views - 1"
 """Sizes in a shape that whoever runs the file chooses; MOVES is one less than VIEWS."""
@@ -76,23 +84,42 @@ def build_part(model: Model, name: PartName, *, normalised: bool = True, weights
     """
     if name == "encoder":
         return _encoder(model, normalised, weights)
-    method = model.method
-    wanted = Aggregating if name == "aggregate" else PredictsViews
-    if not isinstance(method, wanted):
-        raise UsageError(
-            f"{model.config.method} has no {name}: it makes features of single views; leave --part {name} out"
-        )
+    if not isinstance(model.method, WITH[name]):
+        having = ", ".join(key for key, method in METHODS.items() if issubclass(method, WITH[name]))
+        raise UsageError(f"{model.config.method} has no {name}, which methods of these names have: {having}")
+    if isinstance(model.method, Predicting):
+        return _of_embeddings(model, model.method, name)
+    return _of_aggregates(model, name)
+
+
+def _of_aggregates(model: Model, name: PartName) -> RunPart:
+    """An aggregate, or what is predicted from one (seq-JEPA)."""
+    method: Any = model.method
     D, A = _width(model, method.embed), model.action_spec.size
     z, actions = torch.zeros(2, 2, D), torch.zeros(2, 1, A)
     z_agg = method.aggregate(z, actions)
     whole: Sizes = (BATCH, z_agg.shape[-1])
-    if isinstance(method, PredictsViews) and name == "predict":
+    if name == "predict":
         slim = _only_used(method, lambda: method.predict(z_agg, actions[:, 0]))
         inputs = _told({"z_agg": whole, "action": (BATCH, A)})
         return RunPart(name, _Predict(slim).eval(), inputs, ("z", (BATCH, D)), _Predict(method))
     slim = _only_used(method, lambda: method.aggregate(z, actions))
     inputs = _told({"z": (BATCH, VIEWS, D), "actions": (BATCH, MOVES, A)})
     return RunPart(name, _Aggregate(slim).eval(), inputs, ("z_agg", whole), _Aggregate(method))
+
+
+def _of_embeddings(model: Model, method: Any, name: PartName) -> RunPart:
+    """A view's embedding, or what is predicted from one."""
+    D, A = _width(model, method.embed), model.action_spec.size
+    z, action = torch.zeros(2, D), torch.zeros(2, A)
+    y = method.project(z)
+    width: Sizes = (BATCH, y.shape[-1])
+    if name == "predict":
+        slim = _only_used(method, lambda: method.predict(y, action))
+        inputs = _told({"y": width, "action": (BATCH, A)})
+        return RunPart(name, _Predict(slim).eval(), inputs, ("y_next", width), _Predict(method))
+    slim = _only_used(method, lambda: method.project(z))
+    return RunPart(name, _Project(slim).eval(), {"z": (BATCH, D)}, ("y", width), _Project(method))
 
 
 def _told(inputs: dict[str, Sizes]) -> dict[str, Sizes]:
@@ -166,15 +193,26 @@ class _Aggregate(nn.Module):
         return self.method.aggregate(z, z.new_zeros(z.shape[0], z.shape[1] - 1, 0) if actions is None else actions)
 
 
-class _Predict(nn.Module):
-    """z_AGG [B, D'], action [B, A], or none where A is 0 → ẑ [B, D]."""
+class _Project(nn.Module):
+    """z [B, D] → y [B, P]."""
 
     def __init__(self, method: Any) -> None:
         super().__init__()
         self.method = method
 
-    def forward(self, z_agg: Tensor, action: Tensor | None = None) -> Tensor:
-        return self.method.predict(z_agg, z_agg.new_zeros(z_agg.shape[0], 0) if action is None else action)
+    def forward(self, z: Tensor) -> Tensor:
+        return self.method.project(z)
+
+
+class _Predict(nn.Module):
+    """z_AGG [B, D'], action [B, A], or none where A is 0 → ẑ [B, D]; or y [B, P] in its place → ŷ [B, P]."""
+
+    def __init__(self, method: Any) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, known: Tensor, action: Tensor | None = None) -> Tensor:
+        return self.method.predict(known, known.new_zeros(known.shape[0], 0) if action is None else action)
 
 
 def _only_used(method: Method, call: Callable[[], object]) -> Method:

@@ -151,7 +151,10 @@ def test_a_state_dict_of_another_width_fits_torchvision_by_its_shapes(run, model
     ("words", "said"),
     [
         (["--to", "torchscript"], "--to is 'torchscript'; choose one of pt2, onnx, safetensors"),
-        (["--to", "pt2", "--part", "decoder"], "--part is 'decoder'; choose one of encoder, aggregate, predict"),
+        (
+            ["--to", "pt2", "--part", "decoder"],
+            "--part is 'decoder'; choose one of encoder, aggregate, project",
+        ),
         (["--to", "pt2", "--weights", "ema"], "--weights is 'ema'; choose online or target"),
         (["--to", "pt2", "--opset", "18"], "--opset is of --to onnx; leave it out"),
         (["--to", "onnx", "--opset", "7"], "--opset is 7; this onnx and torch write 18 to "),

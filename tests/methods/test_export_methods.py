@@ -105,6 +105,49 @@ def test_a_world_model_takes_steps_in_onnxruntime(tmp_path: Path, condition: str
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method", ["conditional_byol", "conv_jepa", "equimod", "sen", "sie"])
+def test_a_predictor_of_embeddings_in_onnxruntime(tmp_path: Path, method: str) -> None:
+    """From pixels to what the action makes of a view, by onnxruntime alone; the file holds nothing else."""
+    config = small_config(method)
+    config = config.model_copy(update={"data": config.data.model_copy(update={"action": "rotation"})})
+    run = run_of(tmp_path / "run", config)
+    model, inputs, told = seqjepa.load(run, "cpu"), {}, {}
+    for part in ("encoder", "project", "predict"):
+        told[part] = export_run(run, tmp_path / f"{part}.onnx", ExportOptions("onnx", part))
+    for count in (1, 2, 5):
+        images, action = pictures(count), torch.randn(count, A, generator=torch.Generator().manual_seed(count))
+        inputs = {"images": (images / 255).numpy(), "action": action.numpy()}
+        for part in told:
+            session = onnxruntime.InferenceSession(str(tmp_path / f"{part}.onnx"))
+            given = {known.name: inputs[known.name] for known in session.get_inputs()}
+            inputs |= zip(told[part].outputs, session.run(None, given), strict=True)
+        with torch.no_grad():
+            y = model.method.project(model.embed(images))
+            expected = model.method.predict(y, action)
+        assert expected.std() > 0.01
+        torch.testing.assert_close(torch.from_numpy(inputs["y"]), y, **CLOSE)
+        torch.testing.assert_close(torch.from_numpy(inputs["y_next"]), expected, **CLOSE)
+    networks = {name: sum(p.numel() for p in net.parameters()) for name, net in model.method.named_children()}
+    assert told["predict"].parameters == networks["hypernetwork" if method == "sie" else "predictor"] + (
+        networks["action_embedding"] if method == "conv_jepa" else 0
+    )
+
+
+def test_a_part_that_a_method_has_not_is_refused_with_those_that_have_it(tmp_path: Path) -> None:
+    for method, part, having in (
+        ("simclr", "predict", "conditional_byol, conv_jepa, equimod, sen, seq_jepa, sie"),
+        ("context_ssl", "project", "conditional_byol, conv_jepa, equimod, sen, sie"),
+        ("seq_jepa", "project", "conditional_byol, conv_jepa, equimod, sen, sie"),
+        ("equimod", "aggregate", "seq_jepa"),
+    ):
+        run = tmp_path / f"{method}-{part}"
+        run_of(run, small_config(method))
+        said = f"{method} has no {part}, which methods of these names have: {having}$"
+        with pytest.raises(UsageError, match=said):
+            export_run(run, tmp_path / "other.onnx", ExportOptions("onnx", part))
+
+
+@pytest.mark.slow
 def test_the_moving_average_and_fixed_sizes(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", small_config("seq_jepa"))
     model = seqjepa.load(run, "cpu")
@@ -120,8 +163,6 @@ def test_the_moving_average_and_fixed_sizes(tmp_path: Path) -> None:
     assert told.inputs == {"z": ["batch", 2, 64], "actions": ["batch", 1, A]}
     for method in ("simclr", "equimod"):
         other = run_of(tmp_path / method, small_config(method))
-        with pytest.raises(UsageError, match=f"{method} has no aggregate: it makes features of single views"):
-            export_run(other, tmp_path / "other.pt2", ExportOptions("pt2", "aggregate"))
         with pytest.raises(UsageError, match="has no moving average of its encoder"):
             export_run(other, tmp_path / "other.pt2", ExportOptions("pt2", weights="target"))
 
