@@ -21,7 +21,8 @@ from seqjepa.paper.metrics import ACCURACY, EXPLAINED, metric_of
 from seqjepa.recipes import flatten, load_recipe, names
 from seqjepa.report.groups import method_name
 from seqjepa.report.runs import RunRecord
-from seqjepa.training.run import RUN, DataInfo, data_info
+from seqjepa.training.run import DataInfo, data_info
+from seqjepa.training.run_files import RUN
 from shards.describe import term_in_words
 from shards.hub import HubAddress
 from shards.hub_card import quoted

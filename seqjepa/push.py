@@ -10,7 +10,7 @@ from seqjepa.hub import is_run_file
 from seqjepa.model_card import model_card
 from seqjepa.report.runs import read_record
 from seqjepa.training.checkpoint import read_weights
-from seqjepa.training.run import CONFIG, EVALUATED, METRICS, RUN, STATE, WEIGHTS
+from seqjepa.training.run_files import CONFIG, EVALUATED, METRICS, RUN, STATE, WEIGHTS
 from shards.errors import UsageError
 from shards.files import sha256_of_bytes
 from shards.hub import HubAddress

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from seqjepa import files
 from seqjepa.files import SUMS, TEMPORARY, Checksums
-from seqjepa.training.run import (
+from seqjepa.training.run_files import (
     ARRAYS,
     CONFIG,
     EVALUATED,
@@ -309,7 +309,7 @@ class RunMirror:
         self._note(synced)  # at once: what is sent later may not arrive
 
     def _remove(self, names: list[str], synced: dict[str, tuple[str, str]]) -> None:
-        """run.json last, by which the rest is known (training.run.OURS)."""
+        """run.json last, by which the rest is known (training.run_files.OURS)."""
         for name in sorted(names, key=lambda name: OURS.index(name) if name in OURS else -1):
             self.writer.delete([name])
             del synced[name]

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from seqjepa.config import ModelConfig, RunConfig
+from seqjepa.data.in_order import decoding_threads, image_chunks, stored_views
 from seqjepa.data.sampling import only_samples
 from seqjepa.devices import to_device
-from seqjepa.evaluate.encode import decoding_threads
-from seqjepa.evaluate.features import PixelStats, embed, image_chunks, stored_views
+from seqjepa.evaluate.features import PixelStats, embed
 from seqjepa.methods.base import Method
 from seqjepa.models.precision import full_float32
 from seqjepa.models.pretrained import build_encoder, weights_sha256

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from seqjepa.evaluate.features import image_chunks, read_ahead, stored_views
+from seqjepa.data.in_order import image_chunks, read_ahead, stored_views
 from shards.environment import pass_environment_on
 from shards.errors import ConfigError, UsageError
 from shards.reader import ImageIndex, ShardSet, SplitIndex

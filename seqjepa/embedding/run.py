@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from seqjepa.data.in_order import decoding_threads
 from seqjepa.embedding import formats
 from seqjepa.embedding.asked import (
     Asked,
@@ -30,7 +31,6 @@ from seqjepa.embedding.contexts import Contexts
 from seqjepa.embedding.formats import Embedded, Output
 from seqjepa.embedding.inputs import Source
 from seqjepa.embedding.parts import Job, Joined, Parts, Task, ranges
-from seqjepa.evaluate.encode import decoding_threads
 from seqjepa.evaluate.run import state_sha256
 from seqjepa.model import Model, load
 from shards.errors import UsageError

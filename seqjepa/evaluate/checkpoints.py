@@ -25,7 +25,8 @@ from seqjepa.evaluate.run import evaluate_run
 from seqjepa.files import write_file
 from seqjepa.paper.metrics import metric_of
 from seqjepa.training.metrics_log import read_epochs
-from seqjepa.training.run import METRICS, RUN, kept_epochs, kept_weights, read_run_json
+from seqjepa.training.run import read_run_json
+from seqjepa.training.run_files import METRICS, RUN, kept_epochs, kept_weights
 from shards.errors import UsageError
 from shards.files import sha256_of_file
 from shards.json_fields import strict_json

@@ -14,7 +14,7 @@ from seqjepa.methods import build_method
 from seqjepa.methods.base import Aggregating
 from seqjepa.methods.flops import encoder_macs, forward_macs
 from seqjepa.training import metrics_log
-from seqjepa.training.run import METRICS
+from seqjepa.training.run_files import METRICS
 
 QUATERNION = 4
 """Numbers of an action; as many as there are change the count by less than a millionth."""

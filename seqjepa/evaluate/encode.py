@@ -6,7 +6,6 @@ them: their position R² stands in Table 3 beside that of runs on patches ("SimC
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -19,6 +18,7 @@ from seqjepa.data.actions import needs_order
 from seqjepa.data.augment.parameters import stored_scaling
 from seqjepa.data.augment.recipes import build_recipe
 from seqjepa.data.fixations import Fixating
+from seqjepa.data.in_order import decoding_threads
 from seqjepa.data.sampling import with_windows
 from seqjepa.data.sequence import KindOfViews
 from seqjepa.data.stored import StoredViews
@@ -326,7 +326,3 @@ def _fitting_draws(loaded: LoadedRun, images: int, drawn: Draws, config: EvalCon
     features = embed(loaded.method, example, ((0.5,) * 3, (1.0,) * 3)).shape[-1]
     half_precision = 2 * images * drawn.views * features
     return max(1, min(config.epochs, torch.cuda.mem_get_info(device)[0] // 4 // half_precision))
-
-
-def decoding_threads() -> int:
-    return min(16, len(os.sched_getaffinity(0)))

@@ -22,7 +22,8 @@ from torch.nn import functional as F
 from torchvision.models.resnet import ResNet
 
 from seqjepa.data.actions import PRESETS, ROTATION_COLUMNS, columns, is_augmentation
-from seqjepa.evaluate.encode import decoding_threads, encode_stored_views, statistics
+from seqjepa.data.in_order import decoding_threads
+from seqjepa.evaluate.encode import encode_stored_views, statistics
 from seqjepa.evaluate.features import Features, encode_views
 from seqjepa.evaluate.heads import StackedLinear, predict
 from seqjepa.evaluate.inputs import label_of_prefixes

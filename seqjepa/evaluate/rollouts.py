@@ -26,7 +26,8 @@ from torch import Tensor
 
 from seqjepa.data.actions import is_augmentation, needs_order
 from seqjepa.data.draws import Purpose, choose_distinct, draw_u32
-from seqjepa.evaluate.encode import decoding_threads, in_windows, statistics, views_to_draw
+from seqjepa.data.in_order import decoding_threads
+from seqjepa.evaluate.encode import in_windows, statistics, views_to_draw
 from seqjepa.evaluate.features import Draws, Features, encode_images, encode_views
 from seqjepa.evaluate.metrics import Resampling, chance, rank_intervals, rank_scores, ranks_of
 from seqjepa.evaluate.studies import EvalContext, Study

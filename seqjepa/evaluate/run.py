@@ -37,7 +37,7 @@ from seqjepa.methods.base import EncodesInContext, Halved
 from seqjepa.models.precision import full_float32
 from seqjepa.training.checkpoint import LoadedRun, load_run
 from seqjepa.training.metrics_log import read_epochs
-from seqjepa.training.run import METRICS
+from seqjepa.training.run_files import METRICS
 from shards.errors import FailureError, UsageError
 from shards.reader import ShardSet
 

@@ -13,7 +13,7 @@ from seqjepa.methods.flops import count_macs
 from seqjepa.paper.metrics import columns_text
 from seqjepa.training.checkpoint import load_run
 from seqjepa.training.metrics_log import read_epochs
-from seqjepa.training.run import METRICS
+from seqjepa.training.run_files import METRICS
 
 SCORES = {
     "r2_rel": "r2_rel_rot_avg",

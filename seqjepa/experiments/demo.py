@@ -21,7 +21,7 @@ from seqjepa.experiments.job import Job, evaluate_job, train_job
 from seqjepa.files import write_file
 from seqjepa.report.render.html import Page, render_run
 from seqjepa.training.metrics_log import read_epochs
-from seqjepa.training.run import METRICS
+from seqjepa.training.run_files import METRICS
 from shards.errors import DamageError, UsageError
 from shards.json_fields import strict_json
 from shards.verify import verify

@@ -14,7 +14,7 @@ from seqjepa.evaluate.checkpoints import FOLDER as CHECKPOINTS
 from seqjepa.evaluate.results import read_results
 from seqjepa.experiments.job import Job, evaluations_left
 from seqjepa.training.metrics_log import read_epochs
-from seqjepa.training.run import METRICS
+from seqjepa.training.run_files import METRICS
 from shards.errors import DamageError, FormatError
 from shards.reader import ShardSet
 

@@ -22,17 +22,8 @@ from seqjepa.recipes import flatten, load_recipe
 from seqjepa.training.checkpoint import weights_epochs
 from seqjepa.training.data import open_training_data
 from seqjepa.training.metrics_log import read_epochs
-from seqjepa.training.run import (
-    CONFIG,
-    FREE_KEYS,
-    METRICS,
-    RUN,
-    WEIGHTS,
-    RunPlan,
-    check_same_run,
-    read_run_config,
-    read_run_json,
-)
+from seqjepa.training.run import FREE_KEYS, RunPlan, check_same_run, read_run_config, read_run_json
+from seqjepa.training.run_files import CONFIG, METRICS, RUN, WEIGHTS
 from seqjepa.training.train import train
 from shards.errors import ConfigError, DamageError, FormatError, UsageError
 

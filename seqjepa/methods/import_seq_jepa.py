@@ -23,7 +23,8 @@ from seqjepa.paper.sets import NORMALISATIONS, SETS
 from seqjepa.recipes import load_recipe
 from seqjepa.training.checkpoint import save_weights
 from seqjepa.training.data import fixating, open_training_data
-from seqjepa.training.run import WEIGHTS, DataInfo, RunPlan, claimed, mark_finished
+from seqjepa.training.run import DataInfo, RunPlan, claimed, mark_finished
+from seqjepa.training.run_files import WEIGHTS
 from shards.errors import UsageError
 from shards.files import sha256_of_file
 

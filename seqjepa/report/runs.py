@@ -17,7 +17,8 @@ from seqjepa.paper.measures import value_at
 from seqjepa.paper.sets import paper_set
 from seqjepa.recipes import flatten
 from seqjepa.training.metrics_log import read_epochs
-from seqjepa.training.run import CONFIG, METRICS, RUN, read_run_config, read_run_json
+from seqjepa.training.run import read_run_config, read_run_json
+from seqjepa.training.run_files import CONFIG, METRICS, RUN
 from shards.errors import FormatError, UsageError
 
 DEEPEST = 4

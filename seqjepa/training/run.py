@@ -1,27 +1,13 @@
 """The run directory: claim it, recognise the run in it, refuse everything else; run.json says what the run is.
 
-run.json is read as a stranger's: every type and range is checked. Files:
-
-config.toml        every setting, resolved
-run.json           versions, shard fingerprints, what the views looked like
-metrics.jsonl      one line an epoch (metrics_log.py)
-state.pt           what a resumed run needs (checkpoint.py); state-previous.pt: the one before it
-model.safetensors  weights of the last checkpoint
-model-epoch-000080.safetensors  those after epoch 80, where train.keep_epochs has it
-SHA256SUMS         of all these (seqjepa/files.py)
-loggers/           what train.loggers remember, and their local files (loggers/)
-pictures/          drawn for loggers (pictures.py)
-results.json       written by `seqjepa evaluate`, as are results-SET-SIZE-patchN.json and evaluation/; numbers of kept
-                   weights: evaluation/checkpoints/epoch-000080/results.json
+run.json is read as a stranger's: every type and range is checked. Files: run_files.py.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import platform
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,15 +22,13 @@ from seqjepa.config import RunConfig
 from seqjepa.data.actions import DECLARED, PRESETS
 from seqjepa.data.augment.recipes import RECIPES
 from seqjepa.data.fixations import Fixating
-from seqjepa.files import SUMS, TEMPORARY, warn_of_change, write_with_checksum
+from seqjepa.files import TEMPORARY, warn_of_change, write_with_checksum
 from seqjepa.recipes import read_config
+from seqjepa.training.run_files import CONFIG, LOCK, OURS, PREVIOUS, RUN, STATE, WEIGHTS, has_state, remove_ours
 from shards.environment import pass_environment_on
 from shards.errors import ConfigError, FormatError, UsageError
 from shards.lock import FolderLock
 
-CONFIG, METRICS, WEIGHTS, STATE = "config.toml", "metrics.jsonl", "model.safetensors", "state.pt"
-PREVIOUS = "state-previous.pt"
-RUN = "run.json"
 VERSIONS = ("seqjepa", "torch", "torchvision", "numpy")
 MOST_PIXELS = 4096
 """A side of views or images: as DataConfig.image_size has it."""
@@ -169,22 +153,6 @@ def _wrong_data_fields(data: DataInfo) -> Iterator[str]:
         yield f"fixating: {error}"
 
 
-OURS = (STATE, PREVIOUS, WEIGHTS, METRICS, CONFIG, SUMS, RUN)
-"""In the order in which they are removed: settings outlive what was learned under them, and run.json outlives all, so
-that a kill in between leaves a folder that is still known as ours and is not taken for another run's."""
-EVALUATED = re.compile(r"results(-[A-Za-z0-9._-]+-\d+-patch\d+)?\.json")
-KEPT = re.compile(r"model-epoch-(\d{6,12})\.safetensors")
-OF_KEPT = "checkpoints/epoch-*"
-ARRAYS = (
-    *("trained*/*.npz", "untrained*/*.npz", "asked.json", f"{OF_KEPT}/results*.json"),
-    *(f"{OF_KEPT}/evaluation/{inner}" for inner in ("trained*/*.npz", "asked.json")),
-)  # of evaluation/
-WATCHED = {
-    "loggers": ("*.json", "*.log", "*.lock", "metrics.csv", "events.out.tfevents.*"),
-    "pictures": ("sequences-*.png", "curves-*.png", "features-*.png"),
-}
-"""What loggers and the trainer write for those who watch (training/loggers, training/watch.py): folder → our files."""
-LOCK = f"{TEMPORARY}lock"
 # May differ between the calls that make up one run: they change nothing that is learned or in metrics.jsonl. Runs of
 # before noted no data.set, and those that normalise by their shards' own constants do not show it either.
 FREE_KEYS = {
@@ -225,7 +193,7 @@ def claimed(out: Path, plan: RunPlan, overwrite: bool = False) -> Iterator[None]
         read_run_json(out)  # a run.json of someone else's is refused even so
     with _locked(out):
         if ours and overwrite:
-            _remove_ours(out)
+            remove_ours(out)
         _write_identity(out, plan)
         yield
 
@@ -242,21 +210,6 @@ def mark_unfinished(out: Path, epochs: int) -> None:
     info = read_run_json(out)
     if info.get("finished_epochs") == epochs:
         _write_json(out / RUN, {key: value for key, value in info.items() if key != "finished_epochs"})
-
-
-def kept_weights(epoch: int) -> str:
-    """The file of the weights after `epoch` epochs, where train.keep_epochs has it."""
-    return f"model-epoch-{epoch:06d}.safetensors"
-
-
-def kept_epochs(out: Path) -> list[int]:
-    """Epochs after which weights were kept, ascending."""
-    return sorted(int(found[1]) for path in out.iterdir() if (found := KEPT.fullmatch(path.name)))
-
-
-def has_state(out: Path) -> bool:
-    """Whether there is a state that training could go on from."""
-    return (out / STATE).exists() or (out / PREVIOUS).exists()
 
 
 def refuse_lost_state(out: Path) -> None:
@@ -374,42 +327,6 @@ def _versions(*packages: str) -> dict[str, str]:
 
 def _write_json(path: Path, value: object) -> None:
     write_with_checksum(path, (json.dumps(value, indent=2) + "\n").encode())
-
-
-def _remove_ours(out: Path) -> None:
-    _remove_evaluation(out)
-    _remove_watched(out)
-    for epoch in kept_epochs(out):
-        (out / kept_weights(epoch)).unlink()
-    for name in OURS:
-        (out / name).unlink(missing_ok=True)
-
-
-def _remove_watched(out: Path) -> None:
-    """What loggers remember of the run, and our own files for them: a run that begins anew is another one there. What
-    W&B and MLflow wrote stays, which may not have been sent yet."""
-    for folder, patterns in WATCHED.items():
-        if (out / folder).is_symlink():
-            continue
-        for path in (found for pattern in patterns for found in (out / folder).glob(pattern)):
-            path.unlink()
-        if (out / folder).is_dir() and not any((out / folder).iterdir()):
-            (out / folder).rmdir()
-
-
-def _remove_evaluation(out: Path) -> None:
-    """What `seqjepa evaluate` wrote about the run; folders only where nothing else is left in them."""
-    folder = out / "evaluation"
-    for path in out.iterdir():
-        if path.is_file() and EVALUATED.fullmatch(path.name):
-            path.unlink()
-    if folder.is_symlink() or not folder.is_dir():
-        return
-    for path in (found for pattern in ARRAYS for found in folder.glob(pattern)):
-        path.unlink()
-    for inner, _, _ in os.walk(folder, topdown=False):
-        if not any(Path(inner).iterdir()):
-            Path(inner).rmdir()
 
 
 @contextmanager

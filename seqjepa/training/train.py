@@ -28,7 +28,7 @@ from seqjepa.methods.base import Method
 from seqjepa.models.ema import cosine_tau, schedule_progress
 from seqjepa.models.pretrained import doubts, weights_note
 from seqjepa.run_store import RunFolder, training_folder
-from seqjepa.training import checkpoint, metrics_log, run
+from seqjepa.training import checkpoint, metrics_log, run, run_files
 from seqjepa.training.checkpoint import initial_method, load_run
 from seqjepa.training.data import TrainingData, build_loader, open_training_data, window_for, with_shuffle_window
 from seqjepa.training.distributed import World, from_main, highest, on_all, on_main, process_group
@@ -78,7 +78,7 @@ def train(
     with ExitStack() as stack:
         folder = stack.enter_context(training_folder(Path(out), world.main))
         # A run that goes on has its weights: the file that it began with may be gone.
-        fresh = overwrite or not run.has_state(folder.path)
+        fresh = overwrite or not run_files.has_state(folder.path)
         method = initial_method(config, source.data.action_size, pretrained=fresh)
         note = weights_note(method.encoder, config.model) if fresh else {}
         if world.main and fresh:
@@ -109,7 +109,7 @@ def agreed_window(source: TrainingData, out: Path, overwrite: bool, world: World
     chosen = [0]
 
     def choose() -> None:
-        there = not overwrite and (out / run.RUN).exists() and (out / run.CONFIG).exists()
+        there = not overwrite and (out / run_files.RUN).exists() and (out / run_files.CONFIG).exists()
         asked = source.config.data.shuffle_window
         chosen[0] = asked or (run.read_run_config(out).data.shuffle_window if there else window_for(source, world))
         if chosen[0] and not asked and not there:
@@ -322,7 +322,7 @@ class Trainer:
         epoch = self.step // self.epoch_steps
         if epoch in self.config.train.keep_epochs:
             self.learner.require_finite()
-            file = self.out / run.kept_weights(epoch)
+            file = self.out / run_files.kept_weights(epoch)
             on_main(self.world, lambda: checkpoint.save_weights(self.learner.method, file, epoch))
 
     def _save_if_due(self, stop: StopSignals) -> None:

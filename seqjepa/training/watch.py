@@ -18,7 +18,7 @@ from tqdm import tqdm
 from seqjepa import recipes
 from seqjepa.data.sequence import VECTORS, ViewSequence
 from seqjepa.methods.base import Method
-from seqjepa.training import metrics_log, run, terminal
+from seqjepa.training import metrics_log, run_files, terminal
 from seqjepa.training.data import TrainingData
 from seqjepa.training.distributed import World
 from seqjepa.training.loggers import Status
@@ -66,7 +66,7 @@ class Watch:
             self._summarise(self._say, step, method)
         if self._loggers:
             self._loggers.start(self.out, recipes.flatten(self.config.model_dump(mode="json")), step)
-            for line in metrics_log.read_epochs(self.out / run.METRICS):
+            for line in metrics_log.read_epochs(self.out / run_files.METRICS):
                 self._loggers.scalars(line)
         self._bar = self._new_bar(step)
         self._timed = (step, time.monotonic())
@@ -154,7 +154,7 @@ class Watch:
     def _curves(self) -> bytes:
         from seqjepa.training.pictures import curves
 
-        return curves(metrics_log.read_epochs(self.out / run.METRICS))
+        return curves(metrics_log.read_epochs(self.out / run_files.METRICS))
 
     def _map(self, sample: Sample) -> bytes:
         from seqjepa.training.pictures import map_of_features

@@ -17,7 +17,7 @@ from seqjepa.evaluate.run import evaluate_run
 from seqjepa.report.figures import build_figures
 from seqjepa.report.runs import read_records
 from seqjepa.training.checkpoint import load_run, save_weights
-from seqjepa.training.run import kept_weights
+from seqjepa.training.run_files import kept_weights
 from shards.errors import DamageError, UsageError
 
 QUICK = {"device": "cpu", "m_val": (1, 4), "probe_epochs": 2, "progress": False}

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from seqjepa.evaluate.features import encode_views, stored_views
+from seqjepa.data.in_order import stored_views
+from seqjepa.evaluate.features import encode_views
 from shards.errors import DamageError
 from shards.reader import ShardSet
 

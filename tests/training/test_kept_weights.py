@@ -6,17 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from bucket_server import Bucket, serving_bucket
-from train_helpers import Killed, assert_same_end, make_shards, tiny_config, train_killed_at
+from bucket_server import Bucket
+from train_helpers import Killed, assert_same_end, killed_at, make_shards, tiny_config, train_killed_at
 
-from seqjepa import run_store
 from seqjepa.files import read_checksums
 from seqjepa.run_store import pulled_run
 from seqjepa.training.checkpoint import load_run, read_weights
 from seqjepa.training.learner import Learner
-from seqjepa.training.run import kept_epochs, kept_weights
+from seqjepa.training.run_files import kept_epochs, kept_weights
 from seqjepa.training.train import train
-from shards import store_lease
 from shards.errors import ConfigError
 from shards.files import sha256_of_file
 
@@ -73,7 +71,7 @@ def test_a_killed_run_keeps_the_same(shards, kept, tmp_path, monkeypatch, step):
 
 
 def test_a_run_of_before_goes_on_and_keeps_what_is_asked_for_now(shards, kept, tmp_path, monkeypatch):
-    monkeypatch.setattr(Learner, "update", dying_at(3, monkeypatch))
+    killed_at(monkeypatch, 3)
     with pytest.raises(Killed):
         train(tiny_config(OFTEN), shards, tmp_path, workers=0, progress=False)
     config = tmp_path / "config.toml"
@@ -82,18 +80,6 @@ def test_a_run_of_before_goes_on_and_keeps_what_is_asked_for_now(shards, kept, t
     train(tiny_config(KEPT, OFTEN), shards, tmp_path, workers=0, progress=False)
     assert kept_epochs(tmp_path) == [3]
     assert_same_end(tmp_path, kept)
-
-
-def dying_at(step: int, monkeypatch):
-    update = Learner.update
-
-    def dying(self: Learner, seq, at: int, *rest: float):
-        if at == step:
-            monkeypatch.setattr(Learner, "update", update)
-            raise Killed
-        return update(self, seq, at, *rest)
-
-    return dying
 
 
 def test_overwrite_removes_them_and_no_other_file(shards, tmp_path):
@@ -111,20 +97,7 @@ def test_the_disk_that_they_take_is_bounded(epochs):
         tiny_config(f"train.keep_epochs={epochs}")
 
 
-def on_machine(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SEQJEPA_CACHE", str(tmp_path / name))
-    monkeypatch.setattr(run_store.socket, "gethostname", lambda: name)
-
-
-@pytest.fixture
-def bucket(monkeypatch):
-    monkeypatch.setattr(store_lease, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(store_lease, "SETTLE_SECONDS", 0.0)
-    with serving_bucket(monkeypatch, "s3") as served:
-        yield served
-
-
-def test_in_a_store_they_are_there_before_the_state_that_follows(shards, kept, bucket, tmp_path, monkeypatch):
+def test_in_a_store_they_are_there_before_the_state_that_follows(shards, kept, bucket, machine, monkeypatch):
     """Another machine goes on after the epoch: what it does not do again has to be there."""
     address, config, put, sent = f"{bucket.address}/runs/one", tiny_config(KEPT, OFTEN), Bucket.put, []
 
@@ -133,16 +106,14 @@ def test_in_a_store_they_are_there_before_the_state_that_follows(shards, kept, b
         return put(self, key, *rest)
 
     monkeypatch.setattr(Bucket, "put", listed)
-    on_machine("first", tmp_path, monkeypatch)
-    with monkeypatch.context() as patched:
-        patched.setattr(Learner, "update", dying_at(STEPS, patched))
-        with pytest.raises(Killed):
-            train(config, shards, Path(address), workers=0, progress=False)
+    killed_at(monkeypatch, STEPS)
+    with pytest.raises(Killed):
+        train(config, shards, Path(address), workers=0, progress=False)
     states = [place for place, name in enumerate(sent) if name == "state.pt"]
     assert states[0] < sent.index(kept_weights(1)) < states[1]
-    on_machine("second", tmp_path, monkeypatch)
+    machine("second")
     train(config, shards, Path(address), workers=0, progress=False)
-    on_machine("third", tmp_path, monkeypatch)
+    machine("third")
     assert kept_epochs(pulled_run(address)) == []  # whoever reads the last weights needs no others
     there = pulled_run(address, kept=True)
     assert kept_epochs(there) == [1, 3]

@@ -15,7 +15,7 @@ from seqjepa.data.sequence import ViewSequence
 from seqjepa.methods.seq_jepa import SeqJEPA
 from seqjepa.recipes import load_recipe
 from seqjepa.training.checkpoint import initial_method, load_run
-from seqjepa.training.run import kept_weights
+from seqjepa.training.run_files import kept_weights
 from seqjepa.training.train import train
 from shards.errors import ConfigError
 

@@ -12,7 +12,8 @@ from seqjepa.config import RunConfig
 from seqjepa.files import write_file
 from seqjepa.training import checkpoint, metrics_log
 from seqjepa.training.checkpoint import load_run
-from seqjepa.training.run import LOCK, DataInfo, RunPlan, claimed, mark_finished, read_run_config, read_run_json
+from seqjepa.training.run import DataInfo, RunPlan, claimed, mark_finished, read_run_config, read_run_json
+from seqjepa.training.run_files import LOCK
 from seqjepa.training.stopping import StopSignals
 from shards import lock
 from shards.errors import DamageError, DiskFullError, FormatError, UsageError

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bucket_server import Bucket, serving_bucket
+from bucket_server import Bucket
 from noise_shards import noise_shards
-from train_helpers import Killed, assert_same_end, make_shards, metrics, tiny_config
+from train_helpers import Killed, assert_same_end, killed_at, make_shards, metrics, tiny_config
 from typer.testing import CliRunner
 
 import cli
-from seqjepa import run_store
 from seqjepa.run_store import is_of_run, pulled_run, run_cache
 from seqjepa.training.learner import Learner
 from seqjepa.training.train import train
@@ -24,14 +22,6 @@ from shards.files import sha256_of_bytes
 from shards.store_write import StoreWriter
 
 OFTEN = tiny_config("train.checkpoint_minutes=1e-9", "optim.epochs=2")
-
-
-@pytest.fixture(params=["s3"])
-def bucket(monkeypatch, request) -> Iterator[Bucket]:
-    monkeypatch.setattr(store_lease, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(store_lease, "SETTLE_SECONDS", 0.0)
-    with serving_bucket(monkeypatch, request.param) as served:
-        yield served
 
 
 @pytest.fixture(scope="module")
@@ -45,18 +35,6 @@ def whole(tmp_path_factory, shards) -> Path:
     out = tmp_path_factory.mktemp("whole") / "run"
     train(OFTEN, shards, out, workers=0, progress=False)
     return out
-
-
-@pytest.fixture
-def machine(monkeypatch, tmp_path):
-    """Another machine: nothing in its cache."""
-
-    def begin(name: str) -> None:
-        monkeypatch.setenv("SEQJEPA_CACHE", str(tmp_path / name))
-        monkeypatch.setattr(run_store.socket, "gethostname", lambda: name)
-
-    begin("first")
-    return begin
 
 
 def trained(shards: Path, bucket: Bucket, **options):
@@ -91,17 +69,9 @@ def test_other_stores(shards, whole, bucket, machine, monkeypatch):
 
 
 def stopped_at(step: int, shards: Path, bucket: Bucket, monkeypatch) -> None:
-    update = Learner.update
-
-    def dying(self, seq, at, *rest):
-        if at == step:
-            raise Killed
-        return update(self, seq, at, *rest)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Learner, "update", dying)
-        with pytest.raises(Killed):
-            trained(shards, bucket)
+    killed_at(monkeypatch, step)
+    with pytest.raises(Killed):
+        trained(shards, bucket)
 
 
 def test_another_machine_goes_on_from_the_last_checkpoint(shards, whole, bucket, machine, monkeypatch):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from train_helpers import make_shards, metrics, tiny_config
+from train_helpers import Killed, killed_at, make_shards, metrics, tiny_config
 
 from seqjepa.training import learner
 from seqjepa.training import train as train_module
@@ -52,23 +52,6 @@ def same(a: Path, b: Path) -> bool:
     return weights and metrics(a) == metrics(b)
 
 
-class Killed(BaseException):
-    pass
-
-
-def killed_at(monkeypatch, steps: set[int]) -> None:
-    """Make the run end without any clean-up of ours at the given steps, once each."""
-    update = Learner.update
-
-    def dying(self: Learner, seq, step: int, *rest: float):
-        if step in steps:
-            steps.discard(step)
-            raise Killed
-        return update(self, seq, step, *rest)
-
-    monkeypatch.setattr(learner.Learner, "update", dying)
-
-
 def test_a_run_leaves_all_that_is_promised(whole: Path):
     assert {p.name for p in whole.iterdir()} == {
         "config.toml", "run.json", "metrics.jsonl", "model.safetensors", "state.pt", "SHA256SUMS",
@@ -104,7 +87,7 @@ def test_a_finished_run_says_so_and_changes_nothing(whole: Path, shards: Path, c
 
 
 def test_killed_at_every_step_of_a_run_it_ends_with_the_same_bits(whole, shards, tmp_path, monkeypatch):
-    killed_at(monkeypatch, set(range(9)))
+    killed_at(monkeypatch, *range(9))
     for workers in (0, 1, 0, 2, 0, 1, 0, 0, 0):
         with pytest.raises(Killed):
             train(tiny_config(EVERY_STEP), shards, tmp_path / "run", workers=workers, progress=False)
@@ -113,7 +96,7 @@ def test_killed_at_every_step_of_a_run_it_ends_with_the_same_bits(whole, shards,
 
 
 def test_killed_between_metrics_and_checkpoint_the_epoch_is_done_again(whole, shards, tmp_path, monkeypatch):
-    killed_at(monkeypatch, {4})
+    killed_at(monkeypatch, 4)
     with pytest.raises(Killed):  # no checkpoint was due: epoch 1 is in metrics.jsonl only
         train(tiny_config(), shards, tmp_path / "run", workers=0, progress=False)
     assert len(metrics(tmp_path / "run")) == 1
@@ -306,7 +289,7 @@ def test_other_shards_are_refused_on_resume(whole, tmp_path):
 
 def test_a_run_that_diverges_keeps_its_last_good_checkpoint(shards, tmp_path, monkeypatch):
     out = tmp_path / "run"
-    killed_at(monkeypatch, {2})
+    killed_at(monkeypatch, 2)
     with pytest.raises(Killed):
         train(tiny_config(EVERY_STEP), shards, out, workers=0, progress=False)
     good = (out / "state.pt").read_bytes()

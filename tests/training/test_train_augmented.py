@@ -6,33 +6,21 @@ import json
 
 import pytest
 import torch
-from train_helpers import make_saliency_shards, metrics, tiny_config
+from train_helpers import Killed, killed_at, make_saliency_shards, metrics, tiny_config
 
 from seqjepa.training.data import build_loader, open_training_data
 from seqjepa.training.distributed import World
-from seqjepa.training.learner import Learner
 from seqjepa.training.train import train
 
 AUGMENTED = ["data.augment=equimod", "data.action=augmentation", "optim.epochs=2"]
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("maps", [True, False])
 def test_a_killed_run_ends_with_the_same_bits(tmp_path, monkeypatch, maps: bool):
     shards = make_saliency_shards(tmp_path / "set", images=20, maps=maps)
-    config, update, steps = tiny_config(*AUGMENTED, "train.checkpoint_minutes=1e-9"), Learner.update, {2, 4}
+    config = tiny_config(*AUGMENTED, "train.checkpoint_minutes=1e-9")
     train(config, shards, tmp_path / "whole", workers=0, progress=False)
-
-    def dying(self: Learner, seq, step: int, *rest: float):
-        if step in steps:
-            steps.discard(step)
-            raise Killed
-        return update(self, seq, step, *rest)
-
-    monkeypatch.setattr(Learner, "update", dying)
+    killed_at(monkeypatch, 2, 4)
     for _ in range(2):
         with pytest.raises(Killed):
             train(config, shards, tmp_path / "run", workers=0, progress=False)

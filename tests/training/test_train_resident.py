@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from train_helpers import Killed, Learner, assert_same_end, make_shards, tiny_config
+from train_helpers import Killed, assert_same_end, killed_at, make_shards, tiny_config
 
 from seqjepa.training.train import train
 
@@ -13,15 +13,7 @@ def test_a_run_may_change_its_mind(tmp_path, monkeypatch):
     shards = make_shards(tmp_path / "set")
     ring, kept = (tiny_config(f"train.resident={word}") for word in ("no", "yes"))
     train(ring, shards, tmp_path / "whole", workers=0, progress=False)
-    update, steps = Learner.update, []
-
-    def dying(self: Learner, seq, at: int, *rest: float):
-        steps.append(at)
-        if len(steps) == 3:
-            raise Killed
-        return update(self, seq, at, *rest)
-
-    monkeypatch.setattr(Learner, "update", dying)
+    killed_at(monkeypatch, 2)
     with pytest.raises(Killed):
         train(ring, shards, tmp_path / "run", workers=0, progress=False)
     train(kept, shards, tmp_path / "run", workers=0, progress=False)

@@ -9,14 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from train_helpers import SACCADES, make_saliency_shards, make_shards, metrics, tiny_config
+from train_helpers import SACCADES, Killed, killed_at, make_saliency_shards, make_shards, metrics, tiny_config
 
 from seqjepa.data.fixations import Fixating
-from seqjepa.data.sequence import ViewSequence
 from seqjepa.training.checkpoint import load_run
 from seqjepa.training.data import build_loader, open_training_data, pixel_stats
 from seqjepa.training.distributed import World
-from seqjepa.training.learner import Learner
 from seqjepa.training.run import DataInfo
 from seqjepa.training.train import train
 from shards.errors import ConfigError
@@ -46,23 +44,11 @@ def whole(shards, tmp_path_factory) -> Path:
     return out
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("settings", [[], ["method=conv_jepa", "model.projector=[32,16]"]])
 def test_killed_at_every_step_a_run_ends_with_the_same_bits(shards, tmp_path, monkeypatch, settings: list[str]):
     config = tiny_config(*SACCADES, *settings, "optim.epochs=2")
     train(config, shards, tmp_path / "whole", workers=0, progress=False)
-    update, steps = Learner.update, set(range(1, 6))
-
-    def dying(self: Learner, seq: ViewSequence, step: int, *rest: float):
-        if step in steps:
-            steps.discard(step)
-            raise Killed
-        return update(self, seq, step, *rest)
-
-    monkeypatch.setattr(Learner, "update", dying)
+    killed_at(monkeypatch, *range(1, 6))
     often = config.model_copy(update={"train": config.train.model_copy(update={"checkpoint_minutes": 1e-9})})
     for workers in (0, 1, 0, 0, 0):
         with pytest.raises(Killed):

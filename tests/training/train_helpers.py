@@ -89,17 +89,22 @@ class Killed(BaseException):
     pass
 
 
-def train_killed_at(step: int, config: RunConfig, shards: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train until the given step, where the process dies as if by SIGKILL, and then to the end."""
-    update = Learner.update
+def killed_at(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
+    """Training ends without any clean-up of ours, as by SIGKILL, before each of these steps, once each."""
+    update, left = Learner.update, set(steps)
 
-    def dying(self: Learner, seq, at: int, *rest: float):
-        if at == step:
-            monkeypatch.setattr(Learner, "update", update)
+    def dying(self: Learner, seq, step: int, *rest: float):
+        if step in left:
+            left.discard(step)
             raise Killed
-        return update(self, seq, at, *rest)
+        return update(self, seq, step, *rest)
 
     monkeypatch.setattr(Learner, "update", dying)
+
+
+def train_killed_at(step: int, config: RunConfig, shards: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train until the given step, where the process dies as if by SIGKILL, and then to the end."""
+    killed_at(monkeypatch, step)
     with pytest.raises(Killed):
         train(config, shards, run, workers=0, progress=False)
     train(config, shards, run, workers=0, progress=False)

@@ -19,7 +19,8 @@ from seqjepa.methods.released_weights import fit, load_file, state_dict_of
 from seqjepa.paper.sets import NORMALISATIONS
 from seqjepa.recipes import load_recipe
 from seqjepa.training.checkpoint import save_weights
-from seqjepa.training.run import WEIGHTS, DataInfo, RunPlan, claimed, mark_finished
+from seqjepa.training.run import DataInfo, RunPlan, claimed, mark_finished
+from seqjepa.training.run_files import WEIGHTS
 from shards.files import sha256_of_file
 
 # Ours: theirs, as beginnings of names.

@@ -1,0 +1,33 @@
+"""A store that keeps runs, and machines that come to it one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from bucket_server import Bucket, serving_bucket
+
+from seqjepa import run_store
+from shards import store_lease
+
+
+@pytest.fixture(params=["s3"])
+def bucket(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Bucket]:
+    """A bucket whose leases are decided at once."""
+    monkeypatch.setattr(store_lease, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(store_lease, "SETTLE_SECONDS", 0.0)
+    with serving_bucket(monkeypatch, request.param) as served:
+        yield served
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """machine(NAME): from here on this is another machine, with nothing of others in its cache. Begins as "first"."""
+
+    def begin(name: str) -> None:
+        monkeypatch.setenv("SEQJEPA_CACHE", str(tmp_path / name))
+        monkeypatch.setattr(run_store.socket, "gethostname", lambda: name)
+
+    begin("first")
+    return begin
