@@ -14,8 +14,6 @@ A node needs this package and what it stands on in the same versions, and sees t
 from __future__ import annotations
 
 import contextlib
-import functools
-import importlib.metadata
 import itertools
 import logging
 import os
@@ -33,6 +31,7 @@ from typing import Any, TypeVar
 
 from shards.errors import FailureError, SeqJepaError, UsageError
 from shards.extras import missing
+from shards.ray_node import Member, Setting, do_task
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -42,22 +41,9 @@ RETRIES = 5
 SECONDS_BETWEEN_LOOKS = 5.0
 """At what a cluster has: nodes come and go."""
 SECONDS_TO_ANSWER = 10.0
-PACKAGES = ("seqjepa", "numpy", "pyarrow", "pillow", "simplejpeg")
 
 
 CLUSTER: ContextVar[RayCluster | None] = ContextVar("cluster", default=None)
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a worker has to be like: the folder in which the command runs, and versions that bytes may depend on."""
-
-    folder: str
-    versions: dict[str, str]
-
-    @classmethod
-    def of_here(cls) -> Setting:
-        return cls(os.getcwd(), _versions())
 
 
 @contextlib.contextmanager
@@ -164,7 +150,7 @@ class RayCluster:
         """
         import ray
 
-        task = ray.remote(max_retries=RETRIES, num_cpus=1)(_do)
+        task = ray.remote(max_retries=RETRIES, num_cpus=1)(do_task)
         shared = ray.put((self._setting, work))
         under_way: dict[Any, tuple[str, int]] = {}
         try:
@@ -282,7 +268,7 @@ class _Crew:
 
         self.shared = self.shared or ray.put(self.make)
         for _ in range(wanted - len(self.starting) - len(self.busy) - len(self.free)):
-            actor = ray.remote(**self.needs)(_Member).remote(self.setting, self.shared)
+            actor = ray.remote(**self.needs)(Member).remote(self.setting, self.shared)
             self.starting[actor.ready.remote()] = actor
 
     def give(self, item: Any, said: str) -> None:
@@ -321,71 +307,6 @@ class _Crew:
 
         for actor in [*self.starting.values(), *(actor for actor, _ in self.busy.values()), *self.free]:
             ray.kill(actor)
-
-
-class _Member:
-    """An actor, on some node."""
-
-    def __init__(self, setting: Setting, make: Callable[[], Callable[[Any], Any]]):
-        self._setting, self._make = setting, make
-        self._work: Callable[[Any], Any] | None = None
-
-    def ready(self) -> Any:
-        return _guarded(self._begin, "")
-
-    def do(self, item: Any, said: str) -> Any:
-        assert self._work is not None, "ready() comes first"
-        return _guarded(functools.partial(self._work, item), said)
-
-    def _begin(self) -> None:
-        _settle(self._setting)
-        self._work = self._make()
-
-
-def _do(shared: tuple[Setting, Callable[[Any], Any]], said: str, item: Any) -> Any:
-    """A task, on some node."""
-
-    def done() -> Any:
-        setting, work = shared
-        _settle(setting)
-        return work(item)
-
-    return _guarded(done, said)
-
-
-def _guarded(work: Callable[[], Any], said: str) -> Any:
-    """The result, or what went wrong as an error of ours, which is a value too: Ray would wrap what is raised."""
-    try:
-        return work()
-    except SeqJepaError as error:
-        return error
-    except Exception as error:
-        of = f"{said} " if said else ""
-        return FailureError(f"{of}on node {socket.gethostname()}: {type(error).__name__}: {error}")
-
-
-def _settle(setting: Setting) -> None:
-    """Relative paths mean here what they mean to the command. UsageError: other versions than there."""
-    if os.getcwd() != setting.folder and os.path.isdir(setting.folder):
-        os.chdir(setting.folder)
-    here = _versions()
-    if here != setting.versions:
-        differ = [f"{name} {here[name]}" for name in here if here[name] != setting.versions[name]]
-        theirs = ", ".join(f"{name} {setting.versions[name]}" for name in here if here[name] != setting.versions[name])
-        raise UsageError(
-            f"node {socket.gethostname()} has {', '.join(differ)}, the command {theirs}: install the same on all nodes"
-        )
-
-
-@functools.cache
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "missing"
-    return found
 
 
 def _taken(result: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -77,11 +77,6 @@ class ModelChoice:
     def build(self, device: torch.device | str) -> SaliencyModel:
         """Raises UsageError where what the model needs is missing or is not what it should be."""
         return MODELS[self.name](self, torch.device(device))
-
-
-def build_model(name: str, *, device: torch.device | str = "cpu", **options: Any) -> SaliencyModel:
-    """ModelChoice(name, **options) on a device."""
-    return ModelChoice(name, **options).build(device)
 
 
 def _deepgaze_iie(choice: ModelChoice, device: torch.device) -> SaliencyModel:

@@ -47,11 +47,6 @@ class Declared:
     units: dict[str, str] = field(default_factory=dict)
     where: str = ""
 
-    def columns_named(self) -> set[str]:
-        """Every name that the file mentions."""
-        named = [term["columns"] for term in self.terms or () if isinstance(term, dict) and "columns" in term]
-        return {name for columns in named if isinstance(columns, list) for name in columns if isinstance(name, str)}
-
 
 def read_declared(
     file: Path | None, preset: str | None, units: Sequence[str], mistakes: Mistakes, folder: Path | None = None

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-LATENTS = ("rot_x", "rot_y", "rot_z", "floor_hue", "light_theta", "light_phi", "light_hue")
-UNITS = ("rad", "rad", "rad", "1", "rad", "rad", "1")
 _LOW = np.array([-np.pi / 2] * 3 + [0, 0, 0, 0])
 _HIGH = np.array([np.pi / 2] * 3 + [1, np.pi / 4, 2 * np.pi, 1])
 

@@ -43,7 +43,7 @@ class SynthObject:
 
     synset   8 digits, ascending with the label       object_id  32 hexadecimal digits
     images   uint8 [V, H, W, 3], the RGB that a reader of the JPEGs sees: red and blue swapped, as in 3DIEBench
-    latents  float64 [V, 7], in the order of latents.LATENTS
+    latents  float64 [V, 7], in the order of shards.schema.THREE_DIEBENCH_PARAMS
     """
 
     synset: str

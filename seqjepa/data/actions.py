@@ -23,7 +23,7 @@ from shards.schema import HUE, PRESET_ACTIONS, ROTATION, ActionSpec, ActionTerm,
 if TYPE_CHECKING:
     from shards.split_index import SplitIndex
 
-ROTATION_COLUMNS, HUE_COLUMNS = ROTATION.columns, HUE.columns
+ROTATION_COLUMNS = ROTATION.columns
 POSITION_COLUMNS = PRESET_ACTIONS["position"].columns
 AUGMENTATION_FIELDS = (
     *(ParamField(f"crop_{side}", "px") for side in ("top", "left", "height", "width")),  # of the image

@@ -14,15 +14,17 @@ b rows of a chunk, R resamples, k columns that a number needs the means of. In r
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+MOST_SHOWN = 5
+"""Classes, and pairs of classes, that a summary of confusions names."""
 FLOAT_NOISE = 1e-5
 """Standard deviation below which a dimension of a target is constant: of targets in their natural units (shares of an
 image or of the colour circle, quaternions, z-scores), or of their largest value where that is above 1."""
@@ -41,6 +43,42 @@ def confusion(logits: Tensor, labels: Tensor, classes: int) -> Tensor:
     """
     pairs = labels * classes + logits.argmax(dim=-1)
     return torch.bincount(pairs, minlength=classes * classes).view(classes, classes)
+
+
+def confusion_summary(counts: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """What stands out in counts int64 [C, C].
+
+    mean      accuracy averaged over classes, which is scikit-learn's balanced_accuracy_score
+    lowest    up to five classes with the lowest accuracy: {"class", "accuracy", "count"}, count of samples and draws
+    confused  up to five pairs, by the share of a class that is taken for another: {"class", "taken_for", "share"}
+    """
+    total = counts.sum(axis=1)
+    seen = np.flatnonzero(total)
+    shares = counts[seen] / total[seen, None]
+    hit = shares[np.arange(len(seen)), seen]
+    lowest = [
+        {"class": names[int(seen[k])], "accuracy": float(hit[k]), "count": int(total[seen[k]])}
+        for k in np.argsort(hit, kind="stable")[:MOST_SHOWN]
+    ]
+    return {
+        "mean": float(hit.mean()),
+        "classes": len(seen),
+        "lowest": lowest,
+        "confused": _confused(shares, seen, names),
+    }
+
+
+def _confused(shares: np.ndarray, seen: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Of shares [seen classes, C]; the largest ones off the diagonal, without zeros."""
+    mistaken = shares.copy()
+    mistaken[np.arange(len(seen)), seen] = 0
+    largest = np.argsort(-mistaken, axis=None, kind="stable")[:MOST_SHOWN]
+    rows, columns = np.unravel_index(largest, mistaken.shape)
+    return [
+        {"class": names[int(seen[r])], "taken_for": names[c], "share": float(mistaken[r, c])}
+        for r, c in zip(rows.tolist(), columns.tolist(), strict=True)
+        if mistaken[r, c] > 0
+    ]
 
 
 def top1(logits: Tensor, labels: Tensor) -> float:
@@ -147,8 +185,6 @@ def _values(ranks: np.ndarray) -> dict[str, np.ndarray]:
 
 RESAMPLES, LEVEL = 1000, 0.95
 RESAMPLES_AT_ONCE = 100
-Intervals = dict[str, list[float]]
-"""[lowest, highest] value by the name of a number."""
 
 
 class Averaged(NamedTuple):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from seqjepa.evaluate.costs import as_line
+from seqjepa.evaluate.metrics import confusion_summary
 from seqjepa.evaluate.probes import nested
 from seqjepa.evaluate.protocol import BEFORE_NOTED, differences, same_measurement
 from seqjepa.evaluate.results_schema import leaves_of, why_not_results
@@ -35,7 +36,6 @@ CONFUSION = "confusion"
 """Name of the file, for load_arrays."""
 MOST_CLASSES = 1000
 """Beyond these only how often each class was hit is kept: a matrix of 20,000 classes takes 3 GB."""
-SHOWN = 5
 FIRST_OF_PATHS = "r2_path.both"
 """The number before which tables list those of declared actions."""
 
@@ -342,46 +342,10 @@ def save_confusions(folder: Path, confusions: Mapping[str, np.ndarray], names: S
     shown = [names[c] if c < len(names) else str(c) for c in range(classes)]
     kept = {name: _kept(counts) for name, counts in confusions.items()}
     save_arrays(folder, CONFUSION, {"class_names": np.array(shown), **kept})
-    return {"per_class": nested({name: summary(counts, shown) for name, counts in confusions.items()})}
+    return {"per_class": nested({name: confusion_summary(counts, shown) for name, counts in confusions.items()})}
 
 
 def _kept(counts: np.ndarray) -> np.ndarray:
     if len(counts) > MOST_CLASSES:
         counts = np.stack([counts.sum(axis=1), counts.diagonal()])
     return counts.astype(np.int32)
-
-
-def summary(counts: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
-    """What stands out in counts int64 [C, C].
-
-    mean      accuracy averaged over classes, which is scikit-learn's balanced_accuracy_score
-    lowest    up to five classes with the lowest accuracy: {"class", "accuracy", "count"}, count of samples and draws
-    confused  up to five pairs, by the share of a class that is taken for another: {"class", "taken_for", "share"}
-    """
-    total = counts.sum(axis=1)
-    seen = np.flatnonzero(total)
-    shares = counts[seen] / total[seen, None]
-    hit = shares[np.arange(len(seen)), seen]
-    lowest = [
-        {"class": names[int(seen[k])], "accuracy": float(hit[k]), "count": int(total[seen[k]])}
-        for k in np.argsort(hit, kind="stable")[:SHOWN]
-    ]
-    return {
-        "mean": float(hit.mean()),
-        "classes": len(seen),
-        "lowest": lowest,
-        "confused": _confused(shares, seen, names),
-    }
-
-
-def _confused(shares: np.ndarray, seen: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Of shares [seen classes, C]; the largest ones off the diagonal, without zeros."""
-    mistaken = shares.copy()
-    mistaken[np.arange(len(seen)), seen] = 0
-    largest = np.argsort(-mistaken, axis=None, kind="stable")[:SHOWN]
-    rows, columns = np.unravel_index(largest, mistaken.shape)
-    return [
-        {"class": names[int(seen[r])], "taken_for": names[c], "share": float(mistaken[r, c])}
-        for r, c in zip(rows.tolist(), columns.tolist(), strict=True)
-        if mistaken[r, c] > 0
-    ]

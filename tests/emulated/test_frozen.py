@@ -14,7 +14,7 @@ import torch
 from noise_shards import noise_shards
 
 from pipelines.saliency.engine import SizeBatches
-from pipelines.saliency.models import build_model
+from pipelines.saliency.models import ModelChoice
 from pipelines.sources import ImageRecord
 from seqjepa.embedding.run import Asked, embed_run
 from seqjepa.evaluate.features import encode_views
@@ -142,7 +142,7 @@ def test_maps_are_copied_while_the_next_are_made(gpu) -> None:
     rng, maps = np.random.default_rng(0), {}
     pictures = [rng.integers(0, 256, (40, 48, 3), np.uint8) for _ in range(12)]
     for device in ("cpu", "cuda"):
-        model = build_model("spectral-residual", device=device)
+        model = ModelChoice("spectral-residual").build(device)
         model.batch_size = 4 if device == "cpu" else 1  # of a GPU: as many as make up for the size
         batches, ready = SizeBatches(model, "float16"), {}
         for place, picture in enumerate(pictures):

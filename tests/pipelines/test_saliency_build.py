@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from pipelines.commands.saliency import build_saliency_app
 from pipelines.saliency.build import build_saliency
 from pipelines.saliency.engine import Crew, MapJob, SizeBatches, make_maps
-from pipelines.saliency.models import ModelChoice, build_model, chosen_devices
+from pipelines.saliency.models import ModelChoice, chosen_devices
 from pipelines.sources import open_source
 from shards.errors import FailureError, FormatError, UsageError
 from shards.reader import ShardSet
@@ -45,7 +45,7 @@ def test_maps_are_those_of_each_image_alone(photos: Path, tmp_path: Path) -> Non
     records = open_source("folder", photos).records()
     assert found.keys == [record.key for record in records]
     assert found.meta["file"] == [f"{number:02d}.png" for number in range(14)]
-    model = build_model("spectral-residual")
+    model = ModelChoice("spectral-residual").build("cpu")
     for sample in range(14):
         image = cv2.imread(str(photos / f"{sample:02d}.png"))[..., ::-1].copy()
         expected = model.density(torch.from_numpy(image).permute(2, 0, 1)[None])[0]

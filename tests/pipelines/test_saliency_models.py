@@ -12,7 +12,7 @@ from saliency_scene import photo
 from scipy import ndimage, stats
 
 from pipelines.saliency import offline_models
-from pipelines.saliency.models import MODELS, ModelChoice, build_model
+from pipelines.saliency.models import MODELS, ModelChoice
 from pipelines.saliency.offline_models import bilinear_matrix, smoothing_matrix
 from shards.errors import UsageError
 
@@ -37,7 +37,7 @@ def hou_and_zhang(image: np.ndarray) -> np.ndarray:
 def test_spectral_residual_is_hou_and_zhangs(size: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     images = [photo(rng, *size) for _ in range(3)]
-    found = build_model("spectral-residual").density(to_tensor(images))
+    found = ModelChoice("spectral-residual").build("cpu").density(to_tensor(images))
     for p, image in zip(found, images, strict=True):
         np.testing.assert_allclose(p, hou_and_zhang(image), rtol=2e-3)
 
@@ -45,7 +45,7 @@ def test_spectral_residual_is_hou_and_zhangs(size: tuple[int, int]) -> None:
 def test_spectral_residual_finds_the_odd_one_out() -> None:
     image = np.random.default_rng(4).integers(110, 140, (96, 96, 3)).astype(np.uint8)
     image[58:64, 22:28] = 255
-    p = build_model("spectral-residual").density(to_tensor([image]))[0]
+    p = ModelChoice("spectral-residual").build("cpu").density(to_tensor([image]))[0]
     row, col = divmod(int(p.argmax()), 96)
     assert abs(row - 61) <= 3
     assert abs(col - 25) <= 3
@@ -55,7 +55,7 @@ def test_spectral_residual_finds_the_odd_one_out() -> None:
 def test_an_image_without_contrast_has_a_flat_map(level: int) -> None:
     images = torch.full((2, 3, 40, 50), level, dtype=torch.uint8)
     images[1, :, 10, 10] = 255
-    flat, other = build_model("spectral-residual").density(images)
+    flat, other = ModelChoice("spectral-residual").build("cpu").density(images)
     torch.testing.assert_close(flat, torch.full((40, 50), 1 / 2000), rtol=1e-4, atol=0)
     assert other.max() > 2 / 2000
 
@@ -65,7 +65,7 @@ def test_an_image_without_contrast_has_a_flat_map(level: int) -> None:
 def test_maps_are_densities_and_batching_does_not_matter(name: str, out_size: int | None) -> None:
     rng = np.random.default_rng(1)
     images = to_tensor([photo(rng, 50, 70) for _ in range(5)])
-    model = build_model(name, out_size=out_size)
+    model = ModelChoice(name, out_size=out_size).build("cpu")
     together = model.density(images)
     assert together.shape == (5, *((24, 24) if out_size else (50, 70)))
     assert together.dtype == torch.float32
@@ -85,7 +85,7 @@ def test_smoothing_and_interpolation_matrices() -> None:
 
 
 def test_centre_gaussian_against_scipy() -> None:
-    p = build_model("centre-bias").density(torch.zeros(1, 3, 60, 100, dtype=torch.uint8))[0].numpy()
+    p = ModelChoice("centre-bias").build("cpu").density(torch.zeros(1, 3, 60, 100, dtype=torch.uint8))[0].numpy()
     rows = stats.norm.pdf((np.arange(60) + 0.5) / 60, 0.5, 0.20)
     cols = stats.norm.pdf((np.arange(100) + 0.5) / 100, 0.5, 0.22)
     np.testing.assert_allclose(p, np.outer(rows, cols) / np.outer(rows, cols).sum(), rtol=1e-4)
@@ -95,7 +95,7 @@ def test_centre_bias_from_a_template(tmp_path: Path, monkeypatch: pytest.MonkeyP
     logs = np.log(np.random.default_rng(3).random((16, 16)))
     np.save(tmp_path / "t.npy", logs)
     monkeypatch.setattr(offline_models, "_template_path", lambda template, download: template)
-    model = build_model("centre-bias", centre_bias=tmp_path / "t.npy", out_size=8)
+    model = ModelChoice("centre-bias", centre_bias=tmp_path / "t.npy", out_size=8).build("cpu")
     p = model.density(torch.zeros(2, 3, 16, 16, dtype=torch.uint8))
     expected = np.exp(logs).reshape(8, 2, 8, 2).sum((1, 3)) / np.exp(logs).sum()
     np.testing.assert_allclose(p[1], expected, rtol=1e-5)
@@ -105,7 +105,7 @@ def test_centre_bias_from_a_template(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("name", ["spectral-residual", "centre-bias"])
 def test_offline_models_say_that_they_are_not_deepgaze(name: str) -> None:
-    provenance = build_model(name).provenance
+    provenance = ModelChoice(name).build("cpu").provenance
     assert provenance["model"] == name
     assert "not DeepGaze" in str(provenance["what"])
 

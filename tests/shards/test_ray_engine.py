@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from ray_nodes import Nodes, ray_nodes
 
-from shards import ray_engine
+from shards import ray_engine, ray_node
 from shards.errors import FailureError, UsageError
-from shards.ray_engine import RayCluster, Setting, ray_cluster
+from shards.ray_engine import RayCluster, ray_cluster
+from shards.ray_node import Setting
 
 pytestmark = pytest.mark.tools
 
@@ -135,7 +136,7 @@ def test_relative_paths_mean_what_they_mean_to_the_command(
 
 
 def test_a_node_with_other_versions_is_named(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = Setting(os.getcwd(), {**ray_engine._versions(), "simplejpeg": "0.1"})
+    other = Setting(os.getcwd(), {**ray_node._versions(), "simplejpeg": "0.1"})
     monkeypatch.setattr(Setting, "of_here", lambda: other)
     with ray_cluster(nodes.address) as cluster, pytest.raises(UsageError, match=r"the command simplejpeg 0\.1"):
         list(cluster.map_tasks(square, range(2), named))

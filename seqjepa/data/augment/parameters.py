@@ -24,7 +24,7 @@ from seqjepa.data.draws import Purpose, uniform
 from shards.errors import ConfigError, FormatError
 from shards.schema import ActionSpec, ActionTerm, DatasetInfo
 
-BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+HUE = 3  # the factor after brightness, contrast and saturation
 ORDERS = np.array(list(permutations(range(4))), dtype=np.int64)
 
 # Which of a view's 36 numbers is for what. Part of every run's reproducibility: 13 to 15 are free, add there.
