@@ -168,15 +168,9 @@ def _copy(source: Path, path: Path) -> None:
     if source.stat().st_size < MIB:
         write_file(path, source.read_bytes())
         return
-    file = AtomicFile(path)
-    try:
-        with source.open("rb") as data:
-            while piece := data.read(8 * MIB):
-                file.write(piece)
-        file.publish()
-    except BaseException:
-        file.discard()
-        raise
+    with AtomicFile(path) as file, source.open("rb") as data:
+        while piece := data.read(8 * MIB):
+            file.write(piece)
 
 
 def _link_or_copy(source: Path, path: Path) -> None:

@@ -22,6 +22,8 @@ TEMPORARY = ".tmp-"
 class AtomicFile:
     """A file written under a temporary name. seal() makes it durable, publish() gives it its final name.
 
+    As a context it is published at the end, or discarded where anything goes wrong.
+
     tmp_dir: where it is written, on the same file system; None: beside its final place, under a name of its own.
     """
 
@@ -31,6 +33,18 @@ class AtomicFile:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         with self._named():
             self._fd: int | None = os.open(self._tmp, flags, 0o666)
+
+    def __enter__(self) -> AtomicFile:
+        return self
+
+    def __exit__(self, raised: object, *_: object) -> None:
+        if raised is not None:
+            return self.discard()
+        try:
+            self.publish()
+        except BaseException:
+            self.discard()
+            raise
 
     def write(self, data: bytes) -> None:
         assert self._fd is not None, "written after seal()"
@@ -84,13 +98,8 @@ class AtomicFile:
 
 def write_atomic(path: Path, data: bytes, tmp_dir: Path | None = None) -> None:
     """Writes `data` to `path` so that no reader and no crash ever sees a part of it."""
-    file = AtomicFile(path, tmp_dir)
-    try:
+    with AtomicFile(path, tmp_dir) as file:
         file.write(data)
-        file.publish()
-    except BaseException:
-        file.discard()
-        raise
 
 
 def sync_folder(folder: Path) -> None:

@@ -67,10 +67,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return record
 
 
-def json_object(data: bytes, where: str) -> dict[str, Any]:
-    """`data` as a JSON object."""
+def json_object(data: bytes, where: str, *, nan: bool = False) -> dict[str, Any]:
+    """`data` as a JSON object. nan: see strict_json."""
     try:
-        record = strict_json(data)
+        record = strict_json(data, nan=nan)
     except ValueError as error:
         raise FormatError(f"{where} is not JSON: {error}") from error
     if not isinstance(record, dict):

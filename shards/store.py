@@ -139,18 +139,14 @@ class ObjectStoreFolder:
             raise FailureError(f"cannot read {self.address}/{name}: {reason}; try again later") from None
 
     def fetch(self, name: str, path: Path, sha256: str, on_bytes: Callable[[int], object]) -> None:
-        digest, file = hashlib.sha256(), AtomicFile(path)
-        try:
+        digest = hashlib.sha256()
+        with AtomicFile(path) as file:
             for part in self._parts(name):
                 digest.update(part)
                 file.write(part)
                 on_bytes(len(part))
             if digest.hexdigest() != sha256:
                 raise _damaged(self.address, name)
-            file.publish()
-        except BaseException:
-            file.discard()
-            raise
 
     def _parts(self, name: str) -> Iterator[bytes]:
         """Of one object. A body that breaks off is gone on with where it stopped; pauses grow, with jitter. Credentials

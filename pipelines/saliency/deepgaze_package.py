@@ -238,13 +238,11 @@ def download_checked(url: str, path: Path, *, size: int, sha256: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".download-", dir=path.parent))  # two processes do not meet in it
     try:
-        with disk_full_named(path.parent, lambda: f"{path.name} needs {size:,} bytes"):
-            file = AtomicFile(path, folder)
-            try:
-                _refuse_unless_right(url, size, sha256, *_copy(url, file, size, path.name))
-                file.publish()
-            finally:
-                file.discard()
+        with (
+            disk_full_named(path.parent, lambda: f"{path.name} needs {size:,} bytes"),
+            AtomicFile(path, folder) as file,
+        ):
+            _refuse_unless_right(url, size, sha256, *_copy(url, file, size, path.name))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -179,8 +179,7 @@ def _encode(model: Model, part: RunPart, options: ExportOptions, about: dict[str
 
 def _write_checked(out: Path, data: bytes, part: RunPart, to: Form) -> float:
     """`data` → `out`, if what it holds gives the run's numbers; the difference."""
-    file = AtomicFile(out)
-    try:
+    with AtomicFile(out) as file:
         file.write(data)
         file.seal()
         difference = largest_difference(_open(file.staged, part, to), part)
@@ -189,10 +188,6 @@ def _write_checked(out: Path, data: bytes, part: RunPart, to: Form) -> float:
                 f"{out} is not written: its numbers are {difference:.1e} from the run's, more than {TOLERANCE:g}; "
                 "choose another form (--to)"
             )
-        file.publish()
-    except BaseException:
-        file.discard()
-        raise
     return difference
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from pipelines.sources.lerobot.parquet import numbers_of, read_parquet
 from shards.environment import pass_environment_on
 from shards.errors import FormatError, UsageError
-from shards.json_fields import json_object, number, strict_json, take
+from shards.json_fields import json_object, number, take
 
 VERSIONS = ("v3.0", "v2.1", "v2.0")
 DATA_PATHS = {3: "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"}
@@ -293,20 +293,10 @@ def _jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         with path.open("rb") as file:
             for count, line in enumerate(iter(lambda: file.readline(LARGEST_LINE), b""), 1):
                 if line.strip():
-                    yield f"{path}, line {count}", _object(line, f"{path}, line {count}")
+                    yield f"{path}, line {count}", json_object(line, f"{path}, line {count}", nan=True)
     except OSError as error:
         pass_environment_on(error)
         raise FormatError(f"{path} is not there or cannot be read: the set is not complete") from error
-
-
-def _object(line: bytes, where: str) -> dict[str, Any]:
-    try:
-        record = strict_json(line, nan=True)
-    except ValueError as error:
-        raise FormatError(f"{where} is not JSON: {error}") from error
-    if not isinstance(record, dict):
-        raise FormatError(f"{where} is not a JSON object")
-    return record
 
 
 def _field(row: dict[str, Any], name: str, where: str) -> int:

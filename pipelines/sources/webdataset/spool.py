@@ -205,8 +205,7 @@ def _copy(tar: TarFile, path: Path, shown: str) -> None:
     """Whole or not at all, and looked through once."""
     from webdataset.gopen import gopen
 
-    file = AtomicFile(path)
-    try:
+    with AtomicFile(path) as file:
         try:
             stream = gopen(tar.url)
         except (OSError, ValueError, ImportError) as error:
@@ -219,11 +218,7 @@ def _copy(tar: TarFile, path: Path, shown: str) -> None:
         finally:
             _close(stream)
         file.seal()
-        _check(tar, path.with_name(f".tmp-{path.name}"))
-        file.publish()
-    except BaseException:
-        file.discard()
-        raise
+        _check(tar, file.staged)
 
 
 def _pour(tar: TarFile, stream: Stream, file: AtomicFile, shown: str) -> None:

@@ -66,8 +66,7 @@ def _write_files(folder: OwnFolder, cfg: GlancesConfig) -> None:
 def _write_split(folder: OwnFolder, seed: int, split: str, count: int, bar: tqdm) -> None:
     """Labels first: a split is whole when its images are there."""
     labels = bytearray()
-    file = AtomicFile(folder.root / f"{split}_X.bin", folder.tmp)
-    try:
+    with AtomicFile(folder.root / f"{split}_X.bin", folder.tmp) as file:
         for index in range(count):
             picture = draw_glance(seed, split, index)
             file.write(picture.pixels.transpose(2, 1, 0).tobytes())  # STL-10's order: channel, column, row
@@ -75,10 +74,6 @@ def _write_split(folder: OwnFolder, seed: int, split: str, count: int, bar: tqdm
             bar.update()
         if split != "unlabeled":
             write_atomic(folder.root / f"{split}_y.bin", bytes(labels), folder.tmp)
-        file.publish()
-    except BaseException:
-        file.discard()
-        raise
 
 
 def _folds(cfg: GlancesConfig) -> str:

@@ -72,14 +72,9 @@ def _write(folder: OwnFolder, name: str, table: dict[str, Value]) -> None:
     path = folder.root / FOLDER / name
     if path.exists():
         return
-    file = AtomicFile(path, folder.tmp)
-    try:
+    with AtomicFile(path, folder.tmp) as file:
         for piece in python2_pickle(table):
             file.write(piece)
-        file.publish()
-    except BaseException:
-        file.discard()
-        raise
 
 
 def _split_table(cfg: PatternsConfig, split: str, count: int, bar: tqdm) -> dict[str, Value]:
