@@ -30,7 +30,7 @@ from seqjepa.evaluate.inputs import label_of_prefixes
 from seqjepa.evaluate.learning import fit_and_score, score_head, score_tasks, validation_pairs
 from seqjepa.evaluate.metrics import Resampling
 from seqjepa.evaluate.probes import ProbeTask, Scores, nested
-from seqjepa.evaluate.studies import IN_SEQUENCES, EvalContext, Study
+from seqjepa.evaluate.studies import AFTER_CONTEXT, IN_SEQUENCES, EvalContext, Study
 from seqjepa.evaluate.tasks import tasks_for
 from seqjepa.methods.base import Aggregating, EncodesInContext, Method
 from shards.errors import ConfigError
@@ -46,7 +46,7 @@ def _why_no_ood(ctx: EvalContext) -> str:
     if not set(ROTATION_COLUMNS) <= set(ctx.splits.train.param_names):
         return "the samples have no rotations"
     if isinstance(ctx.loaded.method, EncodesInContext):
-        return "its views are probed after a context"
+        return AFTER_CONTEXT
     if ctx.splits.train.sequences is not None:
         return IN_SEQUENCES
     return "" if ctx.ood else "no OOD shards were named: --ood SHARDS"

@@ -18,7 +18,7 @@ from seqjepa.data.draws import Purpose
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.learning import gather_all, validation_pairs
 from seqjepa.evaluate.metrics import averaged_mean
-from seqjepa.evaluate.studies import EvalContext, Study
+from seqjepa.evaluate.studies import AFTER_CONTEXT, EvalContext, Study
 from seqjepa.evaluate.tasks import tasks_for
 from seqjepa.methods.base import EncodesInContext
 
@@ -144,7 +144,7 @@ def _views_of_each(features: Features) -> Tensor | None:
 
 
 def _why_no_representation(ctx: EvalContext) -> str:
-    return "its views are probed after a context" if isinstance(ctx.loaded.method, EncodesInContext) else ""
+    return AFTER_CONTEXT if isinstance(ctx.loaded.method, EncodesInContext) else ""
 
 
 REPRESENTATION = Study("representation", _why_no_representation, _representation)

@@ -88,6 +88,8 @@ class Suite(NamedTuple):
 
 IN_SEQUENCES = "views belong to longer sequences, not to objects with a few"
 """Why studies of 3DIEBench's kind are not taken of videos and episodes."""
+AFTER_CONTEXT = "its views are probed after a context"
+"""Why some studies are not taken of methods that encode in context."""
 OF_OBJECTS = ("representation", "retrieval", "neighbours", "rollout", "ood", "odd_one_out", "umap", "costs")
 OF_IMAGES = ("representation", "retrieval", "neighbours", "rollout", "umap", "costs")
 DEFAULT = "probes"

@@ -24,7 +24,7 @@ from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.heads import Gather
 from seqjepa.evaluate.inputs import label_of_prefixes
 from seqjepa.evaluate.results import save_arrays
-from seqjepa.evaluate.studies import EvalContext, Study
+from seqjepa.evaluate.studies import AFTER_CONTEXT, EvalContext, Study
 from seqjepa.methods.base import Aggregating, EncodesInContext
 from shards.extras import missing_line
 
@@ -40,7 +40,7 @@ def _why_no_map(ctx: EvalContext) -> str:
     if int(ctx.splits.val.n_views.sum()) < FEWEST_POINTS:
         return f"needs {FEWEST_POINTS} views"
     if isinstance(ctx.loaded.method, EncodesInContext):
-        return "its views are probed after a context"
+        return AFTER_CONTEXT
     if importlib.util.find_spec("umap") is None:
         return missing_line("umap")
     return ""

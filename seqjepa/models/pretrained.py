@@ -53,7 +53,7 @@ def load_pretrained(encoder: nn.Module, config: ModelConfig) -> None:
     """
     left: list[str] = []
     if config.pretrained != OF_TIMM:
-        weights, left = _read(Path(config.pretrained))
+        weights, left = read_weights_file(Path(config.pretrained))
         weights = _of_encoder(weights, encoder, left)
     elif is_timm(config):
         weights = None
@@ -76,14 +76,6 @@ def load_pretrained(encoder: nn.Module, config: ModelConfig) -> None:
         )
 
 
-def read_weights_file(path: Path) -> dict[str, Tensor]:
-    """Tensors by name, of .safetensors or a file of torch.save; of our runs (model.safetensors) the encoder's alone.
-
-    ConfigError: no such file, or it holds other things than tensors.
-    """
-    return _read(path)[0]
-
-
 def _of_encoder(weights: dict[str, Tensor], encoder: nn.Module, left: list[str]) -> dict[str, Tensor]:
     """Without what the encoder has no place for, whose names are added to `left`.
 
@@ -104,8 +96,12 @@ def _in_short(names: Sequence[str]) -> str:
     return ", ".join(shown) + (" …" if len(counts) > MOST_SHOWN else "")
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], list[str]]:
-    """read_weights_file's tensors, and the names of those that are not the encoder's by what they begin with."""
+def read_weights_file(path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """Tensors by name, of .safetensors or a file of torch.save, of our runs (model.safetensors) the encoder's alone;
+    and the names of those that are not the encoder's by what they begin with.
+
+    ConfigError: no such file, or it holds other things than tensors.
+    """
     if not path.is_file():
         raise ConfigError(f"model.pretrained = {str(path)!r} is no file; give weights (.safetensors, .pth), or 'timm'")
     try:

@@ -69,7 +69,7 @@ def test_names_of_other_trainers(tmp_path: Path, nested: str, prefix: str) -> No
     if prefix.endswith(("encoder.", "backbone.")):
         named["module.head.weight" if prefix.startswith("module") else "head.weight"] = torch.ones(1)
     torch.save({nested: named, "epoch": 3} if nested else named, tmp_path / "weights.pth")
-    found = read_weights_file(tmp_path / "weights.pth")
+    found, _ = read_weights_file(tmp_path / "weights.pth")
     assert found.keys() == plain.keys()
     assert all(torch.equal(found[name], value) for name, value in plain.items())
 
