@@ -7,12 +7,14 @@ import json
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from seqjepa.evaluate.costs import as_line
+from seqjepa.evaluate.heads import BATCH
 from seqjepa.evaluate.metrics import confusion_summary
 from seqjepa.evaluate.probes import nested
 from seqjepa.evaluate.protocol import BEFORE_NOTED, differences, same_measurement
@@ -30,6 +32,8 @@ NEEDED = ("dataset", "resolution", "train_samples", "val_samples", "fidelity", "
 """Of a protocol, in the lines below numbers; "?" where results made elsewhere lack it."""
 FEW_OBJECTS = 200
 """Validation objects below which one draw of each makes a number depend on which views it was."""
+FEW_STEPS = 3000
+"""Of a head, below which it may know less than the features do (docs/own-data.md: 400 steps against 6,000)."""
 
 LARGEST = 256 * 2**20
 CONFUSION = "confusion"
@@ -183,7 +187,7 @@ def protocol_lines(results: dict[str, Any]) -> list[str]:
             f"no gain where the untrained weights were measured differently ({', '.join(differing)}); evaluate both "
             "with the same options"
         )
-    lines += filter(None, [few_objects(protocol), _kept_earlier(results)])
+    lines += filter(None, [few_objects(protocol), few_steps(protocol), _kept_earlier(results)])
     if "augmenting" in protocol:
         lines.append(_compared(protocol["augmenting"]))
     costs = next((results[key]["costs"] for key in ("trained", "untrained") if "costs" in results.get(key, {})), None)
@@ -205,6 +209,25 @@ def few_objects(protocol: Mapping[str, Any]) -> str:
     times = "one draw" if draws == 1 else f"{draws} draws"
     advice = "; --val-draws 16 sees each under more views" if draws == 1 else ""
     return f"few: numbers and their intervals come from {times} of {objects} validation objects{advice}"
+
+
+def few_steps(protocol: Mapping[str, Any]) -> str:
+    """What to know of heads that learned in few steps, as on a small training split; empty for others.
+
+    Epochs are the paper's, whose splits have 40,000 samples and more: heads that read rotations and angles learn there
+    in 49,000 steps, and on 500 samples in 600 of them, after which they know nothing yet (docs/own-data.md).
+    """
+    rows, epochs = protocol.get("train_samples"), max(protocol.get("probe_epochs", {}).values(), default=0)
+    if not isinstance(rows, int) or rows < 1 or not isinstance(epochs, int) or not epochs:
+        return ""
+    steps = epochs * ceil(rows / BATCH)
+    if steps >= FEW_STEPS:
+        return ""
+    enough = ceil(FEW_STEPS / ceil(rows / BATCH))
+    return (
+        f"few: heads learned in {steps:,} steps ({epochs} epochs of {rows:,} samples), too few for R² by MLPs; "
+        f"--probe-epochs {enough} makes {FEW_STEPS:,}"
+    )
 
 
 def precision_of(protocol: Mapping[str, Any]) -> str:

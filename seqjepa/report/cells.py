@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean, stdev
 
-from seqjepa.evaluate.results import differently_measured, few_objects, precision_of
+from seqjepa.evaluate.results import differently_measured, few_objects, few_steps, precision_of
 from seqjepa.paper.measures import Measure, measure_of, value_at
 from seqjepa.paper.published import Published, numbers_for
 from seqjepa.report.groups import Group, conditioning, resolution
@@ -190,6 +190,7 @@ def _measurement(runs: Sequence[RunRecord], measure: Measure) -> Iterator[str]:
     what is as usual."""
     yield precision_of(runs[0].protocol)
     yield few_objects(dict(runs[0].protocol))
+    yield few_steps(dict(runs[0].protocol))
     both = [run for run in runs if run.untrained]
     found = dict.fromkeys(part for run in both for part in differently_measured(dict(run.results), measure.key))
     yield f"untrained weights measured differently ({', '.join(found)})" if found else ""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from seqjepa.evaluate.protocol import LINEARLY_REGRESSED
-from seqjepa.evaluate.results import differently_measured, few_objects, keyed_rows, regressors_of
+from seqjepa.evaluate.results import differently_measured, few_objects, few_steps, keyed_rows, regressors_of
 from seqjepa.paper.measures import measure_of, value_at
 from seqjepa.paper.metrics import NAMED, better, declared_metric, judged
 from seqjepa.paper.published import Published, published
@@ -277,8 +277,8 @@ def _run_warnings(record: RunRecord, several: bool) -> Iterator[RunWarning]:
         yield RunWarning(f"not measured: {len(skipped)}, listed with the run")
     if standardised(record.trained):
         yield RunWarning("R² by linear regressors on standardised features, which the paper’s are not (§A.2)")
-    if few := few_objects(dict(record.protocol)):
-        yield RunWarning(few)
+    few = (few_objects(dict(record.protocol)), few_steps(dict(record.protocol)))
+    yield from (RunWarning(text) for text in few if text)
     if record.config.fidelity != "paper":
         yield RunWarning(f"fidelity {record.config.fidelity}, not the paper’s text")
 

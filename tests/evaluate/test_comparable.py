@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from seqjepa.evaluate.protocol import differences, measured_as, same_measurement
-from seqjepa.evaluate.results import differently_measured, few_objects, format_table, merge_results, read_results
+from seqjepa.evaluate.results import (
+    differently_measured,
+    few_objects,
+    few_steps,
+    format_table,
+    merge_results,
+    read_results,
+)
 from seqjepa.evaluate.results import table_rows as rows_of
 from seqjepa.experiments.compare_table import different_protocols
 from shards.errors import FormatError
@@ -111,6 +118,24 @@ def test_few_validation_objects_are_named(objects, draws, said):
     assert bool(line) == bool(said)
     assert ("--val-draws" in line) == (bool(said) and draws == 1)
     assert line in format_table({"trained": scores(other(val_samples=objects, val_draws=draws))})
+
+
+@pytest.mark.parametrize(
+    ("samples", "epochs", "said"),
+    [
+        (500, 200, "400 steps (200 epochs of 500 samples)"),
+        (500, 1500, ""),
+        (41_920, 300, ""),
+        (257, 1499, "2,998 steps"),
+    ],
+)  # fmt: skip
+def test_heads_that_learned_in_few_steps_are_named(samples, epochs, said):
+    protocol = other(train_samples=samples, probe_epochs={"classification": epochs})
+    line = few_steps(protocol)
+    assert said in line
+    assert bool(line) == bool(said)
+    assert ("--probe-epochs 1500 makes 3,000" in line) == bool(said)
+    assert line in format_table({"trained": scores(protocol)})
 
 
 @pytest.mark.parametrize(
