@@ -67,7 +67,9 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=512)
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--precision", choices=("fp32", "tf32", "fp16"), help="default: tf32 on CUDA, else fp32")
+    parser.add_argument(
+        "--precision", choices=("fp32", "tf32", "fp16", "bf16"), help="default: tf32 on CUDA, else fp32"
+    )
     args = parser.parse_args()
     args.precision = args.precision or ("tf32" if args.device.startswith("cuda") else "fp32")
     runs = contenders(args)

@@ -26,6 +26,12 @@ Weights = Annotated[Path | None, typer.Option(help="deepgaze2e.pth, or its folde
 CentreBias = Annotated[Path | None, typer.Option(help="centerbias_mit1003.npy, or its folder.")]
 Download = Annotated[bool, typer.Option("--download", help="Fetch what is missing of these two (420 MB).")]
 Forward = Annotated[str, typer.Option(help="DeepGaze: fast, or package: the package's own, for comparison.")]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        help="DeepGaze's backbones: fp32, tf32, fp16, bf16 (docs/saliency.md). Default: tf32 on CUDA, else fp32."
+    ),
+]
 Devices = Annotated[str, typer.Option(help="auto, cpu, cuda:N; or several with commas, one process each.")]
 Processes = Annotated[int | None, typer.Option(min=1, help="On the CPU: how many share the cores. Default: one.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Images of one size at a time. Default: the model's own.")]
@@ -49,6 +55,7 @@ BUILD: dict[str, Option] = {
     "centre_bias": (CentreBias, None),
     "download": (Download, False),
     "forward": (Forward, "fast"),
+    "precision": (Precision, None),
     "device": (Devices, "auto"),
     "processes": (Processes, None),
     "batch_size": (BatchSize, None),

@@ -78,7 +78,8 @@ def map_request(
 ) -> MapRequest:
     """What is asked for, with the options that the command line needs for it. Raises UsageError."""
     maker = {"pipeline": "build-saliency", **choice.identity()}
-    options = {name: value for name, value in choice.identity().items() if name != "prior"}
+    options = {name: value for name, value in choice.identity().items() if name not in ("prior", "model_precision")}
+    options["precision"] = choice.precision
     if source.name == "stl10":
         del options["out_size"]
     if maker["prior"] == "MIT1003":

@@ -26,7 +26,9 @@ from pipelines.saliency.deepgaze_package import (
 )
 from shards.errors import FailureError, FormatError, UsageError
 
-BATCH_SIZES = {"cpu": 4, "cuda": 32}
+CPU_BATCH, LARGEST_BATCH = 4, 128  # images of 512 × 512
+BYTES_KEPT, BYTES_EACH = 3 << 30, 1 << 28
+"""Of a GPU's memory for weights and mixtures, and for an image: upper estimates, from the largest layers' maps."""
 SMALLEST_SIDE = 32  # pixels: one cell of the readout
 TOLERANCE = 1e-4  # of logsumexp, nats
 
@@ -52,7 +54,7 @@ class DeepGazeIIE:
     pooling     "area": the mass in each cell; "author": bilinear on the log density (docs/saliency.md)
     weights, centre_bias   the released files, see weights.locate; download: fetch them if they are nowhere
     forward     "fast" or "package": equal up to rounding
-    precision   of the backbones of the fast forward on CUDA, "tf32" if not given; on the CPU always "fp32"
+    precision   of the backbones of the fast forward; if not given "tf32" on CUDA, else "fp32"
 
     Raises UsageError if the package, a file or an option is not what it should be; FailureError if a download fails.
     """
@@ -77,7 +79,7 @@ class DeepGazeIIE:
         self.device = torch.device(device)
         self.out_size, self.input_size, self.pooling = out_size, input_size, pooling
         self.input_scale = input_scale
-        self.batch_size = batch_size or BATCH_SIZES.get(self.device.type, 4)
+        self.batch_size = batch_size or fitting_batch(self.device)
         precision = _checked_precision(precision, self.device, forward)
         package = import_package()
         weights_path = locate(DEEPGAZE_WEIGHTS, weights, download=download)
@@ -120,15 +122,27 @@ class DeepGazeIIE:
         return _checked_density(density, (len(images), *size))
 
 
+def fitting_batch(device: torch.device) -> int:
+    """Images of 512 × 512 at a time: on a GPU a power of two that fits the memory that is free now, 128 at most.
+
+    Of 32, by an estimate, the kernels of half precision end before they are launched.
+    """
+    if device.type != "cuda":
+        return CPU_BATCH
+    free, _ = torch.cuda.mem_get_info(device)
+    fitting = max(1, (free - BYTES_KEPT) // BYTES_EACH)
+    return min(LARGEST_BATCH, 1 << (fitting.bit_length() - 1))
+
+
 def _checked_precision(precision: Precision | None, device: torch.device, forward: str) -> Precision:
-    fastest: Precision = "tf32" if device.type == "cuda" and forward == "fast" else "fp32"
-    if precision is None or precision == fastest:
-        return fastest
-    if precision not in ("fp32", "tf32", "fp16"):
-        raise UsageError(f"precision {precision!r} is not known; there are fp32, tf32 and fp16 (bf16 is too coarse)")
-    if precision != "fp32" and fastest == "fp32":
-        raise UsageError(f"precision {precision!r} needs CUDA and the fast forward; leave it out or take fp32")
-    return precision
+    """`device` and `forward` may not have it: UsageError."""
+    tensor_floats = device.type == "cuda" and forward == "fast"
+    chosen = precision or ("tf32" if tensor_floats else "fp32")
+    if chosen == "tf32" and not tensor_floats:
+        raise UsageError("--precision tf32 needs CUDA and the fast forward; leave it out, or take fp32")
+    if chosen != "fp32" and forward != "fast":
+        raise UsageError(f"--precision {chosen} needs the fast forward; leave --forward out, or take fp32")
+    return chosen
 
 
 def _check_images(images: Tensor) -> None:

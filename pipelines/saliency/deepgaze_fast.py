@@ -37,7 +37,7 @@ class FastDeepGaze(nn.Module):
     """Built from the package's model, whose backbones it takes over (weights shared, stored channels-last).
 
     images: [B, 3, H, W], any dtype, values 0..255. centre_bias: [H, W], log density of the same size, nats.
-    precision: of the backbones on CUDA; readouts and mixture are always in the weights' own precision.
+    precision: of the backbones; readouts and mixture are always in the weights' own precision.
     """
 
     def __init__(self, model: Any, precision: Precision = "fp32") -> None:
@@ -92,7 +92,8 @@ class FastDeepGaze(nn.Module):
         return [matrix.to(device, self._dtype) for matrix in matrices]
 
 
-Precision = Literal["fp32", "tf32", "fp16"]
+Precision = Literal["fp32", "tf32", "fp16", "bf16"]
+HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class TappedBackbone(nn.Module):
@@ -138,15 +139,17 @@ def _tap(taps: dict[str, Tensor], target: str, grid: tuple[int, int], wanted: in
 
 @contextmanager
 def backbone_precision(precision: Precision, device: torch.device) -> Iterator[None]:
-    """On CUDA: convolutions in TF32, fp16 or full float32 while open. Elsewhere float32, and nothing to set."""
+    """While open, convolutions in that precision; TF32 is CUDA's alone, where fp32 is full float32."""
+    half = torch.autocast(device.type, HALVES.get(precision), enabled=precision in HALVES)
     if device.type != "cuda":
-        yield
+        with half:
+            yield
         return
     convolution: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]  set up on import
     before = convolution.fp32_precision
     convolution.fp32_precision = "tf32" if precision == "tf32" else "ieee"
     try:
-        with torch.autocast("cuda", torch.float16, enabled=precision == "fp16"):
+        with half:
             yield
     finally:
         convolution.fp32_precision = before

@@ -332,7 +332,9 @@ class SizeBatches:
         return ready | self._collect()
 
     def _full(self, image: np.ndarray) -> int:
-        pixels = image.shape[0] * image.shape[1]
+        pixels, side = image.shape[0] * image.shape[1], getattr(self.model, "input_size", None)
+        if side is not None:  # what the model makes of the image counts too
+            pixels = max(pixels, pixels * side**2 // min(image.shape[:2]) ** 2)
         full = self.model.batch_size * FULL_BATCH_PIXELS // pixels
         most = SMALL_IMAGES if getattr(self.model, "device", CPU).type == "cuda" else self.model.batch_size
         return max(1, min(most, full))

@@ -10,6 +10,7 @@ from typing import Literal, Protocol, get_args
 import torch
 from torch import Tensor
 
+from pipelines.saliency.deepgaze_fast import Precision
 from shards.errors import UsageError
 
 InputScale = Literal["255", "author"]
@@ -38,6 +39,7 @@ class ModelChoice:
 
     out_size     side in pixels of the (square) maps; None: of the image
     input_size   images are resized to this side first; None: as they are. Of DeepGaze only
+    precision    of DeepGaze's backbones; None: TF32 on CUDA, else float32
     """
 
     name: str
@@ -50,14 +52,19 @@ class ModelChoice:
     download: bool = False
     forward: Forward = "fast"
     batch_size: int | None = None
+    precision: Precision | None = None
 
     def __post_init__(self) -> None:
         """Raises UsageError for an unknown name or a value out of range."""
         choices = {"input_scale": get_args(InputScale), "pooling": get_args(Pooling), "forward": get_args(Forward)}
+        if self.precision is not None:
+            choices["precision"] = get_args(Precision)
         for option, allowed in {"name": tuple(MODELS), **choices}.items():
             if (value := getattr(self, option)) not in allowed:
                 word = "model" if option == "name" else f"--{option.replace('_', '-')}"
                 raise UsageError(f"{word} {value!r} is not known; there are {', '.join(allowed)}")
+        if self.precision is not None and self.name != "deepgaze-iie":
+            raise UsageError(f"--precision {self.precision} is of deepgaze-iie; leave it out for {self.name}")
         for option in ("out_size", "input_size", "batch_size"):
             if (value := getattr(self, option)) is not None and value < 1:
                 raise UsageError(f"--{option.replace('_', '-')} {value}: 1 or more is allowed")
@@ -71,6 +78,7 @@ class ModelChoice:
             "model": self.name,
             "out_size": self.out_size,
             **{name: value if deepgaze else None for name, value in given.items()},
+            "model_precision": self.precision,  # as the model's own provenance has it, whoever chose it
             "prior": prior if self.name == "centre-bias" else None,
         }
 
@@ -93,6 +101,7 @@ def _deepgaze_iie(choice: ModelChoice, device: torch.device) -> SaliencyModel:
         download=choice.download,
         forward=choice.forward,
         batch_size=choice.batch_size,
+        precision=choice.precision,
     )
 
 

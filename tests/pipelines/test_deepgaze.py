@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines.saliency.deepgaze import DeepGazeIIE, zoom_log_density
+from pipelines.saliency.deepgaze import DeepGazeIIE, fitting_batch, zoom_log_density
 from pipelines.saliency.deepgaze_fast import area_pool, author_pool
 from pipelines.saliency.deepgaze_package import COMMIT, import_package
 from shards.errors import FailureError, FormatError, UsageError
@@ -131,11 +131,18 @@ def test_what_the_package_loads_from_the_web_is_as_before_afterwards(files) -> N
         fake_deepgaze.FakeEfficientNet.from_pretrained("efficientnet-b5")
 
 
-def test_precisions_of_the_gpu_are_refused_on_the_cpu(files) -> None:
-    with pytest.raises(UsageError, match="CUDA"):
-        DeepGazeIIE(**files, precision="fp16")
-    with pytest.raises(UsageError, match="bf16 is too coarse"):
-        DeepGazeIIE(**files, precision="bf16")  # type: ignore[arg-type]
+def test_precisions_that_device_or_forward_have_not_are_refused(files) -> None:
+    with pytest.raises(UsageError, match="--precision tf32 needs CUDA"):
+        DeepGazeIIE(**files, precision="tf32")
+    for forward, precision in (("package", "fp16"), ("package", "bf16")):
+        with pytest.raises(UsageError, match=f"--precision {precision} needs the fast forward"):
+            DeepGazeIIE(**files, forward=forward, precision=precision)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("free", "batch"), [(1, 1), (4, 4), (8, 16), (24, 64), (80, 128)])
+def test_a_gpus_batch_fits_its_free_memory(monkeypatch: pytest.MonkeyPatch, free: int, batch: int) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free << 30, 1 << 40))
+    assert fitting_batch(torch.device("cuda", 0)) == batch
 
 
 class RaisingFinder(MetaPathFinder):

@@ -68,6 +68,15 @@ def test_pooling_from_the_half_grid_is_pooling_of_the_full_one(height: int, widt
     torch.testing.assert_close(pooled.sum((1, 2)), torch.ones(2, dtype=torch.float64))
 
 
+@pytest.mark.parametrize(("precision", "most"), [("fp16", 0.01), ("bf16", 0.1)])
+def test_half_precision_moves_log_densities_by_little(precision: str, most: float) -> None:
+    model = small_model()
+    expected = slow_log_density(model, images(128, 128), bias(128, 128))
+    found = FastDeepGaze(scaled(model), precision).float()(images(128, 128), bias(128, 128))  # type: ignore[arg-type]
+    assert found.dtype == torch.float32
+    assert most / 1000 < (found - expected).abs().max() < most
+
+
 def scaled(model):
     """The same model with the normaliser (/255) inside its backbones, as the package has it."""
     for part in model.models:

@@ -16,7 +16,9 @@ from small_images import make_stl10
 from typer.testing import CliRunner
 
 from pipelines.commands.saliency import build_saliency_app
+from pipelines.saliency import deepgaze
 from pipelines.saliency.build import build_saliency
+from pipelines.saliency.deepgaze import PackageDeepGaze
 from pipelines.saliency.engine import Crew, MapJob, SizeBatches, make_maps
 from pipelines.saliency.models import ModelChoice, chosen_devices
 from pipelines.sources import open_source
@@ -156,6 +158,32 @@ def test_deepgaze_with_a_stand_in_for_its_package(photos: Path, tmp_path: Path, 
         build(photos, tmp_path / "out", replace(choice, input_scale="author"))
 
 
+class StandInForFast(PackageDeepGaze):
+    """The stand-in's package has no layers for the fast forward."""
+
+    def __init__(self, model: torch.nn.Module, precision: str) -> None:
+        super().__init__(model)
+
+
+def test_maps_of_two_precisions_never_get_into_one_set(photos: Path, tmp_path: Path, monkeypatch) -> None:
+    fake_deepgaze.install(monkeypatch)
+    monkeypatch.setattr(deepgaze, "FastDeepGaze", StandInForFast)
+    plain = ModelChoice("deepgaze-iie", **fake_deepgaze.write_files(tmp_path, monkeypatch))
+    half, out = replace(plain, precision="fp16"), tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr("pipelines.build.stage._fill_shards", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            build(photos, out, half)
+    for other, here in ((replace(plain, precision="bf16"), "bf16"), (plain, "fp32")):
+        with pytest.raises(UsageError, match=f'model_precision: "fp16" there, "{here}" here'):
+            build(photos, out, other)
+    provenance = build(photos, out, half).info.provenance
+    assert provenance["saliency_model"]["precision"] == "fp16"
+    assert "--precision fp16" in provenance["command"]
+    with pytest.raises(UsageError, match='model_precision: "fp16" there, "bf16" here'):
+        build(photos, out, replace(plain, precision="bf16"))
+
+
 def test_the_command_in_the_metadata_gives_the_same_set(photos: Path, tmp_path: Path, monkeypatch) -> None:
     words = ["--model", "spectral-residual", "--out-size", "16", "--val-fraction", "0.3", "--storage", "log8"]
     monkeypatch.chdir(photos.parent)
@@ -174,6 +202,7 @@ BAD_OPTIONS = {
     "model": (["--model", "itti"], "model 'itti' is not known"),
     "device": (["--device", "tpu"], "--device 'tpu' is not there; there are cpu"),
     "processes": (["--device", "cpu,cpu"], "each device once"),
+    "precision": (["--precision", "fp16"], "--precision fp16 is of deepgaze-iie; leave it out for spectral-residual"),
 }
 
 
@@ -226,6 +255,13 @@ def test_large_images_come_in_smaller_batches() -> None:
     batches = SizeBatches(Counting(8), "float16")
     sizes = {(512, 512): 8, (96, 96): 8, (1024, 1024): 2, (800, 600): 4, (5000, 5000): 1}
     assert {size: batches._full(np.empty((*size, 3), np.uint8)) for size in sizes} == sizes
+
+
+@pytest.mark.parametrize(("input_size", "full"), [(None, 910), (512, 32)])
+def test_what_the_model_makes_of_small_images_counts(input_size: int | None, full: int) -> None:
+    model = Counting(32)
+    model.device, model.input_size = torch.device("cuda"), input_size
+    assert SizeBatches(model, "float16")._full(np.empty((96, 96, 3), np.uint8)) == full
 
 
 def test_a_model_that_fails_is_named_with_its_image(tmp_path: Path) -> None:
