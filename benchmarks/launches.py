@@ -1,16 +1,17 @@
 """Kernels launched, bytes moved and waits of the host in a training step of every method, counted without a card.
 
     python benchmarks/launches.py [--methods seq_jepa,simclr …] [--batch 512] [--size 128] [--most 0]
-                                  [--no-made] [--no-probes]
+                                  [--replayed] [--no-made] [--no-probes]
 
 One JSON line for each method: `launches` of a step by its parts – update (forward, backward, clip, optimizer, moving
 averages), probes, meter – `gigabytes` that they read and write, and `syncs`, how often the host waits for the device.
-Steps are eager; a compiled one has fewer launches. Tensors are emulated (tests/emulated_cuda.py) and hold no numbers:
-full batches take no memory. A fused optimizer counts as one launch, attention too. `--most N` adds the N operations
-that are launched most. Two lines are of batches that are made on the GPU, not compiled (compiled_launches.py --part
-has them compiled), and one is of the probes of the paper's Table 1: kernels of a step of all of them, `alone`
-one after the other, and together as they learn, which is one launch of a CUDA graph of `kernels`. Needs a C compiler,
-and pytest.
+Steps are eager; a compiled one has fewer launches. `--replayed`: the fifth step, in which what can be is a CUDA graph
+(seqjepa/cuda_graphs.py; the update where batches are small, as `--batch 64`), which is one launch. Tensors are emulated
+(tests/emulated_cuda.py) and hold no numbers: full batches take no memory. A fused optimizer counts as one launch,
+attention too. `--most N` adds the N operations that are launched most. Two lines are of batches that are made on the
+GPU, not compiled (compiled_launches.py --part has them compiled), and one is of the probes of the paper's Table 1:
+kernels of a step of all of them, `alone` one after the other, and together as they learn, which is one launch of a CUDA
+graph of `kernels`. Needs a C compiler, and pytest.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from emulated_cuda import Emulation, emulated_cuda  # noqa: E402
 from torch import nn  # noqa: E402
 
 from seqjepa.config import RunConfig  # noqa: E402
+from seqjepa.cuda_graphs import WARM_UP  # noqa: E402
 from seqjepa.data.augment.parameters import constants_for  # noqa: E402
 from seqjepa.data.augment.recipes import RECIPES  # noqa: E402
 from seqjepa.data.draws import Draw  # noqa: E402
@@ -58,11 +60,11 @@ VIEWS = {"seq_jepa": 4, "conv_jepa": 4, "vicreg_traj": 3}
 ACTION, CLASSES, PARAMS = 4, 55, 7
 
 
-def config_of(name: str) -> RunConfig:
+def config_of(name: str, compile: bool) -> RunConfig:
     """The method with a ResNet-18 at its full width, as on 3DIEBench."""
     action = "position" if name == "conv_jepa" else "rotation"
     settings = [f"method={name}", f"data.context={VIEWS.get(name, 2) - 1}", f"data.action={action}"]
-    return load_recipe("", [*settings, "model.stem=standard", "train.compile=false"])
+    return load_recipe("", [*settings, "model.stem=standard", f"train.compile={str(compile).lower()}"])
 
 
 def batch(name: str, rows: int, size: int, device: str) -> ViewSequence:
@@ -77,16 +79,17 @@ def batch(name: str, rows: int, size: int, device: str) -> ViewSequence:
     return ViewSequence(pixels, actions, params, labels, [""] * rows)
 
 
-def counted(gpu: Emulation, name: str, rows: int, size: int, most: int) -> dict[str, Any]:
-    """The second step's counts: what is made once and kept is made in the first."""
-    config, device = config_of(name), torch.device("cuda", 0)
+def counted(gpu: Emulation, name: str, rows: int, size: int, most: int, replayed: bool) -> dict[str, Any]:
+    """The second step's counts: what is made once and kept is made in the first. replayed: the fifth's, of graphs."""
+    config, device = config_of(name, replayed), torch.device("cuda", 0)
     method = initial_method(config, ACTION).eval()
     with torch.no_grad():
         widths = {key: value.shape for key, value in method.step(batch(name, 2, 32, "cpu")).features.items()}
     learner = Learner(method, config, World(), device)
-    probes, meter = OnlineProbes(widths, CLASSES, ACTION, device), EpochMeter(widths, ACTION, device)
+    probes = OnlineProbes(widths, CLASSES, ACTION, device, compile=replayed)
+    meter = EpochMeter(widths, ACTION, device)
     seq, launches = batch(name, rows, size, "cuda"), {}
-    for number in range(2):
+    for number in range(WARM_UP + 2 if replayed else 2):
         gpu.reset()
         output = learner.update(seq, number, 1e-3, 0.1)
         launches["update"] = gpu.launches.total()
@@ -95,8 +98,10 @@ def counted(gpu: Emulation, name: str, rows: int, size: int, most: int) -> dict[
         meter.update(output, sums, len(seq))
         launches["meter"] = gpu.launches.total() - launches["update"] - launches["probes"]
     often = {"most": dict(gpu.launches.most_common(most))} if most else {}
+    graphs = {"kernels_of_graphs": [graph.launches.total() for graph in gpu.graphs]} if replayed else {}
     waits = {f"{what}: {where}": count for (what, where), count in gpu.syncs.items()}
-    return {"launches": launches, "gigabytes": gpu.bytes / 1e9, "syncs": sum(waits.values()), "waits": waits, **often}
+    moved = {"gigabytes": gpu.bytes / 1e9, "syncs": sum(waits.values()), "waits": waits}
+    return {"launches": launches, **moved, **graphs, **often}
 
 
 def probes(gpu: Emulation) -> dict[str, Any]:
@@ -138,12 +143,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--size", type=int, default=128, help="pixels a side")
     parser.add_argument("--most", type=int, default=0, help="operations to list, those launched most")
+    parser.add_argument("--replayed", action="store_true", help="the fifth step, of CUDA graphs where there are any")
     parser.add_argument("--no-made", dest="made", action="store_false")
     parser.add_argument("--no-probes", dest="probes", action="store_false")
     asked = parser.parse_args()
     for name in filter(None, asked.methods.split(",")):
         with emulated_cuda(numbers=False) as gpu:
-            found = counted(gpu, name, asked.batch, asked.size, asked.most)
+            found = counted(gpu, name, asked.batch, asked.size, asked.most, asked.replayed)
             what = {"method": name, "batch": asked.batch, "size": asked.size}
             total = sum(found["launches"].values())
             emit("launches", "launches/step", total, {}, versions=versions("torch"), **what, **found)

@@ -171,6 +171,8 @@ class Emulation(TorchDispatchMode):
         return out
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if not self.numbers and not func._schema.returns:
+            return None  # it changes numbers alone, and torch cannot say of all such that they have none
         return func(*args, **kwargs) if self.capturing is None else self.capturing.record(func, args, kwargs)
 
     def _plain(self, x: Any) -> Any:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from emulated_cuda import Emulation
 
 
+UNTOLD = ("running_mean", "running_var")
+"""What batch norm writes without a word in its schema."""
+
+
 class Graph:
     """torch.cuda.CUDAGraph. launches: kernels of one replay by name; bytes: that they read and write."""
 
@@ -32,7 +36,8 @@ class Graph:
     def record(self, func: Any, args: Any, kwargs: Any) -> Any:
         """func's output; what it is going to overwrite is kept until the capture ends."""
         for given, argument in zip(args, func._schema.arguments, strict=False):
-            if argument.alias_info is not None and argument.alias_info.is_write:
+            written = argument.alias_info is not None and argument.alias_info.is_write
+            if written or (func._schema.name == "aten::native_batch_norm" and argument.name in UNTOLD):
                 self._before += [(x, x.clone()) for x in tree_leaves(given) if isinstance(x, Tensor)]
         out = func(*args, **kwargs)
         self.kernels.append((func, args, kwargs, out))
@@ -59,12 +64,13 @@ def capture(graph: Graph, **_: Any) -> Iterator[None]:
     """torch.cuda.graph."""
     emulation = graph.emulation
     assert emulation.capturing is None, "a capture within a capture"
-    launches, moved = Counter(emulation.launches), emulation.bytes
+    launches, moved, drawn = Counter(emulation.launches), emulation.bytes, torch.get_rng_state()
     emulation.capturing = graph
     try:
         yield
     finally:
         emulation.capturing = None
         graph.take_back()
+        torch.set_rng_state(drawn)  # a graph draws when it runs
         graph.launches, graph.bytes = emulation.launches - launches, emulation.bytes - moved
         emulation.launches, emulation.bytes = launches, moved

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seqjepa.cuda_graphs import LONGEST, WARM_UP, aside, captured
 from seqjepa.data.draws import permutation
 from seqjepa.devices import to_device
 from shards.errors import reason_of
@@ -221,8 +222,6 @@ FALLBACK = "probes learn without a CUDA graph, and slower for it (%s)"
 STEPS_AT_ONCE = 64
 ROWS_AT_ONCE = 4096
 """Of which inputs are gathered at once: some cost a forward pass."""
-WARM_UP = 3
-"""Steps before the graph: what libraries make at their first calls must not be a part of it."""
 
 
 class StepGraph:
@@ -272,7 +271,7 @@ class StepGraph:
             self._graph.replay()
         elif self._left:
             self._left -= 1
-            self._warm_up()
+            aside(self._taken)
         else:
             self._capture()
             self._next(start, rows)
@@ -283,30 +282,9 @@ class StepGraph:
         self._step([(x.index_select(0, rows), y.index_select(0, rows)) for x, y in self._buffers])
         self._place += self._batch
 
-    def _warm_up(self) -> None:
-        """On another stream, as the graph will be."""
-        stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
-        stream.wait_stream(current)
-        with torch.cuda.stream(stream):
-            self._taken()
-        current.wait_stream(stream)
-
     def _capture(self) -> None:
-        """Nothing is computed yet. Other threads may go on with what they do on the GPU."""
-        graph = torch.cuda.CUDAGraph()
-        self._may_be_captured(True)
         try:
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                self._taken()
+            self._graph, _ = captured(self._taken, self._optimizer)
         except RuntimeError as error:
-            logger.warning(FALLBACK, reason_of(error)[:200])
+            logger.warning(FALLBACK, reason_of(error)[:LONGEST])
             self._refused = True
-        else:
-            self._graph = graph
-        finally:
-            self._may_be_captured(False)
-
-    def _may_be_captured(self, whether: bool) -> None:
-        """What the optimizer asks for in a capture, and warns of outside of one."""
-        for group in self._optimizer.param_groups:
-            group["capturable"] = whether

@@ -14,7 +14,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from seqjepa.config import RunConfig
+from seqjepa.cuda_graphs import Replayed
 from seqjepa.data.sequence import ViewSequence
+from seqjepa.methods import METHODS
 from seqjepa.methods.base import Method, StepOutput
 from seqjepa.models.distributed import convert_sync_batch_norm
 from seqjepa.models.precision import is_bf16
@@ -26,6 +28,9 @@ from shards.errors import FailureError
 _DDP = inspect.signature(DistributedDataParallel).parameters
 KEEP_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _DDP else "broadcast_buffers"
 """What torch calls it: the new name from 2.14 on, where the old one is deprecated."""
+SMALL = 1 << 25
+"""Numbers in the views of a batch up to which its step is one CUDA graph: 170 sequences of four views at 128 px. By the
+estimate that their kernels take no longer than launching them (docs/training.md); it was not measured."""
 
 
 class Learner:
@@ -50,8 +55,14 @@ class Learner:
         self.method.to(device).train()
         if config.train.channels_last:
             self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        step = Step(self.method, *pixels).to(device)
         self.optimizer = build_optimizer(self.method, config.optim)
-        self._forward = self._wrapped(Step(self.method, *pixels).to(device), world, config.train.compile)
+        self._forward = self._wrapped(step, world, config.train.compile)
+        # A method of another package may read values of the host, which a graph would keep; collectives stay outside.
+        own, alone = type(method) in METHODS.values(), world.size == 1
+        self._may_replay = config.train.compile and device.type == "cuda" and own and alone
+        self._lr, self._largest = torch.zeros((), device=device), 0
+        self._begin_anew()
         precision = config.train.precision
         self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=is_bf16(precision, device.type))
         if device.type == "cuda":
@@ -62,12 +73,23 @@ class Learner:
     def update(self, seq: ViewSequence, step: int, lr: float, progress: float) -> StepOutput:
         """One optimizer step on views [B, T, C, H, W]: normalised, or uint8, which are normalised as `pixels` say.
 
-        step (0-based) keys the dropout; progress in [0, 1] is for the moving averages. With optim.accumulate the batch
-        goes through the method in micro-batches. Their mean gradient is that of the whole batch, up to rounding, where
-        a row's loss depends on no other row; batch norm, and losses that compare rows, see a micro-batch at a time.
+        step (0-based) keys the dropout; progress in [0, 1] is for the moving averages. What is returned has no gradient
+        and is good until the next step. With optim.accumulate the batch goes through the method in micro-batches. Their
+        mean gradient is that of the whole batch, up to rounding, where a row's loss depends on no other row; batch
+        norm, and losses that compare rows, see a micro-batch at a time.
         """
-        set_lr(self.optimizer, lr)
+        replays = self._replays(seq)
+        set_lr(self.optimizer, self._lr.fill_(lr) if replays else lr)
         seed_step(self.seed, step, self.rank, self.device)
+        tensors = (seq.views, seq.actions, seq.params, seq.labels)
+        output = self._replayed(*tensors) if replays else self._learn(seq)
+        # moving averages
+        self.method.after_step(progress)
+        return output
+
+    def _learn(self, seq: ViewSequence) -> StepOutput:
+        """Detached: a graph of autograd that is alive at the next step has nodes of this step's stream, which a capture
+        refuses."""
         parts, outputs = micro_batches(seq, self.optim.accumulate), []
         for part in parts:
             # forward and backward; ranks exchange gradients after the last micro-batch alone
@@ -77,16 +99,28 @@ class Learner:
                     output = self._forward(part)
                 loss = output.loss if len(parts) == 1 else output.loss * (len(part) / len(seq))
                 loss.backward()
-            outputs.append(output)
+            logs = {name: value.detach() for name, value in output.logs.items()}
+            outputs.append(StepOutput(output.loss.detach(), logs, output.features))
         # clip
         if self.optim.clip_norm:
             torch.nn.utils.clip_grad_norm_(self.method.parameters(), self.optim.clip_norm)
         # step
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        # moving averages
-        self.method.after_step(progress)
         return merge_outputs(outputs, [len(part) / len(seq) for part in parts])
+
+    def _replays(self, seq: ViewSequence) -> bool:
+        """Whether the largest batch so far is small enough for the step to be one CUDA graph."""
+        self._largest = max(self._largest, seq.views.numel())
+        return self._may_replay and self._largest <= SMALL
+
+    def _begin_anew(self) -> None:
+        """Without a graph: it would read moments that have been replaced."""
+
+        def learn(*tensors: torch.Tensor) -> StepOutput:
+            return self._learn(ViewSequence(*tensors, keys=[]))
+
+        self._replayed = Replayed(learn, self.optimizer, "training steps run")
 
     def require_finite(self) -> None:
         """FailureError when a weight is infinite or NaN, so that such a state is never saved over a good one."""
@@ -101,6 +135,7 @@ class Learner:
         self.method.load_state_dict(state["method"])
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
+        self._begin_anew()
 
     def _wrapped(self, forward: nn.Module, world: World, compile: bool) -> nn.Module:
         if compile and self.device.type == "cuda":

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from seqjepa.compiling import CompiledForGpu
+from seqjepa.cuda_graphs import Replayed
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.methods.base import StepOutput
 from seqjepa.training.distributed import World, average_gradients, gather, sum_over_ranks
@@ -216,13 +217,15 @@ def add_up(
 
 PROBE_HIDDEN = 1024
 PROBE_LR = 1e-3  # Adam's default (docs/fidelity.md #33)
+ALONE = World()
 
 
 class OnlineProbes:
     """Class from z_AGG (linear) and action from the first two views' z (one hidden layer).
 
     widths: shapes of the method's features. Without classes there is no classifier, with a single view or no action no
-    regressor; without z_AGG the classifier sees z of the first view. `enabled=False` leaves out both.
+    regressor; without z_AGG the classifier sees z of the first view. `enabled=False` leaves out both. compile: on a GPU
+    a step is one CUDA graph, where there is one rank.
     """
 
     def __init__(
@@ -232,6 +235,7 @@ class OnlineProbes:
         action_size: int,
         device: torch.device | str = "cpu",
         enabled: bool = True,
+        compile: bool = False,
     ):
         self.pooled = "z_agg" if "z_agg" in widths else "z"
         self.heads = nn.ModuleDict()
@@ -244,24 +248,39 @@ class OnlineProbes:
         self.heads.to(device)
         # fused: a kernel instead of dozens, and on the CPU a third of the time
         self.optimizer = torch.optim.Adam(self.heads.parameters(), lr=PROBE_LR, fused=True) if self.heads else None
+        self._may_replay = compile and torch.device(device).type == "cuda"
+        self._begin_anew()
 
     def learn(self, features: dict[str, Tensor], seq: ViewSequence, world: World) -> dict[str, Tensor]:
         """One step. Returns sums over the batch from before it: "labelled", "correct" [], "sq_err", "y", "y_sq" [A].
 
-        A batch is scored before the probes learn from it, so the scores are not those of a fit to itself.
+        A batch is scored before the probes learn from it, so the scores are not those of a fit to itself. What is
+        returned is good until the next step.
         """
         if self.optimizer is None:
             return {}
+        given = features["z"], features[self.pooled], seq.actions, seq.labels
+        return self._replayed(*given) if self._replayed and world.size == 1 else self._learn(*given, world)
+
+    def _learn(
+        self, z: Tensor, pooled: Tensor, actions: Tensor, labels: Tensor, world: World = ALONE
+    ) -> dict[str, Tensor]:
+        assert self.optimizer is not None
         losses, sums = [], {}
         if "class" in self.heads:
-            losses.append(self._classify(features[self.pooled], seq.labels, sums))
+            losses.append(self._classify(pooled, labels, sums))
         if "action" in self.heads:
-            losses.append(self._regress(features["z"], seq.actions[:, 0], sums))
+            losses.append(self._regress(z, actions[:, 0], sums))
         torch.stack(losses).sum().backward()
         average_gradients(world, self.heads)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return sums
+
+    def _begin_anew(self) -> None:
+        """Without a graph: it would read moments that have been replaced."""
+        optimizer = self.optimizer if self._may_replay else None
+        self._replayed = None if optimizer is None else Replayed(self._learn, optimizer, "online probes learn")
 
     def _classify(self, pooled: Tensor, labels: Tensor, sums: dict[str, Tensor]) -> Tensor:
         pooled = pooled.detach().float()
@@ -283,6 +302,7 @@ class OnlineProbes:
         if self.optimizer is not None:
             groups = self.optimizer.state_dict()["param_groups"]  # as built, for this device
             self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
+            self._begin_anew()
 
 
 def probe_scores(sums: dict[str, Tensor], rows: float) -> dict[str, float]:

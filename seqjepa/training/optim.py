@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from seqjepa.config import OptimConfig
 
@@ -28,7 +28,7 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.Optim
     return cls(parameter_groups(module, config.weight_decay), lr=config.lr, fused=True)
 
 
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+def set_lr(optimizer: torch.optim.Optimizer, lr: float | Tensor) -> None:
     for group in optimizer.param_groups:
         group["lr"] = lr
 

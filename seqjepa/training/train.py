@@ -159,9 +159,9 @@ class Trainer:
         self.world, self.device = world, device
         self.learner = Learner(method, config, world, device, (self.data.mean, self.data.std))
         torch.default_generator.manual_seed(config.seed)
-        enabled = config.train.online_probes
-        self.probes = OnlineProbes(widths, source.classes, self.data.action_size, device, enabled)
-        self.meter = EpochMeter(widths, self.data.action_size, device, config.train.compile)
+        enabled, compile = config.train.online_probes, config.train.compile
+        self.probes = OnlineProbes(widths, source.classes, self.data.action_size, device, enabled, compile)
+        self.meter = EpochMeter(widths, self.data.action_size, device, compile)
         self.epoch_steps = len(loader)
         self.total_steps = self.epoch_steps * config.optim.epochs
         self.step = self.first_step = 0

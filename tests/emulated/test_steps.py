@@ -61,6 +61,11 @@ class Steps:
         return output
 
 
+def weights(steps: Steps) -> torch.Tensor:
+    """All of the method's, one after the other, on the CPU."""
+    return torch.cat([p.detach().cpu().flatten() for p in steps.learner.method.parameters()])
+
+
 @pytest.mark.parametrize("precision", ["auto", "fp32"])
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_a_step_never_waits(gpu, name: str, precision: str):
@@ -78,10 +83,12 @@ def test_a_step_is_the_cpus(name: str):
     if name == "context_ssl":
         pytest.skip("its environments are drawn by the GPU's generator")
     here, there = (Steps(name, device, "fp32") for device in ("cpu", "cuda"))
+    start = weights(here)
     for number in range(2):
         expected, found = here.step(number), there.step(number)
         torch.testing.assert_close(found.loss.cpu(), expected.loss, rtol=1e-3, atol=1e-4)
     assert there.meter.summary()["samples"] == here.meter.summary()["samples"] == 2 * B
+    assert F.cosine_similarity(weights(there) - start, weights(here) - start, dim=0) > 0.95, "moved otherwise"
 
 
 def test_an_epochs_line_takes_two_waits(gpu):
