@@ -2,7 +2,7 @@
 # A day, or half an hour, on a machine with a GPU: bash benchmarks/gpu.sh check|train|rest
 #
 #   check  the card, `seqjepa doctor`, every test that needs a GPU, a short run of benchmarks/train.py: under ten minutes
-#   train  a training step: eager, compiled, the released code's way, beside measured ceilings; the loader
+#   train  a training step: eager, compiled, the released code's way, beside measured ceilings; a small step; the loader
 #   rest   augmentation, fixations, saliency, probes
 #
 # Every part ends within its limit, and adds JSON lines to $OUT/results.jsonl (gpu_part.py); what it said is in the log
@@ -47,12 +47,14 @@ check)
   bench train train-short 200 --rounds 1 --steps 10 --work "$WORK/train" ;;
 train)
   bench train train 450 --rounds 3 --steps 30 --work "$WORK/train"
+  bench train train-small 200 --small --rounds 3 --steps 100 --work "$WORK/train-small"
   bench loader loader 120 --only --rounds 1 --seconds 2 --work "$WORK/loader" ;;
 rest)
   bench augment augment 90 --device cuda --rounds 2 --seconds 2 --work "$WORK/augment"
   bench fixations fixations 90 --device cuda --rounds 2 --seconds 2 --work "$WORK/fixations"
   bench saliency saliency-tf32 120 --device cuda --batch 32 --precision tf32 --rounds 5
   bench saliency saliency-fp16 90 --device cuda --batch 32 --precision fp16 --rounds 5
+  bench saliency_precision saliency-precision 60 --device cuda --precisions tf32 fp16 bf16
   bench probes probes 150 --device cuda --peer-epochs 1 --work "$WORK/probes"
   bench probes_full_size probes-full-size 90 --device cuda ;;
 *)

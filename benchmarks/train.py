@@ -56,7 +56,7 @@ def our_steps(
     widths = feature_widths(method, config, source)
     pixels = source.data.mean, source.data.std
     learner = Learner(method, config, world, device, pixels)
-    probes = OnlineProbes(widths, source.classes, source.data.action_size, device)
+    probes = OnlineProbes(widths, source.classes, source.data.action_size, device, compile=config.train.compile)
     meter = EpochMeter(widths, source.data.action_size, device, config.train.compile)
     with build_loader(source, config, world, workers, device) as loader:
         host = (seq for epoch in range(1 << 30) for seq in loader.epoch(epoch))
