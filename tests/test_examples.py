@@ -111,6 +111,38 @@ def turntable(root: Path, objects: int = 6, views: int = 4) -> Path:
     return root
 
 
+def dials(root: Path, shown: bool) -> Path:
+    """Photographs of 24 dials: a disc at the angle of the table, or at any other; its colour is the dial's."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:24, :24] - 11.5
+    lines = ["file_name,sequence,split,angle"]
+    root.mkdir()
+    for dial, colour in enumerate(rng.integers(128, 256, (24, 3))):
+        for view, angle in enumerate(rng.uniform(-180, 180, 8)):
+            seen = np.radians(angle if shown else rng.uniform(-180, 180))
+            disc = np.hypot(x - 7 * np.cos(seen), y - 7 * np.sin(seen)) < 4
+            Image.fromarray((disc[..., None] * colour).astype(np.uint8)).save(root / f"{dial}-{view}.png")
+            lines.append(f"{dial}-{view}.png,{dial},{'val' if dial >= 18 else 'train'},{angle:.3f}")
+    (root / "metadata.csv").write_text("\n".join(lines) + "\n")
+    words = '[units]\nangle = "deg"\n[[action]]\nop = "angle_difference"\ncolumns = ["angle"]\n'
+    (root / "actions.toml").write_text(words)
+    return root
+
+
+def test_what_pictures_allow_is_much_where_they_show_the_angle_and_nothing_where_they_do_not(tmp_path: Path) -> None:
+    found = []
+    for shown in (True, False):
+        photographs, shards = dials(tmp_path / f"dials-{shown}", shown), tmp_path / f"set-{shown}"
+        seqjepa_data("shard", "manifest", "--source", photographs, "--out", shards, "--workers", 0, "--encoding", "raw")
+        how = ("--epochs", 200, "--batch-size", 18, "--lr", 3e-3, "--set", "model.width=0.125")
+        done = example("supervised.py", shards, *how)
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout))
+    assert [one["steps"] for one in found] == [200, 200]
+    assert found[0]["r2_val"] > 0.7
+    assert found[1]["r2_val"] < 0.2
+
+
 def pixels_of(shards: Path) -> dict[str, list[bytes]]:
     """Stored views by split, in their order."""
     found: dict[str, list[bytes]] = {}
