@@ -1,4 +1,4 @@
-"""A store that keeps runs, and machines that come to it one after the other."""
+"""A store that keeps runs, and machines that come to it one after the other; one thread for runs that are compared."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from bucket_server import Bucket, serving_bucket
 
 from seqjepa import run_store
@@ -31,3 +32,12 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], 
 
     begin("first")
     return begin
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Sums in one order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

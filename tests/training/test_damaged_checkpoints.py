@@ -6,7 +6,6 @@ import hashlib
 import os
 import random
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,20 +20,14 @@ from seqjepa.training.checkpoint import load_run
 from seqjepa.training.train import train
 from shards.errors import DamageError, FormatError, SeqJepaError, UsageError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 EVERY_STEP = "train.checkpoint_minutes=1e-9"
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_shards(tmp_path_factory.mktemp("tiny") / "set")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

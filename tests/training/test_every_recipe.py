@@ -6,7 +6,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import torch
 from train_helpers import make_saliency_shards, make_shards, metrics
 
 from seqjepa.config import RunConfig
@@ -15,6 +14,8 @@ from seqjepa.experiments.scale import load_scale, scale_names
 from seqjepa.experiments.tables import shard_kind_of
 from seqjepa.recipes import load_recipe, names
 from seqjepa.training.train import Trainer, train
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SHORT = ("optim.epochs=1", "optim.batch_size=2", "optim.warmup_epochs=0", "train.checkpoint_minutes=1000")
 SAMPLES = 4
@@ -44,14 +45,6 @@ def config_of(case: str) -> RunConfig:
 def what_a_step_depends_on(config: RunConfig) -> str:
     optim = config.optim.model_copy(update={"lr": 1e-4, "ema_tau": 0.9})
     return config.model_copy(update={"optim": optim, "name": "", "seed": 0}).model_dump_json()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

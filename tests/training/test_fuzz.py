@@ -36,16 +36,10 @@ from shards.reader import ShardSet
 from shards.schema import ViewSpec
 from shards.verify import verify
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SECONDS = 60
 TWO_EPOCHS = ("optim.epochs=2", "train.checkpoint_minutes=1e-9")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,8 @@ from seqjepa.training.stopping import Interrupted
 from seqjepa.training.train import train
 from shards.errors import ConfigError, FailureError, FormatError, UsageError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 EVERY_STEP = "train.checkpoint_minutes=1e-9"
 HERE = Path(__file__).parent
 
@@ -29,14 +31,6 @@ HERE = Path(__file__).parent
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory) -> Path:
     return make_shards(tmp_path_factory.mktemp("tiny") / "set")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
