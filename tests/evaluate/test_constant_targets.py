@@ -11,11 +11,10 @@ import torch
 from sklearn.metrics import confusion_matrix, r2_score, recall_score
 from small_cases import bank_of
 
-from seqjepa.evaluate import results
 from seqjepa.evaluate.learning import fit_and_score
-from seqjepa.evaluate.metrics import confusion, varying
+from seqjepa.evaluate.metrics import confusion, confusion_summary, varying
 from seqjepa.evaluate.probes import Bench, Scores, classification, regression
-from seqjepa.evaluate.results import load_arrays
+from seqjepa.evaluate.results import load_arrays, save_confusions
 
 CPU = torch.device("cpu")
 NOISE = {"exactly": 0.0, "up to float noise": 1e-7}
@@ -97,14 +96,14 @@ def test_a_confusion_matrix_is_scikit_learns_and_its_diagonal_is_top1():
     predicted = logits.argmax(dim=1)
     counts = confusion(logits, labels, 6).numpy()
     np.testing.assert_array_equal(counts, confusion_matrix(labels, predicted, labels=range(6)))
-    found = results.summary(counts, list("abcdef"))
+    found = confusion_summary(counts, list("abcdef"))
     assert found["mean"] == pytest.approx(recall_score(labels, predicted, labels=range(4), average="macro"))
     assert found["classes"] == 4
 
 
 def test_what_stands_out_class_by_class_by_hand():
     counts = np.array([[8, 2, 0], [0, 0, 0], [3, 1, 0]])
-    assert results.summary(counts, ["dog", "none", "cat"]) == {
+    assert confusion_summary(counts, ["dog", "none", "cat"]) == {
         "mean": 0.4,
         "classes": 2,
         "lowest": [
@@ -125,7 +124,7 @@ def test_class_by_class_in_the_file_and_in_the_numbers(tmp_path):
 
     taken = scored(classification("top1_z", lambda b, s: lambda rows: (b.z[rows, 0], b.labels[rows]), 3, 9))
     taken = taken.joined(scored(classification("top1_agg", prefixes, 3, 9, sizes=(1, 5))))
-    found = results.save_confusions(tmp_path, taken.confusions, ["a", "b", "ü"])["per_class"]
+    found = save_confusions(tmp_path, taken.confusions, ["a", "b", "ü"])["per_class"]
     stored = load_arrays(tmp_path, "confusion")
     assert stored["class_names"].tolist() == ["a", "b", "ü"]
     assert set(stored) == {"class_names", "top1_z", "top1_agg.1", "top1_agg.5"}
@@ -138,7 +137,7 @@ def test_class_by_class_in_the_file_and_in_the_numbers(tmp_path):
 def test_of_very_many_classes_hits_alone_are_kept(tmp_path):
     counts = np.zeros((1001, 1001), np.int64)
     counts[7, 7], counts[7, 8] = 3, 1
-    results.save_confusions(tmp_path, {"top1_z": counts}, [])
+    save_confusions(tmp_path, {"top1_z": counts}, [])
     stored = load_arrays(tmp_path, "confusion")
     assert stored["top1_z"].shape == (2, 1001)
     assert stored["top1_z"][:, 7].tolist() == [4, 3]
