@@ -105,10 +105,13 @@ def draw_curves(results: Results, file: Path) -> None:
         raise UsageError(f"--plot {file}: no run is evaluated yet")
     figure = Figure(figsize=(5.2 * len(shown), 4.2), layout="constrained")
     names = list(dict.fromkeys(row.name for row in rows))
+    steps = sorted({row.steps for row in rows if row.length in results.experiment.lengths})
     for axes, (key, label) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
         for place, name in enumerate(names):
             _draw_line(axes, [row for row in rows if row.name == name and key in row.mean], key, place)
         axes.set(title=label, xlabel="optimizer steps", xscale="log")
+        axes.set_xticks(steps, [f"{step:,}" for step in steps])
+        axes.set_xticks([], minor=True)  # of a logarithm: their words would overlap
         axes.grid(alpha=0.3)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(names), 9))
     figure.savefig(file, dpi=110)
