@@ -261,6 +261,7 @@ def contradictions(config: RunConfig) -> Iterator[str]:
 PAPER_PROBE_EPOCHS = 300
 PAPER_LINEAR_REGRESSOR_EPOCHS = 50
 LEAST_PROBE_STEPS = 2000
+"""Of heads on declared actions by default; below it any table says that they learned little (docs/own-data.md)."""
 CPU_AGG_DRAWS = 16
 LONGEST_PATH = 7
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from seqjepa.config import LEAST_PROBE_STEPS
 from seqjepa.evaluate.costs import as_line
 from seqjepa.evaluate.heads import BATCH
 from seqjepa.evaluate.metrics import confusion_summary
@@ -32,8 +33,6 @@ NEEDED = ("dataset", "resolution", "train_samples", "val_samples", "fidelity", "
 """Of a protocol, in the lines below numbers; "?" where results made elsewhere lack it."""
 FEW_OBJECTS = 200
 """Validation objects below which one draw of each makes a number depend on which views it was."""
-FEW_STEPS = 3000
-"""Of a head, below which it may know less than the features do (docs/own-data.md: 400 steps against 6,000)."""
 
 LARGEST = 256 * 2**20
 CONFUSION = "confusion"
@@ -215,18 +214,18 @@ def few_steps(protocol: Mapping[str, Any]) -> str:
     """What to know of heads that learned in few steps, as on a small training split; empty for others.
 
     Epochs are the paper's, whose splits have 40,000 samples and more: heads that read rotations and angles learn there
-    in 49,000 steps, and on 500 samples in 600 of them, after which they know nothing yet (docs/own-data.md).
+    in 49,000 steps, and on 500 samples in 600 of them, after which they may know nothing yet (docs/own-data.md).
     """
     rows, epochs = protocol.get("train_samples"), max(protocol.get("probe_epochs", {}).values(), default=0)
     if not isinstance(rows, int) or rows < 1 or not isinstance(epochs, int) or not epochs:
         return ""
     steps = epochs * ceil(rows / BATCH)
-    if steps >= FEW_STEPS:
+    if steps >= LEAST_PROBE_STEPS:
         return ""
-    enough = ceil(FEW_STEPS / ceil(rows / BATCH))
+    enough = ceil(LEAST_PROBE_STEPS / ceil(rows / BATCH))
     return (
         f"few: heads learned in {steps:,} steps ({epochs} epochs of {rows:,} samples), too few for R² by MLPs; "
-        f"--probe-epochs {enough} makes {FEW_STEPS:,}"
+        f"--probe-epochs {enough} makes {LEAST_PROBE_STEPS:,}"
     )
 
 
