@@ -117,7 +117,7 @@ def sweep_command(
     require_no_address(out, "--out")
     _refuse_several_ways(task, devices, slurm)
     given = {"--vary": vary, "--recipe": recipe, "--set": set_, "--only": only, "--markdown": markdown, "--plot": plot}
-    given["--numbers"] = numbers
+    given |= {"--numbers": numbers}
     _refuse_options_of_others(table, given)
     _refuse_two_forms(as_json, markdown)
     if table == "grid":

@@ -106,15 +106,14 @@ class Experiment:
 
         Of a part of them, the runs that its changes are made to are part.
         """
-        every = self.every
         wanted = _parse_only(self.only)
-        places = {n: {**vars(run), "length": run.finished_at(self.lengths)} for n, (run, _) in every.items()}
+        places = {n: {**vars(run), "length": run.finished_at(self.lengths)} for n, (run, _) in self.every.items()}
         _refuse_unknown(wanted, places.values())
-        chosen = {n for n in every if all(_has(places[n][key], wanted[key]) for key in wanted)}
-        changed = {run.seed for n, (run, _) in every.items() if n in chosen and run.part != METHODS}
+        chosen = {n for n in self.every if all(_has(places[n][key], wanted[key]) for key in wanted)}
+        changed = {run.seed for n, (run, _) in self.every.items() if n in chosen and run.part != METHODS}
         return {
             n: (run, job)
-            for n, (run, job) in every.items()
+            for n, (run, job) in self.every.items()
             if n in chosen or (run.seed in changed and self.is_base(run))
         }
 

@@ -189,35 +189,34 @@ def with_numbers(results: Results, files: Iterable[Path]) -> Results:
     Rows stand in the experiment's order. UsageError: a file that is none, or of runs that are not the experiment's.
     """
     rows, untrained = {row.place: row for row in results.rows}, results.untrained
+    planned = _places(results.experiment)
     for file in files:
-        for row in _rows_of(file, results.experiment):
+        there, initial = _read_numbers(file)
+        for row in there:
+            _refuse_other_steps(file, row, planned.get(row.place))
             rows[row.place] = rows[row.place].joined(row) if row.place in rows else row
-        if initial := _read_numbers(file)["untrained"]:
-            untrained = untrained.joined(Row.of_json(initial)) if untrained else Row.of_json(initial)
-    planned = list(_places(results.experiment))
-    return Results(results.experiment, sorted(rows.values(), key=lambda row: planned.index(row.place)), untrained)
+        untrained = untrained.joined(initial) if untrained and initial else untrained or initial
+    in_order = [rows[place] for place in planned if place in rows]
+    return Results(results.experiment, in_order, untrained)
 
 
-def _rows_of(file: Path, experiment: Experiment) -> list[Row]:
-    rows, planned = [Row.of_json(values) for values in _read_numbers(file)["rows"]], _places(experiment)
-    for row in rows:
-        steps = planned.get(row.place)
-        if steps != row.steps:
-            known = "no such run is of the experiment at this scale" if steps is None else f"here it is {steps:,}"
-            raise UsageError(f"{file} has {row.name} after {row.steps:,} steps ({row.part}); {known}")
-    return rows
+def _refuse_other_steps(file: Path, row: Row, steps: int | None) -> None:
+    """steps: the experiment's, of this row; None: it has no such row."""
+    if steps != row.steps:
+        known = "no such run is of the experiment at this scale" if steps is None else f"here it is {steps:,}"
+        raise UsageError(f"{file} has {row.name} after {row.steps:,} steps ({row.part}); {known}")
 
 
-def _read_numbers(file: Path) -> dict[str, Any]:
+def _read_numbers(file: Path) -> tuple[list[Row], Row | None]:
+    """Rows, and that of the initial weights. UsageError: the file is no such JSON."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))["results"]
-        for values in [*found["rows"], *([found["untrained"]] if found["untrained"] else [])]:
-            Row.of_json(values)
+        untrained = found["untrained"]
+        return [Row.of_json(row) for row in found["rows"]], Row.of_json(untrained) if untrained else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             f"--numbers {file} is not what `seqjepa sweep paper-small --json` prints: {reason_of(error)}"
         ) from error
-    return dict(found)
 
 
 def _places(experiment: Experiment) -> dict[tuple[str, str, int, int], int]:
