@@ -124,17 +124,21 @@ def inspect_folder(layout: Layout) -> FolderState:
         raise UsageError(f"{root} is not a folder: choose another --out")
     if any(path.is_symlink() for path in (layout.meta, layout.parts, layout.workers, layout.claims)):
         raise UsageError(f"{layout.meta} holds symbolic links, which no build of ours makes: choose another --out")
-    if layout.build.exists():
+    # Another build may begin or end while we look. What it writes first is build.json, and what it removes last, so that
+    # of a folder with something in it one of the two records is found by whoever lists the folder before.
+    untouched = _is_untouched(layout)
+    with contextlib.suppress(FileNotFoundError):
         return _under_way(layout)
-    if layout.info.exists():
+    with contextlib.suppress(FileNotFoundError):
         info = read_info(root)
         return FolderState(identity_of(info.name, info.spec, info.classes, info.fingerprint), info)
-    if _is_untouched(layout):
+    if untouched:
         return FolderState()
     raise UsageError(f"{root} is not empty and is not a shard set: choose another --out, or empty it yourself")
 
 
 def _under_way(layout: Layout) -> FolderState:
+    """FileNotFoundError: no build is."""
     record = json_object(layout.build.read_bytes(), str(layout.build))
     if record.get("format") != BUILD_FORMAT:
         raise UsageError(f"{layout.build} is not from a build of shards: choose another --out")

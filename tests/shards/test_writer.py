@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from shard_sets import CLASSES, FLAVOURS, build, builder, contents, sample_of, spec_of
 
-from shards import lock
+from shards import claim, lock
 from shards.errors import DamageError, FailureError, FormatError, UsageError
+from shards.layout import Layout
 from shards.reader import ShardSet
 from shards.writer import PixelStats, SetBuilder
 
@@ -176,6 +177,37 @@ def test_a_second_builder_helps_unless_it_would_replace(tmp_path: Path) -> None:
         assert second.done() == {"train-000000"}
     build(tmp_path, overwrite=True)
     assert sorted(path.name for path in (tmp_path / "_meta").iterdir()) == FINISHED
+
+
+@pytest.mark.parametrize("begun", ["before the listing", "after it"])
+@pytest.mark.parametrize("ends", [False, True])
+def test_builders_that_begin_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: str, ends: bool) -> None:
+    """Another builder begins, and may end, while one looks at the empty folder for the first time."""
+    look, others = claim._is_untouched, []
+
+    def other_begins() -> None:
+        monkeypatch.undo()
+        others.append(builder(tmp_path))
+        with others[0].open_shard("train", 0) as writer:
+            for number in range(3):
+                sample, pixels = sample_of("train", 0, number)
+                writer.add(sample, PixelStats.of(pixels, pixels // 2 * 2))
+        if ends:
+            build(tmp_path)
+            others[0].close()
+
+    def looks(layout: Layout) -> bool:
+        seen = begun == "after it" and look(layout)
+        other_begins()
+        return seen or look(layout)
+
+    monkeypatch.setattr(claim, "_is_untouched", looks)
+    written: list[str] = []
+    build(tmp_path, on_shard=written.append)
+    assert len(written) == (0 if ends else 4)
+    others[0].close()
+    with builder(tmp_path):  # whoever comes last clears up
+        assert sorted(path.name for path in (tmp_path / "_meta").iterdir()) == FINISHED
 
 
 def test_a_killed_builders_claims_are_anyones(tmp_path: Path) -> None:
