@@ -33,8 +33,8 @@ from torch.profiler import profile  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from train import our_steps  # noqa: E402
 
-from seqjepa.data.feature_sets import encoder_of_config, make_features  # noqa: E402
 from seqjepa.devices import take_device  # noqa: E402
+from seqjepa.embedding.feature_sets import encoder_of_config, make_features  # noqa: E402
 from seqjepa.recipes import load_recipe  # noqa: E402
 from seqjepa.training.data import TrainingData, build_loader, open_training_data  # noqa: E402
 from seqjepa.training.distributed import World  # noqa: E402

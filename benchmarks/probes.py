@@ -36,13 +36,14 @@ from pipelines.synth import SynthConfig, synth_shards  # noqa: E402
 from seqjepa.config import CPU_AGG_DRAWS, PAPER_PROBE_EPOCHS, EvalConfig  # noqa: E402
 from seqjepa.data.actions import PRESETS  # noqa: E402
 from seqjepa.devices import take_device  # noqa: E402
-from seqjepa.evaluate.features import PixelStats, encode_views  # noqa: E402
+from seqjepa.evaluate.features import encode_views  # noqa: E402
 from seqjepa.evaluate.learning import fit_and_score  # noqa: E402
 from seqjepa.evaluate.probes import Bench, ProbeTask  # noqa: E402
 from seqjepa.evaluate.run import frozen  # noqa: E402
 from seqjepa.evaluate.studies import Capabilities  # noqa: E402
 from seqjepa.evaluate.tasks import tasks_for  # noqa: E402
 from seqjepa.methods.base import Method  # noqa: E402
+from seqjepa.models.embed import PixelStats  # noqa: E402
 from seqjepa.recipes import load_recipe  # noqa: E402
 from seqjepa.training.checkpoint import initial_method  # noqa: E402
 from shards.reader import ShardSet, SplitIndex  # noqa: E402

@@ -18,11 +18,11 @@ from torch import Tensor
 from seqjepa.data.draws import Purpose
 from seqjepa.data.in_order import stored_views
 from seqjepa.data.sequence import normalise
-from seqjepa.evaluate.features import PixelStats, embed
 from seqjepa.evaluate.heads import Fit, fit, predict
 from seqjepa.evaluate.learning import validation_pairs
 from seqjepa.evaluate.probes import Bench, ProbeTask
 from seqjepa.methods.base import Method
+from seqjepa.models.embed import PixelStats, embed
 from shards.reader import SplitIndex
 
 

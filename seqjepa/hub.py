@@ -62,7 +62,7 @@ def run_folder(run: str | Path, *, kept: bool = False) -> Path:
     Errors of addresses: as pull_run and run_store.pulled_run.
     """
     if not is_hub_address(run):
-        from seqjepa.run_store import pulled_run
+        from seqjepa.training.run_store import pulled_run
 
         return pulled_run(address, kept=kept) if (address := as_address(run)) else Path(run)
     source, names, _ = _load(parse_address(str(run), "model"))

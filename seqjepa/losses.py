@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqjepa.models.precision import at_least_float32, full_precision
+from seqjepa.precision import at_least_float32, full_precision
 
 
 def cosine_loss(prediction: Tensor, target: Tensor) -> Tensor:

@@ -24,12 +24,12 @@ from seqjepa.data.actions import actions_between, is_augmentation
 from seqjepa.data.augment.parameters import constants_for, scaled
 from seqjepa.data.augment.recipes import build_recipe
 from seqjepa.devices import pick_device
-from seqjepa.evaluate.features import embed
 from seqjepa.evaluate.rollouts import roll_out
 from seqjepa.hub import run_folder
 from seqjepa.methods.base import Aggregating, Method, PredictsViews
+from seqjepa.models.embed import embed
 from seqjepa.models.folding import fold_batch_norms
-from seqjepa.models.precision import full_float32
+from seqjepa.precision import full_float32
 from seqjepa.training.checkpoint import LoadedRun, load_run
 from shards.errors import UsageError
 from shards.schema import ActionSpec

@@ -16,9 +16,9 @@ from seqjepa.config import RunConfig
 from seqjepa.data.loader import Loader
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.recipes import load_recipe
-from seqjepa.recipes.choice import choose_recipe
 from seqjepa.training.data import TrainingData, build_loader, open_training_data, window_for, with_shuffle_window
 from seqjepa.training.distributed import World
+from seqjepa.training.recipe_choice import choose_recipe
 from shards.cache import local_folder
 from shards.errors import UsageError
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 import zipfile
@@ -21,6 +22,28 @@ ALLOWED = {
     ROOT / "seqjepa" / "experiments" / "demos.py": {"pipelines"},
     # It starts both commands: `python -m seqjepa` looks here alone, and no other package's cli.py comes before it.
     ROOT / "seqjepa" / "__main__.py": {"cli"},
+}
+
+# A folder, and a file beside folders, imports what stands before it: the machine, what is read, how it is made …
+ORDER = {
+    "shards": """
+        errors environment extras terminal json_fields files lock
+        actions schema layout tar pixels vectors saliency_map stats kinds sample index metadata
+        hub hub_card store cache_room cache fetch_ahead on_demand store_write store_lease
+        sequences split_index reader vector_reader describe verify
+        workers shard_writer store_build claim writer steps ray_node ray_engine hand sbatch
+        hub_push hub_sets store_push
+        sheet preview_rows preview console hub_options
+    """,
+    "pipelines": "archives sources build get saliency synth commands",
+    "seqjepa": """
+        shadowing plugins files devices compiling cuda_graphs precision paper
+        data config recipes losses feature_metrics models methods
+        training released sequences evaluate
+        hub model report model_card push
+        embedding export experiments
+        commands doctor __main__
+    """,
 }
 
 
@@ -99,10 +122,50 @@ def imported_modules(path: Path, known: dict[str, Path]) -> set[str]:
     return {name for name in submodules if not any(other.startswith(f"{name}.") for other in submodules)}
 
 
-def test_there_is_no_import_circle() -> None:
+@functools.cache
+def arrows() -> list[tuple[str, str]]:
+    """(module, a module of ours that it imports), all of them."""
     known = modules()
-    left = {name: imported_modules(path, known) - {name} for name, path in known.items()}
-    while free := [name for name, needs in left.items() if not needs & set(left)]:
+    return [(name, other) for name, path in known.items() for other in imported_modules(path, known) - {name}]
+
+
+def circles(needs: dict[str, set[str]]) -> set[str]:
+    """What is left when all that needs nothing (any more) is taken away, again and again."""
+    left = dict(needs)
+    while free := [name for name, wanted in left.items() if not wanted & set(left)]:
         for name in free:
             del left[name]
-    assert not left, f"these modules import each other in circles: {sorted(left)}"
+    return set(left)
+
+
+def test_there_is_no_import_circle() -> None:
+    needs: dict[str, set[str]] = {name: set() for name in modules()}
+    for name, other in arrows():
+        needs[name].add(other)
+    assert not circles(needs), "these modules import each other in circles"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_folders_import_what_stands_before_them(package: str) -> None:
+    order = ORDER[package].split()
+    assert sorted(order) == sorted({name.split(".")[1] for name in modules() if name.startswith(f"{package}.")})
+    place = {f"{package}.{name}": number for number, name in enumerate(order)}
+    within = [(a, b) for a, b in arrows() if a.startswith(f"{package}.") and b.startswith(f"{package}.")]
+    upwards = [f"{a} → {b}" for a, b in within if place[inside(package, b)] > place[inside(package, a)]]
+    assert len(within) > len(order)
+    assert not upwards
+
+
+def inside(folder: str, module: str) -> str:
+    """What of `folder` a module within it is, or is in."""
+    return ".".join(module.split(".")[: folder.count(".") + 2])
+
+
+def test_folders_within_folders_have_an_order() -> None:
+    for folder in {name.rpartition(".")[0] for name in modules() if name.count(".") > 1}:
+        needs: dict[str, set[str]] = {}
+        for name, other in arrows():
+            if name.startswith(f"{folder}.") and other.startswith(f"{folder}."):
+                needs.setdefault(inside(folder, name), set()).add(inside(folder, other))
+        needs = {name: wanted - {name} for name, wanted in needs.items()}
+        assert not circles(needs), f"what is in {folder} imports each other in circles"

@@ -18,8 +18,7 @@ from pipelines.archives import Content, read_content
 from pipelines.sources.content import THREADS
 from pipelines.sources.decode import decode_image
 from pipelines.sources.mistakes import Mistakes
-from pipelines.sources.table import FilePictures, Pictures, PlacedFile, ViewTable
-from pipelines.sources.webdataset.sequences import TarPictures
+from pipelines.sources.table import Pictures, PlacedFile, ViewTable
 from shards.environment import pass_environment_on
 
 TAIL = 2048  # bytes
@@ -38,7 +37,7 @@ def refuse_leaks(table: ViewTable, mistakes: Mistakes, notes: list[str], *, allo
     files = _file_digests(pictures, len(of_split))
     same_file = _shared(files, of_split)
     mistakes.add_each(same_file, lambda pair: f"{_words(table, *pair)}: the same file in two splits", "the same file")
-    if not isinstance(pictures, FilePictures | TarPictures):
+    if not isinstance(pictures.contents(np.arange(1)), Sequence):  # frames of a video
         return
     tails = _digests(pictures, np.arange(len(files)), _tail, "comparing splits")
     doubtful = {row for pair in _shared(tails, of_split, every=True) for row in pair}

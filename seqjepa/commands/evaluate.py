@@ -118,7 +118,7 @@ def evaluate_command(
 def _evaluate(run: Path, shards: Path, options: dict[str, Any], as_json: bool) -> None:
     from seqjepa.evaluate.results import format_table, read_results, results_file
     from seqjepa.hub import run_folder
-    from seqjepa.run_store import push_results
+    from seqjepa.training.run_store import push_results
     from shards.store import as_address
     from shards.store_write import WRITABLE
 
@@ -141,7 +141,7 @@ def _evaluate_checkpoints(
     """A line each as it is there; numbers of a run in a store are sent at once."""
     from seqjepa.evaluate.checkpoints import evaluate_checkpoints
     from seqjepa.hub import run_folder
-    from seqjepa.run_store import push_results
+    from seqjepa.training.run_store import push_results
     from seqjepa.training.stopping import Interrupted
     from shards.store import as_address
     from shards.store_write import WRITABLE

@@ -47,8 +47,8 @@ def features_command(
       seqjepa-data features shards/3die --out shards/3die-features --run runs/rot-M3 --engine ray --address auto
       seqjepa train --shards shards/3die-features --set data.context=16
     """
-    from seqjepa.data.feature_sets import encoder_of_config, encoder_of_run, make_features, require_views
     from seqjepa.devices import stage_device
+    from seqjepa.embedding.feature_sets import encoder_of_config, encoder_of_run, make_features, require_views
     from seqjepa.recipes import load_recipe
     from shards.errors import ConfigError
     from shards.ray_engine import engine_of

@@ -34,7 +34,7 @@ def import_seq_jepa_command(
       seqjepa evaluate runs/rot-authors --shards shards/3die
       seqjepa import-seq-jepa ckpt_epoch_2000.pth --out runs/pls-authors --recipe stl-pls-M4 --shards shards/stl10
     """
-    from seqjepa.methods.import_seq_jepa import import_weights
+    from seqjepa.released.seq_jepa import import_weights
 
     imported = import_weights(
         file, out, recipe=recipe, settings=tuple(settings or ()), shards=shards, overwrite=overwrite
@@ -60,7 +60,7 @@ def import_context_ssl_command(
       seqjepa import-context-ssl simclr_resnet18_epoch1000.pt --out runs/context-ssl-authors
       seqjepa evaluate runs/context-ssl-authors --shards shards/3die --contexts 0,2,6,14,30,126
     """
-    from seqjepa.methods.context_ssl.import_weights import import_weights
+    from seqjepa.released.context_ssl import import_weights
 
     imported = import_weights(file, out, overwrite=overwrite)
     if as_json:

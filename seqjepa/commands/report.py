@@ -76,7 +76,7 @@ def report_command(
 
 def _signed(path: Path, text: str, sign: str = "") -> OwnFile:
     """The file in UTF-8; a byte of a run's path that is none is spelled \\xff. sign: in it, if not the usual."""
-    from seqjepa.report.render import MAKER, SIGN
+    from seqjepa.report.fill_template import MAKER, SIGN
     from shards.files import OwnFile
     from shards.terminal import HANDLER
 

@@ -51,8 +51,8 @@ def train_command(
       torchrun --nproc-per-node 4 --no-python seqjepa train --shards shards/3die --recipe 3die-rot-M3
     """
     from seqjepa.recipes import load_recipe
-    from seqjepa.recipes.choice import choose_recipe
     from seqjepa.training.distributed import World
+    from seqjepa.training.recipe_choice import choose_recipe
     from seqjepa.training.terminal import say_beside_bars
     from seqjepa.training.train import train
 

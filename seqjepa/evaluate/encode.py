@@ -23,9 +23,10 @@ from seqjepa.data.sampling import with_windows
 from seqjepa.data.sequence import KindOfViews
 from seqjepa.data.stored import StoredViews
 from seqjepa.data.views import Augmented, ImageViews, Patches
-from seqjepa.evaluate.features import Draws, Embedding, Features, PixelStats, embed, encode_images, encode_views
+from seqjepa.evaluate.features import Draws, Features, encode_images, encode_views
 from seqjepa.methods.base import Method
 from seqjepa.models.ema import MovingAverage
+from seqjepa.models.embed import Embedding, PixelStats, embed
 from seqjepa.models.pretrained import weights_sha256
 from seqjepa.paper.sets import NORMALISATIONS, explicit_normalisation
 from seqjepa.training.checkpoint import LoadedRun

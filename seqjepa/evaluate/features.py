@@ -8,7 +8,7 @@ Letters: S samples of a split, b of a batch, N slots, K draws of V views, D widt
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,20 +20,15 @@ from seqjepa.data.augment.parameters import Scaling, scaled
 from seqjepa.data.draws import Draw, Purpose, choose_distinct, draw_u32
 from seqjepa.data.images import ImageBatch
 from seqjepa.data.in_order import image_chunks, stored_views
-from seqjepa.data.sequence import VECTORS, normalise
 from seqjepa.data.views import ImageViews
 from seqjepa.devices import to_device
+from seqjepa.models.embed import Embedding, PixelStats, embed, views_per_pass
 from shards.reader import ImageIndex, SplitIndex
 from shards.schema import ActionSpec
 from shards.sequences import Sequences
 from shards.vector_reader import VectorReader
 
-PixelStats = tuple[tuple[float, ...], tuple[float, ...]]
-"""Mean and standard deviation per channel, for pixels in [0, 1]."""
-
 FULL_PRECISION_BYTES = 2 * 2**30
-GPU_PIXELS_PER_PASS = 2**23  # 8,192 patches of 32×32: activations of a ResNet-18's first layer take 2 GB
-CPU_PIXELS_PER_PASS = 2**16  # 64 patches, for each thread: twice as fast as 512, whose activations leave the cache
 _VECTORS_AT_ONCE = 65_536
 VIEWS_AT_ONCE = 256
 FEWEST_IMAGES, MOST_IMAGES = 64, 1024  # at once: sampling fixations costs least in batches
@@ -185,33 +180,6 @@ class Features:
         """The same with some columns of z alone, of views and of whole images."""
         whole = self.z_image
         return replace(self, z=self.z[..., columns], z_image=None if whole is None else whole[..., columns])
-
-
-class Embedding(Protocol):
-    """What turns normalised pixels into features: a method, or one branch of it."""
-
-    def embed(self, views: Tensor) -> Tensor:
-        """[B, C, H, W] → [B, D]."""
-        ...
-
-
-@torch.inference_mode()
-def embed(method: Embedding, views: Tensor, pixel_stats: PixelStats, fewest: int = 1) -> Tensor:
-    """Views, uint8 or float in 0…255 [n, C, H, W], on the model's device → z float32 [n, D]. Features [n, D] are z.
-
-    fewest: views that a pass has for each thread at least, however large they are.
-    """
-    if views.ndim == VECTORS:
-        return method.embed(views).float()
-    per_pass = max(views_per_pass(views.device, *views.shape[-2:]), fewest * torch.get_num_threads())
-    passes = views.split(per_pass)
-    return torch.cat([method.embed(normalise(part, *pixel_stats)).float() for part in passes])
-
-
-def views_per_pass(device: torch.device, height: int, width: int) -> int:
-    """How many views go through the encoder at once."""
-    pixels = GPU_PIXELS_PER_PASS if device.type == "cuda" else CPU_PIXELS_PER_PASS * torch.get_num_threads()
-    return max(1, pixels // (height * width))
 
 
 def room(shape: tuple[int, ...], device: torch.device) -> Tensor:

@@ -19,8 +19,8 @@ from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.metrics import LEVEL, RESAMPLES
 from seqjepa.evaluate.studies import Capabilities
 from seqjepa.methods.base import Aggregating
-from seqjepa.models.precision import FULL, training_precision
 from seqjepa.paper.sets import classes_sha256
+from seqjepa.precision import FULL, training_precision
 from seqjepa.training.checkpoint import LoadedRun
 from shards.reader import ShardSet
 

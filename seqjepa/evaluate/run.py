@@ -34,7 +34,7 @@ from seqjepa.evaluate.studies import EvalContext, Study, capabilities_of, merged
 from seqjepa.evaluate.tasks import position, tasks_for
 from seqjepa.evaluate.umap import UMAP
 from seqjepa.methods.base import EncodesInContext, Halved
-from seqjepa.models.precision import full_float32
+from seqjepa.precision import full_float32
 from seqjepa.training.checkpoint import LoadedRun, load_run
 from seqjepa.training.metrics_log import read_epochs
 from seqjepa.training.run_files import METRICS

@@ -19,9 +19,9 @@ from seqjepa.experiments.scale import assignments, load_scale
 from seqjepa.experiments.sweep import FIRST_SEED, one_task, options
 from seqjepa.methods import METHODS
 from seqjepa.recipes import toml_value
-from seqjepa.recipes.choice import choose_recipe
 from seqjepa.training.checkpoint import initial_method
 from seqjepa.training.data import open_training_data
+from seqjepa.training.recipe_choice import choose_recipe
 from shards.cache import local_folder
 from shards.errors import UsageError
 

@@ -32,8 +32,8 @@ from seqjepa.export.parts import BATCH, PARTS, VIEWS, PartName, RunPart, WhichWe
 from seqjepa.export.state_dict import open_state, state_bytes
 from seqjepa.files import named_failures
 from seqjepa.model import Model, load
-from seqjepa.models.precision import full_float32
 from seqjepa.models.timm_encoder import is_timm, timm_call
+from seqjepa.precision import full_float32
 from shards.errors import FailureError, UsageError
 from shards.files import AtomicFile, refuse_foreign
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from seqjepa.config import RunConfig, Section
 from seqjepa.data.actions import as_spec
 from seqjepa.data.sequence import VECTORS, ViewSequence
-from seqjepa.models.precision import at_least_float32
+from seqjepa.precision import at_least_float32
 from seqjepa.recipes import mistakes
 from shards.errors import ConfigError
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqjepa.models.batch_norm_cuda import NativeBatchNormFunction, counts_of
-from seqjepa.models.precision import at_least_float32
+from seqjepa.precision import at_least_float32
 
 
 def convert_sync_batch_norm(module: nn.Module) -> nn.Module:

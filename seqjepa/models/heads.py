@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from seqjepa.config import ModelConfig
 from seqjepa.models.aggregator import Aggregator
-from seqjepa.models.precision import exact_linear, full_precision
+from seqjepa.precision import exact_linear, full_precision
 from shards.errors import ConfigError
 
 

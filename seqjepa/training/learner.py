@@ -19,7 +19,7 @@ from seqjepa.data.sequence import ViewSequence
 from seqjepa.methods import METHODS
 from seqjepa.methods.base import Method, StepOutput
 from seqjepa.models.distributed import convert_sync_batch_norm
-from seqjepa.models.precision import is_bf16
+from seqjepa.precision import is_bf16
 from seqjepa.training.compiled import Step, compiled
 from seqjepa.training.distributed import World
 from seqjepa.training.optim import build_optimizer, set_lr

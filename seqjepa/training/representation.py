@@ -1,6 +1,6 @@
 """k-NN accuracy and RankMe of a bounded number of samples, every train.monitor_epochs: how features are, not the loss.
 
-Both are those of `seqjepa evaluate` (evaluate/representation.py), of fewer samples: k-NN (k = 20, cosine) judges up to
+Both are those of `seqjepa evaluate` (feature_metrics.py), of fewer samples: k-NN (k = 20, cosine) judges up to
 SAMPLES validation samples by up to SAMPLES training samples, RankMe is of these training samples. They are seen as in
 training, of always the same draws, in eval mode: weights, statistics and random numbers stay as they are. Of several
 ranks the first one computes and the others wait.
@@ -21,10 +21,10 @@ from torch import Tensor
 from seqjepa.data.ahead import Reading
 from seqjepa.data.loader import Loader
 from seqjepa.data.sampling import Sampling, of_few_shards, part_of, with_windows
-from seqjepa.evaluate.features import embed
-from seqjepa.evaluate.representation import knn_classes, rankme
+from seqjepa.feature_metrics import knn_classes, rankme
 from seqjepa.methods.base import Aggregating, EncodesInContext, Method
-from seqjepa.models.precision import full_float32
+from seqjepa.models.embed import embed
+from seqjepa.precision import full_float32
 from seqjepa.training.data import TrainingData, training_views
 from seqjepa.training.monitor import FEATURE_NAMES
 from shards.reader import ImageIndex, ShardSet, SplitIndex

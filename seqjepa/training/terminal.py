@@ -13,7 +13,7 @@ from seqjepa.data.actions import action_name
 from seqjepa.devices import device_name
 from seqjepa.methods.base import Aggregating, Method
 from seqjepa.methods.flops import forward_macs
-from seqjepa.models.precision import training_precision
+from seqjepa.precision import training_precision
 from seqjepa.training.data import TrainingData
 from shards.terminal import warn
 

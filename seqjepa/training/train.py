@@ -27,7 +27,6 @@ from seqjepa.files import settle_checksums
 from seqjepa.methods.base import Method
 from seqjepa.models.ema import cosine_tau, schedule_progress
 from seqjepa.models.pretrained import doubts, weights_note
-from seqjepa.run_store import RunFolder, training_folder
 from seqjepa.training import checkpoint, metrics_log, run, run_files
 from seqjepa.training.checkpoint import initial_method, load_run
 from seqjepa.training.data import TrainingData, build_loader, open_training_data, window_for, with_shuffle_window
@@ -36,6 +35,7 @@ from seqjepa.training.learner import Learner
 from seqjepa.training.loggers import check_names
 from seqjepa.training.monitor import EpochMeter, OnlineProbes
 from seqjepa.training.optim import lr_at
+from seqjepa.training.run_store import RunFolder, training_folder
 from seqjepa.training.stopping import Interrupted, StopSignals
 from seqjepa.training.watch import Say, Watch
 from shards.errors import DamageError, reason_of

@@ -15,12 +15,12 @@ from typer.testing import CliRunner
 import seqjepa
 from seqjepa.commands.features import features_command
 from seqjepa.data.bake import Baking, OfStored, bake
-from seqjepa.data.feature_sets import _sample as sample_of  # before a test replaces it
-from seqjepa.data.feature_sets import encoder_of_config, make_features
 from seqjepa.data.sequence import normalise
+from seqjepa.embedding.feature_sets import _sample as sample_of  # before a test replaces it
+from seqjepa.embedding.feature_sets import encoder_of_config, make_features
 from seqjepa.recipes import load_recipe
-from seqjepa.recipes.choice import choose_recipe
 from seqjepa.training.data import open_training_data
+from seqjepa.training.recipe_choice import choose_recipe
 from shards.console import new_app
 from shards.errors import ConfigError, UsageError
 from shards.reader import ShardSet
@@ -143,7 +143,7 @@ def test_an_epoch_goes_on_where_it_stopped(made):
 
 
 def test_killed_and_run_again_it_gives_the_same_bytes(walks, walk_features, tmp_path, monkeypatch):
-    monkeypatch.setattr("seqjepa.data.feature_sets._VIEWS_OF_A_SHARD", 20)
+    monkeypatch.setattr("seqjepa.embedding.feature_sets._VIEWS_OF_A_SHARD", 20)
     whole = features_of(walks, tmp_path / "whole")
     assert len(whole.info.splits["train"].shards) > 2
     with monkeypatch.context() as context:
@@ -155,7 +155,7 @@ def test_killed_and_run_again_it_gives_the_same_bytes(walks, walk_features, tmp_
                 raise KeyboardInterrupt
             return original(index, row, stored)
 
-        context.setattr("seqjepa.data.feature_sets._sample", fail)
+        context.setattr("seqjepa.embedding.feature_sets._sample", fail)
         with pytest.raises(KeyboardInterrupt):
             features_of(walks, tmp_path / "killed")
     assert not (tmp_path / "killed" / "_meta" / "dataset.json").exists()

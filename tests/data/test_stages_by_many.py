@@ -12,10 +12,10 @@ from noise_shards import noise_shards
 from ray_nodes import Nodes, ray_nodes
 
 from seqjepa.data import bake as baking
-from seqjepa.data import feature_sets
 from seqjepa.data.bake import Baking, OfStored, bake
-from seqjepa.data.feature_sets import encoder_of_config, make_features
 from seqjepa.data.fixations import Fixating
+from seqjepa.embedding import feature_sets
+from seqjepa.embedding.feature_sets import encoder_of_config, make_features
 from seqjepa.recipes import load_recipe
 from shards.ray_engine import engine_of
 from shards.reader import ShardSet

@@ -19,7 +19,7 @@ from python_path import python_path
 
 import seqjepa
 from seqjepa.data.bake import Baking, OfStored, bake
-from seqjepa.data.feature_sets import encoder_of_config, make_features
+from seqjepa.embedding.feature_sets import encoder_of_config, make_features
 from seqjepa.embedding.run import Asked, embed_run
 from seqjepa.recipes import load_recipe
 from seqjepa.training.train import train

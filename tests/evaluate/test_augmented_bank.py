@@ -17,6 +17,7 @@ from seqjepa.data.draws import Purpose
 from seqjepa.data.views import Augmented
 from seqjepa.evaluate import features as encode
 from seqjepa.evaluate.features import Draws, Features, encode_images
+from seqjepa.models import embed as passes
 
 CPU = torch.device("cpu")
 AS_IT_IS = ((0.0,) * 3, (1 / 255,) * 3)
@@ -76,7 +77,7 @@ def by_torchvision(row: int, params: np.ndarray) -> torch.Tensor:
 
 @pytest.mark.parametrize("at_once", [1, 3, 100])
 def test_every_view_stands_at_its_draw_with_the_parameters_that_made_it(monkeypatch, at_once):
-    monkeypatch.setattr(encode, "CPU_PIXELS_PER_PASS", at_once * 4 * SIZE * SIZE)
+    monkeypatch.setattr(passes, "CPU_PIXELS_PER_PASS", at_once * 4 * SIZE * SIZE)
     monkeypatch.setattr(encode, "FEWEST_IMAGES", at_once)
     bank = bank_of()
     assert (bank.z.shape, bank.run_length, bank.runs, bank.different_draws) == ((S, 12, 3 * SIZE**2), 4, 3, None)

@@ -13,7 +13,7 @@ from ordered_sets import write_walks
 from safetensors.torch import load_file
 
 import seqjepa
-from seqjepa.data.feature_sets import encoder_of_config, encoder_of_run, make_features
+from seqjepa.embedding.feature_sets import encoder_of_config, encoder_of_run, make_features
 from seqjepa.evaluate.run import evaluate_run
 from seqjepa.methods import METHODS
 from seqjepa.recipes import load_recipe

@@ -12,9 +12,10 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 from small_cases import case_of_run
 
-from seqjepa.evaluate.representation import REPRESENTATION, knn_classes, lidar, rankme, spectral_rank
+from seqjepa.evaluate.representation import REPRESENTATION
 from seqjepa.evaluate.results import format_table, read_results
 from seqjepa.evaluate.run import evaluate_run
+from seqjepa.feature_metrics import knn_classes, lidar, rankme, spectral_rank
 from seqjepa.paper.metrics import METRICS
 
 RNG = np.random.default_rng(0)

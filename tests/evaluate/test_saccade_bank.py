@@ -13,6 +13,7 @@ from seqjepa.data.fixations import Fixating, cut_patches, sample_fixations
 from seqjepa.data.views import Patches
 from seqjepa.evaluate import features as encode
 from seqjepa.evaluate.features import Draws, encode_images
+from seqjepa.models import embed as passes
 from shards.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -65,7 +66,7 @@ DRAWS = Draws(Patches(HOW), count=3, views=4, seed=5, purpose="probe")
 
 @pytest.mark.parametrize("at_once", [1, 3, 100])
 def test_every_patch_stands_at_its_draw_with_its_position(monkeypatch, at_once):
-    monkeypatch.setattr(encode, "CPU_PIXELS_PER_PASS", at_once * 4 * P * P)
+    monkeypatch.setattr(passes, "CPU_PIXELS_PER_PASS", at_once * 4 * P * P)
     monkeypatch.setattr(encode, "FEWEST_IMAGES", at_once)
     bank = encode_images(Corner(), Coordinates(), DRAWS, AS_IT_IS, CPU)
     assert (bank.z.shape, bank.run_length, bank.different_draws) == ((S, 12, 4), 4, 3)

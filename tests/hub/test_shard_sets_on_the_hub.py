@@ -14,7 +14,7 @@ from noise_shards import noise_shards
 from typer.testing import CliRunner
 
 import cli
-from seqjepa.data.feature_sets import encoder_of_config, make_features
+from seqjepa.embedding.feature_sets import encoder_of_config, make_features
 from seqjepa.recipes import load_recipe
 from shards import hub_push
 from shards.hub_card import is_ours

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from seqjepa.config import ModelConfig, RunConfig
 from seqjepa.data.sequence import ViewSequence
-from seqjepa.methods.import_seq_jepa import author_key
 from seqjepa.methods.seq_jepa import SeqJEPA
+from seqjepa.released.seq_jepa import author_key
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_author.json").read_text())
 CASES = [(mode, context) for mode in ("eval", "train") for context in (1, 3)]

@@ -16,10 +16,10 @@ from test_author_golden import ACTION, assert_matches, formula_weight, hashed
 
 from seqjepa.config import RunConfig
 from seqjepa.data.sequence import ViewSequence
-from seqjepa.methods.import_seq_jepa import author_key
 from seqjepa.methods.seq_jepa import SeqJEPA
 from seqjepa.models.ema import cosine_tau, schedule_progress
 from seqjepa.recipes import load_recipe
+from seqjepa.released.seq_jepa import author_key
 from seqjepa.training.distributed import World
 from seqjepa.training.learner import Learner
 from seqjepa.training.optim import lr_at

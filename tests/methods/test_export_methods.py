@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 
 import seqjepa
 from seqjepa.config import RunConfig
-from seqjepa.data.feature_sets import encoder_of_config, make_features
 from seqjepa.data.sequence import normalise
+from seqjepa.embedding.feature_sets import encoder_of_config, make_features
 from seqjepa.export.run import FORMS, ExportOptions, export_run
 from seqjepa.methods import METHODS, build_method
 from seqjepa.recipes import load_recipe

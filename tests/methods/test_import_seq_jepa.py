@@ -22,10 +22,10 @@ import seqjepa
 from cli import seqjepa_app
 from seqjepa.config import ModelConfig
 from seqjepa.evaluate.run import evaluate_run
-from seqjepa.methods import import_seq_jepa as importing
-from seqjepa.methods.import_seq_jepa import RECIPES, import_weights
 from seqjepa.methods.seq_jepa import SeqJEPA
 from seqjepa.models.backbone import build_backbone
+from seqjepa.released import seq_jepa as importing
+from seqjepa.released.seq_jepa import RECIPES, import_weights
 from seqjepa.training.checkpoint import load_run
 from shards.errors import FormatError, UsageError
 

@@ -20,9 +20,9 @@ from seqjepa.config import RunConfig
 from seqjepa.evaluate.run import evaluate_run
 from seqjepa.methods import build_method
 from seqjepa.methods.context_ssl import ContextSSL
-from seqjepa.methods.context_ssl import import_weights as importing
-from seqjepa.methods.context_ssl.import_weights import author_config, author_key, import_weights, read_released_weights
 from seqjepa.methods.context_ssl.transformer import pair_mask
+from seqjepa.released import context_ssl as importing
+from seqjepa.released.context_ssl import author_config, author_key, import_weights, read_released_weights
 from seqjepa.training.checkpoint import load_run
 from shards.errors import FormatError, UsageError
 

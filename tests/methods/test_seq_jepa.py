@@ -13,8 +13,8 @@ from seqjepa.config import ModelConfig, RunConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.methods import build_method
 from seqjepa.methods.base import Aggregating
-from seqjepa.methods.import_seq_jepa import author_key
 from seqjepa.methods.seq_jepa import SeqJEPA
+from seqjepa.released.seq_jepa import author_key
 from shards.errors import ConfigError
 
 D, E = 64, 16

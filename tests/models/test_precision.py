@@ -13,7 +13,7 @@ from seqjepa.data.augment.parameters import draw_parameters
 from seqjepa.data.augment.recipes import RECIPES
 from seqjepa.methods.context_ssl.transformer import ContextTransformer
 from seqjepa.models.heads import ActionEmbedding
-from seqjepa.models.precision import exact_linear
+from seqjepa.precision import exact_linear
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ from seqjepa.models.backbone import build_backbone
 from seqjepa.models.distributed import GlobalBatchNorm, with_batch_statistics
 from seqjepa.models.timm_encoder import pixel_constants
 from seqjepa.recipes import load_recipe
-from seqjepa.recipes.choice import Choice
 from seqjepa.training.checkpoint import initial_method
 from seqjepa.training.data import with_view_size
+from seqjepa.training.recipe_choice import Choice
 from shards.errors import ConfigError, UsageError
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from bucket_server import Bucket, serving_bucket
 
-from seqjepa import run_store
+from seqjepa.training import run_store
 from shards import store_lease
 
 

@@ -10,10 +10,10 @@ from bucket_server import Bucket
 from train_helpers import Killed, assert_same_end, killed_at, make_shards, tiny_config, train_killed_at
 
 from seqjepa.files import read_checksums
-from seqjepa.run_store import pulled_run
 from seqjepa.training.checkpoint import load_run, read_weights
 from seqjepa.training.learner import Learner
 from seqjepa.training.run_files import kept_epochs, kept_weights
+from seqjepa.training.run_store import pulled_run
 from seqjepa.training.train import train
 from shards.errors import ConfigError
 from shards.files import sha256_of_file

@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 import cli
 from seqjepa.data.actions import AUGMENTATION_FIELDS
 from seqjepa.paper.sets import CLASSES_SHA256, classes_sha256
-from seqjepa.recipes import choice, load_recipe, read_config
-from seqjepa.recipes.choice import choose_recipe
+from seqjepa.recipes import load_recipe, read_config
+from seqjepa.training import recipe_choice as choice
 from seqjepa.training.data import incompatibilities
+from seqjepa.training.recipe_choice import choose_recipe
 from shards.errors import ConfigError
 from shards.reader import ShardSet
 from shards.schema import (

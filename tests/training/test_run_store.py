@@ -13,8 +13,8 @@ from train_helpers import Killed, assert_same_end, killed_at, make_shards, metri
 from typer.testing import CliRunner
 
 import cli
-from seqjepa.run_store import is_of_run, pulled_run, run_cache
 from seqjepa.training.learner import Learner
+from seqjepa.training.run_store import is_of_run, pulled_run, run_cache
 from seqjepa.training.train import train
 from shards import store_lease
 from shards.errors import DamageError, FailureError, UsageError

@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 from train_helpers import SACCADES, make_saliency_shards, make_shards, metrics, tiny_config
 
-from seqjepa.data.feature_sets import encoder_of_config, make_features
+from seqjepa.embedding.feature_sets import encoder_of_config, make_features
 from seqjepa.training.train import train
 from shards.reader import ShardSet
 

@@ -14,7 +14,7 @@ from seqjepa.data.augment.parameters import AugmentParams
 from seqjepa.data.augment.recipes import kernel_size
 from seqjepa.data.augment.resize import bank, crop_resize
 from seqjepa.devices import to_device
-from seqjepa.models.precision import full_float32
+from seqjepa.precision import full_float32
 
 # Values worked on at a time. On a CPU they have to stay in the cache, and in memory that malloc keeps: fresh pages cost
 # more than all the arithmetic. A GPU wants few large kernels, and memory sets the limit.

@@ -15,7 +15,7 @@ from seqjepa.data.augment.parameters import AugmentParams
 from seqjepa.data.augment.recipes import kernel_size
 from seqjepa.data.augment.resize import bank, crop_resize
 from seqjepa.devices import to_device
-from seqjepa.models.precision import full_float32
+from seqjepa.precision import full_float32
 
 _compiled: list[CompiledForGpu] = []
 

@@ -1,4 +1,4 @@
-"""ContextSSL: the method, its transformer, and the importer of its authors' weights."""
+"""ContextSSL: the method and its transformer."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from seqjepa.methods.base import Method, StepOutput, detached, fold
 from seqjepa.methods.context_ssl.transformer import ContextTransformer, Memory, pair_mask, random_mask
 from seqjepa.models.backbone import build_backbone
 from seqjepa.models.distributed import all_rows, of_rank_zero
-from seqjepa.models.precision import at_least_float32, full_precision
+from seqjepa.precision import at_least_float32, full_precision
 from shards.errors import ConfigError
 from shards.schema import THREE_DIEBENCH_PARAMS
 

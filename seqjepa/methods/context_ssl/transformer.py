@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqjepa.models.precision import exact_linear, full_precision
+from seqjepa.precision import exact_linear, full_precision
 
 Memory = list[tuple[Tensor, Tensor]]
 """A context as it is kept: keys and values [H, L, W / H] of each block."""

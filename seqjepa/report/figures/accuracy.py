@@ -24,8 +24,8 @@ from seqjepa.report.figures.drawing import (
     spread_apart,
     wrapped,
 )
+from seqjepa.report.fill_template import fill
 from seqjepa.report.groups import Group, Mean, accuracy, conditioning, families, kind_of_data, label
-from seqjepa.report.render import fill
 
 KINDS = {"3DIEBench": "stored views", "STL-10": "patches", "CIFAR100": "augmented"}
 Grid = dict[tuple[str, int, int], Mean]

@@ -15,8 +15,8 @@ from seqjepa.evaluate.results import artefacts_folder, load_arrays
 from seqjepa.paper.figures import UMAP_CASES, UmapCase
 from seqjepa.paper.measures import value_at
 from seqjepa.report.figures.drawing import Figure, Panel, draw, figure_of
+from seqjepa.report.fill_template import fill
 from seqjepa.report.groups import Group, aggregates, is_whole, kind_of_data
-from seqjepa.report.render import fill
 from seqjepa.report.runs import RunRecord
 
 MOST_QUERIES = 8

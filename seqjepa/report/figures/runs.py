@@ -33,8 +33,8 @@ from seqjepa.report.figures.drawing import (
     figure_of_charts,
     line_chart,
 )
+from seqjepa.report.fill_template import fill
 from seqjepa.report.groups import Group, accuracy, method_name
-from seqjepa.report.render import fill
 from seqjepa.report.runs import RunRecord
 from seqjepa.training.monitor import COLLAPSED_RANK, COLLAPSED_STD
 from shards.errors import FormatError

@@ -14,7 +14,7 @@ from typing import Any
 
 from seqjepa.paper.published import FOOTNOTES
 from seqjepa.report.cells import Cell, CellText
-from seqjepa.report.render import SIGN
+from seqjepa.report.fill_template import SIGN
 from seqjepa.report.tables import MARK, Table, legend_of
 
 MARKDOWN_SPECIAL = re.compile(r"([\\`*_|<>\[\]])")

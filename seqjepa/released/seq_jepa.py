@@ -18,9 +18,9 @@ from torch import Tensor
 from seqjepa.config import RunConfig
 from seqjepa.data.actions import action_name, as_spec
 from seqjepa.methods import build_method
-from seqjepa.methods.released_weights import fit, load_file, state_dict_of
 from seqjepa.paper.sets import NORMALISATIONS, SETS
 from seqjepa.recipes import load_recipe
+from seqjepa.released.weights import fit, load_file, state_dict_of
 from seqjepa.training.checkpoint import save_weights
 from seqjepa.training.data import fixating, open_training_data
 from seqjepa.training.run import DataInfo, RunPlan, claimed, mark_finished

@@ -23,10 +23,10 @@ from seqjepa.config import ModelConfig, RunConfig
 from seqjepa.data.in_order import decoding_threads, image_chunks, stored_views
 from seqjepa.data.sampling import only_samples
 from seqjepa.devices import to_device
-from seqjepa.evaluate.features import PixelStats, embed
 from seqjepa.methods.base import Method
-from seqjepa.models.precision import full_float32
+from seqjepa.models.embed import PixelStats, embed
 from seqjepa.models.pretrained import build_encoder, weights_sha256
+from seqjepa.precision import full_float32
 from seqjepa.training.checkpoint import load_run
 from seqjepa.training.data import MADE_OF, pixel_stats, with_view_size
 from shards.errors import ConfigError
