@@ -21,12 +21,14 @@ from torch.nn import functional as F
 
 import seqjepa
 from seqjepa.data.actions import as_spec
-from seqjepa.data.sequence import ViewSequence
+from seqjepa.data.sequence import ViewSequence, normalise
 from seqjepa.evaluate.heads import mlp
 from seqjepa.evaluate.metrics import r2_avg
+from seqjepa.evaluate.targets import encode, parts_between
 from seqjepa.models.pretrained import build_encoder
 from seqjepa.sequences import ViewSequences
-from seqjepa.training.data import open_training_data
+from seqjepa.training.data import TrainingData, open_training_data
+from shards.schema import ActionSpec
 
 VAL_DRAWS = 8
 VAL_BATCH = 50
@@ -35,23 +37,24 @@ VAL_BATCH = 50
 class Regressor(nn.Module):
     """Views uint8 [B, 2, 3, H, W] → what is read of the action between them [B, n]."""
 
-    def __init__(self, data: ViewSequences, targets: int) -> None:
+    def __init__(self, source: TrainingData, targets: int) -> None:
         super().__init__()
-        self.encoder, features = build_encoder(data.config.model)
+        self.pixels = tuple(source.data.mean), tuple(source.data.std)
+        self.encoder, features = build_encoder(source.config.model)
         self.head = mlp(2 * features, targets)
 
     def forward(self, views: Tensor) -> Tensor:
-        z = self.encoder((views.flatten(0, 1).float() / 255 - 0.5) / 0.25)
+        z = self.encoder(normalise(views.flatten(0, 1), *self.pixels))
         return self.head(z.unflatten(0, views.shape[:2]).flatten(1))
 
 
-def targets_of(batch: ViewSequence, angles: bool) -> Tensor:
-    """Actions [B, A] as a probe reads them: of angles [rad] sine and cosine [B, 2 A]."""
-    action = batch.actions[:, 0]
-    return torch.cat([action.sin(), action.cos()], dim=1) if angles else action
+def targets_of(batch: ViewSequence, action: ActionSpec) -> Tensor:
+    """Actions [B, A] as a probe reads them: of angles [rad] sine and cosine, other numbers as they are."""
+    numbers = batch.actions[:, 0].numpy()
+    return torch.from_numpy(encode(numbers, parts_between(action.terms, dict.fromkeys(action.columns, "")), numbers))
 
 
-def train(net: Regressor, data: ViewSequences, epochs: int, lr: float, angles: bool) -> int:
+def train(net: Regressor, data: ViewSequences, epochs: int, lr: float, action: ActionSpec) -> int:
     """Optimizer steps that were made."""
     optimizer = torch.optim.AdamW(net.parameters(), lr)
     steps = epochs * len(data)
@@ -64,7 +67,7 @@ def train(net: Regressor, data: ViewSequences, epochs: int, lr: float, angles: b
         for batch in data:
             with torch.autocast("cpu", torch.bfloat16):
                 predicted = net(batch.views)
-            loss = F.mse_loss(predicted.float(), targets_of(batch, angles))
+            loss = F.mse_loss(predicted.float(), targets_of(batch, action))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -73,10 +76,10 @@ def train(net: Regressor, data: ViewSequences, epochs: int, lr: float, angles: b
 
 
 @torch.no_grad()
-def score(net: Regressor, data: ViewSequences, angles: bool) -> float:
+def score(net: Regressor, data: ViewSequences, action: ActionSpec) -> float:
     """R² over VAL_DRAWS draws of two views of every sequence."""
     net.eval()
-    pairs = [(targets_of(batch, angles), net(batch.views)) for _ in range(VAL_DRAWS) for batch in data]
+    pairs = [(targets_of(batch, action), net(batch.views)) for _ in range(VAL_DRAWS) for batch in data]
     target, predicted = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     return r2_avg(target, predicted)
 
@@ -95,11 +98,11 @@ def main() -> None:
     options = {"context": 1, "seed": args.seed, "settings": args.set, "workers": 0}
     data = seqjepa.open_sequences(args.shards, batch_size=args.batch_size, **options)
     val = seqjepa.open_sequences(args.shards, "val", batch_size=VAL_BATCH, **options)
-    action = as_spec(open_training_data(args.shards, data.config).config.data.action)
-    angles = all(term.op == "angle_difference" for term in action.terms)
-    net = Regressor(data, targets_of(next(iter(data)), angles).shape[1]).to(memory_format=torch.channels_last)
-    steps = train(net, data, args.epochs, args.lr, angles)
-    print(json.dumps({"steps": steps, "r2_train": score(net, data, angles), "r2_val": score(net, val, angles)}))
+    source = open_training_data(args.shards, data.config)
+    action = as_spec(source.config.data.action)
+    net = Regressor(source, targets_of(next(iter(data)), action).shape[1]).to(memory_format=torch.channels_last)
+    steps = train(net, data, args.epochs, args.lr, action)
+    print(json.dumps({"steps": steps, "r2_train": score(net, data, action), "r2_val": score(net, val, action)}))
 
 
 if __name__ == "__main__":

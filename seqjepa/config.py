@@ -6,6 +6,7 @@ Recipes (TOML) and `--set a.b=c` are read in recipes/.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -352,10 +353,14 @@ class EvalConfig(Section):
 
     def with_steps(self, rows: int, batch: int) -> EvalConfig:
         """Of own data: unless epochs were given, as many as make 2,000 steps of batches, and no fewer than 300."""
-        steps = -(-rows // batch)
-        epochs = self.probe_epochs or max(PAPER_PROBE_EPOCHS, -(-LEAST_PROBE_STEPS // steps))
+        epochs = self.probe_epochs or max(PAPER_PROBE_EPOCHS, enough_probe_epochs(rows, batch))
         return self.model_copy(update={"probe_epochs": epochs})
 
     def for_device(self, on_gpu: bool) -> EvalConfig:
         """With the draws that None leaves to the device."""
         return self if on_gpu or self.agg_draws else self.model_copy(update={"agg_draws": CPU_AGG_DRAWS})
+
+
+def enough_probe_epochs(rows: int, batch: int) -> int:
+    """The fewest epochs of `rows` ≥ 1 samples that make 2,000 steps of batches."""
+    return ceil(LEAST_PROBE_STEPS / ceil(rows / batch))

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from seqjepa.config import LEAST_PROBE_STEPS
+from seqjepa.config import LEAST_PROBE_STEPS, enough_probe_epochs
 from seqjepa.evaluate.costs import as_line
 from seqjepa.evaluate.heads import BATCH
 from seqjepa.evaluate.metrics import confusion_summary
@@ -219,10 +219,10 @@ def few_steps(protocol: Mapping[str, Any]) -> str:
     rows, epochs = protocol.get("train_samples"), max(protocol.get("probe_epochs", {}).values(), default=0)
     if not isinstance(rows, int) or rows < 1 or not isinstance(epochs, int) or not epochs:
         return ""
-    steps = epochs * ceil(rows / BATCH)
-    if steps >= LEAST_PROBE_STEPS:
+    enough = enough_probe_epochs(rows, BATCH)
+    if epochs >= enough:
         return ""
-    enough = ceil(LEAST_PROBE_STEPS / ceil(rows / BATCH))
+    steps = epochs * ceil(rows / BATCH)
     return (
         f"few: heads learned in {steps:,} steps ({epochs} epochs of {rows:,} samples), too few for R² by MLPs; "
         f"--probe-epochs {enough} makes {LEAST_PROBE_STEPS:,}"

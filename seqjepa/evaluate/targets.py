@@ -120,14 +120,7 @@ class Target:
             classes = raw.argmax(axis=-1) if self.between else _places_among(raw[:, 0], self.values)
             return features.on_device(classes).long()
         scaled = (raw - np.array(self.mean)) / np.array(self.std) if self.mean else raw
-        found = []
-        for part in self.parts:
-            own = raw[:, part.raw]
-            if part.kind == "angles":
-                found += [np.sin(own), np.cos(own)]
-            else:
-                found.append(scaled[:, part.raw] if part.kind == "numbers" else own)
-        return features.on_device(np.concatenate(found, axis=-1))
+        return features.on_device(encode(raw, self.parts, scaled))
 
     def measured(self, features: Features) -> Target:
         """With mean and deviation of its raw numbers in one draw of these features; 1 for those that do not vary."""
@@ -240,13 +233,27 @@ def _free(key: str, taken: set[str]) -> str:
 def _between(key: str, terms: tuple[ActionTerm, ...], columns: tuple[ParamField, ...]) -> Target:
     if len(terms) == 1 and terms[0].op == "categorical":
         return Target(key, columns, "categorical", terms=terms, values=terms[0].values)
-    units = {column.name: column.unit for column in columns}
+    parts = parts_between(terms, {column.name: column.unit for column in columns})
+    return Target(key, columns, ", ".join(dict.fromkeys(term.op for term in terms)), parts, terms)
+
+
+def parts_between(terms: Sequence[ActionTerm], units: Mapping[str, str]) -> tuple[TargetPart, ...]:
+    """Parts of the action between two views; units: of its columns."""
     parts: list[TargetPart] = []
     at = 0
     for term in terms:
         parts += _parts_between(term, [units[name] for name in term.columns], at)
         at += term.size
-    return Target(key, columns, ", ".join(dict.fromkeys(term.op for term in terms)), tuple(parts), terms)
+    return tuple(parts)
+
+
+def encode(raw: np.ndarray, parts: Sequence[TargetPart], scaled: np.ndarray) -> np.ndarray:
+    """What a head learns of raw numbers [n, R]: [n, D]. scaled: the same as z-scores, where parts are numbers."""
+    found = []
+    for part in parts:
+        own = (scaled if part.kind == "numbers" else raw)[:, part.raw]
+        found += [np.sin(own), np.cos(own)] if part.kind == "angles" else [own]
+    return np.concatenate(found, axis=-1)
 
 
 def _parts_between(term: ActionTerm, units: list[str], at: int) -> list[TargetPart]:

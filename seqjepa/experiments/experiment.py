@@ -20,7 +20,7 @@ from seqjepa.experiments.hours import Pace
 from seqjepa.experiments.job import Job, refuse_other_runs
 from seqjepa.experiments.scale import RunScale, SynthSet, assignments, load_scale
 from seqjepa.experiments.schedule import LENGTHS, Schedule, plan_steps
-from seqjepa.experiments.sweep import FIRST_SEED, one_task, options
+from seqjepa.experiments.sweep import FIRST_SEED, OfRuns, one_task, options
 from seqjepa.experiments.tables import ExperimentRuns, Variant, paper_experiments
 from seqjepa.recipes import did_you_mean, flatten, load_recipe
 from shards.errors import UsageError
@@ -53,7 +53,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Experiment(OfRuns):
     """The runs of the experiment `table`. seeds, scale: None for what it is meant with.
 
     shards     of its kind
@@ -72,18 +72,6 @@ class Experiment:
     @cached_property
     def runs(self) -> ExperimentRuns:
         return paper_experiments()[self.table]
-
-    @property
-    def title(self) -> str:
-        return self.runs.title
-
-    @property
-    def note(self) -> str:
-        return self.runs.note
-
-    @property
-    def scale_name(self) -> str:
-        return self.scale or self.runs.scale
 
     @cached_property
     def at(self) -> RunScale:

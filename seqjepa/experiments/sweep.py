@@ -30,8 +30,27 @@ NOT_GIVEN = Path()
 """Stands for shards that a list can do without."""
 
 
+class OfRuns:
+    """What is said of the runs of an entry of paper/runs.toml."""
+
+    scale: str | None
+    runs: Any
+
+    @property
+    def title(self) -> str:
+        return self.runs.title
+
+    @property
+    def note(self) -> str:
+        return self.runs.note
+
+    @property
+    def scale_name(self) -> str:
+        return self.scale or self.runs.scale
+
+
 @dataclass(frozen=True)
-class Sweep:
+class Sweep(OfRuns):
     """The runs of a table or figure. shards: by kind. seeds, scale: None for what it is published or meant with."""
 
     table: str
@@ -46,18 +65,6 @@ class Sweep:
     def runs(self) -> TableRuns:
         """UsageError: there is no such table."""
         return find_table(self.table)
-
-    @property
-    def title(self) -> str:
-        return self.runs.title
-
-    @property
-    def note(self) -> str:
-        return self.runs.note
-
-    @property
-    def scale_name(self) -> str:
-        return self.scale or self.runs.scale
 
     def jobs(self, task: int | None = None) -> dict[int, Job]:
         """By its number in the order of rows, every job that the table needs, or the one of number `task`.
