@@ -6,7 +6,7 @@
 One JSON line for each method: `launches` of a step by its parts – update (forward, backward, clip, optimizer, moving
 averages), probes, meter – `gigabytes` that they read and write, and `syncs`, how often the host waits for the device.
 Steps are eager; a compiled one has fewer launches. `--replayed`: the fifth step, in which what can be is a CUDA graph
-(seqjepa/cuda_graphs.py; the update where batches are small, as `--batch 64`), which is one launch. Tensors are emulated
+(seqjepa/training/step.py; all of it where batches are small, as `--batch 64`), by kind of launch. Tensors are emulated
 (tests/emulated_cuda.py) and hold no numbers: full batches take no memory. A fused optimizer counts as one launch,
 attention too. `--most N` adds the N operations that are launched most. Two lines are of batches that are made on the
 GPU, not compiled (compiled_launches.py --part has them compiled), and one is of the probes of the paper's Table 1:
@@ -55,6 +55,7 @@ from seqjepa.training.checkpoint import initial_method  # noqa: E402
 from seqjepa.training.distributed import World  # noqa: E402
 from seqjepa.training.learner import Learner  # noqa: E402
 from seqjepa.training.monitor import EpochMeter, OnlineProbes  # noqa: E402
+from seqjepa.training.step import TrainingStep  # noqa: E402
 
 VIEWS = {"seq_jepa": 4, "conv_jepa": 4, "vicreg_traj": 3}
 ACTION, CLASSES, PARAMS = 4, 55, 7
@@ -86,22 +87,31 @@ def counted(gpu: Emulation, name: str, rows: int, size: int, most: int, replayed
     with torch.no_grad():
         widths = {key: value.shape for key, value in method.step(batch(name, 2, 32, "cpu")).features.items()}
     learner = Learner(method, config, World(), device)
-    probes = OnlineProbes(widths, CLASSES, ACTION, device, compile=replayed)
-    meter = EpochMeter(widths, ACTION, device)
-    seq, launches = batch(name, rows, size, "cuda"), {}
+    probes, meter = OnlineProbes(widths, CLASSES, ACTION, device), EpochMeter(widths, ACTION, device)
+    learn = TrainingStep(learner, probes, meter, config, World())
+    seq = batch(name, rows, size, "cuda")
     for number in range(WARM_UP + 2 if replayed else 2):
         gpu.reset()
-        output = learner.update(seq, number, 1e-3, 0.1)
-        launches["update"] = gpu.launches.total()
-        sums = probes.learn(output.features, seq, World())
-        launches["probes"] = gpu.launches.total() - launches["update"]
-        meter.update(output, sums, len(seq))
-        launches["meter"] = gpu.launches.total() - launches["update"] - launches["probes"]
+        launches = replay(gpu, learn, seq, number) if replayed else by_parts(gpu, learn, seq, number)
     often = {"most": dict(gpu.launches.most_common(most))} if most else {}
     graphs = {"kernels_of_graphs": [graph.launches.total() for graph in gpu.graphs]} if replayed else {}
     waits = {f"{what}: {where}": count for (what, where), count in gpu.syncs.items()}
     moved = {"gigabytes": gpu.bytes / 1e9, "syncs": sum(waits.values()), "waits": waits}
     return {"launches": launches, **moved, **graphs, **often}
+
+
+def by_parts(gpu: Emulation, learn: TrainingStep, seq: ViewSequence, number: int) -> dict[str, int]:
+    output = learn.learner.update(seq, number, 1e-3, 0.1)
+    update = gpu.launches.total()
+    sums = learn.probes.learn(output.features, seq, World())
+    probed = gpu.launches.total()
+    learn.meter.update(output, sums, len(seq))
+    return {"update": update, "probes": probed - update, "meter": gpu.launches.total() - probed}
+
+
+def replay(gpu: Emulation, learn: TrainingStep, seq: ViewSequence, number: int) -> dict[str, int]:
+    learn(seq, number, 1e-3, 0.1)
+    return dict(gpu.launches)
 
 
 def probes(gpu: Emulation) -> dict[str, Any]:

@@ -41,6 +41,7 @@ from seqjepa.training.data import TrainingData, build_loader, open_training_data
 from seqjepa.training.distributed import World  # noqa: E402
 from seqjepa.training.learner import Learner  # noqa: E402
 from seqjepa.training.monitor import EpochMeter, OnlineProbes  # noqa: E402
+from seqjepa.training.step import TrainingStep  # noqa: E402
 from seqjepa.training.train import feature_widths  # noqa: E402
 
 TRAIN_OBJECTS, PAPER_HOURS = 41_920, 15.1
@@ -56,15 +57,15 @@ def our_steps(
     widths = feature_widths(method, config, source)
     pixels = source.data.mean, source.data.std
     learner = Learner(method, config, world, device, pixels)
-    probes = OnlineProbes(widths, source.classes, source.data.action_size, device, compile=config.train.compile)
+    probes = OnlineProbes(widths, source.classes, source.data.action_size, device)
     meter = EpochMeter(widths, source.data.action_size, device, config.train.compile)
+    learn = TrainingStep(learner, probes, meter, config, world)
     with build_loader(source, config, world, workers, device) as loader:
         host = (seq for epoch in range(1 << 30) for seq in loader.epoch(epoch))
         batches = feed(host, device, *pixels, raw=True)
         seq = next(batches)
         for step in range(1 << 30):
-            output = learner.update(seq, step, config.optim.lr, progress=0.1)
-            meter.update(output, probes.learn(output.features, seq, world), len(seq))
+            learn(seq, step, config.optim.lr, progress=0.1)
             yield None
             seq = seq if resident else next(batches)
 

@@ -8,7 +8,7 @@ seeded before each call.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from shards.errors import reason_of
 
 T = TypeVar("T")
+Optimizers = Sequence[torch.optim.Optimizer]
 logger = logging.getLogger(__name__)
 FALLBACK = "%s without a CUDA graph, and slower for it (%s)"
 WARM_UP = 3
@@ -34,36 +35,37 @@ def aside(work: Callable[[], T]) -> T:
     return made
 
 
-def captured(work: Callable[[], T], optimizer: torch.optim.Optimizer) -> tuple[torch.cuda.CUDAGraph, T]:
-    """A graph of work(), which moves `optimizer`, and where it leaves what it returns; nothing is computed yet.
+def captured(work: Callable[[], T], optimizers: Optimizers) -> tuple[torch.cuda.CUDAGraph, T]:
+    """A graph of work(), which moves `optimizers`, and where it leaves what it returns; nothing is computed yet.
 
     Other threads may go on with what they do on the GPU. RuntimeError: it cannot be captured.
     """
     graph = torch.cuda.CUDAGraph()
-    _may_be_captured(optimizer, True)
+    _may_be_captured(optimizers, True)
     try:
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             made = work()
     finally:
-        _may_be_captured(optimizer, False)
+        _may_be_captured(optimizers, False)
     return graph, made
 
 
-def _may_be_captured(optimizer: torch.optim.Optimizer, whether: bool) -> None:
-    """What the optimizer asks for in a capture, and warns of outside of one."""
-    for group in optimizer.param_groups:
-        group["capturable"] = whether
+def _may_be_captured(optimizers: Optimizers, whether: bool) -> None:
+    """What optimizers ask for in a capture, and warn of outside of one."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["capturable"] = whether
 
 
 class Replayed(Generic[T]):
     """`work` of tensors [B, …] as one CUDA graph for the largest batches there are; all else runs as it is.
 
-    work moves `optimizer` and leaves no gradients behind. What a call returns is good until the next one. Where no
+    work moves `optimizers` and leaves no gradients behind. What a call returns is good until the next one. Where no
     graph can be had a line says so. what: "training steps run", as that line begins.
     """
 
-    def __init__(self, work: Callable[..., T], optimizer: torch.optim.Optimizer, what: str) -> None:
-        self._work, self._optimizer, self._what = work, optimizer, what
+    def __init__(self, work: Callable[..., T], optimizers: Optimizers, what: str) -> None:
+        self._work, self._optimizers, self._what = work, optimizers, what
         self._shapes: list[torch.Size] = []
         self._left = WARM_UP
         self._inputs: list[Tensor] = []
@@ -85,10 +87,11 @@ class Replayed(Generic[T]):
     def _capture(self, given: tuple[Tensor, ...]) -> None:
         self._inputs = [x.clone() for x in given]
         try:
-            self._graph = captured(lambda: self._work(*self._inputs), self._optimizer)
+            self._graph = captured(lambda: self._work(*self._inputs), self._optimizers)
         except RuntimeError as error:
             logger.warning(FALLBACK, self._what, reason_of(error)[:LONGEST])
-            self._optimizer.zero_grad(set_to_none=True)  # what the attempt has left was never computed
+            for optimizer in self._optimizers:
+                optimizer.zero_grad(set_to_none=True)  # what the attempt has left was never computed
             self._refused = True
 
     def _replay(self, given: tuple[Tensor, ...]) -> T:

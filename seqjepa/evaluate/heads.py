@@ -284,7 +284,7 @@ class StepGraph:
 
     def _capture(self) -> None:
         try:
-            self._graph, _ = captured(self._taken, self._optimizer)
+            self._graph, _ = captured(self._taken, [self._optimizer])
         except RuntimeError as error:
             logger.warning(FALLBACK, reason_of(error)[:LONGEST])
             self._refused = True

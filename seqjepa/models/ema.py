@@ -53,15 +53,34 @@ class MovingAverage(nn.Module):
 
     def after_step(self, progress: float) -> None:
         """Move every average with τ(progress); see update_average."""
+        self.move_averages(self.share_at(progress))
+
+    def share_at(self, progress: float) -> float:
+        """1 − τ"""
+        return 1.0 - cosine_tau(self.ema_tau, progress)
+
+    def move_averages(self, share: float | Tensor) -> None:
+        """See update_average."""
         for part in self.moving_parts:
-            update_average(getattr(self, f"target_{part}"), getattr(self, part), cosine_tau(self.ema_tau, progress))
+            update_average(getattr(self, f"target_{part}"), getattr(self, part), share)
 
 
 @torch.no_grad()
-def update_average(target: nn.Module, online: nn.Module, tau: float) -> None:
-    """θ̄ ← τ θ̄ + (1 − τ) θ for every parameter; running statistics stay the target's own (docs/fidelity.md #7)."""
-    lerp = torch._foreach_lerp_  # pyright: ignore[reportPrivateImportUsage]  one fused kernel; no public name
-    lerp(list(target.parameters()), list(online.parameters()), 1.0 - tau)
+def update_average(target: nn.Module, online: nn.Module, share: float | Tensor) -> None:
+    """θ̄ ← θ̄ + share (θ − θ̄), share = 1 − τ, for every parameter; running statistics stay the target's own
+    (docs/fidelity.md #7).
+
+    share: a number, or float32 [] on the parameters' device, which a CUDA graph reads anew each time.
+    """
+    averages, weights = list(target.parameters()), list(online.parameters())
+    # A kernel each, of which torch has no public names.
+    if isinstance(share, Tensor):
+        # Only optimizers read such a number in their kernel. SGD: θ̄ ← θ̄ − share g, with g = −θ (maximize) + θ̄ (decay).
+        decays = {"weight_decay": 1.0, "momentum": 0.0, "dampening": 0.0}
+        flags = {"nesterov": False, "maximize": True, "is_first_step": False}
+        torch.ops.aten._fused_sgd_(averages, weights, [], lr=share, **decays, **flags)
+    else:
+        torch.ops.aten._foreach_lerp_(averages, weights, share)
 
 
 def cosine_tau(base: float, progress: float) -> float:

@@ -1,4 +1,4 @@
-"""The training step: forward, backward, clip, optimizer, moving averages. What surrounds it is the loop in train.py."""
+"""How a method learns from a batch: forward, backward, clip, optimizer, moving averages. step.py has a step's rest."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from seqjepa.config import RunConfig
-from seqjepa.cuda_graphs import Replayed
 from seqjepa.data.sequence import ViewSequence
-from seqjepa.methods import METHODS
 from seqjepa.methods.base import Method, StepOutput
 from seqjepa.models.distributed import convert_sync_batch_norm
+from seqjepa.models.ema import MovingAverage
 from seqjepa.precision import is_bf16
 from seqjepa.training.compiled import Step, compiled
 from seqjepa.training.distributed import World
@@ -28,9 +27,6 @@ from shards.errors import FailureError
 _DDP = inspect.signature(DistributedDataParallel).parameters
 KEEP_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _DDP else "broadcast_buffers"
 """What torch calls it: the new name from 2.14 on, where the old one is deprecated."""
-SMALL = 1 << 25
-"""Numbers in the views of a batch up to which its step is one CUDA graph: 170 sequences of four views at 128 px. By the
-estimate that their kernels take no longer than launching them (docs/training.md); it was not measured."""
 
 
 class Learner:
@@ -58,11 +54,7 @@ class Learner:
         step = Step(self.method, *pixels).to(device)
         self.optimizer = build_optimizer(self.method, config.optim)
         self._forward = self._wrapped(step, world, config.train.compile)
-        # A method of another package may read values of the host, which a graph would keep; collectives stay outside.
-        own, alone = type(method) in METHODS.values(), world.size == 1
-        self._may_replay = config.train.compile and device.type == "cuda" and own and alone
-        self._lr, self._largest = torch.zeros((), device=device), 0
-        self._begin_anew()
+        self._lr, self._share = (torch.zeros((), device=device) for _ in range(2))
         precision = config.train.precision
         self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=is_bf16(precision, device.type))
         if device.type == "cuda":
@@ -78,13 +70,25 @@ class Learner:
         mean gradient is that of the whole batch, up to rounding, where a row's loss depends on no other row; batch
         norm, and losses that compare rows, see a micro-batch at a time.
         """
-        replays = self._replays(seq)
-        set_lr(self.optimizer, self._lr.fill_(lr) if replays else lr)
+        set_lr(self.optimizer, lr)
         seed_step(self.seed, step, self.rank, self.device)
-        tensors = (seq.views, seq.actions, seq.params, seq.labels)
-        output = self._replayed(*tensors) if replays else self._learn(seq)
+        output = self._learn(seq)
         # moving averages
         self.method.after_step(progress)
+        return output
+
+    def write(self, step: int, lr: float, progress: float) -> None:
+        """Onto the device what `update_as_written` reads there, once or in a graph that is replayed."""
+        set_lr(self.optimizer, self._lr.fill_(lr))
+        seed_step(self.seed, step, self.rank, self.device)
+        if isinstance(self.method, MovingAverage):
+            self._share.fill_(self.method.share_at(progress))
+
+    def update_as_written(self, seq: ViewSequence) -> StepOutput:
+        """`update` that knows no value of the host. Of the package's own methods: others may have an after_step."""
+        output = self._learn(seq)
+        if isinstance(self.method, MovingAverage):
+            self.method.move_averages(self._share)
         return output
 
     def _learn(self, seq: ViewSequence) -> StepOutput:
@@ -109,19 +113,6 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         return merge_outputs(outputs, [len(part) / len(seq) for part in parts])
 
-    def _replays(self, seq: ViewSequence) -> bool:
-        """Whether the largest batch so far is small enough for the step to be one CUDA graph."""
-        self._largest = max(self._largest, seq.views.numel())
-        return self._may_replay and self._largest <= SMALL
-
-    def _begin_anew(self) -> None:
-        """Without a graph: it would read moments that have been replaced."""
-
-        def learn(*tensors: torch.Tensor) -> StepOutput:
-            return self._learn(ViewSequence(*tensors, keys=[]))
-
-        self._replayed = Replayed(learn, self.optimizer, "training steps run")
-
     def require_finite(self) -> None:
         """FailureError when a weight is infinite or NaN, so that such a state is never saved over a good one."""
         if not all(bool(torch.isfinite(p).all()) for p in self.method.parameters()):
@@ -135,7 +126,6 @@ class Learner:
         self.method.load_state_dict(state["method"])
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
-        self._begin_anew()
 
     def _wrapped(self, forward: nn.Module, world: World, compile: bool) -> nn.Module:
         if compile and self.device.type == "cuda":

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from seqjepa.compiling import CompiledForGpu
-from seqjepa.cuda_graphs import Replayed
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.methods.base import StepOutput
 from seqjepa.training.distributed import World, average_gradients, gather, sum_over_ranks
@@ -58,7 +57,7 @@ class FeatureMoments:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         for name, value in state.items():
-            setattr(self, name, value.to(getattr(self, name).device, torch.float64))
+            getattr(self, name).copy_(value)
 
 
 def add_features(moments: dict[str, Tensor], features: Tensor) -> None:
@@ -137,17 +136,19 @@ class EpochMeter:
     def __init__(
         self, widths: dict[str, torch.Size], action_size: int, device: torch.device | str, compile: bool = False
     ):
-        self.widths, self.device = widths, device
-        self.action_size = action_size
+        self.device = device
         compiles = compile and torch.device(device).type == "cuda"
         self._compiled = CompiledForGpu(add_up, "sums over an epoch", combine=True) if compiles else None
-        self.reset()
+        A = action_size
+        sizes = {"rows": (), "loss": (), "labelled": (), "correct": (), "sq_err": (A,), "y": (A,), "y_sq": (A,)}
+        self.sums = {n: torch.zeros(s, dtype=torch.float64, device=device) for n, s in sizes.items()}
+        self.moments = {n: FeatureMoments(widths[n][-1], device) for n in FEATURE_NAMES if n in widths}
 
     def reset(self) -> None:
-        A = self.action_size
-        sizes = {"rows": (), "loss": (), "labelled": (), "correct": (), "sq_err": (A,), "y": (A,), "y_sq": (A,)}
-        self.sums = {n: torch.zeros(s, dtype=torch.float64, device=self.device) for n, s in sizes.items()}
-        self.moments = {n: FeatureMoments(self.widths[n][-1], self.device) for n in FEATURE_NAMES if n in self.widths}
+        """In place: a CUDA graph goes on adding to the same tensors."""
+        of_features = [value for moments in self.moments.values() for value in moments.state_dict().values()]
+        for value in (*self.sums.values(), *of_features):
+            value.zero_()
 
     @torch.no_grad()
     def update(self, output: StepOutput, probe_sums: dict[str, Tensor], rows: int) -> None:
@@ -193,7 +194,7 @@ class EpochMeter:
 
     def load_state_dict(self, state: dict[str, dict]) -> None:
         for name, value in state["sums"].items():
-            self.sums[name] = value.to(self.device)
+            self.sums[name].copy_(value)
         for name, moments in self.moments.items():
             moments.load_state_dict(state["moments"][name])
 
@@ -224,8 +225,7 @@ class OnlineProbes:
     """Class from z_AGG (linear) and action from the first two views' z (one hidden layer).
 
     widths: shapes of the method's features. Without classes there is no classifier, with a single view or no action no
-    regressor; without z_AGG the classifier sees z of the first view. `enabled=False` leaves out both. compile: on a GPU
-    a step is one CUDA graph, where there is one rank.
+    regressor; without z_AGG the classifier sees z of the first view. `enabled=False` leaves out both.
     """
 
     def __init__(
@@ -235,7 +235,6 @@ class OnlineProbes:
         action_size: int,
         device: torch.device | str = "cpu",
         enabled: bool = True,
-        compile: bool = False,
     ):
         self.pooled = "z_agg" if "z_agg" in widths else "z"
         self.heads = nn.ModuleDict()
@@ -248,23 +247,20 @@ class OnlineProbes:
         self.heads.to(device)
         # fused: a kernel instead of dozens, and on the CPU a third of the time
         self.optimizer = torch.optim.Adam(self.heads.parameters(), lr=PROBE_LR, fused=True) if self.heads else None
-        self._may_replay = compile and torch.device(device).type == "cuda"
-        self._begin_anew()
 
     def learn(self, features: dict[str, Tensor], seq: ViewSequence, world: World) -> dict[str, Tensor]:
-        """One step. Returns sums over the batch from before it: "labelled", "correct" [], "sq_err", "y", "y_sq" [A].
-
-        A batch is scored before the probes learn from it, so the scores are not those of a fit to itself. What is
-        returned is good until the next step.
-        """
+        """See learn_from. Without heads there is nothing to sum."""
         if self.optimizer is None:
             return {}
-        given = features["z"], features[self.pooled], seq.actions, seq.labels
-        return self._replayed(*given) if self._replayed and world.size == 1 else self._learn(*given, world)
+        return self.learn_from(features["z"], features[self.pooled], seq.actions, seq.labels, world)
 
-    def _learn(
+    def learn_from(
         self, z: Tensor, pooled: Tensor, actions: Tensor, labels: Tensor, world: World = ALONE
     ) -> dict[str, Tensor]:
+        """One step. Returns sums over the batch from before it: "labelled", "correct" [], "sq_err", "y", "y_sq" [A].
+
+        A batch is scored before the probes learn from it, so the scores are not those of a fit to itself.
+        """
         assert self.optimizer is not None
         losses, sums = [], {}
         if "class" in self.heads:
@@ -276,11 +272,6 @@ class OnlineProbes:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return sums
-
-    def _begin_anew(self) -> None:
-        """Without a graph: it would read moments that have been replaced."""
-        optimizer = self.optimizer if self._may_replay else None
-        self._replayed = None if optimizer is None else Replayed(self._learn, optimizer, "online probes learn")
 
     def _classify(self, pooled: Tensor, labels: Tensor, sums: dict[str, Tensor]) -> Tensor:
         pooled = pooled.detach().float()
@@ -302,7 +293,6 @@ class OnlineProbes:
         if self.optimizer is not None:
             groups = self.optimizer.state_dict()["param_groups"]  # as built, for this device
             self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
-            self._begin_anew()
 
 
 def probe_scores(sums: dict[str, Tensor], rows: float) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Training: one run from shards to weights, resumable at any step.
 
-    schedule → step (learner.py: forward, backward, clip, optimizer, moving averages) → log → save
+    schedule → step (step.py, learner.py: forward, backward, clip, optimizer, moving averages; probes, meter) → save
 
 Everything random is a function of (seed, step, rank), so a resumed run needs no generator states, and a CPU run that
 was interrupted ends with the same bits as one that was left alone.
@@ -36,6 +36,7 @@ from seqjepa.training.loggers import check_names
 from seqjepa.training.monitor import EpochMeter, OnlineProbes
 from seqjepa.training.optim import lr_at
 from seqjepa.training.run_store import RunFolder, training_folder
+from seqjepa.training.step import TrainingStep
 from seqjepa.training.stopping import Interrupted, StopSignals
 from seqjepa.training.watch import Say, Watch
 from shards.errors import DamageError, reason_of
@@ -160,8 +161,9 @@ class Trainer:
         self.learner = Learner(method, config, world, device, (self.data.mean, self.data.std))
         torch.default_generator.manual_seed(config.seed)
         enabled, compile = config.train.online_probes, config.train.compile
-        self.probes = OnlineProbes(widths, source.classes, self.data.action_size, device, enabled, compile)
+        self.probes = OnlineProbes(widths, source.classes, self.data.action_size, device, enabled)
         self.meter = EpochMeter(widths, self.data.action_size, device, compile)
+        self.learn = TrainingStep(self.learner, self.probes, self.meter, config, world)
         self.epoch_steps = len(loader)
         self.total_steps = self.epoch_steps * config.optim.epochs
         self.step = self.first_step = 0
@@ -195,6 +197,7 @@ class Trainer:
             self.probes.load_state_dict(state["probes"])
             if self.world.main:  # it holds the sums of all ranks
                 self.meter.load_state_dict(state["meter"])
+            self.learn.begin_anew()
             self._take_step(int(state["step"]), int(state.get("epoch_steps", self.epoch_steps)))
             self.log = state["log"].encode() if "log" in state else None
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
@@ -244,12 +247,11 @@ class Trainer:
         while self.step < self.total_steps:
             # schedule
             lr, done = self._schedule(self.step)
-            # forward, backward, clip, step, moving averages
+            # forward, backward, clip, step, moving averages; online probes, sums of the epoch
             seq = next(batches)
-            output = self.learner.update(seq, self.step, lr, done)
+            self.learn(seq, self.step, lr, done)
             self.step += 1
             # log
-            self.meter.update(output, self.probes.learn(output.features, seq, self.world), len(seq))
             self.views_seen += seq.views.shape[0] * seq.views.shape[1] * self.world.size
             watch.step(self.step, seq)
             if self.step % self.epoch_steps == 0:

@@ -9,7 +9,7 @@ import pytest
 from noise_shards import noise_shards
 
 from seqjepa.recipes import load_recipe
-from seqjepa.training.learner import Learner
+from seqjepa.training.step import TrainingStep
 from seqjepa.training.train import train
 
 pytestmark = pytest.mark.emulated
@@ -18,14 +18,14 @@ SETTINGS = ("data.image_size=0", "optim.epochs=2", "optim.warmup_epochs=0", "opt
 
 
 def test_no_step_of_a_run_waits(gpu, tmp_path, monkeypatch) -> None:
-    update, between = Learner.update, []
+    learn, between = TrainingStep.__call__, []
 
-    def counted(self: Learner, seq: Any, step: int, *rest: float) -> Any:
+    def counted(self: TrainingStep, seq: Any, step: int, *rest: float) -> Any:
         between.append((step, Counter(gpu.syncs), Counter(gpu.waits)))
         gpu.reset()
-        return update(self, seq, step, *rest)
+        return learn(self, seq, step, *rest)
 
-    monkeypatch.setattr(Learner, "update", counted)
+    monkeypatch.setattr(TrainingStep, "__call__", counted)
     # The last stage would see 1 × 1 of smaller views, where torch's bf16 convolutions on a CPU leave gradients unset.
     shards = noise_shards(tmp_path / "set", 64, size=32)
     settings = [*SETTINGS, *TINY, "train.monitor_epochs=0", "train.picture_epochs=0"]

@@ -17,12 +17,26 @@ def test_update_is_the_convex_combination_of_parameters_only() -> None:
     online, target = net(), net()
     online(torch.randn(2, 3, 8, 8))
     before = {name: value.clone() for name, value in target.state_dict().items()}
-    update_average(target, online, 0.996)
+    update_average(target, online, 0.004)
     for name, parameter in target.named_parameters():
         wanted = 0.996 * before[name].double() + 0.004 * online.get_parameter(name).double()
         torch.testing.assert_close(parameter.double(), wanted, rtol=1e-6, atol=1e-8)
     for name, buffer in target.named_buffers():
         assert torch.equal(buffer, before[name])
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_a_share_that_is_on_the_device_moves_averages_as_a_number_does(device: str) -> None:
+    online, once, again = (net().to(device, memory_format=torch.channels_last) for _ in range(3))  # pyright: ignore
+    again.load_state_dict(once.state_dict())
+    weights = [parameter.clone() for parameter in online.parameters()]
+    for share in (0.1, 0.004, 3e-9):
+        update_average(once, online, share)
+        update_average(again, online, torch.tensor(share, device=device))
+        rounding = 0.0 if device == "cpu" else 1e-6
+        found, wanted = ([p.detach() for p in module.parameters()] for module in (again, once))
+        torch.testing.assert_close(found, wanted, rtol=rounding, atol=rounding)
+    assert all(torch.equal(p, before) for p, before in zip(online.parameters(), weights, strict=True))
 
 
 class Averaging(MovingAverage):
