@@ -159,7 +159,7 @@ def augmentation(batch: int, device: str) -> tuple[Any, tuple[Any, ...]]:
     """What is called with what, for two views each of `batch` images."""
     import torch
 
-    from seqjepa.data.augment.fused import views_of
+    from seqjepa.data.augment.apply import views_of
 
     stored = torch.empty(2 * SIDE * SIDE * 2 * SIDE, device=device)
     bank = stored.as_strided((2 * SIDE, SIDE + 1, SIDE, SIDE), (SIDE * 2 * SIDE, 1, 2 * SIDE, 1))
@@ -172,8 +172,7 @@ def patches(batch: int, device: str) -> tuple[Any, tuple[Any, ...]]:
     """What is called with what, for five patches each of `batch` images."""
     import torch
 
-    from seqjepa.data.fixations import Fixating
-    from seqjepa.data.fused_patches import looks_of
+    from seqjepa.data.fixations import Fixating, looks_of
 
     images = torch.empty(batch, SIDE, SIDE, 3, dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
     maps, numbers = torch.empty(batch, SIDE, SIDE, device=device), torch.empty(batch, 5, 2, device=device).double()

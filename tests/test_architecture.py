@@ -40,7 +40,7 @@ ORDER = {
         shadowing plugins files devices compiling cuda_graphs precision paper
         data config recipes losses feature_metrics models methods
         training released sequences evaluate
-        hub model report model_card push
+        hub model report push
         embedding export experiments
         commands doctor __main__
     """,

@@ -165,8 +165,7 @@ def show_check(
     reading: ReadViews, sheet: Path, context: int, views: int | None, size: int | None, as_json: bool
 ) -> int:
     """Prints what was understood, and what is wrong. The exit code: 2 where there are mistakes."""
-    from pipelines.build.check_sheet import draw_check
-    from pipelines.build.check_table import in_words, understood, warnings_of
+    from pipelines.build.check import draw_check, in_words, understood, warnings_of
 
     mistakes, draft = reading.mistakes, reading.draft or reading.table
     found: dict[str, Any] = {"table": str(reading.path)}

@@ -82,7 +82,7 @@ def shard_webdataset_command(
     Killed, the same command goes on; streams that were copied whole are not fetched again.
     """
     from pipelines.build.webdataset import shard_webdataset
-    from pipelines.sources.webdataset.labels import read_classes
+    from pipelines.sources.webdataset.columns import read_classes
     from pipelines.sources.webdataset.options import TarOptions
     from pipelines.sources.webdataset.sequences import SequenceOptions
     from pipelines.sources.webdataset.table import Meaning

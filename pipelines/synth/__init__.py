@@ -5,7 +5,6 @@ Importing this package does not import torch; rendering does.
 
 from pipelines.synth.config import SynthConfig
 from pipelines.synth.objects import SynthObject, iter_objects
-from pipelines.synth.to_shards import synth_shards
-from pipelines.synth.to_tree import synth_tree
+from pipelines.synth.write import synth_shards, synth_tree
 
 __all__ = ["SynthConfig", "SynthObject", "iter_objects", "synth_shards", "synth_tree"]

@@ -106,8 +106,8 @@ def _array_asked(
 def _write_script(
     script: Path, tasks: int, run: str, out: Path, asked: Asked, given: dict[str, Any], as_json: bool
 ) -> None:
+    from seqjepa.embedding.asked import write_embed_script
     from seqjepa.embedding.run import check_embedding
-    from seqjepa.embedding.slurm import write_embed_script
 
     check_embedding(run, out, asked, given["overwrite"])
     write_embed_script(script, run, out, asked, tasks, **given)

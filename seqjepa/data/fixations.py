@@ -1,6 +1,7 @@
 """Fixations and the patches that they see, for a whole batch on any device (paper §A.1; docs/fidelity.md #8–15).
 
-Fixations are drawn from saliency maps with inhibition of return; patches are cut around them.
+Fixations are drawn from saliency maps with inhibition of return; patches are cut around them. `fused_patches` is the
+same for full batches on a GPU, in the few kernels that a compiler makes of it.
 
 Letters: B images of H × W pixels with a map each, T fixations of an image, p the side of a patch. Positions are
 (row, col).
@@ -19,6 +20,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional as F
 
+from seqjepa.compiling import CompiledForGpu
 from seqjepa.data.draws import Purpose, uniform
 from seqjepa.devices import constant
 from shards.errors import ConfigError
@@ -308,3 +310,40 @@ def _bilinear(pixels: Tensor, rows: tuple[Tensor, Tensor], cols: tuple[Tensor, T
     seen += weighed(0, 1, north * east)
     seen += weighed(1, 0, south * west)
     return seen.add_(weighed(1, 1, south * east))
+
+
+_compiled: list[CompiledForGpu] = []
+
+
+def fused_patches(
+    images: Tensor, maps: Tensor, numbers: Tensor, how: Fixating, mean: Sequence[float]
+) -> tuple[Tensor, Tensor] | None:
+    """Fixations int64 [B, T, 2] and patches uint8 [B, T, 3, p, p], as sample_fixations and cut_patches give them.
+
+    None where these are to be called: with released patches, for smaller batches, and where there is no compiler.
+    ConfigError: a patch is larger than the image.
+    """
+    how.check_size(*images.shape[2:])
+    if how.fidelity == "author":
+        return None
+    if not _compiled:
+        _compiled.append(CompiledForGpu(looks_of, "fixations and patches"))
+    around = constant(fill_colour(how, mean), images.device, torch.uint8)
+    return _compiled[0](len(images), images, maps, numbers, how, reach_of(how, images.device), around)
+
+
+def looks_of(
+    images: Tensor, maps: Tensor, numbers: Tensor, how: Fixating, reach: Tensor, around: Tensor
+) -> tuple[Tensor, Tensor]:
+    """around: uint8 [3], what lies outside of an image."""
+    (H, W), p = images.shape[2:], how.patch
+    if how.fixations == "uniform":
+        fixations = torch.stack([numbers[..., 0] * H, numbers[..., 1] * W], dim=-1).long()
+    else:
+        fixations = draw_fixations(maps, numbers, how, reach)
+    lines = torch.arange(-(p // 2), p - p // 2, device=images.device)
+    rows, cols = fixations[..., :1] + lines, fixations[..., 1:] + lines  # [B, T, p]
+    inside = ((rows >= 0) & (rows < H))[..., :, None] & ((cols >= 0) & (cols < W))[..., None, :]
+    sample = torch.arange(len(images), device=images.device)[:, None, None, None]
+    seen = images.permute(0, 2, 3, 1)[sample, rows.clamp(0, H - 1)[..., :, None], cols.clamp(0, W - 1)[..., None, :]]
+    return fixations, torch.where(inside[..., None], seen, around).permute(0, 1, 4, 2, 3)

@@ -33,8 +33,7 @@ from seqjepa.data.augment.apply import augment
 from seqjepa.data.augment.parameters import Scaling, ScalingMode, constants_for, draw_parameters, scaled
 from seqjepa.data.augment.recipes import RECIPES, Recipe
 from seqjepa.data.draws import Draw, Purpose
-from seqjepa.data.fixations import Fixating, cut_patches, fixation_numbers, positions, sample_fixations
-from seqjepa.data.fused_patches import fused_patches
+from seqjepa.data.fixations import Fixating, cut_patches, fixation_numbers, fused_patches, positions, sample_fixations
 from seqjepa.data.images import ImageBatch, ImageReader
 from seqjepa.data.sampling import Sampling
 from seqjepa.data.sequence import Drawn, KindOfViews
@@ -129,7 +128,7 @@ class Patches:
 
     how      how fixations are drawn and patches are cut
     mean     per channel, in [0, 1]: what is outside the image where how.fill is "mean"
-    compile  on a GPU, in a few kernels (fused_patches.py)
+    compile  on a GPU, in a few kernels (fused_patches)
 
     Patches are uint8; float32 for fidelity "author" over the mean. Raises ConfigError for another action than position
     or none.
@@ -209,7 +208,7 @@ class Augmented:
     action   which of the parameters the actions are differences of: crop, jitter, blur, augmentation (all) or none
     size     side of a view in pixels
     scaling  constants of the z-scores; None: the released scaling over a sample's views (docs/fidelity.md #22)
-    compile  on a GPU, in a few kernels (augment/fused.py)
+    compile  on a GPU, in a few kernels (fused_views)
 
     Raises ConfigError for an action that augmentations do not have, or a size that is no size.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,15 @@ from typing import Any, Literal
 
 from seqjepa.data.augment.parameters import Scaling, stored_scaling
 from seqjepa.embedding import formats
-from seqjepa.embedding.contexts import Contexts, contexts_of
-from seqjepa.embedding.inputs import Source, open_folder, open_shards
+from seqjepa.embedding.inputs import Contexts, Source, contexts_of, open_folder, open_shards
 from seqjepa.evaluate.encode import require_encoder
 from seqjepa.evaluate.run import state_sha256
 from seqjepa.model import Model
 from seqjepa.training.checkpoint import LoadedRun
+from shards.cache_room import FOLDER, SIZE
 from shards.errors import ConfigError, UsageError
 from shards.reader import ShardSet
+from shards.sbatch import Array, program, write_sbatch
 
 
 @dataclass(frozen=True)
@@ -126,3 +128,35 @@ def finished(out: Path, identities: Sequence[dict[str, Any]], overwrite: bool) -
     if not overwrite:
         raise UsageError(f"{out} is of another run, input or options; choose another --out, or use --overwrite")
     return None
+
+
+MAKER = "seqjepa embed --engine slurm"
+
+
+def write_embed_script(
+    file: Path, run: str, out: Path, asked: Asked, tasks: int, *, device: str = "auto", overwrite: bool = False
+) -> None:
+    """UsageError: `file` is someone else's, or cannot be named in a script."""
+    gpu = "" if device == "cpu" else "--gres=gpu:1 "
+    array = Array.of_equals(f"seqjepa embed: {out.name}", "seqjepa-embed", tasks, f"{gpu}--cpus-per-task=8 --mem=16G")
+    words = _words(run, out, asked, device, overwrite)
+    write_sbatch(file, "--script", MAKER, array, words, Path(f"{out.resolve()}.logs"))
+
+
+def _words(run: str, out: Path, asked: Asked, device: str, overwrite: bool) -> list[str]:
+    """The command of all tasks; paths in it begin in the folder where it was given."""
+    given = {
+        "--shards": asked.shards,
+        "--images": asked.images,
+        "--context": asked.context,
+        "--dtype": asked.dtype,
+        "--batch-size": asked.batch_size,
+        "--device": device,
+        "--cache": os.environ.get(FOLDER),
+        "--cache-size": os.environ.get(SIZE),
+        "--out": out,
+    }
+    words = [program("seqjepa"), "embed", run]
+    for option, value in [*given.items(), *(("--split", split) for split in asked.splits)]:
+        words += [] if value is None else [option, str(value)]
+    return [*words, "--overwrite"] if overwrite else words

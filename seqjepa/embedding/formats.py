@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqjepa.embedding.contexts import Contexts
-from seqjepa.embedding.inputs import Source
+from seqjepa.embedding.inputs import Contexts, Source
 from seqjepa.files import named_failures, write_file
 from shards.environment import pass_environment_on
 from shards.errors import UsageError

@@ -27,9 +27,8 @@ from seqjepa.embedding.asked import (
     open_sources,
     whole_size,
 )
-from seqjepa.embedding.contexts import Contexts
 from seqjepa.embedding.formats import Embedded, Output
-from seqjepa.embedding.inputs import Source
+from seqjepa.embedding.inputs import Contexts, Source
 from seqjepa.embedding.parts import Job, Joined, Parts, Task, ranges
 from seqjepa.evaluate.run import state_sha256
 from seqjepa.model import Model, load

@@ -17,11 +17,11 @@ from typing import IO, NamedTuple
 from seqjepa.devices import pick_device
 from seqjepa.experiments.hours import time_left
 from seqjepa.experiments.job import Job, Say, run_job, state_of
-from seqjepa.experiments.slurm import write_script
 from seqjepa.experiments.sweep import Runs
 from seqjepa.training.stopping import Interrupted, StopSignals
 from shards.errors import FailureError, UsageError
 from shards.reader import ShardSet
+from shards.sbatch import NUMBER, Array, write_sbatch
 
 logger = logging.getLogger(__name__)
 LOGS = "logs"
@@ -220,3 +220,21 @@ def _report_failures(failures: dict[str, str], of: int, say: Say) -> None:
         f"{len(failures)} of {of} runs failed: {', '.join(failures)}; what could be done is done, and the same command "
         "tries these again"
     )
+
+
+def write_script(file: Path, table: str, title: str, tasks: Collection[int], command: Sequence[str], out: Path) -> None:
+    """The sbatch script; `command` is that of the whole sweep. Near its time limit a task saves and is queued again.
+
+    UsageError: there is a file of that name that is not such a script, or nothing is left to do.
+    """
+    if not tasks:
+        raise UsageError(f"{table}: every run is trained and evaluated; there is nothing for an array to do")
+    array = Array(
+        f"seqjepa sweep {table}: {title}",
+        f"seqjepa-{table}",
+        ",".join(map(str, tasks)),
+        f"--task {NUMBER}",
+        "--gres=gpu:1 --cpus-per-task=8 --mem=32G",
+        notice=120,
+    )
+    write_sbatch(file, "--slurm", "seqjepa sweep --slurm", array, command, (out / "logs").resolve())

@@ -12,11 +12,11 @@ from seqjepa.data.fixations import (
     cut_patches,
     fill_colour,
     fixation_numbers,
+    looks_of,
     positions,
     reach_of,
     sample_fixations,
 )
-from seqjepa.data.fused_patches import looks_of
 from shards.errors import ConfigError
 
 

@@ -9,16 +9,16 @@ import torch
 from loaders import assert_same, stored_loader
 from ordered_sets import COMMAND, write_walks
 
-from seqjepa.data import resident
+from seqjepa.data import stored
 from seqjepa.data.ahead import Reading
-from seqjepa.data.resident import lives_there
+from seqjepa.data.stored import lives_there
 from shards.errors import DamageError
 
 SETTINGS = {"views": 4, "batch_size": 6, "seed": 5, "action": "rotation", "workers": 2}
 
 
 def assert_both_ways_give_the_same(index, monkeypatch, **settings) -> None:
-    monkeypatch.setattr(resident, "_VIEWS_AT_ONCE", 17)  # several runs, the last of another length
+    monkeypatch.setattr(stored, "_VIEWS_AT_ONCE", 17)  # several runs, the last of another length
     with stored_loader(index, **settings) as ring, stored_loader(index, **settings, resident=True) as kept:
         assert (ring.resident, kept.resident) == (False, True)
         assert len(ring) == len(kept)
@@ -56,7 +56,7 @@ def test_a_damaged_view_is_named_though_no_batch_has_it(build_index):
 @pytest.mark.parametrize(("free", "fits"), [(2**30, True), (1000, False)])
 def test_views_stay_on_a_gpu_where_they_fit(build_index, monkeypatch, free, fits):
     index = build_index()
-    monkeypatch.setattr(resident, "free_bytes", lambda device, world_size: free)
+    monkeypatch.setattr(stored, "free_bytes", lambda device, world_size: free)
     gpu = SimpleNamespace(type="cuda")
     assert lives_there(index, Reading(gpu), 1) is fits  # type: ignore[arg-type]
     assert lives_there(index, Reading(gpu, resident=False), 1) is False  # type: ignore[arg-type]

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from demo_lab import assert_again_changes_nothing
 
-from seqjepa.experiments.demo import run_demo
-from seqjepa.experiments.demos import AugmentationsDemo
+from seqjepa.experiments.demos import AugmentationsDemo, run_demo
 
 SMALL = AugmentationsDemo(train=60, test=30, classes=4, m_val=(1, 2), probe_epochs=3, train_draws=1, val_draws=1)
 SHORT = ("optim.epochs=1", "optim.warmup_epochs=1", "optim.batch_size=16", "model.width=0.125")

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from seqjepa.experiments.demo import run_demo
-from seqjepa.experiments.demos import ObjectsDemo
+from seqjepa.experiments.demos import ObjectsDemo, run_demo
 from shards.errors import UsageError
 
 SMALL = ObjectsDemo(objects=24, views=5, size=32, families=4, m_val=(1, 3), probe_epochs=3, agg_draws=2, val_draws=2)

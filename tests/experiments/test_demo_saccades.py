@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from demo_lab import assert_again_changes_nothing
 
-from seqjepa.experiments.demo import run_demo
-from seqjepa.experiments.demos import ObjectsDemo, SaccadesDemo
+from seqjepa.experiments.demos import ObjectsDemo, SaccadesDemo, run_demo
 from shards.errors import UsageError
 
 SMALL = SaccadesDemo(

@@ -14,8 +14,7 @@ from small_manifest import SIDE, csv_text, make_pictures, reading_of, rows
 from typer.testing import CliRunner
 
 import cli
-from pipelines.build.check_sheet import draw_check
-from pipelines.build.check_table import warnings_of
+from pipelines.build.check import draw_check, warnings_of
 from pipelines.sources.table import ViewTable
 from shards.describe import describe_set, summarise
 from shards.errors import UsageError

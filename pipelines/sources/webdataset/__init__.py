@@ -24,7 +24,7 @@ from pipelines.sources.decode import decode_image
 from pipelines.sources.files import FileReader, stored_size
 from pipelines.sources.keys import unique_keys
 from pipelines.sources.mistakes import Mistakes
-from pipelines.sources.webdataset.labels import NO_LABEL, Label, Labels
+from pipelines.sources.webdataset.columns import NO_LABEL, Label, Labels
 from pipelines.sources.webdataset.options import NAME, TarOptions, no_samples
 from pipelines.sources.webdataset.samples import RAW, Member, TarSamples, read_raw
 from pipelines.sources.webdataset.spool import Spool

@@ -23,8 +23,7 @@ from pipelines.sources.content import content_sha256, file_stats, name_rank, sta
 from pipelines.sources.files import FileReader
 from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.table import PlacedFile
-from pipelines.sources.webdataset.columns import SampleColumns
-from pipelines.sources.webdataset.labels import Labels
+from pipelines.sources.webdataset.columns import Labels, SampleColumns
 from pipelines.sources.webdataset.samples import RAW, TarSample, TarSamples, read_raw
 from shards.errors import UsageError
 

@@ -23,8 +23,7 @@ from pipelines.sources.declared_actions import (
 from pipelines.sources.leaks import refuse_leaks
 from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.table import ViewTable
-from pipelines.sources.webdataset.columns import ADVICE
-from pipelines.sources.webdataset.labels import Labels
+from pipelines.sources.webdataset.columns import ADVICE, Labels
 from pipelines.sources.webdataset.options import TarOptions, no_samples
 from pipelines.sources.webdataset.samples import TarSamples
 from pipelines.sources.webdataset.sequences import FrameWalk, SequenceOptions, TarFrames, TarPictures

@@ -21,11 +21,10 @@ from pipelines.synth.dice import Dice, Stream, stream
 from pipelines.synth.families import HARD_FAMILIES, NEAR_SYMMETRIC
 from pipelines.synth.objects import object_solid, plan_objects
 from pipelines.synth.parts import box, ellipsoid, strut, surface_points
-from pipelines.synth.presets import PRESETS
+from pipelines.synth.presets import DETAIL, PRESETS, WideDice, varied
 from pipelines.synth.render import render_views
 from pipelines.synth.scene import OBJECT_RADIUS
 from pipelines.synth.stage import DRAWS
-from pipelines.synth.vary import DETAIL, WideDice, varied
 from shards.errors import UsageError
 from shards.reader import ShardSet
 
