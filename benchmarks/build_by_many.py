@@ -4,11 +4,13 @@
 
 The nodes are Ray's own test cluster: raylets of one core each on this machine. `shard 3diebench` (benchmarks/shard.py's
 source, 50 views an object, 256 → 128 pixels) runs on one of them and on both, in turn; the ratio is that of each round.
-`here` is the same command in one process; `once_prepared` is without listing the source, which one process does before
-any node is asked. `waiting` does so with 160 small images, for each of which a worker waits
-50 ms and does no work to speak of, so that others on the machine matter little: what listing, claims, tasks and writing
-leave. `feeding` reads the tar.gz as the driver does, and transforms objects as a worker does, in processor time of one
-core each: the quotient is how many cores one reader feeds. `task_overhead_s` is what a task costs beyond its work.
+`here` is the same command in one process; `once_prepared` is without what comes before the first shard: listing, the
+digest of the files and the choice of the JPEG setting, of which nodes do a part (`listing_s`). `finishing_s` is what
+comes after the last: one process looks whether the source has changed, and joins the indexes. `waiting` does so with
+160 small images, for each of which a worker waits 50 ms and does no work to speak of, so that others on the machine
+matter little: what listing, claims, tasks and writing leave. `feeding` reads the tar.gz as the driver does, and
+transforms objects as a worker does, in processor time of one core each: the quotient is how many cores one reader
+feeds. `task_overhead_s` is what a task costs beyond its work.
 """
 
 from __future__ import annotations
@@ -39,34 +41,44 @@ from pipelines.build.fill import Transformed  # noqa: E402
 from pipelines.build.images import ImageItem, ImageJob, shard_images, to_sample  # noqa: E402
 from pipelines.build.transform import ViewJob, transform  # noqa: E402
 from pipelines.build.views import shard_views  # noqa: E402
+from pipelines.build.watch import SourceWatch  # noqa: E402
 from pipelines.sources import open_source  # noqa: E402
 from pipelines.sources.three_diebench import ThreeDIEBenchSource  # noqa: E402
 from shards.ray_engine import engine_of, ray_cluster  # noqa: E402
+from shards.writer import SetBuilder  # noqa: E402
 
 OBJECTS_A_SHARD, STORE_BYTES = 4, 256 << 20
 TRANSFORMED = 40
 WAITED, WAITED_A_SHARD, SECONDS_WAITED = 160, 4, 0.05
+PARTS = ("once_prepared", "listing_s", "finishing_s")
 
-
-WORKED: list[float] = []
-"""Seconds of each build of views, from when its source was listed and it was settled what goes into which shard."""
+SPENT: dict[str, list[float]] = {"build": [], "work": [], "finishing": []}
+"""Seconds of each build of views: of all of it; from when its source was listed and it was settled what goes into which
+shard; from its last shard on."""
 
 
 def build(source: Path, out: Path) -> None:
+    start = time.perf_counter()
     opened = ThreeDIEBenchSource(source, val_fraction=0.2)
     shard_views(opened, out, size=SIDE, samples_per_shard=OBJECTS_A_SHARD, workers=0)
+    SPENT["build"].append(time.perf_counter() - start)
 
 
-def note_work() -> None:
-    run = views.run_build
+def note_time(owner: Any, name: str, part: str, adds: bool = False) -> None:
+    """From now on each call of this function of `owner` is a number in SPENT[part], or `adds` to the last."""
+    run = getattr(owner, name)
 
     def noted(*arguments: Any, **options: Any) -> Any:
         start = time.perf_counter()
-        info = run(*arguments, **options)
-        WORKED.append(time.perf_counter() - start)
-        return info
+        result = run(*arguments, **options)
+        spent = time.perf_counter() - start
+        if adds:
+            SPENT[part][-1] += spent
+        else:
+            SPENT[part].append(spent)
+        return result
 
-    views.run_build = noted
+    setattr(owner, name, noted)
 
 
 @contextmanager
@@ -109,9 +121,10 @@ Rates = dict[str, list[float]]
 
 
 def scaling(work_on: Callable[[Path, Path], None], source: Path, out: Path, images: int, rounds: int) -> Rates:
-    """Images per second of each, round by round; the first build of each cluster, which starts workers, is left out."""
+    """Images per second of each (of PARTS seconds), round by round; the first build of each cluster, which starts
+    workers, is left out."""
     rates: Rates = {name: [] for name in ("here", "one_node", "two_nodes")}
-    rates |= {f"{name}_once_prepared": [] for name in ("one_node", "two_nodes")}
+    rates |= {f"{name}_{what}": [] for name in ("one_node", "two_nodes") for what in PARTS if work_on is build}
     for _ in range(rounds):
         rates["here"].append(rate(work_on, source, out, images))
         for name, count in (("one_node", 1), ("two_nodes", 2)):
@@ -119,7 +132,9 @@ def scaling(work_on: Callable[[Path, Path], None], source: Path, out: Path, imag
                 rate(work_on, source, out, images)
                 rates[name].append(rate(work_on, source, out, images))
                 if work_on is build:
-                    rates[f"{name}_once_prepared"].append(images / WORKED[-1])
+                    whole, worked, finishing = (spent[-1] for spent in SPENT.values())
+                    for what, number in zip(PARTS, (images / worked, whole - worked, finishing), strict=True):
+                        rates[f"{name}_{what}"].append(number)
     return rates
 
 
@@ -166,7 +181,9 @@ def main() -> None:
     arguments = parser.parse_args()
     tree = make_source(arguments.work, arguments.objects)
     fed = feeding(make_tar(tree))
-    note_work()
+    note_time(views, "run_build", "work")
+    note_time(SourceWatch, "end", "finishing")
+    note_time(SetBuilder, "finish", "finishing", adds=True)
     rates = scaling(build, tree, arguments.work / "out", arguments.objects * VIEWS, arguments.rounds)
     images.to_sample = waited
     waiting = scaling(build_waiting, make_images(arguments.work), arguments.work / "out", WAITED, arguments.rounds)
@@ -177,6 +194,7 @@ def main() -> None:
         {"one_node": median(rates["one_node"]), "here": median(rates["here"])},
         scaling_1_to_2_nodes=ratio(rates),
         scaling_once_prepared=ratio(rates, "_once_prepared"),
+        serial_s={name: median(seconds) for name, seconds in rates.items() if name.endswith("_s")},
         rounds=rates,
         waiting={"scaling_1_to_2_nodes": ratio(waiting), "rounds": waiting},
         feeding=fed,

@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -41,6 +41,8 @@ RETRIES = 5
 SECONDS_BETWEEN_LOOKS = 5.0
 """At what a cluster has: nodes come and go."""
 SECONDS_TO_ANSWER = 10.0
+PARTS_A_CORE = 2
+"""Of items that all cores share: a core that is slow holds the others up less."""
 
 
 CLUSTER: ContextVar[RayCluster | None] = ContextVar("cluster", default=None)
@@ -94,6 +96,31 @@ def engine_of(name: str, address: str | None) -> Iterator[RayCluster | None]:
             yield cluster
         finally:
             CLUSTER.reset(token)
+
+
+def spread(work: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item], said: str) -> list[Result]:
+    """work(items), results in order; within engine_of, on the nodes, each of which is given a part of the items.
+
+    A result may not depend on what else is in the part. Errors as RayCluster.map_tasks.
+    """
+    cluster = CLUSTER.get()
+    cores = int(cluster.count("CPU")) if cluster else 1
+    if cluster is None or cores < 2:  # one core is no faster than this one
+        return list(work(items))
+    size = max(1, -(-len(items) // (cores * PARTS_A_CORE)))
+    parts = [(start, items[start : start + size]) for start in range(0, len(items), size)]
+    found = dict(cluster.map_tasks(_Part(work), parts, lambda part: f"{said} {part[0]}"))
+    return [result for start, _ in parts for result in found[start]]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What a node does with a numbered part of the items, which are ready in any order."""
+
+    work: Callable[[Any], Any]
+
+    def __call__(self, part: tuple[int, Any]) -> tuple[int, Any]:
+        return part[0], self.work(part[1])
 
 
 class _WithoutRay:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Literal
@@ -102,16 +102,34 @@ LADDER = tuple(
 
 def choose_setting(images: Sequence[Pixels], target_db: float = TARGET_PSNR_DB) -> JpegSetting:
     """The fastest-decoding setting of LADDER with a mean PSNR of `target_db` or more; the finest if none has it."""
-    for setting in LADDER:
-        if mean_psnr(images, setting) >= target_db:
+    return choose_by(lambda least: psnrs(images, least, target_db), target_db)
+
+
+def choose_by(measured: Callable[[int], Sequence[Sequence[float]]], target_db: float = TARGET_PSNR_DB) -> JpegSetting:
+    """choose_setting of images that lie elsewhere. `measured(least)`: `psnrs` of all, which may come from several parts
+    that each stopped at a setting of its own."""
+    found = measured(1)
+    for rung, setting in enumerate(LADDER):
+        if min(map(len, found)) <= rung:
+            found = measured(rung + 1)
+        if np.mean([image[rung] for image in found]) >= target_db:
             return setting
     return LADDER[-1]
 
 
-def mean_psnr(images: Sequence[Pixels], setting: JpegSetting) -> float:
-    """Mean over images, in dB, of what encoding with `setting` leaves."""
-    errors = [squared_difference(decode_jpeg(encode_jpeg(image, setting)), image) for image in images]
-    return float(np.mean([psnr_db(error, image.size) for error, image in zip(errors, images, strict=True)]))
+def psnrs(images: Sequence[Pixels], least: int, target_db: float = TARGET_PSNR_DB) -> list[list[float]]:
+    """PSNR in dB of each image with the first settings of LADDER: `least` of them, or as many as it takes until one has
+    a mean of `target_db` or more."""
+    found: list[list[float]] = []
+    for setting in LADDER:
+        if len(found) >= least and np.mean(found[-1]) >= target_db:
+            break
+        found.append([_psnr(image, setting) for image in images])
+    return [list(image) for image in zip(*found, strict=True)]
+
+
+def _psnr(image: Pixels, setting: JpegSetting) -> float:
+    return psnr_db(squared_difference(decode_jpeg(encode_jpeg(image, setting)), image), image.size)
 
 
 def encode_image(pixels: Pixels, setting: JpegSetting | None) -> tuple[bytes, PixelStats, float]:

@@ -88,7 +88,7 @@ def _fill(hand: Hand, transform: Callable[[Any], Transformed], shard: Gathered) 
 def _bytes_of(shard: Gathered) -> int:
     """What the records bring with them; those of files bring nothing to speak of."""
     contents = (getattr(record, "views", ()) for record in shard.records)
-    return sum(len(data) for views in contents if isinstance(views, Sequence) for data in views if type(data) is bytes)
+    return sum(len(data) for views in contents if isinstance(views, list) for data in views if type(data) is bytes)
 
 
 def _shard_by_shard(shards: Iterator[PlannedShard], read: Read) -> Iterator[tuple[PlannedShard, Any]]:

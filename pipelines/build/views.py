@@ -6,6 +6,7 @@ import contextlib
 import logging
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.archives import read_content
-from pipelines.build.encode import Frame, JpegSetting, choose_setting, encoder_versions, fit_image
+from pipelines.build.encode import Frame, JpegSetting, choose_by, encoder_versions, fit_image, psnrs
 from pipelines.build.options import BuildOptions, look_first
 from pipelines.build.plan import Notes, plan_shards
 from pipelines.build.records import Records
@@ -31,8 +32,10 @@ from pipelines.build.watch import SourceWatch
 from pipelines.sources import ViewSource, ViewsRecord
 from pipelines.sources.choose import evenly
 from pipelines.sources.content import file_sha256, file_stats, stamp_of
+from pipelines.sources.decode import Pixels
 from shards.errors import FormatError, UsageError
 from shards.layout import Layout
+from shards.ray_engine import spread
 from shards.reader import ShardSet
 from shards.schema import DatasetInfo, ViewSpec
 from shards.store_build import made_in
@@ -203,15 +206,30 @@ def survey(source: ViewSource, asked: BuildOptions) -> Survey:
         return found
     if asked.jpeg_quality != "auto":
         return replace(found, setting=JpegSetting.parse(asked.jpeg_quality))
-    pixels = []
-    for name, (data, size) in sample.items():
-        if size == source_size or _may_differ(source, asked):
-            with contextlib.suppress(ValueError):
-                kind = "" if source.mixed_sizes else name
-                pixels.append(fit_image(load_view(kind, data, None), _frame(asked, source_size)))
-    if not pixels:
-        raise FormatError(f"{source.path}: not one of {len(sample)} images that were tried can be decoded")
-    return replace(found, setting=choose_setting(pixels))
+    kept = [
+        ("" if source.mixed_sizes else name, data)
+        for name, (data, size) in sample.items()
+        if size == source_size or _may_differ(source, asked)
+    ]
+    measure = partial(_measured, frame=_frame(asked, source_size))
+
+    def measured(least: int) -> list[list[float]]:
+        images = [image for image in spread(partial(measure, least=least), kept, "JPEG settings") if image]
+        if not images:
+            raise FormatError(f"{source.path}: not one of {len(sample)} images that were tried can be decoded")
+        return images
+
+    return replace(found, setting=choose_by(measured))
+
+
+def _measured(images: Sequence[tuple[str, bytes]], frame: Frame, least: int) -> list[list[float]]:
+    """`psnrs` of images, (kind, bytes) each, as they will be fitted into the frame; [] for one that is not decoded."""
+    pixels: dict[int, Pixels] = {}
+    for number, (kind, data) in enumerate(images):
+        with contextlib.suppress(ValueError):
+            pixels[number] = fit_image(load_view(kind, data, None), frame)
+    found = dict(zip(pixels, psnrs(list(pixels.values()), least), strict=True)) if pixels else {}
+    return [found.get(number, []) for number in range(len(images))]
 
 
 def _frame(asked: BuildOptions, source_size: tuple[int, int]) -> Frame:

@@ -13,38 +13,69 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
 from shards.environment import pass_environment_on
 from shards.files import sha256_of_file
+from shards.ray_engine import spread
 
 SAMPLED_FILES = 16384
 SAMPLED_BYTES = 2 << 30
 FEWEST_FILES = 256  # however large they are
 THREADS = 8
 CHUNK = 4096
+HASHED_TOGETHER = 64  # files; a thread's turn costs as much as a small file
 DIGEST_DIGITS = 32
 PIECES, PIECE_BYTES = 64, 64 << 10
 
 Read = Callable[[int, str], bytes]  # of the file at this position, of this name; ValueError: not readable
+Named = Callable[[str], bytes]  # of the file of this name
 Stat = tuple[int, int, int]
 
 
-def content_sha256(files: Iterable[tuple[str, int]], read: Read) -> str:
+def content_sha256(files: Iterable[tuple[str, int]], read: Read, named: Named | None = None) -> str:
     """`files`: (name below the source, bytes) of each, in an order that any copy has, passed through once.
 
+    named  the same bytes as `read`, or ValueError: small, so that nodes of a cluster can be sent it and share the work
     A file that cannot be read counts as what is wrong with it.
     """
     digest = hashlib.sha256()
     chosen = sample(_told(files, digest))
-    with ThreadPoolExecutor(THREADS) as pool:
-        found = pool.map(lambda place: _sha256(read, *place), chosen)
-        for sha256 in tqdm(found, "checking content", len(chosen), unit="file", disable=None, leave=False):
-            digest.update(sha256)
+    if named:
+        found = spread(partial(_hashed, named), [name for _, name in chosen], "content of files")
+    else:
+        found = _hashed(lambda place: read(*place), chosen)
+    for place, sha256 in zip(chosen, found, strict=True):  # what a node did not see is not for the node to judge
+        digest.update(sha256 or _sha256(read, *place))
     return digest.hexdigest()
+
+
+def _hashed(read: Callable[[Any], bytes], files: Sequence[Any]) -> list[bytes | None]:
+    """sha256 of what `read` gives for each; None: ValueError. Threads take many at a time: most files are small."""
+    slices = [files[start : start + HASHED_TOGETHER] for start in range(0, len(files), HASHED_TOGETHER)]
+    found: list[bytes | None] = []
+    with (
+        ThreadPoolExecutor(THREADS) as pool,
+        tqdm(desc="checking content", total=len(files), unit="file", disable=None, leave=False) as bar,
+    ):
+        for part in pool.map(partial(_hash_all, read), slices):
+            found += part
+            bar.update(len(part))
+    return found
+
+
+def _hash_all(read: Callable[[Any], bytes], files: Sequence[Any]) -> list[bytes | None]:
+    found: list[bytes | None] = []
+    for file in files:
+        try:
+            found.append(hashlib.sha256(read(file)).digest())
+        except ValueError:
+            found.append(None)
+    return found
 
 
 def sample(files: Iterable[tuple[str, int]]) -> list[tuple[int, str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from pipelines.archives import (
     is_utf8,
     printable,
     read_content,
+    read_file,
     unreadable,
 )
 from pipelines.archives.tar import TarStream
@@ -80,13 +82,17 @@ class FileReader:
         """
         if offset < 0:
             raise ValueError(MISSING[-1 - offset])
-        if self.path.is_dir():
-            return read_content(Path(self.path_of(name)))
+        if self.is_folder:
+            return self._of_folder(name)
         if not 0 < stored_size(length) <= LARGEST_FILE:
             return read_content(b"")  # which says so
         if self.zipped:
             return read_content(unpack(self.path, offset, length, LARGEST_FILE))
         return self._sparse(offset) if length < 0 else self._bytes(offset, length)
+
+    @cached_property
+    def is_folder(self) -> bool:
+        return self.path.is_dir()
 
     def path_of(self, name: str) -> str:
         """Where a file of a folder is."""
@@ -94,15 +100,19 @@ class FileReader:
 
     def content_sha256(self, names: Sequence[Any], lengths: Iterable[int], read: Read) -> str:
         """Over names, sizes and a sample of the bytes; in an archive the sizes are those of the stored members."""
-        if self.path.is_dir():
+        if self.is_folder:
             sizes: Iterable[int] = (size for size, _, _ in file_stats(map(self.path_of, map(str, names))))
         else:
             sizes = map(stored_size, lengths)
-        return content_sha256(zip(map(str, names), sizes, strict=True), read)
+        named = self._of_folder if self.is_folder else None
+        return content_sha256(zip(map(str, names), sizes, strict=True), read, named)
 
     def stamp(self, names: Iterable[str]) -> str:
         """Differs whenever one of these files may have been written to."""
-        return stamp_of(file_stats(map(self.path_of, names) if self.path.is_dir() else [self.path]))
+        return stamp_of(file_stats(map(self.path_of, names) if self.is_folder else [self.path]))
+
+    def _of_folder(self, name: str) -> bytes:
+        return read_file(self.path_of(name))
 
     def _bytes(self, offset: int, length: int) -> bytes:
         try:

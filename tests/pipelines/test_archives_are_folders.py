@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import io
 import os
 import re
@@ -399,7 +400,8 @@ def test_too_many_open_files_is_no_bad_image(tmp_path: Path, monkeypatch: pytest
     def fails(*args: object, **options: object) -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(io, "open", fails)
+    for module in (io, builtins):
+        monkeypatch.setattr(module, "open", fails)
     for (source, _), record in zip(opened, records, strict=True):
         with pytest.raises(OSError, match="Too many open files"):
             source.read(record)

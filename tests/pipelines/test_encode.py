@@ -15,12 +15,13 @@ from pipelines.build.encode import (
     LADDER,
     Frame,
     JpegSetting,
+    choose_by,
     choose_setting,
     decode_jpeg,
     encode_jpeg,
     fit_image,
-    mean_psnr,
     psnr_db,
+    psnrs,
     squared_difference,
 )
 from pipelines.sources.decode import jpeg_size
@@ -29,6 +30,11 @@ from shards.errors import UsageError
 
 def noise(size: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+
+
+def mean_psnr(images: list[np.ndarray], setting: JpegSetting) -> float:
+    errors = [squared_difference(decode_jpeg(encode_jpeg(image, setting)), image) for image in images]
+    return float(np.mean([psnr_db(error, image.size) for error, image in zip(errors, images, strict=True)]))
 
 
 def resize(image: np.ndarray, side: int) -> np.ndarray:
@@ -125,6 +131,20 @@ def test_first_of_the_ladder_that_is_good_enough() -> None:
     chosen = choose_setting(images, target)
     assert mean_psnr(images, chosen) >= target
     assert all(mean_psnr(images, rung) < target for rung in LADDER[: LADDER.index(chosen)])
+
+
+def test_images_in_parts_get_the_setting_of_all_together() -> None:
+    """Though each part alone would have stopped elsewhere: flat images at the first setting, noise at the last."""
+    images = [*(np.full((32, 32, 3), level, np.uint8) for level in (0, 99)), smooth_image(1, 32), noise(32)]
+    asked: list[int] = []
+    for target in (mean_psnr(images, rung) - 0.01 for rung in LADDER):
+
+        def measured(least: int, target: float = target) -> list[list[float]]:
+            asked.append(least)
+            return [row for part in (images[:2], images[2:3], images[3:]) for row in psnrs(part, least, target)]
+
+        assert choose_by(measured, target) == choose_setting(images, target)
+    assert max(asked) > 1, "a part had to go on"
 
 
 @pytest.mark.parametrize("text", ["444", "411-90", "444-0", "444-101", "444-9x", "best"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +26,11 @@ def named(item: int) -> str:
 
 def square(item: int) -> int:
     return item * item
+
+
+def squares(items: Sequence[int]) -> list[tuple[int, int]]:
+    """→ square, and how many items were with it"""
+    return [(item * item, len(items)) for item in items]
 
 
 def where(item: int, seconds: float = 0.3) -> tuple[int, str]:
@@ -92,6 +97,18 @@ def test_every_item_is_done_by_many_nodes(cluster: RayCluster) -> None:
     found = list(cluster.map_tasks(where, range(12), named))
     assert sorted(item for item, _ in found) == list(range(12))
     assert len({node for _, node in found}) == 3
+
+
+def test_nodes_share_items_and_results_keep_their_order(cluster: RayCluster) -> None:
+    assert ray_engine.spread(squares, range(50), "squares") == [(i * i, 50) for i in range(50)]
+    token = ray_engine.CLUSTER.set(cluster)
+    try:
+        found = ray_engine.spread(squares, range(50), "squares")
+        assert ray_engine.spread(squares, [], "squares") == []
+    finally:
+        ray_engine.CLUSTER.reset(token)
+    assert [square for square, _ in found] == [i * i for i in range(50)]
+    assert max(together for _, together in found) < 50
 
 
 def test_no_more_items_are_read_than_there_is_room_for(cluster: RayCluster) -> None:

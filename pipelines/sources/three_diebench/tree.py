@@ -15,15 +15,16 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from pipelines.archives import CIRCLE, FILE, NO_VIEW, Content, LeftOut, printable, read_content
+from pipelines.archives import CIRCLE, FILE, NO_VIEW, Content, FolderFiles, LeftOut, printable, read_file
 from pipelines.archives.tar import TarStream
 from pipelines.sources import ViewsRecord
-from pipelines.sources.content import content_sha256, file_stats, name_rank, stamp_of
+from pipelines.sources.content import Stat, content_sha256, file_stats, name_rank, stamp_of
 from shards.environment import pass_environment_on
 from shards.errors import FormatError
 
@@ -76,6 +77,7 @@ class Listing:
 Wanted = ListedObject | ViewsRecord  # whose files are to be read
 
 
+@lru_cache(maxsize=1 << 13)  # objects have files of the same names
 def view_file(name: str) -> tuple[str, int] | None:
     """("image" or "latent", view number) of a file name; None for any other file."""
     match = VIEW_FILE.fullmatch(name)
@@ -132,6 +134,7 @@ class ObjectTree:
     def __init__(self, path: Path):
         self.path = self.root = path
         self.others = LeftOut()
+        self.listed = ""  # the stamp of what was listed, until it is asked for
 
     def list(self) -> Listing:
         """Objects in ascending order of synset and name. Raises FormatError if there are none."""
@@ -144,27 +147,35 @@ class ObjectTree:
         self.others.warn(self.path)
         listing = Listing(objects, {"kind": "tree", "name": self.root.resolve().name}, self._sample(objects))
         listing.identity["listing_sha256"] = listing.sha256()
-        listing.identity["content_sha256"] = self._content(objects)
+        stats = list(self._stats(objects))
+        self.listed = stamp_of(stats)
+        listing.identity["content_sha256"] = self._content(objects, stats)
         return listing
 
     def read(self, objects: Sequence[Wanted], positions: Sequence[int]) -> Iterator[Files]:
         """Files of `objects[p]` for each p of `positions` (ascending), in that order."""
         for position in positions:
-            folder, ids = self.root / objects[position].name, objects[position].view_ids
-            yield position, [folder / f"image_{k}.jpg" for k in ids], [folder / f"latent_{k}.npy" for k in ids]
+            folder, ids = f"{self.root}/{objects[position].name}", objects[position].view_ids
+            images, latents = [f"image_{k}.jpg" for k in ids], [f"latent_{k}.npy" for k in ids]
+            yield position, FolderFiles(folder, images), FolderFiles(folder, latents)
 
     def stamp(self, objects: Sequence[Wanted]) -> str:
-        """Differs whenever a file of a complete view may have been written to."""
-        return stamp_of(file_stats(f"{self.root}/{name}" for name in _file_names(objects)))
+        """Differs whenever a file of a complete view may have been written to. At first it is that of the listing, so
+        that what is written to after that differs from it."""
+        known, self.listed = self.listed, ""
+        return known or stamp_of(self._stats(objects))
 
     def holds(self, objects: Sequence[Wanted], identity: dict[str, str | int]) -> bool:
         """Whether the files are still those that were listed."""
-        return self._content(objects) == identity["content_sha256"]
+        return self._content(objects, self._stats(objects)) == identity["content_sha256"]
 
-    def _content(self, objects: Sequence[Wanted]) -> str:
-        sizes = (size for size, _, _ in file_stats(f"{self.root}/{name}" for name in _file_names(objects)))
-        files = zip(_file_names(objects), sizes, strict=True)
-        return content_sha256(files, lambda _, name: read_content(self.root / name))
+    def _stats(self, objects: Sequence[Wanted]) -> Iterator[Stat]:
+        return file_stats(f"{self.root}/{name}" for name in _file_names(objects))
+
+    def _content(self, objects: Sequence[Wanted], stats: Iterable[Stat]) -> str:
+        read = partial(_read_below, f"{self.root}/")
+        files = zip(_file_names(objects), (size for size, _, _ in stats), strict=True)
+        return content_sha256(files, lambda _, name: read(name), read)
 
     def _list_root(self, root: Path) -> list[ListedObject]:
         self.others = LeftOut()
@@ -205,6 +216,10 @@ class ObjectTree:
             pass_environment_on(error)
             self.others.add(CIRCLE, os.path.relpath(entry.path, self.path))
             return False
+
+
+def _read_below(root: str, name: str) -> bytes:
+    return read_file(root + name)
 
 
 def _file_names(objects: Iterable[Wanted]) -> Iterator[str]:
