@@ -52,8 +52,8 @@ def loaded(name: str, work: Path, device: str) -> Iterator[Any]:
     """Batches of augmented views, without end."""
     import torch
 
-    from seqjepa.data.ahead import Reading
     from seqjepa.data.augment.recipes import RECIPES
+    from seqjepa.data.decode_ahead import Reading
     from seqjepa.data.device import feed
     from seqjepa.data.loader import Loader
     from seqjepa.data.sampling import Sampling

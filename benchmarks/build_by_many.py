@@ -39,9 +39,9 @@ from pipelines.build import images, views  # noqa: E402
 from pipelines.build.encode import Frame, JpegSetting  # noqa: E402
 from pipelines.build.fill import Transformed  # noqa: E402
 from pipelines.build.images import ImageItem, ImageJob, shard_images, to_sample  # noqa: E402
+from pipelines.build.source_watch import SourceWatch  # noqa: E402
 from pipelines.build.transform import ViewJob, transform  # noqa: E402
 from pipelines.build.views import shard_views  # noqa: E402
-from pipelines.build.watch import SourceWatch  # noqa: E402
 from pipelines.sources import open_source  # noqa: E402
 from pipelines.sources.three_diebench import ThreeDIEBenchSource  # noqa: E402
 from shards.ray_engine import engine_of, ray_cluster  # noqa: E402

@@ -45,7 +45,7 @@ def loaded(name: str, work: Path, device: str) -> Iterator[Any]:
     """Batches of patches, without end."""
     import torch
 
-    from seqjepa.data.ahead import Reading
+    from seqjepa.data.decode_ahead import Reading
     from seqjepa.data.device import feed
     from seqjepa.data.fixations import Fixating
     from seqjepa.data.loader import Loader

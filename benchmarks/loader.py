@@ -43,7 +43,7 @@ OURS = ["ours", "spin", "ours, worker per core", "spin, worker per core", "ours,
 
 
 def our_batches(work: Path, workers: int | None, resident: bool) -> Iterator[Any]:
-    from seqjepa.data.ahead import Reading
+    from seqjepa.data.decode_ahead import Reading
     from seqjepa.data.loader import Loader
     from seqjepa.data.sampling import Sampling
     from seqjepa.data.stored import StoredViews

@@ -37,7 +37,7 @@ from seqjepa.config import CPU_AGG_DRAWS, PAPER_PROBE_EPOCHS, EvalConfig  # noqa
 from seqjepa.data.actions import PRESETS  # noqa: E402
 from seqjepa.devices import take_device  # noqa: E402
 from seqjepa.evaluate.features import encode_views  # noqa: E402
-from seqjepa.evaluate.learning import fit_and_score  # noqa: E402
+from seqjepa.evaluate.probe_training import fit_and_score  # noqa: E402
 from seqjepa.evaluate.probes import Bench, ProbeTask  # noqa: E402
 from seqjepa.evaluate.run import frozen  # noqa: E402
 from seqjepa.evaluate.studies import Capabilities  # noqa: E402

@@ -29,7 +29,7 @@ from seqjepa.data.actions import PRESETS, ROTATION_COLUMNS  # noqa: E402
 from seqjepa.devices import take_device  # noqa: E402
 from seqjepa.evaluate.features import Features  # noqa: E402
 from seqjepa.evaluate.inputs import action_between, label_of_view, rotation_of_view  # noqa: E402
-from seqjepa.evaluate.learning import fit_and_score, score_tasks  # noqa: E402
+from seqjepa.evaluate.probe_training import fit_and_score, score_tasks  # noqa: E402
 from seqjepa.evaluate.probes import Bench, ProbeTask, Scores, classification, regression  # noqa: E402
 
 VIEWS, WIDTH, CLASSES = 50, 512, 55

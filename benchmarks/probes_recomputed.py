@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from seqjepa.data.draws import Purpose
-from seqjepa.data.in_order import stored_views
+from seqjepa.data.one_pass import stored_views
 from seqjepa.data.sequence import normalise
 from seqjepa.evaluate.heads import Fit, fit, predict
-from seqjepa.evaluate.learning import validation_pairs
+from seqjepa.evaluate.probe_training import validation_pairs
 from seqjepa.evaluate.probes import Bench, ProbeTask
 from seqjepa.methods.base import Method
 from seqjepa.models.embed import PixelStats, embed

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from seqjepa.data.ahead import Reading
 from seqjepa.data.augment.recipes import Recipe
+from seqjepa.data.decode_ahead import Reading
 from seqjepa.data.fixations import Fixating
 from seqjepa.data.loader import Loader
 from seqjepa.data.sampling import Sampling

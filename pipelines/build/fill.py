@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from pipelines.build.plan import Notes, PlannedShard, ShardNote
-from pipelines.build.watch import SourceDigest
+from pipelines.build.source_watch import SourceDigest
 from shards.errors import FormatError
 from shards.hand import Hand, Opens
 from shards.sample import Sample

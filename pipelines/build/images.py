@@ -28,11 +28,11 @@ from pipelines.build.maps import MapSet, StoredMap
 from pipelines.build.options import BuildOptions, look_first
 from pipelines.build.plan import plan_shards
 from pipelines.build.records import Records
-from pipelines.build.stage import BuildReport, Prepared, named, outcome, run_build
-from pipelines.build.watch import images_watch
+from pipelines.build.run_build import BuildReport, Prepared, named, outcome, run_build
+from pipelines.build.source_watch import images_watch
 from pipelines.sources import ImageRecord, ImageSource
-from pipelines.sources.choose import limited
 from pipelines.sources.decode import doubts
+from pipelines.sources.subset import limited
 from shards.errors import FormatError, UsageError
 from shards.saliency_map import encode_map
 from shards.sample import ImageSample

@@ -10,8 +10,8 @@ from typing import Any, get_args
 
 from pipelines.build.encode import Fit, JpegSetting
 from pipelines.sources import Source
-from pipelines.sources.choose import RULE
 from pipelines.sources.decode import LARGEST_SIDE
+from pipelines.sources.subset import RULE
 from shards.claim import as_recorded, differing_values, inspect_place, instead
 from shards.errors import UsageError
 from shards.schema import Encoding

@@ -18,7 +18,7 @@ from pipelines.build.encode import Frame, JpegSetting, choose_by, encoder_versio
 from pipelines.build.options import BuildOptions, look_first
 from pipelines.build.plan import Notes, plan_shards
 from pipelines.build.records import Records
-from pipelines.build.stage import (
+from pipelines.build.run_build import (
     LISTING,
     BuildReport,
     Prepared,
@@ -27,12 +27,12 @@ from pipelines.build.stage import (
     outcome,
     run_build,
 )
+from pipelines.build.source_watch import SourceWatch
 from pipelines.build.transform import DecodedTogether, ViewJob, content_digest, load_view, transform, view_size
-from pipelines.build.watch import SourceWatch
 from pipelines.sources import ViewSource, ViewsRecord
-from pipelines.sources.choose import evenly
 from pipelines.sources.content import file_sha256, file_stats, stamp_of
 from pipelines.sources.decode import Pixels
+from pipelines.sources.subset import evenly
 from shards.errors import FormatError, UsageError
 from shards.layout import Layout
 from shards.ray_engine import spread

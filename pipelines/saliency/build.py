@@ -18,12 +18,12 @@ from pipelines.build.fill import Filled, Results
 from pipelines.build.options import check_choice, check_counts, command_line, look_first
 from pipelines.build.plan import PlannedShard, plan_shards
 from pipelines.build.pool import sigterm_as_interrupt
-from pipelines.build.stage import BuildReport, Prepared, finished_set, named, run_build
-from pipelines.build.watch import images_watch
+from pipelines.build.run_build import BuildReport, Prepared, finished_set, named, run_build
+from pipelines.build.source_watch import images_watch
 from pipelines.saliency.engine import Engine, MapJob, Nodes, start_engine
 from pipelines.saliency.models import ModelChoice, chosen_devices
 from pipelines.sources import ImageRecord, ImageSource
-from pipelines.sources.choose import RULE, limited
+from pipelines.sources.subset import RULE, limited
 from shards.environment import usable_cores
 from shards.errors import UsageError
 from shards.hand import Hand

@@ -24,12 +24,12 @@ from pipelines.build.maps import IMAGE_DIGEST
 from pipelines.build.options import look_first
 from pipelines.build.plan import plan_shards
 from pipelines.build.records import Records
-from pipelines.build.stage import Prepared, finished_set, run_build
-from pipelines.build.watch import images_watch
+from pipelines.build.run_build import Prepared, finished_set, run_build
+from pipelines.build.source_watch import images_watch
 from pipelines.saliency.build import MapRequest, map_provenance
 from pipelines.sources import ImageRecord, ImageSource
-from pipelines.sources.choose import limited
 from pipelines.sources.content import content_sha256, file_stats, pieces_of
+from pipelines.sources.subset import limited
 from shards.environment import pass_environment_on
 from shards.errors import FormatError, UsageError, reason_of
 from shards.saliency_map import encode_map

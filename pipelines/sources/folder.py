@@ -16,7 +16,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipelines.archives import printable
-from pipelines.sources.choose import RULE, check_fraction, train_or_val
 from pipelines.sources.file_source import Arrangement, FileSource
 from pipelines.sources.files import NOTES, FileList
 from pipelines.sources.split_folders import (
@@ -27,6 +26,7 @@ from pipelines.sources.split_folders import (
     say_one_class,
     split_of,
 )
+from pipelines.sources.subset import RULE, check_fraction, train_or_val
 from shards.errors import FormatError, UsageError
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from pipelines.build.encode import JpegSetting, choose_setting, encode_image, en
 from pipelines.build.fill import Results, Transformed
 from pipelines.build.plan import PlannedShard, plan_shards
 from pipelines.build.pool import sigterm_as_interrupt
-from pipelines.build.stage import BuildReport, Prepared, run_build
+from pipelines.build.run_build import BuildReport, Prepared, run_build
 from pipelines.sources.keys import sample_key
 from pipelines.synth.config import SynthConfig, check_config
 from pipelines.synth.objects import PlannedObject, make_object, plan_objects, synset_id, work_through

@@ -106,7 +106,7 @@ def _array_asked(
 def _write_script(
     script: Path, tasks: int, run: str, out: Path, asked: Asked, given: dict[str, Any], as_json: bool
 ) -> None:
-    from seqjepa.embedding.asked import write_embed_script
+    from seqjepa.embedding.request import write_embed_script
     from seqjepa.embedding.run import check_embedding
 
     check_embedding(run, out, asked, given["overwrite"])

@@ -168,8 +168,8 @@ def _of_paper(
 ) -> Runs:
     """A table or figure, or an experiment."""
     from seqjepa.experiments.experiment import experiment_named
+    from seqjepa.experiments.paper_runs import paper_experiments
     from seqjepa.experiments.sweep import Sweep, parse_shards
-    from seqjepa.experiments.tables import paper_experiments
 
     folders = parse_shards(shards or [])
     if table in paper_experiments():
@@ -208,7 +208,7 @@ def _show(
     """The list of runs, and what is measured so far: of grids and experiments."""
     from seqjepa.experiments import experiment_table, grid, sweep
     from seqjepa.experiments.experiment import Experiment
-    from seqjepa.experiments.hours import time_left
+    from seqjepa.experiments.time_left import time_left
 
     results = text = None
     if isinstance(asked, grid.Grid):
@@ -254,7 +254,7 @@ def _refuse_two_forms(as_json: bool, markdown: bool) -> None:
 
 def _refuse_options_of_others(table: str, given: Mapping[str, object]) -> None:
     """UsageError where an option is given that this table, grid or experiment does not take."""
-    from seqjepa.experiments.tables import paper_experiments
+    from seqjepa.experiments.paper_runs import paper_experiments
     from shards.errors import UsageError
 
     of_grids, of_experiments = ("--vary", "--recipe", "--set"), ("--only", "--markdown", "--plot", "--numbers")

@@ -19,8 +19,8 @@ import simplejpeg
 import torch
 
 from seqjepa.data.actions import OF_THE_SHARDS, action_of_shards, every_stride
-from seqjepa.data.ahead import Reading
 from seqjepa.data.augment.recipes import Recipe
+from seqjepa.data.decode_ahead import Reading
 from seqjepa.data.draws import Draw
 from seqjepa.data.fixations import Fixating
 from seqjepa.data.images import ImageBatch, ImageReader

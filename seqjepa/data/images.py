@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seqjepa.data.ahead import DecodedAhead, Reading, damaged, places_of
+from seqjepa.data.decode_ahead import DecodedAhead, Reading, damaged, places_of
 from seqjepa.data.decode_worker import RowError, Setup
 from seqjepa.data.device import require_cuda
 from seqjepa.data.sampling import EpochOrder, Sampling, homes_of
-from seqjepa.data.supply import supply_for
+from seqjepa.data.shards_needed import supply_for
 from seqjepa.devices import to_device
 from shards.errors import DamageError
 from shards.split_index import ImageIndex

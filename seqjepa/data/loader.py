@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 import torch
 
-from seqjepa.data.ahead import Reading
+from seqjepa.data.decode_ahead import Reading
 from seqjepa.data.ring import auto_workers
 from seqjepa.data.sampling import Sampling
 from seqjepa.data.sequence import ViewSequence

@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seqjepa.data.actions import action_name, actions_between, are_augmented, as_spec, is_augmentation, needs_order
-from seqjepa.data.ahead import DecodedAhead, Reading, damaged, places_of
 from seqjepa.data.augment.parameters import Scaling, ScalingMode, scaled
+from seqjepa.data.decode_ahead import DecodedAhead, Reading, damaged, places_of
 from seqjepa.data.decode_worker import RowError, Setup
 from seqjepa.data.draws import Draw, Purpose, choose_distinct, draw_u32
 from seqjepa.data.images import free_bytes
 from seqjepa.data.sampling import EpochOrder, Sampling, homes_of
 from seqjepa.data.sequence import Drawn, KindOfViews, ViewPlan
-from seqjepa.data.supply import supply_for
+from seqjepa.data.shards_needed import supply_for
 from seqjepa.devices import to_device
 from shards.errors import ConfigError, DamageError
 from shards.schema import ActionSpec

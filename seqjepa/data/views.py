@@ -28,10 +28,10 @@ from seqjepa.data.actions import (
     as_spec,
     is_augmentation,
 )
-from seqjepa.data.ahead import Reading
 from seqjepa.data.augment.apply import augment
 from seqjepa.data.augment.parameters import Scaling, ScalingMode, constants_for, draw_parameters, scaled
 from seqjepa.data.augment.recipes import RECIPES, Recipe
+from seqjepa.data.decode_ahead import Reading
 from seqjepa.data.draws import Draw, Purpose
 from seqjepa.data.fixations import Fixating, cut_patches, fixation_numbers, fused_patches, positions, sample_fixations
 from seqjepa.data.images import ImageBatch, ImageReader

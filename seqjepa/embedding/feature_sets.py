@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from seqjepa.config import ModelConfig, RunConfig
-from seqjepa.data.in_order import decoding_threads, image_chunks, stored_views
+from seqjepa.data.one_pass import decoding_threads, image_chunks, stored_views
 from seqjepa.data.sampling import only_samples
 from seqjepa.devices import to_device
 from seqjepa.methods.base import Method

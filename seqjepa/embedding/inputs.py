@@ -23,7 +23,7 @@ from PIL import Image
 from seqjepa.data.actions import actions_between, is_augmentation, needs_order
 from seqjepa.data.augment.parameters import Scaling, scaled
 from seqjepa.data.draws import Purpose, choose_distinct, draw_u32
-from seqjepa.data.in_order import image_chunks, read_ahead, stored_views
+from seqjepa.data.one_pass import image_chunks, read_ahead, stored_views
 from seqjepa.methods.base import Aggregating
 from seqjepa.model import Model
 from shards.environment import pass_environment_on

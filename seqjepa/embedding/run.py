@@ -14,9 +14,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from seqjepa.data.in_order import decoding_threads
+from seqjepa.data.one_pass import decoding_threads
 from seqjepa.embedding import formats
-from seqjepa.embedding.asked import (
+from seqjepa.embedding.formats import Embedded, Output
+from seqjepa.embedding.inputs import Contexts, Source
+from seqjepa.embedding.parts import Job, Joined, Parts, Task, ranges
+from seqjepa.embedding.request import (
     Asked,
     Opened,
     check_asked,
@@ -27,9 +30,6 @@ from seqjepa.embedding.asked import (
     open_sources,
     whole_size,
 )
-from seqjepa.embedding.formats import Embedded, Output
-from seqjepa.embedding.inputs import Contexts, Source
-from seqjepa.embedding.parts import Job, Joined, Parts, Task, ranges
 from seqjepa.evaluate.run import state_sha256
 from seqjepa.model import Model, load
 from shards.errors import UsageError

@@ -18,7 +18,7 @@ from seqjepa.data.actions import needs_order
 from seqjepa.data.augment.parameters import stored_scaling
 from seqjepa.data.augment.recipes import build_recipe
 from seqjepa.data.fixations import Fixating
-from seqjepa.data.in_order import decoding_threads
+from seqjepa.data.one_pass import decoding_threads
 from seqjepa.data.sampling import with_windows
 from seqjepa.data.sequence import KindOfViews
 from seqjepa.data.stored import StoredViews

@@ -1,6 +1,6 @@
 """Features: what the frozen encoder makes of a split, once; the cache that every probe is trained from.
 
-Pixels go through the encoder in passes of a bounded size, while threads read the next ones (data/in_order.py).
+Pixels go through the encoder in passes of a bounded size, while threads read the next ones (data/one_pass.py).
 
 Letters: S samples of a split, b of a batch, N slots, K draws of V views, D width of z, P parameters; H × W pixels.
 """
@@ -19,7 +19,7 @@ from seqjepa.data.actions import actions_between, as_spec, is_augmentation, need
 from seqjepa.data.augment.parameters import Scaling, scaled
 from seqjepa.data.draws import Draw, Purpose, choose_distinct, draw_u32
 from seqjepa.data.images import ImageBatch
-from seqjepa.data.in_order import image_chunks, stored_views
+from seqjepa.data.one_pass import image_chunks, stored_views
 from seqjepa.data.views import ImageViews
 from seqjepa.devices import to_device
 from seqjepa.models.embed import Embedding, PixelStats, embed, views_per_pass

@@ -22,13 +22,13 @@ from torch.nn import functional as F
 from torchvision.models.resnet import ResNet
 
 from seqjepa.data.actions import PRESETS, ROTATION_COLUMNS, columns, is_augmentation
-from seqjepa.data.in_order import decoding_threads
+from seqjepa.data.one_pass import decoding_threads
 from seqjepa.evaluate.encode import encode_stored_views, statistics
 from seqjepa.evaluate.features import Features, encode_views
 from seqjepa.evaluate.heads import StackedLinear, predict
 from seqjepa.evaluate.inputs import label_of_prefixes
-from seqjepa.evaluate.learning import fit_and_score, score_head, score_tasks, validation_pairs
 from seqjepa.evaluate.metrics import Resampling
+from seqjepa.evaluate.probe_training import fit_and_score, score_head, score_tasks, validation_pairs
 from seqjepa.evaluate.probes import ProbeTask, Scores, nested
 from seqjepa.evaluate.studies import AFTER_CONTEXT, IN_SEQUENCES, EvalContext, Study
 from seqjepa.evaluate.tasks import tasks_for

@@ -1,7 +1,7 @@
 """A probe: a head trained on frozen features of one split and scored on those of another (paper §3.3, §A.2).
 
-ProbeTask says what a probe is; heads.py trains heads; learning.py has the numbers of them. Features come from a cache,
-so the model that made them is out of reach of any gradient.
+ProbeTask says what a probe is; heads.py trains heads; probe_training.py has the numbers of them. Features come from a
+cache, so the model that made them is out of reach of any gradient.
 
 Letters: n validation rows, b of a minibatch, D width of an input or target, K sizes M (prefixes of M views, each with a
 head of its own), C classes.

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from seqjepa.data.draws import Purpose
 from seqjepa.evaluate.features import Features
-from seqjepa.evaluate.learning import gather_all, validation_pairs
 from seqjepa.evaluate.metrics import averaged_mean
+from seqjepa.evaluate.probe_training import gather_all, validation_pairs
 from seqjepa.evaluate.studies import AFTER_CONTEXT, EvalContext, Study
 from seqjepa.evaluate.tasks import tasks_for
 from seqjepa.feature_metrics import knn_classes, lidar, rankme

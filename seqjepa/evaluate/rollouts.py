@@ -26,7 +26,7 @@ from torch import Tensor
 
 from seqjepa.data.actions import is_augmentation, needs_order
 from seqjepa.data.draws import Purpose, choose_distinct, draw_u32
-from seqjepa.data.in_order import decoding_threads
+from seqjepa.data.one_pass import decoding_threads
 from seqjepa.evaluate.encode import in_windows, statistics, views_to_draw
 from seqjepa.evaluate.features import Draws, Features, encode_images, encode_views
 from seqjepa.evaluate.metrics import Resampling, chance, rank_intervals, rank_scores, ranks_of

@@ -19,11 +19,11 @@ from seqjepa.devices import take_device
 from seqjepa.evaluate.costs import COSTS
 from seqjepa.evaluate.encode import encode_splits
 from seqjepa.evaluate.heads import BATCH
-from seqjepa.evaluate.learning import context_lengths, score_tasks, scores_in_context
 from seqjepa.evaluate.metrics import Resampling
 from seqjepa.evaluate.neighbours import NEIGHBOURS
 from seqjepa.evaluate.odd_one_out import ODD_ONE_OUT
 from seqjepa.evaluate.ood import DESCRIBED, OOD, UNPOOLED, open_ood
+from seqjepa.evaluate.probe_training import context_lengths, score_tasks, scores_in_context
 from seqjepa.evaluate.probes import Bench, ProbeTask, Scores, nested
 from seqjepa.evaluate.protocol import protocol_of
 from seqjepa.evaluate.representation import REPRESENTATION
@@ -147,8 +147,8 @@ def _measure(ctx: EvalContext, contexts: list[int]) -> dict[str, Any]:
 def _score_probes(ctx: EvalContext, tasks: list[ProbeTask], contexts: list[int]) -> tuple[Scores, dict[str, Any]]:
     """What probes gave, and what the protocol says of contexts and halves.
 
-    Views of ContextSSL are probed after a context (learning.py). Of methods with halves, each half is probed as the
-    whole is: halves.invariant.NAME, halves.equivariant.NAME.
+    Views of ContextSSL are probed after a context (probe_training.py). Of methods with halves, each half is probed as
+    the whole is: halves.invariant.NAME, halves.equivariant.NAME.
     """
     method, bench = ctx.loaded.method, ctx.bench
     if isinstance(method, EncodesInContext):

@@ -16,12 +16,12 @@ from typing import Any
 
 from seqjepa.config import RunConfig
 from seqjepa.experiments.compare import common_settings, compared_recipe, method_settings, training_samples
-from seqjepa.experiments.hours import Pace
 from seqjepa.experiments.job import Job, refuse_other_runs
+from seqjepa.experiments.paper_runs import ExperimentRuns, Variant, paper_experiments
 from seqjepa.experiments.scale import RunScale, SynthSet, assignments, load_scale
 from seqjepa.experiments.schedule import LENGTHS, Schedule, plan_steps
 from seqjepa.experiments.sweep import FIRST_SEED, OfRuns, one_task, options
-from seqjepa.experiments.tables import ExperimentRuns, Variant, paper_experiments
+from seqjepa.experiments.time_left import Pace
 from seqjepa.recipes import did_you_mean, flatten, load_recipe
 from shards.errors import UsageError
 from shards.store import INFO

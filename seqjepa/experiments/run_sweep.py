@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from seqjepa.devices import pick_device
-from seqjepa.experiments.hours import time_left
 from seqjepa.experiments.job import Job, Say, run_job, state_of
 from seqjepa.experiments.sweep import Runs
+from seqjepa.experiments.time_left import time_left
 from seqjepa.training.stopping import Interrupted, StopSignals
 from shards.errors import FailureError, UsageError
 from shards.reader import ShardSet

@@ -29,7 +29,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from seqjepa import recipes
 from seqjepa.config import RunConfig
 from seqjepa.evaluate.studies import DEFAULT, SUITES
-from seqjepa.experiments.tables import shard_kinds
+from seqjepa.experiments.paper_runs import shard_kinds
 from seqjepa.methods import method_names
 from seqjepa.recipes import did_you_mean, flatten
 from seqjepa.recipes.library import merge_tables

@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from seqjepa.experiments.hours import Pace
 from seqjepa.experiments.job import Job, State, state_of
-from seqjepa.experiments.scale import RunScale, load_scale
-from seqjepa.experiments.tables import (
+from seqjepa.experiments.paper_runs import (
     TableRuns,
     find_table,
     paper_experiments,
@@ -19,6 +17,8 @@ from seqjepa.experiments.tables import (
     shard_kind_of,
     shard_kinds,
 )
+from seqjepa.experiments.scale import RunScale, load_scale
+from seqjepa.experiments.time_left import Pace
 from seqjepa.recipes import did_you_mean, load_recipe
 from shards.cache import local_folder
 from shards.errors import UsageError

@@ -19,14 +19,14 @@ from pydantic import ValidationError
 
 from seqjepa.config import DataConfig, ModelConfig, RunConfig
 from seqjepa.data.actions import OF_THE_SHARDS, action_name, action_of_shards, as_spec, needs_order
-from seqjepa.data.ahead import Reading
 from seqjepa.data.augment.parameters import Scaling, stored_scaling
 from seqjepa.data.augment.recipes import build_recipe
+from seqjepa.data.decode_ahead import Reading
 from seqjepa.data.fixations import Fixating
 from seqjepa.data.loader import Loader
 from seqjepa.data.sampling import Sampling, part_of, with_windows
+from seqjepa.data.shards_needed import folder_of, window_that_fits
 from seqjepa.data.stored import StoredViews
-from seqjepa.data.supply import folder_of, window_that_fits
 from seqjepa.data.views import Augmented, Patches, Views
 from seqjepa.methods import METHODS, find_method
 from seqjepa.methods.base import Method

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from seqjepa.data.ahead import Reading
+from seqjepa.data.decode_ahead import Reading
 from seqjepa.data.loader import Loader
 from seqjepa.data.sampling import Sampling, of_few_shards, part_of, with_windows
 from seqjepa.feature_metrics import knn_classes, rankme

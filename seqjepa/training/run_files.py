@@ -38,7 +38,7 @@ WATCHED = {
     "loggers": ("*.json", "*.log", "*.lock", "metrics.csv", "events.out.tfevents.*"),
     "pictures": ("sequences-*.png", "curves-*.png", "features-*.png"),
 }
-"""What loggers and the trainer write for those who watch (training/loggers, training/watch.py): folder → our files."""
+"""What loggers and the trainer write for those who watch (loggers/, progress.py): folder → our files."""
 LOCK = f"{TEMPORARY}lock"
 
 

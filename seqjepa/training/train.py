@@ -35,10 +35,10 @@ from seqjepa.training.learner import Learner
 from seqjepa.training.loggers import check_names
 from seqjepa.training.monitor import EpochMeter, OnlineProbes
 from seqjepa.training.optim import lr_at
+from seqjepa.training.progress import Say, Watch
 from seqjepa.training.run_store import RunFolder, training_folder
 from seqjepa.training.step import TrainingStep
 from seqjepa.training.stopping import Interrupted, StopSignals
-from seqjepa.training.watch import Say, Watch
 from shards.errors import DamageError, reason_of
 from shards.reader import SplitIndex
 

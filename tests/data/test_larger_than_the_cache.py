@@ -25,11 +25,11 @@ from cli import seqjepa_app, seqjepa_data_app
 from seqjepa import open_sequences
 from seqjepa.data.draws import permutation, windowed
 from seqjepa.data.fixations import Fixating
-from seqjepa.data.in_order import stored_views
 from seqjepa.data.loader import Loader
+from seqjepa.data.one_pass import stored_views
 from seqjepa.data.sampling import EpochOrder, Sampling, homes_of
+from seqjepa.data.shards_needed import visits_of
 from seqjepa.data.stored import Planner, StoredViews
-from seqjepa.data.supply import visits_of
 from seqjepa.training.metrics_log import TIMING
 from shards import cache, store
 from shards.errors import DamageError, FailureError, UsageError

@@ -10,7 +10,7 @@ from loaders import assert_same, stored_loader
 from ordered_sets import COMMAND, write_walks
 
 from seqjepa.data import stored
-from seqjepa.data.ahead import Reading
+from seqjepa.data.decode_ahead import Reading
 from seqjepa.data.stored import lives_there
 from shards.errors import DamageError
 

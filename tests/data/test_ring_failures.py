@@ -122,7 +122,7 @@ def test_workers_end_when_the_trainer_is_killed(build_index, tmp_path):
     index = build_index()
     script = """
         import sys, time
-        from seqjepa.data.ahead import Reading
+        from seqjepa.data.decode_ahead import Reading
         from seqjepa.data.loader import Loader
         from seqjepa.data.sampling import Sampling
         from seqjepa.data.stored import StoredViews

@@ -9,7 +9,7 @@ import torch
 from loaders import assert_same, endless, patch_loader
 
 from seqjepa.data.actions import actions_between
-from seqjepa.data.ahead import Reading
+from seqjepa.data.decode_ahead import Reading
 from seqjepa.data.fixations import Fixating, cut_patches, fixation_numbers, positions, sample_fixations
 from seqjepa.data.images import ImageReader
 from seqjepa.data.loader import Loader

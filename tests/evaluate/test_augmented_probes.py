@@ -15,7 +15,7 @@ from seqjepa.data.augment.recipes import RECIPES
 from seqjepa.data.draws import Purpose
 from seqjepa.evaluate import inputs
 from seqjepa.evaluate.features import Features
-from seqjepa.evaluate.learning import fit_and_score
+from seqjepa.evaluate.probe_training import fit_and_score
 from seqjepa.evaluate.probes import Bench
 from seqjepa.evaluate.studies import Capabilities
 from seqjepa.evaluate.tasks import tasks_for

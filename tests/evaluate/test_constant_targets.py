@@ -11,8 +11,8 @@ import torch
 from sklearn.metrics import confusion_matrix, r2_score, recall_score
 from small_cases import bank_of
 
-from seqjepa.evaluate.learning import fit_and_score
 from seqjepa.evaluate.metrics import confusion, confusion_summary, varying
+from seqjepa.evaluate.probe_training import fit_and_score
 from seqjepa.evaluate.probes import Bench, Scores, classification, regression
 from seqjepa.evaluate.results import load_arrays, save_confusions
 

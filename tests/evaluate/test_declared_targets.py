@@ -11,8 +11,8 @@ from sklearn.metrics import mean_squared_error, r2_score
 from seqjepa.config import EvalConfig
 from seqjepa.data.draws import Purpose
 from seqjepa.evaluate.features import Features
-from seqjepa.evaluate.learning import score_tasks
 from seqjepa.evaluate.metrics import Resampling
+from seqjepa.evaluate.probe_training import score_tasks
 from seqjepa.evaluate.probes import Bench
 from seqjepa.evaluate.studies import Capabilities
 from seqjepa.evaluate.targets import DeclaredTargets, Target, declared_targets, unread, way_target

@@ -14,7 +14,7 @@ from seqjepa.commands.evaluate import parse_sizes
 from seqjepa.config import RunConfig
 from seqjepa.data.actions import actions_between
 from seqjepa.evaluate.features import Features
-from seqjepa.evaluate.learning import context_lengths, draw_context, put_in_context
+from seqjepa.evaluate.probe_training import context_lengths, draw_context, put_in_context
 from seqjepa.evaluate.results import format_table, read_results
 from seqjepa.evaluate.run import evaluate_run
 from seqjepa.methods.context_ssl import PARAMS, ContextSSL

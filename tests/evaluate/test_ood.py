@@ -12,8 +12,8 @@ from small_cases import case_of_run
 from small_runs import CLASSES, SIZE, sample
 
 from seqjepa.evaluate.heads import predict
-from seqjepa.evaluate.learning import fit_and_score
 from seqjepa.evaluate.ood import OOD, labels_by_name, open_ood
+from seqjepa.evaluate.probe_training import fit_and_score
 from seqjepa.evaluate.run import evaluate_run
 from seqjepa.evaluate.studies import EvalContext
 from seqjepa.evaluate.tasks import tasks_for

@@ -14,7 +14,7 @@ from seqjepa.data.actions import PRESETS
 from seqjepa.data.draws import Purpose
 from seqjepa.evaluate.encode import SplitFeatures, encode_splits
 from seqjepa.evaluate.inputs import action_between
-from seqjepa.evaluate.learning import fit_and_score
+from seqjepa.evaluate.probe_training import fit_and_score
 from seqjepa.evaluate.probes import Bench
 from seqjepa.evaluate.run import evaluate_run
 from seqjepa.evaluate.tasks import position

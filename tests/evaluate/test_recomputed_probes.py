@@ -14,7 +14,7 @@ import torch
 from seqjepa.config import EvalConfig
 from seqjepa.data.actions import PRESETS
 from seqjepa.evaluate.features import encode_views
-from seqjepa.evaluate.learning import fit_and_score
+from seqjepa.evaluate.probe_training import fit_and_score
 from seqjepa.evaluate.probes import Bench
 from seqjepa.evaluate.studies import Capabilities
 from seqjepa.evaluate.tasks import tasks_for

@@ -10,7 +10,7 @@ import torch
 from seqjepa.config import EvalConfig, RunConfig
 from seqjepa.data.actions import PRESETS
 from seqjepa.evaluate.features import encode_views
-from seqjepa.evaluate.learning import fit_and_score
+from seqjepa.evaluate.probe_training import fit_and_score
 from seqjepa.evaluate.probes import Bench
 from seqjepa.evaluate.results import differently_measured, format_table, read_results, table_rows
 from seqjepa.evaluate.run import evaluate_run

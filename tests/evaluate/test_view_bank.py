@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from seqjepa.data.in_order import stored_views
+from seqjepa.data.one_pass import stored_views
 from seqjepa.evaluate.features import encode_views
 from shards.errors import DamageError
 from shards.reader import ShardSet

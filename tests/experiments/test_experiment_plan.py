@@ -9,7 +9,7 @@ from experiment_lab import experiment_scale
 from noise_shards import noise_shards
 
 from seqjepa.experiments.experiment import METHODS, Experiment, experiment_named
-from seqjepa.experiments.tables import Variant, paper_experiments
+from seqjepa.experiments.paper_runs import Variant, paper_experiments
 from shards.errors import ConfigError, UsageError
 
 NAME = "paper-small"

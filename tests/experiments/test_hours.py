@@ -9,8 +9,8 @@ import pytest
 from job_lab import small_job
 from noise_shards import noise_shards
 
-from seqjepa.experiments.hours import Pace, in_words, time_left
 from seqjepa.experiments.job import Job, run_job
+from seqjepa.experiments.time_left import Pace, in_words, time_left
 
 VIEWS = 2 * 16 * 2
 """Of small_job: two epochs of 16 samples, two views each."""

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from seqjepa.data.actions import as_spec
+from seqjepa.experiments.paper_runs import paper_tables, shard_kind_of
 from seqjepa.experiments.scale import load_scale, scale_names
-from seqjepa.experiments.tables import paper_tables, shard_kind_of
 from seqjepa.methods import build_method
 from seqjepa.recipes import load_recipe
 from shards.errors import ConfigError

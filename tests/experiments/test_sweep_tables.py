@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 
 from seqjepa import recipes
-from seqjepa.experiments.tables import find_table, paper_tables, shard_kind_of, shard_kinds
+from seqjepa.experiments.paper_runs import find_table, paper_tables, shard_kind_of, shard_kinds
 from seqjepa.recipes import load_recipe
 from shards.errors import UsageError
 

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from pipelines.sources.choose import evenly, validation_share
+from pipelines.sources.subset import evenly, validation_share
 from shards.errors import UsageError
 
 

@@ -14,8 +14,8 @@ from small_images import encoded, make_folder, make_tar, picture
 
 from pipelines.archives.tar import PACKED
 from pipelines.sources import ImageSource, open_source
-from pipelines.sources.choose import limited
 from pipelines.sources.keys import unique_keys
+from pipelines.sources.subset import limited
 from shards.errors import FormatError, UsageError
 
 TINY = (

@@ -87,7 +87,7 @@ def test_a_finished_set_is_left_alone(photos: Path, tmp_path: Path) -> None:
 
 def test_another_model_of_the_same_name_does_not_resume(photos: Path, tmp_path: Path, monkeypatch) -> None:
     """What only the model itself knows (here its working size) is compared once it is there."""
-    monkeypatch.setattr("pipelines.build.stage._fill_shards", interrupted)
+    monkeypatch.setattr("pipelines.build.run_build._fill_shards", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build(photos, tmp_path / "out")
     monkeypatch.undo()
@@ -171,7 +171,7 @@ def test_maps_of_two_precisions_never_get_into_one_set(photos: Path, tmp_path: P
     plain = ModelChoice("deepgaze-iie", **fake_deepgaze.write_files(tmp_path, monkeypatch))
     half, out = replace(plain, precision="fp16"), tmp_path / "out"
     with monkeypatch.context() as patched:
-        patched.setattr("pipelines.build.stage._fill_shards", interrupted)
+        patched.setattr("pipelines.build.run_build._fill_shards", interrupted)
         with pytest.raises(KeyboardInterrupt):
             build(photos, out, half)
     for other, here in ((replace(plain, precision="bf16"), "bf16"), (plain, "fp32")):

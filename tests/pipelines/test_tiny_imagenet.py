@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import cli
 from pipelines.build.images import shard_images
 from pipelines.sources import ImageSource, open_source
-from pipelines.sources.choose import limited
+from pipelines.sources.subset import limited
 from shards.errors import FormatError, UsageError
 from shards.reader import ShardSet
 

@@ -10,8 +10,8 @@ from train_helpers import make_saliency_shards, make_shards, metrics
 
 from seqjepa.config import RunConfig
 from seqjepa.experiments.compare import compared_recipe, method_names, method_settings
+from seqjepa.experiments.paper_runs import shard_kind_of
 from seqjepa.experiments.scale import load_scale, scale_names
-from seqjepa.experiments.tables import shard_kind_of
 from seqjepa.recipes import load_recipe, names
 from seqjepa.training.train import Trainer, train
 

@@ -6,7 +6,7 @@ import pytest
 
 from seqjepa import recipes
 from seqjepa.config import OptimConfig, RunConfig
-from seqjepa.experiments.tables import shard_kind_of
+from seqjepa.experiments.paper_runs import shard_kind_of
 from seqjepa.paper.sets import NORMALISATIONS
 from seqjepa.recipes import load_recipe
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.sources.choose import train_or_val
 from pipelines.sources.declared_actions import (
     DEGREES,
     Declared,
@@ -40,6 +39,7 @@ from pipelines.sources.layouts.pattern import compile_pattern, read_names
 from pipelines.sources.leaks import refuse_leaks
 from pipelines.sources.manifest import ManifestOptions, ReadViews, has_manifest, read_manifest
 from pipelines.sources.mistakes import Mistakes
+from pipelines.sources.subset import train_or_val
 from pipelines.sources.table import FilePictures, ViewTable
 from shards.errors import FormatError, UsageError
 

@@ -16,13 +16,13 @@ from typing import Any, get_args
 
 import numpy as np
 
-from pipelines.sources.choose import train_or_val
 from pipelines.sources.declared_actions import Declared, action_of, read_declared, value_problems
 from pipelines.sources.lerobot.meta import Episodes, Feature, LeRobotMeta
 from pipelines.sources.lerobot.parquet import ParquetPictures
 from pipelines.sources.lerobot.rows import EpisodeRows, FeatureChoice, Over, choose, read_rows
 from pipelines.sources.mistakes import SHOWN, Mistakes
 from pipelines.sources.split_folders import split_of
+from pipelines.sources.subset import train_or_val
 from pipelines.sources.table import Pictures, TableSource, ViewTable
 from pipelines.sources.video.pictures import TOLERANCE_S, VideoPictures
 from shards.errors import FormatError, UsageError

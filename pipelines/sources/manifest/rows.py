@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.archives import printable
-from pipelines.sources.choose import train_or_val
 from pipelines.sources.declared_actions import TIMES
 from pipelines.sources.manifest.columns import as_integers, as_numbers, as_texts, compute, distinct, is_text
 from pipelines.sources.manifest.read_table import RawTable
 from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.split_folders import split_of
+from pipelines.sources.subset import train_or_val
 from shards.errors import UsageError
 from shards.layout import SPLIT_NAME
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.sources.choose import RULE, train_or_val
+from pipelines.sources.subset import RULE, train_or_val
 from pipelines.sources.three_diebench.tree import ListedObject
 from shards.environment import pass_environment_on
 from shards.errors import FormatError, UsageError

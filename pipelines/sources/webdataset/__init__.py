@@ -18,12 +18,12 @@ import numpy as np
 
 from pipelines.archives import LeftOut, printable
 from pipelines.sources import ImageRecord, ImageSource
-from pipelines.sources.choose import RULE, train_or_val
 from pipelines.sources.content import content_sha256, file_stats, short_digest, stamp_of
 from pipelines.sources.decode import decode_image
 from pipelines.sources.files import FileReader, stored_size
 from pipelines.sources.keys import unique_keys
 from pipelines.sources.mistakes import Mistakes
+from pipelines.sources.subset import RULE, train_or_val
 from pipelines.sources.webdataset.columns import NO_LABEL, Label, Labels
 from pipelines.sources.webdataset.options import NAME, TarOptions, no_samples
 from pipelines.sources.webdataset.samples import RAW, Member, TarSamples, read_raw

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipelines.sources.choose import check_fraction
 from pipelines.sources.split_folders import split_of
+from pipelines.sources.subset import check_fraction
 from shards.errors import FormatError, UsageError, reason_of
 from shards.layout import Layout
 from shards.metadata import read_info

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from pipelines.archives import printable
-from pipelines.sources.choose import RULE, train_or_val
 from pipelines.sources.declared_actions import (
     Declared,
     action_of,
@@ -22,6 +21,7 @@ from pipelines.sources.declared_actions import (
 )
 from pipelines.sources.leaks import refuse_leaks
 from pipelines.sources.mistakes import Mistakes
+from pipelines.sources.subset import RULE, train_or_val
 from pipelines.sources.table import ViewTable
 from pipelines.sources.webdataset.columns import ADVICE, Labels
 from pipelines.sources.webdataset.options import TarOptions, no_samples

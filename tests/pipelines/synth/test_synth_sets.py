@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from pipelines.build.views import shard_views
 from pipelines.commands.synth import synth_app
 from pipelines.sources.three_diebench import ThreeDIEBenchSource
-from pipelines.synth import SynthConfig, iter_objects, synth_shards, synth_tree, write
+from pipelines.synth import SynthConfig, iter_objects, synth_shards, synth_tree
+from pipelines.synth import write as writing
 from pipelines.synth.objects import object_solid, plan_objects
 from shards.errors import UsageError
 from shards.reader import ShardSet
@@ -100,11 +101,11 @@ def test_an_interrupted_tree_is_completed(tree: Path, tmp_path: Path, monkeypatc
         written.append(item)
         original(folder, item, files)
 
-    original = write._write_object
-    monkeypatch.setattr(write, "_write_object", stop_at_fifth)
+    original = writing._write_object
+    monkeypatch.setattr(writing, "_write_object", stop_at_fifth)
     with pytest.raises(KeyboardInterrupt):
         synth_tree(SMALL, out)
-    monkeypatch.setattr(write, "_write_object", original)
+    monkeypatch.setattr(writing, "_write_object", original)
     assert not (out / "val_images.npy").exists()
     kept = out / written[0].synset / written[0].object_id / "image_0.jpg"
     stamp = kept.stat().st_mtime_ns

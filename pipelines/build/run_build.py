@@ -23,7 +23,7 @@ from pipelines.build.encode import JpegSetting
 from pipelines.build.fill import Filled, OpenShard, Results
 from pipelines.build.plan import Notes, PlannedShard, ShardNote
 from pipelines.build.pool import sigterm_as_interrupt
-from pipelines.build.watch import SourceWatch
+from pipelines.build.source_watch import SourceWatch
 from shards.claim import take_back
 from shards.errors import FormatError, UsageError
 from shards.hand import Hand, hand_of

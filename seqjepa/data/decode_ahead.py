@@ -13,7 +13,7 @@ import torch
 from seqjepa.data.decode_worker import ROW, RowError, Setup
 from seqjepa.data.device import Retirement, pin, require_cuda
 from seqjepa.data.ring import Filled, InlineRing, Ring, WorkerRing, auto_workers
-from seqjepa.data.supply import Supply
+from seqjepa.data.shards_needed import Supply
 from shards.errors import ConfigError, DamageError, reason_of
 from shards.split_index import ImageIndex, SplitIndex
 
