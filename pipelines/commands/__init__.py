@@ -5,12 +5,19 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from shards.console import Address, Engine
 
 Command = Callable[..., None]
 Option = tuple[Any, Any]  # Annotated type with its help, and the default
+
+
+def option(kind: Any, told: str, default: Any = None, *names: str, **more: Any) -> Option:
+    """An option of this type; told: its help; names, more: as of typer.Option."""
+    return Annotated[kind, typer.Option(*names, help=told, **more)], default
 
 
 ENGINE: dict[str, Option] = {"engine": (Engine, "local"), "address": (Address, None)}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.commands import Option, with_options
+from pipelines.commands import Option, option, with_options
 from pipelines.commands.shard import ENCODED, LOSSLESS, Fit, OwnSize
 from shards.console import print_json, show_contents
 
@@ -16,76 +16,44 @@ if TYPE_CHECKING:
     from pipelines.sources.manifest import ReadViews
 
 make_actions: Callable[..., Any] | None = None
-"""What a dry run shows actions with: check_sheet.MakeActions. cli.py hands it over, as pipelines know no seqjepa."""
+"""What a dry run shows actions with: build/check.MakeActions. cli.py hands it over, as pipelines know no seqjepa."""
 
 
-def _column(what: str) -> Any:
-    return Annotated[str | None, typer.Option(metavar="COLUMN", help=what)]
+def _column(what: str) -> Option:
+    return option(str | None, what, metavar="COLUMN")
 
 
 COLUMNS: dict[str, Option] = {
-    "image": (_column("Column with names of images. Default: file_name, or image."), None),
-    "sequence": (_column("Column that says which object, scene or episode. Default: sequence, or folders."), None),
-    "step": (_column("Column of whole numbers that order a sequence. Default: step, if there."), None),
-    "timestamp": (_column("Column of times: seconds, or dates. Default: timestamp, if there."), None),
-    "frame": (_column("Of videos: column of frame numbers, from 0. Default: frame, or else by timestamp."), None),
-    "split": (_column("Column of splits. Default: split, if there."), None),
-    "label": (_column("Column of classes, one for each sequence. Default: label, if there."), None),
+    "image": _column("Column with names of images. Default: file_name, or image."),
+    "sequence": _column("Column that says which object, scene or episode. Default: sequence, or folders."),
+    "step": _column("Column of whole numbers that order a sequence. Default: step, if there."),
+    "timestamp": _column("Column of times: seconds, or dates. Default: timestamp, if there."),
+    "frame": _column("Of videos: column of frame numbers, from 0. Default: frame, or else by timestamp."),
+    "split": _column("Column of splits. Default: split, if there."),
+    "label": _column("Column of classes, one for each sequence. Default: label, if there."),
 }
 MEANING: dict[str, Option] = {
-    "actions": (
-        Annotated[Path | None, typer.Option(help="Units and action. Default: actions.toml beside the table.")],
-        None,
+    "actions": option(Path | None, "Units and action. Default: actions.toml beside the table."),
+    "action": option(
+        str | None, "Instead: rotation, rotation_colour, position, pose, command or none.", metavar="PRESET"
     ),
-    "action": (
-        Annotated[
-            str | None,
-            typer.Option(help="Instead: rotation, rotation_colour, position, pose, command or none.", metavar="PRESET"),
-        ],
-        None,
-    ),
-    "unit": (
-        Annotated[
-            list[str] | None,
-            typer.Option(help="Unit of a column; deg becomes rad. Several times.", metavar="COLUMN=UNIT"),
-        ],
-        None,
-    ),
-    "ignore": (
-        Annotated[list[str] | None, typer.Option(help="A column to leave out. Several times.", metavar="COLUMN")],
-        None,
-    ),
+    "unit": option(list[str] | None, "Unit of a column; deg becomes rad. Several times.", metavar="COLUMN=UNIT"),
+    "ignore": option(list[str] | None, "A column to leave out. Several times.", metavar="COLUMN"),
 }
 LAYOUT: dict[str, Option] = {
-    "layout": (
-        Annotated[
-            str | None,
-            typer.Option(
-                metavar="NAME",
-                help="manifest, nerf (transforms.json), colmap (its text models) or pattern. Default: what is there.",
-            ),
-        ],
-        None,
+    "layout": option(
+        str | None,
+        "manifest, nerf (transforms.json), colmap (its text models) or pattern. Default: what is there.",
+        metavar="NAME",
     ),
-    "pattern": (
-        Annotated[
-            str | None,
-            typer.Option(
-                metavar="NAMES", help="Values in file names, without a table: {object}/{name}_{azimuth:deg}.png"
-            ),
-        ],
-        None,
+    "pattern": option(
+        str | None, "Values in file names, without a table: {object}/{name}_{azimuth:deg}.png", metavar="NAMES"
     ),
 }
 CHECK: dict[str, Option] = {
-    "check": (
-        Annotated[
-            bool, typer.Option("--check", help="Write no set: say what was understood and what is wrong, and draw it.")
-        ],
-        False,
-    ),
-    "sheet": (Annotated[Path, typer.Option(help="With --check: the picture of three sequences.")], Path("check.png")),
-    "context": (Annotated[int, typer.Option(min=1, help="With --check: context views of a training sequence.")], 3),
+    "check": option(bool, "Write no set: say what was understood and what is wrong, and draw it.", False, "--check"),
+    "sheet": option(Path, "With --check: the picture of three sequences.", Path("check.png")),
+    "context": option(int, "With --check: context views of a training sequence.", 3, min=1),
 }
 OutUnlessCheck = Annotated[
     Path | None, typer.Option("--out", "-o", help="Folder to write; made if missing, resumed if it is ours.")
@@ -98,7 +66,7 @@ SHAPE: dict[str, Option] = {
     "size": (OwnSize, None),
     "fit": (Fit, "squash"),
     **ENCODED,
-    "samples_per_shard": (Annotated[int, typer.Option(min=1, help="Samples in one tar.")], 256),
+    "samples_per_shard": option(int, "Samples in one tar.", 256, min=1),
 }
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.commands import Option, with_options
+from pipelines.commands import Option, option, with_options
 from pipelines.commands.shard import ENCODED, LOSSLESS, Fit, OwnSize
 from pipelines.commands.shard_manifest import MEANING, ViewsPerSample
 from shards.console import Out, show_contents
@@ -17,10 +17,7 @@ SHAPE: dict[str, Option] = {
     "size": (OwnSize, None),
     "fit": (Fit, "squash"),
     **ENCODED,
-    "samples_per_shard": (
-        Annotated[int | None, typer.Option(min=1, help="Samples in one tar. Default: 1024 images, 256 sequences.")],
-        None,
-    ),
+    "samples_per_shard": option(int | None, "Samples in one tar. Default: 1024 images, 256 sequences.", min=1),
 }
 
 
