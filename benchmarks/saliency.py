@@ -7,7 +7,9 @@ Needs `deepgaze_pytorch` (docs/saliency.md has the line), no weights: they are r
 in one process, figures are medians over the rounds. `fastest` and `slowest` show how calm the machine was: where
 others use its cores, threads wait for each other at every small operation, and no figure means anything. `pooled_96`
 is our forward as `build-saliency stl10` uses it; `scripted` is the package with a float64 centre bias, as in the
-released scripts. `max_difference` is that of the two log densities, in nats.
+released scripts. `max_difference` is that of the two log densities, in nats. `limit` is what large products of matrices
+on the same device and in the same precision allow: their FLOP/s, which are measured, over the FLOPs of an image in our
+forward, which are counted.
 """
 
 from __future__ import annotations
@@ -26,10 +28,12 @@ import torch  # noqa: E402
 from common import emit, versions  # noqa: E402
 from saliency_weights import calibrate, corner_dark_bias, noise_pictures  # noqa: E402
 from torch import Tensor  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from pipelines.saliency.deepgaze import PackageDeepGaze  # noqa: E402
 from pipelines.saliency.deepgaze_fast import FastDeepGaze  # noqa: E402
 from pipelines.saliency.deepgaze_package import build_untrained, import_package  # noqa: E402
+from pipelines.saliency.speed import matmul_ceiling  # noqa: E402
 
 
 def contenders(args: argparse.Namespace) -> dict[str, Callable[[], Tensor]]:
@@ -74,6 +78,9 @@ def main() -> None:
     args.precision = args.precision or ("tf32" if args.device.startswith("cuda") else "fp32")
     runs = contenders(args)
     difference = float((runs["ours"]() - runs["package"]()).abs().max())  # the first run warms up
+    with FlopCounterMode(display=False) as counter:
+        runs["ours"]()
+    flops, ceiling = counter.get_total_flops() / args.batch, matmul_ceiling(torch.device(args.device), args.precision)
     taken = {name: [] for name in runs}
     for turn in range(args.rounds):
         order = list(runs)[turn % len(runs) :] + list(runs)[: turn % len(runs)]  # nobody always follows the same one
@@ -85,7 +92,10 @@ def main() -> None:
         "images/s",
         rate["ours"],
         {"deepgaze_pytorch": rate["package"]},
+        ceiling / flops,
         versions=versions("torch", "torchvision", "deepgaze_pytorch"),
+        gflop_an_image=flops / 1e9,
+        gflops_of_products=ceiling / 1e9,
         pooled_96=rate["pooled_96"],
         scripted=rate["scripted"],
         fastest={name: args.batch / min(times) for name, times in taken.items()},

@@ -200,12 +200,12 @@ def print_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=2, sort_keys=False, default=str))
 
 
-def show_contents(folder: Path, as_json: bool) -> None:
-    """What `info` prints, which is also what a build ends with."""
+def show_contents(folder: Path, as_json: bool, more: dict[str, Any] | None = None) -> None:
+    """What `info` prints, which is also what a build ends with. more: of the JSON object alone."""
     from shards.describe import describe_set, summarise
 
     contents = describe_set(folder)
     if as_json:
-        print_json(contents)
+        print_json(contents | (more or {}))
     else:
         typer.echo(summarise(contents))

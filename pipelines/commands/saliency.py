@@ -32,11 +32,14 @@ Precision = Annotated[
         help="DeepGaze's backbones: fp32, tf32, fp16, bf16 (docs/saliency.md). Default: tf32 on CUDA, else fp32."
     ),
 ]
-Devices = Annotated[str, typer.Option(help="auto, cpu, cuda:N; or several with commas, one process each.")]
+Devices = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N; or several with commas, one process each.")]
 Processes = Annotated[int | None, typer.Option(min=1, help="On the CPU: how many share the cores. Default: one.")]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Images of one size at a time. Default: the model's own.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(min=1, help="Images of 512×512 at a time. Default: the model's; DeepGaze's on a GPU fits its memory."),
+]
 MaxBad = Annotated[int, typer.Option(min=0, help="How many images that cannot be read to leave out.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many images of each split, for a try.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="For a try: only so many of each split, evenly over classes.")]
 PerShard = Annotated[int, typer.Option(min=1, help="Maps in one tar.")]
 OutSize = Annotated[int | None, typer.Option(min=8, max=8192, help="Side of the maps. Default: of each image.")]
 InputSize = Annotated[int | None, typer.Option(min=32, max=8192, help="DeepGaze sees images of this side.")]
@@ -127,9 +130,11 @@ def _build(
 
     of_build = ("storage", "samples_per_shard", "device", "processes", "workers", "limit", "max_bad", "overwrite")
     build = {name: given.pop(name) for name in of_build}
-    choice = ModelChoice(model, **given)
-    build_saliency(open_source(kind, source, val_fraction=val_fraction), out, choice, **build)
-    show_contents(out, as_json)
+    choice, speeds = ModelChoice(model, **given), []
+    build_saliency(open_source(kind, source, val_fraction=val_fraction), out, choice, on_speed=speeds.append, **build)
+    show_contents(out, as_json, {"speed": speeds[0].to_json()} if speeds else {})
+    if speeds and not as_json:
+        typer.echo(f"  speed   {speeds[0]}")
 
 
 MapsRoot = Annotated[Path, typer.Option(help="Folder of the published arrays: <split>/…")]

@@ -5,7 +5,6 @@ Reference: Linardos, Kümmerer, Press, Bethge (2021), arXiv 2105.12441; how the 
 
 from __future__ import annotations
 
-import contextlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Protocol
@@ -24,6 +23,7 @@ from pipelines.saliency.deepgaze_package import (
     locate,
     package_version,
 )
+from pipelines.saliency.device import to_device
 from shards.errors import FailureError, FormatError, UsageError
 
 CPU_BATCH, LARGEST_BATCH = 4, 128  # images of 512 × 512
@@ -109,7 +109,7 @@ class DeepGazeIIE:
         """
         _check_images(images)
         size = (self.out_size, self.out_size) if self.out_size else (images.shape[2], images.shape[3])
-        pixels = _resized(_moved(images, self.device), self.input_size)
+        pixels = _resized(to_device(images, self.device), self.input_size)
         if self.input_scale == "author":
             pixels = pixels.float() / 255
         bias = self.centre_bias.at(*pixels.shape[2:])
@@ -152,14 +152,6 @@ def _check_images(images: Tensor) -> None:
     if min(images.shape[2:]) < SMALLEST_SIDE:
         height, width = images.shape[2:]
         raise UsageError(f"an image of {height}×{width}; DeepGaze needs sides of {SMALLEST_SIDE} pixels or more")
-
-
-def _moved(images: Tensor, device: torch.device) -> Tensor:
-    """Through page-locked memory, where there is any: else the host waits until the device has done what is queued."""
-    if device.type == "cuda" and images.device.type == "cpu":
-        with contextlib.suppress(RuntimeError):
-            images = images.pin_memory()
-    return images.to(device, non_blocking=True)
 
 
 def _resized(images: Tensor, shorter: int | None) -> Tensor:
@@ -244,7 +236,7 @@ class CentreBias:
 
     def _zoomed(self, height: int, width: int) -> Tensor:
         log = zoom_log_density(self.template, height, width)
-        return torch.from_numpy(log).to(self.device, torch.float32)
+        return to_device(torch.from_numpy(log).float(), self.device)
 
 
 def read_template(path: Path) -> np.ndarray:

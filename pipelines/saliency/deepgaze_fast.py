@@ -25,12 +25,14 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from pipelines.saliency.device import to_device
 
 
 class FastDeepGaze(nn.Module):
@@ -89,7 +91,7 @@ class FastDeepGaze(nn.Module):
 
     def _make_pooling(self, height: int, width: int, tall: int, wide: int, device: torch.device) -> list[Tensor]:
         matrices = half_area_matrix(height, tall), half_area_matrix(width, wide)
-        return [matrix.to(device, self._dtype) for matrix in matrices]
+        return [to_device(matrix.to(self._dtype), device) for matrix in matrices]
 
 
 Precision = Literal["fp32", "tf32", "fp16", "bf16"]
@@ -156,7 +158,7 @@ def backbone_precision(precision: Precision, device: torch.device) -> Iterator[N
 
 
 CELL = 32  # pixels of the image to one cell of the readout grid
-SIZES_KEPT = 32  # image sizes whose matrices stay on the device: copying them there makes the host wait
+SIZES_KEPT = 32  # image sizes whose matrices stay on the device
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,8 @@ class HalfGrid:
         return HalfGrid(rows, cols, counts, (math.ceil(height / CELL), math.ceil(width / CELL)))
 
     def to(self, device: torch.device, dtype: torch.dtype) -> HalfGrid:
-        return HalfGrid(self.rows.to(device), self.cols.to(device), self.counts.to(device, dtype), self.cells)
+        rows, cols, counts = (to_device(x, device) for x in (self.rows, self.cols, self.counts.to(dtype)))
+        return HalfGrid(rows, cols, counts, self.cells)
 
     def half(self, x: Tensor) -> Tensor:
         """[…, H, W] → […, n, m]: every second value, as nearest-neighbour halving takes them."""
@@ -254,8 +257,12 @@ class Mixture(nn.Module):
         return density.view(-1, n, m) / readout.shape[1]
 
     def _make_blur(self, pixels: int, cells: int, device: torch.device) -> Tensor:
-        matrices = blur_matrices(gaussian_kernels(self.sigma.cpu()), cells, pixels)
-        return matrices.to(device, self.sigma.dtype)
+        return to_device(blur_matrices(self._kernels, cells, pixels).to(self.sigma.dtype), device)
+
+    @cached_property
+    def _kernels(self) -> Tensor:
+        """On the host, which waits for them once, not at every new size."""
+        return gaussian_kernels(self.sigma.cpu())
 
 
 EPS = 1e-12  # of every LayerNorm of the readouts

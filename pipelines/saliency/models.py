@@ -1,4 +1,4 @@
-"""The saliency models by name, how one is set up (ModelChoice), and the devices that it runs on."""
+"""The saliency models by name, and how one is set up (ModelChoice)."""
 
 from __future__ import annotations
 
@@ -31,6 +31,12 @@ class SaliencyModel(Protocol):
         H', W' are H, W, or `out_size` squared if the model was made with one.
         """
         ...
+
+
+def pixels_seen(model: SaliencyModel, height: int, width: int) -> int:
+    """Of an image H × W, as the model resizes it first."""
+    side = getattr(model, "input_size", None)
+    return height * width if side is None else height * width * side**2 // min(height, width) ** 2
 
 
 @dataclass(frozen=True)
@@ -128,32 +134,3 @@ MODELS: dict[str, Callable[[ModelChoice, torch.device], SaliencyModel]] = {
     "spectral-residual": _spectral_residual,
     "centre-bias": _centre_bias,
 }
-
-
-def chosen_devices(device: str, processes: int | None = None) -> list[str]:
-    """One name for each process: "cuda:0,cuda:1" → two; "auto" is the first GPU, else the CPU.
-
-    processes: how many share the CPU (None: one). Raises UsageError for a device that is not there or given twice.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    names = [_known(name.strip()) for name in device.split(",")]
-    if len(set(names)) < len(names):
-        raise UsageError(f"--device {device}: each device once")
-    if processes is None:
-        return names
-    if names != ["cpu"] or processes < 1:
-        raise UsageError(f"--processes {processes} is for --device cpu, and at least 1; on GPUs there is one for each")
-    return names * processes
-
-
-def _known(name: str) -> str:
-    """ "cuda" → "cuda:0"."""
-    if name == "cpu":
-        return name
-    kind, _, number = name.partition(":")
-    count = torch.cuda.device_count()
-    if kind != "cuda" or not (number or "0").isdigit() or int(number or 0) >= count:
-        there = ", ".join(["cpu", *(f"cuda:{index}" for index in range(count))])
-        raise UsageError(f"--device {name!r} is not there; there are {there}, and auto")
-    return f"cuda:{int(number or 0)}"

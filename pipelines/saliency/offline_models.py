@@ -22,6 +22,7 @@ from torch import Tensor
 
 from pipelines.saliency.deepgaze import CentreBias, read_template
 from pipelines.saliency.deepgaze_fast import area_matrix, area_pool
+from pipelines.saliency.device import to_device
 
 WORKING_SIZE = 64
 SMOOTHING = 3.0  # standard deviation in pixels of the working size
@@ -45,6 +46,7 @@ class SpectralResidual:
             "working_size": WORKING_SIZE,
             "smoothing": SMOOTHING,
         }
+        self._luma = torch.tensor(LUMA, device=self.device)
         self._shrink = lru_cache(maxsize=WINDOWS_KEPT)(self._make_shrink)
         self._enlarge = lru_cache(maxsize=WINDOWS_KEPT)(self._make_enlarge)
 
@@ -52,7 +54,7 @@ class SpectralResidual:
     def density(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] → float32 [B, H', W'], each sums to 1. An image without contrast gives a flat map."""
         height, width = images.shape[2:]
-        grey = torch.einsum("bchw,c->bhw", images.to(self.device, torch.float32), self._luma)
+        grey = torch.einsum("bchw,c->bhw", to_device(images, self.device).float(), self._luma)
         small = self._shrink(height) @ grey @ self._shrink(width).mT
         energy = residual_energy(small)
         rows, cols = (self._enlarge(self.out_size or side) for side in (height, width))
@@ -60,20 +62,15 @@ class SpectralResidual:
         mass = energy.sum((1, 2), keepdim=True)
         return torch.where(mass > 0, energy, 1.0) / torch.where(mass > 0, mass, energy[0].numel())
 
-    @property
-    def _luma(self) -> Tensor:
-        return torch.tensor(LUMA, device=self.device)
-
     def _make_shrink(self, side: int) -> Tensor:
         """[WORKING_SIZE, side]: the mean over the area of each working pixel."""
         matrix = area_matrix(side, WORKING_SIZE)
-        return (matrix / matrix.sum(1, keepdim=True)).to(self.device, torch.float32)
+        return to_device((matrix / matrix.sum(1, keepdim=True)).float(), self.device)
 
     def _make_enlarge(self, side: int) -> Tensor:
         """[side, WORKING_SIZE]: Gaussian smoothing, then bilinear interpolation."""
-        return (bilinear_matrix(WORKING_SIZE, side) @ smoothing_matrix(WORKING_SIZE, SMOOTHING)).to(
-            self.device, torch.float32
-        )
+        matrix = bilinear_matrix(WORKING_SIZE, side) @ smoothing_matrix(WORKING_SIZE, SMOOTHING)
+        return to_device(matrix.float(), self.device)
 
 
 def residual_energy(grey: Tensor) -> Tensor:
@@ -145,8 +142,9 @@ class CentrePrior:
         """float32 [H', W'] for an image of H × W."""
         size = (self.out_size or height, self.out_size or width)
         if self._bias is None:
-            return gaussian_density(*size).to(self.device, torch.float32)
-        return area_pool(self._bias.at(height, width).double().exp()[None], size)[0].to(self.device, torch.float32)
+            return to_device(gaussian_density(*size).float(), self.device)
+        density = self._bias.at(height, width).double().exp()
+        return to_device(area_pool(density[None], size)[0].float(), self.device)
 
 
 def gaussian_density(height: int, width: int) -> Tensor:

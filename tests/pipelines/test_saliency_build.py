@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import fake_deepgaze
@@ -17,10 +18,11 @@ from typer.testing import CliRunner
 
 from pipelines.commands.saliency import build_saliency_app
 from pipelines.saliency import deepgaze
-from pipelines.saliency.build import build_saliency
+from pipelines.saliency.build import _workers_of_actor, build_saliency
 from pipelines.saliency.deepgaze import PackageDeepGaze
-from pipelines.saliency.engine import Crew, MapJob, SizeBatches, make_maps
-from pipelines.saliency.models import ModelChoice, chosen_devices
+from pipelines.saliency.device import chosen_devices
+from pipelines.saliency.engine import Crew, MapJob
+from pipelines.saliency.models import ModelChoice
 from pipelines.sources import open_source
 from shards.errors import FailureError, FormatError, UsageError
 from shards.reader import ShardSet
@@ -196,6 +198,17 @@ def test_the_command_in_the_metadata_gives_the_same_set(photos: Path, tmp_path: 
     assert contents(tmp_path / "first") == contents(tmp_path / "second")
 
 
+def test_an_actor_has_its_share_of_the_cores_for_reading(photos: Path) -> None:
+    source = open_source("folder", photos)
+
+    def workers(device: str, gpus: float, asked: int | None = None) -> int:
+        cluster = SimpleNamespace(count={"CPU": 16.0, "GPU": gpus}.__getitem__)
+        return _workers_of_actor(source, asked, cluster, device)
+
+    assert (workers("cpu", 4.0), workers("cuda", 4.0), workers("cuda", 4.0, 1)) == (0, 4, 1)
+    assert workers("cuda", 0.0) == 16  # that there is no GPU is said where actors are asked for
+
+
 BAD_OPTIONS = {
     "no source": (["--source", "nowhere"], "nowhere is not there"),
     "storage": (["--storage", "png"], "--storage 'png' is not known; there are float16, log8"),
@@ -226,75 +239,6 @@ def test_devices() -> None:
         chosen_devices("cuda:77")
     with pytest.raises(UsageError, match="is not there"):
         chosen_devices("cuda:-1")
-
-
-class Counting:
-    """Remembers the batches that it is given; gives NaN for a black image."""
-
-    name, provenance = "counting", {}
-
-    def __init__(self, batch_size: int):
-        self.batch_size, self.shapes = batch_size, []
-
-    def density(self, images: torch.Tensor) -> torch.Tensor:
-        self.shapes.append(tuple(images.shape))
-        p = images.float().sum(1)
-        return p / p.sum((1, 2), keepdim=True)
-
-
-def test_same_size_images_go_together_within_a_shard(photos: Path) -> None:
-    source, model = open_source("folder", photos), Counting(2)
-    records = source.records()
-    made = list(make_maps([records[:9], records[9:]], source, model, "float16", 0))
-    assert [result.sample.key for result in made] == [record.key for record in records]
-    assert [shape[0] for shape in model.shapes] == [2, 2, 2, 1, 1, 1, 2, 2, 1]
-    assert len(set(model.shapes)) == 6
-
-
-def test_large_images_come_in_smaller_batches() -> None:
-    batches = SizeBatches(Counting(8), "float16")
-    sizes = {(512, 512): 8, (96, 96): 8, (1024, 1024): 2, (800, 600): 4, (5000, 5000): 1}
-    assert {size: batches._full(np.empty((*size, 3), np.uint8)) for size in sizes} == sizes
-
-
-@pytest.mark.parametrize(("input_size", "full"), [(None, 910), (512, 32)])
-def test_what_the_model_makes_of_small_images_counts(input_size: int | None, full: int) -> None:
-    model = Counting(32)
-    model.device, model.input_size = torch.device("cuda"), input_size
-    assert SizeBatches(model, "float16")._full(np.empty((96, 96, 3), np.uint8)) == full
-
-
-def test_a_model_that_fails_is_named_with_its_image(tmp_path: Path) -> None:
-    folder = make_photos(tmp_path / "photos", 2)
-    cv2.imwrite(str(folder / "black.png"), np.zeros((40, 40, 3), np.uint8))
-    source = open_source("folder", folder)
-    with pytest.raises(FailureError, match=r"black.png: the model gave a map with NaN"):
-        list(make_maps([source.records()], source, Counting(4), "float16", 0))
-
-
-def test_images_that_the_model_refuses_are_bad_images(tmp_path: Path) -> None:
-    class Choosy(Counting):
-        def density(self, images: torch.Tensor) -> torch.Tensor:
-            if min(images.shape[2:]) < 40:
-                raise UsageError("too small")
-            return super().density(images)
-
-    source = open_source("folder", make_photos(tmp_path / "photos", 5, sizes=((40, 44), (30, 44))))
-    made = list(make_maps([source.records()], source, Choosy(2), "float16", 0))
-    assert [result.bad for result in made] == [(), ("01.png: too small",), (), ("03.png: too small",), ()]
-    assert [result.sample is None for result in made] == [False, True, False, True, False]
-
-
-def test_want_of_memory_says_what_to_do(photos: Path) -> None:
-    class Full(Counting):
-        def density(self, images: torch.Tensor) -> torch.Tensor:
-            raise torch.OutOfMemoryError
-
-    source = open_source("folder", photos)
-    with pytest.raises(
-        FailureError, match=r"no memory for 4 images of 40×48, e.g. 00.png: .* --batch-size \(it was 4\)"
-    ):
-        list(make_maps([source.records()], source, Full(4), "float16", 0))
 
 
 def test_a_member_of_a_crew_that_fails_or_dies(photos: Path, tmp_path: Path) -> None:

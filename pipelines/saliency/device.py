@@ -1,0 +1,95 @@
+"""What a GPU asks of the host: to be found by name, memory that it can copy by itself, a stream for each way."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shards.errors import UsageError
+
+CPU = torch.device("cpu")
+
+
+def chosen_devices(device: str, processes: int | None = None) -> list[str]:
+    """One name for each process: "cuda:0,cuda:1" → two; "auto" is the first GPU, else the CPU.
+
+    processes: how many share the CPU (None: one). Raises UsageError for a device that is not there or given twice.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    names = [_known(name.strip()) for name in device.split(",")]
+    if len(set(names)) < len(names):
+        raise UsageError(f"--device {device}: each device once")
+    if processes is None:
+        return names
+    if names != ["cpu"] or processes < 1:
+        raise UsageError(f"--processes {processes} is for --device cpu, and at least 1; on GPUs there is one for each")
+    return names * processes
+
+
+def _known(name: str) -> str:
+    """ "cuda" → "cuda:0"."""
+    if name == "cpu":
+        return name
+    kind, _, number = name.partition(":")
+    count = torch.cuda.device_count()
+    if kind != "cuda" or not (number or "0").isdigit() or int(number or 0) >= count:
+        there = ", ".join(["cpu", *(f"cuda:{index}" for index in range(count))])
+        raise UsageError(f"--device {name!r} is not there; there are {there}, and auto")
+    return f"cuda:{int(number or 0)}"
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """On a GPU by a copy that the host does not wait for, on the current stream."""
+    if device.type == "cuda" and values.device.type == "cpu":
+        return _locked(values).to(device, non_blocking=True)
+    return values.to(device)
+
+
+def _locked(values: Tensor) -> Tensor:
+    """In page-locked memory, where the machine allows any: from other memory the host waits for what is queued."""
+    with contextlib.suppress(RuntimeError):
+        return values.pin_memory()
+    return values
+
+
+class Copies:
+    """Batches to a GPU and maps back, each way on a stream of its own beside the model's. On the CPU nothing moves."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if device.type == "cuda":
+            self._there, self._back = torch.cuda.Stream(device), torch.cuda.Stream(device)
+
+    def batch(self, images: Sequence[np.ndarray]) -> Tensor:
+        """uint8 [H, W, 3] each → [B, 3, H, W] on the device. What the model queues from now on waits for the copy."""
+        stacked = torch.from_numpy(np.stack(images))
+        if self.device.type == "cuda":
+            with torch.cuda.stream(self._there):
+                stacked = to_device(stacked, self.device)
+            model = torch.cuda.current_stream(self.device)
+            model.wait_stream(self._there)
+            stacked.record_stream(model)
+        return stacked.permute(0, 3, 1, 2)
+
+    def fetch(self, maps: Tensor) -> Callable[[], np.ndarray]:
+        """Begins to copy `maps` to the host; calling the result, from any thread, waits until they are there."""
+        if not maps.is_cuda:
+            return maps.numpy
+        arriving = _locked(torch.empty(maps.shape, dtype=maps.dtype))
+        copied = torch.cuda.Event(blocking=True)  # who waits leaves the core to others
+        self._back.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._back):
+            arriving.copy_(maps, non_blocking=True)
+            maps.record_stream(self._back)
+            copied.record(self._back)
+
+        def arrived() -> np.ndarray:
+            copied.synchronize()
+            return arriving.numpy()
+
+        return arrived
