@@ -41,8 +41,6 @@ RETRIES = 5
 SECONDS_BETWEEN_LOOKS = 5.0
 """At what a cluster has: nodes come and go."""
 SECONDS_TO_ANSWER = 10.0
-PARTS_A_CORE = 2
-"""Of items that all cores share: a core that is slow holds the others up less."""
 
 
 CLUSTER: ContextVar[RayCluster | None] = ContextVar("cluster", default=None)
@@ -99,7 +97,7 @@ def engine_of(name: str, address: str | None) -> Iterator[RayCluster | None]:
 
 
 def spread(work: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item], said: str) -> list[Result]:
-    """work(items), results in order; within engine_of, on the nodes, each of which is given a part of the items.
+    """work(items), results in order; within engine_of, on the nodes, whose cores are given a part of the items each.
 
     A result may not depend on what else is in the part. Errors as RayCluster.map_tasks.
     """
@@ -107,7 +105,7 @@ def spread(work: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[I
     cores = int(cluster.count("CPU")) if cluster else 1
     if cluster is None or cores < 2:  # one core is no faster than this one
         return list(work(items))
-    size = max(1, -(-len(items) // (cores * PARTS_A_CORE)))
+    size = max(1, -(-len(items) // cores))
     parts = [(start, items[start : start + size]) for start in range(0, len(items), size)]
     found = dict(cluster.map_tasks(_Part(work), parts, lambda part: f"{said} {part[0]}"))
     return [result for start, _ in parts for result in found[start]]

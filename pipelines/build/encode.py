@@ -129,7 +129,8 @@ def psnrs(images: Sequence[Pixels], least: int, target_db: float = TARGET_PSNR_D
 
 
 def _psnr(image: Pixels, setting: JpegSetting) -> float:
-    return psnr_db(squared_difference(decode_jpeg(encode_jpeg(image, setting)), image), image.size)
+    seen = decode_jpeg(encode_jpeg(image, setting, optimize=False))  # the same pixels in half the time
+    return psnr_db(squared_difference(seen, image), image.size)
 
 
 def encode_image(pixels: Pixels, setting: JpegSetting | None) -> tuple[bytes, PixelStats, float]:
@@ -144,15 +145,15 @@ def encode_image(pixels: Pixels, setting: JpegSetting | None) -> tuple[bytes, Pi
     return data, stats, psnr_db(error, pixels.size)
 
 
-def encode_jpeg(rgb: Pixels, setting: JpegSetting) -> bytes:
-    """A baseline JPEG with optimised Huffman tables, without metadata."""
+def encode_jpeg(rgb: Pixels, setting: JpegSetting, optimize: bool = True) -> bytes:
+    """A baseline JPEG with optimised Huffman tables, on which its pixels do not depend, without metadata."""
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(
         buffer,
         "JPEG",
         quality=setting.quality,
         subsampling=":".join(setting.subsampling),
-        optimize=True,
+        optimize=optimize,
         progressive=False,
     )
     return buffer.getvalue()

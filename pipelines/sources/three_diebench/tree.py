@@ -24,7 +24,7 @@ from tqdm import tqdm
 from pipelines.archives import CIRCLE, FILE, NO_VIEW, Content, FolderFiles, LeftOut, printable, read_file
 from pipelines.archives.tar import TarStream
 from pipelines.sources import ViewsRecord
-from pipelines.sources.content import Stat, content_sha256, file_stats, name_rank, stamp_of
+from pipelines.sources.content import Stat, content_sha256, file_stats, name_rank, stamp_of, stamped
 from shards.environment import pass_environment_on
 from shards.errors import FormatError
 
@@ -147,9 +147,9 @@ class ObjectTree:
         self.others.warn(self.path)
         listing = Listing(objects, {"kind": "tree", "name": self.root.resolve().name}, self._sample(objects))
         listing.identity["listing_sha256"] = listing.sha256()
-        stats = list(self._stats(objects))
-        self.listed = stamp_of(stats)
-        listing.identity["content_sha256"] = self._content(objects, stats)
+        stamp = hashlib.sha256()
+        listing.identity["content_sha256"] = self._content(objects, stamped(self._stats(objects), stamp))
+        self.listed = stamp.hexdigest()
         return listing
 
     def read(self, objects: Sequence[Wanted], positions: Sequence[int]) -> Iterator[Files]:
@@ -170,7 +170,8 @@ class ObjectTree:
         return self._content(objects, self._stats(objects)) == identity["content_sha256"]
 
     def _stats(self, objects: Sequence[Wanted]) -> Iterator[Stat]:
-        return file_stats(f"{self.root}/{name}" for name in _file_names(objects))
+        root = f"{self.root}/"
+        return file_stats(root + name for name in _file_names(objects))
 
     def _content(self, objects: Sequence[Wanted], stats: Iterable[Stat]) -> str:
         read = partial(_read_below, f"{self.root}/")
