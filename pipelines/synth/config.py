@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 
 from pipelines.synth.presets import PRESETS
 from shards.errors import UsageError
+from shards.schema import MAX_VIEWS
 
-MAX_VIEWS = 1000
 SIZES = (16, 1024)
 
 

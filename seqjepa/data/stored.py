@@ -270,9 +270,8 @@ class FeatureSource:
         self._kept = None
 
 
-def _damage_of_view(index: SplitIndex, plan: ViewPlan, error: RowError) -> DamageError:
-    at = divmod(error.row, plan.slots.shape[1])
-    return damaged(index, int(plan.samples[at]), f"view {plan.slots[at]}", error)
+def _damage_of_view(index: SplitIndex, plan: ViewPlan | _Run, error: RowError) -> DamageError:
+    return damaged(index, int(plan.samples.flat[error.row]), f"view {plan.slots.flat[error.row]}", error)
 
 
 _VIEWS_AT_ONCE = 1024  # decoded, when a whole split is
@@ -338,7 +337,7 @@ def decode_all(index: SplitIndex, reading: Reading) -> Tensor:
     firsts, slots = index.sequences.firsts, index.offsets.shape[1]
     at_once = max(1, min(len(index), _VIEWS_AT_ONCE // slots))  # samples
     order = EpochOrder(index.name, len(index), Sampling(1, at_once, 0, shuffle=False))
-    setup, damage = Setup.of(index, rows=at_once * slots), partial(_damage, index)
+    setup, damage = Setup.of(index, rows=at_once * slots), partial(_damage_of_view, index)
     plan, supply = partial(_run, index, order), partial(supply_for, index, order)
     ahead, total = DecodedAhead(plan, order.steps, setup, damage, reading, supply), int(firsts[-1])
     kept = torch.empty((total, index.height, index.width, 3), dtype=torch.uint8, device=reading.device)
@@ -362,7 +361,3 @@ def _run(index: SplitIndex, order: EpochOrder, epoch: int, step: int) -> _Run:
     firsts = index.sequences.firsts
     samples, slots = index.sequences.locate(np.arange(int(firsts[rows[0]]), int(firsts[rows[-1] + 1])))
     return _Run(samples, slots, places_of(index, samples, slots))
-
-
-def _damage(index: SplitIndex, run: _Run, error: RowError) -> DamageError:
-    return damaged(index, int(run.samples[error.row]), f"view {run.slots[error.row]}", error)

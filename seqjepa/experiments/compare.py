@@ -29,8 +29,7 @@ from seqjepa.experiments.job import Job, Say, refuse_other_runs, run_job
 from seqjepa.experiments.scale import RunScale, load_scale
 from seqjepa.experiments.schedule import LENGTHS, Schedule, plan_steps
 from seqjepa.files import write_file
-from seqjepa.methods import find_method
-from seqjepa.methods import method_names as known_methods
+from seqjepa.methods import find_method, method_names
 from seqjepa.methods.base import Method
 from seqjepa.models.ema import MovingAverage
 from seqjepa.recipes import did_you_mean, load_recipe
@@ -127,14 +126,14 @@ def compared_recipe(method: str) -> tuple[str, ...]:
     return RECIPES.get(method) or ("3die-rot-M3", f"method={method}", f"data.context={views - 1}")
 
 
-def method_names() -> tuple[str, ...]:
+def compared_methods() -> tuple[str, ...]:
     """Every method, those of the paper first, those of other packages last."""
-    return tuple(dict.fromkeys((*RECIPES, *known_methods())))
+    return tuple(dict.fromkeys((*RECIPES, *method_names())))
 
 
 def parse_methods(text: str) -> tuple[str, ...]:
     """ "all", or names with commas → names in that order, each once. UsageError for any other name."""
-    known = method_names()
+    known = compared_methods()
     if text.strip() == "all":
         return known
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))

@@ -32,7 +32,7 @@ from pipelines.synth.objects import plan_objects
 from pipelines.synth.patterns.write import PatternsConfig, synth_cifar100
 from seqjepa.data.fixations import Fixating, fixations_on
 from seqjepa.evaluate.results import format_table, read_results
-from seqjepa.experiments.job import Job, evaluate_job, train_job
+from seqjepa.experiments.job import Job, Say, evaluate_job, train_job
 from seqjepa.files import write_file
 from seqjepa.report.render.html import Page, render_run
 from seqjepa.training.metrics_log import read_epochs
@@ -45,7 +45,6 @@ from shards.verify import verify
 MARKER = "demo.json"
 EVALUATION = ("m_val", "probe_epochs", "agg_draws", "train_draws", "val_draws", "seed")
 """Fields of a demo that are keyword arguments of evaluate_run."""
-Say = Callable[[str], object]
 
 
 class Ablation(NamedTuple):
@@ -60,7 +59,7 @@ class Ablation(NamedTuple):
 class Demo(ABC):
     """The fields decide a demo's numbers, beside its recipe; demo.json holds them, so that a folder holds one demo.
 
-    Subclasses (demos.py) write shards to folder.path / "shards" in phases, and say what the page shows.
+    Subclasses write shards to folder.path / "shards" in phases, and say what the page shows.
     """
 
     recipe: ClassVar[str]

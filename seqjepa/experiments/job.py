@@ -8,7 +8,7 @@ continues: the trainer saves on SIGINT and SIGTERM, and an evaluation writes its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,12 +22,12 @@ from seqjepa.recipes import flatten, load_recipe
 from seqjepa.training.checkpoint import weights_epochs
 from seqjepa.training.data import open_training_data
 from seqjepa.training.metrics_log import read_epochs
+from seqjepa.training.progress import Say
 from seqjepa.training.run import FREE_KEYS, RunPlan, check_same_run, read_run_config, read_run_json
 from seqjepa.training.run_files import CONFIG, METRICS, RUN, WEIGHTS
 from seqjepa.training.train import train
 from shards.errors import ConfigError, DamageError, FormatError, UsageError
 
-Say = Callable[[str], object]
 Stage = Literal["missing", "training", "trained", "evaluated", "another run", "unreadable"]
 
 

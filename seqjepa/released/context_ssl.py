@@ -6,7 +6,6 @@ The names of parameters are those of Sharut/In-Context-Symmetries@124736d models
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,11 +16,8 @@ from seqjepa.data.actions import action_name, as_spec
 from seqjepa.methods import build_method
 from seqjepa.paper.sets import NORMALISATIONS
 from seqjepa.recipes import load_recipe
-from seqjepa.released.weights import fit, load_file, state_dict_of
-from seqjepa.training.checkpoint import save_weights
-from seqjepa.training.run import DataInfo, RunPlan, claimed, mark_finished
-from seqjepa.training.run_files import WEIGHTS
-from shards.files import sha256_of_file
+from seqjepa.released.weights import MOST_BYTES, Imported, fit, load_file, state_dict_of, write_run
+from seqjepa.training.run import DataInfo
 
 # Ours: theirs, as beginnings of names.
 PREFIXES = {
@@ -60,18 +56,6 @@ def _replace_prefix(name: str, prefixes: dict[str, str]) -> str:
 
 
 RECIPE = "context-ssl-3die"
-MOST_BYTES = 2 * 2**30
-"""The released file has about 0.7 GB: 166 million parameters in float32, and heads that nothing uses."""
-
-
-@dataclass(frozen=True)
-class Imported:
-    """run: the directory; parameters: how many numbers; unused: entries of the file that the model has no place for."""
-
-    run: Path
-    parameters: int
-    unused: tuple[str, ...]
-    sha256: str
 
 
 def import_weights(
@@ -87,12 +71,7 @@ def import_weights(
         module = build_method(config, as_spec(config.data.action).size)
     state, unused = read_released_weights(file, module)
     module.load_state_dict(state, assign=True)
-    digest = sha256_of_file(file)
-    plan = RunPlan(config, _data_info(config, resolution), {"name": f"released weights {file.name}", "train": digest})
-    with claimed(out, plan, overwrite):
-        save_weights(module, out / WEIGHTS)
-    mark_finished(out, config.optim.epochs)
-    return Imported(out, sum(p.numel() for p in module.parameters()), unused, digest)
+    return write_run(module, file, out, (config, _data_info(config, resolution)), unused, overwrite=overwrite)
 
 
 def author_config() -> RunConfig:

@@ -20,13 +20,10 @@ from seqjepa.data.actions import action_name, as_spec
 from seqjepa.methods import build_method
 from seqjepa.paper.sets import NORMALISATIONS, SETS
 from seqjepa.recipes import load_recipe
-from seqjepa.released.weights import fit, load_file, state_dict_of
-from seqjepa.training.checkpoint import save_weights
+from seqjepa.released.weights import MOST_BYTES, Imported, fit, load_file, state_dict_of, write_run
 from seqjepa.training.data import fixating, open_training_data
-from seqjepa.training.run import DataInfo, RunPlan, claimed, mark_finished
-from seqjepa.training.run_files import WEIGHTS
+from seqjepa.training.run import DataInfo
 from shards.errors import UsageError
-from shards.files import sha256_of_file
 
 # Ours: theirs. Names not listed are the same in both.
 PREFIXES = {
@@ -45,8 +42,6 @@ UNUSED = (
 OF_ACTIONS = "action_proj."
 """On patches, the released model has an embedding of actions even where it is told none (models.py:88-114)."""
 MODEL, EPOCH = "model", "epoch"
-MOST_BYTES = 2 * 2**30
-"""A checkpoint has 0.4 GB: 39 million numbers in float32, and two more for most of them from the optimizer."""
 # Of three released checkpoints and two ablations, by what shapes tell: numbers of an action, side of the first filters.
 RECIPES = {
     (4, 7): "3die-rot-M3",
@@ -66,16 +61,11 @@ def author_key(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Imported:
-    """run: the directory; recipe: whose settings it has; parameters: how many numbers; epochs: of training, as the file
-    or else the recipe says; unused: what the file's other entries belong to, mostly probes."""
+class ImportedCheckpoint(Imported):
+    """recipe: whose settings it has; epochs: of training, as the file or else the recipe says."""
 
-    run: Path
     recipe: str
-    parameters: int
     epochs: int
-    unused: tuple[str, ...]
-    sha256: str
 
 
 def import_weights(
@@ -86,7 +76,7 @@ def import_weights(
     settings: tuple[str, ...] = (),
     shards: Path | None = None,
     overwrite: bool = False,
-) -> Imported:
+) -> ImportedCheckpoint:
     """Make `out` the finished run of the checkpoint, of author fidelity, to be evaluated and used like any other.
 
     recipe    of the run; "": told by the shapes.   settings: "model.heads=8" …, as after --set
@@ -102,15 +92,12 @@ def import_weights(
         raise UsageError(f"recipe {recipe} is of {config.method}; give one of seq_jepa (`seqjepa recipes ls`)")
     config, data = _fed_with(config, shards)
     state, unused = _fitting(file, released, config)
-    digest, epochs = sha256_of_file(file), epoch or config.optim.epochs
-    plan = RunPlan(config, data, {"name": f"released weights {file.name}", "train": digest})
     with torch.device("meta"):
         module = build_method(config, data.action_size)
     module.load_state_dict(state, assign=True)
-    with claimed(out, plan, overwrite):
-        save_weights(module, out / WEIGHTS, epochs)
-    mark_finished(out, epochs)
-    return Imported(out, recipe, sum(p.numel() for p in module.parameters()), epochs, unused, digest)
+    epochs = epoch or config.optim.epochs
+    written = write_run(module, file, out, (config, data), unused, epochs=epochs, overwrite=overwrite)
+    return ImportedCheckpoint(**vars(written), recipe=recipe, epochs=epochs)
 
 
 def _read(file: Path) -> tuple[dict[str, Tensor], int]:

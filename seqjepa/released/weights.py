@@ -5,16 +5,59 @@ from __future__ import annotations
 import pickle
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from seqjepa.config import RunConfig
+from seqjepa.training.checkpoint import save_weights
+from seqjepa.training.run import DataInfo, RunPlan, claimed, mark_finished
+from seqjepa.training.run_files import WEIGHTS
 from shards.environment import pass_environment_on
 from shards.errors import FormatError, UsageError, reason_of
+from shards.files import sha256_of_file
 
+MOST_BYTES = 2 * 2**30
+"""A checkpoint of seq-JEPA has 0.4 GB: 39 million numbers in float32, and two more for most of them from the optimizer.
+ContextSSL's weights have about 0.7 GB: 166 million parameters in float32, and heads that nothing uses."""
 MOST_NAMED = 6
+
+
+@dataclass(frozen=True)
+class Imported:
+    """run: the directory; parameters: how many numbers; unused: what of the file the model has no place for, mostly
+    probes."""
+
+    run: Path
+    parameters: int
+    unused: tuple[str, ...]
+    sha256: str
+
+
+def write_run(
+    module: nn.Module,
+    file: Path,
+    out: Path,
+    how: tuple[RunConfig, DataInfo],
+    unused: tuple[str, ...],
+    *,
+    epochs: int | None = None,
+    overwrite: bool = False,
+) -> Imported:
+    """Make `out` the finished run of `module`, which has the weights of `file`. how: settings, and what it saw.
+
+    epochs: of training, if the file says; else the settings'. UsageError: an `out` that holds something else.
+    """
+    config, data = how
+    digest = sha256_of_file(file)
+    plan = RunPlan(config, data, {"name": f"released weights {file.name}", "train": digest})
+    with claimed(out, plan, overwrite):
+        save_weights(module, out / WEIGHTS, epochs)
+    mark_finished(out, epochs or config.optim.epochs)
+    return Imported(out, sum(p.numel() for p in module.parameters()), unused, digest)
 
 
 def load_file(file: Path, name: str, most_bytes: int) -> Any:

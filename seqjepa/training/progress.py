@@ -22,13 +22,12 @@ from seqjepa.training import metrics_log, run_files, terminal
 from seqjepa.training.data import TrainingData
 from seqjepa.training.distributed import World
 from seqjepa.training.loggers import Status
-from seqjepa.training.loggers.process import Loggers
+from seqjepa.training.loggers.process import Loggers, Say
 from seqjepa.training.representation import RepresentationMonitor, Sample
 from seqjepa.training.stopping import Interrupted
 from shards.errors import reason_of
 from shards.files import write_atomic
 
-Say = Callable[[str], object]
 PICTURES = "pictures"
 TIMED_STEPS = 100
 """After so many steps, or an epoch, the time that is left is told; the first few of them are not counted."""

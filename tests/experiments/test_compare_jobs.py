@@ -16,7 +16,7 @@ from seqjepa.experiments.compare import (
     RECIPES,
     Comparison,
     compare,
-    method_names,
+    compared_methods,
     parse_methods,
     unfinished_methods,
 )
@@ -42,7 +42,7 @@ def test_all_methods_share_encoder_data_seed_and_probes(shards: Path, scale: str
     configs = [job.config() for job in jobs]
     assert [config.method for config in configs] == NAMES.split()
     assert set(NAMES.split()) == set(RECIPES)
-    assert set(method_names()) == set(KNOWN)
+    assert set(compared_methods()) == set(KNOWN)
     shared = [(c.model.backbone, c.model.width, c.model.stem, c.data.normalisation, c.seed) for c in configs]
     assert set(shared) == {shared[0]}
     assert all(job.evaluation == jobs[0].evaluation and job.evaluation["seed"] == 3 for job in jobs)
@@ -76,7 +76,7 @@ def test_notes_say_what_each_learning_rate_does() -> None:
 
 
 def test_methods_are_named_with_commas_or_all_together() -> None:
-    assert parse_methods("all") == method_names() == tuple(NAMES.split())
+    assert parse_methods("all") == compared_methods() == tuple(NAMES.split())
     assert parse_methods("sie, simclr,sie") == ("sie", "simclr")
     for wrong in ("simclrr", "simclr,", ""):
         with pytest.raises(UsageError, match=r"not a method.* choose all, or from seq_jepa, simclr, .*conv_jepa$"):

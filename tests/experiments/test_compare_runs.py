@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import cli
-from seqjepa.experiments.compare import Comparison, compare, method_names
+from seqjepa.experiments.compare import Comparison, compare, compared_methods
 from seqjepa.experiments.compare_table import HEADS, comparison_markdown, comparison_table, notes
 
 SOME = ("simclr", "seq_jepa")
@@ -70,8 +70,8 @@ def test_rows_say_what_the_runs_say_and_a_second_call_does_nothing(shards: Path,
 
 
 def test_all_methods_in_one_table(shards: Path, scale: str, tmp_path: Path) -> None:
-    compared, _ = run(shards, scale, tmp_path, method_names())
-    assert [row["method"] for row in compared["rows"]] == list(method_names())
+    compared, _ = run(shards, scale, tmp_path, compared_methods())
+    assert [row["method"] for row in compared["rows"]] == list(compared_methods())
     for row in compared["rows"]:
         assert all(isinstance(row[key], float) for key in ("top1", "r2_rel", "r2_indiv", "seconds")), row["method"]
         assert row["views"] * row["batch_size"] == 16 if row["views"] != 3 else 18
@@ -80,7 +80,7 @@ def test_all_methods_in_one_table(shards: Path, scale: str, tmp_path: Path) -> N
     assert row["top1_of"] == "z⁺ after 126 tokens of context"
     assert (row["top1"], row["top1_z"]) == (context["top1_z"], context["in_context"]["encoder"]["top1_z"])
     lines = comparison_table(compared).splitlines()
-    assert [line.split()[0] for line in lines[:13]] == ["method", *method_names(), "(untrained)"]
+    assert [line.split()[0] for line in lines[:13]] == ["method", *compared_methods(), "(untrained)"]
     assert len({len(line) for line in lines[:13]}) == 1
     assert any("context_ssl z⁺ after 126 tokens" in note for note in notes(compared))
 

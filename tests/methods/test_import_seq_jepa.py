@@ -148,7 +148,7 @@ def full_state(action: int) -> dict[str, Tensor]:
     return {name: torch.empty(like.shape, dtype=like.dtype) for name, like in meta_state(action).items()}
 
 
-def small_run(tmp_path: Path, state: dict[str, Tensor], **options: Any) -> importing.Imported:
+def small_run(tmp_path: Path, state: dict[str, Tensor], **options: Any) -> importing.ImportedCheckpoint:
     options = {"settings": SMALL, **options}
     return import_weights(checkpoint(tmp_path / "c.pth", state), tmp_path / "run", **options)
 
