@@ -46,12 +46,12 @@ from shards.cache_room import (
     origin,
     parse_size,
 )
-from shards.errors import DamageError, FailureError, UsageError
+from shards.errors import DamageError, FailureError, FormatError, UsageError
 from shards.files import sha256_of_bytes, sha256_of_file, write_atomic
 from shards.layout import MAX_SHARDS, Layout
 from shards.metadata import MAX_JSON, info_from_bytes, read_info
 from shards.schema import DatasetInfo, ShardEntry, features_of
-from shards.store import INFO, Store, as_address, open_store
+from shards.store import BUILD, INFO, Store, as_address, open_store, unfinished
 
 __all__ = ["FOLDER", "ORIGIN", "SIZE", "fetch", "fetch_split", "is_cached", "local_folder", "parse_size"]
 
@@ -92,13 +92,25 @@ def local_folder(place: str | Path) -> Path:
 def _mirror(address: str) -> Path:
     """Asked once in a process, which sees one set to its end."""
     store = open_store(address)
-    data = store.read(INFO, MAX_JSON)
+    data = _read_info(store)
     info = info_from_bytes(data, f"{store.address}/{INFO}")
     digest = sha256_of_bytes(store.address.encode() + data)[:16]
     root = cache_folder() / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', info.name).strip('.-') or 'set'}-{digest}"
     if not is_cached(root):
         _begin(root, store, data, info)
     return root
+
+
+def _read_info(store: Store) -> bytes:
+    """Of a finished set. Errors as local_folder."""
+    try:
+        return store.read(INFO, MAX_JSON)
+    except FormatError as error:
+        try:
+            store.read(BUILD, MAX_JSON)
+        except FormatError:
+            raise error from None
+    raise unfinished(store.address)
 
 
 def fetch(

@@ -19,7 +19,7 @@ from shards.errors import DamageError, FormatError, UsageError
 from shards.files import write_atomic
 from shards.json_fields import json_object, plain_json, take
 from shards.layout import SHARD_NAME, Layout
-from shards.lock import exclusive_file
+from shards.lock import FolderLock, exclusive_file
 from shards.metadata import read_info, spec_to_json
 from shards.schema import FORMAT_NAME, DatasetInfo, Spec, features_of
 from shards.store import as_address
@@ -48,58 +48,91 @@ def identity_of(name: str, spec: Spec, classes: Sequence[str], fingerprint: dict
     return plain_json({**head, **spec_to_json(spec), "classes": list(classes), "build": fingerprint}, "fingerprint")
 
 
-def claim_folder(layout: Layout, identity: dict[str, Any], overwrite: bool) -> tuple[Worker | None, DatasetInfo | None]:
+def claim_folder(
+    layout: Layout, identity: dict[str, Any], overwrite: bool, stale: bool = False
+) -> tuple[Worker | None, DatasetInfo | None]:
     """(worker, None) to build, resume or help in, or (None, info) if the very set is there already.
+
+    stale: another set that is there may be replaced too, unless others are at work on it.
 
     UsageError: the folder is not ours, holds another set (and `overwrite` is not given), or others are at work in it
     on another set. Nothing is written before these checks have passed.
     """
     found = inspect_folder(layout)
-    _refuse_other(layout.root, found, identity, overwrite)
+    _refuse_other(layout.root, found, identity, overwrite or stale)
     if found.info and not overwrite and not _leftovers(layout):
         return None, _whole(layout, found.info)
     with _os_errors_named(layout.root):
-        layout.workers.mkdir(parents=True, exist_ok=True)
-        lock = folder_lock(layout)
+        lock = _lock(layout)
     with lock:
         if not layout.workers.exists():  # another build has ended before we had the lock
             layout.workers.mkdir()
         others = remove_dead(layout)
-        info = _settle(layout, identity, overwrite, bool(others))
+        info = _settle(layout, identity, overwrite or (stale and not others), bool(others))
         return (None, info) if info else (Worker(layout, alone=not others), None)
+
+
+def _lock(layout: Layout) -> FolderLock:
+    """In a folder that is made for it. Errors as folder_lock."""
+    while True:
+        layout.workers.mkdir(parents=True, exist_ok=True)
+        try:
+            return folder_lock(layout)
+        except UsageError as error:  # whoever had the lock ended, or took back, its build, and removed the folder
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
 
 
 def claim_store(
     store: StoreBuild, identity: dict[str, Any], overwrite: bool
 ) -> tuple[Worker | None, DatasetInfo | None]:
     """claim_folder for a set in a store. UsageError also for `overwrite`: nothing in a store is overwritten."""
-    found = inspect_store(store)
-    if found.identity is not None and overwrite:
-        raise UsageError(
-            f"{store.address} holds a set or a build, and nothing in a store is overwritten: leave out --overwrite, "
-            "choose another address, or delete it yourself"
-        )
-    _refuse_other(store.address, found, identity, overwrite=False)
-    if found.info:
-        store.tidy()  # of what a builder left that was killed at the very end
-        return None, found.info
-    # What lies in the folder is of use for the build in the store alone.
-    stale = found.identity is None and store.layout.build.exists()
-    worker, _ = claim_folder(store.layout, identity, overwrite=stale)
-    assert worker is not None, "no dataset.json is written there"
+    while True:
+        found = inspect_store(store)
+        if found.identity is not None and overwrite:
+            raise UsageError(
+                f"{store.address} holds a set or a build, and nothing in a store is overwritten: leave out "
+                "--overwrite, choose another address, or delete it yourself"
+            )
+        _refuse_other(store.address, found, identity, overwrite=False)
+        if found.info:
+            store.tidy()  # of what a builder left that was killed at the very end
+            return None, found.info
+        if worker := _begin(store, identity):
+            return worker, None
+
+
+def _begin(store: StoreBuild, identity: dict[str, Any]) -> Worker | None:
+    """Who builds, resumes or helps at an address; None: others have finished the set since we looked.
+
+    They then remove the folder too, so that anything may fail in it. What it held before is of use for the same set.
+    """
     try:
-        store.begin(identity, BUILD_FORMAT)
-    except BaseException:
-        worker.leave()
-        raise
-    return worker, None
+        with contextlib.ExitStack() as undo:
+            worker, _ = claim_folder(store.layout, identity, overwrite=False, stale=True)
+            assert worker is not None, "no dataset.json is written there"
+            undo.callback(worker.leave)
+            if store.begin(identity, BUILD_FORMAT):
+                undo.pop_all()
+                return worker
+    except (UsageError, OSError):
+        if store.read_info() is None:
+            raise
+    return None
 
 
 def inspect_store(store: StoreBuild) -> FolderState:
-    """What is there, without changing anything. FormatError: something that is not ours."""
+    """What is there, without changing anything. UsageError: something that is not ours.
+
+    In this order, for others may begin or end a build meanwhile: build.json is what it writes first and removes last.
+    """
+    other = store.store.any_name()
+    identity = store.read_identity()
     if info := store.read_info():
         return FolderState(identity_of(info.name, info.spec, info.classes, info.fingerprint), info)
-    return FolderState(store.read_identity())
+    if other and identity is None:
+        raise UsageError(f"{store.address} holds other objects, e.g. {other}, and no shard set: choose another address")
+    return FolderState(identity)
 
 
 def inspect_place(out: Path | str) -> FolderState:
@@ -124,8 +157,8 @@ def inspect_folder(layout: Layout) -> FolderState:
         raise UsageError(f"{root} is not a folder: choose another --out")
     if any(path.is_symlink() for path in (layout.meta, layout.parts, layout.workers, layout.claims)):
         raise UsageError(f"{layout.meta} holds symbolic links, which no build of ours makes: choose another --out")
-    # Another build may begin or end while we look. What it writes first is build.json, and what it removes last, so that
-    # of a folder with something in it one of the two records is found by whoever lists the folder before.
+    # Another build may begin or end while we look. What it writes first is build.json, and what it removes last, so
+    # that of a folder with something in it one of the two records is found by whoever lists the folder before.
     untouched = _is_untouched(layout)
     with contextlib.suppress(FileNotFoundError):
         return _under_way(layout)

@@ -200,7 +200,7 @@ def print_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=2, sort_keys=False, default=str))
 
 
-def show_contents(folder: Path, as_json: bool, more: dict[str, Any] | None = None) -> None:
+def show_contents(folder: Path | str, as_json: bool, more: dict[str, Any] | None = None) -> None:
     """What `info` prints, which is also what a build ends with. more: of the JSON object alone."""
     from shards.describe import describe_set, summarise
 

@@ -16,6 +16,7 @@ from shards.kinds import kind_of
 from shards.layout import Layout
 from shards.reader import ShardSet
 from shards.schema import ActionSpec, DatasetInfo, ViewSpec
+from shards.store import as_address
 
 
 def describe_set(path: str | Path) -> dict[str, Any]:
@@ -30,7 +31,7 @@ def describe_set(path: str | Path) -> dict[str, Any]:
     files = [layout.readme, *layout.meta.glob("*")]
     tar_bytes = sum(split.bytes for split in info.splits.values())
     return {
-        "path": str(path),
+        "path": as_address(path) or str(path),
         "name": info.name,
         "kind": info.kind,
         "format_version": info.format_version,

@@ -12,6 +12,7 @@ from shards.layout import Layout
 from shards.metadata import read_info
 from shards.schema import DatasetInfo, ImageSpec, MapSpec, ViewSpec, features_of
 from shards.split_index import ImageIndex, SplitIndex, SplitTable, load_table
+from shards.store import unfinished
 
 __all__ = ["ImageIndex", "ShardSet", "SplitIndex", "require_finished"]
 
@@ -84,5 +85,5 @@ def require_finished(layout: Layout) -> None:
     if layout.info.is_file():
         return
     if layout.build.exists():
-        raise FormatError(f"{layout.root} is an unfinished set: run the same build command again")
+        raise unfinished(layout.root)
     raise FormatError(f"{layout.root} is not a shard set (it has no _meta/dataset.json)")

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from shards.errors import FailureError, UsageError
 from shards.schema import DatasetInfo
-from shards.workers import OvertakenError
+from shards.workers import OvertakenError, overtaken
 from shards.writer import SetBuilder
 
 log = logging.getLogger(__name__)
@@ -31,11 +31,14 @@ class Step:
     work     shards are written until none is left that nobody has claimed; task i of n begins at the i-th of n parts.
              The set is finished too, where that was the last
     finish   nothing but that; every shard has to be there
+
+    by_address: the command is kept in a store, where others may be able to write: it may start no shell
     """
 
     name: Literal["all", "prepare", "work", "finish"] = "all"
     task: int = 0
     tasks: int = 1
+    by_address: bool = False
 
     @classmethod
     def asked(cls, name: Literal["work"], task: int | None, tasks: int | None) -> Step:
@@ -84,14 +87,22 @@ def build_set(stage: Stage, out: Path | str, overwrite: bool = False) -> Dataset
     A builder that others took for dead begins again, which finds what they have done.
     """
     while True:
-        with SetBuilder(out, overwrite=overwrite, **stage.identity) as builder:
-            try:
-                return builder.info or _take_steps(stage, builder, STEP.get())
-            except Exception as error:
-                if isinstance(error, StepDone) or not (builder.overtaken or isinstance(error, OvertakenError)):
-                    raise
-                log.info("%s: others have taken over (%s); looking again", out, error)
+        try:
+            with SetBuilder(out, overwrite=overwrite, **stage.identity) as builder:
+                return builder.info or _unless_overtaken(stage, builder)
+        except OvertakenError as error:
+            log.info("%s: others have taken over (%s); looking again", out, error.__cause__ or error)
         overwrite = False
+
+
+def _unless_overtaken(stage: Stage, builder: SetBuilder) -> DatasetInfo:
+    """OvertakenError stands for whatever failed because others have taken over."""
+    try:
+        return _take_steps(stage, builder, STEP.get())
+    except Exception as error:
+        if isinstance(error, StepDone) or not builder.overtaken:
+            raise
+        raise overtaken(builder.layout) from error
 
 
 def _take_steps(stage: Stage, builder: SetBuilder, step: Step) -> DatasetInfo:
@@ -129,8 +140,8 @@ def _refuse_gaps(builder: SetBuilder, names: Sequence[str]) -> None:
     done = builder.done()
     if missing := [name for name in names if name not in done]:
         few = ", ".join(missing[:NAMED_IN_ERRORS]) + (" …" if len(missing) > NAMED_IN_ERRORS else "")
-        root = builder.layout.root
+        place = builder.store.address if builder.store else builder.layout.root
         raise FailureError(
-            f"{len(missing)} of {len(names)} shards of {root} are not written yet ({few}): run "
-            f"`seqjepa-data build work {root}`, and then this again"
+            f"{len(missing)} of {len(names)} shards of {place} are not written yet ({few}): run "
+            f"`seqjepa-data build work {place}`, and then this again"
         )

@@ -30,7 +30,7 @@ SCHEMES = ("s3", "gs", "az", "http", "https", "hf")
 ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.DOTALL)
 OF_A_PATH = re.compile(rf"({'|'.join(SCHEMES)}):/(?!/)")
 """How an address begins that was made a Path, which drops its second slash."""
-INFO = "_meta/dataset.json"
+INFO, BUILD = "_meta/dataset.json", "_meta/build.json"
 CHUNK = 4 << 20
 TRIES = 6
 """Attempts without a byte of progress, after obstore's own retries of a request."""
@@ -230,6 +230,14 @@ class ObjectStoreFolder:
             )
         except Exception as error:  # whatever obstore does not understand of the address or the environment
             raise UsageError(f"{self.address}: {reason_in_short(error)}") from None
+
+
+def unfinished(place: str | Path) -> FormatError:
+    """What a reader says of a set that is being built."""
+    return FormatError(
+        f"{place} is an unfinished set: run the same build command again, or `seqjepa-data build work {place}` if it "
+        "was prepared"
+    )
 
 
 def _not_there(address: str, name: str) -> FormatError:

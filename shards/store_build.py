@@ -3,6 +3,7 @@
     _meta/build.json              what is being built, as in a folder (claim.py)
     _meta/claims/NAME             a lease: who is writing that shard (store_lease.py)
     _meta/parts/NAME.json, .parquet   what its builder noted, and its rows of the index; both before the tar
+    _meta/parts/…                 what a caller keeps there until the set is finished (keep)
     NAME.tar                      created once: from then on the shard is finished
     …, _meta/dataset.json         last; then parts, claims and build.json go
 
@@ -15,7 +16,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,11 @@ from shards.json_fields import json_object, take
 from shards.layout import SHARD_NAME, Layout
 from shards.metadata import MAX_JSON, info_from_bytes, info_to_bytes
 from shards.schema import DatasetInfo
-from shards.store import INFO, as_address
+from shards.store import BUILD, INFO, as_address
 from shards.store_lease import Leases
 from shards.store_write import StoreWriter, open_writable
 
-BUILD, PARTS, CLAIMS = "_meta/build.json", "_meta/parts", "_meta/claims"
+PARTS, CLAIMS = "_meta/parts", "_meta/claims"
 LOOK_SECONDS = 2.0  # at least, between two listings of what others have finished
 AT_ONCE = 8  # parts that are fetched
 MAX_PART = 1 << 30
@@ -63,6 +64,7 @@ class StoreBuild:
         self.sent: set[str] = set()
         self.finished = False
         self._leases: Leases | None = None
+        self._record, self._held = b"", False  # build.json, and whether it is there to stay
         self._look_after = 0.0
 
     def read_info(self) -> DatasetInfo | None:
@@ -75,17 +77,19 @@ class StoreBuild:
         data = self._read(BUILD)
         return None if data is None else take(json_object(data, f"{self.address}/{BUILD}"), "identity", dict)
 
-    def begin(self, identity: dict[str, Any], build_format: str) -> None:
-        """The place is this build's from now on. UsageError: it holds other things than a build of ours."""
-        if self.store.tag(BUILD) is None and (other := self.store.any_name()):
-            raise UsageError(
-                f"{self.address} holds other objects, e.g. {other}, and no shard set: choose another address"
-            )
-        if not self.store.create_if_absent(BUILD, json.dumps({"format": build_format, "identity": identity}).encode()):
-            there = self.read_identity()
-            if there is not None and there != identity:
+    def begin(self, identity: dict[str, Any], build_format: str) -> bool:
+        """The place is this build's from now on. False: a set was just finished there. UsageError: another began."""
+        self._record = json.dumps({"format": build_format, "identity": identity}).encode()
+        while not (ours := self.store.create_if_absent(BUILD, self._record)):
+            if (there := self.read_identity()) == identity:
+                break
+            if there is not None:  # else it has just ended, or was taken back
                 raise UsageError(f"another build has just begun at {self.address}: choose another --out")
+        if self.store.tag(INFO) is not None:
+            self.store.delete([BUILD] if ours else [])
+            return False
         self._leases = Leases(self.store, CLAIMS)
+        return True
 
     def claim(self, name: str) -> bool:
         """Whether the shard is ours to write. False also where others have just finished it."""
@@ -98,7 +102,20 @@ class StoreBuild:
             self._leases.release(name)
             self._look_after = 0.0
             return False
+        if not self._held:  # by another builder, whose input was bad, until it has seen this claim (take_back)
+            self.store.create_if_absent(BUILD, self._record)
+            self._held = True
         return True
+
+    def unclaimed(self, names: Iterable[str]) -> bool:
+        """Whether one of these is nobody's, or of somebody who is gone; of other machines, after asking for a while."""
+        assert self._leases is not None, "begun"
+        return any(self._leases.free(name) for name in names)
+
+    def owners(self, names: Iterable[str]) -> dict[str, str]:
+        """Who has claimed these, and what changes as each is heard of."""
+        assert self._leases is not None, "begun"
+        return self._leases.holders(names)
 
     def release(self, name: str) -> None:
         if self._leases:
@@ -145,7 +162,8 @@ class StoreBuild:
     def _fetch(self, layout: Layout, name: str, size: int) -> None:
         if not layout.part(name).exists():
             found = {
-                path: self._read(f"{PARTS}/{path.name}") for path in (layout.parts / f"{name}.json", layout.part(name))
+                path: self._read(f"{PARTS}/{path.name}", MAX_PART)
+                for path in (layout.parts / f"{name}.json", layout.part(name))
             }
             if found[layout.part(name)] is None:  # the set was finished since
                 self.finished = True
@@ -191,9 +209,20 @@ class StoreBuild:
 
     def take_back(self) -> None:
         """Of a build that has no shard yet: what makes the place ours, unless someone else is at work there."""
-        if set(self.store.names()) <= {BUILD}:
+        if set(self.store.names()) <= {BUILD} and (record := self._read(BUILD)):
             self.store.delete([BUILD])
-            shutil.rmtree(self.layout.root, ignore_errors=True)
+            if self.store.any_name():  # of a builder that has come meanwhile; of one that comes now, see claim()
+                self.store.create_if_absent(BUILD, record)
+
+    def keep(self, name: str, data: bytes) -> None:
+        """A file of the caller's own, until the set is finished; if that has just happened, no longer."""
+        self.store.put(f"{PARTS}/{name}", data)
+        if self.store.tag(INFO) is not None:
+            self.tidy()
+
+    def kept(self, name: str, most: int) -> bytes | None:
+        """None: it is not there. DamageError: it has more than `most` bytes."""
+        return self._read(f"{PARTS}/{name}", most)
 
     def leave(self) -> None:
         """Gives up what is claimed. Idempotent."""
@@ -201,9 +230,9 @@ class StoreBuild:
             self._leases.leave()
             self._leases = None
 
-    def _read(self, name: str) -> bytes | None:
+    def _read(self, name: str, most: int = MAX_JSON) -> bytes | None:
         try:
-            return self.store.folder.read(name, MAX_PART if name.startswith(PARTS) else MAX_JSON)
+            return self.store.folder.read(name, most)
         except FormatError:  # it is not there
             return None
 

@@ -15,6 +15,7 @@ import secrets
 import threading
 import time
 import weakref
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from shards.errors import FormatError, SeqJepaError
@@ -103,6 +104,20 @@ class Leases:
         content = _read(self._store, self._path(name))
         return "" if content.startswith(self._ours.content) else _place(content) or "another process"
 
+    def free(self, name: str) -> bool:
+        """Whether take() would have it: it is nobody's, or its holder is gone."""
+        return not self.holds(name) and self._is_old(self._path(name))
+
+    def holders(self, names: Iterable[str]) -> dict[str, str]:
+        """Others who have these, and what each wrote last: another text every few seconds for as long as it lives."""
+        found = {}
+        for name in names:
+            content = _read(self._store, self._path(name))
+            if content and not content.startswith(self._ours.content):
+                token, _, beat = content.decode(errors="replace").rpartition("\n")[2].partition(" ")
+                found[token] = beat
+        return found
+
     def release(self, name: str) -> None:
         """Idempotent. One that was taken over stays."""
         _give_up(self._ours, [self._path(name)])
@@ -120,11 +135,12 @@ class Leases:
         content = _read(self._store, path)
         if runs_here(content.partition(b"\n")[0]) is False or (self._place and _place(content) == self._place):
             return True
-        tag = self._store.tag(path)
+        if (tag := self._store.tag(path)) is None:
+            return True
         known, since = self._seen.get(path, (None, 0.0))
         if tag != known:
             self._seen[path] = (tag, time.monotonic())
-            return tag is None
+            return False
         return time.monotonic() - since > LEASE_SECONDS
 
 

@@ -12,7 +12,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ from shards.shard_writer import ShardPart, ShardWriter, damaged_parts, new_part,
 from shards.stats import PixelStats
 from shards.store import as_address
 from shards.store_build import StoreBuild, made_in
-from shards.workers import folder_lock, overtaken, owners, remove_dead, unclaimed
+from shards.workers import Worker, folder_lock, overtaken, owners, remove_dead, unclaimed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -80,15 +80,25 @@ class SetBuilder:
                 self._worker, self.info = claim_folder(self.layout, identity, overwrite)
             if self._worker:
                 self.layout = self._worker.layout
-                self._begin()
+                self._open(self._worker)
 
-    def _begin(self) -> None:
+    def _open(self, worker: Worker) -> None:
+        """OvertakenError: others have finished the set meanwhile."""
+        try:
+            self._begin(worker)
+        except BaseException as error:
+            gone = self.overtaken
+            self.close()
+            if gone and isinstance(error, Exception):
+                raise overtaken(self.layout) from error
+            raise
+
+    def _begin(self, worker: Worker) -> None:
         """What was finished before; all of it is checked, unless others are at work here."""
-        assert self._worker is not None, "open"
         if self.store:
             self.store.fetch_finished(self.layout, at_once=True)
         self._look()
-        if self._worker.alone:
+        if worker.alone:
             self.check()
             self._remove_unfinished()
             if self.store:
@@ -134,20 +144,25 @@ class SetBuilder:
             remove_dead(replace(self.layout, worker=""))
         if self.overtaken:
             raise overtaken(self.layout)
-        if not missing or (not self.store and unclaimed(self.layout, missing)):
+        if not missing or (self.store.unclaimed(missing) if self.store else unclaimed(self.layout, missing)):
             return False
         time.sleep(WAIT_SECONDS)
-        return self.store is None  # whether a lease is old is seen by whoever asks for it
+        return True
 
     def others_live(self, names: Collection[str]) -> bool:
         """Waits until everyone who is writing one of these was heard of, or was taken for dead: False."""
-        waited = owners(self.layout, set(names) - self.done())
+        waited = self._owners(names)
         while waited:
             if not self.others_at_work(names):
                 return False
-            now = owners(self.layout, set(names) - self.done())
+            now = self._owners(names)
             waited = {worker: beat for worker, beat in waited.items() if now.get(worker) == beat}
         return True
+
+    def _owners(self, names: Collection[str]) -> Mapping[str, object]:
+        """Who has claimed those that are not finished, and when, or by what, each was last heard of."""
+        missing = set(names) - self.done()
+        return self.store.owners(missing) if self.store else owners(self.layout, missing)
 
     @property
     def overtaken(self) -> bool:

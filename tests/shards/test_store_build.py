@@ -16,7 +16,7 @@ from shards.errors import FormatError, UsageError
 from shards.hand import Opens, hand_of
 from shards.reader import ShardSet
 from shards.stats import PixelStats
-from shards.store import INFO
+from shards.store import INFO, ObjectStoreFolder
 from shards.store_build import StoreBuild, staging_folder
 from shards.store_lease import Leases
 from shards.store_write import StoreWriter, open_writable
@@ -74,7 +74,7 @@ def test_a_shard_leaves_the_disk_when_it_is_sent(bucket: Bucket) -> None:
         assert sorted(path.stem for path in root.glob("*.tar")) == NAMES[:2]
         assert sum(512 * path.stat().st_blocks for path in root.glob("*.tar")) == 0
         assert [key for key in objects_of(bucket, address) if key.endswith(".tar")] == [f"{n}.tar" for n in NAMES[:2]]
-        with pytest.raises(FormatError, match=r"_meta/dataset\.json is not there"):
+        with pytest.raises(FormatError, match=r"s3://bucket/one is an unfinished set: run the same build"):
             ShardSet.open(address)
 
 
@@ -318,3 +318,88 @@ def test_a_lease_is_one_holders_and_goes_to_the_next_when_that_is_gone(
     second.leave()
     again.leave()
     assert not bucket.objects
+
+
+class Interposed:
+    """Before the number-th request of a store by this process, `act` is done once, whose own requests do not count."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, number: int, act: Callable[[], object]) -> None:
+        self._left, self._act, self.acted = number, act, False
+        for owner, name in (
+            *((StoreWriter, name) for name in ("create_if_absent", "put", "names", "any_name", "tag", "delete")),
+            (ObjectStoreFolder, "read"),
+        ):
+            patch.setattr(owner, name, self._asked(getattr(owner, name)))
+
+    def _asked(self, original: Callable) -> Callable:
+        def ask(*args: object) -> object:
+            self._left -= 1
+            if self._left < 0 and not self.acted:
+                self.acted = True
+                self._act()
+            return original(*args)
+
+        return ask
+
+
+@pytest.mark.parametrize("ends", [False, True])
+@pytest.mark.parametrize("other", ["one", "two"])
+def test_builders_that_begin_together(
+    bucket: Bucket, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str, ends: bool
+) -> None:
+    """Between any two requests of a builder that begins, another begins, and may end, on the same machine or not."""
+    for number in itertools.count():
+        address, others = f"{bucket.address}/set-{number}", []
+
+        def begin(address: str = address, others: list = others) -> None:
+            on_machine(other, tmp_path, monkeypatch)
+            others.append(builder(address))  # type: ignore[arg-type]
+            write(others[0], "train", 0)
+            if ends:
+                finish(address)
+                others[0].close()
+            on_machine("one", tmp_path, monkeypatch)
+
+        with monkeypatch.context() as patch:
+            between = Interposed(patch, number, begin)
+            try:
+                late = builder(address)  # type: ignore[arg-type]
+            except OvertakenError:
+                late = None  # it would look again
+        if not between.acted:
+            break
+        if late and not late.complete and not ends:
+            for name in late.claims(NAMES):
+                split, _, shard = name.partition("-")
+                write(late, split, int(shard))
+            assert late.done() == set(NAMES)
+            late.finish({"command": "tests"})
+        if late:
+            late.close()
+        others[0].close()
+        assert builder(address).complete  # type: ignore[arg-type]  who comes last clears up
+        assert objects_of(bucket, address) == whole, number
+        assert not staging_folder(address).exists()
+    assert number > 6
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_a_place_that_is_taken_back_while_another_comes(
+    bucket: Bucket, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Who found bad input goes; at any moment of that another one, which bears more, has begun and claims a shard."""
+    address = f"{bucket.address}/one"
+    first = builder(address)  # type: ignore[arg-type]
+    first.close()
+    on_machine("two", tmp_path, monkeypatch)
+    second = builder(address)  # type: ignore[arg-type]
+    with monkeypatch.context() as patch:
+        between = Interposed(patch, number, lambda: next(second.claims(["train-000000"])))
+        StoreBuild(address).take_back()
+    if not between.acted:
+        assert next(second.claims(["train-000000"]))
+    assert "_meta/build.json" in objects_of(bucket, address)
+    write(second, "train", 0)
+    second.close()
+    finish(address)
+    assert objects_of(bucket, address) == whole
