@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +24,9 @@ from shards.console import (
     show_contents,
 )
 
+if TYPE_CHECKING:
+    from shards.steps import Step
+
 build_app = new_app("Build one set by many commands: prepare, then any number of `work`, then finish.")
 
 OTHERS_WORDS: dict[str, Any] = {
@@ -32,14 +37,22 @@ OTHERS_WORDS: dict[str, Any] = {
 Words = Annotated[
     list[str], typer.Argument(metavar="COMMAND …", help="As after `seqjepa-data`: shard folder --source … --out DIR.")
 ]
-Set = Annotated[Path, typer.Argument(metavar="DIR", help="Where a build was prepared.")]
+Set = Annotated[
+    Path, typer.Argument(metavar="DIR", help="Where a build was prepared: a folder, or an address as s3://bucket/set.")
+]
 
 
 @build_app.command("prepare", context_settings=OTHERS_WORDS)
 def prepare_command(context: typer.Context, words: Words) -> None:
-    """List the source, settle what goes into which shard, and keep the command in the folder. No shard is written.
+    """List the source, settle what goes into which shard, and keep the command beside them. No shard is written.
 
-    Example:  seqjepa-data build prepare shard imagenet --source imagenet/ --out shards/imagenet
+    With --out s3://bucket/set (gs://, az://) the command is kept there too, and whoever may write there says what
+    `build work` reads on your machines: prepare in buckets of your own.
+
+    \b
+    Examples:
+      seqjepa-data build prepare shard imagenet --source imagenet/ --out shards/imagenet
+      seqjepa-data build prepare shard imagenet --source /data/imagenet --out s3://bucket/imagenet
     """
     raise typer.Exit(_prepare(context, words)[1])
 
@@ -55,13 +68,14 @@ def work_command(
 ) -> None:
     """Write shards that nobody else is at, until there are none. Whoever writes the last one finishes the set.
 
-    As many at once as you like, on any machine that sees the folder and the source; started again after whatever
-    happened, it goes on. With --task-index each begins elsewhere, so that tasks seldom want the same shard.
+    As many at once as you like, on any machine that sees the source, and the folder or store; started again after
+    whatever happened, it goes on. With --task-index each begins elsewhere, so that tasks seldom want the same shard.
 
     \b
     Examples:
       seqjepa-data build work shards/imagenet
       seqjepa-data build work shards/imagenet --task-index 3 --num-tasks 20 --workers 8
+      seqjepa-data build work s3://bucket/imagenet
     """
     from shards.steps import Step
 
@@ -73,7 +87,10 @@ def work_command(
 def finish_command(context: typer.Context, folder: Set, as_json: AsJson = False) -> None:
     """Check every shard and write indexes, card and dataset.json. Exit code 1: shards are missing.
 
-    Example:  seqjepa-data build finish shards/imagenet
+    \b
+    Examples:
+      seqjepa-data build finish shards/imagenet
+      seqjepa-data build finish s3://bucket/imagenet
     """
     from shards.steps import Step
 
@@ -84,7 +101,8 @@ def finish_command(context: typer.Context, folder: Set, as_json: AsJson = False)
 def run_command(
     context: typer.Context,
     words: Annotated[
-        list[str], typer.Argument(metavar="DIR|COMMAND …", help="Where a build was prepared; or a command.")
+        list[str],
+        typer.Argument(metavar="DIR|COMMAND …", help="Where a build was prepared, DIR or address; or a command."),
     ],
     engine: EngineOrArray = "local",
     address: Address = None,
@@ -99,8 +117,10 @@ def run_command(
       seqjepa-data build run --engine ray --address auto shard folder --source photos/ --out shards/photos
       seqjepa-data build prepare shard folder --source photos/ --out shards/photos
       seqjepa-data build run --engine slurm --num-tasks 20 --script build.sbatch shards/photos
+      seqjepa-data build run --engine slurm --num-tasks 20 --script build.sbatch s3://bucket/photos
     """
     from pipelines.build.slurm import write_build_script
+    from pipelines.build.stored_command import place_of
     from shards.errors import UsageError
     from shards.ray_engine import engine_of
     from shards.steps import Step
@@ -113,7 +133,7 @@ def run_command(
         raise UsageError("--num-tasks and --script are of --engine slurm; give that too, or leave them out")
     if engine == "slurm" and (num_tasks is None or script is None):
         raise UsageError("--engine slurm needs --num-tasks N and --script FILE")
-    out, code = (Path(words[0]), 0) if len(words) == 1 else _prepare(context, words)
+    out, code = (place_of(words[0]), 0) if len(words) == 1 else _prepare(context, words)
     if code:
         raise typer.Exit(code)
     if script is not None and num_tasks is not None:
@@ -124,15 +144,15 @@ def run_command(
         raise typer.Exit(_run(context, out, Step(), [], as_json=False))
 
 
-def _prepare(context: typer.Context, words: list[str]) -> tuple[Path, int]:
-    """(the folder, exit code) of a command whose build is prepared, or of a finished set."""
+def _prepare(context: typer.Context, words: list[str]) -> tuple[Path | str, int]:
+    """(the folder or address, exit code) of a command whose build is prepared, or of a finished set."""
     from pipelines.build.stored_command import parse_command, store_command
     from shards.steps import STEP, Step, StepDone
 
     if {"--help", "-h"}.intersection(words):
         raise typer.Exit(_call(context, words))
     command, out, own = parse_command(words)
-    token = STEP.set(Step("prepare"))
+    token = STEP.set(Step("prepare", by_address=isinstance(out, str)))
     try:
         return out, _call(context, command.at(out, own))
     except StepDone as done:
@@ -143,28 +163,39 @@ def _prepare(context: typer.Context, words: list[str]) -> tuple[Path, int]:
         STEP.reset(token)
 
 
-def _run(context: typer.Context, folder: Path, step: Any, more: list[str], as_json: bool) -> int:
+def _run(context: typer.Context, place: Path | str, step: Step, more: list[str], as_json: bool) -> int:
     """The exit code of the stored command, of which this process does one step."""
     from pipelines.build.stored_command import stored_command
     from shards.steps import STEP, StepDone
+    from shards.store import as_address
 
-    command, folder = stored_command(folder), folder.resolve()
+    command, address = stored_command(place), as_address(place)
+    out = address or Path(place).resolve()
     if command is None:
-        show_contents(folder, as_json)
+        show_contents(out, as_json)
         return 0
+    if address:
+        _tell(address, command.words)
     if os.path.isdir(command.folder):
         os.chdir(command.folder)
-    token = STEP.set(step)
+    token = STEP.set(replace(step, by_address=bool(address)))
     try:
-        return _call(context, command.at(folder, [*more, *(["--json"] if as_json else [])]))
+        return _call(context, command.at(out, [*more, *(["--json"] if as_json else [])]))
     except StepDone as done:
         if as_json:
-            print_json({"out": str(folder), "finished": done.finished, "shards": done.shards})
+            print_json({"out": str(out), "finished": done.finished, "shards": done.shards})
         else:
-            typer.echo(f"{folder}: {done}")
+            typer.echo(f"{out}: {done}")
         return 0
     finally:
         STEP.reset(token)
+
+
+def _tell(address: str, words: tuple[str, ...]) -> None:
+    """What is going to run here, which others may have written there: as one line, whatever it holds."""
+    from pipelines.archives import printable
+
+    typer.echo(f"{address}: {printable(shlex.join(['seqjepa-data', *words]))}", err=True)
 
 
 def _call(context: typer.Context, words: list[str]) -> int:

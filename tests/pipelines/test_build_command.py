@@ -109,7 +109,7 @@ def test_a_set_that_is_there_already_is_shown(here: Path) -> None:
     ("words", "said"),
     [
         (["prepare", "push", "--out", "x"], "builds no set by many; allowed are shard"),
-        (["prepare", "shard", "folder", "--source", "photos", "--out", "s3://b/x"], "nothing has to be prepared"),
+        (["prepare", "shard", "folder", "--source", "photos", "--out", "hf://datasets/u/x"], "can be read only; what"),
         (["prepare", "shard", "folder", "--source", "photos"], "--out DIR is missing"),
         (["prepare", "shard", "folder", "--source", "nowhere", "--out", "x"], "nowhere is not there"),
         (["prepare", "shard", "folder", "--sauce", "photos", "--out", "x"], "No such option: --sauce"),

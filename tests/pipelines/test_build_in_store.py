@@ -99,7 +99,8 @@ BUILDERS = ("objects", "tars", "maps", "baked", "features", "synthetic")
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_every_builder_writes_there(bucket: Bucket, tmp_path: Path, name: str) -> None:
+def test_every_builder_writes_there(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """At once, and prepared on one machine and worked on on another."""
     photos = make_folder(tmp_path / "photos", [f"{s}/{c}/{n}.png" for s in SPLITS for c in "ab" for n in "12"])
     with tarfile.open(tmp_path / "photos.tar", "w") as tar:
         for number in range(4):
@@ -128,8 +129,16 @@ def test_every_builder_writes_there(bucket: Bucket, tmp_path: Path, name: str) -
         "features": ["features", views, "--backbone", "resnet18", "--device", "cpu"],
         "synthetic": ["synth", "3die", "--objects", 4, "--families", 2, "--views", 2, "--size", 32, "--shards"],
     }
-    for out in (f"{bucket.address}/set", tmp_path / "set"):
-        done = CliRunner().invoke(cli.seqjepa_data_app, [str(word) for word in [*commands[name], "--out", out]])
+
+    def run(*words: object) -> None:
+        done = CliRunner().invoke(cli.seqjepa_data_app, [str(word) for word in words])
         assert done.exit_code == 0, done.output
+
+    for out in (f"{bucket.address}/set", tmp_path / "set"):
+        run(*commands[name], "--out", out)
     assert objects_of(bucket, f"{bucket.address}/set") == files_of(tmp_path / "set")
+    run("build", "prepare", *commands[name], "--out", f"{bucket.address}/prepared")
+    on_machine("two", tmp_path, monkeypatch)
+    run("build", "work", f"{bucket.address}/prepared")
+    assert objects_of(bucket, f"{bucket.address}/prepared") == files_of(tmp_path / "set")
     assert not [path for path in Path.cwd().iterdir() if path.name.startswith("s3")]

@@ -18,6 +18,7 @@ from shards.errors import FormatError, UsageError, reason_of
 from shards.layout import Layout
 from shards.metadata import read_info
 from shards.schema import DatasetInfo
+from shards.steps import STEP
 
 NAME = "webdataset"
 PIPE = "pipe:"
@@ -85,11 +86,21 @@ def _expanded(source: str) -> list[str]:
         if scheme is None or scheme[1] == "file":
             found += _on_disk(re.sub(r"^file:(//)?", "", url))
         elif scheme[1] in gopen_schemes:
+            _refuse_shell(url)
             found.append(url)
         else:
             known = ", ".join(f"{name}:" for name in gopen_schemes if not name.startswith("_"))
             raise UsageError(f"--source {url}: {scheme[1]}: is not known; give a path, or one of {known}")
     return found
+
+
+def _refuse_shell(url: str) -> None:
+    """UsageError: a command of a shell, in a prepared command that lies where others may be able to write."""
+    if url.startswith(PIPE) and STEP.get().by_address:
+        raise UsageError(
+            "--source pipe:… is not prepared at an address, where whoever may write would run commands here: start "
+            "`seqjepa-data shard` itself on as many machines as you like, they share the work"
+        )
 
 
 def _on_disk(path: str) -> list[str]:
