@@ -2,7 +2,7 @@
 # A day, or half an hour, on a machine with a GPU: bash benchmarks/gpu.sh check|train|rest
 #
 #   check  the card, `seqjepa doctor`, every test that needs a GPU, a short run of benchmarks/train.py: under ten minutes
-#   train  a training step: eager, compiled, the released code's way, beside measured ceilings; a small step; the loader
+#   train  a training step: eager, compiled, the released code's way, beside measured ceilings; a small step; the stem; the loader
 #   rest   augmentation, fixations, saliency, probes
 #
 # Every part ends within its limit, and adds JSON lines to $OUT/results.jsonl (gpu_part.py); what it said is in the log
@@ -48,6 +48,7 @@ check)
 train)
   bench train train 450 --rounds 3 --steps 30 --work "$WORK/train"
   bench train train-small 200 --small --rounds 3 --steps 100 --work "$WORK/train-small"
+  bench stem stem 60 --device cuda --rounds 5
   bench loader loader 120 --only --rounds 1 --seconds 2 --work "$WORK/loader" ;;
 rest)
   bench augment augment 90 --device cuda --rounds 2 --seconds 2 --work "$WORK/augment"

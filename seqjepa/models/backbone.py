@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
@@ -60,6 +61,8 @@ def _build_resnet(config: ModelConfig) -> tuple[nn.Module, int]:
         _rescale_channels(net, config)
     if config.stem == "cifar":
         _use_cifar_stem(net)
+    else:
+        net.conv1 = StemConv2d.of(net.conv1)
     net.fc = nn.Identity()  # type: ignore[assignment]
     return net, features
 
@@ -131,6 +134,33 @@ class NarrowConv2d(nn.Conv2d):
         layout = torch.contiguous_format if input.is_contiguous() else torch.channels_last
         weight = self.weight.clone(memory_format=torch.contiguous_format)  # its strides alone ask for channels-last
         return self._conv_forward(input.contiguous(), weight, self.bias).contiguous(memory_format=layout)
+
+
+class StemConv2d(nn.Conv2d):
+    """The first convolution, of an image's three channels, which a step compiled for a GPU pads with zeros to four.
+
+    NVIDIA asks for four where the stride is two ("Channels In And Out" of its guide to convolutional layers,
+    https://docs.nvidia.com/deeplearning/performance/dl-performance-convolutional/). The compiler writes normalised
+    pixels and casts weights in any case, so padding takes no kernel (docs/training.md). Parameters stay as they are.
+    """
+
+    @classmethod
+    def of(cls, conv: nn.Conv2d) -> StemConv2d:
+        """With the weights of `conv`, which has no bias; nothing is drawn."""
+        sizes = {name: getattr(conv, name) for name in ("kernel_size", "stride", "padding")}
+        made = cls(conv.in_channels, conv.out_channels, bias=False, device="meta", **sizes)
+        made.weight = conv.weight
+        return made
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, 3, H, W] → [B, D, H', W']."""
+        compiled = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+        return self.padded(input) if input.is_cuda and compiled else super().forward(input)
+
+    def padded(self, input: Tensor) -> Tensor:
+        """The same by four channels, of which one is zero in both factors."""
+        one = (0, 0, 0, 0, 0, 1)
+        return self._conv_forward(F.pad(input, one), F.pad(self.weight, one), self.bias)
 
 
 def _zero_last_norms(net: ResNet) -> None:

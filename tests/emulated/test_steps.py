@@ -101,3 +101,15 @@ def test_an_epochs_line_takes_two_waits(gpu):
     assert line["samples"] == B
     assert {"z_std", "z_rank", "agg_std", "agg_rank", "probe_top1"} <= line.keys()
     assert gpu.syncs.total() == 2, gpu.syncs
+
+
+def test_a_step_that_is_compiled_pads_the_stem(gpu, monkeypatch) -> None:
+    losses, pads = [], []
+    for compiling in (False, True):
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda compiling=compiling: compiling)
+        steps = Steps("seq_jepa", "cuda", "fp32")
+        gpu.reset()
+        losses.append(steps.step(0).loss.cpu())
+        pads.append(gpu.launches["constant_pad_nd"])
+    assert pads[1] - pads[0] == 5, "pixels and weights of either encoder, and the gradient of the one's weights"
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=1e-6)

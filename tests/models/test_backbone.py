@@ -6,7 +6,7 @@ import torchvision
 from torch import nn
 
 from seqjepa.config import ModelConfig
-from seqjepa.models.backbone import NarrowConv2d, build_backbone
+from seqjepa.models.backbone import NarrowConv2d, StemConv2d, build_backbone
 from shards.errors import ConfigError
 
 
@@ -109,3 +109,19 @@ def test_every_strided_convolution_of_few_channels_is_a_narrow_one() -> None:
         ]
         assert convs
         assert all(isinstance(m, NarrowConv2d) == (m.in_channels < 16) for m in convs)
+
+
+def test_a_stem_that_is_padded_is_the_stem() -> None:
+    """Its weights and their gradient have three channels; on a CPU, or uncompiled, nothing is padded."""
+    stem = build_backbone(ModelConfig(width=0.25))[0].double().conv1
+    assert isinstance(stem, StemConv2d)
+    views = torch.randn(2, 3, 16, 16, dtype=torch.float64).to(memory_format=torch.channels_last)
+    maps, slopes = [], []
+    for function in (stem, stem.padded):
+        maps.append(function(views))
+        maps[-1].square().sum().backward()
+        slopes.append(stem.weight.grad)
+        stem.zero_grad(set_to_none=True)
+    torch.testing.assert_close(maps[1], maps[0], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(slopes[1], slopes[0], rtol=1e-12, atol=1e-12)
+    assert stem.weight.shape == (16, 3, 7, 7)
