@@ -12,6 +12,7 @@ A vector column `pose` may be named as one; it stands for pose.0, pose.1 … in 
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -58,8 +59,10 @@ def read_declared(
     """
     if file and not file.is_file():
         raise UsageError(f"--actions {file}: there is no such file")
-    if not file and folder and (folder / FILE).is_file():
+    if not file and folder and os.path.lexists(folder / FILE):
         file = folder / FILE
+        if not file.is_file():
+            raise FormatError(f"{file} is no file: remove it, or give another with --actions FILE")
     found = _read_file(file, mistakes) if file else Declared()
     if preset is not None:
         found = Declared(_preset(preset), found.units, f"--action {preset}")

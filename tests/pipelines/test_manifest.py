@@ -100,6 +100,7 @@ def test_timestamps_order_and_are_kept_in_seconds_of_the_sequence(folder: Path) 
         lambda s: f"{epoch + s:.3f}",
         lambda s: (start + timedelta(seconds=s)).isoformat(),
         lambda s: (start + timedelta(seconds=s)).isoformat() + "Z",
+        lambda s: (start + timedelta(seconds=s)).isoformat() + "+02:00",
     ):
         times = [write(100 - 0.04 * row["step"]) for row in rows()]
         table = [{**row, "timestamp": time} for row, time in zip(without("step"), times, strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from pathlib import Path
 
@@ -319,6 +320,30 @@ def test_whatever_a_table_holds_it_is_read_or_refused_in_words(folder: Path, nam
     made = [{**row, "split": None} for row in table]
     said = mistakes_of(reading_of(folder, "\n".join(map(json.dumps, made)), "m.jsonl"))
     assert "line 1: split is empty" in said
+
+
+def test_a_mistake_of_one_kind_does_not_make_others(folder: Path) -> None:
+    """Names that are refused are no repetitions of each other; a time that cannot be read has no unit to declare."""
+    table = [{**row, "timestamp": "31/12/2024"} for row in rows()]
+    table = [{name: value for name, value in row.items() if name != "step"} for row in table]
+    table[0]["file_name"], table[1]["file_name"] = "a/0.gif", "a/1.gif"
+    said = mistakes_of(reading_of(folder, csv_text(table))).splitlines()
+    assert [line.partition(": ")[2][:20] for line in said[:2]] == ["a/0.gif has a kind t", "a/1.gif has a kind t"]
+    assert said[2:] == ["timestamp holds no times: seconds, or dates such as 2024-05-01T12:00:00.25"]
+
+
+def test_what_is_no_file(folder: Path) -> None:
+    """A folder or a pipe where a file is expected: told as what it is, never passed over or waited for."""
+    (folder / "a/0.png").unlink()
+    os.mkfifo(folder / "a/0.png")
+    assert mistakes_of(reading_of(folder, csv_text(rows()))) == "row 2: a/0.png is no file: fifo (there is b/0.png)"
+    (folder / "actions.toml").mkdir()
+    with pytest.raises(FormatError, match=r"actions\.toml is no file: remove it, or give another with --actions"):
+        reading_of(folder, csv_text(rows()))
+    (folder / "metadata.csv").unlink()
+    (folder / "metadata.csv").mkdir()
+    with pytest.raises(FormatError, match=r"holds no metadata\.csv, \.jsonl or \.parquet; give the table"):
+        read_manifest(folder, ManifestOptions())
 
 
 def test_mistakes_of_every_kind_are_told_at_once(folder: Path, tmp_path: Path) -> None:

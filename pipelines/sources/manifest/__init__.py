@@ -118,9 +118,9 @@ def find_manifest(source: Path, given: Path | None) -> Path:
 
 def _other_table(folder: Path) -> str:
     """What may be meant instead, in brackets."""
-    if below := sorted(path for suffix in SUFFIXES for path in folder.glob(f"*/{STEM}{suffix}")):
+    if below := sorted(path for suffix in SUFFIXES for path in folder.glob(f"*/{STEM}{suffix}") if path.is_file()):
         return f" (there is {below[0].relative_to(folder)}; --source {below[0].parent}?)"
-    if beside := sorted(path.name for suffix in SUFFIXES for path in folder.glob(f"*{suffix}")):
+    if beside := sorted(path.name for suffix in SUFFIXES for path in folder.glob(f"*{suffix}") if path.is_file()):
         return f" (there is {printable(beside[0])}; --manifest {printable(beside[0])}?)"
     if sheets := sorted(path.name for path in folder.glob("*.[xo][ld]s*")):
         return f" (there is {printable(sheets[0])}: save it as CSV)"
@@ -159,7 +159,8 @@ def _table_of(rows: Rows, source: Path, path: Path, asked: ManifestOptions, decl
     labels = labels_of(rows, order)
     splits = splits_of(rows, order, labels, asked.val_fraction)
     columns = number_columns(rows, asked.ignore, declared, order)
-    fields = fields_of([column.name for column in columns], _without_time(declared, rows), mistakes)
+    kept = [column.name for column in columns]
+    fields = fields_of(kept, _without_time(declared, rows, kept), mistakes)
     action = action_of(declared, fields, mistakes)
     _refuse_unordered_commands(action, order, mistakes)
     params = filled_params(rows, order, columns, action)
@@ -202,10 +203,11 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _without_time(declared: Declared, rows: Rows) -> Declared:
-    """A timestamp's unit is what it is read in; it is stored in s."""
-    name = rows.roles.get("timestamp")
-    return Declared(declared.terms, {**declared.units, **({name: "s"} if name else {})}, declared.where)
+def _without_time(declared: Declared, rows: Rows, kept: Sequence[str]) -> Declared:
+    """A timestamp's unit is what it is read in; it is stored in s, where it holds times and is `kept`."""
+    time = rows.roles.get("timestamp")
+    units = {name: unit for name, unit in declared.units.items() if name != time}
+    return Declared(declared.terms, units | ({time: "s"} if time in kept else {}), declared.where)
 
 
 def _refuse_unordered_commands(action: ActionSpec | None, order: Order, mistakes: Mistakes) -> None:
@@ -220,8 +222,9 @@ def _refuse_same_images(rows: Rows, order: Order, names: pa.ChunkedArray) -> Non
     pc = compute()
 
     codes = pc.rank(names.combine_chunks(), tiebreaker="dense").to_numpy()[order.rows]
+    named = np.asarray(pc.is_valid(names).to_numpy(), bool)[order.rows]
     by = np.lexsort((order.rows, codes, order.of))
-    same = (np.diff(codes[by]) == 0) & (np.diff(order.of[by]) == 0)
+    same = (np.diff(codes[by]) == 0) & (np.diff(order.of[by]) == 0) & named[by[1:]]
     earlier = dict(zip(order.rows[by[1:]][same].tolist(), order.rows[by[:-1]][same].tolist(), strict=True))
     rows.tell(
         np.sort(order.rows[by[1:]][same]),

@@ -161,7 +161,8 @@ def _positions(listed: Listed, names: pa.ChunkedArray) -> np.ndarray:
 
 def _why_missing(listed: Listed, name: str, root: str, hints: dict[str, str]) -> str:
     hint = f" (there is {printable(hints[name])})" if name in hints else ""
-    return f"{printable(name)} {listed.odd.get(root + name) or 'is not there'}{hint}"
+    odd = listed.odd.get(root + name)
+    return f"{printable(name)} {f'is no file: {odd}' if odd else 'is not there'}{hint}"
 
 
 def _alike(listed: Listed, wanted: set[str], root: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ Every mistake is named with its row. Letters: R rows in the order of the file, Q
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -204,16 +205,16 @@ def _seconds(rows: Rows, unit: str, doubtful: np.ndarray) -> np.ndarray | None:
 
 
 def _dates(texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    """Dates as ISO 8601 writes them; None where one of them is something else."""
+    """Dates as ISO 8601 writes them, with an offset from UTC in all or in none; None where one is something else."""
     import pyarrow as pa
 
     pc = compute()
 
-    texts = pc.replace_substring_regex(texts.cast(pa.string()), r"(Z|[+-]00:?00)$", "")
-    try:
-        return texts.cast(pa.timestamp("ns"))
-    except pa.ArrowException:
-        return None
+    texts = texts.cast(pa.string())
+    for written, zone in ((pc.replace_substring_regex(texts, r"(Z|[+-]00:?00)$", ""), None), (texts, "UTC")):
+        with contextlib.suppress(pa.ArrowException):
+            return written.cast(pa.timestamp("ns", zone))
+    return None
 
 
 def _shown(column: pa.ChunkedArray, row: int) -> str:
