@@ -49,8 +49,8 @@ def open_sequences(
     does not fit; while iterating DamageError (names shard and sample) and FailureError.
     """
     folder = local_folder(shards)
-    chosen = choose_recipe(folder) if not recipe else None
     own = [f"data.split={split}", f"optim.batch_size={batch_size}", f"seed={seed}"]
+    chosen = choose_recipe(folder, [*own, *settings]) if not recipe else None
     own += [] if context is None else [f"data.context={context}"]
     if chosen:
         recipe, own = chosen.recipe, [*chosen.settings, *own]

@@ -348,4 +348,4 @@ def _os_errors_named(root: Path):
     try:
         yield
     except (PermissionError, NotADirectoryError, FileExistsError, FileNotFoundError) as error:
-        raise UsageError(f"cannot write to {root}: {error.strerror}") from error
+        raise UsageError(f"cannot write to {root}: {error.strerror}; choose another --out") from error

@@ -80,6 +80,8 @@ def json_object(data: bytes, where: str, *, nan: bool = False) -> dict[str, Any]
 
 def take(record: dict[str, Any], name: str, kind: type[T]) -> T:
     """record[name], which must be a `kind`."""
+    if not isinstance(record, dict):
+        raise FormatError(f"an object with {name} is needed, found {record!r:.60}")
     value = record.get(name)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise FormatError(f"{name} must be a {kind.__name__}, found {value!r:.60}")

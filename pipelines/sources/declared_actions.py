@@ -71,6 +71,8 @@ def read_declared(
         name, _, unit = text.rpartition("=")
         if not name or not unit:
             raise UsageError(f"--unit {text!r}: COLUMN=UNIT is needed, e.g. yaw=deg")
+        if len(unit) > LONGEST_UNIT:
+            raise UsageError(f"--unit {text!r:.80}: a unit has at most {LONGEST_UNIT} characters, e.g. yaw=deg")
         own[name] = unit
     return Declared(found.terms, {**found.units, **own}, found.where)
 

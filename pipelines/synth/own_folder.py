@@ -78,7 +78,7 @@ class OwnFolder:
             self.tmp.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             pass_environment_on(error)
-            raise UsageError(f"cannot write to {self.root}: {error.strerror}") from error
+            raise UsageError(f"cannot write to {self.root}: {error.strerror}; choose another --out") from error
         lock = FolderLock(self.root / WORK / "lock", f"another build is writing {self.root}")
         try:
             self.is_finished(overwrite)  # the folder may have changed while we waited for the lock

@@ -60,7 +60,7 @@ def train_command(
     settings = [f"{key}={json.dumps(value)}" for key, value in everyday.items() if value is not None]
     chosen: list[str] = []
     if recipe is None:
-        choice = choose_recipe(shards).without(set_ or [])
+        choice = choose_recipe(shards, set_ or []).without(set_ or [])
         recipe, chosen = choice.recipe, list(choice.settings)
         if World.from_environment().main:
             typer.echo(str(choice), err=True)

@@ -216,8 +216,9 @@ def few_steps(protocol: Mapping[str, Any]) -> str:
     Epochs are the paper's, whose splits have 40,000 samples and more: heads that read rotations and angles learn there
     in 49,000 steps, and on 500 samples in 600 of them, after which they may know nothing yet (docs/own-data.md).
     """
-    rows, epochs = protocol.get("train_samples"), max(protocol.get("probe_epochs", {}).values(), default=0)
-    if not isinstance(rows, int) or rows < 1 or not isinstance(epochs, int) or not epochs:
+    rows = protocol.get("train_samples")
+    epochs = max((n for n in protocol.get("probe_epochs", {}).values() if type(n) is int), default=0)
+    if type(rows) is not int or rows < 1 or epochs < 1:
         return ""
     enough = enough_probe_epochs(rows, BATCH)
     if epochs >= enough:

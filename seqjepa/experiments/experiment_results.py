@@ -15,7 +15,8 @@ from seqjepa.evaluate.checkpoints import numbers_at, numbers_of
 from seqjepa.experiments.experiment import METHODS, Experiment, Run
 from seqjepa.experiments.job import Job
 from seqjepa.recipes import flatten
-from shards.errors import UsageError, reason_of
+from shards.errors import FormatError, UsageError, reason_of
+from shards.json_fields import json_object, strings, take
 
 SCORES = {
     "top1_z": "top1_z",
@@ -29,7 +30,14 @@ SCORES = {
 AGGREGATE = "top1_agg."
 ORDERED = {"r2_rel": "R² rel", "top1_z": "top-1 of z"}
 """Scores that methods are put into an order by."""
+LONGEST_SEED = 20
 Scores = dict[str, float]
+ROW_FIELDS: Mapping[str, type[Any]] = {
+    **dict.fromkeys(("part", "name", "schedule"), str),
+    **dict.fromkeys(("length", "steps", "schedule_length"), int),
+    "finished": bool,
+}
+"""Of a row of --json, and their types."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +109,13 @@ class Row:
         return replace(self, by_seed=dict(sorted(by_seed.items())), folders=(*self.folders, *other.folders))
 
     @classmethod
-    def of_json(cls, values: Mapping[str, Any]) -> Row:
-        """What as_json gave. KeyError, TypeError, ValueError: it is none."""
-        by_seed = {int(seed): {k: float(v) for k, v in one.items()} for seed, one in values["by_seed"].items()}
-        names = ("part", "name", "length", "steps", "schedule", "schedule_length", "finished")
-        return cls(**{name: values[name] for name in names}, by_seed=by_seed, folders=tuple(values["runs"]))
+    def of_json(cls, values: dict[str, Any]) -> Row:
+        """What as_json gave. FormatError: it is none."""
+        by_seed = {_seed(seed): _numbers(one) for seed, one in take(values, "by_seed", dict).items()}
+        if not by_seed:
+            raise FormatError("by_seed holds no seed")
+        fields = {name: take(values, name, kind) for name, kind in ROW_FIELDS.items()}
+        return cls(**fields, by_seed=by_seed, folders=strings(values, "runs"))
 
     def as_json(self) -> dict[str, Any]:
         fields = {key: value for key, value in vars(self).items() if key not in ("by_seed", "folders")}
@@ -167,7 +177,13 @@ class Results:
             if row.part != METHODS and base and (less := row.less(base)).by_seed:
                 rows[-1]["difference"] = {key: less.as_json()[key] for key in ("seeds", "mean", "std", "by_seed")}
         orders = {key: {str(seed): names for seed, names in self.order(key).items()} for key in ORDERED}
-        return {"rows": rows, "untrained": self.untrained.as_json() if self.untrained else None, "orders": orders}
+        untrained = self.untrained.as_json() if self.untrained else None
+        return {"evaluation": self.evaluation, "rows": rows, "untrained": untrained, "orders": orders}
+
+    @property
+    def evaluation(self) -> dict[str, Any]:
+        """How all runs are evaluated, as JSON has it."""
+        return json.loads(self.experiment.at.compare.evaluation.model_dump_json(exclude_unset=True))
 
 
 def experiment_results(experiment: Experiment, out: Path) -> Results:
@@ -186,12 +202,13 @@ def experiment_results(experiment: Experiment, out: Path) -> Results:
 def with_numbers(results: Results, files: Iterable[Path]) -> Results:
     """With what `seqjepa sweep … --json` printed elsewhere, seed by seed; what is measured here counts before it.
 
-    Rows stand in the experiment's order. UsageError: a file that is none, or of runs that are not the experiment's.
+    Rows stand in the experiment's order. UsageError: a file that is none, of runs that are not the experiment's, or of
+    other evaluations.
     """
     rows, untrained = {row.place: row for row in results.rows}, results.untrained
     planned = _places(results.experiment)
     for file in files:
-        there, initial = _read_numbers(file)
+        there, initial = _read_numbers(file, results.evaluation)
         for row in there:
             _refuse_other_steps(file, row, planned.get(row.place))
             rows[row.place] = rows[row.place].joined(row) if row.place in rows else row
@@ -207,16 +224,32 @@ def _refuse_other_steps(file: Path, row: Row, steps: int | None) -> None:
         raise UsageError(f"{file} has {row.name} after {row.steps:,} steps ({row.part}); {known}")
 
 
-def _read_numbers(file: Path) -> tuple[list[Row], Row | None]:
-    """Rows, and that of the initial weights. UsageError: the file is no such JSON."""
+def _read_numbers(file: Path, evaluation: Mapping[str, Any]) -> tuple[list[Row], Row | None]:
+    """Rows, and that of the initial weights. UsageError: the file is no such JSON, or of another evaluation."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))["results"]
-        untrained = found["untrained"]
-        return [Row.of_json(row) for row in found["rows"]], Row.of_json(untrained) if untrained else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        found = take(json_object(file.read_bytes(), "the file", nan=True), "results", dict)
+        rows = [Row.of_json(row) for row in take(found, "rows", list)]
+        untrained = Row.of_json(found["untrained"]) if found.get("untrained") else None
+    except (OSError, FormatError) as error:
         raise UsageError(
             f"--numbers {file} is not what `seqjepa sweep paper-small --json` prints: {reason_of(error)}"
         ) from error
+    there = found.get("evaluation", evaluation)  # files of before do not say it
+    if there != evaluation:
+        raise UsageError(f"--numbers {file}: runs were evaluated by {there!r:.200} there, by {dict(evaluation)} here")
+    return rows, untrained
+
+
+def _seed(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < LONGEST_SEED):
+        raise FormatError(f"{text!r:.40} is no seed")
+    return int(text)
+
+
+def _numbers(scores: Any) -> Scores:
+    if not isinstance(scores, dict) or not all(type(value) in (int, float) for value in scores.values()):
+        raise FormatError(f"scores must be numbers by name, found {scores!r:.60}")
+    return {name: float(value) for name, value in scores.items()}
 
 
 def _places(experiment: Experiment) -> dict[tuple[str, str, int, int], int]:

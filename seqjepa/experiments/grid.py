@@ -146,7 +146,7 @@ class Grid:
         if self.recipe is not None:
             chosen, recipe = (), self.recipe
         else:
-            choice = choose_recipe(self.shards).without([*own, *(f"{key}=" for key in self.values)])
+            choice = choose_recipe(self.shards, own).without([*own, *(f"{key}=" for key in self.values)])
             chosen, recipe = choice.settings, choice.recipe
         return recipe, (*chosen, *load_scale(self.scale_name).changed_settings(recipe, ""), *own)
 

@@ -42,6 +42,8 @@ from shards.schema import ActionSpec, DatasetInfo, ImageSpec, MapSpec, ViewSpec,
 
 logger = logging.getLogger(__name__)
 
+BY_DEFAULT = ("unlabeled", "train")
+"""Splits that are trained on where data.split says nothing: the first that there is."""
 MADE_OF = ("backbone", "width", "stem", "pool", "patch_size", "input_size")
 """The settings of [model] that say which network an encoder is."""
 
@@ -86,7 +88,7 @@ def open_training_data(shards: Path, config: RunConfig) -> TrainingData:
 
 def training_split(opened: ShardSet, config: RunConfig) -> str:
     """data.split, or "unlabeled" where the set has that (STL-10, as released), else "train". ConfigError: not there."""
-    split = config.data.split or ("unlabeled" if "unlabeled" in opened.splits else "train")
+    split = config.data.split or next((name for name in BY_DEFAULT if name in opened.splits), BY_DEFAULT[-1])
     if split not in opened.splits:
         raise ConfigError(
             f"{opened.path} has no split {split!r} to train on; set data.split to one of {', '.join(opened.splits)}"

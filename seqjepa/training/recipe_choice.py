@@ -10,7 +10,7 @@ from seqjepa.data.actions import implied_action
 from seqjepa.paper.sets import CLASSES_SHA256, classes_sha256
 from seqjepa.recipes import OF_RESNETS, chooses_timm, load_recipe, names
 from seqjepa.recipes.library import OWN_VIEWS
-from seqjepa.training.data import incompatibilities, training_split
+from seqjepa.training.data import BY_DEFAULT, incompatibilities, training_split
 from shards.errors import ConfigError
 from shards.reader import ShardSet
 from shards.schema import DatasetInfo, ImageSpec, MapSpec, ViewSpec
@@ -45,22 +45,31 @@ class Choice:
         return f"recipe {self.recipe}{changed}: {self.why}; --recipe takes another"
 
 
-def choose_recipe(shards: Path) -> Choice:
+def choose_recipe(shards: Path, overrides: Sequence[str] = ()) -> Choice:
     """The row of the paper that is for such a set, or the demo's recipe for a set of such a size.
 
-    ConfigError: no recipe fits, with the recipes that there are. FormatError: no shard set.
+    overrides: "KEY=VALUE" that are given beside it, of which data.split counts: batch and epochs are for its samples.
+    Which recipe follows from the split that is trained on by default, where there is one. ConfigError: no recipe fits,
+    with the recipes that there are, or there is no such split. FormatError: no shard set.
     """
     opened = ShardSet.open(shards)
     info = opened.info
-    samples = info.splits[training_split(opened, load_recipe())].samples
-    found = _find(info, samples)
+    of_split = [text for text in overrides if text.partition("=")[0].strip() == "data.split"]
+    split = training_split(opened, load_recipe(overrides=of_split))
+    by_default = next((name for name in BY_DEFAULT if name in info.splits), split)
+    found = _find(info, info.splits[by_default].samples)
+    if found is None and isinstance(info.spec, ViewSpec) and _single(info.spec):
+        raise ConfigError(
+            f"{shards} holds one view of each sample, and no action leads from one to itself: put several into one "
+            "sequence, or write the pictures as images (`seqjepa-data shard folder`)"
+        )
     if found is None:
         raise ConfigError(
             f"no recipe is for {shards}, which holds {_describe(info)}; declare actions of its parameters "
             f"(data.action), or give a recipe with --recipe: {', '.join(names())}"
         )
     recipe, fixed, why = found
-    settings = (*fixed, *_settings_of_size(recipe, fixed, info, samples))
+    settings = (*fixed, *_settings_of_size(recipe, fixed, info, info.splits[split].samples))
     config = load_recipe(recipe, settings)
     if problems := list(incompatibilities(info, config.data, config.method)):
         raise ConfigError(f"{shards} {'; '.join(problems)}, for recipe {recipe}; or give another with --recipe")
@@ -83,7 +92,7 @@ def _find(info: DatasetInfo, samples: int) -> Found | None:
 
 
 def _of_views(spec: ViewSpec, known: str, large: bool, words: str) -> Found | None:
-    if (spec.sequence or spec.views) < 2 and not spec.chunked:
+    if _single(spec):
         return None
     if spec.actions is not None or spec.ordered or not spec.params:
         return "views" if large else "views-tiny", tuple(_of_own_views(spec)), words
@@ -98,6 +107,11 @@ def _of_views(spec: ViewSpec, known: str, large: bool, words: str) -> Found | No
             baked = ("data.augment=none", "data.action=augmentation", *_OTHER_DATA)
             return "tiny-all-M2" if large else "cifar-tiny", baked, words
     return None
+
+
+def _single(spec: ViewSpec) -> bool:
+    """Whether samples have no second view."""
+    return (spec.sequence or spec.views) < 2 and not spec.chunked
 
 
 def _of_own_views(spec: ViewSpec) -> Iterator[str]:

@@ -138,6 +138,13 @@ def test_heads_that_learned_in_few_steps_are_named(samples, epochs, said):
     assert line in format_table({"trained": scores(protocol)})
 
 
+def test_epochs_that_are_no_numbers_say_nothing_of_steps():
+    """As a stranger's results.json may have them."""
+    for epochs in ({"classification": "300"}, {"classification": 300.5}, {"classification": None}):
+        assert few_steps(other(train_samples=500, probe_epochs=epochs)) == ""
+    assert "400 steps" in few_steps(other(train_samples=500, probe_epochs={"rotation": [], "classification": 200}))
+
+
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [

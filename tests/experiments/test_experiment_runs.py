@@ -249,17 +249,37 @@ def _means(found: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"mean": row["by_seed"]["43"]} for row in found["results"]["rows"]]
 
 
-@pytest.mark.parametrize(("change", "said"), [("steps", "simclr after 25 steps"), ("rows", "is not what")])
+def _changed(text: str, *places: str | int, to: Any) -> str:
+    """JSON with another value at one place."""
+    found = inner = json.loads(text)
+    for place in places[:-1]:
+        inner = inner[place]
+    inner[places[-1]] = to
+    return json.dumps(found)
+
+
 def test_numbers_of_another_experiment_are_refused(
-    ran: tuple[Path, str], shards: Path, scale: str, tmp_path: Path, change: str, said: str
+    ran: tuple[Path, str], shards: Path, scale: str, tmp_path: Path
 ) -> None:
-    found = elsewhere(shards, scale, ran[0], tmp_path / "there.json")
-    if change == "steps":
-        next(row for row in found["results"]["rows"] if row["name"] == "simclr")["steps"] = 25
-    else:
-        del found["results"]["rows"]
-    (tmp_path / "there.json").write_text(json.dumps(found))
-    code, _, stderr = sweep(shards, scale, ran[0], "--numbers", str(tmp_path / "there.json"))
-    assert code == 2
-    assert said in stderr
-    assert len(stderr.strip().splitlines()) == 1
+    there = tmp_path / "there.json"
+    elsewhere(shards, scale, ran[0], there)
+    text, row = there.read_text(), ("results", "rows", 0)
+    for content, said in (
+        (_changed(text, *row, "steps", to=25), "after 25 steps"),
+        (_changed(text, "results", "evaluation", "probe_epochs", to=77), "'probe_epochs': 77"),
+        (_changed(text, "results", "rows", to=None), "is not what"),
+        (_changed(text, "results", to=[]), "is not what"),
+        (_changed(text, *row, to="row"), "is not what"),
+        (_changed(text, *row, "part", to=["methods"]), "part must be a str"),
+        (_changed(text, *row, "steps", to="25"), "steps must be a int"),
+        (_changed(text, *row, "runs", to=[1]), "runs must be strings"),
+        (_changed(text, *row, "by_seed", to={}), "by_seed holds no seed"),
+        (_changed(text, *row, "by_seed", to={"one": {}}), "'one' is no seed"),
+        (_changed(text, *row, "by_seed", "43", "top1_z", to="high"), "scores must be numbers"),
+        ("[" * 100_000, "nested too deeply"),
+    ):
+        there.write_text(content)
+        code, _, stderr = sweep(shards, scale, ran[0], "--numbers", str(there))
+        assert code == 2, said
+        assert said in stderr
+        assert len(stderr.strip().splitlines()) == 1

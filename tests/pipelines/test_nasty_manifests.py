@@ -20,7 +20,7 @@ import cli
 from pipelines.build.views import shard_views
 from pipelines.sources.manifest import ManifestOptions, read_manifest
 from pipelines.sources.table import TableSource, ViewTable
-from shards.errors import FormatError
+from shards.errors import FormatError, UsageError
 from shards.reader import ShardSet
 
 X = [0.0, 0.5, 1.0, -1.0, -0.5, 0.0]
@@ -161,6 +161,13 @@ def test_images_of_several_sizes_and_kinds(folder: Path, tmp_path: Path) -> None
     with pytest.raises(FormatError, match=r"1 bad so far.*b/1\.png: 30×20 pixels, the others have 16×16"):
         shard_views(TableSource(folder, table, name="manifest"), tmp_path / "two", workers=0, size=None)
     shard_views(TableSource(folder, table, name="manifest"), tmp_path / "two", workers=0, size=12, fit="crop")
+
+
+def test_units_that_are_too_long_are_refused_wherever_they_stand(folder: Path) -> None:
+    with pytest.raises(UsageError, match=r"--unit 'x=m+': a unit has at most 16 characters, e\.g\. yaw=deg"):
+        reading_of(folder, csv_text(rows()), units=("x=" + "m" * 17,))
+    (folder / "actions.toml").write_text(f'[units]\nx = "{"m" * 17}"\n')
+    assert "the unit of x must be a short text" in mistakes_of(reading_of(folder, csv_text(rows())))
 
 
 def test_a_table_without_rows_or_a_sequence_without_a_name(folder: Path) -> None:

@@ -14,6 +14,7 @@ from seqjepa.data.actions import AUGMENTATION_FIELDS
 from seqjepa.paper.sets import CLASSES_SHA256, classes_sha256
 from seqjepa.recipes import load_recipe, read_config
 from seqjepa.training import recipe_choice as choice
+from seqjepa.sequences import open_sequences
 from seqjepa.training.data import incompatibilities
 from seqjepa.training.recipe_choice import choose_recipe
 from shards.errors import ConfigError
@@ -95,7 +96,7 @@ def test_the_recipe_of_a_set(monkeypatch, info, spec, known, samples, recipe, se
 
 @pytest.mark.parametrize(
     "spec",
-    [MapSpec("log8"), replace(OBJECTS, views=1), ViewSpec(4, 32, 32, "raw", (ParamField("temperature", "K"),))],
+    [MapSpec("log8"), ViewSpec(4, 32, 32, "raw", (ParamField("temperature", "K"),))],
 )
 def test_where_nothing_fits_the_recipes_are_listed(monkeypatch, info, spec) -> None:
     stub(monkeypatch, info, spec, "", 100)
@@ -104,6 +105,26 @@ def test_where_nothing_fits_the_recipes_are_listed(monkeypatch, info, spec) -> N
         match=r"no recipe is for set, which holds .*\(data.action\), or .*--recipe: .*3die-rot-M3.*synth-tiny",
     ):
         choose_recipe(Path("set"))
+
+
+def test_one_view_a_sample_is_told_as_such(monkeypatch, info) -> None:
+    stub(monkeypatch, info, replace(OBJECTS, views=1), "", 100)
+    with pytest.raises(ConfigError, match=r"one view of each sample, .*: put several into one sequence, or write"):
+        choose_recipe(Path("set"))
+
+
+def test_the_split_that_is_asked_for_is_the_one_that_is_counted(tmp_path: Path) -> None:
+    """Also where the set has none that is trained on by default."""
+    folder = make_shards(tmp_path / "set", split="val")
+    with pytest.raises(ConfigError, match=r"no split 'train' to train on; set data\.split to one of val"):
+        choose_recipe(folder)
+    found = choose_recipe(folder, ["optim.lr=1", "data.split = val"])
+    assert found.recipe == "synth-tiny"
+    assert len(open_sequences(folder, split="val", workers=0)) == 1
+    done = CliRunner().invoke(
+        cli.seqjepa_app, ["train", "--shards", str(folder), "--set", "data.split=nope", "--out", str(tmp_path / "run")]
+    )
+    assert (done.exit_code, "no split 'nope' to train on" in done.output) == (2, True)
 
 
 def test_what_the_user_sets_is_not_said_to_be_chosen() -> None:

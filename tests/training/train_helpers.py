@@ -26,13 +26,15 @@ PARAMS = ("rot_x", "rot_y", "rot_z", "floor_hue", "light_theta", "light_phi", "l
 UNITS = ("rad", "rad", "rad", "1", "rad", "rad", "1")
 
 
-def make_shards(out: Path, objects: int = 22, views: int = 5, size: int = 32, seed: int = 0) -> Path:
+def make_shards(
+    out: Path, objects: int = 22, views: int = 5, size: int = 32, seed: int = 0, split: str = "train"
+) -> Path:
     """Noise images of three classes whose brightness is the class; rotations uniform."""
     rng = np.random.default_rng(seed)
     params = tuple(ParamField(name, unit) for name, unit in zip(PARAMS, UNITS, strict=True))
     spec = ViewSpec(views=views, height=size, width=size, encoding="jpeg", params=params)
     builder = SetBuilder(out, name="tiny", spec=spec, classes=("a", "b", "c"), fingerprint={"seed": seed})
-    with builder.open_shard("train", 0) as shard:
+    with builder.open_shard(split, 0) as shard:
         for number in range(objects):
             label = number % 3
             pixels = rng.integers(0, 100, (views, size, size, 3)) + 60 * label
