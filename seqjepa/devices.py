@@ -21,12 +21,13 @@ def stage_device(name: str) -> torch.device:
     return torch.device(cluster.device(name)) if cluster else take_device(name)
 
 
-def pick_device(name: str = "auto", local_rank: int | None = None) -> torch.device:
+def pick_device(name: str | torch.device = "auto", local_rank: int | None = None) -> torch.device:
     """The device for "auto", "cpu", "cuda" or "cuda:N", if it exists.
 
     local_rank: among the processes of this machine, the GPU that "auto" and "cuda" stand for. Where a launcher shows
     each process one GPU only (Slurm's --gpus-per-task=1), that is its own, whatever its rank. Raises UsageError.
     """
+    name = str(name)
     try:
         device = torch.device("cuda" if name == "auto" and torch.cuda.is_available() else name.replace("auto", "cpu"))
     except RuntimeError:

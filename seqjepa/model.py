@@ -31,7 +31,8 @@ from seqjepa.models.embed import embed
 from seqjepa.models.folding import fold_batch_norms
 from seqjepa.precision import full_float32
 from seqjepa.training.checkpoint import LoadedRun, load_run
-from shards.errors import UsageError
+from shards.errors import UsageError, reason_of
+from shards.pixels import PIL_ERRORS, resized, rgb_of
 from shards.schema import ActionSpec
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ AT_ONCE = 12
 """Images for each thread of a CPU: at 128 pixels a ResNet-18 is faster so than on the 4 of evaluation, or on 16."""
 
 
-def load(run: str | Path, device: str = "auto", *, untrained: bool = False) -> Model:
+def load(run: str | Path, device: str | torch.device = "auto", *, untrained: bool = False) -> Model:
     """A run's model, frozen and in eval mode. `untrained`: with the weights that it began with.
 
     run: a run directory, or an address on the Hugging Face hub, hf://USER/REPO or hf://USER/REPO@REVISION, which is
@@ -77,11 +78,13 @@ class RunActions:
 
         Raises ConfigError for columns that are missing and for values that are none of the term's.
         """
-        values = np.asarray(params, np.float32)
+        values = _as_numbers(params, "params")
         names = tuple(columns) or self.columns
         if values.ndim < 2 or values.shape[-1] != len(names):
             wanted = f"[views, {len(names)}]: {', '.join(names)}"
             raise UsageError(f"params have the shape {list(values.shape)}; needed is {wanted}")
+        if not np.isfinite(values).all():
+            raise UsageError("params hold NaN or infinite numbers; every parameter is known")
         made = actions_between(values.reshape(-1, *values.shape[-2:]), names, self.spec, stride)
         return made.reshape(*values.shape[:-2], *made.shape[-2:])
 
@@ -143,11 +146,12 @@ class Model:
         UsageError: the method predicts no views.
         """
         method, told = self._having(PredictsViews, "predict"), self._actions(action)
+        z_agg = self._features(z_agg, "z_AGG", self._widths[1])
         if told.shape[:-1] != z_agg.shape[:-1] or told.shape[-1] != self._action.size:
             wanted = [*z_agg.shape[:-1], self._action.size]
             raise UsageError(f"action has the shape {list(told.shape)}; for this z_AGG it is {wanted}")
         with full_float32():
-            z = method.predict(z_agg.to(self.device).reshape(-1, z_agg.shape[-1]), told.reshape(-1, told.shape[-1]))
+            z = method.predict(z_agg.reshape(-1, z_agg.shape[-1]), told.reshape(-1, told.shape[-1]))
         return z.reshape(*z_agg.shape[:-1], z.shape[-1])
 
     @torch.inference_mode()
@@ -160,6 +164,8 @@ class Model:
         prediction is brought to the mean length of the context's features before it stands for a view.
         """
         method = self._having(PredictsViews, "rollout")
+        if steps is not None and (type(steps) is not int or steps < 1):
+            raise UsageError(f"steps is {steps!r}; give a number of views to predict, 1 or more, or leave it out")
         known, told, leading = self._context(views, actions, z, ahead=steps)
         with full_float32():
             ahead = roll_out(method, known, told)
@@ -186,8 +192,8 @@ class Model:
         """z [b, M, D], actions [b, M − 1 + K, A], and the shape of the b sequences. ahead: K; None: all there are."""
         if (views is None) == (z is None):
             raise UsageError("give either views or z")
-        known = self.embed(views) if z is None else z.to(self.device, torch.float32)  # pyright: ignore[reportArgumentType]
-        if known.ndim < 2:
+        known = self.embed(views) if z is None else self._features(z, "z", self._widths[0])  # pyright: ignore[reportArgumentType]
+        if known.ndim < 2 or not known.shape[-2]:
             raise UsageError("a context is several views: an axis of M views before those of the image")
         *leading, m, _ = known.shape
         if actions is None and (m == 1 or not self._action.size):
@@ -195,14 +201,35 @@ class Model:
         told = self._actions([] if actions is None else actions)
         needed = m - 1 + (ahead or 0) if ahead is not None or told.ndim < 2 else max(m - 1, told.shape[-2])
         wanted = [*leading, needed, self._action.size]
-        told = told[..., :needed, :] if told.ndim > 1 else told
+        told = told[..., :needed, :] if told.ndim > 1 and ahead else told
         if list(told.shape) != wanted:
             raise UsageError(f"actions have the shape {list(told.shape)}; {m} views and what follows need {wanted}")
         many = math.prod(leading)
         return known.reshape(many, m, -1), told.reshape(many, *wanted[-2:]), tuple(leading)
 
+    @cached_property
+    def _widths(self) -> tuple[int, int]:
+        """D of z and D' of z_AGG; 0 where the method has none."""
+        with torch.inference_mode():
+            z = self.method.embed(torch.zeros(1, 3, self.data.height, self.data.width, device=self.device))
+            if not isinstance(self.method, Aggregating):
+                return z.shape[-1], 0
+            z_agg = self.method.aggregate(z[:, None], z.new_zeros(1, 0, self._action.size))
+        return z.shape[-1], z_agg.shape[-1]
+
+    def _features(self, values: ArrayLike | Tensor, what: str, width: int) -> Tensor:
+        """float32 […, width] on the model's device."""
+        found = values if isinstance(values, Tensor) else torch.from_numpy(_as_numbers(values, what))
+        if not found.ndim or found.shape[-1] != width:
+            raise UsageError(
+                f"{what} has the shape {list(found.shape)}; this run's has {width} numbers in its last axis"
+            )
+        return found.to(self.device, torch.float32)
+
     def _actions(self, actions: ArrayLike | Tensor) -> Tensor:
-        values = actions if isinstance(actions, Tensor) else torch.from_numpy(np.array(actions, np.float32))
+        values = actions if isinstance(actions, Tensor) else torch.from_numpy(_as_numbers(actions, "actions"))
+        if not bool(torch.isfinite(values).all()):
+            raise UsageError("actions hold NaN or infinite numbers; every action is known")
         return values.to(self.device, torch.float32)
 
     def _views(self, images: Images) -> tuple[Tensor, tuple[int, ...]]:
@@ -215,7 +242,7 @@ class Model:
                 raise UsageError("a list of images of several forms; give images or stacks of one form")
             return torch.cat([views for views, _ in parts]), (len(parts), *parts[0][1])
         if isinstance(images, Image.Image):
-            images = np.asarray(images.convert("RGB"))
+            images = _as_rgb(images)
         views = _as_tensor(images)
         return self._resized(views.flatten(0, -4) if views.ndim > 3 else views[None]), tuple(views.shape[:-3])
 
@@ -229,33 +256,59 @@ class Model:
         """[n, 3, h, w] → [n, 3, H, W]."""
         found = tuple(views.shape[-2:])
         wanted = self.size_for(*found)
-        if found == wanted:
-            return views
+        if found == wanted or not len(views):
+            return views.reshape(-1, 3, *wanted)
         if views.dtype == torch.uint8:  # as shards are made, to the bit
-            return torch.stack([_resized_by_pil(view, wanted) for view in views])
+            pixels = views.permute(0, 2, 3, 1).cpu().numpy()
+            return torch.from_numpy(np.stack([resized(view, wanted) for view in pixels])).permute(0, 3, 1, 2)
         from torchvision.transforms.v2.functional import resize
 
         return resize(views, list(wanted), antialias=True)
 
 
+def _as_numbers(values: ArrayLike, what: str) -> np.ndarray:
+    """float32 of their own. UsageError: no numbers."""
+    try:
+        return np.array(values, np.float32)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{what} are no numbers: {reason_of(error)}") from error
+
+
+def _as_rgb(image: Image.Image) -> np.ndarray:
+    """uint8 [H, W, 3]. UsageError: a file that is damaged or closed, or pixels that are floats."""
+    try:
+        return rgb_of(image)
+    except PIL_ERRORS as error:
+        shown = getattr(image, "filename", "") or "a PIL image"
+        raise UsageError(f"{shown} cannot be read: {reason_of(error)}") from error
+
+
 def _as_tensor(images: Any) -> Tensor:
     """[…, 3, H, W], uint8 or float in 0 … 255."""
-    if isinstance(images, Tensor) and images.ndim >= 3 and images.shape[-3] == 3:
+    dense = isinstance(images, Tensor) and images.layout == torch.strided and not images.is_meta
+    if isinstance(images, Tensor) and dense and images.ndim >= 3 and images.shape[-3] == 3 and _has_pixels(images, -2):
         if images.dtype == torch.uint8:
             return images
         if images.is_floating_point():
-            if not (float(images.min()) >= -1e-3 and float(images.max()) <= 1 + 1e-3):
-                raise UsageError("float images are within 0 … 1 before normalisation, which the model does itself")
+            _refuse_beyond_one(images)
             return images.float() * 255
-    if isinstance(images, np.ndarray) and images.ndim >= 3 and images.shape[-1] == 3 and images.dtype == np.uint8:
+    if (
+        isinstance(images, np.ndarray) and images.dtype == np.uint8
+        and images.ndim >= 3 and images.shape[-1] == 3 and _has_pixels(images, -3)
+    ):  # fmt: skip
         return torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, -3)))
-    form = f"{type(images).__name__} {getattr(images, 'dtype', '')} {list(getattr(images, 'shape', []))}"
+    form = (type(images).__name__, getattr(images, "dtype", ""), list(getattr(images, "shape", [])) or "")
     raise UsageError(
-        f"{form} is no image: give PIL images, NumPy uint8 [..., H, W, 3], or torch uint8 or float [..., 3, H, W]"
+        f"{' '.join(str(part) for part in form if part)} is no image: give PIL images, NumPy uint8 [..., H, W, 3], or "
+        "torch uint8 or float [..., 3, H, W]"
     )
 
 
-def _resized_by_pil(view: Tensor, size: tuple[int, int]) -> Tensor:
-    image = Image.fromarray(view.permute(1, 2, 0).cpu().numpy())
-    resized = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+def _has_pixels(images: Tensor | np.ndarray, height: int) -> bool:
+    """Whether neither side is 0. height: the axis, which the width follows."""
+    return images.shape[height] > 0 and images.shape[height + 1] > 0
+
+
+def _refuse_beyond_one(images: Tensor) -> None:
+    if images.numel() and not (float(images.min()) >= -1e-3 and float(images.max()) <= 1 + 1e-3):
+        raise UsageError("float images are within 0 … 1 before normalisation, which the model does itself")

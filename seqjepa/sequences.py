@@ -15,6 +15,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from seqjepa.config import RunConfig
 from seqjepa.data.loader import Loader
 from seqjepa.data.sequence import ViewSequence
+from seqjepa.devices import pick_device
 from seqjepa.recipes import load_recipe
 from seqjepa.training.data import TrainingData, build_loader, open_training_data, window_for, with_shuffle_window
 from seqjepa.training.distributed import World
@@ -33,7 +34,7 @@ def open_sequences(
     recipe: str = "",
     settings: Sequence[str] = (),
     workers: int | None = None,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
 ) -> ViewSequences:
     """Batches of view sequences of a split, as `seqjepa train` would draw them.
 
@@ -48,6 +49,8 @@ def open_sequences(
     Views are uint8 [B, T, 3, H, W] (float for some author-fidelity patches). Raises ConfigError, FormatError for what
     does not fit; while iterating DamageError (names shard and sample) and FailureError.
     """
+    if isinstance(settings, str):
+        raise UsageError(f"settings is the text {settings!r:.80}; give a list: [{settings!r:.80}]")
     folder = local_folder(shards)
     own = [f"data.split={split}", f"optim.batch_size={batch_size}", f"seed={seed}"]
     chosen = choose_recipe(folder, [*own, *settings]) if not recipe else None
@@ -55,7 +58,7 @@ def open_sequences(
     if chosen:
         recipe, own = chosen.recipe, [*chosen.settings, *own]
     config = load_recipe(recipe, [*own, *settings])
-    return ViewSequences(folder, config, workers, torch.device(device))
+    return ViewSequences(folder, config, workers, pick_device(device))
 
 
 class ViewSequences(IterableDataset[ViewSequence]):
@@ -99,7 +102,9 @@ class ViewSequences(IterableDataset[ViewSequence]):
         self._epoch, self._step = epoch + 1, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch that the next iteration gives."""
+        """The epoch that the next iteration gives. UsageError: it is no number from 0."""
+        if type(epoch) is not int or epoch < 0:
+            raise UsageError(f"epoch is {epoch!r:.40}; needed is a whole number, 0 or more")
         self._epoch, self._step, self._stride = epoch, 0, 0
 
     def state_dict(self) -> dict[str, int]:
@@ -111,6 +116,7 @@ class ViewSequences(IterableDataset[ViewSequence]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """UsageError: it is no state of this data."""
+        state = state if isinstance(state, dict) else {}
         found = [state.get(key, None if key in ("epoch", "step") else 0) for key in _STATE]
         whole = all(type(value) is int and value >= 0 for value in found)
         if whole and found[3] != (self._window or 0):

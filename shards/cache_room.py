@@ -51,7 +51,7 @@ def cache_folder() -> Path:
 
 def parse_size(text: str) -> int:
     """ "200GB" → bytes. UsageError: not of this form."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip(), re.IGNORECASE)
+    found = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]+)?)\s*([KMGT]?)B?", text.strip(), re.IGNORECASE)
     if not found:
         raise UsageError(f"{SIZE} is {text!r:.40}; write it as 200GB or 1.5TB")
     return int(float(found[1]) * UNITS[found[2].upper()])

@@ -75,6 +75,7 @@ def takes_sets(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def with_cache(*args: Any, **kwargs: Any) -> Any:
         given = {variable: kwargs.pop(name) for name, (variable, *_) in _CACHE_OPTIONS.items()}
+        _refuse_no_size(given["SEQJEPA_CACHE_SIZE"])
         before = {variable: os.environ.get(variable) for variable in given}
         os.environ.update({variable: str(value) for variable, value in given.items() if value is not None})
         try:
@@ -96,6 +97,14 @@ def takes_sets(command: Callable[..., Any]) -> Callable[..., Any]:
     vars(with_cache)["__signature__"] = signature.replace(parameters=[*signature.parameters.values(), *parts])
     with_cache.__annotations__ = {**command.__annotations__, **kinds}
     return with_cache
+
+
+def _refuse_no_size(text: str | None) -> None:
+    """Also where no set comes from a store: the next one may. UsageError: it is no size."""
+    if text is not None:
+        from shards.cache_room import parse_size
+
+        parse_size(text)
 
 
 log = logging.getLogger(__name__)

@@ -119,7 +119,7 @@ def is_hub_address(source: object) -> bool:
 def parse_address(address: str, kind: Kind) -> HubAddress:
     """hf://USER/REPO@REVISION; of data sets hf://datasets/USER/REPO too. UsageError: anything else."""
     found = ADDRESS.fullmatch(address if address.startswith(SCHEME) else address.replace("hf:/", SCHEME, 1))
-    if not found or found[1] not in (None, f"{kind}s"):
+    if not found or found[1] not in (None, f"{kind}s") or found[2].startswith(("datasets/", "models/")):
         raise UsageError(f"{address}: {SPELLED[kind]} or {SPELLED[kind]}@REVISION is needed")
     return HubAddress(kind, found[2], found[3])
 

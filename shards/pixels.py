@@ -8,11 +8,45 @@ from __future__ import annotations
 import functools
 import io
 import re
+import struct
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from shards.errors import FormatError
 from shards.schema import Encoding
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PIL_ERRORS = (
+    *(OSError, SyntaxError, EOFError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError),
+    struct.error,
+)
+"""What PIL raises of a file that is damaged, or that was closed."""
+
+
+def rgb_of(image: Image) -> np.ndarray:
+    """A picture of any mode → uint8 [H, W, 3], by PIL's conversion; 16 bits of grey, which that would clip, by 257.
+
+    Alpha is dropped, EXIF orientation left alone. ValueError: floats, whose range nobody knows; what PIL raises: its
+    file is damaged, or was closed.
+    """
+    if image.mode == "F":
+        raise ValueError("its pixels are floats: make them 8 or 16 bits")
+    if image.mode.startswith("I"):
+        grey = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
+        return np.repeat(((grey + 128) // 257).astype(np.uint8)[..., None], 3, axis=2)
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return np.array(image.convert("RGB"))
+
+
+def resized(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 [h, w, 3] → [H, W, 3] of another (H, W), bilinear and antialiased, as shards are made."""
+    from PIL import Image
+
+    return np.array(Image.fromarray(rgb).resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
 def raw_header(height: int, width: int) -> bytes:

@@ -30,6 +30,7 @@ SCHEMES = ("s3", "gs", "az", "http", "https", "hf")
 ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.DOTALL)
 OF_A_PATH = re.compile(rf"({'|'.join(SCHEMES)}):/(?!/)")
 """How an address begins that was made a Path, which drops its second slash."""
+LIKE_AN_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:(/|$)")
 INFO, BUILD = "_meta/dataset.json", "_meta/build.json"
 CHUNK = 4 << 20
 TRIES = 6
@@ -42,9 +43,16 @@ EXPIRED = ("ExpiredToken", "TokenRefreshRequired", "RequestExpired")
 
 
 def as_address(place: str | Path) -> str:
-    """What names a place in a store, also after it was made a Path; "" for a path."""
+    """What names a place in a store, also after it was made a Path; "" for a path.
+
+    UsageError: it begins like an address of a kind that there is not (s4://bucket), or ends there (s3://).
+    """
     text = OF_A_PATH.sub(r"\1://", str(place), count=1) if OF_A_PATH.match(str(place)) else str(place)
-    return text if ADDRESS.fullmatch(text) else ""
+    if ADDRESS.fullmatch(text):
+        return text
+    if (typo := LIKE_AN_ADDRESS.match(text)) and not Path(typo[0].rstrip("/")).is_dir():
+        raise _no_address(text)
+    return ""
 
 
 def require_no_address(place: str | Path, option: str) -> None:
@@ -75,13 +83,17 @@ def open_store(address: str) -> Store:
     """UsageError: an address of another form, or a package that is missing."""
     found = ADDRESS.fullmatch(address)
     if not found or found[1] not in SCHEMES or not found[2].strip("/"):
-        known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-        raise UsageError(f"{address!r:.200} is no address of a folder; known are {known}")
+        raise _no_address(address)
     if found[1] == "hf":
         return HubStore(parse_address(address, "dataset"))
     if "@" in found[2].partition("/")[0]:
         raise UsageError("an address holds no user name or password; obstore takes them from the environment")
     return ObjectStoreFolder(address.rstrip("/"))
+
+
+def _no_address(text: str) -> UsageError:
+    known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+    return UsageError(f"{text!r:.200} is no address of a folder; known are {known}")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from shards.errors import FailureError, UsageError
 from shards.files import sha256_of_bytes
@@ -85,7 +85,7 @@ class StoreWriter:
             found = obstore.list(self.folder.opened, below.strip("/") or None).collect()
             return {str(one["path"]): int(one["size"]) for one in found}
 
-        return dict(sorted(self._tried(ask, below or "*").items()))
+        return dict(sorted(self._tried(ask, below or "*", "read").items()))
 
     def any_name(self) -> str:
         """One of the objects in the folder; "" for none."""
@@ -96,7 +96,7 @@ class StoreWriter:
             chunks = obstore.list(self.folder.opened, chunk_size=2)
             return next((str(one["path"]) for chunk in chunks for one in chunk if one["path"]), "")
 
-        return self._tried(ask, "*")
+        return self._tried(ask, "*", "read")
 
     def tag(self, name: str) -> str | None:
         """What changes with every write of an object; None: there is none."""
@@ -111,7 +111,7 @@ class StoreWriter:
                 return None
             return f"{found['e_tag']} {found['last_modified']}"
 
-        return self._tried(ask, name)
+        return self._tried(ask, name, "read")
 
     def delete(self, names: Iterable[str]) -> None:
         """Objects, whether they are there or not."""
@@ -128,7 +128,7 @@ class StoreWriter:
 
         self._tried(remove, "*")
 
-    def _tried(self, ask: Callable[[], Result], name: str) -> Result:
+    def _tried(self, ask: Callable[[], Result], name: str, doing: Literal["read", "write"] = "write") -> Result:
         _ = self.folder.opened  # or the line that says that obstore is missing
         from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
@@ -136,6 +136,8 @@ class StoreWriter:
         try:
             return ask()
         except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
-            raise UsageError(f"{what} may not be written with these credentials; see docs/remote.md") from error
+            done = {"read": "read", "write": "written"}[doing]
+            raise UsageError(f"{what} may not be {done} with these credentials; see docs/remote.md") from error
         except (BaseError, OSError) as error:
-            raise FailureError(f"cannot write {what}: {reason_in_short(error)}; the same command goes on") from error
+            then = {"read": "try again later", "write": "the same command goes on"}[doing]
+            raise FailureError(f"cannot {doing} {what}: {reason_in_short(error)}; {then}") from error

@@ -132,6 +132,8 @@ BAD = [
     (cli.seqjepa_app, "train", "--shards", "nowhere", "--recipe", "no-such-recipe"),
     (cli.seqjepa_app, "train", "--shards", "nowhere", "--recipe", "3die-rot-M3", "--set", "optim.lrr=1"),
     (cli.seqjepa_app, "train", "--shards", "nowhere", "--recipe", "3die-rot-M3", "--device", "tpu"),
+    (cli.seqjepa_app, "train", "--shards", ".", "--recipe", "3die-rot-M3", "--cache-size", "plenty"),
+    (cli.seqjepa_app, "train", "--shards", "s4://bucket/set", "--recipe", "3die-rot-M3"),
     (cli.seqjepa_app, "evaluate", "nowhere", "--shards", "nowhere"),
     (cli.seqjepa_data_app, "verify", "nowhere"),
     (cli.seqjepa_data_app, "info", "nowhere"),

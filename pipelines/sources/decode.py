@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import struct
 import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -22,6 +21,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import simplejpeg
 from PIL import Image
+
+from shards.pixels import PIL_ERRORS, rgb_of
 
 NEXT_MARKER = re.compile(rb"\xff+[^\x00\xff]", re.DOTALL)
 ALONE = {0x01, *range(0xD0, 0xD8)}  # markers without a segment
@@ -249,7 +250,6 @@ def _warning(parts: list[JpegPart]) -> str | None:
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 FORMATS = ("PNG", "WEBP", "BMP")
 SIGNATURES = {"PNG": b"\x89PNG\r\n", "BMP": b"BM"}
-PIL_ERRORS = (OSError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, AttributeError, struct.error)
 
 
 def decode_image(data: bytes) -> np.ndarray:
@@ -261,11 +261,13 @@ def decode_image(data: bytes) -> np.ndarray:
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 check_size(image.height, image.width)
-                return _to_rgb(image)
+                return rgb_of(image)
         except Image.UnidentifiedImageError as error:
             raise ValueError(_unknown(data)) from error
         except Image.DecompressionBombError as error:
             raise ValueError(f"more than {LARGEST_SIDE} pixels a side") from error
+        except ValueError:  # as check_size has it
+            raise
         except PIL_ERRORS as error:
             raise ValueError(f"corrupt image ({error})") from error
 
@@ -275,12 +277,3 @@ def _unknown(data: bytes) -> str:
         if data.startswith(begin):
             return f"corrupt {name} (its header cannot be read)"
     return "not a JPEG, PNG, WebP or BMP image"
-
-
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I"):  # 16 bits of grey: PIL's own conversion would clip them
-        grey = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
-        return np.repeat(((grey + 128) // 257).astype(np.uint8)[..., None], 3, axis=2)
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return np.array(image.convert("RGB"))

@@ -56,6 +56,7 @@ def train_command(
     from seqjepa.training.terminal import say_beside_bars
     from seqjepa.training.train import train
 
+    _refuse_inside(out, shards)
     everyday = {"fidelity": fidelity, "seed": seed, "optim.epochs": epochs, "train.loggers": logger}
     settings = [f"{key}={json.dumps(value)}" for key, value in everyday.items() if value is not None]
     chosen: list[str] = []
@@ -76,3 +77,14 @@ def train_command(
         print_json(summary)
     else:
         typer.echo(f"{summary['run']}: trained {summary['epochs']} epochs, last loss {summary['loss']:.4f}")
+
+
+def _refuse_inside(out: Path | None, shards: Path) -> None:
+    """UsageError: a run within a set, which other readers would take for a part of it."""
+    from shards.errors import UsageError
+    from shards.store import as_address
+
+    if out is None or as_address(out) or as_address(shards):
+        return
+    if out.resolve().is_relative_to(shards.resolve()) and out.resolve() != shards.resolve():
+        raise UsageError(f"--out {out} lies within the shard set {shards}; choose another --out, as runs/{out.name}")

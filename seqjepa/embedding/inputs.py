@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import struct
 from collections.abc import Callable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from seqjepa.methods.base import Aggregating
 from seqjepa.model import Model
 from shards.environment import pass_environment_on
 from shards.errors import ConfigError, UsageError
+from shards.pixels import PIL_ERRORS, resized, rgb_of
 from shards.reader import ImageIndex, ShardSet, SplitIndex
 from shards.schema import ActionSpec, ViewSpec
 from shards.vector_reader import VectorReader
@@ -35,7 +35,6 @@ from shards.vector_reader import VectorReader
 LARGEST_SIDE = 8192
 NOT_READ = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
 """PIL's formats that other programs decode (EPS is a program itself), or that it only recognises."""
-PIL_ERRORS = (OSError, SyntaxError, EOFError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError)
 
 SizeFor = Callable[[int, int], tuple[int, int]]
 """(height, width) of an image → what it is resized to."""
@@ -223,15 +222,13 @@ def _load(folder: Path, path: str, size_for: SizeFor) -> np.ndarray | str:
             if max(image.size) > LARGEST_SIDE:
                 return f"{image.width}×{image.height} pixels; at most {LARGEST_SIDE} a side"
             wanted = size_for(image.height, image.width)
-            rgb = image.convert("RGB")
-        if (rgb.height, rgb.width) != wanted:
-            rgb = rgb.resize((wanted[1], wanted[0]), Image.Resampling.BILINEAR)
-        return np.asarray(rgb)
+            rgb = rgb_of(image)
+        return rgb if rgb.shape[:2] == wanted else resized(rgb, wanted)
     except UnicodeEncodeError:
         return "its name is not UTF-8"
     except Image.UnidentifiedImageError:
         return "not an image that PIL reads"
-    except (*PIL_ERRORS, struct.error, Image.DecompressionBombError) as error:
+    except (*PIL_ERRORS, Image.DecompressionBombError) as error:
         pass_environment_on(error)
         return f"{' '.join(str(error).split()) or type(error).__name__:.120}"
 

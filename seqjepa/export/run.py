@@ -202,5 +202,12 @@ def _refuse_taken(out: Path, overwrite: bool) -> None:
     """UsageError: a file is there, and is not ours or was not to be replaced; or the folder is not there."""
     if out.exists() and not overwrite:
         raise UsageError(f"{out} is there; give another name, or --overwrite to replace an export of before")
-    ours = zipfile.is_zipfile(out) and any(n.endswith(f"/{EXTRA}") for n in zipfile.ZipFile(out).namelist())
-    refuse_foreign(out, b"" if ours else MAKER.encode(), f"`{MAKER}`")
+    refuse_foreign(out, b"" if _is_pt2_of_ours(out) else MAKER.encode(), f"`{MAKER}`")
+
+
+def _is_pt2_of_ours(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith(f"/{EXTRA}") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):  # not there, or something else
+        return False

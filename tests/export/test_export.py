@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,12 @@ def test_a_file_that_is_there_is_replaced_if_it_is_ours_and_asked_for(run, tmp_p
         assert result.exit_code == 2
         assert said in result.stderr
         assert out.read_bytes() == b"somebody's"
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("a" * 50, b"somebody's")
+    cut = out.read_bytes().replace(b"PK\x01\x02", b"....")  # its end is there, its list of files is not
+    out.write_bytes(cut)
+    result = CliRunner().invoke(cli.seqjepa_app, [*words, "--overwrite"])
+    assert (result.exit_code, out.read_bytes()) == (2, cut)
     out.unlink()
     export(run, out)
     before = out.read_bytes()

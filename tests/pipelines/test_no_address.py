@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer import Typer
 from typer.testing import CliRunner
 
@@ -35,3 +36,13 @@ def test_an_address_is_refused(app: Typer, command: str, tmp_path: Path, monkeyp
     assert result.exit_code == 2
     assert "this command writes to a folder on this machine; give a path" in result.output
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("out", ["s4://bucket/set", "s3://", "htps://host/set"])
+def test_an_address_that_is_mistyped_is_no_folder_to_make(out: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 8)).save(tmp_path / "picture.png")
+    result = CliRunner().invoke(cli.seqjepa_data_app, ["shard", "folder", "--source", ".", "--out", out])
+    assert result.exit_code == 2
+    assert "is no address of a folder; known are s3://, gs://" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]

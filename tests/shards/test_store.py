@@ -260,6 +260,9 @@ print(sum(int(index.read_view(sample, view).sum()) for sample in range(len(index
     [
         ("ftp://host/set", UsageError, "known are s3://, gs://, az://, http://, https://, hf://"),
         ("s3://", UsageError, "is no address of a folder"),
+        (Path("s4://bucket/set"), UsageError, "'s4:/bucket/set' is no address of a folder; known are s3://"),
+        (Path("s3://"), UsageError, "'s3:' is no address of a folder; known are s3://"),
+        ("hf://datasets/set", UsageError, "hf://datasets/set: hf://datasets/USER/REPO or"),
         ("http://user:secret@host/set", UsageError, "an address holds no user name or password"),
     ],
 )
@@ -267,6 +270,13 @@ def test_addresses_that_are_none(cached, address, error, said):
     with pytest.raises(error) as caught:
         local_folder(address)
     assert said in str(caught.value)
+
+
+def test_a_folder_may_be_called_like_an_address(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("ab:/set").mkdir(parents=True)
+    assert local_folder("ab:/set") == Path("ab:/set")
+    assert local_folder(tmp_path / "cd:/set") == tmp_path / "cd:/set"
 
 
 def test_what_is_no_set_and_what_may_not_be_read(folder, cached, tmp_path):
@@ -371,6 +381,8 @@ def test_sizes(text, size):
     assert parse_size(text) == size
     with pytest.raises(UsageError, match="write it as 200GB"):
         parse_size(text + "!")
+    with pytest.raises(UsageError, match="write it as 200GB"):
+        parse_size("9" * 400 + "GB")
 
 
 def test_a_folder_with_a_colon_is_a_folder(tmp_path):

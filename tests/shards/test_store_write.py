@@ -82,6 +82,26 @@ def test_a_store_that_is_down_is_one_line(s3: Bucket, monkeypatch) -> None:
     assert not s3.objects
 
 
+def test_what_cannot_be_looked_at_is_not_said_to_be_written(s3: Bucket, monkeypatch) -> None:
+    import obstore
+    from obstore.exceptions import GenericError, PermissionDeniedError
+
+    def fails(error: Exception):
+        def call(*_: object, **__: object) -> None:
+            raise error
+
+        return call
+
+    store = open_writable(s3.address)
+    monkeypatch.setattr(obstore, "head", fails(GenericError("no route")))
+    with pytest.raises(FailureError, match=r"^cannot read s3://bucket/one: .*; try again later$"):
+        store.tag("one")
+    monkeypatch.setattr(obstore, "list", fails(PermissionDeniedError("403")))
+    for look in (store.names, store.any_name):
+        with pytest.raises(UsageError, match=r"^s3://bucket/\* may not be read with these credentials; see docs"):
+            look()
+
+
 @pytest.mark.parametrize("address", ["https://example.org/set", "hf://datasets/user/set"])
 def test_what_can_only_be_read_says_so(address: str) -> None:
     with pytest.raises(UsageError, match="can be read only; what can be written to begins with s3://, gs://, az://"):

@@ -89,7 +89,9 @@ def test_windows_and_images(tmp_path):
     assert (batch.views.shape, batch.actions.shape) == ((4, 3, 3, 8, 8), (4, 2, 2))
 
 
-@pytest.mark.parametrize("state", [{}, {"epoch": 0, "step": 7}, {"epoch": -1, "step": 0}, {"epoch": 0, "step": "1"}])
+@pytest.mark.parametrize(
+    "state", [{}, {"epoch": 0, "step": 7}, {"epoch": -1, "step": 0}, {"epoch": 0, "step": "1"}, [0, 0]]
+)
 def test_a_state_of_something_else_is_refused(shards, state):
     with pytest.raises(UsageError, match="is no state of 6 batches an epoch"):
         opened(shards).load_state_dict(state)
@@ -98,6 +100,13 @@ def test_a_state_of_something_else_is_refused(shards, state):
 def test_what_is_not_there_is_said(shards):
     with pytest.raises(ConfigError, match="has no split 'test' to train on"):
         opened(shards, split="test")
+    with pytest.raises(UsageError, match="there is no device 'tpu'"):
+        opened(shards, device="tpu")
+    with pytest.raises(UsageError, match=r"settings is the text 'data.context=1'; give a list: \['data.context=1'\]"):
+        opened(shards, settings="data.context=1")
+    for epoch in (-1, "a", 0.5):
+        with pytest.raises(UsageError, match=r"epoch is .*; needed is a whole number, 0 or more"):
+            opened(shards).set_epoch(epoch)
 
 
 @FORKS

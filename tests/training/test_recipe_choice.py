@@ -127,6 +127,17 @@ def test_the_split_that_is_asked_for_is_the_one_that_is_counted(tmp_path: Path) 
     assert (done.exit_code, "no split 'nope' to train on" in done.output) == (2, True)
 
 
+def test_a_run_does_not_go_into_the_set(tmp_path: Path) -> None:
+    """Whose folder holds nothing but shards, or other readers fail."""
+    folder = make_shards(tmp_path / "set")
+    there = sorted(folder.rglob("*"))
+    words = ["train", "--shards", str(folder), "--epochs", "1", "--device", "cpu", "--out", str(folder / "run")]
+    done = CliRunner().invoke(cli.seqjepa_app, words)
+    assert done.exit_code == 2
+    assert f"lies within the shard set {folder}; choose another --out, as runs/run" in done.output
+    assert sorted(folder.rglob("*")) == there
+
+
 def test_what_the_user_sets_is_not_said_to_be_chosen() -> None:
     chosen = choice.Choice("synth-tiny", ("data.context=2", "optim.batch_size=24"), "why")
     assert chosen.without(["optim.batch_size = 8"]).settings == ("data.context=2",)

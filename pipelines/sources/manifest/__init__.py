@@ -207,7 +207,7 @@ def _without_time(declared: Declared, rows: Rows, kept: Sequence[str]) -> Declar
     """A timestamp's unit is what it is read in; it is stored in s, where it holds times and is `kept`."""
     time = rows.roles.get("timestamp")
     units = {name: unit for name, unit in declared.units.items() if name != time}
-    return Declared(declared.terms, units | ({time: "s"} if time in kept else {}), declared.where)
+    return Declared(declared.terms, units | ({time: "s"} if time and time in kept else {}), declared.where)
 
 
 def _refuse_unordered_commands(action: ActionSpec | None, order: Order, mistakes: Mistakes) -> None:
