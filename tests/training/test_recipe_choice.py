@@ -13,8 +13,8 @@ import cli
 from seqjepa.data.actions import AUGMENTATION_FIELDS
 from seqjepa.paper.sets import CLASSES_SHA256, classes_sha256
 from seqjepa.recipes import load_recipe, read_config
-from seqjepa.training import recipe_choice as choice
 from seqjepa.sequences import open_sequences
+from seqjepa.training import recipe_choice as choice
 from seqjepa.training.data import incompatibilities
 from seqjepa.training.recipe_choice import choose_recipe
 from shards.errors import ConfigError
