@@ -156,7 +156,7 @@ def preview_command(
         int | None, typer.Option(min=2, help="Saliency sets: pixels of a patch (32); half of it is inhibited.")
     ] = None,
     augment: Annotated[
-        str | None, typer.Option(help="Sets of images: show views augmented by equimod, simclr or none.")
+        str | None, typer.Option(help="Sets of images: show views augmented by equimod, simclr, crop or none.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Which samples; and of fixations and augmentations.")] = 0,
 ) -> None:
@@ -175,6 +175,8 @@ def preview_command(
     if patch and augment:
         raise ConfigError(f"--patch {patch} is about patches, --augment {augment} about whole images; leave out one")
     info = ShardSet.open(folder).info
+    if patch and info.kind != "saliency":
+        raise ConfigError(f"--patch {patch} is of sets with saliency maps, and {folder} holds {info.kind} shards")
     shown: dict[str, Any] = {}
     if augment:
         shown = {"augmentation": _augmentation(augment, views, seed)}

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 from shard_sets import build
+from typer.testing import CliRunner
 
+import cli
 from shards.errors import ConfigError
 from shards.preview import Augmentation, contact_sheet
 from shards.preview_rows import VIEW_TILE, group_params
@@ -84,3 +86,12 @@ def test_the_nine_and_the_two_share_lines() -> None:
     assert [group.text(values) for group in groups] == ["25 x 28 at 3, 5", "1.20  0.75", "1.00  -0.04", "0.50"]
     (both,) = group_params((ParamField("x", "1"), ParamField("y", "1")))
     assert (both.label, both.text(np.array([0.5, 0.25]))) == ("x, y", "0.50  0.25")
+
+
+def test_patches_are_of_sets_with_saliency_maps(tmp_path: Path) -> None:
+    build(tmp_path / "set")
+    words = ["preview", str(tmp_path / "set"), "--out", str(tmp_path / "sheet.png"), "--patch", "8"]
+    done = CliRunner().invoke(cli.seqjepa_data_app, words)
+    assert done.exit_code == 2
+    assert f"--patch 8 is of sets with saliency maps, and {tmp_path / 'set'} holds views shards" in done.output
+    assert not (tmp_path / "sheet.png").exists()

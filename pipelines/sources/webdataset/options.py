@@ -23,6 +23,7 @@ from shards.steps import STEP
 NAME = "webdataset"
 PIPE = "pipe:"
 SPLITS = ("train", "val", "test", "unlabeled")
+MOST_TARS = 1_000_000
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):")
 SUFFIX = re.compile(r"\.(tar|tgz|tar\.gz|tar\.bz2|tar\.xz)$", re.IGNORECASE)
 
@@ -75,6 +76,8 @@ def _expanded(source: str) -> list[str]:
     from webdataset.shardlists import expand_urls
 
     try:
+        if (most := _most_names(source)) > MOST_TARS:
+            raise ValueError(f"names {most:,} tars, at most {MOST_TARS:,} are read")
         urls = expand_urls(source)
     except (ValueError, AssertionError) as error:
         raise UsageError(f"--source {source}: {reason_of(error)}; write e.g. shards-{{000..099}}.tar") from error
@@ -101,6 +104,16 @@ def _refuse_shell(url: str) -> None:
             "--source pipe:… is not prepared at an address, where whoever may write would run commands here: start "
             "`seqjepa-data shard` itself on as many machines as you like, they share the work"
         )
+
+
+def _most_names(source: str) -> int:
+    """How many names there may be, before any is made: all choices of innermost braces with each other."""
+    count = 1
+    for inner in re.findall(r"\{([^{}]*)\}", source):
+        ends = re.fullmatch(r"(-?[0-9]+)\.\.(-?[0-9]+)(?:\.\.-?([0-9]+))?", inner)
+        steps = abs(int(ends[2]) - int(ends[1])) // max(int(ends[3] or 1), 1) if ends else inner.count(",")
+        count *= steps + 1
+    return count
 
 
 def _on_disk(path: str) -> list[str]:
