@@ -125,6 +125,7 @@ def sweep_command(
     else:
         asked = _of_paper(table, shards, out, seeds, scale, untrained, only)
     jobs, say = asked.jobs(task), partial(typer.echo, err=as_json or markdown)
+    _refuse_before_hours(asked, out, plot, numbers or [])
     if run or slurm is not None:
         _render_missing(asked, say)
         run_sweep(asked, jobs, out, Resources(device, workers, devices, slurm), say)
@@ -132,6 +133,16 @@ def sweep_command(
     _show(asked, jobs, out, results, as_json=as_json, markdown=markdown, listed=not run and slurm is None)
     if plot is not None:
         _draw(results, plot, say)
+
+
+def _refuse_before_hours(asked: Runs, out: Path, plot: Path | None, numbers: list[Path]) -> None:
+    """UsageError: what is read and written after the runs cannot be."""
+    from seqjepa.experiments.experiment_table import check_plot
+
+    if plot is not None:
+        check_plot(plot)
+    if numbers:
+        _results(asked, out, numbers)
 
 
 def _list_all(as_json: bool) -> None:

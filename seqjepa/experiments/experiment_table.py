@@ -90,15 +90,22 @@ def _order_notes(results: Results) -> list[str]:
     return found
 
 
+def check_plot(file: Path) -> None:
+    """UsageError: another ending, or no place for a file."""
+    if file.suffix not in ENDINGS:
+        raise UsageError(f"--plot {file}: give a file that ends in {', '.join(ENDINGS)}")
+    if file.is_dir() or not file.parent.is_dir():
+        raise UsageError(f"--plot {file}: it is a folder, or {file.parent} is none; give another name")
+
+
 def draw_curves(results: Results, file: Path) -> None:
-    """Scores over steps to an image: a line a method, means over seeds with their range. UsageError: another ending.
+    """Scores over steps to an image: a line a method, means over seeds with their range. UsageError: as check_plot.
 
     Of a method with a cosine, finished runs alone; of others, weights on the way too.
     """
     from matplotlib.figure import Figure  # takes a second
 
-    if file.suffix not in ENDINGS:
-        raise UsageError(f"--plot {file}: give a file that ends in {', '.join(ENDINGS)}")
+    check_plot(file)
     rows = [row for row in results.rows if row.part == METHODS and row.finished]
     shown = {key: label for key, label in CURVES.items() if any(key in row.mean for row in rows)}
     if not shown:

@@ -192,6 +192,9 @@ def test_options_that_are_of_something_else_are_refused(shards: Path, tmp_path: 
         (NAME, ["--vary", "optim.lr=1"], "--vary: the runs of a table are settled"),
         (NAME, ["--plot", str(tmp_path / "x.gif")], "give a file that ends in .png, .svg, .pdf"),
         (NAME, ["--plot", str(tmp_path / "x.png")], "no run is evaluated yet"),
+        (NAME, ["--run", "--plot", str(tmp_path / "x.gif")], "give a file that ends in .png, .svg, .pdf"),
+        (NAME, ["--run", "--plot", str(tmp_path / "none" / "x.png")], "none is none; give another name"),
+        (NAME, ["--run", "--numbers", str(tmp_path / "none.json")], "is not what `seqjepa sweep paper-small"),
         (NAME, ["--json", "--markdown"], "give one of them"),
     ):
         done = CliRunner().invoke(
@@ -199,6 +202,7 @@ def test_options_that_are_of_something_else_are_refused(shards: Path, tmp_path: 
         )
         assert done.exit_code == 2, done.output
         assert said in done.output
+        assert not (tmp_path / "no").exists()  # nothing was trained before it was said
 
 
 def elsewhere(shards: Path, scale: str, out: Path, to: Path) -> dict[str, Any]:
