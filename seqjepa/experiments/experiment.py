@@ -20,7 +20,7 @@ from seqjepa.experiments.job import Job, refuse_other_runs
 from seqjepa.experiments.paper_runs import ExperimentRuns, Variant, paper_experiments
 from seqjepa.experiments.scale import RunScale, SynthSet, assignments, load_scale
 from seqjepa.experiments.schedule import LENGTHS, Schedule, plan_steps
-from seqjepa.experiments.sweep import FIRST_SEED, OfRuns, one_task, options
+from seqjepa.experiments.sweep import FIRST_SEED, Runs, one_task, options
 from seqjepa.experiments.time_left import Pace
 from seqjepa.recipes import did_you_mean, flatten, load_recipe
 from shards.errors import UsageError
@@ -53,7 +53,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Experiment(OfRuns):
+class Experiment(Runs):
     """The runs of the experiment `table`. seeds, scale: None for what it is meant with.
 
     shards     of its kind

@@ -16,7 +16,7 @@ from seqjepa.evaluate.results import read_results
 from seqjepa.experiments.compare_table import HEADS, aligned, cells_of, method_row, target_notes, top1_notes
 from seqjepa.experiments.job import Job, refuse_other_runs, state_of
 from seqjepa.experiments.scale import assignments, load_scale
-from seqjepa.experiments.sweep import FIRST_SEED, one_task, options
+from seqjepa.experiments.sweep import FIRST_SEED, Runs, one_task, options
 from seqjepa.methods import METHODS
 from seqjepa.recipes import toml_value
 from seqjepa.training.checkpoint import initial_method
@@ -30,7 +30,7 @@ PAIR = ("method", "data.context")
 
 
 @dataclass(frozen=True)
-class Grid:
+class Grid(Runs):
     """Runs on `shards`: one for each combination of `vary` and each of `seeds` seeds.
 
     vary      "a.b=1,2,3" each: a setting and the values that it takes
@@ -48,7 +48,6 @@ class Grid:
     untrained: bool = False
 
     table = "grid"
-    pace = None
 
     @property
     def note(self) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from seqjepa.experiments.job import Job, State, state_of
 from seqjepa.experiments.paper_runs import (
@@ -18,7 +19,6 @@ from seqjepa.experiments.paper_runs import (
     shard_kinds,
 )
 from seqjepa.experiments.scale import RunScale, load_scale
-from seqjepa.experiments.time_left import Pace
 from seqjepa.recipes import did_you_mean, load_recipe
 from shards.cache import local_folder
 from shards.errors import UsageError
@@ -30,11 +30,18 @@ NOT_GIVEN = Path()
 """Stands for shards that a list can do without."""
 
 
-class OfRuns:
-    """What is said of the runs of an entry of paper/runs.toml."""
+class Runs(ABC):
+    """What can be listed and run: a table of the paper (Sweep), a grid of settings (grid.Grid), an experiment.
 
+    table, title, note, scale_name  what lists and scripts say of it
+    runs                            of a table or experiment: its entry of paper/runs.toml
+    pace                            what is assumed of its runs before one is measured; None: nothing
+    """
+
+    table: str
     scale: str | None
     runs: Any
+    pace: Any = None
 
     @property
     def title(self) -> str:
@@ -48,9 +55,21 @@ class OfRuns:
     def scale_name(self) -> str:
         return self.scale or self.runs.scale
 
+    @abstractmethod
+    def jobs(self, task: int | None = None) -> dict[int, Job]:
+        """Every run by its number, or the one of number `task`."""
+
+    @abstractmethod
+    def check(self, jobs: Iterable[Job], out: Path) -> None:
+        """Raise what would stop these jobs, before the first of them."""
+
+    @abstractmethod
+    def arguments(self) -> list[str]:
+        """The words after `seqjepa sweep` that ask for it."""
+
 
 @dataclass(frozen=True)
-class Sweep(OfRuns):
+class Sweep(Runs):
     """The runs of a table or figure. shards: by kind. seeds, scale: None for what it is published or meant with."""
 
     table: str
@@ -58,8 +77,6 @@ class Sweep(OfRuns):
     seeds: int | None = None
     scale: str | None = None
     untrained: bool = False
-
-    pace = None
 
     @property
     def runs(self) -> TableRuns:
@@ -114,37 +131,6 @@ class Sweep(OfRuns):
         )
         job.config()  # every mistake of a scale before the first run
         return job
-
-
-class Runs(Protocol):
-    """What can be listed and run: a table of the paper (Sweep), a grid of settings (grid.Grid), an experiment.
-
-    table, title, note, scale_name  what lists and scripts say of it
-    pace                            what is assumed of its runs before one is measured; None: nothing
-    """
-
-    @property
-    def table(self) -> str: ...
-    @property
-    def title(self) -> str: ...
-    @property
-    def note(self) -> str: ...
-    @property
-    def scale_name(self) -> str: ...
-    @property
-    def pace(self) -> Pace | None: ...
-
-    def jobs(self, task: int | None = None) -> dict[int, Job]:
-        """Every run by its number, or the one of number `task`."""
-        ...
-
-    def check(self, jobs: Iterable[Job], out: Path) -> None:
-        """Raise what would stop these jobs, before the first of them."""
-        ...
-
-    def arguments(self) -> list[str]:
-        """The words after `seqjepa sweep` that ask for it."""
-        ...
 
 
 def options(**given: object) -> list[str]:
