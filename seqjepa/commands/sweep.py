@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -108,6 +108,7 @@ def sweep_command(
       seqjepa sweep paper-small --numbers other-machine.json --markdown --plot curves.svg
       seqjepa sweep grid --shards shards/mine --vary method=seq_jepa,simclr --vary data.context=1,3 --seeds 3 --run
     """
+    from seqjepa.experiments.experiment_table import draw_curves
     from seqjepa.experiments.run_sweep import Resources, run_sweep
     from shards.store import require_no_address
 
@@ -115,15 +116,11 @@ def sweep_command(
         _list_all(as_json)
         return
     require_no_address(out, "--out")
-    _refuse_several_ways(task, devices, slurm)
+    _refuse_several_ways((task, devices, slurm), as_json and markdown)
     given = {"--vary": vary, "--recipe": recipe, "--set": set_, "--only": only, "--markdown": markdown, "--plot": plot}
     given |= {"--numbers": numbers}
     _refuse_options_of_others(table, given)
-    _refuse_two_forms(as_json, markdown)
-    if table == "grid":
-        asked = _grid(shards, vary, recipe, set_, seeds, scale, untrained)
-    else:
-        asked = _of_paper(table, shards, out, seeds, scale, untrained, only)
+    asked = _asked(table, shards or [], out, (seeds, scale, untrained), given)
     jobs, say = asked.jobs(task), partial(typer.echo, err=as_json or markdown)
     _refuse_before_hours(asked, out, plot, numbers or [])
     if run or slurm is not None:
@@ -131,8 +128,9 @@ def sweep_command(
         run_sweep(asked, jobs, out, Resources(device, workers, devices, slurm), say)
     results = _results(asked, out, numbers or [])
     _show(asked, jobs, out, results, as_json=as_json, markdown=markdown, listed=not run and slurm is None)
-    if plot is not None:
-        _draw(results, plot, say)
+    if plot is not None and results is not None:
+        draw_curves(results, plot)
+        say(f"{plot}: drawn")
 
 
 def _refuse_before_hours(asked: Runs, out: Path, plot: Path | None, numbers: list[Path]) -> None:
@@ -154,38 +152,22 @@ def _list_all(as_json: bool) -> None:
         typer.echo(sweep.tables_as_text())
 
 
-def _grid(
-    shards: list[str] | None,
-    vary: list[str] | None,
-    recipe: str | None,
-    settings: list[str] | None,
-    seeds: int | None,
-    scale: str | None,
-    untrained: bool,
+def _asked(
+    table: str, shards: list[str], out: Path, how: tuple[int | None, str | None, bool], given: Mapping[str, Any]
 ) -> Runs:
-    from seqjepa.experiments.grid import Grid, one_folder
-
-    return Grid(one_folder(shards or []), tuple(vary or ()), recipe, tuple(settings or ()), seeds, scale, untrained)
-
-
-def _of_paper(
-    table: str,
-    shards: list[str] | None,
-    out: Path,
-    seeds: int | None,
-    scale: str | None,
-    untrained: bool,
-    only: list[str] | None,
-) -> Runs:
-    """A table or figure, or an experiment."""
+    """A grid, an experiment, or a table or figure. how: seeds, scale, and whether untrained weights are evaluated."""
     from seqjepa.experiments.experiment import experiment_named
+    from seqjepa.experiments.grid import Grid, one_folder
     from seqjepa.experiments.paper_runs import paper_experiments
     from seqjepa.experiments.sweep import Sweep, parse_shards
 
-    folders = parse_shards(shards or [])
+    vary, settings, only = (tuple(given[name] or ()) for name in ("--vary", "--set", "--only"))
+    if table == "grid":
+        return Grid(one_folder(shards), vary, given["--recipe"], settings, *how)
+    folders = parse_shards(shards)
     if table in paper_experiments():
-        return experiment_named(table, folders, out, seeds, scale, untrained, tuple(only or ()))
-    return Sweep(table, folders, seeds, scale, untrained)
+        return experiment_named(table, folders, out, *how, only)
+    return Sweep(table, folders, *how)
 
 
 def _render_missing(asked: Runs, say: Callable[[str], object]) -> None:
@@ -240,26 +222,13 @@ def _show(
         typer.echo(text)
 
 
-def _draw(results: Results | None, file: Path, say: Callable[[str], object]) -> None:
-    from seqjepa.experiments.experiment_table import draw_curves
-
-    if results is not None:
-        draw_curves(results, file)
-        say(f"{file}: drawn")
-
-
-def _refuse_several_ways(task: int | None, devices: str | None, slurm: Path | None) -> None:
-    """UsageError where more than one way to run the list is asked for."""
+def _refuse_several_ways(ways: Sequence[object], two_forms: bool) -> None:
+    """UsageError where more than one way to run the list, or to print it, is asked for."""
     from shards.errors import UsageError
 
-    if sum(way is not None for way in (task, devices, slurm)) > 1:
+    if sum(way is not None for way in ways) > 1:
         raise UsageError("--task, --devices and --slurm are three ways to do the list; give one of them")
-
-
-def _refuse_two_forms(as_json: bool, markdown: bool) -> None:
-    from shards.errors import UsageError
-
-    if as_json and markdown:
+    if two_forms:
         raise UsageError("--json and --markdown are two forms of one table; give one of them")
 
 
