@@ -5,7 +5,6 @@ Reference: Linardos, Kümmerer, Press, Bethge (2021), arXiv 2105.12441; how the 
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -23,7 +22,7 @@ from pipelines.saliency.deepgaze_package import (
     locate,
     package_version,
 )
-from pipelines.saliency.device import to_device
+from pipelines.saliency.device import Kept, to_device
 from shards.errors import FailureError, FormatError, UsageError
 
 CPU_BATCH, LARGEST_BATCH = 4, 128  # images of 512 × 512
@@ -203,9 +202,6 @@ class PackageDeepGaze(nn.Module):
         return area_pool(self.density(images, centre_bias), size)
 
 
-SIZES_KEPT = 32
-
-
 def zoom_index(source: int, target: int) -> np.ndarray:
     """int64 [target]: which of `source` samples each target pixel takes; first and last samples meet the edges.
 
@@ -224,11 +220,11 @@ def zoom_log_density(template: np.ndarray, height: int, width: int) -> np.ndarra
 
 
 class CentreBias:
-    """The template float [h, w] (log density, nats) at any size, float32 on `device`; the last sizes are kept."""
+    """The template float [h, w] (log density, nats) at any size, float32 on `device`."""
 
     def __init__(self, template: np.ndarray, device: torch.device | str = "cpu") -> None:
         self.template, self.device = template, torch.device(device)
-        self._kept = lru_cache(maxsize=SIZES_KEPT)(self._zoomed)
+        self._kept = Kept(self._zoomed)
 
     def at(self, height: int, width: int) -> Tensor:
         """float32 [height, width], logsumexp 0. Shared between calls: not to be written to."""

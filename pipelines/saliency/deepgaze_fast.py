@@ -25,14 +25,14 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipelines.saliency.device import to_device
+from pipelines.saliency.device import Kept, to_device
 
 
 class FastDeepGaze(nn.Module):
@@ -52,8 +52,8 @@ class FastDeepGaze(nn.Module):
         self.tail = Tail(saliency, selection)
         self.mixture = Mixture([finalizer for part in parts for finalizer in part.finalizers])
         self.precision: Precision = precision
-        self._grid = lru_cache(maxsize=SIZES_KEPT)(self._make_grid)
-        self._pooling = lru_cache(maxsize=SIZES_KEPT)(self._make_pooling)
+        self._grid = Kept(self._make_grid)
+        self._pooling = Kept(self._make_pooling)
 
     def forward(self, images: Tensor, centre_bias: Tensor) -> Tensor:
         """Log density [B, H, W], nats; logsumexp 0."""
@@ -158,7 +158,6 @@ def backbone_precision(precision: Precision, device: torch.device) -> Iterator[N
 
 
 CELL = 32  # pixels of the image to one cell of the readout grid
-SIZES_KEPT = 32  # image sizes whose matrices stay on the device
 
 
 @dataclass(frozen=True)
@@ -233,7 +232,7 @@ class Mixture(nn.Module):
         weight = torch.cat([item.center_bias_weight.detach() for item in finalizers])
         self.register_buffer("sigma", sigma, persistent=False)
         self.register_buffer("centre_weight", weight, persistent=False)
-        self._blur = lru_cache(maxsize=SIZES_KEPT)(self._make_blur)
+        self._blur = Kept(self._make_blur)
 
     def forward(self, readout: Tensor, half_bias: Tensor, counts: Tensor) -> Tensor:
         """Readouts [B, K, h, w] → density [B, n, m] of one full-resolution pixel at each place of the half grid.

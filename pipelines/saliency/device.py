@@ -1,9 +1,11 @@
-"""What a GPU asks of the host: to be found by name, memory that it can copy by itself, a stream for each way."""
+"""What a device asks of the host: its name, memory to copy from, a stream for each way, a bound on what stays there."""
 
 from __future__ import annotations
 
 import contextlib
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,6 +57,35 @@ def _locked(values: Tensor) -> Tensor:
     with contextlib.suppress(RuntimeError):
         return values.pin_memory()
     return values
+
+
+BYTES_KEPT = 1 << 28
+
+
+class Kept:
+    """What make(*key) gives, again and again: the values used last, as long as they have no more than BYTES_KEPT."""
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        self._make, self._bytes = make, 0
+        self._values: OrderedDict[tuple, Any] = OrderedDict()
+
+    def __call__(self, *key: Any) -> Any:
+        if key in self._values:
+            self._values.move_to_end(key)
+        else:
+            self._values[key] = made = self._make(*key)
+            self._bytes += _bytes(made)
+            while self._bytes > BYTES_KEPT and len(self._values) > 1:
+                self._bytes -= _bytes(self._values.popitem(last=False)[1])
+        return self._values[key]
+
+
+def _bytes(value: Any) -> int:
+    """Of a tensor, of several, or of those that an object has."""
+    if isinstance(value, Tensor):
+        return value.nbytes
+    parts = value if isinstance(value, (list, tuple)) else vars(value).values() if hasattr(value, "__dict__") else ()
+    return sum(_bytes(part) for part in parts)
 
 
 class Copies:

@@ -13,7 +13,6 @@ fixations in OSIE (0.204 and 0.217), and close to MIT1003's.
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -22,13 +21,12 @@ from torch import Tensor
 
 from pipelines.saliency.deepgaze import CentreBias, read_template
 from pipelines.saliency.deepgaze_fast import area_matrix, area_pool
-from pipelines.saliency.device import to_device
+from pipelines.saliency.device import Kept, to_device
 
 WORKING_SIZE = 64
 SMOOTHING = 3.0  # standard deviation in pixels of the working size
 LUMA = (0.299, 0.587, 0.114)
 FLOOR = 1e-8  # of an amplitude, before the logarithm
-WINDOWS_KEPT = 64
 
 
 class SpectralResidual:
@@ -47,8 +45,8 @@ class SpectralResidual:
             "smoothing": SMOOTHING,
         }
         self._luma = torch.tensor(LUMA, device=self.device)
-        self._shrink = lru_cache(maxsize=WINDOWS_KEPT)(self._make_shrink)
-        self._enlarge = lru_cache(maxsize=WINDOWS_KEPT)(self._make_enlarge)
+        self._shrink = Kept(self._make_shrink)
+        self._enlarge = Kept(self._make_enlarge)
 
     @torch.inference_mode()
     def density(self, images: Tensor) -> Tensor:
@@ -103,7 +101,6 @@ def bilinear_matrix(source: int, target: int) -> Tensor:
 
 
 SIGMA = (0.20, 0.22)  # of height and width
-SIZES_KEPT = 64
 
 
 class CentrePrior:
@@ -132,7 +129,7 @@ class CentrePrior:
             self.provenance["template_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
         else:
             self.provenance |= {"sigma_rows": SIGMA[0], "sigma_cols": SIGMA[1]}
-        self.at = lru_cache(maxsize=SIZES_KEPT)(self._at)
+        self.at = Kept(self._at)
 
     def density(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] → float32 [B, H', W'], each sums to 1. Pixels do not matter."""

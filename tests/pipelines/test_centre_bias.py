@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import torch
 from scipy.ndimage import zoom
 from scipy.special import logsumexp
 
-from pipelines.saliency.deepgaze import SIZES_KEPT, CentreBias, read_template, zoom_index
+from pipelines.saliency import device
+from pipelines.saliency.deepgaze import CentreBias, read_template, zoom_index
 from shards.errors import FormatError
 
 
@@ -31,13 +33,31 @@ def test_log_density_is_the_scripts(height: int, width: int) -> None:
     np.testing.assert_allclose(found.numpy(), expected - logsumexp(expected), rtol=1e-6)
 
 
-def test_each_size_is_zoomed_once_and_old_ones_are_dropped() -> None:
+def test_each_size_is_zoomed_once_and_old_ones_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "BYTES_KEPT", 4 * (4 * 5 + 6 * 7 + 8 * 9))
     bias = CentreBias(np.zeros((8, 8)))
     first = bias.at(4, 5)
+    second = bias.at(6, 7)
+    third = bias.at(8, 9)
     assert bias.at(4, 5) is first
-    for height in range(1, SIZES_KEPT + 1):
-        bias.at(height, 7)
+    bias.at(1, 2)
+    assert bias.at(6, 7) is not second  # the one that was used longest ago
+    assert bias.at(4, 5) is first
+    assert bias.at(8, 9) is not third
+    large = bias.at(20, 20)
+    assert bias.at(20, 20) is large  # the newest stays in any case
     assert bias.at(4, 5) is not first
+
+
+def test_what_stays_is_counted_whatever_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "BYTES_KEPT", 100)
+    kinds = (lambda _: torch.zeros(10), lambda _: [torch.zeros(5)] * 2, lambda _: SimpleNamespace(a=torch.zeros(10)))
+    for make in kinds:
+        made: list[int] = []
+        kept = device.Kept(lambda key, make=make, made=made: made.append(key) or make(key))
+        for key in (1, 2, 1, 2, 3, 1):
+            kept(key)
+        assert made == [1, 2, 3, 1]
 
 
 def test_template_is_read_as_float64(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from pipelines.saliency.batches import full_batch, gathered, in_order, make_maps
 from pipelines.saliency.models import ModelChoice
 from pipelines.sources import ImageRecord, open_source
 from shards.errors import FailureError, UsageError
+from shards.saliency_map import decode_map
 
 
 @pytest.fixture(scope="module")
@@ -194,3 +195,18 @@ def test_an_image_does_not_wait_for_others_of_its_size_beyond_the_bound(monkeypa
     bounded = list(gathered(pictures(sizes), deque([21]), lambda *_: 2))
     assert [len(batch) for batch in bounded] == [2, 2, 1, *[2] * 8]
     assert bounded[2][0].place == 0
+
+
+@pytest.mark.gpu
+def test_a_gpus_maps_are_the_cpus_in_their_order(photos: Path) -> None:
+    source = open_source("folder", photos)
+    records = source.records()
+
+    def maps(device: str) -> list[np.ndarray]:
+        model = ModelChoice("spectral-residual", batch_size=2).build(device)
+        made = make_maps([records[:9], records[9:]], source, model, "float16", 0)
+        return [decode_map(result.sample.saliency, "float16") for result in made]
+
+    last = f"cuda:{torch.cuda.device_count() - 1}"  # whichever is the current one
+    for here, there in zip(maps("cpu"), maps(last), strict=True):
+        np.testing.assert_allclose(there, here, rtol=1e-2, atol=1e-6)
