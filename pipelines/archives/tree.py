@@ -150,7 +150,7 @@ Node = Folder | Place | Symlink | Other
 
 
 class ArchiveTree:
-    """A Tree (walk.py). FormatError: a name that leaves the folder, members that cannot lie beside each other."""
+    """A Tree. FormatError: a name that leaves the folder, members that cannot lie beside each other."""
 
     def __init__(self, path: Path, members: Iterable[ArchiveMember]):
         self.path = path

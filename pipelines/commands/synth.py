@@ -78,7 +78,7 @@ def synth_stl10_command(
 
     Each picture shows stickers of two kinds on clutter; the pair is its class. Killed, the same command goes on.
     """
-    from pipelines.synth.glances import GlancesConfig, synth_stl10
+    from pipelines.synth.glances.write import GlancesConfig, synth_stl10
 
     synth_stl10(GlancesConfig(seed, train, test, unlabeled), out, overwrite=overwrite)
     typer.echo(f"{out}: {train} training, {test} test and {unlabeled} unlabelled pictures, 96×96")
@@ -102,7 +102,7 @@ def synth_cifar100_command(
 
     A class is a shape with a pattern. Killed or interrupted, the same command goes on, file by file.
     """
-    from pipelines.synth.patterns import PatternsConfig, synth_cifar100
+    from pipelines.synth.patterns.write import PatternsConfig, synth_cifar100
 
     synth_cifar100(PatternsConfig(seed, train, test, classes), out, overwrite=overwrite)
     typer.echo(f"{out}: {train} training and {test} test pictures of {classes} classes, 32×32")

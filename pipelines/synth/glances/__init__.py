@@ -4,8 +4,3 @@ A picture shows four to six stickers of two kinds on a meadow; its class is the 
 sticker, which leaves four of ten classes open. Kinds take turns like the fields of a chessboard, so that two glances,
 and the way from there to a third, tell which kind that will meet.
 """
-
-from pipelines.synth.glances.picture import CLASS_NAMES, KINDS, Glance, draw_glance
-from pipelines.synth.glances.write import GlancesConfig, synth_stl10
-
-__all__ = ["CLASS_NAMES", "KINDS", "Glance", "GlancesConfig", "draw_glance", "synth_stl10"]

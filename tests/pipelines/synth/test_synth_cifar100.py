@@ -14,18 +14,9 @@ from typer.testing import CliRunner
 
 import cli
 from pipelines.sources import open_source
-from pipelines.synth.patterns import (
-    PATTERNS,
-    SHAPES,
-    PatternsConfig,
-    draw_pattern,
-    fine_names,
-    parts_of,
-    synth_cifar100,
-    write,
-)
-from pipelines.synth.patterns.picture import EXTENT, distances
-from pipelines.synth.patterns.write import ByteRows, python2_pickle
+from pipelines.synth.patterns import write
+from pipelines.synth.patterns.picture import EXTENT, PATTERNS, SHAPES, distances, draw_pattern, fine_names, parts_of
+from pipelines.synth.patterns.write import ByteRows, PatternsConfig, python2_pickle, synth_cifar100
 from shards.errors import UsageError
 
 CONFIG = PatternsConfig(seed=5, train=120, test=30)

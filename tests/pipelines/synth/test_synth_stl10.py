@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from torchvision.datasets import STL10
 
-from pipelines.synth.glances import CLASS_NAMES, KINDS, GlancesConfig, draw_glance, synth_stl10, write
+from pipelines.synth.glances import write
+from pipelines.synth.glances.picture import CLASS_NAMES, KINDS, draw_glance
+from pipelines.synth.glances.write import GlancesConfig, synth_stl10
 from shards.errors import UsageError
 
 CONFIG = GlancesConfig(seed=5, train=20, test=10, unlabeled=8)
