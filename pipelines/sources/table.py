@@ -30,6 +30,7 @@ from shards.schema import MAX_PARAMS, MAX_VIEWS, ActionSpec, ParamField
 SAMPLE_FRAMES = 256
 FEWEST, MOST = 8, 64  # views of a sample, where sequences are cut into several
 SIMILAR = 0.25  # padding up to which one sample a sequence is plainer than several
+LARGEST_STEP = 2**31 - 1
 OVERHEAD = 1  # what a sample's other members take, in frames
 
 

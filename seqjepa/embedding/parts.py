@@ -32,7 +32,7 @@ OURS = re.compile(rf"[a-z_]+-\d+-\d{{6}}\.(npy|json)|{re.escape(IDENTITY)}|{re.e
 
 
 @dataclass(frozen=True)
-class Job:
+class Part:
     """A part to fill: its name, the number of its source, and which rows of that."""
 
     source: int

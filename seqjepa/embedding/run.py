@@ -18,7 +18,7 @@ from seqjepa.data.one_pass import decoding_threads
 from seqjepa.embedding import formats
 from seqjepa.embedding.formats import Embedded, Output
 from seqjepa.embedding.inputs import Contexts, Source
-from seqjepa.embedding.parts import Job, Joined, Parts, Task, ranges
+from seqjepa.embedding.parts import Joined, Part, Parts, Task, ranges
 from seqjepa.embedding.request import (
     Asked,
     Opened,
@@ -98,7 +98,7 @@ def check_embedding(run: str | Path, out: Path, asked: Asked, overwrite: bool) -
 
 def open_member(
     run: str | Path, asked: Asked, device: str, folder: Path, identity: dict[str, Any]
-) -> Callable[[Job], int]:
+) -> Callable[[Part], int]:
     """On a node: what fills a part in `folder`, and → how many rows. UsageError: other input than the command sees."""
     model = load(run, device)
     sources, _ = open_sources(model, asked)
@@ -111,7 +111,7 @@ def open_member(
     work = _Work(model, Parts.of_others(folder), asked.batch_size, progress=False)
     width = work.width()
 
-    def fill(job: Job) -> int:
+    def fill(job: Part) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             work.fill(sources[job.source], job, width)
@@ -145,19 +145,19 @@ class _Work:
         """D, numbers of z."""
         return self.model.embed(np.zeros((*whole_size(self.model), 3), np.uint8)).shape[-1]
 
-    def jobs(self, sources: Sequence[Source]) -> list[Job]:
+    def jobs(self, sources: Sequence[Source]) -> list[Part]:
         """All parts of z."""
         return [job for number, source in enumerate(sources) for job in self.jobs_of(number, source)]
 
-    def jobs_of(self, number: int, source: Source) -> list[Job]:
+    def jobs_of(self, number: int, source: Source) -> list[Part]:
         """Those of one source, which has this number."""
-        return [Job(number, f"z-{number}-{part:06d}", rows) for part, rows in ranges(len(source), self.length)]
+        return [Part(number, f"z-{number}-{part:06d}", rows) for part, rows in ranges(len(source), self.length)]
 
     def all_there(self, sources: Sequence[Source]) -> bool:
         width = self.width()
         return all(self.parts.has(job.name, len(job.rows), width) for job in self.jobs(sources))
 
-    def fill(self, source: Source, job: Job, width: int, bar: tqdm | None = None) -> None:
+    def fill(self, source: Source, job: Part, width: int, bar: tqdm | None = None) -> None:
         """Encode the rows of a part, unless it is there."""
         bar = bar if bar is not None else tqdm(disable=True)
         if self.parts.filled(job.name, len(job.rows), width, partial(self._encoded, source, job.rows, width, bar)):
@@ -173,7 +173,7 @@ class _Work:
         return {"task": task.index, "tasks": task.count, "parts": len(own), "rows": rows}
 
     def fill_over_ray(
-        self, sources: Sequence[Source], cluster: RayCluster, member: Callable[[], Callable[[Job], int]], gpus: int
+        self, sources: Sequence[Source], cluster: RayCluster, member: Callable[[], Callable[[Part], int]], gpus: int
     ) -> None:
         """All parts that are not there yet, by actors of a cluster."""
         jobs, width = self.jobs(sources), self.width()

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from seqjepa.data.actions import as_spec
 from seqjepa.data.sequence import ViewSequence
-from seqjepa.training.representation import Sample
+from seqjepa.training.representation import EncodedSample
 from seqjepa.training.run import DataInfo
 from shards.preview_rows import Row, Rows, label_of_term, words_of_term
 from shards.schema import ActionSpec
@@ -84,7 +84,7 @@ def curves(epochs: Sequence[Mapping[str, Any]]) -> bytes:
     return _png(figure)
 
 
-def map_of_features(sample: Sample) -> bytes:
+def map_of_features(sample: EncodedSample) -> bytes:
     """A PNG of z and z_AGG, coloured by class: of the ten most frequent ones, others grey."""
     labels = sample.labels.cpu().numpy()
     frequent = np.argsort(-np.bincount(labels[labels >= 0], minlength=1), kind="stable")[:CLASSES]

@@ -23,7 +23,7 @@ from seqjepa.training.data import TrainingData
 from seqjepa.training.distributed import World
 from seqjepa.training.loggers import Status
 from seqjepa.training.loggers.process import Loggers, Say
-from seqjepa.training.representation import RepresentationMonitor, Sample
+from seqjepa.training.representation import EncodedSample, RepresentationMonitor
 from seqjepa.training.stopping import Interrupted
 from shards.errors import reason_of
 from shards.files import write_atomic
@@ -92,7 +92,7 @@ class Watch:
         if self._say and done == min(TIMED_STEPS, self.epoch_steps) and step < self.total_steps:
             self._say(f"         {terminal.expected(self.total_steps - step, self._seconds_a_step())}")
 
-    def measure(self, epoch: int, method: Method) -> tuple[dict[str, float], Sample | None]:
+    def measure(self, epoch: int, method: Method) -> tuple[dict[str, float], EncodedSample | None]:
         """k-NN and RankMe, in the epochs that train.monitor_epochs names."""
         every = self.config.train.monitor_epochs
         if not every or epoch % every or not self.world.main or "k-NN and RankMe" in self._off:
@@ -106,7 +106,7 @@ class Watch:
             self._switch_off("k-NN and RankMe", error)
             return {}, None
 
-    def epoch(self, line: Mapping[str, Any], sample: Sample | None) -> None:
+    def epoch(self, line: Mapping[str, Any], sample: EncodedSample | None) -> None:
         """After each epoch: its line of metrics.jsonl, and the features that were measured in it."""
         self._loggers.scalars(line)
         if self._pictures and line["epoch"] % self.config.train.picture_epochs == 0:
@@ -155,7 +155,7 @@ class Watch:
 
         return curves(metrics_log.read_epochs(self.out / run_files.METRICS))
 
-    def _map(self, sample: Sample) -> bytes:
+    def _map(self, sample: EncodedSample) -> bytes:
         from seqjepa.training.pictures import map_of_features
 
         return map_of_features(sample)

@@ -35,7 +35,7 @@ FEW = 8
 
 
 @dataclass(frozen=True)
-class Sample:
+class EncodedSample:
     """features: "z" float32 [n, D] of each first view and, of methods with an aggregate, "z_agg" [n, W] of M views;
     labels int64 [n], −1 for none. On the device."""
 
@@ -54,7 +54,7 @@ class RepresentationMonitor:
         self._known = _some(opened, known, source)
         self._asked = _some(opened, asked, source) if asked else None
 
-    def measure(self, method: Method) -> tuple[dict[str, float], Sample | None]:
+    def measure(self, method: Method) -> tuple[dict[str, float], EncodedSample | None]:
         """{"z_knn", "agg_knn" in 0 … 1, "z_rankme", "agg_rankme"}, and the validation features (else training's).
 
         No k-NN without a validation split or labels; no numbers of features that are not finite, or of ContextSSL,
@@ -71,7 +71,7 @@ class RepresentationMonitor:
                     found |= {f"{key}_{score}": value for score, value in _scores(name, known, asked).items()}
         return found, asked or known
 
-    def _encode(self, method: Method, index: SplitIndex | ImageIndex) -> Sample:
+    def _encode(self, method: Method, index: SplitIndex | ImageIndex) -> EncodedSample:
         config, data = self.source.config, self.source.data
         sampling = Sampling(config.data.context + 1, min(BATCH, len(index)), config.seed, shuffle=False)
         parts: dict[str, list[Tensor]] = {}
@@ -87,7 +87,7 @@ class RepresentationMonitor:
                 for name, value in found.items():
                     parts.setdefault(name, []).append(value)
         whole = {name: torch.cat(values) for name, values in parts.items()}
-        return Sample({name: whole[name] for name in FEATURE_NAMES if name in whole}, whole["labels"])
+        return EncodedSample({name: whole[name] for name in FEATURE_NAMES if name in whole}, whole["labels"])
 
 
 def _some(opened: ShardSet, split: str, source: TrainingData) -> SplitIndex | ImageIndex:
@@ -103,7 +103,7 @@ def _some(opened: ShardSet, split: str, source: TrainingData) -> SplitIndex | Im
     return part_of(index, SAMPLES / max(len(index), SAMPLES), seed)
 
 
-def _scores(name: str, known: Sample, asked: Sample | None) -> dict[str, float]:
+def _scores(name: str, known: EncodedSample, asked: EncodedSample | None) -> dict[str, float]:
     found = {"rankme": rankme(known.features[name])}
     if asked is None:
         return found
@@ -113,7 +113,7 @@ def _scores(name: str, known: Sample, asked: Sample | None) -> dict[str, float]:
     return found
 
 
-def _labelled(sample: Sample, name: str) -> tuple[Tensor, Tensor]:
+def _labelled(sample: EncodedSample, name: str) -> tuple[Tensor, Tensor]:
     there = sample.labels >= 0
     return sample.features[name][there], sample.labels[there]
 

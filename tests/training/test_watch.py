@@ -26,7 +26,7 @@ from seqjepa.recipes import to_toml
 from seqjepa.training import pictures, representation, terminal
 from seqjepa.training.checkpoint import load_run
 from seqjepa.training.data import open_training_data
-from seqjepa.training.representation import RepresentationMonitor, Sample
+from seqjepa.training.representation import EncodedSample, RepresentationMonitor
 from seqjepa.training.train import train
 from shards.errors import UsageError
 from shards.reader import ShardSet
@@ -170,7 +170,7 @@ def test_the_map_is_by_principal_components():
 def test_maps_and_curves_are_drawn_of_little(shards):
     """One epoch without probes; three samples, none with a label, of one number."""
     line = {"epoch": 1, "loss": 0.5, "z_std": 0.1}
-    sample = Sample({"z": torch.ones(3, 1)}, torch.full((3,), -1))
+    sample = EncodedSample({"z": torch.ones(3, 1)}, torch.full((3,), -1))
     for png in (pictures.curves([line]), pictures.map_of_features(sample)):
         assert Image.open(io.BytesIO(png)).size[0] >= 400
 

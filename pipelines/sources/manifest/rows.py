@@ -19,6 +19,7 @@ from pipelines.sources.manifest.read_table import RawTable
 from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.split_folders import split_of
 from pipelines.sources.subset import train_or_val
+from pipelines.sources.table import LARGEST_STEP
 from shards.errors import UsageError
 from shards.layout import SPLIT_NAME
 
@@ -36,7 +37,6 @@ ROLES: dict[str, tuple[str, ...]] = {
     "label": ("label",),
 }
 """Names that a column has which plays a part; --image, --sequence … name another."""
-LARGEST_STEP = 2**31 - 1
 
 
 @dataclass

@@ -22,13 +22,12 @@ from pipelines.archives import Content, printable
 from pipelines.sources.content import content_sha256, file_stats, name_rank, stamp_of
 from pipelines.sources.files import FileReader
 from pipelines.sources.mistakes import Mistakes
-from pipelines.sources.table import PlacedFile
+from pipelines.sources.table import LARGEST_STEP, PlacedFile
 from pipelines.sources.webdataset.columns import Labels, SampleColumns
 from pipelines.sources.webdataset.samples import RAW, TarSample, TarSamples, read_raw
 from shards.errors import UsageError
 
 OURS = ("views", "view_ids")  # in the JSON of our own sets: how many images are distinct, and their numbers
-LARGEST_STEP = 2**31 - 1
 
 
 @dataclass(frozen=True)
