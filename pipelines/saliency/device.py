@@ -59,11 +59,11 @@ def _locked(values: Tensor) -> Tensor:
     return values
 
 
-BYTES_KEPT = 1 << 28
+MOST_BYTES = 1 << 28
 
 
 class Kept:
-    """What make(*key) gives, again and again: the values used last, as long as they have no more than BYTES_KEPT."""
+    """What make(*key) gives, again and again: the values used last, as long as they have no more than MOST_BYTES."""
 
     def __init__(self, make: Callable[..., Any]) -> None:
         self._make, self._bytes = make, 0
@@ -75,7 +75,7 @@ class Kept:
         else:
             self._values[key] = made = self._make(*key)
             self._bytes += _bytes(made)
-            while self._bytes > BYTES_KEPT and len(self._values) > 1:
+            while self._bytes > MOST_BYTES and len(self._values) > 1:
                 self._bytes -= _bytes(self._values.popitem(last=False)[1])
         return self._values[key]
 

@@ -34,7 +34,7 @@ def test_log_density_is_the_scripts(height: int, width: int) -> None:
 
 
 def test_each_size_is_zoomed_once_and_old_ones_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "BYTES_KEPT", 4 * (4 * 5 + 6 * 7 + 8 * 9))
+    monkeypatch.setattr(device, "MOST_BYTES", 4 * (4 * 5 + 6 * 7 + 8 * 9))
     bias = CentreBias(np.zeros((8, 8)))
     first = bias.at(4, 5)
     second = bias.at(6, 7)
@@ -50,7 +50,7 @@ def test_each_size_is_zoomed_once_and_old_ones_are_dropped(monkeypatch: pytest.M
 
 
 def test_what_stays_is_counted_whatever_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "BYTES_KEPT", 100)
+    monkeypatch.setattr(device, "MOST_BYTES", 100)
     kinds = (lambda _: torch.zeros(10), lambda _: [torch.zeros(5)] * 2, lambda _: SimpleNamespace(a=torch.zeros(10)))
     for make in kinds:
         made: list[int] = []

@@ -16,8 +16,10 @@ from typer.testing import CliRunner
 
 from pipelines.commands.saliency import build_saliency_app
 from pipelines.saliency import deepgaze, speed
+from pipelines.saliency.engine import Crew, MapJob
 from pipelines.saliency.models import ModelChoice
 from pipelines.saliency.speed import Metered, Speed, matmul_ceiling
+from pipelines.sources import open_source
 
 
 class Product:
@@ -29,7 +31,13 @@ class Product:
         self.provenance = provenance
 
     def density(self, images: Tensor) -> Tensor:
-        return (images.float().flatten(2).mT @ torch.ones(3, 5)).sum(2)
+        p = (images.float().flatten(2).mT @ torch.ones(3, 5)).sum(2).view(-1, *images.shape[2:]) + 1
+        return p / p.sum((1, 2), keepdim=True)
+
+
+class ProductChoice(ModelChoice):
+    def build(self, device: object) -> Product:  # type: ignore[override]
+        return Product({"model": self.name, "precision": "fp32"})
 
 
 def test_flops_are_those_of_the_layers_at_every_size(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,6 +66,20 @@ def test_devices_that_work_together_are_one() -> None:
     assert both == Speed(40, 4e9, 2.0, 8e9, "fp32")
     assert str(both) == "40 maps at 20/s, 0.1 GFLOP each: 0.25 of the 8 GFLOP/s of large products in fp32"
     assert Speed.of_all([None]) is None
+
+
+def test_the_speed_of_a_crew_is_that_of_all_its_members(tmp_path: Path) -> None:
+    source = open_source("folder", make_photos(tmp_path / "photos", 5))
+    records = source.records()
+    crew = Crew(MapJob(ProductChoice("centre-bias"), source, "float16", 0), ["cpu", "cpu"])
+    try:
+        assert len(list(crew.make(iter([records[:3], records[3:]])))) == 5
+    finally:
+        crew.close()
+    assert crew.speed is not None
+    assert crew.speed.maps == 5
+    assert crew.speed.flops == 2 * 3 * 5 * (2 * 40 * 48 + 2 * 48 * 40 + 40 * 40)
+    assert crew.speed.ceiling > 0
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
