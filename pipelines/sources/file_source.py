@@ -40,6 +40,7 @@ class FileSource(ImageSource):
     """
 
     texts: tuple[str, ...] = TEXTS
+    listed: str = ""
 
     def __init__(self, path: Path):
         self.path = path
@@ -90,12 +91,15 @@ class FileSource(ImageSource):
         arranged = zip(self.files.images, self.arrangement.splits, self.arrangement.labels, strict=True)
         for entry, split, label in arranged:
             digest.update(f"{entry.name}\0{split}\0{label}\0{entry.offset}\0{entry.length}\n".encode())
+        stamp = hashlib.sha256()
+        content = content_of(self.reader, self.files.images, stamp)
+        self.listed = stamp.hexdigest() if self.reader.is_folder else ""
         return {
             "layout": self.name,
             "images": len(self.files.images),
             **self.rules,
             "listing_sha256": digest.hexdigest(),
-            "content_sha256": content_of(self.reader, self.files.images),
+            "content_sha256": content,
         }
 
     @property
@@ -132,7 +136,9 @@ class FileSource(ImageSource):
             return short_digest(b"")
 
     def stamp(self) -> str:
-        return self.reader.stamp(entry.name for entry in self.files.images)
+        """At first that of the files as the fingerprint found them: what is written to after that differs from it."""
+        known, self.listed = self.listed, ""
+        return known or self.reader.stamp(entry.name for entry in self.files.images)
 
     def _bytes(self, record: ImageRecord) -> bytes:
         return self.reader.read(str(record.meta["file"]), record.position, record.length)

@@ -5,6 +5,7 @@ A FileReader also tells what the files hold, and whether they may have changed.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ from pipelines.archives import (
 from pipelines.archives.tar import TarStream
 from pipelines.archives.tree import ArchiveTree, DiskTree, walk_tree
 from pipelines.archives.zip import is_zip, unpack, walk_zip
-from pipelines.sources.content import Read, content_sha256, file_stats, stamp_of
+from pipelines.sources.content import Read, content_sha256, file_stats, stamp_of, stamped
 from pipelines.sources.decode import SUFFIXES
 from pipelines.sources.split_folders import split_of
 from shards.errors import FormatError, reason_of
@@ -64,7 +65,7 @@ def stored_size(length: int) -> int:
 
 def on_disk(name: str) -> str:
     """As this locale spells a path whose bytes on the disk are `name` in UTF-8."""
-    return os.fsdecode(name.encode("utf-8", "surrogateescape"))
+    return name if name.isascii() else os.fsdecode(name.encode("utf-8", "surrogateescape"))
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,16 @@ class FileReader:
         """Where a file of a folder is."""
         return f"{self.path}/{on_disk(f'{self.root}{name}')}"
 
-    def content_sha256(self, names: Sequence[Any], lengths: Iterable[int], read: Read) -> str:
-        """Over names, sizes and a sample of the bytes; in an archive the sizes are those of the stored members."""
+    def content_sha256(
+        self, names: Sequence[Any], lengths: Iterable[int], read: Read, stamp: hashlib._Hash | None = None
+    ) -> str:
+        """Over names, sizes and a sample of the bytes; in an archive the sizes are those of the stored members.
+
+        stamp: told of a folder's files as they are looked at, so that its hexdigest() is then their stamp
+        """
         if self.is_folder:
-            sizes: Iterable[int] = (size for size, _, _ in file_stats(map(self.path_of, map(str, names))))
+            stats = file_stats(map(self.path_of, map(str, names)))
+            sizes: Iterable[int] = (size for size, _, _ in (stamped(stats, stamp) if stamp else stats))
         else:
             sizes = map(stored_size, lengths)
         named = self._of_folder if self.is_folder else None
@@ -239,7 +246,7 @@ def _checked(name: str, where: Path) -> str:
 
 
 def _hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in name.split("/"))
+    return name.startswith(".") or "/." in name
 
 
 def lone_root(names: list[str]) -> str:
@@ -254,17 +261,16 @@ def lone_root(names: list[str]) -> str:
 
 
 def _below(entries: list[FileEntry], root: str) -> list[FileEntry]:
-    return sorted(
-        (FileEntry(entry.name[len(root) :], entry.offset, entry.length) for entry in entries),
-        key=lambda entry: entry.name,
-    )
+    if root:
+        entries = [FileEntry(entry.name[len(root) :], entry.offset, entry.length) for entry in entries]
+    return sorted(entries, key=lambda entry: entry.name)
 
 
-def content_of(reader: FileReader, entries: Sequence[FileEntry]) -> str:
+def content_of(reader: FileReader, entries: Sequence[FileEntry], stamp: hashlib._Hash | None = None) -> str:
     """FileReader.content_sha256 of entries."""
 
     def read(position: int, name: str) -> bytes:
         entry = entries[position]
         return reader.read(name, entry.offset, entry.length)
 
-    return reader.content_sha256([entry.name for entry in entries], (entry.length for entry in entries), read)
+    return reader.content_sha256([entry.name for entry in entries], (entry.length for entry in entries), read, stamp)

@@ -14,6 +14,7 @@ from shards.errors import FormatError
 
 KEY_LENGTH = 80
 DIGEST_LENGTH = 12
+SUFFIX, PLAIN = re.compile(r"\.[^./]*$"), re.compile(r"[A-Za-z0-9_/-]+")
 CHUNK_LENGTH = 12  # room for the number of a chunk, behind a sequence's key
 
 
@@ -70,7 +71,7 @@ def marked_key(key: str, name: str, longest: int = KEY_LENGTH) -> str:
 
 
 def _plain_key(place: str) -> str:
-    stem = re.sub(r"\.[^./]*$", "", place)
-    if re.fullmatch(r"[A-Za-z0-9_/-]+", stem) and len(stem) <= KEY_LENGTH:
+    stem = SUFFIX.sub("", place)
+    if PLAIN.fullmatch(stem) and len(stem) <= KEY_LENGTH:
         return stem.replace("/", "_")
     return marked_key(re.sub(r"[^A-Za-z0-9_-]", "-", stem.replace("/", "_")), place)

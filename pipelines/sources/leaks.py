@@ -24,7 +24,7 @@ from shards.environment import pass_environment_on
 TAIL = 2048  # bytes
 SMALL = 2000  # images without loss that are decoded anyway
 LOSSLESS = (".png", ".bmp", ".webp")
-CHUNK = 4096
+TOGETHER = 64  # images; a thread's turn costs as much as a small one
 
 
 def refuse_leaks(table: ViewTable, mistakes: Mistakes, notes: list[str], *, allow_repeats: bool) -> None:
@@ -98,16 +98,18 @@ def _digests(pictures: Pictures, rows: np.ndarray, make: Callable[[Content], byt
         except ValueError:
             return 0
 
-    found = np.zeros(len(rows), np.uint64)
+    def several(part: np.ndarray) -> list[int]:
+        return [one(row) for row in part.tolist()]
+
+    found: list[int] = []
     with (
         ThreadPoolExecutor(THREADS) as pool,
         tqdm(total=len(rows), desc=what, unit="img", disable=None, leave=False) as bar,
     ):
-        for start in range(0, len(rows), CHUNK):
-            part = rows[start : start + CHUNK].tolist()
-            found[start : start + len(part)] = list(pool.map(one, part))
+        for part in pool.map(several, np.split(rows, range(TOGETHER, len(rows), TOGETHER))):
+            found += part
             bar.update(len(part))
-    return found
+    return np.array(found, np.uint64)
 
 
 def _one_content(pictures: Pictures, row: int) -> Content:

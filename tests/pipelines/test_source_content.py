@@ -95,6 +95,16 @@ def test_a_file_that_changes_after_the_listing_differs_from_the_first_stamp(tmp_
     assert changed.stamp(objects) != first
 
 
+def test_the_first_stamp_of_a_folder_is_that_of_its_fingerprint(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "photos", ["cat/1.png", "dog/2.png"])
+    source, other = open_source("folder", root), open_source("folder", root)
+    before = other.stamp()
+    assert source.fingerprint == other.fingerprint
+    os.utime(root / "dog/2.png", (1e9, 1e9))
+    assert source.stamp() == before
+    assert source.stamp() != before
+
+
 def test_names_travel_and_not_paths(tmp_path: Path) -> None:
     names = [f"image_{k}.jpg" for k in range(100)]
     files = pickle.loads(pickle.dumps(FolderFiles(str(tmp_path), names)))
