@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -173,10 +173,25 @@ def from_main(world: World, data: bytes | None) -> bytes | None:
     return tensor.numpy().tobytes()
 
 
-def sum_over_ranks(world: World, tensors: Iterable[Tensor]) -> None:
-    """Replace each tensor by its sum over ranks, in place."""
-    for tensor in tensors if world.size > 1 else ():
-        dist.all_reduce(tensor)
+def sum_over_ranks(world: World, tensors: Sequence[Tensor]) -> None:
+    """Replace each tensor by its sum over ranks, in place and in one message. All of one dtype."""
+    if world.size == 1 or not tensors:
+        return
+    flat = packed(tensors)
+    dist.all_reduce(flat)
+    for tensor, part in zip(tensors, unpacked(flat, tensors), strict=True):
+        tensor.copy_(part)
+
+
+def packed(tensors: Sequence[Tensor]) -> Tensor:
+    """Their values, one after the other: [n]."""
+    return torch.cat([tensor.flatten() for tensor in tensors])
+
+
+def unpacked(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Views of flat [n] in the shapes of the tensors that were packed."""
+    parts = flat.split([tensor.numel() for tensor in like])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, like, strict=True)]
 
 
 def gather(world: World, tensor: Tensor) -> list[Tensor]:
@@ -191,10 +206,6 @@ def gather(world: World, tensor: Tensor) -> list[Tensor]:
 def average_gradients(world: World, module: nn.Module) -> None:
     """Mean of the gradients over ranks, in one message. For modules too small to be worth DDP."""
     grads = [p.grad for p in module.parameters() if p.grad is not None]
-    if world.size == 1 or not grads:
-        return
-    flat = torch.cat([g.flatten() for g in grads])
-    dist.all_reduce(flat)
-    flat /= world.size
-    for grad, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
-        grad.copy_(part.view_as(grad))
+    sum_over_ranks(world, grads)
+    for grad in grads if world.size > 1 else ():
+        grad /= world.size

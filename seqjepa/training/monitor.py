@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from torch.nn.functional import normalize
 from seqjepa.compiling import CompiledForGpu
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.methods.base import StepOutput
-from seqjepa.training.distributed import World, average_gradients, gather, sum_over_ranks
+from seqjepa.training.distributed import World, average_gradients, gather, packed, sum_over_ranks, unpacked
 from shards.errors import FailureError
 
 # Unit vectors spread evenly over all D directions have a standard deviation of 1/√D in each.
@@ -88,9 +89,7 @@ def spread_of(count: Tensor, scatter: Tensor) -> dict[str, float]:
 
 def _on_host(values: Sequence[Tensor]) -> list[Tensor]:
     """float64 tensors in one copy: each is waited for."""
-    held = torch.cat([value.flatten() for value in values]).cpu()
-    parts = held.split([value.numel() for value in values])
-    return [part.view(value.shape) for part, value in zip(parts, values, strict=True)]
+    return unpacked(packed(values).cpu(), values)
 
 
 def mean_std(covariance: Tensor) -> float:
@@ -158,21 +157,25 @@ class EpochMeter:
             add_up(*given)
 
     def collect(self, world: World) -> None:
-        """Bring what all ranks have summed to rank 0; the others begin again at zero.
+        """Bring what all ranks have summed to rank 0, in two messages; the others begin again at zero.
 
         FailureError on every rank when a loss was not finite, so that such weights are never saved.
         """
-        sum_over_ranks(world, self.sums.values())
+        sum_over_ranks(world, list(self.sums.values()))
         if not math.isfinite(float(self.sums["loss"])):
             raise FailureError("the loss is not finite; the last checkpoint is from before that. Lower optim.lr")
-        for name, mine in self.moments.items():
-            parts = [gather(world, value) for value in mine.state_dict().values()] if world.size > 1 else []
-            if parts:
-                self.moments[name] = FeatureMoments(len(mine.mean), self.device)
-                for part in zip(*parts, strict=True):
-                    self.moments[name].merge(*part)
+        if world.size > 1:
+            self._merge_moments(world)
         if not world.main:
             self.reset()
+
+    def _merge_moments(self, world: World) -> None:
+        held = [value for moments in self.moments.values() for value in moments.state_dict().values()]
+        of_ranks = [iter(unpacked(flat, held)) for flat in gather(world, packed(held))]
+        for name, mine in self.moments.items():
+            self.moments[name] = FeatureMoments(len(mine.mean), self.device)
+            for values in of_ranks:
+                self.moments[name].merge(*islice(values, 3))
 
     def summary(self) -> dict[str, object]:
         """One epoch in numbers. std: 1 is spread evenly, 0 is collapse; rank: effective rank."""
