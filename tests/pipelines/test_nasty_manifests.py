@@ -136,6 +136,16 @@ def test_names_of_images(folder: Path, name: str, why: str) -> None:
     assert said.count("\n") == 0
 
 
+def test_accents_that_a_mac_spells_otherwise(folder: Path) -> None:
+    """Both names look the same."""
+    (folder / "a/0.png").rename(folder / "a/cafe\u0301.png")
+    table = rows()
+    table[0]["file_name"] = "a/caf\xe9.png"
+    said = mistakes_of(reading_of(folder, csv_text(table)))
+    assert said.startswith("row 2: a/caf\xe9.png is not there (there is a/caf")
+    assert said.endswith(", whose accents are spelled otherwise (Unicode NFC and NFD); rename it)")
+
+
 def test_names_as_windows_writes_them(folder: Path) -> None:
     table = [{**row, "file_name": ".\\" + row["file_name"].replace("/", "\\")} for row in rows()]
     reading = reading_of(folder, csv_text(table))

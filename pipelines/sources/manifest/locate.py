@@ -160,7 +160,10 @@ def _positions(listed: Listed, names: pa.ChunkedArray) -> np.ndarray:
 
 
 def _why_missing(listed: Listed, name: str, root: str, hints: dict[str, str]) -> str:
-    hint = f" (there is {printable(hints[name])})" if name in hints else ""
+    there = hints.get(name, "")
+    same = unicodedata.normalize("NFC", there) == unicodedata.normalize("NFC", name)
+    otherwise = ", whose accents are spelled otherwise (Unicode NFC and NFD); rename it" if same else ""
+    hint = f" (there is {printable(there)}{otherwise})" if there else ""
     odd = listed.odd.get(root + name)
     return f"{printable(name)} {f'is no file: {odd}' if odd else 'is not there'}{hint}"
 
