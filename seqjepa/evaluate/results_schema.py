@@ -72,7 +72,7 @@ def _out_of_range(key: str, value: Any) -> str:
 
 
 def _no_interval(key: str, value: Any) -> str:
-    if not isinstance(value, list) or len(value) != 2:
+    if not isinstance(value, list) or len(value) != 2 or not all(type(end) in (int, float) for end in value):
         return f"is {_short(value)}, not [low, high]"
     if problem := next(filter(None, (_out_of_range(key, end) for end in value)), ""):
         return problem

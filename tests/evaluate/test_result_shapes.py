@@ -42,6 +42,8 @@ def test_what_evaluations_write(tmp_path):
         ("top1_agg", {"1": {}}, "trained.top1_agg.1 is not a number of a size"),
         ("r2_path", [0.1], "trained.r2_path is not an object"),
         ("intervals", {"top1_z": {}}, "trained.intervals.top1_z is an object, not a number"),
+        ("intervals", {"retrieval_online": {"h1": [[1], 0.5]}}, "retrieval_online.h1 is [[1], 0.5], not [low, high]"),
+        ("intervals", {"of_mine": [None, 0.5]}, "of_mine is [None, 0.5], not [low, high]"),
         ("costs", 5.0, "trained.costs is not an object"),
         ("costs", {"macs_g": 5.0}, "trained.costs.macs_g is not an object of numbers by size"),
         ("costs", {"parameters": {}}, "trained.costs.parameters is an object, not a number"),
