@@ -199,12 +199,13 @@ def capabilities_of(
     loaded: LoadedRun, stored: ShardSet, splits: SplitFeatures, config: EvalConfig, device: torch.device
 ) -> Capabilities:
     both, constant = (splits.train, splits.val), _constant(splits.val)
+    most_views = min(features.most_views for features in both)
     return Capabilities(
         method=loaded.method,
         action=loaded.action,
         classes=max(len(stored.info.classes), *(int(features.labels.max()) + 1 for features in both)),
         param_names=splits.train.param_names,
-        most_views=min(features.most_views for features in both),
+        most_views=most_views,
         labelled=all(int(features.labels.min()) >= 0 for features in both),
         seen=splits.kind,
         maps=stored.info.kind == "saliency",
@@ -213,11 +214,13 @@ def capabilities_of(
         no_path=_why_no_path(loaded, config, device),
         patches=splits.patches is not None,
         ordered=bool(splits.train.stride) or (bool(splits.train.run_length) and needs_order(loaded.action)),
-        declared=_declared(loaded, stored, splits.train, constant),
+        declared=_declared(loaded, stored, splits.train, constant, most_views),
     )
 
 
-def _declared(loaded: LoadedRun, stored: ShardSet, train: Features, constant: Sequence[str]) -> DeclaredTargets | None:
+def _declared(
+    loaded: LoadedRun, stored: ShardSet, train: Features, constant: Sequence[str], most_views: int
+) -> DeclaredTargets | None:
     """By the run's action or else the set's, if it is no preset; or where columns are none that a preset takes."""
     spec = stored.info.spec
     if not isinstance(spec, ViewSpec) or are_augmented(spec.param_names):
@@ -225,7 +228,7 @@ def _declared(loaded: LoadedRun, stored: ShardSet, train: Features, constant: Se
     own = next((a for a in (loaded.action, spec.actions) if a and action_name(a) == DECLARED), None)
     if own is None and not _is_the_papers(loaded.action, spec):
         own = ActionSpec()
-    return None if own is None else DeclaredTargets.of(own, loaded.action, spec.params, train, constant)
+    return None if own is None else DeclaredTargets.of(own, loaded.action, spec.params, train, constant, most_views)
 
 
 def _is_the_papers(action: ActionSpec, spec: ViewSpec) -> bool:

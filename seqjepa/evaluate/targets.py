@@ -136,6 +136,9 @@ class Target:
         return {"columns": list(self.names), "units": [column.unit for column in self.columns], "op": self.op, **unit}
 
 
+ONE_VIEW = "needs 2 views, a sample has 1"
+
+
 @dataclass(frozen=True)
 class DeclaredTargets:
     """What a set declares, beside the paper's kinds, and so what is read of it.
@@ -159,11 +162,15 @@ class DeclaredTargets:
         fields: Sequence[ParamField],
         features: Features,
         constant: Sequence[str] = (),
+        most_views: int = 2,
     ) -> DeclaredTargets:
-        """told: the run's action; features: of training, whose draws fix the encoding; constant: columns."""
-        targets = [target.measured(features) for target in declared_targets(spec, fields, constant)]
-        way = way_target(told, fields)
-        return cls(spec, tuple(targets), way and way.measured(features), unread(spec, fields, constant))
+        """told: the run's action; features: of training, whose draws fix the encoding; constant: columns; most_views:
+        that every sample can give, of which two are needed for what lies between them."""
+        found, paired = declared_targets(spec, fields, constant), most_views > 1
+        targets = [target.measured(features) for target in found if paired or not target.between]
+        way = way_target(told, fields) if paired else None
+        single = {f"r2_{target.key}": ONE_VIEW for target in found if not paired and target.between}
+        return cls(spec, tuple(targets), way and way.measured(features), unread(spec, fields, constant) | single)
 
     def as_json(self) -> dict[str, Any]:
         """For the protocol: columns, units and operation of every key."""

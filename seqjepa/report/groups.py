@@ -7,7 +7,7 @@ nothing but their seed are one Group: one name, mean ± sample standard deviatio
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from statistics import mean, stdev
@@ -227,8 +227,8 @@ class Group:
         return Mean.of([value for _, value in self.first_of_each_seed(read)])
 
     def mean(self, key: str, weights: str = "trained") -> Mean | None:
-        """Of the numbers under a dotted key of results.json."""
-        return self.mean_of(lambda run: value_at(run.results, f"{weights}.{key}"))
+        """Of the numbers under a dotted key of results.json; what is none, in a stranger's, is passed over."""
+        return self.mean_of(lambda run: _number(value_at(run.results, f"{weights}.{key}")))
 
     def measured(self, measure: Measure) -> list[RunRecord]:
         """Runs that have the number, one of each seed."""
@@ -236,10 +236,15 @@ class Group:
 
     def curve(self, key: str, weights: str = "trained") -> dict[int, Mean]:
         """Scores by size ({"1": 0.5, …} under `key`), in order of size."""
-        found = [value_at(run.results, f"{weights}.{key}") or {} for run in self.runs]
-        sizes = sorted({int(size) for scores in found for size in scores})
+        found = [value_at(run.results, f"{weights}.{key}") for run in self.runs]
+        named = {size for scores in found if isinstance(scores, Mapping) for size in scores}
+        sizes = sorted({int(size) for size in named if size.isascii() and size.isdecimal()})
         means = {m: self.mean(f"{key}.{m}", weights) for m in sizes}
         return {m: mean for m, mean in means.items() if mean}
+
+
+def _number(value: object) -> float | None:
+    return value if type(value) in (int, float) else None
 
 
 def groups_of(records: Iterable[RunRecord]) -> list[Group]:

@@ -298,13 +298,17 @@ class OnlineProbes:
             self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
 
 
+SPREAD_NOISE = 1e-6
+"""Of sums of squares: what a constant that was added up in float32 seems to vary by."""
+
+
 def probe_scores(sums: dict[str, Tensor], rows: float) -> dict[str, float]:
     """Summed scores of `rows` sequences → {"probe_top1" in 0..1, "probe_r2": mean over A of 1 − error / variance}."""
     found = {}
     if sums["labelled"] > 0:
         found["probe_top1"] = float(sums["correct"] / sums["labelled"])
     spread = sums["y_sq"] - sums["y"].square() / max(rows, 1)
-    varies = spread > 1e-12 * rows
+    varies = spread > torch.maximum(SPREAD_NOISE * sums["y_sq"], torch.full_like(spread, 1e-12 * rows))
     if varies.any():
         found["probe_r2"] = float((1 - sums["sq_err"][varies] / spread[varies]).mean())
     return found

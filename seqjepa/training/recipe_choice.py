@@ -116,8 +116,8 @@ def _single(spec: ViewSpec) -> bool:
 
 def _of_own_views(spec: ViewSpec) -> Iterator[str]:
     """Views of an ordered sequence that are close by have something in common: windows, not any two of its views."""
-    if not spec.actions:
-        implied = implied_action(spec.param_names)
+    if not spec.actions or not spec.actions.terms:
+        implied = "none" if spec.actions else implied_action(spec.param_names)
         yield f"data.action={implied}"
         if implied == "none":
             yield "model.condition=none"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -182,6 +184,16 @@ def test_what_z_holds_is_read_whole_and_better_than_blind() -> None:
     assert found.last["indiv_state_rmse"] < 0.005 < found.blind["indiv_state_rmse"] < 0.02
     assert not found.confusions
     assert "indiv_state_rmse" not in skipped
+
+
+def test_samples_of_one_view_have_nothing_between_them() -> None:
+    one = features_of(20, 0)
+    one = replace(one, z=one.z[:, :1], params=one.params[:, :1], n_views=np.ones(20, np.int64))
+    declared = DeclaredTargets.of(TERMS, TERMS, FIELDS, one, most_views=1)
+    assert declared.targets
+    assert not any(target.between for target in declared.targets)
+    assert declared.way is None
+    assert declared.unread["r2_rel_term1"] == "needs 2 views, a sample has 1"
 
 
 def test_columns_of_different_units_have_no_common_error() -> None:

@@ -157,3 +157,10 @@ def test_families_differ_in_what_is_named_and_leave_ablations_out(tmp_path):
 def test_names_and_conditioning_are_the_papers(tmp_path, recipe, name, told):
     config = run(tmp_path / "a", recipe).config
     assert (label(config), conditioning(config)) == (name, told)
+
+
+def test_what_is_no_number_in_a_strangers_results_is_passed_over(tmp_path):
+    (group,) = groups_of([run(tmp_path / "a", top1_z=0.5, blind={"r2_indiv_x_avg": {"a": 1}, "of_mine": [1]})])
+    assert group.mean("blind.r2_indiv_x_avg") is None
+    assert group.curve("blind.of_mine") == group.curve("blind.r2_indiv_x_avg") == {}
+    assert group.mean("top1_z").value == 0.5

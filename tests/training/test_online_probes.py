@@ -76,6 +76,16 @@ def test_probes_are_left_out_where_they_make_no_sense():
     assert not {"probe_top1", "probe_r2"} & set(meter.summary())
 
 
+def test_an_action_that_does_not_vary_has_no_r2():
+    """Added up in float32 it seems to, a little."""
+    probes, meter = OnlineProbes(WIDTHS, 3, 4), EpochMeter(WIDTHS, 4, "cpu")
+    for _ in range(3):
+        seq, features = batch(7), {"z": torch.randn(7, 3, 6), "z_agg": torch.randn(7, 8)}
+        seq.actions[:] = torch.tensor([0.5235988, -0.1, 3.3, 1e4])
+        meter.update(StepOutput(torch.tensor(0.0), features=features), probes.learn(features, seq, World()), 7)
+    assert "probe_r2" not in meter.summary()
+
+
 def test_samples_without_a_label_do_not_count():
     seq = batch(6)
     seq.labels[:4] = -1

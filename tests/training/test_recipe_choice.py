@@ -67,6 +67,8 @@ OF_SETS = [
      "", 50_000, "views", ""),
     (ViewSpec(32, 96, 96, "jpeg", (ParamField("u", "1"),), actions=ActionSpec((ActionTerm("command", ("u",)),)),
               ordered=True, chunked=True), "", 4000, "views-tiny", "data.order=window"),
+    (ViewSpec(6, 96, 96, "jpeg", (ParamField("tx", "m"),), actions=ActionSpec()), "", 4000, "views-tiny",
+     "data.action=none model.condition=none"),
     (ViewSpec(3, 96, 96, "jpeg", ()), "", 4000, "views-tiny",
      "data.action=none model.condition=none data.context=2"),
     (ViewSpec(6, 32, 32, "raw", AUGMENTATION_FIELDS, sequence=2), "", 30, "cifar-tiny",
