@@ -244,7 +244,7 @@ class Group:
 
 
 def _number(value: object) -> float | None:
-    return value if type(value) in (int, float) else None
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def groups_of(records: Iterable[RunRecord]) -> list[Group]:
