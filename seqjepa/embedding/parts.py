@@ -72,10 +72,7 @@ class Parts:
         self.folder = folder
         if folder.exists() and (not folder.is_dir() or folder.is_symlink()):
             raise UsageError(f"{folder} is there and is no folder of ours; remove it or choose another --out")
-        with named_failures(folder):
-            folder.mkdir(exist_ok=True)
-        self._check_ours()
-        self._lock = self._lock_of_all(None if task is None else PATIENCE_SECONDS)
+        self._lock = self._enter(None if task is None else PATIENCE_SECONDS)
         try:
             if task is None:
                 self._refuse_tasks()
@@ -86,6 +83,18 @@ class Parts:
         except BaseException:
             self._lock.release()
             raise
+
+    def _enter(self, patience: float | None) -> FolderLock:
+        """The lock of all, in the folder, which is made if it is missing."""
+        while True:
+            with named_failures(self.folder):
+                self.folder.mkdir(exist_ok=True)
+            try:
+                self._check_ours()
+                return self._lock_of_all(patience)
+            except (FileNotFoundError, UsageError) as error:  # another, which was at its end, has removed the folder
+                if not isinstance(error.__cause__ or error, FileNotFoundError):
+                    raise
 
     def take_all(self) -> bool:
         """At the end of a task: whether no other is at work, and the folder is held for this process alone from now on.
@@ -180,10 +189,11 @@ class Parts:
             self.folder.rmdir()
 
     def _check_ours(self) -> None:
+        known = self._identity() is not None  # asked again below: another may begin or end as we look
         there = sorted(path.name for path in self.folder.iterdir())
         foreign = [name for name in there if not OURS.fullmatch(name)]
         named = [name for name in there if not name.startswith(TEMPORARY)]
-        if foreign or (named and self._identity() is None):
+        if foreign or (named and not known and self._identity() is None):
             raise UsageError(f"{self.folder} holds {(foreign or named)[0]!r}, which is not ours; choose another --out")
 
     def _identity(self) -> dict[str, Any] | None:

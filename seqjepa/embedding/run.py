@@ -75,6 +75,10 @@ def embed_run(
         warnings.simplefilter("ignore")  # PIL's, of sizes that are checked and of odd palettes
         parts = Parts(out.with_name(f"{out.name}.parts"), identity, overwrite, task.index if task else None)
         try:
+            if not overwrite and (found := finished(out, [identity], overwrite)):  # by another, since we looked
+                if task is None or parts.take_all():
+                    parts.remove()
+                return found
             work = _Work(opened.model, parts, asked.batch_size, progress)
             if task:
                 done = work.share(opened.sources, task)

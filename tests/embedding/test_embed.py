@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import shlex
@@ -13,6 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from interposed import before_call
 from noise_shards import noise_shards
 from ordered_sets import write_walks
 from PIL import Image
@@ -21,6 +24,7 @@ from typer.testing import CliRunner
 import seqjepa
 from cli import seqjepa_app
 from seqjepa.data.draws import Purpose
+from seqjepa.embedding import parts as parts_module
 from seqjepa.embedding import run as embedding
 from seqjepa.embedding.parts import Parts
 from seqjepa.embedding.run import Asked, embed_run
@@ -361,6 +365,51 @@ def test_of_tasks_that_end_together_one_joins(tmp_path: Path) -> None:
         assert sum(taken) == 1
         tasks[taken.index(True)].remove()
         assert not (tmp_path / f"{turn}.parts").exists()
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_task_begins_as_another_begins_or_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: bool) -> None:
+    monkeypatch.setattr(parts_module, "PATIENCE_SECONDS", 0.1)
+    for number in itertools.count():
+        folder, identity, others = tmp_path / f"{number}.parts", {"number": number}, []
+
+        def begin(folder: Path = folder, identity: dict = identity, others: list = others) -> None:
+            with contextlib.suppress(UsageError):  # the first holds the folder for a moment
+                others.append(Parts(folder, identity, False, 1))
+                others[0].filled("z-0-000000", 2, 3, lambda: (np.zeros((2, 3), np.float32), []))
+
+        def end(others: list = others) -> None:
+            if others[0].take_all():
+                others[0].remove()
+
+        if ends:
+            begin()
+        with before_call(folder, number, end if ends else begin) as between:
+            late = Parts(folder, identity, False, 0)
+        if not between.acted:
+            break
+        for parts in others:
+            parts.release()
+        assert late.take_all()
+        late.remove()
+        assert not folder.exists()
+    assert number > 8
+
+
+def test_what_another_command_finishes_meanwhile_is_not_made_again(
+    run: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, made = tmp_path / "z.npy", []
+
+    def enter_late(*args: Any) -> Parts:
+        monkeypatch.setattr(embedding, "Parts", Parts)
+        made.append(embed_run(run, out, Asked(shards=shards), progress=False))
+        monkeypatch.setattr(embedding, "_Work", None)  # from here on nothing can be made
+        return Parts(*args)
+
+    monkeypatch.setattr(embedding, "Parts", enter_late)
+    assert [embed_run(run, out, Asked(shards=shards), progress=False)] == made
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["z.npy", "z.npy.json"]
 
 
 def test_a_task_that_is_at_work_keeps_others_out(run: Path, shards: Path, tmp_path: Path) -> None:

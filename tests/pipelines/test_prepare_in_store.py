@@ -142,6 +142,18 @@ def test_prepared_again(bucket: Bucket, whole: dict[str, bytes], monkeypatch: py
     assert objects_of(bucket, address) == whole
 
 
+def test_bad_input_of_work_leaves_what_was_prepared(
+    bucket: Bucket, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "photos" / NAMES[-1]).write_bytes(b"no image")
+    address = f"{bucket.address}/set"
+    run("build", "prepare", *SHARD, "--out", address)
+    prepared = dict(bucket.objects)
+    on_machine("two", here, monkeypatch)
+    assert "1 bad so far, --max-bad allows 0" in run("build", "work", address, code=2).output
+    assert {key: bucket.objects[key] for key in prepared} == prepared
+
+
 def test_a_command_that_comes_when_all_is_done_does_not_stay(bucket: Bucket, whole: dict[str, bytes]) -> None:
     """Another builder, of the plain command, finishes the set between a `prepare`'s look at it and its last write."""
     address = f"{bucket.address}/set"

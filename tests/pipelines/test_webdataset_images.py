@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from foreign_tars import Server, serving, some_samples, write_tar
+from interposed import before_call
 from small_3die import same_folders
 from small_images import encoded, picture
 from typer.testing import CliRunner
@@ -26,7 +27,7 @@ import cli
 from pipelines.build.images import shard_images
 from pipelines.sources.webdataset import WebdatasetImages
 from pipelines.sources.webdataset.options import TarOptions
-from pipelines.sources.webdataset.spool import MARK, Spool
+from pipelines.sources.webdataset.spool import MARK, Spool, _shared
 from shards import lock
 from shards.errors import FailureError, FormatError, UsageError
 from shards.reader import ShardSet
@@ -517,3 +518,51 @@ def listed(tar: Path) -> list[tuple[str, int, int, int]]:
 def headers_of_bytes(data: bytes) -> list[tarfile.TarInfo]:
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         return tar.getmembers()
+
+
+def spools_together(tmp_path: Path, tar: Path, number: int, ends: bool) -> bool:
+    """One spool begins, and before its number-th system call another, which may end; whether there was such a call."""
+    tars, folder, others = TarOptions((f"pipe:cat {tar}",)).tars, tmp_path / f"spool-{number}", []
+
+    def begin() -> None:
+        others.append(Spool(folder))
+        assert len(others[0].plain(tars)) == 1
+        if ends:
+            others[0].remove()
+
+    late = Spool(folder)
+    with before_call(folder, number, begin) as between:
+        late._claim()
+    if between.acted:
+        assert others[0].plain(tars) == late.plain(tars)
+        for spool in (*others, late):
+            spool.remove()
+    else:
+        late.release()
+    assert not folder.exists()
+    return between.acted
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_builds_that_begin_to_copy_at_the_same_moment(tmp_path: Path, ends: bool) -> None:
+    tar, number = write_tar(tmp_path / "t.tar", some_samples(2)), 0
+    while spools_together(tmp_path, tar, number, ends):
+        number += 1
+    assert number > 3
+
+
+def test_who_ends_leaves_the_lock_of_who_came_later(tmp_path: Path) -> None:
+    path = tmp_path / "spool" / "lock"
+    first, second = _shared(path), _shared(path)
+    assert first is not None
+    assert second is not None
+    assert not first.alone()
+    assert second.alone()
+    second.release()  # with its file
+    third = _shared(path)
+    first.release()
+    assert third is not None
+    assert path.exists()
+    assert third.alone()
+    third.release()
+    assert not path.exists()

@@ -32,7 +32,7 @@ from pipelines.archives.tar import TarStream
 from pipelines.sources.webdataset.options import TarFile
 from shards.environment import pass_environment_on
 from shards.errors import FailureError, FormatError, UsageError, reason_of
-from shards.files import AtomicFile, disk_full_named, write_atomic
+from shards.files import AtomicFile, disk_full_named
 from shards.lock import NO_LOCKS, FolderLock, exclusive_file
 
 log = logging.getLogger(__name__)
@@ -133,15 +133,20 @@ class Spool:
         if self._held is not None:
             return
         try:
-            there = sorted(entry.name for entry in self.folder.iterdir()) if self.folder.exists() else []
-            ours = {MARK, LOCK, exclusive_file(self.folder / LOCK).name}
-            if there and MARK not in there and not set(there) <= ours:
+            if self._is_foreign() and self._is_foreign():  # another build that ended as we looked has removed it all
                 raise UsageError(f"{self.folder} is not empty and holds no copies of ours; give another --spool")
             self._held = _shared(self.folder / LOCK)
         except (NotADirectoryError, FileExistsError, PermissionError) as error:
             raise UsageError(f"cannot write to {self.folder}: {error.strerror}; give another --spool") from error
         self._held = self._held or FolderLock(self.folder / LOCK, f"another build copies tars into {self.folder}")
-        write_atomic(self.folder / MARK, json.dumps(MARKED).encode())
+        (self.folder / MARK).write_bytes(json.dumps(MARKED).encode())  # under its name: others look, and write it too
+
+    def _is_foreign(self) -> bool:
+        try:
+            there = {entry.name for entry in self.folder.iterdir()}
+        except FileNotFoundError:
+            return False
+        return MARK not in there and not there <= {LOCK, exclusive_file(self.folder / LOCK).name}
 
 
 @dataclass(frozen=True)
@@ -160,10 +165,11 @@ class _Shared:
         return True
 
     def release(self) -> None:
-        """Removes its file, if we were alone()."""
+        """Removes its file, if we were alone(); but not that of a build which came after another had removed ours."""
         if self.alone():
             with contextlib.suppress(OSError):
-                self.path.unlink()
+                if os.path.samestat(os.fstat(self.fd), os.stat(self.path)):
+                    self.path.unlink()
         os.close(self.fd)
 
 
