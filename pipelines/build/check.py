@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -264,9 +264,9 @@ def _images(table: ViewTable, rows: np.ndarray) -> list[np.ndarray]:
     frame, contents = Frame(TILE, TILE, "squash"), table.pictures.contents(rows)
     blank = np.full((TILE, TILE, 3), 224, np.uint8)
     found = []
-    if not isinstance(contents, list):
+    if not isinstance(contents, Sequence):
         with contextlib.suppress(ValueError):
-            for pixels in contents.load():  # type: ignore[union-attr]
+            for pixels in contents.load():
                 found.append(fit_image(pixels, frame))
         return [*found, *[blank] * (len(rows) - len(found))]
     for content in contents:

@@ -21,6 +21,7 @@ from pipelines.archives import (
     OUTSIDE,
     TRAILING,
     ArchiveMember,
+    FolderFiles,
     LeftOut,
     is_utf8,
     printable,
@@ -98,6 +99,10 @@ class FileReader:
     def path_of(self, name: str) -> str:
         """Where a file of a folder is."""
         return f"{self.path}/{on_disk(f'{self.root}{name}')}"
+
+    def files(self, names: Iterable[str]) -> FolderFiles:
+        """Where files of a folder are."""
+        return FolderFiles(str(self.path), [on_disk(f"{self.root}{name}") for name in names])
 
     def content_sha256(
         self, names: Sequence[Any], lengths: Iterable[int], read: Read, stamp: hashlib._Hash | None = None

@@ -309,8 +309,8 @@ class FilePictures:
         return FilePictures(self.reader, self.names.take(rows), self.offsets[rows], self.lengths[rows])  # type: ignore[attr-defined]
 
     def contents(self, rows: np.ndarray) -> Sequence[Content]:
-        if self.reader.path.is_dir():
-            return [Path(self.reader.path_of(self.name(row))) for row in rows.tolist()]
+        if self.reader.is_folder:
+            return self.reader.files(map(self.name, rows.tolist()))
         return [self._placed(row) for row in rows.tolist()]
 
     def sample(self, count: int) -> list[tuple[str, Content]]:
