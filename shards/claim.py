@@ -165,7 +165,7 @@ def inspect_folder(layout: Layout) -> FolderState:
     with contextlib.suppress(FileNotFoundError):
         info = read_info(root)
         return FolderState(identity_of(info.name, info.spec, info.classes, info.fingerprint), info)
-    if untouched:
+    if untouched or _is_untouched(layout):  # what was listed may have been of a build that was taken back since
         return FolderState()
     raise UsageError(f"{root} is not empty and is not a shard set: choose another --out, or empty it yourself")
 
@@ -186,11 +186,14 @@ def _under_way(layout: Layout) -> FolderState:
 
 def _is_untouched(layout: Layout) -> bool:
     """Empty, or only what a build leaves that was killed before it wrote build.json."""
-    if not all(path == layout.meta for path in layout.root.iterdir()):
-        return False
-    if not layout.meta.exists():
+    try:
+        if not all(path == layout.meta for path in layout.root.iterdir()):
+            return False
+        inside = set(layout.meta.iterdir())
+    except FileNotFoundError:  # of a build that is taken back the folders go too
         return True
-    inside = set(layout.meta.iterdir()) if layout.meta.is_dir() else {layout.root}
+    except NotADirectoryError:
+        return False
     started = layout.workers / layout.build.name
     allowed = {layout.lock, exclusive_file(layout.lock), layout.workers}
     return inside <= allowed and all(path == started for path in layout.workers.glob("*"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import subprocess
@@ -10,12 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from interposed import before_call
 from shard_sets import CLASSES, FLAVOURS, build, builder, contents, sample_of, spec_of
 
-from shards import claim, lock
+from shards import claim, lock, workers
 from shards.errors import DamageError, FailureError, FormatError, UsageError
 from shards.layout import Layout
 from shards.reader import ShardSet
+from shards.workers import OvertakenError
 from shards.writer import PixelStats, SetBuilder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -208,6 +212,35 @@ def test_builders_that_begin_together(tmp_path: Path, monkeypatch: pytest.Monkey
     others[0].close()
     with builder(tmp_path):  # whoever comes last clears up
         assert sorted(path.name for path in (tmp_path / "_meta").iterdir()) == FINISHED
+
+
+@pytest.mark.parametrize("other", ["begins", "ends", "is taken back"])
+def test_a_builder_begins_as_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str) -> None:
+    """Between any two system calls of the one that comes; unless that holds the folder's lock just then."""
+    monkeypatch.setattr(workers, "PATIENCE_SECONDS", 0.05)
+    for number in itertools.count():
+        folder, others = tmp_path / f"{number}", []
+        if other == "is taken back":
+            builder(folder).close()
+
+        def act(folder: Path = folder, others: list = others) -> None:
+            with contextlib.suppress(UsageError, OvertakenError):
+                if other == "is taken back":
+                    claim.take_back(Layout(folder))
+                elif other == "begins":
+                    others.append(builder(folder))
+                else:
+                    build(folder)
+
+        with before_call(folder, number, act) as between, contextlib.suppress(OvertakenError):
+            others.append(builder(folder))
+        if not between.acted:
+            break
+        for one in others:
+            one.close()
+        assert build(folder).samples == 15
+        assert sorted(path.name for path in (folder / "_meta").iterdir()) == FINISHED
+    assert number > 10
 
 
 def test_a_killed_builders_claims_are_anyones(tmp_path: Path) -> None:
