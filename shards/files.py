@@ -168,6 +168,7 @@ def refuse_foreign(path: Path, sign: bytes, maker: str) -> None:
     """UsageError unless `path` is free, in a folder that is there, or a plain file with `sign` in its beginning."""
     if not path.parent.is_dir():
         raise UsageError(f"{path.parent} is not a folder; make it, or choose another place for {path.name}")
+    refuse_read_only(path.parent, path.name)
     if path.is_symlink():
         raise UsageError(
             f"{path} is a link to {path.readlink()}, which is not replaced; remove it or give another name"
@@ -178,6 +179,12 @@ def refuse_foreign(path: Path, sign: bytes, maker: str) -> None:
         return
     if not path.is_file() or sign not in _beginning(path):
         raise UsageError(f"{path} is there and was not made by {maker}; remove it or choose another name")
+
+
+def refuse_read_only(folder: Path, name: str) -> None:
+    """UsageError: nothing can be made in a folder that is there, as it is said before the work and not after it."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"{folder} may not be written to; choose another place for {name}")
 
 
 def _beginning(path: Path) -> bytes:

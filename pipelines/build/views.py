@@ -195,12 +195,14 @@ def _refuse_other_archive(out: Path, archive: Path) -> None:
 
 def survey(source: ViewSource, asked: BuildOptions) -> Survey:
     """List the source and decide. Raises FormatError for a wrong layout or images of many sizes."""
-    records, sample = source.records(), {}
+    records, sample, bad = source.records(), {}, []
     for name, content in source.sample:
-        with contextlib.suppress(ValueError):  # what is damaged is passed over here; the workers will name it
+        try:
             data, kind = read_content(content), "" if source.mixed_sizes else name
             sample[name] = (data, view_size(kind, data))
-    source_size = _common_size(source, asked, [size for _, size in sample.values()])
+        except ValueError as error:  # what is damaged is passed over here; the workers will name it
+            bad.append(f"{name}: {error}")
+    source_size = _common_size(source, asked, [size for _, size in sample.values()], bad)
     found = Survey(records, source.identity, source.classes, source_size, None)
     if asked.encoding == "raw":
         return found
@@ -241,11 +243,17 @@ def _may_differ(source: ViewSource, asked: BuildOptions) -> bool:
     return source.mixed_sizes and asked.size is not None
 
 
-def _common_size(source: ViewSource, asked: BuildOptions, sizes: list[tuple[int, int]]) -> tuple[int, int]:
-    """The size that most images have. Raises FormatError if not more than half have the same, and must."""
+def _common_size(
+    source: ViewSource, asked: BuildOptions, sizes: list[tuple[int, int]], bad: Sequence[str]
+) -> tuple[int, int]:
+    """The size that most images have. Raises FormatError if not more than half have the same, and must.
+
+    bad: those that have none, and why.
+    """
     counts = Counter(sizes).most_common()
     if not counts and source.mixed_sizes:
-        raise FormatError(f"{source.path}: not one of the images that were tried can be decoded")
+        example = f", e.g. {bad[0]}" if bad else ""
+        raise FormatError(f"{source.path}: not one of the images that were tried can be decoded{example}")
     if not counts:
         raise FormatError("no image that was tried is a JPEG; image_<k>.jpg files have to be")
     if 2 * counts[0][1] <= len(sizes) and not _may_differ(source, asked):

@@ -180,6 +180,14 @@ def test_units_that_are_too_long_are_refused_wherever_they_stand(folder: Path) -
     assert "the unit of x must be a short text" in mistakes_of(reading_of(folder, csv_text(rows())))
 
 
+def test_where_no_image_can_be_decoded_one_is_named(folder: Path, tmp_path: Path) -> None:
+    for row in rows():
+        (folder / row["file_name"]).write_bytes(b"no picture")
+    table = reading_of(folder, csv_text(rows())).checked()
+    with pytest.raises(FormatError, match=r"can be decoded, e\.g\. [ab]/[012]\.png: not a JPEG, PNG, WebP or BMP"):
+        shard_views(TableSource(folder, table, name="manifest"), tmp_path / "out", workers=0, size=None)
+
+
 def test_a_table_without_rows_or_a_sequence_without_a_name(folder: Path) -> None:
     header = csv_text(rows()).splitlines()[0]
     with pytest.raises(FormatError, match=r"metadata\.csv has no row"):

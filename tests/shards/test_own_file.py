@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from cli import seqjepa_data_app
 from shards.errors import UsageError
-from shards.files import OwnFile, write_own
+from shards.files import OwnFile, refuse_foreign, write_own
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +99,10 @@ def test_a_failed_write_names_no_temporary_file(views: Path, tmp_path: Path, mon
     monkeypatch.setattr(os, "open", refuse)
     code, stderr = preview(views, tmp_path / "sheet.png")
     assert (code, stderr) == (2, f"error: cannot use {tmp_path / 'sheet.png'}: Permission denied; give another path\n")
+
+
+def test_a_folder_that_may_not_be_written_to_is_said_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)  # root may write anywhere
+    with pytest.raises(UsageError, match=r"may not be written to; choose another place for a\.html"):
+        refuse_foreign(tmp_path / "a.html", b"", "somebody")
+    assert not list(tmp_path.iterdir())
