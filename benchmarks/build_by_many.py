@@ -1,16 +1,18 @@
 """Builds on a Ray cluster: from one node of one core to two, and how many cores one reader of a tar.gz keeps busy.
 
-    python benchmarks/build_by_many.py [--work DIR] [--objects 200] [--rounds 3]
+    python benchmarks/build_by_many.py [--work DIR] [--objects 200] [--rounds 3] [--parts nodes cores waiting feeding]
 
 The nodes are Ray's own test cluster: raylets of one core each on this machine. `shard 3diebench` (benchmarks/shard.py's
 source, 50 views an object, 256 → 128 pixels) runs on one of them and on both, in turn; the ratio is that of each round.
-`here` is the same command in one process; `once_prepared` is without what comes before the first shard: listing, the
-digest of the files and the choice of the JPEG setting, of which nodes do a part (`listing_s`). `finishing_s` is what
-comes after the last: one process looks whether the source has changed, and joins the indexes. `waiting` does so with
-160 small images, for each of which a worker waits 50 ms and does no work to speak of, so that others on the machine
-matter little: what listing, claims, tasks and writing leave. `feeding` reads the tar.gz as the driver does, and
-transforms objects as a worker does, in processor time of one core each: the quotient is how many cores one reader
-feeds. `task_overhead_s` is what a task costs beyond its work.
+`nodes` lets the driver and the cluster's servers run wherever there is room: on a machine of two cores beside one node,
+and in its way with two. `cores` gives them and the nodes one core, or two: a machine twice as large. `here` is the same
+command in one process; `once_prepared` is without what comes before the first shard: listing, the digest of the files
+and the choice of the JPEG setting, of which nodes do a part (`listing_s`). `finishing_s` is what comes after the last:
+one process looks whether the source has changed, and joins the indexes. `waiting` does so with 160 small images, for
+each of which a worker waits 50 ms and does no work to speak of, so that others on the machine matter little: what
+listing, claims, tasks and writing leave. `feeding` reads the tar.gz as the driver does, and transforms objects as a
+worker does, in processor time of one core each: `cores_fed` is how many cores one reader feeds. The last line is what a
+task costs beyond its work.
 """
 
 from __future__ import annotations
@@ -50,7 +52,8 @@ from shards.writer import SetBuilder  # noqa: E402
 OBJECTS_A_SHARD, STORE_BYTES = 4, 256 << 20
 TRANSFORMED = 40
 WAITED, WAITED_A_SHARD, SECONDS_WAITED = 160, 4, 0.05
-PARTS = ("once_prepared", "listing_s", "finishing_s")
+PARTS = ("nodes", "cores", "waiting", "feeding")
+STAGES = ("once_prepared", "listing_s", "finishing_s")
 
 SPENT: dict[str, list[float]] = {"build": [], "work": [], "finishing": []}
 """Seconds of each build of views: of all of it; from when its source was listed and it was settled what goes into which
@@ -79,6 +82,19 @@ def note_time(owner: Any, name: str, part: str, adds: bool = False) -> None:
         return result
 
     setattr(owner, name, noted)
+
+
+@contextmanager
+def on_cores(count: int | None) -> Iterator[None]:
+    """This thread and all processes that it starts; None: wherever they like."""
+    usable = os.sched_getaffinity(0)
+    if count and count > len(usable):
+        raise SystemExit(f"this part needs {count} cores, and there are {len(usable)}")
+    os.sched_setaffinity(0, sorted(usable)[:count])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, usable)
 
 
 @contextmanager
@@ -120,20 +136,22 @@ def make_images(work: Path) -> Path:
 Rates = dict[str, list[float]]
 
 
-def scaling(work_on: Callable[[Path, Path], None], source: Path, out: Path, images: int, rounds: int) -> Rates:
-    """Images per second of each (of PARTS seconds), round by round; the first build of each cluster, which starts
+def scaling(
+    work_on: Callable[[Path, Path], None], source: Path, out: Path, images: int, rounds: int, pinned: bool = False
+) -> Rates:
+    """Images per second of each (of STAGES seconds), round by round; the first build of each cluster, which starts
     workers, is left out."""
     rates: Rates = {name: [] for name in ("here", "one_node", "two_nodes")}
-    rates |= {f"{name}_{what}": [] for name in ("one_node", "two_nodes") for what in PARTS if work_on is build}
+    rates |= {f"{name}_{what}": [] for name in ("one_node", "two_nodes") for what in STAGES if work_on is build}
     for _ in range(rounds):
         rates["here"].append(rate(work_on, source, out, images))
         for name, count in (("one_node", 1), ("two_nodes", 2)):
-            with nodes(count) as address, engine_of("ray", address):
+            with on_cores(count if pinned else None), nodes(count) as address, engine_of("ray", address):
                 rate(work_on, source, out, images)
                 rates[name].append(rate(work_on, source, out, images))
                 if work_on is build:
                     whole, worked, finishing = (spent[-1] for spent in SPENT.values())
-                    for what, number in zip(PARTS, (images / worked, whole - worked, finishing), strict=True):
+                    for what, number in zip(STAGES, (images / worked, whole - worked, finishing), strict=True):
                         rates[f"{name}_{what}"].append(number)
     return rates
 
@@ -178,27 +196,37 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "seqjepa-shard-benchmark")
     parser.add_argument("--objects", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     arguments = parser.parse_args()
-    tree = make_source(arguments.work, arguments.objects)
-    fed = feeding(make_tar(tree))
+    tree, out, rounds = make_source(arguments.work, arguments.objects), arguments.work / "out", arguments.rounds
+    fed = feeding(make_tar(tree)) if "feeding" in arguments.parts else None
     note_time(views, "run_build", "work")
     note_time(SourceWatch, "end", "finishing")
     note_time(SetBuilder, "finish", "finishing", adds=True)
-    rates = scaling(build, tree, arguments.work / "out", arguments.objects * VIEWS, arguments.rounds)
-    images.to_sample = waited
-    waiting = scaling(build_waiting, make_images(arguments.work), arguments.work / "out", WAITED, arguments.rounds)
+    for part in ("nodes", "cores"):
+        if part in arguments.parts:
+            told(f"build_on_ray_{part}", scaling(build, tree, out, arguments.objects * VIEWS, rounds, part == "cores"))
+    if "waiting" in arguments.parts:
+        images.to_sample = waited
+        told("build_on_ray_waiting", scaling(build_waiting, make_images(arguments.work), out, WAITED, rounds))
+    if fed:
+        used = versions("ray", "pillow", "simplejpeg", "numpy")
+        peers = {"a core's transforms": fed["core_objects_per_s"]}
+        emit("build_from_tar_gz", "objects/s", fed["reader_objects_per_s"], peers, **fed, versions=used)
+        emit("build_on_ray_tasks", "s", task_overhead(), {}, versions=used)
+
+
+def told(name: str, rates: Rates) -> None:
+    worked = {"scaling_once_prepared": ratio(rates, "_once_prepared")} if "one_node_once_prepared" in rates else {}
     emit(
-        "build_on_ray",
+        name,
         "images/s",
         median(rates["two_nodes"]),
         {"one_node": median(rates["one_node"]), "here": median(rates["here"])},
         scaling_1_to_2_nodes=ratio(rates),
-        scaling_once_prepared=ratio(rates, "_once_prepared"),
+        **worked,
         serial_s={name: median(seconds) for name, seconds in rates.items() if name.endswith("_s")},
         rounds=rates,
-        waiting={"scaling_1_to_2_nodes": ratio(waiting), "rounds": waiting},
-        feeding=fed,
-        task_overhead_s=task_overhead(),
         versions=versions("ray", "pillow", "simplejpeg", "numpy"),
     )
 

@@ -75,11 +75,15 @@ def notes(results: Results) -> list[str]:
 
 
 def _order_notes(results: Results) -> list[str]:
-    """Whether the order of methods after the longest training is that of every seed."""
+    """Whether the order of methods after the longest training, of those that all seeds have, is that of every seed."""
     steps = max((row.steps for row in results.methods), default=0)
     found = []
     for key, label in ORDERED.items():
-        orders = {seed: " > ".join(names) for seed, names in results.order(key).items() if len(names) > 1}
+        ranked = {seed: names for seed, names in results.order(key).items() if len(names) > 1}
+        both = set.intersection(*map(set, ranked.values())) if ranked else set()
+        orders = {seed: " > ".join(name for name in names if name in both) for seed, names in ranked.items()}
+        if len(both) < 2:
+            continue
         if len(orders) > 1 and len(set(orders.values())) == 1:
             found.append(
                 f"{label} after {steps:,} steps, the same order with every seed: {next(iter(orders.values()))}"

@@ -191,6 +191,20 @@ def test_nodes_send_their_shards_to_a_store(
         assert objects_of(bucket, f"{bucket.address}/set") == files_of(whole)
 
 
+def test_a_set_that_was_prepared_at_an_address(
+    photos: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving_bucket(monkeypatch) as bucket:
+        on_machine("driver", tmp_path, monkeypatch)
+        out = f"{bucket.address}/set"
+        words = ["shard", "folder", "--source", str(photos), "--samples-per-shard", "2", "--out", out]
+        with ray_nodes(2) as nodes:
+            for step in (["prepare", *words], ["run", "--engine", "ray", "--address", nodes.address, out]):
+                found = run_data_command(["build", *step])
+                assert found.returncode == 0, found.stderr
+        assert objects_of(bucket, out) == files_of(whole)
+
+
 def when_sent(bucket: Bucket, shards: int, act: Callable[[], object]) -> threading.Thread:
     def wait() -> None:
         while sum(name.endswith(".tar") for name in list(bucket.objects)) < shards:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from bucket_server import files_of, objects_of, on_machine, serving_bucket
 from slurm_nodes import Cluster, needs_slurm, slurm_nodes, wait_until
 from small_3die import same_folders
 from small_images import make_folder
@@ -43,3 +44,18 @@ def test_an_array_builds_the_same_set_and_survives_lost_tasks(cluster: Cluster, 
     assert len(list(out.glob("*.tar"))) < IMAGES // 3, "lost while there was work"
     cluster.wait(240)
     assert same_folders(out, tmp_path / "whole")
+
+
+def test_an_array_builds_the_same_set_at_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_folder(tmp_path / "photos", [f"a/{number:03}.png" for number in range(IMAGES // 2)], 400, 400)
+    monkeypatch.chdir(tmp_path)
+    with serving_bucket(monkeypatch) as bucket:
+        on_machine("all", tmp_path, monkeypatch)
+        with slurm_nodes(tmp_path / "slurm") as cluster:  # whose tasks have the bucket's environment
+            command(cluster, *SHARD, "--out", "whole")
+            out = f"{bucket.address}/set"
+            slurm = ("--engine", "slurm", "--num-tasks", "3", "--script", "b.sbatch")
+            command(cluster, "build", "run", *slurm, *SHARD, "--out", out)
+            cluster.says("sbatch", "--cpus-per-task=1", "--mem=100", "b.sbatch")
+            cluster.wait(240)
+        assert objects_of(bucket, out) == files_of(tmp_path / "whole")
