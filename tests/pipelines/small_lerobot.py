@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from small_images import encoded
+from usual_priority import usual_priority
 
 TOP, WRIST = "observation.images.top", "observation.images.wrist"
 LENGTHS = (7, 5, 6)
@@ -44,7 +45,7 @@ def write_video(path: Path, frames: Sequence[np.ndarray], codec: str = "libx264"
 
     path.parent.mkdir(parents=True, exist_ok=True)
     options = {"libx264": {"crf": "18"}, "libsvtav1": {"crf": "20", "preset": "12", "svtav1-params": "lp=1"}}[codec]
-    with av.open(str(path), "w") as container:
+    with usual_priority(), av.open(str(path), "w") as container:
         stream: Any = container.add_stream(codec, rate=fps, options=options)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt, stream.codec_context.time_base = "yuv420p", Fraction(1, fps)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from usual_priority import usual_priority
 
 av = __import__("pytest").importorskip("av")
 av.logging.set_level(av.logging.PANIC)
@@ -54,7 +55,7 @@ def write_video(
     """`frames`: how many pictures, or RGB pictures. `times`: of each, in `time_base`. `colours`: attributes of the
     stream (color_range, colorspace …), which the pictures are converted to."""
     pictures = [picture(k) for k in range(frames)] if isinstance(frames, int) else list(frames)
-    with av.open(str(path), "w", options=container or {}) as file:
+    with usual_priority(), av.open(str(path), "w", options=container or {}) as file:
         stream = file.add_stream(codec, rate=rate)
         stream.height, stream.width = pictures[0].shape[:2]
         stream.pix_fmt = pix_fmt

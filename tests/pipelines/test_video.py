@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -50,6 +51,12 @@ def test_every_frame_is_the_one_that_was_asked_for(
     assert numbers(index, [30, 31, 5, 5, 39, 0, 13]) == [30, 31, 5, 5, 39, 0, 13]
     np.testing.assert_allclose(index.seconds(np.arange(40)), np.arange(40) / 25, atol=1e-9)
     assert index.nearest(np.array([0.0, 0.041, 1.56, 99.0, -1.0])).tolist() == [0, 1, 39, 39, 0]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="scheduling policies are Linux's")
+def test_clips_are_made_without_a_real_time_process(tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.mp4", 4, codec="libsvtav1")
+    assert {os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")} == {os.SCHED_OTHER}
 
 
 @pytest.mark.parametrize(("codec", "suffix"), [("libx264", ".mp4"), ("libx264", ".mkv"), ("libsvtav1", ".mp4")])
