@@ -31,6 +31,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
 from train_data import Data, prepare  # noqa: E402
 
+from pipelines.saliency.speed import matmul_ceiling  # noqa: E402
 from seqjepa.config import RunConfig  # noqa: E402
 from seqjepa.data.device import feed  # noqa: E402
 from seqjepa.devices import take_device  # noqa: E402
@@ -82,14 +83,6 @@ def seconds_per_step(steps: Iterator[object], count: int, warm_up: int, device: 
     for _ in range(count):
         next(steps)
     return (wait() - began) / count
-
-
-def matmul_rate(device: torch.device) -> float:
-    """FLOP/s of a large product: bf16 on CUDA, float32 on the CPU."""
-    n, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (1024, torch.float32)
-    a = torch.randn(n, n, device=device, dtype=dtype)
-    products = (a @ a for _ in range(1 << 30))
-    return 2 * n**3 / seconds_per_step(products, 30, 5, device)
 
 
 def copy_rate(device: torch.device) -> float:
@@ -192,7 +185,7 @@ def report(
     rate = {name: batch * views / seconds for name, seconds in took.items()}
     flops = 2 * count_macs(initial_method(config, 4), 4, side, config.data.context).training
     achieved, stated = flops * batch / took["ours"], peak(device)
-    product, copy = matmul_rate(device), copy_rate(device)
+    product, copy = matmul_ceiling(device, "bf16" if device.type == "cuda" else "fp32"), copy_rate(device)
     floor = max(flops * batch / product, moved / copy)
     emit(
         f"train: {side} px, M={views - 1}, batch {batch}",

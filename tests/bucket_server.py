@@ -205,6 +205,14 @@ def on_machine(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(module, seconds, 0.0)
 
 
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Bucket]:
+    """As machine "one" sees it. Imported where it is asked for."""
+    with serving_bucket(monkeypatch) as bucket:
+        on_machine("one", tmp_path, monkeypatch)
+        yield bucket
+
+
 def files_of(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import random
 import tarfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bucket_server import Bucket, files_of, objects_of, on_machine, serving_bucket
+from bucket_server import Bucket, bucket, files_of, objects_of, on_machine
 from fork_server import ForkServer
 from noise_shards import noise_shards
 from small_3die import make_tar as make_object_tar
@@ -23,15 +22,8 @@ from pipelines.build.images import shard_images
 from pipelines.sources import open_source
 from shards.store_build import staging_folder
 
-__all__ = ["builders"]
+__all__ = ["bucket", "builders"]
 SPLITS = ("train", "val")
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Bucket]:
-    with serving_bucket(monkeypatch) as bucket:
-        on_machine("one", tmp_path, monkeypatch)
-        yield bucket
 
 
 def test_a_command_writes_to_an_address(bucket: Bucket, tmp_path: Path) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from bucket_server import Bucket, files_of, objects_of, on_machine, serving_bucket
+from bucket_server import Bucket, bucket, files_of, objects_of, on_machine, serving_bucket
 from foreign_tars import some_samples, write_tar
 from fork_server import ForkServer
 from s3_server import serving_s3
@@ -24,7 +24,7 @@ from shards.store_build import PARTS
 from shards.store_write import open_writable
 from shards.writer import SetBuilder
 
-__all__ = ["builders"]
+__all__ = ["bucket", "builders"]
 NAMES = [f"{split}/{label}/{number:02}.png" for split in ("train", "val") for label in "ab" for number in range(5)]
 SHARD = ["shard", "folder", "--source", "photos", "--samples-per-shard", "2", "--workers", "0"]
 SHARDS = 10
@@ -39,18 +39,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return files_of(folder / "set")
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     make_folder(tmp_path / "photos", NAMES)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch, here: Path) -> Iterator[Bucket]:
-    with serving_bucket(monkeypatch) as bucket:
-        on_machine("one", here, monkeypatch)
-        yield bucket
 
 
 def run(*words: object, code: int = 0) -> Result:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from bucket_server import Bucket, files_of, objects_of, on_machine, serving_bucket
+from bucket_server import Bucket, bucket, files_of, objects_of, on_machine, serving_bucket
 from shard_sets import PLAN, build, builder, sample_of
 
 from shards import store_build, store_lease
@@ -23,6 +23,7 @@ from shards.store_write import StoreWriter, open_writable
 from shards.verify import verify
 from shards.workers import OvertakenError
 
+__all__ = ["bucket"]
 NAMES = [f"{split}-{shard:06d}" for split, shards in PLAN.items() for shard in range(shards)]
 
 
@@ -33,13 +34,6 @@ class Killed(BaseException):
 @pytest.fixture(params=["s3", "gs", "az"])
 def any_bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Bucket]:
     with serving_bucket(monkeypatch, request.param) as bucket:
-        on_machine("one", tmp_path, monkeypatch)
-        yield bucket
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Bucket]:
-    with serving_bucket(monkeypatch) as bucket:
         on_machine("one", tmp_path, monkeypatch)
         yield bucket
 
