@@ -108,7 +108,7 @@ def sweep_command(
       seqjepa sweep paper-small --numbers other-machine.json --markdown --plot curves.svg
       seqjepa sweep grid --shards shards/mine --vary method=seq_jepa,simclr --vary data.context=1,3 --seeds 3 --run
     """
-    from seqjepa.experiments.experiment_table import draw_curves
+    from seqjepa.experiments.experiment_table import check_plot, draw_curves
     from seqjepa.experiments.run_sweep import Resources, run_sweep
     from shards.store import require_no_address
 
@@ -122,8 +122,11 @@ def sweep_command(
     _refuse_options_of_others(table, given)
     asked = _asked(table, shards or [], out, (seeds, scale, untrained), given)
     jobs, say = asked.jobs(task), partial(typer.echo, err=as_json or markdown)
-    _refuse_before_hours(asked, out, plot, numbers or [])
+    if plot is not None:
+        check_plot(plot)
     if run or slurm is not None:
+        if numbers:  # hours before they are wanted
+            _results(asked, out, numbers)
         _render_missing(asked, say)
         run_sweep(asked, jobs, out, Resources(device, workers, devices, slurm), say)
     results = _results(asked, out, numbers or [])
@@ -131,16 +134,6 @@ def sweep_command(
     if plot is not None and results is not None:
         draw_curves(results, plot)
         say(f"{plot}: drawn")
-
-
-def _refuse_before_hours(asked: Runs, out: Path, plot: Path | None, numbers: list[Path]) -> None:
-    """UsageError: what is read and written after the runs cannot be."""
-    from seqjepa.experiments.experiment_table import check_plot
-
-    if plot is not None:
-        check_plot(plot)
-    if numbers:
-        _results(asked, out, numbers)
 
 
 def _list_all(as_json: bool) -> None:
