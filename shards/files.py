@@ -137,7 +137,7 @@ def disk_full_named(folder: Path, advice: Callable[[], str]) -> Iterator[None]:
 
 
 LOOKED_AT = 4096
-"""Bytes of a file in which its sign has to be."""
+"""Bytes at each end of a file in which its sign has to be."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def write_own(files: Sequence[OwnFile]) -> None:
 
 
 def refuse_foreign(path: Path, sign: bytes, maker: str) -> None:
-    """UsageError unless `path` is free, in a folder that is there, or a plain file with `sign` in its beginning."""
+    """UsageError unless `path` is free, in a folder that is there, or a plain file with `sign` near either end."""
     if not path.parent.is_dir():
         raise UsageError(f"{path.parent} is not a folder; make it, or choose another place for {path.name}")
     refuse_read_only(path.parent, path.name)
@@ -177,7 +177,7 @@ def refuse_foreign(path: Path, sign: bytes, maker: str) -> None:
         raise UsageError(f"{path} is a folder; give the name of a file")
     if not path.exists():
         return
-    if not path.is_file() or sign not in _beginning(path):
+    if not path.is_file() or sign not in _ends(path):
         raise UsageError(f"{path} is there and was not made by {maker}; remove it or choose another name")
 
 
@@ -187,10 +187,13 @@ def refuse_read_only(folder: Path, name: str) -> None:
         raise UsageError(f"{folder} may not be written to; choose another place for {name}")
 
 
-def _beginning(path: Path) -> bytes:
+def _ends(path: Path) -> bytes:
+    """Where formats say who made a file: at the beginning, or, as PDF, at the end."""
     try:
         with path.open("rb") as file:
-            return file.read(LOOKED_AT)
+            beginning = file.read(LOOKED_AT)
+            file.seek(-min(LOOKED_AT, path.stat().st_size), os.SEEK_END)
+            return beginning + file.read(LOOKED_AT)
     except OSError as error:
         pass_environment_on(error)
         raise UsageError(f"cannot read {path}, which is there: {error.strerror}; choose another name") from error

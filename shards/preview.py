@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from shards.errors import ConfigError, UsageError
-from shards.files import OwnFile, refuse_foreign, write_own
+from shards.files import OwnFile, write_own
 from shards.preview_rows import CROP, Row, Rows, class_of
 from shards.reader import ShardSet
 from shards.schema import DatasetInfo, ParamField, ViewSpec
@@ -31,6 +31,7 @@ from shards.sheet import (
     MARGIN,
     SIGN,
     Sheet,
+    check_sheet,
     colours_of,
     draw_boxes,
     draw_fixations,
@@ -59,12 +60,12 @@ def contact_sheet(
     augmentation  of a set of images: what makes the views that are drawn, beside each image
 
     ConfigError: no such split, or augmentations of a set without images. UsageError: no sample or view asked for;
-    the picture's folder does not exist, or something that is no preview has its name.
+    the picture's folder does not exist, its name is not of a PNG, or something that is no preview has it.
     """
     shards, out = ShardSet.open(path), Path(out_png)
     if samples < 1 or views < 1:
         raise UsageError("a preview needs a sample and a view: check --samples and --views")
-    refuse_foreign(out, SIGN, MAKER)  # before anything is drawn
+    check_sheet(out)  # before anything is drawn
     sheet = _sheet(shards, split, (samples, views, seed), fixations, augmentation)
     write_own([OwnFile(out, sheet.png(), SIGN, MAKER)])
     return out

@@ -7,9 +7,14 @@ map with a ramp of evenly growing lightness, which reads the same in grey and to
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from shards.errors import UsageError
+from shards.files import refuse_foreign
+from shards.store import require_no_address
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,6 +27,14 @@ PAPER, INK, FAINT, FRAME = "#ffffff", "#1b1f24", "#6a737d", "#d0d7de"
 
 MAKER = "seqjepa-data preview"
 SIGN = b"tEXtSoftware\0" + MAKER.encode()
+
+
+def check_sheet(out: Path, option: str = "--out") -> None:
+    """UsageError: `out` names another format than PNG, or something that is no sheet of ours, or an address."""
+    require_no_address(out, option)
+    if out.suffix.lower() not in (".png", ""):
+        raise UsageError(f"{option} {out}: the picture is a PNG; give a name as {out.with_suffix('.png').name}")
+    refuse_foreign(out, SIGN, MAKER)
 
 
 class Sheet:

@@ -150,6 +150,13 @@ def test_bad_input_is_one_line_and_writes_nothing(app, words: list[str], tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("words", [["--val-draws", "1001"], ["--probe-epochs", "1000001"]])
+def test_work_without_end_is_refused(words: list[str]):
+    result = runner.invoke(cli.seqjepa_app, ["evaluate", "nowhere", "--shards", "nowhere", *words])
+    assert result.exit_code == 2
+    assert f"Invalid value for '{words[0]}'" in result.output
+
+
 def test_a_bug_keeps_its_traceback(monkeypatch):
     def fail(*_: object) -> None:
         raise ZeroDivisionError

@@ -23,10 +23,10 @@ from pipelines.sources.declared_actions import unused
 from pipelines.sources.decode import decode_image
 from pipelines.sources.table import ViewTable, choose_views_per_sample, class_names, padding_share
 from shards.describe import column_lines
-from shards.files import OwnFile, refuse_foreign, write_own
+from shards.files import OwnFile, write_own
 from shards.preview_rows import Row, Rows, label_of_term, words_of_term
 from shards.schema import ActionSpec
-from shards.sheet import MAKER, SIGN
+from shards.sheet import MAKER, SIGN, check_sheet
 
 ANGLE = re.compile(r"(^|[_.])(yaw|pitch|roll|rot\w*|angle|azimuth|elevation|heading|theta|phi)([_.]|$)", re.IGNORECASE)
 TRIED = 64  # images
@@ -237,8 +237,8 @@ MakeActions = Callable[[np.ndarray, list[str], ActionSpec], np.ndarray]
 
 
 def draw_check(table: ViewTable, out: Path, title: str, make_actions: MakeActions) -> Path:
-    """Writes the PNG. UsageError: `out` is taken by something that is no sheet of ours."""
-    refuse_foreign(out, SIGN, MAKER)
+    """Writes the PNG. UsageError: as check_sheet."""
+    check_sheet(out, "--sheet")
     count = len(table.sequences)
     chosen = sorted({0, count // 2, count - 1})[:SEQUENCES]
     terms = table.actions.terms if table.actions else ()

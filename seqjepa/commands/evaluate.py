@@ -25,7 +25,9 @@ Ood = Annotated[
     Path | None, typer.Option(help="Shards with rotations that training never saw: probes are shown them too.")
 ]
 Untrained = Annotated[bool, typer.Option("--untrained", help="The same model at its initial weights, as the floor.")]
-ProbeEpochs = Annotated[int | None, typer.Option(min=1, help="Default: the paper's 300, and 50 for linear regressors.")]
+ProbeEpochs = Annotated[
+    int | None, typer.Option(min=1, max=1_000_000, help="Default: the paper's 300, and 50 for linear regressors.")
+]
 MVal = Annotated[str, typer.Option(help="How many views z_AGG is made from: 5, 1,3,5 or 1-8.")]
 PathIntegration = Annotated[
     bool | None,
@@ -57,7 +59,7 @@ Standardise = Annotated[
 Unpooled = Annotated[
     bool, typer.Option("--unpooled", help="Rotations are read from the feature map before pooling too.")
 ]
-ValDraws = Annotated[int, typer.Option(min=1, help="Draws that each validation sample is scored on.")]
+ValDraws = Annotated[int, typer.Option(min=1, max=1000, help="Draws that each validation sample is scored on.")]
 Contexts = Annotated[
     str | None, typer.Option(help="ContextSSL: tokens before a view, as 0,14,126. Default: as many as there is room.")
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,6 +55,7 @@ def report_command(
 
     if out is None and not (as_json or markdown or csv or latex):
         out = Path("report.html")
+    _check_places({"--out": out, "--markdown": markdown, "--csv": csv, "--latex": latex})
     found = read_records([run_folder(run) for run in runs or []])
     tables = build_tables(found)
     files = []
@@ -72,6 +73,19 @@ def report_command(
         return
     for line in [*_summary(found, tables), *(f"written: {file.path}" for file in files)]:
         typer.echo(line)
+
+
+def _check_places(places: Mapping[str, Path | None]) -> None:
+    """UsageError before runs are read: an address, or no place for a file of ours."""
+    from seqjepa.report.fill_template import MAKER, SIGN
+    from seqjepa.report.render.text import CSV_SIGN
+    from shards.files import refuse_foreign
+    from shards.store import require_no_address
+
+    for option, path in places.items():
+        if path is not None:
+            require_no_address(path, option)
+            refuse_foreign(path, (CSV_SIGN if option == "--csv" else SIGN).encode(), MAKER)
 
 
 def _signed(path: Path, text: str, sign: str = "") -> OwnFile:

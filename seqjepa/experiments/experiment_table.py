@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,8 @@ from seqjepa.experiments.compare_table import aligned, as_markdown, schedule_not
 from seqjepa.experiments.experiment import METHODS
 from seqjepa.experiments.experiment_results import AGGREGATE, ORDERED, Results, Row
 from shards.errors import UsageError
+from shards.files import OwnFile, refuse_foreign, write_own
+from shards.store import require_no_address
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,6 +34,8 @@ CURVES = {
     "mrr": "MRR",
 }
 ENDINGS = (".png", ".svg", ".pdf")
+MAKER = "seqjepa sweep"
+"""Signed with, so that a plot replaces one of before and nothing else."""
 Table = Sequence[Sequence[str]]
 
 
@@ -95,11 +100,11 @@ def _order_notes(results: Results) -> list[str]:
 
 
 def check_plot(file: Path) -> None:
-    """UsageError: another ending, or no place for a file."""
+    """UsageError: an address, another ending, or no place for a plot of ours."""
+    require_no_address(file, "--plot")
     if file.suffix not in ENDINGS:
         raise UsageError(f"--plot {file}: give a file that ends in {', '.join(ENDINGS)}")
-    if file.is_dir() or not file.parent.is_dir():
-        raise UsageError(f"--plot {file}: it is a folder, or {file.parent} is none; give another name")
+    refuse_foreign(file, MAKER.encode(), MAKER)
 
 
 def draw_curves(results: Results, file: Path) -> None:
@@ -125,7 +130,10 @@ def draw_curves(results: Results, file: Path) -> None:
         axes.set_xticks([], minor=True)  # of a logarithm: their words would overlap
         axes.grid(alpha=0.3)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(names), 9))
-    figure.savefig(file, dpi=110)
+    drawn = io.BytesIO()
+    signed = {"Software" if file.suffix == ".png" else "Creator": MAKER}
+    figure.savefig(drawn, format=file.suffix[1:], dpi=110, metadata=signed)
+    write_own([OwnFile(file, drawn.getvalue(), MAKER.encode(), MAKER)])
 
 
 def _draw_line(axes: Axes, rows: Sequence[Row], key: str, place: int) -> None:

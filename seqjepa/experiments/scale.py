@@ -67,7 +67,7 @@ class Evaluation(_Section):
     probe_epochs: int | None = Field(default=None, ge=1)
     agg_draws: int | None = Field(default=None, ge=1)
     train_draws: int | None = Field(default=None, ge=1)
-    val_draws: int = Field(default=1, ge=1)
+    val_draws: int = Field(default=1, ge=1, le=1000)
     seed: int = Field(default=0, ge=0, lt=2**63)
     train_split: str | None = None
     val_split: str | None = None

@@ -180,7 +180,7 @@ def test_lost_numbers_of_weights_on_the_way_are_measured_again(ran: tuple[Path, 
     assert (again["top1_z"], again["r2_rel_rot_avg"]) == (right["top1_z"], right["r2_rel_rot_avg"])
 
 
-@pytest.mark.parametrize(("ending", "begins"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
+@pytest.mark.parametrize(("ending", "begins"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
 def test_curves_are_drawn(
     ran: tuple[Path, str], shards: Path, scale: str, tmp_path: Path, ending: str, begins: bytes
 ) -> None:
@@ -190,6 +190,12 @@ def test_curves_are_drawn(
     assert file.read_bytes().startswith(begins)
     if ending == "svg":
         assert "R² of relative rotation" in file.read_text() or "<use" in file.read_text()
+    assert sweep(shards, scale, ran[0], "--seeds", "1", "--plot", str(file))[0] == 0  # in the place of the one before
+    file.write_bytes(begins + b" of somebody's own")
+    code, _, said = sweep(shards, scale, ran[0], "--seeds", "1", "--plot", str(file))
+    assert code == 2
+    assert "was not made by seqjepa sweep" in said
+    assert file.read_bytes() == begins + b" of somebody's own"
 
 
 def test_options_that_are_of_something_else_are_refused(shards: Path, tmp_path: Path) -> None:
@@ -199,7 +205,8 @@ def test_options_that_are_of_something_else_are_refused(shards: Path, tmp_path: 
         (NAME, ["--plot", str(tmp_path / "x.gif")], "give a file that ends in .png, .svg, .pdf"),
         (NAME, ["--plot", str(tmp_path / "x.png")], "no run is evaluated yet"),
         (NAME, ["--run", "--plot", str(tmp_path / "x.gif")], "give a file that ends in .png, .svg, .pdf"),
-        (NAME, ["--run", "--plot", str(tmp_path / "none" / "x.png")], "none is none; give another name"),
+        (NAME, ["--run", "--plot", str(tmp_path / "none" / "x.png")], "none is not a folder; make it"),
+        (NAME, ["--run", "--plot", "s3://bucket/x.png"], "--plot s3://bucket/x.png: this command writes to a folder"),
         (NAME, ["--run", "--numbers", str(tmp_path / "none.json")], "is not what `seqjepa sweep paper-small"),
         (NAME, ["--json", "--markdown"], "give one of them"),
     ):

@@ -77,6 +77,10 @@ def test_a_file_of_someone_else_is_left_alone(tmp_path, option):
 
 def test_mistakes_are_one_line(tmp_path, runs):
     assert "is not a folder" in refused(runs, "-o", tmp_path / "missing" / "report.html")
+    assert "missing is not a folder" in refused(tmp_path / "no-runs", "-o", tmp_path / "missing" / "report.html")
     assert "two of the files" in refused(runs, "-o", tmp_path / "a", "--csv", tmp_path / "a")
+    for option in ("-o", "--markdown", "--csv", "--latex"):
+        said = refused(runs, option, "s3://bucket/x")
+        assert "s3://bucket/x: this command writes to a folder on this machine" in said
     (tmp_path / "empty").mkdir()
     assert "holds no run directories" in refused(tmp_path / "empty")

@@ -42,7 +42,7 @@ def test_a_preview_replaces_a_preview(views: Path, tmp_path: Path) -> None:
 def test_a_preview_replaces_nothing_else(views: Path, tmp_path: Path) -> None:
     photo = tmp_path / "photo.png"
     Image.new("RGB", (8, 8)).save(photo)
-    (tmp_path / "thesis.tex").write_text("seqjepa-data preview", encoding="utf-8")
+    (tmp_path / "thesis").write_text("seqjepa-data preview", encoding="utf-8")
     (tmp_path / "empty.png").touch()
     (tmp_path / "link.png").symlink_to(photo)
     (tmp_path / "dangling.png").symlink_to(tmp_path / "elsewhere.png")
@@ -51,7 +51,7 @@ def test_a_preview_replaces_nothing_else(views: Path, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     for name, said in {
         "photo.png": "was not made by seqjepa-data preview; remove it or choose another name",
-        "thesis.tex": "was not made by seqjepa-data preview",
+        "thesis": "was not made by seqjepa-data preview",
         "empty.png": "was not made by seqjepa-data preview",
         "pipe": "was not made by seqjepa-data preview",
         "link.png": f"is a link to {photo}",
@@ -65,6 +65,19 @@ def test_a_preview_replaces_nothing_else(views: Path, tmp_path: Path) -> None:
         assert said in stderr
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
     assert not (tmp_path / "elsewhere.png").exists()
+
+
+def test_a_preview_is_a_png_by_its_name_too(views: Path, tmp_path: Path) -> None:
+    assert preview(views, tmp_path / "SHEET.PNG") == (0, "")
+    assert preview(views, tmp_path / "sheet") == (0, "")
+    for name in ("x.jpg", "x.png.webp"):
+        code, stderr = preview(views, tmp_path / name)
+        assert (code, stderr.count("\n")) == (2, 1)
+        assert "the picture is a PNG; give a name as x.png" in stderr
+    code, stderr = preview(views, Path("s3://bucket/sheet.png"))
+    assert code == 2
+    assert "--out s3://bucket/sheet.png: this command writes to a folder on this machine" in stderr
+    assert sorted(os.listdir(tmp_path)) == ["SHEET.PNG", "sheet"]
 
 
 def test_all_or_none(tmp_path: Path) -> None:
