@@ -46,7 +46,7 @@ except ImportError:
     raise
 
 if TYPE_CHECKING:
-    from shards.preview import Augmentation
+    from shards.preview.contact_sheet import Augmentation
 
 seqjepa_app = new_app("Train and evaluate seq-JEPA from shards of views and actions.")
 seqjepa_data_app = new_app("Turn data sets on disk into shards, and look after shards.")
@@ -169,7 +169,7 @@ def preview_command(
       seqjepa-data preview shards/cifar100 --out sheet.png --views 4 --augment equimod
     """
     from shards.errors import ConfigError
-    from shards.preview import contact_sheet
+    from shards.preview.contact_sheet import contact_sheet
     from shards.reader import ShardSet
 
     if patch and augment:
@@ -193,7 +193,7 @@ def _augmentation(recipe: str, views: int, seed: int) -> Augmentation:
     from seqjepa.data.actions import AUGMENTATION_FIELDS
     from seqjepa.data.augment.recipes import build_recipe
     from seqjepa.data.views import augmented_on
-    from shards.preview import Augmentation
+    from shards.preview.contact_sheet import Augmentation
 
     make = partial(augmented_on, recipe=build_recipe(recipe), count=views, seed=seed)
     return Augmentation(make, AUGMENTATION_FIELDS)

@@ -46,7 +46,7 @@ from pipelines.build.transform import ViewJob, transform  # noqa: E402
 from pipelines.build.views import shard_views  # noqa: E402
 from pipelines.sources import open_source  # noqa: E402
 from pipelines.sources.three_diebench import ThreeDIEBenchSource  # noqa: E402
-from shards.ray_engine import engine_of, ray_cluster  # noqa: E402
+from shards.engines.ray_engine import engine_of, ray_cluster  # noqa: E402
 from shards.writer import SetBuilder  # noqa: E402
 
 OBJECTS_A_SHARD, STORE_BYTES = 4, 256 << 20

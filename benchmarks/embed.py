@@ -41,7 +41,7 @@ from seqjepa.paper.sets import NORMALISATIONS  # noqa: E402
 from seqjepa.recipes import load_recipe  # noqa: E402
 from seqjepa.training.checkpoint import initial_method, save_weights  # noqa: E402
 from seqjepa.training.run import DataInfo, RunPlan, claimed  # noqa: E402
-from shards.environment import usable_cores  # noqa: E402
+from shards.machine.environment import usable_cores  # noqa: E402
 
 BATCHES = (4, 8, 16, 32, 256)
 

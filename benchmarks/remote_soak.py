@@ -59,7 +59,7 @@ Learner.update = timed
 """Says when the first batch is there; before the command line of ours."""
 _CHECK = """
 import sys, time
-from shards.cache import check_shards
+from shards.stores.cache import check_shards
 from shards.reader import ShardSet
 paths = ShardSet.open(sys.argv[1]).split("train").shard_paths
 began, cpu = time.monotonic(), time.process_time()

@@ -38,7 +38,7 @@ from pipelines.sources.decode import decode_jpeg  # noqa: E402
 from pipelines.sources.manifest import ManifestOptions, read_manifest  # noqa: E402
 from pipelines.sources.table import TableSource  # noqa: E402
 from pipelines.sources.three_diebench import ThreeDIEBenchSource  # noqa: E402
-from shards.environment import usable_cores  # noqa: E402
+from shards.machine.environment import usable_cores  # noqa: E402
 from shards.schema import THREE_DIEBENCH_PARAMS  # noqa: E402
 
 VIEWS, SOURCE_SIDE, SIDE = 50, 256, 128

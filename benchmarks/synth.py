@@ -27,7 +27,7 @@ from pipelines.build.pool import map_in_order  # noqa: E402
 from pipelines.synth.config import SynthConfig  # noqa: E402
 from pipelines.synth.families import FAMILIES  # noqa: E402
 from pipelines.synth.objects import make_object, object_solid, plan_objects, work_through  # noqa: E402
-from shards.environment import usable_cores  # noqa: E402
+from shards.machine.environment import usable_cores  # noqa: E402
 
 PEER_WARM, PEER_VIEWS = 6, 64
 TURNS = 7

@@ -39,7 +39,7 @@ from pipelines.build.views import shard_views  # noqa: E402
 from pipelines.sources.table import TableSource, ViewTable  # noqa: E402
 from pipelines.sources.video import pyav  # noqa: E402
 from pipelines.sources.video.pictures import VideoPictures  # noqa: E402
-from shards.environment import usable_cores  # noqa: E402
+from shards.machine.environment import usable_cores  # noqa: E402
 from shards.schema import ParamField  # noqa: E402
 
 X264 = {"preset": "medium", "g": "250"}

@@ -11,8 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from shards.engines.ray_engine import CLUSTER
 from shards.errors import UsageError
-from shards.ray_engine import CLUSTER
 
 
 def stage_device(name: str) -> torch.device:

@@ -16,10 +16,10 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
-from shards import files
-from shards.environment import advice_for, pass_environment_on
 from shards.errors import DamageError, FailureError
-from shards.files import TEMPORARY, AtomicFile, disk_full_named, sha256_of_bytes, sha256_of_file, sync_folder
+from shards.machine import files
+from shards.machine.environment import advice_for, pass_environment_on
+from shards.machine.files import TEMPORARY, AtomicFile, disk_full_named, sha256_of_bytes, sha256_of_file, sync_folder
 
 __all__ = ["TEMPORARY", "named_failures", "write_file"]
 

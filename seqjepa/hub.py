@@ -18,10 +18,10 @@ from seqjepa.files import SUMS, TEMPORARY, read_checksums, write_file
 from seqjepa.training.run import data_info, read_run_config, read_run_json
 from seqjepa.training.run_files import CONFIG, EVALUATED, METRICS, RUN, STATE, WEIGHTS
 from shards.errors import DamageError, FailureError, FormatError, UsageError
-from shards.files import AtomicFile, sha256_of_file
-from shards.hub import HubAddress, HubFolder, is_hub_address, list_repo, open_hub, parse_address, require_hub
-from shards.hub_card import CARD, LARGEST_CARD
-from shards.store import as_address
+from shards.machine.files import AtomicFile, sha256_of_file
+from shards.push.hub_card import CARD, LARGEST_CARD
+from shards.stores.hub import HubAddress, HubFolder, is_hub_address, list_repo, open_hub, parse_address, require_hub
+from shards.stores.store import as_address
 
 logger = logging.getLogger(__name__)
 

@@ -31,10 +31,10 @@ from seqjepa.training.run import DataInfo, data_info
 from seqjepa.training.run_files import CONFIG, EVALUATED, METRICS, RUN, STATE, WEIGHTS
 from shards.describe import term_in_words
 from shards.errors import UsageError
-from shards.files import sha256_of_bytes
-from shards.hub import HubAddress
-from shards.hub_card import CARD, card_that_stays, licence_of, quoted, sealed
-from shards.hub_push import Pushed, PushOptions, open_for_push, push_files, push_target, refuse_others
+from shards.machine.files import sha256_of_bytes
+from shards.push.hub_card import CARD, card_that_stays, licence_of, quoted, sealed
+from shards.push.hub_push import Pushed, PushOptions, open_for_push, push_files, push_target, refuse_others
+from shards.stores.hub import HubAddress
 
 PAPER = "2505.03176"
 PAPERS = {

@@ -20,8 +20,8 @@ from seqjepa.recipes import load_recipe
 from seqjepa.training.data import TrainingData, build_loader, open_training_data, window_for, with_shuffle_window
 from seqjepa.training.distributed import World
 from seqjepa.training.recipe_choice import choose_recipe
-from shards.cache import local_folder
 from shards.errors import UsageError
+from shards.stores.cache import local_folder
 
 
 def open_sequences(

@@ -17,9 +17,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from shards.environment import describe_error, raise_file_limit, usable_cores
 from shards.errors import SeqJepaError
-from shards.terminal import finish, is_broken_pipe, prepare_streams, silence, warn
+from shards.machine.environment import describe_error, raise_file_limit, usable_cores
+from shards.machine.terminal import finish, is_broken_pipe, prepare_streams, silence, warn
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write; made if missing, resumed if it is ours.")]
 Overwrite = Annotated[
@@ -102,7 +102,7 @@ def takes_sets(command: Callable[..., Any]) -> Callable[..., Any]:
 def _refuse_no_size(text: str | None) -> None:
     """Also where no set comes from a store: the next one may. UsageError: it is no size."""
     if text is not None:
-        from shards.cache_room import parse_size
+        from shards.stores.cache_room import parse_size
 
         parse_size(text)
 

@@ -16,7 +16,7 @@ from shards.kinds import kind_of
 from shards.layout import Layout
 from shards.reader import ShardSet
 from shards.schema import ActionSpec, DatasetInfo, ViewSpec
-from shards.store import as_address
+from shards.stores.store import as_address
 
 
 def describe_set(path: str | Path) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class Layout:
     """Paths of one set. While a build is under way there are also build.json, lock, parts/, claims/ and tmp/.
 
     parts/ and tmp/ are the build's own: a caller may keep notes of its own there until the set is finished.
-    worker: who is at work; its temporary files are in a folder of its own (workers.py).
+    worker: who is at work; its temporary files are in a folder of its own (building/workers.py).
     """
 
     root: Path

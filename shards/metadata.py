@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from shards.errors import FormatError
-from shards.files import sha256_of_bytes
 from shards.json_fields import digest, json_object, number, one_of, strings, take
 from shards.kinds import KINDS, kind_of
 from shards.layout import MAX_SHARDS, SPLIT_NAME, Layout, shard_name
+from shards.machine.files import sha256_of_bytes
 from shards.schema import FORMAT_NAME, FORMAT_VERSION, DatasetInfo, ShardEntry, Spec, SplitInfo, ViewSpec
 from shards.tar import BLOCK
 

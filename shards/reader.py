@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from shards.cache import fetch, local_folder
 from shards.errors import ConfigError, DamageError, FormatError
-from shards.files import sha256_of_bytes
 from shards.layout import Layout
+from shards.machine.files import sha256_of_bytes
 from shards.metadata import read_info
+from shards.reading.split_index import ImageIndex, SplitIndex, SplitTable, load_table
 from shards.schema import DatasetInfo, ImageSpec, MapSpec, ViewSpec, features_of
-from shards.split_index import ImageIndex, SplitIndex, SplitTable, load_table
-from shards.store import unfinished
+from shards.stores.cache import fetch, local_folder
+from shards.stores.store import unfinished
 
 __all__ = ["ImageIndex", "ShardSet", "SplitIndex", "require_finished"]
 

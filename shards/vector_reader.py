@@ -1,6 +1,7 @@
 """Feature vectors gathered from the mapped tars of a split, as many at once as one likes, in any order.
 
-Letters: D numbers of a vector, F distinct views of all samples of a split, one after the other (shards/sequences.py).
+Letters: D numbers of a vector, F distinct views of all samples of a split, one after the other
+(shards/reading/sequences.py).
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from shards.cache import fetch_split
-from shards.environment import pass_environment_on
 from shards.errors import ConfigError, DamageError
-from shards.split_index import SplitIndex
+from shards.machine.environment import pass_environment_on
+from shards.reading.split_index import SplitIndex
+from shards.stores.cache import fetch_split
 from shards.tar import BLOCK
 from shards.vectors import DTYPES, vector_header, vector_length
 

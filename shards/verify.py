@@ -17,20 +17,20 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from shards.cache import fetch, local_folder
-from shards.environment import pass_environment_on
 from shards.errors import DamageError, FormatError, SeqJepaError
-from shards.files import sha256_of_file
 from shards.json_fields import json_object
 from shards.kinds import kind_of
 from shards.kinds.base import Kind
 from shards.layout import Layout, set_files
+from shards.machine.environment import pass_environment_on
+from shards.machine.files import sha256_of_file
 from shards.metadata import checksum_fits, read_info
-from shards.on_demand import bring, comes_and_goes, fetch_or_stream
 from shards.reader import ShardSet, require_finished
+from shards.reading.on_demand import bring, comes_and_goes, fetch_or_stream
+from shards.reading.split_index import SplitTable
 from shards.sample import label_member
 from shards.schema import DatasetInfo, Spec
-from shards.split_index import SplitTable
+from shards.stores.cache import fetch, local_folder
 from shards.tar import BLOCK, END, headers, walk_members
 
 

@@ -17,21 +17,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shards.claim import claim_folder, claim_store, identity_of, tidy
+from shards.building.claim import claim_folder, claim_store, identity_of, tidy
+from shards.building.shard_writer import ShardPart, ShardWriter, damaged_parts, new_part, new_parts, read_rows
+from shards.building.store_build import StoreBuild, made_in
+from shards.building.workers import Worker, folder_lock, overtaken, owners, remove_dead, unclaimed
 from shards.describe import data_card
 from shards.errors import FailureError, FormatError, UsageError
-from shards.files import disk_full_named, sha256_of_bytes, sha256_of_file, write_atomic
 from shards.index import join_parts, table_to_bytes
 from shards.json_fields import plain_json
 from shards.kinds import kind_of
 from shards.layout import SHARD_NAME, SPLIT_NAME, Layout, shard_name, split_of_shard
+from shards.machine.files import disk_full_named, sha256_of_bytes, sha256_of_file, write_atomic
 from shards.metadata import info_to_bytes, spec_from_json
 from shards.schema import DatasetInfo, Spec, SplitInfo, features_of
-from shards.shard_writer import ShardPart, ShardWriter, damaged_parts, new_part, new_parts, read_rows
 from shards.stats import PixelStats
-from shards.store import as_address
-from shards.store_build import StoreBuild, made_in
-from shards.workers import Worker, folder_lock, overtaken, owners, remove_dead, unclaimed
+from shards.stores.store import as_address
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -268,7 +268,7 @@ class SetBuilder:
         return self._build
 
     def adopt(self, part: ShardPart) -> None:
-        """A shard that was claimed here and finished, in a store sent too, through one of our hands (hand.py)."""
+        """A shard that was claimed here and finished, in a store sent too, through one of our hands (engines/hand)."""
         name = part.entry.name
         if self.store:  # of two that were sent the first counts, whosever it was
             self.store.fetch_shard(self.layout, name)

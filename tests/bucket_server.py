@@ -21,7 +21,9 @@ from xml.sax.saxutils import escape, unescape
 
 import pytest
 
-from shards import cache, store_build, writer
+from shards import writer
+from shards.building import store_build
+from shards.stores import cache
 
 Dialect = Literal["s3", "gs", "az"]
 BUCKET, ACCOUNT = "bucket", "account"

@@ -32,9 +32,9 @@ from seqjepa.data.ring import InlineRing, WorkerRing
 from seqjepa.evaluate.results import load_arrays, read_results
 from seqjepa.experiments.scale import load_scale
 from seqjepa.training.metrics_log import read_epochs
-from shards.environment import describe_error, is_environment_error
 from shards.errors import FailureError, SeqJepaError
-from shards.split_index import read_stored
+from shards.machine.environment import describe_error, is_environment_error
+from shards.reading.split_index import read_stored
 from shards.verify import verify
 
 

@@ -21,7 +21,7 @@ from python_path import python_path
 from typer.testing import CliRunner
 
 from cli import seqjepa_app, seqjepa_data_app
-from shards.terminal import plain
+from shards.machine.terminal import plain
 
 ROOT = Path(__file__).resolve().parents[1]
 C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol, overload
 
-from shards.environment import pass_environment_on
+from shards.machine.environment import pass_environment_on
 
 log = logging.getLogger(__name__)
 

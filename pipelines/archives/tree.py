@@ -30,8 +30,8 @@ from pipelines.archives import (
     ArchiveMember,
     printable,
 )
-from shards.environment import pass_environment_on
 from shards.errors import FormatError
+from shards.machine.environment import pass_environment_on
 
 MOST_ENTRIES = 1 << 25  # links to folders of links multiply; no data set of images has as many
 UNFOLLOWED = "a link that cannot be followed"

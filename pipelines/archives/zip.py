@@ -15,8 +15,8 @@ from pathlib import Path
 
 from pipelines.archives import FILE, FOLDER, LINK, LONGEST_PATH, ArchiveMember, printable, unreadable
 from pipelines.archives.tar_headers import BLOCK, checksum_holds
-from shards.environment import pass_environment_on
 from shards.errors import FormatError, reason_of
+from shards.machine.environment import pass_environment_on
 
 HEADER = struct.Struct("<4s5H3L2H")  # a file's own header; its name and extra field follow, then its content
 SIGNATURE, DESCRIPTOR = b"PK\x03\x04", b"PK\x07\x08"

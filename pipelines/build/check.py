@@ -23,10 +23,10 @@ from pipelines.sources.declared_actions import unused
 from pipelines.sources.decode import decode_image
 from pipelines.sources.table import ViewTable, choose_views_per_sample, class_names, padding_share
 from shards.describe import column_lines
-from shards.files import OwnFile, write_own
-from shards.preview_rows import Row, Rows, label_of_term, words_of_term
+from shards.machine.files import OwnFile, write_own
+from shards.preview.rows import Row, Rows, label_of_term, words_of_term
+from shards.preview.sheet import MAKER, SIGN, check_sheet
 from shards.schema import ActionSpec
-from shards.sheet import MAKER, SIGN, check_sheet
 
 ANGLE = re.compile(r"(^|[_.])(yaw|pitch|roll|rot\w*|angle|azimuth|elevation|heading|theta|phi)([_.]|$)", re.IGNORECASE)
 TRIED = 64  # images

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 from pipelines.build.plan import Notes, PlannedShard, ShardNote
 from pipelines.build.source_watch import SourceDigest
+from shards.building.shard_writer import ShardPart, ShardWriter
+from shards.engines.hand import Hand, Opens
 from shards.errors import FormatError
-from shards.hand import Hand, Opens
 from shards.sample import Sample
 from shards.schema import ViewSpec
-from shards.shard_writer import ShardPart, ShardWriter
 from shards.stats import PixelStats
 
 

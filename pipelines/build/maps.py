@@ -13,9 +13,9 @@ import numpy as np
 from pipelines.sources import ImageRecord, ImageSource
 from shards.errors import FormatError
 from shards.reader import ShardSet
+from shards.reading.split_index import ImageIndex, read_stored
 from shards.saliency_map import decode_map
 from shards.schema import MapSpec, MapStorage
-from shards.split_index import ImageIndex, read_stored
 
 IMAGE_DIGEST = "image_digest"  # in the meta of a map: short_digest of the bytes of its image
 

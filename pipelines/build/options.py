@@ -12,10 +12,10 @@ from pipelines.build.encode import Fit, JpegSetting
 from pipelines.sources import Source
 from pipelines.sources.decode import LARGEST_SIDE
 from pipelines.sources.subset import RULE
-from shards.claim import as_recorded, differing_values, inspect_place, instead
+from shards.building.claim import as_recorded, differing_values, inspect_place, instead
 from shards.errors import UsageError
 from shards.schema import Encoding
-from shards.store import as_address
+from shards.stores.store import as_address
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from shards.errors import DamageError
-from shards.files import disk_full_named, write_atomic
 from shards.json_fields import strict_json
 from shards.layout import Layout, shard_name
+from shards.machine.files import disk_full_named, write_atomic
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from types import FrameType, ModuleType
 from typing import TypeVar
 
-from shards.environment import pass_environment_on
 from shards.errors import FailureError
+from shards.machine.environment import pass_environment_on
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -12,9 +12,9 @@ from typing import Any
 from pipelines.build.fill import Filled, Results, Transformed, fill_elsewhere
 from pipelines.build.plan import PlannedShard
 from pipelines.build.pool import map_in_order
-from shards.environment import usable_cores
-from shards.hand import Hand
-from shards.ray_engine import RayCluster
+from shards.engines.hand import Hand
+from shards.engines.ray_engine import RayCluster
+from shards.machine.environment import usable_cores
 
 Read = Callable[[Sequence[int]], Iterator[Any]]
 

@@ -24,16 +24,16 @@ from pipelines.build.fill import Filled, OpenShard, Results
 from pipelines.build.plan import Notes, PlannedShard, ShardNote
 from pipelines.build.pool import sigterm_as_interrupt
 from pipelines.build.source_watch import SourceWatch
-from shards.claim import take_back
+from shards.building.claim import take_back
+from shards.building.store_build import StoreBuild, made_in
+from shards.engines.hand import Hand, hand_of
+from shards.engines.ray_engine import CLUSTER, RayCluster
+from shards.engines.steps import Stage, build_set
 from shards.errors import FormatError, UsageError
-from shards.hand import Hand, hand_of
 from shards.layout import Layout
-from shards.ray_engine import CLUSTER, RayCluster
 from shards.reader import ShardSet
 from shards.schema import DatasetInfo
-from shards.steps import Stage, build_set
-from shards.store import as_address
-from shards.store_build import StoreBuild, made_in
+from shards.stores.store import as_address
 from shards.writer import SetBuilder
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class Prepared:
 def run_build(prepared: Prepared, out: Path, *, max_bad: int, overwrite: bool) -> DatasetInfo:
     """Write the set, or what is missing of it. What it says if it is there already.
 
-    Any number of processes may do so at once, on whatever machines see the folder (shards/steps.py).
+    Any number of processes may do so at once, on whatever machines see the folder (shards/engines/steps.py).
 
     Raises FormatError if more than `max_bad` is bad, UsageError if the folder is not ours, or the source is not what
     finished shards were made of, FailureError if a worker fails; what is finished stays.

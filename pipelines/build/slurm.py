@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipelines.build.stored_command import stored_command
+from shards.engines.sbatch import Array, program, write_sbatch
 from shards.errors import UsageError
-from shards.sbatch import Array, program, write_sbatch
-from shards.store import as_address
+from shards.stores.store import as_address
 
 
 def write_build_script(file: Path, out: Path | str, tasks: int) -> None:

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from shards.building.store_build import PARTS, StoreBuild
 from shards.errors import FormatError, UsageError
-from shards.files import write_atomic
 from shards.json_fields import json_object
 from shards.layout import Layout
-from shards.store import as_address
-from shards.store_build import PARTS, StoreBuild
+from shards.machine.files import write_atomic
+from shards.stores.store import as_address
 
 NAME = "command.json"
 LONGEST = 16 << 20  # bytes of it: more than a system takes for a command

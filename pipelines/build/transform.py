@@ -19,7 +19,7 @@ from pipelines.build.fill import Transformed
 from pipelines.sources import ViewsContent
 from pipelines.sources.content import short_digest
 from pipelines.sources.decode import Pixels, check_view_size, decode_image, decode_jpeg, doubts, jpeg_size
-from shards.environment import usable_cores
+from shards.machine.environment import usable_cores
 from shards.sample import ViewSample
 from shards.stats import PixelStats
 

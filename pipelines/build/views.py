@@ -33,12 +33,12 @@ from pipelines.sources import ViewSource, ViewsRecord
 from pipelines.sources.content import file_sha256, file_stats, stamp_of
 from pipelines.sources.decode import Pixels
 from pipelines.sources.subset import evenly
+from shards.building.store_build import made_in
+from shards.engines.ray_engine import spread
 from shards.errors import FormatError, UsageError
 from shards.layout import Layout
-from shards.ray_engine import spread
 from shards.reader import ShardSet
 from shards.schema import DatasetInfo, ViewSpec
-from shards.store_build import made_in
 
 log = logging.getLogger(__name__)
 

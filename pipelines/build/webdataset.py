@@ -14,8 +14,8 @@ from pipelines.sources.webdataset.options import NAME, TarOptions
 from pipelines.sources.webdataset.sequences import SequenceOptions
 from pipelines.sources.webdataset.spool import Spool
 from pipelines.sources.webdataset.table import Meaning, tar_table, wants_views
+from shards.building.store_build import made_in
 from shards.schema import DatasetInfo
-from shards.store_build import made_in
 
 IMAGES, SEQUENCES = 1024, 256  # in a shard
 

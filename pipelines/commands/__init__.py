@@ -45,7 +45,7 @@ def with_options(options: dict[str, Option], **changes: Any) -> Callable[[Comman
 def _on_engine(command: Command) -> Command:
     @functools.wraps(command)
     def run(*args: Any, engine: str = "local", address: str | None = None, **given: Any) -> None:
-        from shards.ray_engine import engine_of
+        from shards.engines.ray_engine import engine_of
 
         with engine_of(engine, address):
             command(*args, **given)

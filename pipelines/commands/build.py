@@ -25,7 +25,7 @@ from shards.console import (
 )
 
 if TYPE_CHECKING:
-    from shards.steps import Step
+    from shards.engines.steps import Step
 
 build_app = new_app("Build one set by many commands: prepare, then any number of `work`, then finish.")
 
@@ -77,7 +77,7 @@ def work_command(
       seqjepa-data build work shards/imagenet --task-index 3 --num-tasks 20 --workers 8
       seqjepa-data build work s3://bucket/imagenet
     """
-    from shards.steps import Step
+    from shards.engines.steps import Step
 
     more = [] if workers is None else ["--workers", str(workers)]
     raise typer.Exit(_run(context, folder, Step.asked("work", task_index, num_tasks), more, as_json))
@@ -92,7 +92,7 @@ def finish_command(context: typer.Context, folder: Set, as_json: AsJson = False)
       seqjepa-data build finish shards/imagenet
       seqjepa-data build finish s3://bucket/imagenet
     """
-    from shards.steps import Step
+    from shards.engines.steps import Step
 
     raise typer.Exit(_run(context, folder, Step("finish"), [], as_json))
 
@@ -121,9 +121,9 @@ def run_command(
     """
     from pipelines.build.slurm import write_build_script
     from pipelines.build.stored_command import place_of
+    from shards.engines.ray_engine import engine_of
+    from shards.engines.steps import Step
     from shards.errors import UsageError
-    from shards.ray_engine import engine_of
-    from shards.steps import Step
 
     if engine not in ("local", "ray", "slurm"):
         raise UsageError(f"--engine is {engine!r}; allowed are local, ray and slurm")
@@ -147,7 +147,7 @@ def run_command(
 def _prepare(context: typer.Context, words: list[str]) -> tuple[Path | str, int]:
     """(the folder or address, exit code) of a command whose build is prepared, or of a finished set."""
     from pipelines.build.stored_command import parse_command, store_command
-    from shards.steps import STEP, Step, StepDone
+    from shards.engines.steps import STEP, Step, StepDone
 
     if {"--help", "-h"}.intersection(words):
         raise typer.Exit(_call(context, words))
@@ -166,8 +166,8 @@ def _prepare(context: typer.Context, words: list[str]) -> tuple[Path | str, int]
 def _run(context: typer.Context, place: Path | str, step: Step, more: list[str], as_json: bool) -> int:
     """The exit code of the stored command, of which this process does one step."""
     from pipelines.build.stored_command import stored_command
-    from shards.steps import STEP, StepDone
-    from shards.store import as_address
+    from shards.engines.steps import STEP, StepDone
+    from shards.stores.store import as_address
 
     command, address = stored_command(place), as_address(place)
     out = address or Path(place).resolve()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from shards.console import AsJson, ShardFolder, print_json
-from shards.hub_options import DryRun, Licence, Message, NewCard, Public, Verify, show_dry_run, show_pushed
+from shards.push.hub_options import DryRun, Licence, Message, NewCard, Public, Verify, show_dry_run, show_pushed
 
 
 def push_set_command(
@@ -37,8 +37,8 @@ def push_set_command(
     """
     if not address.startswith("hf:"):
         return _push_to_store(folder, address, verify, dry_run, as_json)
-    from shards.hub_push import PushOptions, push_target, require_login
-    from shards.hub_sets import prepare_set, push_set
+    from shards.push.hub_push import PushOptions, push_target, require_login
+    from shards.push.hub_sets import prepare_set, push_set
 
     where = push_target(address, "dataset", folder)
     if not dry_run:
@@ -56,7 +56,7 @@ def _push_to_store(folder: Path, address: str, check: bool, dry_run: bool, as_js
     from dataclasses import asdict
 
     from shards.describe import human_bytes
-    from shards.store_push import push_to_store, set_files
+    from shards.push.store_push import push_to_store, set_files
 
     if dry_run:
         sizes = {name: path.stat().st_size for name, path in set_files(folder).items()}
@@ -91,7 +91,7 @@ def pull_set_command(
     """
     from dataclasses import asdict
 
-    from shards.hub_sets import pull_set
+    from shards.push.hub_sets import pull_set
 
     pulled = pull_set(address, out, split or ())
     if as_json:

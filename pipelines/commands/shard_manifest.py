@@ -105,7 +105,7 @@ def shard_manifest_command(
     from pipelines.sources.manifest import ManifestOptions
     from pipelines.sources.table import TableSource
     from shards.errors import UsageError
-    from shards.terminal import warn
+    from shards.machine.terminal import warn
 
     columns = {name: value for name in COLUMNS if (value := given.pop(name)) is not None}
     units, ignore = tuple(given.pop("unit") or ()), tuple(given.pop("ignore") or ())

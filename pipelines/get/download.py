@@ -30,8 +30,8 @@ from tqdm import tqdm
 
 from pipelines.get.published import PublishedFile
 from shards.errors import FailureError, UsageError
-from shards.files import disk_full_named, sync_folder, write_atomic
-from shards.lock import FolderLock
+from shards.machine.files import disk_full_named, sync_folder, write_atomic
+from shards.machine.lock import FolderLock
 
 log = logging.getLogger(__name__)
 

@@ -24,8 +24,8 @@ from pipelines.get.download import PART, fetch, is_right
 from pipelines.get.published import PublishedFile, PublishedSet
 from shards.describe import human_bytes
 from shards.errors import DiskFullError, FailureError, UsageError
-from shards.files import disk_full_named, sync_folder
-from shards.store import require_no_address
+from shards.machine.files import disk_full_named, sync_folder
+from shards.stores.store import require_no_address
 
 LISTS = "lists/"
 PIECE = 1 << 20

@@ -26,10 +26,10 @@ from pipelines.saliency.models import ModelChoice
 from pipelines.saliency.speed import Speed
 from pipelines.sources import ImageRecord, ImageSource
 from pipelines.sources.subset import RULE, limited
-from shards.environment import usable_cores
+from shards.engines.hand import Hand
+from shards.engines.ray_engine import CLUSTER, RayCluster
 from shards.errors import UsageError
-from shards.hand import Hand
-from shards.ray_engine import CLUSTER, RayCluster
+from shards.machine.environment import usable_cores
 from shards.schema import DatasetInfo, MapSpec, MapStorage
 
 log = logging.getLogger(__name__)

@@ -28,8 +28,8 @@ from torch import nn
 from tqdm import tqdm
 
 from shards.errors import FailureError, FormatError, UsageError, reason_of
-from shards.files import AtomicFile, disk_full_named, sha256_of_file, write_atomic
 from shards.json_fields import strict_json
+from shards.machine.files import AtomicFile, disk_full_named, sha256_of_file, write_atomic
 
 COMMIT = (
     "874f12e1ee519860f49860638cf7f6375956d45a"  # the last commit whose declared dependencies are enough to import it

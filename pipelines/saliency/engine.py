@@ -24,10 +24,10 @@ from pipelines.saliency.batches import make_maps
 from pipelines.saliency.models import ModelChoice
 from pipelines.saliency.speed import Metered, Speed
 from pipelines.sources import ImageRecord, ImageSource
-from shards.environment import describe_error
+from shards.engines.hand import Hand
+from shards.engines.ray_engine import RayCluster
 from shards.errors import FailureError, SeqJepaError
-from shards.hand import Hand
-from shards.ray_engine import RayCluster
+from shards.machine.environment import describe_error
 from shards.schema import MapStorage
 
 SECONDS_TO_END = 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipelines.sources import ImageRecord, ImageSource
-from shards.environment import pass_environment_on
+from shards.machine.environment import pass_environment_on
 
 
 def load(record: ImageRecord, source: ImageSource) -> tuple[np.ndarray | str, str]:

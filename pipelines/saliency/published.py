@@ -30,8 +30,8 @@ from pipelines.saliency.build import MapRequest, map_provenance
 from pipelines.sources import ImageRecord, ImageSource
 from pipelines.sources.content import content_sha256, file_stats, pieces_of
 from pipelines.sources.subset import limited
-from shards.environment import pass_environment_on
 from shards.errors import FormatError, UsageError, reason_of
+from shards.machine.environment import pass_environment_on
 from shards.saliency_map import encode_map
 from shards.sample import MapSample
 from shards.schema import DatasetInfo, MapSpec, MapStorage

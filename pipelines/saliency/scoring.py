@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from shards.environment import pass_environment_on
 from shards.errors import FormatError, UsageError
+from shards.machine.environment import pass_environment_on
 from shards.reader import ImageIndex, ShardSet
 
 EPSILON = 2.0**-52

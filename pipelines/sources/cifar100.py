@@ -21,8 +21,8 @@ from pipelines.archives.tar import TarStream
 from pipelines.sources import ImageRecord, ImageSource
 from pipelines.sources.content import file_stats, short_digest, stamp_of
 from pipelines.sources.restricted_pickle import LARGEST_PICKLE, StoredBytes, load_plain
-from shards.environment import pass_environment_on
 from shards.errors import FormatError
+from shards.machine.environment import pass_environment_on
 
 log = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from shards.environment import pass_environment_on
-from shards.files import sha256_of_file
-from shards.ray_engine import spread
+from shards.engines.ray_engine import spread
+from shards.machine.environment import pass_environment_on
+from shards.machine.files import sha256_of_file
 
 SAMPLED_FILES = 16384
 SAMPLED_BYTES = 2 << 30

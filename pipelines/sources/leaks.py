@@ -19,7 +19,7 @@ from pipelines.sources.content import THREADS
 from pipelines.sources.decode import decode_image
 from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.table import Pictures, PlacedFile, ViewTable
-from shards.environment import pass_environment_on
+from shards.machine.environment import pass_environment_on
 
 TAIL = 2048  # bytes
 SMALL = 2000  # images without loss that are decoded anyway

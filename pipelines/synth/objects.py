@@ -17,7 +17,7 @@ from pipelines.synth.latents import draw_latents
 from pipelines.synth.parts import Solid
 from pipelines.synth.presets import PRESETS
 from pipelines.synth.stage import draw_stages
-from shards.environment import usable_cores
+from shards.machine.environment import usable_cores
 
 Result = TypeVar("Result")
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.build.pool import sigterm_as_interrupt
-from shards.environment import pass_environment_on
 from shards.errors import UsageError
-from shards.files import disk_full_named, write_atomic
 from shards.json_fields import strict_json
-from shards.lock import FolderLock
-from shards.store import require_no_address
+from shards.machine.environment import pass_environment_on
+from shards.machine.files import disk_full_named, write_atomic
+from shards.machine.lock import FolderLock
+from shards.stores.store import require_no_address
 
 log = logging.getLogger(__name__)
 

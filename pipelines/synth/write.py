@@ -27,7 +27,7 @@ from pipelines.synth.config import SynthConfig, check_config
 from pipelines.synth.objects import PlannedObject, make_object, plan_objects, synset_id, work_through
 from pipelines.synth.own_folder import OwnFolder
 from shards.errors import UsageError
-from shards.files import disk_full_named, write_atomic
+from shards.machine.files import disk_full_named, write_atomic
 from shards.sample import ViewSample
 from shards.schema import THREE_DIEBENCH_PARAMS, DatasetInfo, ViewSpec
 from shards.stats import PixelStats

@@ -57,7 +57,7 @@ def bake_command(
     """
     from seqjepa.data.bake import Baking, bake
     from seqjepa.devices import stage_device
-    from shards.ray_engine import engine_of
+    from shards.engines.ray_engine import engine_of
 
     names = {"patch": patch, "inhibition": inhibition, "fixations": fixations, "fill": fill, "fidelity": fidelity}
     stored = {name: value for name, value in {"order": order, "stride": stride}.items() if value is not None}

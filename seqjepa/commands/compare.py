@@ -40,7 +40,7 @@ def compare_command(
     from seqjepa.experiments.compare import Comparison, compare, parse_methods
     from seqjepa.experiments.compare_table import comparison_markdown, comparison_table
     from shards.errors import UsageError
-    from shards.store import require_no_address
+    from shards.stores.store import require_no_address
 
     if as_json and markdown:
         raise UsageError("--json and --markdown are two forms of one table; give one of them")

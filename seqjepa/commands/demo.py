@@ -33,7 +33,7 @@ def demo_command(
     if which not in FOLDERS:
         raise UsageError(f"demo {which!r} is not known; there are {', '.join(FOLDERS)}")
     from seqjepa.experiments.demos import DEMOS, run_demo
-    from shards.store import require_no_address
+    from shards.stores.store import require_no_address
 
     say = None if as_json else typer.echo
     require_no_address(out or "", "--out")

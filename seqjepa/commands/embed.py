@@ -56,9 +56,9 @@ def embed_command(
     """
     from seqjepa.embedding.parts import Task
     from seqjepa.embedding.run import Asked, embed_run
+    from shards.engines.ray_engine import engine_of
     from shards.errors import UsageError
-    from shards.ray_engine import engine_of
-    from shards.store import require_no_address
+    from shards.stores.store import require_no_address
 
     require_no_address(out, "--out")
     if dtype not in ("float32", "float16"):

@@ -121,8 +121,8 @@ def _evaluate(run: Path, shards: Path, options: dict[str, Any], as_json: bool) -
     from seqjepa.evaluate.results import format_table, read_results, results_file
     from seqjepa.hub import run_folder
     from seqjepa.training.run_store import push_results
-    from shards.store import as_address
-    from shards.store_write import WRITABLE
+    from shards.stores.store import as_address
+    from shards.stores.store_write import WRITABLE
 
     folder = run_folder(run)
     results = measured(folder, shards, **options, out=folder)
@@ -145,8 +145,8 @@ def _evaluate_checkpoints(
     from seqjepa.hub import run_folder
     from seqjepa.training.run_store import push_results
     from seqjepa.training.stopping import Interrupted
-    from shards.store import as_address
-    from shards.store_write import WRITABLE
+    from shards.stores.store import as_address
+    from shards.stores.store_write import WRITABLE
 
     folder, address = run_folder(run, kept=True), as_address(run)
 

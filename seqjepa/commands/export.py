@@ -61,7 +61,7 @@ def export_command(
     from dataclasses import asdict
 
     from seqjepa.export.run import ExportOptions, export_run
-    from shards.store import require_no_address
+    from shards.stores.store import require_no_address
 
     sizes = _size("--batch", batch), _size("--context", context)
     options = ExportOptions(to, part, weights, *sizes, opset, normalise)  # pyright: ignore[reportArgumentType] it checks them

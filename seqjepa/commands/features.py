@@ -50,8 +50,8 @@ def features_command(
     from seqjepa.devices import stage_device
     from seqjepa.embedding.feature_sets import encoder_of_config, encoder_of_run, make_features, require_views
     from seqjepa.recipes import load_recipe
+    from shards.engines.ray_engine import engine_of
     from shards.errors import ConfigError
-    from shards.ray_engine import engine_of
     from shards.reader import ShardSet
     from shards.vectors import DTYPES
 

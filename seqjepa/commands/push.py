@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from shards.console import AsJson, print_json
-from shards.hub_options import DryRun, Licence, Message, NewCard, Public, show_dry_run, show_pushed
+from shards.push.hub_options import DryRun, Licence, Message, NewCard, Public, show_dry_run, show_pushed
 
 
 def push_command(
@@ -35,7 +35,7 @@ def push_command(
       seqjepa push runs/3die-rot-M3 hf://me/3die-rot-M3 --licence cc-by-nc-4.0
       seqjepa push runs/3die-rot-M3 hf://me/3die-rot-M3 --public --message "300 epochs"
     """
-    from shards.hub_push import PushOptions, push_target, require_login
+    from shards.push.hub_push import PushOptions, push_target, require_login
 
     where = push_target(address, "model", run)
     if not dry_run:

@@ -13,7 +13,7 @@ from shards.console import AsJson, print_json
 if TYPE_CHECKING:
     from seqjepa.report.runs import RunRecord
     from seqjepa.report.tables import Table
-    from shards.files import OwnFile
+    from shards.machine.files import OwnFile
 
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="The page, HTML. Default: report.html.")]
 OutFile = Annotated[Path | None, typer.Option(metavar="FILE", help="The tables alone, in this form too.")]
@@ -51,7 +51,7 @@ def report_command(
     from seqjepa.report.render.html import render_report, title_of
     from seqjepa.report.runs import read_records
     from seqjepa.report.tables import build_tables
-    from shards.files import write_own
+    from shards.machine.files import write_own
 
     if out is None and not (as_json or markdown or csv or latex):
         out = Path("report.html")
@@ -79,8 +79,8 @@ def _check_places(places: Mapping[str, Path | None]) -> None:
     """UsageError before runs are read: an address, or no place for a file of ours."""
     from seqjepa.report.fill_template import MAKER, SIGN
     from seqjepa.report.render.text import CSV_SIGN
-    from shards.files import refuse_foreign
-    from shards.store import require_no_address
+    from shards.machine.files import refuse_foreign
+    from shards.stores.store import require_no_address
 
     for option, path in places.items():
         if path is not None:
@@ -91,8 +91,8 @@ def _check_places(places: Mapping[str, Path | None]) -> None:
 def _signed(path: Path, text: str, sign: str = "") -> OwnFile:
     """The file in UTF-8; a byte of a run's path that is none is spelled \\xff. sign: in it, if not the usual."""
     from seqjepa.report.fill_template import MAKER, SIGN
-    from shards.files import OwnFile
-    from shards.terminal import HANDLER
+    from shards.machine.files import OwnFile
+    from shards.machine.terminal import HANDLER
 
     return OwnFile(path, text.encode("utf-8", HANDLER), (sign or SIGN).encode(), MAKER)
 

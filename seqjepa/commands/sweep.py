@@ -110,7 +110,7 @@ def sweep_command(
     """
     from seqjepa.experiments.experiment_table import check_plot, draw_curves
     from seqjepa.experiments.run_sweep import Resources, run_sweep
-    from shards.store import require_no_address
+    from shards.stores.store import require_no_address
 
     if table == "ls":
         _list_all(as_json)

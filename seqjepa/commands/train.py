@@ -82,7 +82,7 @@ def train_command(
 def _refuse_inside(out: Path | None, shards: Path) -> None:
     """UsageError: a run within a set, which other readers would take for a part of it."""
     from shards.errors import UsageError
-    from shards.store import as_address
+    from shards.stores.store import as_address
 
     if out is None or as_address(out) or as_address(shards):
         return

@@ -21,7 +21,7 @@ from shards.errors import ConfigError
 from shards.schema import HUE, PRESET_ACTIONS, ROTATION, ActionSpec, ActionTerm, ParamField
 
 if TYPE_CHECKING:
-    from shards.split_index import SplitIndex
+    from shards.reading.split_index import SplitIndex
 
 ROTATION_COLUMNS = ROTATION.columns
 POSITION_COLUMNS = PRESET_ACTIONS["position"].columns

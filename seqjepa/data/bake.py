@@ -27,14 +27,14 @@ from seqjepa.data.images import ImageBatch, ImageReader
 from seqjepa.data.sampling import Sampling, with_windows
 from seqjepa.data.stored import Order, StoredViews
 from seqjepa.data.views import Augmented, ImageViews, Patches
+from shards.engines.hand import Opens, ShardByShard, Write
+from shards.engines.steps import Stage, build_set
 from shards.errors import ConfigError
-from shards.hand import Opens, ShardByShard, Write
 from shards.layout import number_of_shard, shard_name, split_of_shard
 from shards.reader import ShardSet, SplitIndex
+from shards.reading.split_index import ImageIndex
 from shards.sample import ViewSample, encode_raw
 from shards.schema import MAX_VIEWS, DatasetInfo, ViewSpec
-from shards.split_index import ImageIndex
-from shards.steps import Stage, build_set
 from shards.writer import PixelStats, SetBuilder
 
 _SHARD_BYTES = 64 << 20

@@ -15,7 +15,7 @@ from seqjepa.data.device import Retirement, pin, require_cuda
 from seqjepa.data.ring import Filled, InlineRing, Ring, WorkerRing, auto_workers
 from seqjepa.data.shards_needed import Supply
 from shards.errors import ConfigError, DamageError, reason_of
-from shards.split_index import ImageIndex, SplitIndex
+from shards.reading.split_index import ImageIndex, SplitIndex
 
 
 @dataclass(frozen=True)

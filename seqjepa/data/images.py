@@ -22,7 +22,7 @@ from seqjepa.data.sampling import EpochOrder, Sampling, homes_of
 from seqjepa.data.shards_needed import supply_for
 from seqjepa.devices import to_device
 from shards.errors import DamageError
-from shards.split_index import ImageIndex
+from shards.reading.split_index import ImageIndex
 
 _SHARE = {"cuda": 0.5, "cpu": 0.25}  # of the free memory, that a split may take for good
 _ENOUGH = 32 << 30  # bytes that leave room for any model, batch and activations on a large GPU

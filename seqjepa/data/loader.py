@@ -16,7 +16,7 @@ from seqjepa.data.sequence import ViewSequence
 from seqjepa.data.views import Views
 from seqjepa.devices import to_device
 from shards.errors import ConfigError
-from shards.split_index import ImageIndex, SplitIndex
+from shards.reading.split_index import ImageIndex, SplitIndex
 
 
 class Loader:

@@ -18,9 +18,9 @@ from typing import TypeVar
 import numpy as np
 import simplejpeg
 
-from shards.cache import check_shards
-from shards.on_demand import comes_and_goes
 from shards.reader import ImageIndex, SplitIndex
+from shards.reading.on_demand import comes_and_goes
+from shards.stores.cache import check_shards
 
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
 Chunk = TypeVar("Chunk")

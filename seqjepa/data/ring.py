@@ -24,8 +24,8 @@ import numpy as np
 
 from seqjepa.data import decode_worker
 from seqjepa.data.decode_worker import JOB, REPLY, RowError, Setup, ShardMaps
-from shards.environment import advice_for, is_environment_error, usable_cores
 from shards.errors import FailureError
+from shards.machine.environment import advice_for, is_environment_error, usable_cores
 
 _MOST_AUTO_WORKERS = 16  # a slot holds a whole batch, and each worker has one at hand
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")

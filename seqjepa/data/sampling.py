@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from seqjepa.data.draws import permutation, windowed
 from shards.errors import ConfigError
-from shards.split_index import ImageIndex, SplitIndex
+from shards.reading.split_index import ImageIndex, SplitIndex
 
 
 @dataclass(frozen=True)

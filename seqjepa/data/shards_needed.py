@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from seqjepa.data.sampling import EpochOrder, Sampling, homes_of
-from shards.cache import hold
-from shards.cache_room import SIZE, in_gb, is_cached, limit_of, unclaimed
 from shards.errors import UsageError
-from shards.fetch_ahead import FetchAhead, Position, Visit, live_bytes
 from shards.metadata import read_info
+from shards.reading.fetch_ahead import FetchAhead, Position, Visit, live_bytes
+from shards.reading.split_index import ImageIndex, SplitIndex
 from shards.schema import ShardEntry
-from shards.split_index import ImageIndex, SplitIndex
+from shards.stores.cache import hold
+from shards.stores.cache_room import SIZE, in_gb, is_cached, limit_of, unclaimed
 
 SHARE = 0.5
 """Of what is free in the cache, that the shards take among which samples are shuffled; what remains is read ahead."""

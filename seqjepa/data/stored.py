@@ -3,7 +3,8 @@
 Nothing of a plan knows about workers, so a batch is the same at any worker count and after any resume. Where there is
 room, views are decoded once, live in memory or on a GPU, and batches are gathered there (ResidentSource).
 
-Letters: B samples, T views of a sequence, F distinct views of a split, one after the other (shards/sequences.py).
+Letters: B samples, T views of a sequence, F distinct views of a split, one after the other
+(shards/reading/sequences.py).
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from seqjepa.data.sequence import Drawn, KindOfViews, ViewPlan
 from seqjepa.data.shards_needed import supply_for
 from seqjepa.devices import to_device
 from shards.errors import ConfigError, DamageError
+from shards.reading.split_index import SplitIndex
 from shards.schema import ActionSpec
-from shards.split_index import SplitIndex
 from shards.vector_reader import VectorReader
 
 # Batches are planned this many samples at a time: the fixed cost of some hundred numpy calls is paid once per block,

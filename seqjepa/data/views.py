@@ -39,8 +39,8 @@ from seqjepa.data.sampling import Sampling
 from seqjepa.data.sequence import Drawn, KindOfViews
 from seqjepa.devices import to_device
 from shards.errors import ConfigError
+from shards.reading.split_index import ImageIndex
 from shards.schema import ActionSpec, ParamField
-from shards.split_index import ImageIndex
 
 
 class SequenceSource(Protocol):

@@ -26,10 +26,10 @@ from seqjepa.data.augment.parameters import ScalingMode, stored_scaling
 from seqjepa.data.draws import Draw, Purpose, draw_u32, permutation
 from seqjepa.data.sampling import with_views, with_windows
 from seqjepa.data.stored import Order, StoredViews
-from shards.environment import pass_environment_on
 from shards.errors import ConfigError, DamageError, FormatError
-from shards.on_demand import bring
+from shards.machine.environment import pass_environment_on
 from shards.reader import ShardSet, SplitIndex
+from shards.reading.on_demand import bring
 from shards.schema import ActionSpec, ViewSpec
 
 Example = dict[str, Any]

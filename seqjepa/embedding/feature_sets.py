@@ -29,14 +29,14 @@ from seqjepa.models.pretrained import build_encoder, weights_sha256
 from seqjepa.precision import full_float32
 from seqjepa.training.checkpoint import load_run
 from seqjepa.training.data import MADE_OF, pixel_stats, with_view_size
+from shards.engines.hand import Opens, ShardByShard, Write
+from shards.engines.steps import Stage, build_set
 from shards.errors import ConfigError
-from shards.files import sha256_of_bytes
-from shards.hand import Opens, ShardByShard, Write
 from shards.layout import number_of_shard, shard_name, split_of_shard
+from shards.machine.files import sha256_of_bytes
 from shards.reader import ImageIndex, ShardSet, SplitIndex
 from shards.sample import ViewSample
 from shards.schema import DatasetInfo, FeatureSpec, MapSpec, VectorDtype, ViewSpec
-from shards.steps import Stage, build_set
 from shards.vectors import encode_vectors
 
 _SHARD_BYTES = 64 << 20

@@ -19,9 +19,9 @@ import numpy as np
 
 from seqjepa.embedding.inputs import Contexts, Source
 from seqjepa.files import named_failures, write_file
-from shards.environment import pass_environment_on
 from shards.errors import UsageError
-from shards.files import sync_folder
+from shards.machine.environment import pass_environment_on
+from shards.machine.files import sync_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -25,8 +25,8 @@ from seqjepa.data.draws import Purpose, choose_distinct, draw_u32
 from seqjepa.data.one_pass import image_chunks, read_ahead, stored_views
 from seqjepa.methods.base import Aggregating
 from seqjepa.model import Model
-from shards.environment import pass_environment_on
 from shards.errors import ConfigError, UsageError
+from shards.machine.environment import pass_environment_on
 from shards.pixels import PIL_ERRORS, resized, rgb_of
 from shards.reader import ImageIndex, ShardSet, SplitIndex
 from shards.schema import ActionSpec, ViewSpec

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from seqjepa.files import named_failures, write_file
-from shards.environment import pass_environment_on
 from shards.errors import UsageError
-from shards.files import TEMPORARY, refuse_read_only
-from shards.lock import FolderLock
+from shards.machine.environment import pass_environment_on
+from shards.machine.files import TEMPORARY, refuse_read_only
+from shards.machine.lock import FolderLock
 from shards.pixels import npy_bytes, npy_header
 
 KIND = "seqjepa-embedding-parts"

@@ -17,10 +17,10 @@ from seqjepa.evaluate.encode import require_encoder
 from seqjepa.evaluate.run import state_sha256
 from seqjepa.model import Model
 from seqjepa.training.checkpoint import LoadedRun
-from shards.cache_room import FOLDER, SIZE
+from shards.engines.sbatch import Array, program, write_sbatch
 from shards.errors import ConfigError, UsageError
 from shards.reader import ShardSet
-from shards.sbatch import Array, program, write_sbatch
+from shards.stores.cache_room import FOLDER, SIZE
 
 
 @dataclass(frozen=True)

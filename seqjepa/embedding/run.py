@@ -32,8 +32,8 @@ from seqjepa.embedding.request import (
 )
 from seqjepa.evaluate.run import state_sha256
 from seqjepa.model import Model, load
+from shards.engines.ray_engine import RayCluster
 from shards.errors import UsageError
-from shards.ray_engine import RayCluster
 
 __all__ = ["Asked", "check_embedding", "embed_run"]
 

@@ -28,8 +28,8 @@ from seqjepa.training.metrics_log import read_epochs
 from seqjepa.training.run import read_run_json
 from seqjepa.training.run_files import METRICS, RUN, kept_epochs, kept_weights
 from shards.errors import UsageError
-from shards.files import sha256_of_file
 from shards.json_fields import strict_json
+from shards.machine.files import sha256_of_file
 
 FOLDER = Path("evaluation") / "checkpoints"
 SHOWN = 4

@@ -24,8 +24,8 @@ from seqjepa.data.views import ImageViews
 from seqjepa.devices import to_device
 from seqjepa.models.embed import Embedding, PixelStats, embed, views_per_pass
 from shards.reader import ImageIndex, SplitIndex
+from shards.reading.sequences import Sequences
 from shards.schema import ActionSpec
-from shards.sequences import Sequences
 from shards.vector_reader import VectorReader
 
 FULL_PRECISION_BYTES = 2 * 2**30

@@ -22,9 +22,9 @@ from seqjepa.evaluate.protocol import BEFORE_NOTED, differences, same_measuremen
 from seqjepa.evaluate.results_schema import leaves_of, why_not_results
 from seqjepa.files import write_file
 from seqjepa.paper.metrics import METRICS, declared_metric
-from shards.environment import pass_environment_on
 from shards.errors import FormatError, reason_of
 from shards.json_fields import strict_json
+from shards.machine.environment import pass_environment_on
 
 RESULTS_FILE = "results.json"
 EARLIER = "earlier"

@@ -34,7 +34,7 @@ from seqjepa.methods.base import Method
 from seqjepa.models.ema import MovingAverage
 from seqjepa.recipes import did_you_mean, load_recipe
 from shards.errors import ConfigError, UsageError
-from shards.files import refuse_foreign
+from shards.machine.files import refuse_foreign
 from shards.reader import ShardSet
 from shards.schema import ViewSpec
 

@@ -39,7 +39,7 @@ from seqjepa.training.metrics_log import read_epochs
 from seqjepa.training.run_files import METRICS
 from shards.errors import DamageError, UsageError
 from shards.json_fields import strict_json
-from shards.preview import contact_sheet
+from shards.preview.contact_sheet import contact_sheet
 from shards.verify import verify
 
 MARKER = "demo.json"

@@ -24,7 +24,7 @@ from seqjepa.experiments.sweep import FIRST_SEED, Runs, one_task, options
 from seqjepa.experiments.time_left import Pace
 from seqjepa.recipes import did_you_mean, flatten, load_recipe
 from shards.errors import UsageError
-from shards.store import INFO
+from shards.stores.store import INFO
 
 METHODS = "methods"
 KEYS = ("part", "name", "length", "seed")

@@ -11,8 +11,8 @@ from seqjepa.experiments.compare_table import aligned, as_markdown, schedule_not
 from seqjepa.experiments.experiment import METHODS
 from seqjepa.experiments.experiment_results import AGGREGATE, ORDERED, Results, Row
 from shards.errors import UsageError
-from shards.files import OwnFile, refuse_foreign, write_own
-from shards.store import require_no_address
+from shards.machine.files import OwnFile, refuse_foreign, write_own
+from shards.stores.store import require_no_address
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -22,8 +22,8 @@ from seqjepa.recipes import toml_value
 from seqjepa.training.checkpoint import initial_method
 from seqjepa.training.data import open_training_data
 from seqjepa.training.recipe_choice import choose_recipe
-from shards.cache import local_folder
 from shards.errors import UsageError
+from shards.stores.cache import local_folder
 
 MOST_RUNS = 10_000
 PAIR = ("method", "data.context")

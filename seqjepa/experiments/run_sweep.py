@@ -19,9 +19,9 @@ from seqjepa.experiments.job import Job, Say, run_job, state_of
 from seqjepa.experiments.sweep import Runs
 from seqjepa.experiments.time_left import time_left
 from seqjepa.training.stopping import Interrupted, StopSignals
+from shards.engines.sbatch import NUMBER, Array, write_sbatch
 from shards.errors import FailureError, UsageError
 from shards.reader import ShardSet
-from shards.sbatch import NUMBER, Array, write_sbatch
 
 logger = logging.getLogger(__name__)
 LOGS = "logs"

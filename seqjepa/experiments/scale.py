@@ -33,8 +33,8 @@ from seqjepa.experiments.paper_runs import shard_kinds
 from seqjepa.methods import method_names
 from seqjepa.recipes import did_you_mean, flatten
 from seqjepa.recipes.library import merge_tables
-from shards.environment import pass_environment_on
 from shards.errors import ConfigError
+from shards.machine.environment import pass_environment_on
 
 FOLDER = resources.files("seqjepa") / "experiments" / "scales"
 

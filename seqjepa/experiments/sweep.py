@@ -20,8 +20,8 @@ from seqjepa.experiments.paper_runs import (
 )
 from seqjepa.experiments.scale import RunScale, load_scale
 from seqjepa.recipes import did_you_mean, load_recipe
-from shards.cache import local_folder
 from shards.errors import UsageError
+from shards.stores.cache import local_folder
 
 FIRST_SEED = 42
 IMAGENET = "imagenet"

@@ -35,7 +35,7 @@ from seqjepa.model import Model, load
 from seqjepa.models.timm_encoder import is_timm, timm_call
 from seqjepa.precision import full_float32
 from shards.errors import FailureError, UsageError
-from shards.files import AtomicFile, refuse_foreign
+from shards.machine.files import AtomicFile, refuse_foreign
 
 Form = Literal["pt2", "onnx", "safetensors"]
 FORMS: tuple[Form, ...] = get_args(Form)

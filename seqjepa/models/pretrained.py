@@ -24,7 +24,7 @@ from seqjepa.models.backbone import build_backbone
 from seqjepa.models.distributed import with_batch_statistics
 from seqjepa.models.timm_encoder import is_timm, pixel_constants, timm_state
 from shards.errors import ConfigError, reason_of
-from shards.files import sha256_of_file
+from shards.machine.files import sha256_of_file
 
 logger = logging.getLogger(__name__)
 OF_TIMM = "timm"

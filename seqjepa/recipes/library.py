@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Any
 
 from seqjepa.paper.sets import SETS
-from shards.environment import pass_environment_on
 from shards.errors import ConfigError
+from shards.machine.environment import pass_environment_on
 
 Table = dict[str, Any]
 OWN_VIEWS = ("views", "views-tiny")

@@ -16,9 +16,9 @@ from seqjepa.config import RunConfig
 from seqjepa.training.checkpoint import save_weights
 from seqjepa.training.run import DataInfo, RunPlan, claimed, mark_finished
 from seqjepa.training.run_files import WEIGHTS
-from shards.environment import pass_environment_on
 from shards.errors import FormatError, UsageError, reason_of
-from shards.files import sha256_of_file
+from shards.machine.environment import pass_environment_on
+from shards.machine.files import sha256_of_file
 
 MOST_BYTES = 2 * 2**30
 """A checkpoint of seq-JEPA has 0.4 GB: 39 million numbers in float32, and two more for most of them from the optimizer.

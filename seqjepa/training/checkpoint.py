@@ -31,9 +31,9 @@ from seqjepa.models.ema import MovingAverage
 from seqjepa.models.pretrained import load_pretrained, weights_note
 from seqjepa.training.run import DataInfo, data_info, read_run_config, read_run_json
 from seqjepa.training.run_files import CONFIG, METRICS, PREVIOUS, RUN, STATE, WEIGHTS, kept_weights
-from shards.environment import pass_environment_on
 from shards.errors import ConfigError, DamageError, FormatError, reason_of
-from shards.files import sha256_of_bytes
+from shards.machine.environment import pass_environment_on
+from shards.machine.files import sha256_of_bytes
 from shards.schema import ActionSpec
 
 logger = logging.getLogger(__name__)

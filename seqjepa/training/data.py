@@ -34,11 +34,11 @@ from seqjepa.models.timm_encoder import is_timm, pixel_constants
 from seqjepa.paper.sets import NORMALISATIONS, classes_sha256, explicit_normalisation
 from seqjepa.training.distributed import World
 from seqjepa.training.run import DataInfo
-from shards.cache import is_cached
 from shards.errors import ConfigError, FormatError
 from shards.layout import Layout
 from shards.reader import ImageIndex, ShardSet, SplitIndex
 from shards.schema import ActionSpec, DatasetInfo, ImageSpec, MapSpec, ViewSpec, features_of
+from shards.stores.cache import is_cached
 
 logger = logging.getLogger(__name__)
 

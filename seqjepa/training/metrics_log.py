@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from seqjepa.files import named_failures, warn_of_change, write_with_checksum
-from shards.environment import pass_environment_on
 from shards.errors import DamageError, FailureError, reason_of
 from shards.json_fields import strict_json
+from shards.machine.environment import pass_environment_on
 
 logger = logging.getLogger(__name__)
 

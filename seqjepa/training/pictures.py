@@ -20,7 +20,7 @@ from seqjepa.data.actions import as_spec
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.training.representation import EncodedSample
 from seqjepa.training.run import DataInfo
-from shards.preview_rows import Row, Rows, label_of_term, words_of_term
+from shards.preview.rows import Row, Rows, label_of_term, words_of_term
 from shards.schema import ActionSpec
 
 SEQUENCES, VIEWS, TERMS = 4, 8, 6

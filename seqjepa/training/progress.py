@@ -26,7 +26,7 @@ from seqjepa.training.loggers.process import Loggers, Say
 from seqjepa.training.representation import EncodedSample, RepresentationMonitor
 from seqjepa.training.stopping import Interrupted
 from shards.errors import reason_of
-from shards.files import write_atomic
+from shards.machine.files import write_atomic
 
 PICTURES = "pictures"
 TIMED_STEPS = 100

@@ -25,9 +25,9 @@ from seqjepa.data.fixations import Fixating
 from seqjepa.files import TEMPORARY, warn_of_change, write_with_checksum
 from seqjepa.recipes import read_config
 from seqjepa.training.run_files import CONFIG, LOCK, OURS, PREVIOUS, RUN, STATE, WEIGHTS, has_state, remove_ours
-from shards.environment import pass_environment_on
 from shards.errors import ConfigError, FormatError, UsageError
-from shards.lock import FolderLock
+from shards.machine.environment import pass_environment_on
+from shards.machine.lock import FolderLock
 
 VERSIONS = ("seqjepa", "torch", "torchvision", "numpy")
 MOST_PIXELS = 4096

@@ -41,13 +41,13 @@ from seqjepa.training.run_files import (
     WATCHED,
     WEIGHTS,
 )
-from shards.cache import cache_folder
 from shards.errors import DamageError, FailureError, FormatError, SeqJepaError, UsageError
-from shards.files import sha256_of_bytes, sha256_of_file
-from shards.lock import FolderLock
-from shards.store import ObjectStoreFolder, as_address, open_store
-from shards.store_lease import Leases
-from shards.store_write import WRITABLE, StoreWriter, open_writable
+from shards.machine.files import sha256_of_bytes, sha256_of_file
+from shards.machine.lock import FolderLock
+from shards.stores.cache import cache_folder
+from shards.stores.store import ObjectStoreFolder, as_address, open_store
+from shards.stores.store_lease import Leases
+from shards.stores.store_write import WRITABLE, StoreWriter, open_writable
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from seqjepa.methods.base import Aggregating, Method
 from seqjepa.methods.flops import forward_macs
 from seqjepa.precision import training_precision
 from seqjepa.training.data import TrainingData
-from shards.terminal import warn
+from shards.machine.terminal import warn
 
 
 def say_beside_bars(line: str) -> None:

@@ -18,7 +18,7 @@ from seqjepa.data.loader import Loader
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.data.views import augmented_on
 from shards.errors import ConfigError
-from shards.preview_rows import VIEW_TILE
+from shards.preview.rows import VIEW_TILE
 
 SETTINGS: dict[str, Any] = {"views": 3, "batch_size": 6, "seed": 5, "workers": 0}
 EQUIMOD = RECIPES["equimod"]

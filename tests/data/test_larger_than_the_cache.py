@@ -31,9 +31,9 @@ from seqjepa.data.sampling import EpochOrder, Sampling, homes_of
 from seqjepa.data.shards_needed import visits_of
 from seqjepa.data.stored import Planner, StoredViews
 from seqjepa.training.metrics_log import TIMING
-from shards import cache, store
 from shards.errors import DamageError, FailureError, UsageError
 from shards.reader import ShardSet
+from shards.stores import cache, store
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shards"))
 from folder_server import serving

@@ -11,7 +11,7 @@ from scipy import stats
 from seqjepa.data.sampling import Sampling, piece, steps_per_epoch
 from seqjepa.data.stored import Planner, StoredViews
 from shards.errors import ConfigError
-from shards.sequences import Sequences
+from shards.reading.sequences import Sequences
 
 
 def sampling(**changes) -> Sampling:

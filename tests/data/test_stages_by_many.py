@@ -17,9 +17,9 @@ from seqjepa.data.fixations import Fixating
 from seqjepa.embedding import feature_sets
 from seqjepa.embedding.feature_sets import encoder_of_config, make_features
 from seqjepa.recipes import load_recipe
-from shards.ray_engine import engine_of
+from shards.engines.ray_engine import engine_of
+from shards.engines.steps import STEP, Step, StepDone
 from shards.reader import ShardSet
-from shards.steps import STEP, Step, StepDone
 
 ENCODER = ("model.backbone=resnet18", "model.width=0.125", "model.stem=cifar", "seed=3")
 KINDS = ("features", "stored", "patches")

@@ -31,8 +31,8 @@ from seqjepa.embedding.run import Asked, embed_run
 from seqjepa.evaluate.features import encode_views
 from seqjepa.recipes import load_recipe
 from seqjepa.training.train import train
-from shards import lock
 from shards.errors import ConfigError, UsageError
+from shards.machine import lock
 from shards.reader import ShardSet
 
 TINY = ("model.width=0.125", "model.layers=1", "model.ff_mult=1", "model.action_dim=8", "model.predictor_hidden=16")

@@ -16,8 +16,8 @@ from seqjepa.embedding import run as embedding
 from seqjepa.embedding.run import Asked, embed_run
 from seqjepa.recipes import load_recipe
 from seqjepa.training.train import train
+from shards.engines.ray_engine import ray_cluster
 from shards.errors import UsageError
-from shards.ray_engine import ray_cluster
 
 pytestmark = pytest.mark.tools
 SETTINGS = ("data.image_size=0", "optim.epochs=1", "optim.warmup_epochs=0", "optim.batch_size=8", "model.width=0.125")

@@ -18,7 +18,7 @@ from seqjepa.embedding import run as embedding
 from seqjepa.embedding.run import Asked, embed_run
 from seqjepa.recipes import load_recipe
 from seqjepa.training.train import train
-from shards.sbatch import program
+from shards.engines.sbatch import program
 
 pytestmark = needs_slurm
 SETTINGS = ("data.image_size=0", "optim.epochs=1", "optim.warmup_epochs=0", "optim.batch_size=8", "model.width=0.125")

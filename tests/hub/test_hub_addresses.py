@@ -9,7 +9,7 @@ import pytest
 from hub_server import COMMIT, REPO, Hub, serving, use_hub
 
 from shards.errors import FailureError, FormatError, UsageError
-from shards.hub import is_hub_address, open_hub
+from shards.stores.hub import is_hub_address, open_hub
 
 FILES = ("meta/info.json", "meta/deep/one.json", "data/a.parquet", "videos/b.mp4", "README.md")
 

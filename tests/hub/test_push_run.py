@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
 import cli
-from shards.hub_card import is_ours
+from shards.push.hub_card import is_ours
 
 ADDRESS, REPO = "hf://me/rot-M3", "me/rot-M3"
 FILES = {"README.md", "SHA256SUMS", "config.toml", "run.json", "metrics.jsonl", "results.json", "model.safetensors"}

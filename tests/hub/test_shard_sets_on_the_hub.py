@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 import cli
 from seqjepa.embedding.feature_sets import encoder_of_config, make_features
 from seqjepa.recipes import load_recipe
-from shards import hub_push
-from shards.hub_card import is_ours
 from shards.metadata import info_to_bytes, read_info, with_readme
+from shards.push import hub_push
+from shards.push.hub_card import is_ours
 from shards.reader import ShardSet
 from shards.verify import verify
 

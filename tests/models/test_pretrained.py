@@ -20,7 +20,7 @@ from seqjepa.training.checkpoint import initial_method
 from seqjepa.training.distributed import World
 from seqjepa.training.learner import Learner
 from shards.errors import ConfigError
-from shards.files import sha256_of_file
+from shards.machine.files import sha256_of_file
 
 VIT = ModelConfig(backbone="timm:test_vit", view_size=(32, 32), heads=1)
 

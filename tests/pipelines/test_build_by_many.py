@@ -19,11 +19,11 @@ from small_images import make_folder
 
 from pipelines.build.images import shard_images
 from pipelines.sources import open_source
-from shards import workers
+from shards.building import workers
+from shards.building.workers import OvertakenError
+from shards.engines.steps import STEP, Step, StepDone
 from shards.errors import FailureError, FormatError, UsageError
 from shards.layout import Layout
-from shards.steps import STEP, Step, StepDone
-from shards.workers import OvertakenError
 from shards.writer import SetBuilder
 
 NAMES = [f"{split}/{label}/{number:02}.png" for split in ("train", "val") for label in "ab" for number in range(9)]

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import cli
 from pipelines.build.images import shard_images
 from pipelines.sources import open_source
-from shards.store_build import staging_folder
+from shards.building.store_build import staging_folder
 
 __all__ = ["bucket", "builders"]
 SPLITS = ("train", "val")

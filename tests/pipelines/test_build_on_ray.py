@@ -26,8 +26,8 @@ from pipelines.build.images import ImageItem, ImageJob, shard_images, to_sample
 from pipelines.saliency.build import build_saliency
 from pipelines.saliency.models import ModelChoice
 from pipelines.sources import open_source
+from shards.engines.ray_engine import engine_of
 from shards.errors import FormatError, UsageError
-from shards.ray_engine import engine_of
 
 pytestmark = pytest.mark.tools
 NAMES = [f"{split}/{label}/{number:02}.png" for split in ("train", "val") for label in "ab" for number in range(9)]
@@ -37,7 +37,7 @@ from pathlib import Path
 import test_build_on_ray
 from pipelines.build import images
 from pipelines.sources import open_source
-from shards.ray_engine import engine_of
+from shards.engines.ray_engine import engine_of
 images.to_sample = test_build_on_ray.slowly
 with engine_of("ray", sys.argv[3]):
     images.shard_images(open_source("folder", sys.argv[1]), Path(sys.argv[2]), samples_per_shard=2)

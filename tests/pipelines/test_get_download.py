@@ -265,7 +265,7 @@ def test_a_file_without_checksum_is_told_by_the_servers_size(server: Loopback, t
 
 
 def test_two_do_not_fetch_one_file(server: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shards.lock.GRACE_SECONDS", 0.1)
+    monkeypatch.setattr("shards.machine.lock.GRACE_SECONDS", 0.1)
     refused: list[str] = []
 
     def second(line: str) -> None:

@@ -22,8 +22,8 @@ from pipelines.sources.table import TableSource, ViewTable
 from seqjepa.data.actions import actions_between
 from shards.errors import FormatError, UsageError
 from shards.reader import ShardSet
+from shards.reading.split_index import SplitIndex
 from shards.schema import ActionSpec, ActionTerm
-from shards.split_index import SplitIndex
 from shards.verify import verify
 
 

@@ -19,9 +19,9 @@ from typer.testing import CliRunner, Result
 
 from cli import seqjepa_data_app
 from pipelines.build.stored_command import LONGEST, NAME, store_command, stored_command
-from shards import cache, store_lease
-from shards.store_build import PARTS
-from shards.store_write import open_writable
+from shards.building.store_build import PARTS
+from shards.stores import cache, store_lease
+from shards.stores.store_write import open_writable
 from shards.writer import SetBuilder
 
 __all__ = ["bucket", "builders"]

@@ -21,8 +21,8 @@ from pipelines.saliency.build import build_saliency
 from pipelines.saliency.models import ModelChoice
 from pipelines.sources import content, open_source
 from shards.errors import FormatError, UsageError
-from shards.files import write_atomic
 from shards.layout import Layout
+from shards.machine.files import write_atomic
 from shards.metadata import info_to_bytes, read_info
 from shards.reader import ShardSet
 from shards.verify import verify

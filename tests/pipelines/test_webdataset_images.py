@@ -28,8 +28,8 @@ from pipelines.build.images import shard_images
 from pipelines.sources.webdataset import WebdatasetImages
 from pipelines.sources.webdataset.options import TarOptions
 from pipelines.sources.webdataset.spool import MARK, Spool, _shared
-from shards import lock
 from shards.errors import FailureError, FormatError, UsageError
+from shards.machine import lock
 from shards.reader import ShardSet
 
 webdataset = pytest.importorskip("webdataset")

@@ -17,8 +17,8 @@ from pipelines.sources.webdataset.sequences import SequenceOptions
 from pipelines.sources.webdataset.table import Meaning
 from shards.errors import FormatError, UsageError
 from shards.reader import ShardSet
+from shards.reading.split_index import SplitIndex
 from shards.schema import ActionSpec, ActionTerm, ParamField, ViewSpec
-from shards.split_index import SplitIndex
 
 webdataset = pytest.importorskip("webdataset")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset does not close its tars

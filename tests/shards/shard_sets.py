@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from shards.files import sha256_of_bytes
+from shards.machine.files import sha256_of_bytes
 from shards.saliency_map import encode_map
 from shards.sample import ImageSample, MapSample, Sample, ViewSample, encode_raw
 from shards.schema import (

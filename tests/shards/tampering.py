@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from shards.errors import FormatError
-from shards.files import sha256_of_bytes
+from shards.machine.files import sha256_of_bytes
 from shards.metadata import NO_CHECKSUM
 from shards.reader import ShardSet
 from shards.verify import verify

@@ -18,7 +18,7 @@ from shards.describe import describe_set, summarise
 from shards.errors import ConfigError, DamageError, FailureError, FormatError, UsageError
 from shards.metadata import info_to_bytes, spec_to_json
 from shards.pixels import npy_bytes
-from shards.preview import contact_sheet, cosines, principal_colours
+from shards.preview.contact_sheet import contact_sheet, cosines, principal_colours
 from shards.reader import ShardSet
 from shards.sample import ViewSample, members
 from shards.vector_reader import VectorReader
@@ -248,9 +248,9 @@ def test_the_encoder_travels_with_the_set(tmp_path: Path, monkeypatch: pytest.Mo
     """To the hub and back; to stores by the same files."""
     from hub_server import serving, use_hub
 
-    from shards.hub_push import PushOptions
-    from shards.hub_sets import prepare_set, pull_set, push_set
-    from shards.store_push import set_files
+    from shards.push.hub_push import PushOptions
+    from shards.push.hub_sets import prepare_set, pull_set, push_set
+    from shards.push.store_push import set_files
 
     build(tmp_path / "set", "features")
     made = {str(path.relative_to(tmp_path / "set")) for path in (tmp_path / "set").rglob("*") if path.is_file()}

@@ -13,7 +13,7 @@ from foreign_readers import hugging_face_splits, webdataset_rows
 from shard_sets import IMAGES, PLAN, build
 
 from shards.reader import ShardSet
-from shards.split_index import ImageIndex
+from shards.reading.split_index import ImageIndex
 
 
 @pytest.fixture(scope="module", params=IMAGES)

@@ -10,8 +10,8 @@ from shard_sets import PLAN, build, builder, sample_of
 
 from shards.describe import describe_set
 from shards.errors import ConfigError, DamageError, FormatError
-from shards.preview import contact_sheet
-from shards.preview_rows import group_params
+from shards.preview.contact_sheet import contact_sheet
+from shards.preview.rows import group_params
 from shards.reader import ShardSet
 from shards.schema import THREE_DIEBENCH_PARAMS, ParamField
 

@@ -14,7 +14,7 @@ from shard_sets import build
 from tampering import at, edit, one_line_refusal, parquet, put, put_index, rewrite
 
 from shards.errors import FormatError, SeqJepaError
-from shards.files import sha256_of_bytes
+from shards.machine.files import sha256_of_bytes
 from shards.reader import ShardSet
 from shards.verify import verify
 

@@ -15,11 +15,12 @@ import pytest
 from interposed import before_call
 from shard_sets import CLASSES, FLAVOURS, build, builder, contents, sample_of, spec_of
 
-from shards import claim, lock, workers
+from shards.building import claim, workers
+from shards.building.workers import OvertakenError
 from shards.errors import DamageError, FailureError, FormatError, UsageError
 from shards.layout import Layout
+from shards.machine import lock
 from shards.reader import ShardSet
-from shards.workers import OvertakenError
 from shards.writer import PixelStats, SetBuilder
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ import torch
 from bucket_server import Bucket, serving_bucket
 
 from seqjepa.training import run_store
-from shards import store_lease
+from shards.stores import store_lease
 
 
 @pytest.fixture(params=["s3"])

@@ -16,7 +16,7 @@ from seqjepa.training.run_files import kept_epochs, kept_weights
 from seqjepa.training.run_store import pulled_run
 from seqjepa.training.train import train
 from shards.errors import ConfigError
-from shards.files import sha256_of_file
+from shards.machine.files import sha256_of_file
 
 KEPT = "train.keep_epochs=[3,1,9]"
 OFTEN = "train.checkpoint_minutes=1e-9"

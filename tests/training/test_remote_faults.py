@@ -19,10 +19,10 @@ from typer.testing import CliRunner
 
 import cli
 from seqjepa import open_sequences
-from shards import cache
 from shards.sample import ViewSample, encode_raw
 from shards.schema import THREE_DIEBENCH_PARAMS, ViewSpec
 from shards.stats import PixelStats
+from shards.stores import cache
 from shards.writer import SetBuilder
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shards"))

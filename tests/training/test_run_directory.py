@@ -15,8 +15,8 @@ from seqjepa.training.checkpoint import load_run
 from seqjepa.training.run import DataInfo, RunPlan, claimed, mark_finished, read_run_config, read_run_json
 from seqjepa.training.run_files import LOCK
 from seqjepa.training.stopping import StopSignals
-from shards import lock
 from shards.errors import DamageError, DiskFullError, FormatError, UsageError
+from shards.machine import lock
 
 DATA = DataInfo("rotation", 4, (0.5, 0.5, 0.5), (0.1, 0.1, 0.1), 32, 32)
 

@@ -16,10 +16,10 @@ import cli
 from seqjepa.training.learner import Learner
 from seqjepa.training.run_store import is_of_run, pulled_run, run_cache
 from seqjepa.training.train import train
-from shards import store_lease
 from shards.errors import DamageError, FailureError, UsageError
-from shards.files import sha256_of_bytes
-from shards.store_write import StoreWriter
+from shards.machine.files import sha256_of_bytes
+from shards.stores import store_lease
+from shards.stores.store_write import StoreWriter
 
 OFTEN = tiny_config("train.checkpoint_minutes=1e-9", "optim.epochs=2")
 

@@ -28,7 +28,7 @@ from seqjepa.evaluate.run import evaluate_run
 from seqjepa.training.checkpoint import initial_method, load_run
 from seqjepa.training.train import train
 from shards.errors import ConfigError, UsageError
-from shards.files import sha256_of_file
+from shards.machine.files import sha256_of_file
 
 
 def of_timm(name: str, *settings: str) -> list[str]:

@@ -17,8 +17,8 @@ import numpy as np
 
 from pipelines.sources.files import FileEntry, FileList
 from pipelines.sources.mistakes import Mistakes
-from shards.environment import pass_environment_on
 from shards.errors import FormatError
+from shards.machine.environment import pass_environment_on
 from shards.schema import ActionSpec, ActionTerm, ParamField
 
 POSE = tuple(f"pose.{i}" for i in range(12))

@@ -26,9 +26,9 @@ from pipelines.sources.subset import train_or_val
 from pipelines.sources.table import Pictures, TableSource, ViewTable
 from pipelines.sources.video.pictures import TOLERANCE_S, VideoPictures
 from shards.errors import FormatError, UsageError
-from shards.hub import HubFolder, is_hub_address, open_hub
 from shards.layout import SPLIT_NAME
 from shards.schema import ActionSpec
+from shards.stores.hub import HubFolder, is_hub_address, open_hub
 
 log = logging.getLogger(__name__)
 

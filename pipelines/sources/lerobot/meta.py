@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from pipelines.sources.lerobot.parquet import numbers_of, read_parquet
-from shards.environment import pass_environment_on
 from shards.errors import FormatError, UsageError
 from shards.json_fields import json_object, number, take
+from shards.machine.environment import pass_environment_on
 
 VERSIONS = ("v3.0", "v2.1", "v2.0")
 DATA_PATHS = {3: "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"}

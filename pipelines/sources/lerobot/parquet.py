@@ -13,8 +13,8 @@ import numpy as np
 
 from pipelines.archives import Content
 from pipelines.sources.content import content_sha256, file_stats, pieces_of, stamp_of
-from shards.environment import pass_environment_on
 from shards.errors import FormatError, reason_of
+from shards.machine.environment import pass_environment_on
 
 SAMPLED_FILES = 16  # a cell is read with all of its row group
 

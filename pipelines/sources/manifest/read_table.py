@@ -18,8 +18,8 @@ import numpy as np
 
 from pipelines.archives import printable
 from pipelines.sources.mistakes import Mistakes
-from shards.environment import pass_environment_on
 from shards.errors import FormatError, reason_of
+from shards.machine.environment import pass_environment_on
 
 if TYPE_CHECKING:
     import pyarrow as pa

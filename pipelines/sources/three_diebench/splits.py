@@ -18,8 +18,8 @@ import numpy as np
 
 from pipelines.sources.subset import RULE, train_or_val
 from pipelines.sources.three_diebench.tree import ListedObject
-from shards.environment import pass_environment_on
 from shards.errors import FormatError, UsageError
+from shards.machine.environment import pass_environment_on
 
 log = logging.getLogger(__name__)
 

@@ -25,8 +25,8 @@ from pipelines.archives import CIRCLE, FILE, NO_VIEW, Content, FolderFiles, Left
 from pipelines.archives.tar import TarStream
 from pipelines.sources import ViewsRecord
 from pipelines.sources.content import Stat, content_sha256, file_stats, name_rank, stamp_of, stamped
-from shards.environment import pass_environment_on
 from shards.errors import FormatError
+from shards.machine.environment import pass_environment_on
 
 VIEW_FILE = re.compile(r"(image|latent)_(0|[1-9][0-9]{0,5})\.(jpg|npy)")
 SUFFIX = {"image": "jpg", "latent": "npy"}

@@ -30,9 +30,9 @@ from pipelines.sources import Frames, Target
 from pipelines.sources.content import pieces_of, short_digest
 from pipelines.sources.decode import LARGEST_SIDE, Pixels, centre_part, check_size, check_view_size
 from pipelines.sources.video.files import whole_file
-from shards.environment import pass_environment_on
 from shards.errors import FormatError
 from shards.extras import missing
+from shards.machine.environment import pass_environment_on
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mp4", ".mkv": "matroska", ".webm": "matroska"}
 SUFFIXES = tuple(FORMATS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import BinaryIO
 
-from shards.environment import pass_environment_on
+from shards.machine.environment import pass_environment_on
 
 MOST_BOXES = 1 << 20
 FIRST = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")

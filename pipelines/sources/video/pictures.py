@@ -19,8 +19,8 @@ from pipelines.sources import Frames, Target
 from pipelines.sources.content import content_sha256, file_stats, name_rank, pieces_of, short_digest, stamp_of
 from pipelines.sources.decode import Pixels
 from pipelines.sources.video import VideoFrames, VideoIndex, index_video, pyav
-from shards.environment import usable_cores
 from shards.errors import FormatError
+from shards.machine.environment import usable_cores
 
 TOLERANCE_S = 1e-4  # as LeRobot's datasets have it
 NAMED = 20

@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 
 from pipelines.sources.split_folders import split_of
 from pipelines.sources.subset import check_fraction
+from shards.engines.steps import STEP
 from shards.errors import FormatError, UsageError, reason_of
 from shards.layout import Layout
 from shards.metadata import read_info
 from shards.schema import DatasetInfo
-from shards.steps import STEP
 
 NAME = "webdataset"
 PIPE = "pipe:"

@@ -30,10 +30,10 @@ from tqdm import tqdm
 from pipelines.archives import TRAILING
 from pipelines.archives.tar import TarStream
 from pipelines.sources.webdataset.options import TarFile
-from shards.environment import pass_environment_on
 from shards.errors import FailureError, FormatError, UsageError, reason_of
-from shards.files import AtomicFile, disk_full_named
-from shards.lock import NO_LOCKS, FolderLock, exclusive_file
+from shards.machine.environment import pass_environment_on
+from shards.machine.files import AtomicFile, disk_full_named
+from shards.machine.lock import NO_LOCKS, FolderLock, exclusive_file
 
 log = logging.getLogger(__name__)
 

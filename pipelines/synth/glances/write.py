@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from pipelines.synth.glances.picture import CLASS_NAMES, SPLIT_NUMBERS, draw_glance
 from pipelines.synth.own_folder import OwnFolder, check_ranges, filled, remove_files
-from shards.files import AtomicFile, write_atomic
+from shards.machine.files import AtomicFile, write_atomic
 
 FORMAT = "glances-synth stl10"
 RENDERER = 1  # raised whenever the same numbers would give other pixels

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from pipelines.synth.own_folder import OwnFolder, check_ranges, filled, remove_files
 from pipelines.synth.patterns.picture import CLASSES, SHAPES, SIDE, SPLIT_NUMBERS, draw_pattern, fine_names, parts_of
-from shards.files import AtomicFile
+from shards.machine.files import AtomicFile
 
 FORMAT = "patterns-synth cifar100"
 RENDERER = 1  # raised whenever the same numbers would give other pixels

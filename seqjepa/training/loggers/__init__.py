@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol
 
 from seqjepa.plugins import load_plugin, plugin_names
 from shards.errors import ConfigError
-from shards.files import write_atomic
+from shards.machine.files import write_atomic
 
 FOLDER = "loggers"
 BUILT_IN = {

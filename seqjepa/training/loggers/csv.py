@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from seqjepa.training.loggers import Status, folder_of
-from shards.files import write_atomic
+from shards.machine.files import write_atomic
 
 FILE = "metrics.csv"
 

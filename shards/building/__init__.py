@@ -1,0 +1,1 @@
+"""Who builds a set, and what they write."""

@@ -1,0 +1,1 @@
+"""A build by many: its three steps, Ray, Slurm."""

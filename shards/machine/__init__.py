@@ -1,0 +1,1 @@
+"""The machine: its faults, files that are whole or not there, locks, standard streams."""

@@ -1,0 +1,1 @@
+"""Pictures of a set: sheets of its samples."""

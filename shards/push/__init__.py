@@ -1,0 +1,1 @@
+"""Finished sets sent to the hub and to stores."""

@@ -1,0 +1,197 @@
+"""Files pushed to a repository of the Hugging Face hub: large ones first, then one commit that shows them all.
+
+What is there already, to the byte, is not sent again; a push that was stopped goes on with the files that the hub does
+not have. A repository is made private unless a public one is asked for, and is never made public by accident.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from shards.errors import FailureError, FormatError, UsageError
+from shards.machine.files import sha256_of_bytes, sha256_of_file
+from shards.stores.hub import (
+    SPELLED,
+    HubAddress,
+    Kind,
+    Listing,
+    RemoteFile,
+    hub_api,
+    list_repo,
+    naming,
+    no_bars,
+    parse_address,
+    quiet,
+    require_hub,
+)
+
+AT_ONCE = 8
+"""Files that are sent before the next is looked at."""
+MOST_IN_COMMIT = 1000
+PLACEHOLDERS = (".gitattributes", "README.md")
+"""What the hub puts into a new repository."""
+Content = Path | bytes
+
+
+@dataclass(frozen=True)
+class PushOptions:
+    """What of a push may be chosen.
+
+    public   whether a repository that has to be made can be read by anybody
+    licence  an identifier of hub_card.LICENCES; "" leaves it out
+    message  of the commit; "": the command's own
+    new_card whether a README.md that was edited on the hub is replaced
+    """
+
+    public: bool = False
+    licence: str = ""
+    message: str = ""
+    new_card: bool = False
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """commit, url: of what is there now. sent: files that were not there. removed: files that the new ones replace."""
+
+    commit: str
+    url: str
+    sent: list[str]
+    unchanged: int
+    removed: list[str]
+    private: bool
+
+
+def push_target(address: str, kind: Kind, source: Path) -> HubAddress:
+    """UsageError: not an address, or one with a revision; or `source` is no folder here."""
+    where = parse_address(address, kind)
+    if not source.is_dir():
+        raise UsageError(f"{source} is not a folder here; what has an address is pulled first, then pushed")
+    if where.revision:
+        raise UsageError(f"{address}: a push goes to the main branch; give {SPELLED[kind]} without @{where.revision}")
+    return where
+
+
+def require_login(address: HubAddress | str) -> None:
+    """UsageError where huggingface_hub is not installed, or knows no token."""
+    require_hub()
+    from huggingface_hub import get_token
+
+    if not get_token():
+        raise UsageError(f"{address}: you are not logged in; `hf auth login`, or set HF_TOKEN")
+
+
+def open_for_push(address: HubAddress, public: bool) -> Listing:
+    """What the repository holds; it is made where there is none.
+
+    UsageError: not logged in, no permission, or it is public and `public` was not asked for, or the other way round.
+    """
+    require_login(address)
+    api = hub_api()
+    try:
+        listing = list_repo(address)
+    except UsageError as error:
+        if type(error.__cause__).__name__ != "RepositoryNotFoundError":
+            raise
+        with naming(str(address), address.kind, "pushed"), quiet():
+            api.create_repo(address.repo, repo_type=address.kind, private=not public, exist_ok=True)
+        listing = list_repo(address)
+    if listing.private == public:
+        there, wish = ("private", "--public is not needed") if public else ("public", "add --public to push there")
+        raise UsageError(f"{address} is {there}: {wish}, or change who may read it on its page, under Settings")
+    return listing
+
+
+def refuse_others(address: HubAddress, listing: Listing, ours: Callable[[str], bool], marker: str) -> None:
+    """UsageError where the repository holds other files than `ours` and no `marker`, which is what a push leaves."""
+    others = [name for name in sorted(listing.files) if name not in PLACEHOLDERS and not ours(name)]
+    if others and marker not in listing.files:
+        shown = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
+        raise UsageError(f"{address} holds {shown} and no {marker}; push to a repository of its own")
+
+
+def push_files(
+    address: HubAddress,
+    listing: Listing,
+    files: Mapping[str, Content],
+    message: str,
+    *,
+    digests: Mapping[str, str] | None = None,
+    stale: Sequence[str] = (),
+) -> Pushed:
+    """Send what the hub does not have, in the order of `files`, and commit it.
+
+    digests: sha256 that are known, by name. stale: files there to remove. FailureError: stopped on the way; the same
+    call goes on.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    known = digests or {}
+    sent = [name for name, data in files.items() if not _same(listing.files.get(name), data, known.get(name, ""))]
+    removed = [name for name in stale if name in listing.files]
+    api, commit = hub_api(), listing.commit
+    with naming(str(address), address.kind, "pushed"), quiet(), no_bars():
+        additions = [CommitOperationAdd(name, _as_given(files[name])) for name in sent]
+        _send_large(api, address, additions)
+        operations = [*additions, *(CommitOperationDelete(name) for name in removed)]
+        for start in range(0, len(operations), MOST_IN_COMMIT):
+            commit = api.create_commit(
+                address.repo,
+                operations[start : start + MOST_IN_COMMIT],
+                commit_message=message,
+                repo_type=address.kind,
+                parent_commit=commit,
+            ).oid
+    _refuse_missing(address, list_repo(address.at(commit)), files, known)
+    url = f"{api.endpoint}/{'datasets/' if address.kind == 'dataset' else ''}{address.repo}"
+    return Pushed(commit, url, sent, len(files) - len(sent), removed, listing.private)
+
+
+def _refuse_missing(
+    address: HubAddress, listing: Listing, files: Mapping[str, Content], known: Mapping[str, str]
+) -> None:
+    """FailureError where the hub has not what was pushed: it passes over names that a .gitignore there has."""
+    other = [name for name, data in files.items() if not _same(listing.files.get(name), data, known.get(name, ""))]
+    if other:
+        raise FailureError(
+            f"{address}: {other[0]} was pushed and is not there; look whether a .gitignore in the repository names it"
+        )
+
+
+def _send_large(api: Any, address: HubAddress, additions: Sequence[Any]) -> None:
+    """Everything that is not small text; what the hub has already from a push that was stopped is not sent again."""
+    total = sum(addition.upload_info.size for addition in additions)
+    with tqdm(total=total, desc="pushing", unit="B", unit_scale=True, disable=None, leave=False) as bar:
+        for start in range(0, len(additions), AT_ONCE):
+            batch = additions[start : start + AT_ONCE]
+            size = sum(addition.upload_info.size for addition in batch)
+            api.preupload_lfs_files(address.repo, batch, repo_type=address.kind)
+            bar.update(size)
+
+
+def _same(there: RemoteFile | None, data: Content, sha256: str) -> bool:
+    """Whether a file on the hub has these very bytes."""
+    size = len(data) if isinstance(data, bytes) else data.stat().st_size
+    if there is None or there.size != size:
+        return False
+    if there.sha256:
+        return there.sha256 == (sha256 or _sha256(data))
+    content = data if isinstance(data, bytes) else data.read_bytes()
+    return there.blob == hashlib.sha1(b"blob %d\0" % size + content).hexdigest()
+
+
+def _sha256(data: Content) -> str:
+    return sha256_of_bytes(data) if isinstance(data, bytes) else sha256_of_file(data)
+
+
+def _as_given(data: Content) -> bytes | str:
+    if isinstance(data, bytes):
+        return data
+    if data.is_symlink() or not data.is_file():
+        raise FormatError(f"{data} is not a plain file, and only such are pushed")
+    return str(data)

@@ -1,0 +1,1 @@
+"""A split as arrays, its shards as they are needed."""

@@ -1,0 +1,1 @@
+"""Sets at an address: read, written and cached."""

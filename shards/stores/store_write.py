@@ -1,0 +1,143 @@
+"""Objects written to a store, s3://, gs:// or az://: created, replaced, listed, deleted.
+
+An object is there whole or not at all. What may pass is tried again by obstore (store.py); what does not is one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from shards.errors import FailureError, UsageError
+from shards.machine.files import sha256_of_bytes
+from shards.stores.store import ObjectStoreFolder, open_store, reason_in_short
+
+WRITABLE = ("s3", "gs", "az")
+AT_ONCE = 1 << 30
+"""Bytes that are sent in one request: parts of an object would stay where a kill comes between them."""
+Result = TypeVar("Result")
+
+
+def open_writable(address: str) -> StoreWriter:
+    """UsageError: an address that cannot be written to, or a package that is missing."""
+    store = open_store(address)
+    if address.partition("://")[0] not in WRITABLE or not isinstance(store, ObjectStoreFolder):
+        known = ", ".join(f"{scheme}://" for scheme in WRITABLE)
+        raise UsageError(f"{address} can be read only; what can be written to begins with {known}")
+    return StoreWriter(store)
+
+
+@dataclass(frozen=True)
+class StoreWriter:
+    """The folder at an address. Names are below it, with slashes.
+
+    Everything raises UsageError where the credentials do not allow it, FailureError where the store is down.
+    """
+
+    folder: ObjectStoreFolder
+
+    @property
+    def address(self) -> str:
+        return self.folder.address
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Whether the object is new; False: the same is there. UsageError: another one is, and stays."""
+        if self.create_if_absent(name, data):
+            return True
+        there = self.folder.read(name, len(data)) if self.folder.size(name) == len(data) else b""
+        if sha256_of_bytes(there) != sha256_of_bytes(data):
+            raise UsageError(f"{self.address}/{name} is there and is of another set; choose another address")
+        return False
+
+    def create_if_absent(self, name: str, data: bytes) -> bool:
+        """Whether the object is new; False: there is one already, whatever it holds."""
+
+        def put() -> bool:
+            import obstore
+            from obstore.exceptions import AlreadyExistsError
+
+            how: Any = {"mode": "create", "use_multipart": False}
+            try:
+                obstore.put(self.folder.opened, name, data, **how)
+            except (AlreadyExistsError, FileExistsError):
+                return False
+            return True
+
+        return self._tried(put, name)
+
+    def put(self, name: str, data: bytes) -> None:
+        """The object, in the place of one that may be there."""
+
+        def put() -> object:
+            import obstore
+
+            return obstore.put(self.folder.opened, name, data, use_multipart=len(data) > AT_ONCE)
+
+        self._tried(put, name)
+
+    def names(self, below: str = "") -> dict[str, int]:
+        """Every object below a folder, "" for all: its name and its bytes, in the order of names."""
+
+        def ask() -> dict[str, int]:
+            import obstore
+
+            found = obstore.list(self.folder.opened, below.strip("/") or None).collect()
+            return {str(one["path"]): int(one["size"]) for one in found}
+
+        return dict(sorted(self._tried(ask, below or "*", "read").items()))
+
+    def any_name(self) -> str:
+        """One of the objects in the folder; "" for none."""
+
+        def ask() -> str:
+            import obstore
+
+            chunks = obstore.list(self.folder.opened, chunk_size=2)
+            return next((str(one["path"]) for chunk in chunks for one in chunk if one["path"]), "")
+
+        return self._tried(ask, "*", "read")
+
+    def tag(self, name: str) -> str | None:
+        """What changes with every write of an object; None: there is none."""
+
+        def ask() -> str | None:
+            import obstore
+            from obstore.exceptions import NotFoundError
+
+            try:
+                found = obstore.head(self.folder.opened, name)
+            except (NotFoundError, FileNotFoundError):
+                return None
+            return f"{found['e_tag']} {found['last_modified']}"
+
+        return self._tried(ask, name, "read")
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Objects, whether they are there or not."""
+
+        def remove() -> None:
+            import obstore
+            from obstore.exceptions import NotFoundError
+
+            for name in names:
+                try:
+                    obstore.delete(self.folder.opened, name)
+                except (NotFoundError, FileNotFoundError):
+                    continue
+
+        self._tried(remove, "*")
+
+    def _tried(self, ask: Callable[[], Result], name: str, doing: Literal["read", "write"] = "write") -> Result:
+        _ = self.folder.opened  # or the line that says that obstore is missing
+        from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+
+        what = f"{self.address}/{name}"
+        try:
+            return ask()
+        except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
+            done = {"read": "read", "write": "written"}[doing]
+            raise UsageError(f"{what} may not be {done} with these credentials; see docs/remote.md") from error
+        except (BaseError, OSError) as error:
+            then = {"read": "try again later", "write": "the same command goes on"}[doing]
+            raise FailureError(f"cannot {doing} {what}: {reason_in_short(error)}; {then}") from error
