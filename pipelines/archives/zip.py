@@ -68,7 +68,7 @@ def walk_zip(path: Path, guessed: list[str]) -> Iterator[ArchiveMember]:
     for entry in entries:
         name, is_guess = entry_name(entry)
         guessed += [name] if is_guess else []
-        yield _member(path, entry, name)
+        yield _member(path, entry, name, is_guess)
 
 
 def _check_whole(path: Path, entries: list[zipfile.ZipInfo]) -> None:
@@ -86,9 +86,10 @@ def _check_whole(path: Path, entries: list[zipfile.ZipInfo]) -> None:
         )
 
 
-def _member(path: Path, entry: zipfile.ZipInfo, name: str) -> ArchiveMember:
+def _member(path: Path, entry: zipfile.ZipInfo, name: str, is_guess: bool) -> ArchiveMember:
     mode = entry.external_attr >> 16 if entry.create_system in UNIX else 0
-    name = split_at_backslashes(path, name, bool(stat.S_IFMT(mode)))
+    if not (is_guess and "/" in name):  # there "\\" is the second byte of a letter, of ソ in Shift JIS
+        name = split_at_backslashes(path, name, bool(stat.S_IFMT(mode)))
     kind = KINDS.get(stat.S_IFMT(mode), FILE)
     if name.endswith("/") or (not mode and entry.external_attr & DOS_FOLDER and not entry.file_size):
         return ArchiveMember(name, FOLDER)

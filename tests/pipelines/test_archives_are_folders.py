@@ -322,6 +322,13 @@ def test_names_of_zips(tmp_path: Path) -> None:
     assert others(path) == "names not in UTF-8 and read in code page 437: 1, e.g. Äpfel/4.png"
 
 
+def test_a_backslash_may_be_half_a_letter(tmp_path: Path) -> None:
+    r"""In Shift JIS ソ ends with the byte of \. Two classes that begin with it stay two."""
+    names = [f"ソ{kind}/1.png".encode("cp932") for kind in ("犬", "猫")]
+    path = zipped(tmp_path / "z.zip", *((raw_info(name), png(1)) for name in names))
+    assert [name.encode("cp437") for name in open_source("folder", path).classes] == [name[:-6] for name in names]
+
+
 def test_backslashes_of_zips(tmp_path: Path) -> None:
     """Windows writes them between folders. In a file packed on Unix they may be letters: neither is guessed."""
     path = zipped(tmp_path / "w.zip", *((zipfile.ZipInfo(rf"pets\{name}\1.png"), png(1)) for name in ("cat", "dog")))
