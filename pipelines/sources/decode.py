@@ -250,6 +250,14 @@ def _warning(parts: list[JpegPart]) -> str | None:
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 FORMATS = ("PNG", "WEBP", "BMP")
 SIGNATURES = {"PNG": b"\x89PNG\r\n", "BMP": b"BM"}
+OTHERS = {
+    rb"GIF8": "GIF",
+    rb"II\*\0|MM\0\*": "TIFF",
+    rb"\xff\n|\0\0\0\x0cJXL ": "JPEG XL",
+    rb"(?s:....)ftyp": "HEIC or AVIF",
+    rb"<": "HTML or SVG",
+    rb"version https://git-lfs": "a pointer to one, which git lfs pull fetches",
+}
 
 
 def decode_image(data: bytes) -> np.ndarray:
@@ -276,4 +284,5 @@ def _unknown(data: bytes) -> str:
     for name, begin in SIGNATURES.items():
         if data.startswith(begin):
             return f"corrupt {name} (its header cannot be read)"
-    return "not a JPEG, PNG, WebP or BMP image"
+    other = next((what for begin, what in OTHERS.items() if re.match(begin, data)), "")
+    return f"not a JPEG, PNG, WebP or BMP image{f', but {other}' if other else ''}"

@@ -5,8 +5,10 @@ A FileReader also tells what the files hold, and whether they may have changed.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -41,7 +43,9 @@ NOTES = "_annotations.txt"  # end of the one kind of text file that says what is
 TEXTS = (NOTES, "wnids.txt", "words.txt")
 
 
-OF_MACOS = "__MACOSX"  # what its zips hold beside the files, hidden ones all
+HIDDEN = re.compile(
+    r"(^|/)(\.|__MACOSX/|@eaDir/|[@#]recycle/|\$RECYCLE\.BIN/|System Volume Information/|lost\+found/)", re.IGNORECASE
+)  # also what macOS, Windows and network drives put beside people's files: thumbnails, deleted pictures
 MISSING = (NOWHERE, OUTSIDE)  # images whose content is not to be had: they are bad, not other files
 
 
@@ -152,7 +156,7 @@ class FileReader:
 class FileList:
     """Images in ascending order of name. `notes` are texts that say what is in them; `others` counts what else is.
 
-    `barren`: folders that hold no image at any depth.
+    `barren`: folders that hold no image at any depth; `beside`: such as lie beside the lone folder, or one around it.
     """
 
     reader: FileReader
@@ -160,15 +164,16 @@ class FileList:
     notes: list[FileEntry] = field(default_factory=list)
     others: LeftOut = field(default_factory=LeftOut)
     barren: list[str] = field(default_factory=list)
+    beside: list[str] = field(default_factory=list)
 
     @property
     def left_out(self) -> int:
         return self.others.total
 
     def read_note(self, note: FileEntry, where: str, advice: str) -> bytes:
-        """FormatError, with `where` and `advice` in it: the note is empty or cannot be read."""
+        """Without a byte order mark. FormatError, with `where` and `advice` in it: the note is empty or unreadable."""
         try:
-            return self.reader.read(note.name, note.offset, note.length)
+            return self.reader.read(note.name, note.offset, note.length).removeprefix(codecs.BOM_UTF8)
         except ValueError as error:
             raise FormatError(f"{where}: {error}; {advice}") from error
 
@@ -191,8 +196,10 @@ def list_files(path: Path, texts: tuple[str, ...] = TEXTS) -> FileList:
             f"{path} holds no {', '.join(SUFFIXES)} file{beside}; give the folder (or plain .tar or .zip) of them"
         )
     root = lone_root([entry.name for entry in (*images, *notes)])
-    barren = [name[len(root) :] for name in _barren(folders, images) if name.startswith(root)]
-    return FileList(FileReader(path, root, zipped), _below(images, root), _below(notes, root), others, barren)
+    barren = _barren(folders, images)
+    below = [name[len(root) :] for name in barren if name.startswith(root)]
+    beside = [name for name in barren if not name.startswith(root) and root.startswith(name[: name.rfind("/") + 1])]
+    return FileList(FileReader(path, root, zipped), _below(images, root), _below(notes, root), others, below, beside)
 
 
 def _sorted_out(
@@ -203,7 +210,7 @@ def _sorted_out(
     tree = DiskTree(path) if path.is_dir() else ArchiveTree(path, archive_members(path, zipped, others))
     for name, found in tqdm(walk_tree(tree, path, folders), desc="listing", unit="file", disable=None, leave=False):
         is_image = name.lower().endswith(SUFFIXES)
-        if _hidden(name):
+        if HIDDEN.search(name):
             others.hidden += 1
         elif isinstance(found, str):
             if not is_image or found not in MISSING:
@@ -241,17 +248,13 @@ def _barren(folders: list[str], images: list[FileEntry]) -> list[str]:
         while folder and folder not in holding:
             holding.add(folder)
             folder = folder.rpartition("/")[0]
-    return sorted(name for name in folders if not (name in holding or _hidden(name) or name.startswith(OF_MACOS)))
+    return sorted(name for name in folders if not (name in holding or HIDDEN.search(f"{name}/")))
 
 
 def _checked(name: str, where: Path) -> str:
     if not is_utf8(name):
         raise FormatError(f"{where} holds a file whose name is not UTF-8, {name!a}; rename it")
     return name
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or "/." in name
 
 
 def lone_root(names: list[str]) -> str:

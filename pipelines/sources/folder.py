@@ -70,6 +70,7 @@ class FolderSource(FileSource):
         splits = [split_of(name.parts[0]) for name in names] if folders else self._splits(names, labels)
         check_classes(splits, labels)
         say_one_class(inner, labels)
+        _say_what_parts_no_folders(files, labels)
         say_barren([name for name in files.barren if name.rpartition("/")[2] != NO_CLASS], folders, labels)
         return Arrangement(splits, labels, [str(below) for below in inner])
 
@@ -78,6 +79,16 @@ class FolderSource(FileSource):
         if self.val_fraction is not None and "val" not in splits:
             log.warning("no image is validation: of a class with a single image it is for training")
         return [*splits]
+
+
+def _say_what_parts_no_folders(files: FileList, labels: Sequence[str | None]) -> None:
+    r"""A line for a\b.png, as Windows zips unpack on Linux; and for a lone folder of images that lies beside others."""
+    if odd := [entry.name for entry in files.images if "\\" in entry.name]:
+        log.warning(r"\ is a letter of %d names, %s, and parts no folders", len(odd), listed(odd))
+    root = files.reader.root.rstrip("/")
+    if files.beside and not any(labels) and not _wraps(root.rpartition("/")[2]):
+        line = "all images lie in %s, which is taken for no class; no image lies in %s"
+        log.warning(line, printable(root), listed(files.beside))
 
 
 def _class(name: PurePosixPath) -> str | None:
@@ -113,7 +124,7 @@ def _noted_classes(files: FileList) -> dict[str, str]:
     classes = {}
     for note in files.notes:
         folder = str(PurePosixPath(note.name).parent)
-        if PurePosixPath(note.name).name == f"{PurePosixPath(folder).name}{NOTES}":
+        if PurePosixPath(note.name).name.casefold() == f"{PurePosixPath(folder).name}{NOTES}".casefold():
             text = files.read_note(note, note.name, "repair it, or remove it to go without classes")
             for line in text.decode("utf-8", "replace").splitlines():
                 file, _, rest = line.partition("\t")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import PurePosixPath
 
 from pipelines.archives import printable
@@ -21,7 +21,7 @@ SPLIT_WORDS = {
 SPLIT_OF = {word: split for split, words in SPLIT_WORDS.items() for word in words}
 ALIKE = re.compile(
     r"(seg|my)?(train(ings?)?|trn|val(id(ation)?)?|dev(elopment)?|test(s|ings?)?|tst|eval(uation)?|holdout|unlabell?ed)"
-    r"(set|data|dataset|images?|imgs?|split)?"
+    r"(set|daten|data|dataset|images?|imgs?|split)?|folds?"
 )
 WORDS = re.compile(r"[^\W\d_]+")
 NAMED = 3
@@ -33,8 +33,8 @@ def split_of(folder: str) -> str | None:
 
 
 def is_like_a_split(folder: str) -> bool:
-    """Whether a folder may be meant as a split though it is not called one: seg_train, test1, training_set."""
-    return ALIKE.fullmatch(re.sub(r"[^a-z]", "", folder.casefold())) is not None
+    """Whether a folder may be meant as a split though it is not called one: seg_train, test1, trainA, fold_2."""
+    return ALIKE.fullmatch(re.sub(r"[^a-z]", "", re.sub("(?<=[a-z])[A-Z]$", "", folder).casefold())) is not None
 
 
 def has_split_folders(names: Sequence[PurePosixPath]) -> bool:
@@ -110,14 +110,36 @@ def check_classes(splits: Sequence[str | None], labels: Sequence[str | None]) ->
 
 
 def _refuse_lookalikes(classes: Collection[str]) -> None:
-    """FormatError for two names that look the same: ü as one character (NFC), and as u with two dots (NFD, macOS)."""
+    """FormatError for two names that look the same; a line for those that nearly do."""
+    for other, name in pairs_alike(classes, in_nfc):
+        raise FormatError(
+            f"the folders {other!a} and {name!a} are one name, {printable(name)}, in two spellings (Unicode NFC "
+            "and NFD), and would be two classes; rename one to the other"
+        )
+    say_nearly_alike(classes, log.warning)
+
+
+def pairs_alike(names: Iterable[str], spelled: Callable[[str], str]) -> list[tuple[str, str]]:
+    """Pairs of different names that `spelled` makes one."""
     seen: dict[str, str] = {}
-    for name in sorted(classes):
-        if (other := seen.setdefault(unicodedata.normalize("NFC", name), name)) != name:
-            raise FormatError(
-                f"the folders {other!a} and {name!a} are one name, {printable(name)}, in two spellings (Unicode NFC "
-                "and NFD), and would be two classes; rename one to the other"
-            )
+    return [(other, name) for name in sorted(names) if (other := seen.setdefault(spelled(name), name)) != name]
+
+
+def in_nfc(name: str) -> str:
+    """ü as one character (NFC), also where it was u with two dots (NFD, as macOS writes it)."""
+    return unicodedata.normalize("NFC", name)
+
+
+def say_nearly_alike(classes: Iterable[str], say: Callable[[str], object]) -> None:
+    """A line for classes whose names differ in case, blanks or characters without a shape alone."""
+    if pairs := pairs_alike(classes, _plain):
+        shown = listed([f"{other!a} and {name!a}" for other, name in pairs])
+        say(f"classes that differ in upper and lower case or blanks alone: {shown}")
+
+
+def _plain(name: str) -> str:
+    shown = (letter for letter in name if not letter.isspace() and unicodedata.category(letter) != "Cf")
+    return unicodedata.normalize("NFKC", "".join(shown)).casefold()
 
 
 def say_one_class(places: Sequence[PurePosixPath], labels: Sequence[str | None]) -> None:

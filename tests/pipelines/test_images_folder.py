@@ -75,6 +75,10 @@ def test_tiny_imagenet(tmp_path: Path) -> None:
     for source in (open_source("folder", folder), open_source("folder", make_tar(folder, tmp_path / "t.tar"))):
         assert source.classes == ("n01", "n02")
         assert [row[2] for row in described(source)] == ["n01", "n01", "n02", "n02", "n01"]
+    (folder / "tiny/val").rename(folder / "tiny/Val")
+    note = folder / "tiny/Val/val_annotations.txt"
+    note.write_text(note.read_text(), encoding="utf-8-sig")  # of Windows
+    assert [row[2] for row in described(open_source("folder", folder))] == ["n01", "n01", "n02", "n02", "n01"]
 
 
 def test_splits_beside_others_are_refused(tmp_path: Path) -> None:
@@ -100,11 +104,12 @@ def test_a_fraction_is_a_share_of_each_class(tmp_path: Path) -> None:
 
 
 def test_hidden_files_and_others_are_counted(tmp_path: Path) -> None:
-    folder = make_folder(tmp_path / "f", ["a.png", ".b.png", ".cache/c.png"])
+    of_systems = ["__MACOSX/a.png", "@eaDir/a.png/SYNOPHOTO_THUMB_M.png", "$RECYCLE.BIN/S-1/a.png", "#recycle/a.png"]
+    folder = make_folder(tmp_path / "f", ["a.png", ".b.png", ".cache/c.png", *of_systems])
     (folder / "notes.txt").write_text("hello")
     source = open_source("folder", folder)
     assert [record.name for record in source.records()] == ["a.png"]
-    assert source.left_out == 3
+    assert (source.left_out, source.others.hidden) == (7, 6)
 
 
 def test_a_tar_is_its_folder(tmp_path: Path) -> None:

@@ -71,6 +71,9 @@ def test_splits_in_any_spelling(tmp_path: Path, train: str, val: str, test: str)
         ),
         (["training_set/a/1.png", "test_set/a/1.png"], "test_set, training_set look like splits"),
         (["Trainings/a/1.png", "Tests/a/1.png"], "Tests, Trainings look like splits"),
+        (["Trainingsdaten/a/1.png", "Testdaten/a/1.png"], "Testdaten, Trainingsdaten look like splits"),
+        (["trainA/1.png", "trainB/1.png", "testA/1.png"], "testA, trainA, trainB look like splits"),
+        (["fold_0/a/1.png", "fold_1/a/1.png"], "fold_0, fold_1 look like splits"),
         (["cat_train/1.png", "cat_test/1.png", "dog/1.png"], "cat_test and cat_train look like splits of the same"),
         (["a/train/x/1.png", "b/test/x/2.png"], "the splits a/train and b/test lie in several folders"),
         (["train/d\xfc/1.png", "val/du\u0308/2.png"], "'du.u0308' and 'd.xfc' are one name, d.+, in two spellings"),
@@ -104,6 +107,9 @@ def test_what_would_give_wrong_labels_is_refused(tmp_path: Path, names: list[str
         ),
         (["bullet_train/1.png", "steam_train/1.png", "test_tube/1.png"], None),
         (["Testing/cat/1.png", "Testing/dog/1.png"], "there is no training split, only test"),
+        (["Cat/1.png", "cat/1.png"], "differ in upper and lower case or blanks alone: 'Cat' and 'cat'"),
+        (["cat/1.png", "cat /1.png", "c\u200bat/1.png"], "alone: 'cat' and 'c\\u200bat', 'cat' and 'cat '"),
+        (["cat\\1.png", "dog\\1.png"], r"\ is a letter of 2 names, cat\1.png, dog\1.png, and parts no folders"),
     ],
 )
 def test_what_is_odd_is_said_in_one_line(
@@ -113,6 +119,18 @@ def test_what_is_odd_is_said_in_one_line(
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == (message is not None)
     assert all(str(message) in line for line in said)
+
+
+@pytest.mark.parametrize(("wrapping", "said"), [("cat", True), ("images", False)])
+def test_a_lone_folder_beside_empty_ones(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, wrapping: str, said: bool
+) -> None:
+    """It may be a class whose neighbours hold nothing yet."""
+    folder = make_folder(tmp_path / "f", [f"pets/{wrapping}/1.png", f"pets/{wrapping}/2.png"], 2, 2)
+    (folder / "pets/dog/deep").mkdir(parents=True)
+    assert {record.label for record in open_source("folder", folder).records()} == {-1}
+    line = f"all images lie in pets/{wrapping}, which is taken for no class; no image lies in pets/dog"
+    assert [record.getMessage() for record in caplog.records] == [line] * said
 
 
 @pytest.mark.parametrize("wrapping", ["images", "Images"])
