@@ -122,17 +122,17 @@ class ModelConfig(Section):
     )
     freeze: bool = Field(default=False, description="the backbone: in eval mode, not trained, its own target")
     condition: Literal["both", "aggregator", "predictor", "none"] = "both"
-    action_dim: int = Field(default=128, ge=1)
-    layers: int = Field(default=3, ge=1)
-    heads: int = Field(default=4, ge=1)
-    ff_mult: int = Field(default=4, ge=1)
+    action_dim: int = Field(default=128, ge=1, le=65_536)
+    layers: int = Field(default=3, ge=1, le=256)
+    heads: int = Field(default=4, ge=1, le=1024)
+    ff_mult: int = Field(default=4, ge=1, le=256)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     action_calls: int = Field(
         default=0, ge=0, le=2, description="of seq-JEPA's action embedding in a training step; 0: by fidelity (1, 2)"
     )
-    predictor_hidden: int = Field(default=0, ge=0, description="0: the method's own, by fidelity")
-    projector: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] = Field(
-        default=(), description="widths of the projector's layers; none: the method's own, by fidelity"
+    predictor_hidden: int = Field(default=0, ge=0, le=1_000_000, description="0: the method's own, by fidelity")
+    projector: Annotated[tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...], Field(strict=False, max_length=100)] = (
+        Field(default=(), description="widths of the projector's layers; none: the method's own, by fidelity")
     )
     projector_kind: Literal["mlp", "transformer"] = Field(
         default="mlp", description='transformer: layers, heads, ff_mult and dropout as above (the paper\'s "+" models)'
@@ -142,7 +142,7 @@ class ModelConfig(Section):
 class ContextSSLConfig(Section):
     """ContextSSL alone (paper §A.3); its transformer takes layers, heads and ff_mult from the model."""
 
-    width: int = Field(default=2048, ge=1, description="of the transformer")
+    width: int = Field(default=2048, ge=1, le=1_000_000, description="of the transformer")
     pairs: int = Field(default=64, ge=1, le=4096, description="of views in a context sequence")
     mask: float = Field(default=0.9, ge=0, lt=1, description="probability that a token does not see an earlier pair")
     temperature: float = Field(default=0.1, gt=0)
@@ -215,7 +215,11 @@ class TrainConfig(Section):
 class RunConfig(Section):
     """One run. Saved as config.toml in the run directory."""
 
-    name: str = Field(default="custom", pattern=r"^[^/\\.][^/\\]*$", description="of the run's folder below runs/")
+    name: str = Field(
+        default="custom",
+        pattern=r"^[^/\\.\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*$",
+        description="of the run's folder below runs/",
+    )
     method: str = "seq_jepa"
     fidelity: Fidelity = "paper"
     seed: int = Field(default=42, ge=0, lt=2**63)

@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from shards.errors import SeqJepaError
-from shards.machine.environment import describe_error, raise_file_limit, usable_cores
+from shards.machine.environment import describe_error, raise_file_limit, torch_out_of_memory, usable_cores
 from shards.machine.terminal import finish, is_broken_pipe, prepare_streams, silence, warn
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write; made if missing, resumed if it is ours.")]
@@ -133,6 +133,10 @@ class OneLineErrors(TyperGroup):
             return super().invoke(ctx)
         except (SeqJepaError, OSError, MemoryError, RecursionError, UnicodeError) as error:
             raise typer.Exit(_say(error)) from None
+        except RuntimeError as error:
+            if not torch_out_of_memory(error):
+                raise
+            raise typer.Exit(_say(error)) from None
         except KeyboardInterrupt:
             warn("stopped; what is finished is kept, and the same command goes on from there")
             raise typer.Exit(130) from None
@@ -155,6 +159,8 @@ def _line(error: Exception) -> tuple[str, int]:
         return describe_error(error), 1
     if isinstance(error, RecursionError):
         return "what was read is nested too deeply to be anything of ours; restore it from a copy", 2
+    if isinstance(error, RuntimeError):
+        return torch_out_of_memory(error), 1
     if isinstance(error, UnicodeError):
         return f"a name or text is not UTF-8 ({error}); rename or repair it", 2
     assert isinstance(error, OSError)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -33,7 +34,7 @@ from seqjepa.evaluate.results import load_arrays, read_results
 from seqjepa.experiments.scale import load_scale
 from seqjepa.training.metrics_log import read_epochs
 from shards.errors import FailureError, SeqJepaError
-from shards.machine.environment import describe_error, is_environment_error
+from shards.machine.environment import describe_error, is_environment_error, torch_out_of_memory
 from shards.reading.split_index import read_stored
 from shards.verify import verify
 
@@ -215,6 +216,14 @@ def test_what_is_the_machines_fault() -> None:
     assert not is_environment_error(OSError("image file is truncated"))
 
 
+OF_CUDA = (
+    "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 139.80 GiB of which 1 GiB is free."
+)
+OF_THE_CPU = (
+    "alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate 36864000000000 bytes. 12"
+)
+
+
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
@@ -224,6 +233,9 @@ def test_what_is_the_machines_fault() -> None:
         (OSError(errno.EINVAL, "Invalid argument", "x"), 1, "x: Invalid argument"),
         (OSError("nothing known"), 1, "nothing known"),
         (MemoryError("Unable to allocate 4 TiB"), 1, "no memory left (Unable to allocate 4 TiB): free some memory"),
+        (torch.OutOfMemoryError(OF_CUDA), 1, "the GPU has no memory left (20.00 GiB at once): choose a smaller batch"),
+        (RuntimeError("cuBLAS error: CUBLAS_STATUS_ALLOC_FAILED"), 1, "the GPU has no memory left: choose a smaller"),
+        (RuntimeError(OF_THE_CPU), 1, "no memory left (36864000000000 bytes at once): free some, or choose smaller"),
         (RecursionError("maximum recursion depth exceeded"), 2, "nested too deeply"),
         (FailureError("as it\nis"), 1, "as it is"),
     ],
@@ -239,3 +251,11 @@ def test_whatever_reaches_the_command_line_is_a_line(monkeypatch, error: Excepti
     assert line in done.stderr
     assert done.stderr.count("\n") == 1
     assert isinstance(done.exception, SystemExit) or isinstance(error, SeqJepaError)
+
+
+@pytest.mark.parametrize("sizes", [(2**62, 8), (2**45,)])
+def test_torchs_own_words_for_no_memory_are_known(sizes: tuple[int, ...]) -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(sizes)
+    assert torch_out_of_memory(caught.value).startswith("no memory left")
+    assert torch_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) == ""

@@ -184,6 +184,14 @@ def mistakes(error: ValidationError, root: type[BaseModel] = RunConfig, prefix: 
     return "; ".join(_explain(one, root, prefix) for one in error.errors())
 
 
+OUR_WORDS = {
+    "tuple_type": "should be a list in brackets",
+    "model_type": "should be a table of settings",
+    "string_pattern_mismatch": "should be the name of a folder: no slash, no dot in front, nothing that is not printed",
+}
+"""Types of pydantic's errors → what is said in the place of its message, which speaks of Python."""
+
+
 def _explain(error: Mapping, root: type[BaseModel], prefix: str) -> str:
     """One of them: the key, what was found, what is allowed."""
     if not error["loc"]:
@@ -193,7 +201,7 @@ def _explain(error: Mapping, root: type[BaseModel], prefix: str) -> str:
         parent, last = error["loc"][:-1], str(error["loc"][-1])
         allowed = list(_section(root, parent).model_fields)
         return f"unknown key {path}{did_you_mean(last, allowed)}, allowed here: {', '.join(allowed) or 'none'}"
-    message = str(error["msg"]).replace("Input should be", "should be")
+    message = OUR_WORDS.get(error["type"]) or str(error["msg"]).replace("Input should be", "should be")
     return f"{path} = {error['input']!r} {message}"
 
 

@@ -26,6 +26,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from shards.errors import ConfigError
 from shards.machine.environment import pass_environment_on
 
 Table = dict[str, Any]
+MOST_COMBINATIONS = 10_000
 OWN_VIEWS = ("views", "views-tiny")
 GROUPS = (
     {"views": "Your own views and actions"}
@@ -124,6 +126,8 @@ def _combinations(whole: Table, pattern: str, axes: Mapping[str, Any], source: s
     """(name, settings) for each choice of one value on every axis."""
     if wrong := [axis for axis in re.findall(r"\{(.*?)\}", pattern) if axis not in axes]:
         raise ConfigError(f"{source}: name has {{{wrong[0]}}}; its axes are: {', '.join(axes) or 'none'}")
+    if (many := prod(map(len, axes.values()))) > MOST_COMBINATIONS:
+        raise ConfigError(f"{source}: its axes have {many:,} combinations; at most {MOST_COMBINATIONS:,} are recipes")
     choices = [[(axis, value) for value in values] for axis, values in axes.items()]
     for combination in itertools.product(*choices):
         name, settings = pattern, whole
@@ -191,7 +195,7 @@ def _packaged_text(file: str) -> str:
 def read_text(path: Path) -> str:
     """ConfigError: unreadable."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # with the mark that Windows' editors put before a text, or without
     except (OSError, ValueError) as error:
         pass_environment_on(error)
         raise ConfigError(f"cannot read the recipe {path}: {getattr(error, 'strerror', error)}") from None

@@ -61,6 +61,21 @@ def describe_error(error: OSError | MemoryError) -> str:
     return f"{where}{reason}" + (f"; {advice}" if advice else "")
 
 
+def torch_out_of_memory(error: RuntimeError) -> str:
+    """The line for what torch raises where a GPU or the machine has no memory left; "" for other errors."""
+    text = str(error)
+    found = re.search(r"tried to allocate ([\d.]+ \w+)", text, re.IGNORECASE)
+    asked = f" ({found[1]} at once)" if found else ""
+    if type(error).__name__ == "OutOfMemoryError" or "_STATUS_ALLOC_FAILED" in text:
+        return (
+            f"the GPU has no memory left{asked}: choose a smaller batch (optim.batch_size, optim.accumulate, which "
+            "splits it, or embed's --batch-size) or smaller networks, or free the GPU"
+        )
+    if "can't allocate memory" in text or "Storage size calculation overflowed" in text:
+        return f"no memory left{asked}: free some, or choose smaller networks or batches"
+    return ""
+
+
 def usable_cores() -> int:
     """CPU cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -54,6 +54,9 @@ def test_a_file_goes_before_its_bases_and_a_later_base_before_an_earlier(tmp_pat
     assert config.optim.ema_tau == tiny.optim.ema_tau
 
 
+ENDLESS = f'name = "{{a}}{{b}}{{c}}"\n[axes]\na = {list(range(100))}\nb = {list(range(100))}\nc = {list(range(100))}'
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -74,6 +77,7 @@ def test_a_file_goes_before_its_bases_and_a_later_base_before_an_earlier(tmp_pat
         ('name = "{a}"\naxes.a.b = 3', r"mine.toml: \[axes\] holds lists of values and tables of settings"),
         ('extends = "a\\u0000.toml"', "cannot read the recipe .*: embedded null"),
         ("name = 3", r"name = 3 should be a valid string"),
+        (ENDLESS, r"mine.toml: its axes have 1,000,000 combinations; at most 10,000 are recipes"),
     ],
 )
 def test_what_a_file_gets_wrong_is_one_line(tmp_path: Path, text: str, said: str) -> None:
@@ -104,6 +108,12 @@ def test_a_recipe_is_shown_with_the_files_that_it_comes_from(tmp_path: Path) -> 
     assert "# The paper's optimizer for encoders with MLPs" in shown
     mine = written(tmp_path, 'extends = "sie-c100-all"')
     assert recipes.find_recipe(mine).files == (str(mine), "sie-c100-all")
+
+
+def test_a_file_of_a_windows_editor_is_read(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_bytes(b'\xef\xbb\xbfextends = "synth-tiny"\r\n[optim]\r\nlr = 0.125\r\n')
+    assert load_recipe(mine).optim.lr == 0.125
 
 
 def test_two_files_that_extend_each_other_are_refused(tmp_path: Path) -> None:

@@ -126,7 +126,11 @@ def test_all_contradictions_between_settings_in_one_line():
 def test_every_mistake_in_one_line_with_what_is_allowed():
     with pytest.raises(ConfigError) as caught:
         load_recipe(
-            "3die-rot-M3", ["optim.lrr=1", "optim.epochs=true", "modle.x=1", "model.condition=some", "optim.lr=nan"]
+            "3die-rot-M3",
+            [
+                *("optim.lrr=1", "optim.epochs=true", "modle.x=1", "model.condition=some", "optim.lr=nan"),
+                *("train.keep_epochs=3", "context_ssl=4", "name=a/b"),
+            ],
         )
     text = str(caught.value)
     assert "\n" not in text
@@ -135,6 +139,9 @@ def test_every_mistake_in_one_line_with_what_is_allowed():
     assert "optim.epochs = True should be a valid integer" in text
     assert "model.condition = 'some' should be 'both', 'aggregator', 'predictor' or 'none'" in text
     assert "optim.lr = nan should be a finite number" in text
+    assert "train.keep_epochs = 3 should be a list in brackets" in text
+    assert "context_ssl = 4 should be a table of settings" in text
+    assert "name = 'a/b' should be the name of a folder" in text
 
 
 @pytest.mark.parametrize(
@@ -151,7 +158,13 @@ def test_a_bad_override_is_named(override: str, complaint: str):
         load_recipe("3die-rot-M3", [override])
 
 
-@pytest.mark.parametrize("name", ["../evil", "a/b", "..", ".hidden", ""])
+@pytest.mark.parametrize("width", ["layers", "heads", "ff_mult", "action_dim", "predictor_hidden"])
+def test_no_setting_makes_a_network_without_end(width: str):
+    with pytest.raises(ConfigError, match=rf"model.{width} = 1000000000 should be less than or equal to"):
+        load_recipe("3die-rot-M3", [f"model.{width}=1000000000"])
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/b", "..", ".hidden", "", r"a\u0000b", r"a\u001b[31mb", r"\n"])
 def test_a_name_is_that_of_a_folder(name: str):
     with pytest.raises(ConfigError, match="name"):
         load_recipe("3die-rot-M3", [f'name="{name}"'])
