@@ -1,6 +1,7 @@
 """The account that stands beside every number, how it came about; and in what the protocols of two numbers differ.
 
-The one place that says so: for the gain over untrained weights, for demos, comparisons, and reports.
+The one place that says so: for the gain over untrained weights, for demos, comparisons, and reports. Last, what the run
+cost: multiply–accumulates of a sample, parameters, hours of training (paper, Tables 5 and 6).
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from seqjepa.data.views import Patches
 from seqjepa.evaluate.encode import SplitFeatures
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.metrics import LEVEL, RESAMPLES
-from seqjepa.evaluate.studies import Capabilities
+from seqjepa.evaluate.studies import Capabilities, EvalContext, Study
 from seqjepa.methods.base import Aggregating
+from seqjepa.methods.flops import forward_macs
 from seqjepa.paper.sets import classes_sha256
 from seqjepa.precision import FULL, training_precision
 from seqjepa.training.checkpoint import LoadedRun
+from seqjepa.training.metrics_log import training_time
+from seqjepa.training.run_files import METRICS
 from shards.reader import ShardSet
 
 R2 = {
@@ -232,3 +236,40 @@ def _flat(protocol: Values, prefix: str = "") -> dict[str, str]:
         else:
             flat[f"{prefix}{name}"] = json.dumps(value)
     return flat
+
+
+def macs_by_size(ctx: EvalContext) -> dict[str, float]:
+    """10⁹ multiply–accumulates of one sample by M: M views through the encoder, then the aggregator.
+
+    Methods without an aggregate read one view: M = 1 alone.
+    """
+    method, action_size = ctx.loaded.method, ctx.loaded.data.action_size
+    sizes = ctx.config.m_val if isinstance(method, Aggregating) else (1,)
+    return {str(m): forward_macs(method, action_size, _view_shape(ctx), m) / 1e9 for m in sizes}
+
+
+def _view_shape(ctx: EvalContext) -> tuple[int, int]:
+    """Height and width of what goes through the encoder, in pixels."""
+    views, data = ctx.splits.views, ctx.loaded.data
+    return (data.height, data.width) if views is None else (views.side, views.side)
+
+
+def _costs(ctx: EvalContext) -> dict[str, Any]:
+    parameters = sum(p.numel() for p in ctx.loaded.method.parameters())
+    took = training_time(ctx.run / METRICS) if ctx.run is not None and not ctx.config.untrained else {}
+    return {"costs": {"parameters": parameters, "macs_g": macs_by_size(ctx), **took}}
+
+
+def costs_line(costs: Mapping[str, Any]) -> str:
+    """What `costs` in results.json says, in one line: it is the same for trained and untrained weights."""
+    parts = [f"{costs['parameters'] / 1e6:.2f} M parameters, averages included"] if "parameters" in costs else []
+    if macs := costs.get("macs_g"):
+        least, most = min(macs, key=int), max(macs, key=int)
+        spread = f"{macs[least]:.3g}" if least == most else f"{macs[least]:.3g} to {macs[most]:.3g}"
+        parts.append(f"{spread} GMAC a sample ({f'M = {least}' if least == most else f'M = {least} to {most}'})")
+    if "hours" in costs:
+        parts.append(f"{costs['hours']:.3g} h of training" + (f" ({costs['device']})" if "device" in costs else ""))
+    return f"costs: {'; '.join(parts)}"
+
+
+COSTS = Study("costs", why_not=lambda ctx: "", take=_costs)

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 
 from seqjepa.config import LEAST_PROBE_STEPS, enough_probe_epochs
-from seqjepa.evaluate.costs import as_line
 from seqjepa.evaluate.heads import BATCH
 from seqjepa.evaluate.metrics import confusion_summary
 from seqjepa.evaluate.probes import nested
-from seqjepa.evaluate.protocol import BEFORE_NOTED, differences, same_measurement
+from seqjepa.evaluate.protocol import BEFORE_NOTED, costs_line, differences, same_measurement
 from seqjepa.evaluate.results_schema import leaves_of, why_not_results
 from seqjepa.files import write_file
 from seqjepa.paper.metrics import METRICS, declared_metric
@@ -191,7 +190,7 @@ def protocol_lines(results: dict[str, Any]) -> list[str]:
         lines.append(_compared(protocol["augmenting"]))
     costs = next((results[key]["costs"] for key in ("trained", "untrained") if "costs" in results.get(key, {})), None)
     if costs is not None:
-        lines.append(as_line(costs))
+        lines.append(costs_line(costs))
     return lines + [f"not measured: {name} – {reason}" for name, reason in protocol["skipped"].items()]
 
 

@@ -16,7 +16,6 @@ from torch import nn
 
 from seqjepa.config import EvalConfig
 from seqjepa.devices import take_device
-from seqjepa.evaluate.costs import COSTS
 from seqjepa.evaluate.encode import encode_splits
 from seqjepa.evaluate.heads import BATCH
 from seqjepa.evaluate.metrics import Resampling
@@ -25,7 +24,7 @@ from seqjepa.evaluate.odd_one_out import ODD_ONE_OUT
 from seqjepa.evaluate.ood import DESCRIBED, OOD, UNPOOLED, open_ood
 from seqjepa.evaluate.probe_training import context_lengths, score_tasks, scores_in_context
 from seqjepa.evaluate.probes import Bench, ProbeTask, Scores, nested
-from seqjepa.evaluate.protocol import protocol_of
+from seqjepa.evaluate.protocol import COSTS, protocol_of
 from seqjepa.evaluate.representation import REPRESENTATION
 from seqjepa.evaluate.results import artefacts_folder, merge_results, read_results, results_name, save_confusions
 from seqjepa.evaluate.retrieval import RETRIEVAL

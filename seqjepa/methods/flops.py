@@ -12,10 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from seqjepa.config import RunConfig
 from seqjepa.data.sequence import ViewSequence
+from seqjepa.methods import build_method
 from seqjepa.methods.base import Aggregating, Method
 
 _BATCH = 2  # the smallest that batch norm trains on
+_QUATERNION = 4  # numbers of an action; how many changes the count by less than a millionth
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,17 @@ def encoder_macs(method: Method, view_shape: tuple[int, int]) -> int:
     ghost = copy.deepcopy(method).to("meta").eval()
     with torch.no_grad():
         return _counted(lambda: ghost.embed(torch.empty(_BATCH, 3, *view_shape, device="meta")))
+
+
+def macs_of_networks(config: RunConfig, pixels: int, m: int | None) -> float:
+    """10⁹ multiply–accumulates of a run's networks on square views of `pixels` a side, whatever it was trained on.
+
+    m: views, through the encoder and then the aggregator where there is one; None: one view through the encoder alone.
+    """
+    with torch.device("meta"):
+        method = build_method(config, _QUATERNION)
+    shape = (pixels, pixels)
+    return (encoder_macs(method, shape) if m is None else forward_macs(method, _QUATERNION, shape, m)) / 1e9
 
 
 def _empty_batch(method: Method, action_size: int, view_shape: tuple[int, int], context: int) -> ViewSequence:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from string import ascii_lowercase
 
-from seqjepa.evaluate.costs import macs_of_networks
 from seqjepa.evaluate.results import keyed_rows
+from seqjepa.methods.flops import macs_of_networks
 from seqjepa.models.timm_encoder import is_timm
 from seqjepa.paper.measures import Measure, measure_of, value_at
 from seqjepa.paper.metrics import ARROWS, METRICS, Direction, Metric, declared_metric

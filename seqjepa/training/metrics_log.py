@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from seqjepa.files import named_failures, warn_of_change, write_with_checksum
 from shards.errors import DamageError, FailureError, reason_of
@@ -76,6 +77,25 @@ def read_epochs(path: Path) -> list[dict[str, object]]:
             again = "restore it, or train the run again"
             raise DamageError(f"{path} holds lines that are {problem} (line {number}); {again}")
     return epochs
+
+
+def training_time(metrics: Path) -> dict[str, Any]:
+    """Of the epochs in metrics.jsonl: "hours" by the clock, and "device" and "gpu_hours" where the file says them.
+
+    An epoch that was interrupted counts from when it was resumed. Empty where there are no epochs.
+    """
+    epochs = read_epochs(metrics)
+    hours = [float(str(line["seconds"])) / 3600 for line in epochs if "seconds" in line]
+    if not hours:
+        return {}
+    devices = [str(line["device"]) for line in epochs if "device" in line]
+    found: dict[str, Any] = {"hours": sum(hours)}
+    if len(devices) == len(hours):
+        counts = [int(str(line.get("devices", 1))) for line in epochs]
+        found["device"] = ", ".join(dict.fromkeys(devices))
+        if "cpu" not in devices:
+            found["gpu_hours"] = sum(h * n for h, n in zip(hours, counts, strict=True))
+    return found
 
 
 _WORDS = ("device", "collapse")

@@ -13,10 +13,11 @@ import torch
 from seqjepa.config import RunConfig
 from seqjepa.data.fixations import Fixating
 from seqjepa.data.views import Patches
-from seqjepa.evaluate.costs import COSTS, as_line, macs_by_size, training_time
+from seqjepa.evaluate.protocol import COSTS, costs_line, macs_by_size
 from seqjepa.methods.seq_jepa import SeqJEPA
 from seqjepa.methods.simclr import SimCLR
 from seqjepa.training.checkpoint import LoadedRun
+from seqjepa.training.metrics_log import training_time
 from seqjepa.training.run import DataInfo
 
 TABLE_6 = {128: {1: 0.63, 2: 1.24, 3: 1.85, 4: 2.46, 8: 4.9}, 64: {1: 0.18, 2: 0.34, 3: 0.51, 4: 0.67, 8: 1.32}}
@@ -93,8 +94,8 @@ def test_costs_in_one_line():
         "hours": 0.02567,
         "device": "cpu",
     }
-    assert as_line(costs) == (
+    assert costs_line(costs) == (
         "costs: 1.90 M parameters, averages included; 0.0077 to 0.0765 GMAC a sample (M = 1 to 10); "
         "0.0257 h of training (cpu)"
     )
-    assert as_line({"parameters": 5e5, "macs_g": {"1": 0.5}}).endswith("; 0.5 GMAC a sample (M = 1)")
+    assert costs_line({"parameters": 5e5, "macs_g": {"1": 0.5}}).endswith("; 0.5 GMAC a sample (M = 1)")
