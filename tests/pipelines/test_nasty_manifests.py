@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from typer.testing import CliRunner
 
 import cli
 from pipelines.build.views import shard_views
-from pipelines.sources.manifest import ManifestOptions, read_manifest
+from pipelines.sources.manifest import ManifestOptions, ReadViews, read_manifest
 from pipelines.sources.table import TableSource, ViewTable
 from shards.errors import FormatError, UsageError
 from shards.reader import ShardSet
@@ -274,6 +275,57 @@ def test_numbers_that_are_text_in_parquet_and_json(folder: Path) -> None:
     (folder / "metadata.parquet").unlink()
     mixed = [{**row, "x": row["x"] if row["step"] else str(row["x"])} for row in rows()]
     check_plain(reading_of(folder, "\n".join(map(json.dumps, mixed)), "m.jsonl").checked())
+
+
+def test_labels_of_several_types_in_a_long_file_of_json_lines(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once those of a block with texts alone got quotes, and null was a class."""
+    monkeypatch.setattr(sys.modules["pipelines.sources.manifest.read_table"], "BLOCK", 2)
+    table = [{**row, "label": (None, "3", 3)[(row["sequence"] == "b") + (i > 3)]} for i, row in enumerate(rows())]
+    assert reading_of(folder, "\n".join(map(json.dumps, table)), "m.jsonl").checked().labels == [None, "3"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"pose": {"x": 1}, "pose.x": 5}, "m.jsonl has two columns 'pose.x'"),
+        ({"": 5}, "column 6 has no name"),
+    ],
+)
+def test_columns_of_json_have_names_of_their_own(folder: Path, more: dict, message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        reading_of(folder, "\n".join(json.dumps(row | more) for row in rows()), "m.jsonl")
+
+
+def test_keys_that_come_twice(folder: Path) -> None:
+    text = "\n".join(map(json.dumps, rows())).replace('"x": 0.5', '"x": 0.5, "x": 7')
+    assert "line 2 is no JSON ('x' occurs twice)" in mistakes_of(reading_of(folder, text, "m.jsonl"))
+
+
+def test_names_that_may_be_meant_as_none_or_as_one(folder: Path) -> None:
+    def reading(column: str, of_a: str, of_b: str) -> ReadViews:
+        return reading_of(
+            folder, csv_text([{**row, column: of_a if row["sequence"] == "a" else of_b} for row in rows()])
+        )
+
+    for column in ("label", "sequence", "split"):
+        line = f"{column} 'NaN' is taken for a name; where there is none, leave its cell empty"
+        assert line in reading(column, "NaN", "b").notes
+    for column in ("label", "sequence"):
+        said = mistakes_of(reading(column, "caf\xe9", "cafe\u0301"))
+        assert rf"{column} has 'cafe\u0301' and 'caf\xe9', one name in two spellings" in said
+    assert (
+        "classes that differ in upper and lower case or blanks alone: 'Cat' and 'cat'"
+        in reading("label", "Cat", "cat").notes
+    )
+
+
+def test_labels_that_are_lists_or_no_text(folder: Path) -> None:
+    """Once they were no labels, without a word."""
+    lists = [{**row, "label": [row["label"]]} for row in rows()]
+    said = mistakes_of(reading_of(folder, "\n".join(map(json.dumps, lists)), "m.jsonl"))
+    assert said.startswith("column label holds list<item: string>, of which no label can be made")
+    pq.write_table(pa.Table.from_pylist([{**row, "label": b"\xff"} for row in rows()]), folder / "metadata.parquet")
+    assert "column label holds binary, of" in mistakes_of(read_manifest(folder, ManifestOptions()))
 
 
 def test_lines_that_are_no_json(folder: Path) -> None:

@@ -221,6 +221,16 @@ def as_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.if_else(pc.equal(text, ""), None, text)
 
 
+def holds_texts(column: pa.ChunkedArray) -> bool:
+    """Whether as_texts can tell what its cells are: it cannot of lists, or of bytes that are no UTF-8."""
+    import pyarrow as pa
+
+    try:
+        return is_text(column.type) or bool(column.cast(pa.large_string()))
+    except pa.ArrowException:
+        return False
+
+
 def distinct(texts: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
     """int64 [R], the rank of each row's text among the different ones, which ascend; −1 where there is none."""
     coded = texts.combine_chunks()

@@ -221,20 +221,29 @@ def _json_lines(path: Path, mistakes: Mistakes) -> RawTable:
     if len(names) > MOST_COLUMNS:
         raise FormatError(f"{path.name} has {len(names)} columns; at most {MOST_COLUMNS} are allowed")
     columns = {name: _joined([block.get(name) for block in blocks], sizes) for name in names}
-    return RawTable(path, _flat(columns), np.array(numbers, np.int64), "line")
+    return RawTable(path, _flat(path, columns), np.array(numbers, np.int64), "line")
 
 
 def _json_record(line: bytes, number: int, mistakes: Mistakes) -> dict[str, Any] | None:
     if not line.strip():
         return None
     try:
-        record = json.loads(line)
+        record = json.loads(line, object_pairs_hook=_once)
         if isinstance(record, dict):
             return record
         mistakes.add(f'line {number} is no JSON object; each line is one, such as {{"file_name": …}}', "json")
     except (ValueError, RecursionError) as error:
         mistakes.add(f"line {number} is no JSON ({reason_of(error)})", "json")
     return None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """ValueError: a key that comes twice, of whose values JSON keeps the last one."""
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(key for key in record if keys.count(key) > 1)!a} occurs twice")
+    return record
 
 
 def _json_block(records: Sequence[dict[str, Any]]) -> dict[str, pa.Array]:
@@ -249,7 +258,13 @@ def _json_array(values: list[Any]) -> pa.Array:
     try:
         return pa.array(values)
     except (pa.ArrowException, OverflowError, TypeError, ValueError):
-        return pa.array([v if v is None or isinstance(v, str) else json.dumps(v) for v in values], pa.string())
+        return _texts(values)
+
+
+def _texts(values: list[Any]) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array([v if v is None or isinstance(v, str) else json.dumps(v) for v in values], pa.string())
 
 
 def _joined(parts: Sequence[pa.Array | None], sizes: Sequence[int]) -> pa.ChunkedArray:
@@ -262,8 +277,7 @@ def _joined(parts: Sequence[pa.Array | None], sizes: Sequence[int]) -> pa.Chunke
         try:
             return pa.concat_tables(tables, promote_options="permissive").column("x")
         except pa.ArrowException:
-            arrays = [_json_array([json.dumps(v) for v in array.to_pylist()]) for array in arrays]
-            kinds = {pa.string()}
+            arrays, kinds = [_texts(array.to_pylist()) for array in arrays], {pa.string()}
     kind = next(iter(kinds), pa.null())
     return pa.chunked_array([array if array.type == kind else array.cast(kind) for array in arrays], kind)
 
@@ -283,22 +297,25 @@ def _parquet(path: Path, mistakes: Mistakes) -> RawTable:
         table = file.read(names)
         columns = {name: table.column(name) for name in names}
         numbers = np.arange(1, len(table) + 1, dtype=np.int64)
-        return RawTable(path, _flat(columns), numbers)
+        return RawTable(path, _flat(path, columns), numbers)
     except (pa.ArrowException, MemoryError, ValueError) as error:
         raise FormatError(f"{path.name} is not a readable Parquet file ({reason_of(error)[:200]})") from error
 
 
-def _flat(columns: dict[str, pa.ChunkedArray]) -> dict[str, pa.ChunkedArray]:
-    """Objects within objects as columns "pose.x"; dictionaries as what they stand for."""
+def _flat(path: Path, columns: dict[str, pa.ChunkedArray]) -> dict[str, pa.ChunkedArray]:
+    """Objects within objects as columns "pose.x"; dictionaries as what they stand for. FormatError: _refuse_names."""
+    found = [pair for name, column in columns.items() for pair in _parts(name, column)]
+    _refuse_names(path, [name for name, _ in found])
+    return dict(found)
+
+
+def _parts(name: str, column: pa.ChunkedArray) -> Iterator[tuple[str, pa.ChunkedArray]]:
     import pyarrow as pa
 
-    found: dict[str, pa.ChunkedArray] = {}
-    for name, column in columns.items():
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        if pa.types.is_struct(column.type):
-            inner = dict(zip((f"{name}.{field.name}" for field in column.type), column.flatten(), strict=True))
-            found |= _flat(inner)
-        else:
-            found[name] = column
-    return found
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if not pa.types.is_struct(column.type):
+        yield name, column
+        return
+    for field_of, inner in zip(column.type, column.flatten(), strict=True):
+        yield from _parts(f"{name}.{field_of.name}", inner)

@@ -14,10 +14,19 @@ import numpy as np
 
 from pipelines.archives import printable
 from pipelines.sources.declared_actions import TIMES
-from pipelines.sources.manifest.columns import as_integers, as_numbers, as_texts, compute, distinct, is_text
+from pipelines.sources.manifest.columns import (
+    EMPTY,
+    as_integers,
+    as_numbers,
+    as_texts,
+    compute,
+    distinct,
+    holds_texts,
+    is_text,
+)
 from pipelines.sources.manifest.read_table import RawTable
 from pipelines.sources.mistakes import Mistakes
-from pipelines.sources.split_folders import split_of
+from pipelines.sources.split_folders import in_nfc, pairs_alike, say_nearly_alike, split_of
 from pipelines.sources.subset import train_or_val
 from pipelines.sources.table import LARGEST_STEP
 from shards.errors import UsageError
@@ -37,6 +46,8 @@ ROLES: dict[str, tuple[str, ...]] = {
     "label": ("label",),
 }
 """Names that a column has which plays a part; --image, --sequence … name another."""
+
+NAMES = ("image", "sequence", "split", "label")  # parts whose cells are names
 
 
 @dataclass
@@ -65,6 +76,11 @@ def find_roles(raw: RawTable, given: dict[str, str], mistakes: Mistakes, notes: 
         alike = [name for name in raw.columns if name.casefold() in {want.casefold() for want in wanted}]
         if exact or len(alike) == 1:
             found[role] = (exact or alike)[0]
+            column = raw.columns[found[role]]
+            if role in NAMES and not holds_texts(column):
+                mistakes.add(
+                    f"column {printable(found[role])} holds {column.type}, of which no {role} can be made", "roles"
+                )
             if not exact:
                 notes.append(f"column {alike[0]!r} is taken as {wanted[0]}")
         elif role in given:
@@ -105,7 +121,7 @@ def sequences_of(rows: Rows, images: pa.ChunkedArray, videos: np.ndarray) -> tup
 
     column = rows.column("sequence")
     if column is not None:
-        codes, names = distinct(as_texts(column))
+        codes, names = _named(rows, "sequence", column)
         rows.tell(np.flatnonzero(codes < 0), lambda _: f"{rows.roles['sequence']} is empty", "sequence")
         return codes, names
     codes, names = distinct(images if videos.any() else pc.replace_substring_regex(images, r"/?[^/]*$", ""))
@@ -119,6 +135,22 @@ def sequences_of(rows: Rows, images: pa.ChunkedArray, videos: np.ndarray) -> tup
         )
     else:
         rows.notes.append(f"there is no column sequence: each of {len(names)} folders of images is one")
+    return codes, names
+
+
+def _named(rows: Rows, role: str, column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+    """`distinct`. A mistake: one name in two spellings. A line for what may be meant as none, as pandas' "nan"."""
+    codes, names = distinct(as_texts(column))
+    if words := [name for name in names if name.lower() in EMPTY]:
+        rows.notes.append(
+            f"{rows.roles[role]} {words[0]!r} is taken for a name; where there is none, leave its cell empty"
+        )
+    for other, name in pairs_alike((name for name in names if not name.isascii()), in_nfc):
+        rows.mistakes.add(
+            f"{rows.roles[role]} has {other!a} and {name!a}, one name in two spellings (Unicode NFC and NFD); write "
+            "one of them",
+            role,
+        )
     return codes, names
 
 
@@ -237,7 +269,8 @@ def labels_of(rows: Rows, order: Order) -> Sequence[str | None]:
     """[Q]: the class of each sequence; None for none."""
     if (column := rows.column("label")) is None:
         return [None] * len(order.names)
-    codes, names = distinct(as_texts(column))
+    codes, names = _named(rows, "label", column)
+    say_nearly_alike(names, rows.notes.append)
     firsts = _one_a_sequence(rows, order, codes, names, "label")
     return [None if code < 0 else names[code] for code in firsts.tolist()]
 
@@ -251,7 +284,7 @@ def splits_of(rows: Rows, order: Order, labels: Sequence[str | None], val_fracti
         raise UsageError(
             f"--val-fraction {val_fraction}: the table has splits in its column {rows.roles['split']}; leave out one"
         )
-    codes, names = distinct(as_texts(column))
+    codes, names = _named(rows, "split", column)
     rows.tell(np.flatnonzero(codes < 0), lambda _: f"{rows.roles['split']} is empty", "split")
     plain = [split_of(name) or name.lower() for name in names]
     wrong = np.array([not SPLIT_NAME.fullmatch(name) for name in plain] + [False])
