@@ -8,14 +8,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from seqjepa.config import RunConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.methods import build_method
 from seqjepa.methods.base import Aggregating, Method
+from seqjepa.models.aggregator import Aggregator
 
 _BATCH = 2  # the smallest that batch norm trains on
 _QUATERNION = 4  # numbers of an action; how many changes the count by less than a millionth
@@ -25,8 +28,10 @@ _QUATERNION = 4  # numbers of an action; how many changes the count by less than
 class SequenceMacs:
     """MACs for one sequence of M context views.
 
-    forward   context views through the encoder, and the aggregate where the method has one: the paper's Table 6
-    training  one training step as the method runs it: both encoders, predictor, loss and the backward pass
+    forward   context views through the encoder, and the aggregate where the method has one: the paper's Table 6, in
+              which all tokens go through the aggregator's last layer, as in the released code
+    training  one training step as the method runs it: both encoders, [AGG] alone through the aggregator's last layer,
+              predictor, loss and the backward pass
     """
 
     forward: int
@@ -38,7 +43,7 @@ def count_macs(method: Method, action_size: int, image_size: int, context: int) 
     ghost = copy.deepcopy(method).to("meta")
     batch = _empty_batch(method, action_size, (image_size, image_size), context)
     return SequenceMacs(
-        forward=_counted(lambda: _forward(ghost.eval(), batch)),
+        forward=forward_macs(method, action_size, (image_size, image_size), context),
         training=_counted(lambda: ghost.train().step(batch).loss.backward()),
     )
 
@@ -46,6 +51,9 @@ def count_macs(method: Method, action_size: int, image_size: int, context: int) 
 def forward_macs(method: Method, action_size: int, view_shape: tuple[int, int], context: int) -> int:
     """SequenceMacs.forward alone, for views of (height, width) pixels."""
     ghost = copy.deepcopy(method).to("meta").eval()
+    for part in ghost.modules():
+        if isinstance(part, Aggregator):
+            part.forward = partial(_all_outputs, part)
     batch = _empty_batch(method, action_size, view_shape, context)
     with torch.no_grad():
         return _counted(lambda: _forward(ghost, batch))
@@ -81,6 +89,11 @@ def _forward(method: Method, batch: ViewSequence) -> None:
     z = method.embed(batch.views[:, :-1].flatten(0, 1))
     if isinstance(method, Aggregating):
         method.aggregate(z.unflatten(0, (len(batch), -1)), batch.actions[:, :-1])
+
+
+def _all_outputs(aggregator: Aggregator, tokens: Tensor) -> Tensor:
+    """Its z_AGG [B, W] by a last layer that computes every token's output."""
+    return aggregator.encoder(aggregator.with_token(tokens))[:, 0]
 
 
 def _counted(run: Callable[[], object]) -> int:
