@@ -17,7 +17,7 @@ demo: .venv/run.stamp  ## synthesise, shard, train, evaluate, report: about four
 	$(BIN)/seqjepa demo
 
 test: .venv/dev.stamp  ## the fast tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 test-slow: .venv/dev.stamp  ## the long ones: 50 SIGKILLs, every truncation …
 	$(BIN)/python -m pytest -m slow

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -17,7 +19,6 @@ from shards.extras import EXTRAS, missing, missing_line
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-KNOWN = packages_distributions()
 OPTIONAL = PROJECT["optional-dependencies"]
 OURS = {"cli", "shards", "pipelines", "seqjepa"}
 CODE = [ROOT / "cli.py", *(path for name in sorted(OURS - {"cli"}) for path in sorted((ROOT / name).rglob("*.py")))]
@@ -54,6 +55,13 @@ def imported(path: Path) -> set[str]:
     return {name.split(".")[0] for name in found}
 
 
+@functools.cache
+def known() -> Mapping[str, list[str]]:
+    """Module → the installed packages that have it."""
+    return packages_distributions()
+
+
+@functools.cache
 def third_party() -> dict[str, list[Path]]:
     """Module → the files of ours that import it."""
     found: dict[str, list[Path]] = {}
@@ -63,17 +71,14 @@ def third_party() -> dict[str, list[Path]]:
     return found
 
 
-IMPORTED = third_party()
-
-
 def test_an_import_is_of_the_base_or_of_an_extra() -> None:
     base = {plain(line) for line in PROJECT["dependencies"]}
     strangers = {}
-    for module, paths in IMPORTED.items():
-        packages = {plain(name) for name in KNOWN.get(module, [])} | {BROUGHT.get(module, "")}
+    for module, paths in third_party().items():
+        packages = {plain(name) for name in known().get(module, [])} | {BROUGHT.get(module, "")}
         if not packages & base and module not in EXTRAS and module not in OF_THEIR_OWN:
             strangers[module] = paths
-    assert {"torch", "av", "huggingface_hub"} <= set(IMPORTED)
+    assert {"torch", "av", "huggingface_hub"} <= set(third_party())
     assert strangers == {}, "neither in dependencies nor in shards/extras.py"
 
 
@@ -82,15 +87,16 @@ def test_the_extra_installs_the_package(module: str) -> None:
     package, extra = EXTRAS[module]
     wanted = {"PyAV": "av"}.get(package, package)
     assert plain(wanted) in packages_of(extra)
-    if module in KNOWN:
-        assert plain(wanted) in {plain(name) for name in KNOWN[module]}
+    if module in known():
+        assert plain(wanted) in {plain(name) for name in known()[module]}
 
 
 def test_every_module_of_an_extra_is_missed_by_the_one_helper() -> None:
     """Of the files that import it one, at least, asks shards/extras.py for the line."""
     text = {path.relative_to(ROOT): path.read_text(encoding="utf-8") for path in CODE}
     asking = {path for path, code in text.items() if re.search(r"\bmissing(_line)?\(", code)}
-    assert {name for name in EXTRAS if name in IMPORTED and not asking & set(IMPORTED[name])} - QUIET == set()
+    users = third_party()
+    assert {name for name in EXTRAS if name in users and not asking & set(users[name])} - QUIET == set()
     named = re.findall(r"""\bmissing(?:_line)?\(\s*["'](\w+)["']""", "\n".join(text.values()))
     assert {"av", "huggingface_hub", "umap"} <= set(named) <= set(EXTRAS)
 

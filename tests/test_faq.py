@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -25,23 +26,24 @@ def said(node: ast.expr) -> str:
     return "…"
 
 
-def strings() -> set[str]:
+@functools.cache
+def strings() -> str:
+    """All of the code's, with NULs between them."""
     kinds = (ast.Constant, ast.JoinedStr, ast.BinOp)
-    return {
-        said(node)
-        for path in CODE
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, kinds)
-    }
-
-
-STRINGS = "\0".join(strings())
+    return "\0".join(
+        {
+            said(node)
+            for path in CODE
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, kinds)
+        }
+    )
 
 
 def known(message: str) -> bool:
     """Whether one string of the code has the message's words, in its order, with something put in for each "…"."""
     pieces = [re.escape(piece) for piece in re.split("…", message.strip("… "))]
-    return re.search(r"[^\0]*".join(pieces), STRINGS) is not None
+    return re.search(r"[^\0]*".join(pieces), strings()) is not None
 
 
 @pytest.mark.parametrize("message", QUOTED)
