@@ -9,6 +9,7 @@ once it has ended; null: it has not yet, where "block" is false.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -94,6 +95,7 @@ def fork_server(module: str, folder: Path, env: dict[str, str]) -> Iterator[Fork
 
 def _serve(name: str) -> None:
     module = importlib.import_module(name)
+    gc.freeze()  # a child's collector would look at every page, and so copy it
     for request in map(json.loads, sys.stdin):
         if "call" in request:
             answer = os.fork() or _run(module, request)

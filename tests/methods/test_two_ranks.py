@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forked_ranks import RunRanks
 from methods_lab import BASELINES, noise, rows_of, shaken, small, views_of
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -49,9 +49,10 @@ def run_rank(rank: int, folder: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Tensor]]]:
+def ranks(run_ranks: RunRanks, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Tensor]]]:
     folder: Path = tmp_path_factory.mktemp("ranks")
-    mp.spawn(run_rank, args=(str(folder),), nprocs=RANKS)
+    done = run_ranks(run_rank, str(folder))
+    assert [code for code, _ in done] == [0] * RANKS, done
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
 
 

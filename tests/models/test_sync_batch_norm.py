@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forked_ranks import RunRanks
 from native_batch_norm import register
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -99,10 +99,11 @@ def run_rank(rank: int, folder: str, native: bool) -> None:
 
 @pytest.fixture(scope="module", params=[False, True], ids=["arithmetic", "native kernels"])
 def ranks(
-    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+    run_ranks: RunRanks, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> list[dict[str, dict[str, Tensor]]]:
     folder: Path = tmp_path_factory.mktemp("ranks")
-    mp.spawn(run_rank, args=(str(folder), request.param), nprocs=RANKS)
+    done = run_ranks(run_rank, str(folder), request.param)
+    assert [code for code, _ in done] == [0] * RANKS, done
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from bucket_server import Bucket, serving_bucket
+from forked_ranks import RunRanks
+from train_helpers import train_rank
 
 from seqjepa.training import run_store
 from shards.stores import store_lease
@@ -41,3 +43,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def two_ranks(run_ranks: RunRanks) -> Callable[..., list[tuple[int, str]]]:
+    """two_ranks(SHARDS, OUT, SETTINGS): train() on two ranks → exit code and output of each."""
+
+    def run(shards: Path, out: Path, settings: list[str], stop_at: int = -1) -> list[tuple[int, str]]:
+        return run_ranks(train_rank, str(shards), str(out), stop_at, *settings)
+
+    return run

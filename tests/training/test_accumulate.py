@@ -6,7 +6,6 @@ import copy
 
 import pytest
 import torch
-from test_two_processes import two_ranks
 from torch import Tensor, nn
 from train_helpers import assert_same_end, make_shards, metrics, tiny_config, train_killed_at
 
@@ -132,7 +131,7 @@ def test_lr_and_tau_are_those_of_a_run_without_micro_batches(tmp_path) -> None:
     assert parts[-1]["loss"] != plain[-1]["loss"]  # batch norm sees a micro-batch
 
 
-def test_two_ranks_accumulate_as_one_process_does(tmp_path) -> None:
+def test_two_ranks_accumulate_as_one_process_does(two_ranks, tmp_path) -> None:
     """Without global batch norm a rank's micro-batch of 2 rows is the process's of 2, in another order."""
     shards = make_shards(tmp_path / "set", 16)
     settings = ["model.dropout=0.0", "optim.epochs=1", "optim.accumulate=2", "optim.clip_norm=0.5"]

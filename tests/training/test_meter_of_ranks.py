@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forked_ranks import RunRanks
 
 from seqjepa.methods.base import StepOutput
 from seqjepa.training.distributed import World
@@ -41,8 +41,9 @@ def run_rank(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def test_two_ranks_sum_up_what_one_process_does(tmp_path: Path) -> None:
-    mp.spawn(run_rank, args=(str(tmp_path),), nprocs=2)  # pyright: ignore[reportPrivateImportUsage]
+def test_two_ranks_sum_up_what_one_process_does(run_ranks: RunRanks, tmp_path: Path) -> None:
+    done = run_ranks(run_rank, str(tmp_path))
+    assert [code for code, _ in done] == [0, 0], done
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     torch.testing.assert_close(first["meter"], meter_of([0, 1]).state_dict(), rtol=1e-6, atol=1e-9)
     assert first["sent"] == second["sent"] == Counter({"c10d::allreduce_": 1, "c10d::allgather_": 1})

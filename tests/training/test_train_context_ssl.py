@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_two_processes import two_ranks
 from train_helpers import make_shards, metrics, tiny_config
 
 from seqjepa.methods.context_ssl import ContextSSL
@@ -44,7 +43,7 @@ def test_it_trains_and_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
 
 
-def test_two_processes_learn_what_one_learns(tmp_path: Path):
+def test_two_processes_learn_what_one_learns(two_ranks, tmp_path: Path):
     """Eight pairs in two sequences, one a rank; the draws are those of rank 0."""
     shards = make_shards(tmp_path / "set", 24)
     train(tiny_config(*SETTINGS), shards, tmp_path / "one", workers=0, progress=False)

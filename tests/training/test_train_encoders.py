@@ -10,7 +10,6 @@ import safetensors.torch
 import timm
 import torch
 from safetensors.torch import load_file
-from test_two_processes import two_ranks
 from train_helpers import (
     SACCADES,
     assert_same_end,
@@ -149,7 +148,7 @@ def test_micro_batches_are_exact_for_layer_norms() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["test_vit", "test_efficientnet"])
-def test_two_ranks_learn_what_one_process_does(shards, tmp_path, name: str) -> None:
+def test_two_ranks_learn_what_one_process_does(two_ranks, shards, tmp_path, name: str) -> None:
     settings = [*of_timm(name, "optim.epochs=1"), "model.dropout=0.0"]
     train(tiny_config(*settings), shards, tmp_path / "one", workers=0, progress=False)
     done = two_ranks(shards, tmp_path / "two", settings)

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 from safetensors.torch import load_file
 from train_helpers import SACCADES, make_saliency_shards, make_shards, metrics, tiny_config
@@ -15,54 +10,11 @@ from seqjepa.embedding.feature_sets import encoder_of_config, make_features
 from seqjepa.training.train import train
 from shards.reader import ShardSet
 
-HERE = Path(__file__).parent
 SETTINGS = ["model.dropout=0.0", "optim.epochs=2", "train.monitor_epochs=1", 'train.loggers=["csv"]']
-SCRIPT = """
-import json, os, signal, sys, torch
-sys.path[:0] = [sys.argv[1]]
-torch.set_num_threads(1)
-from train_helpers import tiny_config
-from seqjepa.training.learner import Learner
-from seqjepa.training.train import train
-from shards.errors import SeqJepaError
-shards, out, stop_at, settings = sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5:]
-update = Learner.update
-def hit(self, seq, step, *rest):
-    if step == stop_at and os.environ["RANK"] == "1":
-        os.kill(os.getpid(), signal.SIGTERM)
-    return update(self, seq, step, *rest)
-Learner.update = hit
-try:
-    train(tiny_config(*settings), shards, out, workers=0, progress=False)
-except SeqJepaError as error:
-    print(error)
-    sys.exit(error.exit_code)
-"""
-
-
-def two_ranks(shards: Path, out: Path, settings: list[str], stop_at: int = -1) -> list[tuple[int, str]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    words = list(map(str, [sys.executable, "-c", SCRIPT, HERE, shards, out, stop_at, *settings]))
-    ranks = [
-        subprocess.Popen(
-            words,
-            env={"RANK": str(r), "LOCAL_RANK": str(r), **shared},
-            cwd=HERE.parents[1],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for r in range(2)
-    ]
-    outputs = [rank.communicate(timeout=120)[0] for rank in ranks]
-    return [(rank.returncode, text) for rank, text in zip(ranks, outputs, strict=True)]
 
 
 @pytest.mark.parametrize("kind", ["views", "saccades"])
-def test_losses_and_weights_equal_one_process(tmp_path, kind: str):
+def test_losses_and_weights_equal_one_process(two_ranks, tmp_path, kind: str):
     # The last batch of an epoch holds 6, three a rank.
     shards = make_shards(tmp_path / "set", 22) if kind == "views" else make_saliency_shards(tmp_path / "set", 22)
     settings = [*SETTINGS, *(SACCADES if kind == "saccades" else [])]
@@ -82,7 +34,7 @@ def test_losses_and_weights_equal_one_process(tmp_path, kind: str):
 
 
 @pytest.mark.slow
-def test_two_ranks_learn_from_features_what_one_does(tmp_path):
+def test_two_ranks_learn_from_features_what_one_does(two_ranks, tmp_path):
     views = make_shards(tmp_path / "views", 22)
     source, encoder = ShardSet.open(views), tiny_config("seed=11")
     make_features(source, tmp_path / "set", encoder_of_config(encoder, source), dtype="float32")
@@ -95,7 +47,7 @@ def test_two_ranks_learn_from_features_what_one_does(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_rank_stops_both_and_the_run_resumes(tmp_path):
+def test_a_signal_to_one_rank_stops_both_and_the_run_resumes(two_ranks, tmp_path):
     shards, settings = make_shards(tmp_path / "set", objects=22), ["optim.epochs=4"]
     done = two_ranks(shards, tmp_path / "run", settings, stop_at=3)
     assert [code for code, _ in done] == [143, 143], done
@@ -106,7 +58,7 @@ def test_a_signal_to_one_rank_stops_both_and_the_run_resumes(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_refusal_on_rank_0_ends_both(tmp_path):
+def test_a_refusal_on_rank_0_ends_both(two_ranks, tmp_path):
     shards = make_shards(tmp_path / "set", objects=22)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "foreign").touch()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from seqjepa.recipes import load_recipe
 from seqjepa.training.learner import Learner
 from seqjepa.training.metrics_log import TIMING
 from seqjepa.training.train import train
+from shards.errors import SeqJepaError
 from shards.saliency_map import encode_map
 from shards.sample import ImageSample, ViewSample, encode_raw
 from shards.schema import ImageSpec, ParamField, ViewSpec
@@ -118,3 +122,21 @@ def assert_same_end(run: Path, whole: Path) -> None:
     ours, expected = (load_file(folder / "model.safetensors") for folder in (run, whole))
     assert ours.keys() == expected.keys()
     assert all(torch.equal(ours[name], value) for name, value in expected.items())
+
+
+def train_rank(rank: int, shards: str, out: str, stop_at: int, *settings: str) -> None:
+    """What a process of torchrun does; before step `stop_at` rank 1 gets a SIGTERM."""
+    update = Learner.update
+
+    def hit(self: Learner, seq, step: int, *rest: float):
+        if step == stop_at and rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return update(self, seq, step, *rest)
+
+    Learner.update = hit
+    torch.set_num_threads(1)
+    try:
+        train(tiny_config(*settings), Path(shards), Path(out), workers=0, progress=False)
+    except SeqJepaError as error:
+        sys.stdout.write(f"{error}\n")
+        sys.exit(error.exit_code)
