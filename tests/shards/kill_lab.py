@@ -1,7 +1,7 @@
 """Builds the tiny set in forked children and kills them; prints how often. Exit status 1 and a line: what went wrong.
 
-    python kill_lab.py operations FLAVOUR FOLDER      dies once before, or amid, each file operation of a build
-    python kill_lab.py overwriting FLAVOUR FOLDER     the same, of a build that replaces another set
+    python kill_lab.py operations FLAVOUR FOLDER STEP dies once before, or amid, each STEP-th file operation of a build
+    python kill_lab.py overwriting FLAVOUR FOLDER STEP the same, of a build that replaces another set
     python kill_lab.py moments FLAVOUR FOLDER KILLS   SIGKILLs a build at random moments and resumes it till it is done
 
 Run by test_kill.py. A process of its own, because it forks, and because a forked child starts in no time.
@@ -87,10 +87,13 @@ def require_untouched(log: Path, done: set[str]) -> None:
         raise SystemExit(f"finished shards were built again: {sorted(again)}")
 
 
-def operations(folder: Path, reference: dict[str, str], overwrite: bool) -> int:
-    """How many operations a build has, having died at each of them and resumed. With `overwrite`, over another set."""
+def operations(folder: Path, reference: dict[str, str], overwrite: bool, step: int) -> int:
+    """How many operations a build has, rounded up to `step`, having died at each `step`-th and resumed.
+
+    With `overwrite`, over another set.
+    """
     out, log = folder / "set", folder / "log"
-    for number in itertools.count():
+    for number in itertools.count(0, step):
         shutil.rmtree(out, ignore_errors=True)
         if overwrite:
             build(out, seed=1, samples=2)
@@ -136,5 +139,5 @@ if __name__ == "__main__":
     if mode == "moments":
         count = moments(folder, expected, int(sys.argv[4]))
     else:
-        count = operations(folder, expected, mode == "overwriting")
+        count = operations(folder, expected, mode == "overwriting", int(sys.argv[4]))
     sys.stdout.write(str(count))

@@ -17,20 +17,22 @@ def run(folder: Path, mode: str, *options: str, flavour: str = "raw") -> int:
     return int(result.stdout)
 
 
-def test_fifty_random_moments(memory_folder: Path) -> None:
-    assert run(memory_folder, "moments", "50") >= 50
+@pytest.mark.parametrize("kills", [10, pytest.param(50, marks=pytest.mark.slow)])
+def test_random_moments(memory_folder: Path, kills: int) -> None:
+    assert run(memory_folder, "moments", str(kills)) >= kills
 
 
-def test_every_file_operation(memory_folder: Path) -> None:
-    assert run(memory_folder, "operations") > 60
+@pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.slow)])
+def test_every_file_operation(memory_folder: Path, step: int) -> None:
+    assert run(memory_folder, "operations", str(step)) > 60
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("flavour", ["saliency-jpeg", "image-raw", "maps-log8"])
 def test_every_file_operation_of_other_kinds(memory_folder: Path, flavour: str) -> None:
-    assert run(memory_folder, "operations", flavour=flavour) > 60
+    assert run(memory_folder, "operations", "1", flavour=flavour) > 60
 
 
 @pytest.mark.slow
 def test_every_file_operation_of_an_overwriting_build(memory_folder: Path) -> None:
-    assert run(memory_folder, "overwriting") > 60
+    assert run(memory_folder, "overwriting", "1") > 60

@@ -68,9 +68,11 @@ def fail_at(number: int, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, name, patched(name, getattr(os, name)))
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
-def test_every_single_write_may_fail(memory_folder: Path, reference: dict[str, str], code: int) -> None:
-    step = 1 if code == errno.ENOSPC else 7
+ALL = pytest.param(errno.ENOSPC, 1, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("code", "step"), [(errno.ENOSPC, 5), (errno.EDQUOT, 7), ALL])
+def test_every_single_write_may_fail(memory_folder: Path, reference: dict[str, str], code: int, step: int) -> None:
     for number in itertools.count(0, step):
         out = memory_folder / str(number)
         with pytest.MonkeyPatch.context() as monkeypatch:
