@@ -7,12 +7,14 @@ every result has too: one sequence gives one z_AGG, a batch of them gives a batc
 from __future__ import annotations
 
 import copy
+import functools
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -29,7 +31,7 @@ from seqjepa.hub import run_folder
 from seqjepa.methods.base import Aggregating, Method, PredictsViews
 from seqjepa.models.embed import embed
 from seqjepa.models.folding import fold_batch_norms
-from seqjepa.precision import full_float32
+from seqjepa.precision import full_float32, full_precision
 from seqjepa.training.checkpoint import LoadedRun, load_run
 from shards.errors import UsageError, reason_of
 from shards.pixels import PIL_ERRORS, resized, rgb_of
@@ -80,7 +82,11 @@ class RunActions:
         """
         values = _as_numbers(params, "params")
         names = tuple(columns) or self.columns
-        if values.ndim < 2 or values.shape[-1] != len(names):
+        if len(set(names)) < len(names):
+            raise UsageError(f"columns are {', '.join(names)}; each is named once")
+        if type(stride) is not int or stride < 1:
+            raise UsageError(f"stride is {stride!r:.40}; needed is a whole number, 1 or more")
+        if values.ndim < 2 or values.shape[-1] != len(names) or not values.shape[-2]:
             wanted = f"[views, {len(names)}]: {', '.join(names)}"
             raise UsageError(f"params have the shape {list(values.shape)}; needed is {wanted}")
         if not np.isfinite(values).all():
@@ -89,13 +95,28 @@ class RunActions:
         return made.reshape(*values.shape[:-2], *made.shape[-2:])
 
 
+Compute = TypeVar("Compute", bound=Callable[..., Tensor])
+
+
+def _without_gradients(compute: Compute) -> Compute:
+    """In full float32, also under autocast; an ordinary tensor, which a head of the caller's may learn from."""
+
+    @functools.wraps(compute)
+    def computed(self: Model, *args: Any, **kwargs: Any) -> Tensor:
+        with torch.inference_mode(), full_float32(), full_precision(self.device):
+            found = compute(self, *args, **kwargs)
+        return found.clone()
+
+    return cast(Compute, computed)
+
+
 class Model:
     """A run's networks and what they need to be fed: sizes, normalisation, actions. Features are float32 tensors."""
 
     def __init__(self, run: LoadedRun, device: torch.device) -> None:
         self.config: RunConfig = run.config
         self.data, self.device = run.data, device
-        self.method: Method = run.method.to(device).eval().requires_grad_(False)
+        self.method: Method = run.method.to(device, torch.float32).eval().requires_grad_(False)
         self._action = run.action
         self._folded: tuple[tuple[tuple[int, int], ...], Method] | None = None
 
@@ -109,7 +130,7 @@ class Model:
             spec = scaled(spec, None if author else constants_for(recipe, *size))
         return RunActions(spec)
 
-    @torch.inference_mode()
+    @_without_gradients
     def embed(self, images: Images) -> Tensor:
         """z of the (online) encoder […, D], on the model's device.
 
@@ -120,11 +141,10 @@ class Model:
         views, leading = self._views(images)
         # Convolutions on a CPU are a quarter faster so.
         views = views.to(self.device, memory_format=torch.channels_last)
-        with full_float32():
-            z = embed(self._embedding(), views, (tuple(self.data.mean), tuple(self.data.std)), AT_ONCE)
+        z = embed(self._embedding(), views, (tuple(self.data.mean), tuple(self.data.std)), AT_ONCE)
         return z.reshape(*leading, z.shape[-1])
 
-    @torch.inference_mode()
+    @_without_gradients
     def aggregate(
         self, views: Images | None, actions: ArrayLike | Tensor | None = None, *, z: Tensor | None = None
     ) -> Tensor:
@@ -135,11 +155,10 @@ class Model:
         """
         method = self._having(Aggregating, "aggregate")
         known, told, leading = self._context(views, actions, z, ahead=0)
-        with full_float32():
-            z_agg = method.aggregate(known, told)
+        z_agg = method.aggregate(known, told)
         return z_agg.reshape(*leading, z_agg.shape[-1])
 
-    @torch.inference_mode()
+    @_without_gradients
     def predict(self, z_agg: Tensor, action: ArrayLike | Tensor) -> Tensor:
         """ẑ […, D] of the view that `action` […, A] leads to, from z_AGG […, D'] of those before (paper eq. 4).
 
@@ -150,11 +169,10 @@ class Model:
         if told.shape[:-1] != z_agg.shape[:-1] or told.shape[-1] != self._action.size:
             wanted = [*z_agg.shape[:-1], self._action.size]
             raise UsageError(f"action has the shape {list(told.shape)}; for this z_AGG it is {wanted}")
-        with full_float32():
-            z = method.predict(z_agg.reshape(-1, z_agg.shape[-1]), told.reshape(-1, told.shape[-1]))
+        z = method.predict(z_agg.reshape(-1, z_agg.shape[-1]), told.reshape(-1, told.shape[-1]))
         return z.reshape(*z_agg.shape[:-1], z.shape[-1])
 
-    @torch.inference_mode()
+    @_without_gradients
     def rollout(
         self, views: Images | None, actions: ArrayLike | Tensor, steps: int | None = None, *, z: Tensor | None = None
     ) -> Tensor:
@@ -164,12 +182,12 @@ class Model:
         prediction is brought to the mean length of the context's features before it stands for a view.
         """
         method = self._having(PredictsViews, "rollout")
-        if steps is not None and (type(steps) is not int or steps < 1):
+        if steps is not None and (isinstance(steps, bool) or not hasattr(steps, "__index__") or steps < 1):
             raise UsageError(f"steps is {steps!r}; give a number of views to predict, 1 or more, or leave it out")
-        known, told, leading = self._context(views, actions, z, ahead=steps)
-        with full_float32():
-            ahead = roll_out(method, known, told)
-        return ahead.reshape(*leading, *ahead.shape[-2:])
+        ahead = None if steps is None else operator.index(steps)
+        known, told, leading = self._context(views, actions, z, ahead)
+        found = roll_out(method, known, told)
+        return found.reshape(*leading, *found.shape[-2:])
 
     def _embedding(self) -> Method:
         """The method with an encoder that is faster to read; made again when somebody has changed its weights."""
@@ -205,7 +223,7 @@ class Model:
         if list(told.shape) != wanted:
             raise UsageError(f"actions have the shape {list(told.shape)}; {m} views and what follows need {wanted}")
         many = math.prod(leading)
-        return known.reshape(many, m, -1), told.reshape(many, *wanted[-2:]), tuple(leading)
+        return known.reshape(many, *known.shape[-2:]), told.reshape(many, *wanted[-2:]), tuple(leading)
 
     @cached_property
     def _widths(self) -> tuple[int, int]:
@@ -219,7 +237,7 @@ class Model:
 
     def _features(self, values: ArrayLike | Tensor, what: str, width: int) -> Tensor:
         """float32 […, width] on the model's device."""
-        found = values if isinstance(values, Tensor) else torch.from_numpy(_as_numbers(values, what))
+        found = _as_tensor_of_numbers(values, what)
         if not found.ndim or found.shape[-1] != width:
             raise UsageError(
                 f"{what} has the shape {list(found.shape)}; this run's has {width} numbers in its last axis"
@@ -227,7 +245,7 @@ class Model:
         return found.to(self.device, torch.float32)
 
     def _actions(self, actions: ArrayLike | Tensor) -> Tensor:
-        values = actions if isinstance(actions, Tensor) else torch.from_numpy(_as_numbers(actions, "actions"))
+        values = _as_tensor_of_numbers(actions, "actions")
         if not bool(torch.isfinite(values).all()):
             raise UsageError("actions hold NaN or infinite numbers; every action is known")
         return values.to(self.device, torch.float32)
@@ -266,12 +284,23 @@ class Model:
         return resize(views, list(wanted), antialias=True)
 
 
-def _as_numbers(values: ArrayLike, what: str) -> np.ndarray:
-    """float32 of their own. UsageError: no numbers."""
+def _as_numbers(values: ArrayLike | Tensor, what: str) -> np.ndarray:
+    """float32 of their own. UsageError: no numbers, or complex ones."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().to(torch.complex64 if values.is_complex() else torch.float32).numpy()
     try:
+        if np.iscomplexobj(values):
+            raise TypeError("they are complex")
         return np.array(values, np.float32)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{what} are no numbers: {reason_of(error)}") from error
+
+
+def _as_tensor_of_numbers(values: ArrayLike | Tensor, what: str) -> Tensor:
+    """A real tensor itself, wherever it is; else as _as_numbers."""
+    if isinstance(values, Tensor) and not values.is_complex():
+        return values
+    return torch.from_numpy(_as_numbers(values, what))
 
 
 def _as_rgb(image: Image.Image) -> np.ndarray:

@@ -118,6 +118,42 @@ def test_the_untrained_model_is_another(made, model, views):
     assert not torch.allclose(seqjepa.load(made[0], "cpu", untrained=True).embed(views[0]), model.embed(views[0]))
 
 
+def test_a_head_learns_from_what_it_gives(model, views):
+    z = model.embed(views[0])
+    z_agg = model.aggregate(None, np.zeros((3, 4)), z=z)
+    for features in (z, z_agg, model.predict(z_agg, np.zeros(4)), model.rollout(None, np.zeros((5, 4)), z=z)):
+        head = torch.nn.Linear(features.shape[-1], 2)
+        head(features).sum().backward()
+        assert head.weight.grad is not None
+        assert not features.requires_grad
+
+
+def test_the_callers_precision_is_not_its_own(made, model, views):
+    z = model.embed(views[0])
+    z_agg = model.aggregate(None, np.zeros((3, 4)), z=z)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model.embed(views[0]), z)
+        assert torch.equal(model.aggregate(None, np.zeros((3, 4)), z=z), z_agg)
+    torch.set_default_dtype(torch.float64)
+    try:
+        again = seqjepa.load(made[0], "cpu").embed(views[0])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert again.dtype == torch.float32
+    assert torch.equal(again, z)
+
+
+def test_no_sequences_have_no_aggregates(model, views):
+    none = model.aggregate(np.zeros((0, 3, SIDE, SIDE, 3), np.uint8), np.zeros((0, 2, 4)))
+    assert none.shape == (0, model.aggregate(views[0, :1]).shape[-1])
+
+
+def test_numbers_of_any_kind_are_taken(model, views):
+    actions = model.action_spec.between(torch.zeros(4, 3, dtype=torch.bfloat16, requires_grad=True))
+    assert actions.shape == (3, 4)
+    assert model.rollout(views[0, :2], actions, steps=np.int64(2)).shape[0] == 2
+
+
 def test_nothing_learns(model, views):
     assert not model.embed(views[0]).requires_grad
     assert not any(parameter.requires_grad for parameter in model.method.parameters())
@@ -184,6 +220,11 @@ def test_a_device_may_be_torchs(made, views):
         (lambda m, v: m.rollout(v, np.zeros((6, 6, 4)), steps=2.0), r"steps is 2\.0; give a number of views"),
         (lambda m, v: m.action_spec.between("turned"), "params are no numbers"),
         (lambda m, v: m.action_spec.between(np.full((4, 3), np.nan)), "params hold NaN or infinite numbers"),
+        (lambda m, v: m.action_spec.between(np.zeros((0, 3))), r"the shape \[0, 3\]; needed is \[views, 3\]"),
+        (lambda m, v: m.action_spec.between(np.zeros((4, 3)), stride=0), "stride is 0; needed is a whole number"),
+        (lambda m, v: m.action_spec.between(np.zeros((4, 4)), ("rot_x", "rot_x", "rot_y", "rot_z")), "named once"),
+        (lambda m, v: m.aggregate(v, np.zeros((6, 3, 4), complex)), "actions are no numbers: they are complex"),
+        (lambda m, v: m.aggregate(v, torch.zeros(6, 3, 4, dtype=torch.complex64)), "actions are no numbers: they are"),
     ],
 )
 def test_what_does_not_fit_is_said(model, views, call, found):
