@@ -56,10 +56,10 @@ def _push_to_store(folder: Path, address: str, check: bool, dry_run: bool, as_js
     from dataclasses import asdict
 
     from shards.describe import human_bytes
-    from shards.push.store_push import push_to_store, set_files
+    from shards.push.store_push import files_of, push_to_store
 
     if dry_run:
-        sizes = {name: path.stat().st_size for name, path in set_files(folder).items()}
+        sizes = {name: path.stat().st_size for name, path in files_of(folder).items()}
         if as_json:
             return print_json({"address": address, "dry_run": True, "files": sizes})
         lines = [f"{human_bytes(size):>10}  {name}" for name, size in sizes.items()]

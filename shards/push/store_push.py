@@ -13,9 +13,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from shards.errors import DamageError
-from shards.layout import Layout
+from shards.layout import set_files
 from shards.reader import ShardSet
-from shards.schema import features_of
 from shards.stores.store import INFO, as_address
 from shards.stores.store_write import open_writable
 from shards.verify import verify
@@ -34,16 +33,10 @@ class StorePush:
     bytes: int = 0
 
 
-def set_files(folder: Path) -> dict[str, Path]:
+def files_of(folder: Path) -> dict[str, Path]:
     """Every file of a finished set by its name, dataset.json last."""
-    info, layout = ShardSet.open(folder).info, Layout(folder)
-    files = {"README.md": layout.readme}
-    for split in info.splits.values():
-        files |= {f"{entry.name}.tar": layout.shard(entry.name) for entry in split.shards}
-        files[split.index] = folder / split.index
-    if features_of(info.spec):
-        files[f"_meta/{layout.encoder.name}"] = layout.encoder
-    return {**files, INFO: layout.info}
+    named = (name for name, *_ in set_files(ShardSet.open(folder).info))
+    return {name: folder / name for name in ("README.md", *named, INFO)}
 
 
 def push_to_store(folder: Path, address: str | Path, *, check: bool = True, progress: bool = True) -> StorePush:
@@ -53,7 +46,7 @@ def push_to_store(folder: Path, address: str | Path, *, check: bool = True, prog
     DamageError: it is not sound. FailureError: the store is down.
     """
     store = open_writable(as_address(address) or str(address))
-    files = set_files(folder)
+    files = files_of(folder)
     problems = verify(folder, progress=progress).problems if check else []
     if problems:
         raise DamageError(f"{folder} is not sound: {'; '.join(problems[:3])}; see `seqjepa-data verify`")

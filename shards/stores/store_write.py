@@ -5,6 +5,7 @@ An object is there whole or not at all. What may pass is tried again by obstore 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -53,14 +54,10 @@ class StoreWriter:
     def create_if_absent(self, name: str, data: bytes) -> bool:
         """Whether the object is new; False: there is one already, whatever it holds."""
 
-        def put() -> bool:
-            import obstore
-            from obstore.exceptions import AlreadyExistsError
-
-            how: Any = {"mode": "create", "use_multipart": False}
+        def put(obstore: Any) -> bool:
             try:
-                obstore.put(self.folder.opened, name, data, **how)
-            except (AlreadyExistsError, FileExistsError):
+                obstore.put(self.folder.opened, name, data, mode="create", use_multipart=False)
+            except (obstore.exceptions.AlreadyExistsError, FileExistsError):
                 return False
             return True
 
@@ -68,20 +65,14 @@ class StoreWriter:
 
     def put(self, name: str, data: bytes) -> None:
         """The object, in the place of one that may be there."""
-
-        def put() -> object:
-            import obstore
-
-            return obstore.put(self.folder.opened, name, data, use_multipart=len(data) > AT_ONCE)
-
-        self._tried(put, name)
+        self._tried(
+            lambda obstore: obstore.put(self.folder.opened, name, data, use_multipart=len(data) > AT_ONCE), name
+        )
 
     def names(self, below: str = "") -> dict[str, int]:
         """Every object below a folder, "" for all: its name and its bytes, in the order of names."""
 
-        def ask() -> dict[str, int]:
-            import obstore
-
+        def ask(obstore: Any) -> dict[str, int]:
             found = obstore.list(self.folder.opened, below.strip("/") or None).collect()
             return {str(one["path"]): int(one["size"]) for one in found}
 
@@ -90,9 +81,7 @@ class StoreWriter:
     def any_name(self) -> str:
         """One of the objects in the folder; "" for none."""
 
-        def ask() -> str:
-            import obstore
-
+        def ask(obstore: Any) -> str:
             chunks = obstore.list(self.folder.opened, chunk_size=2)
             return next((str(one["path"]) for chunk in chunks for one in chunk if one["path"]), "")
 
@@ -101,13 +90,10 @@ class StoreWriter:
     def tag(self, name: str) -> str | None:
         """What changes with every write of an object; None: there is none."""
 
-        def ask() -> str | None:
-            import obstore
-            from obstore.exceptions import NotFoundError
-
+        def ask(obstore: Any) -> str | None:
             try:
                 found = obstore.head(self.folder.opened, name)
-            except (NotFoundError, FileNotFoundError):
+            except (obstore.exceptions.NotFoundError, FileNotFoundError):
                 return None
             return f"{found['e_tag']} {found['last_modified']}"
 
@@ -116,25 +102,22 @@ class StoreWriter:
     def delete(self, names: Iterable[str]) -> None:
         """Objects, whether they are there or not."""
 
-        def remove() -> None:
-            import obstore
-            from obstore.exceptions import NotFoundError
-
+        def remove(obstore: Any) -> None:
             for name in names:
-                try:
+                with contextlib.suppress(obstore.exceptions.NotFoundError, FileNotFoundError):
                     obstore.delete(self.folder.opened, name)
-                except (NotFoundError, FileNotFoundError):
-                    continue
 
         self._tried(remove, "*")
 
-    def _tried(self, ask: Callable[[], Result], name: str, doing: Literal["read", "write"] = "write") -> Result:
+    def _tried(self, ask: Callable[[Any], Result], name: str, doing: Literal["read", "write"] = "write") -> Result:
+        """What `ask` gives, which is handed obstore."""
         _ = self.folder.opened  # or the line that says that obstore is missing
+        import obstore
         from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
         what = f"{self.address}/{name}"
         try:
-            return ask()
+            return ask(obstore)
         except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
             done = {"read": "read", "write": "written"}[doing]
             raise UsageError(f"{what} may not be {done} with these credentials; see docs/remote.md") from error
