@@ -38,7 +38,7 @@ from shards.reader import ShardSet
 TINY = ("model.width=0.125", "model.layers=1", "model.ff_mult=1", "model.action_dim=8", "model.predictor_hidden=16")
 SETTINGS = ("data.image_size=0", "optim.epochs=1", "optim.warmup_epochs=0", "optim.batch_size=8", *TINY)
 ARRAY = ("--engine", "slurm", "--num-tasks", "2", "--script", "a.sbatch")
-CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+CLOSE: Any = {"rtol": 1e-4, "atol": 1e-5}
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -34,7 +35,7 @@ from shards.writer import SetBuilder
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ("model.width=0.125", "model.layers=1", "model.ff_mult=1", "model.action_dim=8", "model.predictor_hidden=16",
         "data.image_size=0", "optim.epochs=1", "optim.warmup_epochs=0", "optim.batch_size=8")  # fmt: skip
-CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+CLOSE: Any = {"rtol": 1e-4, "atol": 1e-5}
 
 
 def write_images(out: Path, side: int = 24, images: int = 12) -> Path:

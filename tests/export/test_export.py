@@ -27,7 +27,7 @@ from seqjepa.recipes import load_recipe
 from seqjepa.training.train import train
 
 SIDE = 16
-CLOSE = {"rtol": 1e-4, "atol": 1e-4}
+CLOSE: Any = {"rtol": 1e-4, "atol": 1e-4}
 TINY = ["data.context=2", "model.width=0.125", "model.layers=1", "model.heads=4", "model.action_dim=16"]
 ONCE = ["optim.epochs=1", "optim.batch_size=4", "data.image_size=0"]
 

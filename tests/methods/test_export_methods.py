@@ -30,7 +30,7 @@ from shards.errors import UsageError
 from shards.reader import ShardSet
 
 MEAN, STD, SIDE = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3), 16
-CLOSE = {"rtol": 1e-4, "atol": 1e-4}
+CLOSE: Any = {"rtol": 1e-4, "atol": 1e-4}
 
 
 def run_of(out: Path, config: RunConfig, size: int = A, **data: Any) -> Path:

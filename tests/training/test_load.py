@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,7 +98,7 @@ def test_aggregate_predict_and_rollout_are_the_methods_own(made, model, views, m
     with torch.inference_mode():
         z_agg = method.aggregate(z[:, :m], told[:, : m - 1])
         z_next = method.predict(z_agg, told[:, m - 1])
-    close = {"rtol": 1e-4, "atol": 1e-5}
+    close: Any = {"rtol": 1e-4, "atol": 1e-5}
     torch.testing.assert_close(model.aggregate(views[:, :m], actions[:, : m - 1]), z_agg, **close)
     torch.testing.assert_close(model.aggregate(None, actions[:, : m - 1], z=z[:, :m]), z_agg, **close)
     torch.testing.assert_close(model.aggregate(views[2, :m], actions[2, : m - 1]), z_agg[2], **close)
