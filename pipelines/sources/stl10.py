@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.sources import ImageRecord, ImageSource
-from pipelines.sources.content import file_stats, short_digest, stamp_of
+from pipelines.sources.content import content_sha256, file_stats, short_digest, stamp_of
 from shards.errors import FormatError
 
 SIDE = 96
@@ -18,7 +18,7 @@ IMAGE_BYTES = 3 * SIDE * SIDE
 SPLITS = ("train", "test", "unlabeled")
 LABELLED = ("train", "test")
 CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
-SAMPLED_IMAGES = 64  # whose bytes stand for a file of gigabytes
+SAMPLED_IMAGES = 64
 LARGEST_NAMES = 1 << 16  # bytes of class_names.txt
 
 
@@ -60,13 +60,17 @@ class Stl10Source(ImageSource):
         """int64 [n] of each split, from 0, −1 for unlabelled. FormatError: files cut short or at odds."""
         return {split: self._labels(split) for split in self.splits}
 
-    @property
+    @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """Counts, and for each split a sha256 over the labels and some images."""
+        """Counts; for each split a sha256 over labels and some images, by which maps know it; one of the content."""
+        records = self.records()
         return {
             "layout": "stl10",
             "images": {split: len(labels) for split, labels in self.labels.items()},
             "sample_sha256": {split: self._sample_sha256(split) for split in self.splits},
+            "content_sha256": content_sha256(
+                ((record.name, IMAGE_BYTES) for record in records), lambda row, _: self._bytes(records[row])
+            ),
         }
 
     def _sample_sha256(self, split: str) -> str:
@@ -92,7 +96,10 @@ class Stl10Source(ImageSource):
         return np.ascontiguousarray(mapped[record.position].transpose(2, 1, 0))
 
     def digest(self, record: ImageRecord) -> str:
-        return short_digest(_mapped(_images(self.path, record.split))[record.position].tobytes())
+        return short_digest(self._bytes(record))
+
+    def _bytes(self, record: ImageRecord) -> bytes:
+        return _mapped(_images(self.path, record.split))[record.position].tobytes()
 
     def stamp(self) -> str:
         return stamp_of(file_stats(file for split in self.splits for file in _files(self.path, split)))
@@ -118,9 +125,13 @@ class Stl10Source(ImageSource):
         return labels - 1
 
 
-@lru_cache(maxsize=8)
 def _mapped(file: Path) -> np.ndarray:
     """uint8 [n, channel, column, row]. Kept, for a worker is handed a fresh source with every image."""
+    return _mapped_once(file, file.stat().st_ino)  # another file that has taken the name is another
+
+
+@lru_cache(maxsize=8)
+def _mapped_once(file: Path, inode: int) -> np.ndarray:
     return np.memmap(file, np.uint8, "r").reshape(-1, 3, SIDE, SIDE)
 
 

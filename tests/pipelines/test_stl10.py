@@ -10,8 +10,9 @@ import pytest
 from small_images import make_stl10
 from torchvision.datasets import STL10
 
+from pipelines.build.images import shard_images
 from pipelines.sources import open_source
-from shards.errors import FormatError
+from shards.errors import FormatError, UsageError
 
 
 @pytest.fixture
@@ -56,6 +57,24 @@ def test_other_pixels_have_another_fingerprint(tmp_path: Path) -> None:
     data[100] ^= 1
     (two / "unlabeled_X.bin").write_bytes(data)
     assert open_source("stl10", one).fingerprint != open_source("stl10", two).fingerprint
+
+
+def test_any_other_image_is_another_set(tmp_path: Path) -> None:
+    """Also one that is not among those by which maps know a file, and in a file that took the place of another."""
+    folder = make_stl10(tmp_path / "in", train=130)
+    source = open_source("stl10", folder)
+    second = source.records()[1]
+    before = source.fingerprint, source.digest(second)
+    shard_images(source, tmp_path / "out", encoding="raw", workers=0)
+    pixels = bytearray((folder / "train_X.bin").read_bytes())
+    pixels[27648] ^= 1
+    (folder / "new").write_bytes(pixels)
+    (folder / "new").rename(folder / "train_X.bin")
+    now = open_source("stl10", folder)
+    assert now.fingerprint["sample_sha256"] == before[0]["sample_sha256"]
+    assert now.digest(second) != before[1]
+    with pytest.raises(UsageError, match="the source's files have other bytes than then"):
+        shard_images(now, tmp_path / "out", encoding="raw", workers=0)
 
 
 @pytest.mark.parametrize(
