@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 from seqjepa.config import RunConfig
@@ -40,7 +41,7 @@ class SequenceMacs:
 
 def count_macs(method: Method, action_size: int, image_size: int, context: int) -> SequenceMacs:
     """MACs of `method` on square images of `image_size` pixels with M = `context`. The method is not changed."""
-    ghost = copy.deepcopy(method).to("meta")
+    ghost = _ghost(method)
     batch = _empty_batch(method, action_size, (image_size, image_size), context)
     return SequenceMacs(
         forward=forward_macs(method, action_size, (image_size, image_size), context),
@@ -50,7 +51,7 @@ def count_macs(method: Method, action_size: int, image_size: int, context: int) 
 
 def forward_macs(method: Method, action_size: int, view_shape: tuple[int, int], context: int) -> int:
     """SequenceMacs.forward alone, for views of (height, width) pixels."""
-    ghost = copy.deepcopy(method).to("meta").eval()
+    ghost = _ghost(method).eval()
     for part in ghost.modules():
         if isinstance(part, Aggregator):
             part.forward = partial(_all_outputs, part)
@@ -61,7 +62,7 @@ def forward_macs(method: Method, action_size: int, view_shape: tuple[int, int], 
 
 def encoder_macs(method: Method, view_shape: tuple[int, int]) -> int:
     """MACs of the encoder alone on one view of (height, width) pixels: "Encoder alone" of the paper's Table 6."""
-    ghost = copy.deepcopy(method).to("meta").eval()
+    ghost = _ghost(method).eval()
     with torch.no_grad():
         return _counted(lambda: ghost.embed(torch.empty(_BATCH, 3, *view_shape, device="meta")))
 
@@ -75,6 +76,16 @@ def macs_of_networks(config: RunConfig, pixels: int, m: int | None) -> float:
         method = build_method(config, _QUATERNION)
     shape = (pixels, pixels)
     return (encoder_macs(method, shape) if m is None else forward_macs(method, _QUATERNION, shape, m)) / 1e9
+
+
+def _ghost(method: Method) -> Method:
+    """A copy on the meta device. Batch norms, which no MAC is of and most of the time, hand on what they are given."""
+    ghost = copy.deepcopy(method).to("meta")
+    for part in list(ghost.modules()):
+        for name, child in part.named_children():
+            if isinstance(child, _BatchNorm):
+                setattr(part, name, nn.Identity())
+    return ghost
 
 
 def _empty_batch(method: Method, action_size: int, view_shape: tuple[int, int], context: int) -> ViewSequence:
