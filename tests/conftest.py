@@ -6,7 +6,7 @@ import gc
 from collections.abc import Iterator
 
 import pytest
-from forked_ranks import RunRanks, forked_ranks
+from forked_ranks import Forks, RunForked, RunRanks, forks
 
 
 def pytest_collection_finish() -> None:
@@ -16,6 +16,16 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="session")
-def run_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunRanks]:
-    with forked_ranks(tmp_path_factory.mktemp("ranks")) as run:
-        yield run
+def forks_of_torch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    with forks(tmp_path_factory.mktemp("forks")) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def run_ranks(forks_of_torch: Forks) -> RunRanks:
+    return forks_of_torch.ranks
+
+
+@pytest.fixture(scope="session")
+def run_forked(forks_of_torch: Forks) -> RunForked:
+    return forks_of_torch.alone

@@ -1,4 +1,4 @@
-"""Ranks of this machine as forks of one process that has imported torch and our trainer (fork_server.py).
+"""Ranks and runs of this machine as forks of one process that has imported torch and our trainer (fork_server.py).
 
 As Python starts them each would import torch by itself, which takes longer than what most tests ask of it.
 """
@@ -14,48 +14,61 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fork_server import fork_server
+from fork_server import Forked, ForkServer, fork_server
 from python_path import python_path
 
 HERE = Path(__file__).parent
 FOLDERS = (HERE.parent, HERE, *(HERE / name for name in ("methods", "models", "training")))
 LONGEST = 240
-"""Seconds until ranks that have not ended are killed."""
+"""Seconds until what has not ended is killed."""
 
+RunForked = Callable[..., tuple[int, str]]
+"""run(function, *words): function(*words) in a process of its own → exit code and output."""
 RunRanks = Callable[..., list[tuple[int, str]]]
 """run(function, *words): function(rank, *words) on two ranks, as torchrun starts them → exit codes and outputs."""
 
 
-@contextlib.contextmanager
-def forked_ranks(folder: Path) -> Iterator[RunRanks]:
+class Forks:
     """For functions of test modules, with words that JSON can hold."""
-    surroundings = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": python_path(*FOLDERS)}
-    with fork_server("forked_ranks", folder, surroundings | {"IMPORT_TORCH": "1"}) as server:
 
-        def run(function: Callable[..., None], *words: Any) -> list[tuple[int, str]]:
-            shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-            named = [function.__module__, function.__name__]
-            ranks = [
-                server.start("call", [*named, rank, *words], surroundings | shared | rank_of(rank)) for rank in range(2)
-            ]
-            late = time.monotonic() + LONGEST
-            while any(rank.poll() is None for rank in ranks) and time.monotonic() < late:
-                time.sleep(0.02)
-            for rank in ranks:
-                rank.kill()
-            return [(rank.wait(), rank.said) for rank in ranks]
+    def __init__(self, server: ForkServer) -> None:
+        self._server = server
 
-        yield run
+    def alone(self, function: Callable[..., None], *words: Any) -> tuple[int, str]:
+        return _ended([self._start(function, words, {})])[0]
+
+    def ranks(self, function: Callable[..., None], *words: Any) -> list[tuple[int, str]]:
+        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        numbers = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+        return _ended([self._start(function, (rank, *words), shared | numbers[rank]) for rank in range(2)])
+
+    def _start(self, function: Callable[..., None], words: tuple[Any, ...], more: dict[str, str]) -> Forked:
+        return self._server.start("call", [function.__module__, function.__name__, *words], environment() | more)
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": python_path(*FOLDERS)}
+
+
+@contextlib.contextmanager
+def forks(folder: Path) -> Iterator[Forks]:
+    with fork_server("forked_ranks", folder, environment() | {"IMPORT_TORCH": "1"}) as server:
+        yield Forks(server)
+
+
+def _ended(processes: list[Forked]) -> list[tuple[int, str]]:
+    late = time.monotonic() + LONGEST
+    while any(process.poll() is None for process in processes) and time.monotonic() < late:
+        time.sleep(0.02)
+    for process in processes:
+        process.kill()
+    return [(process.wait(), process.said) for process in processes]
 
 
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def rank_of(rank: int) -> dict[str, str]:
-    return {"RANK": str(rank), "LOCAL_RANK": str(rank)}
 
 
 def call(module: str, function: str, *words: Any) -> None:

@@ -2,30 +2,31 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from forked_ranks import RunForked
 from safetensors.torch import load_file
 from train_helpers import Killed, killed_at, make_shards, metrics, tiny_config
 
-from seqjepa.training import learner
+from seqjepa.training import checkpoint, learner
 from seqjepa.training import train as train_module
 from seqjepa.training.checkpoint import initial_method, load_run
 from seqjepa.training.learner import Learner
 from seqjepa.training.stopping import Interrupted
 from seqjepa.training.train import train
-from shards.errors import ConfigError, FailureError, FormatError, UsageError
+from shards.errors import ConfigError, FailureError, FormatError, SeqJepaError, UsageError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 EVERY_STEP = "train.checkpoint_minutes=1e-9"
-HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -98,65 +99,55 @@ def test_killed_between_metrics_and_checkpoint_the_epoch_is_done_again(whole, sh
     assert same(tmp_path / "run", whole)
 
 
-SCRIPT = """
-import os, signal, sys, torch
-sys.path[:0] = [sys.argv[1]]
-torch.set_num_threads(1)
-from train_helpers import tiny_config
-from seqjepa.training import checkpoint
-from seqjepa.training.learner import Learner
-from seqjepa.training.train import train
-from shards.errors import SeqJepaError
-shards, out, number, at = sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
-update, save_state = Learner.update, checkpoint.save_state
-def hit(self, seq, step, *rest):
-    if step == at:
-        os.kill(os.getpid(), number)
-    return update(self, seq, step, *rest)
-def hit_saving(state, path):
-    if state["step"] == -at:
-        os.kill(os.getpid(), number)
-    save_state(state, path)
-if number:
+def hit_process(number: int, at: int, shards: str, out: str) -> None:
+    """A run that gets the signal `number` before step `at`, or while it saves after step -`at`."""
+    update, save_state = Learner.update, checkpoint.save_state
+
+    def hit(self: Learner, seq, step: int, *rest: float):
+        if step == at:
+            os.kill(os.getpid(), number)
+        return update(self, seq, step, *rest)
+
+    def hit_saving(state: dict, path: Path) -> None:
+        if state["step"] == -at:
+            os.kill(os.getpid(), number)
+        save_state(state, path)
+
+    warnings.simplefilter("error")
+    torch.set_num_threads(1)
     Learner.update, checkpoint.save_state = hit, hit_saving
-try:
-    train(tiny_config("train.checkpoint_minutes=1e-9"), shards, out, workers=1, progress=False)
-except SeqJepaError as error:
-    print(error)
-    sys.exit(error.exit_code)
-"""
+    try:
+        train(tiny_config(EVERY_STEP), Path(shards), Path(out), workers=1, progress=False)
+    except SeqJepaError as error:
+        sys.stdout.write(f"{error}\n")
+        sys.exit(error.exit_code)
 
 
-def run_process(shards: Path, out: Path, number: int, at: int) -> subprocess.CompletedProcess:
-    words = [sys.executable, "-W", "error", "-c", SCRIPT, HERE, shards, out, number, at]
-    return subprocess.run(list(map(str, words)), capture_output=True, text=True, cwd=HERE.parents[1], timeout=120)
-
-
-def kill_and_resume(shards: Path, out: Path, blows: list[tuple[int, int]]) -> None:
+def kill_and_resume(run_forked: RunForked, shards: Path, out: Path, blows: list[tuple[int, int]]) -> None:
     """blows: signal and step; a negative step means: while its checkpoint is being written."""
     for number, at in blows:
-        done = run_process(shards, out, number, at)
+        code, said = run_forked(hit_process, number, at, str(shards), str(out))
         if number == signal.SIGKILL:
-            assert done.returncode == -signal.SIGKILL, done.stderr
+            assert code == -signal.SIGKILL, said
         else:
-            assert done.returncode == 128 + number, done.stderr
-            assert f"stopped and saved at step {at + 1} of 9" in done.stdout
-            assert "the same command goes on" in done.stdout
+            assert code == 128 + number, said
+            assert f"stopped and saved at step {at + 1} of 9" in said
+            assert "the same command goes on" in said
     train(tiny_config(), shards, out, workers=0, progress=False)
 
 
-def test_killed_and_terminated_processes_resume_bit_exactly(whole, shards, tmp_path):
-    kill_and_resume(shards, tmp_path / "run", [(signal.SIGTERM, 2), (signal.SIGKILL, -7)])
+def test_killed_and_terminated_processes_resume_bit_exactly(run_forked, whole, shards, tmp_path):
+    kill_and_resume(run_forked, shards, tmp_path / "run", [(signal.SIGTERM, 2), (signal.SIGKILL, -7)])
     assert same(tmp_path / "run", whole)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
-def test_three_blows_at_random_steps(whole, shards, tmp_path, seed: int):
+def test_three_blows_at_random_steps(run_forked, whole, shards, tmp_path, seed: int):
     rng = random.Random(seed)
     steps = sorted(rng.sample(range(1, 8), 3))
     kinds = [rng.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]) for _ in steps]
-    kill_and_resume(shards, tmp_path / "run", list(zip(kinds, steps, strict=True)))
+    kill_and_resume(run_forked, shards, tmp_path / "run", list(zip(kinds, steps, strict=True)))
     assert same(tmp_path / "run", whole)
 
 
