@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +53,12 @@ def open_sequences(
     """
     if isinstance(settings, str):
         raise UsageError(f"settings is the text {settings!r:.80}; give a list: [{settings!r:.80}]")
+    if not isinstance(settings, Sequence) or not all(isinstance(setting, str) for setting in settings):
+        raise UsageError(f"settings is {settings!r:.80}; give a list of texts as 'data.stride=4'")
+    if workers is not None and type(workers) is not int:
+        raise UsageError(f"workers is {workers!r:.40}; needed is a whole number, 0 or more, or None")
     folder = local_folder(shards)
-    own = [f"data.split={split}", f"optim.batch_size={batch_size}", f"seed={seed}"]
+    own = [f"data.split={json.dumps(split)}", f"optim.batch_size={batch_size}", f"seed={seed}"]
     chosen = choose_recipe(folder, [*own, *settings]) if not recipe else None
     own += [] if context is None else [f"data.context={context}"]
     if chosen:
@@ -103,9 +109,9 @@ class ViewSequences(IterableDataset[ViewSequence]):
 
     def set_epoch(self, epoch: int) -> None:
         """The epoch that the next iteration gives. UsageError: it is no number from 0."""
-        if type(epoch) is not int or epoch < 0:
+        if not isinstance(epoch, Integral) or epoch < 0:
             raise UsageError(f"epoch is {epoch!r:.40}; needed is a whole number, 0 or more")
-        self._epoch, self._step, self._stride = epoch, 0, 0
+        self._epoch, self._step, self._stride = int(epoch), 0, 0
 
     def state_dict(self) -> dict[str, int]:
         """Epoch and step of the batch that comes next; in a process of a DataLoader, of its own next, and how many

@@ -70,7 +70,9 @@ def webdataset(
     `.repeat().with_epoch(n)` where they have to agree. Of a baked set, epoch e has the e-th stored sequence.
     Raises ConfigError and FormatError for what does not fit; while iterating DamageError (names shard and sample).
     """
-    for name, value, least in (("context", context, 1), ("batch_size", batch_size, 0), ("shuffle", shuffle, 0)):
+    counts = (("context", context, 1), ("stride", stride, 1))
+    counts += (("batch_size", batch_size, 0), ("shuffle", shuffle, 0), ("seed", seed, 0), ("epoch", epoch, 0))
+    for name, value, least in counts:
         if not isinstance(value, int) or value < least:
             raise ConfigError(f"{name} is {value!r}; allowed is a whole number from {least} on")
     how = {"normalisation": normalisation, "order": order, "stride": stride}

@@ -117,6 +117,9 @@ def test_what_does_not_fit_is_one_line(build_index, build_image_set, tmp_path):
     for settings, words in (
         ({"split": "val"}, "has no split 'val', there are: train"),
         ({"context": 0}, "context is 0; allowed is a whole number from 1 on"),
+        ({"stride": 0}, "stride is 0; allowed is a whole number from 1 on"),
+        ({"epoch": 1.5}, r"epoch is 1\.5; allowed is a whole number from 0 on"),
+        ({"epoch": None}, "epoch is None; allowed is a whole number from 0 on"),
         ({"batch_size": -1}, "batch_size is -1"),
         ({"shuffle": 2.5}, "shuffle is 2.5"),
         ({"seed": -1, "context": 2}, "seed is -1"),

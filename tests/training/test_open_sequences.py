@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from loaders import assert_same, stored_loader
@@ -75,7 +76,7 @@ def test_resume_is_exact(shards, seen):
 def test_an_epoch_can_be_chosen(shards):
     data, later = opened(shards), opened(shards)
     list(data)
-    later.set_epoch(1)
+    later.set_epoch(np.int64(1))
     assert_same(next(iter(later)), next(iter(data)))
 
 
@@ -97,6 +98,13 @@ def test_a_state_of_something_else_is_refused(shards, state):
         opened(shards).load_state_dict(state)
 
 
+@pytest.mark.parametrize("split", ["true", "inf"])
+def test_a_split_may_be_called_as_a_value_is_written(tmp_path, split):
+    data = opened(make_shards(tmp_path / "set", split=split), split=split)
+    assert next(iter(data)).views.shape[0] == 4
+    assert data.config.data.split == split
+
+
 def test_what_is_not_there_is_said(shards):
     with pytest.raises(ConfigError, match="has no split 'test' to train on"):
         opened(shards, split="test")
@@ -104,6 +112,12 @@ def test_what_is_not_there_is_said(shards):
         opened(shards, device="tpu")
     with pytest.raises(UsageError, match=r"settings is the text 'data.context=1'; give a list: \['data.context=1'\]"):
         opened(shards, settings="data.context=1")
+    for settings in (None, [3]):
+        with pytest.raises(UsageError, match=r"settings is .*; give a list of texts as 'data.stride=4'"):
+            opened(shards, settings=settings)
+    for workers in (1.5, "2"):
+        with pytest.raises(UsageError, match=r"workers is .*; needed is a whole number, 0 or more, or None"):
+            seqjepa.open_sequences(shards, workers=workers)
     for epoch in (-1, "a", 0.5):
         with pytest.raises(UsageError, match=r"epoch is .*; needed is a whole number, 0 or more"):
             opened(shards).set_epoch(epoch)
