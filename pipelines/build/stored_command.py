@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shards.building.store_build import PARTS, StoreBuild
+from shards.engines.sbatch import Array, program, write_sbatch
 from shards.errors import FormatError, UsageError
 from shards.json_fields import json_object
 from shards.layout import Layout
@@ -115,3 +116,15 @@ def _in_store(address: str) -> tuple[bytes | None, str, bool]:
     build = StoreBuild(address)
     data = build.kept(NAME, LONGEST)
     return data, f"{build.address}/{PARTS}/{NAME}", data is None and build.read_info() is not None
+
+
+def write_build_script(file: Path, out: Path | str, tasks: int) -> None:
+    """The sbatch script of an array whose tasks do the build that `out` holds. UsageError: it is finished, or `file` is someone else's."""
+    if stored_command(out) is None:
+        raise UsageError(f"{out} is finished; there is nothing for an array to do")
+    name, address = Path(out).name, as_address(out)
+    array = Array.of_equals(f"seqjepa-data build: {name}", "seqjepa-build", tasks, "--cpus-per-task=8 --mem=16G")
+    command = [program("seqjepa-data"), "build", "work", address or str(Path(out).resolve())]
+    # Beside the set, whose folder holds nothing else; of one in a store, here.
+    logs = Path.cwd() / f"{name}.logs" if address else Path(f"{Path(out).resolve()}.logs")
+    write_sbatch(file, "--script", "seqjepa-data build", array, command, logs)

@@ -119,8 +119,7 @@ def run_command(
       seqjepa-data build run --engine slurm --num-tasks 20 --script build.sbatch shards/photos
       seqjepa-data build run --engine slurm --num-tasks 20 --script build.sbatch s3://bucket/photos
     """
-    from pipelines.build.slurm import write_build_script
-    from pipelines.build.stored_command import place_of
+    from pipelines.build.stored_command import place_of, write_build_script
     from shards.engines.ray_engine import engine_of
     from shards.engines.steps import Step
     from shards.errors import UsageError

@@ -173,43 +173,33 @@ class _Normalising(nn.Module):
         return self.encoder((images - self.mean) / self.std)
 
 
-class _Embed(nn.Module):
-    def __init__(self, method: Method) -> None:
+class _OfMethod(nn.Module):
+    def __init__(self, method: Any) -> None:
         super().__init__()
         self.method = method
 
+
+class _Embed(_OfMethod):
     def forward(self, views: Tensor) -> Tensor:
         return self.method.embed(views)
 
 
-class _Aggregate(nn.Module):
+class _Aggregate(_OfMethod):
     """z [B, M, D], actions [B, M − 1, A], or none where A is 0 → z_AGG [B, D']."""
-
-    def __init__(self, method: Any) -> None:
-        super().__init__()
-        self.method = method
 
     def forward(self, z: Tensor, actions: Tensor | None = None) -> Tensor:
         return self.method.aggregate(z, z.new_zeros(z.shape[0], z.shape[1] - 1, 0) if actions is None else actions)
 
 
-class _Project(nn.Module):
+class _Project(_OfMethod):
     """z [B, D] → y [B, P]."""
-
-    def __init__(self, method: Any) -> None:
-        super().__init__()
-        self.method = method
 
     def forward(self, z: Tensor) -> Tensor:
         return self.method.project(z)
 
 
-class _Predict(nn.Module):
+class _Predict(_OfMethod):
     """z_AGG [B, D'], action [B, A], or none where A is 0 → ẑ [B, D]; or y [B, P] in its place → ŷ [B, P]."""
-
-    def __init__(self, method: Any) -> None:
-        super().__init__()
-        self.method = method
 
     def forward(self, known: Tensor, action: Tensor | None = None) -> Tensor:
         return self.method.predict(known, known.new_zeros(known.shape[0], 0) if action is None else action)
