@@ -119,7 +119,10 @@ def _in_store(address: str) -> tuple[bytes | None, str, bool]:
 
 
 def write_build_script(file: Path, out: Path | str, tasks: int) -> None:
-    """The sbatch script of an array whose tasks do the build that `out` holds. UsageError: it is finished, or `file` is someone else's."""
+    """The sbatch script of an array whose tasks do the build prepared in `out`.
+
+    UsageError: it is finished, or `file` is someone else's.
+    """
     if stored_command(out) is None:
         raise UsageError(f"{out} is finished; there is nothing for an array to do")
     name, address = Path(out).name, as_address(out)
