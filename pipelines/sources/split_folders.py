@@ -98,7 +98,8 @@ def check_classes(splits: Sequence[str | None], labels: Sequence[str | None]) ->
     classes = set().union(*of_split.values())
     if classes and all(is_like_a_split(name) for name in classes):
         raise FormatError(f"the classes would be {listed(classes)}, which look like splits; give the folder above them")
-    _refuse_lookalikes(classes)
+    refuse_two_spellings(classes)
+    say_nearly_alike(classes, log.warning)
     gaps = [_gap(split, classes - found, not found) for split, found in of_split.items() if classes - found]
     pairs = zip(splits, labels, strict=True)
     if bare := sum(label is None for split, label in pairs if split is not None and of_split[split]):
@@ -109,14 +110,13 @@ def check_classes(splits: Sequence[str | None], labels: Sequence[str | None]) ->
         log.warning("there is no training split, only %s; a folder with a split's name is one", listed(of_split))
 
 
-def _refuse_lookalikes(classes: Collection[str]) -> None:
-    """FormatError for two names that look the same; a line for those that nearly do."""
+def refuse_two_spellings(classes: Iterable[str]) -> None:
+    """FormatError for two names that look the same."""
     for other, name in pairs_alike(classes, in_nfc):
         raise FormatError(
-            f"the folders {other!a} and {name!a} are one name, {printable(name)}, in two spellings (Unicode NFC "
-            "and NFD), and would be two classes; rename one to the other"
+            f"the classes {other!a} and {name!a} are one name, {printable(name)}, in two spellings (Unicode NFC and "
+            "NFD); rename one to the other"
         )
-    say_nearly_alike(classes, log.warning)
 
 
 def pairs_alike(names: Iterable[str], spelled: Callable[[str], str]) -> list[tuple[str, str]]:

@@ -24,6 +24,7 @@ from pipelines.sources import Frames, ViewsContent, ViewSource, ViewsRecord
 from pipelines.sources.content import name_rank
 from pipelines.sources.files import FileReader
 from pipelines.sources.keys import sequence_keys
+from pipelines.sources.split_folders import refuse_two_spellings
 from shards.errors import FormatError, UsageError
 from shards.schema import MAX_PARAMS, MAX_VIEWS, ActionSpec, ParamField
 
@@ -152,6 +153,7 @@ class TableSource(ViewSource):
         self.given = {**(options or {}), "views_per_sample": views_per_sample}
         self.params, self.actions, self.ordered = table.fields, table.actions, table.ordered
         self.classes = class_names(table.labels)
+        refuse_two_spellings(self.classes)
         self.resampler = getattr(table.pictures, "resampler", self.resampler)
         lengths = np.diff(table.bounds)
         if views_per_sample is None:

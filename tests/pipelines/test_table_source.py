@@ -134,6 +134,14 @@ def test_a_table_that_changed_is_another_set(folder: Path, tmp_path: Path) -> No
         shard_views(source_of(folder, 5), tmp_path / "out", workers=0, **options)
 
 
+def test_a_class_has_one_spelling(folder: Path) -> None:
+    """Whatever layout it comes from: names of folders on a Mac may have another one than those in a table."""
+    table = table_of(folder)
+    labels = ["caf\xe9" if label == table.labels[0] else "cafe\u0301" for label in table.labels]
+    with pytest.raises(FormatError, match=r"'cafe.u0301' and 'caf.xe9' are one name, .*, in two spellings"):
+        TableSource(folder, replace(table, labels=labels), name="manifest")
+
+
 def picture_of(path: Path) -> np.ndarray:
     from PIL import Image
 

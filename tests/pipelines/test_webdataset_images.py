@@ -244,6 +244,11 @@ def test_labels_by_name_and_by_field(tmp_path: Path) -> None:
     found = shard(tmp_path / "named", write_tar(tmp_path / "n.tar", named))
     assert found.info.classes == ("cat", "dog")
     assert found.images("train").labels.tolist() == [1, 0, 1]
+    named[1]["cls"], named[2]["cls"] = "caf\xe9".encode(), "cafe\u0301".encode()
+    with pytest.raises(FormatError, match=r"'cafe.u0301' and 'caf.xe9' are one name, .*, in two spellings"):
+        shard(tmp_path / "spelled", write_tar(tmp_path / "s.tar", named))
+    floats = [{"__key__": f"{i}", "png": image, "cls": f"{i}.0".encode()} for i in (2, 0)]  # as np.savetxt writes them
+    assert shard(tmp_path / "floats", write_tar(tmp_path / "l.tar", floats)).images("train").labels.tolist() == [2, 0]
     fields = [{"__key__": f"{i}", "png": image, "json": {"kind": i, "exif": float("nan")}} for i in (2, 0)]
     tar = write_tar(tmp_path / "f.tar", fields)
     assert shard(tmp_path / "fields", tar, label="kind").images("train").labels.tolist() == [2, 0]

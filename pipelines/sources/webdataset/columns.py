@@ -6,6 +6,7 @@ row by row; of a sample with several images it has a row for each. Labels are nu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 
 from pipelines.archives import printable
 from pipelines.sources.mistakes import Mistakes
+from pipelines.sources.split_folders import refuse_two_spellings
 from pipelines.sources.webdataset.samples import TarSample, TarSamples, read_npy
 from shards.errors import UsageError
 from shards.schema import MAX_PARAMS
@@ -188,7 +190,7 @@ class Labels:
         return number
 
     def classes(self, labels: Iterable[Label], mistakes: Mistakes) -> tuple[str, ...]:
-        """Their names: those given; else numbers from 0 to the largest, or sorted names."""
+        """Their names: those given; else numbers from 0 to the largest, or sorted names. FormatError: two are one."""
         if self.known is not None:
             return tuple(self.known)
         found = {label for label in labels if label is not None}
@@ -197,6 +199,7 @@ class Labels:
             number = next(label for label in found if isinstance(label, int))
             mistakes.add(f"some labels are numbers ({number}) and some names ({min(names)}); give --classes")
         if names:
+            refuse_two_spellings(names)
             return tuple(sorted(names))
         return tuple(str(number) for number in range(max((int(label) for label in found), default=-1) + 1))
 
@@ -206,4 +209,4 @@ def _number_or_name(data: bytes) -> int | str:
         text = data.decode().strip()
     except UnicodeDecodeError as error:
         raise ValueError("its cls is not UTF-8") from error
-    return int(text) if text.removeprefix("-").isascii() and text.removeprefix("-").isdigit() else text
+    return int(text.partition(".")[0]) if re.fullmatch(r"-?[0-9]+(\.0*)?", text) else text  # "3.0": of floats
