@@ -6,8 +6,9 @@ seq-JEPA of the recipe synth-tiny (batch 32) on noise images of 48 px, ResNet-18
 `--width` times that), float16 features. `ours` is the step of the first context: gathering, forward, backward,
 optimizer, online probes, meter; `limit` is the same update on one batch over and over, so that `ratio_limit` is what
 loading leaves. `arithmetic` is how many steps a second the products of matrices alone would allow: the operations of a
-step that torch counts, over the rate of a large product on this device. `by_context` has all of it for every M, and
-which part of a step that is (`arithmetic_share`), and what the loader takes (`loader_share`). On one thread of a CPU
+step that torch counts, over the rate of a large product on this device. `all tokens` are steps as they were while the
+aggregator's last layer computed the outputs of all tokens. `by_context` has all of it for every M, and which part of a
+step products are (`arithmetic_share`), and what the loader takes (`loader_share`). On one thread of a CPU
 seconds are CPU seconds, decoding included, so that others on the machine matter less. Page cache hot; medians over
 rounds, which take turns. `--profile` prints instead what the operations of the first context's steps take.
 """
@@ -21,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -35,6 +37,8 @@ from train import our_steps  # noqa: E402
 
 from seqjepa.devices import take_device  # noqa: E402
 from seqjepa.embedding.feature_sets import encoder_of_config, make_features  # noqa: E402
+from seqjepa.methods.flops import all_outputs  # noqa: E402
+from seqjepa.models.aggregator import Aggregator  # noqa: E402
 from seqjepa.recipes import load_recipe  # noqa: E402
 from seqjepa.training.data import TrainingData, build_loader, open_training_data  # noqa: E402
 from seqjepa.training.distributed import World  # noqa: E402
@@ -91,6 +95,7 @@ def measure(images: Path, features: Path, context: int, asked: Any, device: torc
     ways = {name: our_steps(data, data.config, device, 0, resident=False) for name, data in opened.items()}
     data = opened["features"]
     ways["resident batch"] = our_steps(data, data.config, device, 0, resident=True)
+    ways["all tokens"] = by_all_tokens(our_steps(data, data.config, device, 0, resident=False))
     ways["loader"] = batches(data, device)
     ways["product"] = products(device)
     flops = operations(ways["resident batch"])
@@ -105,6 +110,14 @@ def measure(images: Path, features: Path, context: int, asked: Any, device: torc
     ratio = median(a / b for a, b in zip(seconds["images"], seconds["features"], strict=True))
     shares = {f"{name}_share": taken[name] / taken["features"] for name in ("loader", "arithmetic")}
     return {**rates, "ratio": ratio, "mflop_per_step": flops / 1e6, **shares}
+
+
+def by_all_tokens(steps: Iterator[object]) -> Iterator[object]:
+    """The same with a last layer of the aggregator that computes the outputs of all tokens."""
+    while True:
+        with mock.patch.object(Aggregator, "forward", all_outputs):
+            found = next(steps)
+        yield found
 
 
 def products(device: torch.device) -> Iterator[object]:

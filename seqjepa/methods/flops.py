@@ -54,7 +54,7 @@ def forward_macs(method: Method, action_size: int, view_shape: tuple[int, int], 
     ghost = _ghost(method).eval()
     for part in ghost.modules():
         if isinstance(part, Aggregator):
-            part.forward = partial(_all_outputs, part)
+            part.forward = partial(all_outputs, part)
     batch = _empty_batch(method, action_size, view_shape, context)
     with torch.no_grad():
         return _counted(lambda: _forward(ghost, batch))
@@ -102,7 +102,7 @@ def _forward(method: Method, batch: ViewSequence) -> None:
         method.aggregate(z.unflatten(0, (len(batch), -1)), batch.actions[:, :-1])
 
 
-def _all_outputs(aggregator: Aggregator, tokens: Tensor) -> Tensor:
+def all_outputs(aggregator: Aggregator, tokens: Tensor) -> Tensor:
     """Its z_AGG [B, W] by a last layer that computes every token's output."""
     return aggregator.encoder(aggregator.with_token(tokens))[:, 0]
 

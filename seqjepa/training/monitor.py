@@ -66,7 +66,7 @@ def add_features(moments: dict[str, Tensor], features: Tensor) -> None:
     rows = normalize(features.detach().flatten(0, -2).float(), dim=-1)
     mean = rows.mean(0)
     centred = rows - mean
-    merge_moments(moments, float(len(rows)), mean.double(), (centred.T @ centred).double())
+    merge_moments(moments, float(len(rows)), mean.double(), centred.T @ centred)
 
 
 def merge_moments(moments: dict[str, Tensor], count: Tensor | float, mean: Tensor, scatter: Tensor) -> None:
@@ -74,7 +74,7 @@ def merge_moments(moments: dict[str, Tensor], count: Tensor | float, mean: Tenso
     total = moments["count"] + count
     delta = mean - moments["mean"]
     share = count / total.clamp(min=1)
-    moments["scatter"] += scatter + torch.outer(delta, delta) * (moments["count"] * share)
+    moments["scatter"].add_(scatter).addr_(delta * (moments["count"] * share), delta)
     moments["mean"] += delta * share
     moments["count"].copy_(total)
 
