@@ -29,8 +29,8 @@ from seqjepa.devices import pick_device
 from seqjepa.evaluate.rollouts import roll_out
 from seqjepa.hub import run_folder
 from seqjepa.methods.base import Aggregating, Method, PredictsViews
+from seqjepa.models.backbone import fold_batch_norms
 from seqjepa.models.embed import embed
-from seqjepa.models.folding import fold_batch_norms
 from seqjepa.precision import full_float32, full_precision
 from seqjepa.training.checkpoint import LoadedRun, load_run
 from shards.errors import UsageError, reason_of

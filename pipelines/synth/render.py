@@ -105,7 +105,7 @@ def shadow(pose: Pose, rays: Rays, grid: Grid, device: str) -> Tensor:
 def cast(pose: Pose, rays: Rays, grid: Grid, device: str) -> Iterator[tuple[int, Tensor, Tensor]]:
     """For each part: its number, the rows (view · tiles + tile) it may touch int64 [E], and depths float32 [E, R]."""
     solid = pose.solid
-    u, v = _tensor(grid.u, device), _tensor(grid.v, device)
+    u, v = shade.to_device(grid.u, device), shade.to_device(grid.v, device)
     eye, basis = pose.seen_from(rays)
     tiles = visits(*bounds(pose, rays), grid)
     rows = torch.as_tensor(tiles.view * grid.tiles + tiles.row * grid.across + tiles.column, device=device)
@@ -138,10 +138,8 @@ def _fields(
     coefficients = np.einsum("pvfj,pvcj->pvcf", weights, basis[parts])
     at, along_u, along_v = np.moveaxis(coefficients[part, view], 1, 0)
     at = at + grid.side * (tiles.column[mine, None] * along_u + tiles.row[mine, None] * along_v)
-    packed = _tensor(np.concatenate([at, along_u, along_v, eye[parts][part, view]], axis=1).T[..., None], device)
+    packed = shade.to_device(
+        np.concatenate([at, along_u, along_v, eye[parts][part, view]], axis=1).T[..., None], device
+    )
     count = weights.shape[2]
     return packed[:count], packed[count : 2 * count], packed[2 * count : 3 * count], packed[3 * count :]
-
-
-def _tensor(array: np.ndarray, device: str) -> Tensor:
-    return torch.as_tensor(np.ascontiguousarray(array, dtype=np.float32), device=device)

@@ -9,8 +9,8 @@ are swapped in render.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import reduce
+from collections.abc import Iterator
+from functools import partial, reduce
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ _BEAM = (0.86, 0.995)  # cosines from the beam's axis: dark at its rim, full in 
 
 def floor(latents: np.ndarray, light: np.ndarray, lit: Tensor, size: int, stage: Stage | None = None) -> Tensor:
     """Latents [V, 7], light [V, 3], lit [V, S, S] (1: no shadow) → RGB planes float32 [3, V, S, S]."""
-    put = _putter(lit.device)
+    put = partial(to_device, device=lit.device)
     points = put(floor_points(size))
     x, y = points[..., 0], points[..., 1]
     lx, ly, lz = put(light.T[:, :, None, None])
@@ -66,7 +66,7 @@ def _pattern(x: Tensor, y: Tensor, wave: Tensor) -> Tensor:
 
 def veil(image: Tensor, stage: Stage) -> Tensor:
     """The picture [3, V, S, S] behind the stage's haze."""
-    put = _putter(image.device)
+    put = partial(to_device, device=image.device)
     return image.mul_(put(stage.clear[:, None, None])).add_(put((stage.haze * (1 - stage.clear))[:, None, None]))
 
 
@@ -137,7 +137,7 @@ def _shade(
 
 def _positions(where: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
     """Flat sample numbers [N] → view int64 [N], and (u, v) in pixels float32 [N] each."""
-    put = _putter(where.device)
+    put = partial(to_device, device=where.device)
     row = where // len(grid.u)
     ray = where - row * len(grid.u)
     view = row // grid.tiles
@@ -188,7 +188,7 @@ def _table(
     axes = solid.turn[:, None] / pose.half[:, :, None]  # of the object, as gradients are multiplied with
     axes = axes.reshape(*axes.shape[:2], 9)
     rows += [*np.moveaxis(axes, -1, 0), *np.moveaxis(forward, -1, 0), *level, *paint]
-    return _putter(device)(np.stack([np.broadcast_to(row, shape) for row in rows]).reshape(len(rows), -1))
+    return to_device(np.stack([np.broadcast_to(row, shape) for row in rows]).reshape(len(rows), -1), device)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
@@ -211,8 +211,5 @@ def _indices(mask: Tensor) -> Tensor:
     return mask.nonzero()[:, 0]
 
 
-def _putter(device: torch.device) -> Callable[[np.ndarray], Tensor]:
-    def put(array: np.ndarray) -> Tensor:
-        return torch.as_tensor(np.ascontiguousarray(array, dtype=np.float32), device=device)
-
-    return put
+def to_device(array: np.ndarray, device: torch.device | str) -> Tensor:
+    return torch.as_tensor(np.ascontiguousarray(array, dtype=np.float32), device=device)

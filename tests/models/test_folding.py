@@ -8,8 +8,7 @@ from torch import nn
 from torchvision.models.resnet import ResNet
 
 from seqjepa.config import ModelConfig
-from seqjepa.models.backbone import build_backbone
-from seqjepa.models.folding import fold_batch_norms
+from seqjepa.models.backbone import build_backbone, fold_batch_norms
 
 
 def with_statistics(net: nn.Module) -> nn.Module:
