@@ -14,6 +14,7 @@ import numpy as np
 
 from shards.kinds import kind_of
 from shards.layout import Layout
+from shards.metadata import CONTROL
 from shards.reader import ShardSet
 from shards.schema import ActionSpec, DatasetInfo, ViewSpec
 from shards.stores.store import as_address
@@ -102,7 +103,7 @@ def summarise(contents: dict[str, Any]) -> str:
         *(_split_line(name, split) for name, split in contents["splits"].items()),
         *(f"  {key}: {_short(value)}" for key, value in contents["provenance"].items()),
     ]
-    return "\n".join(lines)
+    return "\n".join(CONTROL.sub(lambda found: ascii(found[0])[1:-1], line) for line in lines)
 
 
 def _content_lines(contents: dict[str, Any]) -> Iterator[str]:

@@ -101,6 +101,16 @@ def info_from_bytes(data: bytes, where: str) -> DatasetInfo:
         raise FormatError(f"{where}: {error}") from error
 
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def checked_name(name: str) -> str:
+    """A set's name itself. FormatError: it holds control characters, which a terminal would obey."""
+    if CONTROL.search(name):
+        raise FormatError(f"the name {name!r:.80} holds control characters")
+    return name
+
+
 def _info(record: dict[str, Any]) -> DatasetInfo:
     kind = one_of(record, "kind", tuple(KINDS))
     spec = spec_from_json(kind, take(record, "spec", dict))
@@ -109,7 +119,7 @@ def _info(record: dict[str, Any]) -> DatasetInfo:
     if version < spec.format_version:
         raise FormatError(f"format version {version} has no sequences in chunks and no features")
     return DatasetInfo(
-        name=take(record, "name", str),
+        name=checked_name(take(record, "name", str)),
         spec=spec,
         classes=strings(record, "classes"),
         splits={name: _split(name, value) for name, value in splits.items()},

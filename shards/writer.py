@@ -28,7 +28,7 @@ from shards.json_fields import plain_json
 from shards.kinds import kind_of
 from shards.layout import SHARD_NAME, SPLIT_NAME, Layout, shard_name, split_of_shard
 from shards.machine.files import disk_full_named, sha256_of_bytes, sha256_of_file, write_atomic
-from shards.metadata import info_to_bytes, spec_from_json
+from shards.metadata import checked_name, info_to_bytes, spec_from_json
 from shards.schema import DatasetInfo, Spec, SplitInfo, features_of
 from shards.stats import PixelStats
 from shards.stores.store import as_address
@@ -65,7 +65,7 @@ class SetBuilder:
     ) -> None:
         address = as_address(out)
         self.store = StoreBuild(address) if address else None
-        self.layout, self.name, self.classes = Layout(made_in(out)), name, tuple(classes)
+        self.layout, self.name, self.classes = Layout(made_in(out)), checked_name(name), tuple(classes)
         self.overwrite = overwrite
         identity = identity_of(name, spec, self.classes, fingerprint)
         self.spec = spec_from_json(spec.kind, identity)

@@ -13,6 +13,7 @@ import pytest
 from shard_sets import build
 from tampering import at, edit, one_line_refusal, parquet, put, put_index, rewrite
 
+from shards.describe import describe_set, summarise
 from shards.errors import FormatError, SeqJepaError
 from shards.machine.files import sha256_of_bytes
 from shards.reader import ShardSet
@@ -25,6 +26,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
+def test_no_control_character_of_a_stranger_reaches_the_terminal(folder: Path) -> None:
+    rewrite(folder, put("provenance", "made\x1b[2J", value="by\x9b31m\x07"))
+    shown = summarise(describe_set(folder))
+    assert "made\\x1b[2J: by\\x9b31m\\x07" in shown
+    assert all(character.isprintable() or character == "\n" for character in shown)
+
+
 SHARD = ("splits", "train", "shards", 0)
 
 
@@ -32,6 +40,7 @@ SHARD = ("splits", "train", "shards", 0)
     ("change", "found"),
     [
         (put("format", value="other"), "does not describe"),
+        (put("name", value="toy\x1b]0;owned\x07"), r"the name 'toy\\x1b\]0;owned\\x07' holds control characters"),
         (put("format_version", value=3), r"format version 3, this program reads up to 2: update it"),
         (put("format_version", value="1"), "format_version must be a int"),
         (put("kind", value="tables"), "kind 'tables' is unknown, allowed: views, saliency, image, maps"),

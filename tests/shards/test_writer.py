@@ -354,6 +354,12 @@ def test_labels_meta_names_and_provenance_are_checked(tmp_path: Path) -> None:
                 target.open_shard(split, number)
 
 
+def test_a_name_that_a_terminal_would_obey_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match=r"the name 'a\\x1b\[31m' holds control characters"):
+        SetBuilder(tmp_path / "set", name="a\x1b[31m", spec=FLAVOURS["raw"], classes=CLASSES, fingerprint={})
+    assert not (tmp_path / "set").exists()
+
+
 def test_psnr_and_normalisation_are_in_the_metadata(tmp_path: Path) -> None:
     info = build(tmp_path)
     # Half of all values are odd, by 1: a mean squared error of about 1/2.
