@@ -14,6 +14,7 @@ from PIL import Image
 from seqjepa.config import DataConfig, Fidelity, ModelConfig, RunConfig
 from seqjepa.data.actions import as_spec
 from seqjepa.data.fixations import Fixating
+from seqjepa.methods.base import Method
 from seqjepa.recipes import to_toml
 from seqjepa.training.checkpoint import initial_method, save_weights
 from seqjepa.training.run import DataInfo
@@ -92,13 +93,20 @@ def saccade_run_of(out: Path, fidelity: Fidelity = "paper", fixations: str = "sa
     return run_directory(out, config, data)
 
 
+_METHODS: dict[tuple[str, int], Method] = {}
+"""Those of run directories by config and size of action: most tests ask for the same ones."""
+
+
 def run_directory(out: Path, config: RunConfig, data: DataInfo) -> Path:
     out.mkdir()
     (out / "config.toml").write_text(to_toml(config))
     identity = {"kind": "seqjepa-run", "format": 1, "data": {**data._asdict(), "fixating": dict(data.fixating)}}
     (out / "run.json").write_text(json.dumps(identity))
     other = config.model_copy(update={"seed": 1})
-    save_weights(initial_method(other, data.action_size), out / "model.safetensors")
+    key = to_toml(other), data.action_size
+    if key not in _METHODS:
+        _METHODS[key] = initial_method(other, data.action_size)
+    save_weights(_METHODS[key], out / "model.safetensors")
     return out
 
 
