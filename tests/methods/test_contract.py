@@ -151,7 +151,7 @@ def test_it_learns_what_the_views_of_an_object_share(name: str) -> None:
     method: Any = small(name)
     optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=3e-3)
     assert separability(method) < 0.85
-    for step in range(100):
+    for step in range(70):
         method.step(stripes(views_of(name), 64, step)).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
