@@ -110,7 +110,9 @@ def programs_of_a_step(recipe: str, settings: list[str], batch: int) -> list[str
 
     config = load_recipe(recipe, settings)
     actions = 6 if config.method == "context_ssl" else 4
-    step = Step(initial_method(config, actions), (0.5,) * 3, (0.2,) * 3).train()
+    method = initial_method(config, actions)
+    method.normalise_globally()  # as Learner does
+    step = Step(method, (0.5,) * 3, (0.2,) * 3).train()
     torch.set_float32_matmul_precision("high")
     T, side = config.data.context + 1, config.data.image_size
     with FakeTensorMode(allow_non_fake_inputs=True), written_programs() as programs, suppress(NotRun):

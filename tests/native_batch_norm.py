@@ -16,11 +16,11 @@ def register() -> torch.library.Library:
     for kernel in (
         batch_norm_stats,
         batch_norm_gather_stats_with_counts,
-        batch_norm_elemt,
         batch_norm_backward_reduce,
         batch_norm_backward_elemt,
     ):
         library.impl(kernel.__name__, kernel, "CPU")
+    library.impl("batch_norm_elemt.out", batch_norm_elemt_out, "CPU")
     return library
 
 
@@ -49,19 +49,20 @@ def batch_norm_gather_stats_with_counts(
     return mean, (squares / total + eps).rsqrt()
 
 
-def batch_norm_elemt(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, inverse: Tensor, eps: float
+def batch_norm_elemt_out(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, inverse: Tensor, eps: float, *, out: Tensor
 ) -> Tensor:
+    assert _laid_out_alike(out, x)
     y = (_wide(x) - _by_channel(mean, x)) * _by_channel(inverse, x)
     if weight is not None and bias is not None:
         y = y * _by_channel(weight, x) + _by_channel(bias, x)
-    return y.to(x.dtype)
+    return out.copy_(y)
 
 
 def batch_norm_backward_reduce(
     grad: Tensor, x: Tensor, mean: Tensor, inverse: Tensor, weight: Tensor | None, to_x: bool, to_w: bool, to_b: bool
 ) -> tuple[Tensor, ...]:
-    assert grad.stride() == x.stride()
+    assert _laid_out_alike(grad, x)
     wide = _wide(grad)
     total, moment = wide.sum(_axes(x)), (wide * (_wide(x) - _by_channel(mean, x))).sum(_axes(x))
     nothing = grad.new_empty(0)
@@ -97,6 +98,12 @@ def _axes(x: Tensor) -> list[int]:
 
 def _by_channel(values: Tensor, x: Tensor) -> Tensor:
     return values.view(1, -1, *[1] * (x.ndim - 2))
+
+
+def _laid_out_alike(a: Tensor, b: Tensor) -> bool:
+    """Strides of axes with one value say nothing."""
+    layouts = (torch.contiguous_format, *([torch.channels_last] if a.ndim == 4 else []))
+    return any(a.is_contiguous(memory_format=layout) and b.is_contiguous(memory_format=layout) for layout in layouts)
 
 
 def _wide(x: Tensor) -> Tensor:

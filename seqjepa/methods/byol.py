@@ -37,7 +37,8 @@ class BYOL(MovingAverage, Method):
         Each view is a batch of its own to batch norm, as released (hafezgh/seq-jepa@73e0550 models.py:1234-1236).
         """
         first, second = seq.views.unbind(1)
-        z1, z2 = self.embed(first), self.embed(second)
-        forward = cosine_loss(self.predictor(self.projector(z1)), self.embed_target(second))
-        backward = cosine_loss(self.predictor(self.projector(z2)), self.embed_target(first))
+        z1, z2 = self.each(self.embed, first, second)
+        predictions = self.each(lambda z: self.predictor(self.projector(z)), z1, z2)
+        targets = self.each(self.embed_target, second, first)
+        forward, backward = map(cosine_loss, predictions, targets)
         return StepOutput(2 * (forward + backward), features=by_view(z1, z2))

@@ -42,10 +42,9 @@ class EquiMod(Method):
         views float [B, 2, C, H, W], actions [B, 1, A]. features: "z" [B, 2, D], detached. Each view is a batch of its
         own to batch norm, as in SimCLR.
         """
-        z1, z2 = map(self.embed, seq.views.unbind(1))
-        invariant = self.invariant_projector(z1), self.invariant_projector(z2)
-        predicted = self.predict(self.project(z1), seq.actions[:, 0])
-        shared1, shared2, predicted, y2 = all_rows(*invariant, predicted, self.project(z2))
+        z1, z2 = self.each(self.embed, *seq.views.unbind(1))
+        invariant, (y1, y2) = (self.each(project, z1, z2) for project in (self.invariant_projector, self.project))
+        shared1, shared2, predicted, y2 = all_rows(*invariant, self.predict(y1, seq.actions[:, 0]), y2)
         loss = nt_xent(shared1, shared2, self.temperature) + nt_xent(predicted, y2, self.temperature)
         return StepOutput(loss, features=by_view(z1, z2))
 

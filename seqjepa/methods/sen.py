@@ -37,8 +37,9 @@ class SEN(Method):
 
         Each view is a batch of its own to batch norm, as released (hafezgh/seq-jepa@73e0550 models.py:811-813).
         """
-        z1, z2 = map(self.embed, seq.views.unbind(1))
-        predicted, y2 = all_rows(self.predict(self.project(z1), seq.actions[:, 0]), self.project(z2))
+        z1, z2 = self.each(self.embed, *seq.views.unbind(1))
+        y1, y2 = self.each(self.project, z1, z2)
+        predicted, y2 = all_rows(self.predict(y1, seq.actions[:, 0]), y2)
         return StepOutput(nt_xent(predicted, y2, TEMPERATURE), features=by_view(z1, z2))
 
     def project(self, z: Tensor) -> Tensor:

@@ -50,9 +50,9 @@ class SIE(Method):
 
         Each view is a batch of its own to batch norm, as released (hafezgh/seq-jepa@73e0550 models.py:985-987).
         """
-        z1, z2 = map(self.embed, seq.views.unbind(1))
-        invariant = [self.invariant_projector(z[:, self.halves["invariant"]]) for z in (z1, z2)]
-        y1, y2 = self.project(z1), self.project(z2)
+        z1, z2 = self.each(self.embed, *seq.views.unbind(1))
+        invariant = self.each(self.invariant_projector, *(z[:, self.halves["invariant"]] for z in (z1, z2)))
+        y1, y2 = self.each(self.project, z1, z2)
         predicted = self.predict(y1, seq.actions[:, 0])
         shared1, shared2, y1, y2, predicted = all_rows(*invariant, y1, y2, predicted)
         loss = sie_loss((shared1, shared2), (y1, y2), predicted, self.weights)

@@ -32,6 +32,6 @@ class SimCLR(Method):
 
         Each view is a batch of its own to batch norm, as released (hafezgh/seq-jepa@73e0550 models.py:1135-1137).
         """
-        z1, z2 = map(self.embed, seq.views.unbind(1))
-        y1, y2 = all_rows(self.projector(z1), self.projector(z2))
+        z1, z2 = self.each(self.embed, *seq.views.unbind(1))
+        y1, y2 = all_rows(*self.each(self.projector, z1, z2))
         return StepOutput(nt_xent(y1, y2, TEMPERATURE), features=by_view(z1, z2))

@@ -31,6 +31,6 @@ class VICReg(Method):
 
         Each view is a batch of its own to batch norm, as released (hafezgh/seq-jepa@73e0550 models.py:1325-1327).
         """
-        z1, z2 = map(self.embed, seq.views.unbind(1))
-        y1, y2 = all_rows(self.projector(z1), self.projector(z2))
+        z1, z2 = self.each(self.embed, *seq.views.unbind(1))
+        y1, y2 = all_rows(*self.each(self.projector, z1, z2))
         return StepOutput(vicreg_loss(y1, y2, self.weights), features=by_view(z1, z2))

@@ -16,7 +16,6 @@ from torch.nn.parallel import DistributedDataParallel
 from seqjepa.config import RunConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.methods.base import Method, StepOutput
-from seqjepa.models.distributed import convert_sync_batch_norm
 from seqjepa.models.ema import MovingAverage
 from seqjepa.precision import is_bf16
 from seqjepa.training.compiled import Step, compiled
@@ -46,8 +45,8 @@ class Learner:
     ):
         self.method, self.optim = method, config.optim
         self.seed, self.rank, self.ranks, self.device = config.seed, world.rank, world.size, device
-        if config.train.sync_bn:
-            convert_sync_batch_norm(self.method)
+        if config.train.sync_bn or world.size == 1:
+            self.method.normalise_globally()
         self.method.to(device).train()
         if config.train.channels_last:
             self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

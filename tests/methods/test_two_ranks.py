@@ -1,4 +1,8 @@
-"""Two gloo processes against one on the same global batch: loss, gradients and running statistics of every baseline."""
+"""Two gloo processes against one on the same global batch: loss, gradients and running statistics of every baseline.
+
+The two put views in one call, which the one calls one by one; by our arithmetic and by the way that CUDA takes, with
+torch's CUDA kernels written out in native_batch_norm.py.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,11 @@ import torch
 import torch.distributed as dist
 from forked_ranks import RunRanks
 from methods_lab import BASELINES, noise, rows_of, shaken, small, views_of
+from native_batch_norm import register
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from seqjepa.models.distributed import all_rows, convert_sync_batch_norm
+from seqjepa.models.distributed import GlobalBatchNorm, all_rows
 
 RANKS, ROWS = 2, (slice(0, 3), slice(3, 6))
 CASES = [(name, kind) for name in BASELINES for kind in ("mlp", "transformer")]
@@ -23,10 +28,15 @@ def step(name: str, kind: str, rows: slice, spread: bool) -> dict[str, Tensor]:
     seq = rows_of(noise(views_of(name), dtype=torch.float64), rows)
     module = method
     if spread:
-        convert_sync_batch_norm(method)
+        method.normalise_globally()
+        method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        norm = next(m for m in method.encoder.modules() if isinstance(m, GlobalBatchNorm))
+        calls: list[int] = []
+        norm.register_forward_hook(lambda _module, inputs, _output: calls.append(len(inputs[0])))
         module = DistributedDataParallel(module, broadcast_buffers=False)
     loss = module(seq).loss
     loss.backward()
+    assert not spread or len(calls) == 1
     grads = {f"grad {k}": p.grad for k, p in method.named_parameters() if p.grad is not None}
     return {"loss": loss.detach(), **grads, **dict(method.named_buffers())}
 
@@ -40,18 +50,23 @@ def gathered(rank: int) -> dict[str, Tensor]:
     return {"first": first.detach(), "second": second.detach(), "grad": a.grad}  # type: ignore[dict-item]
 
 
-def run_rank(rank: int, folder: str) -> None:
+def run_rank(rank: int, folder: str, native: bool) -> None:
+    kernels = register() if native else None
+    GlobalBatchNorm._takes_native_kernels = lambda self, x: native  # type: ignore[method-assign]
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=RANKS)
     torch.set_num_threads(1)
     results = {f"{name} {kind}": step(name, kind, ROWS[rank], spread=True) for name, kind in CASES}
     torch.save(results | {"gathered": gathered(rank)}, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
+    del kernels
 
 
-@pytest.fixture(scope="module")
-def ranks(run_ranks: RunRanks, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Tensor]]]:
+@pytest.fixture(scope="module", params=[False, True], ids=["arithmetic", "native kernels"])
+def ranks(
+    run_ranks: RunRanks, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> list[dict[str, dict[str, Tensor]]]:
     folder: Path = tmp_path_factory.mktemp("ranks")
-    done = run_ranks(run_rank, str(folder))
+    done = run_ranks(run_rank, str(folder), request.param)
     assert [code for code, _ in done] == [0] * RANKS, done
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
 

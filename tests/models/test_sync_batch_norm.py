@@ -18,7 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 from seqjepa.config import ModelConfig, RunConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.methods.seq_jepa import SeqJEPA
-from seqjepa.models.distributed import GlobalBatchNorm, convert_sync_batch_norm
+from seqjepa.models import distributed
+from seqjepa.models.distributed import GlobalBatchNorm, convert_sync_batch_norm, of_each
 
 RANKS = 2
 SPLIT = (slice(0, 5), slice(5, 8))
@@ -131,17 +132,25 @@ def test_seq_jepa_on_two_ranks_equals_one_process(ranks: list[dict[str, dict[str
             torch.testing.assert_close(value, wanted, rtol=1e-5, atol=1e-7, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_one_process_keeps_torchs_batch_norm() -> None:
-    net = small_net(torch.float32)
-    assert convert_sync_batch_norm(net) is net
-    assert not any(isinstance(module, GlobalBatchNorm) for module in net.modules())
+def test_one_process_finds_what_torchs_batch_norm_finds() -> None:
+    allowed = {"rtol": 0.0, "atol": 0.0}
+    found, expected = (
+        train_and_test(net, *batch(torch.float32), scale=1.0)
+        for net in (convert_sync_batch_norm(small_net(torch.float32)), small_net(torch.float32))
+    )
+    for name in ("0.weight", "1.running_var", "1.num_batches_tracked", "eval"):
+        torch.testing.assert_close(found[name], expected[name], **allowed)
+    torch.testing.assert_close(found, expected)  # averages over all batches (momentum None) by our arithmetic
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_one_gpu_finds_what_torchs_batch_norm_finds(tmp_path: Path, affine: bool, dtype: torch.dtype) -> None:
-    """The kernels themselves, in a world of one over NCCL; half of the values are channels-last."""
+def test_one_gpu_finds_what_torchs_batch_norm_finds(
+    tmp_path: Path, affine: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernels themselves, in a world of one over NCCL; half of the values are channels-last, all in two groups."""
+    monkeypatch.setattr(distributed, "several_ranks", lambda: True)
     dist.init_process_group("nccl", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
         for layout in (torch.contiguous_format, torch.channels_last):
@@ -149,7 +158,10 @@ def test_one_gpu_finds_what_torchs_batch_norm_finds(tmp_path: Path, affine: bool
             norms[1] = GlobalBatchNorm(norms[1])  # type: ignore[call-overload]
             x = torch.randn(8, 16, 5, 7, device="cuda", dtype=dtype).to(memory_format=layout)
             inputs = [x.clone().requires_grad_() for _ in norms]
-            outputs = [norm(part) for norm, part in zip(norms, inputs, strict=True)]
+            outputs = [
+                torch.cat([norms[0](part) for part in inputs[0].chunk(2)]),
+                torch.cat(of_each(norms[1], *inputs[1].chunk(2))),
+            ]
             slope = torch.randn_like(outputs[0])
             for output in outputs:
                 output.backward(slope)
