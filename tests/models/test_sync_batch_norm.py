@@ -133,14 +133,14 @@ def test_seq_jepa_on_two_ranks_equals_one_process(ranks: list[dict[str, dict[str
 
 
 def test_one_process_finds_what_torchs_batch_norm_finds() -> None:
-    allowed = {"rtol": 0.0, "atol": 0.0}
     found, expected = (
         train_and_test(net, *batch(torch.float32), scale=1.0)
         for net in (convert_sync_batch_norm(small_net(torch.float32)), small_net(torch.float32))
     )
-    for name in ("0.weight", "1.running_var", "1.num_batches_tracked", "eval"):
-        torch.testing.assert_close(found[name], expected[name], **allowed)
-    torch.testing.assert_close(found, expected)  # averages over all batches (momentum None) by our arithmetic
+    for name in ("1.running_mean", "1.running_var", "1.num_batches_tracked"):
+        assert torch.equal(found[name], expected[name]), name
+    # Averages over all batches (momentum None) come by our arithmetic.
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.gpu
