@@ -36,6 +36,7 @@ from shards.machine.environment import pass_environment_on
 
 Table = dict[str, Any]
 MOST_COMBINATIONS = 10_000
+MOST_FILES = 100  # that one extends, each as often as it is extended: two bases a file would double with each level
 OWN_VIEWS = ("views", "views-tiny")
 GROUPS = (
     {"views": "Your own views and actions"}
@@ -148,6 +149,8 @@ def _extended(table: Table, source: str, path: Path | None, seen: tuple[str, ...
     for base in bases:
         found = _base(base, source, path, seen)
         whole, files = merge_tables(whole, found), [*files, *found.get("extends", [base])]
+        if len(files) > MOST_FILES:
+            raise ConfigError(f"{source}: extends more than {MOST_FILES} files, which extend others; name each once")
     own = {key: value for key, value in table.items() if key not in ("extends", "name", "about")}
     return {**merge_tables(whole, own), "extends": files}
 

@@ -82,8 +82,10 @@ def read_run_json(run: Path) -> dict[str, Any]:
         raise FormatError(f"{run} is not a run directory (no readable {RUN}); `seqjepa train` makes them") from None
     if not isinstance(info, dict) or info.get("kind") != "seqjepa-run":
         raise FormatError(f"{path} was not written by `seqjepa train`")
-    if info.get("format") != 1:
-        raise FormatError(f"{run} has format {info.get('format')!r:.40}, this version reads 1: update seqjepa")
+    if not isinstance(info.get("format"), int):
+        raise FormatError(f"{path} was not written by `seqjepa train`: it says no format")
+    if info["format"] != 1:
+        raise FormatError(f"{run} has format {info['format']}, this version reads 1: update seqjepa")
     for problem in _wrong_fields(info):
         raise FormatError(f"{path} was not written by `seqjepa train`: {problem}")
     return info

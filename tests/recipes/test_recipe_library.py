@@ -122,6 +122,14 @@ def test_two_files_that_extend_each_other_are_refused(tmp_path: Path) -> None:
         load_recipe(written(tmp_path, 'extends = "a.toml"', "b.toml"))
 
 
+def test_files_that_double_with_each_level_are_refused_early(tmp_path: Path) -> None:
+    written(tmp_path, 'extends = "synth-tiny"', "0.toml")
+    for level in range(1, 31):
+        written(tmp_path, f'extends = ["{level - 1}.toml", "{level - 1}.toml"]', f"{level}.toml")
+    with pytest.raises(ConfigError, match="extends more than 100 files"):
+        load_recipe(tmp_path / "30.toml")
+
+
 def test_a_loaded_recipe_leaves_the_library_as_it_is() -> None:
     before = load_recipe("3die-rot-M3")
     assert load_recipe("3die-rot-M3", ["data.context=1"]).data.context == 1

@@ -59,6 +59,7 @@ def test_runs_that_have_not_begun_are_left_out_and_links_are_followed(tmp_path):
         ("results.json", '{"trained": 5}', "not what `seqjepa evaluate` writes"),
         ("results.json", '{"trained": {"protocol": []}}', "not what `seqjepa evaluate` writes"),
         ("run.json", '{"kind": "seqjepa-run", "format": 1, "shards": 3}', "its shards are no object"),
+        ("run.json", '{"kind": "seqjepa-run"}', "it says no format"),
     ],
 )
 def test_damaged_files_are_named_in_one_line(tmp_path, file, text, said):
