@@ -250,11 +250,11 @@ def test_the_encoder_travels_with_the_set(tmp_path: Path, monkeypatch: pytest.Mo
 
     from shards.push.hub_push import PushOptions
     from shards.push.hub_sets import prepare_set, pull_set, push_set
-    from shards.push.store_push import set_files
+    from shards.push.store_push import files_of
 
     build(tmp_path / "set", "features")
     made = {str(path.relative_to(tmp_path / "set")) for path in (tmp_path / "set").rglob("*") if path.is_file()}
-    assert set(set_files(tmp_path / "set")) == made
+    assert set(files_of(tmp_path / "set")) == made
     with serving() as hub:
         use_hub(hub, tmp_path, monkeypatch)
         push_set(prepare_set(tmp_path / "set", "hf://datasets/me/set", PushOptions()), PushOptions())
