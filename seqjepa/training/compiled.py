@@ -16,8 +16,8 @@ from seqjepa.training.distributed import World, highest
 logger = logging.getLogger(__name__)
 FALLBACK = "the step is not compiled, and slower for it (%s); train.compile=false does not try"
 WAYS: Sequence[Mapping[str, bool]] = ({"combo_kernels": True}, {})
-"""Options of the compiler, tried in this order. Combined kernels cast all weights at once: 369 launches, not 616
-(benchmarks/compiled_launches.py)."""
+"""Options of the compiler, tried in this order. Combined kernels cast all weights at once: 369 launches, not 616,
+when both were counted (benchmarks/compiled_launches.py)."""
 Graph = Callable[[ViewSequence], StepOutput]
 
 
