@@ -226,9 +226,10 @@ def holds_texts(column: pa.ChunkedArray) -> bool:
     import pyarrow as pa
 
     try:
-        return is_text(column.type) or bool(column.cast(pa.large_string()))
+        column.cast(pa.large_string())
     except pa.ArrowException:
         return False
+    return True
 
 
 def distinct(texts: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
