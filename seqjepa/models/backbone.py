@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import lru_cache
 from typing import cast
 
 import torch
@@ -52,7 +53,8 @@ def _builder(config: ModelConfig) -> Builder:
 
 
 def _build_resnet(config: ModelConfig) -> tuple[nn.Module, int]:
-    net = _torchvision_resnet(config.backbone)
+    _check_name(config.backbone)
+    net = (_whole if config.width == 1.0 else _undrawn)(config.backbone)
     if given := [f"model.{key}" for key in OF_TIMM if getattr(config, key)]:
         raise ConfigError(
             f"only timm's encoders have {' and '.join(given)}; leave that out for {config.backbone}, or set "
@@ -69,7 +71,7 @@ def _build_resnet(config: ModelConfig) -> tuple[nn.Module, int]:
     return net, features
 
 
-def _torchvision_resnet(name: str) -> ResNet:
+def _check_name(name: str) -> None:
     names = models.list_models(module=models)
     choices = [known for known in names if models.get_model_builder(known).__module__ == ResNet.__module__]
     if name not in choices:
@@ -78,7 +80,25 @@ def _torchvision_resnet(name: str) -> ResNet:
             f"model.backbone is {name!r}; choose one of {', '.join(sorted([*choices, *others]))}, or {PREFIX}NAME, any "
             "encoder of timm"
         )
+
+
+def _whole(name: str) -> ResNet:
     return cast(ResNet, models.get_model(name, weights=None, zero_init_residual=True))
+
+
+def _undrawn(name: str) -> ResNet:
+    """The network without numbers; the generator as drawing them would leave it, which the weights of a seed follow."""
+    if torch.get_default_device().type == "cpu":
+        torch.set_rng_state(_state_after_drawing(name, torch.get_rng_state().numpy().tobytes()))
+    with torch.device("meta"):
+        return _whole(name)
+
+
+@lru_cache(maxsize=64)
+def _state_after_drawing(name: str, before: bytes) -> Tensor:
+    """Of the generator, which is in the state `before`. Remembered, as 22 million draws take a tenth of a second."""
+    _whole(name)
+    return torch.get_rng_state()
 
 
 def _use_cifar_stem(net: ResNet) -> None:

@@ -52,6 +52,24 @@ def test_scaled_net_starts_like_torchvisions(name: str) -> None:
     assert conv.weight.std().item() == pytest.approx((2.0 / fan_out) ** 0.5, rel=0.05)
 
 
+def test_the_weights_of_a_scaled_net_follow_torchvisions_draws() -> None:
+    torch.manual_seed(9)
+    torchvision.models.resnet18(weights=None, zero_init_residual=True)
+    stem = nn.Conv2d(3, 8, 7, bias=False)
+    nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+    after = []
+    for _ in range(2):  # the second time, what the generator is left in is remembered
+        torch.manual_seed(9)
+        net, _ = build_backbone(ModelConfig(width=0.125))
+        assert torch.equal(net.conv1.weight, stem.weight)
+        after.append(torch.randn(4))
+    assert torch.equal(*after)
+    torch.manual_seed(9)
+    with torch.device("meta"):
+        build_backbone(ModelConfig(width=0.125))
+    assert torch.equal(torch.get_rng_state(), torch.manual_seed(9).get_state())
+
+
 @pytest.mark.parametrize("width", [1.0, 0.5])
 def test_cifar_stem_keeps_the_resolution(width: float) -> None:
     net, _ = build_backbone(ModelConfig(stem="cifar", width=width))
