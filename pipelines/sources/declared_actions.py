@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -198,22 +198,41 @@ def _unit_problem(term: ActionTerm, fields: Sequence[ParamField]) -> str | None:
     return f'{problem}; declare it, in [units] of {FILE} or with --unit: {term.columns[-1]} = "deg" or "rad"'
 
 
-def value_problems(term: ActionTerm, values: np.ndarray) -> tuple[np.ndarray, str]:
-    """(bool [R]: rows whose values the term cannot be made of, what they would have to be).
+def refuse_values(
+    action: ActionSpec | None,
+    names: Sequence[str],
+    params: np.ndarray,
+    mistakes: Mistakes,
+    where: Callable[[int], str],
+    known: np.ndarray | None = None,
+) -> None:
+    """A mistake for each row that a term cannot be made of: a rotation that is none, a value that is not a term's.
 
-    values: float64 [R, n] of the term's columns, in stored units.
+    params: float [R, P], columns called `names`, in stored units; where: row → "metadata.csv, row 17"; known: bool [R],
+    the rows that are looked at, None: all
     """
+    for term in action.terms if action else ():
+        bad, what = _value_problems(term, params[:, [names.index(name) for name in term.columns]].astype(np.float64))
+        named = " … ".join(dict.fromkeys((term.columns[0], term.columns[-1])))
+        rows = np.flatnonzero(bad if known is None else bad & known).tolist()
+        line = f"{named} {what}"
+        mistakes.add_each(rows, lambda row, told=line: f"{where(row)}: {told}", f"{term.op} {named}")
+
+
+def _value_problems(term: ActionTerm, values: np.ndarray) -> tuple[np.ndarray, str]:
+    """(bool [R]: rows whose values, float64 [R, n], the term cannot be made of; what is wrong with them)."""
     if term.op == "categorical":
         allowed = ", ".join(f"{value:g}" for value in term.values)
         return ~np.isin(values[:, 0].astype(np.float32), np.array(term.values, np.float32)), f"is none of {allowed}"
     if term.op in ("relative_rotation", "relative_pose") and term.form == "quaternion_xyzw":
         return np.linalg.norm(values[:, -4:], axis=1) <= 1e-6, "is a quaternion of zeros"
     if term.op in ("relative_rotation", "relative_pose") and term.form == "matrix":
-        return _no_rotation(values), "is no rotation: its matrix is not orthogonal, or mirrors"
+        return no_rotation(values), "is no rotation: its matrix is not orthogonal, or mirrors"
     return np.zeros(len(values), bool), ""
 
 
-def _no_rotation(values: np.ndarray) -> np.ndarray:
+def no_rotation(values: np.ndarray) -> np.ndarray:
+    """bool [R]: which of float64 [R, 9, 12 or 16], a matrix [R] or [R | t] row by row, are scaled or mirrored."""
     matrices = values if values.shape[1] == 9 else values[:, [0, 1, 2, 4, 5, 6, 8, 9, 10]]
     matrices = matrices.reshape(-1, 3, 3)
     bad = (np.abs(matrices @ matrices.swapaxes(1, 2) - np.eye(3)) > ORTHOGONAL).any((1, 2))
@@ -221,6 +240,13 @@ def _no_rotation(values: np.ndarray) -> np.ndarray:
     if values.shape[1] == 16:
         bad |= (np.abs(values[:, 12:] - [0, 0, 0, 1]) > ORTHOGONAL).any(1)
     return bad
+
+
+def commands_alone(action: ActionSpec | None) -> set[str]:
+    """Columns that are commands and nothing else: where a sequence ends they lead nowhere, and may be missing."""
+    terms = action.terms if action else ()
+    commands = {name for term in terms if term.op == "command" for name in term.columns}
+    return commands - {name for term in terms if term.op != "command" for name in term.columns}
 
 
 def unused(fields: Sequence[ParamField], action: ActionSpec | None) -> list[str]:

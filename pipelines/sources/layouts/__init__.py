@@ -19,8 +19,8 @@ from pipelines.sources.declared_actions import (
     action_of,
     fields_of,
     read_declared,
+    refuse_values,
     scale_of,
-    value_problems,
 )
 from pipelines.sources.files import FileEntry, FileList, list_files
 from pipelines.sources.layouts.cameras import (
@@ -241,10 +241,8 @@ def _with_declared(table: ViewTable, declared: Declared, mistakes: Mistakes) -> 
     fields = tuple(new if new.name in named else old for new, old in zip(said, table.fields, strict=True))
     params = (table.params * scale_of(names, declared)).astype(np.float32)
     action = action_of(declared, fields, mistakes) if declared.terms else table.actions
-    for term in action.terms if action and declared.terms else ():
-        bad, what = value_problems(term, params[:, [names.index(name) for name in term.columns]].astype(np.float64))
-        first = f"{term.columns[0]} … {what}"
-        mistakes.add_each(np.flatnonzero(bad).tolist(), lambda row, f=first: f"{table.where(row)}: {f}", term.op)
+    if declared.terms:
+        refuse_values(action, names, params, mistakes, table.where)
     return replace(table, fields=fields, params=params, actions=action)
 
 

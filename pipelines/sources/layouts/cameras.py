@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from pipelines.sources.declared_actions import no_rotation
 from pipelines.sources.files import FileEntry, FileList
 from pipelines.sources.mistakes import Mistakes
 from shards.errors import FormatError
@@ -31,7 +32,6 @@ INTRINSICS = {
 """Of the image as it lies there, by the names that NeRF's files have, with their units. Resizing leaves them alone."""
 LARGEST_TEXT = 1 << 30  # bytes; a frame takes some 300 in JSON, an image of COLMAP's a few 100 thousand
 LARGEST_NUMBER = 1e30  # a float32 holds it
-ORTHOGONAL = 1e-3  # how far RᵀR may be from 1, as in seqjepa.data.actions
 
 log = logging.getLogger(__name__)
 
@@ -115,13 +115,9 @@ def pose_fields(intrinsics: Sequence[ParamField]) -> tuple[ParamField, ...]:
 
 def not_rigid(poses: np.ndarray) -> np.ndarray:
     """bool [F]: which of float64 [F, 4, 4] are no rotation and translation: scaled, mirrored, NaN …"""
-    with np.errstate(invalid="ignore", over="ignore"):
-        R = poses[:, :3, :3]
-        off = np.abs(R.swapaxes(1, 2) @ R - np.eye(3)).max(axis=(1, 2))
-        last = np.abs(poses[:, 3] - [0, 0, 0, 1]).max(axis=1)
-        proper = np.where(np.isfinite(R).all(axis=(1, 2)), np.linalg.det(np.nan_to_num(R)) > 0, False)
-        bounded = (np.abs(poses) < LARGEST_NUMBER).all(axis=(1, 2))
-    return ~((off <= ORTHOGONAL) & (last <= ORTHOGONAL) & proper & bounded)
+    flat = poses.reshape(-1, 16)
+    bounded = np.all(np.abs(flat) < LARGEST_NUMBER, axis=1)  # NaN is not
+    return ~bounded | no_rotation(np.where(bounded[:, None], flat, 0))
 
 
 def check_frames(scene: Scene, found: Findings) -> None:

@@ -16,11 +16,11 @@ from typing import Any, get_args
 
 import numpy as np
 
-from pipelines.sources.declared_actions import Declared, action_of, read_declared, value_problems
+from pipelines.sources.declared_actions import Declared, action_of, read_declared, refuse_values
 from pipelines.sources.lerobot.meta import Episodes, Feature, LeRobotMeta
 from pipelines.sources.lerobot.parquet import ParquetPictures
 from pipelines.sources.lerobot.rows import EpisodeRows, FeatureChoice, Over, choose, read_rows
-from pipelines.sources.mistakes import SHOWN, Mistakes
+from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.split_folders import split_of
 from pipelines.sources.subset import train_or_val
 from pipelines.sources.table import Pictures, TableSource, ViewTable
@@ -124,7 +124,11 @@ def lerobot_table(meta: LeRobotMeta, asked: LeRobotOptions, hub: HubFolder | Non
         hub.fetch([*chosen.data, *chosen.videos])
     tasks = meta.tasks()
     rows = read_rows(meta.root, listed, kept, choice, asked.stride)
-    _check_values(actions, choice, rows, chosen.numbers, asked.stride, mistakes)
+
+    def frame_of(row: int) -> str:
+        return f"episode {chosen.numbers[rows.of[row]]}, frame {rows.steps[row] * asked.stride}"
+
+    refuse_values(actions, [field.name for field in choice.fields], rows.params, mistakes, frame_of)
     mistakes.raise_any(str(meta.root))
     names = [f"episode_{number:06d}" for number in chosen.numbers.tolist()]
     labels, of_split = _labels(rows, tasks, names), [split for split in splits if split is not None]
@@ -163,18 +167,6 @@ def actions_of(declared: Declared, choice: FeatureChoice, stride: int, mistakes:
             mistakes.add(f"{declared.where}: commands are over {term.over}, and --over is {choice.over}; give the same")
     mistakes.raise_any(declared.where)
     return actions
-
-
-def _check_values(
-    actions: ActionSpec, choice: FeatureChoice, rows: EpisodeRows, numbers: np.ndarray, stride: int, mistakes: Mistakes
-) -> None:
-    """Notes rows that a term cannot be made of: a rotation that is none, a value that is not among a term's."""
-    names = [param.name for param in choice.fields]
-    for term in actions.terms:
-        wrong, why = value_problems(term, rows.params[:, [names.index(name) for name in term.columns]].astype(float))
-        for row in np.flatnonzero(wrong)[:SHOWN].tolist():
-            place = f"episode {numbers[rows.of[row]]}, frame {rows.steps[row] * stride}"
-            mistakes.add(f"{place}: {', '.join(term.columns)} {why}", term.op)
 
 
 def _pictures(meta: LeRobotMeta, camera: Feature, chosen: Episodes, rows: EpisodeRows, tolerance: float) -> Pictures:

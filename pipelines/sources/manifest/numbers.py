@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.archives import printable
-from pipelines.sources.declared_actions import Declared, scale_of, value_problems
+from pipelines.sources.declared_actions import Declared, commands_alone, refuse_values, scale_of
 from pipelines.sources.manifest.columns import Numbers, as_numbers
 from pipelines.sources.manifest.rows import Order, Rows
-from shards.schema import MAX_PARAMS, ActionSpec, ActionTerm
+from shards.schema import MAX_PARAMS, ActionSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -116,11 +116,8 @@ def filled_params(rows: Rows, order: Order, columns: Sequence[Column], action: A
     params = np.zeros((len(order.rows), len(columns)), np.float32)
     ends = np.zeros(len(order.rows), bool)
     ends[order.rows[order.bounds[1:] - 1]] = True
-    terms = action.terms if action else ()
-    commands = {name for term in terms if term.op == "command" for name in term.columns}
-    commands -= {name for term in terms if term.op != "command" for name in term.columns}
+    commands, told = commands_alone(action), ""
     unknown = np.zeros(len(order.rows), bool)
-    told = ""
     for i, column in enumerate(columns):
         params[:, i] = np.where(np.isfinite(column.values), column.values, 0)
         is_command = column.name in commands
@@ -129,20 +126,11 @@ def filled_params(rows: Rows, order: Order, columns: Sequence[Column], action: A
             rows.tell(wrong, _is_empty(column.of, is_command), f"empty {column.of}")
             told = column.of
         unknown |= column.empty | column.unusable
-    _refuse_no_rotations(rows, columns, params, unknown, terms)
+    names = [column.name for column in columns]
+    refuse_values(action, names, params, rows.mistakes, rows.raw.where, ~unknown)
     return params
 
 
 def _is_empty(name: str, command: bool) -> Callable[[int], str]:
     advice = "; only the last row of a sequence may have none" if command else ""
     return lambda _: f"{name} is empty or NaN{advice}"
-
-
-def _refuse_no_rotations(
-    rows: Rows, columns: Sequence[Column], params: np.ndarray, unknown: np.ndarray, terms: Sequence[ActionTerm]
-) -> None:
-    at = {column.name: i for i, column in enumerate(columns)}
-    for term in terms:
-        bad, what = value_problems(term, params[:, [at[name] for name in term.columns]].astype(np.float64))
-        named = term.columns[0] if len(term.columns) == 1 else f"{term.columns[0]} … {term.columns[-1]}"
-        rows.tell(np.flatnonzero(bad & ~unknown), lambda _, n=named, w=what: f"{n} {w}", f"{term.op} {named}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from pipelines.archives import printable
 from pipelines.sources.declared_actions import (
     Declared,
     action_of,
+    commands_alone,
     fields_of,
     read_declared,
+    refuse_values,
     scale_of,
-    value_problems,
 )
 from pipelines.sources.leaks import refuse_leaks
 from pipelines.sources.mistakes import Mistakes
@@ -140,11 +142,7 @@ def _meant(
     if action and not ordered and any(term.op == "command" for term in action.terms):
         mistakes.add("a command leads from a frame to the next: order them with --step, or say --ordered", "actions")
     found = _filled(walk, frames, found, fields, action)
-    place = {field.name: i for i, field in enumerate(fields)}
-    for term in action.terms if action else ():
-        bad, what = value_problems(term, found[:, [place[name] for name in term.columns]])
-        name = " … ".join(dict.fromkeys((*term.columns[:1], *term.columns[-1:])))
-        _tell(walk, frames, np.flatnonzero(bad), lambda _, told=f"{name} {what}": told, what)
+    refuse_values(action, [field.name for field in fields], found, mistakes, partial(_where, walk, frames))
     return fields, found.astype(np.float32), action
 
 
@@ -152,9 +150,7 @@ def _filled(
     walk: FrameWalk, frames: TarFrames, found: np.ndarray, fields: Sequence[ParamField], action: ActionSpec | None
 ) -> np.ndarray:
     """0 for the command of a sequence's last frame, which leads nowhere. Other missing numbers are mistakes."""
-    terms = action.terms if action else ()
-    commands = {name for term in terms if term.op == "command" for name in term.columns}
-    commands -= {name for term in terms if term.op != "command" for name in term.columns}
+    commands = commands_alone(action)
     order = np.lexsort((np.asarray(frames.steps), np.asarray(frames.of)))
     ends = np.zeros(len(found), bool)
     ends[order[np.append(np.diff(np.asarray(frames.of)[order]) != 0, True)]] = True
