@@ -15,7 +15,7 @@ import stat
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, AnyStr
 
 from pipelines.archives import (
     ABOVE,
@@ -86,13 +86,8 @@ class DiskTree:
         self.root = os.fsencode(path)
 
     def entries(self, folder: bytes) -> list[tuple[str, Any]]:
-        """Raises FormatError for a folder that cannot be listed."""
-        try:
-            with os.scandir(folder) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
-        except OSError as error:
-            raise _unlisted(folder, error) from error
-        return [(entry.name.decode("utf-8", "surrogateescape"), _on_disk(entry)) for entry in entries]
+        """Errors as sorted_entries."""
+        return [(entry.name.decode("utf-8", "surrogateescape"), _on_disk(entry)) for entry in sorted_entries(folder)]
 
     def identity(self, folder: bytes) -> Hashable:
         try:
@@ -102,7 +97,16 @@ class DiskTree:
         return status.st_dev, status.st_ino
 
 
-def _unlisted(folder: bytes, error: OSError) -> FormatError:
+def sorted_entries(folder: AnyStr) -> list[os.DirEntry[AnyStr]]:
+    """What lies in a folder, by name. FormatError: it cannot be listed."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        raise _unlisted(folder, error) from error
+
+
+def _unlisted(folder: str | bytes, error: OSError) -> FormatError:
     pass_environment_on(error)
     return FormatError(f"{os.fsdecode(folder)} cannot be listed: {error.strerror}")
 

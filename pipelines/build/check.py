@@ -21,6 +21,7 @@ from pipelines.build.encode import Frame, fit_image
 from pipelines.build.transform import view_size
 from pipelines.sources.declared_actions import unused
 from pipelines.sources.decode import decode_image
+from pipelines.sources.split_folders import listed
 from pipelines.sources.table import ViewTable, choose_views_per_sample, class_names, padding_share
 from shards.describe import column_lines
 from shards.machine.files import OwnFile, write_own
@@ -150,10 +151,9 @@ def _of_steps(table: ViewTable) -> Iterator[str]:
 def _of_lengths(table: ViewTable, needed: int) -> Iterator[str]:
     short = np.flatnonzero(np.diff(table.bounds) < needed)
     if len(short):
-        names = ", ".join(printable(str(table.sequences[int(i)])) for i in short[:NAMED])
         what = f"{len(short)} of {len(table.sequences)} sequences have fewer than the {needed} frames of a context of "
-        more = ", …" if len(short) > NAMED else ""
-        yield f"{what}{needed - 1} and its target ({names}{more}): ordered training leaves them out"
+        names = listed([str(table.sequences[i]) for i in short.tolist()])
+        yield f"{what}{needed - 1} and its target ({names}): ordered training leaves them out"
 
 
 def _of_times(table: ViewTable) -> Iterator[str]:
@@ -171,10 +171,8 @@ def _of_classes(table: ViewTable) -> Iterator[str]:
         if split is not None and label is not None:
             by_split.setdefault(split, set()).add(label)
     for split, names in by_split.items():
-        if "train" in by_split and (strange := sorted(names - by_split["train"])):
-            more = ", …" if len(strange) > NAMED else ""
-            named = ", ".join(map(printable, strange[:NAMED]))
-            yield f"{len(strange)} classes of {split} are not in train: {named}{more}"
+        if "train" in by_split and (strange := names - by_split["train"]):
+            yield f"{len(strange)} classes of {split} are not in train: {listed(strange)}"
     unlabelled = sum(label is None for label in table.labels)
     if 0 < unlabelled < len(table.labels):
         yield f"{unlabelled} of {len(table.labels)} sequences have no label"

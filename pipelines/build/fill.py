@@ -31,6 +31,11 @@ class Transformed:
     odd: tuple[str, ...] = ()
     source: str = ""
 
+    @classmethod
+    def left_out(cls, why: str, source: str) -> Transformed:
+        """Of an image of which there is no sample; `why` begins with its name."""
+        return cls(None, PixelStats(), bad=(why,), images=0, source=source)
+
 
 Results = Iterator[tuple[PlannedShard, Transformed]]
 

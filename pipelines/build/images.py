@@ -37,7 +37,6 @@ from shards.errors import FormatError, UsageError
 from shards.saliency_map import encode_map
 from shards.sample import ImageSample
 from shards.schema import DatasetInfo, ImageSpec
-from shards.stats import PixelStats
 
 log = logging.getLogger(__name__)
 
@@ -233,7 +232,7 @@ def to_sample(item: ImageItem, job: ImageJob) -> Transformed:
         fitted = fit_image(pixels, job.frame)
         saliency = _map_members(item.stored_map, pixels.shape[:2], job.frame) if item.stored_map else ()
     except (ValueError, FormatError) as error:
-        return Transformed(None, PixelStats(), bad=(f"{item.name}: {error}",), images=0, source=source)
+        return Transformed.left_out(f"{item.name}: {error}", source)
     data, stats, psnr = encode_image(fitted, job.setting)
     record = item.record
     sample = ImageSample(record.key, data, saliency, record.label, record.meta)

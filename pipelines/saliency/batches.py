@@ -97,7 +97,7 @@ def gathered(
     for place, (record, (image, digest)) in enumerate(images):
         left = (left or lengths.popleft()) - 1
         if isinstance(image, str):
-            yield place, left_out(image, digest)
+            yield place, Transformed.left_out(image, digest)
         else:
             record = replace(record, meta={**record.meta, IMAGE_DIGEST: digest})
             batch = waiting.setdefault(image.shape, [])
@@ -171,7 +171,7 @@ def _launched(batch: list[Placed], model: SaliencyModel, copies: Copies, storage
         with _failures_named(what, size):
             fetched = copies.fetch(model.density(copies.batch([item.image for item in batch])))
     except UsageError as error:  # images that the model cannot take, too small ones above all
-        bad = [left_out(f"{item.record.name}: {error}", _digest(item.record)) for item in batch]
+        bad = [Transformed.left_out(f"{item.record.name}: {error}", _digest(item.record)) for item in batch]
         return [(item.place, partial(_same, result)) for item, result in zip(batch, bad, strict=True)]
 
     def encoded(record: ImageRecord, number: int) -> Transformed:
@@ -198,11 +198,6 @@ def _failures_named(what: str, batch_size: int) -> Iterator[None]:
     except RuntimeError as error:  # of torch; a GPU's come late, for it is not waited for
         reason = str(error).partition("\n")[0]
         raise FailureError(f"the model failed on {what}, or before: {reason}; run the same command again") from error
-
-
-def left_out(why: str, digest: str) -> Transformed:
-    """In place of a sample; `why` begins with the image's name."""
-    return Transformed(None, PixelStats(), bad=(why,), images=0, source=digest)
 
 
 def _device(model: SaliencyModel) -> torch.device:

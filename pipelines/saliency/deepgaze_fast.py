@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -142,19 +142,23 @@ def _tap(taps: dict[str, Tensor], target: str, grid: tuple[int, int], wanted: in
 @contextmanager
 def backbone_precision(precision: Precision, device: torch.device) -> Iterator[None]:
     """While open, convolutions in that precision; TF32 is CUDA's alone, where fp32 is full float32."""
-    half = torch.autocast(device.type, HALVES.get(precision), enabled=precision in HALVES)
-    if device.type != "cuda":
-        with half:
-            yield
-        return
-    convolution: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]  set up on import
-    before = convolution.fp32_precision
-    convolution.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    with ExitStack() as stack:
+        stack.enter_context(torch.autocast(device.type, HALVES.get(precision), enabled=precision in HALVES))
+        if device.type == "cuda":
+            convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]  set up on import
+            stack.enter_context(float32_precision(convolutions, precision))
+        yield
+
+
+@contextmanager
+def float32_precision(kernels: Any, precision: str) -> Iterator[None]:
+    """While open, float32 products of these kernels, a part of torch.backends: as TF32, or in full float32."""
+    before = kernels.fp32_precision
+    kernels.fp32_precision = "tf32" if precision == "tf32" else "ieee"
     try:
-        with half:
-            yield
+        yield
     finally:
-        convolution.fp32_precision = before
+        kernels.fp32_precision = before
 
 
 CELL = 32  # pixels of the image to one cell of the readout grid

@@ -96,19 +96,7 @@ class ModelChoice:
 def _deepgaze_iie(choice: ModelChoice, device: torch.device) -> SaliencyModel:
     from pipelines.saliency.deepgaze import DeepGazeIIE
 
-    return DeepGazeIIE(
-        device=device,
-        out_size=choice.out_size,
-        input_size=choice.input_size,
-        input_scale=choice.input_scale,
-        pooling=choice.pooling,
-        weights=choice.weights,
-        centre_bias=choice.centre_bias,
-        download=choice.download,
-        forward=choice.forward,
-        batch_size=choice.batch_size,
-        precision=choice.precision,
-    )
+    return DeepGazeIIE(device=device, **{name: value for name, value in vars(choice).items() if name != "name"})
 
 
 def _spectral_residual(choice: ModelChoice, device: torch.device) -> SaliencyModel:

@@ -28,7 +28,7 @@ from pipelines.build.run_build import Prepared, finished_set, run_build
 from pipelines.build.source_watch import images_watch
 from pipelines.saliency.build import MapRequest, map_provenance
 from pipelines.sources import ImageRecord, ImageSource
-from pipelines.sources.content import content_sha256, file_stats, pieces_of
+from pipelines.sources.content import pieces_sha256
 from pipelines.sources.subset import limited
 from shards.errors import FormatError, UsageError, reason_of
 from shards.machine.environment import pass_environment_on
@@ -109,10 +109,9 @@ def fingerprint(maps: Path, source: ImageSource) -> dict[str, Any]:
     if not maps.is_dir():
         raise UsageError(f"--maps {maps} is not a folder; give the one that holds train/ …")
     found = sorted(str(path.relative_to(maps)) for path in maps.rglob("*.npy") if path.is_file())
-    sizes = (size for size, *_ in file_stats(f"{maps}/{name}" for name in found))
-    content = content_sha256(zip(found, sizes, strict=True), lambda _, name: pieces_of(maps / name))
-    files = {file.name: file.stat().st_size for file in sorted(maps.glob("*/saliency_*.npy"))}
-    return {"layout": source.name, **(files if source.name == "stl10" else {}), "content_sha256": content}
+    arrays = sorted(maps.glob("*/saliency_*.npy")) if source.name == "stl10" else []
+    sizes = {file.name: file.stat().st_size for file in arrays}
+    return {"layout": source.name, **sizes, "content_sha256": pieces_sha256(maps, found)}
 
 
 def find_maps(source: ImageSource, maps: Path, limit: int | None) -> tuple[list[PublishedItem], list[str]]:
@@ -174,7 +173,7 @@ def take_over(item: PublishedItem, source: ImageSource, storage: MapStorage) -> 
         parts = encode_map(p, storage)
     except (ValueError, OSError, FormatError) as error:
         pass_environment_on(error)
-        return Transformed(None, PixelStats(), bad=(f"{item.name}: {error}",), images=0, source=digest)
+        return Transformed.left_out(f"{item.name}: {error}", digest)
     meta = {**item.record.meta, IMAGE_DIGEST: digest, "image_height": height, "image_width": width}
     sample = MapSample(item.record.key, parts, height, width, item.record.label, meta)
     return Transformed(sample, PixelStats(), source=digest)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipelines.saliency.deepgaze_fast import HALVES
+from pipelines.saliency.deepgaze_fast import HALVES, float32_precision
 from pipelines.saliency.device import CPU
 from pipelines.saliency.models import SaliencyModel, pixels_seen
 
@@ -96,25 +96,10 @@ def matmul_ceiling(device: torch.device, precision: str) -> float:
     side = SIDE[device.type]
     a = torch.randn(side, side, device=device, dtype=HALVES.get(precision, torch.float32))
     best, began = float("inf"), time.perf_counter()
-    with _product_precision(precision, device):
+    with float32_precision(torch.backends.cuda.matmul, precision) if device.type == "cuda" else nullcontext():
         while (now := time.perf_counter()) - began < SECONDS:
             torch.mm(a, a)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             best = min(best, time.perf_counter() - now)
     return 2 * side**3 / best
-
-
-@contextmanager
-def _product_precision(precision: str, device: torch.device) -> Iterator[None]:
-    """As backbone_precision does for convolutions."""
-    if device.type != "cuda":
-        yield
-        return
-    product: Any = torch.backends.cuda.matmul
-    before = product.fp32_precision
-    product.fp32_precision = "tf32" if precision == "tf32" else "ieee"
-    try:
-        yield
-    finally:
-        product.fp32_precision = before

@@ -148,6 +148,12 @@ def pieces_of(path: Path) -> bytes:
         raise ValueError(f"unreadable ({error.strerror})") from error
 
 
+def pieces_sha256(root: Path, names: Sequence[str]) -> str:
+    """content_sha256 of files below `root`, of large ones of their pieces_of."""
+    sizes = (size for size, *_ in file_stats(root / name for name in names))
+    return content_sha256(zip(names, sizes, strict=True), lambda _, name: pieces_of(root / name))
+
+
 def _piece(file: BinaryIO, offset: int) -> bytes:
     file.seek(offset)
     return file.read(PIECE_BYTES)

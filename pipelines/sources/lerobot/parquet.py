@@ -5,14 +5,14 @@ A cell of images is {"bytes": an image file's bytes, "path": its name}, or the b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipelines.archives import Content
-from pipelines.sources.content import content_sha256, file_stats, pieces_of, stamp_of
+from pipelines.sources.content import file_stats, pieces_sha256, stamp_of
 from shards.errors import FormatError, reason_of
 from shards.machine.environment import pass_environment_on
 
@@ -102,18 +102,10 @@ class ParquetPictures:
         return [(self.name(row), self.contents(np.array([row]))[0]) for part in rows for row in part]
 
     def stamp(self, rows: np.ndarray) -> str:
-        return stamp_of(file_stats(self._paths()))
+        return stamp_of(file_stats(self.root / name for name in dict.fromkeys(self.files)))
 
     def identity(self) -> dict[str, Any]:
-        names = list(dict.fromkeys(self.files))
-        sizes = (size for size, _, _ in file_stats(self._paths()))
-        return {"content_sha256": content_sha256(zip(names, sizes, strict=True), self._pieces)}
-
-    def _pieces(self, position: int, name: str) -> bytes:
-        return pieces_of(self.root / name)
-
-    def _paths(self) -> Iterator[Path]:
-        return (self.root / name for name in dict.fromkeys(self.files))
+        return {"content_sha256": pieces_sha256(self.root, list(dict.fromkeys(self.files)))}
 
     def _cell(self, name: str, place: int) -> bytes:
         """Empty where there is none: the worker says so."""

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from pipelines.archives import CIRCLE, FILE, NO_VIEW, Content, FolderFiles, LeftOut, printable, read_file
 from pipelines.archives.tar import TarStream
+from pipelines.archives.tree import sorted_entries
 from pipelines.sources import ViewsRecord
 from pipelines.sources.content import Stat, content_sha256, file_stats, name_rank, stamp_of, stamped
 from shards.errors import FormatError
@@ -185,7 +186,7 @@ class ObjectTree:
         objects = []
         for name in tqdm(names, desc="listing", unit="object", disable=None, leave=False):
             seen = False
-            for file in _sorted_entries(root / name):
+            for file in sorted_entries(f"{root}/{name}"):
                 if (view := view_file(file.name)) is not None:
                     collector.add(*view)
                     seen = True
@@ -208,7 +209,7 @@ class ObjectTree:
         return sample.items()
 
     def _folders(self, folder: Path) -> list[str]:
-        return [entry.name for entry in _sorted_entries(folder) if self._is_folder(entry)]
+        return [entry.name for entry in sorted_entries(str(folder)) if self._is_folder(entry)]
 
     def _is_folder(self, entry: os.DirEntry[str]) -> bool:
         try:
@@ -229,15 +230,6 @@ def _file_names(objects: Iterable[Wanted]) -> Iterator[str]:
         for k in item.view_ids:
             yield f"{item.name}/image_{k}.jpg"
             yield f"{item.name}/latent_{k}.npy"
-
-
-def _sorted_entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        pass_environment_on(error)
-        raise FormatError(f"{folder} cannot be listed: {error.strerror}") from error
 
 
 def no_layout(path: Path) -> FormatError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,13 +10,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from pipelines.archives import Content
 from pipelines.sources import Frames, Target
-from pipelines.sources.content import content_sha256, file_stats, name_rank, pieces_of, short_digest, stamp_of
-from pipelines.sources.decode import Pixels
+from pipelines.sources.content import file_stats, name_rank, pieces_sha256, short_digest, stamp_of
+from pipelines.sources.decode import Pixels, bitmap_of
 from pipelines.sources.video import VideoFrames, VideoIndex, index_video, pyav
 from shards.errors import FormatError
 from shards.machine.environment import usable_cores
@@ -123,13 +121,9 @@ class VideoPictures:
 
     def identity(self) -> dict[str, Any]:
         """Also which FFmpeg: what comes out of it is what the set holds."""
-        used = [self.names[video] for video in self._used()]
-        sizes = (size for size, _, _ in file_stats(self.root / name for name in used))
         libraries = pyav().library_versions
         return {
-            "content_sha256": content_sha256(
-                zip(used, sizes, strict=True), lambda _, name: pieces_of(self.root / name)
-            ),
+            "content_sha256": pieces_sha256(self.root, [self.names[video] for video in self._used()]),
             "decoder": {name: ".".join(map(str, libraries[name])) for name in ("libavcodec", "libswscale")},
         }
 
@@ -148,9 +142,7 @@ class KeyFrame:
     def read(self) -> bytes:
         number = min(int(np.searchsorted(self.index.pts, self.key)), len(self.index) - 1)
         (pixels,) = self.index.frames(np.array([number])).load()
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "BMP")
-        return buffer.getvalue()
+        return bitmap_of(pixels)
 
 
 @dataclass(frozen=True)

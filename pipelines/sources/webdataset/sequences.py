@@ -7,7 +7,6 @@ or from the number of the image in its sample ("03.jpg"). Rows stay NumPy and Ar
 from __future__ import annotations
 
 import heapq
-import io
 import re
 from array import array
 from collections.abc import Sequence
@@ -16,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from pipelines.archives import Content, printable
 from pipelines.sources.content import content_sha256, file_stats, name_rank, stamp_of
+from pipelines.sources.decode import bitmap_of
 from pipelines.sources.files import FileReader
 from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.table import LARGEST_STEP, PlacedFile
@@ -127,9 +126,7 @@ class RawPixels:
 
     def read(self) -> bytes:
         """ValueError: it holds anything else."""
-        buffer = io.BytesIO()
-        Image.fromarray(read_raw(self.file.read())).save(buffer, "BMP")
-        return buffer.getvalue()
+        return bitmap_of(read_raw(self.file.read()))
 
 
 class TarPictures:
