@@ -8,9 +8,10 @@ import inspect
 import json
 import logging
 import os
+import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -116,11 +117,11 @@ OF_PATHS = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno
 class OneLineErrors(TyperGroup):
     """Prints what went wrong as one line and exits with its code; a reader that has gone (`| head`) ends it quietly."""
 
-    def main(self, *args: Any, **kwargs: Any) -> Any:
+    def main(self, args: Sequence[str] | None = None, **kwargs: Any) -> Any:
         prepare_streams()
         raise_file_limit()
         try:
-            return super().main(*args, **kwargs)
+            return super().main([_at_home(arg) for arg in (sys.argv[1:] if args is None else args)], **kwargs)
         except OSError as error:  # of the help, which is printed before a command is invoked
             raise SystemExit(_say(error)) from None
         finally:
@@ -140,6 +141,12 @@ class OneLineErrors(TyperGroup):
         except KeyboardInterrupt:
             warn("stopped; what is finished is kept, and the same command goes on from there")
             raise typer.Exit(130) from None
+
+
+def _at_home(argument: str) -> str:
+    """With ~ as the home folder, also where no shell puts it there (`--out=~/x`): a folder called ~ is a trap."""
+    begin, home, rest = re.fullmatch(r"((?:[\w.-]+=)?)(~(?=/|$)|)(.*)", argument, re.DOTALL).groups()  # type: ignore[union-attr]
+    return begin + os.path.expanduser(home) + rest
 
 
 def _say(error: Exception) -> int:

@@ -82,6 +82,30 @@ def test_a_path_that_cannot_be_used_is_one_line(tmp_path: Path):
     assert "Traceback" not in result.output
 
 
+@pytest.mark.parametrize("written", ["--csv=~/t.csv", "~/t.csv", "'~'/t.csv"])
+def test_a_tilde_is_the_home_folder_also_where_no_shell_says_so(written: str, tmp_path: Path, monkeypatch):
+    home, here = tmp_path / "home", tmp_path / "here"
+    home.mkdir()
+    here.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    words = [written] if written.startswith("--") else ["--csv", written]
+    result = runner.invoke(cli.seqjepa_app, ["report", *words])
+    assert (home / "t.csv").exists() == (not written.startswith("'")), result.output
+    assert not (here / "~").exists()
+
+
+def test_what_only_has_a_tilde_in_it_stays(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    expected = {
+        "3diebench=~/shards": "3diebench=/home/me/shards",
+        "model.pretrained=~/w.pt": "model.pretrained=/home/me/w.pt",
+        "~": "/home/me",
+    }
+    same = ["a~", "~x", "a/~/b", "--out=a~/b", "notes=about ~/x", "", "a\n~/b"]
+    assert {word: console._at_home(word) for word in [*expected, *same]} == expected | {word: word for word in same}
+
+
 def test_help_needs_no_heavy_import():
     heavy = "{'torch', 'numpy', 'pyarrow', 'cv2', 'PIL', 'matplotlib', 'pydantic'}"
     code = f"import sys, cli; print(sorted({heavy} & set(sys.modules)))"
