@@ -19,11 +19,12 @@ from seqjepa.evaluate.metrics import confusion_summary
 from seqjepa.evaluate.probes import nested
 from seqjepa.evaluate.protocol import BEFORE_NOTED, costs_line, differences, same_measurement
 from seqjepa.evaluate.results_schema import leaves_of, why_not_results
-from seqjepa.files import write_file
+from seqjepa.files import TEMPORARY, write_file
 from seqjepa.paper.metrics import METRICS, declared_metric
 from shards.errors import FormatError, reason_of
 from shards.json_fields import strict_json
 from shards.machine.environment import pass_environment_on
+from shards.machine.lock import FolderLock
 
 RESULTS_FILE = "results.json"
 EARLIER = "earlier"
@@ -33,6 +34,8 @@ NEEDED = ("dataset", "resolution", "train_samples", "val_samples", "fidelity", "
 FEW_OBJECTS = 200
 """Validation objects below which one draw of each makes a number depend on which views it was."""
 
+LONGEST_WAIT = 60.0
+"""Seconds, for another evaluation that puts its numbers there."""
 LARGEST = 256 * 2**20
 CONFUSION = "confusion"
 """Name of the file, for load_arrays."""
@@ -81,9 +84,15 @@ def merge_results(folder: Path, weights: str, results: dict[str, Any]) -> dict[s
     """Puts `results` under the key `weights` of its results_file, keeping the rest; returns the whole.
 
     Numbers that were there and were measured by another protocol become the first of "earlier". Those of the same
-    protocol are replaced, there too.
+    protocol are replaced, there too. Evaluations that end at the same moment (trained and untrained weights, side by
+    side) wait for each other, or one would lose the other's.
     """
     file = results_file(results["protocol"])
+    with FolderLock(folder / f"{TEMPORARY}lock-{file}", f"another evaluation writes {folder / file}", LONGEST_WAIT):
+        return _merge(folder, file, weights, results)
+
+
+def _merge(folder: Path, file: str, weights: str, results: dict[str, Any]) -> dict[str, Any]:
     there = read_results(folder, file)
     before = [{"weights": weights, **there[weights]}] if weights in there else []
     earlier = [e for e in [*before, *there.get(EARLIER, [])] if not _is_repeated(e, weights, results)]

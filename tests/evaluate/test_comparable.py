@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from seqjepa.evaluate import results
 from seqjepa.evaluate.protocol import differences, measured_as, same_measurement
 from seqjepa.evaluate.results import (
     differently_measured,
@@ -99,6 +103,22 @@ def test_what_was_measured_otherwise_is_kept_and_the_same_is_replaced(tmp_path: 
     merge_results(tmp_path, "trained", scores(many, 0.5))
     merge_results(tmp_path, "trained", scores(many, 0.6))
     assert [e["top1_z"] for e in read_results(tmp_path)["earlier"]] == [0.4]
+
+
+def test_evaluations_that_end_at_the_same_moment_keep_both(tmp_path: Path, monkeypatch):
+    both, read = threading.Barrier(2), results.read_results
+
+    def read_and_wait(*args: Any) -> dict[str, Any]:
+        found = read(*args)
+        with suppress(threading.BrokenBarrierError):  # where one reads after the other has written, as they should
+            both.wait(timeout=0.5)
+        return found
+
+    monkeypatch.setattr(results, "read_results", read_and_wait)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda weights: merge_results(tmp_path, weights, scores(other())), ["trained", "untrained"]))
+    assert read(tmp_path).keys() == {"trained", "untrained"}
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
 
 
 def test_another_suite_does_not_take_the_place_of_more_numbers(tmp_path: Path):
