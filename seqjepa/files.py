@@ -34,7 +34,7 @@ def write_file(path: Path, data: bytes) -> None:
 def named_failures(path: Path) -> Iterator[None]:
     """What the system says of writing `path`, as DiskFullError or FailureError."""
     try:
-        with disk_full_named(path.parent, lambda: "free some and run the same command again"):
+        with disk_full_named(path.parent):
             yield
     except OSError as error:
         reason = error.strerror or (os.strerror(error.errno) if error.errno else type(error).__name__)

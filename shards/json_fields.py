@@ -118,3 +118,11 @@ def digest(record: dict[str, Any], name: str) -> str:
     if not _SHA256.fullmatch(value):
         raise FormatError(f"{name} is not a sha256: {value!r:.80}")
     return value
+
+
+def of_channels(record: dict[str, Any], name: str, low: float, where: str) -> list[float]:
+    """record[name], three numbers from `low` to 1, one for each colour. where: what `record` is, for messages."""
+    values = take(record, name, list)
+    if len(values) != 3 or not all(type(v) in (int, float) and low <= v <= 1 for v in values):
+        raise FormatError(f"{where}.{name} must be three numbers from {low} to 1, found {values!r:.60}")
+    return [float(v) for v in values]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from shards.errors import FormatError
-from shards.json_fields import digest, json_object, number, one_of, strings, take
+from shards.json_fields import digest, json_object, number, of_channels, one_of, strings, take
 from shards.kinds import KINDS, kind_of
 from shards.layout import MAX_SHARDS, SPLIT_NAME, Layout, shard_name
 from shards.machine.files import sha256_of_bytes
@@ -38,7 +38,11 @@ def info_to_bytes(info: DatasetInfo) -> bytes:
         **fields,
         "checksum": NO_CHECKSUM,
     }
-    blank = (json.dumps(record, indent=1, allow_nan=False) + "\n").encode()
+    return _with_checksum((json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
+
+
+def _with_checksum(blank: bytes) -> bytes:
+    """In the place of the last NO_CHECKSUM."""
     start = blank.rindex(NO_CHECKSUM.encode())
     return blank[:start] + sha256_of_bytes(blank).encode() + blank[start + 64 :]
 
@@ -81,9 +85,7 @@ def with_readme(data: bytes, sha256: str) -> bytes:
     """A dataset.json that goes with another README.md; all else stays as it is, byte for byte."""
     readme, checksum = b'\n "readme_sha256": "%s"', b'"checksum": "%s"\n}\n'
     changed = re.sub(readme % b"[0-9a-f]{64}", readme % sha256.encode(), data, count=1)
-    blank = re.sub(checksum % b"[0-9a-f]{64}" + rb"\Z", checksum % NO_CHECKSUM.encode(), changed)
-    start = blank.rindex(NO_CHECKSUM.encode())
-    return blank[:start] + sha256_of_bytes(blank).encode() + blank[start + 64 :]
+    return _with_checksum(re.sub(checksum % b"[0-9a-f]{64}" + rb"\Z", checksum % NO_CHECKSUM.encode(), changed))
 
 
 def info_from_bytes(data: bytes, where: str) -> DatasetInfo:
@@ -159,8 +161,4 @@ def _entry(record: dict[str, Any], name: str) -> ShardEntry:
 def _normalisation(record: dict[str, Any], has_pixels: bool) -> dict[str, list[float]]:
     if not has_pixels:
         return {}
-    for name, low in (("mean", 0.0), ("std", 1e-6)):
-        values = take(record, name, list)
-        if len(values) != 3 or not all(isinstance(v, int | float) and low <= v <= 1 for v in values):
-            raise FormatError(f"normalisation.{name} must be three numbers from {low} to 1, found {values!r:.60}")
-    return {name: [float(v) for v in record[name]] for name in ("mean", "std")}
+    return {name: of_channels(record, name, low, "normalisation") for name, low in (("mean", 0.0), ("std", 1e-6))}

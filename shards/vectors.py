@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from shards.errors import FormatError
-from shards.json_fields import digest, number, one_of, take
+from shards.json_fields import digest, number, of_channels, one_of, take
 from shards.pixels import npy_header
 from shards.schema import MAX_FEATURES, FeatureSpec
 
@@ -63,23 +63,15 @@ def features_from_json(record: dict[str, Any]) -> FeatureSpec:
     """The inverse of dataclasses.asdict. FormatError: a field that is missing or out of bounds."""
     if unknown := set(record) - set(FeatureSpec.__dataclass_fields__):
         raise FormatError(f"features have no {', '.join(sorted(unknown))!r:.60}")
-    mean, std = (_three(record, name, low) for name, low in (("mean", 0.0), ("std", 1e-6)))
     return FeatureSpec(
         size=number(record, "size", 1, MAX_FEATURES),
         dtype=one_of(record, "dtype", tuple(DTYPES)),
         encoder=_encoder(take(record, "encoder", dict)),
-        mean=mean,
-        std=std,
+        mean=tuple(of_channels(record, "mean", 0.0, "features")),
+        std=tuple(of_channels(record, "std", 1e-6, "features")),
         weights_sha256=digest(record, "weights_sha256"),
         file_sha256=digest(record, "file_sha256"),
     )
-
-
-def _three(record: dict[str, Any], name: str, low: float) -> tuple[float, ...]:
-    values = take(record, name, list)
-    if len(values) != 3 or not all(type(v) in (int, float) and low <= v <= 1 for v in values):
-        raise FormatError(f"features.{name} must be three numbers from {low} to 1, found {values!r:.60}")
-    return tuple(map(float, values))
 
 
 def _encoder(settings: dict[str, Any]) -> dict[str, str | int | float | bool]:

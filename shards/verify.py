@@ -57,6 +57,7 @@ class _File:
 
 
 GONE = ("missing", f"unreadable: {os.strerror(errno.ENOENT)}")
+SHOWN = 3  # problems, in an error
 TRIES = 5
 """For shards that come and go while others are read."""
 
@@ -84,6 +85,13 @@ def verify(path: str | Path, *, progress: bool = False) -> VerifyReport:
         problems = list(_disagreements(ShardSet(layout.root, info)))
     entries = info.shards
     return VerifyReport(problems, len(entries), info.samples, sum(entry.bytes for entry in entries))
+
+
+def refuse_unsound(folder: Path, *, progress: bool) -> None:
+    """DamageError, naming the first problems that verify() finds. Errors as verify()."""
+    if problems := verify(folder, progress=progress).problems:
+        more = f" (and {len(problems) - SHOWN} more)" if len(problems) > SHOWN else ""
+        raise DamageError(f"{folder} is not sound: {'; '.join(problems[:SHOWN])}{more}; see `seqjepa-data verify`")
 
 
 def _files(layout: Layout, info: DatasetInfo) -> Iterator[_File]:

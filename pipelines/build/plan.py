@@ -77,7 +77,7 @@ class Notes:
         raise DamageError(f"{path} is damaged: run the same command with --overwrite, which builds the set again")
 
     def write_json(self, name: str, record: dict) -> None:
-        with disk_full_named(self.layout.root, lambda: "free some and run the same command again"):
+        with disk_full_named(self.layout.root):
             write_atomic(self.path(name), json.dumps(record).encode(), self.layout.tmp)
 
     def read_json(self, name: str) -> dict | None:

@@ -60,10 +60,7 @@ def _push_to_store(folder: Path, address: str, check: bool, dry_run: bool, as_js
 
     if dry_run:
         sizes = {name: path.stat().st_size for name, path in files_of(folder).items()}
-        if as_json:
-            return print_json({"address": address, "dry_run": True, "files": sizes})
-        lines = [f"{human_bytes(size):>10}  {name}" for name, size in sizes.items()]
-        return typer.echo("\n".join([*lines, f"{human_bytes(sum(sizes.values())):>10}  would go to {address}"]))
+        return show_dry_run(address, "", sizes, as_json)
     pushed = push_to_store(folder, address, check=check, progress=not as_json)
     if as_json:
         return print_json(asdict(pushed))

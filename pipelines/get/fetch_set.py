@@ -149,7 +149,7 @@ def unpack(archive: Path, members: Sequence[PublishedFile], to: Path) -> Path:
         raise UsageError(f"{folder} is there and is not what {archive.name} holds; move it away")
     work = Path(tempfile.mkdtemp(prefix=f".{top}-", dir=to))
     try:
-        with disk_full_named(to, lambda: "free some and run the same command again"):
+        with disk_full_named(to):
             (work / top).mkdir()
             _extract(archive, {member.name: member for member in members}, work)
         if folder.exists():

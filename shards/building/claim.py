@@ -320,11 +320,9 @@ def _write_build(layout: Layout, record: dict[str, Any]) -> None:
 
 
 def _leftovers(layout: Layout) -> bool:
-    return any(path.exists() for path in _of_builds(layout))
-
-
-def _of_builds(layout: Layout) -> tuple[Path, ...]:
-    return layout.build, layout.lock, exclusive_file(layout.lock), layout.parts, layout.claims, layout.workers
+    """Whether something is there that only a build needs."""
+    of_builds = (layout.build, layout.lock, exclusive_file(layout.lock), layout.parts, layout.claims, layout.workers)
+    return any(path.exists() for path in of_builds)
 
 
 def tidy(layout: Layout) -> None:

@@ -86,14 +86,10 @@ class OpenHand:
         self.parts: list[ShardPart] = []
 
     def open_shard(self, split: str, number: int) -> ShardWriter:
-        hand, full = self._hand, partial(disk_full_named, self._hand.layout.root, _advice)
+        hand, full = self._hand, partial(disk_full_named, self._hand.layout.root)
         return ShardWriter(
             hand.layout, shard_name(split, number), hand.spec, hand.classes, self.parts.append, full, hand.build
         )
-
-
-def _advice() -> str:
-    return "free some and run the same command again"
 
 
 def hand_of(builder: SetBuilder) -> Hand:

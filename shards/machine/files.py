@@ -126,7 +126,9 @@ def sha256_of_file(path: Path, on_bytes: Callable[[int], object] = lambda count:
 
 
 @contextlib.contextmanager
-def disk_full_named(folder: Path, advice: Callable[[], str]) -> Iterator[None]:
+def disk_full_named(
+    folder: Path, advice: Callable[[], str] = lambda: "free some and run the same command again"
+) -> Iterator[None]:
     """Turns "no space left on device" (or a quota) into a DiskFullError whose text ends with `advice()`."""
     try:
         yield
@@ -160,7 +162,7 @@ def write_own(files: Sequence[OwnFile]) -> None:
     for file in files:
         refuse_foreign(file.path, file.sign, file.maker)
     for file in files:
-        with disk_full_named(file.path.parent, lambda: "free some and run the same command again"):
+        with disk_full_named(file.path.parent):
             write_atomic(file.path, file.data)
 
 

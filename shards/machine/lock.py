@@ -99,7 +99,7 @@ def _try(fd: int, path: Path) -> tuple[tuple[Path, ...], str]:
         return (), "wait for it, or stop it"
     _write_identity(fd)
     excuse = _other(exclusive_file(path))  # looked for before the next line, see _end
-    if not excuse and _still_there(fd, path):
+    if not excuse and is_file_at(fd, path):
         return (path,), ""
     os.ftruncate(fd, 0)
     return (), excuse
@@ -245,7 +245,8 @@ def _end(fd: int, owner: int, files: tuple[Path, ...]) -> None:
     os.close(fd)
 
 
-def _still_there(fd: int, path: Path) -> bool:
+def is_file_at(fd: int, path: Path) -> bool:
+    """Whether the open file is the one of that name: it may have been removed since, and another put in its place."""
     with contextlib.suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(fd), os.stat(path))
     return False

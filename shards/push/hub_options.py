@@ -26,12 +26,14 @@ NewCard = Annotated[bool, typer.Option("--new-card", help="Replace a README.md t
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the card and the files; push nothing.")]
 
 
-def show_dry_run(address: HubAddress, card: str, sizes: Mapping[str, int], as_json: bool) -> None:
+def show_dry_run(address: HubAddress | str, card: str, sizes: Mapping[str, int], as_json: bool) -> None:
+    """card: "" where none is pushed."""
     from shards.describe import human_bytes
 
     if as_json:
-        return print_json({"address": str(address), "dry_run": True, "files": dict(sizes), "card": card})
-    lines = [card, *(f"{human_bytes(size):>10}  {name}" for name, size in sizes.items())]
+        shown = {"card": card} if card else {}
+        return print_json({"address": str(address), "dry_run": True, "files": dict(sizes), **shown})
+    lines = [*filter(None, [card]), *(f"{human_bytes(size):>10}  {name}" for name, size in sizes.items())]
     lines.append(f"{human_bytes(sum(sizes.values())):>10}  in {len(sizes)} files would go to {address}")
     return typer.echo("\n".join(lines))
 

@@ -27,12 +27,11 @@ from shards.reader import ShardSet
 from shards.schema import DatasetInfo
 from shards.stores.hub import HubAddress, HubFolder, Listing, list_repo, open_hub, parse_address, require_hub
 from shards.stores.store import INFO, require_no_address
-from shards.verify import verify
+from shards.verify import refuse_unsound
 
 _INDEX = re.compile(r"_meta/index-[a-z][a-z0-9_]{0,31}\.parquet")
 _HEAD = re.compile(r"---\n(.*?\n)---\n", re.DOTALL)
 LARGEST_INDEX = 4 << 30
-SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -74,10 +73,8 @@ def prepare_set(folder: Path, address: str, options: PushOptions, *, check: bool
     """
     where, licence = push_target(address, "dataset", folder), licence_of(options.licence)
     shards, layout = ShardSet.open(folder), Layout(folder)
-    problems = verify(folder, progress=True).problems if check else []
-    if problems:
-        more = f" (and {len(problems) - SHOWN} more)" if len(problems) > SHOWN else ""
-        raise DamageError(f"{folder} is not sound: {'; '.join(problems[:SHOWN])}{more}; see `seqjepa-data verify`")
+    if check:
+        refuse_unsound(folder, progress=True)
     card = set_card(layout.readme.read_text(encoding="utf-8", errors="replace"), shards.info, where, licence)
     info_json = with_readme(layout.info.read_bytes(), sha256_of_bytes(card))
     return SetPush(where, layout, shards.info, card, info_json, options.message or f"{shards.info.name}")

@@ -12,12 +12,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from shards.errors import DamageError
 from shards.layout import set_files
 from shards.reader import ShardSet
 from shards.stores.store import INFO, as_address
 from shards.stores.store_write import open_writable
-from shards.verify import verify
+from shards.verify import refuse_unsound
 
 AT_ONCE = 4
 """Files in memory at the same time, each whole: a store creates an object in one request, or not at all."""
@@ -47,9 +46,8 @@ def push_to_store(folder: Path, address: str | Path, *, check: bool = True, prog
     """
     store = open_writable(as_address(address) or str(address))
     files = files_of(folder)
-    problems = verify(folder, progress=progress).problems if check else []
-    if problems:
-        raise DamageError(f"{folder} is not sound: {'; '.join(problems[:3])}; see `seqjepa-data verify`")
+    if check:
+        refuse_unsound(folder, progress=progress)
     *rest, last = files
     total = sum(path.stat().st_size for path in files.values())
     sent: list[str] = []

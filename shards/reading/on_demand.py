@@ -12,6 +12,7 @@ import os
 import threading
 from pathlib import Path
 
+from shards.layout import number_of_shard, split_of_shard
 from shards.metadata import read_info
 from shards.reading.fetch_ahead import FetchAhead, Visit
 from shards.schema import DatasetInfo
@@ -46,7 +47,7 @@ def fetch_or_stream(root: Path, info: DatasetInfo, split: str) -> None:
 
 def comes_and_goes(path: Path) -> bool:
     """Whether this shard is there only while it is read: it may not stay open or mapped."""
-    return (path.parent, path.name.rpartition("-")[0]) in _streamed
+    return (path.parent, split_of_shard(path.stem)) in _streamed
 
 
 def bring(path: Path) -> None:
@@ -56,8 +57,8 @@ def bring(path: Path) -> None:
         return
     if comes_and_goes(path) or (not path.exists() and is_cached(path.parent)):
         with _one_at_a_time:
-            reader = _reader(os.getpid(), path.parent, path.name.rpartition("-")[0])
-        reader.bring(int(path.stem.rpartition("-")[2]))
+            reader = _reader(os.getpid(), path.parent, split_of_shard(path.stem))
+        reader.bring(number_of_shard(path.stem))
         return
     if is_cached(path.parent):
         check_shard(path)
@@ -79,7 +80,7 @@ class _Reader:
         room = min((BEHIND + 1 + AHEAD) * largest, unclaimed(root, ""))
         self._behind = max(0, min(BEHIND, room // largest - 1))
         visits = [Visit(number, number, number) for number in range(len(entries))]
-        self._place = {int(entry.name.rpartition("-")[2]): number for number, entry in enumerate(entries)}
+        self._place = {number_of_shard(entry.name): number for number, entry in enumerate(entries)}
         claim = (f"{split}-read-{os.getpid()}", room)
         self._shards = FetchAhead(root, info, split, lambda epoch: visits, claim, epochs=False)
         self._lock, self._at = threading.Lock(), 0

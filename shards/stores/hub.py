@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from shards.errors import DiskFullError, FailureError, FormatError, UsageError, reason_of
+from shards.errors import DiskFullError, FailureError, FormatError, SeqJepaError, UsageError, reason_of
 from shards.extras import missing
 from shards.machine.environment import NO_SPACE, error_number
 
@@ -208,6 +208,23 @@ def no_bars() -> Iterator[None]:
             utils.enable_progress_bars()
 
 
+_REFUSALS: dict[str, tuple[type[SeqJepaError], str]] = {
+    "LocalEntryNotFoundError": (FailureError, ": the hub cannot be reached, and it is not in the cache ({why})"),
+    "GatedRepoError": (UsageError, ": its owner lets in who asked for it; ask on its page, then `hf auth login`"),
+    "RepositoryNotFoundError": (
+        UsageError,
+        ": there is no such {kind}, or it is private; see the name, `hf auth login`",
+    ),
+    "RevisionNotFoundError": (
+        UsageError,
+        ": there is no such revision; give a branch, tag or commit that its page lists",
+    ),
+    "EntryNotFoundError": (FormatError, " is not there: the {kind} on the hub is not complete"),
+    "HFValidationError": (UsageError, ": {why}"),
+}
+"""huggingface_hub's errors by name, each before those that it is a kind of."""
+
+
 @contextlib.contextmanager
 def naming(what: str, kind: Kind = "dataset", done: str = "loaded") -> Iterator[None]:
     """Says of what the hub's refusals are, in a line. done: what could not be, "loaded" or "pushed"."""
@@ -215,27 +232,10 @@ def naming(what: str, kind: Kind = "dataset", done: str = "loaded") -> Iterator[
 
     try:
         yield
-    except errors.LocalEntryNotFoundError as error:  # also where only the cache may be asked
-        raise FailureError(
-            f"{what}: the hub cannot be reached, and it is not in the cache ({_first(error)})"
-        ) from error
-    except errors.GatedRepoError as error:
-        raise UsageError(
-            f"{what}: its owner lets in who asked for it; ask on its page, then `hf auth login`"
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise UsageError(
-            f"{what}: there is no such {WORDS[kind]}, or it is private; see the name, `hf auth login`"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise UsageError(
-            f"{what}: there is no such revision; give a branch, tag or commit that its page lists"
-        ) from error
-    except errors.EntryNotFoundError as error:
-        raise FormatError(f"{what} is not there: the {WORDS[kind]} on the hub is not complete") from error
-    except errors.HFValidationError as error:
-        raise UsageError(f"{what}: {_first(error)}") from error
     except Exception as error:
+        for name, (ours, line) in _REFUSALS.items():
+            if isinstance(error, getattr(errors, name)):
+                raise ours(what + line.format(kind=WORDS[kind], why=_first(error))) from error
         if (said := _explained(what, done, error)) is None:
             raise
         raise said from error

@@ -6,9 +6,9 @@ An object is there whole or not at all. What may pass is tried again by obstore 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from shards.errors import FailureError, UsageError
 from shards.machine.files import sha256_of_bytes
@@ -17,7 +17,6 @@ from shards.stores.store import ObjectStoreFolder, open_store, reason_in_short
 WRITABLE = ("s3", "gs", "az")
 AT_ONCE = 1 << 30
 """Bytes that are sent in one request: parts of an object would stay where a kill comes between them."""
-Result = TypeVar("Result")
 
 
 def open_writable(address: str) -> StoreWriter:
@@ -53,71 +52,56 @@ class StoreWriter:
 
     def create_if_absent(self, name: str, data: bytes) -> bool:
         """Whether the object is new; False: there is one already, whatever it holds."""
-
-        def put(obstore: Any) -> bool:
+        with self._asking(name) as obstore:
             try:
                 obstore.put(self.folder.opened, name, data, mode="create", use_multipart=False)
             except (obstore.exceptions.AlreadyExistsError, FileExistsError):
                 return False
             return True
 
-        return self._tried(put, name)
-
     def put(self, name: str, data: bytes) -> None:
         """The object, in the place of one that may be there."""
-        self._tried(
-            lambda obstore: obstore.put(self.folder.opened, name, data, use_multipart=len(data) > AT_ONCE), name
-        )
+        with self._asking(name) as obstore:
+            obstore.put(self.folder.opened, name, data, use_multipart=len(data) > AT_ONCE)
 
     def names(self, below: str = "") -> dict[str, int]:
         """Every object below a folder, "" for all: its name and its bytes, in the order of names."""
-
-        def ask(obstore: Any) -> dict[str, int]:
+        with self._asking(below or "*", "read") as obstore:
             found = obstore.list(self.folder.opened, below.strip("/") or None).collect()
-            return {str(one["path"]): int(one["size"]) for one in found}
-
-        return dict(sorted(self._tried(ask, below or "*", "read").items()))
+            return dict(sorted((str(one["path"]), int(one["size"])) for one in found))
 
     def any_name(self) -> str:
         """One of the objects in the folder; "" for none."""
-
-        def ask(obstore: Any) -> str:
+        with self._asking("*", "read") as obstore:
             chunks = obstore.list(self.folder.opened, chunk_size=2)
             return next((str(one["path"]) for chunk in chunks for one in chunk if one["path"]), "")
 
-        return self._tried(ask, "*", "read")
-
     def tag(self, name: str) -> str | None:
         """What changes with every write of an object; None: there is none."""
-
-        def ask(obstore: Any) -> str | None:
+        with self._asking(name, "read") as obstore:
             try:
                 found = obstore.head(self.folder.opened, name)
             except (obstore.exceptions.NotFoundError, FileNotFoundError):
                 return None
             return f"{found['e_tag']} {found['last_modified']}"
 
-        return self._tried(ask, name, "read")
-
     def delete(self, names: Iterable[str]) -> None:
         """Objects, whether they are there or not."""
-
-        def remove(obstore: Any) -> None:
+        with self._asking("*") as obstore:
             for name in names:
                 with contextlib.suppress(obstore.exceptions.NotFoundError, FileNotFoundError):
                     obstore.delete(self.folder.opened, name)
 
-        self._tried(remove, "*")
-
-    def _tried(self, ask: Callable[[Any], Result], name: str, doing: Literal["read", "write"] = "write") -> Result:
-        """What `ask` gives, which is handed obstore."""
+    @contextlib.contextmanager
+    def _asking(self, name: str, doing: Literal["read", "write"] = "write") -> Iterator[Any]:
+        """obstore, of whose errors those of the credentials and of the store are said in a line."""
         _ = self.folder.opened  # or the line that says that obstore is missing
         import obstore
         from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
         what = f"{self.address}/{name}"
         try:
-            return ask(obstore)
+            yield obstore
         except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
             done = {"read": "read", "write": "written"}[doing]
             raise UsageError(f"{what} may not be {done} with these credentials; see docs/remote.md") from error

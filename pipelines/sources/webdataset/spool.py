@@ -33,7 +33,7 @@ from pipelines.sources.webdataset.options import TarFile
 from shards.errors import FailureError, FormatError, UsageError, reason_of
 from shards.machine.environment import pass_environment_on
 from shards.machine.files import AtomicFile, disk_full_named
-from shards.machine.lock import NO_LOCKS, FolderLock, exclusive_file
+from shards.machine.lock import NO_LOCKS, FolderLock, exclusive_file, is_file_at
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +168,7 @@ class _Shared:
         """Removes its file, if we were alone(); but not that of a build which came after another had removed ours."""
         if self.alone():
             with contextlib.suppress(OSError):
-                if os.path.samestat(os.fstat(self.fd), os.stat(self.path)):
+                if is_file_at(self.fd, self.path):
                     self.path.unlink()
         os.close(self.fd)
 
@@ -183,7 +183,7 @@ def _shared(path: Path) -> _Shared | None:
             continue
         try:
             fcntl.flock(fd, fcntl.LOCK_SH)
-            if path.exists() and os.path.samestat(os.fstat(fd), os.stat(path)):
+            if is_file_at(fd, path):
                 return _Shared(path, fd)
         except OSError as error:
             if error.errno in NO_LOCKS:
