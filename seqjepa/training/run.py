@@ -184,6 +184,16 @@ class RunPlan:
 @contextmanager
 def claimed(out: Path, plan: RunPlan, overwrite: bool = False) -> Iterator[None]:
     """Hold `out` for this process: made when missing, resumed when it holds the run of `plan`, else UsageError."""
+    _check_fits(out, plan, overwrite)  # nothing is made where it does not
+    with _locked(out):
+        if _check_fits(out, plan, overwrite) and overwrite:  # another may have begun there while we waited
+            remove_ours(out)
+        _write_identity(out, plan)
+        yield
+
+
+def _check_fits(out: Path, plan: RunPlan, overwrite: bool) -> bool:
+    """Whether there is a run of ours in `out`. UsageError: another one, or something else."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; --out needs a folder")
     ours = (out / RUN).exists()
@@ -193,11 +203,7 @@ def claimed(out: Path, plan: RunPlan, overwrite: bool = False) -> Iterator[None]
         check_same_run(out, plan)
     else:
         read_run_json(out)  # a run.json of someone else's is refused even so
-    with _locked(out):
-        if ours and overwrite:
-            remove_ours(out)
-        _write_identity(out, plan)
-        yield
+    return ours
 
 
 def mark_finished(out: Path, epochs: int) -> None:

@@ -3,6 +3,9 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ from train_helpers import tiny_config
 
 from seqjepa.config import RunConfig
 from seqjepa.files import write_file
-from seqjepa.training import checkpoint, metrics_log
+from seqjepa.training import checkpoint, metrics_log, run
 from seqjepa.training.checkpoint import load_run
 from seqjepa.training.run import DataInfo, RunPlan, claimed, mark_finished, read_run_config, read_run_json
 from seqjepa.training.run_files import LOCK
@@ -62,6 +65,23 @@ def test_two_trainers_never_share_a_run(tmp_path, monkeypatch, number):
     with claimed(tmp_path, plan()):
         pass
     assert {p.name for p in tmp_path.iterdir()} == {"config.toml", "run.json", "SHA256SUMS"}
+
+
+def test_a_run_that_another_began_while_we_waited_for_its_folder_is_not_ours(tmp_path, monkeypatch):
+    locked = run._locked
+
+    @contextmanager
+    def after_another(out: Path) -> Iterator[None]:
+        monkeypatch.setattr(run, "_locked", locked)
+        with claimed(out, plan("seed=7")):
+            pass
+        with locked(out):
+            yield
+
+    monkeypatch.setattr(run, "_locked", after_another)
+    with pytest.raises(UsageError, match="seed 7 there, 42 asked"), claimed(tmp_path / "run", plan()):
+        pass
+    assert read_run_config(tmp_path / "run").seed == 7
 
 
 def test_a_folder_of_someone_else_is_refused_even_with_overwrite(tmp_path):
