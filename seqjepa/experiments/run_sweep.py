@@ -79,14 +79,32 @@ def command_of(sweep: Runs, out: Path, on: Resources) -> list[str]:
 
 
 def parse_devices(text: str) -> list[str]:
-    """ "0,1" → ["0", "1"], numbers of GPUs; "cpu" for a process without one. UsageError for anything else."""
+    """ "0,1" → ["0", "1"], numbers of GPUs that this process sees; "cpu" for a process without one. UsageError for
+    anything else."""
     devices = [part.strip() for part in text.split(",")]
     if not all(part == "cpu" or part.isdecimal() for part in devices):
         raise UsageError(f"--devices is {text!r}; give numbers of GPUs, as 0,1,2,3")
     gpus = [part for part in devices if part != "cpu"]
     if len(set(gpus)) < len(gpus):
         raise UsageError(f"--devices is {text!r}; name every GPU once, as each holds one run at a time")
+    shown = _shown()
+    if shown is not None and any(int(part) >= len(shown) for part in gpus):
+        raise UsageError(f"--devices is {text!r}, but CUDA_VISIBLE_DEVICES shows {len(shown)}, counted from 0")
     return devices
+
+
+def _shown() -> list[str] | None:
+    """What CUDA_VISIBLE_DEVICES calls the GPUs that a scheduler or user shows us, in order; None: all there are."""
+    names = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return None if names is None else [name.strip() for name in names.split(",") if name.strip()]
+
+
+def _only(device: str) -> str:
+    """CUDA_VISIBLE_DEVICES of a process that sees that device alone."""
+    if device == "cpu":
+        return ""
+    shown = _shown()
+    return device if shown is None else shown[int(device)]
 
 
 def _run_in_turn(jobs: Collection[Job], out: Path, on: Resources, say: Say, hours: Hours) -> None:
@@ -162,7 +180,7 @@ class _Child(NamedTuple):
 
 def _start(job: Job, command: Sequence[str], device: str, out: Path, beside: int) -> _Child:
     """The command in a process that sees no other device. beside: so many at a time."""
-    visible = "" if device == "cpu" else device
+    visible = _only(device)
     log = (out / LOGS / f"{job.name}.log").open("ab")
     # A session of its own: Ctrl-C reaches the parent alone, which passes it on once; a second one would not be saved.
     process = subprocess.Popen(

@@ -16,6 +16,7 @@ from sweep_lab import scale_file
 from typer.testing import CliRunner
 
 import cli
+from seqjepa.experiments import run_sweep
 from seqjepa.experiments.run_sweep import Resources, command_of
 from seqjepa.experiments.sweep import Sweep
 
@@ -83,6 +84,33 @@ def test_side_by_side(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "sie-3die-rot-test-seed42: failed, exit code 1" in output
     assert sorted(states(shards, scale, out).values()) == ["evaluated", "evaluated", "evaluated", "missing"]
     assert "the recipe wants 99×99" in (out / "logs" / "sie-3die-rot-test-seed42.log").read_text()
+
+
+def test_gpus_are_counted_among_those_that_the_process_is_shown(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    class Ended:
+        returncode = 1
+
+        def __init__(self, *_: object, env: dict[str, str], **__: object) -> None:
+            seen.append(env["CUDA_VISIBLE_DEVICES"])
+
+        def poll(self) -> int:
+            return self.returncode
+
+    monkeypatch.setattr(run_sweep.subprocess, "Popen", Ended)
+    given = shards, scale_file(tmp_path), tmp_path / "runs", "--run", "--devices", "0,1"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert sweep(*given, table="table-10")[0] == 1
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, GPU-1f2e")
+    assert sweep(*given, table="table-10")[0] == 1
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    code, output = sweep(*given, table="table-10")
+    assert code == 2
+    assert "--devices is '0,1', but CUDA_VISIBLE_DEVICES shows 1, counted from 0" in output
+    assert (set(seen[:4]), set(seen[4:])) == ({"0", "1"}, {"4", "GPU-1f2e"})
 
 
 @pytest.mark.slow
