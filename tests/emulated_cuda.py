@@ -119,7 +119,9 @@ class Emulation(TorchDispatchMode):
         """aside: for another stream than the model's; None: for the one that is current."""
         if self.capturing is not None:
             raise RuntimeError(f"operation not permitted when stream is capturing: {what}; {_place()}")
-        aside = self.runtime.aside if aside is None else aside
+        if aside is None:
+            self.runtime.ended(self.runtime.reads_before(self.runtime.current))
+            aside = self.runtime.aside
         (self.waits if aside else self.syncs)[what, _place()] += 1
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -219,6 +221,8 @@ class Emulation(TorchDispatchMode):
             return
         if not non_blocking or (to_cuda and not self.runtime.is_locked(source)):
             self.waited("a copy to the device" if to_cuda else "a copy to the host")
+        elif to_cuda:
+            self.runtime.reads(source)
 
     def _count(self, func: Any, name: str, there: Iterable[Tensor], made: Iterable[Tensor]) -> None:
         views = any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns)

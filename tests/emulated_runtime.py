@@ -26,6 +26,9 @@ class Runtime:
         self.model = self.current = Stream(self)
         self.locked: dict[int, int] = {}  # address → bytes
         self.kept: list[Tensor] = []  # page-locked copies, so that no other memory gets their address
+        self.reading: list[tuple[int, set[Stream]]] = []  # copies from registered memory; streams that end after each
+        self.registered: set[int] = set()
+        self.torn: list[int] = []  # memory that was given back while a copy might read it
 
     @property
     def aside(self) -> bool:
@@ -33,11 +36,27 @@ class Runtime:
         return self.current is not self.model
 
     def is_locked(self, tensor: Tensor) -> bool:
+        return self._start_of(tensor) is not None
+
+    def _start_of(self, tensor: Tensor) -> int | None:
+        """Of the page-locked memory that it lies in."""
         if tensor.device.type != "cpu":
-            return False
+            return None
         starts = sorted(self.locked)
         at = bisect.bisect_right(starts, tensor.data_ptr()) - 1
-        return at >= 0 and tensor.data_ptr() < starts[at] + self.locked[starts[at]]
+        return starts[at] if at >= 0 and tensor.data_ptr() < starts[at] + self.locked[starts[at]] else None
+
+    def reads(self, tensor: Tensor) -> None:
+        """A copy from it is queued, which nobody waits for."""
+        if (start := self._start_of(tensor)) in self.registered:
+            self.reading.append((start, {self.current}))
+
+    def reads_before(self, stream: Stream) -> list[tuple[int, set[Stream]]]:
+        """Copies that have ended when what is queued on `stream` has."""
+        return [read for read in self.reading if stream in read[1]]
+
+    def ended(self, reads: list[tuple[int, set[Stream]]]) -> None:
+        self.reading = [read for read in self.reading if not any(read is one for one in reads)]
 
     def lock(self, tensor: Tensor) -> Tensor:
         """Tensor.pin_memory."""
@@ -102,7 +121,7 @@ class Runtime:
             "empty_cache": lambda: None,
             "manual_seed": lambda seed: None,
             "manual_seed_all": lambda seed: None,
-            "synchronize": lambda device=None: self.waited("synchronize", False),
+            "synchronize": lambda device=None: self._synchronize(),
             "set_sync_debug_mode": lambda mode: None,
             "get_sync_debug_mode": lambda: 0,
             "cudart": self._cudart,
@@ -148,15 +167,25 @@ class Runtime:
         fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         return fused(q, k, v, 0.0, is_causal, attn_mask=attn_mask, **rest)[0]
 
+    def _synchronize(self) -> None:
+        self.waited("synchronize", False)
+        self.reading.clear()
+
     def _cudart(self) -> SimpleNamespace:
         def register(address: int, size: int, flags: int) -> int:
             self.locked[address] = size
+            self.registered.add(address)
             return 0
+
+        def unregister(address: int) -> bool:
+            self.torn += [start for start, _ in self.reading if start == address]
+            self.registered.discard(address)
+            return self.locked.pop(address, None) is None
 
         return SimpleNamespace(
             cudaError=SimpleNamespace(success=0),
             cudaHostRegister=register,
-            cudaHostUnregister=lambda address: self.locked.pop(address, None) is None,
+            cudaHostUnregister=unregister,
         )
 
 
@@ -173,12 +202,15 @@ class Stream:
 
     def wait_event(self, event: Event) -> None:
         assert event.stream is not None, "an event that was never recorded"
+        for _, streams in event.after:
+            streams.add(self)
 
     def wait_stream(self, stream: Stream) -> None:
-        assert stream.runtime is self.runtime
+        self.wait_event(stream.record_event())
 
     def synchronize(self) -> None:
         self.runtime.waited("Stream.synchronize", self is not self.runtime.model)
+        self.runtime.ended(self.runtime.reads_before(self))
 
 
 class Event:
@@ -187,16 +219,19 @@ class Event:
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.stream: Stream | None = None
+        self.after: list[tuple[int, set[Stream]]] = []
         self._seen = False  # whether it was found to have happened: then nothing waits for it
 
     def record(self, stream: Stream | None = None) -> None:
         self.stream, self._seen = stream or self.runtime.current, False
+        self.after = self.runtime.reads_before(self.stream)
 
     def wait(self, stream: Stream | None = None) -> None:
         assert self.stream is not None, "an event that was never recorded"
 
     def query(self) -> bool:
         self._seen = True
+        self.runtime.ended(self.after)
         return True
 
     def elapsed_time(self, other: Event) -> float:
@@ -205,3 +240,4 @@ class Event:
     def synchronize(self) -> None:
         if not self._seen:
             self.runtime.waited("Event.synchronize", self.stream is not self.runtime.model)
+        self.runtime.ended(self.after)

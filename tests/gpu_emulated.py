@@ -32,3 +32,4 @@ _KERNELS = register()
 def gpu() -> Iterator[Emulation]:
     with emulated_cuda() as emulation:
         yield emulation
+        assert not emulation.runtime.torn, "page-locked memory was given back while a copy to the device might read it"

@@ -88,6 +88,7 @@ class DecodedAhead(Generic[P]):
         self._ring: Ring | None = None
         self._queue: deque[tuple[int, int, P]] = deque()  # put into the ring and not yet taken
         self._held: int | None = None  # slot of the batch that was handed out last
+        self._stream: torch.cuda.Stream | None = None  # on which it is copied from page-locked memory
 
     def fetch(self, epoch: int, step: int) -> tuple[P, list[np.ndarray]]:
         """A batch's plan and the regions of its slot. Raises DamageError, and FailureError where a worker died."""
@@ -101,11 +102,13 @@ class DecodedAhead(Generic[P]):
 
     def close(self) -> None:
         """End the worker processes. The last batch stays readable; fetching another starts new workers."""
+        if self._stream is not None:
+            self._stream.synchronize()  # copies from page-locked memory, which goes with the ring
         if self._ring is not None:
             self._ring.close()
         if self._supply is not None:
             self._supply.close()
-        self._ring, self._held = None, None
+        self._ring, self._held, self._stream = None, None, None
         self._queue.clear()
         self._retirement = Retirement(asynchronous=self._pinned)
 
@@ -123,6 +126,7 @@ class DecodedAhead(Generic[P]):
         *_, plan = self._queue.popleft()
         filled = self._take(ring, plan)
         self._held = filled.slot
+        self._stream = torch.cuda.current_stream() if self._pinned else None
         return plan, filled.regions
 
     def _fill(self, ring: Ring, epoch: int, step: int) -> None:

@@ -5,6 +5,7 @@ Letters: S images of a split, B of a batch, H × W pixels.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from seqjepa.data.decode_worker import RowError, Setup
 from seqjepa.data.device import require_cuda
 from seqjepa.data.sampling import EpochOrder, Sampling, homes_of
 from seqjepa.data.shards_needed import supply_for
-from seqjepa.devices import to_device
+from seqjepa.devices import available_memory, to_device
 from shards.errors import DamageError
 from shards.reading.split_index import ImageIndex
 
@@ -99,16 +100,15 @@ class ImageReader:
         order = EpochOrder(self.index.name, samples, Sampling(1, min(samples, _IMAGES_AT_ONCE), 0, shuffle=False))
         ahead, kept = self._decoded_ahead(order), []
         bar = tqdm(total=samples, desc=f"load to {device.type}", unit="image", disable=None, leave=False)
-        with bar:
+        with bar, contextlib.closing(ahead):
             for step in range(order.steps):
                 rows, regions = self._fetch(ahead, 0, step)
                 kept = kept or [region.new_empty((samples, *region.shape[1:])) for region in regions]
                 for whole, region in zip(kept, regions, strict=True):
                     whole[rows[0] : rows[-1] + 1] = region
                 bar.update(len(rows))
-        ahead.close()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)  # whatever stream uses them finds them filled
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)  # whatever stream uses them finds them filled
         return kept
 
 
@@ -164,14 +164,4 @@ def free_bytes(device: torch.device, world_size: int) -> float:
         free = torch.cuda.mem_get_info(device)[0]
         return max(_SHARE["cuda"] * free, free - _ENOUGH)
     ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
-    return _SHARE["cpu"] * _free_memory() / max(1, ranks_here)
-
-
-def _free_memory() -> int:
-    """Bytes of the machine's memory that are free or easily freed; 0 where that cannot be told."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            facts = dict(line.split(":", 1) for line in file)
-        return 1024 * int(facts["MemAvailable"].split()[0])
-    except (OSError, KeyError, ValueError):
-        return 0
+    return _SHARE["cpu"] * available_memory() / max(1, ranks_here)

@@ -162,10 +162,10 @@ def test_a_split_is_resident_only_where_it_fits(build_image_set, monkeypatch):
     index = build_image_set().images("train")
     needed = 19 * 24 * 28 * 5
     for free, fits in ((4 * needed, True), (4 * needed - 4, False)):
-        monkeypatch.setattr("seqjepa.data.images._free_memory", lambda free=free: free)
+        monkeypatch.setattr("seqjepa.data.images.available_memory", lambda free=free: free)
         assert open_loader(index).resident is fits
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    monkeypatch.setattr("seqjepa.data.images._free_memory", lambda: 4 * needed)
+    monkeypatch.setattr("seqjepa.data.images.available_memory", lambda: 4 * needed)
     assert open_loader(index, world_size=2).resident is False
 
 

@@ -87,3 +87,21 @@ def test_launches_and_bytes_are_of_what_runs(gpu):
     assert dict(gpu.launches) == {"mul": 1, "add_": 1}
     assert y.shape == (5, 4)
     assert gpu.bytes == 4 * (20 + 20) + 4 * 20
+
+
+@pytest.mark.parametrize("how", ["nobody", "synchronize", "a stream's end", "an event", "an event on another stream"])
+def test_memory_that_a_copy_may_still_read_is_not_to_be_given_back(gpu, how: str) -> None:
+    memory, runtime = torch.ones(4, 3), torch.cuda.cudart()
+    runtime.cudaHostRegister(memory.data_ptr(), memory.nbytes, 0)
+    stream, event = torch.cuda.Stream(), torch.cuda.Event()
+    with torch.cuda.stream(stream):
+        memory[1].to("cuda", non_blocking=True)
+        event.record()
+    if how == "an event on another stream":
+        torch.cuda.current_stream().wait_event(event)
+    ends = {"synchronize": torch.cuda, "a stream's end": stream, "an event": event, "nobody": None}
+    if waited := ends.get(how, torch.cuda.current_stream()):
+        waited.synchronize()
+    runtime.cudaHostUnregister(memory.data_ptr())
+    assert gpu.runtime.torn == ([memory.data_ptr()] if how == "nobody" else [])
+    gpu.runtime.torn.clear()
