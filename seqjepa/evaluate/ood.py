@@ -95,9 +95,11 @@ def _tasks_of_ood(ctx: EvalContext, features: Features) -> Iterator[ProbeTask]:
 def _score_ood(ctx: EvalContext, task: ProbeTask, features: Features) -> Scores:
     bench = ctx.bench
     shown, wanted = validation_pairs(task, bench, features)
-    if task.name in (skipped := task.constant(wanted)):
+    if task.name in (skipped := task.missing(wanted, bench.train.labels)):
         return Scores(skipped=skipped)
-    predicted = _predict_sizes(_head(ctx, task.name), shown)
+    if (head := _head(ctx, task.name)) is None:  # the reason stands where the number of validation would
+        return Scores()
+    predicted = _predict_sizes(head, shown)
     resampling = bench.resampling and Resampling.over(features.objects, bench.seed, bench.device)
     return score_head(task, predicted, wanted, resampling)
 
@@ -110,10 +112,11 @@ def _predict_sizes(head: nn.Module, shown: Tensor) -> Tensor:
     return predict(head, F.pad(shown, (0, 0, 0, len(head.weight) - sizes)))[:, :sizes]
 
 
-def _head(ctx: EvalContext, name: str) -> nn.Module:
+def _head(ctx: EvalContext, name: str) -> nn.Module | None:
+    """None: validation has nothing to tell apart, so that none was trained."""
     if name not in ctx.bench.heads:
         fit_and_score(next(task for task in tasks_for(ctx.can, ctx.config)[0] if task.name == name), ctx.bench)
-    return ctx.bench.heads[name]
+    return ctx.bench.heads.get(name)
 
 
 def open_ood(stored: ShardSet, ood: ShardSet, action: ActionSpec = PRESETS["rotation"]) -> SplitIndex:

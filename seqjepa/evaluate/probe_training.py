@@ -99,7 +99,7 @@ class _Fitted:
     @classmethod
     def of(cls, task: ProbeTask, bench: Bench) -> _Fitted:
         x, y = validation_pairs(task, bench, bench.val)
-        return cls(task, x, y, task.constant(y))
+        return cls(task, x, y, task.missing(y, bench.train.labels))
 
     @property
     def learns(self) -> bool:

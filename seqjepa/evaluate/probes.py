@@ -148,14 +148,14 @@ class ProbeTask:
         parts = self._by_size(logits, labels) if self.classes and self.labels else ()
         return {name: confusion(of_size, y, self.classes).cpu().numpy() for name, of_size, y in parts}
 
-    def constant(self, target: Tensor) -> dict[str, str]:
+    def missing(self, target: Tensor, known: Tensor) -> dict[str, str]:
         """Why a number is missing, or what is left out of it, by its key, from all validation targets.
 
         Under the task's own name where there is nothing to measure. Of some dimensions alone: "r2_rel_rot, dimension 2
-        of 4".
+        of 4". Of classes that none of `known`, the training samples' labels, has: "top1_z, 2 of 5 classes".
         """
         if self.classes:
-            return {self.name: ONE_CLASS} if bool((target == target[0]).all()) else {}
+            return self._missing_classes(target, known)
         found: dict[str, str] = {}
         for name, y in self._targets(target):
             still = [str(d + 1) for d, varies in enumerate(varying(y).tolist()) if not varies]
@@ -163,6 +163,18 @@ class ProbeTask:
             found |= {f"{name}{part}": CONSTANT} if still else {}
         nothing = all(name in found for name, _ in self._targets(target))
         return {self.name: CONSTANT} if nothing else found
+
+    def _missing_classes(self, target: Tensor, known: Tensor) -> dict[str, str]:
+        if bool((target == target[0]).all()):
+            return {self.name: ONE_CLASS}
+        new = ~torch.isin(target, known.to(target.device))
+        if not self.labels or not bool(new.any()):
+            return {}
+        if bool(new.all()):
+            return {self.name: "training has no sample of any class of validation"}
+        classes, share = len(target[new].unique()), 1 - new.double().mean().item()
+        part = f"{self.name}, {classes} of {len(target.unique())} classes"
+        return {part: f"training has no sample of them, and no accuracy can be above {share:.3f}"}
 
     def _measurable(self, predicted: Tensor, target: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
         """`_by_size`, without sizes whose target does not vary."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,21 @@ def test_one_class_is_no_accuracy():
     taken = scored(classification("top1_z", shown_one, 3, 2))
     assert (taken.last, taken.confusions) == ({}, {})
     assert taken.skipped == {"top1_z": "constant: all validation samples are of one class"}
+
+
+@pytest.mark.parametrize(
+    ("known", "skipped"),
+    [
+        ([0, 1, 2, 3], {}),
+        ([1, 3], {"top1_z, 2 of 4 classes": "training has no sample of them, and no accuracy can be above 0.700"}),
+        ([7, 9], {"top1_z": "training has no sample of any class of validation"}),
+    ],
+)  # fmt: skip
+def test_classes_that_training_lacks_are_said(known: list[int], skipped: dict[str, str]):
+    task = classification("top1_z", lambda bank, slots: lambda rows: (bank.z[rows, 0], rows % 4), 10, 2)
+    labels = torch.tensor([0, 1, 1, 1, 1, 2, 3, 3, 3, 2])
+    assert task.missing(labels, torch.tensor(known)) == skipped
+    assert replace(task, labels=False).missing(labels, torch.tensor(known)) == {}  # its classes are others
 
 
 def test_a_confusion_matrix_is_scikit_learns_and_its_diagonal_is_top1():

@@ -83,6 +83,14 @@ def test_the_heads_of_the_id_numbers_are_shown_the_ood_set(run, shards, ood, tmp
     assert keys == {key for key in ROWS if key.startswith("ood.")}
 
 
+def test_without_a_head_of_the_id_numbers_there_is_no_accuracy(run, shards, ood, tmp_path):
+    case = case_of_run(run, shards, tmp_path, ood=ood)
+    one_class = replace(case.bench.val, labels=torch.zeros_like(case.bench.val.labels))
+    scores = OOD.take(probed(replace(case, bench=replace(case.bench, val=one_class))))["ood"]
+    assert "r2_rel_rot_avg" in scores
+    assert not {"top1_z", "top1_agg"} & scores.keys()
+
+
 def test_numbers_are_those_of_the_head_on_the_views(run, shards, ood, tmp_path):
     """By hand: pixels from the shards through the encoder, scipy's quaternions, scikit-learn's R²."""
     case = probed(case_of_run(run, shards, tmp_path, ood=ood))
