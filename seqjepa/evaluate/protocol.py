@@ -245,7 +245,8 @@ def macs_by_size(ctx: EvalContext) -> dict[str, float]:
     """
     method, action_size = ctx.loaded.method, ctx.loaded.data.action_size
     sizes = ctx.config.m_val if isinstance(method, Aggregating) else (1,)
-    return {str(m): forward_macs(method, action_size, _view_shape(ctx), m) / 1e9 for m in sizes}
+    counted = forward_macs(method, action_size, _view_shape(ctx), sizes)
+    return {str(m): macs / 1e9 for m, macs in zip(sizes, counted, strict=True)}
 
 
 def _view_shape(ctx: EvalContext) -> tuple[int, int]:

@@ -6,7 +6,7 @@ The paper's "gigaflops" (Table 6) are these MACs; a MAC is two floating-point op
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -44,20 +44,21 @@ def count_macs(method: Method, action_size: int, image_size: int, context: int) 
     ghost = _ghost(method)
     batch = _empty_batch(method, action_size, (image_size, image_size), context)
     return SequenceMacs(
-        forward=forward_macs(method, action_size, (image_size, image_size), context),
+        forward=forward_macs(method, action_size, (image_size, image_size), [context])[0],
         training=_counted(lambda: ghost.train().step(batch).loss.backward()),
     )
 
 
-def forward_macs(method: Method, action_size: int, view_shape: tuple[int, int], context: int) -> int:
-    """SequenceMacs.forward alone, for views of (height, width) pixels."""
+def forward_macs(method: Method, action_size: int, view_shape: tuple[int, int], contexts: Sequence[int]) -> list[int]:
+    """SequenceMacs.forward alone for each M of `contexts`, for views of (height, width) pixels."""
     ghost = _ghost(method).eval()
     for part in ghost.modules():
         if isinstance(part, Aggregator):
             part.forward = partial(all_outputs, part)
-    batch = _empty_batch(method, action_size, view_shape, context)
+    views, features = torch.empty(_BATCH, 3, *view_shape, device="meta"), []
     with torch.no_grad():
-        return _counted(lambda: _forward(ghost, batch))
+        of_one = _counted(lambda: features.append(ghost.embed(views)))
+        return [m * of_one + _counted(lambda m=m: _aggregate(ghost, features[0], action_size, m)) for m in contexts]
 
 
 def encoder_macs(method: Method, view_shape: tuple[int, int]) -> int:
@@ -75,7 +76,7 @@ def macs_of_networks(config: RunConfig, pixels: int, m: int | None) -> float:
     with torch.device("meta"):
         method = build_method(config, _QUATERNION)
     shape = (pixels, pixels)
-    return (encoder_macs(method, shape) if m is None else forward_macs(method, _QUATERNION, shape, m)) / 1e9
+    return (encoder_macs(method, shape) if m is None else forward_macs(method, _QUATERNION, shape, [m])[0]) / 1e9
 
 
 def _ghost(method: Method) -> Method:
@@ -96,10 +97,10 @@ def _empty_batch(method: Method, action_size: int, view_shape: tuple[int, int], 
     return ViewSequence(torch.empty(shape, device="meta"), actions, params, labels, [""] * _BATCH)
 
 
-def _forward(method: Method, batch: ViewSequence) -> None:
-    z = method.embed(batch.views[:, :-1].flatten(0, 1))
+def _aggregate(method: Method, z: Tensor, action_size: int, m: int) -> None:
+    """Of m views with the features z [B, D] each."""
     if isinstance(method, Aggregating):
-        method.aggregate(z.unflatten(0, (len(batch), -1)), batch.actions[:, :-1])
+        method.aggregate(z[:, None].expand(-1, m, -1), torch.empty(len(z), m - 1, action_size, device="meta"))
 
 
 def all_outputs(aggregator: Aggregator, tokens: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ def summary(
     parameters = sum(p.numel() for p in method.parameters())
     learned = sum(p.numel() for p in method.parameters() if p.requires_grad)
     views = config.data.context if isinstance(method, Aggregating) else 1
-    macs = forward_macs(method, data.action_size, (data.height, data.width), views)
+    macs = forward_macs(method, data.action_size, (data.height, data.width), [views])[0]
     yield (
         f"method   {method.display_name or config.method} ({config.fidelity}), {config.model.backbone}: "
         f"{learned / 1e6:.3g} M parameters learn, {parameters / 1e6:.3g} M in all; {macs / 1e9:.3g} GMAC to represent "
