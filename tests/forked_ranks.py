@@ -18,7 +18,7 @@ from fork_server import Forked, ForkServer, fork_server
 from python_path import python_path
 
 HERE = Path(__file__).parent
-FOLDERS = (HERE.parent, HERE, *(HERE / name for name in ("methods", "models", "training")))
+FOLDERS = (HERE.parent, HERE, *(HERE / name for name in ("experiments", "methods", "models", "training")))
 LONGEST = 240
 """Seconds until what has not ended is killed."""
 
@@ -35,7 +35,11 @@ class Forks:
         self._server = server
 
     def alone(self, function: Callable[..., None], *words: Any) -> tuple[int, str]:
-        return _ended([self._start(function, words, {})])[0]
+        return _ended([self.start(function, *words)])[0]
+
+    def start(self, function: Callable[..., None], *words: Any) -> Forked:
+        """The same, for a test to end it or to wait."""
+        return self._start(function, words, {})
 
     def ranks(self, function: Callable[..., None], *words: Any) -> list[tuple[int, str]]:
         shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}

@@ -170,7 +170,7 @@ def test_what_z_holds_is_read_whole_and_better_than_blind() -> None:
     train, val = features_of(200, 0), features_of(150, 1)
     declared = DeclaredTargets.of(TERMS, TERMS, FIELDS, train, constant=("camera.fx",))
     can = Capabilities(torch.nn.Module(), TERMS, 1, NAMES, 4, labelled=False, declared=declared)  # type: ignore[arg-type]
-    tasks, skipped = tasks_for(can, EvalConfig(m_val=(1,), probe_epochs=2000))
+    tasks, skipped = tasks_for(can, EvalConfig(m_val=(1,), probe_epochs=1000))
     wanted = ("r2_rel_term1", "r2_indiv_term2", "r2_indiv_state", "top1_indiv_term4")
     bench = Bench(train, val, CPU, 0, blind=True)
     found = score_tasks([task for task in tasks if task.name in wanted], bench, progress=False)

@@ -74,14 +74,14 @@ def least_squares(size: int, shown: str, train: Features, val: Features) -> floa
 
 
 def test_who_sees_positions_knows_their_difference():
-    scores = measured(Navigator(), bank_of(1500, 0), bank_of(500, 1), 3000, "r2_position")
+    scores = measured(Navigator(), bank_of(1500, 0), bank_of(500, 1), 1200, "r2_position")
     assert scores["r2_position_avg"] > 0.9999
     assert scores["r2_position_pool"] > 0.9999
 
 
 def test_paths_are_as_good_as_least_squares_allows():
     train, val = bank_of(1500, 0), bank_of(500, 1)
-    scores = measured(Navigator(), train, val, 3000, "r2_path")
+    scores = measured(Navigator(), train, val, 1200, "r2_path")
     assert len(scores) == 9
     for shown in ("both", "no_action", "no_vision"):
         for size in (1, 2, 3):
@@ -93,13 +93,12 @@ def test_paths_are_as_good_as_least_squares_allows():
     assert scores["r2_path.no_vision.3"] < 0.6
 
 
-@pytest.mark.parametrize("samples", [600, 2000])
-def test_one_step_is_exact_even_untrained(samples):
+def test_one_step_is_exact_even_untrained():
     """Paper §B.9: with M = 1 the way is the action, and e_1 is linear in it, in 50 epochs of Adam at the paper's lr."""
     torch.manual_seed(0)
     model = ModelConfig(width=0.0625, layers=1, ff_mult=1, action_dim=16, heads=2, predictor_hidden=16)
     method = SeqJEPA(RunConfig(model=model), action_size=2).eval()
-    train, val = bank_of(samples, 0, 30), bank_of(300, 1, 30)
+    train, val = bank_of(600, 0, 30), bank_of(300, 1, 30)
     scores = measured(method, train, val, 300, "r2_path")
     assert scores["r2_path.both.1"] > 0.999
     assert scores["r2_path.no_vision.1"] > 0.999

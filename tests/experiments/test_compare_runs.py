@@ -30,10 +30,10 @@ def scale(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def run(
-    shards: Path, scale: str, out: Path, methods: tuple[str, ...] = SOME, **changes: Any
+    shards: Path, scale: str, out: Path, methods: tuple[str, ...] = SOME, steps: int = 12, **changes: Any
 ) -> tuple[dict[str, Any], list[str]]:
     said: list[str] = []
-    comparison = Comparison(shards, methods, steps=12, scale=scale, **changes)
+    comparison = Comparison(shards, methods, steps=steps, scale=scale, **changes)
     return compare(comparison, out, device="cpu", workers=0, progress=False, say=said.append), said
 
 
@@ -70,7 +70,7 @@ def test_rows_say_what_the_runs_say_and_a_second_call_does_nothing(shards: Path,
 
 
 def test_all_methods_in_one_table(shards: Path, scale: str, tmp_path: Path) -> None:
-    compared, _ = run(shards, scale, tmp_path, compared_methods())
+    compared, _ = run(shards, scale, tmp_path, compared_methods(), steps=4)
     assert [row["method"] for row in compared["rows"]] == list(compared_methods())
     for row in compared["rows"]:
         assert all(isinstance(row[key], float) for key in ("top1", "r2_rel", "r2_indiv", "seconds")), row["method"]
@@ -86,7 +86,7 @@ def test_all_methods_in_one_table(shards: Path, scale: str, tmp_path: Path) -> N
 
 
 def test_several_seeds_are_averaged(shards: Path, scale: str, tmp_path: Path) -> None:
-    compared, _ = run(shards, scale, tmp_path, ("vicreg",), seeds=(1, 2))
+    compared, _ = run(shards, scale, tmp_path, ("vicreg",), steps=4, seeds=(1, 2))
     (row,) = compared["rows"]
     one, two = (results_of(tmp_path / f"vicreg-seed{seed}")["trained"]["r2_rel_rot_avg"] for seed in (1, 2))
     assert row["r2_rel"] == pytest.approx((one + two) / 2)

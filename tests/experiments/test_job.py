@@ -1,22 +1,18 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from job_lab import EVALUATION, SETTINGS, small_job
+from forked_ranks import Forks
+from job_lab import EVALUATION, SETTINGS, long_job, run_long_job, small_job
 from noise_shards import noise_shards
 
 from seqjepa.evaluate.results import read_results
 from seqjepa.experiments.job import Job, run_job, state_of
 from shards.errors import UsageError
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -99,25 +95,19 @@ def test_a_run_from_before_the_key_data_set_is_still_the_same_run(shards: Path, 
     assert perform(small_job(shards), tmp_path) == []
 
 
-def test_a_signal_leaves_a_run_that_goes_on_and_ends_with_the_same_bits(shards: Path, tmp_path: Path) -> None:
-    long = (*SETTINGS, "optim.epochs=60")
-    script = (
-        "import sys; sys.path[:0] = ['tests/experiments']; from pathlib import Path; from job_lab import small_job\n"
-        "from seqjepa.experiments.job import run_job\n"
-        f"job = small_job(Path({str(shards)!r}), settings={long!r})\n"
-        f"run_job(job, Path({str(tmp_path / 'cut')!r}), device='cpu', workers=0, progress=False)\n"
-    )
-    child = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+def test_a_signal_leaves_a_run_that_goes_on_and_ends_with_the_same_bits(
+    shards: Path, tmp_path: Path, forks_of_torch: Forks
+) -> None:
+    child = forks_of_torch.start(run_long_job, str(shards), str(tmp_path / "cut"))
     metrics = tmp_path / "cut" / "small" / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while not (metrics.exists() and metrics.read_text().count("\n") > 1) and time.monotonic() < deadline:
-        assert child.poll() is None, child.stderr.read() if child.stderr else ""
+        assert child.poll() is None, child.said
         time.sleep(0.02)
-    os.kill(child.pid, signal.SIGTERM)
-    errors = child.communicate(timeout=60)[1]
-    assert "the same command goes on from there" in errors
-    job = small_job(shards, settings=long)
-    assert perform(job, tmp_path / "cut")[0] == "train 60 epochs"
-    perform(job, tmp_path / "whole")
+    child.kill(signal.SIGTERM)
+    child.wait(60)
+    assert "the same command goes on from there" in child.said
+    assert perform(long_job(shards), tmp_path / "cut")[0] == "train 25 epochs"
+    perform(long_job(shards), tmp_path / "whole")
     cut, whole = (tmp_path / name / "small" / "model.safetensors" for name in ("cut", "whole"))
     assert cut.read_bytes() == whole.read_bytes()

@@ -151,12 +151,14 @@ def test_it_learns_what_the_views_of_an_object_share(name: str) -> None:
     method: Any = small(name)
     optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=3e-3)
     assert separability(method) < 0.85
-    for step in range(70):
-        method.step(stripes(views_of(name), 64, step)).loss.backward()
+    for step in range(100):  # 60 at most are needed
+        method.step(stripes(views_of(name), 32, step)).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         method.after_step(0.0)
-    assert separability(method) > 0.95
+        if step % 20 == 19 and separability(method) > 0.95:
+            return
+    pytest.fail(f"after 100 steps a line gets {separability(method):.0%} right")
 
 
 @pytest.mark.parametrize("name", [*BASELINES, "context_ssl"])
