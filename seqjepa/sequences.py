@@ -18,7 +18,7 @@ from seqjepa.config import RunConfig
 from seqjepa.data.loader import Loader
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.devices import pick_device
-from seqjepa.recipes import load_recipe
+from seqjepa.recipes import flatten, load_recipe
 from seqjepa.training.data import TrainingData, build_loader, open_training_data, window_for, with_shuffle_window
 from seqjepa.training.distributed import World
 from seqjepa.training.recipe_choice import choose_recipe
@@ -81,6 +81,7 @@ class ViewSequences(IterableDataset[ViewSequence]):
         self.shards, self.config = shards, config
         self._workers, self._device = workers, device
         self._epoch = self._step = 0
+        self._of: dict[str, str] = {}  # what the batches are made of
         self._window: int | None = None  # data.shuffle_window, once it is chosen
         self._stride = 0  # of a worker's own batches, where the step is of one worker; 0: of all
         self._world = World()  # when it was pickled: processes of a DataLoader are in no group of their own
@@ -113,16 +114,18 @@ class ViewSequences(IterableDataset[ViewSequence]):
             raise UsageError(f"epoch is {epoch!r:.40}; needed is a whole number, 0 or more")
         self._epoch, self._step, self._stride = int(epoch), 0, 0
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """Epoch and step of the batch that comes next; in a process of a DataLoader, of its own next, and how many
-        processes share the batches; of a set that is larger than the cache, the window of the shuffle."""
-        state = {"epoch": self._epoch, "step": self._step}
+        processes share the batches; of a set that is larger than the cache, the window of the shuffle; and of what
+        batches that is: the split's fingerprint, seed, batch size, settings of the data that are not the defaults."""
+        state: dict[str, Any] = {"epoch": self._epoch, "step": self._step, "of": self._of}
         state |= {"shuffle_window": self._window} if self._window else {}
         return {**state, "workers": self._stride} if self._stride else state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """UsageError: it is no state of this data."""
         state = state if isinstance(state, dict) else {}
+        self._refuse_others(state.get("of", self._of))  # states of before said nothing
         found = [state.get(key, None if key in ("epoch", "step") else 0) for key in _STATE]
         whole = all(type(value) is int and value >= 0 for value in found)
         if whole and found[3] != (self._window or 0):
@@ -132,6 +135,15 @@ class ViewSequences(IterableDataset[ViewSequence]):
         if not whole or found[1] > length:
             raise UsageError(f"{state} is no state of {length} batches an epoch; needed are epoch and step")
         self._epoch, self._step, self._stride, _ = found
+
+    def _refuse_others(self, of: object) -> None:
+        """UsageError where a state is of other batches: samples would be given twice, and others never."""
+        there, here = of if isinstance(of, dict) else {}, self._of
+        if differ := [key for key in {**there, **here} if there.get(key) != here.get(key)]:
+            said = ", ".join(
+                f"{key} {str(there.get(key))[:16]} there, {str(here.get(key))[:16]} here" for key in differ
+            )
+            raise UsageError(f"the state is of other batches: {said}; open the same ones, or begin with set_epoch")
 
     def close(self) -> None:
         """End the processes that decode ahead."""
@@ -158,6 +170,7 @@ class ViewSequences(IterableDataset[ViewSequence]):
             self._loader = None
         if self._loader is None:
             source = self._source()
+            self._of = _made_of(source)
             workers = self._workers if get_worker_info() is None else 0
             self._loader = build_loader(source, source.config, now[1], workers, self._device)
             self._opened_by = now
@@ -185,6 +198,18 @@ class ViewSequences(IterableDataset[ViewSequence]):
 
 
 _STATE = ("epoch", "step", "workers", "shuffle_window")
+
+
+def _made_of(source: TrainingData) -> dict[str, str]:
+    """What batches are a function of, beside epoch and step, as texts by name; without settings at their defaults, so
+    that settings of later versions change nothing."""
+    ours, usual = (flatten(config.model_dump()) for config in (source.config, RunConfig()))
+    told = [key for key in ours if key.startswith("data.") and ours[key] != usual[key] and key not in _FREE]
+    return {"shards": source.names["train"], **{key: str(ours[key]) for key in ("seed", "optim.batch_size", *told)}}
+
+
+_FREE = ("data.set", "data.split", "data.shuffle_window")
+"""The first two are in the split's fingerprint; the window has its own place in a state."""
 
 
 def _owned(batch: ViewSequence) -> ViewSequence:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import socket
 import subprocess
@@ -71,6 +72,27 @@ def test_resume_is_exact(shards, seen):
     assert len(rest) == 18 - seen
     for ours, its in zip(rest, everything[seen:], strict=True):
         assert_same(ours, its)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"batch_size": 6}, "optim.batch_size 4 there, 6 here"),
+        ({"seed": 4}, "seed 3 there, 4 here"),
+        ({"context": 1}, "data.context 2 there, 1 here"),
+        ({"shards": "other"}, "shards "),
+    ],
+)
+def test_a_state_of_other_batches_is_refused(shards, tmp_path, changed, said):
+    """A batch size that follows the number of GPUs, another seed: samples would come twice, and others never."""
+    if "shards" in changed:
+        changed = {"shards": make_shards(tmp_path / "other", seed=1)}
+    first = opened(shards)
+    next(iter(first))
+    state = json.loads(json.dumps(first.state_dict()))
+    with pytest.raises(UsageError, match=f"the state is of other batches: {said}"):
+        opened(**({"shards": shards} | changed)).load_state_dict(state)
+    opened(**({"shards": shards} | changed)).load_state_dict({"epoch": 0, "step": 1})  # of before
 
 
 def test_an_epoch_can_be_chosen(shards):
