@@ -29,7 +29,7 @@ from typing import Any
 from tqdm import tqdm
 
 from pipelines.get.published import PublishedFile
-from shards.errors import FailureError, UsageError
+from shards.errors import DiskFullError, FailureError, UsageError
 from shards.machine.files import disk_full_named, sync_folder, write_atomic
 from shards.machine.lock import FolderLock
 
@@ -92,8 +92,7 @@ def answer(origin: Origin, have: int, timeout: float) -> HTTPResponse:
         if error.code in PASSING:
             raise TransientError(f"the server says {error.code} {error.reason}", _retry_after(error)) from error
         raise FailureError(
-            f"{origin.url}: the server says {error.code} {error.reason}; its page may say where it is now, and --from "
-            "takes another address"
+            f"{origin.url}: the server says {error.code} {error.reason}; its page may say where it is now"
         ) from error
     except (OSError, HTTPException) as error:
         if isinstance(getattr(error, "reason", error), ssl.SSLCertVerificationError | InvalidURL):
@@ -136,7 +135,7 @@ def total_of(response: HTTPResponse, known: int = 0) -> int:
     if total in ("", "*") and known:
         return known
     if not total.isdigit() or not 0 < int(total) <= LARGEST:
-        raise FailureError(f"{response.url}: the server does not say how large the file is; get it elsewhere (--from)")
+        raise FailureError(f"{response.url}: the server does not say how large the file is")
     return int(total)
 
 
@@ -161,15 +160,23 @@ class Patience:
 
 
 def fetch(
-    file: PublishedFile, to: Path, patience: Patience = Patience(), say: Callable[[str], None] = log.info
+    file: PublishedFile,
+    to: Path,
+    patience: Patience = Patience(),
+    say: Callable[[str], None] = log.info,
+    *,
+    elsewhere: str = "--from takes another address",
+    wait: float | None = None,
 ) -> Path:
     """`file` in the folder `to`, which is there; nothing is done if it is there already and right.
+
+    elsewhere: what can be done where it cannot be had, for messages. wait: seconds for another process that fetches it
 
     UsageError: something else is in its place, or in that of its part; another process fetches it. FailureError: it
     cannot be had, or is not the published file: then nothing is kept of it. DiskFullError.
     """
     path = to / file.name
-    with _locked(path):
+    with _locked(path, wait), _failures_with(elsewhere):
         if path.exists() or path.is_symlink():
             _refuse_unless_it(file, path, patience)
             say(f"{path} is there already")
@@ -181,13 +188,19 @@ def fetch(
         return path
 
 
+def _locked(path: Path, wait: float | None) -> FolderLock:
+    busy = f"{path} is being fetched by another process; wait for it"
+    return FolderLock(path.with_name(path.name + LOCK), busy, wait)
+
+
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    lock = FolderLock(path.with_name(path.name + LOCK), f"{path} is being fetched by another process; wait for it")
+def _failures_with(advice: str) -> Iterator[None]:
     try:
         yield
-    finally:
-        lock.release()
+    except DiskFullError:
+        raise
+    except FailureError as error:
+        raise FailureError(f"{error}; {advice}") from error
 
 
 def _refuse_unless_it(file: PublishedFile, path: Path, patience: Patience) -> None:
@@ -273,7 +286,7 @@ def _refuse_wrong_size(file: PublishedFile, origin: Origin) -> None:
     if file.size and origin.total != file.size:
         raise FailureError(
             f"{origin.url} offers {origin.total:,} bytes instead of {file.size:,}: it is not the published file; "
-            "nothing was fetched. Get it elsewhere (--from)"
+            "nothing was fetched"
         )
 
 
@@ -317,7 +330,7 @@ class PartFile:
             self.discard()
             raise FailureError(
                 f"{self.origin.url} served {size:,} bytes with {self.file.algorithm} {found} instead of "
-                f"{self.file.digest}; nothing was kept. Run the command again, or get it elsewhere (--from)"
+                f"{self.file.digest}; nothing was kept. Run the command again"
             )
         _rename_to_free(self.path, self.final)
         self.note.unlink(missing_ok=True)

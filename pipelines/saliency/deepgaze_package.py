@@ -6,30 +6,27 @@ places, told by their sha256, and downloaded only if asked for: bounded in size,
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.metadata
 import json
 import os
-import shutil
-import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from urllib.request import urlopen
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
-from shards.errors import FailureError, FormatError, UsageError, reason_of
+from pipelines.get.download import Patience, fetch
+from pipelines.get.published import PublishedFile
+from shards.errors import FormatError, UsageError, reason_of
 from shards.json_fields import strict_json
-from shards.machine.files import AtomicFile, disk_full_named, sha256_of_file, write_atomic
+from shards.machine.files import sha256_of_file, write_atomic
 
 COMMIT = (
     "874f12e1ee519860f49860638cf7f6375956d45a"  # the last commit whose declared dependencies are enough to import it
@@ -130,6 +127,9 @@ def _replaced(owner: Any, name: str, stand_in: Callable[..., Any]) -> Iterator[N
         setattr(owner, name, original)
 
 
+PATIENCE = Patience(tries=4)
+SECONDS_FOR_OTHERS = 3600.0
+"""For another process that downloads the same file: of several devices each has its own."""
 RELEASE = "https://github.com/matthias-k/DeepGaze/releases/download/v1.0.0/"
 
 
@@ -184,8 +184,10 @@ def locate(asset: Asset, given: Path | None = None, *, download: bool = False) -
     path = cache_folder() / asset.name
     if not download:
         raise UsageError(f"{path} ({asset.size:,} bytes) is missing; {_advice(asset)}")
-    download_checked(asset.url, path, size=asset.size, sha256=asset.sha256)
-    return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = PublishedFile(asset.name, asset.url, asset.size, digest=asset.sha256)
+    elsewhere = f"or name a copy with {asset.option} or {asset.variable}"
+    return fetch(file, path.parent, PATIENCE, elsewhere=elsewhere, wait=SECONDS_FOR_OTHERS)
 
 
 def check_asset(path: Path, asset: Asset) -> None:
@@ -224,54 +226,3 @@ def _remembered_sha256(path: Path, stat: os.stat_result) -> str:
     with suppress(OSError):  # a folder that we may not write to: hash again next time
         write_atomic(stamp, json.dumps({"state": state, "sha256": digest}).encode())
     return digest
-
-
-TIMEOUT = 60.0  # seconds without a byte
-STEP = 1 << 20
-
-
-def download_checked(url: str, path: Path, *, size: int, sha256: str) -> None:
-    """Writes what `url` serves to `path`. size: its exact number of bytes; no more than these are ever read.
-
-    FailureError if it cannot be fetched or is another file; DiskFullError. `path` is then as it was before.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".download-", dir=path.parent))  # two processes do not meet in it
-    try:
-        with (
-            disk_full_named(path.parent, lambda: f"{path.name} needs {size:,} bytes"),
-            AtomicFile(path, folder) as file,
-        ):
-            _refuse_unless_right(url, size, sha256, *_copy(url, file, size, path.name))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _copy(url: str, file: AtomicFile, size: int, name: str) -> tuple[int, str]:
-    """(bytes, sha256) of what came, written to `file`; stops one byte past `size`."""
-    digest, count = hashlib.sha256(), 0
-    with tqdm(total=size, unit="B", unit_scale=True, desc=f"downloading {name}", disable=None) as bar:
-        for data in _pieces(url, size + 1):
-            digest.update(data)
-            file.write(data)
-            count += len(data)
-            bar.update(len(data))
-    return count, digest.hexdigest()
-
-
-def _pieces(url: str, limit: int) -> Iterator[bytes]:
-    try:
-        with urlopen(url, timeout=TIMEOUT) as response:
-            while limit > 0 and (data := response.read(min(STEP, limit))):
-                limit -= len(data)
-                yield data
-    except (OSError, HTTPException) as error:
-        raise FailureError(f"{url} could not be downloaded: {error!r}; run the command again") from error
-
-
-def _refuse_unless_right(url: str, size: int, sha256: str, found_size: int, found_sha256: str) -> None:
-    if found_size != size:
-        found = f"more than {size:,}" if found_size > size else f"{found_size:,}"
-        raise FailureError(f"{url} served {found} bytes instead of {size:,}; run the command again")
-    if found_sha256 != sha256:
-        raise FailureError(f"{url} served a file with sha256 {found_sha256} instead of {sha256}; nothing was kept")

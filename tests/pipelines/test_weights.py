@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.get.download import Patience
 from pipelines.saliency import deepgaze_package
 from pipelines.saliency.deepgaze_package import CENTRE_BIAS, DEEPGAZE_WEIGHTS, Asset, cache_folder, locate
 from shards.errors import FailureError, UsageError
@@ -139,7 +141,7 @@ def test_a_download_lands_in_the_cache_whole_and_alone(served: tuple[Asset, Path
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (CONTENT + b"more", "more than 2,560 bytes"),
+        (CONTENT + b"more", "2,564 bytes instead of 2,560"),
         (CONTENT[:100], "100 bytes instead of 2,560"),
         (bytes(len(CONTENT)), "sha256"),
         (None, "404"),
@@ -157,6 +159,16 @@ def test_a_download_of_another_file_leaves_nothing(
     assert not list(cache_folder().iterdir())
 
 
-def test_a_server_that_does_not_answer_is_a_failure(asset: Asset) -> None:
-    with pytest.raises(FailureError, match="could not be downloaded"):
+def test_a_server_that_does_not_answer_is_a_failure(asset: Asset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deepgaze_package, "PATIENCE", Patience(tries=2, first=0.01))
+    with pytest.raises(FailureError, match=r"could not be fetched .*; or name a copy with --weights or"):
         locate(asset, download=True)
+
+
+def test_two_that_download_at_once_both_have_the_file(served: tuple[Asset, Path]) -> None:
+    asset, source = served
+    source.write_bytes(CONTENT)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: locate(asset, download=True), range(4)))
+    assert set(found) == {cache_folder() / asset.name}
+    assert found[0].read_bytes() == CONTENT
