@@ -11,6 +11,8 @@ SeqJepaError            base of all; the command line prints its text as one lin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class SeqJepaError(Exception):
     """Base class. `exit_code` is what the command line exits with."""
@@ -51,3 +53,9 @@ def reason_of(error: BaseException) -> str:
     if any(word in said for word in _UNSAFE):
         return "it holds other things than plain numbers, or is cut short"
     return said or type(error).__name__
+
+
+def few(names: Sequence[str], most: int = 3, parted: str = ", ") -> str:
+    """ "a, b, c and 4 more": what a line names of many."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return parted.join(names[:most]) + more

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from shards.errors import DamageError, FormatError, SeqJepaError
+from shards.errors import DamageError, FormatError, SeqJepaError, few
 from shards.json_fields import json_object
 from shards.kinds import kind_of
 from shards.kinds.base import Kind
@@ -57,7 +57,6 @@ class _File:
 
 
 GONE = ("missing", f"unreadable: {os.strerror(errno.ENOENT)}")
-SHOWN = 3  # problems, in an error
 TRIES = 5
 """For shards that come and go while others are read."""
 
@@ -90,8 +89,7 @@ def verify(path: str | Path, *, progress: bool = False) -> VerifyReport:
 def refuse_unsound(folder: Path, *, progress: bool) -> None:
     """DamageError, naming the first problems that verify() finds. Errors as verify()."""
     if problems := verify(folder, progress=progress).problems:
-        more = f" (and {len(problems) - SHOWN} more)" if len(problems) > SHOWN else ""
-        raise DamageError(f"{folder} is not sound: {'; '.join(problems[:SHOWN])}{more}; see `seqjepa-data verify`")
+        raise DamageError(f"{folder} is not sound: {few(problems, parted='; ')}; see `seqjepa-data verify`")
 
 
 def _files(layout: Layout, info: DatasetInfo) -> Iterator[_File]:

@@ -29,7 +29,7 @@ from shards.building.store_build import StoreBuild, made_in
 from shards.engines.hand import Hand, hand_of
 from shards.engines.ray_engine import CLUSTER, RayCluster
 from shards.engines.steps import Stage, build_set
-from shards.errors import FormatError, UsageError
+from shards.errors import FormatError, UsageError, few
 from shards.layout import Layout
 from shards.reader import ShardSet
 from shards.schema import DatasetInfo
@@ -38,7 +38,6 @@ from shards.writer import SetBuilder
 
 log = logging.getLogger(__name__)
 
-NAMED_IN_ERRORS = 3
 NAMED_IN_PROVENANCE = 1000
 LOOK_SECONDS = 5.0  # between two looks at what others have finished
 LISTING = "listing"  # name of the note that keeps what `Prepared.listing` says
@@ -220,11 +219,10 @@ class BadItems:
         """Raises FormatError, naming the first few."""
         self.names += names
         if len(self.names) > self.allowed:
-            first = "; ".join(self.names[:NAMED_IN_ERRORS])
-            more = f" and {len(self.names) - NAMED_IN_ERRORS} more" if len(self.names) > NAMED_IN_ERRORS else ""
+            first = few(self.names, parted="; ")
             raise FormatError(
-                f"{len(self.names)} bad so far, --max-bad allows {self.allowed}: {first}{more}; repair the source, or "
-                "run again with a larger --max-bad to leave them out"
+                f"{len(self.names)} bad so far, --max-bad allows {self.allowed}: {first}; repair the source, or run "
+                "again with a larger --max-bad to leave them out"
             )
 
 

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from shards.errors import FormatError, UsageError
+from shards.errors import FormatError, UsageError, few
 from shards.machine.environment import pass_environment_on
 from shards.reader import ImageIndex, ShardSet
 
@@ -189,9 +189,8 @@ def match_images(maps: ShardSet, table: FixationTable) -> dict[str, Seen]:
                 by_name.setdefault(name, []).append(Seen(index, sample, _image_size(index, sample)))
     wanted = list(dict.fromkeys(table.images.tolist()))
     if missing := [name for name in wanted if name not in by_name]:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise FormatError(
-            f"{table.path}: {missing[0]}{more} of {len(wanted)} images have no map in {maps.path}; give the set that "
+            f"{table.path}: {few(missing, 1)} of {len(wanted)} images have no map in {maps.path}; give the set that "
             "was made of these images, or take them out"
         )
     if double := [name for name in wanted if len(by_name[name]) > 1]:
@@ -288,7 +287,7 @@ def choose_subjects(table: FixationTable, text: str | None) -> list[str]:
         return everyone[:number] if span[1] == "first" else everyone[-number:]
     chosen = [name.strip() for name in text.split(",")]
     if unknown := sorted(set(chosen) - set(everyone)):
-        raise UsageError(f"--subjects: no {', '.join(unknown)} in {table.path}; there are {_few(everyone)}")
+        raise UsageError(f"--subjects: no {', '.join(unknown)} in {table.path}; there are {few(everyone, 12)}")
     return chosen
 
 
@@ -304,7 +303,3 @@ def _point(path: Path, line: int, row: dict[str, str]) -> tuple[float, float]:
 
 def _shown(row: dict[str, str]) -> str:
     return ", ".join(f"{name}={row.get(name)!r:.40}" for name in COLUMNS)
-
-
-def _few(names: Sequence[str], number: int = 12) -> str:
-    return ", ".join(names[:number]) + (" …" if len(names) > number else "")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import PurePosixPath
 
 from pipelines.archives import printable
-from shards.errors import FormatError
+from shards.errors import FormatError, few
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +198,5 @@ def _look_below_classes(names: Sequence[PurePosixPath]) -> None:
 
 def listed(names: Collection[str], word: str = ",") -> str:
     """ "a, b, c and 4 more"."""
-    first = [printable(name) for name in sorted(names)[:NAMED]]
-    if len(names) > NAMED:
-        return f"{', '.join(first)} and {len(names) - NAMED} more"
-    return f" {word} ".join(first) if word != "," else ", ".join(first)
+    shown = [printable(name) for name in sorted(names)]
+    return few(shown, NAMED, ", " if word == "," or len(names) > NAMED else f" {word} ")

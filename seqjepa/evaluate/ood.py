@@ -33,7 +33,7 @@ from seqjepa.evaluate.probes import ProbeTask, Scores, nested
 from seqjepa.evaluate.studies import AFTER_CONTEXT, IN_SEQUENCES, EvalContext, Study
 from seqjepa.evaluate.tasks import tasks_for
 from seqjepa.methods.base import Aggregating, EncodesInContext, Method
-from shards.errors import ConfigError
+from shards.errors import ConfigError, few
 from shards.reader import ShardSet, SplitIndex
 from shards.schema import ActionSpec, ViewSpec, features_of
 
@@ -162,9 +162,8 @@ def labels_by_name(labels: np.ndarray, ood: ShardSet, stored: ShardSet) -> np.nd
     names, known = ood.info.classes, {name: number for number, name in enumerate(stored.info.classes)}
     used = [names[label] if label < len(names) else f"number {label}" for label in np.unique(labels[labels >= 0])]
     if unknown := [name for name in used if name not in known]:
-        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         raise ConfigError(
-            f"{ood.path} has classes that {stored.path} has not ({', '.join(unknown[:3])}{more}); "
+            f"{ood.path} has classes that {stored.path} has not ({few(unknown)}); "
             "classes are matched by name: build both sets with the same names"
         )
     table = np.full(len(names) + 1, -1, np.int64)  # the last entry is where −1 points

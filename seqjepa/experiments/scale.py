@@ -32,9 +32,8 @@ from seqjepa.evaluate.studies import DEFAULT, SUITES
 from seqjepa.experiments.paper_runs import shard_kinds
 from seqjepa.methods import method_names
 from seqjepa.recipes import did_you_mean, flatten
-from seqjepa.recipes.library import merge_tables
+from seqjepa.recipes.library import merge_tables, read_text
 from shards.errors import ConfigError
-from shards.machine.environment import pass_environment_on
 
 FOLDER = resources.files("seqjepa") / "experiments" / "scales"
 
@@ -182,7 +181,7 @@ def load_scale(name: str) -> RunScale:
     try:
         return RunScale.model_validate({**given, "name": Path(name).name.removesuffix(".toml")})
     except ValidationError as error:
-        raise ConfigError(f"--scale {name}: " + "; ".join(map(_explain, error.errors()))) from None
+        raise ConfigError(f"--scale {name}: {recipes.mistakes(error, RunScale)}") from None
 
 
 def _extended(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -200,32 +199,11 @@ def _extended(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
 
 def _text(name: str) -> str:
     if name.endswith(".toml"):
-        try:
-            return Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            pass_environment_on(error)
-            raise ConfigError(f"cannot read the scale {name}: {getattr(error, 'strerror', error)}") from None
+        return read_text(Path(name), "scale")
     known = scale_names()
     if name not in known:
         raise ConfigError(f"there is no scale {name!r}{did_you_mean(name, known)}; there are: {', '.join(known)}")
     return (FOLDER / f"{name}.toml").read_text(encoding="utf-8")
-
-
-def _explain(error: Mapping[str, Any]) -> str:
-    path = ".".join(map(str, error["loc"]))
-    if error["type"] == "extra_forbidden":
-        section = _section_of(error["loc"][:-1])
-        allowed = [name for name in section.model_fields if name != "name"]
-        return f"unknown key {path}{did_you_mean(str(error['loc'][-1]), allowed)}, allowed here: {', '.join(allowed)}"
-    return f"{path} = {error['input']!r}: {error['msg']}"
-
-
-def _section_of(path: tuple[int | str, ...]) -> type[BaseModel]:
-    """The class of the table at `path` of the file."""
-    if "evaluation" in path:
-        return Evaluation
-    sections = {"compare": ComparisonScale, "experiment": SynthSet if "set" in path else ExperimentScale}
-    return sections.get(str(path[0]), Changes) if path else RunScale
 
 
 def assignments(settings: Mapping[str, object]) -> tuple[str, ...]:

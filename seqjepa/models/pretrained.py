@@ -23,7 +23,7 @@ from seqjepa.config import ModelConfig, RunConfig
 from seqjepa.models.backbone import build_backbone
 from seqjepa.models.distributed import with_batch_statistics
 from seqjepa.models.timm_encoder import is_timm, pixel_constants, timm_state
-from shards.errors import ConfigError, reason_of
+from shards.errors import ConfigError, few, reason_of
 from shards.machine.files import sha256_of_file
 
 logger = logging.getLogger(__name__)
@@ -92,8 +92,7 @@ def _of_encoder(weights: dict[str, Tensor], encoder: nn.Module, left: list[str])
 def _in_short(names: Sequence[str]) -> str:
     """Tensors by what their names begin with: "head (2), fc_norm (2)"."""
     counts = Counter(name.partition(".")[0] for name in names)
-    shown = [f"{begin} ({count})" for begin, count in counts.most_common(MOST_SHOWN)]
-    return ", ".join(shown) + (" …" if len(counts) > MOST_SHOWN else "")
+    return few([f"{begin} ({count})" for begin, count in counts.most_common()], MOST_SHOWN)
 
 
 def read_weights_file(path: Path) -> tuple[dict[str, Tensor], list[str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, get_args, get_origin
 
 import tomli_w
 from pydantic import BaseModel, ValidationError
@@ -205,7 +206,8 @@ def _explain(error: Mapping, root: type[BaseModel], prefix: str) -> str:
     return f"{path} = {error['input']!r} {message}"
 
 
-def _section(section: type[BaseModel], loc: Sequence[object]) -> type[BaseModel]:
+def _section(section: Any, loc: Sequence[object]) -> type[BaseModel]:
+    """The class of the table at `loc`; of tables by any name, that of each."""
     for name in loc:
-        section = section.model_fields[str(name)].annotation  # type: ignore[assignment]
+        section = get_args(section)[1] if get_origin(section) is dict else section.model_fields[str(name)].annotation
     return section

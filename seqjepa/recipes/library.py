@@ -195,13 +195,13 @@ def _packaged_text(file: str) -> str:
     return (resources.files("seqjepa") / "paper" / "recipes" / file).read_text(encoding="utf-8")
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, what: str = "recipe") -> str:
     """ConfigError: unreadable."""
     try:
         return path.read_text(encoding="utf-8-sig")  # with the mark that Windows' editors put before a text, or without
     except (OSError, ValueError) as error:
         pass_environment_on(error)
-        raise ConfigError(f"cannot read the recipe {path}: {getattr(error, 'strerror', error)}") from None
+        raise ConfigError(f"cannot read the {what} {path}: {getattr(error, 'strerror', error)}") from None
 
 
 def parse(toml: str, source: str) -> Table:

@@ -16,7 +16,7 @@ from seqjepa.config import RunConfig
 from seqjepa.training.checkpoint import save_weights
 from seqjepa.training.run import DataInfo, RunPlan, claimed, mark_finished
 from seqjepa.training.run_files import WEIGHTS
-from shards.errors import FormatError, UsageError, reason_of
+from shards.errors import FormatError, UsageError, few, reason_of
 from shards.machine.environment import pass_environment_on
 from shards.machine.files import sha256_of_file
 
@@ -103,13 +103,8 @@ def fit(
         raise FormatError(f"{said}: {'; '.join(problems)}")
     state = {name: released[theirs].to(tensor.dtype) for theirs, (name, tensor) in wanted.items()}
     if broken := [theirs for theirs, (name, _) in wanted.items() if not bool(torch.isfinite(state[name]).all())]:
-        raise FormatError(f"{said}: numbers that are not finite in {list_some(broken)}")
+        raise FormatError(f"{said}: numbers that are not finite in {few(broken, MOST_NAMED)}")
     return state
-
-
-def list_some(names: list[str]) -> str:
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more
 
 
 def _is_entry(name: object, value: object) -> bool:
@@ -120,16 +115,16 @@ def _is_entry(name: object, value: object) -> bool:
 def _mismatches(released: Mapping[str, Tensor], wanted: Mapping[str, Tensor], unused: set[str]) -> Iterator[str]:
     """Everything that does not fit, as parts of a sentence."""
     if missing := [name for name in wanted if name not in released]:
-        yield f"missing {list_some(missing)}"
+        yield f"missing {few(missing, MOST_NAMED)}"
     if unknown := [name for name in released if name not in wanted and name not in unused]:
-        yield f"unknown {list_some(unknown)}"
+        yield f"unknown {few(unknown, MOST_NAMED)}"
     common = [name for name in wanted if name in released]
     shapes = {name: (tuple(released[name].shape), tuple(wanted[name].shape)) for name in common}
     if other := [f"{name} {found}, not {shape}" for name, (found, shape) in shapes.items() if found != shape]:
-        yield f"of another shape {list_some(other)}"
+        yield f"of another shape {few(other, MOST_NAMED)}"
     kinds = {name: (released[name].dtype, wanted[name].dtype) for name in common}
     if other := [f"{name} {found}" for name, (found, kind) in kinds.items() if not _same_kind(found, kind)]:
-        yield f"of another kind {list_some(other)}"
+        yield f"of another kind {few(other, MOST_NAMED)}"
 
 
 def _same_kind(found: torch.dtype, wanted: torch.dtype) -> bool:

@@ -20,6 +20,7 @@ from seqjepa.report.groups import TABLES_M_VAL, Group, Mean, accuracy, by_data, 
 from seqjepa.report.match import is_on_set_of, is_row_of, trained_samples
 from seqjepa.report.runs import RunRecord
 from seqjepa.training.monitor import COLLAPSED_RANK, COLLAPSED_STD
+from shards.errors import few
 
 SOURCES = ("Table 1", "Table 11", "Table 7", "Table 8", "Table 4", "Table 2", "Table 3", "Table 12")
 SOURCES += ("Figure 8", "Figure 9", "Figure 10", "Figure 11", "Figure 7-left", "Poster STL10", "Poster STL10-ablation")
@@ -204,8 +205,7 @@ def _measured(group: Group, *found: Headline | None) -> list[str]:
 def _worse(group: Group) -> str:
     """Names of numbers that were clearly better before training; "" for none."""
     worse = list(dict.fromkeys(name for run in group.runs for name in clearly_lost(run.results)))
-    more = f" and {len(worse) - SHOWN_WORSE} more" if len(worse) > SHOWN_WORSE else ""
-    return f"worse than untrained: {'; '.join(worse[:SHOWN_WORSE])}{more}" if worse else ""
+    return f"worse than untrained: {few(worse, SHOWN_WORSE, '; ')}" if worse else ""
 
 
 FEATURES = {"z": "z", "agg": "z_AGG"}

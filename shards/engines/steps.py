@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from shards.building.workers import OvertakenError, overtaken
-from shards.errors import FailureError, UsageError
+from shards.errors import FailureError, UsageError, few
 from shards.schema import DatasetInfo
 from shards.writer import SetBuilder
 
 log = logging.getLogger(__name__)
-
-NAMED_IN_ERRORS = 3
 
 
 @dataclass(frozen=True)
@@ -139,9 +137,8 @@ def _all_done(builder: SetBuilder, names: Sequence[str]) -> bool:
 def _refuse_gaps(builder: SetBuilder, names: Sequence[str]) -> None:
     done = builder.done()
     if missing := [name for name in names if name not in done]:
-        few = ", ".join(missing[:NAMED_IN_ERRORS]) + (" …" if len(missing) > NAMED_IN_ERRORS else "")
         place = builder.store.address if builder.store else builder.layout.root
         raise FailureError(
-            f"{len(missing)} of {len(names)} shards of {place} are not written yet ({few}): run "
+            f"{len(missing)} of {len(names)} shards of {place} are not written yet ({few(missing)}): run "
             f"`seqjepa-data build work {place}`, and then this again"
         )

@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from shards.errors import FailureError, FormatError, UsageError
+from shards.errors import FailureError, FormatError, UsageError, few
 from shards.machine.files import sha256_of_bytes, sha256_of_file
 from shards.stores.hub import (
     SPELLED,
@@ -111,8 +111,7 @@ def refuse_others(address: HubAddress, listing: Listing, ours: Callable[[str], b
     """UsageError where the repository holds other files than `ours` and no `marker`, which is what a push leaves."""
     others = [name for name in sorted(listing.files) if name not in PLACEHOLDERS and not ours(name)]
     if others and marker not in listing.files:
-        shown = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
-        raise UsageError(f"{address} holds {shown} and no {marker}; push to a repository of its own")
+        raise UsageError(f"{address} holds {few(others)} and no {marker}; push to a repository of its own")
 
 
 def push_files(
