@@ -66,8 +66,8 @@ def check_gpu() -> Finding:
         return Finding("GPU", "warn", "none visible to torch", advice)
     cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     found = "; ".join(f"{card.name}, {card.total_memory / GIB:.0f} GiB" for card in cards)
-    if not torch.cuda.is_bf16_supported():
-        return Finding("GPU", "warn", found, "no bf16 here: train with --set train.precision='fp32'")
+    if not torch.cuda.is_bf16_supported(including_emulation=False):
+        return Finding("GPU", "warn", found, "no bf16 here but imitated: train with --set train.precision='fp32'")
     return Finding("GPU", "ok", found)
 
 

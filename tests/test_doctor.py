@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -67,6 +68,17 @@ def test_shared_memory(monkeypatch, tmp_path: Path, mib: int, status: str):
 
 def test_missing_shared_memory_is_said(tmp_path: Path):
     assert doctor.check_shared_memory(tmp_path / "nowhere").found == "missing"
+
+
+def test_a_gpu_that_only_imitates_bf16_is_told_of(monkeypatch):
+    card = SimpleNamespace(name="Tesla T4", total_memory=15 << 30)
+    given = {"is_available": lambda: True, "device_count": lambda: 1, "get_device_properties": lambda _: card}
+    given["is_bf16_supported"] = lambda including_emulation=True: including_emulation
+    for name, value in given.items():
+        monkeypatch.setattr(f"torch.cuda.{name}", value)
+    found = doctor.check_gpu()
+    assert (found.status, found.found) == ("warn", "Tesla T4, 15 GiB")
+    assert "train.precision='fp32'" in found.advice
 
 
 def test_old_python_fails(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -15,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from seqjepa.config import RunConfig
 from seqjepa.data.sequence import ViewSequence
+from seqjepa.devices import device_name
 from seqjepa.methods.base import Method, StepOutput
 from seqjepa.models.ema import MovingAverage
 from seqjepa.precision import is_bf16
@@ -24,6 +26,8 @@ from seqjepa.training.optim import build_optimizer, set_lr
 from shards.errors import FailureError
 
 _DDP = inspect.signature(DistributedDataParallel).parameters
+logger = logging.getLogger(__name__)
+NO_BF16 = "%s has no bf16: torch imitates it, and does not compile the step; train.precision='fp32' does without"
 KEEP_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _DDP else "broadcast_buffers"
 """What torch calls it: the new name from 2.14 on, where the old one is deprecated."""
 
@@ -55,8 +59,11 @@ class Learner:
         self._forward = self._wrapped(step, world, config.train.compile)
         self._lr, self._share = (torch.zeros((), device=device) for _ in range(2))
         precision = config.train.precision
-        self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=is_bf16(precision, device.type))
+        bf16 = is_bf16(precision, device.type)
+        self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
         if device.type == "cuda":
+            if bf16 and not torch.cuda.is_bf16_supported(including_emulation=False):
+                logger.warning(NO_BF16, device_name(device))
             torch.backends.cudnn.benchmark = True
             if precision == "auto":
                 torch.set_float32_matmul_precision("high")

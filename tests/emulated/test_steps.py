@@ -61,6 +61,13 @@ class Steps:
         return output
 
 
+def test_a_card_without_bf16_is_told_of(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    for precision, told in (("fp32", 0), ("auto", 1)):
+        Steps("simclr", "cuda", precision)
+        assert caplog.text.count("has no bf16") == told
+
+
 def weights(steps: Steps) -> torch.Tensor:
     """All of the method's, one after the other, on the CPU."""
     return torch.cat([p.detach().cpu().flatten() for p in steps.learner.method.parameters()])
