@@ -28,7 +28,7 @@ from torch.multiprocessing.spawn import spawn  # noqa: E402
 from seqjepa.config import RunConfig  # noqa: E402
 from seqjepa.data.sequence import ViewSequence  # noqa: E402
 from seqjepa.methods import METHODS  # noqa: E402
-from seqjepa.models.distributed import GlobalBatchNorm  # noqa: E402
+from seqjepa.models.batch_norm import GlobalBatchNorm  # noqa: E402
 from seqjepa.recipes import load_recipe  # noqa: E402
 from seqjepa.training.checkpoint import initial_method  # noqa: E402
 from seqjepa.training.distributed import World  # noqa: E402

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from seqjepa.config import RunConfig, Section
 from seqjepa.data.actions import as_spec
 from seqjepa.data.sequence import VECTORS, ViewSequence
-from seqjepa.models.distributed import convert_sync_batch_norm, of_each, takes_groups
+from seqjepa.models.batch_norm import convert_sync_batch_norm, of_each, takes_groups
 from seqjepa.precision import at_least_float32
 from seqjepa.recipes import mistakes
 from shards.errors import ConfigError

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from seqjepa.config import ModelConfig, RunConfig
 from seqjepa.models.backbone import build_backbone
-from seqjepa.models.distributed import with_batch_statistics
+from seqjepa.models.batch_norm import with_batch_statistics
 from seqjepa.models.timm_encoder import is_timm, pixel_constants, timm_state
 from shards.errors import ConfigError, few, reason_of
 from shards.machine.files import sha256_of_file

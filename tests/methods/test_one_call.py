@@ -14,7 +14,7 @@ from methods_lab import TWO_VIEWS, noise, shaken, small
 from torch import Tensor, nn
 
 from seqjepa.data.sequence import ViewSequence
-from seqjepa.models.distributed import convert_sync_batch_norm, of_each, takes_groups
+from seqjepa.models.batch_norm import convert_sync_batch_norm, of_each, takes_groups
 
 TWICE = [name for name in TWO_VIEWS if name != "conditional_byol"]
 """Methods that have the same network look at two views."""

@@ -17,7 +17,8 @@ from native_batch_norm import register
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from seqjepa.models.distributed import GlobalBatchNorm, all_rows
+from seqjepa.models.batch_norm import GlobalBatchNorm
+from seqjepa.models.distributed import all_rows
 
 RANKS, ROWS = 2, (slice(0, 3), slice(3, 6))
 CASES = [(name, kind) for name in BASELINES for kind in ("mlp", "transformer")]

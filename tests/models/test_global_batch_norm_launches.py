@@ -14,7 +14,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from seqjepa.data.sequence import ViewSequence
-from seqjepa.models.distributed import GlobalBatchNorm, convert_sync_batch_norm
+from seqjepa.models.batch_norm import GlobalBatchNorm, convert_sync_batch_norm
 from seqjepa.recipes import load_recipe
 from seqjepa.training.checkpoint import initial_method
 

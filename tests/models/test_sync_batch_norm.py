@@ -18,8 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 from seqjepa.config import ModelConfig, RunConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.methods.seq_jepa import SeqJEPA
-from seqjepa.models import distributed
-from seqjepa.models.distributed import GlobalBatchNorm, convert_sync_batch_norm, of_each
+from seqjepa.models import batch_norm
+from seqjepa.models.batch_norm import GlobalBatchNorm, convert_sync_batch_norm, of_each
 
 RANKS = 2
 SPLIT = (slice(0, 5), slice(5, 8))
@@ -150,7 +150,7 @@ def test_one_gpu_finds_what_torchs_batch_norm_finds(
     tmp_path: Path, affine: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernels themselves, in a world of one over NCCL; half of the values are channels-last, all in two groups."""
-    monkeypatch.setattr(distributed, "several_ranks", lambda: True)
+    monkeypatch.setattr(batch_norm, "several_ranks", lambda: True)
     dist.init_process_group("nccl", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
         for layout in (torch.contiguous_format, torch.channels_last):

@@ -17,7 +17,7 @@ from seqjepa.methods import build_method
 from seqjepa.methods.flops import encoder_macs
 from seqjepa.models import backbone
 from seqjepa.models.backbone import build_backbone
-from seqjepa.models.distributed import GlobalBatchNorm, with_batch_statistics
+from seqjepa.models.batch_norm import GlobalBatchNorm, with_batch_statistics
 from seqjepa.models.timm_encoder import pixel_constants
 from seqjepa.recipes import load_recipe
 from seqjepa.training.checkpoint import initial_method
