@@ -46,6 +46,7 @@ from seqjepa.training.step import TrainingStep  # noqa: E402
 from seqjepa.training.train import feature_widths  # noqa: E402
 
 TRAIN_OBJECTS, PAPER_HOURS = 41_920, 15.1
+COPIED = {"cuda": 1 << 30, "cpu": 1 << 26}  # bytes, beyond any cache
 # Dense bf16 FLOP/s as their makers state them.
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
 
@@ -87,7 +88,7 @@ def seconds_per_step(steps: Iterator[object], count: int, warm_up: int, device: 
 
 def copy_rate(device: torch.device) -> float:
     """Bytes a second that a large copy reads and writes."""
-    source = torch.empty((1 << 30) if device.type == "cuda" else (1 << 26), dtype=torch.uint8, device=device)
+    source = torch.empty(COPIED[device.type], dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     copies = (target.copy_(source) for _ in range(1 << 30))
     return 2 * source.numel() / seconds_per_step(copies, 30, 5, device)
