@@ -12,12 +12,14 @@ from seqjepa.compiling import in_short, why_not
 from seqjepa.data.sequence import ViewSequence, normalise
 from seqjepa.methods.base import Method, StepOutput
 from seqjepa.training.distributed import World, highest
+from shards.errors import FailureError
 
 logger = logging.getLogger(__name__)
 FALLBACK = "the step is not compiled, and slower for it (%s); train.compile=false does not try"
 WAYS: Sequence[Mapping[str, bool]] = ({"combo_kernels": True}, {})
 """Options of the compiler, tried in this order. Combined kernels cast all weights at once: 369 launches, not 616,
 when both were counted (benchmarks/compiled_launches.py)."""
+ALONE = World()
 Graph = Callable[[ViewSequence], StepOutput]
 
 
@@ -48,12 +50,13 @@ class Compiled(nn.Module):
     """`step` as one graph for the largest batches there are; smaller ones, as an epoch's last, run as they are.
 
     A graph is of one shape: with dynamic shapes, which torch takes after the first other batch, every later step is
-    slower. Micro-batches differ by one row, which makes two graphs.
+    slower. Micro-batches differ by one row, which makes two graphs. FailureError: a rank has no graph and another has,
+    whose messages are other ones.
     """
 
-    def __init__(self, step: nn.Module) -> None:
+    def __init__(self, step: nn.Module, world: World = ALONE) -> None:
         super().__init__()
-        self.step = step
+        self.step, self.world = step, world
         self.rows = 0
         self._graph: Graph | None = None
         self._untried = [torch.compile(step.forward, dynamic=False, options=dict(how)) for how in WAYS]
@@ -62,9 +65,14 @@ class Compiled(nn.Module):
         if len(seq) < self.rows - 1:
             return self.step(seq)
         self.rows = max(self.rows, len(seq))
-        return self._graph(seq) if self._graph else self._first(seq)
+        if self._untried and self._graph is None:
+            output = self._first(seq)
+            self._agree()
+            if output is not None:
+                return output
+        return self._graph(seq) if self._graph else self.step(seq)
 
-    def _first(self, seq: ViewSequence) -> StepOutput:
+    def _first(self, seq: ViewSequence) -> StepOutput | None:
         """Both directions are compiled before anything is computed, so that nothing is done twice where that fails."""
         from torch._dynamo.exc import TorchDynamoException  # takes a second to import
         from torch._functorch import config as aot_config
@@ -80,13 +88,18 @@ class Compiled(nn.Module):
             else:
                 self._graph = graph
                 return output
-        return self.step(seq)
+        return None
+
+    def _agree(self) -> None:
+        without, having = highest(self.world, [self._graph is None, self._graph is not None])
+        if without and having:
+            raise FailureError("the step of some ranks is compiled and that of others is not; set train.compile=false")
 
 
 def compiled(step: nn.Module, world: World, device: torch.device) -> nn.Module:
     """Compiled, or `step` itself with a warning on every rank where one of them cannot compile for its GPU at all."""
     reason = why_not(device)
     if not highest(world, [bool(reason)])[0]:
-        return Compiled(step)
+        return Compiled(step, world)
     logger.warning(FALLBACK, reason or "another rank cannot")
     return step
