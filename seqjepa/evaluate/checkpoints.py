@@ -5,8 +5,8 @@
 The numbers of an epoch are under "trained" there. The run's own results.json stays what it is, of its last weights.
 
 What was measured already is noted in evaluation/asked.json, of runs and of kept weights. An entry holds the keyword
-arguments of the evaluation and a digest of its numbers. Numbers that are gone, that another command has replaced, or
-that belong to fewer epochs do not count.
+arguments of the evaluation, digests of the sets' dataset.json and of its numbers. Numbers that are gone, that another
+command has replaced, that belong to fewer epochs or to a set that was made anew since do not count.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from seqjepa.training.run import read_run_json
 from seqjepa.training.run_files import METRICS, RUN, kept_epochs, kept_weights
 from shards.errors import UsageError
 from shards.json_fields import strict_json
+from shards.layout import Layout
 from shards.machine.files import sha256_of_file
 
 FOLDER = Path("evaluation") / "checkpoints"
@@ -163,19 +164,22 @@ ASKED = Path("evaluation") / "asked.json"
 # More may be measured than is asked for: these may be in an entry and not in the question.
 MAY_BE_MORE = ("ood", "path")
 KEYS = {"question", "file", "answer"}
+SETS = "of_sets"
 
 
-def is_evaluated(run: Path, weights: str, evaluation: Mapping[str, Any]) -> bool:
+def is_evaluated(run: Path, weights: str, evaluation: Mapping[str, Any], shards: Path | None = None) -> bool:
     """Whether the run holds the numbers of `weights` ("trained", "untrained" or "transfer") for this evaluation.
 
-    Evaluations differ by their keyword arguments, so transfers by their shards and patch.
+    Evaluations differ by their keyword arguments, so transfers by their shards and patch. shards: of the others.
     """
-    return numbers_of(run, weights, evaluation) is not None
+    return numbers_of(run, weights, evaluation, shards) is not None
 
 
-def numbers_of(run: Path, weights: str, evaluation: Mapping[str, Any]) -> dict[str, Any] | None:
+def numbers_of(
+    run: Path, weights: str, evaluation: Mapping[str, Any], shards: Path | None = None
+) -> dict[str, Any] | None:
     """What results.json holds of this evaluation, as evaluate_run returned it; None where it is to be done."""
-    question = _question(run, evaluation)
+    question = _question(run, evaluation, shards)
     for entry in _entries(run).get(weights, []):
         numbers = _numbers(run, weights, entry["file"])
         if _covers(entry["question"], question) and _digest(numbers) == entry["answer"]:
@@ -183,10 +187,16 @@ def numbers_of(run: Path, weights: str, evaluation: Mapping[str, Any]) -> dict[s
     return None
 
 
-def note_evaluation(run: Path, weights: str, evaluation: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+def note_evaluation(
+    run: Path, weights: str, evaluation: Mapping[str, Any], results: Mapping[str, Any], shards: Path | None = None
+) -> None:
     """Remember that `results`, as evaluate_run returned them, are the numbers of this evaluation."""
     file = results_file(dict(results["protocol"]))
-    entry = {"question": _question(run, evaluation), "file": file, "answer": _digest(_numbers(run, weights, file))}
+    entry = {
+        "question": _question(run, evaluation, shards),
+        "file": file,
+        "answer": _digest(_numbers(run, weights, file)),
+    }
     noted = _entries(run)
     noted[weights] = [*(other for other in noted.get(weights, []) if other["file"] != file), entry]
     (run / ASKED).parent.mkdir(exist_ok=True)
@@ -194,16 +204,23 @@ def note_evaluation(run: Path, weights: str, evaluation: Mapping[str, Any], resu
 
 
 def _covers(there: Mapping[str, Any], question: Mapping[str, Any]) -> bool:
-    """Whether the evaluation that was done is the one that is asked for, or more."""
-    extra = {name for name in MAY_BE_MORE if not question.get(name)}
+    """Whether the evaluation that was done is the one that is asked for, or more; on the same sets, where both know."""
+    of_sets = [one.get(SETS, {}) for one in (there, question)]
+    if any(of_sets[0][name] != of_sets[1][name] for name in of_sets[0].keys() & of_sets[1].keys()):
+        return False
+    extra = {SETS, *(name for name in MAY_BE_MORE if not question.get(name))}
     return {k: v for k, v in there.items() if k not in extra} == {k: v for k, v in question.items() if k not in extra}
 
 
-def _question(run: Path, evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """Keyword arguments as JSON gives them back, without those that are None, and the epochs that the run has."""
+def _question(run: Path, evaluation: Mapping[str, Any], shards: Path | None) -> dict[str, Any]:
+    """Keyword arguments as JSON gives them back, without those that are None, the epochs that the run has, and what is
+    in the sets (those in stores, where nothing is replaced, by their names alone)."""
     given = {name: _plain(value) for name, value in evaluation.items() if value is not None}
     epochs = read_run_json(run).get("finished_epochs") if (run / RUN).exists() else 0
-    return json.loads(json.dumps({**given, "of_epochs": epochs}))
+    sets = {"shards": evaluation.get("shards") or shards, "ood": evaluation.get("ood")}
+    files = {name: Layout(Path(folder)).info for name, folder in sets.items() if folder}
+    content = {name: sha256_of_file(file) for name, file in files.items() if file.is_file()}
+    return json.loads(json.dumps({**given, "of_epochs": epochs, SETS: content}))
 
 
 def _plain(value: Any) -> Any:

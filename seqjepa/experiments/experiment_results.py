@@ -193,7 +193,7 @@ def experiment_results(experiment: Experiment, out: Path) -> Results:
     for run, job in experiment.listed.values():
         for look in _looks(run, job, out, experiment):
             found.setdefault((run.part, run.name, run.length, look.length), []).append(look)
-        if scores := _scores(numbers_of(out / job.name, "untrained", job.evaluation)):
+        if scores := _scores(numbers_of(out / job.name, "untrained", job.evaluation, job.shards)):
             initial.append(Look(run, 0, 0, scores, str(out / job.name)))
     rows = [_row(looks) for looks in found.values()]
     return Results(experiment, rows, _row(initial) if initial else None)
@@ -268,7 +268,7 @@ def _looks(run: Run, job: Job, out: Path, experiment: Experiment) -> Iterator[Lo
     for length, epoch in zip(run.looks, job.checkpoints, strict=True):
         if scores := _scores(numbers_at(folder, job.shards, epoch, config)):
             yield Look(run, length, experiment.steps_of(run, length), scores, str(folder))
-    if scores := _scores(numbers_of(folder, "trained", job.evaluation)):
+    if scores := _scores(numbers_of(folder, "trained", job.evaluation, job.shards)):
         yield Look(run, run.length, experiment.steps_of(run, run.length), scores, str(folder))
 
 

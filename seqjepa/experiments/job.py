@@ -121,14 +121,14 @@ def evaluate_job(job: Job, out: Path, *, device: str, progress: bool = True, say
     """Do the evaluations of a trained run whose numbers are not there. Arguments and errors as of run_job."""
     run = Path(out) / job.name
     for weights, evaluation in job.evaluations():
-        if is_evaluated(run, weights, evaluation):
+        if is_evaluated(run, weights, evaluation, job.shards):
             continue
         if say:
             subject = f"on {evaluation['shards']}" if weights == "transfer" else f"the {weights} weights"
             say(f"{job.name}: evaluate {subject}")
         asked = {"shards": job.shards, **evaluation, "untrained": weights == "untrained"}
         results = evaluate_run(run, device=device, progress=progress, **asked)
-        note_evaluation(run, weights, evaluation, results)
+        note_evaluation(run, weights, evaluation, results, job.shards)
     if any(not _is_looked_at(job, run, epoch) for epoch in job.checkpoints):
         if say:
             say(f"{job.name}: evaluate the weights after {', '.join(map(str, job.checkpoints))} epochs")
@@ -139,7 +139,7 @@ def evaluate_job(job: Job, out: Path, *, device: str, progress: bool = True, say
 def evaluations_left(job: Job, out: Path) -> int:
     """How many of a job's evaluations, of weights on the way too, have no numbers yet."""
     run = Path(out) / job.name
-    left = sum(not is_evaluated(run, weights, evaluation) for weights, evaluation in job.evaluations())
+    left = sum(not is_evaluated(run, weights, evaluation, job.shards) for weights, evaluation in job.evaluations())
     return left + sum(not _is_looked_at(job, run, epoch) for epoch in job.checkpoints)
 
 

@@ -12,7 +12,14 @@ from typer.testing import CliRunner
 
 import cli
 from seqjepa.evaluate import checkpoints
-from seqjepa.evaluate.checkpoints import evaluate_checkpoints, folder_of, read_checkpoints
+from seqjepa.evaluate.checkpoints import (
+    evaluate_checkpoints,
+    folder_of,
+    note_evaluation,
+    numbers_of,
+    read_checkpoints,
+)
+from seqjepa.evaluate.results import merge_results
 from seqjepa.evaluate.run import evaluate_run
 from seqjepa.report.figures import build_figures
 from seqjepa.report.runs import read_records
@@ -85,6 +92,19 @@ def test_what_is_measured_is_not_measured_again(kept, shards, measured):
     save_weights(load_run(kept).method, kept / kept_weights(80), 80)  # the run was trained again
     assert evaluate_checkpoints(kept, shards, **{**QUICK, "probe_epochs": 3})[1].results != once[0].results
     assert measured == [80, 20, 20, 80]
+
+
+def test_of_a_set_that_was_made_anew_since_nothing_is_known(run, shards, tmp_path):
+    copy, asked = shutil.copytree(shards, tmp_path / "set"), {"seed": 1, "ood": tmp_path / "set"}
+    merge_results(run, "trained", {"top1_z": 0.5, "protocol": {}})
+    note_evaluation(run, "trained", asked, {"protocol": {}}, shards)
+    assert numbers_of(run, "trained", asked, shards) == {"top1_z": 0.5, "protocol": {}}
+    assert numbers_of(run, "trained", asked, copy.parent) is not None  # a set that is gone
+    info = copy / "_meta" / "dataset.json"
+    info.write_bytes(info.read_bytes() + b" ")
+    assert numbers_of(run, "trained", asked, shards) is None
+    assert numbers_of(run, "trained", {"seed": 1}, shards) is not None
+    assert numbers_of(run, "trained", {"seed": 1}, copy) is None
 
 
 def test_a_stopped_evaluation_goes_on(kept, shards, measured, monkeypatch):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -76,6 +77,20 @@ def test_numbers_that_another_command_replaced_are_measured_again(shards: Path, 
     changed["trained"]["top1_z"] = 0.123
     file.write_text(json.dumps(changed))
     assert perform(small_job(shards), tmp_path) == ["evaluate the trained weights"]
+
+
+def test_numbers_of_sets_that_were_made_anew_since_are_measured_again(tmp_path: Path) -> None:
+    """The same path, and the same training split: what was cached was of other validation pictures."""
+    runs, shards = tmp_path / "runs", tmp_path / "shards"
+    job = small_job(noise_shards(shards))
+    perform(job, runs)
+    shutil.rmtree(shards)
+    assert state_of(job, runs).stage == "evaluated"  # as far as can be told
+    noise_shards(shards, val=6)
+    assert state_of(job, runs).stage == "trained"
+    assert perform(job, runs) == ["evaluate the trained weights"]
+    assert read_results(runs / "small")["trained"]["protocol"]["val_samples"] == 6
+    assert perform(job, runs) == []
 
 
 def test_another_run_in_the_folder_is_refused(done: tuple[Path, list[str]], shards: Path, tmp_path: Path) -> None:
