@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,9 @@ from seqjepa.recipes import flatten
 from seqjepa.training.metrics_log import read_epochs
 from seqjepa.training.run import read_run_config, read_run_json
 from seqjepa.training.run_files import CONFIG, METRICS, RUN
-from shards.errors import FormatError, UsageError
+from shards.errors import ConfigError, DamageError, FormatError, UsageError
+
+logger = logging.getLogger(__name__)
 
 DEEPEST = 4
 """Folders below one that is given in which runs are looked for."""
@@ -101,17 +104,28 @@ class RunRecord:
 def read_records(paths: Sequence[Path]) -> list[RunRecord]:
     """Runs of `paths`, each of which is a run directory or a folder that holds some; each run once, in this order.
 
-    UsageError: neither. FormatError, ConfigError: a run directory with files that cannot be read.
+    Of several runs in a folder those whose files cannot be read are left out, with a warning each; one that is given
+    by its own path is not. UsageError: no runs. FormatError, DamageError, ConfigError: none that can be read.
     """
     found: dict[Path, RunRecord] = {}
+    unread: FormatError | DamageError | ConfigError | None = None
     for path in paths:
         runs = [path] if (path / RUN).is_file() else sorted(_runs_below(path))
         if not runs:
             what = "holds no run directories" if path.is_dir() else "is not there" if not path.exists() else "is a file"
             raise UsageError(f"{path} {what}; give folders that `seqjepa train` wrote, or a folder of such folders")
         for run in runs:
-            if run.resolve() not in found:
+            if run.resolve() in found:
+                continue
+            try:
                 found[run.resolve()] = read_record(run)
+            except (FormatError, DamageError, ConfigError) as error:
+                if len(runs) == 1:
+                    raise
+                logger.warning("%s is left out: %s", run, error)
+                unread = error
+    if not found and unread:
+        raise unread
     return list(found.values())
 
 

@@ -70,6 +70,22 @@ def test_damaged_files_are_named_in_one_line(tmp_path, file, text, said):
     assert file in str(caught.value)
 
 
+def test_of_the_runs_in_a_folder_one_that_cannot_be_read_is_left_out_and_said(tmp_path, caplog):
+    for name in "abc":
+        write_run(tmp_path / name, scores={})
+    newer = json.loads((tmp_path / "b" / "run.json").read_text()) | {"format": 2}
+    (tmp_path / "b" / "run.json").write_text(json.dumps(newer))
+    assert [record.name for record in read_records([tmp_path])] == ["a", "c"]
+    (said,) = caplog.messages
+    assert said.startswith(f"{tmp_path / 'b'} is left out: ")
+    with pytest.raises(FormatError):  # asked for by its name
+        read_records([tmp_path / "a", tmp_path / "b"])
+    for name in "ac":
+        (tmp_path / name / "run.json").write_text(json.dumps(newer))
+    with pytest.raises(FormatError):
+        read_records([tmp_path])
+
+
 def test_a_set_is_the_papers_by_its_classes_not_by_its_name(tmp_path):
     by_classes = {**protocol_of("3DIEBench"), "dataset": "renders-128"}
     by_name = {**protocol_of("another"), "dataset": "3DIEBench"}
