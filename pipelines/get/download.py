@@ -300,8 +300,8 @@ class PartFile:
         self.origin = self._read_note()
         if self.path.is_symlink() or (self.path.exists() and (self.origin is None or not self.path.is_file())):
             raise UsageError(f"{self.path} is there and is not ours; move it away or choose another folder")
-        if self.origin is not None and self.origin.url != file.url:
-            self.begin(Origin(file.url, "", file.size))
+        if self.origin is not None and self.origin.url != file.url:  # a mirror's: its versions have other names
+            self.origin = Origin(file.url, "", self.origin.total)
 
     @property
     def size(self) -> int:

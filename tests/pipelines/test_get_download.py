@@ -7,6 +7,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,24 @@ def test_a_file_that_has_changed_is_not_glued_together(server: Loopback, tmp_pat
     path = fetch(published(server, digest=hashlib.sha256(OTHER).hexdigest()), tmp_path, QUICK, change)
     assert path.read_bytes() == OTHER
     assert "300,000 bytes are given up" in changed[1]
+
+
+@pytest.mark.parametrize("digest", [None, ""], ids=["checksum", "none"])
+def test_another_address_loses_nothing_and_goes_on_where_a_checksum_decides(
+    server: Loopback, tmp_path: Path, digest: str | None
+) -> None:
+    server.acts = [Act(cut=300_000), Act(status=404)]
+    file = published(server, digest=digest)
+    mirror = replace(file, url=file.url.replace("a.bin", "mirror/a.bin"))
+    with pytest.raises(FailureError, match="300,000 bytes are kept"):
+        fetch(file, tmp_path, replace(QUICK, tries=1))
+    with pytest.raises(FailureError, match="the server says 404"):  # a typing error, say
+        fetch(mirror, tmp_path, QUICK)
+    assert (tmp_path / "a.bin.part").stat().st_size == 300_000
+    assert fetch(mirror, tmp_path, QUICK).read_bytes() == DATA
+    assert asked_for(server)[-1] == (None if digest == "" else "bytes=300000-")
+    assert server.asked[-1].get("If-Range") is None
+    assert names(tmp_path) == ["a.bin"]
 
 
 def test_a_file_that_has_shrunk(server: Loopback, tmp_path: Path) -> None:
