@@ -5,8 +5,6 @@ Or straight into a shard set, without the tree and its generation of JPEGs in be
 
 from __future__ import annotations
 
-import io
-import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -20,19 +18,17 @@ from tqdm import tqdm
 from pipelines.build.encode import JpegSetting, choose_setting, encode_image, encode_jpeg, encoder_versions
 from pipelines.build.fill import Results, Transformed
 from pipelines.build.plan import PlannedShard, plan_shards
-from pipelines.build.pool import sigterm_as_interrupt
 from pipelines.build.run_build import BuildReport, Prepared, run_build
 from pipelines.sources.keys import sample_key
 from pipelines.synth.config import SynthConfig, check_config
 from pipelines.synth.objects import PlannedObject, make_object, plan_objects, synset_id, work_through
-from pipelines.synth.own_folder import OwnFolder
+from pipelines.synth.own_folder import OwnFolder, filled
 from shards.errors import UsageError
-from shards.machine.files import disk_full_named, write_atomic
+from shards.machine.files import write_atomic
+from shards.pixels import npy_bytes
 from shards.sample import ViewSample
 from shards.schema import THREE_DIEBENCH_PARAMS, DatasetInfo, ViewSpec
 from shards.stats import PixelStats
-
-log = logging.getLogger(__name__)
 
 SETTING = JpegSetting("444", 95)
 FORMAT = "3die-synth tree"
@@ -53,11 +49,9 @@ def synth_tree(cfg: SynthConfig, out: Path | str, overwrite: bool = False) -> No
     """
     check_config(cfg)
     folder = tree_folder(cfg, Path(out))
-    if folder.is_finished(overwrite):
-        log.info("%s is finished already", out)
-        return
-    advice = "finished objects are kept; free some and run the same command again"
-    with sigterm_as_interrupt(), disk_full_named(folder.root, lambda: advice), folder.claimed(overwrite):
+    with filled(folder, overwrite) as wanted:
+        if not wanted:
+            return
         planned = plan_objects(cfg)
         _write_objects(folder, cfg, planned)
         _write_lists(folder, cfg, planned)
@@ -116,7 +110,7 @@ def object_files(item: PlannedObject, cfg: SynthConfig) -> dict[str, bytes]:
     files = {}
     for k, (image, latent) in enumerate(zip(made.images, made.latents, strict=True)):
         files[f"image_{k}.jpg"] = encode_jpeg(image, SETTING)
-        files[f"latent_{k}.npy"] = _npy(latent)
+        files[f"latent_{k}.npy"] = npy_bytes(latent)
     return files
 
 
@@ -149,14 +143,8 @@ def _write_lists(folder: OwnFolder, cfg: SynthConfig, planned: list[PlannedObjec
         chosen = [item for item in planned if item.split == split]
         paths = np.array([f"/{item.synset}/{item.object_id}/" for item in chosen], dtype="<U43")
         labels = np.array([item.label for item in chosen], dtype=np.int64)
-        write_atomic(folder.root / f"{split}_images.npy", _npy(paths), folder.tmp)
-        write_atomic(folder.root / f"{split}_labels.npy", _npy(labels), folder.tmp)
-
-
-def _npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
+        write_atomic(folder.root / f"{split}_images.npy", npy_bytes(paths), folder.tmp)
+        write_atomic(folder.root / f"{split}_labels.npy", npy_bytes(labels), folder.tmp)
 
 
 _NO_OPTIONS = ("ood", "renderer", "device", "preset_version")

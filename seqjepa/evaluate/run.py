@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Iterator
@@ -33,6 +32,7 @@ from seqjepa.evaluate.studies import EvalContext, Study, capabilities_of, merged
 from seqjepa.evaluate.tasks import position, tasks_for
 from seqjepa.evaluate.umap import UMAP
 from seqjepa.methods.base import EncodesInContext, Halved
+from seqjepa.models.pretrained import tensors_sha256
 from seqjepa.precision import full_float32
 from seqjepa.training.checkpoint import LoadedRun, load_run
 from seqjepa.training.metrics_log import read_epochs
@@ -163,12 +163,7 @@ def _score_probes(ctx: EvalContext, tasks: list[ProbeTask], contexts: list[int])
 
 def state_sha256(module: nn.Module) -> str:
     """Hex digest over names, dtypes, shapes and bytes of every parameter and buffer, persistent or not."""
-    digest = hashlib.sha256()
-    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return tensors_sha256([*module.named_parameters(), *module.named_buffers()])
 
 
 @contextmanager

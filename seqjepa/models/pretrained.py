@@ -11,8 +11,9 @@ import os
 import pickle
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import safetensors.torch
 import torch
@@ -24,6 +25,7 @@ from seqjepa.models.backbone import build_backbone
 from seqjepa.models.batch_norm import with_batch_statistics
 from seqjepa.models.timm_encoder import is_timm, pixel_constants, timm_state
 from shards.errors import ConfigError, few, reason_of
+from shards.machine.environment import pass_environment_on
 from shards.machine.files import sha256_of_file
 
 logger = logging.getLogger(__name__)
@@ -104,25 +106,26 @@ def read_weights_file(path: Path) -> tuple[dict[str, Tensor], list[str]]:
     if not path.is_file():
         raise ConfigError(f"model.pretrained = {str(path)!r} is no file; give weights (.safetensors, .pth), or 'timm'")
     try:
-        if path.suffix == ".safetensors":
-            found = safetensors.torch.load_file(path)
-        else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of old forms of pickles, which are refused or read all the same
-                found = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        SafetensorError,
-        RuntimeError,
-        pickle.UnpicklingError,
-        EOFError,
-        ValueError,
-        LookupError,
-        TypeError,
-    ) as error:
+        found = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else load_plain(path)
+    except (SafetensorError, ValueError) as error:
         raise ConfigError(
             f"model.pretrained = {str(path)!r} cannot be read as weights: {reason_of(error):.200}"
         ) from None
     return _named(found, path)
+
+
+def load_plain(source: Path | BinaryIO) -> Any:
+    """What torch.save wrote, tensors and plain values alone, on the CPU.
+
+    ValueError: it is anything else, in words that do not tell how to unpickle what cannot be trusted.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old forms of pickles, which are refused or read all the same
+            return torch.load(source, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, LookupError, TypeError) as error:
+        pass_environment_on(error)
+        raise ValueError(reason_of(error)) from None
 
 
 def _named(found: object, path: Path) -> tuple[dict[str, Tensor], list[str]]:
@@ -157,9 +160,14 @@ def weights_note(encoder: nn.Module, config: ModelConfig) -> dict[str, str]:
 
 
 def weights_sha256(encoder: nn.Module) -> str:
-    """Which weights an encoder has: a sha256 over names, dtypes, shapes and bytes of its state dict, by name."""
+    """Which weights an encoder has: tensors_sha256 of its state dict, by name."""
+    return tensors_sha256(sorted(encoder.state_dict().items()))
+
+
+def tensors_sha256(named: Iterable[tuple[str, Tensor]]) -> str:
+    """A sha256 over names, dtypes, shapes and bytes."""
     digest = hashlib.sha256()
-    for name, value in sorted(encoder.state_dict().items()):
+    for name, value in named:
         flat = value.detach().cpu().contiguous().reshape(-1)
         digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
         digest.update(flat.view(torch.uint8).numpy().tobytes())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from seqjepa.config import RunConfig
+from seqjepa.models.pretrained import load_plain
 from seqjepa.training.checkpoint import save_weights
 from seqjepa.training.run import DataInfo, RunPlan, claimed, mark_finished
 from seqjepa.training.run_files import WEIGHTS
-from shards.errors import FormatError, UsageError, few, reason_of
-from shards.machine.environment import pass_environment_on
+from shards.errors import FormatError, UsageError, few
 from shards.machine.files import sha256_of_file
 
 MOST_BYTES = 2 * 2**30
@@ -71,12 +69,9 @@ def load_file(file: Path, name: str, most_bytes: int) -> Any:
     if (size := file.stat().st_size) > most_bytes:
         raise UsageError(f"{file} has {size:,} bytes; {name} has at most {most_bytes:,}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickles that are no weights, which are refused
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, LookupError, TypeError) as error:
-        pass_environment_on(error)
-        raise FormatError(f"{file} cannot be read as a PyTorch file of weights ({reason_of(error)})") from None
+        return load_plain(file)
+    except ValueError as error:
+        raise FormatError(f"{file} cannot be read as a PyTorch file of weights ({error})") from None
 
 
 def state_dict_of(found: Any, file: Path) -> dict[str, Tensor]:

@@ -10,9 +10,7 @@ from __future__ import annotations
 import io
 import json
 import logging
-import pickle
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,11 +26,10 @@ from seqjepa.data.actions import DECLARED, action_name, as_spec
 from seqjepa.methods import build_method
 from seqjepa.methods.base import Method
 from seqjepa.models.ema import MovingAverage
-from seqjepa.models.pretrained import load_pretrained, weights_note
+from seqjepa.models.pretrained import load_plain, load_pretrained, weights_note
 from seqjepa.training.run import DataInfo, data_info, read_run_config, read_run_json
 from seqjepa.training.run_files import CONFIG, METRICS, PREVIOUS, RUN, STATE, WEIGHTS, kept_weights
 from shards.errors import ConfigError, DamageError, FormatError, reason_of
-from shards.machine.environment import pass_environment_on
 from shards.machine.files import sha256_of_bytes
 from shards.schema import ActionSpec
 
@@ -204,12 +201,8 @@ def load_state(path: Path) -> dict[str, Any] | None:
 def parse_state(data: bytes, path: Path) -> dict[str, Any]:
     """The bytes of a state.pt, which were read from `path`. Errors as of load_state."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickles that are not of our form, which are refused below
-            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, LookupError, TypeError) as error:
-        # Not in torch's words, which tell how to unpickle what cannot be trusted.
-        pass_environment_on(error)
+        state = load_plain(io.BytesIO(data))
+    except ValueError:
         raise DamageError(f"{path} is damaged: it cannot be read as a state of training") from None
     if not isinstance(state, dict):
         raise DamageError(f"{path} is damaged: it holds no state of training")
