@@ -11,7 +11,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import tempfile
 import weakref
 from collections import deque
@@ -25,7 +24,7 @@ import numpy as np
 from seqjepa.data import decode_worker
 from seqjepa.data.decode_worker import JOB, REPLY, RowError, Setup, ShardMaps
 from shards.errors import FailureError
-from shards.machine.environment import advice_for, is_environment_error, usable_cores
+from shards.machine.environment import advice_for, is_environment_error, start_python, usable_cores
 
 _MOST_AUTO_WORKERS = 16  # a slot holds a whole batch, and each worker has one at hand
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -68,9 +67,12 @@ class DecodeProcesses:
         self._processes: list[subprocess.Popen[bytes]] = []
         jobs, self._jobs = os.pipe()
         self._finalizer = weakref.finalize(self, _stop, self._processes, self._jobs)
+        words = [str(Path(decode_worker.__file__).resolve()), *map(str, (memory_fd, *setup))]
+        env = os.environ | _ONE_THREAD
         try:
             for _ in range(count):
-                self._processes.append(_start(jobs, memory_fd, setup))
+                process = start_python(words, stdin=jobs, stdout=subprocess.PIPE, pass_fds=(memory_fd,), env=env)
+                self._processes.append(process)
         except OSError:
             self.close()
             raise
@@ -101,29 +103,6 @@ class DecodeProcesses:
             raise _death(self._by_fd[fd])
         slot, failed, number, reason = REPLY.unpack(message)
         return Answer(slot, failed, number, reason.rstrip(b"\0").decode(errors="replace"))
-
-
-def _start(jobs: int, memory_fd: int, setup: tuple[int, int]) -> subprocess.Popen[bytes]:
-    # To stop is the trainer's decision, which needs batches until it has saved: a session of its own keeps Ctrl-C away,
-    # blocked signals, which a child inherits, those of a scheduler that signals every process of a job.
-    script = str(Path(decode_worker.__file__).resolve())
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-    try:
-        return _popen(script, jobs, memory_fd, setup)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-def _popen(script: str, jobs: int, memory_fd: int, setup: tuple[int, int]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-P", script, *map(str, (memory_fd, *setup))],
-        stdin=jobs,
-        stdout=subprocess.PIPE,
-        bufsize=0,
-        pass_fds=(memory_fd,),
-        env=os.environ | _ONE_THREAD,
-        start_new_session=True,
-    )
 
 
 def _stop(processes: list[subprocess.Popen[bytes]], jobs: int) -> None:

@@ -9,6 +9,11 @@ import errno
 import os
 import re
 import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
 
 NO_HANDLES = (errno.EMFILE, errno.ENFILE)
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -89,3 +94,18 @@ def raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         except (ValueError, OSError):  # not allowed: as many as there are
             return
+
+
+def start_python(arguments: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+    """A Python process that ends when it is told to: the parent decides. options: of Popen.
+
+    A session of its own keeps Ctrl-C away; blocked signals, which a child inherits, those of a scheduler that signals
+    every process of a job. -P: what lies in the current folder is not imported.
+    """
+    words: list[str] = [sys.executable, "-P", *arguments]
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        started: Any = subprocess.Popen(words, bufsize=0, start_new_session=True, **options)
+        return started
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -11,7 +11,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from seqjepa.training.loggers import Status, folder_of
+from shards.machine.environment import start_python
 
 MOST_HELD = 16 * 2**20
 SECONDS_TO_FINISH: Mapping[Status, float] = {"finished": 60.0, "interrupted": 10.0, "failed": 10.0}
@@ -78,7 +78,8 @@ class _Process:
     def start(self, run: Path) -> None:
         try:
             with open(folder_of(run) / f"{self.name}.log", "ab") as log:
-                self._child = _popen(self.name, log.fileno())
+                words, pipe = ["-m", "seqjepa.training.loggers.child", self.name], subprocess.PIPE
+                self._child = start_python(words, stdin=pipe, stdout=pipe, stderr=log, env=_environment())
         except OSError as error:
             self._warn(error.strerror or str(error))
             return
@@ -161,23 +162,6 @@ class _Process:
 
     def _warn(self, why: str) -> None:
         logger.warning("logger %s is switched off: %s; the run goes on without it", self.name, " ".join(why.split()))
-
-
-def _popen(name: str, log: int) -> subprocess.Popen[bytes]:
-    """A session of its own keeps Ctrl-C away; blocked signals, those of a scheduler until it has its own handlers."""
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "seqjepa.training.loggers.child", name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            bufsize=0,
-            env=_environment(),
-            start_new_session=True,
-        )
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _environment() -> dict[str, str]:
