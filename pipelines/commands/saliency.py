@@ -7,69 +7,59 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.commands import ENGINE, Option, with_options
+from pipelines.commands import ENGINE, Option, option, with_options
 from shards.console import AsJson, Out, Overwrite, Workers, new_app, print_json, show_contents
 
 build_saliency_app = new_app("Compute the saliency map of every image of a source.")
 import_saliency_app = new_app("Take published saliency arrays over into a set of maps.")
 
 Source = Annotated[Path, typer.Option(help="Folder (or plain .tar) of the images.")]
-Model = Annotated[str, typer.Option(help="deepgaze-iie; or spectral-residual, centre-bias: offline, and not DeepGaze.")]
-InputScale = Annotated[
-    str, typer.Option(help="DeepGaze: 255 (right), or author: pixels in [0, 1] as the released scripts feed them.")
-]
-Pooling = Annotated[
-    str, typer.Option(help="DeepGaze, to a smaller map: area keeps probability mass; author: bilinear log density.")
-]
-Storage = Annotated[str, typer.Option(help="float16, or log8: half the size, 8 bits of log density.")]
-Weights = Annotated[Path | None, typer.Option(help="deepgaze2e.pth, or its folder. Default: usual places.")]
 CentreBias = Annotated[Path | None, typer.Option(help="centerbias_mit1003.npy, or its folder.")]
-Download = Annotated[bool, typer.Option("--download", help="Fetch what is missing of these two (420 MB).")]
-Forward = Annotated[str, typer.Option(help="DeepGaze: fast, or package: the package's own, for comparison.")]
-Precision = Annotated[
-    str | None,
-    typer.Option(
-        help="DeepGaze's backbones: fp32, tf32, fp16, bf16 (docs/saliency.md). Default: tf32 on CUDA, else fp32."
-    ),
-]
-Devices = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N; or several with commas, one process each.")]
-Processes = Annotated[int | None, typer.Option(min=1, help="On the CPU: how many share the cores. Default: one.")]
-BatchSize = Annotated[
-    int | None,
-    typer.Option(min=1, help="Images of 512×512 at a time. Default: the model's; DeepGaze's on a GPU fits its memory."),
-]
-MaxBad = Annotated[int, typer.Option(min=0, help="How many images that cannot be read to leave out.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="For a try: only so many of each split, evenly over classes.")]
-PerShard = Annotated[int, typer.Option(min=1, help="Maps in one tar.")]
-OutSize = Annotated[int | None, typer.Option(min=8, max=8192, help="Side of the maps. Default: of each image.")]
-InputSize = Annotated[int | None, typer.Option(min=32, max=8192, help="DeepGaze sees images of this side.")]
-ValFraction = Annotated[
-    float | None, typer.Option(help="As in `shard folder`: this share of images is the validation split.")
-]
 
-IN_SHARDS: dict[str, Option] = {"samples_per_shard": (PerShard, 1024), "max_bad": (MaxBad, 0), "limit": (Limit, None)}
+IN_SHARDS: dict[str, Option] = {
+    "samples_per_shard": option(int, "Maps in one tar.", 1024, min=1),
+    "max_bad": option(int, "How many images that cannot be read to leave out.", 0, min=0),
+    "limit": option(int | None, "For a try: only so many of each split, evenly over classes.", min=1),
+}
 LAST: dict[str, Option] = {**ENGINE, "overwrite": (Overwrite, False), "as_json": (AsJson, False)}
+STORAGE: dict[str, Option] = {
+    "storage": option(str, "float16, or log8: half the size, 8 bits of log density.", "float16")
+}
 BUILD: dict[str, Option] = {
-    "model": (Model, "deepgaze-iie"),
-    "input_scale": (InputScale, "255"),
-    "pooling": (Pooling, "area"),
-    "storage": (Storage, "float16"),
-    "weights": (Weights, None),
+    "model": option(str, "deepgaze-iie; or spectral-residual, centre-bias: offline, and not DeepGaze.", "deepgaze-iie"),
+    "input_scale": option(
+        str, "DeepGaze: 255 (right), or author: pixels in [0, 1] as the released scripts feed them.", "255"
+    ),
+    "pooling": option(
+        str, "DeepGaze, to a smaller map: area keeps probability mass; author: bilinear log density.", "area"
+    ),
+    **STORAGE,
+    "weights": option(Path | None, "deepgaze2e.pth, or its folder. Default: usual places."),
     "centre_bias": (CentreBias, None),
-    "download": (Download, False),
-    "forward": (Forward, "fast"),
-    "precision": (Precision, None),
-    "device": (Devices, "auto"),
-    "processes": (Processes, None),
-    "batch_size": (BatchSize, None),
+    "download": option(bool, "Fetch what is missing of these two (420 MB).", False, "--download"),
+    "forward": option(str, "DeepGaze: fast, or package: the package's own, for comparison.", "fast"),
+    "precision": option(
+        str | None,
+        "DeepGaze's backbones: fp32, tf32, fp16, bf16 (docs/saliency.md). Default: tf32 on CUDA, else fp32.",
+    ),
+    "device": option(str, "auto, cpu, cuda, cuda:N; or several with commas, one process each.", "auto"),
+    "processes": option(int | None, "On the CPU: how many share the cores. Default: one.", min=1),
+    "batch_size": option(
+        int | None,
+        "Images of 512×512 at a time. Default: the model's; DeepGaze's on a GPU fits its memory.",
+        min=1,
+    ),
     "workers": (Workers, None),
     **IN_SHARDS,
 }
-IMPORT: dict[str, Option] = {"storage": (Storage, "float16"), **IN_SHARDS, "workers": (Workers, None), **LAST}
+INPUT_SIZE: dict[str, Option] = {
+    "input_size": option(int | None, "DeepGaze sees images of this side.", min=32, max=8192)
+}
+IMPORT: dict[str, Option] = {**STORAGE, **IN_SHARDS, "workers": (Workers, None), **LAST}
 
 
 @build_saliency_app.command("stl10")
-@with_options({**BUILD, "input_size": (InputSize, 512), **LAST})
+@with_options({**BUILD, **INPUT_SIZE, **LAST}, input_size=512)
 def build_stl10_command(source: Source, out: Out, **given: Any) -> None:
     """Maps of STL-10: 96×96, computed by DeepGaze IIE on 512×512 and pooled by area.
 
@@ -102,9 +92,9 @@ def build_imagenet_command(source: Source, out: Out, **given: Any) -> None:
 @with_options(
     {
         **BUILD,
-        "val_fraction": (ValFraction, None),
-        "out_size": (OutSize, None),
-        "input_size": (InputSize, None),
+        "val_fraction": option(float | None, "As in `shard folder`: this share of images is the validation split."),
+        "out_size": option(int | None, "Side of the maps. Default: of each image.", min=8, max=8192),
+        **INPUT_SIZE,
         **LAST,
     }
 )
