@@ -20,6 +20,7 @@ from webdataset import filters
 from webdataset.pipeline import DataPipeline
 from webdataset.shardlists import SimpleShardList, split_by_node, split_by_worker
 from webdataset.tariterators import group_by_keys, tar_file_expander
+from webdataset.utils import pytorch_worker_info
 
 from seqjepa.data.actions import IMPLIED, OF_THE_SHARDS, PRESETS, action_of_shards
 from seqjepa.data.augment.parameters import ScalingMode, stored_scaling
@@ -68,7 +69,8 @@ def webdataset(
 
     Ranks of a process group and workers of a DataLoader get whole shards, so they may differ in length: use
     `.repeat().with_epoch(n)` where they have to agree. Of a baked set, epoch e has the e-th stored sequence.
-    Raises ConfigError and FormatError for what does not fit; while iterating DamageError (names shard and sample).
+    Raises ConfigError and FormatError for what does not fit; while iterating DamageError (names shard and sample), and
+    ConfigError on every rank where there are more ranks than shards.
     """
     counts = (("context", context, 1), ("stride", stride, 1))
     counts += (("batch_size", batch_size, 0), ("shuffle", shuffle, 0), ("seed", seed, 0), ("epoch", epoch, 0))
@@ -79,7 +81,7 @@ def webdataset(
     draw = TarDraw.of(ShardSet.open(shards), split, action, how, Draw(context + 1, seed, epoch))
     return DataPipeline(
         SimpleShardList([str(path) for path in draw.shards_in_order(shuffle > 0)]),
-        split_by_node,
+        shards_of_rank,
         split_by_worker,
         partial(read_tars, samples=draw.samples_by_shard()),
         filters.select(draw.is_long_enough),
@@ -88,6 +90,17 @@ def webdataset(
         filters.map(draw.decode),
         *([filters.batched(batch_size, collation_fn=stack, partial=not drop_last)] if batch_size else []),
     )
+
+
+def shards_of_rank(urls: Iterable[Example]) -> Iterator[Example]:
+    """Every n-th of n ranks. ConfigError: some rank would have none, and the others wait for its gradients for ever."""
+    found, ranks = list(urls), pytorch_worker_info()[1]
+    if len(found) < ranks:
+        raise ConfigError(
+            f"the split has {len(found)} shards for {ranks} ranks, which get whole shards; build the set with fewer "
+            "--samples-per-shard, or use seqjepa.open_sequences"
+        )
+    yield from split_by_node(iter(found))
 
 
 @dataclass(frozen=True)

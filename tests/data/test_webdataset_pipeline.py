@@ -111,6 +111,16 @@ def test_workers_and_ranks_share_the_shards(build_index, monkeypatch):
     assert_same(ranks[0] | ranks[1], loaded(index, 0, seed=5))
 
 
+def test_no_rank_is_left_without_a_shard(build_index, monkeypatch):
+    """It would end at once, and the others wait for it."""
+    pipeline = seqjepa.webdataset(folder_of(build_index()))
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    for rank in "03":
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(ConfigError, match="the split has 3 shards for 4 ranks"):
+            next(iter(pipeline))
+
+
 def test_what_does_not_fit_is_one_line(build_index, build_image_set, tmp_path):
     index = build_index(fewest=3)
     folder = folder_of(index)
