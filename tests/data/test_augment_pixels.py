@@ -74,7 +74,7 @@ def test_every_operation_done_to_every_view_gives_the_same_pixels(recipe, unit):
     expected = augment(images, params, 32).permute(0, 1, 3, 4, 2).flatten(0, 1)
     banks, sample, table = (bank(32, 32, CPU),) * 2, torch.arange(80) // 4, table_of(params.flat())
     assert torch.equal(views_of(images, sample, table, banks), expected)
-    if recipe == "equimod":
+    if recipe == "equimod" and not unit:  # uint8, which training has
         torch._dynamo.reset()
         one_graph = torch.compile(views_of, dynamic=False, fullgraph=True, backend="aot_eager")
         with torch.no_grad():

@@ -124,18 +124,15 @@ def test_a_stopped_evaluation_goes_on(kept, shards, measured, monkeypatch):
     answer = json.loads(result.stdout)
     assert [(one["epoch"], one["step"]) for one in answer["checkpoints"]] == [(20, 300), (80, 1200)]
     assert numbers(answer["checkpoints"][0])["protocol"]["trained_epochs"] == 20
+    first, second = CliRunner().invoke(cli.seqjepa_app, command(kept, shards, "all")).stdout.splitlines()
+    assert first.startswith("epoch 20, step 300: top-1, z ")
+    assert "; top-1, z_AGG, M_val = 4 " in second
+    assert "; R² relative rotation, avg " in second
+    assert measured == [80]
 
 
 def command(run: Path, shards: Path, which: str) -> list[str]:
     return ["evaluate", str(run), "--shards", str(shards), "--checkpoints", which, *COMMAND]
-
-
-def test_a_line_each(kept, shards):
-    result = CliRunner().invoke(cli.seqjepa_app, command(kept, shards, "all"))
-    first, second = result.stdout.splitlines()
-    assert first.startswith("epoch 20, step 300: top-1, z ")
-    assert "; top-1, z_AGG, M_val = 4 " in second
-    assert "; R² relative rotation, avg " in second
 
 
 def test_what_was_not_kept_is_said_and_nothing_is_written(kept, shards):

@@ -69,9 +69,12 @@ def test_rows_say_what_the_runs_say_and_a_second_call_does_nothing(shards: Path,
     assert not any("train " in line or "evaluate" in line for line in said)
 
 
-def test_all_methods_in_one_table(shards: Path, scale: str, tmp_path: Path) -> None:
-    compared, _ = run(shards, scale, tmp_path, compared_methods(), steps=4)
-    assert [row["method"] for row in compared["rows"]] == list(compared_methods())
+@pytest.mark.parametrize(
+    "methods", [("seq_jepa", "vicreg_traj", "context_ssl"), pytest.param(compared_methods(), marks=pytest.mark.slow)]
+)
+def test_methods_of_any_kind_in_one_table(shards: Path, scale: str, tmp_path: Path, methods: tuple[str, ...]) -> None:
+    compared, _ = run(shards, scale, tmp_path, methods, steps=4)
+    assert [row["method"] for row in compared["rows"]] == list(methods)
     for row in compared["rows"]:
         assert all(isinstance(row[key], float) for key in ("top1", "r2_rel", "r2_indiv", "seconds")), row["method"]
         assert row["views"] * row["batch_size"] == 16 if row["views"] != 3 else 18
@@ -80,8 +83,9 @@ def test_all_methods_in_one_table(shards: Path, scale: str, tmp_path: Path) -> N
     assert row["top1_of"] == "z⁺ after 126 tokens of context"
     assert (row["top1"], row["top1_z"]) == (context["top1_z"], context["in_context"]["encoder"]["top1_z"])
     lines = comparison_table(compared).splitlines()
-    assert [line.split()[0] for line in lines[:13]] == ["method", *compared_methods(), "(untrained)"]
-    assert len({len(line) for line in lines[:13]}) == 1
+    of_rows = lines[: len(methods) + 2]
+    assert [line.split()[0] for line in of_rows] == ["method", *methods, "(untrained)"]
+    assert len({len(line) for line in of_rows}) == 1
     assert any("context_ssl z⁺ after 126 tokens" in note for note in notes(compared))
 
 

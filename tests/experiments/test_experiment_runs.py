@@ -190,7 +190,14 @@ def test_curves_are_drawn(
     assert file.read_bytes().startswith(begins)
     if ending == "svg":
         assert "R² of relative rotation" in file.read_text() or "<use" in file.read_text()
-    assert sweep(shards, scale, ran[0], "--seeds", "1", "--plot", str(file))[0] == 0  # in the place of the one before
+
+
+def test_curves_take_the_place_of_those_before_and_of_nothing_else(
+    ran: tuple[Path, str], shards: Path, scale: str, tmp_path: Path
+) -> None:
+    file, begins = tmp_path / "curves.png", b"\x89PNG"
+    for _ in range(2):
+        assert sweep(shards, scale, ran[0], "--seeds", "1", "--plot", str(file))[0] == 0
     file.write_bytes(begins + b" of somebody's own")
     code, _, said = sweep(shards, scale, ran[0], "--seeds", "1", "--plot", str(file))
     assert code == 2
