@@ -90,6 +90,11 @@ def _undrawn(name: str) -> ResNet:
     """The network without numbers; the generator as drawing them would leave it, which the weights of a seed follow."""
     if torch.get_default_device().type == "cpu":
         torch.set_rng_state(_state_after_drawing(name, torch.get_rng_state().numpy().tobytes()))
+    return copy.deepcopy(_without_numbers(name))  # a third of the time
+
+
+@lru_cache(maxsize=8)
+def _without_numbers(name: str) -> ResNet:
     with torch.device("meta"):
         return _whole(name)
 
