@@ -26,6 +26,8 @@ from shards.writer import SetBuilder
 BLOCKS = docs_text.python_blocks()
 NEEDS = {"# needs nvidia-dali and a GPU": 1}
 """First line of blocks that are compiled and not run → how many there are."""
+EXPORT = "docs/export.md"
+"""What its blocks begin with takes ten seconds to write."""
 SIDE, VIEWS = 16, 4
 TINY = ("data.image_size=0", "model.width=0.125", "model.layers=1", "optim.epochs=1", "optim.batch_size=4")
 
@@ -73,7 +75,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def exported(folder: Path) -> None:
-    """The files that docs/export.md begins with, in `folder`."""
+    """The files that EXPORT begins with, in `folder`."""
     run = folder / "runs" / "3die-rot-M3"
     for to in ("pt2", "onnx", "safetensors"):
         export_run(run, folder / f"encoder.{to}", ExportOptions(to))
@@ -86,6 +88,8 @@ def test_there_are_blocks() -> None:
     assert {"README.md", "shards/README.md", "docs/training.md", "docs/sweep.md", "docs/augmentations.md"} <= pages
     assert {"docs/python.md", "docs/world-model.md"} <= pages
     assert sum(not block.text.startswith("# needs ") for block in BLOCKS) >= 9
+    for block in BLOCKS:
+        compile(block.text, str(block), "exec")
     for line, count in NEEDS.items():
         assert sum(block.text.startswith(f"{line}\n") for block in BLOCKS) == count
 
@@ -102,7 +106,9 @@ def on_a_hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset.WebDataset does not close its tars
-@pytest.mark.parametrize("block", BLOCKS, ids=str)
+@pytest.mark.parametrize(
+    "block", [pytest.param(b, marks=pytest.mark.slow if str(b.page) == EXPORT else ()) for b in BLOCKS], ids=str
+)
 def test_a_block_runs(
     block: docs_text.Shown,
     folder: Path,
@@ -110,17 +116,16 @@ def test_a_block_runs(
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> None:
-    code = compile(block.text, str(block), "exec")
     if block.text.partition("\n")[0] in NEEDS:
         return
     if "datasets" in block.text:
         pytest.importorskip("datasets").disable_progress_bars()
-    if str(block.page) == "docs/export.md":
+    if str(block.page) == EXPORT:
         request.getfixturevalue("exported")
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(folder / "hf"))
     logging.getLogger("datasets").setLevel(logging.ERROR)
     with on_a_hub(folder, tmp_path, monkeypatch) if "hf://" in block.text else contextlib.nullcontext():
-        exec(code, {"__name__": "__main__"})
+        exec(compile(block.text, str(block), "exec"), {"__name__": "__main__"})
     gc.collect()

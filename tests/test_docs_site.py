@@ -41,6 +41,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_pages_are_there(site: Path) -> None:
     for name in ("index", "install", "own-data", "world-model", "api/use", "shards/index", "CHANGELOG", "CONTRIBUTING"):
         assert (site / f"{name}.html").is_file()
@@ -48,6 +49,7 @@ def test_pages_are_there(site: Path) -> None:
     assert not list(site.rglob("*.py"))
 
 
+@pytest.mark.slow
 def test_nothing_is_loaded_from_a_network(site: Path) -> None:
     """Whatever a page loads by itself is a file of the site. Of the bundle's own URLs none is for what we use."""
     loaded = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)=[\"']?([^\"'\s>]+)")
@@ -64,6 +66,7 @@ def test_nothing_is_loaded_from_a_network(site: Path) -> None:
     assert not re.search(r"url\([\"']?(https?:)?//|@import", sheets)
 
 
+@pytest.mark.slow
 def test_the_search_knows_the_api_and_works_from_the_disk(site: Path) -> None:
     index = json.loads((site / "search" / "search_index.json").read_text(encoding="utf-8"))
     places = {entry["location"] for entry in index["docs"]}
@@ -77,10 +80,20 @@ def test_the_search_knows_the_api_and_works_from_the_disk(site: Path) -> None:
     assert "iframe-worker.js" in (site / "index.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_aligned_columns_of_docstrings_stay_aligned(site: Path) -> None:
     text = (site / "api" / "use.html").read_text(encoding="utf-8")
     assert "labels   int64 [B]                        -1 where a split has none" in re.sub(r"<[^>]+>", "", text)
     assert "[B, D" not in re.findall(r'href="([^"]*)"', text)
+
+
+def test_settings_and_pages_ask_for_nothing_from_a_network() -> None:
+    """The built site is looked through by the slow tests; `make docs` builds it, strictly."""
+    settings = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert "\n  font: false\n" in settings
+    assert "polyfills: [assets/iframe-worker.js]" in settings
+    assert not re.search(r"https?://|^repo_url", settings, re.MULTILINE)
+    assert not [page for page in PAGES if "```mermaid" in (ROOT / page).read_text(encoding="utf-8")]
 
 
 def slug(heading: str) -> str:

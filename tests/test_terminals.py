@@ -70,7 +70,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("app", [seqjepa_app, seqjepa_data_app])
-@pytest.mark.parametrize("charset", ["ascii", "latin-1"])
+@pytest.mark.parametrize("charset", ["ascii", pytest.param("latin-1", marks=pytest.mark.slow)])
 def test_every_help_is_shown(app: typer.Typer, charset: str) -> None:
     paths = list(command_paths(typer.main.get_command(app)))
     assert len(paths) > 9
@@ -91,7 +91,8 @@ def test_what_cannot_be_shown_is_replaced() -> None:
 
 @pytest.mark.parametrize("name", ["C", "ascii", "latin-1", "dumb"])
 def test_commands_that_only_look(name: str) -> None:
-    for arguments in (["recipes", "ls"], ["recipes", "cat", "synth-tiny"], ["sweep", "--help"]):
+    looking = [["recipes", "ls"], ["recipes", "cat", "synth-tiny"], ["sweep", "--help"]]
+    for arguments in looking if name == "ascii" else looking[::2]:
         done = jepa(*arguments, env=TERMINALS[name])
         assert done.returncode == 0, done.stderr
         assert not done.stderr
@@ -112,9 +113,12 @@ def test_closed_streams(closed: str, tmp_path: Path) -> None:
     assert bool(done.stdout) == (">&-" not in closed.split())
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("arguments", [["recipes", "ls"], ["recipes", "ls", "--json"], ["--help"], ["--version"]])
-def test_a_full_device_is_one_line(unbuffered: str, arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "unbuffered"),
+    [(["recipes", "ls"], ""), (["recipes", "ls"], "1"), (["recipes", "ls", "--json"], ""), (["--help"], ""),
+     (["--version"], "1")],
+)  # fmt: skip
+def test_a_full_device_is_one_line(arguments: list[str], unbuffered: str) -> None:
     with open("/dev/full", "wb") as full:
         done = jepa(*arguments, env={"PYTHONUNBUFFERED": unbuffered}, capture_output=False, stdout=full, stderr=-1)
     assert done.returncode == 1
@@ -150,13 +154,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_names_are_the_bytes_on_the_disk(pictures: Path, tmp_path: Path) -> None:
     sets = {}
-    for number, env in enumerate([{"LC_ALL": "C.UTF-8"}, C_LOCALE, {**C_LOCALE, "PYTHONIOENCODING": "latin-1"}]):
+    for number, env in enumerate([{"LC_ALL": "C.UTF-8"}, {**C_LOCALE, "PYTHONIOENCODING": "latin-1"}]):
         out = tmp_path / f"größe-{number}"
         done = data("shard", "folder", "--source", pictures, "--out", out, "--workers", 2, env=env)
         assert done.returncode == 0, done.stderr
         sets[number] = contents(out)
     assert json.loads(sets[0]["_meta/dataset.json"])["classes"] == ["Baum", "Tür"]
-    assert sets[0] == sets[1] == sets[2]
+    assert sets[0] == sets[1]
 
 
 @pytest.mark.parametrize("env", [{"LC_ALL": "C.UTF-8"}, C_LOCALE])

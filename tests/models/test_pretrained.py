@@ -23,6 +23,7 @@ from shards.errors import ConfigError
 from shards.machine.files import sha256_of_file
 
 VIT = ModelConfig(backbone="timm:test_vit", view_size=(32, 32), heads=1)
+RESNET = ModelConfig(width=0.0625)
 
 
 def weights_of(name: str, seed: int = 5, **options) -> dict[str, torch.Tensor]:
@@ -87,14 +88,13 @@ def test_what_the_encoder_has_no_place_for_is_left_out_in_a_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, backbone: str, prefix: str
 ) -> None:
     vit = backbone != "resnet18"
-    plain = weights_of("test_vit", num_classes=0, img_size=32) if vit else torchvision.models.resnet18().state_dict()
-    plain = {name: value for name, value in plain.items() if not name.startswith("fc.")}
+    plain = weights_of("test_vit", num_classes=0, img_size=32) if vit else build_encoder(RESNET)[0].state_dict()
     heads = {"head.weight": torch.ones(3, 64), "head.bias": torch.ones(3), "classifier.1.weight": torch.ones(2)}
     stored = {f"{prefix}{name}": value for name, value in {**plain, **heads, "fc.weight": torch.ones(2)}.items()}
     torch.save(
         {"state_dict": {**stored, **({"projector.0.weight": torch.ones(1)} if prefix else {})}}, tmp_path / "w.pth"
     )
-    net, _ = build_encoder(with_weights(tmp_path / "w.pth", VIT if vit else ModelConfig()))
+    net, _ = build_encoder(with_weights(tmp_path / "w.pth", VIT if vit else RESNET))
     assert all(torch.equal(value, plain[name]) for name, value in net.state_dict().items())
     (said,) = (record.getMessage() for record in caplog.records)
     for part in ("head (2)", "classifier (1)", "fc (1)", *(["projector (1)"] if prefix else [])):
@@ -103,13 +103,13 @@ def test_what_the_encoder_has_no_place_for_is_left_out_in_a_line(
 
 
 def test_missing_weights_and_other_shapes_are_refused_although_there_are_more(tmp_path: Path) -> None:
-    plain = {**torchvision.models.resnet18().state_dict(), "classifier.weight": torch.ones(1)}
+    plain = {**build_encoder(RESNET)[0].state_dict(), "classifier.weight": torch.ones(1)}
     for name, change in (("layer4.1.bn2.weight", None), ("conv1.weight", torch.zeros(8, 3, 7, 7))):
         torch.save(
             {key: value for key, value in {**plain, name: change}.items() if value is not None}, tmp_path / "w.pth"
         )
         with pytest.raises(ConfigError, match=name) as refused:
-            build_encoder(with_weights(tmp_path / "w.pth", ModelConfig()))
+            build_encoder(with_weights(tmp_path / "w.pth", RESNET))
         assert "\n" not in str(refused.value)
 
 
@@ -260,5 +260,4 @@ def test_what_is_allowed_and_perhaps_not_meant(file: Path) -> None:
     assert "data.normalisation=encoder takes its own" in said(own, mean=0.45)[0]
     assert "stays at random weights" in said(VIT.model_copy(update={"freeze": True}))[0]
     assert "batch norm in action_embedding, predictor sees" in said(VIT, accumulate=2)[0]
-    resnet = ModelConfig(width=0.0625)
-    assert "batch norm in encoder, action_embedding, predictor sees" in said(resnet, accumulate=2)[0]
+    assert "batch norm in encoder, action_embedding, predictor sees" in said(RESNET, accumulate=2)[0]

@@ -13,7 +13,9 @@ from seqjepa.paper.sets import IMAGENET_SHA256
 from seqjepa.report.figures import build_figures
 from seqjepa.report.figures.accuracy import accuracy_vs_r2
 from seqjepa.report.figures.drawing import Figure
-from seqjepa.report.figures.features import retrieval_rows
+from seqjepa.report.figures.features import retrieval_rows, umap_figures
+from seqjepa.report.figures.runs import run_curves
+from seqjepa.report.figures.views import path_figure, scaling, transfer
 from seqjepa.report.groups import groups_of
 from seqjepa.report.render.html import figure_html
 from seqjepa.report.runs import read_records
@@ -138,7 +140,8 @@ def test_ours_stand_among_the_papers_curves_on_the_same_data_and_resolution(tmp_
         write_run(
             tmp_path / name, scores=scores(3), protocol=protocol, settings=[f"data.image_size={pixels}"], epochs=2
         )
-    found = {figure.key: figure for figure in build_figures(read_records([tmp_path]))}
+    groups = groups_of(read_records([tmp_path]))
+    found = {figure.key: figure for figure in (path_figure(groups), scaling(groups))}
     for key, panel, alone in (
         ("figure-7", "top-1 over M_val", "top-1 over M_val, ours on 3DIEBench, 64 px"),
         ("figure-6", "angular: seq-JEPA, M_tr 3 on 3DIEBench, 128 px; grey: paper, 3DIEBench",
@@ -157,7 +160,7 @@ def test_a_transfer_between_the_papers_sets_stands_among_its_curves(tmp_path):
     for name, changed in (("in", {}), ("sketch", {"val_samples": 50_889}), ("tiles", {"fixating": {"patch": 48}})):
         results = {"trained": {"top1_agg": {"1": 0.25}, "protocol": imagenet | changed}}
         (run / f"results-{name}.json").write_text(json.dumps(results))
-    figure = next(f for f in build_figures(read_records([tmp_path])) if f.key == "figure-15")
+    figure = transfer(groups_of(read_records([tmp_path])))
     beside, alone = (panel.title for panel in figure.panels)
     assert column(figure, "curve", whose="ours", panel=beside) == ["seq-JEPA, M_tr 4, in"]
     assert column(figure, "curve", panel=alone) == ["sketch", "tiles"]
@@ -171,7 +174,7 @@ def test_online_probes_and_the_learning_rate_are_drawn_as_logged(tmp_path):
     ]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     write_run(tmp_path / "bare", "simclr-3die", scores={"top1_z": 0.5}, protocol=SYNTH, epochs=2)
-    found = {figure.key: figure for figure in build_figures(read_records([tmp_path]))}
+    found = {figure.key: figure for figure in run_curves(groups_of(read_records([tmp_path])))}
     top1, r2 = found["online-probes"].panels
     assert (top1.title, r2.title) == (
         "top-1 of the probe, 0 to 1, 3die-synth, 48 px",
@@ -219,7 +222,7 @@ def test_a_map_of_an_ablation_stands_for_neither_case(tmp_path):
         "class_names": np.array(["a"]),
     }
     save_arrays(artefacts_folder(run, "trained"), "umap", maps)
-    found = {figure.key: figure for figure in build_figures(read_records([tmp_path]))}
+    found = {figure.key: figure for figure in umap_figures(groups_of(read_records([tmp_path])))}
     assert found["umap-a"].missing
     assert found["umap-b"].missing
 

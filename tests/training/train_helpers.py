@@ -79,8 +79,7 @@ SACCADES = ["data.patch=8", "data.action=position", "data.image_size=24"]
 def tiny_config(*overrides: str) -> RunConfig:
     small = [
         "model.width=0.125", "model.layers=1", "model.ff_mult=1", "model.action_dim=16", "model.predictor_hidden=32",
-        "model.stem=cifar", "data.context=2", "optim.epochs=3", "optim.batch_size=8", "optim.warmup_epochs=1",
-        "name=tiny",
+        "data.context=2", "optim.epochs=3", "optim.batch_size=8", "optim.warmup_epochs=1", "name=tiny",
     ]  # fmt: skip
     return load_recipe("", [*small, *overrides])
 

@@ -100,9 +100,9 @@ def test_paint_tells_little_of_the_kind():
     """Nearest centroid of an object's mean paint and its spread: far more for plain than for hard."""
 
     def right(preset: str, kinds: int) -> float:
-        solids = [object_solid(0, index, kinds, preset) for index in range(kinds * 20)]
+        solids = [object_solid(0, index, kinds, preset) for index in range(kinds * 6)]
         paints = np.array([np.concatenate([s.colour.mean(0), s.behind.mean(0), s.colour.std(0)]) for s in solids])
-        label, learned = np.arange(len(solids)) % kinds, np.arange(len(solids)) < kinds * 14
+        label, learned = np.arange(len(solids)) % kinds, np.arange(len(solids)) < kinds * 4
         return NearestCentroid().fit(paints[learned], label[learned]).score(paints[~learned], label[~learned])
 
     plain, hard = right("plain", 32) * 32, right("hard", KINDS) * KINDS
@@ -113,7 +113,7 @@ def test_mean_colours_tell_little_of_the_rotation():
     """The thick coat of plain does: R² of linear regression from a picture's nine mean colours to the object's axes."""
 
     def r2(preset: str) -> float:
-        made = list(iter_objects(SynthConfig(objects=160, views=6, size=16, preset=preset)))
+        made = list(iter_objects(SynthConfig(objects=60, views=6, size=16, preset=preset)))
         images = np.concatenate([item.images for item in made]).astype(float)
         axes = Rotation.from_euler("xyz", np.concatenate([item.latents[:, :3] for item in made])).as_matrix()
         colours = np.concatenate([images.mean((1, 2)), images.std((1, 2)), images[:, 4:12, 4:12].mean((1, 2))], axis=1)
