@@ -219,6 +219,8 @@ class Emulation(TorchDispatchMode):
         from_cuda = isinstance(source, EmulatedTensor)
         if from_cuda == to_cuda or not source.numel():
             return
+        if self.capturing is not None:
+            raise RuntimeError(f"a graph would copy from, or to, that memory of the host at every replay; {_place()}")
         if not non_blocking or (to_cuda and not self.runtime.is_locked(source)):
             self.waited("a copy to the device" if to_cuda else "a copy to the host")
         elif to_cuda:

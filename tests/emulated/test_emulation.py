@@ -105,3 +105,9 @@ def test_memory_that_a_copy_may_still_read_is_not_to_be_given_back(gpu, how: str
     runtime.cudaHostUnregister(memory.data_ptr())
     assert gpu.runtime.torn == ([memory.data_ptr()] if how == "nobody" else [])
     gpu.runtime.torn.clear()
+
+
+def test_a_graph_copies_nothing_from_the_host(gpu) -> None:
+    locked = torch.ones(3).pin_memory()
+    with pytest.raises(RuntimeError, match="at every replay"), torch.cuda.graph(torch.cuda.CUDAGraph()):
+        locked.to("cuda", non_blocking=True)
