@@ -39,6 +39,7 @@ PASSING = (408, 425, 429, 500, 502, 503, 504)
 """Answers of a server that may be another one a moment later."""
 CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 LARGEST = 1 << 42  # bytes of a file
+WHOLE = re.compile(r"[0-9]{1,15}")  # what a server says may be ², which is a digit to Python, or too long for it
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def reason(error: Exception) -> str:
 
 def _retry_after(error: urllib.error.HTTPError) -> float | None:
     value = error.headers.get("Retry-After", "") if error.headers else ""
-    if value.isdigit():
+    if WHOLE.fullmatch(value):
         return float(value)
     with contextlib.suppress(ValueError, TypeError):
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
@@ -134,7 +135,7 @@ def total_of(response: HTTPResponse, known: int = 0) -> int:
         total = response.headers.get("Content-Length", "")
     if total in ("", "*") and known:
         return known
-    if not total.isdigit() or not 0 < int(total) <= LARGEST:
+    if not WHOLE.fullmatch(total) or not 0 < int(total) <= LARGEST:
         raise FailureError(f"{response.url}: the server does not say how large the file is")
     return int(total)
 

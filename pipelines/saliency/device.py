@@ -39,7 +39,7 @@ def _known(name: str) -> str:
         return name
     kind, _, number = name.partition(":")
     count = torch.cuda.device_count()
-    if kind != "cuda" or not (number or "0").isdigit() or int(number or 0) >= count:
+    if kind != "cuda" or not (number or "0").isdecimal() or int(number or 0) >= count:
         there = ", ".join(["cpu", *(f"cuda:{index}" for index in range(count))])
         raise UsageError(f"--device {name!r} is not there; there are {there}, and auto")
     return f"cuda:{int(number or 0)}"

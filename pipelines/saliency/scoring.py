@@ -247,7 +247,7 @@ class FixationTable:
         """All subjects, numbers as numbers, before names."""
         return sorted(
             set(self.subjects.tolist()),
-            key=lambda name: (not name.isdigit(), int(name or 0) if name.isdigit() else 0, name),
+            key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name),
         )
 
 

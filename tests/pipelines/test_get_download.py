@@ -8,7 +8,10 @@ import os
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
+from email.message import Message
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -306,3 +309,13 @@ def test_a_full_disk_is_said(server: Loopback, tmp_path: Path, monkeypatch: pyte
         with pytest.raises(DiskFullError, match="free some and run the same command again"):
             fetch(published(server), tmp_path, QUICK)
     assert fetch(published(server), tmp_path, QUICK).read_bytes() == DATA
+
+
+@pytest.mark.parametrize("said", ["²", "9" * 5000])
+def test_numbers_of_a_server_that_are_none(said: str) -> None:
+    headers = Message()
+    headers["Retry-After"] = headers["Content-Length"] = said
+    answer: Any = SimpleNamespace(status=200, headers=headers, url="http://here/a.bin")
+    assert download._retry_after(answer) is None
+    with pytest.raises(FailureError, match="does not say how large"):
+        download.total_of(answer)

@@ -235,10 +235,9 @@ def test_bad_options_are_one_line_and_exit_code_2(photos: Path, tmp_path: Path, 
 def test_devices() -> None:
     assert chosen_devices("cpu") == ["cpu"]
     assert chosen_devices("cpu", 3) == ["cpu"] * 3
-    with pytest.raises(UsageError, match="is not there"):
-        chosen_devices("cuda:77")
-    with pytest.raises(UsageError, match="is not there"):
-        chosen_devices("cuda:-1")
+    for name in ("cuda:77", "cuda:-1", "cuda:²"):
+        with pytest.raises(UsageError, match="is not there"):
+            chosen_devices(name)
 
 
 def test_a_member_of_a_crew_that_fails_or_dies(photos: Path, tmp_path: Path) -> None:
