@@ -32,6 +32,8 @@ ORDERED = {"r2_rel": "R² rel", "top1_z": "top-1 of z"}
 """Scores that methods are put into an order by."""
 LONGEST_SEED = 20
 Scores = dict[str, float]
+Place = tuple[str, str, int, int]
+"""Part, name, length of the run, length after which it is measured."""
 ROW_FIELDS: Mapping[str, type[Any]] = {
     **dict.fromkeys(("part", "name", "schedule"), str),
     **dict.fromkeys(("length", "steps", "schedule_length"), int),
@@ -99,7 +101,7 @@ class Row:
         return Row(**{**vars(self), "by_seed": both})
 
     @property
-    def place(self) -> tuple[str, str, int, int]:
+    def place(self) -> Place:
         """What makes it another row than the next."""
         return self.part, self.name, self.schedule_length, self.length
 
@@ -139,10 +141,17 @@ class Results:
     untrained: Row | None
 
     @property
+    def finished(self) -> list[Row]:
+        """Of methods, by steps. Where runs of several lengths are measured after the same steps, the longest counts."""
+        rows = [row for row in self.rows if row.part == METHODS and row.finished]
+        found = {(row.name, row.length): row for row in sorted(rows, key=lambda row: row.schedule_length)}
+        names = list(dict.fromkeys(row.name for row in rows))
+        return sorted(found.values(), key=lambda row: (names.index(row.name), row.length))
+
+    @property
     def methods(self) -> list[Row]:
         """Finished runs at the lengths that methods are compared at."""
-        lengths = self.experiment.lengths
-        return [row for row in self.rows if row.part == METHODS and row.finished and row.length in lengths]
+        return [row for row in self.finished if row.length in self.experiment.lengths]
 
     @property
     def schedules(self) -> list[Row]:
@@ -152,8 +161,8 @@ class Results:
     @property
     def base(self) -> Row | None:
         """The run that changes are made to."""
-        wanted = (METHODS, self.experiment.runs.base, self.experiment.at.experiment.changed_at, True)
-        return next((r for r in self.rows if (r.part, r.name, r.length, r.finished) == wanted), None)
+        wanted = self.experiment.runs.base, self.experiment.at.experiment.changed_at
+        return next((row for row in self.finished if (row.name, row.length) == wanted), None)
 
     def order(self, key: str) -> dict[int, list[str]]:
         """By seed, the methods after the longest training from the highest score to the lowest."""
@@ -252,12 +261,17 @@ def _numbers(scores: Any) -> Scores:
     return {name: float(value) for name, value in scores.items()}
 
 
-def _places(experiment: Experiment) -> dict[tuple[str, str, int, int], int]:
-    """Place of every row that there may be, in order → optimizer steps."""
+def _places(experiment: Experiment) -> dict[Place, int]:
+    """Place of every row that there may be, in order → optimizer steps.
+
+    Of a constant learning rate those of runs that end sooner too, which somebody with less time has.
+    """
     return {
-        (run.part, run.name, run.length, length): experiment.steps_of(run, length)
+        (run.part, run.name, ends, length): experiment.steps_of(run, length)
         for run, _ in experiment.every.values()
+        for ends in (run.length, *(run.looks[::-1] if run.schedule == "constant" else ()))
         for length in (*run.looks, run.length)
+        if length <= ends
     }
 
 

@@ -115,7 +115,7 @@ def draw_curves(results: Results, file: Path) -> None:
     from matplotlib.figure import Figure  # takes a second
 
     check_plot(file)
-    rows = [row for row in results.rows if row.part == METHODS and row.finished]
+    rows = results.finished
     shown = {key: label for key, label in CURVES.items() if any(key in row.mean for row in rows)}
     if not shown:
         raise UsageError(f"--plot {file}: no run is evaluated yet")

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import cli
 from seqjepa.experiments.experiment import METHODS, Experiment
-from seqjepa.experiments.experiment_results import Results, Row, experiment_results
+from seqjepa.experiments.experiment_results import Results, Row, experiment_results, with_numbers
 from seqjepa.experiments.experiment_table import as_text, notes, tables
 from seqjepa.training.checkpoint import load_run
 
@@ -267,6 +267,22 @@ def test_numbers_of_another_machine_are_added_seed_by_seed(
     assert code == 0
     assert [r["mean"] for r in json.loads(stdout)["results"]["rows"]] == [r["mean"] for r in _means(there)]
     assert (tmp_path / "curves.svg").stat().st_size > 5000
+
+
+def test_numbers_of_runs_that_end_sooner_count_where_there_is_no_longer_one(
+    ran: tuple[Path, str], shards: Path, scale: str, tmp_path: Path
+) -> None:
+    """Of a constant learning rate, which is a finished run at any length."""
+    out, there = ran[0], tmp_path / "there.json"
+    found = elsewhere(shards, scale, out, there)
+    first, last = (row for row in found["results"]["rows"] if row["name"] == "simclr")
+    short = {**first, "schedule_length": 1, "by_seed": {"44": first["by_seed"]["43"]}}
+    for given, seeds in (([short], {1: [44]}), ([short, last], {1: [44], 2: [43]}), ([short, first], {1: [43]})):
+        there.write_text(json.dumps({"results": {**found["results"], "rows": given}}))
+        experiment = Experiment(NAME, shards, 1, scale, only=ONLY)
+        joined = with_numbers(experiment_results(experiment, tmp_path / "none"), [there])
+        assert {row.length: row.seeds for row in joined.methods} == seeds
+        assert len(joined.as_json()["rows"]) == len(given)  # nothing is lost for those who read them
 
 
 def _means(found: dict[str, Any]) -> list[dict[str, Any]]:
