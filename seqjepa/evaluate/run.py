@@ -36,6 +36,7 @@ from seqjepa.models.pretrained import tensors_sha256
 from seqjepa.precision import full_float32
 from seqjepa.training.checkpoint import LoadedRun, load_run
 from seqjepa.training.metrics_log import read_epochs
+from seqjepa.training.run import identity_of
 from seqjepa.training.run_files import METRICS
 from shards.errors import FailureError, UsageError
 from shards.reader import ShardSet
@@ -65,7 +66,7 @@ def evaluate_run(
 
     Returns what results.json holds under "trained" or "untrained" (docs/evaluation.md); accuracies in 0..1. Raises
     UsageError for a device or suite that is not there, FormatError or ConfigError for a run, shards or options that do
-    not fit each other, FailureError if the model did not stay as it was.
+    not fit each other, FailureError if the model or the run did not stay as it was.
     """
     started = time.monotonic()
     config = config or EvalConfig(**options)
@@ -74,7 +75,7 @@ def evaluate_run(
     config = config.for_device(device.type == "cuda")
     config = config.model_copy(update={"path": always_path}) if config.path is None else config
     stored, ood = ShardSet.open(shards), None if config.ood is None else ShardSet.open(config.ood)
-    loaded = load_run(run, device, untrained=config.untrained, epoch=epoch)
+    loaded, identity = load_run(run, device, untrained=config.untrained, epoch=epoch), identity_of(run)
     _check_writable(run, out or run)
     if ood is not None:
         open_ood(stored, ood, loaded.action)  # says what does not fit before anything is encoded
@@ -83,6 +84,11 @@ def evaluate_run(
     with full_float32(), frozen(module) as digest:
         ctx = _encode(run, out or run, loaded, stored, config, device, progress)
         results = _measure(replace(ctx, ood=ood), contexts)
+    if identity_of(run) != identity:
+        raise FailureError(
+            f"{run} was begun again as another run while it was evaluated; these numbers are of the one before and "
+            "were not written: evaluate again"
+        )
     results["protocol"] = {"model_sha256": digest, **results["protocol"]}
     results |= {"weights": weights, "seconds": round(time.monotonic() - started, 2)}
     merge_results(out or run, weights, results)

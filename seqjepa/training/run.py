@@ -265,6 +265,12 @@ def check_same_run(out: Path, plan: RunPlan) -> None:
         )
 
 
+def identity_of(run: Path) -> dict[str, Any]:
+    """What is the same as long as a folder holds the same run, however long it is trained: settings and split."""
+    found = _identity(read_run_config(run), {"train": read_run_json(run).get("shards", {}).get("train", "")})
+    return {key: value for key, value in found.items() if key != "optim.epochs"}
+
+
 def _shards_of(info: Mapping[str, Any], out: Path) -> Mapping[str, str]:
     if "train" not in info.get("shards", {}):
         raise FormatError(f"{out / RUN} does not say which shards the run is of ('shards'); restore it")

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
 
+from seqjepa.evaluate import run as evaluation
+from seqjepa.evaluate.results import read_results
 from seqjepa.evaluate.run import frozen, state_sha256
+from seqjepa.files import write_with_checksum
+from seqjepa.recipes import load_recipe, to_toml
 from shards.errors import FailureError
 
 
@@ -56,3 +62,16 @@ def test_an_error_inside_is_not_hidden():
 
     with pytest.raises(KeyError, match="inner"):
         fail()
+
+
+@pytest.mark.parametrize(("setting", "kept"), [("seed=7", False), ("optim.epochs=9", True)])
+def test_numbers_of_a_run_that_was_begun_again_meanwhile_are_not_written(run, shards, monkeypatch, setting, kept):
+    def measure(*_: object) -> dict[str, object]:
+        changed = to_toml(load_recipe(run / "config.toml", [setting]))
+        write_with_checksum(run / "config.toml", changed.encode())
+        return {"top1_z": 0.5, "protocol": {}}
+
+    monkeypatch.setattr(evaluation, "_measure", measure)
+    with nullcontext() if kept else pytest.raises(FailureError, match="was begun again as another run"):
+        evaluation.evaluate_run(run, shards, device="cpu", progress=False)
+    assert ("trained" in read_results(run)) == kept
