@@ -80,7 +80,8 @@ def test_in_eval_mode_and_frozen_too(freeze: bool) -> None:
     assert_alike(found, expected)
 
 
-@pytest.mark.parametrize("name", [pytest.param("byol", marks=pytest.mark.slow), "sie"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["byol", "sie"])
 def test_a_compiled_step_of_one_rank_is_one_graph_with_one_call(name: str) -> None:
     method, plain = (shaken(small(name)) for _ in range(2))
     convolutions: list[int] = []

@@ -114,6 +114,12 @@ def test_bad_images_are_named_and_counted(photos: Path, tmp_path: Path) -> None:
     left_out = found.info.provenance["left_out"]
     assert left_out["count"] == 2
     assert [name.split(":")[0] for name in left_out["names"]] == ["01.png", "04.png"]
+
+
+@pytest.mark.slow
+def test_bad_images_of_a_crew_are_counted(tmp_path: Path) -> None:
+    broken = make_photos(tmp_path / "broken", 6)
+    (broken / "01.png").write_bytes(b"")
     with pytest.raises(FormatError, match="1 bad so far"):
         build(broken, tmp_path / "crew", processes=2)
 
@@ -240,12 +246,17 @@ def test_devices() -> None:
             chosen_devices(name)
 
 
-def test_a_member_of_a_crew_that_fails_or_dies(photos: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_member_of_a_crew_that_cannot_begin(photos: Path, tmp_path: Path) -> None:
     source = open_source("folder", photos)
-    records = source.records()
     job = MapJob(ModelChoice("centre-bias", centre_bias=tmp_path / "nothing.npy"), source, "float16", 0)
     with pytest.raises(UsageError, match=r"nothing.npy does not exist"):
         Crew(job, ["cpu"])
+
+
+def test_a_member_of_a_crew_that_dies(photos: Path) -> None:
+    source = open_source("folder", photos)
+    records = source.records()
     crew = Crew(MapJob(RESIDUAL, source, "float16", 0), ["cpu", "cpu"])
     try:
         crew.processes[1].kill()

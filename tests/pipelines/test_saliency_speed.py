@@ -68,6 +68,7 @@ def test_devices_that_work_together_are_one() -> None:
     assert Speed.of_all([None]) is None
 
 
+@pytest.mark.slow
 def test_the_speed_of_a_crew_is_that_of_all_its_members(tmp_path: Path) -> None:
     source = open_source("folder", make_photos(tmp_path / "photos", 5))
     records = source.records()

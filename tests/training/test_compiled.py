@@ -90,7 +90,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
     return runs
 
 
-QUICK = ("seq_jepa",)  # and test_one_call.py's
+QUICK = ("seq_jepa",)
 
 
 @pytest.mark.parametrize("method", [m if m in QUICK else pytest.param(m, marks=pytest.mark.slow) for m in METHODS])

@@ -53,7 +53,9 @@ def bare(tmp_path_factory) -> Path:
     return make_walks(tmp_path_factory.mktemp("bare") / "set", ())
 
 
-@pytest.mark.parametrize("method", ["simclr", "byol", "vicreg", "vicreg_traj"])
+@pytest.mark.parametrize(
+    "method", ["byol", "vicreg_traj", *(pytest.param(name, marks=pytest.mark.slow) for name in ("simclr", "vicreg"))]
+)
 def test_methods_that_need_no_action_train_on_views_without_parameters(method, bare, tmp_path):
     views = [] if method == "vicreg_traj" else ["data.context=1"]
     config = tiny_config(f"method={method}", "data.action=none", "optim.epochs=1", *views)

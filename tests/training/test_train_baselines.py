@@ -10,14 +10,19 @@ from shards.errors import ConfigError
 
 KINDS = {"views": [], "images": ["data.augment=equimod", "data.action=augmentation"], "saccades": SACCADES}
 CASES = [
-    ("simclr", "views"),
     ("sie", "views"),
-    ("byol", "images"),
-    ("equimod", "images"),
     ("vicreg_traj", "images"),
     ("conditional_byol", "saccades"),
-    ("sen", "saccades"),
-    ("vicreg", "saccades"),
+    *(
+        pytest.param(*case, marks=pytest.mark.slow)
+        for case in (
+            ("simclr", "views"),
+            ("byol", "images"),
+            ("equimod", "images"),
+            ("sen", "saccades"),
+            ("vicreg", "saccades"),
+        )
+    ),
 ]
 
 
