@@ -174,7 +174,7 @@ class ProbeTask:
             return {self.name: "training has no sample of any class of validation"}
         classes, share = len(target[new].unique()), 1 - new.double().mean().item()
         part = f"{self.name}, {classes} of {len(target.unique())} classes"
-        return {part: f"training has no sample of them, and no accuracy can be above {share:.3f}"}
+        return {part: f"training has no sample of them; the others are {share:.3f} of the validation samples"}
 
     def _measurable(self, predicted: Tensor, target: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
         """`_by_size`, without sizes whose target does not vary."""
