@@ -34,6 +34,7 @@ TRIED = 64  # images
 NAMED = 3
 CLASSES_NAMED = 20
 IRREGULAR = 2.5  # times the median distance in time
+DAY = 86_400.0  # seconds: frames of one sequence are hardly that far apart
 
 
 def understood(table: ViewTable, views_per_sample: int | None) -> dict[str, Any]:
@@ -161,8 +162,12 @@ def _of_times(table: ViewTable) -> Iterator[str]:
         if field.unit != "s" or "time" not in field.name.lower() or not table.ordered:
             continue
         between = np.diff(table.params[:, i].astype(np.float64))[np.diff(table.of) == 0]
-        if len(between) and (usual := float(np.median(between))) > 0 and between.max() > IRREGULAR * usual:
+        usual = float(np.median(between)) if len(between) else 0.0
+        if usual > 0 and between.max() > IRREGULAR * usual:
             yield f"{field.name}: frames are {usual:g} s apart mostly, and {between.max():g} s at most"
+        if usual > DAY:
+            units = f"--unit {field.name}=ms, us or ns if it is not in s"
+            yield f"{field.name}: frames are {usual:g} s apart mostly; {units}"
 
 
 def _of_classes(table: ViewTable) -> Iterator[str]:

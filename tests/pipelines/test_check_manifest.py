@@ -110,6 +110,16 @@ def test_warnings_name_what_may_be_wrong(folder: Path, tmp_path: Path) -> None:
     assert not any("sizes" in line for line in check(folder, tmp_path / "s.png", "--size", "16")[1]["warnings"])
 
 
+def test_times_in_nanoseconds_are_not_taken_for_seconds_without_a_word(folder: Path, tmp_path: Path) -> None:
+    began = 1_700_000_000_000_000_000  # as ROS has them
+    made = [{**row, "timestamp": began + 100_000_000 * row["step"]} for row in table()]
+    (folder / "metadata.csv").write_text(csv_text(made))
+    said = "timestamp: frames are 1e+08 s apart mostly; --unit timestamp=ms, us or ns if it is not in s"
+    assert said in check(folder, tmp_path / "sheet.png")[1]["warnings"]
+    told = check(folder, tmp_path / "sheet.png", "--unit", "timestamp=ns")[1]["warnings"]
+    assert not any("apart" in line for line in told)
+
+
 def test_mistakes_and_warnings_come_together(folder: Path, tmp_path: Path) -> None:
     made = [{**row, "z": 1} for row in table()]
     made[2]["yaw"], made[4]["file_name"] = "", "a/none.png"
