@@ -180,7 +180,9 @@ def test_lost_numbers_of_weights_on_the_way_are_measured_again(ran: tuple[Path, 
     assert (again["top1_z"], again["r2_rel_rot_avg"]) == (right["top1_z"], right["r2_rel_rot_avg"])
 
 
-@pytest.mark.parametrize(("ending", "begins"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+@pytest.mark.parametrize(
+    ("ending", "begins"), [("svg", b"<?xml"), pytest.param("pdf", b"%PDF", marks=pytest.mark.slow)]
+)
 def test_curves_are_drawn(
     ran: tuple[Path, str], shards: Path, scale: str, tmp_path: Path, ending: str, begins: bytes
 ) -> None:

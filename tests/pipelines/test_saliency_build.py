@@ -254,6 +254,7 @@ def test_a_member_of_a_crew_that_cannot_begin(photos: Path, tmp_path: Path) -> N
         Crew(job, ["cpu"])
 
 
+@pytest.mark.slow
 def test_a_member_of_a_crew_that_dies(photos: Path) -> None:
     source = open_source("folder", photos)
     records = source.records()

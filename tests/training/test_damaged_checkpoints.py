@@ -85,7 +85,7 @@ def test_a_flipped_state_goes_back_to_the_one_before_and_ends_with_the_same_bits
     assert checkpoint.read_run_json(run)["finished_epochs"] == 3
 
 
-@pytest.mark.parametrize("size", [0, 1, 1000, -1])
+@pytest.mark.parametrize("size", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 1000)), -1])
 def test_a_torn_state_goes_back_too(whole: Path, run: Path, shards: Path, size: int) -> None:
     os.truncate(run / "state.pt", size % (run / "state.pt").stat().st_size)
     again(shards, run)
@@ -134,7 +134,7 @@ def test_a_run_whose_state_is_gone_is_not_begun_again(run: Path, shards: Path, f
     assert len(metrics(run)) == 3
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_flipped_weights_are_not_evaluated(
     whole: Path, run: Path, shards: Path, seed: int, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -62,7 +62,7 @@ def test_the_weights_are_those_after_that_epoch_and_nothing_else_changes(shards,
     assert not any("state" in path.name and "model" in path.name for path in kept.iterdir())
 
 
-@pytest.mark.parametrize("step", [1, 2, 3])
+@pytest.mark.parametrize("step", [1, pytest.param(2, marks=pytest.mark.slow), 3])
 def test_a_killed_run_keeps_the_same(shards, kept, tmp_path, monkeypatch, step):
     train_killed_at(step, tiny_config(KEPT, OFTEN), shards, tmp_path / "run", monkeypatch)
     assert_same_end(tmp_path / "run", kept)

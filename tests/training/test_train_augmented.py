@@ -15,7 +15,7 @@ from seqjepa.training.train import train
 AUGMENTED = ["data.augment=equimod", "data.action=augmentation", "optim.epochs=2"]
 
 
-@pytest.mark.parametrize("maps", [True, False])
+@pytest.mark.parametrize("maps", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_killed_run_ends_with_the_same_bits(tmp_path, monkeypatch, maps: bool):
     shards = make_saliency_shards(tmp_path / "set", images=20, maps=maps)
     config = tiny_config(*AUGMENTED, "train.checkpoint_minutes=1e-9")

@@ -38,7 +38,9 @@ def whole(shards, tmp_path_factory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("settings", [[], ["method=conv_jepa", "model.projector=[32,16]"]])
+@pytest.mark.parametrize(
+    "settings", [[], pytest.param(["method=conv_jepa", "model.projector=[32,16]"], marks=pytest.mark.slow)]
+)
 def test_killed_at_every_step_a_run_ends_with_the_same_bits(shards, tmp_path, monkeypatch, settings: list[str]):
     config = tiny_config(*SACCADES, *settings, "optim.epochs=2")
     train(config, shards, tmp_path / "whole", workers=0, progress=False)
