@@ -51,7 +51,7 @@ class DeepGazeIIE:
                 is cropped, for a map is of the whole image
     input_scale "255", which the network was trained on, or "author": 0..1, as the released scripts feed it
     pooling     "area": the mass in each cell; "author": bilinear on the log density (docs/saliency.md)
-    weights, centre_bias   the released files, see weights.locate; download: fetch them if they are nowhere
+    weights, centre_bias   the released files, see deepgaze_package.locate; download: fetch them if they are nowhere
     forward     "fast" or "package": equal up to rounding
     precision   of the backbones of the fast forward; if not given "tf32" on CUDA, else "fp32"
 

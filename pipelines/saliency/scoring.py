@@ -110,7 +110,7 @@ def score_saliency(
 
     Images are matched by the file name that a map's meta has (the whole path, or its last part where that is unique),
     or by key. `subjects`: "last8", "first7", "0,3" … are scored; None: all. The prior of `ig` is the MIT1003 template
-    `centre_bias`, or a Gaussian (centre_prior.py). `drop_outside` leaves fixations outside their image out.
+    `centre_bias`, or a Gaussian (offline_models.CentrePrior). `drop_outside` leaves fixations outside their image out.
 
     Raises UsageError or FormatError: no such set, a bad CSV, an image without a map, a fixation outside its image.
     """

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, TypeVar
 
@@ -29,7 +30,7 @@ class Reading:
     prefetch  batches queued beyond those that workers are at: a slot of memory each
     resident  True: the split is read when the first batch is asked for, and lives on the device from then on. False:
               it is read ahead by the workers, epoch after epoch. None: resident if it fits (images.free_bytes), which
-              stored views do on a GPU alone (resident.lives_there)
+              stored views do on a GPU alone (stored.lives_there)
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -163,6 +164,25 @@ class DecodedAhead(Generic[P]):
         if self._pinned:
             pin(ring.memory)
         return ring
+
+
+def read_once(
+    ahead: DecodedAhead[P], steps: int, total: int, unit: str, device: torch.device
+) -> Iterator[tuple[P, list[np.ndarray]]]:
+    """fetch() of every step of a first epoch, with a bar of `total` rows, for one who copies them to `device`.
+
+    At the end all of them have arrived there, and the workers have ended.
+    """
+    from tqdm import tqdm
+
+    bar = tqdm(total=total, desc=f"load to {device.type}", unit=unit, disable=None, leave=False)
+    with bar, contextlib.closing(ahead):
+        for step in range(steps):
+            plan, regions = ahead.fetch(0, step)
+            yield plan, regions
+            bar.update(len(regions[0]))
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # whatever stream uses them finds them there
 
 
 def places_of(index: SplitIndex | ImageIndex, rows: np.ndarray, members: np.ndarray) -> np.ndarray:

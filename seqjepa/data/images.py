@@ -5,7 +5,6 @@ Letters: S images of a split, B of a batch, H × W pixels.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seqjepa.data.decode_ahead import DecodedAhead, Reading, damaged, places_of
+from seqjepa.data.decode_ahead import DecodedAhead, Reading, damaged, places_of, read_once
 from seqjepa.data.decode_worker import RowError, Setup
 from seqjepa.data.device import require_cuda
 from seqjepa.data.sampling import EpochOrder, Sampling, homes_of
@@ -70,7 +69,8 @@ class ImageReader:
             chosen = to_device(torch.from_numpy(rows), self._reading.device)
             regions = [kept.index_select(0, chosen) for kept in self._kept]
         else:
-            rows, regions = self._fetch(self._ahead, epoch, step)
+            plan, fetched = self._ahead.fetch(epoch, step)
+            rows, regions = plan.rows, self._moved(fetched)
         images, *parts = regions
         maps = _as_maps(parts, self.index.saliency, images.shape[1:3]) if parts else None
         return ImageBatch(rows, images.permute(0, 3, 1, 2), maps)
@@ -86,29 +86,20 @@ class ImageReader:
         plan, damage = partial(_plan, index, members, order), partial(_damage_of_image, index, members)
         return DecodedAhead(plan, order.steps, setup, damage, self._reading, partial(supply_for, index, order))
 
-    def _fetch(self, ahead: DecodedAhead[_ImagePlan], epoch: int, step: int) -> tuple[NDArray[np.int64], list[Tensor]]:
-        """Rows and, on the device, their regions: images uint8 [B, H, W, 3], parts of maps uint8 [B, bytes]."""
-        plan, regions = ahead.fetch(epoch, step)
-        device = self._reading.device
-        return plan.rows, [torch.from_numpy(region).to(device, non_blocking=True) for region in regions]
+    def _moved(self, regions: Sequence[np.ndarray]) -> list[Tensor]:
+        """On the device: images uint8 [B, H, W, 3], parts of maps uint8 [B, bytes]."""
+        return [torch.from_numpy(region).to(self._reading.device, non_blocking=True) for region in regions]
 
     def _read_all(self) -> list[Tensor]:
         """The regions of the whole split, read once by workers of its own."""
-        from tqdm import tqdm
-
         samples, device = len(self.index), self._reading.device
         order = EpochOrder(self.index.name, samples, Sampling(1, min(samples, _IMAGES_AT_ONCE), 0, shuffle=False))
-        ahead, kept = self._decoded_ahead(order), []
-        bar = tqdm(total=samples, desc=f"load to {device.type}", unit="image", disable=None, leave=False)
-        with bar, contextlib.closing(ahead):
-            for step in range(order.steps):
-                rows, regions = self._fetch(ahead, 0, step)
-                kept = kept or [region.new_empty((samples, *region.shape[1:])) for region in regions]
-                for whole, region in zip(kept, regions, strict=True):
-                    whole[rows[0] : rows[-1] + 1] = region
-                bar.update(len(rows))
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)  # whatever stream uses them finds them filled
+        kept: list[Tensor] = []
+        for plan, regions in read_once(self._decoded_ahead(order), order.steps, samples, "image", device):
+            moved = self._moved(regions)
+            kept = kept or [region.new_empty((samples, *region.shape[1:])) for region in moved]
+            for whole, region in zip(kept, moved, strict=True):
+                whole[plan.rows[0] : plan.rows[-1] + 1] = region
         return kept
 
 

@@ -26,7 +26,7 @@ class Loader:
     for the step at which it stopped.
 
     index     a split
-    views     what is drawn of its samples: views.StoredViews, Patches or Augmented
+    views     what is drawn of its samples: StoredViews, or views.Patches or Augmented
     sampling  which samples a batch holds
     reading   with how many workers, where; None: the defaults
 

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seqjepa.data.actions import action_name, actions_between, are_augmented, as_spec, is_augmentation, needs_order
-from seqjepa.data.augment.parameters import Scaling, ScalingMode, scaled
-from seqjepa.data.decode_ahead import DecodedAhead, Reading, damaged, places_of
+from seqjepa.data.augment.parameters import Scaling, ScalingMode, check_scaling_mode, scaled
+from seqjepa.data.decode_ahead import DecodedAhead, Reading, damaged, places_of, read_once
 from seqjepa.data.decode_worker import RowError, Setup
 from seqjepa.data.draws import Draw, Purpose, choose_distinct, draw_u32
 from seqjepa.data.images import free_bytes
@@ -71,8 +71,7 @@ class StoredViews:
             )
         if not is_augmentation(self.action):
             return
-        if self.normalisation not in ("zscore", "author"):
-            raise ConfigError(f"unknown normalisation {self.normalisation!r} of actions; there are: zscore, author")
+        check_scaling_mode(self.normalisation)
         if self.normalisation == "zscore" and self.scaling is None:
             raise ConfigError(
                 f"action {action_name(self.action)!r} needs the constants that scale augmentation parameters, which "
@@ -296,7 +295,7 @@ def frames_of(index: SplitIndex, plan: ViewPlan) -> Tensor:
 
 
 class ResidentSource:
-    """Batches of stored views uint8 on reading.device, the same as stored.StoredSource's; they live as long as needed.
+    """Batches of stored views uint8 on reading.device, the same as StoredSource's; they live as long as needed.
 
     plan: (epoch, step) → what that batch holds; steps of an epoch. The split is read by worker processes when the first
     batch is asked for.
@@ -333,8 +332,6 @@ class _Run:
 
 def decode_all(index: SplitIndex, reading: Reading) -> Tensor:
     """uint8 [F, H, W, 3] on reading.device: every distinct view of a split. DamageError names one that is damaged."""
-    from tqdm import tqdm
-
     firsts, slots = index.sequences.firsts, index.offsets.shape[1]
     at_once = max(1, min(len(index), _VIEWS_AT_ONCE // slots))  # samples
     order = EpochOrder(index.name, len(index), Sampling(1, at_once, 0, shuffle=False))
@@ -342,18 +339,9 @@ def decode_all(index: SplitIndex, reading: Reading) -> Tensor:
     plan, supply = partial(_run, index, order), partial(supply_for, index, order)
     ahead, total = DecodedAhead(plan, order.steps, setup, damage, reading, supply), int(firsts[-1])
     kept = torch.empty((total, index.height, index.width, 3), dtype=torch.uint8, device=reading.device)
-    where = reading.device.type
-    with tqdm(total=total, desc=f"load to {where}", unit="view", disable=None, leave=False) as bar:
-        try:
-            for step in range(order.steps):
-                run, (images,) = ahead.fetch(0, step)
-                start = int(firsts[run.samples[0]])
-                kept[start : start + len(images)].copy_(torch.from_numpy(images), non_blocking=True)
-                bar.update(len(images))
-            if kept.is_cuda:
-                torch.cuda.synchronize(kept.device)  # whatever stream uses them finds them there
-        finally:
-            ahead.close()
+    for run, (images,) in read_once(ahead, order.steps, total, "view", reading.device):
+        start = int(firsts[run.samples[0]])
+        kept[start : start + len(images)].copy_(torch.from_numpy(images), non_blocking=True)
     return kept
 
 

@@ -29,7 +29,14 @@ from seqjepa.data.actions import (
     is_augmentation,
 )
 from seqjepa.data.augment.apply import augment
-from seqjepa.data.augment.parameters import Scaling, ScalingMode, constants_for, draw_parameters, scaled
+from seqjepa.data.augment.parameters import (
+    Scaling,
+    ScalingMode,
+    check_scaling_mode,
+    constants_for,
+    draw_parameters,
+    scaled,
+)
 from seqjepa.data.augment.recipes import RECIPES, Recipe
 from seqjepa.data.decode_ahead import Reading
 from seqjepa.data.draws import Draw, Purpose
@@ -245,8 +252,7 @@ class Augmented:
                 f"split {index.name!r} holds images of {index.height}×{index.width} pixels and augmented views are "
                 "square; shard them with --size, or say how large views should be"
             )
-        if normalisation not in ("zscore", "author"):
-            raise ConfigError(f"unknown normalisation {normalisation!r} of actions; there are: zscore, author")
+        check_scaling_mode(normalisation)
         scaling = constants_for(recipe, index.height, index.width) if normalisation == "zscore" else None
         return cls(recipe, action, size or index.height, scaling)
 

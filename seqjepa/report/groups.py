@@ -153,7 +153,7 @@ def data_label(record: RunRecord) -> str:
 def home(record: RunRecord) -> str:
     """The paper's data set whose published numbers a run may stand among; "" for other data or another resolution.
 
-    Epochs and the number of objects do not matter here; match.differences names them.
+    Epochs and the number of objects do not matter here; match.scale_differences names them.
     """
     known = SETS_BY_NAME.get(record.paper_set)
     return known.name if known and resolution(record) == known.resolution else ""

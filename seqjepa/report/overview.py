@@ -30,6 +30,9 @@ VERDICTS = {"yes": ("✓", "sound"), "with limits": ("△", "limited"), "no": ("
 """Whether to trust a run: its sign, and the class of its style."""
 ACCURACY = ("top1_acc", "top1_acc_z_agg")
 EQUIVARIANCE = ("R2_rel_rot", "R2_position", "R2_crop", "R2_jitter", "R2_blur")
+FEATURES = {"z": "z", "agg": "z_AGG"}
+FIRST = ("top1_", "r2_", "rel_", "indiv_")
+"""Beginnings of the keys of what single views, aggregates and pairs tell, but for paths."""
 
 
 @dataclass(frozen=True)
@@ -208,11 +211,6 @@ def _worse(group: Group) -> str:
     return f"worse than untrained: {few(worse, SHOWN_WORSE, '; ')}" if worse else ""
 
 
-FEATURES = {"z": "z", "agg": "z_AGG"}
-FIRST = ("top1_", "r2_", "rel_", "indiv_")
-"""Beginnings of the keys of what single views, aggregates and pairs tell, but for paths."""
-
-
 @dataclass(frozen=True)
 class RunWarning:
     """grave: the numbers mean nothing, or there are none; else they mean less than the paper's."""
@@ -277,8 +275,8 @@ def _run_warnings(record: RunRecord, several: bool) -> Iterator[RunWarning]:
         yield RunWarning(f"not measured: {len(skipped)}, listed with the run")
     if standardised(record.trained):
         yield RunWarning("R² by linear regressors on standardised features, which the paper’s are not (§A.2)")
-    few = (few_objects(dict(record.protocol)), few_steps(dict(record.protocol)))
-    yield from (RunWarning(text) for text in few if text)
+    scarce = (few_objects(dict(record.protocol)), few_steps(dict(record.protocol)))
+    yield from (RunWarning(text) for text in scarce if text)
     if record.config.fidelity != "paper":
         yield RunWarning(f"fidelity {record.config.fidelity}, not the paper’s text")
 

@@ -38,7 +38,7 @@ STEM = "metadata"
 @dataclass(frozen=True)
 class ManifestOptions:
     """manifest       the table; None: the one metadata.csv, .jsonl or .parquet of the source
-    columns        names of columns by the part that they play (manifest_rows.ROLES)
+    columns        names of columns by the part that they play (rows.ROLES)
     val_fraction   this share of the sequences of each class is validation
     actions        an actions.toml; None: the one beside the table      action  a preset's name instead
     units          "yaw=deg" …      ignore  columns that are not kept

@@ -27,7 +27,7 @@ _compiled: list[CompiledForGpu] = []
 def fused_views(images: Tensor, params: AugmentParams, size: int, most: int) -> Tensor | None:
     """N = B·T views, T of each of B images [B, 3, H, W], `most` at a time: [N, size, size, 3], in the images' dtype.
 
-    None where they are to be made by apply.py: of smaller batches, and where there is no compiler.
+    None where they are to be made one operation after the other: smaller batches, and where there is no compiler.
     """
     if not _compiled:
         _compiled.append(CompiledForGpu(views_of, "augmentations"))

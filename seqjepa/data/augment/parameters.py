@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from itertools import permutations
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -198,6 +198,12 @@ class Scaling:
     def as_json(self) -> dict[str, Any]:
         """What goes into a baked set's metadata; stored_scaling() gives the scaling back."""
         return {name: list(values) for name, values in asdict(self).items()}
+
+
+def check_scaling_mode(mode: str) -> None:
+    """ConfigError for another than those of ScalingMode."""
+    if mode not in get_args(ScalingMode):
+        raise ConfigError(f"unknown normalisation {mode!r} of actions; there are: {', '.join(get_args(ScalingMode))}")
 
 
 def scaled(action: str | ActionSpec, scaling: Scaling | None) -> ActionSpec:

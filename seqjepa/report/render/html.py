@@ -14,10 +14,11 @@ from seqjepa.evaluate.results import WEIGHTS, blind_numbers, keyed_rows, protoco
 from seqjepa.paper.measures import value_at
 from seqjepa.paper.metrics import PATHS, better, judged
 from seqjepa.paper.published import FOOTNOTES
+from seqjepa.report.cells import signed
 from seqjepa.report.figures.drawing import Figure, Line, curve, line_chart
 from seqjepa.report.fill_template import SIGN, fill
 from seqjepa.report.groups import Group, groups_of, label
-from seqjepa.report.overview import counts, is_first, lost_to_untrained, rows_by_data, signed, standardised
+from seqjepa.report.overview import counts, is_first, lost_to_untrained, rows_by_data, standardised
 from seqjepa.report.runs import RunRecord, provenance
 from seqjepa.report.tables import MARK, NOTHING, Table, legend_of
 
