@@ -203,4 +203,4 @@ def _digits(unit: str) -> int:
 def _printed(value: float, least: int) -> str:
     """As many digits as the value has, and at least `least`."""
     digits = len(repr(value).partition(".")[2])
-    return f"{value:.{max(digits, least)}f}".replace("-", "−")
+    return signed(value, max(digits, least))

@@ -214,6 +214,10 @@ class Group:
     def seeds(self) -> int:
         return len({run.config.seed for run in self.runs})
 
+    def label_of(self, run: RunRecord) -> str:
+        """The group's, with the run's seed where it is one of several."""
+        return self.label if len(self.runs) == 1 else f"{self.label}, seed {run.config.seed}"
+
     def first_of_each_seed(self, read: Callable[[RunRecord], float | None]) -> list[tuple[RunRecord, float]]:
         """Runs, one of each seed, with what is read from them; those from which nothing is read are passed over."""
         found: dict[int, tuple[RunRecord, float]] = {}

@@ -168,8 +168,7 @@ def figure_of_charts(
     """
     drawn, title = list(charts), CAPTIONS[name]["title"]
     panels = [
-        Panel(chart.title, draw_chart(chart, f"{title}, {chart.title}: {ends(chart.lines, digits)}.", markers=True))
-        for chart in drawn
+        Panel(chart.title, _drawn(chart, f"{title}, {chart.title}: {ends(chart.lines, digits)}.")) for chart in drawn
     ]
     rows = [row for chart in drawn for row in _line_rows(chart)]
     return figure_of(name, panels, rows, missing=missing, **values)
@@ -188,8 +187,8 @@ def _line_rows(chart: Chart) -> Iterator[tuple[Datum, ...]]:
         yield from ((chart.title, whose, line.name, x, y, s) for x, y, s in zip(line.x, line.y, spread, strict=True))
 
 
-def draw_chart(chart: Chart, alt: str, *, markers: bool = False) -> Markup:
-    return line_chart(chart.lines, x_label=chart.x_label, y_label=chart.y_label, alt=alt, markers=markers)
+def _drawn(chart: Chart, alt: str) -> Markup:
+    return line_chart(chart.lines, x_label=chart.x_label, y_label=chart.y_label, alt=alt, markers=True)
 
 
 def draw(paint: Callable[[Axes], object], alt: str, *, size: tuple[float, float] = (5, 3)) -> Markup:

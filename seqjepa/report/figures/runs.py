@@ -73,10 +73,9 @@ def checkpoint_curves(groups: Sequence[Group]) -> Figure:
     for data in dict.fromkeys(group.data for group in groups):
         for label, keys in OVER_STEPS.items():
             lines = [line for group in groups if group.data == data for line in _lines_over_steps(group, keys)]
-            pages = [lines[k : k + MOST_LINES] for k in range(0, len(lines), MOST_LINES)]
-            for k, page in enumerate(pages, start=1):
-                title = f"{label}, {data}" + (f" ({k} of {len(pages)})" if len(pages) > 1 else "")
-                charts.append(Chart(title, page, "optimizer steps", label))
+            charts += [
+                Chart(title, some, "optimizer steps", label) for title, some in _pages(f"{label}, {data}", lines)
+            ]
     return figure_of_charts("checkpoints", charts, missing=not charts)
 
 
@@ -86,8 +85,7 @@ def _lines_over_steps(group: Group, keys: Sequence[str]) -> Iterator[Line]:
         key = next((key for key in keys if any(key in found for found in measured.values())), None)
         points = {step: found[key] for step, found in sorted(measured.items()) if key in found} if key else {}
         if len(points) > 1:
-            seed = f", seed {run.config.seed}" if len(group.runs) > 1 else ""
-            yield Line(f"{group.label}{seed}", [float(step) for step in points], list(points.values()))
+            yield Line(group.label_of(run), [float(step) for step in points], list(points.values()))
 
 
 def _over_steps(run: RunRecord) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -126,20 +124,18 @@ def _figure(key: str, groups: Sequence[Group], columns: Mapping[str, str], **val
 
 
 def _panels(figure: str, title: str, column: str, y_label: str, groups: Sequence[Group]) -> Iterator[Panel]:
-    lines = [line for group in groups for line in _run_lines(group, column)]
-    charts = [lines[k : k + MOST_LINES] for k in range(0, len(lines), MOST_LINES)]
-    for k, chart in enumerate(charts, start=1):
-        shown = f"{title} ({k} of {len(charts)})" if len(charts) > 1 else title
-        alt = f"{figure}, {shown}: {ends(chart)}."
-        yield Panel(shown, line_chart(chart, x_label="epoch", y_label=y_label, alt=alt))
+    runs = [(group.label_of(run), run) for group in groups for run in group.runs]
+    lines = [line for name, run in runs if (line := curve(run.epochs, column, name))]
+    for shown, some in _pages(title, lines):
+        alt = f"{figure}, {shown}: {ends(some)}."
+        yield Panel(shown, line_chart(some, x_label="epoch", y_label=y_label, alt=alt))
 
 
-def _run_lines(group: Group, key: str) -> Iterator[Line]:
-    """One line a seed."""
-    for run in group.runs:
-        seed = f", seed {run.config.seed}" if len(group.runs) > 1 else ""
-        if line := curve(run.epochs, key, f"{group.label}{seed}"):
-            yield line
+def _pages(title: str, lines: Sequence[Line]) -> Iterator[tuple[str, Sequence[Line]]]:
+    """As many lines at a time as one chart can tell apart, under "title (1 of 3)"; of one chart, under its title."""
+    pages = [lines[k : k + MOST_LINES] for k in range(0, len(lines), MOST_LINES)]
+    for k, page in enumerate(pages, start=1):
+        yield f"{title} ({k} of {len(pages)})" if len(pages) > 1 else title, page
 
 
 TITLE = CAPTIONS["class-by-class"]["title"]

@@ -161,7 +161,7 @@ def _numbers_of_run(group: Group, run: RunRecord) -> dict[str, Any]:
     lost = f"; training made {len(worse)} worse" if worse else ""
     return {
         "name": run.name,
-        "label": group.label if len(group.runs) == 1 else f"{group.label}, seed {run.config.seed}",
+        "label": group.label_of(run),
         "note": f"{run.name}, {group.data}: {len(rows)} numbers{beside}{lost}",
         "first": [row for row in rows if is_first(row["key"])],
         "rest": [row for row in rows if not is_first(row["key"])],
