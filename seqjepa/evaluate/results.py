@@ -20,6 +20,7 @@ from seqjepa.evaluate.probes import nested
 from seqjepa.evaluate.protocol import BEFORE_NOTED, costs_line, differences, same_measurement
 from seqjepa.evaluate.results_schema import leaves_of, why_not_results
 from seqjepa.files import TEMPORARY, write_file
+from seqjepa.paper.measures import value_at
 from seqjepa.paper.metrics import METRICS, declared_metric
 from shards.errors import FormatError, reason_of
 from shards.json_fields import strict_json
@@ -161,11 +162,10 @@ def format_table(results: dict[str, Any]) -> str:
 
 def _either(head: str, results: dict[str, Any], key: str) -> str:
     """ " ± 0.012": half the interval of a number, as wide a blank where it has none, nothing without any intervals."""
-    found: Any = results.get(head, {}).get("intervals")
-    if not found:
+    intervals = results.get(head, {}).get("intervals")
+    if not intervals:
         return ""
-    for level in key.split("."):
-        found = found.get(level) if isinstance(found, dict) else None
+    found = value_at(intervals, key)
     return f"{f' ± {(found[1] - found[0]) / 2:.3f}' if isinstance(found, list) else '':<8}"
 
 
@@ -312,9 +312,7 @@ def _flat(results: dict[str, Any]) -> dict[str, float]:
     for row in (key for key, metric in METRICS.items() if metric.label):
         if row == FIRST_OF_PATHS:
             flat |= {key: value for key, value in declared.items() if key not in flat}
-        value: Any = results
-        for level in row.split("."):
-            value = value.get(level) if isinstance(value, dict) else None
+        value = value_at(results, row)
         if isinstance(value, dict):
             flat |= {f"{row}.{size}": score for size, score in value.items()}
         elif value is not None:
