@@ -60,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stand-in", action="store_true", help="the tests' small network")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--images", type=int, default=4)
+    parser.add_argument("--images", type=int, default=4, choices=range(2, 65), metavar="2…64")
     parser.add_argument("--height", type=int, default=256)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--precisions", nargs="+", default=["fp16", "bf16"], choices=("tf32", "fp16", "bf16"))
