@@ -298,7 +298,7 @@ def _open_splits(
     """Names and indexes of the split to train probes on and the one to score them on.
 
     By default "train", and "val" or, in sets without one (CIFAR-100, STL-10), "test". ConfigError: no such split, or
-    one where only some samples have labels.
+    one without labels in a set that has classes. Where some samples have none, classes are not measured (tasks.py).
     """
     train, val = config.train_split, config.val_split
     names = (train or "train", val or ("val" if "val" in stored.splits or "test" not in stored.splits else "test"))
@@ -309,10 +309,9 @@ def _open_splits(
         )
     indexes = [open_split(name) for name in names]
     for index in indexes:
-        unlabelled = int((index.labels < 0).sum())
-        if stored.info.classes and unlabelled:
+        if stored.info.classes and bool((index.labels < 0).all()):
             raise ConfigError(
-                f"{unlabelled} of {len(index)} samples in split {index.name!r} of {stored.path} have no label; "
+                f"the samples in split {index.name!r} of {stored.path} have no label; "
                 f"probe on labelled splits (there are: {', '.join(stored.splits)})"
             )
     return names, indexes

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from small_runs import CLASSES, SIZE, VIEWS, sample
 
 from seqjepa.config import EvalConfig, RunConfig
 from seqjepa.data.actions import PRESETS
@@ -20,12 +23,31 @@ from seqjepa.methods.base import Method
 from seqjepa.training.checkpoint import LoadedRun, load_run
 from shards.errors import ConfigError, DamageError, FailureError, FormatError, UsageError
 from shards.reader import ShardSet
+from shards.schema import THREE_DIEBENCH_PARAMS, ViewSpec
+from shards.writer import SetBuilder
 
 QUICK = {"device": "cpu", "m_val": (1, 2, 4, 8), "probe_epochs": 6, "progress": False}
 
 
 def digests(run) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in run.iterdir() if path.is_file()}
+
+
+def test_where_some_samples_have_no_label_classes_alone_are_left_out(run, tmp_path):
+    rng = np.random.default_rng(0)
+    spec = ViewSpec(VIEWS, SIZE, SIZE, "jpeg", THREE_DIEBENCH_PARAMS)
+    with SetBuilder(tmp_path / "part", name="part", spec=spec, classes=CLASSES, fingerprint={"by": "test"}) as builder:
+        for split, numbers in (("train", range(12)), ("val", range(12, 20))):
+            with builder.open_shard(split, 0) as writer:
+                for number in numbers:
+                    views, stats = sample(number, rng)
+                    writer.add(replace(views, label=-1) if number % 5 == 0 else views, stats)
+        builder.finish({"command": "test"})
+    found = evaluate_run(run, tmp_path / "part", **QUICK)
+    assert {"top1_z", "top1_agg", "knn"}.isdisjoint(found)
+    skipped = found["protocol"]["skipped"]
+    assert skipped["top1_z"] == skipped["top1_agg"] == "samples without a label"
+    assert math.isfinite(found["r2_rel_rot_avg"])
 
 
 def test_numbers_protocol_and_file(run, shards):
