@@ -278,7 +278,7 @@ class _GlobalBatchNormFunction(torch.autograd.Function):
         y = (wide - _by_channel(mean, x)) * _by_channel(inverse, x)
         if weight is not None and bias is not None:
             y = torch.addcmul(_by_channel(bias, x), y, _by_channel(weight, x))
-        return y.to(x.dtype), mean, var, count
+        return _cast(y, x), mean, var, count
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None, None]:
@@ -293,7 +293,12 @@ class _GlobalBatchNormFunction(torch.autograd.Function):
         shift, slope = (_by_channel(total, x) for total in sums / count)
         scale = inverse if weight is None else inverse * weight
         grad_x = (grad - shift - unit * slope) * _by_channel(scale, x)
-        return grad_x.to(x.dtype), grad_weight, grad_bias, None, None
+        return _cast(grad_x, x), grad_weight, grad_bias, None, None
+
+
+def _cast(values: Tensor, x: Tensor) -> Tensor:
+    """In x's dtype. torch 2.11 compiles a function whose last step is a `to` that does nothing without its gradient."""
+    return values if values.dtype == x.dtype else values.to(x.dtype)
 
 
 def _all_but_channels(x: Tensor) -> list[int]:

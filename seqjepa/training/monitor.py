@@ -76,7 +76,7 @@ def merge_moments(moments: dict[str, Tensor], count: Tensor | float, mean: Tenso
     share = count / total.clamp(min=1)
     moments["scatter"].add_(scatter).addr_(delta * (moments["count"] * share), delta)
     moments["mean"] += delta * share
-    moments["count"].copy_(total)
+    moments["count"] += count  # torch 2.11 compiles a copy_ of `total` away
 
 
 def spread_of(count: Tensor, scatter: Tensor) -> dict[str, float]:

@@ -173,3 +173,20 @@ def test_one_gpu_finds_what_torchs_batch_norm_finds(
                 torch.testing.assert_close(norms[1].weight.grad, norms[0].weight.grad, rtol=1e-2, atol=1e-2)
     finally:
         dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_compiled_norm_has_all_its_gradients(dtype: torch.dtype) -> None:
+    """torch 2.11 gave zeros for a function that ends with a `to` of the dtype that it has."""
+    given = [torch.randn(6, 3, 4, 4, dtype=dtype), torch.rand(3, dtype=dtype), torch.rand(3, dtype=dtype)]
+    weights, found = torch.randn(6, 3, 4, 4, dtype=dtype), []
+
+    def normalised(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return batch_norm._GlobalBatchNormFunction.apply(x, weight, bias, 1e-5, 2)[0]
+
+    torch._dynamo.reset()
+    for function in (normalised, torch.compile(normalised, backend="eager", fullgraph=True, dynamic=False)):
+        leaves = [value.clone().requires_grad_() for value in given]
+        found.append(torch.autograd.grad((function(*leaves) * weights).sum(), leaves))
+    for compiled, eager in zip(*found[::-1], strict=True):
+        torch.testing.assert_close(compiled, eager)
