@@ -10,7 +10,7 @@ import contextlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class OwnFolder:
     """The folder `root` of one set.
 
     format    tells the makers apart      identity  what decides the content, as JSON values
+    files     gives the names, below `root`, of all that the finished set has; none of them is empty
     remove    deletes what an earlier run with the given identity wrote, by name, and nothing else. ValueError,
               TypeError or KeyError: no run has this identity
     notes     further entries of synth.json
@@ -41,6 +42,7 @@ class OwnFolder:
     root: Path
     format: str
     identity: dict[str, Any]
+    files: Callable[[], Iterable[str]]
     remove: Callable[[Path, dict[str, Any]], None]
     notes: dict[str, Any] = field(default_factory=dict)
 
@@ -50,7 +52,10 @@ class OwnFolder:
         return self.root / WORK / "tmp"
 
     def is_finished(self, overwrite: bool) -> bool:
-        """Whether this very set is there and finished. UsageError: the folder holds anything else, or is an address."""
+        """Whether this very set is there, finished, and none of its files is lost.
+
+        UsageError: the folder holds anything else, or is an address.
+        """
         require_no_address(self.root, "--out")
         if not self.root.exists():
             return False
@@ -66,7 +71,7 @@ class OwnFolder:
                 f"{self.root} holds another set ({_differences(record['config'], self.identity)}); "
                 "choose another --out, or give --overwrite to replace it"
             )
-        return record["finished"] is True and not overwrite
+        return record["finished"] is True and not overwrite and all(is_there(self.root / name) for name in self.files())
 
     @contextlib.contextmanager
     def claimed(self, overwrite: bool) -> Iterator[None]:
@@ -121,6 +126,14 @@ class OwnFolder:
     def _mark(self, config: dict[str, Any], finished: bool) -> None:
         record = {"format": self.format, "finished": finished, "config": config, **self.notes}
         write_atomic(self.root / MARKER, json.dumps(record, indent=1).encode(), self.tmp)
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file is whole. Kills leave none that is not under its final name; a power cut may leave empty ones."""
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from pipelines.build.run_build import BuildReport, Prepared, run_build
 from pipelines.sources.keys import sample_key
 from pipelines.synth.config import SynthConfig, check_config
 from pipelines.synth.objects import PlannedObject, make_object, plan_objects, synset_id, work_through
-from pipelines.synth.own_folder import OwnFolder, filled
+from pipelines.synth.own_folder import OwnFolder, filled, is_there
 from shards.errors import UsageError
 from shards.machine.files import write_atomic
 from shards.pixels import npy_bytes
@@ -61,7 +61,17 @@ def synth_tree(cfg: SynthConfig, out: Path | str, overwrite: bool = False) -> No
 def tree_folder(cfg: SynthConfig, root: Path) -> OwnFolder:
     """The folder of the tree, whose synth.json also names the classes."""
     classes = {synset_id(label): name for label, name in enumerate(cfg.class_names)}
-    return OwnFolder(root, FORMAT, cfg.identity(), remove_tree, {"classes": classes})
+    return OwnFolder(root, FORMAT, cfg.identity(), lambda: _names(cfg), remove_tree, {"classes": classes})
+
+
+def _names(cfg: SynthConfig) -> Iterator[str]:
+    yield from LISTS[2:] if cfg.ood else LISTS
+    for item in plan_objects(cfg):
+        yield from (f"{item.synset}/{item.object_id}/{name}" for name in _object_names(cfg.views))
+
+
+def _object_names(views: int) -> list[str]:
+    return [name for k in range(views) for name in (f"image_{k}.jpg", f"latent_{k}.npy")]
 
 
 def remove_tree(root: Path, config: dict[str, Any]) -> None:
@@ -96,7 +106,9 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def _write_objects(folder: OwnFolder, cfg: SynthConfig, planned: list[PlannedObject]) -> None:
-    todo = [item for item in planned if not _is_whole(folder.root / item.synset / item.object_id, cfg.views)]
+    names = _object_names(cfg.views)
+    whole = [all(is_there(folder.root / item.synset / item.object_id / name) for name in names) for item in planned]
+    todo = [item for item, done in zip(planned, whole, strict=True) if not done]
     total, before = len(planned) * cfg.views, (len(planned) - len(todo)) * cfg.views
     with tqdm(total=total, initial=before, unit="img", disable=None) as bar:
         for item, files in work_through(partial(object_files, cfg=cfg), todo, cfg):
@@ -126,16 +138,6 @@ def _write_object(folder: OwnFolder, item: PlannedObject, files: dict[str, bytes
             (final / name).unlink(missing_ok=True)
         final.rmdir()
     unfinished.rename(final)
-
-
-def _is_whole(folder: Path, views: int) -> bool:
-    """Kills leave no half-written object under its final name; a power cut may leave empty files."""
-    if not folder.is_dir():
-        return False
-    with os.scandir(folder) as entries:
-        sizes = {entry.name: entry.stat().st_size for entry in entries}
-    names = [name for k in range(views) for name in (f"image_{k}.jpg", f"latent_{k}.npy")]
-    return all(sizes.get(name) for name in names)
 
 
 def _write_lists(folder: OwnFolder, cfg: SynthConfig, planned: list[PlannedObject]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pipelines.synth.glances.picture import CLASS_NAMES, SPLIT_NUMBERS, draw_glance
-from pipelines.synth.own_folder import OwnFolder, check_ranges, filled, remove_files
+from pipelines.synth.own_folder import OwnFolder, check_ranges, filled, is_there, remove_files
 from shards.machine.files import AtomicFile, write_atomic
 
 FORMAT = "glances-synth stl10"
@@ -45,17 +45,25 @@ def synth_stl10(cfg: GlancesConfig, out: Path | str, overwrite: bool = False) ->
     UsageError, with nothing written: a folder that holds anything else. DiskFullError. KeyboardInterrupt (also for
     SIGTERM) passes through.
     """
-    folder = OwnFolder(Path(out), FORMAT, cfg.identity(), remove_files(*FILES))
+    folder = OwnFolder(Path(out), FORMAT, cfg.identity(), lambda: _names(cfg), remove_files(*FILES))
     with filled(folder, overwrite) as wanted, _one_thread():
         if wanted:
             _write_files(folder, cfg)
+
+
+def _names(cfg: GlancesConfig) -> list[str]:
+    return [*(name for split in SPLIT_NUMBERS if getattr(cfg, split) for name in _split_names(split)), *FILES[-2:]]
+
+
+def _split_names(split: str) -> tuple[str, ...]:
+    return (f"{split}_X.bin",) if split == "unlabeled" else (f"{split}_X.bin", f"{split}_y.bin")
 
 
 def _write_files(folder: OwnFolder, cfg: GlancesConfig) -> None:
     counts = {split: getattr(cfg, split) for split in SPLIT_NUMBERS}
     with tqdm(total=sum(counts.values()), unit="img", disable=None) as bar:
         for split, count in counts.items():
-            if count and not (folder.root / f"{split}_X.bin").exists():
+            if count and not all(is_there(folder.root / name) for name in _split_names(split)):
                 _write_split(folder, cfg.seed, split, count, bar)
             else:
                 bar.update(count)
@@ -64,7 +72,6 @@ def _write_files(folder: OwnFolder, cfg: GlancesConfig) -> None:
 
 
 def _write_split(folder: OwnFolder, seed: int, split: str, count: int, bar: tqdm) -> None:
-    """Labels first: a split is whole when its images are there."""
     labels = bytearray()
     with AtomicFile(folder.root / f"{split}_X.bin", folder.tmp) as file:
         for index in range(count):

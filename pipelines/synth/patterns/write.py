@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from pipelines.synth.own_folder import OwnFolder, check_ranges, filled, remove_files
+from pipelines.synth.own_folder import OwnFolder, check_ranges, filled, is_there, remove_files
 from pipelines.synth.patterns.picture import CLASSES, SHAPES, SIDE, SPLIT_NUMBERS, draw_pattern, fine_names, parts_of
 from shards.machine.files import AtomicFile
 
@@ -56,7 +56,7 @@ def synth_cifar100(cfg: PatternsConfig, out: Path | str, overwrite: bool = False
     UsageError, with nothing written: a folder that holds anything else. DiskFullError. KeyboardInterrupt (also for
     SIGTERM) passes through.
     """
-    folder = OwnFolder(Path(out), FORMAT, cfg.identity(), remove_files(*FILES))
+    folder = OwnFolder(Path(out), FORMAT, cfg.identity(), lambda: FILES, remove_files(*FILES))
     with filled(folder, overwrite) as wanted:
         if not wanted:
             return
@@ -68,9 +68,8 @@ def synth_cifar100(cfg: PatternsConfig, out: Path | str, overwrite: bool = False
 
 
 def _write(folder: OwnFolder, name: str, table: dict[str, Value]) -> None:
-    """A file that is there is whole."""
     path = folder.root / FOLDER / name
-    if path.exists():
+    if is_there(path):
         return
     with AtomicFile(path, folder.tmp) as file:
         for piece in python2_pickle(table):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,9 @@ from pipelines.commands.synth import synth_app
 from pipelines.sources.three_diebench import ThreeDIEBenchSource
 from pipelines.synth import SynthConfig, iter_objects, synth_shards, synth_tree
 from pipelines.synth import write as writing
+from pipelines.synth.glances.write import GlancesConfig, synth_stl10
 from pipelines.synth.objects import object_solid, plan_objects
+from pipelines.synth.patterns.write import PatternsConfig, synth_cifar100
 from shards.errors import UsageError
 from shards.reader import ShardSet
 
@@ -116,6 +119,27 @@ def test_an_interrupted_tree_is_completed(tree: Path, tmp_path: Path, monkeypatc
     assert content(out) == content(tree)
     synth_tree(SMALL, out)
     assert content(out) == content(tree)
+
+
+@pytest.mark.parametrize("name", ["3die", "3die-ood", "stl10", "cifar100"])
+def test_a_finished_set_gets_back_what_was_lost_of_it(tmp_path: Path, name: str):
+    """A file that somebody deleted, or that a power cut left empty."""
+    tiny = SynthConfig(objects=4, views=1, size=16, families=1, ood=name == "3die-ood")
+    make = {
+        "stl10": partial(synth_stl10, GlancesConfig(train=2, test=1, unlabeled=1)),
+        "cifar100": partial(synth_cifar100, PatternsConfig(train=2, test=1, classes=2)),
+    }.get(name, partial(synth_tree, tiny))
+    make(tmp_path)
+    before = content(tmp_path)
+    for number, lost in enumerate(sorted(before.keys() - {"synth.json"})):
+        (tmp_path / lost).unlink()
+        if number % 2:
+            (tmp_path / lost).touch()
+        make(tmp_path)
+        assert content(tmp_path) == before, lost
+    stamp = (tmp_path / "synth.json").stat()
+    make(tmp_path)
+    assert (tmp_path / "synth.json").stat() == stamp  # nothing was lost: nothing is written
 
 
 def test_another_configuration_is_refused_by_name(tree: Path):
