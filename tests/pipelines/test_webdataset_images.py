@@ -272,6 +272,21 @@ def test_splits(tmp_path: Path) -> None:
         shard(tmp_path / "no", f"val={tmp_path}/val-0.tar", val_fraction=0.5)
 
 
+def test_a_tar_is_no_training_by_default_that_says_otherwise(tmp_path: Path) -> None:
+    """In whichever word of its name; folders tell where there are several."""
+    for name in ("in1k-validation-0", "in1k-train-0", "train/0", "val/0", "trainval-0", "latest-0"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_tar(tmp_path / f"{name}.tar", some_samples(2))
+    with pytest.raises(UsageError, match=r"in1k-validation-0\.tar is val by its name, and would be train; say which"):
+        shard(tmp_path / "out", tmp_path / "in1k-validation-0.tar")
+    for mixed in (f"{tmp_path}/in1k-*.tar", f"{tmp_path}/{{train,val}}/0.tar"):
+        with pytest.raises(UsageError, match="names say that they are train and val"):
+            shard(tmp_path / "out", mixed)
+    said = (("said", f"train={tmp_path}/in1k-validation-0.tar"), ("both", f"{tmp_path}/trainval-0.tar"))
+    for out, source in (*said, ("word", f"{tmp_path}/latest-0.tar"), ("folder", f"{tmp_path}/val")):
+        assert shard(tmp_path / out, source).splits == ("train",)
+
+
 class Bomb:
     def __reduce__(self) -> tuple:
         return os.mkdir, (f"{os.environ['BOMB']}",)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from pipelines.archives import printable
 from pipelines.sources.split_folders import split_of
 from pipelines.sources.subset import check_fraction
 from shards.engines.steps import STEP
@@ -59,14 +60,18 @@ def tars_of(sources: Sequence[str], split: str = "train") -> list[TarFile]:
     if split not in SPLITS:
         raise UsageError(f"--split {split!r} is not known; there are {', '.join(SPLITS)}")
     found: list[tuple[str, str]] = []
+    unsaid: list[str] = []  # tars that are training because nobody said what they are
     for source in sources:
         named, _, rest = source.partition("=")
         where, of = (rest, named) if named in SPLITS else (source, split)
-        found += [(url, of) for url in _expanded(where)]
+        urls = _expanded(where)
+        found += [(url, of) for url in urls]
+        unsaid += urls if named not in SPLITS and split == "train" else []
     twice = [url for url, count in Counter(_same(url) for url, _ in found).items() if count > 1]
     if twice:
         raise UsageError(f"{twice[0]} is given twice; its samples would be in the set twice")
     _refuse_mixed_splits(found)
+    _refuse_other_split(unsaid)
     names = _names([url for url, _ in found])
     return [TarFile(url, of, name) for (url, of), name in zip(found, names, strict=True)]
 
@@ -134,18 +139,33 @@ def _same(url: str) -> str:
     return url if SCHEME.match(url) else str(Path(url).resolve())
 
 
+def _told_splits(url: str) -> set[str]:
+    """Splits that a tar's name tells of: "in1k-validation-00.tar" of val."""
+    return {split for word in re.split(r"[^A-Za-z]+", Path(url).name) if (split := split_of(word))}
+
+
 def _refuse_mixed_splits(found: Sequence[tuple[str, str]]) -> None:
-    """UsageError: train-000000.tar and val-000000.tar would be one split."""
+    """UsageError: in1k-train-0.tar and in1k-val-0.tar, or train/0.tar and val/0.tar, would be one split."""
     told: dict[str, set[str]] = {}
     for url, split in found:
-        word = re.split(r"[^A-Za-z]", Path(url).name)[0]
-        if (said := split_of(word)) is not None:
-            told.setdefault(split, set()).add(said)
+        names = _told_splits(url) or {split_of(Path(url).parent.name) or ""} - {""}
+        told.setdefault(split, set()).update(names if len(names) == 1 else ())
     for split, said in told.items():
         if len(said) > 1:
             raise UsageError(
                 f"the tars' names say that they are {' and '.join(sorted(said))}, and all would be {split}; give each "
                 "its split, e.g. --source 'train=train-*.tar' --source 'val=val-*.tar'"
+            )
+
+
+def _refuse_other_split(unsaid: Sequence[str]) -> None:
+    """UsageError: val-000000.tar would be training."""
+    for url in unsaid:
+        if (told := _told_splits(url)) and "train" not in told:
+            other, name = min(told), printable(Path(url).name)
+            raise UsageError(
+                f"{name} is {other} by its name, and would be train; say which, e.g. --source '{other}=…/{name}', or "
+                "'train=…'"
             )
 
 
