@@ -39,7 +39,7 @@ def set_files(info: DatasetInfo) -> Iterator[tuple[str, str, int | None]]:
         yield from ((f"{entry.name}.tar", entry.sha256, entry.bytes) for entry in split.shards)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Layout:
     """Paths of one set. While a build is under way there are also build.json, lock, parts/, claims/ and tmp/.
 
@@ -50,46 +50,11 @@ class Layout:
     root: Path
     worker: str = ""
 
-    @property
-    def readme(self) -> Path:
-        return self.root / "README.md"
-
-    @property
-    def meta(self) -> Path:
-        return self.root / "_meta"
-
-    @property
-    def info(self) -> Path:
-        return self.meta / "dataset.json"
-
-    @property
-    def encoder(self) -> Path:
-        """Of sets of features: the weights of the encoder that made them."""
-        return self.root / ENCODER
-
-    @property
-    def build(self) -> Path:
-        return self.meta / "build.json"
-
-    @property
-    def lock(self) -> Path:
-        return self.meta / "lock"
-
-    @property
-    def parts(self) -> Path:
-        return self.meta / "parts"
-
-    @property
-    def claims(self) -> Path:
-        return self.meta / "claims"
-
-    @property
-    def workers(self) -> Path:
-        return self.meta / "tmp"
-
-    @property
-    def tmp(self) -> Path:
-        return self.workers / self.worker if self.worker else self.workers
+    def __post_init__(self) -> None:
+        self.readme, self.encoder, self.meta = (self.root / name for name in ("README.md", ENCODER, "_meta"))
+        self.info, self.build, self.lock = (self.meta / name for name in ("dataset.json", "build.json", "lock"))
+        self.parts, self.claims, self.workers = (self.meta / name for name in ("parts", "claims", "tmp"))
+        self.tmp = self.workers / self.worker if self.worker else self.workers
 
     def shard(self, name: str) -> Path:
         return self.root / f"{name}.tar"
