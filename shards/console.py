@@ -60,12 +60,33 @@ ShardFolder = Annotated[
     Path, typer.Argument(help="Folder of a shard set, or its address, as s3://bucket/set.", metavar="DIR")
 ]
 
-_CACHE_OPTIONS = {
-    "cache": ("SEQJEPA_CACHE", "DIR", "Folder for sets in stores. Default: SEQJEPA_CACHE, or ~/.cache/seqjepa/shards."),
-    "cache_size": (
-        "SEQJEPA_CACHE_SIZE",
-        "SIZE",
+Option = tuple[Any, Any]  # Annotated type with its help, and the default
+
+
+def option(kind: Any, told: str, default: Any = None, *names: str, **more: Any) -> Option:
+    """An option of this type; told: its help; names, more: as of typer.Option."""
+    return Annotated[kind, typer.Option(*names, help=told, **more)], default
+
+
+def add_options(run: Callable[..., Any], command: Callable[..., Any], options: dict[str, Option]) -> None:
+    """`run`, which calls `command`, has its parameters and these options; `command` takes them as `**given`."""
+    signature = inspect.signature(command, eval_str=True)
+    named = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    for name, (kind, default) in options.items():
+        named.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind))
+    vars(run)["__signature__"] = signature.replace(parameters=named)
+
+
+CACHE: dict[str, Option] = {
+    "cache": option(
+        str | None,
+        "Folder for sets in stores. Default: SEQJEPA_CACHE, or ~/.cache/seqjepa/shards.",
+        metavar="DIR",
+    ),
+    "cache_size": option(
+        str | None,
         "Most that it may hold, as 200GB. Default: SEQJEPA_CACHE_SIZE, or half of what is free.",
+        metavar="SIZE",
     ),
 }
 
@@ -75,7 +96,7 @@ def takes_sets(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def with_cache(*args: Any, **kwargs: Any) -> Any:
-        given = {variable: kwargs.pop(name) for name, (variable, *_) in _CACHE_OPTIONS.items()}
+        given = {f"SEQJEPA_{name.upper()}": kwargs.pop(name) for name in CACHE}
         _refuse_no_size(given["SEQJEPA_CACHE_SIZE"])
         before = {variable: os.environ.get(variable) for variable in given}
         os.environ.update({variable: str(value) for variable, value in given.items() if value is not None})
@@ -85,18 +106,7 @@ def takes_sets(command: Callable[..., Any]) -> Callable[..., Any]:
             for variable, value in before.items():
                 os.environ.pop(variable, None) if value is None else os.environ.update({variable: value})
 
-    def option(name: str) -> Any:
-        _, metavar, told = _CACHE_OPTIONS[name]
-        flag = f"--{name.replace('_', '-')}"
-        return Annotated[str | None, typer.Option(flag, metavar=metavar, help=told)]
-
-    kinds = {name: option(name) for name in _CACHE_OPTIONS}
-    parts = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kinds[name]) for name in kinds
-    ]
-    signature = inspect.signature(command, eval_str=True)
-    vars(with_cache)["__signature__"] = signature.replace(parameters=[*signature.parameters.values(), *parts])
-    with_cache.__annotations__ = {**command.__annotations__, **kinds}
+    add_options(with_cache, command, CACHE)
     return with_cache
 
 

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from shards.console import Address, Engine
+from shards.console import Address, Engine, Option, add_options
 
 Command = Callable[..., None]
-Option = tuple[Any, Any]  # Annotated type with its help, and the default
-
-
-def option(kind: Any, told: str, default: Any = None, *names: str, **more: Any) -> Option:
-    """An option of this type; told: its help; names, more: as of typer.Option."""
-    return Annotated[kind, typer.Option(*names, help=told, **more)], default
-
-
 ENGINE: dict[str, Option] = {"engine": (Engine, "local"), "address": (Address, None)}
 
 
@@ -31,12 +20,7 @@ def with_options(options: dict[str, Option], **changes: Any) -> Callable[[Comman
 
     def decorate(command: Command) -> Command:
         run = _on_engine(command) if "engine" in options else command
-        signature = inspect.signature(command, eval_str=True)
-        named = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-        for name, (kind, default) in options.items():
-            default = changes.get(name, default)
-            named.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind))
-        run.__signature__ = signature.replace(parameters=named)  # type: ignore[attr-defined]
+        add_options(run, command, {name: (kind, changes.get(name, of)) for name, (kind, of) in options.items()})
         return run
 
     return decorate

@@ -10,23 +10,18 @@ import typer
 
 from shards.console import AsJson, print_json
 
-Name = Annotated[str, typer.Argument(help="stl10, cifar100, tiny-imagenet or 3diebench.", metavar="SET")]
-To = Annotated[Path, typer.Option("--to", help="Folder for the files; made if missing.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-Unpack = Annotated[bool, typer.Option("--unpack", help="stl10: also unpack the five files that shards are made of.")]
-ListsOnly = Annotated[bool, typer.Option("--lists-only", help="3diebench: only the split lists, 2 MB.")]
-Mirror = Annotated[
-    str | None, typer.Option("--from", metavar="URL", help="A mirror's folder: URL/NAME instead of the publisher.")
-]
-
 
 def get_command(
-    name: Name,
-    to: To,
-    yes: Yes = False,
-    unpack: Unpack = False,
-    lists_only: ListsOnly = False,
-    mirror: Mirror = None,
+    name: Annotated[str, typer.Argument(help="stl10, cifar100, tiny-imagenet or 3diebench.", metavar="SET")],
+    to: Annotated[Path, typer.Option(help="Folder for the files; made if missing.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    unpack: Annotated[
+        bool, typer.Option("--unpack", help="stl10: also unpack the five files that shards are made of.")
+    ] = False,
+    lists_only: Annotated[bool, typer.Option("--lists-only", help="3diebench: only the split lists, 2 MB.")] = False,
+    mirror: Annotated[
+        str | None, typer.Option("--from", metavar="URL", help="A mirror's folder: URL/NAME instead of the publisher.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Download a public data set: says what, from where, how much and under which licence, and asks first.

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.commands import ENGINE, Option, option, with_options
-from shards.console import AsJson, Out, Overwrite, Workers, new_app, print_json, show_contents
+from pipelines.commands import ENGINE, with_options
+from shards.console import AsJson, Option, Out, Overwrite, Workers, new_app, option, print_json, show_contents
 
 build_saliency_app = new_app("Compute the saliency map of every image of a source.")
 import_saliency_app = new_app("Take published saliency arrays over into a set of maps.")
@@ -158,17 +158,19 @@ def _import(kind: str, maps: Path, source: Path, out: Path, as_json: bool, **opt
     show_contents(out, as_json)
 
 
+SCORE: dict[str, Option] = {
+    "subjects": option(str | None, "Whom to score: last8, first7, or names with commas. Default: everybody."),
+    "centre_bias": (CentreBias, None),
+    "drop_outside": option(bool, "Leave out fixations that lie outside their image.", False, "--drop-outside"),
+    "as_json": (AsJson, False),
+}
+
+
+@with_options(SCORE)
 def score_saliency_command(
     maps: Annotated[Path, typer.Option(help="Folder of a set with saliency maps.")],
     fixations: Annotated[Path, typer.Option(help="CSV with columns image, subject, x, y (pixels of the image).")],
-    subjects: Annotated[
-        str | None, typer.Option(help="Whom to score: last8, first7, or names with commas. Default: everybody.")
-    ] = None,
-    centre_bias: CentreBias = None,
-    drop_outside: Annotated[
-        bool, typer.Option("--drop-outside", help="Leave out fixations that lie outside their image.")
-    ] = False,
-    as_json: AsJson = False,
+    **given: Any,
 ) -> None:
     """Score maps against recorded fixations: AUC, shuffled AUC, NSS, information gain over the centre bias in bits.
 
@@ -178,14 +180,8 @@ def score_saliency_command(
     """
     from pipelines.saliency.scoring import score_saliency
 
-    found = score_saliency(
-        maps,
-        fixations,
-        subjects=subjects,
-        centre_bias=centre_bias,
-        drop_outside=drop_outside,
-        progress=not as_json,
-    )
+    as_json = given.pop("as_json")
+    found = score_saliency(maps, fixations, **given, progress=not as_json)
     if as_json:
         print_json(found)
         return

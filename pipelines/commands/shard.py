@@ -7,58 +7,54 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.commands import ENGINE, Option, with_options
-from shards.console import AsJson, Out, Overwrite, Workers, new_app, show_contents
+from pipelines.commands import ENGINE, with_options
+from shards.console import AsJson, Option, Out, Overwrite, Workers, new_app, option, show_contents
 
 shard_app = new_app("Write shards from a data set on disk.")
 
-Maps = Annotated[
-    Path | None, typer.Option(help="Saliency maps of the same source (build-saliency): gives `saliency` shards.")
-]
-Fit = Annotated[str, typer.Option(help="squash the whole image, or crop its centred square.")]
-Size = Annotated[int, typer.Option(min=8, max=1024, help="Pixels of a side after resizing.")]
-Stl10Size = Annotated[int | None, typer.Option(min=8, max=1024, help="Pixels of a side. Default: 96, as they are.")]
-OwnSize = Annotated[
-    int | None, typer.Option(min=8, max=4096, help="Pixels of a side. Default: as they are, if all are equal.")
-]
-Encoding = Annotated[str, typer.Option(help="jpeg, or raw pixels.")]
-JpegQuality = Annotated[
-    str, typer.Option(help="auto: the fastest to decode with 41 dB or more; or e.g. 444-90, 420-95.")
-]
-ImagesPerShard = Annotated[int, typer.Option("--samples-per-shard", min=1, help="Images in one tar.")]
-ObjectsPerShard = Annotated[int, typer.Option(min=1, help="Objects in one tar.")]
-MaxBad = Annotated[int, typer.Option(min=0, help="How many corrupt images to leave out before giving up.")]
-MaxBadViews = Annotated[
-    int, typer.Option(min=0, help="How many corrupt views or latents to leave out before giving up.")
-]
-Limit = Annotated[int | None, typer.Option(min=1, help="Only so many of each split, evenly over the same classes.")]
-
+MAPS = option(Path | None, "Saliency maps of the same source (build-saliency): gives `saliency` shards.")
+FIT = option(str, "squash the whole image, or crop its centred square.", "squash")
+SIZE = option(int, "Pixels of a side after resizing.", 224, min=8, max=1024)
+STL10_SIZE = option(int | None, "Pixels of a side. Default: 96, as they are.", min=8, max=1024)
+OWN_SIZE = option(int | None, "Pixels of a side. Default: as they are, if all are equal.", min=8, max=4096)
+MAX_BAD_VIEWS = option(int, "How many corrupt views or latents to leave out before giving up.", 0, min=0)
 LAST: dict[str, Option] = {
-    "limit": (Limit, None),
+    "limit": option(int | None, "Only so many of each split, evenly over the same classes.", min=1),
     **ENGINE,
     "overwrite": (Overwrite, False),
     "as_json": (AsJson, False),
 }
-LOSSLESS: dict[str, Option] = {"max_bad": (MaxBad, 0), "workers": (Workers, None), **LAST}
-IN_SHARDS: dict[str, Option] = {"samples_per_shard": (ImagesPerShard, 1024)}
-ENCODED: dict[str, Option] = {"encoding": (Encoding, "jpeg"), "jpeg_quality": (JpegQuality, "auto")}
-IMAGES: dict[str, Option] = {"maps": (Maps, None), "size": (Size, 224), "fit": (Fit, "squash"), **ENCODED}
+LOSSLESS: dict[str, Option] = {
+    "max_bad": option(int, "How many corrupt images to leave out before giving up.", 0, min=0),
+    "workers": (Workers, None),
+    **LAST,
+}
+IN_SHARDS: dict[str, Option] = {"samples_per_shard": option(int, "Images in one tar.", 1024, min=1)}
+ENCODED: dict[str, Option] = {
+    "encoding": option(str, "jpeg, or raw pixels.", "jpeg"),
+    "jpeg_quality": option(str, "auto: the fastest to decode with 41 dB or more; or e.g. 444-90, 420-95.", "auto"),
+}
+IMAGES: dict[str, Option] = {"maps": MAPS, "size": SIZE, "fit": FIT, **ENCODED}
+THREE_DIEBENCH: dict[str, Option] = {
+    "split_lists": option(Path | None, "Folder with the distributed val_images.npy (and train_images.npy)."),
+    "val_match": option(str | None, "Other data: objects of this name are the validation split."),
+    "val_fraction": option(float | None, "Other data: this share of each class's objects."),
+    "split": option(str, "all, train, val, or ood for the out-of-distribution set.", "all"),
+}
+OBJECTS: dict[str, Option] = {
+    "size": SIZE,
+    **ENCODED,
+    "samples_per_shard": option(int, "Objects in one tar.", 256, min=1),
+    **LOSSLESS,
+    "max_bad": MAX_BAD_VIEWS,
+}
 
 
 @shard_app.command("3diebench")
-@with_options({**ENCODED, "samples_per_shard": (ObjectsPerShard, 256), **LOSSLESS, "max_bad": (MaxBadViews, 0)})
+@with_options({**THREE_DIEBENCH, **OBJECTS}, size=128)
 def shard_3diebench_command(
     source: Annotated[Path, typer.Option(help="Unpacked tree, or 3DIEBench.tar.gz read as a stream (never unpacked).")],
     out: Out,
-    split_lists: Annotated[
-        Path | None, typer.Option(help="Folder with the distributed val_images.npy (and train_images.npy).")
-    ] = None,
-    val_match: Annotated[
-        str | None, typer.Option(help="Other data: objects of this name are the validation split.")
-    ] = None,
-    val_fraction: Annotated[float | None, typer.Option(help="Other data: this share of each class's objects.")] = None,
-    split: Annotated[str, typer.Option(help="all, train, val, or ood for the out-of-distribution set.")] = "all",
-    size: Size = 128,
     **given: Any,
 ) -> None:
     """3DIEBench (or any data set in its layout) → `views` shards.
@@ -75,15 +71,13 @@ def shard_3diebench_command(
     from pipelines.sources.three_diebench import ThreeDIEBenchSource
 
     as_json = given.pop("as_json")
-    origin = ThreeDIEBenchSource(
-        source, split_lists=split_lists, val_match=val_match, val_fraction=val_fraction, split=split
-    )
-    shard_views(origin, out, size=size, **given)
+    origin = ThreeDIEBenchSource(source, **{name: given.pop(name) for name in THREE_DIEBENCH})
+    shard_views(origin, out, **given)
     show_contents(out, as_json)
 
 
 @shard_app.command("stl10")
-@with_options({"maps": (Maps, None), "size": (Stl10Size, None), **ENCODED, **IN_SHARDS, **LOSSLESS}, encoding="raw")
+@with_options({"maps": MAPS, "size": STL10_SIZE, **ENCODED, **IN_SHARDS, **LOSSLESS}, encoding="raw")
 def shard_stl10_command(
     source: Annotated[Path, typer.Option(help="stl10_binary/ with train_X.bin … (all splits that are there).")],
     out: Out,
@@ -122,7 +116,7 @@ def shard_imagenet_command(
 
 
 @shard_app.command("folder")
-@with_options({**IMAGES, "size": (OwnSize, None), **IN_SHARDS, **LOSSLESS})
+@with_options({**IMAGES, "size": OWN_SIZE, **IN_SHARDS, **LOSSLESS})
 def shard_folder_command(
     source: Annotated[Path, typer.Option(help="Folder (or plain .tar) of images; sub-folders are classes.")],
     out: Out,

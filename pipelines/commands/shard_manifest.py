@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.commands import Option, option, with_options
-from pipelines.commands.shard import ENCODED, LOSSLESS, Fit, OwnSize
-from shards.console import print_json, show_contents
+from pipelines.commands import with_options
+from pipelines.commands.shard import ENCODED, FIT, LOSSLESS, OWN_SIZE
+from shards.console import Option, option, print_json, show_contents
 
 if TYPE_CHECKING:
     from pipelines.sources.manifest import ReadViews
@@ -58,13 +58,13 @@ CHECK: dict[str, Option] = {
 OutUnlessCheck = Annotated[
     Path | None, typer.Option("--out", "-o", help="Folder to write; made if missing, resumed if it is ours.")
 ]
-ViewsPerSample = Annotated[
-    int | None, typer.Option(min=1, max=1000, help="Frames of a sample; longer sequences take several. Default: fits.")
-]
+VIEWS_PER_SAMPLE = option(
+    int | None, "Frames of a sample; longer sequences take several. Default: fits.", min=1, max=1000
+)
 SHAPE: dict[str, Option] = {
-    "views_per_sample": (ViewsPerSample, None),
-    "size": (OwnSize, None),
-    "fit": (Fit, "squash"),
+    "views_per_sample": VIEWS_PER_SAMPLE,
+    "size": OWN_SIZE,
+    "fit": FIT,
     **ENCODED,
     "samples_per_shard": option(int, "Samples in one tar.", 256, min=1),
 }

@@ -7,21 +7,43 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.commands import Option, option, with_options
-from pipelines.commands.shard import ENCODED, LOSSLESS, Fit, OwnSize
-from pipelines.commands.shard_manifest import MEANING, ViewsPerSample
-from shards.console import Out, show_contents
+from pipelines.commands import with_options
+from pipelines.commands.shard import ENCODED, FIT, LOSSLESS, OWN_SIZE
+from pipelines.commands.shard_manifest import MEANING, VIEWS_PER_SAMPLE
+from shards.console import Option, Out, option, show_contents
 
-SHAPE: dict[str, Option] = {
-    "views_per_sample": (ViewsPerSample, None),
-    "size": (OwnSize, None),
-    "fit": (Fit, "squash"),
+TARS: dict[str, Option] = {
+    "split": option(str, "Of tars that are given without a split: train, val, test.", "train"),
+    "val_fraction": option(float | None, "This share of each class is validation."),
+    "label": option(str | None, "JSON field that holds the label. Default: the cls member."),
+    "classes": option(Path | None, "Text file: the name of class 0, of class 1 …, a line each."),
+    "image": option(str | None, "Which member is the image, where several are: e.g. left.jpg."),
+}
+SEQUENCES: dict[str, Option] = {
+    "sequence": option(str | None, "Views: JSON field that names a sample's sequence."),
+    "sequence_key": option(
+        str | None, "Views: or a regular expression of the key; its group (or group sequence) names it."
+    ),
+    "step": option(str | None, "Views: JSON field that orders a sequence; or group step of --sequence-key."),
+    "columns": option(str | None, "Views: which fields are parameters, e.g. yaw,pose. Default: all numbers."),
+    "ordered": option(
+        bool, "Views: the images' numbers (03.jpg), or their order, are steps in time.", False, "--ordered"
+    ),
+}
+OTHERS: dict[str, Option] = {
+    "allow_repeats": option(bool, "Views: the same pixels may be in two splits.", False, "--allow-repeats"),
+    "spool": option(Path | None, "Where streams and packed tars are copied to. Default: OUT.spool, then removed."),
+    **{name: MEANING[name] for name in ("actions", "action", "unit")},
+    "views_per_sample": VIEWS_PER_SAMPLE,
+    "size": OWN_SIZE,
+    "fit": FIT,
     **ENCODED,
     "samples_per_shard": option(int | None, "Samples in one tar. Default: 1024 images, 256 sequences.", min=1),
+    **LOSSLESS,
 }
 
 
-@with_options({**{name: MEANING[name] for name in ("actions", "action", "unit")}, **SHAPE, **LOSSLESS})
+@with_options({**TARS, **SEQUENCES, **OTHERS})
 def shard_webdataset_command(
     source: Annotated[
         list[str],
@@ -32,35 +54,6 @@ def shard_webdataset_command(
         ),
     ],
     out: Out,
-    split: Annotated[str, typer.Option(help="Of tars that are given without a split: train, val, test.")] = "train",
-    val_fraction: Annotated[float | None, typer.Option(help="This share of each class is validation.")] = None,
-    label: Annotated[str | None, typer.Option(help="JSON field that holds the label. Default: the cls member.")] = None,
-    classes: Annotated[
-        Path | None, typer.Option(help="Text file: the name of class 0, of class 1 …, a line each.")
-    ] = None,
-    image: Annotated[
-        str | None, typer.Option(help="Which member is the image, where several are: e.g. left.jpg.")
-    ] = None,
-    sequence: Annotated[str | None, typer.Option(help="Views: JSON field that names a sample's sequence.")] = None,
-    sequence_key: Annotated[
-        str | None,
-        typer.Option(help="Views: or a regular expression of the key; its group (or group sequence) names it."),
-    ] = None,
-    step: Annotated[
-        str | None, typer.Option(help="Views: JSON field that orders a sequence; or group step of --sequence-key.")
-    ] = None,
-    columns: Annotated[
-        str | None, typer.Option(help="Views: which fields are parameters, e.g. yaw,pose. Default: all numbers.")
-    ] = None,
-    ordered: Annotated[
-        bool, typer.Option("--ordered", help="Views: the images' numbers (03.jpg), or their order, are steps in time.")
-    ] = False,
-    allow_repeats: Annotated[
-        bool, typer.Option("--allow-repeats", help="Views: the same pixels may be in two splits.")
-    ] = False,
-    spool: Annotated[
-        Path | None, typer.Option(help="Where streams and packed tars are copied to. Default: OUT.spool, then removed.")
-    ] = None,
     **given: Any,
 ) -> None:
     """Tars in webdataset's format, anybody's (img2dataset's, ImageNet in tars) → `image` or `views` shards.
@@ -84,13 +77,10 @@ def shard_webdataset_command(
     from pipelines.sources.webdataset.sequences import SequenceOptions
     from pipelines.sources.webdataset.table import Meaning
 
-    as_json, names = given.pop("as_json"), read_classes(classes) if classes else None
-    shard_webdataset(
-        TarOptions(tuple(source), split, label, names, image, val_fraction),
-        SequenceOptions.parse(sequence, sequence_key, step, columns, ordered),
-        out,
-        meaning=Meaning(given.pop("actions"), given.pop("action"), tuple(given.pop("unit") or ()), allow_repeats),
-        spool=spool,
-        **given,
-    )
+    as_json, tars = given.pop("as_json"), {name: given.pop(name) for name in TARS}
+    tars["classes"] = read_classes(tars["classes"]) if tars["classes"] else None
+    how = SequenceOptions.parse(*(given.pop(name) for name in SEQUENCES))
+    units, allow_repeats = tuple(given.pop("unit") or ()), given.pop("allow_repeats")
+    meaning = Meaning(given.pop("actions"), given.pop("action"), units, allow_repeats)
+    shard_webdataset(TarOptions(tuple(source), **tars), how, out, meaning=meaning, **given)
     show_contents(out, as_json)

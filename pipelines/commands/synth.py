@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from shards.console import Device, Out, Overwrite, new_app
+from pipelines.commands import with_options
+from shards.console import Device, Option, Out, Overwrite, new_app, option
 
 synth_app = new_app("Write a procedural data set: no download, no licence.")
 
 
+OBJECTS: dict[str, Option] = {
+    "objects": option(int, "How many objects; families take turns.", 384),
+    "preset": option(str, "plain: 32 kinds, easy. hard: 55 kinds, some near-symmetric, on patterned floors.", "plain"),
+    "views": option(int, "Views of an object.", 16),
+    "size": option(int, "Pixels of a side.", 64),
+    "seed": (Annotated[int, typer.Option(min=0)], 0),
+    "ood": option(bool, "Validation objects only, with every angle 90 to 180 degrees either way.", False, "--ood"),
+    "families": option(int | None, "Only the first so many object families."),
+    "val_fraction": option(float, "Share of objects in the validation split.", 0.2, min=0.0, max=1.0),
+    "shards": option(bool, "Write shards instead of 3DIEBench's own folders.", False, "--shards"),
+    "device": (Device, "cpu"),
+    "overwrite": (Overwrite, False),
+}
+
+
 @synth_app.command("3die")
-def synth_3die_command(
-    out: Out,
-    objects: Annotated[int, typer.Option(help="How many objects; families take turns.")] = 384,
-    preset: Annotated[
-        str, typer.Option(help="plain: 32 kinds, easy. hard: 55 kinds, some near-symmetric, on patterned floors.")
-    ] = "plain",
-    views: Annotated[int, typer.Option(help="Views of an object.")] = 16,
-    size: Annotated[int, typer.Option(help="Pixels of a side.")] = 64,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    ood: Annotated[
-        bool,
-        typer.Option("--ood", help="Validation objects only, with every angle 90 to 180 degrees either way."),
-    ] = False,
-    families: Annotated[int | None, typer.Option(help="Only the first so many object families.")] = None,
-    val_fraction: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Share of objects in the validation split.")
-    ] = 0.2,
-    shards: Annotated[bool, typer.Option("--shards", help="Write shards instead of 3DIEBench's own folders.")] = False,
-    device: Device = "cpu",
-    overwrite: Overwrite = False,
-) -> None:
+@with_options(OBJECTS)
+def synth_3die_command(out: Out, **given: Any) -> None:
     """3DIE-Synth: rendered objects with 3DIEBench's latents, in 3DIEBench's own layout on disk.
 
     \b
@@ -45,19 +42,10 @@ def synth_3die_command(
     from pipelines.synth import SynthConfig, synth_shards, synth_tree
     from pipelines.synth.objects import plan_objects
 
-    config = SynthConfig(
-        objects=objects,
-        views=views,
-        size=size,
-        seed=seed,
-        ood=ood,
-        families=families,
-        val_fraction=val_fraction,
-        device=device,
-        preset=preset,
-    )
-    (synth_shards if shards else synth_tree)(config, out, overwrite=overwrite)
-    typer.echo(f"{out}: {len(plan_objects(config))} objects, {views} views each at {size}×{size}")
+    write, overwrite = synth_shards if given.pop("shards") else synth_tree, given.pop("overwrite")
+    config = SynthConfig(**given)
+    write(config, out, overwrite=overwrite)
+    typer.echo(f"{out}: {len(plan_objects(config))} objects, {config.views} views each at {config.size}×{config.size}")
 
 
 @synth_app.command("stl10")

@@ -28,7 +28,7 @@ from typer.testing import CliRunner
 
 import cli
 from pipelines.build.views import shard_views
-from pipelines.sources.lerobot import LeRobotOptions, LeRobotSource, check_over, within
+from pipelines.sources.lerobot import LeRobotOptions, LeRobotSource, within
 from shards.errors import FormatError, UsageError
 from shards.reader import ShardSet
 from shards.schema import ActionSpec, ActionTerm, ViewSpec
@@ -167,7 +167,7 @@ def test_options_out_of_range() -> None:
     with pytest.raises(UsageError, match=r"--tolerance 0\.0: more than 0"):
         LeRobotOptions(TOP, tolerance=0.0)
     with pytest.raises(UsageError, match="--over 'max' is not known; there are last, sum, mean"):
-        check_over("max")
+        LeRobotOptions(TOP, over="max")  # pyright: ignore[reportArgumentType]
 
 
 def test_an_action_of_states(tmp_path: Path) -> None:

@@ -67,6 +67,8 @@ class LeRobotOptions:
             raise UsageError(f"--stride {self.stride}: 1 or more is allowed")
         if not 0 < self.tolerance < 1:
             raise UsageError(f"--tolerance {self.tolerance}: more than 0 and less than 1 s is allowed")
+        if self.over not in get_args(Over):
+            raise UsageError(f"--over {self.over!r:.40} is not known; there are {', '.join(get_args(Over))}")
 
     def given(self) -> dict[str, Any]:
         """Options of the command line that are not at their default."""
@@ -95,14 +97,6 @@ class LeRobotSource(TableSource):
         name = {"name": self.hub.repo.partition("/")[2]} if self.hub else {}
         told = {"codebase_version": self.meta.version, "fps": self.meta.fps, "robot_type": self.meta.robot}
         return {**super().identity, **name, **{key: value for key, value in told.items() if value != ""}}
-
-
-def check_over(text: str) -> Over:
-    """UsageError: it is none of the three."""
-    for over in get_args(Over):
-        if text == over:
-            return over
-    raise UsageError(f"--over {text!r:.40} is not known; there are {', '.join(get_args(Over))}")
 
 
 def lerobot_table(meta: LeRobotMeta, asked: LeRobotOptions, hub: HubFolder | None = None) -> ViewTable:
