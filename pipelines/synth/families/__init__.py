@@ -1,8 +1,8 @@
 """Families of objects: the classes of 3DIE-Synth. `FAMILIES` is ordered: a family's place is its label.
 
 To add one: write a function `name(r: Dice) -> list[Part]` of about ten lines in one of these files (README.md beside
-this folder has an example) and append it to FAMILIES. Appending leaves every existing object's pixels as they were as
-long as the number of families in use is given; inserting renumbers the classes. The first eight are the demo's.
+this folder has an example) and append its name to FAMILIES. Appending leaves every existing object's pixels as they
+were as long as the number of families in use is given; inserting renumbers the classes. The first eight are the demo's.
 """
 
 from __future__ import annotations
@@ -15,70 +15,23 @@ from pipelines.synth.parts import Part
 
 Family = Callable[[Dice], list[Part]]
 
-FAMILIES: tuple[Family, ...] = (
-    vehicles.aircraft,
-    furniture.chair,
-    household.mug,
-    vehicles.car,
-    furniture.lamp,
-    animals.dog,
-    tools.hammer,
-    animals.fish,
-    furniture.table,
-    tools.guitar,
-    household.pot_plant,
-    vehicles.ship,
-    furniture.sofa,
-    animals.bird,
-    household.bottle,
-    vehicles.locomotive,
-    furniture.bed,
-    animals.turtle,
-    tools.camera,
-    vehicles.helicopter,
-    household.teapot,
-    buildings.house,
-    vehicles.motorbike,
-    animals.giraffe,
-    furniture.bookshelf,
-    animals.spider,
-    vehicles.rocket,
-    household.umbrella,
-    buildings.windmill,
-    tools.robot,
-    tools.axe,
-    buildings.castle,
-)
+
+def _named(names: str) -> tuple[Family, ...]:
+    """The functions of these names, whichever file they are in."""
+    files = (animals, buildings, furniture, household, round, tools, vehicles)
+    known = {name: function for file in files for name, function in vars(file).items()}
+    return tuple(known[name] for name in names.split())
+
+
+FAMILIES = _named("""
+    aircraft chair mug car lamp dog hammer fish table guitar pot_plant ship sofa bird bottle locomotive bed turtle
+    camera helicopter teapot house motorbike giraffe bookshelf spider rocket umbrella windmill robot axe castle
+""")
 
 # Round about z but for one small mark, so that their rotation is hard to see.
-NEAR_SYMMETRIC: tuple[Family, ...] = (
-    round.vase,
-    round.ball,
-    round.bowl,
-    round.barrel,
-    round.candle,
-    round.goblet,
-    round.spinning_top,
-    round.mushroom,
-    round.ice_cream,
-    round.light_bulb,
-    round.drum,
-)
+NEAR_SYMMETRIC = _named("vase ball bowl barrel candle goblet spinning_top mushroom ice_cream light_bulb drum")
 
-_ONLY_HARD: tuple[Family, ...] = (
-    vehicles.truck,
-    vehicles.tractor,
-    vehicles.sailboat,
-    vehicles.wheelbarrow,
-    animals.elephant,
-    animals.rabbit,
-    animals.crab,
-    furniture.piano,
-    furniture.bench,
-    tools.scissors,
-    tools.sword,
-    buildings.church,
-)
+_ONLY_HARD = _named("truck tractor sailboat wheelbarrow elephant rabbit crab piano bench scissors sword church")
 
 
 def _every_fifth(others: tuple[Family, ...], fifth: tuple[Family, ...]) -> tuple[Family, ...]:
