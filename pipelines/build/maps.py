@@ -1,4 +1,4 @@
-"""Maps that belong to images: a `maps` set, and where in it the map of each image lies."""
+"""Maps that belong to images: a `maps` set, where in it the map of each image lies, and what makes one. No torch."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.build.fill import Transformed
 from pipelines.sources import ImageRecord, ImageSource
 from shards.errors import FormatError
+from shards.machine.environment import pass_environment_on
 from shards.reader import ShardSet
 from shards.reading.split_index import ImageIndex, read_stored
-from shards.saliency_map import decode_map
+from shards.saliency_map import decode_map, encode_map
+from shards.sample import MapSample
 from shards.schema import MapSpec, MapStorage
+from shards.stats import PixelStats
 
 IMAGE_DIGEST = "image_digest"  # in the meta of a map: short_digest of the bytes of its image
 
@@ -103,3 +107,23 @@ def _stored(index: ImageIndex, row: int, storage: MapStorage) -> StoredMap:
     height, width = (int(side) for side in index.sizes[row])
     digest = index.meta[IMAGE_DIGEST][row] if IMAGE_DIGEST in index.meta else ""
     return StoredMap(index.keys[row], index.shard_paths[index.shard[row]], spans, storage, height, width, digest)
+
+
+def load(record: ImageRecord, source: ImageSource) -> tuple[np.ndarray | str, str]:
+    """uint8 [H, W, 3] RGB; or, for an image that cannot be read, its name and what is wrong with it. And its digest."""
+    digest = source.digest(record)
+    try:
+        return source.read(record), digest
+    except (ValueError, OSError) as error:
+        pass_environment_on(error)
+        return f"{record.name}: {error}", digest
+
+
+def map_to_sample(
+    record: ImageRecord, p: np.ndarray, image_size: tuple[int, ...], storage: MapStorage, digest: str
+) -> Transformed:
+    """A map [H, W] as a sample, its meta with the image's own size and digest. FormatError: it is no density."""
+    meta = {**record.meta, IMAGE_DIGEST: digest, "image_height": image_size[0], "image_width": image_size[1]}
+    parts, (height, width) = encode_map(p, storage), p.shape
+    sample = MapSample(record.key, parts, height, width, record.label, meta)
+    return Transformed(sample, PixelStats(), source=digest)

@@ -18,24 +18,20 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
 
 from pipelines.build.fill import Transformed
-from pipelines.build.maps import IMAGE_DIGEST
+from pipelines.build.maps import load, map_to_sample
 from pipelines.build.pool import map_in_order
 from pipelines.saliency.device import CPU, Copies
-from pipelines.saliency.load import load
 from pipelines.saliency.models import SaliencyModel, pixels_seen
 from pipelines.sources import ImageRecord, ImageSource
 from shards.errors import FailureError, FormatError, UsageError
-from shards.saliency_map import encode_map
-from shards.sample import MapSample
 from shards.schema import MapStorage
-from shards.stats import PixelStats
 
 FULL_BATCH_PIXELS = 512 * 512  # of an image; of larger ones, fewer go into a batch
 SMALL_IMAGES = 1024  # at most, of smaller ones on a GPU, which one batch size's worth of pixels keeps busy
@@ -77,11 +73,12 @@ def make_maps(
 
 @dataclass(frozen=True)
 class Placed:
-    """An image uint8 [H, W, 3], its place among all, and how many pixels those before it have."""
+    """An image uint8 [H, W, 3], its place among all, its digest, and how many pixels those before it have."""
 
     place: int
     record: ImageRecord
     image: np.ndarray
+    digest: str
     before: int
 
 
@@ -99,9 +96,8 @@ def gathered(
         if isinstance(image, str):
             yield place, Transformed.left_out(image, digest)
         else:
-            record = replace(record, meta={**record.meta, IMAGE_DIGEST: digest})
             batch = waiting.setdefault(image.shape, [])
-            batch.append(Placed(place, record, image, pixels))
+            batch.append(Placed(place, record, image, digest, pixels))
             pixels += image.shape[0] * image.shape[1]
             if len(batch) >= full(*image.shape[:2]):
                 yield waiting.pop(image.shape)
@@ -171,19 +167,20 @@ def _launched(batch: list[Placed], model: SaliencyModel, copies: Copies, storage
         with _failures_named(what, size):
             fetched = copies.fetch(model.density(copies.batch([item.image for item in batch])))
     except UsageError as error:  # images that the model cannot take, too small ones above all
-        bad = [Transformed.left_out(f"{item.record.name}: {error}", _digest(item.record)) for item in batch]
-        return [(item.place, partial(_same, result)) for item, result in zip(batch, bad, strict=True)]
+        why = str(error)
+        return [
+            (item.place, partial(Transformed.left_out, f"{item.record.name}: {why}", item.digest)) for item in batch
+        ]
 
-    def encoded(record: ImageRecord, number: int) -> Transformed:
+    def encoded(item: Placed, number: int) -> Transformed:
         with _failures_named(what, size):
             maps = fetched()
-        return map_to_sample(record, maps[number], shape, storage)
+        try:
+            return map_to_sample(item.record, maps[number], shape, storage, item.digest)
+        except FormatError as error:
+            raise FailureError(f"{item.record.name}: the model gave {error}") from error
 
-    return [(item.place, partial(encoded, item.record, number)) for number, item in enumerate(batch)]
-
-
-def _same(result: Transformed) -> Transformed:
-    return result
+    return [(item.place, partial(encoded, item, number)) for number, item in enumerate(batch)]
 
 
 @contextlib.contextmanager
@@ -202,19 +199,3 @@ def _failures_named(what: str, batch_size: int) -> Iterator[None]:
 
 def _device(model: SaliencyModel) -> torch.device:
     return getattr(model, "device", CPU)
-
-
-def _digest(record: ImageRecord) -> str:
-    return str(record.meta.get(IMAGE_DIGEST, ""))
-
-
-def map_to_sample(record: ImageRecord, p: np.ndarray, image_shape: tuple[int, ...], storage: MapStorage) -> Transformed:
-    """A map [H, W] as a sample; its meta has the image's own size too. FailureError: it is no density."""
-    height, width = p.shape
-    meta = {**record.meta, "image_height": image_shape[0], "image_width": image_shape[1]}
-    try:
-        parts = encode_map(p, storage)
-    except FormatError as error:
-        raise FailureError(f"{record.name}: the model gave {error}") from error
-    sample = MapSample(record.key, parts, height, width, record.label, meta)
-    return Transformed(sample, PixelStats(), source=_digest(record))

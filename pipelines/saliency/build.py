@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
@@ -71,7 +71,9 @@ def build_saliency(
         job = MapJob(choice, source, storage, _workers_of_actor(source, workers, cluster, devices[0]), 1)
         prepared = _prepare_for_ray(request, records, Nodes(job, cluster, devices[0]))
         return run_build(prepared, Path(out), max_bad=max_bad, overwrite=overwrite)
-    job = MapJob(choice, source, storage, _workers(source, workers, len(devices)), _threads(devices))
+    shared = len(devices) > 1 and devices[0] == "cpu"  # several processes on the CPU share its cores
+    threads = max(1, usable_cores() // len(devices)) if shared else None
+    job = MapJob(choice, source, storage, _workers(source, workers, len(devices)), threads)
     with sigterm_as_interrupt(), contextlib.closing(start_engine(job, devices)) as engine:
         prepared = _prepare(request, records, engine)
         info = run_build(prepared, Path(out), max_bad=max_bad, overwrite=overwrite)
@@ -154,11 +156,6 @@ def _workers(source: ImageSource, workers: int | None, processes: int) -> int:
     if workers is None:
         workers = 0 if source.name == "stl10" else usable_cores()
     return -(-workers // processes)
-
-
-def _threads(devices: Sequence[str]) -> int | None:
-    """Several processes on the CPU share its cores."""
-    return max(1, usable_cores() // len(devices)) if len(devices) > 1 and devices[0] == "cpu" else None
 
 
 @dataclass(frozen=True)

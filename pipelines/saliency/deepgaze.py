@@ -6,7 +6,7 @@ Reference: Linardos, Kümmerer, Press, Bethge (2021), arXiv 2105.12441; how the 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -30,16 +30,6 @@ BYTES_KEPT, BYTES_EACH = 3 << 30, 1 << 28
 """Of a GPU's memory for weights and mixtures, and for an image: upper estimates, from the largest layers' maps."""
 SMALLEST_SIDE = 32  # pixels: one cell of the readout
 TOLERANCE = 1e-4  # of logsumexp, nats
-
-
-class Network(Protocol):
-    """images float [B, 3, H, W], centre_bias [H, W] → log density [B, H, W], density [B, H, W], pooled [B, *size]."""
-
-    def __call__(self, images: Tensor, centre_bias: Tensor) -> Tensor: ...
-
-    def density(self, images: Tensor, centre_bias: Tensor) -> Tensor: ...
-
-    def pooled(self, images: Tensor, centre_bias: Tensor, size: tuple[int, int]) -> Tensor: ...
 
 
 class DeepGazeIIE:
@@ -85,7 +75,7 @@ class DeepGazeIIE:
         self.centre_bias = CentreBias(read_template(locate(CENTRE_BIAS, centre_bias, download=download)), self.device)
         model = load_model(package, weights_path)
         network = FastDeepGaze(model, precision) if forward == "fast" else PackageDeepGaze(model)
-        self.network: Network = network.to(self.device)
+        self.network = network.to(self.device)
         self.provenance: dict[str, str | int | float] = {
             "model": self.name,
             **package_version(package),
@@ -224,13 +214,10 @@ class CentreBias:
 
     def __init__(self, template: np.ndarray, device: torch.device | str = "cpu") -> None:
         self.template, self.device = template, torch.device(device)
-        self._kept = Kept(self._zoomed)
-
-    def at(self, height: int, width: int) -> Tensor:
-        """float32 [height, width], logsumexp 0. Shared between calls: not to be written to."""
-        return self._kept(height, width)
+        self.at = Kept(self._zoomed)
 
     def _zoomed(self, height: int, width: int) -> Tensor:
+        """float32 [height, width], logsumexp 0. Shared between calls: not to be written to."""
         log = zoom_log_density(self.template, height, width)
         return to_device(torch.from_numpy(log).float(), self.device)
 

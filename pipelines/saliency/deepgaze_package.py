@@ -28,9 +28,8 @@ from shards.errors import FormatError, UsageError, reason_of
 from shards.json_fields import strict_json
 from shards.machine.files import sha256_of_file, write_atomic
 
-COMMIT = (
-    "874f12e1ee519860f49860638cf7f6375956d45a"  # the last commit whose declared dependencies are enough to import it
-)
+# The last commit whose declared dependencies are enough to import it.
+COMMIT = "874f12e1ee519860f49860638cf7f6375956d45a"
 INSTALL = f'pip install "deepgaze_pytorch @ git+https://github.com/matthias-k/DeepGaze@{COMMIT}"'
 
 
@@ -177,11 +176,11 @@ def locate(asset: Asset, given: Path | None = None, *, download: bool = False) -
             raise UsageError(f"{path} does not exist; {_advice(asset)}")
         check_asset(path, asset)
         return path
-    for path in _usual_places(asset):
-        if path.is_file():
-            check_asset(path, asset)
-            return path
     path = cache_folder() / asset.name
+    for usual in (path, cache_folder().parents[1] / "torch" / "hub" / "checkpoints" / asset.name):
+        if usual.is_file():
+            check_asset(usual, asset)
+            return usual
     if not download:
         raise UsageError(f"{path} ({asset.size:,} bytes) is missing; {_advice(asset)}")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -203,11 +202,6 @@ def check_asset(path: Path, asset: Asset) -> None:
 def cache_folder() -> Path:
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root) / "seqjepa" / "deepgaze"
-
-
-def _usual_places(asset: Asset) -> Iterator[Path]:
-    yield cache_folder() / asset.name
-    yield cache_folder().parents[1] / "torch" / "hub" / "checkpoints" / asset.name
 
 
 def _advice(asset: Asset) -> str:

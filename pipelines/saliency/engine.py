@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -45,31 +45,21 @@ class MapJob:
     threads: int | None = None
 
 
-class Engine(Protocol):
-    """`provenance` is the model's. `speed` is there when all has been made, where the model's work can be counted."""
-
-    provenance: dict[str, Any]
-    speed: Speed | None
-
-    def make(self, shards: Iterator[Sequence[ImageRecord]]) -> Iterator[tuple[int, Transformed]]:
-        """(which shard, result) for each record; in order within a shard. A shard is taken when somebody is free."""
-        ...
-
-    def close(self) -> None: ...
-
-
 def start_engine(job: MapJob, devices: Sequence[str]) -> Engine:
     """Raises UsageError where the model cannot be made."""
     return OneProcess(job, devices[0]) if len(devices) == 1 else Crew(job, devices)
 
 
 class OneProcess:
+    """`provenance` is the model's. `speed` is there when all has been made, where the model's work can be counted."""
+
     def __init__(self, job: MapJob, device: str):
         self.job, self.model = job, Metered(job.choice.build(device))
         self.provenance = self.model.provenance
         self.speed: Speed | None = None
 
     def make(self, shards: Iterator[Sequence[ImageRecord]]) -> Iterator[tuple[int, Transformed]]:
+        """(which shard, result) for each record; in order within a shard. A shard is taken when somebody is free."""
         awaited: deque[int] = deque()
 
         def taken() -> Iterator[Sequence[ImageRecord]]:
@@ -188,6 +178,9 @@ def _asked_for(connection: Connection) -> Iterator[Sequence[ImageRecord]]:
     while shard := connection.recv():
         yield shard
         connection.send(MORE)
+
+
+Engine = OneProcess | Crew
 
 
 class Nodes:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch import Tensor
 from pipelines.saliency.deepgaze_fast import Precision
 from shards.errors import UsageError
 
+MODELS = ("deepgaze-iie", "spectral-residual", "centre-bias")
 InputScale = Literal["255", "author"]
 Pooling = Literal["area", "author"]
 Forward = Literal["fast", "package"]
@@ -65,7 +65,7 @@ class ModelChoice:
         choices = {"input_scale": get_args(InputScale), "pooling": get_args(Pooling), "forward": get_args(Forward)}
         if self.precision is not None:
             choices["precision"] = get_args(Precision)
-        for option, allowed in {"name": tuple(MODELS), **choices}.items():
+        for option, allowed in {"name": MODELS, **choices}.items():
             if (value := getattr(self, option)) not in allowed:
                 word = "model" if option == "name" else f"--{option.replace('_', '-')}"
                 raise UsageError(f"{word} {value!r} is not known; there are {', '.join(allowed)}")
@@ -90,35 +90,13 @@ class ModelChoice:
 
     def build(self, device: torch.device | str) -> SaliencyModel:
         """Raises UsageError where what the model needs is missing or is not what it should be."""
-        return MODELS[self.name](self, torch.device(device))
+        if self.name == "deepgaze-iie":
+            from pipelines.saliency.deepgaze import DeepGazeIIE
 
+            return DeepGazeIIE(device=device, **{name: value for name, value in vars(self).items() if name != "name"})
+        from pipelines.saliency.offline_models import CentrePrior, SpectralResidual
 
-def _deepgaze_iie(choice: ModelChoice, device: torch.device) -> SaliencyModel:
-    from pipelines.saliency.deepgaze import DeepGazeIIE
-
-    return DeepGazeIIE(device=device, **{name: value for name, value in vars(choice).items() if name != "name"})
-
-
-def _spectral_residual(choice: ModelChoice, device: torch.device) -> SaliencyModel:
-    from pipelines.saliency.offline_models import SpectralResidual
-
-    return SpectralResidual(device=device, out_size=choice.out_size, batch_size=choice.batch_size or 64)
-
-
-def _centre_bias(choice: ModelChoice, device: torch.device) -> SaliencyModel:
-    from pipelines.saliency.offline_models import CentrePrior
-
-    return CentrePrior(
-        device=device,
-        out_size=choice.out_size,
-        template=choice.centre_bias,
-        download=choice.download,
-        batch_size=choice.batch_size or 64,
-    )
-
-
-MODELS: dict[str, Callable[[ModelChoice, torch.device], SaliencyModel]] = {
-    "deepgaze-iie": _deepgaze_iie,
-    "spectral-residual": _spectral_residual,
-    "centre-bias": _centre_bias,
-}
+        options: dict[str, Any] = {"device": device, "out_size": self.out_size, "batch_size": self.batch_size or 64}
+        if self.name == "spectral-residual":
+            return SpectralResidual(**options)
+        return CentrePrior(template=self.centre_bias, download=self.download, **options)

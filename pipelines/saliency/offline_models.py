@@ -21,6 +21,7 @@ from torch import Tensor
 
 from pipelines.saliency.deepgaze import CentreBias, read_template
 from pipelines.saliency.deepgaze_fast import area_matrix, area_pool
+from pipelines.saliency.deepgaze_package import CENTRE_BIAS, locate
 from pipelines.saliency.device import Kept, to_device
 
 WORKING_SIZE = 64
@@ -122,9 +123,10 @@ class CentrePrior:
         batch_size: int = 64,
     ) -> None:
         self.device, self.out_size, self.batch_size = torch.device(device), out_size, batch_size
-        path = _template_path(template, download)
+        path = locate(CENTRE_BIAS, template, download=download) if template or download else None
+        what = f"centre bias alone ({'MIT1003 template' if path else 'Gaussian'}), not DeepGaze"
         self._bias = CentreBias(read_template(path)) if path else None
-        self.provenance: dict[str, str | int | float] = {"model": self.name, "what": _what(path)}
+        self.provenance: dict[str, str | int | float] = {"model": self.name, "what": what}
         if path:
             self.provenance["template_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
         else:
@@ -151,17 +153,3 @@ def gaussian_density(height: int, width: int) -> Tensor:
         for side, sigma in zip((height, width), SIGMA, strict=True)
     )
     return torch.outer(rows / rows.sum(), cols / cols.sum())
-
-
-def _template_path(template: Path | None, download: bool) -> Path | None:
-    from pipelines.saliency.deepgaze_package import CENTRE_BIAS, locate
-
-    if template is None and not download:
-        return None
-    return locate(CENTRE_BIAS, template, download=download)
-
-
-def _what(path: Path | None) -> str:
-    return (
-        "centre bias alone (MIT1003 template), not DeepGaze" if path else "centre bias alone (Gaussian), not DeepGaze"
-    )

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.build.fill import Transformed
-from pipelines.build.maps import IMAGE_DIGEST
+from pipelines.build.maps import map_to_sample
 from pipelines.build.options import look_first
 from pipelines.build.plan import plan_shards
 from pipelines.build.records import Records
@@ -32,10 +32,7 @@ from pipelines.sources.content import pieces_sha256
 from pipelines.sources.subset import limited
 from shards.errors import FormatError, UsageError, reason_of
 from shards.machine.environment import pass_environment_on
-from shards.saliency_map import encode_map
-from shards.sample import MapSample
 from shards.schema import DatasetInfo, MapSpec, MapStorage
-from shards.stats import PixelStats
 
 STL10_SIDE = 96
 SUFFIXES = ("-sal.npy", "_sal.npy")
@@ -79,7 +76,9 @@ def import_saliency(
     request = MapRequest(source, published, storage, samples_per_shard, limit)
     if look_first(out, request.to_json(), overwrite):
         return finished_set(out)
-    items, missing = find_maps(source, maps, limit)
+    if source.name not in ("stl10", "imagenet"):
+        raise UsageError(f"there are published arrays for stl10 and imagenet, not for {source.name}")
+    items, missing = (_stl10 if source.name == "stl10" else _imagenet)(source, maps, limit)
 
     def read(positions: Sequence[int]) -> Iterator[PublishedItem]:
         return (items[position] for position in positions)
@@ -112,13 +111,6 @@ def fingerprint(maps: Path, source: ImageSource) -> dict[str, Any]:
     arrays = sorted(maps.glob("*/saliency_*.npy")) if source.name == "stl10" else []
     sizes = {file.name: file.stat().st_size for file in arrays}
     return {"layout": source.name, **sizes, "content_sha256": pieces_sha256(maps, found)}
-
-
-def find_maps(source: ImageSource, maps: Path, limit: int | None) -> tuple[list[PublishedItem], list[str]]:
-    """(items, names of images without a map). Raises UsageError: another source, or no array at all; FormatError."""
-    if source.name not in ("stl10", "imagenet"):
-        raise UsageError(f"there are published arrays for stl10 and imagenet, not for {source.name}")
-    return (_stl10 if source.name == "stl10" else _imagenet)(source, maps, limit)
 
 
 def _stl10(source: ImageSource, maps: Path, limit: int | None) -> tuple[list[PublishedItem], list[str]]:
@@ -166,17 +158,14 @@ def take_over(item: PublishedItem, source: ImageSource, storage: MapStorage) -> 
     """One map, normalised and stored anew; what is wrong with it is named in `bad`."""
     digest = source.digest(item.record)
     try:
-        height, width = source.read(item.record).shape[:2]
+        size = source.read(item.record).shape[:2]
         p = read_map(item)
-        if p.shape != (height, width):
-            raise FormatError(f"a map of {p.shape[1]}×{p.shape[0]} for an image of {width}×{height}")
-        parts = encode_map(p, storage)
+        if p.shape != size:
+            raise FormatError(f"a map of {p.shape[1]}×{p.shape[0]} for an image of {size[1]}×{size[0]}")
+        return map_to_sample(item.record, p, size, storage, digest)
     except (ValueError, OSError, FormatError) as error:
         pass_environment_on(error)
         return Transformed.left_out(f"{item.name}: {error}", digest)
-    meta = {**item.record.meta, IMAGE_DIGEST: digest, "image_height": height, "image_width": width}
-    sample = MapSample(item.record.key, parts, height, width, item.record.label, meta)
-    return Transformed(sample, PixelStats(), source=digest)
 
 
 def read_map(item: PublishedItem) -> np.ndarray:

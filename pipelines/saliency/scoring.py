@@ -297,9 +297,6 @@ def _point(path: Path, line: int, row: dict[str, str]) -> tuple[float, float]:
     except (TypeError, ValueError):
         x = y = float("nan")
     if not (np.isfinite(x) and np.isfinite(y)) or not row["image"] or row["subject"] is None:
-        raise FormatError(f"{path}, line {line}: image, subject and two numbers x, y are needed, found {_shown(row)}")
+        found = ", ".join(f"{name}={row.get(name)!r:.40}" for name in COLUMNS)
+        raise FormatError(f"{path}, line {line}: image, subject and two numbers x, y are needed, found {found}")
     return x, y
-
-
-def _shown(row: dict[str, str]) -> str:
-    return ", ".join(f"{name}={row.get(name)!r:.40}" for name in COLUMNS)

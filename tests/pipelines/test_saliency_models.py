@@ -94,7 +94,7 @@ def test_centre_gaussian_against_scipy() -> None:
 def test_centre_bias_from_a_template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logs = np.log(np.random.default_rng(3).random((16, 16)))
     np.save(tmp_path / "t.npy", logs)
-    monkeypatch.setattr(offline_models, "_template_path", lambda template, download: template)
+    monkeypatch.setattr(offline_models, "locate", lambda asset, template, download: template)
     model = ModelChoice("centre-bias", centre_bias=tmp_path / "t.npy", out_size=8).build("cpu")
     p = model.density(torch.zeros(2, 3, 16, 16, dtype=torch.uint8))
     expected = np.exp(logs).reshape(8, 2, 8, 2).sum((1, 3)) / np.exp(logs).sum()
