@@ -97,7 +97,10 @@ def takes_sets(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def with_cache(*args: Any, **kwargs: Any) -> Any:
         given = {f"SEQJEPA_{name.upper()}": kwargs.pop(name) for name in CACHE}
-        _refuse_no_size(given["SEQJEPA_CACHE_SIZE"])
+        if (size := given["SEQJEPA_CACHE_SIZE"]) is not None:  # also where no set comes from a store: the next one may
+            from shards.stores.cache_room import parse_size
+
+            parse_size(size)
         before = {variable: os.environ.get(variable) for variable in given}
         os.environ.update({variable: str(value) for variable, value in given.items() if value is not None})
         try:
@@ -108,14 +111,6 @@ def takes_sets(command: Callable[..., Any]) -> Callable[..., Any]:
 
     add_options(with_cache, command, CACHE)
     return with_cache
-
-
-def _refuse_no_size(text: str | None) -> None:
-    """Also where no set comes from a store: the next one may. UsageError: it is no size."""
-    if text is not None:
-        from shards.stores.cache_room import parse_size
-
-        parse_size(text)
 
 
 log = logging.getLogger(__name__)
@@ -184,16 +179,13 @@ def _line(error: Exception) -> tuple[str, int]:
     if is_broken_pipe(error):
         silence(sys.stdout)
         return "", 1
-    if error.filename is None and _of_printing(error):
+    printing = traceback.extract_tb(error.__traceback__)[-1].name in (typer.echo.__name__, "flush")
+    if error.filename is None and printing:
         silence(sys.stdout)
         return f"cannot write to standard output: {describe_error(error)}", 1
     if error.errno in OF_PATHS and error.filename is not None:
         return f"cannot use {error.filename}: {error.strerror}; give another path", 2
     return describe_error(error), 1
-
-
-def _of_printing(error: OSError) -> bool:
-    return traceback.extract_tb(error.__traceback__)[-1].name in (typer.echo.__name__, "flush")
 
 
 class Application(typer.Typer):

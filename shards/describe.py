@@ -183,10 +183,11 @@ _SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000
 def data_card(info: DatasetInfo) -> str:
     """The whole text, the same for the same info."""
     kind = kind_of(info.spec)
+    rows = [f"| {name} | {s.samples:,} | {len(s.shards):,} | {s.bytes:,} |" for name, s in info.splits.items()]
     return _yaml(info) + _CARD.format(
         name=info.name,
         summary=kind.card_summary(info),
-        splits=_split_table(info),
+        splits="\n".join(["| split | samples | shards | bytes |", "|---|---|---|---|", *rows]),
         members="\n".join(kind.card_members()),
         normalisation=_NORMALISATION.format(**info.normalisation) if info.normalisation else "",
         example=info.spec.suffixes()[0].lstrip("."),
@@ -196,19 +197,11 @@ def data_card(info: DatasetInfo) -> str:
 
 def _yaml(info: DatasetInfo) -> str:
     lines = ["---", f"pretty_name: {json.dumps(info.name)}", "tags:", "- webdataset", "size_categories:"]
-    lines += [f"- {_size_category(info.samples)}", "configs:", "- config_name: default", "  data_files:"]
+    size = next((name for limit, name in _SIZES if info.samples < limit), "n>1M")
+    lines += [f"- {size}", "configs:", "- config_name: default", "  data_files:"]
     for split in info.splits:
         lines += [f"  - split: {split}", f'    path: "{split}-*.tar"']
     return "\n".join([*lines, "---", "", ""])
-
-
-def _size_category(samples: int) -> str:
-    return next((name for limit, name in _SIZES if samples < limit), "n>1M")
-
-
-def _split_table(info: DatasetInfo) -> str:
-    rows = [f"| {name} | {s.samples:,} | {len(s.shards):,} | {s.bytes:,} |" for name, s in info.splits.items()]
-    return "\n".join(["| split | samples | shards | bytes |", "|---|---|---|---|", *rows])
 
 
 _CARD = """# {name}

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from shards.schema import DatasetInfo, features_of
 
@@ -30,13 +31,21 @@ def number_of_shard(name: str) -> int:
     return int(name.rpartition("-")[2])
 
 
-def set_files(info: DatasetInfo) -> Iterator[tuple[str, str, int | None]]:
-    """(name, sha256, bytes) of every file that dataset.json tells of but the card; None where it tells no size."""
+class SetFile(NamedTuple):
+    """A file that dataset.json tells of, below the set's folder; size: None where it tells none."""
+
+    name: str
+    sha256: str
+    size: int | None = None
+
+
+def set_files(info: DatasetInfo) -> Iterator[SetFile]:
+    """All of them but the card."""
     if features := features_of(info.spec):
-        yield ENCODER, features.file_sha256, None
+        yield SetFile(ENCODER, features.file_sha256)
     for split in info.splits.values():
-        yield split.index, split.index_sha256, None
-        yield from ((f"{entry.name}.tar", entry.sha256, entry.bytes) for entry in split.shards)
+        yield SetFile(split.index, split.index_sha256)
+        yield from (SetFile(f"{entry.name}.tar", entry.sha256, entry.bytes) for entry in split.shards)
 
 
 @dataclass

@@ -85,10 +85,6 @@ def decode_pixels(data: bytes, encoding: Encoding, height: int, width: int) -> n
             raise FormatError(problem)
         start = len(raw_header(height, width))
         return np.frombuffer(data, np.uint8, offset=start).reshape(height, width, 3).copy()
-    return _decode_jpeg(data, height, width)
-
-
-def _decode_jpeg(data: bytes, height: int, width: int) -> np.ndarray:
     import simplejpeg
 
     try:
@@ -115,17 +111,14 @@ def baseline_jpeg_size(data: bytes) -> tuple[int, int]:
     while at + 9 < len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == 0xC0:
-            return _frame_size(data[at : at + 10])
+            bits, components = data[at + 4], data[at + 9]
+            if (bits, components) != (8, 3):
+                raise FormatError(f"a JPEG of {components} components of {bits} bits, allowed are 3 of 8")
+            return int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
         if marker in _OTHER_FRAMES:
             raise FormatError("not a baseline JPEG")
         at += 2 if marker in _STANDALONE else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     raise FormatError("a JPEG without a frame header")
-
-
-def _frame_size(frame: bytes) -> tuple[int, int]:
-    if frame[4] != 8 or frame[9] != 3:
-        raise FormatError(f"a JPEG of {frame[9]} components of {frame[4]} bits, allowed are 3 of 8")
-    return int.from_bytes(frame[5:7], "big"), int.from_bytes(frame[7:9], "big")
 
 
 _SHAPE = re.compile(rb"'shape': \((\d{1,5}), (\d{1,5})\)")

@@ -21,7 +21,7 @@ from shards.errors import DamageError, FormatError, SeqJepaError, few
 from shards.json_fields import json_object
 from shards.kinds import kind_of
 from shards.kinds.base import Kind
-from shards.layout import Layout, set_files
+from shards.layout import Layout, SetFile, set_files
 from shards.machine.environment import pass_environment_on
 from shards.machine.files import sha256_of_file
 from shards.metadata import checksum_fits, read_info
@@ -29,7 +29,7 @@ from shards.reader import ShardSet, require_finished
 from shards.reading.on_demand import bring, comes_and_goes, fetch_or_stream
 from shards.reading.split_index import SplitTable
 from shards.sample import label_member
-from shards.schema import DatasetInfo, Spec
+from shards.schema import Spec
 from shards.stores.cache import fetch, local_folder
 from shards.tar import BLOCK, END, headers, walk_members
 
@@ -46,14 +46,6 @@ class VerifyReport:
     @property
     def ok(self) -> bool:
         return not self.problems
-
-
-@dataclass(frozen=True)
-class _File:
-    name: str
-    path: Path
-    sha256: str
-    size: int | None = None
 
 
 GONE = ("missing", f"unreadable: {os.strerror(errno.ENOENT)}")
@@ -77,12 +69,16 @@ def verify(path: str | Path, *, progress: bool = False) -> VerifyReport:
     fetch(layout.root, info, tars=False)
     for split in info.splits:
         fetch_or_stream(layout.root, info, split)
-    files = list(_files(layout, info))
-    problems = _strays(layout, files) + _damages(files, progress)
-    problems += _mixed(info)
+    files = [SetFile("README.md", info.readme_sha256), *set_files(info)]
+    problems = _strays(layout, files) + _damages(layout.root, files, progress)
+    entries = info.shards
+    problems += [
+        f"{entry.name}.tar: of another build (other sources or options) than {entries[0].name}.tar"
+        for entry in entries
+        if entry.build != entries[0].build
+    ]
     if not problems:
         problems = list(_disagreements(ShardSet(layout.root, info)))
-    entries = info.shards
     return VerifyReport(problems, len(entries), info.samples, sum(entry.bytes for entry in entries))
 
 
@@ -92,56 +88,45 @@ def refuse_unsound(folder: Path, *, progress: bool) -> None:
         raise DamageError(f"{folder} is not sound: {few(problems, parted='; ')}; see `seqjepa-data verify`")
 
 
-def _files(layout: Layout, info: DatasetInfo) -> Iterator[_File]:
-    yield _File("README.md", layout.readme, info.readme_sha256)
-    for name, sha256, size in set_files(info):
-        yield _File(name, layout.root / name, sha256, size)
-
-
-def _mixed(info: DatasetInfo) -> Iterator[str]:
-    """Shards that another build wrote than the first: from other sources, or with other options."""
-    entries = info.shards
-    for entry in entries:
-        if entry.build != entries[0].build:
-            yield f"{entry.name}.tar: of another build (other sources or options) than {entries[0].name}.tar"
-
-
-def _strays(layout: Layout, files: list[_File]) -> list[str]:
+def _strays(layout: Layout, files: list[SetFile]) -> list[str]:
     """Files that the set does not name; hidden ones (.git, .cache …) are nobody's business."""
-    known = {file.path for file in files} | {layout.info, layout.meta}
+    known = {layout.root / file.name for file in files} | {layout.info, layout.meta}
     inside = [*layout.root.iterdir(), *layout.meta.iterdir()]
     names = (path.relative_to(layout.root) for path in inside if path not in known and path.name[0] != ".")
     return [f"{name}: not part of this set" for name in sorted(names)]
 
 
-def _damages(files: list[_File], progress: bool) -> list[str]:
-    total = sum(file.path.stat().st_size if file.path.is_file() else file.size or 0 for file in files)
+def _damages(root: Path, files: list[SetFile], progress: bool) -> list[str]:
+    paths = [root / file.name for file in files]
+    total = sum(
+        path.stat().st_size if path.is_file() else file.size or 0 for file, path in zip(files, paths, strict=True)
+    )
     bar = tqdm(total=total, unit="B", unit_scale=True, desc="verify", disable=None if progress else True)
     # Hashing frees the GIL; more threads than this only make a disk seek.
     with bar, ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        found = pool.map(lambda file: _damage(file, bar.update), files)
+        found = pool.map(lambda file, path: _damage(file, path, bar.update), files, paths)
         return [f"{file.name}: {problem}" for file, problem in zip(files, found, strict=True) if problem]
 
 
-def _damage(file: _File, on_bytes: Callable[[int], object]) -> str | None:
-    for _ in range(TRIES if comes_and_goes(file.path) else 1):
-        if file.path.suffix == ".tar":
-            bring(file.path)
-        if (found := _damage_of(file, on_bytes)) not in GONE:
+def _damage(file: SetFile, path: Path, on_bytes: Callable[[int], object]) -> str | None:
+    for _ in range(TRIES if comes_and_goes(path) else 1):
+        if path.suffix == ".tar":
+            bring(path)
+        if (found := _damage_of(file, path, on_bytes)) not in GONE:
             return found  # else it went before it was opened
     return found
 
 
-def _damage_of(file: _File, on_bytes: Callable[[int], object]) -> str | None:
-    if not file.path.is_file():
+def _damage_of(file: SetFile, path: Path, on_bytes: Callable[[int], object]) -> str | None:
+    if not path.is_file():
         return GONE[0]
-    if file.size is not None and (size := file.path.stat().st_size) != file.size:
+    if file.size is not None and (size := path.stat().st_size) != file.size:
         on_bytes(size)
         return f"{abs(file.size - size):,} bytes {'short' if size < file.size else 'too long'}"
     try:
-        if sha256_of_file(file.path, on_bytes) == file.sha256:
+        if sha256_of_file(path, on_bytes) == file.sha256:
             return None
-        return f"sha256 differs{_first_bad_header(file.path) if file.path.suffix == '.tar' else ''}"
+        return f"sha256 differs{_first_bad_header(path) if path.suffix == '.tar' else ''}"
     except OSError as error:
         if error.errno != errno.EIO:  # a sector that cannot be read is what verify is there to find
             pass_environment_on(error)

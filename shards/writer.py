@@ -15,7 +15,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from shards.building.claim import claim_folder, claim_store, identity_of, tidy
 from shards.building.shard_writer import ShardPart, ShardWriter, damaged_parts, new_part, new_parts, read_rows
@@ -32,9 +32,6 @@ from shards.metadata import checked_name, info_to_bytes, spec_from_json
 from shards.schema import DatasetInfo, Spec, SplitInfo, features_of
 from shards.stats import PixelStats
 from shards.stores.store import as_address
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 BUILD_DIGITS = 32
 WAIT_SECONDS = 0.5
@@ -70,7 +67,8 @@ class SetBuilder:
         identity = identity_of(name, spec, self.classes, fingerprint)
         self.spec = spec_from_json(spec.kind, identity)
         self.fingerprint: dict[str, Any] = identity["build"]
-        self._build = sha256_of_bytes(json.dumps(identity, sort_keys=True).encode())[:BUILD_DIGITS]
+        # A digest of the identity of the set that is built.
+        self.build = sha256_of_bytes(json.dumps(identity, sort_keys=True).encode())[:BUILD_DIGITS]
         self._parts: dict[str, ShardPart] = {}  # finished, as far as we have looked
         self._checked: set[str] = set()  # of these, whose bytes we have written or hashed
         with self._disk_full_named():
@@ -222,7 +220,7 @@ class SetBuilder:
         if not self._claim(name):
             raise UsageError(f"another build is writing {self.layout.shard(name)}: wait for it, or stop it")
         classes = len(self.classes)
-        return ShardWriter(self.layout, name, self.spec, classes, self._commit, self._disk_full_named, self._build)
+        return ShardWriter(self.layout, name, self.spec, classes, self._commit, self._disk_full_named, self.build)
 
     def finish(self, provenance: dict[str, Any]) -> DatasetInfo:
         """Writes the indices, the card and, last, dataset.json; then removes what only the build needed.
@@ -261,11 +259,6 @@ class SetBuilder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    @property
-    def build(self) -> str:
-        """A digest of the identity of the set that is built."""
-        return self._build
 
     def adopt(self, part: ShardPart) -> None:
         """A shard that was claimed here and finished, in a store sent too, through one of our hands (engines/hand)."""
@@ -317,7 +310,7 @@ class SetBuilder:
         for name in [name for name in self._parts if f"{name}.tar" not in there]:
             del self._parts[name]
             self._checked.discard(name)
-        self._parts |= {part.entry.name: part for part in new_parts(self.layout, self._build, self._parts)}
+        self._parts |= {part.entry.name: part for part in new_parts(self.layout, self.build, self._parts)}
 
     def _skip_sent(self) -> None:
         """The tars of shards that are in a store are not here to be checked."""
@@ -326,7 +319,7 @@ class SetBuilder:
             self._checked |= self.store.sent
 
     def _is_finished(self, name: str) -> bool:
-        if name not in self._parts and (part := new_part(self.layout, self._build, name)):
+        if name not in self._parts and (part := new_part(self.layout, self.build, name)):
             self._parts[name] = part
         return name in self._parts
 
@@ -351,7 +344,9 @@ class SetBuilder:
             if part.entry.name != shard_name(split, number):
                 raise FailureError(f"shard {shard_name(split, number)} is missing: run the same command again")
         table = join_parts([read_rows(self.layout, part, self.spec) for part in parts])
-        _refuse_equal_keys(table, split)
+        for before, key in itertools.pairwise(sorted(table.column("key").to_pylist())):
+            if before == key:
+                raise FormatError(f"two samples of {split} have the key {key!r}")
         data = table_to_bytes(table)
         path = self.layout.index(split)
         write_atomic(path, data, self.layout.tmp)
@@ -382,10 +377,3 @@ class SetBuilder:
         else:
             write_atomic(self.layout.info, info_to_bytes(info), self.layout.tmp)
         return info
-
-
-def _refuse_equal_keys(table: pa.Table, split: str) -> None:
-    keys = sorted(table.column("key").to_pylist())
-    for before, key in itertools.pairwise(keys):
-        if before == key:
-            raise FormatError(f"two samples of {split} have the key {key!r}")

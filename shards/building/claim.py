@@ -48,6 +48,10 @@ def identity_of(name: str, spec: Spec, classes: Sequence[str], fingerprint: dict
     return plain_json({**head, **spec_to_json(spec), "classes": list(classes), "build": fingerprint}, "fingerprint")
 
 
+def identity_of_set(info: DatasetInfo) -> dict[str, Any]:
+    return identity_of(info.name, info.spec, info.classes, info.fingerprint)
+
+
 def claim_folder(
     layout: Layout, identity: dict[str, Any], overwrite: bool, stale: bool = False
 ) -> tuple[Worker | None, DatasetInfo | None]:
@@ -60,10 +64,14 @@ def claim_folder(
     """
     found = inspect_folder(layout)
     _refuse_other(layout.root, found, identity, overwrite or stale)
-    if found.info and not overwrite and not _leftovers(layout):
+    # What only a build needs:
+    of_builds = (layout.build, layout.lock, exclusive_file(layout.lock), layout.parts, layout.claims, layout.workers)
+    if found.info and not overwrite and not any(path.exists() for path in of_builds):
         return None, _whole(layout, found.info)
-    with _os_errors_named(layout.root):
+    try:
         lock = _lock(layout)
+    except (PermissionError, NotADirectoryError, FileExistsError, FileNotFoundError) as error:
+        raise UsageError(f"cannot write to {layout.root}: {error.strerror}; choose another --out") from error
     with lock:
         if not layout.workers.exists():  # another build has ended before we had the lock
             layout.workers.mkdir()
@@ -129,7 +137,7 @@ def inspect_store(store: StoreBuild) -> FolderState:
     other = store.store.any_name()
     identity = store.read_identity()
     if info := store.read_info():
-        return FolderState(identity_of(info.name, info.spec, info.classes, info.fingerprint), info)
+        return FolderState(identity_of_set(info), info)
     if other and identity is None:
         raise UsageError(f"{store.address} holds other objects, e.g. {other}, and no shard set: choose another address")
     return FolderState(identity)
@@ -164,7 +172,7 @@ def inspect_folder(layout: Layout) -> FolderState:
         return _under_way(layout)
     with contextlib.suppress(FileNotFoundError):
         info = read_info(root)
-        return FolderState(identity_of(info.name, info.spec, info.classes, info.fingerprint), info)
+        return FolderState(identity_of_set(info), info)
     if untouched or _is_untouched(layout):  # what was listed may have been of a build that was taken back since
         return FolderState()
     raise UsageError(f"{root} is not empty and is not a shard set: choose another --out, or empty it yourself")
@@ -319,12 +327,6 @@ def _write_build(layout: Layout, record: dict[str, Any]) -> None:
     write_atomic(layout.build, data, layout.workers)
 
 
-def _leftovers(layout: Layout) -> bool:
-    """Whether something is there that only a build needs."""
-    of_builds = (layout.build, layout.lock, exclusive_file(layout.lock), layout.parts, layout.claims, layout.workers)
-    return any(path.exists() for path in of_builds)
-
-
 def tidy(layout: Layout) -> None:
     """Removes what only a build needs, after dataset.json is there. build.json goes last, then the caller's lock."""
     for folder in (layout.workers, layout.claims, layout.parts):  # first what other builders see that they are gone by
@@ -341,12 +343,3 @@ def _whole(layout: Layout, info: DatasetInfo) -> DatasetInfo:
     if features_of(info.spec) and not layout.encoder.is_file():
         raise DamageError(f"{layout.encoder} is missing in a finished set: give --overwrite to build it again")
     return info
-
-
-@contextlib.contextmanager
-def _os_errors_named(root: Path):
-    """A folder that cannot be made or written is bad input, one line; a full disk is not, and passes through."""
-    try:
-        yield
-    except (PermissionError, NotADirectoryError, FileExistsError, FileNotFoundError) as error:
-        raise UsageError(f"cannot write to {root}: {error.strerror}; choose another --out") from error

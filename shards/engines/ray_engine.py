@@ -27,6 +27,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from shards.engines.ray_node import Member, Setting, do_task
@@ -107,18 +108,13 @@ def spread(work: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[I
         return list(work(items))
     size = max(1, -(-len(items) // cores))
     parts = [(start, items[start : start + size]) for start in range(0, len(items), size)]
-    found = dict(cluster.map_tasks(_Part(work), parts, lambda part: f"{said} {part[0]}"))
+    found = dict(cluster.map_tasks(partial(_numbered, work), parts, lambda part: f"{said} {part[0]}"))
     return [result for start, _ in parts for result in found[start]]
 
 
-@dataclass(frozen=True)
-class _Part:
-    """What a node does with a numbered part of the items, which are ready in any order."""
-
-    work: Callable[[Any], Any]
-
-    def __call__(self, part: tuple[int, Any]) -> tuple[int, Any]:
-        return part[0], self.work(part[1])
+def _numbered(work: Callable[[Any], Any], part: tuple[int, Any]) -> tuple[int, Any]:
+    """What a node does with a part of the items: parts are ready in any order."""
+    return part[0], work(part[1])
 
 
 class _WithoutRay:

@@ -107,38 +107,26 @@ def _take_steps(stage: Stage, builder: SetBuilder, step: Step) -> DatasetInfo:
     stage.begin(builder)
     if step.name in ("all", "work"):
         _work(stage, builder, step)
-    if step.name == "prepare" or (step.name == "work" and not _all_done(builder, stage.shards)):
-        raise StepDone(len(builder.done()), len(stage.shards))
-    _refuse_gaps(builder, stage.shards)
+    done = builder.done()
+    missing = [name for name in stage.shards if name not in done]
+    if step.name == "prepare" or (step.name == "work" and missing):
+        raise StepDone(len(done), len(stage.shards))
+    if missing:
+        place = builder.store.address if builder.store else builder.layout.root
+        raise FailureError(
+            f"{len(missing)} of {len(stage.shards)} shards of {place} are not written yet ({few(missing)}): run "
+            f"`seqjepa-data build work {place}`, and then this again"
+        )
     return builder.finish(stage.provenance(builder))
 
 
 def _work(stage: Stage, builder: SetBuilder, step: Step) -> None:
     """Until all shards are there; in the step `work`, until all that are not are with others who live."""
-    names = _from(stage.shards, step)
+    first = step.task * len(stage.shards) // step.tasks  # tasks that begin far from each other seldom want the same
+    names = [*stage.shards[first:], *stage.shards[:first]]
     stage.work(builder, builder.claims(names))
-    while not _all_done(builder, names):
+    while not builder.done().issuperset(names):
         if not builder.others_at_work(names):
             stage.work(builder, builder.claims(names))
         elif step.name == "work" and builder.others_live(names):
             return
-
-
-def _from(shards: Sequence[str], step: Step) -> list[str]:
-    """All shards, from this task's own on: tasks that begin far from each other seldom want the same."""
-    first = step.task * len(shards) // step.tasks
-    return [*shards[first:], *shards[:first]]
-
-
-def _all_done(builder: SetBuilder, names: Sequence[str]) -> bool:
-    return builder.done().issuperset(names)
-
-
-def _refuse_gaps(builder: SetBuilder, names: Sequence[str]) -> None:
-    done = builder.done()
-    if missing := [name for name in names if name not in done]:
-        place = builder.store.address if builder.store else builder.layout.root
-        raise FailureError(
-            f"{len(missing)} of {len(names)} shards of {place} are not written yet ({few(missing)}): run "
-            f"`seqjepa-data build work {place}`, and then this again"
-        )

@@ -6,9 +6,9 @@ from shards.kinds.base import Kind
 from shards.kinds.images import ImageKind
 from shards.kinds.maps import MapKind
 from shards.kinds.views import ViewKind
-from shards.schema import ImageSpec, KindName, MapSpec, Spec, ViewSpec
+from shards.schema import KindName, Spec
 
-KINDS: dict[KindName, type[ViewKind] | type[ImageKind] | type[MapKind]] = {
+KINDS: dict[KindName, type[Kind]] = {
     "views": ViewKind,
     "saliency": ImageKind,
     "image": ImageKind,
@@ -18,10 +18,4 @@ KINDS: dict[KindName, type[ViewKind] | type[ImageKind] | type[MapKind]] = {
 
 def kind_of(spec: Spec) -> Kind:
     """The kind that knows how samples of `spec` are stored."""
-    match spec:
-        case ViewSpec():
-            return ViewKind(spec)
-        case ImageSpec():
-            return ImageKind(spec)
-        case MapSpec():
-            return MapKind(spec)
+    return KINDS[spec.kind](spec)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, get_args
 import numpy as np
 
 from shards.json_fields import number, one_of
-from shards.kinds.base import LABEL_LINE, LABEL_RECORD, Column, Columns, StoredSplit, classes_in_words
+from shards.kinds.base import LABEL_LINE, LABEL_RECORD, Columns, Kind, StoredSplit, classes_in_words
 from shards.pixels import pixels_problem, raw_header, raw_length
 from shards.saliency_map import STORED_AS, card_lines, map_headers, map_lengths, map_problem, map_records
 from shards.schema import MAP_SUFFIXES, MAX_SIDE, DatasetInfo, Encoding, ImageSpec
@@ -34,17 +34,12 @@ class ImageSample:
 
 
 @dataclass(frozen=True)
-class ImageKind:
+class ImageKind(Kind):
     """Everything about a sample follows from the spec: no columns of its own, and the JSON holds the meta alone."""
 
     spec: ImageSpec
 
     sample_type: ClassVar[type] = ImageSample
-    reserved: ClassVar[frozenset[str]] = frozenset()
-
-    @property
-    def has_pixels(self) -> bool:
-        return True
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> ImageKind:
@@ -69,15 +64,6 @@ class ImageKind:
 
     def members(self, sample: ImageSample) -> list[bytes]:
         return [sample.image, *sample.saliency]
-
-    def row(self, sample: ImageSample) -> dict[str, Any]:
-        return {}
-
-    def record(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {}
-
-    def columns(self) -> dict[str, Column]:
-        return {}
 
     def faults(self, columns: Columns, lengths: np.ndarray) -> dict[str, np.ndarray]:
         spec, faults = self.spec, {}

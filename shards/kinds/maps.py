@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from shards.json_fields import one_of
-from shards.kinds.base import LABEL_LINE, LABEL_RECORD, Column, Columns, StoredSplit
+from shards.kinds.base import LABEL_LINE, LABEL_RECORD, Column, Columns, Kind, StoredSplit
 from shards.saliency_map import DTYPE, STORED_AS, card_lines, map_headers, map_lengths, map_problem, map_records
 from shards.schema import MAX_SIDE, DatasetInfo, MapSpec
 from shards.tar import begins_with
@@ -34,7 +34,7 @@ class MapSample:
 
 
 @dataclass(frozen=True)
-class MapKind:
+class MapKind(Kind):
     """Height and width are columns of the index, and in the JSON."""
 
     spec: MapSpec

@@ -10,7 +10,7 @@ import numpy as np
 
 from shards.errors import FormatError
 from shards.json_fields import number, one_of, take
-from shards.kinds.base import LABEL_LINE, LABEL_RECORD, Column, Columns, StoredSplit, classes_in_words
+from shards.kinds.base import LABEL_LINE, LABEL_RECORD, Column, Columns, Kind, StoredSplit, classes_in_words
 from shards.pixels import npy_bytes, npy_header, pixels_problem, raw_length
 from shards.schema import (
     EXTENSION,
@@ -56,7 +56,7 @@ def pad_cyclic(values: Sequence, count: int) -> list:
 
 
 @dataclass(frozen=True)
-class ViewKind:
+class ViewKind(Kind):
     """A sample with fewer than N views repeats its own cyclically, so that all samples have the same members in
     every reader; the JSON's `views` says how many are distinct.
     """

@@ -142,7 +142,8 @@ def draw_features(info: DatasetInfo, spec: ViewSpec, index: SplitIndex, chosen: 
     page.open(1 + columns, apart=0)
     for number, sample in enumerate(chosen.tolist()):
         square = colours_of(alike[number] - least + 1e-9)
-        pictures = [(_blown_up(square), f"cosine {least:.2f} to 1")]
+        places_on_tile = np.arange(VECTOR_TILE) * len(square) // VECTOR_TILE  # blown up without blurring
+        pictures = [(square[places_on_tile][:, places_on_tile], f"cosine {least:.2f} to 1")]
         pictures += [
             (np.tile(colour, (VECTOR_TILE, VECTOR_TILE, 1)), index.params[row, slot])
             for colour, row, slot in zip(colours[number], *places[number], strict=True)
@@ -174,12 +175,6 @@ def principal_colours(vectors: np.ndarray) -> np.ndarray:
     return colours
 
 
-def _blown_up(picture: np.ndarray) -> np.ndarray:
-    """uint8 [n, n, 3] → [128, 128, 3], without blurring."""
-    places = np.arange(VECTOR_TILE) * len(picture) // VECTOR_TILE
-    return picture[places][:, places]
-
-
 IMAGE_TILE = 176  # px, the longer side of a drawn image
 WIDE = 1500  # px, which a sheet does not exceed
 CAPTION = 44  # px, for the text under a sample
@@ -194,7 +189,8 @@ def draw_images(info: DatasetInfo, index: ImageIndex, chosen: np.ndarray, fixati
     if fixations and info.kind == "saliency":
         points = fixations(np.stack([index.read_map(int(sample)) for sample in chosen]))
     tiles = 2 if info.kind == "saliency" else 1
-    cell = (tiles * (IMAGE_TILE + GAP // 2) - GAP // 2, _tallest(index, chosen) + CAPTION)
+    tallest = max(_fitted(height, width)[1] for height, width in index.sizes[chosen])
+    cell = (tiles * (IMAGE_TILE + GAP // 2) - GAP // 2, tallest + CAPTION)
     columns = min(len(chosen), max(1, (WIDE - 2 * MARGIN) // (cell[0] + 2 * GAP)))
     columns = -(-len(chosen) // -(-len(chosen) // columns))  # as few rows, but even ones
     sheet = _blank(info, index, cell, columns, -(-len(chosen) // columns))
@@ -203,10 +199,6 @@ def draw_images(info: DatasetInfo, index: ImageIndex, chosen: np.ndarray, fixati
         at = (MARGIN + column * (cell[0] + 2 * GAP), MARGIN + HEAD + row * (cell[1] + GAP))
         _draw_cell(sheet, at, cell, info, index, int(sample), dots)
     return sheet
-
-
-def _tallest(index: ImageIndex, chosen: np.ndarray) -> int:
-    return max(_fitted(height, width)[1] for height, width in index.sizes[chosen])
 
 
 def _fitted(height: int, width: int) -> tuple[int, int]:
@@ -225,17 +217,12 @@ def _blank(info: DatasetInfo, index: ImageIndex, cell: tuple[int, int], columns:
     about = f"{len(index):,} samples, {size} px, {', '.join(stored)}"
     sheet = Sheet(sheet_size, f"{info.name} · {index.name}", about)
     if index.saliency != "none":
-        _legend(sheet, width)
+        strip, top = (96, 8), MARGIN + 25  # of the ramp, under the heading
+        left = width - MARGIN - strip[0]
+        ramp = np.tile(np.linspace(0, 1, strip[0]) ** 2, (strip[1], 1))
+        sheet.picture((left, top), colours_of(ramp), strip)
+        sheet.pen.text((left - 6, top - 4), "saliency, none to peak", FAINT, sheet.small, anchor="ra")
     return sheet
-
-
-def _legend(sheet: Sheet, width: int) -> None:
-    """A strip of the ramp under the heading."""
-    strip, top = (96, 8), MARGIN + 25
-    left = width - MARGIN - strip[0]
-    ramp = np.tile(np.linspace(0, 1, strip[0]) ** 2, (strip[1], 1))
-    sheet.picture((left, top), colours_of(ramp), strip)
-    sheet.pen.text((left - 6, top - 4), "saliency, none to peak", FAINT, sheet.small, anchor="ra")
 
 
 def _draw_cell(

@@ -179,13 +179,10 @@ def _same(there: RemoteFile | None, data: Content, sha256: str) -> bool:
     if there is None or there.size != size:
         return False
     if there.sha256:
-        return there.sha256 == (sha256 or _sha256(data))
+        known = sha256 or (sha256_of_bytes(data) if isinstance(data, bytes) else sha256_of_file(data))
+        return there.sha256 == known
     content = data if isinstance(data, bytes) else data.read_bytes()
     return there.blob == hashlib.sha1(b"blob %d\0" % size + content).hexdigest()
-
-
-def _sha256(data: Content) -> str:
-    return sha256_of_bytes(data) if isinstance(data, bytes) else sha256_of_file(data)
 
 
 def _as_given(data: Content) -> bytes | str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from shards.building.claim import claim_folder, identity_of, tidy
+from shards.building.claim import claim_folder, identity_of_set, tidy
 from shards.describe import data_card
 from shards.errors import DamageError, FormatError, UsageError
 from shards.layout import ENCODER, SHARD_NAME, Layout, set_files
@@ -117,7 +117,7 @@ def pull_set(address: str, out: Path, splits: Sequence[str] = ()) -> PulledSet:
         data, card = info_to_bytes(info), set_card(data_card(info), info, where, licence)
     _refuse_unlikely(where, listing, {name: size or LARGEST_INDEX for name, _, size in set_files(info)})
     layout = Layout(out)
-    worker, there = claim_folder(layout, identity_of(info.name, info.spec, info.classes, info.fingerprint), False)
+    worker, there = claim_folder(layout, identity_of_set(info), False)
     if there and there.splits != info.splits:
         raise UsageError(f"{out} holds other shards than {where}, or other splits; choose another --out")
     if worker is not None:

@@ -177,7 +177,10 @@ class ObjectStoreFolder:
                 reason = self._transient(error, name)
                 if any(word in reason for word in EXPIRED):
                     if renewed:
-                        raise self._expired(name) from None
+                        raise UsageError(
+                            f"{self.address}/{name} may not be read: the credentials have expired; renew them, and the "
+                            "same command goes on with what is missing"
+                        ) from None
                     renewed = True
                     self.__dict__.pop("opened", None)
                     continue
@@ -215,12 +218,6 @@ class ObjectStoreFolder:
         if not isinstance(error, known.BaseError | OSError) or isinstance(error, known.InvalidPathError):
             raise error
         return reason_in_short(error)
-
-    def _expired(self, name: str) -> UsageError:
-        return UsageError(
-            f"{self.address}/{name} may not be read: the credentials have expired; renew them, and the same command "
-            "goes on with what is missing"
-        )
 
     @cached_property
     def opened(self) -> ObjectStore:
