@@ -21,8 +21,8 @@ from pipelines.build.encode import Frame, fit_image
 from pipelines.build.transform import view_size
 from pipelines.sources.declared_actions import unused
 from pipelines.sources.decode import decode_image
-from pipelines.sources.split_folders import listed
-from pipelines.sources.table import ViewTable, choose_views_per_sample, class_names, padding_share
+from pipelines.sources.split_folders import class_names, listed
+from pipelines.sources.table import ViewTable, choose_views_per_sample, padding_share
 from shards.describe import column_lines
 from shards.machine.files import OwnFile, write_own
 from shards.preview.rows import Row, Rows, label_of_term, words_of_term

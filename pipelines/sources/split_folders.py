@@ -100,6 +100,10 @@ def check_classes(splits: Sequence[str | None], labels: Sequence[str | None]) ->
         raise FormatError(f"the classes would be {listed(classes)}, which look like splits; give the folder above them")
     refuse_two_spellings(classes)
     say_nearly_alike(classes, log.warning)
+    if (ranked := sorted(classes)) != [*class_names(classes)]:
+        last = max(classes, key=int)
+        line = "classes are numbers, ranked as text (as torchvision ranks folders): %s is label %d; 01, 02 … rank alike"
+        log.warning(line, last, ranked.index(last))
     gaps = [_gap(split, classes - found, not found) for split, found in of_split.items() if classes - found]
     pairs = zip(splits, labels, strict=True)
     if bare := sum(label is None for split, label in pairs if split is not None and of_split[split]):
@@ -108,6 +112,14 @@ def check_classes(splits: Sequence[str | None], labels: Sequence[str | None]) ->
         log.warning("%s", "; ".join(gaps))
     if of_split and "train" not in of_split:
         log.warning("there is no training split, only %s; a folder with a split's name is one", listed(of_split))
+
+
+def class_names(labels: Iterable[str | None]) -> tuple[str, ...]:
+    """The different labels, ascending: as numbers where all are whole numbers, so that 10 comes after 9."""
+    names = {label for label in labels if label is not None}
+    if all(re.fullmatch("-?[0-9]{1,18}", name) for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))
 
 
 def refuse_two_spellings(classes: Iterable[str]) -> None:
@@ -131,15 +143,16 @@ def in_nfc(name: str) -> str:
 
 
 def say_nearly_alike(classes: Iterable[str], say: Callable[[str], object]) -> None:
-    """A line for classes whose names differ in case, blanks or characters without a shape alone."""
+    """A line for classes whose names differ in case, blanks, leading zeros or characters without a shape alone."""
     if pairs := pairs_alike(classes, _plain):
         shown = listed([f"{other!a} and {name!a}" for other, name in pairs])
-        say(f"classes that differ in upper and lower case or blanks alone: {shown}")
+        say(f"classes that differ in upper and lower case, blanks or leading zeros alone: {shown}")
 
 
 def _plain(name: str) -> str:
     shown = (letter for letter in name if not letter.isspace() and unicodedata.category(letter) != "Cf")
-    return unicodedata.normalize("NFKC", "".join(shown)).casefold()
+    plain = unicodedata.normalize("NFKC", "".join(shown)).casefold()
+    return plain.lstrip("0") if plain.isdecimal() else plain
 
 
 def say_one_class(places: Sequence[PurePosixPath], labels: Sequence[str | None]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ from pipelines.sources import Frames, ViewsContent, ViewSource, ViewsRecord
 from pipelines.sources.content import name_rank
 from pipelines.sources.files import FileReader
 from pipelines.sources.keys import sequence_keys
-from pipelines.sources.split_folders import refuse_two_spellings
+from pipelines.sources.split_folders import class_names, refuse_two_spellings
 from shards.errors import FormatError, UsageError
 from shards.schema import MAX_PARAMS, MAX_VIEWS, ActionSpec, ParamField
 
@@ -219,14 +219,6 @@ class TableSource(ViewSource):
     def holds(self, records: Sequence[ViewsRecord], identity: dict[str, Any]) -> bool:
         now = self.table.pictures.identity()
         return now == {name: identity.get(name) for name in now}
-
-
-def class_names(labels: Iterable[str | None]) -> tuple[str, ...]:
-    """The different labels, ascending: as numbers where all are whole numbers, so that 10 comes after 9."""
-    names = {label for label in labels if label is not None}
-    if all(name.isascii() and name.isdigit() for name in names):
-        return tuple(sorted(names, key=lambda name: (int(name), name)))
-    return tuple(sorted(names))
 
 
 def _numbers(steps: np.ndarray, shared: dict[tuple[int, ...], tuple[int, ...]]) -> Sequence[int]:

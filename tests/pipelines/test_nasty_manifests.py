@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 import cli
 from pipelines.build.views import shard_views
 from pipelines.sources.manifest import ManifestOptions, ReadViews, read_manifest
+from pipelines.sources.split_folders import class_names
 from pipelines.sources.table import TableSource, ViewTable
 from shards.errors import FormatError, UsageError
 from shards.reader import ShardSet
@@ -314,9 +315,28 @@ def test_names_that_may_be_meant_as_none_or_as_one(folder: Path) -> None:
         said = mistakes_of(reading(column, "caf\xe9", "cafe\u0301"))
         assert rf"{column} has 'cafe\u0301' and 'caf\xe9', one name in two spellings" in said
     assert (
-        "classes that differ in upper and lower case or blanks alone: 'Cat' and 'cat'"
+        "classes that differ in upper and lower case, blanks or leading zeros alone: 'Cat' and 'cat'"
         in reading("label", "Cat", "cat").notes
     )
+
+
+def test_labels_that_are_numbers(folder: Path) -> None:
+    """pandas writes 3 as 3.0 where a cell is empty: the same class, and no text that 10.0 comes before."""
+
+    def reading(of_a: str, of_b: str) -> ReadViews:
+        labelled = [{**row, "label": of_a if row["sequence"] == "a" else of_b} for row in rows()]
+        return reading_of(folder, csv_text(labelled))
+
+    def classes(of_a: str, of_b: str) -> tuple[str, ...]:
+        return class_names(reading(of_a, of_b).checked().labels)
+
+    assert classes("10.0", "9.0") == classes("10", "9.") == ("9", "10")
+    assert classes("3", "3.0") == ("3",)
+    assert classes("", "3.0") == ("3",)
+    assert classes("-2", "-10") == ("-10", "-2")
+    assert classes("1.0", "1.5") == ("1.0", "1.5")  # versions, say
+    line = "label '-1' is taken for a name; where there is none, leave its cell empty"
+    assert [line in reading("-1", other).notes for other in ("0", "bad")] == [True, False]
 
 
 def test_labels_that_are_lists_or_no_text(folder: Path) -> None:

@@ -107,8 +107,12 @@ def test_what_would_give_wrong_labels_is_refused(tmp_path: Path, names: list[str
         ),
         (["bullet_train/1.png", "steam_train/1.png", "test_tube/1.png"], None),
         (["Testing/cat/1.png", "Testing/dog/1.png"], "there is no training split, only test"),
-        (["Cat/1.png", "cat/1.png"], "differ in upper and lower case or blanks alone: 'Cat' and 'cat'"),
+        (["Cat/1.png", "cat/1.png"], "differ in upper and lower case, blanks or leading zeros alone: 'Cat' and 'cat'"),
         (["cat/1.png", "cat /1.png", "c\u200bat/1.png"], "alone: 'cat' and 'c\\u200bat', 'cat' and 'cat '"),
+        (["1/1.png", "01/1.png"], "blanks or leading zeros alone: '01' and '1'"),
+        (["9/1.png", "10/1.png"], "ranked as text (as torchvision ranks folders): 10 is label 0; 01, 02"),
+        (["0/1.png", "9/1.png"], None),
+        (["09/1.png", "10/1.png"], None),
         (["cat\\1.png", "dog\\1.png"], r"\ is a letter of 2 names, cat\1.png, dog\1.png, and parts no folders"),
     ],
 )

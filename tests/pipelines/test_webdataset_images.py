@@ -247,6 +247,8 @@ def test_labels_by_name_and_by_field(tmp_path: Path) -> None:
     named[1]["cls"], named[2]["cls"] = "caf\xe9".encode(), "cafe\u0301".encode()
     with pytest.raises(FormatError, match=r"'cafe.u0301' and 'caf.xe9' are one name, .*, in two spellings"):
         shard(tmp_path / "spelled", write_tar(tmp_path / "s.tar", named))
+    fields = [{"__key__": f"{i}", "png": image, "json": {"kind": str(i)}} for i in (10, 9)]
+    assert shard(tmp_path / "texts", write_tar(tmp_path / "x.tar", fields), label="kind").info.classes == ("9", "10")
     floats = [{"__key__": f"{i}", "png": image, "cls": f"{i}.0".encode()} for i in (2, 0)]  # as np.savetxt writes them
     assert shard(tmp_path / "floats", write_tar(tmp_path / "l.tar", floats)).images("train").labels.tolist() == [2, 0]
     fields = [{"__key__": f"{i}", "png": image, "json": {"kind": i, "exif": float("nan")}} for i in (2, 0)]

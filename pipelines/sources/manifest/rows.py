@@ -16,6 +16,7 @@ from pipelines.archives import printable
 from pipelines.sources.declared_actions import TIMES
 from pipelines.sources.manifest.columns import (
     EMPTY,
+    WHOLE,
     as_integers,
     as_numbers,
     as_texts,
@@ -139,9 +140,16 @@ def sequences_of(rows: Rows, images: pa.ChunkedArray, videos: np.ndarray) -> tup
 
 
 def _named(rows: Rows, role: str, column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
-    """`distinct`. A mistake: one name in two spellings. A line for what may be meant as none, as pandas' "nan"."""
-    codes, names = distinct(as_texts(column))
-    if words := [name for name in names if name.lower() in EMPTY]:
+    """`distinct`; of whole numbers alone 3.0 is 3, as pandas spells it where a cell is empty.
+
+    A mistake: one name in two spellings. A line for what may be meant as none, as pandas' "nan", or −1 beside 0, 1 …
+    """
+    pc, texts = compute(), as_texts(column)
+    if pc.all(pc.match_substring_regex(texts, WHOLE)).as_py():
+        texts = pc.replace_substring_regex(texts, r"\.0*$", "")
+    codes, names = distinct(texts)
+    none = ("-1",) if role == "label" and all(name == "-1" or name.isdecimal() for name in names) else EMPTY
+    if words := [name for name in names if name.lower() in none]:
         rows.notes.append(
             f"{rows.roles[role]} {words[0]!r} is taken for a name; where there is none, leave its cell empty"
         )

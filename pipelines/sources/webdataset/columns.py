@@ -15,7 +15,7 @@ import numpy as np
 
 from pipelines.archives import printable
 from pipelines.sources.mistakes import Mistakes
-from pipelines.sources.split_folders import refuse_two_spellings
+from pipelines.sources.split_folders import class_names, refuse_two_spellings
 from pipelines.sources.webdataset.samples import TarSample, TarSamples, read_npy
 from shards.errors import UsageError
 from shards.schema import MAX_PARAMS
@@ -190,7 +190,7 @@ class Labels:
         return number
 
     def classes(self, labels: Iterable[Label], mistakes: Mistakes) -> tuple[str, ...]:
-        """Their names: those given; else numbers from 0 to the largest, or sorted names. FormatError: two are one."""
+        """Their names: those given; else numbers from 0 to the largest, or class_names. FormatError: two are one."""
         if self.known is not None:
             return tuple(self.known)
         found = {label for label in labels if label is not None}
@@ -200,7 +200,7 @@ class Labels:
             mistakes.add(f"some labels are numbers ({number}) and some names ({min(names)}); give --classes")
         if names:
             refuse_two_spellings(names)
-            return tuple(sorted(names))
+            return class_names(names)
         return tuple(str(number) for number in range(max((int(label) for label in found), default=-1) + 1))
 
 
