@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data._utils.collate import default_collate_fn_map
 
 from seqjepa.config import RunConfig
 from seqjepa.data.loader import Loader
@@ -72,9 +73,9 @@ class ViewSequences(IterableDataset[ViewSequence]):
 
     Each rank gets its piece of every batch, also where torch.distributed begins after this was opened.
     state_dict() says which batch comes next; load_state_dict() goes on there exactly. By these names Lightning and
-    torchdata's StatefulDataLoader find them. In a `DataLoader(data, batch_size=None, num_workers=n)` the batches are
-    the same and in the same order; its processes have copies, so the epoch is set_epoch's (with persistent_workers the
-    next one each time).
+    torchdata's StatefulDataLoader find them. In a `DataLoader(data, batch_size=None, num_workers=n)`, or one that is
+    told no batch_size, the batches are the same and in the same order; its processes have copies, so the epoch is
+    set_epoch's (with persistent_workers the next one each time).
     """
 
     def __init__(self, shards: Path, config: RunConfig, workers: int | None, device: torch.device) -> None:
@@ -215,3 +216,16 @@ _FREE = ("data.set", "data.split", "data.shuffle_window")
 def _owned(batch: ViewSequence) -> ViewSequence:
     """A copy that stays when the next batch is read."""
     return replace(batch, views=batch.views.clone(memory_format=torch.preserve_format))
+
+
+def _as_they_are(batches: list[ViewSequence], *, collate_fn_map: object = None) -> ViewSequence:
+    """What a DataLoader makes of the batches that it collects: its batch_size, unless told, is 1."""
+    if len(batches) > 1:
+        raise UsageError(
+            f"a DataLoader with batch_size={len(batches)} collects what are batches already; give it batch_size=None, "
+            "and open_sequences the batch_size"
+        )
+    return batches[0]
+
+
+default_collate_fn_map[ViewSequence] = _as_they_are

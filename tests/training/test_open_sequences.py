@@ -59,6 +59,13 @@ def test_a_dataloader_with_a_process_gives_the_same(shards):
         assert_same(ours, its)
 
 
+def test_a_dataloader_that_is_told_no_batch_size_gives_the_same(shards):
+    for ours, its in itertools.zip_longest(DataLoader(opened(shards)), opened(shards)):
+        assert_same(ours, its)
+    with pytest.raises(UsageError, match="batch_size=2 collects what are batches already; give it batch_size=None"):
+        next(iter(DataLoader(opened(shards), batch_size=2)))
+
+
 @pytest.mark.parametrize("seen", [0, 2, 6, 9])
 def test_resume_is_exact(shards, seen):
     whole = opened(shards)
