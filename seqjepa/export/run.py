@@ -179,7 +179,7 @@ def _encode(model: Model, part: RunPart, options: ExportOptions, about: dict[str
 
 def _write_checked(out: Path, data: bytes, part: RunPart, to: Form) -> float:
     """`data` → `out`, if what it holds gives the run's numbers; the difference."""
-    with AtomicFile(out) as file:
+    with AtomicFile(out, shared=True) as file:
         file.write(data)
         file.seal()
         difference = largest_difference(_open(file.staged, part, to), part)

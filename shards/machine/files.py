@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +26,14 @@ class AtomicFile:
     As a context it is published at the end, or discarded where anything goes wrong.
 
     tmp_dir: where it is written, on the same file system; None: beside its final place, under a name of its own.
+    shared: several processes may write it at the same moment, each under another name; what a kill leaves is not
+    written over by the next one.
     """
 
-    def __init__(self, path: Path, tmp_dir: Path | None = None) -> None:
+    def __init__(self, path: Path, tmp_dir: Path | None = None, *, shared: bool = False) -> None:
         self.path = path
-        self._tmp = tmp_dir / path.name if tmp_dir else path.with_name(TEMPORARY + path.name)
+        prefix = TEMPORARY + f"{secrets.token_hex(4)}-" * shared
+        self._tmp = tmp_dir / path.name if tmp_dir else path.with_name(prefix + path.name)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         with self._named():
             self._fd: int | None = os.open(self._tmp, flags, 0o666)
@@ -162,8 +166,8 @@ def write_own(files: Sequence[OwnFile]) -> None:
     for file in files:
         refuse_foreign(file.path, file.sign, file.maker)
     for file in files:
-        with disk_full_named(file.path.parent):
-            write_atomic(file.path, file.data)
+        with disk_full_named(file.path.parent), AtomicFile(file.path, shared=True) as written:
+            written.write(file.data)
 
 
 def refuse_foreign(path: Path, sign: bytes, maker: str) -> None:

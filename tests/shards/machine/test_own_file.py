@@ -93,6 +93,21 @@ def test_all_or_none(tmp_path: Path) -> None:
     assert mine.path.read_bytes() == b"signed"
 
 
+def test_two_commands_write_one_file_at_the_same_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (OwnFile(tmp_path / "a", data, b"us", "us") for data in (b"the first of us", b"us"))
+    real = os.replace
+
+    def late(*places: object) -> None:
+        monkeypatch.setattr(os, "replace", real)
+        write_own([second])
+        real(*places)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "replace", late)
+    write_own([first])
+    assert first.path.read_bytes() == first.data
+    assert os.listdir(tmp_path) == ["a"]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written(views: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
