@@ -119,14 +119,19 @@ def evaluate_command(
 
 def _evaluate(run: Path, shards: Path, options: dict[str, Any], as_json: bool) -> None:
     from seqjepa.evaluate.results import format_table, read_results, results_file
+    from seqjepa.evaluate.run import UnwrittenError
     from seqjepa.hub import run_folder
     from seqjepa.training.run_store import push_results
     from shards.stores.store import as_address
     from shards.stores.store_write import WRITABLE
 
-    folder = run_folder(run)
-    results = measured(folder, shards, **options, out=folder)
-    address = as_address(run)
+    folder, address = run_folder(run), as_address(run)
+    try:
+        results = measured(folder, shards, **options, out=folder)
+    except UnwrittenError as error:  # hours of work: on the terminal at least
+        alone = error.results
+        print_json(alone) if as_json else typer.echo(format_table({alone["weights"]: alone}))
+        raise
     if address.startswith(WRITABLE):
         push_results(address, folder)
     if as_json:

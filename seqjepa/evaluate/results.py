@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,15 @@ from seqjepa.evaluate.metrics import confusion_summary
 from seqjepa.evaluate.probes import nested
 from seqjepa.evaluate.protocol import BEFORE_NOTED, costs_line, differences, same_measurement
 from seqjepa.evaluate.results_schema import leaves_of, why_not_results
-from seqjepa.files import TEMPORARY, write_file
+from seqjepa.files import TEMPORARY, named_failures, write_file
 from seqjepa.paper.measures import value_at
 from seqjepa.paper.metrics import METRICS, declared_metric
-from shards.errors import FormatError, reason_of
+from shards.errors import FailureError, FormatError, reason_of
 from shards.json_fields import strict_json
 from shards.machine.environment import pass_environment_on
 from shards.machine.lock import FolderLock
+
+logger = logging.getLogger(__name__)
 
 RESULTS_FILE = "results.json"
 EARLIER = "earlier"
@@ -89,7 +93,8 @@ def merge_results(folder: Path, weights: str, results: dict[str, Any]) -> dict[s
     side) wait for each other, or one would lose the other's.
     """
     file = results_file(results["protocol"])
-    with FolderLock(folder / f"{TEMPORARY}lock-{file}", f"another evaluation writes {folder / file}", LONGEST_WAIT):
+    lock, busy = folder / f"{TEMPORARY}lock-{file}", f"another evaluation writes {folder / file}"
+    with named_failures(folder / file), FolderLock(lock, busy, LONGEST_WAIT):
         return _merge(folder, file, weights, results)
 
 
@@ -332,11 +337,18 @@ def artefacts_folder(run: Path, weights: str) -> Path:
 
 
 def save_arrays(folder: Path, name: str, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes `folder`/NAME.npz at once or not at all. No object arrays."""
-    folder.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
+    """Writes `folder`/NAME.npz at once or not at all. No object arrays. A disk that does not take them costs a warning
+    and those of an earlier evaluation, not the numbers that are being measured."""
+    path, buffer = folder / f"{name}.npz", io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    write_file(folder / f"{name}.npz", buffer.getvalue())
+    try:
+        with named_failures(path):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_file(path, buffer.getvalue())
+    except FailureError as error:
+        logger.warning("%s; reports go without %s", error, path.name)
+        with suppress(OSError):
+            path.unlink()
 
 
 def load_arrays(folder: Path, name: str) -> dict[str, np.ndarray]:

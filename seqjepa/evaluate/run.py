@@ -38,7 +38,7 @@ from seqjepa.training.checkpoint import LoadedRun, load_run
 from seqjepa.training.metrics_log import read_epochs
 from seqjepa.training.run import identity_of
 from seqjepa.training.run_files import METRICS
-from shards.errors import FailureError, UsageError
+from shards.errors import FailureError, SeqJepaError, UsageError
 from shards.reader import ShardSet
 
 STUDIES: tuple[Study, ...] = (REPRESENTATION, RETRIEVAL, NEIGHBOURS, ROLLOUTS, OOD, ODD_ONE_OUT, UMAP, UNPOOLED, COSTS)
@@ -66,7 +66,8 @@ def evaluate_run(
 
     Returns what results.json holds under "trained" or "untrained" (docs/evaluation.md); accuracies in 0..1. Raises
     UsageError for a device or suite that is not there, FormatError or ConfigError for a run, shards or options that do
-    not fit each other, FailureError if the model or the run did not stay as it was.
+    not fit each other, FailureError if the model or the run did not stay as it was, UnwrittenError with the numbers
+    where the disk does not take them.
     """
     started = time.monotonic()
     config = config or EvalConfig(**options)
@@ -91,8 +92,19 @@ def evaluate_run(
         )
     results["protocol"] = {"model_sha256": digest, **results["protocol"]}
     results |= {"weights": weights, "seconds": round(time.monotonic() - started, 2)}
-    merge_results(out or run, weights, results)
+    try:
+        merge_results(out or run, weights, results)
+    except SeqJepaError as error:
+        raise UnwrittenError(f"measured, but in no file: {error}", results) from None
     return results
+
+
+class UnwrittenError(FailureError):
+    """What was measured could not be written. results: as evaluate_run returns them."""
+
+    def __init__(self, message: str, results: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.results = results
 
 
 def _check_writable(run: Path, out: Path) -> None:
