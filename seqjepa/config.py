@@ -5,7 +5,7 @@ Recipes (TOML) and `--set a.b=c` are read in recipes/.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Literal
@@ -271,11 +271,11 @@ CPU_AGG_DRAWS = 16
 LONGEST_PATH = 7
 
 
-def _ascending(sizes: Iterable[int] | None) -> tuple[int, ...] | None:
-    return None if sizes is None else tuple(sorted(set(sizes)))
+def _ascending(sizes: object) -> object:
+    return tuple(sorted(set(sizes))) if isinstance(sizes, list | tuple | range | set) else sizes
 
 
-Sizes = Annotated[tuple[int, ...], BeforeValidator(_ascending)]
+Sizes = BeforeValidator(_ascending)
 
 
 class EvalConfig(Section):
@@ -308,20 +308,20 @@ class EvalConfig(Section):
 
     untrained: bool = False
     device: str = "auto"
-    m_val: Sizes = tuple(range(1, 9))
-    probe_epochs: int | None = None
-    agg_draws: int | None = None
-    train_draws: int | None = None
-    val_draws: int = 1
-    seed: int = 0
+    m_val: Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Sizes] = Field(tuple(range(1, 9)), min_length=1)
+    probe_epochs: int | None = Field(default=None, ge=1, le=1_000_000)
+    agg_draws: int | None = Field(default=None, ge=1)
+    train_draws: int | None = Field(default=None, ge=1)
+    val_draws: int = Field(default=1, ge=1, le=1000)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     train_split: str | None = None
     val_split: str | None = None
-    patch: int | None = None
+    patch: int | None = Field(default=None, ge=1)
     normalisation: str | None = None
     path: bool | None = None
-    contexts: Sizes | None = None
+    contexts: Annotated[tuple[Annotated[int, Field(ge=0, le=8190)], ...] | None, Sizes] = None
     suite: str = "probes"
-    ood: Path | None = None
+    ood: Annotated[Path | None, Field(strict=False)] = None
     standardise: bool = False
     unpooled: bool = False
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from seqjepa.config import EvalConfig
 from seqjepa.evaluate.results import keyed_rows, read_results, results_file
-from seqjepa.evaluate.run import evaluate_run
+from seqjepa.evaluate.run import eval_config, evaluate_run
 from seqjepa.files import write_file
 from seqjepa.paper.metrics import metric_of
 from seqjepa.training.metrics_log import read_epochs
@@ -74,7 +74,7 @@ def evaluate_checkpoints(
     not measured again, so a call that was stopped goes on where it was. say: hears a line as each is there.
     Raises UsageError where such weights were not kept, and whatever evaluate_run raises.
     """
-    config, found = EvalConfig(**options, device=device), []
+    config, found = eval_config(**options, device=device), []
     if config.untrained:
         raise UsageError("--untrained is of the weights that the run began with, --checkpoints of those on the way")
     steps = steps_of(run)

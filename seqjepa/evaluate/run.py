@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from seqjepa.config import EvalConfig
@@ -34,11 +35,12 @@ from seqjepa.evaluate.umap import UMAP
 from seqjepa.methods.base import EncodesInContext, Halved
 from seqjepa.models.pretrained import tensors_sha256
 from seqjepa.precision import full_float32
+from seqjepa.recipes import mistakes
 from seqjepa.training.checkpoint import LoadedRun, load_run
 from seqjepa.training.metrics_log import read_epochs
 from seqjepa.training.run import identity_of
 from seqjepa.training.run_files import METRICS
-from shards.errors import FailureError, SeqJepaError, UsageError
+from shards.errors import ConfigError, FailureError, SeqJepaError, UsageError
 from shards.reader import ShardSet
 
 STUDIES: tuple[Study, ...] = (REPRESENTATION, RETRIEVAL, NEIGHBOURS, ROLLOUTS, OOD, ODD_ONE_OUT, UMAP, UNPOOLED, COSTS)
@@ -70,7 +72,7 @@ def evaluate_run(
     where the disk does not take them.
     """
     started = time.monotonic()
-    config = config or EvalConfig(**options)
+    config = config or eval_config(**options)
     always_path = suite_named(config.suite).path or None
     device, weights = take_device(config.device), "untrained" if config.untrained else "trained"
     config = config.for_device(device.type == "cuda")
@@ -105,6 +107,14 @@ class UnwrittenError(FailureError):
     def __init__(self, message: str, results: dict[str, Any]) -> None:
         super().__init__(message)
         self.results = results
+
+
+def eval_config(**options: Any) -> EvalConfig:
+    """EvalConfig of its fields by name. ConfigError: there is none of that name, or its value is out of range."""
+    try:
+        return EvalConfig(**options)
+    except ValidationError as error:
+        raise ConfigError(mistakes(error, EvalConfig)) from None
 
 
 def _check_writable(run: Path, out: Path) -> None:

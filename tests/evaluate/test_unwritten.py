@@ -1,14 +1,17 @@
-"""Numbers that no disk takes are shown."""
+"""Numbers that no disk takes are shown, and options that mean nothing are refused before anything is measured."""
 
 from __future__ import annotations
 
 import errno
 import json
 
+import pytest
 from typer.testing import CliRunner
 
 from cli import seqjepa_app
 from seqjepa.evaluate.results import CONFUSION, artefacts_folder
+from seqjepa.evaluate.run import evaluate_run
+from shards.errors import ConfigError
 from shards.machine.files import AtomicFile
 
 
@@ -28,4 +31,23 @@ def test_a_disk_that_fills_while_a_run_is_evaluated_costs_no_number(run, shards,
         assert f"error: measured, but in no file: no space left on {run}: free some" in done.stderr
     assert 0 <= json.loads(done.stdout)["top1_z"] <= 1
     assert not stale.exists()
+    assert not (run / "results.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("probe_epochs", -1, "probe_epochs = -1 should be greater than or equal to 1"),
+        ("probe_epochs", 0, "probe_epochs = 0 should"),
+        ("agg_draws", 0, "agg_draws = 0 should"),
+        ("val_draws", 0, "val_draws = 0 should"),
+        ("m_val", [], "m_val = .. Tuple should have at least 1 item"),
+        ("m_val", [0, 2], "m_val.0 = 0 should"),
+        ("m_val", 5, "m_val = 5 should be a list in brackets"),
+        ("probe_epoch", 1, "unknown key probe_epoch .did you mean 'probe_epochs'"),
+    ],
+)
+def test_options_that_mean_nothing(run, shards, option, value, said):
+    with pytest.raises(ConfigError, match=said):
+        evaluate_run(run, shards, **{option: value})
     assert not (run / "results.json").exists()
