@@ -186,7 +186,8 @@ def _gap(split: str, missing: Collection[str], none: bool) -> str:
 
 
 def _look_below_classes(names: Sequence[PurePosixPath]) -> None:
-    """cat/train/1.jpg: the labels are right, but training and test images would be one split, which is said.
+    """cat/train/1.jpg: the labels are right, but training and test images would be one split, which is said. So is
+    Treino/cat/1.jpg beside Teste/cat/2.jpg: in whatever language, they may be splits.
 
     FormatError for part1/train/cat/1.jpg beside part2/test/cat/2.jpg, where part1 and part2 are no classes.
     """
@@ -207,6 +208,10 @@ def _look_below_classes(names: Sequence[PurePosixPath]) -> None:
                 listed(folders, "and"),
             )
             return
+    shared = set.intersection(*below.values()) if all(len(name.parts) > 2 for name in names) else set()
+    if len(below) > 1 and len(shared) > 1:
+        line = "%s hold the same folders, %s, and are taken for the classes; splits are called train, val, test"
+        log.warning(line, listed(below, "and"), listed(shared))
 
 
 def listed(names: Collection[str], word: str = ",") -> str:

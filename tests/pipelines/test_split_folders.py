@@ -109,6 +109,11 @@ def test_what_would_give_wrong_labels_is_refused(tmp_path: Path, names: list[str
         (["Testing/cat/1.png", "Testing/dog/1.png"], "there is no training split, only test"),
         (["Cat/1.png", "cat/1.png"], "differ in upper and lower case, blanks or leading zeros alone: 'Cat' and 'cat'"),
         (["cat/1.png", "cat /1.png", "c\u200bat/1.png"], "alone: 'cat' and 'c\\u200bat', 'cat' and 'cat '"),
+        (
+            [f"{split}/{name}/1.png" for split in ("Treino", "Teste") for name in ("cat", "dog")],
+            "Teste and Treino hold the same folders, cat, dog, and are taken for the classes",
+        ),
+        (["cat/a/1.png", "cat/b/1.png", "dog/a/1.png", "dog/2.png"], None),
         (["1/1.png", "01/1.png"], "blanks or leading zeros alone: '01' and '1'"),
         (["9/1.png", "10/1.png"], "ranked as text (as torchvision ranks folders): 10 is label 0; 01, 02"),
         (["0/1.png", "9/1.png"], None),
