@@ -1,15 +1,24 @@
-"""One shard: what workers make of its records, written through a builder or, on another node, through its hand."""
+"""The records of planned shards: read here, in order, made into samples by a pool of processes or on nodes, and written
+through a builder or, on another node, through its hand.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 from pipelines.build.plan import Notes, PlannedShard, ShardNote
-from pipelines.build.source_watch import SourceDigest
+from pipelines.build.pool import map_in_order
+from pipelines.build.source_watch import source_digest
 from shards.building.shard_writer import ShardPart, ShardWriter
 from shards.engines.hand import Hand, Opens
+from shards.engines.ray_engine import RayCluster
 from shards.errors import FormatError
+from shards.machine.environment import usable_cores
 from shards.sample import Sample
 from shards.schema import ViewSpec
 from shards.stats import PixelStats
@@ -49,14 +58,14 @@ class OpenShard:
         self.writer: ShardWriter = builder.open_shard(planned.split, planned.number)
         self.chunked = isinstance(builder.spec, ViewSpec) and builder.spec.chunked
         self.note = ShardNote()
-        self.source = SourceDigest()
+        self.sources: list[str] = []
         self.samples = 0
 
     def take(self, result: Transformed) -> None:
         self.awaited -= 1
         self.note.bad += result.bad
         self.note.odd += result.odd
-        self.source.add(result.source)
+        self.sources.append(result.source)
         if result.sample is not None:
             self.writer.add(result.sample, result.stats)
             self.note.images += result.images
@@ -68,7 +77,7 @@ class OpenShard:
     def close(self, notes: Notes) -> ShardNote:
         if not self.samples:
             raise FormatError(f"every image of {self.name} is bad, e.g. {self.note.bad[0]}; repair the source")
-        note = replace(self.note, source=self.source.hexdigest())
+        note = replace(self.note, source=source_digest(self.sources))
         notes.write(self.name, note)
         self.writer.close()
         return note
@@ -95,3 +104,83 @@ def fill_elsewhere(hand: Hand, planned: PlannedShard, results: Iterator[Transfor
             shard.writer.abort()
             raise
         return Filled(planned, opened.parts[0], note)
+
+
+@dataclass(frozen=True)
+class Records:
+    """`Prepared.work` of a source whose records are read one by one.
+
+    read       positions → records of the source, in order, each with a `name` for messages; of files, where they are
+    transform  what becomes of one, in a worker
+    workers    processes; None: one for each usable core
+    joins      as map_in_order
+    stream     the source is read once from front to back, for all shards that nobody has claimed; else shard by shard
+    """
+
+    read: Callable[[Sequence[int]], Iterator[Any]]
+    transform: Callable[[Any], Transformed]
+    workers: int | None
+    joins: Callable[[Sequence[Any], Any], bool] | None = None
+    stream: bool = False
+
+    def __call__(self, shards: Iterator[PlannedShard]) -> Results:
+        """Over a pool of processes."""
+        processes, under_way = usable_cores() if self.workers is None else self.workers, deque[PlannedShard]()
+
+        def records() -> Iterator[Any]:
+            for shard, record in self._pairs(shards):
+                under_way.append(shard)
+                yield record
+
+        results = map_in_order(self.transform, records(), processes, _name, self.joins)
+        with contextlib.closing(results):  # type: ignore[type-var]
+            for _, result in results:
+                yield under_way.popleft(), result
+
+    def over_ray(self, cluster: RayCluster, hand: Hand, shards: Iterator[PlannedShard]) -> Iterator[Filled]:
+        """On the nodes of a cluster, a task a shard: of files a node gets their names, of a stream their bytes."""
+        fill = partial(_fill, hand, self.transform)
+        return cluster.map_tasks(fill, self._gathered(shards), lambda shard: shard.planned.name, _bytes_of)
+
+    def _pairs(self, shards: Iterator[PlannedShard]) -> Iterator[tuple[PlannedShard, Any]]:
+        if self.stream:
+            shard_of = {position: shard for shard in shards for position in shard.positions}
+            positions = sorted(shard_of)
+            for position, record in zip(positions, self.read(positions), strict=True):
+                yield shard_of[position], record
+            return
+        for shard in shards:
+            for _, record in zip(shard.positions, self.read(shard.positions), strict=True):
+                yield shard, record
+
+    def _gathered(self, shards: Iterator[PlannedShard]) -> Iterator[Gathered]:
+        """Splits alternate in a stream, so that one shard of each may be incomplete."""
+        opened: dict[str, Gathered] = {}
+        for shard, record in self._pairs(shards):
+            gathered = opened.setdefault(shard.name, Gathered(shard, []))
+            gathered.records.append(record)
+            if len(gathered.records) == len(shard.positions):
+                yield opened.pop(shard.name)
+
+
+def _name(record: Any) -> str:
+    return record.name
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """A shard with all its records."""
+
+    planned: PlannedShard
+    records: list[Any]
+
+
+def _fill(hand: Hand, transform: Callable[[Any], Transformed], shard: Gathered) -> Filled:
+    results = map_in_order(transform, shard.records, 1, _name)
+    return fill_elsewhere(hand, shard.planned, (result for _, result in results))
+
+
+def _bytes_of(shard: Gathered) -> int:
+    """What the records bring with them; those of files bring nothing to speak of."""
+    contents = (getattr(record, "views", ()) for record in shard.records)
+    return sum(len(data) for views in contents if isinstance(views, list) for data in views if type(data) is bytes)

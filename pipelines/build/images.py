@@ -23,11 +23,10 @@ from pipelines.build.encode import (
     fit_image,
     fit_map,
 )
-from pipelines.build.fill import Transformed
+from pipelines.build.fill import Records, Transformed
 from pipelines.build.maps import MapSet, StoredMap
 from pipelines.build.options import BuildOptions, look_first
 from pipelines.build.plan import plan_shards
-from pipelines.build.records import Records
 from pipelines.build.run_build import BuildReport, Prepared, named, outcome, run_build
 from pipelines.build.source_watch import images_watch
 from pipelines.sources import ImageRecord, ImageSource

@@ -44,7 +44,7 @@ class ShardNote:
     """What a finished shard leaves for the provenance: images written, their PSNR summed in dB, what was left out, what
     may be damaged.
 
-    `source`: SourceDigest of the records that it was made of.
+    `source`: source_digest of the records that it was made of.
     """
 
     images: int = 0

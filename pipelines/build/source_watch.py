@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +39,7 @@ class SourceWatch:
         """The stamp. UsageError if a finished shard was made of something else; with --overwrite it is forgotten."""
         now, done = self.stamp(), builder.done()
         finished = [shard for shard in plan if shard.name in done]
-        if finished and _stored_stamp(notes) != now and (stale := self._stale(finished, notes)):
+        if finished and notes.read_json(STAMP) != {"stamp": now} and (stale := self._stale(finished, notes)):
             if not builder.overwrite:
                 raise self._changed(stale[0])
             builder.forget(stale)
@@ -62,11 +62,11 @@ class SourceWatch:
         images, stale = sum(len(shard.positions) for shard in shards), []
         with tqdm(total=images, desc="source of finished shards", unit="file", disable=None, leave=False) as bar:
             for shard in shards:
-                found = SourceDigest()
+                digests = []
                 for position in shard.positions:
-                    found.add(self.digest(position))
+                    digests.append(self.digest(position))
                     bar.update()
-                if found.hexdigest() != notes.read(shard.name).source:
+                if source_digest(digests) != notes.read(shard.name).source:
                     stale.append(shard.name)
         return stale
 
@@ -77,17 +77,9 @@ class SourceWatch:
         )
 
 
-class SourceDigest:
+def source_digest(digests: Iterable[str]) -> str:
     """Of a shard: the digests of its records, in order."""
-
-    def __init__(self) -> None:
-        self._digest = hashlib.sha256()
-
-    def add(self, digest: str) -> None:
-        self._digest.update(f"{digest}\n".encode())
-
-    def hexdigest(self) -> str:
-        return self._digest.hexdigest()
+    return hashlib.sha256("".join(f"{digest}\n" for digest in digests).encode()).hexdigest()
 
 
 def images_watch(source: ImageSource, records: Sequence[ImageRecord]) -> SourceWatch:
@@ -98,8 +90,3 @@ def images_watch(source: ImageSource, records: Sequence[ImageRecord]) -> SourceW
         return copy.copy(source).fingerprint == before  # a copy has read nothing yet
 
     return SourceWatch(source.path, source.stamp, same, lambda position: source.digest(records[position]))
-
-
-def _stored_stamp(notes: Notes) -> str | None:
-    stored = notes.read_json(STAMP)
-    return stored.get("stamp") if isinstance(stored, dict) else None

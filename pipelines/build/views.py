@@ -15,9 +15,9 @@ from typing import Any
 
 from pipelines.archives import read_content
 from pipelines.build.encode import Frame, JpegSetting, choose_by, encoder_versions, fit_image, psnrs
+from pipelines.build.fill import Records
 from pipelines.build.options import BuildOptions, look_first
 from pipelines.build.plan import Notes, plan_shards
-from pipelines.build.records import Records
 from pipelines.build.run_build import (
     LISTING,
     BuildReport,

@@ -19,11 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.build.fill import Transformed
+from pipelines.build.fill import Records, Transformed
 from pipelines.build.maps import map_to_sample
 from pipelines.build.options import look_first
 from pipelines.build.plan import plan_shards
-from pipelines.build.records import Records
 from pipelines.build.run_build import Prepared, finished_set, run_build
 from pipelines.build.source_watch import images_watch
 from pipelines.saliency.build import MapRequest, map_provenance

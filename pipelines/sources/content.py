@@ -29,7 +29,7 @@ FEWEST_FILES = 256  # however large they are
 THREADS = 8
 CHUNK = 4096
 RANKED_TOGETHER = 1 << 16
-HASHED_TOGETHER = 64  # files; a thread's turn costs as much as a small file
+TOGETHER = 64  # files; a thread's turn costs as much as a small file
 DIGEST_DIGITS = 32
 PIECES, PIECE_BYTES = 64, 64 << 10
 
@@ -37,6 +37,7 @@ Read = Callable[[int, str], bytes]  # of the file at this position, of this name
 Named = Callable[[str], bytes]  # of the file of this name
 Stat = tuple[int, int, int]
 Told = TypeVar("Told", bound=tuple)
+Result = TypeVar("Result")
 
 
 def content_sha256(files: Iterable[tuple[str, int]], read: Read, named: Named | None = None) -> str:
@@ -57,26 +58,28 @@ def content_sha256(files: Iterable[tuple[str, int]], read: Read, named: Named | 
 
 
 def _hashed(read: Callable[[Any], bytes], files: Sequence[Any]) -> list[bytes | None]:
-    """sha256 of what `read` gives for each; None: ValueError. Threads take many at a time: most files are small."""
-    slices = [files[start : start + HASHED_TOGETHER] for start in range(0, len(files), HASHED_TOGETHER)]
-    found: list[bytes | None] = []
+    """sha256 of what `read` gives for each; None: ValueError."""
+
+    def one(file: Any) -> bytes | None:
+        try:
+            return hashlib.sha256(read(file)).digest()
+        except ValueError:
+            return None
+
+    return in_threads(one, files, "checking content", "file")
+
+
+def in_threads(work: Callable[[Any], Result], items: Sequence[Any], what: str, unit: str) -> list[Result]:
+    """`work` of each, in order, with a bar. Threads take many at a time: most files are small."""
+    slices = [items[start : start + TOGETHER] for start in range(0, len(items), TOGETHER)]
+    found: list[Result] = []
     with (
         ThreadPoolExecutor(THREADS) as pool,
-        tqdm(desc="checking content", total=len(files), unit="file", disable=None, leave=False) as bar,
+        tqdm(desc=what, total=len(items), unit=unit, disable=None, leave=False) as bar,
     ):
-        for part in pool.map(partial(_hash_all, read), slices):
+        for part in pool.map(lambda part: [work(item) for item in part], slices):
             found += part
             bar.update(len(part))
-    return found
-
-
-def _hash_all(read: Callable[[Any], bytes], files: Sequence[Any]) -> list[bytes | None]:
-    found: list[bytes | None] = []
-    for file in files:
-        try:
-            found.append(hashlib.sha256(read(file)).digest())
-        except ValueError:
-            found.append(None)
     return found
 
 
@@ -148,15 +151,15 @@ def pieces_of(path: Path) -> bytes:
         raise ValueError(f"unreadable ({error.strerror})") from error
 
 
+def _piece(file: BinaryIO, offset: int) -> bytes:
+    file.seek(offset)
+    return file.read(PIECE_BYTES)
+
+
 def pieces_sha256(root: Path, names: Sequence[str]) -> str:
     """content_sha256 of files below `root`, of large ones of their pieces_of."""
     sizes = (size for size, *_ in file_stats(root / name for name in names))
     return content_sha256(zip(names, sizes, strict=True), lambda _, name: pieces_of(root / name))
-
-
-def _piece(file: BinaryIO, offset: int) -> bytes:
-    file.seek(offset)
-    return file.read(PIECE_BYTES)
 
 
 def stamp_of(stats: Iterable[Stat]) -> str:

@@ -130,8 +130,12 @@ def fields_of(names: Sequence[str], declared: Declared, mistakes: Mistakes) -> t
                 f"there are {', '.join(names[:20]) or 'none'}",
                 "unit",
             )
-    angles = _angles(names, declared)
-    return tuple(ParamField(name, _stored(_unit(name, declared, angles))) for name in names)
+    angles: set[str] = set()  # columns of presets that are in rad by what the preset means
+    if declared.where.startswith("--action"):
+        rotations = (term for term in declared.terms or () if term["op"] == "relative_rotation")
+        angles = {name for term in rotations for name in term["columns"]}
+    units = [_unit(name, declared, angles) for name in names]
+    return tuple(ParamField(name, "rad" if unit in DEGREES else unit) for name, unit in zip(names, units, strict=True))
 
 
 def scale_of(names: Sequence[str], declared: Declared) -> np.ndarray:
@@ -141,17 +145,6 @@ def scale_of(names: Sequence[str], declared: Declared) -> np.ndarray:
 
 def _unit(name: str, declared: Declared, angles: set[str]) -> str:
     return declared.units.get(name) or declared.units.get(name.rpartition(".")[0]) or ("rad" if name in angles else "1")
-
-
-def _stored(unit: str) -> str:
-    return "rad" if unit in DEGREES else unit
-
-
-def _angles(names: Sequence[str], declared: Declared) -> set[str]:
-    """Columns of presets that are in rad by what the preset means."""
-    if not declared.where.startswith("--action"):
-        return set()
-    return {name for term in declared.terms or () if term["op"] == "relative_rotation" for name in term["columns"]}
 
 
 def action_of(declared: Declared, fields: Sequence[ParamField], mistakes: Mistakes) -> ActionSpec | None:
@@ -169,8 +162,9 @@ def action_of(declared: Declared, fields: Sequence[ParamField], mistakes: Mistak
         except FormatError as error:
             mistakes.add(f"{where}: {error}", "actions")
             continue
-        if problem := _unit_problem(term, fields):
-            mistakes.add(f"{where}: {problem}", "actions")
+        if problem := ActionSpec((term,)).problem(fields):
+            advice = f'declare it, in [units] of {FILE} or with --unit: {term.columns[-1]} = "deg" or "rad"'
+            mistakes.add(f"{where}: {problem}; {advice}", "actions")
         terms.append(term)
     return ActionSpec(tuple(terms))
 
@@ -190,12 +184,6 @@ def _expanded(record: Any, names: Sequence[str], where: str, mistakes: Mistakes)
     if record.get("op") == "relative_pose" and "from" not in record and len(found) in POSE_FORMS:
         form = {"from": POSE_FORMS[len(found)]}
     return {**record, "columns": found, **form}
-
-
-def _unit_problem(term: ActionTerm, fields: Sequence[ParamField]) -> str | None:
-    if (problem := ActionSpec((term,)).problem(fields)) is None:
-        return None
-    return f'{problem}; declare it, in [units] of {FILE} or with --unit: {term.columns[-1]} = "deg" or "rad"'
 
 
 def refuse_values(

@@ -86,7 +86,9 @@ class _Place:
         parts = name.split("/")
         depth = next((i for i in range(len(parts) - 2, -1, -1) if split_of(parts[i])), None)
         if depth is None:
-            raise _without_split(name)
+            if name.startswith("ILSVRC2012_val_"):
+                raise FormatError(f"{name} lies in no split: put all of these images into a folder val. {_devkit()}")
+            raise _misplaced(name)
         below = parts[depth + 1 :]
         self.name, self.folder, self.below = name, "/".join(parts[: depth + 1]), "/".join(below)
         self.split = str(split_of(parts[depth]))
@@ -104,12 +106,6 @@ def _kept(place: _Place, label: str | None) -> str | None:
     if place.split == "train":
         raise _misplaced(place.name)
     return None
-
-
-def _without_split(name: str) -> FormatError:
-    if name.startswith("ILSVRC2012_val_"):
-        return FormatError(f"{name} lies in no split: put all of these images into a folder val. {_devkit()}")
-    return _misplaced(name)
 
 
 def _devkit() -> str:
@@ -131,9 +127,8 @@ def _packed(path: Path, unpacked: FileList | None = None) -> str | None:
     if path.is_file():
         return None if unpacked else _packed_in_tar(path)
     found = [file for pattern in PACKED_CLASSES for file in path.glob(pattern)]
-    for split, name in OFFICIAL.items():
-        if (path / name).is_file() and not (unpacked and _has_split(unpacked, split)):
-            found.append(path / name)
+    there = {split_of(part) for entry in unpacked.images for part in entry.name.split("/")[:-1]} if unpacked else set()
+    found += [path / name for split, name in OFFICIAL.items() if (path / name).is_file() and split not in there]
     return min((str(file.relative_to(path)) for file in found), default=None)
 
 
@@ -143,10 +138,6 @@ def _packed_in_tar(path: Path) -> str | None:
             return next((member.name for member in islice(stream, 8) if PACKED.fullmatch(member.name)), None)
     except FormatError:
         return None
-
-
-def _has_split(files: FileList, split: str) -> bool:
-    return any(split in map(split_of, entry.name.split("/")[:-1]) for entry in files.images)
 
 
 def _not_unpacked(path: Path, packed: str) -> FormatError:

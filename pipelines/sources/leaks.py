@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from pipelines.archives import Content, read_content
-from pipelines.sources.content import THREADS
+from pipelines.sources.content import in_threads
 from pipelines.sources.decode import decode_image
 from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.table import Pictures, PlacedFile, ViewTable
@@ -24,7 +22,6 @@ from shards.machine.environment import pass_environment_on
 TAIL = 2048  # bytes
 SMALL = 2000  # images without loss that are decoded anyway
 LOSSLESS = (".png", ".bmp", ".webp")
-TOGETHER = 64  # images; a thread's turn costs as much as a small one
 
 
 def refuse_leaks(table: ViewTable, mistakes: Mistakes, notes: list[str], *, allow_repeats: bool) -> None:
@@ -34,7 +31,9 @@ def refuse_leaks(table: ViewTable, mistakes: Mistakes, notes: list[str], *, allo
         return
     of_split = np.array([-1 if s is None else ranks[s] for s in table.splits])[table.of]
     pictures = table.pictures
-    files = _file_digests(pictures, len(of_split))
+    # Of names: they agree where rows name the same file, or the same frame of a video.
+    names = (pictures.name(row).encode("utf-8", "surrogateescape") for row in range(len(of_split)))
+    files = np.fromiter(map(_short, names), np.uint64, len(of_split))
     same_file = _shared(files, of_split)
     mistakes.add_each(same_file, lambda pair: f"{_words(table, *pair)}: the same file in two splits", "the same file")
     if not isinstance(pictures.contents(np.arange(1)), Sequence):  # frames of a video
@@ -83,39 +82,18 @@ def _shared(digests: np.ndarray, of_split: np.ndarray, *, every: bool = False) -
     return sorted(pairs, key=lambda pair: pair[1])
 
 
-def _file_digests(pictures: Pictures, rows: int) -> np.ndarray:
-    """uint64 [R] that agree where rows name the same file, or the same frame of a video."""
-    names = (pictures.name(row).encode("utf-8", "surrogateescape") for row in range(rows))
-    return np.fromiter((_short(name) for name in names), np.uint64, rows)
-
-
 def _digests(pictures: Pictures, rows: np.ndarray, make: Callable[[Content], bytes], what: str) -> np.ndarray:
     """uint64 [n] of the images of these rows; 0 for one that cannot be read, which a build will name."""
 
     def one(row: int) -> int:
         try:
-            return _short(make(_one_content(pictures, row)))
+            contents = pictures.contents(np.array([row]))
+            assert isinstance(contents, Sequence), "frames of a video are not compared"
+            return _short(make(contents[0]))
         except ValueError:
             return 0
 
-    def several(part: np.ndarray) -> list[int]:
-        return [one(row) for row in part.tolist()]
-
-    found: list[int] = []
-    with (
-        ThreadPoolExecutor(THREADS) as pool,
-        tqdm(total=len(rows), desc=what, unit="img", disable=None, leave=False) as bar,
-    ):
-        for part in pool.map(several, np.split(rows, range(TOGETHER, len(rows), TOGETHER))):
-            found += part
-            bar.update(len(part))
-    return np.array(found, np.uint64)
-
-
-def _one_content(pictures: Pictures, row: int) -> Content:
-    contents = pictures.contents(np.array([row]))
-    assert isinstance(contents, Sequence), "frames of a video are not compared"
-    return contents[0]
+    return np.array(in_threads(one, rows.tolist(), what, "img"), np.uint64)
 
 
 def _short(data: bytes) -> int:

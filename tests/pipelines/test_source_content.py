@@ -41,7 +41,7 @@ def test_the_digest_of_a_tree_is_what_it_was(tmp_path: Path, monkeypatch: pytest
         "0001/o0/image_2.jpg": f"unreadable ({os.strerror(2)})",
     }
     for together in (1, 3, 1000):
-        monkeypatch.setattr(content, "HASHED_TOGETHER", together)
+        monkeypatch.setattr(content, "TOGETHER", together)
         listing = ObjectTree(root).list()
         names = [
             f"{item.name}/{file}"

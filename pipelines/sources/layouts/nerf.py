@@ -70,7 +70,8 @@ def _read_file(files: FileList, note: FileEntry, names: set[str], found: Finding
     match = NAME.fullmatch(file)
     assert match is not None
     suffix = match[1] or ""
-    whole = Scene(scene_name(folder, suffix), note.name, [], np.zeros((0, 4, 4)), split=_split(suffix))
+    split = suffix if suffix in SPLITS else None
+    whole = Scene(scene_name(folder, suffix), note.name, [], np.zeros((0, 4, 4)), split=split)
     frames = record["frames"]
     whole.rows = [f"frame {i}" for i in range(len(frames))]
     images = [_image(frame, folder, names, whole.where(i), found) for i, frame in enumerate(frames)]
@@ -79,10 +80,6 @@ def _read_file(files: FileList, note: FileEntry, names: set[str], found: Finding
     whole.intrinsics = _intrinsics(record, frames, whole, found)
     check_frames(whole, found)
     return _by_lists(whole, record, frames, folder, found)
-
-
-def _split(suffix: str) -> str | None:
-    return suffix if suffix in SPLITS else None
 
 
 def _parsed(files: FileList, note: FileEntry) -> dict[str, Any]:
@@ -140,16 +137,13 @@ def _intrinsics(record: dict[str, Any], frames: list[Any], scene: Scene, found: 
             if any(value is not None for value in values):
                 log.warning("%s: %s is left out, for only some frames have it", scene.file, key)
             continue
-        wrong = [i for i, value in enumerate(values) if not _is_number(value)]
+        good = [type(value) in (int, float) and abs(value) < LARGEST_NUMBER for value in values]
+        wrong = [i for i, is_number in enumerate(good) if not is_number]
         for i in wrong:
             found.mistakes.add(f"{scene.where(i)}: {key} must be a finite number, found {values[i]!r:.40}", key)
         if not wrong:
             kept[key] = np.array(values, np.float64)
     return kept
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < LARGEST_NUMBER
 
 
 def _by_lists(

@@ -165,7 +165,9 @@ def read_names(pattern: Pattern, names: Sequence[str], others: LeftOut, mistakes
             f"the whole name below the source, as {EXAMPLE} does"
         )
     rows = _sorted(pattern, found, splits, np.array(entries), np.array(numbers), np.array(steps), np.array(params))
-    _refuse_same_steps(rows, names, mistakes)
+    for i in (1 + np.flatnonzero((np.diff(rows.of) == 0) & (np.diff(rows.steps) == 0))).tolist():
+        first, second = (printable(names[int(rows.entries[row])]) for row in (i - 1, i))
+        mistakes.add(f"{second}: step {rows.steps[i]} of {rows.sequences[rows.of[i]]!r} is {first} already", "steps")
     return rows
 
 
@@ -225,9 +227,3 @@ def _sorted(
         steps,
         params[order],
     )
-
-
-def _refuse_same_steps(rows: PatternRows, names: Sequence[str], mistakes: Mistakes) -> None:
-    for i in (1 + np.flatnonzero((np.diff(rows.of) == 0) & (np.diff(rows.steps) == 0))).tolist():
-        first, second = (printable(names[int(rows.entries[row])]) for row in (i - 1, i))
-        mistakes.add(f"{second}: step {rows.steps[i]} of {rows.sequences[rows.of[i]]!r} is {first} already", "steps")

@@ -26,7 +26,6 @@ from pipelines.sources.manifest.rows import Order, Rows, find_roles, labels_of, 
 from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.table import ViewTable
 from shards.errors import FormatError
-from shards.schema import ActionSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -160,9 +159,14 @@ def _table_of(rows: Rows, source: Path, path: Path, asked: ManifestOptions, decl
     splits = splits_of(rows, order, labels, asked.val_fraction)
     columns = number_columns(rows, asked.ignore, declared, order)
     kept = [column.name for column in columns]
-    fields = fields_of(kept, _without_time(declared, rows, kept), mistakes)
+    # A timestamp's unit is what it is read in; it is stored in s, where it holds times and is kept.
+    time = rows.roles.get("timestamp")
+    units = {name: unit for name, unit in declared.units.items() if name != time}
+    units |= {time: "s"} if time and time in kept else {}
+    fields = fields_of(kept, Declared(declared.terms, units, declared.where), mistakes)
     action = action_of(declared, fields, mistakes)
-    _refuse_unordered_commands(action, order, mistakes)
+    if action and not order.ordered and any(term.op == "command" for term in action.terms):
+        mistakes.add("a command leads from a row to the next: add a column step or timestamp, or name one", "actions")
     params = filled_params(rows, order, columns, action)
     pictures = pictures_of(rows, source, names, order.seconds, order.rows)
     if not videos.any():
@@ -201,18 +205,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _without_time(declared: Declared, rows: Rows, kept: Sequence[str]) -> Declared:
-    """A timestamp's unit is what it is read in; it is stored in s, where it holds times and is `kept`."""
-    time = rows.roles.get("timestamp")
-    units = {name: unit for name, unit in declared.units.items() if name != time}
-    return Declared(declared.terms, units | ({time: "s"} if time and time in kept else {}), declared.where)
-
-
-def _refuse_unordered_commands(action: ActionSpec | None, order: Order, mistakes: Mistakes) -> None:
-    if action and not order.ordered and any(term.op == "command" for term in action.terms):
-        mistakes.add("a command leads from a row to the next: add a column step or timestamp, or name one", "actions")
 
 
 def _refuse_same_images(rows: Rows, order: Order, names: pa.ChunkedArray) -> None:

@@ -152,7 +152,8 @@ def _of_lists(column: pa.ChunkedArray) -> Numbers | None:
         size = int(found[counts.argmax()]) if len(found) else 0
         if not 1 <= size <= MOST_NUMBERS:
             return None
-        fits = _all_of_each(lengths == size, of, rows)
+        fits = np.ones(rows, bool)
+        fits[of[lengths != size]] = False
         wrong |= ~fits & ~empty
         flat, of = flat.filter(pa.array(fits[of])), of[fits[of]]
         flat, of, shape = pc.list_flatten(flat), np.repeat(of, size), (*shape, size)
@@ -166,13 +167,6 @@ def _of_lists(column: pa.ChunkedArray) -> Numbers | None:
     wrong[of[inner.wrong]] = True
     empty[of[inner.empty]] = True
     return Numbers(values, empty, wrong, shape, inner.alike, inner.comma, inner.whole)
-
-
-def _all_of_each(good: np.ndarray, of: np.ndarray, rows: int) -> np.ndarray:
-    """bool [R]: rows all of whose lists are good; `of`: the row of each list."""
-    fits = np.ones(rows, bool)
-    fits[of[~good]] = False
-    return fits
 
 
 def as_integers(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -66,7 +66,8 @@ def list_source(path: Path) -> Listed:
     if not names:
         raise FormatError(f"{path} holds no file")
     all_names = pa.chunked_array(names)
-    root = _root(all_names)
+    ends = compute().min_max(all_names).as_py()
+    root = lone_root([ends["min"], ends["max"]])
     reader = FileReader(path, "", zipped)
     return Listed(reader, all_names, np.concatenate(offsets), np.concatenate(lengths), odd, root)
 
@@ -83,13 +84,6 @@ def _blocks(found: Iterator[tuple[str, Place | str]], odd: dict[str, str]) -> It
             block = []
     if block:
         yield block
-
-
-def _root(names: pa.ChunkedArray) -> str:
-    pc = compute()
-
-    ends = pc.min_max(names).as_py()
-    return lone_root([ends["min"], ends["max"]])
 
 
 def plain_names(

@@ -5,7 +5,7 @@ Letters: R rows in the order of the file, P parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -47,11 +47,15 @@ def number_columns(rows: Rows, ignore: Sequence[str], declared: Declared, order:
     columns, left_out, commas = [], [], []
     for name, column in rows.raw.columns.items():
         if name == rows.roles.get("timestamp"):
-            columns += _times(name, order)
+            if order.times is not None:
+                seconds, none = np.empty(len(order.rows), np.float32), np.zeros(len(order.rows), bool)
+                seconds[order.rows] = order.times
+                columns.append(Column(name, name, seconds, none, none))
         elif name not in ignore and name not in rows.roles.values():
             found = as_numbers(column, rows.raw.separator)
             if found is None or found.is_text:
-                left_out.append(f"{printable(name)} ({_kind(column, found)})")
+                kind = "empty" if found and found.empty.all() else str(column.type).replace("string", "text")[:40]
+                left_out.append(f"{printable(name)} ({kind})")
                 continue
             commas += [name] if found.comma else []
             parts = [name] if not found.shape else [f"{name}.{i}" for i in range(found.values.shape[1])]
@@ -66,18 +70,6 @@ def number_columns(rows: Rows, ignore: Sequence[str], declared: Declared, order:
     if len(names) > MAX_PARAMS:
         rows.mistakes.add(f"{len(names)} columns of numbers; a set has at most {MAX_PARAMS}: --ignore some", "roles")
     return columns
-
-
-def _times(name: str, order: Order) -> list[Column]:
-    if order.times is None:
-        return []
-    seconds, none = np.empty(len(order.rows), np.float32), np.zeros(len(order.rows), bool)
-    seconds[order.rows] = order.times
-    return [Column(name, name, seconds, none, none)]
-
-
-def _kind(column: pa.ChunkedArray, found: Numbers | None) -> str:
-    return "empty" if found and found.empty.all() else str(column.type).replace("string", "text")[:40]
 
 
 def _stored(
@@ -123,14 +115,11 @@ def filled_params(rows: Rows, order: Order, columns: Sequence[Column], action: A
         is_command = column.name in commands
         if column.of != told:  # the components of a vector are empty together
             wrong = np.flatnonzero(column.empty & ~(ends & is_command))
-            rows.tell(wrong, _is_empty(column.of, is_command), f"empty {column.of}")
+            advice = "; only the last row of a sequence may have none" if is_command else ""
+            what = f"{column.of} is empty or NaN{advice}"
+            rows.tell(wrong, lambda _, what=what: what, f"empty {column.of}")
             told = column.of
         unknown |= column.empty | column.unusable
     names = [column.name for column in columns]
     refuse_values(action, names, params, rows.mistakes, rows.raw.where, ~unknown)
     return params
-
-
-def _is_empty(name: str, command: bool) -> Callable[[int], str]:
-    advice = "; only the last row of a sequence may have none" if command else ""
-    return lambda _: f"{name} is empty or NaN{advice}"

@@ -108,7 +108,8 @@ def _csv_rows(path: Path, file: io.TextIOWrapper, mistakes: Mistakes, notes: lis
     skipped = 1 if told[:4].lower() == "sep=" and len(told) == 5 else 0  # how Excel is told of the separator
     if not skipped:
         file.seek(0)
-    delimiter = told[4] if skipped else _delimiter(told)
+    outside = "".join(told.split('"')[::2])  # of quotes
+    delimiter = told[4] if skipped else max(DELIMITERS, key=outside.count)
     if delimiter not in DELIMITERS:
         raise FormatError(f"{path.name} says sep={delimiter}; separators are commas, semicolons, tabs or bars")
     if delimiter != ",":
@@ -127,12 +128,6 @@ def _csv_rows(path: Path, file: io.TextIOWrapper, mistakes: Mistakes, notes: lis
         blocks.add([cell.strip() for cell in cells[keep:]])
         numbers.append(number)
     return RawTable(path, blocks.columns(), np.array(numbers, np.int64), "row", notes, delimiter)
-
-
-def _delimiter(header: str) -> str:
-    """Which one occurs most in the header, outside of quotes."""
-    outside = "".join(header.split('"')[::2])
-    return max(DELIMITERS, key=outside.count)
 
 
 def _numbered(path: Path, reader: Any, first: int, mistakes: Mistakes) -> Iterator[tuple[int, list[str]]]:

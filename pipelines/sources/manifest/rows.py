@@ -170,7 +170,8 @@ def order_of(rows: Rows, of: np.ndarray, names: list[str], time_unit: str) -> Or
     key = numbers if numbers is not None else seconds
     by = np.arange(count) if key is None else key
     order = np.lexsort((np.arange(count), by, of))
-    of, names = _present(of[order], names)
+    present, of = np.unique(of[order], return_inverse=True)
+    names = [names[i] for i in present.tolist()] if len(names) else [""]
     same = np.diff(of) == 0
     if key is not None:
         equal = same & (np.diff(by[order]) == 0) & ~(doubtful[order][1:] | doubtful[order][:-1])
@@ -187,11 +188,6 @@ def order_of(rows: Rows, of: np.ndarray, names: list[str], time_unit: str) -> Or
         what = f"{rows.roles.get('step') or rows.roles['frame']} is too far from its sequence's first"
         rows.tell(order[steps > LARGEST_STEP], lambda _: what, "step")
     return Order(order, of, names, steps, True, times, seconds, divisor)
-
-
-def _present(of: np.ndarray, names: list[str]) -> tuple[np.ndarray, list[str]]:
-    present, ranks = np.unique(of, return_inverse=True)
-    return ranks, [names[i] for i in present.tolist()] if len(names) else [""]
 
 
 def _steps(rows: Rows, doubtful: np.ndarray) -> np.ndarray | None:

@@ -12,7 +12,7 @@ from pipelines.sources import ViewsContent, ViewSource, ViewsRecord
 from pipelines.sources.keys import sample_key
 from pipelines.sources.three_diebench.splits import Assignment, assign, split_rule
 from pipelines.sources.three_diebench.tar import ObjectTar
-from pipelines.sources.three_diebench.tree import ListedObject, Listing, ObjectTree
+from pipelines.sources.three_diebench.tree import Listing, ObjectTree
 from shards.errors import FormatError
 from shards.schema import THREE_DIEBENCH_PARAMS
 
@@ -87,7 +87,10 @@ class ThreeDIEBenchSource(ViewSource):
                 split=split,
                 name=item.name,
                 view_ids=item.view_ids,
-                missing=tuple(_missing(item)),
+                missing=tuple(
+                    f"{item.name}/{file}: its {'latent' if file.startswith('image') else 'image'} is missing"
+                    for file in item.orphans
+                ),
                 meta={"synset": item.synset, "object": item.object},
             )
             for item, label, split in zip(self.listing.objects, assigned.label, assigned.split, strict=True)
@@ -111,8 +114,3 @@ def open_objects(path: Path) -> ObjectTree | ObjectTar:
     if path.is_file():
         return ObjectTar(path)
     raise FormatError(f"{path} is not there; give the unpacked tree or its .tar or .tar.gz")
-
-
-def _missing(item: ListedObject) -> Iterator[str]:
-    for file in item.orphans:
-        yield f"{item.name}/{file}: its {'latent' if file.startswith('image') else 'image'} is missing"

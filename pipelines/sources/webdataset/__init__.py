@@ -91,19 +91,20 @@ class WebdatasetImages(ImageSource):
                 found.append(ListedImage(sample.tar, sample.key, sample.views[0].member, label, tar.split))
             except ValueError as error:
                 mistakes.add(f"{self.samples.where(sample.tar, sample.key)}: {error}")
-        _refuse_few_labels(found, self.samples, mistakes)
+        labelled = {image.split for image in found if image.label is not None}
+        for image in found:
+            if image.label is None and image.split in labelled:
+                where = self.samples.where(image.tar, image.key)
+                mistakes.add(f"{where}: no label, others of {image.split} have one")
         classes = labels.classes((image.label for image in found), mistakes)
         mistakes.raise_any(str(self.path))
         if not found:
             raise no_samples(self.asked)
-        return self._divided(found), classes
-
-    def _divided(self, found: list[ListedImage]) -> list[ListedImage]:
-        if self.asked.val_fraction is None:
-            return found
-        names = [f"{self.asked.tars[image.tar].name}/{image.key}" for image in found]
-        splits = train_or_val(names, [image.label for image in found], self.asked.val_fraction)
-        return [replace(image, split=split) for image, split in zip(found, splits, strict=True)]
+        if self.asked.val_fraction is not None:
+            names = [f"{self.asked.tars[image.tar].name}/{image.key}" for image in found]
+            splits = train_or_val(names, [image.label for image in found], self.asked.val_fraction)
+            found = [replace(image, split=split) for image, split in zip(found, splits, strict=True)]
+        return found, classes
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -120,32 +121,26 @@ class WebdatasetImages(ImageSource):
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
         """A sha256 over tars, members, splits, labels and places; one of the content (content.py)."""
-        digest = hashlib.sha256()
+        digest, files = hashlib.sha256(), []
         images, _ = self.listing
         for image in images:
             tar, member = self.asked.tars[image.tar], image.member
             place = f"{tar.name}\0{member.name}\0{image.split}\0{image.label}\0{member.offset}\0{member.length}\n"
             digest.update(place.encode())
-        return {
-            "layout": self.name,
-            "images": len(images),
-            **({} if self.asked.val_fraction is None else {"val_fraction_rule": RULE}),
-            "listing_sha256": digest.hexdigest(),
-            "content_sha256": self._content(images),
-        }
-
-    def _content(self, images: Sequence[ListedImage]) -> str:
-        sizes = ((self._name(image), stored_size(image.member.length)) for image in images)
+            files.append((f"{tar.name}/{member.name}", stored_size(member.length)))
         paths = self.samples.paths
 
         def read(position: int, name: str) -> bytes:
             member = images[position].member
             return FileReader(paths[images[position].tar]).read(member.name, member.offset, member.length)
 
-        return content_sha256(sizes, read)
-
-    def _name(self, image: ListedImage) -> str:
-        return f"{self.asked.tars[image.tar].name}/{image.member.name}"
+        return {
+            "layout": self.name,
+            "images": len(images),
+            **({} if self.asked.val_fraction is None else {"val_fraction_rule": RULE}),
+            "listing_sha256": digest.hexdigest(),
+            "content_sha256": content_sha256(files, read),
+        }
 
     def records(self) -> list[ImageRecord]:
         """Training first, then the other splits; in a split in the order of the tars."""
@@ -188,11 +183,3 @@ def sample_keys(places: Sequence[tuple[str, str]]) -> list[str]:
     """One key for each (tar, key): the keys themselves where they all differ, else tar and key."""
     keys = [key for _, key in places]
     return unique_keys(keys if len(set(keys)) == len(keys) else [f"{tar}/{key}" for tar, key in places])
-
-
-def _refuse_few_labels(found: Sequence[ListedImage], samples: TarSamples, mistakes: Mistakes) -> None:
-    """In a split all have a label or none has."""
-    labelled = {image.split for image in found if image.label is not None}
-    for image in found:
-        if image.label is None and image.split in labelled:
-            mistakes.add(f"{samples.where(image.tar, image.key)}: no label, others of {image.split} have one")

@@ -67,7 +67,8 @@ def tars_of(sources: Sequence[str], split: str = "train") -> list[TarFile]:
         urls = _expanded(where)
         found += [(url, of) for url in urls]
         unsaid += urls if named not in SPLITS and split == "train" else []
-    twice = [url for url, count in Counter(_same(url) for url, _ in found).items() if count > 1]
+    places = Counter(url if SCHEME.match(url) else str(Path(url).resolve()) for url, _ in found)
+    twice = [url for url, count in places.items() if count > 1]
     if twice:
         raise UsageError(f"{twice[0]} is given twice; its samples would be in the set twice")
     _refuse_mixed_splits(found)
@@ -94,21 +95,16 @@ def _expanded(source: str) -> list[str]:
         if scheme is None or scheme[1] == "file":
             found += _on_disk(re.sub(r"^file:(//)?", "", url))
         elif scheme[1] in gopen_schemes:
-            _refuse_shell(url)
+            if url.startswith(PIPE) and STEP.get().by_address:  # a command that lies where others may be able to write
+                raise UsageError(
+                    "--source pipe:… is not prepared at an address, where whoever may write would run commands here: "
+                    "start `seqjepa-data shard` itself on as many machines as you like, they share the work"
+                )
             found.append(url)
         else:
             known = ", ".join(f"{name}:" for name in gopen_schemes if not name.startswith("_"))
             raise UsageError(f"--source {url}: {scheme[1]}: is not known; give a path, or one of {known}")
     return found
-
-
-def _refuse_shell(url: str) -> None:
-    """UsageError: a command of a shell, in a prepared command that lies where others may be able to write."""
-    if url.startswith(PIPE) and STEP.get().by_address:
-        raise UsageError(
-            "--source pipe:… is not prepared at an address, where whoever may write would run commands here: start "
-            "`seqjepa-data shard` itself on as many machines as you like, they share the work"
-        )
 
 
 def _most_names(source: str) -> int:
@@ -133,10 +129,6 @@ def _on_disk(path: str) -> list[str]:
     if names := sorted(glob.glob(path)):
         return names
     raise UsageError(f"{path} is not there; give tars (e.g. shards-{{000..099}}.tar), a folder of them, a URL or pipe:")
-
-
-def _same(url: str) -> str:
-    return url if SCHEME.match(url) else str(Path(url).resolve())
 
 
 def _told_splits(url: str) -> set[str]:

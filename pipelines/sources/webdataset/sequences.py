@@ -208,7 +208,9 @@ class FrameWalk:
         if steps is None:
             steps = [self.counts[rank] + i for i in range(len(views))]
         self.counts[rank] += len(views)
-        self._start_tar(sample.tar)
+        if sample.tar != self.text[0]:
+            self._flush()
+            self.text = (sample.tar, [], [])
         for view, step, row in zip(views, steps, rows, strict=True):
             self.frames.of.append(rank)
             self.frames.steps.append(step)
@@ -263,11 +265,6 @@ class FrameWalk:
         if self.frames.labels[rank] != label:
             raise ValueError(f"its label is {label}, its sequence {printable(name)} has {self.frames.labels[rank]}")
         return rank
-
-    def _start_tar(self, tar: int) -> None:
-        if tar != self.text[0]:
-            self._flush()
-            self.text = (tar, [], [])
 
     def _flush(self) -> None:
         _, members, keys = self.text

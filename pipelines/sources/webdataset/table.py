@@ -92,12 +92,17 @@ def tar_table(asked: TarOptions, how: SequenceOptions, spool: Spool, meaning: Me
         raise no_samples(asked)
     order = np.lexsort((np.asarray(frames.steps), np.asarray(frames.of)))
     _refuse_twice(walk, frames, order)
-    names = _label_names(labels, frames, walk.mistakes)
+    classes = labels.classes(frames.labels, walk.mistakes)
+    names = [classes[label] if isinstance(label, int) else label for label in frames.labels]
     fields, params, actions = _meant(walk, frames, spec, meaning.read(asked, walk.mistakes), how.ordered)
     walk.mistakes.raise_any(str(asked.path))
     samples.others.warn(asked.path)
+    sequences = frames.names
+    if how.sequence is None and how.key is None:  # samples that are sequences of their own: the keys where all differ
+        keys = [name.partition("/")[2] for name in frames.names]
+        sequences = keys if len(set(keys)) == len(keys) else sequences
     table = ViewTable(
-        sequences=_sequence_names(frames, how),
+        sequences=sequences,
         of=np.asarray(frames.of, np.int32)[order],
         steps=_steps(frames, order, how.ordered),
         ordered=how.ordered,
@@ -110,16 +115,12 @@ def tar_table(asked: TarOptions, how: SequenceOptions, spool: Spool, meaning: Me
         settled={**how.to_json(), **({} if asked.val_fraction is None else {"val_fraction_rule": RULE})},
         where=lambda row: _where(walk, frames, int(order[row])),
     )
-    _refuse_leaks(table, walk.mistakes, asked, meaning)
-    return table
-
-
-def _refuse_leaks(table: ViewTable, mistakes: Mistakes, asked: TarOptions, meaning: Meaning) -> None:
     notes: list[str] = []
-    refuse_leaks(table, mistakes, notes, allow_repeats=meaning.allow_repeats)
-    mistakes.raise_any(str(asked.path))
+    refuse_leaks(table, walk.mistakes, notes, allow_repeats=meaning.allow_repeats)
+    walk.mistakes.raise_any(str(asked.path))
     for note in notes:
         log.warning("%s: %s", asked.path, note)
+    return table
 
 
 def _meant(
@@ -196,17 +197,3 @@ def _steps(frames: TarFrames, order: np.ndarray, ordered: bool) -> np.ndarray:
         first = steps[np.searchsorted(of, of)]
         steps = first // divisor + (steps - first) // divisor
     return steps.astype(np.int32)
-
-
-def _label_names(labels: Labels, frames: TarFrames, mistakes: Mistakes) -> list[str | None]:
-    """Of the sequences."""
-    classes = labels.classes(frames.labels, mistakes)
-    return [classes[label] if isinstance(label, int) else label for label in frames.labels]
-
-
-def _sequence_names(frames: TarFrames, how: SequenceOptions) -> list[str]:
-    """Of samples that are sequences of their own the keys, where they all differ."""
-    if how.sequence is not None or how.key is not None:
-        return frames.names
-    keys = [name.partition("/")[2] for name in frames.names]
-    return keys if len(set(keys)) == len(keys) else frames.names
