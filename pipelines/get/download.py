@@ -177,7 +177,8 @@ def fetch(
     cannot be had, or is not the published file: then nothing is kept of it. DiskFullError.
     """
     path = to / file.name
-    with _locked(path, wait), _failures_with(elsewhere):
+    busy = f"{path} is being fetched by another process; wait for it"
+    with FolderLock(path.with_name(path.name + LOCK), busy, wait), _failures_with(elsewhere):
         if path.exists() or path.is_symlink():
             _refuse_unless_it(file, path, patience)
             say(f"{path} is there already")
@@ -187,11 +188,6 @@ def fetch(
             _fill(part, patience, say)
             part.publish()
         return path
-
-
-def _locked(path: Path, wait: float | None) -> FolderLock:
-    busy = f"{path} is being fetched by another process; wait for it"
-    return FolderLock(path.with_name(path.name + LOCK), busy, wait)
 
 
 @contextlib.contextmanager
@@ -245,7 +241,11 @@ def _attempt(part: PartFile, patience: Patience, bar: Any, say: Callable[[str], 
         return
     with answer(begun, have, patience.timeout) as response:
         origin = Origin(part.file.url, validator_of(response), total_of(response, part.file.size))
-        _refuse_wrong_size(part.file, origin)
+        if part.file.size and origin.total != part.file.size:
+            raise FailureError(
+                f"{origin.url} offers {origin.total:,} bytes instead of {part.file.size:,}: it is not the published "
+                "file; nothing was fetched"
+            )
         if have and not (response.status == 206 and _continues(response, have, begun, origin)):
             say(f"{part.file.name}: the server does not go on where it was; {have:,} bytes are given up")
             have = 0
@@ -281,14 +281,6 @@ def _copy(response: HTTPResponse, part: PartFile, left: int, bar: Any) -> None:
             bar.update(len(data))
         out.flush()
         os.fsync(out.fileno())
-
-
-def _refuse_wrong_size(file: PublishedFile, origin: Origin) -> None:
-    if file.size and origin.total != file.size:
-        raise FailureError(
-            f"{origin.url} offers {origin.total:,} bytes instead of {file.size:,}: it is not the published file; "
-            "nothing was fetched"
-        )
 
 
 class PartFile:

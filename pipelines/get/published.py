@@ -51,7 +51,12 @@ class PublishedSet:
 def published_sets() -> dict[str, PublishedSet]:
     """All of them, by the name that the command takes."""
     table = tomllib.loads(TABLE.read_text(encoding="utf-8"))
-    return {key: _set(key, record) for key, record in table.items()}
+    sets = {}
+    for key, record in table.items():
+        files = tuple(_file(entry) for entry in record.pop("files"))
+        members = tuple(_file({"name": name, **entry}) for name, entry in record.pop("members", {}).items())
+        sets[key] = PublishedSet(key, files=files, members=members, **record)
+    return sets
 
 
 def published_set(key: str) -> PublishedSet:
@@ -60,12 +65,6 @@ def published_set(key: str) -> PublishedSet:
     if key not in sets:
         raise UsageError(f"{key!r:.60} cannot be fetched; there are: {', '.join(sets)} (docs/data.md has all others)")
     return sets[key]
-
-
-def _set(key: str, record: dict[str, Any]) -> PublishedSet:
-    files = tuple(_file(entry) for entry in record.pop("files"))
-    members = tuple(_file({"name": name, **entry}) for name, entry in record.pop("members", {}).items())
-    return PublishedSet(key, files=files, members=members, **record)
 
 
 def _file(entry: dict[str, Any]) -> PublishedFile:

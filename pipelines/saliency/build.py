@@ -14,14 +14,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
-from pipelines.build.fill import Filled, Results
+from pipelines.build.fill import Filled
 from pipelines.build.options import check_choice, check_counts, command_line, look_first
 from pipelines.build.plan import PlannedShard, plan_shards
 from pipelines.build.pool import sigterm_as_interrupt
 from pipelines.build.run_build import BuildReport, Prepared, finished_set, named, run_build
 from pipelines.build.source_watch import images_watch
 from pipelines.saliency.device import chosen_devices
-from pipelines.saliency.engine import Engine, MapJob, Nodes, start_engine
+from pipelines.saliency.engine import Engine, MapJob, Nodes, Shards, start_engine
 from pipelines.saliency.models import ModelChoice
 from pipelines.saliency.speed import Speed
 from pipelines.sources import ImageRecord, ImageSource
@@ -69,7 +69,7 @@ def build_saliency(
         return finished_set(Path(out))
     if cluster:
         job = MapJob(choice, source, storage, _workers_of_actor(source, workers, cluster, devices[0]), 1)
-        prepared = _prepare_for_ray(request, records, Nodes(job, cluster, devices[0]))
+        prepared = _prepare(request, records, Nodes(job, cluster, devices[0]))
         return run_build(prepared, Path(out), max_bad=max_bad, overwrite=overwrite)
     shared = len(devices) > 1 and devices[0] == "cpu"  # several processes on the CPU share its cores
     threads = max(1, usable_cores() // len(devices)) if shared else None
@@ -96,40 +96,13 @@ def map_request(
     return MapRequest(source, maker, storage, samples_per_shard, limit, options)
 
 
-def _prepare(request: MapRequest, records: list[ImageRecord], engine: Engine) -> Prepared:
-    def work(shards: Iterator[PlannedShard]) -> Results:
-        claimed: list[PlannedShard] = []
+def _prepare(request: MapRequest, records: list[ImageRecord], engine: Engine | Nodes) -> Prepared:
+    of_model = {f"model_{name}": value for name, value in engine.provenance.items() if name != "model"}
 
-        def wanted() -> Iterator[list[ImageRecord]]:
-            for shard in shards:
-                claimed.append(shard)
-                yield [records[position] for position in shard.positions]
+    def with_records(shards: Iterator[PlannedShard]) -> Shards:
+        return ((shard, [records[position] for position in shard.positions]) for shard in shards)
 
-        for number, result in engine.make(wanted()):
-            yield claimed[number], result
-
-    return _prepared(request, records, engine.provenance, work)
-
-
-def _prepare_for_ray(request: MapRequest, records: list[ImageRecord], nodes: Nodes) -> Prepared:
-    def over_ray(_: RayCluster, hand: Hand, shards: Iterator[PlannedShard]) -> Iterator[Filled]:
-        wanted = ((shard, [records[position] for position in shard.positions]) for shard in shards)
-        return nodes.fill(hand, wanted, -(-len(records) // request.samples_per_shard))
-
-    def work(shards: Iterator[PlannedShard]) -> Results:
-        raise AssertionError("the nodes do it")
-
-    return replace(_prepared(request, records, nodes.provenance, work), over_ray=over_ray)
-
-
-def _prepared(
-    request: MapRequest,
-    records: list[ImageRecord],
-    model: dict[str, Any],
-    work: Callable[[Iterator[PlannedShard]], Results],
-) -> Prepared:
-    of_model = {f"model_{name}": value for name, value in model.items() if name != "model"}
-    return Prepared(
+    prepared = Prepared(
         identity={
             "name": f"{request.source.name}-{request.maker['model']}",
             "spec": MapSpec(request.storage),
@@ -137,11 +110,18 @@ def _prepared(
             "fingerprint": {**request.to_json(), **of_model},
         },
         plan=plan_shards([record.split for record in records], request.samples_per_shard),
-        work=work,
+        work=lambda shards: engine.make(with_records(shards)),
         images=len(records),
         watch=images_watch(request.source, records),
-        provenance=partial(map_provenance, request, request.command("build-saliency"), model, len(records)),
+        provenance=partial(map_provenance, request, request.command("build-saliency"), engine.provenance, len(records)),
     )
+    if not isinstance(engine, Nodes):
+        return prepared
+
+    def over_ray(_: RayCluster, hand: Hand, shards: Iterator[PlannedShard]) -> Iterator[Filled]:
+        return engine.fill(hand, with_records(shards), len(prepared.plan))
+
+    return replace(prepared, over_ray=over_ray)
 
 
 def _workers_of_actor(source: ImageSource, workers: int | None, cluster: RayCluster, device: str) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from pipelines.build.fill import Filled, Transformed, fill_elsewhere
+from pipelines.build.fill import Filled, Results, fill_elsewhere
 from pipelines.build.plan import PlannedShard
 from pipelines.build.pool import as_workers_start, begin_worker
 from pipelines.saliency.batches import make_maps
@@ -32,6 +32,7 @@ from shards.schema import MapStorage
 
 SECONDS_TO_END = 5
 BEGIN, MORE = "begin", "more"
+Shards = Iterator[tuple[PlannedShard, Sequence[ImageRecord]]]
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,14 @@ class OneProcess:
         self.provenance = self.model.provenance
         self.speed: Speed | None = None
 
-    def make(self, shards: Iterator[Sequence[ImageRecord]]) -> Iterator[tuple[int, Transformed]]:
-        """(which shard, result) for each record; in order within a shard. A shard is taken when somebody is free."""
-        awaited: deque[int] = deque()
+    def make(self, shards: Shards) -> Results:
+        """A result for each record; in order within a shard. A shard is taken when somebody is free."""
+        awaited: deque[PlannedShard] = deque()
 
         def taken() -> Iterator[Sequence[ImageRecord]]:
-            for number, shard in enumerate(shards):
-                awaited.extend([number] * len(shard))
-                yield shard
+            for shard, records in shards:
+                awaited.extend([shard] * len(records))
+                yield records
 
         for result in make_maps(taken(), self.job.source, self.model, self.job.storage, self.job.workers):
             yield awaited.popleft(), result
@@ -102,24 +103,24 @@ class Crew:
             self.close()
             raise FailureError(f"the devices {', '.join(devices)} set the model up differently: use equal ones")
 
-    def make(self, shards: Iterator[Sequence[ImageRecord]]) -> Iterator[tuple[int, Transformed]]:
-        awaited: dict[int, deque[int]] = {member: deque() for member in range(len(self.connections))}
-        coming, reading = enumerate(shards), set(awaited)
+    def make(self, shards: Shards) -> Results:
+        awaited: dict[int, deque[Any]] = {member: deque() for member in range(len(self.connections))}
+        reading = set(awaited)
         for member, connection in enumerate(self.connections):
             with self._death_named(member):
                 connection.send(BEGIN)
-        while at_work := [member for member, numbers in awaited.items() if numbers or member in reading]:
+        while at_work := [member for member, left in awaited.items() if left or member in reading]:
             ready = wait([self.connections[member] for member in at_work])
             for member in [member for member in at_work if self.connections[member] in ready]:
                 message = self._receive(member)
                 if message != MORE:
                     yield awaited[member].popleft(), message
                     continue
-                number, shard = next(coming, (0, []))
-                awaited[member].extend([number] * len(shard))
-                reading -= set() if shard else {member}
+                shard, records = next(shards, (None, []))
+                awaited[member].extend([shard] * len(records))
+                reading -= set() if records else {member}
                 with self._death_named(member):
-                    self.connections[member].send(shard)
+                    self.connections[member].send(records)
         self.speed = Speed.of_all([self._receive(member) for member in awaited])
 
     def close(self) -> None:
@@ -184,16 +185,18 @@ Engine = OneProcess | Crew
 
 
 class Nodes:
-    """The nodes of a Ray cluster: an actor for each GPU, or on CPUs for each core, which write the shards too."""
+    """The nodes of a Ray cluster: an actor for each GPU, or on CPUs for each core, which write the shards too: fill()
+    stands for make()."""
 
     def __init__(self, job: MapJob, cluster: RayCluster, device: str):
         self.gpus, self.cluster = int(device == "cuda"), cluster
         self.begin = partial(_begin, job, device)
         (self.provenance,) = cluster.map_actors(self.begin, [None], lambda _: "the model", gpus=self.gpus, most=1)
 
-    def fill(
-        self, hand: Hand, shards: Iterator[tuple[PlannedShard, Sequence[ImageRecord]]], most: int
-    ) -> Iterator[Filled]:
+    def make(self, shards: Shards) -> Results:
+        raise AssertionError("the nodes write what they make")
+
+    def fill(self, hand: Hand, shards: Shards, most: int) -> Iterator[Filled]:
         """Each of the shards, at most so many."""
         begin = partial(self.begin, hand, self.provenance)
         return self.cluster.map_actors(begin, shards, lambda item: item[0].name, gpus=self.gpus, most=most)

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pipelines.archives import Content, LeftOut
+from pipelines.sources.content import short_digest
 from shards.errors import UsageError
 from shards.schema import ActionSpec, ParamField
 
@@ -170,8 +171,15 @@ class ImageSource(Source):
         """uint8 [H, W, 3] RGB; grey, palette, CMYK and alpha converted. ValueError says what is wrong with it."""
 
     @abstractmethod
+    def stored(self, record: ImageRecord) -> bytes:
+        """Its bytes as they are stored. ValueError: they cannot be read."""
+
     def digest(self, record: ImageRecord) -> str:
-        """short_digest of its bytes as they are stored; of no bytes, for an image that cannot be read."""
+        """short_digest of its bytes; of no bytes, for an image that cannot be read."""
+        try:
+            return short_digest(self.stored(record))
+        except ValueError:
+            return short_digest(b"")
 
     @abstractmethod
     def stamp(self) -> str:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from pipelines.archives import FILE, TRAILING
 from pipelines.archives.tar import TarStream
 from pipelines.sources import ImageRecord, ImageSource
-from pipelines.sources.content import file_stats, short_digest, stamp_of
+from pipelines.sources.content import file_stats, stamp_of
 from pipelines.sources.restricted_pickle import LARGEST_PICKLE, StoredBytes, load_plain
 from shards.errors import FormatError
 from shards.machine.environment import pass_environment_on
@@ -98,8 +98,8 @@ class Cifar100Source(ImageSource):
         """uint8 [32, 32, 3], a copy. The file has one plane after another."""
         return np.ascontiguousarray(self.contents.splits[record.split].pixels[record.position].transpose(1, 2, 0))
 
-    def digest(self, record: ImageRecord) -> str:
-        return short_digest(self.contents.splits[record.split].pixels[record.position].tobytes())
+    def stored(self, record: ImageRecord) -> bytes:
+        return self.contents.splits[record.split].pixels[record.position].tobytes()
 
     def stamp(self) -> str:
         return stamp_of(file_stats(cifar100_files(self.path)))

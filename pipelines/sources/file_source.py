@@ -14,7 +14,6 @@ import numpy as np
 
 from pipelines.archives import LeftOut, printable
 from pipelines.sources import ImageRecord, ImageSource
-from pipelines.sources.content import short_digest
 from pipelines.sources.decode import decode_image
 from pipelines.sources.files import TEXTS, FileEntry, FileList, FileReader, content_of, list_files
 from pipelines.sources.keys import unique_keys
@@ -127,18 +126,12 @@ class FileSource(ImageSource):
 
     def read(self, record: ImageRecord) -> np.ndarray:
         """uint8 [H, W, 3]. ValueError: empty, corrupt, too large."""
-        return decode_image(self._bytes(record))
-
-    def digest(self, record: ImageRecord) -> str:
-        try:
-            return short_digest(self._bytes(record))
-        except ValueError:
-            return short_digest(b"")
+        return decode_image(self.stored(record))
 
     def stamp(self) -> str:
         """At first that of the files as the fingerprint found them: what is written to after that differs from it."""
         known, self.listed = self.listed, ""
         return known or self.reader.stamp(entry.name for entry in self.files.images)
 
-    def _bytes(self, record: ImageRecord) -> bytes:
+    def stored(self, record: ImageRecord) -> bytes:
         return self.reader.read(str(record.meta["file"]), record.position, record.length)

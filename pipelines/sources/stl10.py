@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.sources import ImageRecord, ImageSource
-from pipelines.sources.content import content_sha256, file_stats, short_digest, stamp_of
+from pipelines.sources.content import content_sha256, file_stats, stamp_of
 from shards.errors import FormatError
 
 SIDE = 96
@@ -69,7 +69,7 @@ class Stl10Source(ImageSource):
             "images": {split: len(labels) for split, labels in self.labels.items()},
             "sample_sha256": {split: self._sample_sha256(split) for split in self.splits},
             "content_sha256": content_sha256(
-                ((record.name, IMAGE_BYTES) for record in records), lambda row, _: self._bytes(records[row])
+                ((record.name, IMAGE_BYTES) for record in records), lambda row, _: self.stored(records[row])
             ),
         }
 
@@ -95,14 +95,12 @@ class Stl10Source(ImageSource):
         mapped = _mapped(_images(self.path, record.split))
         return np.ascontiguousarray(mapped[record.position].transpose(2, 1, 0))
 
-    def digest(self, record: ImageRecord) -> str:
-        return short_digest(self._bytes(record))
-
-    def _bytes(self, record: ImageRecord) -> bytes:
+    def stored(self, record: ImageRecord) -> bytes:
         return _mapped(_images(self.path, record.split))[record.position].tobytes()
 
     def stamp(self) -> str:
-        return stamp_of(file_stats(file for split in self.splits for file in _files(self.path, split)))
+        files = ((_images(self.path, split), self.path / f"{split}_y.bin") for split in self.splits)
+        return stamp_of(file_stats(file for pair in files for file in pair))
 
     def _labels(self, split: str) -> np.ndarray:
         file = _images(self.path, split)
@@ -133,10 +131,6 @@ def _mapped(file: Path) -> np.ndarray:
 @lru_cache(maxsize=8)
 def _mapped_once(file: Path, inode: int) -> np.ndarray:
     return np.memmap(file, np.uint8, "r").reshape(-1, 3, SIDE, SIDE)
-
-
-def _files(path: Path, split: str) -> list[Path]:
-    return [_images(path, split), path / f"{split}_y.bin"]
 
 
 def _images(path: Path, split: str) -> Path:

@@ -55,8 +55,13 @@ class SynthObject:
 
 def plan_objects(cfg: SynthConfig) -> list[PlannedObject]:
     """All objects of a set in the order of their index; out-of-distribution sets have the validation objects only."""
-    planned = [_planned(cfg, index) for index in range(cfg.objects)]
-    return [item for item in planned if item.split == "val"] if cfg.ood else planned
+    planned = []
+    for index in range(cfg.objects):
+        turn, label = divmod(index, cfg.family_count)
+        split = "val" if _is_val(turn, cfg.val_fraction) else "train"
+        if split == "val" or not cfg.ood:
+            planned.append(PlannedObject(index, label, synset_id(label), f"{cfg.seed:016x}{index:016x}", split))
+    return planned
 
 
 def synset_id(label: int) -> str:
@@ -99,12 +104,6 @@ def work_through(
         much = len(items) * cfg.views * cfg.size**2 >= _POOL_FROM_PIXELS and cfg.device == "cpu"
         workers = usable_cores() if much else 1
     return map_in_order(work, items, workers, lambda item: f"object {item.index}")
-
-
-def _planned(cfg: SynthConfig, index: int) -> PlannedObject:
-    turn, label = divmod(index, cfg.family_count)
-    split = "val" if _is_val(turn, cfg.val_fraction) else "train"
-    return PlannedObject(index, label, synset_id(label), f"{cfg.seed:016x}{index:016x}", split)
 
 
 def _is_val(turn: int, fraction: float) -> bool:

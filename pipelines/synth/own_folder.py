@@ -87,7 +87,8 @@ class OwnFolder:
         lock = FolderLock(self.root / WORK / "lock", f"another build is writing {self.root}")
         try:
             self.is_finished(overwrite)  # the folder may have changed while we waited for the lock
-            self._clear_tmp()
+            shutil.rmtree(self.tmp)  # a killed build leaves half-written files there
+            self.tmp.mkdir()
             if overwrite and (self.root / MARKER).exists():
                 self._remove_earlier()
             self._mark(self.identity, finished=False)
@@ -98,11 +99,6 @@ class OwnFolder:
             lock.release()
             with contextlib.suppress(OSError):  # another build may hold it already
                 (self.root / WORK).rmdir()
-
-    def _clear_tmp(self) -> None:
-        """A killed build leaves half-written files there."""
-        shutil.rmtree(self.tmp)
-        self.tmp.mkdir()
 
     def _remove_earlier(self) -> None:
         """A kill in between leaves the earlier run's folder, marked unfinished."""

@@ -56,9 +56,8 @@ def set_stage(draws: np.ndarray) -> Stage:
     ambient = u[1] ** 1.5
     sky = level * _between(ambient, 0.4, 1.0)
     directed = level * (1 - ambient)
-    wave = np.stack(
-        [_between(u[6], 4.0, 14.0), 2 * np.pi * u[7], 20 * u[8], 20 * u[9], *_pattern(u[10]), _depth(u[11])], 1
-    )
+    scale, depth = _between(u[6], 4.0, 14.0), _between(u[11], 0.05, 0.3)
+    wave = np.stack([scale, 2 * np.pi * u[7], 20 * u[8], 20 * u[9], *_pattern(u[10]), depth], 1)
     pieces = draws[:, 14:].reshape(-1, len(CLUTTER), _PER_PIECE).transpose(2, 1, 0)
     return Stage(
         sky=sky,
@@ -80,10 +79,6 @@ def _pattern(u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     kind, within = np.divmod(4 * u, 1)
     bend = np.where(kind == 1, 1.0 + within, np.where(kind == 3, 1.5 + within, 0.0))
     return bend, (kind >= 2).astype(float), 0.5 + 2 * within
-
-
-def _depth(u: np.ndarray) -> np.ndarray:
-    return _between(u, 0.05, 0.3)
 
 
 def _pieces(u: np.ndarray) -> dict[str, np.ndarray]:

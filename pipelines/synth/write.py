@@ -170,7 +170,9 @@ def synth_shards(
     planned = plan_objects(cfg)
     if not planned:
         raise UsageError("there are no validation objects; ask for more objects or a larger val_fraction")
-    setting = _choose_setting(cfg, planned)
+    few = SynthConfig(**{**vars(cfg), "views": min(cfg.views, _TRIED_VIEWS)})
+    tried = [image for item in planned[:_TRIED_OBJECTS] for image in make_object(item, few).images]
+    setting = choose_setting(tried)
     plan = plan_shards(["ood" if cfg.ood else item.split for item in planned], samples_per_shard)
     prepared = Prepared(
         identity=_identity(cfg, setting, samples_per_shard),
@@ -205,11 +207,6 @@ def object_to_sample(item: PlannedObject, cfg: SynthConfig, setting: JpegSetting
     key = sample_key(item.synset, item.object_id)
     sample = ViewSample(key, views, range(cfg.views), params, item.label, meta)
     return Transformed(sample, stats, psnr_sum, images=cfg.views)
-
-
-def _choose_setting(cfg: SynthConfig, planned: Sequence[PlannedObject]) -> JpegSetting:
-    few = SynthConfig(**{**vars(cfg), "views": min(cfg.views, _TRIED_VIEWS)})
-    return choose_setting([image for item in planned[:_TRIED_OBJECTS] for image in make_object(item, few).images])
 
 
 def _identity(cfg: SynthConfig, setting: JpegSetting, samples_per_shard: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from saliency_scene import contents, make_photos
 from small_images import make_stl10
 from typer.testing import CliRunner
 
+from pipelines.build.plan import PlannedShard
 from pipelines.commands.saliency import build_saliency_app
 from pipelines.saliency import deepgaze
 from pipelines.saliency.build import _workers_of_actor, build_saliency
@@ -29,6 +30,7 @@ from shards.reader import ShardSet
 from shards.verify import verify
 
 RESIDUAL = ModelChoice("spectral-residual")
+SHARD = PlannedShard("train", 0, ())
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +264,7 @@ def test_a_member_of_a_crew_that_dies(photos: Path) -> None:
     try:
         crew.processes[1].kill()
         with pytest.raises(FailureError, match="the process on cpu was killed"):
-            list(crew.make([records[:7], records[7:]]))
+            list(crew.make(iter([(SHARD, records[:7]), (SHARD, records[7:])])))
     finally:
         crew.close()
     assert all(process.exitcode is not None for process in crew.processes)

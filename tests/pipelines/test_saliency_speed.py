@@ -14,6 +14,7 @@ from saliency_scene import contents, make_photos
 from torch import Tensor
 from typer.testing import CliRunner
 
+from pipelines.build.plan import PlannedShard
 from pipelines.commands.saliency import build_saliency_app
 from pipelines.saliency import deepgaze, speed
 from pipelines.saliency.engine import Crew, MapJob
@@ -74,7 +75,8 @@ def test_the_speed_of_a_crew_is_that_of_all_its_members(tmp_path: Path) -> None:
     records = source.records()
     crew = Crew(MapJob(ProductChoice("centre-bias"), source, "float16", 0), ["cpu", "cpu"])
     try:
-        assert len(list(crew.make(iter([records[:3], records[3:]])))) == 5
+        shard = PlannedShard("train", 0, (0, 1, 2))
+        assert len(list(crew.make(iter([(shard, records[:3]), (shard, records[3:])])))) == 5
     finally:
         crew.close()
     assert crew.speed is not None

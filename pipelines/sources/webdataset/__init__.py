@@ -18,7 +18,7 @@ import numpy as np
 
 from pipelines.archives import LeftOut, printable
 from pipelines.sources import ImageRecord, ImageSource
-from pipelines.sources.content import content_sha256, file_stats, short_digest, stamp_of
+from pipelines.sources.content import content_sha256, file_stats, stamp_of
 from pipelines.sources.decode import decode_image
 from pipelines.sources.files import FileReader, stored_size
 from pipelines.sources.keys import unique_keys
@@ -162,19 +162,13 @@ class WebdatasetImages(ImageSource):
 
     def read(self, record: ImageRecord) -> np.ndarray:
         """uint8 [H, W, 3]. ValueError: empty, corrupt, too large."""
-        data = self._bytes(record)
+        data = self.stored(record)
         return read_raw(data) if str(record.meta["file"]).lower().endswith(RAW) else decode_image(data)
-
-    def digest(self, record: ImageRecord) -> str:
-        try:
-            return short_digest(self._bytes(record))
-        except ValueError:
-            return short_digest(b"")
 
     def stamp(self) -> str:
         return stamp_of(file_stats(self.samples.paths))
 
-    def _bytes(self, record: ImageRecord) -> bytes:
+    def stored(self, record: ImageRecord) -> bytes:
         assert isinstance(record, TarRecord)
         return FileReader(Path(record.path)).read(str(record.meta["file"]), record.position, record.length)
 

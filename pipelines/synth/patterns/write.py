@@ -64,7 +64,9 @@ def synth_cifar100(cfg: PatternsConfig, out: Path | str, overwrite: bool = False
         with tqdm(total=cfg.train + cfg.test, unit="img", disable=None) as bar:
             for split, count in (("train", cfg.train), ("test", cfg.test)):
                 _write(folder, split, _split_table(cfg, split, count, bar))
-        _write(folder, "meta", _meta_table(cfg.classes))
+        coarse = list(SHAPES[: min(cfg.classes, len(SHAPES))])
+        meta: dict[str, Value] = {"fine_label_names": list(fine_names()[: cfg.classes]), "coarse_label_names": coarse}
+        _write(folder, "meta", meta)
 
 
 def _write(folder: OwnFolder, name: str, table: dict[str, Value]) -> None:
@@ -98,11 +100,6 @@ def _rows(cfg: PatternsConfig, split: str, count: int, bar: tqdm) -> Iterator[by
             bar.update(len(pictures))
     finally:
         cv2.setNumThreads(threads)
-
-
-def _meta_table(classes: int) -> dict[str, Value]:
-    fine = fine_names()[:classes]
-    return {"fine_label_names": list(fine), "coarse_label_names": list(SHAPES[: min(classes, len(SHAPES))])}
 
 
 BEGIN, END = b"\x80\x02", b"."
