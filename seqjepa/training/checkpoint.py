@@ -155,8 +155,8 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
         module.load_state_dict(tensors)
     except (RuntimeError, TypeError, AttributeError) as error:
         raise DamageError(f"{path} is of another model than {CONFIG} ({reason_of(error):.200})") from None
-    if not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
-        raise DamageError(f"{path} is damaged: a weight is not finite, and such weights are never saved")
+    if not all(bool(torch.isfinite(value).all()) for value in module.state_dict().values()):
+        raise DamageError(f"{path} is damaged: a number is not finite, and such weights are never saved")
 
 
 def _weights_of_state(module: nn.Module, path: Path, damage: DamageError) -> float | None:

@@ -120,8 +120,8 @@ class Learner:
         return merge_outputs(outputs, [len(part) / len(seq) for part in parts])
 
     def require_finite(self) -> None:
-        """FailureError when a weight is infinite or NaN, so that such a state is never saved over a good one."""
-        if not all(bool(torch.isfinite(p).all()) for p in self.method.parameters()):
+        """FailureError when a weight or buffer is infinite or NaN, so that such a state never replaces a good one."""
+        if not all(bool(torch.isfinite(value).all()) for value in self.method.state_dict().values()):
             raise FailureError("a weight is not finite any more; the last checkpoint is from before. Lower optim.lr")
 
     def state_dict(self) -> dict[str, Any]:

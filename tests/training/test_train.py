@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from forked_ranks import RunForked
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from train_helpers import Killed, killed_at, make_shards, metrics, tiny_config
 
 from seqjepa.training import checkpoint, learner
@@ -22,7 +22,7 @@ from seqjepa.training.checkpoint import initial_method, load_run
 from seqjepa.training.learner import Learner
 from seqjepa.training.stopping import Interrupted
 from seqjepa.training.train import train
-from shards.errors import ConfigError, FailureError, FormatError, SeqJepaError, UsageError
+from shards.errors import ConfigError, DamageError, FailureError, FormatError, SeqJepaError, UsageError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -272,7 +272,8 @@ def test_other_shards_are_refused_on_resume(whole, tmp_path):
         train(tiny_config(), make_shards(tmp_path / "other", seed=1), whole, workers=0, progress=False)
 
 
-def test_a_run_that_diverges_keeps_its_last_good_checkpoint(shards, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["parameters", "buffers"])
+def test_a_run_that_diverges_keeps_its_last_good_checkpoint(shards, tmp_path, monkeypatch, kind):
     out = tmp_path / "run"
     killed_at(monkeypatch, 2)
     with pytest.raises(Killed):
@@ -283,13 +284,20 @@ def test_a_run_that_diverges_keeps_its_last_good_checkpoint(shards, tmp_path, mo
     def poisoned(self: Learner, seq, step: int, *rest: float):
         output = update(self, seq, step, *rest)
         with torch.no_grad():
-            next(self.method.parameters()).fill_(float("nan"))
+            next(getattr(self.method, kind)()).fill_(float("nan"))
         return output
 
     monkeypatch.setattr(learner.Learner, "update", poisoned)
     with pytest.raises(FailureError, match="not finite"):
         train(tiny_config(EVERY_STEP), shards, out, workers=0, progress=False)
     assert (out / "state.pt").read_bytes() == good
+    weights = load_file(out / "model.safetensors")
+    next(value for name, value in weights.items() if "running_var" in name).fill_(float("inf"))
+    save_file(weights, out / "model.safetensors")
+    (out / "SHA256SUMS").unlink()  # as of a run of somebody else's
+    (out / "state.pt").unlink()
+    with pytest.raises(DamageError, match="a number is not finite"):
+        load_run(out)
 
 
 def test_a_collapse_is_said_aloud(shards, tmp_path, monkeypatch, caplog):
