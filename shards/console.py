@@ -125,8 +125,10 @@ class OneLineErrors(TyperGroup):
     def main(self, args: Sequence[str] | None = None, **kwargs: Any) -> Any:
         prepare_streams()
         raise_file_limit()
+        given = [_at_home(arg) for arg in (sys.argv[1:] if args is None else args)]
+        _refuse_empty(given)
         try:
-            return super().main([_at_home(arg) for arg in (sys.argv[1:] if args is None else args)], **kwargs)
+            return super().main(given, **kwargs)
         except OSError as error:  # of the help, which is printed before a command is invoked
             raise SystemExit(_say(error)) from None
         finally:
@@ -152,6 +154,15 @@ def _at_home(argument: str) -> str:
     """With ~ as the home folder, also where no shell puts it there (`--out=~/x`): a folder called ~ is a trap."""
     begin, home, rest = re.fullmatch(r"((?:[\w.-]+=)?)(~(?=/|$)|)(.*)", argument, re.DOTALL).groups()  # type: ignore[union-attr]
     return begin + os.path.expanduser(home) + rest
+
+
+def _refuse_empty(args: Sequence[str]) -> None:
+    """SystemExit: `--source "$PHOTOS"` of a variable that is not set would be the folder one stands in."""
+    for before, arg in zip(("", *args), args, strict=False):
+        if not arg or re.fullmatch("--[a-z-]+=", arg):
+            option = arg.rstrip("=") or (before if before.startswith("-") else "an argument")
+            warn(f"error: {option} is empty; is a variable of the shell not set?")
+            raise SystemExit(2)
 
 
 def _say(error: Exception) -> int:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 import cli
@@ -93,6 +94,19 @@ def test_a_tilde_is_the_home_folder_also_where_no_shell_says_so(written: str, tm
     result = runner.invoke(cli.seqjepa_app, ["report", *words])
     assert (home / "t.csv").exists() == (not written.startswith("'")), result.output
     assert not (here / "~").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "named"), [(["--source", ""], "--source"), (["--source="], "--source"), ([""], "an argument")]
+)
+def test_a_variable_that_is_not_set_is_not_the_folder_one_stands_in(words: list[str], named: str, tmp_path: Path):
+    """Path("") is "."."""
+    (tmp_path / "here/cat").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "here/cat/1.png")
+    command = [sys.executable, "-c", "import cli; cli.seqjepa_data_app()", "shard", "folder", *words]
+    done = subprocess.run([*command, "--out", "../out"], cwd=tmp_path / "here", capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, f"error: {named} is empty; is a variable of the shell not set?\n")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_only_has_a_tilde_in_it_stays(monkeypatch):
