@@ -41,7 +41,7 @@ class Loader:
         if reading.workers is None:
             reading = replace(reading, workers=auto_workers(sampling.world_size))
         self.index, self.views, self.sampling = index, views, sampling
-        self._source = views.open(index, sampling, reading)
+        self._source = views.open(index, sampling, reading)  # type: ignore[arg-type]  views are of their kind of split
         self._labels = index.labels.astype(np.int64)
 
     def __len__(self) -> int:

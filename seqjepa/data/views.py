@@ -4,15 +4,28 @@ StoredViews  some of a sample's stored views (stored.py)            sets of kind
 Patches      patches at fixations, cut on the device (paper §A.1)   saliency; image where fixations are uniform
 Augmented    augmented images, made on the device                   image, saliency (maps are not read)
 
-The trainer, baking, evaluation and previews all draw through it. Letters: B samples, T views of a sequence,
-P parameters of a view, A numbers of an action, s the side of a view in pixels.
+The trainer, baking, evaluation and previews all draw through it. All kinds have
+kind         what results.json calls them
+action       what takes a view to the next: a preset's name in actions.PRESETS, or terms
+scaling      of the parameters of augmentations before they are subtracted; None: by their norm, or there are none
+open         the batches of a split, read and drawn; ConfigError where the split cannot give them
+and those that are made of whole images (ImageViews)
+side         s, pixels a side of a view
+params       the P parameters of a view
+needs_maps   whether saliency maps play a part
+independent  whether the views of a sequence are drawn independently of each other
+make         the sequences of one draw, on the images' device. View t depends on (draw, row, t) and the image alone;
+             more views extend fewer. ConfigError where the images are too small
+settings     what determines the views, field by field, for the protocol of an evaluation: JSON values without nulls
+record       the same for a set that is baked, with what training on it needs to know
+Letters: B samples, T views of a sequence, P parameters of a view, A numbers of an action.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -44,89 +57,11 @@ from seqjepa.data.fixations import Fixating, cut_patches, fixation_numbers, fuse
 from seqjepa.data.images import ImageBatch, ImageReader
 from seqjepa.data.sampling import Sampling
 from seqjepa.data.sequence import Drawn, KindOfViews
+from seqjepa.data.stored import StoredViews
 from seqjepa.devices import to_device
 from shards.errors import ConfigError
 from shards.reading.split_index import ImageIndex
 from shards.schema import ActionSpec, ParamField
-
-
-class SequenceSource(Protocol):
-    """One split's batches, read and drawn as views say. What a batch holds depends on (epoch, step) alone.
-
-    steps     batches per epoch, the same on every rank
-    resident  whether the split lives on the device
-    """
-
-    steps: int
-    resident: bool
-
-    def batch(self, epoch: int, step: int) -> Drawn:
-        """This rank's piece of that batch, views uint8 or float in 0 … 255 [B, T, 3, s, s] strided as channels-last;
-        one after the other is fast. Raises DamageError (names shard and sample) and FailureError (a worker died)."""
-        ...
-
-    def close(self) -> None:
-        """End the worker processes and let go of what they filled. Asking for another batch starts anew."""
-        ...
-
-
-class Views(Protocol):
-    """What every kind of views has.
-
-    kind     what results.json calls them
-    action   what takes a view to the next: a preset's name in actions.PRESETS, or terms
-    scaling  of the parameters of augmentations before they are subtracted; None: by their norm, or there are none
-    """
-
-    kind: ClassVar[KindOfViews]
-
-    @property
-    def action(self) -> str | ActionSpec: ...
-    @property
-    def scaling(self) -> Scaling | None: ...
-
-    def open(self, index: Any, sampling: Sampling, reading: Reading) -> SequenceSource:
-        """Batches of a split (SplitIndex or ImageIndex). ConfigError where the split cannot give them."""
-        ...
-
-
-class ImageViews(Views, Protocol):
-    """Views that are made of whole images.
-
-    side         s, pixels a side of a view                    params  the P parameters of a view
-    needs_maps   whether saliency maps play a part
-    independent  whether the views of a sequence are drawn independently of each other
-    """
-
-    @property
-    def side(self) -> int: ...
-    @property
-    def params(self) -> tuple[ParamField, ...]: ...
-    @property
-    def needs_maps(self) -> bool: ...
-    @property
-    def independent(self) -> bool: ...
-
-    def check(self, index: ImageIndex) -> None:
-        """ConfigError where such views cannot be had of a split."""
-        ...
-
-    def make(self, images: ImageBatch, draw: Draw) -> Drawn:
-        """The sequences of one draw, on the images' device. View t depends on (draw, row, t) and the image alone; more
-        views extend fewer. ConfigError where the images are too small."""
-        ...
-
-    def over(self, mean: tuple[float, ...]) -> ImageViews:
-        """The same with `mean`, per channel in [0, 1], outside the image, where that is to be a mean colour."""
-        ...
-
-    def settings(self) -> dict[str, Any]:
-        """What determines the views, field by field, for the protocol of an evaluation: JSON values without nulls."""
-        ...
-
-    def record(self) -> dict[str, Any]:
-        """The same for a set that is baked, with what training on it needs to know."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -171,12 +106,11 @@ class Patches:
             )
         self.how.check_size(index.height, index.width)
 
-    def open(self, index: ImageIndex, sampling: Sampling, reading: Reading) -> SequenceSource:
-        """See Views."""
-        return _MadeOfImages(self, index, sampling, reading)
+    def open(self, index: ImageIndex, sampling: Sampling, reading: Reading) -> MadeOfImages:
+        self.check(index)
+        return MadeOfImages(self, index, sampling, reading)
 
     def make(self, images: ImageBatch, draw: Draw) -> Drawn:
-        """See ImageViews."""
         maps = images.images[:, 0] if images.maps is None else images.maps  # if uniform, only their size counts
         purpose = draw.numbers(Purpose.FIXATIONS)
         numbers = fixation_numbers(draw.seed, draw.epoch, images.rows, draw.views, purpose)
@@ -193,16 +127,10 @@ class Patches:
         fixations = sample_fixations(maps, numbers, self.how)
         return fixations, cut_patches(images, fixations, self.how, self.mean)
 
-    def over(self, mean: tuple[float, ...]) -> Patches:
-        """See ImageViews."""
-        return replace(self, mean=mean)
-
     def settings(self) -> dict[str, Any]:
-        """See ImageViews."""
         return asdict(self.how)
 
     def record(self) -> dict[str, Any]:
-        """See ImageViews."""
         return {"fixating": self.settings()}
 
 
@@ -213,7 +141,6 @@ class Augmented:
     recipe   what is drawn: the last view of a sequence has the target pipeline, also of two, all others the observation
              pipeline
     action   which of the parameters the actions are differences of: crop, jitter, blur, augmentation (all) or none
-    size     side of a view in pixels
     scaling  constants of the z-scores; None: the released scaling over a sample's views (docs/fidelity.md #22)
     compile  on a GPU, in a few kernels (fused_views)
 
@@ -222,7 +149,7 @@ class Augmented:
 
     recipe: Recipe
     action: str | ActionSpec
-    size: int
+    side: int
     scaling: Scaling | None
     compile: bool = False
     kind: ClassVar[KindOfViews] = "augmentations"
@@ -234,8 +161,8 @@ class Augmented:
         if as_spec(self.action).terms and not is_augmentation(self.action):
             allowed = ", ".join(name for name in PRESETS if is_augmentation(name))
             raise ConfigError(f"augmented views have no action {action_name(self.action)!r}; there are: {allowed}")
-        if self.size < 4:
-            raise ConfigError(f"augmented views of {self.size} pixels; allowed is 4 and more")
+        if self.side < 4:
+            raise ConfigError(f"augmented views of {self.side} pixels; allowed is 4 and more")
 
     @classmethod
     def of(
@@ -256,19 +183,10 @@ class Augmented:
         scaling = constants_for(recipe, index.height, index.width) if normalisation == "zscore" else None
         return cls(recipe, action, size or index.height, scaling)
 
-    @property
-    def side(self) -> int:
-        return self.size
-
-    def check(self, index: ImageIndex) -> None:
-        """Of images of any size."""
-
-    def open(self, index: ImageIndex, sampling: Sampling, reading: Reading) -> SequenceSource:
-        """See Views."""
-        return _MadeOfImages(self, index, sampling, reading)
+    def open(self, index: ImageIndex, sampling: Sampling, reading: Reading) -> MadeOfImages:
+        return MadeOfImages(self, index, sampling, reading)
 
     def make(self, images: ImageBatch, draw: Draw) -> Drawn:
-        """See ImageViews."""
         (height, width), device = images.images.shape[2:], images.images.device
         drawn = draw_parameters(
             self.recipe,
@@ -283,22 +201,22 @@ class Augmented:
         params = drawn.vector()
         actions = actions_between(params.numpy(), AUGMENTATION_COLUMNS, scaled(self.action, self.scaling))
         params, actions = (to_device(values, device) for values in (params, torch.from_numpy(actions)))
-        return Drawn(images.rows, augment(images.images, drawn, self.size, self.compile), actions, params)
-
-    def over(self, mean: tuple[float, ...]) -> Augmented:
-        """Crops lie within the image."""
-        return self
+        return Drawn(images.rows, augment(images.images, drawn, self.side, self.compile), actions, params)
 
     def settings(self) -> dict[str, Any]:
-        """See ImageViews. What is not done is "none"."""
+        """What is not done is "none"."""
+
+        def plain(value: Any) -> Any:
+            return "none" if value is None else list(value) if isinstance(value, tuple) else value
+
         pipelines = {
-            which: {name: "none" if value is None else _as_list(value) for name, value in fields.items()}
+            which: {name: plain(value) for name, value in fields.items()}
             for which, fields in asdict(self.recipe).items()
         }
-        return {**pipelines, "size": self.size, "conditioned_on": action_name(self.action)}
+        return {**pipelines, "size": self.side, "conditioned_on": action_name(self.action)}
 
     def record(self) -> dict[str, Any]:
-        """See ImageViews. The views are z-scored: the released scaling has no constants to record."""
+        """The views are z-scored: the released scaling has no constants to record."""
         assert self.scaling is not None, "of() gives z-scores their constants"
         name = next((name for name, known in RECIPES.items() if known == self.recipe), "custom")
         pipelines = {
@@ -308,8 +226,8 @@ class Augmented:
         return {"augmenting": {"recipe": name, **pipelines, "scaling": self.scaling.as_json()}}
 
 
-def _as_list(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+ImageViews = Patches | Augmented
+Views = StoredViews | ImageViews
 
 
 def augmented_on(
@@ -328,11 +246,15 @@ def augmented_on(
     return drawn.views.permute(0, 1, 3, 4, 2).numpy(), drawn.params.numpy()
 
 
-class _MadeOfImages:
-    """Batches of views of images that are resident on the device or read ahead; they live as long as needed."""
+class MadeOfImages:
+    """Batches of views of images that are resident on the device or read ahead; they live as long as needed.
+
+    What a batch holds depends on (epoch, step) alone: views uint8 or float in 0 … 255 [B, T, 3, s, s], strided as
+    channels-last. One after the other is fast. Raises DamageError (names shard and sample) and FailureError (a worker
+    died).
+    """
 
     def __init__(self, views: ImageViews, index: ImageIndex, sampling: Sampling, reading: Reading) -> None:
-        views.check(index)
         self._views, self._sampling = views, sampling
         self._reader = ImageReader(index, sampling, reading, maps=views.needs_maps)
         self.steps, self.resident = self._reader.order.steps, self._reader.resident

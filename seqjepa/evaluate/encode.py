@@ -179,7 +179,7 @@ def _encode_images(
     transfer = (spec.height, spec.width, side) != (data.image_height, data.image_width, data.patch)
     normalisation = config.normalisation or usual_normalisation(loaded, stored, transfer)
     stats = statistics(loaded, stored, normalisation)
-    views = views.over(stats[0])
+    views = replace(views, mean=stats[0]) if isinstance(views, Patches) else views
     beside = patches_for_position(loaded, stored, config.patch) if views.kind == Augmented.kind else None
 
     def encode(seen: ImageViews, count: int) -> tuple[Features, Features]:

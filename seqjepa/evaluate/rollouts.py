@@ -221,7 +221,7 @@ def _encoded(ctx: EvalContext) -> Tensor:
         return encode_views(branch, index, stats, device, threads=threads, progress=ctx.progress).z
     config = ctx.config
     views = views_to_draw(splits.views, config)
-    drawn = Draws(splits.views.over(stats[0]), config.val_draws, views, config.seed, "evaluation")
+    drawn = Draws(splits.views, config.val_draws, views, config.seed, "evaluation")
     images = ctx.stored.images(split)
     return encode_images(branch, images, drawn, stats, device, threads=threads, progress=ctx.progress).z
 
