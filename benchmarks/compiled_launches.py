@@ -192,7 +192,7 @@ def meter(batch: int, device: str) -> tuple[Any, tuple[Any, ...]]:
     widths = {"z": torch.Size((batch, 4, 512)), "z_agg": torch.Size((batch, 512))}
     made = EpochMeter(widths, 4, device)
     shown = {name: torch.empty(shape, device=device) for name, shape in widths.items()}
-    features = {name: (made.moments[name].state_dict(), shown[name]) for name in widths}
+    features = {name: (made.moments[name], shown[name]) for name in widths}
     scored = ("labelled", "correct", "sq_err", "y", "y_sq")
     probes = {name: torch.empty_like(made.sums[name]).float() for name in scored}
     return add_up, (made.sums, torch.empty((), device=device), probes, features, float(batch))

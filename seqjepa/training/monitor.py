@@ -29,40 +29,17 @@ COLLAPSED_STD = 0.01
 COLLAPSED_RANK = 1.5
 
 
-class FeatureMoments:
-    """Running mean and scatter of unit-length features, updated batch by batch and mergeable over ranks.
+def no_moments(width: int, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """Of unit-length features [D], before any row: mean and scatter, updated batch by batch and mergeable over ranks.
 
     count  float64 [];  mean  float64 [D];  scatter  float64 [D, D]: Σ (u − mean)(u − mean)ᵀ over the n rows u so far
     """
-
-    def __init__(self, width: int, device: torch.device | str = "cpu"):
-        self.count = torch.zeros((), dtype=torch.float64, device=device)
-        self.mean = torch.zeros(width, dtype=torch.float64, device=device)
-        self.scatter = torch.zeros(width, width, dtype=torch.float64, device=device)
-
-    @torch.no_grad()
-    def update(self, features: Tensor) -> None:
-        """features: [..., D] of any float dtype. Centred before the product, so that TF32 costs no digits."""
-        add_features(self.state_dict(), features)
-
-    def merge(self, count: Tensor | float, mean: Tensor, scatter: Tensor) -> None:
-        """See merge_moments."""
-        merge_moments(self.state_dict(), count, mean, scatter)
-
-    def summary(self) -> dict[str, float]:
-        """{"std", "rank"}; see `mean_std` and `effective_rank`. Empty when nothing was seen."""
-        return spread_of(*_on_host([self.count, self.scatter]))
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {"count": self.count, "mean": self.mean, "scatter": self.scatter}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        for name, value in state.items():
-            getattr(self, name).copy_(value)
+    shapes = {"count": (), "mean": (width,), "scatter": (width, width)}
+    return {name: torch.zeros(shape, dtype=torch.float64, device=device) for name, shape in shapes.items()}
 
 
 def add_features(moments: dict[str, Tensor], features: Tensor) -> None:
-    """See FeatureMoments.update."""
+    """features: [..., D] of any float dtype. Centred before the product, so that TF32 costs no digits."""
     rows = normalize(features.detach().flatten(0, -2).float(), dim=-1)
     mean = rows.mean(0)
     centred = rows - mean
@@ -80,7 +57,7 @@ def merge_moments(moments: dict[str, Tensor], count: Tensor | float, mean: Tenso
 
 
 def spread_of(count: Tensor, scatter: Tensor) -> dict[str, float]:
-    """See FeatureMoments.summary."""
+    """{"std", "rank"}; see `mean_std` and `effective_rank`. Empty when nothing was seen."""
     if count == 0:
         return {}
     covariance = scatter / count
@@ -111,7 +88,7 @@ def effective_rank(covariance: Tensor) -> float:
 
 
 def collapse(summary: dict[str, float]) -> str | None:
-    """What kind of collapse the numbers of `FeatureMoments.summary` show, or None."""
+    """What kind of collapse the numbers of `spread_of` show, or None."""
     if not summary:
         return None
     if summary["std"] < COLLAPSED_STD:
@@ -141,17 +118,16 @@ class EpochMeter:
         A = action_size
         sizes = {"rows": (), "loss": (), "labelled": (), "correct": (), "sq_err": (A,), "y": (A,), "y_sq": (A,)}
         self.sums = {n: torch.zeros(s, dtype=torch.float64, device=device) for n, s in sizes.items()}
-        self.moments = {n: FeatureMoments(widths[n][-1], device) for n in FEATURE_NAMES if n in widths}
+        self.moments = {n: no_moments(widths[n][-1], device) for n in FEATURE_NAMES if n in widths}
 
     def reset(self) -> None:
         """In place: a CUDA graph goes on adding to the same tensors."""
-        of_features = [value for moments in self.moments.values() for value in moments.state_dict().values()]
-        for value in (*self.sums.values(), *of_features):
+        for value in (*self.sums.values(), *(value for moments in self.moments.values() for value in moments.values())):
             value.zero_()
 
     @torch.no_grad()
     def update(self, output: StepOutput, probe_sums: dict[str, Tensor], rows: int) -> None:
-        of_features = {name: (moments.state_dict(), output.features[name]) for name, moments in self.moments.items()}
+        of_features = {name: (moments, output.features[name]) for name, moments in self.moments.items()}
         given = (self.sums, output.loss.detach(), probe_sums, of_features, float(rows))
         if self._compiled is None or self._compiled(rows, *given) is None:
             add_up(*given)
@@ -170,16 +146,16 @@ class EpochMeter:
             self.reset()
 
     def _merge_moments(self, world: World) -> None:
-        held = [value for moments in self.moments.values() for value in moments.state_dict().values()]
+        held = [value for moments in self.moments.values() for value in moments.values()]
         of_ranks = [iter(unpacked(flat, held)) for flat in gather(world, packed(held))]
         for name, mine in self.moments.items():
-            self.moments[name] = FeatureMoments(len(mine.mean), self.device)
+            self.moments[name] = no_moments(len(mine["mean"]), self.device)
             for values in of_ranks:
-                self.moments[name].merge(*islice(values, 3))
+                merge_moments(self.moments[name], *islice(values, 3))
 
     def summary(self) -> dict[str, object]:
         """One epoch in numbers. std: 1 is spread evenly, 0 is collapse; rank: effective rank."""
-        of_features = [value for moments in self.moments.values() for value in (moments.count, moments.scatter)]
+        of_features = [value for moments in self.moments.values() for value in (moments["count"], moments["scatter"])]
         held = _on_host([*self.sums.values(), *of_features])
         sums, left = dict(zip(self.sums, held, strict=False)), held[len(self.sums) :]
         moments = zip(self.moments, left[::2], left[1::2], strict=True)
@@ -193,13 +169,14 @@ class EpochMeter:
         return found | probe_scores(sums, rows)
 
     def state_dict(self) -> dict[str, dict]:
-        return {"sums": self.sums, "moments": {n: m.state_dict() for n, m in self.moments.items()}}
+        return {"sums": self.sums, "moments": self.moments}
 
     def load_state_dict(self, state: dict[str, dict]) -> None:
         for name, value in state["sums"].items():
             self.sums[name].copy_(value)
         for name, moments in self.moments.items():
-            moments.load_state_dict(state["moments"][name])
+            for part, value in state["moments"][name].items():
+                moments[part].copy_(value)
 
 
 def add_up(

@@ -4,14 +4,27 @@ import numpy as np
 import pytest
 import torch
 
-from seqjepa.training.monitor import EpochMeter, FeatureMoments, add_up, collapse, effective_rank
+from seqjepa.training.monitor import (
+    EpochMeter,
+    add_features,
+    add_up,
+    collapse,
+    effective_rank,
+    merge_moments,
+    no_moments,
+    spread_of,
+)
 
 
-def moments_of(*batches: torch.Tensor) -> FeatureMoments:
-    moments = FeatureMoments(batches[0].shape[-1])
+def moments_of(*batches: torch.Tensor) -> dict[str, torch.Tensor]:
+    moments = no_moments(batches[0].shape[-1])
     for batch in batches:
-        moments.update(batch)
+        add_features(moments, batch)
     return moments
+
+
+def summary_of(moments: dict[str, torch.Tensor]) -> dict[str, float]:
+    return spread_of(moments["count"], moments["scatter"])
 
 
 def test_moments_equal_numpy_on_all_rows_at_once():
@@ -19,11 +32,11 @@ def test_moments_equal_numpy_on_all_rows_at_once():
     moments = moments_of(x[:10], x[10:17].reshape(7, 1, 7), x[17:])
     unit = x.double().numpy() / np.linalg.norm(x.double().numpy(), axis=1, keepdims=True)
     covariance = np.cov(unit.T, bias=True)
-    np.testing.assert_allclose(moments.scatter / 300, covariance, atol=1e-7)
-    np.testing.assert_allclose(moments.mean, unit.mean(0), atol=1e-7)
+    np.testing.assert_allclose(moments["scatter"] / 300, covariance, atol=1e-7)
+    np.testing.assert_allclose(moments["mean"], unit.mean(0), atol=1e-7)
     singular = np.linalg.svd(unit - unit.mean(0), compute_uv=False)
     p = singular / singular.sum()
-    summary = moments.summary()
+    summary = summary_of(moments)
     assert summary["rank"] == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-4)
     assert summary["std"] == pytest.approx(unit.std(0).mean() * np.sqrt(7), rel=1e-5)
 
@@ -31,9 +44,9 @@ def test_moments_equal_numpy_on_all_rows_at_once():
 def test_merging_is_the_union():
     x = torch.randn(50, 4)
     whole, left, right = moments_of(x), moments_of(x[:13]), moments_of(x[13:])
-    left.merge(right.count, right.mean, right.scatter)
-    torch.testing.assert_close(left.scatter, whole.scatter, atol=1e-6, rtol=1e-6)
-    assert left.count == 50
+    merge_moments(left, right["count"], right["mean"], right["scatter"])
+    torch.testing.assert_close(left["scatter"], whole["scatter"], atol=1e-6, rtol=1e-6)
+    assert left["count"] == 50
 
 
 def test_known_ranks():
@@ -44,20 +57,22 @@ def test_known_ranks():
 
 def test_collapse_is_named():
     torch.manual_seed(0)
-    spread = moments_of(torch.randn(1000, 16)).summary()
+    spread = summary_of(moments_of(torch.randn(1000, 16)))
     assert spread["std"] == pytest.approx(1, abs=0.02)
     assert collapse(spread) is None
-    assert "complete collapse" in str(collapse(moments_of(torch.ones(100, 16) + 1e-5 * torch.randn(100, 16)).summary()))
+    at_one = moments_of(torch.ones(100, 16) + 1e-5 * torch.randn(100, 16))
+    assert "complete collapse" in str(collapse(summary_of(at_one)))
     on_a_line = torch.randn(200, 1) * torch.arange(16)
-    assert "dimensional collapse" in str(collapse(moments_of(on_a_line + 1e-6 * torch.randn(200, 16)).summary()))
+    assert "dimensional collapse" in str(collapse(summary_of(moments_of(on_a_line + 1e-6 * torch.randn(200, 16)))))
     assert collapse({}) is None
 
 
 def test_state_round_trip():
-    moments = moments_of(torch.randn(5, 3))
-    again = FeatureMoments(3)
-    again.load_state_dict(moments.state_dict())
-    assert again.summary() == moments.summary()
+    meter, again = (EpochMeter({"z": torch.Size((6, 3, 5))}, 2, "cpu") for _ in range(2))
+    add_features(meter.moments["z"], torch.randn(6, 3, 5))
+    again.load_state_dict(meter.state_dict())
+    assert again.moments["z"]["count"] == 18
+    assert summary_of(again.moments["z"]) == summary_of(meter.moments["z"])
 
 
 def test_what_a_gpus_compiler_is_given_adds_up_the_same():
@@ -70,12 +85,12 @@ def test_what_a_gpus_compiler_is_given_adds_up_the_same():
         features = {name: torch.randn(shape) for name, shape in widths.items()}
         scores = {"labelled": torch.tensor(6), "correct": torch.tensor(4), "sq_err": torch.rand(2)}
         for meter, add in ((here, add_up), (there, graph)):
-            of_features = {name: (meter.moments[name].state_dict(), features[name]) for name in widths}
+            of_features = {name: (meter.moments[name], features[name]) for name in widths}
             add(meter.sums, torch.tensor(1.5), scores, of_features, 6.0)
     for name, value in here.sums.items():
         torch.testing.assert_close(there.sums[name], value)
     for name, moments in here.moments.items():
-        for key, value in moments.state_dict().items():
-            torch.testing.assert_close(there.moments[name].state_dict()[key], value)
+        for key, value in moments.items():
+            torch.testing.assert_close(there.moments[name][key], value)
     assert here.sums["loss"] == 18
-    assert here.moments["z"].count == 36
+    assert here.moments["z"]["count"] == 36
