@@ -40,9 +40,8 @@ from seqjepa.recipes import load_recipe  # noqa: E402
 from seqjepa.training.checkpoint import initial_method  # noqa: E402
 from seqjepa.training.data import TrainingData, build_loader, open_training_data  # noqa: E402
 from seqjepa.training.distributed import World  # noqa: E402
-from seqjepa.training.learner import Learner  # noqa: E402
+from seqjepa.training.learner import Learner, TrainingStep  # noqa: E402
 from seqjepa.training.monitor import EpochMeter, OnlineProbes  # noqa: E402
-from seqjepa.training.step import TrainingStep  # noqa: E402
 from seqjepa.training.train import feature_widths  # noqa: E402
 
 TRAIN_OBJECTS, PAPER_HOURS = 41_920, 15.1

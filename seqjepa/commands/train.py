@@ -52,8 +52,8 @@ def train_command(
     """
     from seqjepa.recipes import load_recipe
     from seqjepa.training.distributed import World
+    from seqjepa.training.progress import say_beside_bars
     from seqjepa.training.recipe_choice import choose_recipe
-    from seqjepa.training.terminal import say_beside_bars
     from seqjepa.training.train import train
 
     _refuse_inside(out, shards)

@@ -1,29 +1,77 @@
-"""How a method learns from a batch: forward, backward, clip, optimizer, moving averages. step.py has a step's rest."""
+"""How a method learns from a batch: forward, backward, clip, optimizer, moving averages, and a step's rest.
+
+Optimizer groups are built here, and the learning rate is a pure function of the step (paper §A.2); τ is in
+models/ema.py. In a step the online probes learn from the batch's features too, and the meter adds both up: on one GPU
+what can be of it is a CUDA graph. Shape letters: B sequences in a batch.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
 import logging
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from seqjepa.config import RunConfig
+from seqjepa.config import OptimConfig, RunConfig
+from seqjepa.cuda_graphs import Replayed
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.devices import device_name
+from seqjepa.methods import METHODS
 from seqjepa.methods.base import Method, StepOutput
 from seqjepa.models.ema import MovingAverage
 from seqjepa.precision import is_bf16
 from seqjepa.training.compiled import Step, compiled
 from seqjepa.training.distributed import World
-from seqjepa.training.optim import build_optimizer, set_lr
+from seqjepa.training.monitor import EpochMeter, OnlineProbes
 from shards.errors import FailureError
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict]:
+    """Two groups: tensors of two and more dimensions decay, one-dimensional ones (biases, norms) do not.
+
+    The [AGG] token is three-dimensional and decays, as in the released code. Frozen parameters are left out.
+    """
+    trained = [p for p in module.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """AdamW (or Adam) with betas (0.9, 0.999) and eps 1e-8, fused: on the CPU too it is three times as fast."""
+    cls = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return cls(parameter_groups(module, config.weight_decay), lr=config.lr, fused=True)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float | Tensor) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def lr_at(step: int, steps_per_epoch: int, config: OptimConfig) -> float:
+    """Learning rate of the 0-based optimizer step `step`.
+
+    With e the epoch (a fraction when `lr_update` is "step", rounded down when it is "epoch", as in the released code),
+    W the warm-up and E all planned epochs: linear from `warmup_lr` to `lr` for e < W, then lr again ("constant"), or
+    final + ½ (lr − final)(1 + cos(π (e − W) / (E − W))) ("cosine").
+    """
+    epoch = step / steps_per_epoch if config.lr_update == "step" else step // steps_per_epoch
+    if epoch < config.warmup_epochs:
+        return config.warmup_lr + (config.lr - config.warmup_lr) * epoch / config.warmup_epochs
+    if config.schedule == "constant":
+        return config.lr
+    done = (epoch - config.warmup_epochs) / max(config.planned_epochs - config.warmup_epochs, 1e-9)
+    return config.final_lr + 0.5 * (config.lr - config.final_lr) * (1 + math.cos(math.pi * min(done, 1.0)))
+
 
 _DDP = inspect.signature(DistributedDataParallel).parameters
 logger = logging.getLogger(__name__)
@@ -182,3 +230,55 @@ def seed_step(seed: int, step: int, rank: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(number)
     if device.type == "cuda":
         torch.cuda.manual_seed(number)
+
+
+SMALL = 1 << 25
+"""Numbers in the views of a batch up to which its step is one CUDA graph: 170 sequences of four views at 128 px. By the
+estimate that their kernels take no longer than launching them (docs/training.md); it was not measured."""
+
+
+class TrainingStep:
+    """Of small batches all of it is one CUDA graph, of larger ones the probes' step; elsewhere nothing is.
+
+    A method of another package may read values of the host, which a graph would keep, and so is not replayed; nor are
+    several ranks, whose collectives stay outside.
+    """
+
+    def __init__(self, learner: Learner, probes: OnlineProbes, meter: EpochMeter, config: RunConfig, world: World):
+        self.learner, self.probes, self.meter, self.world = learner, probes, meter, world
+        self._on_gpu = config.train.compile and learner.device.type == "cuda" and world.size == 1
+        self._own = type(learner.method) in METHODS.values()
+        self._largest = 0
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Without a graph: it would go on with an optimizer's moments of before a state was loaded."""
+        of_probes = [self.probes.optimizer] if self.probes.optimizer else []
+        self._whole = Replayed(self._learn, [self.learner.optimizer, *of_probes], "training steps run")
+        self._probed = Replayed(self.probes.learn_from, of_probes, "online probes learn")
+
+    def __call__(self, seq: ViewSequence, step: int, lr: float, progress: float) -> StepOutput:
+        """See Learner.update. What is returned is good until the next step."""
+        if self._replays(seq):
+            self.learner.write(step, lr, progress)
+            return self._whole(seq.views, seq.actions, seq.params, seq.labels)
+        output = self.learner.update(seq, step, lr, progress)
+        self.meter.update(output, self._probe(output.features, seq), len(seq))
+        return output
+
+    def _probe(self, features: dict[str, Tensor], seq: ViewSequence) -> dict[str, Tensor]:
+        if self._on_gpu and self.probes.optimizer:
+            return self._probed(features["z"], features[self.probes.pooled], seq.actions, seq.labels)
+        return self.probes.learn(features, seq, self.world)
+
+    def _learn(self, *tensors: Tensor) -> StepOutput:
+        """The step as it is captured."""
+        seq = ViewSequence(*tensors, keys=[])
+        output = self.learner.update_as_written(seq)
+        self.meter.update(output, self.probes.learn(output.features, seq, self.world), len(seq))
+        return output
+
+    def _replays(self, seq: ViewSequence) -> bool:
+        """Whether the largest batch so far is small enough for the step to be one CUDA graph."""
+        self._largest = max(self._largest, seq.views.numel())
+        return self._on_gpu and self._own and self._largest <= SMALL

@@ -1,6 +1,6 @@
 """Training: one run from shards to weights, resumable at any step.
 
-    schedule → step (step.py, learner.py: forward, backward, clip, optimizer, moving averages; probes, meter) → save
+    schedule → step (learner.py: forward, backward, clip, optimizer, moving averages; probes, meter) → save
 
 Everything random is a function of (seed, step, rank), so a resumed run needs no generator states, and a CPU run that
 was interrupted ends with the same bits as one that was left alone.
@@ -31,13 +31,11 @@ from seqjepa.training import checkpoint, metrics_log, run, run_files
 from seqjepa.training.checkpoint import initial_method, load_run
 from seqjepa.training.data import TrainingData, build_loader, open_training_data, window_for, with_shuffle_window
 from seqjepa.training.distributed import World, from_main, highest, on_all, on_main, process_group
-from seqjepa.training.learner import Learner
+from seqjepa.training.learner import Learner, TrainingStep, lr_at
 from seqjepa.training.loggers import check_names
 from seqjepa.training.monitor import EpochMeter, OnlineProbes
-from seqjepa.training.optim import lr_at
 from seqjepa.training.progress import Say, Watch
 from seqjepa.training.run_store import RunFolder, training_folder
-from seqjepa.training.step import TrainingStep
 from seqjepa.training.stopping import Interrupted, StopSignals
 from shards.errors import DamageError, reason_of
 from shards.reader import SplitIndex

@@ -20,12 +20,11 @@ from seqjepa.methods import METHODS
 from seqjepa.methods.base import Method
 from seqjepa.methods.seq_jepa import SeqJEPA
 from seqjepa.models.ema import MovingAverage
-from seqjepa.training import step as stepping
+from seqjepa.training import learner as stepping
 from seqjepa.training.checkpoint import initial_method
 from seqjepa.training.distributed import World
-from seqjepa.training.learner import Learner
+from seqjepa.training.learner import Learner, TrainingStep
 from seqjepa.training.monitor import ALONE, EpochMeter, OnlineProbes
-from seqjepa.training.step import TrainingStep
 
 pytestmark = pytest.mark.emulated
 CUDA = torch.device("cuda", 0)

@@ -9,7 +9,7 @@ import pytest
 from noise_shards import noise_shards
 
 from seqjepa.recipes import load_recipe
-from seqjepa.training.step import TrainingStep
+from seqjepa.training.learner import TrainingStep
 from seqjepa.training.train import train
 
 pytestmark = pytest.mark.emulated

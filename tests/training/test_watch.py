@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from cli import seqjepa_app
 from seqjepa.data.sequence import ViewSequence, normalise
 from seqjepa.recipes import to_toml
-from seqjepa.training import pictures, representation, terminal
+from seqjepa.training import pictures, progress, representation
 from seqjepa.training.checkpoint import load_run
 from seqjepa.training.data import open_training_data
 from seqjepa.training.representation import EncodedSample, RepresentationMonitor
@@ -196,7 +196,7 @@ def test_the_sheet_shows_what_the_method_sees(shards):
     [(0.4, "0 s"), (59.4, "59 s"), (60, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min"), (356400, "4 d 03 h")],
 )
 def test_durations(seconds: float, said: str):
-    assert terminal.duration(seconds) == said
+    assert progress.duration(seconds) == said
 
 
 def test_what_is_said_on_the_way(shards, tmp_path):
@@ -231,7 +231,7 @@ def test_a_line_stands_above_the_bar(monkeypatch):
     with tqdm(total=3, file=screen, desc="tiny", ncols=40, mininterval=0) as bar:
         bar.update()
         before = screen.tell()
-        terminal.say_beside_bars("epoch 1/3")
+        progress.say_beside_bars("epoch 1/3")
     screen.seek(before)
     wiped, _, after = screen.read().partition("epoch 1/3\n")
     assert wiped.strip() == ""  # the bar is gone before the line, and drawn again below it
