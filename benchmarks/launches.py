@@ -6,9 +6,9 @@
 One JSON line for each method: `launches` of a step by its parts – update (forward, backward, clip, optimizer, moving
 averages), probes, meter – `gigabytes` that they read and write, and `syncs`, how often the host waits for the device.
 Steps are eager; a compiled one has fewer launches. `--replayed`: the fifth step, in which what can be is a CUDA graph
-(seqjepa/training/learner.py; all of it where batches are small, as `--batch 64`), by kind of launch. Tensors are
-emulated (tests/emulated_cuda.py) and hold no numbers: full batches take no memory. A fused optimizer counts as one
-launch, attention too. `--most N` adds the N operations that are launched most. Two lines are of batches that are made on the
+(learner.py; all of it where batches are small, as `--batch 64`), by kind of launch. Tensors are emulated
+(tests/emulated_cuda.py) and hold no numbers: full batches take no memory. A fused optimizer counts as one launch,
+attention too. `--most N` adds the N operations that are launched most. Two lines are of batches that are made on the
 GPU, not compiled (compiled_launches.py --part has them compiled), and one is of the probes of the paper's Table 1:
 kernels of a step of all of them, `alone` one after the other, and together as they learn, which is one launch of a CUDA
 graph of `kernels`. Needs a C compiler, and pytest.
