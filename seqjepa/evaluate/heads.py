@@ -168,7 +168,11 @@ def fit_together(jobs: Sequence[Job], rows: int, how: Fit, *, device: torch.devi
     alone, to the bit on a CPU. On a GPU a step of all heads is one CUDA graph (StepGraph). A head that has had its
     own epochs (Job.epochs; how.epochs plays no part) rests.
     """
-    heads = [_built(job.build, how.seed).to(device) for job in jobs]
+    heads = []
+    for job in jobs:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(how.seed)
+            heads.append(job.build().to(device))
     parameters = [p for head in heads for p in head.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=how.lr, fused=True)
     run, learning = None, -1
@@ -183,12 +187,6 @@ def fit_together(jobs: Sequence[Job], rows: int, how: Fit, *, device: torch.devi
             if job.after_epoch is not None:
                 job.after_epoch(epoch + 1, head)
     return [head.eval() for head in heads]
-
-
-def _built(build: Callable[[], nn.Module], seed: int) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build()
 
 
 def _runner(

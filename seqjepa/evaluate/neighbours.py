@@ -157,11 +157,7 @@ def _why_no_neighbours(ctx: EvalContext) -> str:
     return f"needs more than {NEIGHBOURS_EACH} views, there are {there}" if there <= NEIGHBOURS_EACH else ""
 
 
-NEIGHBOURS = Study(
-    name="neighbours",
-    why_not=_why_no_neighbours,
-    take=take_neighbours,
-)
+NEIGHBOURS = Study("neighbours", _why_no_neighbours, take_neighbours)
 
 
 QUERY_ROWS = 1024

@@ -227,8 +227,4 @@ def _aggregated(
     return show
 
 
-ODD_ONE_OUT = Study(
-    name="odd_one_out",
-    why_not=_why_no_odd_one_out,
-    take=_odd_one_out_scores,
-)
+ODD_ONE_OUT = Study("odd_one_out", _why_no_odd_one_out, _odd_one_out_scores)

@@ -183,7 +183,8 @@ def _training_inputs(task: ProbeTask, bench: Bench, room: _Room, places: _Draws)
         if draw in kept:
             return kept[draw]
         gather = task.inputs(features, places(draw, task.views))
-        size = _bytes_of_all(gather, len(features), bench.device) if keep else 0
+        one = gather(torch.zeros(1, dtype=torch.int64, device=bench.device)) if keep else ()
+        size = len(features) * sum(tensor.nbytes for tensor in one)
         dtype = torch.float32 if size * draws <= FULL_PRECISION_BYTES else torch.float16
         size = size * dtype.itemsize // torch.float32.itemsize
         if keep and size <= room.left:
@@ -199,10 +200,6 @@ def _training_inputs(task: ProbeTask, bench: Bench, room: _Room, places: _Draws)
 def _spare_bytes(device: torch.device) -> int:
     """Half of the memory that is free."""
     return (torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()) // 2
-
-
-def _bytes_of_all(gather: Gather, rows: int, device: torch.device) -> int:
-    return rows * sum(tensor.nbytes for tensor in gather(torch.zeros(1, dtype=torch.int64, device=device)))
 
 
 def gather_all(
@@ -305,7 +302,17 @@ def scores_in_context(
                 found = found.joined(scores.named(f"in_context.{name}.{{}}.{tokens}"))
             if environments[0] in names and tokens == lengths[-1]:
                 found = found.joined(scores)
-    return found, {"context": _describe_context(environments, lengths, bench)}
+    described = {
+        "environment": environments[0],
+        "tokens": lengths[-1],
+        "environments": environments,
+        "lengths": list(lengths),
+        "drawn_from": "the training split",
+        "seed": bench.seed,
+        "classified": "z⁺",
+        "regressed": "z⁺ of length 1",
+    }
+    return found, {"context": described}
 
 
 def _score_in_context(
@@ -318,16 +325,3 @@ def _score_in_context(
     for part in (part for features in both for part in features.z.split(ROWS_AT_ONCE)):
         part.copy_(F.normalize(part.float(), dim=-1))  # in float16 a row of zeros, for no view, would not stay one
     return classes.joined(score_tasks([task for task in tasks if not task.classes], inside, progress=progress))
-
-
-def _describe_context(environments: list[str], lengths: Sequence[int], bench: Bench) -> dict[str, Any]:
-    return {
-        "environment": environments[0],
-        "tokens": lengths[-1],
-        "environments": environments,
-        "lengths": list(lengths),
-        "drawn_from": "the training split",
-        "seed": bench.seed,
-        "classified": "z⁺",
-        "regressed": "z⁺ of length 1",
-    }

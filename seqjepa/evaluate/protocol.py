@@ -160,13 +160,9 @@ def _last(key: str, *names: str) -> bool:
     return any(part.startswith(names) for part in key.split("."))
 
 
-def _is_linearly_regressed(key: str) -> bool:
-    """Paths may be of positions (linear) or rotations (an MLP); the key does not tell, so both count."""
-    return _last(key, *LINEARLY_REGRESSED, "r2_path")
-
-
 AFFECTS: Mapping[str, Callable[[str], bool]] = {
-    "linear_regressors": _is_linearly_regressed,
+    # Paths may be of positions (linear) or rotations (an MLP); the key does not tell, so both count.
+    "linear_regressors": lambda key: _last(key, *LINEARLY_REGRESSED, "r2_path"),
     "m_val": lambda key: _last(key, "top1_agg", "top1_z_mean", "knn", "r2_path", "retrieval", "rollout", "umap"),
     "train_draws.z_agg": lambda key: _last(key, "top1_agg", "r2_path"),
     "position_patches": lambda key: _last(key, "r2_position"),
@@ -245,14 +241,10 @@ def macs_by_size(ctx: EvalContext) -> dict[str, float]:
     """
     method, action_size = ctx.loaded.method, ctx.loaded.data.action_size
     sizes = ctx.config.m_val if isinstance(method, Aggregating) else (1,)
-    counted = forward_macs(method, action_size, _view_shape(ctx), sizes)
-    return {str(m): macs / 1e9 for m, macs in zip(sizes, counted, strict=True)}
-
-
-def _view_shape(ctx: EvalContext) -> tuple[int, int]:
-    """Height and width of what goes through the encoder, in pixels."""
     views, data = ctx.splits.views, ctx.loaded.data
-    return (data.height, data.width) if views is None else (views.side, views.side)
+    shape = (data.height, data.width) if views is None else (views.side, views.side)
+    counted = forward_macs(method, action_size, shape, sizes)
+    return {str(m): macs / 1e9 for m, macs in zip(sizes, counted, strict=True)}
 
 
 def _costs(ctx: EvalContext) -> dict[str, Any]:
@@ -273,4 +265,4 @@ def costs_line(costs: Mapping[str, Any]) -> str:
     return f"costs: {'; '.join(parts)}"
 
 
-COSTS = Study("costs", why_not=lambda ctx: "", take=_costs)
+COSTS = Study("costs", lambda ctx: "", _costs)

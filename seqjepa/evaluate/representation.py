@@ -15,6 +15,7 @@ from seqjepa.data.draws import Purpose
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.metrics import averaged_mean
 from seqjepa.evaluate.probe_training import gather_all, validation_pairs
+from seqjepa.evaluate.probes import nested
 from seqjepa.evaluate.studies import AFTER_CONTEXT, EvalContext, Study
 from seqjepa.evaluate.tasks import tasks_for
 from seqjepa.feature_metrics import knn_classes, lidar, rankme
@@ -59,17 +60,11 @@ def _knn_accuracies(ctx: EvalContext) -> tuple[dict[str, Any], dict[str, Any]]:
         for k, size in enumerate(task.sizes or ("",)):
             of_size = (known[:, k], asked[:, k]) if task.sizes else (known, asked)
             hits = knn_classes(of_size[0], labels, of_size[1]) == right
-            _put(scores, name, size, hits.double().mean().item())
+            key = f"{name}.{size}".rstrip(".")
+            scores[key] = hits.double().mean().item()
             if bench.resampling is not None:
-                _put(intervals, name, size, bench.resampling.interval(averaged_mean(hits)))
-    return scores, intervals
-
-
-def _put(numbers: dict[str, Any], name: str, size: int | str, value: Any) -> None:
-    if size == "":
-        numbers[name] = value
-    else:
-        numbers.setdefault(name, {})[str(size)] = value
+                intervals[key] = bench.resampling.interval(averaged_mean(hits))
+    return nested(scores), nested(intervals)
 
 
 def _spread(features: Features, samples: int, views: int) -> Tensor:
@@ -94,8 +89,8 @@ def _views_of_each(features: Features) -> Tensor | None:
     return features.z_of(torch.from_numpy(features.places_of(frames)).to(features.z.device)).float()
 
 
-def _why_no_representation(ctx: EvalContext) -> str:
-    return AFTER_CONTEXT if isinstance(ctx.loaded.method, EncodesInContext) else ""
-
-
-REPRESENTATION = Study("representation", _why_no_representation, _representation)
+REPRESENTATION = Study(
+    "representation",
+    lambda ctx: AFTER_CONTEXT if isinstance(ctx.loaded.method, EncodesInContext) else "",
+    _representation,
+)

@@ -101,17 +101,17 @@ def merge_results(folder: Path, weights: str, results: dict[str, Any]) -> dict[s
 def _merge(folder: Path, file: str, weights: str, results: dict[str, Any]) -> dict[str, Any]:
     there = read_results(folder, file)
     before = [{"weights": weights, **there[weights]}] if weights in there else []
-    earlier = [e for e in [*before, *there.get(EARLIER, [])] if not _is_repeated(e, weights, results)]
+    earlier = [
+        entry
+        for entry in [*before, *there.get(EARLIER, [])]
+        if entry.get("weights") != weights or not same_measurement(entry.get("protocol", {}), results["protocol"])
+    ]
     merged = {**there, weights: results, **({EARLIER: earlier} if earlier else {})}
     if not earlier:
         merged.pop(EARLIER, None)
     ordered = {key: merged[key] for key in sorted(merged)}
     write_file(folder / file, (json.dumps(ordered, indent=2) + "\n").encode())
     return ordered
-
-
-def _is_repeated(entry: Mapping[str, Any], weights: str, results: Mapping[str, Any]) -> bool:
-    return entry.get("weights") == weights and same_measurement(entry.get("protocol", {}), results["protocol"])
 
 
 def table_rows(results: dict[str, Any]) -> list[tuple[str, list[float | None]]]:
@@ -199,7 +199,9 @@ def protocol_lines(results: dict[str, Any]) -> list[str]:
             f"no gain where the untrained weights were measured differently ({', '.join(differing)}); evaluate both "
             "with the same options"
         )
-    lines += filter(None, [few_objects(protocol), few_steps(protocol), _kept_earlier(results)])
+    lines += filter(None, [few_objects(protocol), few_steps(protocol)])
+    if EARLIER in results:
+        lines.append(f"measured otherwise before: {len(results[EARLIER])}, kept under {EARLIER!r} of results.json")
     if "augmenting" in protocol:
         lines.append(_compared(protocol["augmenting"]))
     costs = next((results[key]["costs"] for key in ("trained", "untrained") if "costs" in results.get(key, {})), None)
@@ -264,11 +266,6 @@ def _how_exactly(protocol: Mapping[str, Any]) -> list[str]:
     said = [f"linear regressors {seen[regressors_of(protocol)]}"] if regressors_of(protocol) in seen else []
     said += [precision_of(protocol)] if precision_of(protocol) else []
     return ["; ".join(said)] if said else []
-
-
-def _kept_earlier(results: Mapping[str, Any]) -> str:
-    count = len(results.get(EARLIER, []))
-    return f"measured otherwise before: {count}, kept under {EARLIER!r} of results.json" if count else ""
 
 
 def _trained(protocol: dict[str, Any]) -> str:

@@ -154,9 +154,7 @@ def _off_row(values: Any, row: str, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{row} is an object, not a number"
     elif not isinstance(values, dict):
         yield f"{prefix}{row} is not an object of numbers by size"
-    elif odd := next((size for size, value in values.items() if not _is_of_a_size(size, value)), None):
-        yield f"{prefix}{row}.{odd:.40} is not a number of a size"
-
-
-def _is_of_a_size(size: str, value: Any) -> bool:
-    return size.isascii() and size.isdecimal() and not isinstance(value, dict)
+    else:
+        for size, value in values.items():
+            if not (size.isascii() and size.isdecimal()) or isinstance(value, dict):
+                yield f"{prefix}{row}.{size:.40} is not a number of a size"

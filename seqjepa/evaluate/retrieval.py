@@ -21,7 +21,7 @@ from torch import Tensor
 
 from seqjepa.data.draws import Purpose, choose_distinct, draw_u32
 from seqjepa.evaluate.features import Features
-from seqjepa.evaluate.metrics import Resampling, chance, rank_intervals, rank_scores, ranks_of
+from seqjepa.evaluate.metrics import chance, rank_intervals, rank_scores, ranks_of
 from seqjepa.evaluate.rollouts import draws_of, pool_of, predict_next, target_features, walk, why_not_retrieved
 from seqjepa.evaluate.studies import EvalContext, Study
 from seqjepa.methods.base import Predicting, PredictsViews
@@ -70,7 +70,12 @@ def take_retrieval(ctx: EvalContext) -> dict[str, Any]:
     scores = {name: retrieval_scores(of, ctx.splits.val.n_views) for name, of in found.items()}
     if ctx.bench.resampling is None:
         return scores
-    return {**scores, "intervals": {name: _intervals(of, ctx.bench.resampling) for name, of in found.items()}}
+    intervals: dict[str, Any] = {}
+    for name, of in found.items():
+        moved = rank_intervals(of.ranks, without_identity(of.asked), ctx.bench.resampling)
+        whole = rank_intervals(of.ranks, of.asked, ctx.bench.resampling)
+        intervals[name] = {**whole, **_marked(moved, "no_identity")}
+    return {**scores, "intervals": intervals}
 
 
 def _of_pairs(ctx: EvalContext, method: Predicting) -> dict[str, Found]:
@@ -136,11 +141,6 @@ def _found(
     return {name: Found(ranks[name], blind[name], asked.asked) for name in candidates}
 
 
-def _intervals(found: Found, resampling: Resampling) -> dict[str, list[float]]:
-    moved = rank_intervals(found.ranks, without_identity(found.asked), resampling)
-    return {**rank_intervals(found.ranks, found.asked, resampling), **_marked(moved, "no_identity")}
-
-
 def retrieval_scores(found: Found, n_views: np.ndarray) -> dict[str, float]:
     """{mrr, h1, h5, …_no_identity, …_blind, …_chance, queries}.
 
@@ -166,11 +166,7 @@ def _why_no_retrieval(ctx: EvalContext) -> str:
     return why_not_retrieved(ctx)
 
 
-RETRIEVAL = Study(
-    name="retrieval",
-    why_not=_why_no_retrieval,
-    take=take_retrieval,
-)
+RETRIEVAL = Study("retrieval", _why_no_retrieval, take_retrieval)
 
 
 @dataclass(frozen=True)

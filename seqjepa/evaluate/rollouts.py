@@ -14,7 +14,7 @@ slots of a sample, D width of z, A of an action.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -29,7 +29,7 @@ from seqjepa.data.draws import Purpose, choose_distinct, draw_u32
 from seqjepa.data.one_pass import decoding_threads
 from seqjepa.evaluate.encode import in_windows, statistics, views_to_draw
 from seqjepa.evaluate.features import Draws, Features, encode_images, encode_views
-from seqjepa.evaluate.metrics import Resampling, chance, rank_intervals, rank_scores, ranks_of
+from seqjepa.evaluate.metrics import chance, rank_intervals, rank_scores, ranks_of
 from seqjepa.evaluate.studies import EvalContext, Study
 from seqjepa.methods.base import Predicting, PredictsViews
 from shards.schema import ActionSpec
@@ -88,13 +88,9 @@ def _of_sequences(features: Features, way: np.ndarray, predicted: int, seed: int
     places = np.concatenate([ahead, np.take_along_axis(others, order, axis=1)], axis=1)[:, :most]
     count = np.minimum(way.shape[1] + there.sum(axis=1), most)
     right = np.tile(np.arange(predicted), (len(features), 1))
-    return Pool(places, count, right, way[_of_the_next_sequence(sequences.ids)])
-
-
-def _of_the_next_sequence(ids: np.ndarray) -> np.ndarray:
-    """For each sample one of the next sequence, after the last of the first: int64 [S]."""
-    firsts = np.flatnonzero(np.diff(ids, prepend=-1))
-    return firsts[(ids + 1) % len(firsts)]
+    firsts = np.flatnonzero(np.diff(sequences.ids, prepend=-1))
+    # One sample of the next sequence; after the last sequence comes the first.
+    return Pool(places, count, right, way[firsts[(sequences.ids + 1) % len(firsts)]])
 
 
 def roll_out(method: PredictsViews, z: Tensor, actions: Tensor, *, sliding: bool = False) -> Tensor:
@@ -260,18 +256,26 @@ def take_rollouts(ctx: EvalContext) -> dict[str, Any]:
     every = {name: np.concatenate(parts) for name, parts in ranks.items()}
     by_chance = {"mrr_chance": by_chance["mrr"], "h1_chance": by_chance["h1"]}
     extra = {"context": context, "queries": draws * len(features)}
-    scores = {"rollout": {**_named(every, by_horizon), **by_chance, **extra}}
+    scores = {"rollout": {**by_horizon(every, rank_scores), **by_chance, **extra}}
     if ctx.bench.resampling is None:
         return scores
-    intervals = _named(every, partial(horizon_intervals, resampling=ctx.bench.resampling))
+    intervals = by_horizon(every, partial(rank_intervals, resampling=ctx.bench.resampling))
     return {**scores, "intervals": {"rollout": intervals}}
 
 
-def _named(ranks: dict[str, np.ndarray], measured: Callable[[np.ndarray], dict[str, Any]]) -> dict[str, Any]:
-    """{mrr, h1, mrr_teacher, …}"""
-    named = {kind: measured(of) for kind, of in ranks.items()}
-    others = {f"{name}_{kind}": of[name] for kind, of in named.items() if kind != "rollout" for name in of}
-    return {**named["rollout"], **others}
+def by_horizon(
+    ranks: Mapping[str, np.ndarray], measured: Callable[[np.ndarray, np.ndarray], dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Ranks int64 [draws · S, K] of walks, draw after draw → {mrr: {"1": …}, h1, mrr_teacher, …}.
+    measured: of the ranks [draws · S, 1] at a horizon and which were asked (all), its scores or their intervals.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for kind, of in ranks.items():
+        for horizon, column in enumerate(of.T[..., None], 1):
+            numbers = measured(column, np.ones_like(column, bool))
+            for name in ("mrr", "h1"):
+                found.setdefault(name if kind == "rollout" else f"{name}_{kind}", {})[str(horizon)] = numbers[name]
+    return found
 
 
 def extent(trained_on: int, most_views: int) -> tuple[int, int]:
@@ -279,24 +283,6 @@ def extent(trained_on: int, most_views: int) -> tuple[int, int]:
     them, and how many steps it goes, at most 8."""
     context = min(trained_on, most_views - 1)
     return context, min(FARTHEST, most_views - context)
-
-
-def by_horizon(ranks: np.ndarray) -> dict[str, dict[str, float]]:
-    """Ranks [q, K] → {mrr: {"1": …}, h1: {…}}."""
-    return _turned([rank_scores(column, np.ones_like(column, bool)) for column in _columns(ranks)])
-
-
-def horizon_intervals(ranks: np.ndarray, resampling: Resampling) -> dict[str, dict[str, list[float]]]:
-    """The same with bootstrap intervals over objects; ranks [draws · S, K], draw after draw."""
-    return _turned([rank_intervals(column, np.ones_like(column, bool), resampling) for column in _columns(ranks)])
-
-
-def _columns(ranks: np.ndarray) -> list[np.ndarray]:
-    return list(ranks.T[..., None])
-
-
-def _turned(by_step: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {name: {str(h): numbers[name] for h, numbers in enumerate(by_step, 1)} for name in ("mrr", "h1")}
 
 
 def _why_not(ctx: EvalContext) -> str:
@@ -309,8 +295,4 @@ def _why_not(ctx: EvalContext) -> str:
     return why_not_retrieved(ctx)
 
 
-ROLLOUTS = Study(
-    name="rollout",
-    why_not=_why_not,
-    take=take_rollouts,
-)
+ROLLOUTS = Study("rollout", _why_not, take_rollouts)

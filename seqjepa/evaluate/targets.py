@@ -117,8 +117,9 @@ class Target:
         """What a head learns, where the features are: float32 [n, D], or classes int64 [n] of a classification."""
         raw = self.raw(features, places)
         if self.values:
-            classes = raw.argmax(axis=-1) if self.between else _places_among(raw[:, 0], self.values)
-            return features.on_device(classes).long()
+            if not self.between:  # which of the values each number is, as float32 as params are
+                raw = -np.abs(raw[:, :1].astype(np.float32) - np.array(self.values, np.float32))
+            return features.on_device(raw.argmax(axis=-1)).long()
         scaled = (raw - np.array(self.mean)) / np.array(self.std) if self.mean else raw
         return features.on_device(encode(raw, self.parts, scaled))
 
@@ -308,8 +309,3 @@ def _units_of_position(term: ActionTerm, units: list[str]) -> tuple[str, ...]:
 def _plain(term: ActionTerm) -> ActionTerm:
     """The same in the columns' units: without z-scores or norms."""
     return replace(term, normalise="none", mean=(), std=())
-
-
-def _places_among(column: np.ndarray, values: tuple[float, ...]) -> np.ndarray:
-    """Which of `values` each number is, as float32 as params are: int64 [n]."""
-    return np.abs(column[:, None].astype(np.float32) - np.array(values, np.float32)).argmin(axis=-1)

@@ -97,11 +97,7 @@ def _trustworthiness(kind: str, points: Points, xy: np.ndarray) -> dict[str, flo
     return {f"trustworthiness_{kind}": float(trustworthiness(points.x, xy, n_neighbors=neighbours))}
 
 
-UMAP = Study(
-    name="umap",
-    why_not=_why_no_map,
-    take=_map_scores,
-)
+UMAP = Study("umap", _why_no_map, _map_scores)
 
 
 ENOUGH_SEQUENCES = 1000

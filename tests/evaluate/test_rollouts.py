@@ -17,7 +17,7 @@ from seqjepa.data.actions import multiply, quaternion
 from seqjepa.data.draws import Purpose
 from seqjepa.evaluate import rollouts
 from seqjepa.evaluate.features import Features
-from seqjepa.evaluate.metrics import ranks_of
+from seqjepa.evaluate.metrics import rank_scores, ranks_of
 from seqjepa.evaluate.rollouts import ROLLOUTS, by_horizon, extent, one_by_one, pool_of, roll_out, target_features, walk
 from seqjepa.evaluate.run import frozen
 from seqjepa.training.checkpoint import load_run
@@ -55,7 +55,8 @@ def walked(method: Turning, context: int = 2, horizons: int = 8) -> dict[str, np
 def test_a_perfect_model_never_loses_its_way_whatever_length_its_predictions_have():
     for length in (1.0, 40.0):
         found = walked(Turning(length))
-        assert by_horizon(found["rollout"]) == {name: {str(h): 1.0 for h in range(1, 9)} for name in ("mrr", "h1")}
+        scores = by_horizon({"rollout": found["rollout"]}, rank_scores)
+        assert scores == {name: {str(h): 1.0 for h in range(1, 9)} for name in ("mrr", "h1")}
         np.testing.assert_array_equal(found["teacher"], 1)
         assert 0.05 < (found["blind"] == 1).mean() < 0.5
 
