@@ -9,86 +9,77 @@ import typer
 
 from shards.console import AsJson, Device, Shards, print_json
 
-Run = Annotated[
-    Path, typer.Argument(help="Run directory, hf://USER/REPO, or an address as s3://bucket/run.", metavar="RUN")
-]
-Checkpoints = Annotated[
-    str | None,
-    typer.Option(
-        metavar="all|EPOCHS", help="The weights that train.keep_epochs kept on the way, in the place of the last ones."
-    ),
-]
-Suite = Annotated[
-    str, typer.Option(help="Retrieval, maps and more beside the probes: 3diebench, stl10, augmentations or all.")
-]
-Ood = Annotated[
-    Path | None, typer.Option(help="Shards with rotations that training never saw: probes are shown them too.")
-]
-Untrained = Annotated[bool, typer.Option("--untrained", help="The same model at its initial weights, as the floor.")]
-ProbeEpochs = Annotated[
-    int | None, typer.Option(min=1, max=1_000_000, help="Default: the paper's 300, and 50 for linear regressors.")
-]
-MVal = Annotated[str, typer.Option(help="How many views z_AGG is made from: 5, 1,3,5 or 1-8.")]
-PathIntegration = Annotated[
-    bool | None,
-    typer.Option(
-        "--path/--no-path", help="Path integration. Default: of positions; of rotations on a GPU or by --suite."
-    ),
-]
-Patch = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Side of the patches, where not that of training (transfer), or not 32 for runs on augmented images.",
-    ),
-]
-Normalisation = Annotated[
-    str | None,
-    typer.Option(help="run, shards, or published: stl10, cifar100-paper … Default: the run's, in transfer the set's."),
-]
-TrainDraws = Annotated[
-    int | None,
-    typer.Option(
-        min=1, help="Draws of fixations or augmentations of a training image. Default: 8; on a GPU as many as fit."
-    ),
-]
-Standardise = Annotated[
-    bool,
-    typer.Option("--standardise", help="Linear regressors see standardised features, which the paper's do not (§A.2)."),
-]
-Unpooled = Annotated[
-    bool, typer.Option("--unpooled", help="Rotations are read from the feature map before pooling too.")
-]
-ValDraws = Annotated[int, typer.Option(min=1, max=1000, help="Draws that each validation sample is scored on.")]
-Contexts = Annotated[
-    str | None, typer.Option(help="ContextSSL: tokens before a view, as 0,14,126. Default: as many as there is room.")
-]
-TrainSplit = Annotated[str | None, typer.Option(help="Probes learn on it. Default: train.")]
-ValSplit = Annotated[str | None, typer.Option(help="Probes are scored on it. Default: val, else test.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the probes and of their draws.")]
-
 
 def evaluate_command(
-    run: Run,
+    run: Annotated[
+        Path, typer.Argument(help="Run directory, hf://USER/REPO, or an address as s3://bucket/run.", metavar="RUN")
+    ],
     shards: Shards,
-    checkpoints: Checkpoints = None,
-    suite: Suite = "probes",
-    ood: Ood = None,
-    untrained: Untrained = False,
-    probe_epochs: ProbeEpochs = None,
-    m_val: MVal = "1-8",
-    path: PathIntegration = None,
-    patch: Patch = None,
-    normalisation: Normalisation = None,
-    train_draws: TrainDraws = None,
-    standardise: Standardise = False,
-    unpooled: Unpooled = False,
-    val_draws: ValDraws = 1,
-    contexts: Contexts = None,
-    train_split: TrainSplit = None,
-    val_split: ValSplit = None,
+    checkpoints: Annotated[
+        str | None,
+        typer.Option(
+            metavar="all|EPOCHS",
+            help="The weights that train.keep_epochs kept on the way, in the place of the last ones.",
+        ),
+    ] = None,
+    suite: Annotated[
+        str, typer.Option(help="Retrieval, maps and more beside the probes: 3diebench, stl10, augmentations or all.")
+    ] = "probes",
+    ood: Annotated[
+        Path | None, typer.Option(help="Shards with rotations that training never saw: probes are shown them too.")
+    ] = None,
+    untrained: Annotated[
+        bool, typer.Option("--untrained", help="The same model at its initial weights, as the floor.")
+    ] = False,
+    probe_epochs: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="Default: the paper's 300, and 50 for linear regressors.")
+    ] = None,
+    m_val: Annotated[str, typer.Option(help="How many views z_AGG is made from: 5, 1,3,5 or 1-8.")] = "1-8",
+    path: Annotated[
+        bool | None,
+        typer.Option(
+            "--path/--no-path", help="Path integration. Default: of positions; of rotations on a GPU or by --suite."
+        ),
+    ] = None,
+    patch: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Side of the patches, where not that of training (transfer), or not 32 for runs on augmented images.",
+        ),
+    ] = None,
+    normalisation: Annotated[
+        str | None,
+        typer.Option(
+            help="run, shards, or published: stl10, cifar100-paper … Default: the run's, in transfer the set's."
+        ),
+    ] = None,
+    train_draws: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Draws of fixations or augmentations of a training image. Default: 8; on a GPU as many as fit."
+        ),
+    ] = None,
+    standardise: Annotated[
+        bool,
+        typer.Option(
+            "--standardise", help="Linear regressors see standardised features, which the paper's do not (§A.2)."
+        ),
+    ] = False,
+    unpooled: Annotated[
+        bool, typer.Option("--unpooled", help="Rotations are read from the feature map before pooling too.")
+    ] = False,
+    val_draws: Annotated[
+        int, typer.Option(min=1, max=1000, help="Draws that each validation sample is scored on.")
+    ] = 1,
+    contexts: Annotated[
+        str | None,
+        typer.Option(help="ContextSSL: tokens before a view, as 0,14,126. Default: as many as there is room."),
+    ] = None,
+    train_split: Annotated[str | None, typer.Option(help="Probes learn on it. Default: train.")] = None,
+    val_split: Annotated[str | None, typer.Option(help="Probes are scored on it. Default: val, else test.")] = None,
     device: Device = "auto",
-    seed: Seed = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the probes and of their draws.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Train probes on frozen features: top-1, R² of rotations, positions, augmentations. Written to RUN/results.json.

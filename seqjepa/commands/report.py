@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from seqjepa.report.tables import Table
     from shards.machine.files import OwnFile
 
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="The page, HTML. Default: report.html.")]
 OutFile = Annotated[Path | None, typer.Option(metavar="FILE", help="The tables alone, in this form too.")]
 
 
@@ -27,7 +26,7 @@ def report_command(
             metavar="[RUN…]",
         ),
     ] = None,
-    out: Out = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The page, HTML. Default: report.html.")] = None,
     markdown: OutFile = None,
     csv: OutFile = None,
     latex: OutFile = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,83 +17,68 @@ if TYPE_CHECKING:
     from seqjepa.experiments.sweep import Runs
 
 
-Table = Annotated[
-    str,
-    typer.Argument(
-        help="table-1 … table-12, figure-3 … figure-15, poster; paper-small: the claim at lengths; ls: all; "
-        "grid: of --vary."
-    ),
-]
-ShardsOf = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--shards",
-        metavar="KIND=DIR",
-        help="Of one kind, as 3diebench=shards/3die; repeatable. grid: one DIR. paper-small renders its own without.",
-    ),
-]
-Vary = Annotated[
-    list[str] | None,
-    typer.Option("--vary", metavar="KEY=A,B,…", help="grid: a setting and the values it takes; repeatable."),
-]
-Recipe = Annotated[str | None, typer.Option(help="grid: of all runs. Default: what fits the shards.")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="grid: a setting of all runs; repeatable.")
-]
-Only = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--only", metavar="KEY=A,B", help="paper-small: a part of the runs, by part, name, length or seed; repeatable."
-    ),
-]
-Run = Annotated[bool, typer.Option("--run", help="Train and evaluate what is missing, instead of listing.")]
-OutFolder = Annotated[Path, typer.Option("--out", "-o", help="Folder of the run directories.")]
-Seeds = Annotated[int | None, typer.Option(min=1, help="Runs of each recipe. Default: as published.")]
-Scale = Annotated[
-    str | None, typer.Option(help="paper, medium, small, or a TOML file: what makes runs fit the machine.")
-]
-Untrained = Annotated[
-    bool, typer.Option("--untrained", help="Evaluate every run at its initial weights too, as the floor.")
-]
-Task = Annotated[int | None, typer.Option(min=0, help="This one of the list alone.")]
-Devices = Annotated[
-    str | None, typer.Option(help="Side by side, one run a GPU: 0,1,2,3; cpu,cpu: two on the processor.")
-]
-Slurm = Annotated[Path | None, typer.Option(metavar="FILE", help="Write an sbatch script of an array: one run a task.")]
-Markdown = Annotated[bool, typer.Option("--markdown", help="paper-small: print its tables as Markdown.")]
-Plot = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="paper-small: draw scores over steps, as .png, .svg or .pdf.")
-]
-
-Numbers = Annotated[
-    list[Path] | None,
-    typer.Option(
-        metavar="FILE", help="paper-small: numbers of another machine, as its --json printed them; repeatable."
-    ),
-]
-
-
 def sweep_command(
-    table: Table,
-    shards: ShardsOf = None,
-    vary: Vary = None,
-    recipe: Recipe = None,
-    set_: Set = None,
-    only: Only = None,
-    run: Run = False,
-    out: OutFolder = Path("runs"),
-    seeds: Seeds = None,
-    scale: Scale = None,
-    untrained: Untrained = False,
-    task: Task = None,
-    devices: Devices = None,
-    slurm: Slurm = None,
+    table: Annotated[
+        str,
+        typer.Argument(
+            help="table-1 … table-12, figure-3 … figure-15, poster; paper-small: the claim at lengths; ls: all; "
+            "grid: of --vary."
+        ),
+    ],
+    shards: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--shards",
+            metavar="KIND=DIR",
+            help="Of one kind, as 3diebench=shards/3die; repeatable. grid: one DIR. "
+            "paper-small renders its own without.",
+        ),
+    ] = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option("--vary", metavar="KEY=A,B,…", help="grid: a setting and the values it takes; repeatable."),
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="grid: of all runs. Default: what fits the shards.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="grid: a setting of all runs; repeatable.")
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only",
+            metavar="KEY=A,B",
+            help="paper-small: a part of the runs, by part, name, length or seed; repeatable.",
+        ),
+    ] = None,
+    run: Annotated[bool, typer.Option("--run", help="Train and evaluate what is missing, instead of listing.")] = False,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run directories.")] = Path("runs"),
+    seeds: Annotated[int | None, typer.Option(min=1, help="Runs of each recipe. Default: as published.")] = None,
+    scale: Annotated[
+        str | None, typer.Option(help="paper, medium, small, or a TOML file: what makes runs fit the machine.")
+    ] = None,
+    untrained: Annotated[
+        bool, typer.Option("--untrained", help="Evaluate every run at its initial weights too, as the floor.")
+    ] = False,
+    task: Annotated[int | None, typer.Option(min=0, help="This one of the list alone.")] = None,
+    devices: Annotated[
+        str | None, typer.Option(help="Side by side, one run a GPU: 0,1,2,3; cpu,cpu: two on the processor.")
+    ] = None,
+    slurm: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write an sbatch script of an array: one run a task.")
+    ] = None,
     device: Device = "auto",
     workers: Workers = None,
     as_json: AsJson = False,
-    markdown: Markdown = False,
-    plot: Plot = None,
-    numbers: Numbers = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="paper-small: print its tables as Markdown.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="paper-small: draw scores over steps, as .png, .svg or .pdf.")
+    ] = None,
+    numbers: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="paper-small: numbers of another machine, as its --json printed them; repeatable."
+        ),
+    ] = None,
 ) -> None:
     """The runs that a table or figure of the paper, or a grid, needs, and how far each has got; --run does the rest.
 
@@ -108,12 +93,18 @@ def sweep_command(
       seqjepa sweep paper-small --numbers other-machine.json --markdown --plot curves.svg
       seqjepa sweep grid --shards shards/mine --vary method=seq_jepa,simclr --vary data.context=1,3 --seeds 3 --run
     """
+    from seqjepa.experiments import sweep
+    from seqjepa.experiments.demos import render_set
+    from seqjepa.experiments.experiment import Experiment
     from seqjepa.experiments.experiment_table import check_plot, draw_curves
     from seqjepa.experiments.run_sweep import Resources, run_sweep
     from shards.stores.store import require_no_address
 
     if table == "ls":
-        _list_all(as_json)
+        if as_json:
+            print_json(sweep.tables_as_json())
+        else:
+            typer.echo(sweep.tables_as_text())
         return
     require_no_address(out, "--out")
     _refuse_several_ways((task, devices, slurm), as_json and markdown)
@@ -127,22 +118,14 @@ def sweep_command(
     if run or slurm is not None:
         if numbers:  # hours before they are wanted
             _results(asked, out, numbers)
-        _render_missing(asked, say)
+        if isinstance(asked, Experiment) and asked.to_render is not None:
+            render_set(asked.to_render.model_dump(), asked.shards, say)
         run_sweep(asked, jobs, out, Resources(device, workers, devices, slurm), say)
     results = _results(asked, out, numbers or [])
     _show(asked, jobs, out, results, as_json=as_json, markdown=markdown, listed=not run and slurm is None)
     if plot is not None and results is not None:
         draw_curves(results, plot)
         say(f"{plot}: drawn")
-
-
-def _list_all(as_json: bool) -> None:
-    from seqjepa.experiments import sweep
-
-    if as_json:
-        print_json(sweep.tables_as_json())
-    else:
-        typer.echo(sweep.tables_as_text())
 
 
 def _asked(
@@ -161,16 +144,6 @@ def _asked(
     if table in paper_experiments():
         return experiment_named(table, folders, out, *how, only)
     return Sweep(table, folders, *how)
-
-
-def _render_missing(asked: Runs, say: Callable[[str], object]) -> None:
-    """The set of an experiment that no shards were given for."""
-    from seqjepa.experiments.experiment import Experiment
-
-    if isinstance(asked, Experiment) and asked.to_render is not None:
-        from seqjepa.experiments.demos import render_set
-
-        render_set(asked.to_render.model_dump(), asked.shards, say)
 
 
 def _results(asked: Runs, out: Path, numbers: list[Path]) -> Results | None:
