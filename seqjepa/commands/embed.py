@@ -54,9 +54,9 @@ def embed_command(
       seqjepa embed runs/3die-rot-M3 --images photos -o photos.npz --engine slurm --num-tasks 8 --script embed.sbatch
       seqjepa embed runs/3die-rot-M3 --images photos -o photos.npz --task-index 3 --num-tasks 8
     """
-    from seqjepa.embedding.parts import Task
     from seqjepa.embedding.run import Asked, embed_run
     from shards.engines.ray_engine import engine_of
+    from shards.engines.steps import Step
     from shards.errors import UsageError
     from shards.stores.store import require_no_address
 
@@ -68,7 +68,8 @@ def embed_command(
     if array := _array_asked(engine, address, script, task_index, num_tasks):
         _write_script(*array, run, out, asked, given, as_json)
         return
-    task, given["progress"] = Task.asked(task_index, num_tasks), not as_json
+    shared = task_index is not None or num_tasks is not None
+    task, given["progress"] = Step.asked("work", task_index, num_tasks) if shared else None, not as_json
     if task and engine != "local":
         raise UsageError(f"--task-index is one way to share the work, --engine {engine} another; choose one")
     with engine_of(engine, address) as cluster:

@@ -40,28 +40,6 @@ class Part:
     rows: range
 
 
-@dataclass(frozen=True)
-class Task:
-    """`index` of `count` commands that fill parts at the same time: every count-th part is its own."""
-
-    index: int
-    count: int
-
-    def __post_init__(self) -> None:
-        """Raises UsageError."""
-        if not 0 <= self.index < self.count:
-            raise UsageError(f"--task-index {self.index} of --num-tasks {self.count}: 0 to {self.count - 1} is allowed")
-
-    @classmethod
-    def asked(cls, index: int | None, count: int | None) -> Task | None:
-        """Of the two options. UsageError: one without the other."""
-        if index is None and count is None:
-            return None
-        if index is None or count is None:
-            raise UsageError("--task-index and --num-tasks belong together; give both, or neither")
-        return cls(index, count)
-
-
 class Parts:
     """The folder. `identity`: JSON values; parts of another one are refused.
 

@@ -18,7 +18,7 @@ from seqjepa.data.one_pass import decoding_threads
 from seqjepa.embedding import formats
 from seqjepa.embedding.formats import Embedded, Output
 from seqjepa.embedding.inputs import Contexts, Source
-from seqjepa.embedding.parts import Joined, Part, Parts, Task, ranges
+from seqjepa.embedding.parts import Joined, Part, Parts, ranges
 from seqjepa.embedding.request import (
     Asked,
     Opened,
@@ -33,6 +33,7 @@ from seqjepa.embedding.request import (
 from seqjepa.evaluate.run import state_sha256
 from seqjepa.model import Model, load
 from shards.engines.ray_engine import RayCluster
+from shards.engines.steps import Step
 from shards.errors import UsageError
 
 __all__ = ["Asked", "check_embedding", "embed_run"]
@@ -51,7 +52,7 @@ def embed_run(
     device: str = "auto",
     overwrite: bool = False,
     progress: bool = True,
-    task: Task | None = None,
+    task: Step | None = None,
     cluster: RayCluster | None = None,
 ) -> dict[str, Any]:
     """Write z of every view or image to `out`, and z_AGG of sequences where there are any; → what is noted with it.
@@ -73,7 +74,7 @@ def embed_run(
         return found
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PIL's, of sizes that are checked and of odd palettes
-        parts = Parts(out.with_name(f"{out.name}.parts"), identity, overwrite, task.index if task else None)
+        parts = Parts(out.with_name(f"{out.name}.parts"), identity, overwrite, task.task if task else None)
         try:
             if not overwrite and (found := finished(out, [identity], overwrite)):  # by another, since we looked
                 if task is None or parts.take_all():
@@ -167,14 +168,14 @@ class _Work:
         if self.parts.filled(job.name, len(job.rows), width, partial(self._encoded, source, job.rows, width, bar)):
             bar.update(len(job.rows))
 
-    def share(self, sources: Sequence[Source], task: Task) -> dict[str, Any]:
+    def share(self, sources: Sequence[Source], task: Step) -> dict[str, Any]:
         """Fill the parts of one task; → as embed_run says."""
-        own = self.jobs(sources)[task.index :: task.count]
+        own = self.jobs(sources)[task.task :: task.tasks]
         rows, width = sum(len(job.rows) for job in own), self.width()
-        with self._bar(f"embed, task {task.index} of {task.count}", rows, "image") as bar:
+        with self._bar(f"embed, task {task.task} of {task.tasks}", rows, "image") as bar:
             for job in own:
                 self.fill(sources[job.source], job, width, bar)
-        return {"task": task.index, "tasks": task.count, "parts": len(own), "rows": rows}
+        return {"task": task.task, "tasks": task.tasks, "parts": len(own), "rows": rows}
 
     def fill_over_ray(
         self, sources: Sequence[Source], cluster: RayCluster, member: Callable[[], Callable[[Part], int]], gpus: int
