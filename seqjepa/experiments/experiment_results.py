@@ -43,24 +43,11 @@ ROW_FIELDS: Mapping[str, type[Any]] = {
 
 
 @dataclass(frozen=True)
-class Look:
-    """What one run scores after `length` times the scale's steps; steps: as the trainer counts them."""
-
-    run: Run
-    length: int
-    steps: int
-    scores: Scores
-    folder: str
-
-    @property
-    def finished(self) -> bool:
-        """Whether it is a finished run of that length: its learning rate is where its schedule ends."""
-        return self.length == self.run.length or self.run.schedule == "constant"
-
-
-@dataclass(frozen=True)
 class Row:
-    """Scores of one run after some length, by seed."""
+    """Scores, by seed, of one run after `length` times the scale's steps; steps: as the trainer counts them.
+
+    finished: whether the learning rate is then where the schedule of a run of that length ends.
+    """
 
     part: str
     name: str
@@ -197,15 +184,15 @@ class Results:
 
 def experiment_results(experiment: Experiment, out: Path) -> Results:
     """What is evaluated so far of the experiment's runs below `out`; runs that cannot be read are left out."""
-    found: dict[tuple[str, str, int, int], list[Look]] = {}
-    initial: list[Look] = []
+    found: dict[Place, Row] = {}
+    untrained: Row | None = None
     for run, job in experiment.listed.values():
-        for look in _looks(run, job, out, experiment):
-            found.setdefault((run.part, run.name, run.length, look.length), []).append(look)
+        for row in _rows(run, job, out, experiment):
+            found[row.place] = found[row.place].joined(row) if row.place in found else row
         if scores := _scores(numbers_of(out / job.name, "untrained", job.evaluation, job.shards)):
-            initial.append(Look(run, 0, 0, scores, str(out / job.name)))
-    rows = [_row(looks) for looks in found.values()]
-    return Results(experiment, rows, _row(initial) if initial else None)
+            initial = _row(run, 0, 0, scores, out / job.name)
+            untrained = untrained.joined(initial) if untrained else initial
+    return Results(experiment, list(found.values()), untrained)
 
 
 def with_numbers(results: Results, files: Iterable[Path]) -> Results:
@@ -219,18 +206,13 @@ def with_numbers(results: Results, files: Iterable[Path]) -> Results:
     for file in files:
         there, initial = _read_numbers(file, results.evaluation)
         for row in there:
-            _refuse_other_steps(file, row, planned.get(row.place))
+            if (steps := planned.get(row.place)) != row.steps:
+                known = "no such run is of the experiment at this scale" if steps is None else f"here it is {steps:,}"
+                raise UsageError(f"{file} has {row.name} after {row.steps:,} steps ({row.part}); {known}")
             rows[row.place] = rows[row.place].joined(row) if row.place in rows else row
         untrained = untrained.joined(initial) if untrained and initial else untrained or initial
     in_order = [rows[place] for place in planned if place in rows]
     return Results(results.experiment, in_order, untrained)
-
-
-def _refuse_other_steps(file: Path, row: Row, steps: int | None) -> None:
-    """steps: the experiment's, of this row; None: it has no such row."""
-    if steps != row.steps:
-        known = "no such run is of the experiment at this scale" if steps is None else f"here it is {steps:,}"
-        raise UsageError(f"{file} has {row.name} after {row.steps:,} steps ({row.part}); {known}")
 
 
 def _read_numbers(file: Path, evaluation: Mapping[str, Any]) -> tuple[list[Row], Row | None]:
@@ -275,15 +257,15 @@ def _places(experiment: Experiment) -> dict[Place, int]:
     }
 
 
-def _looks(run: Run, job: Job, out: Path, experiment: Experiment) -> Iterator[Look]:
-    """Of weights on the way, then of the last ones."""
+def _rows(run: Run, job: Job, out: Path, experiment: Experiment) -> Iterator[Row]:
+    """Of one run: of its weights on the way, then of the last ones."""
     folder = out / job.name
     config = EvalConfig(**job.on_the_way)
     for length, epoch in zip(run.looks, job.checkpoints, strict=True):
         if scores := _scores(numbers_at(folder, job.shards, epoch, config)):
-            yield Look(run, length, experiment.steps_of(run, length), scores, str(folder))
+            yield _row(run, length, experiment.steps_of(run, length), scores, folder)
     if scores := _scores(numbers_of(folder, "trained", job.evaluation, job.shards)):
-        yield Look(run, run.length, experiment.steps_of(run, run.length), scores, str(folder))
+        yield _row(run, run.length, experiment.steps_of(run, run.length), scores, folder)
 
 
 def _scores(results: Mapping[str, Any] | None) -> Scores:
@@ -293,17 +275,8 @@ def _scores(results: Mapping[str, Any] | None) -> Scores:
     return {key: float(value) for key, value in named.items() if isinstance(value, int | float)}
 
 
-def _row(looks: Iterable[Look]) -> Row:
-    looks = sorted(looks, key=lambda look: look.run.seed)
-    first, run = looks[0], looks[0].run
-    return Row(
-        part=run.part,
-        name=run.name,
-        length=first.length,
-        steps=first.steps,
-        schedule=run.schedule,
-        schedule_length=run.length,
-        finished=first.finished,
-        by_seed={look.run.seed: look.scores for look in looks},
-        folders=tuple(look.folder for look in looks),
-    )
+def _row(run: Run, length: int, steps: int, scores: Scores, folder: Path) -> Row:
+    # A learning rate that is constant is, after any length, where that of a finished run is.
+    finished = length == run.length or run.schedule == "constant"
+    by_seed = {run.seed: scores}
+    return Row(run.part, run.name, length, steps, run.schedule, run.length, finished, by_seed, (str(folder),))
