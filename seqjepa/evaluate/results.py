@@ -20,10 +20,11 @@ from seqjepa.evaluate.heads import BATCH
 from seqjepa.evaluate.metrics import confusion_summary
 from seqjepa.evaluate.probes import nested
 from seqjepa.evaluate.protocol import BEFORE_NOTED, costs_line, differences, same_measurement
-from seqjepa.evaluate.results_schema import leaves_of, why_not_results
+from seqjepa.evaluate.results_schema import why_not_results
 from seqjepa.files import TEMPORARY, named_failures, write_file
 from seqjepa.paper.measures import value_at
 from seqjepa.paper.metrics import METRICS, declared_metric
+from seqjepa.recipes import flatten
 from shards.errors import FailureError, FormatError, reason_of
 from shards.json_fields import strict_json
 from shards.machine.environment import pass_environment_on
@@ -310,7 +311,7 @@ def _label(key: str, results: Mapping[str, Any]) -> str:
 def _flat(results: dict[str, Any]) -> dict[str, float]:
     """Numbers of `results` by dotted key, in the order of METRICS; those of declared targets after the accuracies."""
     flat: dict[str, float] = {}
-    declared = {key: value for key, value in leaves_of(results) if declared_metric(key)}
+    declared = {key: value for key, value in flatten(results).items() if declared_metric(key)}
     for row in (key for key, metric in METRICS.items() if metric.label):
         if row == FIRST_OF_PATHS:
             flat |= {key: value for key, value in declared.items() if key not in flat}

@@ -6,8 +6,9 @@ What no metric can have was not measured, and is refused.
 from __future__ import annotations
 
 import math
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from seqjepa.paper.metrics import METRICS, ROWS, range_of
@@ -15,13 +16,28 @@ from seqjepa.paper.metrics import METRICS, ROWS, range_of
 ROUNDING = 1e-9
 NOT_NUMBERS = ("protocol", "weights", "per_class", "intervals")
 TEXTS = ("costs.device",)
-
-
-def _range_of(key: str) -> tuple[float, float] | None:
-    """Lowest and highest value of the number of a dotted key: that of its metric, else of the one whose key it begins
-    with ("retrieval.h1_blind" → "retrieval.h1"); None for a number not known here."""
-    known = max((metric for metric in METRICS if key.startswith(metric)), key=len, default="")
-    return range_of(key) or range_of(known)
+OBJECTS = ("costs", "best", "blind", "per_class", "protocol", "intervals")
+BY_SIZE = {
+    **{row: "{}" in label for row, label in ROWS.items()},
+    **{"costs.parameters": False, "costs.hours": False, "costs.macs_g": True},
+}
+"""Whether a number is there for each size, by dotted key."""
+GROUPS = {key[: dot.start()] for key in BY_SIZE for dot in re.finditer(r"\.", key)}
+"""Dotted keys of the objects that hold these numbers."""
+NUMBER, TEXT, OBJECT, LIST = (int, float), (str,), (dict,), (list,)
+PROTOCOL: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("m_tr", "epochs", "trained_epochs", "resolution", "views_per_sample", "seed"), NUMBER),
+    **dict.fromkeys(("train_samples", "val_samples", "val_draws"), NUMBER),
+    **dict.fromkeys(("fidelity", "method", "dataset", "classes_sha256", "linear_regressors", "suite"), TEXT),
+    **dict.fromkeys(("normalisation", "model_sha256"), TEXT),
+    **dict.fromkeys(
+        ("probe_epochs", "train_draws", "precision", "skipped", "fixating", "augmenting", "targets"), OBJECT
+    ),
+    **dict.fromkeys(("m_val", "splits", "fingerprints"), LIST),
+}
+"""What is not there is not missed."""
+MOST = 2**63
+NAMES = {int: "a number", str: "a text", dict: "an object", list: "a list"}
 
 
 def why_not_results(found: Any) -> str:
@@ -33,29 +49,52 @@ def why_not_results(found: Any) -> str:
         return "'earlier' is not a list"
     parts = {name: found[name] for name in ("trained", "untrained") if name in found}
     parts |= {f"earlier[{k}]": scores for k, scores in enumerate(earlier)}
-    return next((problem for name, scores in parts.items() for problem in _problems(name, scores)), "")
+    for name, scores in parts.items():
+        if not isinstance(scores, dict) or not isinstance(scores.get("protocol", {}), dict):
+            return f"{name!r} is not what `seqjepa evaluate` writes"
+        if problem := next(_problems(scores), ""):
+            return f"{name}.{problem}"
+    return ""
 
 
-def _problems(name: str, scores: Any) -> Iterator[str]:
-    if not isinstance(scores, dict) or not isinstance(scores.get("protocol", {}), dict):
-        yield f"{name!r} is not what `seqjepa evaluate` writes"
-        return
-    yield from (f"{name}.{problem}" for problem in misshapen(scores))
-    for key, value in leaves_of(scores):
-        if key not in TEXTS and (problem := _out_of_range(key.removeprefix("best.").removeprefix("blind."), value)):
-            yield f"{name}.{key} {problem}"
-    intervals = scores.get("intervals", {})
-    if not isinstance(intervals, dict):
-        yield f"{name}.intervals is not an object"
-        return
-    for key, value in _leaves(intervals):
-        if problem := _no_interval(key, value):
-            yield f"{name}.intervals.{key} {problem}"
+def _problems(scores: Mapping[str, Any]) -> Iterator[str]:
+    for name in OBJECTS:
+        if not isinstance(scores.get(name, {}), dict):
+            yield f"{name} is not an object"
+            return
+    protocol = scores.get("protocol", {})
+    for name, types in PROTOCOL.items():
+        value = protocol.get(name, types[0]())
+        if isinstance(value, bool) or not isinstance(value, types):
+            yield f"protocol.{name} is not {NAMES[types[0]]}"
+        elif types is NUMBER and not -MOST <= value <= MOST:
+            yield f"protocol.{name} is no number that an evaluation has"
+    yield from _off({name: part for name, part in scores.items() if name not in NOT_NUMBERS}, _out_of_range)
+    yield from (f"intervals.{problem}" for problem in _off(scores.get("intervals", {}), _no_interval))
+
+
+def _off(values: Mapping[str, Any], check: Callable[[str, Any], str], within: str = "") -> Iterator[str]:
+    """Ends of sentences on numbers by name, and on objects of them. check: key and value → what is wrong, or nothing.
+
+    within: the dotted key of the object.
+    """
+    for name, value in values.items():
+        key = f"{within}.{name}" if within else name
+        if BY_SIZE.get(within) and (not (name.isascii() and name.isdecimal()) or isinstance(value, dict)):
+            yield f"{within}.{name:.40} is not a number of a size"
+        elif isinstance(value, dict):
+            yield from [f"{key} is an object, not a number"] if BY_SIZE.get(key) is False else _off(value, check, key)
+        elif BY_SIZE.get(key) or key in GROUPS:
+            yield f"{key} is not an object{' of numbers by size' if BY_SIZE.get(key) else ''}"
+        elif key not in TEXTS and (problem := check(key.removeprefix("best.").removeprefix("blind."), value)):
+            yield f"{key} {problem}"
 
 
 def _out_of_range(key: str, value: Any) -> str:
     """Why a value is none that the number can have; empty if it can, or if nothing is known of the number."""
-    if (values := _range_of(key)) is None:
+    # Of a number that is none of METRICS that of the one whose key it begins with: "retrieval.h1_blind".
+    known = max((metric for metric in METRICS if key.startswith(metric)), key=len, default="")
+    if (values := range_of(key) or range_of(known)) is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"is {_short(value)}, not a number"
@@ -79,82 +118,6 @@ def _no_interval(key: str, value: Any) -> str:
     return f"is {_short(value)}, whose low end is above its high end" if value[0] > value[1] else ""
 
 
-def leaves_of(scores: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of what should be numbers."""
-    yield from _leaves({name: part for name, part in scores.items() if name not in NOT_NUMBERS})
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}…"
-
-
-OBJECTS = ("costs", "best", "blind", "per_class", "protocol", "intervals")
-BY_SIZE = {
-    **{row: "{}" in label for row, label in ROWS.items()},
-    **{"costs.parameters": False, "costs.hours": False, "costs.macs_g": True},
-}
-"""Whether a number is there for each size, by dotted key."""
-NUMBER, TEXT, OBJECT, LIST = (int, float), (str,), (dict,), (list,)
-PROTOCOL: Mapping[str, tuple[type, ...]] = {
-    **dict.fromkeys(("m_tr", "epochs", "trained_epochs", "resolution", "views_per_sample", "seed"), NUMBER),
-    **dict.fromkeys(("train_samples", "val_samples", "val_draws"), NUMBER),
-    **dict.fromkeys(("fidelity", "method", "dataset", "classes_sha256", "linear_regressors", "suite"), TEXT),
-    **dict.fromkeys(("normalisation", "model_sha256"), TEXT),
-    **dict.fromkeys(
-        ("probe_epochs", "train_draws", "precision", "skipped", "fixating", "augmenting", "targets"), OBJECT
-    ),
-    **dict.fromkeys(("m_val", "splits", "fingerprints"), LIST),
-}
-MOST = 2**63
-NAMES = {int: "a number", str: "a text", dict: "an object", list: "a list"}
-
-
-def misshapen(scores: Mapping[str, Any]) -> Iterator[str]:
-    """Ends of the sentence "results.json: trained.…" for each part that has another type than its readers expect.
-
-    scores: what stands under "trained" or "untrained". Parts that are not there are not missed.
-    """
-    for name in OBJECTS:
-        if not isinstance(scores.get(name, {}), dict):
-            yield f"{name} is not an object"
-            return
-    for row in BY_SIZE:
-        yield from _off_row(scores, row)
-        yield from _off_row(scores["intervals"], row, "intervals.") if "intervals" in scores else ()
-    protocol = scores.get("protocol", {})
-    for name, types in PROTOCOL.items():
-        value = protocol.get(name, types[0]())
-        if isinstance(value, bool) or not isinstance(value, types):
-            yield f"protocol.{name} is not {NAMES[types[0]]}"
-        elif types is NUMBER and not -MOST <= value <= MOST:
-            yield f"protocol.{name} is no number that an evaluation has"
-
-
-def _off_row(values: Any, row: str, prefix: str = "") -> Iterator[str]:
-    """Where the number of `row`, or those by size, should be."""
-    levels = row.split(".")
-    for k, level in enumerate(levels):
-        if level not in values:
-            return
-        values = values[level]
-        if k < len(levels) - 1 and not isinstance(values, dict):
-            yield f"{prefix}{'.'.join(levels[: k + 1])} is not an object"
-            return
-    if not BY_SIZE[row]:
-        if isinstance(values, dict):
-            yield f"{prefix}{row} is an object, not a number"
-    elif not isinstance(values, dict):
-        yield f"{prefix}{row} is not an object of numbers by size"
-    else:
-        for size, value in values.items():
-            if not (size.isascii() and size.isdecimal()) or isinstance(value, dict):
-                yield f"{prefix}{row}.{size:.40} is not a number of a size"
