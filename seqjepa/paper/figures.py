@@ -68,8 +68,8 @@ PATH_CURVES = (
     PathCurves("position", "Figure 6-visual", "visual", "STL-10"),
     PathCurves("rotation", "Figure 6-angular", "angular", "3DIEBench"),
 )
-PATH_VARIANTS = {"both": "vision+action", "no_action": "vision, no action", "no_vision": "no vision, action"}
-"""What heads of Figure 6 are shown, as results.json and results.csv call it."""
+PATH_VARIANTS = {"vision+action": "both", "vision, no action": "no_action", "no vision, action": "no_vision"}
+"""What heads of Figure 6 are shown, as results.csv and results.json call it."""
 
 SCALING_R2 = {
     "rotation": {"R2_rel_rot": "rotation"},

@@ -9,11 +9,12 @@ import pytest
 from report_runs import protocol_of, write_run
 
 from seqjepa.evaluate.results import artefacts_folder, save_arrays
+from seqjepa.paper.figures import UMAP_CASES
 from seqjepa.paper.sets import IMAGENET_SHA256
 from seqjepa.report.figures import build_figures
 from seqjepa.report.figures.accuracy import accuracy_vs_r2
 from seqjepa.report.figures.drawing import Figure
-from seqjepa.report.figures.features import retrieval_rows, umap_figures
+from seqjepa.report.figures.features import neighbours, umap_figure
 from seqjepa.report.figures.runs import run_curves
 from seqjepa.report.figures.views import path_figure, scaling, transfer
 from seqjepa.report.groups import groups_of
@@ -222,7 +223,7 @@ def test_a_map_of_an_ablation_stands_for_neither_case(tmp_path):
         "class_names": np.array(["a"]),
     }
     save_arrays(artefacts_folder(run, "trained"), "umap", maps)
-    found = {figure.key: figure for figure in umap_figures(groups_of(read_records([tmp_path])))}
+    found = {case.key: umap_figure(case, groups_of(read_records([tmp_path]))) for case in UMAP_CASES}
     assert found["umap-a"].missing
     assert found["umap-b"].missing
 
@@ -246,7 +247,7 @@ def test_neighbours_are_shown_of_seq_jepa_as_published_first(tmp_path):
     for number, name in enumerate(names):
         run = write_run(tmp_path / f"{number}", name, scores={"top1_z": 0.5}, epochs=1)
         save_arrays(artefacts_folder(run, "trained"), "neighbours", pictures)
-    figure = retrieval_rows(groups_of(read_records([tmp_path])))
+    figure = neighbours("figure-4", groups_of(read_records([tmp_path])))
     assert [panel.title.partition(" on ")[0] for panel in figure.panels] == [
         *("seq-JEPA, M_tr 3", "seq-JEPA, M_tr 1", "seq-JEPA, M_tr 3, no predictor conditioning"),
         *("seq-JEPA, M_tr 3, no actions", "SIE"),

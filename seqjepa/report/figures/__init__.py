@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from seqjepa.report.figures.accuracy import accuracy_vs_r2, heat_maps
+from seqjepa.paper.figures import HEAT_MAPS, UMAP_CASES
+from seqjepa.report.figures.accuracy import accuracy_vs_r2, heat_map
 from seqjepa.report.figures.drawing import Figure
-from seqjepa.report.figures.features import own_neighbours, retrieval_rows, umap_figures
+from seqjepa.report.figures.features import neighbours, umap_figure
 from seqjepa.report.figures.runs import checkpoint_curves, class_by_class, run_curves
 from seqjepa.report.figures.views import own_paths, path_figure, rollout_curve, scaling, transfer
 from seqjepa.report.groups import Group, groups_of
@@ -29,11 +30,11 @@ def build_figures(records: Sequence[RunRecord]) -> list[Figure]:
         return [*_of_own_data(own), *map(_without_the_paper, ours)]
     return [
         accuracy_vs_r2(others),
-        retrieval_rows(others),
-        *umap_figures(others),
+        neighbours("figure-4", others),
+        *(umap_figure(case, others) for case in UMAP_CASES),
         path_figure(others),
         scaling(others),
-        *heat_maps(others),
+        *(heat_map(spec, others) for spec in HEAT_MAPS),
         transfer(others),
         *_of_own_data(own),
         *ours,
@@ -42,7 +43,7 @@ def build_figures(records: Sequence[RunRecord]) -> list[Figure]:
 
 def _of_own_data(groups: Sequence[Group]) -> list[Figure]:
     """Paths and nearest neighbours of runs on data of none of the paper's kinds, where there are any."""
-    return [figure for figure in (own_paths(groups), own_neighbours(groups)) if figure.panels]
+    return [figure for figure in (own_paths(groups), neighbours("neighbours", groups)) if figure.panels]
 
 
 def _without_the_paper(figure: Figure) -> Figure:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from seqjepa.paper.figures import HEAT_MAPS, LIKE, PLANES, TOLD_ALL, HeatMap, Plane
+from seqjepa.paper.figures import LIKE, PLANES, TOLD_ALL, HeatMap, Plane
 from seqjepa.paper.published import Published, of_source
 from seqjepa.paper.sets import SETS_BY_NAME
 from seqjepa.report.figures.drawing import (
@@ -102,7 +102,8 @@ def _point_name(row: Published) -> str:
 
 def _scatter(title: str, plane: Plane, points: Sequence[Point]) -> Markup:
     def paint(axes: Axes) -> None:
-        colours = _point_colours(points)
+        ours = iter(range(len(points)))
+        colours = [PUBLISHED if p.published else SERIES[next(ours) % len(SERIES)] for p in points]
         for point, colour in zip(points, colours, strict=True):
             axes.errorbar(
                 point.r2.value, point.top1.value, xerr=point.r2.std, yerr=point.top1.std,
@@ -118,11 +119,6 @@ def _scatter(title: str, plane: Plane, points: Sequence[Point]) -> Markup:
 
     said = "; ".join(f"{p.name} R² {p.r2.value:.2f}, {p.top1.value:.1f} %" for p in points)
     return draw(paint, f"{CAPTIONS['figure-3']['title']}, {title}: {said}.", size=(4.6, 4))
-
-
-def _point_colours(points: Sequence[Point]) -> list[str]:
-    ours = iter(range(len(points)))
-    return [PUBLISHED if p.published else SERIES[next(ours) % len(SERIES)] for p in points]
 
 
 def _name_points(axes: Axes, points: Sequence[Point], colours: Sequence[str]) -> None:
@@ -145,13 +141,11 @@ def _point_row(panel: str, point: Point) -> tuple[Datum, ...]:
     return (panel, whose, point.name, kind, point.r2.value, point.r2.std, point.top1.value, point.top1.std, seeds)
 
 
-def heat_maps(groups: Sequence[Group]) -> list[Figure]:
-    """Four figures. Ours on the paper's data stand in that data's figure, other data of the same kind in the first."""
-    return [_heat_map(groups, spec) for spec in HEAT_MAPS]
-
-
-def _heat_map(groups: Sequence[Group], spec: HeatMap) -> Figure:
-    grids = {f"published, {spec.dataset}": _published_grid(spec.source)}
+def heat_map(spec: HeatMap, groups: Sequence[Group]) -> Figure:
+    """Ours on the paper's data stand in that data's figure, other data of the same kind in the first."""
+    rows = of_source(spec.source)
+    published = {(r.conditioning, r.m_tr or 0, r.m_val or 0): Mean(r.value, r.std, r.seeds or 1) for r in rows}
+    grids: dict[str, Grid] = {f"published, {spec.dataset}": published}
     for family in families(groups, "data.context", "data.action"):
         fitting = [group for group in family if _belongs(group, spec)]
         if fitting:
@@ -160,21 +154,16 @@ def _heat_map(groups: Sequence[Group], spec: HeatMap) -> Figure:
             grids[f"{name} ({fitting[0].runs[0].name} …)" if taken else name] = _our_grid(fitting)
     wide = len(spec.conditions) > 1
     panels = [Panel(title, _grid_html(title, grid, spec.conditions), wide) for title, grid in grids.items()]
-    rows = [_map_row(title, *place, mean) for title, grid in grids.items() for place, mean in grid.items()]
+    drawn = [_map_row(title, *place, mean) for title, grid in grids.items() for place, mean in grid.items()]
     told = ", ".join(spec.conditions)
     texts = {"source": spec.source, "dataset": spec.dataset, "conditions": told}
-    return figure_of("heat-map", panels, rows, missing=len(grids) == 1, key=spec.key, **texts)
+    return figure_of("heat-map", panels, drawn, missing=len(grids) == 1, key=spec.key, **texts)
 
 
 def _belongs(group: Group, spec: HeatMap) -> bool:
     """Whether it is told what the figure's runs are, on that data set or, for data of no paper, on its kind of data."""
     at_home = spec.dataset == (group.runs[0].paper_set or LIKE[kind_of_data(group.config)])
     return at_home and conditioning(group.config) in spec.conditions and bool(group.curve("top1_agg"))
-
-
-def _published_grid(source: str) -> Grid:
-    rows = of_source(source)
-    return {(r.conditioning, r.m_tr or 0, r.m_val or 0): Mean(r.value, r.std, r.seeds or 1) for r in rows}
 
 
 def _our_grid(family: Sequence[Group]) -> Grid:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from seqjepa.evaluate.results import artefacts_folder, load_arrays
-from seqjepa.paper.figures import UMAP_CASES, UmapCase
+from seqjepa.paper.figures import UmapCase
 from seqjepa.paper.measures import value_at
 from seqjepa.report.figures.drawing import Figure, Panel, draw, figure_of
 from seqjepa.report.fill_template import fill
@@ -30,17 +30,11 @@ class Picture(NamedTuple):
     data: str
 
 
-def retrieval_rows(groups: Sequence[Group]) -> Figure:
-    """A panel for every kind of run, of its first seed that has pictures; numbers: agreement over all queries."""
-    return _neighbours("figure-4", groups)
+def neighbours(name: str, groups: Sequence[Group]) -> Figure:
+    """A panel for every kind of run, of its first seed that has pictures; numbers: agreement over all queries.
 
-
-def own_neighbours(groups: Sequence[Group]) -> Figure:
-    """The same of runs on own data."""
-    return _neighbours("neighbours", groups)
-
-
-def _neighbours(name: str, groups: Sequence[Group]) -> Figure:
+    name: of its captions, "figure-4" or, of runs on own data, "neighbours".
+    """
     panels, rows = [], []
     for group in sorted(groups, key=_shown_first):
         run, arrays = _first_with_pictures(group)
@@ -105,12 +99,8 @@ MARKERS = "osD^vPX<>*"
 MOST_POINTS = 6000
 
 
-def umap_figures(groups: Sequence[Group]) -> list[Figure]:
-    """One figure for each of UMAP_CASES, of the run with a map whose M_tr is nearest to the paper's."""
-    return [_umap_figure(case, groups) for case in UMAP_CASES]
-
-
-def _umap_figure(case: UmapCase, groups: Sequence[Group]) -> Figure:
+def umap_figure(case: UmapCase, groups: Sequence[Group]) -> Figure:
+    """Of the run with a map whose M_tr is nearest to the paper's."""
     fitting = sorted((g for g in groups if _fits(case, g)), key=lambda g: abs(g.config.data.context - case.m_tr))
     for group in fitting:
         for run in group.runs:

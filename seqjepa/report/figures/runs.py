@@ -188,12 +188,12 @@ def class_by_class(groups: Sequence[Group]) -> Figure:
                 drawn.append(list(_class_panels(f"{group.label} on {group.data}", run, found, before)))
                 rows += _class_rows(run, found, before)
                 break
-    panels = drawn[0] if len(drawn) == 1 else [_closed(pair) for pair in drawn]
+    panels = (
+        drawn[0]
+        if len(drawn) == 1
+        else [Panel("", fill("closed_panels.html", panels=pair), wide=True) for pair in drawn]
+    )
     return figure_of("class-by-class", panels, rows, missing=not panels)
-
-
-def _closed(pair: Sequence[Panel]) -> Panel:
-    return Panel("", fill("closed_panels.html", panels=pair), wide=True)
 
 
 def _numbers_wanted(group: Group) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ def path_figure(groups: Sequence[Group]) -> Figure:
     measured = [group for group in groups if group.curve("r2_path.both")]
     panels: list[tuple[str, Sequence[Line]]] = []
     for curves in PATH_CURVES:
-        theirs = _published_paths(curves.source)
+        theirs = _published_lines(curves.source, lambda row: PATHS[PATH_VARIANTS[row.variant]])
         fitting = [group for group in measured if kind_of_data(group.config) == curves.kind]
         at_home = [group for group in fitting if group.home == curves.dataset]
         for group in at_home:
@@ -51,6 +51,14 @@ def path_figure(groups: Sequence[Group]) -> Figure:
     return figure_of_charts("figure-6", charts, missing=bool(lacking), digits=".2f", lacking=lacking)
 
 
+def _published_lines(source: str, name_of: Callable[[Published], str], size: str = "m_val") -> list[Line]:
+    """A line for each name that rows of results.csv have; size: the field that is x."""
+    found: dict[str, dict[int, Mean]] = {}
+    for row in of_source(source):
+        found.setdefault(f"paper: {name_of(row)}", {})[getattr(row, size)] = Mean(row.value, row.std, row.seeds or 1)
+    return [replace(line_of(name, means), published=True) for name, means in found.items()]
+
+
 def own_paths(groups: Sequence[Group]) -> Figure:
     """The same of runs on own data, a panel each."""
     measured = [group for group in groups if group.curve("r2_path.both")]
@@ -61,15 +69,6 @@ def own_paths(groups: Sequence[Group]) -> Figure:
 def _our_paths(group: Group) -> list[Line]:
     curves = {shown: group.curve(f"r2_path.{key}") for key, shown in PATHS.items()}
     return [line_of(shown, curve) for shown, curve in curves.items() if curve]
-
-
-def _published_paths(source: str) -> list[Line]:
-    lines = []
-    for key, variant in PATH_VARIANTS.items():
-        rows = [row for row in of_source(source) if row.variant == variant]
-        sizes, values = [float(row.m_val or 0) for row in rows], [row.value for row in rows]
-        lines.append(Line(f"paper: {PATHS[key]}", sizes, values, [row.std or 0.0 for row in rows], published=True))
-    return lines
 
 
 def scaling(groups: Sequence[Group]) -> Figure:
@@ -98,7 +97,7 @@ def _scaling_charts(found: Sequence[Family], data: str = "") -> Iterator[Chart]:
         ours = [line for family in found for line in lines_of(family)]
         if data:
             ours = [line for line in ours if len(line.x) > 1]  # one point alone shows no scaling
-        lines = [*([] if data else _published_scaling(f"Figure 7-{side}", x_label.lower())), *ours]
+        lines = [*([] if data else _published_lines(f"Figure 7-{side}", _curve_name, x_label.lower())), *ours]
         if lines:
             yield Chart(f"{title}, ours on {data}" if data else title, lines, x_label, y_label)
 
@@ -137,15 +136,6 @@ def _line_by_size(name: str, scores: Mapping[int, Mean | None]) -> list[Line]:
     return [line_of(name, found)] if found else []
 
 
-def _published_scaling(source: str, size: str) -> list[Line]:
-    lines = []
-    rows = of_source(source)
-    for name in dict.fromkeys(map(_curve_name, rows)):
-        points = sorted((getattr(row, size), row.value) for row in rows if _curve_name(row) == name)
-        lines.append(Line(f"paper: {name}", [float(x) for x, _ in points], [y for _, y in points], published=True))
-    return lines
-
-
 def _curve_name(row: Published) -> str:
     names = {metric: name for by_metric in SCALING_R2.values() for metric, name in by_metric.items()}
     shown = SETS_BY_NAME[row.dataset].short
@@ -168,7 +158,8 @@ def transfer(groups: Sequence[Group]) -> Figure:
             else:
                 elsewhere.setdefault(f"{group.label}, trained on {group.data}", []).append(ours)
     title = "published and ours" if beside else "published alone"
-    panels = {title: [*_published_transfer(), *beside], **elsewhere}
+    theirs = _published_lines("Figure 15", lambda row: f"{row.variant.replace('patch', '')} px")
+    panels = {title: [*theirs, *beside], **elsewhere}
     charts = [Chart(title, lines, "M_val", "top-1, %") for title, lines in panels.items()]
     return figure_of_charts("figure-15", charts, missing=not beside and not elsewhere)
 
@@ -191,16 +182,6 @@ def _our_transfer(group: Group, name: str) -> Line | None:
 def _transfer_scores(run: RunRecord, name: str) -> dict[str, float]:
     """Accuracies by M_val."""
     return value_at(run.transfers.get(name, {}), "trained.top1_agg") or {}
-
-
-def _published_transfer() -> list[Line]:
-    rows = of_source("Figure 15")
-    lines = []
-    for variant in dict.fromkeys(row.variant for row in rows):
-        points = [(float(row.m_val or 0), row.value) for row in rows if row.variant == variant]
-        name = f"paper: {variant.replace('patch', '')} px"
-        lines.append(Line(name, [x for x, _ in points], [y for _, y in points], published=True))
-    return lines
 
 
 def rollout_curve(groups: Sequence[Group]) -> Figure:
