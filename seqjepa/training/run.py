@@ -6,16 +6,15 @@ run.json is read as a stranger's: every type and range is checked. Files: run_fi
 from __future__ import annotations
 
 import json
-import math
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError
 
 from seqjepa import recipes
 from seqjepa.config import RunConfig
@@ -51,21 +50,32 @@ class DataInfo(NamedTuple):
 
     action: str
     action_size: int
-    mean: Sequence[float]
-    std: Sequence[float]
-    height: int
-    width: int
-    kind: str = "views"
+    mean: Annotated[Sequence[FiniteFloat], Field(min_length=3, max_length=3)]
+    std: Annotated[Sequence[Annotated[FiniteFloat, Field(gt=0)]], Field(min_length=3, max_length=3)]
+    height: Annotated[int, Field(ge=1, le=MOST_PIXELS)]
+    width: Annotated[int, Field(ge=1, le=MOST_PIXELS)]
+    kind: Literal["views", "saliency", "image"] = "views"
     split: str = "train"
     fixating: Mapping[str, Any] = {}
-    image_height: int = 0
-    image_width: int = 0
+    image_height: Annotated[int, Field(ge=0, le=MOST_PIXELS)] = 0
+    image_width: Annotated[int, Field(ge=0, le=MOST_PIXELS)] = 0
     augment: str = "none"
 
     @property
     def patch(self) -> int:
         """Pixels a side of the patches at fixations; 0: whole views."""
         return self.fixating.get("patch", 0)
+
+
+class _Noted(BaseModel, strict=True):
+    """What else run.json says that is read again."""
+
+    shards: dict[str, str] = {}
+    name: str = ""
+    fidelity: str = ""
+    versions: dict[str, Any] = {}
+    extended: list[dict[str, Any]] = []
+    finished_epochs: int = Field(0, ge=0)
 
 
 _DATA_INFO: TypeAdapter[DataInfo] = TypeAdapter(DataInfo)
@@ -86,8 +96,10 @@ def read_run_json(run: Path) -> dict[str, Any]:
         raise FormatError(f"{path} was not written by `seqjepa train`: it says no format")
     if info["format"] != 1:
         raise FormatError(f"{run} has format {info['format']}, this version reads 1: update seqjepa")
-    for problem in _wrong_fields(info):
-        raise FormatError(f"{path} was not written by `seqjepa train`: {problem}")
+    try:
+        _Noted.model_validate(info)
+    except ValidationError as error:
+        raise FormatError(f"{path} was not written by `seqjepa train`: its {_first_of(error)}") from None
     return info
 
 
@@ -97,26 +109,6 @@ def read_run_config(run: Path) -> RunConfig:
     return read_config(run / CONFIG)
 
 
-def _wrong_fields(info: Mapping[str, Any]) -> Iterator[str]:
-    """Ends of the sentence "run.json was not written by `seqjepa train`: …"."""
-    shards, extended = info.get("shards", {}), info.get("extended", [])
-    for key, kind, said in (
-        ("shards", dict, "shards are no object"),
-        ("name", str, "name is no string"),
-        ("fidelity", str, "fidelity is no string"),
-        ("versions", dict, "versions are no object"),
-    ):
-        if not isinstance(info.get(key, kind()), kind):
-            yield f"its {said}"
-    if isinstance(shards, dict) and not all(isinstance(value, str) for value in shards.values()):
-        yield "its shards are not all strings"
-    if not isinstance(extended, list) or not all(isinstance(note, dict) for note in extended):
-        yield "its extended is no list of objects"
-    finished = info.get("finished_epochs", 0)
-    if isinstance(finished, bool) or not isinstance(finished, int) or finished < 0:
-        yield f"its finished_epochs is {finished!r:.40}"
-
-
 def data_info(info: Mapping[str, Any], path: Path) -> DataInfo:
     """What run.json, read from `path`, says of the data. FormatError: it does not, or nothing can be fed like that."""
     try:
@@ -124,12 +116,15 @@ def data_info(info: Mapping[str, Any], path: Path) -> DataInfo:
     except KeyError:
         raise FormatError(f"{path} does not say what the run was trained on ('data')") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "data"
-        raise FormatError(f"{path} does not say what the run was trained on ({where}: {first['msg']})") from None
+        raise FormatError(f"{path} does not say what the run was trained on ({_first_of(error)})") from None
     for problem in _wrong_data_fields(data):
         raise FormatError(f"{path} does not say what the run was trained on ({problem})")
     return data
+
+
+def _first_of(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'data'}: {first['msg']}"
 
 
 def _wrong_data_fields(data: DataInfo) -> Iterator[str]:
@@ -137,16 +132,6 @@ def _wrong_data_fields(data: DataInfo) -> Iterator[str]:
     fits = data.action == DECLARED and data.action_size > 0 if preset is None else preset.size == data.action_size
     if not fits:
         yield f"an action {data.action!r:.40} of {data.action_size} numbers"
-    if not len(data.mean) == len(data.std) == 3 or not all(map(math.isfinite, (*data.mean, *data.std))):
-        yield "mean and std are not three numbers each"
-    if any(value <= 0 for value in data.std):
-        yield "std is not above 0"
-    sides = (data.height, data.width)
-    whole = (data.image_height, data.image_width)
-    if not all(1 <= side <= MOST_PIXELS for side in sides) or not all(0 <= side <= MOST_PIXELS for side in whole):
-        yield f"views of {data.height}×{data.width} in images of {data.image_height}×{data.image_width}"
-    if data.kind not in ("views", "saliency", "image"):
-        yield f"shards of kind {data.kind!r:.40}"
     if data.augment not in RECIPES:
         yield f"augmentations {data.augment!r:.40}"
     try:
@@ -320,13 +305,12 @@ def _new_run_json(plan: RunPlan) -> dict[str, Any]:
         "fidelity": plan.config.fidelity,
         "data": plan.data._asdict(),
         "shards": plan.shards,
-        "versions": {"python": platform.python_version(), **_versions(*VERSIONS, *_encoder_package(plan.config))},
+        "versions": {
+            "python": platform.python_version(),
+            **_versions(*VERSIONS, *(["timm"] if plan.config.model.backbone.startswith("timm:") else [])),
+        },
         **({"pretrained": dict(plan.pretrained)} if plan.pretrained else {}),
     }
-
-
-def _encoder_package(config: RunConfig) -> list[str]:
-    return ["timm"] if config.model.backbone.startswith("timm:") else []
 
 
 def _versions(*packages: str) -> dict[str, str]:
