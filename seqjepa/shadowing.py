@@ -18,7 +18,11 @@ ADVICE = "take that folder out of PYTHONPATH or start elsewhere; or give seqjepa
 def strangers() -> dict[str, str]:
     """Those of OURS that Python would import from anywhere but beside this package, and what it would import."""
     found = {name: _found(name) for name in OURS}
-    return {name: str(path or "nothing") for name, path in found.items() if path is None or not _is_ours(name, path)}
+    return {
+        name: str(path or "nothing")
+        for name, path in found.items()
+        if path is None or path.resolve().parent not in (HERE, HERE / name)
+    }
 
 
 def refuse_strangers() -> None:
@@ -39,7 +43,3 @@ def _found(name: str) -> Path | None:
         [spec.origin] if spec and spec.has_location else list(spec.submodule_search_locations or ()) if spec else []
     )
     return Path(str(places[0])) if places and places[0] else None
-
-
-def _is_ours(name: str, path: Path) -> bool:
-    return path.resolve().parent in (HERE, HERE / name)

@@ -127,7 +127,7 @@ def bake(
     record |= {"source": source.info.name, "source_splits": {index.name: index.fingerprint() for index in indices}}
     spec = ViewSpec(baking.total, views.side, views.side, baking.encoding, views.params, sequence=baking.views)
     reading = Reading(torch.device(device), workers, resident=False)
-    in_a_shard = _images_in_a_shard(baking, views)
+    in_a_shard = max(1, min(_MOST_IN_A_SHARD, _SHARD_BYTES // (baking.total * views.side**2 * 3)))
     by_shard = ShardByShard(
         here=lambda: _of_images(indices, baking, views, in_a_shard, reading),
         there=partial(_of_images_there, source.path, names, baking, views, in_a_shard, reading),
@@ -242,11 +242,6 @@ def _stored_sample(index: SplitIndex, row: int, baking: Baking, views: StoredVie
     label, ids = int(index.labels[row]), range(len(stored))
     sample = ViewSample(index.keys[row], stored, ids, np.concatenate(params), label, meta)
     return sample, PixelStats() if index.features else PixelStats.of(views_stored)
-
-
-def _images_in_a_shard(baking: Baking, views: ImageViews) -> int:
-    """Of some 64 MiB of raw pixels."""
-    return max(1, min(_MOST_IN_A_SHARD, _SHARD_BYTES // (baking.total * views.side**2 * 3)))
 
 
 @contextlib.contextmanager

@@ -95,7 +95,7 @@ class Comparison:
         """
         scale, schedule, left_out = load_scale(self.scale), self.schedule(), self.left_out
         spec = own_views(ShardSet.open(self.shards))
-        own = () if spec is None else _settings_of_own_data(spec)
+        own = () if spec is None else ("data.action=shards", *(("data.order=window",) if spec.ordered else ()))
         methods = [method for method in self.methods if method not in left_out]
         if not methods:
             raise ConfigError("; ".join(f"{method} {why}" for method, why in left_out.items()))
@@ -171,10 +171,6 @@ def own_views(opened: ShardSet) -> ViewSpec | None:
     if not isinstance(spec, ViewSpec) or set(ROTATION_COLUMNS) <= set(spec.param_names):
         return None
     return spec if spec.ordered or spec.actions is not None or not spec.params else None
-
-
-def _settings_of_own_data(spec: ViewSpec) -> tuple[str, ...]:
-    return ("data.action=shards", *(("data.order=window",) if spec.ordered else ()))
 
 
 def _why_not(name: str, spec: ViewSpec | None) -> str:

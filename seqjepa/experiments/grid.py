@@ -188,11 +188,7 @@ def _word(key: str, value: Any, whole: bool) -> str:
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     if key != "method":
         text = f"{key if whole else key.rpartition('.')[2]}={text}"
-    return _safe(text)
-
-
-def _safe(word: str) -> str:
-    return re.sub(r"[^\w.+=-]+", "_", word).strip("_.") or "_"
+    return re.sub(r"[^\w.+=-]+", "_", text).strip("_.") or "_"
 
 
 def grid_results(grid: Grid, out: Path) -> list[dict[str, Any]]:

@@ -146,7 +146,14 @@ class Watch:
             self._loggers.start(self.out, recipes.flatten(self.config.model_dump(mode="json")), step)
             for line in metrics_log.read_epochs(self.out / run_files.METRICS):
                 self._loggers.scalars(line)
-        self._bar = self._new_bar(step)
+        self._bar = tqdm(
+            total=self.total_steps,
+            initial=step,
+            desc=self.config.name,
+            unit="step",
+            smoothing=0.05,
+            disable=None if self._progress else True,
+        )
         self._timed = (step, time.monotonic())
         return self
 
@@ -246,13 +253,3 @@ class Watch:
     def _seconds_a_step(self) -> float:
         first, began = self._timed
         return (time.monotonic() - began) / max(1, self._last - first)
-
-    def _new_bar(self, step: int) -> tqdm:
-        return tqdm(
-            total=self.total_steps,
-            initial=step,
-            desc=self.config.name,
-            unit="step",
-            smoothing=0.05,
-            disable=None if self._progress else True,
-        )

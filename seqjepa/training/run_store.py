@@ -282,7 +282,11 @@ class RunMirror:
 
     def _here(self) -> list[str]:
         """Files of the run in the folder, in the order in which they are sent."""
-        found = [path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if _is_plain(path)]
+        found = [
+            path.relative_to(self.folder).as_posix()
+            for path in self.folder.rglob("*")
+            if path.is_file() and not path.is_symlink()
+        ]
         order = {name: place for place, name in enumerate(FIRST)}
         before_state = FIRST.index(STATE) - 0.5
 
@@ -325,10 +329,6 @@ class RunMirror:
 
     def _note(self, synced: dict[str, tuple[str, str]]) -> None:
         files.write_file(self.folder / SYNCED, (json.dumps(synced, indent=1) + "\n").encode())
-
-
-def _is_plain(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
 
 
 def _parse(data: bytes) -> Checksums:
