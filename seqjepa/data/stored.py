@@ -26,12 +26,12 @@ from seqjepa.data.decode_worker import RowError, Setup
 from seqjepa.data.draws import Draw, Purpose, choose_distinct, draw_u32
 from seqjepa.data.images import free_bytes
 from seqjepa.data.sampling import EpochOrder, Sampling, homes_of
-from seqjepa.data.sequence import Drawn, KindOfViews, ViewPlan
+from seqjepa.data.sequence import VECTORS, Drawn, KindOfViews, ViewPlan
 from seqjepa.data.shards_needed import supply_for
 from seqjepa.devices import to_device
 from shards.errors import ConfigError, DamageError
 from shards.reading.split_index import SplitIndex
-from shards.schema import ActionSpec
+from shards.schema import ActionSpec, ViewSpec
 from shards.vector_reader import VectorReader
 
 # Batches are planned this many samples at a time: the fixed cost of some hundred numpy calls is paid once per block,
@@ -95,7 +95,8 @@ class StoredViews:
                 f"{index.sequence}, whose last view is the target: use {index.sequence} views (data.context = "
                 f"{index.sequence - 1}), or bake with --views {views}"
             )
-        self._check_order(index)
+        if problem := order_problem(index, as_spec(self.action), self.order, self.stride):
+            raise ConfigError(f"split {index.name!r} {problem}")
         if self.order == "window":
             self._check_windows(index, views)
         elif index.sequences.counts.min() < views:
@@ -109,25 +110,6 @@ class StoredViews:
     def span(self, views: int) -> int:
         """Steps that a window of T views covers."""
         return (views - 1) * self.stride + 1
-
-    def _check_order(self, index: SplitIndex) -> None:
-        if index.sequence:
-            if self.stride > 1:
-                raise ConfigError(f"split {index.name!r} holds baked sequences, which have no other stride than 1")
-            return
-        commands = needs_order(as_spec(self.action))
-        if not index.ordered and (commands or self.order == "window"):
-            why = "and commands lead from a view to the one recorded next" if commands else "and so no windows"
-            raise ConfigError(
-                f"split {index.name!r} holds views in no order, {why}; "
-                + ("declare another action" if commands else "set data.order=random")
-                + ", or use shards of sequences (a step or timestamp for each view)"
-            )
-        if commands and self.order == "random":
-            raise ConfigError(
-                f"split {index.name!r} has commands, which lead from a view to the one recorded next: they say nothing "
-                "of views in random order; set data.order=window"
-            )
 
     def _check_windows(self, index: SplitIndex, views: int) -> None:
         if index.sequence:
@@ -182,12 +164,39 @@ class StoredViews:
         self, index: SplitIndex, sampling: Sampling, reading: Reading
     ) -> StoredSource | FeatureSource | ResidentSource:
         """See views.Views."""
+        planner = Planner(index, self, sampling)
         if index.features:
-            return FeatureSource(index, self, sampling, reading)
+            reader = VectorReader(index)
+            needed = int(index.sequences.firsts[-1]) * reader.size * reader.dtype.itemsize
+            fits = reading.resident is None and needed <= free_bytes(reading.device, sampling.world_size)
+            if not reading.resident and not fits:
+                return FeatureSource(planner, reader)
+            return ResidentSource(planner, lambda: torch.from_numpy(reader.take_all()).to(reading.device))
         if lives_there(index, reading, sampling.world_size):
-            planner = Planner(index, self, sampling)
-            return ResidentSource(index, planner.batch, planner.order.steps, reading)
-        return StoredSource(index, self, sampling, reading)
+            return ResidentSource(planner, partial(decode_all, index, reading))
+        return StoredSource(planner, reading)
+
+
+def order_problem(of: ViewSpec | SplitIndex, action: ActionSpec, order: Order, stride: int) -> str:
+    """What keeps views of a set or a split from being taken in that order, as the end of a sentence that names it; ""
+    for nothing."""
+    commands = needs_order(action)
+    if of.sequence:
+        wrong = f"holds baked sequences, which have no other stride than 1; set data.stride=1, not {stride}"
+        return wrong if stride > 1 else ""
+    if not of.ordered and commands:
+        return (
+            "holds views in no order, and commands lead from a view to the one recorded next; set data.action to other "
+            "terms, or shard them with a step of each"
+        )
+    if not of.ordered and order == "window":
+        return "holds views in no order, and so no windows; set data.order=random, or shard them with a step of each"
+    if order == "random" and commands:
+        return (
+            "holds commands, which lead from a view to the one recorded next and say nothing of views in random order; "
+            "set data.order=window"
+        )
+    return ""
 
 
 class Planner:
@@ -220,10 +229,9 @@ class StoredSource:
 
     resident = False
 
-    def __init__(self, index: SplitIndex, views: StoredViews, sampling: Sampling, reading: Reading) -> None:
-        planner = Planner(index, views, sampling)
-        self._index, self.steps = index, planner.order.steps
-        setup = Setup.of(index, rows=planner.order.local_batch * sampling.views)
+    def __init__(self, planner: Planner, reading: Reading) -> None:
+        index, self.steps = planner.index, planner.order.steps
+        setup = Setup.of(index, rows=planner.order.local_batch * planner.sampling.views)
         damage, supply = partial(_damage_of_view, index), partial(supply_for, index, planner.order)
         self._ahead = DecodedAhead(planner.batch, self.steps, setup, damage, reading, supply)
 
@@ -239,35 +247,20 @@ class StoredSource:
 
 
 class FeatureSource:
-    """Batches of stored feature vectors, gathered: from memory where the split fits there, else from the mapped tars.
+    """Batches of stored feature vectors, gathered from the mapped tars. Nothing is read ahead."""
 
-    Nothing is read ahead. On a GPU that has room the split lives on it, and views are gathered there.
-    """
+    resident = False
 
-    def __init__(self, index: SplitIndex, views: StoredViews, sampling: Sampling, reading: Reading) -> None:
-        self._planner = Planner(index, views, sampling)
-        self.steps, self._index = self._planner.order.steps, index
-        self._reader, self._device = VectorReader(index), reading.device
-        needed = int(index.sequences.firsts[-1]) * self._reader.size * self._reader.dtype.itemsize
-        fits = reading.resident is None and needed <= free_bytes(reading.device, sampling.world_size)
-        self.resident = bool(reading.resident) or fits
-        self._kept: torch.Tensor | None = None  # [F, D] of the whole split, where it is resident
+    def __init__(self, planner: Planner, reader: VectorReader) -> None:
+        self._planner, self.steps, self._reader = planner, planner.order.steps, reader
 
     def batch(self, epoch: int, step: int) -> Drawn:
         """This rank's piece of that batch, views [B, T, D] in the stored dtype. DamageError: no vector is there."""
         plan = self._planner.batch(epoch, step)
-        if self.resident:
-            if self._kept is None:
-                self._kept = torch.from_numpy(self._reader.take_all()).to(self._device)
-            chosen = to_device(frames_of(self._index, plan), self._device)
-            views = self._kept.index_select(0, chosen).unflatten(0, plan.slots.shape)
-        else:
-            views = torch.from_numpy(self._reader.take(plan.samples, plan.slots))
-        return plan.drawn(views)
+        return plan.drawn(torch.from_numpy(self._reader.take(plan.samples, plan.slots)))
 
     def close(self) -> None:
-        """Let go of the split's vectors."""
-        self._kept = None
+        """Nothing is held."""
 
 
 def _damage_of_view(index: SplitIndex, plan: ViewPlan | _Run, error: RowError) -> DamageError:
@@ -295,26 +288,25 @@ def frames_of(index: SplitIndex, plan: ViewPlan) -> Tensor:
 
 
 class ResidentSource:
-    """Batches of stored views uint8 on reading.device, the same as StoredSource's; they live as long as needed.
+    """Batches gathered on a device, the same as of StoredSource or FeatureSource; they live as long as needed.
 
-    plan: (epoch, step) → what that batch holds; steps of an epoch. The split is read by worker processes when the first
-    batch is asked for.
+    read_all: when the first batch is asked for, all F views: uint8 [F, H, W, 3], or vectors [F, D] in the stored dtype.
     """
 
     resident = True
 
-    def __init__(self, index: SplitIndex, plan: Callable[[int, int], ViewPlan], steps: int, reading: Reading) -> None:
-        self._index, self._plan, self.steps, self._reading = index, plan, steps, reading
-        self._kept: Tensor | None = None  # uint8 [F, H, W, 3]
+    def __init__(self, planner: Planner, read_all: Callable[[], Tensor]) -> None:
+        self._planner, self.steps, self._read_all = planner, planner.order.steps, read_all
+        self._kept: Tensor | None = None
 
     def batch(self, epoch: int, step: int) -> Drawn:
         """This rank's piece of that batch. DamageError: a view of the split, whichever it is, cannot be decoded."""
         if self._kept is None:
-            self._kept = decode_all(self._index, self._reading)
-        plan = self._plan(epoch, step)
-        chosen = to_device(frames_of(self._index, plan), self._kept.device)
-        views = self._kept.index_select(0, chosen).unflatten(0, plan.slots.shape).permute(0, 1, 4, 2, 3)
-        return plan.drawn(views)
+            self._kept = self._read_all()
+        plan = self._planner.batch(epoch, step)
+        chosen = to_device(frames_of(self._planner.index, plan), self._kept.device)
+        views = self._kept.index_select(0, chosen).unflatten(0, plan.slots.shape)
+        return plan.drawn(views if self._kept.ndim == VECTORS else views.permute(0, 1, 4, 2, 3))
 
     def close(self) -> None:
         """Let go of the views. Asking for another batch reads them again."""

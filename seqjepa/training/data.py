@@ -18,7 +18,7 @@ import torch
 from pydantic import ValidationError
 
 from seqjepa.config import DataConfig, ModelConfig, RunConfig
-from seqjepa.data.actions import OF_THE_SHARDS, action_name, action_of_shards, as_spec, needs_order
+from seqjepa.data.actions import OF_THE_SHARDS, action_name, action_of_shards, as_spec
 from seqjepa.data.augment.parameters import Scaling, stored_scaling
 from seqjepa.data.augment.recipes import build_recipe
 from seqjepa.data.decode_ahead import Reading
@@ -26,7 +26,7 @@ from seqjepa.data.fixations import Fixating
 from seqjepa.data.loader import Loader
 from seqjepa.data.sampling import Sampling, part_of, with_windows
 from seqjepa.data.shards_needed import folder_of, window_that_fits
-from seqjepa.data.stored import StoredViews
+from seqjepa.data.stored import StoredViews, order_problem
 from seqjepa.data.views import Augmented, Patches, Views
 from seqjepa.methods import METHODS, find_method
 from seqjepa.methods.base import Method
@@ -233,7 +233,9 @@ def incompatibilities(info: DatasetInfo, data: DataConfig, method: str = "") -> 
             return
         case ViewSpec():
             yield from _view_incompatibilities(data)
-            yield from _order_incompatibilities(info.spec, data)
+            action = (info.spec.actions or ActionSpec()) if data.action == OF_THE_SHARDS else as_spec(data.action)
+            if problem := order_problem(info.spec, action, data.order, data.stride):
+                yield problem
             yield from _action_incompatibilities(info.spec, data)
             found = find_method(method)
             if info.spec.features and found and found.embed is not Method.embed:
@@ -258,26 +260,6 @@ def _view_incompatibilities(data: DataConfig) -> Iterator[str]:
         yield (
             f"holds stored views, and data.augment = {data.augment!r} augments whole images; set data.augment=none, or "
             "give shards of images"
-        )
-
-
-def _order_incompatibilities(spec: ViewSpec, data: DataConfig) -> Iterator[str]:
-    """What keeps views from being taken in data.order."""
-    action = (spec.actions or ActionSpec()) if data.action == OF_THE_SHARDS else as_spec(data.action)
-    if spec.sequence:
-        if data.stride > 1:
-            yield f"holds baked sequences, which have no other stride than 1; set data.stride=1, not {data.stride}"
-    elif not spec.ordered and data.order == "window":
-        yield "holds views in no order, and so no windows; set data.order=random, or shard them with a step of each"
-    elif not spec.ordered and needs_order(action):
-        yield (
-            "holds views in no order, and commands lead from a view to the one recorded next; set data.action to other "
-            "terms, or shard them with a step of each"
-        )
-    elif data.order == "random" and needs_order(action):
-        yield (
-            "holds commands, which lead from a view to the one recorded next and say nothing of views in random order; "
-            "set data.order=window"
         )
 
 
