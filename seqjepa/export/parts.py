@@ -87,39 +87,28 @@ def build_part(model: Model, name: PartName, *, normalised: bool = True, weights
     if not isinstance(model.method, WITH[name]):
         having = ", ".join(key for key, method in METHODS.items() if issubclass(method, WITH[name]))
         raise UsageError(f"{model.config.method} has no {name}, which methods of these names have: {having}")
-    if isinstance(model.method, Predicting):
-        return _of_embeddings(model, model.method, name)
-    return _of_aggregates(model, name)
+    return _of_features(model, name)
 
 
-def _of_aggregates(model: Model, name: PartName) -> RunPart:
-    """An aggregate, or what is predicted from one (seq-JEPA)."""
+def _of_features(model: Model, name: PartName) -> RunPart:
+    """An aggregate (seq-JEPA) or a view's embedding, or what is predicted from one."""
     method: Any = model.method
+    single = isinstance(method, Predicting)
     D, A = _width(model, method.embed), model.action_spec.size
     z, actions = torch.zeros(2, 2, D), torch.zeros(2, 1, A)
-    z_agg = method.aggregate(z, actions)
-    whole: Sizes = (BATCH, z_agg.shape[-1])
+    known = method.project(z[:, 0]) if single else method.aggregate(z, actions)
+    whole: Sizes = (BATCH, known.shape[-1])
     if name == "predict":
-        slim = _only_used(method, lambda: method.predict(z_agg, actions[:, 0]))
-        inputs = _told({"z_agg": whole, "action": (BATCH, A)})
-        return RunPart(name, _Predict(slim).eval(), inputs, ("z", (BATCH, D)), _Predict(method))
+        slim = _only_used(method, lambda: method.predict(known, actions[:, 0]))
+        inputs = _told({"y" if single else "z_agg": whole, "action": (BATCH, A)})
+        output = ("y_next", whole) if single else ("z", (BATCH, D))
+        return RunPart(name, _Predict(slim).eval(), inputs, output, _Predict(method))
+    if single:
+        slim = _only_used(method, lambda: method.project(z[:, 0]))
+        return RunPart(name, _Project(slim).eval(), {"z": (BATCH, D)}, ("y", whole), _Project(method))
     slim = _only_used(method, lambda: method.aggregate(z, actions))
     inputs = _told({"z": (BATCH, VIEWS, D), "actions": (BATCH, MOVES, A)})
     return RunPart(name, _Aggregate(slim).eval(), inputs, ("z_agg", whole), _Aggregate(method))
-
-
-def _of_embeddings(model: Model, method: Any, name: PartName) -> RunPart:
-    """A view's embedding, or what is predicted from one."""
-    D, A = _width(model, method.embed), model.action_spec.size
-    z, action = torch.zeros(2, D), torch.zeros(2, A)
-    y = method.project(z)
-    width: Sizes = (BATCH, y.shape[-1])
-    if name == "predict":
-        slim = _only_used(method, lambda: method.predict(y, action))
-        inputs = _told({"y": width, "action": (BATCH, A)})
-        return RunPart(name, _Predict(slim).eval(), inputs, ("y_next", width), _Predict(method))
-    slim = _only_used(method, lambda: method.project(z))
-    return RunPart(name, _Project(slim).eval(), {"z": (BATCH, D)}, ("y", width), _Project(method))
 
 
 def _told(inputs: dict[str, Sizes]) -> dict[str, Sizes]:

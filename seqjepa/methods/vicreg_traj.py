@@ -5,17 +5,15 @@ from __future__ import annotations
 from seqjepa.config import Fidelity, RunConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.losses import trajectory_loss, vicreg_loss
-from seqjepa.methods.base import Method, StepOutput, detached, fold
-from seqjepa.methods.vicreg import PROJECTOR, WEIGHTS
-from seqjepa.models.backbone import build_backbone
+from seqjepa.methods.base import StepOutput, detached, fold
+from seqjepa.methods.vicreg import VICReg
 from seqjepa.models.distributed import all_rows
-from seqjepa.models.heads import build_expander, projection
 
 TRAJECTORY: dict[Fidelity, float] = {"paper": 0.01, "author": 1.0}
 
 
-class VICRegTraj(Method):
-    """Encoder f and VICReg's projector; actions are not looked at. ConfigError: see build_backbone and projection.
+class VICRegTraj(VICReg):
+    """VICReg's encoder and projector; actions are not looked at.
 
     fidelity  "paper" measures the straightness of embeddings of length 1, "author" of embeddings as they are
     """
@@ -25,11 +23,8 @@ class VICRegTraj(Method):
 
     def __init__(self, config: RunConfig, action_size: int) -> None:
         super().__init__(config, action_size)
-        model, fidelity = config.model, config.fidelity
-        self.weights, self.trajectory = WEIGHTS[fidelity], TRAJECTORY[fidelity]
-        self.normalised = fidelity == "paper"
-        self.encoder, features = build_backbone(model)
-        self.projector, _ = projection(features, model, PROJECTOR, build_expander)
+        self.trajectory = TRAJECTORY[config.fidelity]
+        self.normalised = config.fidelity == "paper"
 
     def step(self, seq: ViewSequence) -> StepOutput:
         """VICReg(l, c) + α · trajectory(l, c, r), views l, c, r float [B, 3, C, H, W]. features: "z" [B, 3, D].

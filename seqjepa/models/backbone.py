@@ -64,7 +64,9 @@ def _build_resnet(config: ModelConfig) -> tuple[nn.Module, int]:
     if config.width != 1.0:
         _rescale_channels(net, config)
     if config.stem == "cifar":
-        _use_cifar_stem(net)
+        # 3×3 stride 1 without pooling, with PyTorch's initialisation (hafezgh/seq-jepa@73e0550 models.py:211).
+        net.conv1 = nn.Conv2d(3, net.conv1.out_channels, kernel_size=3, stride=1, padding=1, bias=False)
+        net.maxpool = nn.Identity()  # type: ignore[assignment]
     else:
         net.conv1 = StemConv2d.of(net.conv1)
     net.fc = nn.Identity()  # type: ignore[assignment]
@@ -106,12 +108,6 @@ def _state_after_drawing(name: str, before: bytes) -> Tensor:
     return torch.get_rng_state()
 
 
-def _use_cifar_stem(net: ResNet) -> None:
-    """3×3 stride 1 and no pooling, with PyTorch's default initialisation (hafezgh/seq-jepa@73e0550 models.py:211)."""
-    net.conv1 = nn.Conv2d(3, net.conv1.out_channels, kernel_size=3, stride=1, padding=1, bias=False)
-    net.maxpool = nn.Identity()  # type: ignore[assignment]
-
-
 def _rescale_channels(net: ResNet, config: ModelConfig) -> None:
     """Multiply every channel count by `width`.
 
@@ -124,7 +120,7 @@ def _rescale_channels(net: ResNet, config: ModelConfig) -> None:
                 setattr(parent, name, _scaled_conv(child, config))
             elif isinstance(child, nn.BatchNorm2d):
                 setattr(parent, name, nn.BatchNorm2d(_scaled(child.num_features, config)))
-    _zero_last_norms(net)
+    fill_last_norms(net, 0.0)  # as zero_init_residual did before the norms were replaced
 
 
 def _scaled_conv(conv: nn.Conv2d, config: ModelConfig) -> nn.Conv2d:
@@ -190,12 +186,12 @@ class StemConv2d(nn.Conv2d):
         return self._conv_forward(F.pad(input, one), F.pad(self.weight, one), self.bias)
 
 
-def _zero_last_norms(net: ResNet) -> None:
-    """What zero_init_residual did before the norms were replaced: each residual branch starts at zero."""
+def fill_last_norms(net: nn.Module, weight: float) -> None:
+    """Weights of the last norm of each residual branch of a torchvision ResNet; at 0 the branch starts at zero."""
     for module in net.modules():
         if isinstance(module, Bottleneck | BasicBlock):
             last = module.bn3 if isinstance(module, Bottleneck) else module.bn2
-            nn.init.zeros_(cast(nn.BatchNorm2d, last).weight)
+            nn.init.constant_(cast(nn.BatchNorm2d, last).weight, weight)
 
 
 def _scaled(channels: int, config: ModelConfig) -> int:

@@ -5,12 +5,9 @@ Shape letters: B pairs of views, P pairs in a sequence, L = 2P tokens, D feature
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from seqjepa.config import ContextSSLConfig, RunConfig
 from seqjepa.data.actions import action_name, as_spec
@@ -18,7 +15,7 @@ from seqjepa.data.sequence import ViewSequence
 from seqjepa.losses import nt_xent
 from seqjepa.methods.base import Method, StepOutput, detached, fold
 from seqjepa.methods.context_ssl.transformer import ContextTransformer, Memory, pair_mask, random_mask
-from seqjepa.models.backbone import build_backbone
+from seqjepa.models.backbone import build_backbone, fill_last_norms
 from seqjepa.models.distributed import all_rows, of_rank_zero
 from seqjepa.precision import at_least_float32, full_precision
 from shards.errors import ConfigError
@@ -73,10 +70,13 @@ class ContextSSL(Method):
         self.environments = {name: part for name, part in ENVIRONMENTS.items() if part.stop <= action_size}
         self.encoder, self.features = build_backbone(model)
         if config.fidelity == "author":
-            _open_residual_branches(self.encoder)
+            fill_last_norms(self.encoder, 1.0)
         sizes = (settings.width, model.layers, model.heads, model.ff_mult)
         self.transformer = ContextTransformer(self.features, action_size, *sizes)
-        self.regressor = _regressor(self.features, action_size)
+        self.regressor = nn.Sequential(
+            *(nn.Linear(self.features, DEEP), nn.ReLU(), nn.Linear(DEEP, DEEP), nn.ReLU()),
+            nn.Linear(DEEP, action_size),
+        )
 
     def step(self, seq: ViewSequence) -> StepOutput:
         """NT-Xent of the pairs' representations, plus the weighted regression of the second view's parameters.
@@ -155,15 +155,3 @@ def absolute_parameters(params: Tensor) -> Tensor:
     x, y = sx * cy * cz - cx * sy * sz, cx * sy * cz + sx * cy * sz
     z, w = cx * cy * sz - sx * sy * cz, cx * cy * cz + sx * sy * sz
     return torch.stack((x, y, z, w, *(params[:, hue] for hue in HUES)), dim=1)
-
-
-def _regressor(features: int, outputs: int) -> nn.Sequential:
-    layers = (nn.Linear(features, DEEP), nn.ReLU(), nn.Linear(DEEP, DEEP), nn.ReLU(), nn.Linear(DEEP, outputs))
-    return nn.Sequential(*layers)
-
-
-def _open_residual_branches(encoder: nn.Module) -> None:
-    for block in encoder.modules():
-        if isinstance(block, Bottleneck | BasicBlock):
-            last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
-            nn.init.ones_(cast(nn.BatchNorm2d, last).weight)
