@@ -203,11 +203,7 @@ def _update_checksums(folder: Path, before: Checksums, changes: Checksums, *, ad
     if add:
         changes = {name: (*sums, *before.get(name, ())) for name, sums in changes.items()}
     if any(before.get(name) != sums for name, sums in changes.items()):
-        _write_checksums(folder, {**before, **changes})
-
-
-def _write_checksums(folder: Path, sums: Checksums) -> None:
-    write_file(folder / SUMS, checksum_lines(sums).encode())
+        write_file(folder / SUMS, checksum_lines({**before, **changes}).encode())
 
 
 def checksum_lines(sums: Checksums) -> str:

@@ -319,7 +319,8 @@ def _as_tensor(images: Any) -> Tensor:
         if images.dtype == torch.uint8:
             return images
         if images.is_floating_point():
-            _refuse_beyond_one(images)
+            if images.numel() and not (float(images.min()) >= -1e-3 and float(images.max()) <= 1 + 1e-3):
+                raise UsageError("float images are within 0 … 1 before normalisation, which the model does itself")
             return images.float() * 255
     if (
         isinstance(images, np.ndarray) and images.dtype == np.uint8
@@ -336,8 +337,3 @@ def _as_tensor(images: Any) -> Tensor:
 def _has_pixels(images: Tensor | np.ndarray, height: int) -> bool:
     """Whether neither side is 0. height: the axis, which the width follows."""
     return images.shape[height] > 0 and images.shape[height + 1] > 0
-
-
-def _refuse_beyond_one(images: Tensor) -> None:
-    if images.numel() and not (float(images.min()) >= -1e-3 and float(images.max()) <= 1 + 1e-3):
-        raise UsageError("float images are within 0 … 1 before normalisation, which the model does itself")

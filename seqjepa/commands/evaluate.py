@@ -110,15 +110,18 @@ def evaluate_command(
 
 def _evaluate(run: Path, shards: Path, options: dict[str, Any], as_json: bool) -> None:
     from seqjepa.evaluate.results import format_table, read_results, results_file
-    from seqjepa.evaluate.run import UnwrittenError
+    from seqjepa.evaluate.run import UnwrittenError, evaluate_run
     from seqjepa.hub import run_folder
     from seqjepa.training.run_store import push_results
+    from seqjepa.training.stopping import Interrupted
     from shards.stores.store import as_address
     from shards.stores.store_write import WRITABLE
 
     folder, address = run_folder(run), as_address(run)
     try:
-        results = measured(folder, shards, **options, out=folder)
+        results = evaluate_run(folder, shards, **options, out=folder)
+    except KeyboardInterrupt:
+        raise Interrupted("stopped; the run and its earlier numbers are as they were") from None
     except UnwrittenError as error:  # hours of work: on the terminal at least
         alone = error.results
         print_json(alone) if as_json else typer.echo(format_table({alone["weights"]: alone}))
@@ -157,17 +160,6 @@ def _evaluate_checkpoints(
         raise Interrupted("stopped; what was measured is kept, and the same command goes on from there") from None
     if as_json:
         print_json({"run": str(run), "checkpoints": [checkpoint.as_json() for checkpoint in found]})
-
-
-def measured(run: Path, shards: Path, **options: Any) -> dict[str, Any]:
-    """evaluate_run, which keeps nothing of an evaluation that is stopped, and says so."""
-    from seqjepa.evaluate.run import evaluate_run
-    from seqjepa.training.stopping import Interrupted
-
-    try:
-        return evaluate_run(run, shards, **options)
-    except KeyboardInterrupt:
-        raise Interrupted("stopped; the run and its earlier numbers are as they were") from None
 
 
 def parse_sizes(text: str, option: str = "--m-val", least: int = 1, most: int = 64) -> list[int]:

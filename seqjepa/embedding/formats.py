@@ -61,10 +61,6 @@ class Output:
     dtype: str
     all: Sequence[Embedded]
 
-    @property
-    def has_z_agg(self) -> bool:
-        return bool(self.facts.get("z_agg"))
-
 
 def companion(out: Path) -> Path | None:
     """The second file of an output: .parquet has z_AGG there, .npy what the array itself cannot say."""
@@ -102,7 +98,7 @@ def write(out: Path, scratch: Path, output: Output) -> None:
     """Write `out`, and its companion before it: it appears when all is there. scratch: a name on the same disk."""
     match out.suffix:
         case ".parquet":
-            if output.has_z_agg and (second := companion(out)):
+            if output.facts.get("z_agg") and (second := companion(out)):
                 with _published(second, scratch) as path:
                     _write_parquet(path, output, _agg_schema, _agg_tables)
             with _published(out, scratch) as path:

@@ -83,7 +83,7 @@ def embed_run(
             work = _Work(opened.model, parts, asked.batch_size, progress)
             if task:
                 done = work.share(opened.sources, task)
-                if not (parts.take_all() and work.all_there(opened.sources)):
+                if not (parts.take_all() and not work.missing(opened.sources)):
                     return done
             elif cluster:
                 member = partial(open_member, run, asked, of_members, parts.folder, identity)
@@ -158,9 +158,10 @@ class _Work:
         """Those of one source, which has this number."""
         return [Part(number, f"z-{number}-{part:06d}", rows) for part, rows in ranges(len(source), self.length)]
 
-    def all_there(self, sources: Sequence[Source]) -> bool:
+    def missing(self, sources: Sequence[Source]) -> list[Part]:
+        """Those that are not there yet."""
         width = self.width()
-        return all(self.parts.has(job.name, len(job.rows), width) for job in self.jobs(sources))
+        return [job for job in self.jobs(sources) if not self.parts.has(job.name, len(job.rows), width)]
 
     def fill(self, source: Source, job: Part, width: int, bar: tqdm | None = None) -> None:
         """Encode the rows of a part, unless it is there."""
@@ -181,8 +182,7 @@ class _Work:
         self, sources: Sequence[Source], cluster: RayCluster, member: Callable[[], Callable[[Part], int]], gpus: int
     ) -> None:
         """All parts that are not there yet, by actors of a cluster."""
-        jobs, width = self.jobs(sources), self.width()
-        missing = [job for job in jobs if not self.parts.has(job.name, len(job.rows), width)]
+        jobs, missing = self.jobs(sources), self.missing(sources)
         rows, todo = (sum(len(job.rows) for job in some) for some in (jobs, missing))
         with self._bar("embed", rows, "image") as bar:
             bar.update(rows - todo)

@@ -311,7 +311,7 @@ def _label(key: str, results: Mapping[str, Any]) -> str:
 def _flat(results: dict[str, Any]) -> dict[str, float]:
     """Numbers of `results` by dotted key, in the order of METRICS; those of declared targets after the accuracies."""
     flat: dict[str, float] = {}
-    declared = {key: value for key, value in flatten(results).items() if declared_metric(key)}
+    declared: dict[str, Any] = {key: value for key, value in flatten(results).items() if declared_metric(key)}
     for row in (key for key, metric in METRICS.items() if metric.label):
         if row == FIRST_OF_PATHS:
             flat |= {key: value for key, value in declared.items() if key not in flat}

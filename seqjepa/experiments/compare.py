@@ -243,12 +243,8 @@ def compare(
 
 def unfinished_methods(jobs: Iterable[str], steps: int) -> list[str]:
     """Methods that follow a moving average, where so many steps are too few for them."""
-    return [name for name in jobs if steps < CONVERGED_STEPS and follows_average(name)]
-
-
-def follows_average(method: str) -> bool:
-    """Whether its targets come from moving averages of its networks."""
-    return issubclass(find_method(method) or Method, MovingAverage)
+    follow = [name for name in jobs if issubclass(find_method(name) or Method, MovingAverage)]
+    return follow if steps < CONVERGED_STEPS else []
 
 
 def _settings_of(comparison: Comparison, jobs: Mapping[str, list[Job]], run: Path, device: str) -> dict[str, Any]:

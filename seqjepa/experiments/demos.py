@@ -155,7 +155,9 @@ def run_demo(
     folder.claim()
     demo.make_shards(folder, workers)
     with folder.phase("verify", "hold every byte against its checksum"):
-        _verify(folder.path / "shards")
+        report = verify(folder.path / "shards", progress=True)
+        if not report.ok:
+            raise DamageError(f"{folder.path / 'shards'}: {report.problems[0]}; remove the folder and run again")
     run, *others = jobs = _jobs(demo, folder.path / "shards", recipe_settings)
     with folder.phase("train", f"{demo.trained}, recipe {demo.recipe}"):
         train_job(run, folder.path, device="cpu", workers=workers)
@@ -167,13 +169,6 @@ def run_demo(
         for job in jobs:
             evaluate_job(job, folder.path, device="cpu")
     return _publish(demo, folder)
-
-
-def _verify(shards: Path) -> None:
-    """DamageError where a byte is not what it was."""
-    report = verify(shards, progress=True)
-    if not report.ok:
-        raise DamageError(f"{shards}: {report.problems[0]}; remove the folder and run again")
 
 
 def _jobs(demo: Demo, shards: Path, recipe_settings: Sequence[str]) -> list[Job]:

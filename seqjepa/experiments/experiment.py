@@ -129,12 +129,9 @@ class Experiment(Runs):
 
     def steps_of(self, run: Run, length: int) -> int:
         """Optimizer steps of a run after `length` times the scale's steps."""
-        variant = self.variant_of(run)
+        variant = (self.runs.methods if run.part == METHODS else self.runs.changes[run.part])[run.name]
         views = self._plain(run.name, variant).data.context + 1
         return self.schedule_of(variant, views).times(length).steps
-
-    def variant_of(self, run: Run) -> Variant:
-        return (self.runs.methods if run.part == METHODS else self.runs.changes[run.part])[run.name]
 
     def check(self, jobs: Iterable[Job], out: Path) -> None:
         """UsageError: another run is in a job's folder."""
@@ -178,9 +175,10 @@ class Experiment(Runs):
         # Weights on the way are those of finished runs only if warm-up ends long before.
         shortest = once.times(min((run.length, *run.looks))) if run.schedule == "constant" else None
         kept = [once.epochs[views] * look for look in run.looks]
+        scale = "" if self.at.name == self.runs.scale else f"{self.at.name}-"
         asked = self.at.compare.evaluation.model_dump(exclude_unset=True)
         job = Job(
-            name=f"{run.name}-{self.scale_word}x{run.length}-seed{run.seed}",
+            name=f"{run.name}-{scale}x{run.length}-seed{run.seed}",
             recipe=compared_recipe(method)[0],
             settings=(
                 *self._own_settings(method, variant),
@@ -197,11 +195,6 @@ class Experiment(Runs):
         )
         job.config()  # every mistake before the first run
         return job
-
-    @property
-    def scale_word(self) -> str:
-        """In the names of runs: nothing at the scale that the experiment is meant for."""
-        return "" if self.at.name == self.runs.scale else f"{self.at.name}-"
 
     def _plain(self, name: str, variant: Variant) -> RunConfig:
         method = variant.method or name

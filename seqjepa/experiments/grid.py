@@ -99,14 +99,11 @@ class Grid(Runs):
         if many > MOST_RUNS:
             raise UsageError(f"{many} runs; a grid has at most {MOST_RUNS}")
         unfit = self._unfit()
-        points = [point for point in self._product() if {key: point.get(key) for key in PAIR} not in unfit]
+        points = [dict(zip(values, point, strict=True)) for point in product(*values.values())]
+        points = [point for point in points if {key: point.get(key) for key in PAIR} not in unfit]
         if not points:
             raise UsageError(f"--vary leaves no runs: {self.note}")
         return dict(zip(_names(points), points, strict=True))
-
-    def _product(self) -> list[dict[str, Any]]:
-        values = self.values
-        return [dict(zip(values, point, strict=True)) for point in product(*values.values())]
 
     def _unfit(self) -> list[dict[str, Any]]:
         """Pairs of method and data.context, both varied, that do not go together."""

@@ -119,10 +119,6 @@ def _out_of_distribution(row: Published) -> Measure:
     return Measure(f"ood.{known.key}", f"OOD rotations, ID probes, {known.what}")
 
 
-def _odd_one_out(row: Published) -> Measure:
-    return Measure(f"odd_one_out.{ODD_ONE_OUT.get(row.variant, 'z')}", "protocol ours")
-
-
 def _macs(row: Published) -> Measure:
     return Measure(f"costs.macs_g.{row.m_val or 1}", "counted, of one sample")
 
@@ -136,7 +132,7 @@ _OTHERS = {
     "top1_acc_drop_vs_id": _out_of_distribution,
     "R2_rel_rot_ood": _out_of_distribution,
     "R2_indiv_rot_ood": _out_of_distribution,
-    "odd_one_out_acc": _odd_one_out,
+    "odd_one_out_acc": lambda row: Measure(f"odd_one_out.{ODD_ONE_OUT.get(row.variant, 'z')}", "protocol ours"),
     "A100_gpu_hours": lambda _: Measure("costs.gpu_hours", "by the clock"),
     "encoder_only_GFLOPs": _macs,
     "post_aggregator_GFLOPs": _macs,

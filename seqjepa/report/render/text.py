@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from seqjepa.paper.published import FOOTNOTES
@@ -60,7 +60,8 @@ def markdown(table: Table) -> str:
     rows = [map(_in_markdown, heads), rule, *_fields(table, _in_markdown, _cell_in_markdown)]
     notes = [*table.notes, *(f"({note.letter}) {note.text}" for note in table.run_notes.values())]
     below = "".join(f"- {_in_markdown(note)}\n" for note in notes)
-    return f"## {_in_markdown(table.title)}\n\n" + "\n".join(map(_markdown_line, rows)) + "\n\n" + below
+    lines = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return f"## {_in_markdown(table.title)}\n\n" + lines + "\n" + below
 
 
 def _cell_in_markdown(cell: Cell, text: CellText, letter: str, measured: bool) -> str:
@@ -85,10 +86,6 @@ def _fields(
         found = [(cell, cell.text(column.unit)) for column, cell in zip(table.columns, cells, strict=True)]
         shown = [write(cell, text, letters.get((cell.run, cell.mark), ""), table.is_measured) for cell, text in found]
         yield [*map(escape, labels), *shown]
-
-
-def _markdown_line(fields: Iterable[str]) -> str:
-    return "| " + " | ".join(fields) + " |"
 
 
 def _in_markdown(text: str) -> str:
