@@ -93,7 +93,7 @@ def build_part(model: Model, name: PartName, *, normalised: bool = True, weights
 def _of_features(model: Model, name: PartName) -> RunPart:
     """An aggregate (seq-JEPA) or a view's embedding, or what is predicted from one."""
     method: Any = model.method
-    single = isinstance(method, Predicting)
+    single = isinstance(model.method, Predicting)
     D, A = _width(model, method.embed), model.action_spec.size
     z, actions = torch.zeros(2, 2, D), torch.zeros(2, 1, A)
     known = method.project(z[:, 0]) if single else method.aggregate(z, actions)
