@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +33,7 @@ from seqjepa.evaluate.metrics import (
     top1,
     varying,
 )
+from seqjepa.recipes.library import merge_tables, table_of
 
 Inputs = Callable[[Features, np.ndarray], Gather]
 """Features and one draw of their slots int64 [S, V] → how to gather from it; the same for training and validation."""
@@ -295,11 +296,4 @@ class Scores(NamedTuple):
 
 def nested(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """{"r2_path.both.3": x} → {"r2_path": {"both": {"3": x}}}."""
-    levels: dict[str, Any] = {}
-    for key, value in numbers.items():
-        *outer, last = key.split(".")
-        inner = levels
-        for level in outer:
-            inner = inner.setdefault(level, {})
-        inner[last] = value
-    return levels
+    return reduce(merge_tables, (table_of(key, value) for key, value in numbers.items()), {})

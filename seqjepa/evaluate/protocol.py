@@ -23,6 +23,7 @@ from seqjepa.methods.base import Aggregating
 from seqjepa.methods.flops import forward_macs
 from seqjepa.paper.sets import classes_sha256
 from seqjepa.precision import FULL, training_precision
+from seqjepa.recipes import flatten
 from seqjepa.training.checkpoint import LoadedRun
 from seqjepa.training.metrics_log import training_time
 from seqjepa.training.run_files import METRICS
@@ -223,15 +224,9 @@ def _within(part: str, names: tuple[str, ...]) -> bool:
     return any(part == name or part.startswith(f"{name}.") for name in names)
 
 
-def _flat(protocol: Values, prefix: str = "") -> dict[str, str]:
+def _flat(protocol: Values) -> dict[str, str]:
     """Leaves of nested objects as JSON text, by dotted key."""
-    flat: dict[str, str] = {}
-    for name, value in protocol.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = json.dumps(value)
-    return flat
+    return {key: json.dumps(value) for key, value in flatten(protocol).items()}
 
 
 def macs_by_size(ctx: EvalContext) -> dict[str, float]:
