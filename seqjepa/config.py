@@ -278,7 +278,25 @@ def _ascending(sizes: object) -> object:
 Sizes = BeforeValidator(_ascending)
 
 
-class EvalConfig(Section):
+class EvalOptions(Section):
+    """Of EvalConfig what a scale of runs may say too (experiments/scale.py)."""
+
+    suite: str = "probes"
+    m_val: Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Sizes] = Field(tuple(range(1, 9)), min_length=1)
+    probe_epochs: int | None = Field(default=None, ge=1, le=1_000_000)
+    agg_draws: int | None = Field(default=None, ge=1)
+    train_draws: int | None = Field(default=None, ge=1)
+    val_draws: int = Field(default=1, ge=1, le=1000)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    train_split: str | None = None
+    val_split: str | None = None
+    normalisation: str | None = None
+    path: bool | None = None
+    contexts: Annotated[tuple[Annotated[int, Field(ge=0, le=8190)], ...] | None, Sizes] = None
+    unpooled: bool = False
+
+
+class EvalConfig(EvalOptions):
     """How a run is evaluated (docs/evaluation.md). None: decided by the device and by what there is.
 
     untrained     the run's initial weights instead of its trained ones
@@ -308,22 +326,9 @@ class EvalConfig(Section):
 
     untrained: bool = False
     device: str = "auto"
-    m_val: Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Sizes] = Field(tuple(range(1, 9)), min_length=1)
-    probe_epochs: int | None = Field(default=None, ge=1, le=1_000_000)
-    agg_draws: int | None = Field(default=None, ge=1)
-    train_draws: int | None = Field(default=None, ge=1)
-    val_draws: int = Field(default=1, ge=1, le=1000)
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    train_split: str | None = None
-    val_split: str | None = None
     patch: int | None = Field(default=None, ge=1)
-    normalisation: str | None = None
-    path: bool | None = None
-    contexts: Annotated[tuple[Annotated[int, Field(ge=0, le=8190)], ...] | None, Sizes] = None
-    suite: str = "probes"
     ood: Annotated[Path | None, Field(strict=False)] = None
     standardise: bool = False
-    unpooled: bool = False
 
     @property
     def epochs(self) -> int:

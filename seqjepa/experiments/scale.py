@@ -27,7 +27,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from seqjepa import recipes
-from seqjepa.config import RunConfig
+from seqjepa.config import EvalOptions, RunConfig
 from seqjepa.evaluate.studies import DEFAULT, SUITES
 from seqjepa.experiments.paper_runs import shard_kinds
 from seqjepa.methods import method_names
@@ -58,22 +58,10 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Evaluation(_Section):
+class Evaluation(EvalOptions):
     """Keyword arguments of evaluate_run that a scale may give; runs, shards and devices are the sweep's."""
 
     suite: Annotated[str, _one_of(lambda: SUITES, "suite")] = DEFAULT
-    m_val: tuple[Annotated[int, Field(ge=1, le=64)], ...] = ()
-    probe_epochs: int | None = Field(default=None, ge=1)
-    agg_draws: int | None = Field(default=None, ge=1)
-    train_draws: int | None = Field(default=None, ge=1)
-    val_draws: int = Field(default=1, ge=1, le=1000)
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    train_split: str | None = None
-    val_split: str | None = None
-    normalisation: str | None = None
-    path: bool | None = None
-    unpooled: bool = False
-    contexts: tuple[int, ...] = ()
 
 
 class Changes(_Section):
