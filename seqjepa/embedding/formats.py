@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,9 +101,9 @@ def write(out: Path, scratch: Path, output: Output) -> None:
         case ".parquet":
             if output.facts.get("z_agg") and (second := companion(out)):
                 with _published(second, scratch) as path:
-                    _write_parquet(path, output, _agg_schema, _agg_tables)
+                    _write_parquet(path, output, _agg_tables(output))
             with _published(out, scratch) as path:
-                _write_parquet(path, output, _schema, _tables)
+                _write_parquet(path, output, _tables(output))
         case ".npz":
             with _published(out, scratch) as path:
                 _write_npz(path, output)
@@ -130,81 +131,52 @@ def _facts(output: Output) -> bytes:
     return json.dumps(output.facts, ensure_ascii=False).encode()
 
 
-def _write_parquet(
-    path: Path,
-    output: Output,
-    schema: Callable[[Output], pa.Schema],
-    tables: Callable[[Output, pa.Schema], Iterable[pa.Table]],
-) -> None:
+def _write_parquet(path: Path, output: Output, tables: Iterator[pa.Table]) -> None:
     import pyarrow.parquet as pq
 
-    columns = schema(output).with_metadata({META: _facts(output)})
-    repeated = [name for name in columns.names if name in ("split", "class", "label")]
+    first = next(tables)
+    repeated = [name for name in first.column_names if name in ("split", "class", "label")]
     options: dict[str, Any] = {"compression": "zstd", "use_dictionary": repeated}
-    with pq.ParquetWriter(path, columns, **options) as writer:
-        for table in tables(output, columns):
+    with pq.ParquetWriter(path, first.schema.with_metadata({META: _facts(output)}), **options) as writer:
+        for table in chain([first], tables):
             writer.write_table(table, row_group_size=max(1, len(table)))
 
 
-def _floats(dtype: str, width: int) -> pa.DataType:
+def _of_samples(source: Source, samples: np.ndarray) -> dict[str, pa.Array]:
     import pyarrow as pa
 
-    return pa.list_(pa.float16() if dtype == "float16" else pa.float32(), width)
+    labels = source.labels[samples]
+    columns = {
+        "key": pa.array([source.keys[i] for i in samples.tolist()], pa.string()),
+        "split": pa.array([source.split] * len(samples), pa.string()),
+        "label": pa.array(labels, pa.int64()),
+    }
+    named = [source.classes[label] if label >= 0 else None for label in labels.tolist()] if source.classes else []
+    return {**columns, "class": pa.array(named, pa.string())} if source.classes else columns
 
 
-def _list_array(values: np.ndarray, kind: pa.DataType) -> pa.Array:
+def _lists(values: np.ndarray, dtype: str) -> pa.Array:
     """[n, width] → n lists."""
     import pyarrow as pa
 
-    flat = np.ascontiguousarray(values).reshape(-1)
-    return pa.FixedSizeListArray.from_arrays(pa.array(flat, kind.value_type), type=kind)
+    return pa.FixedSizeListArray.from_arrays(
+        pa.array(np.ascontiguousarray(values, dtype).reshape(-1)), values.shape[-1]
+    )
 
 
-def _sample_columns(output: Output) -> list[tuple[str, pa.DataType]]:
-    import pyarrow as pa
-
-    named = [("class", pa.string())] if output.all[0].source.classes else []
-    return [("key", pa.string()), ("split", pa.string()), ("label", pa.int64()), *named]
-
-
-def _sample_values(source: Source, samples: np.ndarray) -> list[Any]:
-    labels = source.labels[samples]
-    values = [[source.keys[i] for i in samples.tolist()], [source.split] * len(samples), labels]
-    if source.classes:
-        values.append([source.classes[label] if label >= 0 else None for label in labels.tolist()])
-    return values
-
-
-def _schema(output: Output) -> pa.Schema:
-    import pyarrow as pa
-
-    params = [(f"params.{name}", pa.float32()) for name in output.all[0].source.param_names]
-    z = ("z", _floats(output.dtype, output.facts["features"]))
-    return pa.schema([*_sample_columns(output), ("view", pa.int32()), *params, z])
-
-
-def _tables(output: Output, schema: pa.Schema) -> Iterator[pa.Table]:
+def _tables(output: Output) -> Iterator[pa.Table]:
     import pyarrow as pa
 
     for one in output.all:
+        source = one.source
         for rows, z in one.z():
-            params = [one.source.params[rows, i] for i in range(len(one.source.param_names))]
-            values = [*_sample_values(one.source, one.source.sample[rows]), one.source.views[rows], *params]
-            arrays = [pa.array(v, kind) for v, kind in zip(values, schema.types[:-1], strict=True)]
-            lists = _list_array(z.astype(output.dtype), schema.types[-1])
-            yield pa.table([*arrays, lists], schema)
+            columns = {"view": pa.array(source.views[rows], pa.int32())}
+            for i, name in enumerate(source.param_names):
+                columns[f"params.{name}"] = pa.array(source.params[rows, i], pa.float32())
+            yield pa.table({**_of_samples(source, source.sample[rows]), **columns, "z": _lists(z, output.dtype)})
 
 
-def _agg_schema(output: Output) -> pa.Schema:
-    import pyarrow as pa
-
-    about = output.facts["z_agg"]
-    views = [("views", pa.list_(pa.int32(), about["context"])), ("rows", pa.list_(pa.int64(), about["context"]))]
-    z_agg = ("z_agg", _floats(output.dtype, about["features"]))
-    return pa.schema([*_sample_columns(output), *views, z_agg])
-
-
-def _agg_tables(output: Output, schema: pa.Schema) -> Iterator[pa.Table]:
+def _agg_tables(output: Output) -> Iterator[pa.Table]:
     import pyarrow as pa
 
     for one in output.all:
@@ -212,11 +184,12 @@ def _agg_tables(output: Output, schema: pa.Schema) -> Iterator[pa.Table]:
         assert one.z_agg is not None
         for numbers, z_agg in one.z_agg():
             rows = one.contexts.rows[numbers]
-            values = _sample_values(one.source, one.source.sample[rows[:, 0]])
-            arrays = [pa.array(v, kind) for v, kind in zip(values, schema.types[:-3], strict=True)]
-            columns = (one.source.views[rows], rows + one.offset, z_agg.astype(output.dtype))
-            lists = [_list_array(v, kind) for v, kind in zip(columns, schema.types[-3:], strict=True)]
-            yield pa.table([*arrays, *lists], schema)
+            columns = {
+                "views": _lists(one.source.views[rows], "int32"),
+                "rows": _lists(rows + one.offset, "int64"),
+                "z_agg": _lists(z_agg, output.dtype),
+            }
+            yield pa.table({**_of_samples(one.source, one.source.sample[rows[:, 0]]), **columns})
 
 
 @dataclass(frozen=True)
