@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError
 
@@ -54,7 +54,7 @@ class DataInfo(NamedTuple):
     std: Annotated[Sequence[Annotated[FiniteFloat, Field(gt=0)]], Field(min_length=3, max_length=3)]
     height: Annotated[int, Field(ge=1, le=MOST_PIXELS)]
     width: Annotated[int, Field(ge=1, le=MOST_PIXELS)]
-    kind: Literal["views", "saliency", "image"] = "views"
+    kind: Annotated[str, Field(pattern="^(views|saliency|image)$")] = "views"
     split: str = "train"
     fixating: Mapping[str, Any] = {}
     image_height: Annotated[int, Field(ge=0, le=MOST_PIXELS)] = 0
