@@ -155,11 +155,9 @@ class _Work:
         return [job for number, source in enumerate(sources) for job in self.jobs_of(number, source)]
 
     def jobs_of(self, number: int, source: Source) -> list[Part]:
-        """Those of one source, which has this number."""
         return [Part(number, f"z-{number}-{part:06d}", rows) for part, rows in ranges(len(source), self.length)]
 
     def missing(self, sources: Sequence[Source]) -> list[Part]:
-        """Those that are not there yet."""
         width = self.width()
         return [job for job in self.jobs(sources) if not self.parts.has(job.name, len(job.rows), width)]
 
@@ -181,7 +179,6 @@ class _Work:
     def fill_over_ray(
         self, sources: Sequence[Source], cluster: RayCluster, member: Callable[[], Callable[[Part], int]], gpus: int
     ) -> None:
-        """All parts that are not there yet, by actors of a cluster."""
         jobs, missing = self.jobs(sources), self.missing(sources)
         rows, todo = (sum(len(job.rows) for job in some) for some in (jobs, missing))
         with self._bar("embed", rows, "image") as bar:

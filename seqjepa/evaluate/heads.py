@@ -245,7 +245,6 @@ class StepGraph:
                 self._next(start, min(self._batch, len(block) - start))
 
     def _gather(self, gathers: Sequence[Gather], block: Tensor) -> None:
-        """Inputs and targets of these rows into the buffers."""
         for start in range(0, len(block), ROWS_AT_ONCE):
             parts = [gather(block[start : start + ROWS_AT_ONCE]) for gather in gathers]
             if not self._buffers:

@@ -276,7 +276,6 @@ def _trained(protocol: dict[str, Any]) -> str:
 
 
 def _seen(fixating: dict[str, Any]) -> str:
-    """Patches in a few words."""
     if fixating["fixations"] == "uniform":
         where = "uniform fixations"
     else:

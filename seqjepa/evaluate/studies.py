@@ -243,7 +243,6 @@ def _constant(features: Features) -> tuple[str, ...]:
 
 
 def _why_no_path(loaded: LoadedRun, config: EvalConfig, device: torch.device) -> str:
-    """Why paths are not integrated; empty if they are."""
     if loaded.config.model.condition == "none":
         return "the method is given no actions"
     if config.path is False:

@@ -199,7 +199,6 @@ def progress_line(row: Mapping[str, Any]) -> str:
 
 
 def _all_rows(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row a method, then the initial weights."""
     return [*comparison["rows"], {"method": UNTRAINED, **comparison["untrained"]}]
 
 

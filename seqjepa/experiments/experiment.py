@@ -243,7 +243,6 @@ def _parse_only(given: Iterable[str]) -> dict[str, set[str]]:
 
 
 def _refuse_unknown(wanted: Mapping[str, set[str]], served: Iterable[Mapping[str, Any]]) -> None:
-    """UsageError: a value that no run has."""
     served = list(served)
     for key, words in wanted.items():
         known = list(dict.fromkeys(word for place in served for word in _words(place[key])))

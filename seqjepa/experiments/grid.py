@@ -137,7 +137,6 @@ class Grid(Runs):
         ]
 
     def _recipe(self) -> tuple[str, tuple[str, ...]]:
-        """The recipe's name, and what all runs change in it."""
         own = tuple(self.settings)
         if self.recipe is not None:
             chosen, recipe = (), self.recipe

@@ -200,7 +200,6 @@ def _threads_of(device: str, beside: int) -> dict[str, str]:
 
 
 def _finish(child: _Child, out: Path, failures: dict[str, str], say: Say) -> None:
-    """Note how an ended process ended."""
     child.log.close()
     name, code, state = child.job.name, child.process.returncode, state_of(child.job, out)
     if code == 0 and state.stage == "evaluated":

@@ -156,7 +156,6 @@ def _extended(table: Table, source: str, path: Path | None, seen: tuple[str, ...
 
 
 def _base(name: str, source: str, path: Path | None, seen: tuple[str, ...]) -> Table:
-    """The settings and axes of what a file extends."""
     other = (path.parent if path else Path()) / name if name.endswith(".toml") else None
     text = read_text(other) if other else ""
     key = os.path.realpath(other) if other else name
@@ -174,7 +173,6 @@ def _base(name: str, source: str, path: Path | None, seen: tuple[str, ...]) -> T
 
 @cache
 def _packaged_files() -> tuple[str, ...]:
-    """Names of the packaged files."""
     folder = resources.files("seqjepa") / "paper" / "recipes"
     return tuple(sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")))
 

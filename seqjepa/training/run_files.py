@@ -80,7 +80,6 @@ def _remove_watched(out: Path) -> None:
 
 
 def _remove_evaluation(out: Path) -> None:
-    """What `seqjepa evaluate` wrote about the run."""
     folder = out / "evaluation"
     for path in out.iterdir():
         if path.is_file() and EVALUATED.fullmatch(path.name):

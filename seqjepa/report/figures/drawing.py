@@ -181,7 +181,6 @@ def line_of(name: str, means: Mapping[int, Mean]) -> Line:
 
 
 def _line_rows(chart: Chart) -> Iterator[tuple[Datum, ...]]:
-    """One row a point."""
     for line in chart.lines:
         whose, spread = "paper" if line.published else "ours", line.spread or [None] * len(line.x)
         yield from ((chart.title, whose, line.name, x, y, s) for x, y, s in zip(line.x, line.y, spread, strict=True))

@@ -180,7 +180,6 @@ def _our_transfer(group: Group, name: str) -> Line | None:
 
 
 def _transfer_scores(run: RunRecord, name: str) -> dict[str, float]:
-    """Accuracies by M_val."""
     return value_at(run.transfers.get(name, {}), "trained.top1_agg") or {}
 
 

@@ -62,7 +62,6 @@ class TensorBoard:
 
 
 def _table(config: Mapping[str, Any]) -> str:
-    """Settings as Markdown."""
     return "\n".join(["| setting | value |", "|---|---|", *(f"| {key} | `{value}` |" for key, value in config.items())])
 
 
