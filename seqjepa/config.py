@@ -282,7 +282,7 @@ class EvalOptions(Section):
     """Of EvalConfig what a scale of runs may say too (experiments/scale.py)."""
 
     suite: str = "probes"
-    m_val: Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Sizes] = Field(tuple(range(1, 9)), min_length=1)
+    m_val: Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(min_length=1), Sizes] = tuple(range(1, 9))
     probe_epochs: int | None = Field(default=None, ge=1, le=1_000_000)
     agg_draws: int | None = Field(default=None, ge=1)
     train_draws: int | None = Field(default=None, ge=1)
