@@ -53,7 +53,7 @@ def frame_size(data: bytes) -> tuple[int, int]:
 def tidied(data: bytes) -> list[JpegPart]:
     """Parts up to the end mark, without bytes between segments, and without what libjpeg warns of but does not use.
 
-    Scan parameters of a sequential JPEG (there is one choice), a JFIF version, an Adobe transform that nobody defined.
+    Scan parameters of a sequential JPEG (there is one choice), a JFIF version, an Adobe transform of other colours.
     Raises ValueError for a file that has no end mark.
     """
     parts = list(_parts(data))
@@ -98,8 +98,8 @@ def _plain(part: JpegPart, frame: int | None, components: int) -> JpegPart:
         head[-3:] = b"\x00\x3f\x00"  # all 64 coefficients, at full precision
     elif part.marker == JFIF and head[4:9] == b"JFIF\0" and len(head) > 10:
         head[9:11] = b"\x01\x01"
-    elif part.marker == ADOBE and head[4:9] == b"Adobe" and len(head) > 15 and head[15] > 2:
-        head[15] = 1 if components == 3 else 2  # as libjpeg takes it
+    elif part.marker == ADOBE and head[4:9] == b"Adobe" and len(head) > 15 and head[15]:
+        head[15] = 1 if components == 3 else 2  # as libjpeg takes any but 0
     return replace(part, head=bytes(head))
 
 

@@ -97,6 +97,8 @@ READ = {
     "scan parameters and bytes left over": inserted(bad_scan(PLAIN), -2, b"abc" * 40),
     "JFIF 9": changed(PLAIN, JFIF + 9, 9),
     "Adobe's transform 9": changed(CMYK, ADOBE + 15, 9),
+    "Adobe's transform 1 of CMYK": changed(CMYK, ADOBE + 15, 1),
+    "Adobe's transform 2 of three colours": PLAIN[:JFIF] + b"\xff\xee\0\x0eAdobe\0d\0\0\0\0\2" + PLAIN[JFIF + 18 :],
     "bytes between segments": inserted(PLAIN, FIRST_SCAN, b"abc"),
     "fill bytes": inserted(PLAIN, FIRST_SCAN, b"\xff" * 5),
     "fill bytes before the end": inserted(PLAIN, -2, b"\xff" * 5),

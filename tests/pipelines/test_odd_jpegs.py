@@ -16,7 +16,9 @@ from pipelines.build.transform import load_view
 from pipelines.sources import open_source
 from pipelines.sources.decode import decode_image, decode_jpeg, jpeg_size
 
-OPENCV_DIFFERS = {"CMYK", "scan parameters, CMYK", "Adobe's transform 9"}  # it converts by a formula of its own
+OPENCV_DIFFERS = {name for name in READ if "CMYK" in name} | {
+    "Adobe's transform 9"
+}  # it converts by a formula of its own
 
 
 def pil(data: bytes) -> np.ndarray:
