@@ -113,6 +113,24 @@ def test_the_tables_say_the_same_and_each_number_once(ran: tuple[Path, str], sha
     assert "missing" not in markdown
 
 
+def test_the_untrained_row_is_the_base_where_all_runs_were_evaluated_untrained(
+    shards: Path, scale: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[str] = []
+
+    def numbers_of(run: Path, weights: str, *_: object) -> dict[str, Any] | None:
+        measured.extend([run.name] if weights == "untrained" else [])
+        return {"top1_z": float(len(measured))} if weights == "untrained" else None
+
+    monkeypatch.setattr("seqjepa.experiments.experiment_results.numbers_of", numbers_of)
+    initial = experiment_results(Experiment(NAME, shards, 2, scale, untrained=True, only=ONLY), tmp_path).untrained
+    assert initial is not None
+    assert initial.name == "seq_jepa"
+    of_base = {42: 1.0, 43: 1.0 + measured.index("seq_jepa-test-x1-seed43")}
+    assert initial.by_seed == {seed: {"top1_z": value} for seed, value in of_base.items()}
+    assert len(measured) > 2 * len(of_base)
+
+
 def test_means_deviations_and_paired_differences_over_seeds() -> None:
     """By hand: 0.5 and 0.7 have a standard deviation of the sample of 0.2 / √2."""
     base = row_of({42: {"r2_rel": 0.5}, 43: {"r2_rel": 0.7}, 44: {"r2_rel": 0.1}})
