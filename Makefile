@@ -16,8 +16,9 @@ help:            ## what there is
 demo: .venv/run.stamp  ## synthesise, shard, train, evaluate, report: about four minutes on two cores
 	$(BIN)/seqjepa demo
 
+# Where the shell forbids Python its bytecode, every process would compile all that it imports, and all asserts, anew.
 test: .venv/dev.stamp  ## the fast tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 test-slow: .venv/dev.stamp  ## the long ones: 50 SIGKILLs, every truncation …
 	$(BIN)/python -m pytest -m slow
