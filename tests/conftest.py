@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import os
 from collections.abc import Iterator
 
 import pytest
+import typer.testing
 from forked_ranks import Forks, RunForked, RunRanks, forks
+
+typer.testing._get_command = functools.cache(typer.main.get_command)
+"""CliRunner would make all forty commands anew for each that a test runs, which takes longer than many of them."""
+
+os.fsync = lambda fd: None
+"""No test cuts the power, and waiting for the disk would be a twentieth of the time. Other processes do wait."""
 
 
 def pytest_collection_finish() -> None:
