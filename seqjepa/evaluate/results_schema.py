@@ -93,8 +93,8 @@ def _off(values: Mapping[str, Any], check: Callable[[str, Any], str], within: st
 def _out_of_range(key: str, value: Any) -> str:
     """Why a value is none that the number can have; empty if it can, or if nothing is known of the number."""
     # Of a number that is none of METRICS that of the one whose key it begins with: "retrieval.h1_blind".
-    known = max((metric for metric in METRICS if key.startswith(metric)), key=len, default="")
-    if (values := range_of(key) or range_of(known)) is None:
+    beginnings = (metric for metric in METRICS if key.startswith(metric))  # looked for where they are needed alone
+    if (values := range_of(key) or range_of(max(beginnings, key=len, default=""))) is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"is {_short(value)}, not a number"
