@@ -80,9 +80,11 @@ def macs_of_networks(config: RunConfig, pixels: int, m: int | None) -> float:
 
 
 def _ghost(method: Method) -> Method:
-    """A copy on the meta device. Batch norms, which no MAC is of and most of the time, hand on what they are given."""
+    """A copy on the meta device. Norms, which no MAC is of and most of the time, hand on what they are given."""
     ghost = copy.deepcopy(method).to("meta")
     for part in list(ghost.modules()):
+        if isinstance(part, nn.LayerNorm):  # whose layer looks at its eps: it stays
+            part.forward = nn.Identity().forward
         for name, child in part.named_children():
             if isinstance(child, _BatchNorm):
                 setattr(part, name, nn.Identity())

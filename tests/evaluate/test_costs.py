@@ -13,6 +13,7 @@ import torch
 from seqjepa.config import RunConfig
 from seqjepa.data.fixations import Fixating
 from seqjepa.data.views import Patches
+from seqjepa.evaluate import protocol
 from seqjepa.evaluate.protocol import COSTS, costs_line, macs_by_size
 from seqjepa.methods.seq_jepa import SeqJEPA
 from seqjepa.methods.simclr import SimCLR
@@ -51,6 +52,12 @@ def loaded(side: int, action: int = 4, *, of_pairs: bool = False) -> LoadedRun:
 def test_macs_are_table_6s(side: int):
     for m, giga in macs_by_size(Stub(loaded(side))).items():  # type: ignore[arg-type]
         assert giga == pytest.approx(TABLE_6[side][int(m)], abs=0.03), (side, m)
+
+
+def test_weights_of_one_run_are_counted_once(monkeypatch: pytest.MonkeyPatch):
+    first = macs_by_size(Stub(loaded(48)))  # type: ignore[arg-type]
+    monkeypatch.setattr(protocol, "forward_macs", None)
+    assert macs_by_size(Stub(loaded(48))) == first  # type: ignore[arg-type]
 
 
 def test_macs_of_patches_are_table_6s_too():
