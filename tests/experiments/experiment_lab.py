@@ -11,7 +11,7 @@ EXPERIMENT = """\
 views_per_step = 16
 evaluation = { suite = "retrieval", m_val = [1, 2], probe_epochs = 1, agg_draws = 1 }
 [experiment]
-steps = 24
+steps = 12
 lengths = [1, 2]
 looks = []
 changed_at = 2
