@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import lru_cache
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -92,7 +92,15 @@ def _undrawn(name: str) -> ResNet:
     """The network without numbers; the generator as drawing them would leave it, which the weights of a seed follow."""
     if torch.get_default_device().type == "cpu":
         torch.set_rng_state(_state_after_drawing(name, torch.get_rng_state().numpy().tobytes()))
-    return copy.deepcopy(_without_numbers(name))  # a third of the time
+    return _copied(_without_numbers(name))
+
+
+def _copied(module: nn.Module) -> Any:
+    """With modules of its own, but for parameters, all of which are replaced: in a tenth of the time of deepcopy."""
+    copied = copy.copy(module)
+    vars(copied).update({name: value.copy() for name, value in vars(module).items() if isinstance(value, dict | set)})
+    copied._modules.update({name: _copied(child) for name, child in module._modules.items() if child is not None})
+    return copied
 
 
 @lru_cache(maxsize=8)

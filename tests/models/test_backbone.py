@@ -79,6 +79,14 @@ def test_cifar_stem_keeps_the_resolution(width: float) -> None:
         assert sum(p.numel() for p in net.parameters()) == 11_168_832  # torchvision's, without fc
 
 
+def test_networks_have_modules_hooks_and_weights_of_their_own() -> None:
+    one, two = (build_backbone(ModelConfig(width=0.125))[0] for _ in range(2))
+    one.get_submodule("layer1.0").register_forward_hook(lambda *_: None)
+    assert not two.get_submodule("layer1.0")._forward_hooks
+    parts = [{id(part) for part in (*net.modules(), *net.parameters(), *net.buffers())} for net in (one, two)]
+    assert not parts[0] & parts[1]
+
+
 def test_features_are_never_negative() -> None:
     net, _ = build_backbone(ModelConfig(width=0.25))
     assert net(torch.randn(4, 3, 32, 32)).min() >= 0
