@@ -122,16 +122,13 @@ def unpack(path: Path, offset: int, packed: int, largest: int) -> bytes:
     if len(data) != packed:
         raise ValueError("cut short: the archive ends inside it")
     data = _inflated(data, largest) if method == DEFLATED else data
-    wanted = [checksum, *(_checksums_after(after) if flags & CHECKSUM_FOLLOWS else [])]
+    wanted = [checksum]
+    if flags & CHECKSUM_FOLLOWS:  # it may have a signature before it, which a checksum may look like
+        places = (0, 4) if after[:4] == DESCRIPTOR else (0,)
+        wanted += [int.from_bytes(after[at : at + 4], "little") for at in places]
     if zlib.crc32(data) not in wanted:
         raise ValueError("damaged: its checksum differs")
     return data
-
-
-def _checksums_after(after: bytes) -> list[int]:
-    """A checksum that follows the content may have a signature before it, which a checksum may look like."""
-    places = (0, 4) if after[:4] == DESCRIPTOR else (0,)
-    return [int.from_bytes(after[at : at + 4], "little") for at in places]
 
 
 def _inflated(data: bytes, largest: int) -> bytes:

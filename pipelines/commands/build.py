@@ -164,6 +164,7 @@ def _prepare(context: typer.Context, words: list[str]) -> tuple[Path | str, int]
 
 def _run(context: typer.Context, place: Path | str, step: Step, more: list[str], as_json: bool) -> int:
     """The exit code of the stored command, of which this process does one step."""
+    from pipelines.archives import printable
     from pipelines.build.stored_command import stored_command
     from shards.engines.steps import STEP, StepDone
     from shards.stores.store import as_address
@@ -174,7 +175,8 @@ def _run(context: typer.Context, place: Path | str, step: Step, more: list[str],
         show_contents(out, as_json)
         return 0
     if address:
-        _tell(address, command.words)
+        # What is going to run here, which others may have written there: as one line, whatever it holds.
+        typer.echo(f"{address}: {printable(shlex.join(['seqjepa-data', *command.words]))}", err=True)
     if os.path.isdir(command.folder):
         os.chdir(command.folder)
     token = STEP.set(replace(step, by_address=bool(address)))
@@ -188,13 +190,6 @@ def _run(context: typer.Context, place: Path | str, step: Step, more: list[str],
         return 0
     finally:
         STEP.reset(token)
-
-
-def _tell(address: str, words: tuple[str, ...]) -> None:
-    """What is going to run here, which others may have written there: as one line, whatever it holds."""
-    from pipelines.archives import printable
-
-    typer.echo(f"{address}: {printable(shlex.join(['seqjepa-data', *words]))}", err=True)
 
 
 def _call(context: typer.Context, words: list[str]) -> int:

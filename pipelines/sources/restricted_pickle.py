@@ -112,17 +112,13 @@ def load_plain(data: bytes, where: str) -> Any:
     Raises FormatError, beginning with `where`: a pickle that names anything else, is cut short or damaged.
     """
     try:
-        _refuse_large_memo(data)
+        # Python makes room for the largest number of a noted object at once: gigabytes, in a pickle of ten bytes.
+        for opcode, number, _ in pickletools.genops(data):
+            if opcode.name in MEMO_WRITES and int(number or 0) > len(data):
+                raise FormatError("a noted object has a number beyond the file's size")
         return _Restricted(io.BytesIO(data), fix_imports=False, encoding="bytes").load()
     except FormatError as error:
         raise FormatError(f"{where}: {error}") from None
     except Exception as error:  # a damaged pickle may raise nearly anything
         reason = f"{type(error).__name__}: {str(error)[:SHOWN]}"
         raise FormatError(f"{where} is no pickle, cut short or damaged ({reason}); fetch it again") from error
-
-
-def _refuse_large_memo(data: bytes) -> None:
-    """Python makes room for the largest number of a noted object at once, which may be gigabytes in a pickle of ten."""
-    for opcode, number, _ in pickletools.genops(data):
-        if opcode.name in MEMO_WRITES and int(number or 0) > len(data):
-            raise FormatError("a noted object has a number beyond the file's size")

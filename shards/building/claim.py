@@ -245,15 +245,12 @@ def as_recorded(place: Path | str, found: FolderState, build: dict[str, Any]) ->
     silent = [name for name in silent if not _tells(there[name])]
     if silent:
         log.warning("%s does not say what its source's files held: whether they are still the same is not known", place)
-    return {name: _without_content(value) if name in silent else value for name, value in build.items()}
+    bare = {name: {key: value for key, value in build[name].items() if key != CONTENT} for name in silent}
+    return {**build, **bare}
 
 
 def _tells(value: Any) -> bool:
     return isinstance(value, dict) and CONTENT in value
-
-
-def _without_content(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name != CONTENT}
 
 
 def differing_values(old: dict[str, Any], new: dict[str, Any]) -> str:

@@ -193,23 +193,22 @@ class RayCluster:
         name: Callable[[Item], str],
         *,
         gpus: int = 0,
-        cpus: int = 1,
         most: int | None = None,
     ) -> Iterator[Result]:
         """make()(item) of every item, over actors that call make() once, as they are ready.
 
-        gpus, cpus  of each actor; there are as many as the cluster has room for, and no more than `most`. An item is
-        taken when there is an actor for it
+        gpus  of each actor, which has a core; there are as many as the cluster has room for, and no more than `most`.
+        An item is taken when there is an actor for it
 
         Raises as map_tasks, and UsageError where not one actor fits.
         """
-        crew = _Crew(self._setting, make, {"num_gpus": gpus, "num_cpus": cpus})
+        crew = _Crew(self._setting, make, {"num_gpus": gpus, "num_cpus": 1})
         coming, again, lost = iter(items), deque[Item](), Counter[str]()
         again.extend(itertools.islice(coming, 1))  # with nothing to do, nobody is called
         try:
             more = bool(again)
             while more or again or crew.busy:
-                crew.grow(min(self._fitting(gpus, cpus), most or sys.maxsize))
+                crew.grow(min(self._fitting(gpus), most or sys.maxsize))
                 while crew.free and (again or more):
                     item = again.popleft() if again else next(coming, crew)
                     if item is crew:
@@ -240,11 +239,11 @@ class RayCluster:
         brought = sum(size for _, size in under_way)
         return len(under_way) < max(2, cores + -(-cores // 4)) and (not brought or brought < memory / 2)
 
-    def _fitting(self, gpus: int, cpus: int) -> int:
-        fitting = [int(self.count(kind)) // n for kind, n in (("GPU", gpus), ("CPU", cpus)) if n]
-        if not min(fitting, default=1) and gpus:
+    def _fitting(self, gpus: int) -> int:
+        fitting = min(int(self.count("CPU")), int(self.count("GPU")) // gpus) if gpus else int(self.count("CPU"))
+        if not fitting and gpus:
             raise UsageError("the Ray cluster has no GPU; add a node that has one, or give --device cpu")
-        return max(1, min(fitting, default=1))
+        return max(1, fitting)
 
     def count(self, kind: str) -> float:
         """How much the nodes have together: "CPU", "GPU", "object_store_memory" in bytes."""

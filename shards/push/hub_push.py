@@ -131,7 +131,11 @@ def push_files(
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     known = digests or {}
-    sent = [name for name, data in files.items() if not _same(listing.files.get(name), data, known.get(name, ""))]
+
+    def missing(there: Listing) -> list[str]:
+        return [name for name, data in files.items() if not _same(there.files.get(name), data, known.get(name, ""))]
+
+    sent = missing(listing)
     removed = [name for name in stale if name in listing.files]
     api, commit = hub_api(), listing.commit
     with naming(str(address), address.kind, "pushed"), quiet(), no_bars():
@@ -146,20 +150,12 @@ def push_files(
                 repo_type=address.kind,
                 parent_commit=commit,
             ).oid
-    _refuse_missing(address, list_repo(address.at(commit)), files, known)
+    if lost := missing(list_repo(address.at(commit))):  # the hub passes over names that a .gitignore there has
+        raise FailureError(
+            f"{address}: {lost[0]} was pushed and is not there; look whether a .gitignore in the repository names it"
+        )
     url = f"{api.endpoint}/{'datasets/' if address.kind == 'dataset' else ''}{address.repo}"
     return Pushed(commit, url, sent, len(files) - len(sent), removed, listing.private)
-
-
-def _refuse_missing(
-    address: HubAddress, listing: Listing, files: Mapping[str, Content], known: Mapping[str, str]
-) -> None:
-    """FailureError where the hub has not what was pushed: it passes over names that a .gitignore there has."""
-    other = [name for name, data in files.items() if not _same(listing.files.get(name), data, known.get(name, ""))]
-    if other:
-        raise FailureError(
-            f"{address}: {other[0]} was pushed and is not there; look whether a .gitignore in the repository names it"
-        )
 
 
 def _send_large(api: Any, address: HubAddress, additions: Sequence[Any]) -> None:

@@ -112,7 +112,9 @@ def pull_set(address: str, out: Path, splits: Sequence[str] = ()) -> PulledSet:
     info = info_from_bytes(data, f"{where}: {INFO}")
     edited = sha256_of_bytes(card) != info.readme_sha256
     if splits:
-        info = _with_splits(info, splits, where)
+        if unknown := [name for name in splits if name not in info.splits]:
+            raise UsageError(f"{where} has no split {unknown[0]!r}; there are: {', '.join(info.splits)}")
+        info = replace(info, splits={name: split for name, split in info.splits.items() if name in splits})
         licence = _licence_in(card.decode(errors="replace"))
         data, card = info_to_bytes(info), set_card(data_card(info), info, where, licence)
     _refuse_unlikely(where, listing, {name: size or LARGEST_INDEX for name, _, size in set_files(info)})
@@ -178,13 +180,6 @@ def _refuse_unlikely(where: HubAddress, listing: Listing, largest: dict[str, int
     for name, most in largest.items():
         if listing.files[name].size > most:
             raise FormatError(f"{where}: {name} has {listing.files[name].size:,} bytes, at most {most:,} are right")
-
-
-def _with_splits(info: DatasetInfo, splits: Sequence[str], where: HubAddress) -> DatasetInfo:
-    """UsageError: there is no such split."""
-    if unknown := [name for name in splits if name not in info.splits]:
-        raise UsageError(f"{where} has no split {unknown[0]!r}; there are: {', '.join(info.splits)}")
-    return replace(info, splits={name: split for name, split in info.splits.items() if name in splits})
 
 
 def _refuse_other_splits(layout: Layout, info: DatasetInfo) -> None:

@@ -229,7 +229,7 @@ class FetchAhead:
             pins.pin(number)
         try:
             room = partial(self._make_room, pins, shard, now)
-            fetch_shard(self.root, number, self._entries[shard], self._open, room, self._stop)
+            fetch_shard(self.root, number, self._entries[shard], lambda: self._store, room, self._stop)
         finally:
             pins.end(number)
 
@@ -313,9 +313,6 @@ class FetchAhead:
     def _stop(self, count: int) -> None:
         if self._closed:
             raise _ClosedError
-
-    def _open(self) -> Store:
-        return self._store
 
     @cached_property
     def _store(self) -> Store:

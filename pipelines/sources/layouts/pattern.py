@@ -144,7 +144,9 @@ def read_names(pattern: Pattern, names: Sequence[str], others: LeftOut, mistakes
             others.add(OTHER_NAME, name)
             continue
         groups = match.groupdict()
-        split = _split(groups.get("split"), name, mistakes)
+        split = None if (text := groups.get("split")) is None else split_of(text)
+        if text is not None and split is None:
+            mistakes.add(f"{printable(name)}: {text!r} is no split; splits are train, val, test", "split")
         label = groups.get("label")
         sequence = groups["sequence"] if label is None else f"{label}/{groups['sequence']}"
         number = found.setdefault((sequence, label), len(found))
@@ -169,15 +171,6 @@ def read_names(pattern: Pattern, names: Sequence[str], others: LeftOut, mistakes
         first, second = (printable(names[int(rows.entries[row])]) for row in (i - 1, i))
         mistakes.add(f"{second}: step {rows.steps[i]} of {rows.sequences[rows.of[i]]!r} is {first} already", "steps")
     return rows
-
-
-def _split(text: str | None, name: str, mistakes: Mistakes) -> str | None:
-    if text is None:
-        return None
-    split = split_of(text)
-    if split is None:
-        mistakes.add(f"{printable(name)}: {text!r} is no split; splits are train, val, test", "split")
-    return split
 
 
 def _number(text: str, column: str, name: str, mistakes: Mistakes) -> float:

@@ -283,7 +283,12 @@ def splits_of(rows: Rows, order: Order, labels: Sequence[str | None], val_fracti
     """[Q]: as the column says, or a share of the sequences of each class; or else all training."""
     column = rows.column("split")
     if column is None:
-        return _chosen(rows, order, labels, val_fraction)
+        splits = train_or_val(order.names, labels, val_fraction)
+        if val_fraction is None:
+            rows.notes.append("no column split, no --val-fraction: all is training")
+        elif "val" not in splits:
+            rows.notes.append("no sequence is validation: of a class with a single one it is for training")
+        return splits
     if val_fraction is not None:
         raise UsageError(
             f"--val-fraction {val_fraction}: the table has splits in its column {rows.roles['split']}; leave out one"
@@ -298,15 +303,6 @@ def splits_of(rows: Rows, order: Order, labels: Sequence[str | None], val_fracti
     ranks = np.array([*(unique.index(name) for name in plain), -1])[codes]
     firsts = _one_a_sequence(rows, order, ranks, unique, "split")
     return [unique[rank] if rank >= 0 else "train" for rank in firsts.tolist()]  # no split: a mistake was told
-
-
-def _chosen(rows: Rows, order: Order, labels: Sequence[str | None], val_fraction: float | None) -> list[str]:
-    splits = train_or_val(order.names, labels, val_fraction)
-    if val_fraction is None:
-        rows.notes.append("no column split, no --val-fraction: all is training")
-    elif "val" not in splits:
-        rows.notes.append("no sequence is validation: of a class with a single one it is for training")
-    return splits
 
 
 def _one_a_sequence(rows: Rows, order: Order, codes: np.ndarray, names: Sequence[str], role: str) -> np.ndarray:
