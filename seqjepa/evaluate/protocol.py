@@ -23,7 +23,7 @@ from seqjepa.methods.base import Aggregating
 from seqjepa.methods.flops import forward_macs
 from seqjepa.paper.sets import classes_sha256
 from seqjepa.precision import FULL, training_precision
-from seqjepa.recipes import flatten, to_toml
+from seqjepa.recipes import flatten
 from seqjepa.training.checkpoint import LoadedRun
 from seqjepa.training.metrics_log import training_time
 from seqjepa.training.run_files import METRICS
@@ -238,14 +238,15 @@ def macs_by_size(ctx: EvalContext) -> dict[str, float]:
     sizes = ctx.config.m_val if isinstance(method, Aggregating) else (1,)
     views, data = ctx.splits.views, ctx.loaded.data
     shape = (data.height, data.width) if views is None else (views.side, views.side)
-    key = (type(method), to_toml(ctx.loaded.config), action_size, shape, tuple(sizes))
+    config = ctx.loaded.config.model_dump(exclude={"name", "seed", "optim", "train"})
+    key = (type(method), repr(config), action_size, shape, tuple(sizes))
     if key not in _COUNTED:
         _COUNTED[key] = forward_macs(method, action_size, shape, sizes)
     return {str(m): macs / 1e9 for m, macs in zip(sizes, _COUNTED[key], strict=True)}
 
 
 _COUNTED: dict[tuple[object, ...], list[int]] = {}
-"""MACs by what they depend on: trained weights, untrained ones and checkpoints on the way have the same."""
+"""MACs by what they depend on: other weights and seeds have the same."""
 
 
 def _costs(ctx: EvalContext) -> dict[str, Any]:

@@ -54,10 +54,11 @@ def test_macs_are_table_6s(side: int):
         assert giga == pytest.approx(TABLE_6[side][int(m)], abs=0.03), (side, m)
 
 
-def test_weights_of_one_run_are_counted_once(monkeypatch: pytest.MonkeyPatch):
-    first = macs_by_size(Stub(loaded(48)))  # type: ignore[arg-type]
+def test_other_weights_and_seeds_of_the_same_networks_are_not_counted_again(monkeypatch: pytest.MonkeyPatch):
+    first, other = loaded(48), RunConfig(name="other", seed=7)
+    macs = macs_by_size(Stub(first))  # type: ignore[arg-type]
     monkeypatch.setattr(protocol, "forward_macs", None)
-    assert macs_by_size(Stub(loaded(48))) == first  # type: ignore[arg-type]
+    assert macs_by_size(Stub(loaded(48)._replace(config=other))) == macs  # type: ignore[arg-type]
 
 
 def test_macs_of_patches_are_table_6s_too():
