@@ -228,6 +228,7 @@ OF_THE_CPU = (
     ("error", "code", "line"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), 1, "No space left on device; free some space"),
+        (OSError(errno.EFBIG, "File too large", "x"), 1, "x: File too large; a limit on the size of files (ulimit -f)"),
         (OSError(errno.EIO, "Input/output error", "x.tar"), 1, "x.tar: Input/output error; the disk or the network"),
         (PermissionError(errno.EACCES, "Permission denied", "x"), 2, "cannot use x: Permission denied; give another"),
         (OSError(errno.EINVAL, "Invalid argument", "x"), 1, "x: Invalid argument"),

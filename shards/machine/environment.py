@@ -50,6 +50,8 @@ def advice_for(number: int | None) -> str:
         return "free some space and run the same command again"
     if number == errno.ENOMEM:
         return "free some memory, or use fewer --workers, and run the same command again"
+    if number == errno.EFBIG:
+        return "a limit on the size of files (ulimit -f), or the file system's own: raise that, or choose another place"
     if number in FAILING:
         return "the disk or the network fails: look after it and run the same command again"
     return ""

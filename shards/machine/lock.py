@@ -43,6 +43,7 @@ class FolderLock:
         try:
             self._close = weakref.finalize(self, _acquire(path, busy, GRACE_SECONDS if patience is None else patience))
         except OSError as error:
+            error.filename = str(path.parent)  # nobody knows the lock's name
             pass_environment_on(error)
             raise UsageError(f"cannot lock {path}: {error.strerror}; choose another folder") from error
         _forget_in_children()

@@ -102,6 +102,13 @@ def test_another_failure_is_one_line(tmp_path, no_flock, number):
         FolderLock(tmp_path / "lock", "in use")
 
 
+def test_a_full_disk_is_named(tmp_path, no_flock):
+    no_flock(errno.ENOSPC)
+    with pytest.raises(OSError, match="No space left") as caught:
+        FolderLock(tmp_path / "lock", "in use")
+    assert caught.value.filename == str(tmp_path)
+
+
 @pytest.mark.parametrize(("first", "second"), [(0, errno.ENOLCK), (errno.ENOLCK, 0), (errno.ENOLCK, errno.ENOLCK)])
 def test_whoever_has_locks_and_whoever_has_not_heed_each_other(tmp_path, first, second):
     holder = holding(tmp_path / "lock", first)
