@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -52,9 +53,12 @@ def test_batches_stay_when_the_next_is_read(shards):
     assert not torch.equal(kept[0].views, kept[1].views)
 
 
-def test_a_dataloader_with_a_process_gives_the_same(shards):
-    """One that is spawned, which takes seconds; forks below are several."""
-    loader = DataLoader(opened(shards), batch_size=None, num_workers=1, multiprocessing_context="spawn")
+@FORKS
+@pytest.mark.parametrize("how", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_a_dataloader_with_a_process_gives_the_same(shards, how):
+    """Pickled, as it comes to one that is spawned, which takes seconds."""
+    sent = pickle.loads(pickle.dumps(opened(shards)))
+    loader = DataLoader(sent, batch_size=None, num_workers=1, multiprocessing_context=how)
     for ours, its in itertools.zip_longest(loader, opened(shards)):
         assert_same(ours, its)
 
