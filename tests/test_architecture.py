@@ -75,6 +75,13 @@ def test_shards_imports_no_torch_and_is_light() -> None:
     assert not loaded & {"torch", "torchvision", "webdataset", "pyarrow", "cv2", "PIL", "simplejpeg", "datasets"}
 
 
+def test_published_maps_are_taken_over_without_torch() -> None:
+    """Each worker imports the module, and torch would be most of its time."""
+    code = "import sys, pipelines.saliency.published; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def git_files() -> list[str]:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:

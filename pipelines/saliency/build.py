@@ -1,38 +1,31 @@
-"""A source of images → a `maps` set: the saliency map of each image. Killed at any moment, the next run goes on.
-
-MapRequest holds what decides the content of a set of maps; map_provenance() writes it into the metadata.
-"""
+"""A source of images → a `maps` set: the saliency map of each image. Killed at any moment, the next run goes on."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args
 
 from pipelines.build.fill import Filled
-from pipelines.build.options import check_choice, check_counts, command_line, look_first
+from pipelines.build.options import look_first
 from pipelines.build.plan import PlannedShard, plan_shards
 from pipelines.build.pool import sigterm_as_interrupt
-from pipelines.build.run_build import BuildReport, Prepared, finished_set, named, run_build
+from pipelines.build.run_build import Prepared, finished_set, run_build
 from pipelines.build.source_watch import images_watch
 from pipelines.saliency.device import chosen_devices
 from pipelines.saliency.engine import Engine, MapJob, Nodes, Shards, start_engine
 from pipelines.saliency.models import ModelChoice
+from pipelines.saliency.request import MapRequest, map_provenance
 from pipelines.saliency.speed import Speed
 from pipelines.sources import ImageRecord, ImageSource
-from pipelines.sources.subset import RULE, limited
+from pipelines.sources.subset import limited
 from shards.engines.hand import Hand
 from shards.engines.ray_engine import CLUSTER, RayCluster
 from shards.errors import UsageError
 from shards.machine.environment import usable_cores
 from shards.schema import DatasetInfo, MapSpec, MapStorage
-
-log = logging.getLogger(__name__)
 
 
 def build_saliency(
@@ -136,50 +129,3 @@ def _workers(source: ImageSource, workers: int | None, processes: int) -> int:
     if workers is None:
         workers = 0 if source.name == "stl10" else usable_cores()
     return -(-workers // processes)
-
-
-@dataclass(frozen=True)
-class MapRequest:
-    """`maker` says where maps come from: JSON values, "model" first. Those in `options` are options of the command."""
-
-    source: ImageSource
-    maker: dict[str, Any]
-    storage: MapStorage
-    samples_per_shard: int
-    limit: int | None
-    options: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Raises UsageError for a value out of range."""
-        check_choice("storage", self.storage, get_args(MapStorage))
-        check_counts(samples_per_shard=self.samples_per_shard, limit=self.limit)
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON values that tell two requests apart."""
-        rule = RULE if self.limit is not None else None
-        record = {**self.maker, **self._own(), "limit_rule": rule, "source": self.source.fingerprint}
-        return {name: value for name, value in record.items() if value is not None}
-
-    def command(self, verb: str, **more: Any) -> str:
-        """The command line that gives the same maps, folders reduced to their names."""
-        options = {"source": self.source.path.resolve().name, **more, **self.source.options, **self.options}
-        return command_line(verb, self.source.name, options | self._own())
-
-    def _own(self) -> dict[str, Any]:
-        return {"storage": self.storage, "samples_per_shard": self.samples_per_shard, "limit": self.limit}
-
-
-def map_provenance(
-    request: MapRequest, command: str, model: dict[str, Any], images: int, report: BuildReport
-) -> dict[str, Any]:
-    """The same in every run of the same command on the same source. Logs which images have no map."""
-    if report.bad:
-        log.warning("%d images were left out, e.g. %s", len(report.bad), report.bad[0])
-    request.source.others.warn(request.source.path)
-    return {
-        "command": command,
-        "saliency_model": model,
-        "source": {"name": request.source.path.resolve().name, "images": images, **request.source.fingerprint},
-        "left_out": named(report.bad),
-        "versions": {name: version(name) for name in ("torch", "numpy", "pyarrow")},
-    }

@@ -25,7 +25,7 @@ from pipelines.build.options import look_first
 from pipelines.build.plan import plan_shards
 from pipelines.build.run_build import Prepared, finished_set, run_build
 from pipelines.build.source_watch import images_watch
-from pipelines.saliency.build import MapRequest, map_provenance
+from pipelines.saliency.request import MapRequest, map_provenance
 from pipelines.sources import ImageRecord, ImageSource
 from pipelines.sources.content import pieces_sha256
 from pipelines.sources.subset import limited
