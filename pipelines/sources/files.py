@@ -226,7 +226,8 @@ def _sorted_out(
 
 def archive_members(path: Path, zipped: bool, others: LeftOut) -> Iterator[ArchiveMember]:
     if not path.is_file():
-        raise FormatError(f"{path} is not there; give a folder, plain .tar or .zip of images")
+        there = "is neither a file nor a folder" if path.exists() else "is not there"
+        raise FormatError(f"{path} {there}; give a folder, plain .tar or .zip of images")
     if zipped:
         guessed: list[str] = []
         yield from walk_zip(path, guessed)

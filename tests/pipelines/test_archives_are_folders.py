@@ -256,6 +256,12 @@ def test_a_second_archive_behind_the_first_is_read(tmp_path: Path) -> None:
         pictures(tmp_path / "both.tar")
 
 
+def test_a_source_that_is_neither_file_nor_folder(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FormatError, match="pipe is neither a file nor a folder; give a"):
+        pictures(tmp_path / "pipe")
+
+
 def test_members_that_cannot_be(tmp_path: Path) -> None:
     for name, kind, message in (
         ("a/1.png/2.png", tarfile.REGTYPE, "lies below 1.png, which is no folder"),

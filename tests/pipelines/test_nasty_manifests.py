@@ -302,6 +302,14 @@ def test_keys_that_come_twice(folder: Path) -> None:
     assert "line 2 is no JSON ('x' occurs twice)" in mistakes_of(reading_of(folder, text, "m.jsonl"))
 
 
+def test_half_a_character_in_json(folder: Path) -> None:
+    lines = [json.dumps({**row, "label": "\U0001f408"}) for row in rows()]
+    assert class_names(reading_of(folder, "\n".join(lines), "m.jsonl").checked().labels) == ("\U0001f408",)
+    lines[1] = lines[1].replace("\\udc08", "")
+    said = mistakes_of(reading_of(folder, "\n".join(lines), "m.jsonl"))
+    assert r"line 2 is no JSON ('utf-8' codec can't encode character '\ud83d'" in said
+
+
 def test_names_that_may_be_meant_as_none_or_as_one(folder: Path) -> None:
     def reading(column: str, of_a: str, of_b: str) -> ReadViews:
         return reading_of(

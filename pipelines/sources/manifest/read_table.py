@@ -224,6 +224,8 @@ def _json_record(line: bytes, number: int, mistakes: Mistakes) -> dict[str, Any]
         return None
     try:
         record = json.loads(line, object_pairs_hook=_once)
+        if b"\\ud" in line.lower():  # half of a character alone is no text, and no Arrow string
+            json.dumps(record, ensure_ascii=False).encode()
         if isinstance(record, dict):
             return record
         mistakes.add(f'line {number} is no JSON object; each line is one, such as {{"file_name": …}}', "json")
