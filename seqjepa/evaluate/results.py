@@ -115,16 +115,10 @@ def _merge(folder: Path, file: str, weights: str, results: dict[str, Any]) -> di
     return ordered
 
 
-def table_rows(results: dict[str, Any]) -> list[tuple[str, list[float | None]]]:
-    """(label, [trained, untrained, gain]) for each number that either has; None where one has not.
-
-    results: {"trained": {…}, "untrained": {…}}, either of which may be missing.
-    """
-    return [(label, cells) for _, label, cells in keyed_rows(results)]
-
-
 def keyed_rows(results: dict[str, Any]) -> list[tuple[str, str, list[float | None]]]:
-    """table_rows, with the dotted key in results.json before the label."""
+    """(dotted key in results.json, label, [trained, untrained, gain]) for each number that either has; None where one
+    has not. results: {"trained": {…}, "untrained": {…}}, either of which may be missing.
+    """
     trained, untrained = (_flat(results.get(key, {})) for key in WEIGHTS)
     rows: list[tuple[str, str, list[float | None]]] = []
     for key in [*trained, *(key for key in untrained if key not in trained)]:

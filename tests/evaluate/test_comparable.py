@@ -16,10 +16,10 @@ from seqjepa.evaluate.results import (
     few_objects,
     few_steps,
     format_table,
+    keyed_rows,
     merge_results,
     read_results,
 )
-from seqjepa.evaluate.results import table_rows as rows_of
 from seqjepa.experiments.compare_table import different_protocols
 from shards.errors import FormatError
 
@@ -61,7 +61,7 @@ def other(**changed: Any) -> dict[str, Any]:
 )
 def test_a_gain_is_of_equal_protocols_and_each_number_knows_what_changes_it(changed, part, without_gain):
     results = {"trained": scores(PROTOCOL, 0.75), "untrained": scores(other(**changed), 0.25)}
-    missing = [row for row, (_, _, gain) in rows_of(results) if gain is None]
+    missing = [row for _, row, (_, _, gain) in keyed_rows(results) if gain is None]
     assert len(missing) == len(without_gain)
     for key in EVERY:
         assert bool(differences(PROTOCOL, other(**changed), key)) == (key in without_gain)

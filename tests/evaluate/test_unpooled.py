@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import cli
 from seqjepa.config import ModelConfig, RunConfig
 from seqjepa.evaluate.ood import MapOfPlaces
-from seqjepa.evaluate.results import format_table, read_results, table_rows
+from seqjepa.evaluate.results import format_table, keyed_rows, read_results
 from seqjepa.evaluate.run import evaluate_run
 from seqjepa.models.backbone import build_backbone
 from seqjepa.paper.metrics import METRICS
@@ -127,7 +127,7 @@ def test_every_number_has_a_label_an_interval_and_a_column(found):
     assert len(names) == 8
     low, high = results["intervals"]["unpooled"]["r2_indiv_rot_avg"]
     assert low <= results["unpooled"]["r2_indiv_rot_avg"] <= high
-    labels = [label for label, _ in table_rows(read_results(run))]
+    labels = [label for _, label, _ in keyed_rows(read_results(run))]
     assert "R² relative rotation, avg, 2 × 2 map before pooling" in labels
     assert "R² individual rotation, avg, 2 × 2 map before pooling" in format_table(read_results(run))
 
