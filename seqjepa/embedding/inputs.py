@@ -25,7 +25,7 @@ from seqjepa.data.draws import Purpose, choose_distinct, draw_u32
 from seqjepa.data.one_pass import image_chunks, read_ahead, stored_views
 from seqjepa.methods.base import Aggregating
 from seqjepa.model import Model
-from shards.errors import ConfigError, UsageError
+from shards.errors import ConfigError, UsageError, few
 from shards.machine.environment import pass_environment_on
 from shards.pixels import PIL_ERRORS, resized, rgb_of
 from shards.reader import ImageIndex, ShardSet, SplitIndex
@@ -159,7 +159,8 @@ def open_folder(folder: Path, size_for: SizeFor) -> Source:
         raise UsageError(f"{folder} is not a folder; --images needs a folder of images")
     found = sorted(_image_files(folder, ""))
     if not found:
-        raise UsageError(f"{folder} holds no images; PIL reads {', '.join(sorted(_formats()[1]))}")
+        known = dict.fromkeys([".jpeg", ".png", ".webp", *_formats()[1]])
+        raise UsageError(f"{folder} holds no images; PIL reads {few([*known])}")
     digest = hashlib.sha256()
     for path, size, changed in found:
         digest.update(f"{path}\0{size}\0{changed}\n".encode(errors="surrogateescape"))
