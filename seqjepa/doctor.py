@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from seqjepa.shadowing import ADVICE, HERE, OURS, strangers
+from shards.extras import OPENCV_LIBRARIES, SYSTEM_LIBRARY
 
 Status = Literal["ok", "warn", "fail"]
 GIB = 1024**3
@@ -75,19 +76,9 @@ def check_opencv() -> Finding:
     try:
         cv2 = importlib.import_module("cv2")
     except ImportError as error:
-        return Finding("OpenCV", "fail", first_line(error), opencv_advice(str(error)))
+        cure = OPENCV_LIBRARIES if SYSTEM_LIBRARY in str(error) else "pip install opencv-python"
+        return Finding("OpenCV", "fail", first_line(error), cure)
     return Finding("OpenCV", "ok", cv2.__version__)
-
-
-def opencv_advice(message: str) -> str:
-    """What to do about an `import cv2` that failed with `message`: install a library or the wheel."""
-    headless = "pip uninstall opencv-python && pip install opencv-python-headless"
-    glib = "libglib2.0-0"
-    packages = {"libGL": "libgl1", "libgthread": glib, "libglib": glib, "libSM": "libsm6", "libXext": "libxext6"}
-    for library, package in packages.items():
-        if library in message:
-            return f"apt-get install {package} (or, without a screen: {headless})"
-    return f"pip install opencv-python (without a screen: {headless})"
 
 
 def check_decoder() -> Finding:

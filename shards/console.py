@@ -19,6 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from shards.errors import SeqJepaError
+from shards.extras import OPENCV_LIBRARIES, SYSTEM_LIBRARY
 from shards.machine.environment import describe_error, raise_file_limit, torch_out_of_memory, usable_cores
 from shards.machine.terminal import finish, is_broken_pipe, prepare_streams, silence, warn
 
@@ -141,6 +142,10 @@ class OneLineErrors(TyperGroup):
             return super().invoke(ctx)
         except (SeqJepaError, OSError, MemoryError, RecursionError, UnicodeError) as error:
             raise typer.Exit(_say(error)) from None
+        except ImportError as error:
+            if SYSTEM_LIBRARY not in str(error):
+                raise
+            raise typer.Exit(_say(error)) from None
         except RuntimeError as error:
             if not torch_out_of_memory(error):
                 raise
@@ -180,6 +185,10 @@ def _line(error: Exception) -> tuple[str, int]:
         return str(error), error.exit_code
     if isinstance(error, MemoryError):
         return describe_error(error), 1
+    if isinstance(error, ImportError):
+        names = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+        cure = OPENCV_LIBRARIES if any("cv2" in name for name in names) else "install it with the system's packages"
+        return f"a library of the system is missing: {error}; {cure}", 1
     if isinstance(error, RecursionError):
         return "what was read is nested too deeply to be anything of ours; restore it from a copy", 2
     if isinstance(error, RuntimeError):

@@ -12,6 +12,13 @@ from __future__ import annotations
 
 from shards.errors import UsageError
 
+SYSTEM_LIBRARY = "cannot open shared object file"
+"""In the ImportError of a package whose library the machine lacks: images of containers and nodes of clusters."""
+OPENCV_LIBRARIES = (
+    "apt-get install libgl1 libglib2.0-0, or without root: "
+    "pip uninstall -y opencv-python && pip install opencv-python-headless"
+)
+
 EXTRAS = {
     "av": ("PyAV", "video"),
     "gymnasium": ("gymnasium", "examples"),

@@ -237,6 +237,11 @@ OF_THE_CPU = (
         (torch.OutOfMemoryError(OF_CUDA), 1, "the GPU has no memory left (20.00 GiB at once): choose a smaller batch"),
         (RuntimeError("cuBLAS error: CUBLAS_STATUS_ALLOC_FAILED"), 1, "the GPU has no memory left: choose a smaller"),
         (RuntimeError(OF_THE_CPU), 1, "no memory left (36864000000000 bytes at once): free some, or choose smaller"),
+        (
+            ImportError("libcudart.so.13: cannot open shared object file"),
+            1,
+            "missing: libcudart.so.13: cannot open shared",
+        ),
         (RecursionError("maximum recursion depth exceeded"), 2, "nested too deeply"),
         (FailureError("as it\nis"), 1, "as it is"),
     ],
@@ -252,6 +257,25 @@ def test_whatever_reaches_the_command_line_is_a_line(monkeypatch, error: Excepti
     assert line in done.stderr
     assert done.stderr.count("\n") == 1
     assert isinstance(done.exception, SystemExit) or isinstance(error, SeqJepaError)
+
+
+def test_opencv_without_a_library_of_the_system_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container's image, or on a node of a cluster, whose Python has the wheel and which has no libxcb."""
+    told = "raise ImportError('libxcb.so.1: cannot open shared object file: No such file or directory')"
+    module = compile(told, "site-packages/cv2/__init__.py", "exec")
+    monkeypatch.setattr("seqjepa.recipes.find_recipe", lambda *_: exec(module))
+    done = CliRunner().invoke(seqjepa_app, ["recipes", "cat", "synth-tiny"])
+    assert done.exit_code == 1
+    assert done.stderr.startswith("error: a library of the system is missing: libxcb.so.1: cannot open shared object")
+    assert "apt-get install libgl1 libglib2.0-0, or without root: pip uninstall -y opencv-python && " in done.stderr
+
+
+def test_an_import_that_fails_otherwise_is_a_mistake_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ImportError("cannot import name 'x'")
+
+    monkeypatch.setattr("seqjepa.recipes.find_recipe", fail)
+    assert isinstance(CliRunner().invoke(seqjepa_app, ["recipes", "cat", "synth-tiny"]).exception, ImportError)
 
 
 @pytest.mark.parametrize("sizes", [(2**62, 8), (2**45,)])
