@@ -22,6 +22,8 @@ from seqjepa.evaluate.checkpoints import (
 from seqjepa.evaluate.results import merge_results
 from seqjepa.evaluate.run import evaluate_run
 from seqjepa.report.figures import build_figures
+from seqjepa.report.figures.runs import checkpoint_curves
+from seqjepa.report.groups import groups_of
 from seqjepa.report.runs import read_records
 from seqjepa.training.checkpoint import load_run, save_weights
 from seqjepa.training.run_files import kept_weights
@@ -168,7 +170,7 @@ def test_the_report_draws_them_over_steps(kept, shards):
     assert [str(row[0]).split(",")[0] for row in figure.rows[3:]] == ["top-1 of z"] * 3
     assert len(figure.panels) == 2
     evaluate_run(kept, shards, **{**QUICK, "probe_epochs": 3}, untrained=True)  # not measured alike any more
-    figure = next(figure for figure in build_figures(read_records([kept])) if figure.key == "checkpoints")
+    figure = checkpoint_curves(groups_of(read_records([kept])))
     assert [row[3] for row in figure.rows] == [300.0, 1200.0] * 2
 
 
