@@ -17,9 +17,12 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def plain_json(value: Any, what: str) -> Any:
-    """`value` as JSON gives it back (tuples become lists). FormatError: not JSON, NaN, or a null anywhere."""
+    """`value` as JSON gives it back (tuples become lists), with "?" for bytes of a folder's name that are no UTF-8.
+
+    FormatError: not JSON, NaN, or a null anywhere.
+    """
     try:
-        plain = json.loads(json.dumps(value, allow_nan=False))
+        plain = json.loads(json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace"))
     except (TypeError, ValueError) as error:
         raise FormatError(f"{what} is not plain JSON: {error}") from error
     _refuse_nulls(plain, what)

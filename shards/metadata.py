@@ -107,10 +107,10 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def checked_name(name: str) -> str:
-    """A set's name itself. FormatError: it holds control characters, which a terminal would obey."""
+    """A set's name, "?" for bytes that are no UTF-8. FormatError: control characters, which a terminal would obey."""
     if CONTROL.search(name):
         raise FormatError(f"the name {name!r:.80} holds control characters")
-    return name
+    return name.encode("utf-8", "replace").decode()
 
 
 def _info(record: dict[str, Any]) -> DatasetInfo:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,18 @@ def shard(path: Path, out: Path, kind: str = "folder", **options) -> DatasetInfo
 def run(*words: object) -> tuple[int, str]:
     done = CliRunner().invoke(cli.seqjepa_data_app, [str(word) for word in words])
     return done.exit_code, done.output
+
+
+def test_a_source_whose_name_is_not_utf8(folder: Path, tmp_path: Path) -> None:
+    """Once it was refused, and after the last shard: no card can be written of such a name."""
+    odd = folder.rename(folder.parent / os.fsdecode(b"caf\xe9"))
+    info = shard(odd, tmp_path / "out")
+    assert info.name == "caf?"
+    assert shard(odd, tmp_path / "out") == info
+    table = "".join(f"{name},{name.split('/')[1]}\n" for name in NAMES[:8])
+    (odd / "metadata.csv").write_text(f"file_name,sequence\n{table}")
+    assert run("shard", "manifest", "--source", odd, "--out", tmp_path / "views")[0] == 0
+    assert ShardSet.open(tmp_path / "views").info.name == "caf?"
 
 
 def test_lossless_images_come_back(folder: Path, tmp_path: Path) -> None:
