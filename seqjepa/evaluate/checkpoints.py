@@ -162,7 +162,7 @@ def _listed(epochs: Iterable[int]) -> str:
 
 ASKED = Path("evaluation") / "asked.json"
 # More may be measured than is asked for: these may be in an entry and not in the question.
-MAY_BE_MORE = ("ood", "path")
+MAY_BE_MORE = ("ood", "path", "unpooled")
 KEYS = {"question", "file", "answer"}
 SETS = "of_sets"
 

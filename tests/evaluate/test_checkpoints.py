@@ -109,6 +109,15 @@ def test_of_a_set_that_was_made_anew_since_nothing_is_known(run, shards, tmp_pat
     assert numbers_of(run, "trained", {"seed": 1}, copy) is None
 
 
+def test_numbers_with_the_unpooled_map_are_those_without_it_too(run, shards):
+    merge_results(run, "trained", {"top1_z": 0.5, "protocol": {}})
+    note_evaluation(run, "trained", {"seed": 1, "unpooled": True}, {"protocol": {}}, shards)
+    for asked, there in (({}, True), ({"unpooled": False}, True), ({"standardise": True}, False)):
+        assert (numbers_of(run, "trained", {"seed": 1, **asked}, shards) is not None) is there
+    note_evaluation(run, "trained", {"seed": 1, "unpooled": False}, {"protocol": {}}, shards)
+    assert numbers_of(run, "trained", {"seed": 1, "unpooled": True}, shards) is None
+
+
 def test_a_stopped_evaluation_goes_on(kept, shards, measured, monkeypatch):
     def stopped(*args, epoch: int, **options):
         if epoch == 80:
