@@ -38,7 +38,7 @@ from train import our_steps  # noqa: E402
 from seqjepa.devices import take_device  # noqa: E402
 from seqjepa.embedding.feature_sets import encoder_of_config, make_features  # noqa: E402
 from seqjepa.methods.flops import all_outputs  # noqa: E402
-from seqjepa.models.heads import Aggregator  # noqa: E402
+from seqjepa.models.aggregator import Aggregator  # noqa: E402
 from seqjepa.recipes import load_recipe  # noqa: E402
 from seqjepa.training.data import TrainingData, build_loader, open_training_data  # noqa: E402
 from seqjepa.training.distributed import World  # noqa: E402

@@ -24,7 +24,8 @@ from seqjepa.data.sequence import ViewSequence, normalise
 from seqjepa.models.ema import schedule_progress
 from seqjepa.training.checkpoint import initial_method
 from seqjepa.training.data import open_training_data
-from seqjepa.training.learner import build_optimizer, lr_at, seed_step, set_lr
+from seqjepa.training.learner import seed_step
+from seqjepa.training.optim import build_optimizer, lr_at, set_lr
 from seqjepa.training.run import DataInfo
 
 

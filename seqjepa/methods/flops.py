@@ -19,7 +19,7 @@ from seqjepa.config import RunConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.methods import build_method
 from seqjepa.methods.base import Aggregating, Method
-from seqjepa.models.heads import Aggregator
+from seqjepa.models.aggregator import Aggregator
 
 _BATCH = 2  # the smallest that batch norm trains on
 _QUATERNION = 4  # numbers of an action; how many changes the count by less than a millionth

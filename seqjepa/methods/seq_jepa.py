@@ -13,9 +13,10 @@ from seqjepa.config import Fidelity, RunConfig
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.losses import cosine_loss
 from seqjepa.methods.base import Method, StepOutput, begins_with_rotation, detached, fold
+from seqjepa.models.aggregator import Aggregator, token_width
 from seqjepa.models.backbone import build_backbone
 from seqjepa.models.ema import MovingAverage
-from seqjepa.models.heads import ActionEmbedding, Aggregator, build_predictor, token_width
+from seqjepa.models.heads import ActionEmbedding, build_predictor
 from shards.errors import ConfigError
 
 PREDICTOR_HIDDEN = 1024

@@ -1,7 +1,6 @@
 """How a method learns from a batch: forward, backward, clip, optimizer, moving averages, and a step's rest.
 
-Optimizer groups are built here, and the learning rate is a pure function of the step (paper §A.2); τ is in
-models/ema.py. In a step the online probes learn from the batch's features too, and the meter adds both up: on one GPU
+In a step the online probes learn from the batch's features too, and the meter adds both up: on one GPU
 what can be of it is a CUDA graph. Shape letters: B sequences in a batch.
 """
 
@@ -10,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import logging
-import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -20,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from seqjepa.config import OptimConfig, RunConfig
+from seqjepa.config import RunConfig
 from seqjepa.cuda_graphs import Replayed
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.devices import device_name
@@ -31,47 +29,8 @@ from seqjepa.precision import is_bf16
 from seqjepa.training.compiled import Step, compiled
 from seqjepa.training.distributed import World
 from seqjepa.training.monitor import EpochMeter, OnlineProbes
+from seqjepa.training.optim import build_optimizer, set_lr
 from shards.errors import FailureError
-
-
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict]:
-    """Two groups: tensors of two and more dimensions decay, one-dimensional ones (biases, norms) do not.
-
-    The [AGG] token is three-dimensional and decays, as in the released code. Frozen parameters are left out.
-    """
-    trained = [p for p in module.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-
-
-def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """AdamW (or Adam) with betas (0.9, 0.999) and eps 1e-8, fused: on the CPU too it is three times as fast."""
-    cls = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return cls(parameter_groups(module, config.weight_decay), lr=config.lr, fused=True)
-
-
-def set_lr(optimizer: torch.optim.Optimizer, lr: float | Tensor) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-
-
-def lr_at(step: int, steps_per_epoch: int, config: OptimConfig) -> float:
-    """Learning rate of the 0-based optimizer step `step`.
-
-    With e the epoch (a fraction when `lr_update` is "step", rounded down when it is "epoch", as in the released code),
-    W the warm-up and E all planned epochs: linear from `warmup_lr` to `lr` for e < W, then lr again ("constant"), or
-    final + ½ (lr − final)(1 + cos(π (e − W) / (E − W))) ("cosine").
-    """
-    epoch = step / steps_per_epoch if config.lr_update == "step" else step // steps_per_epoch
-    if epoch < config.warmup_epochs:
-        return config.warmup_lr + (config.lr - config.warmup_lr) * epoch / config.warmup_epochs
-    if config.schedule == "constant":
-        return config.lr
-    done = (epoch - config.warmup_epochs) / max(config.planned_epochs - config.warmup_epochs, 1e-9)
-    return config.final_lr + 0.5 * (config.lr - config.final_lr) * (1 + math.cos(math.pi * min(done, 1.0)))
-
 
 _DDP = inspect.signature(DistributedDataParallel).parameters
 logger = logging.getLogger(__name__)

@@ -31,9 +31,10 @@ from seqjepa.training import checkpoint, metrics_log, run, run_files
 from seqjepa.training.checkpoint import initial_method, load_run
 from seqjepa.training.data import TrainingData, build_loader, open_training_data, window_for, with_shuffle_window
 from seqjepa.training.distributed import World, from_main, highest, on_all, on_main, process_group
-from seqjepa.training.learner import Learner, TrainingStep, lr_at
+from seqjepa.training.learner import Learner, TrainingStep
 from seqjepa.training.loggers import check_names
 from seqjepa.training.monitor import EpochMeter, OnlineProbes
+from seqjepa.training.optim import lr_at
 from seqjepa.training.progress import Say, Watch
 from seqjepa.training.run_store import RunFolder, training_folder
 from seqjepa.training.stopping import Interrupted, StopSignals

@@ -21,7 +21,8 @@ from seqjepa.models.ema import cosine_tau, schedule_progress
 from seqjepa.recipes import load_recipe
 from seqjepa.released.seq_jepa import author_key
 from seqjepa.training.distributed import World
-from seqjepa.training.learner import Learner, lr_at
+from seqjepa.training.learner import Learner
+from seqjepa.training.optim import lr_at
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_author_training.json").read_text())
 EPOCHS, STEPS, BATCH, CONTEXT, SIDE = 12, 10, 8, 3, 16

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from seqjepa.config import ModelConfig
-from seqjepa.models.heads import Aggregator
+from seqjepa.models.aggregator import Aggregator
 
 W, HEADS, FF = 24, 4, 2
 

@@ -8,7 +8,7 @@ from train_helpers import tiny_config
 
 from seqjepa.config import OptimConfig
 from seqjepa.training.checkpoint import initial_method
-from seqjepa.training.learner import build_optimizer, lr_at, parameter_groups
+from seqjepa.training.optim import build_optimizer, lr_at, parameter_groups
 
 PAPER = OptimConfig()
 STEPS = 82  # an epoch of 3DIEBench at batch 512
