@@ -170,9 +170,9 @@ class ImageSource(Source):
     def read(self, record: ImageRecord) -> np.ndarray:
         """uint8 [H, W, 3] RGB; grey, palette, CMYK and alpha converted. ValueError says what is wrong with it."""
 
-    @abstractmethod
     def stored(self, record: ImageRecord) -> bytes:
-        """Its bytes as they are stored. ValueError: they cannot be read."""
+        """Its bytes as they are stored; of a source that does not say, its pixels. ValueError: they cannot be read."""
+        return self.read(record).tobytes()
 
     def digest(self, record: ImageRecord) -> str:
         """short_digest of its bytes; of no bytes, for an image that cannot be read."""

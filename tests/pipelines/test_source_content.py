@@ -8,12 +8,13 @@ import os
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 from small_3die import make_tree
 from small_images import make_folder
 
 from pipelines.archives import FolderFiles, read_content, read_file
-from pipelines.sources import content, open_source
+from pipelines.sources import ImageRecord, ImageSource, content, open_source
 from pipelines.sources.content import content_sha256, name_rank
 from pipelines.sources.three_diebench.tree import ObjectTree
 
@@ -112,3 +113,24 @@ def test_names_travel_and_not_paths(tmp_path: Path) -> None:
     assert list(files[3:5]) == [tmp_path / "image_3.jpg", tmp_path / "image_4.jpg"]
     (tmp_path / "image_7.jpg").write_bytes(b"seven")
     assert read_content(files[7]) == b"seven"
+
+
+class Blank(ImageSource):
+    """Of a package of one's own: an image of one value."""
+
+    name, classes = "blank", ()
+
+    def records(self) -> list[ImageRecord]:
+        return [ImageRecord(f"{value}", -1, "train", f"{value}", value) for value in range(2)]
+
+    def read(self, record: ImageRecord) -> np.ndarray:
+        return np.full((8, 8, 3), record.position, np.uint8)
+
+    def stamp(self) -> str:
+        return ""
+
+
+def test_a_source_that_says_nothing_of_its_bytes_is_known_by_its_pixels() -> None:
+    source = Blank()
+    zero, one = source.records()
+    assert source.digest(zero) == content.short_digest(bytes(8 * 8 * 3)) != source.digest(one)
