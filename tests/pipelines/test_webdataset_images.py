@@ -495,7 +495,7 @@ def test_a_folder_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
         ("{0..", "write e.g. shards-"),
         ("t-{0..99999999}.tar", "names 100,000,000 tars, at most 1,000,000 are read; write e.g. shards-"),
         ("{a,b}/{0000..9999}-{000..999}.tar", "names 20,000,000 tars, at most 1,000,000"),
-        ("", "names nothing in one place"),
+        ("", "--source is empty"),
         ("val=", "names nothing in one place"),
         ("t.tar::", "names nothing in one place"),
         (".", "holds no .tar"),
