@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from seqjepa.config import RunConfig
+from seqjepa.config import RunConfig, contradictions
 from seqjepa.data.device import feed
 from seqjepa.data.loader import Loader
 from seqjepa.data.sequence import ViewSequence
@@ -38,7 +38,7 @@ from seqjepa.training.optim import lr_at
 from seqjepa.training.progress import Say, Watch
 from seqjepa.training.run_store import RunFolder, training_folder
 from seqjepa.training.stopping import Interrupted, StopSignals
-from shards.errors import DamageError, reason_of
+from shards.errors import ConfigError, DamageError, reason_of
 from shards.reader import SplitIndex
 
 __all__ = ["load_run", "pick_device", "train"]
@@ -73,6 +73,8 @@ def train(
     where = take_device(device, world.local_rank)
     if extend_epochs is not None:
         config = config.model_copy(update={"optim": config.optim.model_copy(update={"epochs": extend_epochs})})
+        if wrong := list(contradictions(config)):  # a config.toml of these could not be read again
+            raise ConfigError("; ".join(wrong))
     source = open_training_data(Path(shards), config)
     config = source.config
     with ExitStack() as stack:

@@ -201,6 +201,15 @@ def test_extending_goes_on_from_where_it_is(whole, shards, tmp_path):
     assert lines[3]["lr"] < lines[1]["lr"]
 
 
+def test_extending_beyond_the_schedule_is_refused_and_the_run_stays_readable(shards, tmp_path):
+    config = tiny_config("optim.epochs=1", "optim.schedule_epochs=2")
+    train(config, shards, tmp_path / "run", workers=0, progress=False)
+    with pytest.raises(ConfigError, match=r"optim\.schedule_epochs = 2 is less than optim\.epochs = 3"):
+        train(config, shards, tmp_path / "run", workers=0, extend_epochs=3, progress=False)
+    assert load_run(tmp_path / "run").config.optim.epochs == 1
+    assert train(config, shards, tmp_path / "run", workers=0, extend_epochs=2, progress=False)["epochs"] == 2
+
+
 def test_probes_do_not_change_what_is_learned(whole, shards, tmp_path):
     train(tiny_config("train.online_probes=false"), shards, tmp_path / "run", workers=0, progress=False)
     assert (tmp_path / "run/model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
