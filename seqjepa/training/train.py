@@ -230,6 +230,12 @@ class Trainer:
         if self.step < self.total_steps:
             run.mark_unfinished(self.out, self.config.optim.epochs)
         settle_checksums(self.out)
+        epochs, done = self.config.optim.epochs, self.first_step // self.epoch_steps
+        there = run_files.kept_epochs(self.out)
+        if lost := [e for e in self.config.train.keep_epochs if e not in there and not done < e <= epochs]:
+            listed = ", ".join(map(str, sorted(lost)))
+            said = "train.keep_epochs: no weights will be kept after epoch %s: the run has done %d of its %d epochs"
+            logger.warning(said, listed, done, epochs)
 
     @property
     def epochs_done(self) -> float:

@@ -70,14 +70,17 @@ def test_a_killed_run_keeps_the_same(shards, kept, tmp_path, monkeypatch, step):
         assert (tmp_path / "run" / kept_weights(epoch)).read_bytes() == (kept / kept_weights(epoch)).read_bytes()
 
 
-def test_a_run_of_before_goes_on_and_keeps_what_is_asked_for_now(shards, kept, tmp_path, monkeypatch):
+def test_a_run_of_before_goes_on_and_keeps_what_is_asked_for_now(shards, kept, tmp_path, monkeypatch, caplog):
     killed_at(monkeypatch, 3)
     with pytest.raises(Killed):
         train(tiny_config(OFTEN), shards, tmp_path, workers=0, progress=False)
     config = tmp_path / "config.toml"
     lines = config.read_text().splitlines(keepends=True)
     config.write_text("".join(line for line in lines if "keep_epochs" not in line))
+    caplog.clear()
     train(tiny_config(KEPT, OFTEN), shards, tmp_path, workers=0, progress=False)
+    line = "train.keep_epochs: no weights will be kept after epoch 1, 9: the run has done 1 of its 3 epochs"
+    assert [said for said in caplog.messages if "keep_epochs" in said] == [line]
     assert kept_epochs(tmp_path) == [3]
     assert_same_end(tmp_path, kept)
 
