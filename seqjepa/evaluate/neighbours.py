@@ -18,7 +18,6 @@ from torch import Tensor
 from seqjepa.data.actions import ROTATION_COLUMNS, quaternion
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.metrics import object_interval
-from seqjepa.evaluate.results import save_arrays
 from seqjepa.evaluate.studies import EvalContext, Study
 from shards.reader import ShardSet, SplitIndex
 from shards.schema import ViewSpec, features_of
@@ -136,17 +135,16 @@ def random_others(total: int, queries: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _save(ctx: EvalContext, views: Views, queries: np.ndarray, found: np.ndarray) -> None:
-    """neighbours.npz: a few queries spread over the split, with their neighbours."""
+    """For neighbours.npz: a few queries spread over the split, with their neighbours."""
     chosen = spread(len(queries), SHOWN_QUERIES)
     shown = Shared.between(views, queries[chosen], found[chosen])
     rows = np.concatenate([queries[chosen, None], found[chosen]], axis=1)
-    arrays = {
+    ctx.arrays["neighbours"] = {
         "pictures": view_pixels(ctx.stored, ctx.splits.names[1], views.sample[rows], views.slot[rows]),
         "same_class": shown.same_class,
         "same_object": shown.same_object,
         "angle_deg": shown.angle_deg.astype(np.float32),
     }
-    save_arrays(ctx.folder, "neighbours", arrays)
 
 
 def _why_no_neighbours(ctx: EvalContext) -> str:

@@ -86,17 +86,26 @@ def read_results(folder: Path, file: str = RESULTS_FILE) -> dict[str, Any]:
     return found
 
 
-def merge_results(folder: Path, weights: str, results: dict[str, Any]) -> dict[str, Any]:
+def merge_results(
+    folder: Path, weights: str, results: dict[str, Any], arrays: Mapping[str, Mapping[str, np.ndarray]] = {}
+) -> dict[str, Any]:
     """Puts `results` under the key `weights` of its results_file, keeping the rest; returns the whole.
 
     Numbers that were there and were measured by another protocol become the first of "earlier". Those of the same
     protocol are replaced, there too. Evaluations that end at the same moment (trained and untrained weights, side by
     side) wait for each other, or one would lose the other's.
+
+    arrays: that figures of these numbers are drawn from, by name; those of a transfer have a folder of their own. They
+    are written with the numbers, so that both are of one evaluation.
     """
     file = results_file(results["protocol"])
     lock, busy = folder / f"{TEMPORARY}lock-{file}", f"another evaluation writes {folder / file}"
     with named_failures(folder / file), FolderLock(lock, busy, LONGEST_WAIT):
-        return _merge(folder, file, weights, results)
+        merged = _merge(folder, file, weights, results)
+        beside = artefacts_folder(folder, f"{weights}{results_name(results['protocol']).removeprefix('results')}")
+        for name, values in arrays.items():
+            save_arrays(beside, name, values)
+        return merged
 
 
 def _merge(folder: Path, file: str, weights: str, results: dict[str, Any]) -> dict[str, Any]:
@@ -329,17 +338,19 @@ def artefacts_folder(run: Path, weights: str) -> Path:
 
 def save_arrays(folder: Path, name: str, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes `folder`/NAME.npz at once or not at all. No object arrays. A disk that does not take them costs a warning
-    and those of an earlier evaluation, not the numbers that are being measured."""
+    and those of an earlier evaluation, not the numbers. Nothing is kept of empty `arrays`."""
     path, buffer = folder / f"{name}.npz", io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     try:
         with named_failures(path):
-            folder.mkdir(parents=True, exist_ok=True)
-            write_file(path, buffer.getvalue())
+            if arrays:
+                folder.mkdir(parents=True, exist_ok=True)
+                write_file(path, buffer.getvalue())
+                return
     except FailureError as error:
         logger.warning("%s; reports go without %s", error, path.name)
-        with suppress(OSError):
-            path.unlink()
+    with suppress(OSError):
+        path.unlink()
 
 
 def load_arrays(folder: Path, name: str) -> dict[str, np.ndarray]:
@@ -361,20 +372,22 @@ def load_arrays(folder: Path, name: str) -> dict[str, np.ndarray]:
         ) from None
 
 
-def save_confusions(folder: Path, confusions: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, Any]:
-    """Writes confusion.npz and returns {"per_class": …} for results.json; nothing without any top-1.
+def confusion_arrays(
+    confusions: Mapping[str, np.ndarray], names: Sequence[str]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """What confusion.npz holds, and {"per_class": …} for results.json; nothing without any top-1.
 
     confusion.npz has class_names U [C]; and for each top-1, under the name of the number ("top1_z", "top1_agg.5"),
     int32 [C, C]: true classes by predicted ones, over all validation samples and draws. With more than 1,000 classes
     int32 [2, C]: samples of each class, and those that were hit.
     """
     if not confusions:
-        return {}
+        return {}, {}
     classes = len(next(iter(confusions.values())))
     shown = [names[c] if c < len(names) else str(c) for c in range(classes)]
     kept = {name: _kept(counts) for name, counts in confusions.items()}
-    save_arrays(folder, CONFUSION, {"class_names": np.array(shown), **kept})
-    return {"per_class": nested({name: confusion_summary(counts, shown) for name, counts in confusions.items()})}
+    per_class = {name: confusion_summary(counts, shown) for name, counts in confusions.items()}
+    return {"class_names": np.array(shown), **kept}, {"per_class": nested(per_class)}
 
 
 def _kept(counts: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ from seqjepa.evaluate.probe_training import context_lengths, score_tasks, scores
 from seqjepa.evaluate.probes import Bench, ProbeTask, Scores, nested
 from seqjepa.evaluate.protocol import COSTS, protocol_of
 from seqjepa.evaluate.representation import REPRESENTATION
-from seqjepa.evaluate.results import artefacts_folder, merge_results, read_results, results_name, save_confusions
+from seqjepa.evaluate.results import CONFUSION, confusion_arrays, merge_results, read_results
 from seqjepa.evaluate.retrieval import RETRIEVAL
 from seqjepa.evaluate.rollouts import ROLLOUTS
 from seqjepa.evaluate.studies import EvalContext, Study, capabilities_of, merged, suite_named, take_studies
@@ -85,7 +85,7 @@ def evaluate_run(
     contexts = context_lengths(loaded.method, config.contexts, device)
     module = loaded.method.to(memory_format=torch.channels_last)  # twice as fast on a CPU
     with full_float32(), frozen(module) as digest:
-        ctx = _encode(run, out or run, loaded, stored, config, device, progress)
+        ctx = _encode(run, loaded, stored, config, device, progress)
         results = _measure(replace(ctx, ood=ood), contexts)
     if identity_of(run) != identity:
         raise FailureError(
@@ -95,7 +95,7 @@ def evaluate_run(
     results["protocol"] = {"model_sha256": digest, **results["protocol"]}
     results |= {"weights": weights, "seconds": round(time.monotonic() - started, 2)}
     try:
-        merge_results(out or run, weights, results)
+        merge_results(out or run, weights, results, ctx.arrays)
     except SeqJepaError as error:
         raise UnwrittenError(f"measured, but in no file: {error}", results) from None
     return results
@@ -127,14 +127,13 @@ def _check_writable(run: Path, out: Path) -> None:
 
 def _encode(
     run: Path,
-    out: Path,
     loaded: LoadedRun,
     stored: ShardSet,
     config: EvalConfig,
     device: torch.device,
     progress: bool,
 ) -> EvalContext:
-    """Both splits through the encoder, and what can be measured of them. Arrays of a transfer have their own folder."""
+    """Both splits through the encoder, and what can be measured of them."""
     splits = encode_splits(loaded, stored, config, device, progress)
     can = capabilities_of(loaded, stored, splits, config, device)
     resampling = Resampling.over(splits.val.objects, config.seed, device)
@@ -145,9 +144,7 @@ def _encode(
         blind=can.declared is not None,
     )
     protocol = protocol_of(config, loaded, stored, splits, can, read_epochs(run / METRICS))
-    weights = "untrained" if config.untrained else "trained"
-    folder = artefacts_folder(out, f"{weights}{results_name(protocol).removeprefix('results')}")
-    return EvalContext(loaded, stored, splits, can, config, bench, folder, run, None, progress, protocol)
+    return EvalContext(loaded, stored, splits, can, config, bench, run, None, progress, protocol)
 
 
 def _measure(ctx: EvalContext, contexts: list[int]) -> dict[str, Any]:
@@ -161,7 +158,7 @@ def _measure(ctx: EvalContext, contexts: list[int]) -> dict[str, Any]:
     studied, reasons = take_studies(STUDIES, ctx)
     described |= {} if ctx.ood is None else {"ood": ctx.ood.info.name}
     described |= {"unpooled": DESCRIBED} if "unpooled" in studied else {}
-    by_class = save_confusions(ctx.folder, scores.confusions, ctx.stored.info.classes)
+    ctx.arrays[CONFUSION], by_class = confusion_arrays(scores.confusions, ctx.stored.info.classes)
     return {
         **merged(merged(nested(scores.last), {"intervals": nested(scores.intervals)}), studied),
         "best": nested(scores.best),

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from seqjepa.config import EvalConfig
@@ -44,12 +45,12 @@ logger = logging.getLogger(__name__)
 class EvalContext:
     """What a study is given: everything that the probes of the same evaluation saw. The model stays frozen.
 
-    folder    for arrays that figures are drawn from: RUN/evaluation/trained or …/untrained
     run       the run directory, None where there is none
     ood       a second set of shards with rotations that training never saw, where one was named (paper §B.3)
     progress  whether to show bars on a terminal
     protocol  what results.json says of how the numbers came about
     kept      what takes long to make and more than one study needs, by name
+    arrays    that figures are drawn from, by the name of their file: written with the numbers (results.merge_results)
     """
 
     loaded: LoadedRun
@@ -58,12 +59,12 @@ class EvalContext:
     can: Capabilities
     config: EvalConfig
     bench: Bench
-    folder: Path
     run: Path | None = None
     ood: ShardSet | None = None
     progress: bool = True
     protocol: Mapping[str, Any] = field(default_factory=dict)
     kept: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
 
 class Study(NamedTuple):

@@ -23,7 +23,6 @@ from seqjepa.data.draws import Purpose
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.heads import Gather
 from seqjepa.evaluate.inputs import label_of_prefixes
-from seqjepa.evaluate.results import save_arrays
 from seqjepa.evaluate.studies import AFTER_CONTEXT, EvalContext, Study
 from seqjepa.methods.base import Aggregating, EncodesInContext
 from shards.extras import missing_line
@@ -47,7 +46,7 @@ def _why_no_map(ctx: EvalContext) -> str:
 
 
 def _map_scores(ctx: EvalContext) -> dict[str, Any]:
-    """Writes umap.npz (save_arrays) and returns how far neighbours stay neighbours, 0 to 1, where sklearn is there.
+    """Gives umap.npz its arrays and returns how far neighbours stay neighbours, 0 to 1, where sklearn is there.
 
     view_xy f32 [n, 2], view_class i16 [n], view_angle_deg f32 [n] or view_position f32 [n, 2] where views have them,
     agg_xy f32 [k, 2], agg_class i16 [k] where the method has z_AGG; class_names U [C], what the numbers
@@ -69,7 +68,7 @@ def _map_scores(ctx: EvalContext) -> dict[str, Any]:
         arrays |= {f"{kind}_xy": xy, f"{kind}_class": points.label}
         arrays |= {f"{kind}_{name}": values for name, values in points.colours.items()}
         scores |= _trustworthiness(kind, points, xy)
-    save_arrays(ctx.folder, "umap", arrays)
+    ctx.arrays["umap"] = arrays
     return {"umap": scores}
 
 

@@ -29,20 +29,20 @@ def bank_of(z: np.ndarray, labels: np.ndarray, params: np.ndarray, **fields: Any
                        torch.from_numpy(labels).long(), **given)  # fmt: skip
 
 
-def case_of(loaded: LoadedRun, stored: ShardSet, banks: SplitFeatures, folder: Path, **fields: Any) -> EvalContext:
+def case_of(loaded: LoadedRun, stored: ShardSet, banks: SplitFeatures, **fields: Any) -> EvalContext:
     """fields: of EvalContext, and `epochs`, `m_val`, `val_draws`, `resampling`."""
     epochs, draws = fields.pop("epochs", 6), fields.pop("val_draws", 1)
     config = EvalConfig(m_val=fields.pop("m_val", (1, 2, 4)), probe_epochs=epochs, agg_draws=4, val_draws=draws)
     can = fields.pop("can", None) or capabilities_of(loaded, stored, banks, config, CPU)
     resampling = Resampling.of(len(banks.val), 0, CPU, 50) if fields.pop("resampling", False) else None
     bench = Bench(banks.train, banks.val, CPU, 0, draws, resampling)
-    return EvalContext(loaded, stored, banks, can, config, bench, folder, progress=False, **fields)
+    return EvalContext(loaded, stored, banks, can, config, bench, progress=False, **fields)
 
 
-def case_of_run(run: Path, shards: Path, folder: Path, **fields: Any) -> EvalContext:
+def case_of_run(run: Path, shards: Path, **fields: Any) -> EvalContext:
     loaded, stored = load_run(run), ShardSet.open(shards)
     banks = encode_splits(loaded, stored, EvalConfig(m_val=(1, 2, 4), probe_epochs=1, agg_draws=1), CPU, progress=False)
-    return case_of(loaded, stored, banks, folder, **fields)
+    return case_of(loaded, stored, banks, **fields)
 
 
 def handmade_case(loaded: LoadedRun, shards: Path, train: Features, val: Features, **fields: Any) -> EvalContext:
@@ -53,5 +53,4 @@ def handmade_case(loaded: LoadedRun, shards: Path, train: Features, val: Feature
         loaded.method, PRESETS["rotation"], classes, train.param_names, min(train.most_views, val.most_views),
         labelled=int(val.labels.min()) >= 0,
     )  # fmt: skip
-    folder = fields.pop("folder", Path("unused"))
-    return case_of(loaded, stored, banks, folder, can=can, **fields)
+    return case_of(loaded, stored, banks, can=can, **fields)

@@ -15,7 +15,7 @@ from small_cases import bank_of
 from seqjepa.evaluate.metrics import confusion, confusion_summary, varying
 from seqjepa.evaluate.probe_training import fit_and_score
 from seqjepa.evaluate.probes import Bench, Scores, classification, regression
-from seqjepa.evaluate.results import load_arrays, save_confusions
+from seqjepa.evaluate.results import confusion_arrays
 
 CPU = torch.device("cpu")
 NOISE = {"exactly": 0.0, "up to float noise": 1e-7}
@@ -137,14 +137,14 @@ def test_what_stands_out_class_by_class_by_hand():
     }
 
 
-def test_class_by_class_in_the_file_and_in_the_numbers(tmp_path):
+def test_class_by_class_in_the_file_and_in_the_numbers():
     def prefixes(bank, slots):
         return lambda rows: (bank.z[rows][:, :2], bank.labels[rows])
 
     taken = scored(classification("top1_z", lambda b, s: lambda rows: (b.z[rows, 0], b.labels[rows]), 3, 9))
     taken = taken.joined(scored(classification("top1_agg", prefixes, 3, 9, sizes=(1, 5))))
-    found = save_confusions(tmp_path, taken.confusions, ["a", "b", "ü"])["per_class"]
-    stored = load_arrays(tmp_path, "confusion")
+    stored, found = confusion_arrays(taken.confusions, ["a", "b", "ü"])
+    found = found["per_class"]
     assert stored["class_names"].tolist() == ["a", "b", "ü"]
     assert set(stored) == {"class_names", "top1_z", "top1_agg.1", "top1_agg.5"}
     for name, summary in (("top1_z", found["top1_z"]), ("top1_agg.5", found["top1_agg"]["5"])):
@@ -153,11 +153,10 @@ def test_class_by_class_in_the_file_and_in_the_numbers(tmp_path):
         assert math.isclose(summary["mean"], np.mean(stored[name].diagonal() / stored[name].sum(1)))
 
 
-def test_of_very_many_classes_hits_alone_are_kept(tmp_path):
+def test_of_very_many_classes_hits_alone_are_kept():
     counts = np.zeros((1001, 1001), np.int64)
     counts[7, 7], counts[7, 8] = 3, 1
-    save_confusions(tmp_path, {"top1_z": counts}, [])
-    stored = load_arrays(tmp_path, "confusion")
+    stored, _ = confusion_arrays({"top1_z": counts}, [])
     assert stored["top1_z"].shape == (2, 1001)
     assert stored["top1_z"][:, 7].tolist() == [4, 3]
     assert stored["class_names"][7] == "7"

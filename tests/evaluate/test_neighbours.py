@@ -23,7 +23,6 @@ from seqjepa.evaluate.neighbours import (
     spread,
     view_pixels,
 )
-from seqjepa.evaluate.results import load_arrays
 from seqjepa.training.checkpoint import load_run
 from shards.reader import ShardSet
 
@@ -68,7 +67,7 @@ def test_random_others_are_never_the_query():
     }
 
 
-def test_what_neighbours_share_by_hand(run, shards, tmp_path):
+def test_what_neighbours_share_by_hand(run, shards):
     """Eight objects of four views. Features point a little away from the object's direction, so that the three others
     of the same object are nearest; objects 2k and 2k + 1 are of class k; view v is turned by 10° · v about x."""
     rng = np.random.default_rng(0)
@@ -76,19 +75,19 @@ def test_what_neighbours_share_by_hand(run, shards, tmp_path):
     params = np.zeros((8, 4, 3), np.float32)
     params[..., 0] = np.radians(10 * np.arange(4))
     bank = bank_of(z, np.arange(8) // 2, params)
-    case = handmade_case(load_run(run), shards, bank, bank, folder=tmp_path)
+    case = handmade_case(load_run(run), shards, bank, bank)
     found = NEIGHBOURS.take(case)["neighbours"]
     assert (found["class"], found["object"], found["queries"]) == (1, 1, 32)
     one_class = replace(bank, labels=torch.zeros(8, dtype=torch.int64))
-    case = handmade_case(load_run(run), shards, one_class, one_class, folder=tmp_path)
+    case = handmade_case(load_run(run), shards, one_class, one_class)
     assert "class" not in NEIGHBOURS.take(case)["neighbours"]  # every neighbour would be of it
     assert found["angle_deg"] == pytest.approx(np.mean([20, 40 / 3, 40 / 3, 20]), abs=1e-3)
     assert found["class_chance"] == pytest.approx(7 / 31, abs=0.03)
     assert found["object_chance"] == pytest.approx(3 / 31, abs=0.03)
 
 
-def test_a_run_on_shards_agrees_with_scikit_learn(run, shards, tmp_path):
-    case = case_of_run(run, shards, tmp_path, resampling=True)
+def test_a_run_on_shards_agrees_with_scikit_learn(run, shards):
+    case = case_of_run(run, shards, resampling=True)
     found, bank = NEIGHBOURS.take(case), case.splits.val
     there = np.arange(bank.z.shape[1]) < bank.n_views[:, None]
     sample, z = np.nonzero(there)[0], bank.z.numpy()[there]
@@ -102,7 +101,7 @@ def test_a_run_on_shards_agrees_with_scikit_learn(run, shards, tmp_path):
     assert scores["angle_deg"] == pytest.approx(np.mean(angles))
     for name, (low, high) in found["intervals"]["neighbours"].items():
         assert low <= scores[name] <= high
-    arrays = load_arrays(tmp_path, "neighbours")
+    arrays = case.arrays["neighbours"]
     assert arrays["pictures"].shape == (12, 4, SIZE, SIZE, 3)
     shown = spread(len(z), 12)
     np.testing.assert_array_equal(arrays["same_class"], label[near[shown]] == label[shown, None])
@@ -112,23 +111,23 @@ def test_a_run_on_shards_agrees_with_scikit_learn(run, shards, tmp_path):
     assert NEIGHBOURS.take(case) == found
 
 
-def test_fewer_queries_on_a_cpu(run, shards, tmp_path, monkeypatch):
+def test_fewer_queries_on_a_cpu(run, shards, monkeypatch):
     monkeypatch.setattr(neighbours, "CPU_QUERIES", 10)
-    assert NEIGHBOURS.take(case_of_run(run, shards, tmp_path))["neighbours"]["queries"] == 10
+    assert NEIGHBOURS.take(case_of_run(run, shards))["neighbours"]["queries"] == 10
 
 
-def test_what_there_is_not_is_left_out(run, shards, tmp_path):
+def test_what_there_is_not_is_left_out(run, shards):
     z = np.random.default_rng(0).normal(size=(6, 1, 4))
     bank = bank_of(z, np.full(6, -1), np.zeros((6, 1, 0), np.float32), param_names=())
-    case = handmade_case(load_run(run), shards, bank, bank, folder=tmp_path)
+    case = handmade_case(load_run(run), shards, bank, bank)
     assert NEIGHBOURS.take(case) == {"neighbours": {"queries": 6}}
-    assert np.isnan(load_arrays(tmp_path, "neighbours")["angle_deg"]).all()
+    assert np.isnan(case.arrays["neighbours"]["angle_deg"]).all()
     few = replace(bank, z=bank.z[:3], n_views=bank.n_views[:3])
     assert "more than 3 views" in NEIGHBOURS.why_not(handmade_case(load_run(run), shards, bank, few))
 
 
-def test_whole_images_have_classes_alone(saccade_run, saccade_shards, tmp_path):
-    case = case_of_run(saccade_run, saccade_shards, tmp_path)
+def test_whole_images_have_classes_alone(saccade_run, saccade_shards):
+    case = case_of_run(saccade_run, saccade_shards)
     scores = NEIGHBOURS.take(case)["neighbours"]
     assert set(scores) == {"class", "class_chance", "queries"}
     bank = case.splits.val
@@ -136,7 +135,7 @@ def test_whole_images_have_classes_alone(saccade_run, saccade_shards, tmp_path):
     label = bank.labels.numpy()
     assert scores["class"] == pytest.approx((label[near[:, :3]] == label[:, None]).mean())
     images = case.stored.images("test")
-    np.testing.assert_array_equal(load_arrays(tmp_path, "neighbours")["pictures"][0, 0], images.read_image(0))
+    np.testing.assert_array_equal(case.arrays["neighbours"]["pictures"][0, 0], images.read_image(0))
 
 
 def test_pictures_are_small(shards, monkeypatch):

@@ -92,8 +92,8 @@ def test_methods_without_an_aggregate_are_judged_by_z(run, shards):
     assert low < found["odd_one_out"]["z"] < high
 
 
-def test_a_run_is_judged_the_same_twice_and_stays_as_it_was(run, shards, tmp_path):
-    made = case_of_run(run, shards, tmp_path, epochs=6)
+def test_a_run_is_judged_the_same_twice_and_stays_as_it_was(run, shards):
+    made = case_of_run(run, shards, epochs=6)
     with frozen(made.loaded.method):
         one, two = (ODD_ONE_OUT.take(made) for _ in range(2))
     assert one == two
@@ -162,7 +162,7 @@ def test_actions_are_relative_rotations_also_between_objects():
     )
 
 
-def test_why_not(run, shards, tmp_path):
+def test_why_not(run, shards):
     made = case(run, shards, Judge())
     assert ODD_ONE_OUT.why_not(made) == ""
     no_label = replace(made, can=replace(made.can, labelled=False))

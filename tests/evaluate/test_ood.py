@@ -68,8 +68,8 @@ def probed(case: EvalContext) -> EvalContext:
     return case
 
 
-def test_the_heads_of_the_id_numbers_are_shown_the_ood_set(run, shards, ood, tmp_path):
-    case = probed(case_of_run(run, shards, tmp_path, ood=ood, val_draws=2, resampling=True))
+def test_the_heads_of_the_id_numbers_are_shown_the_ood_set(run, shards, ood):
+    case = probed(case_of_run(run, shards, ood=ood, val_draws=2, resampling=True))
     heads = {name: {k: v.clone() for k, v in head.state_dict().items()} for name, head in case.bench.heads.items()}
     found = OOD.take(case)
     scores = found["ood"]
@@ -83,17 +83,17 @@ def test_the_heads_of_the_id_numbers_are_shown_the_ood_set(run, shards, ood, tmp
     assert keys == {key for key in ROWS if key.startswith("ood.")}
 
 
-def test_without_a_head_of_the_id_numbers_there_is_no_accuracy(run, shards, ood, tmp_path):
-    case = case_of_run(run, shards, tmp_path, ood=ood)
+def test_without_a_head_of_the_id_numbers_there_is_no_accuracy(run, shards, ood):
+    case = case_of_run(run, shards, ood=ood)
     one_class = replace(case.bench.val, labels=torch.zeros_like(case.bench.val.labels))
     scores = OOD.take(probed(replace(case, bench=replace(case.bench, val=one_class))))["ood"]
     assert "r2_rel_rot_avg" in scores
     assert not {"top1_z", "top1_agg"} & scores.keys()
 
 
-def test_numbers_are_those_of_the_head_on_the_views(run, shards, ood, tmp_path):
+def test_numbers_are_those_of_the_head_on_the_views(run, shards, ood):
     """By hand: pixels from the shards through the encoder, scipy's quaternions, scikit-learn's R²."""
-    case = probed(case_of_run(run, shards, tmp_path, ood=ood))
+    case = probed(case_of_run(run, shards, ood=ood))
     scores = OOD.take(case)["ood"]
     index = ood.split("ood")
     first = _first_views(case, 18, index.n_views)
@@ -118,15 +118,15 @@ def _first_views(case: EvalContext, objects: int, n_views: np.ndarray) -> np.nda
     return choose_distinct(n_views.astype(np.int64), numbers)[:, 0]
 
 
-def test_a_head_that_is_not_kept_is_fitted_to_the_same_numbers(run, shards, ood, tmp_path):
-    kept = OOD.take(probed(case_of_run(run, shards, tmp_path, ood=ood)))
-    assert OOD.take(case_of_run(run, shards, tmp_path, ood=ood)) == kept
+def test_a_head_that_is_not_kept_is_fitted_to_the_same_numbers(run, shards, ood):
+    kept = OOD.take(probed(case_of_run(run, shards, ood=ood)))
+    assert OOD.take(case_of_run(run, shards, ood=ood)) == kept
 
 
 def test_classes_are_matched_by_name(run, shards, ood, tmp_path):
     other = ShardSet.open(ood_shards(tmp_path / "shuffled", classes=(*SHUFFLED, "never used")))
     assert list(other.split("ood").labels) != list(ood.split("ood").labels)
-    case = probed(case_of_run(run, shards, tmp_path, ood=ood))
+    case = probed(case_of_run(run, shards, ood=ood))
     assert OOD.take(replace(case, ood=other)) == OOD.take(case)
 
 
@@ -136,7 +136,7 @@ def test_no_label_stays_no_label(shards, ood):
 
 def test_few_views_leave_the_sizes_that_there_are_views_for(run, shards, ood, tmp_path):
     few = ShardSet.open(ood_shards(tmp_path / "few", views=2))
-    case = probed(case_of_run(run, shards, tmp_path, ood=few))
+    case = probed(case_of_run(run, shards, ood=few))
     scores = OOD.take(case)["ood"]
     assert list(scores["top1_agg"]) == ["1", "2"]
     assert "r2_rel_rot_avg" in scores
@@ -146,8 +146,8 @@ def test_few_views_leave_the_sizes_that_there_are_views_for(run, shards, ood, tm
     assert "r2_indiv_rot_avg" in single
 
 
-def test_a_head_for_more_sizes_says_the_same_of_fewer(run, shards, ood, tmp_path):
-    case = probed(case_of_run(run, shards, tmp_path, ood=ood))
+def test_a_head_for_more_sizes_says_the_same_of_fewer(run, shards, ood):
+    case = probed(case_of_run(run, shards, ood=ood))
     all_sizes = OOD.take(case)["ood"]["top1_agg"]
     fewer = replace(case, can=replace(case.can, most_views=2))
     fewer.bench.heads.update(case.bench.heads)
@@ -202,8 +202,8 @@ def test_the_only_split_will_do(shards, tmp_path):
     assert open_ood(ShardSet.open(shards), other).name == "val"
 
 
-def test_why_not(run, shards, ood, tmp_path):
-    case = case_of_run(run, shards, tmp_path)
+def test_why_not(run, shards, ood):
+    case = case_of_run(run, shards)
     assert OOD.why_not(case) == "no OOD shards were named: --ood SHARDS"
     assert OOD.why_not(replace(case, ood=ood)) == ""
     train = replace(case.splits.train, param_names=("a", "b", "c", "d", "e", "f", "g"))

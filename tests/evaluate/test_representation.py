@@ -75,16 +75,16 @@ def test_images_have_them_of_whole_images_too(saccade_run: Path, saccade_shards:
     assert set(scores) == {"knn_z_image", "knn_z_patch", "knn_agg", "rankme", "lidar"}
 
 
-def test_validation_samples_of_one_class_are_not_told_apart(run: Path, shards: Path, tmp_path: Path):
-    ctx = case_of_run(run, shards, tmp_path)
+def test_validation_samples_of_one_class_are_not_told_apart(run: Path, shards: Path):
+    ctx = case_of_run(run, shards)
     one = replace(ctx.splits.val, labels=torch.ones_like(ctx.splits.val.labels))
     found = REPRESENTATION.take(replace(ctx, bench=replace(ctx.bench, val=one)))
     assert set(found["representation"]) == {"rankme", "lidar"}
     assert "intervals" not in found
 
 
-def test_features_that_are_no_numbers_have_no_rank(run: Path, shards: Path, tmp_path: Path):
-    ctx = case_of_run(run, shards, tmp_path)
+def test_features_that_are_no_numbers_have_no_rank(run: Path, shards: Path):
+    ctx = case_of_run(run, shards)
     diverged = replace(ctx.splits.train, z=torch.full_like(ctx.splits.train.z, torch.nan))
     found = REPRESENTATION.take(replace(ctx, splits=replace(ctx.splits, train=diverged)))["representation"]
     assert set(found) == {"knn_z", "knn_agg"}

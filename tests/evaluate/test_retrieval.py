@@ -181,8 +181,8 @@ def slow_scores(case: EvalContext, embed: Callable, context: int) -> dict[str, f
 
 
 @torch.no_grad()
-def test_seq_jepa_agrees_with_a_slow_reference(run, shards, tmp_path):
-    case = case_of_run(run, shards, tmp_path, resampling=True)
+def test_seq_jepa_agrees_with_a_slow_reference(run, shards):
+    case = case_of_run(run, shards, resampling=True)
     for weight in case.loaded.method.target_encoder.parameters():
         weight.mul_(1 + 0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
     with frozen(case.loaded.method):
@@ -213,7 +213,7 @@ def run_of(tmp_path, method: str, condition: str = "both", action: str = "rotati
 @pytest.mark.parametrize("action", ["rotation", "rotation_colour"])
 @pytest.mark.parametrize("method", ["sie", "equimod", "sen", "conditional_byol"])
 def test_methods_that_predict_are_ranked_among_their_own_projections(shards, tmp_path, method, action):
-    case = case_of_run(run_of(tmp_path, method, action=action), shards, tmp_path)
+    case = case_of_run(run_of(tmp_path, method, action=action), shards)
     assert not RETRIEVAL.why_not(case)
     scores = RETRIEVAL.take(case)
     assert list(scores) == ["retrieval"]
@@ -234,7 +234,7 @@ def test_methods_that_predict_are_ranked_among_their_own_projections(shards, tmp
     [("vicreg", "both", "no predictor"), ("seq_jepa", "none", "not told"), ("seq_jepa", "aggregator", "not told")],
 )
 def test_why_not(shards, tmp_path, method, condition, reason):
-    case = case_of_run(run_of(tmp_path, method, condition), shards, tmp_path)
+    case = case_of_run(run_of(tmp_path, method, condition), shards)
     assert reason in RETRIEVAL.why_not(case)
 
 

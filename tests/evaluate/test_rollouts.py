@@ -129,9 +129,9 @@ def test_extent():
 
 
 @torch.no_grad()
-def test_a_run_on_shards(run, shards, tmp_path):
+def test_a_run_on_shards(run, shards):
     """Samples have 4 to 6 views: a context of three, and one step. Ranks by a loop over the objects of each draw."""
-    case = case_of_run(run, shards, tmp_path, resampling=True)
+    case = case_of_run(run, shards, resampling=True)
     assert not ROLLOUTS.why_not(case)
     with frozen(case.loaded.method):
         found = ROLLOUTS.take(case)
@@ -156,18 +156,18 @@ def test_a_run_on_shards(run, shards, tmp_path):
     assert ROLLOUTS.take(case) == found
 
 
-def test_target_features_are_encoded_once_for_all_studies(run, shards, tmp_path, monkeypatch):
-    case = case_of_run(run, shards, tmp_path)
+def test_target_features_are_encoded_once_for_all_studies(run, shards, monkeypatch):
+    case = case_of_run(run, shards)
     first = target_features(case)
     monkeypatch.setattr("seqjepa.evaluate.rollouts.encode_views", None)
     assert target_features(case) is first
 
 
 def test_why_not(run, shards, tmp_path):
-    case = case_of_run(run, shards, tmp_path)
+    case = case_of_run(run, shards)
     single = replace(case.splits.val, n_views=np.ones(24, np.int64))
     assert "one view" in ROLLOUTS.why_not(handmade_case(case.loaded, shards, single, single))
     views = DataConfig(action="rotation", context=1)
     data = DataInfo("rotation", 4, (0.4,) * 3, (0.2,) * 3, SIZE, SIZE)
     other = run_directory(tmp_path / "sie", RunConfig(name="tiny", method="sie", model=TINY, data=views), data)
-    assert "seq-JEPA" in ROLLOUTS.why_not(case_of_run(other, shards, tmp_path))
+    assert "seq-JEPA" in ROLLOUTS.why_not(case_of_run(other, shards))

@@ -15,7 +15,6 @@ from small_runs import CLASSES
 from seqjepa.data.draws import Purpose
 from seqjepa.evaluate import umap
 from seqjepa.evaluate.features import Features
-from seqjepa.evaluate.results import load_arrays
 from seqjepa.evaluate.umap import UMAP, aggregates, flattened, most_frequent, views
 from seqjepa.methods.base import Aggregating
 from seqjepa.paper.metrics import ROWS
@@ -45,10 +44,10 @@ def bank(labels: np.ndarray, slots: int = 4, **fields) -> Features:
     return bank_of(rng.normal(size=(len(labels), slots, 5)), labels, params, **fields)
 
 
-def test_arrays_of_a_run(run, shards, tmp_path, quick):
-    case = case_of_run(run, shards, tmp_path / "arrays")
+def test_arrays_of_a_run(run, shards, quick):
+    case = case_of_run(run, shards)
     scores = UMAP.take(case)["umap"]
-    arrays = load_arrays(tmp_path / "arrays", "umap")
+    arrays = case.arrays["umap"]
     total = int(case.splits.val.n_views.sum())
     shapes = {name: (array.shape, array.dtype.kind, array.itemsize) for name, array in arrays.items()}
     assert shapes.pop("class_names")[0] == (3,)
@@ -92,8 +91,8 @@ def test_classes_with_the_most_samples():
     assert most_frequent(shown, 10) == [0, 1, 3, 5, 7]
 
 
-def test_aggregates_are_those_of_fixed_draws(run, shards, tmp_path):
-    case = case_of_run(run, shards, tmp_path)
+def test_aggregates_are_those_of_fixed_draws(run, shards):
+    case = case_of_run(run, shards)
     points = aggregates(case, [0, 2], 3, 5000)
     method, val = case.loaded.method, case.splits.val
     assert isinstance(method, Aggregating)
@@ -115,14 +114,14 @@ def _relative(params: np.ndarray) -> np.ndarray:
     return np.stack(turns, axis=1).astype(np.float32)
 
 
-def test_patches_are_coloured_by_position(run, shards, tmp_path, quick):
+def test_patches_are_coloured_by_position(run, shards, quick):
     labels = np.arange(30) % 3
     rng = np.random.default_rng(0)
     params = rng.uniform(0, 1, (30, 8, 2)).astype(np.float32)
     shown = bank_of(rng.normal(size=(30, 8, 5)), labels, params, param_names=("x", "y"), run_length=4)
-    case = handmade_case(load_run(run)._replace(method=torch.nn.Identity()), shards, shown, shown, folder=tmp_path)
+    case = handmade_case(load_run(run)._replace(method=torch.nn.Identity()), shards, shown, shown)
     scores = UMAP.take(case)["umap"]
-    arrays = load_arrays(tmp_path, "umap")
+    arrays = case.arrays["umap"]
     np.testing.assert_array_equal(arrays["view_position"], params.reshape(-1, 2))
     assert "view_angle_deg" not in arrays
     assert list(scores) == ["trustworthiness_view"]  # the method has no aggregate
@@ -138,8 +137,8 @@ def test_trustworthiness_is_one_where_the_map_keeps_all(quick):
     assert umap._trustworthiness("view", whole, shuffled)["trustworthiness_view"] < 0.7
 
 
-def test_why_not(run, shards, tmp_path, monkeypatch):
-    case = case_of_run(run, shards, tmp_path)
+def test_why_not(run, shards, monkeypatch):
+    case = case_of_run(run, shards)
     assert UMAP.why_not(case) == ""
     assert UMAP.why_not(replace(case, can=replace(case.can, labelled=False))) == "samples without a label"
     monkeypatch.setattr(umap.importlib.util, "find_spec", lambda name: None)
