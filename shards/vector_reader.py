@@ -6,6 +6,7 @@ Letters: D numbers of a vector, F distinct views of all samples of a split, one 
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,8 @@ class VectorReader:
         self._length = vector_length(index.features)
         self._blocks = np.arange(-(-self._length // BLOCK))
         fetch_split(index.shard_paths, index.name)
-        self._shards = [_mapped(path) for path in index.shard_paths]
+        self._maps = [_mapped(path) for path in index.shard_paths]
+        self._shards = [np.frombuffer(whole, np.uint8).reshape(-1, BLOCK) for whole in self._maps]
 
     def take(self, samples: np.ndarray, slots: np.ndarray) -> np.ndarray:
         """Places, int64 […] each → vectors in the stored dtype […, D].
@@ -45,6 +47,8 @@ class VectorReader:
         shards = self.index.shard[rows]
         for shard in np.unique(shards).tolist():
             mine = np.flatnonzero(shards == shard)
+            if self._maps[shard].size() < len(self._maps[shard]):  # whoever reads what is gone is killed (SIGBUS)
+                self._refuse(int(mine[0]), rows, columns, "is in a shard that has become shorter")
             starts = self.index.offsets[rows[mine], columns[mine]] // BLOCK  # members begin where blocks do
             stored = self._shards[shard][starts[:, None] + self._blocks].reshape(len(mine), -1)
             wrong = (stored[:, : len(self._header)] != self._header).any(1)
@@ -75,14 +79,15 @@ class VectorReader:
         )
 
 
-def _mapped(path: Path) -> np.ndarray:
-    """uint8 [blocks, 512]. DamageError: no whole blocks, or not readable."""
+def _mapped(path: Path) -> mmap.mmap:
+    """DamageError: no whole blocks, or not readable."""
     try:
-        data = np.memmap(path, np.uint8, mode="r")
+        with path.open("rb") as file:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:
         if isinstance(error, OSError):
             pass_environment_on(error)
         raise DamageError(f"cannot read {path}: {error}") from error
-    if data.size % BLOCK:
+    if len(data) % BLOCK:
         raise DamageError(f"{path} is cut: run verify on the set")
-    return data.reshape(-1, BLOCK)
+    return data

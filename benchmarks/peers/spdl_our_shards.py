@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from loader_data import BATCH, SEQUENCE, SIDE
 
-from seqjepa.data.decode_worker import ShardMaps, decode_rows
+from seqjepa.data.decode_worker import ShardFiles, decode_rows
 from seqjepa.data.sampling import Sampling
 from seqjepa.data.sequence import ViewPlan
 from seqjepa.data.stored import Planner, StoredViews
@@ -33,7 +33,7 @@ class Decode:
 
     def __init__(self, work: Path) -> None:
         index = ShardSet.open(work / "shards").split("train")
-        self.maps = ShardMaps([str(path) for path in index.shard_paths])
+        self.files = ShardFiles([str(path) for path in index.shard_paths])
         self.planner = Planner(index, StoredViews("rotation"), Sampling(SEQUENCE, BATCH, seed=0))
 
     def plans(self, epoch: int = 0, step: int = 0) -> Iterator[ViewPlan]:
@@ -43,7 +43,7 @@ class Decode:
 
     def __call__(self, plan: ViewPlan) -> tuple[torch.Tensor, torch.Tensor]:
         views = np.empty((len(plan.table), SIDE, SIDE, 3), np.uint8)
-        decode_rows(plan.table, views, self.maps, "jpeg")
+        decode_rows(plan.table, views, self.files, "jpeg")
         shaped = torch.from_numpy(views.reshape(-1, SEQUENCE, SIDE, SIDE, 3)).permute(0, 1, 4, 2, 3)
         return shaped, torch.from_numpy(plan.actions)
 

@@ -82,8 +82,8 @@ class DecodedAhead(Generic[P]):
         spare = 2 if self._pinned else 1  # one slot is with the trainer, one may be being copied
         slots = self._workers + reading.prefetch + spare
         self._supply = supply(slots)
-        maps = 0 if self._supply and self._supply.windowed else setup.maps
-        self._setup = replace(setup, slots=slots, maps=maps)
+        open_files = 0 if self._supply and self._supply.windowed else setup.open_files
+        self._setup = replace(setup, slots=slots, open_files=open_files)
         self._plan, self._steps, self._damage = plan, steps, damage
         self._retirement = Retirement(asynchronous=self._pinned)
         self._ring: Ring | None = None

@@ -28,7 +28,7 @@ JOB = struct.Struct("<ii")  # slot, rows of its table
 REPLY = struct.Struct("<iii500s")  # slot, row that failed or -1, errno, why in UTF-8; small enough for one atomic write
 _PAGE = 4096
 _MADV_POPULATE_WRITE = 23  # Linux 5.14; Python's mmap has no name for it
-_MAX_MAPS = 512
+_MAX_OPEN = 512
 
 
 class RowError(Exception):
@@ -44,7 +44,7 @@ class RowError(Exception):
 class Setup:
     """What a worker has to know. A slot is `rows` images uint8 [height, width, 3], then for each of `extras` that many
     bytes a row (the values of an .npy, as they are stored), then the table of ROWs to read: for each row its image,
-    then its extras. maps: shards that stay mapped; 0 where their files come and go.
+    then its extras. open_files: shards that stay open; 0 where their files come and go.
     """
 
     shard_paths: list[str]
@@ -54,7 +54,7 @@ class Setup:
     rows: int
     slots: int = 0
     extras: Sequence[int] = ()
-    maps: int = _MAX_MAPS
+    open_files: int = _MAX_OPEN
 
     @classmethod
     def of(cls, index: Any, rows: int, extras: Sequence[int] = ()) -> Setup:
@@ -95,45 +95,41 @@ class Setup:
         return json.dumps(asdict(self)).encode()
 
 
-class ShardMaps:
-    """Read-only maps of shard files, opened when first needed, at most `limit` at a time. limit 0: nothing is mapped,
-    and of a file that is removed nothing stays on the disk."""
+class ShardFiles:
+    """Reads shard files, opened when first needed; at most `limit` stay open. limit 0: none does, and of a file that is
+    removed nothing stays on the disk. Nothing is mapped: a map of a file that shrinks ends the process (SIGBUS)."""
 
-    def __init__(self, paths: list[str], limit: int = _MAX_MAPS) -> None:
+    def __init__(self, paths: list[str], limit: int = _MAX_OPEN) -> None:
         self._paths = paths
         self._limit = limit
-        self._open: OrderedDict[int, memoryview] = OrderedDict()
+        self._open: OrderedDict[int, int] = OrderedDict()  # file descriptors by shard
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def __getitem__(self, shard: int) -> memoryview:
-        """The bytes of a shard. Raises OSError or ValueError (empty file)."""
-        found = self._open.get(shard)
-        if found is None:
-            with open(self._paths[shard], "rb") as file:
-                found = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-            self._open[shard] = found
-            if len(self._open) > self._limit:
-                self._open.popitem(last=False)
+    def __del__(self) -> None:
+        while self._open:
+            self._close_oldest()
+
+    def read(self, shard: int, offset: int, length: int) -> bytes:
+        """Raises OSError, and ValueError where the shard has no such bytes."""
+        fd = self._open.get(shard)
+        if fd is None:
+            fd = self._open[shard] = os.open(self._paths[shard], os.O_RDONLY | os.O_CLOEXEC)
         elif self._limit < len(self._paths):
             self._open.move_to_end(shard)
-        return found
-
-    def read(self, shard: int, offset: int, length: int) -> memoryview:
-        """Raises OSError, and ValueError where the shard has no such bytes."""
-        if self._limit:
-            whole = self[shard]
-            data, end = whole[offset : offset + length], len(whole)
-        else:
-            with open(self._paths[shard], "rb", buffering=0) as file:
-                data, end = memoryview(os.pread(file.fileno(), length, offset)), os.fstat(file.fileno()).st_size
+        data, end = os.pread(fd, length, offset), os.fstat(fd).st_size
+        if len(self._open) > self._limit:
+            self._close_oldest()
         if len(data) != length:
             raise ValueError(f"the shard ends at byte {end}, the index wants {offset + length}")
         return data
 
+    def _close_oldest(self) -> None:
+        os.close(self._open.popitem(last=False)[1])
 
-def fill(table: np.ndarray, regions: list[np.ndarray], maps: ShardMaps, encoding: str) -> None:
+
+def fill(table: np.ndarray, regions: list[np.ndarray], files: ShardFiles, encoding: str) -> None:
     """Fill the first n rows of all regions of a slot (images, then extras) from the ROWs of `table` [n · members].
 
     Raises RowError.
@@ -142,12 +138,12 @@ def fill(table: np.ndarray, regions: list[np.ndarray], maps: ShardMaps, encoding
     for member, region in enumerate(regions):
         rows = table[member::members]
         try:
-            decode_rows(rows, region[: len(rows)], maps, encoding if member == 0 else "raw")
+            decode_rows(rows, region[: len(rows)], files, encoding if member == 0 else "raw")
         except RowError as error:
             raise RowError(error.row * members + member, str(error), error.number) from error
 
 
-def decode_rows(table: np.ndarray, views: np.ndarray, maps: ShardMaps, encoding: str) -> None:
+def decode_rows(table: np.ndarray, views: np.ndarray, files: ShardFiles, encoding: str) -> None:
     """Fill views uint8 [n, H, W, 3] from the n stored members that `table` (ROW [n]) points at. Raises RowError.
 
     encoding "raw": of an .npy of any type and shape the values' bytes, so views may as well be uint8 [n, bytes].
@@ -155,19 +151,19 @@ def decode_rows(table: np.ndarray, views: np.ndarray, maps: ShardMaps, encoding:
     decode = _decode_jpeg if encoding == "jpeg" else _copy_npy
     row = 0
     try:
-        for data, view in zip(_members(table, maps), views, strict=True):
+        for data, view in zip(_members(table, files), views, strict=True):
             decode(data, view)
             row += 1
     except (ValueError, OSError) as error:
         raise RowError(row, str(error), getattr(error, "errno", None) or 0) from error
 
 
-def _members(table: np.ndarray, maps: ShardMaps) -> Iterator[memoryview]:
+def _members(table: np.ndarray, files: ShardFiles) -> Iterator[bytes]:
     for offset, length, shard in table.tolist():
-        yield maps.read(shard, offset, length)
+        yield files.read(shard, offset, length)
 
 
-def _decode_jpeg(data: memoryview, view: np.ndarray) -> None:
+def _decode_jpeg(data: bytes, view: np.ndarray) -> None:
     image = simplejpeg.decode_jpeg(data, buffer=view)
     if image.shape != view.shape:
         raise ValueError(
@@ -175,7 +171,7 @@ def _decode_jpeg(data: memoryview, view: np.ndarray) -> None:
         )
 
 
-def _copy_npy(data: memoryview, view: np.ndarray) -> None:
+def _copy_npy(data: bytes, view: np.ndarray) -> None:
     header = len(data) - view.nbytes
     if header < 10 or data[:6] != b"\x93NUMPY":
         raise ValueError(f"not an .npy with {view.nbytes} bytes of values")
@@ -200,12 +196,12 @@ def _map_pages(memory: mmap.mmap) -> None:
 
 
 def _serve(memory: mmap.mmap, setup: Setup, answers: int) -> None:
-    maps = ShardMaps(setup.shard_paths, setup.maps)
+    files = ShardFiles(setup.shard_paths, setup.open_files)
     while len(job := read_exactly(0, JOB.size)) == JOB.size:
         slot, rows = JOB.unpack(job)
         failed, number, reason = -1, 0, ""
         try:
-            fill(setup.table(memory, slot)[:rows], setup.regions(memory, slot), maps, setup.encoding)
+            fill(setup.table(memory, slot)[:rows], setup.regions(memory, slot), files, setup.encoding)
         except RowError as error:
             failed, number, reason = error.row, error.number, str(error)
         os.write(answers, REPLY.pack(slot, failed, number, reason.encode("utf-8", "backslashreplace")[:500]))

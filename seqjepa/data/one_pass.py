@@ -7,12 +7,9 @@ Letters: b of a batch; H × W pixels.
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -39,37 +36,27 @@ def stored_views(index: SplitIndex, batch_size: int, threads: int, part: slice |
     """
     samples, views = np.nonzero(np.arange(index.offsets.shape[1]) < index.n_views[:, None])
     samples, views = samples[part or slice(None)], views[part or slice(None)]
-    if stay := not any(map(comes_and_goes, index.shard_paths)):
+    if not any(map(comes_and_goes, index.shard_paths)):
         check_shards([index.shard_paths[number] for number in np.unique(index.shard[samples])])
-    with ExitStack() as stack, ThreadPoolExecutor(threads) as pool:
-        files = [stack.enter_context(_map_file(path)) for path in index.shard_paths] if stay else []
+    with ThreadPoolExecutor(threads) as pool:
 
         def submit(start: int) -> tuple[Batch, list[Future[None]]]:
             s, v = samples[start : start + batch_size], views[start : start + batch_size]
             pixels = np.empty((len(s), index.height, index.width, 3), np.uint8)
             parts = np.array_split(np.arange(len(s)), threads)
-            return (s, v, pixels), [pool.submit(_decode_views, index, files, s, v, pixels, rows) for rows in parts]
+            return (s, v, pixels), [pool.submit(_decode_views, index, s, v, pixels, rows) for rows in parts]
 
         yield from read_ahead(range(0, len(samples), batch_size), submit)
 
 
-def _map_file(path: Path) -> mmap.mmap:
-    with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-def _decode_views(
-    index: SplitIndex, files: list[mmap.mmap], samples: np.ndarray, views: np.ndarray, out: np.ndarray, rows: np.ndarray
-) -> None:
+def _decode_views(index: SplitIndex, samples: np.ndarray, views: np.ndarray, out: np.ndarray, rows: np.ndarray) -> None:
     for row in rows:
         s, v = int(samples[row]), int(views[row])
         if index.encoding == "raw":
             out[row] = index.read_view(s, v)
             continue
-        start = int(index.offsets[s, v])
-        data = files[index.shard[s]][start : start + int(index.lengths[s, v])] if files else index.read_bytes(s, v)
         try:
-            simplejpeg.decode_jpeg(data, colorspace="RGB", buffer=out[row])
+            simplejpeg.decode_jpeg(index.read_bytes(s, v), colorspace="RGB", buffer=out[row])
         except ValueError:
             out[row] = index.read_view(s, v)  # raises the DamageError that names shard, sample and view
 

@@ -22,7 +22,7 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from seqjepa.data import decode_worker
-from seqjepa.data.decode_worker import JOB, REPLY, RowError, Setup, ShardMaps
+from seqjepa.data.decode_worker import JOB, REPLY, RowError, Setup, ShardFiles
 from shards.errors import FailureError
 from shards.machine.environment import advice_for, is_environment_error, start_python, usable_cores
 
@@ -30,7 +30,7 @@ _MOST_AUTO_WORKERS = 16  # a slot holds a whole batch, and each worker has one a
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _SIGNAL_HINTS = {
     "SIGKILL": "; often the kernel's out-of-memory killer: use fewer workers or a smaller batch",
-    "SIGBUS": "; a shard shrank while it was read, or there is no memory left for the ring",
+    "SIGBUS": "; there is no memory left for the ring",
 }
 
 
@@ -147,7 +147,7 @@ class InlineRing:
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
-        self._maps = ShardMaps(setup.shard_paths, setup.maps)
+        self._files = ShardFiles(setup.shard_paths, setup.open_files)
         self._map = mmap.mmap(-1, setup.slots * setup.slot_bytes)
         self.memory = np.frombuffer(self._map, np.uint8)
         self._free = list(range(setup.slots))
@@ -164,7 +164,7 @@ class InlineRing:
         table, slot = self._queue.popleft(), self._free.pop()
         regions = self._setup.regions(self._map, slot)
         try:
-            decode_worker.fill(table, regions, self._maps, self._setup.encoding)
+            decode_worker.fill(table, regions, self._files, self._setup.encoding)
         except RowError as error:
             self._free.append(slot)
             raise _named(error) from None

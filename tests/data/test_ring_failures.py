@@ -16,7 +16,7 @@ import pytest
 from loaders import stored_loader
 
 from seqjepa.data import decode_worker
-from seqjepa.data.decode_worker import ROW, RowError, ShardMaps, decode_rows
+from seqjepa.data.decode_worker import ROW, RowError, ShardFiles, decode_rows
 from seqjepa.data.loader import Loader
 from shards.errors import DamageError, FailureError
 
@@ -55,6 +55,18 @@ def test_a_shard_that_was_cut_after_opening_is_named(build_index, workers):
         list(loader.epoch(0))
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_shard_that_shrinks_while_it_is_read_is_named(build_index, workers):
+    """A map of it would end whoever reads, with SIGBUS."""
+    index = build_index()
+    with open_loader(index, workers) as loader:
+        list(loader.epoch(0))
+        for path in index.shard_paths:
+            os.truncate(path, 0)
+        with pytest.raises(DamageError, match=r"view .* \(the shard ends at byte 0"):
+            list(loader.epoch(2))
+
+
 def test_the_row_that_the_shard_does_not_reach_is_the_one_that_failed(tmp_path):
     import simplejpeg
 
@@ -62,7 +74,7 @@ def test_the_row_that_the_shard_does_not_reach_is_the_one_that_failed(tmp_path):
     (tmp_path / "s").write_bytes(data)
     table = np.array([(0, len(data), 0)] * 2 + [(9, len(data), 0)], ROW)
     with pytest.raises(RowError, match="the shard ends at byte") as caught:
-        decode_rows(table, np.zeros((3, 16, 16, 3), np.uint8), ShardMaps([str(tmp_path / "s")]), "jpeg")
+        decode_rows(table, np.zeros((3, 16, 16, 3), np.uint8), ShardFiles([str(tmp_path / "s")]), "jpeg")
     assert caught.value.row == 2
 
 
@@ -80,17 +92,20 @@ def test_a_jpeg_of_another_size_is_damage(tmp_path):
     (tmp_path / "s").write_bytes(data)
     table = np.array([(0, len(data), 0)], ROW)
     with pytest.raises(RowError, match="the image is 8 × 24, the set's are 16 × 16"):
-        decode_rows(table, np.zeros((1, 16, 16, 3), np.uint8), ShardMaps([str(tmp_path / "s")]), "jpeg")
+        decode_rows(table, np.zeros((1, 16, 16, 3), np.uint8), ShardFiles([str(tmp_path / "s")]), "jpeg")
 
 
-def test_only_so_many_maps_stay_open(tmp_path):
+def test_only_so_many_files_stay_open(tmp_path):
     paths = [tmp_path / str(i) for i in range(5)]
     for i, path in enumerate(paths):
         path.write_bytes(bytes([i]) * 10)
-    maps = ShardMaps([str(p) for p in paths], limit=2)
+    before = len(os.listdir("/proc/self/fd"))
+    files = ShardFiles([str(p) for p in paths], limit=2)
     for i in (0, 1, 0, 2, 3, 0, 4, 4):
-        assert bytes(maps[i]) == bytes([i]) * 10
-        assert len(maps) <= 2
+        assert files.read(i, 0, 10) == bytes([i]) * 10
+        assert len(files) <= 2
+    del files
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize("killed", [1, 2])

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -33,6 +35,16 @@ def test_every_distinct_view_comes_once_with_its_pixels(shards, threads):
             oracle = np.asarray(Image.open(io.BytesIO(index.read_bytes(s, v))))
             assert np.abs(image.astype(int) - oracle).max() <= 1
     assert seen == {(s, v) for s in range(len(index)) for v in range(index.n_views[s])}
+
+
+def test_a_shard_that_shrinks_while_it_is_read_is_named(shards, tmp_path):
+    """A map of it would end the process with SIGBUS."""
+    index = ShardSet.open(shutil.copytree(shards, tmp_path / "set")).split("val")
+    batches = stored_views(index, batch_size=2, threads=1)
+    next(batches)
+    os.truncate(index.shard_paths[-1], 0)
+    with pytest.raises(DamageError, match=r"val-\d+\.tar ends inside sample"):
+        list(batches)
 
 
 def test_features_stand_at_their_sample_and_view(shards):

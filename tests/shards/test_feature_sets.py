@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -156,6 +157,15 @@ def test_a_vector_that_was_changed_is_found(tmp_path: Path) -> None:
     replace_in_tar(tmp_path, 0, int(index.offsets[1, 1]), npy_bytes(np.full(5, np.nan, np.float16)))
     with pytest.raises(DamageError, match="view 1 of sample 'train_0-1' has numbers that are not finite"):
         VectorReader(ShardSet.open(tmp_path).split("train")).take_all()
+
+
+def test_a_shard_that_becomes_shorter_is_named(tmp_path: Path) -> None:
+    """Its map is read no more: that would end the process with SIGBUS."""
+    build(tmp_path, "features")
+    reader = VectorReader(ShardSet.open(tmp_path).split("train"))
+    os.truncate(tmp_path / "train-000000.tar", 0)
+    with pytest.raises(DamageError, match="sample 'train_0-1' is in a shard that has become shorter"):
+        reader.take(np.array([1]), np.array([1]))
 
 
 def test_another_encoder_is_found(tmp_path: Path) -> None:
