@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from functools import cached_property, lru_cache
+import os
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipelines.archives import unreadable
 from pipelines.sources import ImageRecord, ImageSource
 from pipelines.sources.content import content_sha256, file_stats, stamp_of
 from shards.errors import FormatError
@@ -78,7 +80,8 @@ class Stl10Source(ImageSource):
         rows = np.linspace(0, len(labels) - 1, min(SAMPLED_IMAGES, len(labels))).astype(int)
         digest = hashlib.sha256("\n".join(self.classes).encode())
         digest.update(labels.tobytes())
-        digest.update(_mapped(_images(self.path, split))[rows].tobytes())
+        for row in rows.tolist():
+            digest.update(self._stored(split, row))
         return digest.hexdigest()
 
     def records(self) -> list[ImageRecord]:
@@ -92,11 +95,23 @@ class Stl10Source(ImageSource):
 
     def read(self, record: ImageRecord) -> np.ndarray:
         """uint8 [96, 96, 3], a copy. Rows and columns are swapped in the file."""
-        mapped = _mapped(_images(self.path, record.split))
-        return np.ascontiguousarray(mapped[record.position].transpose(2, 1, 0))
+        pixels = np.frombuffer(self.stored(record), np.uint8).reshape(3, SIDE, SIDE)
+        return np.ascontiguousarray(pixels.transpose(2, 1, 0))
 
     def stored(self, record: ImageRecord) -> bytes:
-        return _mapped(_images(self.path, record.split))[record.position].tobytes()
+        return self._stored(record.split, record.position)
+
+    def _stored(self, split: str, row: int) -> bytes:
+        """Not of a map: a file that is cut meanwhile would end the process (SIGBUS). FormatError: it was."""
+        file = _images(self.path, split)
+        try:
+            with file.open("rb", buffering=0) as opened:
+                data = os.pread(opened.fileno(), IMAGE_BYTES, row * IMAGE_BYTES)
+        except OSError as error:
+            raise unreadable(error) from error
+        if len(data) < IMAGE_BYTES:
+            raise FormatError(f"{file} ends before image {row}: it became shorter while it was read")
+        return data
 
     def stamp(self) -> str:
         files = ((_images(self.path, split), self.path / f"{split}_y.bin") for split in self.splits)
@@ -121,16 +136,6 @@ class Stl10Source(ImageSource):
                 f"{label_file} has labels from {labels.min()} to {labels.max()}, expected 1 to {len(self.classes)}"
             )
         return labels - 1
-
-
-def _mapped(file: Path) -> np.ndarray:
-    """uint8 [n, channel, column, row]. Kept, for a worker is handed a fresh source with every image."""
-    return _mapped_once(file, file.stat().st_ino)  # another file that has taken the name is another
-
-
-@lru_cache(maxsize=8)
-def _mapped_once(file: Path, inode: int) -> np.ndarray:
-    return np.memmap(file, np.uint8, "r").reshape(-1, 3, SIDE, SIDE)
 
 
 def _images(path: Path, split: str) -> Path:

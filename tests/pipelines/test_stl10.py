@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
@@ -32,6 +33,16 @@ def test_pixels_and_labels_are_torchvisions(folder: Path, monkeypatch: pytest.Mo
         for record, (image, label) in zip(ours, theirs, strict=True):
             assert record.label == label
             assert np.array_equal(source.read(record), np.asarray(image))
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_named(folder: Path) -> None:
+    """A map of it would end the process with SIGBUS."""
+    source = open_source("stl10", folder)
+    record = source.records()[3]
+    source.read(record)
+    os.truncate(folder / "train_X.bin", 0)
+    with pytest.raises(FormatError, match=r"train_X.bin ends before image 3: it became shorter while it was read"):
+        source.read(record)
 
 
 def test_records(folder: Path) -> None:
