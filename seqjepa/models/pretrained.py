@@ -65,6 +65,7 @@ def load_pretrained(encoder: nn.Module, config: ModelConfig) -> None:
             "file of weights"
         )
     try:
+        check_kinds(encoder, weights or {})
         encoder.load_state_dict(timm_state(config, weights) if is_timm(config) else weights or {})
     except (ConfigError, RuntimeError, TypeError, AttributeError) as error:
         raise ConfigError(
@@ -76,6 +77,18 @@ def load_pretrained(encoder: nn.Module, config: ModelConfig) -> None:
         logger.warning(
             "model.pretrained = %r: left out, as the encoder has none of it: %s", config.pretrained, _in_short(left)
         )
+
+
+def check_kinds(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """TypeError: of another kind of numbers than the module's, which load_state_dict would cast without a word."""
+    for name, own in module.state_dict().items():
+        if name in tensors and not same_kind(tensors[name].dtype, own.dtype):
+            raise TypeError(f"{name} is {tensors[name].dtype}, not {own.dtype}")
+
+
+def same_kind(found: torch.dtype, wanted: torch.dtype) -> bool:
+    """Whether both are integers, or both real numbers."""
+    return found.is_floating_point == wanted.is_floating_point and not found.is_complex and found != torch.bool
 
 
 def _of_encoder(weights: dict[str, Tensor], encoder: nn.Module, left: list[str]) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from seqjepa.config import RunConfig
-from seqjepa.models.pretrained import load_plain
+from seqjepa.models.pretrained import load_plain, same_kind
 from seqjepa.training.checkpoint import save_weights
 from seqjepa.training.run import DataInfo, RunPlan, claimed, mark_finished
 from seqjepa.training.run_files import WEIGHTS
@@ -118,9 +118,5 @@ def _mismatches(released: Mapping[str, Tensor], wanted: Mapping[str, Tensor], un
     if other := [f"{name} {found}, not {shape}" for name, (found, shape) in shapes.items() if found != shape]:
         yield f"of another shape {few(other, MOST_NAMED)}"
     kinds = {name: (released[name].dtype, wanted[name].dtype) for name in common}
-    if other := [f"{name} {found}" for name, (found, kind) in kinds.items() if not _same_kind(found, kind)]:
+    if other := [f"{name} {found}" for name, (found, kind) in kinds.items() if not same_kind(found, kind)]:
         yield f"of another kind {few(other, MOST_NAMED)}"
-
-
-def _same_kind(found: torch.dtype, wanted: torch.dtype) -> bool:
-    return found.is_floating_point == wanted.is_floating_point and not found.is_complex and found != torch.bool

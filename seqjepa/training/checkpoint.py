@@ -26,7 +26,7 @@ from seqjepa.data.actions import DECLARED, action_name, as_spec
 from seqjepa.methods import build_method
 from seqjepa.methods.base import Method
 from seqjepa.models.ema import MovingAverage
-from seqjepa.models.pretrained import load_plain, load_pretrained, weights_note
+from seqjepa.models.pretrained import check_kinds, load_plain, load_pretrained, weights_note
 from seqjepa.training.run import DataInfo, data_info, read_run_config, read_run_json
 from seqjepa.training.run_files import CONFIG, METRICS, PREVIOUS, RUN, STATE, WEIGHTS, kept_weights
 from shards.errors import ConfigError, DamageError, FormatError, reason_of
@@ -95,7 +95,7 @@ def load_run(
     else:
         epochs = 0.0
         if config.model.freeze:  # never trained: the run's own copy, so that the file that it came from may be gone
-            method.encoder.load_state_dict(encoder_of(read_weights(run / WEIGHTS)[0]))
+            _fill(method.encoder, encoder_of(read_weights(run / WEIGHTS)[0]), run / WEIGHTS)
     method.to(device).eval()
     return LoadedRun(config, method, data, epochs)
 
@@ -152,6 +152,7 @@ def weights_epochs(path: Path) -> float | None:
 
 def _fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     try:
+        check_kinds(module, tensors)
         module.load_state_dict(tensors)
     except (RuntimeError, TypeError, AttributeError) as error:
         raise DamageError(f"{path} is of another model than {CONFIG} ({reason_of(error):.200})") from None

@@ -25,6 +25,7 @@ from seqjepa.devices import device_name
 from seqjepa.methods import METHODS
 from seqjepa.methods.base import Method, StepOutput
 from seqjepa.models.ema import MovingAverage
+from seqjepa.models.pretrained import check_kinds
 from seqjepa.precision import is_bf16
 from seqjepa.training.compiled import Step, compiled
 from seqjepa.training.distributed import World
@@ -136,6 +137,7 @@ class Learner:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Weights, buffers and moments. The groups' settings stay as built, for this device and config."""
+        check_kinds(self.method, state["method"])
         self.method.load_state_dict(state["method"])
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})

@@ -138,6 +138,11 @@ class Harmful:
         ({**weights_of("test_vit", num_classes=0), "cls_token": torch.zeros(1, 1, 3)}, "does not fit .*size mismatch"),
         ({**torchvision.models.resnet18().state_dict()}, "does not fit timm:test_vit: .*Missing key"),
         ({**weights_of("test_vit", num_classes=0), "norm.bias": torch.full((64,), torch.nan)}, "not finite"),
+        (
+            {**weights_of("test_vit", num_classes=0), "norm.bias": torch.ones(64).long()},
+            "norm.bias is torch.int64, not",
+        ),
+        ({**weights_of("test_vit", num_classes=0), "norm.bias": torch.ones(64) * 1j}, "norm.bias is torch.complex64"),
     ],
 )
 def test_files_that_do_not_do_are_refused_in_a_line(tmp_path: Path, content: object, message: str) -> None:

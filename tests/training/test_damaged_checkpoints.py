@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from train_helpers import make_shards, metrics, tiny_config
 
 from seqjepa import files
@@ -195,6 +196,21 @@ def test_runs_of_earlier_versions_are_read_with_one_warning(run: Path, shards: P
     train(tiny_config(), shards, run, workers=0, progress=False, extend_epochs=4)
     assert set(read_checksums(run)) >= {"state.pt", "state-previous.pt", "model.safetensors", "metrics.jsonl"}
     assert len(metrics(run)) == 4
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.complex64, torch.bool])
+def test_weights_of_another_kind_of_numbers_are_refused(run: Path, shards: Path, kind: torch.dtype) -> None:
+    (run / "SHA256SUMS").unlink()  # as of a run of somebody else's
+    weights = {name: value.to(kind) for name, value in load_file(run / "model.safetensors").items()}
+    save_file(weights, run / "model.safetensors")
+    with pytest.raises(DamageError, match=rf"is of another model than config\.toml .* is {kind}, not torch\.float32"):
+        load_run(run)
+    state = checkpoint.load_state(run / "state.pt")
+    assert state is not None
+    state["learner"]["method"] = weights
+    torch.save(state, run / "state.pt")
+    with pytest.raises(DamageError, match=rf"state\.pt is not of this run .* is {kind}, not torch\.float32"):
+        again(shards, run)
 
 
 @pytest.mark.parametrize(
