@@ -8,6 +8,7 @@ on stdout. The end of stdin ends it, so that nothing is left behind when the tra
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import mmap
 import os
@@ -44,7 +45,7 @@ class RowError(Exception):
 class Setup:
     """What a worker has to know. A slot is `rows` images uint8 [height, width, 3], then for each of `extras` that many
     bytes a row (the values of an .npy, as they are stored), then the table of ROWs to read: for each row its image,
-    then its extras. open_files: shards that stay open; 0 where their files come and go.
+    then its extras. open_files: shards that stay open; 0 where their files come and go. info: set_sha256.
     """
 
     shard_paths: list[str]
@@ -55,12 +56,13 @@ class Setup:
     slots: int = 0
     extras: Sequence[int] = ()
     open_files: int = _MAX_OPEN
+    info: str = ""
 
     @classmethod
     def of(cls, index: Any, rows: int, extras: Sequence[int] = ()) -> Setup:
         """For the images of a SplitIndex or ImageIndex, the number of slots to be replaced."""
         paths = [str(path) for path in index.shard_paths]
-        return cls(paths, index.encoding, index.height, index.width, rows, extras=extras)
+        return cls(paths, index.encoding, index.height, index.width, rows, extras=extras, info=set_sha256(paths))
 
     @property
     def members(self) -> int:
@@ -95,13 +97,30 @@ class Setup:
         return json.dumps(asdict(self)).encode()
 
 
+def set_of(paths: Sequence[str]) -> str:
+    """The dataset.json of the set that shards are of: a build removes it before any of them, and writes it last."""
+    return os.path.join(os.path.dirname(paths[0]), "_meta", "dataset.json")
+
+
+def set_sha256(paths: Sequence[str]) -> str:
+    """Of set_of; "" where there is none."""
+    with contextlib.suppress(OSError), open(set_of(paths), "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
+    return ""
+
+
 class ShardFiles:
     """Reads shard files, opened when first needed; at most `limit` stay open. limit 0: none does, and of a file that is
-    removed nothing stays on the disk. Nothing is mapped: a map of a file that shrinks ends the process (SIGBUS)."""
+    removed nothing stays on the disk. Nothing is mapped: a map of a file that shrinks ends the process (SIGBUS).
 
-    def __init__(self, paths: list[str], limit: int = _MAX_OPEN) -> None:
+    info: set_sha256 of when the index was read. Of a set that was made anew since, no shard is opened: in raw sets the
+    same places hold other pixels, and labels would be those of the set before."""
+
+    def __init__(self, paths: list[str], limit: int = _MAX_OPEN, info: str = "") -> None:
         self._paths = paths
         self._limit = limit
+        self._info = info
+        self._checked: tuple[int, ...] = ()
         self._open: OrderedDict[int, int] = OrderedDict()  # file descriptors by shard
 
     def __len__(self) -> int:
@@ -116,6 +135,7 @@ class ShardFiles:
         fd = self._open.get(shard)
         if fd is None:
             fd = self._open[shard] = os.open(self._paths[shard], os.O_RDONLY | os.O_CLOEXEC)
+            self._check_set()
         elif self._limit < len(self._paths):
             self._open.move_to_end(shard)
         data, end = os.pread(fd, length, offset), os.fstat(fd).st_size
@@ -124,6 +144,17 @@ class ShardFiles:
         if len(data) != length:
             raise ValueError(f"the shard ends at byte {end}, the index wants {offset + length}")
         return data
+
+    def _check_set(self) -> None:
+        """After a shard is opened, which stays what it is. ValueError: the set is another; the shard is closed."""
+        with contextlib.suppress(OSError):
+            found = os.stat(set_of(self._paths)) if self._info and self._limit else None
+            stamp = (found.st_ino, found.st_mtime_ns) if found else ()
+            if stamp == self._checked or set_sha256(self._paths) == self._info:
+                self._checked = stamp
+                return
+        os.close(self._open.popitem()[1])
+        raise ValueError("the set was made anew while it was read: run the command again")
 
     def _close_oldest(self) -> None:
         os.close(self._open.popitem(last=False)[1])
@@ -196,7 +227,7 @@ def _map_pages(memory: mmap.mmap) -> None:
 
 
 def _serve(memory: mmap.mmap, setup: Setup, answers: int) -> None:
-    files = ShardFiles(setup.shard_paths, setup.open_files)
+    files = ShardFiles(setup.shard_paths, setup.open_files, setup.info)
     while len(job := read_exactly(0, JOB.size)) == JOB.size:
         slot, rows = JOB.unpack(job)
         failed, number, reason = -1, 0, ""

@@ -147,7 +147,7 @@ class InlineRing:
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
-        self._files = ShardFiles(setup.shard_paths, setup.open_files)
+        self._files = ShardFiles(setup.shard_paths, setup.open_files, setup.info)
         self._map = mmap.mmap(-1, setup.slots * setup.slot_bytes)
         self.memory = np.frombuffer(self._map, np.uint8)
         self._free = list(range(setup.slots))

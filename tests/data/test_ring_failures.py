@@ -85,6 +85,27 @@ def test_a_shard_that_vanished_is_named(build_index):
         list(loader.epoch(0))
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_raw_set_that_is_made_anew_gives_no_pixels_under_the_labels_of_before(build_index, workers):
+    index, other = build_index(encoding="raw"), build_index(encoding="raw", seed=1)
+    folder, anew = index.shard_paths[0].parent, other.shard_paths[0].parent
+    info = folder / "_meta/dataset.json"
+    same = info.read_bytes()
+    with open_loader(index, workers) as loader:
+        info.unlink()
+        info.write_bytes(same)
+        next(loader.epoch(0))
+    with open_loader(index, workers) as loader:
+        info.unlink()  # as --overwrite begins
+        for name in ("_meta", *(path.name for path in index.shard_paths), "_meta/dataset.json"):
+            with pytest.raises(DamageError, match=r"train-00000\d\.tar: .*the set was made anew while it was read"):
+                next(loader.epoch(0))
+            if (anew / name).is_file():
+                os.replace(anew / name, folder / name)
+        with pytest.raises(DamageError, match="the set was made anew"):
+            next(loader.epoch(0))
+
+
 def test_a_jpeg_of_another_size_is_damage(tmp_path):
     import simplejpeg
 
