@@ -7,6 +7,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from pipelines.saliency.deepgaze_package import CENTRE_BIAS, COMMIT, DEEPGAZE_WEIGHTS
 
@@ -37,6 +39,25 @@ def test_the_constraints_cover_what_the_package_needs() -> None:
     needed = [line for line in needed if not line.startswith("seqjepa[")]
     names = {re.sub(r"[-_.]+", "-", re.split(r"[\[<>=~ ]", line)[0]).lower() for line in needed}
     assert names - set(constraints) == set()
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        "opencv-python==4.10.0.82",  # compiled for NumPy 1: `import cv2` fails
+        "pillow==10.0.1",  # ImageFont.load_default takes no size: no preview
+        "typer==0.15.3",  # with click 8.2, which it allows, --help is a traceback
+        "typer==0.21.0",  # --help has \[required]
+        "huggingface-hub==0.30.0",  # a hub at HF_ENDPOINT set by a program, a 503
+        "huggingface-hub==1.16.0",  # a body that was cut is not asked for again
+    ],
+)
+def test_versions_that_fail_are_not_allowed(known: str) -> None:
+    name, version = known.split("==")
+    lines = [*PROJECT["dependencies"], *(line for extra in PROJECT["optional-dependencies"].values() for line in extra)]
+    needed = [found for found in map(Requirement, lines) if canonicalize_name(found.name) == name]
+    assert needed
+    assert not any(version in found.specifier for found in needed)
 
 
 def test_the_extra_for_saliency_is_the_commit_that_was_tested() -> None:
