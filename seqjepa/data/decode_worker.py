@@ -15,7 +15,7 @@ import os
 import struct
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import Any
@@ -126,9 +126,9 @@ class ShardFiles:
     def __len__(self) -> int:
         return len(self._open)
 
-    def __del__(self) -> None:
-        while self._open:
-            self._close_oldest()
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # while Python ends, `os` may be gone
+        for fd in self._open.values():
+            close(fd)
 
     def read(self, shard: int, offset: int, length: int) -> bytes:
         """Raises OSError, and ValueError where the shard has no such bytes."""
@@ -140,7 +140,7 @@ class ShardFiles:
             self._open.move_to_end(shard)
         data, end = os.pread(fd, length, offset), os.fstat(fd).st_size
         if len(self._open) > self._limit:
-            self._close_oldest()
+            os.close(self._open.popitem(last=False)[1])
         if len(data) != length:
             raise ValueError(f"the shard ends at byte {end}, the index wants {offset + length}")
         return data
@@ -155,9 +155,6 @@ class ShardFiles:
                 return
         os.close(self._open.popitem()[1])
         raise ValueError("the set was made anew while it was read: run the command again")
-
-    def _close_oldest(self) -> None:
-        os.close(self._open.popitem(last=False)[1])
 
 
 def fill(table: np.ndarray, regions: list[np.ndarray], files: ShardFiles, encoding: str) -> None:

@@ -129,6 +129,13 @@ def test_only_so_many_files_stay_open(tmp_path):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_files_that_are_open_when_python_ends_are_closed_in_silence():
+    script = "import os\nfrom seqjepa.data.decode_worker import ShardFiles\nkept = ShardFiles([os.devnull])\n"
+    script += "try: kept.read(0, 0, 1)\nexcept ValueError: print(len(kept))\nos.kept = kept"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (ended.stdout, ended.stderr) == ("1\n", "")
+
+
 @pytest.mark.parametrize("killed", [1, 2])
 def test_a_killed_worker_is_an_error_with_its_signal_and_not_a_hang(build_index, killed):
     with open_loader(build_index(), 2) as loader:
