@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow.types as kinds
 
 from pipelines.archives import Content
 from pipelines.sources.content import file_stats, pieces_sha256, stamp_of
@@ -21,9 +24,6 @@ SAMPLED_FILES = 16  # a cell is read with all of its row group
 
 def read_parquet(path: Path, names: list[str] | None) -> Any:
     """These columns, or all, as a pyarrow table. FormatError: a column is missing, or the file cannot be read."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         file = pq.ParquetFile(path)
         there = file.schema_arrow.names
@@ -44,9 +44,6 @@ def numbers_of(table: Any, name: str, path: Path, size: int = 1) -> np.ndarray:
 
     FormatError: missing values, other lengths, or no numbers.
     """
-    import pyarrow as pa
-    import pyarrow.types as kinds
-
     values = table[name].combine_chunks()
     if isinstance(values, pa.ChunkedArray):  # of no chunk
         values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
@@ -109,8 +106,6 @@ class ParquetPictures:
 
     def _cell(self, name: str, place: int) -> bytes:
         """Empty where there is none: the worker says so."""
-        import pyarrow as pa
-
         path = self.root / name
         try:
             file, ends = self._file(name)
@@ -128,8 +123,6 @@ class ParquetPictures:
 
     def _file(self, name: str) -> tuple[Any, np.ndarray]:
         """The file and, for each of its row groups, the row behind its last one."""
-        import pyarrow.parquet as pq
-
         if self._opened is None or self._opened[0] != name:
             file = pq.ParquetFile(self.root / name)
             counts = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]

@@ -11,14 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from pipelines.archives import printable
 from pipelines.sources.declared_actions import Declared, action_of, fields_of, read_declared
 from pipelines.sources.leaks import refuse_leaks
-from pipelines.sources.manifest.columns import as_texts, compute
+from pipelines.sources.manifest.columns import as_texts, pc
 from pipelines.sources.manifest.locate import are_videos, pictures_of, plain_names
 from pipelines.sources.manifest.numbers import filled_params, number_columns
 from pipelines.sources.manifest.read_table import SUFFIXES, read_table
@@ -26,10 +27,6 @@ from pipelines.sources.manifest.rows import Order, Rows, find_roles, labels_of, 
 from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.table import ViewTable
 from shards.errors import FormatError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 
 STEM = "metadata"
 
@@ -211,8 +208,6 @@ def _refuse_same_images(rows: Rows, order: Order, names: pa.ChunkedArray) -> Non
     """One image twice in a sequence without steps: a row was copied by mistake."""
     if order.ordered or "sequence" not in rows.roles:
         return
-    pc = compute()
-
     codes = pc.rank(names.combine_chunks(), tiebreaker="dense").to_numpy()[order.rows]
     named = np.asarray(pc.is_valid(names).to_numpy(), bool)[order.rows]
     by = np.lexsort((order.rows, codes, order.of))

@@ -7,13 +7,13 @@ What could be meant in two ways ("1,234") is no number.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
+pc: Any = pyarrow.compute  # its functions are made when it is imported, so that no type checker knows them
 
 EMPTY = ("", "nan", "na", "n/a", "#n/a", "null", "none", "-")
 WORDS = {"true": "1", "false": "0"}
@@ -26,13 +26,6 @@ INFINITE = r"^[+-]?inf(inity)?$"
 WHOLE = r"^[+-]?[0-9]{1,18}(\.0*)?$"
 EXACT = 2.0**53  # up to which a float64 holds every whole number
 MOST_NUMBERS = 4096  # in one cell
-
-
-def compute() -> Any:
-    """pyarrow.compute, whose functions are made when it is imported, so that no type checker knows them."""
-    import pyarrow.compute
-
-    return pyarrow.compute
 
 
 @dataclass(frozen=True)
@@ -63,8 +56,6 @@ class Numbers:
 
 def as_numbers(column: pa.ChunkedArray, separator: str) -> Numbers | None:
     """None: a type that holds no numbers (times, bytes). `separator`: what parts the columns of a CSV."""
-    import pyarrow as pa
-
     kind = column.type
     if pa.types.is_null(kind):
         rows = len(column)
@@ -83,20 +74,14 @@ def as_numbers(column: pa.ChunkedArray, separator: str) -> Numbers | None:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
 def _float64(column: pa.ChunkedArray) -> np.ndarray:
-    import pyarrow as pa
-
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
     if pa.types.is_float16(column.type):
@@ -105,10 +90,6 @@ def _float64(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _of_text(text: pa.ChunkedArray, separator: str) -> Numbers:
-    import pyarrow as pa
-
-    pc = compute()
-
     text = pc.utf8_trim_whitespace(text)
     small = pc.utf8_lower(text)
     empty = pc.or_(pc.is_null(text), pc.fill_null(pc.is_in(small, pa.array(EMPTY)), True))
@@ -131,17 +112,11 @@ def _of_text(text: pa.ChunkedArray, separator: str) -> Numbers:
 
 
 def _matches(text: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
-    pc = compute()
-
     return pc.fill_null(pc.match_substring_regex(text, pattern), False)
 
 
 def _of_lists(column: pa.ChunkedArray) -> Numbers | None:
     """Lists, and lists of lists, of as many numbers in each row as most rows have; row by row."""
-    import pyarrow as pa
-
-    pc = compute()
-
     rows = len(column)
     empty = np.asarray(pc.is_null(column).to_numpy(), bool)
     wrong = np.zeros(rows, bool)
@@ -171,10 +146,6 @@ def _of_lists(column: pa.ChunkedArray) -> Numbers | None:
 
 def as_integers(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """int64 [R], and bool [R] twice: cells that are empty, and that are no whole number (3.0 is one)."""
-    import pyarrow as pa
-
-    pc = compute()
-
     if is_text(column.type):
         text = pc.utf8_trim_whitespace(column.cast(pa.string()))
         empty = pc.or_(pc.is_null(text), pc.fill_null(pc.is_in(pc.utf8_lower(text), pa.array(EMPTY)), True))
@@ -199,10 +170,6 @@ def as_integers(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray, np.nda
 def as_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """large_string, trimmed; null where a cell is empty, or of a type that is no text. Whole numbers as such: "3", also
     of a column of floats."""
-    import pyarrow as pa
-
-    pc = compute()
-
     if pa.types.is_floating(column.type):
         numbers, empty, odd = as_integers(column)
         if not odd.any():
@@ -217,8 +184,6 @@ def as_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def holds_texts(column: pa.ChunkedArray) -> bool:
     """Whether as_texts can tell what its cells are: it cannot of lists, or of bytes that are no UTF-8."""
-    import pyarrow as pa
-
     try:
         column.cast(pa.large_string())
     except pa.ArrowException:

@@ -11,25 +11,21 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 from tqdm import tqdm
 
 from pipelines.archives import LeftOut, is_utf8, printable
 from pipelines.archives.tree import ArchiveTree, DiskTree, Place, walk_tree
 from pipelines.archives.zip import is_zip
 from pipelines.sources.files import FileReader, archive_members, lone_root
-from pipelines.sources.manifest.columns import as_integers, compute, distinct
+from pipelines.sources.manifest.columns import as_integers, distinct, pc
 from pipelines.sources.manifest.rows import Rows
 from pipelines.sources.mistakes import SHOWN, Mistakes
 from pipelines.sources.table import FilePictures, Pictures
 from pipelines.sources.video import SUFFIXES as VIDEO_SUFFIXES
 from shards.errors import FormatError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 
 BLOCK = 50_000  # names
 URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -54,8 +50,6 @@ class Listed:
 
 def list_source(path: Path) -> Listed:
     """Raises FormatError as list_files, but not where there is no image."""
-    import pyarrow as pa
-
     zipped = path.is_file() and is_zip(path)
     tree = DiskTree(path) if path.is_dir() else ArchiveTree(path, archive_members(path, zipped, LeftOut()))
     names, offsets, lengths, odd = [], [], [], {}
@@ -66,7 +60,7 @@ def list_source(path: Path) -> Listed:
     if not names:
         raise FormatError(f"{path} holds no file")
     all_names = pa.chunked_array(names)
-    ends = compute().min_max(all_names).as_py()
+    ends = pc.min_max(all_names).as_py()
     root = lone_root([ends["min"], ends["max"]])
     reader = FileReader(path, "", zipped)
     return Listed(reader, all_names, np.concatenate(offsets), np.concatenate(lengths), odd, root)
@@ -90,10 +84,6 @@ def plain_names(
     texts: pa.ChunkedArray, where: Callable[[int], str], mistakes: Mistakes, notes: list[str]
 ) -> pa.ChunkedArray:
     r"""Names as they are looked for: "\" as "/", without "./" in front. `mistakes`: empty, absolute, leaving ones."""
-    import pyarrow as pa
-
-    pc = compute()
-
     drive = pc.match_substring_regex(texts, f"^({DRIVE.pattern})")
     if pc.any(pc.match_substring(texts, "\\")).as_py():
         notes.append(r"\ in names of images is read as /")
@@ -120,10 +110,6 @@ def plain_names(
 
 def locate(listed: Listed, names: pa.ChunkedArray, where: Callable[[int], str], mistakes: Mistakes) -> FilePictures:
     """Names of R rows, null where they are known to be wrong. `mistakes` gets those that are not there."""
-    import pyarrow as pa
-
-    pc = compute()
-
     found = _positions(listed, names)
     root = ""
     if listed.root and (found < 0).any():
@@ -147,8 +133,6 @@ def locate(listed: Listed, names: pa.ChunkedArray, where: Callable[[int], str], 
 
 def _positions(listed: Listed, names: pa.ChunkedArray) -> np.ndarray:
     """int64 [R]: which file each is, −1 for none."""
-    pc = compute()
-
     found = pc.index_in(names, value_set=listed.names.combine_chunks(), skip_nulls=True)
     return np.array(pc.fill_null(found, -1).to_numpy(), np.int64)
 
@@ -189,7 +173,6 @@ def _stem(name: str) -> str:
 
 def are_videos(names: pa.ChunkedArray) -> np.ndarray:
     """bool [R]"""
-    pc = compute()
     pattern = rf"({'|'.join(suffix.replace('.', '[.]') for suffix in VIDEO_SUFFIXES)})$"
     return np.asarray(pc.fill_null(pc.match_substring_regex(pc.utf8_lower(names), pattern), False).to_numpy(), bool)
 
@@ -205,7 +188,7 @@ def pictures_of(
     files = locate(list_source(source), names, rows.raw.where, rows.mistakes)
     if not videos.any():
         return files.at(order)
-    others = np.flatnonzero(~videos & np.asarray(compute().is_valid(names).to_numpy(), bool))
+    others = np.flatnonzero(~videos & np.asarray(pc.is_valid(names).to_numpy(), bool))
     rows.tell(others, lambda row: f"{printable(files.name(row))} is no video, as others are", "videos")
     if not source.is_dir():
         rows.mistakes.add(f"{source.name} is an archive, and names videos: unpack it and give the folder", "videos")

@@ -7,19 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from pipelines.archives import printable
 from pipelines.sources.declared_actions import Declared, commands_alone, refuse_values, scale_of
 from pipelines.sources.manifest.columns import Numbers, as_numbers
 from pipelines.sources.manifest.rows import Order, Rows
 from shards.schema import MAX_PARAMS, ActionSpec
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 
 EXACT = 2**24  # up to which a float32 holds every whole number
 

@@ -12,18 +12,16 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipelines.archives import printable
 from pipelines.sources.mistakes import Mistakes
 from shards.errors import FormatError, reason_of
 from shards.machine.environment import pass_environment_on
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl")
 BLOCK = 20_000  # rows
@@ -250,8 +248,6 @@ def _json_block(records: Sequence[dict[str, Any]]) -> dict[str, pa.Array]:
 
 def _json_array(values: list[Any]) -> pa.Array:
     """Strings, where values are of several types: what is no number is found later, with its row."""
-    import pyarrow as pa
-
     try:
         return pa.array(values)
     except (pa.ArrowException, OverflowError, TypeError, ValueError):
@@ -259,14 +255,10 @@ def _json_array(values: list[Any]) -> pa.Array:
 
 
 def _texts(values: list[Any]) -> pa.Array:
-    import pyarrow as pa
-
     return pa.array([v if v is None or isinstance(v, str) else json.dumps(v) for v in values], pa.string())
 
 
 def _joined(parts: Sequence[pa.Array | None], sizes: Sequence[int]) -> pa.ChunkedArray:
-    import pyarrow as pa
-
     arrays = [pa.nulls(size) if part is None else part for part, size in zip(parts, sizes, strict=True)]
     kinds = {array.type for array in arrays} - {pa.null()}
     if len(kinds) > 1:
@@ -280,9 +272,6 @@ def _joined(parts: Sequence[pa.Array | None], sizes: Sequence[int]) -> pa.Chunke
 
 
 def _parquet(path: Path, mistakes: Mistakes) -> RawTable:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         file = pq.ParquetFile(path)
         names = [name for name in file.schema_arrow.names if not name.startswith("__index_level_")]  # of pandas
@@ -307,8 +296,6 @@ def _flat(path: Path, columns: dict[str, pa.ChunkedArray]) -> dict[str, pa.Chunk
 
 
 def _parts(name: str, column: pa.ChunkedArray) -> Iterator[tuple[str, pa.ChunkedArray]]:
-    import pyarrow as pa
-
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if not pa.types.is_struct(column.type):

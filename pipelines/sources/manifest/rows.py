@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from pipelines.archives import printable
 from pipelines.sources.declared_actions import TIMES
@@ -20,10 +20,10 @@ from pipelines.sources.manifest.columns import (
     as_integers,
     as_numbers,
     as_texts,
-    compute,
     distinct,
     holds_texts,
     is_text,
+    pc,
 )
 from pipelines.sources.manifest.read_table import RawTable
 from pipelines.sources.mistakes import Mistakes
@@ -32,10 +32,6 @@ from pipelines.sources.subset import train_or_val
 from pipelines.sources.table import LARGEST_STEP
 from shards.errors import UsageError
 from shards.layout import SPLIT_NAME
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 
 ROLES: dict[str, tuple[str, ...]] = {
     "image": ("file_name", "image"),
@@ -118,8 +114,6 @@ class Order:
 
 def sequences_of(rows: Rows, images: pa.ChunkedArray, videos: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """int64 [R], rank of each row's sequence (−1: none), and the names. Without a column: folders, or videos."""
-    pc = compute()
-
     column = rows.column("sequence")
     if column is not None:
         codes, names = _named(rows, "sequence", column)
@@ -144,7 +138,7 @@ def _named(rows: Rows, role: str, column: pa.ChunkedArray) -> tuple[np.ndarray, 
 
     A mistake: one name in two spellings. A line for what may be meant as none, as pandas' "nan", or −1 beside 0, 1 …
     """
-    pc, texts = compute(), as_texts(column)
+    texts = as_texts(column)
     if pc.all(pc.match_substring_regex(texts, WHOLE)).as_py():
         texts = pc.replace_substring_regex(texts, r"\.0*$", "")
     codes, names = distinct(texts)
@@ -217,8 +211,6 @@ def _divided(steps: np.ndarray, firsts: np.ndarray, same: np.ndarray) -> tuple[n
 
 def _seconds(rows: Rows, unit: str, doubtful: np.ndarray) -> np.ndarray | None:
     """float64 [R]: dates since the earliest of all, numbers as they are. `doubtful` gets those that are none."""
-    import pyarrow as pa
-
     if (column := rows.column("timestamp")) is None:
         return None
     name = rows.roles["timestamp"]
@@ -242,10 +234,6 @@ def _seconds(rows: Rows, unit: str, doubtful: np.ndarray) -> np.ndarray | None:
 
 def _dates(texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
     """Dates as ISO 8601 writes them, with an offset from UTC in all or in none; None where one is something else."""
-    import pyarrow as pa
-
-    pc = compute()
-
     texts = texts.cast(pa.string())
     for written, zone in ((pc.replace_substring_regex(texts, r"(Z|[+-]00:?00)$", ""), None), (texts, "UTC")):
         with contextlib.suppress(pa.ArrowException):
