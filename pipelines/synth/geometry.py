@@ -40,12 +40,7 @@ def field_weights(kind: Kind, eye: np.ndarray, tip: np.ndarray) -> np.ndarray:
     else:
         mean, slope = bar_radius(tip)
         radius = mean + slope * z
-        forms = [
-            [-radius, zero, slope * x],
-            [zero, -radius, slope * y],
-            [-y, x, zero],
-            [x, y, -radius * slope],
-        ]
+        forms = [[-radius, zero, slope * x], [zero, -radius, slope * y], [-y, x, zero], [x, y, -radius * slope]]
     extra = np.stack([np.stack(form, axis=-1) for form in forms], axis=-2)
     return np.concatenate([identity, extra], axis=-2)
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
+
 from pipelines.build.pool import sigterm_as_interrupt
 from shards.errors import UsageError
 from shards.json_fields import strict_json
@@ -142,6 +144,17 @@ def filled(folder: OwnFolder, overwrite: bool) -> Iterator[bool]:
     advice = "finished files are kept; free some and run it again"
     with disk_full_named(folder.root, lambda: advice), folder.claimed(overwrite), sigterm_as_interrupt():
         yield True
+
+
+@contextlib.contextmanager
+def one_opencv_thread() -> Iterator[None]:
+    """More of them cost more than they give on small pictures."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def check_ranges(config: object, limits: Mapping[str, tuple[int, int]]) -> None:

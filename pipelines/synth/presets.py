@@ -102,9 +102,6 @@ class Preset:
 
 
 PRESETS = {
-    preset.name: preset
-    for preset in (
-        Preset("plain", 1, FAMILIES, hard=False),
-        Preset("hard", 1, HARD_FAMILIES, hard=True),
-    )
+    "plain": Preset("plain", 1, FAMILIES, hard=False),
+    "hard": Preset("hard", 1, HARD_FAMILIES, hard=True),
 }

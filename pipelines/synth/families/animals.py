@@ -28,9 +28,8 @@ def dog(r: Dice) -> list[Part]:
     parts += [ellipsoid((0, 0, top), (length, fat, fat), coat)]
     parts += [ellipsoid((length * 0.5, 0, top + 0.3), (0.42, 0.36, 0.36), head)]
     parts += [ellipsoid((length * 0.5 + 0.24, 0, top + 0.22), (0.3, 0.18, 0.16), ear)]
-    parts += [
-        ellipsoid((length * 0.46, s * 0.17, top + 0.42), (0.12, 0.08, 0.32), ear, turn=(s * 25, 0, 0)) for s in (1, -1)
-    ]
+    for s in (1, -1):
+        parts += [ellipsoid((length * 0.46, s * 0.17, top + 0.42), (0.12, 0.08, 0.32), ear, turn=(s * 25, 0, 0))]
     parts += eyes(length * 0.5 + 0.16, 0.1, top + 0.36, 0.08)
     return [*parts, strut((-length * 0.45, 0, top), (-length * 0.45 - 0.3, 0, top + r(0.15, 0.4)), 0.1, ear)]
 
@@ -42,18 +41,15 @@ def fish(r: Dice) -> list[Part]:
     parts += [cone((-0.05, 0, tall * 0.5), (length * 0.5, 0.07, 0.35), fin, turn=(0, -20, 0), tip=0.3)]
     parts += [box((0.1, s * 0.2, -0.1), (0.34, 0.04, 0.2), r.paint(), turn=(s * 35, 30, 0)) for s in (1, -1)]
     parts += [ellipsoid((length * 0.33, s * 0.11, tall * 0.13), (0.15, 0.1, 0.15), (0.95, 0.95, 0.95)) for s in (1, -1)]
-    parts += eyes(length * 0.35, 0.15, tall * 0.14, 0.09)
-    return parts
+    return parts + eyes(length * 0.35, 0.15, tall * 0.14, 0.09)
 
 
 def bird(r: Dice) -> list[Part]:
     coat, wing, beak = r.paint(), r.paint(), r.paint()
     span, lift = r(0.7, 1.0), r(10, 35)
     parts = [ellipsoid((0, 0, 0), (0.9, 0.4, 0.38), coat, turn=(0, -12, 0))]
-    parts += [
-        ellipsoid((0.48, 0, 0.22), (0.32, 0.3, 0.3), r.paint()),
-        cone((0.74, 0, 0.2), (0.28, 0.12, 0.12), beak, axis="x"),
-    ]
+    parts += [ellipsoid((0.48, 0, 0.22), (0.32, 0.3, 0.3), r.paint())]
+    parts += [cone((0.74, 0, 0.2), (0.28, 0.12, 0.12), beak, axis="x")]
     for side in (1, -1):
         across, up = cos(radians(lift)) * span / 2, sin(radians(lift)) * span / 2
         at = (-0.05, side * (0.12 + across), 0.1 + up)
@@ -69,11 +65,8 @@ def turtle(r: Dice) -> list[Part]:
     parts += [ellipsoid((length * 0.68, 0, 0.16), (0.4, 0.26, 0.24), skin)]
     for x in (0.4, -0.4):
         for side in (1, -1):
-            parts += [
-                ellipsoid(
-                    (x * length, side * length * 0.42, 0), (0.36, 0.24, 0.16), skin, turn=(0, 0, 45 * side * (x / 0.4))
-                )
-            ]
+            at, turn = (x * length, side * length * 0.42, 0), (0, 0, 45 * side * (x / 0.4))
+            parts += [ellipsoid(at, (0.36, 0.24, 0.16), skin, turn=turn)]
     parts += [cone((-length * 0.6, 0, 0.04), (0.25, 0.1, 0.1), skin, axis="-x")]
     return parts + eyes(length * 0.68 + 0.13, 0.09, 0.22, 0.07)
 
@@ -85,19 +78,15 @@ def giraffe(r: Dice) -> list[Part]:
     head = (0.32 + lean, 0.0, leg + 0.2 + neck)
     parts += [strut((0.3, 0, leg + 0.15), head, 0.18, coat, tip=0.7)]
     parts += [ellipsoid((head[0] + 0.12, 0, head[2]), (0.42, 0.18, 0.2), spots, turn=(0, 18, 0))]
-    parts += [
-        strut((head[0], s * 0.05, head[2]), (head[0] - 0.04, s * 0.08, head[2] + 0.2), 0.06, BLACK) for s in (1, -1)
-    ]
-    parts += [strut((-0.4, 0, leg + 0.2), (-0.55, 0, leg - 0.15), 0.06, spots)]
-    return parts
+    for s in (1, -1):
+        parts += [strut((head[0], s * 0.05, head[2]), (head[0] - 0.04, s * 0.08, head[2] + 0.2), 0.06, BLACK)]
+    return [*parts, strut((-0.4, 0, leg + 0.2), (-0.55, 0, leg - 0.15), 0.06, spots)]
 
 
 def spider(r: Dice) -> list[Part]:
     body, leg, reach, knee = r.paint(), r.paint(), r(0.75, 0.95), r(0.3, 0.45)
-    parts = [
-        ellipsoid((-0.35, 0, 0.1), (0.75, 0.58, 0.5), body),
-        ellipsoid((0.15, 0, 0.05), (0.42, 0.36, 0.3), r.paint()),
-    ]
+    parts = [ellipsoid((-0.35, 0, 0.1), (0.75, 0.58, 0.5), body)]
+    parts += [ellipsoid((0.15, 0, 0.05), (0.42, 0.36, 0.3), r.paint())]
     for angle in (35, 68, 105, 140):
         for side in (1, -1):
             x, y = cos(radians(angle)), side * sin(radians(angle))
@@ -116,17 +105,11 @@ def elephant(r: Dice) -> list[Part]:
     parts += [strut((front + 0.2, 0, top + 0.15), (front + 0.42, 0, top - 0.3), 0.2, skin, tip=0.75)]
     parts += [strut((front + 0.42, 0, top - 0.3), (front + r(0.4, 0.7), 0, top - r(0.4, 0.65)), 0.14, skin, tip=0.7)]
     for side in (1, -1):
-        parts += [
-            ellipsoid(
-                (front - 0.08, side * 0.38, top + 0.22), (0.1, ear, ear * 1.1), r.paint(), turn=(0, 0, -side * 25)
-            )
-        ]
+        at = (front - 0.08, side * 0.38, top + 0.22)
+        parts += [ellipsoid(at, (0.1, ear, ear * 1.1), r.paint(), turn=(0, 0, -side * 25))]
         parts += [cone((front + 0.36, side * 0.16, top - 0.06), (0.4, 0.08, 0.08), (0.95, 0.95, 0.9), axis="x")]
-    return [
-        *parts,
-        *eyes(front + 0.22, 0.17, top + 0.32, 0.07),
-        strut((-length / 2, 0, top), (-length * 0.58, 0, top - 0.4), 0.06, skin),
-    ]
+    parts += eyes(front + 0.22, 0.17, top + 0.32, 0.07)
+    return [*parts, strut((-length / 2, 0, top), (-length * 0.58, 0, top - 0.4), 0.06, skin)]
 
 
 def rabbit(r: Dice) -> list[Part]:
@@ -148,9 +131,8 @@ def crab(r: Dice) -> list[Part]:
     for side in (1, -1):
         elbow = (wide * 0.45, side * wide * 0.55, 0.05)
         parts += [strut((wide * 0.2, side * wide * 0.35, 0), elbow, 0.12, leg)]
-        parts += [
-            ellipsoid((wide * 0.7, side * wide * 0.45, 0.06), (0.48, 0.26, 0.2), r.paint(), turn=(0, 0, -side * 20))
-        ]
+        claw = (wide * 0.7, side * wide * 0.45, 0.06)
+        parts += [ellipsoid(claw, (0.48, 0.26, 0.2), r.paint(), turn=(0, 0, -side * 20))]
         for x in (0.12, -0.08, -0.28):
             knee = (x * wide * 1.3, side * (wide * 0.5 + reach * 0.5), 0.12)
             parts += [strut((x * wide, side * wide * 0.4, 0), knee, 0.08, leg)]

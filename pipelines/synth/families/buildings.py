@@ -53,22 +53,14 @@ def church(r: Dice) -> list[Part]:
     wall, roof, side = r.paint(), r.paint(), r(0.34, 0.44)
     parts = [box((-side / 2, 0, tall / 2), (long, wide, tall), wall)]
     for s in (1, -1):
-        parts += [
-            box(
-                (-side / 2, s * wide * 0.24, tall + wide * 0.2),
-                (long * 1.04, wide * 0.72, 0.06),
-                roof,
-                turn=(-s * 42, 0, 0),
-            )
-        ]
+        slope = (-side / 2, s * wide * 0.24, tall + wide * 0.2)
+        parts += [box(slope, (long * 1.04, wide * 0.72, 0.06), roof, turn=(-s * 42, 0, 0))]
     parts += [box((long / 2 - side / 2, 0, tower / 2), (side, side, tower), wall, r.paint())]
     at = long / 2 - side / 2
     parts += [cone((at, 0, tower + spire / 2), (side * 1.2, side * 1.2, spire), roof)]
     parts += [box((at + side / 2, 0, 0.16), (0.05, 0.18, 0.32), r.dark())]
     parts += [cylinder((at + side / 2, 0, tower * 0.78), (0.05, 0.2, 0.2), r.pale(), axis="x")]
-    parts += [
-        box((-side / 2 + x * long, s * wide / 2, tall * 0.55), (0.12, 0.04, 0.26), r.dark())
-        for x in (-0.3, 0.0)
-        for s in (1, -1)
-    ]
+    for x in (-0.3, 0.0):
+        for s in (1, -1):
+            parts += [box((-side / 2 + x * long, s * wide / 2, tall * 0.55), (0.12, 0.04, 0.26), r.dark())]
     return parts

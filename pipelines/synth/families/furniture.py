@@ -29,8 +29,7 @@ def table(r: Dice) -> list[Part]:
     top, drawer = r.paint(), r.paint()
     parts = legs(length * 0.92, width * 0.92, height, r(0.08, 0.12), r.paint(), r.paint())
     parts += [box((0, 0, height), (length, width, 0.09), top, r.paint())]
-    parts += [box((length * 0.3, width * 0.2, height - 0.14), (length * 0.4, width * 0.4, 0.2), drawer)]
-    return parts
+    return [*parts, box((length * 0.3, width * 0.2, height - 0.14), (length * 0.4, width * 0.4, 0.2), drawer)]
 
 
 def lamp(r: Dice) -> list[Part]:
@@ -40,8 +39,7 @@ def lamp(r: Dice) -> list[Part]:
     parts += [cylinder((0, 0, height / 2), (0.09, 0.09, height), metal)]
     parts += [cone((0, 0, height), (shade, shade, r(0.4, 0.55)), r.pale(), r.paint(), tip=r(0.4, 0.65))]
     parts += [ellipsoid((0, 0, height - 0.25), (0.22, 0.22, 0.3), (1.0, 0.95, 0.6))]
-    parts += [strut((foot * 0.3, 0, 0.05), (shade * 0.42, 0, height - 0.3), 0.04, r.paint())]
-    return parts
+    return [*parts, strut((foot * 0.3, 0, 0.05), (shade * 0.42, 0, height - 0.3), 0.04, r.paint())]
 
 
 def sofa(r: Dice) -> list[Part]:
@@ -51,24 +49,19 @@ def sofa(r: Dice) -> list[Part]:
     parts += [box((-depth * 0.42, 0, seat * 1.3), (depth * 0.25, width, seat * 1.9), cloth)]
     parts += [box((0, s * width / 2, seat * 0.8), (depth, 0.2, seat * 1.5), r.paint()) for s in (1, -1)]
     parts += [box((0.08, s * width * 0.22, seat + 0.06), (depth * 0.75, width * 0.4, 0.14), cushion) for s in (1, -1)]
-    parts += [ellipsoid((0, width * 0.3, seat + 0.24), (0.2, 0.36, 0.32), r.paint(), turn=(0, -20, 0))]
-    return parts
+    return [*parts, ellipsoid((0, width * 0.3, seat + 0.24), (0.2, 0.36, 0.32), r.paint(), turn=(0, -20, 0))]
 
 
 def bed(r: Dice) -> list[Part]:
     length, width, height = r(1.7, 2.0), r(0.95, 1.4), r(0.25, 0.4)
     wood, blanket = r.paint(), r.paint()
     parts = legs(length, width, height, 0.12, wood, wood)
-    parts += [
-        box((0, 0, height), (length, width, 0.12), wood),
-        box((0, 0, height + 0.13), (length, width, 0.18), r.pale()),
-    ]
+    parts += [box((0, 0, height), (length, width, 0.12), wood)]
+    parts += [box((0, 0, height + 0.13), (length, width, 0.18), r.pale())]
     parts += [box((length * 0.14, 0, height + 0.15), (length * 0.7, width * 1.04, 0.2), blanket)]
     parts += [box((-length / 2, 0, height + 0.25), (0.1, width, r(0.6, 0.9)), wood)]
-    parts += [
-        ellipsoid((-length * 0.36, s * width * 0.23, height + 0.27), (0.3, width * 0.4, 0.18), r.pale())
-        for s in (1, -1)
-    ]
+    for s in (1, -1):
+        parts += [ellipsoid((-length * 0.36, s * width * 0.23, height + 0.27), (0.3, width * 0.4, 0.18), r.pale())]
     return parts
 
 
@@ -101,10 +94,8 @@ def bench(r: Dice) -> list[Part]:
     width, depth, seat, rise, wood = r(1.4, 1.9), r(0.4, 0.55), r(0.4, 0.5), r(0.4, 0.6), r.paint()
     slats = r.pick(2, 3, 4)
     parts = legs(depth, width * 0.85, seat, 0.09, r.paint(), r.paint())
-    parts += [
-        box((depth * ((k + 0.5) / slats - 0.5), 0, seat), (depth / slats * 0.8, width, 0.06), wood)
-        for k in range(slats)
-    ]
+    for k in range(slats):
+        parts += [box((depth * ((k + 0.5) / slats - 0.5), 0, seat), (depth / slats * 0.8, width, 0.06), wood)]
     for k in range(slats):
         at = (-depth * 0.55 - 0.03 * k, 0, seat + rise * (k + 0.7) / slats)
         parts += [box(at, (0.06, width, rise / slats * 0.7), wood, turn=(0, -8, 0))]

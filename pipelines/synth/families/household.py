@@ -24,8 +24,7 @@ def mug(r: Dice) -> list[Part]:
     parts = [cone((0, 0, 0), (wide, wide, tall), paint, axis="-z", tip=tip)]
     parts += [cylinder((0, 0, tall / 2), (wide * 0.86, wide * 0.86, 0.03), r.dark())]
     parts += [cylinder((0, 0, tall * r(-0.1, 0.2)), (wide * 1.02, wide * 1.02, tall * 0.16), band)]
-    parts += handle(-wide * 0.42, -tall * 0.25, tall * 0.27, r(0.26, 0.36), 0.11, r.paint())
-    return parts
+    return parts + handle(-wide * 0.42, -tall * 0.25, tall * 0.27, r(0.26, 0.36), 0.11, r.paint())
 
 
 def bottle(r: Dice) -> list[Part]:
@@ -36,8 +35,7 @@ def bottle(r: Dice) -> list[Part]:
     parts += [cylinder((0, 0, tall + 0.2 + neck / 2), (wide * 0.38, wide * 0.38, neck), glass)]
     parts += [cylinder((0, 0, tall + 0.2 + neck), (wide * 0.46, wide * 0.46, 0.12), r.paint())]
     parts += [cylinder((0, 0, tall * 0.5), (wide * 1.04, wide * 1.04, tall * r(0.4, 0.6)), label, r.paint())]
-    parts += [ellipsoid((wide * 0.5, 0, tall * 0.5), (0.08, wide * 0.4, wide * 0.4), r.paint())]
-    return parts
+    return [*parts, ellipsoid((wide * 0.5, 0, tall * 0.5), (0.08, wide * 0.4, wide * 0.4), r.paint())]
 
 
 def teapot(r: Dice) -> list[Part]:
@@ -47,8 +45,7 @@ def teapot(r: Dice) -> list[Part]:
     parts += handle(-wide * 0.4, -tall * 0.2, tall * 0.28, r(0.3, 0.4), 0.1, r.paint())
     parts += [ellipsoid((0, 0, tall * 0.42), (wide * 0.5, wide * 0.5, 0.18), trim)]
     parts += [ellipsoid((0, 0, tall * 0.42 + 0.14), (0.16, 0.16, 0.16), r.paint())]
-    parts += [cylinder((0, 0, -tall * 0.46), (wide * 0.55, wide * 0.55, 0.12), trim)]
-    return parts
+    return [*parts, cylinder((0, 0, -tall * 0.46), (wide * 0.55, wide * 0.55, 0.12), trim)]
 
 
 def pot_plant(r: Dice) -> list[Part]:

@@ -63,10 +63,8 @@ def goblet(r: Dice) -> list[Part]:
     metal = r.paint()
     parts = [cone((0, 0, stem + cup / 2), (wide, wide, cup), metal, axis="-z", tip=r(0.45, 0.75))]
     parts += [cylinder((0, 0, stem + cup), (wide * 0.88, wide * 0.88, 0.03), r.dark())]
-    parts += [
-        cylinder((0, 0, stem / 2), (0.1, 0.1, stem), metal),
-        ellipsoid((0, 0, stem / 2), (0.18, 0.18, 0.14), metal),
-    ]
+    parts += [cylinder((0, 0, stem / 2), (0.1, 0.1, stem), metal)]
+    parts += [ellipsoid((0, 0, stem / 2), (0.18, 0.18, 0.14), metal)]
     parts += [cone((0, 0, 0.04), (foot, foot, 0.12), metal, tip=0.3)]
     return [*parts, mark(wide * 0.45, stem + cup * 0.6, 0.14, r)]
 

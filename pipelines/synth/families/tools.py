@@ -14,8 +14,7 @@ def hammer(r: Dice) -> list[Part]:
     parts += [cylinder((0, 0, long * 0.17), (0.18, 0.2, long * 0.34), r.paint())]
     parts += [box((0, 0, long), (r(0.4, 0.5), 0.24, 0.24), metal)]
     parts += [cylinder((0.32, 0, long), (0.26, head, head), r.paint(), axis="x")]
-    parts += [cone((-0.4, 0, long), (0.45, 0.24, 0.24), metal, axis="-x", turn=(0, -12, 0))]
-    return parts
+    return [*parts, cone((-0.4, 0, long), (0.45, 0.24, 0.24), metal, axis="-x", turn=(0, -12, 0))]
 
 
 def axe(r: Dice) -> list[Part]:
@@ -23,8 +22,7 @@ def axe(r: Dice) -> list[Part]:
     parts = [cylinder((0, 0, long / 2), (0.11, 0.15, long), r.paint(), turn=(0, r(-4, 4), 0))]
     parts += [cylinder((0, 0, 0.14), (0.15, 0.19, 0.28), r.paint())]
     parts += [cone((0.3, 0, long * 0.88), (0.5, 0.12, blade), steel, axis="-x", tip=0.35)]
-    parts += [box((0, 0, long * 0.88), (0.24, 0.2, blade * 0.36), r.paint())]
-    return parts
+    return [*parts, box((0, 0, long * 0.88), (0.24, 0.2, blade * 0.36), r.paint())]
 
 
 def guitar(r: Dice) -> list[Part]:
@@ -47,28 +45,21 @@ def camera(r: Dice) -> list[Part]:
     parts += [cylinder((deep / 2 + reach, 0, -0.03), (0.06, lens * 0.8, lens * 0.8), (0.15, 0.2, 0.35), axis="x")]
     parts += [box((0.02, 0, tall / 2 + 0.08), (deep * 0.8, 0.36, 0.18), r.paint())]
     parts += [cylinder((0, wide * 0.36, tall / 2 + 0.05), (0.2, 0.2, 0.12), r.paint())]
-    parts += [box((deep * 0.25, -wide * 0.44, 0), (deep * 0.9, 0.2, tall * 1.02), r.dark())]
-    return parts
+    return [*parts, box((deep * 0.25, -wide * 0.44, 0), (deep * 0.9, 0.2, tall * 1.02), r.dark())]
 
 
 def robot(r: Dice) -> list[Part]:
     body, limb, head, eye = r.paint(), r.paint(), r(0.36, 0.5), r.pale()
     raised = r(-60, 60)
-    parts = [
-        box((0, 0, 0.85), (0.38, 0.6, 0.65), body, r.paint()),
-        box((0, 0, 1.42), (head, head, head * 0.85), r.paint()),
-    ]
+    parts = [box((0, 0, 0.85), (0.38, 0.6, 0.65), body, r.paint())]
+    parts += [box((0, 0, 1.42), (head, head, head * 0.85), r.paint())]
     parts += [ellipsoid((head / 2, s * head * 0.24, 1.46), (0.09, 0.13, 0.13), eye) for s in (1, -1)]
     for side, tilt in ((1, raised), (-1, -15)):
-        parts += [
-            cylinder((0, side * 0.17, 0.28), (0.2, 0.2, 0.5), limb),
-            box((0.06, side * 0.17, 0.04), (0.36, 0.22, 0.1), r.paint()),
-        ]
+        parts += [cylinder((0, side * 0.17, 0.28), (0.2, 0.2, 0.5), limb)]
+        parts += [box((0.06, side * 0.17, 0.04), (0.36, 0.22, 0.1), r.paint())]
         parts += [cylinder((0.25, side * 0.4, 0.98), (0.6, 0.16, 0.16), limb, axis="x", turn=(0, -tilt, 0))]
-    parts += [
-        cylinder((0, 0.08, 1.75), (0.05, 0.05, 0.35), limb),
-        ellipsoid((0, 0.08, 1.92), (0.13, 0.13, 0.13), r.paint()),
-    ]
+    parts += [cylinder((0, 0.08, 1.75), (0.05, 0.05, 0.35), limb)]
+    parts += [ellipsoid((0, 0.08, 1.92), (0.13, 0.13, 0.13), r.paint())]
     return [*parts, cylinder((0.2, 0.12, 0.95), (0.05, 0.18, 0.18), r.paint(), axis="x")]
 
 
@@ -78,9 +69,8 @@ def scissors(r: Dice) -> list[Part]:
     for side in (1, -1):
         across, up = sin(radians(side * spread)), cos(radians(spread))
         tip = (side * 0.03, across * long, up * long)
-        parts += [
-            cone((tip[0], tip[1] / 2, tip[2] / 2), (0.05, 0.2, long), steel, turn=(-side * spread, 0, 0), tip=0.15)
-        ]
+        middle, turn = (tip[0], tip[1] / 2, tip[2] / 2), (-side * spread, 0, 0)
+        parts += [cone(middle, (0.05, 0.2, long), steel, turn=turn, tip=0.15)]
         end = (side * 0.03, -across * long * 0.55, -up * long * 0.45)
         parts += [strut((side * 0.03, 0, 0), end, 0.11, grip)]
         eye = (side * 0.03, end[1] - side * ring * 0.25, end[2] - ring * 0.4)

@@ -21,14 +21,12 @@ def aircraft(r: Dice) -> list[Part]:
     thick = r(0.2, 0.28)
     parts = [ellipsoid((0, 0, 0), (2.0, thick, thick), body, r.paint())]
     for side in (1, -1):
-        parts += [
-            box((-0.1, side * span / 4, 0), (r(0.3, 0.42), span / 2, 0.05), wing, turn=(side * 4, 0, side * sweep))
-        ]
+        size = (r(0.3, 0.42), span / 2, 0.05)
+        parts += [box((-0.1, side * span / 4, 0), size, wing, turn=(side * 4, 0, side * sweep))]
         parts += [box((-0.85, side * 0.22, 0.04), (0.2, 0.42, 0.04), wing, turn=(0, 0, side * sweep))]
         parts += [cylinder((0.05, side * span * 0.22, -0.1), (0.32, 0.13, 0.13), r.paint(), axis="x")]
     parts += [box((-0.87, 0, 0.22), (0.24, 0.05, r(0.35, 0.5)), r.paint(), turn=(0, -25, 0))]
-    parts += [ellipsoid((0.72, 0, 0.06), (0.3, 0.16, 0.14), GLASS)]
-    return parts
+    return [*parts, ellipsoid((0.72, 0, 0.06), (0.3, 0.16, 0.14), GLASS)]
 
 
 def car(r: Dice) -> list[Part]:
@@ -52,8 +50,7 @@ def ship(r: Dice) -> list[Part]:
     parts += [box((-length * 0.1, 0, side * 1.5), (length * 0.16, beam * 0.6, side * 0.6), cabin)]
     for x in (-0.2, -0.33):
         parts += [cylinder((length * x, 0, side * 1.7), (0.15, 0.15, r(0.4, 0.6)), r.paint(), turn=(0, -12, 0))]
-    parts += [cylinder((length * 0.22, 0, side), (0.05, 0.05, side * 3), r.dark())]
-    return parts
+    return [*parts, cylinder((length * 0.22, 0, side), (0.05, 0.05, side * 3), r.dark())]
 
 
 def locomotive(r: Dice) -> list[Part]:
@@ -64,8 +61,7 @@ def locomotive(r: Dice) -> list[Part]:
     parts += [box((-0.55, 0, 0.66), (0.5, 0.56, 0.75), cab), box((-0.55, 0, 1.06), (0.62, 0.66, 0.08), r.paint())]
     parts += [cone((0.6, 0, 0.45 + size), (0.26, 0.26, r(0.3, 0.45)), r.paint(), axis="-z", tip=0.55)]
     parts += [ellipsoid((0.1, 0, 0.32 + size), (0.24, 0.24, 0.24), HEADLIGHT)]
-    parts += [cone((0.95, 0, 0.22), (0.3, 0.5, 0.22), r.paint(), axis="x", tip=0.3)]
-    return parts
+    return [*parts, cone((0.95, 0, 0.22), (0.3, 0.5, 0.22), r.paint(), axis="x", tip=0.3)]
 
 
 def helicopter(r: Dice) -> list[Part]:
@@ -91,8 +87,7 @@ def motorbike(r: Dice) -> list[Part]:
     parts += [box((reach - 0.12, 0, 0.62), (0.08, 0.16, 0.75), body, turn=(0, -22, 0))]
     parts += [cylinder((reach - 0.28, 0, 0.98), (0.07, r(0.6, 0.8), 0.07), tyre, axis="y")]
     parts += [ellipsoid((reach - 0.1, 0, 0.85), (0.16, 0.22, 0.22), HEADLIGHT)]
-    parts += [cylinder((-0.35, -0.16, 0.3), (0.8, 0.1, 0.1), r.paint(), axis="x")]
-    return parts
+    return [*parts, cylinder((-0.35, -0.16, 0.3), (0.8, 0.1, 0.1), r.paint(), axis="x")]
 
 
 def rocket(r: Dice) -> list[Part]:
@@ -103,8 +98,7 @@ def rocket(r: Dice) -> list[Part]:
     for x, y, paint in ((1, 0, r.paint()), (-1, 0, fin), (0, 1, fin), (0, -1, fin)):
         size = (0.34 if x else 0.06, 0.34 if y else 0.06, r(0.35, 0.5))
         parts += [box((x * wide * 0.75, y * wide * 0.75, -tall * 0.42), size, paint)]
-    parts += [ellipsoid((wide * 0.46, 0, tall * 0.22), (0.12, 0.26, 0.26), GLASS)]
-    return parts
+    return [*parts, ellipsoid((wide * 0.46, 0, tall * 0.22), (0.12, 0.26, 0.26), GLASS)]
 
 
 def truck(r: Dice) -> list[Part]:
@@ -126,8 +120,7 @@ def tractor(r: Dice) -> list[Part]:
     parts += [box((hood * 0.35, 0, 0.62), (hood, 0.38, 0.34), paint), box((-0.38, 0, 0.6), (0.5, 0.5, 0.3), paint)]
     parts += [box((-0.4, 0, 1.02), (0.44, 0.46, 0.5), GLASS), box((-0.4, 0, 1.3), (0.6, 0.58, 0.07), r.paint())]
     parts += [cylinder((hood * 0.6, 0, 0.95), (0.08, 0.08, r(0.35, 0.55)), r.dark())]
-    parts += [box((hood * 0.86, 0, 0.6), (0.05, 0.3, 0.26), r.pale())]
-    return parts
+    return [*parts, box((hood * 0.86, 0, 0.6), (0.05, 0.3, 0.26), r.pale())]
 
 
 def sailboat(r: Dice) -> list[Part]:
@@ -138,8 +131,7 @@ def sailboat(r: Dice) -> list[Part]:
     parts += [cylinder((0.05, 0, mast / 2), (0.05, 0.05, mast), r.dark())]
     parts += [cone((-length * 0.2, 0, mast * 0.55), (length * 0.5, 0.03, mast * 0.8), sail, turn=(0, 8, 0))]
     parts += [cone((length * 0.22, 0, mast * 0.45), (length * 0.3, 0.03, mast * 0.6), r.paint(), turn=(0, -12, 0))]
-    parts += [box((-length * 0.25, 0, 0.16), (length * 0.25, beam * 0.7, 0.12), r.paint())]
-    return parts
+    return [*parts, box((-length * 0.25, 0, 0.16), (length * 0.25, beam * 0.7, 0.12), r.paint())]
 
 
 def wheelbarrow(r: Dice) -> list[Part]:

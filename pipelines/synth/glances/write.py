@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
 from pipelines.synth.glances.picture import CLASS_NAMES, SPLIT_NUMBERS, draw_glance
-from pipelines.synth.own_folder import OwnFolder, check_ranges, filled, is_there, remove_files
+from pipelines.synth.own_folder import OwnFolder, check_ranges, filled, is_there, one_opencv_thread, remove_files
 from shards.machine.files import AtomicFile, write_atomic
 
 FORMAT = "glances-synth stl10"
@@ -46,7 +44,7 @@ def synth_stl10(cfg: GlancesConfig, out: Path | str, overwrite: bool = False) ->
     SIGTERM) passes through.
     """
     folder = OwnFolder(Path(out), FORMAT, cfg.identity(), lambda: _names(cfg), remove_files(*FILES))
-    with filled(folder, overwrite) as wanted, _one_thread():
+    with filled(folder, overwrite) as wanted, one_opencv_thread():
         if wanted:
             _write_files(folder, cfg)
 
@@ -88,14 +86,3 @@ def _folds(cfg: GlancesConfig) -> str:
     uniform = np.random.Generator(np.random.Philox(key=np.array([cfg.seed, 2**63], np.uint64))).random
     chosen = [np.sort(np.argsort(uniform(cfg.train))[: max(1, cfg.train // 5)]) for _ in range(FOLDS)]
     return "".join(" ".join(map(str, fold.tolist())) + "\n" for fold in chosen)
-
-
-@contextlib.contextmanager
-def _one_thread():
-    """OpenCV's threads cost more than they give on pictures this small."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)

@@ -13,11 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
-from pipelines.synth.own_folder import OwnFolder, check_ranges, filled, is_there, remove_files
+from pipelines.synth.own_folder import OwnFolder, check_ranges, filled, is_there, one_opencv_thread, remove_files
 from pipelines.synth.patterns.picture import CLASSES, SHAPES, SIDE, SPLIT_NUMBERS, draw_pattern, fine_names, parts_of
 from shards.machine.files import AtomicFile
 
@@ -57,7 +56,7 @@ def synth_cifar100(cfg: PatternsConfig, out: Path | str, overwrite: bool = False
     SIGTERM) passes through.
     """
     folder = OwnFolder(Path(out), FORMAT, cfg.identity(), lambda: FILES, remove_files(*FILES))
-    with filled(folder, overwrite) as wanted:
+    with filled(folder, overwrite) as wanted, one_opencv_thread():
         if not wanted:
             return
         (folder.root / FOLDER).mkdir(exist_ok=True)
@@ -91,15 +90,10 @@ def _split_table(cfg: PatternsConfig, split: str, count: int, bar: tqdm) -> dict
 
 def _rows(cfg: PatternsConfig, split: str, count: int, bar: tqdm) -> Iterator[bytes]:
     """CIFAR's order: channel, row, column."""
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # more of them cost more than they give on pictures this small
-    try:
-        for start in range(0, count, PIECE):
-            pictures = [draw_pattern(cfg.seed, split, i, cfg.classes) for i in range(start, min(start + PIECE, count))]
-            yield np.stack([picture.pixels for picture in pictures]).transpose(0, 3, 1, 2).tobytes()
-            bar.update(len(pictures))
-    finally:
-        cv2.setNumThreads(threads)
+    for start in range(0, count, PIECE):
+        pictures = [draw_pattern(cfg.seed, split, i, cfg.classes) for i in range(start, min(start + PIECE, count))]
+        yield np.stack([picture.pixels for picture in pictures]).transpose(0, 3, 1, 2).tobytes()
+        bar.update(len(pictures))
 
 
 BEGIN, END = b"\x80\x02", b"."
