@@ -40,18 +40,14 @@ DAY = 86_400.0  # seconds: frames of one sequence are hardly that far apart
 def understood(table: ViewTable, views_per_sample: int | None) -> dict[str, Any]:
     """JSON values: rows, sequences, splits, classes, columns with unit and range, action, chunks."""
     lengths = np.diff(table.bounds)
-    views = views_per_sample or choose_views_per_sample(lengths)
-    views = min(views, int(lengths.max()))
+    longest = int(lengths.max())
+    views = min(views_per_sample or choose_views_per_sample(lengths), longest)
     spare = set(unused(table.fields, table.actions))
     labels = Counter(label for label in table.labels if label is not None)
     return {
         "rows": len(table.of),
         "sequences": len(table.sequences),
-        "frames_per_sequence": {
-            "min": int(lengths.min()),
-            "median": float(np.median(lengths)),
-            "max": int(lengths.max()),
-        },
+        "frames_per_sequence": {"min": int(lengths.min()), "median": float(np.median(lengths)), "max": longest},
         "ordered": table.ordered,
         "splits": _splits(table, lengths),
         "classes": {name: labels[name] for name in class_names(table.labels)[:CLASSES_NAMED]},
@@ -63,7 +59,7 @@ def understood(table: ViewTable, views_per_sample: int | None) -> dict[str, Any]
         "action": table.actions.to_json() if table.actions else None,
         "unused": sorted(spare, key=[field.name for field in table.fields].index),
         "views_per_sample": views,
-        "chunked": views < int(lengths.max()),
+        "chunked": views < longest,
         "padding": round(padding_share(lengths, views), 4),
     }
 
@@ -242,22 +238,20 @@ MakeActions = Callable[[np.ndarray, list[str], ActionSpec], np.ndarray]
 def draw_check(table: ViewTable, out: Path, title: str, make_actions: MakeActions) -> Path:
     """Writes the PNG. UsageError: as check_sheet."""
     check_sheet(out, "--sheet")
-    count = len(table.sequences)
-    chosen = sorted({0, count // 2, count - 1})[:SEQUENCES]
+    total = len(table.sequences)
+    chosen = sorted({0, total // 2, total - 1})[:SEQUENCES]
     terms = table.actions.terms if table.actions else ()
-    what = f"{count:,} sequences, {len(table.of):,} frames"
+    what = f"{total:,} sequences, {len(table.of):,} frames"
     page = Rows(title, what, (TILE, TILE), table.fields, len(chosen), more=tuple(label_of_term(term) for term in terms))
     rows = [np.arange(table.bounds[i], table.bounds[i + 1])[:VIEWS] for i in chosen]
     page.open(max(map(len, rows)))
     for number, (sequence, shown) in enumerate(zip(chosen, rows, strict=True)):
         held = int(table.bounds[sequence + 1] - table.bounds[sequence])
-        words = (
-            table.labels[sequence] or "no class",
-            table.sequences[sequence],
-            f"{held} views, {table.splits[sequence]}",
-        )
+        label, count = table.labels[sequence] or "no class", f"{held} views, {table.splits[sequence]}"
         pictures = list(zip(_images(table, shown), table.params[shown], strict=True))
-        page.draw(number, Row(words, pictures, _actions(table, shown, make_actions)))
+        page.draw(
+            number, Row((label, table.sequences[sequence], count), pictures, _actions(table, shown, make_actions))
+        )
     write_own([OwnFile(out, page.sheet.png(), SIGN, MAKER)])
     return out
 

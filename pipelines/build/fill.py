@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from pipelines.build.plan import Notes, PlannedShard, ShardNote
@@ -47,6 +48,7 @@ class Transformed:
 
 
 Results = Iterator[tuple[PlannedShard, Transformed]]
+_name = attrgetter("name")  # of a record
 
 
 class OpenShard:
@@ -161,10 +163,6 @@ class Records:
             gathered.records.append(record)
             if len(gathered.records) == len(shard.positions):
                 yield opened.pop(shard.name)
-
-
-def _name(record: Any) -> str:
-    return record.name
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -104,11 +104,8 @@ def prepare_images(source: ImageSource, asked: BuildOptions, maps: MapSet | None
     sample = _sample(source, items)
     frame = _frame(source, asked, sample)
     setting = _setting(asked, sample, frame)
-
-    def read(positions: Sequence[int]) -> Iterator[ImageItem]:
-        return (items[position] for position in positions)
-
-    work = Records(read, partial(to_sample, job=ImageJob(source, frame, setting)), workers)
+    job = ImageJob(source, frame, setting)
+    work = Records(lambda positions: map(items.__getitem__, positions), partial(to_sample, job=job), workers)
     return Prepared(
         identity={
             "name": source.set_name,

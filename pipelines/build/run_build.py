@@ -127,13 +127,14 @@ class SourceStage:
             return
         claimed = (self.planned[name] for name in itertools.chain([first], names))
         notes = Notes(builder.layout)
-        with sigterm_as_interrupt(), SharedBar(builder, notes, self.prepared.images) as bar:
+        with sigterm_as_interrupt(), contextlib.closing(SharedBar(builder, notes, self.prepared.images)) as bar:
             if cluster := CLUSTER.get():
                 self._work_over_ray(cluster, builder, claimed, bar)
             else:
                 _fill_shards(builder, notes, self.prepared.work(claimed), self.bad, bar)
         if self.prepared.watch:
-            self.prepared.watch.end(self.stamp, self._written(builder), notes)
+            done = builder.done()
+            self.prepared.watch.end(self.stamp, [self.planned[name] for name in self.planned if name in done], notes)
 
     def _work_over_ray(
         self, cluster: RayCluster, builder: SetBuilder, claimed: Iterator[PlannedShard], bar: SharedBar
@@ -154,10 +155,6 @@ class SourceStage:
         bad.add([name for note in found for name in note.bad])
         return self.prepared.provenance(_report(found, bad))
 
-    def _written(self, builder: SetBuilder) -> list[PlannedShard]:
-        done = builder.done()
-        return [shard for name, shard in self.planned.items() if name in done]
-
 
 class SharedBar:
     """Progress over all images of a build: ours as they are made, those of others as their shards are finished."""
@@ -177,10 +174,7 @@ class SharedBar:
                 self.counted.add(name)
             self.looked = time.monotonic()
 
-    def __enter__(self) -> SharedBar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self.bar.close()
 
 

@@ -18,19 +18,11 @@ from pipelines.build.encode import Frame, JpegSetting, choose_by, encoder_versio
 from pipelines.build.fill import Records
 from pipelines.build.options import BuildOptions, look_first
 from pipelines.build.plan import Notes, plan_shards
-from pipelines.build.run_build import (
-    LISTING,
-    BuildReport,
-    Prepared,
-    finished_set,
-    named,
-    outcome,
-    run_build,
-)
+from pipelines.build.run_build import LISTING, BuildReport, Prepared, finished_set, named, outcome, run_build
 from pipelines.build.source_watch import SourceWatch
 from pipelines.build.transform import DecodedTogether, ViewJob, content_digest, load_view, transform, view_size
 from pipelines.sources import ViewSource, ViewsRecord
-from pipelines.sources.content import file_sha256, file_stats, stamp_of
+from pipelines.sources.content import digest_of, file_stats, stamp_of
 from pipelines.sources.decode import Pixels
 from pipelines.sources.subset import evenly
 from shards.building.store_build import made_in
@@ -99,13 +91,8 @@ def prepare_views(source: ViewSource, asked: BuildOptions, found: Survey, worker
     size = None if _may_differ(source, asked) else found.source_size
     job = ViewJob(frame, found.setting, size, len(source.params))
     together = DecodedTogether.of(frame, sum(counts), workers)
-    work = Records(
-        partial(source.read, records),
-        partial(transform, job=job),
-        workers,
-        together,
-        stream=not source.random_access,
-    )
+    stream = not source.random_access
+    work = Records(partial(source.read, records), partial(transform, job=job), workers, together, stream)
     return Prepared(
         identity={
             "name": re.sub(r"(\.tar)?(\.gz|\.tgz)?$", "", str(found.identity["name"])),
@@ -185,7 +172,7 @@ def _watch(source: ViewSource, found: Survey) -> SourceWatch:
 
 def _refuse_other_archive(out: Path, archive: Path) -> None:
     """UsageError: the finished set was made of another file."""
-    there, here = ShardSet.open(out).info.fingerprint.get("source", {}).get("sha256"), file_sha256(archive)
+    there, here = ShardSet.open(out).info.fingerprint.get("source", {}).get("sha256"), digest_of(archive)
     if there != here:
         raise UsageError(
             f"{out} holds another set (the source's archive has other bytes than then; sha256 {there} there, {here} "

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import logging
 import os
@@ -29,6 +28,7 @@ from typing import Any
 from tqdm import tqdm
 
 from pipelines.get.published import PublishedFile
+from pipelines.sources.content import digest_of
 from shards.errors import DiskFullError, FailureError, UsageError
 from shards.machine.files import disk_full_named, sync_folder, write_atomic
 from shards.machine.lock import FolderLock
@@ -360,16 +360,3 @@ def is_right(file: PublishedFile, path: Path) -> bool | None:
     if not path.is_file() or (file.size and path.stat().st_size != file.size):
         return False
     return digest_of(path, file.algorithm) == file.digest if file.digest else None
-
-
-def digest_of(path: Path, algorithm: str) -> str:
-    digest = hashlib.new(algorithm, usedforsecurity=False)
-    size = path.stat().st_size
-    with (
-        path.open("rb", buffering=0) as file,
-        tqdm(total=size, desc=algorithm, unit="B", unit_scale=True, disable=None, leave=False) as bar,
-    ):
-        while data := file.read(1 << 20):
-            digest.update(data)
-            bar.update(len(data))
-    return digest.hexdigest()

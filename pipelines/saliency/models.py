@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, get_args
 import torch
 from torch import Tensor
 
+from pipelines.build.options import check_choice, check_counts
 from pipelines.saliency.deepgaze_fast import Precision
 from shards.errors import UsageError
 
@@ -62,18 +63,15 @@ class ModelChoice:
 
     def __post_init__(self) -> None:
         """Raises UsageError for an unknown name or a value out of range."""
-        choices = {"input_scale": get_args(InputScale), "pooling": get_args(Pooling), "forward": get_args(Forward)}
-        if self.precision is not None:
-            choices["precision"] = get_args(Precision)
-        for option, allowed in {"name": MODELS, **choices}.items():
-            if (value := getattr(self, option)) not in allowed:
-                word = "model" if option == "name" else f"--{option.replace('_', '-')}"
-                raise UsageError(f"{word} {value!r} is not known; there are {', '.join(allowed)}")
+        if self.name not in MODELS:
+            raise UsageError(f"model {self.name!r} is not known; there are {', '.join(MODELS)}")
+        check_choice("input_scale", self.input_scale, get_args(InputScale))
+        check_choice("pooling", self.pooling, get_args(Pooling))
+        check_choice("forward", self.forward, get_args(Forward))
+        check_choice("precision", self.precision, (*get_args(Precision), None))
         if self.precision is not None and self.name != "deepgaze-iie":
             raise UsageError(f"--precision {self.precision} is of deepgaze-iie; leave it out for {self.name}")
-        for option in ("out_size", "input_size", "batch_size"):
-            if (value := getattr(self, option)) is not None and value < 1:
-                raise UsageError(f"--{option.replace('_', '-')} {value}: 1 or more is allowed")
+        check_counts(out_size=self.out_size, input_size=self.input_size, batch_size=self.batch_size)
 
     def identity(self) -> dict[str, str | int | None]:
         """What settles the maps, None where it does not apply. The released files are known by their names."""

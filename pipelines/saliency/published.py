@@ -11,7 +11,6 @@ STL-10's arrays are memory-mapped.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -78,12 +77,9 @@ def import_saliency(
     if source.name not in ("stl10", "imagenet"):
         raise UsageError(f"there are published arrays for stl10 and imagenet, not for {source.name}")
     items, missing = (_stl10 if source.name == "stl10" else _imagenet)(source, maps, limit)
-
-    def read(positions: Sequence[int]) -> Iterator[PublishedItem]:
-        return (items[position] for position in positions)
-
+    transform = partial(take_over, source=source, storage=storage)
     command = request.command("import-saliency", maps=maps.resolve().name)
-    work = Records(read, partial(take_over, source=source, storage=storage), workers)
+    work = Records(lambda positions: map(items.__getitem__, positions), transform, workers)
     prepared = Prepared(
         identity={
             "name": f"{source.name}-published",

@@ -149,13 +149,16 @@ class ImageSource(Source):
     """A source of images.
 
     fingerprint  JSON values that tell two sources apart at little cost, wherever they lie
-    left_out     how many files it holds beside its images
-    others       which these are, for one line at the end of a build
+    others       which files it holds beside its images, for one line at the end of a build
     """
 
     fingerprint: dict[str, Any]
-    left_out: int = 0
     others: LeftOut = LeftOut()
+
+    @property
+    def left_out(self) -> int:
+        """How many files it holds beside its images."""
+        return self.others.total
 
     @property
     def set_name(self) -> str:

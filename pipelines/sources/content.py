@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from shards.engines.ray_engine import spread
 from shards.machine.environment import pass_environment_on
-from shards.machine.files import sha256_of_file
+from shards.machine.files import digest_of_file
 
 SAMPLED_FILES = 16384
 SAMPLED_BYTES = 2 << 30
@@ -116,15 +116,11 @@ def _sha256(read: Read, position: int, name: str) -> bytes:
 def file_stats(paths: Iterable[str | Path]) -> Iterator[Stat]:
     """(bytes, time of the last writing, of the last change) of each file, both in ns; −1 for one that is not there."""
     iterator = iter(paths)
+    all_chunks = iter(lambda: list(itertools.islice(iterator, CHUNK)), [])
     with ThreadPoolExecutor(THREADS) as pool:  # which a file server answers sooner
-        while chunks := list(itertools.islice(_chunks(iterator), THREADS)):
+        while chunks := list(itertools.islice(all_chunks, THREADS)):
             for found in pool.map(_stats, chunks):
                 yield from found
-
-
-def _chunks(iterator: Iterator[str | Path]) -> Iterator[list[str | Path]]:
-    while chunk := list(itertools.islice(iterator, CHUNK)):
-        yield chunk
 
 
 def _stats(paths: Sequence[str | Path]) -> list[Stat]:
@@ -183,10 +179,10 @@ def _told(items: Iterable[Told], line: str, digest: hashlib._Hash) -> Iterator[T
         yield from chunk
 
 
-def file_sha256(path: Path) -> str:
-    """Of a whole file, with a bar."""
-    with tqdm(total=path.stat().st_size, desc="sha256", unit="B", unit_scale=True, disable=None, leave=False) as bar:
-        return sha256_of_file(path, bar.update)
+def digest_of(path: Path, algorithm: str = "sha256") -> str:
+    """Of a whole file, in hexadecimal digits, with a bar."""
+    with tqdm(total=path.stat().st_size, desc=algorithm, unit="B", unit_scale=True, disable=None, leave=False) as bar:
+        return digest_of_file(path, algorithm, bar.update)
 
 
 def short_digest(*parts: bytes) -> str:

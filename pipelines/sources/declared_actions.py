@@ -116,9 +116,8 @@ def components(name: str, columns: Sequence[str]) -> list[str]:
     if name in columns:
         return [name]
     numbered = {int(m[1]): c for c in columns if (m := re.fullmatch(rf"{re.escape(name)}\.([0-9]{{1,4}})", c))}
-    return (
-        [numbered[i] for i in range(len(numbered))] if numbered and set(numbered) == set(range(len(numbered))) else []
-    )
+    whole = set(numbered) == set(range(len(numbered)))
+    return [numbered[i] for i in range(len(numbered))] if whole else []
 
 
 def fields_of(names: Sequence[str], declared: Declared, mistakes: Mistakes) -> tuple[ParamField, ...]:

@@ -68,11 +68,6 @@ def joined(parts: list[JpegPart]) -> bytes:
     return b"\xff\xd8" + b"".join(part.head + part.data for part in parts)
 
 
-def without_last(part: JpegPart, count: int) -> JpegPart:
-    """Entropy-coded data without its last bytes."""
-    return replace(part, data=part.data[:-count])
-
-
 def _parts(data: bytes) -> Iterator[JpegPart]:
     at, in_scan = 2, False
     while (found := NEXT_MARKER.search(data, at)) is not None:
@@ -213,7 +208,7 @@ def _refuse_loss(parts: list[JpegPart]) -> str:
         for at in range(begin, len(parts) - 1):
             if parts[at + 1].marker != marker or not _can_spare(parts[at], count, marker):
                 continue
-            trial = [*parts[:at], without_last(parts[at], count), *parts[at + 1 :]]
+            trial = [*parts[:at], replace(parts[at], data=parts[at].data[:-count]), *parts[at + 1 :]]
             tries += 1
             next_why = _warning(trial)
             if next_why is None or LEFT_OVER.fullmatch(next_why):

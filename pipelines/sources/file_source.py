@@ -68,7 +68,7 @@ class FileSource(ImageSource):
     @property
     def left_out(self) -> int:
         """Files that are no images, and images that belong to no split."""
-        return self.files.left_out + self.arrangement.splits.count(None)
+        return self.files.others.total + self.arrangement.splits.count(None)
 
     @property
     def others(self) -> LeftOut:

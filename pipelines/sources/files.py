@@ -166,10 +166,6 @@ class FileList:
     barren: list[str] = field(default_factory=list)
     beside: list[str] = field(default_factory=list)
 
-    @property
-    def left_out(self) -> int:
-        return self.others.total
-
     def read_note(self, note: FileEntry, where: str, advice: str) -> bytes:
         """Without a byte order mark. FormatError, with `where` and `advice` in it: the note is empty or unreadable."""
         try:

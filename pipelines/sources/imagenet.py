@@ -41,6 +41,10 @@ UNPACK = (
     'for t in imagenet/train/*.tar; do mkdir "${t%.tar}" && tar -xf "$t" -C "${t%.tar}" && rm "$t"; done && '
     "tar -xf ILSVRC2012_img_val.tar -C imagenet/val && tar -xzf ILSVRC2012_devkit_t12.tar.gz -C imagenet"
 )
+DEVKIT = (
+    "the labels of a flat val/ come from Kaggle's LOC_val_solution.csv, or from the development kit (tar -xzf "
+    "ILSVRC2012_devkit_t12.tar.gz); put either beside val/, in an archive too"
+)
 
 
 class ImageNetSource(FileSource):
@@ -87,7 +91,7 @@ class _Place:
         depth = next((i for i in range(len(parts) - 2, -1, -1) if split_of(parts[i])), None)
         if depth is None:
             if name.startswith("ILSVRC2012_val_"):
-                raise FormatError(f"{name} lies in no split: put all of these images into a folder val. {_devkit()}")
+                raise FormatError(f"{name} lies in no split: put all of these images into a folder val. {DEVKIT}")
             raise _misplaced(name)
         below = parts[depth + 1 :]
         self.name, self.folder, self.below = name, "/".join(parts[: depth + 1]), "/".join(below)
@@ -102,17 +106,10 @@ def _kept(place: _Place, label: str | None) -> str | None:
     if label is not None:
         return place.split
     if place.split == "val":
-        raise FormatError(f"{place.name} has no label: {_devkit()}")
+        raise FormatError(f"{place.name} has no label: {DEVKIT}")
     if place.split == "train":
         raise _misplaced(place.name)
     return None
-
-
-def _devkit() -> str:
-    return (
-        "the labels of a flat val/ come from Kaggle's LOC_val_solution.csv, or from the development kit (tar -xzf "
-        "ILSVRC2012_devkit_t12.tar.gz); put either beside val/, in an archive too"
-    )
 
 
 def _misplaced(name: str) -> FormatError:

@@ -120,8 +120,13 @@ def sha256_of_bytes(data: bytes) -> str:
 
 
 def sha256_of_file(path: Path, on_bytes: Callable[[int], object] = lambda count: None) -> str:
+    """digest_of_file by the algorithm of all checksums of ours."""
+    return digest_of_file(path, "sha256", on_bytes)
+
+
+def digest_of_file(path: Path, algorithm: str, on_bytes: Callable[[int], object]) -> str:
     """Hex digest of a file, read once; `on_bytes` hears how many bytes each step read (for a progress bar)."""
-    digest, buffer = hashlib.sha256(), memoryview(bytearray(1 << 20))
+    digest, buffer = hashlib.new(algorithm, usedforsecurity=False), memoryview(bytearray(1 << 20))
     with open(path, "rb", buffering=0) as file:
         while count := file.readinto(buffer):
             digest.update(buffer[:count])

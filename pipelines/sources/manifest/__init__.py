@@ -52,11 +52,9 @@ class ManifestOptions:
 
     def to_json(self) -> dict[str, Any]:
         """Of the command line."""
-        files = {
-            name: path.name if path else None for name, path in (("manifest", self.manifest), ("actions", self.actions))
-        }
         return {
-            **files,
+            "manifest": self.manifest.name if self.manifest else None,
+            "actions": self.actions.name if self.actions else None,
             **self.columns,
             "val_fraction": self.val_fraction,
             "action": self.action,
@@ -87,8 +85,11 @@ class ReadViews:
 
 
 def has_manifest(source: Path) -> bool:
-    folder = source if source.is_dir() else source.parent
-    return any((folder / f"{STEM}{suffix}").is_file() for suffix in SUFFIXES)
+    return bool(_manifests(source if source.is_dir() else source.parent))
+
+
+def _manifests(folder: Path) -> list[Path]:
+    return [path for suffix in SUFFIXES if (path := folder / f"{STEM}{suffix}").is_file()]
 
 
 def find_manifest(source: Path, given: Path | None) -> Path:
@@ -101,7 +102,7 @@ def find_manifest(source: Path, given: Path | None) -> Path:
         if not found:
             raise FormatError(f"--manifest {given}: there is no such file")
         return found[0]
-    there = [folder / f"{STEM}{suffix}" for suffix in SUFFIXES if (folder / f"{STEM}{suffix}").is_file()]
+    there = _manifests(folder)
     if len(there) > 1:
         raise FormatError(f"{folder} holds {' and '.join(path.name for path in there)}; say which with --manifest FILE")
     if not there:

@@ -26,6 +26,7 @@ INFINITE = r"^[+-]?inf(inity)?$"
 WHOLE = r"^[+-]?[0-9]{1,18}(\.0*)?$"
 EXACT = 2.0**53  # up to which a float64 holds every whole number
 MOST_NUMBERS = 4096  # in one cell
+NUMBERS = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,7 @@ def as_numbers(column: pa.ChunkedArray, separator: str) -> Numbers | None:
         return Numbers(np.full((rows, 1), np.nan), np.ones(rows, bool), np.zeros(rows, bool))
     if is_text(kind):
         return _of_text(column.cast(pa.string()), separator)
-    if (
-        pa.types.is_boolean(kind)
-        or pa.types.is_integer(kind)
-        or pa.types.is_floating(kind)
-        or pa.types.is_decimal(kind)
-    ):
+    if any(test(kind) for test in NUMBERS):
         values = _float64(column)
         return Numbers(values[:, None], np.isnan(values), np.zeros(len(values), bool), whole=pa.types.is_integer(kind))
     return _of_lists(column) if _is_list(kind) else None

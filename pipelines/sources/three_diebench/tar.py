@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from pipelines.archives import FILE, FOLDER, LARGEST_FILE, LINK, NO_VIEW, TRAILING, ArchiveMember, LeftOut
 from pipelines.archives.tar import TarStream
-from pipelines.sources.content import file_sha256, file_stats, stamp_of
+from pipelines.sources.content import digest_of, file_stats, stamp_of
 from pipelines.sources.three_diebench.tree import (
     Files,
     ListedObject,
@@ -84,7 +84,7 @@ class ObjectTar:
 
     def holds(self, objects: Sequence[Wanted], identity: dict[str, str | int]) -> bool:
         """Whether the file is still the one that was listed."""
-        return file_sha256(self.path) == identity["sha256"]
+        return digest_of(self.path) == identity["sha256"]
 
     def _refuse_twice(self, objects: list[ListedObject]) -> None:
         if not any(item.view_ids for item in objects):

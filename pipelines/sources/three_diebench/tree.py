@@ -38,9 +38,7 @@ LOOKED_AT = 10_000  # files
 WANTED = "<synset>/<object>/image_<k>.jpg beside latent_<k>.npy"
 PAGE = "docs/3diebench-layout.md"
 
-Files = tuple[
-    int, Sequence[Content], Sequence[Content]
-]  # position of an object; its images and latents, in order of view_ids
+Files = tuple[int, Sequence[Content], Sequence[Content]]  # an object's position; images, latents as view_ids has them
 
 
 @dataclass(frozen=True)

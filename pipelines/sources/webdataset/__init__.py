@@ -114,10 +114,6 @@ class WebdatasetImages(ImageSource):
     def others(self) -> LeftOut:  # type: ignore[override]
         return self.samples.others
 
-    @property
-    def left_out(self) -> int:  # type: ignore[override]
-        return self.others.total
-
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
         """A sha256 over tars, members, splits, labels and places; one of the content (content.py)."""

@@ -45,11 +45,6 @@ class TarFile:
     def is_stream(self) -> bool:
         return SCHEME.match(self.url) is not None
 
-    @property
-    def where(self) -> str:
-        """For messages."""
-        return self.url
-
 
 def tars_of(sources: Sequence[str], split: str = "train") -> list[TarFile]:
     """All tars of `sources`, each a path, a folder of tars, a glob, a URL or a pipe: command, with webdataset's braces

@@ -81,7 +81,7 @@ class TarSamples:
 
     def where(self, tar: int, key: str) -> str:
         """For messages."""
-        return f"{self.tars[tar].where}, sample {printable(key)}"
+        return f"{self.tars[tar].url}, sample {printable(key)}"
 
     def read(self, mistakes: Mistakes, last: int | None = None) -> Iterator[TarSample]:
         """Samples that are sound, of the first `last` tars; what is wrong with others goes to `mistakes`.
@@ -109,7 +109,7 @@ class TarSamples:
         from webdataset.tariterators import group_by_keys
 
         def note(error: Exception) -> bool:
-            mistakes.add(f"{self.tars[number].where}: {str(error.args[0]).partition(' dict_keys')[0]}")
+            mistakes.add(f"{self.tars[number].url}: {str(error.args[0]).partition(' dict_keys')[0]}")
             return True
 
         yield from group_by_keys(self._members(number, path), handler=note)
@@ -130,9 +130,9 @@ class TarSamples:
                         found = Member(member.name, member.offset, member.length, data)
                         yield {"fname": member.name.removeprefix("./"), "data": found, "__url__": number}
         except FormatError as error:
-            raise FormatError(str(error).replace(str(path), tar.where)) from error
+            raise FormatError(str(error).replace(str(path), tar.url)) from error
         if stream.trailing:
-            self.others.notes.append(f"{tar.where}: {TRAILING}")
+            self.others.notes.append(f"{tar.url}: {TRAILING}")
 
     def _is_wanted(self, tar: TarFile, member: ArchiveMember) -> bool:
         """FormatError for what would be a sample's file in a folder, and is none in the tar."""
@@ -143,23 +143,23 @@ class TarSamples:
         if META.match(name):
             self.others.add("a file of webdataset's own", name)
         elif ".." in name.split("/"):
-            raise FormatError(f"{tar.where} holds {printable(name)}, a name with '..'; pack it again without")
+            raise FormatError(f"{tar.url} holds {printable(name)}, a name with '..'; pack it again without")
         elif base.startswith("."):
             self.others.hidden += 1
         elif "." not in base:
             self.others.add_other(name)
         elif member.kind != FILE:
             raise FormatError(
-                f"{tar.where} holds {printable(name)} as a {member.kind}, which webdataset passes over; pack it again "
+                f"{tar.url} holds {printable(name)} as a {member.kind}, which webdataset passes over; pack it again "
                 "with tar -h --hard-dereference"
             )
         elif base.partition(".")[2].startswith("__"):
             raise FormatError(
-                f"{tar.where} holds {printable(name)}: suffixes that begin with __ are webdataset's own (it drops a "
+                f"{tar.url} holds {printable(name)}: suffixes that begin with __ are webdataset's own (it drops a "
                 "sample with __bad__); rename or remove it"
             )
         elif not is_utf8(name):
-            raise FormatError(f"{tar.where} holds a file whose name is not UTF-8, {name!a}; rename it")
+            raise FormatError(f"{tar.url} holds a file whose name is not UTF-8, {name!a}; rename it")
         else:
             return True
         return False

@@ -217,7 +217,7 @@ def _copy(tar: TarFile, path: Path, shown: str) -> None:
         except (OSError, ValueError, ImportError) as error:
             pass_environment_on(error)
             raise FailureError(
-                f"{tar.where} cannot be opened ({reason_of(error)}); run the same command again"
+                f"{tar.url} cannot be opened ({reason_of(error)}); run the same command again"
             ) from error
         try:
             _pour(tar, stream, file, shown)
@@ -239,16 +239,16 @@ def _pour(tar: TarFile, stream: Stream, file: AtomicFile, shown: str) -> None:
                 bar.update(len(data))
         stream.close()  # of a command: raises unless it ended well
     except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
-        raise FormatError(f"{tar.where} is cut short or damaged ({reason_of(error)}); fetch it again") from error
+        raise FormatError(f"{tar.url} is cut short or damaged ({reason_of(error)}); fetch it again") from error
     except OSError as error:
         if error.errno is not None:
             raise
         if (code := EXIT.search(str(error))) is None:  # bz2
-            raise FormatError(f"{tar.where} is cut short or damaged ({reason_of(error)}); fetch it again") from error
+            raise FormatError(f"{tar.url} is cut short or damaged ({reason_of(error)}); fetch it again") from error
         number = int(code[1])
         why = CURL.get(number, f"it ended with {number}") if not tar.url.startswith("pipe:") else f"exit code {number}"
         raise FailureError(
-            f"{tar.where} broke off: {why}; run the same command again, it goes on with this tar"
+            f"{tar.url} broke off: {why}; run the same command again, it goes on with this tar"
         ) from error
 
 
@@ -285,6 +285,6 @@ def _check(tar: TarFile, path: Path) -> None:
             for _ in stream:
                 pass
     except FormatError as error:
-        raise FormatError(str(error).replace(str(path), tar.where)) from error
+        raise FormatError(str(error).replace(str(path), tar.url)) from error
     if stream.trailing:
-        log.warning("%s: %s", tar.where, TRAILING)
+        log.warning("%s: %s", tar.url, TRAILING)
