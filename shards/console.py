@@ -80,9 +80,7 @@ def add_options(run: Callable[..., Any], command: Callable[..., Any], options: d
 
 CACHE: dict[str, Option] = {
     "cache": option(
-        str | None,
-        "Folder for sets in stores. Default: SEQJEPA_CACHE, or ~/.cache/seqjepa/shards.",
-        metavar="DIR",
+        str | None, "Folder for sets in stores. Default: SEQJEPA_CACHE, or ~/.cache/seqjepa/shards.", metavar="DIR"
     ),
     "cache_size": option(
         str | None,

@@ -39,15 +39,12 @@ BUILD: dict[str, Option] = {
     "download": option(bool, "Fetch what is missing of these two (420 MB).", False, "--download"),
     "forward": option(str, "DeepGaze: fast, or package: the package's own, for comparison.", "fast"),
     "precision": option(
-        str | None,
-        "DeepGaze's backbones: fp32, tf32, fp16, bf16 (docs/saliency.md). Default: tf32 on CUDA, else fp32.",
+        str | None, "DeepGaze's backbones: fp32, tf32, fp16, bf16 (docs/saliency.md). Default: tf32 on CUDA, else fp32."
     ),
     "device": option(str, "auto, cpu, cuda, cuda:N; or several with commas, one process each.", "auto"),
     "processes": option(int | None, "On the CPU: how many share the cores. Default: one.", min=1),
     "batch_size": option(
-        int | None,
-        "Images of 512×512 at a time. Default: the model's; DeepGaze's on a GPU fits its memory.",
-        min=1,
+        int | None, "Images of 512×512 at a time. Default: the model's; DeepGaze's on a GPU fits its memory.", min=1
     ),
     "workers": (Workers, None),
     **IN_SHARDS,

@@ -82,9 +82,10 @@ class Placed:
     before: int
 
 
-def gathered(
-    images: Iterator[Loaded], lengths: deque[int], full: Callable[[int, int], int]
-) -> Iterator[list[Placed] | Result]:
+Batch = list[Placed] | Result  # or what stands for one image that is bad
+
+
+def gathered(images: Iterator[Loaded], lengths: deque[int], full: Callable[[int, int], int]) -> Iterator[Batch]:
     """Batches of full(H, W) images of one size, fewer at the end of a shard; what stands for images that are bad.
 
     lengths: of the shards of which `images` have begun.
@@ -112,9 +113,7 @@ def full_batch(model: SaliencyModel, height: int, width: int) -> int:
     return max(1, min(most, full))
 
 
-def mapped(
-    batches: Iterable[list[Placed] | Result], model: SaliencyModel, storage: MapStorage, ahead: int
-) -> Iterator[Result]:
+def mapped(batches: Iterable[Batch], model: SaliencyModel, storage: MapStorage, ahead: int) -> Iterator[Result]:
     """Each image's result with its place, batch after batch, `ahead` batches late."""
     copies = Copies(_device(model))
     under_way: deque[list[tuple[int, Work]]] = deque()

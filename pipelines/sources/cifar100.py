@@ -161,11 +161,10 @@ def _archive_files(path: Path) -> Iterator[tuple[str, bytes]]:
         for member in stream:
             parts = PurePosixPath(member.name).parts
             if parts[-2:-1] == (FOLDER,) and parts[-1] in FILES:
+                where = f"{path}: {member.name}"
                 if member.kind != FILE:
-                    raise FormatError(
-                        f"{path}: {member.name} is a {member.kind}, not a file; pack it again with tar -h"
-                    )
-                _check_size(member.size, f"{path}: {member.name}")
+                    raise FormatError(f"{where} is a {member.kind}, not a file; pack it again with tar -h")
+                _check_size(member.size, where)
                 yield parts[-1], stream.read()
         if stream.trailing:
             log.warning("%s: %s", path, TRAILING)

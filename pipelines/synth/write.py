@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from pipelines.build.encode import JpegSetting, choose_setting, encode_image, encode_jpeg, encoder_versions
 from pipelines.build.fill import Results, Transformed
+from pipelines.build.options import command_line
 from pipelines.build.plan import PlannedShard, plan_shards
 from pipelines.build.run_build import BuildReport, Prepared, run_build
 from pipelines.sources.keys import sample_key
@@ -221,8 +222,10 @@ def _identity(cfg: SynthConfig, setting: JpegSetting, samples_per_shard: int) ->
 
 
 def _provenance(cfg: SynthConfig, setting: JpegSetting, report: BuildReport) -> dict[str, Any]:
+    values = {name: value for name, value in cfg.identity().items() if name not in _NO_OPTIONS}
+    options = {"shards": True, **values, "ood": cfg.ood or None}
     return {
-        "command": f"seqjepa-data synth 3die --shards {_options(cfg)}",
+        "command": command_line("synth", "3die", options),
         "source": cfg.identity(),
         "channels": "red and blue swapped, as in 3DIEBench's files",
         "views": report.images,
@@ -230,9 +233,3 @@ def _provenance(cfg: SynthConfig, setting: JpegSetting, report: BuildReport) -> 
         "psnr_db": round(report.psnr_db or 0.0, 3),  # mean over views
         "versions": encoder_versions(),
     }
-
-
-def _options(cfg: SynthConfig) -> str:
-    values = {name: value for name, value in cfg.identity().items() if name not in _NO_OPTIONS}
-    text = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in values.items())
-    return text + (" --ood" if cfg.ood else "")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from shards.errors import FailureError
 from shards.layout import Layout
-from shards.machine.lock import FolderLock, is_running, this_process
+from shards.machine.lock import FolderLock, runs_here, this_process
 
 LEASE_SECONDS = 60.0
 """A worker of another machine that has not been heard of for so long is taken for dead; of this one, at once."""
@@ -118,7 +118,7 @@ def remove_dead(layout: Layout) -> list[str]:
 
 def _lives(alive: Path, now: float) -> bool:
     try:
-        return is_running(alive) is not False and now - alive.stat().st_mtime < LEASE_SECONDS
+        return runs_here(alive.read_bytes()) is not False and now - alive.stat().st_mtime < LEASE_SECONDS
     except FileNotFoundError:
         return False
 

@@ -8,12 +8,7 @@ from shards.kinds.maps import MapKind
 from shards.kinds.views import ViewKind
 from shards.schema import KindName, Spec
 
-KINDS: dict[KindName, type[Kind]] = {
-    "views": ViewKind,
-    "saliency": ImageKind,
-    "image": ImageKind,
-    "maps": MapKind,
-}
+KINDS: dict[KindName, type[Kind]] = {"views": ViewKind, "saliency": ImageKind, "image": ImageKind, "maps": MapKind}
 
 
 def kind_of(spec: Spec) -> Kind:

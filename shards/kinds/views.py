@@ -172,9 +172,8 @@ class ViewKind(Kind):
             faults["a view of an impossible length"] = (lengths[:, : spec.views] != size).any(1)
         if spec.chunked:
             chunk, before = columns["chunk"], np.concatenate([[-1], columns["chunk"][:-1]])
-            faults["a chunk that does not follow the one before it"] = (chunk != 0) & (
-                (chunk != before + 1) | (before < 0)
-            )
+            follows = (chunk == before + 1) & (before >= 0)
+            faults["a chunk that does not follow the one before it"] = (chunk != 0) & ~follows
         if spec.ordered:
             faults["steps that do not ascend"] = self._disordered(columns)
         return faults
@@ -208,15 +207,12 @@ class ViewKind(Kind):
         if spec.features:
             pixels = {"dtype": spec.features.dtype, "shape": [spec.features.size], "axes": ["feature"]}
         rows = {"dtype": "float32", "shape": [spec.views, len(spec.params)], "axes": ["view", "param"]}
+        meaning = "views: how many are distinct; view_ids: their source numbers"
         return [
             {"name": f"{views[0]} … {views[-1]}" if spec.views > 1 else views[0], **pixels},
             {"name": params, **rows, "units": [field.unit for field in spec.params]},
             {"name": label, **LABEL_RECORD},
-            {
-                "name": record,
-                "dtype": "JSON",
-                "meaning": "views: how many are distinct; view_ids: their source numbers",
-            },
+            {"name": record, "dtype": "JSON", "meaning": meaning},
         ]
 
     def describe(self) -> dict[str, Any]:
@@ -248,10 +244,7 @@ class ViewKind(Kind):
         if not self.spec.chunked:
             return {}
         lengths = np.add.reduceat(columns["n_views"], np.flatnonzero(columns["chunk"] == 0))
-        return {
-            "sequences": len(lengths),
-            "views_per_sequence": {"min": int(lengths.min()), "max": int(lengths.max())},
-        }
+        return {"sequences": len(lengths), "views_per_sequence": {"min": int(lengths.min()), "max": int(lengths.max())}}
 
     def card_summary(self, info: DatasetInfo) -> str:
         spec = self.spec

@@ -158,17 +158,9 @@ def this_process() -> bytes:
     return f"{_host()} {os.getpid()} {_started(os.getpid())}\n".encode()
 
 
-def is_running(path: Path) -> bool | None:
-    """Whether the process is that `path` names, as this_process does. None: it is of another machine, or unknown."""
-    return _runs(_owner(path))
-
-
 def runs_here(line: bytes) -> bool | None:
-    """The same of what this_process gave."""
-    return _runs(_owner_of(line.decode(errors="replace")))
-
-
-def _runs(owner: tuple[str, int, str] | None) -> bool | None:
+    """Whether the process is that a line names, as this_process does. None: it is of another machine, or unknown."""
+    owner = _owner_of(line.decode(errors="replace"))
     return _started(owner[1]) == owner[2] if owner and owner[0] == _host() else None
 
 

@@ -63,6 +63,6 @@ def card_that_stays(address: HubAddress, listing: Listing) -> bytes | None:
         return None
     if listing.files[CARD].size > LARGEST_CARD:
         raise UsageError(f"{address}: its README.md has more than {LARGEST_CARD >> 20} MiB; shorten it on the hub")
-    folder: HubFolder = open_hub(HubAddress(address.kind, address.repo, listing.commit), [CARD])
+    folder: HubFolder = open_hub(address.at(listing.commit), [CARD])
     card = Path(folder.root / CARD).read_bytes()
     return None if is_ours(card) else card

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from shards.stores.hub import HubAddress
 
 Public = Annotated[
-    bool,
-    typer.Option("--public/--private", help="Who can read a repository that has to be made. Default: private."),
+    bool, typer.Option("--public/--private", help="Who can read a repository that has to be made. Default: private.")
 ]
 Licence = Annotated[
     str, typer.Option("--licence", "--license", help="For the card: mit, cc-by-4.0, cc-by-nc-4.0, other …")

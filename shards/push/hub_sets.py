@@ -107,7 +107,7 @@ def pull_set(address: str, out: Path, splits: Sequence[str] = ()) -> PulledSet:
     require_hub()
     listing = list_repo(where)
     _refuse_unlikely(where, listing, {INFO: MAX_JSON, CARD: LARGEST_CARD})
-    source = open_hub(HubAddress(where.kind, where.repo, listing.commit), [INFO, CARD])
+    source = open_hub(where.at(listing.commit), [INFO, CARD])
     data, card = (source.root / INFO).read_bytes(), (source.root / CARD).read_bytes()
     info = info_from_bytes(data, f"{where}: {INFO}")
     edited = sha256_of_bytes(card) != info.readme_sha256

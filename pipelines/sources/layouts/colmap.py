@@ -127,50 +127,43 @@ def _images(files: FileList, note: FileEntry) -> Iterator[tuple[int, list[float]
     """(line, qw qx qy qz tx ty tz, name, camera) of each; the line after it has its points, and may be empty."""
     lines = enumerate(text_lines(files, note), 1)
     for number, line in lines:
-        words = line.split(maxsplit=9)
+        words, where = line.split(maxsplit=9), f"{note.name}, line {number}"
         if not words or words[0].startswith("#"):
             continue
         if len(words) != 10:
-            raise FormatError(
-                f"{note.name}, line {number}: needs IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, found {line!r:.80}"
-            )
-        yield number, [_number(word, note, number) for word in words[1:8]], words[9].strip(), words[8]
+            raise FormatError(f"{where}: needs IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, found {line!r:.80}")
+        yield number, [_number(word, where) for word in words[1:8]], words[9].strip(), words[8]
         next(lines, None)
 
 
 def _cameras(files: FileList, note: FileEntry) -> Iterator[tuple[str, dict[str, float]]]:
     """(CAMERA_ID, its intrinsics by the names of INTRINSICS)"""
     for number, line in enumerate(text_lines(files, note), 1):
-        words = line.split()
+        words, where = line.split(), f"{note.name}, line {number}"
         if not words or words[0].startswith("#"):
             continue
         if len(words) < 4:
-            raise FormatError(
-                f"{note.name}, line {number}: needs CAMERA_ID MODEL WIDTH HEIGHT PARAMS[], found {line!r:.80}"
-            )
+            raise FormatError(f"{where}: needs CAMERA_ID MODEL WIDTH HEIGHT PARAMS[], found {line!r:.80}")
         identity, model, *values = words
-        numbers = [_number(word, note, number) for word in values]
+        numbers = [_number(word, where) for word in values]
         known = MODELS.get(model, "").split()
         if model not in MODELS:
-            log.warning("%s, line %d: of cameras of model %.40s only the size is kept", note.name, number, model)
-        elif len(known) != len(numbers) - 2:
-            raise FormatError(
-                f"{note.name}, line {number}: {model} has {len(known)} parameters ({' '.join(known)}), found "
-                f"{len(numbers) - 2}"
-            )
+            log.warning("%s: of cameras of model %.40s only the size is kept", where, model)
+        elif (count := len(numbers) - 2) != len(known):
+            raise FormatError(f"{where}: {model} has {len(known)} parameters ({' '.join(known)}), found {count}")
         camera = dict(zip(("w", "h", *known), numbers, strict=False))
         if "f" in camera:
             camera["fl_x"] = camera["fl_y"] = camera.pop("f")
         yield identity, {name: value for name, value in camera.items() if name in INTRINSICS}
 
 
-def _number(word: str, note: FileEntry, line: int) -> float:
+def _number(word: str, where: str) -> float:
     try:
         value = float(word)
     except ValueError:
         value = math.nan
     if not abs(value) < LARGEST_NUMBER:
-        raise FormatError(f"{note.name}, line {line}: {word!r:.40} is no finite number")
+        raise FormatError(f"{where}: {word!r:.40} is no finite number")
     return value
 
 

@@ -42,10 +42,8 @@ log = logging.getLogger(__name__)
 def transforms_files(files: FileList) -> list[FileEntry]:
     """transforms.json and transforms_<split>.json, at any depth; of a folder that has both, the latter."""
     found = [note for note in files.notes if NAME.fullmatch(posixpath.basename(note.name))]
-    split_folders = {
-        posixpath.dirname(note.name) for note in found if posixpath.basename(note.name) != "transforms.json"
-    }
     whole = [note for note in found if posixpath.basename(note.name) == "transforms.json"]
+    split_folders = {posixpath.dirname(note.name) for note in found if note not in whole}
     twice = [note for note in whole if posixpath.dirname(note.name) in split_folders]
     for note in twice:
         log.warning("%s is left out: transforms_<split>.json beside it say which frames are of which split", note.name)
@@ -58,10 +56,7 @@ def read_transforms(files: FileList, found: Findings) -> list[Scene]:
     FormatError: a file that is no JSON, or has no list `frames`.
     """
     names = {entry.name for entry in files.images}
-    scenes = []
-    for note in transforms_files(files):
-        scenes += _read_file(files, note, names, found)
-    return scenes
+    return [scene for note in transforms_files(files) for scene in _read_file(files, note, names, found)]
 
 
 def _read_file(files: FileList, note: FileEntry, names: set[str], found: Findings) -> list[Scene]:
@@ -105,12 +100,11 @@ def _image(frame: dict[str, Any], folder: str, names: set[str], where: str, foun
         return None
     if name in names:
         return name
-    complete = [name + suffix for suffix in WITHOUT_SUFFIX if name + suffix in names]
-    if not complete:
+    complete = next((name + suffix for suffix in WITHOUT_SUFFIX if name + suffix in names), None)
+    if complete is None:
         tried = "" if name.lower().endswith(SUFFIXES) else " (nor with .png, .jpg …)"
         found.missing.add(f"{where}: {name} is not there{tried}")
-        return None
-    return complete[0]
+    return complete
 
 
 def _matrix(frame: dict[str, Any], where: str, found: Findings) -> np.ndarray:
@@ -150,9 +144,8 @@ def _by_lists(
     scene: Scene, record: dict[str, Any], frames: Sequence[dict[str, Any]], folder: str, found: Findings
 ) -> list[Scene]:
     """nerfstudio's train_filenames, val_filenames and test_filenames: a sequence for each. Without them, the scene."""
-    lists = {
-        split: record[f"{split}_filenames"] for split in SPLITS if isinstance(record.get(f"{split}_filenames"), list)
-    }
+    named = {split: record.get(f"{split}_filenames") for split in SPLITS}
+    lists = {split: paths for split, paths in named.items() if isinstance(paths, list)}
     if scene.split or not lists:
         return [scene]
     split_of: dict[str | None, str] = {}

@@ -35,6 +35,7 @@ LARGEST_INFO = 16 << 20  # bytes; a set of 30 features has 10 thousand
 LARGEST_LINE = 16 << 20
 MOST = 2**31 - 1  # frames or episodes
 LONGEST_NAME = 80
+Places = list[dict[str, int]]  # what fills in the path of each episode's file
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ class LeRobotMeta:
                 raise FormatError(f"{self.root}/meta/episodes: {name} is {columns[name][wrong][0]:g}")
         whole = {name: columns[name].astype(np.int64).tolist() for name in names}
 
-        def places(of: str) -> list[dict[str, int]]:
+        def places(of: str) -> Places:
             pairs = zip(whole[f"{of}/chunk_index"], whole[f"{of}/file_index"], strict=True)
             return [{"chunk_index": chunk, "file_index": file} for chunk, file in pairs]
 
@@ -203,9 +204,7 @@ class LeRobotMeta:
         numbers, lengths = (np.array(whole[name], np.int64) for name in own[:2])
         return Episodes(numbers, lengths, data, videos, begins)
 
-    def _paths(
-        self, data: list[dict[str, int]], videos: list[dict[str, int]], camera: Feature
-    ) -> tuple[list[str], list[str]]:
+    def _paths(self, data: Places, videos: Places, camera: Feature) -> tuple[list[str], list[str]]:
         """Files of all episodes. Equal paths are one string."""
         shared: dict[str, str] = {}
         template = self._template("data_path", DATA_PATHS)

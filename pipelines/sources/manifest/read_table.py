@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -195,26 +196,25 @@ def _json_lines(path: Path, mistakes: Mistakes) -> RawTable:
     blocks: list[dict[str, pa.Array]] = []
     sizes: list[int] = []
     numbers: list[int] = []
-    records: list[dict[str, Any]] = []
     with path.open("rb") as file:
-        for number, line in enumerate(iter(lambda: file.readline(LARGEST_LINE), b""), 1):
-            record = _json_record(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, number, mistakes)
-            if record is None:
-                continue
-            records.append(record)
-            numbers.append(number)
-            if len(records) == BLOCK:
-                blocks.append(_json_block(records))
-                sizes.append(len(records))
-                records = []
-    if records:
-        blocks.append(_json_block(records))
-        sizes.append(len(records))
+        found = _json_records(file, mistakes)
+        while part := list(itertools.islice(found, BLOCK)):
+            blocks.append(_json_block([record for _, record in part]))
+            sizes.append(len(part))
+            numbers += [number for number, _ in part]
     names = list(dict.fromkeys(name for block in blocks for name in block))
     if len(names) > MOST_COLUMNS:
         raise FormatError(f"{path.name} has {len(names)} columns; at most {MOST_COLUMNS} are allowed")
     columns = {name: _joined([block.get(name) for block in blocks], sizes) for name in names}
     return RawTable(path, _flat(path, columns), np.array(numbers, np.int64), "line")
+
+
+def _json_records(file: BinaryIO, mistakes: Mistakes) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number of its line, record) of each line that holds one."""
+    for number, line in enumerate(iter(lambda: file.readline(LARGEST_LINE), b""), 1):
+        record = _json_record(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, number, mistakes)
+        if record is not None:
+            yield number, record
 
 
 def _json_record(line: bytes, number: int, mistakes: Mistakes) -> dict[str, Any] | None:

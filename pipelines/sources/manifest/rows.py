@@ -189,14 +189,13 @@ def _steps(rows: Rows, doubtful: np.ndarray) -> np.ndarray | None:
     role = "step" if "step" in rows.roles else "frame"
     if (column := rows.column(role)) is None:
         return None
+    name = rows.roles[role]
     if role == "frame":
-        rows.notes.append(f"steps are those of the column {rows.roles['frame']}")
+        rows.notes.append(f"steps are those of the column {name}")
     numbers, empty, wrong = as_integers(column)
     doubtful |= empty | wrong
-    rows.tell(np.flatnonzero(empty), lambda _: f"{rows.roles[role]} is empty", "step")
-    rows.tell(
-        np.flatnonzero(wrong), lambda row: f"{rows.roles[role]} is {_shown(column, row)}, no whole number", "step"
-    )
+    rows.tell(np.flatnonzero(empty), lambda _: f"{name} is empty", "step")
+    rows.tell(np.flatnonzero(wrong), lambda row: f"{name} is {_shown(column, row)}, no whole number", "step")
     return numbers
 
 

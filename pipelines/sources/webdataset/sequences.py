@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import re
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,7 +101,7 @@ class TarFrames:
 
     of       rank of its sequence in `names`        steps    number of its step
     tar, offset, length  where it lies              member   its name in the tar
-    key      of its sample                          params   of `columns`, row after row
+    key      of its sample                          params   of the walk's columns, row after row
     """
 
     names: list[str] = field(default_factory=list)
@@ -115,7 +115,6 @@ class TarFrames:
     params: array = field(default_factory=lambda: array("d"))
     members: list[pa.Array] = field(default_factory=list)
     keys: list[pa.Array] = field(default_factory=list)
-    columns: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -184,15 +183,24 @@ class FrameWalk:
         self.columns = SampleColumns(samples, asked.columns or (), reserved)
         self.text: tuple[int, list[str], list[str]] = (-1, [], [])  # members and keys of the tar under way
 
-    def run(self) -> TarFrames:
+    def run(self) -> None:
         for sample in self.samples.read(self.mistakes):
             try:
                 self._add(sample)
             except ValueError as error:
                 self.mistakes.add(f"{self.samples.where(sample.tar, sample.key)}: {error}")
         self._flush()
-        self.frames.columns = self.columns.names
-        return self.frames
+
+    def where(self, row: int) -> str:
+        """Of a frame, for messages."""
+        ends = np.cumsum([len(part) for part in self.frames.keys])
+        part = int(np.searchsorted(ends, row, side="right"))
+        key = self.frames.keys[part][row - int(ends[part]) + len(self.frames.keys[part])]
+        return self.samples.where(self.frames.tar[row], str(key))
+
+    def tell(self, rows: np.ndarray, words: Callable[[int], str], kind: str) -> None:
+        """A mistake for each of these frames."""
+        self.mistakes.add_each(rows.tolist(), lambda row: f"{self.where(row)}: {words(row)}", kind)
 
     def _add(self, sample: TarSample) -> None:
         fields = self.samples.fields(sample)
@@ -211,13 +219,14 @@ class FrameWalk:
         if sample.tar != self.text[0]:
             self._flush()
             self.text = (sample.tar, [], [])
+        frames = self.frames
         for view, step, row in zip(views, steps, rows, strict=True):
-            self.frames.of.append(rank)
-            self.frames.steps.append(step)
-            self.frames.tar.append(sample.tar)
-            self.frames.offset.append(view.member.offset)
-            self.frames.length.append(view.member.length)
-            self.frames.params.extend(row)
+            frames.of.append(rank)
+            frames.steps.append(step)
+            frames.tar.append(sample.tar)
+            frames.offset.append(view.member.offset)
+            frames.length.append(view.member.length)
+            frames.params.extend(row)
             self.text[1].append(view.member.name)
             self.text[2].append(sample.key)
 

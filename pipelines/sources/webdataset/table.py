@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,15 +85,16 @@ def tar_table(asked: TarOptions, how: SequenceOptions, spool: Spool, meaning: Me
     samples = TarSamples(asked.tars, spool.plain(asked.tars), asked.image)
     labels = Labels(asked.label, asked.known_classes)
     walk = FrameWalk(samples, how, labels)
-    frames = walk.run()
+    walk.run()
+    frames = walk.frames
     if not frames.of:
         walk.mistakes.raise_any(str(asked.path))
         raise no_samples(asked)
     order = np.lexsort((np.asarray(frames.steps), np.asarray(frames.of)))
-    _refuse_twice(walk, frames, order)
+    _refuse_twice(walk, order)
     classes = labels.classes(frames.labels, walk.mistakes)
     names = [classes[label] if isinstance(label, int) else label for label in frames.labels]
-    fields, params, actions = _meant(walk, frames, spec, meaning.read(asked, walk.mistakes), how.ordered)
+    fields, params, actions = _meant(walk, spec, meaning.read(asked, walk.mistakes), how.ordered)
     walk.mistakes.raise_any(str(asked.path))
     samples.others.warn(asked.path)
     sequences = frames.names
@@ -113,7 +113,7 @@ def tar_table(asked: TarOptions, how: SequenceOptions, spool: Spool, meaning: Me
         pictures=TarPictures(samples, frames, order),
         actions=actions,
         settled={**how.to_json(), **({} if asked.val_fraction is None else {"val_fraction_rule": RULE})},
-        where=lambda row: _where(walk, frames, int(order[row])),
+        where=lambda row: walk.where(int(order[row])),
     )
     notes: list[str] = []
     refuse_leaks(table, walk.mistakes, notes, allow_repeats=meaning.allow_repeats)
@@ -124,11 +124,11 @@ def tar_table(asked: TarOptions, how: SequenceOptions, spool: Spool, meaning: Me
 
 
 def _meant(
-    walk: FrameWalk, frames: TarFrames, spec: ViewSpec | None, declared: Declared, ordered: bool
+    walk: FrameWalk, spec: ViewSpec | None, declared: Declared, ordered: bool
 ) -> tuple[tuple[ParamField, ...], np.ndarray, ActionSpec | None]:
     """(columns, float32 [R, P] in stored units, action). Of a set of ours, columns and action are what it says."""
-    names, mistakes = frames.columns, walk.mistakes
-    found = np.asarray(frames.params, np.float64).reshape(len(frames.of), len(names))
+    names, mistakes = walk.columns.names, walk.mistakes
+    found = np.asarray(walk.frames.params, np.float64).reshape(len(walk.frames.of), len(names))
     if spec is not None and not mistakes.count:
         if len(spec.params) != len(names):
             raise FormatError(
@@ -142,50 +142,38 @@ def _meant(
     action = action_of(declared, fields, mistakes) if declared.terms is not None else action
     if action and not ordered and any(term.op == "command" for term in action.terms):
         mistakes.add("a command leads from a frame to the next: order them with --step, or say --ordered", "actions")
-    found = _filled(walk, frames, found, fields, action)
-    refuse_values(action, [field.name for field in fields], found, mistakes, partial(_where, walk, frames))
+    found = _filled(walk, found, fields, action)
+    refuse_values(action, [field.name for field in fields], found, mistakes, walk.where)
     return fields, found.astype(np.float32), action
 
 
-def _filled(
-    walk: FrameWalk, frames: TarFrames, found: np.ndarray, fields: Sequence[ParamField], action: ActionSpec | None
-) -> np.ndarray:
+def _filled(walk: FrameWalk, found: np.ndarray, fields: Sequence[ParamField], action: ActionSpec | None) -> np.ndarray:
     """0 for the command of a sequence's last frame, which leads nowhere. Other missing numbers are mistakes."""
-    commands = commands_alone(action)
-    order = np.lexsort((np.asarray(frames.steps), np.asarray(frames.of)))
+    commands, of = commands_alone(action), np.asarray(walk.frames.of)
+    order = np.lexsort((np.asarray(walk.frames.steps), of))
     ends = np.zeros(len(found), bool)
-    ends[order[np.append(np.diff(np.asarray(frames.of)[order]) != 0, True)]] = True
+    ends[order[np.append(np.diff(of[order]) != 0, True)]] = True
     missing = np.isnan(found)
     for i, field in enumerate(fields):
         command = field.name in commands
         advice = "; the last frame of a sequence may have none" if command else ADVICE
         words = f"no number {printable(field.name)}, which the first sample has{advice}"
         bad = missing[:, i] & ~(ends & command)
-        _tell(walk, frames, np.flatnonzero(bad), lambda _, told=words: told, f"missing {field.name}")
+        walk.tell(np.flatnonzero(bad), lambda _, told=words: told, f"missing {field.name}")
     return np.where(missing, 0, found)
 
 
-def _where(walk: FrameWalk, frames: TarFrames, row: int) -> str:
-    ends = np.cumsum([len(part) for part in frames.keys])
-    part = int(np.searchsorted(ends, row, side="right"))
-    key = frames.keys[part][row - int(ends[part]) + len(frames.keys[part])]
-    return walk.samples.where(frames.tar[row], str(key))
-
-
-def _refuse_twice(walk: FrameWalk, frames: TarFrames, order: np.ndarray) -> None:
+def _refuse_twice(walk: FrameWalk, order: np.ndarray) -> None:
+    frames = walk.frames
     of, steps = np.asarray(frames.of)[order], np.asarray(frames.steps)[order]
     again = np.flatnonzero((np.diff(of) == 0) & (np.diff(steps) == 0))
     before = dict(zip(order[again + 1].tolist(), order[again].tolist(), strict=True))
 
     def words(row: int) -> str:
         sequence, step = printable(frames.names[frames.of[row]]), frames.steps[row]
-        return f"its sequence {sequence} has step {step} already ({_where(walk, frames, before[row])})"
+        return f"its sequence {sequence} has step {step} already ({walk.where(before[row])})"
 
-    _tell(walk, frames, order[again + 1], words, "step")
-
-
-def _tell(walk: FrameWalk, frames: TarFrames, rows: np.ndarray, words: Callable[[int], str], kind: str) -> None:
-    walk.mistakes.add_each(rows.tolist(), lambda row: f"{_where(walk, frames, row)}: {words(row)}", kind)
+    walk.tell(order[again + 1], words, "step")
 
 
 def _steps(frames: TarFrames, order: np.ndarray, ordered: bool) -> np.ndarray:

@@ -205,12 +205,10 @@ def _clutter(uniform) -> np.ndarray:
     starts = u[:, :2] * SIDE
     ends = starts + lengths[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
     corners = np.rint(np.concatenate([starts, ends], 1) * 2**BLADE_BITS).astype(int).tolist()
-    tones = (
-        canvas[starts[:, 1].astype(int), starts[:, 0].astype(int)] + (u[:, 4:5] - 0.5) * 90 + (u[:, 5:6] - 0.5) * TINT
-    )
-    for (x0, y0, x1, y1), tone, width in zip(
-        corners, tones.tolist(), (1 + (u[:, 6] * 2)).astype(int).tolist(), strict=True
-    ):
+    x, y = starts.astype(int).T
+    tones = canvas[y, x] + (u[:, 4:5] - 0.5) * 90 + (u[:, 5:6] - 0.5) * TINT
+    widths = (1 + u[:, 6] * 2).astype(int)
+    for (x0, y0, x1, y1), tone, width in zip(corners, tones.tolist(), widths.tolist(), strict=True):
         cv2.line(canvas, (x0, y0), (x1, y1), tone, width, cv2.LINE_8, BLADE_BITS)
     return canvas
 
