@@ -52,8 +52,18 @@ def map_in_order(
         return
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=begin_worker)
+    under_way: deque[tuple[list[Item], Future[list[Result | Failed]]]] = deque()
     try:
-        yield from _pump(pool, work, _grouped(items, joins), workers, name)
+        for group in _grouped(items, joins):
+            with _naming(name(group[0])), as_workers_start():  # a submit may spawn one
+                under_way.append((group, pool.submit(_work_on, work, group)))
+            while (
+                len(under_way) >= workers * GROUPS_PER_WORKER
+                and sum(len(group) for group, _ in under_way) >= workers * IN_FLIGHT_PER_WORKER
+            ):
+                yield from _next(under_way, name)
+        while under_way:
+            yield from _next(under_way, name)
     finally:
         _end(pool)
 
@@ -70,26 +80,6 @@ def _grouped(items: Iterable[Item], joins: Callable[[Sequence[Item], Item], bool
             group.append(item)
     if group:
         yield group
-
-
-def _pump(
-    pool: ProcessPoolExecutor,
-    work: Callable[[Item], Result],
-    groups: Iterator[list[Item]],
-    workers: int,
-    name: Callable[[Item], str],
-) -> Iterator[tuple[Item, Result]]:
-    under_way: deque[tuple[list[Item], Future[list[Result | Failed]]]] = deque()
-    for group in groups:
-        with _naming(name(group[0])), as_workers_start():  # a submit may spawn one
-            under_way.append((group, pool.submit(_work_on, work, group)))
-        while (
-            len(under_way) >= workers * GROUPS_PER_WORKER
-            and sum(len(group) for group, _ in under_way) >= workers * IN_FLIGHT_PER_WORKER
-        ):
-            yield from _next(under_way, name)
-    while under_way:
-        yield from _next(under_way, name)
 
 
 @dataclass(frozen=True)

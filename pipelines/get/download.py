@@ -39,6 +39,7 @@ PASSING = (408, 425, 429, 500, 502, 503, 504)
 """Answers of a server that may be another one a moment later."""
 CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 LARGEST = 1 << 42  # bytes of a file
+NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EACCES)
 WHOLE = re.compile(r"[0-9]{1,15}")  # what a server says may be ², which is a digit to Python, or too long for it
 
 
@@ -345,14 +346,12 @@ def _rename_to_free(path: Path, final: Path) -> None:
     try:
         os.link(path, final)  # which, unlike a rename, replaces nothing
         path.unlink()
-    except FileExistsError:
-        raise UsageError(f"{final} has appeared meanwhile; move it away and run the same command again") from None
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EACCES):
-            raise
-        if final.exists():
+        if error.errno == errno.EEXIST or (error.errno in NO_HARD_LINKS and final.exists()):
             raise UsageError(f"{final} has appeared meanwhile; move it away and run the same command again") from None
-        path.rename(final)  # file systems without hard links
+        if error.errno not in NO_HARD_LINKS:
+            raise
+        path.rename(final)
 
 
 def is_right(file: PublishedFile, path: Path) -> bool | None:

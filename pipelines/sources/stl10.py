@@ -131,10 +131,9 @@ class Stl10Source(ImageSource):
         labels = np.fromfile(label_file, np.uint8).astype(np.int64)
         if size != len(labels) * IMAGE_BYTES or not size:
             raise FormatError(_cut(file, size, len(labels), f"as many as {label_file.name} has labels"))
-        if labels.min() < 1 or labels.max() > len(self.classes):
-            raise FormatError(
-                f"{label_file} has labels from {labels.min()} to {labels.max()}, expected 1 to {len(self.classes)}"
-            )
+        first, last = labels.min(), labels.max()
+        if first < 1 or last > len(self.classes):
+            raise FormatError(f"{label_file} has labels from {first} to {last}, expected 1 to {len(self.classes)}")
         return labels - 1
 
 

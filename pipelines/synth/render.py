@@ -18,11 +18,11 @@ from torch import Tensor
 from pipelines.synth import shade
 from pipelines.synth.geometry import ENTER, MISS, field_weights
 from pipelines.synth.latents import rotation_matrix
-from pipelines.synth.parts import Kind, Solid
+from pipelines.synth.parts import Solid
 from pipelines.synth.pose import Pose, pose, with_clutter
 from pipelines.synth.scene import Rays, camera_rays, light_position, shadow_rays
 from pipelines.synth.stage import set_stage
-from pipelines.synth.tiles import CENTRE, ROTATED_GRID, Grid, Visits, bounds, grid, visits
+from pipelines.synth.tiles import CENTRE, ROTATED_GRID, Grid, bounds, grid, visits
 
 _CHUNK_PIXELS = 1 << 17  # bounds the memory of a chunk to some 50 MB, whatever the number of views
 _EMPTY = 2**31 - 1
@@ -110,36 +110,18 @@ def cast(pose: Pose, rays: Rays, grid: Grid, device: str) -> Iterator[tuple[int,
     tiles = visits(*bounds(pose, rays), grid)
     rows = torch.as_tensor(tiles.view * grid.tiles + tiles.row * grid.across + tiles.column, device=device)
     for kind, parts in solid.groups():
-        at, along_u, along_v, origin = _fields(kind, parts, eye, basis, solid.tip, tiles, grid, device)
-        start = tiles.first[parts.start]
+        # At each visit of this kind: F fields at the tile's corner, their slopes along u and v (each [E, F]), the eye.
+        start, stop = tiles.first[parts.start], tiles.first[parts.stop]
+        place = tiles.part[start:stop] - parts.start, tiles.view[start:stop]
+        weights = field_weights(kind, eye[parts], np.broadcast_to(solid.tip[parts, None], eye[parts].shape[:2]))
+        at, along_u, along_v = np.moveaxis(np.einsum("pvfj,pvcj->pvcf", weights, basis[parts])[place], 1, 0)
+        at = at + grid.side * (tiles.column[start:stop, None] * along_u + tiles.row[start:stop, None] * along_v)
+        packed = np.concatenate([at, along_u, along_v, eye[parts][place]], axis=1).T[..., None]
+        count = weights.shape[2]
+        corner, across, down, origin = shade.to_device(packed, device).split([count, count, count, 3])
         for part in range(parts.start, parts.stop):
             mine = slice(tiles.first[part] - start, tiles.first[part + 1] - start)
             if mine.start < mine.stop:
-                fields = (along_u[:, mine] * u).add_(along_v[:, mine] * v).add_(at[:, mine])
+                fields = (across[:, mine] * u).add_(down[:, mine] * v).add_(corner[:, mine])
                 t = ENTER[kind](fields, origin[:, mine], float(solid.tip[part]))
                 yield part, rows[tiles.first[part] : tiles.first[part + 1]], t
-
-
-def _fields(
-    kind: Kind,
-    parts: slice,
-    eye: np.ndarray,
-    basis: np.ndarray,
-    tip: np.ndarray,
-    tiles: Visits,
-    grid: Grid,
-    device: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What one kind's kernel needs at each visit: fields at a tile's corner, their slopes along u and along v
-    (float32 [F, E, 1] each), and eyes [3, E, 1]."""
-    mine = slice(tiles.first[parts.start], tiles.first[parts.stop])
-    part, view = tiles.part[mine] - parts.start, tiles.view[mine]
-    weights = field_weights(kind, eye[parts], np.broadcast_to(tip[parts, None], eye[parts].shape[:2]))
-    coefficients = np.einsum("pvfj,pvcj->pvcf", weights, basis[parts])
-    at, along_u, along_v = np.moveaxis(coefficients[part, view], 1, 0)
-    at = at + grid.side * (tiles.column[mine, None] * along_u + tiles.row[mine, None] * along_v)
-    packed = shade.to_device(
-        np.concatenate([at, along_u, along_v, eye[parts][part, view]], axis=1).T[..., None], device
-    )
-    count = weights.shape[2]
-    return packed[:count], packed[count : 2 * count], packed[2 * count : 3 * count], packed[3 * count :]

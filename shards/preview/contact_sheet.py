@@ -66,33 +66,23 @@ def contact_sheet(
     if samples < 1 or views < 1:
         raise UsageError("a preview needs a sample and a view: check --samples and --views")
     check_sheet(out)  # before anything is drawn
-    sheet = _sheet(shards, split, (samples, views, seed), fixations, augmentation)
-    write_own([OwnFile(out, sheet.png(), SIGN, MAKER)])
-    return out
-
-
-def _sheet(
-    shards: ShardSet,
-    split: str,
-    wanted: tuple[int, int, int],
-    fixations: Fixations | None,
-    augmentation: Augmentation | None,
-) -> Sheet:
-    samples, views, seed = wanted
-    if isinstance(spec := shards.info.spec, ViewSpec):
+    info = shards.info
+    if isinstance(info.spec, ViewSpec):
         if augmentation:
             raise ConfigError(f"{shards.path} holds views that are made already; augmentations are shown of images")
         index = shards.split(split)
         firsts = np.flatnonzero(index.chunk == 0)  # a row for each sequence, whatever samples it takes
         chosen = firsts[_chosen(len(firsts), samples, seed)]
-        if spec.features:
-            return draw_features(shards.info, spec, index, chosen, views)
-        return draw_views(shards.info, spec, index, chosen, views)
-    index = shards.images(split)
-    chosen = _chosen(len(index), samples, seed)
-    if augmentation:
-        return draw_augmented(shards.info, index, chosen, augmentation)
-    return draw_images(shards.info, index, chosen, fixations)
+        sheet = (draw_features if info.spec.features else draw_views)(info, info.spec, index, chosen, views)
+    else:
+        index = shards.images(split)
+        chosen = _chosen(len(index), samples, seed)
+        if augmentation:
+            sheet = draw_augmented(info, index, chosen, augmentation)
+        else:
+            sheet = draw_images(info, index, chosen, fixations)
+    write_own([OwnFile(out, sheet.png(), SIGN, MAKER)])
+    return out
 
 
 def _chosen(total: int, samples: int, seed: int) -> np.ndarray:

@@ -6,8 +6,9 @@ rows (pictures), Q sequences, P parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -181,16 +182,13 @@ def _scene_table(files: FileList, layout: str, val_fraction: float | None, found
         pictures=_pictures(files, [entries[name] for name in names]),
         actions=POSE_ACTION,
         settled={"layout": layout} | ({"intrinsics": constants} if constants else {}),
-        where=_where(scenes, np.cumsum([0, *counts])),
+        where=partial(_where, scenes, np.cumsum([0, *counts])),
     )
 
 
-def _where(scenes: Sequence[Scene], first: np.ndarray) -> Callable[[int], str]:
-    def where(row: int) -> str:
-        scene = int(np.searchsorted(first, row, side="right")) - 1
-        return scenes[scene].where(row - int(first[scene]))
-
-    return where
+def _where(scenes: Sequence[Scene], first: np.ndarray, row: int) -> str:
+    scene = int(np.searchsorted(first, row, side="right")) - 1
+    return scenes[scene].where(row - int(first[scene]))
 
 
 def _pattern_table(files: FileList, text: str, val_fraction: float | None, found: Findings) -> ViewTable | None:

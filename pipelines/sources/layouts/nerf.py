@@ -152,10 +152,8 @@ def _by_lists(
     for split, paths in lists.items():
         for path in paths:
             name = below(folder, path) if isinstance(path, str) else None
-            if split_of.setdefault(name, split) != split:
-                found.mistakes.add(
-                    f"{scene.file}: {path!r:.200} is in {split_of[name]}_filenames and {split}_filenames"
-                )
+            if (first := split_of.setdefault(name, split)) != split:
+                found.mistakes.add(f"{scene.file}: {path!r:.200} is in {first}_filenames and {split}_filenames")
     of = [split_of.get(below(folder, str(frame.get("file_path")))) for frame in frames]
     if unlisted := sum(split is None for split in of):
         log.warning("%s: %d frames are left out, for none of its lists of file names has them", scene.file, unlisted)

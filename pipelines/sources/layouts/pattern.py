@@ -152,10 +152,8 @@ def read_names(pattern: Pattern, names: Sequence[str], others: LeftOut, mistakes
         number = found.setdefault((sequence, label), len(found))
         if number == len(splits):
             splits.append(split)
-        elif split != splits[number]:
-            mistakes.add(
-                f"{printable(name)}: {sequence!r} is in {split} and in {splits[number]}; it must be in one", "splits"
-            )
+        elif (other := splits[number]) != split:
+            mistakes.add(f"{printable(name)}: {sequence!r} is in {split} and in {other}; it must be in one", "splits")
         entries.append(position)
         numbers.append(number)
         steps.append(_step(groups.get("step"), name, mistakes))

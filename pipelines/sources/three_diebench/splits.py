@@ -211,10 +211,7 @@ def _compare_histogram(labels: list[int], splits: Sequence[str | None], lists: S
     if "train" in lists.objects or "train" not in lists.labels:
         return
     found = Counter(label for label, split in zip(labels, splits, strict=True) if split == "train")
-    if found != Counter(lists.labels["train"].tolist()):
-        log.warning(
-            "class counts of the training split differ from %s: %d objects here, %d there",
-            lists.folder / "train_labels.npy",
-            found.total(),
-            len(lists.labels["train"]),
-        )
+    there = lists.labels["train"].tolist()
+    if found != Counter(there):
+        message = "class counts of the training split differ from %s: %d objects here, %d there"
+        log.warning(message, lists.folder / "train_labels.npy", found.total(), len(there))
