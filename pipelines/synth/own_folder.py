@@ -18,6 +18,7 @@ from typing import Any
 import cv2
 
 from pipelines.build.pool import sigterm_as_interrupt
+from shards.building.claim import differing_values, instead
 from shards.errors import UsageError
 from shards.json_fields import strict_json
 from shards.machine.environment import pass_environment_on
@@ -69,10 +70,8 @@ class OwnFolder:
             return False
         record = self._read()
         if record["config"] != self.identity and not overwrite:
-            raise UsageError(
-                f"{self.root} holds another set ({_differences(record['config'], self.identity)}); "
-                "choose another --out, or give --overwrite to replace it"
-            )
+            differ = differing_values(record["config"], self.identity)
+            raise UsageError(f"{self.root} holds another set ({differ}): {instead(self.root)}")
         return record["finished"] is True and not overwrite and all(is_there(self.root / name) for name in self.files())
 
     @contextlib.contextmanager
@@ -172,9 +171,3 @@ def remove_files(*names: str) -> Callable[[Path, dict[str, Any]], None]:
             (root / name).unlink(missing_ok=True)
 
     return remove
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """ "size: 64 there, 128 here; …" for every value that differs."""
-    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    return "; ".join(f"{name}: {old.get(name)} there, {new.get(name)} here" for name in names)
