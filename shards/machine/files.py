@@ -7,6 +7,7 @@ command's own signature and refuses any other file of that name. disk_full_named
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
@@ -138,11 +139,16 @@ def digest_of_file(path: Path, algorithm: str, on_bytes: Callable[[int], object]
 def disk_full_named(
     folder: Path, advice: Callable[[], str] = lambda: "free some and run the same command again"
 ) -> Iterator[None]:
-    """Turns "no space left on device" (or a quota) into a DiskFullError whose text ends with `advice()`."""
+    """Turns "no space left on device" (or a quota) into a DiskFullError whose text ends with `advice()`.
+
+    "File too large" of a write, which names no file, names the folder.
+    """
     try:
         yield
     except OSError as error:
         if error.errno not in NO_SPACE:
+            if error.errno == errno.EFBIG and error.filename is None:
+                error.filename = str(folder)
             raise
         raise DiskFullError(f"no space left on {folder}: {advice()}") from error
 

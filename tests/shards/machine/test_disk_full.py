@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import resource
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from shard_sets import build, contents, final_files
 
 from shards.errors import DiskFullError
+from shards.machine.environment import describe_error
+from shards.machine.files import disk_full_named
 
 WRITING = ("open", "write", "fsync", "replace", "mkdir")
 
@@ -93,3 +96,15 @@ def test_other_errors_are_not_called_a_full_disk(tmp_path: Path) -> None:
         fail_at(12, errno.EIO, monkeypatch)
         with pytest.raises(OSError, match="Input/output error"):
             build(tmp_path / "set")
+
+
+def test_a_limit_on_the_size_of_files_names_the_folder(tmp_path: Path) -> None:
+    """The error of a write has no name of its own: `synth` and `get` said that a file was too large, and not where."""
+    _, hard = soft = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))
+    try:
+        with pytest.raises(OSError, match="too large") as caught, disk_full_named(tmp_path):
+            (tmp_path / "image_0.jpg").write_bytes(bytes(100))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, soft)
+    assert describe_error(caught.value).startswith(f"{tmp_path}: File too large; a limit on the size of files (ulimit")
