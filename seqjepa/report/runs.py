@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shlex
@@ -200,7 +201,8 @@ def provenance(record: RunRecord) -> list[Fact]:
 def differences_from_defaults(config: RunConfig) -> list[str]:
     """Settings as `--set` takes them, without the run's name."""
     usual = flatten(RunConfig().model_dump())
-    return [f"{k}={v}" for k, v in flatten(config.model_dump()).items() if v != usual[k] and k != "name"]
+    changed = {k: v for k, v in flatten(config.model_dump()).items() if k != "name" and v != usual.get(k)}
+    return [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in changed.items()]
 
 
 def _command(record: RunRecord) -> str:

@@ -12,6 +12,7 @@ from test_report_page import Outline
 
 from seqjepa.report.figures import build_figures
 from seqjepa.report.render.html import render_report
+from seqjepa.recipes import load_recipe
 from seqjepa.report.runs import RunRecord, differences_from_defaults, read_records
 from seqjepa.report.tables import build_tables
 
@@ -172,6 +173,8 @@ def test_settings_are_named_as_the_command_line_takes_them(runs):
     assert differences_from_defaults(away.config) == [
         "seed=1", "data.set=3diebench", "data.normalisation=3diebench", "data.image_size=128", "optim.epochs=2",
     ]  # fmt: skip
+    given = ["train.compile=false", "train.keep_epochs=[2, 4]", "options.depth=3"]
+    assert differences_from_defaults(load_recipe("", given)) == given
 
 
 def test_without_runs_the_paper_alone_is_shown():
