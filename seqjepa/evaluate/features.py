@@ -138,7 +138,7 @@ class Features:
 
     def params_of(self, places: np.ndarray) -> np.ndarray:
         """Parameters of places of any shape […]: float32 […, P]."""
-        return self.params.reshape(-1, self.params.shape[-1])[places]
+        return self.params[np.divmod(places, self.params.shape[1])]  # P may be 0, of which no reshape infers a size
 
     def z_of(self, places: Tensor) -> Tensor:
         """z of places […], which are where z is: […, D]."""

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from seqjepa.data.draws import Purpose
 from seqjepa.evaluate.features import Features
+from shards.schema import ActionSpec
 
 S, N = 40, 6
 
@@ -12,6 +15,13 @@ S, N = 40, 6
 def bank_of(n_views: np.ndarray, run_length: int = 0) -> Features:
     params = np.arange(S * N, dtype=np.float32).reshape(S, N, 1)
     return Features(torch.zeros(S, N, 2), n_views, params, ("x",), torch.zeros(S), run_length)
+
+
+def test_views_without_parameters_have_no_actions():
+    bank = replace(bank_of(np.full(S, N)), params=np.zeros((S, N, 0), np.float32), param_names=())
+    places = np.arange(S * N).reshape(S, N)
+    assert bank.params_of(places).shape == (S, N, 0)
+    assert bank.actions(places, ActionSpec()).shape == (S, N - 1, 0)
 
 
 def test_sets_give_distinct_views_that_a_sample_has():

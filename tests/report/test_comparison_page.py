@@ -10,9 +10,9 @@ import pytest
 from report_runs import protocol_of, write_run
 from test_report_page import Outline
 
+from seqjepa.recipes import load_recipe
 from seqjepa.report.figures import build_figures
 from seqjepa.report.render.html import render_report
-from seqjepa.recipes import load_recipe
 from seqjepa.report.runs import RunRecord, differences_from_defaults, read_records
 from seqjepa.report.tables import build_tables
 
