@@ -70,6 +70,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         if not newurl.startswith(("https://", "http://")) or (
             req.full_url.startswith("https://") and not newurl.startswith("https://")
         ):
+            fp.close()
             raise FailureError(f"{req.full_url} leads to {newurl!r:.200}, which is not followed")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 

@@ -9,9 +9,11 @@ import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from email.message import Message
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.request import Request
 
 import numpy as np
 import pytest
@@ -234,6 +236,13 @@ def test_redirects_lead_to_http_only(server: Loopback, tmp_path: Path, target: s
     else:
         with pytest.raises(FailureError, match=r"which is not followed|is not allowed"):
             fetch(published(server), tmp_path, QUICK)
+
+
+def test_a_redirect_that_is_refused_leaves_no_connection_open() -> None:
+    page = BytesIO()
+    with pytest.raises(FailureError, match="which is not followed"):
+        download._Redirects().redirect_request(Request("https://a/"), page, 302, "", Message(), "http://a/")
+    assert page.closed
 
 
 def test_a_circle_of_redirects_ends(server: Loopback, tmp_path: Path) -> None:
