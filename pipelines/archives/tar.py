@@ -114,9 +114,8 @@ class TarStream:
         if zipped and seek:
             self.watched.close()
             raise FormatError(f"{path} is gzipped, so that its files cannot be read at random; gunzip it first")
-        self.file = cast(
-            BinaryIO, io.BufferedReader(gzip.GzipFile(fileobj=self.raw), SKIP_CHUNK) if zipped else self.raw
-        )
+        plain = io.BufferedReader(gzip.GzipFile(fileobj=self.raw), SKIP_CHUNK) if zipped else self.raw
+        self.file = cast(BinaryIO, plain)
         self.left = 0  # bytes of the current member that were not read yet
         self.padding = 0
         self.position = 0  # in the unpacked archive

@@ -50,12 +50,9 @@ class BuildOptions:
     def to_json(self) -> dict[str, Any]:
         """JSON values that tell two requests apart."""
         record = {
-            "size": self.size,
+            **vars(self),
             "fit": self.fit if self.size is not None else None,
-            "encoding": self.encoding,
             "jpeg_quality": self.jpeg_quality if self.encoding == "jpeg" else None,
-            "samples_per_shard": self.samples_per_shard,
-            "limit": self.limit,
             "limit_rule": RULE if self.limit is not None else None,
         }
         return {name: value for name, value in record.items() if value is not None}
@@ -104,7 +101,6 @@ def look_first(out: Path, request: dict[str, Any], overwrite: bool) -> bool:
     build = found.identity.get("build", {})
     there = {name: build[name] for name in request if name in build}
     if there != request and there != as_recorded(out, found, request):
-        raise UsageError(
-            f"{as_address(out) or out} holds another set ({differing_values(there, request)}): {instead(out)}"
-        )
+        differ = differing_values(there, request)
+        raise UsageError(f"{as_address(out) or out} holds another set ({differ}): {instead(out)}")
     return found.info is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from pipelines.synth.presets import PRESETS
@@ -75,6 +76,13 @@ def check_config(cfg: SynthConfig) -> None:
     if not 0 <= cfg.val_fraction < 1:
         raise UsageError(f"val_fraction={cfg.val_fraction} is out of range; allowed are 0 ≤ val_fraction < 1")
     _check_device(cfg.device)
+
+
+def check_ranges(config: object, limits: Mapping[str, tuple[int, int]]) -> None:
+    """UsageError: an attribute of `config`, which an option of that name sets, is not from low to high."""
+    for name, (low, high) in limits.items():
+        if not low <= (value := getattr(config, name)) <= high:
+            raise UsageError(f"--{name} {value} is out of range; allowed are {low} to {high}")
 
 
 def _in_range(name: str, value: int, low: int, high: int) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -154,13 +154,6 @@ def one_opencv_thread() -> Iterator[None]:
         yield
     finally:
         cv2.setNumThreads(before)
-
-
-def check_ranges(config: object, limits: Mapping[str, tuple[int, int]]) -> None:
-    """UsageError: an attribute of `config`, which an option of that name sets, is not from low to high."""
-    for name, (low, high) in limits.items():
-        if not low <= (value := getattr(config, name)) <= high:
-            raise UsageError(f"--{name} {value} is out of range; allowed are {low} to {high}")
 
 
 def remove_files(*names: str) -> Callable[[Path, dict[str, Any]], None]:

@@ -238,12 +238,10 @@ def _pour(tar: TarFile, stream: Stream, file: AtomicFile, shown: str) -> None:
                 file.write(data)
                 bar.update(len(data))
         stream.close()  # of a command: raises unless it ended well
-    except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
-        raise FormatError(f"{tar.url} is cut short or damaged ({reason_of(error)}); fetch it again") from error
-    except OSError as error:
-        if error.errno is not None:
+    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
             raise
-        if (code := EXIT.search(str(error))) is None:  # bz2
+        if (code := EXIT.search(str(error))) is None:
             raise FormatError(f"{tar.url} is cut short or damaged ({reason_of(error)}); fetch it again") from error
         number = int(code[1])
         why = CURL.get(number, f"it ended with {number}") if not tar.url.startswith("pipe:") else f"exit code {number}"

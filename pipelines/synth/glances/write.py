@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from pipelines.synth.config import check_ranges
 from pipelines.synth.glances.picture import CLASS_NAMES, SPLIT_NUMBERS, draw_glance
-from pipelines.synth.own_folder import OwnFolder, check_ranges, filled, is_there, one_opencv_thread, remove_files
+from pipelines.synth.own_folder import OwnFolder, filled, is_there, one_opencv_thread, remove_files
 from shards.machine.files import AtomicFile, write_atomic
 
 FORMAT = "glances-synth stl10"

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from pipelines.synth.own_folder import OwnFolder, check_ranges, filled, is_there, one_opencv_thread, remove_files
+from pipelines.synth.config import check_ranges
+from pipelines.synth.own_folder import OwnFolder, filled, is_there, one_opencv_thread, remove_files
 from pipelines.synth.patterns.picture import CLASSES, SHAPES, SIDE, SPLIT_NUMBERS, draw_pattern, fine_names, parts_of
 from shards.machine.files import AtomicFile
 
