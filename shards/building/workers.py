@@ -60,16 +60,13 @@ class Worker:
             return True
         path = self.layout.claim(shard)
         try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            with path.open("xb") as file:
+                self._held.add(shard)
+                file.write(self.name.encode())
         except FileExistsError:
             return False
         except FileNotFoundError as error:  # the folder of claims goes with the end of a build
             raise overtaken(self.layout) from error
-        self._held.add(shard)
-        try:
-            os.write(fd, self.name.encode())
-        finally:
-            os.close(fd)
         return True
 
     def release(self, shard: str) -> None:

@@ -107,13 +107,20 @@ def write_atomic(path: Path, data: bytes, tmp_dir: Path | None = None) -> None:
         file.write(data)
 
 
-def sync_folder(folder: Path) -> None:
-    """Makes a rename in `folder` durable."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+@contextlib.contextmanager
+def opened_fd(path: Path, flags: int) -> Iterator[int]:
+    """A file's or folder's descriptor; closed at the end, which gives up locks that were taken on it."""
+    fd = os.open(path, flags | os.O_CLOEXEC, 0o666)
     try:
-        os.fsync(fd)
+        yield fd
     finally:
         os.close(fd)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename in `folder` durable."""
+    with opened_fd(folder, os.O_RDONLY | os.O_DIRECTORY) as fd:
+        os.fsync(fd)
 
 
 def sha256_of_bytes(data: bytes) -> str:

@@ -30,12 +30,14 @@ from pathlib import Path
 
 from shards.errors import DiskFullError, UsageError
 from shards.layout import MAX_SHARDS, Layout
+from shards.machine.files import opened_fd
 from shards.metadata import read_info
 from shards.schema import DatasetInfo, ShardEntry
 
 FOLDER, SIZE = "SEQJEPA_CACHE", "SEQJEPA_CACHE_SIZE"
 ORIGIN, IN_USE, PINS, CHECKED, CLAIM = ".origin.json", ".in-use", ".pins", ".checked", ".room-"
 LATER, UNDER_WAY, AT_FILE = 1 << 32, 1 << 33, 1 << 34
+RW = os.O_RDWR | os.O_CREAT
 _FLOCK = "hhqqi4x"
 """struct flock of Linux: type, whence, start, length, pid."""
 _TIME = struct.Struct("<d")
@@ -89,7 +91,7 @@ class Pins:
     close: Callable[[], object] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._fd = _open(self.root / PINS)
+        self._fd = os.open(self.root / PINS, RW | os.O_CLOEXEC, 0o666)
         self.close = weakref.finalize(self, os.close, self._fd)  # which unpins all
 
     def pin(self, number: int, count: int = 1) -> None:
@@ -119,12 +121,9 @@ class Pins:
 def alone_at(root: Path, file: int) -> Iterator[None]:
     """Waits until nobody else, in this process or another, is at the file of this number: a shard's, or a number of
     MAX_SHARDS or more for another file. The kernel frees it when its owner dies."""
-    fd = _open(root / PINS)
-    try:
+    with opened_fd(root / PINS, RW) as fd:
         _lock_bytes(fd, fcntl.F_WRLCK, AT_FILE + file, 1, wait=True)
         yield
-    finally:
-        os.close(fd)
 
 
 def last_check(root: Path, number: int) -> float:
@@ -139,11 +138,8 @@ def last_check(root: Path, number: int) -> float:
 
 def note_check(root: Path, number: int) -> None:
     """That it has just been."""
-    fd = _open(root / CHECKED)
-    try:
+    with opened_fd(root / CHECKED, RW) as fd:
         os.pwrite(fd, _TIME.pack(time.time()), number * _TIME.size)
-    finally:
-        os.close(fd)
 
 
 @dataclass(eq=False)
@@ -171,7 +167,7 @@ class Claim:
                     f"the cache {self.root.parent} is full of sets in use: {in_gb(claimed)} of {in_gb(limit)}, and "
                     f"{origin(self.root)} needs {in_gb(self.bytes)}; set {SIZE} or {FOLDER}"
                 )
-            fd = _open(self._path)
+            fd = os.open(self._path, RW | os.O_CLOEXEC, 0o666)
             self.close = weakref.finalize(self, os.close, fd)
             fcntl.flock(fd, fcntl.LOCK_SH)
             os.pwrite(fd, f"{self.bytes:<20}\n".encode(), 0)
@@ -236,16 +232,12 @@ def _drop(root: Path, number: int, entry: ShardEntry, now: bool) -> int:
     path = Layout(root).shard(entry.name)
     if not path.exists():
         return 0
-    fd = _open(root / PINS)
-    try:
+    with opened_fd(root / PINS, RW) as fd, contextlib.suppress(OSError):
         for byte in (number,) if now else (number, LATER + number):
             _lock_bytes(fd, fcntl.F_WRLCK, byte, 1)
         path.unlink(missing_ok=True)
         return entry.bytes
-    except OSError:
-        return 0
-    finally:
-        os.close(fd)
+    return 0
 
 
 def _lock_bytes(fd: int, kind: int, start: int, count: int, wait: bool = False) -> None:
@@ -256,12 +248,9 @@ def _lock_bytes(fd: int, kind: int, start: int, count: int, wait: bool = False) 
 
 @contextmanager
 def _alone(cache: Path) -> Iterator[None]:
-    fd = os.open(cache, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with opened_fd(cache, os.O_RDONLY | os.O_DIRECTORY) as fd:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(fd)
 
 
 def _claimed(cache: Path, but: Path) -> int:
@@ -276,10 +265,6 @@ def _claimed(cache: Path, but: Path) -> int:
                 with contextlib.suppress(ValueError):
                     total += int(file.read(20))
     return total
-
-
-def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
 
 def _sets(cache: Path) -> list[Path]:
@@ -314,11 +299,8 @@ def _bytes_taken(cache: Path) -> tuple[int, int]:
 def _under_way(folder: Path) -> list[ShardEntry]:
     if not (folder / PINS).exists():
         return []
-    fd = _open(folder / PINS)
-    try:
+    with opened_fd(folder / PINS, RW) as fd:
         found = list(_locked_bytes(fd, UNDER_WAY, UNDER_WAY + MAX_SHARDS))
-    finally:
-        os.close(fd)
     entries = dict(numbered(read_info(folder)).values()) if found else {}
     return [entries[number - UNDER_WAY] for number in found]
 
