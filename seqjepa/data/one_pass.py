@@ -10,11 +10,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
 import simplejpeg
 
+from seqjepa.data.decode_worker import set_sha256
+from shards.errors import DamageError
 from shards.reader import ImageIndex, SplitIndex
 from shards.reading.on_demand import comes_and_goes
 from shards.stores.cache import check_shards
@@ -46,7 +49,21 @@ def stored_views(index: SplitIndex, batch_size: int, threads: int, part: slice |
             parts = np.array_split(np.arange(len(s)), threads)
             return (s, v, pixels), [pool.submit(_decode_views, index, s, v, pixels, rows) for rows in parts]
 
-        yield from read_ahead(range(0, len(samples), batch_size), submit)
+        with _same_set(index):
+            yield from read_ahead(range(0, len(samples), batch_size), submit)
+
+
+@contextmanager
+def _same_set(index: SplitIndex | ImageIndex) -> Iterator[None]:
+    """DamageError at its end: the set was made anew meanwhile, so that pixels of one may stand under labels of another.
+    What lies in a cache comes and goes, and is not replaced."""
+    paths = [] if any(map(comes_and_goes, index.shard_paths)) else [str(path) for path in index.shard_paths[:1]]
+    before = set_sha256(paths) if paths else ""
+    yield
+    if before and set_sha256(paths) != before:
+        raise DamageError(
+            f"{index.shard_paths[0].parent}: the set was made anew while it was read: run the command again"
+        )
 
 
 def _decode_views(index: SplitIndex, samples: np.ndarray, views: np.ndarray, out: np.ndarray, rows: np.ndarray) -> None:
@@ -84,7 +101,8 @@ def image_chunks(
             work = zip(rows.tolist(), images, saliency, strict=True)
             return (rows, images, saliency), [pool.submit(read, *item) for item in work]
 
-        yield from read_ahead(range(part.start, part.stop, size), submit)
+        with _same_set(index):
+            yield from read_ahead(range(part.start, part.stop, size), submit)
 
 
 def read_ahead(starts: Iterable[int], submit: Callable[[int], tuple[Chunk, list[Future[None]]]]) -> Iterator[Chunk]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -45,6 +46,16 @@ def test_a_shard_that_shrinks_while_it_is_read_is_named(shards, tmp_path):
     os.truncate(index.shard_paths[-1], 0)
     with pytest.raises(DamageError, match=r"val-\d+\.tar ends inside sample"):
         list(batches)
+
+
+def test_a_set_that_is_made_anew_while_it_is_read_is_named(shards, tmp_path):
+    index = ShardSet.open(shutil.copytree(shards, tmp_path / "set")).split("val")
+    for change in (lambda info: info.write_text("{}"), Path.unlink):
+        batches = stored_views(index, batch_size=2, threads=1)
+        next(batches)
+        change(tmp_path / "set/_meta/dataset.json")
+        with pytest.raises(DamageError, match="set: the set was made anew while it was read: run the command again"):
+            list(batches)
 
 
 def test_features_stand_at_their_sample_and_view(shards):
