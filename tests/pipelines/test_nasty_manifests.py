@@ -269,6 +269,17 @@ def test_large_whole_numbers(folder: Path) -> None:
     assert "row 3: step is '10000000000000000000', no whole number" in mistakes_of(reading_of(folder, csv_text(table)))
 
 
+def test_steps_in_nanoseconds_and_beside_no_time(folder: Path) -> None:
+    """19 digits are a whole number. int64's least, as NumPy writes NaT, lies further from them than int64 holds."""
+    stamps = [1_600_000_000_000_000_000 + 50_000_000 * number for number in (0, 1, 2)] * 2
+    table = [{**row, "step": stamp} for row, stamp in zip(rows(), stamps, strict=True)]
+    check_plain(reading_of(folder, csv_text(table)).checked())
+    table[0]["step"] = np.iinfo(np.int64).min
+    pq.write_table(pa.Table.from_pylist(table), folder / "metadata.parquet")
+    found = mistakes_of(read_manifest(folder, ManifestOptions(folder / "metadata.parquet")))
+    assert found == "\n".join(f"row {row}: step is too far from its sequence's first" for row in (2, 3))
+
+
 def test_numbers_that_are_text_in_parquet_and_json(folder: Path) -> None:
     text = [{**row, "x": str(row["x"]), "step": f"{row['step']}.0"} for row in rows()]
     pq.write_table(pa.Table.from_pylist(text), folder / "metadata.parquet")

@@ -201,10 +201,13 @@ def _steps(rows: Rows, doubtful: np.ndarray) -> np.ndarray | None:
 
 def _divided(steps: np.ndarray, firsts: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, int]:
     """Every fifth frame of a video has no gaps: steps are divided by what all their distances have in common."""
-    gaps = np.diff(steps)[same & (np.diff(steps) > 0)]
+    distances = steps.view(np.uint64) - firsts.view(
+        np.uint64
+    )  # ascending; two int64 may lie further apart than one holds
+    gaps = np.diff(distances)[same & (np.diff(steps) != 0)]
     divisor = int(np.gcd.reduce(gaps)) if len(gaps) else 1
     if divisor > 1 or steps.min(initial=0) < 0 or steps.max(initial=0) > LARGEST_STEP:
-        steps = (steps - firsts) // max(divisor, 1)
+        steps = np.minimum(distances // np.uint64(max(divisor, 1)), LARGEST_STEP + 1).astype(np.int64)
     return steps, max(divisor, 1)
 
 
