@@ -15,8 +15,9 @@ from seqjepa.evaluate.encode import PAPER_PATCH
 from seqjepa.evaluate.results import regressors_of
 from seqjepa.methods import METHODS
 from seqjepa.paper.measures import measure_of
-from seqjepa.paper.published import Published, recipe_of
+from seqjepa.paper.published import Published
 from seqjepa.paper.sets import SETS_BY_NAME
+from seqjepa.paper.tables import recipe_of
 from seqjepa.recipes import flatten, load_recipe
 from seqjepa.report.groups import ABLATED_WIDTHS, Group, aggregates, conditioning, kind_of_data, method_of, resolution
 from seqjepa.report.runs import RunRecord

@@ -19,16 +19,8 @@ from seqjepa.methods.flops import macs_of_networks
 from seqjepa.models.timm_encoder import is_timm
 from seqjepa.paper.measures import Measure, measure_of, value_at
 from seqjepa.paper.metrics import ARROWS, METRICS, Direction, Metric, declared_metric
-from seqjepa.paper.published import (
-    FOOTNOTES,
-    HEADS,
-    LAYOUTS,
-    PAPER_METRICS,
-    Footnote,
-    Published,
-    TableLayout,
-    of_source,
-)
+from seqjepa.paper.published import FOOTNOTES, Footnote, Published, of_source
+from seqjepa.paper.tables import HEADS, LAYOUTS, PAPER_METRICS, TableLayout
 from seqjepa.report.cells import NOTHING, Cell, beside_published, of_runs, published_cell
 from seqjepa.report.groups import Group, Mean, aggregates, by_data, conditioning, encoder_words, groups_of, label
 from seqjepa.report.match import (

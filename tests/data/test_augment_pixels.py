@@ -8,10 +8,11 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 
 from seqjepa.data.augment import apply, colour
-from seqjepa.data.augment.apply import augment, bank, crop_resize, table_of, views_of
+from seqjepa.data.augment.apply import augment, table_of, views_of
 from seqjepa.data.augment.colour import BYTES, UNIT
 from seqjepa.data.augment.parameters import draw_parameters
 from seqjepa.data.augment.recipes import RECIPES, kernel_size
+from seqjepa.data.augment.resize import bank, crop_resize
 
 CPU = torch.device("cpu")
 

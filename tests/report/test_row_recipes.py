@@ -6,7 +6,8 @@ import pytest
 
 from seqjepa import recipes
 from seqjepa.paper.measures import measure_of
-from seqjepa.paper.published import published, recipe_of
+from seqjepa.paper.published import published
+from seqjepa.paper.tables import recipe_of
 
 TABLES = [row for row in published() if row.source.startswith(("Table", "Poster"))]
 

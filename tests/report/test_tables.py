@@ -8,8 +8,8 @@ from report_runs import protocol_of, write_run
 
 from seqjepa.paper.measures import measure_of
 from seqjepa.paper.published import published
+from seqjepa.paper.tables import recipe_of
 from seqjepa.recipes import load_recipe
-from seqjepa.report.match import recipe_of
 from seqjepa.report.runs import read_records
 from seqjepa.report.tables import Table, build_tables
 

@@ -3,17 +3,11 @@
 Every operation is done to the views that it is for, in hundreds of kernels. For full batches on a GPU, `fused_views`
 does the same operations to every view: nothing there has a size that depends on what was drawn, so a compiler makes a
 few kernels of all of it (benchmarks/compiled_launches.py counts them).
-
-Random resized crops are a small matrix per sample and axis. Its weights are those of torchvision's resized_crop with
-BICUBIC and antialias=True (ATen's upsample_bicubic2d_aa, which follows PIL): Keys' cubic with a = −0.5, widened where
-the crop is shrunk, cut off at the edges of the crop and normalised.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -22,68 +16,9 @@ from seqjepa.compiling import CompiledForGpu
 from seqjepa.data.augment.colour import JITTER, Levels, gaussian_blur, grayscale, levels_of, solarise
 from seqjepa.data.augment.parameters import AugmentParams
 from seqjepa.data.augment.recipes import kernel_size
+from seqjepa.data.augment.resize import bank, crop_resize
 from seqjepa.devices import to_device
 from seqjepa.precision import full_float32
-
-_A = -0.5
-
-
-def cubic(x: Tensor) -> Tensor:
-    """Keys' cubic convolution kernel, zero from |x| = 2 on."""
-    x = x.abs()
-    near = ((_A + 2) * x - (_A + 3)) * x * x + 1
-    far = ((x - 5) * x + 8) * x * _A - 4 * _A
-    return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
-
-
-def weights(length: int, size: int) -> Tensor:
-    """float64 [size, length]: rows that resample `length` pixels to `size`; each sums to 1."""
-    scale = length / size
-    centres = scale * (torch.arange(size, dtype=torch.float64) + 0.5)
-    pixels = torch.arange(length, dtype=torch.float64) + 0.5
-    raw = cubic((pixels - centres[:, None]) / max(scale, 1.0))
-    return raw / raw.sum(dim=1, keepdim=True)
-
-
-@lru_cache(maxsize=8)
-def bank(extent: int, size: int, device: torch.device) -> Tensor:
-    """Weights for every crop along an axis of `extent` pixels: float32 [2·extent, extent + 1, size, extent].
-
-    [l − 1, extent − s] is for the `l` pixels from `s` on, [extent + l − 1, …] the same with the output reversed.
-    Only [2·extent, size, 2·extent] is stored: moving along the second axis slides a window over rows with zeros on
-    both sides.
-    """
-    rows = torch.zeros(2, extent, size, 2 * extent, dtype=torch.float64)
-    for length in range(1, extent + 1):
-        rows[0, length - 1, :, extent : extent + length] = weights(length, size)
-    rows[1] = rows[0].flip(1)
-    stored = rows.flatten(0, 1).to(device, torch.float32)
-    return stored.as_strided((2 * extent, extent + 1, size, extent), (size * 2 * extent, 1, 2 * extent, 1))
-
-
-def resampling_matrices(start: Tensor, length: Tensor, reverse: Tensor | None, bank: Tensor) -> Tensor:
-    """float32 [N, size, extent]: row n resamples pixels start … start + length (int64 [N]) of an axis to `size`.
-
-    reverse: int64 [N] of 0 and 1, or None; 1 gives the output mirrored. bank: of the axis.
-    """
-    extent = bank.shape[-1]
-    kind = length - 1 if reverse is None else length - 1 + extent * reverse
-    return bank[kind, extent - start]
-
-
-def crop_resize(images: Tensor, crop: Tensor, flip: Tensor, levels: Levels, banks: tuple[Tensor, Tensor]) -> Tensor:
-    """Random resized crop and flip: images float32 [N, 3, H, W], crop int64 [N, 4] (i, j, h, w), flip int64 [N] 0 or 1.
-
-    banks: of rows and of columns, for H and W pixels and one size. Returns float32 [N, 3, size, size]. In whole levels
-    it differs from torchvision's by rounding alone.
-    """
-    N, C, H, W = images.shape
-    top, left, height, width = crop.unbind(1)
-    across = resampling_matrices(left, width, flip, banks[1])
-    down = resampling_matrices(top, height, None, banks[0])
-    narrow = torch.bmm(images.view(N, C * H, W), across.transpose(1, 2)).view(N, C, H, -1)
-    return levels.nearest(torch.matmul(down[:, None], narrow))
-
 
 _compiled: list[CompiledForGpu] = []
 
@@ -113,7 +48,7 @@ def fused_views(images: Tensor, params: AugmentParams, size: int, most: int) -> 
 
 
 def table_of(params: AugmentParams) -> Tensor:
-    """All parameters of N views side by side, float32 [N, 18] on the host: pixels and levels are exact in it."""
+    """All parameters of N views side by side, float32 [N, 17] on the host: pixels and levels are exact in it."""
     single = [params.flip, params.jitter, params.grayscale, params.sigma, params.threshold]
     columns = [params.crop, params.order, params.factors, torch.stack([x.to(torch.float32) for x in single], dim=1)]
     return torch.cat([x.to(torch.float32) for x in columns], dim=1)
@@ -188,17 +123,17 @@ def _views(images: Tensor, flat: AugmentParams, size: int, step: int) -> Tensor:
 
 def _augment_each(images: Tensor, params: AugmentParams, size: int) -> Tensor:
     """One view of each image: [N, 3, H, W], params [N] → float32 [N, 3, size, size] in the levels of the images."""
-    levels = levels_of(images.dtype)
-    rows = _rows(params, images.device)
-    values = _Values.of(params, images.device)
+    levels, rows = levels_of(images.dtype), _rows(params, images.device)
+    table = to_device(table_of(params), images.device)
+    crop, factors, (flip, _, _, sigma, threshold) = table[:, :4].long(), table[:, 8:12], table[:, 12:].unbind(1)
     banks = bank(images.shape[2], size, images.device), bank(images.shape[3], size, images.device)
-    x = crop_resize(images.to(torch.float32), values.crop, values.flip, levels, banks)
+    x = crop_resize(images.to(torch.float32), crop, flip.long(), levels, banks)
     for k in range(4):
         for which, operation in enumerate(JITTER):
-            _change(x, rows[k, which], lambda part, f, do=operation: do(part, f, levels), values.factors[:, which])
-    _change(x, rows["grayscale"], lambda part, _: grayscale(part, levels), values.sigma)
-    _change(x, rows["blur"], lambda part, sigma: gaussian_blur(part, sigma, kernel_size(size), levels), values.sigma)
-    _change(x, rows["solarise"], lambda part, t: solarise(part, t * (levels.top / 255), levels), values.threshold)
+            _change(x, rows[k, which], lambda part, f, do=operation: do(part, f, levels), factors[:, which])
+    _change(x, rows["grayscale"], lambda part, _: grayscale(part, levels), sigma)
+    _change(x, rows["blur"], lambda part, sigma: gaussian_blur(part, sigma, kernel_size(size), levels), sigma)
+    _change(x, rows["solarise"], lambda part, t: solarise(part, t * (levels.top / 255), levels), threshold)
     return x
 
 
@@ -206,24 +141,6 @@ def _change(x: Tensor, rows: Tensor, operation: Callable[[Tensor, Tensor], Tenso
     """Replace some rows of x by operation(those rows, their values)."""
     if len(rows):
         x.index_copy_(0, rows, operation(x.index_select(0, rows), values.index_select(0, rows)))
-
-
-@dataclass(frozen=True)
-class _Values:
-    """What operations need of each view, on the device: crop int64 [N, 4], flip int64 [N], the others float32."""
-
-    crop: Tensor
-    flip: Tensor
-    factors: Tensor
-    sigma: Tensor
-    threshold: Tensor
-
-    @classmethod
-    def of(cls, params: AugmentParams, device: torch.device) -> _Values:
-        """One transfer for all of them; pixels are exact in float32."""
-        single = torch.stack([params.sigma, params.threshold, params.flip], dim=1)
-        table = to_device(torch.cat([params.crop, single, params.factors], dim=1).to(torch.float32), device)
-        return cls(table[:, :4].long(), table[:, 6].long(), table[:, 7:], table[:, 4], table[:, 5])
 
 
 def _rows(params: AugmentParams, device: torch.device) -> dict[object, Tensor]:
