@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from seqjepa.data.actions import actions_between, as_spec, is_augmentation, needs_order
+from seqjepa.data.actions import actions_between, as_spec, columns, is_augmentation, needs_order
 from seqjepa.data.augment.parameters import Scaling, scaled
 from seqjepa.data.draws import Draw, Purpose, choose_distinct, draw_u32
 from seqjepa.data.images import ImageBatch
@@ -168,9 +168,14 @@ class Features:
         steps = frames[:, :1] + np.arange((places.shape[1] - 1) * stride + 1)
         return (steps if self.sequences is None else self.places_of(steps)), stride
 
-    def column(self, name: str) -> np.ndarray:
-        """One parameter of every view: float32 [S, N]."""
-        return self.params[..., self.param_names.index(name)]
+    def z_at(self, samples: np.ndarray, slots: np.ndarray) -> Tensor:
+        """z of views by sample and slot, int64 […] each: […, D], where z is."""
+        return self.z_of(torch.from_numpy(samples * self.z.shape[1] + slots).to(self.z.device))
+
+    def params_at(self, samples: np.ndarray, slots: np.ndarray, names: tuple[str, ...]) -> np.ndarray | None:
+        """These parameters of views by sample and slot: float32 […, n]; None: there are none of that name."""
+        known = set(names) <= set(self.param_names)
+        return self.params[samples, slots][..., columns(self.param_names, names)] if known else None
 
     def on_device(self, values: np.ndarray) -> Tensor:
         """float32 values where z is."""

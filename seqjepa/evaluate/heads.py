@@ -10,7 +10,6 @@ Letters: e examples, b of a minibatch, D width of an input or target, K sizes M,
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,12 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seqjepa.cuda_graphs import LONGEST, WARM_UP, aside, captured
+from seqjepa.cuda_graphs import Replayed
 from seqjepa.data.draws import permutation
 from seqjepa.devices import to_device
-from shards.errors import reason_of
 
-logger = logging.getLogger(__name__)
 Loss = Callable[[Tensor, Tensor], Tensor]
 Gather = Callable[[Tensor], tuple[Tensor, Tensor]]
 """rows int64 [b] → (inputs [b, …], targets [b, …]): one minibatch of an epoch whose views are drawn."""
@@ -216,25 +213,19 @@ def predict(head: nn.Module, x: Tensor) -> Tensor:
     return torch.cat([head(part) for part in x.split(EVALUATION_ROWS)])
 
 
-FALLBACK = "probes learn without a CUDA graph, and slower for it (%s)"
 STEPS_AT_ONCE = 64
 ROWS_AT_ONCE = 4096
 """Of which inputs are gathered at once: some cost a forward pass."""
 
 
 class StepGraph:
-    """`step`, which moves `optimizer`, on minibatches of `batch` rows on the current GPU.
-
-    The first steps, and short minibatches, run as they are; all where no graph can be had, which a line says.
-    """
+    """`step`, which moves `optimizer`, on minibatches of `batch` rows on a GPU; short ones run as they are."""
 
     def __init__(self, step: Step, optimizer: torch.optim.Optimizer, batch: int) -> None:
-        self._step, self._optimizer, self._batch = step, optimizer, batch
+        self._step, self._batch = step, batch
         self._buffers: list[tuple[Tensor, Tensor]] = []
         self._place = self._offsets = torch.empty(0)
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._left = WARM_UP
-        self._refused = False
+        self._replayed = Replayed(self._taken, [optimizer], "probes learn")
 
     def run(self, gathers: Sequence[Gather], order: Tensor) -> None:
         """An epoch: a step for each minibatch of the rows `order`, int64 [n] on the GPU."""
@@ -242,7 +233,10 @@ class StepGraph:
             self._gather(gathers, block)
             self._place.zero_()
             for start in range(0, len(block), self._batch):
-                self._next(start, min(self._batch, len(block) - start))
+                if start + self._batch <= len(block):
+                    self._replayed()
+                else:
+                    self._step([(x[start : len(block)], y[start : len(block)]) for x, y in self._buffers])
 
     def _gather(self, gathers: Sequence[Gather], block: Tensor) -> None:
         for start in range(0, len(block), ROWS_AT_ONCE):
@@ -261,27 +255,8 @@ class StepGraph:
         self._place = torch.zeros((), dtype=torch.int64, device=block.device)
         self._offsets = torch.arange(self._batch, device=block.device)
 
-    def _next(self, start: int, rows: int) -> None:
-        if rows < self._batch or self._refused:
-            self._step([(x[start : start + rows], y[start : start + rows]) for x, y in self._buffers])
-        elif self._graph is not None:
-            self._graph.replay()
-        elif self._left:
-            self._left -= 1
-            aside(self._taken)
-        else:
-            self._capture()
-            self._next(start, rows)
-
     def _taken(self) -> None:
         """A step on the minibatch at the graph's own place, which moves on."""
         rows = self._place + self._offsets
         self._step([(x.index_select(0, rows), y.index_select(0, rows)) for x, y in self._buffers])
         self._place += self._batch
-
-    def _capture(self) -> None:
-        try:
-            self._graph, _ = captured(self._taken, [self._optimizer])
-        except RuntimeError as error:
-            logger.warning(FALLBACK, reason_of(error)[:LONGEST])
-            self._refused = True

@@ -54,14 +54,10 @@ class Views:
         if features.sequences is not None:
             kept = spread(len(sample), MOST_VIEWS)
             sample, slot = sample[kept], slot[kept]
-        rows, slots = (torch.from_numpy(index).to(features.z.device) for index in (sample, slot))
-        rotation = None
-        if set(ROTATION_COLUMNS) <= set(features.param_names):
-            angles = np.stack([features.column(name)[sample, slot] for name in ROTATION_COLUMNS], axis=-1)
-            rotation = quaternion(angles.astype(np.float64))
-        return cls(
-            directions(features.z[rows, slots]), sample, slot, labels[sample], features.objects[sample], rotation
-        )
+        angles = features.params_at(sample, slot, ROTATION_COLUMNS)
+        rotation = None if angles is None else quaternion(angles.astype(np.float64))
+        z = directions(features.z_at(sample, slot))
+        return cls(z, sample, slot, labels[sample], features.objects[sample], rotation)
 
 
 @dataclass(frozen=True)
@@ -107,14 +103,11 @@ def take_neighbours(ctx: EvalContext) -> dict[str, Any]:
     by_chance = _measured(views, Shared.between(views, queries, random_others(T, queries, ctx.bench.seed)))
     scores = {name: float(values.mean()) for name, values in near.items()}
     scores |= {f"{name}_chance": float(values.mean()) for name, values in by_chance.items()}
-    numbers: dict[str, Any] = {"neighbours": {**scores, "queries": len(queries)}}
-    if (resampling := ctx.bench.resampling) is None:
-        return numbers
     sample, S = views.sample[queries], len(ctx.splits.val)
     count = np.bincount(sample, minlength=S)
     sums = {name: np.bincount(sample, of.mean(axis=1), minlength=S) for name, of in near.items()}
-    intervals = {name: object_interval(of, count, resampling) for name, of in sums.items()}
-    return {**numbers, "intervals": {"neighbours": intervals}}
+    intervals = {name: object_interval(of, count, ctx.bench.resampling) for name, of in sums.items()}
+    return {"neighbours": {**scores, "queries": len(queries)}, "intervals": {"neighbours": intervals}}
 
 
 def _measured(views: Views, shared: Shared) -> dict[str, np.ndarray]:

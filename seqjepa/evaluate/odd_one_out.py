@@ -49,8 +49,7 @@ class Triplets:
 
     def z(self, features: Features) -> Tensor:
         """Features float32 [T, 3, D], on their device and in their dtype."""
-        samples, slots = (torch.from_numpy(part).to(features.z.device) for part in (self.samples, self.slots))
-        return features.z[samples, slots].float()
+        return features.z_at(self.samples, self.slots).float()
 
     def actions(self, features: Features, action: ActionSpec) -> np.ndarray:
         """float32 [T, 2, A] from each view to the next by their parameters, also from one object to the other."""
@@ -144,11 +143,9 @@ def _odd_one_out_scores(ctx: EvalContext) -> dict[str, Any]:
         further = Fit(config.linear_regressor_epochs, bench.seed, lr=TUNING_LR)
         tuned = TunedAggregator(method, linear, ctx.splits.train.z.shape[-1])
         told["agg_tuned"] = _told(Contest(packed, lambda _: tuned, further, further.epochs), bench)[0]
-    scores = {"odd_one_out": {name: right.double().mean().item() for name, right in told.items()}}
-    if (resampling := bench.resampling) is None:
-        return scores
-    intervals = {name: resampling.interval(averaged_mean(right)) for name, right in told.items()}
-    return {**scores, "intervals": {"odd_one_out": intervals}}
+    scores = {name: right.double().mean().item() for name, right in told.items()}
+    intervals = {name: bench.resampling.interval(averaged_mean(right)) for name, right in told.items()}
+    return {"odd_one_out": scores, "intervals": {"odd_one_out": intervals}}
 
 
 class TunedAggregator(nn.Module):

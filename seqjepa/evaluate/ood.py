@@ -1,8 +1,7 @@
 """Two studies by the probes of rotations: shown a set of rotations that training never saw, and the unpooled map.
 
 OOD (paper §B.3, Table 9): nothing is fitted to the other set. These are the very heads that gave the ID numbers,
-trained on the ID training split. Where the bench does not keep one, it is fitted as it was, with the same seed, which
-gives the same head. Classes are matched by name.
+trained on the ID training split. Classes are matched by name.
 
 UNPOOLED: an average over places hides how an object is turned. The map of a ResNet [C, h, w] is averaged to 2 × 2
 places and flattened: 4 C numbers a view, four times the memory of z. Features are not standardised: the mean of the
@@ -28,7 +27,7 @@ from seqjepa.evaluate.features import Features, encode_views
 from seqjepa.evaluate.heads import StackedLinear, predict
 from seqjepa.evaluate.inputs import label_of_prefixes
 from seqjepa.evaluate.metrics import Resampling
-from seqjepa.evaluate.probe_training import fit_and_score, score_head, score_tasks, validation_pairs
+from seqjepa.evaluate.probe_training import score_head, score_tasks, validation_pairs
 from seqjepa.evaluate.probes import ProbeTask, Scores, nested
 from seqjepa.evaluate.studies import AFTER_CONTEXT, IN_SEQUENCES, EvalContext, Study
 from seqjepa.evaluate.tasks import tasks_for
@@ -97,11 +96,10 @@ def _score_ood(ctx: EvalContext, task: ProbeTask, features: Features) -> Scores:
     shown, wanted = validation_pairs(task, bench, features)
     if task.name in (skipped := task.missing(wanted, bench.train.labels)):
         return Scores(skipped=skipped)
-    if (head := _head(ctx, task.name)) is None:  # the reason stands where the number of validation would
+    if (head := bench.heads.get(task.name)) is None:  # the reason stands where the number of validation would
         return Scores()
     predicted = _predict_sizes(head, shown)
-    resampling = bench.resampling and Resampling.over(features.objects, bench.seed, bench.device)
-    return score_head(task, predicted, wanted, resampling)
+    return score_head(task, predicted, wanted, Resampling.over(features.objects, bench.seed, bench.device))
 
 
 def _predict_sizes(head: nn.Module, shown: Tensor) -> Tensor:
@@ -110,13 +108,6 @@ def _predict_sizes(head: nn.Module, shown: Tensor) -> Tensor:
         return predict(head, shown)
     sizes = shown.shape[1]
     return predict(head, F.pad(shown, (0, 0, 0, len(head.weight) - sizes)))[:, :sizes]
-
-
-def _head(ctx: EvalContext, name: str) -> nn.Module | None:
-    """None: validation has nothing to tell apart, so that none was trained."""
-    if name not in ctx.bench.heads:
-        fit_and_score(next(task for task in tasks_for(ctx.can, ctx.config)[0] if task.name == name), ctx.bench)
-    return ctx.bench.heads.get(name)
 
 
 def open_ood(stored: ShardSet, ood: ShardSet, action: ActionSpec = PRESETS["rotation"]) -> SplitIndex:

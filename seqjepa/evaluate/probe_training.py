@@ -77,10 +77,10 @@ def _groups(tasks: Iterable[ProbeTask], bench: Bench) -> Iterator[list[_Fitted]]
 
 def _learn(group: Sequence[_Fitted], bench: Bench) -> None:
     """Views are drawn once an epoch for all heads, as all see the same."""
-    room, draws = _Room(_spare_bytes(bench.device)), _Draws(bench)
+    draws = _Draws(bench)
     learning = sorted((part for part in group if part.learns), key=lambda part: -part.task.views)  # see _Draws
     if learning:
-        jobs = [part.job(bench, room, draws) for part in learning]
+        jobs = [part.job(bench, draws) for part in learning]
         heads = fit_together(jobs, len(bench.train), Fit(0, bench.seed), device=bench.device)
         bench.heads.update((part.task.name, head) for part, head in zip(learning, heads, strict=True))
 
@@ -106,9 +106,9 @@ class _Fitted:
         """Whether there is something to tell apart."""
         return self.task.name not in self.skipped
 
-    def job(self, bench: Bench, room: _Room, draws: _Draws) -> Job:
+    def job(self, bench: Bench, draws: _Draws) -> Job:
         task, rows = self.task, len(bench.train)
-        training = _training_inputs(task, bench, room, draws)
+        training = _training_inputs(task, bench, draws)
         spread = torch.linspace(0, rows - 1, min(EXAMPLES, rows), device=bench.device).long()
         examples = training(0)(spread)
         self.blind = task.blind(examples[1], self.y) if bench.blind else {}
@@ -131,10 +131,9 @@ class _Fitted:
         return score_head(self.task, predicted, self.y, bench.resampling).joined(besides)
 
 
-def score_head(task: ProbeTask, predicted: Tensor, target: Tensor, resampling: Resampling | None) -> Scores:
+def score_head(task: ProbeTask, predicted: Tensor, target: Tensor, resampling: Resampling) -> Scores:
     """Numbers of predictions for a whole validation set, their intervals and confusion matrices."""
-    intervals = {} if resampling is None else task.intervals(predicted, target, resampling)
-    confusions = task.confusions(predicted, target)
+    intervals, confusions = task.intervals(predicted, target, resampling), task.confusions(predicted, target)
     return Scores(task.score(predicted, target), intervals=intervals, confusions=confusions)
 
 
@@ -145,18 +144,14 @@ def validation_pairs(task: ProbeTask, bench: Bench, features: Features) -> tuple
     return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
 
 
-@dataclass
-class _Room:
-    """Bytes that are left for inputs that are kept."""
-
-    left: int
-
-
 class _Draws:
-    """Training draws of a bench's views, of which the last one is kept: several probes see the same."""
+    """Training draws of a bench's views, of which the last one is kept: several probes see the same.
+
+    left: bytes for inputs that are kept over epochs
+    """
 
     def __init__(self, bench: Bench) -> None:
-        self._bench = bench
+        self._bench, self.left = bench, _spare_bytes(bench.device)
         self._last, self._places = -1, np.empty((0, 0), np.int64)
 
     def __call__(self, draw: int, views: int) -> np.ndarray:
@@ -168,7 +163,7 @@ class _Draws:
         return self._places[:, :views]
 
 
-def _training_inputs(task: ProbeTask, bench: Bench, room: _Room, places: _Draws) -> Callable[[int], Gather]:
+def _training_inputs(task: ProbeTask, bench: Bench, places: _Draws) -> Callable[[int], Gather]:
     """inputs(epoch) for `fit`. Inputs that cost a forward pass are computed once for each draw, as far as they fit.
 
     They are kept as float16, as features of that size are, where all draws together would take more than 4 GiB.
@@ -187,8 +182,8 @@ def _training_inputs(task: ProbeTask, bench: Bench, room: _Room, places: _Draws)
         size = len(features) * sum(tensor.nbytes for tensor in one)
         dtype = torch.float32 if size * draws <= FULL_PRECISION_BYTES else torch.float16
         size = size * dtype.itemsize // torch.float32.itemsize
-        if keep and size <= room.left:
-            room.left -= size
+        if keep and size <= places.left:
+            places.left -= size
             x, y = gather_all(gather, len(features), bench.device, dtype)
             kept[draw] = lambda rows: (x[rows].float(), y[rows])
             return kept[draw]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial, reduce
+from functools import cached_property, partial, reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -249,10 +249,9 @@ def regression(
 class Bench:
     """Where probes are trained: features of both splits, the device, the seed that fixes draws, heads and row order.
 
-    val_draws   fixed draws of views under which the validation set is seen; scores are over all of them together
-    blind       whether numbers are held against those of a head that is shown no view
-    resampling  of the validation samples, for intervals; None for no intervals
-    heads       what was fitted here, by the task's name, for studies that show it to other features
+    val_draws  fixed draws of views under which the validation set is seen; scores are over all of them together
+    blind      whether numbers are held against those of a head that is shown no view
+    heads      what was fitted here, by the task's name, for studies that show it to other features
     """
 
     train: Features
@@ -260,9 +259,13 @@ class Bench:
     device: torch.device
     seed: int
     val_draws: int = 1
-    resampling: Resampling | None = None
     blind: bool = False
     heads: dict[str, nn.Module] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @cached_property
+    def resampling(self) -> Resampling:
+        """Of the objects of the validation samples, for intervals."""
+        return Resampling.over(self.val.objects, self.seed, self.device)
 
     def columns(self, columns: slice) -> Bench:
         """The same with some columns of z alone: one half, of methods that have halves (SIE)."""

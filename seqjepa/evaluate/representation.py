@@ -62,8 +62,7 @@ def _knn_accuracies(ctx: EvalContext) -> tuple[dict[str, Any], dict[str, Any]]:
             hits = knn_classes(of_size[0], labels, of_size[1]) == right
             key = f"{name}.{size}".rstrip(".")
             scores[key] = hits.double().mean().item()
-            if bench.resampling is not None:
-                intervals[key] = bench.resampling.interval(averaged_mean(hits))
+            intervals[key] = bench.resampling.interval(averaged_mean(hits))
     return nested(scores), nested(intervals)
 
 

@@ -68,8 +68,6 @@ def take_retrieval(ctx: EvalContext) -> dict[str, Any]:
         assert isinstance(method, Predicting), "why_not has turned others away"
         found = _of_pairs(ctx, method)
     scores = {name: retrieval_scores(of, ctx.splits.val.n_views) for name, of in found.items()}
-    if ctx.bench.resampling is None:
-        return scores
     intervals: dict[str, Any] = {}
     for name, of in found.items():
         moved = rank_intervals(of.ranks, without_identity(of.asked), ctx.bench.resampling)
@@ -87,7 +85,8 @@ def _of_pairs(ctx: EvalContext, method: Predicting) -> dict[str, Found]:
 
 def _of_sequences(ctx: EvalContext, method: PredictsViews) -> dict[str, Found]:
     features, device = ctx.splits.val, ctx.bench.device
-    candidates = {"": as_they_are(target_features(ctx), device), "_online": as_they_are(features.z, device)}
+    kinds = {"": target_features(ctx), "_online": features.z}
+    candidates = {kind: partial(rows_of, z, device=device) for kind, z in kinds.items()}
     found: dict[str, Found] = {}
     for name, context in (("retrieval", 1), (f"retrieval_{LONG_CONTEXT}", LONG_CONTEXT)):
         asked = queries(features, ctx.loaded.action, context, ctx.bench.seed)
@@ -113,8 +112,7 @@ def _along_sequences(ctx: EvalContext) -> dict[str, Any]:
         name = "retrieval" if context == 1 else f"retrieval_{context}"
         by_chance = {**_marked(rank_scores(blind, asked), "blind"), **_marked(chance(counts), "chance")}
         found[name] = {**rank_scores(ranks, asked), **by_chance, "queries": len(ranks), "context": context}
-        if bench.resampling is not None:
-            found.setdefault("intervals", {})[name] = rank_intervals(ranks, asked, bench.resampling)
+        found.setdefault("intervals", {})[name] = rank_intervals(ranks, asked, bench.resampling)
     return found
 
 
@@ -245,11 +243,6 @@ def by_aggregate(
         return method.predict(z_agg, actions[:, -1]).unflatten(0, z.shape[:2])
 
     return predictions
-
-
-def as_they_are(z: Tensor, device: torch.device) -> OfObjects:
-    """Candidates: features [S, n, D] themselves."""
-    return lambda objects: rows_of(z, objects, device)
 
 
 def projected(method: Predicting, features: Features, device: torch.device) -> OfObjects:

@@ -256,11 +256,9 @@ def take_rollouts(ctx: EvalContext) -> dict[str, Any]:
     every = {name: np.concatenate(parts) for name, parts in ranks.items()}
     by_chance = {"mrr_chance": by_chance["mrr"], "h1_chance": by_chance["h1"]}
     extra = {"context": context, "queries": draws * len(features)}
-    scores = {"rollout": {**by_horizon(every, rank_scores), **by_chance, **extra}}
-    if ctx.bench.resampling is None:
-        return scores
+    scores = {**by_horizon(every, rank_scores), **by_chance, **extra}
     intervals = by_horizon(every, partial(rank_intervals, resampling=ctx.bench.resampling))
-    return {**scores, "intervals": {"rollout": intervals}}
+    return {"rollout": scores, "intervals": {"rollout": intervals}}
 
 
 def by_horizon(

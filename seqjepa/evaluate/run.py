@@ -18,7 +18,6 @@ from seqjepa.config import EvalConfig
 from seqjepa.devices import take_device
 from seqjepa.evaluate.encode import encode_splits
 from seqjepa.evaluate.heads import BATCH
-from seqjepa.evaluate.metrics import Resampling
 from seqjepa.evaluate.neighbours import NEIGHBOURS
 from seqjepa.evaluate.odd_one_out import ODD_ONE_OUT
 from seqjepa.evaluate.ood import DESCRIBED, OOD, UNPOOLED, open_ood
@@ -136,13 +135,9 @@ def _encode(
     """Both splits through the encoder, and what can be measured of them."""
     splits = encode_splits(loaded, stored, config, device, progress)
     can = capabilities_of(loaded, stored, splits, config, device)
-    resampling = Resampling.over(splits.val.objects, config.seed, device)
-    if can.declared is not None:
-        config = config.with_steps(len(splits.train), BATCH)
-    bench = Bench(
-        *(splits.train, splits.val, device, config.seed, config.val_draws, resampling),
-        blind=can.declared is not None,
-    )
+    own = can.declared is not None
+    config = config.with_steps(len(splits.train), BATCH) if own else config
+    bench = Bench(splits.train, splits.val, device, config.seed, config.val_draws, blind=own)
     protocol = protocol_of(config, loaded, stored, splits, can, read_epochs(run / METRICS))
     return EvalContext(loaded, stored, splits, can, config, bench, run, None, progress, protocol)
 

@@ -227,14 +227,11 @@ def _declared(
     if not isinstance(spec, ViewSpec) or are_augmented(spec.param_names):
         return None
     own = next((a for a in (loaded.action, spec.actions) if a and action_name(a) == DECLARED), None)
-    if own is None and not _is_the_papers(loaded.action, spec):
+    if own is None:
+        if loaded.action.terms or spec.actions or implied_action(spec.param_names) != "none":
+            return None  # the paper's probes have something to read: actions of a preset, or its columns
         own = ActionSpec()
-    return None if own is None else DeclaredTargets.of(own, loaded.action, spec.params, train, constant, most_views)
-
-
-def _is_the_papers(action: ActionSpec, spec: ViewSpec) -> bool:
-    """Whether the paper's probes have something to read: actions of a preset, or its columns."""
-    return bool(action.terms or spec.actions) or implied_action(spec.param_names) != "none"
+    return DeclaredTargets.of(own, loaded.action, spec.params, train, constant, most_views)
 
 
 def _constant(features: Features) -> tuple[str, ...]:

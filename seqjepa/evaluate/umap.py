@@ -1,9 +1,7 @@
-"""Maps of the features in two dimensions, by UMAP (Figures 5 and 12 to 14).
+"""Maps of the features in two dimensions, by UMAP (Figures 5, 12–14): of which points, in which colours.
 
 Of validation samples of up to ten classes: z of single views, and z_AGG. The paper gives neither UMAP's settings nor
 the classes; these are ours.
-
-The points of maps of features: which views and sequences, and how they are coloured (Figures 5, 12–14).
 """
 
 from __future__ import annotations
@@ -132,7 +130,7 @@ def views(features: Features, classes: list[int], most: int, seed: int) -> Point
     sample, slot = np.nonzero(whole)
     keep = _some(len(sample), most, seed)
     sample, slot = sample[keep], slot[keep]
-    x = features.z[torch.from_numpy(sample).to(features.z.device), torch.from_numpy(slot).to(features.z.device)]
+    x = features.z_at(sample, slot)
     number = np.searchsorted(classes, labels[sample]).astype(np.int16)
     return Points(x.float().cpu().numpy(), number, _colours(features, sample, slot))
 
@@ -161,14 +159,11 @@ def _sequences(ctx: EvalContext, size: int, draw: int) -> Gather:
 
 
 def _colours(features: Features, sample: np.ndarray, slot: np.ndarray) -> dict[str, np.ndarray]:
-    names = set(features.param_names)
-    if set(ROTATION_COLUMNS) <= names:
-        euler = np.stack([features.column(name)[sample, slot] for name in ROTATION_COLUMNS], axis=-1)
+    if (euler := features.params_at(sample, slot, ROTATION_COLUMNS)) is not None:
         w = np.abs(quaternion(euler.astype(np.float64))[:, 3])
         return {"angle_deg": np.degrees(2 * np.arccos(np.minimum(w, 1))).astype(np.float32)}
-    if set(POSITION_COLUMNS) <= names:
-        return {"position": np.stack([features.column(name)[sample, slot] for name in POSITION_COLUMNS], axis=-1)}
-    return {}
+    places = features.params_at(sample, slot, POSITION_COLUMNS)
+    return {} if places is None else {"position": places}
 
 
 def _some(n: int, most: int, seed: int) -> np.ndarray:

@@ -12,7 +12,6 @@ from seqjepa.config import EvalConfig
 from seqjepa.data.actions import PRESETS
 from seqjepa.evaluate.encode import SplitFeatures, encode_splits
 from seqjepa.evaluate.features import Features
-from seqjepa.evaluate.metrics import Resampling
 from seqjepa.evaluate.probes import Bench
 from seqjepa.evaluate.studies import Capabilities, EvalContext, capabilities_of
 from seqjepa.training.checkpoint import LoadedRun, load_run
@@ -30,12 +29,11 @@ def bank_of(z: np.ndarray, labels: np.ndarray, params: np.ndarray, **fields: Any
 
 
 def case_of(loaded: LoadedRun, stored: ShardSet, banks: SplitFeatures, **fields: Any) -> EvalContext:
-    """fields: of EvalContext, and `epochs`, `m_val`, `val_draws`, `resampling`."""
+    """fields: of EvalContext, and `epochs`, `m_val` and `val_draws`."""
     epochs, draws = fields.pop("epochs", 6), fields.pop("val_draws", 1)
     config = EvalConfig(m_val=fields.pop("m_val", (1, 2, 4)), probe_epochs=epochs, agg_draws=4, val_draws=draws)
     can = fields.pop("can", None) or capabilities_of(loaded, stored, banks, config, CPU)
-    resampling = Resampling.of(len(banks.val), 0, CPU, 50) if fields.pop("resampling", False) else None
-    bench = Bench(banks.train, banks.val, CPU, 0, draws, resampling)
+    bench = Bench(banks.train, banks.val, CPU, 0, draws)
     return EvalContext(loaded, stored, banks, can, config, bench, progress=False, **fields)
 
 

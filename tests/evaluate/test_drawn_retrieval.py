@@ -23,7 +23,7 @@ def drawn_case(run: Path, shards: Path, val_draws: int = 1) -> EvalContext:
     loaded, stored = load_run(run), ShardSet.open(shards)
     protocol = EvalConfig(m_val=(1, 2, 4), probe_epochs=1, val_draws=val_draws, train_draws=1)
     banks = encode_splits(loaded, stored, protocol, CPU, progress=False)
-    return case_of(loaded, stored, banks, val_draws=val_draws, resampling=True)
+    return case_of(loaded, stored, banks, val_draws=val_draws)
 
 
 @pytest.fixture(scope="module")

@@ -87,7 +87,7 @@ def test_what_neighbours_share_by_hand(run, shards):
 
 
 def test_a_run_on_shards_agrees_with_scikit_learn(run, shards):
-    case = case_of_run(run, shards, resampling=True)
+    case = case_of_run(run, shards)
     found, bank = NEIGHBOURS.take(case), case.splits.val
     there = np.arange(bank.z.shape[1]) < bank.n_views[:, None]
     sample, z = np.nonzero(there)[0], bank.z.numpy()[there]
@@ -120,7 +120,7 @@ def test_what_there_is_not_is_left_out(run, shards):
     z = np.random.default_rng(0).normal(size=(6, 1, 4))
     bank = bank_of(z, np.full(6, -1), np.zeros((6, 1, 0), np.float32), param_names=())
     case = handmade_case(load_run(run), shards, bank, bank)
-    assert NEIGHBOURS.take(case) == {"neighbours": {"queries": 6}}
+    assert NEIGHBOURS.take(case)["neighbours"] == {"queries": 6}
     assert np.isnan(case.arrays["neighbours"]["angle_deg"]).all()
     few = replace(bank, z=bank.z[:3], n_views=bank.n_views[:3])
     assert "more than 3 views" in NEIGHBOURS.why_not(handmade_case(load_run(run), shards, bank, few))

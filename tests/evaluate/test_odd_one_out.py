@@ -86,7 +86,7 @@ def test_features_without_a_cluster_give_chance(run, shards):
 
 
 def test_methods_without_an_aggregate_are_judged_by_z(run, shards):
-    found = ODD_ONE_OUT.take(case(run, shards, Alone(), epochs=2, resampling=True))
+    found = ODD_ONE_OUT.take(case(run, shards, Alone(), epochs=2))
     assert list(found["odd_one_out"]) == ["z"]
     low, high = found["intervals"]["odd_one_out"]["z"]
     assert low < found["odd_one_out"]["z"] < high

@@ -131,7 +131,7 @@ def test_extent():
 @torch.no_grad()
 def test_a_run_on_shards(run, shards):
     """Samples have 4 to 6 views: a context of three, and one step. Ranks by a loop over the objects of each draw."""
-    case = case_of_run(run, shards, resampling=True)
+    case = case_of_run(run, shards)
     assert not ROLLOUTS.why_not(case)
     with frozen(case.loaded.method):
         found = ROLLOUTS.take(case)

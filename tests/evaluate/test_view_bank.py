@@ -68,7 +68,7 @@ def test_features_stand_at_their_sample_and_view(shards):
             np.testing.assert_allclose(bank.z[s, v], (pixels - STATISTICS[0]) / STATISTICS[1], atol=1e-4)
         assert not bank.z[s, index.n_views[s] :].any()
     assert bank.most_views == 4
-    np.testing.assert_array_equal(bank.column("floor_hue"), index.params[:, :, 3])
+    np.testing.assert_array_equal(bank.params[..., bank.param_names.index("floor_hue")], index.params[:, :, 3])
 
 
 def test_features_may_be_trained_on(shards):
