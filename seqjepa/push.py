@@ -17,7 +17,7 @@ from seqjepa.config import RunConfig
 from seqjepa.data.actions import DECLARED, action_name, as_spec
 from seqjepa.evaluate.metrics import LEVEL
 from seqjepa.evaluate.results import WEIGHTS as SIDES
-from seqjepa.evaluate.results import keyed_rows, protocol_lines
+from seqjepa.evaluate.results import keyed_rows, protocol_lines, rounded
 from seqjepa.files import SUMS, read_checked
 from seqjepa.hub import is_run_file
 from seqjepa.methods import METHODS
@@ -212,12 +212,8 @@ def _cell(results: Mapping[str, Any], head: str, key: str, value: float | None) 
     if value is None:
         return "–"
     found = value_at(results, f"{head}.intervals.{key}")
-    interval = f" [{_number(found[0])}, {_number(found[1])}]" if isinstance(found, Sequence) else ""
-    return _number(value) + interval
-
-
-def _number(value: float) -> str:
-    return f"{value:.3f}" if abs(value) < 1e5 else f"{value:,.0f}"
+    interval = f" [{rounded(found[0])}, {rounded(found[1])}]" if isinstance(found, Sequence) else ""
+    return rounded(value) + interval
 
 
 @dataclass(frozen=True)

@@ -150,14 +150,9 @@ def _wanted(run: Path, epochs: Iterable[int] | None) -> Sequence[int]:
         )
     wanted = there if epochs is None else sorted(set(epochs))
     if missing := [epoch for epoch in wanted if epoch not in there]:
-        raise UsageError(
-            f"{run} kept no weights after {_listed(missing)} epochs; there are those after {_listed(there)}"
-        )
+        lacking, known = (", ".join(map(str, some)) for some in (missing, there))
+        raise UsageError(f"{run} kept no weights after {lacking} epochs; there are those after {known}")
     return wanted
-
-
-def _listed(epochs: Iterable[int]) -> str:
-    return ", ".join(map(str, epochs))
 
 
 ASKED = Path("evaluation") / "asked.json"
@@ -167,18 +162,14 @@ KEYS = {"question", "file", "answer"}
 SETS = "of_sets"
 
 
-def is_evaluated(run: Path, weights: str, evaluation: Mapping[str, Any], shards: Path | None = None) -> bool:
-    """Whether the run holds the numbers of `weights` ("trained", "untrained" or "transfer") for this evaluation.
-
-    Evaluations differ by their keyword arguments, so transfers by their shards and patch. shards: of the others.
-    """
-    return numbers_of(run, weights, evaluation, shards) is not None
-
-
 def numbers_of(
     run: Path, weights: str, evaluation: Mapping[str, Any], shards: Path | None = None
 ) -> dict[str, Any] | None:
-    """What results.json holds of this evaluation, as evaluate_run returned it; None where it is to be done."""
+    """What results.json holds of this evaluation, as evaluate_run returned it; None where it is to be done.
+
+    weights: "trained", "untrained" or "transfer". Evaluations differ by their keyword arguments, so transfers by their
+    shards and patch. shards: of the others.
+    """
     question = _question(run, evaluation, shards)
     for entry in _entries(run).get(weights, []):
         numbers = _numbers(run, weights, entry["file"])

@@ -101,27 +101,23 @@ def merge_results(
     file = results_file(results["protocol"])
     lock, busy = folder / f"{TEMPORARY}lock-{file}", f"another evaluation writes {folder / file}"
     with named_failures(folder / file), FolderLock(lock, busy, LONGEST_WAIT):
-        merged = _merge(folder, file, weights, results)
+        merged = _merged(read_results(folder, file), weights, results)
+        write_file(folder / file, (json.dumps(merged, indent=2) + "\n").encode())
         beside = artefacts_folder(folder, f"{weights}{results_name(results['protocol']).removeprefix('results')}")
         for name, values in arrays.items():
             save_arrays(beside, name, values)
         return merged
 
 
-def _merge(folder: Path, file: str, weights: str, results: dict[str, Any]) -> dict[str, Any]:
-    there = read_results(folder, file)
+def _merged(there: dict[str, Any], weights: str, results: dict[str, Any]) -> dict[str, Any]:
     before = [{"weights": weights, **there[weights]}] if weights in there else []
+    before += there.pop(EARLIER, [])
     earlier = [
         entry
-        for entry in [*before, *there.get(EARLIER, [])]
+        for entry in before
         if entry.get("weights") != weights or not same_measurement(entry.get("protocol", {}), results["protocol"])
     ]
-    merged = {**there, weights: results, **({EARLIER: earlier} if earlier else {})}
-    if not earlier:
-        merged.pop(EARLIER, None)
-    ordered = {key: merged[key] for key in sorted(merged)}
-    write_file(folder / file, (json.dumps(ordered, indent=2) + "\n").encode())
-    return ordered
+    return dict(sorted({**there, weights: results, **({EARLIER: earlier} if earlier else {})}.items()))
 
 
 def keyed_rows(results: dict[str, Any]) -> list[tuple[str, str, list[float | None]]]:
@@ -328,8 +324,12 @@ def _flat(results: dict[str, Any]) -> dict[str, float]:
 def _cell(head: str, value: float | None) -> str:
     if value is None:
         return f"{'–':>12}"
-    sign = "+" if head == "gain" else ""
-    return f"{value:>{sign}12.3f}" if abs(value) < 1e5 else f"{value:>{sign}12,.0f}"
+    return f"{rounded(value, '+' if head == 'gain' else ''):>12}"
+
+
+def rounded(value: float, sign: str = "") -> str:
+    """ "0.815", "+0.012"; "125,000" of what has no decimals to show."""
+    return f"{value:{sign}.3f}" if abs(value) < 1e5 else f"{value:{sign},.0f}"
 
 
 def artefacts_folder(run: Path, weights: str) -> Path:

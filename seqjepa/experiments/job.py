@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from seqjepa.config import EvalConfig, RunConfig
 from seqjepa.data.actions import OF_THE_SHARDS
-from seqjepa.evaluate.checkpoints import evaluate_checkpoints, is_evaluated, note_evaluation, numbers_at
+from seqjepa.evaluate.checkpoints import evaluate_checkpoints, note_evaluation, numbers_at, numbers_of
 from seqjepa.evaluate.run import evaluate_run
 from seqjepa.files import TEMPORARY
 from seqjepa.recipes import flatten, load_recipe
@@ -121,7 +121,7 @@ def evaluate_job(job: Job, out: Path, *, device: str, progress: bool = True, say
     """Do the evaluations of a trained run whose numbers are not there. Arguments and errors as of run_job."""
     run = Path(out) / job.name
     for weights, evaluation in job.evaluations():
-        if is_evaluated(run, weights, evaluation, job.shards):
+        if numbers_of(run, weights, evaluation, job.shards) is not None:
             continue
         if say:
             subject = f"on {evaluation['shards']}" if weights == "transfer" else f"the {weights} weights"
@@ -139,7 +139,7 @@ def evaluate_job(job: Job, out: Path, *, device: str, progress: bool = True, say
 def evaluations_left(job: Job, out: Path) -> int:
     """How many of a job's evaluations, of weights on the way too, have no numbers yet."""
     run = Path(out) / job.name
-    left = sum(not is_evaluated(run, weights, evaluation, job.shards) for weights, evaluation in job.evaluations())
+    left = sum(numbers_of(run, *evaluation, job.shards) is None for evaluation in job.evaluations())
     return left + sum(not _is_looked_at(job, run, epoch) for epoch in job.checkpoints)
 
 
