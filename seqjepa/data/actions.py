@@ -326,9 +326,9 @@ def positions_of(values: NDArray[np.float64], term: ActionTerm) -> NDArray[np.fl
 
 def _in_form(q: NDArray[np.floating], term: ActionTerm) -> NDArray[np.floating]:
     """Relative quaternions [..., 4] as `term.result` has them."""
-    if term.result == "quaternion":
-        return q
-    return _six_numbers(q) if term.result == "6d" else canonical(q)
+    if term.result == "6d":  # the first two columns of their matrices
+        return np.concatenate([rotated(q, axis) for axis in np.eye(3)[:2]], axis=-1)
+    return q if term.result == "quaternion" else canonical(q)
 
 
 def canonical(q: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -337,11 +337,6 @@ def canonical(q: NDArray[np.floating]) -> NDArray[np.floating]:
     ordered = q[..., [3, 0, 1, 2]]
     first = np.take_along_axis(ordered, (ordered != 0).argmax(axis=-1)[..., None], axis=-1)
     return np.where(first < 0, -q, q)
-
-
-def _six_numbers(q: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Quaternions [..., 4] → the first two columns of their matrices [..., 6]."""
-    return np.concatenate([rotated(q, axis) for axis in np.eye(3)[:2]], axis=-1)
 
 
 def rotated(q: NDArray[np.floating], vectors: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -129,8 +128,7 @@ def bake(
     reading = Reading(torch.device(device), workers, resident=False)
     in_a_shard = max(1, min(_MOST_IN_A_SHARD, _SHARD_BYTES // (baking.total * views.side**2 * 3)))
     by_shard = ShardByShard(
-        here=lambda: _of_images(indices, baking, views, in_a_shard, reading),
-        there=partial(_of_images_there, source.path, names, baking, views, in_a_shard, reading),
+        make=partial(_of_images, source.path, names, baking, views, in_a_shard, reading),
         sizes=_sizes(indices, [in_a_shard] * len(indices)),
         text="bake",
         unit="image",
@@ -185,8 +183,7 @@ def _bake_stored(
     baked = replace(spec, views=baking.total, sequence=baking.views, ordered=False, chunked=False)
     most = [_samples_in_a_shard(index, baking) for index in indices]
     by_shard = ShardByShard(
-        here=lambda: _of_stored(indices, baking, views, most),
-        there=partial(_of_stored_there, source.path, names, baking, views, most),
+        make=partial(_of_stored, source.path, names, baking, views, most),
         sizes=_sizes(indices, most),
         text="bake",
         unit="sample",
@@ -209,9 +206,10 @@ def _samples_in_a_shard(index: SplitIndex, baking: Baking) -> int:
 
 @contextlib.contextmanager
 def _of_stored(
-    indices: Sequence[SplitIndex], baking: Baking, views: StoredViews, most: Sequence[int]
+    path: Path, names: Sequence[str], baking: Baking, views: StoredViews, most: Sequence[int]
 ) -> Iterator[Write]:
-    """most: samples of a shard of each split."""
+    """path: of the set, which is opened where it is read. most: samples of a shard of each split."""
+    indices = _open_stored(ShardSet.open(path), names, baking, views)
     by_name = {index.name: (index, in_a_shard) for index, in_a_shard in zip(indices, most, strict=True)}
 
     def write(builder: Opens, name: str) -> None:
@@ -221,13 +219,6 @@ def _of_stored(
                 writer.add(*_stored_sample(index, row, baking, views))
 
     yield write
-
-
-def _of_stored_there(
-    path: Path, names: Sequence[str], baking: Baking, views: StoredViews, most: Sequence[int]
-) -> AbstractContextManager[Write]:
-    """In another process, which opens the set itself."""
-    return _of_stored(_open_stored(ShardSet.open(path), names, baking, views), baking, views, most)
 
 
 def _stored_sample(index: SplitIndex, row: int, baking: Baking, views: StoredViews) -> tuple[ViewSample, PixelStats]:
@@ -246,11 +237,11 @@ def _stored_sample(index: SplitIndex, row: int, baking: Baking, views: StoredVie
 
 @contextlib.contextmanager
 def _of_images(
-    indices: Sequence[ImageIndex], baking: Baking, views: ImageViews, in_a_shard: int, reading: Reading
+    path: Path, names: Sequence[str], baking: Baking, views: ImageViews, in_a_shard: int, reading: Reading
 ) -> Iterator[Write]:
-    """Images are read ahead, of one split at a time."""
-    sampling = Sampling(baking.views, in_a_shard, baking.seed, shuffle=False)
-    by_name, opened = {index.name: index for index in indices}, dict[str, ImageReader]()
+    """Images of the set at `path` are read ahead, of one split at a time."""
+    sampling, source = Sampling(baking.views, in_a_shard, baking.seed, shuffle=False), ShardSet.open(path)
+    by_name, opened = {name: source.images(name) for name in names}, dict[str, ImageReader]()
 
     def write(builder: Opens, name: str) -> None:
         split, number = split_of_shard(name), number_of_shard(name)
@@ -265,14 +256,6 @@ def _of_images(
     finally:
         for reader in opened.values():
             reader.close()
-
-
-def _of_images_there(
-    path: Path, names: Sequence[str], baking: Baking, views: ImageViews, in_a_shard: int, reading: Reading
-) -> AbstractContextManager[Write]:
-    """In another process, which opens the set itself."""
-    source = ShardSet.open(path)
-    return _of_images([source.images(name) for name in names], baking, views, in_a_shard, reading)
 
 
 def _bake_shard(

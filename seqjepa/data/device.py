@@ -100,9 +100,6 @@ class Retirement:
         """Hand in a slot; returns the slots that are free now."""
         if not self._asynchronous:
             return [slot]
-        return self._retire_after_copies(slot)
-
-    def _retire_after_copies(self, slot: int) -> list[int]:
         event = torch.cuda.Event()
         event.record()
         self._waiting.append((slot, event))

@@ -173,13 +173,8 @@ def with_windows(index: SplitIndex, span: int) -> SplitIndex:
             f"no sequence of split {index.name!r} has {span} consecutive steps; use fewer views (data.context), a "
             "smaller data.stride, or longer sequences"
         )
-    logger.warning(
-        "%d of %d sequences of split %r have no %d consecutive steps and are left out",
-        short,
-        sequences,
-        index.name,
-        span,
-    )
+    left_out = "%d of %d sequences of split %r have no %d consecutive steps and are left out"
+    logger.warning(left_out, short, sequences, index.name, span)
     return replace(only_samples(index, np.flatnonzero(windows)), digest=_digest(f"{index.digest}/windows of {span}"))
 
 

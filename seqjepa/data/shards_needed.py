@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,8 @@ class Supply:
             name = f"{index.name}-{sampling.seed}-{sampling.window}-{sampling.batch_size}-{int(sampling.shuffle)}"
             claim = (name, self._bytes(root, entries, sampling, unclaimed(root, name)))
         stays, on = not self.windowed, sampling.shuffle
-        self._shards = FetchAhead(root, info, index.name, self.visits, claim, stays=stays, epochs=on)
+        visits = partial(visits_of, index, order)
+        self._shards = FetchAhead(root, info, index.name, visits, claim, stays=stays, epochs=on)
 
     def ready(self, at: Position, table: np.ndarray, wait: bool) -> bool:
         """Whether the shards of a plan's table are there; wait: until they are. Errors as FetchAhead.ready()."""
@@ -62,13 +64,9 @@ class Supply:
         """Asking again begins anew."""
         self._shards.close()
 
-    def visits(self, epoch: int) -> list[Visit]:
-        """Between which steps of an epoch each shard is read."""
-        return visits_of(self._index, self._order, epoch)
-
     def _bytes(self, root: Path, entries: Sequence[ShardEntry], sampling: Sampling, free: int) -> int:
         """What this reader claims: what it reads at one time, and some shards ahead."""
-        visits = self.visits(0)
+        visits = visits_of(self._index, self._order, 0)
         needed = live_bytes(entries, visits, 1)
         if needed > free:
             shuffled = f"samples of {sampling.window or len(entries)} shards shuffled together"
@@ -120,7 +118,8 @@ def window_that_fits(index: SplitIndex | ImageIndex, sampling: Sampling) -> int:
 
 
 def visits_of(index: SplitIndex | ImageIndex, order: EpochOrder, epoch: int) -> list[Visit]:
-    """Ascending. A sample's views may lie in any shard that its sequence reaches into."""
+    """Between which steps of an epoch each shard is read, ascending. A sample's views may lie in any shard that its
+    sequence reaches into."""
     homes, steps, shards = homes_of(index), order.steps_of(epoch), len(index.shard_paths)
     reach = _ends_of(index) - homes
     steps, homes, reach = (array[steps < order.steps] for array in (steps, homes, reach))

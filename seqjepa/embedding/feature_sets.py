@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -151,8 +150,7 @@ def make_features(
             rows[name], sizes[name] = part, _views(index, part)
     writing = _Writing(features, torch.device(device), rows)
     by_shard = ShardByShard(
-        here=lambda: writing.of(encoder, indices),
-        there=partial(_there, writing, encoder, source.path, names),
+        make=partial(writing.of, encoder, source.path, names),
         sizes=sizes,
         text="features",
         unit="view",
@@ -197,9 +195,11 @@ class _Writing:
     rows: dict[str, np.ndarray]
 
     @contextlib.contextmanager
-    def of(self, encoder: Encoder, indices: Sequence[SplitIndex | ImageIndex]) -> Iterator[Write]:
+    def of(self, encoder: Encoder, path: Path, names: Sequence[str]) -> Iterator[Write]:
+        """path: of the set, which is opened where it is read."""
         encoder.net.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        by_name = {index.name: index for index in indices}
+        source = ShardSet.open(path)
+        by_name = {name: _opened(source, name) for name in names}
 
         def write(builder: Opens, name: str) -> None:
             self._write(builder, name, by_name[split_of_shard(name)], encoder)
@@ -214,12 +214,6 @@ class _Writing:
         with builder.open_shard(index.name, number_of_shard(name)) as writer:
             for row, of_row in zip(rows.tolist(), vectors, strict=True):
                 writer.add(_sample(index, row, encode_vectors(of_row, self.features)))
-
-
-def _there(writing: _Writing, encoder: Encoder, path: Path, names: Sequence[str]) -> AbstractContextManager[Write]:
-    """In another process, which opens the set itself."""
-    source = ShardSet.open(path)
-    return writing.of(encoder, [_opened(source, name) for name in names])
 
 
 def _encoded(

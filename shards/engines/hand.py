@@ -101,14 +101,13 @@ def hand_of(builder: SetBuilder) -> Hand:
 class ShardByShard:
     """Work that takes one shard after the other, here or, within engine_of, on the nodes of a Ray cluster.
 
-    here, there  make what writes a shard, in this process or (to be pickled) in another one
-    sizes        how many `unit` each shard has, for the progress bar, which has `text` before it
-    told         hears what was told of each shard that we wrote
-    gpus         of each actor
+    make   what writes a shard, in this process or (pickled) in another one
+    sizes  how many `unit` each shard has, for the progress bar, which has `text` before it
+    told   hears what was told of each shard that we wrote
+    gpus   of each actor
     """
 
-    here: Callable[[], AbstractContextManager[Write]]
-    there: Callable[[], AbstractContextManager[Write]]
+    make: Callable[[], AbstractContextManager[Write]]
     sizes: Mapping[str, int]
     text: str
     unit: str
@@ -126,12 +125,12 @@ class ShardByShard:
                 self._show(builder)
 
     def _here(self, builder: SetBuilder, names: Iterator[str]) -> Iterator[Any]:
-        with self.here() as write:
+        with self.make() as write:
             for name in names:
                 yield write(builder, name)
 
     def _over_ray(self, cluster: RayCluster, builder: SetBuilder, names: Iterator[str]) -> Iterator[Any]:
-        make, most = partial(_writing, hand_of(builder), self.there), len(self.sizes) - len(builder.done())
+        make, most = partial(_writing, hand_of(builder), self.make), len(self.sizes) - len(builder.done())
         for part, result in cluster.map_actors(make, names, lambda name: name, gpus=self.gpus, most=max(1, most)):
             builder.adopt(part)
             yield result
