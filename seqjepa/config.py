@@ -236,6 +236,10 @@ class RunConfig(Section):
             raise ValueError("; ".join(mistakes))
         return self
 
+    def with_values(self, section: Literal["data", "model", "optim"], **values: object) -> RunConfig:
+        """The same with other values in a section, which are not checked."""
+        return self.model_copy(update={section: getattr(self, section).model_copy(update=values)})
+
 
 def contradictions(config: RunConfig) -> Iterator[str]:
     """What is wrong between settings that are each allowed. Whether shards fit them is seen when those are opened."""

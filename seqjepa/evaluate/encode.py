@@ -262,8 +262,7 @@ def statistics(loaded: LoadedRun, stored: ShardSet, name: str) -> PixelStats:
     name = explicit_normalisation(name, loaded.config.fidelity)
     if name not in (known := ("shards", "encoder", *NORMALISATIONS)):
         raise ConfigError(f"normalisation is {name!r}; choose one of run, {', '.join(known)}")
-    data = loaded.config.data.model_copy(update={"normalisation": name})
-    return pixel_stats(stored.info, loaded.config.model_copy(update={"data": data}))
+    return pixel_stats(stored.info, loaded.config.with_values("data", normalisation=name))
 
 
 def patches_for_position(loaded: LoadedRun, stored: ShardSet, patch: int | None) -> Fixating | None:

@@ -79,8 +79,7 @@ def open_training_data(shards: Path, config: RunConfig) -> TrainingData:
     if isinstance(index, SplitIndex):
         if config.data.order == "window" and index.ordered:
             index = with_windows(index, config.data.context * config.data.stride + 1)
-        action = action_of_shards(config.data.action, index)
-        config = config.model_copy(update={"data": config.data.model_copy(update={"action": action})})
+        config = config.with_values("data", action=action_of_shards(config.data.action, index))
     config = with_view_size(config, index.height, index.width)
     data, classes = _data_info(opened.info, split, config), len(opened.info.classes)
     return TrainingData(config, index, data, classes, names, stored_scaling(opened.info))
@@ -135,8 +134,7 @@ def with_view_size(config: RunConfig, height: int, width: int) -> RunConfig:
     if not is_timm(config.model) or config.model.view_size:
         return config
     side = config.data.patch
-    size = (side, side) if side else (height, width)
-    return config.model_copy(update={"model": config.model.model_copy(update={"view_size": size})})
+    return config.with_values("model", view_size=(side, side) if side else (height, width))
 
 
 def build_loader(
@@ -180,8 +178,7 @@ def run_sampling(source: TrainingData, config: RunConfig, world: World) -> Sampl
 
 def with_shuffle_window(source: TrainingData, window: int) -> TrainingData:
     """With so many shards among which samples are shuffled, noted in the configuration."""
-    data = source.config.data.model_copy(update={"shuffle_window": window})
-    return replace(source, config=source.config.model_copy(update={"data": data}))
+    return replace(source, config=source.config.with_values("data", shuffle_window=window))
 
 
 def window_for(source: TrainingData, world: World) -> int:

@@ -109,16 +109,13 @@ def _wrong_values(epoch: object) -> Iterator[str]:
         yield "no JSON objects"
         return
     for key, value in epoch.items():
-        fits = (
-            isinstance(value, str) if key in _WORDS else _is_number(value) and (key not in _COUNTS or _is_count(value))
-        )
-        if not fits:
+        if not _fits(key, value):
             yield f"no epochs: {key} is {value!r:.40}"
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
-
-
-def _is_count(value: float) -> bool:
-    return value >= 0 and value == int(value)
+def _fits(key: str, value: object) -> bool:
+    if key in _WORDS:
+        return isinstance(value, str)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
+        return False
+    return key not in _COUNTS or (value >= 0 and value == int(value))

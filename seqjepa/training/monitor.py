@@ -9,7 +9,6 @@ Shape letters: B batch, n rows, V views that went through the online encoder, D 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
@@ -62,11 +61,6 @@ def spread_of(count: Tensor, scatter: Tensor) -> dict[str, float]:
         return {}
     covariance = scatter / count
     return {"std": mean_std(covariance), "rank": effective_rank(covariance)}
-
-
-def _on_host(values: Sequence[Tensor]) -> list[Tensor]:
-    """float64 tensors in one copy: each is waited for."""
-    return unpacked(packed(values).cpu(), values)
 
 
 def mean_std(covariance: Tensor) -> float:
@@ -156,7 +150,8 @@ class EpochMeter:
     def summary(self) -> dict[str, object]:
         """One epoch in numbers. std: 1 is spread evenly, 0 is collapse; rank: effective rank."""
         of_features = [value for moments in self.moments.values() for value in (moments["count"], moments["scatter"])]
-        held = _on_host([*self.sums.values(), *of_features])
+        values = [*self.sums.values(), *of_features]
+        held = unpacked(packed(values).cpu(), values)  # in one copy, as each is waited for
         sums, left = dict(zip(self.sums, held, strict=False)), held[len(self.sums) :]
         moments = zip(self.moments, left[::2], left[1::2], strict=True)
         rows = float(sums["rows"])

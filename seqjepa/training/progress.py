@@ -171,7 +171,8 @@ class Watch:
         self._last = step
         self._bar.update()
         if step == 1 and self._pictures and seq.views.ndim > VECTORS + 1:  # features are no pictures
-            self._draw("sequences", lambda: self._sheet(seq))
+            sheet_of = (seq, self.source.data, self.config.data.action, self.config.name)
+            self._draw("sequences", lambda pictures: pictures.sequence_sheet(*sheet_of))
         done = step - self._first
         if done == min(10, self.epoch_steps // 2):  # what is slow at first is over
             self._timed = (step, time.monotonic())
@@ -196,9 +197,10 @@ class Watch:
         """After each epoch: its line of metrics.jsonl, and the features that were measured in it."""
         self._loggers.scalars(line)
         if self._pictures and line["epoch"] % self.config.train.picture_epochs == 0:
-            self._draw("curves", self._curves)
+            metrics = self.out / run_files.METRICS
+            self._draw("curves", lambda pictures: pictures.curves(metrics_log.read_epochs(metrics)))
             if sample is not None:
-                self._draw("features", lambda: self._map(sample))
+                self._draw("features", lambda pictures: pictures.map_of_features(sample))
         self._bar.set_postfix(epoch=line["epoch"], loss=f"{line['loss']:.4f}")
         if self._say:
             left = (self.total_steps - self._last) * self._seconds_a_step()
@@ -220,31 +222,18 @@ class Watch:
     def _pictures(self) -> bool:
         return bool(self._loggers and self.config.train.picture_epochs and PICTURES not in self._off)
 
-    def _draw(self, name: str, draw: Callable[[], bytes]) -> None:
+    def _draw(self, name: str, draw: Callable[[Any], bytes]) -> None:
+        """draw: makes a PNG with the module `pictures`."""
         try:
+            from seqjepa.training import pictures  # here: runs without loggers have no use for matplotlib
+
             path = self.out / PICTURES / f"{name}-{self._last:06d}.png"
             path.parent.mkdir(exist_ok=True)
-            write_atomic(path, draw())
+            write_atomic(path, draw(pictures))
         except Exception as error:  # whatever matplotlib, a font or the disk has
             self._switch_off(PICTURES, error)
         else:
             self._loggers.picture(name, self._last, path)
-
-    # Drawing is imported where it is done: runs without loggers have no use for it.
-    def _sheet(self, seq: ViewSequence) -> bytes:
-        from seqjepa.training.pictures import sequence_sheet
-
-        return sequence_sheet(seq, self.source.data, self.config.data.action, self.config.name)
-
-    def _curves(self) -> bytes:
-        from seqjepa.training.pictures import curves
-
-        return curves(metrics_log.read_epochs(self.out / run_files.METRICS))
-
-    def _map(self, sample: EncodedSample) -> bytes:
-        from seqjepa.training.pictures import map_of_features
-
-        return map_of_features(sample)
 
     def _switch_off(self, what: str, error: BaseException) -> None:
         self._off.add(what)

@@ -72,7 +72,7 @@ def train(
     world = World.from_environment()
     where = take_device(device, world.local_rank)
     if extend_epochs is not None:
-        config = config.model_copy(update={"optim": config.optim.model_copy(update={"epochs": extend_epochs})})
+        config = config.with_values("optim", epochs=extend_epochs)
         if wrong := list(contradictions(config)):  # a config.toml of these could not be read again
             raise ConfigError("; ".join(wrong))
     source = open_training_data(Path(shards), config)
