@@ -26,13 +26,13 @@ from seqjepa.experiments.compare_table import (
     untrained_row,
 )
 from seqjepa.experiments.job import Job, Say, refuse_other_runs, run_job
-from seqjepa.experiments.scale import RunScale, load_scale
+from seqjepa.experiments.scale import RunScale, assignments, load_scale
 from seqjepa.experiments.schedule import LENGTHS, Schedule, plan_steps
 from seqjepa.files import write_file
 from seqjepa.methods import find_method, method_names
 from seqjepa.methods.base import Method
 from seqjepa.models.ema import MovingAverage
-from seqjepa.recipes import did_you_mean, load_recipe
+from seqjepa.recipes import did_you_mean, flatten, load_recipe
 from shards.errors import ConfigError, UsageError
 from shards.machine.files import refuse_foreign
 from shards.reader import ShardSet
@@ -147,7 +147,8 @@ def parse_methods(text: str) -> tuple[str, ...]:
 def method_settings(method: str, scale: RunScale) -> tuple[str, ...]:
     """What a method's recipe changes at a scale, "a.b=c" each: the one place where methods may differ."""
     recipe, *changes = compared_recipe(method)
-    return (*changes, *scale.changed_settings(recipe, "3diebench"), *scale.compared_settings(method))
+    own = assignments(flatten(scale.compare.settings.get(method, {})))
+    return (*changes, *scale.changed_settings(recipe, "3diebench"), *own)
 
 
 def common_settings(

@@ -37,6 +37,7 @@ COLUMNS = {
 HEADS = ("method", *COLUMNS)
 UNTRAINED = "(untrained)"
 ONE_VIEW = "z of one view"
+NO_NUMBER = "–"
 
 
 def method_row(method: str, runs: Sequence[Path]) -> dict[str, Any]:
@@ -209,12 +210,13 @@ def _lines(comparison: Mapping[str, Any]) -> list[list[str]]:
 def cells_of(row: Mapping[str, Any]) -> list[str]:
     """A row's cells as text."""
     spread = {name: value for name, value in row.get("std", {}).items() if name != "seconds"}
-    cells = [_number(row.get(key), spread.get(key), factor, digits) for key, factor, digits in COLUMNS.values()]
+    cells = [number_cell(row.get(key), spread.get(key), factor, digits) for key, factor, digits in COLUMNS.values()]
     return [row["method"], *cells]
 
 
-def _number(value: float | None, spread: float | None, factor: float, digits: int) -> str:
+def number_cell(value: float | None, spread: float | None, factor: float, digits: int, sign: str = "") -> str:
+    """ "0.710 ± 0.020"."""
     if value is None:
-        return "–"
-    shown = f"{factor * value:.{digits}f}"
+        return NO_NUMBER
+    shown = f"{factor * value:{sign}.{digits}f}"
     return shown if spread is None else f"{shown} ± {factor * spread:.{digits}f}"

@@ -85,7 +85,7 @@ class Row:
             for seed, mine in self.by_seed.items()
             if seed in base.by_seed
         }
-        return Row(**{**vars(self), "by_seed": both})
+        return replace(self, by_seed=both)
 
     @property
     def place(self) -> Place:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seqjepa.experiments.compare_table import aligned, as_markdown, schedule_notes
+from seqjepa.experiments.compare_table import NO_NUMBER, aligned, as_markdown, number_cell, schedule_notes
 from seqjepa.experiments.experiment import METHODS
 from seqjepa.experiments.experiment_results import AGGREGATE, ORDERED, Results, Row
 from shards.errors import UsageError
@@ -25,7 +25,6 @@ NUMBERS = {
     "blind": ("mrr_blind", 1, 3),
 }
 """Head of a column → key of a score, factor, digits. Those that no row has are left out."""
-NO_NUMBER = "–"
 CURVES = {
     "top1_z": "top-1 of z",
     f"{AGGREGATE}5": "top-1 of z_AGG, 5 views",
@@ -213,13 +212,8 @@ def _means_of(sizes: Sequence[str]) -> Cell:
 
 
 def _number(key: str, factor: float, digits: int) -> Cell:
-    """ "0.710 ± 0.020"."""
-
     def cell(row: Row, sign: str = "") -> str:
-        if not row.by_seed or key not in row.mean:
-            return NO_NUMBER
-        shown = f"{factor * row.mean[key]:{sign}.{digits}f}"
-        return f"{shown} ± {factor * row.std[key]:.{digits}f}" if key in row.std else shown
+        return number_cell(row.mean.get(key), row.std.get(key), factor, digits, sign) if row.by_seed else NO_NUMBER
 
     return cell
 

@@ -137,10 +137,6 @@ class RunScale(Changes):
             found.pop("model.projector", None)  # widths of an MLP, which that is not
         return assignments(found)
 
-    def compared_settings(self, method: str) -> tuple[str, ...]:
-        """What a comparison changes for a method after `changed_settings`, "a.b=c" each."""
-        return assignments(flatten(self.compare.settings.get(method, {})))
-
     def evaluation_of(self, recipe: str, kind: str) -> dict[str, Any]:
         """Keyword arguments of evaluate_run for a run of `recipe`."""
         layers = self._layers(kind, recipes.load_recipe(recipe).method)

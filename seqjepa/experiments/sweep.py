@@ -173,12 +173,10 @@ def tables_as_text() -> str:
 
 
 def tables_as_json() -> list[dict[str, Any]]:
+    of_recipes = {name: list(table.recipes) for name, table in paper_tables().items()}
     return [
-        {"table": name, "title": table.title, "recipes": list(table.recipes), "seeds": table.seeds, "note": table.note}
-        for name, table in paper_tables().items()
-    ] + [
-        {"table": name, "title": one.title, "recipes": [], "seeds": one.seeds, "note": one.note}
-        for name, one in paper_experiments().items()
+        {"table": name, "title": one.title, "recipes": of_recipes.get(name, []), "seeds": one.seeds, "note": one.note}
+        for name, one in (*paper_tables().items(), *paper_experiments().items())
     ]
 
 
