@@ -150,15 +150,6 @@ def data_label(record: RunRecord) -> str:
     return f"{record.dataset}, {pixels} px" if pixels else record.dataset
 
 
-def home(record: RunRecord) -> str:
-    """The paper's data set whose published numbers a run may stand among; "" for other data or another resolution.
-
-    Epochs and the number of objects do not matter here; match.scale_differences names them.
-    """
-    known = SETS_BY_NAME.get(record.paper_set)
-    return known.name if known and resolution(record) == known.resolution else ""
-
-
 TABLES_M_VAL = 5
 SEEDLESS = ("name", "seed", "train.", "data.set")
 """Settings that may differ within a group."""
@@ -202,8 +193,13 @@ class Group:
 
     @property
     def home(self) -> str:
-        """The paper's data set whose published numbers these may stand among; "" for other data or resolution."""
-        return home(self.runs[0])
+        """The paper's data set whose published numbers these may stand among; "" for other data or resolution.
+
+        Epochs and the number of objects do not matter here; match.scale_differences names them.
+        """
+        run = self.runs[0]
+        known = SETS_BY_NAME.get(run.paper_set)
+        return known.name if known and resolution(run) == known.resolution else ""
 
     @property
     def is_own(self) -> bool:

@@ -249,8 +249,7 @@ def _blind_cell(measure: Measure, mean: Mean | None) -> Cell:
 
 def _columns_of_own_data(groups: Sequence[Group]) -> list[tuple[TableColumn, Measure]]:
     """Accuracies, every declared term and column, paths, retrieval and rollouts, then features by themselves."""
-    registered = [metric for metric in METRICS.values() if metric.column]
-    found = [_own_column(m, str(size)) for m in registered for size in (COLUMN_SIZES if m.by_size else [""])]
+    found = _by_size(metric for metric in METRICS.values() if metric.column)
     declared = {metric.key: metric for group in groups for metric in _declared_metrics(group)}
     accuracies = sum(measure.key.startswith("top1") for _, measure in found)
     found[accuracies:accuracies] = [_own_column(metric, "") for metric in declared.values() if metric.column]
@@ -303,7 +302,10 @@ def _is_beside_published(group: Group, groups: Sequence[Group]) -> bool:
 
 def _own_columns(*, own_table: bool) -> list[tuple[TableColumn, Measure]]:
     """Columns of our own tables, as the registry of metrics has them, with what stands in them."""
-    metrics = [metric for metric in METRICS.values() if metric.column and metric.own_table == own_table]
+    return _by_size(metric for metric in METRICS.values() if metric.column and metric.own_table == own_table)
+
+
+def _by_size(metrics: Iterable[Metric]) -> list[tuple[TableColumn, Measure]]:
     return [_own_column(metric, str(size)) for metric in metrics for size in (COLUMN_SIZES if metric.by_size else [""])]
 
 

@@ -151,7 +151,11 @@ def heat_map(spec: HeatMap, groups: Sequence[Group]) -> Figure:
         if fitting:
             name = f"ours, {fitting[0].data}, {fitting[0].config.optim.epochs} epochs"
             taken = name in grids
-            grids[f"{name} ({fitting[0].runs[0].name} …)" if taken else name] = _our_grid(fitting)
+            grids[f"{name} ({fitting[0].runs[0].name} …)" if taken else name] = {
+                (conditioning(group.config), group.config.data.context, m): score.times(100)
+                for group in fitting
+                for m, score in group.curve("top1_agg").items()
+            }
     wide = len(spec.conditions) > 1
     panels = [Panel(title, _grid_html(title, grid, spec.conditions), wide) for title, grid in grids.items()]
     drawn = [_map_row(title, *place, mean) for title, grid in grids.items() for place, mean in grid.items()]
@@ -164,14 +168,6 @@ def _belongs(group: Group, spec: HeatMap) -> bool:
     """Whether it is told what the figure's runs are, on that data set or, for data of no paper, on its kind of data."""
     at_home = spec.dataset == (group.runs[0].paper_set or LIKE[kind_of_data(group.config)])
     return at_home and conditioning(group.config) in spec.conditions and bool(group.curve("top1_agg"))
-
-
-def _our_grid(family: Sequence[Group]) -> Grid:
-    return {
-        (conditioning(group.config), group.config.data.context, m): score.times(100)
-        for group in family
-        for m, score in group.curve("top1_agg").items()
-    }
 
 
 def _grid_html(title: str, grid: Grid, conditions: Sequence[str]) -> Markup:

@@ -167,9 +167,11 @@ def figure_of_charts(
     digits: format of the values at the ends of curves, in the alternative text.
     """
     drawn, title = list(charts), CAPTIONS[name]["title"]
-    panels = [
-        Panel(chart.title, _drawn(chart, f"{title}, {chart.title}: {ends(chart.lines, digits)}.")) for chart in drawn
-    ]
+    panels = []
+    for chart in drawn:
+        alt = f"{title}, {chart.title}: {ends(chart.lines, digits)}."
+        svg = line_chart(chart.lines, x_label=chart.x_label, y_label=chart.y_label, alt=alt, markers=True)
+        panels.append(Panel(chart.title, svg))
     rows = [row for chart in drawn for row in _line_rows(chart)]
     return figure_of(name, panels, rows, missing=missing, **values)
 
@@ -184,10 +186,6 @@ def _line_rows(chart: Chart) -> Iterator[tuple[Datum, ...]]:
     for line in chart.lines:
         whose, spread = "paper" if line.published else "ours", line.spread or [None] * len(line.x)
         yield from ((chart.title, whose, line.name, x, y, s) for x, y, s in zip(line.x, line.y, spread, strict=True))
-
-
-def _drawn(chart: Chart, alt: str) -> Markup:
-    return line_chart(chart.lines, x_label=chart.x_label, y_label=chart.y_label, alt=alt, markers=True)
 
 
 def draw(paint: Callable[[Axes], object], alt: str, *, size: tuple[float, float] = (5, 3)) -> Markup:

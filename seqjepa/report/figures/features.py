@@ -37,7 +37,7 @@ def neighbours(name: str, groups: Sequence[Group]) -> Figure:
     """
     panels, rows = [], []
     for group in sorted(groups, key=_shown_first):
-        run, arrays = _first_with_pictures(group)
+        run, arrays = _first_with(group, "neighbours", {"pictures", "same_class", "same_object", "angle_deg"})
         if run is None:
             continue
         found = run.trained.get("neighbours", {})
@@ -52,10 +52,11 @@ def _shown_first(group: Group) -> tuple[bool, int]:
     return not is_whole(group.config), abs(group.config.data.context - 3) if is_whole(group.config) else 0
 
 
-def _first_with_pictures(group: Group) -> tuple[RunRecord | None, dict[str, np.ndarray]]:
+def _first_with(group: Group, name: str, needed: set[str]) -> tuple[RunRecord | None, dict[str, np.ndarray]]:
+    """The first run that has the `needed` arrays in the file `name` of its trained weights."""
     for run in group.runs:
-        arrays = load_arrays(artefacts_folder(run.path, "trained"), "neighbours")
-        if {"pictures", "same_class", "same_object", "angle_deg"} <= set(arrays):
+        arrays = load_arrays(artefacts_folder(run.path, "trained"), name)
+        if needed <= set(arrays):
             return run, arrays
     return None, {}
 
@@ -103,13 +104,12 @@ def umap_figure(case: UmapCase, groups: Sequence[Group]) -> Figure:
     """Of the run with a map whose M_tr is nearest to the paper's."""
     fitting = sorted((g for g in groups if _fits(case, g)), key=lambda g: abs(g.config.data.context - case.m_tr))
     for group in fitting:
-        for run in group.runs:
-            arrays = load_arrays(artefacts_folder(run.path, "trained"), "umap")
-            if {"view_xy", "view_class", "class_names"} <= set(arrays):
-                kept = [value_at(run.trained, f"umap.trustworthiness_{part}") for part in ("view", "agg")]
-                panels = _umap_panels(arrays, f"{case.title}, {run.name}")
-                row, values = (run.name, group.data, *kept), {"run": run.name, "data": group.data}
-                return figure_of("umap", panels, [row], missing=False, key=case.key, title=case.title, **values)
+        run, arrays = _first_with(group, "umap", {"view_xy", "view_class", "class_names"})
+        if run is not None:
+            kept = [value_at(run.trained, f"umap.trustworthiness_{part}") for part in ("view", "agg")]
+            panels = _umap_panels(arrays, f"{case.title}, {run.name}")
+            row, values = (run.name, group.data, *kept), {"run": run.name, "data": group.data}
+            return figure_of("umap", panels, [row], missing=False, key=case.key, title=case.title, **values)
     return figure_of("umap", [], missing=True, key=case.key, title=case.title)
 
 

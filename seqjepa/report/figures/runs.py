@@ -34,7 +34,7 @@ from seqjepa.report.figures.drawing import (
     line_chart,
 )
 from seqjepa.report.fill_template import fill
-from seqjepa.report.groups import Group, accuracy, method_name
+from seqjepa.report.groups import Group, accuracy, by_data, method_name
 from seqjepa.report.runs import RunRecord
 from seqjepa.training.monitor import COLLAPSED_RANK, COLLAPSED_STD
 from shards.errors import FormatError
@@ -70,12 +70,11 @@ def checkpoint_curves(groups: Sequence[Group]) -> Figure:
     """Top-1 and R² of weights on the way over optimizer steps, by data: a line a run, from its untrained weights to its
     last, where they were measured alike."""
     charts = []
-    for data in dict.fromkeys(group.data for group in groups):
+    for data, some in by_data(groups).items():
         for label, keys in OVER_STEPS.items():
-            lines = [line for group in groups if group.data == data for line in _lines_over_steps(group, keys)]
-            charts += [
-                Chart(title, some, "optimizer steps", label) for title, some in _pages(f"{label}, {data}", lines)
-            ]
+            lines = [line for group in some for line in _lines_over_steps(group, keys)]
+            pages = _pages(f"{label}, {data}", lines)
+            charts += [Chart(title, page, "optimizer steps", label) for title, page in pages]
     return figure_of_charts("checkpoints", charts, missing=not charts)
 
 
@@ -91,17 +90,14 @@ def _lines_over_steps(group: Group, keys: Sequence[str]) -> Iterator[Line]:
 def _over_steps(run: RunRecord) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """(optimizer steps, numbers): of the weights on the way, and of those before and after that were measured alike."""
     kept = [(found.step, found.results) for found in run.on_the_way if found.step is not None]
+    if not kept:
+        return
     steps = {line.get("epoch"): line.get("step") for line in run.epochs}
     ends = ((0, run.untrained), (steps.get(run.protocol.get("trained_epochs")), run.trained))
-    protocol = kept[-1][1].get("protocol", {}) if kept else {}
-    alike = [
-        (step, found)
-        for step, found in ends
-        if step is not None and found and not differences(protocol, found.get("protocol", {}))
-    ]
-    yield from (
-        (*alike, *(pair for pair in kept if not differences(protocol, pair[1].get("protocol", {})))) if kept else ()
-    )
+    protocol = kept[-1][1].get("protocol", {})
+    for step, found in (*ends, *kept):
+        if step is not None and found and not differences(protocol, found.get("protocol", {})):
+            yield step, found
 
 
 def _figure(key: str, groups: Sequence[Group], columns: Mapping[str, str], **values: Any) -> Figure:

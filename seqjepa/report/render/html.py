@@ -15,7 +15,7 @@ from seqjepa.paper.measures import value_at
 from seqjepa.paper.metrics import PATHS, better, judged
 from seqjepa.paper.published import FOOTNOTES
 from seqjepa.report.cells import signed
-from seqjepa.report.figures.drawing import Figure, Line, curve, line_chart
+from seqjepa.report.figures.drawing import Figure, Line, curve, ends, line_chart
 from seqjepa.report.fill_template import SIGN, fill
 from seqjepa.report.groups import Group, groups_of, label
 from seqjepa.report.overview import counts, is_first, lost_to_untrained, rows_by_data, standardised
@@ -303,8 +303,7 @@ def _over_epochs(
     lines = [line for key, name in columns.items() if (line := curve(epochs, key, name))]
     if not lines:
         return None
-    ends = "; ".join(f"{line.name} from {line.y[0]:.3g} to {line.y[-1]:.3g}" for line in lines)
-    alt = f"{caption}, over {len(lines[0].x)} epochs: {ends}."
+    alt = f"{caption}, over {len(lines[0].x)} epochs: {ends(lines)}."
     return line_chart(lines, x_label="epoch", y_label=y_label, alt=alt), f"{caption}."
 
 
@@ -316,8 +315,8 @@ def _over_views(results: Mapping[str, Mapping[str, Any]]) -> Chart | None:
     lines = [_by_size(name, scores[key]) for name, scores in results.items() if scores.get(key)]
     if not lines:
         return None
-    ends = "; ".join(f"{line.name} {line.y[0]:.1%} to {line.y[-1]:.1%}" for line in lines)
-    alt = f"Top-1 accuracy from {lines[0].x[0]:.0f} to {lines[0].x[-1]:.0f} views: {ends}."
+    said = "; ".join(f"{line.name} {line.y[0]:.1%} to {line.y[-1]:.1%}" for line in lines)
+    alt = f"Top-1 accuracy from {lines[0].x[0]:.0f} to {lines[0].x[-1]:.0f} views: {said}."
     chart = line_chart(lines, x_label="views seen, M_val", y_label="top-1, %", alt=alt, markers=True, percent=True)
     return chart, f"A linear classifier on {what}."
 
@@ -328,8 +327,8 @@ def _over_paths(trained: Mapping[str, Any]) -> Chart | None:
     lines = [_by_size(shown, paths[name]) for name, shown in PATHS.items() if paths.get(name)]
     if not lines:
         return None
-    ends = "; ".join(f"{line.name} {line.y[0]:.2f} to {line.y[-1]:.2f}" for line in lines)
-    alt = f"R² of the whole way over {lines[0].x[0]:.0f} to {lines[0].x[-1]:.0f} steps: {ends}."
+    said = "; ".join(f"{line.name} {line.y[0]:.2f} to {line.y[-1]:.2f}" for line in lines)
+    alt = f"R² of the whole way over {lines[0].x[0]:.0f} to {lines[0].x[-1]:.0f} steps: {said}."
     return line_chart(lines, x_label="steps, M", y_label="R²", alt=alt, markers=True), PATH_CAPTION
 
 
