@@ -103,14 +103,9 @@ def encode_stored_views(
     embedding: Embedding | None = None,
 ) -> SplitFeatures:
     """What `embedding` makes of every view, the run's method where it is None. ConfigError as of encode_splits."""
-    found, wanted = (spec.height, spec.width), (loaded.data.height, loaded.data.width)
     if config.patch is not None:
         raise ConfigError(f"{stored.path} holds whole views; --patch is for shards of images with saliency maps")
-    if found != wanted:
-        raise ConfigError(
-            f"{stored.path} holds views of {found[0]}×{found[1]}, the run was trained on {wanted[0]}×{wanted[1]}; "
-            "evaluate on shards of the same size"
-        )
+    _require_size(stored, "views", (spec.height, spec.width), (loaded.data.height, loaded.data.width))
     require_encoder(loaded, stored)
     names, indexes = _open_splits(stored, config, stored.split)
     normalisation = config.normalisation or "run"
@@ -216,14 +211,18 @@ def views_of_run(loaded: LoadedRun, stored: ShardSet, index: ImageIndex, patch: 
 
 def _as_augmented(loaded: LoadedRun, stored: ShardSet, index: ImageIndex) -> Augmented:
     data = loaded.data
-    found, wanted = (index.height, index.width), (data.image_height, data.image_width)
-    if found != wanted:
-        raise ConfigError(
-            f"{stored.path} holds images of {found[0]}×{found[1]}, the run was trained on {wanted[0]}×{wanted[1]}; "
-            "evaluate on shards of the same size"
-        )
+    _require_size(stored, "images", (index.height, index.width), (data.image_height, data.image_width))
     scaling = "author" if loaded.config.fidelity == "author" else "zscore"
     return Augmented.of(index, build_recipe(data.augment), data.action, scaling)
+
+
+def _require_size(stored: ShardSet, what: str, found: tuple[int, int], wanted: tuple[int, int]) -> None:
+    """ConfigError: the shards hold views or images of another height and width than the run was trained on."""
+    if found != wanted:
+        raise ConfigError(
+            f"{stored.path} holds {what} of {found[0]}×{found[1]}, the run was trained on {wanted[0]}×{wanted[1]}; "
+            "evaluate on shards of the same size"
+        )
 
 
 def _as_fixated(loaded: LoadedRun, stored: ShardSet, spec: ImageSpec, patch: int | None) -> Fixating:

@@ -114,8 +114,8 @@ def _run_in_turn(jobs: Collection[Job], out: Path, on: Resources, say: Say, hour
         try:
             state = state_of(job, out)
             say(f"[{position}/{len(jobs)}] {job.name}: {state}")
-            if state.stage != "evaluated" and len(jobs) > 1:
-                _say_hours(hours(1), say)
+            if state.stage != "evaluated" and len(jobs) > 1 and (left := hours(1)):
+                say(left)
             run_job(job, out, device=on.device, workers=on.workers, say=say)
         except Interrupted:
             raise
@@ -150,7 +150,8 @@ def _run_side_by_side(
             if stop.received:
                 raise Interrupted("stopped; runs are saved, and the same command goes on from there", stop.received)
             if time.monotonic() > due:
-                _say_hours(hours(len(devices)), say)
+                if left := hours(len(devices)):
+                    say(left)
                 due = time.monotonic() + SAY_SECONDS
             time.sleep(POLL_SECONDS)
             for child in [child for child in running if child.process.poll() is not None]:
@@ -159,11 +160,6 @@ def _run_side_by_side(
                 _finish(child, out, failures, say)
                 due = 0.0
     _report_failures(failures, len(jobs), say)
-
-
-def _say_hours(text: str, say: Say) -> None:
-    if text:
-        say(text)
 
 
 def _on_cpu(on: Resources) -> bool:

@@ -19,7 +19,6 @@ FALLBACK = "the step is not compiled, and slower for it (%s); train.compile=fals
 WAYS: Sequence[Mapping[str, bool]] = ({"combo_kernels": True}, {})
 """Options of the compiler, tried in this order. Combined kernels cast all weights at once: 369 launches, not 616,
 when both were counted (benchmarks/compiled_launches.py)."""
-ALONE = World()
 Graph = Callable[[ViewSequence], StepOutput]
 
 
@@ -54,7 +53,7 @@ class Compiled(nn.Module):
     whose messages are other ones.
     """
 
-    def __init__(self, step: nn.Module, world: World = ALONE) -> None:
+    def __init__(self, step: nn.Module, world: World = World()) -> None:
         super().__init__()
         self.step, self.world = step, world
         self.rows = 0
