@@ -53,8 +53,9 @@ def _shown_first(group: Group) -> tuple[bool, int]:
 
 
 def _first_with(group: Group, name: str, needed: set[str]) -> tuple[RunRecord | None, dict[str, np.ndarray]]:
-    """The first run that has the `needed` arrays in the file `name` of its trained weights."""
-    for run in group.runs:
+    """The first run that has the `needed` arrays in the file `name` of its trained weights, and its numbers: a later
+    evaluation that did not measure them leaves the arrays of weights that may be older."""
+    for run in (run for run in group.runs if name in run.trained):
         arrays = load_arrays(artefacts_folder(run.path, "trained"), name)
         if needed <= set(arrays):
             return run, arrays
