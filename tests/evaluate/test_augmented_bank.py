@@ -33,6 +33,7 @@ class Smooth:
     """The part of an ImageIndex that a bank is made from: images of smooth noise."""
 
     name: str = "test"
+    shard_paths: tuple[()] = ()
     height: int = SIZE
     width: int = SIZE
 

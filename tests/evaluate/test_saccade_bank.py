@@ -26,6 +26,7 @@ class Coordinates:
     """The part of an ImageIndex that a bank is made from. A map is one in a window of its own, zero elsewhere."""
 
     name: str = "test"
+    shard_paths: tuple[()] = ()
     height: int = H
     width: int = W
     maps_read: int = 0
