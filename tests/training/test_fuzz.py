@@ -21,7 +21,7 @@ from noise_shards import noise_shards
 from train_helpers import make_saliency_shards, metrics, tiny_config
 
 from seqjepa import files
-from seqjepa.evaluate.checkpoints import is_evaluated
+from seqjepa.evaluate.checkpoints import numbers_of
 from seqjepa.evaluate.results import format_table, load_arrays, read_results, save_arrays
 from seqjepa.evaluate.run import evaluate_run
 from seqjepa.report.figures import build_figures
@@ -110,7 +110,7 @@ def reported(run: Path) -> str:
     found = read_records([run])
     render_report(found, build_tables(found), build_figures(found))
     format_table(read_results(run))
-    is_evaluated(run, "trained", {"probe_epochs": 1})
+    numbers_of(run, "trained", {"probe_epochs": 1})
     load_arrays(run / "evaluation" / "trained", "umap")
     return repr([(record.epochs, record.config, record.identity) for record in found])
 
