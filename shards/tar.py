@@ -6,9 +6,10 @@ Owner, mode and time are constants, so that equal content gives equal bytes (POS
 
 from __future__ import annotations
 
-import mmap
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -64,8 +65,40 @@ def _octal(values: np.ndarray, digits: int) -> np.ndarray:
     return ord("0") + (values.astype(np.int64)[:, None] >> shifts & 7)
 
 
-def walk_members(data: bytes | mmap.mmap) -> Iterator[Member]:
-    """The members of a whole tar in memory (a map, say), in order.
+class StoredTar:
+    """A tar on the disk, read piece by piece: a map of a file that shrinks ends the process (SIGBUS).
+
+    A context manager. DamageError: it became shorter after it was opened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("rb", buffering=0)
+        self._size = os.fstat(self._file.fileno()).st_size
+
+    def __enter__(self) -> StoredTar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(self._size)
+        data = os.pread(self._file.fileno(), max(0, stop - start), start)
+        if len(data) < stop - start:
+            raise DamageError(f"{self.path.name}: became shorter while it was read")
+        return data
+
+    def blocks(self, numbers: np.ndarray) -> np.ndarray:
+        """uint8 [*numbers.shape, 512]"""
+        data = [self[block * BLOCK : (block + 1) * BLOCK] for block in numbers.ravel().tolist()]
+        return np.frombuffer(b"".join(data), np.uint8).reshape(*numbers.shape, BLOCK)
+
+
+def walk_members(data: bytes | StoredTar) -> Iterator[Member]:
+    """The members of a whole tar, in order.
 
     Unlike plain tar readers it never takes a cut for an end: DamageError names the offset of whatever is not a
     regular ustar member, runs past the end, or is missing.
@@ -98,12 +131,12 @@ def _parse(block: bytes, at: int) -> Member:
         raise DamageError(f"malformed header at byte {at}: {error}") from error
 
 
-def begins_with(blocks: np.ndarray, offsets: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """bool [M]: does the data at `offsets` [M] of a tar (uint8 [blocks, 512]) begin with its row of `expected`?
+def begins_with(tar: StoredTar, offsets: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """bool [M]: does the data at `offsets` [M] of a tar of whole blocks begin with its row of `expected`?
 
     expected: uint8 [M, k], or [1, k] for all. Data that would run past the end of the tar does not.
     """
-    span = -(-expected.shape[1] // BLOCK)
+    span, last = -(-expected.shape[1] // BLOCK), len(tar) // BLOCK - 1
     where = offsets[:, None] // BLOCK + np.arange(span)
-    found = blocks[np.minimum(where, len(blocks) - 1)].reshape(len(offsets), -1)[:, : expected.shape[1]]
-    return (found == expected).all(1) & (where[:, -1] < len(blocks))
+    found = tar.blocks(np.minimum(where, last)).reshape(len(offsets), -1)[:, : expected.shape[1]]
+    return (found == expected).all(1) & (where[:, -1] <= last)

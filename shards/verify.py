@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import collections
 import errno
-import mmap
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +30,7 @@ from shards.reading.split_index import SplitTable
 from shards.sample import label_member
 from shards.schema import Spec
 from shards.stores.cache import fetch, local_folder
-from shards.tar import BLOCK, END, headers, walk_members
+from shards.tar import BLOCK, END, StoredTar, headers, walk_members
 
 
 @dataclass(frozen=True)
@@ -136,8 +135,8 @@ def _damage_of(file: SetFile, path: Path, on_bytes: Callable[[int], object]) -> 
 def _first_bad_header(path: Path) -> str:
     """Where in a damaged tar, if it is not within a member's data."""
     try:
-        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            collections.deque(walk_members(data), maxlen=0)
+        with StoredTar(path) as tar:
+            collections.deque(walk_members(tar), maxlen=0)
         return ""
     except DamageError as error:
         return f" ({error})"
@@ -161,30 +160,30 @@ def shard_disagreements(split: SplitTable, number: int, spec: Spec) -> Iterator[
     """
     path, kind = split.shard_paths[number], kind_of(spec)
     bring(path)
-    blocks = np.memmap(path, np.uint8, mode="r").reshape(-1, BLOCK)
     samples = np.flatnonzero(split.shard == number)
-    bad = _other_headers(blocks, split, samples, spec) | kind.differs(blocks, split, samples)
-    bad |= np.array([_other_ending(blocks.ravel(), split, int(sample), kind) for sample in samples])
-    for sample in samples[bad]:
-        yield f"{path.name}: sample {split.keys[sample]!r} is not what the index says"
-    if blocks[-len(END) // BLOCK :].any():
-        yield f"{path.name}: no end marker"
+    with StoredTar(path) as tar:
+        bad = _other_headers(tar, split, samples, spec) | kind.differs(tar, split, samples)
+        bad |= np.array([_other_ending(tar, split, int(sample), kind) for sample in samples])
+        for sample in samples[bad]:
+            yield f"{path.name}: sample {split.keys[sample]!r} is not what the index says"
+        if tar[-len(END) :] != END:
+            yield f"{path.name}: no end marker"
 
 
-def _other_headers(blocks: np.ndarray, split: SplitTable, samples: np.ndarray, spec: Spec) -> np.ndarray:
+def _other_headers(tar: StoredTar, split: SplitTable, samples: np.ndarray, spec: Spec) -> np.ndarray:
     """bool, one a sample: a header that is not, byte for byte, the one of the member that the index has there."""
     offsets, lengths = split.offsets[samples], split.lengths[samples]
     keys = np.array([split.keys[sample] for sample in samples], "S")
     names = np.char.add(keys[:, None], np.array(spec.suffixes(), "S"))
-    found = blocks[offsets.ravel() // BLOCK - 1]
+    found = tar.blocks(offsets.ravel() // BLOCK - 1)
     same = (found == headers(names.ravel(), lengths.ravel())).all(1)
     return ~same.reshape(offsets.shape).all(1)
 
 
-def _other_ending(data: np.ndarray, split: SplitTable, sample: int, kind: Kind) -> bool:
+def _other_ending(tar: StoredTar, split: SplitTable, sample: int, kind: Kind) -> bool:
     """Whether the label or the JSON, the last two members, are others than the index's."""
     label, record = (
-        data[start : start + length].tobytes()
+        tar[start : start + length]
         for start, length in zip(split.offsets[sample, -2:], split.lengths[sample, -2:], strict=True)
     )
     row = {name: column[sample] for name, column in split.columns.items()}

@@ -5,11 +5,12 @@ ImageNet  <maps>/<split>/<wnid>/<stem>-sal.npy or <stem>_sal.npy, one float arra
 
 The arrays (Hugging Face: Hafez/salmap-stl10, Hafez/ImageNet1k-Saliency-Maps) are probabilities up to a factor; shapes
 as the released code writes and reads them (hafezgh/seq-jepa@73e0550 datasets.py:375-405). Nothing is unpickled;
-STL-10's arrays are memory-mapped.
+of STL-10's arrays, which hold a whole split, one row is read at a time.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
@@ -165,14 +166,26 @@ def take_over(item: PublishedItem, source: ImageSource, storage: MapStorage) -> 
 
 def read_map(item: PublishedItem) -> np.ndarray:
     """float [H, W]. FormatError: not a .npy of floats, or of another shape."""
-    found = open_array(item.file)
-    found = found if item.row is None else found[item.row]
+    found = read_array(item.file, item.row)
     if found.ndim < 2 or any(side != 1 for side in found.shape[:-2]):
         raise FormatError(f"{item.file} has shape {found.shape}, expected (H, W)")
-    return np.asarray(found).reshape(found.shape[-2:])
+    return found.reshape(found.shape[-2:])
 
 
-def open_array(file: Path) -> np.ndarray:
+def read_array(file: Path, row: int | None) -> np.ndarray:
+    """All of a float array, or one row. FormatError as open_array, also where the file has become shorter since: of a
+    map, whoever reads what is gone is killed (SIGBUS)."""
+    mapped = open_array(file)
+    if not mapped.flags.c_contiguous:  # rows lie scattered over the file
+        return np.array(mapped if row is None else mapped[row])
+    start, shape = (0, mapped.shape) if row is None else (row * mapped.strides[0], mapped.shape[1:])
+    values = np.fromfile(file, mapped.dtype, math.prod(shape), offset=mapped.offset + start)
+    if len(values) < math.prod(shape):
+        raise FormatError(f"{file} became shorter while it was read; fetch it again")
+    return values.reshape(shape)
+
+
+def open_array(file: Path) -> np.memmap:
     """Memory-mapped float array. FormatError: none. Never unpickles."""
     try:
         found = np.lib.format.open_memmap(file, mode="r")

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from shards.schema import DatasetInfo
+from shards.tar import StoredTar
 
 Columns = dict[str, np.ndarray]
 """A kind's own index columns by name: [S], or [S, width]."""
@@ -84,8 +85,8 @@ class Kind(ABC):
         """What must not be in an index: words for "sample X has …" → bool [S]. lengths: int64 [S, m]."""
 
     @abstractmethod
-    def differs(self, blocks: np.ndarray, split: StoredSplit, samples: np.ndarray) -> np.ndarray:
-        """bool, one for each of `samples`: members in the tar (uint8 [blocks, 512]) that the index or spec belie."""
+    def differs(self, tar: StoredTar, split: StoredSplit, samples: np.ndarray) -> np.ndarray:
+        """bool, one for each of `samples`: members in the tar that the index or spec belie."""
 
     @abstractmethod
     def member_records(self) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from shards.kinds.base import LABEL_LINE, LABEL_RECORD, Columns, Kind, StoredSpl
 from shards.pixels import pixels_problem, raw_header, raw_length
 from shards.saliency_map import STORED_AS, card_lines, map_headers, map_lengths, map_problem, map_records
 from shards.schema import MAP_SUFFIXES, MAX_SIDE, DatasetInfo, Encoding, ImageSpec
-from shards.tar import begins_with
+from shards.tar import StoredTar, begins_with
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class ImageKind(Kind):
         faults["a map of another size than its image"] = (lengths[:, 1:-2] != expected).any(1)
         return faults
 
-    def differs(self, blocks: np.ndarray, split: StoredSplit, samples: np.ndarray) -> np.ndarray:
+    def differs(self, tar: StoredTar, split: StoredSplit, samples: np.ndarray) -> np.ndarray:
         """The .npy header of a raw image or of a map is not that of the set's size."""
         spec = self.spec
         headers = dict(enumerate(map_headers(spec.height, spec.width, spec.saliency), 1))
@@ -81,7 +81,7 @@ class ImageKind(Kind):
             headers[0] = raw_header(spec.height, spec.width)
         bad = np.zeros(len(samples), bool)
         for member, header in headers.items():
-            bad |= ~begins_with(blocks, split.offsets[samples, member], np.frombuffer(header, np.uint8)[None])
+            bad |= ~begins_with(tar, split.offsets[samples, member], np.frombuffer(header, np.uint8)[None])
         return bad
 
     def member_records(self) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from shards.json_fields import one_of
 from shards.kinds.base import LABEL_LINE, LABEL_RECORD, Column, Columns, Kind, StoredSplit
 from shards.saliency_map import DTYPE, STORED_AS, card_lines, map_headers, map_lengths, map_problem, map_records
 from shards.schema import MAX_SIDE, DatasetInfo, MapSpec
-from shards.tar import begins_with
+from shards.tar import StoredTar, begins_with
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class MapKind(Kind):
             "a map that is not of its height and width": np.any(lengths[:, :-2] != expected, axis=1),
         }
 
-    def differs(self, blocks: np.ndarray, split: StoredSplit, samples: np.ndarray) -> np.ndarray:
+    def differs(self, tar: StoredTar, split: StoredSplit, samples: np.ndarray) -> np.ndarray:
         """A .npy header of the map is not that of its height and width."""
         sides = np.stack([split.columns["height"], split.columns["width"]], 1)[samples]
         sizes, which = np.unique(sides, axis=0, return_inverse=True)
@@ -81,7 +81,7 @@ class MapKind(Kind):
         of_sizes = [map_headers(int(height), int(width), self.spec.storage) for height, width in sizes]
         for member, headers in enumerate(zip(*of_sizes, strict=True)):
             expected = np.frombuffer(b"".join(headers), np.uint8).reshape(len(headers), -1)[which.ravel()]
-            bad |= ~begins_with(blocks, split.offsets[samples, member], expected)
+            bad |= ~begins_with(tar, split.offsets[samples, member], expected)
         return bad
 
     def member_records(self) -> list[dict[str, Any]]:

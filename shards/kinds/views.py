@@ -23,7 +23,7 @@ from shards.schema import (
     ParamField,
     ViewSpec,
 )
-from shards.tar import begins_with
+from shards.tar import StoredTar, begins_with
 from shards.vectors import features_from_json, vector_header, vector_length, vector_problem
 
 
@@ -187,17 +187,17 @@ class ViewKind(Kind):
             bad[1:] |= (columns["chunk"][1:] > 0) & (ids[1:, 0] <= ends[:-1])
         return bad
 
-    def differs(self, blocks: np.ndarray, split: StoredSplit, samples: np.ndarray) -> np.ndarray:
+    def differs(self, tar: StoredTar, split: StoredSplit, samples: np.ndarray) -> np.ndarray:
         """The parameters' .npy is not, byte for byte, that of the index's rows; or a vector has another header."""
         member = self.spec.views
         rows = np.ascontiguousarray(self.params(split.columns)[samples].reshape(len(samples), -1)).view(np.uint8)
         start = np.frombuffer(npy_header((self.spec.views, len(self.spec.params)), "<f4"), np.uint8)
         expected = np.concatenate([np.tile(start, (len(rows), 1)), rows], 1)
-        same = begins_with(blocks, split.offsets[samples, member], expected)
+        same = begins_with(tar, split.offsets[samples, member], expected)
         if self.spec.features:
             header = np.frombuffer(vector_header(self.spec.features), np.uint8)
             for slot in range(self.spec.views):
-                same &= begins_with(blocks, split.offsets[samples, slot], np.tile(header, (len(rows), 1)))
+                same &= begins_with(tar, split.offsets[samples, slot], np.tile(header, (len(rows), 1)))
         return ~same | (split.lengths[samples, member] != expected.shape[1])
 
     def member_records(self) -> list[dict[str, Any]]:

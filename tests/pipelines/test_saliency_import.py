@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from small_images import make_folder, make_stl10
 from typer.testing import CliRunner
 
 from pipelines.commands.saliency import import_saliency_app
-from pipelines.saliency.published import import_saliency
+from pipelines.saliency import published
+from pipelines.saliency.published import PublishedItem, import_saliency
 from pipelines.sources import open_source
 from shards.errors import FormatError, UsageError
 from shards.reader import ShardSet
@@ -83,6 +85,23 @@ def test_a_limit_takes_the_maps_of_the_images_that_it_takes(stl10: Path, tmp_pat
         for sample, row in enumerate(rows):
             p = arrays[split][row]
             np.testing.assert_allclose(index.read_map(sample), p / p.sum(), rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize("row", [None, 2])
+def test_an_array_that_shrinks_while_it_is_read_is_named(
+    stl10: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: int | None
+) -> None:
+    """A map of it would end the process with SIGBUS."""
+    item = PublishedItem(open_source("stl10", stl10).records()[0], tmp_path / "a.npy", row)
+    maps = np.random.default_rng(0).random((1 if row is None else 3, 96, 96))
+    for order in ("F", "C"):
+        np.save(item.file, np.asarray(maps, order=order))
+        np.testing.assert_array_equal(published.read_map(item), maps[row or 0])
+    mapped = published.open_array(item.file)
+    os.truncate(item.file, 1000)
+    monkeypatch.setattr(published, "open_array", lambda _: mapped)
+    with pytest.raises(FormatError, match=r"a\.npy became shorter while it was read"):
+        published.read_map(item).sum()
 
 
 def test_other_arrays_of_the_same_names_are_another_set(stl10: Path, tmp_path: Path) -> None:

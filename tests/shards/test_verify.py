@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from shard_sets import FLAVOURS, build, builder, contents
 
+from shards import verify as module
 from shards.errors import DamageError, FormatError
 from shards.metadata import NO_CHECKSUM, checksum_fits
 from shards.reader import ShardSet
@@ -36,6 +40,21 @@ def problems(folder: Path) -> list[str]:
         found = [str(error)]
     assert not any("\n" in line for line in found)
     return found
+
+
+def test_a_shard_that_shrinks_while_it_is_verified_is_named(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A map of it would end the process with SIGBUS."""
+    compare = module._other_headers
+
+    def cut(*given: Any) -> np.ndarray:
+        os.truncate(copy / "train-000001.tar", 0)
+        return compare(*given)
+
+    found = ShardSet.open(copy)
+    table = found.table("train")
+    monkeypatch.setattr(module, "_other_headers", cut)
+    with pytest.raises(DamageError, match=r"train-000001\.tar: became shorter while it was read"):
+        list(module.shard_disagreements(table, 1, found.info.spec))
 
 
 def test_a_whole_set_has_no_problems(whole: Path) -> None:
