@@ -34,6 +34,7 @@ class VectorReader:
         self._blocks = np.arange(-(-self._length // BLOCK))
         fetch_split(index.shard_paths, index.name)
         self._maps = [_mapped(path) for path in index.shard_paths]
+        index.require_same()  # what is mapped stays what it is
         self._shards = [np.frombuffer(whole, np.uint8).reshape(-1, BLOCK) for whole in self._maps]
 
     def take(self, samples: np.ndarray, slots: np.ndarray) -> np.ndarray:

@@ -60,9 +60,12 @@ class Setup:
 
     @classmethod
     def of(cls, index: Any, rows: int, extras: Sequence[int] = ()) -> Setup:
-        """For the images of a SplitIndex or ImageIndex, the number of slots to be replaced."""
+        """For the images of a SplitIndex or ImageIndex, the number of slots to be replaced. DamageError: the set was
+        made anew since the index was read."""
         paths = [str(path) for path in index.shard_paths]
-        return cls(paths, index.encoding, index.height, index.width, rows, extras=extras, info=set_sha256(paths))
+        info = set_sha256(paths)
+        index.require_same()
+        return cls(paths, index.encoding, index.height, index.width, rows, extras=extras, info=info)
 
     @property
     def members(self) -> int:
@@ -138,7 +141,8 @@ class ShardFiles:
             self._check_set()
         elif self._limit < len(self._paths):
             self._open.move_to_end(shard)
-        data, end = os.pread(fd, length, offset), os.fstat(fd).st_size
+        data = os.pread(fd, length, offset)
+        end = offset + length if len(data) == length else os.fstat(fd).st_size
         if len(self._open) > self._limit:
             os.close(self._open.popitem(last=False)[1])
         if len(data) != length:

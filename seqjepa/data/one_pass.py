@@ -10,14 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
 import simplejpeg
 
-from seqjepa.data.decode_worker import set_sha256
-from shards.errors import DamageError
 from shards.reader import ImageIndex, SplitIndex
 from shards.reading.on_demand import comes_and_goes
 from shards.stores.cache import check_shards
@@ -49,21 +46,8 @@ def stored_views(index: SplitIndex, batch_size: int, threads: int, part: slice |
             parts = np.array_split(np.arange(len(s)), threads)
             return (s, v, pixels), [pool.submit(_decode_views, index, s, v, pixels, rows) for rows in parts]
 
-        with _same_set(index):
-            yield from read_ahead(range(0, len(samples), batch_size), submit)
-
-
-@contextmanager
-def _same_set(index: SplitIndex | ImageIndex) -> Iterator[None]:
-    """DamageError at its end: the set was made anew meanwhile, so that pixels of one may stand under labels of another.
-    What lies in a cache comes and goes, and is not replaced."""
-    paths = [] if any(map(comes_and_goes, index.shard_paths)) else [str(path) for path in index.shard_paths[:1]]
-    before = set_sha256(paths) if paths else ""
-    yield
-    if before and set_sha256(paths) != before:
-        raise DamageError(
-            f"{index.shard_paths[0].parent}: the set was made anew while it was read: run the command again"
-        )
+        yield from read_ahead(range(0, len(samples), batch_size), submit)
+        index.require_same()
 
 
 def _decode_views(index: SplitIndex, samples: np.ndarray, views: np.ndarray, out: np.ndarray, rows: np.ndarray) -> None:
@@ -101,8 +85,8 @@ def image_chunks(
             work = zip(rows.tolist(), images, saliency, strict=True)
             return (rows, images, saliency), [pool.submit(read, *item) for item in work]
 
-        with _same_set(index):
-            yield from read_ahead(range(part.start, part.stop, size), submit)
+        yield from read_ahead(range(part.start, part.stop, size), submit)
+        index.require_same()
 
 
 def read_ahead(starts: Iterable[int], submit: Callable[[int], tuple[Chunk, list[Future[None]]]]) -> Iterator[Chunk]:

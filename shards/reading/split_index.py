@@ -5,6 +5,7 @@ Each is enough to read any member without walking a tar.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from shards.kinds.views import ViewKind
 from shards.layout import Layout
 from shards.machine.environment import pass_environment_on
 from shards.machine.files import sha256_of_bytes
+from shards.metadata import read_info
 from shards.pixels import decode_pixels
 from shards.reading.on_demand import bring, comes_and_goes, fetch_or_stream
 from shards.reading.sequences import Sequences
@@ -31,6 +33,7 @@ from shards.schema import (
     ImageSpec,
     MapSpec,
     MapStorage,
+    SplitInfo,
     ViewEncoding,
     ViewSpec,
 )
@@ -47,6 +50,7 @@ class StoredMembers:
     shard    int32 [S], position in shard_paths      labels   int64 [S], −1 for none
     offsets  int64 [S, m], bytes into the shard      lengths  int32 [S, m], bytes
     meta     per name, strings or integers [S]       digest   see fingerprint()
+    stored   fingerprint() of the whole split, where these are some of its samples
     """
 
     name: str
@@ -58,6 +62,7 @@ class StoredMembers:
     lengths: np.ndarray
     meta: dict[str, list]
     digest: str
+    stored: str
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -65,6 +70,17 @@ class StoredMembers:
     def fingerprint(self) -> str:
         """A sha256 over the index and all shards of the split: equal exactly if the split is the same."""
         return self.digest
+
+    def require_same(self) -> None:
+        """DamageError: the set was made anew since this was read, so that the same places may hold what has other
+        labels. What lies in a cache for a while only is never replaced."""
+        if any(map(comes_and_goes, self.shard_paths)):
+            return
+        root = self.shard_paths[0].parent
+        with contextlib.suppress(FileNotFoundError, FormatError, KeyError):  # a build removes dataset.json at first
+            if _split_digest(read_info(root).splits[self.name]) == self.stored:
+                return
+        raise DamageError(f"{root}: the set was made anew while it was read: run the command again")
 
     def read_bytes(self, sample: int, member: int) -> bytes:
         """The stored bytes of one member, a view's where members are views. DamageError: the shard is cut or gone."""
@@ -108,9 +124,12 @@ def load_table(root: Path, info: DatasetInfo, name: str, tars: bool = True) -> S
     check_index(keys, arrays, entry, info, str(where))
     shard, labels, offsets, lengths = (arrays.pop(n) for n in ("shard", "label", "offsets", "lengths"))
     meta = {c.removeprefix(META): table.column(c).to_pylist() for c in table.column_names if c.startswith(META)}
-    digests = "".join([entry.index_sha256, *(shard.sha256 for shard in entry.shards)])
-    digest = sha256_of_bytes(digests.encode())
-    return SplitTable(name, paths, keys, shard, labels, offsets, lengths, meta, digest, arrays)
+    digest = _split_digest(entry)
+    return SplitTable(name, paths, keys, shard, labels, offsets, lengths, meta, digest, digest, arrays)
+
+
+def _split_digest(entry: SplitInfo) -> str:
+    return sha256_of_bytes("".join([entry.index_sha256, *(shard.sha256 for shard in entry.shards)]).encode())
 
 
 def read_stored(path: Path, offset: int, length: int, key: str) -> bytes:

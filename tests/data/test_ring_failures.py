@@ -106,6 +106,29 @@ def test_a_raw_set_that_is_made_anew_gives_no_pixels_under_the_labels_of_before(
             next(loader.epoch(0))
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_raw_set_that_was_made_anew_before_it_is_read_is_named(build_index, workers):
+    index, other = build_index(encoding="raw"), build_index(encoding="raw", seed=1)
+    folder, anew = index.shard_paths[0].parent, other.shard_paths[0].parent
+    for name in ("_meta/dataset.json", *(path.name for path in index.shard_paths)):
+        os.replace(anew / name, folder / name)
+    with pytest.raises(DamageError, match="the set was made anew while it was read"):
+        open_loader(index, workers)
+
+
+def test_a_read_asks_the_system_for_nothing_else(tmp_path, monkeypatch):
+    (tmp_path / "s").write_bytes(bytes(8))
+    files = ShardFiles([str(tmp_path / "s")])
+    files.read(0, 0, 8)
+    asked = []
+    monkeypatch.setattr(os, "fstat", lambda fd, fstat=os.fstat: asked.append(fd) or fstat(fd))
+    assert files.read(0, 0, 8) == bytes(8)
+    assert not asked
+    with pytest.raises(ValueError, match="the shard ends at byte 8, the index wants 9"):
+        files.read(0, 1, 8)
+    assert asked
+
+
 def test_a_jpeg_of_another_size_is_damage(tmp_path):
     import simplejpeg
 

@@ -168,6 +168,16 @@ def test_a_shard_that_becomes_shorter_is_named(tmp_path: Path) -> None:
         reader.take(np.array([1]), np.array([1]))
 
 
+def test_a_set_that_was_made_anew_before_it_is_mapped_is_named(tmp_path: Path) -> None:
+    """Vectors of one set would stand under labels of another."""
+    build(tmp_path, "features")
+    index = ShardSet.open(tmp_path).split("train")
+    VectorReader(index)
+    build(tmp_path, "features", seed=1, overwrite=True)
+    with pytest.raises(DamageError, match="the set was made anew while it was read: run the command again"):
+        VectorReader(index)
+
+
 def test_another_encoder_is_found(tmp_path: Path) -> None:
     build(tmp_path, "features")
     path = tmp_path / "_meta" / "encoder.safetensors"
