@@ -19,6 +19,7 @@ from pipelines.archives import printable
 from pipelines.sources.file_source import Arrangement, FileSource
 from pipelines.sources.files import NOTES, FileList
 from pipelines.sources.split_folders import (
+    below_splits,
     check_classes,
     has_split_folders,
     listed,
@@ -64,7 +65,7 @@ class FolderSource(FileSource):
         if folders and self.val_fraction is not None:
             raise UsageError("--val-fraction is for folders without a split of their own; this one has train/ or val/")
         noted = _noted_classes(files)
-        inner = [PurePosixPath(*name.parts[1:]) for name in names] if folders else names
+        inner = below_splits(names) if folders else names
         _refuse_beside_images(names, inner, noted)
         labels = [noted.get(str(name)) or _class(below) for name, below in zip(names, inner, strict=True)]
         splits = [split_of(name.parts[0]) for name in names] if folders else self._splits(names, labels)

@@ -63,6 +63,16 @@ def has_split_folders(names: Sequence[PurePosixPath]) -> bool:
     return bool(found)
 
 
+def below_splits(names: Sequence[PurePosixPath]) -> list[PurePosixPath]:
+    """Paths below train/, val/ … where all images lie in such folders. train/train/, as archives are often unpacked, is
+    one of them where nothing lies beside the inner one."""
+    inner: dict[str, set[str]] = {}
+    for name in names:
+        inner.setdefault(name.parts[0], set()).add(name.parts[1] if len(name.parts) > 2 else "")
+    twice = {top for top, folders in inner.items() if {split_of(top)} == {split_of(folder) for folder in folders}}
+    return [PurePosixPath(*name.parts[2 if name.parts[0] in twice else 1 :]) for name in names]
+
+
 def _refuse_pairs(folders: Collection[str]) -> None:
     """FormatError for cat_train and cat_test: folders that differ in the split alone that they are called by."""
     of_rest: dict[str, dict[str, str]] = {}
@@ -186,8 +196,9 @@ def _gap(split: str, missing: Collection[str], none: bool) -> str:
 
 
 def _look_below_classes(names: Sequence[PurePosixPath]) -> None:
-    """cat/train/1.jpg: the labels are right, but training and test images would be one split, which is said. So is
-    Treino/cat/1.jpg beside Teste/cat/2.jpg: in whatever language, they may be splits.
+    """cat/train/1.jpg: the labels are right, but training and test images would be one split, which is said. So are the
+    folders in as few classes as there are splits, or the same ones in all: in whatever language, Treino/cat/1.jpg and
+    Teste/dog/2.jpg may be splits.
 
     FormatError for part1/train/cat/1.jpg beside part2/test/cat/2.jpg, where part1 and part2 are no classes.
     """
@@ -208,10 +219,14 @@ def _look_below_classes(names: Sequence[PurePosixPath]) -> None:
                 listed(folders, "and"),
             )
             return
-    shared = set.intersection(*below.values()) if all(len(name.parts) > 2 for name in names) else set()
-    if len(below) > 1 and len(shared) > 1:
-        line = "%s hold the same folders, %s, and are taken for the classes; splits are called train, val, test"
-        log.warning(line, listed(below, "and"), listed(shared))
+    tops = {name.parts[0] for name in names if len(name.parts) > 1}
+    held = set().union(*below.values())
+    shared = set.intersection(*(below.get(top, set()) for top in tops)) if below else set()
+    if len(tops) > 1 and (len(shared) > 1 or (len(tops) <= len(SPLIT_WORDS) and len(held) > 1)):
+        line = (
+            "%s are taken for classes, and the folders in them (%s) are passed over; splits are called train, val, test"
+        )
+        log.warning(line, listed(tops, "and"), listed(shared or held))
 
 
 def listed(names: Collection[str], word: str = ",") -> str:

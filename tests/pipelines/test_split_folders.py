@@ -81,8 +81,8 @@ def test_splits_in_any_spelling(tmp_path: Path, train: str, val: str, test: str)
             ["train/images/a/1.png", "train/masks/a/1.png"],
             "in train images lies beside masks: a folder called images is",
         ),
-        (["train/train/a/1.png", "train/train/b/1.png"], "the classes would be train, which look like splits"),
-        (["train/train/a/1.png", "test/test/a/1.png"], "the classes would be test, train, which look like splits"),
+        (["train/train/a/1.png", "train/2.png"], "the classes would be train, which look like splits"),
+        (["train/val/a/1.png", "test/val/a/1.png"], "the classes would be val, which look like splits"),
     ],
 )
 def test_what_would_give_wrong_labels_is_refused(tmp_path: Path, names: list[str], message: str) -> None:
@@ -111,9 +111,18 @@ def test_what_would_give_wrong_labels_is_refused(tmp_path: Path, names: list[str
         (["cat/1.png", "cat /1.png", "c\u200bat/1.png"], "alone: 'cat' and 'c\\u200bat', 'cat' and 'cat '"),
         (
             [f"{split}/{name}/1.png" for split in ("Treino", "Teste") for name in ("cat", "dog")],
-            "Teste and Treino hold the same folders, cat, dog, and are taken for the classes",
+            "Teste and Treino are taken for classes, and the folders in them (cat, dog) are passed over; splits are",
         ),
-        (["cat/a/1.png", "cat/b/1.png", "dog/a/1.png", "dog/2.png"], None),
+        (
+            ["apprentissage/chat/1.png", "essai/chien/1.png"],
+            "folders in them (chat, chien) are passed over; splits are",
+        ),
+        (
+            ["entrenamiento/gato/1.png", "entrenamiento/perro/1.png", "prueba/1.png"],
+            "entrenamiento and prueba are taken",
+        ),
+        ([f"{kind}/a/1.png" for kind in ("cat", "dog")], None),
+        ([f"{kind}/{kind}-a/1.png" for kind in ("ant", "cat", "cow", "dog")], None),
         (["1/1.png", "01/1.png"], "blanks or leading zeros alone: '01' and '1'"),
         (["9/1.png", "10/1.png"], "ranked as text (as torchvision ranks folders): 10 is label 0; 01, 02"),
         (["0/1.png", "9/1.png"], None),
@@ -140,6 +149,17 @@ def test_a_lone_folder_beside_empty_ones(
     assert {record.label for record in open_source("folder", folder).records()} == {-1}
     line = f"all images lie in pets/{wrapping}, which is taken for no class; no image lies in pets/dog"
     assert [record.getMessage() for record in caplog.records] == [line] * said
+
+
+@pytest.mark.parametrize("kinds", [["cat/", "dog/"], [""]])
+def test_a_split_in_a_folder_of_its_name(tmp_path: Path, caplog: pytest.LogCaptureFixture, kinds: list[str]) -> None:
+    """As some programs unpack train.zip, beside a split that was unpacked otherwise."""
+    names = [f"{split}/{kind}1.png" for split in ("train/Train", "val") for kind in kinds]
+    folder = make_folder(tmp_path / "f", names, 2, 2)
+    for path in (folder, make_tar(folder, tmp_path / "t.tar"), make_zip(folder, tmp_path / "t.zip")):
+        found = [(key, kind) for split, key, kind in described(open_source("folder", path)) if split == "train"]
+        assert found == [(f"{kind}1".replace("/", "_"), kind[:-1] or None) for kind in kinds]
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("wrapping", ["images", "Images"])
