@@ -59,14 +59,14 @@ def walk_zip(path: Path, guessed: list[str]) -> Iterator[ArchiveMember]:
             warnings.simplefilter("ignore")  # of entries that occur twice, of extra fields
             with zipfile.ZipFile(path) as archive:
                 entries = archive.infolist()
+        names = list(map(entry_name, entries))
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
         pass_environment_on(error)
         raise FormatError(
             f"{path} is a zip archive that is cut short or damaged ({reason_of(error)}); fetch it again"
         ) from error
     _check_whole(path, entries)
-    for entry in entries:
-        name, is_guess = entry_name(entry)
+    for entry, (name, is_guess) in zip(entries, names, strict=True):
         guessed += [name] if is_guess else []
         yield _member(path, entry, name, is_guess)
 
@@ -151,24 +151,39 @@ UNICODE_PATH = 0x7075  # Info-ZIP's extra field: version, CRC of the name as sto
 def entry_name(entry: zipfile.ZipInfo) -> tuple[str, bool]:
     """UTF-8 if the entry says so, has an extra field that does, or if its bytes are; else code page 437, as ever.
 
-    And whether that was a guess: what Windows wrote in another language is spelled wrongly then.
+    And whether that was a guess: what Windows wrote in another language is spelled wrongly then. Each folder is spelled
+    by itself: some bytes of other encodings are UTF-8 by chance (猫 in GBK), and files in it must not part it in two.
+    ValueError: an extra field that Python 3.12 refuses too.
     """
-    if entry.flag_bits & IS_UTF8:
-        return entry.orig_filename.partition("\0")[0], False
-    stored = entry.orig_filename.encode("cp437").partition(b"\0")[0]
+    is_utf8 = bool(entry.flag_bits & IS_UTF8)
+    stored = entry.orig_filename.encode("utf-8" if is_utf8 else "cp437")
+    told, stored = _unicode_path(entry.extra, stored), stored.partition(b"\0")[0]
+    if is_utf8 or told:
+        return (stored.decode() if is_utf8 else told), False
+    parting = b"/" if b"/" in stored else b"\\"
+    parts = [_spelled(part) for part in stored.split(parting)]
+    return parting.decode().join(part for part, _ in parts), any(is_guess for _, is_guess in parts)
+
+
+def _spelled(stored: bytes) -> tuple[str, bool]:
     try:
-        return _unicode_path(entry.extra, stored) or stored.decode(), False
+        return stored.decode(), False
     except UnicodeDecodeError:
         return stored.decode("cp437"), True
 
 
-def _unicode_path(extra: bytes, stored: bytes) -> str | None:
+def _unicode_path(extra: bytes, stored: bytes) -> str:
+    """ "" where there is none, or that of another name."""
     while len(extra) >= 4:
         tag, size = (int.from_bytes(extra[at : at + 2], "little") for at in (0, 2))
         field, extra = extra[4 : 4 + size], extra[4 + size :]
-        if tag == UNICODE_PATH and field[:1] == b"\1" and int.from_bytes(field[1:5], "little") == zlib.crc32(stored):
+        if tag != UNICODE_PATH:
+            continue
+        if len(field) < 5:
+            raise ValueError("a corrupt unicode path field")
+        if field[:1] == b"\1" and int.from_bytes(field[1:5], "little") == zlib.crc32(stored):
             return field[5:].decode()
-    return None
+    return ""
 
 
 def split_at_backslashes(path: Path, name: str, from_unix_file: bool) -> str:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tarfile
 import zipfile
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -310,8 +311,6 @@ def raw_info(raw: bytes, extra: bytes = b"") -> RawInfo:
 
 
 def test_names_of_zips(tmp_path: Path) -> None:
-    import zlib
-
     ours = "Äpfel/3.png"
     field = b"\1" + zlib.crc32(b"?pfel/3.png").to_bytes(4, "little") + ours.encode()
     extra = (0x7075).to_bytes(2, "little") + len(field).to_bytes(2, "little") + field
@@ -326,6 +325,28 @@ def test_names_of_zips(tmp_path: Path) -> None:
     assert open_source("folder", path).classes == ("Other", "Äpfel")
     assert pictures(path)["Äpfel/4.png"] == pixels(4)
     assert others(path) == "names not in UTF-8 and read in code page 437: 1, e.g. Äpfel/4.png"
+
+
+@pytest.mark.parametrize("field", [b"\1\0", b"\1" + zlib.crc32(b"1.png").to_bytes(4, "little") + b"\xff"])
+@pytest.mark.parametrize("flags", [0, 0x800])
+def test_a_name_in_utf_8_that_is_none_is_refused_by_every_python(tmp_path: Path, field: bytes, flags: int) -> None:
+    """As zipfile does since Python 3.12."""
+    info = raw_info(b"1.png", (0x7075).to_bytes(2, "little") + len(field).to_bytes(2, "little") + field)
+    info.flag_bits = flags
+    with pytest.raises(
+        FormatError, match=r"z\.zip is a zip archive that is cut short or damaged \(.*\); fetch it again"
+    ):
+        pictures(zipped(tmp_path / "z.zip", (info, png(1))))
+
+
+@pytest.mark.parametrize("parting", ["/", "\\"])
+def test_a_class_in_another_encoding_is_one(tmp_path: Path, parting: str) -> None:
+    """In GBK the bytes of 猫 are UTF-8 by chance, those of 狗 are not."""
+    names = [f"{folder}{parting}{name}.png".encode("gbk") for folder in "猫狗" for name in "猫狗"]
+    source = open_source("folder", zipped(tmp_path / "z.zip", *((raw_info(name), png(1)) for name in names)))
+    assert sorted(source.classes) == sorted(["猫".encode("gbk").decode(), "狗".encode("gbk").decode("cp437")])
+    assert sorted(record.label for record in source.records()) == [0, 0, 1, 1]
+    assert others(tmp_path / "z.zip").startswith("names not in UTF-8 and read in code page 437: 3, e.g. ")
 
 
 def test_a_backslash_may_be_half_a_letter(tmp_path: Path) -> None:
