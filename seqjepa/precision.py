@@ -4,7 +4,8 @@ digits are data."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -66,12 +67,27 @@ def full_float32() -> Iterator[None]:
     """float32 without TF32, whatever the process did before, so that a GPU finds what a CPU does.
 
     Not for what is trained or compiled: products backward, or of a compiled graph, come later (see exact_linear).
+    torch has older names for this and newer ones, and the older cannot be read where a process has used the newer: both
+    are set, so that either can be read meanwhile, and put back.
     """
-    matmul, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
+    backends = torch.backends
+    kinds: list[Any] = [backends.cuda.matmul, backends.mkldnn.matmul, backends.cudnn.conv, backends.cudnn.rnn]  # type: ignore[attr-defined]
+    before = [kind.fp32_precision for kind in kinds]
+    products, convolutions = "highest", True  # torch's own, where the older names cannot be read
+    with suppress(RuntimeError):
+        products = torch.get_float32_matmul_precision()
+    with suppress(RuntimeError):
+        convolutions = backends.cudnn.allow_tf32
+    _set_float32("highest", False, kinds, ["ieee"] * len(kinds))
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(matmul)
-        torch.backends.cudnn.allow_tf32 = convolutions
+        _set_float32(products, convolutions, kinds, before)
+
+
+def _set_float32(products: str, convolutions: bool, kinds: Sequence[Any], precisions: Sequence[str]) -> None:
+    """The newer names last, as the older ones write to them."""
+    torch.set_float32_matmul_precision(products)
+    torch.backends.cudnn.allow_tf32 = convolutions
+    for kind, precision in zip(kinds, precisions, strict=True):
+        kind.fp32_precision = precision

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from seqjepa.data.augment.parameters import draw_parameters
 from seqjepa.data.augment.recipes import RECIPES
 from seqjepa.methods.context_ssl.transformer import ContextTransformer
 from seqjepa.models.heads import ActionEmbedding
-from seqjepa.precision import exact_linear
+from seqjepa.precision import exact_linear, full_float32
 
 
 @pytest.fixture
@@ -41,6 +42,66 @@ def test_augmentation_asks_for_no_tf32_and_leaves_the_setting_as_it_was(tf32: No
     augment(images, draw_parameters(RECIPES["equimod"], range(4), 2, height=16, width=16, seed=0, epoch=0), 16)
     assert set(seen) == {"highest"}
     assert torch.get_float32_matmul_precision() == "high"
+
+
+BACKENDS: Any = torch.backends
+KINDS = (BACKENDS.cuda.matmul, BACKENDS.mkldnn.matmul, BACKENDS.cudnn.conv, BACKENDS.cudnn.rnn)
+
+
+@pytest.fixture
+def torchs_own() -> Iterator[None]:
+    """The settings that torch begins with, before and afterwards."""
+
+    def begin() -> None:
+        torch.set_float32_matmul_precision("highest")
+        BACKENDS.cudnn.allow_tf32 = True
+        for general in (BACKENDS, BACKENDS.cudnn):
+            general.fp32_precision = "none"
+        for kind, precision in zip(KINDS, ("none", "none", "tf32", "tf32"), strict=True):
+            kind.fp32_precision = precision
+
+    begin()
+    yield
+    begin()
+
+
+def settings() -> list[str]:
+    """By all names; torch refuses to say the older ones where they do not fit the newer."""
+
+    def said(ask: Callable[[], object]) -> str:
+        try:
+            return str(ask())
+        except RuntimeError:
+            return "refused"
+
+    older = (
+        torch.get_float32_matmul_precision,
+        lambda: BACKENDS.cuda.matmul.allow_tf32,
+        lambda: BACKENDS.cudnn.allow_tf32,
+    )
+    return [said(ask) for ask in older] + [kind.fp32_precision for kind in KINDS]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "pass",
+        "torch.set_float32_matmul_precision('high')",
+        "torch.set_float32_matmul_precision('medium')",
+        "BACKENDS.cudnn.allow_tf32 = False",
+        "BACKENDS.fp32_precision = 'tf32'",
+        "BACKENDS.fp32_precision = 'ieee'",
+        "BACKENDS.cuda.matmul.fp32_precision = 'tf32'",
+        "BACKENDS.cudnn.conv.fp32_precision = 'ieee'",
+        "torch.set_float32_matmul_precision('high'); BACKENDS.cuda.matmul.fp32_precision = 'ieee'",
+    ],
+)
+def test_full_float32_by_whatever_names_a_process_has_set_its_precision(torchs_own: None, before: str) -> None:
+    exec(before)
+    found = settings()
+    with full_float32():
+        assert settings() == ["highest", "False", "False", *["ieee"] * 4]
+    assert settings() == found
 
 
 @pytest.mark.gpu
