@@ -21,6 +21,7 @@ from seqjepa.evaluate.metrics import LEVEL, RESAMPLES
 from seqjepa.evaluate.studies import Capabilities, EvalContext, Study
 from seqjepa.methods.base import Aggregating
 from seqjepa.methods.flops import forward_macs
+from seqjepa.paper.metrics import declared_metric
 from seqjepa.paper.sets import classes_sha256
 from seqjepa.precision import FULL, training_precision
 from seqjepa.recipes import flatten
@@ -161,15 +162,20 @@ def _last(key: str, *names: str) -> bool:
     return any(part.startswith(names) for part in key.split("."))
 
 
+def _is_declared(key: str) -> bool:
+    return declared_metric(key) is not None
+
+
 AFFECTS: Mapping[str, Callable[[str], bool]] = {
     # Paths may be of positions (linear) or rotations (an MLP); the key does not tell, so both count.
     "linear_regressors": lambda key: _last(key, *LINEARLY_REGRESSED, "r2_path"),
     "m_val": lambda key: _last(key, "top1_agg", "top1_z_mean", "knn", "r2_path", "retrieval", "rollout", "umap"),
-    "train_draws.z_agg": lambda key: _last(key, "top1_agg", "r2_path"),
+    "train_draws.z_agg": lambda key: _last(key, "top1_agg", "r2_path") or _is_declared(key),
     "position_patches": lambda key: _last(key, "r2_position"),
     "ood": lambda key: key.startswith("ood."),
     "unpooled": lambda key: key.startswith("unpooled."),
-    "probe_epochs.classification": lambda key: _last(key, "top1"),
+    # Of declared actions all heads learn for as long, and paths may be of those.
+    "probe_epochs.classification": lambda key: _last(key, "top1", "r2_path") or _is_declared(key),
     "probe_epochs.path": lambda key: _last(key, "r2_path"),
     "probe_epochs.position": lambda key: _last(key, "r2_position"),
     "probe_epochs.rotation": lambda key: _last(key, "r2_rel_rot", "r2_indiv_rot", "rel_rot", "indiv_rot", "r2_path"),

@@ -295,10 +295,12 @@ def accuracy(group: Group, weights: str = "trained") -> tuple[int | None, Mean] 
 
 
 def _kind(record: RunRecord, *differing: str) -> tuple[object, ...]:
-    """What runs of a group share: their data, how far they were trained and how they were measured, and every setting
-    except seeds, and except those named."""
+    """What runs of a group share: their data, how far and in which precision they were trained, how they were measured,
+    and every setting except seeds, and except those named."""
     flat = flatten(record.config.model_dump())
-    measured = (record.paper_set, record.epochs_done, measured_as(record.protocol))
+    trained_on = value_at(record.identity, "shards.train")  # sets of one name may differ
+    trained = (trained_on, record.epochs_done, value_at(record.protocol, "precision.training"))
+    measured = (record.paper_set, *trained, measured_as(record.protocol))
     skipped = (*SEEDLESS, *differing)
     kept = tuple((key, str(value)) for key, value in sorted(flat.items()) if not key.startswith(skipped))
     return (data_label(record), *measured, *kept)

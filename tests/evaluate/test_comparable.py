@@ -70,6 +70,16 @@ def test_a_gain_is_of_equal_protocols_and_each_number_knows_what_changes_it(chan
     assert (f"({part})" in line) if part else not line
 
 
+DECLARED = ["r2_rel_term0_avg", "rel_term1_deg", "indiv_gain_rmse", "r2_indiv_state_agg.2", "r2_path.both.1"]
+
+
+@pytest.mark.parametrize("key", ["top1_z", *DECLARED])
+def test_heads_of_declared_actions_that_learned_for_less_have_no_gain(key):
+    """Their epochs are noted once for all of them (protocol._probe_epochs)."""
+    short = other(probe_epochs={"classification": 30})
+    assert differences(other(probe_epochs={"classification": 300}), short, key) == ["probe_epochs"]
+
+
 def test_numbers_of_different_runs_may_differ_in_what_the_runs_are():
     run = other(method="byol", m_tr=1, epochs=9, fidelity="author", trained_epochs=9)
     assert differences(PROTOCOL, run, across_runs=True) == []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from report_runs import SHA256_OF, protocol_of, write_run
@@ -83,6 +84,18 @@ def test_a_copy_of_a_run_is_no_second_seed(tmp_path):
     assert group.seeds == 1
     assert group.mean("top1_z") == Mean(0.5, None, 1)
     assert group.curve("top1_agg") == {1: Mean(0.25, None, 1)}
+
+
+@pytest.mark.parametrize("seed", [42, 43])
+def test_runs_trained_on_other_shards_or_in_another_precision_are_neither_copies_nor_seeds(tmp_path, seed):
+    """A set of the same name may hold other samples: their numbers are neither left out nor averaged."""
+    one = run(tmp_path / "one", top1_z=0.5)
+    more = run(tmp_path / "more", settings=[f"seed={seed}"], top1_z=0.9)
+    more = replace(more, identity={"shards": {"name": "3die-synth", "train": "f" * 64}})
+    half = {**SMALL, "precision": {"training": "bf16 autocast, TF32", "encoder": "fp32", "probes": "fp32"}}
+    in_bf16 = run(tmp_path / "bf16", settings=[f"seed={seed}"], protocol=half, top1_z=0.7)
+    groups = groups_of([one, more, in_bf16])
+    assert [group.mean("top1_z") for group in groups] == [Mean(score, None, 1) for score in (0.5, 0.9, 0.7)]
 
 
 def test_what_a_set_was_trained_on_is_told_by_its_classes(tmp_path):
