@@ -89,7 +89,10 @@ def with_readme(data: bytes, sha256: str) -> bytes:
 
 
 def info_from_bytes(data: bytes, where: str) -> DatasetInfo:
-    record = json_object(data, where)
+    try:
+        record = json_object(data, where)
+    except FormatError as error:
+        raise FormatError(f"{error}: copy the set again or rebuild it") from error
     version = record.get("format_version")
     if record.get("format") != FORMAT_NAME:
         raise FormatError(f"{where} does not describe a {FORMAT_NAME} set")
@@ -109,7 +112,7 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 def checked_name(name: str) -> str:
     """A set's name, "?" for bytes that are no UTF-8. FormatError: control characters, which a terminal would obey."""
     if CONTROL.search(name):
-        raise FormatError(f"the name {name!r:.80} holds control characters")
+        raise FormatError(f"the name {name!r:.80} holds control characters; rename what the set is made of")
     return name.encode("utf-8", "replace").decode()
 
 

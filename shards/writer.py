@@ -306,7 +306,10 @@ class SetBuilder:
         """What was finished since we last looked, and what was taken back."""
         if self.store:
             self.store.fetch_finished(self.layout)
-        there = set(os.listdir(self.layout.root))
+        try:
+            there = set(os.listdir(self.layout.root))
+        except FileNotFoundError as error:
+            raise overtaken(self.layout) from error
         for name in [name for name in self._parts if f"{name}.tar" not in there]:
             del self._parts[name]
             self._checked.discard(name)

@@ -168,11 +168,14 @@ def inspect_folder(layout: Layout) -> FolderState:
     # Another build may begin or end while we look. What it writes first is build.json, and what it removes last, so
     # that of a folder with something in it one of the two records is found by whoever lists the folder before.
     untouched = _is_untouched(layout)
-    with contextlib.suppress(FileNotFoundError):
-        return _under_way(layout)
-    with contextlib.suppress(FileNotFoundError):
-        info = read_info(root)
-        return FolderState(identity_of_set(info), info)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            return _under_way(layout)
+        with contextlib.suppress(FileNotFoundError):
+            info = read_info(root)
+            return FolderState(identity_of_set(info), info)
+    except FormatError as error:  # whose set it is cannot be told, so that nothing of it is overwritten
+        raise FormatError(f"{error}; choose another --out, or remove {root} yourself") from error
     if untouched or _is_untouched(layout):  # what was listed may have been of a build that was taken back since
         return FolderState()
     raise UsageError(f"{root} is not empty and is not a shard set: choose another --out, or empty it yourself")

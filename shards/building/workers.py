@@ -85,7 +85,8 @@ class Worker:
 
 
 def overtaken(layout: Layout) -> OvertakenError:
-    return OvertakenError(f"another build has taken {layout.root} over: run the same command again")
+    done = f"another build has taken {layout.root} over" if layout.root.is_dir() else f"{layout.root} was removed"
+    return OvertakenError(f"{done} while it was built: run the same command again")
 
 
 def folder_lock(layout: Layout, patience: float | None = None) -> FolderLock:

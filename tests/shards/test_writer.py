@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -358,6 +359,36 @@ def test_a_name_that_a_terminal_would_obey_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"the name 'a\\x1b\[31m' holds control characters"):
         SetBuilder(tmp_path / "set", name="a\x1b[31m", spec=FLAVOURS["raw"], classes=CLASSES, fingerprint={})
     assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_whose_metadata_cannot_be_read_is_left_alone(tmp_path: Path, overwrite: bool) -> None:
+    build(tmp_path / "set")
+    info = tmp_path / "set/_meta/dataset.json"
+    for damaged in (b"{", info.read_bytes().replace(b"toy", b"joy", 1), b"{}"):
+        info.write_bytes(damaged)
+        before = contents(tmp_path / "set")
+        with pytest.raises(FormatError, match=r"dataset\.json .*; choose another --out, or remove .*set yourself"):
+            build(tmp_path / "set", overwrite=overwrite)
+        assert contents(tmp_path / "set") == before
+
+
+def build_while_it_is_removed(out: Path, moment: str) -> None:
+    with builder(out) as target:
+        if moment == "open":
+            shutil.rmtree(out)
+        with target.open_shard("train", 0) as writer:
+            writer.add(sample_of("train", 0, 0)[0])
+            if moment == "close":
+                shutil.rmtree(out)
+        shutil.rmtree(out)
+        target.done()
+
+
+@pytest.mark.parametrize("moment", ["open", "close", "look"])
+def test_a_folder_that_is_removed_while_it_is_built_is_named(tmp_path: Path, moment: str) -> None:
+    with pytest.raises(OvertakenError, match=r"set was removed while it was built: run the same command again"):
+        build_while_it_is_removed(tmp_path / "set", moment)
 
 
 def test_psnr_and_normalisation_are_in_the_metadata(tmp_path: Path) -> None:
