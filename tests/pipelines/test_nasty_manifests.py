@@ -257,6 +257,17 @@ def test_an_index_of_pandas_is_passed_over(folder: Path) -> None:
     check_plain(reading_of(folder, "\n".join(f"{i - 1 if i else ''},{line}" for i, line in enumerate(lines))).checked())
 
 
+def test_columns_that_pandas_had_to_name_are_left_out(folder: Path) -> None:
+    table = [{"Unnamed: 0": i, **row, "Unnamed: 5_level_1": i * 0.5} for i, row in enumerate(rows())]
+    reading = reading_of(folder, csv_text(table))
+    check_plain(reading.checked())
+    assert [field.name for field in reading.checked().fields] == ["x"]
+    assert "left out, being without a name of their own: Unnamed: 0, Unnamed: 5_level_1" in reading.notes
+    table = [{"Unnamed: 0": row["file_name"], **{**row, "file_name": i}} for i, row in enumerate(rows())]
+    named = reading_of(folder, csv_text(table), columns={"image": "Unnamed: 0"}).checked()
+    assert [field.name for field in named.fields] == ["file_name", "x"]
+
+
 def test_large_whole_numbers(folder: Path) -> None:
     """As steps they are exact; as numbers they are rounded, which is said; larger ones than 64 bits are refused."""
     start = 1_700_000_000_000

@@ -5,6 +5,7 @@ Letters: R rows in the order of the file, P parameters.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from pipelines.sources.manifest.columns import Numbers, as_numbers
 from pipelines.sources.manifest.rows import Order, Rows
 from shards.schema import MAX_PARAMS, ActionSpec
 
+NAMELESS = re.compile(r"Unnamed: \d+(_level_\d+)?")  # what pandas calls a column without a name, such as its index
 EXACT = 2**24  # up to which a float32 holds every whole number
 
 
@@ -41,13 +43,16 @@ def number_columns(rows: Rows, ignore: Sequence[str], declared: Declared, order:
         if name not in rows.raw.columns:
             rows.mistakes.add(f"--ignore {name}: there is no such column", "roles")
     columns, left_out, commas = [], [], []
+    nameless = [name for name in rows.raw.columns if NAMELESS.fullmatch(name) and name not in rows.roles.values()]
+    if nameless:
+        rows.notes.append(f"left out, being without a name of their own: {', '.join(nameless)}")
     for name, column in rows.raw.columns.items():
         if name == rows.roles.get("timestamp"):
             if order.times is not None:
                 seconds, none = np.empty(len(order.rows), np.float32), np.zeros(len(order.rows), bool)
                 seconds[order.rows] = order.times
                 columns.append(Column(name, name, seconds, none, none))
-        elif name not in ignore and name not in rows.roles.values():
+        elif name not in (*ignore, *nameless, *rows.roles.values()):
             found = as_numbers(column, rows.raw.separator)
             if found is None or found.is_text:
                 kind = "empty" if found and found.empty.all() else str(column.type).replace("string", "text")[:40]
