@@ -22,7 +22,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from seqjepa.data.actions import DECLARED, OF_THE_SHARDS, PRESETS, action_name, is_augmentation
+from seqjepa.data.actions import DECLARED, OF_THE_SHARDS, PRESETS, action_name
 from seqjepa.data.augment.recipes import RECIPES
 from shards.errors import FormatError
 from shards.schema import ActionSpec
@@ -94,7 +94,10 @@ class DataConfig(Section):
     inhibition: Literal["disc", "square", "none"] = Field(default="disc", description="of return, radius patch / 2")
     fixations: Literal["saliency", "uniform"] = Field(default="saliency", description="what they are drawn from")
     fill: Literal["black", "mean"] = Field(default="black", description="of a patch that reaches beyond its image")
-    augment: str = Field(default="none", description="a recipe of data/augment/recipes.py, for whole images")
+    augment: str = Field(
+        default="none",
+        description="a recipe of data/augment/recipes.py: sequences of whole images, or beside stored views' actions",
+    )
 
 
 class ModelConfig(Section):
@@ -254,11 +257,8 @@ def contradictions(config: RunConfig) -> Iterator[str]:
         yield f'{patches} and {augmented} exclude each other; set data.patch=0 or data.augment="none"'
     elif data.patch and data.action not in ("position", "none"):
         yield f"patches at fixations ({patches}) need data.action = 'position', not {action_name(data.action)!r}"
-    elif data.augment != "none" and data.action != "none" and not is_augmentation(data.action):
-        allowed = [name for name in PRESETS if is_augmentation(name)]
-        yield f"{augmented} needs data.action to be one of {', '.join(allowed)}, not {action_name(data.action)!r}"
-    if data.order == "window" and (data.patch or data.augment != "none"):
-        yield "data.order = 'window' is for stored views, not for patches or augmented images; set data.order=random"
+    if data.order == "window" and data.patch:
+        yield "data.order = 'window' is for stored views, not for patches; set data.order=random"
     if data.stride > 1 and data.order != "window":
         yield f"data.stride = {data.stride} needs data.order = 'window': views in random order have no stride"
     if data.augment not in RECIPES:

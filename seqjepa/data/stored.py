@@ -21,6 +21,8 @@ from torch import Tensor
 
 from seqjepa.data.actions import action_name, actions_between, are_augmented, as_spec, is_augmentation, needs_order
 from seqjepa.data.augment.parameters import Scaling, ScalingMode, check_scaling_mode, scaled
+from seqjepa.data.augment.recipes import Recipe
+from seqjepa.data.augment.stored_views import AugmentedSource, augment_problem
 from seqjepa.data.decode_ahead import DecodedAhead, Reading, damaged, places_of, read_once
 from seqjepa.data.decode_worker import RowError, Setup
 from seqjepa.data.draws import Draw, Purpose, choose_distinct, draw_u32
@@ -53,6 +55,8 @@ class StoredViews:
     action                  a preset's name in actions.PRESETS, or terms with their constants
     normalisation, scaling  for actions of baked augmentations: "zscore" with the set's constants
                             (augment.parameters.stored_scaling), or "author", which has none
+    augment                 how views are augmented beside what the actions say; None: they are as stored
+    compile                 on a GPU, that in a few kernels
 
     Raises ConfigError for an action without the constants that it needs.
     """
@@ -62,6 +66,8 @@ class StoredViews:
     scaling: Scaling | None = None
     order: Order = "random"
     stride: int = 1
+    augment: Recipe | None = None
+    compile: bool = False
     kind: ClassVar[KindOfViews] = "stored views"
 
     def __post_init__(self) -> None:
@@ -96,6 +102,8 @@ class StoredViews:
                 f"{index.sequence - 1}), or bake with --views {views}"
             )
         if problem := order_problem(index, as_spec(self.action), self.order, self.stride):
+            raise ConfigError(f"split {index.name!r} {problem}")
+        if self.augment and (problem := augment_problem(index, as_spec(self.action), self.augment)):
             raise ConfigError(f"split {index.name!r} {problem}")
         if self.order == "window":
             self._check_windows(index, views)
@@ -162,8 +170,16 @@ class StoredViews:
 
     def open(
         self, index: SplitIndex, sampling: Sampling, reading: Reading
-    ) -> StoredSource | FeatureSource | ResidentSource:
+    ) -> StoredSource | FeatureSource | ResidentSource | AugmentedSource:
         """See views.Views."""
+        source = self._read_from(index, sampling, reading)
+        if self.augment is None:
+            return source
+        return AugmentedSource(source, self.augment, sampling.seed, reading.device, self.compile)
+
+    def _read_from(
+        self, index: SplitIndex, sampling: Sampling, reading: Reading
+    ) -> StoredSource | FeatureSource | ResidentSource:
         planner = Planner(index, self, sampling)
         if index.features:
             reader = VectorReader(index)

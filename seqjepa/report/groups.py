@@ -135,7 +135,8 @@ def kind_of_data(config: RunConfig) -> str:
         return DECLARED
     if data.patch or data.action == "position":
         return "position"
-    return "augmentation" if data.augment != "none" or is_augmentation(data.action) else "rotation"
+    made = data.augment != "none" and data.action == "none"
+    return "augmentation" if made or is_augmentation(data.action) else "rotation"
 
 
 def resolution(record: RunRecord) -> int:

@@ -88,7 +88,7 @@ class RunRecord:
         Actions are declared, or columns are (results.json has their `targets`), or views have neither.
         """
         data, views = self.config.data, value_at(self.identity, "data.kind") == "views"
-        without = data.action == "none" and views and not data.patch and data.augment == "none"
+        without = data.action == "none" and views and not data.patch
         return "targets" in self.protocol or action_name(data.action) == DECLARED or (without and not self.paper_set)
 
     @property

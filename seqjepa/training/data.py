@@ -18,9 +18,10 @@ import torch
 from pydantic import ValidationError
 
 from seqjepa.config import DataConfig, ModelConfig, RunConfig
-from seqjepa.data.actions import OF_THE_SHARDS, action_name, action_of_shards, as_spec
+from seqjepa.data.actions import OF_THE_SHARDS, PRESETS, action_name, action_of_shards, as_spec, is_augmentation
 from seqjepa.data.augment.parameters import Scaling, stored_scaling
 from seqjepa.data.augment.recipes import build_recipe
+from seqjepa.data.augment.stored_views import augment_problem
 from seqjepa.data.decode_ahead import Reading
 from seqjepa.data.fixations import Fixating
 from seqjepa.data.loader import Loader
@@ -193,7 +194,9 @@ def training_views(source: TrainingData, config: RunConfig) -> Views:
     """What the run sees of its samples. ConfigError where the shards cannot give that."""
     data, scaling = config.data, "author" if config.fidelity == "author" else "zscore"
     if isinstance(source.index, SplitIndex):
-        return StoredViews(data.action, scaling, source.scaling, data.order, data.stride)
+        recipe = None if data.augment == "none" else build_recipe(data.augment)
+        how = data.order, data.stride, recipe, config.train.compile
+        return StoredViews(data.action, scaling, source.scaling, *how)
     if source.data.fixating:
         fixating = Fixating(**source.data.fixating)
         return Patches(fixating, tuple(source.data.mean), data.action, compile=config.train.compile)
@@ -233,6 +236,8 @@ def incompatibilities(info: DatasetInfo, data: DataConfig, method: str = "") -> 
             action = (info.spec.actions or ActionSpec()) if data.action == OF_THE_SHARDS else as_spec(data.action)
             if problem := order_problem(info.spec, action, data.order, data.stride):
                 yield problem
+            if data.augment != "none" and (problem := augment_problem(info.spec, action, build_recipe(data.augment))):
+                yield problem
             yield from _action_incompatibilities(info.spec, data)
             found = find_method(method)
             if info.spec.features and found and found.embed is not Method.embed:
@@ -252,11 +257,6 @@ def _view_incompatibilities(data: DataConfig) -> Iterator[str]:
         yield (
             f"holds stored views, and data.patch = {data.patch} cuts patches out of whole images; set data.patch=0, or "
             "give shards of kind saliency"
-        )
-    if data.augment != "none":
-        yield (
-            f"holds stored views, and data.augment = {data.augment!r} augments whole images; set data.augment=none, or "
-            "give shards of images"
         )
 
 
@@ -280,6 +280,14 @@ def _image_incompatibilities(spec: ImageSpec, data: DataConfig) -> Iterator[str]
             "holds images without saliency maps; shard them with maps (`seqjepa-data build-saliency`, then "
             "`seqjepa-data shard --maps`), or set data.fixations=uniform"
         )
+    if data.augment != "none" and data.action != "none" and not is_augmentation(data.action):
+        allowed = ", ".join(name for name in PRESETS if is_augmentation(name))
+        yield (
+            f"holds whole images, of which data.augment = {data.augment!r} makes views with the actions {allowed}; set "
+            f"data.action to one of these, not {action_name(data.action)!r}"
+        )
+    if data.order == "window":
+        yield "holds images, of which views are made in no order; set data.order=random"
     if data.augment != "none" and spec.height != spec.width:
         yield f"holds images of {spec.height}×{spec.width}, and augmented views are square; shard them with --size"
     if data.patch > min(spec.height, spec.width):

@@ -145,7 +145,9 @@ def test_recipes_are_chosen_by_name_and_changed_field_by_field():
     changed = build_recipe("equimod", {"saturation": 0.4, "scale": [0.08, 1.0]}, {"solarise": 0.0})
     assert changed.observation == replace(EQUIMOD.observation, saturation=0.4, scale=(0.08, 1.0))
     assert changed.target == replace(EQUIMOD.target, solarise=0.0)
-    with pytest.raises(ConfigError, match="unknown augmentation recipe 'byol'; there are: equimod, simclr, crop, none"):
+    with pytest.raises(
+        ConfigError, match="unknown augmentation recipe 'byol'; there are: equimod, simclr, colour, crop, none"
+    ):
         build_recipe("byol")
     with pytest.raises(ConfigError, match="views is 0"):
         draw(n=1, views=0)

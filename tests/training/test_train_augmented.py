@@ -1,4 +1,4 @@
-"""Runs on augmented whole images."""
+"""Runs on augmented whole images, and on stored views that are augmented beside their actions."""
 
 from __future__ import annotations
 
@@ -6,11 +6,23 @@ import json
 
 import pytest
 import torch
-from train_helpers import Killed, killed_at, make_saliency_shards, metrics, tiny_config
+from train_helpers import (
+    Killed,
+    assert_same_end,
+    killed_at,
+    make_saliency_shards,
+    make_shards,
+    metrics,
+    tiny_config,
+    train_killed_at,
+)
 
+import seqjepa
+from seqjepa.training.checkpoint import load_run
 from seqjepa.training.data import build_loader, open_training_data
 from seqjepa.training.distributed import World
 from seqjepa.training.train import train
+from shards.errors import ConfigError
 
 AUGMENTED = ["data.augment=equimod", "data.action=augmentation", "optim.epochs=2"]
 
@@ -45,3 +57,32 @@ def test_actions_follow_the_setting_and_their_scale_the_fidelity(tmp_path, actio
     assert paper.actions.shape == author.actions.shape == (8, 2, size)
     assert torch.equal(paper.views, author.views)
     assert not torch.allclose(paper.actions, author.actions)
+
+
+def test_a_run_on_views_of_other_colours_resumes_is_read_and_measured(tmp_path, monkeypatch):
+    shards, both = make_shards(tmp_path / "set"), ["optim.epochs=2", "train.checkpoint_minutes=1e-9"]
+    config = tiny_config(*both, "data.augment=colour")
+    train(tiny_config(*both), shards, tmp_path / "as-stored", workers=0, progress=False)
+    train(config, shards, tmp_path / "whole", workers=0, progress=False)
+    train_killed_at(3, config, shards, tmp_path / "run", monkeypatch)
+    assert_same_end(tmp_path / "run", tmp_path / "whole")
+    assert metrics(tmp_path / "run") != metrics(tmp_path / "as-stored")
+    loaded, image = load_run(tmp_path / "run"), torch.zeros(3, 32, 32, dtype=torch.uint8)
+    assert (loaded.data.kind, loaded.data.augment, loaded.data.action) == ("views", "colour", "rotation")
+    assert seqjepa.load(tmp_path / "run").embed(image).shape == (64,)
+
+
+@pytest.mark.parametrize(
+    ("settings", "images", "message"),
+    [
+        (["data.augment=simclr"], False, "others between views that are flipped.*set data.augment=colour"),
+        (["data.augment=colour"], True, "views with the actions crop, jitter, blur, augmentation.*not 'rotation'"),
+        (["data.augment=crop", "data.action=shards"], True, "set data.action to one of these, not 'shards'"),
+        (["data.augment=crop", "data.action=crop", "data.order=window"], True, "in no order; set data.order=random"),
+    ],
+)
+def test_augmentations_that_the_shards_cannot_have_are_refused(tmp_path, settings: list[str], images: bool, message):
+    shards = make_saliency_shards(tmp_path / "set", images=8) if images else make_shards(tmp_path / "set", objects=8)
+    with pytest.raises(ConfigError, match=message):
+        train(tiny_config(*settings), shards, tmp_path / "run", workers=0, progress=False)
+    assert not (tmp_path / "run").exists()

@@ -71,6 +71,10 @@ class AugmentParams:
         depth = self.flip.ndim
         return self._each(lambda value: value.flatten(0, depth - 1))
 
+    def as_samples(self) -> AugmentParams:
+        """Each view as the one of a sample of its own, [B·T, 1]."""
+        return self.flat()._each(lambda value: value[:, None])
+
     def __getitem__(self, rows: slice | int | Tensor) -> AugmentParams:
         """Views (or samples) `rows` of the leading axis."""
         return self._each(lambda value: value[rows])

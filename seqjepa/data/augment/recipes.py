@@ -95,10 +95,12 @@ _EQUIMOD = Pipeline(
 )
 _CROP = Pipeline(scale=_EQUIMOD.scale)
 _SIMCLR = replace(_EQUIMOD, saturation=0.4, blur=0.5)
+_COLOUR = replace(_SIMCLR, scale=None, flip=0.0)
 
 RECIPES: dict[str, Recipe] = {
     "equimod": Recipe(_EQUIMOD, replace(_EQUIMOD, blur=0.1, solarise=0.2)),  # docs/fidelity.md #19
     "simclr": Recipe(_SIMCLR, _SIMCLR),  # STL-10 of Table 3, where the paper gives no recipe
+    "colour": Recipe(_COLOUR, _COLOUR),  # beside the actions of stored views, which it leaves true
     "crop": Recipe(_CROP, _CROP),  # no row of the paper: all that differs between views stands in the action
     "none": Recipe(Pipeline(), Pipeline()),
 }
