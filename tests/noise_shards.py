@@ -7,20 +7,28 @@ from pathlib import Path
 import numpy as np
 
 from shards.sample import ViewSample, encode_raw
-from shards.schema import THREE_DIEBENCH_PARAMS, ViewSpec
+from shards.schema import THREE_DIEBENCH_PARAMS, ActionSpec, ViewSpec
 from shards.stats import PixelStats
 from shards.writer import SetBuilder
 
 SIZE, VIEWS = 16, 4
 
 
-def noise_shards(out: Path, train: int = 16, val: int = 8, seed: int = 0, size: int = SIZE, per_shard: int = 0) -> Path:
+def noise_shards(
+    out: Path,
+    train: int = 16,
+    val: int = 8,
+    seed: int = 0,
+    size: int = SIZE,
+    per_shard: int = 0,
+    actions: ActionSpec | None = None,
+) -> Path:
     """Four views of each object, in two classes, one of them brighter; with 3DIEBench's parameters.
 
     per_shard: samples in a shard; 0: all.
     """
     rng = np.random.default_rng(seed)
-    spec = ViewSpec(VIEWS, size, size, "raw", THREE_DIEBENCH_PARAMS)
+    spec = ViewSpec(VIEWS, size, size, "raw", THREE_DIEBENCH_PARAMS, actions=actions)
     with SetBuilder(out, name="noise", spec=spec, classes=("dark", "bright"), fingerprint={"seed": seed}) as builder:
         for split, count in (("train", train), ("val", val)):
             for start in range(0, count, per_shard or count):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from seqjepa.config import RunConfig
-from seqjepa.data.actions import ROTATION_COLUMNS
+from seqjepa.data.actions import ROTATION_COLUMNS, action_name
 from seqjepa.data.sampling import with_windows
 from seqjepa.devices import pick_device
 from seqjepa.evaluate.results import read_results
@@ -169,7 +169,10 @@ def common_settings(
 def own_views(opened: ShardSet) -> ViewSpec | None:
     """What a set of somebody's own views holds, by order or by actions that it declares; None: any other set."""
     spec = opened.info.spec
-    if not isinstance(spec, ViewSpec) or set(ROTATION_COLUMNS) <= set(spec.param_names):
+    if not isinstance(spec, ViewSpec):
+        return None
+    declares = spec.actions is not None and action_name(spec.actions) != "rotation"
+    if set(ROTATION_COLUMNS) <= set(spec.param_names) and not declares:
         return None
     return spec if spec.ordered or spec.actions is not None or not spec.params else None
 

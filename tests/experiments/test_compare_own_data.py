@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from noise_shards import noise_shards
 from ordered_sets import write_walks
 from typer.testing import CliRunner
 
@@ -12,6 +13,7 @@ from cli import seqjepa_app
 from seqjepa.experiments.compare import Comparison, compare
 from seqjepa.experiments.compare_table import comparison_table
 from shards.errors import ConfigError
+from shards.schema import ActionSpec
 
 SCALE = """
 [settings.model]
@@ -67,3 +69,12 @@ def test_without_actions_only_methods_that_need_none_are_compared(tmp_path, scal
     assert list(comparison.jobs()) == ["byol"]
     with pytest.raises(ConfigError, match="sie needs actions, and the set declares none"):
         Comparison(bare.path, ("sie",), scale=scale).jobs()
+
+
+@pytest.mark.parametrize("declared", ["angle_difference", "relative_rotation", None])
+def test_what_a_set_declares_is_the_action_though_it_has_rotations_too(declared, scale, tmp_path):
+    columns = ["rot_x", "rot_y", "rot_z"] if declared == "relative_rotation" else ["light_theta"]
+    actions = ActionSpec.from_json([{"op": declared, "columns": columns}]) if declared else None
+    shards = noise_shards(tmp_path / "set", actions=actions)
+    (jobs,) = Comparison(shards, ("sie",), steps=3, scale=scale).jobs().values()
+    assert ("data.action=shards" in jobs[0].settings) == (declared == "angle_difference")
