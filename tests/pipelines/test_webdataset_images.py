@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 import cli
 from pipelines.build.images import shard_images
 from pipelines.sources.webdataset import WebdatasetImages
-from pipelines.sources.webdataset.options import TarOptions
+from pipelines.sources.webdataset.options import TarOptions, tars_of
 from pipelines.sources.webdataset.spool import MARK, Spool, _shared
 from shards.errors import FailureError, FormatError, UsageError
 from shards.machine import lock
@@ -236,6 +236,36 @@ def test_the_same_tar_twice_is_refused(tmp_path: Path) -> None:
     write_tar(tmp_path / "t.tar", some_samples(2))
     with pytest.raises(UsageError, match=r"t\.tar is given twice"):
         shard(tmp_path / "out", tmp_path / "t.tar", f"val={tmp_path}/../{tmp_path.name}/t.tar")
+
+
+def test_a_tar_beside_itself_in_another_packing_is_refused(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "t-0.tar", some_samples(2))
+    (tmp_path / "t-0.tar.gz").write_bytes(gzip.compress(tar.read_bytes()))
+    with pytest.raises(UsageError, match=r"t-0\.tar and t-0\.tar\.gz may be one tar, packed in two ways; move one"):
+        shard(tmp_path / "out", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["entrenamiento-0", "prueba-0"], True),
+        (["a/0", "b/0"], True),
+        (["train-0", "train-1"], False),
+        ("wxyz", False),
+    ],
+)
+def test_tars_of_a_few_names_may_be_splits(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, names: list[str], said: bool
+) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_tar(tmp_path / f"{name}.tar", some_samples(1))
+    places = [str(tmp_path / f"{name}.tar") for name in names]
+    assert len(tars_of(places)) == len(names)
+    assert ("are all train; if they are splits, give each its own" in caplog.text) == said
+    caplog.clear()
+    tars_of([f"train={place}" for place in places])
+    assert not caplog.records
 
 
 def test_labels_by_name_and_by_field(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -13,13 +14,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipelines.archives import printable
-from pipelines.sources.split_folders import split_of
+from pipelines.sources.split_folders import SPLIT_WORDS, split_of
 from pipelines.sources.subset import check_fraction
 from shards.engines.steps import STEP
 from shards.errors import FormatError, UsageError, reason_of
 from shards.layout import Layout
 from shards.metadata import read_info
 from shards.schema import DatasetInfo
+
+log = logging.getLogger(__name__)
 
 NAME = "webdataset"
 PIPE = "pipe:"
@@ -66,8 +69,10 @@ def tars_of(sources: Sequence[str], split: str = "train") -> list[TarFile]:
     twice = [url for url, count in places.items() if count > 1]
     if twice:
         raise UsageError(f"{twice[0]} is given twice; its samples would be in the set twice")
+    _refuse_two_packings([url for url, _ in found])
     _refuse_mixed_splits(found)
     _refuse_other_split(unsaid)
+    _say_several_names(unsaid)
     names = _names([url for url, _ in found])
     return [TarFile(url, of, name) for (url, of), name in zip(found, names, strict=True)]
 
@@ -154,6 +159,26 @@ def _refuse_other_split(unsaid: Sequence[str]) -> None:
                 f"{name} is {other} by its name, and would be train; say which, e.g. --source '{other}=…/{name}', or "
                 "'train=…'"
             )
+
+
+def _refuse_two_packings(urls: Sequence[str]) -> None:
+    """UsageError: a.tar beside a.tar.gz, which may hold the same samples."""
+    first: dict[str, str] = {}
+    for url in urls:
+        other = url if url.startswith(PIPE) else first.setdefault(SUFFIX.sub("", url), url)
+        if other != url:
+            both = " and ".join(printable(Path(name).name) for name in (other, url))
+            raise UsageError(f"{both} may be one tar, packed in two ways; move one away, or rename it if they differ")
+
+
+def _say_several_names(unsaid: Sequence[str]) -> None:
+    """A line for entrenamiento-0.tar beside prueba-0.tar: in whatever language, as few names may be those of splits."""
+    called = {re.sub("[0-9]+", "", "/".join(Path(SUFFIX.sub("", url)).parts[-2:])) for url in unsaid}
+    if 1 < len(called) <= len(SPLIT_WORDS):
+        log.warning(
+            "tars of %d names (%s) are all train; if they are splits, give each its own, e.g. --source 'val=…'",
+            *(len(called), ", ".join(map(printable, sorted(called)))),
+        )
 
 
 def _names(urls: Sequence[str]) -> list[str]:
