@@ -61,13 +61,13 @@ def test_the_order_of_rows_does_not_matter(folder: Path) -> None:
     assert table.sha256() == reading_of(folder, csv_text(rows())).checked().sha256()
 
 
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "cp1252"])
 def test_marks_and_encodings(folder: Path, encoding: str) -> None:
     """Excel writes UTF-8 with a BOM, "Unicode text" is UTF-16, and plain CSV is what Windows speaks."""
     table = [{**row, "label": row["label"].replace("cat", "Käfer")} for row in rows()]
     reading = reading_of(folder, csv_text(table).encode(encoding))
     assert list(reading.checked().labels) == ["Käfer a", "Käfer b"]
-    said = {"utf-8-sig": 0, "utf-16": "UTF-16", "cp1252": "Windows-1252"}[encoding]
+    said = {"utf-8-sig": 0, "utf-16": "UTF-16", "utf-32": "UTF-32", "cp1252": "Windows-1252"}[encoding]
     assert not said or any(str(said) in note for note in reading.notes)
 
 
@@ -255,6 +255,19 @@ def test_a_header_that_is_missing_or_odd(folder: Path) -> None:
 def test_an_index_of_pandas_is_passed_over(folder: Path) -> None:
     lines = csv_text(rows()).splitlines()
     check_plain(reading_of(folder, "\n".join(f"{i - 1 if i else ''},{line}" for i, line in enumerate(lines))).checked())
+
+
+def test_points_beside_decimal_commas(folder: Path) -> None:
+    """1.234 is 1234 where other columns have decimal commas, and 1.234 in a file of points."""
+    table = [{**row, "x": str(row["x"]), "y": f"{i + 1}.500", "z": "0.5"} for i, row in enumerate(rows())]
+    assert values(reading_of(folder, csv_text(table, ";")).checked(), "y")[:2] == [1.5, 2.5]
+    commas = [{**row, "x": row["x"].replace(".", ",")} for row in table]
+    assert mistakes_of(reading_of(folder, csv_text(commas, ";"))) == (
+        "y has points before three digits, and x decimal commas: do they part thousands? write 1234 or 1,234, or "
+        "--ignore y"
+    )
+    plain = [{**row, "y": row["y"] + "1"} for row in commas]
+    assert values(reading_of(folder, csv_text(plain, ";")).checked(), "y")[0] == pytest.approx(1.5001)
 
 
 def test_columns_that_pandas_had_to_name_are_left_out(folder: Path) -> None:

@@ -20,6 +20,7 @@ WORDS = {"true": "1", "false": "0"}
 POINT = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 COMMA = r"^[+-]?[0-9]*,[0-9]+([eE][+-]?[0-9]+)?$"
 HAS_POINT = r"^[+-]?[0-9]*\.[0-9]*([eE][+-]?[0-9]+)?$"
+GROUPED = r"^[+-]?[1-9][0-9]{0,2}(\.[0-9]{3})+$"
 THOUSANDS = r"^[+-]?[0-9]{1,3}(,[0-9]{3})+$"
 ALIKE = r"^[+-]?([0-9]{1,3}([.,' ][0-9]{3})+([.,][0-9]+)?|[0-9]*[.,][0-9]+)$"  # what may be meant as a number
 INFINITE = r"^[+-]?inf(inity)?$"
@@ -37,6 +38,7 @@ class Numbers:
     shape    of a cell: () for a number, (n,) for a list, (4, 4) for a matrix
     alike    how many of the wrong cells look like numbers, such as 1,234
     comma    whether decimal commas were read
+    grouped  whether all points may part thousands, as in 1.234
     whole    whether all are whole numbers, which a float32 may not hold
     """
 
@@ -46,6 +48,7 @@ class Numbers:
     shape: tuple[int, ...] = ()
     alike: int = 0
     comma: bool = False
+    grouped: bool = False
     whole: bool = False
 
     @property
@@ -91,8 +94,10 @@ def _of_text(text: pa.ChunkedArray, separator: str) -> Numbers:
     empty = pc.or_(pc.is_null(text), pc.fill_null(pc.is_in(small, pa.array(EMPTY)), True))
     for word, number in WORDS.items():
         text = pc.if_else(pc.equal(small, word), number, text)
-    with_comma = _matches(text, COMMA)
-    comma = bool(pc.any(with_comma).as_py()) and not pc.any(_matches(text, HAS_POINT)).as_py()
+    with_comma, with_point = _matches(text, COMMA), _matches(text, HAS_POINT)
+    has_point = pc.any(with_point).as_py()
+    comma = bool(pc.any(with_comma).as_py()) and not has_point
+    grouped = bool(has_point) and pc.all(pc.or_(pc.invert(with_point), _matches(text, GROUPED))).as_py()
     if comma and separator == ",":  # a quoted value: 1,234 may be 1234
         comma = not pc.all(pc.or_(pc.invert(with_comma), _matches(text, THOUSANDS))).as_py()
     if comma:
@@ -104,7 +109,7 @@ def _of_text(text: pa.ChunkedArray, separator: str) -> Numbers:
     wrong = ~np.asarray(good.to_numpy(), bool) & ~is_empty
     whole = bool(pc.all(pc.or_(_matches(text, WHOLE), empty)).as_py())
     alike = int((wrong & np.asarray(_matches(text, ALIKE).to_numpy(), bool)).sum())
-    return Numbers(np.array(values, np.float64)[:, None], is_empty, wrong, alike=alike, comma=comma, whole=whole)
+    return Numbers(np.array(values, np.float64)[:, None], is_empty, wrong, (), alike, comma, grouped, whole)
 
 
 def _matches(text: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
@@ -137,7 +142,7 @@ def _of_lists(column: pa.ChunkedArray) -> Numbers | None:
     values[kept] = inner.values.reshape(len(kept), count)
     wrong[of[inner.wrong]] = True
     empty[of[inner.empty]] = True
-    return Numbers(values, empty, wrong, shape, inner.alike, inner.comma, inner.whole)
+    return Numbers(values, empty, wrong, shape, inner.alike, inner.comma, inner.grouped, inner.whole)
 
 
 def as_integers(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -42,7 +42,7 @@ def number_columns(rows: Rows, ignore: Sequence[str], declared: Declared, order:
     for name in ignore:
         if name not in rows.raw.columns:
             rows.mistakes.add(f"--ignore {name}: there is no such column", "roles")
-    columns, left_out, commas = [], [], []
+    columns, left_out, commas, grouped = [], [], [], []
     nameless = [name for name in rows.raw.columns if NAMELESS.fullmatch(name) and name not in rows.roles.values()]
     if nameless:
         rows.notes.append(f"left out, being without a name of their own: {', '.join(nameless)}")
@@ -59,12 +59,16 @@ def number_columns(rows: Rows, ignore: Sequence[str], declared: Declared, order:
                 left_out.append(f"{printable(name)} ({kind})")
                 continue
             commas += [name] if found.comma else []
+            grouped += [name] if found.grouped else []
             parts = [name] if not found.shape else [f"{name}.{i}" for i in range(found.values.shape[1])]
             columns += _stored(rows, name, parts, column, found, declared)
     if left_out:
         rows.notes.append(f"left out, being no numbers: {', '.join(left_out)}")
     if commas:
         rows.notes.append(f"decimal commas are read in {', '.join(commas)}")
+        for name in grouped:
+            what = f"{name} has points before three digits, and {commas[0]} decimal commas: do they part thousands?"
+            rows.mistakes.add(f"{what} write 1234 or 1,234, or --ignore {name}", "roles")
     names = [column.name for column in columns]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         rows.mistakes.add(f"two columns would be called {twice[0]}; rename one of them", "roles")

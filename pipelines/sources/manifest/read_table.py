@@ -32,7 +32,13 @@ LONGEST_CELL = 1 << 20  # characters
 LARGEST_LINE = 16 << 20  # bytes of JSON
 MOST_COLUMNS = 4096
 MOST_ROWS = 100_000_000
-BOMS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+BOMS = {
+    b"\xff\xfe\0\0": "utf-32",
+    b"\0\0\xfe\xff": "utf-32",
+    b"\xef\xbb\xbf": "utf-8-sig",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
 
 
 @dataclass
@@ -89,7 +95,7 @@ def _encoding(path: Path) -> tuple[str, list[str]]:
         start = file.read(4)
         for bom, name in BOMS.items():
             if start.startswith(bom):
-                return name, [f"read as {name.upper()}"] if name == "utf-16" else []
+                return name, [] if name == "utf-8-sig" else [f"read as {name.upper()}"]
         file.seek(0)
         decoder = io.TextIOWrapper(file, "utf-8", newline="")
         try:
