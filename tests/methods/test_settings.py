@@ -34,9 +34,11 @@ CHANGES: dict[str, Any] = {
 """Every setting that some methods read and others do not, with another value than small_config's."""
 
 
-def changed(config: RunConfig, key: str) -> RunConfig:
-    section, name = key.split(".")
-    return config.model_copy(update={section: getattr(config, section).model_copy(update={name: CHANGES[key]})})
+def changed(config: RunConfig, *keys: str) -> RunConfig:
+    for key in keys:
+        section, name = key.split(".")
+        config = config.model_copy(update={section: getattr(config, section).model_copy(update={name: CHANGES[key]})})
+    return config
 
 
 def observed(config: RunConfig, seq: ViewSequence) -> dict[str, torch.Tensor]:
@@ -57,19 +59,21 @@ def observed(config: RunConfig, seq: ViewSequence) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", METHODS)
 def test_it_reads_the_settings_that_it_names_and_no_others(name: str) -> None:
     assert set(CHANGES) == {key for method in METHODS.values() for key in method.settings}
-    config, seq = small_config(name), noise(views_of(name))
+    config, seq, reads = small_config(name), noise(views_of(name)), METHODS[name].settings
     before = observed(config, seq)
-    for key in CHANGES:
-        try:
-            after = observed(changed(config, key), seq)
-        except ConfigError:
-            assert key == "model.condition"
-            assert key not in METHODS[name].settings
-            continue
-        same = before.keys() == after.keys() and all(
+
+    def same_with(*keys: str) -> bool:
+        after = observed(changed(config, *keys), seq)
+        return before.keys() == after.keys() and all(
             value.shape == after[k].shape and torch.equal(value, after[k]) for k, value in before.items()
         )
-        assert same == (key not in METHODS[name].settings), key
+
+    assert same_with(*(key for key in CHANGES if key not in (*reads, "model.condition")))
+    for key in CHANGES.keys() & reads:
+        assert not same_with(key), key
+    if "model.condition" not in reads:
+        with pytest.raises(ConfigError, match="condition"):
+            build_method(changed(config, "model.condition"), A)
 
 
 @pytest.mark.parametrize("name", METHODS)
