@@ -269,7 +269,7 @@ def wait_for(what: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("together", [pytest.param(True, marks=pytest.mark.slow), False])
 @pytest.mark.parametrize("kind", ["bucket", pytest.param("moto", marks=pytest.mark.tools)])
 def test_two_processes_of_which_one_is_killed(
     builders: ForkServer,

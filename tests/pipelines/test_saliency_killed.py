@@ -33,7 +33,7 @@ def lab(folder: Path, kills: int) -> int:
 
 
 def test_killed_builds_resume_to_the_same_bytes(tmp_path: Path) -> None:
-    assert lab(tmp_path, 5) >= 5
+    assert lab(tmp_path, 2) >= 2
 
 
 @pytest.mark.slow
