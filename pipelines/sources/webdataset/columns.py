@@ -31,6 +31,7 @@ class SampleColumns:
         self.samples, self.chosen, self.reserved = samples, chosen, reserved
         self.sizes: dict[str, int] = {}  # of each column, in their order
         self.first = ""  # the sample that they are of
+        self.left_out: dict[str, None] = {}  # its fields that are no numbers, in order
 
     @property
     def names(self) -> list[str]:
@@ -98,8 +99,12 @@ class SampleColumns:
         """Numbers, vectors and matrices among JSON fields. `count` > 0: of so many images, a list has one for each."""
         found = {}
         for name, value in fields.items():
-            if self._wanted(name) and (values := _as_numbers(value)) is not None:
+            if not self._wanted(name):
+                continue
+            if (values := _as_numbers(value)) is not None:
                 found[name] = _for_each(name, values, count) if count else _one(values)
+            elif not self.first:
+                self.left_out[name] = None
         return found
 
     def _wanted(self, name: str) -> bool:

@@ -29,7 +29,7 @@ from pipelines.sources.webdataset.options import TarOptions, no_samples
 from pipelines.sources.webdataset.samples import TarSamples
 from pipelines.sources.webdataset.sequences import FrameWalk, SequenceOptions, TarFrames, TarPictures
 from pipelines.sources.webdataset.spool import Spool
-from shards.errors import FormatError, UsageError
+from shards.errors import FormatError, UsageError, few
 from shards.schema import ActionSpec, ParamField, ViewSpec
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,8 @@ def tar_table(asked: TarOptions, how: SequenceOptions, spool: Spool, meaning: Me
         settled={**how.to_json(), **({} if asked.val_fraction is None else {"val_fraction_rule": RULE})},
         where=lambda row: walk.where(int(order[row])),
     )
-    notes: list[str] = []
+    passed_over = [printable(name) for name in walk.columns.left_out]
+    notes = [f"fields that hold no numbers are left out: {few(passed_over)}"] if passed_over else []
     refuse_leaks(table, walk.mistakes, notes, allow_repeats=meaning.allow_repeats)
     walk.mistakes.raise_any(str(asked.path))
     for note in notes:
