@@ -7,7 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -72,8 +72,9 @@ def process_group(world: World, device: torch.device, timeout_minutes: float = 3
         ) from error
     try:
         yield
-    except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and "/gloo/" not in str(error):  # gloo's name its source file
+    except BaseException as error:
+        _abort_messages(device)
+        if not isinstance(error, dist.DistError) and not _is_gloos(error):
             raise
         raise FailureError(
             f"rank {world.rank} of {world.size}: another rank ended or cannot be reached ({_in_short(error)}); "
@@ -81,6 +82,17 @@ def process_group(world: World, device: torch.device, timeout_minutes: float = 3
         ) from error
     finally:
         dist.destroy_process_group()
+
+
+def _is_gloos(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and "/gloo/" in str(error)  # they name its source file
+
+
+def _abort_messages(device: torch.device) -> None:
+    """NCCL's kernels wait for ranks that are lost, and destroy_process_group would wait for the kernels."""
+    if device.type == "cuda" and (group := dist.group.WORLD) is not None:
+        with suppress(RuntimeError):
+            group._get_backend(device).abort()
 
 
 def _store_of_this_start(world: World, timeout: timedelta) -> Store:

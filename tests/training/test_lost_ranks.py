@@ -1,0 +1,75 @@
+"""How a process group ends on GPUs. NCCL's messages are kernels, which wait for a rank that is lost: they are aborted,
+or what waits for them would wait too (torch's `shutdown`). No test has had two GPUs: what stands in for NCCL notes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from seqjepa.training import distributed
+from seqjepa.training.distributed import World, _abort_messages, process_group
+from shards.errors import DamageError, FailureError
+
+
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What happens to the group, in order."""
+    noted: list[str] = []
+
+    def notes(what: str) -> Callable[..., None]:
+        return lambda *_, **__: noted.append(what)
+
+    group = SimpleNamespace(_get_backend=lambda device: SimpleNamespace(abort=notes(f"abort on {device}")))
+    monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(dist, "destroy_process_group", notes("destroy"))
+    monkeypatch.setattr(dist, "group", SimpleNamespace(WORLD=group))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(distributed, "_store_of_this_start", lambda *_: None)
+    return noted
+
+
+@pytest.mark.parametrize(
+    ("error", "seen"),
+    [
+        (dist.DistBackendError("NCCL communicator was aborted"), FailureError),
+        (RuntimeError("[/build/gloo/transport/tcp/pair.cc:538] Connection closed by peer"), FailureError),
+        (RuntimeError("CUDA error: unspecified launch failure"), RuntimeError),
+        (DamageError("shard 3 is torn"), DamageError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+)
+@pytest.mark.parametrize(("device", "before"), [("cuda:1", ["abort on cuda:1"]), ("cpu", [])])
+def test_messages_that_wait_are_aborted(ended: list[str], error: BaseException, seen, device: str, before) -> None:
+    with pytest.raises(seen) as raised, process_group(World(1, 2, 1), torch.device(device)):
+        raise error
+    assert ended == [*before, "destroy"]
+    assert (raised.value.__cause__ is error) == (seen is FailureError)
+
+
+def test_what_has_ended_well_is_waited_for(ended: list[str]) -> None:
+    with process_group(World(1, 2, 1), torch.device("cuda", 1)):
+        pass
+    assert ended == ["destroy"]
+
+
+@pytest.mark.skipif(not dist.is_nccl_available(), reason="this torch has no NCCL")
+def test_nccl_can_be_aborted() -> None:
+    assert callable(dist.ProcessGroupNCCL.abort)
+    assert callable(dist.ProcessGroup._get_backend)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_an_aborted_group_ends(tmp_path: Path) -> None:
+    device = torch.device("cuda", 0)
+    dist.init_process_group("nccl", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        dist.all_reduce(torch.ones(4, device=device))
+        _abort_messages(device)
+    finally:
+        dist.destroy_process_group()
+    assert not dist.is_initialized()
