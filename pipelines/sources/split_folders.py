@@ -132,11 +132,11 @@ def class_names(labels: Iterable[str | None]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def refuse_two_spellings(classes: Iterable[str]) -> None:
+def refuse_two_spellings(names: Iterable[str], what: str = "classes") -> None:
     """FormatError for two names that look the same."""
-    for other, name in pairs_alike(classes, in_nfc):
+    for other, name in pairs_alike((name for name in names if not name.isascii()), in_nfc):
         raise FormatError(
-            f"the classes {other!a} and {name!a} are one name, {printable(name)}, in two spellings (Unicode NFC and "
+            f"the {what} {other!a} and {name!a} are one name, {printable(name)}, in two spellings (Unicode NFC and "
             "NFD); rename one to the other"
         )
 

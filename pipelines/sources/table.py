@@ -147,13 +147,15 @@ class TableSource(ViewSource):
         options: dict[str, Any] | None = None,
         views_per_sample: int | None = None,
     ):
-        """UsageError: a number of views that is not allowed. Otherwise as ViewTable.check."""
+        """UsageError: a number of views that is not allowed; FormatError: classes or sequences of one name in two
+        spellings. Otherwise as ViewTable.check."""
         table.check()
         self.path, self.table, self.name = path, table, name
         self.given = {**(options or {}), "views_per_sample": views_per_sample}
         self.params, self.actions, self.ordered = table.fields, table.actions, table.ordered
         self.classes = class_names(table.labels)
         refuse_two_spellings(self.classes)
+        refuse_two_spellings(table.sequences, "sequences")
         self.resampler = getattr(table.pictures, "resampler", self.resampler)
         lengths = np.diff(table.bounds)
         if views_per_sample is None:

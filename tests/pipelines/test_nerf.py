@@ -202,6 +202,7 @@ def test_matrices_that_are_none(tmp_path: Path, matrix: Any, said: str) -> None:
         ("[]", 'no list "frames"'),
         ('{"frames": []}', 'no list "frames"'),
         ('{"frames": [3]}', 'no list "frames"'),
+        ('{"frames": [{"x": 1}], "frames": [{"x": 2}]}', "the key 'frames' stands twice in one object"),
     ],
 )
 def test_a_file_that_is_none_is_one_line(tmp_path: Path, text: str, said: str) -> None:

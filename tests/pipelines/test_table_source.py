@@ -134,6 +134,16 @@ def test_a_table_that_changed_is_another_set(folder: Path, tmp_path: Path) -> No
         shard_views(source_of(folder, 5), tmp_path / "out", workers=0, **options)
 
 
+def test_a_sequence_has_one_spelling(folder: Path) -> None:
+    """One object as two, perhaps in two splits: of names of files (NFC, and NFD as macOS writes it)."""
+    table = table_of(folder)
+    spelled = replace(table, sequences=["a", "caf\xe9", "cafe\u0301", "\xe9"])
+    with pytest.raises(
+        FormatError, match=r"the sequences 'cafe.u0301' and 'caf.xe9' are one name, .*, in two spellings"
+    ):
+        TableSource(folder, spelled, name="test")
+
+
 def test_a_class_has_one_spelling(folder: Path) -> None:
     """Whatever layout it comes from: names of folders on a Mac may have another one than those in a table."""
     table = table_of(folder)

@@ -7,7 +7,6 @@ each, lists of the frames of a split). A file is a sequence; a folder may hold m
 
 from __future__ import annotations
 
-import json
 import logging
 import posixpath
 import re
@@ -31,6 +30,7 @@ from pipelines.sources.layouts.cameras import (
     text_lines,
 )
 from shards.errors import FormatError
+from shards.json_fields import strict_json
 
 NAME = re.compile(r"transforms(?:_([A-Za-z0-9-]+))?\.json")
 SPLITS = ("train", "val", "test")
@@ -79,9 +79,9 @@ def _read_file(files: FileList, note: FileEntry, names: set[str], found: Finding
 
 def _parsed(files: FileList, note: FileEntry) -> dict[str, Any]:
     try:
-        record = json.loads("\n".join(text_lines(files, note)))
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{note.name} is not JSON ({error or 'nested too deeply'}); export it again") from error
+        record = strict_json("\n".join(text_lines(files, note)), nan=True)
+    except ValueError as error:
+        raise FormatError(f"{note.name} is not JSON ({error}); export it again") from error
     frames = record.get("frames") if isinstance(record, dict) else None
     if not isinstance(frames, list) or not frames or not all(isinstance(frame, dict) for frame in frames):
         raise FormatError(f'{note.name} has no list "frames" of objects with file_path and transform_matrix')
