@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from pipelines.sources import ImageRecord, ImageSource
 from pipelines.sources.decode import decode_image
 from pipelines.sources.files import TEXTS, FileEntry, FileList, FileReader, content_of, list_files
 from pipelines.sources.keys import unique_keys
+from shards.errors import FormatError
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,16 @@ class Arrangement:
     labels: Sequence[str | None]
     places: Sequence[str]
     keys: Callable[[Sequence[str]], list[str]] = unique_keys
+
+
+def noted_labels(pairs: Iterable[tuple[str, str]], where: str) -> dict[str, str]:
+    """Label of each image that a text beside them names. FormatError: two for one."""
+    labels: dict[str, str] = {}
+    for image, label in pairs:
+        if (other := labels.setdefault(image, label)) != label:
+            shown = " and ".join(map(printable, (other, label)))
+            raise FormatError(f"{where}: {printable(image)} has the labels {shown}; remove the line of one")
+    return labels
 
 
 class FileSource(ImageSource):

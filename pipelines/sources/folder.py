@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipelines.archives import printable
-from pipelines.sources.file_source import Arrangement, FileSource
+from pipelines.sources.file_source import Arrangement, FileSource, noted_labels
 from pipelines.sources.files import NOTES, FileList
 from pipelines.sources.split_folders import (
     below_splits,
@@ -127,7 +127,7 @@ def _noted_classes(files: FileList) -> dict[str, str]:
         folder = str(PurePosixPath(note.name).parent)
         if PurePosixPath(note.name).name.casefold() == f"{PurePosixPath(folder).name}{NOTES}".casefold():
             text = files.read_note(note, note.name, "repair it, or remove it to go without classes")
-            for line in text.decode("utf-8", "replace").splitlines():
-                file, _, rest = line.partition("\t")
-                classes[str(PurePosixPath(folder, NO_CLASS, file))] = rest.partition("\t")[0].strip()
+            cells = (line.partition("\t") for line in text.decode("utf-8", "replace").splitlines())
+            pairs = ((str(PurePosixPath(folder, NO_CLASS, file)), rest) for file, _, rest in cells)
+            classes |= noted_labels(((name, rest.partition("\t")[0].strip()) for name, rest in pairs), note.name)
     return classes

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.archives.tar import TarStream
-from pipelines.sources.file_source import Arrangement, FileSource
+from pipelines.sources.file_source import Arrangement, FileSource, noted_labels
 from pipelines.sources.files import FileEntry, FileList, list_files
 from pipelines.sources.keys import file_keys
 from pipelines.sources.split_folders import check_classes, refuse_twofold, say_barren, split_of
@@ -165,14 +165,12 @@ def _text(files: FileList, note: FileEntry) -> str:
 
 
 def _solution_wnids(text: str, where: str) -> dict[str, str]:
-    found = {}
-    for line in text.splitlines()[1:]:
-        stem, _, boxes = line.partition(",")
-        wnid = boxes.strip('" ').partition(" ")[0]
-        if stem and not WNID.fullmatch(wnid):
+    lines = (line.partition(",") for line in text.splitlines()[1:])
+    found = [(stem, boxes.strip('" ').partition(" ")[0]) for stem, _, boxes in lines if stem]
+    for stem, wnid in found:
+        if not WNID.fullmatch(wnid):
             raise FormatError(f"{where}: the line of {stem!a} has no WordNet id; fetch it again")
-        found[stem] = wnid
-    return found
+    return noted_labels(found, where)
 
 
 def _synset_wnids(data: bytes, where: str) -> dict[str, str]:

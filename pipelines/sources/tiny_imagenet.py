@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pipelines.archives import LeftOut
-from pipelines.sources.file_source import Arrangement, FileSource
+from pipelines.sources.file_source import Arrangement, FileSource, noted_labels
 from pipelines.sources.files import FileEntry, FileList, content_of
 from pipelines.sources.imagenet import WNID
 from pipelines.sources.keys import file_keys
@@ -56,12 +56,14 @@ class TinyImageNetSource(FileSource):
             raise FormatError(f"{self.path} has no {ANNOTATIONS}, which holds the labels of val/; give {WANTED}")
         if name.name not in self._noted:
             raise FormatError(f"{self.path}: {name} has no line in {ANNOTATIONS}; add it, or remove the image")
-        return self._noted[name.name].strip()
+        return self._noted[name.name]
 
     @cached_property
     def _noted(self) -> dict[str, str] | None:
         lines = self._lines(ANNOTATIONS)
-        return None if lines is None else dict(line.split("\t")[:2] for line in lines if "\t" in line)
+        pairs = (line.split("\t")[:2] for line in lines or [] if "\t" in line)
+        noted = noted_labels(((name, label.strip()) for name, label in pairs), f"{self.path}: {ANNOTATIONS}")
+        return None if lines is None else noted
 
     @cached_property
     def ranked(self) -> dict[str, int]:

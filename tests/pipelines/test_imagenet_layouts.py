@@ -95,6 +95,12 @@ def test_label_files_that_are_none(tmp_path: Path) -> None:
     (folder / "LOC_val_solution.csv").write_text(f"ImageId,PredictionString\n{VAL[0]},cat 1 2 3 4\n")
     with pytest.raises(FormatError, match=r"LOC_val_solution\.csv: the line of 'ILSVRC2012_val_00000001' has no"):
         open_source("imagenet", folder).records()
+    lines = "".join(f"{VAL[0]},n0144076{digit} 1 2 3 4\n" for digit in (4, 4, 5))
+    (folder / "LOC_val_solution.csv").write_text(f"ImageId,PredictionString\n{lines}")
+    with pytest.raises(
+        FormatError, match=r"csv: ILSVRC2012_val_00000001 has the labels n01440764 and n01440765; remove"
+    ):
+        open_source("imagenet", folder).records()
 
 
 def test_equal_names_in_different_classes(tmp_path: Path) -> None:

@@ -79,6 +79,11 @@ def test_tiny_imagenet(tmp_path: Path) -> None:
     note = folder / "tiny/Val/val_annotations.txt"
     note.write_text(note.read_text(), encoding="utf-8-sig")  # of Windows
     assert [row[2] for row in described(open_source("folder", folder))] == ["n01", "n01", "n02", "n02", "n01"]
+    note.write_text("val_1.JPEG\tn01\t0\t0\nval_0.JPEG\tn02\t0\t0\nval_1.JPEG\tn02\t0\t0\n")
+    with pytest.raises(
+        FormatError, match=r"annotations\.txt: Val/images/val_1\.JPEG has the labels n01 and n02; remove"
+    ):
+        open_source("folder", folder).records()
 
 
 def test_splits_beside_others_are_refused(tmp_path: Path) -> None:

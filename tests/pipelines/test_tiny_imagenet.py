@@ -192,6 +192,11 @@ def test_missing_texts(folder: Path) -> None:
     [
         ("val/val_annotations.txt", "val_0.JPEG\tn02124075\t0\n", r"val/images/val_1\.JPEG has no line in val/val_ann"),
         ("val/val_annotations.txt", "".join(f"{v}\tn99\t\n" for v in VAL), r"val_0\.JPEG belongs to 'n99', which is"),
+        (
+            "val/val_annotations.txt",
+            "val_0.JPEG\tn02124075\nval_0.JPEG\tn02124075\nval_0.JPEG\tn01443537\n",
+            r"val/val_annotations\.txt: val_0\.JPEG has the labels n02124075 and n01443537; remove the line of one",
+        ),
         ("wnids.txt", "n02124075\nn01443537\n", r"n04067472_0\.JPEG belongs to 'n04067472', which is not in wnids"),
         ("wnids.txt", "n02124075\nn02124075\n", r"wnids\.txt is not one different WordNet id a line"),
         ("wnids.txt", "cat\ndog\n", "is not one different WordNet id"),
