@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from seqjepa.experiments.job import Job, run_job
+from seqjepa.experiments.job import Job
 
 SETTINGS = (
     "model.width=0.125", "model.layers=1", "model.ff_mult=1", "model.action_dim=8", "model.predictor_hidden=16",
@@ -17,12 +17,3 @@ EVALUATION = {"m_val": (1,), "probe_epochs": 2, "agg_draws": 2}
 def small_job(shards: Path, **changes: object) -> Job:
     fields = {"name": "small", "recipe": "3die-rot-M1", "settings": SETTINGS, "shards": shards}
     return Job(**{**fields, "evaluation": EVALUATION, **changes})  # type: ignore[arg-type]
-
-
-def long_job(shards: Path) -> Job:
-    """Long enough to be stopped on the way."""
-    return small_job(shards, settings=(*SETTINGS, "optim.epochs=25"))
-
-
-def run_long_job(shards: str, out: str) -> None:
-    run_job(long_job(Path(shards)), Path(out), device="cpu", workers=0, progress=False)

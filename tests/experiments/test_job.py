@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-from forked_ranks import Forks
-from job_lab import EVALUATION, SETTINGS, long_job, run_long_job, small_job
+from job_lab import EVALUATION, SETTINGS, small_job
 from noise_shards import noise_shards
 
 from seqjepa.evaluate.results import read_results
 from seqjepa.experiments.job import Job, run_job, state_of
+from seqjepa.training.learner import Learner
+from seqjepa.training.stopping import Interrupted
 from shards.errors import UsageError
 
 
@@ -111,18 +113,22 @@ def test_a_run_from_before_the_key_data_set_is_still_the_same_run(shards: Path, 
 
 
 def test_a_signal_leaves_a_run_that_goes_on_and_ends_with_the_same_bits(
-    shards: Path, tmp_path: Path, forks_of_torch: Forks
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    child = forks_of_torch.start(run_long_job, str(shards), str(tmp_path / "cut"))
-    metrics = tmp_path / "cut" / "small" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not (metrics.exists() and metrics.read_text().count("\n") > 1) and time.monotonic() < deadline:
-        assert child.poll() is None, child.said
-        time.sleep(0.02)
-    child.kill(signal.SIGTERM)
-    child.wait(60)
-    assert "the same command goes on from there" in child.said
-    assert perform(long_job(shards), tmp_path / "cut")[0] == "train 25 epochs"
-    perform(long_job(shards), tmp_path / "whole")
+    job, update, steps = small_job(shards, settings=(*SETTINGS, "optim.epochs=4")), Learner.update, []
+
+    def signalled(learner: Learner, *args: Any) -> Any:
+        steps.append(learner)
+        if len(steps) == 3:  # of two an epoch
+            os.kill(os.getpid(), signal.SIGTERM)
+        return update(learner, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "update", signalled)
+        with pytest.raises(Interrupted, match="the same command goes on from there"):
+            perform(job, tmp_path / "cut")
+    assert (len(steps), state_of(job, tmp_path / "cut").stage) == (3, "training")
+    assert perform(job, tmp_path / "cut")[0] == "train 4 epochs"
+    perform(job, tmp_path / "whole")
     cut, whole = (tmp_path / name / "small" / "model.safetensors" for name in ("cut", "whole"))
     assert cut.read_bytes() == whole.read_bytes()

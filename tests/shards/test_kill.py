@@ -17,12 +17,12 @@ def run(folder: Path, mode: str, *options: str, flavour: str = "raw") -> int:
     return int(result.stdout)
 
 
-@pytest.mark.parametrize("kills", [10, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.slow)])
 def test_random_moments(memory_folder: Path, kills: int) -> None:
     assert run(memory_folder, "moments", str(kills)) >= kills
 
 
-@pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.slow)])
 def test_every_file_operation(memory_folder: Path, step: int) -> None:
     assert run(memory_folder, "operations", str(step)) > 60
 

@@ -217,10 +217,11 @@ def test_builders_that_begin_together(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("other", ["begins", "ends", "is taken back"])
-def test_a_builder_begins_as_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str) -> None:
+@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_builder_begins_as_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str, step: int) -> None:
     """Between any two system calls of the one that comes; unless that holds the folder's lock just then."""
     monkeypatch.setattr(workers, "PATIENCE_SECONDS", 0.05)
-    for number in itertools.count():
+    for number in itertools.count(len(other) % step, step):
         folder, others = tmp_path / f"{number}", []
         if other == "is taken back":
             builder(folder).close()

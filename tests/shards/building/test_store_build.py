@@ -339,11 +339,18 @@ class Interposed:
 
 @pytest.mark.parametrize("ends", [False, True])
 @pytest.mark.parametrize("other", ["one", "two"])
+@pytest.mark.parametrize("step", [3, EVERY])
 def test_builders_that_begin_together(
-    bucket: Bucket, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str, ends: bool
+    bucket: Bucket,
+    whole: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    other: str,
+    ends: bool,
+    step: int,
 ) -> None:
     """Between any two requests of a builder that begins, another begins, and may end, on the same machine or not."""
-    for number in itertools.count():
+    for number in itertools.count((ends + 2 * (other == "two")) % step, step):
         address, others = f"{bucket.address}/set-{number}", []
 
         def begin(address: str = address, others: list = others) -> None:

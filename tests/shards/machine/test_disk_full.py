@@ -74,7 +74,7 @@ def fail_at(number: int, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
 ALL = pytest.param(errno.ENOSPC, 1, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("code", "step"), [(errno.ENOSPC, 5), (errno.EDQUOT, 7), ALL])
+@pytest.mark.parametrize(("code", "step"), [(errno.ENOSPC, 7), (errno.EDQUOT, 23), ALL])
 def test_every_single_write_may_fail(memory_folder: Path, reference: dict[str, str], code: int, step: int) -> None:
     for number in itertools.count(0, step):
         out = memory_folder / str(number)
