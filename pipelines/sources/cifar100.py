@@ -19,7 +19,7 @@ from tqdm import tqdm
 from pipelines.archives import FILE, TRAILING
 from pipelines.archives.tar import TarStream
 from pipelines.sources import ImageRecord, ImageSource
-from pipelines.sources.content import file_stats, stamp_of
+from pipelines.sources.content import Stat, file_stats, stamp_of, stats_of
 from pipelines.sources.restricted_pickle import LARGEST_PICKLE, StoredBytes, load_plain
 from shards.errors import FormatError
 from shards.machine.environment import pass_environment_on
@@ -65,9 +65,7 @@ class Cifar100Source(ImageSource):
     @cached_property
     def contents(self) -> Cifar100:
         """Raises FormatError for what read_cifar100 refuses."""
-        status = (self.path / "train" if self.path.is_dir() else self.path).resolve()
-        stamp = status.stat().st_mtime_ns if status.exists() else 0
-        return _read_once(self.path, stamp)
+        return _read_once(self.path, tuple(stats_of(cifar100_files(self.path))))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -106,8 +104,8 @@ class Cifar100Source(ImageSource):
 
 
 @lru_cache(maxsize=1)
-def _read_once(path: Path, stamp: int) -> Cifar100:
-    """Kept, for a worker is handed a fresh source with every image. `stamp`: a file that changed is read again."""
+def _read_once(path: Path, stats: tuple[Stat, ...]) -> Cifar100:
+    """Kept, for a worker is handed a fresh source with every image. `stats`: once a file changed, all are read anew."""
     return read_cifar100(path)
 
 

@@ -119,11 +119,12 @@ def file_stats(paths: Iterable[str | Path]) -> Iterator[Stat]:
     all_chunks = iter(lambda: list(itertools.islice(iterator, CHUNK)), [])
     with ThreadPoolExecutor(THREADS) as pool:  # which a file server answers sooner
         while chunks := list(itertools.islice(all_chunks, THREADS)):
-            for found in pool.map(_stats, chunks):
+            for found in pool.map(stats_of, chunks):
                 yield from found
 
 
-def _stats(paths: Sequence[str | Path]) -> list[Stat]:
+def stats_of(paths: Sequence[str | Path]) -> list[Stat]:
+    """file_stats of a few."""
     found = []
     for path in paths:
         try:

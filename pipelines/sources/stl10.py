@@ -45,7 +45,7 @@ class Stl10Source(ImageSource):
         if not file.is_file():
             return CLASSES
         with file.open("rb") as opened:
-            names = tuple(opened.read(LARGEST_NAMES).decode("utf-8", "replace").split())
+            names = tuple(opened.read(LARGEST_NAMES).decode("utf-8-sig", "replace").split())
         if not names or len(set(names)) != len(names):
             raise FormatError(f"{file} holds {len(names)} names, not one different name a line; fetch it again")
         return names

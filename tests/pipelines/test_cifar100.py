@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 import tarfile
@@ -125,6 +126,22 @@ def test_one_pixel_changes_the_fingerprint(folder: Path, tmp_path: Path) -> None
     one = open_source("cifar100", folder).fingerprint
     assert one["sample_sha256"]["train"] == other["sample_sha256"]["train"]
     assert one["sample_sha256"]["test"] != other["sample_sha256"]["test"]
+
+
+@pytest.mark.parametrize("above", [False, True])
+@pytest.mark.parametrize("name", ["train", "test", "meta"])
+def test_a_file_that_changes_is_read_again(folder: Path, name: str, above: bool) -> None:
+    """Whichever of the three, whichever folder is given: a build that goes on asks whether the source is the same."""
+    source = open_source("cifar100", folder.parent if above else folder)
+    before = source.fingerprint
+    assert copy.copy(source).fingerprint == before
+    changed = tables()
+    if name == "meta":
+        changed["meta"]["fine_label_names"] = FINE[::-1]
+    else:
+        changed[name]["data"][0, 0] ^= 1
+    (folder / name).write_bytes(as_python2(changed[name]))
+    assert copy.copy(source).fingerprint != before
 
 
 @pytest.mark.parametrize("workers", [1, 2])
