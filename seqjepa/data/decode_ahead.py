@@ -59,7 +59,7 @@ class DecodedAhead(Generic[P]):
     supply  for so many batches at a time: what brings the shards to this machine; None: they are there
 
     What fetch() returns lies in a slot of the ring: it is valid until the next batch is asked for. If page-locked,
-    non_blocking copies queued on the current stream before then are waited for.
+    non_blocking copies queued on the device's current stream before then are waited for.
     """
 
     def __init__(
@@ -76,16 +76,16 @@ class DecodedAhead(Generic[P]):
             raise ConfigError(
                 f"workers is {self._workers}, prefetch is {reading.prefetch}; allowed is workers ≥ 0 and prefetch ≥ 1"
             )
-        self._pinned = reading.pin and reading.device.type == "cuda"
-        if self._pinned:
+        self._copied_to = reading.device if reading.pin and reading.device.type == "cuda" else None
+        if self._copied_to:
             require_cuda()
-        spare = 2 if self._pinned else 1  # one slot is with the trainer, one may be being copied
+        spare = 2 if self._copied_to else 1  # one slot is with the trainer, one may be being copied
         slots = self._workers + reading.prefetch + spare
         self._supply = supply(slots)
         open_files = 0 if self._supply and self._supply.windowed else setup.open_files
         self._setup = replace(setup, slots=slots, open_files=open_files)
         self._plan, self._steps, self._damage = plan, steps, damage
-        self._retirement = Retirement(asynchronous=self._pinned)
+        self._retirement = Retirement(self._copied_to)
         self._ring: Ring | None = None
         self._queue: deque[tuple[int, int, P]] = deque()  # put into the ring and not yet taken
         self._held: int | None = None  # slot of the batch that was handed out last
@@ -111,7 +111,7 @@ class DecodedAhead(Generic[P]):
             self._supply.close()
         self._ring, self._held, self._stream = None, None, None
         self._queue.clear()
-        self._retirement = Retirement(asynchronous=self._pinned)
+        self._retirement = Retirement(self._copied_to)
 
     def _advance(self, epoch: int, step: int) -> tuple[P, list[np.ndarray]]:
         ring = self._ring = self._ring or self._open_ring()
@@ -127,7 +127,7 @@ class DecodedAhead(Generic[P]):
         *_, plan = self._queue.popleft()
         filled = self._take(ring, plan)
         self._held = filled.slot
-        self._stream = torch.cuda.current_stream() if self._pinned else None
+        self._stream = torch.cuda.current_stream(self._copied_to) if self._copied_to else None
         return plan, filled.regions
 
     def _fill(self, ring: Ring, epoch: int, step: int) -> None:
@@ -161,7 +161,7 @@ class DecodedAhead(Generic[P]):
 
     def _open_ring(self) -> Ring:
         ring = WorkerRing(self._setup, self._workers) if self._workers else InlineRing(self._setup)
-        if self._pinned:
+        if self._copied_to:
             pin(ring.memory)
         return ring
 

@@ -89,19 +89,21 @@ class Retirement:
     """Slots whose batch is no longer needed by Python but may still be read by a copy to the device.
 
     A copy with non_blocking=True returns before it is done. So a slot is given back to the workers only when the work
-    that was queued on the current stream at that time has finished; at most one slot waits.
+    that was queued on the device's current stream at that time has finished; at most one slot waits.
+
+    device: to which slots are copied so, which need not be the current one; None: to none.
     """
 
-    def __init__(self, asynchronous: bool) -> None:
-        self._asynchronous = asynchronous
+    def __init__(self, device: torch.device | None) -> None:
+        self._device = device
         self._waiting: deque[tuple[int, torch.cuda.Event]] = deque()
 
     def retire(self, slot: int) -> list[int]:
         """Hand in a slot; returns the slots that are free now."""
-        if not self._asynchronous:
+        if self._device is None:
             return [slot]
         event = torch.cuda.Event()
-        event.record()
+        event.record(torch.cuda.current_stream(self._device))
         self._waiting.append((slot, event))
         done = []
         while self._waiting and (len(self._waiting) > 1 or self._waiting[0][1].query()):

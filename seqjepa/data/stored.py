@@ -240,7 +240,7 @@ class StoredSource:
     """Batches of stored views, decoded ahead into a ring in host memory, page-locked where reading.device is a GPU.
 
     The views of a batch lie in a slot of the ring: they are valid until the next batch is asked for. If page-locked,
-    non_blocking copies queued on the current stream before then are waited for.
+    non_blocking copies queued on the device's current stream before then are waited for.
     """
 
     resident = False

@@ -14,14 +14,16 @@ from seqjepa.data.device import Retirement, pin
 from shards.errors import FailureError
 from shards.reader import ShardSet
 
+SECOND = torch.device("cuda", 1)
+
 
 class Event:
     """A CUDA event that has happened when `finished` says so, or when someone waited for it."""
 
     finished = False
 
-    def record(self) -> None:
-        self.recorded = True
+    def record(self, stream: str) -> None:
+        self.recorded = stream
 
     def query(self) -> bool:
         return self.finished
@@ -40,25 +42,27 @@ def events(monkeypatch) -> list[Event]:
         return made[-1]
 
     monkeypatch.setattr(torch.cuda, "Event", make)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: f"the current one of {device}")
     return made
 
 
 def test_without_copies_a_slot_is_free_at_once():
-    assert Retirement(asynchronous=False).retire(3) == [3]
+    assert Retirement(None).retire(3) == [3]
 
 
 def test_a_slot_waits_for_its_copies_and_at_most_one_waits(events):
-    retirement = Retirement(asynchronous=True)
+    retirement = Retirement(SECOND)
     assert retirement.retire(0) == []
     assert retirement.retire(1) == [0]
     assert [event.finished for event in events] == [True, False]
+    assert {event.recorded for event in events} == {"the current one of cuda:1"}
     events[1].finished = True
     assert retirement.retire(2) == [1]
 
 
 def test_finished_copies_free_their_slot_at_once(events, monkeypatch):
     monkeypatch.setattr(Event, "finished", True)
-    retirement = Retirement(asynchronous=True)
+    retirement = Retirement(SECOND)
     assert [retirement.retire(slot) for slot in (5, 6)] == [[5], [6]]
 
 
@@ -97,3 +101,20 @@ def test_a_machine_that_refuses_trains_without(tmp_path, monkeypatch):
         with stored_loader(index, device=device, pin=pins, workers=0, resident=False, **settings) as loader:
             batches[device] = [seq.views.clone() for seq in loader.epoch(0)]
     assert all(torch.equal(a, b) for a, b in zip(batches["cuda"], batches["cpu"], strict=True))
+
+
+def test_a_ring_ends_when_what_is_copied_to_its_own_device_has(tmp_path, monkeypatch, events):
+    """Not the current device, as where `seqjepa.sequences` is given another."""
+    waited: list[str] = []
+
+    def stream(device=None):
+        return SimpleNamespace(synchronize=lambda: waited.append(str(device)))
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: cuda_runtime(0, []))
+    monkeypatch.setattr(torch.cuda, "current_stream", stream)
+    index = ShardSet.open(noise_shards(tmp_path / "set", 8)).split("train")
+    settings = {"views": 2, "action": "rotation", "batch_size": 4, "seed": 0, "workers": 0, "resident": False}
+    with stored_loader(index, device="cuda:1", **settings) as loader:
+        assert len(list(loader.epoch(0))) == 2
+    assert waited == ["cuda:1"]
