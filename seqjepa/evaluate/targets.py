@@ -54,6 +54,7 @@ class Target:
     terms    of an action between two views, one after the other; none: of one view alone
     term     whose columns are read of one view, if they are a term's
     values   that a column takes, of a classification
+    mlp      whether an MLP reads what a linear head reads under another key
     mean, std  of its raw numbers in training, for the encoding; empty: not measured yet
     """
 
@@ -64,6 +65,7 @@ class Target:
     terms: tuple[ActionTerm, ...] = ()
     term: ActionTerm | None = None
     values: tuple[float, ...] = ()
+    mlp: bool = False
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
@@ -76,6 +78,8 @@ class Target:
     def deep(self) -> bool:
         """Whether an MLP reads it: rotations (paper §A.2), and differences of angles. Their sine and cosine are made
         of products of the two views', which no linear head can form of [z₁; z₂]."""
+        if self.mlp:
+            return True
         turned = (*ROTATIONS, "angles") if self.between else ROTATIONS
         return any(part.kind in turned for part in self.parts)
 
@@ -134,7 +138,9 @@ class Target:
     def as_json(self) -> dict[str, Any]:
         """For the protocol: what the key stands for; the unit is that of its root mean square error, if it has one."""
         unit = {"unit": self.unit} if self.unit else {}
-        return {"columns": list(self.names), "units": [column.unit for column in self.columns], "op": self.op, **unit}
+        head = {"head": "mlp"} if self.mlp else {}
+        units = [column.unit for column in self.columns]
+        return {"columns": list(self.names), "units": units, "op": self.op, **unit, **head}
 
 
 ONE_VIEW = "needs 2 views, a sample has 1"
@@ -181,7 +187,10 @@ class DeclaredTargets:
 
 def declared_targets(spec: ActionSpec, fields: Sequence[ParamField], constant: Sequence[str] = ()) -> list[Target]:
     """What is read of views with parameters `fields`: each term between two views and of one, and columns that no
-    term uses, those of a vector ("state.0", "state.1" …) together, without those that are `constant`."""
+    term uses, those of a vector ("state.0", "state.1" …) together, without those that are `constant`.
+
+    Angles of one view are read twice, by a linear head and by an MLP. Each object's angle may count from a place of its
+    own, and a linear head has the same directions for all of them."""
     found: list[Target] = []
     units = {column.name: column for column in fields}
     for number, term in enumerate(spec.terms, 1):
@@ -194,7 +203,15 @@ def declared_targets(spec: ActionSpec, fields: Sequence[ParamField], constant: S
             key = _free(f"indiv_{_key_of(name)}", taken)
             taken.add(key)
             found.append(Target(key, kept, "column", _of_columns(kept)))
-    return found
+    return [reading for target in found for reading in _readings(target, taken | {target.key for target in found})]
+
+
+def _readings(target: Target, taken: set[str]) -> list[Target]:
+    """The target, and what an MLP reads of its angles where a linear head does."""
+    angles = any(part.kind == "angles" for part in target.parts)
+    if target.between or target.deep or not angles:
+        return [target]
+    return [target, replace(target, key=_free(f"{target.key}_mlp", taken), mlp=True)]
 
 
 def unread(spec: ActionSpec, fields: Sequence[ParamField], constant: Sequence[str]) -> dict[str, str]:

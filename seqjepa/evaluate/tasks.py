@@ -211,7 +211,7 @@ def _from_aggregates(can: Capabilities, method: Aggregating, config: EvalConfig)
     """What the last of M views shows, from z_AGG of the M: numbers and angles by one linear head, rotations by MLPs."""
     assert can.declared is not None
     sizes = tuple(m for m in config.m_val if m <= can.most_context)
-    single = [target for target in can.declared.targets if not target.between and not target.values]
+    single = [target for target in can.declared.targets if not (target.between or target.values or target.mlp)]
     groups = [[target for target in single if not target.deep], *([target] for target in single if target.deep)]
     for group in filter(None, groups if sizes else []):
         deep = group[0].deep

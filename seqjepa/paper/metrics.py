@@ -270,6 +270,7 @@ def declared_metric(key: str, targets: Mapping[str, Any] | None = None) -> Metri
     target = (targets or {}).get(f"{'rel' if between else 'indiv'}_{name}")
     words = columns_text(target) or re.sub(r"^term(\d+)$", r"term \1", name)
     words += " between views" if between else f" of the last view, z_AGG, M_val = {size}" if size else " of a view"
+    words += ", by an MLP" if isinstance(target, dict) and target.get("head") == "mlp" else ""
     unit = target.get("unit") if end == "_rmse" and isinstance(target, dict) else ""
     unit = f", {unit}" if isinstance(unit, str) and unit not in ("", "1") else ""
     ending = f"{unit}, {half.split('.')[1]} half" if half else unit

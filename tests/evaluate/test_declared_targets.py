@@ -65,9 +65,10 @@ def by_key(targets: list[Target]) -> dict[str, Target]:
 def test_every_term_and_every_other_column_is_read() -> None:
     targets = by_key(declared_targets(TERMS, FIELDS, constant=("camera.fx",)))
     numbered = [f"{of}_term{k}" for k in (1, 2, 3, 4) for of in ("rel", "indiv")]
-    assert list(targets) == [*numbered, "indiv_state"]
+    assert [key for key in targets if not key.endswith("_mlp")] == [*numbered, "indiv_state"]
+    assert [key for key in targets if key.endswith("_mlp")] == ["indiv_term2_mlp", "indiv_state_mlp"]  # angles alone
     assert targets["indiv_state"].names == ("state.0", "state.1", "state.2")
-    deep = {key for key, target in targets.items() if target.deep}
+    deep = {key for key, target in targets.items() if target.deep and not target.mlp}
     assert deep == {"rel_term2", "rel_term3", "indiv_term3"}  # sin(b − a) is no linear function of sines and cosines
     assert unread(TERMS, FIELDS, ("camera.fx", "state.2")) == {
         "r2_indiv_state, state.2": "constant: the same in all views",
@@ -82,6 +83,32 @@ def test_a_column_that_is_called_as_a_term_has_another_key() -> None:
     fields = (ParamField("term1", "1"), ParamField("a b", "1"), ParamField("a.b", "1"))
     keys = [target.key for target in declared_targets(ActionSpec(), fields)]
     assert keys == ["indiv_term1_2", "indiv_a_b", "indiv_a_b_2"]
+
+
+def test_an_mlp_reads_angles_that_count_from_a_place_of_each_object() -> None:
+    """z shows the angle from each object's own zero, and the object: a product of the two, which no line has."""
+    fields, action = (ParamField("angle", "rad"),), ActionSpec((ActionTerm("angle_difference", ("angle",)),))
+
+    def shown(seed: int) -> Features:
+        rng = np.random.default_rng(seed)
+        objects, angle = np.arange(200) % 4, rng.uniform(-np.pi, np.pi, (200, 4))
+        seen = angle + (objects * np.pi / 2)[:, None]
+        which = np.broadcast_to(np.eye(4)[objects][:, None], (200, 4, 4))
+        z = np.concatenate([np.stack([np.sin(seen), np.cos(seen)], -1), which], -1)
+        labels, params = torch.from_numpy(objects), angle[..., None].astype(np.float32)
+        return Features(torch.from_numpy(z).float(), np.full(200, 4), params, ("angle",), labels)
+
+    train, val = shown(0), shown(1)
+    declared = DeclaredTargets.of(action, action, fields, train)
+    can = Capabilities(torch.nn.Module(), action, 1, ("angle",), 4, labelled=False, declared=declared)  # type: ignore[arg-type]
+    tasks, _ = tasks_for(can, EvalConfig(m_val=(1,), probe_epochs=300))
+    found = score_tasks([task for task in tasks if "indiv" in task.name], Bench(train, val, CPU, 0), progress=False)
+    assert found.last["r2_indiv_term1_avg"] < 0.1
+    assert found.last["r2_indiv_term1_mlp_avg"] > 0.95
+    assert found.last["indiv_term1_mlp_deg"] < 12
+    assert declared.as_json()["indiv_term1_mlp"] == {
+        "columns": ["angle"], "units": ["rad"], "op": "angle_difference", "head": "mlp",
+    }  # fmt: skip
 
 
 def test_values_between_views_by_hand_and_by_scipy() -> None:
@@ -222,12 +249,14 @@ def test_labels_print_columns_and_units() -> None:
         "rel_term12": {"columns": ["x", "y"], "units": ["m", "m"], "op": "difference", "unit": "m"},
         "indiv_state": {"columns": [f"state.{k}" for k in range(9)], "units": ["1"] * 9, "op": "column", "unit": "1"},
         "indiv_mixed": {"columns": ["a", "b"], "units": ["rad", "1"], "op": "column"},
+        "indiv_mixed_mlp": {"columns": ["a", "b"], "units": ["rad", "1"], "op": "column", "head": "mlp"},
     }
     labels = {
         "r2_rel_term12_avg": "R² x, y [m] between views, avg",
         "rel_term12_rmse": "x, y [m] between views, root mean square error, m",
         "r2_indiv_state_agg.5": "R² state (9) of the last view, z_AGG, M_val = 5",
         "indiv_mixed_deg": "a [rad], b of a view, mean error in degrees",
+        "r2_indiv_mixed_mlp_avg": "R² a [rad], b of a view, by an MLP, avg",
         "top1_rel_term3": "top-1 term 3 between views",
         "halves.invariant.r2_rel_term12_avg": "R² x, y [m] between views, avg, invariant half",
     }
