@@ -67,10 +67,10 @@ train)
   bench train train 450 --rounds 3 --steps 30 --work "$WORK/train"
   bench train train-small 200 --small --rounds 3 --steps 100 --work "$WORK/train-small"
   bench stem stem 60 --device cuda --rounds 5
-  bench loader loader 120 --only --rounds 1 --seconds 2 --work "$WORK/loader" ;;
+  bench loader loader 200 --only --rounds 1 --seconds 2 --work "$WORK/loader" ;;
 rest)
-  bench augment augment 90 --device cuda --rounds 2 --seconds 2 --work "$WORK/augment"
-  bench fixations fixations 90 --device cuda --rounds 2 --seconds 2 --work "$WORK/fixations"
+  bench augment augment 180 --device cuda --rounds 2 --seconds 2 --work "$WORK/augment"
+  bench fixations fixations 180 --device cuda --rounds 2 --seconds 2 --work "$WORK/fixations"
   bench saliency saliency-tf32 120 --device cuda --batch 32 --precision tf32 --rounds 5
   bench saliency saliency-fp16 90 --device cuda --batch 32 --precision fp16 --rounds 5
   bench saliency_precision saliency-precision 60 --device cuda --precisions tf32 fp16 bf16
