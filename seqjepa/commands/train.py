@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -58,7 +59,9 @@ def train_command(
 
     _refuse_inside(out, shards)
     everyday = {"fidelity": fidelity, "seed": seed, "optim.epochs": epochs, "train.loggers": logger}
-    settings = [f"{key}={json.dumps(value)}" for key, value in everyday.items() if value is not None]
+    everyday = {key: value for key, value in everyday.items() if value is not None}
+    _refuse_contradictions(everyday, set_ or [])
+    settings = [f"{key}={json.dumps(value)}" for key, value in everyday.items()]
     chosen: list[str] = []
     if recipe is None:
         choice = choose_recipe(shards, set_ or []).without(set_ or [])
@@ -77,6 +80,19 @@ def train_command(
         print_json(summary)
     else:
         typer.echo(f"{summary['run']}: trained {summary['epochs']} epochs, last loss {summary['loss']:.4f}")
+
+
+def _refuse_contradictions(everyday: Mapping[str, object], set_: Sequence[str]) -> None:
+    """UsageError where an option says one thing of a setting (everyday: by its key) and --set another."""
+    from seqjepa.recipes import toml_value
+    from shards.errors import UsageError
+
+    for text in set_:
+        key, _, value = text.partition("=")
+        said = everyday.get(key.strip())
+        if said is not None and toml_value(value.strip()) != said:
+            option = f"--{key.strip().rpartition('.')[2].replace('loggers', 'logger')}"
+            raise UsageError(f"{option} says {json.dumps(said)}, and --set says {text}; give one of them")
 
 
 def _refuse_inside(out: Path | None, shards: Path) -> None:

@@ -20,7 +20,8 @@ from seqjepa.experiments.sweep import FIRST_SEED, Runs, one_task, options
 from seqjepa.methods import METHODS
 from seqjepa.recipes import toml_value
 from seqjepa.training.checkpoint import initial_method
-from seqjepa.training.data import open_training_data
+from seqjepa.training.data import check_batches, open_training_data
+from seqjepa.training.distributed import World
 from seqjepa.training.recipe_choice import choose_recipe
 from shards.errors import UsageError
 from shards.stores.cache import local_folder
@@ -74,6 +75,7 @@ class Grid(Runs):
         UsageError, ConfigError: no such task, too many runs, or settings that are not allowed.
         """
         points, seeds = self.points(), range(FIRST_SEED, FIRST_SEED + (self.seeds or 1))
+        self._refuse_said_twice()
         recipe, common = self._recipe()
         evaluation = load_scale(self.scale_name).evaluation_of(recipe, "")
         found: dict[int, Job] = {}
@@ -91,6 +93,14 @@ class Grid(Runs):
                 job.config()  # every mistake before the first run
                 found[len(found)] = job
         return one_task(found, task)
+
+    def _refuse_said_twice(self) -> None:
+        """UsageError for a setting of all runs that is varied too: it would say nothing."""
+        instead = {"seed": "--seeds N says how many seeds each combination has"}
+        instead |= {key: f"--vary {text} says it already" for key, text in zip(self.values, self.vary, strict=True)}
+        for text in self.settings:
+            if said := instead.get(text.partition("=")[0].strip()):
+                raise UsageError(f"--set {text}: {said}; leave one out")
 
     def points(self) -> dict[str, dict[str, Any]]:
         """Every combination by the name of its folders, "context=3-simclr": {"data.context": 3, "method": "simclr"}."""
@@ -120,10 +130,12 @@ class Grid(Runs):
         return (f"data.context={method.views_needed - 1}",)
 
     def check(self, jobs: Iterable[Job], out: Path) -> None:
-        """What would stop a run later: another run in its folder, data or a method that does not fit its settings."""
+        """What would stop a run later: another run in its folder, data or a method that does not fit its settings,
+        more views or a larger batch than samples give."""
         for job in jobs:
             refuse_other_runs(job, out)
             source = open_training_data(job.shards, job.config())
+            check_batches(source, source.config, World.from_environment())
             initial_method(source.config, source.data.action_size)
 
     def arguments(self) -> list[str]:

@@ -138,10 +138,8 @@ def with_view_size(config: RunConfig, height: int, width: int) -> RunConfig:
     return config.with_values("model", view_size=(side, side) if side else (height, width))
 
 
-def build_loader(
-    source: TrainingData, config: RunConfig, world: World, workers: int | None, device: torch.device
-) -> Loader:
-    """The run's loader. A last batch that leaves a rank one sequence is dropped: batch norm needs two."""
+def check_batches(source: TrainingData, config: RunConfig, world: World) -> None:
+    """ConfigError where the samples cannot give sequences of so many views, or a rank or micro-batch two of them."""
     samples, batch, accumulate = len(source.index), config.optim.batch_size, config.optim.accumulate
     if (share := min(samples, batch) // world.size) < 2:
         raise ConfigError(
@@ -153,6 +151,17 @@ def build_loader(
             f"optim.accumulate = {accumulate} splits the {share} sequences of a rank's batch into micro-batches of "
             f"fewer than 2; set at most {share // 2}"
         )
+    views = training_views(source, config)
+    if isinstance(views, StoredViews) and isinstance(source.index, SplitIndex):
+        views.check(source.index, config.data.context + 1)
+
+
+def build_loader(
+    source: TrainingData, config: RunConfig, world: World, workers: int | None, device: torch.device
+) -> Loader:
+    """The run's loader. A last batch that leaves a rank one sequence is dropped: batch norm needs two."""
+    check_batches(source, config, world)
+    samples, batch = len(source.index), config.optim.batch_size
     if batch > samples and world.main:
         logger.warning(
             "optim.batch_size is %d, but there are %d samples to train on: every step takes all %d; set at most %d",

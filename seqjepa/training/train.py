@@ -38,7 +38,7 @@ from seqjepa.training.optim import lr_at
 from seqjepa.training.progress import Say, Watch
 from seqjepa.training.run_store import RunFolder, training_folder
 from seqjepa.training.stopping import Interrupted, StopSignals
-from shards.errors import ConfigError, DamageError, reason_of
+from shards.errors import ConfigError, DamageError, UsageError, reason_of
 from shards.reader import SplitIndex
 
 __all__ = ["load_run", "pick_device", "train"]
@@ -69,6 +69,8 @@ def train(
     Raises UsageError (then nothing was written), Interrupted after a signal (then the state was saved), FailureError.
     """
     check_names(config.train.loggers)
+    if overwrite and extend_epochs is not None:
+        raise UsageError("--overwrite begins a run anew, --extend-epochs goes on with the one that is there; give one")
     world = World.from_environment()
     where = take_device(device, world.local_rank)
     if extend_epochs is not None:

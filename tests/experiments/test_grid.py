@@ -119,12 +119,22 @@ def test_methods_and_orders_that_the_set_cannot_have_are_refused_before_the_firs
     for vary, said in (
         ("method=seq_jepa,context_ssl", "rot_x"),
         ("data.order=window,random", "order"),
+        ("data.context=1,40", "41 consecutive steps"),
+        ("optim.accumulate=1,64", "optim.accumulate = 64"),
     ):
         words = ["sweep", "grid", "--shards", str(walks), "--out", str(tmp_path / "runs"), "--vary", vary, "--run"]
         refused = CliRunner().invoke(seqjepa_app, [*words, "--device", "cpu"])
         assert refused.exit_code == 2, refused.output
         assert said in refused.output
         assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"), [("seed=3", "--seeds N says"), ("data.context=2", "--vary data.context=1,3 says it already")]
+)
+def test_a_setting_of_all_runs_that_is_varied_too_is_refused(walks, setting, said):
+    with pytest.raises(UsageError, match=f"--set {setting}: {said}"):
+        Grid(walks, ("data.context=1,3",), settings=(setting,)).jobs()
 
 
 def test_a_table_of_the_paper_takes_no_options_of_grids(walks):

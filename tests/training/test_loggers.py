@@ -6,6 +6,7 @@ import csv
 import logging
 import os
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from train_helpers import assert_same_end, tiny_config
 
 from seqjepa import plugins
 from seqjepa.training.loggers import BUILT_IN, logger_names, process
+from seqjepa.training.loggers.tensorboard import TensorBoard
 from seqjepa.training.train import train
 from shards.errors import ConfigError
 
@@ -201,3 +203,12 @@ def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch, caplog):
 def _with_site_first(site: Path) -> dict[str, str]:
     root = Path(__file__).resolve().parents[2]
     return {**os.environ, "PYTHONPATH": python_path(site, root)}
+
+
+def test_a_command_that_is_shown_takes_a_folder_whose_name_a_shell_would_part(tmp_path):
+    run = tmp_path / "Müller #1 & co"
+    (run / "loggers").mkdir(parents=True)
+    board = TensorBoard()
+    said = board.start(run, {}, 0)
+    board.finish("finished")
+    assert shlex.split(said, comments=True) == ["tensorboard", "--logdir", str(run)]

@@ -15,7 +15,9 @@ import torch
 from forked_ranks import RunForked
 from safetensors.torch import load_file, save_file
 from train_helpers import Killed, killed_at, make_shards, metrics, tiny_config
+from typer.testing import CliRunner
 
+from cli import seqjepa_app
 from seqjepa.training import checkpoint, learner
 from seqjepa.training import train as train_module
 from seqjepa.training.checkpoint import initial_method, load_run
@@ -199,6 +201,32 @@ def test_extending_goes_on_from_where_it_is(whole, shards, tmp_path):
     assert lines[:3] == metrics(whole)
     assert lines[3]["epoch"] == 4
     assert lines[3]["lr"] < lines[1]["lr"]
+
+
+def test_a_run_is_not_begun_anew_by_a_command_that_also_extends_it(whole, shards, tmp_path):
+    run = shutil.copytree(whole, tmp_path / "run")
+    before = {file: file.read_bytes() for file in run.iterdir()}
+    with pytest.raises(UsageError, match="--overwrite begins a run anew, --extend-epochs goes on"):
+        train(tiny_config(), shards, run, workers=0, extend_epochs=9, overwrite=True, progress=False)
+    assert {file: file.read_bytes() for file in run.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("option", "settings"),
+    [
+        (["--epochs", "2"], "optim.epochs=3"),
+        (["--seed", "1"], "seed = 2"),
+        (["--fidelity", "author"], "fidelity=paper"),
+        (["--logger", "csv"], 'train.loggers=["tensorboard"]'),
+    ],
+)
+def test_an_option_and_set_that_contradict_each_other_are_refused(shards, tmp_path, option, settings):
+    words = ["train", "--shards", str(shards), "--out", str(tmp_path / "run"), *option, "--set", settings]
+    refused = CliRunner().invoke(seqjepa_app, words)
+    assert refused.exit_code == 2, refused.output
+    assert f"{option[0]} says" in refused.output
+    assert f"--set says {settings}" in refused.output
+    assert not (tmp_path / "run").exists()
 
 
 def test_extending_beyond_the_schedule_is_refused_and_the_run_stays_readable(shards, tmp_path):

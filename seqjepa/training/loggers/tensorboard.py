@@ -9,6 +9,7 @@ whose first event takes back what was logged after the step that it goes on from
 
 from __future__ import annotations
 
+import shlex
 import struct
 import time
 from collections.abc import Mapping
@@ -41,7 +42,7 @@ class TensorBoard:
         if not resumed_at:
             self._add(0, summary=Summary(value=[_text("config", _table(config))]))
         self.writer.flush()
-        return f"tensorboard --logdir {run}"
+        return f"tensorboard --logdir {shlex.quote(str(run))}"
 
     def scalars(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
         shown = {"epoch": epoch, **values}

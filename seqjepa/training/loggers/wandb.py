@@ -6,6 +6,7 @@ Online after `wandb login`; WANDB_MODE=offline writes to RUN/loggers/wandb/ alon
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -35,7 +36,7 @@ class WandB:
             resume="allow",
             settings=wandb.Settings(console="off", silent=True),
         )
-        here = f"offline: wandb sync {folder_of(run) / 'wandb'}/offline-run-*"
+        here = f"offline: wandb sync {shlex.quote(str(folder_of(run) / 'wandb'))}/offline-run-*"
         return here if self.run.offline else self.run.url
 
     def scalars(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
