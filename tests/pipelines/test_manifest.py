@@ -220,6 +220,11 @@ def test_a_preset_says_what_its_angles_are(folder: Path) -> None:
 def test_splits_are_of_sequences(folder: Path) -> None:
     table = [{**row, "split": {"a": "Training", "b": "valid"}[row["sequence"]]} for row in rows()]
     assert list(reading_of(folder, csv_text(table)).checked().splits) == ["train", "val"]
+    reading = reading_of(
+        folder, csv_text([{**row, "split": {"a": "Prueba", "b": "valid"}[row["sequence"]]} for row in rows()])
+    )
+    assert list(reading.checked().splits) == ["prueba", "val"]
+    assert reading.notes == ["there is no training split, only prueba, val"]
     table[1]["split"], table[4]["split"], table[5]["split"] = "val", "", "my split"
     said = mistakes_of(reading_of(folder, csv_text(table)))
     assert "row 3: split 'val', but row 2 of the same sequence a has 'train'; a sequence has one split" in said

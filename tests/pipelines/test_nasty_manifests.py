@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import random
@@ -255,6 +256,14 @@ def test_a_header_that_is_missing_or_odd(folder: Path) -> None:
 def test_an_index_of_pandas_is_passed_over(folder: Path) -> None:
     lines = csv_text(rows()).splitlines()
     check_plain(reading_of(folder, "\n".join(f"{i - 1 if i else ''},{line}" for i, line in enumerate(lines))).checked())
+
+
+def test_dates_of_parquet_are_times(folder: Path) -> None:
+    days = [datetime.date(2024, 2, 28 + i) if i < 2 else datetime.date(2024, 3, 1) for i in (0, 1, 2)]
+    table = pa.table({**pa.Table.from_pylist(rows()).to_pydict(), "timestamp": pa.array(days * 2)}).drop(["step"])
+    pq.write_table(table, folder / "t.parquet")
+    found = read_manifest(folder, ManifestOptions(folder / "t.parquet")).checked()
+    assert values(found, "timestamp") == [0, 86400, 172800] * 2
 
 
 def test_points_beside_decimal_commas(folder: Path) -> None:

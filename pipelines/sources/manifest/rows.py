@@ -30,7 +30,7 @@ from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.split_folders import in_nfc, pairs_alike, say_nearly_alike, split_of
 from pipelines.sources.subset import train_or_val
 from pipelines.sources.table import LARGEST_STEP
-from shards.errors import UsageError
+from shards.errors import UsageError, few
 from shards.layout import SPLIT_NAME
 
 ROLES: dict[str, tuple[str, ...]] = {
@@ -218,6 +218,8 @@ def _seconds(rows: Rows, unit: str, doubtful: np.ndarray) -> np.ndarray | None:
     name = rows.roles["timestamp"]
     if is_text(column.type) and (parsed := _dates(column)) is not None:
         column = parsed
+    if pa.types.is_date(column.type):
+        column = column.cast(pa.timestamp("ms"))
     if pa.types.is_timestamp(column.type) or pa.types.is_duration(column.type):
         numbers, empty, _ = as_integers(column.cast(pa.int64()))
         earliest = numbers[~empty].min() if not empty.all() else 0
@@ -290,6 +292,8 @@ def splits_of(rows: Rows, order: Order, labels: Sequence[str | None], val_fracti
     allowed = "train, val, test, or letters, digits and _"
     rows.tell(np.flatnonzero(wrong[codes]), lambda row: f"{names[codes[row]]!r} is no split; {allowed}", "split")
     unique = sorted(set(plain))
+    if unique and "train" not in unique:
+        rows.notes.append(f"there is no training split, only {few(unique)}")
     ranks = np.array([*(unique.index(name) for name in plain), -1])[codes]
     firsts = _one_a_sequence(rows, order, ranks, unique, "split")
     return [unique[rank] if rank >= 0 else "train" for rank in firsts.tolist()]  # no split: a mistake was told
