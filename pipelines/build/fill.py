@@ -29,7 +29,7 @@ from shards.stats import PixelStats
 class Transformed:
     """What a worker hands back. `sample` is None where nothing was left of it; `psnr_sum` is in dB over its images.
 
-    `bad` names what is left out and why, `odd` what was read but may be damaged.
+    `bad` names what is left out and why, `odd` what was read but may be damaged, or other than meant.
     `source`: short_digest of the bytes that it was made of.
     """
 

@@ -262,7 +262,7 @@ def outcome(report: BuildReport, setting: JpegSetting | None, what: str) -> dict
         record |= {"jpeg": str(setting), "psnr_db": round(report.psnr_db, 3)}  # mean over images
     if report.odd:
         record[f"odd_{what}"] = named(report.odd)
-        log.warning("%d %s may be damaged, e.g. %s", len(report.odd), what, report.odd[0])
+        log.warning("%d %s may be damaged, or other than meant, e.g. %s", len(report.odd), what, report.odd[0])
     if report.bad:
         log.warning("%d bad %s were left out, e.g. %s", len(report.bad), what, report.bad[0])
     return record

@@ -113,7 +113,7 @@ _doubts: ContextVar[list[str] | None] = ContextVar("doubts", default=None)
 
 @contextlib.contextmanager
 def doubts() -> Iterator[list[str]]:
-    """Gathers, while inside, what decode_jpeg has to say of pictures that it reads and that may yet be damaged."""
+    """Gathers, while inside, what is to be said of pictures that are read: JPEGs that may be damaged, moving ones."""
     found: list[str] = []
     token = _doubts.set(found)
     try:
@@ -264,6 +264,8 @@ def decode_image(data: bytes) -> np.ndarray:
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 check_size(image.height, image.width)
+                if (frames := getattr(image, "n_frames", 1)) > 1 and (odd := _doubts.get()) is not None:
+                    odd.append(f"the first of its {frames} frames is read")
                 return rgb_of(image)
         except Image.UnidentifiedImageError as error:
             raise ValueError(_unknown(data)) from error

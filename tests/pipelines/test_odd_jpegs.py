@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from odd_jpegs import CMYK, END, LOST, PLAIN, PROGRESSIVE, READ, RESTARTS, jpeg, scan
 from PIL import Image
+from small_images import picture
 
 from pipelines.build.images import shard_images
 from pipelines.build.transform import load_view
 from pipelines.sources import open_source
 from pipelines.sources.decode import decode_image, decode_jpeg, jpeg_size
+from shards.reader import ShardSet
 
 OPENCV_DIFFERS = {name for name in READ if "CMYK" in name} | {
     "Adobe's transform 9"
@@ -54,8 +56,24 @@ def test_what_may_be_damaged_is_said(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert info.provenance["images"] == 4
     odd = info.provenance["odd_images"]
     assert [name.split(":")[0] for name in odd["names"]] == ["2.jpg", "3.jpg"]
-    assert "2 images may be damaged, e.g. 2.jpg: 497 bytes are left over behind its pixels: it may" in caplog.text
+    assert (
+        "2 images may be damaged, or other than meant, e.g. 2.jpg: 497 bytes are left over behind its pixels: it may"
+        in caplog.text
+    )
     assert odd["names"][1].startswith("3.jpg: its scans do not belong together (Inconsistent progression sequence")
+
+
+def test_moving_pictures_are_said(tmp_path: Path) -> None:
+    first, *rest = (Image.fromarray(picture(seed)) for seed in range(3))
+    for name in ("0.png", "1.png", "2.webp"):
+        moving = {} if name == "0.png" else {"save_all": True, "append_images": rest}
+        first.save(tmp_path / name, lossless=True, **moving)
+    info = shard_images(open_source("folder", tmp_path), tmp_path / "set", encoding="raw", workers=1)
+    said = [f"{name}: the first of its 3 frames is read" for name in ("1.png", "2.webp")]
+    assert info.provenance["odd_images"]["names"] == said
+    assert all(
+        np.array_equal(ShardSet.open(tmp_path / "set").images("train").read_image(i), picture(0)) for i in range(3)
+    )
 
 
 @pytest.mark.parametrize("name", LOST)
