@@ -183,6 +183,17 @@ def test_the_report_draws_them_over_steps(kept, shards):
     assert [row[3] for row in figure.rows] == [300.0, 1200.0] * 2
 
 
+def test_what_was_measured_before_a_run_was_extended_is_drawn_too(kept, shards):
+    evaluate_run(kept, shards, **QUICK, untrained=True)
+    evaluate_checkpoints(kept, shards, [20], **QUICK)
+    config = kept / "config.toml"
+    planned = load_run(kept).config.optim.epochs
+    config.write_text(config.read_text().replace(f"\nepochs = {planned}\n", f"\nepochs = {2 * planned}\n"))
+    evaluate_checkpoints(kept, shards, [80], **QUICK)
+    figure = checkpoint_curves(groups_of(read_records([kept])))
+    assert [row[3] for row in figure.rows] == [0.0, 300.0, 1200.0] * 2
+
+
 def test_classes_of_a_checkpoint_have_their_own_confusions(kept, shards):
     evaluate_checkpoints(kept, shards, [20], **QUICK)
     there = kept / folder_of(20) / "evaluation" / "trained" / "confusion.npz"

@@ -96,7 +96,8 @@ def _over_steps(run: RunRecord) -> Iterator[tuple[int, Mapping[str, Any]]]:
     ends = ((0, run.untrained), (steps.get(run.protocol.get("trained_epochs")), run.trained))
     protocol = kept[-1][1].get("protocol", {})
     for step, found in (*ends, *kept):
-        if step is not None and found and not differences(protocol, found.get("protocol", {})):
+        # Across runs: a run that was extended since has more epochs planned, which its earlier weights know nothing of.
+        if step is not None and found and not differences(protocol, found.get("protocol", {}), across_runs=True):
             yield step, found
 
 
