@@ -88,7 +88,14 @@ def test_views_without_parameters_have_their_class_and_nothing_of_the_papers(tmp
                     params, views = np.zeros((3, 0), np.float32), [encode_raw(view) for view in pixels]
                     shard.add(ViewSample(f"p{number:02d}", views, range(3), params, number % 2), PixelStats.of(pixels))
         builder.finish({"command": "test"})
-    small = ("method=simclr", "data.action=none", "data.context=1", "data.image_size=0", "model.width=0.0625")
+    small = (
+        "method=simclr",
+        "data.action=none",
+        "data.context=1",
+        "data.image_size=0",
+        "model.width=0.0625",
+        "model.projector=[16,16]",
+    )
     brief = ("optim.epochs=1", "optim.batch_size=8", "train.online_probes=false")
     train(load_recipe("synth-tiny", (*small, *brief)), out, tmp_path / "run", device="cpu", workers=0, progress=False)
     found = evaluate_run(tmp_path / "run", out, EvalConfig(probe_epochs=1, m_val=(1,), device="cpu"))

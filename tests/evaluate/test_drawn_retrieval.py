@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from small_cases import CPU, case_of
-from small_runs import TINY, augmented_run_of, build_images, saccade_run_of
+from small_runs import PROJECTED, augmented_run_of, build_images, saccade_run_of
 
 from seqjepa.config import EvalConfig
 from seqjepa.evaluate.encode import encode_splits
@@ -73,7 +73,7 @@ def test_rollouts_follow_a_scanpath(saccade_run, saccade_shards):
 
 @pytest.mark.parametrize("method", ["seq_jepa", "equimod"])
 def test_augmented_views_are_looked_for_by_what_was_done_to_them(images, tmp_path, method):
-    two_views = {"model": TINY.model_copy(update={"projector": (16, 16)}), "context": 1}
+    two_views = {"model": PROJECTED, "context": 1}
     run = augmented_run_of(tmp_path / "run", method=method, **(two_views if method == "equimod" else {}))
     case = drawn_case(run, images)
     assert not RETRIEVAL.why_not(case)
@@ -92,11 +92,11 @@ def test_released_actions_of_augmentations_do_not_stand_alone(images, tmp_path):
 
 
 def test_conv_jepa_is_asked_too(saccade_shards, tmp_path):
-    case = drawn_case(saccade_run_of(tmp_path / "conv", method="conv_jepa"), saccade_shards)
+    case = drawn_case(saccade_run_of(tmp_path / "conv", method="conv_jepa", model=PROJECTED), saccade_shards)
     scores = RETRIEVAL.take(case)
     assert scores["retrieval"]["queries"] == 24 * 5
     assert "seq-JEPA" in ROLLOUTS.why_not(case)
     untold = saccade_run_of(
-        tmp_path / "untold", method="conv_jepa", model=TINY.model_copy(update={"condition": "none"})
+        tmp_path / "untold", method="conv_jepa", model=PROJECTED.model_copy(update={"condition": "none"})
     )
     assert RETRIEVAL.why_not(drawn_case(untold, saccade_shards)) == "the predictor is not told the action"

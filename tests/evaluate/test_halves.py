@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_runs import SIZE, TINY, run_directory
+from small_runs import PROJECTED, SIZE, run_directory
 
 from seqjepa.config import DataConfig, RunConfig
 from seqjepa.evaluate.features import Features
@@ -30,7 +30,7 @@ def test_a_half_is_columns_of_views_and_of_whole_images():
 def sie_run(tmp_path: Path) -> Path:
     data = DataInfo("rotation", 4, (0.4, 0.4, 0.4), (0.2, 0.2, 0.2), SIZE, SIZE)
     return run_directory(
-        tmp_path / "sie", RunConfig(name="tiny", method="sie", model=TINY, data=DataConfig(context=1)), data
+        tmp_path / "sie", RunConfig(name="tiny", method="sie", model=PROJECTED, data=DataConfig(context=1)), data
     )
 
 

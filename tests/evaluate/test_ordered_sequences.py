@@ -206,7 +206,7 @@ def test_a_run_on_windows_with_commands_is_evaluated(walks, tmp_path, quick):
 
 
 def test_methods_of_pairs_look_for_the_next_view_too(walks, tmp_path, quick):
-    settings = ("method=equimod", "data.context=1", "data.order=window", *TINY, *BRIEF)
+    settings = ("method=equimod", "data.context=1", "model.projector=[16,16]", "data.order=window", *TINY, *BRIEF)
     train(load_recipe("synth-tiny", settings), walks, run := tmp_path / "run", device="cpu", workers=0, progress=False)
     found = evaluate_run(run, walks, EvalConfig(probe_epochs=1, m_val=(1,), suite="quick", device="cpu"))
     assert {"mrr", "mrr_blind", "mrr_chance", "queries"} <= set(found["retrieval"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_runs import IMAGE, TINY, augmented_run_of, build_images
+from small_runs import IMAGE, PROJECTED, augmented_run_of, build_images
 
 from seqjepa.config import EvalConfig
 from seqjepa.data.actions import PRESETS
@@ -77,7 +77,7 @@ def position_of(run: Path, shards: Path, method: torch.nn.Module) -> tuple[dict[
 
 @pytest.mark.parametrize("fidelity", ["paper", "author"])
 def test_where_patches_are_is_read_from_what_shows_it_and_from_nothing_else(tmp_path, gradients, fidelity):
-    run = augmented_run_of(tmp_path / "run", fidelity, augment="simclr", method="simclr", context=1)
+    run = augmented_run_of(tmp_path / "run", fidelity, augment="simclr", method="simclr", context=1, model=PROJECTED)
     seeing, banks = position_of(run, gradients, MeanColour())
     blind, _ = position_of(run, gradients, Blind())
     # What lies beyond the image is black, so near the edges the mean colour is not linear in the place.
@@ -94,7 +94,7 @@ def test_where_patches_are_is_read_from_what_shows_it_and_from_nothing_else(tmp_
 
 
 def test_halves_have_positions_too_and_larger_patches_than_images_are_said(tmp_path, gradients):
-    run = augmented_run_of(tmp_path / "sie", augment="simclr", method="sie", context=1, model=TINY)
+    run = augmented_run_of(tmp_path / "sie", augment="simclr", method="sie", context=1, model=PROJECTED)
     results = evaluate_run(run, gradients, patch=PATCH, probe_epochs=6, **QUICK)
     assert {"r2_position_avg", "r2_crop_avg"} <= set(results["halves"]["equivariant"])
     with pytest.raises(ConfigError, match="patches of 41 pixels do not fit"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_runs import CLASSES, IMAGE, PATCH, TINY, build_images, saccade_run_of
+from small_runs import CLASSES, IMAGE, PATCH, PROJECTED, TINY, build_images, saccade_run_of
 
 from seqjepa.commands.evaluate import parse_sizes
 from seqjepa.config import EvalConfig
@@ -65,7 +65,7 @@ def test_no_more_fixations_than_measures_need(saccade_run, saccade_shards):
 
 
 def test_conv_jepa_is_probed_on_means(saccade_shards, tmp_path):
-    run = saccade_run_of(tmp_path / "conv", method="conv_jepa")
+    run = saccade_run_of(tmp_path / "conv", method="conv_jepa", model=PROJECTED)
     results = evaluate_run(run, saccade_shards, m_val=(1, 4), **QUICK)
     assert list(results["top1_z_mean"]) == ["1", "4"]
     assert list(results["protocol"]["skipped"]) == ["top1_agg"]

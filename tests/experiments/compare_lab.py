@@ -21,6 +21,9 @@ def tiny_scale(folder: Path) -> str:
     scale = tomllib.loads((FOLDER / "small.toml").read_text(encoding="utf-8"))
     scale["settings"]["model"]["width"] = 0.125
     scale["defaults"]["model"]["layers"] = 1
+    for method in scale["method"].values():
+        if "defaults" in method:
+            method["defaults"]["model"]["projector"] = [32, 32]
     scale["method"]["context_ssl"]["settings"]["context_ssl"]["width"] = 32
     scale["compare"]["evaluation"] = {"m_val": [1, 3], "probe_epochs": 2, "agg_draws": 2}
     (folder / "tiny.toml").write_text(tomli_w.dumps(scale))

@@ -235,7 +235,7 @@ def test_what_does_not_fit_is_said(model, views, call, found):
 
 def test_a_method_without_an_aggregate_says_so(made, tmp_path, views):
     _, index = made
-    config = tiny_config("optim.epochs=1", "method=simclr", "data.context=1")
+    config = tiny_config("optim.epochs=1", "method=simclr", "data.context=1", "model.projector=[32,16]")
     train(config, index.shard_paths[0].parent, tmp_path / "run", workers=0, device="cpu")
     simclr = seqjepa.load(tmp_path / "run", "cpu")
     assert simclr.embed(views[0]).shape == (4, 64)

@@ -57,7 +57,7 @@ def bare(tmp_path_factory) -> Path:
     "method", ["byol", "vicreg_traj", *(pytest.param(name, marks=pytest.mark.slow) for name in ("simclr", "vicreg"))]
 )
 def test_methods_that_need_no_action_train_on_views_without_parameters(method, bare, tmp_path):
-    views = [] if method == "vicreg_traj" else ["data.context=1"]
+    views = ["model.projector=[32,16]", *([] if method == "vicreg_traj" else ["data.context=1"])]
     config = tiny_config(f"method={method}", "data.action=none", "optim.epochs=1", *views)
     last = train(config, bare, tmp_path / "run", device="cpu", workers=0, progress=False)
     assert np.isfinite(float(last["loss"]))

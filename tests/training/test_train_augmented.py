@@ -7,9 +7,7 @@ import json
 import pytest
 import torch
 from train_helpers import (
-    Killed,
     assert_same_end,
-    killed_at,
     make_saliency_shards,
     make_shards,
     metrics,
@@ -32,11 +30,7 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path, monkeypatch, maps: bool)
     shards = make_saliency_shards(tmp_path / "set", images=20, maps=maps)
     config = tiny_config(*AUGMENTED, "train.checkpoint_minutes=1e-9")
     train(config, shards, tmp_path / "whole", workers=0, progress=False)
-    killed_at(monkeypatch, 2, 4)
-    for _ in range(2):
-        with pytest.raises(Killed):
-            train(config, shards, tmp_path / "run", workers=0, progress=False)
-    train(config, shards, tmp_path / "run", workers=0, progress=False)
+    train_killed_at(4, config, shards, tmp_path / "run", monkeypatch)
     assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
     info = json.loads((tmp_path / "run/run.json").read_text())["data"]
     assert (info["kind"], info["augment"], info["action_size"]) == ("saliency" if maps else "image", "equimod", 9)

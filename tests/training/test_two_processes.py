@@ -13,7 +13,7 @@ from shards.reader import ShardSet
 SETTINGS = ["model.dropout=0.0", "optim.epochs=2", "train.monitor_epochs=1", 'train.loggers=["csv"]']
 
 
-@pytest.mark.parametrize("kind", ["views", "saccades"])
+@pytest.mark.parametrize("kind", ["views", pytest.param("saccades", marks=pytest.mark.slow)])
 def test_losses_and_weights_equal_one_process(two_ranks, tmp_path, kind: str):
     # The last batch of an epoch holds 6, three a rank.
     shards = make_shards(tmp_path / "set", 22) if kind == "views" else make_saliency_shards(tmp_path / "set", 22)

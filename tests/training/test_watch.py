@@ -130,7 +130,8 @@ def test_without_a_validation_split_there_is_rankme_alone(tmp_path):
 def test_of_patches_trained_without_labels(tmp_path):
     """As STL-10: trained on "unlabeled", judged on "train" and "test"; of a method without an aggregate z alone."""
     shards = make_saliency_shards(tmp_path / "set", splits=("unlabeled", "train", "test"))
-    settings = [*SACCADES, "optim.epochs=1", "train.monitor_epochs=1", "method=simclr", "data.context=1"]
+    settings = [*SACCADES, "optim.epochs=1", "train.monitor_epochs=1"]
+    settings += ["method=simclr", "data.context=1", "model.projector=[32,16]"]
     train(tiny_config(*settings), shards, tmp_path / "run", workers=0, progress=False)
     (line,) = epochs_of(tmp_path / "run")
     assert MEASURED & line.keys() == {"z_knn", "z_rankme"}
