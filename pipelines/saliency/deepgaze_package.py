@@ -76,7 +76,7 @@ def load_model(package: ModuleType, weights: Path) -> nn.Module:
 
     FormatError if the file is not a state dict of this model, tensor by tensor.
     """
-    model = build_untrained(package)
+    model = build_untrained(package, empty=True)
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)
         model.load_state_dict(state, strict=True)
@@ -86,34 +86,39 @@ def load_model(package: ModuleType, weights: Path) -> nn.Module:
     return model
 
 
-def build_untrained(package: ModuleType) -> nn.Module:
-    """The model with random weights, in eval mode, no gradients. Nothing is downloaded: the file has the backbones."""
-    with _backbones_without_downloads(package.__name__):
+def build_untrained(package: ModuleType, *, empty: bool = False) -> nn.Module:
+    """The model with random weights, in eval mode, no gradients. Nothing is downloaded: the file has the backbones.
+
+    empty: torchvision's backbones hold whatever the memory did, for a file with all of them to fill; half the time.
+    """
+    with _backbones_without_downloads(package.__name__, empty):
         model = package.DeepGazeIIE(pretrained=False)
     return model.eval().requires_grad_(False)
 
 
 @contextmanager
-def _backbones_without_downloads(package: str) -> Iterator[None]:
+def _backbones_without_downloads(package: str, empty: bool) -> Iterator[None]:
     """While open, the three ways in which the package fetches trained backbones return random ones instead."""
     shapenet = importlib.import_module(f"{package}.features.shapenet")
     efficientnet = importlib.import_module(f"{package}.features.efficientnet").EfficientNet
 
     def resnet(name: str) -> nn.Module:
-        return nn.Sequential(OrderedDict(module=_torchvision("resnet50")))
+        return nn.Sequential(OrderedDict(module=_torchvision("resnet50", empty)))
 
     with (
-        _replaced(torch.hub, "load", lambda repository, name, **options: _torchvision(name)),
+        _replaced(torch.hub, "load", lambda repository, name, **options: _torchvision(name, empty)),
         _replaced(shapenet, "load_model", resnet),
         _replaced(efficientnet, "from_pretrained", lambda name, **options: efficientnet.from_name(name)),
     ):
         yield
 
 
-def _torchvision(name: str) -> nn.Module:
+def _torchvision(name: str, empty: bool) -> nn.Module:
     import torchvision
 
-    return torchvision.models.get_model(name, weights=None)
+    with torch.device("meta" if empty else "cpu"):
+        net = torchvision.models.get_model(name, weights=None)
+    return net.to_empty(device="cpu") if empty else net
 
 
 @contextmanager

@@ -35,8 +35,14 @@ def source(tmp_path):
     return build_source(tmp_path / "source", "none", size=(20, 20))
 
 
-@pytest.mark.parametrize("saliency", ["none", "log8"])
-@pytest.mark.parametrize("normalisation", ["zscore", "author"])
+@pytest.mark.parametrize(
+    ("saliency", "normalisation"),
+    [
+        ("none", "zscore"),
+        ("log8", "author"),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("none", "author"), ("log8", "zscore"))),
+    ],
+)
 def test_baked_and_augmented_on_the_fly_is_the_same(tmp_path, monkeypatch, saliency, normalisation):
     source = build_source(tmp_path / "source", saliency, size=(20, 20))
     monkeypatch.setattr("seqjepa.data.bake._MOST_IN_A_SHARD", 8)  # several shards, none of them a batch

@@ -192,7 +192,10 @@ def test_released_patches_of_oblong_images_are_refused():
         cut_patches(coordinate_image(40, 32), torch.zeros(1, 1, 2).long(), Fixating(patch=8, fidelity="author"))
 
 
-@pytest.mark.parametrize("how", [{}, {"fill": "mean", "inhibition": "square"}, {"fixations": "uniform", "patch": 9}])
+SQUARE = pytest.param({"fill": "mean", "inhibition": "square"}, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("how", [{}, SQUARE, {"fixations": "uniform", "patch": 9}])
 def test_what_a_gpus_compiler_is_given_sees_the_same(how):
     """Without the compiler's own rounding: one graph."""
     fixating, mean = Fixating(**{"patch": 8, **how}), (0.2, 0.5, 0.8)
