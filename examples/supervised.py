@@ -23,7 +23,7 @@ import seqjepa
 from seqjepa.data.actions import as_spec
 from seqjepa.data.sequence import ViewSequence, normalise
 from seqjepa.evaluate.heads import mlp
-from seqjepa.evaluate.metrics import r2_avg
+from seqjepa.evaluate.metrics import r2_avg, varying
 from seqjepa.evaluate.targets import encode, parts_between
 from seqjepa.models.pretrained import build_encoder
 from seqjepa.sequences import ViewSequences
@@ -77,11 +77,12 @@ def train(net: Regressor, data: ViewSequences, epochs: int, lr: float, action: A
 
 @torch.no_grad()
 def score(net: Regressor, data: ViewSequences, action: ActionSpec) -> float:
-    """R² over VAL_DRAWS draws of two views of every sequence."""
+    """R² over VAL_DRAWS draws of two views of every sequence, of the numbers that vary, as in evaluation."""
     net.eval()
     pairs = [(targets_of(batch, action), net(batch.views)) for _ in range(VAL_DRAWS) for batch in data]
     target, predicted = (torch.cat(parts) for parts in zip(*pairs, strict=True))
-    return r2_avg(target, predicted)
+    kept = varying(target)
+    return r2_avg(target[:, kept], predicted[:, kept])
 
 
 def main() -> None:
