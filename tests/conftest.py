@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +17,10 @@ typer.testing._get_command = functools.cache(typer.main.get_command)
 
 os.fsync = lambda fd: None
 """No test cuts the power, and waiting for the disk would be a twentieth of the time. Other processes do wait."""
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+"""What a shell starts in the background, or under nohup, ignores Ctrl-C, and so would what tests interrupt."""
 
 
 def pytest_collection_finish() -> None:

@@ -197,7 +197,10 @@ def test_a_recipe_is_chosen_and_the_encoder_is_the_sets(made):
 
 @pytest.mark.parametrize(
     ("setting", "found"),
-    [("data.patch=8", "holds stored views, and data.patch = 8"), ("data.augment=equimod", "holds stored views")],
+    [
+        ("data.patch=8", "holds stored views, and data.patch = 8"),
+        ("data.augment=equimod", "holds features, and data.augment is for pixels"),
+    ],
 )
 def test_what_needs_pixels_is_refused(made, setting, found):
     settings = [setting, "data.action=none" if "augment" in setting else "data.action=position"]

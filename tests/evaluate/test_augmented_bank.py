@@ -33,7 +33,6 @@ class Smooth:
     """The part of an ImageIndex that a bank is made from: images of smooth noise."""
 
     name: str = "test"
-    shard_paths: tuple[()] = ()
     height: int = SIZE
     width: int = SIZE
 
@@ -43,6 +42,9 @@ class Smooth:
 
     def __len__(self) -> int:
         return S
+
+    def require_same(self) -> None:
+        """Nothing can be made anew."""
 
     def read_image(self, row: int) -> np.ndarray:
         noise = np.random.default_rng(row).integers(0, 256, (8, 8, 3)).astype(np.uint8)

@@ -26,7 +26,6 @@ class Coordinates:
     """The part of an ImageIndex that a bank is made from. A map is one in a window of its own, zero elsewhere."""
 
     name: str = "test"
-    shard_paths: tuple[()] = ()
     height: int = H
     width: int = W
     maps_read: int = 0
@@ -37,6 +36,9 @@ class Coordinates:
 
     def __len__(self) -> int:
         return S
+
+    def require_same(self) -> None:
+        """Nothing can be made anew."""
 
     def read_image(self, row: int) -> np.ndarray:
         rows, cols = np.indices((H, W))
