@@ -102,7 +102,9 @@ def test_scenes_and_models_of_one_scene_are_sequences(tmp_path: Path) -> None:
     ]
 
 
-def test_a_binary_model_is_refused_with_the_command_that_converts_it(tmp_path: Path) -> None:
+def test_a_binary_model_is_refused_with_the_command_that_converts_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     make_folder(tmp_path / "images", ["1.png"])
     (tmp_path / "sparse/0").mkdir(parents=True)
     for name in ("cameras.bin", "images.bin", "points3D.bin"):
@@ -112,6 +114,12 @@ def test_a_binary_model_is_refused_with_the_command_that_converts_it(tmp_path: P
         FormatError, match=f"colmap model_converter --input_path {folder} --output_path {folder} --output_type TXT"
     ):
         read(tmp_path)
+    write_model(tmp_path / "other/sparse/0", ["1.png"], [1])  # the pictures are found in the folder above
+    assert [scene.name for scene in read(tmp_path)[0]] == ["other"]
+    assert (
+        f"1 binary COLMAP models are left out; they are read as text: colmap model_converter --input_path {folder}"
+        in (caplog.text)
+    )
     write_model(folder, ["1.png"], [1])
     assert read(tmp_path)[1] == []
 
@@ -141,6 +149,9 @@ def test_every_mistake_is_named_with_its_line(tmp_path: Path) -> None:
         ("images.txt", "1 1 0 0 nan 0 0 0 1 1.png\n\n", "'nan' is no finite number"),
         ("images.txt", "# none\n", "holds no images"),
         ("images.txt", "1 1 0 0 0 0 0 0 1 lost.png\n\n", "'lost.png' first, are in none of images, ."),
+        ("images.txt", 2 * "1 1 0 0 0 0 0 0 1 1.png\n", "images.txt, line 2: needs the points of images.txt, line 1"),
+        ("images.txt", "1 1 0 0 0 0 0 0 1 1.png\n2 1 0 0 0 0 0 0 1 a b 2.png\n", "were empty lines taken out"),
+        ("cameras.txt", "1 PINHOLE 32 24 30 30 16 12\n1 PINHOLE 64 48 60 60 32 24\n", "line 2: camera 1 stands there"),
         ("cameras.txt", "1 PINHOLE 32\n", "cameras.txt, line 1: needs CAMERA_ID"),
         ("cameras.txt", "1 PINHOLE 32 24 30\n", "PINHOLE has 4 parameters"),
     ],

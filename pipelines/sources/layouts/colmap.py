@@ -53,18 +53,18 @@ log = logging.getLogger(__name__)
 
 
 def model_folders(files: FileList) -> list[str]:
-    """Folders below the root that hold a text model, in ascending order.
+    """Folders below the root that hold a text model, in ascending order. A line says which hold a binary one alone.
 
-    FormatError: a folder has a binary model alone; the line has the command that converts it.
+    FormatError: there are only such; the line has the command that converts one.
     """
     text = {posixpath.dirname(note.name) for note in note_named(files.notes, IMAGES)}
     binary = {posixpath.dirname(note.name) for note in note_named(files.notes, *BINARY)} - text
-    if binary and not text:
+    if binary:
         folder = files.reader.path / f"{files.reader.root}{min(binary)}"
-        raise FormatError(
-            f"{folder} is a binary COLMAP model; write it as text: "
-            f"colmap model_converter --input_path {folder} --output_path {folder} --output_type TXT"
-        )
+        command = f"colmap model_converter --input_path {folder} --output_path {folder} --output_type TXT"
+        if not text:
+            raise FormatError(f"{folder} is a binary COLMAP model; write it as text: {command}")
+        log.warning("%d binary COLMAP models are left out; they are read as text: %s", len(binary), command)
     return sorted(text)
 
 
@@ -87,7 +87,10 @@ def _read_model(files: FileList, notes: dict[str, FileEntry], folder: str, names
     file, cameras_file = posixpath.join(folder, IMAGES), posixpath.join(folder, CAMERAS)
     if cameras_file not in notes:
         raise FormatError(f"{file} has no {CAMERAS} beside it; export the whole model as text")
-    cameras = dict(_cameras(files, notes[cameras_file]))
+    cameras: dict[str, dict[str, float]] = {}
+    for where, identity, camera in _cameras(files, notes[cameras_file]):
+        if cameras.setdefault(identity, camera) is not camera:
+            raise FormatError(f"{where}: camera {identity:.40} stands there already; remove one of the two")
     rows = list(_images(files, notes[file]))
     if not rows:
         raise FormatError(f"{file} holds no images; nothing was registered, or it is not COLMAP's")
@@ -133,11 +136,17 @@ def _images(files: FileList, note: FileEntry) -> Iterator[tuple[int, list[float]
         if len(words) != 10:
             raise FormatError(f"{where}: needs IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, found {line!r:.80}")
         yield number, [_number(word, where) for word in words[1:8]], words[9].strip(), words[8]
-        next(lines, None)
+        number, line = next(lines, (number, ""))
+        words = line.split()
+        if words and (len(words) % 3 or not words[-1].lstrip("-").isdecimal()):
+            raise FormatError(
+                f"{note.name}, line {number}: needs the points of {where}, X Y POINT3D_ID … or nothing, found "
+                f"{line!r:.80}; were empty lines taken out? export the model again"
+            )
 
 
-def _cameras(files: FileList, note: FileEntry) -> Iterator[tuple[str, dict[str, float]]]:
-    """(CAMERA_ID, its intrinsics by the names of INTRINSICS)"""
+def _cameras(files: FileList, note: FileEntry) -> Iterator[tuple[str, str, dict[str, float]]]:
+    """(where it stands, CAMERA_ID, its intrinsics by the names of INTRINSICS)"""
     for number, line in enumerate(text_lines(files, note), 1):
         words, where = line.split(), f"{note.name}, line {number}"
         if not words or words[0].startswith("#"):
@@ -154,7 +163,7 @@ def _cameras(files: FileList, note: FileEntry) -> Iterator[tuple[str, dict[str, 
         camera = dict(zip(("w", "h", *known), numbers, strict=False))
         if "f" in camera:
             camera["fl_x"] = camera["fl_y"] = camera.pop("f")
-        yield identity, {name: value for name, value in camera.items() if name in INTRINSICS}
+        yield where, identity, {name: value for name, value in camera.items() if name in INTRINSICS}
 
 
 def _number(word: str, where: str) -> float:
