@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ POSE_FORMS = {6: "euler_xyz", 7: "quaternion_xyzw", 12: "matrix", 16: "matrix"}
 OWN_PRESETS = ("pose", "command")
 """Beside those by name: the columns of a vector `pose` as relative_pose, of a vector `action` as command."""
 ORTHOGONAL = 1e-3  # how far RᵀR may be from 1
+COARSE = 0.01  # error of a float32, of the usual change from row to row
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,26 @@ def scale_of(names: Sequence[str], declared: Declared) -> np.ndarray:
 
 def _unit(name: str, declared: Declared, angles: set[str]) -> str:
     return declared.units.get(name) or declared.units.get(name.rpartition(".")[0]) or ("rad" if name in angles else "1")
+
+
+def coarse(names: Sequence[str], values: np.ndarray, of: np.ndarray) -> Iterator[str]:
+    """A line for each column whose changes within a sequence are lost when it is stored in float32, as those of UTM
+    coordinates are: 4649776.22 m is 4649776 there, and a step of 0.1 m is 0 or 0.5.
+
+    values: float64 [R, P], rows in the order of their sequences, NaN where there is none; of: int [R], the sequence
+    """
+    same = np.diff(of) == 0
+    for name, column in zip(names, values.T, strict=True):
+        with np.errstate(over="ignore", invalid="ignore"):
+            change, error = np.abs(np.diff(column)[same]), np.abs(column.astype(np.float32) - column)
+        change = change[np.isfinite(change) & (change > 0)]
+        error[~np.isfinite(error)] = 0
+        if len(change) and error.max() > COARSE * (usual := float(np.median(change))):
+            at = int(error.argmax())
+            yield (
+                f"{name} is stored in float32, where {column[at]:.12g} is off by {error[at]:.2g}, and changes by "
+                f"{usual:.2g} from row to row: subtract an origin that all rows have in common"
+            )
 
 
 def action_of(declared: Declared, fields: Sequence[ParamField], mistakes: Mistakes) -> ActionSpec | None:

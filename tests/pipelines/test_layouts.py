@@ -70,6 +70,16 @@ def test_actions_of_a_capture_are_its_matrices_multiplied_by_hand(tmp_path: Path
     assert found.info.fingerprint["intrinsics"] == sizes
 
 
+@pytest.mark.parametrize("write", [write_nerf, write_colmap])
+def test_places_too_far_from_the_origin_for_float32_are_said(tmp_path: Path, write: Any) -> None:
+    """Models in the earth's own frame, whose origin is 6,000 km away."""
+    poses = cameras(7)
+    poses[:, 0, 3] += 6_378_137
+    write(tmp_path / "scene", poses)
+    notes = read_views(tmp_path / "scene", ManifestOptions(), LayoutOptions()).notes
+    assert [note.partition(",")[0] for note in notes] == ["pose.3 is stored in float32"]
+
+
 def test_an_action_says_where_the_next_view_sees_what_this_one_saw(tmp_path: Path) -> None:
     """The oracle is the pictures: discs move in them as the actions say."""
     poses = cameras(6, seed=3)

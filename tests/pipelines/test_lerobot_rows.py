@@ -50,6 +50,15 @@ def test_commands_lie_between_the_kept_frames(tmp_path: Path, version: str, over
     assert choice.actions == ActionSpec((ActionTerm("command", names[3:], over=over),))  # pyright: ignore
 
 
+def test_changes_that_a_float32_loses_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = make_lerobot(tmp_path / "set", kind="image")
+    table = pq.read_table(root / FILE)
+    far = pa.array([[4649776.22 + 0.1 * i, 1.0 + i, 2.0] for i in range(len(table))], pa.list_(pa.float64()))
+    write_table(table.set_column(0, "observation.state", far), root / FILE)
+    rows_of(root)
+    assert caplog.text.count("is stored in float32") == caplog.text.count("observation.state.x is stored in") == 1
+
+
 def test_only_the_episodes_that_are_asked_for(tmp_path: Path) -> None:
     root = make_lerobot(tmp_path / "set", kind="image")
     (root / "data/chunk-000/file-000.parquet").unlink()  # of the other two

@@ -471,6 +471,25 @@ def test_whatever_a_table_holds_it_is_read_or_refused_in_words(folder: Path, nam
     assert "line 1: split is empty" in said
 
 
+@pytest.mark.parametrize(
+    ("origin", "step", "lost"), [(4649776.22, 0.1, True), (48.137154, 1e-6, True), (1e3, 1, False)]
+)
+def test_changes_that_a_float32_loses_are_said(folder: Path, origin: float, step: float, lost: bool) -> None:
+    """UTM coordinates, degrees of latitude: differences of what is stored are not those of the table."""
+    table = [{**row, "x": origin + step * row["step"]} for row in rows()]
+    reading = reading_of(folder, csv_text(table))
+    stored = np.diff(reading.checked().params[:3, 0].astype(np.float64))
+    assert np.allclose(stored, step, rtol=0.02) != lost
+    assert any(note.startswith("x is stored in float32, where") for note in reading.notes) == lost
+
+
+def test_a_unit_of_times_that_is_not_known_is_refused(folder: Path) -> None:
+    """Minutes were stored as if they were seconds."""
+    table = csv_text([{**row, "timestamp": 0.5 * row["step"]} for row in rows()])
+    said = mistakes_of(reading_of(folder, table, units=("timestamp=min",)))
+    assert said == "timestamp is in 'min'; times are in s, ms, us, ns, or dates"
+
+
 def test_a_mistake_of_one_kind_does_not_make_others(folder: Path) -> None:
     """Names that are refused are no repetitions of each other; a time that cannot be read has no unit to declare."""
     table = [{**row, "timestamp": "31/12/2024"} for row in rows()]

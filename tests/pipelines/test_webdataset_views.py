@@ -252,14 +252,14 @@ MEANT = ActionSpec(
 def test_fields_that_hold_no_numbers_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Numbers within quotes, say; not what --columns does not name."""
     fields = {"seq": "a", "x": 0.5, "y": "1.5", "seen": True, "note": "?", "who": None}
-    tar = write_tar(
-        tmp_path / "s.tar", [{"__key__": f"{i}", "png": encoded(picture(i)), "json": fields} for i in (0, 1)]
-    )
+    samples = [{"__key__": f"{i}", "png": encoded(picture(i)), "json": {**fields, "x": 1e9 + i}} for i in (0, 1)]
+    tar = write_tar(tmp_path / "s.tar", samples)
     assert spec_of(shard(tmp_path / "all", tar, sequence="seq")).param_names == ("x",)
     assert "fields that hold no numbers are left out: y, seen, note and 1 more" in caplog.text
+    assert "x is stored in float32, where 1000000001 is off by 1, and changes by 1 from row to row" in caplog.text
     caplog.clear()
     shard(tmp_path / "chosen", tar, sequence="seq", columns="x")
-    assert not caplog.records
+    assert "no numbers" not in caplog.text
 
 
 def test_units_and_action(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from pipelines.sources.declared_actions import (
     DEGREES,
     Declared,
     action_of,
+    coarse,
     fields_of,
     read_declared,
     refuse_values,
@@ -128,7 +129,9 @@ def read_layout(files: FileList, layout: str, meaning: ManifestOptions, asked: L
     reading = ReadViews(path, found.mistakes, [])
     _count_missing(found, asked.max_bad, reading.notes)
     if table is not None:
-        table = _with_declared(_without(table, meaning.ignore, found.mistakes), declared, found.mistakes)
+        table = _without(table, meaning.ignore, found.mistakes)
+        reading.notes.extend(coarse([field.name for field in table.fields], table.params, table.of))
+        table = _with_declared(table, declared, found.mistakes)
     if table is not None and not found.mistakes.count:
         refuse_leaks(table, found.mistakes, reading.notes, allow_repeats=meaning.allow_repeats)
     if not found.mistakes.count:
@@ -153,7 +156,7 @@ def _count_missing(found: Findings, max_bad: int, notes: list[str]) -> None:
 
 
 def _scene_table(files: FileList, layout: str, val_fraction: float | None, found: Findings) -> ViewTable | None:
-    """Scenes as sequences, poses and intrinsics as parameters, the action `relative_pose`. None: no frame is left.
+    """Scenes as sequences, poses and intrinsics as parameters (float64), `relative_pose`. None: no frame is left.
 
     FormatError: the layout's files are not there, or not what they should be.
     """
@@ -192,7 +195,7 @@ def _where(scenes: Sequence[Scene], first: np.ndarray, row: int) -> str:
 
 
 def _pattern_table(files: FileList, text: str, val_fraction: float | None, found: Findings) -> ViewTable | None:
-    """Pictures whose names match; the others are counted in `files.others`. None: there are mistakes.
+    """Pictures whose names match (params in float64); the others count in `files.others`. None: there are mistakes.
 
     UsageError: as compile_pattern and read_names.
     """
@@ -206,7 +209,7 @@ def _pattern_table(files: FileList, text: str, val_fraction: float | None, found
         of=rows.of,
         steps=rows.steps.astype(np.int32),
         ordered=pattern.has("step"),
-        params=rows.params.astype(np.float32),
+        params=rows.params,
         fields=pattern.fields,
         splits=_choose_splits(rows.sequences, rows.labels, rows.splits, val_fraction),
         labels=rows.labels,
@@ -229,7 +232,7 @@ def _without(table: ViewTable, ignored: Sequence[str], mistakes: Mistakes) -> Vi
 
 
 def _with_declared(table: ViewTable, declared: Declared, mistakes: Mistakes) -> ViewTable:
-    """The table with the action and units that the user declares in the place of the layout's own."""
+    """The table in float32, with the action and units that the user declares in the place of the layout's own."""
     names = [field.name for field in table.fields]
     said = fields_of(names, declared, mistakes)
     named = {name for name in names if name in declared.units or name.rpartition(".")[0] in declared.units}

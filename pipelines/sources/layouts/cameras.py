@@ -104,9 +104,9 @@ def split_intrinsics(scenes: Sequence[Scene]) -> tuple[tuple[ParamField, ...], d
 
 
 def pose_params(scene: Scene, fields: Sequence[ParamField]) -> np.ndarray:
-    """float32 [F, 12 + intrinsics]: the pose's first three rows, then the intrinsics of `fields`."""
+    """float64 [F, 12 + intrinsics]: the pose's first three rows, then the intrinsics of `fields`."""
     columns = [scene.poses[:, :3].reshape(-1, 12), *(scene.intrinsics[name.name][:, None] for name in fields)]
-    return np.concatenate(columns, axis=1).astype(np.float32)
+    return np.concatenate(columns, axis=1)
 
 
 def pose_fields(intrinsics: Sequence[ParamField]) -> tuple[ParamField, ...]:

@@ -10,6 +10,7 @@ Letters: E episodes, R kept rows, P parameters.
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
-from pipelines.sources.declared_actions import DEGREES
+from pipelines.sources.declared_actions import DEGREES, coarse
 from pipelines.sources.lerobot.meta import OF_EVERY_SET, Episodes, Feature, LeRobotMeta
 from pipelines.sources.lerobot.parquet import numbers_of, read_parquet
 from shards.errors import FormatError, UsageError
@@ -27,6 +28,8 @@ from shards.schema import MAX_PARAMS, ActionSpec, ActionTerm, ParamField
 Over = Literal["last", "sum", "mean"]
 FLOATS = ("float16", "float32", "float64")
 NUMBERS = (*FLOATS, "bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
+log = logging.getLogger(__name__)
+
 NONE = "none"
 NAMED = 20
 
@@ -157,18 +160,24 @@ def read_rows(root: Path, listed: Episodes, kept: np.ndarray, choice: FeatureCho
     asked = {name: places for name, places in by_file.items() if kept[places].any()}
     rank, mistakes = np.cumsum(kept) - 1, []
     tasks = np.full(int(kept.sum()), -1, np.int64)
-    parts = []
+    parts, names, told = [], [param.name for param in choice.fields], {}
     for name, places in tqdm(asked.items(), "reading data", unit="file", disable=None, leave=False):
         file = _File(root / name, choice)
         for place, start, stop in file.episodes({int(listed.numbers[p]): (p, int(listed.lengths[p])) for p in places}):
             if kept[place]:
-                parts.append((rank[place], *file.rows(start, stop, stride, mistakes)))
+                values, *rest = file.rows(start, stop, stride, mistakes)
+                for line in coarse(names, values, np.zeros(len(values))):
+                    told.setdefault(line.partition(" ")[0], line)
+                with np.errstate(over="ignore"):  # of what was just noted
+                    parts.append((rank[place], values.astype(np.float32), *rest))
                 tasks[rank[place]] = file.task(start, stop)
         if len(mistakes) >= NAMED:
             break
     if mistakes:
         more = " …" if len(mistakes) > NAMED else ""
         raise FormatError(f"{root}: values that are not finite: {'; '.join(mistakes[:NAMED])}{more}")
+    for line in told.values():
+        log.warning("%s: %s", root, line)
     parts.sort(key=lambda part: part[0])
     counts = [len(part[1]) for part in parts]
     of = np.repeat(np.array([part[0] for part in parts], np.int32), counts)
@@ -222,7 +231,7 @@ class _File:
     def rows(
         self, start: int, stop: int, stride: int, mistakes: list[str]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(float32 [n, P], times, places in the file) of the kept rows of an episode; what is not finite is noted."""
+        """(float64 [n, P], times, places in the file) of the kept rows of an episode; what is not finite is noted."""
         number = int(self.number[start])
         if (self.frame[start:stop] != np.arange(stop - start)).any():
             raise FormatError(f"{self.path}: frame_index of episode {number} is not 0, 1, 2 …")
@@ -234,7 +243,7 @@ class _File:
         with np.errstate(over="ignore", invalid="ignore"):  # of what was just noted
             commands = combined(values[:, states:], stride, self.choice.over)
             row = np.concatenate([values[kept, :states], commands], axis=1) * self.choice.factors
-            return row.astype(np.float32), self.times[start + kept], start + kept
+            return row, self.times[start + kept], start + kept
 
     def _check(self, values: np.ndarray, number: int, mistakes: list[str]) -> None:
         with np.errstate(over="ignore"):

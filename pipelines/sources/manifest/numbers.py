@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.archives import printable
-from pipelines.sources.declared_actions import Declared, commands_alone, refuse_values, scale_of
+from pipelines.sources.declared_actions import Declared, coarse, commands_alone, refuse_values, scale_of
 from pipelines.sources.manifest.columns import Numbers, as_numbers
 from pipelines.sources.manifest.rows import Order, Rows
 from shards.schema import MAX_PARAMS, ActionSpec
@@ -62,6 +62,7 @@ def number_columns(rows: Rows, ignore: Sequence[str], declared: Declared, order:
             grouped += [name] if found.grouped else []
             parts = [name] if not found.shape else [f"{name}.{i}" for i in range(found.values.shape[1])]
             columns += _stored(rows, name, parts, column, found, declared)
+            rows.notes.extend(coarse(parts, found.values[order.rows], order.of))
     if left_out:
         rows.notes.append(f"left out, being no numbers: {', '.join(left_out)}")
     if commas:

@@ -229,6 +229,8 @@ def _seconds(rows: Rows, unit: str, doubtful: np.ndarray) -> np.ndarray | None:
         if found is None or found.values.shape[1] != 1 or found.is_text:
             rows.mistakes.add(f"{name} holds no times: seconds, or dates such as 2024-05-01T12:00:00.25", "times")
             return None
+        if unit not in TIMES:
+            rows.mistakes.add(f"{name} is in {printable(unit)!r}; times are in {', '.join(TIMES)}, or dates", "unit")
         values, empty = found.values[:, 0] * TIMES.get(unit, 1.0), found.empty | found.wrong
         empty |= ~np.isfinite(values)
     rows.tell(np.flatnonzero(empty), lambda row: f"{name} is {_shown(column, row)}, no time", "times")

@@ -14,6 +14,7 @@ from pipelines.archives import printable
 from pipelines.sources.declared_actions import (
     Declared,
     action_of,
+    coarse,
     commands_alone,
     fields_of,
     read_declared,
@@ -117,6 +118,8 @@ def tar_table(asked: TarOptions, how: SequenceOptions, spool: Spool, meaning: Me
     )
     passed_over = [printable(name) for name in walk.columns.left_out]
     notes = [f"fields that hold no numbers are left out: {few(passed_over)}"] if passed_over else []
+    exact = np.asarray(walk.frames.params, np.float64).reshape(params.shape)
+    notes.extend(coarse([field.name for field in fields], exact[order], table.of))
     refuse_leaks(table, walk.mistakes, notes, allow_repeats=meaning.allow_repeats)
     walk.mistakes.raise_any(str(asked.path))
     for note in notes:
