@@ -6,7 +6,8 @@ The card's YAML head lets `datasets.load_dataset(DIR)` find the splits.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -146,15 +147,18 @@ def column_lines(
     if actions is not None:
         yield f"  action  {ActionSpec.from_json(actions).size} numbers"
     if unused:
-        yield f"  no action uses {', '.join(unused)}"
+        vectors = (list(group) for _, group in groupby(unused, key=lambda name: name.rstrip("0123456789")))
+        yield f"  no action uses {', '.join(map(named_columns, vectors))}"
 
 
 def term_in_words(term: dict[str, Any]) -> str:
     """ "difference of x, y (normalise zscore)" of a term's JSON."""
     rest = ", ".join(f"{key} {value}" for key, value in term.items() if key not in ("op", "columns"))
-    columns = term["columns"]
-    named = ", ".join(columns) if len(columns) <= SHOWN_COLUMNS else f"{columns[0]} … {columns[-1]}"
-    return f"{term['op']} of {named}" + (f" ({rest})" if rest else "")
+    return f"{term['op']} of {named_columns(term['columns'])}" + (f" ({rest})" if rest else "")
+
+
+def named_columns(columns: Sequence[str]) -> str:
+    return ", ".join(columns) if len(columns) <= SHOWN_COLUMNS else f"{columns[0]} … {columns[-1]}"
 
 
 def _split_line(name: str, split: dict[str, Any]) -> str:

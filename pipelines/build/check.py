@@ -30,6 +30,8 @@ from shards.preview.sheet import MAKER, SIGN, check_sheet
 from shards.schema import ActionSpec
 
 ANGLE = re.compile(r"(^|[_.])(yaw|pitch|roll|rot\w*|angle|azimuth|elevation|heading|theta|phi)([_.]|$)", re.IGNORECASE)
+TIME = re.compile(r"(^|[_.])(time(stamp|step)?|t|step|frame|index|idx)([_.]|$)", re.IGNORECASE)
+RELATIVE = ("relative_rotation", "relative_pose")
 TRIED = 64  # images
 NAMED = 3
 CLASSES_NAMED = 20
@@ -78,26 +80,29 @@ def _range(values: np.ndarray) -> dict[str, float]:
     return {"min": float(numbers.min()), "max": float(numbers.max()), "mean": float(numbers.mean())}
 
 
-def warnings_of(table: ViewTable, context: int, size: int | None, *, readable: bool = True) -> list[str]:
-    """Lines; each names what may be wrong, and what to do. `readable` False: some images are known not to be there."""
+def warnings_of(table: ViewTable, context: int) -> list[str]:
+    """Lines; each names what may be wrong, and what to do."""
     return [
         *_of_columns(table),
         *_of_steps(table),
         *_of_lengths(table, context + 1),
         *_of_times(table),
         *_of_classes(table),
-        *_of_images(table, size, readable),
     ]
 
 
 def _constant(table: ViewTable) -> Iterator[str]:
-    """A line for each column that never changes; one for all of a vector's (pose.0 …)."""
+    """A line for each column that never changes; one for all of a vector's (pose.0 …). Rotations and poses have numbers
+    that never change: the last row of a matrix, what a turn about one axis leaves alone."""
     if len(table.of) < 2:
         return
+    turns = (
+        {name for term in table.actions.terms if term.op in RELATIVE for name in term.columns} if table.actions else ()
+    )
     values = {
         field.name: float(column[0])
         for field, column in zip(table.fields, table.params.T, strict=True)
-        if column.min() == column.max()
+        if column.min() == column.max() and field.name not in turns
     }
     for vector, group in groupby(values, key=lambda name: name.partition(".")[0]):
         names = list(group)
@@ -132,6 +137,9 @@ def _of_wrapping(table: ViewTable) -> Iterator[str]:
 
 def _of_steps(table: ViewTable) -> Iterator[str]:
     if not table.ordered:
+        for name in filter(TIME.search, (field.name for field in table.fields)):
+            how = f"--timestamp {name}, or --step {name}"
+            yield f"nothing orders the frames, which are drawn at random: does {name}? Then {how}"
         return
     gaps = (np.diff(table.of) == 0) & (np.diff(table.steps) > 1)
     if gaps.any():
@@ -179,7 +187,8 @@ def _of_classes(table: ViewTable) -> Iterator[str]:
         yield f"{unlabelled} of {len(table.labels)} sequences have no label"
 
 
-def _of_images(table: ViewTable, size: int | None, readable: bool) -> Iterator[str]:
+def warnings_of_images(table: ViewTable, size: int | None, *, readable: bool = True) -> Iterator[str]:
+    """As warnings_of, of some images. `readable` False: some are known not to be there."""
     sizes: Counter[tuple[int, int]] = Counter()
     for name, content in table.pictures.sample(TRIED):
         try:

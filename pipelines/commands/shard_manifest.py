@@ -100,6 +100,7 @@ def shard_manifest_command(
     Without a table, scene/ may have NeRF's transforms.json or a COLMAP text model: docs/layouts.md.
     Killed or interrupted, the same command goes on where it was. docs/manifest.md has the format.
     """
+    from pipelines.build.check import warnings_of
     from pipelines.build.views import shard_views
     from pipelines.sources.layouts import LayoutOptions, read_views
     from pipelines.sources.manifest import ManifestOptions
@@ -122,8 +123,8 @@ def shard_manifest_command(
         raise UsageError("--out DIR is needed: the folder to write")
     reading = read_views(source, asked, layout)
     table = reading.checked()
-    for note in reading.notes:
-        warn(f"{reading.path.name}: {note}")
+    for line in [*reading.notes, *warnings_of(table, context)]:
+        warn(f"{reading.path.name}: {line}")
     options = {**asked.to_json(), **layout.to_json(), "views_per_sample": views}
     shard_views(TableSource(source, table, name="manifest", options=options, views_per_sample=views), out, **given)
     show_contents(out, as_json)
@@ -133,7 +134,7 @@ def show_check(
     reading: ReadViews, sheet: Path, context: int, views: int | None, size: int | None, as_json: bool
 ) -> int:
     """Prints what was understood, and what is wrong. The exit code: 2 where there are mistakes."""
-    from pipelines.build.check import draw_check, in_words, understood, warnings_of
+    from pipelines.build.check import draw_check, in_words, understood, warnings_of, warnings_of_images
 
     mistakes, draft = reading.mistakes, reading.draft or reading.table
     found: dict[str, Any] = {"table": str(reading.path)}
@@ -141,7 +142,9 @@ def show_check(
         found |= understood(draft, views)
     found["notes"] = reading.notes
     readable = "missing" not in mistakes.by_kind
-    found["warnings"] = warnings_of(draft, context, size, readable=readable) if draft is not None else []
+    found["warnings"] = (
+        [*warnings_of(draft, context), *warnings_of_images(draft, size, readable=readable)] if draft is not None else []
+    )
     found["mistakes"] = {"count": mistakes.count, "first": mistakes.first}
     if reading.table is not None and make_actions is not None:
         found["sheet"] = str(draw_check(reading.table, sheet, reading.path.name, make_actions))

@@ -14,13 +14,14 @@ from small_manifest import SIDE, csv_text, make_pictures, reading_of, rows
 from typer.testing import CliRunner
 
 import cli
-from pipelines.build.check import draw_check, warnings_of
+from pipelines.build.check import draw_check, in_words, understood, warnings_of
 from pipelines.sources.table import ViewTable
 from shards.describe import describe_set, summarise
 from shards.errors import UsageError
 from shards.schema import ActionSpec
 
 STEPS = 6
+NOTHING_WRONG = {"notes": [], "warnings": [], "mistakes": {"count": 0, "first": []}}
 
 
 @pytest.fixture
@@ -110,6 +111,28 @@ def test_warnings_name_what_may_be_wrong(folder: Path, tmp_path: Path) -> None:
     assert not any("sizes" in line for line in check(folder, tmp_path / "s.png", "--size", "16")[1]["warnings"])
 
 
+def test_a_build_without_a_dry_run_says_the_warnings_too(folder: Path, tmp_path: Path) -> None:
+    made = [{key: value for key, value in row.items() if key != "step"} | {"time": row["step"]} for row in table()]
+    (folder / "metadata.csv").write_text(csv_text(made))
+    words = ["shard", "manifest", "--source", str(folder), "--workers", "0", "--out", str(tmp_path / "out")]
+    said = CliRunner().invoke(cli.seqjepa_data_app, words).stderr
+    assert "yaw goes from 0 to 300 without a unit: an angle in degrees?" in said
+    assert (
+        "nothing orders the frames, which are drawn at random: does time? Then --timestamp time, or --step time" in said
+    )
+
+
+def test_a_matrix_that_turns_about_one_axis_is_no_warning_and_one_name(folder: Path) -> None:
+    pose = [[[1.0, 0, 0, step], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]] for step in range(STEPS)]
+    made = [{**row, "pose": pose[row["step"]]} for row in table()]
+    text = "\n".join(map(json.dumps, made))
+    spare = reading_of(folder, text, "metadata.jsonl").checked()
+    assert any("15 numbers of pose are constant" in line for line in warnings_of(spare, 3))
+    assert "  no action uses yaw, z, pose.0 … pose.15" in in_words({**understood(spare, None), **NOTHING_WRONG})
+    used = reading_of(folder, text, "metadata.jsonl", action="pose").checked()
+    assert not any("constant" in line for line in warnings_of(used, 3))
+
+
 def test_times_in_nanoseconds_are_not_taken_for_seconds_without_a_word(folder: Path, tmp_path: Path) -> None:
     began = 1_700_000_000_000_000_000  # as ROS has them
     made = [{**row, "timestamp": began + 100_000_000 * row["step"]} for row in table()]
@@ -144,14 +167,14 @@ def test_an_angle_whose_difference_does_not_wrap(folder: Path) -> None:
         '[units]\nyaw = "deg"\n[[action]]\nop = "difference"\ncolumns = ["yaw", "z"]\n'
     )
     found = reading_of(folder, csv_text(table())).checked()
-    lines = [line for line in warnings_of(found, 3, None) if "angle_difference" in line]
+    lines = [line for line in warnings_of(found, 3) if "angle_difference" in line]
     assert lines == ["difference of yaw takes 359° to 1° as −358°: angle_difference takes it as 2°"]
 
 
 def test_a_short_sequence_without_steps(folder: Path) -> None:
     found: ViewTable = reading_of(folder, csv_text(rows())).checked()
-    assert any("fewer than the 4 frames" in line for line in warnings_of(found, 3, None))
-    assert not any("fewer than" in line for line in warnings_of(found, 2, None))
+    assert any("fewer than the 4 frames" in line for line in warnings_of(found, 3))
+    assert not any("fewer than" in line for line in warnings_of(found, 2))
 
 
 def test_info_names_the_action_the_ranges_and_what_no_action_uses(folder: Path, tmp_path: Path) -> None:

@@ -217,6 +217,12 @@ def test_text_among_numbers_is_refused_and_a_column_of_text_is_left_out(folder: 
     reading = reading_of(folder, csv_text(table))
     assert mistakes_of(reading) == "row 5: x is 'about 3', no number"
     assert "left out, being no numbers: note (text)" in reading.notes
+    columns = {name: pa.array([row[name] for row in rows()]) for name in rows()[0]}
+    pq.write_table(
+        pa.table({**columns, "note": pa.array(["seen"] * len(rows()), pa.large_string())}), folder / "t.parquet"
+    )
+    reading = read_manifest(folder, ManifestOptions(folder / "t.parquet"))
+    assert "left out, being no numbers: note (text)" in reading.notes
 
 
 def test_lines_within_quotes_count_once(folder: Path) -> None:

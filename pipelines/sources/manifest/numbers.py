@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipelines.archives import printable
 from pipelines.sources.declared_actions import Declared, coarse, commands_alone, refuse_values, scale_of
-from pipelines.sources.manifest.columns import Numbers, as_numbers
+from pipelines.sources.manifest.columns import Numbers, as_numbers, is_text
 from pipelines.sources.manifest.rows import Order, Rows
 from shards.schema import MAX_PARAMS, ActionSpec
 
@@ -55,7 +55,13 @@ def number_columns(rows: Rows, ignore: Sequence[str], declared: Declared, order:
         elif name not in (*ignore, *nameless, *rows.roles.values()):
             found = as_numbers(column, rows.raw.separator)
             if found is None or found.is_text:
-                kind = "empty" if found and found.empty.all() else str(column.type).replace("string", "text")[:40]
+                kind = (
+                    "empty"
+                    if found and found.empty.all()
+                    else "text"
+                    if is_text(column.type)
+                    else str(column.type)[:40]
+                )
                 left_out.append(f"{printable(name)} ({kind})")
                 continue
             commas += [name] if found.comma else []
