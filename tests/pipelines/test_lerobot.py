@@ -105,6 +105,44 @@ def test_videos_that_are_damaged(tmp_path: Path) -> None:
     build(root, tmp_path / "out", episodes="0:2")  # which it is not needed for
 
 
+def test_frames_of_another_episode(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A from_timestamp that is wrong gave an episode another one's pictures; a longer video may be another one's."""
+    root = make_lerobot(tmp_path / "new")
+    file = root / "meta/episodes/chunk-000/file-000.parquet"
+    table = pq.read_table(file)
+    begins = f"videos/{TOP}/from_timestamp"
+    write_table(table.set_column(table.column_names.index(begins), begins, pa.array([0.0, 0.0, 0.0])), file)
+    with pytest.raises(
+        FormatError, match=r"row 7: videos/.*/file-000\.mp4, frame 0 is of another episode too \(5 such"
+    ):
+        LeRobotSource(root, LeRobotOptions())
+    root = make_lerobot(tmp_path / "old", "v2.1")
+    LeRobotSource(root, LeRobotOptions(stride=3))
+    assert "beyond the rows" not in caplog.text
+    videos = root / f"videos/chunk-000/{TOP}"
+    (videos / "episode_000001.mp4").write_bytes((videos / "episode_000000.mp4").read_bytes())
+    LeRobotSource(root, LeRobotOptions(episodes="1:3"))
+    said = "1 videos have frames beyond the rows of their episodes, which are left out; are they of other episodes? "
+    assert f"{said}videos/chunk-000/{TOP}/episode_000001.mp4 has 7, 5 rows" in caplog.text
+
+
+def test_images_that_the_rows_only_name(tmp_path: Path) -> None:
+    root = make_lerobot(tmp_path / "set", kind="image")
+    for file in (root / "data/chunk-000").iterdir():
+        table = pq.read_table(file)
+        named = pa.array([{"bytes": None, "path": cell["path"]} for cell in table[TOP].to_pylist()], table[TOP].type)
+        write_table(table.set_column(table.column_names.index(TOP), TOP, named), file)
+    with pytest.raises(FormatError, match=r"row 0: its image is not in the file, which only names 'frame-000000\.png'"):
+        build(root, tmp_path / "out")
+
+
+def test_tasks_without_words_are_no_class(tmp_path: Path) -> None:
+    root = make_lerobot(tmp_path / "set", kind="image")
+    write_table(pa.table({"task_index": [0, 1], "task": [" ", "pull it"]}), root / "meta/tasks.parquet")
+    found = build(root, tmp_path / "out")
+    assert (found.info.classes, found.split("train").labels.tolist()) == (("pull it",), [-1, 0, -1])
+
+
 def test_splits_are_those_of_the_set(tmp_path: Path) -> None:
     root = make_lerobot(tmp_path / "set", kind="image", splits={"train": "0:1", "validation": "1:2"})
     found = build(root, tmp_path / "out")

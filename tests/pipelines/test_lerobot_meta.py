@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from small_lerobot import LENGTHS, TASKS, TOP, WRIST, change_info, make_lerobot, write_table
@@ -122,6 +123,9 @@ def test_listings_that_are_damaged(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(FormatError, match=re.escape("holds no chunk-*/file-*.parquet")):
         meta.episodes(meta.camera(TOP))
+    write_table(pa.table({"task_index": [0, 1, 0], "task": ["a", "b", "c"]}), new / "meta/tasks.parquet")
+    with pytest.raises(FormatError, match=r"tasks\.parquet: task_index 0 is 'c' and 'a'"):
+        meta.tasks()
     (new / "meta/tasks.parquet").unlink()
     with pytest.raises(FormatError, match="is not there"):
         meta.tasks()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,7 +26,7 @@ from pipelines.sources.split_folders import split_of
 from pipelines.sources.subset import train_or_val
 from pipelines.sources.table import Pictures, TableSource, ViewTable
 from pipelines.sources.video.pictures import TOLERANCE_S, VideoPictures
-from shards.errors import FormatError, UsageError
+from shards.errors import FormatError, UsageError, few
 from shards.layout import SPLIT_NAME
 from shards.schema import ActionSpec
 from shards.stores.hub import HubFolder, is_hub_address, open_hub
@@ -135,7 +136,7 @@ def lerobot_table(meta: LeRobotMeta, asked: LeRobotOptions, hub: HubFolder | Non
         fields=choice.fields,
         splits=of_split if asked.val_fraction is None else train_or_val(names, labels, asked.val_fraction),
         labels=labels,
-        pictures=_pictures(meta, camera, chosen, rows, asked.tolerance),
+        pictures=_pictures(meta, camera, listed, chosen, rows, asked.tolerance),
         actions=actions,
         settled={name: value for name, value in asked.given().items() if name != "tolerance"},
         where=lambda row: f"{chosen.data[rows.of[row]]}, row {rows.places[row]}",
@@ -163,7 +164,9 @@ def actions_of(declared: Declared, choice: FeatureChoice, stride: int, mistakes:
     return actions
 
 
-def _pictures(meta: LeRobotMeta, camera: Feature, chosen: Episodes, rows: EpisodeRows, tolerance: float) -> Pictures:
+def _pictures(
+    meta: LeRobotMeta, camera: Feature, listed: Episodes, chosen: Episodes, rows: EpisodeRows, tolerance: float
+) -> Pictures:
     if camera.dtype == "image":
         return ParquetPictures(meta.root, camera.key, chosen.data, rows.of, rows.places)
     names = list(dict.fromkeys(chosen.videos))
@@ -175,10 +178,32 @@ def _pictures(meta: LeRobotMeta, camera: Feature, chosen: Episodes, rows: Episod
 
     try:
         times = chosen.begins[rows.of] + rows.times
-        return VideoPictures.by_time(meta.root, names, video, times, where, tolerance)
+        found = VideoPictures.by_time(meta.root, names, video, times, where, tolerance)
     except FormatError as error:
         advice = "; repair the times, or give a larger --tolerance" if " no frame within " in str(error) else ""
         raise FormatError(f"{error}{advice}") from error
+    order = np.lexsort((rows.of, found.numbers, video))
+    same = (np.diff(video[order]) == 0) & (np.diff(found.numbers[order]) == 0)
+    if (twice := order[1:][same & (np.diff(rows.of[order]) != 0)]).size:
+        row = int(twice.min())
+        raise FormatError(
+            f"{where(row)}: {found.name(row)} is of another episode too ({len(twice)} such rows): from_timestamp of "
+            f"{meta.root}/meta is wrong, or a file lies in the place of another; copy them again"
+        )
+    _say_spare_frames(found, listed)
+    return found
+
+
+def _say_spare_frames(found: VideoPictures, listed: Episodes) -> None:
+    """Videos that are longer than the episodes that lie in them: they may be those of other episodes."""
+    counts = Counter[str]()
+    for name, length in zip(listed.videos, listed.lengths.tolist(), strict=True):
+        counts[name] += length
+    pairs = zip(found.names, found.indexes, strict=True)
+    spare = [f"{name} has {len(index)}, {counts[name]} rows" for name, index in pairs if len(index) > counts[name]]
+    if spare:
+        what = "have frames beyond the rows of their episodes, which are left out; are they of other episodes?"
+        log.warning("%d videos %s %s", len(spare), what, few(spare))
 
 
 def _labels(rows: EpisodeRows, tasks: Mapping[int, str], names: Sequence[str]) -> list[str | None]:
@@ -188,7 +213,7 @@ def _labels(rows: EpisodeRows, tasks: Mapping[int, str], names: Sequence[str]) -
         log.warning("%d episodes have several tasks and no label, e.g. %s", len(several), several[0])
     if unknown := [task for task in rows.tasks.tolist() if task >= 0 and task not in tasks]:
         raise FormatError(f"task_index {unknown[0]} is not among the {len(tasks)} tasks of meta/")
-    return [tasks.get(task) for task in rows.tasks.tolist()]
+    return [tasks.get(task, "").strip() or None for task in rows.tasks.tolist()]
 
 
 def splits_of(meta: LeRobotMeta, listed: Episodes, asked: LeRobotOptions) -> list[str | None]:

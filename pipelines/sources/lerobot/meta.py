@@ -134,11 +134,13 @@ class LeRobotMeta:
     def tasks(self) -> dict[int, str]:
         """Task by its number."""
         rows = _jsonl(self.root / "meta/tasks.jsonl") if self.major == 2 else self._tasks_of_parquet()
-        tasks = {}
+        tasks: dict[int, str] = {}
         for where, row in rows:
-            tasks[_field(row, "task_index", where)] = name = row.get("task")
+            task, name = _field(row, "task_index", where), row.get("task")
             if not isinstance(name, str):
                 raise FormatError(f"{where}: task must be a string, found {name!r:.60}")
+            if tasks.setdefault(task, name) != name:
+                raise FormatError(f"{where}: task_index {task} is {name!r:.60} and {tasks[task]!r:.60}; copy it again")
         return tasks
 
     def _tasks_of_parquet(self) -> Iterator[tuple[str, dict[str, Any]]]:

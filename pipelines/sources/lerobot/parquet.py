@@ -118,6 +118,11 @@ class ParquetPictures:
         except (pa.ArrowException, OSError, KeyError) as error:
             pass_environment_on(error)
             raise FormatError(f"{path} cannot be read ({reason_of(error)[:200]}): copy it again") from error
+        if isinstance(cell, dict) and cell.get("bytes") is None and cell.get("path"):
+            raise FormatError(
+                f"{path}, row {place}: its image is not in the file, which only names {cell['path']!r:.80}; write the "
+                "set with its images embedded, as LeRobot does"
+            )
         found = cell.get("bytes") if isinstance(cell, dict) else cell
         return found if isinstance(found, bytes) else b""
 
