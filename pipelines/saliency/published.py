@@ -145,6 +145,9 @@ def _imagenet(source: ImageSource, maps: Path, limit: int | None) -> tuple[list[
             missing.append(f"{record.name}: no {stem.name}-sal.npy or {stem.name}_sal.npy in {stem.parent}")
         else:
             items.append(PublishedItem(record, file))
+    counts = Counter(item.file for item in items)  # x.JPEG and x.png: of which it is nobody knows
+    missing += [f"{item.name}: {item.file} is by its name of several images" for item in items if counts[item.file] > 1]
+    items = [item for item in items if counts[item.file] == 1]
     if not items:
         raise UsageError(f"{maps} holds no <split>/<wnid>/<stem>-sal.npy or …_sal.npy for any image of {source.path}")
     return items, missing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,9 @@ import numpy as np
 from pipelines.archives import unreadable
 from pipelines.sources import ImageRecord, ImageSource
 from pipelines.sources.content import content_sha256, file_stats, stamp_of
-from shards.errors import FormatError
+from shards.errors import FormatError, few
+
+log = logging.getLogger(__name__)
 
 SIDE = 96
 IMAGE_BYTES = 3 * SIDE * SIDE
@@ -55,6 +58,8 @@ class Stl10Source(ImageSource):
         found = tuple(split for split in SPLITS if _images(self.path, split).is_file())
         if not found:
             raise FormatError(f"{self.path} holds no train_X.bin, test_X.bin or unlabeled_X.bin; give stl10_binary")
+        if "train" not in found:
+            log.warning("%s holds no train_X.bin: there is no training split, only %s", self.path, few(found))
         return found
 
     @cached_property

@@ -219,6 +219,15 @@ def test_imagenet_maps_that_are_missing_or_of_another_size(imagenet: Path, tmp_p
     assert info.provenance["left_out"]["count"] == 2
 
 
+def test_an_imagenet_map_of_two_images_is_of_neither(imagenet: Path, tmp_path: Path) -> None:
+    imagenet_arrays(tmp_path / "maps")
+    make_folder(imagenet, ["train/n01440764/n01440764_1.jpg"])
+    source = open_source("imagenet", imagenet)
+    with pytest.raises(FormatError, match=r"2 bad so far.*n01440764_1\.jpg: .*_1-sal\.npy is by its name of several"):
+        import_saliency(source, tmp_path / "maps", tmp_path / "out", workers=0)
+    assert import_saliency(source, tmp_path / "maps", tmp_path / "out", workers=0, max_bad=2).samples == 3
+
+
 def test_what_there_are_no_arrays_for(imagenet: Path, stl10: Path, tmp_path: Path) -> None:
     (tmp_path / "maps").mkdir()
     for kind, source in (("imagenet", imagenet), ("stl10", stl10)):

@@ -57,8 +57,9 @@ def test_records(folder: Path) -> None:
     assert records[3].meta == {"file": "train_X.bin", "row": 3}
 
 
-def test_splits_are_those_that_are_there(tmp_path: Path) -> None:
+def test_splits_are_those_that_are_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert {r.split for r in open_source("stl10", make_stl10(tmp_path / "a", test=3)).records()} == {"test"}
+    assert "holds no train_X.bin: there is no training split, only test" in caplog.text
     with pytest.raises(FormatError, match=r"no train_X\.bin"):
         open_source("stl10", tmp_path).records()
 
