@@ -185,6 +185,13 @@ def action_of(declared: Declared, fields: Sequence[ParamField], mistakes: Mistak
         if problem := ActionSpec((term,)).problem(fields):
             advice = f'declare it, in [units] of {FILE} or with --unit: {term.columns[-1]} = "deg" or "rad"'
             mistakes.add(f"{where}: {problem}; {advice}", "actions")
+        if term.form == "quaternion_xyzw":
+            quaternion = term.columns[-4:]
+            order = "".join(name[-1].lower() for name in quaternion)
+            if sorted(order) == sorted("xyzw") and order != "xyzw":
+                mistakes.add(
+                    f"{where}: {', '.join(quaternion)} are {order} by their names; name them as xyzw", "actions"
+                )
         terms.append(term)
     return ActionSpec(tuple(terms))
 

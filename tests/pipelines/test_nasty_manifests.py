@@ -489,6 +489,17 @@ def test_changes_that_a_float32_loses_are_said(folder: Path, origin: float, step
     assert any(note.startswith("x is stored in float32, where") for note in reading.notes) == lost
 
 
+def test_quaternions_in_another_order_are_told_by_their_names(folder: Path) -> None:
+    """w, x, y, z as Blender and COLMAP have it: a rotation too, but not the one that was meant."""
+    table = csv_text([{**row, "qw": 1.0, "qx": 0.1 * row["step"], "qy": 0.0, "qz": 0.5} for row in rows()])
+    term = '[[action]]\nop = "relative_rotation"\nfrom = "quaternion_xyzw"\ncolumns = ["{}", "{}", "{}", "{}"]\n'
+    (folder / "actions.toml").write_text(term.format("qw", "qx", "qy", "qz"))
+    said = mistakes_of(reading_of(folder, table))
+    assert said == "actions.toml, action 1: qw, qx, qy, qz are wxyz by their names; name them as xyzw"
+    (folder / "actions.toml").write_text(term.format("qx", "qy", "qz", "qw"))
+    assert reading_of(folder, table).checked().actions
+
+
 def test_a_unit_of_times_that_is_not_known_is_refused(folder: Path) -> None:
     """Minutes were stored as if they were seconds."""
     table = csv_text([{**row, "timestamp": 0.5 * row["step"]} for row in rows()])

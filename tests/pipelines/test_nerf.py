@@ -115,7 +115,7 @@ def test_lists_of_file_names_are_splits(tmp_path: Path, caplog: pytest.LogCaptur
     """nerfstudio's: frames of no list are left out, and said."""
     names = [f"images/{i}.png" for i in range(5)]
     make_folder(tmp_path / "one", names)
-    lists = {"train_filenames": ["images/3.png", "./images/0.png"], "val_filenames": ["images/1.png"]}
+    lists = {"train_filenames": ["images/3.png", "./images/0.png"], "val_filenames": ["images/1.png", "images/9.png"]}
     write(tmp_path / "one/transforms.json", transforms(names, poses(5), fl_x=3.0, **lists))
     make_folder(tmp_path / "two", ["a.png"])
     with caplog.at_level(logging.WARNING):
@@ -128,9 +128,13 @@ def test_lists_of_file_names_are_splits(tmp_path: Path, caplog: pytest.LogCaptur
     assert np.array_equal(scenes[0].poses, poses(5)[[0, 3]])
     assert scenes[0].where(1).endswith("transforms.json, frame 3")
     assert "2 frames are left out" in caplog.text
+    assert "1 names there are of no frame" in caplog.text
     lists["val_filenames"].append("images/0.png")
     write(tmp_path / "one/transforms.json", transforms(names, poses(5), **lists))
     assert "is in train_filenames and val_filenames" in read(tmp_path)[1][0]
+    write(tmp_path / "one/transforms.json", transforms(names, poses(5), train_filenames=["one/images/0.png"]))
+    with pytest.raises(FormatError, match=r"none of its frames \('images/0\.png' …\) is in its lists .*'one/images/0"):
+        read(tmp_path)
 
 
 def test_the_file_of_all_frames_gives_way_to_those_of_splits(blender: Path, caplog: pytest.LogCaptureFixture) -> None:

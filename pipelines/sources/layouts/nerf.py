@@ -155,8 +155,19 @@ def _by_lists(
             if (first := split_of.setdefault(name, split)) != split:
                 found.mistakes.add(f"{scene.file}: {path!r:.200} is in {first}_filenames and {split}_filenames")
     of = [split_of.get(below(folder, str(frame.get("file_path")))) for frame in frames]
-    if unlisted := sum(split is None for split in of):
-        log.warning("%s: %d frames are left out, for none of its lists of file names has them", scene.file, unlisted)
+    unlisted = sum(split is None for split in of)
+    spare = len(split_of) - len({below(folder, str(frame.get("file_path"))) for frame in frames} & set(split_of))
+    if unlisted == len(frames):
+        listed = next((path for paths in lists.values() for path in paths), "")
+        raise FormatError(
+            f"{scene.file}: none of its frames ({frames[0].get('file_path')!r:.80} …) is in its lists of file names "
+            f"({listed!r:.80} …), which have to spell them alike"
+        )
+    if unlisted or spare:
+        words = (
+            "%s: %d frames are left out, for none of its lists of file names has them; %d names there are of no frame"
+        )
+        log.warning(words, scene.file, unlisted, spare)
     name = "" if scene.name == "scene" else scene.name
     parts = {split: some_frames(scene, [i for i, s in enumerate(of) if s == split]) for split in lists if split in of}
     return [replace(part, name=scene_name(name, split), split=split) for split, part in parts.items()]
