@@ -12,6 +12,8 @@ from seqjepa.training.train import load_run, train
 from shards.reader import ShardSet
 
 pytestmark = pytest.mark.gpu
+RESNET = "model.backbone=resnet18"
+"""Where devices are compared: its convolutions are what a card computes by other ways."""
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def test_batches_arrive_unchanged(shards):
 
 @pytest.mark.parametrize("overrides", [[], ["train.compile=true"], ["train.precision=fp32"]])
 def test_a_run_on_cuda_is_close_to_the_cpus(shards, tmp_path, overrides):
-    settings = ["optim.epochs=2", "model.dropout=0.0", *overrides]
+    settings = [RESNET, "optim.epochs=2", "model.dropout=0.0", *overrides]
     train(tiny_config(*settings), shards, tmp_path / "gpu", device="cuda", workers=2, progress=False)
     train(tiny_config(*settings), shards, tmp_path / "cpu", device="cpu", workers=0, progress=False)
     for gpu, cpu in zip(metrics(tmp_path / "gpu"), metrics(tmp_path / "cpu"), strict=True):
@@ -59,7 +61,7 @@ def test_a_cuda_run_goes_on_after_its_end(shards, tmp_path):
 @pytest.mark.parametrize("settings", [SACCADES, ["data.augment=equimod", "data.action=augmentation"]])
 def test_views_made_on_the_gpu_train_as_those_made_on_the_cpu(tmp_path, settings):
     images = make_saliency_shards(tmp_path / "set", images=40)
-    settings = [*settings, "optim.epochs=2", "model.dropout=0.0", "train.precision=fp32"]
+    settings = [*settings, RESNET, "optim.epochs=2", "model.dropout=0.0", "train.precision=fp32"]
     for device in ("cuda", "cpu"):
         train(tiny_config(*settings), images, tmp_path / device, device=device, workers=0, progress=False)
     for gpu, cpu in zip(metrics(tmp_path / "cuda"), metrics(tmp_path / "cpu"), strict=True):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import simplejpeg
+import small_backbone  # noqa: F401  a name that configs give
 import torch
 from safetensors.torch import load_file
 
@@ -78,8 +79,9 @@ SACCADES = ["data.patch=8", "data.action=position", "data.image_size=24"]
 
 def tiny_config(*overrides: str) -> RunConfig:
     small = [
-        "model.width=0.125", "model.layers=1", "model.ff_mult=1", "model.action_dim=16", "model.predictor_hidden=32",
-        "data.context=2", "optim.epochs=3", "optim.batch_size=8", "optim.warmup_epochs=1", "name=tiny",
+        "model.backbone=small", "model.width=0.125", "model.layers=1", "model.ff_mult=1", "model.action_dim=16",
+        "model.predictor_hidden=32", "data.context=2", "optim.epochs=3", "optim.batch_size=8",
+        "optim.warmup_epochs=1", "name=tiny",
     ]  # fmt: skip
     return load_recipe("", [*small, *overrides])
 

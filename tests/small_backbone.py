@@ -1,0 +1,24 @@
+"""`model.backbone=small`: two convolutions, for tests of what is around an encoder.
+
+A tiny training takes 0.14 s of a core with it, and 0.34 s with a ResNet-18 of an eighth of the width.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from seqjepa.config import ModelConfig
+from seqjepa.models.backbone import BACKBONES
+
+
+def small(config: ModelConfig) -> tuple[nn.Module, int]:
+    """[B, 3, H, W] → [B, D] of a square of 4 pixels and of what is around it; as wide as a ResNet-18 of that width."""
+    features = round(512 * config.width)
+    layers = (
+        *(nn.Conv2d(3, 8, 4, stride=4, bias=False), nn.BatchNorm2d(8), nn.ReLU()),
+        *(nn.Conv2d(8, features, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(features), nn.ReLU()),
+    )
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), features
+
+
+BACKBONES["small"] = small
