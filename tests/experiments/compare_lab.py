@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import tomli_w
 from noise_shards import SIZE
+from small_backbone import small
 
 from seqjepa.experiments.scale import FOLDER
 from shards.sample import ImageSample, encode_raw
@@ -19,7 +20,7 @@ from shards.writer import SetBuilder
 def tiny_scale(folder: Path) -> str:
     """The small scale with narrower networks and shorter probes, as a file for --scale."""
     scale = tomllib.loads((FOLDER / "small.toml").read_text(encoding="utf-8"))
-    scale["settings"]["model"]["width"] = 0.125
+    scale["settings"]["model"] |= {"backbone": small.__name__, "width": 0.125}
     scale["defaults"]["model"]["layers"] = 1
     for method in scale["method"].values():
         if "defaults" in method:

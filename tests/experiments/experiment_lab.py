@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sweep_lab import scale_file
+from sweep_lab import small_scale_file
 
 EXPERIMENT = """\
 [compare]
@@ -19,4 +19,4 @@ changed_at = 2
 
 
 def experiment_scale(folder: Path, more: str = "") -> Path:
-    return scale_file(folder, EXPERIMENT + more)
+    return small_scale_file(folder, EXPERIMENT + more)

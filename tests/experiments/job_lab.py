@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from small_backbone import SMALL
+
 from seqjepa.experiments.job import Job
 
 SETTINGS = (
-    "model.width=0.125", "model.layers=1", "model.ff_mult=1", "model.action_dim=8", "model.predictor_hidden=16",
-    "model.stem=cifar", "data.image_size=0", "data.normalisation=shards", "optim.epochs=2", "optim.batch_size=8",
+    SMALL, "model.width=0.125", "model.layers=1", "model.ff_mult=1", "model.action_dim=8", "model.predictor_hidden=16",
+    "data.image_size=0", "data.normalisation=shards", "optim.epochs=2", "optim.batch_size=8",
     "optim.warmup_epochs=1",
 )  # fmt: skip
 EVALUATION = {"m_val": (1,), "probe_epochs": 2, "agg_draws": 2}

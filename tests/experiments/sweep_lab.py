@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from small_backbone import small
+
 SCALE = """\
 # For tests.
 [defaults.model]
@@ -30,6 +32,14 @@ projector = [16, 16]
 
 
 def scale_file(folder: Path, more: str = "") -> Path:
+    """Of a ResNet-18, for processes of their own."""
     file = folder / "test.toml"
     file.write_text(SCALE + more)
+    return file
+
+
+def small_scale_file(folder: Path, more: str = "") -> Path:
+    """Of a smaller encoder, which this process alone knows."""
+    file = scale_file(folder, more)
+    file.write_text(file.read_text().replace("model.width", f'model.backbone = "{small.__name__}"\nmodel.width'))
     return file

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from noise_shards import noise_shards
-from sweep_lab import scale_file
+from sweep_lab import scale_file, small_scale_file
 from typer.testing import CliRunner
 
 import cli
@@ -48,7 +48,7 @@ def states(*given: object, **named: str) -> dict[str, str]:
 
 
 def test_a_sweep_is_listed_run_and_not_run_again(shards: Path, tmp_path: Path) -> None:
-    scale, out = scale_file(tmp_path), tmp_path / "runs"
+    scale, out = small_scale_file(tmp_path), tmp_path / "runs"
     assert states(shards, scale, out, table="table-6") == {"3die-rot-M3": "missing"}
     assert not out.exists()
     code, output = sweep(shards, scale, out, "--run", "--device", "cpu", table="table-6")
@@ -66,7 +66,7 @@ def test_a_sweep_is_listed_run_and_not_run_again(shards: Path, tmp_path: Path) -
 
 
 def test_what_fails_is_told_at_the_end_and_the_rest_is_done(shards: Path, tmp_path: Path) -> None:
-    scale, out = scale_file(tmp_path, BAD_SIE), tmp_path / "runs"
+    scale, out = small_scale_file(tmp_path, BAD_SIE), tmp_path / "runs"
     code, output = sweep(shards, scale, out, "--run", "--device", "cpu")
     assert code == 1
     assert "error: 1 of 4 runs failed: sie-3die-rot-test-seed42;" in output
@@ -101,7 +101,7 @@ def test_gpus_are_counted_among_those_that_the_process_is_shown(
             return self.returncode
 
     monkeypatch.setattr(run_sweep.subprocess, "Popen", Ended)
-    given = shards, scale_file(tmp_path), tmp_path / "runs", "--run", "--devices", "0,1"
+    given = shards, small_scale_file(tmp_path), tmp_path / "runs", "--run", "--devices", "0,1"
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert sweep(*given, table="table-10")[0] == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, GPU-1f2e")
@@ -198,14 +198,14 @@ def test_an_array_task_saves_and_is_queued_again_near_its_time_limit_but_not_whe
 def test_what_makes_no_sense_is_said_and_writes_nothing(
     shards: Path, tmp_path: Path, more: list[str], said: str
 ) -> None:
-    code, output = sweep(shards, scale_file(tmp_path), tmp_path / "runs", *more)
+    code, output = sweep(shards, small_scale_file(tmp_path), tmp_path / "runs", *more)
     assert code == 2
     assert said in output
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_run_that_cannot_be_read_stops_nothing_but_itself(shards: Path, tmp_path: Path) -> None:
-    scale, out = scale_file(tmp_path), tmp_path / "runs"
+    scale, out = small_scale_file(tmp_path), tmp_path / "runs"
     assert sweep(shards, scale, out, "--run", "--device", "cpu", "--task", "2")[0] == 0
     (out / "3die-rot-M1-test-seed42" / "config.toml").write_text("nonsense = 1\n")
     assert states(shards, scale, out)["3die-rot-M1"].startswith("unreadable: ")
@@ -231,7 +231,7 @@ def test_a_run_that_cannot_be_read_stops_nothing_but_itself(shards: Path, tmp_pa
     ],
 )
 def test_what_cannot_work_at_all_is_one_line(shards: Path, tmp_path: Path, more: list[str], said: str) -> None:
-    code, output = sweep(shards, scale_file(tmp_path), tmp_path / "runs", *more)
+    code, output = sweep(shards, small_scale_file(tmp_path), tmp_path / "runs", *more)
     assert code == 2
     assert said in output
     assert not (tmp_path / "runs").exists()

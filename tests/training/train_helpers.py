@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import simplejpeg
-import small_backbone  # noqa: F401  a name that configs give
 import torch
 from safetensors.torch import load_file
+from small_backbone import SMALL
 
 from seqjepa.config import RunConfig
 from seqjepa.recipes import load_recipe
@@ -79,7 +79,7 @@ SACCADES = ["data.patch=8", "data.action=position", "data.image_size=24"]
 
 def tiny_config(*overrides: str) -> RunConfig:
     small = [
-        "model.backbone=small", "model.width=0.125", "model.layers=1", "model.ff_mult=1", "model.action_dim=16",
+        SMALL, "model.width=0.125", "model.layers=1", "model.ff_mult=1", "model.action_dim=16",
         "model.predictor_hidden=32", "data.context=2", "optim.epochs=3", "optim.batch_size=8",
         "optim.warmup_epochs=1", "name=tiny",
     ]  # fmt: skip
