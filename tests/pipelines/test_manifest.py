@@ -350,6 +350,20 @@ def test_frames_of_videos(tmp_path: Path, by: str) -> None:
     assert levels == pytest.approx([40, 80, 120, 60, 100, 140], abs=4)
     table[0][by] = 99
     assert "row 2: a.mp4 has " in mistakes_of(reading_of(tmp_path / "in", csv_text(table)))
+    if by == "frame":  # steps that are right do not stand for frames that are not
+        ordered = [{**row, "step": row["x"], "frame": cell} for row, cell in zip(table[:3], ("", 1.5, 2), strict=True)]
+        said = mistakes_of(reading_of(tmp_path / "in", csv_text(ordered)))
+        assert said.splitlines() == ["row 2: frame is empty", "row 3: frame is '1.5', no whole number"]
+    else:  # how long after the first row is not where in the video
+        dates = [{**row, by: f"2024-05-01T12:00:00.{row['x']}"} for row in table]
+        assert "timestamp (seconds into it, no dates)" in mistakes_of(reading_of(tmp_path / "in", csv_text(dates)))
+        offsets = pa.array([int(row["x"]) * 100 for row in table], pa.duration("ms"))
+        columns = {"file_name": [row["file_name"] for row in table], by: offsets}
+        (tmp_path / "in/metadata.csv").unlink()
+        pq.write_table(pa.table(columns), tmp_path / "in/metadata.parquet")
+        again = read_manifest(tmp_path / "in", ManifestOptions()).checked().pictures
+        levels = [int(pixels.mean()) for pixels in again.contents(np.arange(6)).load()]  # type: ignore[union-attr]
+        assert levels == pytest.approx([40, 80, 120, 60, 100, 140], abs=4)
     bare = [{"file_name": row["file_name"], "x": row["x"]} for row in table]
     assert "add a column frame (0, 1 …) or timestamp" in mistakes_of(reading_of(tmp_path / "in", csv_text(bare)))
 

@@ -21,7 +21,7 @@ from pipelines.archives.tree import ArchiveTree, DiskTree, Place, walk_tree
 from pipelines.archives.zip import is_zip
 from pipelines.sources.files import FileReader, archive_members, lone_root
 from pipelines.sources.manifest.columns import as_integers, distinct, pc
-from pipelines.sources.manifest.rows import Rows
+from pipelines.sources.manifest.rows import Rows, whole_numbers
 from pipelines.sources.mistakes import SHOWN, Mistakes
 from pipelines.sources.table import FilePictures, Pictures
 from pipelines.sources.video import SUFFIXES as VIDEO_SUFFIXES
@@ -193,20 +193,34 @@ def pictures_of(
     if not source.is_dir():
         rows.mistakes.add(f"{source.name} is an archive, and names videos: unpack it and give the folder", "videos")
     if "frame" not in rows.roles and seconds is None:
-        rows.mistakes.add("names are of videos: add a column frame (0, 1 …) or timestamp (seconds into it)", "videos")
-    return None if rows.mistakes.count else _frames(rows, files, names, seconds, order)
+        rows.mistakes.add(
+            "names are of videos: add a column frame (0, 1 …) or timestamp (seconds into it, no dates)", "videos"
+        )
+    numbers = None
+    if "frame" in rows.roles:  # of which a mistake was told already where they are the steps
+        numbers = (
+            whole_numbers(rows, "frame")[0]
+            if "step" in rows.roles
+            else as_integers(rows.raw.columns[rows.roles["frame"]])[0]
+        )
+    return None if rows.mistakes.count else _frames(rows, files, names, numbers, seconds, order)
 
 
 def _frames(
-    rows: Rows, files: FilePictures, names: pa.ChunkedArray, seconds: np.ndarray | None, order: np.ndarray
+    rows: Rows,
+    files: FilePictures,
+    names: pa.ChunkedArray,
+    numbers: np.ndarray | None,
+    seconds: np.ndarray | None,
+    order: np.ndarray,
 ) -> Pictures | None:
     from pipelines.sources.video.pictures import VideoError, VideoPictures
 
     root = files.reader.path / files.reader.root
     of, paths = distinct(names)
     try:
-        if (column := rows.column("frame")) is not None:
-            found = VideoPictures.by_number(root, paths, of, as_integers(column)[0], rows.raw.where)
+        if numbers is not None:
+            found = VideoPictures.by_number(root, paths, of, numbers, rows.raw.where)
         else:
             assert seconds is not None
             found = VideoPictures.by_time(root, paths, of, seconds, rows.raw.where)

@@ -93,7 +93,7 @@ class Order:
     rows     int64 [R], of the file, in that order     of     int64 [R], rank of each one's sequence
     steps    int64 [R]                                 names  [Q] sequences that have rows, ascending
     ordered  whether steps come from a column          times  float64 [R], seconds since its sequence's first row
-    seconds  float64 [R], of the rows as they are in the file, as the column has them
+    seconds  float64 [R], of the rows as they are in the file, as the column has them; None: dates
     divisor  what steps were divided by
     """
 
@@ -160,7 +160,7 @@ def order_of(rows: Rows, of: np.ndarray, names: list[str], time_unit: str) -> Or
     """By the column of steps, or else of times, or else as rows come. Rows without a sequence count to the first."""
     doubtful = of < 0
     of, count = np.maximum(of, 0), len(of)
-    numbers, seconds = _steps(rows, doubtful), _seconds(rows, time_unit, doubtful)
+    numbers, (seconds, dates) = _steps(rows, doubtful), _seconds(rows, time_unit, doubtful)
     key = numbers if numbers is not None else seconds
     by = np.arange(count) if key is None else key
     order = np.lexsort((np.arange(count), by, of))
@@ -172,6 +172,7 @@ def order_of(rows: Rows, of: np.ndarray, names: list[str], time_unit: str) -> Or
         _refuse_same(rows, order, equal, "step" if numbers is not None else "timestamp")
     first = order[np.searchsorted(of, of)]  # of each one's sequence
     times = None if seconds is None else seconds[order] - seconds[first]
+    seconds = None if dates else seconds
     if numbers is None:
         return Order(order, of, names, np.arange(count) - np.searchsorted(of, of), key is not None, times, seconds)
     sure = ~(doubtful[order][1:] | doubtful[order][:-1])
@@ -187,16 +188,22 @@ def order_of(rows: Rows, of: np.ndarray, names: list[str], time_unit: str) -> Or
 def _steps(rows: Rows, doubtful: np.ndarray) -> np.ndarray | None:
     """int64 [R]; `doubtful`, bool [R], gets those that are none."""
     role = "step" if "step" in rows.roles else "frame"
-    if (column := rows.column(role)) is None:
+    if role not in rows.roles:
         return None
-    name = rows.roles[role]
     if role == "frame":
-        rows.notes.append(f"steps are those of the column {name}")
-    numbers, empty, wrong = as_integers(column)
-    doubtful |= empty | wrong
-    rows.tell(np.flatnonzero(empty), lambda _: f"{name} is empty", "step")
-    rows.tell(np.flatnonzero(wrong), lambda row: f"{name} is {_shown(column, row)}, no whole number", "step")
+        rows.notes.append(f"steps are those of the column {rows.roles[role]}")
+    numbers, bad = whole_numbers(rows, role)
+    doubtful |= bad
     return numbers
+
+
+def whole_numbers(rows: Rows, role: str) -> tuple[np.ndarray, np.ndarray]:
+    """(int64 [R], bool [R]: cells that are none, each a mistake) of the column that plays this part."""
+    column, name = rows.raw.columns[rows.roles[role]], rows.roles[role]
+    numbers, empty, wrong = as_integers(column)
+    rows.tell(np.flatnonzero(empty), lambda _: f"{name} is empty", role)
+    rows.tell(np.flatnonzero(wrong), lambda row: f"{name} is {_shown(column, row)}, no whole number", role)
+    return numbers, empty | wrong
 
 
 def _divided(steps: np.ndarray, firsts: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, int]:
@@ -211,31 +218,33 @@ def _divided(steps: np.ndarray, firsts: np.ndarray, same: np.ndarray) -> tuple[n
     return steps, max(divisor, 1)
 
 
-def _seconds(rows: Rows, unit: str, doubtful: np.ndarray) -> np.ndarray | None:
-    """float64 [R]: dates since the earliest of all, numbers as they are. `doubtful` gets those that are none."""
+def _seconds(rows: Rows, unit: str, doubtful: np.ndarray) -> tuple[np.ndarray | None, bool]:
+    """(float64 [R]: dates since the earliest of all, numbers as they are; whether they are dates). `doubtful` gets
+    cells that are none."""
     if (column := rows.column("timestamp")) is None:
-        return None
+        return None, False
     name = rows.roles["timestamp"]
     if is_text(column.type) and (parsed := _dates(column)) is not None:
         column = parsed
     if pa.types.is_date(column.type):
         column = column.cast(pa.timestamp("ms"))
-    if pa.types.is_timestamp(column.type) or pa.types.is_duration(column.type):
+    dates = pa.types.is_timestamp(column.type)
+    if dates or pa.types.is_duration(column.type):
         numbers, empty, _ = as_integers(column.cast(pa.int64()))
-        earliest = numbers[~empty].min() if not empty.all() else 0
+        earliest = numbers[~empty].min() if dates and not empty.all() else 0
         values = (numbers - earliest) * TIMES[column.type.unit]
     else:
         found = as_numbers(column, rows.raw.separator)
         if found is None or found.values.shape[1] != 1 or found.is_text:
             rows.mistakes.add(f"{name} holds no times: seconds, or dates such as 2024-05-01T12:00:00.25", "times")
-            return None
+            return None, False
         if unit not in TIMES:
             rows.mistakes.add(f"{name} is in {printable(unit)!r}; times are in {', '.join(TIMES)}, or dates", "unit")
         values, empty = found.values[:, 0] * TIMES.get(unit, 1.0), found.empty | found.wrong
         empty |= ~np.isfinite(values)
     rows.tell(np.flatnonzero(empty), lambda row: f"{name} is {_shown(column, row)}, no time", "times")
     doubtful |= empty
-    return np.where(empty, 0.0, values)
+    return np.where(empty, 0.0, values), dates
 
 
 def _dates(texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
