@@ -33,6 +33,7 @@ class Cell:
     mark       in what ours is not at the paper's scale, beside a published value
     footnotes  numbers of the inconsistencies of the paper's own numbers that concern the published value
     floor      the same of the untrained weights of these runs, where it was measured as ours was
+    floored    of how many of the seeds that is
     printed    digits after the point that the paper prints at least; None: as many as are usual for the unit
     """
 
@@ -49,6 +50,7 @@ class Cell:
     footnotes: tuple[int, ...] = ()
     printed: int | None = None
     floor: float | None = None
+    floored: int = 0
 
     @property
     def difference(self) -> float | None:
@@ -57,8 +59,10 @@ class Cell:
 
     @property
     def gain(self) -> float | None:
-        """Ours less that of the untrained weights."""
-        return None if self.ours is None or self.floor is None else self.ours - self.floor
+        """Ours less that of the untrained weights; None where that is of fewer seeds."""
+        if self.ours is None or self.floor is None or self.floored < self.seeds:
+            return None
+        return self.ours - self.floor
 
     @property
     def protocol(self) -> str:
@@ -79,7 +83,9 @@ class Cell:
             interval=f"[{number_text(self.low, unit)}, {number_text(self.high, unit)}]" if interval else "",
             published=self._published_text(unit),
             difference=number_text(self.difference, unit, "+"),
-            floor=f"untrained {number_text(self.floor, unit)}" if self.floor is not None else "",
+            floor=""
+            if self.floor is None
+            else f"untrained {number_text(self.floor, unit)}{some_of(self.floored, self.seeds)}",
             gain=number_text(self.gain, unit, "+"),
         )
 
@@ -141,6 +147,7 @@ def beside_published(row: Published, group: Group | None) -> Cell:
 
 def of_runs(runs: Sequence[RunRecord], measure: Measure, scale: str = "") -> Cell:
     """Ours alone: the mean over runs that all have the number. scale: what else there is to know of the runs."""
+    floors = _floors(runs, measure)
     values = [value for run in runs if (value := measure.read(run.trained)) is not None]
     several = len(values) > 1
     low, high = (None, None) if several else measure.interval(runs[0].trained) or (None, None)
@@ -152,16 +159,20 @@ def of_runs(runs: Sequence[RunRecord], measure: Measure, scale: str = "") -> Cel
         seeds=len(values),
         features=measure.what,
         run=_run_line(runs, measure, scale),
-        floor=_floor(runs, measure),
+        floor=mean(floors) if floors else None,
+        floored=len(floors),
     )
 
 
-def _floor(runs: Sequence[RunRecord], measure: Measure) -> float | None:
-    """The mean over the runs' untrained weights; None where none was measured as the trained ones were, and of costs,
-    which are the same."""
-    alike = [run for run in runs if not differently_measured(dict(run.results), measure.key)]
-    found = [value for run in alike if (value := measure.read(run.untrained)) is not None]
-    return mean(found) if found and not measure.is_cost else None
+def _floors(runs: Sequence[RunRecord], measure: Measure) -> list[float]:
+    """Of the runs' untrained weights that were measured as the trained ones were; none of costs, which are the same."""
+    alike = [] if measure.is_cost else [run for run in runs if not differently_measured(dict(run.results), measure.key)]
+    return [value for run in alike if (value := measure.read(run.untrained)) is not None]
+
+
+def some_of(seeds: int, many: int) -> str:
+    """ " (1 of 3 seeds)" behind a mean that stands beside one of `many`; "" where it is of all of them."""
+    return f" ({seeds} of {many} seeds)" if seeds < many else ""
 
 
 def _run_line(runs: Sequence[RunRecord], measure: Measure, scale: str) -> str:

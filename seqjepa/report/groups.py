@@ -128,15 +128,24 @@ def conditioning(config: RunConfig) -> str:
     return CONDITIONING.get(name, name)
 
 
-def kind_of_data(config: RunConfig) -> str:
-    """ "rotation" (stored views), "position" (fixations), "augmentation", or "declared" (own actions)."""
+def kind_of_data(config: RunConfig, shards: str = "") -> str:
+    """ "rotation" (stored views), "position" (fixations), "augmentation", or "declared" (own actions).
+
+    shards: their kind, where it is known. Without actions it tells augmented images from stored views that are
+    augmented beside them.
+    """
     data = config.data
     if action_name(data.action) == DECLARED:
         return DECLARED
     if data.patch or data.action == "position":
         return "position"
-    made = data.augment != "none" and data.action == "none"
+    made = data.augment != "none" and data.action == "none" and shards != "views"
     return "augmentation" if made or is_augmentation(data.action) else "rotation"
+
+
+def kind_of_run(record: RunRecord) -> str:
+    """kind_of_data of a run, which has noted what its shards held."""
+    return kind_of_data(record.config, str(value_at(record.identity, "data.kind")))
 
 
 def resolution(record: RunRecord) -> int:
@@ -191,6 +200,11 @@ class Group:
     @property
     def data(self) -> str:
         return data_label(self.runs[0])
+
+    @property
+    def kind(self) -> str:
+        """See kind_of_data."""
+        return kind_of_run(self.runs[0])
 
     @property
     def home(self) -> str:

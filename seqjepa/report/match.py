@@ -19,7 +19,16 @@ from seqjepa.paper.published import Published
 from seqjepa.paper.sets import SETS_BY_NAME
 from seqjepa.paper.tables import recipe_of
 from seqjepa.recipes import flatten, load_recipe
-from seqjepa.report.groups import ABLATED_WIDTHS, Group, aggregates, conditioning, kind_of_data, method_of, resolution
+from seqjepa.report.groups import (
+    ABLATED_WIDTHS,
+    Group,
+    aggregates,
+    conditioning,
+    kind_of_data,
+    kind_of_run,
+    method_of,
+    resolution,
+)
 from seqjepa.report.runs import RunRecord
 
 HIGH_COMPUTE = 256
@@ -41,7 +50,7 @@ def recipe_config(name: str, fidelity: str = "paper") -> RunConfig:
 @cache
 def _identity_of_recipe(recipe: str) -> dict[str, Any]:
     config = recipe_config(recipe)
-    return _row_identity(config, config.data.image_size)
+    return _row_identity(config, config.data.image_size, kind_of_data(config))
 
 
 def is_row_of(record: RunRecord, row: Published) -> bool:
@@ -55,7 +64,7 @@ def is_row_of(record: RunRecord, row: Published) -> bool:
         return _has_costs_of(record, row)
     if row.variant.startswith(WIDTH) and record.config.model.action_dim != int(row.variant.removeprefix(WIDTH)):
         return False
-    return _row_identity(record.config, resolution(record)) == _identity_of_recipe(recipe_of(row))
+    return _row_identity(record.config, resolution(record), kind_of_run(record)) == _identity_of_recipe(recipe_of(row))
 
 
 def is_on_set_of(record: RunRecord, row: Published) -> bool:
@@ -128,9 +137,9 @@ def trained_samples(record: RunRecord) -> int:
     return int(record.epochs[-1].get("samples", 0)) if record.epochs else 0
 
 
-def _row_identity(config: RunConfig, pixels: int) -> dict[str, Any]:
+def _row_identity(config: RunConfig, pixels: int, kind: str) -> dict[str, Any]:
     """What makes a run a row of the paper's."""
-    data, model, kind = config.data, config.model, kind_of_data(config)
+    data, model = config.data, config.model
     found: dict[str, Any] = {
         "method": config.method,
         "told": conditioning(config),

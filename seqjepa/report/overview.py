@@ -15,7 +15,7 @@ from seqjepa.paper.measures import measure_of, value_at
 from seqjepa.paper.metrics import NAMED, better, declared_metric, judged
 from seqjepa.paper.published import Published, published
 from seqjepa.paper.sets import SETS_BY_NAME
-from seqjepa.report.cells import Cell, beside_published, of_runs, signed
+from seqjepa.report.cells import Cell, beside_published, of_runs, signed, some_of
 from seqjepa.report.groups import TABLES_M_VAL, Group, Mean, accuracy, by_data, resolution
 from seqjepa.report.match import is_on_set_of, is_row_of, trained_samples
 from seqjepa.report.runs import RunRecord
@@ -153,7 +153,7 @@ def _with_papers(found: Headline, digits: int) -> Compared:
     return Compared(
         ours=signed(cell.ours, digits),
         spread=spread,
-        untrained=signed(cell.floor, digits),
+        untrained="" if cell.floor is None else signed(cell.floor, digits) + some_of(cell.floored, cell.seeds),
         paper=signed(found.row.value, digits),
         comparable=found.comparable,
         difference=signed(cell.difference, digits, "+"),
@@ -166,7 +166,8 @@ def _alone(own: Mean | None, before: Mean | None, digits: int) -> Compared:
     if own is None:
         return Compared("")
     spread = "" if own.std is None else f"± {own.std:.{digits}f}"
-    return Compared(signed(own.value, digits), spread, signed(before.value if before else None, digits))
+    untrained = signed(before.value, digits) + some_of(before.seeds, own.seeds) if before else ""
+    return Compared(signed(own.value, digits), spread, untrained)
 
 
 def _own_top1(group: Group) -> tuple[Mean | None, Mean | None]:

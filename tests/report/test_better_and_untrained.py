@@ -116,6 +116,19 @@ def test_untrained_weights_stand_beside_ours_in_every_form(tmp_path):
     assert [record["untrained"] for record in forms.table_records([table]) if record["ours"] == 87.5] == [50.0]
 
 
+def test_untrained_weights_of_some_seeds_say_so_and_give_no_gain(tmp_path):
+    """Ours is the mean over both seeds: less the floor of one it would be a gain of nothing that was measured."""
+    run_with_floor(tmp_path / "one")
+    write_run(tmp_path / "two", settings=["seed=1"], scores=SCORES, protocol=protocol_of())
+    table = tables_of(tmp_path)["table-1"]
+    found = cell(table, "5", 0)
+    assert (found.ours, found.seeds, found.floor, found.gain) == (87.5, 2, 50.0, None)
+    for form in (html.table_html, forms.markdown, forms.latex):
+        assert "untrained 50.00 (1 of 2 seeds)" in form(table)
+    (cells,) = standing_rows(overview(tmp_path)).values()
+    assert cells[0].endswith("untrained 50.0 (1 of 2 seeds)")
+
+
 def test_untrained_weights_that_were_measured_otherwise_stand_nowhere_and_the_note_says_so(tmp_path):
     run_with_floor(tmp_path / "one", before={"train_samples": 100})
     found = cell(tables_of(tmp_path)["table-1"], "5", 0)

@@ -238,6 +238,17 @@ def test_whole_images_of_a_set_of_saccades_are_on_a_plane_of_their_own(tmp_path)
     assert "R² of the crop" in next(panel.drawing for panel in figure.panels if panel.title.startswith("ours"))
 
 
+def test_stored_views_that_are_augmented_without_an_action_stand_among_stored_views(tmp_path):
+    """The same settings make views of whole images, of which the figure shows R² of the crop: run.json says what the
+    shards held."""
+    settings = ["data.augment=simclr", "data.action=none"]
+    run = write_run(tmp_path / "s", "simclr-3die", settings=settings, scores={"top1_z": 0.7, "r2_rel_rot_avg": 0.25})
+    identity = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(identity | {"data": {"kind": "views"}}))
+    figure = accuracy_vs_r2(groups_of(read_records([tmp_path])))
+    assert [(row[0], row[4]) for row in figure.rows if row[1] == "ours"] == [("3DIEBench, published and ours", 0.25)]
+
+
 def test_neighbours_are_shown_of_seq_jepa_as_published_first(tmp_path):
     names = ["3die-nopred-M3", "3die-noact-M3", "sie-3die-rot", "3die-rot-M1", "3die-rot-M3"]
     pictures = {

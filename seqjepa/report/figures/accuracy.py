@@ -25,7 +25,7 @@ from seqjepa.report.figures.drawing import (
     wrapped,
 )
 from seqjepa.report.fill_template import fill
-from seqjepa.report.groups import Group, Mean, accuracy, conditioning, families, kind_of_data, label
+from seqjepa.report.groups import Group, Mean, accuracy, conditioning, families, label
 
 KINDS = {"3DIEBench": "stored views", "STL-10": "patches", "CIFAR100": "augmented"}
 Grid = dict[tuple[str, int, int], Mean]
@@ -48,7 +48,7 @@ def accuracy_vs_r2(groups: Sequence[Group]) -> Figure:
     ours: dict[tuple[str, str, str], list[Point]] = {}
     for group in groups:
         if point := _our_point(group):
-            plane = LIKE[kind_of_data(group.config)]
+            plane = LIKE[group.kind]
             home = group.home if group.home and PLANES[group.home].key == PLANES[plane].key else ""
             ours.setdefault((home, group.data, plane), []).append(point)
     panels: list[tuple[str, Plane, list[Point]]] = []
@@ -67,7 +67,7 @@ def accuracy_vs_r2(groups: Sequence[Group]) -> Figure:
 
 
 def _our_point(group: Group) -> Point | None:
-    plane = PLANES[LIKE[kind_of_data(group.config)]]
+    plane = PLANES[LIKE[group.kind]]
     r2, found = group.mean(plane.key), accuracy(group)
     if r2 is None or found is None:
         return None
@@ -166,7 +166,7 @@ def heat_map(spec: HeatMap, groups: Sequence[Group]) -> Figure:
 
 def _belongs(group: Group, spec: HeatMap) -> bool:
     """Whether it is told what the figure's runs are, on that data set or, for data of no paper, on its kind of data."""
-    at_home = spec.dataset == (group.runs[0].paper_set or LIKE[kind_of_data(group.config)])
+    at_home = spec.dataset == (group.runs[0].paper_set or LIKE[group.kind])
     return at_home and conditioning(group.config) in spec.conditions and bool(group.curve("top1_agg"))
 
 

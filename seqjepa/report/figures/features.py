@@ -16,7 +16,7 @@ from seqjepa.paper.figures import UmapCase
 from seqjepa.paper.measures import value_at
 from seqjepa.report.figures.drawing import Figure, Panel, draw, figure_of
 from seqjepa.report.fill_template import fill
-from seqjepa.report.groups import Group, aggregates, is_whole, kind_of_data
+from seqjepa.report.groups import Group, aggregates, is_whole
 from seqjepa.report.runs import RunRecord
 
 MOST_QUERIES = 8
@@ -118,7 +118,7 @@ def _fits(case: UmapCase, group: Group) -> bool:
     """Whether a run is what the case shows. Told is aggregator and predictor: ablations that leave out one of them are
     neither."""
     config, condition = group.config, "both" if case.told else "none"
-    return aggregates(config) and kind_of_data(config) == case.kind and config.model.condition == condition
+    return aggregates(config) and group.kind == case.kind and config.model.condition == condition
 
 
 def _umap_panels(arrays: dict[str, np.ndarray], what: str) -> list[Panel]:

@@ -18,7 +18,7 @@ from seqjepa.paper.metrics import NAMED, PATHS
 from seqjepa.paper.published import Published, of_source
 from seqjepa.paper.sets import IMAGENET_SHA256, IMAGENET_VAL, SETS_BY_NAME
 from seqjepa.report.figures.drawing import MOST_LINES, Chart, Figure, Line, figure_of_charts, line_of
-from seqjepa.report.groups import TABLES_M_VAL, Group, Mean, by_data, families, kind_of_data
+from seqjepa.report.groups import TABLES_M_VAL, Group, Mean, by_data, families
 from seqjepa.report.runs import RunRecord
 
 Family = Sequence[Group]
@@ -35,7 +35,7 @@ def path_figure(groups: Sequence[Group]) -> Figure:
     panels: list[tuple[str, Sequence[Line]]] = []
     for curves in PATH_CURVES:
         theirs = _published_lines(curves.source, lambda row: PATHS[PATH_VARIANTS[row.variant]])
-        fitting = [group for group in measured if kind_of_data(group.config) == curves.kind]
+        fitting = [group for group in measured if group.kind == curves.kind]
         at_home = [group for group in fitting if group.home == curves.dataset]
         for group in at_home:
             title = f"{curves.word}: {group.label} on {group.data}; grey: paper, {curves.dataset}"
@@ -45,7 +45,7 @@ def path_figure(groups: Sequence[Group]) -> Figure:
                 panels.append((f"{curves.word}: {group.label} on {group.data}", _our_paths(group)))
         if not at_home:
             panels.append((f"{curves.word}: published alone ({curves.dataset})", theirs))
-    kinds = {kind_of_data(group.config) for group in measured}
+    kinds = {group.kind for group in measured}
     lacking = " and ".join(f"no {curves.word} run" for curves in PATH_CURVES if curves.kind not in kinds)
     charts = [Chart(title, lines, "steps, M_val", "R²") for title, lines in panels]
     return figure_of_charts("figure-6", charts, missing=bool(lacking), digits=".2f", lacking=lacking)
@@ -104,7 +104,7 @@ def _scaling_charts(found: Sequence[Family], data: str = "") -> Iterator[Chart]:
 
 def _r2_over_m_tr(family: Family) -> list[Line]:
     lines = []
-    for metric, shown in SCALING_R2[kind_of_data(family[0].config)].items():
+    for metric, shown in SCALING_R2[family[0].kind].items():
         scores = {group.config.data.context: group.mean(NAMED[metric].key) for group in family}
         lines += _line_by_size(f"{shown}, {family[0].data}", scores)
     return lines
@@ -124,7 +124,7 @@ def _top1_over_m_tr(family: Family) -> list[Line]:
 
 def _top1_over_m_val(family: Family) -> list[Line]:
     """Of the run whose M_tr is nearest to the usual."""
-    usual = USUAL_M_TR[kind_of_data(family[0].config)]
+    usual = USUAL_M_TR[family[0].kind]
     group = min(family, key=lambda g: (not g.curve("top1_agg"), abs(g.config.data.context - usual)))
     percent = {m: score.times(100) for m, score in group.curve("top1_agg").items()}
     return _line_by_size(f"{group.data}, M_tr {group.config.data.context}", percent)
