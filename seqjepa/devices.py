@@ -90,3 +90,9 @@ def available_memory() -> int:
 def device_name(device: torch.device) -> str:
     """ "cpu", or what the GPU calls itself."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def computing_on(device: torch.device, ranks: int) -> str:
+    """What sums are rounded by, beside the kernels: "1 × cpu (AVX2, 2 threads)", "4 × NVIDIA H100"."""
+    kind = f" ({torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads)"
+    return f"{ranks} × {device_name(device)}{kind if device.type == 'cpu' else ''}"

@@ -204,7 +204,7 @@ def views_of_run(loaded: LoadedRun, stored: ShardSet, index: ImageIndex, patch: 
     """As in training, of patches with another size if `patch` is given. ConfigError where such views cannot be had."""
     spec = stored.info.spec
     assert isinstance(spec, ImageSpec), "other sets have no images"
-    if loaded.data.augment != "none":
+    if loaded.data.augment != "none" and loaded.data.kind != "views":
         return _as_augmented(loaded, stored, index)
     return Patches(_as_fixated(loaded, stored, spec, patch))
 
@@ -229,8 +229,8 @@ def _as_fixated(loaded: LoadedRun, stored: ShardSet, spec: ImageSpec, patch: int
     data = loaded.data
     if data.action != "position" or not (data.patch or patch):
         raise ConfigError(
-            f"{stored.path} holds whole images, the run was trained on stored views with actions of kind "
-            f"{data.action!r}; evaluate on `views` shards"
+            f"{stored.path} holds whole images, the run was trained on stored views (data.action = {data.action!r}); "
+            "evaluate on `views` shards"
             + (", or give the side of its patches with --patch" if data.action == "position" else "")
         )
     how = Fixating(**data.fixating)

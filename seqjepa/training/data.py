@@ -139,7 +139,15 @@ def with_view_size(config: RunConfig, height: int, width: int) -> RunConfig:
 
 
 def check_batches(source: TrainingData, config: RunConfig, world: World) -> None:
-    """ConfigError where the samples cannot give sequences of so many views, or a rank or micro-batch two of them."""
+    """ConfigError where a loader could not be built: it looks at the views itself."""
+    _check_shares(source, config, world)
+    views = training_views(source, config)
+    if isinstance(views, StoredViews) and isinstance(source.index, SplitIndex):
+        views.check(source.index, config.data.context + 1)
+
+
+def _check_shares(source: TrainingData, config: RunConfig, world: World) -> None:
+    """ConfigError where a rank or a micro-batch gets fewer than two sequences."""
     samples, batch, accumulate = len(source.index), config.optim.batch_size, config.optim.accumulate
     if (share := min(samples, batch) // world.size) < 2:
         raise ConfigError(
@@ -151,16 +159,13 @@ def check_batches(source: TrainingData, config: RunConfig, world: World) -> None
             f"optim.accumulate = {accumulate} splits the {share} sequences of a rank's batch into micro-batches of "
             f"fewer than 2; set at most {share // 2}"
         )
-    views = training_views(source, config)
-    if isinstance(views, StoredViews) and isinstance(source.index, SplitIndex):
-        views.check(source.index, config.data.context + 1)
 
 
 def build_loader(
     source: TrainingData, config: RunConfig, world: World, workers: int | None, device: torch.device
 ) -> Loader:
     """The run's loader. A last batch that leaves a rank one sequence is dropped: batch norm needs two."""
-    check_batches(source, config, world)
+    _check_shares(source, config, world)
     samples, batch = len(source.index), config.optim.batch_size
     if batch > samples and world.main:
         logger.warning(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -47,3 +48,17 @@ def lr_at(step: int, steps_per_epoch: int, config: OptimConfig) -> float:
         return config.lr
     done = (epoch - config.warmup_epochs) / max(config.planned_epochs - config.warmup_epochs, 1e-9)
     return config.final_lr + 0.5 * (config.lr - config.final_lr) * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+def schedule_doubts(config: OptimConfig) -> Iterator[str]:
+    """What is allowed, and perhaps not meant, of a learning rate: where it never comes to `lr`, or turns round."""
+    lr, warmup = f"optim.lr = {config.lr:g}", config.warmup_epochs
+    if config.epochs <= warmup:
+        yield (
+            f"optim.warmup_epochs = {warmup:g} of optim.epochs = {config.epochs}: the learning rate never comes "
+            f"to {lr}; set a shorter warm-up, or more epochs"
+        )
+    if warmup and config.lr < config.warmup_lr:
+        yield f"{lr} is below optim.warmup_lr = {config.warmup_lr:g}: it falls during the warm-up; set that lower"
+    if config.schedule == "cosine" and config.lr < config.final_lr:
+        yield f"{lr} is below optim.final_lr = {config.final_lr:g}: it rises to the end; set that lower"

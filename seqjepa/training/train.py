@@ -22,7 +22,7 @@ from seqjepa.config import RunConfig, contradictions
 from seqjepa.data.device import feed
 from seqjepa.data.loader import Loader
 from seqjepa.data.sequence import ViewSequence
-from seqjepa.devices import device_name, pick_device, take_device
+from seqjepa.devices import computing_on, device_name, pick_device, take_device
 from seqjepa.files import settle_checksums
 from seqjepa.methods.base import Method
 from seqjepa.models.ema import cosine_tau, schedule_progress
@@ -34,7 +34,7 @@ from seqjepa.training.distributed import World, from_main, highest, on_all, on_m
 from seqjepa.training.learner import Learner, TrainingStep
 from seqjepa.training.loggers import check_names
 from seqjepa.training.monitor import EpochMeter, OnlineProbes
-from seqjepa.training.optim import lr_at
+from seqjepa.training.optim import lr_at, schedule_doubts
 from seqjepa.training.progress import Say, Watch
 from seqjepa.training.run_store import RunFolder, training_folder
 from seqjepa.training.stopping import Interrupted, StopSignals
@@ -86,7 +86,8 @@ def train(
         method = initial_method(config, source.data.action_size, pretrained=fresh)
         note = weights_note(method.encoder, config.model) if fresh else {}
         if world.main and fresh:
-            for doubt in doubts(config, source.data.mean, source.data.std, method):
+            of_network = doubts(config, source.data.mean, source.data.std, method)
+            for doubt in (*schedule_doubts(config.optim), *of_network):
                 logger.warning("%s", doubt)
         widths = feature_widths(method, config, source)
         stack.enter_context(process_group(world, where, config.train.timeout_minutes))
@@ -209,6 +210,10 @@ class Trainer:
         if not 0 <= self.step <= self.total_steps:
             raise DamageError(f"{file} is of step {self.step}, but the run has {self.total_steps} steps; {advice}")
         logger.info("%s: going on from step %d of %d", self.folder, self.step, self.total_steps)
+        before, here = state.get("computed_on"), self._computing_on()
+        if self.world.main and before not in (None, here) and self.step < self.total_steps:
+            said = "%s: on %s until now, on %s from here: the same samples, views and seeds, but sums round differently"
+            logger.warning(said, self.folder, before, here)
 
     def _take_step(self, step: int, epoch_steps: int) -> None:
         """The same place of the same epoch, where `epoch_steps` made one: other ranks may share out its last batch or
@@ -356,6 +361,7 @@ class Trainer:
         state = {
             "step": self.step,
             "epochs": self.epochs_done,
+            "computed_on": self._computing_on(),
             "epoch_steps": self.epoch_steps,
             "learner": self.learner.state_dict(),
             "probes": self.probes.state_dict(),
@@ -365,6 +371,9 @@ class Trainer:
         checkpoint.save_state(state, self.out / checkpoint.STATE)
         self._write_weights()
         self.folder.push()
+
+    def _computing_on(self) -> str:
+        return computing_on(self.device, self.world.size)
 
     def _write_weights(self) -> None:
         checkpoint.save_weights(self.learner.method, self.out / checkpoint.WEIGHTS, self.epochs_done)

@@ -8,7 +8,7 @@ from train_helpers import tiny_config
 
 from seqjepa.config import OptimConfig
 from seqjepa.training.checkpoint import initial_method
-from seqjepa.training.optim import build_optimizer, lr_at, parameter_groups
+from seqjepa.training.optim import build_optimizer, lr_at, parameter_groups, schedule_doubts
 
 PAPER = OptimConfig()
 STEPS = 82  # an epoch of 3DIEBench at batch 512
@@ -40,6 +40,28 @@ def test_it_never_leaves_its_bounds_whatever_the_lengths():
         config = OptimConfig(epochs=epochs, warmup_epochs=warmup)
         trace = [lr_at(s, 3, config) for s in range(3 * epochs)]
         assert all(1e-5 <= lr <= 4e-4 for lr in trace)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"epochs": 50}, ""),
+        ({"epochs": 20}, "never comes to optim.lr = 0.0004"),
+        ({"lr": 5e-6}, "falls during the warm-up rises to the end"),
+        ({"lr": 5e-6, "warmup_epochs": 0}, "rises to the end"),
+        ({"lr": 5e-6, "schedule": "constant", "final_lr": 1}, "falls during the warm-up"),
+    ],
+)
+def test_a_learning_rate_that_turns_round_or_is_never_reached_is_said(changed, said):
+    config = OptimConfig.model_validate({"epochs": 40, "schedule_epochs": 0, **changed})
+    doubts = " ".join(schedule_doubts(config))
+    assert [words in doubts for words in ("never comes to", "falls during", "rises to")] == [
+        words in said for words in ("never comes to", "falls during", "rises to")
+    ]
+    trace = [lr_at(s, 3, config) for s in range(3 * config.epochs)]
+    top = trace.index(max(trace))
+    rises_then_falls = trace == sorted(trace[:top]) + sorted(trace[top:], reverse=True)
+    assert (max(trace) == pytest.approx(config.lr) and rises_then_falls) == (not doubts)
 
 
 def test_only_tensors_of_two_and_more_dimensions_decay():

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -295,13 +296,13 @@ def test_a_last_batch_of_one_is_dropped(tmp_path):
 
 
 def test_a_batch_larger_than_the_set_is_said(shards, tmp_path, caplog):
-    settings = ("optim.epochs=1", "optim.batch_size=512")
-    summary = train(tiny_config(*settings), shards, tmp_path / "r", workers=0, progress=False)
+    once = ("optim.epochs=1", "optim.warmup_epochs=0")
+    summary = train(tiny_config(*once, "optim.batch_size=512"), shards, tmp_path / "r", workers=0, progress=False)
     assert (summary["steps"], summary["samples"]) == (1, 22)
     line = "optim.batch_size is 512, but there are 22 samples to train on: every step takes all 22; set at most 22"
     assert caplog.messages == [line]
     caplog.clear()
-    train(tiny_config("optim.epochs=1", "optim.batch_size=22"), shards, tmp_path / "s", workers=0, progress=False)
+    train(tiny_config(*once, "optim.batch_size=22"), shards, tmp_path / "s", workers=0, progress=False)
     assert caplog.messages == []
 
 
@@ -336,6 +337,29 @@ def test_a_run_that_diverges_keeps_its_last_good_checkpoint(shards, tmp_path, mo
     (out / "state.pt").unlink()
     with pytest.raises(DamageError, match="a number is not finite"):
         load_run(out)
+
+
+def test_a_learning_rate_below_its_end_is_said_where_a_run_begins(shards, tmp_path, caplog):
+    config = tiny_config("optim.epochs=2", "optim.lr=5e-6", "optim.warmup_epochs=0")
+    train(config, shards, tmp_path / "run", workers=0, progress=False)
+    assert caplog.messages == ["optim.lr = 5e-06 is below optim.final_lr = 1e-05: it rises to the end; set that lower"]
+
+
+def test_other_threads_than_before_are_said(shards, tmp_path, monkeypatch, caplog):
+    """One epoch's sums are rounded otherwise by other threads: the end is not that of a run left alone."""
+    config = tiny_config("optim.epochs=2", "train.checkpoint_minutes=1e-9")
+    killed_at(monkeypatch, 4)
+    with pytest.raises(Killed):
+        train(config, shards, tmp_path / "same", workers=0, progress=False)
+    train(config, shards, tmp_path / "same", workers=0, progress=False)
+    assert caplog.messages == []
+    killed_at(monkeypatch, 4)
+    with pytest.raises(Killed):
+        train(config, shards, tmp_path / "run", workers=0, progress=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
+    train(config, shards, tmp_path / "run", workers=0, progress=False)
+    (line,) = caplog.messages
+    assert re.search(r"/run: on 1 × cpu \(.*\d threads\) until now, on .* \(.*, 77 threads\) from here", line)
 
 
 def test_a_collapse_is_said_aloud(shards, tmp_path, monkeypatch, caplog):

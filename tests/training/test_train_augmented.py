@@ -16,8 +16,10 @@ from train_helpers import (
 )
 
 import seqjepa
+from seqjepa.data.stored import StoredViews
+from seqjepa.evaluate.run import evaluate_run
 from seqjepa.training.checkpoint import load_run
-from seqjepa.training.data import build_loader, open_training_data
+from seqjepa.training.data import build_loader, check_batches, open_training_data
 from seqjepa.training.distributed import World
 from seqjepa.training.train import train
 from shards.errors import ConfigError
@@ -64,6 +66,21 @@ def test_a_run_on_views_of_other_colours_resumes_is_read_and_measured(tmp_path, 
     loaded, image = load_run(tmp_path / "run"), torch.zeros(3, 32, 32, dtype=torch.uint8)
     assert (loaded.data.kind, loaded.data.augment, loaded.data.action) == ("views", "colour", "rotation")
     assert seqjepa.load(tmp_path / "run").embed(image).shape == (64,)
+    images = make_saliency_shards(tmp_path / "images", images=8, size=32, splits=("train", "test"))
+    with pytest.raises(ConfigError, match="holds whole images, the run was trained on stored views"):
+        evaluate_run(tmp_path / "run", images, device="cpu")
+
+
+def test_stored_views_are_checked_once_for_a_loader(tmp_path, monkeypatch):
+    """The planner looks at them; for a grid, which builds no loader, check_batches does."""
+    checked: list[int] = []
+    monkeypatch.setattr(StoredViews, "check", lambda self, index, views: checked.append(views))
+    config = tiny_config()
+    source = open_training_data(make_shards(tmp_path / "set"), config)
+    build_loader(source, config, World(), 0, torch.device("cpu")).close()
+    assert checked == [3]
+    check_batches(source, config, World())
+    assert checked == [3, 3]
 
 
 @pytest.mark.parametrize(
