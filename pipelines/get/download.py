@@ -242,6 +242,10 @@ def _attempt(part: PartFile, patience: Patience, bar: Any, say: Callable[[str], 
     if have and begun.total == have:
         return
     with answer(begun, have, patience.timeout) as response:
+        if not part.file.digest and response.headers.get_content_type() == "text/html":  # nothing else would tell
+            raise FailureError(
+                f"{part.file.url} answers with a web page (of a network to log in to?), not with the file"
+            )
         origin = Origin(part.file.url, validator_of(response), total_of(response, part.file.size))
         if part.file.size and origin.total != part.file.size:
             raise FailureError(

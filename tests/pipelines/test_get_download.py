@@ -295,6 +295,17 @@ def test_a_file_without_checksum_is_told_by_the_servers_size(server: Loopback, t
     assert fetch(file, tmp_path, QUICK).read_bytes() == DATA
 
 
+def test_a_web_page_is_no_file_without_checksum(server: Loopback, tmp_path: Path) -> None:
+    """What came before it stays: a network's page gave up all of it, and was taken for the archive."""
+    file, page = published(server, 0, ""), Act(ranges=False, headers={"Content-Type": "text/html; charset=utf-8"})
+    server.acts = [Act(cut=300_000), page]
+    with pytest.raises(FailureError, match="answers with a web page"):
+        fetch(file, tmp_path, QUICK)
+    assert (tmp_path / "a.bin.part").stat().st_size == 300_000
+    assert fetch(file, tmp_path, QUICK).read_bytes() == DATA
+    assert asked_for(server) == [None, "bytes=300000-", "bytes=300000-"]
+
+
 def test_two_do_not_fetch_one_file(server: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shards.machine.lock.GRACE_SECONDS", 0.1)
     refused: list[str] = []

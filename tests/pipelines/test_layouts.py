@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.spatial.transform import Rotation
 from small_capture import COLOURS, GL_TO_CV, SIDE, cameras, in_frame, photograph, pixels_of, write_colmap, write_nerf
 from small_images import make_folder, make_tar, picture
@@ -78,6 +79,20 @@ def test_places_too_far_from_the_origin_for_float32_are_said(tmp_path: Path, wri
     write(tmp_path / "scene", poses)
     notes = read_views(tmp_path / "scene", ManifestOptions(), LayoutOptions()).notes
     assert [note.partition(",")[0] for note in notes] == ["pose.3 is stored in float32"]
+
+
+@pytest.mark.parametrize("write", [write_nerf, write_colmap])
+def test_pictures_of_another_size_than_their_cameras_are_said(
+    tmp_path: Path, write: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Made smaller since, or turned as EXIF says: fl_x and cx are not those of the pictures."""
+    write(tmp_path / "scene", cameras(7))
+    table_of(tmp_path / "scene")
+    assert "another size" not in caplog.text
+    first = tmp_path / "scene/images/000.png"
+    Image.open(first).resize((SIDE, SIDE // 2)).save(first)
+    table_of(tmp_path / "scene")
+    assert "(pixels): images/000.png has 64×32, its camera 64×64" in caplog.text
 
 
 def test_an_action_says_where_the_next_view_sees_what_this_one_saw(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ rows (pictures), Q sequences, P parameters.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.archives import read_content
 from pipelines.sources.declared_actions import (
     DEGREES,
     Declared,
@@ -24,6 +27,7 @@ from pipelines.sources.declared_actions import (
     refuse_values,
     scale_of,
 )
+from pipelines.sources.decode import decode_image
 from pipelines.sources.files import FileEntry, FileList, list_files
 from pipelines.sources.layouts.cameras import (
     POSE_ACTION,
@@ -43,8 +47,11 @@ from pipelines.sources.manifest import ManifestOptions, ReadViews, has_manifest,
 from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.subset import train_or_val
 from pipelines.sources.table import FilePictures, ViewTable
-from shards.errors import FormatError, UsageError
+from shards.errors import FormatError, UsageError, few
 
+log = logging.getLogger(__name__)
+
+SIZES_TRIED = 16  # pictures
 LAYOUTS = ("nerf", "colmap", "pattern")
 NOTES = (".json", *TEXTS)
 WANTED = {
@@ -173,6 +180,8 @@ def _scene_table(files: FileList, layout: str, val_fraction: float | None, found
         files.others.notes.append(f"{unnamed} pictures are named by no frame")
     sequences, given = [scene.name for scene in scenes], [scene.split for scene in scenes]
     entries = {entry.name: entry for entry in files.images}
+    pictures = _pictures(files, [entries[name] for name in names])
+    _say_sizes(scenes, pictures)
     return ViewTable(
         sequences=sequences,
         of=np.repeat(np.arange(len(scenes), dtype=np.int32), counts),
@@ -182,11 +191,26 @@ def _scene_table(files: FileList, layout: str, val_fraction: float | None, found
         fields=pose_fields(fields),
         splits=_choose_splits(sequences, [None] * len(scenes), given, val_fraction),
         labels=[None] * len(scenes),
-        pictures=_pictures(files, [entries[name] for name in names]),
+        pictures=pictures,
         actions=POSE_ACTION,
         settled={"layout": layout} | ({"intrinsics": constants} if constants else {}),
         where=partial(_where, scenes, np.cumsum([0, *counts])),
     )
+
+
+def _say_sizes(scenes: Sequence[Scene], pictures: FilePictures) -> None:
+    """A line where some pictures, spread over all, have other sizes than their cameras: intrinsics are not theirs."""
+    none = [np.full(len(scene.images), np.nan) for scene in scenes]
+    sides = [[scene.intrinsics.get(side, nan) for scene, nan in zip(scenes, none, strict=True)] for side in "hw"]
+    said, odd = np.stack([np.concatenate(side) for side in sides], axis=1), []
+    rows = np.unique(np.linspace(0, len(said) - 1, SIZES_TRIED).astype(int))
+    for row in rows[np.isfinite(said[rows]).all(1)].tolist():
+        with contextlib.suppress(ValueError):  # the build names what is damaged
+            height, width = decode_image(read_content(pictures.contents(np.array([row]))[0])).shape[:2]
+            if [height, width] != said[row].tolist():
+                odd.append(f"{pictures.name(row)} has {width}×{height}, its camera {said[row, 1]:g}×{said[row, 0]:g}")
+    if odd:
+        log.warning("intrinsics are of pictures of another size (pixels): %s", few(odd))
 
 
 def _where(scenes: Sequence[Scene], first: np.ndarray, row: int) -> str:
