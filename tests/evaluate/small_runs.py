@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from small_backbone import small
 
 from seqjepa.config import DataConfig, Fidelity, ModelConfig, RunConfig
 from seqjepa.data.actions import as_spec
@@ -26,7 +27,8 @@ from shards.writer import SetBuilder
 
 SIZE, VIEWS, CLASSES = 16, 6, ("blue", "green", "red")
 IMAGE, PATCH = 40, 8
-TINY = ModelConfig(width=0.125, layers=1, ff_mult=1, action_dim=8, predictor_hidden=16)
+RESNET = ModelConfig(width=0.125, layers=1, ff_mult=1, action_dim=8, predictor_hidden=16)
+TINY = RESNET.model_copy(update={"backbone": small.__name__})
 PROJECTED = TINY.model_copy(update={"projector": (16, 16)})
 """Of methods with a projector, whose own is of millions of weights."""
 FEWEST = 4

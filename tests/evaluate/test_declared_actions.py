@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_backbone import SMALL
 
 from seqjepa.config import EvalConfig
 from seqjepa.evaluate.results import keyed_rows, read_results
@@ -53,7 +54,14 @@ def walks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_whose_actions_the_set_declares_is_evaluated(walks: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(SUITES, "ways", Suite(("retrieval",), path=True))
-    small = ("data.image_size=0", "data.context=2", "model.width=0.0625", "model.layers=1", "model.predictor_hidden=16")
+    small = (
+        SMALL,
+        "data.image_size=0",
+        "data.context=2",
+        "model.width=0.0625",
+        "model.layers=1",
+        "model.predictor_hidden=16",
+    )
     brief = ("optim.epochs=1", "optim.batch_size=8", "train.online_probes=false")
     config = load_recipe("synth-tiny", ("data.action=shards", *small, *brief))
     train(config, walks, run := tmp_path / "run", device="cpu", workers=0, progress=False)
@@ -89,6 +97,7 @@ def test_views_without_parameters_have_their_class_and_nothing_of_the_papers(tmp
                     shard.add(ViewSample(f"p{number:02d}", views, range(3), params, number % 2), PixelStats.of(pixels))
         builder.finish({"command": "test"})
     small = (
+        SMALL,
         "method=simclr",
         "data.action=none",
         "data.context=1",

@@ -10,6 +10,7 @@ import pytest
 import torch
 from noise_shards import noise_shards
 from ordered_sets import COMMAND, PARAMS, torque, write_walks
+from small_backbone import SMALL
 
 from seqjepa.config import EvalConfig
 from seqjepa.data.draws import Purpose
@@ -28,7 +29,7 @@ from shards.schema import ActionSpec, ActionTerm
 CPU = torch.device("cpu")
 LENGTHS = (14, 9, 11, 23)
 NAMES = tuple(field.name for field in PARAMS)
-TINY = ("data.image_size=0", "model.width=0.0625", "model.layers=1", "model.predictor_hidden=16")
+TINY = (SMALL, "data.image_size=0", "model.width=0.0625", "model.layers=1", "model.predictor_hidden=16")
 BRIEF = ("optim.epochs=1", "optim.batch_size=8", "train.online_probes=false", "data.action=shards")
 
 

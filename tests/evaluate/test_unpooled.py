@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_runs import TINY, run_directory
+from small_runs import RESNET, run_directory
 from torchvision.models.resnet import ResNet
 from typer.testing import CliRunner
 
@@ -62,7 +62,7 @@ def turned(tmp_path_factory) -> Path:
     return written(tmp_path_factory.mktemp("halves") / "set", objects=48)
 
 
-def run_on(out: Path, side: int = SIDE, model: ModelConfig = TINY) -> Path:
+def run_on(out: Path, side: int = SIDE, model: ModelConfig = RESNET) -> Path:
     """At its initial weights, where residual branches do nothing, and with a first convolution of one pixel: so each
     place sees no other, and the mean over places is the same to the bit whichever half is the bright one."""
     data, config = DataInfo("rotation", 4, (0.5,) * 3, (0.25,) * 3, side, side), RunConfig(name="tiny", model=model)
@@ -85,7 +85,7 @@ def found(turned, tmp_path_factory) -> tuple[Path, dict, dict]:
 def test_the_map_is_what_is_pooled(side):
     """z is the mean over all places; over the four of a grid too, where the map divides into it."""
     torch.manual_seed(0)
-    encoder, width = build_backbone(TINY)
+    encoder, width = build_backbone(RESNET)
     assert isinstance(encoder, ResNet)
     encoder = encoder.double().eval()
     views = torch.randn(3, 3, side, side, dtype=torch.float64)
@@ -152,7 +152,7 @@ def test_it_is_asked_for_by_an_option_or_by_all_studies(turned, tmp_path):
 @pytest.mark.parametrize(
     ("side", "model", "reason"),
     [
-        (32, TINY, "the map has 1 × 1 places before it is pooled"),
+        (32, RESNET, "the map has 1 × 1 places before it is pooled"),
         (64, ModelConfig(backbone="timm:resnet10t", layers=1), "the encoder is no ResNet of torchvision"),
     ],
 )
