@@ -156,6 +156,38 @@ def test_splits_are_the_files_or_a_share_of_the_scenes(tmp_path: Path) -> None:
     assert {name: len(found.split(name).keys) for name in found.info.splits} == {"train": 3, "val": 1}
 
 
+@pytest.mark.parametrize("names", [("Train", "Validation"), ("training", "dev")])
+@pytest.mark.parametrize("write", [write_nerf, write_colmap])
+def test_folders_of_scenes_may_be_splits(
+    tmp_path: Path, write: Any, names: tuple[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    for seed, name in enumerate(names):
+        write(tmp_path / "in" / name / "hall", cameras(3, seed))
+    found = table_of(tmp_path / "in")
+    assert dict(zip(found.sequences, found.splits, strict=True)) == {
+        f"{names[0]}/hall": "train",
+        f"{names[1]}/hall": "val",
+    }
+    write(tmp_path / "in/more", cameras(3, 2))
+    assert set(table_of(tmp_path / "in").splits) == {"train"}
+    assert "folders called as splits are scenes, for more lies beside them" in caplog.text
+
+
+@pytest.mark.parametrize("names", [("train", "validation"), ("Training", "Val")])
+def test_splits_of_files_have_several_spellings(tmp_path: Path, names: tuple[str, str]) -> None:
+    for seed, name in enumerate(names):
+        write_nerf(tmp_path, cameras(3, seed), f"transforms_{name}.json", name)
+    found = table_of(tmp_path)
+    assert list(zip(found.sequences, found.splits, strict=True)) == [("train", "train"), ("val", "val")]
+
+
+def test_scenes_that_would_have_one_name(tmp_path: Path) -> None:
+    write_nerf(tmp_path, cameras(3), "transforms_train.json", "pictures")
+    write_nerf(tmp_path / "train", cameras(3, 1))
+    found = shards_of(tmp_path, tmp_path / "out").split("train")
+    assert sorted(meta for meta in found.meta["sequence"]) == ["train/transforms/train", "transforms_train/train"]
+
+
 def test_mistakes_are_named_all_at_once(tmp_path: Path) -> None:
     poses = cameras(30)
     poses[3:, :3, 0] *= 2
@@ -201,6 +233,16 @@ def test_a_turntable_in_file_names(tmp_path: Path) -> None:
             np.testing.assert_allclose(np.rad2deg(actions_of(split)[row, :, 0]), [5, 95, -110], rtol=1e-5)
             seed = next(i for i, name in enumerate(names) if key.startswith(name[:8].replace("/", "-")))
             assert np.array_equal(split.read_view(row, 0), picture(seed, 16, 16))
+
+
+def test_folders_of_splits_that_a_pattern_does_not_name_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_folder(tmp_path, [f"{split}/{split}cup_{angle}.png" for split in ("train", "Test") for angle in (0, 90)])
+    assert set(table_of(tmp_path, pattern="{split}/{object}_{azimuth:deg}.png").splits) == {"train", "test"}
+    assert "does not call {split}" not in caplog.text
+    assert set(table_of(tmp_path, pattern="{of}/{object}_{azimuth:deg}.png").splits) == {"train"}
+    assert "pictures lie in Test, train, which the pattern does not call {split}" in caplog.text
 
 
 def test_steps_in_file_names_are_an_order(tmp_path: Path) -> None:

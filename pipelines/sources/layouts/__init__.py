@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.archives import read_content
+from pipelines.archives import printable, read_content
 from pipelines.sources.declared_actions import (
     DEGREES,
     Declared,
@@ -45,6 +45,7 @@ from pipelines.sources.layouts.pattern import compile_pattern, read_names
 from pipelines.sources.leaks import refuse_leaks
 from pipelines.sources.manifest import ManifestOptions, ReadViews, has_manifest, read_manifest
 from pipelines.sources.mistakes import Mistakes
+from pipelines.sources.split_folders import split_of
 from pipelines.sources.subset import train_or_val
 from pipelines.sources.table import FilePictures, ViewTable
 from shards.errors import FormatError, UsageError, few
@@ -178,7 +179,7 @@ def _scene_table(files: FileList, layout: str, val_fraction: float | None, found
     names = [image for scene in scenes for image in scene.images]
     if unnamed := len(files.images) - len(set(names)):
         files.others.notes.append(f"{unnamed} pictures are named by no frame")
-    sequences, given = [scene.name for scene in scenes], [scene.split for scene in scenes]
+    sequences, given = [scene.name for scene in scenes], _given_splits(scenes)
     entries = {entry.name: entry for entry in files.images}
     pictures = _pictures(files, [entries[name] for name in names])
     _say_sizes(scenes, pictures)
@@ -196,6 +197,21 @@ def _scene_table(files: FileList, layout: str, val_fraction: float | None, found
         settled={"layout": layout} | ({"intrinsics": constants} if constants else {}),
         where=partial(_where, scenes, np.cumsum([0, *counts])),
     )
+
+
+def _given_splits(scenes: Sequence[Scene]) -> list[str | None]:
+    """Of each scene, as its file says; or its folder, where all lie below two or more of train/, val/ …."""
+    given, folders = [scene.split for scene in scenes], [scene.file.partition("/")[0] for scene in scenes]
+    tops = [split_of(folder) for folder in folders]
+    if any(given) or len({*tops} - {None}) < 2:
+        return given
+    if None in tops:
+        other = folders[tops.index(None)]
+        log.warning(
+            "folders called as splits are scenes, for %s lies beside them; give --val-fraction", printable(other)
+        )
+        return given
+    return tops
 
 
 def _say_sizes(scenes: Sequence[Scene], pictures: FilePictures) -> None:
@@ -228,6 +244,9 @@ def _pattern_table(files: FileList, text: str, val_fraction: float | None, found
     if found.mistakes.count:
         return None
     entries = [files.images[i] for i in rows.entries.tolist()]
+    tops = {entry.name.partition("/")[0] for entry in entries}
+    if not pattern.has("split") and len(tops) > 1 and all(map(split_of, tops)):
+        log.warning("pictures lie in %s, which the pattern does not call {split}", few(sorted(tops)))
     return ViewTable(
         sequences=rows.sequences,
         of=rows.of,

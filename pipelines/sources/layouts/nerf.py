@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import posixpath
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -29,6 +30,7 @@ from pipelines.sources.layouts.cameras import (
     some_frames,
     text_lines,
 )
+from pipelines.sources.split_folders import split_of
 from shards.errors import FormatError
 from shards.json_fields import strict_json
 
@@ -56,7 +58,12 @@ def read_transforms(files: FileList, found: Findings) -> list[Scene]:
     FormatError: a file that is no JSON, or has no list `frames`.
     """
     names = {entry.name for entry in files.images}
-    return [scene for note in transforms_files(files) for scene in _read_file(files, note, names, found)]
+    scenes = [scene for note in transforms_files(files) for scene in _read_file(files, note, names, found)]
+    counts = Counter(scene.name for scene in scenes)
+    for scene in scenes:
+        if counts[scene.name] > 1:  # lego/transforms_train.json and lego/train/transforms.json
+            scene.name = f"{scene.file.removesuffix('.json')}/{scene.name}"
+    return scenes
 
 
 def _read_file(files: FileList, note: FileEntry, names: set[str], found: Findings) -> list[Scene]:
@@ -65,8 +72,8 @@ def _read_file(files: FileList, note: FileEntry, names: set[str], found: Finding
     match = NAME.fullmatch(file)
     assert match is not None
     suffix = match[1] or ""
-    split = suffix if suffix in SPLITS else None
-    whole = Scene(scene_name(folder, suffix), note.name, [], np.zeros((0, 4, 4)), split=split)
+    split = split_of(suffix)
+    whole = Scene(scene_name(folder, split or suffix), note.name, [], np.zeros((0, 4, 4)), split=split)
     frames = record["frames"]
     whole.rows = [f"frame {i}" for i in range(len(frames))]
     images = [_image(frame, folder, names, whole.where(i), found) for i, frame in enumerate(frames)]
