@@ -32,7 +32,7 @@ def bake_command(
         str | None, typer.Option(help="paper (default), or author: as the released code cuts patches.")
     ] = None,
     order: Annotated[
-        str | None, typer.Option(help="Of a views set: random (default), or window, of an ordered one.")
+        str | None, typer.Option(help="Of a views set: random, or window. Default: window of an ordered one.")
     ] = None,
     stride: Annotated[int | None, typer.Option(min=1, help="Of a views set: steps from a view to the next.")] = None,
     encoding: Annotated[str, typer.Option(help="raw: bit-equal. jpeg: smaller. Stored views keep theirs.")] = "raw",
@@ -53,7 +53,7 @@ def bake_command(
       seqjepa-data bake shards/stl10 --out shards/stl10-baked --sequences 20 --views 5 --patch 32 --seed 42
       seqjepa-data bake shards/stl10 --out shards/stl10-uniform --sequences 20 --fixations uniform --split unlabeled
       seqjepa-data bake shards/cifar100 --out shards/cifar100-baked --sequences 20 --views 4 --augment equimod --seed 42
-      seqjepa-data bake shards/walks --out shards/walks-baked --sequences 10 --views 4 --order window --stride 4
+      seqjepa-data bake shards/walks --out shards/walks-baked --sequences 10 --views 4 --stride 4
     """
     from seqjepa.data.bake import Baking, bake
     from seqjepa.devices import stage_device

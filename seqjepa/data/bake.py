@@ -24,7 +24,7 @@ from seqjepa.data.draws import Draw
 from seqjepa.data.fixations import Fixating
 from seqjepa.data.images import ImageBatch, ImageReader
 from seqjepa.data.sampling import Sampling, with_windows
-from seqjepa.data.stored import Order, StoredViews
+from seqjepa.data.stored import Order, StoredViews, usual_order
 from seqjepa.data.views import Augmented, ImageViews, Patches
 from shards.engines.hand import Opens, ShardByShard, Write
 from shards.engines.steps import Stage, build_set
@@ -45,7 +45,7 @@ _OWN_NAMES = {"views", "view_ids"}  # of a baked sample, that those of its image
 class OfStored:
     """Sequences of stored views: in which order and with which stride (data.order, data.stride)."""
 
-    order: Order = "random"
+    order: Order | None = None  # None: usual_order
     stride: int = 1
 
 
@@ -174,7 +174,9 @@ def _bake_stored(
     """The sequences of stored views, with commands as they are between the views that are left of a stride."""
     first, spec = source.split(names[0]), source.info.spec
     assert isinstance(spec, ViewSpec), "split() has refused other kinds"
-    views = StoredViews(action_of_shards(OF_THE_SHARDS, first), order=how.order, stride=how.stride)
+    order = how.order or usual_order(spec)
+    how = replace(how, order=order)
+    views = StoredViews(action_of_shards(OF_THE_SHARDS, first), order=order, stride=how.stride)
     indices = _open_stored(source, names, baking, views)
     for index in indices:
         views.check(index, baking.views)

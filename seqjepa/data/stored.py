@@ -193,6 +193,11 @@ class StoredViews:
         return StoredSource(planner, reading)
 
 
+def usual_order(of: ViewSpec | SplitIndex) -> Order:
+    """Views of an ordered sequence that are close by have something in common: windows, not any two of its views."""
+    return "window" if of.ordered else "random"
+
+
 def order_problem(of: ViewSpec | SplitIndex, action: ActionSpec, order: Order, stride: int) -> str:
     """What keeps views of a set or a split from being taken in that order, as the end of a sentence that names it; ""
     for nothing."""

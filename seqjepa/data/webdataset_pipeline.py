@@ -26,7 +26,7 @@ from seqjepa.data.actions import IMPLIED, OF_THE_SHARDS, PRESETS, action_of_shar
 from seqjepa.data.augment.parameters import ScalingMode, stored_scaling
 from seqjepa.data.draws import Draw, Purpose, draw_u32, permutation
 from seqjepa.data.sampling import with_views, with_windows
-from seqjepa.data.stored import Order, StoredViews
+from seqjepa.data.stored import Order, StoredViews, usual_order
 from shards.errors import ConfigError, DamageError, FormatError
 from shards.machine.environment import pass_environment_on
 from shards.reader import ShardSet, SplitIndex
@@ -42,7 +42,7 @@ def webdataset(
     *,
     context: int = 3,
     action: str | ActionSpec = "",
-    order: Order = "random",
+    order: Order | None = None,
     stride: int = 1,
     batch_size: int = 0,
     drop_last: bool = False,
@@ -60,8 +60,9 @@ def webdataset(
     context        M, context views of a sequence
     action         a name in seqjepa.data.actions.PRESETS, or terms; "": as the set declares, or by its parameters
     order, stride  "random": distinct views in random order; "window": every stride-th of consecutive steps, in an
-                   ordered set. Of a sequence that takes several samples of a tar, views of one sample (those that are
-                   too short are passed over): the trainer's Loader looks at whole sequences
+                   ordered set. None: what training takes, windows of an ordered set. Of a sequence that takes several
+                   samples of a tar, views of one sample, without those that are too short: the trainer looks at whole
+                   sequences
     batch_size     > 0: items are batches, tensors [B, …] and a list of keys; the last may be short unless drop_last
     shuffle        samples that are mixed in memory, and shards in random order; 0: stored order
     seed, epoch    fix every draw: the same pipeline gives the same items each time, another epoch gives others
@@ -127,6 +128,7 @@ class TarDraw:
         index, spec = opened.split(split), opened.info.spec
         assert isinstance(spec, ViewSpec), "split() has refused other kinds"
         kind = action_of_shards(action, index) if action else usual_action(opened.path, index)
+        how = how | {"order": how["order"] or usual_order(spec)}
         scaling = stored_scaling(opened.info) if how["normalisation"] == "zscore" else None
         views = StoredViews(kind, scaling=scaling, **how)
         whole, short = index, frozenset[str]()

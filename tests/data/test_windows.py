@@ -147,7 +147,7 @@ def test_choosing_from_many_is_the_same_shuffle():
 
 
 def test_webdataset_gives_windows_within_a_sample(walks):
-    seen = list(webdataset(walks.path, "train", context=2, order="window", batch_size=0, shuffle=0))
+    seen = list(webdataset(walks.path, "train", context=2, batch_size=0, shuffle=0))
     assert len(seen) == 14  # of 16 samples; 14 = 4 + 4 + 4 + 2 and 9 = 4 + 4 + 1 end in one that is too short
     for item in seen:
         step = item["views"][:, 1, 0, 0].numpy().astype(int) // 4
