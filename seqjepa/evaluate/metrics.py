@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,15 +87,18 @@ def top1(logits: Tensor, labels: Tensor) -> float:
     return (logits.argmax(dim=-1) == labels).double().mean().item()
 
 
-def r2_avg(target: Tensor, predicted: Tensor) -> float:
+def r2_avg(target: Tensor, predicted: Tensor, whole: Sequence[int] = ()) -> float:
     """Mean over output dimensions of `1 − Σ(y−ŷ)² / Σ(y−ȳ)²`, both tensors [n, D]: the released code's R².
+
+    whole: a number for each dimension; those that share one are a vector, over which both sums go too. Of small angles
+    the cosine hardly varies, and no error of a head is small beside that.
 
     Equal to scikit-learn's `r2_score` with its default `uniform_average`, also for a target that does not vary:
     such a dimension counts 1 if it is predicted exactly and 0 otherwise.
     """
     y, residual = _in_double(target, predicted)
-    unexplained = residual.square().sum(dim=0)
-    total = (y - y.mean(dim=0)).square().sum(dim=0)
+    unexplained = _summed(residual.square().sum(dim=0), whole)
+    total = _summed((y - y.mean(dim=0)).square().sum(dim=0), whole)
     score = 1 - unexplained / torch.where(total > 0, total, 1)
     score = torch.where(total > 0, score, (unexplained == 0).double())
     return score.mean().item()
@@ -125,6 +129,14 @@ def geodesic_deg(target: Tensor, predicted: Tensor) -> Tensor:
     p = torch.where((p * q).sum(-1, keepdim=True) < 0, -p, p)
     # Of the half angle between unit vectors both sine and cosine are precise where acos of a product is not.
     return torch.rad2deg(4 * torch.atan2((q - p).norm(dim=-1), (q + p).norm(dim=-1)))
+
+
+def _summed(values: Tensor, whole: Sequence[int]) -> Tensor:
+    """[…, D] → […, Q]: the sums over dimensions that share a number; without numbers as they are."""
+    if not whole:
+        return values
+    names, place = torch.tensor(whole, device=values.device).unique(return_inverse=True)
+    return values.new_zeros(*values.shape[:-1], len(names)).index_add(-1, place, values)
 
 
 def _in_double(target: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
@@ -249,10 +261,10 @@ def averaged_mean(values: Tensor) -> Averaged:
     return Averaged(values.double()[:, None], lambda means: means[:, 0])
 
 
-def averaged_r2_avg(target: Tensor, predicted: Tensor) -> Averaged:
+def averaged_r2_avg(target: Tensor, predicted: Tensor, whole: Sequence[int] = ()) -> Averaged:
     """metrics.r2_avg of tensors [rows, D]."""
     y, squared = _centred(target, predicted)
-    return Averaged(torch.cat([squared, y, y.square()], dim=1), _explained)
+    return Averaged(torch.cat([squared, y, y.square()], dim=1), partial(_explained, whole=whole))
 
 
 def averaged_r2_pool(target: Tensor, predicted: Tensor) -> Averaged:
@@ -267,13 +279,13 @@ def _centred(target: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
     return y - y.mean(), (y - predicted.detach().double()).square()
 
 
-def _explained(means: Tensor) -> Tensor:
+def _explained(means: Tensor, whole: Sequence[int] = ()) -> Tensor:
     """R² [R] from means [R, 3 D] of squared errors, targets, squared targets; averaged over the D dimensions.
 
     As in `metrics`, a dimension that does not vary in a sample counts 1 if it is predicted exactly and 0 otherwise.
     """
     error, mean, square = means.chunk(3, dim=1)
-    total = square - mean.square()
+    error, square, total = (_summed(values, whole) for values in (error, square, square - mean.square()))
     varies = total > 1e-12 * square
     score = torch.where(varies, 1 - error / torch.where(varies, total, 1), (error == 0).double())
     return score.mean(dim=1)

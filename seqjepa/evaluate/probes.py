@@ -56,10 +56,27 @@ class ProbeMetric(NamedTuple):
     constant: Callable[[Tensor], Tensor] = partial(torch.mean, dim=0)
 
 
+Metrics = tuple[ProbeMetric, ...]
+
+
 def _varying_dimensions(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """(targets, predictions) [n, D'] in those dimensions of [n, D] in which the target varies."""
     kept = varying(target)
     return target[:, kept], predicted[:, kept]
+
+
+def r2_over(key: str, whole: tuple[int, ...] = ()) -> ProbeMetric:
+    """R² averaged over dimensions that vary, or over vectors of them: `whole` as r2_avg has it, of all D."""
+
+    def kept(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor, list[int]]:
+        of = [name for name, varies in zip(whole, varying(target).tolist(), strict=True) if varies] if whole else []
+        return *_varying_dimensions(predicted, target), of
+
+    return ProbeMetric(
+        key,
+        lambda predicted, target: r2_avg(*kept(predicted, target)),
+        lambda predicted, target: averaged_r2_avg(*kept(predicted, target)),
+    )
 
 
 TOP1 = ProbeMetric(
@@ -68,12 +85,6 @@ TOP1 = ProbeMetric(
     lambda logits, labels: averaged_mean(logits.argmax(dim=-1) == labels),
     lambda labels: torch.bincount(labels).float(),
 )
-R2_OF_SIZE = ProbeMetric(
-    "{name}",
-    lambda predicted, target: r2_avg(*_varying_dimensions(predicted, target)),
-    lambda predicted, target: averaged_r2_avg(*_varying_dimensions(predicted, target)),
-)
-R2_AVG = R2_OF_SIZE._replace(key="{name}_avg")
 R2_POOL = ProbeMetric(
     "{name}_pool",
     lambda predicted, target: r2_pool(*_varying_dimensions(predicted, target)),
@@ -100,7 +111,7 @@ class ProbeTask:
     sizes    the K sizes M, each with a head and numbers of its own ("top1_agg.5"); empty: one head
     draws    for inputs that cost a forward pass: how many different training draws there are, cycled over epochs.
              None: a new one every epoch
-    parts    of a regressor of several targets side by side: (name, which outputs) of each; empty: one target
+    parts    of a regressor of several targets side by side: (name, which outputs, metrics) of each; empty: one target
     labels   whether its classes are the set's: then confusions are kept
     """
 
@@ -109,37 +120,37 @@ class ProbeTask:
     views: int
     head: Callable[[Tensor, Tensor], nn.Module]
     loss: Loss
-    metrics: tuple[ProbeMetric, ...]
+    metrics: Metrics
     epochs: int
     classes: int = 0
     sizes: tuple[int, ...] = ()
     draws: int | None = None
-    parts: tuple[tuple[str, slice], ...] = ()
+    parts: tuple[tuple[str, slice, Metrics], ...] = ()
     labels: bool = True
 
     def score(self, predicted: Tensor, target: Tensor) -> dict[str, float]:
         """Numbers by dotted key in results.json, over the whole validation set."""
         return {
             metric.key.format(name=name, target=name.removeprefix("r2_")): metric.value(*pair)
-            for name, *pair in self._measurable(predicted, target)
-            for metric in self.metrics
+            for name, metrics, *pair in self._measurable(predicted, target)
+            for metric in metrics
         }
 
     def intervals(self, predicted: Tensor, target: Tensor, resampling: Resampling) -> dict[str, list[float]]:
         """[low, high] by the key of each number that has an interval."""
         return {
             metric.key.format(name=name, target=name.removeprefix("r2_")): resampling.interval(metric.averaged(*pair))
-            for name, *pair in self._measurable(predicted, target)
-            for metric in self.metrics
+            for name, metrics, *pair in self._measurable(predicted, target)
+            for metric in metrics
             if metric.averaged is not None
         }
 
     def blind(self, known: Tensor, target: Tensor) -> dict[str, float]:
         """The same numbers of a head that is shown no view and has learned constants from training targets `known`."""
         found: dict[str, float] = {}
-        for (name, part), (_, training) in zip(self._targets(target), self._targets(known), strict=True):
+        for (name, metrics, part), (*_, training) in zip(self._targets(target), self._targets(known), strict=True):
             if self.classes or bool(varying(part).any()):
-                for metric in self.metrics:
+                for metric in metrics:
                     guess = metric.constant(training).expand(len(part), -1)
                     found[metric.key.format(name=name, target=name.removeprefix("r2_"))] = metric.value(guess, part)
         return found
@@ -147,7 +158,7 @@ class ProbeTask:
     def confusions(self, logits: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
         """int64 [C, C] for each top-1 of the set's classes."""
         parts = self._by_size(logits, labels) if self.classes and self.labels else ()
-        return {name: confusion(of_size, y, self.classes).cpu().numpy() for name, of_size, y in parts}
+        return {name: confusion(of_size, y, self.classes).cpu().numpy() for name, _, of_size, y in parts}
 
     def missing(self, target: Tensor, known: Tensor) -> dict[str, str]:
         """Why a number is missing, or what is left out of it, by its key, from all validation targets.
@@ -158,11 +169,11 @@ class ProbeTask:
         if self.classes:
             return self._missing_classes(target, known)
         found: dict[str, str] = {}
-        for name, y in self._targets(target):
+        for name, _, y in self._targets(target):
             still = [str(d + 1) for d, varies in enumerate(varying(y).tolist()) if not varies]
             part = "" if len(still) == y.shape[1] else f", dimension {', '.join(still)} of {y.shape[1]}"
             found |= {f"{name}{part}": CONSTANT} if still else {}
-        nothing = all(name in found for name, _ in self._targets(target))
+        nothing = all(name in found for name, *_ in self._targets(target))
         return {self.name: CONSTANT} if nothing else found
 
     def _missing_classes(self, target: Tensor, known: Tensor) -> dict[str, str]:
@@ -177,29 +188,29 @@ class ProbeTask:
         part = f"{self.name}, {classes} of {len(target.unique())} classes"
         return {part: f"training has no sample of them; the others are {share:.3f} of the validation samples"}
 
-    def _measurable(self, predicted: Tensor, target: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
+    def _measurable(self, predicted: Tensor, target: Tensor) -> Iterator[tuple[str, Metrics, Tensor, Tensor]]:
         """`_by_size`, without sizes whose target does not vary."""
         for part in self._by_size(predicted, target):
-            if self.classes or bool(varying(part[2]).any()):
+            if self.classes or bool(varying(part[3]).any()):
                 yield part
 
-    def _by_size(self, predicted: Tensor, target: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """(name, predictions, targets) of each part and size apart, or of everything where there are none."""
-        for name, place in self._places():
-            yield name, predicted[place], target if self.classes else target[place]
+    def _by_size(self, predicted: Tensor, target: Tensor) -> Iterator[tuple[str, Metrics, Tensor, Tensor]]:
+        """(name, metrics, predictions, targets) of each part and size apart, or of everything where there are none."""
+        for name, metrics, place in self._places():
+            yield name, metrics, predicted[place], target if self.classes else target[place]
 
-    def _targets(self, target: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """(name, targets) of the same."""
-        for name, place in self._places():
-            yield name, target if self.classes else target[place]
+    def _targets(self, target: Tensor) -> Iterator[tuple[str, Metrics, Tensor]]:
+        """(name, metrics, targets) of the same."""
+        for name, metrics, place in self._places():
+            yield name, metrics, target if self.classes else target[place]
 
-    def _places(self) -> Iterator[tuple[str, Any]]:
-        """(name, index of its numbers) in outputs [n, D] or [n, K, D]."""
-        for name, own in self.parts or ((self.name, slice(None)),):
+    def _places(self) -> Iterator[tuple[str, Metrics, Any]]:
+        """(name, metrics, index of its numbers) in outputs [n, D] or [n, K, D]."""
+        for name, own, metrics in self.parts or ((self.name, slice(None), self.metrics),):
             if not self.sizes:
-                yield name, (..., own)
+                yield name, metrics, (..., own)
             for k, m in enumerate(self.sizes):
-                yield f"{name}.{m}", (slice(None), k, own)
+                yield f"{name}.{m}", metrics, (slice(None), k, own)
 
 
 Found = Iterator["ProbeTask | tuple[str, str]"]
@@ -234,14 +245,17 @@ def regression(
     degrees: bool = False,
     sizes: tuple[int, ...] = (),
     draws: int | None = None,
+    whole: tuple[int, ...] = (),
 ) -> ProbeTask:
     """A linear regressor, or an MLP (`deep`), or one for each size; R² over the dimensions of the target that vary.
 
     R² is in both definitions, of sizes the average over dimensions alone. degrees: targets are quaternions, whose
-    geodesic error is measured too, mean and median. standardise: of a linear regressor, see `from_mean`.
+    geodesic error is measured too, mean and median. standardise: of a linear regressor, see `from_mean`. whole: which
+    dimensions are one, as r2_avg has it.
     """
     head = partial(build_head, outputs=outputs, deep=deep, standardise=standardise)
-    metrics = (R2_OF_SIZE,) if sizes else (R2_AVG, R2_POOL, *((DEGREES, MEDIAN_DEGREES) if degrees else ()))
+    r2 = (r2_over("{name}", whole),) if sizes else (r2_over("{name}_avg", whole), R2_POOL)
+    metrics = (*r2, *((DEGREES, MEDIAN_DEGREES) if degrees else ()))
     return ProbeTask(name, inputs, views, head, squared_error, metrics, epochs, 0, sizes, draws)
 
 

@@ -187,11 +187,13 @@ def protocol_lines(results: dict[str, Any]) -> list[str]:
     own = "targets" in protocol
     fidelity = "" if own and protocol["fidelity"] == "paper" else f"fidelity {protocol['fidelity']}, "
     pooled = "over all numbers together" if own else "SIE's"
+    whole = own and any("r2_of" in target for target in protocol["targets"].values())
+    over = "numbers, angles and rotations" if whole else "dimensions (scikit-learn)"
     lines = [
         f"{protocol['dataset']} at {protocol['resolution']} px{patches}, {protocol['train_samples']} training and "
         f"{protocol['val_samples']} validation samples; {fidelity}M_tr {protocol['m_tr']}, {_trained(protocol)} epochs",
         f"probes: {epochs['classification']} epochs{others}, last epoch, seed {protocol['seed']}; "
-        f"avg: mean over dimensions (scikit-learn), pooled: {pooled}",
+        f"avg: mean over {over}, pooled: {pooled}",
         *_how_exactly(protocol),
     ]
     if differing := differently_measured(results):

@@ -101,6 +101,16 @@ class Target:
         return [slice(int(end) - part.size, int(end)) for part, end in zip(self.parts, ends, strict=True)]
 
     @property
+    def whole(self) -> tuple[int, ...]:
+        """For each of the D numbers which number, angle or rotation it is of."""
+        found: list[int] = []
+        for part in self.parts:
+            first = max(found, default=-1) + 1
+            own = range(first, first + len(part.raw))
+            found += [first] * part.size if part.kind in ROTATIONS else [*own] * (part.size // len(part.raw))
+        return tuple(found)
+
+    @property
     def names(self) -> tuple[str, ...]:
         return tuple(column.name for column in self.columns)
 
@@ -139,6 +149,7 @@ class Target:
         """For the protocol: what the key stands for; the unit is that of its root mean square error, if it has one."""
         unit = {"unit": self.unit} if self.unit else {}
         head = {"head": "mlp"} if self.mlp else {}
+        head |= {"r2_of": "whole angles and rotations"} if len(set(self.whole)) < self.size else {}
         units = [column.unit for column in self.columns]
         return {"columns": list(self.names), "units": units, "op": self.op, **unit, **head}
 

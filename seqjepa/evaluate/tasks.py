@@ -43,14 +43,13 @@ from seqjepa.evaluate.inputs import (
 )
 from seqjepa.evaluate.metrics import Averaged, averaged_mean, geodesic_deg
 from seqjepa.evaluate.probes import (
-    R2_AVG,
-    R2_OF_SIZE,
     R2_POOL,
     Found,
     Inputs,
     ProbeMetric,
     ProbeTask,
     classification,
+    r2_over,
     regression,
 )
 from seqjepa.evaluate.studies import Capabilities
@@ -170,7 +169,7 @@ def _path(can: Capabilities, config: EvalConfig) -> Found:
         yield regression(
             f"r2_path.{name}", shown, max(sizes) + 1, width, epochs, deep=deep,
             standardise=(config.standardise or declared is not None) and not deep,
-            sizes=sizes, draws=min(config.aggregate_draws, epochs),
+            sizes=sizes, draws=min(config.aggregate_draws, epochs), whole=declared.whole if declared else (),
         )  # fmt: skip
 
 
@@ -217,13 +216,13 @@ def _from_aggregates(can: Capabilities, method: Aggregating, config: EvalConfig)
         deep = group[0].deep
         ends = np.cumsum([target.size for target in group])
         parts = tuple(
-            (f"r2_{target.key}_agg", slice(int(end) - target.size, int(end)))
+            (f"r2_{target.key}_agg", slice(int(end) - target.size, int(end)), (r2_over("{name}", target.whole),))
             for target, end in zip(group, ends, strict=True)
         )
         head = partial(build_head, outputs=int(ends[-1]), deep=deep, standardise=not deep)
         yield ProbeTask(
             f"r2_{group[0].key}_agg" if deep else "r2_indiv_agg", _last_view(can, method, group, sizes), max(sizes),
-            head, squared_error, (R2_OF_SIZE,), config.epochs, sizes=sizes, draws=config.aggregate_draws, parts=parts,
+            head, squared_error, (), config.epochs, sizes=sizes, draws=config.aggregate_draws, parts=parts,
         )  # fmt: skip
 
 
@@ -238,8 +237,8 @@ def _last_view(can: Capabilities, method: Aggregating, group: Sequence[Target], 
 
 
 def metrics_of(target: Target) -> tuple[ProbeMetric, ...]:
-    """R² over the encoding, degrees of angles and rotations, and the root mean square error in the columns' unit."""
-    found: list[ProbeMetric] = [R2_AVG, R2_POOL]
+    """R² over numbers, angles and rotations, degrees of the latter two, RMSE in the columns' unit."""
+    found: list[ProbeMetric] = [r2_over("{name}_avg", target.whole), R2_POOL]
     for part, own in zip(target.parts, target.slices, strict=True):
         if part.kind == "angles":
             found += _degrees(partial(angle_errors, own=own))

@@ -17,7 +17,7 @@ from seqjepa.evaluate.metrics import Resampling
 from seqjepa.evaluate.probe_training import score_tasks
 from seqjepa.evaluate.probes import Bench
 from seqjepa.evaluate.studies import Capabilities
-from seqjepa.evaluate.targets import DeclaredTargets, Target, declared_targets, unread, way_target
+from seqjepa.evaluate.targets import DeclaredTargets, Target, TargetPart, declared_targets, unread, way_target
 from seqjepa.evaluate.tasks import angle_errors, matrices, mean_rotation, metrics_of, rotation_errors, tasks_for
 from seqjepa.paper.metrics import columns_text, declared_metric
 from shards.schema import ActionSpec, ActionTerm, ParamField
@@ -108,6 +108,7 @@ def test_an_mlp_reads_angles_that_count_from_a_place_of_each_object() -> None:
     assert found.last["indiv_term1_mlp_deg"] < 12
     assert declared.as_json()["indiv_term1_mlp"] == {
         "columns": ["angle"], "units": ["rad"], "op": "angle_difference", "head": "mlp",
+            "r2_of": "whole angles and rotations",
     }  # fmt: skip
 
 
@@ -156,6 +157,29 @@ def test_numbers_of_predictions_are_those_of_scikit_learn_in_the_unit_of_the_col
     found = {metric.key: metric.value(p, y) for metric in metrics_of(target)}
     assert found["{name}_avg"] == pytest.approx(r2_score(true, said))
     assert found["{target}_rmse"] == pytest.approx(mean_squared_error(true, said) ** 0.5)
+
+
+def test_r2_of_an_angle_and_of_a_rotation_is_of_all_its_numbers_together() -> None:
+    """Of small ones the cosine hardly varies: of it alone every head has a large negative R²."""
+    rng = np.random.default_rng(0)
+    true, noise = rng.normal(0, 0.1, (200, 2)), rng.normal(0, 0.03, (200, 7))
+    turns = Rotation.from_rotvec(rng.normal(0, 0.1, (200, 3))).as_quat()
+    place = rng.normal(0, 1, (200, 1))
+    encoded = np.concatenate([place, np.sin(true), np.cos(true), turns], 1)
+    parts = (TargetPart("numbers", (0,), ("m",)), TargetPart("angles", (1, 2)), TargetPart("quaternion", (3, 4, 5, 6)))
+    target = Target("rel_term1", (), "", parts, std=(1.0,) * 7)
+    assert target.whole == (0, 1, 2, 1, 2, 3, 3, 3, 3)
+    said = encoded + np.concatenate([noise, noise[:, :2]], 1)
+    y, p = torch.from_numpy(encoded), torch.from_numpy(said)
+    quantities = [[0], [1, 3], [2, 4], [5, 6, 7, 8]]
+    expected = [r2_score(encoded[:, own], said[:, own], multioutput="variance_weighted") for own in quantities]
+    r2 = metrics_of(target)[0]
+    assert r2.key == "{name}_avg"
+    assert r2.value(p, y) == pytest.approx(np.mean(expected))
+    assert r2.value(p, y) > 0.7 > 0 > r2_score(encoded, said)
+    assert r2.averaged is not None
+    rows, number = r2.averaged(p, y)
+    assert number(rows.mean(0, keepdim=True)).item() == pytest.approx(np.mean(expected))
 
 
 def test_an_interval_of_a_root_mean_square_error_holds_it() -> None:
