@@ -182,7 +182,8 @@ class LeRobotMeta:
         return Episodes(numbers, lengths, data, videos, np.zeros(len(rows)))
 
     def _episodes_of_parquet(self, camera: Feature) -> Episodes:
-        paths = sorted((self.root / "meta/episodes").glob("*/*.parquet"))
+        there = (self.root / "meta/episodes").glob("*/*.parquet")
+        paths = sorted(path for path in there if not path.name.startswith("."))  # as macOS puts beside files
         if not paths:
             raise FormatError(f"{self.root}/meta/episodes holds no chunk-*/file-*.parquet")
         own = ["episode_index", "length", "data/chunk_index", "data/file_index"]

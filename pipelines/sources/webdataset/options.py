@@ -120,7 +120,8 @@ def _most_names(source: str) -> int:
 def _on_disk(path: str) -> list[str]:
     place = Path(path)
     if place.is_dir():
-        names = sorted(str(entry) for entry in place.iterdir() if SUFFIX.search(entry.name) and entry.is_file())
+        there = (entry for entry in place.iterdir() if SUFFIX.search(entry.name) and entry.is_file())
+        names = sorted(str(entry) for entry in there if not entry.name.startswith("."))  # as macOS puts beside files
         if not names:
             raise UsageError(f"{place} holds no .tar; give a tar, e.g. {path.rstrip('/')}/{{000..099}}.tar")
         return names
