@@ -102,7 +102,7 @@ def summarise(contents: dict[str, Any]) -> str:
         f"  {contents['samples']} samples, {contents['classes']} classes, {human_bytes(contents['bytes_total'])}",
         *_content_lines(contents),
         *(_split_line(name, split) for name, split in contents["splits"].items()),
-        *(f"  {key}: {_short(value)}" for key, value in contents["provenance"].items()),
+        *(f"  {key}: {value if key == 'command' else _short(value)}" for key, value in contents["provenance"].items()),
     ]
     return "\n".join(CONTROL.sub(lambda found: ascii(found[0])[1:-1], line) for line in lines)
 

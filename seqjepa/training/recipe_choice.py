@@ -14,6 +14,7 @@ from seqjepa.training.data import BY_DEFAULT, incompatibilities, training_split
 from shards.errors import ConfigError
 from shards.reader import ShardSet
 from shards.schema import DatasetInfo, ImageSpec, MapSpec, ViewSpec
+from shards.stores.store import as_address
 
 LARGE = 10_000
 """Training samples from which a set that is not the paper's gets the paper's network and schedule, not a demo's."""
@@ -52,7 +53,7 @@ def choose_recipe(shards: Path, overrides: Sequence[str] = ()) -> Choice:
     Which recipe follows from the split that is trained on by default, where there is one. ConfigError: no recipe fits,
     with the recipes that there are, or there is no such split. FormatError: no shard set.
     """
-    opened = ShardSet.open(shards)
+    opened, place = ShardSet.open(shards), as_address(shards) or shards
     info = opened.info
     of_split = [text for text in overrides if text.partition("=")[0].strip() == "data.split"]
     split = training_split(opened, load_recipe(overrides=of_split))
@@ -60,20 +61,20 @@ def choose_recipe(shards: Path, overrides: Sequence[str] = ()) -> Choice:
     found = _find(info, info.splits[by_default].samples)
     if found is None and isinstance(info.spec, ViewSpec) and _single(info.spec):
         raise ConfigError(
-            f"{shards} holds one view of each sample, and no action leads from one to itself: put several into one "
+            f"{place} holds one view of each sample, and no action leads from one to itself: put several into one "
             "sequence, or write the pictures as images (`seqjepa-data shard folder`)"
         )
     if found is None:
         raise ConfigError(
-            f"no recipe is for {shards}, which holds {_describe(info)}; declare actions of its parameters "
+            f"no recipe is for {place}, which holds {_describe(info)}; declare actions of its parameters "
             f"(data.action), or give a recipe with --recipe: {', '.join(names())}"
         )
     recipe, fixed, why = found
     settings = (*fixed, *_settings_of_size(recipe, fixed, info, info.splits[split].samples))
     config = load_recipe(recipe, settings)
     if problems := list(incompatibilities(info, config.data, config.method)):
-        raise ConfigError(f"{shards} {'; '.join(problems)}, for recipe {recipe}; or give another with --recipe")
-    return Choice(recipe, settings, f"{shards} holds {why}")
+        raise ConfigError(f"{place} {'; '.join(problems)}, for recipe {recipe}; or give another with --recipe")
+    return Choice(recipe, settings, f"{place} holds {why}")
 
 
 Found = tuple[str, tuple[str, ...], str]

@@ -183,11 +183,14 @@ def test_info_names_the_action_the_ranges_and_what_no_action_uses(folder: Path, 
         '[units]\nyaw = "deg"\n[[action]]\nop = "angle_difference"\ncolumns = ["yaw"]\n'
     )
     words = ["shard", "manifest", "--source", str(folder), "--out", str(tmp_path / "out"), "--encoding", "raw"]
+    words += ["--image", "file_name", "--sequence", "sequence", "--step", "step", "--split", "split"]
     result = CliRunner().invoke(cli.seqjepa_data_app, [*words, "--views-per-sample", "4"])
     assert result.exit_code == 0, result.output
     found = describe_set(tmp_path / "out")
     assert found["columns"][1] == {"name": "z", "unit": "1", "min": 0.0, "max": 5.0, "mean": 2.5}
     assert found["unused"] == ["z"]
     text = summarise(found)
+    assert len(found["provenance"]["command"]) > 140
+    assert found["provenance"]["command"] in text  # whole, to be given again
     for line in ("yaw              [rad] 0 … 5.23599", "action  angle_difference of yaw", "no action uses z"):
         assert line in text

@@ -115,6 +115,12 @@ def test_one_view_a_sample_is_told_as_such(monkeypatch, info) -> None:
         choose_recipe(Path("set"))
 
 
+def test_an_address_is_named_as_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = ShardSet.open(make_shards(tmp_path / "s"))
+    monkeypatch.setattr(choice.ShardSet, "open", lambda _: opened)
+    assert "s3://bucket/set holds" in choose_recipe(Path("s3://bucket/set")).why  # a Path has one of the slashes
+
+
 def test_the_split_that_is_asked_for_is_the_one_that_is_counted(tmp_path: Path) -> None:
     """Also where the set has none that is trained on by default."""
     folder = make_shards(tmp_path / "set", split="val")
