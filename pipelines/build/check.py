@@ -36,6 +36,7 @@ TRIED = 64  # images
 NAMED = 3
 CLASSES_NAMED = 20
 IRREGULAR = 2.5  # times the median distance in time
+NOT_UNIT = 0.01
 DAY = 86_400.0  # seconds: frames of one sequence are hardly that far apart
 
 
@@ -122,6 +123,7 @@ def _of_columns(table: ViewTable) -> Iterator[str]:
         elif field.unit == "1" and ANGLE.search(field.name) and max(abs(low), abs(high)) > 2.1 * np.pi:
             yield f'{spread} without a unit: an angle in degrees? Then declare {field.name} = "deg"'
     yield from _of_wrapping(table)
+    yield from _of_quaternions(table)
     if table.actions is None:
         yield "no action is declared: give an actions.toml, or --action; methods that need actions will not train"
 
@@ -133,6 +135,18 @@ def _of_wrapping(table: ViewTable) -> Iterator[str]:
         for name in term.columns if term.op == "difference" else ():
             if table.fields[at[name]].unit == "rad" and np.ptp(table.params[:, at[name]]) > np.pi:
                 yield f"difference of {name} takes 359° to 1° as −358°: angle_difference takes it as 2°"
+
+
+def _of_quaternions(table: ViewTable) -> Iterator[str]:
+    """Columns that are taken for quaternions and are far from the length of one, to which they are brought."""
+    names = [field.name for field in table.fields]
+    for term in table.actions.terms if table.actions else ():
+        if term.form == "quaternion_xyzw":
+            columns = term.columns[-4:]
+            lengths = np.linalg.norm(table.params[:, [names.index(name) for name in columns]], axis=1)
+            if np.abs(lengths - 1).max() > NOT_UNIT:
+                spread = f"from {lengths.min():.3g} to {lengths.max():.3g}"
+                yield f"{', '.join(columns)} have lengths {spread}, a rotation 1: they are divided by them"
 
 
 def _of_steps(table: ViewTable) -> Iterator[str]:

@@ -74,7 +74,8 @@ def read_declared(
             raise UsageError(f"--unit {text!r}: COLUMN=UNIT is needed, e.g. yaw=deg")
         if len(unit) > LONGEST_UNIT:
             raise UsageError(f"--unit {text!r:.80}: a unit has at most {LONGEST_UNIT} characters, e.g. yaw=deg")
-        own[name] = unit
+        if own.setdefault(name, unit) != unit:
+            raise UsageError(f"--unit {name} is {own[name]} and {unit}; give one of them")
     return Declared(found.terms, {**found.units, **own}, found.where)
 
 

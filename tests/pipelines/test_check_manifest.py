@@ -171,6 +171,17 @@ def test_an_angle_whose_difference_does_not_wrap(folder: Path) -> None:
     assert lines == ["difference of yaw takes 359° to 1° as −358°: angle_difference takes it as 2°"]
 
 
+def test_quaternions_that_are_not_of_length_one(folder: Path) -> None:
+    term = '[[action]]\nop = "relative_rotation"\nfrom = "quaternion_xyzw"\ncolumns = ["q.0", "q.1", "q.2", "q.3"]\n'
+    (folder / "actions.toml").write_text(term)
+    for scale, warned in ((1.0, 0), (1.001, 0), (3.0, 1)):
+        values = [0.6 * scale, 0.0, 0.0, 0.8 * scale]
+        lines = [{**row, "q": [value if row["z"] else -value for value in values]} for row in table()]
+        found = reading_of(folder, "\n".join(map(json.dumps, lines)), "m.jsonl").checked()
+        said = [line for line in warnings_of(found, 3) if "have lengths from 3 to 3, a rotation 1" in line]
+        assert len(said) == warned
+
+
 def test_a_short_sequence_without_steps(folder: Path) -> None:
     found: ViewTable = reading_of(folder, csv_text(rows())).checked()
     assert any("fewer than the 4 frames" in line for line in warnings_of(found, 3))

@@ -176,6 +176,12 @@ def test_images_of_several_sizes_and_kinds(folder: Path, tmp_path: Path) -> None
     shard_views(TableSource(folder, table, name="manifest"), tmp_path / "two", workers=0, size=12, fit="crop")
 
 
+def test_two_units_of_one_column_are_refused(folder: Path) -> None:
+    with pytest.raises(UsageError, match="--unit x is deg and m; give one of them"):
+        reading_of(folder, csv_text(rows()), units=("x=deg", "x=m"))
+    assert reading_of(folder, csv_text(rows()), units=("x=m", "x=m")).checked().fields[0].unit == "m"
+
+
 def test_units_that_are_too_long_are_refused_wherever_they_stand(folder: Path) -> None:
     with pytest.raises(UsageError, match=r"--unit 'x=m+': a unit has at most 16 characters, e\.g\. yaw=deg"):
         reading_of(folder, csv_text(rows()), units=("x=" + "m" * 17,))
