@@ -126,6 +126,19 @@ def test_frames_of_another_episode(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert f"{said}videos/chunk-000/{TOP}/episode_000001.mp4 has 7, 5 rows" in caplog.text
 
 
+def test_times_that_do_not_go_on(tmp_path: Path) -> None:
+    """Zeros throughout: every row had the first frame."""
+    root = make_lerobot(tmp_path / "set", "v2.1")
+    file = root / "data/chunk-000/episode_000001.parquet"
+    table = pq.read_table(file)
+    zeros = pa.array(np.zeros(len(table), np.float32))
+    write_table(table.set_column(table.column_names.index("timestamp"), "timestamp", zeros), file)
+    with pytest.raises(
+        FormatError, match=r"episode_000001\.parquet, row 1: timestamp 0 is not after 0, of the row before"
+    ):
+        LeRobotSource(root, LeRobotOptions())
+
+
 def test_images_that_the_rows_only_name(tmp_path: Path) -> None:
     root = make_lerobot(tmp_path / "set", kind="image")
     for file in (root / "data/chunk-000").iterdir():

@@ -176,6 +176,11 @@ def _pictures(
     def where(row: int) -> str:
         return f"{chosen.data[rows.of[row]]}, row {rows.places[row]}"
 
+    if (still := 1 + np.flatnonzero((np.diff(rows.of) == 0) & (np.diff(rows.times) <= 0))).size:
+        row = int(still[0])
+        raise FormatError(
+            f"{where(row)}: timestamp {rows.times[row]:g} is not after {rows.times[row - 1]:g}, of the row before"
+        )
     try:
         times = chosen.begins[rows.of] + rows.times
         found = VideoPictures.by_time(meta.root, names, video, times, where, tolerance)
