@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked_ranks import Forks
 from python_path import ROOT, python_path
 
 ENTRY = ROOT / "benchmarks" / "gpu.sh"
@@ -103,20 +104,24 @@ def test_figures_are_kept_where_their_origin_cannot_be_told(tmp_path: Path, monk
     assert line[told[lost][0]] == told[lost][1]
 
 
+def part_alone(*words: str) -> None:
+    sys.exit(runpy.run_path(str(PART))["main"](*words))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_part_leaves_no_process_and_keeps_what_it_said(tmp_path: Path, number: int) -> None:
+def test_an_interrupted_part_leaves_no_process_and_keeps_what_it_said(
+    forks_of_torch: Forks, tmp_path: Path, number: signal.Signals
+) -> None:
     file = tmp_path / "results.jsonl"
     script = "import os, time; print(os.getpid(), flush=True); time.sleep(100)"
-    words = [sys.executable, str(PART), "one", "60", str(file), sys.executable, "-c", script]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    process = forks_of_torch.start(part_alone, "one", "60", str(file), sys.executable, "-c", script)
     log, said = Path(f"{file}.log"), [""]
     while len(said) < 2 and process.poll() is None:
         time.sleep(0.05)
         said = log.read_text().splitlines() if log.exists() else []
-    process.send_signal(number)
-    printed, _ = process.communicate(timeout=120)
-    assert process.returncode == 128 + number
-    line = json.loads(printed)
+    process.kill(number)
+    assert process.wait() == 128 + number
+    line = json.loads(process.said)
     assert (line["exit"], line["said"]) == (128 + number, said[1])
     with pytest.raises(ProcessLookupError):
         os.kill(int(said[1]), 0)

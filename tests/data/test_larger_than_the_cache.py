@@ -19,6 +19,7 @@ import pytest
 from loaders import assert_same, endless, patch_loader, stored_loader
 from noise_shards import noise_shards
 from ordered_sets import COMMAND, write_walks
+from small_backbone import SMALL
 from typer.testing import CliRunner
 
 from cli import seqjepa_app, seqjepa_data_app
@@ -291,7 +292,7 @@ def test_killed_at_any_moment_nothing_is_left_pinned(folder, cached, shard_bytes
         assert sum(path.stat().st_size for path in cached.glob("*/*.tar")) <= 9 * shard_bytes
 
 
-TINY = ["data.image_size=0", "model.width=0.125", "model.layers=1", "optim.epochs=2", "optim.batch_size=4"]
+TINY = [SMALL, "data.image_size=0", "model.width=0.125", "model.layers=1", "optim.epochs=2", "optim.batch_size=4"]
 
 
 def train(shards: str, out: Path, *more: str):

@@ -7,6 +7,7 @@ import json
 import pytest
 from noise_shards import noise_shards
 from ordered_sets import write_walks
+from small_backbone import small
 from typer.testing import CliRunner
 
 from cli import seqjepa_app
@@ -15,8 +16,9 @@ from seqjepa.experiments.compare_table import comparison_table
 from shards.errors import ConfigError
 from shards.schema import ActionSpec
 
-SCALE = """
+SCALE = f"""
 [settings.model]
+backbone = "{small.__name__}"
 width = 0.0625
 layers = 1
 predictor_hidden = 16

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 from demo_lab import assert_again_changes_nothing
+from small_backbone import SMALL
 
 from seqjepa.experiments.demos import AugmentationsDemo, run_demo
 
-SMALL = AugmentationsDemo(train=60, test=30, classes=4, m_val=(1, 2), probe_epochs=3, train_draws=1, val_draws=1)
-SHORT = ("optim.epochs=1", "optim.warmup_epochs=1", "optim.batch_size=16", "model.width=0.125")
+FEW = AugmentationsDemo(train=60, test=30, classes=4, m_val=(1, 2), probe_epochs=3, train_draws=1, val_draws=1)
+SHORT = ("optim.epochs=1", "optim.warmup_epochs=1", "optim.batch_size=16", SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict, list
 
 
 def run(out: Path, said: list[str]) -> dict:
-    return run_demo(SMALL, out, recipe_settings=SHORT, workers=1, say=said.append)
+    return run_demo(FEW, out, recipe_settings=SHORT, workers=1, say=said.append)
 
 
 def test_every_phase_says_what_it_does_and_leaves_its_part(finished):

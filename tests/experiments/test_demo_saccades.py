@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 from demo_lab import assert_again_changes_nothing
+from small_backbone import SMALL
 
 from seqjepa.experiments.demos import ObjectsDemo, SaccadesDemo, run_demo
 from shards.errors import UsageError
 
-SMALL = SaccadesDemo(
+FEW = SaccadesDemo(
     train=40, test=20, unlabeled=48, m_val=(1, 3), probe_epochs=3, train_draws=1, val_draws=1
 )  # fmt: skip
-SHORT = ("optim.epochs=1", "optim.warmup_epochs=1", "optim.batch_size=16", "model.width=0.125", 'model.stem="standard"')
+SHORT = ("optim.epochs=1", "optim.warmup_epochs=1", "optim.batch_size=16", SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict, list
     return out, run(out, said), said
 
 
-def run(out: Path, said: list[str], settings: SaccadesDemo = SMALL) -> dict:
+def run(out: Path, said: list[str], settings: SaccadesDemo = FEW) -> dict:
     return run_demo(settings, out, recipe_settings=SHORT, workers=1, say=said.append)
 
 

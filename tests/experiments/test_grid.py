@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from ordered_sets import write_walks
+from small_backbone import SMALL
 from typer.testing import CliRunner
 
 from cli import seqjepa_app
@@ -14,7 +15,7 @@ from seqjepa.experiments.grid import Grid
 from seqjepa.experiments.run_sweep import Resources, command_of
 from shards.errors import ConfigError, UsageError
 
-TINY = ("model.width=0.0625", "model.layers=1", "model.predictor_hidden=16", "optim.epochs=1", "optim.batch_size=8")
+TINY = (SMALL, "model.layers=1", "model.predictor_hidden=16", "optim.epochs=1", "optim.batch_size=8")
 SCALE = "[evaluation]\nm_val = [1, 2]\nprobe_epochs = 1\nagg_draws = 1\n"
 
 
