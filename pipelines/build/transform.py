@@ -24,6 +24,7 @@ from shards.sample import ViewSample
 from shards.stats import PixelStats
 
 LARGEST_HEADER = 4096  # bytes of a .npy; NumPy writes 128
+MOST_TURNS = 2.1 * np.pi  # rad
 JPEG = (".jpg", ".jpeg")
 FEWEST_TOGETHER = 64
 MOST_BYTES_TOGETHER = 48 << 20  # of raw pixels: a thousand frames of 128 × 128
@@ -35,13 +36,14 @@ Result = TypeVar("Result")
 @dataclass(frozen=True)
 class ViewJob:
     """What becomes of every view. `source_size`: (height, width) of all sources, None where they may differ; `params`:
-    how many each has, P.
+    how many each has, P; `angles`: which of them are in rad, and their names.
     """
 
     frame: Frame
     setting: JpegSetting | None
     source_size: tuple[int, int] | None
     params: int
+    angles: tuple[tuple[int, str], ...] = ()
 
 
 def transform(content: ViewsContent, job: ViewJob) -> Transformed:
@@ -62,6 +64,9 @@ def transform(content: ViewsContent, job: ViewJob) -> Transformed:
             continue
         data, view_stats, psnr = encode_image(fit_image(pixels, job.frame), job.setting)
         odd += [f"{place}{view_name}: {doubt}" for doubt in found]
+        if not odd and not isinstance(given, np.ndarray):  # of a table it was told before
+            far = [f"{name} is {row[i]:g} rad" for i, name in job.angles if abs(row[i]) > MOST_TURNS]
+            odd += [f"{place}{content.params_file.format(k)}: {', '.join(far)}: degrees?"] if far else []
         ids.append(k)
         views.append(data)
         params.append(row)

@@ -89,7 +89,8 @@ def prepare_views(source: ViewSource, asked: BuildOptions, found: Survey, worker
     splits = [record.split if keep and record.view_ids else None for record, keep in zip(records, kept, strict=True)]
     frame = _frame(asked, found.source_size)
     size = None if _may_differ(source, asked) else found.source_size
-    job = ViewJob(frame, found.setting, size, len(source.params))
+    angles = tuple((i, field.name) for i, field in enumerate(source.params) if field.unit == "rad")
+    job = ViewJob(frame, found.setting, size, len(source.params), angles)
     together = DecodedTogether.of(frame, sum(counts), workers)
     stream = not source.random_access
     work = Records(partial(source.read, records), partial(transform, job=job), workers, together, stream)

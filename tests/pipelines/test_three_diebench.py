@@ -133,6 +133,18 @@ def test_bad_views_are_counted_and_named(tree: Path, tmp_path: Path, caplog: pyt
     assert "4 bad views were left out" in caplog.text
 
 
+def test_latents_in_degrees_and_objects_without_views_are_said(
+    tree: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tree / "0001/bare").mkdir()
+    for path in tree.rglob("latent_*.npy"):
+        np.save(path, np.array([10.0, 1, 1, 0.5, 1, 1, 0.5]))
+    info = shard_3diebench(tree, tmp_path / "out", val_fraction=0.4, workers=0)
+    assert "1 folders where objects lie hold no view: 0001/bare" in caplog.text
+    assert "e.g. 0001/o0/latent_0.npy: rot_x is 10 rad: degrees?" in caplog.text
+    assert info.provenance["odd_views"]["count"] == 6  # a line an object
+
+
 def test_images_of_mixed_size(tree: Path, tmp_path: Path) -> None:
     (tree / "0001/o0/image_0.jpg").write_bytes(jpeg(smooth_image(0, 48)))
     with pytest.raises(FormatError, match=r"o0/image_0.jpg: 48×48 pixels, the others have 32×32"):

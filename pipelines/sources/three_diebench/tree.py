@@ -26,7 +26,7 @@ from pipelines.archives.tar import TarStream
 from pipelines.archives.tree import sorted_entries
 from pipelines.sources import ViewsRecord
 from pipelines.sources.content import Stat, content_sha256, file_stats, name_rank, stamp_of, stamped
-from shards.errors import FormatError
+from shards.errors import FormatError, few
 from shards.machine.environment import pass_environment_on
 
 VIEW_FILE = re.compile(r"(image|latent)_(0|[1-9][0-9]{0,5})\.(jpg|npy)")
@@ -181,7 +181,7 @@ class ObjectTree:
         self.others = LeftOut()
         names = [f"{synset}/{name}" for synset in self._folders(root) for name in self._folders(root / synset)]
         collector = ViewCollector()
-        objects = []
+        objects, barren = [], []
         for name in tqdm(names, desc="listing", unit="object", disable=None, leave=False):
             seen = False
             for file in sorted_entries(f"{root}/{name}"):
@@ -194,6 +194,9 @@ class ObjectTree:
                     self.others.add(NO_VIEW, f"{name}/{file.name}")
             if seen:
                 objects.append(collector.close(name))
+            else:
+                barren.append(printable(name))
+        self.others.notes += [f"{len(barren)} folders where objects lie hold no view: {few(barren)}"] if barren else []
         return objects
 
     def _sample(self, objects: list[ListedObject]) -> list[tuple[str, Content]]:
