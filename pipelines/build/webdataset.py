@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
+from pipelines.build.check import warnings_of
 from pipelines.build.images import shard_images
 from pipelines.build.options import BuildOptions, look_first
 from pipelines.build.views import shard_views
@@ -18,6 +20,9 @@ from shards.building.store_build import made_in
 from shards.schema import DatasetInfo
 
 IMAGES, SEQUENCES = 1024, 256  # in a shard
+CONTEXT = 3  # views of a training sequence, as --check of other sources has it
+
+log = logging.getLogger(__name__)
 
 
 def shard_webdataset(
@@ -48,6 +53,8 @@ def shard_webdataset(
         meaning = meaning or Meaning()
         if meaning.asked or wants_views(asked, how, copies):
             table = tar_table(asked, how, copies, meaning)
+            for line in warnings_of(table, CONTEXT) if asked.own is None else ():
+                log.warning("%s: %s", asked.path, line)
             given = {**asked.to_json(), **how.to_json(), **meaning.to_json()}
             source = TableSource(asked.path, table, name=NAME, options=given, views_per_sample=views_per_sample)
             info = shard_views(source, out, samples_per_shard=samples_per_shard or SEQUENCES, **options)

@@ -262,6 +262,16 @@ def test_fields_that_hold_no_numbers_are_said(tmp_path: Path, caplog: pytest.Log
     assert "no numbers" not in caplog.text
 
 
+def test_angles_that_look_like_degrees_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As of manifests; of a set of ours nothing is asked again."""
+    samples = [{"__key__": f"{i}", "png": encoded(picture(i)), "json": {"seq": "a", "yaw": 90 * i}} for i in range(4)]
+    shard(tmp_path / "out", write_tar(tmp_path / "s.tar", samples), sequence="seq")
+    assert "yaw goes from 0 to 270 without a unit: an angle in degrees?" in caplog.text
+    caplog.clear()
+    shard(tmp_path / "again", tmp_path / "out/train-000000.tar")
+    assert "without a unit" not in caplog.text
+
+
 def test_units_and_action(tmp_path: Path) -> None:
     """As manifests have them, from actions.toml beside the tars or anywhere; degrees become radians."""
     samples = walks(6, scenes=1)
