@@ -113,7 +113,7 @@ def test_an_interrupted_part_leaves_no_process_and_keeps_what_it_said(
     forks_of_torch: Forks, tmp_path: Path, number: signal.Signals
 ) -> None:
     file = tmp_path / "results.jsonl"
-    script = "import os, time; print(os.getpid(), flush=True); time.sleep(100)"
+    script = "import os, time; print(os.getpid(), flush=True); time.sleep(300)"
     process = forks_of_torch.start(part_alone, "one", "60", str(file), sys.executable, "-c", script)
     log, said = Path(f"{file}.log"), [""]
     while len(said) < 2 and process.poll() is None:

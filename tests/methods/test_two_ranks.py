@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import small_backbone
 import torch
 import torch.distributed as dist
 from forked_ranks import RunRanks
@@ -26,7 +27,7 @@ KINDS = {False: ("mlp", "transformer"), True: ("mlp",)}
 
 
 def step(name: str, kind: str, rows: slice, spread: bool) -> dict[str, Tensor]:
-    method = shaken(small(name, kind))
+    method = shaken(small(name, kind, backbone=small_backbone.small.__name__))
     seq = rows_of(noise(views_of(name), dtype=torch.float64), rows)
     module = method
     if spread:
