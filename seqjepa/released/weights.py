@@ -81,6 +81,8 @@ def state_dict_of(found: Any, file: Path) -> dict[str, Tensor]:
     """
     if not isinstance(found, Mapping) or not all(_is_entry(name, value) for name, value in found.items()):
         raise FormatError(f"{file} does not hold a bare state dict (names to tensors)")
+    if twice := [name for name in found if name.startswith("module.") and name.removeprefix("module.") in found]:
+        raise FormatError(f"{file} has tensors with and without 'module.' before their names: {few(twice, MOST_NAMED)}")
     return {name.removeprefix("module."): tensor for name, tensor in found.items()}
 
 

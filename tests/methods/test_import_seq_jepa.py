@@ -192,6 +192,8 @@ def test_what_does_not_fit_is_listed_in_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
     with pytest.raises(FormatError, match=r"not finite in agg_token"):
         small_run(tmp_path, small_state() | {"agg_token": torch.full((1, 1, 72), torch.nan)})
+    with pytest.raises(FormatError, match=r"with and without 'module\.' before their names: module\.agg_token"):
+        small_run(tmp_path, small_state() | {"module.agg_token": torch.zeros(1, 1, 72)})
     with pytest.raises(FormatError, match=r"a run of 3die-rotcolour-M4-authors: of another shape action_proj\.0"):
         small_run(tmp_path, small_state(), recipe="3die-rotcolour-M4")
 
