@@ -127,6 +127,8 @@ def test_colours(matrix: int, range_: int, pix_fmt: str, tmp_path: Path) -> None
     (small,) = index_video(path).frames(np.array([0])).load(Frame(16, 16, "crop"))
     for k in (0, 1):  # columns 16 to 48 of 64: the second and the third stripe
         np.testing.assert_allclose(small[8, 8 * k + 4], pixels[8, 16 * k + 24], atol=2, err_msg=f"cropped, {k}")
+    (wide,) = index_video(path).frames(np.array([0])).load(Frame(16, 32, "crop"))  # by the same decoder: all of it
+    np.testing.assert_allclose(wide[8, 4::8], found[8, 8::16], atol=2)
 
 
 def write_planes(path: Path, rgb: np.ndarray, matrix: int, range_: int, pix_fmt: str, bits: int) -> Path:

@@ -279,7 +279,7 @@ class _Reader:
         self.container: Any = None
         self.frames: Iterator[Any] = iter(())
         self.at: tuple[int, Any] | None = None  # number and frame that came last
-        self.crop: Any = None
+        self.crop: tuple[str, Any] | None = None  # of which part, and the graph that cuts it out
 
     def picture(self, number: int, pts: int, key: int, target: Target | None) -> Pixels:
         try:
@@ -345,15 +345,16 @@ class _Reader:
 
     def _centre(self, frame: Any, height: int, width: int) -> Any:
         """The part with these proportions: pointers into the same planes."""
-        if self.crop is None:
-            rows, columns = centre_part(frame.height, frame.width, (height, width))
-            self.crop = graph = pyav().filter.Graph()
+        rows, columns = centre_part(frame.height, frame.width, (height, width))
+        size = f"{columns.stop - columns.start}:{rows.stop - rows.start}:{columns.start}:{rows.start}:exact=1"
+        if self.crop is None or self.crop[0] != size:
+            graph = pyav().filter.Graph()
+            self.crop = size, graph
             given = {"width": frame.width, "height": frame.height, "format": frame.format}
             source = graph.add_buffer(**given, time_base=Fraction(1))
-            size = f"{columns.stop - columns.start}:{rows.stop - rows.start}:{columns.start}:{rows.start}:exact=1"
             graph.link_nodes(source, graph.add("crop", size), graph.add("buffersink")).configure()
-        self.crop.push(frame)
-        return self.crop.pull()
+        self.crop[1].push(frame)
+        return self.crop[1].pull()
 
 
 @functools.lru_cache(maxsize=1)
