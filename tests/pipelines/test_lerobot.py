@@ -172,6 +172,8 @@ def test_splits_are_those_of_the_set(tmp_path: Path) -> None:
         UsageError, match=r"--episodes 7:8: no episode of .* is left; those with frames are among 0 to 2"
     ):
         LeRobotSource(root, LeRobotOptions(TOP, episodes="7:8"))
+    with pytest.raises(UsageError, match="--episodes 0,73: there is no episode 73 in"):
+        LeRobotSource(root, LeRobotOptions(TOP, episodes="0,73"))
     change_info(root, splits={"train": "0:2", "test": "1:3"})
     with pytest.raises(FormatError, match="episode 1 is in train and in test"):
         LeRobotSource(root, LeRobotOptions(TOP))

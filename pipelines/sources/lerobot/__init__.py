@@ -240,6 +240,9 @@ def splits_of(meta: LeRobotMeta, listed: Episodes, asked: LeRobotOptions) -> lis
     kept = listed.lengths > 0
     if asked.episodes is not None:
         kept &= within(asked.episodes, listed.numbers, "--episodes")
+        alone = {int(part) for part in asked.episodes.split(",") if part.strip().isdecimal()}
+        if lost := sorted(alone - set(listed.numbers.tolist())):
+            raise UsageError(f"--episodes {asked.episodes}: there is no episode {lost[0]} in {meta.root}")
     result = [split if keep else None for split, keep in zip(found, kept.tolist(), strict=True)]
     if not any(result):
         asked_for = f"--episodes {asked.episodes}: " if asked.episodes is not None else ""
