@@ -11,6 +11,7 @@ from train_helpers import train_killed_at
 
 from seqjepa import plugins
 from seqjepa.config import RunConfig
+from seqjepa.training.loggers import process
 
 BROKEN = """
 import os, sys, time
@@ -73,5 +74,9 @@ def scalars_of(run: Path, name: str) -> list[tuple[int, float]]:
 
 
 def killed_after_two_epochs(config: RunConfig, shards: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed in the third of three epochs (of two steps), before anything was saved, and trained to its end."""
+    """Killed in the third of three epochs (of two steps), before anything was saved, and trained to its end.
+
+    Loggers import their packages meanwhile, for which the ten seconds that one has after a failure may not do.
+    """
+    monkeypatch.setattr(process, "SECONDS_TO_FINISH", dict.fromkeys(process.SECONDS_TO_FINISH, 600.0))
     train_killed_at(5, config, shards, run, monkeypatch)
