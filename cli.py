@@ -121,6 +121,7 @@ def verify_command(folder: ShardFolder, as_json: AsJson = False) -> None:
     from dataclasses import asdict
 
     from shards.describe import human_bytes
+    from shards.stores.store import as_address
     from shards.verify import verify
 
     report = verify(folder, progress=not as_json)
@@ -130,7 +131,7 @@ def verify_command(folder: ShardFolder, as_json: AsJson = False) -> None:
         for problem in report.problems:
             typer.echo(problem)
         state = "sound" if report.ok else f"{len(report.problems)} problem(s)"
-        typer.echo(f"{folder}: {report.shards} shards, {human_bytes(report.bytes)}: {state}")
+        typer.echo(f"{as_address(folder) or folder}: {report.shards} shards, {human_bytes(report.bytes)}: {state}")
     raise typer.Exit(0 if report.ok else 1)
 
 

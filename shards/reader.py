@@ -12,6 +12,7 @@ from shards.metadata import read_info
 from shards.reading.split_index import ImageIndex, SplitIndex, SplitTable, load_table
 from shards.schema import DatasetInfo, ImageSpec, MapSpec, ViewSpec, features_of
 from shards.stores.cache import fetch, local_folder
+from shards.stores.cache_room import is_cached, origin
 from shards.stores.store import unfinished
 
 __all__ = ["ImageIndex", "ShardSet", "SplitIndex", "require_finished"]
@@ -37,6 +38,11 @@ class ShardSet:
         return cls(layout.root, read_info(layout.root))
 
     @property
+    def place(self) -> str:
+        """What messages call it: its address, where it was opened by one; else its folder."""
+        return origin(self.path) if is_cached(self.path) else str(self.path)
+
+    @property
     def splits(self) -> tuple[str, ...]:
         return tuple(self.info.splits)
 
@@ -46,13 +52,13 @@ class ShardSet:
         DamageError: the index or a tar's size is not what dataset.json says. FormatError: an impossible index.
         """
         if not isinstance(spec := self.info.spec, ViewSpec):
-            raise ConfigError(f"{self.path} holds {spec.kind} shards, this needs views shards")
+            raise ConfigError(f"{self.place} holds {spec.kind} shards, this needs views shards")
         return SplitIndex.of(self.table(name, tars), spec)
 
     def images(self, name: str, tars: bool = True) -> ImageIndex:
         """A split of a `saliency`, `image` or `maps` set. Errors as split()."""
         if not isinstance(spec := self.info.spec, ImageSpec | MapSpec):
-            raise ConfigError(f"{self.path} holds {spec.kind} shards, this needs saliency, image or maps shards")
+            raise ConfigError(f"{self.place} holds {spec.kind} shards, this needs saliency, image or maps shards")
         return ImageIndex.of(self.table(name, tars), spec)
 
     def read_encoder(self) -> bytes:
@@ -62,7 +68,7 @@ class ShardSet:
         """
         features, path = features_of(self.info.spec), Layout(self.path).encoder
         if features is None:
-            raise ConfigError(f"{self.path} holds no features, and no encoder")
+            raise ConfigError(f"{self.place} holds no features, and no encoder")
         fetch(self.path, self.info, [])
         if not path.is_file():
             raise DamageError(f"{path} is missing: copy the set again or rebuild it")
@@ -74,7 +80,7 @@ class ShardSet:
     def table(self, name: str, tars: bool = True) -> SplitTable:
         """A split of any kind, as its index has it. tars: as load_table. Errors as split()."""
         if name not in self.info.splits:
-            raise ConfigError(f"{self.path} has no split {name!r}, there are: {', '.join(self.splits)}")
+            raise ConfigError(f"{self.place} has no split {name!r}, there are: {', '.join(self.splits)}")
         return load_table(self.path, self.info, name, tars)
 
 

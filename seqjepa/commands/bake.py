@@ -79,12 +79,13 @@ def _how(
     from shards.errors import ConfigError
     from shards.reader import ShardSet
 
-    kind = ShardSet.open(shards).info.kind
+    opened = ShardSet.open(shards)
+    kind = opened.info.kind
     wrong = [*(["augment"] if augment else []), *patches] if kind == "views" else list(stored)
     if wrong:
         given = ", ".join(f"--{name}" for name in wrong)
         other = "images" if kind == "views" else "sets of views"
-        raise ConfigError(f"{given} is about {other}, and {shards} holds {kind} shards; leave it out")
+        raise ConfigError(f"{given} is about {other}, and {opened.place} holds {kind} shards; leave it out")
     if kind == "views":
         return OfStored(**stored)
     if augment is None:

@@ -127,7 +127,7 @@ class TarDraw:
         """
         index, spec = opened.split(split), opened.info.spec
         assert isinstance(spec, ViewSpec), "split() has refused other kinds"
-        kind = action_of_shards(action, index) if action else usual_action(opened.path, index)
+        kind = action_of_shards(action, index) if action else usual_action(opened, index)
         how = how | {"order": how["order"] or usual_order(spec)}
         scaling = stored_scaling(opened.info) if how["normalisation"] == "zscore" else None
         views = StoredViews(kind, scaling=scaling, **how)
@@ -191,13 +191,13 @@ class TarDraw:
             raise DamageError(f"{where} cannot be decoded ({error}); `seqjepa-data verify` finds all damage") from error
 
 
-def usual_action(path: Path, index: SplitIndex) -> str | ActionSpec:
+def usual_action(opened: ShardSet, index: SplitIndex) -> str | ActionSpec:
     """The action that the set declares or that its parameters imply. ConfigError: none is made of these."""
     action = action_of_shards(OF_THE_SHARDS, index)
     if action == "none" and index.param_names:
         raise ConfigError(
-            f"{path} has the parameters {', '.join(index.param_names)}, and no action is made of these; there is one "
-            "for " + ", ".join(f"{', '.join(PRESETS[kind].columns)} ({kind})" for kind in IMPLIED)
+            f"{opened.place} has the parameters {', '.join(index.param_names)}, and no action is made of these; "
+            "there is one for " + ", ".join(f"{', '.join(PRESETS[kind].columns)} ({kind})" for kind in IMPLIED)
         )
     return action
 

@@ -95,7 +95,7 @@ def encoder_of_run(run: Path, source: ShardSet) -> Encoder:
     found, wanted = (spec.height, spec.width), (loaded.data.height, loaded.data.width)
     if found != wanted:
         raise ConfigError(
-            f"{source.path} holds views of {found[0]}×{found[1]}, {run} was trained on {wanted[0]}×{wanted[1]}; "
+            f"{source.place} holds views of {found[0]}×{found[1]}, {run} was trained on {wanted[0]}×{wanted[1]}; "
             "give shards of that size"
         )
     if type(loaded.method).embed is not Method.embed:
@@ -110,9 +110,9 @@ def require_views(source: ShardSet) -> None:
     """ConfigError: maps without images, or features already."""
     spec = source.info.spec
     if isinstance(spec, MapSpec):
-        raise ConfigError(f"{source.path} holds saliency maps without images; features are made of images")
+        raise ConfigError(f"{source.place} holds saliency maps without images; features are made of images")
     if isinstance(spec, ViewSpec) and spec.features:
-        raise ConfigError(f"{source.path} holds features already, of {spec.features.backbone}; give the set of pixels")
+        raise ConfigError(f"{source.place} holds features already, of {spec.features.backbone}; give the set of pixels")
 
 
 def make_features(

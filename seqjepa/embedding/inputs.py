@@ -90,7 +90,7 @@ class Source:
 def open_shards(opened: ShardSet, splits: Sequence[str]) -> list[Source]:
     """All splits, or those that are named. ConfigError: there is no such split, or it is a set of maps."""
     if opened.info.kind == "maps":
-        raise ConfigError(f"{opened.path} holds saliency maps without images: embed the images that have them")
+        raise ConfigError(f"{opened.place} holds saliency maps without images: embed the images that have them")
     of_views = isinstance(opened.info.spec, ViewSpec)
     make = _of_views if of_views else _of_images
     names = dict.fromkeys(splits or opened.splits)

@@ -90,7 +90,7 @@ def encode_splits(
         return encode_stored_views(loaded, stored, stored.info.spec, config, device, progress)
     if isinstance(stored.info.spec, ImageSpec):
         return _encode_images(loaded, stored, stored.info.spec, config, device, progress)
-    raise ConfigError(f"{stored.path} holds saliency maps without images: evaluate on the images that have them")
+    raise ConfigError(f"{stored.place} holds saliency maps without images: evaluate on the images that have them")
 
 
 def encode_stored_views(
@@ -104,7 +104,7 @@ def encode_stored_views(
 ) -> SplitFeatures:
     """What `embedding` makes of every view, the run's method where it is None. ConfigError as of encode_splits."""
     if config.patch is not None:
-        raise ConfigError(f"{stored.path} holds whole views; --patch is for shards of images with saliency maps")
+        raise ConfigError(f"{stored.place} holds whole views; --patch is for shards of images with saliency maps")
     _require_size(stored, "views", (spec.height, spec.width), (loaded.data.height, loaded.data.width))
     require_encoder(loaded, stored)
     names, indexes = _open_splits(stored, config, stored.split)
@@ -132,17 +132,17 @@ def require_encoder(loaded: LoadedRun, stored: ShardSet) -> None:
     method, advice = loaded.method, "evaluate on the set of pixels, or on features that `--run` makes with it"
     if type(method).embed is not Method.embed or weights_sha256(method.encoder) != features.weights_sha256:
         raise ConfigError(
-            f"{stored.path} holds features of another encoder ({features.backbone}) than the run's; {advice}"
+            f"{stored.place} holds features of another encoder ({features.backbone}) than the run's; {advice}"
         )
     if isinstance(method, MovingAverage) and not method.freezes_encoder:
         raise ConfigError(
-            f"{stored.path} holds features of the run's encoder, and its targets are another encoder's, the moving "
+            f"{stored.place} holds features of the run's encoder, and its targets are another encoder's, the moving "
             "average; evaluate on the set of pixels"
         )
     known, seen = (features.mean, features.std), (tuple(loaded.data.mean), tuple(loaded.data.std))
     if not np.allclose(known, seen, rtol=0, atol=1e-6):
         raise ConfigError(
-            f"{stored.path} holds features of pixels normalised with mean {features.mean} and std {features.std}, the "
+            f"{stored.place} holds features of pixels normalised with mean {features.mean} and std {features.std}, the "
             f"run was trained on mean {seen[0]} and std {seen[1]}; make features with `--run`"
         )
 
@@ -220,7 +220,7 @@ def _require_size(stored: ShardSet, what: str, found: tuple[int, int], wanted: t
     """ConfigError: the shards hold views or images of another height and width than the run was trained on."""
     if found != wanted:
         raise ConfigError(
-            f"{stored.path} holds {what} of {found[0]}×{found[1]}, the run was trained on {wanted[0]}×{wanted[1]}; "
+            f"{stored.place} holds {what} of {found[0]}×{found[1]}, the run was trained on {wanted[0]}×{wanted[1]}; "
             "evaluate on shards of the same size"
         )
 
@@ -229,7 +229,7 @@ def _as_fixated(loaded: LoadedRun, stored: ShardSet, spec: ImageSpec, patch: int
     data = loaded.data
     if data.action != "position" or not (data.patch or patch):
         raise ConfigError(
-            f"{stored.path} holds whole images, the run was trained on stored views (data.action = {data.action!r}); "
+            f"{stored.place} holds whole images, the run was trained on stored views (data.action = {data.action!r}); "
             "evaluate on `views` shards"
             + (", or give the side of its patches with --patch" if data.action == "position" else "")
         )
@@ -238,7 +238,7 @@ def _as_fixated(loaded: LoadedRun, stored: ShardSet, spec: ImageSpec, patch: int
     how.check_size(spec.height, spec.width)
     if spec.saliency == "none" and how.fixations == "saliency":
         raise ConfigError(
-            f"{stored.path} holds images without saliency maps, the run's fixations are drawn from maps; "
+            f"{stored.place} holds images without saliency maps, the run's fixations are drawn from maps; "
             "build maps and shard the images with them"
         )
     return how
@@ -277,8 +277,8 @@ def patches_for_position(loaded: LoadedRun, stored: ShardSet, patch: int | None)
     if spec.saliency == "none":
         if patch is not None:
             raise ConfigError(
-                f"{stored.path} holds images without saliency maps, and --patch probes patches at fixations drawn from "
-                "maps; build maps and shard the images with them, or leave out --patch"
+                f"{stored.place} holds images without saliency maps, and --patch probes patches at fixations drawn "
+                "from maps; build maps and shard the images with them, or leave out --patch"
             )
         return None
     try:
@@ -309,7 +309,7 @@ def _open_splits(
     for index in indexes:
         if stored.info.classes and bool((index.labels < 0).all()):
             raise ConfigError(
-                f"the samples in split {index.name!r} of {stored.path} have no label; "
+                f"the samples in split {index.name!r} of {stored.place} have no label; "
                 f"probe on labelled splits (there are: {', '.join(stored.splits)})"
             )
     return names, indexes

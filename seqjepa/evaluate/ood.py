@@ -119,12 +119,12 @@ def open_ood(stored: ShardSet, ood: ShardSet, action: ActionSpec = PRESETS["rota
     here, there = _rendered(stored), _rendered(ood)
     if (there.height, there.width) != (here.height, here.width):
         raise ConfigError(
-            f"{ood.path} holds views of {there.height}×{there.width}, {stored.path} of {here.height}×{here.width}; "
+            f"{ood.place} holds views of {there.height}×{there.width}, {stored.place} of {here.height}×{here.width}; "
             "build both at the same size"
         )
     index = ood.split(_split_of(ood))
     if absent := [name for name in ROTATION_COLUMNS if name not in index.param_names]:
-        raise ConfigError(f"{ood.path} has no {', '.join(absent)}; --ood is a set of views whose rotations are known")
+        raise ConfigError(f"{ood.place} has no {', '.join(absent)}; --ood is a set of views whose rotations are known")
     if not is_augmentation(action):
         columns(index.param_names, action.columns)
     labels_by_name(index.labels, ood, stored)
@@ -134,14 +134,14 @@ def open_ood(stored: ShardSet, ood: ShardSet, action: ActionSpec = PRESETS["rota
 def _rendered(stored: ShardSet) -> ViewSpec:
     spec = stored.info.spec
     if not isinstance(spec, ViewSpec):
-        raise ConfigError(f"{stored.path} holds {spec.kind} shards; --ood compares two sets of rendered views")
+        raise ConfigError(f"{stored.place} holds {spec.kind} shards; --ood compares two sets of rendered views")
     return spec
 
 
 def _split_of(ood: ShardSet) -> str:
     names = ood.splits
     if SPLIT not in names and len(names) != 1:
-        raise ConfigError(f"{ood.path} has the splits {', '.join(names)}; an OOD set has one, or one named {SPLIT!r}")
+        raise ConfigError(f"{ood.place} has the splits {', '.join(names)}; an OOD set has one, or one named {SPLIT!r}")
     return SPLIT if SPLIT in names else next(iter(names))
 
 
@@ -154,7 +154,7 @@ def labels_by_name(labels: np.ndarray, ood: ShardSet, stored: ShardSet) -> np.nd
     used = [names[label] if label < len(names) else f"number {label}" for label in np.unique(labels[labels >= 0])]
     if unknown := [name for name in used if name not in known]:
         raise ConfigError(
-            f"{ood.path} has classes that {stored.path} has not ({few(unknown)}); "
+            f"{ood.place} has classes that {stored.place} has not ({few(unknown)}); "
             "classes are matched by name: build both sets with the same names"
         )
     table = np.full(len(names) + 1, -1, np.int64)  # the last entry is where −1 points

@@ -197,11 +197,12 @@ def training_samples(shards: Path) -> int:
     names = [field.name for field in spec.params] if isinstance(spec, ViewSpec) else []
     if own is None and (missing := [name for name in ROTATION_COLUMNS if name not in names]):
         raise ConfigError(
-            f"{shards} has no views with {', '.join(missing)}, and methods are compared on rotations; give shards of "
-            "3DIEBench or 3DIE-Synth (`seqjepa-data shard 3diebench`, `seqjepa demo`), or of views that declare actions"
+            f"{opened.place} has no views with {', '.join(missing)}, and methods are compared on rotations; give "
+            "shards of 3DIEBench or 3DIE-Synth (`seqjepa-data shard 3diebench`, `seqjepa demo`), or of views that "
+            "declare actions"
         )
     if "train" not in opened.splits:
-        raise ConfigError(f"{shards} has no split train; it has {', '.join(opened.splits)}")
+        raise ConfigError(f"{opened.place} has no split train; it has {', '.join(opened.splits)}")
     index = opened.split("train")
     return len(with_windows(index, max(LENGTHS)) if own is not None and own.ordered else index)
 

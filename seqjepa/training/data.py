@@ -71,7 +71,7 @@ def open_training_data(shards: Path, config: RunConfig) -> TrainingData:
     opened = ShardSet.open(shards)
     config = with_encoder_of(opened, config)
     if problems := list(incompatibilities(opened.info, config.data, config.method)):
-        raise ConfigError(f"{shards} {'; '.join(problems)}")
+        raise ConfigError(f"{opened.place} {'; '.join(problems)}")
     split = training_split(opened, config)
     index = (opened.split if isinstance(opened.info.spec, ViewSpec) else opened.images)(split, tars=False)
     names = {"name": opened.info.name, "split": split, "train": index.fingerprint()}
@@ -91,7 +91,7 @@ def training_split(opened: ShardSet, config: RunConfig) -> str:
     split = config.data.split or next((name for name in BY_DEFAULT if name in opened.splits), BY_DEFAULT[-1])
     if split not in opened.splits:
         raise ConfigError(
-            f"{opened.path} has no split {split!r} to train on; set data.split to one of {', '.join(opened.splits)}"
+            f"{opened.place} has no split {split!r} to train on; set data.split to one of {', '.join(opened.splits)}"
         )
     return split
 
@@ -126,7 +126,7 @@ def with_encoder_of(opened: ShardSet, config: RunConfig) -> RunConfig:
     try:
         model = ModelConfig.model_validate(config.model.model_dump() | own)
     except ValidationError as error:
-        raise FormatError(f"{opened.path}: spec.features.encoder is no encoder: {error.errors()[0]['msg']}") from None
+        raise FormatError(f"{opened.place}: spec.features.encoder is no encoder: {error.errors()[0]['msg']}") from None
     return config.model_copy(update={"model": model})
 
 

@@ -14,7 +14,6 @@ from seqjepa.training.data import BY_DEFAULT, incompatibilities, training_split
 from shards.errors import ConfigError
 from shards.reader import ShardSet
 from shards.schema import DatasetInfo, ImageSpec, MapSpec, ViewSpec
-from shards.stores.store import as_address
 
 LARGE = 10_000
 """Training samples from which a set that is not the paper's gets the paper's network and schedule, not a demo's."""
@@ -53,7 +52,7 @@ def choose_recipe(shards: Path, overrides: Sequence[str] = ()) -> Choice:
     Which recipe follows from the split that is trained on by default, where there is one. ConfigError: no recipe fits,
     with the recipes that there are, or there is no such split. FormatError: no shard set.
     """
-    opened, place = ShardSet.open(shards), as_address(shards) or shards
+    opened = ShardSet.open(shards)
     info = opened.info
     of_split = [text for text in overrides if text.partition("=")[0].strip() == "data.split"]
     split = training_split(opened, load_recipe(overrides=of_split))
@@ -61,20 +60,20 @@ def choose_recipe(shards: Path, overrides: Sequence[str] = ()) -> Choice:
     found = _find(info, info.splits[by_default].samples)
     if found is None and isinstance(info.spec, ViewSpec) and _single(info.spec):
         raise ConfigError(
-            f"{place} holds one view of each sample, and no action leads from one to itself: put several into one "
-            "sequence, or write the pictures as images (`seqjepa-data shard folder`)"
+            f"{opened.place} holds one view of each sample, and no action leads from one to itself: put several into "
+            "one sequence, or write the pictures as images (`seqjepa-data shard folder`)"
         )
     if found is None:
         raise ConfigError(
-            f"no recipe is for {place}, which holds {_describe(info)}; declare actions of its parameters "
+            f"no recipe is for {opened.place}, which holds {_describe(info)}; declare actions of its parameters "
             f"(data.action), or give a recipe with --recipe: {', '.join(names())}"
         )
     recipe, fixed, why = found
     settings = (*fixed, *_settings_of_size(recipe, fixed, info, info.splits[split].samples))
     config = load_recipe(recipe, settings)
     if problems := list(incompatibilities(info, config.data, config.method)):
-        raise ConfigError(f"{place} {'; '.join(problems)}, for recipe {recipe}; or give another with --recipe")
-    return Choice(recipe, settings, f"{place} holds {why}")
+        raise ConfigError(f"{opened.place} {'; '.join(problems)}, for recipe {recipe}; or give another with --recipe")
+    return Choice(recipe, settings, f"{opened.place} holds {why}")
 
 
 Found = tuple[str, tuple[str, ...], str]

@@ -69,7 +69,7 @@ def contact_sheet(
     info = shards.info
     if isinstance(info.spec, ViewSpec):
         if augmentation:
-            raise ConfigError(f"{shards.path} holds views that are made already; augmentations are shown of images")
+            raise ConfigError(f"{shards.place} holds views that are made already; augmentations are shown of images")
         index = shards.split(split)
         firsts = np.flatnonzero(index.chunk == 0)  # a row for each sequence, whatever samples it takes
         chosen = firsts[_chosen(len(firsts), samples, seed)]

@@ -81,7 +81,7 @@ def stub(monkeypatch: pytest.MonkeyPatch, info: DatasetInfo, spec, known: str, s
     split = replace(info.splits["train"], samples=samples)
     of_form = replace(info, spec=spec, splits={"train": split})
     monkeypatch.setitem(CLASSES_SHA256, classes_sha256(info.classes), known)
-    opened = type("Opened", (), {"info": of_form, "splits": {"train": split}, "path": Path("set")})
+    opened = type("Opened", (), {"info": of_form, "splits": {"train": split}, "place": "set"})
     monkeypatch.setattr(choice.ShardSet, "open", lambda path: opened)
     return of_form
 
@@ -113,12 +113,6 @@ def test_one_view_a_sample_is_told_as_such(monkeypatch, info) -> None:
     stub(monkeypatch, info, replace(OBJECTS, views=1), "", 100)
     with pytest.raises(ConfigError, match=r"one view of each sample, .*: put several into one sequence, or write"):
         choose_recipe(Path("set"))
-
-
-def test_an_address_is_named_as_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = ShardSet.open(make_shards(tmp_path / "s"))
-    monkeypatch.setattr(choice.ShardSet, "open", lambda _: opened)
-    assert "s3://bucket/set holds" in choose_recipe(Path("s3://bucket/set")).why  # a Path has one of the slashes
 
 
 def test_the_split_that_is_asked_for_is_the_one_that_is_counted(tmp_path: Path) -> None:

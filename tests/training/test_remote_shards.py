@@ -10,9 +10,11 @@ import pytest
 from noise_shards import noise_shards
 from typer.testing import CliRunner
 
-from cli import seqjepa_app
+from cli import seqjepa_app, seqjepa_data_app
 from seqjepa import open_sequences
 from seqjepa.training.metrics_log import TIMING
+from seqjepa.training.recipe_choice import choose_recipe
+from shards.errors import ConfigError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shards"))
 from folder_server import serving
@@ -51,3 +53,15 @@ def test_a_run_from_an_address_is_the_run_from_the_folder(tmp_path: Path, monkey
         for one, other in zip(with_address, with_folder, strict=True):
             assert one.keys == other.keys
             assert (one.views == other.views).all()
+
+
+def test_messages_name_the_address_and_not_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEQJEPA_CACHE", str(tmp_path / "cache"))
+    with serving(noise_shards(tmp_path / "noise")) as server:
+        with pytest.raises(ConfigError, match=f"^{server.url} has no split 'new'"):
+            open_sequences(server.url, split="new")
+        with pytest.raises(ConfigError, match=f"^{server.url} holds "):
+            open_sequences(server.url, recipe="stl-pls-M4")
+        assert f": {server.url} holds " in str(choose_recipe(Path(server.url)))  # a Path has one of the slashes
+        checked = CliRunner().invoke(seqjepa_data_app, ["verify", server.url])
+        assert checked.stdout.startswith(f"{server.url}: ")
