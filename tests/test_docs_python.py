@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import simplejpeg
 from hub_server import Repo, serving, use_hub
+from small_backbone import BACKBONES, small
 
 from seqjepa.export.run import ExportOptions, export_run
 from seqjepa.recipes import load_recipe
@@ -61,10 +62,8 @@ def image_set(out: Path, saliency: str) -> None:
         builder.finish({"command": "test"})
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def filled(folder: Path) -> Path:
     """shards/3die, synth, stl10 and cifar100, and runs/3die-rot-M3, all tiny."""
-    folder = tmp_path_factory.mktemp("docs")
     views_set(folder / "shards" / "3die", SIDE)
     views_set(folder / "shards" / "synth", 48)
     image_set(folder / "shards" / "stl10", "float16")
@@ -74,13 +73,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def exported(folder: Path) -> None:
-    """The files that EXPORT begins with, in `folder`."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BACKBONES, "resnet18", small)
+        return filled(tmp_path_factory.mktemp("docs"))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another such folder, of a ResNet, with the files that EXPORT begins with."""
+    folder = filled(tmp_path_factory.mktemp("exported"))
     run = folder / "runs" / "3die-rot-M3"
     for to in ("pt2", "onnx", "safetensors"):
         export_run(run, folder / f"encoder.{to}", ExportOptions(to))
     for part in ("aggregate", "predict"):
         export_run(run, folder / f"{part}.onnx", ExportOptions("onnx", part))
+    return folder
 
 
 def test_there_are_blocks() -> None:
@@ -111,7 +119,6 @@ def on_a_hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 )
 def test_a_block_runs(
     block: docs_text.Shown,
-    folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
@@ -120,8 +127,9 @@ def test_a_block_runs(
         return
     if "datasets" in block.text:
         pytest.importorskip("datasets").disable_progress_bars()
-    if str(block.page) == EXPORT:
-        request.getfixturevalue("exported")
+    folder = request.getfixturevalue("exported" if str(block.page) == EXPORT else "folder")
+    if str(block.page) != EXPORT:  # pages say resnet18, whatever they are about: with two convolutions it is quick
+        monkeypatch.setitem(BACKBONES, "resnet18", small)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(folder / "hf"))
