@@ -17,6 +17,7 @@ from seqjepa.experiments.experiment import METHODS, Experiment
 from seqjepa.experiments.experiment_results import Results, Row, experiment_results, with_numbers
 from seqjepa.experiments.experiment_table import as_text, notes, tables
 from seqjepa.training.checkpoint import load_run
+from shards.errors import UsageError
 
 NAME = "paper-small"
 ONLY = ("name=seq_jepa,simclr,M1", "part=methods,causes")
@@ -324,6 +325,7 @@ def test_numbers_of_another_experiment_are_refused(
     there = tmp_path / "there.json"
     elsewhere(shards, scale, ran[0], there)
     text, row = there.read_text(), ("results", "rows", 0)
+    here = experiment_results(Experiment(NAME, shards, 1, scale, only=ONLY), ran[0])
     for content, said in (
         (_changed(text, *row, "steps", to=13), "after 13 steps"),
         (_changed(text, "results", "evaluation", "probe_epochs", to=77), "'probe_epochs': 77"),
@@ -339,7 +341,10 @@ def test_numbers_of_another_experiment_are_refused(
         ("[" * 100_000, "nested too deeply"),
     ):
         there.write_text(content)
-        code, _, stderr = sweep(shards, scale, ran[0], "--numbers", str(there))
-        assert code == 2, said
-        assert said in stderr
-        assert len(stderr.strip().splitlines()) == 1
+        with pytest.raises(UsageError) as refused:
+            with_numbers(here, [there])
+        assert said in str(refused.value)
+        assert "\n" not in str(refused.value)
+    code, _, stderr = sweep(shards, scale, ran[0], "--numbers", str(there))
+    assert (code, len(stderr.strip().splitlines())) == (2, 1)
+    assert said in stderr
