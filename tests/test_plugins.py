@@ -17,6 +17,7 @@ import pytest
 from noise_shards import noise_shards
 from PIL import Image
 from python_path import python_path
+from small_backbone import SMALL
 from typer.testing import CliRunner
 
 import cli
@@ -28,7 +29,7 @@ from shards.errors import ConfigError
 from shards.reader import ShardSet
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY = ("model.width=0.125", "data.context=1", "optim.epochs=1", "optim.batch_size=8", "data.image_size=0")
+TINY = (SMALL, "model.width=0.125", "data.context=1", "optim.epochs=1", "optim.batch_size=8", "data.image_size=0")
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from interposed import before_call
 from noise_shards import noise_shards
 from ordered_sets import write_walks
 from PIL import Image
+from small_backbone import SMALL
 from typer.testing import CliRunner
 
 import seqjepa
@@ -49,7 +50,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(shards: Path) -> Path:
     out = shards.parent / "run"
-    train(load_recipe("3die-rot-M3", [*SETTINGS, "data.context=2"]), shards, out, workers=0, device="cpu")
+    train(load_recipe("3die-rot-M3", [SMALL, *SETTINGS, "data.context=2"]), shards, out, workers=0, device="cpu")
     return out
 
 
@@ -243,7 +244,7 @@ def test_what_is_finished_is_not_made_again_and_what_is_foreign_stays(
 def test_windows_of_ordered_sequences(tmp_path: Path) -> None:
     walks = write_walks(tmp_path / "walks", {"train": (14, 9, 3, 23)}).path
     ordered = ("data.order=window", "data.stride=2", "data.context=2", "data.action=shards", "optim.batch_size=4")
-    config = load_recipe("views-tiny", ["optim.epochs=1", *ordered, *TINY, "data.image_size=0"])
+    config = load_recipe("views-tiny", ["optim.epochs=1", *ordered, SMALL, *TINY, "data.image_size=0"])
     train(config, walks, tmp_path / "run", workers=0, device="cpu")
     embedded(tmp_path / "run", tmp_path / "f.npz", shards=walks, context=3)
     model, index = seqjepa.load(tmp_path / "run", "cpu"), ShardSet.open(walks).split("train")

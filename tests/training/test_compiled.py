@@ -11,6 +11,7 @@ from collections import Counter
 
 import pytest
 import torch
+from small_backbone import small
 from torch import nn
 
 from seqjepa.config import RunConfig
@@ -32,8 +33,9 @@ OWN = {
 }
 
 
-def config_of(method: str) -> RunConfig:
-    return load_recipe("3die-rot-M3", [f"method={method}", *SMALL, "data.context=1", *OWN.get(method, [])])
+def config_of(method: str, backbone: str) -> RunConfig:
+    own = [f"method={method}", f"model.backbone={backbone}"]
+    return load_recipe("3die-rot-M3", [*own, *SMALL, "data.context=1", *OWN.get(method, [])])
 
 
 def batch(config: RunConfig, rows: int) -> ViewSequence:
@@ -45,9 +47,9 @@ def batch(config: RunConfig, rows: int) -> ViewSequence:
     return ViewSequence(views, torch.randn(rows, T - 1, A), torch.rand(rows, T, 7), labels, keys)
 
 
-def step_of(method: str) -> tuple[RunConfig, Step]:
+def step_of(method: str, backbone: str) -> tuple[RunConfig, Step]:
     torch.manual_seed(0)
-    config = config_of(method)
+    config = config_of(method, backbone)
     return config, Step(initial_method(config, 6 if method == "context_ssl" else 4).train(), MEAN, STD)
 
 
@@ -90,12 +92,14 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
     return runs
 
 
-QUICK = ("seq_jepa",)
-
-
-@pytest.mark.parametrize("method", [m if m in QUICK else pytest.param(m, marks=pytest.mark.slow) for m in METHODS])
-def test_a_step_of_every_method_is_one_graph_whatever_its_keys(graphs: Counter[int], method: str) -> None:
-    config, step = step_of(method)
+@pytest.mark.parametrize(
+    ("method", "backbone"),
+    [("seq_jepa", small.__name__), *(pytest.param(name, "resnet18", marks=pytest.mark.slow) for name in METHODS)],
+)
+def test_a_step_of_every_method_is_one_graph_whatever_its_keys(
+    graphs: Counter[int], method: str, backbone: str
+) -> None:
+    config, step = step_of(method, backbone)
     compiled = Compiled(step)
     with torch.autocast("cpu", torch.bfloat16):
         for _ in range(3):
