@@ -18,7 +18,7 @@ import numpy as np
 
 from pipelines.archives import printable, read_content
 from pipelines.build.encode import Frame, fit_image
-from pipelines.build.transform import view_size
+from pipelines.build.transform import MOST_TURNS, view_size
 from pipelines.sources.declared_actions import unused
 from pipelines.sources.decode import decode_image
 from pipelines.sources.split_folders import class_names, listed
@@ -118,9 +118,9 @@ def _of_columns(table: ViewTable) -> Iterator[str]:
     for i, field in enumerate(table.fields):
         low, high = float(table.params[:, i].min()), float(table.params[:, i].max())
         spread = f"{field.name} goes from {low:g} to {high:g}"
-        if field.unit == "rad" and max(abs(low), abs(high)) > 2.1 * np.pi and high - low > np.pi:
+        if field.unit == "rad" and max(abs(low), abs(high)) > MOST_TURNS and high - low > np.pi:
             yield f'{spread} rad: are these degrees? Then declare {field.name} = "deg"'
-        elif field.unit == "1" and ANGLE.search(field.name) and max(abs(low), abs(high)) > 2.1 * np.pi:
+        elif field.unit == "1" and ANGLE.search(field.name) and max(abs(low), abs(high)) > MOST_TURNS:
             yield f'{spread} without a unit: an angle in degrees? Then declare {field.name} = "deg"'
     yield from _of_wrapping(table)
     yield from _of_quaternions(table)

@@ -24,7 +24,7 @@ from shards.sample import ViewSample
 from shards.stats import PixelStats
 
 LARGEST_HEADER = 4096  # bytes of a .npy; NumPy writes 128
-MOST_TURNS = 2.1 * np.pi  # rad
+MOST_TURNS = 2.1 * np.pi  # rad; angles beyond it may be degrees
 JPEG = (".jpg", ".jpeg")
 FEWEST_TOGETHER = 64
 MOST_BYTES_TOGETHER = 48 << 20  # of raw pixels: a thousand frames of 128 × 128

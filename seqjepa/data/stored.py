@@ -193,7 +193,7 @@ class StoredViews:
         return StoredSource(planner, reading)
 
 
-def usual_order(of: ViewSpec | SplitIndex) -> Order:
+def usual_order(of: ViewSpec) -> Order:
     """Views of an ordered sequence that are close by have something in common: windows, not any two of its views."""
     return "window" if of.ordered else "random"
 

@@ -16,6 +16,7 @@ from typing import Any
 from seqjepa.config import RunConfig
 from seqjepa.data.actions import ROTATION_COLUMNS, action_name
 from seqjepa.data.sampling import with_windows
+from seqjepa.data.stored import usual_order
 from seqjepa.devices import pick_device
 from seqjepa.evaluate.results import read_results
 from seqjepa.experiments.compare_table import (
@@ -95,7 +96,7 @@ class Comparison:
         """
         scale, schedule, left_out = load_scale(self.scale), self.schedule(), self.left_out
         spec = own_views(ShardSet.open(self.shards))
-        own = () if spec is None else ("data.action=shards", *(("data.order=window",) if spec.ordered else ()))
+        own = () if spec is None else ("data.action=shards", f"data.order={usual_order(spec)}")
         methods = [method for method in self.methods if method not in left_out]
         if not methods:
             raise ConfigError("; ".join(f"{method} {why}" for method, why in left_out.items()))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from seqjepa.data.actions import implied_action
+from seqjepa.data.stored import usual_order
 from seqjepa.paper.sets import CLASSES_SHA256, classes_sha256
 from seqjepa.recipes import OF_RESNETS, chooses_timm, load_recipe, names
 from seqjepa.recipes.library import OWN_VIEWS
@@ -115,13 +116,13 @@ def _single(spec: ViewSpec) -> bool:
 
 
 def _of_own_views(spec: ViewSpec) -> Iterator[str]:
-    """Views of an ordered sequence that are close by have something in common: windows, not any two of its views."""
+    """Its own actions and order, and a stem for its size."""
     if not spec.actions or not spec.actions.terms:
         implied = "none" if spec.actions else implied_action(spec.param_names)
         yield f"data.action={implied}"
         if implied == "none":
             yield "model.condition=none"
-    if spec.ordered:
+    if usual_order(spec) == "window":
         yield "data.order=window"
     if min(spec.height, spec.width) < STANDARD_STEM:
         yield "model.stem=cifar"
