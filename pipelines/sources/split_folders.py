@@ -23,7 +23,7 @@ ALIKE = re.compile(
     r"(seg|my)?(train(ings?)?|trn|val(id(ation)?)?|dev(elopment)?|test(s|ings?)?|tst|eval(uation)?|holdout|unlabell?ed)"
     r"(set|daten|data|dataset|images?|imgs?|split)?|folds?"
 )
-WORDS = re.compile(r"[^\W\d_]+")
+WORDS = re.compile(r"[^\W\d_]+?(?:(?<=[a-z])(?=[A-Z])|(?![^\W\d_]))")  # of train_X1, train.X1, TrainX1
 NAMED = 3
 
 
@@ -40,7 +40,8 @@ def is_like_a_split(folder: str) -> bool:
 def has_split_folders(names: Sequence[PurePosixPath]) -> bool:
     """Whether all images lie below train/, val/ … or none does.
 
-    FormatError: some do and some do not, two folders are the same split, or several only look like splits.
+    FormatError: some do and some do not, two folders are the same split, or several only look like splits, as
+    train.X1/ and val.X/ with folders in them.
     """
     tops = {name.parts[0] if len(name.parts) > 1 else "" for name in names}
     found = {top for top in tops if split_of(top)}
@@ -53,6 +54,8 @@ def has_split_folders(names: Sequence[PurePosixPath]) -> bool:
         )
     refuse_twofold(found)
     alike = {top for top in tops if is_like_a_split(top)} - found
+    if not found and all(len(name.parts) > 2 for name in names) and _say_splits(tops):
+        alike = tops
     if len(alike) > 1:
         raise FormatError(f"{listed(alike)} look like splits, not classes; rename them to train, val or test")
     if alike:
@@ -60,7 +63,20 @@ def has_split_folders(names: Sequence[PurePosixPath]) -> bool:
     if not found:
         _refuse_pairs(tops)
         _look_below_classes(names)
+        if _say_splits(name.stem for name in names):
+            line = "names of images say a split (%s), which is passed over; splits are folders called train, val, test"
+            log.warning(line, listed([name.stem for name in names]))
     return bool(found)
+
+
+def _say_splits(names: Iterable[str]) -> bool:
+    """Whether each of these names has a word for a split, and not all for the same."""
+    said: set[str] = set()
+    for name in names:
+        if not (words := {split for word in WORDS.findall(name) if (split := split_of(word))}):
+            return False
+        said |= words
+    return len(said) > 1
 
 
 def below_splits(names: Sequence[PurePosixPath]) -> list[PurePosixPath]:

@@ -75,6 +75,11 @@ def test_splits_in_any_spelling(tmp_path: Path, train: str, val: str, test: str)
         (["trainA/1.png", "trainB/1.png", "testA/1.png"], "testA, trainA, trainB look like splits"),
         (["fold_0/a/1.png", "fold_1/a/1.png"], "fold_0, fold_1 look like splits"),
         (["cat_train/1.png", "cat_test/1.png", "dog/1.png"], "cat_test and cat_train look like splits of the same"),
+        (["TrainCats/1.png", "TestCats/1.png", "dog/1.png"], "TestCats and TrainCats look like splits of the same"),
+        (
+            ["train.X1/n1/1.png", "train.X2/n2/1.png", "val.X/n1/2.png", "val.X/n2/2.png"],
+            "train.X1, train.X2, val.X look like splits, not classes; rename",
+        ),
         (["a/train/x/1.png", "b/test/x/2.png"], "the splits a/train and b/test lie in several folders"),
         (["train/d\xfc/1.png", "val/du\u0308/2.png"], "'du.u0308' and 'd.xfc' are one name, d.+, in two spellings"),
         (
@@ -106,6 +111,10 @@ def test_what_would_give_wrong_labels_is_refused(tmp_path: Path, names: list[str
             "all images are of one class, pets; the folders below it (cat",
         ),
         (["bullet_train/1.png", "steam_train/1.png", "test_tube/1.png"], None),
+        (["bullet_train/a/1.png", "test_tube/1.png", "cat/1.png"], None),
+        (["cat/train_1.png", "cat/test_1.png", "dog/trainX2.png"], "say a split (test_1, trainX2, train_1), which is"),
+        (["COCO_val2014_1.png", "COCO_train2014_1.png"], "(COCO_train2014_1, COCO_val2014_1), which is passed over"),
+        (["cat/train_1.png", "cat/train_2.png", "dog/dog_1.png"], None),
         (["Testing/cat/1.png", "Testing/dog/1.png"], "there is no training split, only test"),
         (["Cat/1.png", "cat/1.png"], "differ in upper and lower case, blanks or leading zeros alone: 'Cat' and 'cat'"),
         (["cat/1.png", "cat /1.png", "c\u200bat/1.png"], "alone: 'cat' and 'c\\u200bat', 'cat' and 'cat '"),
