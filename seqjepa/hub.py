@@ -59,8 +59,10 @@ def run_folder(run: str | Path, *, kept: bool = False) -> Path:
     """The folder of a run; of an hf:// address the run directory in the hub's cache, loaded where it is not there; of
     one in a store a folder in the cache, with what is there now, and if `kept` with weights kept on the way.
 
-    Errors of addresses: as pull_run and run_store.pulled_run.
+    UsageError: `run` is no text and no path. Errors of addresses: as pull_run and run_store.pulled_run.
     """
+    if not isinstance(run, str | os.PathLike):
+        raise UsageError(f"run is {run!r:.40}; give a run directory or an address, as 'runs/3die-rot-M3'")
     if not is_hub_address(run):
         from seqjepa.training.run_store import pulled_run
 

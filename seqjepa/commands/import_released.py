@@ -43,7 +43,8 @@ def import_seq_jepa_command(
         print_json(asdict(imported))
     else:
         left = f"; left out: {', '.join(imported.unused)}" if imported.unused else ""
-        told = f"{imported.parameters:,} parameters, {imported.epochs} epochs, settings of {imported.recipe}"
+        epochs = f"{imported.epochs} epochs" + ("" if imported.epochs_known else " (the recipe's; the file says none)")
+        told = f"{imported.parameters:,} parameters, {epochs}, settings of {imported.recipe}"
         typer.echo(f"{imported.run}: {told}{left}")
 
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from shards.console import AsJson, Device, Overwrite, Shards, Workers, print_json
+
+if TYPE_CHECKING:
+    from seqjepa.config import RunConfig
+
+logger = logging.getLogger(__name__)
 
 
 def train_command(
@@ -69,6 +75,8 @@ def train_command(
         if World.from_environment().main:
             typer.echo(str(choice), err=True)
     config = load_recipe(recipe, [*chosen, *settings, *(set_ or [])])
+    if World.from_environment().main:
+        _say_idle(set_ or [], config)
     run = out or Path("runs") / config.name
     say = None if as_json else say_beside_bars
     summary = train(
@@ -93,6 +101,16 @@ def _refuse_contradictions(everyday: Mapping[str, object], set_: Sequence[str]) 
         if said is not None and toml_value(value.strip()) != said:
             option = f"--{key.strip().rpartition('.')[2].replace('loggers', 'logger')}"
             raise UsageError(f"{option} says {json.dumps(said)}, and --set says {text}; give one of them")
+
+
+def _say_idle(set_: Sequence[str], config: RunConfig) -> None:
+    """A warning of what --set says in vain."""
+    from seqjepa.methods import is_idle
+
+    keys = dict.fromkeys(text.partition("=")[0].strip() for text in set_)
+    if idle := [key for key in keys if is_idle(key, config)]:
+        of = f"method {config.method}, data.patch = {config.data.patch}, optim.schedule = {config.optim.schedule}"
+        logger.warning("--set %s: nothing in such a run looks at that (%s)", ", ".join(idle), of)
 
 
 def _refuse_inside(out: Path | None, shards: Path) -> None:

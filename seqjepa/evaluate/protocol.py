@@ -194,9 +194,10 @@ def differences(one: Values, other: Values, key: str = "", *, across_runs: bool 
     what the other did is not known.
 
     key          of one number ("r2_position_avg", "top1_agg.5"): only what changes it. "": any number
-    across_runs  of different runs, which may differ in method, M_tr, epochs of training and fidelity
+    across_runs  of different runs, which may differ in method, M_tr and fidelity; epochs of training are no part of how
+                 weights are measured, and one run may be extended between two measurements
     """
-    left_out = (*CHANGES_NO_NUMBER, *(OF_RUN if across_runs else OF_WEIGHTS))
+    left_out = (*CHANGES_NO_NUMBER, *(OF_RUN if across_runs else (*OF_WEIGHTS, "epochs")))
     a, b = (_flat({**BEFORE_NOTED, **protocol}) for protocol in (one, other))
     found = [
         part

@@ -12,12 +12,13 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from seqjepa.config import RunConfig
 from seqjepa.evaluate.results import read_results
 from seqjepa.experiments.compare_table import HEADS, aligned, cells_of, method_row, target_notes, top1_notes
 from seqjepa.experiments.job import Job, refuse_other_runs, state_of
 from seqjepa.experiments.scale import assignments, load_scale
 from seqjepa.experiments.sweep import FIRST_SEED, Runs, one_task, options
-from seqjepa.methods import METHODS
+from seqjepa.methods import METHODS, is_idle
 from seqjepa.recipes import toml_value
 from seqjepa.training.checkpoint import initial_method
 from seqjepa.training.data import check_batches, open_training_data
@@ -90,9 +91,15 @@ class Grid(Runs):
                     untrained=self.untrained,
                     kind=self.shards.name,
                 )
-                job.config()  # every mistake before the first run
                 found[len(found)] = job
+        self._refuse_idle([job.config() for job in found.values()])  # every mistake before the first run
         return one_task(found, task)
+
+    def _refuse_idle(self, configs: Sequence[RunConfig]) -> None:
+        """UsageError for what is varied and changes nothing: the same run would be trained again and again."""
+        for key, text in zip(self.values, self.vary, strict=True):
+            if all(is_idle(key, config) for config in configs):
+                raise UsageError(f"--vary {text}: nothing in these runs looks at {key}; leave it out")
 
     def _refuse_said_twice(self) -> None:
         """UsageError for a setting of all runs that is varied too: it would say nothing."""

@@ -81,3 +81,22 @@ def build_method(config: RunConfig, action_size: int) -> Method:
             f"{views}; set data.context={needed - 1}"
         )
     return method
+
+
+SOME_METHODS = {key for method in METHODS.values() for key in method.settings}
+"""Settings that only some methods read. Transformer projectors have layers, heads, ff_mult and dropout too."""
+OF_PATCHES = ("data.inhibition", "data.fixations", "data.fill")
+OF_TRANSFORMERS = ("model.layers", "model.heads", "model.ff_mult", "model.dropout")
+
+
+def is_idle(key: str, config: RunConfig) -> bool:
+    """Whether a setting changes nothing of a run: one of other methods, of patches where there are none, or the end of
+    a learning rate that stays."""
+    if key in OF_TRANSFORMERS and config.model.projector_kind == "transformer":
+        return False
+    if key in OF_PATCHES:
+        return not config.data.patch
+    if key == "optim.final_lr":
+        return config.optim.schedule == "constant"
+    method = find_method(config.method)
+    return method is not None and key in SOME_METHODS and key not in method.settings

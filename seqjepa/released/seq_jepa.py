@@ -62,10 +62,11 @@ def author_key(name: str) -> str:
 
 @dataclass(frozen=True)
 class ImportedCheckpoint(Imported):
-    """recipe: whose settings it has; epochs: of training, as the file or else the recipe says."""
+    """recipe: whose settings it has; epochs: of training, as the file (epochs_known) or else the recipe says."""
 
     recipe: str
     epochs: int
+    epochs_known: bool
 
 
 def import_weights(
@@ -97,7 +98,7 @@ def import_weights(
     module.load_state_dict(state, assign=True)
     epochs = epoch or config.optim.epochs
     written = write_run(module, file, out, (config, data), unused, epochs=epochs, overwrite=overwrite)
-    return ImportedCheckpoint(**vars(written), recipe=recipe, epochs=epochs)
+    return ImportedCheckpoint(**vars(written), recipe=recipe, epochs=epochs, epochs_known=epoch > 0)
 
 
 def _read(file: Path) -> tuple[dict[str, Tensor], int]:

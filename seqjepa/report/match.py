@@ -13,7 +13,7 @@ from typing import Any
 from seqjepa.config import PAPER_PROBE_EPOCHS, RunConfig
 from seqjepa.evaluate.encode import PAPER_PATCH
 from seqjepa.evaluate.results import regressors_of
-from seqjepa.methods import METHODS
+from seqjepa.methods import is_idle
 from seqjepa.paper.measures import measure_of
 from seqjepa.paper.published import Published
 from seqjepa.paper.sets import SETS_BY_NAME
@@ -26,7 +26,6 @@ from seqjepa.report.groups import (
     conditioning,
     kind_of_data,
     kind_of_run,
-    method_of,
     resolution,
 )
 from seqjepa.report.runs import RunRecord
@@ -157,24 +156,11 @@ def _row_identity(config: RunConfig, pixels: int, kind: str) -> dict[str, Any]:
     return found
 
 
-SOME_METHODS = {key for method in METHODS.values() for key in method.settings}
-"""Settings that only some methods read. Transformer projectors have layers, heads, ff_mult and dropout too."""
-OF_PATCHES = ("data.inhibition", "data.fixations", "data.fill")
-OF_TRANSFORMERS = ("model.layers", "model.heads", "model.ff_mult", "model.dropout")
-
-
 def _has_no_effect(key: str, config: RunConfig) -> bool:
-    """Whether a setting changes nothing of this run: one of another method, of patches where there are none, or the
-    action of a run that is told none."""
-    if key in OF_TRANSFORMERS and config.model.projector_kind == "transformer":
-        return False
-    if key in OF_PATCHES:
-        return not config.data.patch
+    """Whether a setting changes nothing of what this run learned, or is said already."""
     if key == "data.action":
         return not conditioning(config)
-    if key == "model.view_size":  # the resolution, which is said already
-        return True
-    return key in SOME_METHODS and key not in method_of(config).settings
+    return key == "model.view_size" or is_idle(key, config)  # the resolution stands at the beginning
 
 
 def _has_costs_of(record: RunRecord, row: Published) -> bool:

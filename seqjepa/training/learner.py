@@ -130,7 +130,7 @@ class Learner:
     def require_finite(self) -> None:
         """FailureError when a weight or buffer is infinite or NaN, so that such a state never replaces a good one."""
         if not all(bool(torch.isfinite(value).all()) for value in self.method.state_dict().values()):
-            raise FailureError("a weight is not finite any more; the last checkpoint is from before. Lower optim.lr")
+            raise FailureError("a weight is not finite; what is saved, if anything, is from before. Lower optim.lr")
 
     def state_dict(self) -> dict[str, Any]:
         return {"method": self.method.state_dict(), "optimizer": self.optimizer.state_dict()["state"]}

@@ -133,7 +133,7 @@ class EpochMeter:
         """
         sum_over_ranks(world, list(self.sums.values()))
         if not math.isfinite(float(self.sums["loss"])):
-            raise FailureError("the loss is not finite; the last checkpoint is from before that. Lower optim.lr")
+            raise FailureError("the loss is not finite; what is saved, if anything, is from before. Lower optim.lr")
         if world.size > 1:
             self._merge_moments(world)
         if not world.main:

@@ -245,6 +245,7 @@ def check_same_run(out: Path, plan: RunPlan) -> None:
     if differ:
         diff = ", ".join("{} {} there, {} asked".format(k, *_shortened(there[k], asked.get(k))) for k in differ)
         more = " (--extend-epochs changes the number of epochs)" if "optim.epochs" in differ else ""
+        more += "" if has_state(out) or (out / WEIGHTS).exists() else "; nothing is saved of that run, so none is lost"
         raise UsageError(
             f"{out} holds another run: {diff}. Ask the same, choose another --out, or `seqjepa train --overwrite`{more}"
         )

@@ -77,6 +77,7 @@ def test_folders_are_named_by_what_varies(walks, vary, names):
         ("data.stride=" + ",".join(map(str, range(1, 10_003))), "10002 runs; a grid has at most 10000"),
         ("data.contexts=1,2", "unknown key data.contexts (did you mean 'context'?)"),
         ("data.context=1,x", "data.context = 'x' should be a valid integer"),
+        ("data.inhibition=disc,none", "nothing in these runs looks at data.inhibition"),
     ],
 )
 def test_what_cannot_be_varied(walks, vary, said):

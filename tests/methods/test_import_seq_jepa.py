@@ -237,8 +237,12 @@ def test_the_command(tmp_path: Path) -> None:
     settings = [word for setting in SMALL for word in ("--set", setting)]
     done = CliRunner().invoke(seqjepa_app, [*words, *settings])
     assert done.exit_code == 0, done.output
-    assert "1000 epochs, settings of 3die-rot-M3; left out: online_equiprobe, online_linprobe" in done.output
+    unknown = "1000 epochs (the recipe's; the file says none), settings of 3die-rot-M3"
+    assert f"{unknown}; left out: online_equiprobe, online_linprobe" in done.output
     done = CliRunner().invoke(seqjepa_app, [*words, *settings, "--json"])
-    assert json.loads(done.output)["recipe"] == "3die-rot-M3"
+    assert (json.loads(done.output)["recipe"], json.loads(done.output)["epochs_known"]) == ("3die-rot-M3", False)
+    checkpoint(tmp_path / "c.pth", small_state(), epoch=700)
+    done = CliRunner().invoke(seqjepa_app, [*words, *settings, "--overwrite"])
+    assert "700 epochs, settings of 3die-rot-M3" in done.output
     refused = CliRunner().invoke(seqjepa_app, ["import-seq-jepa", str(tmp_path), "--out", str(tmp_path / "run")])
     assert refused.exit_code == 2

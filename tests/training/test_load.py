@@ -268,3 +268,9 @@ def test_embed_follows_weights_that_were_changed(made, views):
     assert not torch.equal(model.embed(views), before)
     assert torch.equal(model.embed(views), other.embed(views))
     assert model.method.state_dict().keys() == load_run(made[0]).method.state_dict().keys()
+
+
+@pytest.mark.parametrize("run", [None, b"runs/a", 5])
+def test_what_is_no_run_is_refused_in_a_line(run):
+    with pytest.raises(UsageError, match=f"run is {run!r}; give a run directory or an address"):
+        seqjepa.load(run, "cpu")

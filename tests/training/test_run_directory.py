@@ -125,6 +125,11 @@ def test_other_settings_or_shards_are_refused_with_a_diff(tmp_path):
         pass
     assert "seed 42 there, 7 asked" in str(caught.value)
     assert "optim.lr 0.0004 there, 0.001 asked" in str(caught.value)
+    assert "nothing is saved of that run" in str(caught.value)
+    (tmp_path / "state.pt").touch()
+    with pytest.raises(UsageError) as caught, claimed(tmp_path, plan("seed=7")):
+        pass
+    assert "nothing is saved" not in str(caught.value)
     assert "\n" not in str(caught.value)
     with pytest.raises(UsageError, match=r"shards\.train abc there, xyz asked"), claimed(tmp_path, plan(shards="xyz")):
         pass

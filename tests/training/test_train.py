@@ -19,6 +19,7 @@ from train_helpers import Killed, killed_at, make_shards, metrics, tiny_config
 from typer.testing import CliRunner
 
 from cli import seqjepa_app
+from seqjepa.recipes import to_toml
 from seqjepa.training import checkpoint, learner
 from seqjepa.training import train as train_module
 from seqjepa.training.checkpoint import initial_method, load_run
@@ -229,6 +230,17 @@ def test_an_option_and_set_that_contradict_each_other_are_refused(shards, tmp_pa
     assert f"{option[0]} says" in refused.output
     assert f"--set says {settings}" in refused.output
     assert not (tmp_path / "run").exists()
+
+
+def test_settings_that_change_nothing_of_the_run_are_said(shards, tmp_path, caplog):
+    (tmp_path / "mine.toml").write_text(to_toml(tiny_config("optim.epochs=1")))
+    given = ["data.inhibition=none", "context_ssl.pairs=8", "optim.final_lr=1e-6", "data.context=2", "model.layers=1"]
+    words = ["train", "--shards", str(shards), "--recipe", str(tmp_path / "mine.toml"), "--out", str(tmp_path / "run")]
+    done = CliRunner().invoke(seqjepa_app, [*words, *(word for text in given for word in ("--set", text))])
+    assert done.exit_code == 0, done.output
+    said = [record.getMessage() for record in caplog.records if "nothing in such a run" in record.getMessage()]
+    assert len(said) == 1
+    assert said[0].startswith("--set data.inhibition, context_ssl.pairs: ")
 
 
 def test_extending_beyond_the_schedule_is_refused_and_the_run_stays_readable(shards, tmp_path):
