@@ -77,7 +77,8 @@ class Worker:
 
     @property
     def overtaken(self) -> bool:
-        return not (self.layout.tmp / ALIVE).exists()
+        """Also where somebody has removed what was finished, and with it the folder for what comes."""
+        return not ((self.layout.tmp / ALIVE).exists() and self.layout.parts.exists())
 
     def leave(self) -> None:
         """Gives up its claims and its folder. Idempotent."""

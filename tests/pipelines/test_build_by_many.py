@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -142,6 +143,23 @@ def test_a_builder_that_is_taken_for_dead_publishes_nothing(
             list(sleeper.claims(["train-000001"]))
         writer.abort()
     assert same_folders(out, whole)
+
+
+@pytest.mark.parametrize("step", ["open_shard", "finish"])
+def test_parts_that_are_removed_under_a_build_are_made_again(
+    photos: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """As by somebody who clears up: it ended in a FileNotFoundError."""
+    of_step, left = getattr(SetBuilder, step), [1]
+
+    def removing(builder: SetBuilder, *given):
+        if left and left.pop():
+            shutil.rmtree(builder.layout.parts)
+        return of_step(builder, *given)
+
+    monkeypatch.setattr(SetBuilder, step, removing)
+    build(photos, tmp_path / "set")
+    assert same_folders(tmp_path / "set", whole)
 
 
 @pytest.mark.usefixtures("quick_beats")
