@@ -27,7 +27,7 @@ from shards.describe import column_lines
 from shards.machine.files import OwnFile, write_own
 from shards.preview.rows import Row, Rows, label_of_term, words_of_term
 from shards.preview.sheet import MAKER, SIGN, check_sheet
-from shards.schema import ActionSpec
+from shards.schema import PRESET_ACTIONS, ActionSpec
 
 ANGLE = re.compile(r"(^|[_.])(yaw|pitch|roll|rot\w*|angle|azimuth|elevation|heading|theta|phi)([_.]|$)", re.IGNORECASE)
 TIME = re.compile(r"(^|[_.])(time(stamp|step)?|t|step|frame|index|idx)([_.]|$)", re.IGNORECASE)
@@ -125,7 +125,11 @@ def _of_columns(table: ViewTable) -> Iterator[str]:
     yield from _of_wrapping(table)
     yield from _of_quaternions(table)
     if table.actions is None:
-        yield "no action is declared: give an actions.toml, or --action; methods that need actions will not train"
+        names = {field.name for field in table.fields}
+        implied = (k for k in ("rotation", "position") if names.issuperset(PRESET_ACTIONS[k].columns))
+        without = next((f"training takes --action {k}, as columns are called" for k in implied), "")
+        without = without or "methods that need actions will not train"
+        yield f"no action is declared: give an actions.toml, or --action; {without}"
 
 
 def _of_wrapping(table: ViewTable) -> Iterator[str]:

@@ -18,6 +18,7 @@ from pipelines.build.encode import Frame, JpegSetting, encode_image, fit_image
 from pipelines.build.fill import Transformed
 from pipelines.sources import ViewsContent
 from pipelines.sources.content import short_digest
+from pipelines.sources.declared_actions import LARGEST_NUMBER
 from pipelines.sources.decode import Pixels, check_view_size, decode_image, decode_jpeg, doubts, jpeg_size
 from shards.machine.environment import usable_cores
 from shards.sample import ViewSample
@@ -179,8 +180,8 @@ def read_latent(data: bytes, count: int) -> np.ndarray:
         raise ValueError("latent is cut short")
     with np.errstate(over="ignore"):
         row = np.frombuffer(data, dtype, count, start).astype(np.float32)
-    if not np.isfinite(row).all():
-        raise ValueError("latent is not finite")
+    if not (np.abs(row) < LARGEST_NUMBER).all():
+        raise ValueError("latent is not finite, or too large")
     return row
 
 

@@ -16,7 +16,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,12 @@ OWN_PRESETS = ("pose", "command")
 """Beside those by name: the columns of a vector `pose` as relative_pose, of a vector `action` as command."""
 ORTHOGONAL = 1e-3  # how far RᵀR may be from 1
 COARSE = 0.01  # error of a float32, of the usual change from row to row
+LARGEST_NUMBER = 1e30  # of a parameter: a float32 holds differences and sums of such
 
 
 @dataclass(frozen=True)
 class Declared:
-    """terms   of the action, not yet checked; None: nothing was said of it
+    """terms   of the action, not yet checked; an empty list: no action; None: nothing was said of it
     units   of columns, by name
     where   what says so, for messages
     """
@@ -98,11 +99,11 @@ def _read_file(file: Path, mistakes: Mistakes) -> Declared:
         raise FormatError(f"{file} is not readable TOML ({reason_of(error)})") from error
     if unknown := sorted(set(record) - {"units", "action"}):
         mistakes.add(f"{file.name} has {', '.join(unknown)}; [units] and [[action]] are allowed", "actions")
-    units, terms = record.get("units", {}), record.get("action", [])
+    units, terms = record.get("units", {}), record.get("action")
     if not isinstance(units, dict):
         mistakes.add(f'{file.name}: units must be a table, yaw = "deg"', "actions")
         units = {}
-    if not isinstance(terms, list):
+    if not isinstance(terms, list | None):
         mistakes.add(f"{file.name}: an action is a list of terms; each begins with [[action]]", "actions")
         terms = []
     for name, unit in units.items():
@@ -183,6 +184,7 @@ def action_of(declared: Declared, fields: Sequence[ParamField], mistakes: Mistak
         except FormatError as error:
             mistakes.add(f"{where}: {error}", "actions")
             continue
+        term = _in_stored_units(term, declared)
         if problem := ActionSpec((term,)).problem(fields):
             advice = f'declare it, in [units] of {FILE} or with --unit: {term.columns[-1]} = "deg" or "rad"'
             mistakes.add(f"{where}: {problem}; {advice}", "actions")
@@ -195,6 +197,13 @@ def action_of(declared: Declared, fields: Sequence[ParamField], mistakes: Mistak
                 )
         terms.append(term)
     return ActionSpec(tuple(terms))
+
+
+def _in_stored_units(term: ActionTerm, declared: Declared) -> ActionTerm:
+    """Its values, means and deviations, which are given in the units of their columns, as those are stored."""
+    scale = scale_of(term.columns, declared).tolist()
+    mean, std = (tuple(a * b for a, b in zip(given, scale, strict=False)) for given in (term.mean, term.std))
+    return replace(term, values=tuple(value * scale[0] for value in term.values), mean=mean, std=std)
 
 
 def _expanded(record: Any, names: Sequence[str], where: str, mistakes: Mistakes) -> Any:

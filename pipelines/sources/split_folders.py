@@ -175,6 +175,15 @@ def say_nearly_alike(classes: Iterable[str], say: Callable[[str], object]) -> No
         say(f"classes that differ in upper and lower case, blanks or leading zeros alone: {shown}")
 
 
+def say_own_splits(splits: Iterable[str], say: Callable[[str], object]) -> None:
+    """A line for splits such as `eval`, which are read by nobody who is not told their names."""
+    if others := {*splits} - {*SPLIT_WORDS, "unlabeled"}:
+        say(
+            f"split {listed(others)} keeps its name: training takes train, evaluation val or test, unless they are "
+            "told otherwise (--val-split)"
+        )
+
+
 def _plain(name: str) -> str:
     shown = (letter for letter in name if not letter.isspace() and unicodedata.category(letter) != "Cf")
     plain = unicodedata.normalize("NFKC", "".join(shown)).casefold()

@@ -265,6 +265,21 @@ def chunk_bounds(bounds: np.ndarray, views: int) -> tuple[np.ndarray, np.ndarray
     return starts, np.minimum(starts + views, np.repeat(bounds[1:], samples)), chunk
 
 
+def divided_steps(steps: np.ndarray, of: np.ndarray) -> tuple[np.ndarray, int]:
+    """Every fifth frame of a video has no gaps: steps are divided by what all their distances have in common.
+
+    steps: int64 [R], ascending in each sequence, of: int [R], ascending → (int64 [R], the divisor). Where there is a
+    divisor, or a step that no set can hold, they count from their sequence's first; LARGEST_STEP + 1: too far from it
+    """
+    firsts, same = steps[np.searchsorted(of, of)], np.diff(of) == 0
+    distances = steps.view(np.uint64) - firsts.view(np.uint64)  # two int64 may lie further apart than one holds
+    gaps = np.diff(distances)[same & (np.diff(steps) != 0)]
+    divisor = int(np.gcd.reduce(gaps)) if len(gaps) else 1
+    if divisor > 1 or steps.min(initial=0) < 0 or steps.max(initial=0) > LARGEST_STEP:
+        steps = np.minimum(distances // np.uint64(max(divisor, 1)), LARGEST_STEP + 1).astype(np.int64)
+    return steps, max(divisor, 1)
+
+
 @dataclass(frozen=True)
 class PlacedFile:
     """A file of a folder or archive, read where it is wanted: in a worker."""

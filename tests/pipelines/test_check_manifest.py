@@ -111,6 +111,16 @@ def test_warnings_name_what_may_be_wrong(folder: Path, tmp_path: Path) -> None:
     assert not any("sizes" in line for line in check(folder, tmp_path / "s.png", "--size", "16")[1]["warnings"])
 
 
+def test_the_action_that_columns_imply_is_said(folder: Path) -> None:
+    """A set that declares no action is trained with that of its columns' names, where there is one."""
+    plain = [{**row, "y": 0} for row in rows()]
+    without = "methods that need actions will not train"
+    for more, said in (({}, "training takes --action position"), ({"y": "up"}, without)):
+        table = reading_of(folder, csv_text([{**row, **more} for row in plain])).checked()
+        declared = [line for line in warnings_of(table, 3) if line.startswith("no action is declared")]
+        assert [line.rpartition("; ")[2].partition(",")[0] for line in declared] == [said]
+
+
 def test_a_build_without_a_dry_run_says_the_warnings_too(folder: Path, tmp_path: Path) -> None:
     made = [{key: value for key, value in row.items() if key != "step"} | {"time": row["step"]} for row in table()]
     (folder / "metadata.csv").write_text(csv_text(made))

@@ -95,6 +95,24 @@ def test_pictures_of_another_size_than_their_cameras_are_said(
     assert "(pixels): images/000.png has 64×32, its camera 64×64" in caplog.text
 
 
+def test_no_action_is_what_is_asked_for(tmp_path: Path) -> None:
+    write_nerf(tmp_path / "scene", cameras(4))
+    assert table_of(tmp_path / "scene", action="none").actions == ActionSpec()
+    (tmp_path / "scene/actions.toml").write_text('[units]\n"pose.3" = "m"\n')
+    found = table_of(tmp_path / "scene")
+    assert (found.actions, found.fields[3].unit) == (POSE_ACTION, "m")
+
+
+def test_every_fifth_frame_by_its_name_is_no_gap(tmp_path: Path) -> None:
+    names = [f"{walk}/{step:04d}.png" for walk in "ab" for step in range(3, 43, 5)]
+    make_folder(tmp_path / "walks", names)
+    found = table_of(tmp_path / "walks", pattern="{object}/{step}.png")
+    assert (found.ordered, found.steps.tolist()) == (True, [*range(8)] * 2)
+    assert found.settled["step_divisor"] == 5
+    (tmp_path / "walks/a/0013.png").unlink()
+    assert table_of(tmp_path / "walks", pattern="{object}/{step}.png").steps.tolist()[:3] == [0, 1, 3]
+
+
 def test_an_action_says_where_the_next_view_sees_what_this_one_saw(tmp_path: Path) -> None:
     """The oracle is the pictures: discs move in them as the actions say."""
     poses = cameras(6, seed=3)

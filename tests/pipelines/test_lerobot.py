@@ -156,7 +156,7 @@ def test_tasks_without_words_are_no_class(tmp_path: Path) -> None:
     assert (found.info.classes, found.split("train").labels.tolist()) == (("pull it",), [-1, 0, -1])
 
 
-def test_splits_are_those_of_the_set(tmp_path: Path) -> None:
+def test_splits_are_those_of_the_set(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = make_lerobot(tmp_path / "set", kind="image", splits={"train": "0:1", "validation": "1:2"})
     found = build(root, tmp_path / "out")
     assert "views-per-sample" not in found.info.provenance["command"]
@@ -174,6 +174,9 @@ def test_splits_are_those_of_the_set(tmp_path: Path) -> None:
         LeRobotSource(root, LeRobotOptions(TOP, episodes="7:8"))
     with pytest.raises(UsageError, match="--episodes 0,73: there is no episode 73 in"):
         LeRobotSource(root, LeRobotOptions(TOP, episodes="0,73"))
+    change_info(root, splits={"train": "0:2", "heldout": "2:3"})
+    assert set(LeRobotSource(root, LeRobotOptions(TOP)).table.splits) == {"train", "heldout"}
+    assert "split heldout keeps its name" in caplog.text
     change_info(root, splits={"train": "0:2", "test": "1:3"})
     with pytest.raises(FormatError, match="episode 1 is in train and in test"):
         LeRobotSource(root, LeRobotOptions(TOP))
@@ -221,6 +224,18 @@ def test_options_out_of_range() -> None:
         LeRobotOptions(TOP, tolerance=0.0)
     with pytest.raises(UsageError, match="--over 'max' is not known; there are last, sum, mean"):
         LeRobotOptions(TOP, over="max")  # pyright: ignore[reportArgumentType]
+
+
+def test_values_are_in_the_unit_of_a_feature_and_units_alone_leave_the_commands(tmp_path: Path) -> None:
+    root, file = make_lerobot(tmp_path / "set", kind="image"), tmp_path / "actions.toml"
+    values = [100 * (episode + 1) + frame for episode in range(3) for frame in range(9)]
+    file.write_text(f'[[action]]\nop = "categorical"\ncolumns = ["observation.state.grip"]\nvalues = {values}\n')
+    found = LeRobotSource(root, LeRobotOptions(TOP, actions=file, unit=("observation.state=deg",))).actions
+    assert found is not None
+    assert found.terms[0].values == pytest.approx(np.deg2rad(values))
+    commands = LeRobotSource(root, LeRobotOptions(TOP)).actions
+    file.write_text('[units]\n"observation.state" = "deg"\n')
+    assert LeRobotSource(root, LeRobotOptions(TOP, actions=file)).actions == commands
 
 
 def test_an_action_of_states(tmp_path: Path) -> None:

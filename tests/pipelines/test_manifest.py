@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 import cli
 from pipelines.sources.manifest import ManifestOptions, find_manifest, read_manifest
+from seqjepa.data.actions import actions_between
 from shards.errors import FormatError, UsageError
 from shards.reader import ShardSet
 from shards.schema import ActionSpec, ActionTerm, ViewSpec
@@ -217,6 +218,27 @@ def test_a_preset_says_what_its_angles_are(folder: Path) -> None:
         reading_of(folder, csv_text(table), units=("deg",))
 
 
+def test_units_alone_are_no_action_of_zero_numbers(folder: Path) -> None:
+    """actions.toml without [[action]] says as little of the action as --unit; `action = []` says that there is none."""
+    (folder / "actions.toml").write_text('[units]\nx = "m"\n')
+    assert reading_of(folder, csv_text(rows())).checked().actions is None
+    (folder / "actions.toml").write_text('action = []\n[units]\nx = "m"\n')
+    assert reading_of(folder, csv_text(rows())).checked().actions == ActionSpec()
+
+
+def test_numbers_of_a_term_are_in_the_units_of_its_columns(folder: Path) -> None:
+    table = [{**row, "turn": 90 * row["step"]} for row in rows()]
+    (folder / "actions.toml").write_text(
+        '[units]\nturn = "deg"\n[[action]]\nop = "categorical"\ncolumns = ["turn"]\nvalues = [0, 90, 180]\n'
+        '[[action]]\nop = "difference"\ncolumns = ["x", "turn"]\nnormalise = "zscore"\nmean = [0, 90]\nstd = [2, 45]\n'
+    )
+    found = reading_of(folder, csv_text(table)).checked()
+    assert found.actions is not None
+    names = [field.name for field in found.fields]
+    made = actions_between(found.params[None, :3], names, found.actions)[0]
+    np.testing.assert_allclose(made, [[0, 1, 0, 0.25, 2], [0, 0, 1, 0.25, 2]], atol=1e-6)
+
+
 def test_splits_are_of_sequences(folder: Path) -> None:
     table = [{**row, "split": {"a": "Training", "b": "valid"}[row["sequence"]]} for row in rows()]
     assert list(reading_of(folder, csv_text(table)).checked().splits) == ["train", "val"]
@@ -224,7 +246,11 @@ def test_splits_are_of_sequences(folder: Path) -> None:
         folder, csv_text([{**row, "split": {"a": "Prueba", "b": "valid"}[row["sequence"]]} for row in rows()])
     )
     assert list(reading.checked().splits) == ["prueba", "val"]
-    assert reading.notes == ["there is no training split, only prueba, val"]
+    assert reading.notes == [
+        "there is no training split, only prueba, val",
+        "split prueba keeps its name: training takes train, evaluation val or test, unless they are told otherwise "
+        "(--val-split)",
+    ]
     table[1]["split"], table[4]["split"], table[5]["split"] = "val", "", "my split"
     said = mistakes_of(reading_of(folder, csv_text(table)))
     assert "row 3: split 'val', but row 2 of the same sequence a has 'train'; a sequence has one split" in said

@@ -314,6 +314,15 @@ def test_large_whole_numbers(folder: Path) -> None:
     assert "row 3: step is '10000000000000000000', no whole number" in mistakes_of(reading_of(folder, csv_text(table)))
 
 
+@pytest.mark.parametrize("number", [3e38, -1e30])
+def test_numbers_whose_differences_a_float32_may_not_hold(folder: Path, number: float) -> None:
+    """What loggers write where there is no reading. The action from −3e38 to 3e38 was infinite."""
+    table = [{**row, "x": number if row["step"] == 1 else 0.5} for row in rows()]
+    found = mistakes_of(reading_of(folder, csv_text(table)))
+    assert found.splitlines()[0] == f"row 3: x is {number}; finite numbers below 1e+30 are allowed"
+    assert reading_of(folder, csv_text([{**row, "x": 9e29} for row in rows()])).checked()
+
+
 def test_steps_in_nanoseconds_and_beside_no_time(folder: Path) -> None:
     """19 digits are a whole number. int64's least, as NumPy writes NaT, lies further from them than int64 holds."""
     stamps = [1_600_000_000_000_000_000 + 50_000_000 * number for number in (0, 1, 2)] * 2

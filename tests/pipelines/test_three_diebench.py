@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +125,7 @@ def test_bad_views_are_counted_and_named(tree: Path, tmp_path: Path, caplog: pyt
             "count": 4,
             "names": [
                 "0001/o1/image_2.jpg: its latent is missing",
-                "0001/o2/latent_0.npy: latent is not finite",
+                "0001/o2/latent_0.npy: latent is not finite, or too large",
                 "0002/o0/image_3.jpg: corrupt JPEG",
                 "0002/o2/image_2.jpg: not a JPEG",
             ],
@@ -143,6 +144,11 @@ def test_latents_in_degrees_and_objects_without_views_are_said(
     assert "1 folders where objects lie hold no view: 0001/bare" in caplog.text
     assert "e.g. 0001/o0/latent_0.npy: rot_x is 10 rad: degrees?" in caplog.text
     assert info.provenance["odd_views"]["count"] == 6  # a line an object
+    caplog.clear()
+    with tarfile.open(tmp_path / "t.tar", "w") as tar:
+        tar.add(tree, "tree")
+    shard_3diebench(tmp_path / "t.tar", tmp_path / "of-tar", val_fraction=0.4, workers=0)
+    assert "1 folders where objects lie hold no view: 0001/bare" in caplog.text
 
 
 def test_images_of_mixed_size(tree: Path, tmp_path: Path) -> None:

@@ -164,6 +164,23 @@ def test_long_sequences_take_several_samples(tmp_path: Path) -> None:
             np.testing.assert_array_equal(params, row)
 
 
+def test_steps_in_nanoseconds(tmp_path: Path) -> None:
+    """As of manifests. Times in seconds are no steps, and what to do is said."""
+    samples = walks(8, 1)
+    for number, sample in enumerate(samples):
+        sample["json"]["frame"] = 1_600_000_000_000_000_000 + 50_000_000 * number
+    tar = write_tar(tmp_path / "t.tar", samples)
+    found = shard(tmp_path / "out", tar, sequence="scene", step="frame", columns="x").split("train")
+    assert found.view_ids[0].tolist() == [*range(8)]
+    samples[1]["json"]["frame"] += 1
+    samples[7]["json"]["frame"] += 2**40
+    with pytest.raises(FormatError, match=r"1 mistake: .* sample 0007: its step is too far"):
+        shard(tmp_path / "far", write_tar(tmp_path / "far.tar", samples), sequence="scene", step="frame")
+    samples[2]["json"]["frame"] = 0.5
+    with pytest.raises(FormatError, match=r"step is 0\.5; whole numbers from 0 are steps; without --step, --ordered"):
+        shard(tmp_path / "far", write_tar(tmp_path / "odd.tar", samples), sequence="scene", step="frame")
+
+
 def test_sequence_and_step_from_the_key(tmp_path: Path) -> None:
     samples = [
         {"__key__": f"{s}_{k:03d}", "png": encoded(picture(k)), "json": {"x": k}} for s in "ab" for k in (2, 0, 1)

@@ -47,7 +47,7 @@ from pipelines.sources.manifest import ManifestOptions, ReadViews, has_manifest,
 from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.split_folders import split_of
 from pipelines.sources.subset import train_or_val
-from pipelines.sources.table import FilePictures, ViewTable
+from pipelines.sources.table import FilePictures, ViewTable, divided_steps
 from shards.errors import FormatError, UsageError, few
 
 log = logging.getLogger(__name__)
@@ -244,13 +244,14 @@ def _pattern_table(files: FileList, text: str, val_fraction: float | None, found
     if found.mistakes.count:
         return None
     entries = [files.images[i] for i in rows.entries.tolist()]
+    steps, divisor = divided_steps(rows.steps, rows.of) if pattern.has("step") else (rows.steps, 1)
     tops = {entry.name.partition("/")[0] for entry in entries}
     if not pattern.has("split") and len(tops) > 1 and all(map(split_of, tops)):
         log.warning("pictures lie in %s, which the pattern does not call {split}", few(sorted(tops)))
     return ViewTable(
         sequences=rows.sequences,
         of=rows.of,
-        steps=rows.steps.astype(np.int32),
+        steps=steps.astype(np.int32),
         ordered=pattern.has("step"),
         params=rows.params,
         fields=pattern.fields,
@@ -258,7 +259,7 @@ def _pattern_table(files: FileList, text: str, val_fraction: float | None, found
         labels=rows.labels,
         pictures=_pictures(files, entries),
         actions=pattern.actions,
-        settled={"layout": "pattern"},
+        settled={"layout": "pattern"} | ({} if divisor == 1 else {"step_divisor": divisor}),
         where=lambda row: root + entries[row].name,
     )
 
@@ -284,8 +285,8 @@ def _with_declared(table: ViewTable, declared: Declared, mistakes: Mistakes) -> 
             mistakes.add(f"{declared.where or '--unit'}: {field.name} is in rad already", "unit")
     fields = tuple(new if new.name in named else old for new, old in zip(said, table.fields, strict=True))
     params = (table.params * scale_of(names, declared)).astype(np.float32)
-    action = action_of(declared, fields, mistakes) if declared.terms else table.actions
-    if declared.terms:
+    action = table.actions if declared.terms is None else action_of(declared, fields, mistakes)
+    if declared.terms is not None:
         refuse_values(action, names, params, mistakes, table.where)
     return replace(table, fields=fields, params=params, actions=action)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from pipelines.sources.declared_actions import no_rotation
+from pipelines.sources.declared_actions import LARGEST_NUMBER, no_rotation
 from pipelines.sources.files import FileEntry, FileList
 from pipelines.sources.mistakes import Mistakes
 from shards.errors import FormatError
@@ -31,7 +31,6 @@ INTRINSICS = {
 }
 """Of the image as it lies there, by the names that NeRF's files have, with their units. Resizing leaves them alone."""
 LARGEST_TEXT = 1 << 30  # bytes; a frame takes some 300 in JSON, an image of COLMAP's a few 100 thousand
-LARGEST_NUMBER = 1e30  # a float32 holds it
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from pipelines.sources.declared_actions import LARGEST_NUMBER
 from pipelines.sources.files import FileEntry, FileList
 from pipelines.sources.layouts.cameras import (
     INTRINSICS,
-    LARGEST_NUMBER,
     Findings,
     Scene,
     below,

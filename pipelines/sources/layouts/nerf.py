@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.sources.declared_actions import LARGEST_NUMBER
 from pipelines.sources.decode import SUFFIXES
 from pipelines.sources.files import FileEntry, FileList
 from pipelines.sources.layouts.cameras import (
     INTRINSICS,
-    LARGEST_NUMBER,
     Findings,
     Scene,
     below,

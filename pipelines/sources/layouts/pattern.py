@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.archives import OTHER_NAME, LeftOut, printable
+from pipelines.sources.declared_actions import LARGEST_NUMBER
 from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.split_folders import split_of
 from shards.errors import UsageError
@@ -32,7 +33,6 @@ ALIASES = {"object": "sequence"}
 GROUP = re.compile(r"\{([^{}]*)\}")
 GROUP_WORDS = re.compile(r"([A-Za-z][A-Za-z0-9_]*)(?::([a-z]+))?")
 LAST_STEP = 2**31 - 1
-LARGEST_NUMBER = 1e30  # a float32 holds it
 LONGEST = 1000  # characters of a pattern
 EXAMPLE = "'{object}/{name}_{azimuth:deg}.png'"
 

@@ -22,7 +22,7 @@ from pipelines.sources.lerobot.meta import Episodes, Feature, LeRobotMeta
 from pipelines.sources.lerobot.parquet import ParquetPictures
 from pipelines.sources.lerobot.rows import EpisodeRows, FeatureChoice, Over, choose, read_rows
 from pipelines.sources.mistakes import Mistakes
-from pipelines.sources.split_folders import split_of
+from pipelines.sources.split_folders import say_own_splits, split_of
 from pipelines.sources.subset import train_or_val
 from pipelines.sources.table import Pictures, TableSource, ViewTable
 from pipelines.sources.video.pictures import TOLERANCE_S, VideoPictures
@@ -107,7 +107,7 @@ def lerobot_table(meta: LeRobotMeta, asked: LeRobotOptions, hub: HubFolder | Non
     declared = read_declared(asked.actions, None, asked.unit, mistakes)
     choice = choose(meta, asked.state, asked.command, asked.over, declared.units)
     actions = actions_of(declared, choice, asked.stride, mistakes)
-    if not actions.terms and asked.command is None:
+    if not actions.terms and asked.command is None and declared.terms is None:
         log.warning(
             "%s has no feature `action`, so its views have no actions; --command KEYS names what was done", meta.root
         )
@@ -148,7 +148,7 @@ def actions_of(declared: Declared, choice: FeatureChoice, stride: int, mistakes:
 
     FormatError, with all that is wrong with the terms, also where they combine commands otherwise than the stride does.
     """
-    if not declared.terms:
+    if declared.terms is None:
         return choice.actions
     terms = []
     for term in declared.terms:
@@ -156,7 +156,8 @@ def actions_of(declared: Declared, choice: FeatureChoice, stride: int, mistakes:
         if isinstance(columns, list):
             term = {**term, "columns": [part for name in columns for part in choice.components(name)]}
         terms.append(term)
-    actions = action_of(replace(declared, terms=terms), choice.fields, mistakes) or ActionSpec()
+    declared = replace(declared, terms=terms, units=choice.recorded_units)
+    actions = action_of(declared, choice.fields, mistakes) or ActionSpec()
     for term in actions.terms:
         if term.op == "command" and term.over != choice.over and stride > 1:
             mistakes.add(f"{declared.where}: commands are over {term.over}, and --over is {choice.over}; give the same")
@@ -248,6 +249,7 @@ def splits_of(meta: LeRobotMeta, listed: Episodes, asked: LeRobotOptions) -> lis
         asked_for = f"--episodes {asked.episodes}: " if asked.episodes is not None else ""
         there = f"{listed.numbers[0]} to {listed.numbers[-1]}"
         raise UsageError(f"{asked_for}no episode of {meta.root} is left; those with frames are among {there}")
+    say_own_splits({split for split in result if split}, lambda line: log.warning("%s: %s", meta.where, line))
     if lost := int(kept.sum()) - sum(split is not None for split in result):
         log.warning("%d episodes are in no split of %s and are left out", lost, meta.where)
     return result

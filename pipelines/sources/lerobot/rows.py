@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
-from pipelines.sources.declared_actions import DEGREES, coarse
+from pipelines.sources.declared_actions import DEGREES, LARGEST_NUMBER, coarse
 from pipelines.sources.lerobot.meta import OF_EVERY_SET, Episodes, Feature, LeRobotMeta
 from pipelines.sources.lerobot.parquet import numbers_of, read_parquet
 from shards.errors import FormatError, UsageError
@@ -52,12 +52,12 @@ class FeatureChoice:
 
     @property
     def fields(self) -> tuple[ParamField, ...]:
-        return tuple(ParamField(name, "rad" if unit in DEGREES else unit) for name, unit in self._units())
+        return tuple(ParamField(name, "rad" if unit in DEGREES else unit) for name, unit in self.recorded_units.items())
 
     @property
     def factors(self) -> np.ndarray:
         """float64 [P], by which what is recorded is multiplied."""
-        return np.array([np.pi / 180 if unit in DEGREES else 1.0 for _, unit in self._units()])
+        return np.array([np.pi / 180 if unit in DEGREES else 1.0 for unit in self.recorded_units.values()])
 
     @property
     def actions(self) -> ActionSpec:
@@ -68,9 +68,11 @@ class FeatureChoice:
         """Of a feature; or the component itself."""
         return next((list(feature.components) for feature in self.features if feature.key == name), [name])
 
-    def _units(self) -> list[tuple[str, str]]:
+    @property
+    def recorded_units(self) -> dict[str, str]:
+        """Of each component."""
         names = [(feature.key, name) for feature in self.features for name in feature.components]
-        return [(name, self.units.get(name, self.units.get(key, "1"))) for key, name in names]
+        return {name: self.units.get(name, self.units.get(key, "1")) for key, name in names}
 
 
 def choose(
@@ -175,7 +177,7 @@ def read_rows(root: Path, listed: Episodes, kept: np.ndarray, choice: FeatureCho
             break
     if mistakes:
         more = " …" if len(mistakes) > NAMED else ""
-        raise FormatError(f"{root}: values that are not finite: {'; '.join(mistakes[:NAMED])}{more}")
+        raise FormatError(f"{root}: values that are not finite, or too large: {'; '.join(mistakes[:NAMED])}{more}")
     for line in told.values():
         log.warning("%s: %s", root, line)
     parts.sort(key=lambda part: part[0])
@@ -246,9 +248,7 @@ class _File:
             return row, self.times[start + kept], start + kept
 
     def _check(self, values: np.ndarray, number: int, mistakes: list[str]) -> None:
-        with np.errstate(over="ignore"):
-            bad = ~np.isfinite(values.astype(np.float32))
-        if bad.any():
+        if (bad := ~(np.abs(values) < LARGEST_NUMBER)).any():
             names = [param.name for param in self.choice.fields]
             for frame, column in np.argwhere(bad)[: NAMED + 1]:
                 mistakes.append(f"episode {number}, frame {frame}: {names[column]} is {values[frame, column]:g}")

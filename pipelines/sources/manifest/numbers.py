@@ -13,7 +13,14 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.archives import printable
-from pipelines.sources.declared_actions import Declared, coarse, commands_alone, refuse_values, scale_of
+from pipelines.sources.declared_actions import (
+    LARGEST_NUMBER,
+    Declared,
+    coarse,
+    commands_alone,
+    refuse_values,
+    scale_of,
+)
 from pipelines.sources.manifest.columns import Numbers, as_numbers, is_text
 from pipelines.sources.manifest.rows import Order, Rows
 from shards.schema import MAX_PARAMS, ActionSpec
@@ -87,14 +94,15 @@ def number_columns(rows: Rows, ignore: Sequence[str], declared: Declared, order:
 def _stored(
     rows: Rows, name: str, parts: list[str], column: pa.ChunkedArray, found: Numbers, declared: Declared
 ) -> list[Column]:
-    """Values as float32 in stored units. Tells cells that are no number, or none that a float32 can hold."""
+    """Values as float32 in stored units. Tells cells that are no number, or one from LARGEST_NUMBER on."""
     rows.tell(np.flatnonzero(found.wrong), lambda row: f"{name} is {_cell(column, row, found)}", f"number {name}")
     with np.errstate(over="ignore", invalid="ignore"):
         stored = (found.values * scale_of(parts, declared)).astype(np.float32)
-        lost = ~np.isfinite(stored) & ~(found.empty | found.wrong)[:, None]
+        lost = ~(np.abs(stored) < LARGEST_NUMBER) & ~(found.empty | found.wrong)[:, None]
         rounded = found.whole & (np.abs(found.values) > EXACT) & (found.values.astype(np.float32) != found.values)
     unheld = np.flatnonzero(lost.any(1))
-    rows.tell(unheld, lambda row: f"{name} is {_cell(column, row, found)}: not finite, or too large", f"large {name}")
+    allowed = f"finite numbers below {LARGEST_NUMBER:g} are allowed"
+    rows.tell(unheld, lambda row: f"{name} is {_shown(column, row)}; {allowed}", f"large {name}")
     if rounded.any():
         example = found.values[rounded.any(1)][0].max()
         rows.notes.append(
@@ -106,11 +114,15 @@ def _stored(
 
 
 def _cell(column: pa.ChunkedArray, row: int, found: Numbers) -> str:
-    value = printable(str(column[row].as_py()))[:40]
+    value = _shown(column, row)
     if found.shape:
         return f"{value}; {'×'.join(map(str, found.shape))} numbers are needed, as in most rows"
     doubt = ": a thousands separator, or a decimal comma? write 1234 or 1.234" if found.alike else ", no number"
     return f"{value!r}{doubt}"
+
+
+def _shown(column: pa.ChunkedArray, row: int) -> str:
+    return printable(str(column[row].as_py()))[:40]
 
 
 def filled_params(rows: Rows, order: Order, columns: Sequence[Column], action: ActionSpec | None) -> np.ndarray:

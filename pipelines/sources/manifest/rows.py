@@ -27,9 +27,9 @@ from pipelines.sources.manifest.columns import (
 )
 from pipelines.sources.manifest.read_table import RawTable
 from pipelines.sources.mistakes import Mistakes
-from pipelines.sources.split_folders import in_nfc, pairs_alike, say_nearly_alike, split_of
+from pipelines.sources.split_folders import in_nfc, pairs_alike, say_nearly_alike, say_own_splits, split_of
 from pipelines.sources.subset import train_or_val
-from pipelines.sources.table import LARGEST_STEP
+from pipelines.sources.table import LARGEST_STEP, divided_steps
 from shards.errors import UsageError, few
 from shards.layout import SPLIT_NAME
 
@@ -178,7 +178,7 @@ def order_of(rows: Rows, of: np.ndarray, names: list[str], time_unit: str) -> Or
     sure = ~(doubtful[order][1:] | doubtful[order][:-1])
     if times is not None and (back := same & sure & (np.diff(times) < 0)).any():
         rows.tell(order[1:][back], lambda _: "its timestamp is before that of the step before", "times")
-    steps, divisor = _divided(numbers[order], numbers[first], same)
+    steps, divisor = divided_steps(numbers[order], of)
     if (steps > LARGEST_STEP).any():
         what = f"{rows.roles.get('step') or rows.roles['frame']} is too far from its sequence's first"
         rows.tell(order[steps > LARGEST_STEP], lambda _: what, "step")
@@ -204,18 +204,6 @@ def whole_numbers(rows: Rows, role: str) -> tuple[np.ndarray, np.ndarray]:
     rows.tell(np.flatnonzero(empty), lambda _: f"{name} is empty", role)
     rows.tell(np.flatnonzero(wrong), lambda row: f"{name} is {_shown(column, row)}, no whole number", role)
     return numbers, empty | wrong
-
-
-def _divided(steps: np.ndarray, firsts: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, int]:
-    """Every fifth frame of a video has no gaps: steps are divided by what all their distances have in common."""
-    distances = steps.view(np.uint64) - firsts.view(
-        np.uint64
-    )  # ascending; two int64 may lie further apart than one holds
-    gaps = np.diff(distances)[same & (np.diff(steps) != 0)]
-    divisor = int(np.gcd.reduce(gaps)) if len(gaps) else 1
-    if divisor > 1 or steps.min(initial=0) < 0 or steps.max(initial=0) > LARGEST_STEP:
-        steps = np.minimum(distances // np.uint64(max(divisor, 1)), LARGEST_STEP + 1).astype(np.int64)
-    return steps, max(divisor, 1)
 
 
 def _seconds(rows: Rows, unit: str, doubtful: np.ndarray) -> tuple[np.ndarray | None, bool]:
@@ -305,6 +293,7 @@ def splits_of(rows: Rows, order: Order, labels: Sequence[str | None], val_fracti
     unique = sorted(set(plain))
     if unique and "train" not in unique:
         rows.notes.append(f"there is no training split, only {few(unique)}")
+    say_own_splits((name for name in unique if SPLIT_NAME.fullmatch(name)), rows.notes.append)
     ranks = np.array([*(unique.index(name) for name in plain), -1])[codes]
     firsts = _one_a_sequence(rows, order, ranks, unique, "split")
     return [unique[rank] if rank >= 0 else "train" for rank in firsts.tolist()]  # no split: a mistake was told

@@ -19,6 +19,7 @@ from pipelines.sources.three_diebench.tree import (
     ViewCollector,
     Wanted,
     no_layout,
+    note_barren,
     view_file,
 )
 from shards.errors import FailureError, FormatError
@@ -45,8 +46,8 @@ class ObjectTar:
             tqdm(total=size, desc="listing", unit="B", unit_scale=True, disable=None, leave=False) as bar,
             TarStream(self.path, bar.update, with_sha256=True) as stream,
         ):
-            links, others = [], LeftOut()
-            for object_name, views in groupby(_views(stream, links, others), key=lambda view: view[0]):
+            links, folders, others = [], [], LeftOut()
+            for object_name, views in groupby(_views(stream, links, folders, others), key=lambda view: view[0]):
                 for _, kind, number, length in views:
                     collector.add(kind, number)
                     name = f"{object_name}/image_{number}.jpg"
@@ -56,6 +57,7 @@ class ObjectTar:
             sha256 = stream.drain()
         self._refuse_twice(objects)
         self._refuse_links(objects, links)
+        note_barren(others, _barren(folders, {item.name for item in objects}))
         others.notes += [TRAILING] if stream.trailing else []
         others.warn(self.path)
         identity: dict[str, str | int] = {"kind": "tar", "name": self.path.name, "bytes": size, "sha256": sha256}
@@ -65,7 +67,7 @@ class ObjectTar:
         """Stops reading after the last wanted object. Raises FailureError if the archive is not the one listed."""
         wanted, last = set(positions), max(positions, default=-1)
         with TarStream(self.path) as stream:
-            groups = groupby(_views(stream, [], LeftOut()), key=lambda view: view[0])
+            groups = groupby(_views(stream, [], [], LeftOut()), key=lambda view: view[0])
             for position, (name, views) in enumerate(groups):
                 if position > last:
                     return
@@ -109,9 +111,9 @@ class ObjectTar:
                 )
 
 
-def _views(stream: TarStream, links: list[ArchiveMember], others: LeftOut) -> Iterator[View]:
-    """View files, in the archive's order; `links` gets the symbolic links, which may lead to folders of them, `others`
-    counts them and all that lies as deep as views do and is none.
+def _views(stream: TarStream, links: list[ArchiveMember], folders: list[list[str]], others: LeftOut) -> Iterator[View]:
+    """View files, in the archive's order; `links` gets the symbolic links, which may lead to folders of them, `folders`
+    the parts of folders' names, `others` counts links and all that lies as deep as views do and is none.
 
     Raises FormatError if the layout has two roots, or where a view is no file of its own: it may lie before the link,
     and a stream is read once.
@@ -122,6 +124,7 @@ def _views(stream: TarStream, links: list[ArchiveMember], others: LeftOut) -> It
         view = view_file(parts[-1]) if len(parts) >= 3 and ".." not in parts else None
         if view is None or member.kind == FOLDER:
             links += [member] if member.kind == LINK else []
+            folders += [parts] if member.kind == FOLDER else []
             _count(others, member, parts)
             continue
         if member.kind != FILE:
@@ -135,6 +138,12 @@ def _views(stream: TarStream, links: list[ArchiveMember], others: LeftOut) -> It
         if here != root:
             raise FormatError(f"{stream.path} holds two trees, {root!r} and {here!r}; one is allowed")
         yield f"{parts[-3]}/{parts[-2]}", *view, member.size
+
+
+def _barren(folders: Sequence[list[str]], objects: set[str]) -> list[str]:
+    """Folders where objects lie, and which are none: "synset/object"."""
+    depths = {len(parts) for parts in folders if "/".join(parts[-2:]) in objects}
+    return sorted({name for parts in folders if len(parts) in depths and (name := "/".join(parts[-2:])) not in objects})
 
 
 def _count(others: LeftOut, member: ArchiveMember, parts: list[str]) -> None:

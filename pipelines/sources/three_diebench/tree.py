@@ -195,8 +195,8 @@ class ObjectTree:
             if seen:
                 objects.append(collector.close(name))
             else:
-                barren.append(printable(name))
-        self.others.notes += [f"{len(barren)} folders where objects lie hold no view: {few(barren)}"] if barren else []
+                barren.append(name)
+        note_barren(self.others, barren)
         return objects
 
     def _sample(self, objects: list[ListedObject]) -> list[tuple[str, Content]]:
@@ -231,6 +231,12 @@ def _file_names(objects: Iterable[Wanted]) -> Iterator[str]:
         for k in item.view_ids:
             yield f"{item.name}/image_{k}.jpg"
             yield f"{item.name}/latent_{k}.npy"
+
+
+def note_barren(others: LeftOut, folders: Sequence[str]) -> None:
+    if folders:
+        shown = few([printable(name) for name in folders])
+        others.notes.append(f"{len(folders)} folders where objects lie hold no view: {shown}")
 
 
 def no_layout(path: Path) -> FormatError:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.archives import printable
+from pipelines.sources.declared_actions import LARGEST_NUMBER
 from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.split_folders import class_names, refuse_two_spellings
 from pipelines.sources.webdataset.samples import TarSample, TarSamples, read_npy
@@ -21,7 +22,6 @@ from shards.errors import UsageError
 from shards.schema import MAX_PARAMS
 
 ADVICE = "; say which are parameters with --columns"
-FLOAT32 = float(np.finfo(np.float32).max)
 
 
 class SampleColumns:
@@ -53,8 +53,8 @@ class SampleColumns:
         if sizes != self.sizes:
             raise ValueError(_other_columns(sizes, self.sizes))
         for name, values in found.items():
-            if (np.abs(values) > FLOAT32).any():
-                raise ValueError(f"{name} is infinite, or too large")
+            if (np.abs(values) >= LARGEST_NUMBER).any():
+                raise ValueError(f"{name} is infinite, or too large; numbers below {LARGEST_NUMBER:g} are allowed")
         if not sizes:
             return [[] for _ in range(count)]
         return np.concatenate([found[name] for name in self.sizes], axis=1).tolist()

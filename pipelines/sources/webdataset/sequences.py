@@ -21,7 +21,7 @@ from pipelines.sources.content import content_sha256, file_stats, name_rank, sta
 from pipelines.sources.decode import bitmap_of
 from pipelines.sources.files import FileReader
 from pipelines.sources.mistakes import Mistakes
-from pipelines.sources.table import LARGEST_STEP, PlacedFile
+from pipelines.sources.table import PlacedFile
 from pipelines.sources.webdataset.columns import Labels, SampleColumns
 from pipelines.sources.webdataset.samples import RAW, TarSample, TarSamples, read_raw
 from shards.errors import UsageError
@@ -283,11 +283,12 @@ class FrameWalk:
 
 
 def _whole(value: Any, what: str) -> int:
-    """ValueError: not a whole number from 0 up."""
+    """ValueError: not a whole number from 0 up, as int64 holds."""
     if isinstance(value, str) and value.isascii() and value.isdigit():
         value = int(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST_STEP:
-        raise ValueError(f"{what} is {value!r:.40}; whole numbers from 0 are steps")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        order = "; without --step, --ordered takes samples as they lie in the tars" if what == "step" else ""
+        raise ValueError(f"{what} is {value!r:.40}; whole numbers from 0 are steps{order}")
     return value

@@ -24,11 +24,11 @@ from pipelines.sources.declared_actions import (
 from pipelines.sources.leaks import refuse_leaks
 from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.subset import RULE, train_or_val
-from pipelines.sources.table import ViewTable
+from pipelines.sources.table import LARGEST_STEP, ViewTable, divided_steps
 from pipelines.sources.webdataset.columns import ADVICE, Labels
 from pipelines.sources.webdataset.options import TarOptions, no_samples
 from pipelines.sources.webdataset.samples import TarSamples
-from pipelines.sources.webdataset.sequences import FrameWalk, SequenceOptions, TarFrames, TarPictures
+from pipelines.sources.webdataset.sequences import FrameWalk, SequenceOptions, TarPictures
 from pipelines.sources.webdataset.spool import Spool
 from shards.errors import FormatError, UsageError, few
 from shards.schema import ActionSpec, ParamField, ViewSpec
@@ -93,6 +93,7 @@ def tar_table(asked: TarOptions, how: SequenceOptions, spool: Spool, meaning: Me
         raise no_samples(asked)
     order = np.lexsort((np.asarray(frames.steps), np.asarray(frames.of)))
     _refuse_twice(walk, order)
+    steps = _steps(walk, order, how.ordered)
     classes = labels.classes(frames.labels, walk.mistakes)
     names = [classes[label] if isinstance(label, int) else label for label in frames.labels]
     fields, params, actions = _meant(walk, spec, meaning.read(asked, walk.mistakes), how.ordered)
@@ -105,7 +106,7 @@ def tar_table(asked: TarOptions, how: SequenceOptions, spool: Spool, meaning: Me
     table = ViewTable(
         sequences=sequences,
         of=np.asarray(frames.of, np.int32)[order],
-        steps=_steps(frames, order, how.ordered),
+        steps=steps.astype(np.int32),
         ordered=how.ordered,
         params=params[order],
         fields=fields,
@@ -180,12 +181,10 @@ def _refuse_twice(walk: FrameWalk, order: np.ndarray) -> None:
     walk.tell(order[again + 1], words, "step")
 
 
-def _steps(frames: TarFrames, order: np.ndarray, ordered: bool) -> np.ndarray:
-    """int32 [R]. Steps in time are divided by what divides all their differences: every fifth frame leaves no gaps."""
-    of, steps = np.asarray(frames.of)[order], np.asarray(frames.steps, np.int64)[order]
-    between = np.diff(steps)[np.diff(of) == 0]
-    divisor = int(np.gcd.reduce(between)) if ordered and len(between) else 1
-    if divisor > 1:
-        first = steps[np.searchsorted(of, of)]
-        steps = first // divisor + (steps - first) // divisor
-    return steps.astype(np.int32)
+def _steps(walk: FrameWalk, order: np.ndarray, ordered: bool) -> np.ndarray:
+    """int64 [R]; what no set can hold is a mistake."""
+    steps = np.asarray(walk.frames.steps, np.int64)[order]
+    if ordered:
+        steps = divided_steps(steps, np.asarray(walk.frames.of)[order])[0]
+    walk.tell(order[steps > LARGEST_STEP], lambda _: "its step is too far from its sequence's first", "far")
+    return steps
