@@ -184,7 +184,10 @@ def preview_command(
     elif info.kind == "saliency":
         from seqjepa.data.fixations import Fixating, fixations_on
 
-        shown = {"fixations": partial(fixations_on, count=views, how=Fixating(patch or 32), seed=seed)}
+        sides = (info.spec.height, info.spec.width)
+        how = Fixating(patch or min(32, *sides))
+        how.check_size(*sides)
+        shown = {"fixations": partial(fixations_on, count=views, how=how, seed=seed)}
     split = split or next(iter(info.splits))
     typer.echo(str(contact_sheet(folder, split, out, samples=samples, views=views, seed=seed, **shown)))
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
-from shards.errors import SeqJepaError
+from shards.errors import SeqJepaError, UsageError
 from shards.extras import OPENCV_LIBRARIES, SYSTEM_LIBRARY
 from shards.machine.environment import describe_error, raise_file_limit, torch_out_of_memory, usable_cores
 from shards.machine.terminal import finish, is_broken_pipe, prepare_streams, silence, warn
@@ -206,8 +206,26 @@ def _line(error: Exception) -> tuple[str, int]:
     return describe_error(error), 1
 
 
+DATA = ("source", "shards", "maps", "images", "out")
+
+
+class OneOfData(TyperCommand):
+    """Refuses --source a --source b, of which the last would be taken and the other one forgotten."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        order = self.make_parser(ctx).parse_args(args=list(args))[2]
+        given = [param.name for param in order if not getattr(param, "multiple", False)]
+        for name in DATA:
+            if (times := given.count(name)) > 1:
+                raise UsageError(f"--{name} was given {times} times, and one is taken; leave out the others")
+        return super().parse_args(ctx, args)
+
+
 class Application(typer.Typer):
     """A command as it is started from a shell."""
+
+    def command(self, *args: Any, cls: type[TyperCommand] | None = None, **kwargs: Any) -> Any:
+        return super().command(*args, cls=cls or OneOfData, **kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         _names_in_utf8()

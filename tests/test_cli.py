@@ -188,6 +188,20 @@ def test_bad_input_is_one_line_and_writes_nothing(app, words: list[str], tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("app", "words"),
+    [
+        (cli.seqjepa_data_app, ["shard", "folder", "--source", ".", "--source=cats", "--out", "set"]),
+        (cli.seqjepa_data_app, ["build-saliency", "folder", "--source", ".", "-o", "maps", "--out", "set"]),
+        (cli.seqjepa_app, ["train", "--shards", ".", "--shards", "cats"]),
+    ],
+)
+def test_two_folders_for_one_option_are_refused(app, words: list[str]):
+    result = runner.invoke(app, words)
+    assert result.exit_code == 2
+    assert "times, and one is taken; leave out the others" in result.stderr
+
+
 @pytest.mark.parametrize("words", [["--val-draws", "1001"], ["--probe-epochs", "1000001"]])
 def test_work_without_end_is_refused(words: list[str]):
     result = runner.invoke(cli.seqjepa_app, ["evaluate", "nowhere", "--shards", "nowhere", *words])

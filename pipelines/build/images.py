@@ -159,11 +159,7 @@ def _items(source: ImageSource, limit: int | None, maps: MapSet | None) -> tuple
     if maps is None:
         return [ImageItem(record) for record in records], []
     found = [ImageItem(record, stored) for record, stored in zip(records, maps.find(records), strict=True)]
-    unmapped = [
-        f"{item.name} has no map in {maps.path} ({item.record.split}/{item.record.key})"
-        for item in found
-        if item.stored_map is None
-    ]
+    unmapped = [maps.missing(item.record) for item in found if item.stored_map is None]
     return [item for item in found if item.stored_map is not None], unmapped
 
 

@@ -66,6 +66,11 @@ class MapSet:
     def splits(self) -> dict[str, ImageIndex]:
         return {name: self.set.images(name) for name in self.set.splits}
 
+    @cached_property
+    def _rows(self) -> dict[str, dict[str, int]]:
+        """Of each key of each split."""
+        return {name: {key: row for row, key in enumerate(index.keys)} for name, index in self.splits.items()}
+
     @property
     def fingerprint(self) -> dict[str, str]:
         """For each split a sha256 that tells its maps from any others."""
@@ -92,12 +97,17 @@ class MapSet:
             f"{self.path} holds maps of other {split} images than those in {source.path}{named}; build theirs"
         )
 
+    def missing(self, record: ImageRecord) -> str:
+        """Why there is no map of an image."""
+        found = [split for split, rows in self._rows.items() if record.key in rows]
+        other = f", but one of {found[0]}; build maps of the same splits (--val-fraction)" if found else ""
+        return f"{record.name} has no map in {self.path} ({record.split}/{record.key}){other}"
+
     def find(self, records: Sequence[ImageRecord]) -> list[StoredMap | None]:
         """The map of each image, by split and key; None where there is none."""
-        places = {name: {key: row for row, key in enumerate(index.keys)} for name, index in self.splits.items()}
         found = []
         for record in records:
-            row = places.get(record.split, {}).get(record.key)
+            row = self._rows.get(record.split, {}).get(record.key)
             found.append(None if row is None else _stored(self.splits[record.split], row, self.storage))
         return found
 

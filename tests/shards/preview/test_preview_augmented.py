@@ -95,3 +95,13 @@ def test_patches_are_of_sets_with_saliency_maps(tmp_path: Path) -> None:
     assert done.exit_code == 2
     assert f"--patch 8 is of sets with saliency maps, and {tmp_path / 'set'} holds views shards" in done.output
     assert not (tmp_path / "sheet.png").exists()
+
+
+def test_patches_larger_than_the_images_are_refused(tmp_path: Path) -> None:
+    """As in training; the sheet showed fixations from all over the image."""
+    build(tmp_path / "set", "saliency-raw")
+    words = ["preview", str(tmp_path / "set"), "--out", str(tmp_path / "sheet.png"), "--patch", "900"]
+    done = CliRunner().invoke(cli.seqjepa_data_app, words)
+    assert done.exit_code == 2
+    assert "patches of 900 pixels do not fit images of" in done.output
+    assert not (tmp_path / "sheet.png").exists()
