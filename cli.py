@@ -172,21 +172,22 @@ def preview_command(
     from shards.errors import ConfigError
     from shards.preview.contact_sheet import contact_sheet
     from shards.reader import ShardSet
+    from shards.schema import ImageSpec
 
     if patch and augment:
         raise ConfigError(f"--patch {patch} is about patches, --augment {augment} about whole images; leave out one")
     info = ShardSet.open(folder).info
+    spec = info.spec
     if patch and info.kind != "saliency":
         raise ConfigError(f"--patch {patch} is of sets with saliency maps, and {folder} holds {info.kind} shards")
     shown: dict[str, Any] = {}
     if augment:
         shown = {"augmentation": _augmentation(augment, views, seed)}
-    elif info.kind == "saliency":
+    elif isinstance(spec, ImageSpec) and spec.saliency != "none":
         from seqjepa.data.fixations import Fixating, fixations_on
 
-        sides = (info.spec.height, info.spec.width)
-        how = Fixating(patch or min(32, *sides))
-        how.check_size(*sides)
+        how = Fixating(patch or min(32, spec.height, spec.width))
+        how.check_size(spec.height, spec.width)
         shown = {"fixations": partial(fixations_on, count=views, how=how, seed=seed)}
     split = split or next(iter(info.splits))
     typer.echo(str(contact_sheet(folder, split, out, samples=samples, views=views, seed=seed, **shown)))
