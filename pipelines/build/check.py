@@ -27,7 +27,7 @@ from shards.describe import column_lines
 from shards.machine.files import OwnFile, write_own
 from shards.preview.rows import Row, Rows, label_of_term, words_of_term
 from shards.preview.sheet import MAKER, SIGN, check_sheet
-from shards.schema import PRESET_ACTIONS, ActionSpec
+from shards.schema import PRESET_ACTIONS, ActionSpec, ActionTerm
 
 ANGLE = re.compile(r"(^|[_.])(yaw|pitch|roll|rot\w*|angle|azimuth|elevation|heading|theta|phi)([_.]|$)", re.IGNORECASE)
 TIME = re.compile(r"(^|[_.])(time(stamp|step)?|t|step|frame|index|idx)([_.]|$)", re.IGNORECASE)
@@ -119,11 +119,12 @@ def _of_columns(table: ViewTable) -> Iterator[str]:
         low, high = float(table.params[:, i].min()), float(table.params[:, i].max())
         spread = f"{field.name} goes from {low:g} to {high:g}"
         if field.unit == "rad" and max(abs(low), abs(high)) > MOST_TURNS and high - low > np.pi:
-            yield f'{spread} rad: are these degrees? Then declare {field.name} = "deg"'
+            yield f'{spread} rad, more than a turn: if these are degrees, declare {field.name} = "deg"'
         elif field.unit == "1" and ANGLE.search(field.name) and max(abs(low), abs(high)) > MOST_TURNS:
             yield f'{spread} without a unit: an angle in degrees? Then declare {field.name} = "deg"'
     yield from _of_wrapping(table)
     yield from _of_quaternions(table)
+    yield from _of_signs(table)
     if table.actions is None:
         names = {field.name for field in table.fields}
         implied = (k for k in ("rotation", "position") if names.issuperset(PRESET_ACTIONS[k].columns))
@@ -151,6 +152,37 @@ def _of_quaternions(table: ViewTable) -> Iterator[str]:
             if np.abs(lengths - 1).max() > NOT_UNIT:
                 spread = f"from {lengths.min():.3g} to {lengths.max():.3g}"
                 yield f"{', '.join(columns)} have lengths {spread}, a rotation 1: they are divided by them"
+
+
+def _of_signs(table: ViewTable) -> Iterator[str]:
+    """Rotations that come as q in some rows and −q in others, which are one rotation, and are two actions.
+
+    Of the paper's action nothing is said, whose quaternions are as they come.
+    """
+    names, same = [field.name for field in table.fields], np.diff(table.of) == 0
+    for term in table.actions.terms if table.actions else ():
+        if term.op in RELATIVE and term.result == "quaternion" and term != PRESET_ACTIONS["rotation"].terms[0]:
+            values = table.params[:, [names.index(name) for name in term.columns]].astype(np.float64)
+            with contextlib.suppress(ValueError):  # no rotations, a mistake already
+                q = _quaternions(term, values)
+                turned = int(((q[:-1] * q[1:]).sum(1)[same] < 0).sum())
+                if turned:
+                    yield (
+                        f"{term.op} of {term.columns[0]} …: {turned} of {same.sum()} rotations from row to row have a "
+                        'negative w, for q and −q are one rotation: result = "canonical" in the term has one of them'
+                    )
+
+
+def _quaternions(term: ActionTerm, values: np.ndarray) -> np.ndarray:
+    """float64 [R, 4] (x, y, z, w) of the columns of a rotation or pose [R, n], with the sign that actions have."""
+    from scipy.spatial.transform import Rotation
+
+    if term.form == "quaternion_xyzw":
+        return values[:, -4:]
+    if term.form == "euler_xyz":
+        return Rotation.from_euler("xyz", values[:, -3:]).as_quat()
+    parts = values if values.shape[1] == 9 else values[:, [0, 1, 2, 4, 5, 6, 8, 9, 10]]
+    return Rotation.from_matrix(parts.reshape(-1, 3, 3)).as_quat()
 
 
 def _of_steps(table: ViewTable) -> Iterator[str]:

@@ -50,6 +50,7 @@ def write_video(
     colours: dict[str, int] | None = None,
     rotation: float | None = None,
     container: dict[str, str] | None = None,
+    aspect: Fraction | None = None,
     **options: Any,
 ) -> Path:
     """`frames`: how many pictures, or RGB pictures. `times`: of each, in `time_base`. `colours`: attributes of the
@@ -62,6 +63,8 @@ def write_video(
         stream.options = {**QUIET.get(codec, {}), **{name.replace("_", "-"): str(v) for name, v in options.items()}}
         for name, value in (colours or {}).items():
             setattr(stream, name, value)
+        if aspect is not None:
+            stream.sample_aspect_ratio = aspect
         if time_base is not None:
             stream.codec_context.time_base = time_base
         if rotation is not None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.spatial.transform import Rotation
 from small_images import encoded, picture
 from small_manifest import SIDE, csv_text, make_pictures, reading_of, rows
 from typer.testing import CliRunner
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 import cli
 from pipelines.build.check import draw_check, in_words, understood, warnings_of
 from pipelines.sources.table import ViewTable
+from seqjepa.data.actions import actions_between
 from shards.describe import describe_set, summarise
 from shards.errors import UsageError
 from shards.schema import ActionSpec
@@ -97,7 +99,7 @@ def test_warnings_name_what_may_be_wrong(folder: Path, tmp_path: Path) -> None:
     )
     _, found = check(folder, tmp_path / "sheet.png", "--context", "6")
     for line in (
-        'yaw goes from 0 to 300 rad: are these degrees? Then declare yaw = "deg"',
+        'yaw goes from 0 to 300 rad, more than a turn: if these are degrees, declare yaw = "deg"',
         "azimuth goes from 0 to 300 without a unit",
         "z is constant, 7 in every row",
         "steps have gaps: 6 are missing in 2 of 2 sequences, e.g. between metadata.csv, row 5 and row 6",
@@ -190,6 +192,33 @@ def test_quaternions_that_are_not_of_length_one(folder: Path) -> None:
         found = reading_of(folder, "\n".join(map(json.dumps, lines)), "m.jsonl").checked()
         said = [line for line in warnings_of(found, 3) if "have lengths from 3 to 3, a rotation 1" in line]
         assert len(said) == warned
+
+
+@pytest.mark.parametrize("form", ["quaternion_xyzw", "matrix", "euler_xyz"])
+def test_rotations_that_come_with_either_sign_are_said(folder: Path, form: str) -> None:
+    """60° about z from row to row, in each form; the quaternions as a log may have them, all with w ≥ 0."""
+    turns = Rotation.from_euler("z", [[60 * step] for step in range(STEPS)], degrees=True)
+    told = {
+        "quaternion_xyzw": turns.as_quat(canonical=True),
+        "matrix": turns.as_matrix().reshape(-1, 9),
+        "euler_xyz": turns.as_euler("xyz"),
+    }[form]
+    columns = [f"r.{i}" for i in range(told.shape[1])]
+    units = "".join(f'"{name}" = "rad"\n' for name in columns)
+    lines = "\n".join(json.dumps({**row, "r": told[row["z"]].tolist()}) for row in table())
+    for result, said in (("quaternion", 1), ("canonical", 0), ("6d", 0)):
+        term = f'[[action]]\nop = "relative_rotation"\nfrom = "{form}"\ncolumns = ["r"]\nresult = "{result}"\n'
+        (folder / "actions.toml").write_text(f"[units]\n{units}{term}")
+        found = reading_of(folder, lines, "metadata.jsonl").checked()
+        assert found.actions is not None
+        names = [field.name for field in found.fields]
+        made = actions_between(found.params[None, :STEPS], names, found.actions)[0]
+        negative = 2 * int((made[:, 3] < 0).sum())  # of both sequences
+        warned = [line for line in warnings_of(found, 3) if "q and −q are one rotation" in line]
+        assert len(warned) == said
+        if said:
+            assert negative
+            assert f"{negative} of 10 rotations from row to row" in warned[0]
 
 
 def test_a_short_sequence_without_steps(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -205,3 +206,22 @@ def test_another_file_of_the_same_name_is_another_set(folder: Path, tmp_path: Pa
     assert ours.digest() != others.digest()  # type: ignore[union-attr]
     moved = replace(table.pictures, root=tmp_path)  # type: ignore[type-var]
     assert moved.identity() == pictures.identity()
+
+
+def test_pictures_that_a_player_shows_otherwise_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """HDV cameras store 16:9 in 1440 × 1080, and interlaced; phones film HDR."""
+    kinds: dict[str, dict[str, Any]] = {
+        "plain.mp4": {},
+        "square.mp4": {"aspect": Fraction(1)},
+        "wide.mp4": {"aspect": Fraction(4, 3)},
+        "hdv.mkv": {"aspect": Fraction(4, 3), "x264_params": "tff=1"},
+        "phone.mp4": {"colours": {"color_trc": 18}},
+    }
+    for name, options in kinds.items():
+        write_video(tmp_path / name, 3, **options)
+    VideoPictures.by_number(tmp_path, list(kinds), np.arange(5), np.zeros(5, int), where)
+    assert [record.getMessage() for record in caplog.records] == [
+        "2 videos have pixels that are not square, which stay as they are stored: wide.mp4, hdv.mkv",
+        "1 videos have interlaced frames, which stay as they are stored: hdv.mkv",
+        "1 videos have HDR colours, which stay as they are stored: phone.mp4",
+    ]

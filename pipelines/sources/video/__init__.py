@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ SUFFIXES = tuple(FORMATS)
 CODECS = ("h264", "hevc", "av1", "vp9", "vp8", "mpeg4", "mjpeg", "ffv1")
 MOST_PIXELS = 11_000_000  # a little more than 4096 × 2304; as an RGB file it has to be within LARGEST_FILE
 FEWEST_SKIPPED = 8  # frames: fewer are decoded and passed over, for a seek starts at a keyframe and costs as much
+HDR = (16, 18)  # transfer functions: PQ (SMPTE 2084) and HLG (ARIB STD-B67)
 UNIT = 1 << 16  # of a display matrix
 
 
@@ -102,12 +104,14 @@ class VideoIndex:
     time_base  seconds of one unit of a timestamp
     pts        int64 [F], presentation timestamps, ascending; they need not begin at 0 nor be evenly spaced
     keys       int64 [K], those of the keyframes, ascending
+    unlike     how its pictures, which are as they are stored, differ from what a player shows
     """
 
     video: Video
     time_base: Fraction
     pts: np.ndarray
     keys: np.ndarray
+    unlike: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -192,11 +196,17 @@ def index_video(path: Path) -> VideoIndex:
             check_size(video.height, video.width)
             if video.height * video.width > MOST_PIXELS:
                 raise ValueError(f"{video.width}×{video.height} pixels; at most {MOST_PIXELS} are read")
-            return VideoIndex(video, Fraction(stream.time_base), pts, keys)
+            return VideoIndex(video, Fraction(stream.time_base), pts, keys, _unlike_shown(stream, first))
     except (av.error.FFmpegError, StopIteration) as error:
         raise FormatError(f"{path}: {_reason(error)}") from error
     except ValueError as error:
         raise FormatError(f"{path}: {error}") from error
+
+
+def _unlike_shown(stream: Any, frame: Any) -> tuple[str, ...]:
+    wide = stream.sample_aspect_ratio not in (None, 0, 1)
+    kinds = (wide, frame.interlaced_frame, stream.codec_context.color_trc in HDR)
+    return tuple(itertools.compress(("pixels that are not square", "interlaced frames", "HDR colours"), kinds))
 
 
 def _packets(container: Any, stream: Any) -> tuple[np.ndarray, np.ndarray]:

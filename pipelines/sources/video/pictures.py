@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,13 +13,15 @@ from typing import Any, ClassVar
 import numpy as np
 from tqdm import tqdm
 
-from pipelines.archives import Content
+from pipelines.archives import Content, printable
 from pipelines.sources import Frames, Target
 from pipelines.sources.content import file_stats, name_rank, pieces_sha256, short_digest, stamp_of
 from pipelines.sources.decode import Pixels, bitmap_of
 from pipelines.sources.video import VideoFrames, VideoIndex, index_video, pyav
-from shards.errors import FormatError
+from shards.errors import FormatError, few
 from shards.machine.environment import usable_cores
+
+log = logging.getLogger(__name__)
 
 TOLERANCE_S = 1e-4  # as LeRobot's datasets have it
 NAMED = 20
@@ -175,7 +178,14 @@ def index_videos(root: Path, names: Sequence[str]) -> list[VideoIndex]:
         for result in tqdm(found, "reading videos", len(names), unit="video", disable=None, leave=False):
             (indexes if isinstance(result, VideoIndex) else mistakes).append(result)  # type: ignore[arg-type]
     _refuse(iter(mistakes))
+    _say_unlike(names, indexes)
     return indexes
+
+
+def _say_unlike(names: Sequence[str], indexes: Sequence[VideoIndex]) -> None:
+    for kind in dict.fromkeys(kind for index in indexes for kind in index.unlike):
+        which = [printable(name) for name, index in zip(names, indexes, strict=True) if kind in index.unlike]
+        log.warning("%d videos have %s, which stay as they are stored: %s", len(which), kind, few(which))
 
 
 def _indexed(path: Path) -> VideoIndex | str:
