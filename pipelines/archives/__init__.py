@@ -121,7 +121,8 @@ def unreadable(error: OSError) -> ValueError:
 class LeftOut:
     """Counts and names what a source holds beside its images, for a line at the end of a build.
 
-    `notes` are words about what was read, but perhaps not as it was meant.
+    `notes` are words about what was read, but perhaps not as it was meant. `tables`: some of the files that may say
+    splits or classes.
     """
 
     def __init__(self) -> None:
@@ -130,6 +131,7 @@ class LeftOut:
         self.counts: Counter[str] = Counter()  # of what is no ordinary file, by what it is
         self.names: dict[str, list[str]] = {}
         self.notes: list[str] = []
+        self.tables: list[str] = []
 
     @property
     def total(self) -> int:

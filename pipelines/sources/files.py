@@ -36,10 +36,11 @@ from pipelines.archives.tree import ArchiveTree, DiskTree, walk_tree
 from pipelines.archives.zip import is_zip, unpack, walk_zip
 from pipelines.sources.content import Read, content_sha256, file_stats, stamp_of, stamped
 from pipelines.sources.decode import SUFFIXES
-from pipelines.sources.split_folders import split_of
+from pipelines.sources.split_folders import may_tell_splits, split_of
 from shards.errors import FormatError, reason_of
 
 NOTES = "_annotations.txt"  # end of the one kind of text file that says what is in an image
+MOST_TABLES = 100  # kept by name
 TEXTS = (NOTES, "wnids.txt", "words.txt")
 
 
@@ -217,6 +218,8 @@ def _sorted_out(
             (images if is_image else notes).append(FileEntry(_checked(name, path), found.offset, found.length))
         else:
             others.add_other(name)
+            if len(others.tables) < MOST_TABLES and may_tell_splits(name):
+                others.tables.append(name)
     return images, notes
 
 

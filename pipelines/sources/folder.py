@@ -12,10 +12,11 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipelines.archives import printable
+from pipelines.archives import LeftOut, printable
 from pipelines.sources.file_source import Arrangement, FileSource, noted_labels
 from pipelines.sources.files import NOTES, FileList
 from pipelines.sources.split_folders import (
@@ -57,6 +58,15 @@ class FolderSource(FileSource):
     @property
     def rules(self) -> dict[str, Any]:
         return {} if self.val_fraction is None else {"val_fraction_rule": RULE}
+
+    @cached_property
+    def others(self) -> LeftOut:
+        """Says which of them may hold what folders do not tell."""
+        found, told = self.files.others, self.arrangement
+        if found.tables and (not any(told.labels) or len({*told.splits}) == 1):
+            line = "may say classes or splits, which is not read; `shard manifest` takes a table"
+            found.notes.append(f"{listed(found.tables)} {line}")
+        return found
 
     def arrange(self, files: FileList) -> Arrangement:
         """Raises UsageError or FormatError where splits and classes cannot be told; says what is odd."""

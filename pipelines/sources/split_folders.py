@@ -23,6 +23,7 @@ ALIKE = re.compile(
     r"(seg|my)?(train(ings?)?|trn|val(id(ation)?)?|dev(elopment)?|test(s|ings?)?|tst|eval(uation)?|holdout|unlabell?ed)"
     r"(set|daten|data|dataset|images?|imgs?|split)?|folds?"
 )
+TABLES, LISTS = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx"), (".txt", ".json", ".lst")
 WORDS = re.compile(r"[^\W\d_]+?(?:(?<=[a-z])(?=[A-Z])|(?![^\W\d_]))")  # of train_X1, train.X1, TrainX1
 NAMED = 3
 
@@ -73,10 +74,20 @@ def _say_splits(names: Iterable[str]) -> bool:
     """Whether each of these names has a word for a split, and not all for the same."""
     said: set[str] = set()
     for name in names:
-        if not (words := {split for word in WORDS.findall(name) if (split := split_of(word))}):
+        if not (words := _splits_said(name)):
             return False
         said |= words
     return len(said) > 1
+
+
+def _splits_said(name: str) -> set[str]:
+    return {split for word in WORDS.findall(name) if (split := split_of(word))}
+
+
+def may_tell_splits(file: str) -> bool:
+    """Whether a file beside images may say which of them are of which split or class: metadata.csv, meta/train.txt."""
+    path = PurePosixPath(file.lower())
+    return path.suffix in TABLES or (path.suffix in LISTS and bool(_splits_said(path.stem)))
 
 
 def below_splits(names: Sequence[PurePosixPath]) -> list[PurePosixPath]:

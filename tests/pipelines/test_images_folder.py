@@ -108,6 +108,29 @@ def test_a_fraction_is_a_share_of_each_class(tmp_path: Path) -> None:
         open_source("folder", make_folder(tmp_path / "g", ["train/1.png"]), val_fraction=0.5).records()
 
 
+@pytest.mark.parametrize(
+    ("images", "texts", "named"),
+    [
+        (["train/1.png", "test/1.png"], ["train/metadata.csv", "test/metadata.csv"], "test/metadata.csv, train/"),
+        (["images/cat/1.png", "images/dog/1.png"], ["meta/train.txt", "meta/test.json", "meta/labels.txt"], "meta/te"),
+        (["images/cat/1.png", "images/dog/1.png"], ["train_test_split.txt", "README.txt"], "train_test_split.txt may "),
+        (["train/cat/1.png", "val/cat/1.png"], ["train.csv", "val.csv"], None),
+        (["cat/1.png", "dog/1.png"], ["LICENSE.txt", "Readme.md", "trainer.json"], None),
+    ],
+)
+def test_tables_that_may_say_classes_or_splits_are_named(
+    tmp_path: Path, images: list[str], texts: list[str], named: str | None
+) -> None:
+    """What Hugging Face, Food-101 and CUB keep beside their images; classes and splits of folders are known without."""
+    folder = make_folder(tmp_path / "f", images, 2, 2)
+    for text in texts:
+        (folder / text).parent.mkdir(exist_ok=True)
+        (folder / text).write_text("x")
+    found = str(open_source("folder", folder).others)
+    assert ("which is not read; `shard manifest` takes a table" in found) == (named is not None)
+    assert (named or "were left out") in found
+
+
 def test_hidden_files_and_others_are_counted(tmp_path: Path) -> None:
     of_systems = ["__MACOSX/a.png", "@eaDir/a.png/SYNOPHOTO_THUMB_M.png", "$RECYCLE.BIN/S-1/a.png", "#recycle/a.png"]
     folder = make_folder(tmp_path / "f", ["a.png", ".b.png", ".cache/c.png", *of_systems])
