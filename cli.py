@@ -114,7 +114,7 @@ def set_up_logging(
 @seqjepa_data_app.command("verify")
 @takes_sets
 def verify_command(folder: ShardFolder, as_json: AsJson = False) -> None:
-    """Read every byte of a set and hold it against the checksums. Exit code 1 if anything differs.
+    """Read every byte of a set and check it against the checksums. Exit code 1 if anything differs.
 
     Example:  seqjepa-data verify shards/3die
     """
@@ -150,16 +150,18 @@ def info_command(folder: ShardFolder, as_json: AsJson = False) -> None:
 def preview_command(
     folder: ShardFolder,
     out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.")] = Path("preview.png"),
-    split: Annotated[str | None, typer.Option(help="Default: the first split.")] = None,
-    samples: Annotated[int, typer.Option(min=1, max=64)] = 8,
-    views: Annotated[int, typer.Option(min=1, max=64, help="Views, or fixations, of each sample.")] = 8,
+    split: Annotated[str | None, typer.Option(help="Split to show. Default: the first.")] = None,
+    samples: Annotated[int, typer.Option(min=1, max=64, help="Samples to show.")] = 8,
+    views: Annotated[int, typer.Option(min=1, max=64, help="Views, or fixations, to show of each sample.")] = 8,
     patch: Annotated[
-        int | None, typer.Option(min=2, help="Saliency sets: pixels of a patch (32); half of it is inhibited.")
+        int | None, typer.Option(min=2, help="Sets with saliency maps: pixels a side of a patch. Default: 32.")
     ] = None,
     augment: Annotated[
-        str | None, typer.Option(help="Sets of images: show views augmented by equimod, simclr, crop or none.")
+        str | None, typer.Option(help="Sets of images: show augmented views, by equimod, simclr, colour, crop or none.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Which samples; and of fixations and augmentations.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the choice of samples, of fixations and of augmentations.")
+    ] = 0,
 ) -> None:
     """A contact sheet (PNG): views with their parameters, or images with saliency and fixations, or maps.
 
@@ -175,11 +177,11 @@ def preview_command(
     from shards.schema import ImageSpec
 
     if patch and augment:
-        raise ConfigError(f"--patch {patch} is about patches, --augment {augment} about whole images; leave out one")
+        raise ConfigError(f"--patch {patch} is for patches, --augment {augment} for whole images; leave out one")
     info = ShardSet.open(folder).info
     spec = info.spec
     if patch and info.kind != "saliency":
-        raise ConfigError(f"--patch {patch} is of sets with saliency maps, and {folder} holds {info.kind} shards")
+        raise ConfigError(f"--patch {patch} is for sets with saliency maps, and {folder} holds {info.kind} shards")
     shown: dict[str, Any] = {}
     if augment:
         shown = {"augmentation": _augmentation(augment, views, seed)}
@@ -206,7 +208,7 @@ def _augmentation(recipe: str, views: int, seed: int) -> Augmentation:
 
 @seqjepa_app.command("doctor")
 def doctor_command(
-    folder: Annotated[Path, typer.Option(help="Where shards or runs are going to live.")] = Path("."),
+    folder: Annotated[Path, typer.Option(help="Folder in which shards or runs will be.")] = Path("."),
     as_json: AsJson = False,
 ) -> None:
     """Check Python, torch, GPU, OpenCV's system libraries, disk and /dev/shm; say what to do.

@@ -85,10 +85,10 @@ class RunActions:
         if len(set(names)) < len(names):
             raise UsageError(f"columns are {', '.join(names)}; each is named once")
         if type(stride) is not int or stride < 1:
-            raise UsageError(f"stride is {stride!r:.40}; needed is a whole number, 1 or more")
+            raise UsageError(f"stride is {stride!r:.40}; a whole number, 1 or more, is needed")
         if values.ndim < 2 or values.shape[-1] != len(names) or not values.shape[-2]:
             wanted = f"[views, {len(names)}]: {', '.join(names)}"
-            raise UsageError(f"params have the shape {list(values.shape)}; needed is {wanted}")
+            raise UsageError(f"params have the shape {list(values.shape)}; the run takes {wanted}")
         if not np.isfinite(values).all():
             raise UsageError("params hold NaN or infinite numbers; every parameter is known")
         made = actions_between(values.reshape(-1, *values.shape[-2:]), names, self.spec, stride)
@@ -168,7 +168,7 @@ class Model:
         z_agg = self._features(z_agg, "z_AGG", self._widths[1])
         if told.shape[:-1] != z_agg.shape[:-1] or told.shape[-1] != self._action.size:
             wanted = [*z_agg.shape[:-1], self._action.size]
-            raise UsageError(f"action has the shape {list(told.shape)}; for this z_AGG it is {wanted}")
+            raise UsageError(f"action has the shape {list(told.shape)}; this z_AGG takes {wanted}")
         z = method.predict(z_agg.reshape(-1, z_agg.shape[-1]), told.reshape(-1, told.shape[-1]))
         return z.reshape(*z_agg.shape[:-1], z.shape[-1])
 

@@ -57,7 +57,7 @@ def open_sequences(
     if not isinstance(settings, Sequence) or not all(isinstance(setting, str) for setting in settings):
         raise UsageError(f"settings is {settings!r:.80}; give a list of texts as 'data.stride=4'")
     if workers is not None and type(workers) is not int:
-        raise UsageError(f"workers is {workers!r:.40}; needed is a whole number, 0 or more, or None")
+        raise UsageError(f"workers is {workers!r:.40}; a whole number, 0 or more, or None is needed")
     folder = local_folder(shards)
     own = [f"data.split={json.dumps(split)}", f"optim.batch_size={batch_size}", f"seed={seed}"]
     chosen = choose_recipe(folder, [*own, *settings]) if not recipe else None
@@ -112,7 +112,7 @@ class ViewSequences(IterableDataset[ViewSequence]):
     def set_epoch(self, epoch: int) -> None:
         """The epoch that the next iteration gives. UsageError: it is no number from 0."""
         if not isinstance(epoch, Integral) or epoch < 0:
-            raise UsageError(f"epoch is {epoch!r:.40}; needed is a whole number, 0 or more")
+            raise UsageError(f"epoch is {epoch!r:.40}; a whole number, 0 or more, is needed")
         self._epoch, self._step, self._stride = int(epoch), 0, 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -134,7 +134,7 @@ class ViewSequences(IterableDataset[ViewSequence]):
             self._window = found[3]
         length = len(self)
         if not whole or found[1] > length:
-            raise UsageError(f"{state} is no state of {length} batches an epoch; needed are epoch and step")
+            raise UsageError(f"{state} is no state of {length} batches an epoch; epoch and step are needed")
         self._epoch, self._step, self._stride, _ = found
 
     def _refuse_others(self, of: object) -> None:

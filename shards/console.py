@@ -45,15 +45,19 @@ Workers = Annotated[
 ]
 Engine = Annotated[str, typer.Option(help="local, or ray: the nodes of a Ray cluster do the work.")]
 EngineOrArray = Annotated[
-    str, typer.Option(help="local; ray: the nodes of a Ray cluster; slurm: write the script of an array.")
+    str, typer.Option(help="local; ray: on the nodes of a Ray cluster; slurm: write the script of a job array.")
 ]
-Script = Annotated[Path | None, typer.Option(metavar="FILE", help="slurm: the sbatch script to write.")]
+Script = Annotated[Path | None, typer.Option(metavar="FILE", help="--engine slurm: the sbatch script to write.")]
 Address = Annotated[
     str | None,
-    typer.Option(help="Of a running Ray cluster, HOST:PORT or auto. Default: RAY_ADDRESS, else one of this machine."),
+    typer.Option(
+        help="Address of a running Ray cluster, HOST:PORT or auto. Default: RAY_ADDRESS, else a new cluster here."
+    ),
 ]
-TaskIndex = Annotated[int | None, typer.Option(min=0, help="Of --num-tasks commands that share the work, from 0.")]
-NumTasks = Annotated[int | None, typer.Option(min=1, help="How many commands share the work, e.g. of a Slurm array.")]
+TaskIndex = Annotated[int | None, typer.Option(min=0, help="Number of this command among --num-tasks, from 0.")]
+NumTasks = Annotated[
+    int | None, typer.Option(min=1, help="How many commands share the work, e.g. the size of a Slurm array.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Shards = Annotated[Path, typer.Option("--shards", help="Folder of a shard set, or its address, as s3://bucket/set.")]

@@ -167,7 +167,7 @@ def test_its_loss_is_barlow_twins(installed: Path) -> None:
 def test_a_name_that_nobody_has_is_answered_with_all_there_are(installed: Path, shards: Path, tmp_path: Path) -> None:
     code, output = train(shards, tmp_path / "run", "method=mine")
     assert (code, output.count("\n")) == (2, 1)
-    assert "choose one of barlow_twins, byol" in output
+    assert "allowed are barlow_twins, byol" in output
     assert not (tmp_path / "run").exists()
 
 
@@ -236,11 +236,11 @@ def test_what_is_no_method_and_no_command_is_said(monkeypatch: pytest.MonkeyPatc
         return {"odd": EntryPoint("odd", "shards.errors:__name__", group)}
 
     monkeypatch.setattr(plugins, "_found", found)
-    with pytest.raises(ConfigError, match=r"^seqjepa.methods: odd is 'shards.errors'; needed is a subclass of"):
+    with pytest.raises(ConfigError, match=r"^seqjepa.methods: odd is 'shards.errors'; a subclass of"):
         find_method("odd")
     code, output = call(cli.seqjepa_data_app, "shard", "odd")
     assert (code, output.count("\n")) == (2, 1)
-    assert "needed is a function with typer parameters" in output
+    assert "a function with typer parameters is needed" in output
 
 
 @pytest.mark.slow

@@ -68,7 +68,7 @@ def check_choice(name: str, value: object, allowed: tuple) -> None:
     """Raises UsageError."""
     if value not in allowed:
         names = ", ".join(str(choice) for choice in allowed if choice is not None)
-        raise UsageError(f"--{name.replace('_', '-')} {value!r} is not known; there are {names}")
+        raise UsageError(f"--{name.replace('_', '-')} {value!r} is not known; allowed are {names}")
 
 
 def check_counts(**counts: int | None) -> None:

@@ -127,9 +127,9 @@ def run_command(
     if engine not in ("local", "ray", "slurm"):
         raise UsageError(f"--engine is {engine!r}; allowed are local, ray and slurm")
     if engine != "ray" and address:
-        raise UsageError("--address is of --engine ray; give that too, or leave it out")
+        raise UsageError("--address is for --engine ray; give that too, or leave it out")
     if engine != "slurm" and (num_tasks or script):
-        raise UsageError("--num-tasks and --script are of --engine slurm; give that too, or leave them out")
+        raise UsageError("--num-tasks and --script are for --engine slurm; give that too, or leave them out")
     if engine == "slurm" and (num_tasks is None or script is None):
         raise UsageError("--engine slurm needs --num-tasks N and --script FILE")
     out, code = (place_of(words[0]), 0) if len(words) == 1 else _prepare(context, words)

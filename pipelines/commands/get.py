@@ -32,7 +32,7 @@ def get_command(
       seqjepa-data get stl10 --to data/ --unpack --yes
       seqjepa-data get 3diebench --to data/3die --lists-only
 
-    Interrupted or cut off, the same command goes on where it was. Files are held against published sizes and checksums.
+    Interrupted or cut off, the same command goes on where it was. Sizes and checksums are checked.
     """
     from pipelines.get.fetch_set import Request, fetch_set, space_needed
     from pipelines.get.published import published_set

@@ -70,12 +70,14 @@ def _push_to_store(folder: Path, address: str, check: bool, dry_run: bool, as_js
 
 
 def pull_set_command(
-    address: Annotated[str, typer.Argument(help="hf://datasets/USER/REPO, or @REVISION.", metavar="ADDRESS")],
+    address: Annotated[
+        str, typer.Argument(help="hf://datasets/USER/REPO, or …@REVISION: a branch, tag or commit.", metavar="ADDRESS")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to make; resumed if it is the same set.")],
-    split: Annotated[list[str] | None, typer.Option(help="To load; repeatable. Default: all splits.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Split to download; repeatable. Default: all.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Load a shard set from the Hugging Face hub into a folder, every file held against its sha256.
+    """Download a shard set from the Hugging Face hub into a folder; every file is checked against its sha256.
 
     Stopped, the same command goes on. A folder that holds something else is left alone. With --split, shards of other
     splits are not loaded, and the folder is a set of those that are.

@@ -18,8 +18,8 @@ CentreBias = Annotated[Path | None, typer.Option(help="centerbias_mit1003.npy, o
 
 IN_SHARDS: dict[str, Option] = {
     "samples_per_shard": option(int, "Maps in one tar.", 1024, min=1),
-    "max_bad": option(int, "How many images that cannot be read to leave out.", 0, min=0),
-    "limit": option(int | None, "For a try: only so many of each split, evenly over classes.", min=1),
+    "max_bad": option(int, "How many images that cannot be read may be left out.", 0, min=0),
+    "limit": option(int | None, "For a trial: at most this many images of each split, evenly over classes.", min=1),
 }
 LAST: dict[str, Option] = {**ENGINE, "overwrite": (Overwrite, False), "as_json": (AsJson, False)}
 STORAGE: dict[str, Option] = {
@@ -36,7 +36,7 @@ BUILD: dict[str, Option] = {
     **STORAGE,
     "weights": option(Path | None, "deepgaze2e.pth, or its folder. Default: usual places."),
     "centre_bias": (CentreBias, None),
-    "download": option(bool, "Fetch what is missing of these two (420 MB).", False, "--download"),
+    "download": option(bool, "Download whichever of these two files is missing (420 MB).", False, "--download"),
     "forward": option(str, "DeepGaze: fast, or package: the package's own, for comparison.", "fast"),
     "precision": option(
         str | None, "DeepGaze's backbones: fp32, tf32, fp16, bf16 (docs/saliency.md). Default: tf32 on CUDA, else fp32."
@@ -156,7 +156,7 @@ def _import(kind: str, maps: Path, source: Path, out: Path, as_json: bool, **opt
 
 
 SCORE: dict[str, Option] = {
-    "subjects": option(str | None, "Whom to score: last8, first7, or names with commas. Default: everybody."),
+    "subjects": option(str | None, "People to score: last8, first7, or names with commas. Default: all."),
     "centre_bias": (CentreBias, None),
     "drop_outside": option(bool, "Leave out fixations that lie outside their image.", False, "--drop-outside"),
     "as_json": (AsJson, False),

@@ -17,15 +17,15 @@ FIT = option(str, "squash the whole image, or crop its centred square.", "squash
 SIZE = option(int, "Pixels of a side after resizing.", 224, min=8, max=1024)
 STL10_SIZE = option(int | None, "Pixels of a side. Default: 96, as they are.", min=8, max=1024)
 OWN_SIZE = option(int | None, "Pixels of a side. Default: as they are, if all are equal.", min=8, max=4096)
-MAX_BAD_VIEWS = option(int, "How many corrupt views or latents to leave out before giving up.", 0, min=0)
+MAX_BAD_VIEWS = option(int, "How many corrupt views or latents may be left out.", 0, min=0)
 LAST: dict[str, Option] = {
-    "limit": option(int | None, "Only so many of each split, evenly over the same classes.", min=1),
+    "limit": option(int | None, "For a trial: at most this many samples of each split, evenly over classes.", min=1),
     **ENGINE,
     "overwrite": (Overwrite, False),
     "as_json": (AsJson, False),
 }
 LOSSLESS: dict[str, Option] = {
-    "max_bad": option(int, "How many corrupt images to leave out before giving up.", 0, min=0),
+    "max_bad": option(int, "How many corrupt images may be left out.", 0, min=0),
     "workers": (Workers, None),
     **LAST,
 }

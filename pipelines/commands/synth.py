@@ -17,7 +17,7 @@ OBJECTS: dict[str, Option] = {
     "preset": option(str, "plain: 32 kinds, easy. hard: 55 kinds, some near-symmetric, on patterned floors.", "plain"),
     "views": option(int, "Views of an object.", 16),
     "size": option(int, "Pixels of a side.", 64),
-    "seed": (Annotated[int, typer.Option(min=0)], 0),
+    "seed": (Annotated[int, typer.Option(min=0, help="Seed of every object and view.")], 0),
     "ood": option(bool, "Validation objects only, with every angle 90 to 180 degrees either way.", False, "--ood"),
     "families": option(int | None, "Only the first so many object families."),
     "val_fraction": option(float, "Share of objects in the validation split.", 0.2, min=0.0, max=1.0),
@@ -51,7 +51,7 @@ def synth_3die_command(out: Out, **given: Any) -> None:
 @synth_app.command("stl10")
 def synth_stl10_command(
     out: Out,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every picture.")] = 0,
     train: Annotated[int, typer.Option(help="Labelled training pictures.")] = 1000,
     test: Annotated[int, typer.Option(help="Labelled test pictures.")] = 500,
     unlabeled: Annotated[int, typer.Option(help="Training pictures without labels.")] = 4000,
@@ -75,7 +75,7 @@ def synth_stl10_command(
 @synth_app.command("cifar100")
 def synth_cifar100_command(
     out: Out,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every picture.")] = 0,
     train: Annotated[int, typer.Option(help="Training pictures.")] = 5000,
     test: Annotated[int, typer.Option(help="Test pictures.")] = 1000,
     classes: Annotated[int, typer.Option(help="Only the first so many of the 100 fine classes.")] = 100,

@@ -25,7 +25,7 @@ def chosen_devices(device: str, processes: int | None = None) -> list[str]:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     names = [_known(name.strip()) for name in device.split(",")]
     if len(set(names)) < len(names):
-        raise UsageError(f"--device {device}: each device once")
+        raise UsageError(f"--device {device}: name each device once")
     if processes is None:
         return names
     if names != ["cpu"] or processes < 1:
@@ -41,7 +41,7 @@ def _known(name: str) -> str:
     count = torch.cuda.device_count()
     if kind != "cuda" or not (number or "0").isdecimal() or int(number or 0) >= count:
         there = ", ".join(["cpu", *(f"cuda:{index}" for index in range(count))])
-        raise UsageError(f"--device {name!r} is not there; there are {there}, and auto")
+        raise UsageError(f"--device {name!r} is not on this machine; allowed are auto, {there}")
     return f"cuda:{int(number or 0)}"
 
 

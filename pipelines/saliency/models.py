@@ -64,13 +64,13 @@ class ModelChoice:
     def __post_init__(self) -> None:
         """Raises UsageError for an unknown name or a value out of range."""
         if self.name not in MODELS:
-            raise UsageError(f"model {self.name!r} is not known; there are {', '.join(MODELS)}")
+            raise UsageError(f"model {self.name!r} is not known; allowed are {', '.join(MODELS)}")
         check_choice("input_scale", self.input_scale, get_args(InputScale))
         check_choice("pooling", self.pooling, get_args(Pooling))
         check_choice("forward", self.forward, get_args(Forward))
         check_choice("precision", self.precision, (*get_args(Precision), None))
         if self.precision is not None and self.name != "deepgaze-iie":
-            raise UsageError(f"--precision {self.precision} is of deepgaze-iie; leave it out for {self.name}")
+            raise UsageError(f"--precision {self.precision} is for deepgaze-iie; leave it out for {self.name}")
         check_counts(out_size=self.out_size, input_size=self.input_size, batch_size=self.batch_size)
 
     def identity(self) -> dict[str, str | int | None]:

@@ -239,7 +239,7 @@ def open_source(kind: str, path: Path | str, *, val_fraction: float | None = Non
     Raises UsageError for an unknown kind, a path that is not there, an option of another kind.
     """
     if kind not in IMAGE_SOURCES:
-        raise UsageError(f"source {kind!r} is not known; there are {', '.join(IMAGE_SOURCES)}")
+        raise UsageError(f"source {kind!r} is not known; allowed are {', '.join(IMAGE_SOURCES)}")
     path = Path(path)
     if not path.exists():
         raise UsageError(f"{path} is not there; give the folder (or archive) that holds the images")

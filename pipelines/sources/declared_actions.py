@@ -86,7 +86,7 @@ def _preset(name: str) -> list[Any]:
     if name == "command":
         return [{"op": "command", "columns": ["action"]}]
     if name not in PRESET_ACTIONS:
-        raise UsageError(f"--action {name!r} is not known; there are {', '.join((*PRESET_ACTIONS, *OWN_PRESETS))}")
+        raise UsageError(f"--action {name!r} is not known; allowed are {', '.join((*PRESET_ACTIONS, *OWN_PRESETS))}")
     return PRESET_ACTIONS[name].to_json()
 
 

@@ -18,25 +18,35 @@ if TYPE_CHECKING:
 def bake_command(
     shards: ShardFolder,
     out: Out,
-    sequences: Annotated[int, typer.Option(min=1, help="E: sequences of each image, one for each epoch.")],
+    sequences: Annotated[int, typer.Option(min=1, help="E: sequences made of each image, one for each epoch.")],
     views: Annotated[int, typer.Option(min=1, help="T: views of a sequence; the last is the target.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="The run's: baked and made on the fly are then the same.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed; with the seed of a run the same sequences as in that run.")
+    ] = 0,
     augment: Annotated[
-        str | None, typer.Option(help="Augmentations (equimod, simclr, none) instead of patches at fixations.")
+        str | None,
+        typer.Option(help="Augmented views (equimod, simclr, colour, crop, none) instead of patches at fixations."),
     ] = None,
     patch: Annotated[int | None, typer.Option(min=1, help="Pixels a side of a patch. Default: 32.")] = None,
-    inhibition: Annotated[str | None, typer.Option(help="Of return: disc (default), square or none.")] = None,
-    fixations: Annotated[str | None, typer.Option(help="Drawn from: saliency (default) or uniform.")] = None,
-    fill: Annotated[str | None, typer.Option(help="Outside the image: black (default) or mean.")] = None,
+    inhibition: Annotated[
+        str | None, typer.Option(help="Inhibition of return: disc (default), square or none.")
+    ] = None,
+    fixations: Annotated[
+        str | None, typer.Option(help="Fixations are drawn from: saliency (default) or uniform.")
+    ] = None,
+    fill: Annotated[str | None, typer.Option(help="Colour outside the image: black (default) or mean.")] = None,
     fidelity: Annotated[
         str | None, typer.Option(help="paper (default), or author: as the released code cuts patches.")
     ] = None,
     order: Annotated[
-        str | None, typer.Option(help="Of a views set: random, or window. Default: window of an ordered one.")
+        str | None,
+        typer.Option(help="Sets of views: random, or window. Default: window if the set is ordered, else random."),
     ] = None,
-    stride: Annotated[int | None, typer.Option(min=1, help="Of a views set: steps from a view to the next.")] = None,
-    encoding: Annotated[str, typer.Option(help="raw: bit-equal. jpeg: smaller. Stored views keep theirs.")] = "raw",
-    split: Annotated[list[str] | None, typer.Option(help="Repeatable. Default: all splits.")] = None,
+    stride: Annotated[int | None, typer.Option(min=1, help="Sets of views: steps from a view to the next.")] = None,
+    encoding: Annotated[
+        str, typer.Option(help="raw: exact pixels. jpeg: smaller. Stored views keep their encoding.")
+    ] = "raw",
+    split: Annotated[list[str] | None, typer.Option(help="Split to take; repeatable. Default: all.")] = None,
     device: Device = "cpu",
     workers: Workers = None,
     engine: Engine = "local",
@@ -85,12 +95,12 @@ def _how(
     if wrong:
         given = ", ".join(f"--{name}" for name in wrong)
         other = "images" if kind == "views" else "sets of views"
-        raise ConfigError(f"{given} is about {other}, and {opened.place} holds {kind} shards; leave it out")
+        raise ConfigError(f"{given} is for {other}, and {opened.place} holds {kind} shards; leave it out")
     if kind == "views":
         return OfStored(**stored)
     if augment is None:
         return Fixating(**patches)
     if patches:
         given = ", ".join(f"--{name}" for name in patches)
-        raise ConfigError(f"{given} is about patches, --augment {augment} about whole images; leave one of them out")
+        raise ConfigError(f"{given} is for patches, --augment {augment} for whole images; leave out one")
     return build_recipe(augment)

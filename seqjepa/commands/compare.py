@@ -13,16 +13,17 @@ from shards.console import AsJson, Device, Shards, Workers, print_json
 def compare_command(
     shards: Shards,
     methods: Annotated[str, typer.Option(help="all, or names with commas: seq_jepa,simclr,sie.")] = "all",
-    steps: Annotated[
-        int, typer.Option(min=1, help="Optimizer steps of every method, to the next whole passes.")
-    ] = 1200,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of every method, rounded to whole passes.")] = 1200,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the runs, resumed if they are there.")] = Path(
         "runs/compare"
     ),
     seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
-    seeds: Annotated[int, typer.Option(min=1, max=100, help="How many seeds, for mean and deviation.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="How many seeds, for mean and standard deviation.")] = 1,
     scale: Annotated[
-        str, typer.Option(help="small: for minutes on two cores. paper: the paper's widths, for a GPU.")
+        str,
+        typer.Option(
+            help="small: minutes on two cores. paper: the paper's widths, for a GPU. Or medium, or a TOML file."
+        ),
     ] = "small",
     device: Device = "auto",
     workers: Workers = None,

@@ -18,7 +18,7 @@ def demo_command(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the demo. Default: demo, or demo-WHICH.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the data and of the training.")] = 0,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
@@ -31,7 +31,7 @@ def demo_command(
       seqjepa demo augmentations                    crops of a picture
     """
     if which not in FOLDERS:
-        raise UsageError(f"demo {which!r} is not known; there are {', '.join(FOLDERS)}")
+        raise UsageError(f"demo {which!r} is not known; allowed are {', '.join(FOLDERS)}")
     from seqjepa.experiments.demos import DEMOS, run_demo
     from shards.stores.store import require_no_address
 

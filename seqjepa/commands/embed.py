@@ -24,12 +24,12 @@ def embed_command(
     images: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of images to embed, with all folders below it.")
     ] = None,
-    split: Annotated[list[str] | None, typer.Option(help="Of the shards; repeatable. Default: all.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Split to embed; repeatable. Default: all.")] = None,
     context: Annotated[
-        int | None, typer.Option(min=1, max=64, help="M, views that a z_AGG is made from. Default: as in training.")
+        int | None, typer.Option(min=1, max=64, help="M: views that a z_AGG is made from. Default: as in training.")
     ] = None,
-    dtype: Annotated[str, typer.Option(help="Of the features: float32 or float16.")] = "float32",
-    batch_size: Annotated[int, typer.Option(min=1, max=65_536, help="Images that are read and encoded at once.")] = 256,
+    dtype: Annotated[str, typer.Option(help="Type of the features: float32 or float16.")] = "float32",
+    batch_size: Annotated[int, typer.Option(min=1, max=65_536, help="Images to encode at once.")] = 256,
     device: Device = "auto",
     engine: EngineOrArray = "local",
     address: Address = None,
@@ -62,7 +62,7 @@ def embed_command(
 
     require_no_address(out, "--out")
     if dtype not in ("float32", "float16"):
-        raise UsageError(f"--dtype is {dtype!r}; choose float32 or float16")
+        raise UsageError(f"--dtype is {dtype!r}; allowed are float32, float16")
     asked = Asked(shards, images, tuple(split or ()), context, dtype, batch_size)
     given: dict[str, Any] = {"device": device, "overwrite": overwrite}
     if array := _array_asked(engine, address, script, task_index, num_tasks):
@@ -94,13 +94,13 @@ def _array_asked(
         raise UsageError(f"--engine is {engine!r}; allowed are local, ray and slurm")
     if engine != "slurm":
         if script is not None:
-            raise UsageError("--script is of --engine slurm; give that too, or leave it out")
+            raise UsageError("--script is for --engine slurm; give that too, or leave it out")
         return None
     if script is None or num_tasks is None:
         raise UsageError("--engine slurm needs --num-tasks N and --script FILE")
     if task_index is not None or address is not None:
         named = "--address" if task_index is None else "--task-index"
-        raise UsageError(f"{named} is not of --engine slurm, whose script numbers its tasks; leave it out")
+        raise UsageError(f"{named} is not for --engine slurm, whose script numbers its tasks; leave it out")
     return script, num_tasks
 
 

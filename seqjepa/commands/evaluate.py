@@ -19,11 +19,12 @@ def evaluate_command(
         str | None,
         typer.Option(
             metavar="all|EPOCHS",
-            help="The weights that train.keep_epochs kept on the way, in the place of the last ones.",
+            help="Evaluate weights that train.keep_epochs kept on the way: all, or epochs.",
         ),
     ] = None,
     suite: Annotated[
-        str, typer.Option(help="Retrieval, maps and more beside the probes: 3diebench, stl10, augmentations or all.")
+        str,
+        typer.Option(help="More studies: 3diebench, stl10, augmentations, retrieval or all. Default: probes alone."),
     ] = "probes",
     ood: Annotated[
         Path | None, typer.Option(help="Shards with rotations that training never saw: probes are shown them too.")
@@ -32,7 +33,10 @@ def evaluate_command(
         bool, typer.Option("--untrained", help="The same model at its initial weights, as the floor.")
     ] = False,
     probe_epochs: Annotated[
-        int | None, typer.Option(min=1, max=1_000_000, help="Default: the paper's 300, and 50 for linear regressors.")
+        int | None,
+        typer.Option(
+            min=1, max=1_000_000, help="Epochs of every probe. Default: the paper's 300, and 50 for linear regressors."
+        ),
     ] = None,
     m_val: Annotated[str, typer.Option(help="How many views z_AGG is made from: 5, 1,3,5 or 1-8.")] = "1-8",
     path: Annotated[
@@ -70,14 +74,16 @@ def evaluate_command(
         bool, typer.Option("--unpooled", help="Rotations are read from the feature map before pooling too.")
     ] = False,
     val_draws: Annotated[
-        int, typer.Option(min=1, max=1000, help="Draws that each validation sample is scored on.")
+        int, typer.Option(min=1, max=1000, help="Draws on which each validation sample is scored.")
     ] = 1,
     contexts: Annotated[
         str | None,
         typer.Option(help="ContextSSL: tokens before a view, as 0,14,126. Default: as many as there is room."),
     ] = None,
-    train_split: Annotated[str | None, typer.Option(help="Probes learn on it. Default: train.")] = None,
-    val_split: Annotated[str | None, typer.Option(help="Probes are scored on it. Default: val, else test.")] = None,
+    train_split: Annotated[str | None, typer.Option(help="Split on which probes learn. Default: train.")] = None,
+    val_split: Annotated[
+        str | None, typer.Option(help="Split on which probes are scored. Default: val, else test.")
+    ] = None,
     device: Device = "auto",
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the probes and of their draws.")] = 0,
     as_json: AsJson = False,

@@ -31,10 +31,12 @@ def export_command(
             "action, to what comes next."
         ),
     ] = "encoder",
-    weights: Annotated[str, typer.Option(help="Of the encoder: online, or target, its moving average.")] = "online",
-    batch: Annotated[str, typer.Option(help="dynamic, or a number that is then the only one.")] = "dynamic",
-    context: Annotated[str, typer.Option(help="Views of aggregate: dynamic, or a number.")] = "dynamic",
-    opset: Annotated[int | None, typer.Option(help="Of onnx. Default: 18.")] = None,
+    weights: Annotated[
+        str, typer.Option(help="Weights of the encoder: online, or target, their moving average.")
+    ] = "online",
+    batch: Annotated[str, typer.Option(help="Batch size: dynamic, or a fixed number.")] = "dynamic",
+    context: Annotated[str, typer.Option(help="Views that aggregate takes: dynamic, or a fixed number.")] = "dynamic",
+    opset: Annotated[int | None, typer.Option(help="Opset of ONNX. Default: 18.")] = None,
     normalise: Annotated[
         bool | None,
         typer.Option(

@@ -17,9 +17,11 @@ def features_command(
     backbone: Annotated[
         str | None, typer.Option(help='As model.backbone: "timm:vit_small_patch16_224", resnet18 …')
     ] = None,
-    run: Annotated[Path | None, typer.Option(help="Instead: the trained encoder of a run.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Instead of --backbone: a run, whose trained encoder is taken.")
+    ] = None,
     pretrained: Annotated[
-        str | None, typer.Option(help='Weights: a file, or "timm", which downloads. Default: random.')
+        str | None, typer.Option(help='Weights: a file, or "timm", which downloads them. Default: random.')
     ] = None,
     pool: Annotated[str | None, typer.Option(help="Of timm's encoders: avg, token … Default: timm's own.")] = None,
     set_: Annotated[
@@ -27,8 +29,8 @@ def features_command(
         typer.Option("--set", metavar="KEY=VALUE", help="Another setting: data.normalisation=encoder …; repeatable."),
     ] = None,
     dtype: Annotated[str, typer.Option(help="float16, or float32: twice as large, no rounding.")] = "float16",
-    seed: Annotated[int, typer.Option(min=0, help="Of random weights.")] = 42,
-    split: Annotated[list[str] | None, typer.Option(help="Repeatable. Default: all splits.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of random weights.")] = 42,
+    split: Annotated[list[str] | None, typer.Option(help="Split to take; repeatable. Default: all.")] = None,
     device: Device = "auto",
     engine: Engine = "local",
     address: Address = None,
@@ -61,7 +63,7 @@ def features_command(
         raise ConfigError("give the encoder: either --backbone NAME, or --run RUN")
     given = [name for name, value in (("pretrained", pretrained), ("pool", pool), ("set", set_)) if value]
     if run and given:
-        raise ConfigError(f"--{given[0]} is about --backbone; a run's encoder is as it was trained: leave it out")
+        raise ConfigError(f"--{given[0]} is for --backbone; a run's encoder stays as it was trained: leave it out")
     source = ShardSet.open(shards)
     require_views(source)
     if run:

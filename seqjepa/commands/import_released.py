@@ -16,11 +16,15 @@ RunOut = Annotated[Path, typer.Option("--out", "-o", help="Run directory to make
 def import_seq_jepa_command(
     file: Annotated[Path, typer.Argument(help="A checkpoint of hafezgh/seq-jepa (.pth).", metavar="CKPT")],
     out: RunOut,
-    recipe: Annotated[str, typer.Option(help="Recipe of the run. Default: told by the shapes of the weights.")] = "",
+    recipe: Annotated[
+        str, typer.Option(help="Recipe of the run. Default: recognised by the shapes of the weights.")
+    ] = "",
     shards: Annotated[
         Path | None, typer.Option(help="Shards that the run is to be fed with. Default: as the recipe's data set.")
     ] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE over the recipe.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Change one setting of the recipe; repeatable.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:

@@ -18,7 +18,7 @@ def push_command(
     licence: Licence = "",
     message: Message = "",
     state: Annotated[
-        bool, typer.Option("--state", help="With state.pt, from which anybody can train on; three times the size.")
+        bool, typer.Option("--state", help="Push state.pt too, from which training can go on; three times the size.")
     ] = False,
     new_card: NewCard = False,
     dry_run: DryRun = False,
@@ -52,11 +52,15 @@ def push_command(
 
 
 def pull_command(
-    address: Annotated[str, typer.Argument(help="hf://USER/REPO, or @ a branch, tag or commit.", metavar="ADDRESS")],
+    address: Annotated[
+        str, typer.Argument(help="hf://USER/REPO, or …@REVISION: a branch, tag or commit.", metavar="ADDRESS")
+    ],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Run directory to make. Default: the repository's name.")
     ] = None,
-    state: Annotated[bool, typer.Option("--state", help="With state.pt, to train on, where it was pushed.")] = False,
+    state: Annotated[
+        bool, typer.Option("--state", help="Pull state.pt too, from which training can go on, if it was pushed.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a run directory from a run on the Hugging Face hub, checked against its SHA256SUMS.

@@ -15,7 +15,10 @@ recipes_app = new_app("The recipes that come with the package, one for each row 
 
 @recipes_app.command("ls")
 def recipes_ls_command(
-    words: Annotated[list[str] | None, typer.Argument(metavar="[WORD]…", help="Those that hold every word.")] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[WORD]…", help="List only recipes whose names or texts hold every word."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Names of the recipes, with the table row each is for.
@@ -48,7 +51,9 @@ def recipes_ls_command(
 
 
 @recipes_app.command("cat")
-def recipes_cat_command(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+def recipes_cat_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name from `recipes ls`, or a TOML file.")],
+) -> None:
     """A recipe with every setting spelled out. Save it, change it, pass its path to `seqjepa train --recipe`.
 
     Example:  seqjepa recipes cat 3die-rot-M3 > mine.toml

@@ -41,7 +41,7 @@ def plugin_command(name: str) -> Any:
     """The command of an entry point. ConfigError: its package cannot be loaded, or it is no function."""
     function = load_plugin("seqjepa.sources", name)
     if not callable(function) or isinstance(function, type | typer.Typer):
-        raise ConfigError(f"seqjepa.sources: {name} is {function!r:.80}; needed is a function with typer parameters")
+        raise ConfigError(f"seqjepa.sources: {name} is {function!r:.80}; a function with typer parameters is needed")
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(name)(function)
     return typer.main.get_command(app)

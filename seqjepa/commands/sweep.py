@@ -59,12 +59,12 @@ def sweep_command(
     untrained: Annotated[
         bool, typer.Option("--untrained", help="Evaluate every run at its initial weights too, as the floor.")
     ] = False,
-    task: Annotated[int | None, typer.Option(min=0, help="This one of the list alone.")] = None,
+    task: Annotated[int | None, typer.Option(min=0, help="Take only this run of the list.")] = None,
     devices: Annotated[
-        str | None, typer.Option(help="Side by side, one run a GPU: 0,1,2,3; cpu,cpu: two on the processor.")
+        str | None, typer.Option(help="Run side by side, one run on each: 0,1,2,3 (GPUs), or cpu,cpu.")
     ] = None,
     slurm: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write an sbatch script of an array: one run a task.")
+        Path | None, typer.Option(metavar="FILE", help="Write an sbatch script of a job array, one run a task.")
     ] = None,
     device: Device = "auto",
     workers: Workers = None,
@@ -208,7 +208,7 @@ def _refuse_options_of_others(table: str, given: Mapping[str, object]) -> None:
     named = [name for name, value in given.items() if value and name not in taken]
     if wrong := [name for name in named if name in of_grids]:
         raise UsageError(
-            f"{', '.join(wrong)}: the runs of a table are settled; `seqjepa sweep grid` takes such options"
+            f"{', '.join(wrong)}: the settings of a table's runs are fixed; `seqjepa sweep grid` takes such options"
         )
     if named:
-        raise UsageError(f"{', '.join(named)}: such options are for {', '.join(paper_experiments())}")
+        raise UsageError(f"{', '.join(named)}: these options are only for {', '.join(paper_experiments())}")

@@ -32,14 +32,16 @@ def train_command(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")
     ] = None,
     fidelity: Annotated[str | None, typer.Option(help="paper, or author: as the released code behaves.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0)] = None,
-    epochs: Annotated[int | None, typer.Option(min=1)] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of weights, order and draws. Default: the recipe's.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data. Default: the recipe's.")] = None,
     extend_epochs: Annotated[
-        int | None, typer.Option(min=1, help="Go on to so many epochs; replans the schedule.")
+        int | None, typer.Option(min=1, help="Train a finished run on to this many epochs; replans the schedule.")
     ] = None,
     logger: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Log there too: tensorboard, wandb, trackio, mlflow, csv; repeatable."),
+        typer.Option(metavar="NAME", help="Log to tensorboard, wandb, trackio, mlflow or csv as well; repeatable."),
     ] = None,
     device: Device = "auto",
     workers: Workers = None,

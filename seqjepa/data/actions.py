@@ -59,7 +59,7 @@ IMPLIED = ("rotation", "position", "augmentation")
 def preset(name: str) -> ActionSpec:
     """The kind of action of that name. ConfigError, listing the names that there are."""
     if name not in PRESETS:
-        raise ConfigError(f"unknown action {name!r}; there are: {', '.join(PRESETS)}")
+        raise ConfigError(f"there is no action {name!r}; there are: {', '.join(PRESETS)}")
     return PRESETS[name]
 
 

@@ -47,7 +47,7 @@ def check_asked(out: Path, asked: Asked) -> None:
     if (asked.shards is None) == (asked.images is None):
         raise UsageError("give either --shards or --images")
     if asked.images is not None and asked.splits:
-        raise UsageError("--split is of --shards; a folder of images has no splits")
+        raise UsageError("--split is for --shards; a folder of images has no splits")
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,9 @@ def evaluate_checkpoints(
     """
     config, found = eval_config(**options, device=device), []
     if config.untrained:
-        raise UsageError("--untrained is of the weights that the run began with, --checkpoints of those on the way")
+        raise UsageError(
+            "--untrained evaluates the initial weights, --checkpoints those kept on the way; give one of them"
+        )
     steps = steps_of(run)
     for epoch in _wanted(run, epochs):
         results = numbers_at(run, shards, epoch, config)

@@ -260,7 +260,7 @@ def statistics(loaded: LoadedRun, stored: ShardSet, name: str) -> PixelStats:
         return tuple(loaded.data.mean), tuple(loaded.data.std)
     name = explicit_normalisation(name, loaded.config.fidelity)
     if name not in (known := ("shards", "encoder", *NORMALISATIONS)):
-        raise ConfigError(f"normalisation is {name!r}; choose one of run, {', '.join(known)}")
+        raise ConfigError(f"normalisation is {name!r}; allowed are run, {', '.join(known)}")
     return pixel_stats(stored.info, loaded.config.with_values("data", normalisation=name))
 
 

@@ -121,7 +121,7 @@ def _check_writable(run: Path, out: Path) -> None:
     read_results(out)
     read_epochs(run / METRICS)
     if not os.access(out, os.W_OK):
-        raise UsageError(f"cannot write results into {out}; give yourself the right to, or copy the run")
+        raise UsageError(f"cannot write results into {out}; make it writable, or copy the run")
 
 
 def _encode(

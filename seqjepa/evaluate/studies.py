@@ -107,7 +107,7 @@ SUITES: dict[str, Suite] = {
 def suite_named(name: str) -> Suite:
     """UsageError listing the suites for a name that is none."""
     if name not in SUITES:
-        raise UsageError(f"--suite is {name!r}; choose one of {', '.join(SUITES)}")
+        raise UsageError(f"--suite is {name!r}; allowed are {', '.join(SUITES)}")
     return SUITES[name]
 
 

@@ -154,7 +154,7 @@ def run_demo(
     folder = DemoFolder(Path(out), json.loads(json.dumps(identity)), say or (lambda line: None))
     folder.claim()
     demo.make_shards(folder, workers)
-    with folder.phase("verify", "hold every byte against its checksum"):
+    with folder.phase("verify", "check every byte against its checksum"):
         report = verify(folder.path / "shards", progress=True)
         if not report.ok:
             raise DamageError(f"{folder.path / 'shards'}: {report.problems[0]}; remove the folder and run again")

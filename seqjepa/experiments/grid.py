@@ -183,7 +183,7 @@ def _parse(text: str) -> tuple[str, tuple[Any, ...]]:
     if not equals or not key.strip() or not values or "" in values:
         raise UsageError(f"--vary is {text!r}; write a setting and its values, as data.context=1,2,3")
     if len({json.dumps(value, default=str) for value in values}) < len(values):
-        raise UsageError(f"--vary {text}: a value stands there twice")
+        raise UsageError(f"--vary {text}: a value is given twice")
     if key.strip() == "seed":
         raise UsageError(f"--vary {text}: --seeds N says how many seeds each combination has")
     return key.strip(), tuple(values)

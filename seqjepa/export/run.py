@@ -61,17 +61,17 @@ class ExportOptions:
         """UsageError: options of another form or part."""
         for value, allowed, what in ((self.to, FORMS, "--to"), (self.part, PARTS, "--part")):
             if value not in allowed:
-                raise UsageError(f"{what} is {value!r:.40}; choose one of {', '.join(allowed)}")
+                raise UsageError(f"{what} is {value!r:.40}; allowed are {', '.join(allowed)}")
         if self.weights not in get_args(WhichWeights):
-            raise UsageError(f"--weights is {self.weights!r:.40}; choose online or target")
+            raise UsageError(f"--weights is {self.weights!r:.40}; allowed are online, target")
         graph, encoder = self.to != "safetensors", self.part == "encoder"
         for given, fits, what in (
-            (self.opset is not None, self.to == "onnx", "--opset is of --to onnx"),
+            (self.opset is not None, self.to == "onnx", "--opset is for --to onnx"),
             (not encoder, graph, "--to safetensors is of the encoder; --to pt2 and onnx take other parts"),
-            (self.weights != "online", encoder, "--weights is of --part encoder"),
+            (self.weights != "online", encoder, "--weights is for --part encoder"),
             (self.normalise is not None, graph and encoder, "--normalise is of an encoder in --to pt2 or onnx"),
-            (self.batch is not None, graph, "--batch is of --to pt2 and onnx"),
-            (self.context is not None, self.part == "aggregate", "--context is of --part aggregate"),
+            (self.batch is not None, graph, "--batch is for --to pt2 and onnx"),
+            (self.context is not None, self.part == "aggregate", "--context is for --part aggregate"),
         ):
             if given and not fits:
                 raise UsageError(f"{what}; leave it out")

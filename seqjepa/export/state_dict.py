@@ -29,8 +29,8 @@ def state_bytes(encoder: nn.Module, config: ModelConfig, about: Mapping[str, str
     """A .safetensors file; `about` is its metadata. UsageError: the encoder is nobody else's, so no names are known."""
     if not isinstance(encoder, ResNet) and not is_timm(config):
         raise UsageError(
-            f"a state dict is of torchvision's ResNets and timm's encoders, and model.backbone is {config.backbone!r}; "
-            "use --to pt2 or onnx"
+            f"a state dict needs a ResNet of torchvision or an encoder of timm, and model.backbone is "
+            f"{config.backbone!r}; use --to pt2 or onnx"
         )
     tensors = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
     return _in_order(safetensors.torch.save(tensors, dict(about)))

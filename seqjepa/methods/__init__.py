@@ -46,7 +46,7 @@ def find_method(name: str) -> type[Method] | None:
     found = load_plugin("seqjepa.methods", name)
     if not (isinstance(found, type) and issubclass(found, Method)):
         needed = "a subclass of seqjepa.methods.base.Method"
-        raise ConfigError(f"seqjepa.methods: {name} is {found!r:.80}; needed is {needed}")
+        raise ConfigError(f"seqjepa.methods: {name} is {found!r:.80}; {needed} is needed")
     return found
 
 
@@ -59,7 +59,7 @@ def build_method(config: RunConfig, action_size: int) -> Method:
     chosen, condition = find_method(config.method), config.model.condition
     if chosen is None:
         known = ", ".join(sorted(method_names()))
-        raise ConfigError(f"method is {config.method!r}; choose one of {known}, or install the package that adds it")
+        raise ConfigError(f"method is {config.method!r}; allowed are {known}, or install the package that adds it")
     if condition != "both" and "model.condition" not in chosen.settings:
         choosing = " and ".join(name for name, method in METHODS.items() if "model.condition" in method.settings)
         raise ConfigError(

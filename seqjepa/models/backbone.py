@@ -79,7 +79,7 @@ def _check_name(name: str) -> None:
     if name not in choices:
         others = (*BACKBONES, *plugin_names(PLUGINS))
         raise ConfigError(
-            f"model.backbone is {name!r}; choose one of {', '.join(sorted([*choices, *others]))}, or {PREFIX}NAME, any "
+            f"model.backbone is {name!r}; allowed are {', '.join(sorted([*choices, *others]))}, or {PREFIX}NAME, any "
             "encoder of timm"
         )
 

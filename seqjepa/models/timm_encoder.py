@@ -148,7 +148,7 @@ def _plan(config: ModelConfig) -> tuple[Size, Options, int]:
     record = _known(config.backbone.removeprefix(PREFIX))
     if config.width != 1.0 or config.stem != "standard":
         raise ConfigError(
-            f"model.width and model.stem are of torchvision's ResNets, and model.backbone is {config.backbone!r}; "
+            f"model.width and model.stem are for torchvision's ResNets, and model.backbone is {config.backbone!r}; "
             "leave them out, and choose a smaller encoder by its name"
         )
     size = (config.input_size,) * 2 if config.input_size else config.view_size or record.input_size[1:]

@@ -81,7 +81,9 @@ def load_run(
     data = data_info(info, run / RUN)
     found, told = (data.action, data.action_size), (action_name(config.data.action), as_spec(config.data.action).size)
     if found != told and found != (DECLARED, told[1]):  # terms that have become a preset's since
-        raise FormatError(f"{run / RUN} is of actions {found[0]!r} ({found[1]}), {CONFIG} of {told[0]!r} ({told[1]})")
+        raise FormatError(
+            f"{run / RUN} has actions {found[0]!r} ({found[1]}), {CONFIG} {told[0]!r} ({told[1]}); restore both"
+        )
     again = untrained and not config.model.freeze
     method = initial_method(config, data.action_size, pretrained=again)
     noted = info.get("pretrained")

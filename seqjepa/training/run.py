@@ -247,7 +247,8 @@ def check_same_run(out: Path, plan: RunPlan) -> None:
         more = " (--extend-epochs changes the number of epochs)" if "optim.epochs" in differ else ""
         more += "" if has_state(out) or (out / WEIGHTS).exists() else "; nothing is saved of that run, so none is lost"
         raise UsageError(
-            f"{out} holds another run: {diff}. Ask the same, choose another --out, or `seqjepa train --overwrite`{more}"
+            f"{out} holds another run: {diff}. Give the same settings, choose another --out, or `seqjepa train "
+            f"--overwrite`{more}"
         )
 
 

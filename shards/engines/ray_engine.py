@@ -86,7 +86,7 @@ def engine_of(name: str, address: str | None) -> Iterator[RayCluster | None]:
         raise UsageError(f"--engine is {name!r}; allowed are local and ray")
     if name == "local":
         if address is not None:
-            raise UsageError("--address is of --engine ray; give that too, or leave it out")
+            raise UsageError("--address is for --engine ray; give that too, or leave it out")
         yield None
         return
     with ray_cluster(address) as cluster:

@@ -285,7 +285,7 @@ def test_hue_differences_are_raw_and_columns_go_by_name():
 def test_bad_requests_name_what_is_missing():
     with pytest.raises(ConfigError, match="no parameter floor_hue, light_hue; they have: rot_x, rot_y, rot_z"):
         actions_between(np.zeros((1, 2, 3)), NAMES[:3], "rotation_colour")
-    with pytest.raises(ConfigError, match="unknown action 'jump'; there are: rotation, rotation_colour"):
+    with pytest.raises(ConfigError, match="there is no action 'jump'; there are: rotation, rotation_colour"):
         preset("jump")
     assert {name: spec.size for name, spec in PRESETS.items()} == {
         **{"rotation": 4, "rotation_colour": 6, "position": 2, "rotation_canonical": 4, "rotation_6d": 6},

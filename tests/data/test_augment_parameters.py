@@ -123,7 +123,7 @@ def test_kernels_follow_the_size_of_a_view():
 @pytest.mark.parametrize(
     ("observation", "message"),
     [
-        ({"blurr": 1.0}, r"unknown augmentation blurr; there are: scale, ratio, flip"),
+        ({"blurr": 1.0}, r"there is no augmentation blurr; there are: scale, ratio, flip"),
         ({"blur": 1.5}, r"augmentation blur is 1.5; allowed is 0 … 1"),
         ({"flip": float("nan")}, r"augmentation flip is nan; allowed is 0 … 1"),
         ({"jitter": "often"}, r"augmentation jitter is 'often'; allowed is 0 … 1"),
@@ -146,7 +146,7 @@ def test_recipes_are_chosen_by_name_and_changed_field_by_field():
     assert changed.observation == replace(EQUIMOD.observation, saturation=0.4, scale=(0.08, 1.0))
     assert changed.target == replace(EQUIMOD.target, solarise=0.0)
     with pytest.raises(
-        ConfigError, match="unknown augmentation recipe 'byol'; there are: equimod, simclr, colour, crop, none"
+        ConfigError, match="there is no augmentation recipe 'byol'; there are: equimod, simclr, colour, crop, none"
     ):
         build_recipe("byol")
     with pytest.raises(ConfigError, match="views is 0"):

@@ -96,7 +96,7 @@ def test_bad_constants_and_kinds_are_refused():
         Scaling((float("nan"),) * 9, (1.0,) * 9)
     with pytest.raises(ConfigError, match=r"std of 0\.0"):
         Scaling((0.0,) * 9, (0.0,) * 9)
-    with pytest.raises(ConfigError, match=r"unknown action 'flip'; there are: .*, crop, jitter, blur"):
+    with pytest.raises(ConfigError, match=r"there is no action 'flip'; there are: .*, crop, jitter, blur"):
         augmentation_actions(PARAMS, "flip", SCALING)
 
 

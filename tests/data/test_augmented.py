@@ -101,7 +101,7 @@ def test_views_may_have_another_size_than_images(build_image_set):
 def test_what_cannot_be_is_said_at_once(index):
     with pytest.raises(ConfigError, match="no action 'rotation'; there are: crop, jitter, blur, augmentation"):
         open_loader(index, action="rotation")
-    with pytest.raises(ConfigError, match="unknown normalisation 'l2' of actions; there are: zscore, author"):
+    with pytest.raises(ConfigError, match="there is no normalisation 'l2' of actions; there are: zscore, author"):
         open_loader(index, normalisation="l2")
     with pytest.raises(ConfigError, match="views of 2 pixels"):
         open_loader(index, size=2)
@@ -139,8 +139,8 @@ def test_the_preview_command_shows_augmented_views(build_image_set, tmp_path):
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > 4 * VIEW_TILE
     for extra, message in (
-        (["--augment", "equimod", "--patch", "8"], "--patch 8 is about patches, --augment equimod about whole images"),
-        (["--augment", "simclrr"], "unknown augmentation recipe 'simclrr'; there are: equimod"),
+        (["--augment", "equimod", "--patch", "8"], "--patch 8 is for patches, --augment equimod for whole images"),
+        (["--augment", "simclrr"], "there is no augmentation recipe 'simclrr'; there are: equimod"),
     ):
         refused = CliRunner().invoke(seqjepa_data_app, [*arguments, *extra])
         assert (refused.exit_code, len(refused.output.strip().splitlines())) == (2, 1)

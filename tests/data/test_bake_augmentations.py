@@ -122,7 +122,7 @@ def test_a_loader_refuses_what_would_not_be_the_same(source, tmp_path):
         stored_loader(index, views=5, scaling=scaling, **settings)
     with pytest.raises(ConfigError, match="action 'crop' needs the constants that scale"):
         stored_loader(index, views=4, **settings)
-    with pytest.raises(ConfigError, match="unknown normalisation 'l2' of actions; there are: zscore, author"):
+    with pytest.raises(ConfigError, match="there is no normalisation 'l2' of actions; there are: zscore, author"):
         stored_loader(index, views=4, normalisation="l2", **settings)
     with pytest.raises(ConfigError, match="no parameter x, y; they have: crop_top"):
         stored_loader(index, views=4, **(settings | {"action": "position"}))
@@ -147,9 +147,9 @@ def test_the_command_augments_and_says_what_does_not_go_together(source, tmp_pat
     arguments = [str(source), "--out", str(tmp_path / "b"), "--sequences", "2", "--views", "2"]
     oblong = build_source(tmp_path / "oblong", "none")
     for first, extra, message in (
-        (source, ["--augment", "equimode"], "unknown augmentation recipe 'equimode'; there are: equimod, simclr"),
-        (source, ["--augment", "equimod", "--patch", "8"], "--patch is about patches, --augment equimod about"),
-        (source, ["--augment", "simclr", "--fill", "mean", "--inhibition", "disc"], "--inhibition, --fill is about"),
+        (source, ["--augment", "equimode"], "there is no augmentation recipe 'equimode'; there are: equimod, simclr"),
+        (source, ["--augment", "equimod", "--patch", "8"], "--patch is for patches, --augment equimod for"),
+        (source, ["--augment", "simclr", "--fill", "mean", "--inhibition", "disc"], "--inhibition, --fill is for"),
         (source, ["--augment", "equimod", "--sequences", "600"], "600 sequences of 2 views"),
         (oblong, ["--augment", "equimod"], "20×24 pixels and augmented views are square; shard them with --size"),
         (source, [], "holds images without saliency maps"),

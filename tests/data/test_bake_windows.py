@@ -61,4 +61,4 @@ def test_options_of_images_are_refused(walks, tmp_path, words):
     asked = ["bake", str(walks.path), "--out", str(tmp_path / "baked"), "--sequences", "1", *words]
     done = CliRunner().invoke(cli.seqjepa_data_app, asked)
     assert done.exit_code == 2
-    assert f"{words[0]} is about images, and {walks.path} holds views shards" in " ".join(done.stderr.split())
+    assert f"{words[0]} is for images, and {walks.path} holds views shards" in " ".join(done.stderr.split())

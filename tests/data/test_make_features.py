@@ -213,7 +213,7 @@ def test_what_needs_pixels_is_refused(made, setting, found):
     [
         ([], "give the encoder: either --backbone NAME, or --run RUN"),
         (["--backbone", "resnet18", "--run", "x"], "give the encoder: either"),
-        (["--run", "x", "--pool", "avg"], "--pool is about --backbone"),
+        (["--run", "x", "--pool", "avg"], "--pool is for --backbone"),
         (["--backbone", "resnet7"], "model.backbone is 'resnet7'"),
         (["--backbone", "resnet18", "--dtype", "int8"], "--dtype is 'int8'; allowed are float16, float32"),
         (["--backbone", "resnet18", "--pretrained", "gone.safetensors"], "is no file"),

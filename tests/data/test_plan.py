@@ -115,7 +115,7 @@ def test_sequences_longer_than_the_stored_ones_are_refused():
     [
         ({"views": 6}, "sequences of 6 views .* 'k0' in split 'train' has 5"),
         ({"views": 0}, "views is 0"),
-        ({"action": "jump"}, "unknown action 'jump'"),
+        ({"action": "jump"}, "there is no action 'jump'"),
         ({"action": "rotation_colour"}, "no parameter floor_hue, light_hue"),
         ({"seed": -1}, "seed is -1"),
         ({"batch_size": 0}, "batch_size is 0"),

@@ -135,7 +135,7 @@ def test_what_does_not_fit_is_one_line(build_index, build_image_set, tmp_path):
         ({"seed": -1, "context": 2}, "seed is -1"),
         ({"epoch": 2**32, "context": 2}, "epoch is 4294967296"),
         ({"context": 3}, "'object-011' in split 'train' has 3"),
-        ({"action": "spin", "context": 2}, "unknown action 'spin'"),
+        ({"action": "spin", "context": 2}, "there is no action 'spin'"),
         ({"action": "position", "context": 2}, "no parameter x, y"),
         ({"action": "crop", "context": 2}, "seqjepa-data bake"),
     ):

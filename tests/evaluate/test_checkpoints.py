@@ -149,7 +149,7 @@ def command(run: Path, shards: Path, which: str) -> list[str]:
 def test_what_was_not_kept_is_said_and_nothing_is_written(kept, shards):
     for which, more, said in (
         ("20,40", [], "kept no weights after 40 epochs; there are those after 20, 80"),
-        ("all", ["--untrained"], "--untrained is of the weights that the run began with"),
+        ("all", ["--untrained"], "--untrained evaluates the initial weights"),
         ("some", [], "--checkpoints is 'some'"),
     ):
         result = CliRunner().invoke(cli.seqjepa_app, [*command(kept, shards, which), *more])

@@ -125,7 +125,7 @@ def test_fixations_of_both_splits_differ_and_labels_are_theirs(saccade_run, sacc
         ({"train_split": "unlabeled"}, r"samples in split 'unlabeled'.*have no label.*labelled splits"),
         ({"val_split": "train"}, r"learn from split 'train' and be scored on it; choose another"),
         ({"train_split": "test"}, r"learn from split 'test'.*there are: train, test, unlabeled"),
-        ({"normalisation": "cifar"}, r"'cifar'; choose one of run, shards, encoder, 3diebench, cifar100"),
+        ({"normalisation": "cifar"}, r"'cifar'; allowed are run, shards, encoder, 3diebench, cifar100"),
         ({"patch": 41}, r"patches of 41 pixels do not fit images of 40×40"),
     ],
 )

@@ -63,7 +63,7 @@ def test_the_default_takes_none_of_them_but_shards_of_other_rotations_ask_for_th
 
 
 def test_a_suite_that_is_none_is_refused_at_once(run: Path, tmp_path: Path):
-    with pytest.raises(UsageError, match=r"--suite is 'imagenet'; choose one of probes, 3diebench, stl10"):
+    with pytest.raises(UsageError, match=r"--suite is 'imagenet'; allowed are probes, 3diebench, stl10"):
         evaluate_run(run, tmp_path / "no shards", suite="imagenet", **QUICK)
 
 

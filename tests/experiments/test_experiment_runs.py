@@ -228,8 +228,8 @@ def test_curves_take_the_place_of_those_before_and_of_nothing_else(
 
 def test_options_that_are_of_something_else_are_refused(shards: Path, tmp_path: Path) -> None:
     for table, more, said in (
-        ("table-6", ["--only", "seed=42"], "--only: such options are for paper-small"),
-        (NAME, ["--vary", "optim.lr=1"], "--vary: the runs of a table are settled"),
+        ("table-6", ["--only", "seed=42"], "--only: these options are only for paper-small"),
+        (NAME, ["--vary", "optim.lr=1"], "--vary: the settings of a table's runs are fixed"),
         (NAME, ["--plot", str(tmp_path / "x.gif")], "give a file that ends in .png, .svg, .pdf"),
         (NAME, ["--plot", str(tmp_path / "x.png")], "no run is evaluated yet"),
         (NAME, ["--run", "--plot", str(tmp_path / "x.gif")], "give a file that ends in .png, .svg, .pdf"),

@@ -72,7 +72,7 @@ def test_folders_are_named_by_what_varies(walks, vary, names):
         ("data.context", "write a setting and its values, as data.context=1,2,3"),
         ("data.context=", "write a setting and its values"),
         ("=1,2", "write a setting and its values"),
-        ("data.context=1,1", "a value stands there twice"),
+        ("data.context=1,1", "a value is given twice"),
         ("seed=1,2", "--seeds N says how many"),
         ("data.stride=" + ",".join(map(str, range(1, 10_003))), "10002 runs; a grid has at most 10000"),
         ("data.contexts=1,2", "unknown key data.contexts (did you mean 'context'?)"),
@@ -142,7 +142,7 @@ def test_a_setting_of_all_runs_that_is_varied_too_is_refused(walks, setting, sai
 def test_a_table_of_the_paper_takes_no_options_of_grids(walks):
     refused = CliRunner().invoke(seqjepa_app, ["sweep", "table-1", "--vary", "data.context=1,2"])
     assert refused.exit_code == 2
-    assert "--vary: the runs of a table are settled" in refused.output
+    assert "--vary: the settings of a table's runs are fixed" in refused.output
     refused = CliRunner().invoke(seqjepa_app, ["sweep", "grid", "--shards", f"3diebench={walks}"])
     assert refused.exit_code == 2
     assert "a grid needs the folder of one shard set" in refused.output

@@ -158,17 +158,17 @@ def test_a_state_dict_of_another_width_fits_torchvision_by_its_shapes(run, model
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--to", "torchscript"], "--to is 'torchscript'; choose one of pt2, onnx, safetensors"),
+        (["--to", "torchscript"], "--to is 'torchscript'; allowed are pt2, onnx, safetensors"),
         (
             ["--to", "pt2", "--part", "decoder"],
-            "--part is 'decoder'; choose one of encoder, aggregate, project",
+            "--part is 'decoder'; allowed are encoder, aggregate, project",
         ),
-        (["--to", "pt2", "--weights", "ema"], "--weights is 'ema'; choose online or target"),
-        (["--to", "pt2", "--opset", "18"], "--opset is of --to onnx; leave it out"),
+        (["--to", "pt2", "--weights", "ema"], "--weights is 'ema'; allowed are online, target"),
+        (["--to", "pt2", "--opset", "18"], "--opset is for --to onnx; leave it out"),
         (["--to", "onnx", "--opset", "7"], "--opset is 7; this onnx and torch write 18 to "),
         (["--to", "safetensors", "--part", "predict"], "--to safetensors is of the encoder"),
         (["--to", "safetensors", "--no-normalise"], "--normalise is of an encoder in --to pt2 or onnx; leave it out"),
-        (["--to", "pt2", "--context", "3"], "--context is of --part aggregate; leave it out"),
+        (["--to", "pt2", "--context", "3"], "--context is for --part aggregate; leave it out"),
         (["--to", "pt2", "--batch", "some"], "--batch is 'some'; give dynamic or a number from 1"),
         (["--to", "pt2", "--part", "aggregate", "--context", "0"], "--context is '0'; give dynamic or a number"),
     ],

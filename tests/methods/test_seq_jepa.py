@@ -222,5 +222,5 @@ def test_methods_are_built_by_name_and_by_seed() -> None:
     assert built[0].two_calls
     for (name, a), (_, b) in zip(built[0].state_dict().items(), built[1].state_dict().items(), strict=True):
         assert torch.equal(a, b), name
-    with pytest.raises(ConfigError, match=r"'dino'; choose one of byol, .*seq_jepa"):
+    with pytest.raises(ConfigError, match=r"'dino'; allowed are byol, .*seq_jepa"):
         build_method(RunConfig(method="dino"), 4)

@@ -93,7 +93,7 @@ def test_features_are_never_negative() -> None:
 
 
 def test_bad_backbones_say_what_is_allowed() -> None:
-    with pytest.raises(ConfigError, match=r"'vit_b_16'; choose one of resnet101, .*wide_resnet50_2"):
+    with pytest.raises(ConfigError, match=r"'vit_b_16'; allowed are resnet101, .*wide_resnet50_2"):
         build_backbone(ModelConfig(backbone="vit_b_16"))
     with pytest.raises(ConfigError, match="leaves no channels"):
         build_backbone(ModelConfig(width=0.001))

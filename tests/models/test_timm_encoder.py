@@ -94,8 +94,8 @@ def test_views_of_other_sizes() -> None:
         ({"backbone": "timm:vit_tiny_patch16_22"}, r"no model 'vit_tiny_patch16_22' \(did you mean 'vit_tiny"),
         ({"backbone": "timm:hf-hub:a/b"}, "no model 'hf-hub:a/b'"),
         ({"backbone": "timm:vit_tiny_patch16_224.augreg"}, r"no weights 'augreg' of .* \(did you mean 'augreg_in21k'"),
-        ({"width": 0.5}, "model.width and model.stem are of torchvision's ResNets"),
-        ({"stem": "cifar"}, "model.width and model.stem are of torchvision's ResNets"),
+        ({"width": 0.5}, "model.width and model.stem are for torchvision's ResNets"),
+        ({"stem": "cifar"}, "model.width and model.stem are for torchvision's ResNets"),
         ({"pool": "median"}, "test_vit with model.pool = 'median' cannot be built: Only avg"),
         ({"backbone": "timm:test_resnet", "patch_size": 8}, "model.patch_size = 8 cannot be built: .*patch_size"),
         ({"backbone": "timm:vit_small_patch14_dinov2", "view_size": (48, 48)}, "patches are of 14×14; .*input_size=42"),
@@ -125,7 +125,7 @@ def test_backbones_of_other_packages(monkeypatch) -> None:
     monkeypatch.setattr(backbone, "load_plugin", lambda group, name: {"mean": plain}[name])
     net, features = build_backbone(ModelConfig(backbone="mean"))
     assert (net(torch.ones(2, 3, 8, 8)).shape[1], features) == (3, 3)
-    with pytest.raises(ConfigError, match="choose one of mean, resnet101"):
+    with pytest.raises(ConfigError, match="allowed are mean, resnet101"):
         build_backbone(ModelConfig(backbone="median"))
 
 

@@ -119,8 +119,8 @@ def test_a_set_that_is_there_already_is_shown(here: Path) -> None:
         (["work", "photos", "--task-index", "4", "--num-tasks", "4"], "0 to 3 is allowed"),
         (["run", "--engine", "cloud", "photos"], "--engine is 'cloud'; allowed are"),
         (["run", "--engine", "slurm", "photos"], "needs --num-tasks N and --script FILE"),
-        (["run", "--script", "x", "photos"], "are of --engine slurm"),
-        (["run", "--address", "auto", *SHARD, "--out", "x"], "--address is of --engine ray"),
+        (["run", "--script", "x", "photos"], "are for --engine slurm"),
+        (["run", "--address", "auto", *SHARD, "--out", "x"], "--address is for --engine ray"),
     ],
 )
 def test_bad_input_is_one_line(here: Path, words: list[str], said: str) -> None:

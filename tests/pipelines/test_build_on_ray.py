@@ -170,7 +170,7 @@ def test_the_command(nodes: Nodes, photos: Path, whole: Path, tmp_path: Path) ->
     same_folders(out, whole)
     for wrong, said in (
         (["--engine", "spark"], "--engine is 'spark'; allowed are local and ray"),
-        (["--address", "auto"], "--address is of --engine ray"),
+        (["--address", "auto"], "--address is for --engine ray"),
         (["--engine", "ray", "--address", "127.0.0.1:1"], "no Ray cluster answers at 127.0.0.1:1"),
     ):
         found = run_data_command([*words, *wrong])

@@ -151,7 +151,7 @@ def test_every_mistake_is_named_with_its_line(tmp_path: Path) -> None:
         ("images.txt", "1 1 0 0 0 0 0 0 1 lost.png\n\n", "'lost.png' first, are in none of images, ."),
         ("images.txt", 2 * "1 1 0 0 0 0 0 0 1 1.png\n", "images.txt, line 2: needs the points of images.txt, line 1"),
         ("images.txt", "1 1 0 0 0 0 0 0 1 1.png\n2 1 0 0 0 0 0 0 1 a b 2.png\n", "were empty lines taken out"),
-        ("cameras.txt", "1 PINHOLE 32 24 30 30 16 12\n1 PINHOLE 64 48 60 60 32 24\n", "line 2: camera 1 stands there"),
+        ("cameras.txt", "1 PINHOLE 32 24 30 30 16 12\n1 PINHOLE 64 48 60 60 32 24\n", "line 2: camera 1 occurs twice"),
         ("cameras.txt", "1 PINHOLE 32\n", "cameras.txt, line 1: needs CAMERA_ID"),
         ("cameras.txt", "1 PINHOLE 32 24 30\n", "PINHOLE has 4 parameters"),
     ],

@@ -294,7 +294,7 @@ def test_what_the_user_declares_goes_before(tmp_path: Path) -> None:
 def test_what_is_asked_for_and_cannot_be(tmp_path: Path) -> None:
     make_folder(tmp_path / "plain", ["a.png"])
     for layout, said in [
-        ({"layout": "nerv"}, "--layout 'nerv' is not known; there are manifest, nerf, colmap, pattern"),
+        ({"layout": "nerv"}, "--layout 'nerv' is not known; allowed are manifest, nerf, colmap, pattern"),
         ({"layout": "pattern"}, "--layout pattern needs --pattern"),
         ({"layout": "nerf", "pattern": "{object}.png"}, "--pattern is for --layout pattern, not for nerf"),
         ({"layout": "nerf"}, "holds no transforms.json"),

@@ -222,7 +222,7 @@ def test_options_out_of_range() -> None:
         LeRobotOptions(TOP, stride=0)
     with pytest.raises(UsageError, match=r"--tolerance 0\.0: more than 0"):
         LeRobotOptions(TOP, tolerance=0.0)
-    with pytest.raises(UsageError, match="--over 'max' is not known; there are last, sum, mean"):
+    with pytest.raises(UsageError, match="--over 'max' is not known; allowed are last, sum, mean"):
         LeRobotOptions(TOP, over="max")  # pyright: ignore[reportArgumentType]
 
 

@@ -41,7 +41,7 @@ def test_components_have_their_names() -> None:
     assert components({"dy": 1, "dx": 0}, [2]) == ("a.dx", "a.dy")
     assert components(None, [2]) == ("a.0", "a.1")
     assert components(None, [1]) == ("a",)
-    assert components(["grip", "grip"], [2]) == ("a.0", "a.1")  # a name that stands twice tells nothing apart
+    assert components(["grip", "grip"], [2]) == ("a.0", "a.1")  # a name that occurs twice tells nothing apart
     assert components(["height", "width"], [2, 2]) == ("a.0", "a.1", "a.2", "a.3")
     assert components(["x", "\x1b[31m"], [2]) == ("a.0", "a.1")
 

@@ -104,7 +104,7 @@ def test_numbers_that_no_float_holds() -> None:
         ("{object}_{a:deg.png", "its braces do not fit"),
         ("{object}_{2a:deg}.png", "is not {name} or {name:unit}"),
         ("{object}_{}.png", "is not {name} or {name:unit}"),
-        ("{object}_{a:deg}_{a:rad}.png", "stands there twice, with different units"),
+        ("{object}_{a:deg}_{a:rad}.png", "occurs twice, with different units"),
         ("{object}" + "".join(f"_{{a{i}:int}}" for i in range(65)), "at most 64 parameters"),
     ],
 )

@@ -167,7 +167,7 @@ def test_every_mistake_is_named_with_its_frame(tmp_path: Path) -> None:
         frame, _, what = rest.partition(": ")
         said[frame].append(what)
     assert said["frame 0"] == []
-    assert said["frame 1"] == ["s/a.png stands there twice, first as frame 0"]
+    assert said["frame 1"] == ["s/a.png occurs twice, first as frame 0"]
     assert said["frame 2"] == ["s/gone.png is not there"]
     assert said["frame 3"] == ["s/gone is not there (nor with .png, .jpg …)"]
     assert "leaves the source" in said["frame 4"][0]
@@ -205,7 +205,7 @@ def test_matrices_that_are_none(tmp_path: Path, matrix: Any, said: str) -> None:
         ("[]", 'no list "frames"'),
         ('{"frames": []}', 'no list "frames"'),
         ('{"frames": [3]}', 'no list "frames"'),
-        ('{"frames": [{"x": 1}], "frames": [{"x": 2}]}', "the key 'frames' stands twice in one object"),
+        ('{"frames": [{"x": 1}], "frames": [{"x": 2}]}', "the key 'frames' occurs twice in one object"),
     ],
 )
 def test_a_file_that_is_none_is_one_line(tmp_path: Path, text: str, said: str) -> None:

@@ -219,11 +219,11 @@ def test_an_actor_has_its_share_of_the_cores_for_reading(photos: Path) -> None:
 
 BAD_OPTIONS = {
     "no source": (["--source", "nowhere"], "nowhere is not there"),
-    "storage": (["--storage", "png"], "--storage 'png' is not known; there are float16, log8"),
+    "storage": (["--storage", "png"], "--storage 'png' is not known; allowed are float16, log8"),
     "model": (["--model", "itti"], "model 'itti' is not known"),
-    "device": (["--device", "tpu"], "--device 'tpu' is not there; there are cpu"),
+    "device": (["--device", "tpu"], "--device 'tpu' is not on this machine; allowed are auto, cpu"),
     "processes": (["--device", "cpu,cpu"], "each device once"),
-    "precision": (["--precision", "fp16"], "--precision fp16 is of deepgaze-iie; leave it out for spectral-residual"),
+    "precision": (["--precision", "fp16"], "--precision fp16 is for deepgaze-iie; leave it out for spectral-residual"),
 }
 
 
@@ -244,7 +244,7 @@ def test_devices() -> None:
     assert chosen_devices("cpu") == ["cpu"]
     assert chosen_devices("cpu", 3) == ["cpu"] * 3
     for name in ("cuda:77", "cuda:-1", "cuda:²"):
-        with pytest.raises(UsageError, match="is not there"):
+        with pytest.raises(UsageError, match="is not on this machine"):
             chosen_devices(name)
 
 

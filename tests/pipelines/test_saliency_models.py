@@ -113,8 +113,8 @@ def test_offline_models_say_that_they_are_not_deepgaze(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("deepgaze", {}, "model 'deepgaze' is not known; there are deepgaze-iie, spectral-residual, centre-bias"),
-        ("deepgaze-iie", {"input_scale": "1"}, "--input-scale '1' is not known; there are 255, author"),
+        ("deepgaze", {}, "model 'deepgaze' is not known; allowed are deepgaze-iie, spectral-residual, centre-bias"),
+        ("deepgaze-iie", {"input_scale": "1"}, "--input-scale '1' is not known; allowed are 255, author"),
         ("deepgaze-iie", {"pooling": "mean"}, "--pooling 'mean' is not known"),
         ("deepgaze-iie", {"forward": "slow"}, "--forward 'slow' is not known"),
         ("spectral-residual", {"out_size": 0}, "--out-size 0: 1 or more"),

@@ -22,7 +22,7 @@ NASTY = {
     "beyond float64": (b'{"a": 1e999}', "1e999 is too large a number"),
     "NaN": (b'{"a": NaN}', "NaN is no number of JSON"),
     "Infinity": (b'{"a": [1, -Infinity]}', "-Infinity is no number of JSON"),
-    "twice": (b'{"b": {"a": 1, "c": 2, "a": 3}}', "the key 'a' stands twice"),
+    "twice": (b'{"b": {"a": 1, "c": 2, "a": 3}}', "the key 'a' occurs twice"),
     "cut": (b'{"a": 1', "Expecting"),
     "empty": (b"", "Expecting value"),
 }

@@ -150,10 +150,10 @@ def test_what_is_not_there_is_said(shards):
         with pytest.raises(UsageError, match=r"settings is .*; give a list of texts as 'data.stride=4'"):
             opened(shards, settings=settings)
     for workers in (1.5, "2"):
-        with pytest.raises(UsageError, match=r"workers is .*; needed is a whole number, 0 or more, or None"):
+        with pytest.raises(UsageError, match=r"workers is .*; a whole number, 0 or more, or None is needed"):
             seqjepa.open_sequences(shards, workers=workers)
     for epoch in (-1, "a", 0.5):
-        with pytest.raises(UsageError, match=r"epoch is .*; needed is a whole number, 0 or more"):
+        with pytest.raises(UsageError, match=r"epoch is .*; a whole number, 0 or more, is needed"):
             opened(shards).set_epoch(epoch)
 
 

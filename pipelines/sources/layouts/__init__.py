@@ -84,7 +84,7 @@ def read_views(source: Path, table: ManifestOptions, asked: LayoutOptions) -> Re
     """
     known = ("manifest", *LAYOUTS)
     if asked.layout not in (None, *known):
-        raise UsageError(f"--layout {asked.layout!r:.40} is not known; there are {', '.join(known)}")
+        raise UsageError(f"--layout {asked.layout!r:.40} is not known; allowed are {', '.join(known)}")
     if asked.pattern is not None and (asked.layout not in (None, "pattern") or table.manifest is not None):
         other = "--manifest" if table.manifest is not None else asked.layout
         raise UsageError(f"--pattern is for --layout pattern, not for {other}; leave out one")

@@ -120,7 +120,7 @@ def not_rigid(poses: np.ndarray) -> np.ndarray:
 
 
 def check_frames(scene: Scene, found: Findings) -> None:
-    """Finds what is wrong with single frames: poses that are none, a picture that stands there twice."""
+    """Finds what is wrong with single frames: poses that are none, a picture that occurs twice."""
     for frame in np.flatnonzero(not_rigid(scene.poses)).tolist():
         found.mistakes.add(
             f"{scene.where(frame)}: its pose is no rotation and translation (RᵀR must be 1, det R positive, the last "
@@ -130,7 +130,7 @@ def check_frames(scene: Scene, found: Findings) -> None:
     first: dict[str, int] = {}
     for frame, name in enumerate(scene.images):
         if name and first.setdefault(name, frame) != frame:
-            found.mistakes.add(f"{scene.where(frame)}: {name} stands there twice, first as {scene.rows[first[name]]}")
+            found.mistakes.add(f"{scene.where(frame)}: {name} occurs twice, first as {scene.rows[first[name]]}")
 
 
 def below(folder: str, path: str) -> str | None:

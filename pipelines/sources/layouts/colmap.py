@@ -90,7 +90,7 @@ def _read_model(files: FileList, notes: dict[str, FileEntry], folder: str, names
     cameras: dict[str, dict[str, float]] = {}
     for where, identity, camera in _cameras(files, notes[cameras_file]):
         if cameras.setdefault(identity, camera) is not camera:
-            raise FormatError(f"{where}: camera {identity:.40} stands there already; remove one of the two")
+            raise FormatError(f"{where}: camera {identity:.40} occurs twice; remove one of the two")
     rows = list(_images(files, notes[file]))
     if not rows:
         raise FormatError(f"{file} holds no images; nothing was registered, or it is not COLMAP's")

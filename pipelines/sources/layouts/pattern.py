@@ -98,7 +98,7 @@ def compile_pattern(text: str) -> Pattern:
         name, unit = _group(text, piece)
         if name in seen:
             if units.get(name) != unit:
-                raise _wrong(text, f"{name!r} stands there twice, with different units")
+                raise _wrong(text, f"{name!r} occurs twice, with different units")
             parts.append(f"(?P={name})")
             continue
         seen.add(name)

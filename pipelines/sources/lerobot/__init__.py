@@ -69,7 +69,7 @@ class LeRobotOptions:
         if not 0 < self.tolerance < 1:
             raise UsageError(f"--tolerance {self.tolerance}: more than 0 and less than 1 s is allowed")
         if self.over not in get_args(Over):
-            raise UsageError(f"--over {self.over!r:.40} is not known; there are {', '.join(get_args(Over))}")
+            raise UsageError(f"--over {self.over!r:.40} is not known; allowed are {', '.join(get_args(Over))}")
 
     def given(self) -> dict[str, Any]:
         """Options of the command line that are not at their default."""

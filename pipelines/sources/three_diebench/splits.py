@@ -81,7 +81,7 @@ def split_rule(
     Raises UsageError for a split that is not known, and for no rule or two.
     """
     if split not in SPLITS:
-        raise UsageError(f"--split {split!r} is not known; there are {', '.join(SPLITS)}")
+        raise UsageError(f"--split {split!r} is not known; allowed are {', '.join(SPLITS)}")
     given = [name for name in (split_lists, val_match, val_fraction) if name is not None]
     if len(given) > 1 or (split == "ood" and given and split_lists is None):
         raise UsageError(

@@ -164,7 +164,7 @@ def read_classes(path: Path) -> tuple[str, ...]:
         raise UsageError(f"--classes {path}: line {names.index('') + 1 if names else 1} is empty; each names a class")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise UsageError(f"--classes {path}: {printable(twice)} stands twice")
+        raise UsageError(f"--classes {path}: {printable(twice)} occurs twice")
     return tuple(names)
 
 

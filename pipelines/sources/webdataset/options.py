@@ -56,7 +56,7 @@ def tars_of(sources: Sequence[str], split: str = "train") -> list[TarFile]:
     UsageError: a tar that is not there, one that is given twice, a split or a scheme that is not known.
     """
     if split not in SPLITS:
-        raise UsageError(f"--split {split!r} is not known; there are {', '.join(SPLITS)}")
+        raise UsageError(f"--split {split!r} is not known; allowed are {', '.join(SPLITS)}")
     found: list[tuple[str, str]] = []
     unsaid: list[str] = []  # tars that are training because nobody said what they are
     for source in sources:

@@ -207,7 +207,9 @@ class Scaling:
 def check_scaling_mode(mode: str) -> None:
     """ConfigError for another than those of ScalingMode."""
     if mode not in get_args(ScalingMode):
-        raise ConfigError(f"unknown normalisation {mode!r} of actions; there are: {', '.join(get_args(ScalingMode))}")
+        raise ConfigError(
+            f"there is no normalisation {mode!r} of actions; there are: {', '.join(get_args(ScalingMode))}"
+        )
 
 
 def scaled(action: str | ActionSpec, scaling: Scaling | None) -> ActionSpec:

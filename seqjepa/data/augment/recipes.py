@@ -111,7 +111,7 @@ def build_recipe(
 ) -> Recipe:
     """A recipe of RECIPES, fields of its pipelines replaced. Raises ConfigError for unknown names and bad values."""
     if name not in RECIPES:
-        raise ConfigError(f"unknown augmentation recipe {name!r}; there are: {', '.join(RECIPES)}")
+        raise ConfigError(f"there is no augmentation recipe {name!r}; there are: {', '.join(RECIPES)}")
     recipe = RECIPES[name]
     return Recipe(_changed(recipe.observation, observation or {}), _changed(recipe.target, target or {}))
 
@@ -127,6 +127,6 @@ def kernel_size(size: int) -> int:
 def _changed(pipeline: Pipeline, changes: Mapping[str, Any]) -> Pipeline:
     known = [field.name for field in fields(Pipeline)]
     if unknown := [name for name in changes if name not in known]:
-        raise ConfigError(f"unknown augmentation {', '.join(unknown)}; there are: {', '.join(known)}")
+        raise ConfigError(f"there is no augmentation {', '.join(unknown)}; there are: {', '.join(known)}")
     as_fields = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
     return replace(pipeline, **as_fields)

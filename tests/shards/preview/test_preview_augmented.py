@@ -93,7 +93,7 @@ def test_patches_are_of_sets_with_saliency_maps(tmp_path: Path) -> None:
     words = ["preview", str(tmp_path / "set"), "--out", str(tmp_path / "sheet.png"), "--patch", "8"]
     done = CliRunner().invoke(cli.seqjepa_data_app, words)
     assert done.exit_code == 2
-    assert f"--patch 8 is of sets with saliency maps, and {tmp_path / 'set'} holds views shards" in done.output
+    assert f"--patch 8 is for sets with saliency maps, and {tmp_path / 'set'} holds views shards" in done.output
     assert not (tmp_path / "sheet.png").exists()
 
 
