@@ -210,6 +210,7 @@ def no_bars() -> Iterator[None]:
 
 _REFUSALS: dict[str, tuple[type[SeqJepaError], str]] = {
     "LocalEntryNotFoundError": (FailureError, ": the hub cannot be reached, and it is not in the cache ({why})"),
+    "DisabledRepoError": (UsageError, ": the hub has closed it; its page says why"),
     "GatedRepoError": (UsageError, ": its owner lets in who asked for it; ask on its page, then `hf auth login`"),
     "RepositoryNotFoundError": (
         UsageError,
@@ -233,31 +234,31 @@ def naming(what: str, kind: Kind = "dataset", done: str = "loaded") -> Iterator[
     try:
         yield
     except Exception as error:
+        # A file that is not in the cache either may be one that the hub refused.
+        refused = isinstance(error, errors.LocalEntryNotFoundError) and _status(error)
+        told = error.__cause__ if refused and isinstance(error.__cause__, Exception) else error
         for name, (ours, line) in _REFUSALS.items():
-            if isinstance(error, getattr(errors, name)):
-                raise ours(what + line.format(kind=WORDS[kind], why=_first(error))) from error
-        if (said := _explained(what, done, error)) is None:
+            if isinstance(told, getattr(errors, name)):
+                raise ours(what + line.format(kind=WORDS[kind], why=_first(told))) from error
+        if (said := _explained(what, done, told)) is None:
             raise
         raise said from error
 
 
 def _explained(what: str, done: str, error: Exception) -> Exception | None:
     """By the answer's status, wherever in the chain of causes it stands; None for what is not the network's."""
-    chain: list[BaseException] = [error]
-    while chain[-1].__cause__ is not None:
-        chain.append(chain[-1].__cause__)
+    chain = _chain(error)
     if any(error_number(one) in NO_SPACE for one in chain):
         return DiskFullError(f"{what}: no space left for huggingface_hub's cache; free some, or set HF_HOME")
     theirs = [one for one in chain if type(one).__module__.partition(".")[0] in CLIENTS]
     if not theirs and not isinstance(error, OSError):
         return None
-    status = next((r.status_code for one in chain if (r := getattr(one, "response", None)) is not None), 0)
+    status = _status(error)
     if status == 401:
         return UsageError(f"{what}: you are not logged in, or the token is not valid; `hf auth login`, or set HF_TOKEN")
     if status == 403:
-        return UsageError(
-            f"{what}: your token gives no permission for that; take a token that may write, or a name of your own"
-        )
+        do = "a token that may read it" if done == "loaded" else "a token that may write, or a name of your own"
+        return UsageError(f"{what}: your token gives no permission for that; take {do}")
     if status in (409, 412):
         return FailureError(f"{what}: it was changed there meanwhile; the same command goes on")
     if status == 429:
@@ -269,6 +270,16 @@ def _explained(what: str, done: str, error: Exception) -> Exception | None:
     if isinstance(error, ConnectionError) or any(type(one).__name__ in unreached for one in chain):
         return FailureError(f"{what}: the hub cannot be reached ({reason}); the same command goes on")
     return FailureError(f"{what}: cannot be {done} ({reason}); the same command goes on")
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The error and its causes."""
+    return [error, *(_chain(error.__cause__) if error.__cause__ else [])]
+
+
+def _status(error: BaseException) -> int:
+    """Of the hub's answer, wherever in the chain of causes; 0: there was none."""
+    return next((r.status_code for one in _chain(error) if (r := getattr(one, "response", None)) is not None), 0)
 
 
 def _first(error: BaseException) -> str:

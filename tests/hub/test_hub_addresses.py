@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_server import COMMIT, REPO, Hub, serving, use_hub
+from hub_server import COMMIT, REPO, Act, Hub, serving, use_hub
 
 from shards.errors import FailureError, FormatError, UsageError
 from shards.stores.hub import is_hub_address, open_hub
@@ -50,6 +50,26 @@ def test_what_the_hub_refuses_is_said(hub: Hub) -> None:
     hub.missing.add("videos/b.mp4")
     with pytest.raises(FormatError, match=r"videos/b\.mp4 is not there: the data set on the hub is not complete"):
         found.fetch(["videos/b.mp4"])
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind", "said"),
+    [
+        (429, "", FailureError, "the hub asks for fewer requests; wait some minutes"),
+        (500, "", FailureError, "cannot be loaded"),
+        (403, "", UsageError, "no permission for that; take a token that may read it"),
+        (403, "GatedRepo", UsageError, "its owner lets in who asked for it"),
+        (403, "DisabledRepo", UsageError, "the hub has closed it"),
+    ],
+)
+def test_what_the_hub_answers_is_not_that_it_cannot_be_reached(
+    hub: Hub, status: int, code: str, kind: type[Exception], said: str
+) -> None:
+    message = "Access to this resource is disabled." if code == "DisabledRepo" else "no"
+    headers = {"X-Error-Code": code, "X-Error-Message": message} if code else {}
+    hub.acts += [Act("GET", REPO, status, headers=headers) for _ in range(9)]
+    with pytest.raises(kind, match=said):
+        open_hub(f"hf://{REPO}", ["meta/*"])
 
 
 def test_without_a_network_the_cache_will_do(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
