@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
@@ -19,7 +20,7 @@ import numpy as np
 from pipelines.archives import printable, read_content
 from pipelines.build.encode import Frame, fit_image
 from pipelines.build.transform import MOST_TURNS, view_size
-from pipelines.sources.declared_actions import unused
+from pipelines.sources.declared_actions import as_key, unused
 from pipelines.sources.decode import decode_image
 from pipelines.sources.split_folders import class_names, listed
 from pipelines.sources.table import ViewTable, choose_views_per_sample, padding_share
@@ -29,8 +30,12 @@ from shards.preview.rows import Row, Rows, label_of_term, words_of_term
 from shards.preview.sheet import MAKER, SIGN, check_sheet
 from shards.schema import PRESET_ACTIONS, ActionSpec, ActionTerm
 
-ANGLE = re.compile(r"(^|[_.])(yaw|pitch|roll|rot\w*|angle|azimuth|elevation|heading|theta|phi)([_.]|$)", re.IGNORECASE)
-TIME = re.compile(r"(^|[_.])(time(stamp|step)?|t|step|frame|index|idx)([_.]|$)", re.IGNORECASE)
+ANGLES = r"yaw|pitch|roll|rot\w*|angle|azim(uth)?|elev(ation)?|heading|bearing|theta|phi|deg(rees?)?"
+ANGLE = re.compile(rf"(?<![a-z])({ANGLES})(?![a-z])", re.IGNORECASE)  # theta1, "yaw (deg)"
+TIME = re.compile(r"(?<![a-z0-9])(time(stamp|step)?|stamp|n?secs?|t|step|frame|index|idx)(?![a-z0-9])", re.IGNORECASE)
+WORDS = re.compile("(?<=[a-z])(?=[A-Z])")  # between those of cameraYaw
+UPRIGHT = ("roll", "pitch", "yaw")
+TURNS = re.compile("|".join(UPRIGHT), re.IGNORECASE)
 RELATIVE = ("relative_rotation", "relative_pose")
 TRIED = 64  # images
 NAMED = 3
@@ -119,10 +124,11 @@ def _of_columns(table: ViewTable) -> Iterator[str]:
         low, high = float(table.params[:, i].min()), float(table.params[:, i].max())
         spread = f"{field.name} goes from {low:g} to {high:g}"
         if field.unit == "rad" and max(abs(low), abs(high)) > MOST_TURNS and high - low > np.pi:
-            yield f'{spread} rad, more than a turn: if these are degrees, declare {field.name} = "deg"'
-        elif field.unit == "1" and ANGLE.search(field.name) and max(abs(low), abs(high)) > MOST_TURNS:
-            yield f'{spread} without a unit: an angle in degrees? Then declare {field.name} = "deg"'
+            yield f'{spread} rad, more than a turn: if these are degrees, declare {as_key(field.name)} = "deg"'
+        elif field.unit == "1" and _is_angle(field.name) and max(abs(low), abs(high)) > MOST_TURNS:
+            yield f'{spread} without a unit: an angle in degrees? Then declare {as_key(field.name)} = "deg"'
     yield from _of_wrapping(table)
+    yield from _of_turns(table)
     yield from _of_quaternions(table)
     yield from _of_signs(table)
     if table.actions is None:
@@ -133,13 +139,34 @@ def _of_columns(table: ViewTable) -> Iterator[str]:
         yield f"no action is declared: give an actions.toml, or --action; {without}"
 
 
+def _is_angle(name: str) -> bool:
+    return ANGLE.search(WORDS.sub("_", name)) is not None
+
+
 def _of_wrapping(table: ViewTable) -> Iterator[str]:
     """Angles whose differences are taken as if they were no angles."""
-    at = {field.name: i for i, field in enumerate(table.fields)}
+    at, same = {field.name: i for i, field in enumerate(table.fields)}, np.diff(table.of) == 0
     for term in table.actions.terms if table.actions else ():
         for name in term.columns if term.op == "difference" else ():
-            if table.fields[at[name]].unit == "rad" and np.ptp(table.params[:, at[name]]) > np.pi:
+            unit, values = table.fields[at[name]].unit, table.params[:, at[name]].astype(np.float64)
+            turns = np.abs(values).max() <= MOST_TURNS and (np.abs(np.diff(values))[same] > np.pi).any()
+            if unit == "rad" and np.ptp(values) > np.pi:
                 yield f"difference of {name} takes 359° to 1° as −358°: angle_difference takes it as 2°"
+            elif unit == "1" and _is_angle(name) and turns:
+                how = f'Then declare {as_key(name)} = "rad", and take its angle_difference'
+                yield f"{name} changes by more than π from row to row, as where an angle goes round: is it one? {how}"
+
+
+def _of_turns(table: ViewTable) -> Iterator[str]:
+    """Yaw, pitch and roll in another order than that of the axes about which they turn where z is up."""
+    for term in table.actions.terms if table.actions else ():
+        if term.op in RELATIVE and term.form == "euler_xyz":
+            found = [match[0].lower() for name in term.columns[-3:] if (match := TURNS.search(name))]
+            if sorted(found) == sorted(UPRIGHT) and found != list(UPRIGHT):
+                yield (
+                    f"{', '.join(term.columns[-3:])} are taken for turns about the fixed axes x, then y, then z; where "
+                    f"x is ahead and z up these are {', '.join(UPRIGHT)}"
+                )
 
 
 def _of_quaternions(table: ViewTable) -> Iterator[str]:
@@ -187,8 +214,8 @@ def _quaternions(term: ActionTerm, values: np.ndarray) -> np.ndarray:
 
 def _of_steps(table: ViewTable) -> Iterator[str]:
     if not table.ordered:
-        for name in filter(TIME.search, (field.name for field in table.fields)):
-            how = f"--timestamp {name}, or --step {name}"
+        for name in (field.name for field in table.fields if TIME.search(WORDS.sub("_", field.name))):
+            how = f"--timestamp {shlex.quote(name)}, or --step {shlex.quote(name)}"
             yield f"nothing orders the frames, which are drawn at random: does {name}? Then {how}"
         return
     gaps = (np.diff(table.of) == 0) & (np.diff(table.steps) > 1)

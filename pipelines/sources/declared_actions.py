@@ -12,6 +12,7 @@ A vector column `pose` may be named as one; it stands for pose.0, pose.1 … in 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tomllib
@@ -31,6 +32,7 @@ LARGEST_FILE = 1 << 20
 TIMES = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 DEGREES = ("deg", "degree", "degrees", "°")
 LONGEST_UNIT = 16
+LONGEST_NAME, MOST_UNITS = 1000, 10_000
 POSE_FORMS = {6: "euler_xyz", 7: "quaternion_xyzw", 12: "matrix", 16: "matrix"}
 OWN_PRESETS = ("pose", "command")
 """Beside those by name: the columns of a vector `pose` as relative_pose, of a vector `action` as command."""
@@ -106,12 +108,30 @@ def _read_file(file: Path, mistakes: Mistakes) -> Declared:
     if not isinstance(terms, list | None):
         mistakes.add(f"{file.name}: an action is a list of terms; each begins with [[action]]", "actions")
         terms = []
+    units = _dotted(units)
     for name, unit in units.items():
         if not isinstance(unit, str) or not 0 < len(unit) <= LONGEST_UNIT:
             mistakes.add(
-                f'{file.name}: the unit of {name} must be a short text such as "m", found {unit!r:.40}', "unit"
+                f'{file.name}: the unit of {name:.80} must be a short text such as "m", found {unit!r:.40}', "unit"
             )
     return Declared(terms, {name: unit for name, unit in units.items() if isinstance(unit, str)}, file.name)
+
+
+def _dotted(units: dict[str, Any]) -> dict[str, Any]:
+    """By the names of columns: of state.yaw = "deg", which is a table in a table to TOML, "state.yaw"."""
+    found, left = {}, list(reversed(units.items()))
+    while left and len(found) < MOST_UNITS:  # no recursion: files may nest deeper than Python calls
+        name, unit = left.pop()
+        if isinstance(unit, dict) and len(name) < LONGEST_NAME:
+            left += [(f"{name}.{inner}", value) for inner, value in reversed(unit.items())]
+        else:
+            found[name] = {} if isinstance(unit, dict) else unit  # {}: a name too long, whose depth no repr survives
+    return found
+
+
+def as_key(name: str) -> str:
+    """As TOML takes it: yaw, state.yaw, "yaw (deg)"."""
+    return name if re.fullmatch("[A-Za-z0-9_.-]+", name) else json.dumps(name, ensure_ascii=False)
 
 
 def components(name: str, columns: Sequence[str]) -> list[str]:
@@ -186,17 +206,25 @@ def action_of(declared: Declared, fields: Sequence[ParamField], mistakes: Mistak
             continue
         term = _in_stored_units(term, declared)
         if problem := ActionSpec((term,)).problem(fields):
-            advice = f'declare it, in [units] of {FILE} or with --unit: {term.columns[-1]} = "deg" or "rad"'
+            advice = f'declare it, in [units] of {FILE} or with --unit: {as_key(term.columns[-1])} = "deg" or "rad"'
             mistakes.add(f"{where}: {problem}; {advice}", "actions")
-        if term.form == "quaternion_xyzw":
-            quaternion = term.columns[-4:]
-            order = "".join(name[-1].lower() for name in quaternion)
-            if sorted(order) == sorted("xyzw") and order != "xyzw":
-                mistakes.add(
-                    f"{where}: {', '.join(quaternion)} are {order} by their names; name them as xyzw", "actions"
-                )
+        if problem := _other_order(term):
+            mistakes.add(f"{where}: {problem}", "actions")
         terms.append(term)
     return ActionSpec(tuple(terms))
+
+
+def _other_order(term: ActionTerm) -> str | None:
+    """That columns of a rotation are called by their axes, in another order than they are taken in."""
+    letters, how = {
+        "quaternion_xyzw": ("xyzw", ""),
+        "euler_xyz": ("xyz", ": turns about the fixed axes x, then y, then z"),
+    }.get(term.form, ("", ""))
+    named = term.columns[-len(letters) :] if letters and term.op in ("relative_rotation", "relative_pose") else ()
+    order = "".join(name[-1].lower() for name in named)
+    if order == letters or sorted(order) != sorted(letters):
+        return None
+    return f"{', '.join(named)} are {order} by their names; name them as {letters}{how}"
 
 
 def _in_stored_units(term: ActionTerm, declared: Declared) -> ActionTerm:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,41 @@ def test_quaternions_that_are_not_of_length_one(folder: Path) -> None:
         found = reading_of(folder, "\n".join(map(json.dumps, lines)), "m.jsonl").checked()
         said = [line for line in warnings_of(found, 3) if "have lengths from 3 to 3, a rotation 1" in line]
         assert len(said) == warned
+
+
+@pytest.mark.parametrize("name", ["yaw (deg)", "theta1", "cameraYaw", "joint_3.angle", "azim"])
+def test_angles_are_known_by_names_of_many_spellings(folder: Path, name: str) -> None:
+    turned = reading_of(folder, csv_text(table()).replace("yaw", name, 1)).checked()
+    key = json.dumps(name) if " " in name else name
+    assert f'{name} goes from 0 to 300 without a unit: an angle in degrees? Then declare {key} = "deg"' in warnings_of(
+        turned, 3
+    )
+
+
+@pytest.mark.parametrize("name", ["Time (s)", "header.stamp", "frameIndex", "secs"])
+def test_times_are_known_by_names_of_many_spellings(folder: Path, name: str) -> None:
+    text = csv_text(table()).replace("step", name, 1)
+    lines = warnings_of(reading_of(folder, text).checked(), 3)
+    assert any(f"does {name}? Then --timestamp {shlex.quote(name)}, or" in line for line in lines)
+
+
+def test_an_angle_in_radians_without_a_unit_that_goes_round(folder: Path) -> None:
+    (folder / "actions.toml").write_text('[[action]]\nop = "difference"\ncolumns = ["yaw"]\n')
+    for scale, said in ((0.5, 0), (1.0, 1)):
+        turned = [{**row, "yaw": scale * ((1.5 * row["step"] + np.pi) % (2 * np.pi) - np.pi)} for row in table()]
+        lines = warnings_of(reading_of(folder, csv_text(turned)).checked(), 3)
+        assert sum("yaw changes by more than π from row to row" in line for line in lines) == said
+
+
+def test_yaw_pitch_and_roll_are_taken_in_the_order_of_the_axes(folder: Path) -> None:
+    made = csv_text([{**row, "roll": 1, "pitch": row["z"]} for row in table()])
+    for columns, said in ((["roll", "pitch", "yaw"], 0), (["yaw", "pitch", "roll"], 1)):
+        (folder / "actions.toml").write_text(
+            f'[units]\nyaw = "deg"\npitch = "deg"\nroll = "deg"\n'
+            f'[[action]]\nop = "relative_rotation"\nresult = "6d"\ncolumns = {columns}\n'
+        )
+        lines = warnings_of(reading_of(folder, made).checked(), 3)
+        assert sum(line.startswith("yaw, pitch, roll are taken for turns about") for line in lines) == said
 
 
 @pytest.mark.parametrize("form", ["quaternion_xyzw", "matrix", "euler_xyz"])

@@ -515,6 +515,47 @@ def test_quaternions_in_another_order_are_told_by_their_names(folder: Path) -> N
     assert reading_of(folder, table).checked().actions
 
 
+def test_angles_in_another_order_are_told_by_their_names(folder: Path) -> None:
+    """euler_xyz turns about x, then y, then z: rz, ry, rx of a log were taken for rx, ry, rz."""
+    table = [{**row, "rx": 0.1, "ry": 0.2, "rz": 0.3} for row in rows()]
+    for columns, told in ((["rx", "ry", "rz"], 0), (["rz", "ry", "rx"], 1)):
+        (folder / "actions.toml").write_text(
+            f'[units]\nrx = "rad"\nry = "rad"\nrz = "rad"\n[[action]]\nop = "relative_rotation"\ncolumns = {columns}\n'
+        )
+        found = reading_of(folder, csv_text(table))
+        assert found.mistakes.count == told
+    said = "rz, ry, rx are zyx by their names; name them as xyz: turns about the fixed axes x, then y, then z"
+    assert mistakes_of(found) == f"actions.toml, action 1: {said}"
+
+
+def test_units_of_names_with_dots(folder: Path) -> None:
+    """To TOML state.x is a table in a table."""
+    table = [{**row, "state.x": 90, "state.a.b": 180} for row in rows()]
+    (folder / "actions.toml").write_text('[units]\nstate.x = "deg"\nstate.a.b = "deg"\nx = "m"\n')
+    found = reading_of(folder, csv_text(table)).checked()
+    assert [field.unit for field in found.fields] == ["m", "rad", "rad"]
+    (folder / "actions.toml").write_text("[units]\n" + "a." * 5000 + 'a = "deg"\n')
+    assert "must be a short text" in mistakes_of(reading_of(folder, csv_text(table)))
+
+
+def test_lists_that_a_csv_has_as_texts(folder: Path) -> None:
+    """As pandas writes a column of lists."""
+    pose = [f"[{row['step']}, 0.5, -1e-3]" for row in rows()]
+    made = csv_text([{**row, "pose": text} for row, text in zip(rows(), pose, strict=True)])
+    found = reading_of(folder, made).checked()
+    assert [field.name for field in found.fields] == ["x", "pose.0", "pose.1", "pose.2"]
+    np.testing.assert_array_equal(found.params[:, 1:3], [[step, 0.5] for step in (0, 1, 2) * 2])
+    short = made.replace("[1, 0.5, -1e-3]", "[1]").replace("[2, 0.5, -1e-3]", "", 1)
+    assert mistakes_of(reading_of(folder, short)).splitlines() == [
+        "row 3: pose is [1]; 3 numbers are needed, as in most rows",
+        "row 6: pose is [1]; 3 numbers are needed, as in most rows",
+        "row 4: pose is empty or NaN",
+    ]
+    for other in ("[1 0.5 2]", "[1, 0.5", "[a]", "[" * 5000):
+        reading = reading_of(folder, csv_text([{**row, "pose": other} for row in rows()]))
+        assert "left out, being no numbers: pose (text)" in reading.notes, other
+
+
 def test_a_unit_of_times_that_is_not_known_is_refused(folder: Path) -> None:
     """Minutes were stored as if they were seconds."""
     table = csv_text([{**row, "timestamp": 0.5 * row["step"]} for row in rows()])

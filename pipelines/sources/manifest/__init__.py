@@ -119,6 +119,8 @@ def _other_table(folder: Path) -> str:
         return f" (there is {below[0].relative_to(folder)}; --source {below[0].parent}?)"
     if beside := sorted(path.name for suffix in SUFFIXES for path in folder.glob(f"*{suffix}") if path.is_file()):
         return f" (there is {printable(beside[0])}; --manifest {printable(beside[0])}?)"
+    if records := sorted(path.name for path in folder.glob("*.json") if path.is_file()):
+        return f" (there is {printable(records[0])}: write each record on a line of its own, as {STEM}.jsonl)"
     if sheets := sorted(path.name for path in folder.glob("*.[xo][ld]s*")):
         return f" (there is {printable(sheets[0])}: save it as CSV)"
     return ""

@@ -6,6 +6,7 @@ What could be meant in two ways ("1,234") is no number.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +66,8 @@ def as_numbers(column: pa.ChunkedArray, separator: str) -> Numbers | None:
         rows = len(column)
         return Numbers(np.full((rows, 1), np.nan), np.ones(rows, bool), np.zeros(rows, bool))
     if is_text(kind):
-        return _of_text(column.cast(pa.string()), separator)
+        lists = _lists_of_text(column)
+        return _of_text(column.cast(pa.string()), separator) if lists is None else _of_lists(lists)
     if any(test(kind) for test in NUMBERS):
         values = _float64(column)
         return Numbers(values[:, None], np.isnan(values), np.zeros(len(values), bool), whole=pa.types.is_integer(kind))
@@ -74,6 +76,22 @@ def as_numbers(column: pa.ChunkedArray, separator: str) -> Numbers | None:
 
 def is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _lists_of_text(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """Lists as a CSV has them, "[0.5, 1]", which is how pandas writes them; None: not all of the cells are such."""
+    bare = (str(text).strip() for text in column if text.is_valid)
+    if not next((text for text in bare if text.lower() not in EMPTY), "").startswith("["):
+        return None
+    empty = {None, *EMPTY}
+    try:
+        cells = [
+            json.loads(text) if (text and text.strip().lower()) not in empty else None for text in column.to_pylist()
+        ]
+        lists = pa.chunked_array([pa.array(cells)])
+    except (pa.ArrowException, OverflowError, TypeError, ValueError, RecursionError):
+        return None
+    return lists if _is_list(lists.type) else None
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -65,6 +65,7 @@ def read_table(path: Path, mistakes: Mistakes) -> RawTable:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         advice = "; save it as CSV" if suffix in (".xlsx", ".xls", ".ods") else ""
+        advice = "; write each record on a line of its own, as .jsonl" if suffix == ".json" else advice
         raise FormatError(f"{path.name} is no table that is read; allowed are {', '.join(SUFFIXES)}{advice}")
     try:
         read: Callable[[Path, Mistakes], RawTable] = {".parquet": _parquet, ".jsonl": _json_lines}.get(suffix, _csv)
