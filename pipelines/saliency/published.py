@@ -10,6 +10,7 @@ of STL-10's arrays, which hold a whole split, one row is read at a time.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -29,9 +30,11 @@ from pipelines.saliency.request import MapRequest, map_provenance
 from pipelines.sources import ImageRecord, ImageSource
 from pipelines.sources.content import pieces_sha256
 from pipelines.sources.subset import limited
-from shards.errors import FormatError, UsageError, reason_of
+from shards.errors import FormatError, UsageError, few, reason_of
 from shards.machine.environment import pass_environment_on
 from shards.schema import DatasetInfo, MapSpec, MapStorage
+
+log = logging.getLogger(__name__)
 
 STL10_SIDE = 96
 SUFFIXES = ("-sal.npy", "_sal.npy")
@@ -119,7 +122,13 @@ def _stl10(source: ImageSource, maps: Path, limit: int | None) -> tuple[list[Pub
             items += [PublishedItem(record, file, record.position) for record in chosen]
     if not items:
         raise UsageError(f"{maps} holds no <split>/saliency_<split>.npy for train, test or unlabeled")
+    _say_without_maps(maps, {record.split for record in records} - {item.record.split for item in items})
     return items, []
+
+
+def _say_without_maps(maps: Path, splits: set[str]) -> None:
+    if splits:
+        log.warning("%s holds no maps of %s, whose images are left out", maps, few(sorted(splits)))
 
 
 def _check_stl10(file: Path, images: int) -> None:
@@ -131,10 +140,11 @@ def _check_stl10(file: Path, images: int) -> None:
 
 
 def _imagenet(source: ImageSource, maps: Path, limit: int | None) -> tuple[list[PublishedItem], list[str]]:
-    items, missing = [], []
+    items, missing, without = [], [], set()
     splits = {split for split in ("train", "val", "test") if (maps / split).is_dir()}
     for record in limited(source.records(), limit):
         if record.split not in splits:
+            without.add(record.split)
             continue
         place = PurePosixPath(str(record.meta["file"])).with_suffix("")
         stem = maps / record.split / source.classes[record.label] / place.name  # wherever the image itself lies
@@ -150,6 +160,7 @@ def _imagenet(source: ImageSource, maps: Path, limit: int | None) -> tuple[list[
     items = [item for item in items if counts[item.file] == 1]
     if not items:
         raise UsageError(f"{maps} holds no <split>/<wnid>/<stem>-sal.npy or …_sal.npy for any image of {source.path}")
+    _say_without_maps(maps, without)
     return items, missing
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,6 +72,19 @@ def test_stl10_without_a_split_with_workers_and_again(stl10: Path, tmp_path: Pat
         "train": 2,
         "test": 2,
     }
+
+
+def test_splits_without_arrays_are_said(
+    stl10: Path, imagenet: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stl10_arrays(tmp_path / "maps", (96, 96), "float32")
+    (tmp_path / "maps/unlabeled/saliency_unlabeled.npy").unlink()
+    import_saliency(open_source("stl10", stl10), tmp_path / "maps", tmp_path / "one", workers=0)
+    imagenet_arrays(tmp_path / "arrays")
+    shutil.rmtree(tmp_path / "arrays/val")
+    import_saliency(open_source("imagenet", imagenet), tmp_path / "arrays", tmp_path / "two", workers=0)
+    said = [record.getMessage().partition(" holds ")[2] for record in caplog.records]
+    assert said == [f"no maps of {split}, whose images are left out" for split in ("unlabeled", "val")]
 
 
 def test_a_limit_takes_the_maps_of_the_images_that_it_takes(stl10: Path, tmp_path: Path) -> None:
