@@ -16,6 +16,7 @@ from __future__ import annotations
 import io
 import logging
 import re
+from collections.abc import Iterable
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -25,7 +26,7 @@ from pipelines.archives.tar import TarStream
 from pipelines.sources.file_source import Arrangement, FileSource, noted_labels
 from pipelines.sources.files import FileEntry, FileList, list_files
 from pipelines.sources.keys import file_keys
-from pipelines.sources.split_folders import check_classes, refuse_twofold, say_barren, split_of
+from pipelines.sources.split_folders import check_classes, listed, refuse_twofold, say_barren, split_of
 from shards.errors import FormatError
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class ImageNetSource(FileSource):
         places = [_Place(entry.name) for entry in files.images]
         refuse_twofold({place.folder for place in places})
         flat = [place for place in places if place.wnid is None]
+        refuse_copies(place.below for place in places if place.split == "val")
         noted = validation_wnids(files) if any(place.split == "val" for place in flat) else {}
         labels = [place.wnid or noted.get(place.below.rpartition(".")[0]) for place in places]
         splits = [_kept(place, label) for place, label in zip(places, labels, strict=True)]
@@ -81,6 +83,16 @@ class ImageNetSource(FileSource):
         if unlabelled := splits.count(None):
             log.warning("%d images of test/ have no labels and are left out", unlabelled)
         return Arrangement(splits, labels, [place.below for place in places], file_keys)
+
+
+def refuse_copies(below_val: Iterable[str]) -> None:
+    """FormatError: images of a flat val/ that lie in folders of their classes too, as scripts leave them that copy."""
+    found: dict[bool, set[str]] = {True: set(), False: set()}
+    for path in below_val:
+        folder, _, name = path.rpartition("/")
+        found[bool(WNID.fullmatch(folder.partition("/")[0]))].add(name)
+    if both := found[True] & found[False]:
+        raise FormatError(f"{listed(both)} lie in val/ both in folders of classes and outside; remove either copy")
 
 
 class _Place:

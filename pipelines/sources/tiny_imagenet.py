@@ -15,7 +15,7 @@ from typing import Any
 from pipelines.archives import LeftOut
 from pipelines.sources.file_source import Arrangement, FileSource, noted_labels
 from pipelines.sources.files import FileEntry, FileList, content_of
-from pipelines.sources.imagenet import WNID
+from pipelines.sources.imagenet import WNID, refuse_copies
 from pipelines.sources.keys import file_keys
 from pipelines.sources.split_folders import refuse_twofold, split_of
 from shards.errors import FormatError
@@ -38,6 +38,7 @@ class TinyImageNetSource(FileSource):
         names = [PurePosixPath(entry.name) for entry in files.images]
         tops = [split_of(name.parts[0]) if len(name.parts) > 1 else None for name in names]
         splits = [top if top in ("train", "val") else None for top in tops]
+        refuse_copies("/".join(name.parts[1:]) for name, split in zip(names, splits, strict=True) if split == "val")
         labels = [self._label(name, split) for name, split in zip(names, splits, strict=True)]
         for name, label in zip(names, labels, strict=True):
             if label is not None and label not in self.ranked:

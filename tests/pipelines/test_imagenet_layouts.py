@@ -82,6 +82,9 @@ def test_a_flat_val_with_the_development_kit(tmp_path: Path) -> None:
     add_devkit(folder)
     for path in (folder, make_tar(folder, tmp_path / "net.tar")):
         assert described(open_source("imagenet", path)) == EXPECTED
+    make_folder(folder, [f"val/{A}/{VAL[1]}.JPEG"], 4, 4)
+    with pytest.raises(FormatError, match=f"{VAL[1]}.JPEG lie in val/ both in folders of classes and outside; remove"):
+        open_source("imagenet", folder).records()
 
 
 def test_label_files_that_are_none(tmp_path: Path) -> None:

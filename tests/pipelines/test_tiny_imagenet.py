@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -127,7 +128,7 @@ def test_a_limit_keeps_the_same_classes_in_both_splits(folder: Path) -> None:
     for seed, wnid in enumerate(WNIDS):  # three of each class in either split; once "--limit" took the first names
         (folder / f"val/{wnid}/images").mkdir(parents=True)
         for i in range(2):
-            (folder / f"val/{wnid}/images/val_{i}.JPEG").write_bytes(jpeg(50 + 2 * seed + i))
+            (folder / f"val/{wnid}/images/more_{i}.JPEG").write_bytes(jpeg(50 + 2 * seed + i))
     source = open_source("tiny-imagenet", folder)
     for limit, classes in ((2, {0, 1}), (3, {0, 1, 2}), (6, {0, 1, 2})):
         rows = [(record.split, record.label) for record in limited(source.records(), limit)]
@@ -153,6 +154,14 @@ def test_a_val_that_was_sorted_into_classes(folder: Path) -> None:
         ("val", f"{WNIDS[2]}_images_val_10", 2),
     ]
     assert sum(row[0] == "train" for row in rows) == len(TRAIN)
+
+
+def test_a_val_that_was_copied_into_classes_is_not_twice_as_large(folder: Path) -> None:
+    shutil.copytree(folder / "val/images", folder / f"val/{WNIDS[0]}/images")
+    with pytest.raises(FormatError, match=r"val_1\.JPEG, val_10\.JPEG lie in val/ both in folders of classes"):
+        open_source("tiny-imagenet", folder).records()
+    shutil.rmtree(folder / "val/images")
+    assert len(open_source("tiny-imagenet", folder).records()) == len(TRAIN) + len(VAL)
 
 
 def test_names_that_occur_twice_get_their_ids(folder: Path) -> None:
