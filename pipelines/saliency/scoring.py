@@ -118,7 +118,9 @@ def score_saliency(
 
     table = read_fixations(fixations)
     chosen = choose_subjects(table, subjects)
-    found = match_images(ShardSet.open(maps), table)
+    opened = ShardSet.open(maps)
+    _refuse_resized(opened)
+    found = match_images(opened, table)
     model = CentrePrior(template=centre_bias)
     prior = lru_cache(maxsize=16)(lambda height, width: model.at(height, width).numpy())
     scores = score(found, table, chosen, prior, drop_outside=drop_outside, progress=progress)
@@ -126,8 +128,18 @@ def score_saliency(
         **asdict(scores),
         "subjects": chosen,
         "prior": model.provenance["what"],
-        "model": ShardSet.open(maps).info.provenance.get("saliency_model", {}),
+        "model": opened.info.provenance.get("saliency_model", {}),
     }
+
+
+def _refuse_resized(maps: ShardSet) -> None:
+    """UsageError for images and maps of another size than people saw; a set of maps knows what size that was."""
+    resize = str(maps.info.provenance.get("resize", "none"))
+    if maps.info.kind == "saliency" and not resize.startswith("none"):
+        raise UsageError(
+            f"{maps.place} was resized ({resize}), and fixations are in pixels of the original images; give the set of "
+            "maps that it was made of"
+        )
 
 
 def score(
@@ -260,6 +272,8 @@ def read_fixations(path: Path) -> FixationTable:
             missing = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
             if missing:
                 raise FormatError(f"{path} has no column {', '.join(missing)}; {', '.join(COLUMNS)} are needed")
+            if double := [name for name in COLUMNS if list(rows.fieldnames or ()).count(name) > 1]:
+                raise FormatError(f"{path} has two columns {double[0]}; take one out")
             for row in rows:
                 points.append(_point(path, rows.line_num, row))
                 images.append(row["image"])
@@ -272,7 +286,10 @@ def read_fixations(path: Path) -> FixationTable:
         raise FormatError(f"{path} cannot be read as CSV: {reason}") from error
     if not points:
         raise FormatError(f"{path} holds no fixations")
-    return FixationTable(path, np.array(images), np.array(subjects), np.array(points))
+    places = np.array(points)
+    if places.max() <= 1 and (places % 1).any():
+        raise FormatError(f"{path}: x and y are at most {places.max():g}, shares of the sides? Pixels are needed")
+    return FixationTable(path, np.array(images), np.array(subjects), places)
 
 
 def choose_subjects(table: FixationTable, text: str | None) -> list[str]:

@@ -10,11 +10,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from small_images import make_folder
 from typer.testing import CliRunner
 
+from pipelines.build.images import shard_images
 from pipelines.commands.saliency import score_saliency_command
+from pipelines.saliency.build import build_saliency
+from pipelines.saliency.models import ModelChoice
 from pipelines.saliency.offline_models import gaussian_density
 from pipelines.saliency.scoring import choose_subjects, read_fixations, score_saliency
+from pipelines.sources import open_source
 from shards.console import new_app
 from shards.errors import FormatError, UsageError
 from shards.saliency_map import encode_map
@@ -110,6 +115,8 @@ BAD_TABLES = {
     "number": ("image,subject,x,y", [(*LOOKS[0],), ("a.jpg", 1, "left", 2)], r"line 3: .* found .*x='left'"),
     "nan": ("image,subject,x,y", [("a.jpg", 1, "nan", 2)], "line 2"),
     "short": ("image,subject,x,y", [("a.jpg", 1, 3)], "line 2: image, subject and two numbers"),
+    "twice": ("image,subject,x,y,x", [(*LOOKS[0], 3)], "has two columns x; take one out"),
+    "shares": ("image,subject,x,y", [("a.jpg", 1, 0.25, 0.5), ("a.jpg", 2, 1, 0)], "at most 1, shares of the sides"),
     "empty": ("image,subject,x,y", [], "holds no fixations"),
     "unknown": ("image,subject,x,y", [("q.jpg", 1, 1, 1), ("r.jpg", 1, 1, 1)], r"q.jpg and 1 more of 2 images have no"),
     "outside": ("image,subject,x,y", [*LOOKS, ("b.jpg", 1, 40, 3)], r"1 of 4 fixations lie outside .* \(40, 3\) in b"),
@@ -125,6 +132,22 @@ def test_bad_tables_are_one_line_and_exit_code_2(three_peaks: Path, tmp_path: Pa
     result = invoke(["--maps", str(three_peaks), "--fixations", str(table)])
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("size", [None, 64])
+def test_images_that_were_resized_are_refused(tmp_path: Path, size: int | None) -> None:
+    """Places in the original image would be read as places in the larger one, where none is outside."""
+    folder = make_folder(tmp_path / "f", ["a.png", "b.png"], 24, 32)
+    source = open_source("folder", folder)
+    build_saliency(source, tmp_path / "maps", ModelChoice("centre-bias"), workers=0)
+    shard_images(source, tmp_path / "set", maps=tmp_path / "maps", size=size, workers=0)
+    table = write_csv(tmp_path / "f.csv", [("a.png", "1", 3, 5), ("b.png", "2", 30, 20)])
+    maps = score_saliency(tmp_path / "maps", table, progress=False)
+    if size is None:
+        assert score_saliency(tmp_path / "set", table, progress=False)["auc"] == maps["auc"]
+        return
+    with pytest.raises(UsageError, match=r"set was resized \(squash, .*; give the set of maps that it was made of"):
+        score_saliency(tmp_path / "set", table, progress=False)
 
 
 def test_fixations_outside_can_be_dropped(three_peaks: Path, tmp_path: Path) -> None:
