@@ -26,7 +26,8 @@ def cosine_loss(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def nt_xent(a: Tensor, b: Tensor, temperature: float, least: float | None = None) -> Tensor:
-    """Each row has to tell its partner from the 2N − 2 others, by cosine / temperature (NT-Xent, arXiv 2002.05709).
+    """Each row has to tell its partner from the 2N − 2 others, by cosine / temperature: NT-Xent, a scalar ≥ 0
+    (arXiv 2002.05709 eq. 1; temperatures: paper §A.3).
 
     a, b: [N, d], N ≥ 2. The mean over all 2N rows of −log softmax at the partner; a row is never its own candidate.
     least: cosines below it count as it, without a gradient (Sharut/In-Context-Symmetries@124736d main.py:84).
@@ -46,7 +47,8 @@ def variance_hinge(y: Tensor) -> Tensor:
 
 
 def covariance_penalty(y: Tensor) -> Tensor:
-    """Sum of the squared covariances between different dimensions of y [N, d], divided by d; N − 1 in them."""
+    """Sum of the squared covariances between different dimensions of y [N, d], N ≥ 2, divided by d: a scalar ≥ 0
+    (arXiv 2105.04906 eq. 4). Covariances are divided by N − 1."""
     with full_precision(y.device):
         y = at_least_float32(y)
         centred = y - y.mean(dim=0)
@@ -56,7 +58,7 @@ def covariance_penalty(y: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class VicWeights:
-    """λ of VICReg's three terms; `equivariance` is SIE's fourth."""
+    """λ of VICReg's three terms, and SIE's fourth, `equivariance`; defaults: paper §A.3."""
 
     invariance: float = 10.0
     variance: float = 10.0
@@ -65,7 +67,8 @@ class VicWeights:
 
 
 def vicreg_loss(a: Tensor, b: Tensor, weights: VicWeights) -> Tensor:
-    """Mean squared difference, variance and covariance terms of two views' embeddings [N, d] (arXiv 2105.04906)."""
+    """VICReg's loss of two views' embeddings a, b [N, d], N ≥ 2: a scalar ≥ 0, the weighted sum of their mean squared
+    difference and of both views' variance and covariance terms (arXiv 2105.04906 eq. 6)."""
     spread = variance_hinge(a) + variance_hinge(b)
     redundancy = covariance_penalty(a) + covariance_penalty(b)
     invariance = F.mse_loss(at_least_float32(a), at_least_float32(b))
@@ -73,7 +76,8 @@ def vicreg_loss(a: Tensor, b: Tensor, weights: VicWeights) -> Tensor:
 
 
 def trajectory_loss(left: Tensor, centre: Tensor, right: Tensor, normalised: bool = True) -> Tensor:
-    """−mean cos(u₁, u₂) of the steps left → centre → right [N, d] without their parts along `centre`: in [−1, 1].
+    """−mean cos(u₁, u₂) of the steps left → centre → right [N, d] without their parts along `centre`: in [−1, 1]
+    (VICRegTraj, paper §A.3).
 
     normalised: rows are brought to length 1 first, so that u₁ and u₂ are tangents of the sphere at `centre`. The
     released code does not, and taking off (v · centre) centre is then no projection any more (its models.py:1449).

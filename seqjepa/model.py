@@ -50,9 +50,12 @@ AT_ONCE = 12
 def load(run: str | Path, device: str | torch.device = "auto", *, untrained: bool = False) -> Model:
     """A run's model, frozen and in eval mode. `untrained`: with the weights that it began with.
 
-    run: a run directory, or an address on the Hugging Face hub, hf://USER/REPO or hf://USER/REPO@REVISION, which is
-    loaded into the hub's cache once. Raises UsageError for a device that is not there, FormatError or DamageError as
-    training.checkpoint.load_run; of addresses as hub.pull_run.
+    run     a run directory; hf://USER/REPO or hf://USER/REPO@REVISION, which is loaded into the hub's cache once; or an
+            address in a store, as s3://bucket/run
+    device  "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N"
+
+    Raises UsageError for a device that is not there, FormatError or DamageError as training.checkpoint.load_run; of
+    addresses as hub.pull_run.
     """
     where = pick_device(device)
     return Model(load_run(run_folder(run), where, untrained=untrained), where)
@@ -60,7 +63,12 @@ def load(run: str | Path, device: str | torch.device = "auto", *, untrained: boo
 
 @dataclass(frozen=True)
 class RunActions:
-    """What the run's actions are made of. terms: see shards.schema.ActionTerm; size A; columns, in order."""
+    """What the run's actions are made of.
+
+    spec     the terms, see shards.actions.ActionTerm
+    size     A, numbers of an action
+    columns  names of the parameters that an action is made of, in order
+    """
 
     spec: ActionSpec
 
@@ -75,10 +83,12 @@ class RunActions:
     def between(self, params: ArrayLike, columns: Sequence[str] = (), stride: int = 1) -> np.ndarray:
         """Parameters of views […, M, P] → the actions between neighbours, float32 […, M − 1, A].
 
+        params   finite numbers, in the units of the shards that the run was trained on
         columns  names of the P parameters; by default those of this action, in their order
         stride   of commands: params are of all (M − 1) · stride + 1 steps, every stride-th of which is a view
 
-        Raises ConfigError for columns that are missing and for values that are none of the term's.
+        Raises UsageError for another shape and for numbers that are not finite, ConfigError for columns that are
+        missing and for values that are none of the term's.
         """
         values = _as_numbers(params, "params")
         names = tuple(columns) or self.columns
@@ -111,7 +121,15 @@ def _without_gradients(compute: Compute) -> Compute:
 
 
 class Model:
-    """A run's networks and what they need to be fed: sizes, normalisation, actions. Features are float32 tensors."""
+    """A run's networks and what they need to be fed. Features are float32 tensors on the model's device.
+
+    method       the networks (torch.nn.Module), in eval mode, without gradients
+    config       the run's settings
+    data         sizes in pixels, normalisation for pixels in [0, 1], action
+    action_spec  what actions are made of
+
+    Shape letters: D width of z, D' width of z_AGG, A size of an action, M views.
+    """
 
     def __init__(self, run: LoadedRun, device: torch.device) -> None:
         self.config: RunConfig = run.config
@@ -162,7 +180,7 @@ class Model:
     def predict(self, z_agg: Tensor, action: ArrayLike | Tensor) -> Tensor:
         """ẑ […, D] of the view that `action` […, A] leads to, from z_AGG […, D'] of those before (paper eq. 4).
 
-        UsageError: the method predicts no views.
+        UsageError: the method predicts no views, or shapes that do not fit.
         """
         method, told = self._having(PredictsViews, "predict"), self._actions(action)
         z_agg = self._features(z_agg, "z_AGG", self._widths[1])
@@ -178,8 +196,9 @@ class Model:
     ) -> Tensor:
         """ẑ […, K, D] of the K views that follow M true ones, each predicted from the predictions before it.
 
-        actions […, M − 1 + K, A]: the whole way, first those between the views. steps: K, if not all of them. A
-        prediction is brought to the mean length of the context's features before it stands for a view.
+        views, z: as in aggregate. actions […, M − 1 + K, A]: first those between the views. steps: K, where more
+        actions are given. A prediction is scaled to the mean norm of the context's features before it stands for a
+        view. UsageError: the method predicts no views, or shapes that do not fit.
         """
         method = self._having(PredictsViews, "rollout")
         if steps is not None and (isinstance(steps, bool) or not hasattr(steps, "__index__") or steps < 1):

@@ -124,7 +124,8 @@ class ViewSequences(IterableDataset[ViewSequence]):
         return {**state, "workers": self._stride} if self._stride else state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """UsageError: it is no state of this data."""
+        """The next iteration begins at the batch that `state`, of state_dict(), names. UsageError: it is no state of
+        these batches."""
         state = state if isinstance(state, dict) else {}
         self._refuse_others(state.get("of", self._of))  # states of before said nothing
         found = [state.get(key, None if key in ("epoch", "step") else 0) for key in _STATE]

@@ -1,12 +1,8 @@
-"""What can go wrong, as one small tree.
+"""What can go wrong, as one small tree. The command line prints the text of a SeqJepaError as one line.
 
-SeqJepaError            base of all; the command line prints its text as one line, without a traceback
-├── UsageError          bad input: what was found, what is allowed, what to do          exit code 2
-│   ├── FormatError     a folder, file or set is not what it should be (wrong layout, newer version)
-│   └── ConfigError     an unknown key, a value out of range, a mismatch between run and shards
-└── FailureError        the input was fine but the work could not be finished           exit code 1
-    ├── DamageError     stored bytes differ from what the index or a checksum says
-    └── DiskFullError   no space left; what is finished stays, the same command resumes
+SeqJepaError
+├── UsageError          FormatError, ConfigError        exit code 2
+└── FailureError        DamageError, DiskFullError      exit code 1
 """
 
 from __future__ import annotations
@@ -21,27 +17,31 @@ class SeqJepaError(Exception):
 
 
 class UsageError(SeqJepaError):
+    """Input that cannot be used: an option, an argument, a file. Exit code 2."""
+
     exit_code = 2
 
 
 class FormatError(UsageError):
-    pass
+    """A folder, file or set is not what it should be: another layout, a newer version. Exit code 2."""
 
 
 class ConfigError(UsageError):
-    pass
+    """An unknown setting, a value out of range, or a run and shards that do not fit each other. Exit code 2."""
 
 
 class FailureError(SeqJepaError):
+    """The input was fine, but the work could not be finished. Exit code 1."""
+
     exit_code = 1
 
 
 class DamageError(FailureError):
-    pass
+    """Stored bytes are not those that an index or a checksum names. Exit code 1."""
 
 
 class DiskFullError(FailureError):
-    pass
+    """No space left; what is finished stays, and the same command goes on. Exit code 1."""
 
 
 _UNSAFE = ("weights_only", "Weights only", "allow_pickle", "pickle.load")

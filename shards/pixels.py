@@ -79,7 +79,10 @@ def pixels_problem(data: bytes, encoding: Encoding, height: int, width: int) -> 
 
 
 def decode_pixels(data: bytes, encoding: Encoding, height: int, width: int) -> np.ndarray:
-    """uint8 [H, W, 3] RGB. FormatError: anything but a whole picture of that size."""
+    """A JPEG, or what encode_raw returned (encoding "raw") → uint8 [height, width, 3], RGB.
+
+    FormatError: anything but a whole picture of that size.
+    """
     if encoding == "raw":
         if problem := pixels_problem(data, encoding, height, width):
             raise FormatError(problem)

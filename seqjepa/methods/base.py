@@ -49,6 +49,8 @@ class Method(nn.Module):
                    (model.projector, model.projector_kind) and of the encoder are not listed.
     Options        of a method of another package: what it has beside them, `[options]` of a recipe. Its instance is
                    `self.options`, from super().__init__ on
+    encoder        [B, C, H, W] → z [B, D]; stays in eval mode where `freezes_encoder` (model.freeze) is set
+    shares_calls   whether `each` makes one call of several batches; normalise_globally() decides it
     """
 
     display_name: ClassVar[str] = ""

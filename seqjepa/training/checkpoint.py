@@ -39,7 +39,13 @@ EPOCHS, FORMAT = "epochs", 1
 
 
 class LoadedRun(NamedTuple):
-    """epochs: of training that the weights have behind them; None where the file does not say."""
+    """A run as it is in its folder.
+
+    config  its settings, as config.toml has them
+    method  its networks, in eval mode
+    data    what it was trained on: sizes in pixels, normalisation for pixels in [0, 1], action
+    epochs  of training that the weights have behind them; None where the file does not say
+    """
 
     config: RunConfig
     method: Method
