@@ -94,7 +94,6 @@ def sweep_command(
       seqjepa sweep grid --shards shards/mine --vary method=seq_jepa,simclr --vary data.context=1,3 --seeds 3 --run
     """
     from seqjepa.experiments import sweep
-    from seqjepa.experiments.demos import render_set
     from seqjepa.experiments.experiment import Experiment
     from seqjepa.experiments.experiment_table import check_plot, draw_curves
     from seqjepa.experiments.run_sweep import Resources, run_sweep
@@ -119,6 +118,8 @@ def sweep_command(
         if numbers:  # hours before they are wanted
             _results(asked, out, numbers)
         if isinstance(asked, Experiment) and asked.to_render is not None:
+            from seqjepa.experiments.demos import render_set  # and what draws reports
+
             render_set(asked.to_render.model_dump(), asked.shards, say)
         run_sweep(asked, jobs, out, Resources(device, workers, devices, slurm), say)
     results = _results(asked, out, numbers or [])

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.resnet import ResNet
 
 from seqjepa.data.actions import PRESETS, ROTATION_COLUMNS, columns, is_augmentation
 from seqjepa.data.one_pass import decoding_threads
@@ -32,9 +31,13 @@ from seqjepa.evaluate.probes import ProbeTask, Scores, nested
 from seqjepa.evaluate.studies import AFTER_CONTEXT, IN_SEQUENCES, EvalContext, Study
 from seqjepa.evaluate.tasks import tasks_for
 from seqjepa.methods.base import Aggregating, EncodesInContext, Method
+from seqjepa.models.backbone import is_resnet
 from shards.errors import ConfigError, few
 from shards.reader import ShardSet, SplitIndex
 from shards.schema import ActionSpec, ViewSpec, features_of
+
+if TYPE_CHECKING:
+    from torchvision.models.resnet import ResNet
 
 SPLIT = "ood"
 BY_SIZE = "top1_agg"
@@ -196,7 +199,7 @@ def _why_no_map(ctx: EvalContext) -> str:
         return "a set of features holds what was pooled"
     if isinstance(method, EncodesInContext) or type(method).embed is not Method.embed:
         return "the method's features are no pooled map"
-    if type(method.encoder) is not ResNet:
+    if not is_resnet(method.encoder):
         return "the encoder is no ResNet of torchvision"
     side = _sides(method.encoder, spec)
     return "" if min(side) >= PLACES else f"the map has {side[0]} × {side[1]} places before it is pooled"
@@ -212,7 +215,7 @@ def _sides(encoder: ResNet, spec: ViewSpec) -> tuple[int, int]:
 def unpooled_scores(ctx: EvalContext) -> dict[str, Any]:
     """R² and angles under "unpooled", by the names that they have for z; intervals under "intervals"."""
     encoder, spec = ctx.loaded.method.encoder, ctx.stored.info.spec
-    assert isinstance(encoder, ResNet), "there is a reason against others"
+    assert is_resnet(encoder), "there is a reason against others"
     assert isinstance(spec, ViewSpec), "there is a reason against others"
     maps = encode_stored_views(
         ctx.loaded, ctx.stored, spec, ctx.config, ctx.bench.device, ctx.progress, MapOfPlaces(encoder)

@@ -8,19 +8,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision import models
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from seqjepa.config import ModelConfig
 from seqjepa.models.timm_encoder import PREFIX, build_timm, is_timm
 from seqjepa.plugins import load_plugin, plugin_names
 from shards.errors import ConfigError
+
+if TYPE_CHECKING:  # it brings torch's compiler, a third of the time in which a command starts that builds no network
+    from torchvision.models.resnet import ResNet
 
 Builder = Callable[[ModelConfig], tuple[nn.Module, int]]
 BACKBONES: dict[str, Builder] = {}
@@ -73,7 +74,17 @@ def _build_resnet(config: ModelConfig) -> tuple[nn.Module, int]:
     return net, features
 
 
+def is_resnet(net: nn.Module) -> TypeGuard[ResNet]:
+    """Whether it is torchvision's, at any width and with any stem, and nobody's subclass."""
+    from torchvision.models.resnet import ResNet
+
+    return type(net) is ResNet
+
+
 def _check_name(name: str) -> None:
+    from torchvision import models
+    from torchvision.models.resnet import ResNet
+
     names = models.list_models(module=models)
     choices = [known for known in names if models.get_model_builder(known).__module__ == ResNet.__module__]
     if name not in choices:
@@ -85,7 +96,9 @@ def _check_name(name: str) -> None:
 
 
 def _whole(name: str) -> ResNet:
-    return cast(ResNet, models.get_model(name, weights=None, zero_init_residual=True))
+    from torchvision import models
+
+    return cast("ResNet", models.get_model(name, weights=None, zero_init_residual=True))
 
 
 def _undrawn(name: str) -> ResNet:
@@ -196,6 +209,8 @@ class StemConv2d(nn.Conv2d):
 
 def fill_last_norms(net: nn.Module, weight: float) -> None:
     """Weights of the last norm of each residual branch of a torchvision ResNet; at 0 the branch starts at zero."""
+    from torchvision.models.resnet import BasicBlock, Bottleneck
+
     for module in net.modules():
         if isinstance(module, Bottleneck | BasicBlock):
             last = module.bn3 if isinstance(module, Bottleneck) else module.bn2
@@ -218,7 +233,7 @@ def fold_batch_norms(net: nn.Module) -> nn.Module:
 
     Its convolutions do their batch norms' work: a ResNet that is only read is a quarter faster so on a CPU.
     """
-    if not isinstance(net, ResNet):
+    if not is_resnet(net):
         return net
     folded = copy.deepcopy(net).eval()
     for parent in list(folded.modules()):
