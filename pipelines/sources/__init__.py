@@ -20,6 +20,7 @@ from pipelines.archives import Content, LeftOut
 from pipelines.sources.content import short_digest
 from shards.errors import UsageError
 from shards.schema import ActionSpec, ParamField
+from shards.stores.store import as_address
 
 IMAGE_SOURCES = {
     "stl10": "pipelines.sources.stl10:Stl10Source",
@@ -240,6 +241,8 @@ def open_source(kind: str, path: Path | str, *, val_fraction: float | None = Non
     """
     if kind not in IMAGE_SOURCES:
         raise UsageError(f"source {kind!r} is not known; allowed are {', '.join(IMAGE_SOURCES)}")
+    if address := as_address(path):
+        raise UsageError(f"{address}: {kind} is read from this machine's disks; load it first and give the path")
     path = Path(path)
     if not path.exists():
         raise UsageError(f"{path} is not there; give the folder (or archive) that holds the images")

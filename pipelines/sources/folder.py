@@ -63,7 +63,7 @@ class FolderSource(FileSource):
     def others(self) -> LeftOut:
         """Says which of them may hold what folders do not tell."""
         found, told = self.files.others, self.arrangement
-        if found.tables and (not any(told.labels) or len({*told.splits}) == 1):
+        if found.tables and (None in told.labels or len({*told.splits}) == 1):
             line = "may say classes or splits, which is not read; `shard manifest` takes a table"
             found.notes.append(f"{listed(found.tables)} {line}")
         return found

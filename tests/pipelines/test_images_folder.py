@@ -114,6 +114,7 @@ def test_a_fraction_is_a_share_of_each_class(tmp_path: Path) -> None:
         (["train/1.png", "test/1.png"], ["train/metadata.csv", "test/metadata.csv"], "test/metadata.csv, train/"),
         (["images/cat/1.png", "images/dog/1.png"], ["meta/train.txt", "meta/test.json", "meta/labels.txt"], "meta/te"),
         (["images/cat/1.png", "images/dog/1.png"], ["train_test_split.txt", "README.txt"], "train_test_split.txt may "),
+        (["Train/0/1.png", "Test/1.png"], ["Test.csv"], "Test.csv may say"),
         (["train/cat/1.png", "val/cat/1.png"], ["train.csv", "val.csv"], None),
         (["cat/1.png", "dog/1.png"], ["LICENSE.txt", "Readme.md", "trainer.json"], None),
     ],

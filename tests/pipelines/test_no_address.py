@@ -46,3 +46,14 @@ def test_an_address_that_is_mistyped_is_no_folder_to_make(out: str, tmp_path: Pa
     assert result.exit_code == 2
     assert "is no address of a folder; known are s3://, gs://" in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "imagenet", "stl10", "cifar100"])
+def test_pictures_at_an_address_are_to_be_loaded_first(kind: str, tmp_path: Path, monkeypatch) -> None:
+    """A Path had lost a slash of it: s3:/bucket/set is not there."""
+    monkeypatch.chdir(tmp_path)
+    for address in ("s3://bucket/set", "https://host/set.zip"):
+        result = CliRunner().invoke(cli.seqjepa_data_app, ["shard", kind, "--source", address, "--out", "out"])
+        assert result.exit_code == 2
+        assert f"{address}: {kind} is read from this machine's disks; load it first" in result.output
+    assert not list(tmp_path.iterdir())
