@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 import gc
+import itertools
 import os
+import re
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import typer.testing
@@ -43,9 +46,23 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+_TESTS = itertools.count()
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """pytest's own lists the folders of all tests before, for a number that is free: as long as a small test takes."""
+    name = re.sub(r"\W", "_", request.node.name)[:30]
+    folder = tmp_path_factory.getbasetemp() / f"{name}_{next(_TESTS)}"
+    folder.mkdir(mode=0o700)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def forks_of_torch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    with forks(tmp_path_factory.mktemp("forks")) as started:
+    """Of one process for all workers of pytest-xdist, whose own folders lie in one."""
+    own = tmp_path_factory.getbasetemp()
+    with forks(tmp_path_factory.mktemp("forks"), own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) as started:
         yield started
 
 

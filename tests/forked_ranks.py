@@ -18,7 +18,7 @@ from fork_server import Forked, ForkServer, fork_server
 from python_path import python_path
 
 HERE = Path(__file__).parent
-FOLDERS = (HERE.parent, HERE, *(HERE / name for name in ("experiments", "methods", "models", "training")))
+FOLDERS = (HERE.parent, HERE, *(HERE / name for name in ("experiments", "methods", "models", "pipelines", "training")))
 LONGEST = 240
 """Seconds until what has not ended is killed."""
 
@@ -55,8 +55,8 @@ def environment() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def forks(folder: Path) -> Iterator[Forks]:
-    with fork_server("forked_ranks", folder, environment() | {"IMPORT_TORCH": "1"}) as server:
+def forks(folder: Path, shared: Path) -> Iterator[Forks]:
+    with fork_server("forked_ranks", folder, environment() | {"IMPORT_TORCH": "1"}, shared) as server:
         yield Forks(server)
 
 

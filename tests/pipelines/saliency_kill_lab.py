@@ -1,9 +1,6 @@
-"""SIGKILLs builds of saliency maps at random moments and runs them again; prints how many kills there were.
+"""SIGKILLs builds of saliency maps at random moments and runs them again. Run by test_saliency_killed.py.
 
-    python saliency_kill_lab.py FOLDER KILLS
-
-Exit status 1 and a line: what went wrong. Run by test_saliency_killed.py. A process of its own, because it forks:
-torch is imported once, and a forked build starts in no time.
+In a process of its own, because it forks: torch is imported already, and a forked build starts in no time.
 """
 
 from __future__ import annotations
@@ -16,15 +13,12 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+import torch
+from saliency_scene import contents, make_photos
 
-import torch  # noqa: E402
-from saliency_scene import contents, make_photos  # noqa: E402
-
-from pipelines.saliency.build import build_saliency  # noqa: E402
-from pipelines.saliency.models import ModelChoice  # noqa: E402
-from pipelines.sources import open_source  # noqa: E402
+from pipelines.saliency.build import build_saliency
+from pipelines.saliency.models import ModelChoice
+from pipelines.sources import open_source
 
 
 def start(photos: Path, out: Path) -> int:
@@ -77,8 +71,9 @@ def kills(photos: Path, out: Path, reference: dict[str, bytes], wanted: int, sec
     return killed
 
 
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
+def kill_builds(place: str, wanted: int) -> None:
+    """Prints how many kills there were. SystemExit with a line: what went wrong."""
+    folder = Path(place)
     torch.set_num_threads(1)
     images = make_photos(folder / "photos", 24)
     if not finished(start(images, folder / "reference")):
@@ -86,5 +81,5 @@ if __name__ == "__main__":
     began = time.perf_counter()
     finished(start(images, folder / "timed"))
     whole = time.perf_counter() - began
-    count = kills(images, folder / "set", contents(folder / "reference"), int(sys.argv[2]), 1.3 * whole)
+    count = kills(images, folder / "set", contents(folder / "reference"), wanted, 1.3 * whole)
     sys.stdout.write(str(count))

@@ -9,11 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked_ranks import RunForked
 from python_path import python_path
+from saliency_kill_lab import kill_builds
 from saliency_scene import contents, make_photos
 from test_killed_builds import running, wait_until, workers_of
 
-LAB = Path(__file__).with_name("saliency_kill_lab.py")
 CREW = """
 import sys
 from pathlib import Path
@@ -26,19 +27,11 @@ build_saliency(source, Path(sys.argv[2]), ModelChoice("spectral-residual"), **op
 """
 
 
-def lab(folder: Path, kills: int) -> int:
-    done = subprocess.run([sys.executable, str(LAB), str(folder), str(kills)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout)
-
-
-def test_killed_builds_resume_to_the_same_bytes(tmp_path: Path) -> None:
-    assert lab(tmp_path, 2) >= 2
-
-
-@pytest.mark.slow
-def test_a_hundred_kills(tmp_path: Path) -> None:
-    assert lab(tmp_path, 100) >= 100
+@pytest.mark.parametrize("wanted", [2, pytest.param(100, marks=pytest.mark.slow)])
+def test_killed_builds_resume_to_the_same_bytes(run_forked: RunForked, tmp_path: Path, wanted: int) -> None:
+    code, said = run_forked(kill_builds, str(tmp_path), wanted)
+    assert code == 0, said
+    assert int(said.splitlines()[-1]) >= wanted
 
 
 def start_crew(photos: Path, out: Path) -> subprocess.Popen:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from folder_server import serving
+from fork_server import Forked, fork_server
 from hub_server import COMMIT, REPO, use_hub
 from hub_server import serving as serve_hub
+from python_path import python_path
 from shard_sets import WEIGHTS, build
 from typer.testing import CliRunner
 
@@ -301,7 +303,7 @@ def test_another_set_under_the_same_address_is_another_set(folder, cached, tmp_p
         assert len(list(cached.iterdir())) == 2
 
 
-def test_the_set_that_was_used_least_recently_makes_room(folder, cached, tmp_path, monkeypatch):
+def test_the_set_that_was_used_least_recently_makes_room(folder, cached, elsewhere, tmp_path, monkeypatch):
     sizes = sum(path.stat().st_size for path in folder.glob("*.tar"))
     (cached / "mine").mkdir(parents=True)
     (cached / "mine" / "train-000000.tar").write_bytes(b"x" * 1000)
@@ -309,7 +311,8 @@ def test_the_set_that_was_used_least_recently_makes_room(folder, cached, tmp_pat
     with serving(folder) as server:
         for seed in range(3):
             server.folder = write_set(tmp_path / f"set{seed}", seed)
-            fetch_elsewhere(server.url)
+            process = elsewhere(server.url)
+            assert process.wait() == 0, process.said
             time.sleep(0.02)
         left = [ShardSet.open(found).info.fingerprint["seed"] for found in sets_in(cached)]
         assert sorted(left) == [1, 2]
@@ -327,16 +330,12 @@ def sets_in(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if (path / cache.ORIGIN).exists()]
 
 
-FETCH = "import sys; from shards.reader import ShardSet; s = ShardSet.open(sys.argv[1]); [s.split(n) for n in s.splits]"
-
-
-def fetch_elsewhere(url: str, wait: bool = True) -> subprocess.Popen:
-    """In a process of its own, which does not use the set any more when it has ended."""
-    process = subprocess.Popen([sys.executable, "-c", FETCH, url], stderr=subprocess.PIPE, text=True)
-    if wait:
-        errors = process.communicate(timeout=60)[1]
-        assert process.returncode == 0, errors
-    return process
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory) -> Iterator[Callable[[str], Forked]]:
+    """elsewhere(URL): a process that fetches all of a set, and does not use it any more when it has ended."""
+    env = {**os.environ, "PYTHONPATH": python_path(Path(__file__).parent)}
+    with fork_server("fetching", tmp_path_factory.mktemp("elsewhere"), env) as server:
+        yield lambda url: server.start("fetch_all", [url], dict(os.environ))
 
 
 def test_a_set_in_use_is_not_removed(folder, cached, tmp_path, monkeypatch):
@@ -353,25 +352,24 @@ def test_a_set_in_use_is_not_removed(folder, cached, tmp_path, monkeypatch):
         assert mine[0].read_view(0, 0).shape == (SIDE, SIDE, 3)
 
 
-def test_processes_fetch_each_shard_once_between_them(folder, cached):
+def test_processes_fetch_each_shard_once_between_them(folder, cached, elsewhere):
     with serving(folder) as server:
-        processes = [fetch_elsewhere(server.url, wait=False) for _ in range(3)]
+        processes = [elsewhere(server.url) for _ in range(3)]
         for process in processes:
-            assert process.communicate(timeout=60)[1] is not None
-            assert process.returncode == 0
+            assert process.wait() == 0, process.said
         assert set(tars(server.asked).values()) == {1}
         same_views(server.url, folder)
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_the_next_one_has_the_whole_set(folder, cached):
+def test_killed_at_any_moment_the_next_one_has_the_whole_set(folder, cached, elsewhere):
     rng = np.random.default_rng(0)
     with serving(folder) as server:
         for _ in range(12):
-            process = fetch_elsewhere(server.url, wait=False)
-            time.sleep(rng.uniform(0.2, 0.9))
-            os.kill(process.pid, signal.SIGKILL)
-            process.communicate()
+            process = elsewhere(server.url)
+            time.sleep(rng.uniform(0.0, 0.4))
+            process.kill()
+            process.wait()
         same_views(server.url, folder)
         same_views(server.url, folder, "val")
         assert not list(cached.glob("*/.tmp-*"))
