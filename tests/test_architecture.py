@@ -10,9 +10,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from our_code import CODE, PACKAGES, ROOT, modules_of, nodes_of, packages_of
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("shards", "pipelines", "seqjepa")
 FORBIDDEN = {
     "shards": {"pipelines", "seqjepa", "cli", "torch", "torchvision", "webdataset"},
     "pipelines": {"seqjepa", "cli"},
@@ -44,26 +43,12 @@ ORDER = {
 }
 
 
-def imports_of(path: Path) -> set[str]:
-    """Top-level names of everything that a file imports, wherever in it."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            found.add((node.module or "").split(".")[0])
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
-            found |= {arg.value.split(".")[0] for arg in node.args if isinstance(arg, ast.Constant)}
-    return found
-
-
 @pytest.mark.parametrize("package", PACKAGES)
 def test_imports_run_one_way(package: str) -> None:
     paths = sorted((ROOT / package).rglob("*.py"))
     assert paths
     for path in paths:
-        assert imports_of(path) & FORBIDDEN[package] == ALLOWED.get(path, set()), path
+        assert packages_of(path) & FORBIDDEN[package] == ALLOWED.get(path, set()), path
 
 
 def test_shards_imports_no_torch_and_is_light() -> None:
@@ -122,18 +107,17 @@ def test_the_wheel_holds_what_git_holds(tmp_path: Path) -> None:
 
 def modules() -> dict[str, Path]:
     """Every module of ours by its dotted name."""
-    paths = [ROOT / "cli.py", *(path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))]
-    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in CODE}
 
 
 def imported_modules(path: Path, known: dict[str, Path]) -> set[str]:
     """Our modules that a file imports anywhere: at the top, inside functions, or for type checking."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
-        elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+    for node in nodes_of(path):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found |= modules_of(node)
+        if isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
     submodules = {name for name in found if name in known}
     # `from package import module` needs the module, not what else the package's __init__ hands on.
     return {name for name in submodules if not any(other.startswith(f"{name}.") for other in submodules)}

@@ -13,15 +13,14 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from our_code import CODE, PACKAGES, ROOT, nodes_of, packages_of
 
 from shards.errors import UsageError
 from shards.extras import EXTRAS, missing, missing_line
 
-ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 OPTIONAL = PROJECT["optional-dependencies"]
-OURS = {"cli", "shards", "pipelines", "seqjepa"}
-CODE = [ROOT / "cli.py", *(path for name in sorted(OURS - {"cli"}) for path in sorted((ROOT / name).rglob("*.py")))]
+OURS = {"cli", *PACKAGES}
 OF_THEIR_OWN = {"deepgaze_pytorch", "clip", "einops"}  # pipelines/saliency/deepgaze_package.py has a line for each way
 BROUGHT = {"click": "typer", "markupsafe": "jinja2", "pydantic_core": "pydantic"}  # modules that come with a package
 QUIET = {"sklearn"}  # without it trustworthiness is left out of results; umap-learn brings it
@@ -31,28 +30,15 @@ def plain(requirement: str) -> str:
     return re.sub(r"[-_.]+", "-", re.split(r"[\[<>=~@ ;]", requirement)[0]).lower()
 
 
-def packages_of(extra: str) -> set[str]:
+def installed_by(extra: str) -> set[str]:
     """Packages that an extra installs, through the extras that it names."""
     found = set()
     for line in OPTIONAL[extra]:
         if inner := re.fullmatch(r"seqjepa\[([a-z,]+)\]", line):
-            found |= set().union(*(packages_of(name) for name in inner[1].split(",")))
+            found |= set().union(*(installed_by(name) for name in inner[1].split(",")))
         else:
             found.add(plain(line))
     return found
-
-
-def imported(path: Path) -> set[str]:
-    """Top-level modules that a file imports anywhere, by statement, import_module or find_spec; not for types alone."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found.add(node.module or "")
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "find_spec")):
-            found |= {arg.value for arg in node.args if isinstance(arg, ast.Constant)}
-    return {name.split(".")[0] for name in found}
 
 
 @functools.cache
@@ -66,7 +52,7 @@ def third_party() -> dict[str, list[Path]]:
     """Module → the files of ours that import it."""
     found: dict[str, list[Path]] = {}
     for path in CODE:
-        for name in imported(path) - OURS - set(sys.stdlib_module_names):
+        for name in packages_of(path) - OURS - set(sys.stdlib_module_names):
             found.setdefault(name, []).append(path.relative_to(ROOT))
     return found
 
@@ -86,7 +72,7 @@ def test_an_import_is_of_the_base_or_of_an_extra() -> None:
 def test_the_extra_installs_the_package(module: str) -> None:
     package, extra = EXTRAS[module]
     wanted = {"PyAV": "av"}.get(package, package)
-    assert plain(wanted) in packages_of(extra)
+    assert plain(wanted) in installed_by(extra)
     if module in known():
         assert plain(wanted) in {plain(name) for name in known()[module]}
 
@@ -106,7 +92,7 @@ def test_extras_are_not_told_in_other_words() -> None:
     found = [
         str(path.relative_to(ROOT))
         for path in CODE
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in nodes_of(path)
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
         if re.search(r"pip install[^\n]*(seqjepa|\.)\[\w+\]", node.value)
     ]
@@ -115,8 +101,8 @@ def test_extras_are_not_told_in_other_words() -> None:
 
 def test_all_is_everything_but_saliency_and_what_developers_need() -> None:
     users = set(OPTIONAL) - {"all", "umap", "saliency", "docs", "dev", "tools"}
-    assert packages_of("all") == set().union(*(packages_of(extra) for extra in users))
-    assert packages_of("umap") == packages_of("report")
+    assert installed_by("all") == set().union(*(installed_by(extra) for extra in users))
+    assert installed_by("umap") == installed_by("report")
 
 
 def test_the_page_lists_what_each_extra_installs() -> None:
@@ -124,7 +110,7 @@ def test_the_page_lists_what_each_extra_installs() -> None:
     rows = re.findall(r"^\| `(\w+)`[^|]*\|[^|]*\| ([^|]+) \|$", text, re.MULTILINE)
     assert {extra for extra, _ in rows} == set(OPTIONAL) - {"umap", "all", "docs", "dev", "tools"}
     for extra, named in rows:
-        assert {plain(name) for name in re.sub(r" \([^)]*\)", "", named).split(", ")} == packages_of(extra), extra
+        assert {plain(name) for name in re.sub(r" \([^)]*\)", "", named).split(", ")} == installed_by(extra), extra
 
 
 def test_one_line() -> None:

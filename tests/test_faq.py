@@ -5,14 +5,12 @@ from __future__ import annotations
 import ast
 import functools
 import re
-from pathlib import Path
 
 import pytest
+from our_code import CODE, ROOT, nodes_of
 
-ROOT = Path(__file__).resolve().parents[1]
 FAQ = (ROOT / "docs" / "faq.md").read_text(encoding="utf-8")
 QUOTED = re.findall(r"\*\*`([^`]+)`\*\*", FAQ)
-CODE = [ROOT / "cli.py", *(path for name in ("shards", "pipelines", "seqjepa") for path in (ROOT / name).rglob("*.py"))]
 
 
 def said(node: ast.expr) -> str:
@@ -30,14 +28,7 @@ def said(node: ast.expr) -> str:
 def strings() -> str:
     """All of the code's, with NULs between them."""
     kinds = (ast.Constant, ast.JoinedStr, ast.BinOp)
-    return "\0".join(
-        {
-            said(node)
-            for path in CODE
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-            if isinstance(node, kinds)
-        }
-    )
+    return "\0".join({said(node) for path in CODE for node in nodes_of(path) if isinstance(node, kinds)})
 
 
 def known(message: str) -> bool:
