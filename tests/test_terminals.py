@@ -42,8 +42,11 @@ def command_paths(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[st
 
 
 def start(app: str, *arguments: object, env: dict[str, str], **options: Any) -> subprocess.CompletedProcess[bytes]:
+    return python(f"from cli import {app}; {app}(prog_name='x')", *arguments, env=env, **options)
+
+
+def python(code: str, *arguments: object, env: dict[str, str], **options: Any) -> subprocess.CompletedProcess[bytes]:
     known = {k: v for k, v in os.environ.items() if not k.startswith(("LC_", "LANG", "PYTHONIO", "PYTHONUTF8"))}
-    code = f"from cli import {app}; {app}(prog_name='x')"
     command = [sys.executable, "-c", code, *map(os.fsencode, map(str, arguments))]
     full = {**known, "PYTHONPATH": python_path(), "OMP_NUM_THREADS": "1", **env}
     return subprocess.run(command, env=full, **{"capture_output": True, "check": False, **options})
@@ -89,16 +92,30 @@ def test_what_cannot_be_shown_is_replaced() -> None:
     assert plain("3×4 → R² ≥ 0.5 – Tür … \udcff") == "3x4 -> R2 >= 0.5 - T?r ... \\xff"
 
 
+LOOKING = """
+import json, sys
+from cli import seqjepa_app
+for words in json.loads(sys.argv[1]):
+    try:
+        seqjepa_app(words, prog_name="x")
+    except SystemExit as end:
+        assert not end.code, words
+    print("\\n--next--", flush=True)
+"""
+
+
 @pytest.mark.parametrize("name", ["C", "ascii", "latin-1", "dumb"])
 def test_commands_that_only_look(name: str) -> None:
+    """One after the other in one process of that terminal."""
     looking = [["recipes", "ls"], ["recipes", "cat", "synth-tiny"], ["sweep", "--help"]]
-    for arguments in looking if name == "ascii" else looking[::2]:
-        done = jepa(*arguments, env=TERMINALS[name])
-        assert done.returncode == 0, done.stderr
-        assert not done.stderr
-        assert len(done.stdout) > 100
-        if name not in ("latin-1", "dumb"):  # with a plain LC_ALL=C Python itself takes UTF-8
-            assert done.stdout.isascii()
+    done = python(LOOKING, json.dumps(looking), env=TERMINALS[name])
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    *shown, rest = done.stdout.split(b"\n--next--\n")
+    assert (len(shown), rest) == (len(looking), b"")
+    assert all(len(text) > 100 for text in shown)
+    if name not in ("latin-1", "dumb"):  # with a plain LC_ALL=C Python itself takes UTF-8
+        assert done.stdout.isascii()
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
@@ -153,14 +170,16 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_names_are_the_bytes_on_the_disk(pictures: Path, tmp_path: Path) -> None:
-    sets = {}
-    for number, env in enumerate([{"LC_ALL": "C.UTF-8"}, {**C_LOCALE, "PYTHONIOENCODING": "latin-1"}]):
-        out = tmp_path / f"größe-{number}"
-        done = data("shard", "folder", "--source", pictures, "--out", out, "--workers", 2, env=env)
-        assert done.returncode == 0, done.stderr
-        sets[number] = contents(out)
-    assert json.loads(sets[0]["_meta/dataset.json"])["classes"] == ["Baum", "Tür"]
-    assert sets[0] == sets[1]
+    """Of workers too; those of the command in a terminal of UTF-8 are its own process."""
+    words = [*map(str, ("shard", "folder", "--source", pictures, "--out"))]
+    here = CliRunner().invoke(seqjepa_data_app, [*words, str(tmp_path / "größe-0"), "--workers", "0"])
+    assert here.exit_code == 0, here.output
+    env = {**C_LOCALE, "PYTHONIOENCODING": "latin-1"}
+    done = data(*words, tmp_path / "größe-1", "--workers", 2, env=env)
+    assert done.returncode == 0, done.stderr
+    utf8, latin = (contents(tmp_path / f"größe-{number}") for number in range(2))
+    assert json.loads(utf8["_meta/dataset.json"])["classes"] == ["Baum", "Tür"]
+    assert utf8 == latin
 
 
 @pytest.mark.parametrize("env", [{"LC_ALL": "C.UTF-8"}, C_LOCALE])

@@ -4,54 +4,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pool_work import die_at_three, fail_at_seven, fives, imported_torch, name, pid, slower_at_first
 from python_path import python_path
 
 from pipelines.build.pool import GROUPS_PER_WORKER, IN_FLIGHT_PER_WORKER, map_in_order, sigterm_as_interrupt
 from shards.errors import FailureError
-
-
-def slower_at_first(item: int) -> int:
-    time.sleep(0.02 * (item < 3))
-    return item * item
-
-
-def fail_at_seven(item: int) -> int:
-    if item == 7:
-        raise ValueError("no sevens")
-    return item
-
-
-def die_at_three(item: int) -> int:
-    if item == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return item
-
-
-def imported_torch(item: int) -> bool:
-    import pipelines.build.transform  # noqa: F401
-
-    return "torch" in sys.modules
-
-
-def megabytes(item: int) -> bytes:
-    return bytes(8 << 20)
-
-
-def pid(item: int) -> int:
-    return os.getpid()
-
-
-def fives(group: Sequence[int], item: int) -> bool:
-    return group[-1] // 5 == item // 5
-
-
-def name(item: int) -> str:
-    return f"item {item}"
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -95,7 +56,9 @@ def test_failures_name_the_item(workers: int) -> None:
 def test_results_that_are_half_sent_are_not_waited_for() -> None:
     """A worker that is ended may be in the middle of a pipe; a process that waits for the rest never ends."""
     script = """
-from test_pool import fives, map_in_order, megabytes, time
+import time
+from pipelines.build.pool import map_in_order
+from pool_work import fives, megabytes
 if __name__ == "__main__":
     for pause in (0, 0.05, 0.1):
         results = map_in_order(megabytes, range(400), 2, str, fives)

@@ -11,12 +11,11 @@ import pytest
 from torchvision.datasets import STL10
 
 from pipelines.synth.glances import write
-from pipelines.synth.glances.picture import CLASS_NAMES, KINDS, draw_glance
+from pipelines.synth.glances.picture import CLASS_NAMES, KINDS, Glance, draw_glance
 from pipelines.synth.glances.write import GlancesConfig, synth_stl10
 from shards.errors import UsageError
 
 CONFIG = GlancesConfig(seed=5, train=20, test=10, unlabeled=8)
-PICTURES = [draw_glance(5, "train", index) for index in range(200)]
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +23,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("synth") / "stl10_binary"
     synth_stl10(CONFIG, out)
     return out
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Glance]:
+    return [draw_glance(5, "train", index) for index in range(200)]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -44,8 +48,8 @@ def test_torchvision_reads_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert all(labels <= set(range(10)) for labels in folds)
 
 
-def test_the_class_is_the_pair_of_kinds() -> None:
-    for picture in PICTURES:
+def test_the_class_is_the_pair_of_kinds(pictures: list[Glance]) -> None:
+    for picture in pictures:
         counts = Counter(sticker.kind for sticker in picture.stickers)
         assert CLASS_NAMES[picture.label] == "-".join(kind for kind in KINDS if counts[kind])
         assert all(2 <= count <= 3 for count in counts.values())
@@ -53,11 +57,11 @@ def test_the_class_is_the_pair_of_kinds() -> None:
     assert Counter(name for pair in CLASS_NAMES for name in pair.split("-")) == dict.fromkeys(KINDS, 4)
 
 
-def test_place_and_size_tell_nothing() -> None:
+def test_place_and_size_tell_nothing(pictures: list[Glance]) -> None:
     """Their averages over many stickers are the same for all kinds, within four standard errors."""
     values = defaultdict(list)
-    for index in range(300):
-        for sticker in draw_glance(1, "test", index).stickers:
+    for picture in pictures:
+        for sticker in picture.stickers:
             values[sticker.kind].append([sticker.x, sticker.y, sticker.radius, sticker.turn])
     everything = np.concatenate([np.array(rows) for rows in values.values()])
     for rows in values.values():
@@ -65,10 +69,10 @@ def test_place_and_size_tell_nothing() -> None:
         assert (np.abs(np.mean(rows, axis=0) - everything.mean(0)) < 4 * error).all()
 
 
-def test_colours_of_different_kinds_overlap() -> None:
+def test_colours_of_different_kinds_overlap(pictures: list[Glance]) -> None:
     """Each kind has stickers whose colour is nearest to the average of another kind."""
     colours = defaultdict(list)
-    for picture in PICTURES:
+    for picture in pictures:
         for sticker in picture.stickers:
             colours[sticker.kind].append(sticker.colour)
     means = np.array([np.mean(colours[kind], axis=0) for kind in KINDS])
@@ -77,10 +81,10 @@ def test_colours_of_different_kinds_overlap() -> None:
         assert 0.02 < (nearest != number).mean() < 0.5
 
 
-def test_the_way_between_two_stickers_tells_whether_they_are_alike() -> None:
+def test_the_way_between_two_stickers_tells_whether_they_are_alike(pictures: list[Glance]) -> None:
     """Rows and columns passed, rounded: an even number between stickers of one kind, an odd one otherwise."""
     right, total = 0, 0
-    for picture in PICTURES:
+    for picture in pictures:
         for i, one in enumerate(picture.stickers):
             for two in picture.stickers[:i]:
                 steps = round((one.x - two.x) / 27) + round((one.y - two.y) / 27)
@@ -88,22 +92,22 @@ def test_the_way_between_two_stickers_tells_whether_they_are_alike() -> None:
     assert right == total
 
 
-def test_a_glance_at_a_sticker_holds_no_other_middle() -> None:
+def test_a_glance_at_a_sticker_holds_no_other_middle(pictures: list[Glance]) -> None:
     """Nor does it leave the picture."""
-    for picture in PICTURES:
+    for picture in pictures:
         assert all(16 <= min(s.x, s.y) <= max(s.x, s.y) <= 80 for s in picture.stickers)
         places = np.array([(sticker.x, sticker.y) for sticker in picture.stickers])
         apart = np.abs(places[:, None] - places[None]).max(2) + 99 * np.eye(len(places))
         assert apart.min() > 16
 
 
-def test_stickers_are_drawn_where_they_are_said_to_be() -> None:
+def test_stickers_are_drawn_where_they_are_said_to_be(pictures: list[Glance]) -> None:
     """The colours of a sticker's middle are not the meadow's: brighter, or more saturated."""
     vivid = []
-    for picture in PICTURES[:50]:
+    for picture in pictures[:50]:
         spread = np.ptp(picture.pixels.astype(int), axis=2) + picture.pixels.max(2) // 2
         vivid += [spread[int(s.y) - 2 : int(s.y) + 3, int(s.x) - 2 : int(s.x) + 3].mean() for s in picture.stickers]
-    corners = np.mean([np.ptp(p.pixels[46:50, ::95].astype(int), axis=2).mean() for p in PICTURES[:50]])
+    corners = np.mean([np.ptp(p.pixels[46:50, ::95].astype(int), axis=2).mean() for p in pictures[:50]])
     assert np.median(vivid) > 2 * corners + 64
 
 
