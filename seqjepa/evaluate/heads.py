@@ -30,6 +30,8 @@ Step = Callable[[Sequence[tuple[Tensor, Tensor]]], None]
 EVALUATION_ROWS = 4096
 BATCH = 256
 """Paper §A.2."""
+HIDDEN = 1024
+"""Units of each hidden layer of an MLP: the paper's "MLP regressor" (docs/fidelity.md #36)."""
 
 
 class StackedLinear(nn.Module):
@@ -81,9 +83,10 @@ def build_head(
 
 
 def mlp(
-    in_features: int, out_features: int, hidden: int = 1024, layer: Callable[[int, int], nn.Module] = nn.Linear
+    in_features: int, out_features: int, hidden: int = 0, layer: Callable[[int, int], nn.Module] = nn.Linear
 ) -> nn.Sequential:
-    """in → hidden → hidden → out, ReLU: the paper's "MLP regressor" with 1024 hidden units (docs/fidelity.md #36)."""
+    """in → hidden → hidden → out, ReLU. hidden: HIDDEN where it is 0."""
+    hidden = hidden or HIDDEN
     first, second = layer(in_features, hidden), layer(hidden, hidden)
     return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), layer(hidden, out_features))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_backbone import narrow_mlps
 from small_runs import (
     CLASSES,
     SIZE,
@@ -18,9 +19,18 @@ from small_runs import (
 )
 
 from seqjepa.config import RunConfig
+from seqjepa.evaluate import heads
 from seqjepa.training.run import DataInfo
 from shards.schema import THREE_DIEBENCH_PARAMS, ViewSpec
 from shards.writer import SetBuilder
+
+__all__ = ["narrow_mlps"]
+
+
+@pytest.fixture
+def wide_mlps(narrow_mlps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what an MLP of 64 units does not learn."""
+    monkeypatch.setattr(heads, "HIDDEN", narrow_mlps)
 
 
 @pytest.fixture(scope="session")

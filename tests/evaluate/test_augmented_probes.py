@@ -71,6 +71,7 @@ def measured(
     return {key: value for measure in chosen for key, value in fit_and_score(measure, bench)[0].items()}
 
 
+@pytest.mark.usefixtures("wide_mlps")
 def test_features_that_are_the_parameters_reach_an_r2_of_one():
     train, val = bank_of(500, seed=0), bank_of(200, seed=1)
     scores = measured(train, val, 12, "r2_")

@@ -85,6 +85,7 @@ def test_a_column_that_is_called_as_a_term_has_another_key() -> None:
     assert keys == ["indiv_term1_2", "indiv_a_b", "indiv_a_b_2"]
 
 
+@pytest.mark.usefixtures("wide_mlps")
 def test_an_mlp_reads_angles_that_count_from_a_place_of_each_object() -> None:
     """z shows the angle from each object's own zero, and the object: a product of the two, which no line has."""
     fields, action = (ParamField("angle", "rad"),), ActionSpec((ActionTerm("angle_difference", ("angle",)),))

@@ -119,6 +119,7 @@ def test_every_row_is_seen_once_an_epoch_and_every_epoch_is_drawn_once():
     assert seen[0] != seen[1]
 
 
+@pytest.mark.usefixtures("wide_mlps")
 def test_mlp_has_two_hidden_layers_of_1024():
     assert [tuple(p.shape) for p in mlp(1024, 4).parameters()] == [
         (1024, 1024),
