@@ -107,19 +107,41 @@ INCONSISTENT = "Inconsistent progression sequence"
 UNKNOWN_SAMPLING = "Could not determine subsampling"
 FEW_BYTES = 16  # left over in front of a restart mark, as webcams leave one or two
 MOST_TRIES = 200
+EXIF, HEADERS = b"Exif\0\0", 1 << 16  # bytes of a JPEG in which its EXIF begins
+ORIENTATION, TURNS = 0x0112, range(2, 9)
 
 _doubts: ContextVar[list[str] | None] = ContextVar("doubts", default=None)
 
 
 @contextlib.contextmanager
 def doubts() -> Iterator[list[str]]:
-    """Gathers, while inside, what is to be said of pictures that are read: JPEGs that may be damaged, moving ones."""
+    """Gathers, while inside, what is to be said of pictures that are read: JPEGs that may be damaged, moving pictures,
+    such as their EXIF turns."""
     found: list[str] = []
     token = _doubts.set(found)
     try:
         yield found
     finally:
         _doubts.reset(token)
+
+
+def _say(doubt: str) -> None:
+    if (found := _doubts.get()) is not None:
+        found.append(doubt)
+
+
+def _say_turned(exif: Image.Exif) -> None:
+    if (turn := exif.get(ORIENTATION)) in TURNS:
+        _say(f"its EXIF turns it (orientation {turn}), which is left alone")
+
+
+def _look_at_exif(jpeg: bytes) -> None:
+    if _doubts.get() is None or (at := jpeg.find(EXIF, 0, HEADERS)) < 0:
+        return
+    exif = Image.Exif()
+    with contextlib.suppress(*PIL_ERRORS):
+        exif.load(jpeg[at : at + HEADERS])
+        _say_turned(exif)
 
 
 def check_size(height: int, width: int) -> None:
@@ -159,6 +181,7 @@ def decode_jpeg(data: bytes) -> Pixels:
 
     Pixels are identical to PIL's; unlike PIL it also refuses damage that libjpeg only warns about.
     """
+    _look_at_exif(data)
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
@@ -177,8 +200,8 @@ def _decode_odd(data: bytes) -> Pixels:
     try:
         check_size(*frame_size(data))
         doubt = _refuse_loss(tidied(data))
-        if doubt and (found := _doubts.get()) is not None:
-            found.append(f"{doubt}: it may be damaged, and is read as PIL reads it")
+        if doubt:
+            _say(f"{doubt}: it may be damaged, and is read as PIL reads it")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
@@ -264,8 +287,10 @@ def decode_image(data: bytes) -> np.ndarray:
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 check_size(image.height, image.width)
-                if (frames := getattr(image, "n_frames", 1)) > 1 and (odd := _doubts.get()) is not None:
-                    odd.append(f"the first of its {frames} frames is read")
+                if (frames := getattr(image, "n_frames", 1)) > 1:
+                    _say(f"the first of its {frames} frames is read")
+                if "exif" in image.info:
+                    _say_turned(image.getexif())
                 return rgb_of(image)
         except Image.UnidentifiedImageError as error:
             raise ValueError(_unknown(data)) from error

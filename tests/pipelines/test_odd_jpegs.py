@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from odd_jpegs import CMYK, END, LOST, PLAIN, PROGRESSIVE, READ, RESTARTS, jpeg, scan
 from PIL import Image
-from small_images import picture
+from small_images import encoded, picture
 
 from pipelines.build.images import shard_images
 from pipelines.build.transform import load_view
@@ -74,6 +74,22 @@ def test_moving_pictures_are_said(tmp_path: Path) -> None:
     assert all(
         np.array_equal(ShardSet.open(tmp_path / "set").images("train").read_image(i), picture(0)) for i in range(3)
     )
+
+
+def test_pictures_that_exif_turns_are_said(tmp_path: Path) -> None:
+    """As telephones write them; 0 is what some cameras say that know nothing."""
+    for turn, suffix in ((6, "jpg"), (8, "png"), (3, "webp"), (1, "jpg"), (0, "jpg"), (None, "jpg")):
+        exif = Image.Exif()
+        if turn is not None:
+            exif[0x0112] = turn
+        Image.fromarray(picture(1)).save(tmp_path / f"{turn}.{suffix}", exif=exif)
+    (tmp_path / "torn.jpg").write_bytes(encoded(picture(1), "jpg", exif=b"Exif\0\0II*\0\xff\xff"))
+    info = shard_images(open_source("folder", tmp_path), tmp_path / "set", encoding="raw", workers=1)
+    assert info.provenance["images"] == 7
+    said = [("3.webp", 3), ("6.jpg", 6), ("8.png", 8)]
+    assert info.provenance["odd_images"]["names"] == [
+        f"{name}: its EXIF turns it (orientation {turn}), which is left alone" for name, turn in said
+    ]
 
 
 @pytest.mark.parametrize("name", LOST)
