@@ -139,7 +139,8 @@ def _look_at_exif(jpeg: bytes) -> None:
     if _doubts.get() is None or (at := jpeg.find(EXIF, 0, HEADERS)) < 0:
         return
     exif = Image.Exif()
-    with contextlib.suppress(*PIL_ERRORS):
+    with warnings.catch_warnings(), contextlib.suppress(*PIL_ERRORS):
+        warnings.simplefilter("ignore")  # of EXIF that is cut short
         exif.load(jpeg[at : at + HEADERS])
         _say_turned(exif)
 
