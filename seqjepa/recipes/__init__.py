@@ -201,9 +201,18 @@ def _explain(error: Mapping, root: type[BaseModel], prefix: str) -> str:
     if error["type"] == "extra_forbidden":
         parent, last = error["loc"][:-1], str(error["loc"][-1])
         allowed = list(_section(root, parent).model_fields)
-        return f"unknown key {path}{did_you_mean(last, allowed)}, allowed here: {', '.join(allowed) or 'none'}"
+        meant = _elsewhere(last, root) or did_you_mean(last, allowed)
+        return f"unknown key {path}{meant}, allowed here: {', '.join(allowed) or 'none'}"
     message = OUR_WORDS.get(error["type"]) or str(error["msg"]).replace("Input should be", "should be")
     return f"{path} = {error['input']!r} {message}"
+
+
+def _elsewhere(key: str, root: type[BaseModel]) -> str:
+    """The same key where it is one, as of `lr` for `optim.lr`; "" where it is none anywhere."""
+    sections = {name: field.annotation for name, field in root.model_fields.items()}
+    kinds = {name: kind for name, kind in sections.items() if isinstance(kind, type)}
+    found = [f"'{name}.{key}'" for name, kind in kinds.items() if key in getattr(kind, "model_fields", ())]
+    return f" (did you mean {' or '.join(found)}?)" if found else ""
 
 
 def _section(section: Any, loc: Sequence[object]) -> type[BaseModel]:

@@ -121,6 +121,21 @@ def test_all_contradictions_between_settings_in_one_line():
         load_recipe("", ["data.augment=simclrr", "data.action=crop"])
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("lr=1", "'optim.lr'"),
+        ("context=2", "'data.context'"),
+        ("model.batch_size=8", "'optim.batch_size'"),
+        ("width=1", "'model.width' or 'context_ssl.width'"),
+    ],
+)
+def test_a_setting_without_its_section_or_in_another_is_told_where_it_is(given, meant):
+    with pytest.raises(ConfigError) as caught:
+        load_recipe("synth-tiny", [given])
+    assert f"unknown key {given.partition('=')[0]} (did you mean {meant}?), allowed here: " in str(caught.value)
+
+
 def test_every_mistake_in_one_line_with_what_is_allowed():
     with pytest.raises(ConfigError) as caught:
         load_recipe(
