@@ -34,6 +34,7 @@ from shards.errors import FormatError, UsageError
 log = logging.getLogger(__name__)
 
 NO_CLASS = "images"
+MASKS = re.compile(r"(.+?)[ _.-](masks?|seg|segmentation|gt|depth|heatmap|overlay)([ _.-]?\d+)?", re.IGNORECASE)
 
 
 class FolderSource(FileSource):
@@ -82,6 +83,7 @@ class FolderSource(FileSource):
         check_classes(splits, labels)
         say_one_class(inner, labels)
         _say_what_parts_no_folders(files, labels)
+        _say_masks(names)
         say_barren([name for name in files.barren if name.rpartition("/")[2] != NO_CLASS], folders, labels)
         return Arrangement(splits, labels, [str(below) for below in inner])
 
@@ -100,6 +102,17 @@ def _say_what_parts_no_folders(files: FileList, labels: Sequence[str | None]) ->
     if files.beside and not any(labels) and not _wraps(root.rpartition("/")[2]):
         line = "all images lie in %s, which is taken for no class; no image lies in %s"
         log.warning(line, printable(root), listed(files.beside))
+
+
+def _say_masks(names: Sequence[PurePosixPath]) -> None:
+    """A line for cat_1_mask.png beside cat_1.png, which is a picture of the set like any other."""
+    alike = [(name, found[1]) for name in names if (found := MASKS.fullmatch(name.stem))]
+    if not alike:
+        return
+    there = {name.with_suffix("") for name in names}
+    if masks := [str(name) for name, rest in alike if name.with_name(rest) in there]:
+        line = "%d images are by their names masks of others beside them, and are taken like any: %s"
+        log.warning(line, len(masks), listed(masks))
 
 
 def _class(name: PurePosixPath) -> str | None:

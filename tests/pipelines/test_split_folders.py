@@ -114,6 +114,11 @@ def test_what_would_give_wrong_labels_is_refused(tmp_path: Path, names: list[str
         (["bullet_train/a/1.png", "test_tube/1.png", "cat/1.png"], None),
         (["cat/train_1.png", "cat/test_1.png", "dog/trainX2.png"], "say a split (test_1, trainX2, train_1), which is"),
         (["COCO_val2014_1.png", "COCO_train2014_1.png"], "(COCO_train2014_1, COCO_val2014_1), which is passed over"),
+        (
+            ["a/b (1).png", "a/b (1)_mask.png", "a/b (1)_mask_1.png", "a/c_mask.png", "b/c.png"],
+            "2 images are by their names masks of others beside them, and are taken like any: a/b (1)_mask.png, ",
+        ),
+        (["a/1.jpg", "a/1-depth.png", "b/mask.png", "b/2_mask.png"], "1 images are by their names masks"),
         (["cat/train_1.png", "cat/train_2.png", "dog/dog_1.png"], None),
         (["Testing/cat/1.png", "Testing/dog/1.png"], "there is no training split, only test"),
         (["Cat/1.png", "cat/1.png"], "differ in upper and lower case, blanks or leading zeros alone: 'Cat' and 'cat'"),
