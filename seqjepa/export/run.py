@@ -103,6 +103,8 @@ def export_run(run: str | Path, out: Path, options: ExportOptions, *, overwrite:
     give the run's numbers; nothing is kept.
     """
     options.check()
+    if (form := out.suffix.removeprefix(".")) != options.to and form in FORMS:
+        raise UsageError(f"{out} ends as --to {form} does, and --to is {options.to}; give another name")
     _refuse_taken(out, overwrite)
     if options.to == "onnx":
         need_onnx()

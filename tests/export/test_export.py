@@ -182,6 +182,14 @@ def test_options_that_do_not_fit_are_one_line(run, tmp_path, words, said):
     assert not out.exists()
 
 
+def test_a_file_of_one_form_is_not_called_by_another(run, tmp_path):
+    out = tmp_path / "encoder.pt2"
+    result = CliRunner().invoke(cli.seqjepa_app, ["export", str(run), "--to", "onnx", "-o", str(out)])
+    assert result.exit_code == 2
+    assert result.stderr == f"error: {out} ends as --to pt2 does, and --to is onnx; give another name\n"
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
 def test_without_a_package_one_line_says_what_to_install(run, tmp_path, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)

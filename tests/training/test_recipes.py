@@ -121,6 +121,13 @@ def test_all_contradictions_between_settings_in_one_line():
         load_recipe("", ["data.augment=simclrr", "data.action=crop"])
 
 
+@pytest.mark.parametrize("name", ["mine.yaml", "mine.json", "mine", "folder"])
+def test_a_recipe_in_another_format_is_told_what_it_is_to_be(tmp_path, name):
+    (tmp_path / name).mkdir() if name == "folder" else (tmp_path / name).write_text("optim:\n  lr: 1\n")
+    with pytest.raises(ConfigError, match=rf"{name} is no recipe: a file of one is TOML, and its name ends in \.toml"):
+        load_recipe(str(tmp_path / name))
+
+
 @pytest.mark.parametrize(
     ("given", "meant"),
     [
