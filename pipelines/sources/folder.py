@@ -23,9 +23,11 @@ from pipelines.sources.split_folders import (
     below_splits,
     check_classes,
     has_split_folders,
+    is_like_another_split,
     listed,
     say_barren,
     say_one_class,
+    say_other_files,
     split_of,
 )
 from pipelines.sources.subset import RULE, check_fraction, train_or_val
@@ -82,8 +84,12 @@ class FolderSource(FileSource):
         splits = [split_of(name.parts[0]) for name in names] if folders else self._splits(names, labels)
         check_classes(splits, labels)
         say_one_class(inner, labels)
+        say_other_files(inner, labels)
         _say_what_parts_no_folders(files, labels)
         _say_masks(names)
+        if not folders and is_like_another_split(files.reader.root):
+            line = "%s is no split by its name, and its images are for training; splits are called train, val, test"
+            log.warning(line, printable(files.reader.root.rstrip("/")))
         say_barren([name for name in files.barren if name.rpartition("/")[2] != NO_CLASS], folders, labels)
         return Arrangement(splits, labels, [str(below) for below in inner])
 

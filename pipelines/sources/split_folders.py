@@ -6,6 +6,7 @@ import logging
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import permutations
 from pathlib import PurePosixPath
 
 from pipelines.archives import printable
@@ -84,6 +85,11 @@ def _splits_said(name: str) -> set[str]:
     return {split for word in WORDS.findall(name) if (split := split_of(word))}
 
 
+def is_like_another_split(folder: str) -> bool:
+    """Whether a name has a word for a split that is not for training: test_set, ILSVRC2012_img_val."""
+    return bool(_splits_said(folder) - {"train"})
+
+
 def may_tell_splits(file: str) -> bool:
     """Whether a file beside images may say which of them are of which split or class: metadata.csv, meta/train.txt."""
     path = PurePosixPath(file.lower())
@@ -133,8 +139,11 @@ def check_classes(splits: Sequence[str | None], labels: Sequence[str | None]) ->
         if split is not None:
             of_split.setdefault(split, set()).update([label] if label else [])
     classes = set().union(*of_split.values())
-    if classes and all(is_like_a_split(name) for name in classes):
-        raise FormatError(f"the classes would be {listed(classes)}, which look like splits; give the folder above them")
+    told = [found and all(_splits_said(name) == {split} for name in found) for split, found in of_split.items()]
+    by_split = len(told) > 1 and all(told)
+    if classes and (by_split or all(is_like_a_split(name) for name in classes)):
+        advice = "take the split out of their names" if by_split else "give the folder above them"
+        raise FormatError(f"the classes would be {listed(classes)}, which look like splits; {advice}")
     refuse_two_spellings(classes)
     say_nearly_alike(classes, log.warning)
     if (ranked := sorted(classes)) != [*class_names(classes)]:
@@ -211,6 +220,25 @@ def say_one_class(places: Sequence[PurePosixPath], labels: Sequence[str | None])
                 printable(labels[0]),
                 listed(below),
             )
+
+
+def say_other_files(places: Sequence[PurePosixPath], labels: Sequence[str | None]) -> None:
+    """A line for JPEGImages/1.jpg and SegmentationClass/1.png: a class with the names of another one's images, and
+    another suffix, holds their masks perhaps."""
+    suffixes: dict[str, set[str]] = {}
+    for place, label in zip(places, labels, strict=True):
+        if label is not None:
+            suffixes.setdefault(label, set()).add(place.suffix.lower())
+    pairs = [(a, b) for a, b in permutations(suffixes, 2) if not suffixes[a] & suffixes[b]] if len(suffixes) < 5 else []
+    if not pairs:
+        return
+    stems: dict[str, set[str]] = {}
+    for place, label in zip(places, labels, strict=True):
+        stems.setdefault(label or "", set()).add(place.stem)
+    for name, other in pairs:
+        if len(stems[other]) > 1 and stems[other] <= stems[name]:
+            log.warning("the images of %s have the names of those of %s: are they masks?", other, name)
+            return
 
 
 def say_barren(folders: Sequence[str], split_folders: bool, labels: Sequence[str | None]) -> None:

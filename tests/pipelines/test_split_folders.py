@@ -87,6 +87,8 @@ def test_splits_in_any_spelling(tmp_path: Path, train: str, val: str, test: str)
             "in train images lies beside masks: a folder called images is",
         ),
         (["train/train/a/1.png", "train/2.png"], "the classes would be train, which look like splits"),
+        (["train/train_v2/a/1.png", "val/val_v2/a/1.png"], "would be train_v2, val_v2, which .* take the split out"),
+        (["train/train/a/1.png", "train/cat_train/1.png", "val/cat_val/1.png"], "cat_train, cat_val, train, which"),
         (["train/val/a/1.png", "test/val/a/1.png"], "the classes would be val, which look like splits"),
     ],
 )
@@ -119,6 +121,13 @@ def test_what_would_give_wrong_labels_is_refused(tmp_path: Path, names: list[str
             "2 images are by their names masks of others beside them, and are taken like any: a/b (1)_mask.png, ",
         ),
         (["a/1.jpg", "a/1-depth.png", "b/mask.png", "b/2_mask.png"], "1 images are by their names masks"),
+        (
+            ["JPEGImages/1.jpg", "JPEGImages/2.jpg", "JPEGImages/3.jpg", "SegClass/1.png", "SegClass/3.png"],
+            "the images of SegClass have the names of those of JPEGImages: are they masks?",
+        ),
+        (["cat/1.jpg", "cat/2.jpg", "dog/1.jpg", "dog/2.jpg", "ant/1.png"], None),
+        (["pets/seg_test/a/1.png", "pets/seg_test/b/1.png"], "pets/seg_test is no split by its name, and its images"),
+        (["pets/train_set/a/1.png", "pets/train_set/b/1.png"], None),
         (["cat/train_1.png", "cat/train_2.png", "dog/dog_1.png"], None),
         (["Testing/cat/1.png", "Testing/dog/1.png"], "there is no training split, only test"),
         (["Cat/1.png", "cat/1.png"], "differ in upper and lower case, blanks or leading zeros alone: 'Cat' and 'cat'"),
