@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import cli
 from seqjepa.config import ModelConfig, RunConfig
+from seqjepa.evaluate import heads
 from seqjepa.evaluate.ood import MapOfPlaces
 from seqjepa.evaluate.results import format_table, keyed_rows, read_results
 from seqjepa.evaluate.run import evaluate_run
@@ -76,9 +77,12 @@ def run_on(out: Path, side: int = SIDE, model: ModelConfig = RESNET) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(turned, tmp_path_factory) -> tuple[Path, dict, dict]:
+def found(turned, narrow_mlps: int, tmp_path_factory) -> tuple[Path, dict, dict]:
+    """By MLPs that are not narrow, which learn the angle."""
     run, other = (run_on(tmp_path_factory.mktemp("run") / name) for name in ("with", "without"))
-    return run, evaluate_run(run, turned, unpooled=True, **QUICK), evaluate_run(other, turned, **QUICK)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heads, "HIDDEN", narrow_mlps)
+        return run, evaluate_run(run, turned, unpooled=True, **QUICK), evaluate_run(other, turned, **QUICK)
 
 
 @pytest.mark.parametrize("side", [64, 96, 128])
@@ -153,7 +157,7 @@ def test_it_is_asked_for_by_an_option_or_by_all_studies(turned, tmp_path):
     ("side", "model", "reason"),
     [
         (32, RESNET, "the map has 1 × 1 places before it is pooled"),
-        (64, ModelConfig(backbone="timm:resnet10t", layers=1), "the encoder is no ResNet of torchvision"),
+        (64, ModelConfig(backbone="timm:test_resnet", layers=1), "the encoder is no ResNet of torchvision"),
     ],
 )
 def test_where_there_is_no_map_the_reason_is_said(tmp_path, side, model, reason):
