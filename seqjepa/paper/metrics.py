@@ -188,10 +188,10 @@ METRICS: dict[str, Metric] = {
         Metric(
             "neighbours.angle_deg_chance", f"{NEIGHBOURS}, mean angle to the query, degrees by chance", CHANCE_DEGREES
         ),
-        Metric("rollout.mrr", "MRR of a rollout, {} steps ahead", SHARE, "val–val, {} steps ahead"),
-        Metric("rollout.h1", "H@1 of a rollout, {} steps ahead", SHARE),
+        Metric("rollout.mrr", "MRR of a rollout, step {}", SHARE, "val–val, step {}"),
+        Metric("rollout.h1", "H@1 of a rollout, step {}", SHARE),
         Metric("rollout.mrr_teacher", "MRR from true features, step {}", SHARE),
-        Metric("rollout.mrr_blind", "MRR of a rollout from another object's views, {} steps ahead", CHANCE),
+        Metric("rollout.mrr_blind", "MRR of a rollout from another object's views, step {}", CHANCE),
         Metric("rollout.mrr_chance", "MRR of a rollout by chance", CHANCE),
         *_under(OOD_METRICS, "ood.{key}", "OOD: {label}"),
         *map(_of_the_map, ROTATIONS),
