@@ -30,10 +30,20 @@ def write_walks(
     per_sample: int = 4,
     side: int = 16,
     labels: int = 2,
+    ordered: bool = True,
 ) -> ShardSet:
     """A chunked, ordered set: frame `step` of sequence q has torque(q, step) and x = 10 q + step; its red channel is
     8 q + 2, its green one 4 · step."""
-    spec = ViewSpec(per_sample, side, side, "raw", PARAMS, actions=actions, ordered=True, chunked=True)
+    spec = ViewSpec(
+        per_sample,
+        side,
+        side,
+        "raw",
+        PARAMS,
+        actions=actions,
+        ordered=ordered,
+        chunked=max(map(max, lengths.values())) > per_sample,
+    )
     classes = tuple(f"c{label}" for label in range(labels))
     with SetBuilder(folder, name="walks", spec=spec, classes=classes, fingerprint={}) as builder:
         for split, many in lengths.items():

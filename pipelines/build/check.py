@@ -235,7 +235,7 @@ def _of_lengths(table: ViewTable, needed: int) -> Iterator[str]:
     if len(short):
         what = f"{len(short)} of {len(table.sequences)} sequences have fewer than the {needed} frames of a context of "
         names = listed([str(table.sequences[i]) for i in short.tolist()])
-        yield f"{what}{needed - 1} and its target ({names}): ordered training leaves them out"
+        yield f"{what}{needed - 1} and its target ({names}): training leaves them out"
 
 
 def _of_times(table: ViewTable) -> Iterator[str]:

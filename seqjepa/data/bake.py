@@ -23,7 +23,7 @@ from seqjepa.data.decode_ahead import Reading
 from seqjepa.data.draws import Draw
 from seqjepa.data.fixations import Fixating
 from seqjepa.data.images import ImageBatch, ImageReader
-from seqjepa.data.sampling import Sampling, with_windows
+from seqjepa.data.sampling import Sampling, long_enough
 from seqjepa.data.stored import Order, StoredViews, usual_order
 from seqjepa.data.views import Augmented, ImageViews, Patches
 from shards.engines.hand import Opens, ShardByShard, Write
@@ -195,9 +195,7 @@ def _bake_stored(
 
 def _open_stored(source: ShardSet, names: Sequence[str], baking: Baking, views: StoredViews) -> list[SplitIndex]:
     indices = [source.split(name) for name in names]
-    if views.order == "window":
-        indices = [with_windows(index, views.span(baking.views)) for index in indices]
-    return indices
+    return [long_enough(index, views.order, baking.views, views.stride) for index in indices]
 
 
 def _samples_in_a_shard(index: SplitIndex, baking: Baking) -> int:

@@ -159,6 +159,9 @@ def part_of(index: Index, fraction: float, seed: int) -> Index:
     return replace(only_samples(index, kept), digest=_digest(f"{index.digest}/{fraction!r}/{seed}"))
 
 
+LEFT_OUT = "%d of %d sequences of split %r have %s and are left out"
+
+
 def with_windows(index: SplitIndex, span: int) -> SplitIndex:
     """The split without the sequences that have no `span` consecutive steps; itself if there are none.
 
@@ -173,17 +176,33 @@ def with_windows(index: SplitIndex, span: int) -> SplitIndex:
             f"no sequence of split {index.name!r} has {span} consecutive steps; use fewer views (data.context), a "
             "smaller data.stride, or longer sequences"
         )
-    left_out = "%d of %d sequences of split %r have no %d consecutive steps and are left out"
-    logger.warning(left_out, short, sequences, index.name, span)
+    logger.warning(LEFT_OUT, short, sequences, index.name, f"no {span} consecutive steps")
     return replace(only_samples(index, np.flatnonzero(windows)), digest=_digest(f"{index.digest}/windows of {span}"))
 
 
 def with_views(index: SplitIndex, views: int) -> SplitIndex:
-    """The split without the samples that have fewer views. ConfigError: there are no others."""
-    enough = index.n_views >= views
+    """The split without the sequences that have fewer views; itself if there are none.
+
+    ConfigError: there are no others.
+    """
+    enough = index.sequences.counts >= views
+    if enough.all() or index.sequence:
+        return index
     if not enough.any():
-        raise ConfigError(f"no sample of split {index.name!r} has {views} views; use fewer views (context)")
-    return index if enough.all() else only_samples(index, np.flatnonzero(enough))
+        raise ConfigError(f"no sequence of split {index.name!r} has {views} views; use fewer views (data.context)")
+    sequences, short = (len(set(index.sequences.ids[rows].tolist())) for rows in (enough >= 0, ~enough))
+    logger.warning(LEFT_OUT, short, sequences, index.name, f"fewer than {views} views")
+    return replace(only_samples(index, np.flatnonzero(enough)), digest=_digest(f"{index.digest}/{views} views"))
+
+
+def long_enough(index: SplitIndex, order: str, views: int, stride: int) -> SplitIndex:
+    """The split without the sequences of which no T views can be drawn, in windows or at random, which is said.
+
+    ConfigError: there are no others.
+    """
+    if order == "window" and index.ordered:
+        return with_windows(index, (views - 1) * stride + 1)
+    return with_views(index, views)
 
 
 def only_samples(index: Index, kept: NDArray[np.int64]) -> Index:

@@ -25,7 +25,7 @@ from webdataset.utils import pytorch_worker_info
 from seqjepa.data.actions import IMPLIED, OF_THE_SHARDS, PRESETS, action_of_shards
 from seqjepa.data.augment.parameters import ScalingMode, stored_scaling
 from seqjepa.data.draws import Draw, Purpose, draw_u32, permutation
-from seqjepa.data.sampling import with_views, with_windows
+from seqjepa.data.sampling import long_enough
 from seqjepa.data.stored import Order, StoredViews, usual_order
 from shards.errors import ConfigError, DamageError, FormatError
 from shards.machine.environment import pass_environment_on
@@ -131,12 +131,10 @@ class TarDraw:
         how = how | {"order": how["order"] or usual_order(spec)}
         scaling = stored_scaling(opened.info) if how["normalisation"] == "zscore" else None
         views = StoredViews(kind, scaling=scaling, **how)
-        whole, short = index, frozenset[str]()
-        if index.ordered or spec.chunked:
+        if index.ordered or spec.chunked:  # samples by themselves: webdataset reads one after the other
             index = replace(index, chunk=np.zeros_like(index.chunk))
-            span = views.span(draw.views)
-            whole = with_windows(index, span) if views.order == "window" else with_views(index, draw.views)
-            short = frozenset(index.keys) - frozenset(whole.keys)
+        whole = long_enough(index, views.order, draw.views, views.stride)
+        short = frozenset(index.keys) - frozenset(whole.keys)
         views.check(whole, draw.views)
         views.plan(whole, np.zeros(1, np.int64), draw)
         return cls(index, tuple(suffix.lstrip(".") for suffix in spec.suffixes()[: spec.views]), views, draw, short)

@@ -160,7 +160,9 @@ class Grid(Runs):
         if self.recipe is not None:
             chosen, recipe = (), self.recipe
         else:
-            choice = choose_recipe(self.shards, own).without([*own, *(f"{key}=" for key in self.values)])
+            told = any(value not in ("none", []) for value in self.values.get("data.action", ()))
+            varied = ["data.action=varied"] if told else []
+            choice = choose_recipe(self.shards, [*own, *varied]).without([*own, *(f"{key}=" for key in self.values)])
             chosen, recipe = choice.settings, choice.recipe
         return recipe, (*chosen, *load_scale(self.scale_name).changed_settings(recipe, ""), *own)
 

@@ -25,7 +25,7 @@ from seqjepa.data.augment.stored_views import augment_problem
 from seqjepa.data.decode_ahead import Reading
 from seqjepa.data.fixations import Fixating
 from seqjepa.data.loader import Loader
-from seqjepa.data.sampling import Sampling, part_of, with_windows
+from seqjepa.data.sampling import Sampling, long_enough, part_of
 from seqjepa.data.shards_needed import folder_of, window_that_fits
 from seqjepa.data.stored import StoredViews, order_problem
 from seqjepa.data.views import Augmented, Patches, Views
@@ -78,8 +78,7 @@ def open_training_data(shards: Path, config: RunConfig) -> TrainingData:
     names |= {"classes_sha256": classes_sha256(opened.info.classes)}
     index = part_of(index, config.data.fraction, config.seed)
     if isinstance(index, SplitIndex):
-        if config.data.order == "window" and index.ordered:
-            index = with_windows(index, config.data.context * config.data.stride + 1)
+        index = long_enough(index, config.data.order, config.data.context + 1, config.data.stride)
         config = config.with_values("data", action=action_of_shards(config.data.action, index))
     config = with_view_size(config, index.height, index.width)
     data, classes = _data_info(opened.info, split, config), len(opened.info.classes)

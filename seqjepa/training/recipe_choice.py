@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from seqjepa.data.actions import implied_action
+from seqjepa.data.actions import OF_THE_SHARDS, implied_action
 from seqjepa.data.stored import usual_order
+from seqjepa.methods import find_method
 from seqjepa.paper.sets import CLASSES_SHA256, classes_sha256
-from seqjepa.recipes import OF_RESNETS, chooses_timm, load_recipe, names
+from seqjepa.recipes import OF_RESNETS, chooses_timm, load_recipe, toml_value
 from seqjepa.recipes.library import OWN_VIEWS
 from seqjepa.training.data import BY_DEFAULT, incompatibilities, training_split
 from shards.errors import ConfigError
@@ -49,16 +51,16 @@ class Choice:
 def choose_recipe(shards: Path, overrides: Sequence[str] = ()) -> Choice:
     """The row of the paper that is for such a set, or the demo's recipe for a set of such a size.
 
-    overrides: "KEY=VALUE" that are given beside it, of which data.split counts: batch and epochs are for its samples.
-    Which recipe follows from the split that is trained on by default, where there is one. ConfigError: no recipe fits,
-    with the recipes that there are, or there is no such split. FormatError: no shard set.
+    overrides: "KEY=VALUE" that are given beside it, of which data.split, data.action and method count: batch and epochs
+    are for the split's samples. Which recipe follows from the split that is trained on by default, where there is one.
+    ConfigError: no recipe fits, or there is no such split or method. FormatError: no shard set.
     """
     opened = ShardSet.open(shards)
     info = opened.info
     of_split = [text for text in overrides if text.partition("=")[0].strip() == "data.split"]
     split = training_split(opened, load_recipe(overrides=of_split))
     by_default = next((name for name in BY_DEFAULT if name in info.splits), split)
-    found = _find(info, info.splits[by_default].samples)
+    found = _find(info, info.splits[by_default].samples, Told.of(overrides))
     if found is None and isinstance(info.spec, ViewSpec) and _single(info.spec):
         raise ConfigError(
             f"{opened.place} holds one view of each sample, and no action leads from one to itself: put several into "
@@ -67,7 +69,7 @@ def choose_recipe(shards: Path, overrides: Sequence[str] = ()) -> Choice:
     if found is None:
         raise ConfigError(
             f"no recipe is for {opened.place}, which holds {_describe(info)}; declare actions of its parameters "
-            f"(data.action), or give a recipe with --recipe: {', '.join(names())}"
+            "(data.action), train without any (data.action=none), or give one of `seqjepa recipes ls` with --recipe"
         )
     recipe, fixed, why = found
     settings = (*fixed, *_settings_of_size(recipe, fixed, info, info.splits[split].samples))
@@ -80,23 +82,38 @@ def choose_recipe(shards: Path, overrides: Sequence[str] = ()) -> Choice:
 Found = tuple[str, tuple[str, ...], str]
 
 
-def _find(info: DatasetInfo, samples: int) -> Found | None:
+@dataclass(frozen=True)
+class Told:
+    """What of overrides says how views of one's own are trained on: data.action ("shards": nothing), method."""
+
+    action: Any = OF_THE_SHARDS
+    method: str = "seq_jepa"
+
+    @classmethod
+    def of(cls, overrides: Sequence[str]) -> Told:
+        parts = (text.partition("=") for text in overrides)
+        given = {key.strip(): toml_value(value.strip()) for key, _, value in parts if value.strip()}
+        return cls(given.get("data.action", cls.action), str(given.get("method", cls.method)))
+
+
+def _find(info: DatasetInfo, samples: int, told: Told) -> Found | None:
     """Recipe, the settings that make it fit, and why."""
     known, large = CLASSES_SHA256.get(classes_sha256(info.classes), ""), samples >= LARGE
     match info.spec:
         case ViewSpec() as spec:
-            return _of_views(spec, known, large, _describe(info))
+            return _of_views(spec, known, large, _describe(info), told)
         case ImageSpec() as spec:
             return _of_images(spec, known, large, _describe(info))
         case MapSpec():
             return None
 
 
-def _of_views(spec: ViewSpec, known: str, large: bool, words: str) -> Found | None:
+def _of_views(spec: ViewSpec, known: str, large: bool, words: str, told: Told) -> Found | None:
     if _single(spec):
         return None
+    own = "views" if large else "views-tiny", tuple(_of_own_views(spec, told)), words
     if spec.actions is not None or spec.ordered or not spec.params:
-        return "views" if large else "views-tiny", tuple(_of_own_views(spec)), words
+        return own
     match implied_action(spec.param_names):
         case "rotation" if known == "3DIEBench":
             return "3die-rot-M3", (), f"3DIEBench's classes in {words}"
@@ -107,7 +124,8 @@ def _of_views(spec: ViewSpec, known: str, large: bool, words: str) -> Found | No
         case "augmentation":
             baked = ("data.augment=none", "data.action=augmentation", *_OTHER_DATA)
             return "tiny-all-M2" if large else "cifar-tiny", baked, words
-    return None
+    method = find_method(told.method)
+    return own if told.action != OF_THE_SHARDS or (method and not method.uses_actions) else None
 
 
 def _single(spec: ViewSpec) -> bool:
@@ -115,13 +133,16 @@ def _single(spec: ViewSpec) -> bool:
     return (spec.sequence or spec.views) < 2 and not spec.chunked
 
 
-def _of_own_views(spec: ViewSpec) -> Iterator[str]:
-    """Its own actions and order, and a stem for its size."""
-    if not spec.actions or not spec.actions.terms:
-        implied = "none" if spec.actions else implied_action(spec.param_names)
-        yield f"data.action={implied}"
-        if implied == "none":
-            yield "model.condition=none"
+def _of_own_views(spec: ViewSpec, told: Told) -> Iterator[str]:
+    """Its own actions and order, a stem for its size, and what the method needs: how many views, which actions."""
+    action, method = told.action, find_method(told.method)
+    if action == OF_THE_SHARDS and not (spec.actions and spec.actions.terms):
+        action = "none" if spec.actions else implied_action(spec.param_names)
+        yield f"data.action={action}"
+    if action in ("none", []) and method and "model.condition" in method.settings:
+        yield "model.condition=none"
+    if method and method.views_needed is not None:
+        yield f"data.context={method.views_needed - 1}"
     if usual_order(spec) == "window":
         yield "data.order=window"
     if min(spec.height, spec.width) < STANDARD_STEM:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from seqjepa.data.decode_ahead import Reading
 from seqjepa.data.loader import Loader
-from seqjepa.data.sampling import Sampling, of_few_shards, part_of, with_windows
+from seqjepa.data.sampling import Sampling, long_enough, of_few_shards, part_of
 from seqjepa.feature_metrics import knn_classes, rankme
 from seqjepa.methods.base import Aggregating, EncodesInContext, Method
 from seqjepa.models.embed import embed
@@ -98,8 +98,8 @@ def _some(opened: ShardSet, split: str, source: TrainingData) -> SplitIndex | Im
     index = (opened.split if is_views else opened.images)(split, tars=False)
     if data.shuffle_window and split == source.data.split:
         index = of_few_shards(index, FEW)
-    if isinstance(index, SplitIndex) and data.order == "window" and index.ordered:
-        index = with_windows(index, data.context * data.stride + 1)
+    if isinstance(index, SplitIndex):
+        index = long_enough(index, data.order, data.context + 1, data.stride)
     return part_of(index, SAMPLES / max(len(index), SAMPLES), seed)
 
 

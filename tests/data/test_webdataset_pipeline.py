@@ -134,7 +134,7 @@ def test_what_does_not_fit_is_one_line(build_index, build_image_set, tmp_path):
         ({"shuffle": 2.5}, "shuffle is 2.5"),
         ({"seed": -1, "context": 2}, "seed is -1"),
         ({"epoch": 2**32, "context": 2}, "epoch is 4294967296"),
-        ({"context": 3}, "'object-011' in split 'train' has 3"),
+        ({"context": 30}, "no sequence of split 'train' has 31 views; use fewer"),
         ({"action": "spin", "context": 2}, "there is no action 'spin'"),
         ({"action": "position", "context": 2}, "no parameter x, y"),
         ({"action": "crop", "context": 2}, "seqjepa-data bake"),

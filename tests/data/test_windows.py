@@ -12,11 +12,14 @@ from loaders import assert_same, stored_loader
 from ordered_sets import COMMAND, PARAMS, torque, write_walks
 from scipy import stats
 
-from seqjepa import webdataset
+from seqjepa import open_sequences, webdataset
+from seqjepa.data.bake import Baking, OfStored, bake
 from seqjepa.data.draws import Draw, choose_distinct, draw_u32
-from seqjepa.data.sampling import part_of, with_windows
+from seqjepa.data.sampling import long_enough, part_of, with_windows
 from seqjepa.data.stored import StoredViews
 from shards.errors import ConfigError
+from shards.reader import ShardSet
+from shards.schema import ActionSpec, ActionTerm
 
 LENGTHS = (14, 9, 11, 23)
 
@@ -100,6 +103,31 @@ def test_short_sequences_are_left_out_and_counted(walks, caplog):
         with_windows(index, 24)
     with pytest.raises(ConfigError, match="has no 12 consecutive steps, as 12 views with stride 1 need"):
         stored_loader(index, **settings(views=12))
+
+
+def test_sequences_with_too_few_views_are_left_out_in_random_order_too(walks, caplog):
+    index = walks.split("train")
+    with caplog.at_level(logging.WARNING):
+        kept = long_enough(index, "random", 12, 1)
+    assert "2 of 4 sequences of split 'train' have fewer than 12 views and are left out" in caplog.text
+    assert set(kept.meta["walk"]) == {0, 3}
+    assert kept.fingerprint() != index.fingerprint()
+    assert long_enough(index, "random", 9, 1) is index
+    with pytest.raises(ConfigError, match="no sequence of split 'train' has 24 views; use fewer"):
+        long_enough(index, "random", 24, 1)
+
+
+def test_one_object_with_a_single_picture_keeps_nobody_from_training(tmp_path, caplog):
+    """It was refused by training, the webdataset pipeline and bake: the set had to be made anew without it."""
+    way = ActionSpec((ActionTerm("difference", ("x",)),))
+    found = write_walks(tmp_path / "set", {"train": (4, 1, 3)}, ordered=False, actions=way)
+    opened = open_sequences(found.path, context=2, batch_size=2, workers=0)
+    assert sorted(key for batch in opened for key in batch.keys) == ["w000-000", "w002-000"]
+    piped = webdataset(found.path, "train", context=2, batch_size=0)
+    assert sorted(sample["__key__"] for sample in piped) == ["w000-000", "w002-000"]
+    bake(found.path, tmp_path / "baked", Baking(2, 3, OfStored(), seed=1))
+    assert sorted(ShardSet.open(tmp_path / "baked").split("train").keys) == ["w000-000", "w002-000"]
+    assert caplog.text.count("1 of 3 sequences of split 'train' have fewer than 3 views and are left out") >= 3
 
 
 def test_a_part_keeps_sequences_whole(walks):

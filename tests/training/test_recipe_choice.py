@@ -15,6 +15,7 @@ from seqjepa.paper.sets import CLASSES_SHA256, classes_sha256
 from seqjepa.recipes import load_recipe, read_config
 from seqjepa.sequences import open_sequences
 from seqjepa.training import recipe_choice as choice
+from seqjepa.training.checkpoint import initial_method
 from seqjepa.training.data import incompatibilities
 from seqjepa.training.recipe_choice import choose_recipe
 from shards.errors import ConfigError
@@ -100,13 +101,41 @@ def test_the_recipe_of_a_set(monkeypatch, info, spec, known, samples, recipe, se
     "spec",
     [MapSpec("log8"), ViewSpec(4, 32, 32, "raw", (ParamField("temperature", "K"),))],
 )
-def test_where_nothing_fits_the_recipes_are_listed(monkeypatch, info, spec) -> None:
+def test_where_nothing_fits_it_is_said_what_does(monkeypatch, info, spec) -> None:
     stub(monkeypatch, info, spec, "", 100)
-    with pytest.raises(
-        ConfigError,
-        match=r"no recipe is for set, which holds .*\(data.action\), or .*--recipe: .*3die-rot-M3.*synth-tiny",
-    ):
+    said = (
+        r"which holds .*\(data\.action\), train without any \(data\.action=none\), or give one of `seqjepa recipes ls`"
+    )
+    with pytest.raises(ConfigError, match=f"no recipe is for set, {said}"):
         choose_recipe(Path("set"))
+
+
+DIFFERENCE = 'data.action=[{op = "difference", columns = ["temperature"]}]'
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize(
+    ("overrides", "settings"),
+    [
+        ([DIFFERENCE], ""),
+        (["data.action=none"], "model.condition=none"),
+        (["method=simclr"], "data.action=none data.context=1"),
+        (["method=vicreg_traj"], "data.action=none data.context=2"),
+        (["method=simclr", "data.action=none"], "data.context=1"),
+        (["method=equimod", DIFFERENCE], "data.context=1"),
+    ],
+)
+def test_an_action_or_method_that_is_given_is_taken(monkeypatch, info, ordered, overrides, settings) -> None:
+    """Of views without an action. One that was given was refused (as the message advised it), or, of an ordered set,
+    told to nobody: model.condition stayed none. A method that knows no such setting was refused for it."""
+    spec = ViewSpec(6, 64, 64, "raw", (ParamField("temperature", "K"),), ordered=ordered)
+    of_form = stub(monkeypatch, info, spec, "", 1000)
+    found = choose_recipe(Path("set"), overrides).without(overrides)
+    of_size = ("optim.epochs", "optim.batch_size", "data.order")
+    assert " ".join(text for text in found.settings if text.partition("=")[0] not in of_size) == settings
+    config = load_recipe(found.recipe, [*found.settings, *overrides])
+    assert not list(incompatibilities(of_form, config.data, config.method))
+    initial_method(config, 0 if config.data.action == "none" else 1)
 
 
 def test_one_view_a_sample_is_told_as_such(monkeypatch, info) -> None:
