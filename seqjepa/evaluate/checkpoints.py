@@ -148,7 +148,8 @@ def _wanted(run: Path, epochs: Iterable[int] | None) -> Sequence[int]:
     there = kept_epochs(run)
     if not there:
         raise UsageError(
-            f"{run} kept no weights on the way; --set train.keep_epochs=[20,80] in training keeps those after 20 and 80"
+            f"{run} kept no weights on the way; train with --set train.keep_epochs=[20,80] to keep those after 20 and "
+            "80 epochs"
         )
     wanted = there if epochs is None else sorted(set(epochs))
     if missing := [epoch for epoch in wanted if epoch not in there]:
