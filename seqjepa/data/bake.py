@@ -33,7 +33,7 @@ from shards.layout import number_of_shard, shard_name, split_of_shard
 from shards.reader import ShardSet, SplitIndex
 from shards.reading.split_index import ImageIndex
 from shards.sample import ViewSample, encode_raw
-from shards.schema import MAX_VIEWS, DatasetInfo, ViewSpec
+from shards.schema import MAX_VIEWS, DatasetInfo, MapSpec, ViewSpec
 from shards.writer import PixelStats, SetBuilder
 
 _SHARD_BYTES = 64 << 20
@@ -117,6 +117,11 @@ def bake(
     """
     source = ShardSet.open(shards)
     names = list(dict.fromkeys(splits)) or list(source.splits)
+    if isinstance(source.info.spec, MapSpec):
+        raise ConfigError(
+            f"{source.place} holds saliency maps without images; shard the images with them (`seqjepa-data shard "
+            "… --maps`) and bake those"
+        )
     if isinstance(baking.how, OfStored):
         return _bake_stored(source, names, out, baking, baking.how, overwrite)
     indices = [source.images(name) for name in names]

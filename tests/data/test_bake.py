@@ -16,8 +16,11 @@ from seqjepa.data.fixations import Fixating
 from shards.console import new_app
 from shards.errors import ConfigError, UsageError
 from shards.reader import ShardSet
-from shards.schema import ViewSpec
+from shards.saliency_map import encode_map
+from shards.sample import MapSample
+from shards.schema import MapSpec, ViewSpec
 from shards.verify import verify
+from shards.writer import SetBuilder
 
 HOW = Fixating(patch=6)
 
@@ -144,6 +147,13 @@ def test_bad_requests_leave_no_folder(source, tmp_path):
         with pytest.raises(UsageError, match=message):
             bake(shards, tmp_path / "out", Baking(1, 2, how), splits=splits)
         assert not (tmp_path / "out").exists()
+    with SetBuilder(tmp_path / "maps", name="maps", spec=MapSpec("log8"), classes=(), fingerprint={}) as builder:
+        with builder.open_shard("train", 0) as writer:
+            writer.add(MapSample("a", encode_map(np.ones((8, 8)), "log8"), 8, 8))
+        builder.finish({"command": "test"})
+    with pytest.raises(ConfigError, match=r"maps holds saliency maps without images; shard the images with them"):
+        bake(tmp_path / "maps", tmp_path / "out", Baking(1, 2, HOW))
+    assert not (tmp_path / "out").exists()
     bake(bare, tmp_path / "uniform", Baking(1, 2, Fixating(patch=6, fixations="uniform")))
     with pytest.raises(ConfigError, match="holds views shards, this needs saliency"):
         bake(tmp_path / "uniform", tmp_path / "out", Baking(1, 2, HOW))
