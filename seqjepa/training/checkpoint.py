@@ -11,7 +11,8 @@ import io
 import json
 import logging
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from seqjepa.models.ema import MovingAverage
 from seqjepa.models.pretrained import check_kinds, load_plain, load_pretrained, weights_note
 from seqjepa.training.run import DataInfo, data_info, read_run_config, read_run_json
 from seqjepa.training.run_files import CONFIG, METRICS, PREVIOUS, RUN, STATE, WEIGHTS, kept_weights
+from shards.describe import human_bytes
 from shards.errors import ConfigError, DamageError, FormatError, reason_of
 from shards.machine.files import sha256_of_bytes
 from shards.schema import ActionSpec
@@ -193,6 +195,19 @@ def save_state(state: Mapping[str, object], path: Path) -> None:
     log = state.get("log")
     also = {METRICS: sha256_of_bytes(log.encode())} if isinstance(log, str) else {}
     files.write_with_checksum(path, buffer.getvalue(), keep=PREVIOUS, also=also)
+
+
+def warn_of_room(run: Path, method: nn.Module, keep_epochs: Sequence[int]) -> None:
+    """A warning where the disk cannot take what the run will write: two states, a third before it takes the place of
+    one, and weights; those of epochs that are kept too."""
+    weights = sum(value.nbytes for value in method.state_dict().values())
+    moments = 2 * sum(value.nbytes for value in method.parameters() if value.requires_grad)
+    states = 3 - sum((run / name).exists() for name in (STATE, PREVIOUS))
+    files_of_weights = (WEIGHTS, *map(kept_weights, keep_epochs))
+    needed = states * (weights + moments) + weights * sum(not (run / name).exists() for name in files_of_weights)
+    if needed > (free := shutil.disk_usage(run).free):
+        said = "%s: its states and weights will take at least %s, and %s is free there; make room before one is saved"
+        logger.warning(said, run, human_bytes(needed), human_bytes(free))
 
 
 def load_state(path: Path) -> dict[str, Any] | None:

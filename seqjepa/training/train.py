@@ -102,6 +102,8 @@ def train(
         stop = stack.enter_context(StopSignals())
         trainer = Trainer(config, source, method, widths, loader, folder, world, where)
         trainer.resume()
+        if world.main and trainer.step < trainer.total_steps:
+            checkpoint.warn_of_room(folder.path, method, config.train.keep_epochs)
         watch = Watch(source, Path(shards), folder.path, world, where, len(loader), say, progress)
         with watch.begin(trainer.step, trainer.learner.method):
             trainer.run(stop, watch)

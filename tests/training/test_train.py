@@ -10,6 +10,7 @@ import signal
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -241,6 +242,21 @@ def test_settings_that_change_nothing_of_the_run_are_said(shards, tmp_path, capl
     said = [record.getMessage() for record in caplog.records if "nothing in such a run" in record.getMessage()]
     assert len(said) == 1
     assert said[0].startswith("--set data.inhibition, context_ssl.pairs: ")
+
+
+def test_a_disk_that_cannot_take_the_run_is_said_before_it_is_trained(shards, tmp_path, caplog, monkeypatch):
+    config, run = tiny_config("train.keep_epochs=[1,2]"), tmp_path / "run"
+    train(config, shards, run, workers=0, progress=False)
+    assert not [record for record in caplog.records if "is free there" in record.getMessage()]
+    written = sum(path.stat().st_size for path in run.glob("*.safetensors"))
+    shutil.rmtree(run)
+    for free, said in ((written, 1), (20 * written, 0)):
+        monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path, free=free: SimpleNamespace(free=free))
+        caplog.clear()
+        train(config, shards, run, workers=0, progress=False, overwrite=True)
+        lines = [record.getMessage() for record in caplog.records if "is free there" in record.getMessage()]
+        assert len(lines) == said
+        assert all(f"{run}: its states and weights will take at least" in line for line in lines)
 
 
 def test_extending_beyond_the_schedule_is_refused_and_the_run_stays_readable(shards, tmp_path):
