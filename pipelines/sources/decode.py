@@ -266,7 +266,7 @@ def _warning(parts: list[JpegPart]) -> str | None:
     return None
 
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp")
 FORMATS = ("PNG", "WEBP", "BMP")
 SIGNATURES = {"PNG": b"\x89PNG\r\n", "BMP": b"BM"}
 OTHERS = {

@@ -132,6 +132,18 @@ def test_tables_that_may_say_classes_or_splits_are_named(
     assert (named or "were left out") in found
 
 
+def test_jpegs_as_browsers_on_windows_call_them(tmp_path: Path) -> None:
+    """.jfif: a class of them became no class, its images other files."""
+    folder = make_folder(tmp_path / "f", ["cat/1.jpg", "dog/2.jpg"])
+    (folder / "dog/2.jpg").rename(folder / "dog/2.JFIF")
+    source = open_source("folder", folder)
+    assert source.classes == ("cat", "dog")
+    assert [(record.key, source.read(record).shape) for record in source.records()] == [
+        ("cat_1", (24, 32, 3)),
+        ("dog_2", (24, 32, 3)),
+    ]
+
+
 def test_hidden_files_and_others_are_counted(tmp_path: Path) -> None:
     of_systems = ["__MACOSX/a.png", "@eaDir/a.png/SYNOPHOTO_THUMB_M.png", "$RECYCLE.BIN/S-1/a.png", "#recycle/a.png"]
     folder = make_folder(tmp_path / "f", ["a.png", ".b.png", ".cache/c.png", *of_systems])
