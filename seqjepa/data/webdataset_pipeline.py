@@ -22,7 +22,7 @@ from webdataset.shardlists import SimpleShardList, split_by_node, split_by_worke
 from webdataset.tariterators import group_by_keys, tar_file_expander
 from webdataset.utils import pytorch_worker_info
 
-from seqjepa.data.actions import IMPLIED, OF_THE_SHARDS, PRESETS, action_of_shards
+from seqjepa.data.actions import OF_THE_SHARDS, action_of_shards
 from seqjepa.data.augment.parameters import ScalingMode, stored_scaling
 from seqjepa.data.draws import Draw, Purpose, draw_u32, permutation
 from seqjepa.data.sampling import long_enough
@@ -194,8 +194,8 @@ def usual_action(opened: ShardSet, index: SplitIndex) -> str | ActionSpec:
     action = action_of_shards(OF_THE_SHARDS, index)
     if action == "none" and index.param_names:
         raise ConfigError(
-            f"{opened.place} has the parameters {', '.join(index.param_names)}, and no action is made of these; "
-            "there is one for " + ", ".join(f"{', '.join(PRESETS[kind].columns)} ({kind})" for kind in IMPLIED)
+            f"{opened.place} declares no action, and none follows from its parameters {', '.join(index.param_names)}; "
+            "give action='none', or the terms of one (ActionSpec)"
         )
     return action
 

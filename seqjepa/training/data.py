@@ -148,6 +148,8 @@ def check_batches(source: TrainingData, config: RunConfig, world: World) -> None
 def _check_shares(source: TrainingData, config: RunConfig, world: World) -> None:
     """ConfigError where a rank or a micro-batch gets fewer than two sequences."""
     samples, batch, accumulate = len(source.index), config.optim.batch_size, config.optim.accumulate
+    if samples < 2:
+        raise ConfigError(f"{samples} training samples; a batch takes 2 or more: shard more, or use fewer views")
     if (share := min(samples, batch) // world.size) < 2:
         raise ConfigError(
             f"{samples} training samples in batches of {batch} leave a rank (of {world.size}) fewer than 2 sequences; "

@@ -123,6 +123,9 @@ def test_one_object_with_a_single_picture_keeps_nobody_from_training(tmp_path, c
     found = write_walks(tmp_path / "set", {"train": (4, 1, 3)}, ordered=False, actions=way)
     opened = open_sequences(found.path, context=2, batch_size=2, workers=0)
     assert sorted(key for batch in opened for key in batch.keys) == ["w000-000", "w002-000"]
+    bare = write_walks(tmp_path / "bare", {"train": (4, 3)}, ordered=False, actions=None)
+    with pytest.raises(ConfigError, match="none follows from its parameters torque, x, yaw; give action='none', or"):
+        webdataset(bare.path, "train", context=2)
     piped = webdataset(found.path, "train", context=2, batch_size=0)
     assert sorted(sample["__key__"] for sample in piped) == ["w000-000", "w002-000"]
     bake(found.path, tmp_path / "baked", Baking(2, 3, OfStored(), seed=1))

@@ -307,7 +307,7 @@ def test_missing_shards_and_too_few_samples(tmp_path):
     with pytest.raises(FormatError):
         train(tiny_config(), tmp_path / "none", tmp_path / "run")
     one = make_shards(tmp_path / "one", objects=1)
-    with pytest.raises(ConfigError, match="fewer than 2 sequences"):
+    with pytest.raises(ConfigError, match="1 training samples; a batch takes 2 or more: shard more"):
         train(tiny_config(), one, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
