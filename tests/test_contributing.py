@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from noise_shards import noise_shards
 from PIL import Image
+from small_backbone import SMALL, narrow_mlps
 from typer.testing import CliRunner
 
 import cli
@@ -27,6 +28,7 @@ from seqjepa.training.checkpoint import load_run
 from seqjepa.training.train import train
 from shards.reader import ShardSet
 
+__all__ = ["narrow_mlps"]
 PAGE = Path(__file__).resolve().parents[1] / "CONTRIBUTING.md"
 BLOCKS = dict(re.findall(r"^## (.+?)\n.*?^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL))
 LONGEST = 12
@@ -60,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(folder: Path) -> Path:
-    config = load_recipe("synth-tiny", ["optim.epochs=1"])
+    config = load_recipe("synth-tiny", ["optim.epochs=1", SMALL])
     train(config, folder / "shards" / "synth", folder / "runs" / "tiny", workers=0, progress=False)
     return folder / "runs" / "tiny"
 

@@ -13,6 +13,7 @@ from fork_server import ForkServer
 from noise_shards import noise_shards
 from small_3die import make_tar as make_object_tar
 from small_3die import make_tree
+from small_backbone import small
 from small_images import make_folder
 from test_build_by_many import builders, start
 from typer.testing import CliRunner
@@ -118,7 +119,7 @@ def test_every_builder_writes_there(bucket: Bucket, tmp_path: Path, monkeypatch:
         "tars": ["shard", "webdataset", "--source", tmp_path / "photos.tar", "--size", 16],
         "maps": ["build-saliency", "folder", "--source", photos, "--model", "centre-bias", "--workers", 0],
         "baked": ["bake", views, "--sequences", 2, "--views", 3],
-        "features": ["features", views, "--backbone", "resnet18", "--device", "cpu"],
+        "features": ["features", views, "--backbone", small.__name__, "--device", "cpu"],
         "synthetic": ["synth", "3die", "--objects", 4, "--families", 2, "--views", 2, "--size", 32, "--shards"],
     }
 

@@ -13,7 +13,7 @@ from pipelines.synth.scene import OBJECT_RADIUS
 COUNT = len(FAMILIES)
 
 
-def silhouettes(index: int, views: int, size: int = 32) -> np.ndarray:
+def silhouettes(index: int, views: int, size: int = 24) -> np.ndarray:
     """What paint cannot hide: where the picture differs from that of the same scene with a speck for an object."""
     latents = draw_latents(stream(0, index, Stream.VIEWS), views)
     latents[:, :3] *= 0.35

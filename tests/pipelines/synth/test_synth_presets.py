@@ -79,7 +79,7 @@ def _outlines(index: int, turns: np.ndarray) -> np.ndarray:
     draws[:, 1] = 0.999  # ambient
     draws[:, 5] = 0.999  # clear
     draws[:, 18::10] = 0.999  # no clutter
-    return render_views(object_solid(0, index, KINDS, "hard"), latents, 48, stages=draws).astype(int)
+    return render_views(object_solid(0, index, KINDS, "hard"), latents, 32, stages=draws).astype(int)
 
 
 def test_near_symmetric_kinds_hide_a_turn_about_their_axis_and_the_others_do_not():

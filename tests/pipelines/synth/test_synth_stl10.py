@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pictures() -> list[Glance]:
-    return [draw_glance(5, "train", index) for index in range(200)]
+    return [draw_glance(5, "train", index) for index in range(300)]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
