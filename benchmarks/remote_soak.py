@@ -43,7 +43,7 @@ import numpy as np  # noqa: E402
 from common import emit, versions  # noqa: E402
 from remote_data import bucket, size_of, upload, write_set  # noqa: E402
 
-OBJECTS, PER_SHARD, PATIENCE = 512, 16, 60.0
+OBJECTS, PER_SHARD, PATIENCE = 512, 16, 600.0
 SETTINGS = ("data.image_size=0", "model.width=0.125", "optim.batch_size=32", "data.normalisation=shards")
 SHARED_MEMORY = Path("/dev/shm")
 _TIMED = """
@@ -75,6 +75,7 @@ class Lab:
     def __init__(self, work: Path, address: str, epochs: int, cache_size: int) -> None:
         self.work, self.address, self.epochs = work, address, epochs
         self.run, self.cache, self.temporary = work / "run", work / "cache", work / "tmp"
+        self.started: list[subprocess.Popen[str]] = []
         self.environment = os.environ | {
             "SEQJEPA_CACHE": str(self.cache),
             "SEQJEPA_CACHE_SIZE": str(cache_size),
@@ -97,7 +98,14 @@ class Lab:
         code = f"{before}\nimport sys; from cli import seqjepa_app; sys.argv[0] = 'seqjepa'; seqjepa_app()"
         command = [sys.executable, "-c", code, *words]
         how: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, env=self.environment, cwd=ROOT, start_new_session=True, **how)
+        self.started.append(subprocess.Popen(command, env=self.environment, cwd=ROOT, start_new_session=True, **how))
+        return self.started[-1]
+
+    def end(self) -> None:
+        """Whatever has not ended, or has been left behind."""
+        for pid in {pid for process in self.started for pid in members(process.pid)}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def finish(self) -> None:
         process = self.start()
@@ -253,7 +261,11 @@ def laboratory(asked: argparse.Namespace, epochs: int) -> Iterator[Lab]:
     shards = write_set(asked.work, OBJECTS, PER_SHARD)
     cache = int(size_of(shards) * asked.cache_share) if asked.cache_share else 1 << 40
     with bucket():
-        yield Lab(asked.work, upload(shards, shards.name), epochs, cache)
+        lab = Lab(asked.work, upload(shards, shards.name), epochs, cache)
+        try:
+            yield lab
+        finally:
+            lab.end()
 
 
 def main() -> None:
@@ -264,6 +276,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="of a run: 3 for interrupts, 22 for memory")
     parser.add_argument("--cache-share", type=float, help="of the set's size; without: all of it fits")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     asked.work = asked.work.resolve()
     extra: dict[str, Any] = {"versions": versions("torch", "obstore", "moto"), "cache_share": asked.cache_share}
     with laboratory(
