@@ -19,7 +19,7 @@ from seqjepa.data.augment.parameters import stored_scaling
 from seqjepa.data.augment.recipes import build_recipe
 from seqjepa.data.fixations import Fixating
 from seqjepa.data.one_pass import decoding_threads
-from seqjepa.data.sampling import with_windows
+from seqjepa.data.sampling import with_views, with_windows
 from seqjepa.data.sequence import KindOfViews
 from seqjepa.data.stored import StoredViews
 from seqjepa.data.views import Augmented, ImageViews, Patches
@@ -150,13 +150,14 @@ def require_encoder(loaded: LoadedRun, stored: ShardSet) -> None:
 def in_windows(loaded: LoadedRun, index: SplitIndex) -> tuple[SplitIndex, int]:
     """The split and the steps from a view to the next, 0 for views in random order, as the run was trained.
 
-    Without sequences that are too short for a window of training. ConfigError: there are no others, or views that have
-    no order and the run's action or data.order needs one.
+    Without sequences that are too short for a window of training; in random order without those of a single view, with
+    which nothing that lies between views would be measured of any. ConfigError: there are no others in windows, or
+    views that have no order and the run's action or data.order needs one.
     """
     data = loaded.config.data
     commands = needs_order(loaded.action)
     if index.sequence or (data.order == "random" and not commands):
-        return index, 0
+        return with_views(index, min(2, int(index.sequences.counts.max()))), 0
     if not index.ordered:
         why = "was told commands, which lead to the view recorded next" if commands else "was trained on windows"
         raise ConfigError(

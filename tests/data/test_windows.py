@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from seqjepa.data.bake import Baking, OfStored, bake
 from seqjepa.data.draws import Draw, choose_distinct, draw_u32
 from seqjepa.data.sampling import long_enough, part_of, with_windows
 from seqjepa.data.stored import StoredViews
+from seqjepa.evaluate.encode import in_windows
+from seqjepa.recipes import load_recipe
 from shards.errors import ConfigError
 from shards.reader import ShardSet
 from shards.schema import ActionSpec, ActionTerm
@@ -131,6 +134,17 @@ def test_one_object_with_a_single_picture_keeps_nobody_from_training(tmp_path, c
     bake(found.path, tmp_path / "baked", Baking(2, 3, OfStored(), seed=1))
     assert sorted(ShardSet.open(tmp_path / "baked").split("train").keys) == ["w000-000", "w002-000"]
     assert caplog.text.count("1 of 3 sequences of split 'train' have fewer than 3 views and are left out") >= 3
+
+
+def test_what_has_a_single_view_keeps_nothing_from_being_measured(walks, tmp_path):
+    """The fewest views of an object say what can be measured: one with a single picture left nothing between views."""
+    config = load_recipe("views-tiny", ["data.order=random", "data.action=none", "model.condition=none"])
+    loaded = SimpleNamespace(config=config, action=ActionSpec())
+    for lengths, kept in (((4, 1, 2), ["w000-000", "w002-000"]), ((1, 1), ["w000-000", "w001-000"])):
+        found = write_walks(tmp_path / str(len(lengths)), {"val": lengths}, ordered=False, actions=None)
+        index, stride = in_windows(loaded, found.split("val"))
+        assert (index.keys, stride) == (kept, 0)
+    assert in_windows(loaded, walks.split("train"))[0].keys == walks.split("train").keys
 
 
 def test_a_part_keeps_sequences_whole(walks):
