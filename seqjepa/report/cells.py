@@ -184,7 +184,7 @@ def _run_line(runs: Sequence[RunRecord], measure: Measure, scale: str) -> str:
         run.dataset,
         f"{pixels}, patches of {config.data.patch} px" if config.data.patch else pixels,
         f"M_tr {config.data.context}, conditioned on {conditioning(config) or 'nothing'}",
-        f"{config.optim.epochs} epochs" + ("" if plain else f", fidelity {config.fidelity}"),
+        f"{run.epochs_said} epochs" + ("" if plain else f", fidelity {config.fidelity}"),
         f"{protocol['val_samples']:,} validation samples" if "val_samples" in protocol else "",
         str(value_at(run.trained, "costs.device") or "") if measure.is_cost else "",
         f"OOD set {protocol['ood']}" if measure.key.startswith("ood.") and "ood" in protocol else "",

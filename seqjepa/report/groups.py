@@ -314,7 +314,7 @@ def _kind(record: RunRecord, *differing: str) -> tuple[object, ...]:
     and every setting except seeds, and except those named."""
     flat = flatten(record.config.model_dump())
     trained_on = value_at(record.identity, "shards.train")  # sets of one name may differ
-    trained = (trained_on, record.epochs_done, value_at(record.protocol, "precision.training"))
+    trained = (trained_on, record.epochs_measured, value_at(record.protocol, "precision.training"))
     measured = (record.paper_set, *trained, measured_as(record.protocol))
     skipped = (*SEEDLESS, *differing)
     kept = tuple((key, str(value)) for key, value in sorted(flat.items()) if not key.startswith(skipped))

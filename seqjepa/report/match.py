@@ -89,7 +89,7 @@ def _scale(group: Group, row: Published) -> tuple[float, ...]:
     return (
         not scale_differences(run, row),
         run.config.fidelity == "paper",
-        run.epochs_done,
+        run.epochs_measured,
         trained_samples(run),
         resolution(run),
         run.config.model.width,
@@ -111,8 +111,8 @@ def _trained_differently(record: RunRecord, expected: RunConfig) -> Iterator[str
     samples = trained_samples(record)
     if record.paper_set and samples and samples != (papers := SETS_BY_NAME[record.paper_set].samples):
         yield f"{samples:,} training samples (paper {papers:,})"
-    if record.epochs_done < record.config.optim.epochs:
-        yield f"stopped after {record.epochs_done} epochs"
+    if record.epochs_measured < record.config.optim.epochs:
+        yield f"stopped after {record.epochs_measured:g} epochs"
     theirs = flatten(expected.model_dump())
     for key, ours in flatten(record.config.model_dump()).items():
         if ours != theirs[key] and not key.startswith(ELSEWHERE) and not _has_no_effect(key, record.config):

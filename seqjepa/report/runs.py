@@ -101,6 +101,12 @@ class RunRecord:
         """Of the weights that were evaluated, as far as that was noted."""
         return float(self.protocol.get("trained_epochs", self.epochs_done))
 
+    @property
+    def epochs_said(self) -> str:
+        """ "1000", or "2.5 of 1000" where the weights that were evaluated are some on the way."""
+        planned, measured = self.config.optim.epochs, self.epochs_measured
+        return f"{measured:g} of {planned}" if measured < planned else f"{planned}"
+
 
 def read_records(paths: Sequence[Path]) -> list[RunRecord]:
     """Runs of `paths`, each of which is a run directory or a folder that holds some; each run once, in this order.

@@ -334,7 +334,7 @@ def _table_of_runs(
 def _run_labels(group: Group) -> Labels:
     config = group.config
     names = ", ".join(run.name for run in group.runs)
-    return names, label(config), conditioning(config) or "nothing", str(config.optim.epochs)
+    return names, label(config), conditioning(config) or "nothing", group.runs[0].epochs_said
 
 
 def _own_cell(group: Group, measure: Measure) -> Cell:

@@ -105,8 +105,8 @@ def test_heat_maps_stand_side_by_side_and_say_what_ours_are(figures):
     titles = [panel.title for panel in figure.panels]
     assert titles == [
         "published, 3DIEBench",
-        "ours, 3die-synth, 48 px, 1000 epochs",
-        "ours, 3DIEBench, 128 px, 1000 epochs",
+        "ours, 3die-synth, 48 px, 2 of 1000 epochs",
+        "ours, 3DIEBench, 128 px, 2 of 1000 epochs",
     ]
     assert column(figure, "top-1, %", whose="ours", panel=titles[1], M_val=5) == [56.25, 62.5, 68.75]
     assert figures["heat-map-10"].missing

@@ -140,6 +140,19 @@ def test_the_run_nearest_to_the_papers_scale_stands_there_and_the_other_is_not_l
     assert row[0][0] == "short"
 
 
+def test_weights_on_the_way_say_so_and_are_no_seed_of_finished_runs(tmp_path):
+    """However far the run has come since they were evaluated."""
+    scores = {"representation": {"knn_z": 0.5}}
+    for seed, measured in ((1, 3), (2, 3), (3, 1.5)):
+        protocol, settings = protocol_of("mine", trained_epochs=measured), [f"seed={seed}", "optim.epochs=3"]
+        write_run(tmp_path / str(seed), settings=settings, scores=scores, protocol=protocol)
+    of_runs = next(t for t in tables_of(tmp_path).values() if "Epochs" in t.heads and t.columns and len(t.rows) == 2)
+    (finished, stopped) = of_runs.rows
+    assert (finished[0][0], finished[0][-1], finished[1][0].seeds) == ("1, 2", "3", 2)
+    assert (stopped[0][0], stopped[0][-1], stopped[1][0].seeds) == ("3", "1.5 of 3", 1)
+    assert "; 1.5 of 3 epochs, fidelity paper;" in stopped[1][0].protocol
+
+
 def test_other_data_never_stand_beside_published_values(tmp_path):
     write_run(tmp_path / "synth", scores=SCORES, protocol=protocol_of("3die-synth", resolution=48))
     tables = tables_of(tmp_path)

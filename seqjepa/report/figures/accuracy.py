@@ -149,7 +149,7 @@ def heat_map(spec: HeatMap, groups: Sequence[Group]) -> Figure:
     for family in families(groups, "data.context", "data.action"):
         fitting = [group for group in family if _belongs(group, spec)]
         if fitting:
-            name = f"ours, {fitting[0].data}, {fitting[0].config.optim.epochs} epochs"
+            name = f"ours, {fitting[0].data}, {fitting[0].runs[0].epochs_said} epochs"
             taken = name in grids
             grids[f"{name} ({fitting[0].runs[0].name} …)" if taken else name] = {
                 (conditioning(group.config), group.config.data.context, m): score.times(100)
