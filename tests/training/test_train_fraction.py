@@ -35,7 +35,7 @@ def test_saccades_on_a_part(tmp_path: Path) -> None:
 
 def test_a_part_too_small_to_train_on_and_an_impossible_one_are_said(tmp_path: Path) -> None:
     shards = make_shards(tmp_path / "shards")
-    with pytest.raises(ConfigError, match="1 training samples in batches of 8"):
+    with pytest.raises(ConfigError, match="1 training samples; a batch takes 2 or more"):
         fit(shards, tmp_path / "run", "data.fraction=0.01")
     with pytest.raises(ConfigError, match=r"data\.fraction = 0 "):
         tiny_config("data.fraction=0")
