@@ -35,7 +35,7 @@ COMMAND = f"{PARTS}/{NAME}"
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("whole")
     make_folder(folder / "photos", NAMES)
-    run(*SHARD, "--source", folder / "photos", "--out", folder / "set")
+    run(*(folder / word if word == "photos" else word for word in SHARD), "--out", folder / "set")
     return files_of(folder / "set")
 
 

@@ -17,7 +17,7 @@ from folder_server import serving
 from fork_server import Forked, fork_server
 from hub_server import COMMIT, REPO, use_hub
 from hub_server import serving as serve_hub
-from python_path import python_path
+from python_path import ROOT, python_path
 from shard_sets import WEIGHTS, build
 from typer.testing import CliRunner
 
@@ -333,7 +333,7 @@ def sets_in(folder: Path) -> list[Path]:
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory) -> Iterator[Callable[[str], Forked]]:
     """elsewhere(URL): a process that fetches all of a set, and does not use it any more when it has ended."""
-    env = {**os.environ, "PYTHONPATH": python_path(Path(__file__).parent)}
+    env = {**os.environ, "PYTHONPATH": python_path(ROOT, Path(__file__).parent)}
     with fork_server("fetching", tmp_path_factory.mktemp("elsewhere"), env) as server:
         yield lambda url: server.start("fetch_all", [url], dict(os.environ))
 
