@@ -147,12 +147,12 @@ def _check_columns(found: pa.Schema, spec: Spec, where: str, part: bool) -> None
 def column_numpy(table: pa.Table, name: str, width: int | None = None) -> np.ndarray:
     """A numeric column as [S], or a list column as [S, width]. A copy, so that nothing keeps the table alive."""
     column = table.column(name).combine_chunks()
-    if width is None:
-        return np.array(column.to_numpy(zero_copy_only=False))
-    flat = column.flatten()
+    flat = column if width is None else column.flatten()
     if flat.null_count:
         raise FormatError(f"column {name} has missing values")
-    return np.array(flat.to_numpy(zero_copy_only=False)).reshape(-1, width)
+    # to_numpy would import pandas where it is installed: half a second, in which a Ctrl-C is lost.
+    values = np.array(np.from_dlpack(flat))
+    return values if width is None else values.reshape(-1, width)
 
 
 def check_index(

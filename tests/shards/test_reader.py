@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +42,14 @@ def test_every_value_comes_back(shards: ShardSet) -> None:
             for view in range(3):
                 assert index.read_bytes(row, view) == sample.views[view % count]
                 check_pixels(index.read_view(row, view), pixels[view % count], sample.views[view % count], encoding)
+
+
+def test_an_index_is_read_without_pandas(tmp_path: Path) -> None:
+    """A Ctrl-C while pyarrow imports it is lost, or leaves half of it behind."""
+    build(tmp_path / "set", "raw")
+    code = "from shards.reader import ShardSet; ShardSet.open(sys.argv[1]).split('train')"
+    words = [sys.executable, "-c", f"import sys; {code}; print('pandas' in sys.modules)", str(tmp_path / "set")]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def check_pixels(found: np.ndarray, source: np.ndarray, stored: bytes, encoding: str) -> None:
